@@ -1,0 +1,2 @@
+//! The BPF programs, one file each.
+fn main() {}

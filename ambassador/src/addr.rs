@@ -1,0 +1,234 @@
+//! The roles an address can play. Two roles never share a bare `SocketAddr`,
+//! so that an original destination cannot be dialled by mistake for an endpoint.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Where an application meant to go before its connect() was captured.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OriginalDst(pub SocketAddr);
+
+/// Where the proxy dials: one instance of an upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointAddr(pub SocketAddr);
+
+/// What a listener binds to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum BindAddr {
+    /// A TCP address; port 0 lets the kernel choose.
+    Tcp(SocketAddr),
+    /// A unix stream socket, made with mode 0600.
+    Unix(PathBuf),
+}
+
+/// The host and optional port that a request names (RFC 9110 section 7.2).
+/// The host is kept in lower case, an IPv6 literal without its brackets.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Authority {
+    host: String,
+    port: Option<u16>,
+}
+
+/// Why a text is not an [`Authority`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthorityError {
+    /// The text or its host part is empty, or over 255 bytes.
+    Length,
+    /// A byte that no host name or address literal can hold.
+    Character,
+    /// What follows the colon is not a port from 1 to 65535.
+    Port,
+}
+
+impl Authority {
+    /// An authority from parts that are already known to be sound.
+    pub fn new(host: &str, port: Option<u16>) -> Result<Self, AuthorityError> {
+        let host = host.to_ascii_lowercase();
+        check_host(&host)?;
+        Ok(Self { host, port })
+    }
+
+    /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
+    pub fn parse(text: &[u8]) -> Result<Self, AuthorityError> {
+        let text = str::from_utf8(text).map_err(|_| AuthorityError::Character)?;
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (literal, after) = rest.split_once(']').ok_or(AuthorityError::Character)?;
+            literal
+                .parse::<Ipv6Addr>()
+                .map_err(|_| AuthorityError::Character)?;
+            match after {
+                "" => (literal, None),
+                _ => (
+                    literal,
+                    Some(after.strip_prefix(':').ok_or(AuthorityError::Port)?),
+                ),
+            }
+        } else {
+            match text.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (text, None),
+            }
+        };
+        // RFC 3986 section 3.2.3 allows "host:" with an empty port.
+        let port = match port {
+            None | Some("") => None,
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                match digits.parse::<u16>() {
+                    Ok(0) | Err(_) => return Err(AuthorityError::Port),
+                    Ok(port) => Some(port),
+                }
+            }
+            Some(_) => return Err(AuthorityError::Port),
+        };
+        Self::new(host, port)
+    }
+
+    /// The host, lower case, without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port, where one was named.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// The host as an address, where it is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
+    }
+}
+
+fn check_host(host: &str) -> Result<(), AuthorityError> {
+    if host.is_empty() || host.len() > 255 {
+        return Err(AuthorityError::Length);
+    }
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~:%".contains(&b);
+    if host.contains(':') && host.parse::<Ipv6Addr>().is_err() {
+        return Err(AuthorityError::Character);
+    }
+    if !host.bytes().all(allowed) {
+        return Err(AuthorityError::Character);
+    }
+    Ok(())
+}
+
+impl FromStr for Authority {
+    type Err = AuthorityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::parse(text.as_bytes())
+    }
+}
+
+impl fmt::Display for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]", self.host)?;
+        } else {
+            f.write_str(&self.host)?;
+        }
+        match self.port {
+            Some(port) => write!(f, ":{port}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for AuthorityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Length => "a host has 1 to 255 bytes",
+            Self::Character => "not a host name or address",
+            Self::Port => "a port is a number from 1 to 65535",
+        })
+    }
+}
+
+impl std::error::Error for AuthorityError {}
+
+impl OriginalDst {
+    /// The address with a v4-mapped one written as v4, so that rules and
+    /// tables need not know which kind of socket the application used.
+    pub fn canonical(self) -> Self {
+        let ip = self.0.ip().to_canonical();
+        Self(SocketAddr::new(ip, self.0.port()))
+    }
+}
+
+impl fmt::Display for BindAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => write!(f, "{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+macro_rules! shown_as_inner {
+    ($($role:ident),*) => {$(
+        impl fmt::Display for $role {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl fmt::Debug for $role {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+shown_as_inner!(OriginalDst, EndpointAddr);
+
+macro_rules! debug_as_display {
+    ($($role:ident),*) => {$(
+        impl fmt::Debug for $role {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+debug_as_display!(Authority, BindAddr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_read_as_rfc_3986_writes_them() {
+        let shown = |text: &str| Authority::parse(text.as_bytes()).map(|a| a.to_string());
+        assert_eq!(shown("API.Example").unwrap(), "api.example");
+        assert_eq!(shown("api.example:8443").unwrap(), "api.example:8443");
+        assert_eq!(shown("api.example:").unwrap(), "api.example");
+        assert_eq!(shown("[2001:DB8::1]:80").unwrap(), "[2001:db8::1]:80");
+        assert_eq!(shown("10.1.2.3").unwrap(), "10.1.2.3");
+    }
+
+    #[test]
+    fn what_is_no_authority_is_refused() {
+        for (text, error) in [
+            ("", AuthorityError::Length),
+            ("a b", AuthorityError::Character),
+            ("user@host", AuthorityError::Character),
+            ("host/path", AuthorityError::Character),
+            ("[::1", AuthorityError::Character),
+            ("[nope]", AuthorityError::Character),
+            ("host:0", AuthorityError::Port),
+            ("host:65536", AuthorityError::Port),
+            ("host:+1", AuthorityError::Port),
+            ("a:b:c", AuthorityError::Port),
+        ] {
+            assert_eq!(Authority::parse(text.as_bytes()), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_become_v4() {
+        let mapped: SocketAddr = "[::ffff:10.1.2.3]:80".parse().unwrap();
+        assert_eq!(OriginalDst(mapped).canonical().to_string(), "10.1.2.3:80");
+    }
+}

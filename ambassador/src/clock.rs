@@ -1,0 +1,36 @@
+//! The only reader of time and randomness. Logic that depends on either takes
+//! them as arguments, so that its tests run on virtual time and fixed seeds.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The monotonic clock.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Milliseconds of wall time since 1970, for logs and request ids.
+pub fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Nanoseconds of CLOCK_MONOTONIC, the clock that `bpf_ktime_get_ns` reads.
+#[expect(
+    unsafe_code,
+    reason = "Instant hides the raw value that the kernel side compares"
+)]
+pub fn kernel_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live timespec; CLOCK_MONOTONIC always exists.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// 64 random bits from the thread's generator.
+pub fn random_u64() -> u64 {
+    rand::random()
+}

