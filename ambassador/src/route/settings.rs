@@ -47,13 +47,28 @@ pub struct Upstream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// An exact host name, lower case.
-    Name { host: String, port: Option<u16> },
+    Name {
+        /// The name.
+        host: String,
+        /// Only at this port.
+        port: Option<u16>,
+    },
     /// `*.suffix`: any name with at least one label before the suffix;
     /// `suffix` is stored with its leading dot.
-    Wildcard { suffix: String, port: Option<u16> },
+    Wildcard {
+        /// `.suffix`, lower case.
+        suffix: String,
+        /// Only at this port.
+        port: Option<u16>,
+    },
     /// An address or CIDR; matches the original destination and an authority
     /// that is an address.
-    Net { net: IpNet, port: Option<u16> },
+    Net {
+        /// The network; an address is one of full length.
+        net: IpNet,
+        /// Only at this port.
+        port: Option<u16>,
+    },
 }
 
 /// Where the connections of an upstream go.
@@ -62,7 +77,12 @@ pub enum Endpoints {
     /// Addresses from the file, never empty.
     Static(Vec<Endpoint>),
     /// A name resolved on the control side; the port is required.
-    Dns { name: String, port: u16 },
+    Dns {
+        /// The name to resolve.
+        name: String,
+        /// The port of every address it resolves to.
+        port: u16,
+    },
     /// The original destination of the connection itself.
     Original,
 }
@@ -129,7 +149,12 @@ pub enum HostMatch {
     /// Exactly this name or address.
     Exact(Authority),
     /// `*.suffix`, stored with its leading dot.
-    Wildcard { suffix: String, port: Option<u16> },
+    Wildcard {
+        /// `.suffix`, lower case.
+        suffix: String,
+        /// Only at this port.
+        port: Option<u16>,
+    },
 }
 
 /// `capture.unmatched`.
