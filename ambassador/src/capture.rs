@@ -1,0 +1,3 @@
+//! Interception of connect() in the kernel.
+
+pub mod settings;
