@@ -3,5 +3,6 @@
 pub mod addr;
 pub mod capture;
 pub mod clock;
+pub mod config;
 pub mod policy;
 pub mod route;

@@ -1,0 +1,155 @@
+//! Capture: cgroups, scope, and what of the upstreams it can see.
+
+use super::path_of;
+use crate::capture::settings::{Scope, Settings, Target};
+use crate::config::raw::{self, File};
+use crate::config::read::{Either, Field, Found};
+use crate::route::settings::{self as route, Claim, Unmatched};
+
+pub(super) fn check(raw: &raw::Capture, found: &mut Found) -> Settings {
+    Settings {
+        targets: targets(raw, found),
+        mode: raw
+            .mode
+            .as_ref()
+            .map(|mode| mode.value.meaning())
+            .unwrap_or_default(),
+        include: scope(&raw.include, found),
+        exclude: scope(&raw.exclude, found),
+        unmatched: raw
+            .unmatched
+            .as_ref()
+            .map(|u| u.value.meaning())
+            .unwrap_or_default(),
+        on_failure: raw
+            .on_failure
+            .as_ref()
+            .map(|f| f.value.meaning())
+            .unwrap_or_default(),
+        quic: raw
+            .quic
+            .as_ref()
+            .map(|quic| quic.value.meaning())
+            .unwrap_or_default(),
+    }
+}
+
+fn targets(raw: &raw::Capture, found: &mut Found) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for item in raw.cgroups.as_ref().map_or(&[][..], |list| &list.value) {
+        let target = match &item.value {
+            Either::Short(path) => Target {
+                cgroup: path.0.clone(),
+                netns: None,
+            },
+            Either::Full(cgroup) => {
+                let Some(path) = cgroup.path.as_ref() else {
+                    found.mistake(&item.place, "must have a path");
+                    continue;
+                };
+                Target {
+                    cgroup: path_of(path),
+                    netns: cgroup.netns.as_ref().map(path_of),
+                }
+            }
+        };
+        if targets.iter().any(|other| other.cgroup == target.cgroup) {
+            found.mistake_at(item, "is captured twice");
+        }
+        targets.push(target);
+    }
+    targets
+}
+
+fn scope(raw: &Field<raw::Scope>, found: &mut Found) -> Scope {
+    let Some(raw) = raw.as_ref() else {
+        return Scope::default();
+    };
+    let mut scope = Scope::default();
+    for port in raw.ports.as_ref().map_or(&[][..], |list| &list.value) {
+        if scope.ports.contains(&port.value.0) {
+            found.mistake_at(port, "stands there twice");
+        }
+        scope.ports.push(port.value.0);
+    }
+    for cidr in raw.cidrs.as_ref().map_or(&[][..], |list| &list.value) {
+        if scope.cidrs.contains(&cidr.value.0) {
+            found.mistake_at(cidr, "stands there twice");
+        }
+        scope.cidrs.push(cidr.value.0);
+    }
+    scope
+}
+
+/// Warns about what can never be captured as it is written.
+pub(super) fn check_reach(
+    file: &File,
+    settings: Option<&Settings>,
+    routes: &route::Settings,
+    found: &mut Found,
+) {
+    let (Some(raw), Some(settings)) = (file.capture.as_ref(), settings) else {
+        return;
+    };
+    check_scope(raw, settings, found);
+    for (_, upstream) in file
+        .upstreams
+        .as_ref()
+        .map_or(&[][..], |named| &named.value.0)
+    {
+        for host in upstream
+            .hosts
+            .as_ref()
+            .map_or(&[][..], |hosts| &hosts.value)
+        {
+            let what = match &host.value.0 {
+                Claim::Wildcard { .. } if settings.unmatched == Unmatched::Passthrough => {
+                    "under unmatched: passthrough the kernel decides by address, and a wildcard \
+                     has none: it captures nothing"
+                }
+                Claim::Net { net, .. }
+                    if settings.exclude.cidrs.iter().any(|out| out.contains(net)) =>
+                {
+                    "is out of scope by capture.exclude: it is never captured"
+                }
+                Claim::Net {
+                    port: Some(port), ..
+                } if settings.exclude.ports.contains(port) => {
+                    "is at a port that capture.exclude leaves out: it is never captured"
+                }
+                _ => continue,
+            };
+            found.warn_at(host, what);
+        }
+    }
+    if settings.unmatched == Unmatched::Passthrough
+        && let Some(list) = file.routes.as_ref()
+        && routes
+            .upstreams
+            .iter()
+            .all(|upstream| upstream.claims.is_empty())
+        && !routes.routes.is_empty()
+    {
+        found.warn_at(
+            list,
+            "under unmatched: passthrough routes see only what the hosts of an upstream claim",
+        );
+    }
+}
+
+fn check_scope(raw: &raw::Capture, settings: &Settings, found: &mut Found) {
+    let Some(include) = raw.include.as_ref() else {
+        return;
+    };
+    for cidr in include.cidrs.as_ref().map_or(&[][..], |list| &list.value) {
+        let out = settings.exclude.cidrs.iter();
+        if out.clone().any(|out| out.contains(&cidr.value.0)) {
+            found.mistake_at(cidr, "is excluded as a whole by capture.exclude.cidrs");
+        }
+    }
+    for port in include.ports.as_ref().map_or(&[][..], |list| &list.value) {
+        if settings.exclude.ports.contains(&port.value.0) {
+            found.mistake_at(port, "is included and excluded");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The configuration after every check: what the rest of the program sees.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::mistakes::Mistakes;
+use crate::addr::BindAddr;
+use crate::capture;
+use crate::route;
+
+/// A sound configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checked {
+    /// Data-plane threads.
+    pub workers: Workers,
+    /// The admin API.
+    pub admin: Admin,
+    /// How long work in flight may take to finish.
+    pub drain_timeout: Duration,
+    /// How long to go on serving before the drain starts.
+    pub drain_delay: Duration,
+    /// Interception; `None`: the file has no `capture`.
+    pub capture: Option<capture::settings::Settings>,
+    /// Explicit listeners.
+    pub listeners: Vec<Listener>,
+    /// Upstreams and routes.
+    pub routes: route::settings::Settings,
+    /// The policies of each upstream of `routes`, in its order, with where
+    /// each value came from.
+    pub policies: Vec<Vec<Policy>>,
+    /// The access log; `None`: off.
+    pub access_log: Option<AccessLog>,
+    /// What is sound but perhaps not meant.
+    pub warnings: Mistakes,
+}
+
+/// Data-plane threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// One for each CPU that the process may use.
+    Auto,
+    /// This many.
+    Count(u16),
+}
+
+/// The admin API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens.
+    pub listen: BindAddr,
+    /// Where health and metrics alone are served.
+    pub metrics_listen: Option<BindAddr>,
+    /// The file with the bearer token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// An explicit listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub bind: BindAddr,
+    /// What is spoken on it.
+    pub protocol: ListenerProtocol,
+    /// Index into the upstreams; always there for `Tcp`, never for `Http`.
+    pub upstream: Option<usize>,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerProtocol {
+    /// Requests, routed one by one.
+    Http,
+    /// Opaque bytes.
+    Tcp,
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccessLog {
+    /// Where lines go.
+    pub target: LogTarget,
+    /// How a line is written.
+    pub format: LogFormat,
+    /// The share of requests logged, from 0 to 1.
+    pub sample: f64,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object.
+    Json,
+}
+
+/// One policy value of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The key below the upstream, as `pool.max_idle`.
+    pub key: String,
+    /// The value as the file would write it.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The program's own default.
+    BuiltIn,
+    /// `defaults` in the file, on this line.
+    Defaults(usize),
+    /// The upstream itself, on this line.
+    Upstream(usize),
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BuiltIn => f.write_str("built in"),
+            Self::Defaults(line) => write!(f, "defaults, line {line}"),
+            Self::Upstream(line) => write!(f, "upstream, line {line}"),
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The configuration in effect, in the form of the file: what `/config`
+//! answers. Secrets are masked.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::checked::{Checked, LogTarget, Workers};
+use super::raw;
+use crate::capture::settings::{Scope, Settings as Capture};
+use crate::policy::limits;
+use crate::route::settings::{Claim, Endpoints, HeaderRules, HostMatch, Route, Upstream};
+
+/// Stands where a secret was.
+const MASK: &str = "***";
+/// A header whose name holds one of these carries a secret.
+const SECRET_WORDS: [&str; 8] = [
+    "auth",
+    "cookie",
+    "key",
+    "token",
+    "secret",
+    "password",
+    "credential",
+    "session",
+];
+
+impl Checked {
+    /// Every setting in effect as JSON that is also a valid file.
+    pub fn effective(&self) -> Value {
+        let admin = &self.admin;
+        let mut file = Map::new();
+        file.insert(
+            "workers".into(),
+            match self.workers {
+                Workers::Auto => "auto".into(),
+                Workers::Count(count) => count.into(),
+            },
+        );
+        file.insert(
+            "admin".into(),
+            object([
+                ("listen", Some(admin.listen.to_string().into())),
+                (
+                    "metrics_listen",
+                    admin
+                        .metrics_listen
+                        .as_ref()
+                        .map(|bind| bind.to_string().into()),
+                ),
+                (
+                    "token_file",
+                    admin
+                        .token_file
+                        .as_ref()
+                        .map(|p| p.display().to_string().into()),
+                ),
+            ]),
+        );
+        file.insert("drain_timeout".into(), time(self.drain_timeout).into());
+        file.insert("drain_delay".into(), time(self.drain_delay).into());
+        if let Some(settings) = &self.capture {
+            file.insert("capture".into(), capture(settings));
+        }
+        file.insert("listeners".into(), self.listeners());
+        let upstreams = self.routes.upstreams.iter();
+        let upstreams = upstreams.map(|u| (u.name.to_string(), upstream(u)));
+        file.insert("upstreams".into(), Value::Object(upstreams.collect()));
+        let routes = self.routes.routes.iter();
+        file.insert(
+            "routes".into(),
+            routes.map(|route| self.route(route)).collect(),
+        );
+        if let Some(log) = &self.access_log {
+            let path = match &log.target {
+                LogTarget::Stdout => "stdout".to_owned(),
+                LogTarget::Stderr => "stderr".to_owned(),
+                LogTarget::File(path) => path.display().to_string(),
+            };
+            let sample = format!("{}%", log.sample * 100.0);
+            let log = json!({ "path": path, "format": raw::LogFormat::word(log.format), "sample": sample });
+            file.insert("telemetry".into(), json!({ "access_log": log }));
+        }
+        Value::Object(file)
+    }
+
+    fn listeners(&self) -> Value {
+        let listeners = self.listeners.iter().map(|listener| {
+            let upstream = listener.upstream.map(|index| &self.routes.upstreams[index]);
+            let protocol = raw::ListenerProtocol::word(listener.protocol);
+            object([
+                ("name", Some(listener.name.as_str().into())),
+                ("bind", Some(listener.bind.to_string().into())),
+                ("protocol", Some(protocol.into())),
+                ("upstream", upstream.map(|upstream| (*upstream.name).into())),
+            ])
+        });
+        listeners.collect()
+    }
+
+    fn route(&self, route: &Route) -> Value {
+        let matches = &route.matches;
+        let methods = Some(&matches.methods).filter(|methods| !methods.is_empty());
+        json!({
+            "match": object([
+                ("host", matches.host.as_ref().map(|host| route_host(host).into())),
+                ("path_prefix", matches.path_prefix.as_deref().map(Value::from)),
+                ("methods", methods.map(|methods| methods.clone().into())),
+            ]),
+            "upstream": *self.routes.upstreams[route.upstream].name,
+        })
+    }
+}
+
+/// An object of the entries that are there.
+fn object<const N: usize>(entries: [(&str, Option<Value>); N]) -> Value {
+    let present = entries
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)));
+    Value::Object(present.collect())
+}
+
+fn capture(settings: &Capture) -> Value {
+    let cgroups = settings.targets.iter().map(|target| {
+        let path = target.cgroup.display().to_string();
+        match &target.netns {
+            None => path.into(),
+            Some(netns) => json!({ "path": path, "netns": netns.display().to_string() }),
+        }
+    });
+    json!({
+        "cgroups": cgroups.collect::<Value>(),
+        "mode": raw::Mode::word(settings.mode),
+        "include": scope(&settings.include),
+        "exclude": scope(&settings.exclude),
+        "unmatched": raw::Unmatched::word(settings.unmatched),
+        "on_failure": raw::OnFailure::word(settings.on_failure),
+        "quic": raw::Quic::word(settings.quic),
+    })
+}
+
+fn scope(scope: &Scope) -> Value {
+    let cidrs = scope.cidrs.iter().map(ToString::to_string);
+    json!({ "ports": scope.ports, "cidrs": cidrs.collect::<Vec<_>>() })
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    let endpoints = match &upstream.endpoints {
+        Endpoints::Static(list) => {
+            let list = list.iter().map(|endpoint| endpoint.address.to_string());
+            Some(("endpoints", Value::from(list.collect::<Vec<_>>())))
+        }
+        Endpoints::Dns { name, port } => Some(("dns", format!("{name}:{port}").into())),
+        Endpoints::Original => None,
+    };
+    let mut shown = Map::new();
+    shown.insert("hosts".into(), upstream.claims.iter().map(claim).collect());
+    if let Some((key, value)) = endpoints {
+        shown.insert(key.into(), value);
+    }
+    shown.insert(
+        "protocol".into(),
+        raw::Protocol::word(upstream.protocol).into(),
+    );
+    shown.insert("pool".into(), pool(&upstream.pool));
+    shown.insert(
+        "timeouts".into(),
+        json!({
+            "connect": time(upstream.timeouts.connect),
+            "idle": time(upstream.timeouts.idle),
+        }),
+    );
+    if upstream.headers != HeaderRules::default() {
+        shown.insert("headers".into(), headers(&upstream.headers));
+    }
+    Value::Object(shown)
+}
+
+fn pool(pool: &limits::Pool) -> Value {
+    object([
+        ("max_connections", pool.max_connections.map(Value::from)),
+        ("max_pending", Some(pool.max_pending.into())),
+        ("max_idle", Some(pool.max_idle.into())),
+        ("min_idle", Some(pool.min_idle.into())),
+        ("idle_timeout", Some(time(pool.idle_timeout).into())),
+        ("max_lifetime", Some(time(pool.max_lifetime).into())),
+    ])
+}
+
+fn headers(rules: &HeaderRules) -> Value {
+    let set = rules.set.iter().map(|(name, value)| {
+        let value = masked(name, value);
+        (name.clone(), value.into())
+    });
+    json!({ "set": Value::Object(set.collect()), "remove": rules.remove })
+}
+
+/// The value of a header, unless its name says that it is a secret.
+pub(super) fn masked<'a>(name: &str, value: &'a str) -> &'a str {
+    let name = name.to_ascii_lowercase();
+    match SECRET_WORDS.iter().any(|word| name.contains(word)) {
+        true => MASK,
+        false => value,
+    }
+}
+
+/// A claim as the file writes it.
+pub(super) fn claim(claim: &Claim) -> String {
+    let (host, port) = match claim {
+        Claim::Name { host, port } => (host.clone(), port),
+        Claim::Wildcard { suffix, port } => (format!("*{suffix}"), port),
+        Claim::Net { net, port } => {
+            let full = net.prefix_len() == net.max_prefix_len();
+            let host = if full {
+                net.addr().to_string()
+            } else {
+                net.to_string()
+            };
+            match (net.addr().is_ipv6(), port) {
+                (true, Some(_)) => (format!("[{host}]"), port),
+                _ => (host, port),
+            }
+        }
+    };
+    port.map_or(host.clone(), |port| format!("{host}:{port}"))
+}
+
+fn route_host(host: &HostMatch) -> String {
+    match host {
+        HostMatch::Exact(authority) => authority.to_string(),
+        HostMatch::Wildcard { suffix, port } => claim(&Claim::Wildcard {
+            suffix: suffix.clone(),
+            port: *port,
+        }),
+    }
+}
+
+/// A duration as the file writes it, in the largest unit that holds it whole.
+pub(super) fn time(duration: Duration) -> String {
+    let ms = duration.as_millis();
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1_000, "s"),
+    ];
+    let whole = units
+        .iter()
+        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit));
+    match whole {
+        Some((unit, name)) => format!("{}{name}", ms / unit),
+        None if ms == 0 => "0s".to_owned(),
+        None => format!("{ms}ms"),
+    }
+}

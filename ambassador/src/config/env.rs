@@ -1,0 +1,141 @@
+//! The form without a file: one listener and one upstream from environment
+//! variables.
+
+use super::checked::Checked;
+use super::mistakes::{Mistake, Mistakes};
+use super::read::Found;
+use super::read::Scalar;
+use super::values::{Bind, DnsName, Port};
+use super::yaml::{Key, Node, Value};
+use super::{check, read};
+
+/// Where messages say that a value stands.
+const SOURCE: &str = "environment";
+/// The upstream and its listener are called this.
+const NAME: &str = "upstream";
+
+/// The configuration that the environment gives; `None` where it names no
+/// upstream. `LISTEN_ADDR`, `UPSTREAM_HOST` and `UPSTREAM_PORT` are needed,
+/// `PROTOCOL` is auto, http1 or tcp.
+pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, Mistakes>> {
+    let host = get("UPSTREAM_HOST")?;
+    let mut mistakes = Vec::new();
+    for (name, off) in [
+        ("RETRY_MAX", &["0", "1"][..]),
+        ("CIRCUIT_BREAKER_THRESHOLD", &["0"][..]),
+        ("TLS_ENABLED", &["false", "0"][..]),
+    ] {
+        if let Some(value) = get(name).filter(|value| !off.contains(&value.as_str())) {
+            mistakes.push(mistake(name, "is not supported yet", Some(value)));
+        }
+    }
+    let mut needed = |name: &str, check: &dyn Fn(&str) -> Result<(), String>| {
+        let value = get(name);
+        match value.as_deref().map(check) {
+            None => mistakes.push(mistake(name, "is needed beside UPSTREAM_HOST", None)),
+            Some(Err(what)) => mistakes.push(mistake(name, &what, value.clone())),
+            Some(Ok(())) => {}
+        }
+        value.unwrap_or_default()
+    };
+    let listen = needed("LISTEN_ADDR", &|text| Bind::parse(text).map(drop));
+    let port = needed("UPSTREAM_PORT", &|text| Port::parse(text).map(drop));
+    let protocol = get("PROTOCOL").unwrap_or_else(|| "auto".to_owned());
+    if !["auto", "http1", "tcp"].contains(&protocol.as_str()) {
+        let what = "must be one of auto, http1, tcp";
+        mistakes.push(mistake("PROTOCOL", what, Some(protocol.clone())));
+    }
+    let Some(target) = Target::new(&host, &port) else {
+        mistakes.push(mistake(
+            "UPSTREAM_HOST",
+            "must be a host name or address",
+            Some(host),
+        ));
+        return Some(Err(Mistakes::new(SOURCE, mistakes)));
+    };
+    if !mistakes.is_empty() {
+        return Some(Err(Mistakes::new(SOURCE, mistakes)));
+    }
+    let mut found = Found::default();
+    let checked = read::document(&file(&listen, target, &protocol), &mut found)
+        .map(|file| check::check(&file, &mut found));
+    Some(match checked {
+        Some(checked) if found.mistakes.is_empty() => Ok(checked),
+        _ => Err(Mistakes::new(SOURCE, found.mistakes)),
+    })
+}
+
+/// What the upstream is reached by.
+enum Target {
+    Address(String),
+    Dns(String),
+}
+
+impl Target {
+    fn new(host: &str, port: &str) -> Option<Self> {
+        // A port that is wrong has been noted; the host is still looked at.
+        let port = if Port::parse(port).is_ok() { port } else { "1" };
+        let dns = format!("{host}:{port}");
+        match host.parse::<std::net::IpAddr>() {
+            Ok(ip) => Some(Self::Address(
+                std::net::SocketAddr::new(ip, port.parse().ok()?).to_string(),
+            )),
+            Err(_) if host.contains(':') => None,
+            Err(_) => DnsName::parse(&dns).ok().map(|_| Self::Dns(dns)),
+        }
+    }
+}
+
+/// The same as a file: every request of the listener goes to the upstream.
+fn file(listen: &str, target: Target, protocol: &str) -> Node {
+    let tcp = protocol == "tcp";
+    let mut listener = vec![
+        ("name", text(NAME)),
+        ("bind", text(listen)),
+        ("protocol", text(if tcp { "tcp" } else { "http" })),
+    ];
+    let mut entries = Vec::new();
+    if tcp {
+        listener.push(("upstream", text(NAME)));
+    } else {
+        let route = map(vec![("upstream", text(NAME))]);
+        entries.push(("routes", list(route)));
+    }
+    let destination = match target {
+        Target::Address(address) => ("endpoints", list(text(&address))),
+        Target::Dns(name) => ("dns", text(&name)),
+    };
+    let upstream = map(vec![destination, ("protocol", text(protocol))]);
+    entries.push(("listeners", list(map(listener))));
+    entries.push(("upstreams", map(vec![(NAME, upstream)])));
+    map(entries)
+}
+
+fn text(text: &str) -> Node {
+    node(Value::Text(text.to_owned()))
+}
+
+fn list(item: Node) -> Node {
+    node(Value::List(vec![item]))
+}
+
+fn map(entries: Vec<(&str, Node)>) -> Node {
+    let key = |text: &str| Key {
+        line: 0,
+        text: text.to_owned(),
+    };
+    let entries = entries.into_iter().map(|(name, value)| (key(name), value));
+    node(Value::Map(entries.collect()))
+}
+
+fn node(value: Value) -> Node {
+    Node { line: 0, value }
+}
+
+fn mistake(name: &str, what: &str, got: Option<String>) -> Mistake {
+    Mistake {
+        path: name.to_owned(),
+        got,
+        ..Mistake::of_file(what.to_owned())
+    }
+}

@@ -1,0 +1,344 @@
+//! The file as it is written. The documentation comments here are the
+//! reference that users read, in the JSON Schema and in
+//! `docs/configuration.md`.
+
+use super::read::{Either, Named, Spanned, object};
+use super::values::{
+    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, Percent, Port, RouteHost, Text, Time,
+    Workers, choice,
+};
+use crate::capture::settings as capture;
+use crate::config::checked;
+use crate::route::settings as route;
+
+object! {
+    /// The configuration of an ambassador.
+    File {
+        /// Data-plane threads. `auto` is one for each CPU that the process may
+        /// use, the quota of its cgroup respected. A change needs a restart.
+        #[schemars(extend("default" = "auto"))]
+        workers: Workers,
+        /// The admin API. A change needs a restart.
+        admin: Admin,
+        /// How long work in flight may take to finish after SIGTERM or
+        /// `drain`; what is left then is cut off.
+        #[schemars(extend("default" = "30s"))]
+        drain_timeout: Time,
+        /// How long to go on serving after SIGTERM before the drain starts;
+        /// ends early once the captured cgroups are empty.
+        #[schemars(extend("default" = "0s"))]
+        drain_delay: Time,
+        /// Interception of connect(). Without it only the listeners are served.
+        capture: Capture,
+        /// Explicit listeners, for programs that call localhost.
+        listeners: Vec<Spanned<Listener>>,
+        /// What every upstream has where it does not say its own.
+        defaults: Defaults,
+        /// Destinations by name. A name has letters, digits, `.`, `_` and `-`;
+        /// metrics, logs and the path prefix `/<name>/` use it.
+        upstreams: Named<Upstream>,
+        /// Requests sent to an upstream by what they ask for. The first that
+        /// matches wins, and wins over the `hosts` of the upstreams.
+        routes: Vec<Spanned<Route>>,
+        /// What is reported about the work done.
+        telemetry: Telemetry,
+    }
+}
+
+object! {
+    /// The admin API.
+    Admin {
+        /// Where it listens: an address and port, or `unix:/path` (made with
+        /// mode 0600). Off loopback only together with `token_file`.
+        #[schemars(extend("default" = "127.0.0.1:15000"))]
+        listen: Bind,
+        /// A second address that serves `/livez`, `/readyz` and `/metrics` only,
+        /// for kubelet and Prometheus. Absent: none.
+        metrics_listen: Bind,
+        /// A file with the token that requests which change something must
+        /// carry as `Authorization: Bearer`. Absent: those need the unix socket.
+        token_file: AbsolutePath,
+    }
+}
+
+object! {
+    /// Interception of connect().
+    Capture {
+        /// The cgroups whose programs are captured: a directory in cgroup2,
+        /// or that and a network namespace. `run --cgroup` adds to them.
+        cgroups: Vec<Spanned<Either<AbsolutePath, Cgroup>>>,
+        /// By which means. A change needs a restart.
+        #[schemars(extend("default" = "ebpf"))]
+        mode: Mode,
+        /// What is in scope. Absent, or without `cidrs`: everything but loopback.
+        include: Scope,
+        /// What is out of scope: the kernel connects straight, always.
+        exclude: Scope,
+        /// What happens to a destination in scope that no upstream claims.
+        #[schemars(extend("default" = "proxy"))]
+        unmatched: Unmatched,
+        /// What connects do while the proxy is dead, hung (for 1 s) or out of
+        /// slots for destinations.
+        #[schemars(extend("default" = "bypass"))]
+        on_failure: OnFailure,
+        /// What happens to QUIC, which is not captured.
+        #[schemars(extend("default" = "leave"))]
+        quic: Quic,
+    }
+}
+
+object! {
+    /// A cgroup whose programs live in another network namespace.
+    #[schemars(extend("required" = ["path"]))]
+    Cgroup {
+        /// Its directory in cgroup2. Required.
+        path: AbsolutePath,
+        /// The network namespace, as `/proc/123/ns/net`. Absent: the proxy's own.
+        netns: AbsolutePath,
+    }
+}
+
+object! {
+    /// A set of destinations.
+    Scope {
+        /// Ports. Under `include` absent or empty means all.
+        ports: Vec<Spanned<Port>>,
+        /// Addresses and CIDRs.
+        cidrs: Vec<Spanned<Cidr>>,
+    }
+}
+
+choice! {
+    /// The means of capture.
+    Mode: capture::Mode {
+        /// BPF programs at connect().
+        Ebpf = "ebpf" => capture::Mode::Ebpf,
+        /// REDIRECT rules: for comparison and for kernels without the hooks.
+        Iptables = "iptables" => capture::Mode::Iptables,
+    }
+}
+
+choice! {
+    /// What happens to unclaimed destinations.
+    Unmatched: route::Unmatched {
+        /// Captured, relayed to where it was going, counted.
+        Proxy = "proxy" => route::Unmatched::Proxy,
+        /// Each authority or address becomes an upstream of its own with the
+        /// defaults; 1,024 at most, the least recently used leaves.
+        Adopt = "adopt" => route::Unmatched::Adopt,
+        /// The kernel connects straight; only claimed destinations are captured.
+        Passthrough = "passthrough" => route::Unmatched::Passthrough,
+        /// The connect is refused, or its request answered `no-route`.
+        Refuse = "refuse" => route::Unmatched::Refuse,
+    }
+}
+
+choice! {
+    /// What connects do while the proxy can't serve them.
+    OnFailure: capture::OnFailure {
+        /// The kernel connects straight.
+        Bypass = "bypass" => capture::OnFailure::Bypass,
+        /// The connect is refused.
+        Refuse = "refuse" => capture::OnFailure::Refuse,
+    }
+}
+
+choice! {
+    /// What happens to UDP port 443.
+    Quic: capture::Quic {
+        /// It is left alone.
+        Leave = "leave" => capture::Quic::Leave,
+        /// It is refused, so that clients fall back to TCP.
+        Refuse = "refuse" => capture::Quic::Refuse,
+    }
+}
+
+object! {
+    /// An explicit listener.
+    #[schemars(extend("required" = ["name", "bind"]))]
+    Listener {
+        /// Its name in metrics and logs. Required.
+        name: Text,
+        /// Where it listens: an address and port, or `unix:/path`. Required.
+        bind: Bind,
+        /// What is spoken on it.
+        #[schemars(extend("default" = "http"))]
+        protocol: ListenerProtocol,
+        /// Where its connections go. Required for `tcp`, not for `http`.
+        upstream: Text,
+    }
+}
+
+choice! {
+    /// What is spoken on a listener.
+    ListenerProtocol: checked::ListenerProtocol {
+        /// Requests, routed by `X-Upstream-Host`, by routes, by their
+        /// authority, then by the path prefix `/<upstream>/`, which is removed.
+        Http = "http" => checked::ListenerProtocol::Http,
+        /// Opaque bytes for one upstream.
+        Tcp = "tcp" => checked::ListenerProtocol::Tcp,
+    }
+}
+
+object! {
+    /// What upstreams inherit.
+    Defaults {
+        /// What is spoken.
+        #[schemars(extend("default" = "auto"))]
+        protocol: Protocol,
+        /// Limits of the connections to one upstream, over all threads.
+        pool: Pool,
+        /// How long things may take.
+        timeouts: Timeouts,
+        /// Changes to request headers; an upstream's own are added to these.
+        headers: Headers,
+    }
+}
+
+object! {
+    /// A destination.
+    Upstream {
+        /// What means this upstream: names and `*.suffix` match the authority
+        /// of a request, addresses and CIDRs the destination of a connection
+        /// (and an authority that is an address); a port is optional. Names
+        /// win over addresses, exact names over wildcards, longer suffixes and
+        /// prefixes over shorter ones, then with a port over without.
+        hosts: Vec<Spanned<Host>>,
+        /// Where its requests go, in turn. With neither `endpoints` nor `dns`
+        /// they go to where the connection was going.
+        endpoints: Vec<Spanned<Either<Address, Endpoint>>>,
+        /// A name and port instead of `endpoints`, resolved again as its TTL
+        /// says (1 s at least, 5 min at most).
+        dns: DnsName,
+        /// What is spoken to it. Default: that of `defaults`.
+        protocol: Protocol,
+        /// Limits of its connections, over all threads. Default: those of `defaults`.
+        pool: Pool,
+        /// How long things may take. Default: those of `defaults`.
+        timeouts: Timeouts,
+        /// Changes to request headers, on top of those of `defaults`.
+        headers: Headers,
+    }
+}
+
+object! {
+    /// One instance of an upstream.
+    #[schemars(extend("required" = ["address"]))]
+    Endpoint {
+        /// Its IP address and port. Required.
+        address: Address,
+    }
+}
+
+choice! {
+    /// What is spoken to an upstream.
+    Protocol: route::Protocol {
+        /// HTTP/1.1 where the client's first bytes are HTTP, opaque otherwise.
+        Auto = "auto" => route::Protocol::Auto,
+        /// HTTP/1.1; anything else is a `bad-request`.
+        Http1 = "http1" => route::Protocol::Http1,
+        /// Opaque bytes.
+        Tcp = "tcp" => route::Protocol::Tcp,
+    }
+}
+
+object! {
+    /// Limits of the connections to one upstream.
+    Pool {
+        /// Open connections at most.
+        #[schemars(extend("default" = 100))]
+        max_connections: Count,
+        /// Requests that may wait for a connection; one more is `overloaded`.
+        #[schemars(extend("default" = 50))]
+        max_pending: Count,
+        /// Idle connections kept for reuse.
+        #[schemars(extend("default" = 32))]
+        max_idle: Count,
+        /// Idle connections kept open without traffic. Needs `endpoints` or `dns`.
+        #[schemars(extend("default" = 0))]
+        min_idle: Count,
+        /// An idle connection is closed after this.
+        #[schemars(extend("default" = "60s"))]
+        idle_timeout: Time,
+        /// A connection is not reused after this age.
+        #[schemars(extend("default" = "10m"))]
+        max_lifetime: Time,
+    }
+}
+
+object! {
+    /// How long things may take.
+    Timeouts {
+        /// From the dial to an established connection.
+        #[schemars(extend("default" = "5s"))]
+        connect: Time,
+        /// Without a byte in either direction, for connections, bodies and tunnels.
+        #[schemars(extend("default" = "5m"))]
+        idle: Time,
+    }
+}
+
+object! {
+    /// Changes to request headers.
+    Headers {
+        /// Fields set on each request, in place of those of the same name.
+        set: Named<Text>,
+        /// Names of fields removed from each request.
+        remove: Vec<Spanned<Text>>,
+    }
+}
+
+object! {
+    /// One route.
+    #[schemars(extend("required" = ["upstream"]))]
+    Route {
+        /// What a request must be; every part given must match. Absent: any.
+        r#match: Match,
+        /// Where it goes. Required.
+        upstream: Text,
+    }
+}
+
+object! {
+    /// The conditions of a route.
+    Match {
+        /// The authority of the request: a name, `*.suffix` or address; a port
+        /// only matters where given.
+        host: RouteHost,
+        /// The path is this or below it; compared byte by byte.
+        path_prefix: Text,
+        /// One of these methods.
+        methods: Vec<Spanned<Text>>,
+    }
+}
+
+object! {
+    /// What is reported.
+    Telemetry {
+        /// One line for each request. Absent: none.
+        access_log: AccessLog,
+    }
+}
+
+object! {
+    /// The access log.
+    AccessLog {
+        /// `stdout`, `stderr` or the path of a file.
+        #[schemars(extend("default" = "stdout"))]
+        path: Text,
+        /// How a line is written.
+        #[schemars(extend("default" = "json"))]
+        format: LogFormat,
+        /// The share of requests that is logged.
+        #[schemars(extend("default" = "100%"))]
+        sample: Percent,
+    }
+}
+
+choice! {
+    /// How a log line is written.
+    LogFormat: checked::LogFormat {
+        /// One JSON object.
+        Json = "json" => checked::LogFormat::Json,
+    }
+}

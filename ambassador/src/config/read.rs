@@ -1,0 +1,371 @@
+//! From the tree of the file to the raw layer: each type reads itself, notes
+//! every mistake and goes on.
+
+use std::fmt;
+use std::ops::Deref;
+
+use schemars::JsonSchema;
+
+use super::mistakes::Mistake;
+use super::raw::File;
+use super::yaml::{Key, Node, Value};
+
+/// What reading and checking has found so far.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<Mistake>,
+}
+
+/// Where a value stands.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) line: usize,
+    pub(super) path: String,
+}
+
+/// A value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Spanned<T> {
+    pub(super) value: T,
+    pub(super) place: Place,
+    /// A scalar as it was written.
+    pub(super) text: String,
+}
+
+/// Something a node of the file can be.
+pub(super) trait Read: JsonSchema + Sized {
+    /// `None` after a mistake has been noted.
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self>;
+}
+
+/// A value written as one word or text.
+pub(super) trait Scalar: JsonSchema + Sized {
+    /// The value, or what is wrong with the text.
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+/// A mapping whose keys are names the user chose.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Named<T>(pub(super) Vec<(Spanned<String>, Spanned<T>)>);
+
+/// A scalar, or a mapping that says more.
+#[derive(Debug, Clone, JsonSchema)]
+#[schemars(untagged, inline)]
+pub(super) enum Either<S, M> {
+    Short(S),
+    Full(M),
+}
+
+/// What stands under a key, where the key is there and its value is sound.
+#[derive(Debug, Clone)]
+pub(super) struct Field<T>(pub(super) Option<Spanned<T>>);
+
+/// The whole file.
+pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
+    File::read(root, &Place::default(), found)
+}
+
+impl Found {
+    pub(super) fn mistake(&mut self, place: &Place, what: impl Into<String>) {
+        self.mistakes.push(place.say(what.into(), None));
+    }
+
+    pub(super) fn mistake_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
+        let got = Some(value.text.clone()).filter(|text| !text.is_empty());
+        self.mistakes.push(value.place.say(what.into(), got));
+    }
+
+    pub(super) fn warn_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
+        let got = Some(value.text.clone()).filter(|text| !text.is_empty());
+        self.warnings.push(value.place.say(what.into(), got));
+    }
+}
+
+impl Place {
+    fn say(&self, what: String, got: Option<String>) -> Mistake {
+        Mistake {
+            line: self.line,
+            path: self.path.clone(),
+            what,
+            got,
+        }
+    }
+
+    pub(super) fn key(&self, key: &str, line: usize) -> Self {
+        let dot = if self.path.is_empty() { "" } else { "." };
+        let path = format!("{}{dot}{key}", self.path);
+        Self { line, path }
+    }
+
+    fn item(&self, number: usize, line: usize) -> Self {
+        let path = format!("{}[{number}]", self.path);
+        Self { line, path }
+    }
+}
+
+impl<T> Deref for Spanned<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: Read> Spanned<T> {
+    pub(super) fn read(node: &Node, place: Place, found: &mut Found) -> Option<Self> {
+        let value = T::read(node, &place, found)?;
+        let text = match &node.value {
+            Value::Text(text) => text.clone(),
+            _ => String::new(),
+        };
+        Some(Self { value, place, text })
+    }
+}
+
+impl<T: Scalar> Read for T {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        let Value::Text(text) = &node.value else {
+            found.mistake(place, format!("must be one value, got {}", node.value));
+            return None;
+        };
+        match T::parse(text) {
+            Ok(value) => Some(value),
+            Err(what) => {
+                found.mistakes.push(place.say(what, Some(text.clone())));
+                None
+            }
+        }
+    }
+}
+
+impl<T: Read> Read for Vec<Spanned<T>>
+where
+    Self: JsonSchema,
+{
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        let Value::List(list) = &node.value else {
+            found.mistake(place, format!("must be a list, got {}", node.value));
+            return None;
+        };
+        let items = list
+            .iter()
+            .enumerate()
+            .filter_map(|(number, node)| Spanned::read(node, place.item(number, node.line), found));
+        Some(items.collect())
+    }
+}
+
+impl<T: Read> Read for Named<T> {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        let mut named = Vec::new();
+        for (key, node) in entries(node, place, found)? {
+            let place = place.key(&key.text, key.line);
+            let name = Spanned {
+                value: key.text.clone(),
+                place: place.clone(),
+                text: key.text.clone(),
+            };
+            if let Some(value) = Spanned::read(node, place, found) {
+                named.push((name, value));
+            }
+        }
+        Some(Self(named))
+    }
+}
+
+impl<S: Read, M: Read> Read for Either<S, M> {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        match &node.value {
+            Value::Map(_) => M::read(node, place, found).map(Self::Full),
+            _ => S::read(node, place, found).map(Self::Short),
+        }
+    }
+}
+
+impl<T> Default for Field<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<T> Deref for Field<T> {
+    type Target = Option<Spanned<T>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Field<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        generator.subschema_for::<T>()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Named_{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let value = generator.subschema_for::<T>();
+        schemars::json_schema!({ "type": "object", "additionalProperties": value })
+    }
+}
+
+/// The entries of a mapping, each key once. Nothing at all is an empty one.
+pub(super) fn entries<'a>(
+    node: &'a Node,
+    place: &Place,
+    found: &mut Found,
+) -> Option<Vec<(&'a Key, &'a Node)>> {
+    let map = match &node.value {
+        Value::Null => return Some(Vec::new()),
+        Value::Map(map) => map,
+        other => {
+            found.mistake(place, format!("must be a mapping, got {other}"));
+            return None;
+        }
+    };
+    let mut entries: Vec<(&Key, &Node)> = Vec::with_capacity(map.len());
+    let mut lines = std::collections::HashMap::new();
+    for (key, value) in map {
+        match lines.insert(key.text.as_str(), key.line) {
+            Some(line) => found.mistake(
+                &place.key(&key.text, key.line),
+                format!("stands there twice, first on line {line}"),
+            ),
+            None => entries.push((key, value)),
+        }
+    }
+    Some(entries)
+}
+
+/// Notes a key that does not exist, with the one that was perhaps meant.
+pub(super) fn unknown_key(key: &Key, keys: &[&str], place: &Place, found: &mut Found) {
+    let meant = nearest(&key.text, keys.iter().map(|key| key_name(key)));
+    let what = match meant {
+        Some(meant) => format!("unknown key, did you mean {meant}?"),
+        None => {
+            let keys: Vec<&str> = keys.iter().map(|key| key_name(key)).collect();
+            format!("unknown key; known here: {}", keys.join(", "))
+        }
+    };
+    found.mistake(&place.key(&key.text, key.line), what);
+}
+
+/// A word this long or longer is not worth comparing.
+const COMPARED_BYTES_MAX: usize = 64;
+
+/// The word at most a third of its letters away from `text`.
+pub(super) fn nearest<'a>(text: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if text.len() > COMPARED_BYTES_MAX {
+        return None;
+    }
+    words
+        .map(|word| (distance(text, word), word))
+        .filter(|(distance, word)| *distance <= (word.len() / 3).max(1) && *distance < word.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+/// Edits (insert, delete, replace, swap of neighbours) from one word to the
+/// other.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = last[j] + usize::from(a[i] != b[j]);
+            let mut edits = replaced.min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                edits = edits.min(before[j - 1] + 1);
+            }
+            row.push(edits);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+/// A field's name as a key: `r#match` is `match`.
+pub(super) fn key_name(field: &str) -> &str {
+    field.strip_prefix("r#").unwrap_or(field)
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("nothing"),
+            Self::Text(text) => write!(f, "{}", text.escape_debug()),
+            Self::List(_) => f.write_str("a list"),
+            Self::Map(_) => f.write_str("a mapping"),
+        }
+    }
+}
+
+/// A mapping with fixed keys, each of which may be absent.
+macro_rules! object {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+        #[derive(Debug, Clone, Default, schemars::JsonSchema)]
+        $(#[$meta])*
+        #[schemars(default, deny_unknown_fields)]
+        pub(in crate::config) struct $name {
+            $(
+                $(#[$field_meta])*
+                pub(in crate::config) $field: $crate::config::read::Field<$type>,
+            )*
+        }
+
+        impl $crate::config::read::Read for $name {
+            fn read(
+                node: &$crate::config::yaml::Node,
+                place: &$crate::config::read::Place,
+                found: &mut $crate::config::read::Found,
+            ) -> Option<Self> {
+                use $crate::config::read::{Field, Spanned, entries, key_name, unknown_key};
+                const KEYS: &[&str] = &[$(stringify!($field)),*];
+                let mut object = Self::default();
+                for (key, node) in entries(node, place, found)? {
+                    $(if key.text == key_name(stringify!($field)) {
+                        let place = place.key(&key.text, key.line);
+                        object.$field = Field(Spanned::read(node, place, found));
+                        continue;
+                    })*
+                    unknown_key(key, KEYS, place, found);
+                }
+                Some(object)
+            }
+        }
+    };
+}
+pub(super) use object;

@@ -1,0 +1,155 @@
+//! The JSON Schema of the file and the reference made from it.
+
+use std::fmt::Write;
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value};
+
+use super::raw::File;
+
+/// Stands above the reference.
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Made from the types in ambassador/src/config/raw.rs; do not edit. A test \
+compares; AMBASSADOR_WRITE_REFERENCE=1 cargo test -p ambassador config:: writes it. -->
+
+The file is YAML. Unknown keys are errors, and `ambassador check FILE` prints \
+every mistake at once as `FILE:LINE: key.path: what is wrong, got VALUE`. \
+Durations are a whole number and a unit (`ms`, `s`, `m`, `h`, `d`). \
+`ambassador schema` prints the JSON Schema for editors.
+
+SIGHUP, or a change of the file, loads it again; a file with a mistake changes \
+nothing. `workers`, `admin` and `capture.mode` need a restart.
+
+A destination is out of scope when `capture.exclude` names its port or its \
+address, or when `capture.include` names ports or addresses and not its own.
+
+For one upstream the environment will do: `LISTEN_ADDR`, `UPSTREAM_HOST`, \
+`UPSTREAM_PORT`, and `PROTOCOL` (`auto`, `http1` or `tcp`).
+";
+
+/// The JSON Schema of the file.
+pub fn schema() -> Value {
+    let settings =
+        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let mut schema = settings
+        .into_generator()
+        .into_root_schema_for::<File>()
+        .to_value();
+    if let Some(root) = schema.as_object_mut() {
+        root.insert("title".into(), "ambassador configuration".into());
+    }
+    schema
+}
+
+/// The reference for people, in Markdown.
+pub fn reference() -> String {
+    let mut out = INTRODUCTION.to_owned();
+    section(&schema(), "", &mut out);
+    out
+}
+
+/// One table for each mapping, the outer ones first.
+fn section(schema: &Value, path: &str, out: &mut String) {
+    let Some(properties) = schema["properties"].as_object() else {
+        return;
+    };
+    let title = if path.is_empty() { "The file" } else { path };
+    let heading = if path.is_empty() {
+        title.to_owned()
+    } else {
+        format!("`{title}`")
+    };
+    let _ = write!(out, "\n## {heading}\n\n");
+    out.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
+    for (key, value) in properties {
+        let default = match value.get("default") {
+            None => String::new(),
+            Some(Value::String(text)) => format!("`{text}`"),
+            Some(other) => format!("`{other}`"),
+        };
+        let kind = kind(value);
+        let meaning = meaning(value);
+        let _ = writeln!(out, "| `{key}` | {kind} | {default} | {meaning} |");
+    }
+    for (key, value) in properties {
+        let dot = if path.is_empty() { "" } else { "." };
+        below(value, &format!("{path}{dot}{key}"), out);
+    }
+}
+
+/// Sections of the mappings that a value can hold.
+fn below(schema: &Value, path: &str, out: &mut String) {
+    if is_mapping(schema) {
+        section(schema, path, out);
+    }
+    if let Some(named) = schema
+        .get("additionalProperties")
+        .filter(|value| value.is_object())
+    {
+        below(named, &format!("{path}.<name>"), out);
+    }
+    if let Some(items) = schema.get("items") {
+        below(items, &format!("{path}[]"), out);
+    }
+    for choice in schema["anyOf"].as_array().into_iter().flatten() {
+        below(choice, path, out);
+    }
+}
+
+fn is_mapping(schema: &Value) -> bool {
+    schema["properties"]
+        .as_object()
+        .is_some_and(|properties: &Map<_, _>| !properties.is_empty())
+}
+
+/// What can stand there, in a few words.
+fn kind(schema: &Value) -> String {
+    if let Some(word) = schema.get("const") {
+        return format!("`{}`", word.as_str().unwrap_or_default());
+    }
+    let words = |list: &Value| {
+        let list = list.as_array().into_iter().flatten();
+        list.map(kind).collect::<Vec<_>>().join(" or ")
+    };
+    for alternatives in ["oneOf", "anyOf"] {
+        if schema[alternatives].is_array() {
+            return words(&schema[alternatives]);
+        }
+    }
+    if let Some(items) = schema.get("items") {
+        return format!("list of {}", kind(items));
+    }
+    if let Some(named) = schema
+        .get("additionalProperties")
+        .filter(|value| value.is_object())
+    {
+        return format!("name: {}", kind(named));
+    }
+    match (schema["format"].as_str(), schema["type"].as_str()) {
+        (Some(format), _) => format.to_owned(),
+        (None, Some("integer")) => "number".to_owned(),
+        (None, Some("object")) => "mapping".to_owned(),
+        (None, Some("string")) => "text".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// The documentation of a key and of the words it can hold.
+fn meaning(schema: &Value) -> String {
+    let text = |value: &Value| {
+        let text = value["description"].as_str().unwrap_or_default();
+        text.split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .replace('|', "\\|")
+    };
+    let mut meaning = text(schema);
+    for choice in schema["oneOf"].as_array().into_iter().flatten() {
+        if let Some(word) = choice["const"].as_str() {
+            let _ = write!(meaning, " `{word}`: {}", text(choice));
+        }
+    }
+    meaning
+}
