@@ -266,6 +266,18 @@ fn what_is_perhaps_not_meant_is_warned_about() {
             "never captured",
         ),
         (
+            "capture: { include: { ports: [80] } }\nupstreams: { a: { hosts: ['b:81'] } }",
+            "include.ports does not have its port",
+        ),
+        (
+            "capture: { include: { cidrs: [11.0.0.0/8] } }\nupstreams: { a: { hosts: [10.1.1.1] } }",
+            "include.cidrs does not have it",
+        ),
+        (
+            "capture: {}\nupstreams: { a: { hosts: [127.0.0.1] } }",
+            "loopback is out of scope",
+        ),
+        (
             "upstreams: { a: { endpoints: [10.1.1.1:1] } }",
             "nothing leads here",
         ),
@@ -307,6 +319,27 @@ fn aliases_work_and_do_not_explode() {
     assert!(mistakes(&bomb).concat().contains("too many values"));
     let deep = format!("a: {}{}", "[".repeat(100), "]".repeat(100));
     assert!(mistakes(&deep).concat().contains("nested too deep"));
+}
+
+#[test]
+fn line_ends_and_byte_order_marks_of_other_systems_are_read() {
+    let checked = load_str("f", "\u{feff}workers: 3\r\ndrain_timeout: 1s\r\n").unwrap();
+    assert_eq!(checked.workers, Workers::Count(3));
+    let found = mistakes("workers: 3\r\n\r\ndrain_timeout: 1\r\n");
+    assert!(found[0].starts_with("f:3: drain_timeout"), "{found:?}");
+}
+
+#[test]
+fn files_that_cannot_be_read_say_so() {
+    let missing = load(Path::new("/nonexistent/ambassador.yaml"))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.starts_with("/nonexistent/ambassador.yaml: can't be read: "),
+        "{missing}"
+    );
+    let directory = load(Path::new("/")).unwrap_err().to_string();
+    assert!(directory.starts_with("/: can't be read: "), "{directory}");
 }
 
 #[test]

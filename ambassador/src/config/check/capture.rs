@@ -102,24 +102,17 @@ pub(super) fn check_reach(
             .as_ref()
             .map_or(&[][..], |hosts| &hosts.value)
         {
-            let what = match &host.value.0 {
-                Claim::Wildcard { .. } if settings.unmatched == Unmatched::Passthrough => {
+            let wildcard = matches!(host.value.0, Claim::Wildcard { .. });
+            if wildcard && settings.unmatched == Unmatched::Passthrough {
+                found.warn_at(
+                    host,
                     "under unmatched: passthrough the kernel decides by address, and a wildcard \
-                     has none: it captures nothing"
-                }
-                Claim::Net { net, .. }
-                    if settings.exclude.cidrs.iter().any(|out| out.contains(net)) =>
-                {
-                    "is out of scope by capture.exclude: it is never captured"
-                }
-                Claim::Net {
-                    port: Some(port), ..
-                } if settings.exclude.ports.contains(port) => {
-                    "is at a port that capture.exclude leaves out: it is never captured"
-                }
-                _ => continue,
-            };
-            found.warn_at(host, what);
+                     has none: it captures nothing",
+                );
+            }
+            if let Some(why) = out_of_scope(&host.value.0, settings) {
+                found.warn_at(host, format!("is never captured: {why}"));
+            }
         }
     }
     if settings.unmatched == Unmatched::Passthrough
@@ -135,6 +128,35 @@ pub(super) fn check_reach(
             "under unmatched: passthrough routes see only what the hosts of an upstream claim",
         );
     }
+}
+
+/// Why no destination of the claim is in scope.
+fn out_of_scope(claim: &Claim, settings: &Settings) -> Option<&'static str> {
+    let (include, exclude) = (&settings.include, &settings.exclude);
+    let (net, port) = match claim {
+        Claim::Name { port, .. } | Claim::Wildcard { port, .. } => (None, port),
+        Claim::Net { net, port } => (Some(net), port),
+    };
+    if let Some(port) = port {
+        if exclude.ports.contains(port) {
+            return Some("capture.exclude.ports has its port");
+        }
+        if !include.ports.is_empty() && !include.ports.contains(port) {
+            return Some("capture.include.ports does not have its port");
+        }
+    }
+    let net = net?;
+    if exclude.cidrs.iter().any(|out| out.contains(net)) {
+        return Some("capture.exclude.cidrs has it");
+    }
+    if include.cidrs.is_empty() {
+        let loopback = |ip: std::net::IpAddr| ip.is_loopback();
+        let inside = loopback(net.network()) && loopback(net.broadcast());
+        return inside.then_some("loopback is out of scope unless capture.include.cidrs has it");
+    }
+    let meets = |other: &ipnet::IpNet| other.contains(net) || net.contains(other);
+    let outside = !include.cidrs.iter().any(meets);
+    outside.then_some("capture.include.cidrs does not have it")
 }
 
 fn check_scope(raw: &raw::Capture, settings: &Settings, found: &mut Found) {
