@@ -1,0 +1,27 @@
+//! What is captured together: a cgroup, the network namespace of its
+//! programs, and the privileges that serving it takes.
+//!
+//! The proxy itself keeps no capability. Before it starts its threads it
+//! starts a [`Helper`], a small process of the same binary that answers a
+//! handful of requests (listeners and sockets in a namespace, a link onto a
+//! cgroup) and undoes what was set up when the proxy ends, however it ends.
+//! Nothing here knows what is listened for or dialled.
+
+pub mod capabilities;
+pub mod cgroup;
+pub(crate) mod clone;
+mod descriptors;
+pub mod helper;
+pub mod netns;
+pub mod sockets;
+
+pub use capabilities::drop_all_capabilities;
+pub use cgroup::{Cgroup, find_cgroup2};
+pub use helper::Helper;
+pub use netns::Netns;
+pub use sockets::{BindSpec, Family, SocketSpec, SocketStock};
+
+/// Which workload a listener, a token or a pool belongs to: dense, for the
+/// life of the process. `exec` and `run` number their targets from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadId(pub u32);

@@ -1,0 +1,319 @@
+//! Groups of processes in the unified hierarchy (cgroup v2): finding it,
+//! making a group, knowing when it is empty, removing it.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Why this process has no group of the unified hierarchy that it can use.
+#[derive(Debug)]
+pub enum CgroupError {
+    /// No cgroup2 file system is mounted.
+    NotMounted,
+    /// The process's group is not below the mounted part of the hierarchy.
+    OutsideMount(PathBuf),
+    /// /proc could not be read.
+    Unreadable(io::Error),
+}
+
+impl fmt::Display for CgroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotMounted => f.write_str(
+                "no cgroup2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup",
+            ),
+            Self::OutsideMount(group) => write!(
+                f,
+                "the cgroup {} of this process is not under the cgroup2 mount it can see",
+                group.display()
+            ),
+            Self::Unreadable(_) => f.write_str("cannot read /proc/self"),
+        }
+    }
+}
+
+impl std::error::Error for CgroupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unreadable(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// Where the unified hierarchy is mounted: /sys/fs/cgroup, or elsewhere on
+/// hybrid systems.
+pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
+    mount().map(|mount| mount.point)
+}
+
+/// The group of this process, as a directory.
+pub fn own_cgroup() -> Result<PathBuf, CgroupError> {
+    let mount = mount()?;
+    let text = fs::read_to_string("/proc/self/cgroup").map_err(CgroupError::Unreadable)?;
+    let group = text
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))
+        .ok_or(CgroupError::NotMounted)?;
+    let group = PathBuf::from(group);
+    match group.strip_prefix(&mount.root) {
+        Ok(below) if mount.point.join(below).is_dir() => Ok(mount.point.join(below)),
+        _ => Err(CgroupError::OutsideMount(group)),
+    }
+}
+
+struct Mount {
+    point: PathBuf,
+    /// The part of the hierarchy that the mount shows.
+    root: PathBuf,
+}
+
+fn mount() -> Result<Mount, CgroupError> {
+    let text = fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Unreadable)?;
+    // A mount may be hidden under a later one: then its files are not there.
+    mounts(&text)
+        .find(|m| m.point.join("cgroup.procs").exists())
+        .ok_or(CgroupError::NotMounted)
+}
+
+/// proc(5): id, parent, device, root, mount point, options, optional fields,
+/// "-", type, ...
+fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount> {
+    mountinfo.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        if !right.starts_with("cgroup2 ") {
+            return None;
+        }
+        let mut fields = left.split(' ').skip(3);
+        let root = unescape(fields.next()?);
+        let point = unescape(fields.next()?);
+        Some(Mount { point, root })
+    })
+}
+
+/// Space, tab, newline and backslash are written as octal escapes.
+fn unescape(field: &str) -> PathBuf {
+    let mut path = String::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((before, after)) = rest.split_once('\\') {
+        path.push_str(before);
+        let digits = after
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match digits {
+            Some(byte) => {
+                path.push(byte as char);
+                rest = &after[3..];
+            }
+            None => {
+                path.push('\\');
+                rest = after;
+            }
+        }
+    }
+    path.push_str(rest);
+    PathBuf::from(path)
+}
+
+/// A directory of the unified hierarchy.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: PathBuf,
+    directory: File,
+}
+
+impl Cgroup {
+    /// Opens an existing group.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let directory = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+        })
+    }
+
+    /// Makes a group in `parent`. One of the same name that a process which is
+    /// gone left behind, empty, is replaced.
+    pub fn create(parent: &Path, name: &str) -> io::Result<Self> {
+        let path = parent.join(name);
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove(&path)?;
+                fs::create_dir(&path)?;
+            }
+            other => other?,
+        }
+        Self::open(&path)
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Watches for the group to become empty.
+    pub fn events(&self) -> io::Result<Events> {
+        Events::open(&self.path)
+    }
+
+    /// The processes of this group and of those below it, in the numbers of
+    /// the caller's pid namespace; one that is invisible there is left out.
+    pub fn processes(&self) -> io::Result<Vec<i32>> {
+        processes(&self.path)
+    }
+}
+
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
+/// The `cgroup.events` file of a group: readable by poll(2) as POLLPRI when
+/// it changed since it was last read.
+#[derive(Debug)]
+pub struct Events {
+    file: File,
+}
+
+impl Events {
+    fn open(group: &Path) -> io::Result<Self> {
+        File::open(group.join("cgroup.events")).map(|file| Self { file })
+    }
+
+    /// Whether the group or one below it has a living process. A group that
+    /// has been removed has none.
+    pub fn populated(&self) -> io::Result<bool> {
+        let mut buffer = [0; 128];
+        match self.file.read_at(&mut buffer, 0) {
+            Ok(length) => Ok(buffer[..length].windows(11).any(|w| w == b"populated 1")),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// See [`Cgroup::processes`].
+pub fn processes(group: &Path) -> io::Result<Vec<i32>> {
+    let text = fs::read_to_string(group.join("cgroup.procs"))?;
+    let mut all: Vec<i32> = text
+        .lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|&pid| pid != 0)
+        .collect();
+    for child in children(group)? {
+        match processes(&child) {
+            Ok(more) => all.extend(more),
+            // A group below may be removed while we look.
+            Err(error) if gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
+}
+
+/// Whether a living process is in the group or below it; false where the
+/// group does not exist.
+pub fn populated(group: &Path) -> io::Result<bool> {
+    match Events::open(group) {
+        Ok(events) => events.populated(),
+        Err(error) if gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a group and those below it. Fails with EBUSY where a process is
+/// left in one; a group that is gone already is no error.
+pub fn remove(group: &Path) -> io::Result<()> {
+    match fs::remove_dir(group) {
+        Ok(()) => return Ok(()),
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) if error.raw_os_error() != Some(libc::EBUSY) => return Err(error),
+        Err(_) => {}
+    }
+    for child in children(group)? {
+        remove(&child)?;
+    }
+    match fs::remove_dir(group) {
+        Err(error) if !gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The groups directly below.
+pub fn children(group: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(group)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hybrid_system_mounts_it_elsewhere() {
+        let text = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                    37 31 0:34 / /sys/fs/cgroup/systemd rw,relatime shared:5 - cgroup cgroup rw,name=systemd\n\
+                    38 31 0:38 /machine\\040a /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let found: Vec<Mount> = mounts(text).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].point, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(found[0].root, Path::new("/machine a"));
+    }
+
+    #[test]
+    fn a_group_is_made_watched_and_removed_with_those_below() {
+        let name = format!("amb-B-group-{}", std::process::id());
+        let group = Cgroup::create(&own_cgroup().unwrap(), &name).unwrap();
+        fs::create_dir(group.path().join("below")).unwrap();
+        assert!(!group.events().unwrap().populated().unwrap());
+
+        let mut sleeper = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        fs::write(
+            group.path().join("below/cgroup.procs"),
+            sleeper.id().to_string(),
+        )
+        .unwrap();
+        assert!(group.events().unwrap().populated().unwrap());
+        assert_eq!(group.processes().unwrap(), [sleeper.id() as i32]);
+        assert_eq!(
+            remove(group.path()).unwrap_err().raw_os_error(),
+            Some(libc::EBUSY)
+        );
+
+        sleeper.kill().unwrap();
+        sleeper.wait().unwrap();
+        assert!(!populated(group.path()).unwrap());
+        let path = group.path().to_owned();
+        // What was left empty is taken over, and what is open stays usable.
+        drop(Cgroup::create(path.parent().unwrap(), &name).unwrap());
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        assert!(!path.exists());
+    }
+}

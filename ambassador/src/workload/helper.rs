@@ -1,0 +1,142 @@
+//! The privileged helper: the proxy's side of it.
+//!
+//! The helper is this binary executed again with a hidden subcommand, so it
+//! has one thread and little memory whatever the proxy has become. The two
+//! share one SOCK_SEQPACKET pair; each request is one datagram, a JSON text
+//! with its descriptors, answered by one or more. The helper answers only what
+//! [`Request`](message::Request) lists, and ends when the proxy's end of the
+//! pair is closed: by [`Helper::finish`], or by the kernel when the proxy dies.
+//! It undoes then what it was told to, in reverse order.
+
+mod message;
+mod serve;
+mod undo;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use serve::{SUBCOMMAND, serve};
+pub use undo::{RemoveIptables, end_cgroup};
+
+use super::{BindSpec, Netns, SocketSpec, descriptors};
+use message::{Reply, Request};
+
+/// The proxy's end of the helper; threads share it, one request at a time.
+#[derive(Debug)]
+pub struct Helper {
+    channel: Mutex<OwnedFd>,
+    process: Option<Child>,
+}
+
+impl Helper {
+    /// Starts the helper with the privileges that this process has now.
+    /// Binaries that call this must handle [`SUBCOMMAND`] by [`serve`].
+    ///
+    /// It leads a process group of its own, so that what is typed on the
+    /// terminal does not reach it, and holds none of the standard streams.
+    pub fn start() -> io::Result<Self> {
+        let (ours, theirs) = descriptors::pair()?;
+        let mut command = Command::new("/proc/self/exe");
+        let process = std::os::unix::process::CommandExt::process_group(&mut command, 0)
+            .arg(SUBCOMMAND)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .current_dir("/")
+            .spawn()?;
+        Ok(Self {
+            channel: Mutex::new(ours),
+            process: Some(process),
+        })
+    }
+
+    /// Opens listening sockets in a namespace.
+    pub fn listener(&self, netns: &Netns, spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
+        self.ask(&Request::Listener(spec.clone()), &[netns.as_fd()])
+    }
+
+    /// Makes sockets in a namespace.
+    pub fn sockets(&self, netns: &Netns, spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
+        self.ask(&Request::Sockets(*spec), &[netns.as_fd()])
+    }
+
+    /// Makes a socket in a namespace that belongs to `cgroup`, as one does
+    /// that a program in there makes.
+    pub fn socket_in_cgroup(
+        &self,
+        netns: &Netns,
+        cgroup: BorrowedFd<'_>,
+        spec: &SocketSpec,
+    ) -> io::Result<OwnedFd> {
+        let spec = SocketSpec { count: 1, ..*spec };
+        one(self.ask(&Request::SocketInCgroup(spec), &[netns.as_fd(), cgroup])?)
+    }
+
+    /// Attaches a loaded program to a cgroup (BPF_LINK_CREATE, 5.7) and returns
+    /// the link. `attach_type` is a `bpf_attach_type` of bpf.h.
+    pub fn relink(
+        &self,
+        program: BorrowedFd<'_>,
+        cgroup: BorrowedFd<'_>,
+        attach_type: u32,
+    ) -> io::Result<OwnedFd> {
+        one(self.ask(&Request::Relink { attach_type }, &[program, cgroup])?)
+    }
+
+    /// Has the helper end what runs in a cgroup, and remove it, at the end.
+    pub fn remove_cgroup_at_end(&self, path: &Path) -> io::Result<()> {
+        self.ask(&Request::RemoveCgroup(path.to_owned()), &[])
+            .map(drop)
+    }
+
+    /// Has the helper remove the iptables rules that this process set up in a
+    /// namespace, at the end. `owner` is the number in their names.
+    pub fn remove_iptables_at_end(&self, netns: &Netns, owner: u32) -> io::Result<()> {
+        self.ask(&Request::RemoveIptables { owner }, &[netns.as_fd()])
+            .map(drop)
+    }
+
+    /// Ends the helper and waits until it has undone everything.
+    pub fn finish(mut self) -> io::Result<()> {
+        let process = self.process.take();
+        drop(self);
+        match process {
+            Some(mut process) => process.wait().map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
+        let channel = self.lock();
+        let text = serde_json::to_vec(request)?;
+        descriptors::send(channel.as_fd(), &text, fds)?;
+        let mut received = Vec::new();
+        loop {
+            let (text, fds) = descriptors::receive(channel.as_fd())?.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::BrokenPipe, "the privileged helper has ended")
+            })?;
+            received.extend(fds);
+            match serde_json::from_slice(&text)? {
+                Reply::More => {}
+                Reply::Done => return Ok(received),
+                Reply::Failed(error) => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+    }
+
+    /// A panic elsewhere leaves no half-read answer here: nothing between the
+    /// send and the last receive panics.
+    fn lock(&self) -> MutexGuard<'_, OwnedFd> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn one(mut fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
+    fds.pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,42 @@
+//! What goes between the proxy and its helper. Both are the same binary, so
+//! there is no version to agree on.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::workload::{BindSpec, SocketSpec};
+
+/// Everything that the helper does; the descriptors of each are named.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    /// [namespace]: answered with the listening sockets.
+    Listener(BindSpec),
+    /// [namespace]: answered with the sockets.
+    Sockets(SocketSpec),
+    /// [namespace, cgroup]: answered with one socket.
+    SocketInCgroup(SocketSpec),
+    /// [program, cgroup]: answered with the link.
+    Relink {
+        /// `bpf_attach_type`.
+        attach_type: u32,
+    },
+    /// At the end: end what runs in it and remove it.
+    RemoveCgroup(PathBuf),
+    /// [namespace]. At the end: remove the rules.
+    RemoveIptables {
+        /// The number in the names of the chains.
+        owner: u32,
+    },
+}
+
+/// One datagram of an answer, with descriptors for those that have any.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Reply {
+    /// Part of the descriptors; another datagram follows.
+    More,
+    /// The rest of them.
+    Done,
+    /// The errno.
+    Failed(i32),
+}

@@ -1,0 +1,112 @@
+//! What the helper undoes when the proxy has ended.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::workload::{Cgroup, Netns, cgroup};
+
+/// Removes the iptables rules of the proxy with this number from a namespace.
+pub type RemoveIptables = fn(&Netns, owner: u32) -> io::Result<()>;
+
+/// How long what runs in a cgroup may take to end after SIGTERM. In the usual
+/// case the cgroup is empty by now and nothing is waited for.
+const GRACE: Duration = Duration::from_secs(5);
+
+pub(super) struct Undo {
+    remove_iptables: RemoveIptables,
+    steps: Vec<Step>,
+}
+
+enum Step {
+    Cgroup(PathBuf),
+    Iptables(Netns, u32),
+}
+
+impl Undo {
+    pub(super) fn new(remove_iptables: RemoveIptables) -> Self {
+        Self {
+            remove_iptables,
+            steps: Vec::new(),
+        }
+    }
+
+    pub(super) fn cgroup(&mut self, path: PathBuf) {
+        self.steps.push(Step::Cgroup(path));
+    }
+
+    pub(super) fn iptables(&mut self, netns: Netns, owner: u32) {
+        self.steps.push(Step::Iptables(netns, owner));
+    }
+
+    /// The latest first: rules name the cgroup. A step that fails does not
+    /// keep the others from being done.
+    pub(super) fn all(self) -> io::Result<()> {
+        let mut result = Ok(());
+        for step in self.steps.into_iter().rev() {
+            result = result.and(match step {
+                Step::Cgroup(path) => end_cgroup(&path, GRACE),
+                Step::Iptables(netns, owner) => (self.remove_iptables)(&netns, owner),
+            });
+        }
+        result
+    }
+}
+
+/// Ends what still runs in a group, first by SIGTERM, after `grace` by
+/// SIGKILL, and removes the group. One that is gone already is no error.
+pub fn end_cgroup(path: &Path, grace: Duration) -> io::Result<()> {
+    let group = match Cgroup::open(path) {
+        Ok(group) => group,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if group.events()?.populated()? {
+        for pid in group.processes()? {
+            signal(pid, libc::SIGTERM);
+            // A stopped program handles nothing before it goes on.
+            signal(pid, libc::SIGCONT);
+        }
+        if !empty_within(&group, grace)? {
+            kill_all(&group)?;
+            // Only a process that the kernel holds up outlives SIGKILL.
+            empty_within(&group, GRACE)?;
+        }
+    }
+    cgroup::remove(path)
+}
+
+#[expect(unsafe_code, reason = "std signals only its own children")]
+fn signal(pid: i32, signal: i32) {
+    // SAFETY: kill touches no memory. The pid was read from the group a moment
+    // ago; that it has ended since, and been reused, is as unlikely as with
+    // any use of kill.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// `cgroup.kill` (5.14) kills those that are being forked, too.
+fn kill_all(group: &Cgroup) -> io::Result<()> {
+    std::fs::write(group.path().join("cgroup.kill"), "1")
+}
+
+#[expect(unsafe_code, reason = "std has no poll")]
+fn empty_within(group: &Cgroup, limit: Duration) -> io::Result<bool> {
+    let events = group.events()?;
+    let until: Instant = clock::now() + limit;
+    while events.populated()? {
+        let left = until.saturating_duration_since(clock::now());
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let mut watched = libc::pollfd {
+            fd: events.as_fd().as_raw_fd(),
+            events: libc::POLLPRI,
+            revents: 0,
+        };
+        // SAFETY: one live pollfd.
+        unsafe { libc::poll(&raw mut watched, 1, left.as_millis() as i32 + 1) };
+    }
+    Ok(true)
+}

@@ -1,0 +1,88 @@
+//! A network namespace, held by an open descriptor so that it stays the same
+//! one, and stays alive, whatever becomes of the path it was named by.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+/// An open network namespace; clones share the descriptor.
+#[derive(Debug, Clone)]
+pub struct Netns {
+    fd: Arc<OwnedFd>,
+    identity: (u64, u64),
+}
+
+impl Netns {
+    /// The namespace of the calling thread.
+    pub fn own() -> io::Result<Self> {
+        Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// The namespace that a path names: `/proc/PID/ns/net` or
+    /// `/run/netns/NAME`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::from_fd(File::open(path)?.into())
+    }
+
+    /// The namespace behind a descriptor received from elsewhere.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let file = File::from(fd);
+        let metadata = file.metadata()?;
+        Ok(Self {
+            fd: Arc::new(file.into()),
+            identity: (metadata.dev(), metadata.ino()),
+        })
+    }
+
+    /// Whether the calling thread is in this namespace.
+    pub fn is_own(&self) -> bool {
+        Self::own().is_ok_and(|own| own == *self)
+    }
+
+    /// Moves the calling thread into this namespace; its other threads stay.
+    /// Needs CAP_SYS_ADMIN.
+    #[expect(unsafe_code, reason = "std has no setns")]
+    pub fn enter(&self) -> io::Result<()> {
+        // SAFETY: setns takes a descriptor that we hold open and a flag; it
+        // touches no memory of ours.
+        match unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Runs `work` in this namespace: here where the caller is in it already,
+    /// else on a thread of its own, so that the caller's namespace never
+    /// changes.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if self.is_own() {
+            return Ok(work());
+        }
+        std::thread::scope(|scope| {
+            let worker = std::thread::Builder::new()
+                .name("netns".into())
+                .spawn_scoped(scope, || self.enter().map(|()| work()))?;
+            match worker.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+impl PartialEq for Netns {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for Netns {}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,297 @@
+//! Making sockets: in the caller's own namespace directly, in another
+//! through the [`Helper`].
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Helper, Netns};
+
+/// Connections that wait to be accepted, per listening socket; the kernel
+/// caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+/// Sockets fetched from the helper at once. A round trip costs some 40 us, so
+/// a dial pays a few; what lies in stock is two small kernel objects each.
+const STOCK: u16 = 8;
+
+/// A listener to open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BindSpec {
+    /// Where; with port 0 the kernel chooses one, the same for all sockets.
+    pub addr: SocketAddr,
+    /// How many sockets share the port (SO_REUSEPORT); a single one is opened
+    /// without, so that a busy port is an error.
+    pub count: u16,
+    /// An IPv6 listener takes v6 connections only.
+    pub v6_only: bool,
+    /// Accept connections to addresses that are not local (IP_TRANSPARENT).
+    pub transparent: bool,
+}
+
+/// A socket family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// AF_INET.
+    V4,
+    /// AF_INET6.
+    V6,
+}
+
+impl Family {
+    /// The family of an address.
+    pub fn of(addr: &SocketAddr) -> Self {
+        match addr {
+            SocketAddr::V4(_) => Self::V4,
+            SocketAddr::V6(_) => Self::V6,
+        }
+    }
+
+    fn raw(self) -> i32 {
+        match self {
+            Self::V4 => libc::AF_INET,
+            Self::V6 => libc::AF_INET6,
+        }
+    }
+}
+
+/// TCP sockets to make, not connected.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct SocketSpec {
+    /// Their family.
+    pub family: Family,
+    /// How many.
+    pub count: u16,
+    /// SO_MARK, by which iptables rules know the proxy where they can't tell
+    /// it by its cgroup.
+    pub mark: Option<u32>,
+}
+
+/// Opens listening sockets in the namespace of the calling thread:
+/// non-blocking, close-on-exec, SO_REUSEADDR. The port is taken exclusively
+/// when `count` is 1. With more, only sockets of the same user can join it,
+/// which a second proxy could: a probe without SO_REUSEPORT comes first, so a
+/// busy port is an error in either case.
+pub fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
+    if spec.count == 0 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut addr = spec.addr;
+    let mut sharing = Sharing::Exclusive;
+    // Held until the others have the port; it never listens.
+    let probe;
+    if spec.count > 1 {
+        probe = bound(spec, addr, Sharing::Exclusive)?;
+        addr.set_port(port_of(&probe)?);
+        sharing = Sharing::Shared;
+    }
+    (0..spec.count)
+        .map(|_| {
+            let socket = bound(spec, addr, sharing)?;
+            start_listening(&socket)?;
+            Ok(socket)
+        })
+        .collect()
+}
+
+/// Makes sockets in the namespace of the calling thread: non-blocking,
+/// close-on-exec.
+pub fn make(spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
+    (0..spec.count).map(|_| make_one(spec)).collect()
+}
+
+/// One of [`make`]; does not allocate, so that a forked child may call it.
+pub(super) fn make_one(spec: &SocketSpec) -> io::Result<OwnedFd> {
+    let socket = stream(spec.family)?;
+    if let Some(mark) = spec.mark {
+        option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark as i32)?;
+    }
+    Ok(socket)
+}
+
+/// Where one shard gets its upstream sockets of one workload from: its own
+/// namespace, or a small stock of what the helper made in another.
+#[derive(Debug)]
+pub struct SocketStock {
+    remote: Option<Remote>,
+    stock: RefCell<[Vec<OwnedFd>; 2]>,
+}
+
+#[derive(Debug)]
+struct Remote {
+    helper: Arc<Helper>,
+    netns: Netns,
+    mark: Option<u32>,
+}
+
+impl SocketStock {
+    /// Sockets of the proxy's own namespace; needs no privilege.
+    pub fn own() -> Self {
+        Self {
+            remote: None,
+            stock: RefCell::default(),
+        }
+    }
+
+    /// Sockets that the helper makes: in another namespace, or with a mark.
+    pub fn remote(helper: Arc<Helper>, netns: Netns, mark: Option<u32>) -> Self {
+        Self {
+            remote: Some(Remote {
+                helper,
+                netns,
+                mark,
+            }),
+            stock: RefCell::default(),
+        }
+    }
+
+    /// A fresh socket. Blocks for one round trip to the helper every few calls
+    /// where it comes from there.
+    pub fn take(&self, family: Family) -> io::Result<OwnedFd> {
+        let Some(remote) = &self.remote else {
+            return stream(family);
+        };
+        let mut stock = self.stock.borrow_mut();
+        let stock = &mut stock[usize::from(family == Family::V6)];
+        if stock.is_empty() {
+            let spec = SocketSpec {
+                family,
+                count: STOCK,
+                mark: remote.mark,
+            };
+            *stock = remote.helper.sockets(&remote.netns, &spec)?;
+        }
+        stock
+            .pop()
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Sharing {
+    Exclusive,
+    Shared,
+}
+
+fn bound(spec: &BindSpec, addr: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
+    let family = Family::of(&addr);
+    let socket = stream(family)?;
+    option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    if sharing == Sharing::Shared {
+        option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    if family == Family::V6 {
+        option(
+            &socket,
+            libc::IPPROTO_IPV6,
+            libc::IPV6_V6ONLY,
+            i32::from(spec.v6_only),
+        )?;
+    }
+    if spec.transparent {
+        match family {
+            Family::V4 => option(&socket, libc::SOL_IP, libc::IP_TRANSPARENT, 1)?,
+            Family::V6 => option(&socket, libc::SOL_IPV6, libc::IPV6_TRANSPARENT, 1)?,
+        }
+    }
+    bind(&socket, addr)?;
+    Ok(socket)
+}
+
+fn port_of(socket: &OwnedFd) -> io::Result<u16> {
+    // The standard library reads a socket's address for any listener.
+    let listener = std::net::TcpListener::from(socket.try_clone()?);
+    listener.local_addr().map(|addr| addr.port())
+}
+
+#[expect(unsafe_code, reason = "std makes no unconnected socket")]
+fn stream(family: Family) -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: socket() takes integers; a descriptor it returns is ours alone.
+    unsafe {
+        match libc::socket(family.raw(), kind, 0) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "std has no setsockopt")]
+fn option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: the option value is an int that lives through the call, and its
+    // size is given.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[expect(unsafe_code, reason = "std binds only what it makes itself")]
+fn bind(socket: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
+    let result = match addr {
+        SocketAddr::V4(v4) => {
+            let raw = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the address is a live sockaddr_in of the size given.
+            unsafe {
+                libc::bind(
+                    socket.as_raw_fd(),
+                    (&raw const raw).cast(),
+                    size_of_val(&raw) as u32,
+                )
+            }
+        }
+        SocketAddr::V6(v6) => {
+            let raw = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: v6.port().to_be(),
+                sin6_flowinfo: v6.flowinfo(),
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.ip().octets(),
+                },
+                sin6_scope_id: v6.scope_id(),
+            };
+            // SAFETY: the address is a live sockaddr_in6 of the size given.
+            unsafe {
+                libc::bind(
+                    socket.as_raw_fd(),
+                    (&raw const raw).cast(),
+                    size_of_val(&raw) as u32,
+                )
+            }
+        }
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[expect(unsafe_code, reason = "std listens only on what it makes itself")]
+fn start_listening(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: listen() takes a descriptor that we own and an integer.
+    match unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
