@@ -1,0 +1,230 @@
+//! `ambassador exec`: runs a command in a cgroup of its own, beside the proxy.
+//!
+//! The order is what makes it work:
+//! 1. [`Launched::prepare`] makes the cgroup and forks the command into it,
+//!    before the proxy starts a thread or gives up a privilege, so that the
+//!    command keeps the ones it was called with. It waits at a gate.
+//! 2. The caller starts the helper ([`Launched::undo_with`]), attaches the
+//!    programs, gives up its privileges and starts its threads.
+//! 3. [`Launched::release`] opens the gate: the command is executed.
+//! 4. [`Launched::wait`] forwards signals until the command has ended and its
+//!    cgroup is empty, daemonised children included.
+//! 5. The caller ends the proxy and then the helper, which removes the cgroup.
+//!    It does the same, on its own, when the proxy is killed.
+//!
+//! The command stays in the process group it was called in, so that the
+//! terminal, job control and pipes of the shell behave as without us. Its
+//! cgroup is a sibling of the proxy: the proxy's own group does not change.
+
+mod gate;
+mod signals;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::process::ExitStatus;
+
+use crate::workload::Helper;
+use crate::workload::cgroup::{self, Cgroup, CgroupError};
+use gate::Gated;
+use signals::Signals;
+
+/// What the name of a cgroup of `exec` begins with; the pid of the proxy
+/// follows.
+pub const CGROUP_PREFIX: &str = "ambassador-exec-";
+
+/// What to run, as on the command line.
+#[derive(Debug, Clone)]
+pub struct Command {
+    /// Looked up in PATH where it has no slash.
+    pub program: OsString,
+    /// Its arguments, without the program.
+    pub arguments: Vec<OsString>,
+}
+
+/// Why a command could not be prepared.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// There is no usable cgroup2 hierarchy.
+    NoCgroup(CgroupError),
+    /// The cgroup could not be made: needs root, or a delegated group.
+    MakeCgroup(io::Error),
+    /// The program or an argument contains a NUL byte.
+    NulByte,
+    /// The process could not be forked into the cgroup.
+    Fork(io::Error),
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoCgroup(_) => "exec needs cgroup2",
+            Self::MakeCgroup(_) => "cannot make a cgroup; run as root, or in a delegated cgroup",
+            Self::NulByte => "the command contains a NUL byte",
+            Self::Fork(_) => "cannot start a process in its cgroup",
+        })
+    }
+}
+
+impl std::error::Error for LaunchError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NoCgroup(error) => Some(error),
+            Self::MakeCgroup(error) | Self::Fork(error) => Some(error),
+            Self::NulByte => None,
+        }
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It ran.
+    Ended(ExitStatus),
+    /// It could not be executed.
+    NotRun(io::Error),
+}
+
+impl Outcome {
+    /// The exit code to end with: the command's own, 128 + n when it was
+    /// killed by signal n, 127 when it does not exist, 126 when it can't be
+    /// run.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Ended(status) => {
+                let signal = std::os::unix::process::ExitStatusExt::signal(status);
+                let code = status.code().or(signal.map(|n| 128 + n));
+                code.and_then(|code| u8::try_from(code).ok())
+                    .unwrap_or(u8::MAX)
+            }
+            Self::NotRun(error) if error.kind() == io::ErrorKind::NotFound => 127,
+            Self::NotRun(_) => 126,
+        }
+    }
+}
+
+/// A command in its cgroup: forked, then running.
+///
+/// Dropping it before it is released ends the process; either way its cgroup
+/// is removed if it is empty. So return from main instead of calling
+/// `process::exit` while one is alive.
+#[derive(Debug)]
+pub struct Launched {
+    cgroup: Cgroup,
+    process: Gated,
+    signals: Signals,
+}
+
+impl Launched {
+    /// Makes the cgroup and forks the process that will become the command.
+    /// Blocks the signals that [`wait`](Self::wait) forwards, for this thread
+    /// and those it starts: call it before any other thread runs.
+    pub fn prepare(command: &Command) -> Result<Self, LaunchError> {
+        let words = gate::Words::new(command).ok_or(LaunchError::NulByte)?;
+        let parent = cgroup::own_cgroup().map_err(LaunchError::NoCgroup)?;
+        let name = format!("{CGROUP_PREFIX}{}", std::process::id());
+        let cgroup = Cgroup::create(&parent, &name).map_err(LaunchError::MakeCgroup)?;
+        let started = Signals::block().and_then(|signals| {
+            Gated::fork(&words, &cgroup, signals.before()).map(|process| (process, signals))
+        });
+        match started {
+            Ok((process, signals)) => Ok(Self {
+                cgroup,
+                process,
+                signals,
+            }),
+            Err(error) => {
+                // The first failure is the one to report.
+                let _ = cgroup::remove(cgroup.path());
+                Err(LaunchError::Fork(error))
+            }
+        }
+    }
+
+    /// The cgroup of the command: what to capture.
+    pub fn cgroup(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// The process that is, or will be, the command.
+    pub fn process_id(&self) -> i32 {
+        self.process.pid()
+    }
+
+    /// Has the helper end what is left and remove the cgroup when the proxy
+    /// has ended, however it ended.
+    pub fn undo_with(&self, helper: &Helper) -> io::Result<()> {
+        helper.remove_cgroup_at_end(self.cgroup.path())
+    }
+
+    /// Opens the gate: the command is executed now.
+    pub fn release(&mut self) -> io::Result<()> {
+        self.process.release()
+    }
+
+    /// Blocks the calling thread until the command has ended and no process
+    /// is left in its cgroup; forwards signals meanwhile. A signal that the
+    /// terminal sent has reached the command itself. Once the command has
+    /// ended, signals go to all that it left running.
+    pub fn wait(&mut self) -> io::Result<Outcome> {
+        let events = self.cgroup.events()?;
+        let mut outcome = None;
+        loop {
+            if outcome.is_some() && !events.populated()? {
+                break;
+            }
+            let ready = poll([
+                (self.signals.as_fd(), libc::POLLIN),
+                (
+                    self.process.pidfd(),
+                    if outcome.is_none() { libc::POLLIN } else { 0 },
+                ),
+                (events.as_fd(), libc::POLLPRI),
+            ])?;
+            if ready[1] && outcome.is_none() {
+                outcome = Some(self.process.reap()?);
+            }
+            while let Some(signal) = self.signals.next()? {
+                match &outcome {
+                    None if signal.from_terminal && self.process.in_own_group() => {}
+                    None => self.process.signal(signal.number),
+                    Some(_) => signals::send_to_all(&self.cgroup, signal.number)?,
+                }
+            }
+        }
+        outcome.ok_or_else(|| io::ErrorKind::Interrupted.into())
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        self.process.end_if_gated();
+        // Not empty, or not ours to remove any more: the helper does it.
+        let _ = cgroup::remove(self.cgroup.path());
+    }
+}
+
+/// Waits for any of the descriptors and says which are ready.
+#[expect(unsafe_code, reason = "std has no poll")]
+fn poll<const N: usize>(watched: [(BorrowedFd<'_>, i16); N]) -> io::Result<[bool; N]> {
+    // A descriptor of which nothing is wanted is left out by a negative number.
+    let mut polled = watched.map(|(fd, events)| libc::pollfd {
+        fd: if events == 0 { -1 } else { fd.as_raw_fd() },
+        events,
+        revents: 0,
+    });
+    // SAFETY: the array is alive and its length is given.
+    let ready = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, -1) };
+    match ready {
+        -1 => match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
+            error => Err(error),
+        },
+        _ => Ok(polled.map(|fd| fd.revents != 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

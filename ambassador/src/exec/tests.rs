@@ -1,0 +1,107 @@
+//! Real commands in real cgroups. The name of a cgroup holds our pid, so the
+//! tests take turns.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::*;
+
+static TURN: Mutex<()> = Mutex::new(());
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn sh(script: &str) -> Command {
+    Command {
+        program: "sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+    }
+}
+
+/// On a thread of its own, whose signal mask it changes.
+fn run(command: &Command) -> (Outcome, std::path::PathBuf) {
+    let run = || {
+        let mut launched = Launched::prepare(command).unwrap();
+        let path = launched.cgroup().to_owned();
+        launched.release().unwrap();
+        (launched.wait().unwrap(), path)
+    };
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+}
+
+#[test]
+fn the_exit_code_is_the_commands_own() {
+    let _turn = turn();
+    for (command, code) in [
+        (sh("exit 0"), 0),
+        (sh("exit 42"), 42),
+        (sh("kill -TERM $$"), 128 + 15),
+        (
+            Command {
+                program: "no-such-command-here".into(),
+                arguments: vec![],
+            },
+            127,
+        ),
+        (
+            Command {
+                program: "/etc/passwd".into(),
+                arguments: vec![],
+            },
+            126,
+        ),
+    ] {
+        let (outcome, path) = run(&command);
+        assert_eq!(outcome.code(), code, "{command:?}: {outcome:?}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn the_command_starts_inside_its_cgroup_and_not_before_its_release() {
+    let _turn = turn();
+    let output = std::env::temp_dir().join(format!("amb-B-exec-{}", std::process::id()));
+    let script = format!("grep ^0:: /proc/self/cgroup > {}", output.display());
+    let mut launched = Launched::prepare(&sh(&script)).unwrap();
+    assert_eq!(
+        launched.cgroup.processes().unwrap(),
+        [launched.process_id()]
+    );
+    let name = fs::read_to_string(format!("/proc/{}/comm", launched.process_id())).unwrap();
+    assert_ne!(name.trim(), "sh");
+    assert!(!output.exists());
+    launched.release().unwrap();
+    assert_eq!(launched.wait().unwrap().code(), 0);
+    let group = fs::read_to_string(&output).unwrap();
+    fs::remove_file(&output).unwrap();
+    assert!(
+        group
+            .trim()
+            .ends_with(&format!("{CGROUP_PREFIX}{}", std::process::id())),
+        "{group}"
+    );
+}
+
+#[test]
+fn a_command_that_is_never_released_is_gone_with_its_cgroup() {
+    let _turn = turn();
+    let launched = Launched::prepare(&sh("exit 0")).unwrap();
+    let (path, pid) = (launched.cgroup().to_owned(), launched.process_id());
+    drop(launched);
+    assert!(!path.exists());
+    assert!(!Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn it_waits_for_what_the_command_left_running() {
+    let _turn = turn();
+    let started = std::time::Instant::now();
+    // A daemon in a session of its own, that holds none of our streams.
+    let (outcome, path) = run(&sh(
+        "setsid sleep 0.4 < /dev/null > /dev/null 2>&1 & exit 3",
+    ));
+    assert_eq!(outcome.code(), 3);
+    assert!(started.elapsed() >= std::time::Duration::from_millis(400));
+    assert!(!path.exists());
+}
