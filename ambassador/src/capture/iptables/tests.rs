@@ -1,0 +1,232 @@
+//! Real rules of both backends in a namespace of the test's own.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use super::*;
+use crate::workload::Cgroup;
+use crate::workload::cgroup::{self, own_cgroup};
+
+/// A namespace with a cgroup, in which every address has a route, to lo.
+struct Place {
+    name: String,
+    netns: Netns,
+    cgroup: Cgroup,
+}
+
+impl Place {
+    fn new(what: &str) -> Self {
+        let name = format!("amb-B-{what}-{}", std::process::id());
+        run(&["ip", "netns", "add", &name]);
+        let netns = Netns::open(Path::new("/run/netns").join(&name).as_path()).unwrap();
+        let cgroup = Cgroup::create(&own_cgroup().unwrap(), &name).unwrap();
+        let place = Self {
+            name,
+            netns,
+            cgroup,
+        };
+        let routes = || {
+            run(&["ip", "link", "set", "lo", "up"]);
+            run(&[
+                "ip",
+                "route",
+                "add",
+                "default",
+                "dev",
+                "lo",
+                "src",
+                "127.0.0.1",
+            ]);
+            run(&["ip", "-6", "route", "add", "default", "dev", "lo"]);
+        };
+        place.netns.run(routes).unwrap();
+        place
+    }
+
+    /// A client in the cgroup and the namespace, which connects to `to` and
+    /// stays until its input ends.
+    fn client(&self, to: &str) -> Child {
+        let to: SocketAddr = to.parse().unwrap();
+        let connect = format!(
+            "socket.create_connection(('{}',{}),0.5)",
+            to.ip(),
+            to.port()
+        );
+        let script = format!("import socket,sys\ns={connect}\nsys.stdin.read()");
+        let mut shell = Command::new("sh");
+        shell
+            .args(["-c", "echo $$ > \"$1\"; exec python3 -c \"$2\"", "sh"])
+            .arg(self.cgroup.path().join("cgroup.procs"))
+            .arg(script)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null());
+        self.netns.run(|| shell.spawn().unwrap()).unwrap()
+    }
+
+    fn rules(&self, proxy_port: u16) -> Rules<'_> {
+        Rules {
+            owner: std::process::id(),
+            cgroup: self.cgroup.path(),
+            proxy_port,
+            include: Scope::default(),
+            exclude: Scope::default(),
+            claims: None,
+            refuse_quic: true,
+            exempt_mark: None,
+        }
+    }
+
+    fn saved(&self) -> String {
+        let tools = [
+            "iptables-nft",
+            "iptables-legacy",
+            "ip6tables-nft",
+            "ip6tables-legacy",
+        ];
+        let save = |tool| {
+            Command::new(format!("{tool}-save"))
+                .output()
+                .unwrap()
+                .stdout
+        };
+        let all = self.netns.run(|| tools.map(save).concat()).unwrap();
+        String::from_utf8(all).unwrap()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
+        let _ = cgroup::remove(self.cgroup.path());
+    }
+}
+
+fn run(words: &[&str]) {
+    assert!(
+        Command::new(words[0])
+            .args(&words[1..])
+            .status()
+            .unwrap()
+            .success(),
+        "{words:?}"
+    );
+}
+
+/// Where the proxy believes a client in the cgroup meant to go.
+fn captured(place: &Place, listener: &TcpListener, to: &str) -> SocketAddr {
+    let mut client = place.client(to);
+    let (stream, _) = listener.accept().unwrap();
+    let original = original_dst(stream.as_fd(), stream.local_addr().unwrap()).unwrap();
+    drop(client.stdin.take());
+    assert!(client.wait().unwrap().success());
+    original.unwrap().0
+}
+
+fn with_backend(backend: Backend) {
+    let place = Place::new(&backend.to_string());
+    let listener = place
+        .netns
+        .run(|| TcpListener::bind("[::]:0").unwrap())
+        .unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let excluded = ["10.9.0.0/16".parse().unwrap()];
+    let exclude = Scope {
+        ports: &[25],
+        cidrs: &excluded,
+    };
+    let rules = Rules {
+        exclude,
+        ..place.rules(port)
+    };
+    assert_eq!(
+        install(&rules, &place.netns, Some(backend)).unwrap(),
+        backend
+    );
+    // Set up again: replaced, not doubled.
+    install(&rules, &place.netns, Some(backend)).unwrap();
+    assert_eq!(place.saved().matches("-A OUTPUT -p tcp").count(), 2);
+    assert_eq!(owners(&place.netns).unwrap(), [std::process::id()]);
+
+    for to in ["10.1.2.3:80", "[2001:db8::7]:443"] {
+        assert_eq!(captured(&place, &listener, to), to.parse().unwrap());
+    }
+    // Out of scope, or from outside the cgroup: not taken, so the listener sees
+    // only the call that is meant for it.
+    for to in ["10.9.1.1:80", "10.1.2.3:25"] {
+        assert!(!place.client(to).wait().unwrap().success());
+    }
+    let outside = || {
+        let limit = Duration::from_millis(100);
+        assert!(TcpStream::connect_timeout(&"10.1.2.3:80".parse().unwrap(), limit).is_err());
+        let direct = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        assert_eq!(peer.port(), direct.local_addr().unwrap().port());
+        assert_eq!(
+            original_dst(stream.as_fd(), stream.local_addr().unwrap()).unwrap(),
+            None
+        );
+    };
+    place.netns.run(outside).unwrap();
+
+    remove(&place.netns, std::process::id()).unwrap();
+    assert!(!place.saved().contains(CHAIN_PREFIX), "{}", place.saved());
+}
+
+#[test]
+fn nft_rules_take_the_cgroup_and_leave_nothing() {
+    with_backend(Backend::Nft);
+}
+
+#[test]
+fn legacy_rules_take_the_cgroup_and_leave_nothing() {
+    with_backend(Backend::Legacy);
+}
+
+#[test]
+fn with_claims_only_those_are_taken() {
+    let place = Place::new("claims");
+    let listener = place
+        .netns
+        .run(|| TcpListener::bind("127.0.0.1:0").unwrap())
+        .unwrap();
+    let claims = [
+        ("10.1.0.0/16".parse().unwrap(), Some(80)),
+        ("10.2.0.0/16".parse().unwrap(), None),
+    ];
+    let many: Vec<u16> = (80..100).chain([443]).collect();
+    let rules = Rules {
+        claims: Some(&claims),
+        include: Scope {
+            ports: &many,
+            cidrs: &[],
+        },
+        ..place.rules(listener.local_addr().unwrap().port())
+    };
+    install(&rules, &place.netns, None).unwrap();
+    for to in ["10.1.2.3:80", "10.2.2.3:443"] {
+        assert_eq!(captured(&place, &listener, to), to.parse().unwrap());
+    }
+    for to in ["10.1.2.3:443", "10.3.0.1:80", "10.2.2.3:8080"] {
+        assert!(!place.client(to).wait().unwrap().success());
+    }
+}
+
+#[test]
+fn a_cgroup_outside_the_hierarchy_is_refused() {
+    let rules = Rules {
+        owner: 1,
+        cgroup: Path::new("/nowhere"),
+        proxy_port: 1,
+        include: Scope::default(),
+        exclude: Scope::default(),
+        claims: None,
+        refuse_quic: false,
+        exempt_mark: None,
+    };
+    let installed = install(&rules, &Netns::own().unwrap(), None);
+    assert!(matches!(installed, Err(IptablesError::Cgroup(_))));
+}
