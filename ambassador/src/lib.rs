@@ -4,6 +4,7 @@ pub mod addr;
 pub mod capture;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 pub mod exec;
 pub mod policy;
 pub mod route;

@@ -1,0 +1,263 @@
+//! The checks, one function each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{Check, Facts, hooks, leftovers};
+use crate::workload::Netns;
+use crate::workload::capabilities::{Capability, has};
+use crate::workload::cgroup::{find_cgroup2, own_cgroup};
+
+/// The oldest kernel that everything is tried on.
+const KERNEL: (u32, u32) = (6, 1);
+
+pub(super) fn all(facts: &Facts) -> Vec<Check> {
+    let cgroup = facts.cgroup.clone().or_else(|| own_cgroup().ok());
+    vec![
+        kernel(),
+        privileges(),
+        cgroup2(),
+        programs(facts),
+        bpf(cgroup.clone()),
+        btf(),
+        bpffs(),
+        io_uring(facts),
+        netns(),
+        ipv6(),
+        iptables(),
+        others(cgroup),
+        left_behind(),
+    ]
+}
+
+fn kernel() -> Check {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    match version(release) {
+        Some(version) if version >= KERNEL => Check::ok("kernel", release),
+        Some(_) => Check::advice(
+            "kernel",
+            release,
+            "use 6.1 or later, or capture.mode: iptables",
+        ),
+        None => Check::advice(
+            "kernel",
+            format!("unknown release {release:?}"),
+            "use 6.1 or later",
+        ),
+    }
+}
+
+/// The first two numbers of a release such as `6.1.0-18-amd64`.
+pub(super) fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+fn privileges() -> Check {
+    let needed = [
+        (Capability::SysAdmin, "CAP_SYS_ADMIN"),
+        (Capability::NetAdmin, "CAP_NET_ADMIN"),
+        (Capability::Bpf, "CAP_BPF"),
+    ];
+    let lacking: Vec<&str> = needed
+        .iter()
+        .filter(|(capability, _)| !has(*capability))
+        .map(|(_, name)| *name)
+        .collect();
+    if lacking.is_empty() {
+        return Check::ok(
+            "privileges",
+            "enough to capture; they are given up after the start",
+        );
+    }
+    Check::missing(
+        "privileges",
+        format!("no {}", lacking.join(", ")),
+        "run as root to capture; explicit listeners need none",
+    )
+}
+
+fn cgroup2() -> Check {
+    let (mount, own) = match (find_cgroup2(), own_cgroup()) {
+        (Ok(mount), Ok(own)) => (mount, own),
+        (Err(error), _) | (_, Err(error)) => {
+            return Check::missing("cgroup2", "not usable", error.to_string());
+        }
+    };
+    let found = format!(
+        "mounted at {}, we are in {}",
+        mount.display(),
+        own.display()
+    );
+    match writable(&own) {
+        true => Check::ok("cgroup2", found),
+        false => Check::advice(
+            "cgroup2",
+            found,
+            "exec cannot make a group there: run it as root",
+        ),
+    }
+}
+
+#[expect(unsafe_code, reason = "std has no access(2)")]
+fn writable(directory: &Path) -> bool {
+    let Ok(path) = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes()) else {
+        return false;
+    };
+    // SAFETY: the path is a NUL-terminated string that lives through the call.
+    unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 }
+}
+
+fn programs(facts: &Facts) -> Check {
+    match facts.has_programs {
+        true => Check::ok("programs", "the BPF programs are in this binary"),
+        false => Check::missing(
+            "programs",
+            "this binary was built without capture",
+            "build it with `cargo xtask build`",
+        ),
+    }
+}
+
+fn bpf(cgroup: Option<PathBuf>) -> Check {
+    let Some(cgroup) = cgroup else {
+        return Check::missing("bpf", "not tried", "needs cgroup2, see above");
+    };
+    match hooks::others_attached(&cgroup) {
+        Ok(_) => Check::ok("bpf", format!("cgroup hooks answer{}", unprivileged())),
+        Err(error) => {
+            let advice = match error.raw_os_error() {
+                Some(libc::EPERM) => "run as root; in a container, with CAP_BPF and CAP_NET_ADMIN",
+                Some(libc::ENOSYS) => {
+                    "allow bpf(2): it is missing from the kernel or filtered by seccomp"
+                }
+                Some(libc::EINVAL) => {
+                    "the kernel needs CONFIG_CGROUP_BPF, or use capture.mode: iptables"
+                }
+                _ => "check that the cgroup exists",
+            };
+            Check::missing("bpf", format!("{}: {error}", cgroup.display()), advice)
+        }
+    }
+}
+
+/// Not a condition: programs are loaded with privilege, and maps are used
+/// through descriptors later.
+fn unprivileged() -> String {
+    match fs::read_to_string("/proc/sys/kernel/unprivileged_bpf_disabled") {
+        Ok(value) => format!(", unprivileged_bpf_disabled={}", value.trim()),
+        Err(_) => String::new(),
+    }
+}
+
+fn btf() -> Check {
+    match Path::new("/sys/kernel/btf/vmlinux").exists() {
+        true => Check::ok("btf", "/sys/kernel/btf/vmlinux"),
+        false => Check::missing(
+            "btf",
+            "the kernel does not describe its types",
+            "use a kernel with CONFIG_DEBUG_INFO_BTF, and mount sysfs at /sys",
+        ),
+    }
+}
+
+fn bpffs() -> Check {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mounted = mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        right.starts_with("bpf ").then(|| left.split(' ').nth(4))?
+    });
+    match mounted {
+        Some(point) => Check::ok("bpffs", format!("mounted at {point}")),
+        None => Check::advice(
+            "bpffs",
+            "not mounted",
+            "only `on_failure: refuse` needs it: mount -t bpf bpf /sys/fs/bpf",
+        ),
+    }
+}
+
+fn io_uring(facts: &Facts) -> Check {
+    match &facts.why_not_ring {
+        None => Check::ok("io_uring", format!("backend {}", facts.backend)),
+        Some(why) => Check::advice(
+            "io_uring",
+            format!("backend {}, since {why}", facts.backend),
+            "it works, with more CPU per request; allow io_uring (kernel.io_uring_disabled, seccomp)",
+        ),
+    }
+}
+
+fn netns() -> Check {
+    match Netns::own().and_then(|own| own.enter()) {
+        Ok(()) => Check::ok("netns", "namespaces can be entered"),
+        Err(error) => Check::advice(
+            "netns",
+            format!("cannot enter a namespace: {error}"),
+            "only cgroups with a `netns` of their own need it: run as root",
+        ),
+    }
+}
+
+fn ipv6() -> Check {
+    match Path::new("/proc/self/net/if_inet6").exists() {
+        true => Check::ok("ipv6", "available"),
+        false => Check::advice(
+            "ipv6",
+            "not in this namespace",
+            "IPv6 connections are not captured",
+        ),
+    }
+}
+
+fn iptables() -> Check {
+    let versions: Vec<String> = ["iptables-nft", "iptables-legacy"]
+        .into_iter()
+        .filter_map(|tool| {
+            let output = Command::new(tool).arg("--version").output().ok()?;
+            let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            (output.status.success() && !text.is_empty()).then_some(text)
+        })
+        .collect();
+    match versions.is_empty() {
+        false => Check::ok("iptables", versions.join(", ")),
+        true => Check::advice(
+            "iptables",
+            "not installed",
+            "only capture.mode: iptables needs it: install the package iptables",
+        ),
+    }
+}
+
+fn others(cgroup: Option<PathBuf>) -> Check {
+    let attached = cgroup.map(|cgroup| hooks::others_attached(&cgroup));
+    match attached {
+        Some(Ok(attached)) if attached.is_empty() => {
+            Check::ok("others", "no other program on our hooks")
+        }
+        Some(Ok(attached)) => {
+            let list: Vec<String> = attached.iter().map(ToString::to_string).collect();
+            Check::advice(
+                "others",
+                list.join(", "),
+                "they run at the same connect(); if one rewrites destinations too, exclude them in one of the two",
+            )
+        }
+        Some(Err(_)) | None => Check::advice("others", "cannot tell", "see bpf above"),
+    }
+}
+
+fn left_behind() -> Check {
+    let leftovers = super::leftovers();
+    if leftovers.is_empty() {
+        return Check::ok("leftovers", "none");
+    }
+    let list: Vec<String> = leftovers.iter().map(ToString::to_string).collect();
+    Check::advice(
+        "leftovers",
+        list.join(", "),
+        "remove them: ambassador doctor --clean",
+    )
+}
