@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Check, Facts, hooks, leftovers};
+use super::{Check, Facts, hooks};
 use crate::workload::Netns;
 use crate::workload::capabilities::{Capability, has};
 use crate::workload::cgroup::{find_cgroup2, own_cgroup};

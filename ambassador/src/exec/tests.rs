@@ -105,3 +105,88 @@ fn it_waits_for_what_the_command_left_running() {
     assert!(started.elapsed() >= std::time::Duration::from_millis(400));
     assert!(!path.exists());
 }
+
+/// Runs a command on a thread and hands `meanwhile` its process and the means
+/// to send that thread a signal, as one sent to the whole process would reach
+/// it in a program whose other threads block it.
+#[expect(unsafe_code, reason = "std cannot signal a thread")]
+fn run_with_signals(command: &Command, meanwhile: impl FnOnce(i32, &dyn Fn(i32))) -> Outcome {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || {
+            let mut launched = Launched::prepare(command).unwrap();
+            // SAFETY: gettid reads a number.
+            tell.send((launched.process_id(), unsafe { libc::gettid() }))
+                .unwrap();
+            launched.release().unwrap();
+            launched.wait().unwrap()
+        });
+        let (process, thread) = told.recv().unwrap();
+        let send = |number: i32| {
+            let own = std::process::id() as i32;
+            // SAFETY: tgkill touches no memory; the thread is alive, or it
+            // fails.
+            unsafe { libc::syscall(libc::SYS_tgkill, own, thread, number) };
+        };
+        meanwhile(process, &send);
+        waiting.join().unwrap()
+    })
+}
+
+/// A FIFO by which a command says that it has come so far.
+struct Ready(std::path::PathBuf);
+
+impl Ready {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("amb-B-{name}-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo")
+            .arg(&path)
+            .status()
+            .unwrap();
+        assert!(made.success());
+        Self(path)
+    }
+
+    fn wait(&self) {
+        assert_eq!(fs::read_to_string(&self.0).unwrap(), "ready\n");
+    }
+}
+
+impl Drop for Ready {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_signal_reaches_the_command_which_decides() {
+    let _turn = turn();
+    let ready = Ready::new("forwarded");
+    let loop_forever = "while :; do sleep 0.05; done";
+    let script = format!(
+        "trap 'exit 9' USR1; echo ready > {}; {loop_forever}",
+        ready.0.display()
+    );
+    let outcome = run_with_signals(&sh(&script), |_, send| {
+        ready.wait();
+        send(libc::SIGUSR1);
+    });
+    assert_eq!(outcome.code(), 9);
+}
+
+#[test]
+fn after_the_command_a_signal_reaches_what_it_left() {
+    let _turn = turn();
+    let ready = Ready::new("left");
+    let leaving = "setsid sleep 600 < /dev/null > /dev/null 2>&1 &";
+    let script = format!("{leaving} echo ready > {}; exit 4", ready.0.display());
+    let outcome = run_with_signals(&sh(&script), |process, send| {
+        ready.wait();
+        // It is reaped by the one who waits.
+        while Path::new(&format!("/proc/{process}")).exists() {
+            std::thread::yield_now();
+        }
+        send(libc::SIGTERM);
+    });
+    assert_eq!(outcome.code(), 4);
+}

@@ -59,9 +59,15 @@ pub fn own_cgroup() -> Result<PathBuf, CgroupError> {
         .find_map(|line| line.strip_prefix("0::"))
         .ok_or(CgroupError::NotMounted)?;
     let group = PathBuf::from(group);
-    match group.strip_prefix(&mount.root) {
-        Ok(below) if mount.point.join(below).is_dir() => Ok(mount.point.join(below)),
-        _ => Err(CgroupError::OutsideMount(group)),
+    let own = match group.strip_prefix(&mount.root) {
+        // Joining an empty path would add a slash.
+        Ok(below) if below.as_os_str().is_empty() => mount.point,
+        Ok(below) => mount.point.join(below),
+        Err(_) => return Err(CgroupError::OutsideMount(group)),
+    };
+    match own.is_dir() {
+        true => Ok(own),
+        false => Err(CgroupError::OutsideMount(group)),
     }
 }
 
