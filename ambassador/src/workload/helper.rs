@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use serve::{SUBCOMMAND, serve};
-pub use undo::{RemoveIptables, end_cgroup};
+pub use undo::{Undoing, end_cgroup};
 
 use super::{BindSpec, Netns, SocketSpec, descriptors};
 use message::{Reply, Request};
@@ -96,6 +96,13 @@ impl Helper {
     /// namespace, at the end. `owner` is the number in their names.
     pub fn remove_iptables_at_end(&self, netns: &Netns, owner: u32) -> io::Result<()> {
         self.ask(&Request::RemoveIptables { owner }, &[netns.as_fd()])
+            .map(drop)
+    }
+
+    /// Has the helper remove the route of the IPv6 tokens of the proxy at this
+    /// port from a namespace, at the end.
+    pub fn remove_token_prefix_at_end(&self, netns: &Netns, proxy_port: u16) -> io::Result<()> {
+        self.ask(&Request::RemoveTokenPrefix { proxy_port }, &[netns.as_fd()])
             .map(drop)
     }
 

@@ -28,6 +28,11 @@ pub(super) enum Request {
         /// The number in the names of the chains.
         owner: u32,
     },
+    /// [namespace]. At the end: remove the route of the IPv6 tokens.
+    RemoveTokenPrefix {
+        /// The port of the proxy, which the prefix contains.
+        proxy_port: u16,
+    },
 }
 
 /// One datagram of an answer, with descriptors for those that have any.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use super::message::{Reply, Request};
-use super::undo::{RemoveIptables, Undo};
+use super::undo::{Undo, Undoing};
 use crate::workload::capabilities::{Capability, keep_only};
 use crate::workload::{Netns, SocketSpec, clone, descriptors, sockets};
 
@@ -30,18 +30,16 @@ const IN_CGROUP_MS: i32 = 1_000;
 
 /// The life of the helper process: serves the pair on its standard input
 /// until the other end is closed, then undoes what it was told to.
-/// `remove_iptables` is `capture::iptables::remove`, which this module, being
-/// below capture, does not know.
-pub fn serve(remove_iptables: RemoveIptables) -> ExitCode {
-    let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), remove_iptables));
+pub fn serve(undoing: Undoing) -> ExitCode {
+    let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), undoing));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
 }
 
-pub(super) fn serve_on(channel: BorrowedFd<'_>, remove_iptables: RemoveIptables) -> io::Result<()> {
-    let mut undo = Undo::new(remove_iptables);
+pub(super) fn serve_on(channel: BorrowedFd<'_>, undoing: Undoing) -> io::Result<()> {
+    let mut undo = Undo::new(undoing);
     loop {
         let (text, fds) = match descriptors::receive(channel) {
             Ok(Some(request)) => request,
@@ -108,6 +106,10 @@ fn carry_out(request: Request, fds: Vec<OwnedFd>, undo: &mut Undo) -> io::Result
         }
         Request::RemoveIptables { owner } => {
             undo.iptables(Netns::from_fd(next()?)?, owner);
+            Ok(Vec::new())
+        }
+        Request::RemoveTokenPrefix { proxy_port } => {
+            undo.token_prefix(Netns::from_fd(next()?)?, proxy_port);
             Ok(Vec::new())
         }
     }

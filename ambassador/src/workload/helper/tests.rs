@@ -45,16 +45,30 @@ impl Drop for Named {
     }
 }
 
+/// What the undoing of the tests was asked to remove.
+static UNDONE: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn note(what: &str, netns: &Netns, number: u32) -> io::Result<()> {
+    let place = if netns.is_own() { "here" } else { "there" };
+    UNDONE
+        .lock()
+        .unwrap()
+        .push(format!("{what} {number} {place}"));
+    Ok(())
+}
+
 fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
     let (ours, theirs) = descriptors::pair().unwrap();
-    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), |_, _| Ok(())));
-    (
-        Helper {
-            channel: Mutex::new(ours),
-            process: None,
-        },
-        served,
-    )
+    let undoing = Undoing {
+        iptables: |netns, owner| note("iptables", netns, owner),
+        token_prefix: |netns, port| note("token prefix", netns, port.into()),
+    };
+    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), undoing));
+    let helper = Helper {
+        channel: Mutex::new(ours),
+        process: None,
+    };
+    (helper, served)
 }
 
 fn spec(count: u16) -> BindSpec {
@@ -121,27 +135,63 @@ fn a_busy_port_is_an_error_with_its_errno() {
     served.join().unwrap().unwrap();
 }
 
+/// A blocking connect() of a socket that std did not make.
+#[expect(unsafe_code, reason = "std connects only what it makes itself")]
+fn connect(socket: OwnedFd, port: u16) -> io::Result<()> {
+    let stream = TcpStream::from(socket);
+    stream.set_nonblocking(false)?;
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
+        },
+        sin_zero: [0; 8],
+    };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
+    // SAFETY: the address is a live sockaddr_in of the size given.
+    match unsafe { libc::connect(fd, (&raw const to).cast(), size_of_val(&to) as u32) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[test]
 fn a_socket_can_be_made_in_a_cgroup() {
+    let netns = Named::new("member");
     let parent = cgroup::own_cgroup().unwrap();
-    let group =
-        cgroup::Cgroup::create(&parent, &format!("amb-B-socket-{}", std::process::id())).unwrap();
+    let name = format!("amb-B-member-{}", std::process::id());
+    let group = cgroup::Cgroup::create(&parent, &name).unwrap();
+    let below = group.path().strip_prefix(cgroup::find_cgroup2().unwrap());
+    let (below, netns) = (below.unwrap().to_str().unwrap(), netns.open());
+    let listener = netns.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = listener.as_ref().unwrap().local_addr().unwrap().port();
+    let refuse_members = || {
+        let members = ["-m", "cgroup", "--path", below];
+        let refuse = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"];
+        let mut iptables = Command::new("iptables");
+        iptables.args(["-A", "OUTPUT"]).args(members).args(refuse);
+        assert!(iptables.status().unwrap().success());
+    };
+    netns.run(refuse_members).unwrap();
+
     let (helper, served) = on_a_thread();
     let spec = SocketSpec {
         family: Family::V4,
         count: 1,
         mark: None,
     };
-    let socket = helper
-        .socket_in_cgroup(&Netns::own().unwrap(), group.as_fd(), &spec)
-        .unwrap();
-    drop(TcpStream::from(socket));
+    let member = helper.socket_in_cgroup(&netns, group.as_fd(), &spec);
+    let other = helper.sockets(&netns, &spec).unwrap().remove(0);
+    let refused = connect(member.unwrap(), port).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    connect(other, port).unwrap();
     assert!(!group.events().unwrap().populated().unwrap());
+
     helper.remove_cgroup_at_end(group.path()).unwrap();
-    let path = group.path().to_owned();
     drop(helper);
     served.join().unwrap().unwrap();
-    assert!(!path.exists());
+    assert!(!group.path().exists());
 }
 
 #[test]
@@ -167,4 +217,21 @@ fn what_runs_in_a_cgroup_is_ended_with_it() {
         std::os::unix::process::ExitStatusExt::signal(&status),
         Some(libc::SIGKILL)
     );
+}
+
+#[test]
+fn what_was_set_up_is_undone_in_reverse_order_when_the_proxy_is_gone() {
+    let netns = Named::new("undo");
+    let (helper, served) = on_a_thread();
+    helper
+        .remove_iptables_at_end(&netns.open(), 4_000_001)
+        .unwrap();
+    helper
+        .remove_token_prefix_at_end(&Netns::own().unwrap(), 4_001)
+        .unwrap();
+    assert!(UNDONE.lock().unwrap().is_empty());
+    drop(helper);
+    served.join().unwrap().unwrap();
+    let expected = ["token prefix 4001 here", "iptables 4000001 there"];
+    assert_eq!(*UNDONE.lock().unwrap(), expected);
 }

@@ -8,27 +8,35 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::workload::{Cgroup, Netns, cgroup};
 
-/// Removes the iptables rules of the proxy with this number from a namespace.
-pub type RemoveIptables = fn(&Netns, owner: u32) -> io::Result<()>;
+/// How the helper undoes what capture set up: functions of that module, which
+/// this one, being below it, does not know. They are called in any namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Undoing {
+    /// Removes the iptables rules of the process with this pid.
+    pub iptables: fn(&Netns, owner: u32) -> io::Result<()>,
+    /// Removes the route of the IPv6 tokens of the proxy at this port.
+    pub token_prefix: fn(&Netns, proxy_port: u16) -> io::Result<()>,
+}
 
 /// How long what runs in a cgroup may take to end after SIGTERM. In the usual
 /// case the cgroup is empty by now and nothing is waited for.
 const GRACE: Duration = Duration::from_secs(5);
 
 pub(super) struct Undo {
-    remove_iptables: RemoveIptables,
+    undoing: Undoing,
     steps: Vec<Step>,
 }
 
 enum Step {
     Cgroup(PathBuf),
     Iptables(Netns, u32),
+    TokenPrefix(Netns, u16),
 }
 
 impl Undo {
-    pub(super) fn new(remove_iptables: RemoveIptables) -> Self {
+    pub(super) fn new(undoing: Undoing) -> Self {
         Self {
-            remove_iptables,
+            undoing,
             steps: Vec::new(),
         }
     }
@@ -41,6 +49,10 @@ impl Undo {
         self.steps.push(Step::Iptables(netns, owner));
     }
 
+    pub(super) fn token_prefix(&mut self, netns: Netns, proxy_port: u16) {
+        self.steps.push(Step::TokenPrefix(netns, proxy_port));
+    }
+
     /// The latest first: rules name the cgroup. A step that fails does not
     /// keep the others from being done.
     pub(super) fn all(self) -> io::Result<()> {
@@ -48,7 +60,8 @@ impl Undo {
         for step in self.steps.into_iter().rev() {
             result = result.and(match step {
                 Step::Cgroup(path) => end_cgroup(&path, GRACE),
-                Step::Iptables(netns, owner) => (self.remove_iptables)(&netns, owner),
+                Step::Iptables(netns, owner) => (self.undoing.iptables)(&netns, owner),
+                Step::TokenPrefix(netns, port) => (self.undoing.token_prefix)(&netns, port),
             });
         }
         result
