@@ -27,13 +27,9 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use crate::workload::Helper;
-use crate::workload::cgroup::{self, Cgroup, CgroupError};
+use crate::workload::cgroup::{self, Cgroup, CgroupError, EXEC_PREFIX};
 use gate::Gated;
 use signals::Signals;
-
-/// What the name of a cgroup of `exec` begins with; the pid of the proxy
-/// follows.
-pub const CGROUP_PREFIX: &str = "ambassador-exec-";
 
 /// What to run, as on the command line.
 #[derive(Debug, Clone)]
@@ -124,7 +120,7 @@ impl Launched {
     pub fn prepare(command: &Command) -> Result<Self, LaunchError> {
         let words = gate::Words::new(command).ok_or(LaunchError::NulByte)?;
         let parent = cgroup::own_cgroup().map_err(LaunchError::NoCgroup)?;
-        let name = format!("{CGROUP_PREFIX}{}", std::process::id());
+        let name = format!("{EXEC_PREFIX}{}", std::process::id());
         let cgroup = Cgroup::create(&parent, &name).map_err(LaunchError::MakeCgroup)?;
         let started = Signals::block().and_then(|signals| {
             Gated::fork(&words, &cgroup, signals.before()).map(|process| (process, signals))

@@ -3,15 +3,20 @@
 //! A cgroup or a chain carries the pid of its owner in its name. It is left
 //! over when there is no such process, and, for a cgroup, nothing runs in it:
 //! programs that go on without a proxy are not ours to end.
+//! The route of the IPv6 tokens carries the port of the proxy: it is left over
+//! when nothing listens there.
+
+mod token_route;
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::capture::iptables;
-use crate::exec::CGROUP_PREFIX;
 use crate::workload::Netns;
-use crate::workload::cgroup::{self, find_cgroup2};
+use crate::workload::cgroup::{self, EXEC_PREFIX, find_cgroup2};
+
+pub use token_route::TokenRoute;
 
 /// How deep in the hierarchy groups are looked for.
 const DEPTH_MAX: u32 = 16;
@@ -23,6 +28,8 @@ pub enum Leftover {
     Cgroup(PathBuf),
     /// iptables rules in our namespace, of the process with this pid.
     Iptables(u32),
+    /// The route of the IPv6 tokens of a proxy in our namespace.
+    TokenRoute(TokenRoute),
 }
 
 impl fmt::Display for Leftover {
@@ -30,6 +37,7 @@ impl fmt::Display for Leftover {
         match self {
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
             Self::Iptables(owner) => write!(f, "iptables rules of process {owner}"),
+            Self::TokenRoute(route) => write!(f, "route of {}", route.prefix()),
         }
     }
 }
@@ -49,6 +57,7 @@ pub fn leftovers() -> Vec<Leftover> {
             .filter(|pid| !alive(*pid))
             .map(Leftover::Iptables),
     );
+    found.extend(token_route::unused().into_iter().map(Leftover::TokenRoute));
     found
 }
 
@@ -60,6 +69,7 @@ pub fn clean() -> Vec<(Leftover, io::Result<()>)> {
             Leftover::Iptables(owner) => {
                 Netns::own().and_then(|own| iptables::remove(&own, *owner))
             }
+            Leftover::TokenRoute(route) => route.remove(),
         };
         (leftover, removed)
     };
@@ -74,7 +84,7 @@ fn cgroups(group: &Path, depth: u32, found: &mut Vec<Leftover>) {
     for child in children {
         let owner = child.file_name().and_then(|name| {
             name.to_str()?
-                .strip_prefix(CGROUP_PREFIX)?
+                .strip_prefix(EXEC_PREFIX)?
                 .parse::<u32>()
                 .ok()
         });

@@ -1,8 +1,7 @@
 use std::fs;
 
 use super::*;
-use crate::exec::CGROUP_PREFIX;
-use crate::workload::cgroup::own_cgroup;
+use crate::workload::cgroup::{EXEC_PREFIX, own_cgroup};
 
 fn facts() -> Facts {
     Facts {
@@ -65,10 +64,8 @@ fn releases_are_compared_as_numbers() {
 #[test]
 fn a_cgroup_without_an_owner_is_found_and_removed() {
     // Above the largest pid that a kernel gives out.
-    let orphan = own_cgroup()
-        .unwrap()
-        .join(format!("{CGROUP_PREFIX}4194305"));
-    let owned = own_cgroup().unwrap().join(format!("{CGROUP_PREFIX}1"));
+    let orphan = own_cgroup().unwrap().join(format!("{EXEC_PREFIX}4194305"));
+    let owned = own_cgroup().unwrap().join(format!("{EXEC_PREFIX}1"));
     fs::create_dir_all(orphan.join("nested")).unwrap();
     fs::create_dir_all(&owned).unwrap();
     let cleaned = clean();

@@ -78,7 +78,7 @@ fn the_command_starts_inside_its_cgroup_and_not_before_its_release() {
     assert!(
         group
             .trim()
-            .ends_with(&format!("{CGROUP_PREFIX}{}", std::process::id())),
+            .ends_with(&format!("{EXEC_PREFIX}{}", std::process::id())),
         "{group}"
     );
 }

@@ -8,6 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+/// What the name of a cgroup that `exec` makes begins with; the pid of the
+/// proxy follows.
+pub const EXEC_PREFIX: &str = "ambassador-exec-";
+
 /// Why this process has no group of the unified hierarchy that it can use.
 #[derive(Debug)]
 pub enum CgroupError {

@@ -53,6 +53,12 @@ impl Helper {
         })
     }
 
+    /// Opens a network namespace by its path. That of a process with more
+    /// capabilities than the proxy has kept is out of the proxy's own reach.
+    pub fn netns(&self, path: &Path) -> io::Result<Netns> {
+        Netns::from_fd(one(self.ask(&Request::OpenNetns(path.to_owned()), &[])?)?)
+    }
+
     /// Opens listening sockets in a namespace.
     pub fn listener(&self, netns: &Netns, spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
         self.ask(&Request::Listener(spec.clone()), &[netns.as_fd()])

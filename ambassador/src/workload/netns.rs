@@ -1,12 +1,15 @@
 //! A network namespace, held by an open descriptor so that it stays the same
 //! one, and stays alive, whatever becomes of the path it was named by.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
+
+/// `NS_GET_NSTYPE` of nsfs.h (Linux 4.11): the CLONE_NEW* of a namespace.
+const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
 
 /// An open network namespace; clones share the descriptor.
 #[derive(Debug, Clone)]
@@ -24,11 +27,23 @@ impl Netns {
     /// The namespace that a path names: `/proc/PID/ns/net` or
     /// `/run/netns/NAME`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::from_fd(File::open(path)?.into())
+        // Whatever else is there must not block, or become our terminal.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)?;
+        Self::from_fd(file.into())
     }
 
-    /// The namespace behind a descriptor received from elsewhere.
+    /// The namespace behind a descriptor; InvalidInput where there is none.
+    #[expect(unsafe_code, reason = "std has no ioctl")]
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        // SAFETY: this ioctl has no argument; other files answer ENOTTY.
+        if unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) } != libc::CLONE_NEWNET {
+            let error = "not a network namespace";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
         let file = File::from(fd);
         let metadata = file.metadata()?;
         Ok(Self {
@@ -84,5 +99,19 @@ impl Eq for Netns {}
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_network_namespaces_are_taken() {
+        assert!(Netns::own().unwrap().is_own());
+        for other in ["/proc/self/ns/mnt", "/dev/null", "/"] {
+            let error = Netns::open(Path::new(other)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{other}");
+        }
     }
 }

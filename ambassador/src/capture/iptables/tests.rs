@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::*;
-use crate::workload::Cgroup;
 use crate::workload::cgroup::{self, own_cgroup};
+use crate::workload::{Cgroup, Family, SocketSpec, sockets};
 
 /// A namespace with a cgroup, in which every address has a route, to lo.
 struct Place {
@@ -229,4 +229,61 @@ fn a_cgroup_outside_the_hierarchy_is_refused() {
     };
     let installed = install(&rules, &Netns::own().unwrap(), None);
     assert!(matches!(installed, Err(IptablesError::Cgroup(_))));
+}
+
+/// A connect() of a marked socket that does not wait for its end.
+#[expect(unsafe_code, reason = "std connects only what it makes itself")]
+fn connect_marked(mark: u32, to: [u8; 4], port: u16) -> std::os::fd::OwnedFd {
+    let spec = SocketSpec {
+        family: Family::V4,
+        count: 1,
+        mark: Some(mark),
+    };
+    let socket = sockets::make(&spec).unwrap().remove(0);
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(to),
+        },
+        sin_zero: [0; 8],
+    };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket);
+    // SAFETY: the address is a live sockaddr_in of the size given.
+    let connected = unsafe { libc::connect(fd, (&raw const to).cast(), size_of_val(&to) as u32) };
+    assert_eq!(connected, -1);
+    assert_eq!(
+        io::Error::last_os_error().raw_os_error(),
+        Some(libc::EINPROGRESS)
+    );
+    socket
+}
+
+#[test]
+fn a_marked_socket_is_exempt_where_the_cgroup_is_no_help() {
+    let place = Place::new("mark");
+    let listener = place
+        .netns
+        .run(|| TcpListener::bind("127.0.0.1:0").unwrap())
+        .unwrap();
+    let root = find_cgroup2().unwrap();
+    let rules = Rules {
+        cgroup: &root,
+        exempt_mark: Some(7),
+        ..place.rules(listener.local_addr().unwrap().port())
+    };
+    install(&rules, &place.netns, None).unwrap();
+    let connect = || {
+        let exempt = connect_marked(7, [10, 1, 2, 3], 80);
+        let taken = TcpStream::connect("10.1.2.3:81").unwrap();
+        let marked_otherwise = connect_marked(8, [10, 1, 2, 3], 82);
+        for port in [81, 82] {
+            let (stream, _) = listener.accept().unwrap();
+            let local = stream.local_addr().unwrap();
+            let original = original_dst(stream.as_fd(), local).unwrap().unwrap();
+            assert_eq!(original.0.port(), port);
+        }
+        (exempt, taken, marked_otherwise)
+    };
+    place.netns.run(connect).unwrap();
 }

@@ -10,6 +10,9 @@ use crate::workload::{BindSpec, SocketSpec};
 /// Everything that the helper does; the descriptors of each are named.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
+    /// Answered with the network namespace that the path names, and with
+    /// nothing else that a path may name.
+    OpenNetns(PathBuf),
     /// [namespace]: answered with the listening sockets.
     Listener(BindSpec),
     /// [namespace]: answered with the sockets.

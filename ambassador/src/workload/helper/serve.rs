@@ -31,10 +31,32 @@ const IN_CGROUP_MS: i32 = 1_000;
 /// The life of the helper process: serves the pair on its standard input
 /// until the other end is closed, then undoes what it was told to.
 pub fn serve(undoing: Undoing) -> ExitCode {
+    close_inherited();
+    outlive_the_proxy();
     let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), undoing));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Descriptors that our caller's caller meant for the command: a pipe among
+/// them would stay open for as long as we live.
+#[expect(unsafe_code, reason = "std has no close_range")]
+fn close_inherited() {
+    // SAFETY: at the start of the process nothing above the standard streams
+    // is open that anything in it knows of.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+}
+
+/// A service manager, or a terminal that goes away, signals all processes at
+/// once; the proxy finishes its work then, and what it set up is undone after
+/// that.
+#[expect(unsafe_code, reason = "std ignores no signals")]
+fn outlive_the_proxy() {
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        // SAFETY: ignoring a signal installs no handler.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
 }
 
@@ -84,6 +106,10 @@ fn carry_out(request: Request, fds: Vec<OwnedFd>, undo: &mut Undo) -> io::Result
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
     };
     match request {
+        Request::OpenNetns(path) => {
+            let netns = Netns::open(&path)?;
+            Ok(vec![netns.as_fd().try_clone_to_owned()?])
+        }
         Request::Listener(spec) => {
             Netns::from_fd(next()?)?.enter()?;
             sockets::listen(&spec)
@@ -100,10 +126,7 @@ fn carry_out(request: Request, fds: Vec<OwnedFd>, undo: &mut Undo) -> io::Result
             let (program, cgroup) = (next()?, next()?);
             link(program.as_fd(), cgroup.as_fd(), attach_type).map(|link| vec![link])
         }
-        Request::RemoveCgroup(path) => {
-            undo.cgroup(path);
-            Ok(Vec::new())
-        }
+        Request::RemoveCgroup(path) => undo.cgroup(path).map(|()| Vec::new()),
         Request::RemoveIptables { owner } => {
             undo.iptables(Netns::from_fd(next()?)?, owner);
             Ok(Vec::new())

@@ -84,6 +84,9 @@ fn spec(count: u16) -> BindSpec {
 fn listeners_and_sockets_are_made_in_the_namespace() {
     let netns = Named::new("sockets");
     let (helper, served) = on_a_thread();
+    let path = Path::new("/run/netns").join(&netns.0);
+    assert_eq!(helper.netns(&path).unwrap(), netns.open());
+    assert!(helper.netns(Path::new("/etc/passwd")).is_err());
     // More than one datagram of descriptors.
     let listeners: Vec<TcpListener> = helper
         .listener(&netns.open(), &spec(descriptors::FDS_MAX as u16 + 1))
@@ -160,7 +163,7 @@ fn connect(socket: OwnedFd, port: u16) -> io::Result<()> {
 fn a_socket_can_be_made_in_a_cgroup() {
     let netns = Named::new("member");
     let parent = cgroup::own_cgroup().unwrap();
-    let name = format!("amb-B-member-{}", std::process::id());
+    let name = format!("{}amb-B-{}", cgroup::EXEC_PREFIX, std::process::id());
     let group = cgroup::Cgroup::create(&parent, &name).unwrap();
     let below = group.path().strip_prefix(cgroup::find_cgroup2().unwrap());
     let (below, netns) = (below.unwrap().to_str().unwrap(), netns.open());
@@ -189,6 +192,7 @@ fn a_socket_can_be_made_in_a_cgroup() {
     assert!(!group.events().unwrap().populated().unwrap());
 
     helper.remove_cgroup_at_end(group.path()).unwrap();
+    assert!(helper.remove_cgroup_at_end(&parent).is_err());
     drop(helper);
     served.join().unwrap().unwrap();
     assert!(!group.path().exists());

@@ -41,8 +41,15 @@ impl Undo {
         }
     }
 
-    pub(super) fn cgroup(&mut self, path: PathBuf) {
+    /// Only groups that `exec` makes: whoever speaks for the proxy must not
+    /// have other services ended.
+    pub(super) fn cgroup(&mut self, path: PathBuf) -> io::Result<()> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        if !name.is_some_and(|name| name.starts_with(cgroup::EXEC_PREFIX)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         self.steps.push(Step::Cgroup(path));
+        Ok(())
     }
 
     pub(super) fn iptables(&mut self, netns: Netns, owner: u32) {
