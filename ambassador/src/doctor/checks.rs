@@ -2,9 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use super::{Check, Facts, hooks};
+use crate::capture::iptables::Backend;
 use crate::workload::Netns;
 use crate::workload::capabilities::{Capability, has};
 use crate::workload::cgroup::{find_cgroup2, own_cgroup};
@@ -213,14 +213,8 @@ fn ipv6() -> Check {
 }
 
 fn iptables() -> Check {
-    let versions: Vec<String> = ["iptables-nft", "iptables-legacy"]
-        .into_iter()
-        .filter_map(|tool| {
-            let output = Command::new(tool).arg("--version").output().ok()?;
-            let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-            (output.status.success() && !text.is_empty()).then_some(text)
-        })
-        .collect();
+    let versions = Backend::ALL.into_iter().filter_map(Backend::version);
+    let versions: Vec<String> = versions.collect();
     match versions.is_empty() {
         false => Check::ok("iptables", versions.join(", ")),
         true => Check::advice(

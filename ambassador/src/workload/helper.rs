@@ -13,7 +13,7 @@ mod serve;
 mod undo;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,7 +28,7 @@ use message::{Reply, Request};
 #[derive(Debug)]
 pub struct Helper {
     channel: Mutex<OwnedFd>,
-    process: Option<Child>,
+    process: Mutex<Option<Child>>,
 }
 
 impl Helper {
@@ -49,7 +49,7 @@ impl Helper {
             .spawn()?;
         Ok(Self {
             channel: Mutex::new(ours),
-            process: Some(process),
+            process: Mutex::new(Some(process)),
         })
     }
 
@@ -112,10 +112,17 @@ impl Helper {
             .map(drop)
     }
 
-    /// Ends the helper and waits until it has undone everything.
-    pub fn finish(mut self) -> io::Result<()> {
-        let process = self.process.take();
-        drop(self);
+    /// Ends the helper and waits until it has undone everything. What is asked
+    /// of it afterwards fails with BrokenPipe.
+    #[expect(unsafe_code, reason = "std shuts down only sockets of its own kinds")]
+    pub fn finish(&self) -> io::Result<()> {
+        // SAFETY: shutdown takes a descriptor that we hold open and a flag.
+        unsafe { libc::shutdown(self.lock().as_raw_fd(), libc::SHUT_RDWR) };
+        let process = self
+            .process
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         match process {
             Some(mut process) => process.wait().map(drop),
             None => Ok(()),
@@ -152,4 +159,4 @@ fn one(mut fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

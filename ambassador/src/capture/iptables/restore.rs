@@ -23,6 +23,14 @@ pub enum Backend {
 impl Backend {
     /// In the order in which they are tried.
     pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
+
+    /// What its tool calls itself; None where it is not installed.
+    pub fn version(self) -> Option<String> {
+        let mut tool = command(self, Protocol::V4, "restore");
+        let output = tool.arg("--version").output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    }
 }
 
 impl fmt::Display for Backend {

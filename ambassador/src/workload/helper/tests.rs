@@ -57,7 +57,8 @@ fn note(what: &str, netns: &Netns, number: u32) -> io::Result<()> {
     Ok(())
 }
 
-fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
+/// A helper that is a thread of the test.
+pub(crate) fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
     let (ours, theirs) = descriptors::pair().unwrap();
     let undoing = Undoing {
         iptables: |netns, owner| note("iptables", netns, owner),
@@ -66,7 +67,7 @@ fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
     let served = std::thread::spawn(move || serve_on(theirs.as_fd(), undoing));
     let helper = Helper {
         channel: Mutex::new(ours),
-        process: None,
+        process: Mutex::new(None),
     };
     (helper, served)
 }
@@ -110,11 +111,8 @@ fn listeners_and_sockets_are_made_in_the_namespace() {
     let stock = SocketStock::remote(helper.into(), netns.open(), Some(7));
     for _ in 0..10 {
         let socket = TcpStream::from(stock.take(Family::V4).unwrap());
-        let inode = fs::read_link(format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&socket)
-        ))
-        .unwrap();
+        let inode =
+            fs::read_link(format!("/proc/self/fd/{}", AsRawFd::as_raw_fd(&socket))).unwrap();
         assert!(inode.to_str().unwrap().starts_with("socket:"));
     }
     drop(stock);
@@ -151,7 +149,7 @@ fn connect(socket: OwnedFd, port: u16) -> io::Result<()> {
         },
         sin_zero: [0; 8],
     };
-    let fd = std::os::fd::AsRawFd::as_raw_fd(&stream);
+    let fd = AsRawFd::as_raw_fd(&stream);
     // SAFETY: the address is a live sockaddr_in of the size given.
     match unsafe { libc::connect(fd, (&raw const to).cast(), size_of_val(&to) as u32) } {
         0 => Ok(()),
@@ -234,8 +232,10 @@ fn what_was_set_up_is_undone_in_reverse_order_when_the_proxy_is_gone() {
         .remove_token_prefix_at_end(&Netns::own().unwrap(), 4_001)
         .unwrap();
     assert!(UNDONE.lock().unwrap().is_empty());
-    drop(helper);
+    helper.finish().unwrap();
     served.join().unwrap().unwrap();
+    let late = helper.remove_iptables_at_end(&netns.open(), 1).unwrap_err();
+    assert_eq!(late.kind(), io::ErrorKind::BrokenPipe);
     let expected = ["token prefix 4001 here", "iptables 4000001 there"];
     assert_eq!(*UNDONE.lock().unwrap(), expected);
 }
