@@ -163,8 +163,10 @@ impl Launched {
     /// Blocks the calling thread until the command has ended and no process
     /// is left in its cgroup; forwards signals meanwhile. A signal that the
     /// terminal sent has reached the command itself. Once the command has
-    /// ended, signals go to all that it left running.
-    pub fn wait(&mut self) -> io::Result<Outcome> {
+    /// ended, signals go to all that it left running. The helper delivers
+    /// those for programs of another user, which a proxy without CAP_KILL
+    /// cannot.
+    pub fn wait(&mut self, helper: &Helper) -> io::Result<Outcome> {
         let events = self.cgroup.events()?;
         let mut outcome = None;
         loop {
@@ -185,12 +187,24 @@ impl Launched {
             while let Some(signal) = self.signals.next()? {
                 match &outcome {
                     None if signal.from_terminal && self.process.in_own_group() => {}
-                    None => self.process.signal(signal.number),
-                    Some(_) => signals::send_to_all(&self.cgroup, signal.number)?,
+                    None => self.forward(signal.number, &[self.process.pid()], helper),
+                    Some(_) => self.forward(signal.number, &self.cgroup.processes()?, helper),
                 }
             }
         }
         outcome.ok_or_else(|| io::ErrorKind::Interrupted.into())
+    }
+
+    /// A process that has ended meanwhile, or that cannot be reached at all,
+    /// is no reason to stop waiting.
+    fn forward(&self, number: i32, to: &[i32], helper: &Helper) {
+        for &pid in to {
+            if let Err(error) = signals::send(pid, number)
+                && error.raw_os_error() == Some(libc::EPERM)
+            {
+                let _ = helper.signal(self.cgroup.path(), pid, number);
+            }
+        }
     }
 }
 

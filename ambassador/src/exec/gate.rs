@@ -115,13 +115,6 @@ impl Gated {
         unsafe { libc::getpgid(self.pid) == libc::getpgrp() }
     }
 
-    pub(super) fn signal(&self, number: i32) {
-        // SAFETY: kill touches no memory; the pid is that of our unreaped
-        // child. It fails only when the child has become another user's, who
-        // is then out of reach for anybody in our place.
-        unsafe { libc::kill(self.pid, number) };
-    }
-
     /// Takes the status of the process, which has ended.
     pub(super) fn reap(&mut self) -> io::Result<Outcome> {
         let status = self.status()?;

@@ -6,8 +6,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use crate::workload::Cgroup;
-
 /// What a program may be waiting for. SIGTSTP and SIGCONT are left alone: job
 /// control stops and continues proxy and command together.
 const FORWARDED: [i32; 7] = [
@@ -100,11 +98,12 @@ impl AsFd for Signals {
     }
 }
 
-/// Sends a signal to all that runs in a cgroup.
-pub(super) fn send_to_all(cgroup: &Cgroup, number: i32) -> io::Result<()> {
-    for pid in cgroup.processes()? {
-        // SAFETY: kill touches no memory; the pid was read a moment ago.
-        unsafe { libc::kill(pid, number) };
+/// Sends a signal to a process of the cgroup of the command.
+pub(super) fn send(pid: i32, number: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory. The pid is that of our unreaped child,
+    // or was read from the cgroup a moment ago.
+    match unsafe { libc::kill(pid, number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
-    Ok(())
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
+use crate::workload::capabilities;
+use crate::workload::helper::tests::on_a_thread;
 
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -25,7 +27,7 @@ fn run(command: &Command) -> (Outcome, std::path::PathBuf) {
         let mut launched = Launched::prepare(command).unwrap();
         let path = launched.cgroup().to_owned();
         launched.release().unwrap();
-        (launched.wait().unwrap(), path)
+        (launched.wait(&on_a_thread().0).unwrap(), path)
     };
     std::thread::scope(|scope| scope.spawn(run).join().unwrap())
 }
@@ -72,7 +74,7 @@ fn the_command_starts_inside_its_cgroup_and_not_before_its_release() {
     assert_ne!(name.trim(), "sh");
     assert!(!output.exists());
     launched.release().unwrap();
-    assert_eq!(launched.wait().unwrap().code(), 0);
+    assert_eq!(launched.wait(&on_a_thread().0).unwrap().code(), 0);
     let group = fs::read_to_string(&output).unwrap();
     fs::remove_file(&output).unwrap();
     assert!(
@@ -119,7 +121,10 @@ fn run_with_signals(command: &Command, meanwhile: impl FnOnce(i32, &dyn Fn(i32))
             tell.send((launched.process_id(), unsafe { libc::gettid() }))
                 .unwrap();
             launched.release().unwrap();
-            launched.wait().unwrap()
+            // The helper is to keep what the proxy gives up.
+            let helper = on_a_thread().0;
+            capabilities::keep_only(&[]).unwrap();
+            launched.wait(&helper).unwrap()
         });
         let (process, thread) = told.recv().unwrap();
         let send = |number: i32| {
@@ -189,4 +194,22 @@ fn after_the_command_a_signal_reaches_what_it_left() {
         send(libc::SIGTERM);
     });
     assert_eq!(outcome.code(), 4);
+}
+
+#[test]
+fn a_command_of_another_user_gets_its_signals_too() {
+    let _turn = turn();
+    let ready = Ready::new("other");
+    let loop_forever = "while :; do sleep 0.05; done";
+    let inner = format!("trap \"exit 6\" TERM; echo ready >&3; exec 3>&-; {loop_forever}");
+    let become_nobody = "exec setpriv --reuid 65534 --clear-groups";
+    let script = format!(
+        "exec 3> {}; {become_nobody} sh -c '{inner}'",
+        ready.0.display()
+    );
+    let outcome = run_with_signals(&sh(&script), |_, send| {
+        ready.wait();
+        send(libc::SIGTERM);
+    });
+    assert_eq!(outcome.code(), 6);
 }

@@ -4,7 +4,7 @@
 //! has one thread and little memory whatever the proxy has become. The two
 //! share one SOCK_SEQPACKET pair; each request is one datagram, a JSON text
 //! with its descriptors, answered by one or more. The helper answers only what
-//! [`Request`](message::Request) lists, and ends when the proxy's end of the
+//! `message::Request` lists, and ends when the proxy's end of the
 //! pair is closed: by [`Helper::finish`], or by the kernel when the proxy dies.
 //! It undoes then what it was told to, in reverse order.
 
@@ -90,6 +90,21 @@ impl Helper {
         attach_type: u32,
     ) -> io::Result<OwnedFd> {
         one(self.ask(&Request::Relink { attach_type }, &[program, cgroup])?)
+    }
+
+    /// Sends a signal to a process in a cgroup that `exec` made, whoever's
+    /// process it is.
+    pub fn signal(&self, cgroup: &Path, pid: i32, number: i32) -> io::Result<()> {
+        let cgroup = cgroup.to_owned();
+        self.ask(
+            &Request::Signal {
+                cgroup,
+                pid,
+                number,
+            },
+            &[],
+        )
+        .map(drop)
     }
 
     /// Has the helper end what runs in a cgroup, and remove it, at the end.

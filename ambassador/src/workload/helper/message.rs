@@ -24,6 +24,15 @@ pub(super) enum Request {
         /// `bpf_attach_type`.
         attach_type: u32,
     },
+    /// Sends a signal to a process of a cgroup that `exec` made.
+    Signal {
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// A process in it or below it.
+        pid: i32,
+        /// The signal.
+        number: i32,
+    },
     /// At the end: end what runs in it and remove it.
     RemoveCgroup(PathBuf),
     /// [namespace]. At the end: remove the rules.

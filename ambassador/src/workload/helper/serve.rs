@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use super::message::{Reply, Request};
-use super::undo::{Undo, Undoing};
+use super::undo::{self, Undo, Undoing};
 use crate::workload::capabilities::{Capability, keep_only};
 use crate::workload::{Netns, SocketSpec, clone, descriptors, sockets};
 
@@ -61,17 +61,17 @@ fn outlive_the_proxy() {
 }
 
 pub(super) fn serve_on(channel: BorrowedFd<'_>, undoing: Undoing) -> io::Result<()> {
-    let mut undo = Undo::new(undoing);
+    let mut steps = Undo::new(undoing);
     loop {
         let (text, fds) = match descriptors::receive(channel) {
             Ok(Some(request)) => request,
             // However the conversation ends, what was set up is undone.
-            Ok(None) => return undo.all(),
-            Err(error) => return undo.all().and(Err(error)),
+            Ok(None) => return steps.all(),
+            Err(error) => return steps.all().and(Err(error)),
         };
         let answer = serde_json::from_slice(&text)
             .map_err(io::Error::from)
-            .and_then(|request| carry_out(request, fds, &mut undo));
+            .and_then(|request| carry_out(request, fds, &mut steps));
         // The proxy may be gone by now: the next receive says so.
         let _ = reply(channel, answer);
     }
@@ -99,7 +99,7 @@ fn reply(channel: BorrowedFd<'_>, answer: io::Result<Vec<OwnedFd>>) -> io::Resul
     }
 }
 
-fn carry_out(request: Request, fds: Vec<OwnedFd>, undo: &mut Undo) -> io::Result<Vec<OwnedFd>> {
+fn carry_out(request: Request, fds: Vec<OwnedFd>, steps: &mut Undo) -> io::Result<Vec<OwnedFd>> {
     let mut fds = fds.into_iter();
     let mut next = || {
         fds.next()
@@ -126,13 +126,18 @@ fn carry_out(request: Request, fds: Vec<OwnedFd>, undo: &mut Undo) -> io::Result
             let (program, cgroup) = (next()?, next()?);
             link(program.as_fd(), cgroup.as_fd(), attach_type).map(|link| vec![link])
         }
-        Request::RemoveCgroup(path) => undo.cgroup(path).map(|()| Vec::new()),
+        Request::Signal {
+            cgroup,
+            pid,
+            number,
+        } => undo::signal_in(&cgroup, pid, number).map(|()| Vec::new()),
+        Request::RemoveCgroup(path) => steps.cgroup(path).map(|()| Vec::new()),
         Request::RemoveIptables { owner } => {
-            undo.iptables(Netns::from_fd(next()?)?, owner);
+            steps.iptables(Netns::from_fd(next()?)?, owner);
             Ok(Vec::new())
         }
         Request::RemoveTokenPrefix { proxy_port } => {
-            undo.token_prefix(Netns::from_fd(next()?)?, proxy_port);
+            steps.token_prefix(Netns::from_fd(next()?)?, proxy_port);
             Ok(Vec::new())
         }
     }

@@ -44,10 +44,7 @@ impl Undo {
     /// Only groups that `exec` makes: whoever speaks for the proxy must not
     /// have other services ended.
     pub(super) fn cgroup(&mut self, path: PathBuf) -> io::Result<()> {
-        let name = path.file_name().and_then(|name| name.to_str());
-        if !name.is_some_and(|name| name.starts_with(cgroup::EXEC_PREFIX)) {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
+        of_exec(&path)?;
         self.steps.push(Step::Cgroup(path));
         Ok(())
     }
@@ -75,6 +72,23 @@ impl Undo {
     }
 }
 
+fn of_exec(path: &Path) -> io::Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    match name.is_some_and(|name| name.starts_with(cgroup::EXEC_PREFIX)) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Sends a signal to a process that is in a group of `exec`.
+pub(super) fn signal_in(path: &Path, pid: i32, number: i32) -> io::Result<()> {
+    of_exec(path)?;
+    match cgroup::processes(path)?.contains(&pid) {
+        true => signal(pid, number),
+        false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
 /// Ends what still runs in a group, first by SIGTERM, after `grace` by
 /// SIGKILL, and removes the group. One that is gone already is no error.
 pub fn end_cgroup(path: &Path, grace: Duration) -> io::Result<()> {
@@ -85,9 +99,9 @@ pub fn end_cgroup(path: &Path, grace: Duration) -> io::Result<()> {
     };
     if group.events()?.populated()? {
         for pid in group.processes()? {
-            signal(pid, libc::SIGTERM);
-            // A stopped program handles nothing before it goes on.
-            signal(pid, libc::SIGCONT);
+            // It may have ended since. A stopped program handles nothing before
+            // it goes on.
+            let _ = signal(pid, libc::SIGTERM).and_then(|()| signal(pid, libc::SIGCONT));
         }
         if !empty_within(&group, grace)? {
             kill_all(&group)?;
@@ -99,11 +113,14 @@ pub fn end_cgroup(path: &Path, grace: Duration) -> io::Result<()> {
 }
 
 #[expect(unsafe_code, reason = "std signals only its own children")]
-fn signal(pid: i32, signal: i32) {
+fn signal(pid: i32, number: i32) -> io::Result<()> {
     // SAFETY: kill touches no memory. The pid was read from the group a moment
     // ago; that it has ended since, and been reused, is as unlikely as with
     // any use of kill.
-    unsafe { libc::kill(pid, signal) };
+    match unsafe { libc::kill(pid, number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// `cgroup.kill` (5.14) kills those that are being forked, too.
