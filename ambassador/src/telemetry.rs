@@ -11,12 +11,15 @@
 
 pub mod access_log;
 mod cells;
+mod exposition;
 mod histogram;
 mod labels;
+mod process;
 mod record;
 mod registry;
 
 pub use cells::{Cells, PoolGauge, RequestKey, Snapshot, UpstreamCells};
+pub use exposition::{Extras, Format, render};
 pub use histogram::Histogram;
 pub use labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
 pub use record::{Description, RequestGuard, RequestRecord, Telemetry};
