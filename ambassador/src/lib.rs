@@ -4,6 +4,7 @@ pub mod addr;
 pub mod capture;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod policy;
 pub mod route;
 pub mod telemetry;
