@@ -203,7 +203,8 @@ async fn serve_optional(server: Arc<admin::Server>, listener: Option<listen::Lis
 
 impl Control {
     /// Resolves these names from now on, and no others. Waits only while four
-    /// earlier calls have not been taken up.
+    /// earlier calls have not been taken up, so not to be called by a callback of
+    /// [`State`].
     pub fn watch_names(&self, names: Vec<Watched>) {
         if self.names.blocking_send(names).is_err() {
             tracing::error!("the control thread is gone: names are no longer resolved");

@@ -23,7 +23,7 @@ use crate::telemetry::{Format, render};
 
 mod permission;
 
-/// Connections at once over all admin listeners; one more waits to be accepted.
+/// Connections at once of one listener; one more waits to be accepted.
 const CONNECTIONS_MAX: usize = 64;
 /// A connection that sends no request for this long is closed.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -46,9 +46,8 @@ pub(super) struct Server {
     state: Arc<State>,
     figures: Figures,
     token_file: Option<PathBuf>,
-    connections: Arc<Semaphore>,
-    /// One canary at a time.
-    canary: Mutex<()>,
+    /// Held by the one canary that runs.
+    canary: Arc<Mutex<()>>,
 }
 
 type Reply = Response<Full<Bytes>>;
@@ -59,15 +58,15 @@ impl Server {
             figures: Figures::new(state.shards.len()),
             state,
             token_file,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            canary: Mutex::new(()),
+            canary: Arc::default(),
         })
     }
 
     /// Accepts for ever.
     pub(super) async fn serve(self: Arc<Self>, listener: Listener, surface: Surface) {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else {
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
                 return;
             };
             let stream = match listener.accept().await {
@@ -177,9 +176,16 @@ impl Server {
             return Ok(());
         }
         let running = async {
-            let _one = self.canary.lock().await;
+            // Held until the canary ends, however late: those that hang do not
+            // pile up behind each other.
+            let alone = Arc::clone(&self.canary).lock_owned().await;
             let readiness = Arc::clone(&self.state.readiness);
-            tokio::task::spawn_blocking(move || readiness.try_canary()).await
+            tokio::task::spawn_blocking(move || {
+                let outcome = readiness.try_canary();
+                drop(alone);
+                outcome
+            })
+            .await
         };
         match tokio::time::timeout(CANARY_WITHIN, running).await {
             Ok(Ok(Ok(()))) => Ok(()),

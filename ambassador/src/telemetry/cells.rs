@@ -105,9 +105,13 @@ impl Cells {
         self.upstream(upstream, |cells| cells.pool_reuse += 1);
     }
 
-    /// Changes the pool gauges of an upstream on this shard.
+    /// Changes the pool gauges of an upstream on this shard. `change` gets a copy,
+    /// so that it may count other things itself.
     pub fn pool(&self, upstream: UpstreamIndex, change: impl FnOnce(&mut PoolGauge)) {
-        self.upstream(upstream, |cells| change(&mut cells.pool));
+        let mut pool = PoolGauge::default();
+        self.upstream(upstream, |cells| pool = cells.pool);
+        change(&mut pool);
+        self.upstream(upstream, |cells| cells.pool = pool);
     }
 
     /// A connection was accepted.

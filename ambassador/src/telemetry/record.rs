@@ -178,6 +178,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_request_in_flight_stays_small() {
+        assert!(
+            size_of::<RequestGuard>() <= 280,
+            "{}",
+            size_of::<RequestGuard>()
+        );
+    }
+
+    #[test]
     fn a_request_that_is_dropped_is_counted() {
         let telemetry = Rc::new(Telemetry::default());
         drop(telemetry.begin(ListenerIndex::CAPTURE, clock::now()));
