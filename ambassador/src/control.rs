@@ -17,7 +17,7 @@ mod signals;
 mod upstreams;
 mod watch;
 
-pub use dns::{Publish, Watched};
+pub use dns::{MakeSocket, NameService, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};
 pub use upstreams::{Source, UpstreamInfo};
@@ -83,6 +83,8 @@ pub struct State {
     pub upstreams: Box<dyn Fn() -> Vec<UpstreamInfo> + Send + Sync>,
     /// The effective configuration, secrets masked.
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// How names are looked up: as the workload would, in its namespace.
+    pub names: NameService,
     /// Where a resolution goes.
     pub resolved: Publish,
     /// Where events go. The channel is bounded; an event that finds it full is
@@ -158,6 +160,7 @@ pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
         let events = &state.events;
         let dns = dns::run(
             names_in,
+            state.names.clone(),
             Arc::clone(&state.registry),
             Arc::clone(&state.resolved),
         );

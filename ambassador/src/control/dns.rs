@@ -3,13 +3,15 @@
 //! What was resolved last stays in force while resolution fails: a name server
 //! that is away must not take its names with it.
 
+mod service;
+
+pub use service::{MakeSocket, NameService, Transport};
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::LookupIpStrategy;
 use hickory_resolver::net::NetError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -21,8 +23,8 @@ use crate::telemetry::{Registry, UpstreamIndex};
 /// A name to keep resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Watched {
-    /// The name, looked up with the search list of resolv.conf and in the hosts
-    /// file, as the system's own resolver does.
+    /// The name, looked up in the hosts file and with the search list of
+    /// resolv.conf, as the system's own resolver does.
     pub name: String,
     /// The port of the endpoints.
     pub port: u16,
@@ -45,6 +47,7 @@ const RETRY_MAX: Duration = Duration::from_secs(30);
 /// Resolves the newest list of names that came in, until the sender is gone.
 pub(super) async fn run(
     mut names: mpsc::Receiver<Vec<Watched>>,
+    service: NameService,
     registry: Arc<Registry>,
     publish: Publish,
 ) {
@@ -53,13 +56,14 @@ pub(super) async fn run(
         tasks.retain(|watched, _| wanted.contains(watched));
         for watched in wanted {
             tasks.entry(watched).or_insert_with_key(|watched| {
-                let keep = keep_resolved(
-                    watched.clone(),
-                    system_resolver,
-                    Arc::clone(&registry),
-                    Arc::clone(&publish),
-                );
-                Task(tokio::spawn(keep))
+                let resolution = Resolution {
+                    watched: watched.clone(),
+                    service: service.clone(),
+                    server_port: service::DNS_PORT,
+                    registry: Arc::clone(&registry),
+                    publish: Arc::clone(&publish),
+                };
+                Task(tokio::spawn(resolution.keep()))
             });
         }
     }
@@ -74,66 +78,54 @@ impl Drop for Task {
     }
 }
 
-/// A resolver set up as /etc/resolv.conf and /etc/hosts say.
-fn system_resolver() -> Result<TokioResolver, NetError> {
-    let mut builder = TokioResolver::builder_tokio()?;
-    let options = builder.options_mut();
-    options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    // This module is the cache; a second one would hold failures back.
-    options.cache_size = 0;
-    builder.build()
-}
-
-async fn keep_resolved(
+/// One name being kept resolved.
+struct Resolution {
     watched: Watched,
-    make_resolver: impl Fn() -> Result<TokioResolver, NetError>,
+    service: NameService,
+    server_port: u16,
     registry: Arc<Registry>,
     publish: Publish,
-) {
-    let mut resolver = None;
-    let mut last: Option<Arc<[EndpointAddr]>> = None;
-    let mut retry = RETRY_MIN;
-    loop {
-        match resolve(&watched, &mut resolver, &make_resolver).await {
-            Ok((endpoints, ttl)) => {
-                if last.as_deref() != Some(&*endpoints) {
-                    publish(&watched, Arc::clone(&endpoints));
-                    last = Some(endpoints);
+}
+
+impl Resolution {
+    async fn keep(self) {
+        let mut last: Option<Arc<[EndpointAddr]>> = None;
+        let mut retry = RETRY_MIN;
+        loop {
+            match self.resolve().await {
+                Ok((endpoints, ttl)) => {
+                    if last.as_deref() != Some(&*endpoints) {
+                        (self.publish)(&self.watched, Arc::clone(&endpoints));
+                        last = Some(endpoints);
+                    }
+                    retry = RETRY_MIN;
+                    tokio::time::sleep(ttl.clamp(TTL_MIN, TTL_MAX)).await;
                 }
-                retry = RETRY_MIN;
-                tokio::time::sleep(ttl.clamp(TTL_MIN, TTL_MAX)).await;
-            }
-            Err(error) => {
-                registry.dns_failure(watched.upstream);
-                tracing::warn!(name = watched.name, %error, "cannot resolve");
-                // The next try reads resolv.conf anew: it may be what changed.
-                resolver = None;
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY_MAX);
+                Err(error) => {
+                    self.registry.dns_failure(self.watched.upstream);
+                    tracing::warn!(name = self.watched.name, %error, "cannot resolve");
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(RETRY_MAX);
+                }
             }
         }
     }
-}
 
-async fn resolve(
-    watched: &Watched,
-    resolver: &mut Option<TokioResolver>,
-    make_resolver: impl Fn() -> Result<TokioResolver, NetError>,
-) -> Result<(Arc<[EndpointAddr]>, Duration), NetError> {
-    let resolver = match resolver {
-        Some(resolver) => resolver,
-        None => resolver.insert(make_resolver()?),
-    };
-    let answer = resolver.lookup_ip(watched.name.as_str()).await?;
-    let ttl = answer.valid_until().saturating_duration_since(clock::now());
-    let mut addresses: Vec<IpAddr> = answer.iter().collect();
-    if addresses.is_empty() {
-        return Err(NetError::Message("the answer holds no address"));
+    /// Reads the files anew each time: they are small, this is rare, and a change
+    /// to them needs no notice of its own.
+    async fn resolve(&self) -> Result<(Arc<[EndpointAddr]>, Duration), NetError> {
+        let resolver = self.service.resolver(self.server_port)?;
+        let answer = resolver.lookup_ip(self.watched.name.as_str()).await?;
+        let ttl = answer.valid_until().saturating_duration_since(clock::now());
+        let mut addresses: Vec<IpAddr> = answer.iter().collect();
+        if addresses.is_empty() {
+            return Err(NetError::Message("the answer holds no address"));
+        }
+        addresses.sort_unstable();
+        addresses.dedup();
+        let endpoint = |ip| EndpointAddr(SocketAddr::new(ip, self.watched.port));
+        Ok((addresses.into_iter().map(endpoint).collect(), ttl))
     }
-    addresses.sort_unstable();
-    addresses.dedup();
-    let endpoint = |ip| EndpointAddr(SocketAddr::new(ip, watched.port));
-    Ok((addresses.into_iter().map(endpoint).collect(), ttl))
 }
 
 #[cfg(test)]

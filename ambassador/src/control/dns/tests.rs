@@ -1,10 +1,9 @@
+use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-
-use hickory_resolver::config::{NameServerConfig, ResolverConfig};
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
 
 use super::*;
 
@@ -64,42 +63,63 @@ fn name_server(script: Vec<Answer>) -> u16 {
     port
 }
 
-fn resolver(port: u16) -> Result<TokioResolver, NetError> {
-    let mut server = NameServerConfig::udp(Ipv4Addr::LOCALHOST.into());
-    server.connections[0].port = port;
-    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-    let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-    builder.options_mut().cache_size = 0;
-    builder.options_mut().ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
-    builder.build()
+/// A directory with a resolv.conf that names loopback, and a hosts file.
+struct Files(PathBuf);
+
+impl Files {
+    fn new(name: &str) -> Self {
+        let name = format!("dns-{name}-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.1\n").unwrap();
+        fs::write(directory.join("hosts"), "10.9.9.9 local.example\n").unwrap();
+        Self(directory)
+    }
+
+    fn service(&self) -> NameService {
+        NameService {
+            resolv_conf: self.0.join("resolv.conf"),
+            hosts: self.0.join("hosts"),
+            sockets: None,
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The first `count` resolutions published, and the failures counted by then.
-fn published(script: Vec<Answer>, count: usize) -> (Vec<Vec<String>>, u64) {
-    let port = name_server(script);
+fn published(
+    name: &str,
+    service: NameService,
+    script: Vec<Answer>,
+    count: usize,
+) -> (Vec<Vec<String>>, u64) {
     let registry = Arc::new(Registry::default());
-    let watched = Watched {
-        name: "shop.example.".into(),
-        port: 80,
-        upstream: registry.upstream("shop"),
-    };
     let (sender, mut receiver) = mpsc::channel(8);
     let sender = Mutex::new(sender);
-    let publish: Publish = Arc::new(move |_, endpoints| {
-        sender.lock().unwrap().try_send(endpoints).unwrap();
-    });
+    let resolution = Resolution {
+        watched: Watched {
+            name: name.into(),
+            port: 80,
+            upstream: registry.upstream("shop"),
+        },
+        service,
+        server_port: name_server(script),
+        registry: Arc::clone(&registry),
+        publish: Arc::new(move |_, endpoints| {
+            sender.lock().unwrap().try_send(endpoints).unwrap();
+        }),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let resolutions = runtime.block_on(async {
-        let keep = keep_resolved(
-            watched,
-            move || resolver(port),
-            Arc::clone(&registry),
-            publish,
-        );
-        let _task = Task(tokio::spawn(keep));
+        let _task = Task(tokio::spawn(resolution.keep()));
         let mut resolutions = Vec::new();
         for _ in 0..count {
             let endpoints = receiver.recv().await.unwrap();
@@ -112,7 +132,10 @@ fn published(script: Vec<Answer>, count: usize) -> (Vec<Vec<String>>, u64) {
 
 #[test]
 fn a_change_is_published_once_sorted() {
+    let files = Files::new("change");
     let (resolutions, failures) = published(
+        "shop.example.",
+        files.service(),
         vec![
             Answer::Addresses(&[[10, 0, 0, 2], [10, 0, 0, 1]]),
             Answer::Addresses(&[[10, 0, 0, 1], [10, 0, 0, 2]]),
@@ -127,7 +150,10 @@ fn a_change_is_published_once_sorted() {
 
 #[test]
 fn a_failure_is_counted_and_publishes_nothing() {
+    let files = Files::new("failure");
     let (resolutions, failures) = published(
+        "shop.example.",
+        files.service(),
         vec![
             Answer::Addresses(&[[10, 0, 0, 1]]),
             Answer::NameError,
@@ -137,4 +163,33 @@ fn a_failure_is_counted_and_publishes_nothing() {
     );
     assert_eq!(resolutions, [["10.0.0.1:80"], ["10.0.0.2:80"]]);
     assert_eq!(failures, 1);
+}
+
+#[test]
+fn the_hosts_file_needs_no_server() {
+    let files = Files::new("hosts");
+    let (resolutions, failures) =
+        published("local.example", files.service(), vec![Answer::NameError], 1);
+    assert_eq!(resolutions, [["10.9.9.9:80"]]);
+    assert_eq!(failures, 0);
+}
+
+#[test]
+fn queries_leave_through_the_sockets_given() {
+    let files = Files::new("sockets");
+    let made = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&made);
+    let service = NameService {
+        sockets: Some(Arc::new(move |server, transport| {
+            assert_eq!(transport, Transport::Udp);
+            assert!(server.ip().is_loopback());
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.into())
+        })),
+        ..files.service()
+    };
+    let script = vec![Answer::Addresses(&[[10, 0, 0, 1]])];
+    let (resolutions, _) = published("shop.example.", service, script, 1);
+    assert_eq!(resolutions, [["10.0.0.1:80"]]);
+    assert!(made.load(Ordering::Relaxed) >= 1);
 }
