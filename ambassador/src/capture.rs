@@ -1,6 +1,4 @@
 //! Interception of connect() in the kernel.
 
-pub mod settings;
-//! Taking the connections of a cgroup.
-
 pub mod iptables;
+pub mod settings;

@@ -1,0 +1,266 @@
+//! Everything beside the path of a request: the admin API, signals, the watch of
+//! the configuration file, name resolution, and the commands that ask a running
+//! ambassador.
+//!
+//! All of it runs on one thread of its own, on a tokio runtime. It knows the rest
+//! of the program only through [`State`], a set of callbacks, and tells it what
+//! to do only by an [`Event`]. It never blocks on a shard: what a shard has to
+//! say comes back through a channel, or does not come.
+
+mod admin;
+pub mod client;
+mod dns;
+mod figures;
+mod listen;
+mod readiness;
+mod signals;
+mod upstreams;
+mod watch;
+
+pub use dns::{MakeSocket, NameService, Publish, Transport, Watched};
+pub use figures::AskShard;
+pub use readiness::{Phase, Readiness};
+pub use upstreams::{Source, UpstreamInfo};
+pub use watch::{Fingerprint, WatchedFile};
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::{self, JoinHandle};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::addr::BindAddr;
+use crate::telemetry::{Extras, Registry};
+
+/// What the control side is told at start.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// The whole admin API; default 127.0.0.1:15000.
+    pub listen: BindAddr,
+    /// A second address that serves /livez, /readyz and /metrics alone.
+    pub metrics_listen: Option<BindAddr>,
+    /// Holds the token without which nothing is changed over TCP; read at every
+    /// use, so that it may be rotated.
+    pub token_file: Option<PathBuf>,
+    /// What SIGTERM, SIGINT and SIGHUP mean.
+    pub signals: Signals,
+    /// The configuration file, where a change to it is to be taken over.
+    pub watch: Option<WatchedFile>,
+}
+
+/// Who receives the signals of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signals {
+    /// SIGTERM and SIGINT drain, SIGHUP reloads.
+    Handle,
+    /// Another part of the program handles them (`exec` forwards them to CMD).
+    Leave,
+}
+
+/// What the control side asks of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Take no new work, finish what is in flight, end. A second one means: now.
+    Drain,
+    /// Read the configuration file again.
+    Reload,
+}
+
+/// The rest of the program, as the control side sees it. Callbacks run on the
+/// control thread and must not block, [`Readiness`]'s canary apart.
+pub struct State {
+    /// Names and control counters.
+    pub registry: Arc<Registry>,
+    /// One per shard, by number.
+    pub shards: Vec<AskShard>,
+    /// Whether the program serves.
+    pub readiness: Arc<Readiness>,
+    /// Counters kept outside the shards.
+    pub extras: Box<dyn Fn() -> Extras + Send + Sync>,
+    /// Every upstream as it is now, adopted ones included.
+    pub upstreams: Box<dyn Fn() -> Vec<UpstreamInfo> + Send + Sync>,
+    /// The effective configuration, secrets masked.
+    pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// How names are looked up: as the workload would, in its namespace.
+    pub names: NameService,
+    /// Where a resolution goes.
+    pub resolved: Publish,
+    /// Where events go. The channel is bounded; an event that finds it full is
+    /// dropped, as enough of them wait already.
+    pub events: SyncSender<Event>,
+}
+
+/// The running control side; dropping it ends its thread.
+#[derive(Debug)]
+pub struct Control {
+    names: mpsc::Sender<Vec<Watched>>,
+    listen: BindAddr,
+    metrics_listen: Option<BindAddr>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why the control side does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    Listen {
+        /// The address.
+        address: BindAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The configuration file cannot be watched.
+    Watch(io::Error),
+    /// The runtime, its thread or a signal handler cannot be made.
+    Runtime(io::Error),
+}
+
+/// Listens, then serves on a thread of its own. When this returns, the admin
+/// addresses accept and signals no longer end the process.
+pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()
+        .map_err(StartError::Runtime)?;
+    let inside = runtime.enter();
+    let listen_on = |address: &BindAddr| {
+        listen::Listener::bind(address).map_err(|source| StartError::Listen {
+            address: address.clone(),
+            source,
+        })
+    };
+    let admin = listen_on(&settings.listen)?;
+    let metrics = settings
+        .metrics_listen
+        .as_ref()
+        .map(listen_on)
+        .transpose()?;
+    let watch = settings
+        .watch
+        .map(watch::Watch::start)
+        .transpose()
+        .map_err(StartError::Watch)?;
+    let signals = match settings.signals {
+        Signals::Handle => Some(signals::Handlers::install().map_err(StartError::Runtime)?),
+        Signals::Leave => None,
+    };
+
+    let (listen, metrics_listen) = (
+        admin.address().clone(),
+        metrics.as_ref().map(|listener| listener.address().clone()),
+    );
+    let (names, names_in) = mpsc::channel(4);
+    let (stop, stopped) = oneshot::channel();
+    let serve = async move {
+        let state = Arc::new(state);
+        let events = &state.events;
+        let dns = dns::run(
+            names_in,
+            state.names.clone(),
+            Arc::clone(&state.registry),
+            Arc::clone(&state.resolved),
+        );
+        let server = admin::Server::new(Arc::clone(&state), settings.token_file);
+        tokio::select! {
+            _ = stopped => {}
+            () = dns => {}
+            () = server.clone().serve(admin, admin::Surface::Whole) => {}
+            () = serve_optional(server, metrics) => {}
+            () = async { match signals {
+                Some(handlers) => handlers.run(events).await,
+                None => std::future::pending().await,
+            }} => {}
+            () = async { match watch {
+                Some(watch) => watch.run(events).await,
+                None => std::future::pending().await,
+            }} => {}
+        }
+    };
+    let thread = thread::Builder::new().name("control".into()).spawn({
+        drop(inside);
+        move || {
+            runtime.block_on(serve);
+            // A canary that hangs must not hold up the end of the program.
+            runtime.shutdown_background();
+        }
+    });
+    Ok(Control {
+        names,
+        listen,
+        metrics_listen,
+        stop: Some(stop),
+        thread: Some(thread.map_err(StartError::Runtime)?),
+    })
+}
+
+async fn serve_optional(server: Arc<admin::Server>, listener: Option<listen::Listener>) {
+    match listener {
+        Some(listener) => server.serve(listener, admin::Surface::Metrics).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Control {
+    /// Resolves these names from now on, and no others. Waits only while four
+    /// earlier calls have not been taken up, so not to be called by a callback of
+    /// [`State`].
+    pub fn watch_names(&self, names: Vec<Watched>) {
+        if self.names.blocking_send(names).is_err() {
+            tracing::error!("the control thread is gone: names are no longer resolved");
+        }
+    }
+
+    /// Where the admin API listens, a port chosen by the kernel filled in.
+    pub fn listen(&self) -> &BindAddr {
+        &self.listen
+    }
+
+    /// Where the metrics listen.
+    pub fn metrics_listen(&self) -> Option<&BindAddr> {
+        self.metrics_listen.as_ref()
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // The receiver is gone if the thread ended by itself.
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        if self.thread.take().is_some_and(|it| it.join().is_err()) {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+/// Hands an event on, unless enough of them wait.
+fn raise(events: &SyncSender<Event>, event: Event) {
+    if events.try_send(event).is_err() {
+        tracing::warn!(?event, "dropped: earlier ones are still waiting");
+    }
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Listen { address, .. } => write!(f, "cannot listen on {address}"),
+            Self::Watch(_) => f.write_str("cannot watch the configuration file"),
+            Self::Runtime(_) => f.write_str("cannot start the control thread"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Listen { source, .. } | Self::Watch(source) | Self::Runtime(source) => {
+                Some(source)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

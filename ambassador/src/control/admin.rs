@@ -1,0 +1,213 @@
+//! The admin API over HTTP.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::sync::{Mutex, Semaphore};
+
+use super::figures::Figures;
+use super::listen::{Listener, Stream};
+use super::readiness::{CANARY_WITHIN, Phase};
+use super::{Event, State, raise, upstreams};
+use crate::telemetry::{Format, render};
+
+mod permission;
+
+/// Connections at once of one listener; one more waits to be accepted.
+const CONNECTIONS_MAX: usize = 64;
+/// A connection that sends no request for this long is closed.
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// The largest request head.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Waited before accepting again after an error, which is a lack of descriptors
+/// or memory: trying at once would spin.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Which part of the API a listener serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surface {
+    /// Everything.
+    Whole,
+    /// /livez, /readyz and /metrics.
+    Metrics,
+}
+
+pub(super) struct Server {
+    state: Arc<State>,
+    figures: Figures,
+    token_file: Option<PathBuf>,
+    /// Held by the one canary that runs.
+    canary: Arc<Mutex<()>>,
+}
+
+type Reply = Response<Full<Bytes>>;
+
+impl Server {
+    pub(super) fn new(state: Arc<State>, token_file: Option<PathBuf>) -> Arc<Self> {
+        Arc::new(Self {
+            figures: Figures::new(state.shards.len()),
+            state,
+            token_file,
+            canary: Arc::default(),
+        })
+    }
+
+    /// Accepts for ever.
+    pub(super) async fn serve(self: Arc<Self>, listener: Listener, surface: Surface) {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
+                return;
+            };
+            let stream = match listener.accept().await {
+                Ok(stream) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an admin connection");
+                    tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+                    continue;
+                }
+            };
+            let server = Arc::clone(&self);
+            tokio::spawn(async move {
+                server.connection(stream, surface).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn connection(&self, stream: Stream, surface: Surface) {
+        let over_unix = matches!(stream, Stream::Unix(_));
+        let service = service_fn(async |request| {
+            Ok::<_, Infallible>(self.answer(request, surface, over_unix).await)
+        });
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_WITHIN)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
+        if let Err(error) = served {
+            tracing::debug!(%error, "an admin connection ended early");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, surface: Surface, over_unix: bool) -> Reply {
+        let path = request.uri().path();
+        let allowed = match (path, surface) {
+            ("/livez" | "/readyz" | "/metrics", _) => Method::GET,
+            ("/upstreams" | "/config", Surface::Whole) => Method::GET,
+            ("/drain", Surface::Whole) => Method::POST,
+            _ => return text(StatusCode::NOT_FOUND, "not found"),
+        };
+        let is_head = request.method() == Method::HEAD && allowed == Method::GET;
+        if request.method() != allowed && !is_head {
+            let mut reply = text(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
+            let allowed = HeaderValue::from_str(allowed.as_str());
+            reply
+                .headers_mut()
+                .extend(allowed.ok().map(|allowed| (ALLOW, allowed)));
+            return reply;
+        }
+        match path {
+            "/livez" => text(StatusCode::OK, "ok"),
+            "/readyz" => match self.is_ready().await {
+                Ok(()) => text(StatusCode::OK, "ok"),
+                Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
+            },
+            "/metrics" => self.metrics(&request).await,
+            "/upstreams" => {
+                let collected = self.figures.collect(&self.state.shards).await;
+                let known = (self.state.upstreams)();
+                json_body(
+                    StatusCode::OK,
+                    &upstreams::document(&known, &collected.sum, &self.state.registry),
+                )
+            }
+            "/config" => json_body(StatusCode::OK, &(self.state.config)()),
+            _ => match permission::check(&request, over_unix, self.token_file.as_deref()) {
+                Ok(()) => {
+                    tracing::info!("drain asked for through the admin API");
+                    raise(&self.state.events, Event::Drain);
+                    json_body(StatusCode::ACCEPTED, &json!({ "draining": true }))
+                }
+                Err(refusal) => text(refusal.status(), &refusal.to_string()),
+            },
+        }
+    }
+
+    async fn metrics(&self, request: &Request<Incoming>) -> Reply {
+        let accept = request.headers().get(ACCEPT);
+        let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let format = Format::accepted(accept);
+        let collected = self.figures.collect(&self.state.shards).await;
+        let body = render(
+            format,
+            &collected.sum,
+            collected.staleness,
+            &self.state.registry,
+            &(self.state.extras)(),
+        );
+        reply(StatusCode::OK, format.content_type(), body)
+    }
+
+    /// Ready: the listeners accept, every shard's loop turns, and a connect()
+    /// really is captured.
+    async fn is_ready(&self) -> Result<(), String> {
+        match self.state.readiness.phase() {
+            Phase::Starting => return Err("starting: listeners do not accept yet".into()),
+            Phase::Draining => return Err("draining".into()),
+            Phase::Serving => {}
+        }
+        let silent = self.figures.collect(&self.state.shards).await.silent;
+        if let Some(shard) = silent.first() {
+            return Err(format!("shard {shard} does not answer"));
+        }
+        if !self.state.readiness.has_canary() {
+            return Ok(());
+        }
+        let running = async {
+            // Held until the canary ends, however late: those that hang do not
+            // pile up behind each other.
+            let alone = Arc::clone(&self.canary).lock_owned().await;
+            let readiness = Arc::clone(&self.state.readiness);
+            tokio::task::spawn_blocking(move || {
+                let outcome = readiness.try_canary();
+                drop(alone);
+                outcome
+            })
+            .await
+        };
+        match tokio::time::timeout(CANARY_WITHIN, running).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(why))) => Err(format!("capture does not work: {why}")),
+            Ok(Err(_)) => Err("capture does not work: the canary panicked".into()),
+            Err(_) => Err("capture does not work: the canary got no answer in 1 s".into()),
+        }
+    }
+}
+
+fn text(status: StatusCode, body: &str) -> Reply {
+    reply(status, "text/plain; charset=utf-8", format!("{body}\n"))
+}
+
+fn json_body(status: StatusCode, body: &serde_json::Value) -> Reply {
+    reply(status, "application/json", format!("{body:#}\n"))
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    *reply.status_mut() = status;
+    let content_type = HeaderValue::from_static(content_type);
+    reply.headers_mut().insert(CONTENT_TYPE, content_type);
+    reply
+}

@@ -1,0 +1,188 @@
+//! Who may change something.
+//!
+//! Over the unix socket: its owner, as its mode says. Over TCP: who presents the
+//! token. A page in a browser on the same machine can reach loopback, under a
+//! name of its own that resolves there; so Host must be an address or
+//! `localhost`, and Origin, where sent, must be that same host.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::{Request, StatusCode};
+
+use crate::addr::Authority;
+
+/// Why a change is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Host is missing, repeated, or a name other than `localhost`.
+    Host,
+    /// Origin is another site's.
+    Origin,
+    /// No token file is configured.
+    NeedsToken,
+    /// The token file cannot be read or is empty.
+    TokenFile,
+    /// The token is missing or wrong.
+    WrongToken,
+}
+
+pub(super) fn check<B>(
+    request: &Request<B>,
+    over_unix: bool,
+    token_file: Option<&Path>,
+) -> Result<(), Refusal> {
+    check_origin(request.headers(), over_unix)?;
+    if over_unix {
+        return Ok(());
+    }
+    let token = std::fs::read(token_file.ok_or(Refusal::NeedsToken)?);
+    let token = token.map_err(|_| Refusal::TokenFile)?;
+    let token = token.trim_ascii();
+    if token.is_empty() {
+        return Err(Refusal::TokenFile);
+    }
+    let sent = request
+        .headers()
+        .get(AUTHORIZATION)
+        .and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "));
+    match sent {
+        Some((_, sent)) if same(sent.trim_ascii(), token) => Ok(()),
+        _ => Err(Refusal::WrongToken),
+    }
+}
+
+fn check_origin(headers: &HeaderMap, over_unix: bool) -> Result<(), Refusal> {
+    let host = single(headers, HOST).and_then(|host| Authority::parse(host).ok());
+    if !over_unix {
+        let host = host.as_ref().ok_or(Refusal::Host)?;
+        if host.host() != "localhost" && host.host().parse::<IpAddr>().is_err() {
+            return Err(Refusal::Host);
+        }
+    }
+    if headers.contains_key(ORIGIN) {
+        let origin = single(headers, ORIGIN)
+            .and_then(|origin| origin.strip_prefix(b"http://"))
+            .and_then(|origin| Authority::parse(origin).ok());
+        if origin.is_none() || origin != host {
+            return Err(Refusal::Origin);
+        }
+    }
+    Ok(())
+}
+
+fn single(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next()?;
+    values.next().is_none().then(|| first.as_bytes())
+}
+
+/// Compares without telling by its time where the first difference is.
+fn same(sent: &[u8], token: &[u8]) -> bool {
+    let differences = sent.iter().zip(token).fold(0, |all, (a, b)| all | (a ^ b));
+    sent.len() == token.len() && differences == 0
+}
+
+impl Refusal {
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Self::WrongToken => StatusCode::UNAUTHORIZED,
+            Self::Host | Self::Origin | Self::NeedsToken | Self::TokenFile => StatusCode::FORBIDDEN,
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Host => "Host must be an address or localhost",
+            Self::Origin => "Origin is not this host",
+            Self::NeedsToken => {
+                "changes need admin.listen to be a unix socket, or admin.token_file to be set"
+            }
+            Self::TokenFile => "admin.token_file cannot be read or is empty",
+            Self::WrongToken => {
+                "Authorization: Bearer with the token of admin.token_file is needed"
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn checked(headers: &[(&str, &str)], over_unix: bool) -> Result<(), Refusal> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("admin-token-{}-{number}", std::process::id());
+        let file = std::env::temp_dir().join(name);
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let mut request = Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let checked = check(&request.body(()).unwrap(), over_unix, Some(&file));
+        std::fs::remove_file(&file).unwrap();
+        checked
+    }
+
+    const TOKEN: (&str, &str) = ("authorization", "bearer s3cret");
+
+    #[test]
+    fn the_token_opens_on_loopback_names_only() {
+        for host in ["localhost:15000", "127.0.0.1:15000", "[::1]:15000"] {
+            assert_eq!(checked(&[("host", host), TOKEN], false), Ok(()), "{host}");
+        }
+        let rebound = [("host", "evil.example"), TOKEN];
+        assert_eq!(checked(&rebound, false), Err(Refusal::Host));
+        assert_eq!(checked(&[TOKEN], false), Err(Refusal::Host));
+        let twice = [("host", "localhost"), ("host", "evil.example"), TOKEN];
+        assert_eq!(checked(&twice, false), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn a_foreign_origin_is_refused_even_with_the_token() {
+        let host = ("host", "localhost:15000");
+        let foreign = [host, ("origin", "http://evil.example"), TOKEN];
+        assert_eq!(checked(&foreign, false), Err(Refusal::Origin));
+        assert_eq!(
+            checked(&[host, ("origin", "null"), TOKEN], false),
+            Err(Refusal::Origin)
+        );
+        let own = [host, ("origin", "http://localhost:15000"), TOKEN];
+        assert_eq!(checked(&own, false), Ok(()));
+    }
+
+    #[test]
+    fn a_wrong_token_does_not_open() {
+        let host = ("host", "localhost");
+        for token in [
+            "Bearer s3cre",
+            "Bearer s3crets",
+            "Basic s3cret",
+            "Bearer",
+            "Bearer x3cret",
+        ] {
+            let sent = [host, ("authorization", token)];
+            assert_eq!(checked(&sent, false), Err(Refusal::WrongToken), "{token}");
+        }
+        let request = Request::builder()
+            .header("host", "localhost")
+            .body(())
+            .unwrap();
+        assert_eq!(check(&request, false, None), Err(Refusal::NeedsToken));
+    }
+
+    #[test]
+    fn the_unix_socket_needs_no_token() {
+        assert_eq!(checked(&[("host", "anything")], true), Ok(()));
+        let foreign = [("host", "x"), ("origin", "http://y")];
+        assert_eq!(checked(&foreign, true), Err(Refusal::Origin));
+    }
+}

@@ -1,0 +1,174 @@
+//! Admin listeners: TCP or a unix socket that only its owner may open.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+use crate::addr::BindAddr;
+
+/// A bound listener; a unix socket's file goes when it is dropped.
+pub(super) struct Listener {
+    address: BindAddr,
+    socket: Socket,
+}
+
+enum Socket {
+    Tcp(TcpListener),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "held to be dropped")] SocketFile,
+    ),
+}
+
+/// A connection to or from an admin listener.
+pub(super) enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+struct SocketFile(PathBuf);
+
+impl Listener {
+    /// Binds; must run inside the runtime.
+    pub(super) fn bind(address: &BindAddr) -> io::Result<Self> {
+        Ok(match address {
+            BindAddr::Tcp(address) => {
+                let listener = std::net::TcpListener::bind(address)?;
+                listener.set_nonblocking(true)?;
+                Self {
+                    address: BindAddr::Tcp(listener.local_addr()?),
+                    socket: Socket::Tcp(TcpListener::from_std(listener)?),
+                }
+            }
+            BindAddr::Unix(path) => {
+                let listener = bind_private(path)?;
+                listener.set_nonblocking(true)?;
+                let file = SocketFile(path.clone());
+                Self {
+                    address: BindAddr::Unix(path.clone()),
+                    socket: Socket::Unix(UnixListener::from_std(listener)?, file),
+                }
+            }
+        })
+    }
+
+    pub(super) fn address(&self) -> &BindAddr {
+        &self.address
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.accept().await.map(|(s, _)| Stream::Tcp(s)),
+            Socket::Unix(listener, _) => listener.accept().await.map(|(s, _)| Stream::Unix(s)),
+        }
+    }
+}
+
+/// Binds under another name, narrows the mode, then moves the socket into place:
+/// at no time can another user connect. A socket on which nobody listens is
+/// replaced; a live one, or a file of another kind, is an error.
+fn bind_private(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    if let Ok(metadata) = path.symlink_metadata() {
+        let is_socket = metadata.file_type().is_socket();
+        if !is_socket || std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::ErrorKind::AddrInUse.into());
+        }
+    }
+    let mut private = path.as_os_str().to_owned();
+    private.push(format!(".{}", std::process::id()));
+    let private = SocketFile(private.into());
+    let listener = std::os::unix::net::UnixListener::bind(&private.0)?;
+    std::fs::set_permissions(&private.0, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::rename(&private.0, path)?;
+    Ok(listener)
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already when it was moved or the directory was removed.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Stream {
+    pub(super) async fn connect(address: &BindAddr) -> io::Result<Self> {
+        Ok(match address {
+            BindAddr::Tcp(address) => Self::Tcp(TcpStream::connect(address).await?),
+            BindAddr::Unix(path) => Self::Unix(UnixStream::connect(path).await?),
+        })
+    }
+}
+
+macro_rules! either {
+    ($stream:expr, $inner:ident => $call:expr) => {
+        match $stream.get_mut() {
+            Stream::Tcp($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+            Stream::Unix($inner) => {
+                let $inner = Pin::new($inner);
+                $call
+            }
+        }
+    };
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        either!(self, inner => inner.poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, inner => inner.poll_write(cx, bytes))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => inner.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, inner => inner.poll_shutdown(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_socket_is_replaced_and_a_plain_file_is_not() {
+        let name = format!("listen-stale-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).unwrap();
+        let path = directory.join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = bind_private(&path).unwrap();
+        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+        drop(listener);
+
+        let file = directory.join("file");
+        std::fs::write(&file, "precious").unwrap();
+        let error = bind_private(&file).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+        // Nothing but the socket and the file: the private name is gone.
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2);
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+}

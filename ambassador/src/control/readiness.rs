@@ -1,0 +1,61 @@
+//! Whether the program may be sent work.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+/// How far the program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Listeners do not accept yet.
+    Starting = 0,
+    /// Every listener accepts.
+    Serving = 1,
+    /// No new work is taken.
+    Draining = 2,
+}
+
+/// The phase, and a check that capture works.
+pub struct Readiness {
+    phase: AtomicU8,
+    canary: Option<Canary>,
+}
+
+/// Makes a connection in the captured group and says why it was not captured.
+/// It may block; it runs on a thread of its own.
+pub type Canary = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// A canary that takes longer has failed.
+pub(super) const CANARY_WITHIN: Duration = Duration::from_secs(1);
+
+impl Readiness {
+    /// A program that starts; `canary` where capture is on.
+    pub fn new(canary: Option<Canary>) -> Self {
+        Self {
+            phase: AtomicU8::new(Phase::Starting as u8),
+            canary,
+        }
+    }
+
+    /// Says how far the program is.
+    pub fn set(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// How far the program is.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Starting,
+            1 => Phase::Serving,
+            _ => Phase::Draining,
+        }
+    }
+
+    /// Runs the canary, where there is one.
+    pub(super) fn try_canary(&self) -> Result<(), String> {
+        self.canary.as_ref().map_or(Ok(()), |canary| canary())
+    }
+
+    pub(super) fn has_canary(&self) -> bool {
+        self.canary.is_some()
+    }
+}

@@ -1,0 +1,149 @@
+//! `/upstreams`: what is configured or adopted, with its figures.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::addr::EndpointAddr;
+use crate::telemetry::{
+    AttemptOutcome, Direction, Histogram, Registry, Snapshot, TcpOutcome, UpstreamCells,
+};
+
+/// One upstream as the program knows it now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamInfo {
+    /// Its name; an adopted one is named after its authority or address.
+    pub name: String,
+    /// Where its endpoints come from.
+    pub source: Source,
+    /// `auto`, `http1` or `tcp`.
+    pub protocol: &'static str,
+    /// Where its requests go now; empty for the original destination.
+    pub endpoints: Vec<EndpointAddr>,
+}
+
+/// Where the endpoints of an upstream come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Addresses in the file.
+    Static,
+    /// A name, resolved again and again.
+    Dns,
+    /// The original destination of each connection.
+    Original,
+    /// Not in the file; its figures are in `adopted`.
+    Adopted,
+}
+
+impl Source {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Static => "endpoints",
+            Self::Dns => "dns",
+            Self::Original => "original",
+            Self::Adopted => "adopted",
+        }
+    }
+}
+
+/// The document. Upstreams come in the order given; then `unmatched`, `adopted`
+/// and those that left the configuration, where they have figures.
+pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Registry) -> Value {
+    let names = registry.upstream_names();
+    let figures_of = |name: &str| {
+        sum.upstreams().find_map(|(index, cells)| {
+            let found = names.get(index.0 as usize)?;
+            (**found == *name).then_some(cells)
+        })
+    };
+    let mut list = Vec::new();
+    for info in known {
+        let mut entry = Map::new();
+        entry.insert("name".into(), json!(info.name));
+        entry.insert("source".into(), json!(info.source.as_str()));
+        entry.insert("protocol".into(), json!(info.protocol));
+        let endpoints = info.endpoints.iter();
+        let endpoints: Vec<_> = endpoints
+            .map(|endpoint| json!({ "address": endpoint.to_string() }))
+            .collect();
+        entry.insert("endpoints".into(), endpoints.into());
+        if info.source != Source::Adopted {
+            let none = UpstreamCells::default();
+            figures(&mut entry, figures_of(&info.name).unwrap_or(&none));
+        }
+        list.push(Value::Object(entry));
+    }
+    let listed: HashSet<&str> = known
+        .iter()
+        .filter(|info| info.source != Source::Adopted)
+        .map(|info| info.name.as_str())
+        .collect();
+    for (index, cells) in sum.upstreams() {
+        let Some(name) = names.get(index.0 as usize) else {
+            continue;
+        };
+        if !listed.contains(&**name) {
+            let mut entry = Map::new();
+            entry.insert("name".into(), json!(**name));
+            figures(&mut entry, cells);
+            list.push(Value::Object(entry));
+        }
+    }
+    json!({ "upstreams": list })
+}
+
+fn figures(entry: &mut Map<String, Value>, cells: &UpstreamCells) {
+    let requests = cells.requests();
+    let total: u64 = requests.clone().map(|(_, count)| count).sum();
+    let failed = |status: u16| status == 0 || status >= 500;
+    let errors: u64 = requests
+        .filter(|(key, _)| failed(key.status))
+        .map(|(_, count)| count)
+        .sum();
+    let pool = cells.pool();
+    let nonzero = |pairs: Vec<(&'static str, u64)>| -> Value {
+        let pairs = pairs.into_iter().filter(|(_, count)| *count > 0);
+        pairs
+            .map(|(name, count)| (name.to_owned(), json!(count)))
+            .collect::<Map<_, _>>()
+            .into()
+    };
+    let attempts = AttemptOutcome::ALL
+        .iter()
+        .map(|outcome| (outcome.as_str(), cells.attempts(*outcome)));
+    let tcp = TcpOutcome::ALL
+        .iter()
+        .map(|outcome| (outcome.as_str(), cells.tcp_connections(*outcome)));
+    for (name, value) in [
+        ("requests", json!(total)),
+        ("errors", json!(errors)),
+        ("attempts", nonzero(attempts.collect())),
+        ("retries", nonzero(cells.retries().collect())),
+        ("tcp_connections", nonzero(tcp.collect())),
+        (
+            "pool",
+            json!({
+                "open": pool.open, "idle": pool.idle, "pending": pool.pending,
+                "reused": cells.pool_reuse(),
+            }),
+        ),
+        (
+            "bytes",
+            json!({
+                "sent": cells.bytes(Direction::Sent),
+                "received": cells.bytes(Direction::Received),
+            }),
+        ),
+        ("latency_ms", percentiles(cells.duration())),
+        ("overhead_ms", percentiles(cells.overhead())),
+    ] {
+        entry.insert(name.into(), value);
+    }
+}
+
+fn percentiles(histogram: &Histogram) -> Value {
+    let ms = |duration: Duration| (duration.as_secs_f64() * 1e6).round() / 1e3;
+    let at = |share| histogram.quantile(share).map(ms);
+    json!({ "p50": at(0.5), "p90": at(0.9), "p99": at(0.99) })
+}

@@ -1,0 +1,213 @@
+//! Notices that the configuration file has changed.
+//!
+//! Not the file is watched but the directories that lead to it: editors and
+//! Kubernetes replace files, they do not write into them. A ConfigMap is a link
+//! to a link, `config.yaml -> ..data/config.yaml` and `..data -> ..2026_11_20`,
+//! and an update renames a new `..data` into place: an event in the directory of
+//! the name. What counts in the end is whether the content is another.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+
+use super::{Event, raise};
+
+/// Several events of one change are taken together.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// What a file held, in 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(Option<u64>);
+
+/// A file, and what it held when it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedFile {
+    /// The path as the user gave it.
+    pub path: PathBuf,
+    /// Taken before it was loaded, so that no change is lost in between.
+    pub loaded: Fingerprint,
+}
+
+impl Fingerprint {
+    /// Of the file as it is now; one that cannot be read has a fingerprint too.
+    pub fn of(path: &Path) -> Self {
+        Self(std::fs::read(path).ok().map(|content| {
+            let mut hasher = DefaultHasher::new();
+            content.hash(&mut hasher);
+            hasher.finish()
+        }))
+    }
+}
+
+pub(super) struct Watch {
+    file: WatchedFile,
+    inotify: AsyncFd<File>,
+    /// Directories by watch descriptor.
+    directories: HashMap<i32, PathBuf>,
+}
+
+impl Watch {
+    /// Starts watching; must run inside the runtime.
+    pub(super) fn start(file: WatchedFile) -> io::Result<Self> {
+        let inotify = inotify_init()?;
+        let mut watch = Self {
+            file,
+            inotify,
+            directories: HashMap::new(),
+        };
+        watch.follow()?;
+        Ok(watch)
+    }
+
+    pub(super) async fn run(mut self, events: &SyncSender<Event>) {
+        loop {
+            self.raise_if_changed(events);
+            if let Err(error) = self.next_change().await {
+                tracing::error!(%error, "the configuration file is no longer watched");
+                std::future::pending::<()>().await;
+            }
+            tokio::time::sleep(SETTLE).await;
+            // The links may lead elsewhere now; a directory that is missing for a
+            // moment comes back with an event in its parent.
+            if let Err(error) = self.follow() {
+                tracing::warn!(%error, "cannot watch the configuration's directory");
+            }
+        }
+    }
+
+    fn raise_if_changed(&mut self, events: &SyncSender<Event>) {
+        let now = Fingerprint::of(&self.file.path);
+        // A file that is gone for a moment is not a new configuration.
+        if now != self.file.loaded && now != Fingerprint(None) {
+            self.file.loaded = now;
+            tracing::info!(path = %self.file.path.display(), "configuration file changed");
+            raise(events, Event::Reload);
+        }
+    }
+
+    /// Watches the directory of the name and that of every link on the way.
+    fn follow(&mut self) -> io::Result<()> {
+        /// As many links as the kernel follows.
+        const LINKS_MAX: usize = 40;
+        let mut path = self.file.path.clone();
+        let mut directories = HashMap::new();
+        for _ in 0..LINKS_MAX {
+            let directory = parent(&path);
+            directories.insert(inotify_add(self.inotify.get_ref(), &directory)?, directory);
+            if let Ok(real) = parent(&path).canonicalize() {
+                directories.insert(inotify_add(self.inotify.get_ref(), &real)?, real);
+            }
+            match path.read_link() {
+                Ok(target) => path = parent(&path).join(target),
+                Err(_) => break,
+            }
+        }
+        // Watches of directories left behind cost a wake-up and no more; the
+        // kernel drops them with the directory.
+        self.directories = directories;
+        Ok(())
+    }
+
+    /// Waits for an event that can mean a new content, and takes all that wait.
+    async fn next_change(&mut self) -> io::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            let mut ready = self.inotify.readable().await?;
+            let Ok(read) = ready.try_io(|inotify| inotify.get_ref().read(&mut buffer)) else {
+                continue;
+            };
+            let mut rest = &buffer[..read?];
+            let mut relevant = false;
+            while let Some((event, after)) = RawEvent::split(rest) {
+                relevant |= self.is_relevant(&event);
+                rest = after;
+            }
+            if relevant {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_relevant(&self, event: &RawEvent<'_>) -> bool {
+        // A plain file that was just made is still empty; its writer's close
+        // follows. A link is whole at once.
+        event.mask & libc::IN_CREATE == 0
+            || self.directories.get(&event.directory).is_some_and(|at| {
+                let path = at.join(event.name());
+                path.symlink_metadata().is_ok_and(|it| !it.is_file())
+            })
+    }
+}
+
+/// `struct inotify_event`: four 32-bit fields, then the name, padded with NULs.
+struct RawEvent<'a> {
+    directory: i32,
+    mask: u32,
+    padded_name: &'a [u8],
+}
+
+impl<'a> RawEvent<'a> {
+    fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (head, rest) = bytes.split_first_chunk::<16>()?;
+        let field = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
+        let length = u32::from_ne_bytes(field(12)) as usize;
+        let (padded_name, rest) = rest.split_at_checked(length)?;
+        let event = Self {
+            directory: i32::from_ne_bytes(field(0)),
+            mask: u32::from_ne_bytes(field(4)),
+            padded_name,
+        };
+        Some((event, rest))
+    }
+
+    fn name(&self) -> &'a std::ffi::OsStr {
+        use std::os::unix::ffi::OsStrExt;
+        let end = memchr::memchr(0, self.padded_name).unwrap_or(self.padded_name.len());
+        std::ffi::OsStr::from_bytes(&self.padded_name[..end])
+    }
+}
+
+fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[expect(unsafe_code, reason = "inotify has no safe wrapper in std or tokio")]
+fn inotify_init() -> io::Result<AsyncFd<File>> {
+    // SAFETY: no memory is passed.
+    let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the file is open, and only read through a shared reference until
+    // the AsyncFd that owns it is dropped.
+    let registered = unsafe { AsyncFd::register(File::from(owned)) };
+    Ok(registered?)
+}
+
+#[expect(unsafe_code, reason = "inotify has no safe wrapper in std or tokio")]
+fn inotify_add(inotify: &File, directory: &Path) -> io::Result<i32> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(directory.as_os_str().as_bytes())?;
+    let mask = libc::IN_CLOSE_WRITE | libc::IN_MOVED_TO | libc::IN_CREATE | libc::IN_ONLYDIR;
+    // SAFETY: `path` is NUL-terminated and outlives the call; the descriptor is open.
+    let watch = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), path.as_ptr(), mask) };
+    if watch < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(watch)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,26 @@
+//! What a shard counts while it serves, and how it is shown.
+//!
+//! Each shard owns one [`Telemetry`]: plain integers behind `Cell`s, no atomics,
+//! no locks, no allocation once an upstream has been seen. A request is one
+//! [`RequestRecord`], written by a drop guard, so that cancelled work counts too.
+//! The admin side never reads the cells; it asks a shard for a [`Snapshot`],
+//! which the shard copies between two turns of its loop, and merges those.
+//!
+//! Labels are names from the configuration, numbered once by the [`Registry`],
+//! and closed sets of words; never paths, never peers.
+
+pub mod access_log;
+mod cells;
+mod exposition;
+mod histogram;
+mod labels;
+mod process;
+mod record;
+mod registry;
+
+pub use cells::{Cells, PoolGauge, RequestKey, Snapshot, UpstreamCells};
+pub use exposition::{Extras, Format, render};
+pub use histogram::Histogram;
+pub use labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
+pub use record::{Description, RequestGuard, RequestRecord, Telemetry};
+pub use registry::{ControlCounters, ListenerIndex, Registry, UpstreamIndex};

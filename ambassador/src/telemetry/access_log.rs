@@ -1,0 +1,35 @@
+//! The access log: one JSON object per line.
+//!
+//! A shard formats a line into its own bounded buffer; one thread takes the
+//! buffers and writes them out, in as few writes as it can keep up with. The two
+//! meet under a lock that either holds for a copy of one line or a swap of two
+//! buffers. What finds its buffer full, because the file or pipe does not keep
+//! up, is dropped and counted; a request never waits for its log.
+
+mod line;
+mod writer;
+
+pub use line::Line;
+pub use writer::{AccessLog, Sink};
+
+use std::path::PathBuf;
+
+/// Where lines go, and how many of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Where they go.
+    pub target: Target,
+    /// The share of requests that is logged, 0 to 1.
+    pub sample: f64,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Appended to this file, which is made with mode 0640 where it is missing.
+    File(PathBuf),
+}

@@ -1,0 +1,250 @@
+//! One line, formatted without allocation but for the buffer it ends up in.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use super::super::record::{Description, RequestRecord};
+
+/// The part of a line that is copied while the request runs. Values are kept
+/// escaped: a JSON member with its comma each.
+#[derive(Debug, Default)]
+pub struct Line {
+    members: Vec<u8>,
+}
+
+/// Values longer than this are cut: a line has a bounded size.
+const VALUE_BYTES_MAX: usize = 2 * 1024;
+
+/// What a record cannot know by itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Circumstances<'a> {
+    /// The upstream's name.
+    pub upstream: &'a str,
+    /// The listener's name.
+    pub listener: &'a str,
+    /// Wall time at the end, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The monotonic clock at the end.
+    pub ended: Instant,
+    /// The request was dropped before it was answered whole.
+    pub cancelled: bool,
+}
+
+impl Line {
+    /// An empty line over a buffer that was used before.
+    pub(super) fn reusing(mut members: Vec<u8>) -> Self {
+        members.clear();
+        Self { members }
+    }
+
+    /// The buffer, to be used again.
+    pub(super) fn into_buffer(self) -> Vec<u8> {
+        self.members
+    }
+
+    /// Copies what only the log shows.
+    pub(crate) fn describe(&mut self, description: Description<'_>) {
+        self.members.clear();
+        member(&mut self.members, "method", description.method);
+        member(&mut self.members, "authority", description.authority);
+        member(&mut self.members, "path", description.path);
+        member(&mut self.members, "request_id", description.request_id);
+    }
+
+    /// Appends the whole line to `out`.
+    pub(super) fn format(&self, out: &mut Vec<u8>, record: &RequestRecord, at: Circumstances<'_>) {
+        let duration = at.ended.saturating_duration_since(record.started);
+        out.extend_from_slice(b"{\"time\":\"");
+        timestamp(out, at.unix_ms);
+        out.extend_from_slice(b"\",");
+        member(out, "listener", at.listener.as_bytes());
+        member(out, "upstream", at.upstream.as_bytes());
+        if self.members.is_empty() {
+            member(out, "method", record.method.as_bytes());
+        }
+        out.extend_from_slice(&self.members);
+        put(out, format_args!("\"status\":{},", record.status));
+        if let Some(reason) = record.reason {
+            member(out, "reason", reason.as_bytes());
+        }
+        if at.cancelled {
+            out.extend_from_slice(b"\"cancelled\":true,");
+        }
+        put(
+            out,
+            format_args!(
+                "\"duration_ms\":{},\"overhead_ms\":{},\"attempts\":{},\"reused\":{},",
+                Milliseconds(duration),
+                Milliseconds(record.overhead.min(duration)),
+                record.attempts,
+                record.reused,
+            ),
+        );
+        if let Some(endpoint) = record.endpoint {
+            put(out, format_args!("\"endpoint\":\"{endpoint}\","));
+        }
+        if let Some(original) = record.original {
+            put(
+                out,
+                format_args!("\"original_destination\":\"{original}\","),
+            );
+        }
+        if let Some(client) = record.client {
+            put(out, format_args!("\"client\":\"{client}\","));
+        }
+        put(
+            out,
+            format_args!(
+                "\"bytes_in\":{},\"bytes_out\":{}}}\n",
+                record.bytes_in, record.bytes_out
+            ),
+        );
+    }
+}
+
+/// Shown with microseconds: `1.203`.
+struct Milliseconds(Duration);
+
+impl std::fmt::Display for Milliseconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let us = self.0.as_micros();
+        write!(f, "{}.{:03}", us / 1_000, us % 1_000)
+    }
+}
+
+fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a Vec takes every write");
+}
+
+/// `"name":"value",` with the value escaped as RFC 8259 section 7 asks; bytes
+/// that are no UTF-8 become U+FFFD.
+fn member(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    put(out, format_args!("\"{name}\":\""));
+    let value = &value[..value.len().min(VALUE_BYTES_MAX)];
+    for chunk in value.utf8_chunks() {
+        for byte in chunk.valid().bytes() {
+            match byte {
+                b'"' => out.extend_from_slice(b"\\\""),
+                b'\\' => out.extend_from_slice(b"\\\\"),
+                0..=0x1f => put(out, format_args!("\\u{byte:04x}")),
+                _ => out.push(byte),
+            }
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\",");
+}
+
+/// RFC 3339 in UTC with milliseconds. Days become a date by Howard Hinnant's
+/// `civil_from_days`: years that start in March put the leap day last.
+fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
+    let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    put(
+        out,
+        format_args!(
+            "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",
+            ms / 3_600_000,
+            ms / 60_000 % 60,
+            ms / 1_000 % 60,
+            ms % 1_000
+        ),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::super::registry::ListenerIndex;
+    use super::*;
+
+    fn formatted(describe: Description<'_>, cancelled: bool) -> serde_json::Value {
+        let started = Instant::now();
+        let mut record = RequestRecord::new(ListenerIndex::CAPTURE, started);
+        record.status = 503;
+        record.reason = Some("no-endpoint");
+        record.attempts = 1;
+        record.endpoint = Some(crate::addr::EndpointAddr("10.1.2.3:80".parse().unwrap()));
+        let mut line = Line::default();
+        line.describe(describe);
+        let mut out = Vec::new();
+        let circumstances = Circumstances {
+            upstream: "shop",
+            listener: "capture",
+            unix_ms: 1_709_210_096_789,
+            ended: started + Duration::from_micros(1_203),
+            cancelled,
+        };
+        line.format(&mut out, &record, circumstances);
+        assert_eq!(out.pop(), Some(b'\n'));
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn a_line_is_json_whatever_the_client_sent() {
+        let line = formatted(
+            Description {
+                method: b"GET",
+                authority: b"shop.example",
+                path: b"/a\"b\\c\x01\xff?q",
+                request_id: b"7",
+            },
+            false,
+        );
+        assert_eq!(line["time"], "2024-02-29T12:34:56.789Z");
+        assert_eq!(line["path"], "/a\"b\\c\u{1}\u{fffd}?q");
+        assert_eq!(line["status"], 503);
+        assert_eq!(line["reason"], "no-endpoint");
+        assert_eq!(line["duration_ms"], 1.203);
+        assert_eq!(line["endpoint"], "10.1.2.3:80");
+        assert_eq!(line.get("cancelled"), None);
+    }
+
+    #[test]
+    fn a_cancelled_request_says_so() {
+        assert_eq!(formatted(Description::default(), true)["cancelled"], true);
+    }
+
+    #[test]
+    fn a_long_value_is_cut() {
+        let path = vec![b'a'; 70_000];
+        let line = formatted(
+            Description {
+                path: &path,
+                ..Description::default()
+            },
+            false,
+        );
+        assert_eq!(line["path"].as_str().unwrap().len(), VALUE_BYTES_MAX);
+    }
+
+    #[test]
+    fn dates_follow_the_calendar() {
+        for (unix_ms, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_795_219_199_999, "2026-11-20T23:59:59.999Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+        ] {
+            let mut out = Vec::new();
+            timestamp(&mut out, unix_ms);
+            assert_eq!(str::from_utf8(&out).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! The counters of one shard, and a copy of them for the admin side.
+
+use std::cell::RefCell;
+use std::ops::AddAssign;
+use std::time::Instant;
+
+use super::histogram::Histogram;
+use super::labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
+use super::record::RequestRecord;
+use super::registry::{ListenerIndex, UpstreamIndex};
+
+/// The counters of one shard. Not `Sync`: only its thread counts and copies.
+/// No method calls out while it counts, so the borrow is never held twice.
+#[derive(Debug, Default)]
+pub struct Cells {
+    inner: RefCell<Snapshot>,
+}
+
+/// A copy of one shard's counters, or the sum of several.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// By [`UpstreamIndex`]; `None` where a shard has not met the upstream.
+    upstreams: Vec<Option<Box<UpstreamCells>>>,
+    /// Open connections by [`ListenerIndex`].
+    connections: Vec<i64>,
+    dropped_accepts: [u64; DroppedAccept::COUNT],
+}
+
+/// What is counted of one upstream.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamCells {
+    requests: Tally<RequestKey>,
+    duration: Histogram,
+    overhead: Histogram,
+    attempts: [u64; AttemptOutcome::COUNT],
+    retries: Tally<&'static str>,
+    tcp_connections: [u64; TcpOutcome::COUNT],
+    bytes: [u64; Direction::COUNT],
+    pool: PoolGauge,
+    pool_reuse: u64,
+}
+
+/// The labels of `ambassador_requests_total` beside the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The method's word; `OTHER` outside the standard.
+    pub method: &'static str,
+    /// The final status; 0: none was sent.
+    pub status: u16,
+    /// The reason word; empty: the reply is the upstream's own.
+    pub reason: &'static str,
+}
+
+/// How many connections the pool of an upstream holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolGauge {
+    /// Established connections, idle ones included.
+    pub open: u32,
+    /// Of those, the ones without a request.
+    pub idle: u32,
+    /// Requests that wait for a connection.
+    pub pending: u32,
+}
+
+impl Cells {
+    /// Counts a finished request and its durations; not its bytes, which
+    /// [`Cells::bytes`] counts as they move.
+    pub fn request(&self, record: &RequestRecord, ended: Instant) {
+        self.upstream(record.upstream, |cells| {
+            cells.requests.count(RequestKey {
+                method: record.method,
+                status: record.status,
+                reason: record.reason.unwrap_or(""),
+            });
+            let duration = ended.saturating_duration_since(record.started);
+            cells.duration.record(duration);
+            cells.overhead.record(record.overhead.min(duration));
+        });
+    }
+
+    /// Counts the end of one try.
+    pub fn attempt(&self, upstream: UpstreamIndex, outcome: AttemptOutcome) {
+        self.upstream(upstream, |cells| cells.attempts[outcome as usize] += 1);
+    }
+
+    /// Counts a try after the first; `cause` is a word of a closed set.
+    pub fn retry(&self, upstream: UpstreamIndex, cause: &'static str) {
+        self.upstream(upstream, |cells| cells.retries.count(cause));
+    }
+
+    /// Counts the end of a relayed connection or tunnel.
+    pub fn tcp_connection(&self, upstream: UpstreamIndex, outcome: TcpOutcome) {
+        self.upstream(upstream, |cells| {
+            cells.tcp_connections[outcome as usize] += 1;
+        });
+    }
+
+    /// Counts bytes of heads and bodies as they are handed on.
+    pub fn bytes(&self, upstream: UpstreamIndex, direction: Direction, count: u64) {
+        self.upstream(upstream, |cells| cells.bytes[direction as usize] += count);
+    }
+
+    /// Counts a request that found an idle connection.
+    pub fn pool_reuse(&self, upstream: UpstreamIndex) {
+        self.upstream(upstream, |cells| cells.pool_reuse += 1);
+    }
+
+    /// Changes the pool gauges of an upstream on this shard. `change` gets a copy,
+    /// so that it may count other things itself.
+    pub fn pool(&self, upstream: UpstreamIndex, change: impl FnOnce(&mut PoolGauge)) {
+        let mut pool = PoolGauge::default();
+        self.upstream(upstream, |cells| pool = cells.pool);
+        change(&mut pool);
+        self.upstream(upstream, |cells| cells.pool = pool);
+    }
+
+    /// A connection was accepted.
+    pub fn connection_opened(&self, listener: ListenerIndex) {
+        *slot(&mut self.inner.borrow_mut().connections, listener.0) += 1;
+    }
+
+    /// An accepted connection ended.
+    pub fn connection_closed(&self, listener: ListenerIndex) {
+        *slot(&mut self.inner.borrow_mut().connections, listener.0) -= 1;
+    }
+
+    /// An accepted connection was reset at once.
+    pub fn dropped_accept(&self, cause: DroppedAccept) {
+        self.inner.borrow_mut().dropped_accepts[cause as usize] += 1;
+    }
+
+    /// A copy of everything counted so far.
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.borrow().clone()
+    }
+
+    fn upstream(&self, upstream: UpstreamIndex, count: impl FnOnce(&mut UpstreamCells)) {
+        let mut inner = self.inner.borrow_mut();
+        count(slot(&mut inner.upstreams, upstream.0).get_or_insert_default());
+    }
+}
+
+impl Snapshot {
+    /// Adds what another shard counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (at, theirs) in other.upstreams.iter().enumerate() {
+            if let Some(theirs) = theirs {
+                slot(&mut self.upstreams, at as u32)
+                    .get_or_insert_default()
+                    .merge(theirs);
+            }
+        }
+        for (at, theirs) in other.connections.iter().enumerate() {
+            *slot(&mut self.connections, at as u32) += theirs;
+        }
+        add(&mut self.dropped_accepts, &other.dropped_accepts);
+    }
+
+    /// What was counted of one upstream, if anything.
+    pub fn upstream(&self, index: UpstreamIndex) -> Option<&UpstreamCells> {
+        self.upstreams.get(index.0 as usize)?.as_deref()
+    }
+
+    /// Every upstream of which something was counted.
+    pub fn upstreams(&self) -> impl Iterator<Item = (UpstreamIndex, &UpstreamCells)> {
+        let numbered = self.upstreams.iter().enumerate();
+        numbered.filter_map(|(at, cells)| Some((UpstreamIndex(at as u32), cells.as_deref()?)))
+    }
+
+    /// Open connections of one listener.
+    pub fn connections(&self, listener: ListenerIndex) -> i64 {
+        let open = self.connections.get(listener.0 as usize);
+        open.copied().unwrap_or(0)
+    }
+
+    /// Connections reset right after they were accepted.
+    pub fn dropped_accepts(&self, cause: DroppedAccept) -> u64 {
+        self.dropped_accepts[cause as usize]
+    }
+}
+
+impl UpstreamCells {
+    /// Finished requests by their labels.
+    pub fn requests(&self) -> impl Iterator<Item = (RequestKey, u64)> + Clone {
+        self.requests.counts.iter().copied()
+    }
+
+    /// From the complete request head to the end of the response.
+    pub fn duration(&self) -> &Histogram {
+        &self.duration
+    }
+
+    /// The part of the duration that was spent in this process.
+    pub fn overhead(&self) -> &Histogram {
+        &self.overhead
+    }
+
+    /// Tries by outcome.
+    pub fn attempts(&self, outcome: AttemptOutcome) -> u64 {
+        self.attempts[outcome as usize]
+    }
+
+    /// Tries after the first, by cause.
+    pub fn retries(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.retries.counts.iter().copied()
+    }
+
+    /// Relayed connections and tunnels by outcome.
+    pub fn tcp_connections(&self, outcome: TcpOutcome) -> u64 {
+        self.tcp_connections[outcome as usize]
+    }
+
+    /// Bytes moved.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize]
+    }
+
+    /// The pool as it is now.
+    pub fn pool(&self) -> PoolGauge {
+        self.pool
+    }
+
+    /// Requests that found an idle connection.
+    pub fn pool_reuse(&self) -> u64 {
+        self.pool_reuse
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.requests.merge(&other.requests);
+        self.duration.merge(&other.duration);
+        self.overhead.merge(&other.overhead);
+        add(&mut self.attempts, &other.attempts);
+        self.retries.merge(&other.retries);
+        add(&mut self.tcp_connections, &other.tcp_connections);
+        add(&mut self.bytes, &other.bytes);
+        self.pool.open += other.pool.open;
+        self.pool.idle += other.pool.idle;
+        self.pool.pending += other.pool.pending;
+        self.pool_reuse += other.pool_reuse;
+    }
+}
+
+/// Counts by key where few keys occur: a list, the frequent ones drifting to
+/// its front, so that the usual count is one comparison. The sets of keys are
+/// closed; the largest, methods by statuses by reasons, has some thousands.
+#[derive(Debug, Clone)]
+struct Tally<K> {
+    counts: Vec<(K, u64)>,
+}
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Self { counts: Vec::new() }
+    }
+}
+
+impl<K: Copy + PartialEq> Tally<K> {
+    fn count(&mut self, key: K) {
+        let at = self.add(key, 1);
+        if at > 0 && self.counts[at].1 > self.counts[at - 1].1 {
+            self.counts.swap(at, at - 1);
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (key, count) in &other.counts {
+            self.add(*key, *count);
+        }
+    }
+
+    fn add(&mut self, key: K, count: u64) -> usize {
+        match self.counts.iter().position(|(known, _)| *known == key) {
+            Some(at) => {
+                self.counts[at].1 += count;
+                at
+            }
+            None => {
+                self.counts.push((key, count));
+                self.counts.len() - 1
+            }
+        }
+    }
+}
+
+fn slot<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
+    let at = index as usize;
+    if at >= list.len() {
+        list.resize_with(at + 1, T::default);
+    }
+    &mut list[at]
+}
+
+fn add<T: AddAssign + Copy, const N: usize>(mine: &mut [T; N], theirs: &[T; N]) {
+    for (mine, theirs) in mine.iter_mut().zip(theirs) {
+        *mine += *theirs;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const SHOP: UpstreamIndex = UpstreamIndex(2);
+
+    fn finished(method: &'static str, status: u16, took: Duration) -> (RequestRecord, Instant) {
+        let started = Instant::now();
+        let mut record = RequestRecord::new(ListenerIndex::CAPTURE, started);
+        record.upstream = SHOP;
+        record.method = method;
+        record.status = status;
+        (record, started + took)
+    }
+
+    #[test]
+    fn shards_are_summed() {
+        let (one, two) = (Cells::default(), Cells::default());
+        let (record, ended) = finished("GET", 200, Duration::from_millis(3));
+        one.request(&record, ended);
+        two.request(&record, ended);
+        let (record, ended) = finished("POST", 503, Duration::from_millis(9));
+        two.request(&record, ended);
+        two.bytes(SHOP, Direction::Sent, 7);
+        two.pool(SHOP, |pool| pool.idle = 4);
+        two.connection_opened(ListenerIndex(1));
+        one.dropped_accept(DroppedAccept::ForeignPeer);
+
+        let mut sum = one.snapshot();
+        sum.merge(&two.snapshot());
+        let shop = sum.upstream(SHOP).unwrap();
+        let mut requests: Vec<_> = shop
+            .requests()
+            .map(|(key, count)| (key.method, key.status, count))
+            .collect();
+        requests.sort_unstable();
+        assert_eq!(requests, [("GET", 200, 2), ("POST", 503, 1)]);
+        assert_eq!(shop.duration().count(), 3);
+        assert_eq!(shop.duration().sum(), Duration::from_millis(15));
+        assert_eq!(shop.bytes(Direction::Sent), 7);
+        assert_eq!(shop.pool().idle, 4);
+        assert_eq!(sum.connections(ListenerIndex(1)), 1);
+        assert_eq!(sum.dropped_accepts(DroppedAccept::ForeignPeer), 1);
+        assert!(sum.upstream(UpstreamIndex::UNMATCHED).is_none());
+    }
+
+    #[test]
+    fn the_frequent_key_drifts_to_the_front() {
+        let mut tally = Tally::default();
+        tally.count("rare");
+        for _ in 0..3 {
+            tally.count("frequent");
+        }
+        assert_eq!(tally.counts, [("frequent", 3), ("rare", 1)]);
+    }
+
+    #[test]
+    fn overhead_never_exceeds_the_request() {
+        let cells = Cells::default();
+        let (mut record, ended) = finished("GET", 200, Duration::from_millis(1));
+        record.overhead = Duration::from_secs(5);
+        cells.request(&record, ended);
+        let snapshot = cells.snapshot();
+        let overhead = snapshot.upstream(SHOP).unwrap().overhead().sum();
+        assert_eq!(overhead, Duration::from_millis(1));
+    }
+}

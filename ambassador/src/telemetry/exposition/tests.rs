@@ -1,0 +1,102 @@
+use std::collections::HashSet;
+use std::time::Instant;
+
+use super::super::cells::Cells;
+use super::super::record::RequestRecord;
+use super::*;
+
+fn rendered(format: Format) -> String {
+    let registry = Registry::default();
+    let shop = registry.upstream("sh\"op");
+    registry.dns_failure(shop);
+    registry.control.reloaded();
+    let cells = Cells::default();
+    let started = Instant::now();
+    let mut record = RequestRecord::new(ListenerIndex::CAPTURE, started);
+    (record.upstream, record.method, record.status) = (shop, "GET", 503);
+    record.reason = Some("no-endpoint");
+    record.overhead = Duration::from_micros(30);
+    cells.request(&record, started + Duration::from_millis(3));
+    cells.attempt(shop, AttemptOutcome::Response);
+    cells.retry(shop, "upstream-reset");
+    cells.tcp_connection(shop, TcpOutcome::Closed);
+    cells.bytes(shop, Direction::Sent, 11);
+    cells.pool(shop, |pool| pool.idle = 2);
+    cells.pool_reuse(shop);
+    cells.connection_opened(ListenerIndex::CAPTURE);
+    let extras = Extras {
+        captured_connects: vec![("captured", 3)],
+        capture_slots: Some(5),
+        backend: "epoll",
+    };
+    let staleness = Duration::from_millis(1_500);
+    render(format, &cells.snapshot(), staleness, &registry, &extras)
+}
+
+#[test]
+fn every_metric_of_the_contract_is_there() {
+    let text = rendered(Format::Prometheus);
+    for line in [
+        r#"ambassador_requests_total{upstream="sh\"op",method="GET",status="503",reason="no-endpoint"} 1"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.0025"} 0"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 1"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 1"#,
+        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 1"#,
+        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.003"#,
+        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.00003"#,
+        r#"ambassador_upstream_attempts_total{upstream="sh\"op",outcome="response"} 1"#,
+        r#"ambassador_retries_total{upstream="sh\"op",cause="upstream-reset"} 1"#,
+        r#"ambassador_tcp_connections_total{upstream="sh\"op",outcome="closed"} 1"#,
+        r#"ambassador_bytes_total{upstream="sh\"op",direction="sent"} 11"#,
+        r#"ambassador_pool_connections{upstream="sh\"op",state="idle"} 2"#,
+        r#"ambassador_pool_reuse_total{upstream="sh\"op"} 1"#,
+        r#"ambassador_connections{listener="capture"} 1"#,
+        r#"ambassador_captured_connects_total{verdict="captured"} 3"#,
+        "ambassador_config_reloads_total 1",
+        "ambassador_config_reload_failures_total 0",
+        r#"ambassador_dns_failures_total{upstream="sh\"op"} 1"#,
+        "ambassador_capture_slots 5",
+        r#"ambassador_dropped_accepts_total{cause="unknown-token"} 0"#,
+        "ambassador_shard_staleness_seconds 1.5",
+        "# TYPE process_cpu_seconds_total counter",
+    ] {
+        assert!(text.lines().any(|found| found == line), "no {line}\n{text}");
+    }
+    assert!(text.contains("ambassador_build_info{version=\""));
+    assert!(text.contains("\nprocess_resident_memory_bytes "));
+}
+
+#[test]
+fn open_metrics_names_families_without_total_and_ends() {
+    let text = rendered(Format::OpenMetrics);
+    assert!(text.contains("# TYPE ambassador_requests counter\n"));
+    assert!(text.contains("\nambassador_requests_total{"));
+    assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn a_series_occurs_once_and_follows_its_own_family() {
+    for format in [Format::Prometheus, Format::OpenMetrics] {
+        let text = rendered(format);
+        let (mut families, mut series) = (HashSet::new(), HashSet::new());
+        let mut family = "";
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                family = rest.split(' ').next().unwrap();
+                assert!(families.insert(family), "{family} twice");
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(name.starts_with(family), "{name} under {family}");
+                assert!(series.insert(name), "{name} twice");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_format_follows_accept() {
+    let accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5";
+    assert_eq!(Format::accepted(accept), Format::OpenMetrics);
+    assert_eq!(Format::accepted("*/*"), Format::Prometheus);
+}
