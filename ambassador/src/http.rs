@@ -1,0 +1,46 @@
+//! HTTP/1 messages: heads, body framing, the replies made here. No I/O.
+//!
+//! Heads are kept as ranges into the bytes they were read from; a warm parse
+//! or encode allocates nothing. What is ambiguous is refused, never repaired:
+//! a message that two parties could read differently is a smuggled one.
+
+pub mod body;
+pub mod encode;
+mod fields;
+pub mod identity;
+pub mod method;
+pub mod reason;
+pub mod refusal;
+pub mod reply;
+pub mod request;
+pub mod response;
+pub mod sniff;
+
+pub use body::{BodyReader, Progress};
+pub use encode::{RequestRewrite, ResponseRewrite, write_request, write_response};
+pub use identity::{TraceParent, request_id};
+pub use method::Method;
+pub use reason::Reason;
+pub use refusal::BadMessage;
+pub use reply::LocalReply;
+pub use request::{RequestBody, RequestHead};
+pub use response::{ResponseBody, ResponseHead};
+pub use sniff::{Sniff, sniff};
+
+/// How large a message head may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes from the first of the start line to the empty line.
+    pub head_bytes_max: usize,
+    /// Fields; at most [`fields::FIELDS_MAX`].
+    pub fields_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 64 * 1024,
+            fields_max: fields::FIELDS_MAX,
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Follows a message body through the bytes of a connection and says where it
+//! ends. The bytes are passed on as they came, framing included; so what is let
+//! through here is what the next party parses, and only the one unambiguous
+//! form of chunked coding is.
+
+use crate::http::{BadMessage, RequestBody, ResponseBody};
+
+/// Bytes of one chunk's extensions at most. Nothing uses them; they have been
+/// used to exhaust servers (CVE-2023-39326).
+const EXTENSION_BYTES_MAX: u32 = 256;
+
+/// Bytes of the trailer section at most.
+const TRAILER_BYTES_MAX: u32 = 16 * 1024;
+
+/// Hexadecimal digits of a chunk size at most: what fits 64 bits.
+const SIZE_DIGITS_MAX: u8 = 15;
+
+/// Where in a body the next byte falls.
+#[derive(Debug, Clone)]
+pub struct BodyReader {
+    state: State,
+}
+
+/// What a part of the input was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that belong to the body, from the front of the input.
+    pub consumed: usize,
+    /// The body ended with them.
+    pub done: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Done,
+    Length(u64),
+    UntilClose,
+    Size { value: u64, digits: u8 },
+    Extension { size: u64, left: u32 },
+    SizeLf { size: u64 },
+    Data(u64),
+    DataCr,
+    DataLf,
+    Trailer { left: u32, part: Line },
+}
+
+/// Where in a line of the trailer section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Start,
+    Name,
+    Value,
+    Lf,
+    EndLf,
+}
+
+impl BodyReader {
+    /// The body of a request.
+    pub fn of_request(body: RequestBody) -> Self {
+        Self::starting(match body {
+            RequestBody::None | RequestBody::Length(0) => State::Done,
+            RequestBody::Length(length) => State::Length(length),
+            RequestBody::Chunked => State::FIRST_CHUNK,
+        })
+    }
+
+    /// The body of a response.
+    pub fn of_response(body: ResponseBody) -> Self {
+        Self::starting(match body {
+            ResponseBody::None | ResponseBody::Length(0) => State::Done,
+            ResponseBody::Length(length) => State::Length(length),
+            ResponseBody::Chunked => State::FIRST_CHUNK,
+            ResponseBody::UntilClose => State::UntilClose,
+        })
+    }
+
+    /// Nothing of it is left.
+    pub fn is_done(&self) -> bool {
+        self.state == State::Done
+    }
+
+    /// Takes in the next bytes of the connection.
+    pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, BadMessage> {
+        self.walk(bytes, |_| ())
+    }
+
+    /// Takes in the next bytes and appends what is content to `data`: a
+    /// chunked body loses its framing and its trailers.
+    pub fn advance_into(
+        &mut self,
+        bytes: &[u8],
+        data: &mut Vec<u8>,
+    ) -> Result<Progress, BadMessage> {
+        self.walk(bytes, |part| data.extend_from_slice(part))
+    }
+
+    fn starting(state: State) -> Self {
+        Self { state }
+    }
+
+    fn walk(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(&[u8]),
+    ) -> Result<Progress, BadMessage> {
+        let mut at = 0;
+        while at < bytes.len() && self.state != State::Done {
+            let rest = &bytes[at..];
+            match self.state {
+                State::Length(left) | State::Data(left) => {
+                    let take = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+                    data(&rest[..take]);
+                    at += take;
+                    let left = left - take as u64;
+                    self.state = match (self.state, left) {
+                        (State::Length(_), 0) => State::Done,
+                        (State::Length(_), left) => State::Length(left),
+                        (_, 0) => State::DataCr,
+                        (_, left) => State::Data(left),
+                    };
+                }
+                State::UntilClose => {
+                    data(rest);
+                    at = bytes.len();
+                }
+                framing => {
+                    self.state = framing.after(bytes[at])?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(Progress {
+            consumed: at,
+            done: self.is_done(),
+        })
+    }
+}
+
+impl State {
+    const FIRST_CHUNK: Self = Self::Size {
+        value: 0,
+        digits: 0,
+    };
+
+    /// The state after one byte of chunk framing (RFC 9112 section 7.1).
+    fn after(self, byte: u8) -> Result<Self, BadMessage> {
+        match self {
+            Self::Size { value, digits } => after_size(value, digits, byte),
+            Self::Extension { size, left } => after_extension(size, left, byte),
+            Self::SizeLf { size } => match (byte, size) {
+                (b'\n', 0) => Ok(Self::Trailer {
+                    left: TRAILER_BYTES_MAX,
+                    part: Line::Start,
+                }),
+                (b'\n', size) => Ok(Self::Data(size)),
+                _ => Err(BadMessage::ChunkSize),
+            },
+            Self::DataCr if byte == b'\r' => Ok(Self::DataLf),
+            Self::DataLf if byte == b'\n' => Ok(Self::FIRST_CHUNK),
+            Self::DataCr | Self::DataLf => Err(BadMessage::ChunkEnd),
+            Self::Trailer { left: 0, .. } => Err(BadMessage::TrailerTooLarge),
+            Self::Trailer { left, part } => after_trailer(left - 1, part, byte),
+            Self::Done | Self::Length(_) | Self::Data(_) | Self::UntilClose => Ok(self),
+        }
+    }
+}
+
+fn after_size(value: u64, digits: u8, byte: u8) -> Result<State, BadMessage> {
+    match byte {
+        b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' if digits < SIZE_DIGITS_MAX => {
+            let digit = (byte as char).to_digit(16).unwrap_or_default();
+            Ok(State::Size {
+                value: value * 16 + u64::from(digit),
+                digits: digits + 1,
+            })
+        }
+        b'\r' if digits > 0 => Ok(State::SizeLf { size: value }),
+        b';' if digits > 0 => Ok(State::Extension {
+            size: value,
+            left: EXTENSION_BYTES_MAX,
+        }),
+        _ => Err(BadMessage::ChunkSize),
+    }
+}
+
+/// An extension runs to the end of its line; its inner grammar does not matter
+/// as long as nothing in it can pass for a line end.
+fn after_extension(size: u64, left: u32, byte: u8) -> Result<State, BadMessage> {
+    match byte {
+        b'\r' => Ok(State::SizeLf { size }),
+        b'\t' | b' '..=b'~' if left > 0 => Ok(State::Extension {
+            size,
+            left: left - 1,
+        }),
+        _ => Err(BadMessage::ChunkExtension),
+    }
+}
+
+fn after_trailer(left: u32, part: Line, byte: u8) -> Result<State, BadMessage> {
+    let next = match (part, byte) {
+        (Line::Start, b'\r') => Line::EndLf,
+        (Line::Start | Line::Name, byte) if is_token(byte) => Line::Name,
+        (Line::Name, b':') => Line::Value,
+        (Line::Value, b'\r') => Line::Lf,
+        (Line::Value, b'\t' | b' '..=b'~' | 0x80..=0xff) => Line::Value,
+        (Line::Lf, b'\n') => Line::Start,
+        (Line::EndLf, b'\n') => return Ok(State::Done),
+        _ => return Err(BadMessage::Trailer),
+    };
+    Ok(State::Trailer { left, part: next })
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! Writes a head for the next hop: order and case stay, fields for one hop
+//! only go, the proxy's own come last.
+
+use crate::http::fields::{Field, Fields, Kind};
+use crate::http::{RequestHead, ResponseHead};
+
+/// How a request head changes on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRewrite<'a> {
+    /// Bytes to take off the front of the path; where the rest does not start
+    /// with a slash, one is put before it.
+    pub strip_path: usize,
+    /// The new `Host`.
+    pub host: Option<&'a [u8]>,
+    /// The upstream is itself a proxy: an absolute target stays one.
+    pub keep_absolute: bool,
+    /// Fields set: every one of the name is replaced by this one.
+    pub set: &'a [(String, String)],
+    /// Fields removed.
+    pub remove: &'a [String],
+    /// Fields added; ones of the same name are removed.
+    pub add: &'a [(&'a str, &'a [u8])],
+    /// `X-Upstream-Host` was for this proxy and is removed.
+    pub remove_upstream_host: bool,
+}
+
+/// How a response head changes on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseRewrite {
+    /// The client's connection ends after it.
+    pub close: bool,
+    /// The client speaks HTTP/1.0: keep-alive has to be said.
+    pub http10: bool,
+    /// The body is passed on without its chunk framing.
+    pub dechunk: bool,
+}
+
+/// Appends the head of a request to `out`.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    head: &[u8],
+    request: &RequestHead,
+    rewrite: &RequestRewrite<'_>,
+) {
+    let absolute = rewrite.keep_absolute && request.is_absolute();
+    out.extend_from_slice(request.method_bytes(head));
+    out.push(b' ');
+    if absolute || request.is_connect() {
+        out.extend_from_slice(request.target(head));
+    } else {
+        let path = request.path(head);
+        let path = &path[rewrite.strip_path.min(path.len())..];
+        if rewrite.strip_path > 0 && !path.starts_with(b"/") {
+            out.push(b'/');
+        }
+        out.extend_from_slice(path);
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+
+    // The authority of the target is what counts; Host follows it
+    // (RFC 9112 section 3.2.2).
+    let host = rewrite.host.or_else(|| request.target_authority(head));
+    let upgrade = request.is_upgrade();
+    let mut host_written = false;
+    for field in request.fields().iter() {
+        match field.kind {
+            Kind::Host => {
+                host_written = true;
+                match host {
+                    Some(host) => write_field(out, field.name(head), host),
+                    None => write_line(out, field.line(head)),
+                }
+            }
+            Kind::Connection if upgrade && is_first(request.fields(), field) => {
+                write_field(out, field.name(head), b"Upgrade");
+            }
+            Kind::Connection | Kind::HopByHop => {}
+            Kind::Upgrade if !upgrade => {}
+            Kind::XUpstreamHost if rewrite.remove_upstream_host => {}
+            _ if request.fields().is_named_by_connection(head, field) => {}
+            _ if is_replaced(field.name(head), rewrite) => {}
+            _ => write_line(out, field.line(head)),
+        }
+    }
+    if !host_written && let Some(host) = host {
+        write_field(out, b"Host", host);
+    }
+    for (name, value) in rewrite.set {
+        write_field(out, name.as_bytes(), value.as_bytes());
+    }
+    for (name, value) in rewrite.add {
+        write_field(out, name.as_bytes(), value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends the head of a response to `out`.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    head: &[u8],
+    response: &ResponseHead,
+    rewrite: &ResponseRewrite,
+) {
+    let switching = response.status() == 101;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(response.status_and_phrase(head));
+    out.extend_from_slice(b"\r\n");
+    for field in response.fields().iter() {
+        match field.kind {
+            Kind::Connection if switching && is_first(response.fields(), field) => {
+                write_field(out, field.name(head), b"Upgrade");
+            }
+            Kind::Connection | Kind::HopByHop => {}
+            Kind::Upgrade if !switching => {}
+            Kind::TransferEncoding if rewrite.dechunk => {}
+            _ if response.fields().is_named_by_connection(head, field) => {}
+            _ => write_line(out, field.line(head)),
+        }
+    }
+    let interim = (100..200).contains(&response.status());
+    if rewrite.close && !interim {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if rewrite.http10 && !interim {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_line(out: &mut Vec<u8>, line: &[u8]) {
+    out.extend_from_slice(line);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    write_line(out, value);
+}
+
+fn is_first(fields: &Fields, field: &Field) -> bool {
+    let first = fields.iter().find(|other| other.kind == field.kind);
+    first.is_some_and(|first| std::ptr::eq(first, field))
+}
+
+fn is_replaced(name: &[u8], rewrite: &RequestRewrite<'_>) -> bool {
+    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+    rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
+        || rewrite.set.iter().any(|(set, _)| is(set.as_bytes()))
+        || rewrite.remove.iter().any(|removed| is(removed.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,92 @@
+//! Why a reply was made here: one word for the header, the log and metrics.
+
+/// The reasons and their statuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Nothing to dial: the name was never resolved.
+    NoEndpoint,
+    /// The dial was refused or unreachable.
+    ConnectFailed,
+    /// The dial, or the wait for a connection, took too long.
+    ConnectTimeout,
+    /// The upstream ended the connection before its answer was whole.
+    UpstreamReset,
+    /// What the upstream sent is not HTTP.
+    ProtocolError,
+    /// The upstream was silent for too long.
+    RequestTimeout,
+    /// `max_pending` callers wait already.
+    Overloaded,
+    /// No upstream may take it.
+    NoRoute,
+    /// The proxy would dial itself.
+    Loop,
+    /// The request is malformed.
+    BadRequest,
+    /// The request's head is too large.
+    HeadersTooLarge,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Self; 11] = [
+        Self::NoEndpoint,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::UpstreamReset,
+        Self::ProtocolError,
+        Self::RequestTimeout,
+        Self::Overloaded,
+        Self::NoRoute,
+        Self::Loop,
+        Self::BadRequest,
+        Self::HeadersTooLarge,
+    ];
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "no-endpoint",
+            Self::ConnectFailed => "connect-failed",
+            Self::ConnectTimeout => "connect-timeout",
+            Self::UpstreamReset => "upstream-reset",
+            Self::ProtocolError => "protocol-error",
+            Self::RequestTimeout => "request-timeout",
+            Self::Overloaded => "overloaded",
+            Self::NoRoute => "no-route",
+            Self::Loop => "loop",
+            Self::BadRequest => "bad-request",
+            Self::HeadersTooLarge => "headers-too-large",
+        }
+    }
+
+    /// The status of such a reply.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::NoRoute => 404,
+            Self::HeadersTooLarge => 431,
+            Self::ConnectFailed | Self::UpstreamReset | Self::ProtocolError => 502,
+            Self::NoEndpoint | Self::Overloaded => 503,
+            Self::ConnectTimeout | Self::RequestTimeout => 504,
+            Self::Loop => 508,
+        }
+    }
+
+    /// What the body of the reply says.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::NoEndpoint => "the upstream has no endpoint",
+            Self::ConnectFailed => "cannot connect to the upstream",
+            Self::ConnectTimeout => "no connection to the upstream in time",
+            Self::UpstreamReset => "the upstream closed the connection before it answered",
+            Self::ProtocolError => "the upstream's answer is not HTTP",
+            Self::RequestTimeout => "the upstream did not answer in time",
+            Self::Overloaded => "too many requests wait for this upstream",
+            Self::NoRoute => "no upstream is configured for this request",
+            Self::Loop => "the upstream's address is this proxy's own",
+            Self::BadRequest => "the request is malformed",
+            Self::HeadersTooLarge => "the request's header fields are too large",
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Why a message is refused. Every rule has a variant of its own, so that a
+//! log line names the rule.
+
+use std::fmt;
+
+use crate::http::Reason;
+
+/// What is wrong with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the text of each is its meaning")]
+pub enum BadMessage {
+    StartLine,
+    Version,
+    Target,
+    FieldName,
+    FieldValue,
+    BareLf,
+    HeadTooLarge,
+    TooManyFields,
+    MissingHost,
+    RepeatedHost,
+    Host,
+    LengthWithEncoding,
+    RepeatedLength,
+    Length,
+    TransferEncoding,
+    EncodingBeforeHttp11,
+    ChunkSize,
+    ChunkExtension,
+    ChunkEnd,
+    Trailer,
+    TrailerTooLarge,
+    UnexpectedUpgrade,
+}
+
+impl BadMessage {
+    /// The reason of the reply to such a request.
+    pub fn reason(self) -> Reason {
+        match self {
+            Self::HeadTooLarge | Self::TooManyFields => Reason::HeadersTooLarge,
+            _ => Reason::BadRequest,
+        }
+    }
+
+    /// The status of the reply to such a request.
+    pub fn status(self) -> u16 {
+        self.reason().status()
+    }
+
+    /// What is wrong.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::StartLine => "malformed start line",
+            Self::Version => "not HTTP/1.0 or HTTP/1.1",
+            Self::Target => "malformed request target",
+            Self::FieldName => "malformed field name",
+            Self::FieldValue => "malformed field value",
+            Self::BareLf => "a line ends without CR",
+            Self::HeadTooLarge => "the head is too large",
+            Self::TooManyFields => "too many fields",
+            Self::MissingHost => "HTTP/1.1 without Host",
+            Self::RepeatedHost => "more than one Host",
+            Self::Host => "malformed Host",
+            Self::LengthWithEncoding => "Content-Length beside Transfer-Encoding",
+            Self::RepeatedLength => "more than one Content-Length",
+            Self::Length => "malformed Content-Length",
+            Self::TransferEncoding => "a Transfer-Encoding other than chunked",
+            Self::EncodingBeforeHttp11 => "Transfer-Encoding in HTTP/1.0",
+            Self::ChunkSize => "malformed chunk size",
+            Self::ChunkExtension => "malformed or oversized chunk extension",
+            Self::ChunkEnd => "chunk data without CRLF after it",
+            Self::Trailer => "malformed trailer field",
+            Self::TrailerTooLarge => "the trailer section is too large",
+            Self::UnexpectedUpgrade => "a switch of protocols that was not asked for",
+        }
+    }
+}
+
+impl fmt::Display for BadMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+impl std::error::Error for BadMessage {}

@@ -1,0 +1,97 @@
+//! One accepted connection of an application.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::addr::OriginalDst;
+use crate::proxy::context::Context;
+use crate::together::{First, first};
+use crate::ring::{Chunk, Gather, Stream, timer};
+use crate::telemetry::ListenerIndex;
+
+/// What is read and thrown away before a connection with unread request bytes
+/// is closed, so that the close does not turn into a reset that destroys the
+/// reply (RFC 9112 section 9.6).
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+/// How long that may take.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// An accepted connection.
+pub struct Client {
+    /// The shard's state.
+    pub context: Rc<Context>,
+    /// Its socket.
+    pub stream: Stream,
+    /// Where it came in.
+    pub origin: Origin,
+    /// Received and not yet consumed; what `recv` returns next.
+    pub ahead: Option<Chunk>,
+}
+
+/// Where a connection came in and where it was going.
+#[derive(Debug, Clone, Copy)]
+pub struct Origin {
+    /// The listener.
+    pub listener: ListenerIndex,
+    /// Where the application meant to go; `None` on explicit listeners.
+    pub original: Option<OriginalDst>,
+    /// The application's address, where it has one.
+    pub peer: Option<SocketAddr>,
+}
+
+/// What woke an idle connection.
+pub enum Woken {
+    /// Bytes.
+    Bytes(Chunk),
+    /// The client closed, reset or fell silent; or the shard drains.
+    Ended,
+}
+
+impl Client {
+    /// The next bytes, within `idle`; `None` at the end, after an error and
+    /// after silence.
+    pub async fn next(&mut self, idle: Duration) -> Option<Chunk> {
+        if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
+            return Some(chunk);
+        }
+        timer::timeout(idle, self.stream.recv())
+            .await
+            .ok()?
+            .ok()
+            .flatten()
+    }
+
+    /// Waits between requests: for bytes, the end, or a drain.
+    pub async fn next_request(&mut self, idle: Duration) -> Woken {
+        if self.ahead.is_none() && self.context.drain.has_begun() {
+            return Woken::Ended;
+        }
+        let context = Rc::clone(&self.context);
+        match first(self.next(idle), context.drain.begun()).await {
+            First::Left(Some(chunk)) => Woken::Bytes(chunk),
+            First::Left(None) | First::Right(()) => Woken::Ended,
+        }
+    }
+
+    /// Sends a reply made here. `false` when the client is gone.
+    pub async fn reply(&self, bytes: Vec<u8>) -> bool {
+        self.stream.send(Gather::from(Chunk::from(bytes))).await.is_ok()
+    }
+
+    /// Closes without destroying a reply that is still on its way.
+    pub async fn linger(self) {
+        self.stream.shutdown_write();
+        let drained = async {
+            let mut bytes = 0;
+            while bytes < LINGER_BYTES_MAX
+                && let Ok(Some(chunk)) = self.stream.recv().await
+            {
+                bytes += chunk.len();
+            }
+        };
+        // Either way the connection is closed; the time only limits the wait.
+        let _ = timer::timeout(LINGER_TIME_MAX, drained).await;
+    }
+}

@@ -1,0 +1,177 @@
+//! What every connection of a shard needs, owned by the shard.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::addr::OriginalDst;
+use crate::http;
+use crate::proxy::drain::Drain;
+use crate::proxy::generation::Generation;
+use crate::ring::{self, Remote};
+use crate::telemetry::Telemetry;
+use crate::upstream::pool::Pools;
+
+/// Destinations known to speak first, at most; beyond it none is learned.
+const SERVER_FIRST_MAX: usize = 4_096;
+
+/// Parsing scratch kept for the next request. More are made when more requests
+/// are in flight at once, and dropped afterwards.
+const SCRATCH_KEPT: usize = 16;
+
+/// The state of one shard that its connections share.
+pub struct Context {
+    /// The shard's number.
+    pub shard: u16,
+    /// The limits of message heads.
+    pub head_limits: http::Limits,
+    /// Connections to upstreams.
+    pub pools: Rc<Pools>,
+    /// Counters and the access log.
+    pub telemetry: Rc<Telemetry>,
+    /// Whether the shard wants to end.
+    pub drain: Drain,
+    /// Begins when the shard drains and serves nothing any more.
+    pub served: Drain,
+    /// Connections being served, tunnels included.
+    pub connections: Cell<usize>,
+    drain_deadline: Cell<Option<Instant>>,
+    generation: RefCell<Arc<Generation>>,
+    server_first: RefCell<HashSet<OriginalDst>>,
+    peers: RefCell<Vec<Remote>>,
+    scratch: RefCell<Vec<Box<Scratch>>>,
+}
+
+/// Parsed heads of one exchange; borrowed from the shard while it lasts.
+#[derive(Default)]
+pub struct Scratch {
+    /// The request's.
+    pub request: http::RequestHead,
+    /// The response's.
+    pub response: http::ResponseHead,
+}
+
+thread_local! {
+    static CURRENT: RefCell<std::rc::Weak<Context>> =
+        const { RefCell::new(std::rc::Weak::new()) };
+}
+
+impl Context {
+    /// The context of shard `shard`; [`Context::current`] finds it again.
+    pub fn new(
+        shard: u16,
+        generation: Arc<Generation>,
+        pools: Rc<Pools>,
+        telemetry: Rc<Telemetry>,
+    ) -> Rc<Self> {
+        let context = Rc::new(Self {
+            shard,
+            head_limits: http::Limits::default(),
+            pools,
+            telemetry,
+            drain: Drain::default(),
+            served: Drain::default(),
+            connections: Cell::new(0),
+            drain_deadline: Cell::new(None),
+            generation: RefCell::new(generation),
+            server_first: RefCell::default(),
+            peers: RefCell::default(),
+            scratch: RefCell::default(),
+        });
+        CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&context));
+        context
+    }
+
+    /// The context of this thread, where it is a shard that has not ended.
+    pub fn current() -> Option<Rc<Self>> {
+        CURRENT.with_borrow(std::rc::Weak::upgrade)
+    }
+
+    /// The configuration as of now.
+    pub fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.generation.borrow())
+    }
+
+    /// Replaces the configuration; requests in flight keep theirs.
+    pub fn set_generation(&self, generation: Arc<Generation>) {
+        self.generation.replace(generation);
+    }
+
+    /// Names the other shards.
+    pub fn set_peers(&self, peers: Vec<Remote>) {
+        self.pools.set_peers(peers.clone());
+        self.peers.replace(peers);
+    }
+
+    /// Takes no new work from now on; what is in flight may finish until
+    /// `deadline`. A later call may only bring the deadline forward.
+    pub fn begin_drain(&self, deadline: Instant) {
+        let known = self.drain_deadline.get();
+        self.drain_deadline
+            .set(Some(known.map_or(deadline, |known| known.min(deadline))));
+        self.pools.close_idle();
+        self.drain.begin();
+        if self.connections.get() == 0 {
+            self.served.begin();
+        }
+    }
+
+    /// When a drain must have ended.
+    pub fn drain_deadline(&self) -> Instant {
+        self.drain_deadline.get().unwrap_or_else(ring::now)
+    }
+
+    /// Counts a connection in.
+    pub fn connection_opened(&self) {
+        self.connections.set(self.connections.get() + 1);
+    }
+
+    /// Counts a connection out.
+    pub fn connection_closed(&self) {
+        self.connections.set(self.connections.get() - 1);
+        if self.connections.get() == 0 && self.drain.has_begun() {
+            self.served.begin();
+        }
+    }
+
+    /// Whether the server at this destination is known to speak first.
+    pub fn speaks_first(&self, destination: OriginalDst) -> bool {
+        self.server_first.borrow().contains(&destination)
+    }
+
+    /// Remembers, on every shard, that the server there speaks first.
+    pub fn learn_speaks_first(&self, destination: OriginalDst) {
+        self.remember_speaks_first(destination);
+        for peer in self.peers.borrow().iter() {
+            let tell = Box::new(move || {
+                if let Some(context) = Self::current() {
+                    context.remember_speaks_first(destination);
+                }
+            });
+            // A shard that was too busy to listen learns it by itself.
+            let _ = peer.send(tell);
+        }
+    }
+
+    fn remember_speaks_first(&self, destination: OriginalDst) {
+        let mut known = self.server_first.borrow_mut();
+        if known.len() < SERVER_FIRST_MAX {
+            known.insert(destination);
+        }
+    }
+
+    /// Scratch for one exchange.
+    pub fn take_scratch(&self) -> Box<Scratch> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Gives scratch back.
+    pub fn return_scratch(&self, scratch: Box<Scratch>) {
+        let mut kept = self.scratch.borrow_mut();
+        if kept.len() < SCRATCH_KEPT {
+            kept.push(scratch);
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! One try of one request over one connection: the head and body go up, the
+//! response comes down, both at the same time.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::time::Duration;
+
+use memchr::memchr;
+
+use crate::http::{
+    self, BadMessage, BodyReader, Method, Progress, RequestHead, ResponseBody, ResponseHead,
+    ResponseRewrite,
+};
+use crate::proxy::client::Client;
+use crate::together::{First, beside, first};
+use crate::ring::{Chunk, Gather, Stream, timer};
+use crate::telemetry::{Cells, Direction, UpstreamIndex};
+
+/// What of a request is needed once its head has been sent on.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Decides whether a response has a body.
+    pub method: Method,
+    /// The client speaks HTTP/1.0: no chunks, no interim responses.
+    pub http10: bool,
+    /// The client would send another request on this connection.
+    pub keep_alive: bool,
+    /// The client asked to switch protocols.
+    pub upgrade: bool,
+}
+
+/// One try.
+pub struct Exchange<'a> {
+    /// The client's socket.
+    pub client: &'a Stream,
+    /// Bytes of the client received before.
+    pub ahead: &'a mut Option<Chunk>,
+    /// The upstream's socket.
+    pub upstream: &'a Stream,
+    /// The request.
+    pub asked: Asked,
+    /// Where its body is.
+    pub body: &'a mut BodyReader,
+    /// Scratch for the response.
+    pub head: &'a mut ResponseHead,
+    /// The limits of heads.
+    pub limits: &'a http::Limits,
+    /// Silence that ends it.
+    pub idle: Duration,
+    /// Whether the shard drains: the response then says `connection: close`.
+    pub closing: bool,
+    /// Where bytes are counted.
+    pub cells: &'a Cells,
+    /// Under which upstream.
+    pub label: UpstreamIndex,
+    /// What has happened so far; readable when the exchange failed.
+    pub seen: &'a Seen,
+}
+
+/// What was seen of a response so far.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// The upstream sent at least one byte.
+    pub any_byte: Cell<bool>,
+    /// The status that the client was sent; 0: none yet.
+    pub status: Cell<u16>,
+    /// Bytes sent to the client.
+    pub bytes_out: Cell<u64>,
+    /// Body bytes sent to the upstream.
+    pub bytes_in: Cell<u64>,
+    /// The first bytes of the final response have arrived.
+    pub head_at: Cell<Option<std::time::Instant>>,
+    /// They have been handed to the client.
+    pub forwarded_at: Cell<Option<std::time::Instant>>,
+}
+
+/// How an exchange ended well.
+pub enum Answer {
+    /// The response went to the client whole.
+    Complete {
+        /// The upstream's connection may carry another request.
+        reusable: bool,
+        /// The client's connection may.
+        keep_alive: bool,
+    },
+    /// The protocol was switched; what the upstream sent after its head.
+    Switched(Option<Chunk>),
+}
+
+/// How an exchange failed.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// The request head could not be sent; this much was handed to the kernel.
+    Send { sent: usize },
+    /// The upstream's connection ended before a whole final head.
+    Ended,
+    /// What the upstream sent is not HTTP.
+    Response(BadMessage),
+    /// Nothing moved for the idle timeout, before the response began.
+    Silent,
+    /// The response was cut after the client had been sent a part.
+    Cut,
+    /// The request body is malformed.
+    Request(BadMessage),
+    /// The client is gone.
+    ClientGone,
+}
+
+impl Asked {
+    /// Takes it from a parsed head.
+    pub fn of(request: &RequestHead) -> Self {
+        Self {
+            method: request.method(),
+            http10: request.is_http10(),
+            keep_alive: request.keep_alive(),
+            upgrade: request.is_upgrade(),
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Sends `gather` and what follows of the body, and passes the response
+    /// back as it comes.
+    pub async fn run(self, gather: Gather) -> Result<Answer, ExchangeError> {
+        if let Err(error) = self.upstream.send(gather).await {
+            return Err(ExchangeError::Send { sent: error.sent });
+        }
+        let download = Download {
+            client: self.client,
+            upstream: self.upstream,
+            asked: self.asked,
+            head: self.head,
+            limits: self.limits,
+            idle: self.idle,
+            closing: self.closing,
+            cells: self.cells,
+            label: self.label,
+            seen: self.seen,
+        };
+        if self.body.is_done() {
+            return match first(download.run(), self.client.broken()).await {
+                First::Left(answer) => answer,
+                First::Right(_) => Err(ExchangeError::ClientGone),
+            };
+        }
+        let upload = upload(
+            self.client,
+            self.ahead,
+            self.upstream,
+            self.body,
+            self.idle,
+            self.seen,
+        );
+        let answer = beside(download.run(), upload).await?;
+        Ok(match answer {
+            Answer::Complete { .. } if !self.body.is_done() => Answer::Complete {
+                reusable: false,
+                keep_alive: false,
+            },
+            answer => answer,
+        })
+    }
+}
+
+/// Passes the rest of the request body on. When the upstream no longer takes
+/// it, the response decides what happens, so this then never ends.
+async fn upload(
+    client: &Stream,
+    ahead: &mut Option<Chunk>,
+    upstream: &Stream,
+    body: &mut BodyReader,
+    idle: Duration,
+    seen: &Seen,
+) -> Result<(), ExchangeError> {
+    while !body.is_done() {
+        let chunk = match ahead.take() {
+            Some(chunk) => chunk,
+            None => match timer::timeout(idle, client.recv()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None) | Err(_)) | Err(_) => return Err(ExchangeError::ClientGone),
+            },
+        };
+        let mut gather = Gather::default();
+        let mut next = Some(chunk);
+        while let Some(mut chunk) = next.take() {
+            let Progress { consumed, done } =
+                body.advance(&chunk).map_err(ExchangeError::Request)?;
+            if done && consumed < chunk.len() {
+                let mut rest = chunk.split_off(consumed);
+                rest.detach();
+                *ahead = Some(rest);
+            }
+            gather.push(chunk);
+            if !done && !gather.is_full() {
+                next = client.try_recv();
+            }
+        }
+        let bytes = gather.bytes() as u64;
+        if upstream.send(gather).await.is_err() {
+            return pending().await;
+        }
+        seen.bytes_in.set(seen.bytes_in.get() + bytes);
+    }
+    Ok(())
+}
+
+/// The way down of one exchange.
+struct Download<'a> {
+    client: &'a Stream,
+    upstream: &'a Stream,
+    asked: Asked,
+    head: &'a mut ResponseHead,
+    limits: &'a http::Limits,
+    idle: Duration,
+    closing: bool,
+    cells: &'a Cells,
+    label: UpstreamIndex,
+    seen: &'a Seen,
+}
+
+impl Download<'_> {
+    async fn run(mut self) -> Result<Answer, ExchangeError> {
+        let mut ahead = None;
+        loop {
+            let (head, rest) = self.read_head(ahead.take()).await?;
+            if self.head.status() == 101 {
+                if !self.asked.upgrade {
+                    return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
+                }
+                self.send_head(&head, None, false).await?;
+                return Ok(Answer::Switched(rest));
+            }
+            if self.head.is_informational() {
+                // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
+                if !self.asked.http10 {
+                    self.send_head(&head, None, false).await?;
+                }
+                ahead = rest;
+                continue;
+            }
+            self.seen.head_at.set(Some(crate::clock::now()));
+            if self.asked.method == Method::Connect && (200..300).contains(&self.head.status()) {
+                self.send_head(&head, None, false).await?;
+                return Ok(Answer::Switched(rest));
+            }
+            return self.pass_response(head, rest).await;
+        }
+    }
+
+    /// A whole head, parsed, and what follows it.
+    async fn read_head(
+        &mut self,
+        ahead: Option<Chunk>,
+    ) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
+        let mut chunk = match ahead {
+            Some(chunk) => chunk,
+            None => self.receive().await?,
+        };
+        let mut collected = Vec::new();
+        loop {
+            self.seen.any_byte.set(true);
+            let parsed = self
+                .head
+                .parse(&chunk, self.asked.method, self.limits)
+                .map_err(ExchangeError::Response)?;
+            if let Some(length) = parsed {
+                let rest = chunk.split_off(length);
+                return Ok((chunk, (!rest.is_empty()).then_some(rest)));
+            }
+            // Rare: the head came in pieces. A piece without a line end cannot
+            // complete it, so it is not parsed again for one.
+            collected.extend_from_slice(&chunk);
+            drop(chunk);
+            loop {
+                let more = self.receive().await?;
+                collected.extend_from_slice(&more);
+                if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
+                    break;
+                }
+            }
+            chunk = Chunk::from(std::mem::take(&mut collected));
+        }
+    }
+
+    async fn receive(&self) -> Result<Chunk, ExchangeError> {
+        if let Some(chunk) = self.upstream.try_recv() {
+            return Ok(chunk);
+        }
+        match timer::timeout(self.idle, self.upstream.recv()).await {
+            Ok(Ok(Some(chunk))) => Ok(chunk),
+            Ok(Ok(None) | Err(_)) => Err(ExchangeError::Ended),
+            Err(_) => Err(ExchangeError::Silent),
+        }
+    }
+
+    /// Writes the head for the client, with the part of the body that came
+    /// along.
+    async fn send_head(
+        &self,
+        head: &[u8],
+        body: Option<Chunk>,
+        close: bool,
+    ) -> Result<(), ExchangeError> {
+        let mut out = Vec::with_capacity(head.len() + 64);
+        http::write_response(
+            &mut out,
+            head,
+            self.head,
+            &ResponseRewrite {
+                close,
+                http10: self.asked.http10,
+                dechunk: self.asked.http10 && self.head.body() == ResponseBody::Chunked,
+            },
+        );
+        let mut gather = Gather::from(Chunk::from(out));
+        if let Some(body) = body {
+            gather.push(body);
+        }
+        self.send(gather).await?;
+        Ok(())
+    }
+
+    async fn send(&self, gather: Gather) -> Result<(), ExchangeError> {
+        let bytes = gather.bytes() as u64;
+        let sent = timer::timeout(self.idle, self.client.send(gather)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            return Err(ExchangeError::ClientGone);
+        }
+        self.cells.bytes(self.label, Direction::Received, bytes);
+        self.seen.bytes_out.set(self.seen.bytes_out.get() + bytes);
+        Ok(())
+    }
+
+    /// Passes a final response on, head and body.
+    async fn pass_response(
+        self,
+        head: Chunk,
+        rest: Option<Chunk>,
+    ) -> Result<Answer, ExchangeError> {
+        let length = self.head.body();
+        let until_close = length == ResponseBody::UntilClose;
+        // Chunks are taken apart for a client that does not know them.
+        let dechunk = self.asked.http10 && length == ResponseBody::Chunked;
+        let close = !self.asked.keep_alive || until_close || dechunk || self.closing;
+        let mut body = BodyReader::of_response(length);
+        let mut reusable = self.head.keep_alive() && !until_close;
+
+        let mut first_part = None;
+        if let Some(mut part) = rest {
+            if body.is_done() {
+                reusable = false;
+            } else {
+                reusable &= take_part(&mut body, &mut part, dechunk)
+                    .map_err(ExchangeError::Response)?
+                    == Leftover::None;
+                first_part = Some(part);
+            }
+        }
+        self.seen.status.set(self.head.status());
+        self.send_head(&head, first_part, close).await?;
+        drop(head);
+        self.seen.forwarded_at.set(Some(crate::clock::now()));
+
+        while !body.is_done() {
+            let chunk = match self.receive().await {
+                Ok(chunk) => chunk,
+                // The end of the connection is the end of such a body; a reset
+                // cannot be told from one that arrived whole, so it cuts.
+                Err(ExchangeError::Ended) if until_close && self.upstream.ended_with_fin() => break,
+                Err(_) => return Err(ExchangeError::Cut),
+            };
+            let mut gather = Gather::default();
+            let mut next = Some(chunk);
+            while let Some(mut part) = next.take() {
+                let taken = take_part(&mut body, &mut part, dechunk);
+                reusable &= taken.map_err(|_| ExchangeError::Cut)? == Leftover::None;
+                gather.push(part);
+                if !body.is_done() && !gather.is_full() {
+                    next = self.upstream.try_recv();
+                }
+            }
+            self.send(gather).await?;
+        }
+        Ok(Answer::Complete {
+            reusable,
+            keep_alive: !close,
+        })
+    }
+}
+
+/// Whether bytes followed the end of a response that nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftover {
+    None,
+    Some,
+}
+
+/// Reduces `part` to what of it belongs to the body, without chunk framing
+/// where that is to go.
+fn take_part(
+    body: &mut BodyReader,
+    part: &mut Chunk,
+    dechunk: bool,
+) -> Result<Leftover, BadMessage> {
+    let length = part.len();
+    let consumed = if dechunk {
+        let mut data = Vec::with_capacity(length);
+        let progress = body.advance_into(part, &mut data)?;
+        *part = Chunk::from(data);
+        progress.consumed
+    } else {
+        let progress = body.advance(part)?;
+        part.truncate(progress.consumed);
+        progress.consumed
+    };
+    Ok(match consumed == length {
+        true => Leftover::None,
+        false => Leftover::Some,
+    })
+}
+
+/// Splits what belongs to the body off what follows it.
+pub fn take_body(
+    body: &mut BodyReader,
+    mut chunk: Chunk,
+) -> Result<(Chunk, Option<Chunk>), BadMessage> {
+    let progress = body.advance(&chunk)?;
+    let rest = chunk.split_off(progress.consumed);
+    Ok((chunk, (!rest.is_empty()).then_some(rest)))
+}
+
+/// Reads a request head that begins with `chunk`; `None`: the client ended
+/// before it was whole.
+pub async fn read_request(
+    client: &mut Client,
+    request: &mut RequestHead,
+    mut chunk: Chunk,
+    idle: Duration,
+) -> Result<Option<Chunk>, BadMessage> {
+    let limits = client.context.head_limits;
+    loop {
+        if let Some(length) = request.parse(&chunk, &limits)? {
+            let rest = chunk.split_off(length);
+            client.ahead = (!rest.is_empty()).then_some(rest);
+            return Ok(Some(chunk));
+        }
+        let mut collected = chunk.to_vec();
+        drop(chunk);
+        loop {
+            let Some(more) = client.next(idle).await else {
+                return Ok(None);
+            };
+            collected.extend_from_slice(&more);
+            if memchr(b'\n', &more).is_some() || collected.len() > limits.head_bytes_max {
+                break;
+            }
+        }
+        chunk = Chunk::from(collected);
+    }
+}

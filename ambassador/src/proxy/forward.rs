@@ -1,0 +1,409 @@
+//! One request, from its head to its end: the order of the filters, written
+//! once, as straight-line code.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::addr::EndpointAddr;
+use crate::clock;
+use crate::http::{BadMessage, BodyReader, LocalReply, Reason};
+use crate::proxy::client::Client;
+use crate::proxy::context::Scratch;
+use crate::proxy::exchange::{self, Answer, Asked, Exchange, ExchangeError, Seen};
+use crate::proxy::generation::Target;
+use crate::proxy::tunnel::Tunnel;
+use crate::proxy::way;
+use crate::ring::{Chunk, Gather};
+use crate::route::settings::Protocol;
+use crate::telemetry::{AttemptOutcome, Description, Direction, RequestGuard, TcpOutcome};
+use crate::upstream::dial::DialError;
+use crate::upstream::pool::{CheckoutError, Connection, Want};
+
+/// A request over a reused connection is kept for a replay up to this size,
+/// head and body together.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It may carry another request.
+    KeepAlive,
+    /// It is closed.
+    Close,
+    /// It is closed once the unread rest of the request has been drained.
+    Linger,
+    /// It is reset: the response was cut, or there is none to give.
+    Reset,
+}
+
+/// Serves one request whose head is `head`, parsed into `scratch.request`.
+pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) -> After {
+    let context = Rc::clone(&client.context);
+    let cells = &context.telemetry.cells;
+    let generation = context.generation();
+    let request = &scratch.request;
+    let asked = Asked::of(request);
+    let mut body = BodyReader::of_request(request.body());
+    let mut record = context
+        .telemetry
+        .begin(client.origin.listener, clock::now());
+    record.method = asked.method.as_str();
+    record.client = client.origin.peer;
+    record.original = client.origin.original;
+    record.bytes_in = head.len() as u64;
+
+    // Where to.
+    let way = match way::find(&generation, client.origin.original, request, &head) {
+        Ok(Some(way)) => way,
+        Ok(None) => return answer(client, record, asked, &body, Reason::NoRoute).await,
+        Err(bad) => return refuse(client, record, bad).await,
+    };
+    let _in_use = way.target.begin_use();
+    let (upstream, shared) = (&way.target.upstream, &way.target.shared);
+    record.upstream = shared.label;
+    if upstream.protocol == Protocol::Tcp {
+        return answer(client, record, asked, &body, Reason::NoRoute).await;
+    }
+    let original = client.origin.original;
+    let Some(endpoint) = way::endpoint(&context.pools, &way.target, original) else {
+        return answer(client, record, asked, &body, Reason::NoEndpoint).await;
+    };
+    record.endpoint = Some(endpoint);
+
+    // Identity and trace, then the head as the upstream gets it.
+    let identity = way::Identity::of(request, &head);
+    if record.is_logged() {
+        record.describe(Description {
+            method: request.method_bytes(&head),
+            authority: request.field(&head, "host").unwrap_or_default(),
+            path: request.path(&head),
+            request_id: identity.request_id(request, &head),
+        });
+    }
+    if request.is_connect() && original.is_none() {
+        drop(head);
+        return connect(client, record, &way.target, endpoint).await;
+    }
+    let outgoing_head = way.encode(request, &head, endpoint, &identity, original.is_none());
+    let replay_allowed = way::may_be_sent_twice(request, &head);
+    drop(head);
+
+    // What of the body is here already. Nothing of the shared buffers is kept
+    // while a peer is waited for.
+    let mut first_body = None;
+    if !body.is_done()
+        && let Some(chunk) = client.ahead.take()
+    {
+        match exchange::take_body(&mut body, chunk) {
+            Ok((mine, rest)) => (first_body, client.ahead) = (Some(mine), rest),
+            Err(bad) => return refuse(client, record, bad).await,
+        }
+    }
+    if let Some(ahead) = &mut client.ahead {
+        ahead.detach();
+    }
+    let mut outgoing = Outgoing {
+        head: outgoing_head,
+        body: first_body,
+    };
+
+    // One try, and a second where a reused connection turns out to be dead.
+    let policies = (&upstream.pool, &upstream.timeouts);
+    let mut want = Want::Any;
+    let (failure, seen) = loop {
+        record.attempts += 1;
+        let connection = match context.pools.take_idle(shared, endpoint, want) {
+            Some(connection) => {
+                cells.pool_reuse(shared.label);
+                connection
+            }
+            None => {
+                outgoing.detach();
+                match context.pools.checkout(shared, policies, endpoint, want).await {
+                    Ok(connection) => connection,
+                    Err(error) => {
+                        tracing::debug!(upstream = %upstream.name, %endpoint, ?error, "no connection");
+                        let (reason, outcome) = checkout_failed(&error);
+                        cells.attempt(shared.label, outcome);
+                        return answer(client, record, asked, &body, reason).await;
+                    }
+                }
+            }
+        };
+        record.reused = connection.reused;
+        let keep = connection.reused
+            && replay_allowed
+            && body.is_done()
+            && outgoing.bytes() <= REPLAY_BYTES_MAX;
+        let (gather, copy) = outgoing.take(keep);
+        cells.bytes(shared.label, Direction::Sent, gather.bytes() as u64);
+
+        let seen = Seen::default();
+        let sent_at = clock::now();
+        let exchange = Exchange {
+            client: &client.stream,
+            ahead: &mut client.ahead,
+            upstream: &connection.stream,
+            asked,
+            body: &mut body,
+            head: &mut scratch.response,
+            limits: &context.head_limits,
+            idle: upstream.timeouts.idle,
+            closing: context.drain.has_begun(),
+            cells,
+            label: shared.label,
+            seen: &seen,
+        };
+        match exchange.run(gather).await {
+            Ok(Answer::Complete {
+                reusable,
+                keep_alive,
+            }) => {
+                cells.attempt(shared.label, AttemptOutcome::Response);
+                fill(&mut record, &seen, sent_at);
+                if reusable {
+                    context.pools.checkin(shared, policies, connection);
+                }
+                record.complete(clock::now());
+                return match (keep_alive, body.is_done()) {
+                    (true, true) => After::KeepAlive,
+                    (false, true) => After::Close,
+                    (_, false) => After::Linger,
+                };
+            }
+            Ok(Answer::Switched(upstream_first)) => {
+                cells.attempt(shared.label, AttemptOutcome::Response);
+                fill(&mut record, &seen, sent_at);
+                return tunnel(client, record, &way.target, connection, upstream_first).await;
+            }
+            Err(failure) => {
+                cells.attempt(shared.label, failure.outcome());
+                if let Some(copy) = copy
+                    && failure.is_dead_connection()
+                    && !seen.any_byte.get()
+                {
+                    cells.retry(shared.label, "reset");
+                    outgoing = copy;
+                    want = Want::Fresh;
+                    continue;
+                }
+                break (failure, seen);
+            }
+        }
+    };
+
+    // The try failed for good.
+    record.status = seen.status.get();
+    record.bytes_out = seen.bytes_out.get();
+    tracing::debug!(upstream = %upstream.name, %endpoint, ?failure, "exchange failed");
+    match failure {
+        ExchangeError::ClientGone => After::Reset,
+        ExchangeError::Cut => {
+            record.reason = Some(Reason::UpstreamReset.as_str());
+            After::Reset
+        }
+        ExchangeError::Request(bad) => refuse(client, record, bad).await,
+        ExchangeError::Silent => {
+            answer(client, record, asked, &body, Reason::RequestTimeout).await
+        }
+        ExchangeError::Response(_) => {
+            answer(client, record, asked, &body, Reason::ProtocolError).await
+        }
+        ExchangeError::Send { .. } | ExchangeError::Ended => {
+            answer(client, record, asked, &body, Reason::UpstreamReset).await
+        }
+    }
+}
+
+/// The bytes of a request that go out first.
+struct Outgoing {
+    head: Vec<u8>,
+    body: Option<Chunk>,
+}
+
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        self.head.len() + self.body.as_ref().map_or(0, |body| body.len())
+    }
+
+    fn detach(&mut self) {
+        if let Some(body) = &mut self.body {
+            body.detach();
+        }
+    }
+
+    /// What to send, and a copy where one is to be kept for a replay.
+    fn take(&mut self, keep: bool) -> (Gather, Option<Self>) {
+        let copy = keep.then(|| Self {
+            head: self.head.clone(),
+            body: self.body.as_ref().map(|body| Chunk::from(body.to_vec())),
+        });
+        let mut gather = Gather::from(Chunk::from(std::mem::take(&mut self.head)));
+        if let Some(body) = self.body.take() {
+            gather.push(body);
+        }
+        (gather, copy)
+    }
+}
+
+/// Fills in what a finished exchange tells about itself.
+fn fill(record: &mut RequestGuard, seen: &Seen, sent_at: Instant) {
+    record.status = seen.status.get();
+    record.bytes_out = seen.bytes_out.get();
+    record.bytes_in += seen.bytes_in.get();
+    let before = sent_at.saturating_duration_since(record.started);
+    let after = match (seen.head_at.get(), seen.forwarded_at.get()) {
+        (Some(head_at), Some(forwarded_at)) => forwarded_at.saturating_duration_since(head_at),
+        _ => std::time::Duration::ZERO,
+    };
+    record.overhead = before + after;
+}
+
+/// CONNECT on an explicit listener: the tunnel leads to the upstream that
+/// claims the authority (RFC 9110 section 9.3.6).
+async fn connect(
+    client: &mut Client,
+    mut record: RequestGuard,
+    target: &Target,
+    endpoint: EndpointAddr,
+) -> After {
+    const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
+    let (upstream, shared) = (&target.upstream, &target.shared);
+    if let Some(ahead) = &mut client.ahead {
+        ahead.detach();
+    }
+    record.attempts = 1;
+    let pools = Rc::clone(&client.context.pools);
+    let policies = (&upstream.pool, &upstream.timeouts);
+    match pools.checkout(shared, policies, endpoint, Want::Fresh).await {
+        Ok(connection) => {
+            client
+                .context
+                .telemetry
+                .cells
+                .attempt(shared.label, AttemptOutcome::Response);
+            record.status = 200;
+            record.bytes_out = ESTABLISHED.len() as u64;
+            if !client.reply(ESTABLISHED.to_vec()).await {
+                return After::Reset;
+            }
+            tunnel(client, record, target, connection, None).await
+        }
+        Err(error) => {
+            let (reason, outcome) = checkout_failed(&error);
+            client.context.telemetry.cells.attempt(shared.label, outcome);
+            record.status = reason.status();
+            record.reason = Some(reason.as_str());
+            client.reply(LocalReply::new(reason).closing().encode()).await;
+            record.complete(clock::now());
+            After::Close
+        }
+    }
+}
+
+/// The connection carries opaque bytes from here on.
+async fn tunnel(
+    client: &mut Client,
+    record: RequestGuard,
+    target: &Target,
+    connection: Connection,
+    upstream_first: Option<Chunk>,
+) -> After {
+    let context = Rc::clone(&client.context);
+    let tunnel = Tunnel {
+        cells: &context.telemetry.cells,
+        label: target.shared.label,
+        idle: target.upstream.timeouts.idle,
+    };
+    let client_first = client.ahead.take();
+    let relay = Box::pin(tunnel.run(
+        &client.stream,
+        client_first,
+        &connection.stream,
+        upstream_first,
+    ));
+    let outcome = relay.await;
+    context
+        .telemetry
+        .cells
+        .tcp_connection(target.shared.label, outcome);
+    record.complete(clock::now());
+    match outcome {
+        TcpOutcome::Closed => After::Close,
+        _ => {
+            connection.reset();
+            After::Reset
+        }
+    }
+}
+
+/// Answers in the upstream's stead.
+async fn answer(
+    client: &Client,
+    mut record: RequestGuard,
+    asked: Asked,
+    body: &BodyReader,
+    reason: Reason,
+) -> After {
+    let keep_alive = asked.keep_alive && body.is_done() && !client.context.drain.has_begun();
+    let mut reply = LocalReply::new(reason).to(asked.method);
+    if !keep_alive {
+        reply = reply.closing();
+    }
+    let bytes = reply.encode();
+    record.status = reason.status();
+    record.reason = Some(reason.as_str());
+    record.bytes_out = bytes.len() as u64;
+    if !client.reply(bytes).await {
+        return After::Reset;
+    }
+    record.complete(clock::now());
+    match (keep_alive, body.is_done()) {
+        (true, _) => After::KeepAlive,
+        (false, true) => After::Close,
+        (false, false) => After::Linger,
+    }
+}
+
+/// Refuses a malformed request. Where its next message would begin is not
+/// known, so the connection ends.
+pub async fn refuse(client: &Client, mut record: RequestGuard, bad: BadMessage) -> After {
+    let reason = bad.reason();
+    let bytes = LocalReply::new(reason).because(bad).closing().encode();
+    record.status = bad.status();
+    record.reason = Some(reason.as_str());
+    record.bytes_out = bytes.len() as u64;
+    client.reply(bytes).await;
+    record.complete(clock::now());
+    After::Linger
+}
+
+fn checkout_failed(error: &CheckoutError) -> (Reason, AttemptOutcome) {
+    match error {
+        CheckoutError::Overloaded => (Reason::Overloaded, AttemptOutcome::ConnectFailed),
+        CheckoutError::PendingTimeout | CheckoutError::Dial(DialError::Timeout) => {
+            (Reason::ConnectTimeout, AttemptOutcome::ConnectTimeout)
+        }
+        CheckoutError::Dial(DialError::Loop) => (Reason::Loop, AttemptOutcome::ConnectFailed),
+        CheckoutError::Dial(DialError::Connect(_)) => {
+            (Reason::ConnectFailed, AttemptOutcome::ConnectFailed)
+        }
+    }
+}
+
+impl ExchangeError {
+    /// The upstream closed or reset the connection, perhaps before it saw the
+    /// request.
+    fn is_dead_connection(&self) -> bool {
+        matches!(self, Self::Send { .. } | Self::Ended)
+    }
+
+    fn outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Send { .. } | Self::Ended | Self::Cut => AttemptOutcome::Reset,
+            Self::Response(_) => AttemptOutcome::ProtocolError,
+            Self::Silent => AttemptOutcome::IdleTimeout,
+            Self::Request(_) | Self::ClientGone => AttemptOutcome::Cancelled,
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The life of an HTTP/1 connection: one request after another.
+
+use std::time::Duration;
+
+use crate::clock;
+use crate::proxy::client::{Client, Woken};
+use crate::proxy::exchange;
+use crate::proxy::forward::{self, After};
+use crate::ring::Chunk;
+
+/// Serves requests until the connection ends.
+pub async fn serve(mut client: Client, idle: Duration) {
+    loop {
+        let chunk = match client.next_request(idle).await {
+            Woken::Bytes(chunk) => chunk,
+            Woken::Ended => return,
+        };
+        match one(&mut client, chunk, idle).await {
+            After::KeepAlive => {}
+            After::Close => return,
+            After::Linger => return client.linger().await,
+            After::Reset => return client.stream.reset(),
+        }
+    }
+}
+
+async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
+    let context = std::rc::Rc::clone(&client.context);
+    let mut scratch = context.take_scratch();
+    let after = match exchange::read_request(client, &mut scratch.request, chunk, idle).await {
+        Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
+        Ok(None) => After::Close,
+        Err(bad) => {
+            let record = context
+                .telemetry
+                .begin(client.origin.listener, clock::now());
+            forward::refuse(client, record, bad).await
+        }
+    };
+    context.return_scratch(scratch);
+    after
+}

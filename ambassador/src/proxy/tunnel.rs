@@ -1,0 +1,91 @@
+//! Opaque bytes in both directions: TCP relays, upgrades, CONNECT.
+//!
+//! A FIN of one side is passed to the other, which may go on sending
+//! (half-close); a reset of one side resets the other.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::together::{First, both, first};
+use crate::ring::{self, Chunk, Gather, Stream, timer};
+use crate::telemetry::{Cells, Direction, TcpOutcome, UpstreamIndex};
+
+/// Whom the bytes are counted for, and when silence ends the tunnel.
+pub struct Tunnel<'a> {
+    /// Where bytes are counted.
+    pub cells: &'a Cells,
+    /// Under which upstream.
+    pub label: UpstreamIndex,
+    /// Silence in both directions that ends it.
+    pub idle: Duration,
+}
+
+impl Tunnel<'_> {
+    /// Relays until both sides have ended, one is reset or nothing moves for
+    /// `idle`. `client_first` and `upstream_first` were received before.
+    pub async fn run(
+        &self,
+        client: &Stream,
+        client_first: Option<Chunk>,
+        upstream: &Stream,
+        upstream_first: Option<Chunk>,
+    ) -> TcpOutcome {
+        let moved = Cell::new(ring::now());
+        let relay = both(
+            self.relay(client, upstream, client_first, Direction::Sent, &moved),
+            self.relay(upstream, client, upstream_first, Direction::Received, &moved),
+        );
+        match first(relay, silence(self.idle, &moved)).await {
+            First::Left(Ok(_)) => TcpOutcome::Closed,
+            First::Left(Err(outcome)) => outcome,
+            First::Right(()) => TcpOutcome::IdleTimeout,
+        }
+    }
+
+    async fn relay(
+        &self,
+        from: &Stream,
+        to: &Stream,
+        mut received: Option<Chunk>,
+        direction: Direction,
+        moved: &Cell<Instant>,
+    ) -> Result<(), TcpOutcome> {
+        let (from_reset, to_reset) = match direction {
+            Direction::Sent => (TcpOutcome::ClientReset, TcpOutcome::UpstreamReset),
+            Direction::Received => (TcpOutcome::UpstreamReset, TcpOutcome::ClientReset),
+        };
+        loop {
+            let chunk = match received.take() {
+                Some(chunk) => Some(chunk),
+                None => from.recv().await.map_err(|_| from_reset)?,
+            };
+            let Some(chunk) = chunk else {
+                to.shutdown_write();
+                return Ok(());
+            };
+            let mut gather = Gather::from(chunk);
+            while !gather.is_full()
+                && let Some(more) = from.try_recv()
+            {
+                gather.push(more);
+            }
+            let bytes = gather.bytes() as u64;
+            moved.set(ring::now());
+            to.send(gather).await.map_err(|_| to_reset)?;
+            moved.set(ring::now());
+            self.cells.bytes(self.label, direction, bytes);
+        }
+    }
+}
+
+/// Resolves when nothing has moved for `limit`. The timer is armed once per
+/// `limit`, not per byte.
+async fn silence(limit: Duration, moved: &Cell<Instant>) {
+    loop {
+        let due = moved.get() + limit;
+        if due <= ring::now() {
+            return;
+        }
+        timer::sleep_until(due).await;
+    }
+}

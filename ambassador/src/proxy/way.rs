@@ -1,0 +1,164 @@
+//! Which upstream a request goes to, and how its head changes on the way.
+
+use crate::addr::{Authority, EndpointAddr, OriginalDst};
+use crate::clock;
+use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
+use crate::proxy::generation::{Generation, Target};
+use crate::ring;
+use crate::route::settings::Endpoints;
+use crate::route::{HostHeader, RequestKey, Resolution};
+use crate::upstream::pool::Pools;
+
+/// The header by which a program names an upstream on an explicit listener.
+const X_UPSTREAM_HOST: &str = "x-upstream-host";
+
+/// Where a request goes and what that changes in its head.
+pub struct Way {
+    /// The upstream.
+    pub target: Target,
+    host: Host,
+    strip_path: usize,
+}
+
+enum Host {
+    Keep,
+    Endpoint,
+    Set(Box<[u8]>),
+}
+
+/// The request id and the trace context that a request carries from here on.
+pub struct Identity {
+    /// `None`: the request has one already.
+    made_id: Option<[u8; 36]>,
+    traceparent: [u8; TraceParent::LEN],
+}
+
+/// The way of a request; `None`: no upstream may take it.
+pub fn find(
+    generation: &Generation,
+    original: Option<OriginalDst>,
+    request: &RequestHead,
+    head: &[u8],
+) -> Result<Option<Way>, BadMessage> {
+    let authority: Option<Authority> = request.authority(head)?;
+    // A captured CONNECT is spoken to a proxy: its authority names what that
+    // proxy is to reach, not where this connection was going.
+    let authority = authority.filter(|_| original.is_none() || !request.is_connect());
+    let resolution = generation.table.resolve_request(&RequestKey {
+        original,
+        authority: authority.as_ref(),
+        x_upstream_host: request.field(head, X_UPSTREAM_HOST),
+        path: request.path(head),
+        method: request.method_bytes(head),
+    });
+    let plain = |target| Way {
+        target,
+        host: Host::Keep,
+        strip_path: 0,
+    };
+    Ok(match resolution {
+        Resolution::Upstream(matched) => Some(Way {
+            target: generation.target(matched.index),
+            host: match matched.host {
+                HostHeader::Keep => Host::Keep,
+                HostHeader::Set(host) => Host::Set(host.into()),
+                HostHeader::Endpoint => Host::Endpoint,
+            },
+            strip_path: matched.strip_path,
+        }),
+        Resolution::Adopt(key) => Some(plain(generation.adopt(key, ring::now()))),
+        Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
+        Resolution::NoRoute => None,
+    })
+}
+
+/// The endpoint whose turn it is. `None` where a name has not been resolved,
+/// and where the original destination is meant and there is none.
+pub fn endpoint(
+    pools: &Pools,
+    target: &Target,
+    original: Option<OriginalDst>,
+) -> Option<EndpointAddr> {
+    match target.upstream.endpoints {
+        Endpoints::Original => original.map(|OriginalDst(address)| EndpointAddr(address)),
+        Endpoints::Static(_) | Endpoints::Dns { .. } => pools.pick(&target.shared, (&target.upstream.pool, &target.upstream.timeouts)),
+    }
+}
+
+/// Whether bytes of this request may reach the upstream twice: its method is
+/// safe to repeat, or its sender says so with an idempotency key.
+pub fn may_be_sent_twice(request: &RequestHead, head: &[u8]) -> bool {
+    request.method().is_repeatable() || request.field(head, "idempotency-key").is_some()
+}
+
+impl Identity {
+    /// Keeps the request's own id and continues its trace, or starts both.
+    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
+        let random = || (u128::from(clock::random_u64()) << 64) | u128::from(clock::random_u64());
+        let has_id = request.field(head, "x-request-id").is_some();
+        let trace = request
+            .field(head, "traceparent")
+            .and_then(TraceParent::parse);
+        let trace = match trace {
+            Some(trace) => trace.child(clock::random_u64()),
+            None => TraceParent::start(random(), clock::random_u64()),
+        };
+        Self {
+            made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), random())),
+            traceparent: trace.encode(),
+        }
+    }
+
+    /// The id, wherever it came from.
+    pub fn request_id<'a>(&'a self, request: &RequestHead, head: &'a [u8]) -> &'a [u8] {
+        match &self.made_id {
+            Some(id) => id,
+            None => request.field(head, "x-request-id").unwrap_or_default(),
+        }
+    }
+}
+
+impl Way {
+    /// The head as the upstream gets it.
+    pub fn encode(
+        &self,
+        request: &RequestHead,
+        head: &[u8],
+        endpoint: EndpointAddr,
+        identity: &Identity,
+        explicit: bool,
+    ) -> Vec<u8> {
+        let endpoint_host;
+        let host = match &self.host {
+            Host::Keep => None,
+            Host::Set(host) => Some(&**host),
+            Host::Endpoint => {
+                endpoint_host = endpoint.to_string();
+                Some(endpoint_host.as_bytes())
+            }
+        };
+        let rules = &self.target.upstream.headers;
+        let mut add: [(&str, &[u8]); 2] = [("traceparent", &identity.traceparent); 2];
+        let mut added = 1;
+        if let Some(id) = &identity.made_id {
+            add[1] = ("x-request-id", id);
+            added = 2;
+        }
+        let mut out = Vec::with_capacity(head.len() + 192);
+        http::write_request(
+            &mut out,
+            head,
+            request,
+            &RequestRewrite {
+                strip_path: self.strip_path,
+                host,
+                keep_absolute: !explicit && self.target.upstream.endpoints == Endpoints::Original,
+                set: &rules.set,
+                remove: &rules.remove,
+                add: &add[..added],
+                remove_upstream_host: explicit,
+            },
+        );
+        out
+    }
+}

@@ -1,0 +1,203 @@
+//! A single-threaded executor and its I/O: io_uring, or epoll where that is
+//! not to be had, behind the same interface of owned chunks.
+//!
+//! Everything here belongs to one thread. Only [`Remote`] and wakers may be
+//! used from others. The rules that keep one slow peer from stopping the rest:
+//!
+//! - A read is armed on every stream, so a close is seen when it happens.
+//! - Received bytes arrive in a few buffers that all streams of the shard
+//!   share. Between two turns of the loop none of them is held: what nobody
+//!   has consumed is copied to the heap, and above [`RECEIVED_MAX`] per stream
+//!   the read is stopped until its owner catches up.
+//! - A send first tries without waiting. Only what the socket does not take is
+//!   copied off the shared buffers and waits.
+//! - An operation owns its buffers until it completes, whatever becomes of the
+//!   future that started it. A socket is closed after its last completion.
+
+mod buffers;
+mod chunk;
+mod driver;
+mod epoll;
+mod executor;
+mod mailbox;
+mod sockets;
+mod stream;
+pub mod timer;
+mod uring;
+mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::time::Instant;
+
+pub use chunk::{Chunk, Gather};
+pub use mailbox::{Remote, SendError as MailboxError};
+pub use sockets::{dial_socket, steer_by_cpu};
+pub use stream::{Listener, SendError, Stream};
+
+use crate::clock;
+use driver::Driver;
+use executor::Executor;
+use mailbox::Mailbox;
+use wheel::Wheel;
+
+/// Bytes kept of a stream that nobody reads; above it the read is stopped.
+pub const RECEIVED_MAX: usize = 32 * 1024;
+
+/// Tasks polled at most between two looks at the kernel, so that tasks which
+/// keep waking each other cannot keep I/O waiting.
+const POLLS_PER_TURN: usize = 256;
+
+/// What carries the I/O of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// io_uring, Linux 6.0 and later.
+    Ring,
+    /// epoll.
+    Epoll,
+}
+
+/// How a shard runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What carries its I/O.
+    pub backend: Backend,
+    /// Its number, for log lines.
+    pub shard: u16,
+}
+
+/// Everything of one running shard.
+struct Core {
+    executor: Executor,
+    wheel: RefCell<Wheel>,
+    driver: Driver,
+    mailbox: Mailbox,
+    now: Cell<Instant>,
+}
+
+thread_local! {
+    static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+}
+
+/// The backend to use, and why it is not the ring where it is not.
+/// `AMBASSADOR_BACKEND=epoll` or `=ring` forces one.
+pub fn probe() -> (Backend, Option<String>) {
+    match std::env::var("AMBASSADOR_BACKEND").as_deref() {
+        Ok("epoll") => (Backend::Epoll, Some("AMBASSADOR_BACKEND=epoll".into())),
+        Ok("ring") => (Backend::Ring, None),
+        _ => match uring::probe() {
+            Ok(()) => (Backend::Ring, None),
+            Err(error) => (Backend::Epoll, Some(error.to_string())),
+        },
+    }
+}
+
+/// Runs `main` and what it spawns on this thread until `main` is done; then
+/// drops the tasks that are left, takes the completions of what they had in
+/// flight and closes their sockets.
+///
+/// # Errors
+/// When the ring or the epoll instance cannot be made or entered.
+pub fn run<T: 'static>(
+    options: Options,
+    main: impl Future<Output = T> + 'static,
+) -> io::Result<T> {
+    let mailbox = Mailbox::new()?;
+    let core = Rc::new(Core {
+        executor: Executor::new(mailbox.shared()),
+        wheel: RefCell::new(Wheel::new(clock::now())),
+        driver: Driver::new(options.backend, mailbox.event())?,
+        mailbox,
+        now: Cell::new(clock::now()),
+    });
+    let nested = CORE.with_borrow_mut(|slot| slot.replace(Rc::clone(&core)).is_some());
+    assert!(!nested, "a thread runs one shard at a time");
+    let result = core.run(main);
+    // Tasks own streams, and dropping those needs the core.
+    core.executor.clear();
+    core.mailbox.close();
+    core.driver.finish();
+    CORE.with_borrow_mut(|slot| *slot = None);
+    tracing::debug!(shard = options.shard, backend = %options.backend, "the shard has ended");
+    result
+}
+
+/// Starts a task on this shard. A panic in it is logged and ends it alone.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    with(|core| core.executor.spawn(Box::pin(future)));
+}
+
+/// Tasks that have not ended.
+pub fn task_count() -> usize {
+    with(|core| core.executor.task_count())
+}
+
+/// The time at the start of this turn of the loop.
+pub fn now() -> Instant {
+    with(|core| core.now.get())
+}
+
+/// A handle by which other threads run closures on this shard.
+pub fn remote() -> Remote {
+    with(|core| core.mailbox.remote())
+}
+
+impl Core {
+    fn run<T: 'static>(&self, main: impl Future<Output = T> + 'static) -> io::Result<T> {
+        let result = Rc::new(Cell::new(None));
+        let slot = Rc::clone(&result);
+        let main = self.executor.spawn(Box::pin(async move {
+            slot.set(Some(main.await));
+        }));
+        loop {
+            for _ in 0..POLLS_PER_TURN {
+                if !self.executor.poll_one() {
+                    break;
+                }
+            }
+            if let Some(result) = result.take() {
+                return Ok(result);
+            }
+            if !self.executor.is_running(main) {
+                return Err(io::Error::other("the main task of the shard has panicked"));
+            }
+            let wait = match self.executor.has_ready() {
+                true => Some(std::time::Duration::ZERO),
+                false => self.wheel.borrow().wait(clock::now()),
+            };
+            self.driver.turn(wait)?;
+            self.now.set(clock::now());
+            self.wheel.borrow_mut().advance(self.now.get());
+            self.mailbox.drain(&self.executor);
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+fn with<R>(use_it: impl FnOnce(&Core) -> R) -> R {
+    let core = CORE.with_borrow(Clone::clone);
+    use_it(&core.expect("called on a thread that runs a shard"))
+}
+
+/// As [`with`], for destructors: after the shard has ended there is nothing
+/// left to tell it.
+fn try_with(use_it: impl FnOnce(&Core)) {
+    // The thread-local itself may be gone when a destructor runs at thread exit.
+    if let Ok(Some(core)) = CORE.try_with(|core| core.borrow().clone()) {
+        use_it(&core);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,190 @@
+//! Received bytes, owned: a part of a shared buffer, or bytes on the heap.
+
+use std::fmt;
+use std::ops::Deref;
+use std::rc::Rc;
+
+use super::buffers::Buffers;
+
+/// Chunks that one send gathers at most.
+pub const GATHER_MAX: usize = 8;
+
+/// Some bytes. Splitting one of a shared buffer copies nothing; both parts
+/// then hold the buffer.
+pub struct Chunk {
+    store: Store,
+    start: u32,
+    end: u32,
+}
+
+enum Store {
+    Shared { buffers: Rc<Buffers>, buffer: u16 },
+    Heap(Vec<u8>),
+}
+
+/// Chunks that are sent together, in order.
+#[derive(Default)]
+pub struct Gather {
+    first: Option<Chunk>,
+    rest: Vec<Chunk>,
+}
+
+impl Chunk {
+    /// The first `length` bytes of a buffer that the caller holds once; the
+    /// chunk takes that hold over.
+    pub(super) fn of_buffer(buffers: Rc<Buffers>, buffer: u16, length: usize) -> Self {
+        Self {
+            store: Store::Shared { buffers, buffer },
+            start: 0,
+            end: length as u32,
+        }
+    }
+
+    /// Whether it holds a buffer that others need.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.store, Store::Shared { .. })
+    }
+
+    /// Keeps the first `at` bytes and returns the rest.
+    ///
+    /// # Panics
+    /// When there are fewer than `at`.
+    pub fn split_off(&mut self, at: usize) -> Self {
+        assert!(at <= self.len(), "split within the chunk");
+        let middle = self.start + at as u32;
+        let store = match &mut self.store {
+            Store::Shared { buffers, buffer } => {
+                buffers.hold(*buffer);
+                Store::Shared {
+                    buffers: Rc::clone(buffers),
+                    buffer: *buffer,
+                }
+            }
+            Store::Heap(bytes) => {
+                let rest = Self::from(bytes[middle as usize..self.end as usize].to_vec());
+                self.end = middle;
+                return rest;
+            }
+        };
+        let rest = Self {
+            store,
+            start: middle,
+            end: self.end,
+        };
+        self.end = middle;
+        rest
+    }
+
+    /// Keeps the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.end = self.end.min(self.start + length as u32);
+    }
+
+    /// Drops the first `count` bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        assert!(count <= self.len(), "advance within the chunk");
+        self.start += count as u32;
+    }
+
+    /// Moves the bytes to the heap where they are in a shared buffer. For what
+    /// is kept while a peer is waited for.
+    pub fn detach(&mut self) {
+        if self.is_shared() {
+            *self = Self::from(self.to_vec());
+        }
+    }
+}
+
+impl From<Vec<u8>> for Chunk {
+    /// # Panics
+    /// Above 4 GiB.
+    fn from(bytes: Vec<u8>) -> Self {
+        let end = u32::try_from(bytes.len()).expect("a chunk is smaller than 4 GiB");
+        Self {
+            store: Store::Heap(bytes),
+            start: 0,
+            end,
+        }
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let (start, end) = (self.start as usize, self.end as usize);
+        match &self.store {
+            Store::Shared { buffers, buffer } => buffers.bytes(*buffer, start, end),
+            Store::Heap(bytes) => &bytes[start..end],
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Store::Shared { buffers, buffer } = &self.store {
+            buffers.release(*buffer);
+        }
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Chunk({} bytes)", self.len())
+    }
+}
+
+impl Gather {
+    /// Adds a chunk at the end; an empty one is dropped.
+    ///
+    /// # Panics
+    /// When the gather is full.
+    pub fn push(&mut self, chunk: Chunk) {
+        assert!(!self.is_full(), "a gather holds {GATHER_MAX} chunks");
+        if chunk.is_empty() {
+            return;
+        }
+        match self.first {
+            None => self.first = Some(chunk),
+            Some(_) => self.rest.push(chunk),
+        }
+    }
+
+    /// Whether another chunk has no place.
+    pub fn is_full(&self) -> bool {
+        self.rest.len() + 1 >= GATHER_MAX
+    }
+
+    /// Bytes in all.
+    pub fn bytes(&self) -> usize {
+        self.chunks().map(|chunk| chunk.len()).sum()
+    }
+
+    /// The chunks, in order.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    /// Drops the first `count` bytes, and moves what remains to the heap.
+    pub(super) fn keep_after(&mut self, count: usize) {
+        let mut bytes = Vec::with_capacity(self.bytes() - count);
+        let mut skip = count;
+        for chunk in self.chunks() {
+            let skipped = skip.min(chunk.len());
+            skip -= skipped;
+            bytes.extend_from_slice(&chunk[skipped..]);
+        }
+        *self = Self::from(Chunk::from(bytes));
+    }
+}
+
+impl From<Chunk> for Gather {
+    fn from(chunk: Chunk) -> Self {
+        let mut gather = Self::default();
+        gather.push(chunk);
+        gather
+    }
+}

@@ -1,0 +1,249 @@
+//! The epoll engine, for kernels and containers without io_uring: the same
+//! queues, filled by reads when the kernel says that there is something.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::buffers::SIZE;
+use super::chunk::Chunk;
+use super::driver::{Connecting, End, Key, Sending, Socket, Table, raw};
+use super::sockets;
+
+/// Events taken per turn.
+const EVENTS: usize = 256;
+
+/// Reads of one socket per turn, so that a fast peer leaves room for others.
+const READS_PER_TURN: usize = 8;
+
+/// The key of the eventfd.
+const EVENT_KEY: u64 = u64::MAX;
+
+/// An epoll instance.
+pub struct Epoll {
+    epoll: OwnedFd,
+    _event: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Epoll {
+    /// An instance that `event` wakes.
+    #[expect(unsafe_code, reason = "epoll_create1")]
+    pub fn new(event: OwnedFd) -> io::Result<Self> {
+        // SAFETY: no pointers are passed.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if epoll < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is new and nobody else's.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        add(&epoll, event.as_raw_fd(), libc::EPOLLIN as u32, EVENT_KEY)?;
+        Ok(Self {
+            epoll,
+            _event: event,
+            events: Vec::with_capacity(EVENTS),
+        })
+    }
+
+    /// Watches a new socket, edge-triggered, until it is closed.
+    pub fn watch(&mut self, socket: &Socket, key: Key) -> io::Result<()> {
+        let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let data = u64::from(socket.generation) << 32 | u64::from(key);
+        add(&self.epoll, raw(socket), interest as u32, data)
+    }
+
+    /// Starts to connect.
+    #[expect(unsafe_code, reason = "connect with a raw address")]
+    pub fn connect(&mut self, table: &mut Table, key: Key) {
+        let socket = &mut table.sockets[key as usize];
+        let Connecting::Busy(address) = &socket.connecting else {
+            return;
+        };
+        let place = (&raw const address.storage).cast();
+        // SAFETY: the address is live and as long as it says.
+        let connected = unsafe { libc::connect(raw(socket), place, address.length) };
+        let error = if connected == 0 { 0 } else { last_error() };
+        match error {
+            0 => table.end_connect(key, Ok(())),
+            libc::EINPROGRESS | libc::EINTR => {}
+            error => table.end_connect(key, Err(error)),
+        }
+    }
+
+    /// Sends what the socket takes now; the rest when it takes more.
+    #[expect(unsafe_code, reason = "sendmsg")]
+    pub fn send(&mut self, table: &mut Table, key: Key) {
+        loop {
+            let socket = &mut table.sockets[key as usize];
+            let Sending::Busy(op) = &socket.sending else {
+                return;
+            };
+            // SAFETY: the message and what it points to are boxed in the
+            // socket and not touched during the call.
+            let sent = unsafe { libc::sendmsg(raw(socket), op.message(), op.flags()) };
+            let outcome = match sent {
+                0.. => Ok(sent as usize),
+                _ => Err(last_error()),
+            };
+            let again = table.progress_send(key, outcome);
+            if !again || outcome == Err(libc::EAGAIN) {
+                return;
+            }
+        }
+    }
+
+    /// Waits for events and acts on them.
+    #[expect(unsafe_code, reason = "epoll_wait")]
+    pub fn turn(&mut self, table: &mut Table, wait: Option<Duration>) -> io::Result<()> {
+        // What could not be read in the last turn.
+        let pending = std::mem::take(&mut table.to_read);
+        let busy = pending.iter().any(|key| {
+            let socket = table.sockets.get(*key as usize);
+            socket.is_some_and(|socket| socket.readable)
+        });
+        for key in pending {
+            read(table, key);
+        }
+        let milliseconds = match wait {
+            _ if busy || !table.to_read.is_empty() => 0,
+            None => -1,
+            Some(wait) => wait.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32,
+        };
+        // SAFETY: the vector has room for EVENTS, and its length is set to
+        // what the kernel has filled in.
+        let count = unsafe {
+            let place = self.events.as_mut_ptr();
+            let epoll = self.epoll.as_raw_fd();
+            let count = libc::epoll_wait(epoll, place, EVENTS as i32, milliseconds);
+            self.events.set_len(count.max(0) as usize);
+            count
+        };
+        if count < 0 {
+            return match last_error() {
+                libc::EINTR => Ok(()),
+                error => Err(io::Error::from_raw_os_error(error)),
+            };
+        }
+        for event in std::mem::take(&mut self.events).drain(..) {
+            self.handle(table, event.u64, event.events as i32);
+        }
+        self.events.reserve(EVENTS);
+        Ok(())
+    }
+
+    fn handle(&mut self, table: &mut Table, data: u64, events: i32) {
+        let (key, generation) = (data as Key, (data >> 32) as u32);
+        let known = table.sockets.get_mut(key as usize);
+        let Some(socket) = known.filter(|socket| socket.generation == generation) else {
+            return;
+        };
+        let failed = events & (libc::EPOLLERR | libc::EPOLLHUP) != 0;
+        if events & libc::EPOLLOUT != 0 || failed {
+            if matches!(socket.connecting, Connecting::Busy(_)) {
+                let result = sockets::pending_error(&socket.fd);
+                let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+                table.end_connect(key, result);
+            }
+            self.send(table, key);
+        }
+        if events & (libc::EPOLLIN | libc::EPOLLRDHUP) != 0 || failed {
+            table.sockets[key as usize].readable = true;
+            read(table, key);
+        }
+    }
+}
+
+/// Reads or accepts until there is no more, no room, or others must have a
+/// turn.
+fn read(table: &mut Table, key: Key) {
+    let Some(socket) = table.sockets.get_mut(key as usize) else {
+        return;
+    };
+    if matches!(socket.connecting, Connecting::Busy(_)) {
+        return;
+    }
+    // "reading" means here: news will come by an event, nothing has to ask.
+    socket.reading = true;
+    for _ in 0..READS_PER_TURN {
+        let socket = &mut table.sockets[key as usize];
+        if !socket.readable || socket.end.is_some() || socket.abandoned {
+            return;
+        }
+        if socket.is_full() {
+            // Goes on when the owner has caught up.
+            socket.reading = false;
+            return;
+        }
+        match socket.listens {
+            true => accept_one(table, key),
+            false => receive_one(table, key),
+        }
+    }
+    if table.sockets[key as usize].readable {
+        table.to_read.push(key);
+    }
+}
+
+#[expect(unsafe_code, reason = "recv into a shared buffer")]
+fn receive_one(table: &mut Table, key: Key) {
+    let buffers = Rc::clone(&table.buffers);
+    let Some(buffer) = buffers.take() else {
+        // The queues give theirs back at the end of the turn.
+        table.to_read.push(key);
+        table.sockets[key as usize].reading = false;
+        return;
+    };
+    let socket = &mut table.sockets[key as usize];
+    // SAFETY: the buffer is SIZE bytes, free, and held by nobody but us.
+    let received = unsafe { libc::recv(raw(socket), buffers.address(buffer).cast(), SIZE, 0) };
+    let error = if received < 0 { last_error() } else { 0 };
+    let length = received.max(0) as usize;
+    let chunk = Chunk::of_buffer(buffers, buffer, length);
+    match (received, error) {
+        (1.., _) => table.push_received(key, chunk),
+        (0, _) => table.end_receiving(key, End::Fin),
+        (_, libc::EAGAIN) => socket.readable = false,
+        (_, libc::EINTR) => {}
+        (_, error) => table.end_receiving(key, End::Error(error)),
+    }
+}
+
+#[expect(unsafe_code, reason = "accept4")]
+fn accept_one(table: &mut Table, key: Key) {
+    let socket = &mut table.sockets[key as usize];
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: no address is asked for.
+    let fd = unsafe {
+        libc::accept4(raw(socket), std::ptr::null_mut(), std::ptr::null_mut(), flags)
+    };
+    let error = if fd < 0 { last_error() } else { 0 };
+    match error {
+        0 => {
+            // SAFETY: the descriptor is new and nobody else's.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+            table.push_accepted(key, fd);
+        }
+        libc::EAGAIN => socket.readable = false,
+        libc::EINTR | libc::ECONNABORTED => {}
+        error => table.end_receiving(key, End::Error(error)),
+    }
+}
+
+#[expect(unsafe_code, reason = "epoll_ctl")]
+fn add(epoll: &OwnedFd, fd: i32, events: u32, data: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: the event is live; the kernel copies it.
+    let added = unsafe {
+        libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
+    };
+    if added == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn last_error() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}

@@ -1,0 +1,205 @@
+//! How other threads reach a shard: closures, wake-ups, and an eventfd that
+//! ends its wait.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::executor::{Executor, TaskId};
+
+/// Closures that may wait at once.
+const MAIL_MAX: usize = 1_024;
+
+type Mail = Box<dyn FnOnce() + Send>;
+
+/// The shard's end.
+pub struct Mailbox {
+    shared: Arc<Shared>,
+}
+
+/// What both ends have.
+pub struct Shared {
+    id: u16,
+    event: OwnedFd,
+    /// Something was put in since the last drain: the eventfd is written once
+    /// per drain, not once per message.
+    rung: AtomicBool,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    closed: bool,
+    mail: VecDeque<Mail>,
+    /// At most one per task matters, and a task that is woken twice before the
+    /// drain is merged by the executor.
+    woken: Vec<TaskId>,
+}
+
+/// Runs closures on a shard; may be cloned and sent.
+#[derive(Clone)]
+pub struct Remote {
+    shared: Arc<Shared>,
+}
+
+/// Why a closure was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendError {
+    /// 1,024 wait already.
+    Full,
+    /// The shard has ended.
+    Closed,
+}
+
+/// Where wakers find the executor of a number.
+static EXECUTORS: Mutex<Option<HashMap<u16, Weak<Shared>>>> = Mutex::new(None);
+
+impl Mailbox {
+    /// An empty mailbox under a number of its own.
+    #[expect(unsafe_code, reason = "the standard library has no eventfd")]
+    pub fn new() -> io::Result<Self> {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        // SAFETY: no pointers are passed.
+        let event = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if event < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let shared = Arc::new(Shared {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            // SAFETY: the descriptor is new and nobody else's.
+            event: unsafe { OwnedFd::from_raw_fd(event) },
+            rung: AtomicBool::new(false),
+            queue: Mutex::default(),
+        });
+        lock(&EXECUTORS)
+            .get_or_insert_default()
+            .insert(shared.id, Arc::downgrade(&shared));
+        Ok(Self { shared })
+    }
+
+    /// Its shared part.
+    pub fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    /// Readable when there is something to drain.
+    pub fn event(&self) -> OwnedFd {
+        let event = self.shared.event.try_clone();
+        event.expect("one more descriptor, at the start of a shard")
+    }
+
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote {
+        Remote {
+            shared: self.shared(),
+        }
+    }
+
+    /// Runs the closures and queues the wake-ups that have come in.
+    pub fn drain(&self, executor: &Executor) {
+        if !self.shared.rung.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        self.shared.silence();
+        let (mail, woken) = {
+            let mut queue = lock(&self.shared.queue);
+            (
+                std::mem::take(&mut queue.mail),
+                std::mem::take(&mut queue.woken),
+            )
+        };
+        for id in woken {
+            executor.wake(id);
+        }
+        for run in mail {
+            run();
+        }
+    }
+
+    /// Takes nothing more; what waits is dropped.
+    pub fn close(&self) {
+        if let Some(executors) = &mut *lock(&EXECUTORS) {
+            executors.remove(&self.shared.id);
+        }
+        let dropped = {
+            let mut queue = lock(&self.shared.queue);
+            queue.closed = true;
+            std::mem::take(&mut queue.mail)
+        };
+        drop(dropped);
+    }
+}
+
+impl Shared {
+    /// The number that wakers carry.
+    pub fn id(&self) -> u16 {
+        self.id
+    }
+
+    #[expect(unsafe_code, reason = "writes eight bytes to an eventfd")]
+    fn ring(&self) {
+        if self.rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: the buffer is eight live bytes. The only failure is a full
+        // counter, and then the shard is awake already.
+        unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    #[expect(unsafe_code, reason = "reads eight bytes from an eventfd")]
+    fn silence(&self) {
+        let mut count = [0_u8; 8];
+        // SAFETY: the buffer is eight live bytes; EAGAIN means it was silent.
+        unsafe { libc::read(self.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsFd for Shared {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+impl Remote {
+    /// Runs `mail` on the shard, between two turns of its loop.
+    pub fn send(&self, mail: Mail) -> Result<(), SendError> {
+        {
+            let mut queue = lock(&self.shared.queue);
+            if queue.closed {
+                return Err(SendError::Closed);
+            }
+            if queue.mail.len() >= MAIL_MAX {
+                return Err(SendError::Full);
+            }
+            queue.mail.push_back(mail);
+        }
+        self.shared.ring();
+        Ok(())
+    }
+}
+
+/// Wakes a task of another thread's executor; one that has ended is ignored.
+pub fn wake_elsewhere(executor: u16, id: TaskId) {
+    let shared = {
+        let executors = lock(&EXECUTORS);
+        let found = executors.as_ref().and_then(|all| all.get(&executor));
+        found.and_then(Weak::upgrade)
+    };
+    if let Some(shared) = shared {
+        {
+            let mut queue = lock(&shared.queue);
+            if !queue.woken.contains(&id) {
+                queue.woken.push(id);
+            }
+        }
+        shared.ring();
+    }
+}
+
+/// Nothing panics while it holds one of these locks.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,273 @@
+//! Sockets and their options.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::Backend;
+
+/// A socket address as the kernel wants it.
+pub struct RawAddress {
+    /// The address, of `length` bytes.
+    pub storage: libc::sockaddr_storage,
+    /// Its length for its family.
+    pub length: libc::socklen_t,
+}
+
+/// A TCP socket to connect to `address` with, for the backend of this shard.
+pub fn dial_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let family = match address {
+        SocketAddr::V4(_) => libc::AF_INET,
+        SocketAddr::V6(_) => libc::AF_INET6,
+    };
+    // The ring takes O_NONBLOCK as "fail rather than wait"; epoll needs it.
+    let nonblocking = match super::with(|core| core.driver.backend()) {
+        Backend::Ring => 0,
+        Backend::Epoll => libc::SOCK_NONBLOCK,
+    };
+    let socket = socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | nonblocking)?;
+    set_int(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    Ok(socket)
+}
+
+/// Steers the connections of a reuseport group to the shard of the CPU that
+/// connects: number `cpu % shards` in the order in which the sockets began to
+/// listen (classic BPF on SO_ATTACH_REUSEPORT_CBPF, Linux 4.5, no privilege).
+#[expect(unsafe_code, reason = "the standard library has no such socket option")]
+pub fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
+    const LOAD_CPU: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
+    let instruction = |code: u32, k: u32| libc::sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let program = [
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, LOAD_CPU),
+        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, u32::from(shards.max(1))),
+        instruction(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let program = libc::sock_fprog {
+        len: program.len() as u16,
+        filter: program.as_ptr().cast_mut(),
+    };
+    // SAFETY: the option takes a sock_fprog; the kernel copies the program.
+    let set = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const program).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[expect(unsafe_code, reason = "the standard library makes no unconnected TCP sockets")]
+fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(family, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Sets an integer option.
+#[expect(unsafe_code, reason = "setsockopt")]
+pub fn set_int(
+    socket: &impl AsRawFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the pointer is to a live int of the size that is named.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if set == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The error that is pending on a socket.
+#[expect(unsafe_code, reason = "getsockopt")]
+pub fn pending_error(socket: &impl AsRawFd) -> io::Result<()> {
+    let mut error: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers are to live values, of the size that is named.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ERROR,
+            (&raw mut error).cast(),
+            &raw mut length,
+        )
+    };
+    match (got, error) {
+        (0, 0) => Ok(()),
+        (0, error) => Err(io::Error::from_raw_os_error(error)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets or clears O_NONBLOCK as the backend needs it.
+#[expect(unsafe_code, reason = "fcntl")]
+pub fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: no pointers are passed.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
+    let wanted = match backend {
+        Backend::Ring => flags & !libc::O_NONBLOCK,
+        Backend::Epoll => flags | libc::O_NONBLOCK,
+    };
+    // SAFETY: as above.
+    if flags < 0 || flags != wanted && unsafe { libc::fcntl(fd, libc::F_SETFL, wanted) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Makes the close of a socket send a reset.
+#[expect(unsafe_code, reason = "setsockopt with a struct")]
+pub fn reset_on_close(socket: &impl AsRawFd) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    // SAFETY: the pointer is to a live linger of the size that is named. A
+    // failure leaves an orderly close.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
+}
+
+/// Ends the sending direction.
+#[expect(unsafe_code, reason = "shutdown on a raw descriptor")]
+pub fn shutdown_write(socket: &impl AsRawFd) {
+    // SAFETY: no pointers. ENOTCONN means that it has ended already.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
+}
+
+/// The address of this end.
+pub fn local_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
+    address_by(socket, libc::getsockname)
+}
+
+/// The address of the other end.
+pub fn peer_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
+    address_by(socket, libc::getpeername)
+}
+
+type AddressCall = unsafe extern "C" fn(
+    libc::c_int,
+    *mut libc::sockaddr,
+    *mut libc::socklen_t,
+) -> libc::c_int;
+
+#[expect(unsafe_code, reason = "getsockname and getpeername")]
+fn address_by(socket: &impl AsRawFd, call: AddressCall) -> io::Result<SocketAddr> {
+    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: the storage is large enough for every family, and `length` says
+    // so. Zeroes are a valid sockaddr_storage.
+    let storage = unsafe {
+        if call(socket.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut length) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        storage.assume_init()
+    };
+    read_address(&storage)
+}
+
+#[expect(unsafe_code, reason = "reads the variant of a sockaddr that its family names")]
+fn read_address(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
+    let storage: *const libc::sockaddr_storage = storage;
+    // SAFETY: a sockaddr_storage is large and aligned enough for every family.
+    unsafe {
+        match i32::from((*storage).ss_family) {
+            libc::AF_INET => {
+                let v4 = &*storage.cast::<libc::sockaddr_in>();
+                let ip = Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes());
+                Ok(SocketAddrV4::new(ip, u16::from_be(v4.sin_port)).into())
+            }
+            libc::AF_INET6 => {
+                let v6 = &*storage.cast::<libc::sockaddr_in6>();
+                let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
+                let port = u16::from_be(v6.sin6_port);
+                Ok(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+            }
+            _ => Err(io::Error::other("not an internet socket")),
+        }
+    }
+}
+
+impl RawAddress {
+    /// The raw form of `address`.
+    #[expect(unsafe_code, reason = "writes the variant of a sockaddr that the family names")]
+    pub fn new(address: &SocketAddr) -> Self {
+        // SAFETY: zeroes are a valid sockaddr_storage.
+        let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+        let place = &raw mut storage;
+        // SAFETY: a sockaddr_storage is large and aligned enough for both.
+        let length = unsafe {
+            match address {
+                SocketAddr::V4(v4) => {
+                    let raw = &mut *place.cast::<libc::sockaddr_in>();
+                    raw.sin_family = libc::AF_INET as libc::sa_family_t;
+                    raw.sin_port = v4.port().to_be();
+                    raw.sin_addr.s_addr = u32::from_ne_bytes(v4.ip().octets());
+                    size_of::<libc::sockaddr_in>()
+                }
+                SocketAddr::V6(v6) => {
+                    let raw = &mut *place.cast::<libc::sockaddr_in6>();
+                    raw.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+                    raw.sin6_port = v6.port().to_be();
+                    raw.sin6_flowinfo = v6.flowinfo();
+                    raw.sin6_addr.s6_addr = v6.ip().octets();
+                    raw.sin6_scope_id = v6.scope_id();
+                    size_of::<libc::sockaddr_in6>()
+                }
+            }
+        };
+        Self {
+            storage,
+            length: length as libc::socklen_t,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_survive_the_way_to_the_kernel_and_back() {
+        for text in ["10.1.2.3:80", "[2001:db8::1%7]:443", "[::ffff:1.2.3.4]:1"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(read_address(&RawAddress::new(&address).storage).unwrap(), address);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Streams and listeners as tasks see them.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::chunk::{Chunk, Gather};
+use super::driver::{Connecting, End, Key, Role, Sending};
+use super::sockets::{self, RawAddress};
+use super::timer;
+
+/// How long a listener rests when the process or the system is out of
+/// descriptors or memory.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// A connected socket. One task reads and one writes at a time; both may be
+/// the same. Dropping it closes it, after what is under way was cancelled.
+#[derive(Debug)]
+pub struct Stream {
+    key: Key,
+    fd: RawFd,
+    /// It belongs to its thread.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// A listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    key: Key,
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+/// Why a send failed.
+#[derive(Debug)]
+pub struct SendError {
+    /// What the kernel said.
+    pub source: io::Error,
+    /// Bytes it had taken before: none of the rest has left this process.
+    pub sent: usize,
+}
+
+impl Listener {
+    /// Accepts on a bound, listening socket.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        // Accepted sockets inherit it. A unix socket has no such option.
+        let _ = sockets::set_int(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        let key = super::with(|core| core.driver.add(socket, Role::Listener))?;
+        Ok(Self {
+            key,
+            _not_send: std::marker::PhantomData,
+        })
+    }
+
+    /// The next connection. Out of descriptors it rests and goes on; cancelling
+    /// it loses nothing.
+    ///
+    /// # Errors
+    /// When the listener itself is broken.
+    pub async fn accept(&self) -> io::Result<Stream> {
+        loop {
+            let accepted = poll_fn(|context| {
+                super::with(|core| {
+                    let mut socket = core.driver.socket(self.key);
+                    if let Some(fd) = socket.accepted.pop_front() {
+                        return Poll::Ready(Ok(fd));
+                    }
+                    if let Some(End::Error(error)) = socket.end.take() {
+                        return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
+                    }
+                    socket.reader = Some(context.waker().clone());
+                    Poll::Pending
+                })
+            })
+            .await;
+            match accepted {
+                Ok(fd) => return Stream::new(fd, Role::Connected),
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                    ) =>
+                {
+                    tracing::warn!(%error, "cannot accept: resting");
+                    timer::sleep(ACCEPT_REST).await;
+                    super::with(|core| core.driver.read_again(self.key));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        super::try_with(|core| core.driver.close(self.key));
+    }
+}
+
+impl Stream {
+    fn new(fd: OwnedFd, role: Role) -> io::Result<Self> {
+        let raw = fd.as_raw_fd();
+        let key = super::with(|core| core.driver.add(fd, role))?;
+        Ok(Self {
+            key,
+            fd: raw,
+            _not_send: std::marker::PhantomData,
+        })
+    }
+
+    /// Takes over a socket that is connected already.
+    pub fn from_connected(socket: OwnedFd) -> io::Result<Self> {
+        Self::new(socket, Role::Connected)
+    }
+
+    /// Connects `socket`, which [`dial_socket`](super::dial_socket) or a helper
+    /// made. Dropping the future abandons the attempt.
+    pub async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<Self> {
+        let stream = Self::new(socket, Role::Unconnected)?;
+        super::with(|core| core.driver.connect(stream.key, RawAddress::new(address)));
+        let connected = poll_fn(|context| {
+            super::with(|core| {
+                let mut socket = core.driver.socket(stream.key);
+                if let Connecting::Done(result) = socket.connecting {
+                    socket.connecting = Connecting::No;
+                    return Poll::Ready(result);
+                }
+                socket.writer = Some(context.waker().clone());
+                Poll::Pending
+            })
+        });
+        match connected.await {
+            Ok(()) => Ok(stream),
+            Err(error) => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+
+    /// The next bytes; `None`: the peer has ended its direction. Cancelling it
+    /// loses nothing.
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
+        poll_fn(|context| {
+            if let Some(chunk) = self.try_recv() {
+                return Poll::Ready(Ok(Some(chunk)));
+            }
+            super::with(|core| {
+                let mut socket = core.driver.socket(self.key);
+                match socket.end {
+                    Some(End::Fin) => Poll::Ready(Ok(None)),
+                    Some(End::Error(error)) => {
+                        Poll::Ready(Err(io::Error::from_raw_os_error(error)))
+                    }
+                    None => {
+                        socket.reader = Some(context.waker().clone());
+                        Poll::Pending
+                    }
+                }
+            })
+        })
+    }
+
+    /// Bytes that have arrived already.
+    pub fn try_recv(&self) -> Option<Chunk> {
+        super::with(|core| core.driver.take_received(self.key))
+    }
+
+    /// Whether bytes, the end or an error wait to be received: on an idle
+    /// pooled connection any of them means that it cannot be used.
+    pub fn is_closed_or_readable(&self) -> bool {
+        super::with(|core| core.driver.socket(self.key).has_news())
+    }
+
+    /// Whether the peer has ended its direction in order, and all before it
+    /// was received.
+    pub fn ended_with_fin(&self) -> bool {
+        super::with(|core| {
+            let socket = core.driver.socket(self.key);
+            socket.end == Some(End::Fin) && !socket.has_received()
+        })
+    }
+
+    /// Resolves when bytes, the end or an error wait; takes nothing.
+    pub fn readable(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            super::with(|core| {
+                let mut socket = core.driver.socket(self.key);
+                if socket.has_news() {
+                    return Poll::Ready(());
+                }
+                socket.reader = Some(context.waker().clone());
+                Poll::Pending
+            })
+        })
+    }
+
+    /// Resolves when the connection has failed; never for bytes or an orderly
+    /// end.
+    pub fn broken(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            super::with(|core| {
+                let mut socket = core.driver.socket(self.key);
+                if matches!(socket.end, Some(End::Error(_))) {
+                    return Poll::Ready(());
+                }
+                socket.watcher = Some(context.waker().clone());
+                Poll::Pending
+            })
+        })
+    }
+
+    /// Sends all of `gather`. Dropping the future does not stop what is under
+    /// way: the stream is good for nothing but closing then.
+    pub async fn send(&self, gather: Gather) -> Result<(), SendError> {
+        if gather.bytes() == 0 {
+            return Ok(());
+        }
+        super::with(|core| core.driver.send(self.key, gather));
+        let (result, sent) = poll_fn(|context| {
+            super::with(|core| {
+                let mut socket = core.driver.socket(self.key);
+                if let Sending::Done(result, sent) = socket.sending {
+                    socket.sending = Sending::Idle;
+                    return Poll::Ready((result, sent));
+                }
+                socket.writer = Some(context.waker().clone());
+                Poll::Pending
+            })
+        })
+        .await;
+        result.map_err(|error| SendError {
+            source: io::Error::from_raw_os_error(error),
+            sent,
+        })
+    }
+
+    /// Ends the sending direction: the peer sees a FIN.
+    pub fn shutdown_write(&self) {
+        sockets::shutdown_write(&self.fd);
+    }
+
+    /// Ends the connection with a reset.
+    pub fn reset(self) {
+        sockets::reset_on_close(&self.fd);
+    }
+
+    /// The address of this end.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        sockets::local_address(&self.fd)
+    }
+
+    /// The address of the other end; an error for unix sockets.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        sockets::peer_address(&self.fd)
+    }
+
+    /// The socket, for what only the kernel knows of it.
+    #[expect(unsafe_code, reason = "the descriptor is owned by the driver's table")]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the table keeps the descriptor open until this stream, which
+        // the result borrows, is dropped.
+        unsafe { BorrowedFd::borrow_raw(self.fd) }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        super::try_with(|core| core.driver.close(self.key));
+    }
+}

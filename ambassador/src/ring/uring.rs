@@ -1,0 +1,342 @@
+//! The io_uring engine: multishot accept and receive, one `enter` per turn of
+//! the loop.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, cqueue, opcode};
+
+use super::buffers::{Buffers, COUNT};
+use super::chunk::Chunk;
+use super::driver::{Connecting, End, Key, Sending, Table, raw};
+
+/// Operations started per turn without an extra system call.
+const SUBMISSIONS: u32 = 256;
+
+/// Completions that fit before the kernel has to queue them elsewhere.
+const COMPLETIONS: u32 = 2_048;
+
+/// The one group of provided buffers.
+const BUFFER_GROUP: u16 = 0;
+
+/// A ring and its provided buffers.
+pub struct Uring {
+    ring: IoUring,
+    event: OwnedFd,
+    event_armed: bool,
+    /// Keeps the registered memory alive as long as the ring.
+    buffers: Rc<Buffers>,
+}
+
+/// What an operation was; part of its `user_data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Op {
+    Event = 1,
+    Cancel = 2,
+    Receive = 3,
+    Accept = 4,
+    Connect = 5,
+    Send = 6,
+}
+
+/// Whether a ring with everything that is used here works in this process.
+pub fn probe() -> io::Result<()> {
+    let buffers = Rc::new(Buffers::provided()?);
+    let mailbox = super::mailbox::Mailbox::new()?;
+    let result = Uring::new(&buffers, mailbox.event()).and_then(|mut ring| ring.try_receive());
+    mailbox.close();
+    result
+}
+
+impl Uring {
+    /// A ring that `event` wakes. SINGLE_ISSUER and DEFER_TASKRUN need
+    /// Linux 6.1.
+    pub fn new(buffers: &Rc<Buffers>, event: OwnedFd) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(COMPLETIONS)
+            .build(SUBMISSIONS)?;
+        let engine = Self {
+            ring,
+            event,
+            event_armed: false,
+            buffers: Rc::clone(buffers),
+        };
+        engine.register_buffers()?;
+        Ok(engine)
+    }
+
+    #[expect(unsafe_code, reason = "gives the kernel memory to write to")]
+    fn register_buffers(&self) -> io::Result<()> {
+        let address = self.buffers.ring_address();
+        let address = address.ok_or_else(|| io::Error::other("the buffers have no ring"))?;
+        // SAFETY: the address is that of a page-aligned mapping for COUNT
+        // entries. `self.buffers` keeps it and the buffers mapped until the
+        // ring, a field declared before it, is gone.
+        unsafe {
+            let submitter = self.ring.submitter();
+            submitter.register_buf_ring_with_flags(address, COUNT, BUFFER_GROUP, 0)?;
+        }
+        self.buffers.provide_all();
+        Ok(())
+    }
+
+    /// Receives one byte in the way that streams do.
+    fn try_receive(&mut self) -> io::Result<()> {
+        use std::io::Write;
+        let (mut near, far) = std::os::unix::net::UnixStream::pair()?;
+        near.write_all(b"x")?;
+        let receive = opcode::RecvMulti::new(Fd(far.as_raw_fd()), BUFFER_GROUP).build();
+        self.push(receive.user_data(0));
+        drop(near);
+        // A byte, then the end of the stream.
+        self.ring.submit_and_wait(2)?;
+        let mut bytes = 0;
+        for completion in self.ring.completion() {
+            if completion.result() < 0 {
+                return Err(io::Error::from_raw_os_error(-completion.result()));
+            }
+            bytes += completion.result();
+        }
+        match bytes {
+            1 => Ok(()),
+            _ => Err(io::Error::other("a multishot receive lost a byte")),
+        }
+    }
+
+    /// Starts to connect.
+    pub fn connect(&mut self, table: &mut Table, key: Key) {
+        let socket = &mut table.sockets[key as usize];
+        let Connecting::Busy(address) = &socket.connecting else {
+            return;
+        };
+        let place = (&raw const address.storage).cast();
+        let entry = opcode::Connect::new(Fd(raw(socket)), place, address.length).build();
+        socket.in_flight += 1;
+        let entry = entry.user_data(pack(Op::Connect, socket.generation, key));
+        self.push(entry);
+    }
+
+    /// Starts to send what the socket's operation says.
+    pub fn send(&mut self, table: &mut Table, key: Key) {
+        let socket = &mut table.sockets[key as usize];
+        let Sending::Busy(op) = &socket.sending else {
+            return;
+        };
+        let entry = opcode::SendMsg::new(Fd(raw(socket)), op.message())
+            .flags(op.flags() as u32)
+            .build();
+        socket.in_flight += 1;
+        let entry = entry.user_data(pack(Op::Send, socket.generation, key));
+        self.push(entry);
+    }
+
+    /// Cancels everything on a socket.
+    pub fn cancel(&mut self, table: &mut Table, key: Key) {
+        let socket = &table.sockets[key as usize];
+        if socket.in_flight == 0 {
+            return;
+        }
+        let fd = Fd(raw(socket));
+        let all = io_uring::types::CancelBuilder::fd(fd).all();
+        self.push(opcode::AsyncCancel2::new(all).build().user_data(pack(Op::Cancel, 0, 0)));
+    }
+
+    /// Submits what was started, waits, and takes the completions.
+    pub fn turn(&mut self, table: &mut Table, wait: Option<Duration>) -> io::Result<()> {
+        self.start_reads(table);
+        if !self.event_armed {
+            let poll = opcode::PollAdd::new(Fd(self.event.as_raw_fd()), libc::POLLIN as u32);
+            self.push(poll.build().user_data(pack(Op::Event, 0, 0)));
+            self.event_armed = true;
+        }
+        self.enter(wait)?;
+        loop {
+            let next = self.ring.completion().next();
+            let Some(completion) = next else {
+                return Ok(());
+            };
+            self.complete(table, &completion);
+        }
+    }
+
+    fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        let entered = match wait {
+            None => self.ring.submit_and_wait(1),
+            Some(wait) => {
+                let time = Timespec::from(wait);
+                let arguments = SubmitArgs::new().timespec(&time);
+                self.ring.submitter().submit_with_args(1, &arguments)
+            }
+        };
+        match entered {
+            Ok(_) => Ok(()),
+            // The time has passed, a signal came, or completions must be taken
+            // before more is submitted: each is followed by another turn.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn start_reads(&mut self, table: &mut Table) {
+        for key in std::mem::take(&mut table.to_read) {
+            let Some(socket) = table.sockets.get_mut(key as usize) else {
+                continue;
+            };
+            let idle = !socket.reading && !socket.abandoned && socket.end.is_none();
+            if !idle || socket.is_full() || matches!(socket.connecting, Connecting::Busy(_)) {
+                continue;
+            }
+            let fd = Fd(raw(socket));
+            let (entry, op) = match socket.listens {
+                true => (
+                    opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
+                    Op::Accept,
+                ),
+                false => (opcode::RecvMulti::new(fd, BUFFER_GROUP).build(), Op::Receive),
+            };
+            socket.reading = true;
+            socket.in_flight += 1;
+            let entry = entry.user_data(pack(op, socket.generation, key));
+            self.push(entry);
+        }
+    }
+
+    fn complete(&mut self, table: &mut Table, completion: &cqueue::Entry) {
+        let (op, generation, key) = unpack(completion.user_data());
+        let result = completion.result();
+        match op {
+            Some(Op::Event) => {
+                self.event_armed = false;
+                return;
+            }
+            Some(Op::Cancel) | None => return,
+            Some(_) => {}
+        }
+        let known = table.sockets.get_mut(key as usize);
+        let Some(socket) = known.filter(|socket| socket.generation == generation) else {
+            // Cannot be: a socket is kept until its last completion.
+            tracing::error!(?op, key, "a completion without a socket");
+            return;
+        };
+        let more = cqueue::more(completion.flags());
+        if !more {
+            socket.in_flight -= 1;
+        }
+        let outcome = match result {
+            0.. => Ok(result as usize),
+            error => Err(-error),
+        };
+        match op {
+            Some(Op::Receive) => self.received(table, key, outcome, completion.flags()),
+            Some(Op::Accept) => accepted(table, key, outcome, more),
+            Some(Op::Connect) => table.end_connect(key, outcome.map(|_| ())),
+            Some(Op::Send) => {
+                if table.progress_send(key, outcome) {
+                    self.send(table, key);
+                }
+            }
+            Some(Op::Event | Op::Cancel) | None => {}
+        }
+        table.remove_if_over(key);
+    }
+
+    fn received(&mut self, table: &mut Table, key: Key, outcome: Result<usize, i32>, flags: u32) {
+        if let (Some(buffer), Ok(length)) = (cqueue::buffer_select(flags), outcome) {
+            self.buffers.chosen(buffer);
+            let chunk = Chunk::of_buffer(Rc::clone(&self.buffers), buffer, length);
+            if length > 0 {
+                table.push_received(key, chunk);
+            }
+        }
+        let socket = &mut table.sockets[key as usize];
+        if cqueue::more(flags) {
+            if socket.is_full() && !socket.stopping && !socket.abandoned {
+                socket.stopping = true;
+                let data = pack(Op::Receive, socket.generation, key);
+                let cancel = opcode::AsyncCancel::new(data).build();
+                self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
+            }
+            return;
+        }
+        (socket.reading, socket.stopping) = (false, false);
+        match outcome {
+            Ok(0) => table.end_receiving(key, End::Fin),
+            // Out of buffers, or stopped: goes on when there is room.
+            Ok(_) | Err(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
+                table.to_read.push(key);
+            }
+            Err(error) => table.end_receiving(key, End::Error(error)),
+        }
+    }
+
+    #[expect(unsafe_code, reason = "operations point to memory of this process")]
+    fn push(&mut self, entry: Entry) {
+        loop {
+            // SAFETY: what an entry points to (the address of a connect, the
+            // message of a send) is boxed in its socket, which is kept until
+            // the operation's last completion.
+            let pushed = unsafe { self.ring.submission().push(&entry) };
+            if pushed.is_ok() {
+                return;
+            }
+            // The queue is full: hand it over. Failing that, completions have
+            // to be taken first, which the kernel does not require here
+            // (FEAT_NODROP), so this ends.
+            if let Err(error) = self.ring.submit() {
+                tracing::warn!(%error, "the submission queue cannot be handed over");
+            }
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "the kernel hands over a new descriptor")]
+fn accepted(table: &mut Table, key: Key, outcome: Result<usize, i32>, more: bool) {
+    match outcome {
+        Ok(fd) => {
+            // SAFETY: the descriptor was made by this accept and is nobody
+            // else's.
+            let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+            table.push_accepted(key, fd);
+        }
+        Err(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {}
+        Err(error) => table.end_receiving(key, End::Error(error)),
+    }
+    if !more {
+        table.sockets[key as usize].reading = false;
+        table.to_read.push(key);
+    }
+}
+
+fn pack(op: Op, generation: u32, key: Key) -> u64 {
+    (op as u64) << 56 | u64::from(generation & 0x00ff_ffff) << 32 | u64::from(key)
+}
+
+fn unpack(data: u64) -> (Option<Op>, u32, Key) {
+    let op = match data >> 56 {
+        1 => Some(Op::Event),
+        2 => Some(Op::Cancel),
+        3 => Some(Op::Receive),
+        4 => Some(Op::Accept),
+        5 => Some(Op::Connect),
+        6 => Some(Op::Send),
+        _ => None,
+    };
+    (op, (data >> 32) as u32 & 0x00ff_ffff, data as u32)
+}

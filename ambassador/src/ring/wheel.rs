@@ -1,0 +1,307 @@
+//! A hierarchical timing wheel (Varghese and Lauck, 1987): arming and
+//! cancelling cost the same whatever is armed, and a timer is moved at most
+//! once per level before it fires. One tick is a millisecond; deadlines are
+//! rounded up, so nothing fires early. Nothing ticks: the loop waits until the
+//! next occupied slot.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+const LEVELS: usize = 6;
+const SLOTS: u64 = 64;
+const SLOT_BITS: u32 = 6;
+
+/// Farther deadlines fire at this distance: 64^6 ms, two years.
+const TICKS_MAX: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
+
+const NONE: u32 = u32::MAX;
+
+/// The timers of a shard.
+pub struct Wheel {
+    start: Instant,
+    /// Ticks up to here have fired.
+    elapsed: u64,
+    levels: Box<[Level; LEVELS]>,
+    timers: Slab<Timer>,
+}
+
+/// Names an armed or fired timer until it is removed.
+pub type Key = u32;
+
+#[derive(Clone, Copy)]
+struct Level {
+    /// A bit per slot that has timers.
+    occupied: u64,
+    first: [u32; SLOTS as usize],
+}
+
+struct Timer {
+    due: u64,
+    waker: Waker,
+    state: State,
+    previous: u32,
+    next: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Armed { level: u8, slot: u8 },
+    Fired,
+}
+
+impl Wheel {
+    /// An empty wheel that starts now.
+    pub fn new(start: Instant) -> Self {
+        let empty = Level {
+            occupied: 0,
+            first: [NONE; SLOTS as usize],
+        };
+        Self {
+            start,
+            elapsed: 0,
+            levels: Box::new([empty; LEVELS]),
+            timers: Slab::new(),
+        }
+    }
+
+    /// Arms a timer that wakes `waker` at `deadline`.
+    pub fn arm(&mut self, deadline: Instant, waker: Waker) -> Key {
+        let since = deadline.saturating_duration_since(self.start);
+        let ticks = since.as_nanos().div_ceil(1_000_000);
+        let due = u64::try_from(ticks).unwrap_or(u64::MAX);
+        let due = due.clamp(self.elapsed + 1, self.elapsed.saturating_add(TICKS_MAX));
+        let key = self.timers.insert(Timer {
+            due,
+            waker,
+            state: State::Fired,
+            previous: NONE,
+            next: NONE,
+        }) as u32;
+        self.link(key);
+        key
+    }
+
+    /// Changes whom an armed timer wakes; `true` once it has fired.
+    pub fn poll(&mut self, key: Key, waker: &Waker) -> bool {
+        let timer = &mut self.timers[key as usize];
+        if timer.state == State::Fired {
+            return true;
+        }
+        timer.waker.clone_from(waker);
+        false
+    }
+
+    /// Forgets a timer, fired or not.
+    pub fn remove(&mut self, key: Key) {
+        self.unlink(key);
+        self.timers.remove(key as usize);
+    }
+
+    /// How long until the next timer may fire; `None`: there is none. It may
+    /// be earlier than a far timer's deadline, which is then only moved.
+    pub fn wait(&self, now: Instant) -> Option<Duration> {
+        let (tick, _, _) = self.next_slot()?;
+        let at = self.start + Duration::from_millis(tick);
+        Some(at.saturating_duration_since(now))
+    }
+
+    /// Fires what is due.
+    pub fn advance(&mut self, now: Instant) {
+        let now = now.saturating_duration_since(self.start).as_millis() as u64;
+        while let Some((tick, level, slot)) = self.next_slot()
+            && tick <= now
+        {
+            self.elapsed = tick;
+            let mut key = self.take_slot(level, slot);
+            while key != NONE {
+                let timer = &mut self.timers[key as usize];
+                let next = std::mem::replace(&mut timer.next, NONE);
+                timer.previous = NONE;
+                timer.state = State::Fired;
+                if timer.due <= tick {
+                    timer.waker.wake_by_ref();
+                } else {
+                    self.link(key);
+                }
+                key = next;
+            }
+        }
+        self.elapsed = self.elapsed.max(now);
+    }
+
+    /// Armed and fired timers that have not been removed.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// The next occupied slot and the tick at which it begins. A lower level
+    /// always begins earlier.
+    fn next_slot(&self) -> Option<(u64, usize, usize)> {
+        self.levels.iter().enumerate().find_map(|(level, slots)| {
+            if slots.occupied == 0 {
+                return None;
+            }
+            let shift = SLOT_BITS * level as u32;
+            let current = (self.elapsed >> shift) % SLOTS;
+            let ahead = slots.occupied.rotate_right(current as u32).trailing_zeros();
+            let slot = (current + u64::from(ahead)) % SLOTS;
+            let turn = self.elapsed >> (shift + SLOT_BITS);
+            let mut tick = (turn * SLOTS + slot) << shift;
+            if tick <= self.elapsed && level > 0 || tick < self.elapsed {
+                tick += SLOTS << shift;
+            }
+            Some((tick, level, slot as usize))
+        })
+    }
+
+    fn link(&mut self, key: Key) {
+        let due = self.timers[key as usize].due;
+        // The highest bit in which the deadline differs from now says on which
+        // level the two fall into different slots.
+        let differs = (self.elapsed ^ due) | (SLOTS - 1);
+        let level = (((63 - differs.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
+        let slot = ((due >> (SLOT_BITS * level as u32)) % SLOTS) as usize;
+        let head = std::mem::replace(&mut self.levels[level].first[slot], key);
+        self.levels[level].occupied |= 1 << slot;
+        if head != NONE {
+            self.timers[head as usize].previous = key;
+        }
+        let timer = &mut self.timers[key as usize];
+        timer.next = head;
+        timer.previous = NONE;
+        timer.state = State::Armed {
+            level: level as u8,
+            slot: slot as u8,
+        };
+    }
+
+    fn unlink(&mut self, key: Key) {
+        let Timer {
+            state,
+            previous,
+            next,
+            ..
+        } = self.timers[key as usize];
+        let State::Armed { level, slot } = state else {
+            return;
+        };
+        if next != NONE {
+            self.timers[next as usize].previous = previous;
+        }
+        if previous != NONE {
+            self.timers[previous as usize].next = next;
+            return;
+        }
+        let level = &mut self.levels[level as usize];
+        level.first[slot as usize] = next;
+        if next == NONE {
+            level.occupied &= !(1 << slot);
+        }
+    }
+
+    fn take_slot(&mut self, level: usize, slot: usize) -> u32 {
+        let level = &mut self.levels[level];
+        level.occupied &= !(1 << slot);
+        std::mem::replace(&mut level.first[slot], NONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn ms(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn a_timer_fires_at_its_deadline_and_not_before() {
+        for due in [1, 2, 63, 64, 65, 127, 128, 4_095, 4_096, 5_000, 300_000, 20_000_000] {
+            let start = Instant::now();
+            let mut wheel = Wheel::new(start);
+            let key = wheel.arm(ms(start, due), Waker::noop().clone());
+            let mut now = start;
+            let mut waits = 0;
+            while !wheel.poll(key, Waker::noop()) {
+                let wait = wheel.wait(now).expect("it is armed");
+                now += wait;
+                wheel.advance(now);
+                waits += 1;
+                assert!(waits <= LEVELS, "{due}: moved more than once per level");
+            }
+            assert_eq!(now, ms(start, due), "{due}");
+            wheel.remove(key);
+            assert_eq!((wheel.len(), wheel.wait(now)), (0, None));
+        }
+    }
+
+    #[test]
+    fn many_timers_fire_in_order_of_a_model() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        let mut model: BTreeMap<u64, Vec<(Key, Arc<Count>)>> = BTreeMap::new();
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = |below: u64| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            seed % below
+        };
+        let mut now = 0;
+        for _ in 0..20_000 {
+            match random(3) {
+                0 => {
+                    let due = now + 1 + random(1 << random(20));
+                    let count = Arc::new(Count::default());
+                    let key = wheel.arm(ms(start, due), Waker::from(Arc::clone(&count)));
+                    model.entry(due).or_default().push((key, count));
+                }
+                1 if !model.is_empty() => {
+                    let due = *model.keys().nth(random(model.len() as u64) as usize).unwrap();
+                    let timers = model.get_mut(&due).unwrap();
+                    let (key, count) = timers.pop().unwrap();
+                    if timers.is_empty() {
+                        model.remove(&due);
+                    }
+                    wheel.remove(key);
+                    assert_eq!(count.0.load(Ordering::Relaxed), 0);
+                }
+                _ => {
+                    now += random(1 << random(14));
+                    wheel.advance(ms(start, now));
+                    let later = model.split_off(&(now + 1));
+                    for (key, count) in std::mem::replace(&mut model, later)
+                        .into_values()
+                        .flatten()
+                    {
+                        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+                        wheel.remove(key);
+                    }
+                    for (_, count) in model.values().flatten() {
+                        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+                    }
+                }
+            }
+            if let Some(due) = model.keys().next() {
+                let wait = wheel.wait(ms(start, now)).expect("one is armed");
+                assert!(wait <= Duration::from_millis(due - now));
+            }
+        }
+    }
+}

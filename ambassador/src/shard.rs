@@ -1,0 +1,181 @@
+//! A shard: one thread that owns its ring, listeners, pools and counters, and
+//! serves the connections it accepted to their end.
+
+pub mod accept;
+pub mod place;
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::proxy::context::Context;
+use crate::proxy::generation::Generation;
+use crate::ring::{self, Backend, Remote, timer};
+use crate::shard::accept::Intake;
+use crate::telemetry::Telemetry;
+use crate::telemetry::access_log::Sink;
+use crate::upstream::dial::{Dialer, OwnAddresses};
+use crate::upstream::pool::Pools;
+
+/// How often a shard stamps its heartbeat; the kernel side takes it for hung
+/// after a second without.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+
+/// What a shard starts with.
+pub struct Plan {
+    /// Its number.
+    pub shard: u16,
+    /// How many there are.
+    pub shards: u16,
+    /// The CPU it is bound to; `None` leaves it to the scheduler.
+    pub cpu: Option<usize>,
+    /// What carries its I/O.
+    pub backend: Backend,
+    /// The configuration.
+    pub generation: Arc<Generation>,
+    /// Its listening sockets and what they are for.
+    pub intakes: Vec<Intake>,
+    /// What it must not dial.
+    pub own: OwnAddresses,
+    /// Its end of the access log.
+    pub log: Option<Sink>,
+    /// Called at start and every 250 ms: the shard lives.
+    pub heartbeat: Option<Box<dyn Fn() + Send>>,
+}
+
+/// A running shard.
+pub struct Shard {
+    /// Runs closures on it.
+    pub remote: Remote,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+/// Starts the shards of a process and introduces them to each other.
+pub fn start(plans: Vec<Plan>) -> io::Result<Vec<Shard>> {
+    let starting: Vec<(Receiver<Remote>, JoinHandle<io::Result<()>>)> = plans
+        .into_iter()
+        .map(|plan| {
+            let (ready, started) = sync_channel(1);
+            let thread = std::thread::Builder::new()
+                .name(format!("shard-{}", plan.shard))
+                .spawn(move || run(plan, ready))?;
+            Ok((started, thread))
+        })
+        .collect::<io::Result<_>>()?;
+    let mut shards = Vec::with_capacity(starting.len());
+    for (started, thread) in starting {
+        match started.recv() {
+            Ok(remote) => shards.push(Shard { remote, thread }),
+            // It ended before it was ready: its result says why.
+            Err(_) => return Err(join(thread).err().unwrap_or_else(ended_early)),
+        }
+    }
+    for (at, shard) in shards.iter().enumerate() {
+        let peers: Vec<Remote> = shards
+            .iter()
+            .enumerate()
+            .filter(|(peer, _)| *peer != at)
+            .map(|(_, peer)| peer.remote.clone())
+            .collect();
+        shard.tell(move |context| context.set_peers(peers));
+    }
+    Ok(shards)
+}
+
+impl Shard {
+    /// Runs `tell` with the shard's context, between two turns of its loop.
+    pub fn tell(&self, tell: impl FnOnce(&Rc<Context>) + Send + 'static) {
+        tell_to(&self.remote, tell);
+    }
+
+    /// Stops accepting, closes what is idle, and lets the rest finish until
+    /// `deadline`.
+    pub fn drain(&self, deadline: Instant) {
+        self.tell(move |context| context.begin_drain(deadline));
+    }
+
+    /// Waits for its end.
+    pub fn join(self) -> io::Result<()> {
+        join(self.thread)
+    }
+}
+
+/// Runs `tell` with the context of the shard behind `remote`.
+pub fn tell_to(remote: &Remote, tell: impl FnOnce(&Rc<Context>) + Send + 'static) {
+    let sent = remote.send(Box::new(move || {
+        if let Some(context) = Context::current() {
+            tell(&context);
+        }
+    }));
+    if sent.is_err() {
+        tracing::warn!("a shard takes no messages: its mailbox is full or it has ended");
+    }
+}
+
+fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
+    if let Some(cpu) = plan.cpu {
+        place::pin_to(cpu);
+    }
+    let options = ring::Options {
+        backend: plan.backend,
+        shard: plan.shard,
+    };
+    ring::run(options, serve(plan, ready))?
+}
+
+async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
+    let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own)));
+    let telemetry = Rc::new(Telemetry::new(plan.log));
+    let context = Context::new(plan.shard, plan.generation, pools, telemetry);
+    if let Some(beat) = plan.heartbeat {
+        beat();
+        ring::spawn(async move {
+            loop {
+                timer::sleep(HEARTBEAT_EVERY).await;
+                beat();
+            }
+        });
+    }
+    for intake in plan.intakes {
+        accept::spawn(&context, intake)?;
+    }
+    keep_warm(&context, plan.shards);
+    // The other end waits for exactly this.
+    let _ = ready.send(ring::remote());
+    context.drain.begun().await;
+    let deadline = context.drain_deadline();
+    let left = deadline.saturating_duration_since(ring::now());
+    if timer::timeout(left, context.served.begun()).await.is_err() {
+        tracing::warn!(
+            shard = context.shard,
+            connections = context.connections.get(),
+            "drain_timeout has passed; what is left is cut"
+        );
+    }
+    Ok(())
+}
+
+/// Gives each shard its part of every `min_idle`.
+pub fn keep_warm(context: &Rc<Context>, shards: u16) {
+    let generation = context.generation();
+    for (upstream, shared) in generation.targets() {
+        let share = upstream.pool.min_idle as usize;
+        let (each, more) = (share / shards as usize, share % shards as usize);
+        let keep = each + usize::from((context.shard as usize) < more);
+        if keep > 0 {
+            let policies = (&upstream.pool, &upstream.timeouts);
+            context.pools.keep_warm(shared, policies, keep);
+        }
+    }
+}
+
+fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+    thread.join().unwrap_or_else(|_| Err(ended_early()))
+}
+
+fn ended_early() -> io::Error {
+    io::Error::other("a shard ended before its time")
+}

@@ -1,0 +1,157 @@
+//! Accepts connections and says where each was going.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::addr::OriginalDst;
+use crate::proxy::accepted::{self, Entry};
+use crate::proxy::client::{Client, Origin};
+use crate::proxy::context::Context;
+use crate::together::{First, first};
+use crate::ring::{self, Listener, Stream};
+use crate::telemetry::{DroppedAccept, ListenerIndex};
+
+/// One listening socket of a shard.
+pub struct Intake {
+    /// The socket, bound and listening.
+    pub socket: OwnedFd,
+    /// What metrics call the listener.
+    pub index: ListenerIndex,
+    /// What its connections are.
+    pub entry: Entry,
+    /// How a captured connection tells where it was going.
+    pub original: Option<FindOriginal>,
+}
+
+/// Finds the original destination of an accepted connection; the error is why
+/// it must not be served.
+pub type FindOriginal = Box<dyn Fn(&Accepted<'_>) -> Result<OriginalDst, DroppedAccept> + Send>;
+
+/// What is known of a connection when it is accepted.
+pub struct Accepted<'a> {
+    /// Its socket.
+    pub stream: &'a Stream,
+    /// The address it was accepted at.
+    pub local: SocketAddr,
+    /// Who connected.
+    pub peer: SocketAddr,
+}
+
+/// Starts accepting; ends when the shard drains.
+pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
+    let context = Rc::clone(context);
+    let listener = Listener::new(intake.socket)?;
+    let (index, entry, original) = (intake.index, intake.entry, intake.original);
+    ring::spawn(async move {
+        loop {
+            let stream = match first(listener.accept(), context.drain.begun()).await {
+                First::Left(Ok(stream)) => stream,
+                First::Left(Err(error)) => {
+                    tracing::error!(%error, "accepting has failed; the listener is closed");
+                    return;
+                }
+                First::Right(()) => return,
+            };
+            let peer = stream.peer_addr().ok();
+            let original = match &original {
+                None => None,
+                Some(find) => match find_original(&stream, peer, find) {
+                    Ok(original) => Some(original),
+                    Err(cause) => {
+                        context.telemetry.cells.dropped_accept(cause);
+                        stream.reset();
+                        continue;
+                    }
+                },
+            };
+            let client = Client {
+                context: Rc::clone(&context),
+                stream,
+                origin: Origin {
+                    listener: index,
+                    original,
+                    peer,
+                },
+                ahead: None,
+            };
+            ring::spawn(accepted::serve(client, entry.clone()));
+        }
+    });
+    Ok(())
+}
+
+fn find_original(
+    stream: &Stream,
+    peer: Option<SocketAddr>,
+    find: &FindOriginal,
+) -> Result<OriginalDst, DroppedAccept> {
+    let local = stream.local_addr().map_err(|_| DroppedAccept::UnknownToken)?;
+    let peer = peer.ok_or(DroppedAccept::ForeignPeer)?;
+    find(&Accepted {
+        stream,
+        local,
+        peer,
+    })
+    .map(OriginalDst::canonical)
+}
+
+/// Whether a peer is on this host: a token is worth its upstream's
+/// credentials, and is not honoured for anyone else.
+pub fn is_local_peer(peer: IpAddr, host: &[IpAddr]) -> bool {
+    let peer = peer.to_canonical();
+    peer.is_loopback() || host.contains(&peer)
+}
+
+/// The addresses of this host's interfaces, in the current namespace.
+#[expect(unsafe_code, reason = "the standard library cannot list addresses")]
+pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
+    // SAFETY: on success `list` is a linked list that freeifaddrs releases.
+    if unsafe { libc::getifaddrs(&mut list) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut addresses = Vec::new();
+    let mut entry = list;
+    while !entry.is_null() {
+        // SAFETY: `entry` is a live node of the list until freeifaddrs.
+        let node = unsafe { &*entry };
+        if let Some(address) = ip_of(node.ifa_addr) {
+            addresses.push(address);
+        }
+        entry = node.ifa_next;
+    }
+    // SAFETY: the list came from getifaddrs and is released once.
+    unsafe { libc::freeifaddrs(list) };
+    Ok(addresses)
+}
+
+#[expect(unsafe_code, reason = "reads the sockaddr that getifaddrs returns")]
+fn ip_of(address: *const libc::sockaddr) -> Option<IpAddr> {
+    if address.is_null() {
+        return None;
+    }
+    // SAFETY: a non-null ifa_addr points to a sockaddr of the size its family
+    // says, alive as long as the list.
+    unsafe {
+        match i32::from((*address).sa_family) {
+            libc::AF_INET => {
+                let v4 = &*address.cast::<libc::sockaddr_in>();
+                Some(IpAddr::from(v4.sin_addr.s_addr.to_ne_bytes()))
+            }
+            libc::AF_INET6 => {
+                let v6 = &*address.cast::<libc::sockaddr_in6>();
+                Some(IpAddr::from(v6.sin6_addr.s6_addr))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Accepted<'_> {
+    /// The socket, for what only the kernel knows of it.
+    pub fn socket(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

@@ -1,0 +1,95 @@
+//! Opens one connection to one endpoint.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::addr::EndpointAddr;
+use crate::ring::{self, Stream, timer};
+
+/// Opens connections for a workload.
+pub struct Dialer {
+    own: OwnAddresses,
+}
+
+/// Where this process listens: dialling any of these would be a loop.
+#[derive(Debug, Clone, Default)]
+pub struct OwnAddresses {
+    /// What the listeners are bound to.
+    pub bound: Vec<SocketAddr>,
+    /// The addresses of this host, for listeners bound to all of them.
+    pub host: Vec<IpAddr>,
+}
+
+/// Why a dial failed.
+#[derive(Debug)]
+pub enum DialError {
+    /// The endpoint is a listener of this process.
+    Loop,
+    /// Not established within the connect timeout.
+    Timeout,
+    /// What the kernel said.
+    Connect(io::Error),
+}
+
+impl Dialer {
+    /// A dialer that refuses to dial `own`.
+    pub fn new(own: OwnAddresses) -> Self {
+        Self { own }
+    }
+
+    /// Connects to `endpoint` within `timeout`.
+    pub async fn dial(
+        &self,
+        endpoint: EndpointAddr,
+        timeout: Duration,
+    ) -> Result<Stream, DialError> {
+        if self.own.contains(endpoint.0) {
+            return Err(DialError::Loop);
+        }
+        let socket = ring::dial_socket(&endpoint.0).map_err(DialError::Connect)?;
+        match timer::timeout(timeout, Stream::connect(socket, &endpoint.0)).await {
+            Ok(connected) => connected.map_err(DialError::Connect),
+            Err(_) => Err(DialError::Timeout),
+        }
+    }
+}
+
+impl OwnAddresses {
+    fn contains(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.bound.iter().any(|bound| {
+            let bound_ip = bound.ip().to_canonical();
+            bound.port() == address.port()
+                && (bound_ip == ip
+                    || bound_ip.is_unspecified() && (ip.is_loopback() || self.host.contains(&ip)))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn its_own_listeners_are_recognised() {
+        let own = OwnAddresses {
+            bound: vec![
+                "127.0.0.1:8081".parse().unwrap(),
+                "[::]:15001".parse().unwrap(),
+            ],
+            host: vec!["192.0.2.1".parse().unwrap()],
+        };
+        for (address, expected) in [
+            ("127.0.0.1:8081", true),
+            ("[::ffff:127.0.0.1]:8081", true),
+            ("127.0.0.2:8081", false),
+            ("127.0.0.1:8082", false),
+            ("127.0.0.7:15001", true),
+            ("192.0.2.1:15001", true),
+            ("192.0.2.2:15001", false),
+        ] {
+            assert_eq!(own.contains(address.parse().unwrap()), expected, "{address}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The connection cap of one upstream, exact over all shards.
+//!
+//! A permit is a place under `max_connections`; every open connection holds
+//! one. Taking a free one is a compare-and-swap. Only when none is left does a
+//! caller join a FIFO behind a mutex: that is the cold path. A permit given
+//! back while somebody waits goes to the waiter and never becomes free in
+//! between, so newcomers cannot overtake the queue.
+//!
+//! No wake-up is lost: a waiter is queued and counted before it looks at
+//! `in_use` again, and a permit is given back before `waiting` is read, all of
+//! it sequentially consistent, so at least one of the two sees the other.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// A waiter of another shard at the head of the queue is served before local
+/// ones once it has waited this long. Until then a connection that becomes
+/// idle is handed to a waiter of its own shard, because passing it on to
+/// another shard means closing it and dialling again.
+const FOREIGN_PATIENCE: Duration = Duration::from_millis(10);
+
+/// The cap of one upstream and those who wait for it.
+pub struct Permits {
+    cap: AtomicU32,
+    in_use: AtomicU32,
+    waiting: AtomicU32,
+    queue: Mutex<VecDeque<Arc<Waiter>>>,
+}
+
+struct Waiter {
+    shard: u16,
+    since: Instant,
+    state: Mutex<State>,
+}
+
+enum State {
+    Waiting(Option<Waker>),
+    Granted(Grant),
+    Taken,
+}
+
+/// What a waiter was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    Permit,
+    Idle,
+}
+
+/// A place under the cap, given back on drop.
+pub struct Permit {
+    permits: Arc<Permits>,
+}
+
+/// What came of [`Permits::acquire`].
+pub enum Acquire {
+    /// A place was free.
+    Now(Permit),
+    /// All places are taken; the future resolves when it is this caller's turn.
+    Later(Wait),
+    /// As many as `max_pending` wait already.
+    Full,
+}
+
+/// What came of a wait.
+pub enum Turn {
+    /// A place to dial with.
+    Dial(Permit),
+    /// A connection of this shard was put into its pool for this caller.
+    Reuse(Handover),
+}
+
+/// The right to the connection that was put into the pool; when it is dropped
+/// unused, the next waiter gets the turn.
+pub struct Handover {
+    permits: Arc<Permits>,
+    used: bool,
+}
+
+/// A place in the FIFO. Dropped early, it leaves the queue and passes on what
+/// it was given meanwhile.
+pub struct Wait {
+    permits: Arc<Permits>,
+    waiter: Arc<Waiter>,
+}
+
+impl Permits {
+    /// A cap of `max_connections`; `None` is no cap.
+    pub fn new(max_connections: Option<u32>) -> Self {
+        Self {
+            cap: AtomicU32::new(max_connections.unwrap_or(u32::MAX)),
+            in_use: AtomicU32::new(0),
+            waiting: AtomicU32::new(0),
+            queue: Mutex::default(),
+        }
+    }
+
+    /// Changes the cap; connections above a lowered one stay until they close.
+    pub fn set_cap(self: &Arc<Self>, max_connections: Option<u32>) {
+        self.cap.store(max_connections.unwrap_or(u32::MAX), SeqCst);
+        self.serve_queue();
+    }
+
+    /// Open connections, dials in flight included.
+    pub fn in_use(&self) -> u32 {
+        self.in_use.load(SeqCst)
+    }
+
+    /// Callers in the queue.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(SeqCst)
+    }
+
+    /// A place now, a place in the queue, or neither.
+    pub fn acquire(self: &Arc<Self>, shard: u16, max_pending: u32, now: Instant) -> Acquire {
+        if self.waiting() == 0 && self.take_free() {
+            return Acquire::Now(self.permit());
+        }
+        let waiter = {
+            let mut queue = lock(&self.queue);
+            if queue.len() as u64 >= u64::from(max_pending) {
+                return Acquire::Full;
+            }
+            let waiter = Arc::new(Waiter {
+                shard,
+                since: now,
+                state: Mutex::new(State::Waiting(None)),
+            });
+            queue.push_back(Arc::clone(&waiter));
+            self.waiting.fetch_add(1, SeqCst);
+            waiter
+        };
+        // A permit may have been given back before we were counted.
+        self.serve_queue();
+        Acquire::Later(Wait {
+            permits: Arc::clone(self),
+            waiter,
+        })
+    }
+
+    /// Grants the turn to a waiter that can reuse a connection of `shard`
+    /// which has just become idle. `Close`: the connection should be closed
+    /// instead, so that its place goes to a waiter of another shard.
+    pub fn hand_over(&self, shard: u16, now: Instant) -> HandOver {
+        if self.waiting() == 0 {
+            return HandOver::NobodyWaits;
+        }
+        let mut queue = lock(&self.queue);
+        let Some(front) = queue.front() else {
+            return HandOver::NobodyWaits;
+        };
+        let front_first = now.saturating_duration_since(front.since) >= FOREIGN_PATIENCE;
+        let place = if front_first {
+            (front.shard == shard).then_some(0)
+        } else {
+            queue.iter().position(|waiter| waiter.shard == shard)
+        };
+        match place.and_then(|place| queue.remove(place)) {
+            Some(waiter) => {
+                self.waiting.fetch_sub(1, SeqCst);
+                waiter.grant(Grant::Idle);
+                HandOver::Granted
+            }
+            None => HandOver::Close,
+        }
+    }
+
+    fn permit(self: &Arc<Self>) -> Permit {
+        Permit {
+            permits: Arc::clone(self),
+        }
+    }
+
+    fn take_free(&self) -> bool {
+        let cap = self.cap.load(SeqCst);
+        self.in_use
+            .fetch_update(SeqCst, SeqCst, |used| (used < cap).then(|| used + 1))
+            .is_ok()
+    }
+
+    fn give_back(&self) {
+        self.in_use.fetch_sub(1, SeqCst);
+        if self.waiting() > 0 {
+            self.serve_queue();
+        }
+    }
+
+    fn serve_queue(&self) {
+        let mut queue = lock(&self.queue);
+        while !queue.is_empty() && self.take_free() {
+            let waiter = queue.pop_front().expect("checked: the queue is not empty");
+            self.waiting.fetch_sub(1, SeqCst);
+            waiter.grant(Grant::Permit);
+        }
+    }
+}
+
+/// What became of an idle connection offered by [`Permits::hand_over`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandOver {
+    /// No one waits: keep it.
+    NobodyWaits,
+    /// A waiter of this shard was woken to take it from the pool.
+    Granted,
+    /// Only other shards wait: close it, its permit goes to them.
+    Close,
+}
+
+impl Waiter {
+    fn grant(&self, grant: Grant) {
+        let before = std::mem::replace(&mut *lock(&self.state), State::Granted(grant));
+        if let State::Waiting(Some(waker)) = before {
+            waker.wake();
+        }
+    }
+}
+
+impl Future for Wait {
+    type Output = Turn;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Turn> {
+        let mut state = lock(&self.waiter.state);
+        match &mut *state {
+            State::Waiting(waker) => {
+                *waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            State::Granted(grant) => {
+                let turn = match grant {
+                    Grant::Permit => Turn::Dial(self.permits.permit()),
+                    Grant::Idle => Turn::Reuse(Handover {
+                        permits: Arc::clone(&self.permits),
+                        used: false,
+                    }),
+                };
+                *state = State::Taken;
+                Poll::Ready(turn)
+            }
+            State::Taken => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        {
+            let mut queue = lock(&self.permits.queue);
+            if let Some(place) = queue.iter().position(|w| Arc::ptr_eq(w, &self.waiter)) {
+                queue.remove(place);
+                self.permits.waiting.fetch_sub(1, SeqCst);
+            }
+        }
+        let state = std::mem::replace(&mut *lock(&self.waiter.state), State::Taken);
+        match state {
+            State::Granted(Grant::Permit) => self.permits.give_back(),
+            State::Granted(Grant::Idle) => drop(Handover {
+                permits: Arc::clone(&self.permits),
+                used: false,
+            }),
+            State::Waiting(_) | State::Taken => {}
+        }
+    }
+}
+
+impl Handover {
+    /// The connection was taken from the pool.
+    pub fn used(mut self) {
+        self.used = true;
+    }
+}
+
+impl Drop for Handover {
+    fn drop(&mut self) {
+        if !self.used && self.permits.waiting() > 0 {
+            let next = {
+                let mut queue = lock(&self.permits.queue);
+                let next = queue.pop_front();
+                if next.is_some() {
+                    self.permits.waiting.fetch_sub(1, SeqCst);
+                }
+                next
+            };
+            if let Some(waiter) = next {
+                waiter.grant(Grant::Idle);
+            }
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.permits.give_back();
+    }
+}
+
+/// A panic while the lock was held cannot leave the queue half changed: every
+/// critical section is a handful of infallible moves.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    fn poll(wait: &mut Wait) -> Option<Turn> {
+        match Pin::new(wait).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(turn) => Some(turn),
+            Poll::Pending => None,
+        }
+    }
+
+    fn permits(cap: u32) -> Arc<Permits> {
+        Arc::new(Permits::new(Some(cap)))
+    }
+
+    fn now_permit(acquired: Acquire) -> Permit {
+        match acquired {
+            Acquire::Now(permit) => permit,
+            _ => panic!("a place was free"),
+        }
+    }
+
+    fn wait(acquired: Acquire) -> Wait {
+        match acquired {
+            Acquire::Later(wait) => wait,
+            _ => panic!("no place was free"),
+        }
+    }
+
+    #[test]
+    fn waiters_are_served_in_order_and_newcomers_do_not_overtake() {
+        let permits = permits(1);
+        let now = Instant::now();
+        let held = now_permit(permits.acquire(0, 9, now));
+        let mut first = wait(permits.acquire(0, 9, now));
+        let mut second = wait(permits.acquire(1, 9, now));
+        assert!(poll(&mut first).is_none());
+        drop(held);
+        let mut third = wait(permits.acquire(0, 9, now));
+        assert!(poll(&mut second).is_none());
+        let Some(Turn::Dial(held)) = poll(&mut first) else {
+            panic!("the first waits no longer")
+        };
+        drop(held);
+        assert!(poll(&mut third).is_none());
+        assert!(matches!(poll(&mut second), Some(Turn::Dial(_))));
+        assert_eq!(permits.in_use(), 1, "the third was granted the place");
+    }
+
+    #[test]
+    fn the_queue_is_limited() {
+        let permits = permits(1);
+        let now = Instant::now();
+        let _held = now_permit(permits.acquire(0, 1, now));
+        let _waiting = wait(permits.acquire(0, 1, now));
+        assert!(matches!(permits.acquire(0, 1, now), Acquire::Full));
+    }
+
+    #[test]
+    fn a_cancelled_waiter_passes_its_turn_on() {
+        let permits = permits(1);
+        let now = Instant::now();
+        let held = now_permit(permits.acquire(0, 9, now));
+        let first = wait(permits.acquire(0, 9, now));
+        let mut second = wait(permits.acquire(0, 9, now));
+        drop(held);
+        drop(first);
+        assert!(matches!(poll(&mut second), Some(Turn::Dial(_))));
+        assert_eq!((permits.waiting(), permits.in_use()), (0, 0));
+    }
+
+    #[test]
+    fn an_idle_connection_goes_to_its_own_shard_until_another_has_waited_long() {
+        let permits = permits(1);
+        let start = Instant::now();
+        let _held = now_permit(permits.acquire(0, 9, start));
+        let mut foreign = wait(permits.acquire(1, 9, start));
+        let mut local = wait(permits.acquire(0, 9, start));
+        assert_eq!(permits.hand_over(0, start), HandOver::Granted);
+        let Some(Turn::Reuse(handover)) = poll(&mut local) else {
+            panic!("the local waiter was served")
+        };
+        handover.used();
+        let _local = wait(permits.acquire(0, 9, start));
+        let later = start + FOREIGN_PATIENCE;
+        assert_eq!(permits.hand_over(0, later), HandOver::Close);
+        assert!(poll(&mut foreign).is_none(), "it gets the permit on close");
+    }
+
+    #[test]
+    fn raising_the_cap_serves_the_queue() {
+        let permits = permits(1);
+        let now = Instant::now();
+        let _held = now_permit(permits.acquire(0, 9, now));
+        let mut waiting = wait(permits.acquire(0, 9, now));
+        permits.set_cap(Some(2));
+        assert!(matches!(poll(&mut waiting), Some(Turn::Dial(_))));
+    }
+
+    #[test]
+    fn threads_never_exceed_the_cap_and_all_are_served() {
+        let permits = permits(3);
+        let highest = AtomicU32::new(0);
+        let inside = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for shard in 0..4 {
+                let (permits, highest, inside) = (&permits, &highest, &inside);
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        let mut held = None;
+                        match permits.acquire(shard, 100, Instant::now()) {
+                            Acquire::Now(permit) => held = Some(permit),
+                            Acquire::Later(mut wait) => {
+                                while held.is_none() {
+                                    match poll(&mut wait) {
+                                        Some(Turn::Dial(permit)) => held = Some(permit),
+                                        Some(Turn::Reuse(_)) => panic!("nothing was idle"),
+                                        None => std::thread::yield_now(),
+                                    }
+                                }
+                            }
+                            Acquire::Full => panic!("four callers fit"),
+                        }
+                        highest.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
+                        inside.fetch_sub(1, SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(highest.into_inner() <= 3);
+        assert_eq!((permits.in_use(), permits.waiting()), (0, 0));
+    }
+}

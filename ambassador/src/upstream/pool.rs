@@ -1,0 +1,441 @@
+//! One shard's connections to upstreams that no request is using.
+//!
+//! The newest connection is reused first, so that the old ones run into their
+//! idle limit. A read is armed on every one of them (the ring does that for
+//! all streams), so a close or stray bytes are seen before reuse. Caps count
+//! over all shards through [`Permits`](super::permits::Permits).
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::addr::EndpointAddr;
+use crate::policy::limits;
+use crate::ring::{self, Remote, Stream, timer};
+use crate::upstream::dial::{DialError, Dialer};
+use crate::upstream::permits::{Acquire, HandOver, Permit, Turn};
+use crate::upstream::shared::{Seen, Shared};
+
+/// How often idle connections are looked over while there are any. A peer that
+/// closes one is noticed at the next reuse anyhow; this bounds how long its
+/// socket and permit linger.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The pools of one shard.
+pub struct Pools {
+    shard: u16,
+    dialer: Rc<Dialer>,
+    peers: RefCell<Vec<Remote>>,
+    pools: RefCell<HashMap<u32, Pool>>,
+    sweeping: Cell<bool>,
+    closing: Cell<bool>,
+}
+
+struct Pool {
+    shared: Arc<Shared>,
+    limits: limits::Pool,
+    timeouts: limits::Timeouts,
+    seen: Seen,
+    /// Oldest first.
+    idle: Vec<Idle>,
+    /// Idle connections this shard keeps open without traffic.
+    keep: usize,
+    dialing: usize,
+}
+
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// An open connection to an endpoint, in use by one request or tunnel.
+pub struct Connection {
+    /// The socket.
+    pub stream: Stream,
+    /// Whom it leads to.
+    pub endpoint: EndpointAddr,
+    /// Whether an exchange was completed on it before.
+    pub reused: bool,
+    permit: Permit,
+    born: Instant,
+}
+
+/// The limits and timeouts under which a caller asks.
+pub type Policies<'a> = (&'a limits::Pool, &'a limits::Timeouts);
+
+/// Which connections a caller accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// An idle one where there is one.
+    Any,
+    /// One that has just been dialled: for replays and opaque streams.
+    Fresh,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum CheckoutError {
+    /// `max_pending` callers wait already.
+    Overloaded,
+    /// No place under `max_connections` came free within the connect timeout.
+    PendingTimeout,
+    /// The dial failed.
+    Dial(DialError),
+}
+
+thread_local! {
+    static CURRENT: RefCell<std::rc::Weak<Pools>> = const { RefCell::new(std::rc::Weak::new()) };
+}
+
+impl Pools {
+    /// The pools of shard `shard`, and the target of requests by other shards
+    /// to give up an idle connection.
+    pub fn new(shard: u16, dialer: Rc<Dialer>) -> Rc<Self> {
+        let pools = Rc::new(Self {
+            shard,
+            dialer,
+            peers: RefCell::default(),
+            pools: RefCell::default(),
+            sweeping: Cell::new(false),
+            closing: Cell::new(false),
+        });
+        CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&pools));
+        pools
+    }
+
+    /// Names the other shards.
+    pub fn set_peers(&self, peers: Vec<Remote>) {
+        self.peers.replace(peers);
+    }
+
+    /// The endpoint whose turn it is among those published for `shared`.
+    pub fn pick(&self, shared: &Arc<Shared>, policies: Policies<'_>) -> Option<EndpointAddr> {
+        self.with_pool(shared, policies, |pool| {
+            let list = pool.seen.refresh(&shared.endpoints);
+            shared.pick(list)
+        })
+    }
+
+    /// A connection to `endpoint`: an idle one, else a new one, else a place
+    /// in the queue for one.
+    pub async fn checkout(
+        self: &Rc<Self>,
+        shared: &Arc<Shared>,
+        (limits, timeouts): Policies<'_>,
+        endpoint: EndpointAddr,
+        want: Want,
+    ) -> Result<Connection, CheckoutError> {
+        let permit = loop {
+            if let Some(connection) = self.take_idle(shared, endpoint, want) {
+                return Ok(connection);
+            }
+            let now = ring::now();
+            let wait = match shared.permits.acquire(self.shard, limits.max_pending, now) {
+                Acquire::Now(permit) => break permit,
+                Acquire::Full => return Err(CheckoutError::Overloaded),
+                Acquire::Later(wait) => wait,
+            };
+            self.ask_for_idle(shared);
+            match timer::timeout(timeouts.connect, wait).await {
+                Err(_) => return Err(CheckoutError::PendingTimeout),
+                Ok(Turn::Dial(permit)) => break permit,
+                Ok(Turn::Reuse(handover)) => {
+                    if want == Want::Any
+                        && let Some(connection) = self.take_newest(shared.id, endpoint)
+                    {
+                        handover.used();
+                        return Ok(connection);
+                    }
+                    if let Some(other) = self.take_oldest(shared.id) {
+                        handover.used();
+                        break other.permit;
+                    }
+                }
+            }
+        };
+        self.dial(permit, timeouts, endpoint).await
+    }
+
+    async fn dial(
+        &self,
+        permit: Permit,
+        timeouts: &limits::Timeouts,
+        endpoint: EndpointAddr,
+    ) -> Result<Connection, CheckoutError> {
+        let stream = self
+            .dialer
+            .dial(endpoint, timeouts.connect)
+            .await
+            .map_err(CheckoutError::Dial)?;
+        Ok(Connection {
+            stream,
+            endpoint,
+            reused: false,
+            permit,
+            born: ring::now(),
+        })
+    }
+
+    /// Keeps a connection after a complete exchange, or closes it where its
+    /// limits say so.
+    pub fn checkin(
+        self: &Rc<Self>,
+        shared: &Arc<Shared>,
+        policies: Policies<'_>,
+        mut connection: Connection,
+    ) {
+        let now = ring::now();
+        let (limits, _) = policies;
+        connection.reused = true;
+        let reusable = !self.closing.get()
+            && now.saturating_duration_since(connection.born) < limits.max_lifetime
+            && !connection.stream.is_closed_or_readable();
+        if !reusable {
+            return;
+        }
+        if shared.permits.waiting() == 0 && !shared.try_add_idle(limits.max_idle) {
+            return;
+        }
+        // With waiters the connection is theirs, whatever max_idle says.
+        match shared.permits.hand_over(self.shard, now) {
+            HandOver::Close => return,
+            HandOver::NobodyWaits | HandOver::Granted => {}
+        }
+        self.with_pool(shared, policies, |pool| {
+            pool.idle.push(Idle {
+                connection,
+                since: now,
+            });
+        });
+        self.start_sweeping();
+    }
+
+    /// Closes every idle connection and keeps none from now on: the shard
+    /// drains.
+    pub fn close_idle(&self) {
+        self.closing.set(true);
+        for pool in self.pools.borrow_mut().values_mut() {
+            pool.keep = 0;
+            pool.clear();
+        }
+    }
+
+    /// Sets how many idle connections this shard keeps open to an upstream,
+    /// and dials them.
+    pub fn keep_warm(self: &Rc<Self>, shared: &Arc<Shared>, policies: Policies<'_>, keep: usize) {
+        self.with_pool(shared, policies, |pool| pool.keep = keep);
+        self.sweep();
+        self.start_sweeping();
+    }
+
+    /// Forgets an upstream that left the configuration; its idle connections
+    /// close, those in use close when they come back.
+    pub fn forget(&self, id: u32) {
+        if let Some(mut pool) = self.pools.borrow_mut().remove(&id) {
+            pool.clear();
+        }
+    }
+
+    /// Idle connections of this shard per upstream.
+    pub fn idle_counts(&self) -> Vec<(u32, usize)> {
+        let pools = self.pools.borrow();
+        pools.iter().map(|(id, pool)| (*id, pool.idle.len())).collect()
+    }
+
+    fn with_pool<R>(
+        &self,
+        shared: &Arc<Shared>,
+        (limits, timeouts): Policies<'_>,
+        use_it: impl FnOnce(&mut Pool) -> R,
+    ) -> R {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.entry(shared.id).or_insert_with(|| Pool {
+            shared: Arc::clone(shared),
+            limits: limits.clone(),
+            timeouts: timeouts.clone(),
+            seen: Seen::default(),
+            idle: Vec::new(),
+            keep: 0,
+            dialing: 0,
+        });
+        use_it(pool)
+    }
+
+    /// The newest live idle connection to `endpoint`, unless others wait for
+    /// one: newcomers do not overtake them.
+    pub fn take_idle(
+        &self,
+        shared: &Arc<Shared>,
+        endpoint: EndpointAddr,
+        want: Want,
+    ) -> Option<Connection> {
+        if want == Want::Fresh || shared.permits.waiting() > 0 {
+            return None;
+        }
+        self.take_newest(shared.id, endpoint)
+    }
+
+    fn take_newest(&self, id: u32, endpoint: EndpointAddr) -> Option<Connection> {
+        let mut dead = Vec::new();
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.get_mut(&id)?;
+        let found = loop {
+            let place = pool
+                .idle
+                .iter()
+                .rposition(|idle| idle.connection.endpoint == endpoint);
+            let Some(idle) = place.map(|place| pool.remove(place)) else {
+                break None;
+            };
+            if !idle.connection.stream.is_closed_or_readable() {
+                break Some(idle.connection);
+            }
+            dead.push(idle);
+        };
+        // Dropping a connection may wake waiters: not while we are borrowed.
+        drop(pools);
+        found
+    }
+
+    fn take_oldest(&self, id: u32) -> Option<Connection> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.get_mut(&id)?;
+        (!pool.idle.is_empty()).then(|| pool.remove(0).connection)
+    }
+
+    /// Idle connections hold permits. A caller who finds none left closes one
+    /// of this shard, or asks the others to close one of theirs.
+    fn ask_for_idle(&self, shared: &Arc<Shared>) {
+        if self.take_oldest(shared.id).is_some() || shared.idle() == 0 {
+            return;
+        }
+        let id = shared.id;
+        for peer in self.peers.borrow().iter() {
+            let give_up = Box::new(move || {
+                let pools = CURRENT.with_borrow(std::rc::Weak::upgrade);
+                drop(pools.and_then(|pools| pools.take_oldest(id)));
+            });
+            // A full mailbox means the shard is busy serving, which is what
+            // frees permits too.
+            let _ = peer.send(give_up);
+        }
+    }
+
+    fn start_sweeping(self: &Rc<Self>) {
+        if self.sweeping.replace(true) {
+            return;
+        }
+        let pools = Rc::downgrade(self);
+        ring::spawn(async move {
+            loop {
+                timer::sleep(SWEEP_EVERY).await;
+                let Some(pools) = pools.upgrade() else { return };
+                if pools.sweep() == Sweep::NothingLeft {
+                    pools.sweeping.set(false);
+                    return;
+                }
+            }
+        });
+    }
+
+    /// Closes what is dead, idle for too long or too old, and dials what
+    /// `min_idle` wants.
+    fn sweep(self: &Rc<Self>) -> Sweep {
+        let now = ring::now();
+        let mut expired = Vec::new();
+        let mut wanted = Vec::new();
+        let mut left = Sweep::NothingLeft;
+        for pool in self.pools.borrow_mut().values_mut() {
+            pool.take_expired(now, &mut expired);
+            if !self.closing.get() {
+                for _ in pool.idle.len() + pool.dialing..pool.keep {
+                    pool.dialing += 1;
+                    wanted.push(Warm {
+                        shared: Arc::clone(&pool.shared),
+                        limits: pool.limits.clone(),
+                        timeouts: pool.timeouts.clone(),
+                    });
+                }
+            }
+            if !pool.idle.is_empty() || pool.keep > 0 {
+                left = Sweep::SomethingLeft;
+            }
+        }
+        drop(expired);
+        for warm in wanted {
+            let pools = Rc::clone(self);
+            ring::spawn(async move { pools.warm_one(warm).await });
+        }
+        left
+    }
+
+    async fn warm_one(self: Rc<Self>, warm: Warm) {
+        let (shared, policies) = (&warm.shared, (&warm.limits, &warm.timeouts));
+        if let Some(endpoint) = self.pick(shared, policies)
+            && let Acquire::Now(permit) = shared.permits.acquire(self.shard, 0, ring::now())
+        {
+            match self.dial(permit, policies.1, endpoint).await {
+                Ok(connection) => self.checkin(shared, policies, connection),
+                // The next sweep tries again; requests report the cause.
+                Err(error) => tracing::debug!(%endpoint, ?error, "min_idle: dial failed"),
+            }
+        }
+        if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
+            pool.dialing -= 1;
+        }
+    }
+}
+
+/// An idle connection that `min_idle` wants.
+struct Warm {
+    shared: Arc<Shared>,
+    limits: limits::Pool,
+    timeouts: limits::Timeouts,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    NothingLeft,
+    SomethingLeft,
+}
+
+impl Pool {
+    fn remove(&mut self, place: usize) -> Idle {
+        self.shared.remove_idle();
+        self.idle.remove(place)
+    }
+
+    fn clear(&mut self) {
+        while !self.idle.is_empty() {
+            self.remove(self.idle.len() - 1);
+        }
+    }
+
+    fn take_expired(&mut self, now: Instant, expired: &mut Vec<Idle>) {
+        let mut place = 0;
+        while place < self.idle.len() {
+            let idle = &self.idle[place];
+            let age = |from: Instant| now.saturating_duration_since(from);
+            // The kept ones are not closed for being idle, only for being old.
+            let idle_too_long =
+                age(idle.since) >= self.limits.idle_timeout && self.idle.len() > self.keep;
+            if idle_too_long
+                || age(idle.connection.born) >= self.limits.max_lifetime
+                || idle.connection.stream.is_closed_or_readable()
+            {
+                expired.push(self.remove(place));
+            } else {
+                place += 1;
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Ends it with a reset instead of an orderly close.
+    pub fn reset(self) {
+        self.stream.reset();
+    }
+}
