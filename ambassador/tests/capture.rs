@@ -1,0 +1,364 @@
+//! Capture on the running kernel: real programs at real hooks, in cgroups of
+//! the test's own. Needs root, cgroup2 and a binary built with the BPF object
+//! (`cargo xtask test`); says so and fails without.
+//!
+//! The test is its own main, because the process that loads the programs and
+//! the clients in the cgroups are this binary too.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+use std::time::Duration;
+use std::{env, fs, process, thread};
+
+use ambassador::capture::settings::{Claims, OnFailure, Scope, Settings, Target};
+use ambassador::capture::{self, Accepted, Capture, Options};
+use ambassador::route::settings::Unmatched;
+use ambassador_ebpf::Verdict;
+
+/// Runs as a client in a cgroup: connects, prints its peer or the error.
+const CLIENT: &str = "client";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some(capture::LOADER_COMMAND) => return capture::loader_main(),
+        Some(CLIENT) => return client(&args[2], &args[3]),
+        _ => {}
+    }
+    if !capture::built_with_capture() {
+        eprintln!("capture tests need the BPF object: run `cargo xtask test`");
+        return ExitCode::FAILURE;
+    }
+    let tests: &[(&str, fn())] = &[
+        ("an_unmodified_curl_is_captured", an_unmodified_curl_is_captured),
+        ("peers_are_shown_as_the_application_named_them", peers_are_shown_as_the_application_named_them),
+        ("rules_decide_and_are_replaced_at_once", rules_decide_and_are_replaced_at_once),
+        ("a_dead_proxy_does_what_on_failure_says", a_dead_proxy_does_what_on_failure_says),
+        ("tokens_cannot_be_borrowed", tokens_cannot_be_borrowed),
+        ("the_canary_sings_only_when_captured", the_canary_sings_only_when_captured),
+        ("workloads_share_a_table_and_nothing_else", workloads_share_a_table_and_nothing_else),
+        ("pinned_links_outlive_the_proxy", pinned_links_outlive_the_proxy),
+    ];
+    let only = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
+    let mut failed = 0;
+    for (name, test) in tests {
+        if only.is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        let passed = std::panic::catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+fn client(destination: &str, source: &str) -> ExitCode {
+    let shown = connect_as(destination, source).map_or_else(|error| format!("{:?}", error.kind()), |peer| peer.to_string());
+    println!("{shown}");
+    ExitCode::SUCCESS
+}
+
+fn connect_as(destination: &str, _source: &str) -> std::io::Result<SocketAddr> {
+    let destination: SocketAddr = destination.parse().expect("an address");
+    TcpStream::connect_timeout(&destination, Duration::from_millis(300))?.peer_addr()
+}
+
+/// A cgroup of the test's own, removed at its end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        let root = cgroup2();
+        let path = root.join(format!("amb-A-{}-{name}", process::id()));
+        fs::create_dir(&path).expect("capture tests need root and a writable cgroup2");
+        Self(path)
+    }
+
+    /// Runs a program inside.
+    fn run(&self, program: &str, args: &[&str]) -> Output {
+        Command::new("sh")
+            .args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(&self.0)
+            .arg(program)
+            .args(args)
+            .output()
+            .expect("sh runs")
+    }
+
+    /// What a connect from inside ends with: the peer it sees, or the error.
+    fn connect(&self, destination: &str) -> String {
+        let own = env::current_exe().expect("own path");
+        let output = self.run(own.to_str().expect("UTF-8 path"), &[CLIENT, destination, ""]);
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = capture::unpin(&self.0);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn cgroup2() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc");
+    let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    PathBuf::from(line.expect("capture tests need cgroup2").split(' ').nth(1).expect("a mount point"))
+}
+
+/// A stand-in for the proxy: one listener, one heart.
+struct Proxy {
+    listener: TcpListener,
+    capture: Capture,
+}
+
+impl Proxy {
+    fn start(settings: &Settings, claims: &Claims, may_pin: bool) -> Self {
+        let listener = TcpListener::bind("[::]:0").expect("a port");
+        let options = Options {
+            proxy_port: listener.local_addr().expect("bound").port(),
+            shards: 1,
+            may_pin,
+            kernel_log: false,
+        };
+        let capture = Capture::start(settings, claims, &options)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+        Self { listener, capture }
+    }
+
+    fn beating(settings: &Settings) -> Self {
+        let proxy = Self::start(settings, &Claims::default(), false);
+        proxy.beat();
+        proxy
+    }
+
+    fn beat(&self) {
+        self.capture.table().heartbeat(0).beat();
+    }
+
+    fn port(&self) -> u16 {
+        self.listener.local_addr().expect("bound").port()
+    }
+
+    /// Accepts what is queued and says which destination it was for.
+    fn accepted(&self, workload: u32) -> (TcpStream, Accepted) {
+        let (stream, _) = self.listener.accept().expect("a connection");
+        let local = stream.local_addr().expect("an address");
+        let accepted = self.capture.table().lookup(local, workload).expect("a readable map");
+        (stream, accepted)
+    }
+
+    fn destination(&self, workload: u32) -> String {
+        match self.accepted(workload).1 {
+            Accepted::Token(token) => token.destination.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn count(&self, verdict: Verdict) -> u64 {
+        let counts = self.capture.verdicts().expect("readable counters");
+        counts.iter().find(|(of, _)| *of == verdict).expect("every verdict").1
+    }
+
+    fn clean(self) {
+        let port = self.port();
+        self.capture.detach().expect("detached");
+        capture::unroute(None, port).expect("the token prefix is removed");
+    }
+}
+
+fn settings(cgroups: &[&Cgroup]) -> Settings {
+    Settings {
+        targets: cgroups
+            .iter()
+            .map(|cgroup| Target { cgroup: cgroup.0.clone(), netns: None })
+            .collect(),
+        ..Settings::default()
+    }
+}
+
+fn an_unmodified_curl_is_captured() {
+    let cgroup = Cgroup::new("curl");
+    let proxy = Proxy::beating(&settings(&[&cgroup]));
+    thread::scope(|scope| {
+        let answer = scope.spawn(|| {
+            let (mut stream, accepted) = proxy.accepted(0);
+            let mut request = [0; 1024];
+            let n = stream.read(&mut request).expect("a request");
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello")
+                .expect("an answer");
+            (String::from_utf8_lossy(&request[..n]).into_owned(), accepted)
+        });
+        let output = cgroup.run("curl", &["-sS", "-m", "5", "http://10.1.2.3/path"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "hello", "{output:?}");
+        let (request, accepted) = answer.join().expect("served");
+        assert!(request.starts_with("GET /path HTTP/1.1\r\n"), "{request}");
+        let Accepted::Token(token) = accepted else { panic!("{accepted:?}") };
+        assert_eq!(token.destination.to_string(), "10.1.2.3:80");
+    });
+    assert_eq!(proxy.count(Verdict::Captured), 1);
+    assert_eq!(proxy.capture.table().slots_used(), 2, "the canary's and curl's");
+    assert!(proxy.capture.guarded().is_ok());
+    proxy.clean();
+}
+
+fn peers_are_shown_as_the_application_named_them() {
+    let cgroup = Cgroup::new("peer");
+    let proxy = Proxy::beating(&settings(&[&cgroup]));
+    for (destination, original) in [
+        ("10.1.2.3:80", "10.1.2.3:80"),
+        ("[2001:db8::1]:443", "[2001:db8::1]:443"),
+        ("[::ffff:10.1.2.3]:80", "10.1.2.3:80"),
+        ("10.1.2.3:81", "10.1.2.3:81"),
+    ] {
+        assert_eq!(cgroup.connect(destination), destination);
+        assert_eq!(proxy.destination(0), original);
+    }
+    assert_eq!(proxy.capture.table().slots_used(), 4, "a mapped one is the same");
+    assert_eq!(proxy.capture.without_v6().count(), 0);
+    proxy.clean();
+}
+
+fn rules_decide_and_are_replaced_at_once() {
+    let cgroup = Cgroup::new("rules");
+    let direct = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let direct = direct.local_addr().expect("bound").to_string();
+    let mut settings = settings(&[&cgroup]);
+    let proxy = Proxy::beating(&settings);
+
+    assert_eq!(cgroup.connect(&direct), direct, "loopback is out of scope");
+    assert_eq!(proxy.count(Verdict::Bypassed), 1);
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
+
+    settings.unmatched = Unmatched::Refuse;
+    let claims = Claims {
+        nets: vec![("10.1.0.0/16".parse().expect("a net"), Some(8443), None)],
+        any_names: false,
+    };
+    proxy.capture.update(&settings, &claims).expect("updated");
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "ConnectionRefused", "a known slot too");
+    assert_eq!(proxy.count(Verdict::Refused), 1);
+    assert_eq!(cgroup.connect("10.1.2.3:8443"), "10.1.2.3:8443");
+    assert_eq!(proxy.destination(0), "10.1.2.3:8443");
+
+    settings.unmatched = Unmatched::Passthrough;
+    settings.include = Scope { ports: vec![], cidrs: vec!["127.0.0.0/8".parse().expect("a net")] };
+    proxy.capture.update(&settings, &Claims::default()).expect("updated");
+    assert_eq!(cgroup.connect(&direct), direct);
+    assert_eq!(proxy.count(Verdict::Passthrough), 1);
+
+    settings.unmatched = Unmatched::Proxy;
+    proxy.capture.update(&settings, &Claims::default()).expect("updated");
+    assert_eq!(cgroup.connect(&direct), direct);
+    assert_eq!(proxy.destination(0), direct);
+    proxy.clean();
+}
+
+fn a_dead_proxy_does_what_on_failure_says() {
+    let cgroup = Cgroup::new("dead");
+    let direct = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let direct = direct.local_addr().expect("bound").to_string();
+    let mut settings = settings(&[&cgroup]);
+    settings.include.cidrs = vec!["127.0.0.0/8".parse().expect("a net")];
+    let proxy = Proxy::start(&settings, &Claims::default(), false);
+
+    assert_eq!(cgroup.connect(&direct), direct, "no heartbeat: straight");
+    assert_eq!(proxy.count(Verdict::ProxyDown), 1);
+    settings.on_failure = OnFailure::Refuse;
+    proxy.capture.update(&settings, &Claims::default()).expect("updated");
+    assert_eq!(cgroup.connect(&direct), "ConnectionRefused", "no heartbeat: refused");
+
+    proxy.beat();
+    assert_eq!(cgroup.connect(&direct), direct);
+    assert_eq!(proxy.destination(0), direct);
+
+    let port = proxy.port();
+    drop(proxy.listener);
+    proxy.capture.table().heartbeat(0).beat();
+    assert_eq!(cgroup.connect(&direct), "ConnectionRefused", "no listener: refused");
+    drop(proxy.capture);
+    assert_eq!(cgroup.connect(&direct), direct, "unpinned: detached with the proxy");
+    capture::unroute(None, port).expect("the token prefix is removed");
+}
+
+fn tokens_cannot_be_borrowed() {
+    let cgroup = Cgroup::new("token");
+    let stranger = Cgroup::new("stranger");
+    let proxy = Proxy::beating(&settings(&[&cgroup]));
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    let local = proxy.accepted(0).0.local_addr().expect("an address");
+    let token = SocketAddr::new(local.ip().to_canonical(), local.port());
+    let v6 = Ipv6Addr::from(u128::from(capture::token_prefix(proxy.port())) + 1);
+    for token in [token, SocketAddr::new(IpAddr::V6(v6), proxy.port())] {
+        let token = token.to_string();
+        assert_eq!(cgroup.connect(&token), "ConnectionRefused", "forged: {token}");
+        assert_eq!(stranger.connect(&token), "ConnectionRefused", "not captured: {token}");
+    }
+    assert_eq!(proxy.count(Verdict::ForgedToken), 4);
+    let other_port = format!("127.64.0.1:{}", proxy.port() ^ 1);
+    stranger.connect(&other_port);
+    assert_eq!(proxy.count(Verdict::ForgedToken), 4, "only at the proxy's port");
+    proxy.clean();
+}
+
+fn the_canary_sings_only_when_captured() {
+    let cgroup = Cgroup::new("canary");
+    let proxy = Proxy::start(&settings(&[&cgroup]), &Claims::default(), false);
+    assert!(proxy.capture.canary().is_err(), "no heartbeat yet");
+    proxy.beat();
+    for _ in 0..3 {
+        proxy.capture.canary().expect("captured");
+        assert_eq!(proxy.accepted(0).1, Accepted::Canary);
+    }
+    assert_eq!(proxy.count(Verdict::Canary), 3);
+    let procs = fs::read_to_string(cgroup.0.join("cgroup.procs")).expect("readable");
+    assert_eq!(procs, "", "nobody stays in the cgroup");
+    proxy.clean();
+}
+
+fn workloads_share_a_table_and_nothing_else() {
+    let (one, two) = (Cgroup::new("one"), Cgroup::new("two"));
+    let proxy = Proxy::beating(&settings(&[&one, &two]));
+    assert_eq!(one.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
+    assert_eq!(two.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "Foreign", "the other workload's token");
+    assert_eq!(two.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(1), "10.1.2.3:80");
+    assert_eq!(proxy.capture.table().slots_used(), 3);
+    proxy.clean();
+}
+
+fn pinned_links_outlive_the_proxy() {
+    let cgroup = Cgroup::new("pinned");
+    let direct = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let direct = direct.local_addr().expect("bound").to_string();
+    let mut settings = settings(&[&cgroup]);
+    settings.include.cidrs = vec!["127.0.0.0/8".parse().expect("a net")];
+    settings.on_failure = OnFailure::Refuse;
+    let first = Proxy::start(&settings, &Claims::default(), true);
+    let port = first.port();
+    first.beat();
+    assert_eq!(cgroup.connect(&direct), direct);
+    drop(first);
+    capture::unroute(None, port).expect("the token prefix is removed");
+    assert_eq!(cgroup.connect(&direct), "ConnectionRefused", "still attached");
+
+    let second = Proxy::start(&settings, &Claims::default(), true);
+    second.beat();
+    assert_eq!(programs_named(&cgroup.0, "connect4"), 1, "replaced, not added");
+    assert_eq!(cgroup.connect(&direct), direct);
+    assert_eq!(second.destination(0), direct);
+    second.clean();
+    assert_eq!(programs_named(&cgroup.0, "connect4"), 0);
+    assert_eq!(cgroup.connect(&direct), direct);
+}
+
+fn programs_named(cgroup: &Path, name: &str) -> usize {
+    let programs = capture::programs_at(cgroup).expect("a list");
+    programs.iter().filter(|line| line.contains(&format!(" {name} "))).count()
+}
