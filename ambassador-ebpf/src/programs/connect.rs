@@ -27,13 +27,14 @@ const ECONNREFUSED: i32 = 111;
 const QUIC_PORT: u16 = 443;
 
 /// What a hook does with the socket address it was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing.
     Leave,
     /// The call fails.
     Refuse,
-    /// The destination becomes this token, at the proxy's port.
-    Rewrite(Addr),
+    /// The destination becomes the token, at the proxy's port.
+    Rewrite,
 }
 
 /// Lets the call through.
@@ -47,9 +48,11 @@ pub fn refuse() -> i32 {
     0
 }
 
-/// Decides one connect() to `addr`.
+/// Decides one connect() to `addr`, which becomes the token where the outcome
+/// is to rewrite. (As an outcome's own value the token is undefined on the
+/// other paths, and the compiler spills what the verifier then refuses.)
 #[inline(always)]
-pub fn decide(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> Outcome {
+pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
     // SAFETY: the verifier turns these into checked context loads.
     let sock_addr: &bpf_sock_addr = unsafe { &*ctx.sock_addr };
     let port = port_be as u16;
@@ -61,7 +64,7 @@ pub fn decide(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> Outcome {
     }
     if token::is_token(addr) {
         // Another proxy's token was written by a program further down.
-        if u16::from_be(port) as u32 != PROXY_PORT.load() & 0xffff {
+        if u32::from(u16::from_be(port)) != PROXY_PORT.load() & 0xffff {
             return Outcome::Leave;
         }
         count(Verdict::ForgedToken);
@@ -70,72 +73,90 @@ pub fn decide(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> Outcome {
     let Some(shared) = SHARED.get(0) else {
         return Outcome::Leave;
     };
-    if token::is_mapped(addr) && u32::from_be(addr[3]) == CANARY_V4 && u16::from_be(port) == CANARY_PORT
-    {
-        let decision = rule::CAPTURE | rule::FAIL_CLOSED;
-        return capture(ctx, addr, SLOT_CANARY, decision, shared, Verdict::Canary);
-    }
-    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if tgid == PROXY_TGID.load() {
-        count(Verdict::Own);
-        return Outcome::Leave;
-    }
-
-    let destination = Destination {
-        addr: *addr,
-        workload: WORKLOAD.load(),
-        port,
-        used: 1,
-    };
-    let epoch = epoch(shared);
-    // SAFETY: entries of this map are never removed.
-    let known = unsafe { INTERNED.get(&destination) }.copied();
-    let decision = match known.and_then(|slot| SLOT_TABLE.get_ptr_mut(slot)) {
-        Some(slot) => {
-            // SAFETY: a live array element; the word is stored whole.
-            let stored = unsafe { core::ptr::read_volatile(&raw const (*slot).decision) };
-            if (stored >> 32) as u32 == epoch {
-                stored as u32
-            } else {
-                let fresh = look_up(addr, port, epoch);
-                // A racing program stores the same or a newer generation's
-                // word; an older one is recomputed at the next connect.
-                // SAFETY: as above.
-                unsafe {
-                    core::ptr::write_volatile(
-                        &raw mut (*slot).decision,
-                        (u64::from(epoch) << 32) | u64::from(fresh),
-                    );
-                }
-                fresh
+    let mut slot = SLOT_CANARY;
+    let mut decision = rule::CAPTURE | rule::FAIL_CLOSED;
+    let mut verdict = Verdict::Canary;
+    if !is_canary(addr, port) {
+        verdict = Verdict::Captured;
+        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        if tgid == PROXY_TGID.load() {
+            count(Verdict::Own);
+            return Outcome::Leave;
+        }
+        let destination = Destination {
+            addr: *addr,
+            workload: WORKLOAD.load(),
+            port,
+            used: 1,
+        };
+        let epoch = epoch(shared);
+        slot = known(&destination);
+        decision = if slot == UNKNOWN {
+            look_up(addr, port, epoch)
+        } else {
+            current(slot, addr, port, epoch)
+        };
+        match decision & rule::ACTION {
+            rule::CAPTURE => {}
+            rule::REFUSE => {
+                count(Verdict::Refused);
+                return Outcome::Refuse;
+            }
+            rule::PASSTHROUGH => {
+                count(Verdict::Passthrough);
+                return Outcome::Leave;
+            }
+            _ => {
+                count(Verdict::Bypassed);
+                return Outcome::Leave;
             }
         }
-        None => look_up(addr, port, epoch),
-    };
-
-    match decision & rule::ACTION {
-        rule::CAPTURE => {}
-        rule::REFUSE => {
-            count(Verdict::Refused);
-            return Outcome::Refuse;
+        if slot == UNKNOWN {
+            slot = intern(&destination, decision, epoch, shared);
         }
-        rule::PASSTHROUGH => {
-            count(Verdict::Passthrough);
-            return Outcome::Leave;
-        }
-        _ => {
-            count(Verdict::Bypassed);
-            return Outcome::Leave;
+        if slot == UNKNOWN {
+            return fail(decision, Verdict::TableFull);
         }
     }
-    let slot = match known {
-        Some(slot) => slot,
-        None => match intern(&destination, decision, epoch, shared) {
-            Some(slot) => slot,
-            None => return fail(decision, Verdict::TableFull),
-        },
+    capture(ctx, addr, slot, decision, shared, verdict)
+}
+
+/// What a slot's number is where there is none.
+const UNKNOWN: u32 = u32::MAX;
+
+#[inline(always)]
+fn is_canary(addr: &Addr, port: u16) -> bool {
+    token::is_mapped(addr) && addr[3] == CANARY_V4.to_be() && port == CANARY_PORT.to_be()
+}
+
+/// The slot of a destination that was seen before.
+#[inline(always)]
+fn known(destination: &Destination) -> u32 {
+    // SAFETY: entries of this map are never removed.
+    match unsafe { INTERNED.get(destination) } {
+        Some(slot) => *slot,
+        None => UNKNOWN,
+    }
+}
+
+/// A slot's decision under this epoch, worked out anew where it is older. A
+/// racing program stores the same or a newer word; an older one is replaced at
+/// the next connect.
+#[inline(always)]
+fn current(slot: u32, addr: &Addr, port: u16, epoch: u32) -> u32 {
+    let Some(entry) = SLOT_TABLE.get_ptr_mut(slot) else {
+        return look_up(addr, port, epoch);
     };
-    capture(ctx, addr, slot, decision, shared, Verdict::Captured)
+    // SAFETY: a live array element; the word is loaded and stored whole.
+    let stored = unsafe { core::ptr::read_volatile(&raw const (*entry).decision) };
+    if (stored >> 32) as u32 == epoch {
+        return stored as u32;
+    }
+    let fresh = look_up(addr, port, epoch);
+    let word = (u64::from(epoch) << 32) | u64::from(fresh);
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(&raw mut (*entry).decision, word) };
+    fresh
 }
 
 /// Checks that the proxy can take the connection, tags the socket and names
@@ -143,7 +164,7 @@ pub fn decide(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> Outcome {
 #[inline(always)]
 fn capture(
     ctx: &SockAddrContext,
-    addr: &Addr,
+    addr: &mut Addr,
     slot: u32,
     decision: u32,
     shared: &Shared,
@@ -184,7 +205,8 @@ fn capture(
     unsafe { *granted = slot };
     count(verdict);
     debug!(ctx, "captured {} as slot {}", u32::from_be(addr[3]), slot);
-    Outcome::Rewrite(token)
+    *addr = token;
+    Outcome::Rewrite
 }
 
 /// What a connect does that should be captured and cannot be.
@@ -259,9 +281,9 @@ fn look_up(addr: &Addr, port: u16, epoch: u32) -> u32 {
 }
 
 /// Gives a destination a slot: the slot is published before the key that leads
-/// to it. `None`: the table is full.
+/// to it. [`UNKNOWN`]: the table is full.
 #[inline(always)]
-fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared) -> Option<u32> {
+fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared) -> u32 {
     let limit = if decision & rule::CLAIMED != 0 {
         SLOTS
     } else {
@@ -271,7 +293,7 @@ fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared)
     // SAFETY: the word is in the shared page; only programs change it.
     let slot = unsafe {
         if core::ptr::read_volatile(used) >= limit {
-            return None;
+            return UNKNOWN;
         }
         // SeqCst: a relaxed add whose result is used is miscompiled.
         core::intrinsics::atomic_xadd::<u32, u32, { core::intrinsics::AtomicOrdering::SeqCst }>(
@@ -279,19 +301,20 @@ fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared)
         )
     };
     if slot >= SLOTS {
-        return None;
+        return UNKNOWN;
     }
     let value = Slot {
         destination: *destination,
         decision: (u64::from(epoch) << 32) | u64::from(decision),
     };
-    SLOT_TABLE.set(slot, &value, 0).ok()?;
+    if SLOT_TABLE.set(slot, &value, 0).is_err() {
+        return UNKNOWN;
+    }
     if INTERNED.insert(destination, slot, BPF_NOEXIST.into()).is_ok() {
-        return Some(slot);
+        return slot;
     }
     // Another CPU was first (this slot stays unused), or memory is short.
-    // SAFETY: entries of this map are never removed.
-    unsafe { INTERNED.get(destination) }.copied()
+    known(destination)
 }
 
 /// UDP is left alone, but QUIC may be refused where TCP would be captured.

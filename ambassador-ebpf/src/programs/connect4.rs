@@ -13,13 +13,14 @@ use crate::token::MAPPED;
 pub fn connect4(ctx: SockAddrContext) -> i32 {
     // SAFETY: checked context loads.
     let (ip, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
-    match decide(&ctx, &[0, 0, MAPPED, ip], port) {
+    let mut addr = [0, 0, MAPPED, ip];
+    match decide(&ctx, &mut addr, port) {
         Outcome::Leave => ALLOW,
         Outcome::Refuse => refuse(),
-        Outcome::Rewrite(token) => {
+        Outcome::Rewrite => {
             // SAFETY: checked context stores.
             unsafe {
-                (*ctx.sock_addr).user_ip4 = token[3];
+                (*ctx.sock_addr).user_ip4 = addr[3];
                 (*ctx.sock_addr).user_port = u32::from((PROXY_PORT.load() as u16).to_be());
             }
             ALLOW

@@ -10,7 +10,7 @@ use crate::maps::PROXY_PORT;
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
     // SAFETY: checked context loads, each of four bytes.
-    let (addr, port) = unsafe {
+    let (mut addr, port) = unsafe {
         let a = &raw const (*ctx.sock_addr).user_ip6;
         let a = a.cast::<u32>();
         (
@@ -23,17 +23,17 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
             (*ctx.sock_addr).user_port,
         )
     };
-    match decide(&ctx, &addr, port) {
+    match decide(&ctx, &mut addr, port) {
         Outcome::Leave => ALLOW,
         Outcome::Refuse => refuse(),
-        Outcome::Rewrite(token) => {
+        Outcome::Rewrite => {
             // SAFETY: checked context stores, each of four bytes.
             unsafe {
                 let a = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();
-                core::ptr::write_volatile(a, token[0]);
-                core::ptr::write_volatile(a.add(1), token[1]);
-                core::ptr::write_volatile(a.add(2), token[2]);
-                core::ptr::write_volatile(a.add(3), token[3]);
+                core::ptr::write_volatile(a, addr[0]);
+                core::ptr::write_volatile(a.add(1), addr[1]);
+                core::ptr::write_volatile(a.add(2), addr[2]);
+                core::ptr::write_volatile(a.add(3), addr[3]);
                 (*ctx.sock_addr).user_port = u32::from((PROXY_PORT.load() as u16).to_be());
             }
             ALLOW

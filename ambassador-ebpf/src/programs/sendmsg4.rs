@@ -14,6 +14,6 @@ pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
     let (ip, port) = unsafe { ((*ctx.sock_addr).user_ip4, (*ctx.sock_addr).user_port) };
     match quic(&[0, 0, MAPPED, ip], port as u16) {
         Outcome::Refuse => refuse(),
-        Outcome::Leave | Outcome::Rewrite(_) => ALLOW,
+        Outcome::Leave | Outcome::Rewrite => ALLOW,
     }
 }

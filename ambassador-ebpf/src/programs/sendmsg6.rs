@@ -22,6 +22,6 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
     };
     match quic(&addr, port as u16) {
         Outcome::Refuse => refuse(),
-        Outcome::Leave | Outcome::Rewrite(_) => ALLOW,
+        Outcome::Leave | Outcome::Rewrite => ALLOW,
     }
 }
