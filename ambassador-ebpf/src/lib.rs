@@ -13,7 +13,8 @@ pub const SLOTS: u32 = 16_384;
 /// nobody configured cannot push a configured upstream out of the table.
 pub const SLOTS_CLAIMED_ONLY: u32 = SLOTS / 4;
 
-/// The slot of the canary; interning starts behind it.
+/// The slot of the canary; interning starts behind it. The loader tags the
+/// canary's socket with it, which makes it one.
 pub const SLOT_CANARY: u32 = 0;
 
 /// Tokens are 127.64.0.0 + slot; the whole of 127.64.0.0/10 is left to them.
@@ -72,6 +73,11 @@ pub struct Shared {
     pub epoch: u32,
     /// Slots handed out, the canary's included.
     pub slots_used: u32,
+    /// The proxy's thread group as the kernel numbers it, whatever namespace
+    /// the proxy lives in; learned from its first canary. 0: not yet.
+    pub proxy_tgid: u32,
+    /// Zero.
+    pub pad: u32,
     /// CLOCK_MONOTONIC nanoseconds of each shard's last sign of life.
     pub heartbeats: [u64; HEARTBEATS],
 }
@@ -179,5 +185,8 @@ impl Verdict {
 const _: () = assert!(size_of::<Destination>() == 24);
 const _: () = assert!(size_of::<Slot>() == 32);
 const _: () = assert!(size_of::<RuleKey>() == 24);
-const _: () = assert!(size_of::<Shared>() == 8 + 8 * HEARTBEATS);
-const _: () = assert!(SLOTS <= 1 << 22, "a slot fits the host part of 127.64.0.0/10");
+const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS);
+const _: () = assert!(
+    SLOTS <= 1 << 22,
+    "a slot fits the host part of 127.64.0.0/10"
+);

@@ -148,7 +148,6 @@ impl Capture {
             targets: settings.targets.clone(),
             proxy_port: options.proxy_port,
             shards: options.shards.clamp(1, HEARTBEATS as u16),
-            proxy_tgid: std::process::id(),
             refuse_quic: settings.quic == Quic::Refuse,
             pinned,
             kernel_log: options.kernel_log,
@@ -169,7 +168,10 @@ impl Capture {
             <[OwnedFd; loader::MAPS_HANDED]>::try_from(maps).map_err(|_| unexpected())?;
         let page = Arc::new(SharedPage::map(shared.as_fd()).map_err(CaptureError::Map)?);
         let mut capture = Self {
-            maps: Maps { rules: rule_map, verdicts },
+            maps: Maps {
+                rules: rule_map,
+                verdicts,
+            },
             table: TokenTable::new(slots, page.clone(), options.proxy_port),
             page,
             attached: Vec::new(),
@@ -178,10 +180,16 @@ impl Capture {
             logger: None,
         };
         // Slot 0 is the canary's.
-        capture.page.slots_used().store(1, std::sync::atomic::Ordering::Release);
+        capture
+            .page
+            .slots_used()
+            .store(1, std::sync::atomic::Ordering::Release);
         capture.install(rules)?;
         handoff::send(socket.as_fd(), &Go {}, &[]).map_err(CaptureError::Loader)?;
         capture.take_links(&socket, settings, pinned)?;
+        // Tells the programs which process this is. Before the first heartbeat
+        // it is refused, which is no failure yet.
+        let _ = capture.canary();
         if options.kernel_log {
             capture.logger = Some((loader, socket));
         } else {
@@ -204,7 +212,11 @@ impl Capture {
                     let canary = fds.remove(0);
                     self.attached.push(Attached {
                         target: target.clone(),
-                        cgroup_id: target.cgroup.metadata().map_err(CaptureError::Loader)?.ino(),
+                        cgroup_id: target
+                            .cgroup
+                            .metadata()
+                            .map_err(CaptureError::Loader)?
+                            .ino(),
                         pinned,
                         canary,
                         _links: fds,
@@ -236,7 +248,10 @@ impl Capture {
     /// epoch to it in one store.
     fn install(&self, rules: Vec<Rule>) -> Result<(), CaptureError> {
         use std::sync::atomic::Ordering;
-        let mut installed = self.installed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut installed = self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let epoch = self.page.epoch().load(Ordering::Relaxed);
         if epoch != 0 && rules == installed.current {
             return Ok(());

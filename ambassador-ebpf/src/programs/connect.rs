@@ -14,8 +14,7 @@ use aya_ebpf::programs::SockAddrContext;
 use aya_log_ebpf::debug;
 
 use crate::maps::{
-    GRANTED, INTERNED, PROXY_PORT, PROXY_TGID, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD,
-    count, heartbeat,
+    GRANTED, INTERNED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count, heartbeat,
 };
 use crate::token::{self, Addr};
 
@@ -76,10 +75,17 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
     let mut slot = SLOT_CANARY;
     let mut decision = rule::CAPTURE | rule::FAIL_CLOSED;
     let mut verdict = Verdict::Canary;
-    if !is_canary(addr, port) {
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if is_canary(ctx, addr, port) {
+        // SAFETY: the word is in the shared page and stored whole.
+        unsafe {
+            (&raw const shared.proxy_tgid)
+                .cast_mut()
+                .write_volatile(tgid)
+        };
+    } else {
         verdict = Verdict::Captured;
-        let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-        if tgid == PROXY_TGID.load() {
+        if tgid == proxy_tgid(shared) {
             count(Verdict::Own);
             return Outcome::Leave;
         }
@@ -122,11 +128,34 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
 }
 
 /// What a slot's number is where there is none.
-const UNKNOWN: u32 = u32::MAX;
+pub const UNKNOWN: u32 = u32::MAX;
 
 #[inline(always)]
-fn is_canary(addr: &Addr, port: u16) -> bool {
-    token::is_mapped(addr) && addr[3] == CANARY_V4.to_be() && port == CANARY_PORT.to_be()
+fn is_canary(ctx: &SockAddrContext, addr: &Addr, port: u16) -> bool {
+    token::is_mapped(addr)
+        && addr[3] == CANARY_V4.to_be()
+        && port == CANARY_PORT.to_be()
+        && granted(ctx) == SLOT_CANARY
+}
+
+/// The slot whose token a socket was given; [`UNKNOWN`]: none.
+#[inline(always)]
+pub fn granted(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: a checked context load; the storage is the socket's own and
+    // checked for null.
+    unsafe {
+        if (*ctx.sock_addr).__bindgen_anon_1.sk.is_null() {
+            return UNKNOWN;
+        }
+        let granted = GRANTED.get_ptr_mut(ctx);
+        if granted.is_null() { UNKNOWN } else { *granted }
+    }
+}
+
+#[inline(always)]
+fn proxy_tgid(shared: &Shared) -> u32 {
+    // SAFETY: stored whole, by the programs alone.
+    unsafe { core::ptr::read_volatile(&raw const shared.proxy_tgid) }
 }
 
 /// The slot of a destination that was seen before.
@@ -310,7 +339,10 @@ fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared)
     if SLOT_TABLE.set(slot, &value, 0).is_err() {
         return UNKNOWN;
     }
-    if INTERNED.insert(destination, slot, BPF_NOEXIST.into()).is_ok() {
+    if INTERNED
+        .insert(destination, slot, BPF_NOEXIST.into())
+        .is_ok()
+    {
         return slot;
     }
     // Another CPU was first (this slot stays unused), or memory is short.
@@ -328,7 +360,7 @@ pub fn quic(addr: &Addr, port: u16) -> Outcome {
     };
     let decision = look_up(addr, port, epoch(shared));
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if decision & rule::NO_QUIC == 0 || tgid == PROXY_TGID.load() {
+    if decision & rule::NO_QUIC == 0 || tgid == proxy_tgid(shared) {
         return Outcome::Leave;
     }
     count(Verdict::QuicRefused);

@@ -3,11 +3,12 @@
 //! whose programs run after those of the workloads; reads GRANTED.
 
 use ambassador_ebpf::Verdict;
+use aya_ebpf::helpers::bpf_get_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::connect::{ALLOW, refuse};
-use crate::maps::{GRANTED, PROXY_PORT, count};
+use crate::connect::{ALLOW, granted, refuse};
+use crate::maps::{PROXY_PORT, count};
 use crate::token::{self, Addr, MAPPED};
 
 #[cgroup_sock_addr(connect4)]
@@ -25,15 +26,12 @@ pub fn guard(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> i32 {
     {
         return ALLOW;
     }
-    // SAFETY: the storage belongs to the context's own socket.
-    let granted = unsafe {
-        if (*ctx.sock_addr).__bindgen_anon_1.sk.is_null() {
-            return ALLOW;
-        }
-        GRANTED.get_ptr_mut(ctx)
-    };
-    // SAFETY: checked for null first.
-    if !granted.is_null() && token::slot(addr) == Some(unsafe { *granted }) {
+    if token::slot(addr) == Some(granted(ctx)) {
+        return ALLOW;
+    }
+    // SAFETY: reads the value that the system call would return: one that a
+    // program before this has refused is neither refused nor counted twice.
+    if unsafe { bpf_get_retval() } != 0 {
         return ALLOW;
     }
     count(Verdict::ForgedToken);

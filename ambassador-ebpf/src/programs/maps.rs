@@ -1,8 +1,6 @@
 //! The maps, and the constants that the loader writes before loading.
 
-use ambassador_ebpf::{
-    Destination, HEARTBEATS, RULES_MAX, RuleKey, SLOTS, Shared, Slot, Verdict,
-};
+use ambassador_ebpf::{Destination, HEARTBEATS, RULES_MAX, RuleKey, SLOTS, Shared, Slot, Verdict};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
@@ -29,7 +27,7 @@ pub static SHARED: Array<Shared, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 pub static VERDICTS: PerCpuArray<u64, { Verdict::ALL.len() }> = PerCpuArray::new();
 
-/// The token a socket was given: what the guard looks for.
+/// The slot whose token a socket was given: what the guard looks for.
 #[btf_map]
 pub static GRANTED: SkStorage<u32> = SkStorage::new();
 
@@ -39,9 +37,6 @@ pub static WORKLOAD: Global<u32> = Global::new(0);
 /// The proxy's port, host order.
 #[unsafe(no_mangle)]
 pub static PROXY_PORT: Global<u32> = Global::new(0);
-/// The proxy's thread group in the first PID namespace; 0: unknown.
-#[unsafe(no_mangle)]
-pub static PROXY_TGID: Global<u32> = Global::new(0);
 /// Shards of the proxy; the one of this CPU must be alive.
 #[unsafe(no_mangle)]
 pub static SHARDS: Global<u32> = Global::new(1);

@@ -4,8 +4,9 @@
 #![expect(unsafe_code, reason = "socket calls on an address of our own making")]
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ambassador_ebpf::{CANARY_PORT, CANARY_V4};
@@ -40,8 +41,17 @@ pub(super) fn socket(cgroup: &Path, netns: Option<&File>) -> io::Result<OwnedFd>
 
 /// The cgroup this process is in, as a path below the mount of `cgroup`.
 fn own_cgroup(cgroup: &Path) -> io::Result<PathBuf> {
-    use std::os::unix::fs::MetadataExt;
-    let mut root = cgroup.canonicalize()?;
+    let text = fs::read_to_string("/proc/self/cgroup")?;
+    let own = text
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .ok_or_else(|| io::Error::other("/proc/self/cgroup names no cgroup2 group"))?;
+    Ok(root_of(cgroup)?.join(own))
+}
+
+/// The topmost directory of the cgroup2 mount that holds `path`.
+pub(super) fn root_of(path: &Path) -> io::Result<PathBuf> {
+    let mut root = path.canonicalize()?;
     let device = root.metadata()?.dev();
     while let Some(parent) = root.parent() {
         if parent.metadata()?.dev() != device {
@@ -49,16 +59,14 @@ fn own_cgroup(cgroup: &Path) -> io::Result<PathBuf> {
         }
         root = parent.to_path_buf();
     }
-    let text = fs::read_to_string("/proc/self/cgroup")?;
-    let own = text
-        .lines()
-        .find_map(|line| line.strip_prefix("0::/"))
-        .ok_or_else(|| io::Error::other("/proc/self/cgroup names no cgroup2 group"))?;
-    Ok(root.join(own))
+    Ok(root)
 }
 
 fn join(cgroup: &Path) -> io::Result<()> {
-    fs::write(cgroup.join("cgroup.procs"), "0")
+    let mut procs = File::options()
+        .write(true)
+        .open(cgroup.join("cgroup.procs"))?;
+    procs.write_all(b"0")
 }
 
 fn make() -> io::Result<OwnedFd> {

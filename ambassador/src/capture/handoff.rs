@@ -41,7 +41,10 @@ pub(super) fn send<T: Serialize>(
     message: &T,
     fds: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    assert!(fds.len() <= FDS_MAX, "a message carries one target's descriptors");
+    assert!(
+        fds.len() <= FDS_MAX,
+        "a message carries one target's descriptors"
+    );
     let body = serde_json::to_vec(message)?;
     if body.len() > MESSAGE_MAX {
         return Err(io::Error::other("too many capture targets for one start"));
@@ -97,10 +100,9 @@ pub(super) fn receive<T: DeserializeOwned>(
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = control.0.len();
         let received = loop {
-            let received =
-                libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC);
-            let interrupted = received < 0
-                && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
+            let received = libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC);
+            let interrupted =
+                received < 0 && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted;
             if !interrupted {
                 break received;
             }

@@ -25,7 +25,8 @@ impl log::Log for StandardError {
 /// Writes records until the proxy is gone.
 pub(super) fn follow(programs: &mut Ebpf, proxy: BorrowedFd<'_>) -> io::Result<()> {
     log::set_max_level(log::LevelFilter::Trace);
-    let mut logger = EbpfLogger::init_with_logger(programs, StandardError).map_err(io::Error::other)?;
+    let mut logger =
+        EbpfLogger::init_with_logger(programs, StandardError).map_err(io::Error::other)?;
     loop {
         let mut ready = [logger.as_raw_fd(), proxy.as_raw_fd()].map(|fd| libc::pollfd {
             fd,

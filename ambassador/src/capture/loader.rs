@@ -4,10 +4,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::ExitCode;
 
+use ambassador_ebpf::SLOT_CANARY;
 use aya::programs::CgroupSockAddr;
 use aya::{Ebpf, EbpfLoader};
 use serde::{Deserialize, Serialize};
@@ -46,8 +47,6 @@ pub(super) struct Request {
     pub targets: Vec<Target>,
     pub proxy_port: u16,
     pub shards: u16,
-    /// The proxy's thread group as the kernel's first PID namespace has it.
-    pub proxy_tgid: u32,
     pub refuse_quic: bool,
     /// Links outlive the proxy.
     pub pinned: bool,
@@ -98,7 +97,10 @@ impl<T, E: std::error::Error> During<T> for Result<T, E> {
                 detail.push_str(&inner.to_string());
                 source = inner.source();
             }
-            Failure { what: what(), detail }
+            Failure {
+                what: what(),
+                detail,
+            }
         })
     }
 }
@@ -131,7 +133,6 @@ struct Opened {
 struct Globals {
     workload: u32,
     proxy_port: u32,
-    proxy_tgid: u32,
     shards: u32,
     v6_prefix: u32,
 }
@@ -141,7 +142,6 @@ impl Globals {
         Self {
             workload: workload as u32,
             proxy_port: request.proxy_port.into(),
-            proxy_tgid: request.proxy_tgid,
             shards: request.shards.into(),
             v6_prefix: v6_prefix.into(),
         }
@@ -154,90 +154,78 @@ fn answer(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     else {
         return Ok(());
     };
-    let mut targets = Vec::new();
-    for target in &request.targets {
-        let shown = |path: &Path| format!("opening {}", path.display());
-        targets.push(Opened {
-            cgroup: File::open(&target.cgroup).during(|| shown(&target.cgroup))?,
-            netns: match &target.netns {
-                Some(path) => Some(File::open(path).during(|| shown(path))?),
-                None => None,
-            },
-            target: target.clone(),
-        });
-    }
+    let targets = open(&request)?;
     let pins = match request.pinned {
         true => Some(pins::Directory::open().during(|| "opening bpffs for pinned links".into())?),
         false => None,
     };
-    let root = match targets.first() {
-        Some(first) => Some(open_root(&first.target.cgroup).during(|| "opening cgroup2".into())?),
-        None => None,
-    };
-
     let shared = pins::private_bpffs().during(|| "mounting a private bpffs".into())?;
-    let mut routed = Vec::new();
-    for (workload, opened) in targets.iter().enumerate() {
-        let no_v6 = netns::within(opened.netns.as_ref(), || netns::route(request.proxy_port))
-            .err()
-            .map(|error| error.to_string());
-        routed.push((Globals::new(&request, workload, no_v6.is_none()), no_v6));
-    }
-    let mut loader = loader(&request, &shared);
-    let mut loaded = Vec::new();
-    for (globals, no_v6) in &routed {
-        let mut programs = loader
-            .override_global("WORKLOAD", &globals.workload, true)
-            .override_global("PROXY_PORT", &globals.proxy_port, true)
-            .override_global("PROXY_TGID", &globals.proxy_tgid, true)
-            .override_global("SHARDS", &globals.shards, true)
-            .override_global("V6_PREFIX", &globals.v6_prefix, true)
-            .load(OBJECT)
-            .during(|| "loading the BPF object".into())?;
-        for (name, _) in hooks(&request).into_iter().chain(GUARD) {
-            load(&mut programs, name)?;
+    let result = serve(socket, &request, &targets, &shared, pins.as_ref());
+    if result.is_err() {
+        // Best effort: what is reported is why the start failed.
+        for opened in &targets {
+            let _ = netns::unroute(opened.netns.as_ref(), request.proxy_port);
         }
-        loaded.push((programs, no_v6.clone()));
+        if let Some(pins) = pins {
+            pins.remove_new();
+        }
     }
-    let Some((first, _)) = loaded.first() else {
+    result
+}
+
+fn open(request: &Request) -> Result<Vec<Opened>, Failure> {
+    let file = |path: &Path| File::open(path).during(|| format!("opening {}", path.display()));
+    if request.targets.is_empty() {
         return Err(Failure {
             what: "starting capture".into(),
             detail: "no cgroup was named".into(),
         });
-    };
+    }
+    request
+        .targets
+        .iter()
+        .map(|target| {
+            Ok(Opened {
+                cgroup: file(&target.cgroup)?,
+                netns: target.netns.as_deref().map(file).transpose()?,
+                target: target.clone(),
+            })
+        })
+        .collect()
+}
+
+/// One target's programs, and why it has no IPv6 tokens.
+struct Loaded {
+    programs: Ebpf,
+    no_v6: Option<String>,
+}
+
+fn serve(
+    socket: BorrowedFd<'_>,
+    request: &Request,
+    targets: &[Opened],
+    shared: &Path,
+    pins: Option<&pins::Directory>,
+) -> Result<(), Failure> {
+    let mut loaded = load_all(request, targets, shared)?;
+    let map = |name: &&str| bpf::open_pin(&shared.join(name)).during(|| format!("opening {name}"));
     let maps: Vec<OwnedFd> = MAPS[..MAPS_HANDED]
         .iter()
-        .map(|name| bpf::open_pin(&shared.join(name)))
-        .collect::<Result<_, _>>()
-        .during(|| "opening the maps".into())?;
+        .map(map)
+        .collect::<Result<_, _>>()?;
     reply(socket, &Reply::Maps, &maps)?;
-    if handoff::receive::<Go>(socket).during(|| "waiting for the rules".into())?.is_none() {
+    if handoff::receive::<Go>(socket)
+        .during(|| "waiting for the rules".into())?
+        .is_none()
+    {
         return Ok(());
     }
 
-    let guard_programs = first;
-    for (opened, (programs, no_v6)) in targets.iter().zip(&loaded) {
-        let path = opened.target.cgroup.display();
-        let others = others(opened.cgroup.as_fd());
-        let mut fds = vec![
-            canary::socket(&opened.target.cgroup, opened.netns.as_ref())
-                .during(|| format!("making a socket in {path}"))?,
-        ];
-        for (name, hook) in hooks(&request) {
-            let link = link(programs, name, hook, opened.cgroup.as_fd(), pins.as_ref())
-                .during(|| format!("attaching {name} to {path}"))?;
-            fds.push(link);
-        }
-        let no_v6 = no_v6.clone();
-        reply(socket, &Reply::Attached { others, no_v6 }, &fds)?;
+    let granted = map(&"GRANTED")?;
+    for (opened, loaded) in targets.iter().zip(&loaded) {
+        attach(socket, request, opened, loaded, granted.as_fd(), pins)?;
     }
-    let guard = root.map_or(Ok(Vec::new()), |root| {
-        GUARD
-            .iter()
-            .map(|(name, hook)| link(guard_programs, name, *hook, root.as_fd(), None))
-            .collect::<io::Result<Vec<_>>>()
-    });
-    match guard {
+    match guard(&targets[0].target.cgroup, &loaded[0].programs) {
         Ok(links) => reply(socket, &Reply::Guard { error: None }, &links)?,
         Err(error) => {
             let error = Some(error.to_string());
@@ -246,10 +234,71 @@ fn answer(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     }
     reply(socket, &Reply::Done, &[])?;
     if request.kernel_log {
-        super::kernel_log::follow(&mut loaded.swap_remove(0).0, socket)
+        super::kernel_log::follow(&mut loaded[0].programs, socket)
             .during(|| "following the kernel log".into())?;
     }
     Ok(())
+}
+
+/// Loads the programs once per target; the maps are shared by their names.
+fn load_all(request: &Request, targets: &[Opened], shared: &Path) -> Result<Vec<Loaded>, Failure> {
+    let mut constants = Vec::new();
+    for (workload, opened) in targets.iter().enumerate() {
+        let no_v6 = netns::within(opened.netns.as_ref(), || netns::route(request.proxy_port))
+            .err()
+            .map(|error| error.to_string());
+        constants.push((Globals::new(request, workload, no_v6.is_none()), no_v6));
+    }
+    let mut loader = loader(request, shared);
+    let mut loaded = Vec::new();
+    for (globals, no_v6) in &constants {
+        let mut programs = loader
+            .override_global("WORKLOAD", &globals.workload, true)
+            .override_global("PROXY_PORT", &globals.proxy_port, true)
+            .override_global("SHARDS", &globals.shards, true)
+            .override_global("V6_PREFIX", &globals.v6_prefix, true)
+            .load(OBJECT)
+            .during(|| "loading the BPF object".into())?;
+        for (name, _) in hooks(request).into_iter().chain(GUARD) {
+            load(&mut programs, name)?;
+        }
+        let no_v6 = no_v6.clone();
+        loaded.push(Loaded { programs, no_v6 });
+    }
+    Ok(loaded)
+}
+
+fn attach(
+    socket: BorrowedFd<'_>,
+    request: &Request,
+    opened: &Opened,
+    loaded: &Loaded,
+    granted: BorrowedFd<'_>,
+    pins: Option<&pins::Directory>,
+) -> Result<(), Failure> {
+    let path = opened.target.cgroup.display();
+    let others = others(opened.cgroup.as_fd());
+    let canary = canary::socket(&opened.target.cgroup, opened.netns.as_ref())
+        .during(|| format!("making a socket in {path}"))?;
+    bpf::write(granted, &canary.as_raw_fd(), &SLOT_CANARY)
+        .during(|| "tagging the canary".into())?;
+    let mut fds = vec![canary];
+    for (name, hook) in hooks(request) {
+        let link = link(&loaded.programs, name, hook, opened.cgroup.as_fd(), pins)
+            .during(|| format!("attaching {name} to {path}"))?;
+        fds.push(link);
+    }
+    let no_v6 = loaded.no_v6.clone();
+    reply(socket, &Reply::Attached { others, no_v6 }, &fds)
+}
+
+/// Attaches the guard to the root of the cgroup2 mount that holds `cgroup`.
+fn guard(cgroup: &Path, programs: &Ebpf) -> io::Result<Vec<OwnedFd>> {
+    let root = File::open(canary::root_of(cgroup)?)?;
+    GUARD
+        .iter()
+        .map(|(name, hook)| link(programs, name, *hook, root.as_fd(), None))
+        .collect()
 }
 
 fn reply(socket: BorrowedFd<'_>, reply: &Reply, fds: &[OwnedFd]) -> Result<(), Failure> {
@@ -301,7 +350,9 @@ fn load(programs: &mut Ebpf, name: &str) -> Result<(), Failure> {
         .ok_or_else(missing)?
         .try_into()
         .during(|| format!("loading the program {name}"))?;
-    program.load().during(|| format!("loading the program {name}"))
+    program
+        .load()
+        .during(|| format!("loading the program {name}"))
 }
 
 /// Puts a program at its hook: behind the pinned link where one is left from
@@ -331,7 +382,7 @@ fn link(
         }
     }
     let link = bpf::attach(program, cgroup, hook)?;
-    bpf::pin(link.as_fd(), &path)?;
+    pins.pin(link.as_fd(), path)?;
     Ok(link)
 }
 
@@ -349,18 +400,4 @@ pub(super) fn others(cgroup: BorrowedFd<'_>) -> Vec<String> {
             })
         })
         .collect()
-}
-
-/// The topmost directory of the cgroup2 mount that holds `path`.
-fn open_root(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::MetadataExt;
-    let mut root: PathBuf = path.canonicalize()?;
-    let device = root.metadata()?.dev();
-    while let Some(parent) = root.parent() {
-        if parent.metadata()?.dev() != device {
-            break;
-        }
-        root = parent.to_path_buf();
-    }
-    File::open(root)
 }

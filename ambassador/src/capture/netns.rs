@@ -148,10 +148,21 @@ fn request(kind: u16, body: &[u8]) -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
         let socket = OwnedFd::from_raw_fd(fd);
-        if libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) < 0 {
+        if libc::send(
+            socket.as_raw_fd(),
+            message.as_ptr().cast(),
+            message.len(),
+            0,
+        ) < 0
+        {
             return Err(io::Error::last_os_error());
         }
-        libc::recv(socket.as_raw_fd(), answer.as_mut_ptr().cast(), answer.len(), 0)
+        libc::recv(
+            socket.as_raw_fd(),
+            answer.as_mut_ptr().cast(),
+            answer.len(),
+            0,
+        )
     };
     if received < 20 {
         return Err(io::ErrorKind::UnexpectedEof.into());

@@ -2,12 +2,15 @@
 //! their maps, and the pins of links that must outlive the proxy.
 #![expect(unsafe_code, reason = "mount() and statfs() are raw calls")]
 
+use std::cell::RefCell;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use super::bpf;
 
 const BPFFS: &CStr = c"/sys/fs/bpf";
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
@@ -17,6 +20,8 @@ const PIN_ROOT: &str = "/sys/fs/bpf/ambassador";
 /// another mount lies over it.
 pub(super) struct Directory {
     file: File,
+    /// Pins made by this process.
+    new: RefCell<Vec<PathBuf>>,
 }
 
 impl Directory {
@@ -35,7 +40,24 @@ impl Directory {
             _ => {}
         }
         let file = File::open(PIN_ROOT)?;
-        Ok(Self { file })
+        let new = RefCell::default();
+        Ok(Self { file, new })
+    }
+
+    /// Pins a new link.
+    pub(super) fn pin(&self, link: BorrowedFd<'_>, path: PathBuf) -> io::Result<()> {
+        bpf::pin(link, &path)?;
+        self.new.borrow_mut().push(path);
+        Ok(())
+    }
+
+    /// Removes what this process pinned: a start that failed must not leave
+    /// the application cut off.
+    pub(super) fn remove_new(self) {
+        for path in self.new.take() {
+            // A pin that is gone already is what is wanted.
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// Where the link of a cgroup's hook is pinned. The cgroup's inode is its
@@ -88,7 +110,8 @@ pub(super) fn private_bpffs() -> io::Result<PathBuf> {
 fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {
     let kind = kind.map_or(std::ptr::null(), CStr::as_ptr);
     // SAFETY: all are nul-terminated and live through the call.
-    let result = unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind, flags, std::ptr::null()) };
+    let result =
+        unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind, flags, std::ptr::null()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -78,7 +78,10 @@ impl Rule {
     /// The entry's prefix length and address as the kernel's key has them.
     pub(super) fn key_parts(&self) -> (u32, [u32; 4]) {
         let (bits, ip) = match self.net {
-            IpNet::V4(net) => (96 + u32::from(net.prefix_len()), net.network().to_ipv6_mapped()),
+            IpNet::V4(net) => (
+                96 + u32::from(net.prefix_len()),
+                net.network().to_ipv6_mapped(),
+            ),
             IpNet::V6(net) => (u32::from(net.prefix_len()), net.network()),
         };
         (RULE_PREFIX_BITS + bits, words(ip))
@@ -101,10 +104,7 @@ pub(super) fn words(ip: Ipv6Addr) -> [u32; 4] {
 /// Prefixes every set has, so that a lookup always finds its own family's
 /// answer: all of each family, and what loopback is.
 fn always() -> Vec<IpNet> {
-    let mut nets = vec![
-        IpNet::V4(Ipv4Net::default()),
-        IpNet::V6(Ipv6Net::default()),
-    ];
+    let mut nets = vec![IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     nets.extend(loopback());
     nets
 }
@@ -153,7 +153,9 @@ fn in_scope(settings: &Settings, net: IpNet, port: Option<u16>) -> bool {
     let inside_loopback = |net: &IpNet| loopback().iter().any(|lo| lo.contains(net));
     let Scope { ports, cidrs } = &settings.include;
     let included = if inside_loopback(&net) {
-        cidrs.iter().any(|cidr| inside_loopback(cidr) && cidr.contains(&net))
+        cidrs
+            .iter()
+            .any(|cidr| inside_loopback(cidr) && cidr.contains(&net))
     } else {
         cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&net))
     };

@@ -63,14 +63,20 @@ impl Heartbeat {
     /// second without it, connects on the shard's CPUs do what `on_failure`
     /// says. One store.
     pub fn beat(&self) {
-        self.page.heartbeat(self.shard).store(clock::kernel_ns(), Ordering::Relaxed);
+        self.page
+            .heartbeat(self.shard)
+            .store(clock::kernel_ns(), Ordering::Relaxed);
     }
 }
 
 impl TokenTable {
     pub(super) fn new(slots: OwnedFd, page: Arc<SharedPage>, proxy_port: u16) -> Self {
         Self {
-            inner: Arc::new(Inner { slots, page, proxy_port }),
+            inner: Arc::new(Inner {
+                slots,
+                page,
+                proxy_port,
+            }),
         }
     }
 
@@ -111,7 +117,11 @@ impl TokenTable {
 
     /// Slots handed out so far.
     pub fn slots_used(&self) -> u32 {
-        self.inner.page.slots_used().load(Ordering::Relaxed).min(SLOTS)
+        self.inner
+            .page
+            .slots_used()
+            .load(Ordering::Relaxed)
+            .min(SLOTS)
     }
 }
 
