@@ -146,11 +146,13 @@ pub enum Verdict {
     QuicRefused,
     /// The canary's own connect.
     Canary,
+    /// A canary that could not be captured; the first of each start is one.
+    CanaryFailed,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its counter.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Captured,
         Self::Bypassed,
         Self::Passthrough,
@@ -162,6 +164,7 @@ impl Verdict {
         Self::ForgedToken,
         Self::QuicRefused,
         Self::Canary,
+        Self::CanaryFailed,
     ];
 
     /// The value of the metric's label.
@@ -178,6 +181,7 @@ impl Verdict {
             Self::ForgedToken => "forged_token",
             Self::QuicRefused => "quic_refused",
             Self::Canary => "canary",
+            Self::CanaryFailed => "canary_failed",
         }
     }
 }

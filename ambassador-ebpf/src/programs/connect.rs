@@ -208,13 +208,13 @@ fn capture(
         (*sk).bound_dev_if
     };
     if device != 0 && device != LOOPBACK_IFINDEX {
-        return fail(decision, Verdict::DeviceBound);
+        return fail(decision, unless_canary(verdict, Verdict::DeviceBound));
     }
     // SAFETY: helpers without arguments.
     let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     let beat = heartbeat(shared, cpu);
     if beat < now && now - beat > STALE_NS {
-        return fail(decision, Verdict::ProxyDown);
+        return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
     }
     let prefixed = !token::is_mapped(addr) && V6_PREFIX.load() != 0;
     let token = if prefixed {
@@ -223,12 +223,12 @@ fn capture(
         [0, 0, token::MAPPED, token::v4(slot)]
     };
     if !listening(ctx, &token, prefixed) {
-        return fail(decision, Verdict::ProxyDown);
+        return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
     }
     // SAFETY: the socket is the context's own.
     let granted = unsafe { GRANTED.get_or_insert_ptr_mut(ctx, None) };
     if granted.is_null() {
-        return fail(decision, Verdict::TableFull);
+        return fail(decision, unless_canary(verdict, Verdict::TableFull));
     }
     // SAFETY: not null; the connecting task holds the socket's lock.
     unsafe { *granted = slot };
@@ -236,6 +236,15 @@ fn capture(
     debug!(ctx, "captured {} as slot {}", u32::from_be(addr[3]), slot);
     *addr = token;
     Outcome::Rewrite
+}
+
+/// The canary's failures are its own: they are no application's connects.
+#[inline(always)]
+fn unless_canary(verdict: Verdict, why: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Canary => Verdict::CanaryFailed,
+        _ => why,
+    }
 }
 
 /// What a connect does that should be captured and cannot be.

@@ -185,3 +185,191 @@ fn best_claim(claims: &Claims, net: IpNet, port: Option<u16>) -> Option<Option<O
         .max_by_key(|(of, at, _)| (of.prefix_len(), at.is_some()))
         .map(|(_, _, on_failure)| *on_failure)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn scope(ports: &[u16], cidrs: &[&str]) -> Scope {
+        Scope {
+            ports: ports.to_vec(),
+            cidrs: cidrs.iter().map(|text| net(text)).collect(),
+        }
+    }
+
+    fn claim(text: &str, port: Option<u16>) -> (IpNet, Option<u16>, Option<OnFailure>) {
+        (net(text), port, None)
+    }
+
+    /// What the kernel's two lookups find.
+    fn look_up(rules: &[Rule], ip: &str, port: u16) -> u32 {
+        let ip: IpAddr = ip.parse().unwrap();
+        let longest = |port: Option<u16>| {
+            rules
+                .iter()
+                .filter(|rule| rule.port == port && rule.net.contains(&ip))
+                .max_by_key(|rule| rule.net.prefix_len())
+        };
+        let rule = longest(Some(port)).or_else(|| longest(None));
+        rule.map_or(rule::BYPASS, |rule| rule.value)
+    }
+
+    fn action(settings: &Settings, claims: &Claims, ip: &str, port: u16) -> u32 {
+        look_up(&compile(settings, claims).unwrap(), ip, port) & rule::ACTION
+    }
+
+    #[test]
+    fn everything_but_loopback_is_the_scope() {
+        let settings = Settings::default();
+        let claims = Claims::default();
+        for ip in ["10.1.2.3", "8.8.8.8", "2001:db8::1"] {
+            assert_eq!(action(&settings, &claims, ip, 80), rule::CAPTURE, "{ip}");
+        }
+        for ip in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "::1", "::"] {
+            assert_eq!(action(&settings, &claims, ip, 80), rule::BYPASS, "{ip}");
+        }
+    }
+
+    #[test]
+    fn scopes_join_ports_and_networks() {
+        let settings = Settings {
+            include: scope(&[80, 443], &["0.0.0.0/0"]),
+            exclude: scope(&[], &["169.254.169.254/32", "10.9.0.0/16"]),
+            ..Settings::default()
+        };
+        let claims = Claims {
+            nets: vec![claim("10.9.1.0/24", None)],
+            any_names: false,
+        };
+        assert_eq!(action(&settings, &claims, "10.1.2.3", 443), rule::CAPTURE);
+        assert_eq!(action(&settings, &claims, "10.1.2.3", 22), rule::BYPASS);
+        assert_eq!(action(&settings, &claims, "2001:db8::1", 80), rule::BYPASS);
+        assert_eq!(action(&settings, &claims, "127.0.0.1", 80), rule::BYPASS);
+        assert_eq!(
+            action(&settings, &claims, "169.254.169.254", 80),
+            rule::BYPASS
+        );
+        assert_eq!(
+            action(&settings, &claims, "10.9.1.1", 80),
+            rule::BYPASS,
+            "claimed too"
+        );
+    }
+
+    #[test]
+    fn unclaimed_destinations_follow_unmatched() {
+        let claims = Claims {
+            nets: vec![claim("10.2.0.0/16", Some(8443)), claim("10.3.0.1/32", None)],
+            any_names: false,
+        };
+        let mut settings = Settings {
+            unmatched: Unmatched::Passthrough,
+            ..Settings::default()
+        };
+        assert_eq!(action(&settings, &claims, "10.2.9.9", 8443), rule::CAPTURE);
+        assert_eq!(
+            action(&settings, &claims, "10.2.9.9", 8444),
+            rule::PASSTHROUGH
+        );
+        assert_eq!(action(&settings, &claims, "10.3.0.1", 8443), rule::CAPTURE);
+        assert_eq!(
+            action(&settings, &claims, "10.4.0.1", 8443),
+            rule::PASSTHROUGH
+        );
+        settings.unmatched = Unmatched::Refuse;
+        assert_eq!(action(&settings, &claims, "10.4.0.1", 80), rule::REFUSE);
+        let named = Claims {
+            any_names: true,
+            ..claims
+        };
+        assert_eq!(
+            action(&settings, &named, "10.4.0.1", 80),
+            rule::CAPTURE,
+            "sniffed first"
+        );
+    }
+
+    #[test]
+    fn the_most_specific_claim_says_what_failure_means() {
+        let settings = Settings::default();
+        let claims = Claims {
+            nets: vec![
+                (net("10.0.0.0/8"), None, None),
+                (net("10.1.0.0/16"), None, Some(OnFailure::Refuse)),
+                (net("10.1.0.0/16"), Some(80), Some(OnFailure::Bypass)),
+            ],
+            any_names: false,
+        };
+        let rules = compile(&settings, &claims).unwrap();
+        let closed = |ip, port| look_up(&rules, ip, port) & rule::FAIL_CLOSED != 0;
+        assert!(!closed("10.2.0.1", 443));
+        assert!(closed("10.1.0.1", 443));
+        assert!(!closed("10.1.0.1", 80));
+    }
+
+    #[test]
+    fn more_rules_than_fit_are_refused() {
+        let nets = (0..300_u16)
+            .map(|i| {
+                (
+                    IpNet::from(IpAddr::from(Ipv4Addr::from_bits(i.into()))),
+                    None,
+                    None,
+                )
+            })
+            .chain((1..300).map(|port| claim("10.0.0.0/8", Some(port))));
+        let claims = Claims {
+            nets: nets.collect(),
+            any_names: false,
+        };
+        let refused = compile(&Settings::default(), &claims).unwrap_err();
+        assert_eq!(refused.available, 32_768);
+        assert!(refused.needed > refused.available);
+    }
+
+    fn any_net() -> impl Strategy<Value = IpNet> {
+        // Few bits differ, so that nets nest and meet the addresses asked for.
+        prop_oneof![
+            (0..4_u32, 0..=32_u8).prop_map(|(ip, length)| {
+                Ipv4Net::new_assert(Ipv4Addr::from_bits(ip << 30 | ip), length).into()
+            }),
+            (0..4_u128, 0..=128_u8).prop_map(|(ip, length)| {
+                Ipv6Net::new_assert(Ipv6Addr::from_bits(ip << 126 | ip), length).into()
+            }),
+        ]
+    }
+
+    fn any_scope() -> impl Strategy<Value = Scope> {
+        (
+            prop::collection::vec(1..4_u16, 0..2),
+            prop::collection::vec(any_net(), 0..3),
+        )
+            .prop_map(|(ports, cidrs)| Scope { ports, cidrs })
+    }
+
+    proptest! {
+        /// The table says of every address what the policy says of it alone.
+        #[test]
+        fn the_table_is_the_policy(
+            include in any_scope(),
+            exclude in any_scope(),
+            nets in prop::collection::vec((any_net(), prop::option::of(1..4_u16)), 0..4),
+            target in any_net(),
+            port in 1..5_u16,
+        ) {
+            let settings = Settings { include, exclude, ..Settings::default() };
+            let nets = nets.into_iter().map(|(net, port)| (net, port, None)).collect();
+            let claims = Claims { nets, any_names: false };
+            let rules = compile(&settings, &claims).unwrap();
+            let host = IpNet::from(target.addr());
+            let alone = decide(&settings, &claims, host, Some(port));
+            prop_assert_eq!(look_up(&rules, &target.addr().to_string(), port), alone);
+        }
+    }
+}
