@@ -19,12 +19,15 @@ use ambassador_ebpf::Verdict;
 
 /// Runs as a client in a cgroup: connects, prints its peer or the error.
 const CLIENT: &str = "client";
+/// Runs as a proxy that has one connect captured, with the kernel's log on.
+const LOGGED: &str = "logged";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().collect();
     match args.get(1).map(String::as_str) {
         Some(capture::LOADER_COMMAND) => return capture::loader_main(),
         Some(CLIENT) => return client(&args[2], &args[3]),
+        Some(LOGGED) => return logged(&args[2]),
         _ => {}
     }
     if !capture::built_with_capture() {
@@ -69,6 +72,10 @@ fn main() -> ExitCode {
         (
             "a_workload_may_live_in_another_namespace",
             a_workload_may_live_in_another_namespace,
+        ),
+        (
+            "the_kernel_side_logs_on_request",
+            the_kernel_side_logs_on_request,
         ),
         (
             "a_start_that_fails_leaves_nothing",
@@ -796,6 +803,40 @@ fn a_workload_may_live_in_another_namespace() {
     capture::unroute(Some(&inside), port).expect("the token prefix is removed");
     let rules = run("ip -6 rule").stdout;
     assert!(!String::from_utf8_lossy(&rules).contains("fd7f:656d:6261"));
+}
+
+fn the_kernel_side_logs_on_request() {
+    let cgroup = Cgroup::new("log");
+    let output = Command::new(own_path())
+        .args([LOGGED, cgroup.0.to_str().expect("UTF-8 path")])
+        .output()
+        .expect("runs");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(
+        log.contains("kernel: connect4: captured as 127.64.0.1"),
+        "{log}"
+    );
+}
+
+fn logged(cgroup: &str) -> ExitCode {
+    let cgroup = Cgroup(PathBuf::from(cgroup));
+    let listener = TcpListener::bind("[::]:0").expect("a port");
+    let options = Options {
+        proxy_port: listener.local_addr().expect("bound").port(),
+        shards: 1,
+        may_pin: false,
+        kernel_log: true,
+    };
+    let capture = Capture::start(&settings(&[&cgroup]), &Claims::default(), &options)
+        .expect("capture starts");
+    capture.table().heartbeat(0).beat();
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    drop(capture);
+    capture::unroute(None, options.proxy_port).expect("the token prefix is removed");
+    // The directory is the caller's to remove.
+    std::mem::forget(cgroup);
+    ExitCode::SUCCESS
 }
 
 fn a_start_that_fails_leaves_nothing() {

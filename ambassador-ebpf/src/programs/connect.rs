@@ -11,7 +11,6 @@ use aya_ebpf::helpers::{
     bpf_sk_lookup_tcp, bpf_sk_release,
 };
 use aya_ebpf::programs::SockAddrContext;
-use aya_log_ebpf::debug;
 
 use crate::maps::{
     GRANTED, INTERNED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count, heartbeat,
@@ -233,7 +232,6 @@ fn capture(
     // SAFETY: not null; the connecting task holds the socket's lock.
     unsafe { *granted = slot };
     count(verdict);
-    debug!(ctx, "captured {} as slot {}", u32::from_be(addr[3]), slot);
     *addr = token;
     Outcome::Rewrite
 }
@@ -345,7 +343,7 @@ fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared)
         destination: *destination,
         decision: (u64::from(epoch) << 32) | u64::from(decision),
     };
-    if SLOT_TABLE.set(slot, &value, 0).is_err() {
+    if SLOT_TABLE.set(slot, value, 0).is_err() {
         return UNKNOWN;
     }
     if INTERNED

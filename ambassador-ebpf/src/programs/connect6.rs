@@ -3,6 +3,7 @@
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
+use aya_log_ebpf::debug;
 
 use crate::connect::{ALLOW, Outcome, decide, refuse};
 use crate::maps::PROXY_PORT;
@@ -24,9 +25,26 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
         )
     };
     match decide(&ctx, &mut addr, port) {
-        Outcome::Leave => ALLOW,
-        Outcome::Refuse => refuse(),
+        Outcome::Leave => {
+            debug!(
+                &ctx,
+                "connect6: left alone, ..{:x}:{}",
+                u32::from_be(addr[3]),
+                u16::from_be(port as u16)
+            );
+            ALLOW
+        }
+        Outcome::Refuse => {
+            debug!(
+                &ctx,
+                "connect6: refused, ..{:x}:{}",
+                u32::from_be(addr[3]),
+                u16::from_be(port as u16)
+            );
+            refuse()
+        }
         Outcome::Rewrite => {
+            debug!(&ctx, "connect6: captured as ..{:x}", u32::from_be(addr[3]));
             // SAFETY: checked context stores, each of four bytes.
             unsafe {
                 let a = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();

@@ -36,6 +36,28 @@ pub struct TooManyRules {
 
 /// Works out the table. Two generations of it must fit the kernel's.
 pub(super) fn compile(settings: &Settings, claims: &Claims) -> Result<Vec<Rule>, TooManyRules> {
+    let mut settings = settings.clone();
+    let mut claims = claims.clone();
+    let scopes = [&mut settings.include, &mut settings.exclude];
+    let cidrs = scopes.into_iter().flat_map(|scope| &mut scope.cidrs);
+    for net in cidrs.chain(claims.nets.iter_mut().map(|(net, _, _)| net)) {
+        *net = canonical(*net);
+    }
+    compile_canonical(&settings, &claims)
+}
+
+/// A v4-mapped network as the IPv4 one that it means.
+fn canonical(net: IpNet) -> IpNet {
+    let mapped = match net {
+        IpNet::V6(net) if net.prefix_len() >= 96 => net.network().to_ipv4_mapped(),
+        IpNet::V6(_) | IpNet::V4(_) => None,
+    };
+    mapped.map_or(net, |ip| {
+        Ipv4Net::new_assert(ip, net.prefix_len() - 96).into()
+    })
+}
+
+fn compile_canonical(settings: &Settings, claims: &Claims) -> Result<Vec<Rule>, TooManyRules> {
     let named_ports: BTreeSet<u16> = settings
         .include
         .ports
@@ -260,6 +282,17 @@ mod tests {
             rule::BYPASS,
             "claimed too"
         );
+    }
+
+    #[test]
+    fn mapped_networks_mean_ipv4() {
+        let settings = Settings {
+            include: scope(&[], &["::ffff:10.0.0.0/104"]),
+            ..Settings::default()
+        };
+        let claims = Claims::default();
+        assert_eq!(action(&settings, &claims, "10.1.2.3", 80), rule::CAPTURE);
+        assert_eq!(action(&settings, &claims, "11.1.2.3", 80), rule::BYPASS);
     }
 
     #[test]
