@@ -133,7 +133,10 @@ pub enum CaptureError {
 }
 
 impl Capture {
-    /// Loads and attaches the programs. Takes 60 to 200 ms.
+    /// Loads and attaches the programs, whatever `settings.mode` says: that is
+    /// the caller's to look at. Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN,
+    /// and writes `cgroup.procs` of the targets. The calling process is the one
+    /// whose own connects are left alone.
     pub fn start(
         settings: &Settings,
         claims: &Claims,
@@ -296,7 +299,7 @@ impl Capture {
     /// May take a second for each target that fails.
     pub fn canary(&self) -> Result<(), String> {
         for attached in &self.attached {
-            canary::sing(attached.canary.as_fd()).map_err(|error| {
+            canary::sing(attached.canary.as_fd(), self.table.proxy_port()).map_err(|error| {
                 let cgroup = attached.target.cgroup.display();
                 format!("a connect in {cgroup} was not captured: {error}")
             })?;
@@ -351,7 +354,7 @@ impl Drop for Capture {
 /// The programs at the connect hooks of a cgroup and its ancestors, whoever
 /// attached them. Needs CAP_NET_ADMIN or CAP_BPF, and CAP_SYS_ADMIN for names.
 pub fn programs_at(cgroup: &Path) -> io::Result<Vec<String>> {
-    Ok(loader::others(File::open(cgroup)?.as_fd()))
+    loader::others(File::open(cgroup)?.as_fd())
 }
 
 /// Whether this binary holds the programs.

@@ -19,6 +19,10 @@ use ambassador_ebpf::Verdict;
 
 /// Runs as a client in a cgroup: connects, prints its peer or the error.
 const CLIENT: &str = "client";
+/// Runs as a second proxy on a cgroup that has one.
+const SECOND: &str = "second";
+/// Runs as a proxy that gives up its capabilities once it has started.
+const UNPRIVILEGED: &str = "unprivileged";
 /// Runs as a proxy that has one connect captured, with the kernel's log on.
 const LOGGED: &str = "logged";
 
@@ -27,6 +31,8 @@ fn main() -> ExitCode {
     match args.get(1).map(String::as_str) {
         Some(capture::LOADER_COMMAND) => return capture::loader_main(),
         Some(CLIENT) => return client(&args[2], &args[3]),
+        Some(SECOND) => return second(&args[2]),
+        Some(UNPRIVILEGED) => return unprivileged(&args[2]),
         Some(LOGGED) => return logged(&args[2]),
         _ => {}
     }
@@ -72,6 +78,14 @@ fn main() -> ExitCode {
         (
             "a_workload_may_live_in_another_namespace",
             a_workload_may_live_in_another_namespace,
+        ),
+        (
+            "of_two_proxies_the_first_captures_and_the_second_knows",
+            of_two_proxies_the_first_captures_and_the_second_knows,
+        ),
+        (
+            "no_privilege_is_needed_after_the_start",
+            no_privilege_is_needed_after_the_start,
         ),
         (
             "the_kernel_side_logs_on_request",
@@ -805,6 +819,90 @@ fn a_workload_may_live_in_another_namespace() {
     assert!(!String::from_utf8_lossy(&rules).contains("fd7f:656d:6261"));
 }
 
+fn of_two_proxies_the_first_captures_and_the_second_knows() {
+    let cgroup = Cgroup::new("two");
+    let first = Proxy::beating(&settings(&[&cgroup]));
+    assert_eq!(first.capture.others_attached(), []);
+    let second = Command::new(own_path())
+        .args([SECOND, cgroup.0.to_str().expect("UTF-8 path")])
+        .output()
+        .expect("runs");
+    assert!(
+        second.status.success(),
+        "{}",
+        String::from_utf8_lossy(&second.stderr)
+    );
+    // Its canaries, of its start and its test, and its client all came here.
+    assert_eq!(first.destination(0), "192.0.2.1:9");
+    assert_eq!(first.destination(0), "192.0.2.1:9");
+    assert_eq!(first.destination(0), "10.1.2.3:80");
+    first.capture.canary().expect("captured");
+    first.clean();
+}
+
+fn second(cgroup: &str) -> ExitCode {
+    let cgroup = std::mem::ManuallyDrop::new(Cgroup(PathBuf::from(cgroup)));
+    let second = Proxy::beating(&settings(&[&cgroup]));
+    let others = second.capture.others_attached();
+    assert_eq!(others[0].0, cgroup.0);
+    assert!(
+        others[0].1.iter().any(|line| line.contains("connect4")),
+        "{others:?}"
+    );
+    let error = second.capture.canary().expect_err("captured by the first");
+    assert!(error.contains("another program"), "{error}");
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(second.count(Verdict::Captured), 0);
+    second.clean();
+    ExitCode::SUCCESS
+}
+
+fn no_privilege_is_needed_after_the_start() {
+    let cgroup = Cgroup::new("unprivileged");
+    let output = Command::new(own_path())
+        .args([UNPRIVILEGED, cgroup.0.to_str().expect("UTF-8 path")])
+        .output()
+        .expect("runs");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+}
+
+fn unprivileged(cgroup: &str) -> ExitCode {
+    let cgroup = std::mem::ManuallyDrop::new(Cgroup(PathBuf::from(cgroup)));
+    let mut settings = settings(&[&cgroup]);
+    let proxy = Proxy::start(&settings, &Claims::default(), false);
+    let port = proxy.port();
+    // Whoever outlives the proxy removes the prefix; here it is done before.
+    // linux/capability.h: version 3, this process; no capability at all.
+    let header = [0x2008_0522_u32, 0];
+    let none = [0_u32; 6];
+    capture::unroute(None, port).expect("the token prefix is removed");
+    // SAFETY: both are live and of the sizes that version 3 has.
+    #[expect(unsafe_code, reason = "capset() is not in std")]
+    let dropped = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
+    assert_eq!(dropped, 0);
+    assert_eq!(
+        capture::programs_at(&cgroup.0).map_err(|error| error.kind()),
+        Err(ErrorKind::PermissionDenied),
+        "no privilege is left"
+    );
+
+    proxy.beat();
+    proxy.capture.canary().expect("captured");
+    assert_eq!(proxy.accepted(0).1, Accepted::Canary);
+    assert_eq!(proxy.count(Verdict::Canary), 1);
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
+    settings.unmatched = Unmatched::Refuse;
+    proxy
+        .capture
+        .update(&settings, &Claims::default())
+        .expect("updated");
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "ConnectionRefused");
+    proxy.capture.detach().expect("detached");
+    ExitCode::SUCCESS
+}
+
 fn the_kernel_side_logs_on_request() {
     let cgroup = Cgroup::new("log");
     let output = Command::new(own_path())
@@ -820,7 +918,8 @@ fn the_kernel_side_logs_on_request() {
 }
 
 fn logged(cgroup: &str) -> ExitCode {
-    let cgroup = Cgroup(PathBuf::from(cgroup));
+    // The directory is the caller's to remove.
+    let cgroup = std::mem::ManuallyDrop::new(Cgroup(PathBuf::from(cgroup)));
     let listener = TcpListener::bind("[::]:0").expect("a port");
     let options = Options {
         proxy_port: listener.local_addr().expect("bound").port(),
@@ -834,8 +933,6 @@ fn logged(cgroup: &str) -> ExitCode {
     assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
     drop(capture);
     capture::unroute(None, options.proxy_port).expect("the token prefix is removed");
-    // The directory is the caller's to remove.
-    std::mem::forget(cgroup);
     ExitCode::SUCCESS
 }
 

@@ -5,11 +5,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ambassador_ebpf::{CANARY_PORT, CANARY_V4};
+use ambassador_ebpf::{CANARY_PORT, CANARY_V4, SLOT_CANARY, TOKEN_V4};
 
 use super::netns;
 
@@ -81,12 +82,35 @@ fn make() -> io::Result<OwnedFd> {
     }
 }
 
-/// Connects the canary. Only a captured connect can succeed: the address is
-/// one for documentation, and the programs accept it for no other purpose.
-pub(super) fn sing(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let result = connect(socket);
+/// Connects the canary and looks at its peer: the canary's token at our port,
+/// which getpeername() hides for every other connection. Whoever else answers
+/// at an address for documentation captured it instead of us.
+pub(super) fn sing(socket: BorrowedFd<'_>, proxy_port: u16) -> io::Result<()> {
+    let result = connect(socket).and_then(|()| peer(socket));
     disconnect(socket)?;
-    result
+    let token = Ipv4Addr::from_bits(TOKEN_V4 + SLOT_CANARY);
+    match result? {
+        peer if peer == SocketAddrV4::new(token, proxy_port) => Ok(()),
+        _ => Err(io::Error::other("another program answered in our place")),
+    }
+}
+
+fn peer(socket: BorrowedFd<'_>) -> io::Result<SocketAddrV4> {
+    let mut length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    // SAFETY: zero is a valid address; the kernel writes at most the length.
+    let (result, address) = unsafe {
+        let mut address: libc::sockaddr_in = std::mem::zeroed();
+        let to = (&raw mut address).cast();
+        (
+            libc::getpeername(socket.as_raw_fd(), to, &mut length),
+            address,
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let ip = Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr));
+    Ok(SocketAddrV4::new(ip, u16::from_be(address.sin_port)))
 }
 
 fn connect(socket: BorrowedFd<'_>) -> io::Result<()> {

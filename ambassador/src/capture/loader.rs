@@ -277,7 +277,8 @@ fn attach(
     pins: Option<&pins::Directory>,
 ) -> Result<(), Failure> {
     let path = opened.target.cgroup.display();
-    let others = others(opened.cgroup.as_fd());
+    // A kernel that cannot say is no reason not to start.
+    let others = others(opened.cgroup.as_fd()).unwrap_or_default();
     let canary = canary::socket(&opened.target.cgroup, opened.netns.as_ref())
         .during(|| format!("making a socket in {path}"))?;
     bpf::write(granted, &canary.as_raw_fd(), &SLOT_CANARY)
@@ -388,16 +389,14 @@ fn link(
 
 /// The programs that run at our hooks for this cgroup already, as
 /// `name (id)`; ours of an earlier proxy under their own names.
-pub(super) fn others(cgroup: BorrowedFd<'_>) -> Vec<String> {
-    [Hook::Connect4, Hook::Connect6]
-        .into_iter()
-        .flat_map(|hook| {
-            // A kernel that cannot say is no reason not to start.
-            let ids = bpf::effective(cgroup, hook).unwrap_or_default();
-            ids.into_iter().map(move |id| {
-                let name = bpf::program_name(id).unwrap_or_else(|_| "?".into());
-                format!("{hook:?}: {name} (id {id})")
-            })
-        })
-        .collect()
+pub(super) fn others(cgroup: BorrowedFd<'_>) -> io::Result<Vec<String>> {
+    let mut others = Vec::new();
+    for hook in [Hook::Connect4, Hook::Connect6] {
+        for id in bpf::effective(cgroup, hook)? {
+            // The program may be gone by now, or its name be kept from us.
+            let name = bpf::program_name(id).unwrap_or_else(|_| "?".into());
+            others.push(format!("{hook:?}: {name} (id {id})"));
+        }
+    }
+    Ok(others)
 }

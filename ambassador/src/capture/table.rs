@@ -107,6 +107,10 @@ impl TokenTable {
         }))
     }
 
+    pub(super) fn proxy_port(&self) -> u16 {
+        self.inner.proxy_port
+    }
+
     /// The heartbeat of a shard.
     pub fn heartbeat(&self, shard: u16) -> Heartbeat {
         Heartbeat {
