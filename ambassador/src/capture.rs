@@ -41,6 +41,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ambassador_ebpf::{HEARTBEATS, RuleKey, Verdict};
@@ -162,9 +163,28 @@ impl Capture {
             .stdout(Stdio::null())
             .spawn()
             .map_err(CaptureError::Loader)?;
-        handoff::send(socket.as_fd(), &request, &[]).map_err(CaptureError::Loader)?;
+        let started = Self::negotiate(&socket, &request, rules);
+        if options.kernel_log && started.is_ok() {
+            return started.map(|mut capture| {
+                capture.logger = Some((loader, socket));
+                capture
+            });
+        }
+        // An end it waits for, where the start failed on this side.
+        drop(socket);
+        loader.wait().map_err(CaptureError::Loader)?;
+        started
+    }
 
-        let Some((Reply::Maps, maps)) = next(&socket)? else {
+    /// Asks the loader, puts the rules in force before anything is attached,
+    /// and takes over what it made.
+    fn negotiate(
+        socket: &OwnedFd,
+        request: &Request,
+        rules: Vec<Rule>,
+    ) -> Result<Self, CaptureError> {
+        handoff::send(socket.as_fd(), request, &[]).map_err(CaptureError::Loader)?;
+        let Some((Reply::Maps, maps)) = next(socket)? else {
             return Err(unexpected());
         };
         let [slots, rule_map, shared, verdicts] =
@@ -175,7 +195,7 @@ impl Capture {
                 rules: rule_map,
                 verdicts,
             },
-            table: TokenTable::new(slots, page.clone(), options.proxy_port),
+            table: TokenTable::new(slots, page.clone(), request.proxy_port),
             page,
             attached: Vec::new(),
             guard: Err("the loader did not say".into()),
@@ -183,31 +203,18 @@ impl Capture {
             logger: None,
         };
         // Slot 0 is the canary's.
-        capture
-            .page
-            .slots_used()
-            .store(1, std::sync::atomic::Ordering::Release);
+        capture.page.slots_used().store(1, Ordering::Release);
         capture.install(rules)?;
         handoff::send(socket.as_fd(), &Go {}, &[]).map_err(CaptureError::Loader)?;
-        capture.take_links(&socket, settings, pinned)?;
+        capture.take_links(socket, request)?;
         // Tells the programs which process this is. Before the first heartbeat
         // it is refused, which is no failure yet.
         let _ = capture.canary();
-        if options.kernel_log {
-            capture.logger = Some((loader, socket));
-        } else {
-            loader.wait().map_err(CaptureError::Loader)?;
-        }
         Ok(capture)
     }
 
-    fn take_links(
-        &mut self,
-        socket: &OwnedFd,
-        settings: &Settings,
-        pinned: bool,
-    ) -> Result<(), CaptureError> {
-        let mut targets = settings.targets.iter();
+    fn take_links(&mut self, socket: &OwnedFd, request: &Request) -> Result<(), CaptureError> {
+        let mut targets = request.targets.iter();
         loop {
             match next(socket)?.ok_or_else(unexpected)? {
                 (Reply::Attached { others, no_v6 }, mut fds) if !fds.is_empty() => {
@@ -220,7 +227,7 @@ impl Capture {
                             .metadata()
                             .map_err(CaptureError::Loader)?
                             .ino(),
-                        pinned,
+                        pinned: request.pinned,
                         canary,
                         _links: fds,
                         others,
@@ -250,7 +257,6 @@ impl Capture {
     /// Writes a generation of rules beside the one in force, then turns the
     /// epoch to it in one store.
     fn install(&self, rules: Vec<Rule>) -> Result<(), CaptureError> {
-        use std::sync::atomic::Ordering;
         let mut installed = self
             .installed
             .lock()

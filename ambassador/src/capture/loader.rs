@@ -214,11 +214,12 @@ fn serve(
         .map(map)
         .collect::<Result<_, _>>()?;
     reply(socket, &Reply::Maps, &maps)?;
-    if handoff::receive::<Go>(socket)
-        .during(|| "waiting for the rules".into())?
-        .is_none()
-    {
-        return Ok(());
+    let go = handoff::receive::<Go>(socket).during(|| "waiting for the rules".into())?;
+    if go.is_none() {
+        return Err(Failure {
+            what: "waiting for the rules".into(),
+            detail: "the proxy is gone".into(),
+        });
     }
 
     let granted = map(&"GRANTED")?;
