@@ -1,3 +1,196 @@
 //! The contract between the BPF programs and the proxy: keys, values, limits
 //! and map names. No dependencies, no logic that only one side needs.
+//!
+//! Addresses are 16 bytes in network order, IPv4 as v4-mapped IPv6; ports are
+//! in network order wherever the kernel side stores them.
 #![no_std]
+
+/// Slots of the token table: how many different destinations one proxy can
+/// have captured in its life. 32 bytes of kernel memory each, paid at start.
+pub const SLOTS: u32 = 16_384;
+
+/// Slots that only claimed destinations may take, so that a scan of addresses
+/// nobody configured cannot push a configured upstream out of the table.
+pub const SLOTS_CLAIMED_ONLY: u32 = SLOTS / 4;
+
+/// The slot of the canary; interning starts behind it. The loader tags the
+/// canary's socket with it, which makes it one.
+pub const SLOT_CANARY: u32 = 0;
+
+/// Tokens are 127.64.0.0 + slot; the whole of 127.64.0.0/10 is left to them.
+pub const TOKEN_V4: u32 = 0x7f40_0000;
+/// The mask of 127.64.0.0/10.
+pub const TOKEN_V4_MASK: u32 = 0xffc0_0000;
+
+/// IPv6 tokens are `fd7f:656d:6261:PORT::SLOT`, PORT being the proxy's: each
+/// proxy of a namespace routes a /64 of its own. The first 48 bits.
+pub const TOKEN_V6: [u16; 3] = [0xfd7f, 0x656d, 0x6261];
+
+/// The destination of the canary: 192.0.2.1:9, documentation addresses (RFC
+/// 5737), so that an uncaptured canary reaches nobody.
+pub const CANARY_V4: u32 = 0xc000_0201;
+/// The canary's port.
+pub const CANARY_PORT: u16 = 9;
+
+/// Shards whose heartbeat is looked at; more share these words.
+pub const HEARTBEATS: usize = 256;
+
+/// A heartbeat older than this is a dead or hung shard (nanoseconds).
+pub const STALE_NS: u64 = 1_000_000_000;
+
+/// Rules that fit the kernel's trie, two generations of them.
+pub const RULES_MAX: u32 = 65_536;
+
+/// A destination as a workload sees it: the key of interning and, once
+/// published, the fixed part of a slot.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Destination {
+    /// Network order; IPv4 as v4-mapped.
+    pub addr: [u32; 4],
+    /// Which workload connects.
+    pub workload: u32,
+    /// Network order.
+    pub port: u16,
+    /// 1 in a published slot, 0 in a free one; 1 in every key.
+    pub used: u16,
+}
+
+/// One entry of the token table. The destination never changes once written.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Slot {
+    /// Where the application meant to go.
+    pub destination: Destination,
+    /// The decision on it: epoch in the upper, [`rule`] bits in the lower half.
+    pub decision: u64,
+}
+
+/// The page both sides map.
+#[repr(C)]
+pub struct Shared {
+    /// Generation of the rules in force. Never 0 once rules are installed.
+    pub epoch: u32,
+    /// Slots handed out, the canary's included.
+    pub slots_used: u32,
+    /// The proxy's thread group as the kernel numbers it, whatever namespace
+    /// the proxy lives in; learned from its first canary. 0: not yet.
+    pub proxy_tgid: u32,
+    /// Zero.
+    pub pad: u32,
+    /// CLOCK_MONOTONIC nanoseconds of each shard's last sign of life.
+    pub heartbeats: [u64; HEARTBEATS],
+}
+
+/// The data of a key of the rules' trie. Port 0 is every port that no rule
+/// names; a port that one names has a complete set of its own.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct RuleKey {
+    /// Generation.
+    pub epoch: u32,
+    /// Network order.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+    /// Network order; IPv4 as v4-mapped.
+    pub addr: [u32; 4],
+}
+
+/// Bits in front of the address in a [`RuleKey`].
+pub const RULE_PREFIX_BITS: u32 = 64;
+
+/// The value of a rule: an action and its modifiers.
+pub mod rule {
+    /// The kernel connects straight; counted as out of scope.
+    pub const BYPASS: u32 = 1;
+    /// Captured.
+    pub const CAPTURE: u32 = 2;
+    /// In scope, unclaimed, left alone.
+    pub const PASSTHROUGH: u32 = 3;
+    /// ECONNREFUSED.
+    pub const REFUSE: u32 = 4;
+    /// The bits of the action.
+    pub const ACTION: u32 = 0xff;
+    /// A connect that cannot be captured is refused, else let through.
+    pub const FAIL_CLOSED: u32 = 1 << 8;
+    /// An upstream claims the destination: it may take any slot.
+    pub const CLAIMED: u32 = 1 << 9;
+    /// UDP to port 443 is refused where TCP is captured.
+    pub const NO_QUIC: u32 = 1 << 10;
+}
+
+/// What became of a connect(); the index of its counter.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Sent to the proxy.
+    Captured,
+    /// Out of scope: untouched.
+    Bypassed,
+    /// In scope, but no upstream claims it and unclaimed ones pass.
+    Passthrough,
+    /// Refused by `unmatched: refuse`.
+    Refused,
+    /// No slot was left; `on_failure` decided.
+    TableFull,
+    /// No heartbeat or no listener; `on_failure` decided.
+    ProxyDown,
+    /// A connect of the proxy itself.
+    Own,
+    /// The socket is bound to a device; `on_failure` decided.
+    DeviceBound,
+    /// The caller named a token itself, or lacks our tag: refused.
+    ForgedToken,
+    /// QUIC refused, so that the client falls back to TCP.
+    QuicRefused,
+    /// The canary's own connect.
+    Canary,
+    /// A canary that could not be captured; the first of each start is one.
+    CanaryFailed,
+}
+
+impl Verdict {
+    /// Every verdict, in the order of its counter.
+    pub const ALL: [Self; 12] = [
+        Self::Captured,
+        Self::Bypassed,
+        Self::Passthrough,
+        Self::Refused,
+        Self::TableFull,
+        Self::ProxyDown,
+        Self::Own,
+        Self::DeviceBound,
+        Self::ForgedToken,
+        Self::QuicRefused,
+        Self::Canary,
+        Self::CanaryFailed,
+    ];
+
+    /// The value of the metric's label.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Captured => "captured",
+            Self::Bypassed => "bypassed",
+            Self::Passthrough => "passthrough",
+            Self::Refused => "refused",
+            Self::TableFull => "table_full",
+            Self::ProxyDown => "proxy_down",
+            Self::Own => "own",
+            Self::DeviceBound => "device_bound",
+            Self::ForgedToken => "forged_token",
+            Self::QuicRefused => "quic_refused",
+            Self::Canary => "canary",
+            Self::CanaryFailed => "canary_failed",
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Destination>() == 24);
+const _: () = assert!(size_of::<Slot>() == 32);
+const _: () = assert!(size_of::<RuleKey>() == 24);
+const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS);
+const _: () = assert!(
+    SLOTS <= 1 << 22,
+    "a slot fits the host part of 127.64.0.0/10"
+);

@@ -1,74 +1,102 @@
-//! What is captured, and what happens where it can't be.
+//! What is captured, as the configuration says it, checked.
 
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::route::settings::Unmatched;
 
-/// Everything the kernel side is told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// `capture` of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The cgroups whose connects are captured.
+    /// The cgroups whose connects are captured, each a workload of its own.
     pub targets: Vec<Target>,
-    /// By which means.
+    /// How.
     pub mode: Mode,
-    /// What is in scope.
+    /// The scope. Without CIDRs: everything but loopback. A CIDR reaches into
+    /// loopback only where it lies inside it.
     pub include: Scope,
-    /// What is out of scope, whatever `include` says.
+    /// Taken out of the scope; empty takes nothing out.
     pub exclude: Scope,
-    /// What happens to a destination in scope that no upstream claims.
+    /// What happens in scope to a destination that no upstream claims.
     pub unmatched: Unmatched,
-    /// What connects do while the proxy is dead, hung or out of slots.
+    /// What connects do when the proxy is dead or hung or the table is full.
     pub on_failure: OnFailure,
     /// What happens to QUIC.
     pub quic: Quic,
 }
 
-/// One cgroup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            targets: Vec::new(),
+            mode: Mode::Ebpf,
+            include: Scope::default(),
+            exclude: Scope::default(),
+            unmatched: Unmatched::Proxy,
+            on_failure: OnFailure::Bypass,
+            quic: Quic::Leave,
+        }
+    }
+}
+
+/// One captured cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// Its directory in cgroup2.
     pub cgroup: PathBuf,
-    /// The network namespace of its programs; `None`: the proxy's own.
+    /// The network namespace of its programs; none: the proxy's own.
     pub netns: Option<PathBuf>,
 }
 
-/// The means of capture.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// How connects reach the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// BPF programs at connect().
+    /// Programs at connect(): this module.
     #[default]
     Ebpf,
     /// REDIRECT rules.
     Iptables,
 }
 
-/// A set of destinations.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Ports and networks; both must match, an empty list matches all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Scope {
-    /// Ports; empty: all in `include`, none of its own in `exclude`.
+    /// Destination ports.
     pub ports: Vec<u16>,
-    /// Networks; empty: all but loopback in `include`, none in `exclude`.
+    /// Destination networks.
     pub cidrs: Vec<IpNet>,
 }
 
-/// What connects do while the proxy can't serve them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a connect does that should be captured and cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFailure {
-    /// The kernel connects straight.
+    /// It goes straight.
     #[default]
     Bypass,
-    /// The connect is refused.
+    /// It gets ECONNREFUSED.
     Refuse,
 }
 
-/// What happens to UDP port 443.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What happens to UDP port 443 in scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Quic {
-    /// It is left alone.
+    /// Nothing.
     #[default]
     Leave,
-    /// It is refused, so that clients fall back to TCP.
+    /// ECONNREFUSED, so that clients fall back to TCP.
     Refuse,
+}
+
+/// What the upstreams claim, as far as the kernel can know it: networks and
+/// the current resolutions of exact names.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Claims {
+    /// Each with its port, where it has one, and the upstream's own failure
+    /// policy, where it has one.
+    pub nets: Vec<(IpNet, Option<u16>, Option<OnFailure>)>,
+    /// Some upstream claims names: `unmatched: refuse` must then wait for what
+    /// the connection says.
+    pub any_names: bool,
 }

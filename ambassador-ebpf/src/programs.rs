@@ -1,2 +1,0 @@
-//! The BPF programs, one file each.
-fn main() {}

@@ -1,0 +1,375 @@
+//! What connect4 and connect6 share: the decision on one connect().
+
+use ambassador_ebpf::{
+    CANARY_PORT, CANARY_V4, Destination, RULE_PREFIX_BITS, RuleKey, SLOT_CANARY, SLOTS,
+    SLOTS_CLAIMED_ONLY, STALE_NS, Shared, Slot, Verdict, rule,
+};
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_addr, bpf_sock_tuple};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_set_retval,
+    bpf_sk_lookup_tcp, bpf_sk_release,
+};
+use aya_ebpf::programs::SockAddrContext;
+
+use crate::maps::{
+    GRANTED, INTERNED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count, heartbeat,
+};
+use crate::token::{self, Addr};
+
+const SOCK_STREAM: u32 = 1;
+const SOCK_DGRAM: u32 = 2;
+const IPPROTO_TCP: u32 = 6;
+const LOOPBACK_IFINDEX: u32 = 1;
+const ECONNREFUSED: i32 = 111;
+const QUIC_PORT: u16 = 443;
+
+/// What a hook does with the socket address it was given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing.
+    Leave,
+    /// The call fails.
+    Refuse,
+    /// The destination becomes the token, at the proxy's port.
+    Rewrite,
+}
+
+/// Lets the call through.
+pub const ALLOW: i32 = 1;
+
+/// Makes the call fail with ECONNREFUSED.
+#[inline(always)]
+pub fn refuse() -> i32 {
+    // SAFETY: sets the value that the system call returns, no more.
+    unsafe { bpf_set_retval(-ECONNREFUSED) };
+    0
+}
+
+/// Decides one connect() to `addr`, which becomes the token where the outcome
+/// is to rewrite. (As an outcome's own value the token is undefined on the
+/// other paths, and the compiler spills what the verifier then refuses.)
+#[inline(always)]
+pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
+    // SAFETY: the verifier turns these into checked context loads.
+    let sock_addr: &bpf_sock_addr = unsafe { &*ctx.sock_addr };
+    let port = port_be as u16;
+    if sock_addr.type_ == SOCK_DGRAM {
+        return quic(addr, port);
+    }
+    if sock_addr.type_ != SOCK_STREAM || sock_addr.protocol != IPPROTO_TCP {
+        return Outcome::Leave;
+    }
+    if token::is_token(addr) {
+        // Another proxy's token was written by a program further down.
+        if u32::from(u16::from_be(port)) != PROXY_PORT.load() & 0xffff {
+            return Outcome::Leave;
+        }
+        count(Verdict::ForgedToken);
+        return Outcome::Refuse;
+    }
+    let Some(shared) = SHARED.get(0) else {
+        return Outcome::Leave;
+    };
+    let mut slot = SLOT_CANARY;
+    let mut decision = rule::CAPTURE | rule::FAIL_CLOSED;
+    let mut verdict = Verdict::Canary;
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if is_canary(ctx, addr, port) {
+        // SAFETY: the word is in the shared page and stored whole.
+        unsafe {
+            (&raw const shared.proxy_tgid)
+                .cast_mut()
+                .write_volatile(tgid)
+        };
+    } else {
+        verdict = Verdict::Captured;
+        if tgid == proxy_tgid(shared) {
+            count(Verdict::Own);
+            return Outcome::Leave;
+        }
+        let destination = Destination {
+            addr: *addr,
+            workload: WORKLOAD.load(),
+            port,
+            used: 1,
+        };
+        let epoch = epoch(shared);
+        slot = known(&destination);
+        decision = if slot == UNKNOWN {
+            look_up(addr, port, epoch)
+        } else {
+            current(slot, addr, port, epoch)
+        };
+        match decision & rule::ACTION {
+            rule::CAPTURE => {}
+            rule::REFUSE => {
+                count(Verdict::Refused);
+                return Outcome::Refuse;
+            }
+            rule::PASSTHROUGH => {
+                count(Verdict::Passthrough);
+                return Outcome::Leave;
+            }
+            _ => {
+                count(Verdict::Bypassed);
+                return Outcome::Leave;
+            }
+        }
+        if slot == UNKNOWN {
+            slot = intern(&destination, decision, epoch, shared);
+        }
+        if slot == UNKNOWN {
+            return fail(decision, Verdict::TableFull);
+        }
+    }
+    capture(ctx, addr, slot, decision, shared, verdict)
+}
+
+/// What a slot's number is where there is none.
+pub const UNKNOWN: u32 = u32::MAX;
+
+#[inline(always)]
+fn is_canary(ctx: &SockAddrContext, addr: &Addr, port: u16) -> bool {
+    token::is_mapped(addr)
+        && addr[3] == CANARY_V4.to_be()
+        && port == CANARY_PORT.to_be()
+        && granted(ctx) == SLOT_CANARY
+}
+
+/// The slot whose token a socket was given; [`UNKNOWN`]: none.
+#[inline(always)]
+pub fn granted(ctx: &SockAddrContext) -> u32 {
+    // SAFETY: a checked context load; the storage is the socket's own and
+    // checked for null.
+    unsafe {
+        if (*ctx.sock_addr).__bindgen_anon_1.sk.is_null() {
+            return UNKNOWN;
+        }
+        let granted = GRANTED.get_ptr_mut(ctx);
+        if granted.is_null() { UNKNOWN } else { *granted }
+    }
+}
+
+#[inline(always)]
+fn proxy_tgid(shared: &Shared) -> u32 {
+    // SAFETY: stored whole, by the programs alone.
+    unsafe { core::ptr::read_volatile(&raw const shared.proxy_tgid) }
+}
+
+/// The slot of a destination that was seen before.
+#[inline(always)]
+fn known(destination: &Destination) -> u32 {
+    // SAFETY: entries of this map are never removed.
+    match unsafe { INTERNED.get(destination) } {
+        Some(slot) => *slot,
+        None => UNKNOWN,
+    }
+}
+
+/// A slot's decision under this epoch, worked out anew where it is older. A
+/// racing program stores the same or a newer word; an older one is replaced at
+/// the next connect.
+#[inline(always)]
+fn current(slot: u32, addr: &Addr, port: u16, epoch: u32) -> u32 {
+    let Some(entry) = SLOT_TABLE.get_ptr_mut(slot) else {
+        return look_up(addr, port, epoch);
+    };
+    // SAFETY: a live array element; the word is loaded and stored whole.
+    let stored = unsafe { core::ptr::read_volatile(&raw const (*entry).decision) };
+    if (stored >> 32) as u32 == epoch {
+        return stored as u32;
+    }
+    let fresh = look_up(addr, port, epoch);
+    let word = (u64::from(epoch) << 32) | u64::from(fresh);
+    // SAFETY: as above.
+    unsafe { core::ptr::write_volatile(&raw mut (*entry).decision, word) };
+    fresh
+}
+
+/// Checks that the proxy can take the connection, tags the socket and names
+/// the token.
+#[inline(always)]
+fn capture(
+    ctx: &SockAddrContext,
+    addr: &mut Addr,
+    slot: u32,
+    decision: u32,
+    shared: &Shared,
+    verdict: Verdict,
+) -> Outcome {
+    // SAFETY: checked context loads; a connecting address always has a socket.
+    let device = unsafe {
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        if sk.is_null() {
+            return Outcome::Leave;
+        }
+        (*sk).bound_dev_if
+    };
+    if device != 0 && device != LOOPBACK_IFINDEX {
+        return fail(decision, unless_canary(verdict, Verdict::DeviceBound));
+    }
+    // SAFETY: helpers without arguments.
+    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let beat = heartbeat(shared, cpu);
+    if beat < now && now - beat > STALE_NS {
+        return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
+    }
+    let prefixed = !token::is_mapped(addr) && V6_PREFIX.load() != 0;
+    let token = if prefixed {
+        token::v6(slot)
+    } else {
+        [0, 0, token::MAPPED, token::v4(slot)]
+    };
+    if !listening(ctx, &token, prefixed) {
+        return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
+    }
+    // SAFETY: the socket is the context's own.
+    let granted = unsafe { GRANTED.get_or_insert_ptr_mut(ctx, None) };
+    if granted.is_null() {
+        return fail(decision, unless_canary(verdict, Verdict::TableFull));
+    }
+    // SAFETY: not null; the connecting task holds the socket's lock.
+    unsafe { *granted = slot };
+    count(verdict);
+    *addr = token;
+    Outcome::Rewrite
+}
+
+/// The canary's failures are its own: they are no application's connects.
+#[inline(always)]
+fn unless_canary(verdict: Verdict, why: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Canary => Verdict::CanaryFailed,
+        _ => why,
+    }
+}
+
+/// What a connect does that should be captured and cannot be.
+#[inline(always)]
+fn fail(decision: u32, why: Verdict) -> Outcome {
+    count(why);
+    if decision & rule::FAIL_CLOSED != 0 {
+        Outcome::Refuse
+    } else {
+        Outcome::Leave
+    }
+}
+
+/// Whether a socket listens where the token points, in the socket's namespace.
+#[inline(always)]
+fn listening(ctx: &SockAddrContext, token: &Addr, v6: bool) -> bool {
+    // SAFETY: zero is a valid tuple.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let port = (PROXY_PORT.load() as u16).to_be();
+    let size = if v6 {
+        tuple.__bindgen_anon_1.ipv6.daddr = *token;
+        tuple.__bindgen_anon_1.ipv6.dport = port;
+        36
+    } else {
+        tuple.__bindgen_anon_1.ipv4.daddr = token[3];
+        tuple.__bindgen_anon_1.ipv4.dport = port;
+        12
+    };
+    // SAFETY: the tuple is live and as long as said; what is found is released.
+    unsafe {
+        let found = bpf_sk_lookup_tcp(
+            ctx.sock_addr.cast(),
+            &mut tuple,
+            size,
+            BPF_F_CURRENT_NETNS as i64 as u64,
+            0,
+        );
+        if found.is_null() {
+            return false;
+        }
+        bpf_sk_release(found.cast());
+    }
+    true
+}
+
+#[inline(always)]
+fn epoch(shared: &Shared) -> u32 {
+    // SAFETY: the proxy stores the word whole.
+    unsafe { core::ptr::read_volatile(&raw const shared.epoch) }
+}
+
+/// The rule for a destination: the set of its own port where there is one.
+#[inline(always)]
+fn look_up(addr: &Addr, port: u16, epoch: u32) -> u32 {
+    let mut key = Key::new(
+        RULE_PREFIX_BITS + 128,
+        RuleKey {
+            epoch,
+            port,
+            pad: 0,
+            addr: *addr,
+        },
+    );
+    if let Some(rule) = RULES.get(&key) {
+        return *rule;
+    }
+    key.data.port = 0;
+    match RULES.get(&key) {
+        Some(rule) => *rule,
+        None => rule::BYPASS,
+    }
+}
+
+/// Gives a destination a slot: the slot is published before the key that leads
+/// to it. [`UNKNOWN`]: the table is full.
+#[inline(always)]
+fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared) -> u32 {
+    let limit = if decision & rule::CLAIMED != 0 {
+        SLOTS
+    } else {
+        SLOTS - SLOTS_CLAIMED_ONLY
+    };
+    let used = (&raw const shared.slots_used).cast_mut();
+    // SAFETY: the word is in the shared page; only programs change it.
+    let slot = unsafe {
+        if core::ptr::read_volatile(used) >= limit {
+            return UNKNOWN;
+        }
+        // SeqCst: a relaxed add whose result is used is miscompiled.
+        core::intrinsics::atomic_xadd::<u32, u32, { core::intrinsics::AtomicOrdering::SeqCst }>(
+            used, 1,
+        )
+    };
+    if slot >= SLOTS {
+        return UNKNOWN;
+    }
+    let value = Slot {
+        destination: *destination,
+        decision: (u64::from(epoch) << 32) | u64::from(decision),
+    };
+    if SLOT_TABLE.set(slot, value, 0).is_err() {
+        return UNKNOWN;
+    }
+    if INTERNED
+        .insert(destination, slot, BPF_NOEXIST.into())
+        .is_ok()
+    {
+        return slot;
+    }
+    // Another CPU was first (this slot stays unused), or memory is short.
+    known(destination)
+}
+
+/// UDP is left alone, but QUIC may be refused where TCP would be captured.
+#[inline(always)]
+pub fn quic(addr: &Addr, port: u16) -> Outcome {
+    if u16::from_be(port) != QUIC_PORT {
+        return Outcome::Leave;
+    }
+    let Some(shared) = SHARED.get(0) else {
+        return Outcome::Leave;
+    };
+    let decision = look_up(addr, port, epoch(shared));
+    let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    if decision & rule::NO_QUIC == 0 || tgid == proxy_tgid(shared) {
+        return Outcome::Leave;
+    }
+    count(Verdict::QuicRefused);
+    Outcome::Refuse
+}

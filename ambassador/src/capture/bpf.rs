@@ -1,0 +1,264 @@
+//! The few bpf() commands the proxy itself needs, on descriptors it was given.
+//! Map commands need no privilege; the link and query commands are the
+//! loader's. Layouts are those of `union bpf_attr`, linux/bpf.h of 6.1.
+#![expect(unsafe_code, reason = "bpf() takes pointers")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
+const MAP_UPDATE_ELEM: libc::c_int = 2;
+const MAP_DELETE_ELEM: libc::c_int = 3;
+const OBJ_PIN: libc::c_int = 6;
+const OBJ_GET: libc::c_int = 7;
+const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const PROG_QUERY: libc::c_int = 16;
+const LINK_CREATE: libc::c_int = 28;
+const LINK_UPDATE: libc::c_int = 29;
+
+/// `BPF_F_QUERY_EFFECTIVE`: ancestors' programs too.
+const QUERY_EFFECTIVE: u32 = 1;
+
+/// Attach types of cgroup socket-address programs (`enum bpf_attach_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Hook {
+    Connect4 = 10,
+    Connect6 = 11,
+    Sendmsg4 = 14,
+    Sendmsg6 = 15,
+    Getpeername4 = 29,
+    Getpeername6 = 30,
+}
+
+#[repr(C)]
+struct ElemAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+struct ObjAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+#[repr(C)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct LinkUpdateAttr {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+#[repr(C)]
+struct QueryAttr {
+    target_fd: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+struct IdAttr {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+#[repr(C)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: attr is a live, fully initialised prefix of union bpf_attr whose
+    // pointers the callers below keep valid for the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+fn owned(fd: libc::c_long) -> OwnedFd {
+    // SAFETY: the command returned a new descriptor, which nobody else owns.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd() as u32
+}
+
+/// Plain data with no padding that matters: any bytes the kernel writes are a
+/// value.
+///
+/// # Safety
+/// The type must be `repr(C)` and valid for every bit pattern.
+pub(super) unsafe trait Plain: Copy {}
+// SAFETY: integers and repr(C) structs of integers.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for ambassador_ebpf::Slot {}
+
+/// Reads the element of `key` into `value`. `false`: there is none.
+pub(super) fn read<K: Copy, V: Plain>(
+    map: BorrowedFd<'_>,
+    key: &K,
+    value: &mut [V],
+) -> io::Result<bool> {
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: value.as_mut_ptr() as u64,
+        flags: 0,
+    };
+    match bpf(MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+
+/// Writes an element.
+pub(super) fn write<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_ref(value) as u64,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
+/// Removes an element; one that is not there is no error.
+pub(super) fn remove<K: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        pad: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: 0,
+        flags: 0,
+    };
+    match bpf(MAP_DELETE_ELEM, &mut attr) {
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Attaches a program to a cgroup; it stays as long as the link is held.
+pub(super) fn attach(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    hook: Hook,
+) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: raw(program),
+        target_fd: raw(cgroup),
+        attach_type: hook as u32,
+        flags: 0,
+    };
+    bpf(LINK_CREATE, &mut attr).map(owned)
+}
+
+/// Puts another program behind a link, in one step.
+pub(super) fn relink(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkUpdateAttr {
+        link_fd: raw(link),
+        new_prog_fd: raw(program),
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    bpf(LINK_UPDATE, &mut attr).map(drop)
+}
+
+/// Gives an object a name in bpffs, which keeps it alive.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(object),
+        file_flags: 0,
+    };
+    bpf(OBJ_PIN, &mut attr).map(drop)
+}
+
+/// Opens a pinned object.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    bpf(OBJ_GET, &mut attr).map(owned)
+}
+
+/// The ids of the programs that run for a cgroup at a hook, ancestors' too.
+pub(super) fn effective(cgroup: BorrowedFd<'_>, hook: Hook) -> io::Result<Vec<u32>> {
+    let mut ids = [0_u32; 64];
+    let mut attr = QueryAttr {
+        target_fd: raw(cgroup),
+        attach_type: hook as u32,
+        query_flags: QUERY_EFFECTIVE,
+        attach_flags: 0,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: ids.len() as u32,
+        pad: 0,
+    };
+    bpf(PROG_QUERY, &mut attr)?;
+    Ok(ids[..(attr.prog_cnt as usize).min(ids.len())].to_vec())
+}
+
+/// The name of a loaded program (`struct bpf_prog_info`, offset 64, 16 bytes).
+pub(super) fn program_name(id: u32) -> io::Result<String> {
+    let mut attr = IdAttr {
+        id,
+        next_id: 0,
+        open_flags: 0,
+    };
+    let program = bpf(PROG_GET_FD_BY_ID, &mut attr).map(owned)?;
+    let mut info = [0_u8; 80];
+    let mut attr = InfoAttr {
+        bpf_fd: program.as_raw_fd() as u32,
+        info_len: info.len() as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    let name = &info[64..80];
+    let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+}

@@ -1,0 +1,235 @@
+//! The token table as the proxy reads it, and the page it shares with the
+//! programs. A lookup costs one system call, once per accepted connection, so
+//! that the table's half megabyte is not mapped into the process.
+#![expect(unsafe_code, reason = "the shared page is mapped memory")]
+
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use ambassador_ebpf::{
+    HEARTBEATS, SLOT_CANARY, SLOTS, Shared, Slot, TOKEN_V4, TOKEN_V4_MASK, TOKEN_V6,
+};
+
+use super::bpf;
+use crate::addr::OriginalDst;
+use crate::clock;
+
+/// Reads tokens. Cheap to clone, one per shard.
+#[derive(Clone, Debug)]
+pub struct TokenTable {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    slots: OwnedFd,
+    page: Arc<SharedPage>,
+    proxy_port: u16,
+}
+
+/// What an accepted connection's local address says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// A published token: serve it.
+    Token(Token),
+    /// The canary of `/readyz`: close it, count nothing.
+    Canary,
+    /// No token of this workload: reset and count it.
+    Foreign,
+}
+
+/// A captured destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Token {
+    /// Its slot: small, dense, the same for every connection to it.
+    pub slot: u32,
+    /// Where the application meant to go, IPv4 never v4-mapped.
+    pub destination: OriginalDst,
+}
+
+/// One shard's sign of life.
+#[derive(Debug, Clone)]
+pub struct Heartbeat {
+    page: Arc<SharedPage>,
+    shard: usize,
+}
+
+impl Heartbeat {
+    /// Says that the shard is alive now. To be called every 250 ms: after a
+    /// second without it, connects on the shard's CPUs do what `on_failure`
+    /// says. One store.
+    pub fn beat(&self) {
+        self.page
+            .heartbeat(self.shard)
+            .store(clock::kernel_ns(), Ordering::Relaxed);
+    }
+}
+
+impl TokenTable {
+    pub(super) fn new(slots: OwnedFd, page: Arc<SharedPage>, proxy_port: u16) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                slots,
+                page,
+                proxy_port,
+            }),
+        }
+    }
+
+    /// What the local address of an accepted connection means, for the
+    /// workload whose listener accepted it.
+    pub fn lookup(&self, local: SocketAddr, workload: u32) -> io::Result<Accepted> {
+        if local.port() != self.inner.proxy_port {
+            return Ok(Accepted::Foreign);
+        }
+        let Some(slot) = slot_of(local.ip(), self.inner.proxy_port) else {
+            return Ok(Accepted::Foreign);
+        };
+        if slot == SLOT_CANARY {
+            return Ok(Accepted::Canary);
+        }
+        let mut entry = [EMPTY];
+        if slot >= SLOTS || !bpf::read(self.inner.slots.as_fd(), &slot, &mut entry)? {
+            return Ok(Accepted::Foreign);
+        }
+        let known = entry[0].destination;
+        if known.used == 0 || known.workload != workload {
+            return Ok(Accepted::Foreign);
+        }
+        let destination = SocketAddr::new(ip_of(known.addr), u16::from_be(known.port));
+        Ok(Accepted::Token(Token {
+            slot,
+            destination: OriginalDst(destination).canonical(),
+        }))
+    }
+
+    pub(super) fn proxy_port(&self) -> u16 {
+        self.inner.proxy_port
+    }
+
+    /// The heartbeat of a shard.
+    pub fn heartbeat(&self, shard: u16) -> Heartbeat {
+        Heartbeat {
+            page: self.inner.page.clone(),
+            shard: usize::from(shard) % HEARTBEATS,
+        }
+    }
+
+    /// Slots handed out so far.
+    pub fn slots_used(&self) -> u32 {
+        self.inner
+            .page
+            .slots_used()
+            .load(Ordering::Relaxed)
+            .min(SLOTS)
+    }
+}
+
+const EMPTY: Slot = Slot {
+    destination: ambassador_ebpf::Destination {
+        addr: [0; 4],
+        workload: 0,
+        port: 0,
+        used: 0,
+    },
+    decision: 0,
+};
+
+/// The slot that an address names, where it is a token of the proxy at `port`.
+fn slot_of(ip: IpAddr, port: u16) -> Option<u32> {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let bits = ip.to_bits();
+            (bits & TOKEN_V4_MASK == TOKEN_V4).then_some(bits & !TOKEN_V4_MASK)
+        }
+        IpAddr::V6(ip) => {
+            let s = ip.segments();
+            let ours = s[..3] == TOKEN_V6 && s[3] == port && s[4] == 0 && s[5] == 0;
+            ours.then_some(u32::from(s[6]) << 16 | u32::from(s[7]))
+        }
+    }
+}
+
+fn ip_of(words: [u32; 4]) -> IpAddr {
+    let mut octets = [0; 16];
+    for (i, word) in words.iter().enumerate() {
+        octets[4 * i..4 * i + 4].copy_from_slice(&word.to_ne_bytes());
+    }
+    Ipv6Addr::from(octets).to_canonical()
+}
+
+/// The mapped page.
+#[derive(Debug)]
+pub(super) struct SharedPage {
+    start: NonNull<Shared>,
+}
+
+// SAFETY: the page lives as long as this value and is read and written through
+// atomics only.
+unsafe impl Send for SharedPage {}
+// SAFETY: as above.
+unsafe impl Sync for SharedPage {}
+
+impl SharedPage {
+    pub(super) fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                size_of::<Shared>(),
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                map.as_raw_fd(),
+                0,
+            )
+        };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Self { start })
+    }
+
+    pub(super) fn epoch(&self) -> &AtomicU32 {
+        // SAFETY: aligned, mapped as long as self, shared with the kernel only.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.start.as_ptr()).epoch) }
+    }
+
+    pub(super) fn slots_used(&self) -> &AtomicU32 {
+        // SAFETY: as above.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.start.as_ptr()).slots_used) }
+    }
+
+    fn heartbeat(&self, shard: usize) -> &AtomicU64 {
+        // SAFETY: as above; the index is bounds-checked.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.start.as_ptr()).heartbeats[shard]) }
+    }
+}
+
+impl Drop for SharedPage {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map` with this length; nothing borrows it any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), size_of::<Shared>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_told_from_other_addresses() {
+        let slot = |ip: &str| slot_of(ip.parse().unwrap(), 0x3a99);
+        assert_eq!(slot("127.64.0.7"), Some(7));
+        assert_eq!(slot("::ffff:127.64.1.0"), Some(256));
+        assert_eq!(slot("fd7f:656d:6261:3a99::1:2"), Some(0x1_0002));
+        assert_eq!(slot("fd7f:656d:6261:3a98::7"), None, "another proxy's");
+        assert_eq!(slot("127.0.0.1"), None);
+        assert_eq!(slot("127.128.0.1"), None);
+        assert_eq!(slot("fd7f:656d:6261:3a99:1::7"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! What becomes of a connect: scope, claims, devices, QUIC, a full table.
+
+use std::net::TcpListener;
+use std::process;
+
+use ambassador::capture::settings::Claims;
+use ambassador::capture::settings::OnFailure;
+use ambassador::capture::settings::Quic;
+use ambassador::capture::settings::Scope;
+use ambassador::route::settings::Unmatched;
+use ambassador_ebpf::Verdict;
+
+use crate::CLIENT;
+use crate::fixture::Cgroup;
+use crate::fixture::Proxy;
+use crate::fixture::ip;
+use crate::fixture::own_path;
+use crate::fixture::settings;
+
+pub fn rules_decide_and_are_replaced_at_once() {
+    let cgroup = Cgroup::new("rules");
+    let direct = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let direct = direct.local_addr().expect("bound").to_string();
+    let mut settings = settings(&[&cgroup]);
+    let proxy = Proxy::beating(&settings);
+
+    assert_eq!(cgroup.connect(&direct), direct, "loopback is out of scope");
+    assert_eq!(proxy.count(Verdict::Bypassed), 1);
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
+
+    settings.unmatched = Unmatched::Refuse;
+    let claims = Claims {
+        nets: vec![("10.1.0.0/16".parse().expect("a net"), Some(8443), None)],
+        any_names: false,
+    };
+    proxy.capture.update(&settings, &claims).expect("updated");
+    assert_eq!(
+        cgroup.connect("10.1.2.3:80"),
+        "ConnectionRefused",
+        "a known slot too"
+    );
+    assert_eq!(proxy.count(Verdict::Refused), 1);
+    assert_eq!(cgroup.connect("10.1.2.3:8443"), "10.1.2.3:8443");
+    assert_eq!(proxy.destination(0), "10.1.2.3:8443");
+
+    settings.unmatched = Unmatched::Passthrough;
+    settings.include = Scope {
+        ports: vec![],
+        cidrs: vec!["127.0.0.0/8".parse().expect("a net")],
+    };
+    proxy
+        .capture
+        .update(&settings, &Claims::default())
+        .expect("updated");
+    assert_eq!(cgroup.connect(&direct), direct);
+    assert_eq!(proxy.count(Verdict::Passthrough), 1);
+
+    settings.unmatched = Unmatched::Proxy;
+    proxy
+        .capture
+        .update(&settings, &Claims::default())
+        .expect("updated");
+    assert_eq!(cgroup.connect(&direct), direct);
+    assert_eq!(proxy.destination(0), direct);
+    proxy.clean();
+}
+
+pub fn a_full_table_keeps_a_quarter_for_claims() {
+    let cgroup = Cgroup::new("full");
+    let mut settings = settings(&[&cgroup]);
+    settings.on_failure = OnFailure::Refuse;
+    let proxy = Proxy::start(&settings, &Claims::default(), false);
+    let flooded = cgroup.run(&own_path(), &[CLIENT, "12300", "flood"]);
+    assert!(flooded.status.success(), "{flooded:?}");
+    assert_eq!(proxy.capture.table().slots_used(), 12_288, "three quarters");
+    assert_eq!(proxy.count(Verdict::TableFull), 12_300 - 12_287);
+
+    proxy.beat();
+    assert_eq!(
+        cgroup.connect("10.1.2.3:80"),
+        "ConnectionRefused",
+        "no slot left for it"
+    );
+    let claims = Claims {
+        nets: vec![("10.1.0.0/16".parse().expect("a net"), None, None)],
+        any_names: false,
+    };
+    proxy.capture.update(&settings, &claims).expect("updated");
+    assert_eq!(
+        cgroup.connect("10.1.2.3:80"),
+        "10.1.2.3:80",
+        "a claimed one has"
+    );
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
+    assert_eq!(
+        cgroup.connect("10.8.0.7:80"),
+        "10.8.0.7:80",
+        "a known one too"
+    );
+    assert_eq!(proxy.destination(0), "10.8.0.7:80");
+    proxy.clean();
+}
+
+pub fn sockets_bound_to_a_device_do_what_on_failure_says() {
+    let cgroup = Cgroup::new("device");
+    let device = format!("ambA{}", process::id());
+    let peer = format!("ambP{}", process::id());
+    ip(&[
+        "link", "add", &device, "type", "veth", "peer", "name", &peer,
+    ]);
+    let mut settings = settings(&[&cgroup]);
+    let proxy = Proxy::beating(&settings);
+    let straight = cgroup.connect_as("10.1.2.3:80", &device);
+    assert_ne!(straight, "10.1.2.3:80", "let through, to nowhere");
+    assert_eq!(proxy.count(Verdict::DeviceBound), 1);
+    settings.on_failure = OnFailure::Refuse;
+    proxy
+        .capture
+        .update(&settings, &Claims::default())
+        .expect("updated");
+    assert_eq!(
+        cgroup.connect_as("10.1.2.3:80", &device),
+        "ConnectionRefused"
+    );
+    assert_eq!(proxy.count(Verdict::DeviceBound), 2);
+    proxy.clean();
+    ip(&["link", "del", &device]);
+}
+
+pub fn quic_is_refused_on_request() {
+    let cgroup = Cgroup::new("quic");
+    let mut settings = settings(&[&cgroup]);
+    settings.quic = Quic::Refuse;
+    let proxy = Proxy::beating(&settings);
+    assert_eq!(
+        cgroup.connect_as("10.1.2.3:443", "udp"),
+        "ConnectionRefused"
+    );
+    assert_eq!(
+        cgroup.connect_as("10.1.2.3:443", "udp-send"),
+        "ConnectionRefused"
+    );
+    assert_eq!(proxy.count(Verdict::QuicRefused), 2);
+    assert_eq!(
+        cgroup.connect_as("127.0.0.1:443", "udp"),
+        "127.0.0.1:443",
+        "out of scope"
+    );
+    assert_eq!(
+        cgroup.connect_as("127.0.0.1:53", "udp"),
+        "127.0.0.1:53",
+        "UDP is untouched"
+    );
+    proxy.clean();
+}

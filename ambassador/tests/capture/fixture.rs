@@ -1,0 +1,246 @@
+//! What the cases share: cgroups, namespaces and a stand-in for the proxy.
+
+use std::env;
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process;
+use std::process::Child;
+use std::process::Command;
+use std::process::Output;
+use std::process::Stdio;
+use std::thread;
+
+use ambassador::capture;
+use ambassador::capture::Accepted;
+use ambassador::capture::Capture;
+use ambassador::capture::Options;
+use ambassador::capture::settings::Claims;
+use ambassador::capture::settings::Settings;
+use ambassador::capture::settings::Target;
+use ambassador_ebpf::Verdict;
+
+use crate::CLIENT;
+
+/// A cgroup of the test's own, removed at its end.
+pub struct Cgroup(pub PathBuf);
+
+impl Cgroup {
+    pub fn new(name: &str) -> Self {
+        let root = cgroup2();
+        let path = root.join(format!("amb-A-{}-{name}", process::id()));
+        fs::create_dir(&path).expect("capture tests need root and a writable cgroup2");
+        Self(path)
+    }
+
+    /// Runs a program inside.
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        Command::new("sh")
+            .args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(&self.0)
+            .arg(program)
+            .args(args)
+            .output()
+            .expect("sh runs")
+    }
+
+    /// What a connect from inside ends with: the peer it sees, or the error.
+    pub fn connect(&self, destination: &str) -> String {
+        self.connect_as(destination, "")
+    }
+
+    pub fn connect_as(&self, destination: &str, how: &str) -> String {
+        let output = self.run(&own_path(), &[CLIENT, destination, how]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout)
+            .expect("UTF-8")
+            .trim()
+            .to_owned()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = capture::unpin(&self.0);
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+/// A network namespace with loopback up, for as long as its one process lives.
+pub struct Netns(Child);
+
+impl Netns {
+    pub fn new() -> Self {
+        let mut child = Command::new("unshare")
+            .args([
+                "--net",
+                "sh",
+                "-c",
+                "ip link set lo up && echo up && exec cat",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        assert_eq!(line, "up\n");
+        Self(child)
+    }
+
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.0.id()))
+    }
+
+    /// A listener inside: a socket keeps the namespace it was made in.
+    pub fn listen(&self) -> TcpListener {
+        let netns = fs::File::open(self.path()).expect("a namespace");
+        let inside = move || {
+            use std::os::fd::AsRawFd;
+            // SAFETY: no pointers; affects this thread alone, which ends.
+            #[expect(unsafe_code, reason = "setns() is not in std")]
+            let entered = unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) };
+            assert_eq!(entered, 0);
+            TcpListener::bind("[::]:0").expect("a port")
+        };
+        thread::spawn(inside).join().expect("listening")
+    }
+
+    pub fn run(&self, command: &[&str]) -> Output {
+        Command::new("nsenter")
+            .arg(format!("--net={}", self.path().display()))
+            .args(command)
+            .output()
+            .expect("nsenter runs")
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A stand-in for the proxy: one listener, one heart.
+pub struct Proxy {
+    pub listener: TcpListener,
+    pub capture: Capture,
+}
+
+impl Proxy {
+    pub fn start(settings: &Settings, claims: &Claims, may_pin: bool) -> Self {
+        let listener = TcpListener::bind("[::]:0").expect("a port");
+        Self::on(listener, settings, claims, may_pin)
+    }
+
+    pub fn on(listener: TcpListener, settings: &Settings, claims: &Claims, may_pin: bool) -> Self {
+        let options = Options {
+            proxy_port: listener.local_addr().expect("bound").port(),
+            shards: 1,
+            may_pin,
+            kernel_log: false,
+        };
+        let capture = Capture::start(settings, claims, &options)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+        Self { listener, capture }
+    }
+
+    pub fn beating(settings: &Settings) -> Self {
+        let proxy = Self::start(settings, &Claims::default(), false);
+        proxy.beat();
+        proxy
+    }
+
+    pub fn beat(&self) {
+        self.capture.table().heartbeat(0).beat();
+    }
+
+    pub fn port(&self) -> u16 {
+        self.listener.local_addr().expect("bound").port()
+    }
+
+    /// Accepts what is queued and says which destination it was for.
+    pub fn accepted(&self, workload: u32) -> (TcpStream, Accepted) {
+        let (stream, _) = self.listener.accept().expect("a connection");
+        let local = stream.local_addr().expect("an address");
+        let accepted = self
+            .capture
+            .table()
+            .lookup(local, workload)
+            .expect("a readable map");
+        (stream, accepted)
+    }
+
+    pub fn destination(&self, workload: u32) -> String {
+        match self.accepted(workload).1 {
+            Accepted::Token(token) => token.destination.to_string(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    pub fn count(&self, verdict: Verdict) -> u64 {
+        let counts = self.capture.verdicts().expect("readable counters");
+        counts
+            .iter()
+            .find(|(of, _)| *of == verdict)
+            .expect("every verdict")
+            .1
+    }
+
+    pub fn clean(self) {
+        let port = self.port();
+        self.capture.detach().expect("detached");
+        capture::unroute(None, port).expect("the token prefix is removed");
+    }
+}
+
+pub fn own_path() -> String {
+    let own = env::current_exe().expect("own path");
+    own.into_os_string().into_string().expect("a UTF-8 path")
+}
+
+pub fn cgroup2() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc");
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"));
+    PathBuf::from(
+        line.expect("capture tests need cgroup2")
+            .split(' ')
+            .nth(1)
+            .expect("a mount point"),
+    )
+}
+
+pub fn settings(cgroups: &[&Cgroup]) -> Settings {
+    Settings {
+        targets: cgroups
+            .iter()
+            .map(|cgroup| Target {
+                cgroup: cgroup.0.clone(),
+                netns: None,
+            })
+            .collect(),
+        ..Settings::default()
+    }
+}
+
+pub fn ip(args: &[&str]) {
+    let status = Command::new("ip").args(args).status().expect("ip runs");
+    assert!(status.success(), "ip {args:?}");
+}
+
+pub fn programs_named(cgroup: &Path, name: &str) -> usize {
+    let programs = capture::programs_at(cgroup).expect("a list");
+    programs
+        .iter()
+        .filter(|line| line.contains(&format!(" {name} ")))
+        .count()
+}

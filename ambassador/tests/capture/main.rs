@@ -1,0 +1,124 @@
+//! Capture on the running kernel: real programs at real hooks, in cgroups of
+//! the test's own. Needs root, cgroup2 and a binary built with the BPF object
+//! (`cargo xtask test`); says so and fails without.
+//!
+//! The test is its own main, because the process that loads the programs and
+//! the clients in the cgroups are this binary too.
+
+mod client;
+mod decisions;
+mod destinations;
+mod fixture;
+mod lifetime;
+mod tokens;
+
+use std::env;
+use std::process::ExitCode;
+
+use ambassador::capture;
+
+/// Runs as a client in a cgroup: connects, prints its peer or the error.
+pub const CLIENT: &str = "client";
+/// Runs as a tokens::second proxy on a cgroup that has one.
+pub const SECOND: &str = "second";
+/// Runs as a proxy that gives up its capabilities once it has started.
+pub const UNPRIVILEGED: &str = "unprivileged";
+/// Runs as a proxy that has one connect captured, with the kernel's log on.
+pub const LOGGED: &str = "logged";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = env::args().collect();
+    match args.get(1).map(String::as_str) {
+        Some(capture::LOADER_COMMAND) => return capture::loader_main(),
+        Some(CLIENT) => return client::client(&args[2], &args[3]),
+        Some(SECOND) => return tokens::second(&args[2]),
+        Some(UNPRIVILEGED) => return lifetime::unprivileged(&args[2]),
+        Some(LOGGED) => return lifetime::logged(&args[2]),
+        _ => {}
+    }
+    if !capture::built_with_capture() {
+        eprintln!("capture tests need the BPF object: run `cargo xtask test`");
+        return ExitCode::FAILURE;
+    }
+    let tests: &[(&str, fn())] = &[
+        (
+            "an_unmodified_curl_is_captured",
+            destinations::an_unmodified_curl_is_captured,
+        ),
+        (
+            "peers_are_shown_as_the_application_named_them",
+            destinations::peers_are_shown_as_the_application_named_them,
+        ),
+        (
+            "rules_decide_and_are_replaced_at_once",
+            decisions::rules_decide_and_are_replaced_at_once,
+        ),
+        (
+            "a_dead_proxy_does_what_on_failure_says",
+            lifetime::a_dead_proxy_does_what_on_failure_says,
+        ),
+        (
+            "tokens_cannot_be_borrowed",
+            tokens::tokens_cannot_be_borrowed,
+        ),
+        (
+            "the_canary_sings_only_when_captured",
+            lifetime::the_canary_sings_only_when_captured,
+        ),
+        (
+            "the_proxy_itself_is_left_alone",
+            tokens::the_proxy_itself_is_left_alone,
+        ),
+        (
+            "a_full_table_keeps_a_quarter_for_claims",
+            decisions::a_full_table_keeps_a_quarter_for_claims,
+        ),
+        (
+            "sockets_bound_to_a_device_do_what_on_failure_says",
+            decisions::sockets_bound_to_a_device_do_what_on_failure_says,
+        ),
+        (
+            "quic_is_refused_on_request",
+            decisions::quic_is_refused_on_request,
+        ),
+        (
+            "a_workload_may_live_in_another_namespace",
+            destinations::a_workload_may_live_in_another_namespace,
+        ),
+        (
+            "of_two_proxies_the_first_captures_and_the_second_knows",
+            tokens::of_two_proxies_the_first_captures_and_the_second_knows,
+        ),
+        (
+            "no_privilege_is_needed_after_the_start",
+            lifetime::no_privilege_is_needed_after_the_start,
+        ),
+        (
+            "the_kernel_side_logs_on_request",
+            lifetime::the_kernel_side_logs_on_request,
+        ),
+        (
+            "a_start_that_fails_leaves_nothing",
+            lifetime::a_start_that_fails_leaves_nothing,
+        ),
+        (
+            "workloads_share_a_table_and_nothing_else",
+            destinations::workloads_share_a_table_and_nothing_else,
+        ),
+        (
+            "pinned_links_outlive_the_proxy",
+            lifetime::pinned_links_outlive_the_proxy,
+        ),
+    ];
+    let only = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
+    let mut failed = 0;
+    for (name, test) in tests {
+        if only.is_some_and(|only| !name.contains(only.as_str())) {
+            continue;
+        }
+        let passed = std::panic::catch_unwind(test).is_ok();
+        println!("test {name} ... {}", if passed { "ok" } else { "FAILED" });
+        failed += usize::from(!passed);
+    }
+    ExitCode::from(u8::from(failed > 0))
+}

@@ -1,0 +1,113 @@
+//! Who may use a token, and whose connects are left alone.
+
+use std::fs;
+use std::net::IpAddr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::ExitCode;
+
+use ambassador::capture;
+use ambassador_ebpf::Verdict;
+
+use crate::SECOND;
+use crate::fixture::Cgroup;
+use crate::fixture::Proxy;
+use crate::fixture::cgroup2;
+use crate::fixture::own_path;
+use crate::fixture::settings;
+
+pub fn tokens_cannot_be_borrowed() {
+    let cgroup = Cgroup::new("token");
+    let stranger = Cgroup::new("stranger");
+    let proxy = Proxy::beating(&settings(&[&cgroup]));
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    let local = proxy.accepted(0).0.local_addr().expect("an address");
+    let token = SocketAddr::new(local.ip().to_canonical(), local.port());
+    let v6 = Ipv6Addr::from(u128::from(capture::token_prefix(proxy.port())) + 1);
+    for token in [token, SocketAddr::new(IpAddr::V6(v6), proxy.port())] {
+        let token = token.to_string();
+        assert_eq!(
+            cgroup.connect(&token),
+            "ConnectionRefused",
+            "forged: {token}"
+        );
+        assert_eq!(
+            stranger.connect(&token),
+            "ConnectionRefused",
+            "not captured: {token}"
+        );
+    }
+    assert_eq!(proxy.count(Verdict::ForgedToken), 4);
+    let other_port = format!("127.64.0.1:{}", proxy.port() ^ 1);
+    stranger.connect(&other_port);
+    assert_eq!(
+        proxy.count(Verdict::ForgedToken),
+        4,
+        "only at the proxy's port"
+    );
+    proxy.clean();
+}
+
+pub fn the_proxy_itself_is_left_alone() {
+    let cgroup = Cgroup::new("own");
+    let direct = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let direct = direct.local_addr().expect("bound");
+    let mut settings = settings(&[&cgroup]);
+    settings.include.cidrs = vec!["127.0.0.0/8".parse().expect("a net")];
+    let proxy = Proxy::beating(&settings);
+    let own = fs::read_to_string("/proc/self/cgroup").expect("/proc");
+    let own = own
+        .lines()
+        .find_map(|line| line.strip_prefix("0::/"))
+        .expect("a cgroup");
+    let home = cgroup2().join(own).join("cgroup.procs");
+    fs::write(cgroup.0.join("cgroup.procs"), "0").expect("joined");
+    let peer = TcpStream::connect(direct).and_then(|stream| stream.local_addr());
+    fs::write(home, "0").expect("left");
+    assert_eq!(peer.expect("connected").ip(), direct.ip());
+    assert_eq!(proxy.count(Verdict::Own), 1);
+    assert_eq!(proxy.count(Verdict::Captured), 0);
+    proxy.clean();
+}
+
+pub fn of_two_proxies_the_first_captures_and_the_second_knows() {
+    let cgroup = Cgroup::new("two");
+    let first = Proxy::beating(&settings(&[&cgroup]));
+    assert_eq!(first.capture.others_attached(), []);
+    let second = Command::new(own_path())
+        .args([SECOND, cgroup.0.to_str().expect("UTF-8 path")])
+        .output()
+        .expect("runs");
+    assert!(
+        second.status.success(),
+        "{}",
+        String::from_utf8_lossy(&second.stderr)
+    );
+    // Its canaries, of its start and its test, and its client all came here.
+    assert_eq!(first.destination(0), "192.0.2.1:9");
+    assert_eq!(first.destination(0), "192.0.2.1:9");
+    assert_eq!(first.destination(0), "10.1.2.3:80");
+    first.capture.canary().expect("captured");
+    first.clean();
+}
+
+pub fn second(cgroup: &str) -> ExitCode {
+    let cgroup = std::mem::ManuallyDrop::new(Cgroup(PathBuf::from(cgroup)));
+    let second = Proxy::beating(&settings(&[&cgroup]));
+    let others = second.capture.others_attached();
+    assert_eq!(others[0].0, cgroup.0);
+    assert!(
+        others[0].1.iter().any(|line| line.contains("connect4")),
+        "{others:?}"
+    );
+    let error = second.capture.canary().expect_err("captured by the first");
+    assert!(error.contains("another program"), "{error}");
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(second.count(Verdict::Captured), 0);
+    second.clean();
+    ExitCode::SUCCESS
+}
