@@ -19,6 +19,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::Sink;
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
+use crate::workload::SocketStock;
 
 /// How often a shard stamps its heartbeat; the kernel side takes it for hung
 /// after a second without.
@@ -40,6 +41,8 @@ pub struct Plan {
     pub intakes: Vec<Intake>,
     /// What it must not dial.
     pub own: OwnAddresses,
+    /// Makes upstream sockets in the namespaces of workloads.
+    pub namespaces: Vec<SocketStock>,
     /// Its end of the access log.
     pub log: Option<Sink>,
     /// Called at start and every 250 ms: the shard lives.
@@ -97,6 +100,11 @@ impl Shard {
         self.tell(move |context| context.begin_drain(deadline));
     }
 
+    /// Whether its thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits for its end.
     pub fn join(self) -> io::Result<()> {
         join(self.thread)
@@ -127,7 +135,7 @@ fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
 }
 
 async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
-    let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own)));
+    let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
     let telemetry = Rc::new(Telemetry::new(plan.log));
     let context = Context::new(plan.shard, plan.generation, pools, telemetry);
     if let Some(beat) = plan.heartbeat {

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::addr::{EndpointAddr, OriginalDst};
+use crate::addr::OriginalDst;
 use crate::http::{self, Sniff};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -21,7 +21,7 @@ use crate::route::Resolution;
 use crate::route::settings::Protocol;
 use crate::telemetry::{TcpOutcome, UpstreamIndex};
 use crate::upstream::dial::DialError;
-use crate::upstream::pool::{CheckoutError, Connection, Want};
+use crate::upstream::pool::{CheckoutError, Connection, Place, Want};
 
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
@@ -145,7 +145,7 @@ async fn sniff(
         let policies = (&upstream.pool, &upstream.timeouts);
         let dialled = context
             .pools
-            .checkout(shared, policies, endpoint, Want::Fresh)
+            .checkout(shared, policies, (client.origin.namespace, endpoint), Want::Fresh)
             .await;
         let connection = match dialled {
             Ok(connection) => connection,
@@ -225,7 +225,7 @@ async fn relay(mut client: Client, target: Option<Target>, start: Start) {
                 cells.tcp_connection(shared.label, TcpOutcome::ConnectFailed);
                 return client.stream.reset();
             };
-            match dial(&context, &target, endpoint).await {
+            match dial(&context, &target, (client.origin.namespace, endpoint)).await {
                 Ok(connection) => connection,
                 Err(error) => return dial_failed(client, shared.label, &error),
             }
@@ -255,12 +255,12 @@ async fn relay(mut client: Client, target: Option<Target>, start: Start) {
 async fn dial(
     context: &Rc<Context>,
     target: &Target,
-    endpoint: EndpointAddr,
+    place: Place,
 ) -> Result<Connection, CheckoutError> {
     let policies = (&target.upstream.pool, &target.upstream.timeouts);
     context
         .pools
-        .checkout(&target.shared, policies, endpoint, Want::Fresh)
+        .checkout(&target.shared, policies, place, Want::Fresh)
         .await
 }
 

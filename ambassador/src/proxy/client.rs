@@ -9,6 +9,7 @@ use crate::proxy::context::Context;
 use crate::together::{First, first};
 use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::ListenerIndex;
+use crate::upstream::dial::Namespace;
 
 /// What is read and thrown away before a connection with unread request bytes
 /// is closed, so that the close does not turn into a reset that destroys the
@@ -37,6 +38,8 @@ pub struct Origin {
     pub listener: ListenerIndex,
     /// Where the application meant to go; `None` on explicit listeners.
     pub original: Option<OriginalDst>,
+    /// Where its upstream sockets are made.
+    pub namespace: Namespace,
     /// The application's address, where it has one.
     pub peer: Option<SocketAddr>,
 }

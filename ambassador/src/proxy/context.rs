@@ -1,7 +1,7 @@
 //! What every connection of a shard needs, owned by the shard.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::http;
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Remote};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex};
 use crate::upstream::pool::Pools;
 
 /// Destinations known to speak first, at most; beyond it none is learned.
@@ -41,6 +41,7 @@ pub struct Context {
     generation: RefCell<Arc<Generation>>,
     server_first: RefCell<HashSet<OriginalDst>>,
     peers: RefCell<Vec<Remote>>,
+    listeners: RefCell<HashMap<ListenerIndex, Rc<Drain>>>,
     scratch: RefCell<Vec<Box<Scratch>>>,
 }
 
@@ -78,6 +79,7 @@ impl Context {
             generation: RefCell::new(generation),
             server_first: RefCell::default(),
             peers: RefCell::default(),
+            listeners: RefCell::default(),
             scratch: RefCell::default(),
         });
         CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&context));
@@ -111,6 +113,9 @@ impl Context {
         let known = self.drain_deadline.get();
         self.drain_deadline
             .set(Some(known.map_or(deadline, |known| known.min(deadline))));
+        if deadline <= ring::now() {
+            self.served.begin();
+        }
         self.pools.close_idle();
         self.drain.begin();
         if self.connections.get() == 0 {
@@ -121,6 +126,18 @@ impl Context {
     /// When a drain must have ended.
     pub fn drain_deadline(&self) -> Instant {
         self.drain_deadline.get().unwrap_or_else(ring::now)
+    }
+
+    /// What ends the accepting of a listener when a reload removes it.
+    pub fn listener_stop(&self, listener: ListenerIndex) -> Rc<Drain> {
+        Rc::clone(self.listeners.borrow_mut().entry(listener).or_default())
+    }
+
+    /// Stops accepting on a listener; its connections go on.
+    pub fn stop_listener(&self, listener: ListenerIndex) {
+        if let Some(stop) = self.listeners.borrow_mut().remove(&listener) {
+            stop.begin();
+        }
     }
 
     /// Counts a connection in.
@@ -159,6 +176,32 @@ impl Context {
         let mut known = self.server_first.borrow_mut();
         if known.len() < SERVER_FIRST_MAX {
             known.insert(destination);
+        }
+    }
+
+    /// A copy of the shard's counters. What is counted over all shards comes
+    /// from the first.
+    pub fn snapshot(&self) -> Snapshot {
+        if self.shard == 0 {
+            self.fill_pool_gauges();
+        }
+        self.telemetry.cells.snapshot()
+    }
+
+    fn fill_pool_gauges(&self) {
+        let generation = self.generation();
+        let cells = &self.telemetry.cells;
+        for label in [UpstreamIndex::ADOPTED, UpstreamIndex::UNMATCHED] {
+            cells.pool(label, |gauge| *gauge = PoolGauge::default());
+        }
+        let adopted = generation.adopted_shared();
+        let named = generation.targets().map(|(_, shared)| shared);
+        for shared in named.inspect(|shared| cells.pool(shared.label, |gauge| *gauge = PoolGauge::default())).chain(&adopted).chain([generation.unmatched_shared()]) {
+            cells.pool(shared.label, |gauge| {
+                gauge.open += shared.permits.in_use();
+                gauge.idle += shared.idle();
+                gauge.pending += shared.permits.waiting();
+            });
         }
     }
 

@@ -109,17 +109,18 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
 
     // One try, and a second where a reused connection turns out to be dead.
     let policies = (&upstream.pool, &upstream.timeouts);
+    let place = (client.origin.namespace, endpoint);
     let mut want = Want::Any;
     let (failure, seen) = loop {
         record.attempts += 1;
-        let connection = match context.pools.take_idle(shared, endpoint, want) {
+        let connection = match context.pools.take_idle(shared, place, want) {
             Some(connection) => {
                 cells.pool_reuse(shared.label);
                 connection
             }
             None => {
                 outgoing.detach();
-                match context.pools.checkout(shared, policies, endpoint, want).await {
+                match context.pools.checkout(shared, policies, place, want).await {
                     Ok(connection) => connection,
                     Err(error) => {
                         tracing::debug!(upstream = %upstream.name, %endpoint, ?error, "no connection");
@@ -275,7 +276,8 @@ async fn connect(
     record.attempts = 1;
     let pools = Rc::clone(&client.context.pools);
     let policies = (&upstream.pool, &upstream.timeouts);
-    match pools.checkout(shared, policies, endpoint, Want::Fresh).await {
+    let place = (client.origin.namespace, endpoint);
+    match pools.checkout(shared, policies, place, Want::Fresh).await {
         Ok(connection) => {
             client
                 .context

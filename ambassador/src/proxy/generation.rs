@@ -161,6 +161,11 @@ impl Generation {
         self.adopted.view()
     }
 
+    /// The shared state of what has been adopted.
+    pub fn adopted_shared(&self) -> Vec<Arc<Shared>> {
+        self.adopted.shared()
+    }
+
     fn shared_of(&self, name: &str) -> Option<Arc<Shared>> {
         let upstreams = &self.table.settings().upstreams;
         let index = upstreams.iter().position(|known| &*known.name == name)?;
@@ -243,6 +248,11 @@ impl Adopted {
             entries.remove(&name);
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn shared(&self) -> Vec<Arc<Shared>> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.values().map(|entry| Arc::clone(&entry.shared)).collect()
     }
 
     fn view(&self) -> Vec<AdoptedView> {

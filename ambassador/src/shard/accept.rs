@@ -12,6 +12,7 @@ use crate::proxy::context::Context;
 use crate::together::{First, first};
 use crate::ring::{self, Listener, Stream};
 use crate::telemetry::{DroppedAccept, ListenerIndex};
+use crate::upstream::dial::Namespace;
 
 /// One listening socket of a shard.
 pub struct Intake {
@@ -23,11 +24,22 @@ pub struct Intake {
     pub entry: Entry,
     /// How a captured connection tells where it was going.
     pub original: Option<FindOriginal>,
+    /// Where its upstream sockets are made.
+    pub namespace: Namespace,
+}
+
+/// Why an accepted connection is not served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotServed {
+    /// It may not be: it is reset and counted.
+    Refused(DroppedAccept),
+    /// The proxy's own check of capture: closed, not counted.
+    Canary,
 }
 
 /// Finds the original destination of an accepted connection; the error is why
 /// it must not be served.
-pub type FindOriginal = Box<dyn Fn(&Accepted<'_>) -> Result<OriginalDst, DroppedAccept> + Send>;
+pub type FindOriginal = Box<dyn Fn(&Accepted<'_>) -> Result<OriginalDst, NotServed> + Send>;
 
 /// What is known of a connection when it is accepted.
 pub struct Accepted<'a> {
@@ -39,27 +51,31 @@ pub struct Accepted<'a> {
     pub peer: SocketAddr,
 }
 
-/// Starts accepting; ends when the shard drains.
+/// Starts accepting; ends when the shard drains or the listener is stopped.
 pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
     let context = Rc::clone(context);
     let listener = Listener::new(intake.socket)?;
     let (index, entry, original) = (intake.index, intake.entry, intake.original);
+    let namespace = intake.namespace;
+    let stop = context.listener_stop(index);
     ring::spawn(async move {
         loop {
-            let stream = match first(listener.accept(), context.drain.begun()).await {
+            let ended = first(context.drain.begun(), stop.begun());
+            let stream = match first(listener.accept(), ended).await {
                 First::Left(Ok(stream)) => stream,
                 First::Left(Err(error)) => {
                     tracing::error!(%error, "accepting has failed; the listener is closed");
                     return;
                 }
-                First::Right(()) => return,
+                First::Right(_) => return,
             };
             let peer = stream.peer_addr().ok();
             let original = match &original {
                 None => None,
                 Some(find) => match find_original(&stream, peer, find) {
                     Ok(original) => Some(original),
-                    Err(cause) => {
+                    Err(NotServed::Canary) => continue,
+                    Err(NotServed::Refused(cause)) => {
                         context.telemetry.cells.dropped_accept(cause);
                         stream.reset();
                         continue;
@@ -72,6 +88,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
                 origin: Origin {
                     listener: index,
                     original,
+                    namespace,
                     peer,
                 },
                 ahead: None,
@@ -86,9 +103,10 @@ fn find_original(
     stream: &Stream,
     peer: Option<SocketAddr>,
     find: &FindOriginal,
-) -> Result<OriginalDst, DroppedAccept> {
-    let local = stream.local_addr().map_err(|_| DroppedAccept::UnknownToken)?;
-    let peer = peer.ok_or(DroppedAccept::ForeignPeer)?;
+) -> Result<OriginalDst, NotServed> {
+    let unknown = NotServed::Refused(DroppedAccept::UnknownToken);
+    let local = stream.local_addr().map_err(|_| unknown)?;
+    let peer = peer.ok_or(NotServed::Refused(DroppedAccept::ForeignPeer))?;
     find(&Accepted {
         stream,
         local,

@@ -2,15 +2,23 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::ring::{self, Stream, timer};
+use crate::workload::{Family, SocketStock};
 
-/// Opens connections for a workload.
+/// Opens connections, in the network namespace of whom they are for.
 pub struct Dialer {
     own: OwnAddresses,
+    others: Vec<SocketStock>,
 }
+
+/// A network namespace that upstream sockets are made in: 0 is the proxy's
+/// own, the others count from 1 in the order given to [`Dialer::new`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Namespace(pub u16);
 
 /// Where this process listens: dialling any of these would be a loop.
 #[derive(Debug, Clone, Default)]
@@ -33,24 +41,37 @@ pub enum DialError {
 }
 
 impl Dialer {
-    /// A dialer that refuses to dial `own`.
-    pub fn new(own: OwnAddresses) -> Self {
-        Self { own }
+    /// A dialer that refuses to dial `own`; `others` makes the sockets of the
+    /// namespaces other than the proxy's.
+    pub fn new(own: OwnAddresses, others: Vec<SocketStock>) -> Self {
+        Self { own, others }
     }
 
     /// Connects to `endpoint` within `timeout`.
     pub async fn dial(
         &self,
+        namespace: Namespace,
         endpoint: EndpointAddr,
         timeout: Duration,
     ) -> Result<Stream, DialError> {
-        if self.own.contains(endpoint.0) {
+        if namespace == Namespace::default() && self.own.contains(endpoint.0) {
             return Err(DialError::Loop);
         }
-        let socket = ring::dial_socket(&endpoint.0).map_err(DialError::Connect)?;
+        let socket = self.socket(namespace, &endpoint.0);
+        let socket = socket.map_err(DialError::Connect)?;
         match timer::timeout(timeout, Stream::connect(socket, &endpoint.0)).await {
             Ok(connected) => connected.map_err(DialError::Connect),
             Err(_) => Err(DialError::Timeout),
+        }
+    }
+
+    fn socket(&self, namespace: Namespace, address: &SocketAddr) -> io::Result<OwnedFd> {
+        match namespace.0.checked_sub(1) {
+            None => ring::dial_socket(address),
+            Some(other) => match self.others.get(usize::from(other)) {
+                Some(stock) => stock.take(Family::of(address)),
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
         }
     }
 }

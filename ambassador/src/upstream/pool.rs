@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crate::addr::EndpointAddr;
 use crate::policy::limits;
 use crate::ring::{self, Remote, Stream, timer};
-use crate::upstream::dial::{DialError, Dialer};
+use crate::upstream::dial::{DialError, Dialer, Namespace};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn};
 use crate::upstream::shared::{Seen, Shared};
 
@@ -56,11 +56,16 @@ pub struct Connection {
     pub stream: Stream,
     /// Whom it leads to.
     pub endpoint: EndpointAddr,
+    namespace: Namespace,
     /// Whether an exchange was completed on it before.
     pub reused: bool,
     permit: Permit,
     born: Instant,
 }
+
+/// An endpoint as seen from a network namespace: what a connection is reused
+/// for.
+pub type Place = (Namespace, EndpointAddr);
 
 /// The limits and timeouts under which a caller asks.
 pub type Policies<'a> = (&'a limits::Pool, &'a limits::Timeouts);
@@ -118,17 +123,17 @@ impl Pools {
         })
     }
 
-    /// A connection to `endpoint`: an idle one, else a new one, else a place
+    /// A connection to `place`: an idle one, else a new one, else a place
     /// in the queue for one.
     pub async fn checkout(
         self: &Rc<Self>,
         shared: &Arc<Shared>,
         (limits, timeouts): Policies<'_>,
-        endpoint: EndpointAddr,
+        place: Place,
         want: Want,
     ) -> Result<Connection, CheckoutError> {
         let permit = loop {
-            if let Some(connection) = self.take_idle(shared, endpoint, want) {
+            if let Some(connection) = self.take_idle(shared, place, want) {
                 return Ok(connection);
             }
             let now = ring::now();
@@ -143,7 +148,7 @@ impl Pools {
                 Ok(Turn::Dial(permit)) => break permit,
                 Ok(Turn::Reuse(handover)) => {
                     if want == Want::Any
-                        && let Some(connection) = self.take_newest(shared.id, endpoint)
+                        && let Some(connection) = self.take_newest(shared.id, place)
                     {
                         handover.used();
                         return Ok(connection);
@@ -155,23 +160,24 @@ impl Pools {
                 }
             }
         };
-        self.dial(permit, timeouts, endpoint).await
+        self.dial(permit, timeouts, place).await
     }
 
     async fn dial(
         &self,
         permit: Permit,
         timeouts: &limits::Timeouts,
-        endpoint: EndpointAddr,
+        (namespace, endpoint): Place,
     ) -> Result<Connection, CheckoutError> {
         let stream = self
             .dialer
-            .dial(endpoint, timeouts.connect)
+            .dial(namespace, endpoint, timeouts.connect)
             .await
             .map_err(CheckoutError::Dial)?;
         Ok(Connection {
             stream,
             endpoint,
+            namespace,
             reused: false,
             permit,
             born: ring::now(),
@@ -238,12 +244,6 @@ impl Pools {
         }
     }
 
-    /// Idle connections of this shard per upstream.
-    pub fn idle_counts(&self) -> Vec<(u32, usize)> {
-        let pools = self.pools.borrow();
-        pools.iter().map(|(id, pool)| (*id, pool.idle.len())).collect()
-    }
-
     fn with_pool<R>(
         &self,
         shared: &Arc<Shared>,
@@ -263,21 +263,21 @@ impl Pools {
         use_it(pool)
     }
 
-    /// The newest live idle connection to `endpoint`, unless others wait for
+    /// The newest live idle connection to `place`, unless others wait for
     /// one: newcomers do not overtake them.
     pub fn take_idle(
         &self,
         shared: &Arc<Shared>,
-        endpoint: EndpointAddr,
+        place: Place,
         want: Want,
     ) -> Option<Connection> {
         if want == Want::Fresh || shared.permits.waiting() > 0 {
             return None;
         }
-        self.take_newest(shared.id, endpoint)
+        self.take_newest(shared.id, place)
     }
 
-    fn take_newest(&self, id: u32, endpoint: EndpointAddr) -> Option<Connection> {
+    fn take_newest(&self, id: u32, wanted: Place) -> Option<Connection> {
         let mut dead = Vec::new();
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&id)?;
@@ -285,7 +285,7 @@ impl Pools {
             let place = pool
                 .idle
                 .iter()
-                .rposition(|idle| idle.connection.endpoint == endpoint);
+                .rposition(|idle| idle.connection.place() == wanted);
             let Some(idle) = place.map(|place| pool.remove(place)) else {
                 break None;
             };
@@ -376,7 +376,7 @@ impl Pools {
         if let Some(endpoint) = self.pick(shared, policies)
             && let Acquire::Now(permit) = shared.permits.acquire(self.shard, 0, ring::now())
         {
-            match self.dial(permit, policies.1, endpoint).await {
+            match self.dial(permit, policies.1, (Namespace::default(), endpoint)).await {
                 Ok(connection) => self.checkin(shared, policies, connection),
                 // The next sweep tries again; requests report the cause.
                 Err(error) => tracing::debug!(%endpoint, ?error, "min_idle: dial failed"),
@@ -434,6 +434,10 @@ impl Pool {
 }
 
 impl Connection {
+    fn place(&self) -> Place {
+        (self.namespace, self.endpoint)
+    }
+
     /// Ends it with a reset instead of an orderly close.
     pub fn reset(self) {
         self.stream.reset();
