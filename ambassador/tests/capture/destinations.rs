@@ -71,6 +71,8 @@ pub fn peers_are_shown_as_the_application_named_them() {
         assert_eq!(cgroup.connect(destination), destination);
         assert_eq!(proxy.destination(0), original);
     }
+    assert_eq!(cgroup.connect_as("10.1.2.3:80", "mptcp"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
     assert_eq!(
         proxy.capture.table().slots_used(),
         4,
