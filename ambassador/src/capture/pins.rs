@@ -93,6 +93,8 @@ pub(super) fn unpin_id(id: u64) -> io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
+    // It stays while another cgroup has pins in it.
+    let _ = fs::remove_dir(PIN_ROOT);
     Ok(())
 }
 

@@ -42,6 +42,7 @@ fn connect_as(destination: &str, how: &str) -> std::io::Result<SocketAddr> {
             Ok(destination)
         }
         "" => TcpStream::connect_timeout(&destination, Duration::from_millis(300))?.peer_addr(),
+        "mptcp" => connect_multipath(destination),
         device => connect_through(device, destination),
     }
 }
@@ -81,4 +82,33 @@ fn connect_through(device: &str, destination: SocketAddr) -> std::io::Result<Soc
     } else {
         Ok(destination)
     }
+}
+
+/// A connect of a multipath TCP socket; says what getpeername() says.
+fn connect_multipath(destination: SocketAddr) -> std::io::Result<SocketAddr> {
+    use std::os::fd::FromRawFd;
+    let SocketAddr::V4(to) = destination else {
+        panic!("IPv4 only")
+    };
+    let address = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: to.ip().to_bits().to_be(),
+        },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: plain socket calls on live values; the descriptor is new.
+    #[expect(unsafe_code, reason = "multipath sockets are not in std")]
+    let stream = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP);
+        assert!(fd >= 0, "this test needs a kernel with MPTCP");
+        let stream = TcpStream::from_raw_fd(fd);
+        let length = size_of_val(&address) as libc::socklen_t;
+        if libc::connect(fd, (&raw const address).cast(), length) < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        stream
+    };
+    stream.peer_addr()
 }

@@ -8,7 +8,7 @@ use std::thread;
 
 use ambassador::capture;
 use ambassador::capture::Accepted;
-use ambassador::capture::settings::Claims;
+use ambassador::capture::settings::{Claims, OnFailure};
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;
@@ -71,6 +71,8 @@ pub fn peers_are_shown_as_the_application_named_them() {
         assert_eq!(cgroup.connect(destination), destination);
         assert_eq!(proxy.destination(0), original);
     }
+    assert_eq!(cgroup.connect_as("10.1.2.3:80", "mptcp"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(0), "10.1.2.3:80");
     assert_eq!(
         proxy.capture.table().slots_used(),
         4,
@@ -147,4 +149,34 @@ pub fn a_workload_may_live_in_another_namespace() {
     capture::unroute(Some(&inside), port).expect("the token prefix is removed");
     let rules = run("ip -6 rule").stdout;
     assert!(!String::from_utf8_lossy(&rules).contains("fd7f:656d:6261"));
+}
+
+pub fn racing_clients_agree_on_every_slot() {
+    let cgroup = Cgroup::new("race");
+    let mut settings = settings(&[&cgroup]);
+    settings.on_failure = OnFailure::Refuse;
+    // Without a heartbeat each connect is interned, then refused: fast.
+    let proxy = Proxy::start(&settings, &Claims::default(), false);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let flooded = cgroup.run(&own_path(), &[CLIENT, "2000", "flood"]);
+                assert!(flooded.status.success(), "{flooded:?}");
+            });
+        }
+    });
+    let used = proxy.capture.table().slots_used();
+    assert!((2_001..=2_001 + 3 * 2_000).contains(&used), "{used}");
+    proxy.beat();
+    for last in (0..=250).step_by(25) {
+        let destination = format!("10.8.7.{last}:80");
+        assert_eq!(cgroup.connect(&destination), destination);
+        assert_eq!(proxy.destination(0), destination);
+    }
+    assert_eq!(
+        proxy.capture.table().slots_used(),
+        used + 2,
+        "0 to 207 had theirs"
+    );
+    proxy.clean();
 }

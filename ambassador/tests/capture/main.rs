@@ -94,6 +94,10 @@ fn main() -> ExitCode {
             lifetime::no_privilege_is_needed_after_the_start,
         ),
         (
+            "racing_clients_agree_on_every_slot",
+            destinations::racing_clients_agree_on_every_slot,
+        ),
+        (
             "the_kernel_side_logs_on_request",
             lifetime::the_kernel_side_logs_on_request,
         ),
