@@ -1,7 +1,9 @@
 //! The ambassador as a library; `main.rs` parses the command line and wires.
 
 pub mod addr;
+pub mod app;
 pub mod capture;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;

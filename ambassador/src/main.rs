@@ -1,2 +1,7 @@
-//! Parses the command line, wires the parts, exits.
-fn main() {}
+//! The `ambassador` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ambassador::app::main()
+}

@@ -1,0 +1,228 @@
+//! The commands, and how their failures become exit codes.
+
+mod captured;
+mod exec;
+mod figures;
+mod names;
+mod opened;
+mod proxy;
+mod run;
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::addr::BindAddr;
+use crate::capture;
+use crate::cli::{Admin, Cli, Command};
+use crate::config::{self, Mistakes, explain};
+use crate::control::client::{Client, Output};
+use crate::doctor;
+use crate::ring;
+use crate::workload;
+
+/// EX_USAGE of sysexits.h.
+const USAGE: u8 = 64;
+/// EX_UNAVAILABLE: a needed service or privilege is missing.
+const UNAVAILABLE: u8 = 69;
+/// EX_CONFIG: the configuration is bad.
+const CONFIG: u8 = 78;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// The command line asks for what makes no sense.
+    Usage(String),
+    /// Something the machine does not offer.
+    Unavailable(String),
+    /// The configuration.
+    Config(Mistakes),
+}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    let first = std::env::args_os().nth(1).unwrap_or_default();
+    if first == OsStr::new(capture::LOADER_COMMAND) {
+        return capture::loader_main();
+    }
+    if first == OsStr::new(workload::helper::SUBCOMMAND) {
+        return workload::helper::serve(workload::helper::Undoing {
+            iptables: capture::iptables::remove,
+            token_prefix: |netns, port| netns.run(|| capture::unroute(None, port))?,
+        });
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing to do about a closed standard error.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
+        }
+    };
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Exec(exec) => {
+            log_to_stderr("warn");
+            return exec::run(exec);
+        }
+        Command::Run(run) => {
+            log_to_stderr("info");
+            return run::run(run);
+        }
+        Command::Check { file } => check(&file)?,
+        Command::Schema => print(&format!("{:#}", config::schema()))?,
+        Command::Explain {
+            config,
+            destination,
+            json,
+        } => {
+            let checked = config::load(&config).map_err(Failure::Config)?;
+            let explanation = explain::explain(&checked, &destination)
+                .map_err(|bad| Failure::Usage(bad.to_string()))?;
+            match json {
+                true => print(&format!("{:#}", explanation.to_json()))?,
+                false => print(explanation.to_string().trim_end())?,
+            }
+        }
+        Command::Status { admin, json } => {
+            let output = if json { Output::Json } else { Output::Table };
+            print(asked(client(admin)?.status(output))?.trim_end())?;
+        }
+        Command::Top { admin } => asked(client(admin)?.top())?,
+        Command::Drain { admin } => asked(client(admin)?.drain())?,
+        Command::Doctor {
+            json,
+            clean,
+            cgroup,
+        } => return doctor(json, clean, cgroup),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(file: &Path) -> Result<(), Failure> {
+    let checked = config::load(file).map_err(Failure::Config)?;
+    if !checked.warnings.is_empty() {
+        eprintln!("{}", checked.warnings);
+    }
+    print(&format!("{}: ok", file.display()))
+}
+
+fn doctor(json: bool, clean: bool, cgroup: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    if clean {
+        for (leftover, removed) in doctor::clean() {
+            match removed {
+                Ok(()) => print(&format!("removed {leftover}"))?,
+                Err(error) => print(&format!("cannot remove {leftover}: {error}"))?,
+            }
+        }
+    }
+    let (backend, why_not_ring) = ring::probe();
+    let report = doctor::Report::of(&doctor::Facts {
+        backend: backend.to_string(),
+        why_not_ring,
+        has_programs: capture::built_with_capture(),
+        cgroup,
+    });
+    match json {
+        true => print(&report.json().map_err(unavailable("cannot write JSON"))?)?,
+        false => print(report.to_string().trim_end())?,
+    }
+    Ok(match report.is_ready() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::from(UNAVAILABLE),
+    })
+}
+
+fn client(admin: Admin) -> Result<Client, Failure> {
+    let address = match admin.address.strip_prefix("unix:") {
+        Some(path) => BindAddr::Unix(path.into()),
+        None => match admin.address.parse::<SocketAddr>() {
+            Ok(address) => BindAddr::Tcp(address),
+            Err(_) => {
+                let text = format!("--admin: not ip:port or unix:/path: {}", admin.address);
+                return Err(Failure::Usage(text));
+            }
+        },
+    };
+    Ok(Client {
+        admin: address,
+        token_file: admin.token_file,
+    })
+}
+
+fn asked<T>(result: Result<T, crate::control::client::ClientError>) -> Result<T, Failure> {
+    result.map_err(|error| Failure::Unavailable(with_causes(&error)))
+}
+
+/// Prints a line; a reader that has gone away is none of our business.
+fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(unavailable("cannot write to standard output")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The program's own log; `RUST_LOG` chooses other levels.
+fn log_to_stderr(level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// Turns an error into "what was attempted: why it failed".
+fn unavailable<E: Error>(what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
+    move |error| Failure::Unavailable(format!("{what}: {}", with_causes(&error)))
+}
+
+/// An error with what caused it, in one line.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Unavailable(_) => UNAVAILABLE,
+            Self::Config(_) => CONFIG,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(text) | Self::Unavailable(text) => write!(f, "ambassador: {text}"),
+            Self::Config(mistakes) => f.write_str(mistakes.to_string().trim_end()),
+        }
+    }
+}

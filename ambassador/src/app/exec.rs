@@ -1,0 +1,117 @@
+//! `ambassador exec`: one command, captured.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::proxy::{self, Start};
+use super::{Failure, unavailable, with_causes};
+use crate::addr::BindAddr;
+use crate::capture::settings::{Settings, Target};
+use crate::cli;
+use crate::clock;
+use crate::config;
+use crate::control::{Fingerprint, Signals};
+use crate::exec::{Command, LaunchError, Launched, Outcome};
+use crate::workload::Helper;
+
+/// What remains when every program in the cgroup has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What `exec` does without a file.
+const WITHOUT_FILE: &str = "capture: { unmatched: adopt }";
+
+/// Runs the command to its end; its exit status is ours.
+pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
+    let (mut checked, file) = match &arguments.config {
+        Some(path) => {
+            let loaded = Fingerprint::of(path);
+            let checked = config::load(path).map_err(Failure::Config)?;
+            (checked, Some((path.clone(), loaded)))
+        }
+        None => {
+            let checked = config::load_str("built in", WITHOUT_FILE).map_err(Failure::Config)?;
+            (checked, None)
+        }
+    };
+    let mut words = arguments.command.into_iter();
+    let program = words
+        .next()
+        .ok_or_else(|| Failure::Usage("exec needs a command".into()))?;
+    let name = program.to_string_lossy().into_owned();
+    let mut launched = Launched::prepare(&Command {
+        program,
+        arguments: words.collect(),
+    })
+    .map_err(|error| match error {
+        LaunchError::NulByte => Failure::Usage(error.to_string()),
+        error => Failure::Unavailable(with_causes(&error)),
+    })?;
+    let helper = Arc::new(Helper::start().map_err(unavailable("cannot start the privileged helper"))?);
+    launched
+        .undo_with(&helper)
+        .map_err(unavailable("the privileged helper does not answer"))?;
+
+    let capture = checked.capture.get_or_insert_with(Settings::default);
+    capture.targets = vec![Target {
+        cgroup: launched.cgroup().to_owned(),
+        netns: None,
+    }];
+    let directory = AdminDirectory::make()?;
+    if arguments.config.is_none() || checked.admin == config::default_admin() {
+        checked.admin.listen = BindAddr::Unix(directory.0.join("admin.sock"));
+    }
+    let mut proxy = proxy::start(Start {
+        checked,
+        file,
+        helper: Some(Arc::clone(&helper)),
+        signals: Signals::Leave,
+        may_pin: false,
+    })?;
+    launched
+        .release()
+        .map_err(unavailable("the command's process is gone"))?;
+    let outcome = launched
+        .wait(&helper)
+        .map_err(unavailable("cannot wait for the command"))?;
+    if let Outcome::NotRun(error) = &outcome {
+        eprintln!("ambassador: {name}: {error}");
+    }
+    proxy.handle_pending();
+    if arguments.summary {
+        eprint!("{}", proxy.figures());
+    }
+    proxy.finish(clock::now() + LAST_WORDS);
+    drop(proxy);
+    drop(launched);
+    if let Err(error) = helper.finish() {
+        tracing::warn!(%error, "the privileged helper ended early");
+    }
+    Ok(ExitCode::from(outcome.code()))
+}
+
+/// The private directory of the admin socket, removed at the end.
+struct AdminDirectory(PathBuf);
+
+impl AdminDirectory {
+    fn make() -> Result<Self, Failure> {
+        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let path = base.join(format!("ambassador-exec-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(unavailable(format!("cannot make {}", path.display())))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for AdminDirectory {
+    fn drop(&mut self) {
+        // A directory that is gone already is what we want.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

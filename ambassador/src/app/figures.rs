@@ -1,0 +1,111 @@
+//! What the admin API and `exec --summary` show of a running proxy.
+
+use std::fmt::Write as _;
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
+
+use crate::addr::EndpointAddr;
+use crate::control::{AskShard, Source, UpstreamInfo};
+use crate::proxy::generation::Generation;
+use crate::ring::Remote;
+use crate::route::settings::{Endpoints, Protocol};
+use crate::shard;
+use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
+
+/// How long a shard may take to answer for the summary.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+
+/// Asks a shard for its counters.
+pub fn ask(remote: &Remote) -> AskShard {
+    let remote = remote.clone();
+    Box::new(move |reply| {
+        shard::tell_to(&remote, move |context| {
+            // The asker may have given up.
+            let _ = reply.send(context.snapshot());
+        });
+    })
+}
+
+/// The counters of all shards together.
+pub fn collect(remotes: &[Remote]) -> Snapshot {
+    let mut sum = Snapshot::default();
+    for remote in remotes {
+        let (reply, answer) = sync_channel(1);
+        shard::tell_to(remote, move |context| {
+            let _ = reply.send(context.snapshot());
+        });
+        if let Ok(snapshot) = answer.recv_timeout(ANSWER_WITHIN) {
+            sum.merge(&snapshot);
+        }
+    }
+    sum
+}
+
+/// Every upstream as it is now.
+pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
+    let named = generation.targets().map(|(upstream, shared)| {
+        let (source, endpoints) = match &upstream.endpoints {
+            Endpoints::Static(_) => (Source::Static, shared.endpoints.current().to_vec()),
+            Endpoints::Dns { .. } => (Source::Dns, shared.endpoints.current().to_vec()),
+            Endpoints::Original => (Source::Original, Vec::new()),
+        };
+        UpstreamInfo {
+            name: upstream.name.to_string(),
+            source,
+            protocol: protocol(upstream.protocol),
+            endpoints,
+        }
+    });
+    let adopted = generation.adopted().into_iter().map(|view| UpstreamInfo {
+        name: view.name.to_string(),
+        source: Source::Adopted,
+        protocol: protocol(Protocol::Auto),
+        endpoints: Vec::<EndpointAddr>::new(),
+    });
+    named.chain(adopted).collect()
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Auto => "auto",
+        Protocol::Http1 => "http1",
+        Protocol::Tcp => "tcp",
+    }
+}
+
+/// What was done per upstream, as a table.
+pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> String {
+    let mut text = String::from(
+        "upstream                 requests   reused  tcp conns        sent    received    p50 ms    p99 ms\n",
+    );
+    let names = registry.upstream_names();
+    for (index, cells) in sum.upstreams() {
+        let name = names.get(index.0 as usize).map_or("?", |name| name);
+        let requests: u64 = cells.requests().map(|(_, count)| count).sum();
+        let connections: u64 = TcpOutcome::ALL
+            .iter()
+            .map(|outcome| cells.tcp_connections(*outcome))
+            .sum();
+        if requests + connections == 0 {
+            continue;
+        }
+        let ms = |share| {
+            let quantile = cells.duration().quantile(share);
+            quantile.map_or_else(|| "-".into(), |took| format!("{:.2}", took.as_secs_f64() * 1e3))
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{name:<24} {requests:>8} {:>8} {connections:>10} {:>11} {:>11} {:>9} {:>9}",
+            cells.pool_reuse(),
+            cells.bytes(Direction::Sent),
+            cells.bytes(Direction::Received),
+            ms(0.5),
+            ms(0.99),
+        );
+    }
+    for adopted in generation.adopted() {
+        let _ = writeln!(text, "  {} ({} requests and connections)", adopted.name, adopted.requests);
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! Explicit listeners: their sockets, one per shard.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Failure, unavailable};
+use crate::addr::BindAddr;
+use crate::config::Checked;
+use crate::config::checked::{Listener, ListenerProtocol};
+use crate::proxy::accepted::Entry;
+use crate::ring;
+use crate::shard::accept::Intake;
+use crate::telemetry::{ListenerIndex, Registry};
+use crate::upstream::dial::Namespace;
+use crate::workload::{BindSpec, sockets};
+
+/// A listener that accepts.
+pub struct Opened {
+    /// What metrics call it.
+    pub index: ListenerIndex,
+    /// Where it really listens, where that is TCP.
+    pub address: Option<SocketAddr>,
+    /// One per shard that accepts on it, by shard.
+    pub sockets: Vec<OwnedFd>,
+    /// What its connections are.
+    pub entry: Entry,
+}
+
+/// Opens the listeners of `checked` that `wanted` selects.
+pub fn open(
+    checked: &Checked,
+    registry: &Registry,
+    shards: u16,
+    wanted: impl Fn(&Listener) -> bool,
+) -> Result<Vec<Opened>, Failure> {
+    checked
+        .listeners
+        .iter()
+        .filter(|listener| wanted(listener))
+        .map(|listener| {
+            let failed = format!("listener {}: cannot listen on {}", listener.name, listener.bind);
+            let sockets = match &listener.bind {
+                BindAddr::Tcp(address) => tcp(*address, shards),
+                BindAddr::Unix(path) => unix(path, shards),
+            };
+            let sockets = sockets.map_err(unavailable(failed))?;
+            Ok(Opened {
+                index: registry.listener(&listener.name),
+                address: local_address(&sockets),
+                sockets,
+                entry: entry(checked, listener),
+            })
+        })
+        .collect()
+}
+
+/// What the connections of a listener are.
+fn entry(checked: &Checked, listener: &Listener) -> Entry {
+    match (listener.protocol, listener.upstream) {
+        (ListenerProtocol::Tcp, Some(upstream)) => {
+            Entry::Tcp(Arc::clone(&checked.routes.upstreams[upstream].name))
+        }
+        _ => Entry::Http,
+    }
+}
+
+/// Sockets of one port, one per shard, with connections steered to the shard
+/// of the CPU that connects.
+pub fn tcp(address: SocketAddr, shards: u16) -> io::Result<Vec<OwnedFd>> {
+    let sockets = sockets::listen(&BindSpec {
+        addr: address,
+        count: shards,
+        v6_only: false,
+        transparent: false,
+    })?;
+    steer(&sockets);
+    Ok(sockets)
+}
+
+/// Steers by CPU where there is a choice. Without it the kernel spreads by
+/// hash, which costs speed only.
+pub fn steer(sockets: &[OwnedFd]) {
+    if let [first, _, ..] = sockets
+        && let Err(error) = ring::steer_by_cpu(first.as_fd(), sockets.len() as u16)
+    {
+        tracing::warn!(%error, "connections are not steered to the CPU that made them");
+    }
+}
+
+/// A unix listener, mode 0600, shared by the shards. A socket file that nobody
+/// answers is replaced.
+fn unix(path: &Path, shards: u16) -> io::Result<Vec<OwnedFd>> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && UnixStream::connect(path).is_err() {
+        fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let first = OwnedFd::from(listener);
+    let mut sockets = Vec::with_capacity(usize::from(shards));
+    for _ in 1..shards {
+        sockets.push(first.try_clone()?);
+    }
+    sockets.push(first);
+    Ok(sockets)
+}
+
+/// The address of a TCP listener.
+pub fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
+    let copy = sockets.first()?.try_clone().ok()?;
+    std::net::TcpListener::from(copy).local_addr().ok()
+}
+
+impl Opened {
+    /// Splits it into what each shard gets.
+    pub fn intakes(self) -> Vec<Intake> {
+        let (index, entry) = (self.index, self.entry);
+        self.sockets
+            .into_iter()
+            .map(|socket| Intake {
+                socket,
+                index,
+                entry: entry.clone(),
+                original: None,
+                namespace: Namespace::default(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,532 @@
+//! The proxy as a whole: started, reloaded, drained.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::captured::{self, Captured};
+use super::{Failure, figures, names, opened, unavailable};
+use crate::clock;
+use crate::config::checked::{AccessLog, Listener, LogTarget, Workers};
+use crate::config::{self, Checked};
+use crate::control::{self, Control, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile};
+use crate::proxy::generation::Generation;
+use crate::ring::{self, Backend, Remote};
+use crate::shard::accept::{self, Intake, host_addresses};
+use crate::shard::{self, Plan, Shard, place};
+use crate::telemetry::access_log;
+use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
+use crate::upstream::dial::OwnAddresses;
+use crate::workload::{self, Helper};
+
+/// Events that may wait for the main thread.
+const EVENTS: usize = 8;
+
+/// How often the main thread looks whether the shards have ended, while it
+/// waits for them.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What to start.
+pub struct Start {
+    /// The configuration.
+    pub checked: Checked,
+    /// Where it came from, if it can be read again.
+    pub file: Option<(PathBuf, Fingerprint)>,
+    /// The privileged helper, where capture is wanted.
+    pub helper: Option<Arc<Helper>>,
+    /// Who receives signals.
+    pub signals: Signals,
+    /// Pin links where the failure policy wants them to outlive the process.
+    pub may_pin: bool,
+}
+
+/// A running proxy.
+pub struct Proxy {
+    shards: Vec<Shard>,
+    control: Control,
+    events: Receiver<Event>,
+    common: Arc<Common>,
+    log: Option<access_log::AccessLog>,
+    file: Option<PathBuf>,
+}
+
+/// What callbacks of the control side share with the main thread.
+struct Common {
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+    captured: Option<Captured>,
+    remotes: Vec<Remote>,
+    backend: Backend,
+    now: Mutex<Now>,
+}
+
+/// What a reload replaces.
+struct Now {
+    checked: Arc<Checked>,
+    generation: Arc<Generation>,
+    listeners: HashMap<String, (Listener, ListenerIndex)>,
+}
+
+/// Starts everything and returns once all listeners accept.
+pub fn start(start: Start) -> Result<Proxy, Failure> {
+    let Start {
+        checked, helper, ..
+    } = start;
+    let (backend, why_not) = ring::probe();
+    match why_not {
+        Some(why) => tracing::info!(why, "epoll carries the I/O"),
+        None => tracing::debug!("io_uring carries the I/O"),
+    }
+    let registry = Arc::new(Registry::default());
+    let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;
+    let count = workers(checked.workers, cpus.len());
+    let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
+    let opened = opened::open(&checked, &registry, count, |_| true)?;
+    let mut bound: Vec<SocketAddr> = opened.iter().filter_map(|opened| opened.address).collect();
+    let mut captured = match (&checked.capture, &helper) {
+        (Some(settings), Some(helper)) if !settings.targets.is_empty() => Some(captured::start(
+            settings.clone(),
+            &generation.table.claims(),
+            count,
+            helper,
+            start.may_pin,
+        )?),
+        _ => None,
+    };
+    let log = checked.access_log.as_ref();
+    let log = log.map(|log| open_log(log, &registry)).transpose()?;
+    if let Some(captured) = &captured {
+        bound.push(SocketAddr::from(([0; 4], captured.port)));
+    }
+    // From here on there are threads, and nothing that needs a privilege.
+    workload::drop_all_capabilities().map_err(unavailable("cannot give up privileges"))?;
+
+    let mut intakes: Vec<Vec<Intake>> = (0..count).map(|_| Vec::new()).collect();
+    let listeners = checked
+        .listeners
+        .iter()
+        .zip(&opened)
+        .map(|(listener, opened)| (listener.name.clone(), (listener.clone(), opened.index)))
+        .collect();
+    for opened in opened {
+        for (shard, intake) in opened.intakes().into_iter().enumerate() {
+            intakes[shard].push(intake);
+        }
+    }
+    let own = OwnAddresses {
+        bound,
+        host: host_addresses().unwrap_or_default(),
+    };
+    let mut plans = Vec::with_capacity(intakes.len());
+    for (shard, mut intakes) in intakes.into_iter().enumerate() {
+        let mut heartbeat: Option<Box<dyn Fn() + Send>> = None;
+        let mut namespaces = Vec::new();
+        if let (Some(captured), Some(helper)) = (&mut captured, &helper) {
+            intakes.extend(captured.take_intakes(shard));
+            namespaces = captured.stocks(helper)?;
+            if let Some(beat) = captured.heartbeat(shard as u16) {
+                heartbeat = Some(Box::new(move || beat.beat()));
+            }
+        }
+        plans.push(Plan {
+            shard: shard as u16,
+            shards: count,
+            cpu: (usize::from(count) == cpus.len()).then(|| cpus[shard]),
+            backend,
+            generation: Arc::clone(&generation),
+            intakes,
+            own: own.clone(),
+            namespaces,
+            log: log.as_ref().map(access_log::AccessLog::sink),
+            heartbeat,
+        });
+    }
+    if let Some(captured) = &mut captured {
+        captured.forget_sockets();
+    }
+    let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
+    let common = Arc::new_cyclic(|weak: &std::sync::Weak<Common>| {
+        let weak = weak.clone();
+        let canary = captured.is_some().then(|| -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
+            Box::new(move || {
+                let common = weak.upgrade();
+                let captured = common.as_ref().and_then(|common| common.captured.as_ref());
+                captured.map_or(Ok(()), Captured::canary)
+            })
+        });
+        Common {
+            registry: Arc::clone(&registry),
+            readiness: Arc::new(Readiness::new(canary)),
+            captured,
+            remotes: shards.iter().map(|shard| shard.remote.clone()).collect(),
+            backend,
+            now: Mutex::new(Now {
+                checked: Arc::new(checked),
+                generation,
+                listeners,
+            }),
+        }
+    });
+    let (file, watch) = match start.file {
+        Some((path, loaded)) => (
+            Some(path.clone()),
+            Some(WatchedFile { path, loaded }),
+        ),
+        None => (None, None),
+    };
+    let (control, events) = start_control(&common, start.signals, watch)?;
+    common.watch_names(&control);
+    common.readiness.set(Phase::Serving);
+    Ok(Proxy {
+        shards,
+        control,
+        events,
+        common,
+        log,
+        file,
+    })
+}
+
+fn start_control(
+    common: &Arc<Common>,
+    signals: Signals,
+    watch: Option<WatchedFile>,
+) -> Result<(Control, Receiver<Event>), Failure> {
+    let admin = common.now().checked.admin.clone();
+    let (raise, events) = sync_channel(EVENTS);
+    let (extras, upstreams, effective, resolved) = (
+        Arc::clone(common),
+        Arc::clone(common),
+        Arc::clone(common),
+        Arc::clone(common),
+    );
+    let state = control::State {
+        registry: Arc::clone(&common.registry),
+        shards: common.remotes.iter().map(figures::ask).collect(),
+        readiness: Arc::clone(&common.readiness),
+        extras: Box::new(move || extras.extras()),
+        upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
+        config: Box::new(move || effective.now().checked.effective()),
+        names: control::NameService::default(),
+        resolved: Arc::new(move |watched, addresses| {
+            let generation = resolved.generation();
+            names::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
+        }),
+        events: raise,
+    };
+    let settings = control::Settings {
+        listen: admin.listen,
+        metrics_listen: admin.metrics_listen,
+        token_file: admin.token_file,
+        signals,
+        watch,
+    };
+    let control = control::start(settings, state)
+        .map_err(|error| Failure::Unavailable(super::with_causes(&error)))?;
+    Ok((control, events))
+}
+
+impl Proxy {
+    /// Serves until it is told to drain; reloads on the way.
+    pub fn serve(&mut self) {
+        while let Ok(event) = self.events.recv() {
+            match event {
+                Event::Reload => self.reload(),
+                Event::Drain => return,
+            }
+        }
+    }
+
+    /// Takes note of what has happened meanwhile; `exec` waits for its command
+    /// instead of events.
+    pub fn handle_pending(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Reload => self.reload(),
+                Event::Drain => tracing::info!("exec drains when its command has ended"),
+            }
+        }
+    }
+
+    /// Goes on serving for `drain_delay`, while captured programs still run;
+    /// then finishes what is in flight, within `drain_timeout`. Another drain
+    /// event cuts what is left.
+    pub fn drain(mut self) {
+        self.common.readiness.set(Phase::Draining);
+        let checked = Arc::clone(&self.common.now().checked);
+        self.delay(&checked);
+        let deadline = clock::now() + checked.drain_timeout;
+        tracing::info!(timeout = ?checked.drain_timeout, "draining");
+        self.finish(deadline);
+    }
+
+    /// Ends, giving what is in flight until `deadline`.
+    pub fn finish(&mut self, deadline: Instant) {
+        for shard in &self.shards {
+            shard.drain(deadline);
+        }
+        while !self.shards.iter().all(Shard::has_ended) {
+            match self.events.recv_timeout(LOOK_EVERY) {
+                Ok(Event::Drain) => {
+                    for shard in &self.shards {
+                        shard.drain(clock::now());
+                    }
+                }
+                Ok(Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+        for shard in self.shards.drain(..) {
+            if let Err(error) = shard.join() {
+                tracing::error!(%error, "a shard failed");
+            }
+        }
+        if let Some(log) = self.log.take() {
+            log.finish();
+        }
+    }
+
+    /// The counters of all shards, for a summary.
+    pub fn figures(&self) -> String {
+        let sum: Snapshot = figures::collect(&self.common.remotes);
+        let generation = self.common.generation();
+        let mut text = figures::summary(&sum, &self.common.registry, &generation);
+        if let Some(captured) = &self.common.captured {
+            for (verdict, count) in captured.verdicts() {
+                if count > 0 {
+                    text.push_str(&format!("connects {verdict}: {count}\n"));
+                }
+            }
+        }
+        text
+    }
+
+    fn delay(&self, checked: &Checked) {
+        if checked.drain_delay.is_zero() {
+            return;
+        }
+        let until = clock::now() + checked.drain_delay;
+        let groups: Vec<PathBuf> = checked
+            .capture
+            .iter()
+            .flat_map(|capture| &capture.targets)
+            .map(|target| target.cgroup.clone())
+            .collect();
+        tracing::info!(delay = ?checked.drain_delay, "serving on before the drain");
+        while clock::now() < until {
+            let empty = !groups.is_empty() && groups.iter().all(|group| is_empty(group));
+            if empty || self.events.recv_timeout(LOOK_EVERY * 5) == Ok(Event::Drain) {
+                return;
+            }
+        }
+    }
+
+    /// Reads the configuration again; a bad file changes nothing.
+    pub fn reload(&mut self) {
+        if let Some(log) = &self.log {
+            log.reopen();
+        }
+        let Some(file) = self.file.clone() else {
+            return;
+        };
+        let old = Arc::clone(&self.common.now().checked);
+        let loaded = config::load(&file).and_then(|mut new| {
+            carry_targets(&old, &mut new);
+            old.check_reload(&new, &file.display().to_string())?;
+            Ok(new)
+        });
+        let result = match loaded {
+            Ok(new) if new == *old => return,
+            Ok(new) => self.apply(&old, new).map_err(|failure| failure.to_string()),
+            Err(mistakes) => Err(mistakes.to_string()),
+        };
+        match result {
+            Ok(()) => {
+                self.common.registry.control.reloaded();
+                tracing::info!(file = %file.display(), "configuration reloaded");
+            }
+            Err(why) => {
+                self.common.registry.control.reload_failed();
+                tracing::error!("configuration not reloaded, the old one stays:\n{}", why.trim_end());
+            }
+        }
+    }
+
+    /// Puts a new configuration in force. What can fail comes first.
+    fn apply(&mut self, old: &Checked, new: Checked) -> Result<(), Failure> {
+        let common = Arc::clone(&self.common);
+        let shards = self.shards.len() as u16;
+        let known = common.now().listeners.clone();
+        let is_new = |listener: &Listener| {
+            known.get(&listener.name).is_none_or(|(old, _)| old != listener)
+        };
+        // A changed listener on its old address: the old socket has to go
+        // before the new one can come.
+        let gone: Vec<ListenerIndex> = known
+            .iter()
+            .filter(|(name, (old, _))| {
+                let kept = new.listeners.iter().find(|listener| listener.name == **name);
+                kept != Some(old)
+            })
+            .map(|(_, (_, index))| *index)
+            .collect();
+        let moved = |listener: &Listener| {
+            let other = known.get(&listener.name);
+            is_new(listener) && other.is_none_or(|(old, _)| old.bind != listener.bind)
+        };
+        let opened = opened::open(&new, &common.registry, shards, moved)?;
+        let generation = Arc::new(Generation::new(
+            new.routes.clone(),
+            &common.registry,
+            Some(&common.generation()),
+        ));
+        if let (Some(captured), Some(settings)) = (&common.captured, &new.capture) {
+            captured
+                .update(settings, &generation.table.claims())
+                .map_err(Failure::Unavailable)?;
+        }
+        if new.access_log != old.access_log {
+            let log = new.access_log.as_ref();
+            let log = log.map(|log| open_log(log, &common.registry)).transpose()?;
+            for shard in &self.shards {
+                let sink = log.as_ref().map(access_log::AccessLog::sink);
+                shard.tell(move |context| context.telemetry.set_log(sink));
+            }
+            if let Some(before) = std::mem::replace(&mut self.log, log) {
+                before.finish();
+            }
+        }
+        for shard in &self.shards {
+            let (gone, generation) = (gone.clone(), Arc::clone(&generation));
+            shard.tell(move |context| {
+                for index in gone {
+                    context.stop_listener(index);
+                }
+                context.set_generation(generation);
+                shard::keep_warm(context, shards);
+            });
+        }
+        let in_place = |listener: &Listener| is_new(listener) && !moved(listener);
+        let mut all = opened;
+        all.extend(reopen(&new, &common.registry, shards, in_place)?);
+        for opened in all {
+            for (shard, intake) in self.shards.iter().zip(opened.intakes()) {
+                shard.tell(move |context| {
+                    if let Err(error) = accept::spawn(context, intake) {
+                        tracing::error!(%error, "a listener of the new configuration cannot accept");
+                    }
+                });
+            }
+        }
+        {
+            let mut now = common.now();
+            now.listeners = new
+                .listeners
+                .iter()
+                .map(|listener| {
+                    let index = common.registry.listener(&listener.name);
+                    (listener.name.clone(), (listener.clone(), index))
+                })
+                .collect();
+            now.checked = Arc::new(new);
+            now.generation = generation;
+        }
+        common.watch_names(&self.control);
+        Ok(())
+    }
+}
+
+/// Opens listeners whose address the old ones have just been told to leave.
+fn reopen(
+    new: &Checked,
+    registry: &Registry,
+    shards: u16,
+    wanted: impl Fn(&Listener) -> bool,
+) -> Result<Vec<opened::Opened>, Failure> {
+    const WITHIN: Duration = Duration::from_secs(2);
+    let until = clock::now() + WITHIN;
+    loop {
+        match opened::open(new, registry, shards, &wanted) {
+            Err(_) if clock::now() < until => std::thread::sleep(LOOK_EVERY),
+            result => return result,
+        }
+    }
+}
+
+/// Targets that the command line added are not in the file.
+fn carry_targets(old: &Checked, new: &mut Checked) {
+    if let Some(old) = &old.capture {
+        let new = new.capture.get_or_insert_with(Default::default);
+        new.targets.clone_from(&old.targets);
+    }
+}
+
+impl Common {
+    fn now(&self) -> std::sync::MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn generation(&self) -> Arc<Generation> {
+        Arc::clone(&self.now().generation)
+    }
+
+    fn watch_names(&self, control: &Control) {
+        let (checked, generation) = {
+            let now = self.now();
+            (Arc::clone(&now.checked), Arc::clone(&now.generation))
+        };
+        let capture = checked.capture.as_ref().filter(|_| self.captured.is_some());
+        control.watch_names(names::watched(&generation, capture));
+    }
+
+    fn extras(&self) -> Extras {
+        let captured = self.captured.as_ref();
+        Extras {
+            captured_connects: captured.map(Captured::verdicts).unwrap_or_default(),
+            capture_slots: captured.and_then(Captured::slots),
+            backend: match self.backend {
+                Backend::Ring => "io_uring",
+                Backend::Epoll => "epoll",
+            },
+        }
+    }
+}
+
+fn open_log(
+    log: &AccessLog,
+    registry: &Arc<Registry>,
+) -> Result<access_log::AccessLog, Failure> {
+    let settings = access_log::Settings {
+        target: match &log.target {
+            LogTarget::Stdout => access_log::Target::Stdout,
+            LogTarget::Stderr => access_log::Target::Stderr,
+            LogTarget::File(path) => access_log::Target::File(path.clone()),
+        },
+        sample: log.sample,
+    };
+    access_log::AccessLog::start(&settings, Arc::clone(registry))
+        .map_err(unavailable("cannot open the access log"))
+}
+
+/// One shard per CPU that the process may use, within its cgroup's quota.
+fn workers(workers: Workers, cpus: usize) -> u16 {
+    let count = match workers {
+        Workers::Count(count) => return count.max(1),
+        Workers::Auto => {
+            let own = workload::cgroup::own_cgroup().ok();
+            let quota = own
+                .and_then(|own| std::fs::read_to_string(own.join("cpu.max")).ok())
+                .and_then(|text| place::quota(&text));
+            quota.map_or(cpus, |quota| quota.min(cpus))
+        }
+    };
+    u16::try_from(count.max(1)).unwrap_or(u16::MAX)
+}
+
+fn is_empty(cgroup: &std::path::Path) -> bool {
+    let events = std::fs::read_to_string(cgroup.join("cgroup.events"));
+    events.is_ok_and(|events| events.lines().any(|line| line == "populated 0"))
+}

@@ -1,0 +1,73 @@
+//! `ambassador run`: a service.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::proxy::{self, Start};
+use super::{Failure, unavailable};
+use crate::capture::settings::Target;
+use crate::cli;
+use crate::config::{self, Checked};
+use crate::control::{Fingerprint, Signals};
+use crate::workload::Helper;
+
+/// Runs until it is drained.
+pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
+    let (mut checked, file) = match &arguments.config {
+        Some(path) => {
+            let loaded = Fingerprint::of(path);
+            let checked = config::load(path).map_err(Failure::Config)?;
+            (checked, Some((path.clone(), loaded)))
+        }
+        None => (from_environment()?, None),
+    };
+    if !checked.warnings.is_empty() {
+        tracing::warn!("\n{}", checked.warnings);
+    }
+    if !arguments.cgroup.is_empty() {
+        let capture = checked.capture.get_or_insert_with(Default::default);
+        capture
+            .targets
+            .extend(arguments.cgroup.into_iter().map(|cgroup| Target {
+                cgroup,
+                netns: None,
+            }));
+    }
+    let captures = checked
+        .capture
+        .as_ref()
+        .is_some_and(|capture| !capture.targets.is_empty());
+    let helper = match captures {
+        true => {
+            let helper = Helper::start();
+            let helper = helper.map_err(unavailable("cannot start the privileged helper"))?;
+            Some(Arc::new(helper))
+        }
+        false => None,
+    };
+    let mut proxy = proxy::start(Start {
+        checked,
+        file,
+        helper: helper.clone(),
+        signals: Signals::Handle,
+        may_pin: true,
+    })?;
+    tracing::info!("serving");
+    proxy.serve();
+    proxy.drain();
+    if let Some(helper) = helper
+        && let Err(error) = helper.finish()
+    {
+        tracing::warn!(%error, "the privileged helper ended early");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn from_environment() -> Result<Checked, Failure> {
+    match config::from_env(|name| std::env::var(name).ok()) {
+        Some(checked) => checked.map_err(Failure::Config),
+        None => Err(Failure::Usage(
+            "run needs --config FILE, or LISTEN_ADDR, UPSTREAM_HOST and UPSTREAM_PORT".into(),
+        )),
+    }
+}
