@@ -101,6 +101,11 @@ impl Client {
             .expect("the connection is open");
     }
 
+    /// The same when the peer may have gone away already.
+    pub fn finish_quietly(&self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+    }
+
     /// Sends a GET for `web` and gives its answer.
     #[track_caller]
     pub fn get(&mut self, path: &str) -> Response {
