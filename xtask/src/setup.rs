@@ -9,7 +9,7 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests and the demo use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 9] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 10] = [
     ("curl", "curl"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
@@ -17,6 +17,7 @@ const SYSTEM_PROGRAMS: [(&str, &str); 9] = [
     ("nsenter", "util-linux"),
     ("ps", "procps"),
     ("python3", "python3"),
+    ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
     ("wrk", "wrk"),
 ];

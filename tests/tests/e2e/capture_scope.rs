@@ -19,8 +19,8 @@ on_both_backends!(
     two_proxies_on_one_cgroup,
 );
 
-/// A namespace whose loopback has these addresses, so that a proxy and its
-/// clients inside can call them for real.
+/// A namespace whose loopback has these addresses, so that they can be called
+/// for real.
 pub fn world(addresses: &[&str]) -> Netns {
     let namespace = Netns::new();
     for address in addresses {
@@ -29,10 +29,9 @@ pub fn world(addresses: &[&str]) -> Netns {
     namespace
 }
 
-/// Starts the proxy itself inside `namespace`, attached to `cgroup`.
+/// Starts a proxy for a workload of `cgroup` and `namespace`; `config` goes on
+/// within `capture`.
 pub fn inside(backend: Backend, namespace: &Netns, cgroup: &Cgroup, config: &str) -> Proxy {
-    // The admin API has to be reachable from here: it is on a port of the
-    // namespace, so readiness is asked for from inside.
     let config = format!(
         "capture:\n  cgroups: [{{ path: {}, netns: {} }}]\n{config}",
         cgroup.path().display(),
