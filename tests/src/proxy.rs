@@ -253,7 +253,7 @@ impl Proxy {
     /// The status of a GET on the admin API, `None` when there is no answer.
     pub fn admin_status(&self, path: &str) -> Option<u16> {
         let mut client = Client::try_connect(self.admin)?;
-        client.try_send(&admin_request("GET", path)).ok()?;
+        client.try_send(admin_request("GET", path)).ok()?;
         Some(client.try_response("GET")?.status)
     }
 
@@ -261,7 +261,7 @@ impl Proxy {
     #[track_caller]
     pub fn admin_get(&self, path: &str) -> String {
         let mut client = Client::connect(self.admin);
-        client.send(&admin_request("GET", path));
+        client.send(admin_request("GET", path));
         let response = client.response("GET");
         assert_eq!(response.status, 200, "{path}: {}", response.text());
         response.text()
