@@ -35,7 +35,7 @@ fn config(scratch: &Scratch, server: &Server) -> String {
 /// The cgroup that `exec` with this process id makes.
 fn has_group_of(pid: u32) -> bool {
     let name = format!("ambassador-exec-{pid}");
-    all_groups().iter().any(|group| *group == name)
+    all_groups().contains(&name)
 }
 
 fn a_command_is_captured_by_a_file(backend: Backend) {

@@ -85,3 +85,47 @@ fn a_listener_can_be_inside_a_namespace() {
     assert_eq!(body, "inside");
     assert_eq!(server.connections(), 1);
 }
+
+#[test]
+fn every_way_to_connect_works_without_a_proxy() {
+    let namespace = crate::capture_scope::world(&["10.1.0.0/16"]);
+    namespace.ip(&["-6", "route", "add", "local", "fd00:1:2::/64", "dev", "lo"]);
+    let _server = Server::over(namespace.listen("[::]:8080"), |connection| {
+        connection
+            .serve_http(|request| response("200 OK", "Connection: close\r\n", &request.target))
+    });
+    let modes = [
+        "blocking",
+        "nonblocking",
+        "asyncio",
+        "http.client",
+        "fastopen-sendto",
+        "fastopen-connect",
+        "mptcp",
+        "reconnect",
+        "bound",
+    ];
+    for (host, source) in [("10.1.2.7", "127.0.0.1"), ("fd00:1:2::7", "::1")] {
+        for mode in modes {
+            let [nsenter, entered, python] = namespace.wrap(program::PYTHON);
+            let mut command = std::process::Command::new(nsenter);
+            command.args([entered, python, "-c".into(), include_str!("get.py").into()]);
+            let said = program::succeed(command.args([mode, host, "8080", source]));
+            assert_eq!(said, format!("{host} 8080\n/{mode}\n"));
+        }
+    }
+}
+
+#[test]
+fn ten_thousand_connections_work_without_a_proxy() {
+    let namespace = crate::capture_scope::world(&["10.1.0.0/16"]);
+    let server = Server::over(namespace.listen("0.0.0.0:80"), |connection| {
+        let called = connection.local_address().ip().to_string();
+        connection.serve_http(|_| response("200 OK", "Connection: close\r\n", &called))
+    });
+    let [nsenter, entered, python] = namespace.wrap(program::PYTHON);
+    let mut command = std::process::Command::new(nsenter);
+    let said =
+        program::succeed(command.args([entered, python, "-c".into(), crate::scale::MANY.into()]));
+    assert_eq!((said.trim(), server.connections()), ("10000 0", 10_000));
+}

@@ -17,7 +17,7 @@ on_both_backends!(
 
 /// Every destination answers with the address that was called; prints how many
 /// answers named another one.
-const MANY: &str = "import asyncio,socket\n\
+pub const MANY: &str = "import asyncio,socket\n\
     async def ask(i):\n\
     \x20n=i%5000; host='10.1.%d.%d'%(n//250,n%250+1)\n\
     \x20r,w=await asyncio.wait_for(asyncio.open_connection(host,80),30)\n\
