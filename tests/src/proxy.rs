@@ -273,6 +273,24 @@ impl Proxy {
         sum(&self.admin_get("/metrics"), name, labels)
     }
 
+    /// Waits until a metric has this value: what a request leaves is counted
+    /// when its last byte is out, which its client may see a moment earlier.
+    #[track_caller]
+    pub fn expect_metric(&self, name: &str, labels: &[(&str, &str)], value: f64) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            let found = self.metric(name, labels);
+            if found == value {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{name}{labels:?} is {found}, not {value}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Resident memory that is this process's own, in bytes.
     pub fn anonymous_bytes(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());

@@ -35,12 +35,10 @@ fn health_metrics_and_state_are_shown(backend: Backend) {
     ] {
         assert!(metrics.contains(name), "{name} is not among\n{metrics}");
     }
-    assert_eq!(
-        proxy.metric(
-            "ambassador_request_duration_seconds_count",
-            &[("upstream", "web")]
-        ),
-        1.0
+    proxy.expect_metric(
+        "ambassador_request_duration_seconds_count",
+        &[("upstream", "web")],
+        1.0,
     );
     let upstreams: serde_json::Value =
         serde_json::from_str(&proxy.admin_get("/upstreams")).expect("it is JSON");

@@ -64,7 +64,7 @@ fn curl_to_an_unroutable_address(backend: Backend) {
         "counted in the kernel: {before} then {after}"
     );
     let labels = [("upstream", "web"), ("method", "GET"), ("status", "200")];
-    assert_eq!(proxy.metric("ambassador_requests_total", &labels), 1.0);
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }
 
 fn every_way_to_connect_over_ipv4(backend: Backend) {
@@ -235,8 +235,5 @@ fn keep_alive_through_capture(backend: Backend) {
     let body = program::succeed(curl.args(["-sS", "-m20", "http://10.1.2.3/[1-20]"]));
     assert_eq!(body.matches('/').count(), 20);
     assert_eq!(server.connections(), 1);
-    assert_eq!(
-        proxy.metric("ambassador_pool_reuse_total", &[("upstream", "web")]),
-        19.0
-    );
+    proxy.expect_metric("ambassador_pool_reuse_total", &[("upstream", "web")], 19.0);
 }

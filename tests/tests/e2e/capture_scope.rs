@@ -132,7 +132,11 @@ fn unmatched_is_relayed_to_where_it_was_going(backend: Backend) {
         curl(&namespace, &cgroup, "http://10.1.7.7/").stdout,
         b"10.1.7.7:80"
     );
-    assert!(proxy.metric("ambassador_requests_total", &[("upstream", "unmatched")]) >= 1.0);
+    proxy.expect_metric(
+        "ambassador_requests_total",
+        &[("upstream", "unmatched")],
+        1.0,
+    );
     assert_eq!(server.connections(), 1);
 }
 
@@ -144,10 +148,7 @@ fn unmatched_can_be_adopted(backend: Backend) {
     let cgroup = Cgroup::new();
     let proxy = inside(backend, &namespace, &cgroup, "  unmatched: adopt\n");
     assert_eq!(curl(&namespace, &cgroup, "http://10.1.7.7/").stdout, b"ok");
-    assert_eq!(
-        proxy.metric("ambassador_requests_total", &[("upstream", "adopted")]),
-        1.0
-    );
+    proxy.expect_metric("ambassador_requests_total", &[("upstream", "adopted")], 1.0);
     assert!(proxy.admin_get("/upstreams").contains("10.1.7.7"));
 }
 
@@ -286,11 +287,10 @@ fn two_proxies_on_one_cgroup(backend: Backend) {
         assert_eq!(get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1, "ok");
     }
     let served = |proxy: &Proxy| proxy.metric("ambassador_requests_total", &[("status", "200")]);
-    assert_eq!(
-        served(&first) + served(&second),
-        10.0,
-        "each request by exactly one of them"
-    );
+    // Each request by exactly one of them.
+    ambassador_tests::eventually("ten were served", std::time::Duration::from_secs(5), || {
+        served(&first) + served(&second) == 10.0
+    });
     drop(second);
     assert_eq!(get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1, "ok");
 }

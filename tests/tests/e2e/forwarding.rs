@@ -100,7 +100,7 @@ fn a_refused_dial_is_a_502(backend: Backend) {
         ("status", "502"),
         ("reason", "connect-failed"),
     ];
-    assert_eq!(proxy.metric("ambassador_requests_total", &labels), 1.0);
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }
 
 fn a_reset_before_the_answer_is_a_502(backend: Backend) {

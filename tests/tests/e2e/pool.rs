@@ -41,12 +41,9 @@ fn clients_share_upstream_connections(backend: Backend) {
         assert_eq!(Client::connect(listen).get("/").status, 200);
     }
     assert_eq!(server.connections(), 1);
-    assert_eq!(
-        proxy.metric("ambassador_pool_reuse_total", &[("upstream", "web")]),
-        9.0
-    );
+    proxy.expect_metric("ambassador_pool_reuse_total", &[("upstream", "web")], 9.0);
     let idle = [("upstream", "web"), ("state", "idle")];
-    assert_eq!(proxy.metric("ambassador_pool_connections", &idle), 1.0);
+    proxy.expect_metric("ambassador_pool_connections", &idle, 1.0);
 }
 
 fn a_closed_idle_connection_is_not_reused(backend: Backend) {

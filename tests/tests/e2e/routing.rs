@@ -170,10 +170,9 @@ fn what_nothing_claims_is_no_route(backend: Backend) {
         ("reason", "no-route"),
         ("status", "404"),
     ];
-    assert_eq!(
-        world.proxy.metric("ambassador_requests_total", &labels),
-        2.0
-    );
+    world
+        .proxy
+        .expect_metric("ambassador_requests_total", &labels, 2.0);
     assert_eq!(world.one.connections() + world.two.connections(), 0);
 }
 
