@@ -96,7 +96,7 @@ impl Server {
                 state.open.fetch_add(1, Ordering::SeqCst);
                 let (state, serve) = (Arc::clone(&state), Arc::clone(&serve));
                 let _ = std::thread::Builder::new()
-                    .stack_size(128 * 1024)
+                    .stack_size(512 * 1024)
                     .spawn(move || {
                         let _ = stream.set_nodelay(true);
                         let _ = stream.set_read_timeout(Some(PATIENCE));

@@ -106,3 +106,18 @@ fn curl_downloads_and_uploads_through_nginx(backend: Backend) {
     assert!(curl(&["-I", "http://10.1.2.3/large"]).contains("20000000"));
     assert_eq!(curl(&["--http1.0", "http://10.1.2.3/small"]), "small");
 }
+
+#[test]
+fn nginx_answers_without_a_proxy() {
+    let nginx = Nginx::start();
+    let large = nginx.scratch.path().join("www/large").display().to_string();
+    let url = format!("http://{}/put/x", nginx.address);
+    let mut curl = Command::new("curl");
+    assert_eq!(
+        program::succeed(curl.args(["-sS", "-m30", "--fail", "-T", &large, &url])),
+        "small"
+    );
+    let mut client = Client::connect(nginx.address);
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    assert_eq!(client.response("GET").body.len(), 20_000_000);
+}
