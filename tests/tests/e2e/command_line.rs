@@ -127,6 +127,16 @@ fn a_busy_port_is_69() {
     );
 }
 
+/// Where a user without privileges can run it. A process of its own copies:
+/// a descriptor open for writing here could leak into a child being started
+/// at that moment and make the copy "busy".
+fn copy_of_the_binary(scratch: &Scratch) -> std::path::PathBuf {
+    let copy = scratch.path().join("ambassador");
+    let binary = ambassador_tests::proxy::binary();
+    program::succeed(std::process::Command::new("cp").arg(binary).arg(&copy));
+    copy
+}
+
 #[test]
 fn missing_privilege_is_69_and_named() {
     let cgroup = Cgroup::new();
@@ -139,8 +149,7 @@ fn missing_privilege_is_69_and_named() {
         "--no-new-privs",
     ];
     let scratch = Scratch::new();
-    let copy = scratch.path().join("ambassador");
-    std::fs::copy(ambassador_tests::proxy::binary(), &copy).expect("the binary can be read");
+    let copy = copy_of_the_binary(&scratch);
     let readable = |path: &std::path::Path| {
         program::succeed(std::process::Command::new("chmod").arg("a+rx").arg(path));
     };
@@ -171,8 +180,7 @@ fn explicit_listeners_need_no_privilege() {
     let server = Server::ok();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let scratch = Scratch::new();
-    let copy = scratch.path().join("ambassador");
-    std::fs::copy(ambassador_tests::proxy::binary(), &copy).expect("the binary can be read");
+    let copy = copy_of_the_binary(&scratch);
     let admin = ports::free();
     let config = format!(
         "admin: {{ listen: \"127.0.0.1:{admin}\" }}\n{}",
