@@ -121,3 +121,44 @@ fn no_capability_is_kept() {
         }
     }
 }
+
+#[test]
+fn a_unix_socket_may_drain_and_the_metrics_port_shows_little() {
+    use std::os::unix::fs::PermissionsExt;
+    let server = Server::ok();
+    let loopback = |port| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let (listen, metrics) = (loopback(ports::free()), loopback(ports::free()));
+    let scratch = ambassador_tests::proxy::Scratch::new();
+    let socket = scratch.path().join("admin.sock");
+    let admin = format!("unix:{}", socket.display());
+    let config = format!(
+        "admin: {{ listen: \"{admin}\", metrics_listen: \"{metrics}\" }}\n{}",
+        one_upstream(listen, server.address(), "")
+    );
+    let file = scratch.file("unix.yaml", &config);
+    let mut child = ambassador(Backend::Ring)
+        .args(["run", "--config"])
+        .arg(file)
+        .spawn()
+        .expect("the binary is there");
+    let ask = |path: &str| {
+        let mut client = Client::try_connect(metrics)?;
+        client
+            .try_send(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+            .ok()?;
+        client.try_response("GET").map(|answer| answer.status)
+    };
+    let limit = Duration::from_secs(10);
+    eventually("it is ready", limit, || ask("/readyz") == Some(200));
+    assert_eq!((ask("/metrics"), ask("/livez")), (Some(200), Some(200)));
+    assert_eq!((ask("/upstreams"), ask("/config")), (Some(404), Some(404)));
+    let mode = std::fs::metadata(&socket)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let status = program::succeed(ambassador(Backend::Ring).args(["status", "--admin", &admin]));
+    assert!(status.contains("web"), "{status}");
+    program::succeed(ambassador(Backend::Ring).args(["drain", "--admin", &admin]));
+    assert_eq!(program::wait(&mut child, limit).code(), Some(0));
+}

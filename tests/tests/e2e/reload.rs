@@ -16,6 +16,7 @@ use crate::capture::get;
 on_both_backends!(
     a_reload_under_load_fails_no_request,
     a_changed_file_is_seen_without_a_signal,
+    a_swapped_link_is_seen_as_of_a_config_map,
     a_bad_file_changes_nothing,
     what_needs_a_restart_is_refused,
     work_in_flight_finishes_where_it_started,
@@ -85,6 +86,40 @@ fn a_changed_file_is_seen_without_a_signal(backend: Backend) {
     eventually("the new upstream answers", SOON, || {
         client.get("/").text() == "two"
     });
+}
+
+/// The file is a link through `..data`, which is replaced as a whole.
+fn a_swapped_link_is_seen_as_of_a_config_map(backend: Backend) {
+    use std::os::unix::fs::symlink;
+    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+    let listen = listen();
+    let scratch = ambassador_tests::proxy::Scratch::new();
+    let path = |name: &str| scratch.path().join(name);
+    let admin = format!("admin: {{ listen: \"127.0.0.1:{}\" }}\n", ports::free());
+    for (version, server) in [("v1", &one), ("v2", &two)] {
+        std::fs::create_dir(path(version)).expect("writable");
+        let config = format!("{admin}{}", one_upstream(listen, server.address(), ""));
+        std::fs::write(path(version).join("a.yaml"), config).expect("writable");
+    }
+    symlink("v1", path("..data")).expect("writable");
+    symlink("..data/a.yaml", path("a.yaml")).expect("writable");
+    let mut child = ambassador_tests::proxy::ambassador(backend)
+        .args(["run", "--config"])
+        .arg(path("a.yaml"))
+        .spawn()
+        .expect("the binary is there");
+    let said = |wanted: &str| {
+        Client::try_connect(listen).is_some_and(|mut client| client.get("/").text() == wanted)
+    };
+    eventually("the first version answers", SOON, || said("one"));
+    symlink("v2", path("..new")).expect("writable");
+    std::fs::rename(path("..new"), path("..data")).expect("writable");
+    eventually("the second version answers", SOON, || said("two"));
+    ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
+    assert_eq!(
+        ambassador_tests::program::wait(&mut child, SOON).code(),
+        Some(0)
+    );
 }
 
 fn a_bad_file_changes_nothing(backend: Backend) {
