@@ -58,5 +58,43 @@ pub fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
     }
 }
 
-/// A `python3` that runs `script` with `arguments` after it.
+/// The Python that `cargo xtask setup` makes sure of.
 pub const PYTHON: &str = "python3";
+
+/// A running program; killed when dropped, so that a failed test leaves none.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts `command`.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Running {
+        Running(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        )
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Its standard output, once, where it is piped.
+    pub fn stdout(&mut self) -> std::process::ChildStdout {
+        self.0.stdout.take().expect("piped, and not taken before")
+    }
+
+    /// Waits for its end; panics after `limit`.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        wait(&mut self.0, limit)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

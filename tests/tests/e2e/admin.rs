@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{ambassador, one_upstream};
 use ambassador_tests::{
     Backend, Client, Proxy, Server, eventually, on_both_backends, ports, program,
@@ -136,11 +137,11 @@ fn a_unix_socket_may_drain_and_the_metrics_port_shows_little() {
         one_upstream(listen, server.address(), "")
     );
     let file = scratch.file("unix.yaml", &config);
-    let mut child = ambassador(Backend::Ring)
-        .args(["run", "--config"])
-        .arg(file)
-        .spawn()
-        .expect("the binary is there");
+    let mut child = Running::start(
+        ambassador(Backend::Ring)
+            .args(["run", "--config"])
+            .arg(file),
+    );
     let ask = |path: &str| {
         let mut client = Client::try_connect(metrics)?;
         client
@@ -160,5 +161,5 @@ fn a_unix_socket_may_drain_and_the_metrics_port_shows_little() {
     let status = program::succeed(ambassador(Backend::Ring).args(["status", "--admin", &admin]));
     assert!(status.contains("web"), "{status}");
     program::succeed(ambassador(Backend::Ring).args(["drain", "--admin", &admin]));
-    assert_eq!(program::wait(&mut child, limit).code(), Some(0));
+    assert_eq!(child.wait(limit).code(), Some(0));
 }

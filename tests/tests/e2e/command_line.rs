@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Launch, Scratch, ambassador, one_upstream};
 use ambassador_tests::{Backend, Cgroup, Client, Proxy, Server, on_both_backends, ports, program};
 
@@ -10,13 +11,13 @@ on_both_backends!(the_environment_is_a_configuration);
 fn the_environment_is_a_configuration(backend: Backend) {
     let server = Server::ok();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let mut child = ambassador(backend)
-        .arg("run")
-        .env("LISTEN_ADDR", listen.to_string())
-        .env("UPSTREAM_HOST", "127.0.0.1")
-        .env("UPSTREAM_PORT", server.address().port().to_string())
-        .spawn()
-        .expect("the binary is there");
+    let mut child = Running::start(
+        ambassador(backend)
+            .arg("run")
+            .env("LISTEN_ADDR", listen.to_string())
+            .env("UPSTREAM_HOST", "127.0.0.1")
+            .env("UPSTREAM_PORT", server.address().port().to_string()),
+    );
     let mut answer = None;
     let limit = std::time::Duration::from_secs(10);
     ambassador_tests::eventually("it listens", limit, || {
@@ -27,7 +28,7 @@ fn the_environment_is_a_configuration(backend: Backend) {
         answer.is_some()
     });
     ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
-    assert_eq!(program::wait(&mut child, limit).code(), Some(0));
+    assert_eq!(child.wait(limit).code(), Some(0));
     assert_eq!(answer, Some(200));
 }
 
@@ -192,18 +193,18 @@ fn explicit_listeners_need_no_privilege() {
             .args(["-R", "a+rX"])
             .arg(scratch.path()),
     );
-    let mut child = std::process::Command::new("setpriv")
-        .args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "--no-new-privs",
-        ])
-        .arg(&copy)
-        .args(["run", "--config"])
-        .arg(&file)
-        .spawn()
-        .expect("setpriv is there");
+    let mut child = Running::start(
+        std::process::Command::new("setpriv")
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--no-new-privs",
+            ])
+            .arg(&copy)
+            .args(["run", "--config"])
+            .arg(&file),
+    );
     let limit = std::time::Duration::from_secs(10);
     let mut status = None;
     ambassador_tests::eventually("it answers", limit, || {
@@ -211,7 +212,7 @@ fn explicit_listeners_need_no_privilege() {
         status.is_some()
     });
     ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
-    assert_eq!(program::wait(&mut child, limit).code(), Some(0));
+    assert_eq!(child.wait(limit).code(), Some(0));
     assert_eq!(status, Some(200));
 }
 

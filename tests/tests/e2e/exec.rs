@@ -5,6 +5,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use ambassador_tests::cgroup::all_groups;
+use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Scratch, ambassador};
 use ambassador_tests::server::text;
 use ambassador_tests::{Backend, Server, eventually, on_both_backends, os, program};
@@ -140,16 +141,16 @@ fn a_killed_exec_leaves_nothing(backend: Backend) {
     let scratch = Scratch::new();
     let file = config(&scratch, &server);
     let script = "curl -sS -m20 http://10.1.2.3/up; echo; exec sleep 30";
-    let mut child = ambassador(backend)
-        .args(["exec", "--config", &file, "--", "sh", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary is there");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut child = Running::start(
+        ambassador(backend)
+            .args(["exec", "--config", &file, "--", "sh", "-c", script])
+            .stdout(Stdio::piped()),
+    );
+    let mut lines = BufReader::new(child.stdout()).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "/up");
     let pid = child.id();
     os::kill(pid, libc::SIGKILL).expect("it runs");
-    child.wait().expect("it is ours");
+    child.wait(SOON);
     eventually("its cgroup is gone", SOON, || !has_group_of(pid));
 }
 
@@ -179,16 +180,16 @@ fn the_exit_status_is_the_commands() {
 #[test]
 fn signals_are_forwarded() {
     let script = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
-    let mut child = ambassador(Backend::Ring)
-        .args(["exec", "--", "sh", "-c", script])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the binary is there");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut child = Running::start(
+        ambassador(Backend::Ring)
+            .args(["exec", "--", "sh", "-c", script])
+            .stdout(Stdio::piped()),
+    );
+    let mut lines = BufReader::new(child.stdout()).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "ready");
     os::kill(child.id(), libc::SIGTERM).expect("it runs");
     assert_eq!(lines.next().expect("a line").expect("text"), "got");
-    assert_eq!(program::wait(&mut child, SOON).code(), Some(9));
+    assert_eq!(child.wait(SOON).code(), Some(9));
     eventually("its cgroup is gone", SOON, || !has_group_of(child.id()));
 }
 

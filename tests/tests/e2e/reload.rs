@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ambassador_tests::program::Running;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
 use ambassador_tests::{
@@ -103,11 +104,11 @@ fn a_swapped_link_is_seen_as_of_a_config_map(backend: Backend) {
     }
     symlink("v1", path("..data")).expect("writable");
     symlink("..data/a.yaml", path("a.yaml")).expect("writable");
-    let mut child = ambassador_tests::proxy::ambassador(backend)
-        .args(["run", "--config"])
-        .arg(path("a.yaml"))
-        .spawn()
-        .expect("the binary is there");
+    let mut child = Running::start(
+        ambassador_tests::proxy::ambassador(backend)
+            .args(["run", "--config"])
+            .arg(path("a.yaml")),
+    );
     let said = |wanted: &str| {
         Client::try_connect(listen).is_some_and(|mut client| client.get("/").text() == wanted)
     };
@@ -116,10 +117,7 @@ fn a_swapped_link_is_seen_as_of_a_config_map(backend: Backend) {
     std::fs::rename(path("..new"), path("..data")).expect("writable");
     eventually("the second version answers", SOON, || said("two"));
     ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
-    assert_eq!(
-        ambassador_tests::program::wait(&mut child, SOON).code(),
-        Some(0)
-    );
+    assert_eq!(child.wait(SOON).code(), Some(0));
 }
 
 fn a_bad_file_changes_nothing(backend: Backend) {
