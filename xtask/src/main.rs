@@ -1,2 +1,63 @@
-//! The tasks of this repository.
-fn main() {}
+//! The tasks of this repository: `cargo xtask TASK`.
+
+mod build;
+mod demo;
+mod setup;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Failure;
+
+/// The tasks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building and testing need; quick when nothing is missing.
+    Setup,
+    /// Build `target/release/ambassador` with the BPF programs inside.
+    Build,
+    /// Show the main job: a captured curl, forwarded and answered.
+    Demo,
+    /// Set up, build and run every test, those that need root included.
+    Test {
+        /// Passed to `cargo test`, for instance `-p ambassador-tests -- pool`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Hold the module table, file sizes and wording against the code.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("xtask: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), Failure> {
+    match task {
+        Task::Setup => setup::everything(),
+        Task::Build => build::release().map(|built| {
+            println!("built {}", built.binary.display());
+        }),
+        Task::Demo => demo::show(),
+        Task::Test { arguments } => test::all(&arguments),
+        Task::Tidy => tidy::check(),
+    }
+}

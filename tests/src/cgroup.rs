@@ -1,0 +1,104 @@
+//! cgroups that last as long as a test.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::wait::eventually;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Where cgroup2 is mounted; not /sys/fs/cgroup on hybrid systems.
+pub fn mount_point() -> PathBuf {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("/proc is mounted");
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+    let path = mount.and_then(|line| line.split(' ').nth(4));
+    PathBuf::from(path.expect("cgroup2 must be mounted: mount -t cgroup2 none /sys/fs/cgroup"))
+}
+
+/// Names of the directories below the mount point, at any depth.
+pub fn all_groups() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut left = vec![mount_point()];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.path().is_dir() {
+                found.push(entry.file_name().to_string_lossy().into_owned());
+                left.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// A cgroup, removed with what still runs in it when dropped.
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// A new, empty cgroup at the top. Needs root.
+    pub fn new() -> Cgroup {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("amb-T-{}-{number}", std::process::id());
+        let path = mount_point().join(name);
+        fs::create_dir(&path).unwrap_or_else(|error| {
+            panic!(
+                "cannot make {} (the tests need root): {error}",
+                path.display()
+            )
+        });
+        Cgroup { path }
+    }
+
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `program`, to be run inside.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(&self.path)
+            .arg(program);
+        command
+    }
+
+    /// Moves the running process `pid` inside.
+    pub fn adopt(&self, pid: u32) {
+        fs::write(self.path.join("cgroup.procs"), pid.to_string()).expect("the process lives");
+    }
+
+    /// The processes inside.
+    pub fn processes(&self) -> Vec<u32> {
+        let list = fs::read_to_string(self.path.join("cgroup.procs")).unwrap_or_default();
+        list.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+impl Default for Cgroup {
+    fn default() -> Cgroup {
+        Cgroup::new()
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // cgroup.kill needs Linux 5.14; every supported kernel has it.
+        let _ = fs::write(self.path.join("cgroup.kill"), "1");
+        if std::thread::panicking() {
+            let _ = fs::remove_dir(&self.path);
+            return;
+        }
+        eventually(
+            "the cgroup of a test could be removed",
+            Duration::from_secs(5),
+            || fs::remove_dir(&self.path).is_ok() || !self.path.exists(),
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! Running other programs to their end, with a bound.
+
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// No program of a test needs longer.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs `command` to its end; panics when that takes more than a minute.
+#[track_caller]
+pub fn output(command: &mut Command) -> Output {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let pid = child.id();
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let watchdog = std::thread::spawn(move || {
+        if waiting.recv_timeout(LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let _ = crate::os::kill(pid, libc::SIGKILL);
+        }
+    });
+    let output = child.wait_with_output().expect("the child is ours");
+    drop(done);
+    watchdog.join().expect("the watchdog does not panic");
+    output
+}
+
+/// Runs `command`, which has to succeed, and gives its standard output.
+#[track_caller]
+pub fn succeed(command: &mut Command) -> String {
+    let output = output(command);
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{stdout}\n{stderr}",
+        output.status
+    );
+    stdout
+}
+
+/// Waits for `child` to end; panics after `limit`.
+#[track_caller]
+pub fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
+    let deadline = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().expect("the child is ours") {
+            return status;
+        }
+        if Instant::now() > deadline {
+            let _ = child.kill();
+            panic!("still running after {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The Python that `cargo xtask setup` makes sure of.
+pub const PYTHON: &str = "python3";
+
+/// A running program; killed when dropped, so that a failed test leaves none.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts `command`.
+    #[track_caller]
+    pub fn start(command: &mut Command) -> Running {
+        Running(
+            command
+                .spawn()
+                .unwrap_or_else(|error| panic!("{command:?}: {error}")),
+        )
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Its standard output, once, where it is piped.
+    pub fn stdout(&mut self) -> std::process::ChildStdout {
+        self.0.stdout.take().expect("piped, and not taken before")
+    }
+
+    /// Waits for its end; panics after `limit`.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        wait(&mut self.0, limit)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

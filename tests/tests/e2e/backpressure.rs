@@ -1,0 +1,171 @@
+//! A slow side slows the other one down, and costs others nothing.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use ambassador_tests::client::get;
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os};
+
+on_both_backends!(
+    a_gibibyte_passes_in_flat_memory,
+    a_client_that_does_not_read_stops_the_upstream,
+    an_upstream_that_does_not_read_stops_the_client,
+    stalled_readers_do_not_stop_a_live_request,
+);
+
+const MIB: u64 = 1024 * 1024;
+
+fn a_gibibyte_passes_in_flat_memory(backend: Backend) {
+    let total = 1024 * MIB;
+    let server = Server::start(move |connection| {
+        connection.request()?;
+        connection.write(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n"
+        ))?;
+        let block = vec![b'x'; 256 * 1024];
+        for _ in 0..total / block.len() as u64 {
+            connection.write(&block)?;
+        }
+        connection.request().map(drop)
+    });
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let before = proxy.anonymous_bytes();
+    let mut stream = TcpStream::connect(listen).expect("it listens");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(30)))
+        .expect("valid");
+    stream.write_all(get("/").as_bytes()).expect("it is taken");
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    let mut buffer = vec![0; 256 * 1024];
+    let (mut received, mut highest) = (0, before);
+    let mut next_look = 0;
+    while received < total {
+        let count = stream.read(&mut buffer).expect("more to come") as u64;
+        assert!(count > 0, "ended after {received}");
+        received += count;
+        if received >= next_look {
+            highest = highest.max(proxy.anonymous_bytes());
+            next_look += 16 * MIB;
+        }
+    }
+    assert_eq!(received, total);
+    let grown = highest.saturating_sub(before);
+    println!(
+        "1 GiB on {backend:?}: private memory grew by {} KiB",
+        grown / 1024
+    );
+    assert!(grown < 4 * MIB, "private memory grew by {grown} bytes");
+}
+
+fn a_client_that_does_not_read_stops_the_upstream(backend: Backend) {
+    let (progress, sent) = std::sync::mpsc::channel();
+    let server = Server::start(move |connection| {
+        connection.request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")?;
+        connection
+            .stream()
+            .set_write_timeout(Some(Duration::from_secs(1)))?;
+        let block = [b'x'; 64 * 1024];
+        let mut total = 0_usize;
+        // Ends when a whole second passed without room for a block.
+        while connection.write(block).is_ok() {
+            total += block.len();
+        }
+        let _ = progress.send(total);
+        Ok(())
+    });
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let before = proxy.anonymous_bytes();
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    let total = sent
+        .recv_timeout(Duration::from_secs(20))
+        .expect("the upstream was stopped");
+    assert!(total < 64 * MIB as usize, "{total} bytes went nowhere");
+    let grown = proxy.anonymous_bytes().saturating_sub(before);
+    assert!(grown < 4 * MIB, "the proxy kept {grown} bytes");
+}
+
+fn an_upstream_that_does_not_read_stops_the_client(backend: Backend) {
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let ended = std::sync::Mutex::new(ended);
+    let server = Server::start(move |connection| {
+        connection.head()?;
+        let _ = ended
+            .lock()
+            .expect("one user")
+            .recv_timeout(Duration::from_secs(20));
+        Ok(())
+    });
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let before = proxy.anonymous_bytes();
+    let mut client = Client::connect(listen);
+    client.send(
+        "PUT / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 1073741824\r\n\r\n",
+    );
+    client
+        .stream()
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .expect("valid");
+    let block = [b'x'; 64 * 1024];
+    let mut total = 0;
+    while client.try_send(block).is_ok() {
+        total += block.len();
+        assert!(total < 64 * MIB as usize, "{total} bytes went nowhere");
+    }
+    let grown = proxy.anonymous_bytes().saturating_sub(before);
+    assert!(grown < 4 * MIB, "the proxy kept {grown} bytes");
+    drop(end);
+}
+
+fn stalled_readers_do_not_stop_a_live_request(backend: Backend) {
+    os::raise_open_files().expect("a soft limit can be raised");
+    let server = Server::http(|request| {
+        if request.target == "/big" {
+            text(&"x".repeat(256 * 1024))
+        } else {
+            text("live")
+        }
+    });
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let before = proxy.anonymous_bytes();
+    let stalled: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut stream = TcpStream::connect(listen).expect("it listens");
+            os::limit_receive_buffer(&stream, 4096).expect("an open socket");
+            stream
+                .write_all(get("/big").as_bytes())
+                .expect("it is taken");
+            stream
+        })
+        .collect();
+    eventually(
+        "all of them were asked for",
+        Duration::from_secs(30),
+        || server.requests().len() >= 1000,
+    );
+    let mut client = Client::connect(listen);
+    let start = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(client.get("/").text(), "live");
+    }
+    println!(
+        "20 live requests beside 1,000 stalled ones on {backend:?}: {:?}",
+        start.elapsed()
+    );
+    let each = proxy.anonymous_bytes().saturating_sub(before) / 1000;
+    println!("memory per stalled reader: {each} bytes");
+    assert!(each < 160 * 1024, "{each} bytes per stalled reader");
+    drop(stalled);
+    eventually("they are gone", Duration::from_secs(20), || {
+        server.open_connections() <= 64
+    });
+    assert_eq!(client.get("/").text(), "live");
+}

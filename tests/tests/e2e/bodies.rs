@@ -1,0 +1,165 @@
+//! Bodies of every framing, in both directions.
+
+use ambassador_tests::client::get;
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends};
+
+on_both_backends!(
+    chunks_extensions_and_trailers_pass_to_the_upstream,
+    chunks_extensions_and_trailers_pass_to_the_client,
+    answers_without_a_body_leave_the_connection_usable,
+    a_body_that_ends_with_the_connection_is_whole,
+    a_body_that_is_cut_short_is_not_completed,
+    large_bodies_pass_both_ways,
+    an_event_stream_is_not_collected,
+);
+
+fn chunks_extensions_and_trailers_pass_to_the_upstream(backend: Backend) {
+    let server = Server::http(|request| text(&request.body.len().to_string()));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nTrailer: X-Sum\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5;name=\"v;1\"\r\nhello\r\n0A\r\n0123456789\r\n\
+         0\r\nX-Sum: abc\r\nX-More: d\r\n\r\n",
+    );
+    assert_eq!(client.response("POST").text(), "15");
+    let request = server.last_request();
+    assert_eq!(request.body, b"hello0123456789");
+    let names: Vec<&str> = request
+        .trailers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["X-Sum", "X-More"]);
+}
+
+fn chunks_extensions_and_trailers_pass_to_the_client(backend: Backend) {
+    let server = Server::http(|_| {
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+          3;q\r\nabc\r\n00002\r\nde\r\n0\r\nX-Sum: 5\r\n\r\n"
+            .to_vec()
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    for _ in 0..3 {
+        let answer = client.get("/");
+        assert_eq!(answer.text(), "abcde");
+        assert_eq!(answer.trailers, [("X-Sum".to_owned(), "5".to_owned())]);
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+fn answers_without_a_body_leave_the_connection_usable(backend: Backend) {
+    let server = Server::http(|request| match request.target.as_str() {
+        "/head" => b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n".to_vec(),
+        "/head-chunked" => b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec(),
+        "/204" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
+        "/304" => {
+            b"HTTP/1.1 304 Not Modified\r\nContent-Length: 99\r\nETag: \"x\"\r\n\r\n".to_vec()
+        }
+        _ => text("after"),
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    for (method, path, status) in [
+        ("HEAD", "/head", 200),
+        ("HEAD", "/head-chunked", 200),
+        ("GET", "/204", 204),
+        ("GET", "/304", 304),
+    ] {
+        client.send(get(path).replacen("GET", method, 1));
+        let answer = client.response(method);
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(client.get("/").text(), "after", "{path}");
+        if path == "/head" {
+            assert_eq!(answer.field("content-length"), Some("1000"));
+        }
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+fn a_body_that_ends_with_the_connection_is_whole(backend: Backend) {
+    let server = Server::start(|connection| {
+        connection.request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")?;
+        for _ in 0..100 {
+            connection.write([b'x'; 1000])?;
+        }
+        Ok(())
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").body.len(), 100_000);
+}
+
+fn a_body_that_is_cut_short_is_not_completed(backend: Backend) {
+    for cut in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n50\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+    ] {
+        let server = Server::start(move |connection| {
+            connection.request()?;
+            connection.write(cut)
+        });
+        let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+        let mut client = Client::connect(listen);
+        client.send(get("/"));
+        let answer = client.try_response("GET");
+        // A part of the answer may have been seen before the rest was missed.
+        assert!(
+            answer.as_ref().is_none_or(|answer| answer.status == 502),
+            "{cut:?}: {answer:?}"
+        );
+    }
+}
+
+fn large_bodies_pass_both_ways(backend: Backend) {
+    let server = Server::http(|request| text(&String::from_utf8_lossy(&request.body)));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    for size in [1, 4095, 8192, 65_536, 1_000_003] {
+        let body: Vec<u8> = (0..size)
+            .map(|index: usize| b'a' + (index % 23) as u8)
+            .collect();
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: {size}\r\n\r\n"
+        ));
+        client.send(&body);
+        assert!(
+            client.response("POST").body == body,
+            "{size} bytes came back changed"
+        );
+    }
+}
+
+fn an_event_stream_is_not_collected(backend: Backend) {
+    let (next, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::start(move |connection| {
+        connection.request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        for _ in 0..3 {
+            connection.write("9\r\ndata: 1\n\n\r\n")?;
+            // The next event is sent only after the client has this one.
+            if wait.lock().expect("one user").recv().is_err() {
+                return Ok(());
+            }
+        }
+        connection.write("0\r\n\r\n")
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/events"));
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(client.exactly(1));
+    }
+    for _ in 0..3 {
+        assert_eq!(client.exactly(14), b"9\r\ndata: 1\n\n\r\n");
+        next.send(()).expect("the server waits");
+    }
+    assert_eq!(client.exactly(5), b"0\r\n\r\n");
+}

@@ -1,0 +1,229 @@
+//! What a person types: checks, schema, explanations, exit codes.
+
+use std::net::TcpListener;
+
+use ambassador_tests::program::Running;
+use ambassador_tests::proxy::{Launch, Scratch, ambassador, one_upstream};
+use ambassador_tests::{Backend, Cgroup, Client, Proxy, Server, on_both_backends, ports, program};
+
+on_both_backends!(the_environment_is_a_configuration);
+
+fn the_environment_is_a_configuration(backend: Backend) {
+    let server = Server::ok();
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let mut child = Running::start(
+        ambassador(backend)
+            .arg("run")
+            .env("LISTEN_ADDR", listen.to_string())
+            .env("UPSTREAM_HOST", "127.0.0.1")
+            .env("UPSTREAM_PORT", server.address().port().to_string()),
+    );
+    let mut answer = None;
+    let limit = std::time::Duration::from_secs(10);
+    ambassador_tests::eventually("it listens", limit, || {
+        answer = Client::try_connect(listen).map(|mut client| {
+            client.send("GET / HTTP/1.1\r\nHost: whatever.test\r\n\r\n");
+            client.response("GET").status
+        });
+        answer.is_some()
+    });
+    ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
+    assert_eq!(child.wait(limit).code(), Some(0));
+    assert_eq!(answer, Some(200));
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_line() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "bad.yaml",
+        "workers: many\nnonsense: 1\nupstreams:\n  web:\n    endpoints: [\"1.2.3.4:99999\"]\n    \
+         timeouts: { connect: soon }\n    retry: { attempts: 3 }\n",
+    );
+    let output = program::output(ambassador(Backend::Ring).arg("check").arg(&file));
+    assert_eq!(output.status.code(), Some(78));
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let path = file.display();
+    for start in [
+        format!("{path}:1: workers: "),
+        format!("{path}:2: nonsense: "),
+        format!("{path}:5: upstreams.web.endpoints"),
+        format!("{path}:6: upstreams.web.timeouts.connect: "),
+        format!("{path}:7: upstreams.web.retry"),
+    ] {
+        assert!(
+            said.lines().any(|line| line.starts_with(&start)),
+            "{start}\n{said}"
+        );
+    }
+    let run = program::output(
+        ambassador(Backend::Ring)
+            .args(["run", "--config"])
+            .arg(&file),
+    );
+    assert_eq!(run.status.code(), Some(78));
+}
+
+#[test]
+fn a_good_file_passes() {
+    let scratch = Scratch::new();
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 8081));
+    let file = scratch.file("good.yaml", &one_upstream(address, address, ""));
+    program::succeed(ambassador(Backend::Ring).arg("check").arg(&file));
+}
+
+#[test]
+fn the_schema_is_a_json_schema() {
+    let schema = program::succeed(ambassador(Backend::Ring).arg("schema"));
+    let schema: serde_json::Value = serde_json::from_str(&schema).expect("it is JSON");
+    assert!(schema["$schema"].is_string());
+    assert!(schema["properties"]["upstreams"].is_object(), "{schema}");
+}
+
+#[test]
+fn explain_names_the_upstream() {
+    let scratch = Scratch::new();
+    let file = scratch.file(
+        "explained.yaml",
+        "upstreams:\n  payments: { hosts: [10.1.2.3], endpoints: [\"127.0.0.1:9000\"], timeouts: { connect: 3s } }\n",
+    );
+    let mut command = ambassador(Backend::Ring);
+    let said = program::succeed(
+        command
+            .args(["explain", "--config"])
+            .arg(&file)
+            .arg("10.1.2.3:80"),
+    );
+    for word in ["payments", "127.0.0.1:9000", "3s"] {
+        assert!(said.contains(word), "{word}\n{said}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_64() {
+    for arguments in [&["fly"][..], &["run", "--wings"], &["exec"], &[]] {
+        let output = program::output(ambassador(Backend::Ring).args(arguments));
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_busy_port_is_69() {
+    let busy = TcpListener::bind("127.0.0.1:0").expect("a port is left");
+    let address = busy.local_addr().expect("it listens");
+    let mut proxy = Proxy::spawn(
+        Backend::Ring,
+        &one_upstream(address, address, ""),
+        Launch::default(),
+    );
+    assert_eq!(
+        proxy.wait(std::time::Duration::from_secs(10)).code(),
+        Some(69)
+    );
+    assert!(
+        proxy.log().contains(&address.port().to_string()),
+        "{}",
+        proxy.log()
+    );
+}
+
+/// Where a user without privileges can run it. A process of its own copies:
+/// a descriptor open for writing here could leak into a child being started
+/// at that moment and make the copy "busy".
+fn copy_of_the_binary(scratch: &Scratch) -> std::path::PathBuf {
+    let copy = scratch.path().join("ambassador");
+    let binary = ambassador_tests::proxy::binary();
+    program::succeed(std::process::Command::new("cp").arg(binary).arg(&copy));
+    copy
+}
+
+#[test]
+fn missing_privilege_is_69_and_named() {
+    let cgroup = Cgroup::new();
+    // 65534 is nobody; --clear-groups needs no database.
+    let wrapper = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--no-new-privs",
+    ];
+    let scratch = Scratch::new();
+    let copy = copy_of_the_binary(&scratch);
+    let readable = |path: &std::path::Path| {
+        program::succeed(std::process::Command::new("chmod").arg("a+rx").arg(path));
+    };
+    readable(scratch.path());
+    readable(&copy);
+    let file = scratch.file(
+        "capture.yaml",
+        "upstreams: { web: { hosts: [10.1.2.3], endpoints: [\"127.0.0.1:1\"] } }\n",
+    );
+    readable(&file);
+    let mut command = std::process::Command::new(wrapper[0]);
+    command
+        .args(&wrapper[1..])
+        .arg(&copy)
+        .args(["run", "--config"])
+        .arg(&file);
+    let output = program::output(command.arg("--cgroup").arg(cgroup.path()));
+    assert_eq!(output.status.code(), Some(69), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("CAP_") || said.contains("root") || said.contains("privilege"),
+        "{said}"
+    );
+}
+
+#[test]
+fn explicit_listeners_need_no_privilege() {
+    let server = Server::ok();
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let scratch = Scratch::new();
+    let copy = copy_of_the_binary(&scratch);
+    let admin = ports::free();
+    let config = format!(
+        "admin: {{ listen: \"127.0.0.1:{admin}\" }}\n{}",
+        one_upstream(listen, server.address(), "")
+    );
+    let file = scratch.file("plain.yaml", &config);
+    program::succeed(
+        std::process::Command::new("chmod")
+            .args(["-R", "a+rX"])
+            .arg(scratch.path()),
+    );
+    let mut child = Running::start(
+        std::process::Command::new("setpriv")
+            .args([
+                "--reuid=65534",
+                "--regid=65534",
+                "--clear-groups",
+                "--no-new-privs",
+            ])
+            .arg(&copy)
+            .args(["run", "--config"])
+            .arg(&file),
+    );
+    let limit = std::time::Duration::from_secs(10);
+    let mut status = None;
+    ambassador_tests::eventually("it answers", limit, || {
+        status = Client::try_connect(listen).map(|mut client| client.get("/").status);
+        status.is_some()
+    });
+    ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
+    assert_eq!(child.wait(limit).code(), Some(0));
+    assert_eq!(status, Some(200));
+}
+
+#[test]
+fn doctor_says_a_line_for_each_need() {
+    let output = program::output(ambassador(Backend::Ring).arg("doctor"));
+    let said = String::from_utf8_lossy(&output.stdout).to_lowercase();
+    for word in ["kernel", "cgroup", "bpf", "io_uring"] {
+        assert!(
+            said.lines().any(|line| line.contains(word)),
+            "{word}\n{said}"
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! How long a client's connection lives, and in which order it is answered.
+
+use std::time::Duration;
+
+use ambassador_tests::client::get;
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+
+on_both_backends!(
+    many_requests_share_both_connections,
+    pipelined_requests_are_answered_in_order,
+    connection_close_is_obeyed,
+    http_1_0_closes_unless_asked_to_keep,
+    a_request_split_at_every_byte_is_one_request,
+    a_fin_after_a_request_still_gets_its_answer,
+    a_client_that_goes_away_cancels_the_upstream_side,
+    an_idle_client_connection_is_ended,
+);
+
+fn many_requests_share_both_connections(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    for _ in 0..50 {
+        assert_eq!(client.get("/").text(), "ok");
+    }
+    assert_eq!((server.requests().len(), server.connections()), (50, 1));
+}
+
+fn pipelined_requests_are_answered_in_order(backend: Backend) {
+    let server = Server::http(|request| text(&request.target));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    let all: String = (0..30).map(|number| get(&format!("/{number}"))).collect();
+    client.send(all);
+    for number in 0..30 {
+        assert_eq!(client.response("GET").text(), format!("/{number}"));
+    }
+}
+
+fn connection_close_is_obeyed(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
+    let answer = client.response("GET");
+    assert_eq!(
+        answer
+            .field("connection")
+            .map(str::to_ascii_lowercase)
+            .as_deref(),
+        Some("close")
+    );
+    assert!(client.is_ended());
+
+    let closing = Server::http(|_| response("200 OK", "Connection: close\r\n", "bye"));
+    let (_proxy, listen) = Proxy::in_front_of(backend, closing.address());
+    let mut client = Client::connect(listen);
+    for _ in 0..3 {
+        assert_eq!(
+            client.get("/").text(),
+            "bye",
+            "only the upstream side closes"
+        );
+    }
+    assert_eq!(closing.connections(), 3);
+}
+
+fn http_1_0_closes_unless_asked_to_keep(backend: Backend) {
+    let server = Server::http(|request| match request.target.as_str() {
+        "/chunked" => {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n".to_vec()
+        }
+        _ => text("ok"),
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let old = |path: &str| get(path).replace("HTTP/1.1", "HTTP/1.0");
+
+    let mut client = Client::connect(listen);
+    client.send(old("/"));
+    assert_eq!(client.response("GET").text(), "ok");
+    assert!(client.is_ended());
+
+    let mut client = Client::connect(listen);
+    client.send(old("/").replace("\r\n\r\n", "\r\nConnection: keep-alive\r\n\r\n"));
+    let kept = client.response("GET");
+    assert_eq!(
+        kept.field("connection")
+            .map(str::to_ascii_lowercase)
+            .as_deref(),
+        Some("keep-alive")
+    );
+    client.send(old("/chunked"));
+    let answer = client.response("GET");
+    assert_eq!(
+        answer.field("transfer-encoding"),
+        None,
+        "HTTP/1.0 knows no chunks"
+    );
+    assert_eq!(answer.text(), "hello");
+}
+
+fn a_request_split_at_every_byte_is_one_request(backend: Backend) {
+    let server = Server::http(|request| text(&String::from_utf8_lossy(&request.body)));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    let request = "POST /x HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n4;a=b\r\nwiki\r\n0\r\nT: v\r\n\r\n";
+    for byte in request.as_bytes() {
+        client.send([*byte]);
+    }
+    assert_eq!(client.response("POST").text(), "wiki");
+    assert_eq!(client.get("/").status, 200, "and the connection goes on");
+}
+
+fn a_fin_after_a_request_still_gets_its_answer(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::http(move |_| {
+        let _ = wait
+            .lock()
+            .expect("one user")
+            .recv_timeout(Duration::from_secs(10));
+        text("late")
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    client.finish();
+    eventually("the request arrived", Duration::from_secs(5), || {
+        !server.requests().is_empty()
+    });
+    go.send(()).expect("the server waits");
+    assert_eq!(client.response("GET").text(), "late");
+    assert!(client.is_ended());
+}
+
+fn a_client_that_goes_away_cancels_the_upstream_side(backend: Backend) {
+    let server = Server::start(|connection| {
+        connection.request()?;
+        let mut byte = [0];
+        let _ = connection.read(&mut byte);
+        Ok(())
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    eventually("the request arrived", Duration::from_secs(5), || {
+        server.open_connections() == 1
+    });
+    eventually("it was read", Duration::from_secs(5), || {
+        !server.requests().is_empty()
+    });
+    ambassador_tests::os::reset_on_close(client.stream()).expect("it is open");
+    drop(client);
+    eventually("the upstream side ended", Duration::from_secs(5), || {
+        server.open_connections() == 0
+    });
+}
+
+fn an_idle_client_connection_is_ended(backend: Backend) {
+    let server = Server::ok();
+    let more = "timeouts: { idle: 300ms }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut client = Client::connect(listen);
+    // Half an answer, then silence: the idle time of the exchange ends it.
+    let silent = Server::start(|connection| {
+        connection.request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")?;
+        let mut byte = [0];
+        connection.read(&mut byte).map(drop)
+    });
+    assert_eq!(client.get("/").text(), "ok");
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, silent.address(), more);
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    assert!(
+        client.try_response("GET").is_none(),
+        "cut short, never completed"
+    );
+    eventually("the upstream side ended", Duration::from_secs(5), || {
+        silent.open_connections() == 0
+    });
+}

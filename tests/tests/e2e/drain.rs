@@ -1,0 +1,78 @@
+//! SIGTERM: work in flight finishes, new work is not taken, the end is a 0.
+
+use std::time::Duration;
+
+use ambassador_tests::client::get;
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+
+on_both_backends!(
+    work_in_flight_finishes,
+    an_idle_proxy_ends_at_once,
+    the_deadline_cuts_what_does_not_finish,
+);
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn work_in_flight_finishes(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::http(move |_| {
+        let _ = wait
+            .lock()
+            .expect("one user")
+            .recv_timeout(Duration::from_secs(20));
+        text("finished")
+    });
+    let (mut proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    eventually("it is in flight", SOON, || server.requests().len() == 1);
+    proxy.signal(libc::SIGTERM);
+    eventually("it takes no more", SOON, || {
+        proxy.admin_status("/readyz") != Some(200) || Client::try_connect(listen).is_none()
+    });
+    go.send(()).expect("the server waits");
+    assert_eq!(client.response("GET").text(), "finished");
+    assert_eq!(proxy.wait(SOON).code(), Some(0));
+}
+
+fn an_idle_proxy_ends_at_once(backend: Backend) {
+    let server = Server::ok();
+    let (mut proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").status, 200);
+    proxy.signal(libc::SIGTERM);
+    assert_eq!(
+        proxy.wait(Duration::from_millis(1500)).code(),
+        Some(0),
+        "well before the deadline"
+    );
+    assert!(client.is_ended());
+    eventually("upstream connections ended", SOON, || {
+        server.open_connections() == 0
+    });
+}
+
+fn the_deadline_cuts_what_does_not_finish(backend: Backend) {
+    let server = Server::start(|connection| {
+        connection.request()?;
+        let mut byte = [0];
+        connection.read(&mut byte).map(drop)
+    });
+    let (mut proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    eventually("it is in flight", SOON, || server.requests().len() == 1);
+    proxy.signal(libc::SIGTERM);
+    assert_eq!(
+        proxy.wait(SOON).code(),
+        Some(0),
+        "drain_timeout is 2 s here"
+    );
+    assert!(
+        client
+            .try_response("GET")
+            .is_none_or(|answer| answer.status == 503)
+    );
+}

@@ -1,0 +1,137 @@
+//! A request goes there and its answer comes back, bytes unchanged.
+
+use std::process::Command;
+
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, program};
+
+on_both_backends!(
+    request_and_answer_are_unchanged,
+    every_method_passes,
+    every_status_passes,
+    a_wrk_run_has_no_failed_request,
+    a_refused_dial_is_a_502,
+    a_reset_before_the_answer_is_a_502,
+    garbage_from_the_upstream_is_a_502,
+);
+
+fn request_and_answer_are_unchanged(backend: Backend) {
+    let server = Server::http(|request| {
+        response(
+            "200 Fine",
+            "X-Answer: 42\r\n",
+            &format!("{} {}", request.method, request.target),
+        )
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(
+        "POST /a/b?c=d%20e&f HTTP/1.1\r\nHost: client.test\r\nX-Upstream-Host: web\r\n\
+         Content-Length: 5\r\n\r\nhello",
+    );
+    let answer = client.response("POST");
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer.head.starts_with("HTTP/1.1 200 Fine\r\n"),
+        "{}",
+        answer.head
+    );
+    assert_eq!(answer.field("x-answer"), Some("42"));
+    assert_eq!(answer.text(), "POST /a/b?c=d%20e&f");
+    assert_eq!(answer.reason(), "");
+    let request = server.last_request();
+    assert_eq!(request.body, b"hello");
+}
+
+fn every_method_passes(backend: Backend) {
+    let server = Server::http(|request| text(&request.method));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    for method in [
+        "GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "QUERY",
+    ] {
+        client.send(format!(
+            "{method} / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(client.response(method).text(), method);
+    }
+}
+
+fn every_status_passes(backend: Backend) {
+    let server =
+        Server::http(|request| response(&format!("{} Said", &request.target[1..]), "", "body"));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    for status in [200, 201, 206, 301, 400, 404, 418, 429, 500, 502, 503, 599] {
+        let answer = client.get(&format!("/{status}"));
+        assert_eq!((answer.status, answer.text().as_str()), (status, "body"));
+        assert_eq!(
+            answer.reason(),
+            "",
+            "the upstream said {status}, not the proxy"
+        );
+    }
+}
+
+fn a_wrk_run_has_no_failed_request(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let report = program::succeed(
+        Command::new("wrk")
+            .args(["-t1", "-c16", "-d1s", "-H", "X-Upstream-Host: web"])
+            .arg(format!("http://{listen}/")),
+    );
+    assert!(!report.contains("Non-2xx"), "{report}");
+    assert!(!report.contains("Socket errors"), "{report}");
+    let answered = proxy.metric(
+        "ambassador_requests_total",
+        &[("upstream", "web"), ("status", "200")],
+    );
+    assert!(answered >= 100.0, "{answered} requests\n{report}");
+}
+
+fn a_refused_dial_is_a_502(backend: Backend) {
+    let closed = Server::ok().address();
+    let (proxy, listen) = Proxy::in_front_of(backend, closed);
+    let answer = Client::connect(listen).get("/");
+    assert_eq!((answer.status, answer.reason()), (502, "connect-failed"));
+    let labels = [
+        ("upstream", "web"),
+        ("status", "502"),
+        ("reason", "connect-failed"),
+    ];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
+}
+
+fn a_reset_before_the_answer_is_a_502(backend: Backend) {
+    let server = Server::start(|connection| {
+        connection.request()?;
+        connection.reset()
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    let answer = client.get("/");
+    assert_eq!((answer.status, answer.reason()), (502, "upstream-reset"));
+}
+
+fn garbage_from_the_upstream_is_a_502(backend: Backend) {
+    for garbage in [
+        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+        "HTTP/1.1 abc OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    ] {
+        let server = Server::start(move |connection| {
+            connection.request()?;
+            connection.write(garbage)?;
+            connection.request().map(drop)
+        });
+        let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+        let answer = Client::connect(listen).get("/");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (502, "protocol-error"),
+            "{garbage:?}"
+        );
+    }
+}

@@ -1,0 +1,27 @@
+//! End to end: one binary, a module per behaviour, each test on both backends
+//! where the data path is concerned.
+
+mod admin;
+mod backpressure;
+mod bodies;
+mod capture;
+mod capture_failure;
+mod capture_scope;
+mod command_line;
+mod connections;
+mod drain;
+mod exec;
+mod forwarding;
+mod harness;
+mod headers;
+mod interim;
+mod iptables;
+mod opaque;
+mod pool;
+mod programs;
+mod reload;
+mod routing;
+mod scale;
+mod smuggling;
+mod tokens;
+mod tunnels;

@@ -1,0 +1,199 @@
+//! A changed file, while requests are in flight.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ambassador_tests::program::Running;
+use ambassador_tests::proxy::one_upstream;
+use ambassador_tests::server::text;
+use ambassador_tests::{
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports,
+};
+
+use crate::capture::get;
+
+on_both_backends!(
+    a_reload_under_load_fails_no_request,
+    a_changed_file_is_seen_without_a_signal,
+    a_swapped_link_is_seen_as_of_a_config_map,
+    a_bad_file_changes_nothing,
+    what_needs_a_restart_is_refused,
+    work_in_flight_finishes_where_it_started,
+    claims_of_captured_destinations_follow,
+);
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
+}
+
+fn a_reload_under_load_fails_no_request(backend: Backend) {
+    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+    let listen = listen();
+    let configs = [
+        one_upstream(listen, one.address(), ""),
+        one_upstream(listen, two.address(), ""),
+    ];
+    let proxy = Proxy::start(backend, &configs[0]);
+    let (stop, failed) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let workers: Vec<_> = (0..4)
+        .map(|_| {
+            let (stop, failed) = (Arc::clone(&stop), Arc::clone(&failed));
+            std::thread::spawn(move || {
+                let mut client = Client::connect(listen);
+                let mut count = 0_usize;
+                while !stop.load(Ordering::Relaxed) {
+                    if client.get("/").status != 200 {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                    count += 1;
+                    if count.is_multiple_of(50) {
+                        client = Client::connect(listen);
+                    }
+                }
+                count
+            })
+        })
+        .collect();
+    for round in 1..=10 {
+        proxy.rewrite_config(&configs[round % 2]);
+        proxy.signal(libc::SIGHUP);
+        eventually("it was reloaded", SOON, || {
+            proxy.metric("ambassador_config_reloads_total", &[]) >= round as f64
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    let total: usize = workers
+        .into_iter()
+        .map(|worker| worker.join().expect("no panic"))
+        .sum();
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "of {total}");
+    assert!(!one.requests().is_empty() && !two.requests().is_empty());
+}
+
+fn a_changed_file_is_seen_without_a_signal(backend: Backend) {
+    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+    let listen = listen();
+    let proxy = Proxy::start(backend, &one_upstream(listen, one.address(), ""));
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").text(), "one");
+    proxy.rewrite_config(&one_upstream(listen, two.address(), ""));
+    eventually("the new upstream answers", SOON, || {
+        client.get("/").text() == "two"
+    });
+}
+
+/// The file is a link through `..data`, which is replaced as a whole.
+fn a_swapped_link_is_seen_as_of_a_config_map(backend: Backend) {
+    use std::os::unix::fs::symlink;
+    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+    let listen = listen();
+    let scratch = ambassador_tests::proxy::Scratch::new();
+    let path = |name: &str| scratch.path().join(name);
+    let admin = format!("admin: {{ listen: \"127.0.0.1:{}\" }}\n", ports::free());
+    for (version, server) in [("v1", &one), ("v2", &two)] {
+        std::fs::create_dir(path(version)).expect("writable");
+        let config = format!("{admin}{}", one_upstream(listen, server.address(), ""));
+        std::fs::write(path(version).join("a.yaml"), config).expect("writable");
+    }
+    symlink("v1", path("..data")).expect("writable");
+    symlink("..data/a.yaml", path("a.yaml")).expect("writable");
+    let mut child = Running::start(
+        ambassador_tests::proxy::ambassador(backend)
+            .args(["run", "--config"])
+            .arg(path("a.yaml")),
+    );
+    let said = |wanted: &str| {
+        Client::try_connect(listen).is_some_and(|mut client| client.get("/").text() == wanted)
+    };
+    eventually("the first version answers", SOON, || said("one"));
+    symlink("v2", path("..new")).expect("writable");
+    std::fs::rename(path("..new"), path("..data")).expect("writable");
+    eventually("the second version answers", SOON, || said("two"));
+    ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
+    assert_eq!(child.wait(SOON).code(), Some(0));
+}
+
+fn a_bad_file_changes_nothing(backend: Backend) {
+    let server = Server::ok();
+    let listen = listen();
+    let proxy = Proxy::start(backend, &one_upstream(listen, server.address(), ""));
+    proxy.rewrite_config("upstreams: { web: { endpointz: [] } }\n");
+    proxy.signal(libc::SIGHUP);
+    eventually("the failure is counted", SOON, || {
+        proxy.metric("ambassador_config_reload_failures_total", &[]) >= 1.0
+    });
+    assert!(
+        proxy.log().contains("endpointz"),
+        "the mistake is in the log"
+    );
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(proxy.admin_status("/readyz"), Some(200));
+}
+
+fn what_needs_a_restart_is_refused(backend: Backend) {
+    let server = Server::ok();
+    let listen = listen();
+    let config = one_upstream(listen, server.address(), "");
+    let proxy = Proxy::start(backend, &format!("workers: 1\n{config}"));
+    proxy.rewrite_config(&format!("workers: 2\n{config}"));
+    proxy.signal(libc::SIGHUP);
+    eventually("it is refused", SOON, || {
+        proxy.metric("ambassador_config_reload_failures_total", &[]) >= 1.0
+    });
+    assert!(proxy.log().contains("needs a restart"), "{}", proxy.log());
+}
+
+fn work_in_flight_finishes_where_it_started(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Server::http(move |_| {
+        let _ = wait
+            .lock()
+            .expect("one user")
+            .recv_timeout(Duration::from_secs(20));
+        text("slow")
+    });
+    let quick = Server::http(|_| text("quick"));
+    let listen = listen();
+    let proxy = Proxy::start(backend, &one_upstream(listen, slow.address(), ""));
+    let mut client = Client::connect(listen);
+    client.send(ambassador_tests::client::get("/"));
+    eventually("it is in flight", SOON, || slow.requests().len() == 1);
+    proxy.rewrite_config(&one_upstream(listen, quick.address(), ""));
+    proxy.signal(libc::SIGHUP);
+    eventually("new work goes elsewhere", SOON, || {
+        Client::connect(listen).get("/").text() == "quick"
+    });
+    go.send(()).expect("the server waits");
+    assert_eq!(client.response("GET").text(), "slow");
+    assert_eq!(client.get("/").text(), "quick");
+}
+
+fn claims_of_captured_destinations_follow(backend: Backend) {
+    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+    let cgroup = Cgroup::new();
+    let config = |one: &Server, two: &Server| {
+        format!(
+            "capture: {{ cgroups: [{}], unmatched: refuse }}\nupstreams:\n  \
+             a: {{ hosts: [10.1.2.3], endpoints: [\"{}\"] }}\n  \
+             b: {{ hosts: [10.1.2.4], endpoints: [\"{}\"] }}\n",
+            cgroup.path().display(),
+            one.address(),
+            two.address()
+        )
+    };
+    let proxy = Proxy::start(backend, &config(&one, &two));
+    assert_eq!(get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1, "one");
+    proxy.rewrite_config(&config(&two, &one));
+    proxy.signal(libc::SIGHUP);
+    eventually("the destination means the other", SOON, || {
+        get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1 == "two"
+    });
+}

@@ -1,0 +1,237 @@
+//! Which upstream a request of an explicit listener goes to.
+
+use std::net::SocketAddr;
+
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Client, Proxy, Response, Server, on_both_backends, ports};
+
+on_both_backends!(
+    x_upstream_host_names_an_upstream_or_an_authority,
+    absolute_form_and_host_route_by_authority,
+    a_path_prefix_routes_at_a_segment_boundary,
+    routes_match_in_order,
+    names_win_over_wildcards_and_ports_matter,
+    what_nothing_claims_is_no_route,
+    endpoints_take_turns,
+    the_upstream_sees_its_own_authority,
+    an_upstream_by_dns_name_is_reached,
+);
+
+struct World {
+    proxy: Proxy,
+    listen: SocketAddr,
+    one: Server,
+    two: Server,
+}
+
+/// Two upstreams; `more` is appended to the configuration.
+fn world(backend: Backend, more: &str) -> World {
+    let one = Server::http(|request| text(&format!("one {}", request.target)));
+    let two = Server::http(|request| text(&format!("two {}", request.target)));
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let proxy = Proxy::start(
+        backend,
+        &format!(
+            "listeners:\n  - {{ name: egress, bind: \"{listen}\", protocol: http }}\n\
+             upstreams:\n\
+             \x20 one: {{ hosts: [one.test, \"*.one.test\"], endpoints: [\"{}\"] }}\n\
+             \x20 two: {{ hosts: [two.test, \"special.one.test\", \"one.test:8443\", 10.9.0.0/16], endpoints: [\"{}\"] }}\n\
+             {more}",
+            one.address(),
+            two.address()
+        ),
+    );
+    World {
+        proxy,
+        listen,
+        one,
+        two,
+    }
+}
+
+impl World {
+    fn ask(&self, line: &str, fields: &str) -> Response {
+        let mut client = Client::connect(self.listen);
+        client.send(format!("{line} HTTP/1.1\r\n{fields}\r\n"));
+        client.response(line.split(' ').next().unwrap_or("GET"))
+    }
+}
+
+fn x_upstream_host_names_an_upstream_or_an_authority(backend: Backend) {
+    let world = world(backend, "");
+    assert_eq!(
+        world
+            .ask("GET /a", "Host: two.test\r\nX-Upstream-Host: one\r\n")
+            .text(),
+        "one /a"
+    );
+    assert_eq!(
+        world
+            .ask("GET /b", "Host: one.test\r\nX-Upstream-Host: two.test\r\n")
+            .text(),
+        "two /b"
+    );
+    assert_eq!(world.one.last_request().field("x-upstream-host"), None);
+    let answer = world.ask(
+        "GET /",
+        "Host: one.test\r\nX-Upstream-Host: nobody.test\r\n",
+    );
+    assert_eq!((answer.status, answer.reason()), (404, "no-route"));
+}
+
+fn absolute_form_and_host_route_by_authority(backend: Backend) {
+    let world = world(backend, "");
+    assert_eq!(world.ask("GET /h", "Host: two.test\r\n").text(), "two /h");
+    assert_eq!(
+        world.ask("GET /h", "Host: TWO.test\r\n").text(),
+        "two /h",
+        "names have no case"
+    );
+    let answer = world.ask("GET http://one.test/abs?q=1", "Host: two.test\r\n");
+    assert_eq!(
+        answer.text(),
+        "one /abs?q=1",
+        "absolute-form wins, and is sent in origin-form"
+    );
+    assert_eq!(
+        world.ask("GET /", "Host: 10.9.1.2\r\n").text(),
+        "two /",
+        "an address as authority"
+    );
+}
+
+fn a_path_prefix_routes_at_a_segment_boundary(backend: Backend) {
+    let world = world(backend, "");
+    assert_eq!(
+        world.ask("GET /one/a/b?c", "Host: localhost\r\n").text(),
+        "one /a/b?c"
+    );
+    assert_eq!(world.ask("GET /two", "Host: localhost\r\n").text(), "two /");
+    assert_eq!(
+        world.ask("GET /two/", "Host: localhost\r\n").text(),
+        "two /"
+    );
+    assert_eq!(
+        world.ask("GET /two?x=1", "Host: localhost\r\n").text(),
+        "two /?x=1"
+    );
+    let answer = world.ask("GET /twofold", "Host: localhost\r\n");
+    assert_eq!((answer.status, answer.reason()), (404, "no-route"));
+}
+
+fn routes_match_in_order(backend: Backend) {
+    let world = world(
+        backend,
+        "routes:\n\
+         \x20 - match: { host: one.test, path_prefix: /v1/charges, methods: [POST] }\n    upstream: two\n\
+         \x20 - match: { path_prefix: /moved }\n    upstream: one\n",
+    );
+    let host = "Host: one.test\r\nContent-Length: 0\r\n";
+    assert_eq!(
+        world.ask("POST /v1/charges/7", host).text(),
+        "two /v1/charges/7"
+    );
+    assert_eq!(
+        world.ask("GET /v1/charges/7", host).text(),
+        "one /v1/charges/7"
+    );
+    assert_eq!(world.ask("POST /v1", host).text(), "one /v1");
+    assert_eq!(
+        world.ask("GET /moved/x", "Host: two.test\r\n").text(),
+        "one /moved/x"
+    );
+}
+
+fn names_win_over_wildcards_and_ports_matter(backend: Backend) {
+    let world = world(backend, "");
+    assert_eq!(
+        world.ask("GET /", "Host: deep.one.test\r\n").text(),
+        "one /"
+    );
+    assert_eq!(
+        world.ask("GET /", "Host: special.one.test\r\n").text(),
+        "two /"
+    );
+    assert_eq!(
+        world.ask("GET /", "Host: one.test:8443\r\n").text(),
+        "two /"
+    );
+    assert_eq!(world.ask("GET /", "Host: one.test:80\r\n").text(), "one /");
+}
+
+fn what_nothing_claims_is_no_route(backend: Backend) {
+    let world = world(backend, "");
+    let answer = world.ask("GET /x", "Host: nobody.test\r\n");
+    assert_eq!((answer.status, answer.reason()), (404, "no-route"));
+    let tunnel = world.ask("CONNECT nobody.test:443", "Host: nobody.test:443\r\n");
+    assert_eq!((tunnel.status, tunnel.reason()), (404, "no-route"));
+    let labels = [
+        ("upstream", "unmatched"),
+        ("reason", "no-route"),
+        ("status", "404"),
+    ];
+    world
+        .proxy
+        .expect_metric("ambassador_requests_total", &labels, 2.0);
+    assert_eq!(world.one.connections() + world.two.connections(), 0);
+}
+
+fn endpoints_take_turns(backend: Backend) {
+    let servers: Vec<Server> = (0..3).map(|_| Server::ok()).collect();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let list: Vec<String> = servers
+        .iter()
+        .map(|server| format!("\"{}\"", server.address()))
+        .collect();
+    let _proxy = Proxy::start(
+        backend,
+        &format!(
+            "workers: 1\nlisteners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
+             upstreams: {{ web: {{ endpoints: [{}] }} }}\n",
+            list.join(", ")
+        ),
+    );
+    let mut client = Client::connect(listen);
+    for _ in 0..30 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let counts: Vec<usize> = servers
+        .iter()
+        .map(|server| server.requests().len())
+        .collect();
+    assert_eq!(counts, [10, 10, 10]);
+}
+
+fn the_upstream_sees_its_own_authority(backend: Backend) {
+    let world = world(backend, "");
+    world.ask("GET /", "Host: one.test\r\n");
+    assert_eq!(
+        world.one.last_request().field("host"),
+        Some("one.test"),
+        "matched by its own"
+    );
+    world.ask("GET /one/", "Host: localhost:8081\r\n");
+    assert_ne!(
+        world.one.last_request().field("host"),
+        Some("localhost:8081")
+    );
+}
+
+fn an_upstream_by_dns_name_is_reached(backend: Backend) {
+    let server = Server::ok();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let _proxy = Proxy::start(
+        backend,
+        &format!(
+            "listeners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
+             upstreams: {{ web: {{ dns: \"localhost:{}\" }} }}\n",
+            server.address().port()
+        ),
+    );
+    // The first answer of the resolver may still be on its way.
+    ambassador_tests::eventually(
+        "the name resolves",
+        std::time::Duration::from_secs(10),
+        || Client::connect(listen).get("/").status == 200,
+    );
+}

@@ -1,0 +1,91 @@
+//! Many of everything.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use ambassador_tests::server::text;
+use ambassador_tests::{
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, os, program,
+};
+
+use crate::capture_scope::{inside, world};
+
+on_both_backends!(
+    ten_thousand_connections_over_five_thousand_destinations,
+    a_thousand_idle_connections,
+);
+
+/// Every destination answers with the address that was called; prints how many
+/// answers named another one.
+pub const MANY: &str = "import asyncio,socket\n\
+    async def ask(i):\n\
+    \x20n=i%5000; host='10.1.%d.%d'%(n//250,n%250+1)\n\
+    \x20r,w=await asyncio.wait_for(asyncio.open_connection(host,80),30)\n\
+    \x20peer=w.get_extra_info('peername')[0]\n\
+    \x20w.write(b'GET / HTTP/1.1\\r\\nHost: same.test\\r\\nConnection: close\\r\\n\\r\\n')\n\
+    \x20body=(await asyncio.wait_for(r.read(),30)).split(b'\\r\\n\\r\\n')[1].decode()\n\
+    \x20w.close(); return body==host and peer==host\n\
+    async def worker(q,out):\n\
+    \x20while q:\n\
+    \x20\x20out.append(await ask(q.pop()))\n\
+    async def main():\n\
+    \x20q=list(range(10000)); out=[]\n\
+    \x20await asyncio.gather(*[worker(q,out) for _ in range(64)])\n\
+    \x20print(len(out),out.count(False))\n\
+    asyncio.run(main())\n";
+
+fn ten_thousand_connections_over_five_thousand_destinations(backend: Backend) {
+    os::raise_open_files().expect("a soft limit can be raised");
+    let namespace = world(&["10.1.0.0/16"]);
+    let _server = Server::over(namespace.listen("0.0.0.0:80"), |connection| {
+        let called = connection.local_address().ip().to_string();
+        connection.serve_http(|_| text(&called))
+    });
+    let cgroup = Cgroup::new();
+    // No endpoints: each is dialled at its original destination. Idle
+    // connections to 5,000 of them would only fill the server with threads.
+    let config = "upstreams: { web: { hosts: [10.1.0.0/16], pool: { max_connections: 1000, max_pending: 1000, idle_timeout: 1s, max_idle: 32 } } }\n";
+    let proxy = inside(backend, &namespace, &cgroup, config);
+    let [nsenter, entered, python] = namespace.wrap(program::PYTHON);
+    let mut command = cgroup.command(nsenter);
+    let said = program::succeed(command.args([entered, python, "-c".into(), MANY.into()]));
+    assert_eq!(said.trim(), "10000 0", "answers, wrong ones");
+    assert!(proxy.metric("ambassador_capture_slots", &[]) >= 5000.0);
+}
+
+fn a_thousand_idle_connections(backend: Backend) {
+    os::raise_open_files().expect("a soft limit can be raised");
+    let server = Server::ok();
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    // The buffers of the shards come with the first connections.
+    for _ in 0..4 {
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+    }
+    let before = proxy.anonymous_bytes();
+    let opened: Vec<TcpStream> = (0..1000)
+        .map(|_| TcpStream::connect(listen).expect("it listens"))
+        .collect();
+    let open = [("listener", "egress")];
+    eventually("all were accepted", Duration::from_secs(20), || {
+        proxy.metric("ambassador_connections", &open) >= 1000.0
+    });
+    let idle = proxy.anonymous_bytes().saturating_sub(before) / 1000;
+    let mut used: Vec<Client> = opened.into_iter().map(Client::over).collect();
+    for client in &mut used {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let after = proxy.anonymous_bytes().saturating_sub(before) / 1000;
+    println!(
+        "{backend:?}: {} KiB private at rest; {idle} bytes per idle connection, {after} after one request each",
+        before / 1024
+    );
+    assert!(idle < 16 * 1024, "{idle} bytes per idle connection");
+    assert!(
+        after < 32 * 1024,
+        "{after} bytes per connection after a request"
+    );
+    drop(used);
+    eventually("none is left", Duration::from_secs(20), || {
+        proxy.metric("ambassador_connections", &open) == 0.0
+    });
+}

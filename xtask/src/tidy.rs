@@ -1,0 +1,250 @@
+//! Holds what ARCHITECTURE.md promises against the code: which module may
+//! import which, how long a file may be, and words that may not appear.
+
+use std::path::{Path, PathBuf};
+
+use crate::workspace::{self, Failure};
+
+/// The modules of the `ambassador` library, lowest first. A module imports
+/// only from lines above its own, and from its own line.
+const LAYERS: [&[&str]; 15] = [
+    &["addr", "clock", "together"],
+    &["http"],
+    &["policy"],
+    &["route"],
+    &["telemetry"],
+    &["ring"],
+    &["tls"],
+    &["workload"],
+    &["capture"],
+    &["upstream"],
+    &["proxy"],
+    &["shard"],
+    &["control"],
+    &["config"],
+    &["doctor", "exec"],
+];
+
+/// Imports that the order of the layers would allow and that are wrong still.
+const NEVER: [(&str, &str); 7] = [
+    ("telemetry", "http"),
+    ("tls", "policy"),
+    ("upstream", "control"),
+    ("ring", "telemetry"),
+    ("ring", "route"),
+    ("ring", "policy"),
+    ("ring", "http"),
+];
+
+/// Crates that one module alone may know.
+const ONLY_IN: [(&str, &str); 3] = [
+    ("io_uring", "ring"),
+    ("aya", "capture"),
+    ("hyper", "control"),
+];
+
+/// A file longer than this holds more than one noun.
+const LINES_MAX: usize = 700;
+
+/// The same for files of tests: a behaviour each, told in many cases.
+const TEST_LINES_MAX: usize = 1000;
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 5] = ["util", "utils", "common", "helpers", "misc"];
+
+/// Checks everything and reports every mistake at once.
+pub fn check() -> Result<(), Failure> {
+    let mut mistakes = Vec::new();
+    for top in ["ambassador", "ambassador-ebpf", "xtask", "tests", "benches"] {
+        for path in rust_files(&workspace::root().join(top))? {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| Failure::File(path.clone(), error))?;
+            check_file(&path, &text, &mut mistakes);
+        }
+    }
+    if mistakes.is_empty() {
+        println!("tidy");
+        return Ok(());
+    }
+    Err(Failure::Check(mistakes))
+}
+
+fn check_file(path: &Path, text: &str, mistakes: &mut Vec<String>) {
+    let root = workspace::root();
+    let shown = path
+        .strip_prefix(&root)
+        .unwrap_or(path)
+        .display()
+        .to_string();
+    let stem = path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
+    let stem = stem.unwrap_or_default();
+
+    let is_test = stem == "tests" || shown.contains("tests/");
+    let lines_max = if is_test { TEST_LINES_MAX } else { LINES_MAX };
+    let lines = text.lines().count();
+    if lines > lines_max {
+        mistakes.push(format!("{shown}: {lines} lines, at most {lines_max}"));
+    }
+    if stem == "mod" {
+        mistakes.push(format!(
+            "{shown}: write `foo.rs` beside `foo/`, not `mod.rs`"
+        ));
+    }
+    if EMPTY_NAMES.contains(&stem.as_str()) {
+        mistakes.push(format!(
+            "{shown}: the name says nothing about what is inside"
+        ));
+    }
+    if stem != "tests" && !text.starts_with("//!") && !text.starts_with("#!") {
+        mistakes.push(format!("{shown}:1: a file opens with `//!`: what it is"));
+    }
+    let module = path
+        .strip_prefix(root.join("ambassador/src"))
+        .ok()
+        .and_then(|inside| inside.components().next())
+        .map(|first| {
+            first
+                .as_os_str()
+                .to_string_lossy()
+                .trim_end_matches(".rs")
+                .to_owned()
+        });
+    if let Some(module) = &module
+        && layer_of(module).is_none()
+        && !["lib", "main"].contains(&module.as_str())
+    {
+        mistakes.push(format!(
+            "{shown}: the module `{module}` has no layer in xtask/src/tidy.rs"
+        ));
+    }
+    for (index, line) in text.lines().enumerate() {
+        let place = format!("{shown}:{}", index + 1);
+        for word in forbidden_words() {
+            if line.contains(&word) {
+                mistakes.push(format!("{place}: `{word}`"));
+            }
+        }
+        if let Some(module) = &module {
+            check_imports(module, line, &place, mistakes);
+        }
+    }
+}
+
+/// Put together here so that this file does not contain them.
+fn forbidden_words() -> [String; 5] {
+    [
+        ["TO", "DO"].concat(),
+        ["FIX", "ME"].concat(),
+        ["XX", "X"].concat(),
+        ["#[ig", "nore"].concat(),
+        ["#[al", "low("].concat(),
+    ]
+}
+
+fn check_imports(module: &str, line: &str, place: &str, mistakes: &mut Vec<String>) {
+    let code = line.split("//").next().unwrap_or(line);
+    if let Some(layer) = layer_of(module) {
+        for other in crate_paths(code) {
+            let allowed = other == module
+                || layer_of(other).is_none_or(|imported| imported <= layer)
+                    && !NEVER.contains(&(module, other));
+            if !allowed {
+                mistakes.push(format!("{place}: `{module}` may not import `{other}`"));
+            }
+        }
+    }
+    for (name, owner) in ONLY_IN {
+        let imports = code.contains(&format!("{name}::")) && !code.contains(&format!("_{name}::"));
+        if imports && module != owner {
+            mistakes.push(format!(
+                "{place}: only `{owner}` may know the crate `{name}`"
+            ));
+        }
+    }
+}
+
+fn layer_of(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|layer| layer.contains(&module))
+}
+
+/// The first segment of every `crate::` path of a line, one in braces included.
+fn crate_paths(code: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    for rest in code.split("crate::").skip(1) {
+        let names = match rest.strip_prefix('{') {
+            Some(inside) => inside
+                .split('}')
+                .next()
+                .unwrap_or(inside)
+                .split(',')
+                .collect(),
+            None => vec![rest],
+        };
+        for name in names {
+            let name = name.trim();
+            let end = name
+                .find(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+                .unwrap_or(name.len());
+            if end > 0 {
+                found.push(&name[..end]);
+            }
+        }
+    }
+    found
+}
+
+fn rust_files(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = Vec::new();
+    let mut left = vec![directory.to_path_buf()];
+    while let Some(directory) = left.pop() {
+        let entries = match std::fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(Failure::File(directory, error)),
+        };
+        for entry in entries {
+            let path = entry
+                .map_err(|error| Failure::File(directory.clone(), error))?
+                .path();
+            if path.is_dir() {
+                if !path.ends_with("target") {
+                    left.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn imports(module: &str, line: &str) -> Vec<String> {
+        let mut mistakes = Vec::new();
+        check_imports(module, line, "here", &mut mistakes);
+        mistakes
+    }
+
+    #[test]
+    fn downward_imports_pass() {
+        assert!(imports("proxy", "use crate::{ring, upstream::Pool};").is_empty());
+        assert!(imports("http", "use crate::http::Limits; // crate::proxy").is_empty());
+    }
+
+    #[test]
+    fn upward_and_named_imports_are_reported() {
+        assert_eq!(imports("http", "use crate::proxy::Forward;").len(), 1);
+        assert_eq!(
+            imports("policy", "use crate::{addr, ring, config};").len(),
+            2
+        );
+        assert_eq!(imports("ring", "use crate::http::Limits;").len(), 1);
+        assert_eq!(imports("upstream", "use io_uring::opcode;").len(), 1);
+    }
+}
