@@ -21,6 +21,7 @@ mod yaml;
 
 use std::path::Path;
 
+pub use check::ADMIN_LISTEN;
 pub use checked::Checked;
 pub use env::from_env;
 pub use mistakes::{Mistake, Mistakes};

@@ -61,7 +61,9 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         netns: None,
     }];
     let directory = AdminDirectory::make()?;
-    if arguments.config.is_none() || checked.admin == config::default_admin() {
+    // The default port would clash with a service on this machine, or with an
+    // exec within an exec.
+    if checked.admin.listen == BindAddr::Tcp(config::ADMIN_LISTEN) {
         checked.admin.listen = BindAddr::Unix(directory.0.join("admin.sock"));
     }
     let mut proxy = proxy::start(Start {

@@ -23,6 +23,10 @@ use super::values::{AbsolutePath, Bind, Text};
 use crate::addr::BindAddr;
 use crate::route;
 
+/// Where the admin API listens unless the file says otherwise.
+pub const ADMIN_LISTEN: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
+
 /// Names that metrics use for what is no upstream of the file.
 const RESERVED_NAMES: [&str; 2] = ["unmatched", "adopted"];
 /// Names stand in metric labels and paths.
@@ -65,7 +69,7 @@ fn admin(file: &File, found: &mut Found) -> Admin {
     let raw = raw.unwrap_or_default();
     let token_file = raw.token_file.as_ref().map(|path| path.value.0.clone());
     let listen = match raw.listen.as_ref() {
-        None => BindAddr::Tcp(([127, 0, 0, 1], 15000).into()),
+        None => BindAddr::Tcp(ADMIN_LISTEN),
         Some(listen) => {
             if !is_local(&listen.value.0) && token_file.is_none() {
                 found.mistake_at(
