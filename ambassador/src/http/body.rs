@@ -15,6 +15,20 @@ const TRAILER_BYTES_MAX: u32 = 16 * 1024;
 /// Hexadecimal digits of a chunk size at most: what fits 64 bits.
 const SIZE_DIGITS_MAX: u8 = 15;
 
+/// Fields that are refused in a trailer section: a recipient that merges
+/// trailers into the head (RFC 9110 section 6.5.1 forbids it) would change
+/// framing, routing or the connection with them.
+const HEAD_ONLY: [&[u8]; 8] = [
+    b"connection",
+    b"content-length",
+    b"host",
+    b"keep-alive",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+];
+
 /// Where in a body the next byte falls.
 #[derive(Debug, Clone)]
 pub struct BodyReader {
@@ -48,7 +62,11 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Start,
-    Name,
+    /// Which of [`HEAD_ONLY`] begin with the bytes so far, a bit for each.
+    Name {
+        length: u8,
+        could_be: u8,
+    },
     Value,
     Lf,
     EndLf,
@@ -98,17 +116,14 @@ impl BodyReader {
         Self { state }
     }
 
-    fn walk(
-        &mut self,
-        bytes: &[u8],
-        mut data: impl FnMut(&[u8]),
-    ) -> Result<Progress, BadMessage> {
+    fn walk(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<Progress, BadMessage> {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             let rest = &bytes[at..];
             match self.state {
                 State::Length(left) | State::Data(left) => {
-                    let take = usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
+                    let take =
+                        usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
                     data(&rest[..take]);
                     at += take;
                     let left = left - take as u64;
@@ -199,8 +214,16 @@ fn after_extension(size: u64, left: u32, byte: u8) -> Result<State, BadMessage> 
 fn after_trailer(left: u32, part: Line, byte: u8) -> Result<State, BadMessage> {
     let next = match (part, byte) {
         (Line::Start, b'\r') => Line::EndLf,
-        (Line::Start | Line::Name, byte) if is_token(byte) => Line::Name,
-        (Line::Name, b':') => Line::Value,
+        (Line::Start, byte) if is_token(byte) => after_name(0, u8::MAX, byte),
+        (Line::Name { length, could_be }, byte) if is_token(byte) => {
+            after_name(length, could_be, byte)
+        }
+        (Line::Name { length, could_be }, b':') => {
+            if is_head_only(length, could_be) {
+                return Err(BadMessage::TrailerName);
+            }
+            Line::Value
+        }
         (Line::Value, b'\r') => Line::Lf,
         (Line::Value, b'\t' | b' '..=b'~' | 0x80..=0xff) => Line::Value,
         (Line::Lf, b'\n') => Line::Start,
@@ -208,6 +231,27 @@ fn after_trailer(left: u32, part: Line, byte: u8) -> Result<State, BadMessage> {
         _ => return Err(BadMessage::Trailer),
     };
     Ok(State::Trailer { left, part: next })
+}
+
+fn after_name(length: u8, could_be: u8, byte: u8) -> Line {
+    let byte = byte.to_ascii_lowercase();
+    let mut still = 0;
+    for (bit, name) in HEAD_ONLY.iter().enumerate() {
+        if name.get(usize::from(length)) == Some(&byte) {
+            still |= could_be & (1 << bit);
+        }
+    }
+    Line::Name {
+        length: length.saturating_add(1),
+        could_be: still,
+    }
+}
+
+fn is_head_only(length: u8, could_be: u8) -> bool {
+    let is = |(bit, name): (usize, &&[u8])| {
+        could_be & (1 << bit) != 0 && name.len() == usize::from(length)
+    };
+    HEAD_ONLY.iter().enumerate().any(is)
 }
 
 /// RFC 9110 section 5.6.2.

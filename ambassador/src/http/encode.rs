@@ -50,7 +50,8 @@ pub fn write_request(
     } else {
         let path = request.path(head);
         let path = &path[rewrite.strip_path.min(path.len())..];
-        if rewrite.strip_path > 0 && !path.starts_with(b"/") {
+        let is_asterisk = rewrite.strip_path == 0 && path == b"*";
+        if !path.starts_with(b"/") && !is_asterisk {
             out.push(b'/');
         }
         out.extend_from_slice(path);
@@ -59,8 +60,17 @@ pub fn write_request(
 
     // The authority of the target is what counts; Host follows it
     // (RFC 9112 section 3.2.2).
-    let host = rewrite.host.or_else(|| request.target_authority(head));
+    let host = rewrite.host.or_else(|| match request.is_connect() {
+        true => Some(request.target(head)),
+        false => request.target_authority(head),
+    });
     let upgrade = request.is_upgrade();
+    let mut connection: Option<&[u8]> = match (upgrade, request.takes_trailers()) {
+        (true, true) => Some(b"Upgrade, TE"),
+        (true, false) => Some(b"Upgrade"),
+        (false, true) => Some(b"TE"),
+        (false, false) => None,
+    };
     let mut host_written = false;
     for field in request.fields().iter() {
         match field.kind {
@@ -71,10 +81,16 @@ pub fn write_request(
                     None => write_line(out, field.line(head)),
                 }
             }
-            Kind::Connection if upgrade && is_first(request.fields(), field) => {
-                write_field(out, field.name(head), b"Upgrade");
+            Kind::ContentLength | Kind::TransferEncoding => write_line(out, field.line(head)),
+            Kind::Connection => {
+                if let Some(tokens) = connection.take() {
+                    write_field(out, field.name(head), tokens);
+                }
             }
-            Kind::Connection | Kind::HopByHop => {}
+            Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
+                write_field(out, field.name(head), b"trailers");
+            }
+            Kind::HopByHop | Kind::Te => {}
             Kind::Upgrade if !upgrade => {}
             Kind::XUpstreamHost if rewrite.remove_upstream_host => {}
             _ if request.fields().is_named_by_connection(head, field) => {}
@@ -82,8 +98,12 @@ pub fn write_request(
             _ => write_line(out, field.line(head)),
         }
     }
-    if !host_written && let Some(host) = host {
-        write_field(out, b"Host", host);
+    if !host_written {
+        // HTTP/1.1 has to have one, be it empty (RFC 9112 section 3.2).
+        write_field(out, b"Host", host.unwrap_or_default());
+    }
+    if let Some(tokens) = connection {
+        write_field(out, b"Connection", tokens);
     }
     for (name, value) in rewrite.set {
         write_field(out, name.as_bytes(), value.as_bytes());
@@ -103,14 +123,20 @@ pub fn write_response(
 ) {
     let switching = response.status() == 101;
     out.extend_from_slice(b"HTTP/1.1 ");
-    out.extend_from_slice(response.status_and_phrase(head));
+    let status_and_phrase = response.status_and_phrase(head);
+    out.extend_from_slice(status_and_phrase);
+    if status_and_phrase.len() == 3 {
+        // The space belongs to the grammar, the phrase need not be there.
+        out.push(b' ');
+    }
     out.extend_from_slice(b"\r\n");
     for field in response.fields().iter() {
         match field.kind {
             Kind::Connection if switching && is_first(response.fields(), field) => {
                 write_field(out, field.name(head), b"Upgrade");
             }
-            Kind::Connection | Kind::HopByHop => {}
+            Kind::Connection | Kind::HopByHop | Kind::Te => {}
+            Kind::ContentLength | Kind::TransferEncoding if response.is_unframed() => {}
             Kind::Upgrade if !switching => {}
             Kind::TransferEncoding if rewrite.dechunk => {}
             _ if response.fields().is_named_by_connection(head, field) => {}

@@ -2,6 +2,10 @@
 
 use crate::http::BadMessage;
 
+/// Digits of a Content-Length at most, zeros in front included: any such number
+/// is below 2^63, so that it overflows no recipient's integer.
+const LENGTH_DIGITS_MAX: usize = 18;
+
 /// Fields in one head at most: the size of the parser's table.
 pub const FIELDS_MAX: usize = 128;
 
@@ -27,10 +31,11 @@ pub enum Kind {
     TransferEncoding,
     Connection,
     Upgrade,
+    Te,
     /// Names the upstream on an explicit listener.
     XUpstreamHost,
     /// For one hop only (RFC 9110 section 7.6.1): Keep-Alive,
-    /// Proxy-Connection, TE.
+    /// Proxy-Connection, HTTP2-Settings.
     HopByHop,
 }
 
@@ -44,6 +49,10 @@ pub struct Fields {
     pub keep_alive: bool,
     /// `Connection: upgrade`.
     pub upgrade: bool,
+    /// `Upgrade` names a protocol other than `h2c`.
+    pub names_protocol: bool,
+    /// `TE: trailers`: the sender can take trailer fields.
+    pub takes_trailers: bool,
     /// `Connection` names fields that are for this hop only.
     named_by_connection: bool,
 }
@@ -81,7 +90,9 @@ impl Fields {
     pub fn read(&mut self, head: &[u8], parsed: &[httparse::Header<'_>]) {
         self.list.clear();
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
+        (self.names_protocol, self.takes_trailers) = (false, false);
         self.named_by_connection = false;
+        let mut names_h2c = false;
         for header in parsed {
             let name_start = offset(head, header.name.as_bytes());
             let value_start = match header.value {
@@ -95,11 +106,22 @@ impl Fields {
                 value_end: value_start + header.value.len() as u32,
                 kind: kind_of(header.name.as_bytes()),
             };
-            if field.kind == Kind::Connection {
-                self.read_connection(header.value);
+            let has =
+                |known: &[u8]| tokens(header.value).any(|token| token.eq_ignore_ascii_case(known));
+            match field.kind {
+                Kind::Connection => self.read_connection(header.value),
+                Kind::Upgrade => {
+                    self.names_protocol |= !header.value.is_empty();
+                    names_h2c |= has(b"h2c");
+                }
+                Kind::Te => self.takes_trailers |= has(b"trailers"),
+                _ => {}
             }
             self.list.push(field);
         }
+        // HTTP/2 in the clear would be a tunnel in which one request picks the
+        // upstream of all that follow; RFC 9113 section 3.1 has dropped it.
+        self.names_protocol &= !names_h2c;
     }
 
     /// Every field, in order.
@@ -137,8 +159,9 @@ impl Fields {
             (Some(_), Some(_)) => Err(BadMessage::LengthWithEncoding),
             (Some(length), None) => {
                 let digits = length.value(head);
-                let all_digits = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-                let text = str::from_utf8(digits).ok().filter(|_| all_digits);
+                let sound = (1..=LENGTH_DIGITS_MAX).contains(&digits.len())
+                    && digits.iter().all(u8::is_ascii_digit);
+                let text = str::from_utf8(digits).ok().filter(|_| sound);
                 text.and_then(|text| text.parse().ok())
                     .map(Framing::Length)
                     .ok_or(BadMessage::Length)
@@ -181,15 +204,39 @@ impl Fields {
     }
 }
 
-/// The refusal for what httparse found wrong.
-pub fn refusal(error: httparse::Error) -> BadMessage {
+/// The refusal for what httparse found wrong in `bytes`. It does not tell a
+/// folded line from a bad name, nor a lone CR from a bad value; that is looked
+/// for here.
+#[cold]
+pub fn refusal(error: httparse::Error, bytes: &[u8]) -> BadMessage {
     match error {
-        httparse::Error::HeaderName => BadMessage::FieldName,
-        httparse::Error::HeaderValue | httparse::Error::NewLine => BadMessage::FieldValue,
-        httparse::Error::Version => BadMessage::Version,
         httparse::Error::TooManyHeaders => BadMessage::TooManyFields,
+        httparse::Error::Version => BadMessage::Version,
         httparse::Error::Token | httparse::Error::Status => BadMessage::StartLine,
+        httparse::Error::HeaderName if has_folded_line(bytes) => BadMessage::FoldedLine,
+        httparse::Error::HeaderName => BadMessage::FieldName,
+        httparse::Error::HeaderValue | httparse::Error::NewLine if has_bare_cr(bytes) => {
+            BadMessage::BareCr
+        }
+        httparse::Error::HeaderValue => BadMessage::FieldValue,
+        httparse::Error::NewLine => BadMessage::StartLine,
     }
+}
+
+fn has_folded_line(bytes: &[u8]) -> bool {
+    let head = up_to_empty_line(bytes);
+    memchr::memchr_iter(b'\n', head).any(|at| matches!(head.get(at + 1), Some(b' ' | b'\t')))
+}
+
+fn has_bare_cr(bytes: &[u8]) -> bool {
+    let head = up_to_empty_line(bytes);
+    memchr::memchr_iter(b'\r', head)
+        .any(|at| matches!(head.get(at + 1), Some(next) if *next != b'\n'))
+}
+
+fn up_to_empty_line(bytes: &[u8]) -> &[u8] {
+    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 2);
+    &bytes[..end.unwrap_or(bytes.len())]
 }
 
 /// httparse takes a lone LF for a line end; we do not, because the next
@@ -224,11 +271,12 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn kind_of(name: &[u8]) -> Kind {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
-        2 if is(b"te") => Kind::HopByHop,
+        2 if is(b"te") => Kind::Te,
         4 if is(b"host") => Kind::Host,
         7 if is(b"upgrade") => Kind::Upgrade,
         10 if is(b"connection") => Kind::Connection,
         10 if is(b"keep-alive") => Kind::HopByHop,
+        14 if is(b"http2-settings") => Kind::HopByHop,
         14 if is(b"content-length") => Kind::ContentLength,
         15 if is(b"x-upstream-host") => Kind::XUpstreamHost,
         16 if is(b"proxy-connection") => Kind::HopByHop,

@@ -61,6 +61,9 @@ impl TraceParent {
         }
         let (trace, span) = (hex(&text[3..35])?, hex(&text[36..52])? as u64);
         let flags = hex(&text[53..55])? as u8;
+        // Sampled, and random trace id; what is written is version 00, in which
+        // all others are zero.
+        let flags = flags & 0b11;
         (trace != 0 && span != 0).then_some(Self { trace, span, flags })
     }
 
@@ -112,6 +115,15 @@ mod tests {
         assert_eq!(
             &parent.child(0xb7ad_6b71_6920_3331).encode(),
             b"00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01"
+        );
+    }
+
+    #[test]
+    fn of_a_later_version_only_what_is_known_goes_on() {
+        let text = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-ever";
+        assert_eq!(
+            &TraceParent::parse(text).unwrap().encode(),
+            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"
         );
     }
 

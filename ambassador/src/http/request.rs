@@ -34,16 +34,21 @@ pub enum RequestBody {
     Chunked,
 }
 
+/// Empty lines before a request line that are passed over: some old clients
+/// send one after a body (RFC 9112 section 2.2).
+const LEADING_LINES_MAX: usize = 2;
+
 impl RequestHead {
     /// Reads a head from the front of `bytes`: its length, or `None` where it
     /// is not whole yet.
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, BadMessage> {
+        check_leading_lines(bytes)?;
         let mut table = [const { MaybeUninit::uninit() }; fields::FIELDS_MAX];
         let mut parsed = httparse::Request::new(&mut []);
         let table = &mut table[..limits.fields_max.min(fields::FIELDS_MAX)];
         let status = parsed
             .parse_with_uninit_headers(bytes, table)
-            .map_err(fields::refusal)?;
+            .map_err(|error| fields::refusal(error, bytes))?;
         let length = match status {
             httparse::Status::Complete(length) if length <= limits.head_bytes_max => length,
             httparse::Status::Partial if bytes.len() <= limits.head_bytes_max => return Ok(None),
@@ -62,14 +67,28 @@ impl RequestHead {
         self.fields.read(head, parsed.headers);
         self.read_target(head, target)?;
         let host = self.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
-        if host.is_none() && !self.http10 {
-            return Err(BadMessage::MissingHost);
+        match host {
+            None if !self.http10 => return Err(BadMessage::MissingHost),
+            // Nobody reads it beside a target that names an authority, but it
+            // has to be a host all the same.
+            Some(host) if self.is_absolute() || self.is_connect() => {
+                let host = host.value(head);
+                if !host.is_empty() && Authority::parse(host).is_err() {
+                    return Err(BadMessage::Host);
+                }
+            }
+            _ => {}
         }
         self.body = match self.fields.framing(head, self.http10)? {
             Framing::Unsaid | Framing::Length(0) => RequestBody::None,
             Framing::Length(length) => RequestBody::Length(length),
             Framing::Chunked => RequestBody::Chunked,
         };
+        // Such a body would be content to one party and tunnelled bytes to
+        // another (RFC 9110 section 9.3.6).
+        if self.is_connect() && self.body != RequestBody::None {
+            return Err(BadMessage::ConnectWithBody);
+        }
         Ok(Some(length))
     }
 
@@ -88,8 +107,9 @@ impl RequestHead {
         &head[self.target.0 as usize..self.target.1 as usize]
     }
 
-    /// Path and query; for an absolute form with an empty path, `/`, or `*`
-    /// where the method is OPTIONS (RFC 9112 section 3.2.4).
+    /// Path and query; for an absolute form with neither, `/`, or `*` where
+    /// the method is OPTIONS (RFC 9112 section 3.2.4). Where an absolute form
+    /// has a query but no path, it begins with the question mark.
     pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         match &head[self.path_start as usize..self.target.1 as usize] {
             [] if self.method == Method::Options => b"*",
@@ -152,10 +172,15 @@ impl RequestHead {
         !self.fields.close && (!self.http10 || self.fields.keep_alive)
     }
 
-    /// Whether a switch of protocols is asked for (RFC 9110 section 7.8).
+    /// Whether a switch of protocols is asked for (RFC 9110 section 7.8);
+    /// asking for `h2c` does not count.
     pub fn is_upgrade(&self) -> bool {
-        let names_one = || self.fields.iter().any(|field| field.kind == Kind::Upgrade);
-        self.fields.upgrade && !self.http10 && names_one()
+        self.fields.upgrade && self.fields.names_protocol && !self.http10 && !self.is_connect()
+    }
+
+    /// Whether the client can take trailer fields (RFC 9110 section 10.1.4).
+    pub fn takes_trailers(&self) -> bool {
+        self.fields.takes_trailers && !self.http10
     }
 
     /// CONNECT.
@@ -165,19 +190,28 @@ impl RequestHead {
 
     fn read_target(&mut self, head: &[u8], target: &str) -> Result<(), BadMessage> {
         let bytes = target.as_bytes();
-        if !bytes.iter().all(u8::is_ascii_graphic) {
+        // A fragment is never sent (RFC 9110 section 7.1); what follows it is
+        // path to some and nothing to others.
+        let allowed = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
+        if !bytes.iter().all(allowed) {
             return Err(BadMessage::Target);
         }
         self.target = fields::range(head, bytes);
         self.path_start = self.target.0;
         self.target_authority = None;
         let is_asterisk = bytes == b"*" && self.method == Method::Options;
-        if self.method == Method::Connect || bytes.starts_with(b"/") || is_asterisk {
+        if self.method == Method::Connect {
+            return match Authority::parse(bytes) {
+                Ok(authority) if authority.port().is_some() => Ok(()),
+                _ => Err(BadMessage::Target),
+            };
+        }
+        if bytes.starts_with(b"/") || is_asterisk {
             return Ok(());
         }
         const SCHEME: &[u8] = b"http://";
-        let has_scheme = bytes.len() > SCHEME.len()
-            && bytes[..SCHEME.len()].eq_ignore_ascii_case(SCHEME);
+        let has_scheme =
+            bytes.len() > SCHEME.len() && bytes[..SCHEME.len()].eq_ignore_ascii_case(SCHEME);
         if !has_scheme {
             return Err(BadMessage::Target);
         }
@@ -186,10 +220,28 @@ impl RequestHead {
             .iter()
             .position(|byte| matches!(byte, b'/' | b'?'))
             .unwrap_or(rest.len());
+        // Neither empty nor with user information (RFC 9110 section 4.2.4).
+        if Authority::parse(&rest[..end]).is_err() {
+            return Err(BadMessage::Target);
+        }
         let start = self.target.0 + SCHEME.len() as u32;
         self.path_start = start + end as u32;
         self.target_authority = Some((start, self.path_start));
         Ok(())
+    }
+}
+
+fn check_leading_lines(bytes: &[u8]) -> Result<(), BadMessage> {
+    let mut rest = bytes;
+    for _ in 0..LEADING_LINES_MAX {
+        rest = rest.strip_prefix(b"\r\n").unwrap_or(rest);
+    }
+    match rest.first() {
+        Some(b'\n') => Err(BadMessage::BareLf),
+        Some(b'\r') if bytes.len() - rest.len() == 2 * LEADING_LINES_MAX => {
+            Err(BadMessage::LeadingLines)
+        }
+        _ => Ok(()),
     }
 }
 

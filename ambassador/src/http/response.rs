@@ -13,6 +13,10 @@ pub struct ResponseHead {
     status_line: (u32, u32),
     http10: bool,
     body: ResponseBody,
+    /// Neither length nor encoding mean anything, nor may they be sent.
+    unframed: bool,
+    /// There are some, and a client that believed them would wait for a body.
+    misframed: bool,
     fields: Fields,
 }
 
@@ -39,12 +43,15 @@ impl ResponseHead {
         method: Method,
         limits: &Limits,
     ) -> Result<Option<usize>, BadMessage> {
+        if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+            return Err(BadMessage::StartLine);
+        }
         let mut table = [const { MaybeUninit::uninit() }; fields::FIELDS_MAX];
         let mut parsed = httparse::Response::new(&mut []);
         let table = &mut table[..limits.fields_max.min(fields::FIELDS_MAX)];
         let status = httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut parsed, bytes, table)
-            .map_err(fields::refusal)?;
+            .map_err(|error| fields::refusal(error, bytes))?;
         let length = match status {
             httparse::Status::Complete(length) if length <= limits.head_bytes_max => length,
             httparse::Status::Partial if bytes.len() <= limits.head_bytes_max => return Ok(None),
@@ -93,17 +100,28 @@ impl ResponseHead {
         &self.fields
     }
 
+    /// Whether it may have neither Content-Length nor Transfer-Encoding
+    /// (RFC 9110 section 8.6, RFC 9112 section 6.1).
+    pub fn is_unframed(&self) -> bool {
+        self.unframed
+    }
+
     /// Whether the upstream's connection may carry another request.
     pub fn keep_alive(&self) -> bool {
-        !self.fields.close && (!self.http10 || self.fields.keep_alive)
+        !self.fields.close && !self.misframed && (!self.http10 || self.fields.keep_alive)
     }
 
     /// RFC 9112 section 6.3, in its order.
-    fn find_body(&self, head: &[u8], method: Method) -> Result<ResponseBody, BadMessage> {
+    fn find_body(&mut self, head: &[u8], method: Method) -> Result<ResponseBody, BadMessage> {
         let framing = self.fields.framing(head, self.http10)?;
-        let without_body =
-            method == Method::Head || matches!(self.status, 100..=199 | 204 | 304);
-        if without_body || method == Method::Connect && (200..300).contains(&self.status) {
+        let is_tunnel = method == Method::Connect && (200..300).contains(&self.status);
+        self.unframed = is_tunnel || matches!(self.status, 100..=199 | 204);
+        self.misframed = self.unframed && !matches!(framing, Framing::Unsaid | Framing::Length(0));
+        if self.misframed && self.status < 200 {
+            // What follows is the final response to some, a body to others.
+            return Err(BadMessage::InterimWithBody);
+        }
+        if self.unframed || method == Method::Head || self.status == 304 {
             return Ok(ResponseBody::None);
         }
         Ok(match framing {

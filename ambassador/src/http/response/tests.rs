@@ -1,0 +1,245 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    head_bytes_max: 512,
+    fields_max: 6,
+};
+
+/// What a head gives, whole and byte by byte.
+fn parse(head: &[u8], method: Method) -> [Result<Option<usize>, BadMessage>; 2] {
+    let mut response = ResponseHead::default();
+    let whole = response.parse(head, method, &LIMITS);
+    let bytewise = (0..=head.len())
+        .map(|end| response.parse(&head[..end], method, &LIMITS))
+        .find(|outcome| *outcome != Ok(None))
+        .unwrap_or(Ok(None));
+    [whole, bytewise]
+}
+
+fn parsed(head: &str, method: Method) -> ResponseHead {
+    let mut response = ResponseHead::default();
+    let length = response.parse(head.as_bytes(), method, &Limits::default());
+    assert_eq!(length, Ok(Some(head.len())), "{head}");
+    response
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused() {
+    for (head, refusal) in [
+        ("\r\nHTTP/1.1 200 OK\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 099 No\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 600 No\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 2000 No\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 20 No\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1  200 OK\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 200 O\0K\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 200 O\rK\r\n\r\n", BadMessage::StartLine),
+        ("HTTP/1.1 200 OK\nA: b\r\n\r\n", BadMessage::BareLf),
+        ("HTTP/1.1 200 OK\r\nA: b\n\r\n", BadMessage::BareLf),
+        ("HTTP/1.1 200 OK\r\nA: b\rc\r\n\r\n", BadMessage::BareCr),
+        (
+            "HTTP/1.1 200 OK\r\nA: b\r\n c\r\n\r\n",
+            BadMessage::FoldedLine,
+        ),
+        ("HTTP/1.1 200 OK\r\nA : b\r\n\r\n", BadMessage::FieldName),
+        ("HTTP/1.1 200 OK\r\nA: \0\r\n\r\n", BadMessage::FieldValue),
+        ("HTTP/2.0 200 OK\r\n\r\n", BadMessage::Version),
+        ("HTTP/0.9 200 OK\r\n\r\n", BadMessage::Version),
+        ("ICY 200 OK\r\n\r\n", BadMessage::Version),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            BadMessage::LengthWithEncoding,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\n",
+            BadMessage::RepeatedLength,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\n",
+            BadMessage::Length,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+            BadMessage::Length,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            BadMessage::TransferEncoding,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\n",
+            BadMessage::TransferEncoding,
+        ),
+        (
+            "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            BadMessage::EncodingBeforeHttp11,
+        ),
+        // Also where there is no body that they could delimit.
+        (
+            "HTTP/1.1 304 No\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            BadMessage::LengthWithEncoding,
+        ),
+        (
+            "HTTP/1.1 100 Go\r\nTransfer-Encoding: chunked\r\n\r\n",
+            BadMessage::InterimWithBody,
+        ),
+        (
+            "HTTP/1.1 103 Go\r\nContent-Length: 5\r\n\r\n",
+            BadMessage::InterimWithBody,
+        ),
+        (
+            "HTTP/1.1 101 Go\r\nContent-Length: 5\r\n\r\n",
+            BadMessage::InterimWithBody,
+        ),
+    ] {
+        assert_eq!(
+            parse(head.as_bytes(), Method::Get),
+            [Err(refusal); 2],
+            "{head:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_too_large_is_refused() {
+    let filler = "a".repeat(LIMITS.head_bytes_max);
+    for head in [
+        format!("HTTP/1.1 200 {filler}\r\n\r\n"),
+        format!("HTTP/1.1 200 OK\r\nA: {filler}\r\n\r\n"),
+    ] {
+        let refusal = parse(head.as_bytes(), Method::Get);
+        assert_eq!(refusal, [Err(BadMessage::HeadTooLarge); 2]);
+    }
+    let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "A: b\r\n".repeat(7));
+    let refusal = parse(head.as_bytes(), Method::Get);
+    assert_eq!(refusal, [Err(BadMessage::TooManyFields); 2]);
+}
+
+#[test]
+fn status_and_phrase_are_kept_as_they_were_sent() {
+    for (line, status) in [
+        ("404 Not  Found", 404),
+        ("200 ", 200),
+        ("200", 200),
+        ("299 a\tb", 299),
+    ] {
+        let head = format!("HTTP/1.1 {line}\r\nA: b\r\n\r\n");
+        let response = parsed(&head, Method::Get);
+        assert_eq!(response.status(), status);
+        assert_eq!(response.status_and_phrase(head.as_bytes()), line.as_bytes());
+    }
+    let head = b"HTTP/1.1 200 \xfc\r\n\r\n";
+    let mut response = ResponseHead::default();
+    assert_eq!(
+        response.parse(head, Method::Get, &LIMITS),
+        Ok(Some(head.len()))
+    );
+    assert_eq!(response.status_and_phrase(head), b"200 \xfc");
+}
+
+#[test]
+fn where_the_body_ends() {
+    use Method::{Connect, Get, Head};
+    let chunked = "Transfer-Encoding: chunked";
+    for (method, status, field, body) in [
+        (Get, 200, "A: b", ResponseBody::UntilClose),
+        (Get, 200, "Content-Length: 0", ResponseBody::None),
+        (Get, 200, "Content-Length: 3", ResponseBody::Length(3)),
+        (Get, 200, chunked, ResponseBody::Chunked),
+        (Get, 404, "A: b", ResponseBody::UntilClose),
+        (Get, 205, "Content-Length: 3", ResponseBody::Length(3)),
+        (Get, 100, "A: b", ResponseBody::None),
+        (Get, 101, "A: b", ResponseBody::None),
+        (Get, 204, "A: b", ResponseBody::None),
+        (Get, 204, "Content-Length: 3", ResponseBody::None),
+        (Get, 204, chunked, ResponseBody::None),
+        (Get, 304, "Content-Length: 3", ResponseBody::None),
+        (Get, 304, chunked, ResponseBody::None),
+        (Head, 200, "Content-Length: 3", ResponseBody::None),
+        (Head, 200, chunked, ResponseBody::None),
+        (Head, 500, "A: b", ResponseBody::None),
+        (Connect, 200, "Content-Length: 3", ResponseBody::None),
+        (Connect, 299, chunked, ResponseBody::None),
+        (Connect, 300, "Content-Length: 3", ResponseBody::Length(3)),
+        (Connect, 407, chunked, ResponseBody::Chunked),
+    ] {
+        let head = format!("HTTP/1.1 {status} X\r\n{field}\r\n\r\n");
+        let response = parsed(&head, method);
+        assert_eq!(response.body(), body, "{method:?} {status} {field}");
+    }
+}
+
+#[test]
+fn interim_responses_do_not_end_the_exchange() {
+    for (status, interim) in [(100, true), (101, false), (103, true), (200, false)] {
+        let response = parsed(&format!("HTTP/1.1 {status} X\r\n\r\n"), Method::Get);
+        assert_eq!(response.is_informational(), interim);
+    }
+}
+
+#[test]
+fn whether_the_upstream_may_get_another_request() {
+    for (start, field, keep_alive) in [
+        ("HTTP/1.1 200", "A: b", true),
+        ("HTTP/1.1 200", "Connection: close", false),
+        (
+            "HTTP/1.1 200",
+            "Connection: x\r\nConnection: y, CLOSE",
+            false,
+        ),
+        ("HTTP/1.0 200", "A: b", false),
+        ("HTTP/1.0 200", "Connection: keep-alive", true),
+        // The sender may think that it has sent a body.
+        ("HTTP/1.1 204", "Content-Length: 3", false),
+        ("HTTP/1.1 204", "Transfer-Encoding: chunked", false),
+        ("HTTP/1.1 204", "Content-Length: 0", true),
+        ("HTTP/1.1 304", "Content-Length: 3", true),
+    ] {
+        let response = parsed(&format!("{start} X\r\n{field}\r\n\r\n"), Method::Get);
+        assert_eq!(response.keep_alive(), keep_alive, "{start} {field}");
+    }
+}
+
+fn near_heads() -> impl Strategy<Value = Vec<u8>> {
+    let part = prop::sample::select(vec![
+        "HTTP/1.1",
+        "HTTP/1.0",
+        " ",
+        "200",
+        "101",
+        "204",
+        " OK",
+        "\r\n",
+        "\n",
+        "\r",
+        ":",
+        "Content-Length: 3\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close, x\r\n",
+        "x: y\r\n",
+        "\0",
+        "\u{fc}",
+        "\r\n\r\n",
+    ]);
+    prop_oneof![
+        prop::collection::vec(part, 0..12).prop_map(|parts| parts.concat().into_bytes()),
+        prop::collection::vec(any::<u8>(), 0..300),
+        "HTTP/1[.][01] [1-5][0-9][0-9]( [ -~]{0,8})?\r\n([A-Za-z-]{1,8}: [ -~]{0,8}\r\n){0,7}\r\n"
+            .prop_map(String::into_bytes),
+    ]
+}
+
+proptest! {
+    /// Where more than one rule is broken, which one is named may differ.
+    #[test]
+    fn heads_in_pieces_are_read_as_the_whole(bytes in near_heads(), head_method: bool) {
+        let method = if head_method { Method::Head } else { Method::Get };
+        let [whole, bytewise] = parse(&bytes, method);
+        prop_assert_eq!(whole.ok(), bytewise.ok());
+        if let Ok(Some(length)) = whole {
+            prop_assert!(bytes[..length].ends_with(b"\r\n\r\n"));
+        }
+    }
+}
