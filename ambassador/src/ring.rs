@@ -76,6 +76,7 @@ struct Core {
     driver: Driver,
     mailbox: Mailbox,
     now: Cell<Instant>,
+    turns: Cell<u64>,
 }
 
 thread_local! {
@@ -101,10 +102,7 @@ pub fn probe() -> (Backend, Option<String>) {
 ///
 /// # Errors
 /// When the ring or the epoll instance cannot be made or entered.
-pub fn run<T: 'static>(
-    options: Options,
-    main: impl Future<Output = T> + 'static,
-) -> io::Result<T> {
+pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static) -> io::Result<T> {
     let mailbox = Mailbox::new()?;
     let core = Rc::new(Core {
         executor: Executor::new(mailbox.shared()),
@@ -112,6 +110,7 @@ pub fn run<T: 'static>(
         driver: Driver::new(options.backend, mailbox.event())?,
         mailbox,
         now: Cell::new(clock::now()),
+        turns: Cell::new(0),
     });
     let nested = CORE.with_borrow_mut(|slot| slot.replace(Rc::clone(&core)).is_some());
     assert!(!nested, "a thread runs one shard at a time");
@@ -138,6 +137,11 @@ pub fn task_count() -> usize {
 /// The time at the start of this turn of the loop.
 pub fn now() -> Instant {
     with(|core| core.now.get())
+}
+
+/// Looks at the kernel so far: what shows that nobody spins.
+pub fn turns() -> u64 {
+    with(|core| core.turns.get())
 }
 
 /// A handle by which other threads run closures on this shard.
@@ -170,6 +174,7 @@ impl Core {
             };
             self.driver.turn(wait)?;
             self.now.set(clock::now());
+            self.turns.set(self.turns.get() + 1);
             self.wheel.borrow_mut().advance(self.now.get());
             self.mailbox.drain(&self.executor);
         }

@@ -128,7 +128,10 @@ impl Buffers {
         unsafe { std::slice::from_raw_parts(self.address(buffer).add(start), end - start) }
     }
 
-    #[expect(unsafe_code, reason = "writes entries of a ring shared with the kernel")]
+    #[expect(
+        unsafe_code,
+        reason = "writes entries of a ring shared with the kernel"
+    )]
     fn supply_again(&self, buffer: u16) {
         match &self.supply {
             Supply::Listed(free) => free.borrow_mut().push(buffer),
@@ -161,7 +164,10 @@ impl Buffers {
 const _: () = assert!(COUNT.is_power_of_two(), "a ring's length is a power of two");
 
 impl Mapping {
-    #[expect(unsafe_code, reason = "page-aligned memory that is not touched before use")]
+    #[expect(
+        unsafe_code,
+        reason = "page-aligned memory that is not touched before use"
+    )]
     fn new(length: usize) -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice.
         let start = unsafe {

@@ -138,7 +138,10 @@ impl Driver {
         let (engine, buffers) = match backend {
             Backend::Ring => {
                 let buffers = Rc::new(Buffers::provided()?);
-                (Engine::Ring(Box::new(Uring::new(&buffers, event)?)), buffers)
+                (
+                    Engine::Ring(Box::new(Uring::new(&buffers, event)?)),
+                    buffers,
+                )
             }
             Backend::Epoll => {
                 let buffers = Rc::new(Buffers::listed()?);
@@ -439,6 +442,12 @@ impl Socket {
     /// Whether bytes or the end wait.
     pub fn has_news(&self) -> bool {
         !self.received.is_empty() || self.end.is_some()
+    }
+
+    /// Bytes that wait.
+    #[cfg(test)]
+    pub fn received_bytes(&self) -> usize {
+        self.received_bytes
     }
 
     /// Whether bytes wait.

@@ -215,7 +215,12 @@ fn accept_one(table: &mut Table, key: Key) {
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no address is asked for.
     let fd = unsafe {
-        libc::accept4(raw(socket), std::ptr::null_mut(), std::ptr::null_mut(), flags)
+        libc::accept4(
+            raw(socket),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            flags,
+        )
     };
     let error = if fd < 0 { last_error() } else { 0 };
     match error {
@@ -234,9 +239,8 @@ fn accept_one(table: &mut Table, key: Key) {
 fn add(epoll: &OwnedFd, fd: i32, events: u32, data: u64) -> io::Result<()> {
     let mut event = libc::epoll_event { events, u64: data };
     // SAFETY: the event is live; the kernel copies it.
-    let added = unsafe {
-        libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event)
-    };
+    let added =
+        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
     if added == 0 {
         Ok(())
     } else {
@@ -245,5 +249,7 @@ fn add(epoll: &OwnedFd, fd: i32, events: u32, data: u64) -> io::Result<()> {
 }
 
 fn last_error() -> i32 {
-    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+    io::Error::last_os_error()
+        .raw_os_error()
+        .unwrap_or(libc::EIO)
 }

@@ -154,9 +154,8 @@ fn drop_quietly(future: Option<Future_>) {
 
 impl TaskId {
     fn pack(self) -> *const () {
-        let bits = (self.executor as usize) << 48
-            | (self.generation as usize) << 32
-            | self.place as usize;
+        let bits =
+            (self.executor as usize) << 48 | (self.generation as usize) << 32 | self.place as usize;
         std::ptr::without_provenance(bits)
     }
 

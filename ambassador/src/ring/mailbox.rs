@@ -153,7 +153,13 @@ impl Shared {
     fn silence(&self) {
         let mut count = [0_u8; 8];
         // SAFETY: the buffer is eight live bytes; EAGAIN means it was silent.
-        unsafe { libc::read(self.event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe {
+            libc::read(
+                self.event.as_raw_fd(),
+                count.as_mut_ptr().cast(),
+                count.len(),
+            )
+        };
     }
 }
 

@@ -45,7 +45,10 @@ pub fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
     };
     let program = [
         instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, LOAD_CPU),
-        instruction(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, u32::from(shards.max(1))),
+        instruction(
+            libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K,
+            u32::from(shards.max(1)),
+        ),
         instruction(libc::BPF_RET | libc::BPF_A, 0),
     ];
     let program = libc::sock_fprog {
@@ -69,7 +72,10 @@ pub fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
     }
 }
 
-#[expect(unsafe_code, reason = "the standard library makes no unconnected TCP sockets")]
+#[expect(
+    unsafe_code,
+    reason = "the standard library makes no unconnected TCP sockets"
+)]
 fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: no pointers are passed.
     let fd = unsafe { libc::socket(family, kind, 0) };
@@ -181,11 +187,8 @@ pub fn peer_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
     address_by(socket, libc::getpeername)
 }
 
-type AddressCall = unsafe extern "C" fn(
-    libc::c_int,
-    *mut libc::sockaddr,
-    *mut libc::socklen_t,
-) -> libc::c_int;
+type AddressCall =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
 #[expect(unsafe_code, reason = "getsockname and getpeername")]
 fn address_by(socket: &impl AsRawFd, call: AddressCall) -> io::Result<SocketAddr> {
@@ -194,7 +197,12 @@ fn address_by(socket: &impl AsRawFd, call: AddressCall) -> io::Result<SocketAddr
     // SAFETY: the storage is large enough for every family, and `length` says
     // so. Zeroes are a valid sockaddr_storage.
     let storage = unsafe {
-        if call(socket.as_raw_fd(), storage.as_mut_ptr().cast(), &raw mut length) != 0 {
+        if call(
+            socket.as_raw_fd(),
+            storage.as_mut_ptr().cast(),
+            &raw mut length,
+        ) != 0
+        {
             return Err(io::Error::last_os_error());
         }
         storage.assume_init()
@@ -202,7 +210,10 @@ fn address_by(socket: &impl AsRawFd, call: AddressCall) -> io::Result<SocketAddr
     read_address(&storage)
 }
 
-#[expect(unsafe_code, reason = "reads the variant of a sockaddr that its family names")]
+#[expect(
+    unsafe_code,
+    reason = "reads the variant of a sockaddr that its family names"
+)]
 fn read_address(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
     let storage: *const libc::sockaddr_storage = storage;
     // SAFETY: a sockaddr_storage is large and aligned enough for every family.
@@ -226,7 +237,10 @@ fn read_address(storage: &libc::sockaddr_storage) -> io::Result<SocketAddr> {
 
 impl RawAddress {
     /// The raw form of `address`.
-    #[expect(unsafe_code, reason = "writes the variant of a sockaddr that the family names")]
+    #[expect(
+        unsafe_code,
+        reason = "writes the variant of a sockaddr that the family names"
+    )]
     pub fn new(address: &SocketAddr) -> Self {
         // SAFETY: zeroes are a valid sockaddr_storage.
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
@@ -267,7 +281,10 @@ mod tests {
     fn addresses_survive_the_way_to_the_kernel_and_back() {
         for text in ["10.1.2.3:80", "[2001:db8::1%7]:443", "[::ffff:1.2.3.4]:1"] {
             let address: SocketAddr = text.parse().unwrap();
-            assert_eq!(read_address(&RawAddress::new(&address).storage).unwrap(), address);
+            assert_eq!(
+                read_address(&RawAddress::new(&address).storage).unwrap(),
+                address
+            );
         }
     }
 }

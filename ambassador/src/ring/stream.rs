@@ -20,8 +20,8 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 /// the same. Dropping it closes it, after what is under way was cancelled.
 #[derive(Debug)]
 pub struct Stream {
-    key: Key,
-    fd: RawFd,
+    pub(super) key: Key,
+    pub(super) fd: RawFd,
     /// It belongs to its thread.
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -29,7 +29,7 @@ pub struct Stream {
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    key: Key,
+    pub(super) key: Key,
     _not_send: std::marker::PhantomData<*const ()>,
 }
 

@@ -37,10 +37,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// Waits for `future`, but not longer than `duration`. What is ready at once
 /// arms no timer.
-pub async fn timeout<T>(
-    duration: Duration,
-    future: impl Future<Output = T>,
-) -> Result<T, Elapsed> {
+pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     match first(future, sleep(duration)).await {
         First::Left(done) => Ok(done),
         First::Right(()) => Err(Elapsed),

@@ -148,7 +148,11 @@ impl Uring {
         }
         let fd = Fd(raw(socket));
         let all = io_uring::types::CancelBuilder::fd(fd).all();
-        self.push(opcode::AsyncCancel2::new(all).build().user_data(pack(Op::Cancel, 0, 0)));
+        self.push(
+            opcode::AsyncCancel2::new(all)
+                .build()
+                .user_data(pack(Op::Cancel, 0, 0)),
+        );
     }
 
     /// Submits what was started, waits, and takes the completions.
@@ -206,10 +210,15 @@ impl Uring {
             let fd = Fd(raw(socket));
             let (entry, op) = match socket.listens {
                 true => (
-                    opcode::AcceptMulti::new(fd).flags(libc::SOCK_CLOEXEC).build(),
+                    opcode::AcceptMulti::new(fd)
+                        .flags(libc::SOCK_CLOEXEC)
+                        .build(),
                     Op::Accept,
                 ),
-                false => (opcode::RecvMulti::new(fd, BUFFER_GROUP).build(), Op::Receive),
+                false => (
+                    opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
+                    Op::Receive,
+                ),
             };
             socket.reading = true;
             socket.in_flight += 1;

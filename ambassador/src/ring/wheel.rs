@@ -232,7 +232,9 @@ mod tests {
 
     #[test]
     fn a_timer_fires_at_its_deadline_and_not_before() {
-        for due in [1, 2, 63, 64, 65, 127, 128, 4_095, 4_096, 5_000, 300_000, 20_000_000] {
+        for due in [
+            1, 2, 63, 64, 65, 127, 128, 4_095, 4_096, 5_000, 300_000, 20_000_000,
+        ] {
             let start = Instant::now();
             let mut wheel = Wheel::new(start);
             let key = wheel.arm(ms(start, due), Waker::noop().clone());
@@ -267,13 +269,17 @@ mod tests {
         for _ in 0..20_000 {
             match random(3) {
                 0 => {
-                    let due = now + 1 + random(1 << random(20));
+                    let bits = random(20);
+                    let due = now + 1 + random(1 << bits);
                     let count = Arc::new(Count::default());
                     let key = wheel.arm(ms(start, due), Waker::from(Arc::clone(&count)));
                     model.entry(due).or_default().push((key, count));
                 }
                 1 if !model.is_empty() => {
-                    let due = *model.keys().nth(random(model.len() as u64) as usize).unwrap();
+                    let due = *model
+                        .keys()
+                        .nth(random(model.len() as u64) as usize)
+                        .unwrap();
                     let timers = model.get_mut(&due).unwrap();
                     let (key, count) = timers.pop().unwrap();
                     if timers.is_empty() {
@@ -283,12 +289,11 @@ mod tests {
                     assert_eq!(count.0.load(Ordering::Relaxed), 0);
                 }
                 _ => {
-                    now += random(1 << random(14));
+                    let bits = random(14);
+                    now += random(1 << bits);
                     wheel.advance(ms(start, now));
                     let later = model.split_off(&(now + 1));
-                    for (key, count) in std::mem::replace(&mut model, later)
-                        .into_values()
-                        .flatten()
+                    for (key, count) in std::mem::replace(&mut model, later).into_values().flatten()
                     {
                         assert_eq!(count.0.load(Ordering::Relaxed), 1);
                         wheel.remove(key);
