@@ -231,7 +231,10 @@ impl Connection {
             let response = respond(&request);
             self.write(&response)?;
             let head = String::from_utf8_lossy(&response[..response.len().min(512)]);
-            if head.to_ascii_lowercase().contains("connection: close") {
+            let asked = request.field("connection").unwrap_or_default();
+            if asked.eq_ignore_ascii_case("close")
+                || head.to_ascii_lowercase().contains("connection: close")
+            {
                 return Ok(());
             }
         }

@@ -15,9 +15,10 @@ use crate::capture::{Accepted, Capture, Heartbeat, Options, TokenTable, iptables
 use crate::proxy::accepted::Entry;
 use crate::route;
 use crate::route::settings::Unmatched;
-use crate::shard::accept::{FindOriginal, Intake, NotServed, host_addresses, is_local_peer};
+use crate::shard::accept::{FindOriginal, Intake, NotServed};
 use crate::telemetry::{DroppedAccept, ListenerIndex};
 use crate::upstream::dial::Namespace;
+use crate::workload::capabilities::{self, Capability};
 use crate::workload::{BindSpec, Helper, Netns, SocketStock, cgroup};
 
 /// The mark of the proxy's sockets in iptables mode, where its own cgroup is
@@ -35,7 +36,14 @@ pub struct Captured {
     sockets: Vec<Vec<OwnedFd>>,
     namespaces: Vec<Namespace>,
     /// Current addresses of exact names that upstreams claim.
-    resolved: Mutex<Vec<(String, Option<u16>, Arc<[EndpointAddr]>)>>,
+    resolved: Mutex<Vec<Resolved>>,
+}
+
+/// The current addresses of one claimed name.
+struct Resolved {
+    name: String,
+    port: Option<u16>,
+    addresses: Arc<[EndpointAddr]>,
 }
 
 /// Sets capture up: listeners, then programs or rules.
@@ -46,6 +54,16 @@ pub fn start(
     helper: &Helper,
     may_pin: bool,
 ) -> Result<Captured, Failure> {
+    let needed = match settings.mode {
+        Mode::Ebpf => &[Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin][..],
+        Mode::Iptables => &[Capability::NetAdmin][..],
+    };
+    if let Some(missing) = needed.iter().find(|needed| !capabilities::has(**needed)) {
+        return Err(Failure::Unavailable(format!(
+            "capture needs {}: run as root, or with that capability",
+            missing.name()
+        )));
+    }
     let mut netns = Vec::new();
     let mut namespaces = Vec::new();
     let own_cgroup = cgroup::own_cgroup().ok();
@@ -213,18 +231,19 @@ impl Captured {
     }
 
     /// What shard `shard` accepts captured connections on.
-    pub fn take_intakes(&mut self, shard: usize) -> Vec<Intake> {
-        let host: Arc<[IpAddr]> = host_addresses().unwrap_or_default().into();
+    pub fn take_intakes(&self, shard: usize, helper: &Arc<Helper>) -> Result<Vec<Intake>, Failure> {
         let mut intakes = Vec::new();
         for (workload, sockets) in self.sockets.iter().enumerate() {
-            let Some(socket) = sockets.get(shard).and_then(|socket| socket.try_clone().ok())
-            else {
-                continue;
-            };
+            let socket = sockets[shard].try_clone();
+            let socket = socket.map_err(unavailable("cannot share a listener"))?;
             let namespace = self.namespaces[workload];
+            let here = match namespace.0.checked_sub(1) {
+                None => SocketStock::own(),
+                Some(other) => self.stock(usize::from(other), helper)?,
+            };
             let original = match &self.programs {
-                Some(programs) => by_token(programs.table(), workload as u32, Arc::clone(&host)),
-                None => by_redirect(Arc::clone(&host)),
+                Some(programs) => by_token(programs.table(), workload as u32, here),
+                None => by_redirect(here),
             };
             intakes.push(Intake {
                 socket,
@@ -234,7 +253,7 @@ impl Captured {
                 namespace,
             });
         }
-        intakes
+        Ok(intakes)
     }
 
     /// Lets go of this process's own copies once every shard has its own.
@@ -244,16 +263,18 @@ impl Captured {
 
     /// Where a shard's upstream sockets come from.
     pub fn stocks(&self, helper: &Arc<Helper>) -> Result<Vec<SocketStock>, Failure> {
-        self.netns
-            .iter()
-            .map(|(space, mark)| {
-                let copy = space.as_fd().try_clone_to_owned();
-                let space = copy
-                    .and_then(Netns::from_fd)
-                    .map_err(unavailable("cannot keep a network namespace open"))?;
-                Ok(SocketStock::remote(Arc::clone(helper), space, *mark))
-            })
+        (0..self.netns.len())
+            .map(|other| self.stock(other, helper))
             .collect()
+    }
+
+    fn stock(&self, other: usize, helper: &Arc<Helper>) -> Result<SocketStock, Failure> {
+        let (space, mark) = &self.netns[other];
+        let copy = space.as_fd().try_clone_to_owned();
+        let space = copy
+            .and_then(Netns::from_fd)
+            .map_err(unavailable("cannot keep a network namespace open"))?;
+        Ok(SocketStock::remote(Arc::clone(helper), space, *mark))
     }
 
     /// The sign of life of a shard.
@@ -278,8 +299,12 @@ impl Captured {
     ) -> Result<(), String> {
         {
             let mut resolved = lock(&self.resolved);
-            resolved.retain(|(known, at, _)| (known.as_str(), *at) != (name, port));
-            resolved.push((name.to_owned(), port, addresses));
+            resolved.retain(|known| (known.name.as_str(), known.port) != (name, port));
+            resolved.push(Resolved {
+                name: name.to_owned(),
+                port,
+                addresses,
+            });
         }
         self.apply(claims)
     }
@@ -319,25 +344,21 @@ impl Captured {
     }
 }
 
-fn by_token(table: TokenTable, workload: u32, host: Arc<[IpAddr]>) -> FindOriginal {
-    Box::new(move |accepted| {
-        let refused = NotServed::Refused(DroppedAccept::UnknownToken);
-        match table.lookup(accepted.local, workload) {
+fn by_token(table: TokenTable, workload: u32, here: SocketStock) -> FindOriginal {
+    Box::new(
+        move |accepted| match table.lookup(accepted.local, workload) {
             Ok(Accepted::Canary) => Err(NotServed::Canary),
-            Ok(Accepted::Token(_)) if !is_local(accepted.peer, accepted.local, &host) => {
-                Err(NotServed::Refused(DroppedAccept::ForeignPeer))
+            Ok(Accepted::Token(token)) => {
+                check_peer(accepted.peer, &here).map(|()| token.destination)
             }
-            Ok(Accepted::Token(token)) => Ok(token.destination),
-            Ok(Accepted::Foreign) | Err(_) => Err(refused),
-        }
-    })
+            Ok(Accepted::Foreign) | Err(_) => Err(NotServed::Refused(DroppedAccept::UnknownToken)),
+        },
+    )
 }
 
-fn by_redirect(host: Arc<[IpAddr]>) -> FindOriginal {
+fn by_redirect(here: SocketStock) -> FindOriginal {
     Box::new(move |accepted| {
-        if !is_local(accepted.peer, accepted.local, &host) {
-            return Err(NotServed::Refused(DroppedAccept::ForeignPeer));
-        }
+        check_peer(accepted.peer, &here)?;
         match iptables::original_dst(accepted.socket(), accepted.local) {
             Ok(Some(original)) => Ok(original),
             Ok(None) | Err(_) => Err(NotServed::Refused(DroppedAccept::NoOriginalDst)),
@@ -345,24 +366,24 @@ fn by_redirect(host: Arc<[IpAddr]>) -> FindOriginal {
     })
 }
 
-/// A peer of this host, or one with the very address that was connected to,
-/// which only a socket of the same namespace can have.
-fn is_local(peer: SocketAddr, local: SocketAddr, host: &[IpAddr]) -> bool {
-    peer.ip() == local.ip() || is_local_peer(peer.ip(), host)
+/// A captured connection comes from the namespace itself. A token is worth its
+/// upstream's credentials and is not honoured for anyone else.
+fn check_peer(peer: SocketAddr, here: &SocketStock) -> Result<(), NotServed> {
+    let ip = peer.ip().to_canonical();
+    match ip.is_loopback() || here.has_address(ip) {
+        true => Ok(()),
+        false => Err(NotServed::Refused(DroppedAccept::ForeignPeer)),
+    }
 }
 
-fn kernel_claims(
-    claims: &route::Claims,
-    resolved: &[(String, Option<u16>, Arc<[EndpointAddr]>)],
-) -> Claims {
+fn kernel_claims(claims: &route::Claims, resolved: &[Resolved]) -> Claims {
     let fixed = claims.nets.iter().map(|(net, port)| (*net, *port, None));
     let named = resolved
         .iter()
-        .filter(|(name, port, _)| claims.names.contains(&(name.clone(), *port)))
-        .flat_map(|(_, port, addresses)| {
-            addresses
-                .iter()
-                .map(move |address| (IpNet::from(address.0.ip()), *port, None))
+        .filter(|known| claims.names.contains(&(known.name.clone(), known.port)))
+        .flat_map(|known| {
+            let claim = |address: &EndpointAddr| (IpNet::from(address.0.ip()), known.port, None);
+            known.addresses.iter().map(claim)
         });
     Claims {
         nets: fixed.chain(named).collect(),

@@ -50,7 +50,8 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         LaunchError::NulByte => Failure::Usage(error.to_string()),
         error => Failure::Unavailable(with_causes(&error)),
     })?;
-    let helper = Arc::new(Helper::start().map_err(unavailable("cannot start the privileged helper"))?);
+    let helper =
+        Arc::new(Helper::start().map_err(unavailable("cannot start the privileged helper"))?);
     launched
         .undo_with(&helper)
         .map_err(unavailable("the privileged helper does not answer"))?;
@@ -100,7 +101,8 @@ struct AdminDirectory(PathBuf);
 
 impl AdminDirectory {
     fn make() -> Result<Self, Failure> {
-        let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let base =
+            std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
         let path = base.join(format!("ambassador-exec-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         fs::DirBuilder::new()

@@ -91,7 +91,10 @@ pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> 
         }
         let ms = |share| {
             let quantile = cells.duration().quantile(share);
-            quantile.map_or_else(|| "-".into(), |took| format!("{:.2}", took.as_secs_f64() * 1e3))
+            quantile.map_or_else(
+                || "-".into(),
+                |took| format!("{:.2}", took.as_secs_f64() * 1e3),
+            )
         };
         // Writing to a String cannot fail.
         let _ = writeln!(
@@ -105,7 +108,11 @@ pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> 
         );
     }
     for adopted in generation.adopted() {
-        let _ = writeln!(text, "  {} ({} requests and connections)", adopted.name, adopted.requests);
+        let _ = writeln!(
+            text,
+            "  {} ({} requests and connections)",
+            adopted.name, adopted.requests
+        );
     }
     text
 }

@@ -60,6 +60,10 @@ pub fn publish(
     if claims.names.contains(&(watched.name.clone(), port))
         && let Err(error) = captured.resolved(&watched.name, port, Arc::clone(addresses), &claims)
     {
-        tracing::error!(name = watched.name, error, "the kernel side cannot be told of an address");
+        tracing::error!(
+            name = watched.name,
+            error,
+            "the kernel side cannot be told of an address"
+        );
     }
 }

@@ -44,7 +44,10 @@ pub fn open(
         .iter()
         .filter(|listener| wanted(listener))
         .map(|listener| {
-            let failed = format!("listener {}: cannot listen on {}", listener.name, listener.bind);
+            let failed = format!(
+                "listener {}: cannot listen on {}",
+                listener.name, listener.bind
+            );
             let sockets = match &listener.bind {
                 BindAddr::Tcp(address) => tcp(*address, shards),
                 BindAddr::Unix(path) => unix(path, shards),

@@ -96,13 +96,13 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         )?),
         _ => None,
     };
-    let log = checked.access_log.as_ref();
-    let log = log.map(|log| open_log(log, &registry)).transpose()?;
     if let Some(captured) = &captured {
         bound.push(SocketAddr::from(([0; 4], captured.port)));
     }
     // From here on there are threads, and nothing that needs a privilege.
     workload::drop_all_capabilities().map_err(unavailable("cannot give up privileges"))?;
+    let log = checked.access_log.as_ref();
+    let log = log.map(|log| open_log(log, &registry)).transpose()?;
 
     let mut intakes: Vec<Vec<Intake>> = (0..count).map(|_| Vec::new()).collect();
     let listeners = checked
@@ -125,7 +125,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         let mut heartbeat: Option<Box<dyn Fn() + Send>> = None;
         let mut namespaces = Vec::new();
         if let (Some(captured), Some(helper)) = (&mut captured, &helper) {
-            intakes.extend(captured.take_intakes(shard));
+            intakes.extend(captured.take_intakes(shard, helper)?);
             namespaces = captured.stocks(helper)?;
             if let Some(beat) = captured.heartbeat(shard as u16) {
                 heartbeat = Some(Box::new(move || beat.beat()));
@@ -150,13 +150,16 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
     let common = Arc::new_cyclic(|weak: &std::sync::Weak<Common>| {
         let weak = weak.clone();
-        let canary = captured.is_some().then(|| -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
-            Box::new(move || {
-                let common = weak.upgrade();
-                let captured = common.as_ref().and_then(|common| common.captured.as_ref());
-                captured.map_or(Ok(()), Captured::canary)
-            })
-        });
+        let canary =
+            captured
+                .is_some()
+                .then(|| -> Box<dyn Fn() -> Result<(), String> + Send + Sync> {
+                    Box::new(move || {
+                        let common = weak.upgrade();
+                        let captured = common.as_ref().and_then(|common| common.captured.as_ref());
+                        captured.map_or(Ok(()), Captured::canary)
+                    })
+                });
         Common {
             registry: Arc::clone(&registry),
             readiness: Arc::new(Readiness::new(canary)),
@@ -171,10 +174,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         }
     });
     let (file, watch) = match start.file {
-        Some((path, loaded)) => (
-            Some(path.clone()),
-            Some(WatchedFile { path, loaded }),
-        ),
+        Some((path, loaded)) => (Some(path.clone()), Some(WatchedFile { path, loaded })),
         None => (None, None),
     };
     let (control, events) = start_control(&common, start.signals, watch)?;
@@ -350,7 +350,10 @@ impl Proxy {
             }
             Err(why) => {
                 self.common.registry.control.reload_failed();
-                tracing::error!("configuration not reloaded, the old one stays:\n{}", why.trim_end());
+                tracing::error!(
+                    "configuration not reloaded, the old one stays:\n{}",
+                    why.trim_end()
+                );
             }
         }
     }
@@ -361,14 +364,19 @@ impl Proxy {
         let shards = self.shards.len() as u16;
         let known = common.now().listeners.clone();
         let is_new = |listener: &Listener| {
-            known.get(&listener.name).is_none_or(|(old, _)| old != listener)
+            known
+                .get(&listener.name)
+                .is_none_or(|(old, _)| old != listener)
         };
         // A changed listener on its old address: the old socket has to go
         // before the new one can come.
         let gone: Vec<ListenerIndex> = known
             .iter()
             .filter(|(name, (old, _))| {
-                let kept = new.listeners.iter().find(|listener| listener.name == **name);
+                let kept = new
+                    .listeners
+                    .iter()
+                    .find(|listener| listener.name == **name);
                 kept != Some(old)
             })
             .map(|(_, (_, index))| *index)
@@ -495,10 +503,7 @@ impl Common {
     }
 }
 
-fn open_log(
-    log: &AccessLog,
-    registry: &Arc<Registry>,
-) -> Result<access_log::AccessLog, Failure> {
+fn open_log(log: &AccessLog, registry: &Arc<Registry>) -> Result<access_log::AccessLog, Failure> {
     let settings = access_log::Settings {
         target: match &log.target {
             LogTarget::Stdout => access_log::Target::Stdout,

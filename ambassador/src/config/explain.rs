@@ -43,17 +43,18 @@ pub fn explain(checked: &Checked, destination: &str) -> Result<Explanation, BadD
         "captured",
         captured(checked.capture.as_ref(), &table, &destination),
     ));
-    match resolve(checked.capture.as_ref(), &table, &destination) {
+    // Without `capture` in the file, `run --cgroup` captures with the defaults.
+    let by_default = Capture::default();
+    let is_address = destination.authority.is_none();
+    let capture = checked
+        .capture
+        .as_ref()
+        .or(is_address.then_some(&by_default));
+    match resolve(capture, &table, &destination) {
         Resolution::Upstream(matched) => explain_upstream(checked, &matched, &mut lines),
         Resolution::Adopt(_) => lines.push(line("upstream", "adopted, with the defaults")),
         Resolution::Unmatched(_) => {
             lines.push(line("upstream", "unmatched: relayed to where it was going"));
-        }
-        Resolution::NoRoute if checked.capture.is_none() && destination.authority.is_none() => {
-            lines.push(line(
-                "upstream",
-                "none: only captured connections go by address",
-            ));
         }
         Resolution::NoRoute => lines.push(line("upstream", "none: no-route")),
     }
@@ -119,7 +120,7 @@ fn explain_upstream(checked: &Checked, matched: &Matched<'_>, lines: &mut Vec<Li
 /// Whether connect() is captured, and why.
 fn captured(capture: Option<&Capture>, table: &Table, destination: &Destination) -> String {
     let Some(capture) = capture else {
-        return "no: the file has no capture".to_owned();
+        return "only by `run --cgroup`: the file has no capture".to_owned();
     };
     let Some(address) = destination.address else {
         return "as the address that the name resolves to".to_owned();

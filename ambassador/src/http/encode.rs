@@ -20,8 +20,9 @@ pub struct RequestRewrite<'a> {
     pub remove: &'a [String],
     /// Fields added; ones of the same name are removed.
     pub add: &'a [(&'a str, &'a [u8])],
-    /// `X-Upstream-Host` was for this proxy and is removed.
-    pub remove_upstream_host: bool,
+    /// The request was addressed to this proxy: `X-Upstream-Host` and
+    /// `Proxy-Authorization` were for it and are removed.
+    pub addressed_here: bool,
 }
 
 /// How a response head changes on its way.
@@ -92,7 +93,7 @@ pub fn write_request(
             }
             Kind::HopByHop | Kind::Te => {}
             Kind::Upgrade if !upgrade => {}
-            Kind::XUpstreamHost if rewrite.remove_upstream_host => {}
+            Kind::ForProxy if rewrite.addressed_here => {}
             _ if request.fields().is_named_by_connection(head, field) => {}
             _ if is_replaced(field.name(head), rewrite) => {}
             _ => write_line(out, field.line(head)),

@@ -32,8 +32,9 @@ pub enum Kind {
     Connection,
     Upgrade,
     Te,
-    /// Names the upstream on an explicit listener.
-    XUpstreamHost,
+    /// X-Upstream-Host and Proxy-Authorization: for the proxy that the client
+    /// has addressed.
+    ForProxy,
     /// For one hop only (RFC 9110 section 7.6.1): Keep-Alive,
     /// Proxy-Connection, HTTP2-Settings.
     HopByHop,
@@ -278,8 +279,9 @@ fn kind_of(name: &[u8]) -> Kind {
         10 if is(b"keep-alive") => Kind::HopByHop,
         14 if is(b"http2-settings") => Kind::HopByHop,
         14 if is(b"content-length") => Kind::ContentLength,
-        15 if is(b"x-upstream-host") => Kind::XUpstreamHost,
+        15 if is(b"x-upstream-host") => Kind::ForProxy,
         16 if is(b"proxy-connection") => Kind::HopByHop,
+        19 if is(b"proxy-authorization") => Kind::ForProxy,
         17 if is(b"transfer-encoding") => Kind::TransferEncoding,
         _ => Kind::EndToEnd,
     }

@@ -13,13 +13,13 @@ use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::generation::{Generation, Target};
 use crate::proxy::http1;
-use crate::together::{First, first};
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way;
 use crate::ring::{Chunk, timer};
 use crate::route::Resolution;
 use crate::route::settings::Protocol;
 use crate::telemetry::{TcpOutcome, UpstreamIndex};
+use crate::together::{First, first};
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::{CheckoutError, Connection, Place, Want};
 
@@ -76,7 +76,10 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.context.connection_closed();
-        self.context.telemetry.cells.connection_closed(self.listener);
+        self.context
+            .telemetry
+            .cells
+            .connection_closed(self.listener);
     }
 }
 
@@ -145,7 +148,12 @@ async fn sniff(
         let policies = (&upstream.pool, &upstream.timeouts);
         let dialled = context
             .pools
-            .checkout(shared, policies, (client.origin.namespace, endpoint), Want::Fresh)
+            .checkout(
+                shared,
+                policies,
+                (client.origin.namespace, endpoint),
+                Want::Fresh,
+            )
             .await;
         let connection = match dialled {
             Ok(connection) => connection,
@@ -274,7 +282,11 @@ fn dial_failed(client: Client, label: UpstreamIndex, error: &CheckoutError) {
         CheckoutError::Dial(DialError::Loop) => TcpOutcome::Loop,
         CheckoutError::Dial(DialError::Connect(_)) => TcpOutcome::ConnectFailed,
     };
-    client.context.telemetry.cells.tcp_connection(label, outcome);
+    client
+        .context
+        .telemetry
+        .cells
+        .tcp_connection(label, outcome);
     client.stream.reset();
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::addr::OriginalDst;
 use crate::proxy::context::Context;
-use crate::together::{First, first};
 use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::ListenerIndex;
+use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
 
 /// What is read and thrown away before a connection with unread request bytes
@@ -80,7 +80,10 @@ impl Client {
 
     /// Sends a reply made here. `false` when the client is gone.
     pub async fn reply(&self, bytes: Vec<u8>) -> bool {
-        self.stream.send(Gather::from(Chunk::from(bytes))).await.is_ok()
+        self.stream
+            .send(Gather::from(Chunk::from(bytes)))
+            .await
+            .is_ok()
     }
 
     /// Closes without destroying a reply that is still on its way.

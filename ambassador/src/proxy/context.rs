@@ -42,6 +42,7 @@ pub struct Context {
     server_first: RefCell<HashSet<OriginalDst>>,
     peers: RefCell<Vec<Remote>>,
     listeners: RefCell<HashMap<ListenerIndex, Rc<Drain>>>,
+    #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
     scratch: RefCell<Vec<Box<Scratch>>>,
 }
 
@@ -196,7 +197,11 @@ impl Context {
         }
         let adopted = generation.adopted_shared();
         let named = generation.targets().map(|(_, shared)| shared);
-        for shared in named.inspect(|shared| cells.pool(shared.label, |gauge| *gauge = PoolGauge::default())).chain(&adopted).chain([generation.unmatched_shared()]) {
+        for shared in named
+            .inspect(|shared| cells.pool(shared.label, |gauge| *gauge = PoolGauge::default()))
+            .chain(&adopted)
+            .chain([generation.unmatched_shared()])
+        {
             cells.pool(shared.label, |gauge| {
                 gauge.open += shared.permits.in_use();
                 gauge.idle += shared.idle();

@@ -12,9 +12,9 @@ use crate::http::{
     ResponseRewrite,
 };
 use crate::proxy::client::Client;
-use crate::together::{First, beside, first};
 use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
+use crate::together::{First, beside, first};
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +91,10 @@ pub enum Answer {
 #[derive(Debug)]
 pub enum ExchangeError {
     /// The request head could not be sent; this much was handed to the kernel.
-    Send { sent: usize },
+    Send {
+        /// Bytes that the kernel had taken.
+        sent: usize,
+    },
     /// The upstream's connection ended before a whole final head.
     Ended,
     /// What the upstream sent is not HTTP.

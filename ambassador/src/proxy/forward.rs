@@ -204,9 +204,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             After::Reset
         }
         ExchangeError::Request(bad) => refuse(client, record, bad).await,
-        ExchangeError::Silent => {
-            answer(client, record, asked, &body, Reason::RequestTimeout).await
-        }
+        ExchangeError::Silent => answer(client, record, asked, &body, Reason::RequestTimeout).await,
         ExchangeError::Response(_) => {
             answer(client, record, asked, &body, Reason::ProtocolError).await
         }
@@ -293,10 +291,16 @@ async fn connect(
         }
         Err(error) => {
             let (reason, outcome) = checkout_failed(&error);
-            client.context.telemetry.cells.attempt(shared.label, outcome);
+            client
+                .context
+                .telemetry
+                .cells
+                .attempt(shared.label, outcome);
             record.status = reason.status();
             record.reason = Some(reason.as_str());
-            client.reply(LocalReply::new(reason).closing().encode()).await;
+            client
+                .reply(LocalReply::new(reason).closing().encode())
+                .await;
             record.complete(clock::now());
             After::Close
         }

@@ -252,7 +252,10 @@ impl Adopted {
 
     fn shared(&self) -> Vec<Arc<Shared>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.values().map(|entry| Arc::clone(&entry.shared)).collect()
+        entries
+            .values()
+            .map(|entry| Arc::clone(&entry.shared))
+            .collect()
     }
 
     fn view(&self) -> Vec<AdoptedView> {
@@ -292,4 +295,3 @@ fn original_upstream(
         headers: headers.clone(),
     }
 }
-

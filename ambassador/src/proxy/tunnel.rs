@@ -6,9 +6,9 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::together::{First, both, first};
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, TcpOutcome, UpstreamIndex};
+use crate::together::{First, both, first};
 
 /// Whom the bytes are counted for, and when silence ends the tunnel.
 pub struct Tunnel<'a> {
@@ -33,7 +33,13 @@ impl Tunnel<'_> {
         let moved = Cell::new(ring::now());
         let relay = both(
             self.relay(client, upstream, client_first, Direction::Sent, &moved),
-            self.relay(upstream, client, upstream_first, Direction::Received, &moved),
+            self.relay(
+                upstream,
+                client,
+                upstream_first,
+                Direction::Received,
+                &moved,
+            ),
         );
         match first(relay, silence(self.idle, &moved)).await {
             First::Left(Ok(_)) => TcpOutcome::Closed,

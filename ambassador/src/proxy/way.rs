@@ -81,7 +81,10 @@ pub fn endpoint(
 ) -> Option<EndpointAddr> {
     match target.upstream.endpoints {
         Endpoints::Original => original.map(|OriginalDst(address)| EndpointAddr(address)),
-        Endpoints::Static(_) | Endpoints::Dns { .. } => pools.pick(&target.shared, (&target.upstream.pool, &target.upstream.timeouts)),
+        Endpoints::Static(_) | Endpoints::Dns { .. } => pools.pick(
+            &target.shared,
+            (&target.upstream.pool, &target.upstream.timeouts),
+        ),
     }
 }
 
@@ -156,7 +159,7 @@ impl Way {
                 set: &rules.set,
                 remove: &rules.remove,
                 add: &add[..added],
-                remove_upstream_host: explicit,
+                addressed_here: explicit,
             },
         );
         out

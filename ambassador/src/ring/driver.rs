@@ -46,6 +46,7 @@ pub struct Table {
     /// Sockets whose read the engine is to start (again) in the next turn.
     pub to_read: Vec<Key>,
     /// Send operations to use again.
+    #[expect(clippy::vec_box, reason = "an operation must not move")]
     spare_sends: Vec<Box<SendOp>>,
 }
 

@@ -9,9 +9,9 @@ use crate::addr::OriginalDst;
 use crate::proxy::accepted::{self, Entry};
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
-use crate::together::{First, first};
 use crate::ring::{self, Listener, Stream};
 use crate::telemetry::{DroppedAccept, ListenerIndex};
+use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
 
 /// One listening socket of a shard.
@@ -113,13 +113,6 @@ fn find_original(
         peer,
     })
     .map(OriginalDst::canonical)
-}
-
-/// Whether a peer is on this host: a token is worth its upstream's
-/// credentials, and is not honoured for anyone else.
-pub fn is_local_peer(peer: IpAddr, host: &[IpAddr]) -> bool {
-    let peer = peer.to_canonical();
-    peer.is_loopback() || host.contains(&peer)
 }
 
 /// The addresses of this host's interfaces, in the current namespace.

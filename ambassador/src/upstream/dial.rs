@@ -110,7 +110,11 @@ mod tests {
             ("192.0.2.1:15001", true),
             ("192.0.2.2:15001", false),
         ] {
-            assert_eq!(own.contains(address.parse().unwrap()), expected, "{address}");
+            assert_eq!(
+                own.contains(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
         }
     }
 }

@@ -413,22 +413,20 @@ mod tests {
                 let (permits, highest, inside) = (&permits, &highest, &inside);
                 scope.spawn(move || {
                     for _ in 0..2_000 {
-                        let mut held = None;
-                        match permits.acquire(shard, 100, Instant::now()) {
-                            Acquire::Now(permit) => held = Some(permit),
-                            Acquire::Later(mut wait) => {
-                                while held.is_none() {
-                                    match poll(&mut wait) {
-                                        Some(Turn::Dial(permit)) => held = Some(permit),
-                                        Some(Turn::Reuse(_)) => panic!("nothing was idle"),
-                                        None => std::thread::yield_now(),
-                                    }
+                        let held = match permits.acquire(shard, 100, Instant::now()) {
+                            Acquire::Now(permit) => permit,
+                            Acquire::Later(mut wait) => loop {
+                                match poll(&mut wait) {
+                                    Some(Turn::Dial(permit)) => break permit,
+                                    Some(Turn::Reuse(_)) => panic!("nothing was idle"),
+                                    None => std::thread::yield_now(),
                                 }
-                            }
+                            },
                             Acquire::Full => panic!("four callers fit"),
-                        }
+                        };
                         highest.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
                         inside.fetch_sub(1, SeqCst);
+                        drop(held);
                     }
                 });
             }

@@ -265,12 +265,7 @@ impl Pools {
 
     /// The newest live idle connection to `place`, unless others wait for
     /// one: newcomers do not overtake them.
-    pub fn take_idle(
-        &self,
-        shared: &Arc<Shared>,
-        place: Place,
-        want: Want,
-    ) -> Option<Connection> {
+    pub fn take_idle(&self, shared: &Arc<Shared>, place: Place, want: Want) -> Option<Connection> {
         if want == Want::Fresh || shared.permits.waiting() > 0 {
             return None;
         }
@@ -376,7 +371,10 @@ impl Pools {
         if let Some(endpoint) = self.pick(shared, policies)
             && let Acquire::Now(permit) = shared.permits.acquire(self.shard, 0, ring::now())
         {
-            match self.dial(permit, policies.1, (Namespace::default(), endpoint)).await {
+            match self
+                .dial(permit, policies.1, (Namespace::default(), endpoint))
+                .await
+            {
                 Ok(connection) => self.checkin(shared, policies, connection),
                 // The next sweep tries again; requests report the cause.
                 Err(error) => tracing::debug!(%endpoint, ?error, "min_idle: dial failed"),

@@ -47,6 +47,22 @@ struct Sets {
     inheritable: u32,
 }
 
+impl Capability {
+    /// Its name in capabilities(7).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
+            Self::Kill => "CAP_KILL",
+            Self::NetBindService => "CAP_NET_BIND_SERVICE",
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::NetRaw => "CAP_NET_RAW",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
+            Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::Bpf => "CAP_BPF",
+        }
+    }
+}
+
 /// Gives up every capability of this process: effective, permitted,
 /// inheritable, ambient and bounding, and sets no_new_privs, so that no program
 /// it starts can regain one. Call it before threads are started; it fails when

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -146,6 +146,20 @@ impl SocketStock {
             }),
             stock: RefCell::default(),
         }
+    }
+
+    /// Whether an address belongs to the namespace, as the kernel sees it now:
+    /// only then can a socket be bound to it (unless `ip_nonlocal_bind` is
+    /// set, which makes every address count as local).
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        let addr = SocketAddr::new(ip.to_canonical(), 0);
+        self.take(Family::of(&addr))
+            .and_then(|socket| {
+                // No port is taken (Linux 4.2).
+                option(&socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+                bind(&socket, addr)
+            })
+            .is_ok()
     }
 
     /// A fresh socket. Blocks for one round trip to the helper every few calls

@@ -134,7 +134,8 @@ fn stalled_readers_do_not_stop_a_live_request(backend: Backend) {
             text("live")
         }
     });
-    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let room = "pool: { max_connections: 2000 }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), room);
     let before = proxy.anonymous_bytes();
     let stalled: Vec<TcpStream> = (0..1000)
         .map(|_| {

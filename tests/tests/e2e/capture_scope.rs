@@ -1,5 +1,6 @@
 //! What is captured, what is left alone, and what is refused.
 
+use ambassador_tests::proxy::Launch;
 use ambassador_tests::server::text;
 use ambassador_tests::{Backend, Cgroup, Netns, Proxy, Server, on_both_backends, program};
 
@@ -282,7 +283,20 @@ fn two_proxies_on_one_cgroup(backend: Backend) {
     let server = Server::ok();
     let cgroup = Cgroup::new();
     let first = Proxy::capturing(backend, &cgroup, &claim("10.1.2.3", &server));
-    let second = Proxy::capturing(backend, &cgroup, &claim("10.1.2.3", &server));
+    // Its canary lands at the first: it lives, and is not ready.
+    let second = Proxy::spawn(
+        backend,
+        &claim("10.1.2.3", &server),
+        Launch {
+            arguments: vec!["--cgroup".into(), cgroup.path().display().to_string()],
+            ..Launch::default()
+        },
+    );
+    let soon = std::time::Duration::from_secs(10);
+    ambassador_tests::eventually("the second lives", soon, || {
+        second.admin_status("/livez") == Some(200)
+    });
+    assert_eq!(second.admin_status("/readyz"), Some(503));
     for _ in 0..10 {
         assert_eq!(get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1, "ok");
     }

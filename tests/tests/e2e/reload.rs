@@ -168,6 +168,10 @@ fn work_in_flight_finishes_where_it_started(backend: Backend) {
     eventually("it is in flight", SOON, || slow.requests().len() == 1);
     proxy.rewrite_config(&one_upstream(listen, quick.address(), ""));
     proxy.signal(libc::SIGHUP);
+    // Until then a new request would wait behind the slow one.
+    eventually("it is reloaded", SOON, || {
+        proxy.metric("ambassador_config_reloads_total", &[]) >= 1.0
+    });
     eventually("new work goes elsewhere", SOON, || {
         Client::connect(listen).get("/").text() == "quick"
     });

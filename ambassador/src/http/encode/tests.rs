@@ -10,7 +10,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     set: &[],
     remove: &[],
     add: &[],
-    remove_upstream_host: false,
+    addressed_here: false,
 };
 
 const PASS: ResponseRewrite = ResponseRewrite {
@@ -212,7 +212,7 @@ fn what_is_set_added_and_removed() {
         set: &[("X-Team".into(), "shop".into())],
         remove: &["x-debug".into()],
         add: &[("traceparent", b"00-1")],
-        remove_upstream_host: true,
+        addressed_here: true,
         ..PLAIN
     };
     let fields = "x-team: a\r\nX-Debug: 1\r\nA: b\r\nTraceParent: x\r\nX-Team: b\r\n\
