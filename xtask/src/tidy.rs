@@ -7,7 +7,7 @@ use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
-const LAYERS: [&[&str]; 15] = [
+const LAYERS: [&[&str]; 16] = [
     &["addr", "clock", "together"],
     &["http"],
     &["policy"],
@@ -23,6 +23,7 @@ const LAYERS: [&[&str]; 15] = [
     &["control"],
     &["config"],
     &["doctor", "exec"],
+    &["app", "cli"],
 ];
 
 /// Imports that the order of the layers would allow and that are wrong still.
