@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
-use super::driver::{Connecting, End, Key, Role, Sending};
+use super::driver::{Connecting, End, Key, Role, keep};
 use super::sockets::{self, RawAddress};
 use super::timer;
 
@@ -47,6 +47,7 @@ impl Listener {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         // Accepted sockets inherit it. A unix socket has no such option.
         let _ = sockets::set_int(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        suit(&socket)?;
         let key = super::with(|core| core.driver.add(socket, Role::Listener))?;
         Ok(Self {
             key,
@@ -63,33 +64,45 @@ impl Listener {
         loop {
             let accepted = poll_fn(|context| {
                 super::with(|core| {
-                    let mut socket = core.driver.socket(self.key);
-                    if let Some(fd) = socket.accepted.pop_front() {
+                    if let Some(fd) = core.driver.take_accepted(self.key) {
                         return Poll::Ready(Ok(fd));
                     }
+                    let mut socket = core.driver.socket(self.key);
                     if let Some(End::Error(error)) = socket.end.take() {
-                        return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
+                        return Poll::Ready(Err(error));
                     }
-                    socket.reader = Some(context.waker().clone());
+                    keep(&mut socket.reader, context.waker());
                     Poll::Pending
                 })
             })
             .await;
             match accepted {
-                Ok(fd) => return Stream::new(fd, Role::Connected),
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                    ) =>
-                {
+                Ok(fd) => match Stream::new(fd, Role::Connected) {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => tracing::warn!(%error, "an accepted connection is dropped"),
+                },
+                Err(error @ (libc::EBADF | libc::EINVAL | libc::ENOTSOCK)) => {
+                    return Err(io::Error::from_raw_os_error(error));
+                }
+                // Out of descriptors or memory, or a network error that was
+                // the connection's (accept(2)).
+                Err(error) => {
+                    let _again = AcceptAgain(self.key);
+                    let error = io::Error::from_raw_os_error(error);
                     tracing::warn!(%error, "cannot accept: resting");
                     timer::sleep(ACCEPT_REST).await;
-                    super::with(|core| core.driver.read_again(self.key));
                 }
-                Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// Starts accepting again when the rest is over, or was given up.
+struct AcceptAgain(Key);
+
+impl Drop for AcceptAgain {
+    fn drop(&mut self) {
+        super::try_with(|core| core.driver.read_again(self.0));
     }
 }
 
@@ -112,12 +125,14 @@ impl Stream {
 
     /// Takes over a socket that is connected already.
     pub fn from_connected(socket: OwnedFd) -> io::Result<Self> {
+        suit(&socket)?;
         Self::new(socket, Role::Connected)
     }
 
     /// Connects `socket`, which [`dial_socket`](super::dial_socket) or a helper
     /// made. Dropping the future abandons the attempt.
     pub async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<Self> {
+        suit(&socket)?;
         let stream = Self::new(socket, Role::Unconnected)?;
         super::with(|core| core.driver.connect(stream.key, RawAddress::new(address)));
         let connected = poll_fn(|context| {
@@ -127,7 +142,7 @@ impl Stream {
                     socket.connecting = Connecting::No;
                     return Poll::Ready(result);
                 }
-                socket.writer = Some(context.waker().clone());
+                keep(&mut socket.writer, context.waker());
                 Poll::Pending
             })
         });
@@ -152,7 +167,7 @@ impl Stream {
                         Poll::Ready(Err(io::Error::from_raw_os_error(error)))
                     }
                     None => {
-                        socket.reader = Some(context.waker().clone());
+                        keep(&mut socket.reader, context.waker());
                         Poll::Pending
                     }
                 }
@@ -188,7 +203,7 @@ impl Stream {
                 if socket.has_news() {
                     return Poll::Ready(());
                 }
-                socket.reader = Some(context.waker().clone());
+                keep(&mut socket.reader, context.waker());
                 Poll::Pending
             })
         })
@@ -203,32 +218,26 @@ impl Stream {
                 if matches!(socket.end, Some(End::Error(_))) {
                     return Poll::Ready(());
                 }
-                socket.watcher = Some(context.waker().clone());
+                keep(&mut socket.watcher, context.waker());
                 Poll::Pending
             })
         })
     }
 
     /// Sends all of `gather`. Dropping the future does not stop what is under
-    /// way: the stream is good for nothing but closing then.
+    /// way, and nobody learns how much was taken: the stream is good for little
+    /// but closing then. Another send waits until the first is over, and fails
+    /// if that has failed.
     pub async fn send(&self, gather: Gather) -> Result<(), SendError> {
         if gather.bytes() == 0 {
             return Ok(());
         }
-        super::with(|core| core.driver.send(self.key, gather));
-        let (result, sent) = poll_fn(|context| {
-            super::with(|core| {
-                let mut socket = core.driver.socket(self.key);
-                if let Sending::Done(result, sent) = socket.sending {
-                    socket.sending = Sending::Idle;
-                    return Poll::Ready((result, sent));
-                }
-                socket.writer = Some(context.waker().clone());
-                Poll::Pending
-            })
-        })
-        .await;
-        result.map_err(|error| SendError {
+        let mut unsent = Some(gather);
+        let result = poll_fn(|context| {
+            let (key, waker) = (self.key, context.waker());
+            super::with(|core| core.driver.poll_send(key, &mut unsent, waker))
+        });
+        result.await.map_err(|(error, sent)| SendError {
             source: io::Error::from_raw_os_error(error),
             sent,
         })
@@ -267,4 +276,10 @@ impl Drop for Stream {
     fn drop(&mut self) {
         super::try_with(|core| core.driver.close(self.key));
     }
+}
+
+/// Blocking or not, as the backend wants it; accepted sockets are so already.
+fn suit(socket: &OwnedFd) -> io::Result<()> {
+    let backend = super::with(|core| core.driver.backend());
+    sockets::suit(socket, backend)
 }
