@@ -89,6 +89,8 @@ pub struct Socket {
     /// epoll only: the kernel has said that there is something to read, and
     /// not yet that there is no more.
     pub readable: bool,
+    /// epoll only: the kernel has said that there is an end to read.
+    pub hung_up: bool,
     /// It is in the table's `to_read`.
     to_read: bool,
     /// It is in the table's `starved`.
@@ -381,6 +383,7 @@ impl Table {
             reading: false,
             stopping: false,
             readable: false,
+            hung_up: false,
             to_read: false,
             starved: false,
             send_failure: None,
@@ -502,8 +505,7 @@ impl Table {
     }
 
     /// How many reads are to be started now: first of those that have found no
-    /// buffer, as many as there are buffers now. Each of them has something to
-    /// read, so another turn follows for the rest.
+    /// buffer, as many as there are buffers now.
     pub fn reads_due(&mut self) -> usize {
         let fed = self.starved.len().min(self.buffers.free());
         for key in self.starved.drain(..fed).rev() {
@@ -521,9 +523,11 @@ impl Table {
         Some(key)
     }
 
-    /// Whether the next turn has reads to start.
+    /// Whether the next turn has reads to start, so that this one may not wait.
+    /// Buffers that are free after as many starved streams were tried mean that
+    /// some of those had nothing to read.
     pub fn has_reads_due(&self) -> bool {
-        !self.to_read.is_empty()
+        !self.to_read.is_empty() || !self.starved.is_empty() && self.buffers.free() > 0
     }
 
     /// A connection was accepted.

@@ -126,10 +126,12 @@ impl Epoll {
                 error => Err(io::Error::from_raw_os_error(error)),
             };
         }
-        for event in std::mem::take(&mut self.events).drain(..) {
+        // Taken out and put back: its memory is used again.
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
             self.handle(table, event.u64, event.events as i32);
         }
-        self.events.reserve(EVENTS);
+        self.events = events;
         Ok(())
     }
 
@@ -151,8 +153,11 @@ impl Epoll {
             }
             self.send(table, key);
         }
-        if events & (libc::EPOLLIN | libc::EPOLLRDHUP) != 0 || failed {
-            table.sockets[key as usize].readable = true;
+        let hung_up = failed || events & libc::EPOLLRDHUP != 0;
+        if events & libc::EPOLLIN != 0 || hung_up {
+            let socket = &mut table.sockets[key as usize];
+            socket.readable = true;
+            socket.hung_up |= hung_up;
             read(table, key);
         }
     }
@@ -218,7 +223,13 @@ fn receive_one(table: &mut Table, key: Key) -> Read {
     let length = received.max(0) as usize;
     let chunk = Chunk::of_buffer(buffers, buffer, length);
     match (received, error) {
-        (1.., _) => table.push_received(key, chunk),
+        (1.., _) => {
+            // Less than was asked for: that was all, and what comes later is
+            // told by another event (epoll(7)). Only an end that was told
+            // already is still to be read.
+            socket.readable = length == SIZE || socket.hung_up;
+            table.push_received(key, chunk);
+        }
         (0, _) => table.end_receiving(key, End::Fin),
         (_, libc::EAGAIN) => socket.readable = false,
         (_, libc::EINTR) => {}

@@ -21,7 +21,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Stream {
     pub(super) key: Key,
-    pub(super) fd: RawFd,
     /// It belongs to its thread.
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -61,6 +60,7 @@ impl Listener {
     /// # Errors
     /// When the listener itself is broken.
     pub async fn accept(&self) -> io::Result<Stream> {
+        let mut told = false;
         loop {
             let accepted = poll_fn(|context| {
                 super::with(|core| {
@@ -88,8 +88,10 @@ impl Listener {
                 // the connection's (accept(2)).
                 Err(error) => {
                     let _again = AcceptAgain(self.key);
-                    let error = io::Error::from_raw_os_error(error);
-                    tracing::warn!(%error, "cannot accept: resting");
+                    if !std::mem::replace(&mut told, true) {
+                        let error = io::Error::from_raw_os_error(error);
+                        tracing::warn!(%error, "cannot accept: resting");
+                    }
                     timer::sleep(ACCEPT_REST).await;
                 }
             }
@@ -114,11 +116,9 @@ impl Drop for Listener {
 
 impl Stream {
     fn new(fd: OwnedFd, role: Role) -> io::Result<Self> {
-        let raw = fd.as_raw_fd();
         let key = super::with(|core| core.driver.add(fd, role))?;
         Ok(Self {
             key,
-            fd: raw,
             _not_send: std::marker::PhantomData,
         })
     }
@@ -245,30 +245,35 @@ impl Stream {
 
     /// Ends the sending direction: the peer sees a FIN.
     pub fn shutdown_write(&self) {
-        sockets::shutdown_write(&self.fd);
+        sockets::shutdown_write(&self.raw());
     }
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
-        sockets::reset_on_close(&self.fd);
+        sockets::reset_on_close(&self.raw());
     }
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        sockets::local_address(&self.fd)
+        sockets::local_address(&self.raw())
     }
 
     /// The address of the other end; an error for unix sockets.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        sockets::peer_address(&self.fd)
+        sockets::peer_address(&self.raw())
     }
 
     /// The socket, for what only the kernel knows of it.
     #[expect(unsafe_code, reason = "the descriptor is owned by the driver's table")]
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the table keeps the descriptor open until this stream, which
-        // the result borrows, is dropped.
-        unsafe { BorrowedFd::borrow_raw(self.fd) }
+        // the result borrows, is dropped, or until all tasks have ended.
+        unsafe { BorrowedFd::borrow_raw(self.raw()) }
+    }
+
+    /// The descriptor, open while this stream and its shard live.
+    pub(super) fn raw(&self) -> RawFd {
+        super::with(|core| core.driver.socket(self.key).fd.as_raw_fd())
     }
 }
 

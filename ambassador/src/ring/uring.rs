@@ -178,9 +178,10 @@ impl Uring {
             self.push(poll.build().user_data(pack(Op::Event, 0, 0)));
             self.event_armed = true;
         }
-        self.enter(match self.late.is_empty() {
-            true => wait,
-            false => Some(Duration::ZERO),
+        let more_to_start = !self.late.is_empty() || table.has_reads_due();
+        self.enter(match more_to_start {
+            true => Some(Duration::ZERO),
+            false => wait,
         })?;
         loop {
             let next = self.ring.completion().next();
