@@ -112,8 +112,10 @@ pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static
         now: Cell::new(clock::now()),
         turns: Cell::new(0),
     });
-    let nested = CORE.with_borrow_mut(|slot| slot.replace(Rc::clone(&core)).is_some());
-    assert!(!nested, "a thread runs one shard at a time");
+    CORE.with_borrow_mut(|slot| {
+        assert!(slot.is_none(), "a thread runs one shard at a time");
+        *slot = Some(Rc::clone(&core));
+    });
     let result = core.run(main);
     // Tasks own streams, and dropping those needs the core.
     core.executor.clear();

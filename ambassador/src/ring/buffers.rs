@@ -20,6 +20,8 @@ pub const SIZE: usize = 8 * 1024;
 pub struct Buffers {
     memory: Mapping,
     holders: [Cell<u16>; COUNT as usize],
+    /// Buffers that nobody holds.
+    free: Cell<u16>,
     supply: Supply,
 }
 
@@ -57,6 +59,7 @@ impl Buffers {
         Ok(Self {
             memory: Mapping::new(usize::from(COUNT) * SIZE)?,
             holders: [const { Cell::new(0) }; COUNT as usize],
+            free: Cell::new(COUNT),
             supply,
         })
     }
@@ -74,12 +77,17 @@ impl Buffers {
         (0..COUNT).for_each(|buffer| self.supply_again(buffer));
     }
 
+    /// Buffers that nobody holds.
+    pub fn free(&self) -> usize {
+        usize::from(self.free.get())
+    }
+
     /// A free buffer of the list, to read into; held once.
     pub fn take(&self) -> Option<u16> {
         match &self.supply {
             Supply::Listed(free) => {
                 let buffer = free.borrow_mut().pop()?;
-                self.holders[usize::from(buffer)].set(1);
+                self.chosen(buffer);
                 Some(buffer)
             }
             Supply::Provided { .. } => None,
@@ -89,8 +97,9 @@ impl Buffers {
     /// The kernel has chosen this buffer: it is held once.
     pub fn chosen(&self, buffer: u16) {
         let holders = &self.holders[usize::from(buffer)];
-        debug_assert_eq!(holders.get(), 0, "the kernel chooses free buffers only");
+        debug_assert_eq!(holders.get(), 0, "only free buffers are chosen");
         holders.set(1);
+        self.free.set(self.free.get() - 1);
     }
 
     /// One more holder.
@@ -104,6 +113,7 @@ impl Buffers {
         let holders = &self.holders[usize::from(buffer)];
         holders.set(holders.get() - 1);
         if holders.get() == 0 {
+            self.free.set(self.free.get() + 1);
             self.supply_again(buffer);
         }
     }

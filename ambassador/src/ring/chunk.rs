@@ -77,7 +77,9 @@ impl Chunk {
 
     /// Keeps the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
-        self.end = self.end.min(self.start + length as u32);
+        if length < self.len() {
+            self.end = self.start + length as u32;
+        }
     }
 
     /// Drops the first `count` bytes.
@@ -168,16 +170,31 @@ impl Gather {
         self.first.iter().chain(&self.rest)
     }
 
-    /// Drops the first `count` bytes, and moves what remains to the heap.
-    pub(super) fn keep_after(&mut self, count: usize) {
-        let mut bytes = Vec::with_capacity(self.bytes() - count);
-        let mut skip = count;
-        for chunk in self.chunks() {
-            let skipped = skip.min(chunk.len());
-            skip -= skipped;
-            bytes.extend_from_slice(&chunk[skipped..]);
+    /// Drops the first `count` bytes.
+    pub(super) fn advance(&mut self, mut count: usize) {
+        for chunk in self.first.iter_mut().chain(&mut self.rest) {
+            let dropped = count.min(chunk.len());
+            chunk.advance(dropped);
+            count -= dropped;
         }
-        *self = Self::from(Chunk::from(bytes));
+        // What is used up gives its buffer back.
+        if self.first.as_ref().is_some_and(|first| first.is_empty()) {
+            let used = self
+                .rest
+                .iter()
+                .take_while(|chunk| chunk.is_empty())
+                .count();
+            let mut left = self.rest.drain(used..);
+            self.first = left.next();
+            let left = left.collect();
+            self.rest = left;
+        }
+    }
+
+    /// Moves what is in shared buffers to the heap.
+    pub(super) fn detach(&mut self) {
+        let chunks = self.first.iter_mut().chain(&mut self.rest);
+        chunks.for_each(Chunk::detach);
     }
 }
 

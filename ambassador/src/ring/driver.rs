@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
@@ -15,7 +15,7 @@ use slab::Slab;
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
 use super::epoll::Epoll;
-use super::sockets::{self, RawAddress};
+use super::sockets::RawAddress;
 use super::uring::Uring;
 use super::{Backend, RECEIVED_MAX};
 
@@ -44,7 +44,10 @@ pub struct Table {
     /// Streams that may hold a shared buffer in their queue.
     holding: Vec<Key>,
     /// Sockets whose read the engine is to start (again) in the next turn.
-    pub to_read: Vec<Key>,
+    to_read: VecDeque<Key>,
+    /// Streams whose read found no buffer, in the order in which they get the
+    /// next ones.
+    starved: VecDeque<Key>,
     /// Send operations to use again.
     #[expect(clippy::vec_box, reason = "an operation must not move")]
     spare_sends: Vec<Box<SendOp>>,
@@ -59,11 +62,13 @@ pub struct Socket {
     pub fd: OwnedFd,
     /// Tells this socket from earlier ones under the same key.
     pub generation: u32,
-    /// Received and not consumed.
-    received: VecDeque<Chunk>,
+    /// Received and not consumed: the first chunk, and what came after it. Most
+    /// of the time there is one at most, and then nothing is allocated.
+    received: Option<Chunk>,
+    received_more: VecDeque<Chunk>,
     received_bytes: usize,
     /// Accepted and not taken.
-    pub accepted: VecDeque<OwnedFd>,
+    accepted: VecDeque<OwnedFd>,
     /// How receiving (or accepting) ended.
     pub end: Option<End>,
     /// Who waits for bytes, the end, or an accepted socket.
@@ -85,7 +90,17 @@ pub struct Socket {
     /// epoll only: the kernel has said that there is something to read, and
     /// not yet that there is no more.
     pub readable: bool,
-    /// Operations whose completions are still to come.
+    /// epoll only: the kernel has said that there is an end to read.
+    pub hung_up: bool,
+    /// It is in the table's `to_read`.
+    to_read: bool,
+    /// It is in the table's `starved`.
+    starved: bool,
+    /// The error that a send has taken from the socket, so that the read finds
+    /// an end where there was a failure.
+    send_failure: Option<i32>,
+    /// Operations whose completions are still to come: at most one that reads
+    /// and one that sends or connects.
     pub in_flight: u8,
     /// Its owner is gone: close it after the last completion.
     pub abandoned: bool,
@@ -154,7 +169,8 @@ impl Driver {
                 sockets: Slab::new(),
                 buffers,
                 holding: Vec::new(),
-                to_read: Vec::new(),
+                to_read: VecDeque::new(),
+                starved: VecDeque::new(),
                 spare_sends: Vec::new(),
             }),
             engine: RefCell::new(engine),
@@ -177,7 +193,6 @@ impl Driver {
     /// Adds a stream or listener; a read is armed on it from the next turn,
     /// unless it has yet to be connected.
     pub fn add(&self, fd: OwnedFd, role: Role) -> io::Result<Key> {
-        sockets::suit(&fd, self.backend)?;
         let mut table = self.table.borrow_mut();
         let key = table.insert(fd, role == Role::Listener);
         if let Engine::Epoll(epoll) = &mut *self.engine.borrow_mut()
@@ -187,7 +202,7 @@ impl Driver {
             return Err(error);
         }
         if role != Role::Unconnected {
-            table.to_read.push(key);
+            table.read_soon(key);
         }
         Ok(key)
     }
@@ -202,45 +217,86 @@ impl Driver {
         }
     }
 
-    /// Starts to send; a send that is still under way (its future was dropped)
-    /// must end first.
-    pub fn send(&self, key: Key, gather: Gather) {
+    /// Starts to send what `unsent` has, and tells when that is over: `Err` is
+    /// the error and the bytes that were taken before. A send whose future was
+    /// dropped ends first; the kernel is still reading its bytes.
+    pub fn poll_send(
+        &self,
+        key: Key,
+        unsent: &mut Option<Gather>,
+        waker: &Waker,
+    ) -> Poll<Result<(), (i32, usize)>> {
         let mut table = self.table.borrow_mut();
-        let mut op = table.spare_sends.pop().unwrap_or_else(SendOp::boxed);
-        op.gather = gather;
-        (op.sent, op.may_wait) = (0, false);
-        op.describe();
-        table.sockets[key as usize].sending = Sending::Busy(op);
-        self.start_send(&mut table, key);
-    }
-
-    fn start_send(&self, table: &mut Table, key: Key) {
-        match &mut *self.engine.borrow_mut() {
-            Engine::Ring(ring) => ring.send(table, key),
-            Engine::Epoll(epoll) => epoll.send(table, key),
+        let table = &mut *table;
+        loop {
+            let socket = &mut table.sockets[key as usize];
+            match (&socket.sending, unsent.take()) {
+                (Sending::Idle, Some(gather)) => {
+                    let mut op = table.spare_sends.pop().unwrap_or_else(SendOp::boxed);
+                    op.gather = gather;
+                    (op.sent, op.may_wait) = (0, false);
+                    socket.sending = Sending::Busy(op);
+                    match &mut *self.engine.borrow_mut() {
+                        Engine::Ring(ring) => ring.send(table, key),
+                        Engine::Epoll(epoll) => epoll.send(table, key),
+                    }
+                }
+                (Sending::Busy(_), waiting) => {
+                    *unsent = waiting;
+                    if let Some(gather) = unsent {
+                        gather.detach();
+                    }
+                    keep(&mut socket.writer, waker);
+                    return Poll::Pending;
+                }
+                (&Sending::Done(result, sent), None) => {
+                    socket.sending = Sending::Idle;
+                    return Poll::Ready(result.map_err(|error| (error, sent)));
+                }
+                (&Sending::Done(result, _), waiting) => {
+                    socket.sending = Sending::Idle;
+                    if let Err(error) = result {
+                        return Poll::Ready(Err((error, 0)));
+                    }
+                    *unsent = waiting;
+                }
+                // Two futures sent at once, and the other took the result.
+                (Sending::Idle, None) => return Poll::Ready(Err((libc::ECANCELED, 0))),
+            }
         }
     }
 
     /// The next received chunk.
     pub fn take_received(&self, key: Key) -> Option<Chunk> {
         let mut table = self.table.borrow_mut();
-        let table = &mut *table;
         let socket = &mut table.sockets[key as usize];
-        let chunk = socket.received.pop_front()?;
+        let chunk = socket.received.take()?;
         socket.received_bytes -= chunk.len();
-        if socket.received.is_empty() {
+        socket.received = socket.received_more.pop_front();
+        if socket.received_more.is_empty() && socket.received_more.capacity() > 0 {
             // An idle stream owns no buffer.
-            socket.received = VecDeque::new();
-            if !socket.reading && socket.end.is_none() {
-                table.to_read.push(key);
-            }
+            socket.received_more = VecDeque::new();
+        }
+        if socket.received.is_none() {
+            table.resume(key);
         }
         Some(chunk)
     }
 
+    /// The next accepted connection.
+    pub fn take_accepted(&self, key: Key) -> Option<OwnedFd> {
+        let mut table = self.table.borrow_mut();
+        let socket = &mut table.sockets[key as usize];
+        let accepted = socket.accepted.pop_front()?;
+        if socket.accepted.is_empty() {
+            table.resume(key);
+        }
+        Some(accepted)
+    }
+
     /// Reads or accepts again after a failure that may pass.
     pub fn read_again(&self, key: Key) {
-        self.table.borrow_mut().to_read.push(key);
+        self.table.borrow_mut().read_soon(key);
     }
 
     /// The owner is gone: what is under way is cancelled, and the socket closed
@@ -252,6 +308,9 @@ impl Driver {
         };
         socket.abandoned = true;
         (socket.reader, socket.watcher, socket.writer) = (None, None, None);
+        if std::mem::take(&mut socket.starved) {
+            table.starved.retain(|starved| *starved != key);
+        }
         match &mut *self.engine.borrow_mut() {
             Engine::Ring(ring) => ring.cancel(&mut table, key),
             Engine::Epoll(_) => {}
@@ -263,7 +322,7 @@ impl Driver {
     /// `wait` for something to happen, and takes note of it.
     pub fn turn(&self, wait: Option<Duration>) -> io::Result<()> {
         let mut table = self.table.borrow_mut();
-        table.end_turn();
+        table.detach_received();
         match &mut *self.engine.borrow_mut() {
             Engine::Ring(ring) => ring.turn(&mut table, wait),
             Engine::Epoll(epoll) => epoll.turn(&mut table, wait),
@@ -279,9 +338,12 @@ impl Driver {
         for key in keys {
             self.close(key);
         }
+        // Every operation was cancelled, and a cancelled one completes.
         while !self.table.borrow().sockets.is_empty() {
-            if self.turn(Some(Duration::from_millis(10))).is_err() {
-                break;
+            if let Err(error) = self.turn(Some(Duration::from_millis(10))) {
+                tracing::error!(%error, "operations in flight cannot be reaped");
+                // The kernel may use their memory yet: it is never freed.
+                std::mem::forget(std::mem::take(&mut self.table.borrow_mut().sockets));
             }
         }
     }
@@ -308,7 +370,8 @@ impl Table {
         self.sockets.insert(Socket {
             fd,
             generation,
-            received: VecDeque::new(),
+            received: None,
+            received_more: VecDeque::new(),
             received_bytes: 0,
             accepted: VecDeque::new(),
             end: None,
@@ -321,6 +384,10 @@ impl Table {
             reading: false,
             stopping: false,
             readable: false,
+            hung_up: false,
+            to_read: false,
+            starved: false,
+            send_failure: None,
             in_flight: 0,
             abandoned: false,
         }) as Key
@@ -332,17 +399,24 @@ impl Table {
         if socket.abandoned {
             return;
         }
-        if chunk.is_shared() {
+        if chunk.is_shared() && self.holding.last() != Some(&key) {
             self.holding.push(key);
         }
         socket.received_bytes += chunk.len();
-        socket.received.push_back(chunk);
+        match &socket.received {
+            None => socket.received = Some(chunk),
+            Some(_) => socket.received_more.push_back(chunk),
+        }
         wake(&mut socket.reader);
     }
 
     /// Receiving is over.
     pub fn end_receiving(&mut self, key: Key, end: End) {
         let socket = &mut self.sockets[key as usize];
+        let end = match (end, socket.send_failure) {
+            (End::Fin, Some(error)) => End::Error(error),
+            _ => end,
+        };
         socket.end.get_or_insert(end);
         wake(&mut socket.reader);
         if matches!(end, End::Error(_)) {
@@ -360,24 +434,22 @@ impl Table {
         let over = match result {
             Ok(bytes) => {
                 op.sent += bytes;
-                let left = op.gather.bytes() - bytes;
-                if left == 0 {
-                    Some(Ok(()))
-                } else {
-                    op.gather.keep_after(bytes);
-                    None
+                op.gather.advance(bytes);
+                (op.gather.bytes() == 0).then_some(Ok(()))
+            }
+            Err(libc::EAGAIN | libc::EINTR) => None,
+            Err(error) => {
+                // EPIPE is no news to the reader, and may be our own doing.
+                if !matches!(error, libc::EPIPE | libc::ECANCELED) {
+                    socket.send_failure = Some(error);
                 }
+                Some(Err(error))
             }
-            Err(libc::EAGAIN | libc::EINTR) => {
-                op.gather.keep_after(0);
-                None
-            }
-            Err(error) => Some(Err(error)),
         };
         match over {
             None if !socket.abandoned => {
                 op.may_wait = true;
-                op.describe();
+                op.gather.detach();
                 socket.sending = Sending::Busy(op);
                 true
             }
@@ -400,8 +472,63 @@ impl Table {
         socket.connecting = Connecting::Done(result);
         wake(&mut socket.writer);
         if result.is_ok() && !socket.abandoned {
-            self.to_read.push(key);
+            self.read_soon(key);
         }
+    }
+
+    /// The engine is to start this socket's read in the next turn.
+    pub fn read_soon(&mut self, key: Key) {
+        let Some(socket) = self.sockets.get_mut(key as usize) else {
+            return;
+        };
+        if !std::mem::replace(&mut socket.to_read, true) {
+            self.to_read.push_back(key);
+        }
+    }
+
+    /// The engine is to start this stream's read when there are buffers. One
+    /// that is full is resumed by its owner instead.
+    pub fn read_when_fed(&mut self, key: Key) {
+        let socket = &mut self.sockets[key as usize];
+        let waits = socket.is_full() || socket.abandoned || socket.starved;
+        if !waits {
+            socket.starved = true;
+            self.starved.push_back(key);
+        }
+    }
+
+    /// Its owner has caught up: a read that was stopped goes on.
+    fn resume(&mut self, key: Key) {
+        let socket = &self.sockets[key as usize];
+        if !socket.reading && !socket.starved && socket.end.is_none() {
+            self.read_soon(key);
+        }
+    }
+
+    /// How many reads are to be started now: first of those that have found no
+    /// buffer, as many as there are buffers now.
+    pub fn reads_due(&mut self) -> usize {
+        let fed = self.starved.len().min(self.buffers.free());
+        for key in self.starved.drain(..fed).rev() {
+            let socket = &mut self.sockets[key as usize];
+            (socket.starved, socket.to_read) = (false, true);
+            self.to_read.push_front(key);
+        }
+        self.to_read.len()
+    }
+
+    /// The next of them; `None`: it is gone.
+    pub fn next_to_read(&mut self) -> Option<Key> {
+        let key = self.to_read.pop_front()?;
+        self.sockets.get_mut(key as usize)?.to_read = false;
+        Some(key)
+    }
+
+    /// Whether the next turn has reads to start, so that this one may not wait.
+    /// Buffers that are free after as many starved streams were tried mean that
+    /// some of those had nothing to read.
+    pub fn has_reads_due(&self) -> bool {
+        !self.to_read.is_empty() || !self.starved.is_empty() && self.buffers.free() > 0
     }
 
     /// A connection was accepted.
@@ -423,12 +550,13 @@ impl Table {
     }
 
     /// Frees the shared buffers that queues still hold.
-    fn end_turn(&mut self) {
-        for key in std::mem::take(&mut self.holding) {
+    pub fn detach_received(&mut self) {
+        for key in self.holding.drain(..) {
             // The socket may be gone, or its key used again; then nothing of
             // it is shared, or it is detached a turn early.
             if let Some(socket) = self.sockets.get_mut(key as usize) {
-                socket.received.iter_mut().for_each(Chunk::detach);
+                let chunks = socket.received.iter_mut().chain(&mut socket.received_more);
+                chunks.for_each(Chunk::detach);
             }
         }
     }
@@ -442,7 +570,7 @@ impl Socket {
 
     /// Whether bytes or the end wait.
     pub fn has_news(&self) -> bool {
-        !self.received.is_empty() || self.end.is_some()
+        self.received.is_some() || self.end.is_some()
     }
 
     /// Bytes that wait.
@@ -453,7 +581,7 @@ impl Socket {
 
     /// Whether bytes wait.
     pub fn has_received(&self) -> bool {
-        !self.received.is_empty()
+        self.received.is_some()
     }
 }
 
@@ -471,8 +599,8 @@ impl SendOp {
         })
     }
 
-    /// Points the message at the chunks.
-    fn describe(&mut self) {
+    /// The message for what is left, valid until the operation is changed.
+    pub fn message(&mut self) -> *const libc::msghdr {
         let mut count = 0;
         for (part, chunk) in self.parts.iter_mut().zip(self.gather.chunks()) {
             part.iov_base = chunk.as_ptr().cast_mut().cast();
@@ -481,10 +609,6 @@ impl SendOp {
         }
         self.message.msg_iov = self.parts.as_mut_ptr();
         self.message.msg_iovlen = count;
-    }
-
-    /// The message, valid while the operation is not moved or changed.
-    pub fn message(&self) -> *const libc::msghdr {
         &raw const self.message
     }
 
@@ -500,6 +624,14 @@ impl SendOp {
 /// The raw descriptor of a socket.
 pub fn raw(socket: &Socket) -> i32 {
     socket.fd.as_raw_fd()
+}
+
+/// Keeps `waker` in a slot.
+pub fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(kept) => kept.clone_from(waker),
+        None => *slot = Some(waker.clone()),
+    }
 }
 
 fn wake(waker: &mut Option<Waker>) {

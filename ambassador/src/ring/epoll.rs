@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::buffers::SIZE;
 use super::chunk::Chunk;
 use super::driver::{Connecting, End, Key, Sending, Socket, Table, raw};
-use super::sockets;
+use super::{mailbox, sockets};
 
 /// Events taken per turn.
 const EVENTS: usize = 256;
@@ -23,7 +23,7 @@ const EVENT_KEY: u64 = u64::MAX;
 /// An epoll instance.
 pub struct Epoll {
     epoll: OwnedFd,
-    _event: OwnedFd,
+    event: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
@@ -41,7 +41,7 @@ impl Epoll {
         add(&epoll, event.as_raw_fd(), libc::EPOLLIN as u32, EVENT_KEY)?;
         Ok(Self {
             epoll,
-            _event: event,
+            event,
             events: Vec::with_capacity(EVENTS),
         })
     }
@@ -76,12 +76,14 @@ impl Epoll {
     pub fn send(&mut self, table: &mut Table, key: Key) {
         loop {
             let socket = &mut table.sockets[key as usize];
-            let Sending::Busy(op) = &socket.sending else {
+            let fd = raw(socket);
+            let Sending::Busy(op) = &mut socket.sending else {
                 return;
             };
+            let (message, flags) = (op.message(), op.flags());
             // SAFETY: the message and what it points to are boxed in the
             // socket and not touched during the call.
-            let sent = unsafe { libc::sendmsg(raw(socket), op.message(), op.flags()) };
+            let sent = unsafe { libc::sendmsg(fd, message, flags) };
             let outcome = match sent {
                 0.. => Ok(sent as usize),
                 _ => Err(last_error()),
@@ -97,16 +99,15 @@ impl Epoll {
     #[expect(unsafe_code, reason = "epoll_wait")]
     pub fn turn(&mut self, table: &mut Table, wait: Option<Duration>) -> io::Result<()> {
         // What could not be read in the last turn.
-        let pending = std::mem::take(&mut table.to_read);
-        let busy = pending.iter().any(|key| {
-            let socket = table.sockets.get(*key as usize);
-            socket.is_some_and(|socket| socket.readable)
-        });
-        for key in pending {
-            read(table, key);
+        let mut busy = false;
+        for _ in 0..table.reads_due() {
+            if let Some(key) = table.next_to_read() {
+                busy |= table.sockets[key as usize].readable;
+                read(table, key);
+            }
         }
         let milliseconds = match wait {
-            _ if busy || !table.to_read.is_empty() => 0,
+            _ if busy || table.has_reads_due() => 0,
             None => -1,
             Some(wait) => wait.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32,
         };
@@ -125,14 +126,19 @@ impl Epoll {
                 error => Err(io::Error::from_raw_os_error(error)),
             };
         }
-        for event in std::mem::take(&mut self.events).drain(..) {
+        // Taken out and put back: its memory is used again.
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
             self.handle(table, event.u64, event.events as i32);
         }
-        self.events.reserve(EVENTS);
+        self.events = events;
         Ok(())
     }
 
     fn handle(&mut self, table: &mut Table, data: u64, events: i32) {
+        if data == EVENT_KEY {
+            return mailbox::silence(&self.event);
+        }
         let (key, generation) = (data as Key, (data >> 32) as u32);
         let known = table.sockets.get_mut(key as usize);
         let Some(socket) = known.filter(|socket| socket.generation == generation) else {
@@ -147,11 +153,23 @@ impl Epoll {
             }
             self.send(table, key);
         }
-        if events & (libc::EPOLLIN | libc::EPOLLRDHUP) != 0 || failed {
-            table.sockets[key as usize].readable = true;
+        let hung_up = failed || events & libc::EPOLLRDHUP != 0;
+        if events & libc::EPOLLIN != 0 || hung_up {
+            let socket = &mut table.sockets[key as usize];
+            socket.readable = true;
+            socket.hung_up |= hung_up;
             read(table, key);
         }
     }
+}
+
+/// What became of one read.
+#[derive(PartialEq, Eq)]
+enum Read {
+    /// It was tried, and the socket knows how it went.
+    Tried,
+    /// Every buffer is held.
+    Starved,
 }
 
 /// Reads or accepts until there is no more, no room, or others must have a
@@ -175,24 +193,28 @@ fn read(table: &mut Table, key: Key) {
             socket.reading = false;
             return;
         }
-        match socket.listens {
+        let read = match socket.listens {
             true => accept_one(table, key),
             false => receive_one(table, key),
+        };
+        if read == Read::Starved {
+            table.sockets[key as usize].reading = false;
+            return table.read_when_fed(key);
         }
     }
-    if table.sockets[key as usize].readable {
-        table.to_read.push(key);
-    }
+    table.read_soon(key);
 }
 
 #[expect(unsafe_code, reason = "recv into a shared buffer")]
-fn receive_one(table: &mut Table, key: Key) {
+fn receive_one(table: &mut Table, key: Key) -> Read {
     let buffers = Rc::clone(&table.buffers);
-    let Some(buffer) = buffers.take() else {
-        // The queues give theirs back at the end of the turn.
-        table.to_read.push(key);
-        table.sockets[key as usize].reading = false;
-        return;
+    let buffer = buffers.take().or_else(|| {
+        // The queues give theirs back.
+        table.detach_received();
+        buffers.take()
+    });
+    let Some(buffer) = buffer else {
+        return Read::Starved;
     };
     let socket = &mut table.sockets[key as usize];
     // SAFETY: the buffer is SIZE bytes, free, and held by nobody but us.
@@ -201,16 +223,23 @@ fn receive_one(table: &mut Table, key: Key) {
     let length = received.max(0) as usize;
     let chunk = Chunk::of_buffer(buffers, buffer, length);
     match (received, error) {
-        (1.., _) => table.push_received(key, chunk),
+        (1.., _) => {
+            // Less than was asked for: that was all, and what comes later is
+            // told by another event (epoll(7)). Only an end that was told
+            // already is still to be read.
+            socket.readable = length == SIZE || socket.hung_up;
+            table.push_received(key, chunk);
+        }
         (0, _) => table.end_receiving(key, End::Fin),
         (_, libc::EAGAIN) => socket.readable = false,
         (_, libc::EINTR) => {}
         (_, error) => table.end_receiving(key, End::Error(error)),
     }
+    Read::Tried
 }
 
 #[expect(unsafe_code, reason = "accept4")]
-fn accept_one(table: &mut Table, key: Key) {
+fn accept_one(table: &mut Table, key: Key) -> Read {
     let socket = &mut table.sockets[key as usize];
     let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no address is asked for.
@@ -233,6 +262,7 @@ fn accept_one(table: &mut Table, key: Key) {
         libc::EINTR | libc::ECONNABORTED => {}
         error => table.end_receiving(key, End::Error(error)),
     }
+    Read::Tried
 }
 
 #[expect(unsafe_code, reason = "epoll_ctl")]

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -97,12 +98,12 @@ impl Mailbox {
         }
     }
 
-    /// Runs the closures and queues the wake-ups that have come in.
+    /// Runs the closures and queues the wake-ups that have come in. The
+    /// eventfd is silenced by whoever saw that it is readable, before this.
     pub fn drain(&self, executor: &Executor) {
         if !self.shared.rung.swap(false, Ordering::AcqRel) {
             return;
         }
-        self.shared.silence();
         let (mail, woken) = {
             let mut queue = lock(&self.shared.queue);
             (
@@ -114,7 +115,9 @@ impl Mailbox {
             executor.wake(id);
         }
         for run in mail {
-            run();
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                tracing::error!("a closure sent to the shard panicked; the shard goes on");
+            }
         }
     }
 
@@ -148,19 +151,14 @@ impl Shared {
         // counter, and then the shard is awake already.
         unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
     }
+}
 
-    #[expect(unsafe_code, reason = "reads eight bytes from an eventfd")]
-    fn silence(&self) {
-        let mut count = [0_u8; 8];
-        // SAFETY: the buffer is eight live bytes; EAGAIN means it was silent.
-        unsafe {
-            libc::read(
-                self.event.as_raw_fd(),
-                count.as_mut_ptr().cast(),
-                count.len(),
-            )
-        };
-    }
+/// Makes a shard's eventfd unreadable until it is written to again.
+#[expect(unsafe_code, reason = "reads eight bytes from an eventfd")]
+pub fn silence(event: &OwnedFd) {
+    let mut count = [0_u8; 8];
+    // SAFETY: the buffer is eight live bytes; EAGAIN means it was silent.
+    unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }
 
 impl AsFd for Shared {

@@ -8,7 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
-use super::driver::{Connecting, End, Key, Role, Sending};
+use super::driver::{Connecting, End, Key, Role, keep};
 use super::sockets::{self, RawAddress};
 use super::timer;
 
@@ -21,7 +21,6 @@ const ACCEPT_REST: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Stream {
     pub(super) key: Key,
-    pub(super) fd: RawFd,
     /// It belongs to its thread.
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -47,6 +46,7 @@ impl Listener {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         // Accepted sockets inherit it. A unix socket has no such option.
         let _ = sockets::set_int(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        suit(&socket)?;
         let key = super::with(|core| core.driver.add(socket, Role::Listener))?;
         Ok(Self {
             key,
@@ -60,36 +60,51 @@ impl Listener {
     /// # Errors
     /// When the listener itself is broken.
     pub async fn accept(&self) -> io::Result<Stream> {
+        let mut told = false;
         loop {
             let accepted = poll_fn(|context| {
                 super::with(|core| {
-                    let mut socket = core.driver.socket(self.key);
-                    if let Some(fd) = socket.accepted.pop_front() {
+                    if let Some(fd) = core.driver.take_accepted(self.key) {
                         return Poll::Ready(Ok(fd));
                     }
+                    let mut socket = core.driver.socket(self.key);
                     if let Some(End::Error(error)) = socket.end.take() {
-                        return Poll::Ready(Err(io::Error::from_raw_os_error(error)));
+                        return Poll::Ready(Err(error));
                     }
-                    socket.reader = Some(context.waker().clone());
+                    keep(&mut socket.reader, context.waker());
                     Poll::Pending
                 })
             })
             .await;
             match accepted {
-                Ok(fd) => return Stream::new(fd, Role::Connected),
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                    ) =>
-                {
-                    tracing::warn!(%error, "cannot accept: resting");
-                    timer::sleep(ACCEPT_REST).await;
-                    super::with(|core| core.driver.read_again(self.key));
+                Ok(fd) => match Stream::new(fd, Role::Connected) {
+                    Ok(stream) => return Ok(stream),
+                    Err(error) => tracing::warn!(%error, "an accepted connection is dropped"),
+                },
+                Err(error @ (libc::EBADF | libc::EINVAL | libc::ENOTSOCK)) => {
+                    return Err(io::Error::from_raw_os_error(error));
                 }
-                Err(error) => return Err(error),
+                // Out of descriptors or memory, or a network error that was
+                // the connection's (accept(2)).
+                Err(error) => {
+                    let _again = AcceptAgain(self.key);
+                    if !std::mem::replace(&mut told, true) {
+                        let error = io::Error::from_raw_os_error(error);
+                        tracing::warn!(%error, "cannot accept: resting");
+                    }
+                    timer::sleep(ACCEPT_REST).await;
+                }
             }
         }
+    }
+}
+
+/// Starts accepting again when the rest is over, or was given up.
+struct AcceptAgain(Key);
+
+impl Drop for AcceptAgain {
+    fn drop(&mut self) {
+        super::try_with(|core| core.driver.read_again(self.0));
     }
 }
 
@@ -101,23 +116,23 @@ impl Drop for Listener {
 
 impl Stream {
     fn new(fd: OwnedFd, role: Role) -> io::Result<Self> {
-        let raw = fd.as_raw_fd();
         let key = super::with(|core| core.driver.add(fd, role))?;
         Ok(Self {
             key,
-            fd: raw,
             _not_send: std::marker::PhantomData,
         })
     }
 
     /// Takes over a socket that is connected already.
     pub fn from_connected(socket: OwnedFd) -> io::Result<Self> {
+        suit(&socket)?;
         Self::new(socket, Role::Connected)
     }
 
     /// Connects `socket`, which [`dial_socket`](super::dial_socket) or a helper
     /// made. Dropping the future abandons the attempt.
     pub async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<Self> {
+        suit(&socket)?;
         let stream = Self::new(socket, Role::Unconnected)?;
         super::with(|core| core.driver.connect(stream.key, RawAddress::new(address)));
         let connected = poll_fn(|context| {
@@ -127,7 +142,7 @@ impl Stream {
                     socket.connecting = Connecting::No;
                     return Poll::Ready(result);
                 }
-                socket.writer = Some(context.waker().clone());
+                keep(&mut socket.writer, context.waker());
                 Poll::Pending
             })
         });
@@ -152,7 +167,7 @@ impl Stream {
                         Poll::Ready(Err(io::Error::from_raw_os_error(error)))
                     }
                     None => {
-                        socket.reader = Some(context.waker().clone());
+                        keep(&mut socket.reader, context.waker());
                         Poll::Pending
                     }
                 }
@@ -188,7 +203,7 @@ impl Stream {
                 if socket.has_news() {
                     return Poll::Ready(());
                 }
-                socket.reader = Some(context.waker().clone());
+                keep(&mut socket.reader, context.waker());
                 Poll::Pending
             })
         })
@@ -203,32 +218,26 @@ impl Stream {
                 if matches!(socket.end, Some(End::Error(_))) {
                     return Poll::Ready(());
                 }
-                socket.watcher = Some(context.waker().clone());
+                keep(&mut socket.watcher, context.waker());
                 Poll::Pending
             })
         })
     }
 
     /// Sends all of `gather`. Dropping the future does not stop what is under
-    /// way: the stream is good for nothing but closing then.
+    /// way, and nobody learns how much was taken: the stream is good for little
+    /// but closing then. Another send waits until the first is over, and fails
+    /// if that has failed.
     pub async fn send(&self, gather: Gather) -> Result<(), SendError> {
         if gather.bytes() == 0 {
             return Ok(());
         }
-        super::with(|core| core.driver.send(self.key, gather));
-        let (result, sent) = poll_fn(|context| {
-            super::with(|core| {
-                let mut socket = core.driver.socket(self.key);
-                if let Sending::Done(result, sent) = socket.sending {
-                    socket.sending = Sending::Idle;
-                    return Poll::Ready((result, sent));
-                }
-                socket.writer = Some(context.waker().clone());
-                Poll::Pending
-            })
-        })
-        .await;
-        result.map_err(|error| SendError {
+        let mut unsent = Some(gather);
+        let result = poll_fn(|context| {
+            let (key, waker) = (self.key, context.waker());
+            super::with(|core| core.driver.poll_send(key, &mut unsent, waker))
+        });
+        result.await.map_err(|(error, sent)| SendError {
             source: io::Error::from_raw_os_error(error),
             sent,
         })
@@ -236,30 +245,35 @@ impl Stream {
 
     /// Ends the sending direction: the peer sees a FIN.
     pub fn shutdown_write(&self) {
-        sockets::shutdown_write(&self.fd);
+        sockets::shutdown_write(&self.raw());
     }
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
-        sockets::reset_on_close(&self.fd);
+        sockets::reset_on_close(&self.raw());
     }
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        sockets::local_address(&self.fd)
+        sockets::local_address(&self.raw())
     }
 
     /// The address of the other end; an error for unix sockets.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        sockets::peer_address(&self.fd)
+        sockets::peer_address(&self.raw())
     }
 
     /// The socket, for what only the kernel knows of it.
     #[expect(unsafe_code, reason = "the descriptor is owned by the driver's table")]
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         // SAFETY: the table keeps the descriptor open until this stream, which
-        // the result borrows, is dropped.
-        unsafe { BorrowedFd::borrow_raw(self.fd) }
+        // the result borrows, is dropped, or until all tasks have ended.
+        unsafe { BorrowedFd::borrow_raw(self.raw()) }
+    }
+
+    /// The descriptor, open while this stream and its shard live.
+    pub(super) fn raw(&self) -> RawFd {
+        super::with(|core| core.driver.socket(self.key).fd.as_raw_fd())
     }
 }
 
@@ -267,4 +281,10 @@ impl Drop for Stream {
     fn drop(&mut self) {
         super::try_with(|core| core.driver.close(self.key));
     }
+}
+
+/// Blocking or not, as the backend wants it; accepted sockets are so already.
+fn suit(socket: &OwnedFd) -> io::Result<()> {
+    let backend = super::with(|core| core.driver.backend());
+    sockets::suit(socket, backend)
 }

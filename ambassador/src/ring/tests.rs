@@ -32,7 +32,7 @@ macro_rules! on_both_backends {
 use on_both_backends;
 
 /// A test that takes longer hangs.
-const TEST_TIME_MAX: Duration = Duration::from_secs(60);
+const TEST_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// Runs `test` on a shard in a thread of its own.
 fn on<F: Future<Output = ()> + 'static>(backend: Backend, test: fn() -> F) {

@@ -1,6 +1,7 @@
 //! The io_uring engine: multishot accept and receive, one `enter` per turn of
 //! the loop.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use io_uring::{IoUring, cqueue, opcode};
 use super::buffers::{Buffers, COUNT};
 use super::chunk::Chunk;
 use super::driver::{Connecting, End, Key, Sending, Table, raw};
+use super::mailbox;
 
 /// Operations started per turn without an extra system call.
 const SUBMISSIONS: u32 = 256;
@@ -28,6 +30,8 @@ pub struct Uring {
     ring: IoUring,
     event: OwnedFd,
     event_armed: bool,
+    /// What the submission queue had no room for.
+    late: VecDeque<Entry>,
     /// Keeps the registered memory alive as long as the ring.
     buffers: Rc<Buffers>,
 }
@@ -47,7 +51,7 @@ enum Op {
 /// Whether a ring with everything that is used here works in this process.
 pub fn probe() -> io::Result<()> {
     let buffers = Rc::new(Buffers::provided()?);
-    let mailbox = super::mailbox::Mailbox::new()?;
+    let mailbox = mailbox::Mailbox::new()?;
     let result = Uring::new(&buffers, mailbox.event()).and_then(|mut ring| ring.try_receive());
     mailbox.close();
     result
@@ -69,6 +73,7 @@ impl Uring {
             ring,
             event,
             event_armed: false,
+            late: VecDeque::new(),
             buffers: Rc::clone(buffers),
         };
         engine.register_buffers()?;
@@ -99,13 +104,16 @@ impl Uring {
         self.push(receive.user_data(0));
         drop(near);
         // A byte, then the end of the stream.
-        self.ring.submit_and_wait(2)?;
-        let mut bytes = 0;
-        for completion in self.ring.completion() {
-            if completion.result() < 0 {
-                return Err(io::Error::from_raw_os_error(-completion.result()));
+        let (mut bytes, mut over) = (0, false);
+        while !over {
+            self.ring.submit_and_wait(1)?;
+            for completion in self.ring.completion() {
+                if completion.result() < 0 {
+                    return Err(io::Error::from_raw_os_error(-completion.result()));
+                }
+                bytes += completion.result();
+                over = !cqueue::more(completion.flags());
             }
-            bytes += completion.result();
         }
         match bytes {
             1 => Ok(()),
@@ -129,10 +137,11 @@ impl Uring {
     /// Starts to send what the socket's operation says.
     pub fn send(&mut self, table: &mut Table, key: Key) {
         let socket = &mut table.sockets[key as usize];
-        let Sending::Busy(op) = &socket.sending else {
+        let fd = Fd(raw(socket));
+        let Sending::Busy(op) = &mut socket.sending else {
             return;
         };
-        let entry = opcode::SendMsg::new(Fd(raw(socket)), op.message())
+        let entry = opcode::SendMsg::new(fd, op.message())
             .flags(op.flags() as u32)
             .build();
         socket.in_flight += 1;
@@ -157,13 +166,23 @@ impl Uring {
 
     /// Submits what was started, waits, and takes the completions.
     pub fn turn(&mut self, table: &mut Table, wait: Option<Duration>) -> io::Result<()> {
+        while let Some(entry) = self.late.pop_front() {
+            if !self.try_push(&entry) {
+                self.late.push_front(entry);
+                break;
+            }
+        }
         self.start_reads(table);
         if !self.event_armed {
             let poll = opcode::PollAdd::new(Fd(self.event.as_raw_fd()), libc::POLLIN as u32);
             self.push(poll.build().user_data(pack(Op::Event, 0, 0)));
             self.event_armed = true;
         }
-        self.enter(wait)?;
+        let more_to_start = !self.late.is_empty() || table.has_reads_due();
+        self.enter(match more_to_start {
+            true => Some(Duration::ZERO),
+            false => wait,
+        })?;
         loop {
             let next = self.ring.completion().next();
             let Some(completion) = next else {
@@ -199,10 +218,11 @@ impl Uring {
     }
 
     fn start_reads(&mut self, table: &mut Table) {
-        for key in std::mem::take(&mut table.to_read) {
-            let Some(socket) = table.sockets.get_mut(key as usize) else {
+        for _ in 0..table.reads_due() {
+            let Some(key) = table.next_to_read() else {
                 continue;
             };
+            let socket = &mut table.sockets[key as usize];
             let idle = !socket.reading && !socket.abandoned && socket.end.is_none();
             if !idle || socket.is_full() || matches!(socket.connecting, Connecting::Busy(_)) {
                 continue;
@@ -233,7 +253,7 @@ impl Uring {
         match op {
             Some(Op::Event) => {
                 self.event_armed = false;
-                return;
+                return mailbox::silence(&self.event);
             }
             Some(Op::Cancel) | None => return,
             Some(_) => {}
@@ -254,7 +274,7 @@ impl Uring {
         };
         match op {
             Some(Op::Receive) => self.received(table, key, outcome, completion.flags()),
-            Some(Op::Accept) => accepted(table, key, outcome, more),
+            Some(Op::Accept) => self.accepted(table, key, outcome, more),
             Some(Op::Connect) => table.end_connect(key, outcome.map(|_| ())),
             Some(Op::Send) => {
                 if table.progress_send(key, outcome) {
@@ -267,69 +287,74 @@ impl Uring {
     }
 
     fn received(&mut self, table: &mut Table, key: Key, outcome: Result<usize, i32>, flags: u32) {
-        if let (Some(buffer), Ok(length)) = (cqueue::buffer_select(flags), outcome) {
+        if let Some(buffer) = cqueue::buffer_select(flags) {
             self.buffers.chosen(buffer);
+            let length = outcome.unwrap_or(0);
             let chunk = Chunk::of_buffer(Rc::clone(&self.buffers), buffer, length);
             if length > 0 {
                 table.push_received(key, chunk);
             }
         }
-        let socket = &mut table.sockets[key as usize];
         if cqueue::more(flags) {
-            if socket.is_full() && !socket.stopping && !socket.abandoned {
-                socket.stopping = true;
-                let data = pack(Op::Receive, socket.generation, key);
-                let cancel = opcode::AsyncCancel::new(data).build();
-                self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
-            }
-            return;
+            return self.stop_if_full(table, key, Op::Receive);
         }
+        let socket = &mut table.sockets[key as usize];
         (socket.reading, socket.stopping) = (false, false);
         match outcome {
             Ok(0) => table.end_receiving(key, End::Fin),
-            // Out of buffers, or stopped: goes on when there is room.
-            Ok(_) | Err(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN) => {
-                table.to_read.push(key);
-            }
+            Err(libc::ENOBUFS) => table.read_when_fed(key),
+            // Stopped, or stopped by itself: goes on when there is room.
+            Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => table.read_soon(key),
             Err(error) => table.end_receiving(key, End::Error(error)),
         }
     }
 
-    #[expect(unsafe_code, reason = "operations point to memory of this process")]
-    fn push(&mut self, entry: Entry) {
-        loop {
-            // SAFETY: what an entry points to (the address of a connect, the
-            // message of a send) is boxed in its socket, which is kept until
-            // the operation's last completion.
-            let pushed = unsafe { self.ring.submission().push(&entry) };
-            if pushed.is_ok() {
-                return;
+    #[expect(unsafe_code, reason = "the kernel hands over a new descriptor")]
+    fn accepted(&mut self, table: &mut Table, key: Key, outcome: Result<usize, i32>, more: bool) {
+        match outcome {
+            Ok(fd) => {
+                // SAFETY: the descriptor was made by this accept and is nobody
+                // else's.
+                let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+                table.push_accepted(key, fd);
             }
-            // The queue is full: hand it over. Failing that, completions have
-            // to be taken first, which the kernel does not require here
-            // (FEAT_NODROP), so this ends.
-            if let Err(error) = self.ring.submit() {
-                tracing::warn!(%error, "the submission queue cannot be handed over");
-            }
+            Err(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {}
+            Err(error) => table.end_receiving(key, End::Error(error)),
         }
+        if more {
+            return self.stop_if_full(table, key, Op::Accept);
+        }
+        let socket = &mut table.sockets[key as usize];
+        (socket.reading, socket.stopping) = (false, false);
+        table.read_soon(key);
     }
-}
 
-#[expect(unsafe_code, reason = "the kernel hands over a new descriptor")]
-fn accepted(table: &mut Table, key: Key, outcome: Result<usize, i32>, more: bool) {
-    match outcome {
-        Ok(fd) => {
-            // SAFETY: the descriptor was made by this accept and is nobody
-            // else's.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-            table.push_accepted(key, fd);
+    /// Stops what reads or accepts on a socket of which too much waits.
+    fn stop_if_full(&mut self, table: &mut Table, key: Key, op: Op) {
+        let socket = &mut table.sockets[key as usize];
+        if socket.is_full() && !socket.stopping && !socket.abandoned {
+            socket.stopping = true;
+            let cancel = opcode::AsyncCancel::new(pack(op, socket.generation, key)).build();
+            self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
         }
-        Err(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {}
-        Err(error) => table.end_receiving(key, End::Error(error)),
     }
-    if !more {
-        table.sockets[key as usize].reading = false;
-        table.to_read.push(key);
+
+    /// Queues an operation. Where the queue is full it is handed over first;
+    /// should the kernel not take it now, the operation waits for the next turn.
+    fn push(&mut self, entry: Entry) {
+        let pushed = self.late.is_empty()
+            && (self.try_push(&entry) || self.ring.submit().is_ok() && self.try_push(&entry));
+        if !pushed {
+            self.late.push_back(entry);
+        }
+    }
+
+    #[expect(unsafe_code, reason = "operations point to memory of this process")]
+    fn try_push(&mut self, entry: &Entry) -> bool {
+        // SAFETY: what an entry points to (the address of a connect, the
+        // message of a send) is boxed in its socket, which is kept until the
+        // operation's last completion.
+        unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 }
 

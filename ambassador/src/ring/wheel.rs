@@ -254,6 +254,40 @@ mod tests {
     }
 
     #[test]
+    fn far_timers_neither_hang_nor_fire_early() {
+        // Around the ends of the levels, from different times of the wheel's
+        // life: 2^30 ms is a slot of the highest level, 2^36 ms all of it.
+        let edges = (18..37).flat_map(|bits| [(1_u64 << bits) - 1, 1 << bits, (1 << bits) + 1]);
+        let edges: Vec<u64> = edges.collect();
+        for age in [
+            0,
+            1,
+            63,
+            1 << 30,
+            (5 << 30) + 7,
+            (1 << 36) - 1,
+            (3 << 36) + (9 << 30),
+        ] {
+            for after in &edges {
+                let start = Instant::now();
+                let mut wheel = Wheel::new(start);
+                let mut now = ms(start, age);
+                wheel.advance(now);
+                let key = wheel.arm(ms(start, age + after), Waker::noop().clone());
+                let mut waits = 0;
+                while !wheel.poll(key, Waker::noop()) {
+                    now += wheel.wait(now).expect("it is armed");
+                    wheel.advance(now);
+                    waits += 1;
+                    assert!(waits <= 2 * LEVELS, "{age} + {after}");
+                }
+                let due = age + after.min(&TICKS_MAX);
+                assert_eq!(now, ms(start, due), "{age} + {after}");
+            }
+        }
+    }
+
+    #[test]
     fn many_timers_fire_in_order_of_a_model() {
         let start = Instant::now();
         let mut wheel = Wheel::new(start);
@@ -269,7 +303,7 @@ mod tests {
         for _ in 0..20_000 {
             match random(3) {
                 0 => {
-                    let bits = random(20);
+                    let bits = random(36);
                     let due = now + 1 + random(1 << bits);
                     let count = Arc::new(Count::default());
                     let key = wheel.arm(ms(start, due), Waker::from(Arc::clone(&count)));
@@ -289,7 +323,8 @@ mod tests {
                     assert_eq!(count.0.load(Ordering::Relaxed), 0);
                 }
                 _ => {
-                    let bits = random(14);
+                    let far = random(50) == 0;
+                    let bits = random(if far { 35 } else { 14 });
                     now += random(1 << bits);
                     wheel.advance(ms(start, now));
                     let later = model.split_off(&(now + 1));

@@ -19,7 +19,7 @@ on_both_backends!(
 
 async fn a_dropped_stream_is_closed() {
     let (stream, mut far) = tcp_pair().await;
-    let name = identity(&stream.fd);
+    let name = identity(&stream.raw());
     drop(stream);
     let read = elsewhere(move || far.read(&mut [0; 8]).unwrap()).await;
     assert_eq!(read, 0, "the peer sees the end");
@@ -28,7 +28,7 @@ async fn a_dropped_stream_is_closed() {
 
 async fn a_stream_closed_while_it_sends_is_closed() {
     let (stream, far) = unix_pair();
-    let name = identity(&stream.fd);
+    let name = identity(&stream.raw());
     let send = stream.send(gather(vec![3; 1 << 20]));
     assert!(
         timer::timeout(Duration::from_millis(10), send)
@@ -131,7 +131,7 @@ async fn a_dropped_listener_closes_what_it_had_accepted() {
 
 async fn a_reset_overtakes_what_is_queued() {
     let (stream, mut far) = tcp_pair().await;
-    let name = identity(&stream.fd);
+    let name = identity(&stream.raw());
     far.write_all(b"unread").unwrap();
     stream.readable().await;
     let send = stream.send(gather(vec![3; 16 << 20]));
@@ -171,9 +171,9 @@ async fn a_shard_that_ends_closes_everything() {
             let mut names = vec![identity_of_key(listener.key)];
             let far = TcpStream::connect(address).unwrap();
             let stream = listener.accept().await.unwrap();
-            names.push(identity(&stream.fd));
+            names.push(identity(&stream.raw()));
             let (sending, far_of_sending) = unix_pair();
-            names.push(identity(&sending.fd));
+            names.push(identity(&sending.raw()));
             spawn(async move {
                 let _ = sending.send(gather(vec![1; 1 << 20])).await;
                 drop((far, far_of_sending));

@@ -12,6 +12,7 @@ on_both_backends!(
     a_thousand_stalled_readers_do_not_stop_one_echo,
     chunks_that_are_held_do_not_starve_the_shard_for_good,
     a_stream_with_always_something_to_read_leaves_room_for_others,
+    a_starved_stream_that_is_closed_is_forgotten,
     a_task_that_is_always_ready_leaves_room_for_io,
 );
 
@@ -57,10 +58,16 @@ async fn chunks_that_are_held_do_not_starve_the_shard_for_good() {
     let turns = crate::ring::turns();
     timer::sleep(Duration::from_millis(50)).await;
     let spun = crate::ring::turns() - turns;
-    assert!(starved.is_err(), "every buffer is held");
-    assert!(spun < 100, "and nobody spins: {spun} turns");
-    held.clear();
-    assert_eq!(recv_exact(&other, 1).await, b"x");
+    assert!(spun < 100, "nobody spins: {spun} turns");
+    match starved {
+        // epoll copies what waits in a queue before it gives up, so that a
+        // buffer is left.
+        Ok(chunk) => assert_eq!(&*chunk.unwrap().unwrap(), b"x"),
+        Err(timer::Elapsed) => {
+            held.clear();
+            assert_eq!(recv_exact(&other, 1).await, b"x");
+        }
+    }
 }
 
 async fn a_stream_with_always_something_to_read_leaves_room_for_others() {
@@ -77,6 +84,35 @@ async fn a_stream_with_always_something_to_read_leaves_room_for_others() {
     }
     enough.set(true);
     elsewhere(move || writer.join().unwrap()).await;
+}
+
+async fn a_starved_stream_that_is_closed_is_forgotten() {
+    let (stream, mut far) = unix_pair();
+    let mut held = Vec::new();
+    for _ in 0..COUNT {
+        far.write_all(&vec![1; SIZE]).unwrap();
+        held.push(stream.recv().await.unwrap().unwrap());
+    }
+    // Some starve who have nothing to read: they may not be in the way either.
+    let _idle: Vec<_> = (0..100).map(|_| unix_pair()).collect();
+    timer::sleep(Duration::from_millis(1)).await;
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let (near, mut far) = unix_pair();
+        far.write_all(b"x").unwrap();
+        waiting.push((near, far));
+    }
+    timer::sleep(Duration::from_millis(5)).await;
+    let last = waiting.pop().unwrap();
+    let mut names = Vec::new();
+    for (near, _far) in waiting.drain(..) {
+        names.push(identity(&near.raw()));
+    }
+    // One buffer for many that are gone and one that is not.
+    held.pop();
+    let fed = timer::timeout(Duration::from_secs(5), last.0.recv()).await;
+    assert_eq!(&*fed.expect("it is fed").unwrap().unwrap(), b"x");
+    until(|| names.iter().all(|name| !is_open(name))).await;
 }
 
 async fn a_task_that_is_always_ready_leaves_room_for_io() {

@@ -19,6 +19,7 @@ on_both_backends!(
     a_waker_may_outlive_its_task_and_its_shard,
     a_remote_runs_closures_in_order,
     a_remote_is_bounded_and_closes,
+    many_threads_ring_at_once,
     an_idle_shard_does_not_turn,
 );
 
@@ -109,6 +110,12 @@ async fn foreign_threads_wake_tasks() {
     }
     stop.store(true, Ordering::SeqCst);
     thread.join().unwrap();
+    // And when the threads are silent, so is the shard.
+    timer::sleep(Duration::from_millis(2)).await;
+    let turns = crate::ring::turns();
+    timer::sleep(Duration::from_millis(50)).await;
+    let turned = crate::ring::turns() - turns;
+    assert!(turned <= 3, "{turned} turns");
 }
 
 async fn a_waker_may_outlive_its_task_and_its_shard() {
@@ -207,6 +214,42 @@ async fn a_remote_is_bounded_and_closes() {
         1_024,
         "what waited at the end was dropped"
     );
+}
+
+async fn many_threads_ring_at_once() {
+    const EACH: usize = 5_000;
+    let ran = Arc::new(AtomicUsize::new(0));
+    let threads: Vec<_> = (0..4)
+        .map(|_| (remote(), Arc::clone(&ran)))
+        .map(|(remote, ran)| {
+            thread::spawn(move || {
+                let mut sent = 0;
+                while sent < EACH {
+                    let ran = Arc::clone(&ran);
+                    let mail = move || {
+                        ran.fetch_add(1, Ordering::SeqCst);
+                    };
+                    match remote.send(Box::new(mail)) {
+                        Ok(()) => sent += 1,
+                        Err(error) => assert_eq!(error, MailboxError::Full),
+                    }
+                }
+            })
+        })
+        .collect();
+    until(|| ran.load(Ordering::SeqCst) == 4 * EACH).await;
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    // A closure that panics does not end the shard.
+    remote()
+        .send(Box::new(|| panic!("a test's panic")))
+        .unwrap();
+    timer::sleep(Duration::from_millis(2)).await;
+    let turns = crate::ring::turns();
+    timer::sleep(Duration::from_millis(50)).await;
+    let turned = crate::ring::turns() - turns;
+    assert!(turned <= 3, "a silent eventfd stays silent: {turned} turns");
 }
 
 async fn an_idle_shard_does_not_turn() {

@@ -12,6 +12,7 @@ on_both_backends!(
     gathered_chunks_arrive_in_order,
     chunks_of_shared_buffers_can_be_split_and_sent_on,
     a_send_that_fails_says_how_much_was_taken,
+    a_reset_that_a_send_found_is_no_end,
     an_empty_send_is_done,
 );
 
@@ -132,6 +133,23 @@ async fn a_send_that_fails_says_how_much_was_taken() {
     let error = stream.send(gather("more")).await.unwrap_err();
     assert_eq!(error.source.kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(error.sent, 0);
+}
+
+async fn a_reset_that_a_send_found_is_no_end() {
+    let (stream, far) = tcp_pair().await;
+    let stuck = stream.send(gather(vec![1; 32 << 20]));
+    let reset = async {
+        timer::sleep(Duration::from_millis(20)).await;
+        crate::ring::sockets::reset_on_close(&far);
+        drop(far);
+        io::Result::Ok(())
+    };
+    let stuck = async { Ok(stuck.await) };
+    let (sent, ()) = both(stuck, reset).await.unwrap();
+    assert!(sent.unwrap_err().sent > 0);
+    // The socket tells of it once; both directions have to know.
+    stream.broken().await;
+    assert!(stream.recv().await.is_err());
 }
 
 async fn an_empty_send_is_done() {
