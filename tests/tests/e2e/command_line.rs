@@ -8,7 +8,13 @@ use ambassador_tests::{Backend, Cgroup, Client, Proxy, Server, on_both_backends,
 
 on_both_backends!(the_environment_is_a_configuration);
 
+/// Without a file the admin API is at its one default port.
+static DEFAULT_ADMIN_PORT: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 fn the_environment_is_a_configuration(backend: Backend) {
+    let _alone = DEFAULT_ADMIN_PORT
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     let server = Server::ok();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let mut child = Running::start(
