@@ -1,0 +1,37 @@
+//! A chunked body: no input panics, a cut changes nothing, and the content is
+//! never longer than the framed body.
+
+#![no_main]
+
+use ambassador::http::{BodyReader, RequestBody};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let chunked = BodyReader::of_request(RequestBody::Chunked);
+    let (mut reader, mut data) = (chunked.clone(), Vec::new());
+    let whole = reader.advance_into(bytes, &mut data);
+    assert_eq!(chunked.clone().advance(bytes), whole);
+
+    let (mut bytewise, mut consumed, mut content) = (chunked, 0, Vec::new());
+    let mut refused = None;
+    for byte in bytes.chunks(1) {
+        match bytewise.advance_into(byte, &mut content) {
+            Ok(progress) => consumed += progress.consumed,
+            Err(bad) => {
+                refused = Some(bad);
+                break;
+            }
+        }
+    }
+    assert_eq!(data, content);
+    match whole {
+        Ok(progress) => {
+            assert_eq!(refused, None);
+            assert_eq!(consumed, progress.consumed);
+            assert_eq!(bytewise.is_done(), progress.done);
+            assert!(progress.done || consumed == bytes.len());
+            assert!(data.len() <= consumed);
+        }
+        Err(bad) => assert_eq!(refused, Some(bad)),
+    }
+});

@@ -1,0 +1,51 @@
+//! A response head: no input panics, a cut changes nothing, and what is
+//! accepted is written as a head that means the same.
+
+#![no_main]
+
+use ambassador::http::{Limits, Method, ResponseHead, ResponseRewrite, write_response};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let [cut, method, bytes @ ..] = input else {
+        return;
+    };
+    // The methods that a response is read differently for.
+    let method = [Method::Get, Method::Head, Method::Connect][usize::from(method % 3)];
+    let limits = Limits::default();
+    let mut response = ResponseHead::default();
+    // What a front part says stays true with the rest behind it.
+    let front = response.parse(
+        &bytes[..usize::from(*cut).min(bytes.len())],
+        method,
+        &limits,
+    );
+    let whole = response.parse(bytes, method, &limits);
+    match front {
+        Ok(None) => {}
+        Ok(length) => assert_eq!(whole, Ok(length)),
+        Err(_) => assert!(whole.is_err()),
+    }
+
+    let Ok(Some(length)) = whole else {
+        return;
+    };
+    let head = &bytes[..length];
+    let mut out = Vec::new();
+    let rewrite = ResponseRewrite {
+        close: false,
+        http10: false,
+        dechunk: false,
+    };
+    write_response(&mut out, head, &response, &rewrite);
+
+    let mut again = ResponseHead::default();
+    let roomy = Limits {
+        head_bytes_max: usize::MAX,
+        ..limits
+    };
+    assert_eq!(again.parse(&out, method, &roomy), Ok(Some(out.len())));
+    assert_eq!(again.status(), response.status());
+    assert_eq!(again.body(), response.body());
+    assert!(again.keep_alive());
+});
