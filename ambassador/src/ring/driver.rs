@@ -49,6 +49,10 @@ pub struct Table {
     /// next ones.
     starved: VecDeque<Key>,
     /// Send operations to use again.
+    #[expect(
+        clippy::vec_box,
+        reason = "a send must not move while the kernel reads it"
+    )]
     spare_sends: Vec<Box<SendOp>>,
 }
 
