@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::buffers::SIZE;
 use super::chunk::Chunk;
-use super::driver::{Connecting, End, Key, Sending, Socket, Table, raw};
+use super::table::{Connecting, End, Key, Sending, Socket, Table, raw};
 use super::{mailbox, sockets};
 
 /// Events taken per turn.

@@ -8,8 +8,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
-use super::driver::{Connecting, End, Key, Role, keep};
+use super::driver::Role;
 use super::sockets::{self, RawAddress};
+use super::table::{Connecting, End, Key, keep};
 use super::timer;
 
 /// How long a listener rests when the process or the system is out of

@@ -195,7 +195,7 @@ fn says_what_the_probe_finds() {
 
 #[test]
 fn an_open_socket_takes_little_memory() {
-    let size = size_of::<super::driver::Socket>();
+    let size = size_of::<super::table::Socket>();
     println!("a socket's entry: {size} bytes");
     assert!(size <= 256, "{size}");
 }

@@ -13,8 +13,8 @@ use io_uring::{IoUring, cqueue, opcode};
 
 use super::buffers::{Buffers, COUNT};
 use super::chunk::Chunk;
-use super::driver::{Connecting, End, Key, Sending, Table, raw};
 use super::mailbox;
+use super::table::{Connecting, End, Key, Sending, Table, raw};
 
 /// Operations started per turn without an extra system call.
 const SUBMISSIONS: u32 = 256;

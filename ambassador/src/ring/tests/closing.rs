@@ -193,6 +193,6 @@ async fn a_shard_that_ends_closes_everything() {
     }
 }
 
-fn identity_of_key(key: crate::ring::driver::Key) -> String {
+fn identity_of_key(key: crate::ring::table::Key) -> String {
     crate::ring::with(|core| identity(&core.driver.socket(key).fd))
 }

@@ -1,0 +1,53 @@
+//! One send: its bytes, and what describes them to the kernel.
+
+use super::chunk::{GATHER_MAX, Gather};
+
+/// Bytes on their way out and the structures that describe them to the kernel;
+/// boxed, so that neither moves while an operation is in flight.
+pub struct SendOp {
+    /// What is left to send.
+    pub gather: Gather,
+    /// Bytes taken so far.
+    pub sent: usize,
+    /// The first try does not wait.
+    pub may_wait: bool,
+    parts: [libc::iovec; GATHER_MAX],
+    message: libc::msghdr,
+}
+
+impl SendOp {
+    #[expect(unsafe_code, reason = "all-zero kernel structures")]
+    /// One without bytes.
+    pub fn boxed() -> Box<Self> {
+        // SAFETY: both are plain C structures for which zeroes are valid.
+        let (parts, message) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        Box::new(Self {
+            gather: Gather::default(),
+            sent: 0,
+            may_wait: false,
+            parts,
+            message,
+        })
+    }
+
+    /// The message for what is left, valid until the operation is changed.
+    pub fn message(&mut self) -> *const libc::msghdr {
+        let mut count = 0;
+        for (part, chunk) in self.parts.iter_mut().zip(self.gather.chunks()) {
+            part.iov_base = chunk.as_ptr().cast_mut().cast();
+            part.iov_len = chunk.len();
+            count += 1;
+        }
+        self.message.msg_iov = self.parts.as_mut_ptr();
+        self.message.msg_iovlen = count;
+        &raw const self.message
+    }
+
+    /// The flags of this try.
+    pub fn flags(&self) -> i32 {
+        match self.may_wait {
+            true => libc::MSG_NOSIGNAL,
+            false => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+        }
+    }
+}
