@@ -1,8 +1,14 @@
 //! Runs two halves of one exchange in one task, without allocating.
+//!
+//! Each is a struct, not an `async fn`: an `async fn` stores a future that it
+//! is given twice, once as its argument and once where it is pinned, and the
+//! size of these is what an idle connection costs.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 /// Which of two futures ended first.
 pub enum First<A, B> {
@@ -12,76 +18,181 @@ pub enum First<A, B> {
     Right(B),
 }
 
+pin_project! {
+    /// See [`first`].
+    pub struct FirstOf<A, B> {
+        #[pin]
+        left: A,
+        #[pin]
+        right: B,
+    }
+}
+
 /// Runs both until one ends; the other is dropped. The left one is asked
 /// first, so it wins a tie.
-pub async fn first<A, B>(
-    left: impl Future<Output = A>,
-    right: impl Future<Output = B>,
-) -> First<A, B> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
-    poll_fn(|context| {
-        if let Poll::Ready(done) = left.as_mut().poll(context) {
+pub fn first<A: Future, B: Future>(left: A, right: B) -> FirstOf<A, B> {
+    FirstOf { left, right }
+}
+
+impl<A: Future, B: Future> Future for FirstOf<A, B> {
+    type Output = First<A::Output, B::Output>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(done) = this.left.poll(context) {
             return Poll::Ready(First::Left(done));
         }
-        right.as_mut().poll(context).map(First::Right)
-    })
-    .await
+        this.right.poll(context).map(First::Right)
+    }
+}
+
+pin_project! {
+    /// See [`beside`].
+    pub struct Beside<M, S> {
+        #[pin]
+        main: M,
+        #[pin]
+        side: S,
+        side_done: bool,
+    }
 }
 
 /// Runs `main` to its end beside `side`. An error of `side` ends both; its
 /// success only means that `main` goes on alone.
-pub async fn beside<T, E>(
-    main: impl Future<Output = Result<T, E>>,
-    side: impl Future<Output = Result<(), E>>,
-) -> Result<T, E> {
-    let (mut main, mut side) = (pin!(main), pin!(side));
-    let mut side_done = false;
-    poll_fn(|context| {
-        if let Poll::Ready(done) = main.as_mut().poll(context) {
+pub fn beside<T, E, M, S>(main: M, side: S) -> Beside<M, S>
+where
+    M: Future<Output = Result<T, E>>,
+    S: Future<Output = Result<(), E>>,
+{
+    Beside {
+        main,
+        side,
+        side_done: false,
+    }
+}
+
+impl<T, E, M, S> Future for Beside<M, S>
+where
+    M: Future<Output = Result<T, E>>,
+    S: Future<Output = Result<(), E>>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if let Poll::Ready(done) = this.main.poll(context) {
             return Poll::Ready(done);
         }
-        if !side_done && let Poll::Ready(done) = side.as_mut().poll(context) {
+        if !*this.side_done
+            && let Poll::Ready(done) = this.side.poll(context)
+        {
             match done {
-                Ok(()) => side_done = true,
+                Ok(()) => *this.side_done = true,
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
         Poll::Pending
-    })
-    .await
+    }
+}
+
+pin_project! {
+    /// See [`both`].
+    pub struct Both<A, B> {
+        #[pin]
+        left: A,
+        #[pin]
+        right: B,
+        left_done: bool,
+        right_done: bool,
+    }
 }
 
 /// Runs both to their ends; the first error ends both.
-pub async fn both<A, B, E>(
-    left: impl Future<Output = Result<A, E>>,
-    right: impl Future<Output = Result<B, E>>,
-) -> Result<(A, B), E> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
-    let (mut from_left, mut from_right) = (None, None);
-    poll_fn(|context| {
-        if from_left.is_none()
-            && let Poll::Ready(done) = left.as_mut().poll(context)
+pub fn both<E, A, B>(left: A, right: B) -> Both<A, B>
+where
+    A: Future<Output = Result<(), E>>,
+    B: Future<Output = Result<(), E>>,
+{
+    Both {
+        left,
+        right,
+        left_done: false,
+        right_done: false,
+    }
+}
+
+impl<E, A, B> Future for Both<A, B>
+where
+    A: Future<Output = Result<(), E>>,
+    B: Future<Output = Result<(), E>>,
+{
+    type Output = Result<(), E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if !*this.left_done
+            && let Poll::Ready(done) = this.left.poll(context)
         {
             match done {
-                Ok(value) => from_left = Some(value),
+                Ok(()) => *this.left_done = true,
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        if from_right.is_none()
-            && let Poll::Ready(done) = right.as_mut().poll(context)
+        if !*this.right_done
+            && let Poll::Ready(done) = this.right.poll(context)
         {
             match done {
-                Ok(value) => from_right = Some(value),
+                Ok(()) => *this.right_done = true,
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-        match (from_left.take(), from_right.take()) {
-            (Some(left), Some(right)) => Poll::Ready(Ok((left, right))),
-            (left, right) => {
-                (from_left, from_right) = (left, right);
-                Poll::Pending
-            }
+        match *this.left_done && *this.right_done {
+            true => Poll::Ready(Ok(())),
+            false => Poll::Pending,
         }
-    })
-    .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use std::pin::pin;
+    use std::task::Waker;
+
+    fn poll<F: Future>(future: F) -> Poll<F::Output> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn the_left_one_wins_a_tie() {
+        assert!(matches!(
+            poll(first(ready(1), ready(2))),
+            Poll::Ready(First::Left(1))
+        ));
+        assert!(matches!(
+            poll(first(pending::<()>(), ready(2))),
+            Poll::Ready(First::Right(2))
+        ));
+    }
+
+    #[test]
+    fn a_side_that_ends_well_leaves_the_main_one_alone() {
+        let main = || pending::<Result<(), &str>>();
+        assert!(poll(beside(main(), ready(Ok(())))).is_pending());
+        assert_eq!(
+            poll(beside(main(), ready(Err("side")))),
+            Poll::Ready(Err("side"))
+        );
+        let side = pending::<Result<(), ()>>();
+        assert_eq!(poll(beside(ready(Ok(7)), side)), Poll::Ready(Ok(7)));
+    }
+
+    #[test]
+    fn both_must_end() {
+        let ended = || ready(Ok::<(), ()>(()));
+        assert_eq!(poll(both(ended(), ended())), Poll::Ready(Ok(())));
+        assert!(poll(both(ended(), pending())).is_pending());
+        assert_eq!(poll(both(pending(), ready(Err(())))), Poll::Ready(Err(())));
+    }
 }

@@ -15,7 +15,8 @@ pub async fn serve(mut client: Client, idle: Duration) {
             Woken::Bytes(chunk) => chunk,
             Woken::Ended => return,
         };
-        match one(&mut client, chunk, idle).await {
+        // On the heap, so that a connection between two requests is small.
+        match Box::pin(one(&mut client, chunk, idle)).await {
             After::KeepAlive => {}
             After::Close => return,
             After::Linger => return client.linger().await,

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use pin_project_lite::pin_project;
+
 use super::wheel::Key;
-use crate::together::{First, first};
+use crate::together::{First, FirstOf, first};
 
 /// A time limit has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +39,31 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// Waits for `future`, but not longer than `duration`. What is ready at once
 /// arms no timer.
-pub async fn timeout<T>(duration: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    match first(future, sleep(duration)).await {
-        First::Left(done) => Ok(done),
-        First::Right(()) => Err(Elapsed),
+pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+    Timeout {
+        either: first(future, sleep(duration)),
+    }
+}
+
+pin_project! {
+    /// See [`timeout`].
+    pub struct Timeout<F> {
+        #[pin]
+        either: FirstOf<F, Sleep>,
+    }
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project()
+            .either
+            .poll(context)
+            .map(|ended| match ended {
+                First::Left(done) => Ok(done),
+                First::Right(()) => Err(Elapsed),
+            })
     }
 }
 
