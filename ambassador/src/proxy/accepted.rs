@@ -3,12 +3,13 @@
 //! On an explicit listener the configuration says. A captured connection is
 //! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once. A
 //! server that speaks first is remembered, and its clients never wait again.
+//! TLS goes by the server name it asks for, and is passed through.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::addr::OriginalDst;
-use crate::http::{self, Sniff};
+use crate::http::{self, ServerName, Sniff};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::generation::{Generation, Target};
@@ -89,7 +90,7 @@ async fn captured(
     generation: std::sync::Arc<Generation>,
     idle: Duration,
 ) {
-    let target = resolve(&generation, original);
+    let target = resolve(&generation, original, None);
     drop(generation);
     let protocol = target
         .as_ref()
@@ -103,6 +104,7 @@ async fn captured(
     match start {
         Sniffed::Http => http1::serve(client, idle).await,
         Sniffed::Opaque(start) => Box::pin(relay(client, target, start)).await,
+        Sniffed::Tls(start) => Box::pin(relay_tls(client, original, target, start)).await,
         Sniffed::Ended => {}
         Sniffed::DialFailed(error) => {
             let label = target.map_or(UpstreamIndex::UNMATCHED, |target| target.shared.label);
@@ -114,6 +116,7 @@ async fn captured(
 enum Sniffed {
     Http,
     Opaque(Start),
+    Tls(Start),
     Ended,
     DialFailed(CheckoutError),
 }
@@ -174,11 +177,14 @@ async fn sniff(
                     context.pools.checkin(shared, policies, connection);
                     return Sniffed::Http;
                 }
-                Some(_) => {
-                    return Sniffed::Opaque(Start {
-                        connection: Some(connection),
-                        upstream_first: None,
-                    });
+                Some(known) => {
+                    return Sniffed::by(
+                        known,
+                        Start {
+                            connection: Some(connection),
+                            upstream_first: None,
+                        },
+                    );
                 }
                 None => return Sniffed::Ended,
             },
@@ -186,29 +192,80 @@ async fn sniff(
     }
     match classify(client, idle).await {
         Some(Sniff::Http1) => Sniffed::Http,
-        Some(_) => Sniffed::Opaque(Start::default()),
+        Some(known) => Sniffed::by(known, Start::default()),
         None => Sniffed::Ended,
+    }
+}
+
+impl Sniffed {
+    /// What is relayed as it is, by what it was found to be.
+    fn by(known: Sniff, start: Start) -> Self {
+        match known {
+            Sniff::Tls => Self::Tls(start),
+            _ => Self::Opaque(start),
+        }
     }
 }
 
 /// Reads until the first bytes tell what they are; they stay in `ahead`.
 /// `None`: the client ended before.
 async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
+    look_ahead(client, idle, |bytes| match http::sniff(bytes) {
+        Sniff::NeedMore => None,
+        known => Some(known),
+    })
+    .await
+}
+
+/// Reads until `tell` can tell something of all bytes so far, which it must
+/// within a bound of its own; they stay in `ahead`. `None`: the client ended
+/// before.
+async fn look_ahead<T>(
+    client: &mut Client,
+    idle: Duration,
+    tell: impl Fn(&[u8]) -> Option<T>,
+) -> Option<T> {
     let mut bytes = client.next(idle).await?;
     loop {
-        match http::sniff(&bytes) {
-            Sniff::NeedMore => {
-                let mut longer = bytes.to_vec();
-                drop(bytes);
-                longer.extend_from_slice(&client.next(idle).await?);
-                bytes = Chunk::from(longer);
-            }
-            known => {
-                client.ahead = Some(bytes);
-                return Some(known);
-            }
+        if let Some(told) = tell(&bytes) {
+            client.ahead = Some(bytes);
+            return Some(told);
         }
+        let mut longer = bytes.to_vec();
+        drop(bytes);
+        longer.extend_from_slice(&client.next(idle).await?);
+        bytes = Chunk::from(longer);
     }
+}
+
+/// Relays TLS to the upstream that claims the server name it asks for, else
+/// to `by_address`, to which `start` may have a connection.
+async fn relay_tls(
+    mut client: Client,
+    original: OriginalDst,
+    by_address: Option<Target>,
+    start: Start,
+) {
+    let generation = client.context.generation();
+    let idle = generation.table.settings().adopted.timeouts.idle;
+    drop(generation);
+    let told = look_ahead(&mut client, idle, |bytes| match http::server_name(bytes) {
+        ServerName::NeedMore => None,
+        known => Some(known),
+    });
+    let name = match told.await {
+        Some(ServerName::Name(name)) => name,
+        Some(_) => return relay(client, by_address, start).await,
+        None => return,
+    };
+    let by_name = resolve(&client.context.generation(), original, Some(&name));
+    let shared_id = |target: &Option<Target>| target.as_ref().map(|target| target.shared.id);
+    let start = if shared_id(&by_name) == shared_id(&by_address) {
+        start
+    } else {
+        Start::default()
+    };
+    relay(client, by_name, start).await;
 }
 
 /// Relays opaque bytes; a connection that can't be placed is reset, never
@@ -291,8 +348,12 @@ fn dial_failed(client: Client, label: UpstreamIndex, error: &CheckoutError) {
 }
 
 /// Where a connection goes that carries no request.
-fn resolve(generation: &Generation, original: OriginalDst) -> Option<Target> {
-    match generation.table.resolve_connection(original, None) {
+fn resolve(
+    generation: &Generation,
+    original: OriginalDst,
+    server_name: Option<&str>,
+) -> Option<Target> {
+    match generation.table.resolve_connection(original, server_name) {
         Resolution::Upstream(matched) => Some(generation.target(matched.index)),
         Resolution::Adopt(key) => Some(generation.adopt(key, crate::ring::now())),
         Resolution::Unmatched(_) => Some(generation.unmatched()),

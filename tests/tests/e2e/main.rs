@@ -22,6 +22,7 @@ mod programs;
 mod reload;
 mod routing;
 mod scale;
+mod server_name;
 mod smuggling;
 mod tokens;
 mod tunnels;
