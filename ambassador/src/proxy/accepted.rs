@@ -12,7 +12,7 @@ use crate::addr::OriginalDst;
 use crate::http::{self, ServerName, Sniff};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::generation::{Generation, Target};
+use crate::proxy::generation::Target;
 use crate::proxy::http1;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way;
@@ -59,10 +59,13 @@ pub async fn serve(client: Client, entry: Entry) {
         Entry::Tcp(name) => {
             let target = generation.target_by_name(&name);
             drop(generation);
-            Box::pin(relay(client, target, Start::default())).await;
+            Box::pin(relay(client, target, None)).await;
         }
         Entry::Captured => match client.origin.original {
-            Some(original) => captured(client, original, generation, idle).await,
+            Some(original) => {
+                drop(generation);
+                captured(client, original, idle).await;
+            }
             None => client.stream.reset(),
         },
     }
@@ -84,126 +87,96 @@ impl Drop for Open {
     }
 }
 
-async fn captured(
-    mut client: Client,
-    original: OriginalDst,
-    generation: std::sync::Arc<Generation>,
-    idle: Duration,
-) {
-    let target = resolve(&generation, original, None);
-    drop(generation);
-    let protocol = target
-        .as_ref()
-        .map_or(Protocol::Auto, |target| target.upstream.protocol);
-    match protocol {
+async fn captured(mut client: Client, original: OriginalDst, idle: Duration) {
+    match protocol(&client.context, original) {
         Protocol::Http1 => return http1::serve(client, idle).await,
-        Protocol::Tcp => return Box::pin(relay(client, target, Start::default())).await,
+        Protocol::Tcp => {
+            let target = resolve(&client.context, original, None);
+            return Box::pin(relay(client, target, None)).await;
+        }
         Protocol::Auto => {}
     }
-    let start = Box::pin(sniff(&mut client, original, target.as_ref(), idle)).await;
-    match start {
+    match Box::pin(sniff(&mut client, original, idle)).await {
         Sniffed::Http => http1::serve(client, idle).await,
-        Sniffed::Opaque(start) => Box::pin(relay(client, target, start)).await,
-        Sniffed::Tls(start) => Box::pin(relay_tls(client, original, target, start)).await,
-        Sniffed::Ended => {}
-        Sniffed::DialFailed(error) => {
-            let label = target.map_or(UpstreamIndex::UNMATCHED, |target| target.shared.label);
-            dial_failed(client, label, &error);
+        Sniffed::Opaque(Some((target, connection))) => {
+            Box::pin(relay(client, Some(target), Some(connection))).await;
         }
+        Sniffed::Opaque(None) => {
+            let target = resolve(&client.context, original, None);
+            Box::pin(relay(client, target, None)).await;
+        }
+        Sniffed::Tls(dialled) => Box::pin(relay_tls(client, original, idle, dialled)).await,
+        Sniffed::Ended => {}
+        Sniffed::DialFailed(label, error) => dial_failed(client, label, &error),
     }
 }
 
+/// What the upstream that claims the address says. Nothing is adopted yet: it
+/// may be for an authority.
+fn protocol(context: &Context, original: OriginalDst) -> Protocol {
+    let generation = context.generation();
+    match generation.table.resolve_connection(original, None) {
+        Resolution::Upstream(matched) => matched.upstream.protocol,
+        Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => Protocol::Auto,
+    }
+}
+
+/// What the first bytes tell; the connections are those that were dialled
+/// because there were none.
 enum Sniffed {
     Http,
-    Opaque(Start),
-    Tls(Start),
+    Opaque(Option<Dialled>),
+    Tls(Option<Dialled>),
     Ended,
-    DialFailed(CheckoutError),
+    DialFailed(UpstreamIndex, CheckoutError),
 }
 
-/// What a relay starts with.
-#[derive(Default)]
-struct Start {
-    connection: Option<Connection>,
-    upstream_first: Option<Chunk>,
-}
+/// A connection by the address alone.
+type Dialled = (Target, Connection);
 
-async fn sniff(
-    client: &mut Client,
-    original: OriginalDst,
-    target: Option<&Target>,
-    idle: Duration,
-) -> Sniffed {
+async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sniffed {
     let context = Rc::clone(&client.context);
     if context.speaks_first(original) {
-        return Sniffed::Opaque(Start::default());
+        return Sniffed::Opaque(None);
     }
     let silent = match timer::timeout(SNIFF_WAIT, client.stream.readable()).await {
         Ok(()) => None,
-        Err(_) => target,
+        Err(_) => resolve(&context, original, None),
     };
-    if let Some(target) = silent {
-        // Nothing to go by: dial where the address leads and see who speaks.
-        let Some(endpoint) = way::endpoint(&context.pools, target, Some(original)) else {
-            return Sniffed::Opaque(Start::default());
+    let Some(target) = silent else {
+        return match classify(client, idle).await {
+            Some(Sniff::Http1) => Sniffed::Http,
+            Some(Sniff::Tls) => Sniffed::Tls(None),
+            Some(_) => Sniffed::Opaque(None),
+            None => Sniffed::Ended,
         };
-        let (upstream, shared) = (&target.upstream, &target.shared);
-        let policies = (&upstream.pool, &upstream.timeouts);
-        let dialled = context
-            .pools
-            .checkout(
-                shared,
-                policies,
-                (client.origin.namespace, endpoint),
-                Want::Fresh,
-            )
-            .await;
-        let connection = match dialled {
-            Ok(connection) => connection,
-            Err(error) => return Sniffed::DialFailed(error),
-        };
-        let spoke = first(client.stream.readable(), connection.stream.readable());
-        match timer::timeout(idle, spoke).await {
-            Err(_) => return Sniffed::Ended,
-            Ok(First::Right(())) => {
-                context.learn_speaks_first(original);
-                return Sniffed::Opaque(Start {
-                    connection: Some(connection),
-                    upstream_first: None,
-                });
-            }
-            Ok(First::Left(())) => match classify(client, idle).await {
-                Some(Sniff::Http1) => {
-                    context.pools.checkin(shared, policies, connection);
-                    return Sniffed::Http;
-                }
-                Some(known) => {
-                    return Sniffed::by(
-                        known,
-                        Start {
-                            connection: Some(connection),
-                            upstream_first: None,
-                        },
-                    );
-                }
-                None => return Sniffed::Ended,
-            },
+    };
+    // Nothing to go by: dial where the address leads and see who speaks.
+    let Some(endpoint) = way::endpoint(&context.pools, &target, Some(original)) else {
+        return Sniffed::Opaque(None);
+    };
+    let connection = match dial(&context, &target, (client.origin.namespace, endpoint)).await {
+        Ok(connection) => connection,
+        Err(error) => return Sniffed::DialFailed(target.shared.label, error),
+    };
+    let spoke = first(client.stream.readable(), connection.stream.readable());
+    match timer::timeout(idle, spoke).await {
+        Err(_) => return Sniffed::Ended,
+        Ok(First::Right(())) => {
+            context.learn_speaks_first(original);
+            return Sniffed::Opaque(Some((target, connection)));
         }
+        Ok(First::Left(())) => {}
     }
     match classify(client, idle).await {
-        Some(Sniff::Http1) => Sniffed::Http,
-        Some(known) => Sniffed::by(known, Start::default()),
-        None => Sniffed::Ended,
-    }
-}
-
-impl Sniffed {
-    /// What is relayed as it is, by what it was found to be.
-    fn by(known: Sniff, start: Start) -> Self {
-        match known {
-            Sniff::Tls => Self::Tls(start),
-            _ => Self::Opaque(start),
+        Some(Sniff::Http1) => {
+            let policies = (&target.upstream.pool, &target.upstream.timeouts);
+            context.pools.checkin(&target.shared, policies, connection);
+            Sniffed::Http
         }
+        Some(Sniff::Tls) => Sniffed::Tls(Some((target, connection))),
+        Some(_) => Sniffed::Opaque(Some((target, connection))),
+        None => Sniffed::Ended,
     }
 }
 
@@ -238,51 +211,50 @@ async fn look_ahead<T>(
     }
 }
 
-/// Relays TLS to the upstream that claims the server name it asks for, else
-/// to `by_address`, to which `start` may have a connection.
+/// Relays TLS to the upstream that claims the server name it asks for, else by
+/// its address; `dialled` is used where that is the same.
 async fn relay_tls(
     mut client: Client,
     original: OriginalDst,
-    by_address: Option<Target>,
-    start: Start,
+    idle: Duration,
+    dialled: Option<Dialled>,
 ) {
-    let generation = client.context.generation();
-    let idle = generation.table.settings().adopted.timeouts.idle;
-    drop(generation);
     let told = look_ahead(&mut client, idle, |bytes| match http::server_name(bytes) {
         ServerName::NeedMore => None,
         known => Some(known),
     });
     let name = match told.await {
-        Some(ServerName::Name(name)) => name,
-        Some(_) => return relay(client, by_address, start).await,
+        Some(ServerName::Name(name)) => Some(name),
+        Some(ServerName::Absent | ServerName::NeedMore) => None,
         None => return,
     };
-    let by_name = resolve(&client.context.generation(), original, Some(&name));
-    let shared_id = |target: &Option<Target>| target.as_ref().map(|target| target.shared.id);
-    let start = if shared_id(&by_name) == shared_id(&by_address) {
-        start
-    } else {
-        Start::default()
+    let target = resolve(&client.context, original, name.as_deref());
+    let connection = match (&target, dialled) {
+        (Some(target), Some((by_address, connection)))
+            if target.shared.id == by_address.shared.id =>
+        {
+            Some(connection)
+        }
+        _ => None,
     };
-    relay(client, by_name, start).await;
+    relay(client, target, connection).await;
 }
 
 /// Relays opaque bytes; a connection that can't be placed is reset, never
 /// closed politely, so that its caller sees a failure.
-async fn relay(mut client: Client, target: Option<Target>, start: Start) {
+async fn relay(mut client: Client, target: Option<Target>, dialled: Option<Connection>) {
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
     let Some(target) = target else {
         cells.tcp_connection(UpstreamIndex::UNMATCHED, TcpOutcome::NoRoute);
         return client.stream.reset();
     };
-    let _in_use = target.begin_use();
+    target.count_use();
     let (upstream, shared) = (&target.upstream, &target.shared);
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    let connection = match start.connection {
+    let connection = match dialled {
         Some(connection) => connection,
         None => {
             let endpoint = way::endpoint(&context.pools, &target, client.origin.original);
@@ -303,12 +275,7 @@ async fn relay(mut client: Client, target: Option<Target>, start: Start) {
     };
     let client_first = client.ahead.take();
     let outcome = tunnel
-        .run(
-            &client.stream,
-            client_first,
-            &connection.stream,
-            start.upstream_first,
-        )
+        .run(&client.stream, client_first, &connection.stream, None)
         .await;
     cells.tcp_connection(shared.label, outcome);
     if outcome != TcpOutcome::Closed {
@@ -348,14 +315,11 @@ fn dial_failed(client: Client, label: UpstreamIndex, error: &CheckoutError) {
 }
 
 /// Where a connection goes that carries no request.
-fn resolve(
-    generation: &Generation,
-    original: OriginalDst,
-    server_name: Option<&str>,
-) -> Option<Target> {
+fn resolve(context: &Context, original: OriginalDst, server_name: Option<&str>) -> Option<Target> {
+    let generation = context.generation();
     match generation.table.resolve_connection(original, server_name) {
         Resolution::Upstream(matched) => Some(generation.target(matched.index)),
-        Resolution::Adopt(key) => Some(generation.adopt(key, crate::ring::now())),
+        Resolution::Adopt(key) => Some(context.adopt(&generation, key)),
         Resolution::Unmatched(_) => Some(generation.unmatched()),
         Resolution::NoRoute => None,
     }
