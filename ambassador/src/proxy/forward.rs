@@ -149,7 +149,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             head: &mut scratch.response,
             limits: &context.head_limits,
             idle: upstream.timeouts.idle,
-            closing: context.drain.has_begun(),
+            drain: &context.drain,
             cells,
             label: shared.label,
             seen: &seen,
