@@ -5,6 +5,7 @@ mod admin;
 mod backpressure;
 mod bodies;
 mod capture;
+mod capture_dns;
 mod capture_failure;
 mod capture_scope;
 mod command_line;
