@@ -14,6 +14,7 @@ pub mod refusal;
 pub mod reply;
 pub mod request;
 pub mod response;
+pub mod server_name;
 pub mod sniff;
 
 pub use body::{BodyReader, Progress};
@@ -25,6 +26,7 @@ pub use refusal::BadMessage;
 pub use reply::LocalReply;
 pub use request::{RequestBody, RequestHead};
 pub use response::{ResponseBody, ResponseHead};
+pub use server_name::{ServerName, server_name};
 pub use sniff::{Sniff, sniff};
 
 /// How large a message head may be.

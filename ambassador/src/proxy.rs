@@ -1,6 +1,7 @@
 //! What happens to an accepted connection: sniffed, routed, forwarded.
 
 pub mod accepted;
+pub mod adopted;
 pub mod client;
 pub mod context;
 pub mod drain;

@@ -19,7 +19,7 @@ pub use capabilities::drop_all_capabilities;
 pub use cgroup::{Cgroup, find_cgroup2};
 pub use helper::Helper;
 pub use netns::Netns;
-pub use sockets::{BindSpec, Family, SocketSpec, SocketStock};
+pub use sockets::{BindSpec, Family, Kind, SocketSpec, SocketStock};
 
 /// Which workload a listener, a token or a pool belongs to: dense, for the
 /// life of the process. `exec` and `run` number their targets from 0.

@@ -9,12 +9,13 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests and the demo use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 10] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 11] = [
     ("curl", "curl"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
     ("ps", "procps"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),

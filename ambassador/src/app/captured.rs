@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
@@ -259,6 +260,17 @@ impl Captured {
     /// Lets go of this process's own copies once every shard has its own.
     pub fn forget_sockets(&mut self) {
         self.sockets.clear();
+    }
+
+    /// The namespace of all targets and the path that named it, where it is
+    /// one and not the proxy's own.
+    pub fn common_netns(&self) -> Option<(&Netns, PathBuf)> {
+        let (netns, _) = self.netns.first()?;
+        let common = !self.namespaces.contains(&Namespace::default())
+            && self.netns.iter().all(|(other, _)| other == netns)
+            && !netns.is_own();
+        let path = lock(&self.settings).targets.first()?.netns.clone()?;
+        common.then_some((netns, path))
     }
 
     /// Where a shard's upstream sockets come from.

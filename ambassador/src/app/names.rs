@@ -1,14 +1,102 @@
-//! Which names are kept resolved, and what an answer changes.
+//! Where names are looked up, which are kept resolved, and what an answer
+//! changes.
 
 use std::collections::HashSet;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::captured::Captured;
 use crate::addr::EndpointAddr;
 use crate::capture::settings::{Mode, Settings};
-use crate::control::Watched;
+use crate::control::{NameService, Transport, Watched};
 use crate::proxy::generation::Generation;
 use crate::route::settings::{Claim, Endpoints, Unmatched};
+use crate::workload::{Family, Helper, Kind, Netns, SocketSpec};
+
+/// Looks names up as the workload itself would: by its files, through sockets
+/// in its network namespace. To be called while there still are privileges.
+///
+/// An answer is for all targets alike: where they have several namespaces, or
+/// one of them is the proxy's own, names are looked up as the proxy would.
+pub fn service(captured: &Captured, helper: &Arc<Helper>) -> io::Result<NameService> {
+    let Some((netns, path)) = captured.common_netns() else {
+        return Ok(NameService::default());
+    };
+    let files = Files::of(&path);
+    let netns = Netns::from_fd(netns.as_fd().try_clone_to_owned()?)?;
+    let (resolv_conf, hosts) = (files.named("resolv.conf"), files.named("hosts"));
+    let helper = Arc::clone(helper);
+    let make = move |server: SocketAddr, transport| {
+        // What the paths lead through is open as long as they are used.
+        let _open = &files;
+        let spec = SocketSpec {
+            family: Family::of(&server),
+            kind: match transport {
+                Transport::Udp => Kind::Datagram,
+                Transport::Tcp => Kind::Stream,
+            },
+            count: 1,
+            mark: None,
+        };
+        let made = helper.sockets(&netns, &spec)?.pop();
+        made.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    };
+    Ok(NameService {
+        resolv_conf,
+        hosts,
+        sockets: Some(Arc::new(make)),
+    })
+}
+
+/// Where the files are that a resolver in a namespace reads.
+enum Files {
+    /// `/etc` as the process sees it by which the namespace is named
+    /// (`/proc/PID/ns/net`), held open: another's root can't be looked up
+    /// without privileges. A symbolic link in there that starts with a slash
+    /// leads to the proxy's own files.
+    Process(OwnedFd),
+    /// `/etc/netns/NAME`, which stands before `/etc` (ip-netns(8)).
+    Named(PathBuf),
+}
+
+impl Files {
+    fn of(netns: &Path) -> Self {
+        let named =
+            || Self::Named(Path::new("/etc/netns").join(netns.file_name().unwrap_or_default()));
+        if !netns.ends_with("ns/net") {
+            return named();
+        }
+        let process = netns.ancestors().nth(2).unwrap_or(netns);
+        let etc = process.join("root/etc");
+        let opened = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+            .open(&etc);
+        match opened {
+            Ok(etc) => Self::Process(etc.into()),
+            Err(error) => {
+                tracing::warn!(path = %etc.display(), %error, "names are looked up by the proxy's own files");
+                named()
+            }
+        }
+    }
+
+    fn named(&self, file: &str) -> PathBuf {
+        match self {
+            Self::Process(etc) => {
+                PathBuf::from(format!("/proc/self/fd/{}", etc.as_raw_fd())).join(file)
+            }
+            Self::Named(directory) => Some(directory.join(file))
+                .filter(|path| path.exists())
+                .unwrap_or_else(|| Path::new("/etc").join(file)),
+        }
+    }
+}
 
 /// The names of `dns:` endpoints, and of exact `hosts` whose addresses the
 /// kernel has to know: under `passthrough` only claimed ones are captured.

@@ -99,6 +99,12 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     if let Some(captured) = &captured {
         bound.push(SocketAddr::from(([0; 4], captured.port)));
     }
+    let names = match (&captured, &helper) {
+        (Some(captured), Some(helper)) => names::service(captured, helper).map_err(unavailable(
+            "cannot look names up in the workload's namespace",
+        ))?,
+        _ => control::NameService::default(),
+    };
     // From here on there are threads, and nothing that needs a privilege.
     workload::drop_all_capabilities().map_err(unavailable("cannot give up privileges"))?;
     let log = checked.access_log.as_ref();
@@ -177,7 +183,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         Some((path, loaded)) => (Some(path.clone()), Some(WatchedFile { path, loaded })),
         None => (None, None),
     };
-    let (control, events) = start_control(&common, start.signals, watch)?;
+    let (control, events) = start_control(&common, start.signals, watch, names)?;
     common.watch_names(&control);
     common.readiness.set(Phase::Serving);
     Ok(Proxy {
@@ -194,6 +200,7 @@ fn start_control(
     common: &Arc<Common>,
     signals: Signals,
     watch: Option<WatchedFile>,
+    names: control::NameService,
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let admin = common.now().checked.admin.clone();
     let (raise, events) = sync_channel(EVENTS);
@@ -210,7 +217,7 @@ fn start_control(
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
         config: Box::new(move || effective.now().checked.effective()),
-        names: control::NameService::default(),
+        names,
         resolved: Arc::new(move |watched, addresses| {
             let generation = resolved.generation();
             names::publish(&generation, resolved.captured.as_ref(), watched, &addresses);

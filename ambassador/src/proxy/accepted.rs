@@ -3,15 +3,16 @@
 //! On an explicit listener the configuration says. A captured connection is
 //! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once. A
 //! server that speaks first is remembered, and its clients never wait again.
+//! TLS goes by the server name it asks for, and is passed through.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::addr::OriginalDst;
-use crate::http::{self, Sniff};
+use crate::http::{self, ServerName, Sniff};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::generation::{Generation, Target};
+use crate::proxy::generation::Target;
 use crate::proxy::http1;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way;
@@ -58,10 +59,13 @@ pub async fn serve(client: Client, entry: Entry) {
         Entry::Tcp(name) => {
             let target = generation.target_by_name(&name);
             drop(generation);
-            Box::pin(relay(client, target, Start::default())).await;
+            Box::pin(relay(client, target, None)).await;
         }
         Entry::Captured => match client.origin.original {
-            Some(original) => captured(client, original, generation, idle).await,
+            Some(original) => {
+                drop(generation);
+                captured(client, original, idle).await;
+            }
             None => client.stream.reset(),
         },
     }
@@ -83,110 +87,95 @@ impl Drop for Open {
     }
 }
 
-async fn captured(
-    mut client: Client,
-    original: OriginalDst,
-    generation: std::sync::Arc<Generation>,
-    idle: Duration,
-) {
-    let target = resolve(&generation, original);
-    drop(generation);
-    let protocol = target
-        .as_ref()
-        .map_or(Protocol::Auto, |target| target.upstream.protocol);
-    match protocol {
+async fn captured(mut client: Client, original: OriginalDst, idle: Duration) {
+    match protocol(&client.context, original) {
         Protocol::Http1 => return http1::serve(client, idle).await,
-        Protocol::Tcp => return Box::pin(relay(client, target, Start::default())).await,
+        Protocol::Tcp => {
+            let target = resolve(&client.context, original, None);
+            return Box::pin(relay(client, target, None)).await;
+        }
         Protocol::Auto => {}
     }
-    let start = Box::pin(sniff(&mut client, original, target.as_ref(), idle)).await;
-    match start {
+    match Box::pin(sniff(&mut client, original, idle)).await {
         Sniffed::Http => http1::serve(client, idle).await,
-        Sniffed::Opaque(start) => Box::pin(relay(client, target, start)).await,
-        Sniffed::Ended => {}
-        Sniffed::DialFailed(error) => {
-            let label = target.map_or(UpstreamIndex::UNMATCHED, |target| target.shared.label);
-            dial_failed(client, label, &error);
+        Sniffed::Opaque(Some((target, connection))) => {
+            Box::pin(relay(client, Some(target), Some(connection))).await;
         }
+        Sniffed::Opaque(None) => {
+            let target = resolve(&client.context, original, None);
+            Box::pin(relay(client, target, None)).await;
+        }
+        Sniffed::Tls(dialled) => Box::pin(relay_tls(client, original, idle, dialled)).await,
+        Sniffed::Ended => {}
+        Sniffed::DialFailed(label, error) => dial_failed(client, label, &error),
     }
 }
 
+/// What the upstream that claims the address says. Nothing is adopted yet: it
+/// may be for an authority.
+fn protocol(context: &Context, original: OriginalDst) -> Protocol {
+    let generation = context.generation();
+    match generation.table.resolve_connection(original, None) {
+        Resolution::Upstream(matched) => matched.upstream.protocol,
+        Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => Protocol::Auto,
+    }
+}
+
+/// What the first bytes tell; the connections are those that were dialled
+/// because there were none.
 enum Sniffed {
     Http,
-    Opaque(Start),
+    Opaque(Option<Dialled>),
+    Tls(Option<Dialled>),
     Ended,
-    DialFailed(CheckoutError),
+    DialFailed(UpstreamIndex, CheckoutError),
 }
 
-/// What a relay starts with.
-#[derive(Default)]
-struct Start {
-    connection: Option<Connection>,
-    upstream_first: Option<Chunk>,
-}
+/// A connection by the address alone.
+type Dialled = (Target, Connection);
 
-async fn sniff(
-    client: &mut Client,
-    original: OriginalDst,
-    target: Option<&Target>,
-    idle: Duration,
-) -> Sniffed {
+async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sniffed {
     let context = Rc::clone(&client.context);
     if context.speaks_first(original) {
-        return Sniffed::Opaque(Start::default());
+        return Sniffed::Opaque(None);
     }
     let silent = match timer::timeout(SNIFF_WAIT, client.stream.readable()).await {
         Ok(()) => None,
-        Err(_) => target,
+        Err(_) => resolve(&context, original, None),
     };
-    if let Some(target) = silent {
-        // Nothing to go by: dial where the address leads and see who speaks.
-        let Some(endpoint) = way::endpoint(&context.pools, target, Some(original)) else {
-            return Sniffed::Opaque(Start::default());
+    let Some(target) = silent else {
+        return match classify(client, idle).await {
+            Some(Sniff::Http1) => Sniffed::Http,
+            Some(Sniff::Tls) => Sniffed::Tls(None),
+            Some(_) => Sniffed::Opaque(None),
+            None => Sniffed::Ended,
         };
-        let (upstream, shared) = (&target.upstream, &target.shared);
-        let policies = (&upstream.pool, &upstream.timeouts);
-        let dialled = context
-            .pools
-            .checkout(
-                shared,
-                policies,
-                (client.origin.namespace, endpoint),
-                Want::Fresh,
-            )
-            .await;
-        let connection = match dialled {
-            Ok(connection) => connection,
-            Err(error) => return Sniffed::DialFailed(error),
-        };
-        let spoke = first(client.stream.readable(), connection.stream.readable());
-        match timer::timeout(idle, spoke).await {
-            Err(_) => return Sniffed::Ended,
-            Ok(First::Right(())) => {
-                context.learn_speaks_first(original);
-                return Sniffed::Opaque(Start {
-                    connection: Some(connection),
-                    upstream_first: None,
-                });
-            }
-            Ok(First::Left(())) => match classify(client, idle).await {
-                Some(Sniff::Http1) => {
-                    context.pools.checkin(shared, policies, connection);
-                    return Sniffed::Http;
-                }
-                Some(_) => {
-                    return Sniffed::Opaque(Start {
-                        connection: Some(connection),
-                        upstream_first: None,
-                    });
-                }
-                None => return Sniffed::Ended,
-            },
+    };
+    // Nothing to go by: dial where the address leads and see who speaks.
+    let Some(endpoint) = way::endpoint(&context.pools, &target, Some(original)) else {
+        return Sniffed::Opaque(None);
+    };
+    let connection = match dial(&context, &target, (client.origin.namespace, endpoint)).await {
+        Ok(connection) => connection,
+        Err(error) => return Sniffed::DialFailed(target.shared.label, error),
+    };
+    let spoke = first(client.stream.readable(), connection.stream.readable());
+    match timer::timeout(idle, spoke).await {
+        Err(_) => return Sniffed::Ended,
+        Ok(First::Right(())) => {
+            context.learn_speaks_first(original);
+            return Sniffed::Opaque(Some((target, connection)));
         }
+        Ok(First::Left(())) => {}
     }
     match classify(client, idle).await {
-        Some(Sniff::Http1) => Sniffed::Http,
-        Some(_) => Sniffed::Opaque(Start::default()),
+        Some(Sniff::Http1) => {
+            let policies = (&target.upstream.pool, &target.upstream.timeouts);
+            context.pools.checkin(&target.shared, policies, connection);
+            Sniffed::Http
+        }
+        Some(Sniff::Tls) => Sniffed::Tls(Some((target, connection))),
+        Some(_) => Sniffed::Opaque(Some((target, connection))),
         None => Sniffed::Ended,
     }
 }
@@ -194,38 +183,78 @@ async fn sniff(
 /// Reads until the first bytes tell what they are; they stay in `ahead`.
 /// `None`: the client ended before.
 async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
+    look_ahead(client, idle, |bytes| match http::sniff(bytes) {
+        Sniff::NeedMore => None,
+        known => Some(known),
+    })
+    .await
+}
+
+/// Reads until `tell` can tell something of all bytes so far, which it must
+/// within a bound of its own; they stay in `ahead`. `None`: the client ended
+/// before.
+async fn look_ahead<T>(
+    client: &mut Client,
+    idle: Duration,
+    tell: impl Fn(&[u8]) -> Option<T>,
+) -> Option<T> {
     let mut bytes = client.next(idle).await?;
     loop {
-        match http::sniff(&bytes) {
-            Sniff::NeedMore => {
-                let mut longer = bytes.to_vec();
-                drop(bytes);
-                longer.extend_from_slice(&client.next(idle).await?);
-                bytes = Chunk::from(longer);
-            }
-            known => {
-                client.ahead = Some(bytes);
-                return Some(known);
-            }
+        if let Some(told) = tell(&bytes) {
+            client.ahead = Some(bytes);
+            return Some(told);
         }
+        let mut longer = bytes.to_vec();
+        drop(bytes);
+        longer.extend_from_slice(&client.next(idle).await?);
+        bytes = Chunk::from(longer);
     }
+}
+
+/// Relays TLS to the upstream that claims the server name it asks for, else by
+/// its address; `dialled` is used where that is the same.
+async fn relay_tls(
+    mut client: Client,
+    original: OriginalDst,
+    idle: Duration,
+    dialled: Option<Dialled>,
+) {
+    let told = look_ahead(&mut client, idle, |bytes| match http::server_name(bytes) {
+        ServerName::NeedMore => None,
+        known => Some(known),
+    });
+    let name = match told.await {
+        Some(ServerName::Name(name)) => Some(name),
+        Some(ServerName::Absent | ServerName::NeedMore) => None,
+        None => return,
+    };
+    let target = resolve(&client.context, original, name.as_deref());
+    let connection = match (&target, dialled) {
+        (Some(target), Some((by_address, connection)))
+            if target.shared.id == by_address.shared.id =>
+        {
+            Some(connection)
+        }
+        _ => None,
+    };
+    relay(client, target, connection).await;
 }
 
 /// Relays opaque bytes; a connection that can't be placed is reset, never
 /// closed politely, so that its caller sees a failure.
-async fn relay(mut client: Client, target: Option<Target>, start: Start) {
+async fn relay(mut client: Client, target: Option<Target>, dialled: Option<Connection>) {
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
     let Some(target) = target else {
         cells.tcp_connection(UpstreamIndex::UNMATCHED, TcpOutcome::NoRoute);
         return client.stream.reset();
     };
-    let _in_use = target.begin_use();
+    target.count_use();
     let (upstream, shared) = (&target.upstream, &target.shared);
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    let connection = match start.connection {
+    let connection = match dialled {
         Some(connection) => connection,
         None => {
             let endpoint = way::endpoint(&context.pools, &target, client.origin.original);
@@ -246,12 +275,7 @@ async fn relay(mut client: Client, target: Option<Target>, start: Start) {
     };
     let client_first = client.ahead.take();
     let outcome = tunnel
-        .run(
-            &client.stream,
-            client_first,
-            &connection.stream,
-            start.upstream_first,
-        )
+        .run(&client.stream, client_first, &connection.stream, None)
         .await;
     cells.tcp_connection(shared.label, outcome);
     if outcome != TcpOutcome::Closed {
@@ -291,10 +315,11 @@ fn dial_failed(client: Client, label: UpstreamIndex, error: &CheckoutError) {
 }
 
 /// Where a connection goes that carries no request.
-fn resolve(generation: &Generation, original: OriginalDst) -> Option<Target> {
-    match generation.table.resolve_connection(original, None) {
+fn resolve(context: &Context, original: OriginalDst, server_name: Option<&str>) -> Option<Target> {
+    let generation = context.generation();
+    match generation.table.resolve_connection(original, server_name) {
         Resolution::Upstream(matched) => Some(generation.target(matched.index)),
-        Resolution::Adopt(key) => Some(generation.adopt(key, crate::ring::now())),
+        Resolution::Adopt(key) => Some(context.adopt(&generation, key)),
         Resolution::Unmatched(_) => Some(generation.unmatched()),
         Resolution::NoRoute => None,
     }

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use crate::addr::OriginalDst;
 use crate::http;
+use crate::proxy::adopted;
 use crate::proxy::drain::Drain;
-use crate::proxy::generation::Generation;
+use crate::proxy::generation::{Generation, Target};
 use crate::ring::{self, Remote};
+use crate::route::AdoptKey;
 use crate::telemetry::{ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex};
 use crate::upstream::pool::Pools;
 
@@ -39,6 +41,7 @@ pub struct Context {
     pub connections: Cell<usize>,
     drain_deadline: Cell<Option<Instant>>,
     generation: RefCell<Arc<Generation>>,
+    adopted: RefCell<adopted::Cache>,
     server_first: RefCell<HashSet<OriginalDst>>,
     peers: RefCell<Vec<Remote>>,
     listeners: RefCell<HashMap<ListenerIndex, Rc<Drain>>>,
@@ -78,6 +81,7 @@ impl Context {
             connections: Cell::new(0),
             drain_deadline: Cell::new(None),
             generation: RefCell::new(generation),
+            adopted: RefCell::default(),
             server_first: RefCell::default(),
             peers: RefCell::default(),
             listeners: RefCell::default(),
@@ -97,9 +101,25 @@ impl Context {
         Arc::clone(&self.generation.borrow())
     }
 
-    /// Replaces the configuration; requests in flight keep theirs.
+    /// Replaces the configuration; requests in flight keep theirs. Idle
+    /// connections to upstreams that are gone close.
     pub fn set_generation(&self, generation: Arc<Generation>) {
-        self.generation.replace(generation);
+        let before = self.generation.replace(Arc::clone(&generation));
+        for shared in before.left_behind(&generation) {
+            shared.retire();
+            self.pools.forget(shared.id);
+            let none = |gauge: &mut PoolGauge| *gauge = PoolGauge::default();
+            self.telemetry.cells.pool(shared.label, none);
+        }
+    }
+
+    /// The upstream of its own that an authority or address becomes.
+    pub fn adopt(&self, generation: &Generation, key: AdoptKey<'_>) -> Target {
+        let (target, evicted) = generation.adopt(&mut self.adopted.borrow_mut(), key, ring::now());
+        for id in evicted {
+            self.pools.forget(id);
+        }
+        target
     }
 
     /// Names the other shards.

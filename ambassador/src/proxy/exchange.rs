@@ -12,6 +12,7 @@ use crate::http::{
     ResponseRewrite,
 };
 use crate::proxy::client::Client;
+use crate::proxy::drain::Drain;
 use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{First, beside, first};
@@ -47,8 +48,9 @@ pub struct Exchange<'a> {
     pub limits: &'a http::Limits,
     /// Silence that ends it.
     pub idle: Duration,
-    /// Whether the shard drains: the response then says `connection: close`.
-    pub closing: bool,
+    /// Whether the shard drains by the time the response comes: it then says
+    /// `connection: close`.
+    pub drain: &'a Drain,
     /// Where bytes are counted.
     pub cells: &'a Cells,
     /// Under which upstream.
@@ -135,7 +137,7 @@ impl Exchange<'_> {
             head: self.head,
             limits: self.limits,
             idle: self.idle,
-            closing: self.closing,
+            drain: self.drain,
             cells: self.cells,
             label: self.label,
             seen: self.seen,
@@ -215,7 +217,7 @@ struct Download<'a> {
     head: &'a mut ResponseHead,
     limits: &'a http::Limits,
     idle: Duration,
-    closing: bool,
+    drain: &'a Drain,
     cells: &'a Cells,
     label: UpstreamIndex,
     seen: &'a Seen,
@@ -344,7 +346,8 @@ impl Download<'_> {
         let until_close = length == ResponseBody::UntilClose;
         // Chunks are taken apart for a client that does not know them.
         let dechunk = self.asked.http10 && length == ResponseBody::Chunked;
-        let close = !self.asked.keep_alive || until_close || dechunk || self.closing;
+        let closing = self.drain.has_begun();
+        let close = !self.asked.keep_alive || until_close || dechunk || closing;
         let mut body = BodyReader::of_response(length);
         let mut reusable = self.head.keep_alive() && !until_close;
 

@@ -40,7 +40,6 @@ pub enum After {
 pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) -> After {
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
-    let generation = context.generation();
     let request = &scratch.request;
     let asked = Asked::of(request);
     let mut body = BodyReader::of_request(request.body());
@@ -53,12 +52,12 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     record.bytes_in = head.len() as u64;
 
     // Where to.
-    let way = match way::find(&generation, client.origin.original, request, &head) {
+    let way = match way::find(&context, client.origin.original, request, &head) {
         Ok(Some(way)) => way,
         Ok(None) => return answer(client, record, asked, &body, Reason::NoRoute).await,
         Err(bad) => return refuse(client, record, bad).await,
     };
-    let _in_use = way.target.begin_use();
+    way.target.count_use();
     let (upstream, shared) = (&way.target.upstream, &way.target.shared);
     record.upstream = shared.label;
     if upstream.protocol == Protocol::Tcp {
@@ -150,7 +149,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             head: &mut scratch.response,
             limits: &context.head_limits,
             idle: upstream.timeouts.idle,
-            closing: context.drain.has_begun(),
+            drain: &context.drain,
             cells,
             label: shared.label,
             seen: &seen,

@@ -3,8 +3,8 @@
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
-use crate::proxy::generation::{Generation, Target};
-use crate::ring;
+use crate::proxy::context::Context;
+use crate::proxy::generation::Target;
 use crate::route::settings::Endpoints;
 use crate::route::{HostHeader, RequestKey, Resolution};
 use crate::upstream::pool::Pools;
@@ -35,7 +35,7 @@ pub struct Identity {
 
 /// The way of a request; `None`: no upstream may take it.
 pub fn find(
-    generation: &Generation,
+    context: &Context,
     original: Option<OriginalDst>,
     request: &RequestHead,
     head: &[u8],
@@ -44,6 +44,7 @@ pub fn find(
     // A captured CONNECT is spoken to a proxy: its authority names what that
     // proxy is to reach, not where this connection was going.
     let authority = authority.filter(|_| original.is_none() || !request.is_connect());
+    let generation = context.generation();
     let resolution = generation.table.resolve_request(&RequestKey {
         original,
         authority: authority.as_ref(),
@@ -66,7 +67,7 @@ pub fn find(
             },
             strip_path: matched.strip_path,
         }),
-        Resolution::Adopt(key) => Some(plain(generation.adopt(key, ring::now()))),
+        Resolution::Adopt(key) => Some(plain(context.adopt(&generation, key))),
         Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
         Resolution::NoRoute => None,
     })

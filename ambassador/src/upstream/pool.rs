@@ -117,6 +117,9 @@ impl Pools {
 
     /// The endpoint whose turn it is among those published for `shared`.
     pub fn pick(&self, shared: &Arc<Shared>, policies: Policies<'_>) -> Option<EndpointAddr> {
+        if shared.is_retired() {
+            return shared.pick(&shared.endpoints.current());
+        }
         self.with_pool(shared, policies, |pool| {
             let list = pool.seen.refresh(&shared.endpoints);
             shared.pick(list)
@@ -196,6 +199,7 @@ impl Pools {
         let (limits, _) = policies;
         connection.reused = true;
         let reusable = !self.closing.get()
+            && !shared.is_retired()
             && now.saturating_duration_since(connection.born) < limits.max_lifetime
             && !connection.stream.is_closed_or_readable();
         if !reusable {
@@ -236,10 +240,12 @@ impl Pools {
         self.start_sweeping();
     }
 
-    /// Forgets an upstream that left the configuration; its idle connections
-    /// close, those in use close when they come back.
+    /// Forgets an upstream that was evicted, or that retired: its idle
+    /// connections close, those in use close when they come back.
     pub fn forget(&self, id: u32) {
-        if let Some(mut pool) = self.pools.borrow_mut().remove(&id) {
+        let forgotten = self.pools.borrow_mut().remove(&id);
+        // Dropping a connection may wake waiters: not while we are borrowed.
+        if let Some(mut pool) = forgotten {
             pool.clear();
         }
     }

@@ -1,6 +1,6 @@
 //! What all shards share of one upstream: its permits, its endpoints, counts.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::EndpointAddr;
@@ -20,6 +20,7 @@ pub struct Shared {
     pub endpoints: Published,
     next_endpoint: AtomicUsize,
     idle: AtomicU32,
+    retired: AtomicBool,
 }
 
 impl Shared {
@@ -33,7 +34,18 @@ impl Shared {
             endpoints: Published::default(),
             next_endpoint: AtomicUsize::new(0),
             idle: AtomicU32::new(0),
+            retired: AtomicBool::new(false),
         }
+    }
+
+    /// It left the configuration: its connections are not kept any more.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it left the configuration.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Round-robin over `endpoints`; `None` when there are none.

@@ -58,11 +58,22 @@ impl Family {
     }
 }
 
-/// TCP sockets to make, not connected.
+/// What a socket carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// TCP.
+    Stream,
+    /// UDP, for the questions to name servers.
+    Datagram,
+}
+
+/// Sockets to make, neither bound nor connected.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct SocketSpec {
     /// Their family.
     pub family: Family,
+    /// What they carry.
+    pub kind: Kind,
     /// How many.
     pub count: u16,
     /// SO_MARK, by which iptables rules know the proxy where they can't tell
@@ -105,7 +116,7 @@ pub fn make(spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
 
 /// One of [`make`]; does not allocate, so that a forked child may call it.
 pub(super) fn make_one(spec: &SocketSpec) -> io::Result<OwnedFd> {
-    let socket = stream(spec.family)?;
+    let socket = socket(spec.family, spec.kind)?;
     if let Some(mark) = spec.mark {
         option(&socket, libc::SOL_SOCKET, libc::SO_MARK, mark as i32)?;
     }
@@ -166,13 +177,14 @@ impl SocketStock {
     /// where it comes from there.
     pub fn take(&self, family: Family) -> io::Result<OwnedFd> {
         let Some(remote) = &self.remote else {
-            return stream(family);
+            return socket(family, Kind::Stream);
         };
         let mut stock = self.stock.borrow_mut();
         let stock = &mut stock[usize::from(family == Family::V6)];
         if stock.is_empty() {
             let spec = SocketSpec {
                 family,
+                kind: Kind::Stream,
                 count: STOCK,
                 mark: remote.mark,
             };
@@ -192,7 +204,7 @@ enum Sharing {
 
 fn bound(spec: &BindSpec, addr: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     let family = Family::of(&addr);
-    let socket = stream(family)?;
+    let socket = socket(family, Kind::Stream)?;
     option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
     if sharing == Sharing::Shared {
         option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
@@ -222,8 +234,12 @@ fn port_of(socket: &OwnedFd) -> io::Result<u16> {
 }
 
 #[expect(unsafe_code, reason = "std makes no unconnected socket")]
-fn stream(family: Family) -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+fn socket(family: Family, kind: Kind) -> io::Result<OwnedFd> {
+    let kind = match kind {
+        Kind::Stream => libc::SOCK_STREAM,
+        Kind::Datagram => libc::SOCK_DGRAM,
+    };
+    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: socket() takes integers; a descriptor it returns is ours alone.
     unsafe {
         match libc::socket(family.raw(), kind, 0) {

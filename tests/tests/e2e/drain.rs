@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use ambassador_tests::client::get;
+use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
 on_both_backends!(
     work_in_flight_finishes,
     an_idle_proxy_ends_at_once,
+    idle_connections_close_at_once_and_busy_ones_with_their_answer,
     the_deadline_cuts_what_does_not_finish,
 );
 
@@ -52,6 +54,35 @@ fn an_idle_proxy_ends_at_once(backend: Backend) {
     eventually("upstream connections ended", SOON, || {
         server.open_connections() == 0
     });
+}
+
+fn idle_connections_close_at_once_and_busy_ones_with_their_answer(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::http(move |request| {
+        if request.target == "/slow" {
+            let wait = wait.lock().expect("one user");
+            wait.recv_timeout(SOON).expect("it is told to go on");
+        }
+        text("done")
+    });
+    let listen = ([127, 0, 0, 1], ports::free()).into();
+    let config = one_upstream(listen, server.address(), "");
+    // One shard, so that what one connection sees holds for the other.
+    let mut proxy = Proxy::start(backend, &format!("workers: 1\n{config}"));
+    let (mut busy, mut idle) = (Client::connect(listen), Client::connect(listen));
+    busy.send(get("/slow"));
+    eventually("it is in flight", SOON, || server.requests().len() == 1);
+    let before = idle.get("/");
+    assert_eq!((before.status, before.field("connection")), (200, None));
+    proxy.signal(libc::SIGTERM);
+    assert!(idle.is_ended(), "it has nothing to wait for");
+    go.send(()).expect("the server waits");
+    let answer = busy.response("GET");
+    assert_eq!(answer.text(), "done");
+    assert_eq!(answer.field("connection"), Some("close"));
+    assert!(busy.is_ended());
+    assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
 
 fn the_deadline_cuts_what_does_not_finish(backend: Backend) {

@@ -21,6 +21,7 @@ on_both_backends!(
     a_bad_file_changes_nothing,
     what_needs_a_restart_is_refused,
     work_in_flight_finishes_where_it_started,
+    an_upstream_that_is_gone_keeps_no_connection,
     claims_of_captured_destinations_follow,
 );
 
@@ -200,4 +201,39 @@ fn claims_of_captured_destinations_follow(backend: Backend) {
     eventually("the destination means the other", SOON, || {
         get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1 == "two"
     });
+}
+
+fn an_upstream_that_is_gone_keeps_no_connection(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::http(move |request| {
+        if request.target == "/slow" {
+            let wait = wait.lock().expect("one user");
+            wait.recv_timeout(SOON).expect("it is told to go on");
+        }
+        text("done")
+    });
+    let listen = listen();
+    let listener = format!(
+        "listeners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
+         upstreams:\n  other: {{ endpoints: [\"127.0.0.1:1\"] }}\n"
+    );
+    let gone = format!("  web: {{ endpoints: [\"{}\"] }}\n", server.address());
+    let proxy = Proxy::start(backend, &format!("{listener}{gone}"));
+    let (mut slow, mut quick) = (Client::connect(listen), Client::connect(listen));
+    slow.send(ambassador_tests::client::get("/slow"));
+    eventually("it is in flight", SOON, || server.requests().len() == 1);
+    assert_eq!(quick.get("/").text(), "done");
+    assert_eq!(server.open_connections(), 2);
+    proxy.rewrite_config(&listener);
+    proxy.signal(libc::SIGHUP);
+    eventually("the idle one closed", SOON, || {
+        server.open_connections() == 1
+    });
+    go.send(()).expect("the server waits");
+    assert_eq!(slow.response("GET").text(), "done");
+    eventually("the other one too", SOON, || server.open_connections() == 0);
+    assert_eq!(quick.get("/").status, 404);
+    let labels = [("upstream", "web"), ("state", "idle")];
+    assert_eq!(proxy.metric("ambassador_pool_connections", &labels), 0.0);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::workload::cgroup::{self, own_cgroup};
-use crate::workload::{Cgroup, Family, SocketSpec, sockets};
+use crate::workload::{Cgroup, Family, Kind, SocketSpec, sockets};
 
 /// A namespace with a cgroup, in which every address has a route, to lo.
 struct Place {
@@ -236,6 +236,7 @@ fn a_cgroup_outside_the_hierarchy_is_refused() {
 fn connect_marked(mark: u32, to: [u8; 4], port: u16) -> std::os::fd::OwnedFd {
     let spec = SocketSpec {
         family: Family::V4,
+        kind: Kind::Stream,
         count: 1,
         mark: Some(mark),
     };

@@ -179,6 +179,7 @@ fn a_socket_can_be_made_in_a_cgroup() {
     let (helper, served) = on_a_thread();
     let spec = SocketSpec {
         family: Family::V4,
+        kind: crate::workload::Kind::Stream,
         count: 1,
         mark: None,
     };

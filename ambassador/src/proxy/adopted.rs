@@ -1,0 +1,316 @@
+//! Upstreams made from what programs call: each authority or address that no
+//! upstream of the file claims becomes one of its own.
+//!
+//! All shards share the map of them, behind a lock that only the first request
+//! to each takes; a shard finds it again in a cache of its own. One that is
+//! held is not evicted, and one that was evicted can't be held any more.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::addr::{Authority, OriginalDst};
+use crate::policy::limits;
+use crate::proxy::generation::Target;
+use crate::route::AdoptKey;
+use crate::route::settings::{AdoptedPolicies, Endpoints, HeaderRules, Protocol, Upstream};
+use crate::telemetry::UpstreamIndex;
+use crate::upstream::shared::Shared;
+
+/// Adopted upstreams at most; the least recently used one leaves.
+const ADOPTED_MAX: usize = 1_024;
+
+/// The count of holders that stands for an eviction.
+const EVICTED: u32 = u32::MAX;
+
+/// The adopted upstreams of all shards, kept over reloads.
+pub struct Adopted {
+    started: Instant,
+    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    evictions: AtomicU64,
+}
+
+/// One of them. Its policies belong to a version of the configuration, and are
+/// not here.
+struct Entry {
+    name: Arc<str>,
+    shared: Arc<Shared>,
+    holders: AtomicU32,
+    used_ms: AtomicU64,
+    requests: AtomicU64,
+}
+
+/// Keeps an adopted upstream from being evicted.
+pub struct Hold(Arc<Entry>);
+
+/// What is shown of an adopted upstream.
+#[derive(Debug, Clone)]
+pub struct AdoptedView {
+    /// The authority or address.
+    pub name: Arc<str>,
+    /// Requests and connections routed to it.
+    pub requests: u64,
+    /// Open connections.
+    pub connections: u32,
+}
+
+/// What one shard knows of them: an entry is found without a lock, and without
+/// an allocation. It has no limit of its own: what was evicted leaves it too.
+#[derive(Default)]
+pub struct Cache {
+    by_authority: HashMap<Authority, Cached>,
+    by_address: HashMap<OriginalDst, Cached>,
+    evictions_seen: u64,
+    /// Evicted, and made anew before anyone looked.
+    replaced: Vec<u32>,
+}
+
+struct Cached {
+    entry: Arc<Entry>,
+    upstream: Arc<Upstream>,
+    version: u64,
+}
+
+/// The policies of a version of the configuration.
+#[derive(Clone, Copy)]
+pub struct Version<'a> {
+    /// Different for each version.
+    pub number: u64,
+    /// What adopted upstreams inherit.
+    pub policies: &'a AdoptedPolicies,
+}
+
+impl Cache {
+    /// The upstream that `key` means; made where there is none.
+    pub fn adopt(
+        &mut self,
+        adopted: &Adopted,
+        version: Version<'_>,
+        key: AdoptKey<'_>,
+        now: Instant,
+    ) -> Target {
+        let known = match key {
+            AdoptKey::Authority(authority) => self.by_authority.get_mut(authority),
+            AdoptKey::Address(address) => self.by_address.get_mut(&address),
+        };
+        if let Some(cached) = known
+            && let Some(target) = cached.target(version)
+        {
+            adopted.touch(&cached.entry, now);
+            return target;
+        }
+        let hold = adopted.hold(key, now);
+        let cached = Cached {
+            upstream: Arc::new(as_upstream(&hold.0.name, version.policies)),
+            entry: Arc::clone(&hold.0),
+            version: version.number,
+        };
+        let target = Target::adopted(&cached.upstream, &cached.entry.shared, hold);
+        let replaced = match key {
+            AdoptKey::Authority(authority) => self.by_authority.insert(authority.clone(), cached),
+            AdoptKey::Address(address) => self.by_address.insert(address, cached),
+        };
+        let ids = replaced.iter().map(|cached| cached.entry.shared.id);
+        self.replaced.extend(ids);
+        target
+    }
+
+    /// Drops what was evicted since the last call and gives the ids of the
+    /// pools that nobody uses any more. One comparison when nothing was.
+    pub fn take_evicted(&mut self, adopted: &Adopted) -> Vec<u32> {
+        let evictions = adopted.evictions.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.evictions_seen, evictions) == evictions {
+            return Vec::new();
+        }
+        let mut ids = std::mem::take(&mut self.replaced);
+        let mut stays = |cached: &Cached| {
+            let evicted = cached.entry.is_evicted();
+            if evicted {
+                ids.push(cached.entry.shared.id);
+            }
+            !evicted
+        };
+        self.by_authority.retain(|_, cached| stays(cached));
+        self.by_address.retain(|_, cached| stays(cached));
+        ids
+    }
+}
+
+impl Cached {
+    /// `None`: it was evicted.
+    fn target(&mut self, version: Version<'_>) -> Option<Target> {
+        let hold = Entry::hold(&self.entry)?;
+        if self.version != version.number {
+            self.upstream = Arc::new(as_upstream(&self.entry.name, version.policies));
+            self.version = version.number;
+        }
+        Some(Target::adopted(&self.upstream, &self.entry.shared, hold))
+    }
+}
+
+impl Default for Adopted {
+    fn default() -> Self {
+        Self {
+            started: crate::clock::now(),
+            entries: Mutex::default(),
+            evictions: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Adopted {
+    fn hold(&self, key: AdoptKey<'_>, now: Instant) -> Hold {
+        let name = match key {
+            AdoptKey::Authority(authority) => authority.to_string(),
+            AdoptKey::Address(OriginalDst(address)) => address.to_string(),
+        };
+        let mut entries = self.entries();
+        if let Some(hold) = entries.get(&name).and_then(Entry::hold) {
+            self.touch(&hold.0, now);
+            return hold;
+        }
+        // When all are held the map grows past its limit by what is in flight,
+        // and shrinks again with the next ones.
+        while entries.len() >= ADOPTED_MAX && self.evict(&mut entries) == Evicted::One {}
+        let entry = Arc::new(Entry {
+            name: name.as_str().into(),
+            shared: Arc::new(Shared::new(UpstreamIndex::ADOPTED, None)),
+            holders: AtomicU32::new(1),
+            used_ms: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+        });
+        self.touch(&entry, now);
+        entries.insert(name, Arc::clone(&entry));
+        Hold(entry)
+    }
+
+    /// The least recently used one that nobody holds leaves.
+    fn evict(&self, entries: &mut HashMap<String, Arc<Entry>>) -> Evicted {
+        loop {
+            let oldest = entries
+                .iter()
+                .filter(|(_, entry)| entry.holders.load(Ordering::Relaxed) == 0)
+                .min_by_key(|(_, entry)| entry.used_ms.load(Ordering::Relaxed))
+                .map(|(name, entry)| (name.clone(), Arc::clone(entry)));
+            let Some((name, entry)) = oldest else {
+                return Evicted::None;
+            };
+            // A shard may have taken hold of it since.
+            if entry.try_evict() {
+                entries.remove(&name);
+                self.evictions.fetch_add(1, Ordering::Release);
+                return Evicted::One;
+            }
+        }
+    }
+
+    fn touch(&self, entry: &Entry, now: Instant) {
+        let now_ms = now.saturating_duration_since(self.started).as_millis() as u64;
+        // All shards read it: written only when it changes.
+        if entry.used_ms.load(Ordering::Relaxed) != now_ms {
+            entry.used_ms.store(now_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// The shared state of all.
+    pub fn shared(&self) -> Vec<Arc<Shared>> {
+        let entries = self.entries();
+        entries
+            .values()
+            .map(|entry| Arc::clone(&entry.shared))
+            .collect()
+    }
+
+    /// What is shown of all, by name.
+    pub fn view(&self) -> Vec<AdoptedView> {
+        let mut view: Vec<_> = self
+            .entries()
+            .values()
+            .map(|entry| AdoptedView {
+                name: Arc::clone(&entry.name),
+                requests: entry.requests.load(Ordering::Relaxed),
+                connections: entry.shared.permits.in_use(),
+            })
+            .collect();
+        view.sort_by(|a, b| a.name.cmp(&b.name));
+        view
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Evicted {
+    One,
+    None,
+}
+
+impl Entry {
+    fn hold(self: &Arc<Self>) -> Option<Hold> {
+        let one_more = |holders| (holders != EVICTED).then(|| holders + 1);
+        self.holders
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(Hold(Arc::clone(self)))
+    }
+
+    fn try_evict(&self) -> bool {
+        let evicted =
+            self.holders
+                .compare_exchange(0, EVICTED, Ordering::Relaxed, Ordering::Relaxed);
+        evicted.is_ok()
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.holders.load(Ordering::Relaxed) == EVICTED
+    }
+}
+
+impl Hold {
+    /// Counts a request or connection.
+    pub fn count_use(&self) {
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Clone for Hold {
+    fn clone(&self) -> Self {
+        self.0.holders.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.holders.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An upstream whose endpoint is the original destination, without caps: what
+/// its caller would have opened directly is not for the proxy to refuse.
+pub fn as_upstream(name: &str, policies: &AdoptedPolicies) -> Upstream {
+    let AdoptedPolicies {
+        timeouts,
+        pool,
+        headers,
+    } = policies;
+    Upstream {
+        name: name.into(),
+        claims: Vec::new(),
+        endpoints: Endpoints::Original,
+        protocol: Protocol::Auto,
+        pool: limits::Pool {
+            max_connections: None,
+            min_idle: 0,
+            ..pool.clone()
+        },
+        timeouts: timeouts.clone(),
+        headers: HeaderRules::clone(headers),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Names are looked up as the workload would: by its files, in its namespace.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use ambassador_tests::program::Running;
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Cgroup, Netns, Server, eventually, on_both_backends, program};
+
+use crate::capture_scope::inside;
+
+on_both_backends!(
+    a_namespace_named_by_ip,
+    a_namespace_named_by_a_process,
+    several_namespaces_share_the_proxys_view,
+);
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A name server for which every name is 127.0.0.1 and nothing else.
+const NAME_SERVER: &str = r#"
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("127.0.0.1", 53))
+print("ready", flush=True)
+while True:
+    query, client = server.recvfrom(512)
+    question = query[12:query.index(b"\0", 12) + 5]
+    found = question.endswith(b"\0\1\0\1")
+    answer = b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x7f\0\0\1" if found else b""
+    head = query[:2] + b"\x81\x80\0\1" + bytes([0, found]) + b"\0\0\0\0"
+    server.sendto(head + question + answer, client)
+"#;
+
+/// Programs that `ip netns exec` runs see this as /etc/resolv.conf.
+struct ResolvConf(PathBuf);
+
+impl ResolvConf {
+    fn of(namespace: &Netns) -> ResolvConf {
+        let directory = Path::new("/etc/netns").join(namespace.name());
+        std::fs::create_dir_all(&directory).expect("the tests run as root");
+        std::fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.1\n").expect("writable");
+        ResolvConf(directory)
+    }
+}
+
+impl Drop for ResolvConf {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A program inside, as the namespace's own users start theirs.
+fn start(namespace: &Netns, program: &[&str]) -> Running {
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", namespace.name()]);
+    Running::start(command.args(program).stdout(Stdio::piped()))
+}
+
+fn name_server(namespace: &Netns) -> Running {
+    let mut server = start(namespace, &[program::PYTHON, "-c", NAME_SERVER]);
+    let mut line = String::new();
+    let mut said = BufReader::new(server.stdout());
+    said.read_line(&mut line).expect("readable");
+    assert_eq!(line, "ready\n");
+    server
+}
+
+fn server(namespace: &Netns) -> Server {
+    Server::over(namespace.listen("127.0.0.1:9000"), |connection| {
+        connection.serve_http(|_| text("found"))
+    })
+}
+
+const UPSTREAMS: &str = "upstreams: { web: { hosts: [10.1.2.3], dns: \"backend.test:9000\" } }\n";
+
+fn ask(namespace: &Netns, cgroup: &Cgroup) -> String {
+    let [nsenter, entered, curl] = namespace.wrap("curl");
+    let mut command = cgroup.command(nsenter);
+    let command = command.args([entered, curl]);
+    program::succeed(command.args(["-sS", "-m20", "http://10.1.2.3/"]))
+}
+
+fn a_namespace_named_by_ip(backend: Backend) {
+    let (namespace, cgroup) = (Netns::new(), Cgroup::new());
+    let _resolv_conf = ResolvConf::of(&namespace);
+    let (_names, _server) = (name_server(&namespace), server(&namespace));
+    let _proxy = inside(backend, &namespace, &cgroup, UPSTREAMS);
+    eventually("the name is known", SOON, || {
+        ask(&namespace, &cgroup) == "found"
+    });
+}
+
+fn a_namespace_named_by_a_process(backend: Backend) {
+    let (namespace, cgroup) = (Netns::new(), Cgroup::new());
+    let resolv_conf = ResolvConf::of(&namespace);
+    let (names, _server) = (name_server(&namespace), server(&namespace));
+    // Its mount namespace has the file already; nobody else can find it now.
+    drop(resolv_conf);
+    let config = format!(
+        "capture: {{ cgroups: [{{ path: {}, netns: /proc/{}/ns/net }}] }}\n{UPSTREAMS}",
+        cgroup.path().display(),
+        names.id()
+    );
+    let _proxy = ambassador_tests::Proxy::start(backend, &config);
+    eventually("the name is known", SOON, || {
+        ask(&namespace, &cgroup) == "found"
+    });
+}
+
+fn several_namespaces_share_the_proxys_view(backend: Backend) {
+    let (namespace, other, cgroup, second) =
+        (Netns::new(), Netns::new(), Cgroup::new(), Cgroup::new());
+    let files = ResolvConf::of(&namespace);
+    std::fs::write(files.0.join("hosts"), "127.0.0.2 localhost\n").expect("writable");
+    let _server = server(&namespace);
+    let config = format!(
+        "capture: {{ cgroups: [{{ path: {}, netns: {} }}, {{ path: {}, netns: {} }}] }}\n\
+         upstreams: {{ web: {{ hosts: [10.1.2.3], dns: \"localhost:9000\" }} }}\n",
+        cgroup.path().display(),
+        namespace.path().display(),
+        second.path().display(),
+        other.path().display(),
+    );
+    let _proxy = ambassador_tests::Proxy::start(backend, &config);
+    // By the proxy's hosts file: that of one namespace is not everybody's.
+    eventually("the name is known", SOON, || {
+        ask(&namespace, &cgroup) == "found"
+    });
+}
