@@ -1,4 +1,50 @@
-//! The ambassador as a library; `main.rs` parses the command line and wires.
+//! The ambassador as a library: a proxy for the outbound calls of programs
+//! that know nothing of it. `main.rs` calls [`app::main`].
+//!
+//! # Modules, lowest first
+//!
+//! A module imports only from its own line and those above; `cargo xtask tidy`
+//! holds this.
+//!
+//! - [`addr`], [`clock`], [`together`]: roles of addresses; the only reader of
+//!   time and randomness; two futures in one task
+//! - [`http`]: heads, body framing, local replies; no I/O
+//! - [`policy`]: limits of an upstream
+//! - [`route`]: the immutable table from destination or request to upstream
+//! - [`telemetry`]: counters of a shard, the request record, the access log
+//! - [`ring`]: executor, io_uring and epoll, streams, buffers, timers
+//! - [`workload`]: cgroups, namespaces, capabilities, the privileged helper
+//! - [`capture`]: BPF programs, token table, canary; iptables rules
+//! - [`upstream`]: dial, pool, permits
+//! - [`proxy`]: an accepted connection: sniffed, forwarded or relayed
+//! - [`shard`]: a thread that owns all of the above for its connections
+//! - [`control`]: admin API, signals, file watch, names; on tokio
+//! - [`config`]: the file, checked
+//! - [`doctor`], [`exec`]: what the machine lacks; a captured command
+//! - [`app`], [`cli`]: the commands, wired
+//!
+//! # The life of one request
+//!
+//! `shard::accept` takes the connection and finds its original destination;
+//! `proxy::accepted` tells HTTP from opaque bytes; `proxy::http1` reads a head.
+//! Then `proxy::forward`, straight through: route, endpoint, identity, encode,
+//! pool or dial, exchange, at most one replay, back to the pool. A drop guard
+//! writes the record, for cancelled work too.
+//!
+//! # Invariants
+//!
+//! - A request never leaves its shard.
+//! - No shared receive buffer is held across a wait on a peer.
+//! - A socket is closed after every completion of its operations was taken.
+//! - The proxy uses no privilege after the start.
+//! - Every queue has a limit. Peer input never panics.
+//! - A request in flight keeps the configuration it started with.
+//!
+//! # Deliberately absent
+//!
+//! Kernel state per connection, repair of ambiguous messages, and a second
+//! runtime on the way of a request. TLS, HTTP/2 and the policies beyond limits
+//! are not here yet.
 
 pub mod addr;
 pub mod app;
