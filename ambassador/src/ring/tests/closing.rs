@@ -185,7 +185,7 @@ async fn a_shard_that_ends_closes_everything() {
                 drop(stream);
             });
             timer::sleep(Duration::from_millis(10)).await;
-            assert_eq!(crate::ring::task_count(), 3);
+            assert_eq!(task_count(), 3);
             names
         })
         .unwrap()
@@ -237,7 +237,7 @@ async fn nothing_is_mixed_up_when_everything_is_dropped_at_random() {
                 let whole = timer::timeout(limit * 2, talk).await.is_ok();
                 let (cut, ended) = talks.get();
                 talks.set((cut + u32::from(!whole), ended + u32::from(whole)));
-                if limit.as_micros() % 3 == 0 {
+                if limit.as_micros().is_multiple_of(3) {
                     stream.reset();
                 }
             }
