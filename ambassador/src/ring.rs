@@ -46,7 +46,9 @@ use executor::Executor;
 use mailbox::Mailbox;
 use wheel::Wheel;
 
-/// Bytes kept of a stream that nobody reads; above it the read is stopped.
+/// Bytes kept of a stream that nobody reads; above it the read is stopped. What
+/// was received before the stop took effect comes on top: with io_uring that
+/// may be every shared buffer, 256 KiB.
 pub const RECEIVED_MAX: usize = 32 * 1024;
 
 /// Tasks polled at most between two looks at the kernel, so that tasks which

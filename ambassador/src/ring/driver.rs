@@ -91,6 +91,12 @@ impl Driver {
         Ok(key)
     }
 
+    /// Sockets that are open, or not yet closed.
+    #[cfg(test)]
+    pub fn open_sockets(&self) -> usize {
+        self.table.borrow().sockets.len()
+    }
+
     /// Starts to connect.
     pub fn connect(&self, key: Key, address: RawAddress) {
         let mut table = self.table.borrow_mut();

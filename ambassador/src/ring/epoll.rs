@@ -17,6 +17,9 @@ const EVENTS: usize = 256;
 /// Reads of one socket per turn, so that a fast peer leaves room for others.
 const READS_PER_TURN: usize = 8;
 
+/// Connections accepted per turn: a burst must not fill the backlog.
+const ACCEPTS_PER_TURN: usize = 64;
+
 /// The key of the eventfd.
 const EVENT_KEY: u64 = u64::MAX;
 
@@ -183,7 +186,11 @@ fn read(table: &mut Table, key: Key) {
     }
     // "reading" means here: news will come by an event, nothing has to ask.
     socket.reading = true;
-    for _ in 0..READS_PER_TURN {
+    let tries = match socket.listens {
+        true => ACCEPTS_PER_TURN,
+        false => READS_PER_TURN,
+    };
+    for _ in 0..tries {
         let socket = &mut table.sockets[key as usize];
         if !socket.readable || socket.end.is_some() || socket.abandoned {
             return;

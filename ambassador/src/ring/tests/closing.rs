@@ -3,7 +3,8 @@
 use super::*;
 use std::io::{Read, Write};
 
-use crate::ring::{dial_socket, spawn};
+use crate::ring::{dial_socket, spawn, task_count};
+use crate::together::both;
 
 on_both_backends!(
     a_dropped_stream_is_closed,
@@ -15,6 +16,7 @@ on_both_backends!(
     a_reset_overtakes_what_is_queued,
     keys_are_used_again_without_mixing_up_connections,
     a_shard_that_ends_closes_everything,
+    nothing_is_mixed_up_when_everything_is_dropped_at_random,
 );
 
 async fn a_dropped_stream_is_closed() {
@@ -183,7 +185,7 @@ async fn a_shard_that_ends_closes_everything() {
                 drop(stream);
             });
             timer::sleep(Duration::from_millis(10)).await;
-            assert_eq!(crate::ring::task_count(), 3);
+            assert_eq!(task_count(), 3);
             names
         })
         .unwrap()
@@ -195,4 +197,60 @@ async fn a_shard_that_ends_closes_everything() {
 
 fn identity_of_key(key: crate::ring::table::Key) -> String {
     crate::ring::with(|core| identity(&core.driver.socket(key).fd))
+}
+
+async fn nothing_is_mixed_up_when_everything_is_dropped_at_random() {
+    const CLIENTS: u32 = 48;
+    let (listener, address) = listen("127.0.0.1:0");
+    let server = async move {
+        loop {
+            spawn(echo(listener.accept().await.unwrap()));
+        }
+    };
+    let done = std::rc::Rc::new(std::cell::Cell::new(0));
+    let talks = std::rc::Rc::new(std::cell::Cell::new((0, 0)));
+    for client in 0..CLIENTS {
+        let (done, talks) = (std::rc::Rc::clone(&done), std::rc::Rc::clone(&talks));
+        spawn(async move {
+            // A seed per client: what goes wrong once goes wrong again.
+            let mut random = pattern(10_000 + client as usize).into_iter().rev();
+            for _ in 0..100 {
+                let mut next = || usize::from(random.next().unwrap());
+                let socket = dial_socket(&address).unwrap();
+                let limit = Duration::from_micros(next() as u64 * 20);
+                let connect = Stream::connect(socket, &address);
+                let Ok(stream) = timer::timeout(limit, connect).await else {
+                    continue;
+                };
+                let stream = stream.unwrap();
+                let talk = async {
+                    for _ in 0..4 {
+                        // Different from what any other connection sends.
+                        let sent = vec![client as u8 + 1; 1 + next() * next()];
+                        let sending = stream.send(gather(sent.clone()));
+                        let receiving = async { Ok(recv_exact(&stream, sent.len()).await) };
+                        let sending = async { sending.await.map_err(|error| error.source) };
+                        let ((), back) = both(sending, receiving).await.unwrap();
+                        assert!(back == sent, "an echo is what was sent");
+                    }
+                };
+                let whole = timer::timeout(limit * 2, talk).await.is_ok();
+                let (cut, ended) = talks.get();
+                talks.set((cut + u32::from(!whole), ended + u32::from(whole)));
+                if limit.as_micros().is_multiple_of(3) {
+                    stream.reset();
+                }
+            }
+            done.set(done.get() + 1);
+        });
+    }
+    let clients = until(|| task_count() <= 1);
+    let _ = crate::together::first(clients, server).await;
+    assert_eq!(done.get(), CLIENTS, "no client has panicked");
+    let (cut, ended) = talks.get();
+    assert!(cut > 0 && ended > 0, "{cut} were cut, {ended} ended");
+    // Every stream on both sides is closed: what is left is the listener's, if
+    // anything.
+    let open = || crate::ring::with(|core| core.driver.open_sockets());
+    until(|| open() == 0).await;
 }

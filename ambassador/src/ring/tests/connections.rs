@@ -4,6 +4,7 @@ use super::*;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use crate::ring::table::ACCEPTED_MAX;
 use crate::ring::{dial_socket, now, spawn, steer_by_cpu, timer};
 
 on_both_backends!(
@@ -131,18 +132,23 @@ async fn an_idle_stream_shows_that_its_peer_has_gone() {
 }
 
 async fn a_burst_of_connections_is_accepted() {
-    let (listener, address) = listen("127.0.0.1:0");
-    // More than a listener queues for its owner, from a backlog of 128.
-    let burst = 400;
+    let address = "127.0.0.1:0".parse().unwrap();
+    let socket = dial_socket(&address).unwrap();
+    bind_and_listen(&socket, address);
+    let address = crate::ring::sockets::local_address(&socket).unwrap();
+    let listener = Listener::new(socket).unwrap();
+    // More than a listener queues for its owner.
+    let burst = ACCEPTED_MAX + 200;
     let peers = thread::spawn(move || {
         let connect = |_| TcpStream::connect(address).unwrap();
         (0..burst).map(connect).collect::<Vec<_>>()
     });
     let mut streams = Vec::new();
+    // The owner is late: the queue is full, and what comes then is not lost.
+    let peers = elsewhere(move || peers.join().unwrap()).await;
     for _ in 0..burst {
         streams.push(listener.accept().await.unwrap());
     }
-    let peers = peers.join().unwrap();
     for (mut peer, stream) in peers.iter().zip(&streams) {
         assert_eq!(stream.peer_addr().unwrap(), peer.local_addr().unwrap());
         peer.write_all(b"x").unwrap();
@@ -193,7 +199,7 @@ fn bind_and_listen(socket: &OwnedFd, address: SocketAddr) {
     unsafe {
         let place = (&raw const raw.storage).cast();
         assert_eq!(libc::bind(socket.as_raw_fd(), place, raw.length), 0);
-        assert_eq!(libc::listen(socket.as_raw_fd(), 128), 0);
+        assert_eq!(libc::listen(socket.as_raw_fd(), 1_024), 0);
     }
 }
 
