@@ -30,7 +30,7 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         Some(path) => {
             let loaded = Fingerprint::of(path);
             let checked = config::load(path).map_err(Failure::Config)?;
-            (checked, Some((path.clone(), loaded)))
+            (checked.clone(), Some((path.clone(), loaded, checked)))
         }
         None => {
             let checked = config::load_str("built in", WITHOUT_FILE).map_err(Failure::Config)?;

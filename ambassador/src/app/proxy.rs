@@ -33,8 +33,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub struct Start {
     /// The configuration.
     pub checked: Checked,
-    /// Where it came from, if it can be read again.
-    pub file: Option<(PathBuf, Fingerprint)>,
+    /// Where it came from, if it can be read again, and what was read there,
+    /// before the command line had its say.
+    pub file: Option<(PathBuf, Fingerprint, Checked)>,
     /// The privileged helper, where capture is wanted.
     pub helper: Option<Arc<Helper>>,
     /// Who receives signals.
@@ -50,7 +51,7 @@ pub struct Proxy {
     events: Receiver<Event>,
     common: Arc<Common>,
     log: Option<access_log::AccessLog>,
-    file: Option<PathBuf>,
+    file: Option<(PathBuf, Checked)>,
 }
 
 /// What callbacks of the control side share with the main thread.
@@ -180,7 +181,10 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         }
     });
     let (file, watch) = match start.file {
-        Some((path, loaded)) => (Some(path.clone()), Some(WatchedFile { path, loaded })),
+        Some((path, loaded, checked)) => (
+            Some((path.clone(), checked)),
+            Some(WatchedFile { path, loaded }),
+        ),
         None => (None, None),
     };
     let (control, events) = start_control(&common, start.signals, watch, names)?;
@@ -303,7 +307,8 @@ impl Proxy {
         let mut text = figures::summary(&sum, &self.common.registry, &generation);
         if let Some(captured) = &self.common.captured {
             for (verdict, count) in captured.verdicts() {
-                if count > 0 {
+                // Canaries are the proxy's own.
+                if count > 0 && !verdict.starts_with("canary") {
                     text.push_str(&format!("connects {verdict}: {count}\n"));
                 }
             }
@@ -336,18 +341,21 @@ impl Proxy {
         if let Some(log) = &self.log {
             log.reopen();
         }
-        let Some(file) = self.file.clone() else {
+        let Some((file, before)) = self.file.clone() else {
             return;
         };
-        let old = Arc::clone(&self.common.now().checked);
-        let loaded = config::load(&file).and_then(|mut new| {
-            carry_targets(&old, &mut new);
-            old.check_reload(&new, &file.display().to_string())?;
+        let loaded = config::load(&file).and_then(|new| {
+            before.check_reload(&new, &file.display().to_string())?;
             Ok(new)
         });
         let result = match loaded {
-            Ok(new) if new == *old => return,
-            Ok(new) => self.apply(&old, new).map_err(|failure| failure.to_string()),
+            Ok(new) if new == before => return,
+            Ok(new) => {
+                let old = Arc::clone(&self.common.now().checked);
+                let result = self.apply(&old, overridden(&old, new.clone()));
+                self.file = Some((file.clone(), new));
+                result.map_err(|failure| failure.to_string())
+            }
             Err(mistakes) => Err(mistakes.to_string()),
         };
         match result {
@@ -471,12 +479,14 @@ fn reopen(
     }
 }
 
-/// Targets that the command line added are not in the file.
-fn carry_targets(old: &Checked, new: &mut Checked) {
+/// What the command line said in place of the file stays as it is.
+fn overridden(old: &Checked, mut new: Checked) -> Checked {
+    new.admin = old.admin.clone();
     if let Some(old) = &old.capture {
         let new = new.capture.get_or_insert_with(Default::default);
         new.targets.clone_from(&old.targets);
     }
+    new
 }
 
 impl Common {

@@ -17,7 +17,7 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         Some(path) => {
             let loaded = Fingerprint::of(path);
             let checked = config::load(path).map_err(Failure::Config)?;
-            (checked, Some((path.clone(), loaded)))
+            (checked.clone(), Some((path.clone(), loaded, checked)))
         }
         None => (from_environment()?, None),
     };

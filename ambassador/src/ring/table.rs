@@ -37,7 +37,6 @@ pub struct Table {
         clippy::vec_box,
         reason = "a send must not move while the kernel reads it"
     )]
-    #[expect(clippy::vec_box, reason = "an operation must not move")]
     spare_sends: Vec<Box<SendOp>>,
 }
 

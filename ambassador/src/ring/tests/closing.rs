@@ -228,9 +228,13 @@ async fn nothing_is_mixed_up_when_everything_is_dropped_at_random() {
                         // Different from what any other connection sends.
                         let sent = vec![client as u8 + 1; 1 + next() * next()];
                         let sending = stream.send(gather(sent.clone()));
-                        let receiving = async { Ok(recv_exact(&stream, sent.len()).await) };
+                        let mut back = Vec::new();
+                        let receiving = async {
+                            back = recv_exact(&stream, sent.len()).await;
+                            Ok(())
+                        };
                         let sending = async { sending.await.map_err(|error| error.source) };
-                        let ((), back) = both(sending, receiving).await.unwrap();
+                        both(sending, receiving).await.unwrap();
                         assert!(back == sent, "an echo is what was sent");
                     }
                 };

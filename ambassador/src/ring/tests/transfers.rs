@@ -41,8 +41,9 @@ async fn four_mebibytes_cross_both_ways_past_slow_readers() {
         }
         io::Result::Ok(())
     };
+    let mut received = Vec::new();
     let receiving = async {
-        let mut bytes = Vec::new();
+        let bytes = &mut received;
         while bytes.len() < MUCH {
             let chunk = stream.recv().await?.expect("more is to come");
             bytes.extend_from_slice(&chunk);
@@ -50,9 +51,9 @@ async fn four_mebibytes_cross_both_ways_past_slow_readers() {
                 timer::sleep(Duration::from_millis(1)).await;
             }
         }
-        Ok(bytes)
+        Ok(())
     };
-    let ((), received) = both(sending, receiving).await.unwrap();
+    both(sending, receiving).await.unwrap();
     assert!(received == pattern(MUCH), "what came is what was sent");
     let at_peer = elsewhere(move || peer.join().unwrap()).await;
     assert!(at_peer == sent, "what the peer got is what was sent");
@@ -144,8 +145,12 @@ async fn a_reset_that_a_send_found_is_no_end() {
         drop(far);
         io::Result::Ok(())
     };
-    let stuck = async { Ok(stuck.await) };
-    let (sent, ()) = both(stuck, reset).await.unwrap();
+    let mut sent = Ok(());
+    let stuck = async {
+        sent = stuck.await;
+        Ok(())
+    };
+    both(stuck, reset).await.unwrap();
     assert!(sent.unwrap_err().sent > 0);
     // The socket tells of it once; both directions have to know.
     stream.broken().await;
