@@ -15,10 +15,12 @@ use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
 /// How long a shard may take to answer for the summary.
 const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
-/// Asks a shard for its counters.
-pub fn ask(remote: &Remote) -> AskShard {
-    let remote = remote.clone();
+/// Asks a shard for its counters, where it runs already.
+pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskShard {
     Box::new(move |reply| {
+        let Some(remote) = remote() else {
+            return;
+        };
         shard::tell_to(&remote, move |context| {
             // The asker may have given up.
             let _ = reply.send(context.snapshot());

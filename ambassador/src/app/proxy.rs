@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::captured::{self, Captured};
@@ -59,7 +59,8 @@ struct Common {
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
     captured: Option<Captured>,
-    remotes: Vec<Remote>,
+    /// One per shard, once they run.
+    remotes: OnceLock<Vec<Remote>>,
     backend: Backend,
     now: Mutex<Now>,
 }
@@ -154,7 +155,6 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     if let Some(captured) = &mut captured {
         captured.forget_sockets();
     }
-    let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
     let common = Arc::new_cyclic(|weak: &std::sync::Weak<Common>| {
         let weak = weak.clone();
         let canary =
@@ -171,7 +171,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             registry: Arc::clone(&registry),
             readiness: Arc::new(Readiness::new(canary)),
             captured,
-            remotes: shards.iter().map(|shard| shard.remote.clone()).collect(),
+            remotes: OnceLock::new(),
             backend,
             now: Mutex::new(Now {
                 checked: Arc::new(checked),
@@ -187,7 +187,13 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         ),
         None => (None, None),
     };
-    let (control, events) = start_control(&common, start.signals, watch, names)?;
+    // Before the shards, so that whoever was served can end us by a signal.
+    let (control, events) = start_control(&common, start.signals, watch, names, count)?;
+    let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
+    let remotes = shards.iter().map(|shard| shard.remote.clone()).collect();
+    if common.remotes.set(remotes).is_err() {
+        unreachable!("they are set once, here");
+    }
     common.watch_names(&control);
     common.readiness.set(Phase::Serving);
     Ok(Proxy {
@@ -205,6 +211,7 @@ fn start_control(
     signals: Signals,
     watch: Option<WatchedFile>,
     names: control::NameService,
+    shards: u16,
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let admin = common.now().checked.admin.clone();
     let (raise, events) = sync_channel(EVENTS);
@@ -216,7 +223,12 @@ fn start_control(
     );
     let state = control::State {
         registry: Arc::clone(&common.registry),
-        shards: common.remotes.iter().map(figures::ask).collect(),
+        shards: (0..usize::from(shards))
+            .map(|shard| {
+                let common = Arc::clone(common);
+                figures::ask(move || common.remotes.get().map(|remotes| remotes[shard].clone()))
+            })
+            .collect(),
         readiness: Arc::clone(&common.readiness),
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
@@ -302,7 +314,7 @@ impl Proxy {
 
     /// The counters of all shards, for a summary.
     pub fn figures(&self) -> String {
-        let sum: Snapshot = figures::collect(&self.common.remotes);
+        let sum: Snapshot = figures::collect(self.common.remotes.get().map_or(&[], Vec::as_slice));
         let generation = self.common.generation();
         let mut text = figures::summary(&sum, &self.common.registry, &generation);
         if let Some(captured) = &self.common.captured {

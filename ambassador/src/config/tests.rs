@@ -567,11 +567,13 @@ fn a_destination_is_explained_with_the_lines_that_decide() {
         "the path"
     );
     assert_eq!(explain("http://other/")["upstream"], "none: no-route");
-    assert!(
-        explain("10.1.2.20:5432")["upstream"]
-            .as_str()
-            .unwrap()
-            .starts_with("none")
+    assert_eq!(
+        explain("10.1.2.20:5432")["captured"],
+        "only by `run --cgroup`: the file has no capture"
+    );
+    assert_eq!(
+        explain("10.1.2.20:5432")["upstream"],
+        "unmatched: relayed to where it was going"
     );
     for bad in ["nonsense", "ftp://a", "http://", "http://a:0/"] {
         assert!(explain::explain(&checked, bad).is_err(), "{bad}");
