@@ -14,7 +14,8 @@ pub fn all(arguments: &[String]) -> Result<(), Failure> {
     let mut command = workspace::command("cargo");
     command.arg("test");
     if arguments.is_empty() {
-        command.arg("--workspace");
+        // What fails late should be known too.
+        command.args(["--workspace", "--no-fail-fast"]);
     }
     command
         .args(arguments)

@@ -18,6 +18,8 @@ pub struct RequestRewrite<'a> {
     pub set: &'a [(String, String)],
     /// Fields removed.
     pub remove: &'a [String],
+    /// One more field removed.
+    pub also_remove: Option<&'a str>,
     /// Fields added; ones of the same name are removed.
     pub add: &'a [(&'a str, &'a [u8])],
     /// The request was addressed to this proxy: `X-Upstream-Host` and
@@ -174,6 +176,9 @@ fn is_replaced(name: &[u8], rewrite: &RequestRewrite<'_>) -> bool {
     rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
         || rewrite.set.iter().any(|(set, _)| is(set.as_bytes()))
         || rewrite.remove.iter().any(|removed| is(removed.as_bytes()))
+        || rewrite
+            .also_remove
+            .is_some_and(|removed| is(removed.as_bytes()))
 }
 
 #[cfg(test)]

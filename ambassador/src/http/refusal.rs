@@ -37,6 +37,7 @@ pub enum BadMessage {
     TrailerName,
     TrailerTooLarge,
     UnexpectedUpgrade,
+    TooManyInterim,
 }
 
 impl BadMessage {
@@ -83,6 +84,7 @@ impl BadMessage {
             Self::Trailer => "malformed trailer field",
             Self::TrailerName => "a trailer field that only a head may have",
             Self::TrailerTooLarge => "the trailer section is too large",
+            Self::TooManyInterim => "too many interim responses",
             Self::UnexpectedUpgrade => "a switch of protocols that was not asked for",
         }
     }

@@ -17,6 +17,9 @@ use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{First, beside, first};
 
+/// Interim responses before the final one, at most.
+const INTERIM_MAX: u32 = 64;
+
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
@@ -226,6 +229,7 @@ struct Download<'a> {
 impl Download<'_> {
     async fn run(mut self) -> Result<Answer, ExchangeError> {
         let mut ahead = None;
+        let mut interim = 0;
         loop {
             let (head, rest) = self.read_head(ahead.take()).await?;
             if self.head.status() == 101 {
@@ -236,6 +240,10 @@ impl Download<'_> {
                 return Ok(Answer::Switched(rest));
             }
             if self.head.is_informational() {
+                interim += 1;
+                if interim > INTERIM_MAX {
+                    return Err(ExchangeError::Response(BadMessage::TooManyInterim));
+                }
                 // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
                 if !self.asked.http10 {
                     self.send_head(&head, None, false).await?;

@@ -83,7 +83,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         drop(head);
         return connect(client, record, &way.target, endpoint).await;
     }
-    let outgoing_head = way.encode(request, &head, endpoint, &identity, original.is_none());
+    let outgoing_head = way.encode(request, &head, endpoint, &identity, original);
     let replay_allowed = way::may_be_sent_twice(request, &head);
     drop(head);
 

@@ -31,6 +31,9 @@ pub struct Identity {
     /// `None`: the request has one already.
     made_id: Option<[u8; 36]>,
     traceparent: [u8; TraceParent::LEN],
+    /// The trace begins here: a `tracestate` belongs to one that could not be
+    /// read (W3C Trace Context section 4.3).
+    new_trace: bool,
 }
 
 /// The way of a request; `None`: no upstream may take it.
@@ -103,11 +106,13 @@ impl Identity {
         let trace = request
             .field(head, "traceparent")
             .and_then(TraceParent::parse);
+        let new_trace = trace.is_none();
         let trace = match trace {
             Some(trace) => trace.child(clock::random_u64()),
             None => TraceParent::start(random(), clock::random_u64()),
         };
         Self {
+            new_trace,
             made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), random())),
             traceparent: trace.encode(),
         }
@@ -130,15 +135,21 @@ impl Way {
         head: &[u8],
         endpoint: EndpointAddr,
         identity: &Identity,
-        explicit: bool,
+        original: Option<OriginalDst>,
     ) -> Vec<u8> {
-        let endpoint_host;
+        let explicit = original.is_none();
+        let made_host;
         let host = match &self.host {
+            // HTTP/1.0 may come without one, and goes on as HTTP/1.1.
+            Host::Keep if request.is_http10() && request.field(head, "host").is_none() => {
+                made_host = original.map(|original| original.to_string());
+                made_host.as_ref().map(|host| host.as_bytes())
+            }
             Host::Keep => None,
             Host::Set(host) => Some(&**host),
             Host::Endpoint => {
-                endpoint_host = endpoint.to_string();
-                Some(endpoint_host.as_bytes())
+                made_host = Some(endpoint.to_string());
+                made_host.as_ref().map(|host| host.as_bytes())
             }
         };
         let rules = &self.target.upstream.headers;
@@ -159,6 +170,7 @@ impl Way {
                 keep_absolute: !explicit && self.target.upstream.endpoints == Endpoints::Original,
                 set: &rules.set,
                 remove: &rules.remove,
+                also_remove: identity.new_trace.then_some("tracestate"),
                 add: &add[..added],
                 addressed_here: explicit,
             },

@@ -168,6 +168,14 @@ fn a_trace_is_started_or_continued(backend: Backend) {
     assert_eq!(request.field("tracestate"), Some("a=1,b=2"));
 
     client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
+         traceparent: nonsense\r\ntracestate: a=1\r\n\r\n",
+    );
+    client.response("GET");
+    let state = server.last_request().field("tracestate").map(str::to_owned);
+    assert_eq!(state, None, "it belongs to a trace that could not be read");
+
+    client.send(
         "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\ntraceparent: 00-zz-1-01\r\n\r\n",
     );
     client.response("GET");

@@ -6,6 +6,7 @@ use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends};
 
 on_both_backends!(
     interim_answers_pass,
+    interim_answers_without_end_are_a_502,
     the_upstream_decides_about_continue,
     a_final_answer_instead_of_continue_passes,
 );
@@ -27,6 +28,19 @@ fn interim_answers_pass(backend: Backend) {
         assert_eq!(client.response("GET").status, 102);
         assert_eq!(client.response("GET").text(), "final");
     }
+}
+
+fn interim_answers_without_end_are_a_502(backend: Backend) {
+    let server = Server::http(|_| b"HTTP/1.1 102 Processing\r\n\r\n".repeat(200));
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    let last = (0..200)
+        .map(|_| client.response("GET"))
+        .find(|response| response.status != 102)
+        .expect("they are not passed on for ever");
+    assert_eq!(last.status, 502);
+    assert_eq!(last.field("x-ambassador-reason"), Some("protocol-error"));
 }
 
 fn the_upstream_decides_about_continue(backend: Backend) {

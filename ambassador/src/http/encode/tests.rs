@@ -9,6 +9,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     keep_absolute: false,
     set: &[],
     remove: &[],
+    also_remove: None,
     add: &[],
     addressed_here: false,
 };
@@ -211,6 +212,7 @@ fn what_is_set_added_and_removed() {
     let rewrite = RequestRewrite {
         set: &[("X-Team".into(), "shop".into())],
         remove: &["x-debug".into()],
+        also_remove: None,
         add: &[("traceparent", b"00-1")],
         addressed_here: true,
         ..PLAIN
