@@ -17,6 +17,8 @@ use crate::config;
 use crate::control::{Fingerprint, Signals};
 use crate::exec::{Command, LaunchError, Launched, Outcome};
 use crate::workload::Helper;
+use crate::workload::cgroup::EXEC_PREFIX;
+use crate::workload::helper::ADMIN_SOCKET;
 
 /// What remains when every program in the cgroup has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -61,11 +63,14 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         cgroup: launched.cgroup().to_owned(),
         netns: None,
     }];
-    let directory = AdminDirectory::make()?;
+    let directory = admin_directory()?;
+    helper
+        .remove_admin_directory_at_end(&directory)
+        .map_err(unavailable("the privileged helper does not answer"))?;
     // The default port would clash with a service on this machine, or with an
     // exec within an exec.
     if checked.admin.listen == BindAddr::Tcp(config::ADMIN_LISTEN) {
-        checked.admin.listen = BindAddr::Unix(directory.0.join("admin.sock"));
+        checked.admin.listen = BindAddr::Unix(directory.join(ADMIN_SOCKET));
     }
     let mut proxy = proxy::start(Start {
         checked,
@@ -96,26 +101,15 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(outcome.code()))
 }
 
-/// The private directory of the admin socket, removed at the end.
-struct AdminDirectory(PathBuf);
-
-impl AdminDirectory {
-    fn make() -> Result<Self, Failure> {
-        let base =
-            std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-        let path = base.join(format!("ambassador-exec-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(unavailable(format!("cannot make {}", path.display())))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for AdminDirectory {
-    fn drop(&mut self) {
-        // A directory that is gone already is what we want.
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// Makes the private directory of the admin socket; the helper removes it.
+fn admin_directory() -> Result<PathBuf, Failure> {
+    let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let path = base.join(format!("{EXEC_PREFIX}{}", std::process::id()));
+    // Left by a process that had our number and was killed with its helper.
+    let _ = fs::remove_dir_all(&path);
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&path)
+        .map_err(unavailable(format!("cannot make {}", path.display())))?;
+    Ok(path)
 }

@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use serve::{SUBCOMMAND, serve};
-pub use undo::{Undoing, end_cgroup};
+pub use undo::{ADMIN_SOCKET, Undoing, end_cgroup};
 
 use super::{BindSpec, Netns, SocketSpec, descriptors};
 use message::{Reply, Request};
@@ -110,6 +110,12 @@ impl Helper {
     /// Has the helper end what runs in a cgroup, and remove it, at the end.
     pub fn remove_cgroup_at_end(&self, path: &Path) -> io::Result<()> {
         self.ask(&Request::RemoveCgroup(path.to_owned()), &[])
+            .map(drop)
+    }
+
+    /// Has the helper remove the directory of the admin socket, at the end.
+    pub fn remove_admin_directory_at_end(&self, path: &Path) -> io::Result<()> {
+        self.ask(&Request::RemoveAdminDirectory(path.to_owned()), &[])
             .map(drop)
     }
 

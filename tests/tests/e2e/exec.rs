@@ -144,14 +144,18 @@ fn a_killed_exec_leaves_nothing(backend: Backend) {
     let mut child = Running::start(
         ambassador(backend)
             .args(["exec", "--config", &file, "--", "sh", "-c", script])
+            .env("XDG_RUNTIME_DIR", scratch.path())
             .stdout(Stdio::piped()),
     );
     let mut lines = BufReader::new(child.stdout()).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "/up");
     let pid = child.id();
+    let admin = scratch.path().join(format!("ambassador-exec-{pid}"));
+    assert!(admin.exists(), "it has its admin socket there");
     os::kill(pid, libc::SIGKILL).expect("it runs");
     child.wait(SOON);
     eventually("its cgroup is gone", SOON, || !has_group_of(pid));
+    eventually("its directory is gone", SOON, || !admin.exists());
 }
 
 #[test]

@@ -35,6 +35,8 @@ pub(super) enum Request {
     },
     /// At the end: end what runs in it and remove it.
     RemoveCgroup(PathBuf),
+    /// At the end: remove this directory of an admin socket that `exec` made.
+    RemoveAdminDirectory(PathBuf),
     /// [namespace]. At the end: remove the rules.
     RemoveIptables {
         /// The number in the names of the chains.

@@ -132,6 +132,7 @@ fn carry_out(request: Request, fds: Vec<OwnedFd>, steps: &mut Undo) -> io::Resul
             number,
         } => undo::signal_in(&cgroup, pid, number).map(|()| Vec::new()),
         Request::RemoveCgroup(path) => steps.cgroup(path).map(|()| Vec::new()),
+        Request::RemoveAdminDirectory(path) => steps.admin_directory(path).map(|()| Vec::new()),
         Request::RemoveIptables { owner } => {
             steps.iptables(Netns::from_fd(next()?)?, owner);
             Ok(Vec::new())

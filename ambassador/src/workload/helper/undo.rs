@@ -1,5 +1,6 @@
 //! What the helper undoes when the proxy has ended.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ pub struct Undoing {
 /// case the cgroup is empty by now and nothing is waited for.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The admin socket of `exec`, in its directory.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+
 pub(super) struct Undo {
     undoing: Undoing,
     steps: Vec<Step>,
@@ -31,6 +35,7 @@ enum Step {
     Cgroup(PathBuf),
     Iptables(Netns, u32),
     TokenPrefix(Netns, u16),
+    AdminDirectory(PathBuf),
 }
 
 impl Undo {
@@ -57,6 +62,13 @@ impl Undo {
         self.steps.push(Step::TokenPrefix(netns, proxy_port));
     }
 
+    /// Only a directory that `exec` made for its admin socket.
+    pub(super) fn admin_directory(&mut self, path: PathBuf) -> io::Result<()> {
+        of_exec(&path)?;
+        self.steps.push(Step::AdminDirectory(path));
+        Ok(())
+    }
+
     /// The latest first: rules name the cgroup. A step that fails does not
     /// keep the others from being done.
     pub(super) fn all(self) -> io::Result<()> {
@@ -66,10 +78,22 @@ impl Undo {
                 Step::Cgroup(path) => end_cgroup(&path, GRACE),
                 Step::Iptables(netns, owner) => (self.undoing.iptables)(&netns, owner),
                 Step::TokenPrefix(netns, port) => (self.undoing.token_prefix)(&netns, port),
+                Step::AdminDirectory(path) => remove_admin_directory(&path),
             });
         }
         result
     }
+}
+
+/// Removes the socket and its directory; anything else in there stays, and the
+/// directory with it. One that is gone already is no error.
+fn remove_admin_directory(path: &Path) -> io::Result<()> {
+    let gone = |result: io::Result<()>| match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    };
+    gone(fs::remove_file(path.join(ADMIN_SOCKET)))?;
+    gone(fs::remove_dir(path))
 }
 
 fn of_exec(path: &Path) -> io::Result<()> {
@@ -125,7 +149,7 @@ fn signal(pid: i32, number: i32) -> io::Result<()> {
 
 /// `cgroup.kill` (5.14) kills those that are being forked, too.
 fn kill_all(group: &Cgroup) -> io::Result<()> {
-    std::fs::write(group.path().join("cgroup.kill"), "1")
+    fs::write(group.path().join("cgroup.kill"), "1")
 }
 
 #[expect(unsafe_code, reason = "std has no poll")]
