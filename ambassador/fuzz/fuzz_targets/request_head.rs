@@ -15,7 +15,8 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     set: &[],
     remove: &[],
     add: &[],
-    remove_upstream_host: false,
+    addressed_here: false,
+    also_remove: None,
 };
 
 fuzz_target!(|bytes: &[u8]| {
