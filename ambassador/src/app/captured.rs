@@ -179,6 +179,9 @@ impl Captured {
         for (cgroup, others) in programs.others_attached() {
             tracing::warn!(cgroup = %cgroup.display(), ?others, "other programs are attached to the same hooks");
         }
+        for (target, why) in programs.without_v6() {
+            tracing::warn!(cgroup = %target.cgroup.display(), why, "IPv6 destinations are not captured");
+        }
         if let Err(why) = programs.guarded() {
             tracing::warn!(why, "tokens are not guarded at the root of the hierarchy");
         }

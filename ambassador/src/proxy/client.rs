@@ -78,8 +78,12 @@ impl Client {
         }
     }
 
-    /// Sends a reply made here. `false` when the client is gone.
-    pub async fn reply(&self, bytes: Vec<u8>) -> bool {
+    /// Sends a reply made here. `false` when the client is gone. A client that
+    /// reads no replies must not hold buffers that others need.
+    pub async fn reply(&mut self, bytes: Vec<u8>) -> bool {
+        if let Some(ahead) = &mut self.ahead {
+            ahead.detach();
+        }
         self.stream
             .send(Gather::from(Chunk::from(bytes)))
             .await

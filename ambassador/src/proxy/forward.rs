@@ -54,17 +54,25 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     // Where to.
     let way = match way::find(&context, client.origin.original, request, &head) {
         Ok(Some(way)) => way,
-        Ok(None) => return answer(client, record, asked, &body, Reason::NoRoute).await,
-        Err(bad) => return refuse(client, record, bad).await,
+        Ok(None) => {
+            drop(head);
+            return answer(client, record, asked, &body, Reason::NoRoute).await;
+        }
+        Err(bad) => {
+            drop(head);
+            return refuse(client, record, bad).await;
+        }
     };
     way.target.count_use();
     let (upstream, shared) = (&way.target.upstream, &way.target.shared);
     record.upstream = shared.label;
     if upstream.protocol == Protocol::Tcp {
+        drop(head);
         return answer(client, record, asked, &body, Reason::NoRoute).await;
     }
     let original = client.origin.original;
     let Some(endpoint) = way::endpoint(&context.pools, &way.target, original) else {
+        drop(head);
         return answer(client, record, asked, &body, Reason::NoEndpoint).await;
     };
     record.endpoint = Some(endpoint);
@@ -344,7 +352,7 @@ async fn tunnel(
 
 /// Answers in the upstream's stead.
 async fn answer(
-    client: &Client,
+    client: &mut Client,
     mut record: RequestGuard,
     asked: Asked,
     body: &BodyReader,
@@ -372,7 +380,7 @@ async fn answer(
 
 /// Refuses a malformed request. Where its next message would begin is not
 /// known, so the connection ends.
-pub async fn refuse(client: &Client, mut record: RequestGuard, bad: BadMessage) -> After {
+pub async fn refuse(client: &mut Client, mut record: RequestGuard, bad: BadMessage) -> After {
     let reason = bad.reason();
     let bytes = LocalReply::new(reason).because(bad).closing().encode();
     record.status = bad.status();
