@@ -53,9 +53,15 @@ pub fn main() -> ExitCode {
         return capture::loader_main();
     }
     if first == OsStr::new(workload::helper::SUBCOMMAND) {
-        return workload::helper::serve(workload::helper::Undoing {
-            iptables: capture::iptables::remove,
-            token_prefix: |netns, port| netns.run(|| capture::unroute(None, port))?,
+        return workload::helper::serve(workload::helper::Duties {
+            loader: capture::LOADER_COMMAND,
+            install_iptables: |netns, rules| {
+                let rules = serde_json::from_value(rules)?;
+                let installed = capture::iptables::install(&rules, netns, None);
+                installed.map(drop).map_err(io::Error::other)
+            },
+            remove_iptables: capture::iptables::remove,
+            remove_token_prefix: |netns, port| netns.run(|| capture::unroute(None, port))?,
         });
     }
     let cli = match Cli::try_parse() {

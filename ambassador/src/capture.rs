@@ -1,60 +1,65 @@
 //! Capture: programs at connect() send the connections of a cgroup here, each
 //! destination behind an address of its own, the token.
 //!
-//! For whoever wires it (`main`):
+//! For whoever wires it:
 //! 1. `main` answers the hidden subcommand [`LOADER_COMMAND`] with
-//!    [`loader_main`], before anything else.
-//! 2. Open the listeners first: wildcard, dual-stack, one port for all, in the
-//!    namespace of each [`Target`]. The index of a target in
-//!    [`Settings::targets`] is its workload's number everywhere here.
-//! 3. [`Capture::start`], still with privileges. Connects are captured from
-//!    the first [`Heartbeat::beat`] of the shard of their CPU (CPU number
-//!    modulo shards); until then they do what `on_failure` says.
+//!    [`loader_main`], before anything else; the privileged helper starts it.
+//! 2. Open the listeners first: wildcard, dual-stack, one port for all, one in
+//!    each namespace of the [`Workload`]s. Their numbers come back from
+//!    [`TokenTable::lookup`].
+//! 3. [`Capture::start`]. Connects are captured from the first
+//!    [`Heartbeat::beat`] of the shard of their CPU (CPU number modulo shards);
+//!    until then they do what `on_failure` says.
 //! 4. Each shard clones [`Capture::table`], beats every 250 ms, and asks
 //!    [`TokenTable::lookup`] for the local address of what it accepts.
-//! 5. [`Capture::update`] on reload and when a claimed name resolves anew,
-//!    [`Capture::canary`] behind `/readyz`, [`Capture::verdicts`] and
-//!    [`TokenTable::slots_used`] for metrics: none needs a privilege.
-//! 6. Dropping [`Capture`] detaches, unless links are pinned;
-//!    [`Capture::detach`] removes pins too. What outlives the proxy and may
-//!    (CAP_NET_ADMIN) calls [`unroute`] for each namespace, and [`unpin`].
+//! 5. [`Capture::update`] on reload, [`Capture::update_claims`] when a claimed
+//!    name resolves anew, [`Capture::canary`] behind `/readyz`,
+//!    [`Capture::verdicts`] and [`TokenTable::slots_used`] for metrics.
+//! 6. Dropping [`Capture`] detaches, unless links are pinned: those hold until
+//!    the next proxy takes them over or [`Pinned::remove`]. What outlives the
+//!    proxy and may (CAP_NET_ADMIN) calls [`unroute`] for each namespace.
 //!
 //! Invariants: a destination keeps its slot for the life of the process; the
-//! programs decide nothing but what the rules of the current epoch say; no
-//! privilege is used after `start`.
+//! programs decide nothing but what the rules of the current epoch say; this
+//! process uses no privilege, the loader does.
 
 mod bpf;
 mod canary;
+mod conversation;
 mod handoff;
+mod in_force;
 pub mod iptables;
 mod kernel_log;
 mod loader;
 mod netns;
 mod pins;
+mod programs;
 mod rules;
 pub mod settings;
 mod table;
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ambassador_ebpf::{HEARTBEATS, RuleKey, Verdict};
+use serde::{Deserialize, Serialize};
 
-use self::loader::{Go, Reply, Request};
+use self::conversation::{Conversation, unexpected};
+use self::in_force::{Attached, InForce};
+use self::loader::{Attach, Job, Request};
 use self::rules::Rule;
 use self::settings::{Claims, OnFailure, Quic, Settings, Target};
 use self::table::SharedPage;
+use crate::workload::Helper;
 
 pub use self::loader::{LOADER_COMMAND, loader_main};
 pub use self::netns::{token_prefix, unroute};
-pub use self::pins::unpin;
+pub use self::pins::{Pinned, all as all_pinned};
+pub use self::programs::{Program, programs_at};
 pub use self::rules::TooManyRules;
 pub use self::table::{Accepted, Heartbeat, Token, TokenTable};
 
@@ -72,47 +77,47 @@ pub struct Options {
     pub kernel_log: bool,
 }
 
+/// A captured cgroup, with the number that tells its tokens from those of
+/// others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// The same for as long as the cgroup is captured.
+    pub number: u32,
+    /// What is captured.
+    pub target: Target,
+}
+
 /// The programs, attached. Dropped: detached, unless pinned.
 #[derive(Debug)]
 pub struct Capture {
-    maps: Maps,
+    helper: Arc<Helper>,
+    options: Options,
+    /// In the order of [`loader::MAPS`].
+    maps: Vec<OwnedFd>,
     table: TokenTable,
     page: Arc<SharedPage>,
-    attached: Vec<Attached>,
     guard: Result<Vec<OwnedFd>, String>,
-    installed: Mutex<Generations>,
-    /// The loader that stayed to print what the programs log, and the socket
-    /// whose end is the sign to go.
-    logger: Option<(Child, OwnedFd)>,
+    in_force: Mutex<InForce>,
+    /// A loader that stayed to print what the programs log.
+    logger: Option<Conversation>,
 }
 
-/// The maps that the proxy uses, besides the slots.
+/// What was found where programs were attached.
 #[derive(Debug)]
-struct Maps {
-    rules: OwnedFd,
-    verdicts: OwnedFd,
+pub struct Found {
+    /// The cgroup.
+    pub cgroup: PathBuf,
+    /// Programs of others that ran at our hooks when we came.
+    pub others: Vec<Program>,
+    /// Why IPv6 destinations get v4-mapped tokens, where they do.
+    pub no_v6: Option<String>,
 }
 
-/// One target's share.
-#[derive(Debug)]
-struct Attached {
-    target: Target,
-    cgroup_id: u64,
-    pinned: bool,
-    canary: OwnedFd,
-    /// Held for their effect: a link detaches when its last holder lets go.
-    _links: Vec<OwnedFd>,
-    others: Vec<String>,
-    no_v6: Option<String>,
-}
-
-/// The rules in force and those before them, which a program that has just
-/// read the old epoch may still be looking for.
-#[derive(Debug, Default)]
-struct Generations {
-    current: Vec<Rule>,
-    previous: Vec<Rule>,
-}
+/// Positions in [`loader::MAPS`].
+const SLOT_TABLE: usize = 0;
+const RULES: usize = 1;
+const SHARED: usize = 2;
+const VERDICTS: usize = 3;
 
 /// Why capture could not start or change.
 #[derive(Debug)]
@@ -136,111 +141,75 @@ pub enum CaptureError {
 
 impl Capture {
     /// Loads and attaches the programs, whatever `settings.mode` says: that is
-    /// the caller's to look at. Needs CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN,
-    /// and writes `cgroup.procs` of the targets. The calling process is the one
-    /// whose own connects are left alone.
+    /// the caller's to look at. The helper's loader needs CAP_BPF,
+    /// CAP_NET_ADMIN and CAP_SYS_ADMIN, and writes `cgroup.procs` of the
+    /// targets. The calling process is the one whose own connects are left
+    /// alone.
     pub fn start(
         settings: &Settings,
         claims: &Claims,
-        options: &Options,
-    ) -> Result<Self, CaptureError> {
+        workloads: &[Workload],
+        options: Options,
+        helper: &Arc<Helper>,
+    ) -> Result<(Self, Vec<Found>), CaptureError> {
         if !loader::built_with_capture() {
             return Err(CaptureError::NotBuilt);
         }
         let rules = rules::compile(settings, claims).map_err(CaptureError::Rules)?;
         let pinned = options.may_pin && wants_pins(settings, claims);
-        let request = Request {
-            targets: settings.targets.clone(),
-            proxy_port: options.proxy_port,
-            shards: options.shards.clamp(1, HEARTBEATS as u16),
-            refuse_quic: settings.quic == Quic::Refuse,
-            pinned,
-            kernel_log: options.kernel_log,
-        };
-        let (socket, theirs) = handoff::pair().map_err(CaptureError::Loader)?;
-        let mut loader = Command::new("/proc/self/exe")
-            .arg(LOADER_COMMAND)
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(CaptureError::Loader)?;
-        let started = Self::negotiate(&socket, &request, rules);
-        if options.kernel_log && started.is_ok() {
-            return started.map(|mut capture| {
-                capture.logger = Some((loader, socket));
-                capture
-            });
+        let datagrams = settings.quic == Quic::Refuse;
+        let jobs = workloads.iter().map(|workload| Job {
+            workload: workload.clone(),
+            connects: true,
+            datagrams,
+        });
+        let request = attach(jobs.collect(), &options, pinned);
+        let conversation = Conversation::start(helper)?;
+        // The rules are in force before anything is attached.
+        let prepare = |maps| Self::prepare(maps, rules, options, helper);
+        let (mut capture, made, guard) = conversation.attach_first(request, prepare)?;
+        capture.guard = guard;
+        capture.logger = options.kernel_log.then_some(conversation);
+        let mut found = Vec::new();
+        {
+            let mut in_force = capture.in_force();
+            in_force.pinned = pinned;
+            for made in made {
+                found.extend(in_force.take(made)?);
+            }
         }
-        // An end it waits for, where the start failed on this side.
-        drop(socket);
-        loader.wait().map_err(CaptureError::Loader)?;
-        started
+        // Tells the programs which process this is. Before the first heartbeat
+        // it is refused, which is no failure yet.
+        let _ = capture.canary();
+        Ok((capture, found))
     }
 
-    /// Asks the loader, puts the rules in force before anything is attached,
-    /// and takes over what it made.
-    fn negotiate(
-        socket: &OwnedFd,
-        request: &Request,
+    fn prepare(
+        maps: Vec<OwnedFd>,
         rules: Vec<Rule>,
+        options: Options,
+        helper: &Arc<Helper>,
     ) -> Result<Self, CaptureError> {
-        handoff::send(socket.as_fd(), request, &[]).map_err(CaptureError::Loader)?;
-        let Some((Reply::Maps, maps)) = next(socket)? else {
+        if maps.len() != loader::MAPS.len() {
             return Err(unexpected());
-        };
-        let [slots, rule_map, shared, verdicts] =
-            <[OwnedFd; loader::MAPS_HANDED]>::try_from(maps).map_err(|_| unexpected())?;
-        let page = Arc::new(SharedPage::map(shared.as_fd()).map_err(CaptureError::Map)?);
-        let mut capture = Self {
-            maps: Maps {
-                rules: rule_map,
-                verdicts,
-            },
-            table: TokenTable::new(slots, page.clone(), request.proxy_port),
+        }
+        let slots = maps[SLOT_TABLE].try_clone().map_err(CaptureError::Map)?;
+        let page = SharedPage::map(maps[SHARED].as_fd()).map_err(CaptureError::Map)?;
+        let page = Arc::new(page);
+        let capture = Self {
+            helper: Arc::clone(helper),
+            options,
+            maps,
+            table: TokenTable::new(slots, page.clone(), options.proxy_port),
             page,
-            attached: Vec::new(),
             guard: Err("the loader did not say".into()),
-            installed: Mutex::default(),
+            in_force: Mutex::default(),
             logger: None,
         };
         // Slot 0 is the canary's.
         capture.page.slots_used().store(1, Ordering::Release);
-        capture.install(rules)?;
-        handoff::send(socket.as_fd(), &Go {}, &[]).map_err(CaptureError::Loader)?;
-        capture.take_links(socket, request)?;
-        // Tells the programs which process this is. Before the first heartbeat
-        // it is refused, which is no failure yet.
-        let _ = capture.canary();
+        capture.install(&mut capture.in_force(), rules)?;
         Ok(capture)
-    }
-
-    fn take_links(&mut self, socket: &OwnedFd, request: &Request) -> Result<(), CaptureError> {
-        let mut targets = request.targets.iter();
-        loop {
-            match next(socket)?.ok_or_else(unexpected)? {
-                (Reply::Attached { others, no_v6 }, mut fds) if !fds.is_empty() => {
-                    let target = targets.next().ok_or_else(unexpected)?;
-                    let canary = fds.remove(0);
-                    self.attached.push(Attached {
-                        target: target.clone(),
-                        cgroup_id: target
-                            .cgroup
-                            .metadata()
-                            .map_err(CaptureError::Loader)?
-                            .ino(),
-                        pinned: request.pinned,
-                        canary,
-                        _links: fds,
-                        others,
-                        no_v6,
-                    });
-                }
-                (Reply::Guard { error: None }, links) => self.guard = Ok(links),
-                (Reply::Guard { error: Some(error) }, _) => self.guard = Err(error),
-                (Reply::Done, _) => return Ok(()),
-                _ => return Err(unexpected()),
-            }
-        }
     }
 
     /// The token table; clone it into each shard.
@@ -248,42 +217,106 @@ impl Capture {
         self.table.clone()
     }
 
-    /// Puts a new scope, policy and new claims in force for every later
-    /// connect, all at once. Connections that were captured stay so. Targets,
-    /// mode and `quic` are fixed at start. On an error the old rules hold.
-    pub fn update(&self, settings: &Settings, claims: &Claims) -> Result<(), CaptureError> {
-        self.install(rules::compile(settings, claims).map_err(CaptureError::Rules)?)
+    /// Puts new settings and claims in force for every later connect in the
+    /// given cgroups, and lets go of those that are not given any more. What
+    /// was captured stays so. On an error all is as it was.
+    pub fn update(
+        &self,
+        settings: &Settings,
+        claims: &Claims,
+        workloads: &[Workload],
+    ) -> Result<Vec<Found>, CaptureError> {
+        let rules = rules::compile(settings, claims).map_err(CaptureError::Rules)?;
+        let pinned = self.options.may_pin && wants_pins(settings, claims);
+        let datagrams = settings.quic == Quic::Refuse;
+        let mut in_force = self.in_force();
+        let jobs: Vec<Job> = workloads
+            .iter()
+            .filter_map(|workload| in_force.job(workload, datagrams))
+            .collect();
+        let made = match jobs.is_empty() {
+            true => Vec::new(),
+            false => {
+                let request = attach(jobs, &self.options, pinned);
+                Conversation::start(&self.helper)?.attach(request, &self.maps)?
+            }
+        };
+        if pinned && !in_force.pinned {
+            self.pin(&in_force.attached)?;
+        }
+        self.install(&mut in_force, rules)?;
+        let mut found = Vec::new();
+        for made in made {
+            found.extend(in_force.take(made)?);
+        }
+        let unpinned = in_force.let_go(workloads, datagrams, pinned);
+        in_force.pinned = pinned;
+        if !unpinned.is_empty()
+            && let Err(error) = self.unpin(unpinned)
+        {
+            tracing::warn!(%error, "names of links that were let go stay in bpffs");
+        }
+        Ok(found)
+    }
+
+    /// Puts new claims in force for every later connect. On an error the old
+    /// ones hold.
+    pub fn update_claims(&self, settings: &Settings, claims: &Claims) -> Result<(), CaptureError> {
+        let rules = rules::compile(settings, claims).map_err(CaptureError::Rules)?;
+        self.install(&mut self.in_force(), rules)
     }
 
     /// Writes a generation of rules beside the one in force, then turns the
     /// epoch to it in one store.
-    fn install(&self, rules: Vec<Rule>) -> Result<(), CaptureError> {
-        let mut installed = self
-            .installed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn install(&self, in_force: &mut InForce, rules: Vec<Rule>) -> Result<(), CaptureError> {
         let epoch = self.page.epoch().load(Ordering::Relaxed);
-        if epoch != 0 && rules == installed.current {
+        if epoch != 0 && rules == in_force.rules {
             return Ok(());
         }
         // The table has room for two generations.
-        self.remove(epoch.wrapping_sub(1), &installed.previous)?;
-        installed.previous.clear();
+        self.remove(epoch.wrapping_sub(1), &in_force.rules_before)?;
+        in_force.rules_before.clear();
         let next = epoch + 1;
+        let map = self.maps[RULES].as_fd();
         for (written, rule) in rules.iter().enumerate() {
-            if let Err(error) = bpf::write(self.maps.rules.as_fd(), &key(rule, next), &rule.value) {
+            if let Err(error) = bpf::write(map, &key(rule, next), &rule.value) {
                 self.remove(next, &rules[..written])?;
                 return Err(CaptureError::Map(error));
             }
         }
         self.page.epoch().store(next, Ordering::Release);
-        installed.previous = std::mem::replace(&mut installed.current, rules);
+        in_force.rules_before = std::mem::replace(&mut in_force.rules, rules);
         Ok(())
     }
 
     fn remove(&self, epoch: u32, rules: &[Rule]) -> Result<(), CaptureError> {
+        let map = self.maps[RULES].as_fd();
         for rule in rules {
-            bpf::remove(self.maps.rules.as_fd(), &key(rule, epoch)).map_err(CaptureError::Map)?;
+            bpf::remove(map, &key(rule, epoch)).map_err(CaptureError::Map)?;
+        }
+        Ok(())
+    }
+
+    /// Has the links of workloads outlive this process.
+    fn pin(&self, attached: &[Attached]) -> Result<(), CaptureError> {
+        let conversation = Conversation::start(&self.helper)?;
+        for attached in attached {
+            let mut names = vec![pins::PAGE.to_owned()];
+            let mut objects = vec![self.maps[SHARED].as_fd()];
+            for (name, link) in &attached.links {
+                names.push(name.clone());
+                objects.push(link.as_fd());
+            }
+            let cgroup_id = attached.cgroup_id;
+            conversation.name(&Request::Pin { cgroup_id, names }, &objects)?;
+        }
+        Ok(())
+    }
+
+    fn unpin(&self, pinned: Vec<(u64, Vec<String>)>) -> Result<(), CaptureError> {
+        let conversation = Conversation::start(&self.helper)?;
+        for (cgroup_id, names) in pinned {
+            conversation.name(&Request::Unpin { cgroup_id, names }, &[])?;
         }
         Ok(())
     }
@@ -295,7 +328,7 @@ impl Capture {
         Verdict::ALL
             .into_iter()
             .map(|verdict| {
-                bpf::read(self.maps.verdicts.as_fd(), &(verdict as u32), &mut words)?;
+                bpf::read(self.maps[VERDICTS].as_fd(), &(verdict as u32), &mut words)?;
                 Ok((verdict, words.iter().sum()))
             })
             .collect()
@@ -305,22 +338,22 @@ impl Capture {
     /// succeeds only where the programs, the listener and the heartbeat work.
     /// May take a second for each target that fails.
     pub fn canary(&self) -> Result<(), String> {
-        for attached in &self.attached {
-            canary::sing(attached.canary.as_fd(), self.table.proxy_port()).map_err(|error| {
-                let cgroup = attached.target.cgroup.display();
+        let canaries: Vec<(Arc<OwnedFd>, PathBuf)> = self
+            .in_force()
+            .attached
+            .iter()
+            .map(|attached| {
+                let canary = Arc::clone(&attached.canary);
+                (canary, attached.workload.target.cgroup.clone())
+            })
+            .collect();
+        for (canary, cgroup) in canaries {
+            canary::sing(canary.as_fd(), self.options.proxy_port).map_err(|error| {
+                let cgroup = cgroup.display();
                 format!("a connect in {cgroup} was not captured: {error}")
             })?;
         }
         Ok(())
-    }
-
-    /// Programs of others that ran at our hooks when we came, by cgroup.
-    pub fn others_attached(&self) -> Vec<(&Path, &[String])> {
-        self.attached
-            .iter()
-            .filter(|attached| !attached.others.is_empty())
-            .map(|attached| (attached.target.cgroup.as_path(), &attached.others[..]))
-            .collect()
     }
 
     /// Whether tokens are kept from sockets that were not given one. Without
@@ -332,36 +365,20 @@ impl Capture {
         }
     }
 
-    /// Namespaces in which IPv6 destinations get v4-mapped tokens, and why.
-    pub fn without_v6(&self) -> impl Iterator<Item = (&Target, &str)> {
-        self.attached
-            .iter()
-            .filter_map(|attached| Some((&attached.target, attached.no_v6.as_deref()?)))
-    }
-
-    /// Detaches for good: removes the pins too, where there are any.
-    pub fn detach(self) -> io::Result<()> {
-        for attached in self.attached.iter().filter(|attached| attached.pinned) {
-            pins::unpin_id(attached.cgroup_id)?;
-        }
-        Ok(())
+    /// A panic elsewhere leaves what was in force before it.
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Capture {
-    fn drop(&mut self) {
-        if let Some((mut logger, socket)) = self.logger.take() {
-            drop(socket);
-            // It has printed what there was; its exit status says nothing more.
-            let _ = logger.wait();
-        }
+fn attach(jobs: Vec<Job>, options: &Options, pinned: bool) -> Attach {
+    Attach {
+        jobs,
+        proxy_port: options.proxy_port,
+        shards: options.shards.clamp(1, HEARTBEATS as u16),
+        pinned,
+        kernel_log: options.kernel_log,
     }
-}
-
-/// The programs at the connect hooks of a cgroup and its ancestors, whoever
-/// attached them. Needs CAP_NET_ADMIN or CAP_BPF, and CAP_SYS_ADMIN for names.
-pub fn programs_at(cgroup: &Path) -> io::Result<Vec<String>> {
-    loader::others(File::open(cgroup)?.as_fd())
 }
 
 /// Whether this binary holds the programs.
@@ -375,18 +392,6 @@ fn wants_pins(settings: &Settings, claims: &Claims) -> bool {
             .nets
             .iter()
             .any(|(_, _, on_failure)| *on_failure == Some(OnFailure::Refuse))
-}
-
-/// The next answer of the loader; its failure is an error here.
-fn next(socket: &OwnedFd) -> Result<Option<(Reply, Vec<OwnedFd>)>, CaptureError> {
-    match handoff::receive::<Reply>(socket.as_fd()).map_err(CaptureError::Loader)? {
-        Some((Reply::Failed { what, detail }, _)) => Err(CaptureError::Step { what, detail }),
-        other => Ok(other),
-    }
-}
-
-fn unexpected() -> CaptureError {
-    CaptureError::Loader(io::Error::other("the loader ended before it was done"))
 }
 
 /// `struct bpf_lpm_trie_key` with our data, unpadded.

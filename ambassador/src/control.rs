@@ -83,8 +83,6 @@ pub struct State {
     pub upstreams: Box<dyn Fn() -> Vec<UpstreamInfo> + Send + Sync>,
     /// The effective configuration, secrets masked.
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
-    /// How names are looked up: as the workload would, in its namespace.
-    pub names: NameService,
     /// Where a resolution goes.
     pub resolved: Publish,
     /// Where events go. The channel is bounded; an event that finds it full is
@@ -95,7 +93,7 @@ pub struct State {
 /// The running control side; dropping it ends its thread.
 #[derive(Debug)]
 pub struct Control {
-    names: mpsc::Sender<Vec<Watched>>,
+    names: mpsc::Sender<dns::Wanted>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -160,7 +158,6 @@ pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
         let events = &state.events;
         let dns = dns::run(
             names_in,
-            state.names.clone(),
             Arc::clone(&state.registry),
             Arc::clone(&state.resolved),
         );
@@ -205,11 +202,12 @@ async fn serve_optional(server: Arc<admin::Server>, listener: Option<listen::Lis
 }
 
 impl Control {
-    /// Resolves these names from now on, and no others. Waits only while four
-    /// earlier calls have not been taken up, so not to be called by a callback of
-    /// [`State`].
-    pub fn watch_names(&self, names: Vec<Watched>) {
-        if self.names.blocking_send(names).is_err() {
+    /// Resolves these names from now on, and no others; all of them anew where
+    /// `service` is not that of before. Waits only while four earlier calls
+    /// have not been taken up, so not to be called by a callback of [`State`].
+    pub fn watch_names(&self, names: Vec<Watched>, service: Arc<NameService>) {
+        let wanted = dns::Wanted { names, service };
+        if self.names.blocking_send(wanted).is_err() {
             tracing::error!("the control thread is gone: names are no longer resolved");
         }
     }

@@ -5,7 +5,6 @@
 //! changed, except by [`clean`].
 
 mod checks;
-mod hooks;
 mod leftovers;
 
 use std::fmt;
@@ -13,7 +12,6 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use hooks::{Attached, others_attached};
 pub use leftovers::{Leftover, clean, leftovers};
 
 /// What a check found.

@@ -16,6 +16,7 @@
 //! terminal, job control and pipes of the shell behave as without us. Its
 //! cgroup is a sibling of the proxy: the proxy's own group does not change.
 
+mod clone;
 mod gate;
 mod signals;
 

@@ -3,14 +3,13 @@
 //!
 //! The proxy itself keeps no capability. Before it starts its threads it
 //! starts a [`Helper`], a small process of the same binary that answers a
-//! handful of requests (listeners and sockets in a namespace, a link onto a
-//! cgroup) and undoes what was set up when the proxy ends, however it ends.
+//! handful of requests (listeners and sockets in a namespace, a loader of
+//! capture, iptables rules) and undoes what was set up when the proxy ends, however it ends.
 //! Nothing here knows what is listened for or dialled.
 
 pub mod capabilities;
 pub mod cgroup;
-pub(crate) mod clone;
-mod descriptors;
+pub(crate) mod descriptors;
 pub mod helper;
 pub mod netns;
 pub mod sockets;

@@ -1,43 +1,56 @@
 //! Capture, as the program runs it: by eBPF or by iptables rules, with the
 //! listeners that take the connections.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+mod original;
+mod spaces;
+
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
-use super::opened;
+use self::spaces::{Space, Spaces};
 use super::{Failure, unavailable};
+use super::{names, opened};
 use crate::addr::EndpointAddr;
-use crate::capture::settings::{Claims, Mode, Quic, Scope, Settings};
-use crate::capture::{Accepted, Capture, Heartbeat, Options, TokenTable, iptables};
+use crate::capture::settings::{Claims, Mode, Quic, Settings};
+use crate::capture::{Capture, Found, Heartbeat, Options, Workload, iptables};
+use crate::control::NameService;
 use crate::proxy::accepted::Entry;
 use crate::route;
 use crate::route::settings::Unmatched;
-use crate::shard::accept::{FindOriginal, Intake, NotServed};
-use crate::telemetry::{DroppedAccept, ListenerIndex};
+use crate::shard::accept::Intake;
+use crate::telemetry::ListenerIndex;
 use crate::upstream::dial::Namespace;
 use crate::workload::capabilities::{self, Capability};
-use crate::workload::{BindSpec, Helper, Netns, SocketStock, cgroup};
+use crate::workload::{Helper, Netns, SocketStock};
 
-/// The mark of the proxy's sockets in iptables mode, where its own cgroup is
-/// captured.
-const PROXY_MARK: u32 = 0x616d;
+/// How many ports are tried at the start until one is free in every namespace.
+const PORTS_TRIED: usize = 8;
 
 /// Capture in force.
 pub struct Captured {
-    settings: Mutex<Settings>,
-    programs: Option<Capture>,
+    helper: Arc<Helper>,
+    shards: u16,
+    method: Method,
     /// The port of the listeners.
     pub port: u16,
-    netns: Vec<(Netns, Option<u32>)>,
-    /// Per target, per shard.
-    sockets: Vec<Vec<OwnedFd>>,
-    namespaces: Vec<Namespace>,
+    now: Mutex<Now>,
+}
+
+enum Method {
+    Programs(Capture),
+    /// By rules of this owner.
+    Rules(u32),
+}
+
+/// What a reload, or a name that resolves anew, changes.
+struct Now {
+    settings: Settings,
+    spaces: Spaces,
     /// Current addresses of exact names that upstreams claim.
-    resolved: Mutex<Vec<Resolved>>,
+    resolved: Vec<Resolved>,
 }
 
 /// The current addresses of one claimed name.
@@ -47,14 +60,25 @@ struct Resolved {
     addresses: Arc<[EndpointAddr]>,
 }
 
+/// What shards have to do after a change.
+#[derive(Default)]
+pub struct Change {
+    /// Per shard: namespaces that it did not know, in order.
+    pub stocks: Vec<Vec<SocketStock>>,
+    /// Per shard: what it accepts on from now on.
+    pub intakes: Vec<Vec<Intake>>,
+    /// Where nothing is captured any more.
+    pub stopped: Vec<Namespace>,
+}
+
 /// Sets capture up: listeners, then programs or rules.
 pub fn start(
     settings: Settings,
     claims: &route::Claims,
     shards: u16,
-    helper: &Helper,
+    helper: &Arc<Helper>,
     may_pin: bool,
-) -> Result<Captured, Failure> {
+) -> Result<(Captured, Change), Failure> {
     let needed = match settings.mode {
         Mode::Ebpf => &[Capability::Bpf, Capability::NetAdmin, Capability::SysAdmin][..],
         Mode::Iptables => &[Capability::NetAdmin][..],
@@ -65,243 +89,174 @@ pub fn start(
             missing.name()
         )));
     }
-    let mut netns = Vec::new();
-    let mut namespaces = Vec::new();
-    let own_cgroup = cgroup::own_cgroup().ok();
-    for target in &settings.targets {
-        let contains_us = own_cgroup
-            .as_ref()
-            .is_some_and(|own| own.starts_with(&target.cgroup));
-        if contains_us {
-            tracing::warn!(cgroup = %target.cgroup.display(), "the captured cgroup contains this proxy; its own connections are exempted");
-        }
-        let mark = (contains_us && settings.mode == Mode::Iptables).then_some(PROXY_MARK);
-        let space = match &target.netns {
-            None => Netns::own().map_err(unavailable("cannot open our network namespace"))?,
-            Some(path) => Netns::open(path).map_err(unavailable(format!(
-                "cannot open the network namespace {}",
-                path.display()
-            )))?,
-        };
-        if space.is_own() && mark.is_none() {
-            namespaces.push(Namespace::default());
-        } else {
-            netns.push((space, mark));
-            namespaces.push(Namespace(netns.len() as u16));
-        }
+    let before = Spaces::new()?;
+    let spaces = before.with_targets(&settings, helper)?;
+    let (port, sockets) = listen_anywhere(&spaces, shards, helper)?;
+    for space in spaces.iter().filter(|space| space.is_in_use()) {
+        undo_at_end(settings.mode, space, port, helper)?;
     }
-    let (port, sockets) = listen(&settings, &netns, &namespaces, shards, helper)?;
-    let mut captured = Captured {
-        programs: None,
-        settings: Mutex::new(settings.clone()),
-        port,
-        netns,
-        sockets,
-        namespaces,
-        resolved: Mutex::default(),
-    };
-    match settings.mode {
-        Mode::Ebpf => captured.attach(&settings, claims, shards, helper, may_pin)?,
-        Mode::Iptables => captured.redirect(&settings, claims, helper)?,
-    }
-    Ok(captured)
-}
-
-/// Opens the listeners of every target at one port.
-fn listen(
-    settings: &Settings,
-    netns: &[(Netns, Option<u32>)],
-    namespaces: &[Namespace],
-    shards: u16,
-    helper: &Helper,
-) -> Result<(u16, Vec<Vec<OwnedFd>>), Failure> {
-    let mut port = 0;
-    let mut sockets: Vec<Vec<OwnedFd>> = Vec::new();
-    for (target, namespace) in settings.targets.iter().zip(namespaces) {
-        // One namespace, one listener: targets share it by duplicates.
-        let listen_at = |ip: IpAddr| {
-            let spec = BindSpec {
-                addr: SocketAddr::new(ip, port),
-                count: shards,
-                v6_only: false,
-                transparent: false,
-            };
-            match namespace.0.checked_sub(1) {
-                None => crate::workload::sockets::listen(&spec),
-                Some(other) => helper.listener(&netns[usize::from(other)].0, &spec),
-            }
-        };
-        let opened = listen_at(Ipv6Addr::UNSPECIFIED.into())
-            .or_else(|_| listen_at(Ipv4Addr::UNSPECIFIED.into()))
-            .map_err(unavailable(format!(
-                "cannot listen for the connections of {}",
-                target.cgroup.display()
-            )))?;
-        opened::steer(&opened);
-        if let Some(address) = opened::local_address(&opened) {
-            port = address.port();
-        }
-        sockets.push(opened);
-    }
-    Ok((port, sockets))
-}
-
-impl Captured {
-    fn attach(
-        &mut self,
-        settings: &Settings,
-        claims: &route::Claims,
-        shards: u16,
-        helper: &Helper,
-        may_pin: bool,
-    ) -> Result<(), Failure> {
-        let own = Netns::own().map_err(unavailable("cannot open our network namespace"))?;
-        for namespace in &self.namespaces {
-            let space = match namespace.0.checked_sub(1) {
-                None => &own,
-                Some(other) => &self.netns[usize::from(other)].0,
-            };
-            helper
-                .remove_token_prefix_at_end(space, self.port)
-                .map_err(unavailable("the privileged helper does not answer"))?;
-        }
-        let programs = Capture::start(
-            settings,
-            &kernel_claims(claims, &[]),
-            &Options {
-                proxy_port: self.port,
+    let method = match settings.mode {
+        Mode::Ebpf => {
+            let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
+            let options = Options {
+                proxy_port: port,
                 shards,
                 may_pin,
                 kernel_log: std::env::var_os("AMBASSADOR_KERNEL_LOG").is_some(),
-            },
-        )
-        .map_err(|error| Failure::Unavailable(super::with_causes(&error)))?;
-        for (cgroup, others) in programs.others_attached() {
-            tracing::warn!(cgroup = %cgroup.display(), ?others, "other programs are attached to the same hooks");
-        }
-        for (target, why) in programs.without_v6() {
-            tracing::warn!(cgroup = %target.cgroup.display(), why, "IPv6 destinations are not captured");
-        }
-        if let Err(why) = programs.guarded() {
-            tracing::warn!(why, "tokens are not guarded at the root of the hierarchy");
-        }
-        self.programs = Some(programs);
-        Ok(())
-    }
-
-    fn redirect(
-        &mut self,
-        settings: &Settings,
-        claims: &route::Claims,
-        helper: &Helper,
-    ) -> Result<(), Failure> {
-        let own = Netns::own().map_err(unavailable("cannot open our network namespace"))?;
-        let owner = std::process::id();
-        let scope = |scope: &Scope| (scope.ports.clone(), scope.cidrs.clone());
-        let (include, exclude) = (scope(&settings.include), scope(&settings.exclude));
-        let claimed = settings.unmatched == Unmatched::Passthrough;
-        for (target, namespace) in settings.targets.iter().zip(&self.namespaces) {
-            let (space, mark) = match namespace.0.checked_sub(1) {
-                None => (&own, None),
-                Some(other) => {
-                    let (space, mark) = &self.netns[usize::from(other)];
-                    (space, *mark)
-                }
             };
-            helper
-                .remove_iptables_at_end(space, owner)
-                .map_err(unavailable("the privileged helper does not answer"))?;
-            let rules = iptables::Rules {
-                owner,
-                cgroup: &target.cgroup,
-                proxy_port: self.port,
-                include: iptables::Scope {
-                    ports: &include.0,
-                    cidrs: &include.1,
-                },
-                exclude: iptables::Scope {
-                    ports: &exclude.0,
-                    cidrs: &exclude.1,
-                },
-                claims: claimed.then_some(&claims.nets[..]),
-                refuse_quic: settings.quic == Quic::Refuse,
-                exempt_mark: mark,
-            };
-            let backend = iptables::install(&rules, space, None)
-                .map_err(|error| Failure::Unavailable(super::with_causes(&error)))?;
-            tracing::info!(cgroup = %target.cgroup.display(), %backend, "captured by iptables");
+            let claims = kernel_claims(claims, &[]);
+            let (programs, found) =
+                Capture::start(&settings, &claims, &workloads, options, helper).map_err(failed)?;
+            found.iter().for_each(say);
+            if let Err(why) = programs.guarded() {
+                tracing::warn!(why, "tokens are not guarded at the root of the hierarchy");
+            }
+            Method::Programs(programs)
         }
-        Ok(())
-    }
-
-    /// What shard `shard` accepts captured connections on.
-    pub fn take_intakes(&self, shard: usize, helper: &Arc<Helper>) -> Result<Vec<Intake>, Failure> {
-        let mut intakes = Vec::new();
-        for (workload, sockets) in self.sockets.iter().enumerate() {
-            let socket = sockets[shard].try_clone();
-            let socket = socket.map_err(unavailable("cannot share a listener"))?;
-            let namespace = self.namespaces[workload];
-            let here = match namespace.0.checked_sub(1) {
-                None => SocketStock::own(),
-                Some(other) => self.stock(usize::from(other), helper)?,
-            };
-            let original = match &self.programs {
-                Some(programs) => by_token(programs.table(), workload as u32, here),
-                None => by_redirect(here),
-            };
-            intakes.push(Intake {
-                socket,
-                index: ListenerIndex::CAPTURE,
-                entry: Entry::Captured,
-                original: Some(original),
-                namespace,
-            });
+        Mode::Iptables => {
+            let owner = std::process::id();
+            let claims = kernel_claims(claims, &[]);
+            for space in spaces.iter().filter(|space| space.is_in_use()) {
+                install(
+                    &rules(owner, space, port, &settings, &claims),
+                    space,
+                    helper,
+                )?;
+            }
+            Method::Rules(owner)
         }
-        Ok(intakes)
-    }
+    };
+    let captured = Captured {
+        helper: Arc::clone(helper),
+        shards,
+        method,
+        port,
+        now: Mutex::new(Now {
+            settings,
+            spaces,
+            resolved: Vec::new(),
+        }),
+    };
+    let change = captured.change(&before, &captured.lock().spaces, sockets)?;
+    Ok((captured, change))
+}
 
-    /// Lets go of this process's own copies once every shard has its own.
-    pub fn forget_sockets(&mut self) {
-        self.sockets.clear();
-    }
+/// A listener, one socket per shard, and the namespace it is in.
+type Opened = (Namespace, Vec<OwnedFd>);
 
-    /// The namespace of all targets and the path that named it, where it is
-    /// one and not the proxy's own.
-    pub fn common_netns(&self) -> Option<(&Netns, PathBuf)> {
-        let (netns, _) = self.netns.first()?;
-        let common = !self.namespaces.contains(&Namespace::default())
-            && self.netns.iter().all(|(other, _)| other == netns)
-            && !netns.is_own();
-        let path = lock(&self.settings).targets.first()?.netns.clone()?;
-        common.then_some((netns, path))
+/// Opens a listener in every namespace, all at the same port.
+fn listen_anywhere(
+    spaces: &Spaces,
+    shards: u16,
+    helper: &Helper,
+) -> Result<(u16, Vec<Opened>), Failure> {
+    let mut tried = 0;
+    loop {
+        tried += 1;
+        let mut port = 0;
+        let listen = |space: &Space| {
+            let sockets = match port {
+                0 => space.listen(0, shards, helper)?,
+                port => space.try_to_listen(port, shards, helper)?,
+            };
+            if let Some(address) = opened::local_address(&sockets) {
+                port = address.port();
+            }
+            Ok((space.namespace, sockets))
+        };
+        let in_use = spaces.iter().filter(|space| space.is_in_use());
+        let result: std::io::Result<Vec<Opened>> = in_use.map(listen).collect();
+        match result {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tried < PORTS_TRIED => {}
+            result => {
+                let failed = unavailable("cannot listen for captured connections");
+                return result.map(|opened| (port, opened)).map_err(failed);
+            }
+        }
     }
+}
 
-    /// Where a shard's upstream sockets come from.
-    pub fn stocks(&self, helper: &Arc<Helper>) -> Result<Vec<SocketStock>, Failure> {
-        (0..self.netns.len())
-            .map(|other| self.stock(other, helper))
-            .collect()
+/// Has the helper remove from a namespace what capture puts there.
+fn undo_at_end(mode: Mode, space: &Space, port: u16, helper: &Helper) -> Result<(), Failure> {
+    match mode {
+        Mode::Ebpf => helper.remove_token_prefix_at_end(&space.netns, port),
+        Mode::Iptables => helper.remove_iptables_at_end(&space.netns, std::process::id()),
     }
+    .map_err(unavailable("the privileged helper does not answer"))
+}
 
-    fn stock(&self, other: usize, helper: &Arc<Helper>) -> Result<SocketStock, Failure> {
-        let (space, mark) = &self.netns[other];
-        let copy = space.as_fd().try_clone_to_owned();
-        let space = copy
-            .and_then(Netns::from_fd)
-            .map_err(unavailable("cannot keep a network namespace open"))?;
-        Ok(SocketStock::remote(Arc::clone(helper), space, *mark))
+fn say(found: &Found) {
+    let cgroup = found.cgroup.display();
+    if !found.others.is_empty() {
+        let others: Vec<String> = found.others.iter().map(ToString::to_string).collect();
+        tracing::warn!(%cgroup, ?others, "other programs are attached to the same hooks");
     }
-
-    /// The sign of life of a shard.
-    pub fn heartbeat(&self, shard: u16) -> Option<Heartbeat> {
-        let programs = self.programs.as_ref()?;
-        Some(programs.table().heartbeat(shard))
+    if let Some(why) = &found.no_v6 {
+        tracing::warn!(%cgroup, why, "IPv6 destinations are not captured");
     }
+}
 
-    /// Puts a changed scope or changed claims in force.
-    pub fn update(&self, settings: &Settings, claims: &route::Claims) -> Result<(), String> {
-        *lock(&self.settings) = settings.clone();
-        self.apply(claims)
+fn failed(error: crate::capture::CaptureError) -> Failure {
+    Failure::Unavailable(super::with_causes(&error))
+}
+
+fn install(rules: &iptables::Rules, space: &Space, helper: &Helper) -> Result<(), Failure> {
+    let rules = serde_json::to_value(rules).map_err(unavailable("cannot write rules down"))?;
+    helper
+        .install_iptables(&space.netns, rules)
+        .map_err(unavailable("cannot install iptables rules"))
+}
+
+/// The rules of one namespace.
+fn rules(
+    owner: u32,
+    space: &Space,
+    port: u16,
+    settings: &Settings,
+    claims: &Claims,
+) -> iptables::Rules {
+    let claimed = settings.unmatched == Unmatched::Passthrough;
+    let nets = claims.nets.iter().map(|(net, port, _)| (*net, *port));
+    iptables::Rules {
+        owner,
+        cgroups: space.cgroups(),
+        proxy_port: port,
+        include: settings.include.clone(),
+        exclude: settings.exclude.clone(),
+        claims: claimed.then(|| nets.collect()),
+        refuse_quic: settings.quic == Quic::Refuse,
+        exempt_mark: space.mark,
+    }
+}
+
+impl Captured {
+    /// Puts new settings and claims in force. On an error the old ones hold.
+    pub fn update(&self, settings: &Settings, claims: &route::Claims) -> Result<Change, Failure> {
+        let mut now = self.lock();
+        let spaces = now.spaces.with_targets(settings, &self.helper)?;
+        let mut opened = Vec::new();
+        for space in spaces.not_in(&now.spaces) {
+            let sockets = space
+                .listen(self.port, self.shards, &self.helper)
+                .map_err(unavailable("cannot listen for captured connections"))?;
+            opened.push((space.namespace, sockets));
+            undo_at_end(settings.mode, space, self.port, &self.helper)?;
+        }
+        let claims = kernel_claims(claims, &now.resolved);
+        match &self.method {
+            Method::Programs(programs) => {
+                let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
+                let found = programs.update(settings, &claims, &workloads);
+                found.map_err(failed)?.iter().for_each(say);
+            }
+            Method::Rules(owner) => {
+                self.replace_rules(*owner, &now, (settings, &spaces), &claims)?;
+            }
+        }
+        let change = self.change(&now.spaces, &spaces, opened)?;
+        now.settings = settings.clone();
+        now.spaces = spaces;
+        Ok(change)
     }
 
     /// A name that an upstream claims has other addresses now.
@@ -311,39 +266,120 @@ impl Captured {
         port: Option<u16>,
         addresses: Arc<[EndpointAddr]>,
         claims: &route::Claims,
-    ) -> Result<(), String> {
-        {
-            let mut resolved = lock(&self.resolved);
-            resolved.retain(|known| (known.name.as_str(), known.port) != (name, port));
-            resolved.push(Resolved {
-                name: name.to_owned(),
-                port,
-                addresses,
-            });
+    ) -> Result<(), Failure> {
+        let mut now = self.lock();
+        now.resolved
+            .retain(|known| (known.name.as_str(), known.port) != (name, port));
+        now.resolved.push(Resolved {
+            name: name.to_owned(),
+            port,
+            addresses,
+        });
+        let claims = kernel_claims(claims, &now.resolved);
+        match &self.method {
+            Method::Programs(programs) => {
+                let updated = programs.update_claims(&now.settings, &claims);
+                updated.map_err(failed)
+            }
+            Method::Rules(owner) => {
+                self.replace_rules(*owner, &now, (&now.settings, &now.spaces), &claims)
+            }
         }
-        self.apply(claims)
     }
 
-    fn apply(&self, claims: &route::Claims) -> Result<(), String> {
-        let Some(programs) = &self.programs else {
-            return Ok(());
+    /// Replaces the rules of every namespace. Where that fails in one, those
+    /// of the others are put back.
+    fn replace_rules(
+        &self,
+        owner: u32,
+        now: &Now,
+        (settings, spaces): (&Settings, &Spaces),
+        claims: &Claims,
+    ) -> Result<(), Failure> {
+        let with_rules = |space: &&Space| space.was_in_use();
+        let rules = |space: &Space, settings| rules(owner, space, self.port, settings, claims);
+        for space in spaces.iter().filter(with_rules) {
+            let Err(failure) = install(&rules(space, settings), space, &self.helper) else {
+                continue;
+            };
+            for space in now.spaces.iter().filter(with_rules) {
+                if let Err(failure) = install(&rules(space, &now.settings), space, &self.helper) {
+                    tracing::error!(%failure, "the old rules could not be put back");
+                }
+            }
+            return Err(failure);
+        }
+        Ok(())
+    }
+
+    /// What shards have to do when `before` becomes `after`.
+    fn change(
+        &self,
+        before: &Spaces,
+        after: &Spaces,
+        opened: Vec<Opened>,
+    ) -> Result<Change, Failure> {
+        let mut change = Change {
+            stopped: before.not_in(after).map(|space| space.namespace).collect(),
+            ..Change::default()
         };
-        let settings = lock(&self.settings).clone();
-        let resolved = lock(&self.resolved);
-        programs
-            .update(&settings, &kernel_claims(claims, &resolved))
-            .map_err(|error| super::with_causes(&error))
+        for shard in 0..usize::from(self.shards) {
+            let added = after.added_to(before);
+            change
+                .stocks
+                .push(added.map(|space| space.stock(&self.helper)).collect());
+            let mut intakes = Vec::new();
+            for (namespace, sockets) in &opened {
+                let space = after.get(*namespace);
+                let socket = sockets[shard].try_clone();
+                let socket = socket.map_err(unavailable("cannot share a listener"))?;
+                let here = space.stock(&self.helper);
+                intakes.push(Intake {
+                    socket,
+                    index: ListenerIndex::CAPTURE,
+                    entry: Entry::Captured,
+                    original: Some(match &self.method {
+                        Method::Programs(programs) => {
+                            original::by_token(programs.table(), *namespace, here)
+                        }
+                        Method::Rules(_) => original::by_redirect(here),
+                    }),
+                    namespace: *namespace,
+                });
+            }
+            change.intakes.push(intakes);
+        }
+        Ok(change)
+    }
+
+    /// How names are looked up for what is captured.
+    pub fn name_service(&self) -> NameService {
+        names::service(self.common_netns(), &self.helper)
+    }
+
+    /// The namespace of all targets and the path that named it, where it is
+    /// one and not the proxy's own.
+    pub fn common_netns(&self) -> Option<(Netns, PathBuf)> {
+        let now = self.lock();
+        let mut in_use = now.spaces.iter().filter(|space| space.is_in_use());
+        let (first, other) = (in_use.next()?, in_use.next());
+        let path = first.path.clone().filter(|_| other.is_none())?;
+        Some((first.netns.clone(), path))
+    }
+
+    /// The sign of life of a shard.
+    pub fn heartbeat(&self, shard: u16) -> Option<Heartbeat> {
+        Some(self.programs()?.table().heartbeat(shard))
     }
 
     /// Connects like a captured program and says why that was not captured.
     pub fn canary(&self) -> Result<(), String> {
-        self.programs.as_ref().map_or(Ok(()), Capture::canary)
+        self.programs().map_or(Ok(()), Capture::canary)
     }
 
     /// Connects by verdict.
     pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
-        let counted = self.programs.as_ref().map(Capture::verdicts);
-        match counted {
+        match self.programs().map(Capture::verdicts) {
             Some(Ok(verdicts)) => verdicts
                 .into_iter()
                 .map(|(verdict, count)| (verdict.as_str(), count))
@@ -354,40 +390,18 @@ impl Captured {
 
     /// Slots of the token table in use.
     pub fn slots(&self) -> Option<u64> {
-        let programs = self.programs.as_ref()?;
-        Some(u64::from(programs.table().slots_used()))
+        Some(u64::from(self.programs()?.table().slots_used()))
     }
-}
 
-fn by_token(table: TokenTable, workload: u32, here: SocketStock) -> FindOriginal {
-    Box::new(
-        move |accepted| match table.lookup(accepted.local, workload) {
-            Ok(Accepted::Canary) => Err(NotServed::Canary),
-            Ok(Accepted::Token(token)) => {
-                check_peer(accepted.peer, &here).map(|()| token.destination)
-            }
-            Ok(Accepted::Foreign) | Err(_) => Err(NotServed::Refused(DroppedAccept::UnknownToken)),
-        },
-    )
-}
-
-fn by_redirect(here: SocketStock) -> FindOriginal {
-    Box::new(move |accepted| {
-        check_peer(accepted.peer, &here)?;
-        match iptables::original_dst(accepted.socket(), accepted.local) {
-            Ok(Some(original)) => Ok(original),
-            Ok(None) | Err(_) => Err(NotServed::Refused(DroppedAccept::NoOriginalDst)),
+    fn programs(&self) -> Option<&Capture> {
+        match &self.method {
+            Method::Programs(programs) => Some(programs),
+            Method::Rules(_) => None,
         }
-    })
-}
+    }
 
-/// A captured connection comes from the namespace itself. A token is worth its
-/// upstream's credentials and is not honoured for anyone else.
-fn check_peer(peer: SocketAddr, here: &SocketStock) -> Result<(), NotServed> {
-    let ip = peer.ip().to_canonical();
-    match ip.is_loopback() || here.has_address(ip) {
-        true => Ok(()),
-        false => Err(NotServed::Refused(DroppedAccept::ForeignPeer)),
+    fn lock(&self) -> std::sync::MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -404,8 +418,4 @@ fn kernel_claims(claims: &route::Claims, resolved: &[Resolved]) -> Claims {
         nets: fixed.chain(named).collect(),
         any_names: claims.any_names,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

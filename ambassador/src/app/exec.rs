@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::proxy::{self, Start};
+use super::proxy::{self, Overrides, Start};
 use super::{Failure, unavailable, with_causes};
 use crate::addr::BindAddr;
 use crate::capture::settings::{Settings, Target};
@@ -58,23 +58,16 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         .undo_with(&helper)
         .map_err(unavailable("the privileged helper does not answer"))?;
 
-    let capture = checked.capture.get_or_insert_with(Settings::default);
-    capture.targets = vec![Target {
-        cgroup: launched.cgroup().to_owned(),
-        netns: None,
-    }];
     let directory = admin_directory()?;
     helper
         .remove_admin_directory_at_end(&directory)
         .map_err(unavailable("the privileged helper does not answer"))?;
-    // The default port would clash with a service on this machine, or with an
-    // exec within an exec.
-    if checked.admin.listen == BindAddr::Tcp(config::ADMIN_LISTEN) {
-        checked.admin.listen = BindAddr::Unix(directory.join(ADMIN_SOCKET));
-    }
+    let overrides = only(launched.cgroup().to_owned(), directory.join(ADMIN_SOCKET));
+    overrides(&mut checked);
     let mut proxy = proxy::start(Start {
         checked,
         file,
+        overrides,
         helper: Some(Arc::clone(&helper)),
         signals: Signals::Leave,
         may_pin: false,
@@ -99,6 +92,22 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         tracing::warn!(%error, "the privileged helper ended early");
     }
     Ok(ExitCode::from(outcome.code()))
+}
+
+/// The command is captured and nothing else. The admin socket is private where
+/// the file does not place it: the default port would clash with a service on
+/// this machine, or with an exec within an exec.
+fn only(cgroup: PathBuf, admin: PathBuf) -> Overrides {
+    Box::new(move |checked| {
+        let capture = checked.capture.get_or_insert_with(Settings::default);
+        capture.targets = vec![Target {
+            cgroup: cgroup.clone(),
+            netns: None,
+        }];
+        if checked.admin.listen == BindAddr::Tcp(config::ADMIN_LISTEN) {
+            checked.admin.listen = BindAddr::Unix(admin.clone());
+        }
+    })
 }
 
 /// Makes the private directory of the admin socket; the helper removes it.

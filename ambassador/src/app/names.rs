@@ -2,33 +2,30 @@
 //! changes.
 
 use std::collections::HashSet;
-use std::fs::OpenOptions;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::captured::Captured;
 use crate::addr::EndpointAddr;
-use crate::capture::settings::{Mode, Settings};
+use crate::capture::settings::Settings;
 use crate::control::{NameService, Transport, Watched};
 use crate::proxy::generation::Generation;
 use crate::route::settings::{Claim, Endpoints, Unmatched};
 use crate::workload::{Family, Helper, Kind, Netns, SocketSpec};
 
 /// Looks names up as the workload itself would: by its files, through sockets
-/// in its network namespace. To be called while there still are privileges.
+/// in its network namespace.
 ///
 /// An answer is for all targets alike: where they have several namespaces, or
 /// one of them is the proxy's own, names are looked up as the proxy would.
-pub fn service(captured: &Captured, helper: &Arc<Helper>) -> io::Result<NameService> {
-    let Some((netns, path)) = captured.common_netns() else {
-        return Ok(NameService::default());
+pub fn service(place: Option<(Netns, PathBuf)>, helper: &Arc<Helper>) -> NameService {
+    let Some((netns, path)) = place else {
+        return NameService::default();
     };
-    let files = Files::of(&path);
-    let netns = Netns::from_fd(netns.as_fd().try_clone_to_owned()?)?;
+    let files = Files::of(&path, helper);
     let (resolv_conf, hosts) = (files.named("resolv.conf"), files.named("hosts"));
     let helper = Arc::clone(helper);
     let make = move |server: SocketAddr, transport| {
@@ -46,41 +43,34 @@ pub fn service(captured: &Captured, helper: &Arc<Helper>) -> io::Result<NameServ
         let made = helper.sockets(&netns, &spec)?.pop();
         made.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     };
-    Ok(NameService {
+    NameService {
         resolv_conf,
         hosts,
         sockets: Some(Arc::new(make)),
-    })
+    }
 }
 
 /// Where the files are that a resolver in a namespace reads.
 enum Files {
     /// `/etc` as the process sees it by which the namespace is named
-    /// (`/proc/PID/ns/net`), held open: another's root can't be looked up
-    /// without privileges. A symbolic link in there that starts with a slash
-    /// leads to the proxy's own files.
+    /// (`/proc/PID/ns/net`), held open. A symbolic link in there that starts
+    /// with a slash leads to the proxy's own files.
     Process(OwnedFd),
     /// `/etc/netns/NAME`, which stands before `/etc` (ip-netns(8)).
     Named(PathBuf),
 }
 
 impl Files {
-    fn of(netns: &Path) -> Self {
+    fn of(netns: &Path, helper: &Helper) -> Self {
         let named =
             || Self::Named(Path::new("/etc/netns").join(netns.file_name().unwrap_or_default()));
         if !netns.ends_with("ns/net") {
             return named();
         }
-        let process = netns.ancestors().nth(2).unwrap_or(netns);
-        let etc = process.join("root/etc");
-        let opened = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-            .open(&etc);
-        match opened {
-            Ok(etc) => Self::Process(etc.into()),
+        match helper.etc_of(netns) {
+            Ok(etc) => Self::Process(etc),
             Err(error) => {
-                tracing::warn!(path = %etc.display(), %error, "names are looked up by the proxy's own files");
+                tracing::warn!(path = %netns.display(), %error, "names are looked up by the proxy's own files");
                 named()
             }
         }
@@ -101,9 +91,7 @@ impl Files {
 /// The names of `dns:` endpoints, and of exact `hosts` whose addresses the
 /// kernel has to know: under `passthrough` only claimed ones are captured.
 pub fn watched(generation: &Generation, capture: Option<&Settings>) -> Vec<Watched> {
-    let kernel_asks = capture.is_some_and(|capture| {
-        capture.mode == Mode::Ebpf && capture.unmatched == Unmatched::Passthrough
-    });
+    let kernel_asks = capture.is_some_and(|capture| capture.unmatched == Unmatched::Passthrough);
     let mut names = HashSet::new();
     for (upstream, shared) in generation.targets() {
         if let Endpoints::Dns { name, port } = &upstream.endpoints {
@@ -150,7 +138,7 @@ pub fn publish(
     {
         tracing::error!(
             name = watched.name,
-            error,
+            %error,
             "the kernel side cannot be told of an address"
         );
     }

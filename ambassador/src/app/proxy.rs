@@ -7,20 +7,23 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::captured::{self, Captured};
+use super::captured::{self, Captured, Change};
 use super::{Failure, figures, names, opened, unavailable};
+use crate::capture::settings::Settings;
 use crate::clock;
 use crate::config::checked::{AccessLog, Listener, LogTarget, Workers};
 use crate::config::{self, Checked};
-use crate::control::{self, Control, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile};
+use crate::control::{
+    self, Control, Event, Fingerprint, NameService, Phase, Readiness, Signals, WatchedFile,
+};
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote};
 use crate::shard::accept::{self, Intake, host_addresses};
 use crate::shard::{self, Plan, Shard, place};
 use crate::telemetry::access_log;
 use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
-use crate::upstream::dial::OwnAddresses;
-use crate::workload::{self, Helper};
+use crate::upstream::dial::{Namespace, OwnAddresses};
+use crate::workload::{self, Helper, Netns};
 
 /// Events that may wait for the main thread.
 const EVENTS: usize = 8;
@@ -36,6 +39,8 @@ pub struct Start {
     /// Where it came from, if it can be read again, and what was read there,
     /// before the command line had its say.
     pub file: Option<(PathBuf, Fingerprint, Checked)>,
+    /// What the command line says in place of the file.
+    pub overrides: Overrides,
     /// The privileged helper, where capture is wanted.
     pub helper: Option<Arc<Helper>>,
     /// Who receives signals.
@@ -43,6 +48,9 @@ pub struct Start {
     /// Pin links where the failure policy wants them to outlive the process.
     pub may_pin: bool,
 }
+
+/// Puts what the command line says in place of what the file does.
+pub type Overrides = Box<dyn Fn(&mut Checked)>;
 
 /// A running proxy.
 pub struct Proxy {
@@ -52,6 +60,7 @@ pub struct Proxy {
     common: Arc<Common>,
     log: Option<access_log::AccessLog>,
     file: Option<(PathBuf, Checked)>,
+    overrides: Overrides,
 }
 
 /// What callbacks of the control side share with the main thread.
@@ -70,6 +79,7 @@ struct Now {
     checked: Arc<Checked>,
     generation: Arc<Generation>,
     listeners: HashMap<String, (Listener, ListenerIndex)>,
+    names: Arc<NameService>,
 }
 
 /// Starts everything and returns once all listeners accept.
@@ -88,25 +98,20 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
     let opened = opened::open(&checked, &registry, count, |_| true)?;
     let mut bound: Vec<SocketAddr> = opened.iter().filter_map(|opened| opened.address).collect();
-    let mut captured = match (&checked.capture, &helper) {
-        (Some(settings), Some(helper)) if !settings.targets.is_empty() => Some(captured::start(
-            settings.clone(),
-            &generation.table.claims(),
-            count,
-            helper,
-            start.may_pin,
-        )?),
-        _ => None,
+    let (captured, mut change) = match (&checked.capture, &helper) {
+        (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
+            let settings = settings.clone();
+            let claims = generation.table.claims();
+            let (captured, change) =
+                captured::start(settings, &claims, count, helper, start.may_pin)?;
+            (Some(captured), change)
+        }
+        _ => (None, Change::default()),
     };
     if let Some(captured) = &captured {
         bound.push(SocketAddr::from(([0; 4], captured.port)));
     }
-    let names = match (&captured, &helper) {
-        (Some(captured), Some(helper)) => names::service(captured, helper).map_err(unavailable(
-            "cannot look names up in the workload's namespace",
-        ))?,
-        _ => control::NameService::default(),
-    };
+    let names = captured.as_ref().map(Captured::name_service);
     // From here on there are threads, and nothing that needs a privilege.
     workload::drop_all_capabilities().map_err(unavailable("cannot give up privileges"))?;
     let log = checked.access_log.as_ref();
@@ -132,9 +137,9 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     for (shard, mut intakes) in intakes.into_iter().enumerate() {
         let mut heartbeat: Option<Box<dyn Fn() + Send>> = None;
         let mut namespaces = Vec::new();
-        if let (Some(captured), Some(helper)) = (&mut captured, &helper) {
-            intakes.extend(captured.take_intakes(shard, helper)?);
-            namespaces = captured.stocks(helper)?;
+        if let Some(captured) = &captured {
+            intakes.append(&mut change.intakes[shard]);
+            namespaces = std::mem::take(&mut change.stocks[shard]);
             if let Some(beat) = captured.heartbeat(shard as u16) {
                 heartbeat = Some(Box::new(move || beat.beat()));
             }
@@ -151,9 +156,6 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             log: log.as_ref().map(access_log::AccessLog::sink),
             heartbeat,
         });
-    }
-    if let Some(captured) = &mut captured {
-        captured.forget_sockets();
     }
     let common = Arc::new_cyclic(|weak: &std::sync::Weak<Common>| {
         let weak = weak.clone();
@@ -177,6 +179,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
                 checked: Arc::new(checked),
                 generation,
                 listeners,
+                names: Arc::new(names.unwrap_or_default()),
             }),
         }
     });
@@ -188,7 +191,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         None => (None, None),
     };
     // Before the shards, so that whoever was served can end us by a signal.
-    let (control, events) = start_control(&common, start.signals, watch, names, count)?;
+    let (control, events) = start_control(&common, start.signals, watch, count)?;
     let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
     let remotes = shards.iter().map(|shard| shard.remote.clone()).collect();
     if common.remotes.set(remotes).is_err() {
@@ -203,6 +206,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         common,
         log,
         file,
+        overrides: start.overrides,
     })
 }
 
@@ -210,7 +214,6 @@ fn start_control(
     common: &Arc<Common>,
     signals: Signals,
     watch: Option<WatchedFile>,
-    names: control::NameService,
     shards: u16,
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let admin = common.now().checked.admin.clone();
@@ -233,7 +236,6 @@ fn start_control(
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
         config: Box::new(move || effective.now().checked.effective()),
-        names,
         resolved: Arc::new(move |watched, addresses| {
             let generation = resolved.generation();
             names::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
@@ -364,8 +366,12 @@ impl Proxy {
             Ok(new) if new == before => return,
             Ok(new) => {
                 let old = Arc::clone(&self.common.now().checked);
-                let result = self.apply(&old, overridden(&old, new.clone()));
-                self.file = Some((file.clone(), new));
+                let mut overridden = new.clone();
+                (self.overrides)(&mut overridden);
+                let result = self.apply(&old, overridden);
+                if result.is_ok() {
+                    self.file = Some((file.clone(), new));
+                }
                 result.map_err(|failure| failure.to_string())
             }
             Err(mistakes) => Err(mistakes.to_string()),
@@ -418,11 +424,11 @@ impl Proxy {
             &common.registry,
             Some(&common.generation()),
         ));
-        if let (Some(captured), Some(settings)) = (&common.captured, &new.capture) {
-            captured
-                .update(settings, &generation.table.claims())
-                .map_err(Failure::Unavailable)?;
-        }
+        let place = common.common_netns();
+        let change = common.update_capture(&new, &generation)?;
+        let moved_names = common.common_netns() != place;
+        let new_names = common.captured.as_ref().filter(|_| moved_names);
+        let new_names = new_names.map(Captured::name_service);
         if new.access_log != old.access_log {
             let log = new.access_log.as_ref();
             let log = log.map(|log| open_log(log, &common.registry)).transpose()?;
@@ -434,11 +440,27 @@ impl Proxy {
                 before.finish();
             }
         }
+        let Change {
+            stocks,
+            intakes,
+            stopped,
+        } = change;
+        for (shard, stocks) in self.shards.iter().zip(stocks) {
+            let stopped = stopped.clone();
+            shard.tell(move |context| {
+                for stock in stocks {
+                    context.pools.add_namespace(stock);
+                }
+                for namespace in stopped {
+                    context.stop_listener(ListenerIndex::CAPTURE, namespace);
+                }
+            });
+        }
         for shard in &self.shards {
             let (gone, generation) = (gone.clone(), Arc::clone(&generation));
             shard.tell(move |context| {
                 for index in gone {
-                    context.stop_listener(index);
+                    context.stop_listener(index, Namespace::default());
                 }
                 context.set_generation(generation);
                 shard::keep_warm(context, shards);
@@ -449,11 +471,12 @@ impl Proxy {
         all.extend(reopen(&new, &common.registry, shards, in_place)?);
         for opened in all {
             for (shard, intake) in self.shards.iter().zip(opened.intakes()) {
-                shard.tell(move |context| {
-                    if let Err(error) = accept::spawn(context, intake) {
-                        tracing::error!(%error, "a listener of the new configuration cannot accept");
-                    }
-                });
+                accept_on(shard, intake);
+            }
+        }
+        for (shard, intakes) in self.shards.iter().zip(intakes) {
+            for intake in intakes {
+                accept_on(shard, intake);
             }
         }
         {
@@ -468,6 +491,9 @@ impl Proxy {
                 .collect();
             now.checked = Arc::new(new);
             now.generation = generation;
+            if let Some(names) = new_names {
+                now.names = Arc::new(names);
+            }
         }
         common.watch_names(&self.control);
         Ok(())
@@ -491,14 +517,12 @@ fn reopen(
     }
 }
 
-/// What the command line said in place of the file stays as it is.
-fn overridden(old: &Checked, mut new: Checked) -> Checked {
-    new.admin = old.admin.clone();
-    if let Some(old) = &old.capture {
-        let new = new.capture.get_or_insert_with(Default::default);
-        new.targets.clone_from(&old.targets);
-    }
-    new
+fn accept_on(shard: &Shard, intake: Intake) {
+    shard.tell(move |context| {
+        if let Err(error) = accept::spawn(context, intake) {
+            tracing::error!(%error, "a listener of the new configuration cannot accept");
+        }
+    });
 }
 
 impl Common {
@@ -510,13 +534,33 @@ impl Common {
         Arc::clone(&self.now().generation)
     }
 
+    /// Captures what the new configuration says. Without `capture` nothing is.
+    fn update_capture(&self, new: &Checked, generation: &Generation) -> Result<Change, Failure> {
+        let nothing = Settings::default();
+        let settings = new.capture.as_ref().unwrap_or(&nothing);
+        match &self.captured {
+            Some(captured) => captured.update(settings, &generation.table.claims()),
+            None if settings.targets.is_empty() => Ok(Change::default()),
+            None => Err(Failure::Unavailable(
+                "capture: needs a restart, the proxy was started without and has given its \
+                 privileges up"
+                    .to_owned(),
+            )),
+        }
+    }
+
+    fn common_netns(&self) -> Option<(Netns, PathBuf)> {
+        self.captured.as_ref()?.common_netns()
+    }
+
     fn watch_names(&self, control: &Control) {
-        let (checked, generation) = {
+        let (checked, generation, service) = {
             let now = self.now();
-            (Arc::clone(&now.checked), Arc::clone(&now.generation))
+            let (checked, names) = (Arc::clone(&now.checked), Arc::clone(&now.names));
+            (checked, Arc::clone(&now.generation), names)
         };
         let capture = checked.capture.as_ref().filter(|_| self.captured.is_some());
-        control.watch_names(names::watched(&generation, capture));
+        control.watch_names(names::watched(&generation, capture), service);
     }
 
     fn extras(&self) -> Extras {

@@ -1,9 +1,10 @@
 //! `ambassador run`: a service.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use super::proxy::{self, Start};
+use super::proxy::{self, Overrides, Start};
 use super::{Failure, unavailable};
 use crate::capture::settings::Target;
 use crate::cli;
@@ -24,15 +25,8 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
     if !checked.warnings.is_empty() {
         tracing::warn!("\n{}", checked.warnings);
     }
-    if !arguments.cgroup.is_empty() {
-        let capture = checked.capture.get_or_insert_with(Default::default);
-        capture
-            .targets
-            .extend(arguments.cgroup.into_iter().map(|cgroup| Target {
-                cgroup,
-                netns: None,
-            }));
-    }
+    let overrides = with_cgroups(arguments.cgroup);
+    overrides(&mut checked);
     let captures = checked
         .capture
         .as_ref()
@@ -48,6 +42,7 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
     let mut proxy = proxy::start(Start {
         checked,
         file,
+        overrides,
         helper: helper.clone(),
         signals: Signals::Handle,
         may_pin: true,
@@ -61,6 +56,25 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         tracing::warn!(%error, "the privileged helper ended early");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Cgroups of the command line are captured besides those of the file.
+fn with_cgroups(cgroups: Vec<PathBuf>) -> Overrides {
+    Box::new(move |checked| {
+        if cgroups.is_empty() {
+            return;
+        }
+        let capture = checked.capture.get_or_insert_with(Default::default);
+        for cgroup in &cgroups {
+            let target = Target {
+                cgroup: cgroup.clone(),
+                netns: None,
+            };
+            if !capture.targets.contains(&target) {
+                capture.targets.push(target);
+            }
+        }
+    })
 }
 
 fn from_environment() -> Result<Checked, Failure> {

@@ -20,6 +20,8 @@ const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
+/// Programs that are asked for on one hook; the kernel allows 64 for each group.
+const PROGRAMS_MAX: usize = 256;
 /// `BPF_F_QUERY_EFFECTIVE`: ancestors' programs too.
 const QUERY_EFFECTIVE: u32 = 1;
 
@@ -227,9 +229,22 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     bpf(OBJ_GET, &mut attr).map(owned)
 }
 
+/// The cgroup that a cgroup link holds on to (`struct bpf_link_info`, offset
+/// 16); 0 once that has been removed.
+pub(super) fn linked_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut info = [0_u64; 4];
+    let mut attr = InfoAttr {
+        bpf_fd: raw(link),
+        info_len: size_of_val(&info) as u32,
+        info: info.as_mut_ptr() as u64,
+    };
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
+    Ok(info[2])
+}
+
 /// The ids of the programs that run for a cgroup at a hook, ancestors' too.
 pub(super) fn effective(cgroup: BorrowedFd<'_>, hook: Hook) -> io::Result<Vec<u32>> {
-    let mut ids = [0_u32; 64];
+    let mut ids = [0_u32; PROGRAMS_MAX];
     let mut attr = QueryAttr {
         target_fd: raw(cgroup),
         attach_type: hook as u32,

@@ -1,12 +1,13 @@
 //! Interception by iptables REDIRECT, as a comparison with the eBPF programs
 //! and for kernels that lack the hooks.
 //!
-//! Rules live in the `nat` table of one namespace, in two chains named after
-//! the process that owns them: the first says what is in scope, the second
-//! what of that is claimed. A jump from OUTPUT takes the connections of one
-//! cgroup there (xt_cgroup, Linux 4.5), so the proxy, in another cgroup, is
-//! left alone. Every change is one transaction of `iptables-restore`: the
-//! rules are there as a whole or not at all.
+//! Rules live in the `nat` table of one namespace, in three chains named after
+//! the process that owns them: the first, jumped to from OUTPUT, says which
+//! cgroups are captured (xt_cgroup, Linux 4.5), so that the proxy, in another
+//! one, is left alone; the second what is in scope, the third what of that is
+//! claimed. Every change is one transaction of `iptables-restore` for each
+//! table: the rules are there as a whole or not at all, and a change leaves no
+//! moment without.
 //!
 //! What differs from eBPF: the destination must have a route; a proxy that
 //! hangs refuses connections whatever `on_failure` says; and one that is
@@ -20,7 +21,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
+use super::settings::Scope;
 use crate::workload::cgroup::CgroupError;
 use crate::workload::{Netns, find_cgroup2};
 
@@ -34,30 +37,21 @@ const PORTS_PER_RULE: usize = 15;
 /// has 28 bytes at most.
 const CHAIN_PREFIX: &str = "AMBASSADOR-";
 
-/// Ports and networks; an empty list is no condition.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Scope<'a> {
-    /// Destination ports.
-    pub ports: &'a [u16],
-    /// Destination networks.
-    pub cidrs: &'a [IpNet],
-}
-
-/// The rules of one workload.
-#[derive(Debug, Clone, Copy)]
-pub struct Rules<'a> {
+/// The rules of one namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rules {
     /// Tells our chains from those of another proxy: our pid.
     pub owner: u32,
-    /// Whose connections are taken: a directory under the cgroup2 mount.
-    pub cgroup: &'a Path,
+    /// Whose connections are taken: directories under the cgroup2 mount.
+    pub cgroups: Vec<PathBuf>,
     /// Where they are taken to, on the loopback addresses of the namespace.
     pub proxy_port: u16,
     /// In scope when both conditions hold. Without networks: all but loopback.
-    pub include: Scope<'a>,
+    pub include: Scope,
     /// Out of scope when either condition holds.
-    pub exclude: Scope<'a>,
+    pub exclude: Scope,
     /// `unmatched: passthrough`: only these are taken.
-    pub claims: Option<&'a [(IpNet, Option<u16>)]>,
+    pub claims: Option<Vec<(IpNet, Option<u16>)>>,
     /// `quic: refuse`: UDP to port 443 is rejected.
     pub refuse_quic: bool,
     /// The mark of the proxy's own sockets, for a cgroup that contains it.
@@ -109,30 +103,39 @@ impl std::error::Error for IptablesError {
     }
 }
 
-/// Sets up rules in a namespace, replacing those that this owner has there.
-/// The first backend that works is used, nft before legacy unless `backend`
-/// names one, and returned. Needs CAP_NET_ADMIN and CAP_NET_RAW.
+/// Sets up rules in a namespace, in place of those that this owner has there.
+/// The backend that has those is used; else the first that works, nft before
+/// legacy unless `backend` names one. Needs CAP_NET_ADMIN and CAP_NET_RAW. On
+/// an error there may be rules for one protocol: the caller installs what it
+/// had, or removes them.
 pub fn install(
-    rules: &Rules<'_>,
+    rules: &Rules,
     netns: &Netns,
     backend: Option<Backend>,
 ) -> Result<Backend, IptablesError> {
     let mount = find_cgroup2().map_err(IptablesError::NoCgroup)?;
     // The match wants the path from the root of the hierarchy, no slash first.
-    let cgroup = rules
-        .cgroup
-        .strip_prefix(&mount)
-        .ok()
-        .and_then(Path::to_str)
-        .ok_or_else(|| IptablesError::Cgroup(rules.cgroup.to_owned()))?;
-    remove(netns, rules.owner).map_err(IptablesError::Netns)?;
+    let within = |cgroup: &PathBuf| {
+        let path = cgroup.strip_prefix(&mount).ok().and_then(Path::to_str);
+        path.map(str::to_owned)
+            .ok_or_else(|| IptablesError::Cgroup(cgroup.clone()))
+    };
+    let cgroups: Vec<String> = rules.cgroups.iter().map(within).collect::<Result<_, _>>()?;
     let install = || {
+        let wanted = |candidate: &Backend| backend.is_none_or(|wanted| wanted == *candidate);
+        let candidates = Backend::ALL.into_iter().filter(wanted);
+        let installed = candidates
+            .clone()
+            .find(|candidate| restore::owners(*candidate).contains(&rules.owner));
+        if let Some(installed) = installed {
+            return match apply(rules, &cgroups, installed) {
+                Ok(()) => Ok(installed),
+                Err(error) => Err(IptablesError::NoBackend(vec![(installed, error)])),
+            };
+        }
         let mut failures = Vec::new();
-        let candidates = Backend::ALL
-            .into_iter()
-            .filter(|b| backend.is_none_or(|wanted| wanted == *b));
         for candidate in candidates {
-            match apply(rules, cgroup, candidate) {
+            match apply(rules, &cgroups, candidate) {
                 Ok(()) => return Ok(candidate),
                 Err(error) => failures.push((candidate, error)),
             }
@@ -164,96 +167,131 @@ pub fn owners(netns: &Netns) -> io::Result<Vec<u32>> {
     })
 }
 
-fn apply(rules: &Rules<'_>, cgroup: &str, backend: Backend) -> io::Result<()> {
+fn apply(rules: &Rules, cgroups: &[String], backend: Backend) -> io::Result<()> {
     for protocol in Protocol::ALL {
         if protocol == Protocol::V6 && !Path::new("/proc/net/if_inet6").exists() {
             continue;
         }
-        restore::feed(backend, protocol, &text(rules, cgroup, protocol))?;
+        // A table that cannot be read has nothing of ours.
+        let [nat, filter] = [Table::Nat, Table::Filter]
+            .map(|table| restore::save(backend, protocol, table).unwrap_or_default());
+        let mut text = nat_text(rules, cgroups, protocol, restore::has(&nat, rules.owner));
+        if rules.refuse_quic {
+            let known = restore::has(&filter, rules.owner);
+            text.push_str(&filter_text(rules, cgroups, known));
+        } else if let Some(removal) = restore::removal(&filter, Table::Filter, rules.owner) {
+            text.push_str(&removal);
+        }
+        restore::feed(backend, protocol, &text)?;
     }
     Ok(())
 }
 
-/// The input of iptables-restore for one protocol.
-fn text(rules: &Rules<'_>, cgroup: &str, protocol: Protocol) -> String {
-    let (scope, claims) = chains(rules.owner);
-    let mut text = String::new();
-    let mut line = |line: &str| {
-        text.push_str(line);
-        text.push('\n');
-    };
-    line("*nat");
-    line(&format!(":{scope} - [0:0]"));
-    line(&format!(":{claims} - [0:0]"));
-    line(&jump(Table::Nat, cgroup, &scope));
-    if let Some(mark) = rules.exempt_mark {
-        line(&format!("-A {scope} -m mark --mark {mark:#x} -j RETURN"));
+/// What iptables-restore reads, line by line. A chain that is declared is made,
+/// or emptied where it exists.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn line(&mut self, line: &str) {
+        self.0.push_str(line);
+        self.0.push('\n');
     }
-    for cidr in of(protocol, rules.exclude.cidrs) {
-        line(&format!("-A {scope} -d {cidr} -j RETURN"));
-    }
-    for ports in port_matches(rules.exclude.ports).into_iter().flatten() {
-        line(&format!("-A {scope} -p tcp{ports} -j RETURN"));
-    }
-    if rules.include.cidrs.is_empty() {
-        line(&format!("-A {scope} -d {} -j RETURN", protocol.loopback()));
-    }
-    let everywhere = [protocol.everywhere()];
-    let included: Vec<IpNet> = match rules.include.cidrs {
-        [] => everywhere.to_vec(),
-        cidrs => of(protocol, cidrs).collect(),
-    };
-    for cidr in included {
-        match port_matches(rules.include.ports) {
-            None => line(&format!("-A {scope} -p tcp -d {cidr} -g {claims}")),
-            Some(matches) => {
-                for ports in matches {
-                    line(&format!("-A {scope} -p tcp -d {cidr}{ports} -g {claims}"));
+
+    /// The chain that says which cgroups are captured, and the jump to it.
+    fn cgroups(
+        &mut self,
+        chain: &str,
+        protocol: &str,
+        to: &str,
+        (cgroups, known): (&[String], bool),
+    ) {
+        if !known {
+            self.line(&format!("-I OUTPUT 1 -p {protocol} -j {chain}"));
+        }
+        for cgroup in cgroups {
+            // The root of the hierarchy: no match is needed, nor accepted.
+            let from = match cgroup.as_str() {
+                "" => String::new(),
+                path => {
+                    let path = path.replace('\\', "\\\\").replace('"', "\\\"");
+                    format!(" -m cgroup --path \"{path}\"")
                 }
-            }
+            };
+            self.line(&format!("-A {chain}{from} {to}"));
         }
     }
+}
+
+/// The input of iptables-restore for the connections of one protocol. `known`:
+/// the chains exist.
+fn nat_text(rules: &Rules, cgroups: &[String], protocol: Protocol, known: bool) -> String {
+    let [captured, scope, claims] = chains(rules.owner);
+    let mut text = Text::default();
+    text.line("*nat");
+    for chain in [&captured, &scope, &claims] {
+        text.line(&format!(":{chain} - [0:0]"));
+    }
+    text.cgroups(&captured, "tcp", &format!("-j {scope}"), (cgroups, known));
+    if let Some(mark) = rules.exempt_mark {
+        text.line(&format!("-A {scope} -m mark --mark {mark:#x} -j RETURN"));
+    }
+    for cidr in of(protocol, &rules.exclude.cidrs) {
+        text.line(&format!("-A {scope} -d {cidr} -j RETURN"));
+    }
+    for ports in port_matches(&rules.exclude.ports).into_iter().flatten() {
+        text.line(&format!("-A {scope} -p tcp{ports} -j RETURN"));
+    }
+    // A network reaches into loopback only where it lies inside it.
+    let loopback = protocol.loopback();
+    let (near, mut far): (Vec<IpNet>, Vec<IpNet>) =
+        of(protocol, &rules.include.cidrs).partition(|cidr| loopback.contains(cidr));
+    if rules.include.cidrs.is_empty() {
+        far.push(protocol.everywhere());
+    }
+    let ports = port_matches(&rules.include.ports).unwrap_or_else(|| vec![String::new()]);
+    let include = |text: &mut Text, cidrs: &[IpNet]| {
+        for (cidr, ports) in cidrs
+            .iter()
+            .flat_map(|cidr| ports.iter().map(move |p| (cidr, p)))
+        {
+            text.line(&format!("-A {scope} -p tcp -d {cidr}{ports} -g {claims}"));
+        }
+    };
+    include(&mut text, &near);
+    text.line(&format!("-A {scope} -d {loopback} -j RETURN"));
+    include(&mut text, &far);
     let redirect = format!("-j REDIRECT --to-ports {}", rules.proxy_port);
-    match rules.claims {
-        None => line(&format!("-A {claims} -p tcp {redirect}")),
+    match &rules.claims {
+        None => text.line(&format!("-A {claims} -p tcp {redirect}")),
         Some(nets) => {
             for (net, port) in nets.iter().filter(|(net, _)| protocol.has(net)) {
                 let port = port.map_or(String::new(), |port| format!(" --dport {port}"));
-                line(&format!("-A {claims} -p tcp -d {net}{port} {redirect}"));
+                text.line(&format!("-A {claims} -p tcp -d {net}{port} {redirect}"));
             }
         }
     }
-    line("COMMIT");
-    if rules.refuse_quic {
-        line("*filter");
-        line(&format!(":{scope} - [0:0]"));
-        line(&jump(Table::Filter, cgroup, &scope));
-        line(&format!("-A {scope} -p udp --dport 443 -j REJECT"));
-        line("COMMIT");
-    }
-    text
+    text.line("COMMIT");
+    text.0
 }
 
-fn jump(table: Table, cgroup: &str, chain: &str) -> String {
-    let protocol = match table {
-        Table::Nat => "tcp",
-        Table::Filter => "udp",
-    };
-    // The root of the hierarchy: no match is needed, nor accepted.
-    let from = match cgroup {
-        "" => String::new(),
-        path => format!(
-            " -m cgroup --path \"{}\"",
-            path.replace('\\', "\\\\").replace('"', "\\\"")
-        ),
-    };
-    format!("-I OUTPUT 1 -p {protocol}{from} -j {chain}")
+/// The same for datagrams.
+fn filter_text(rules: &Rules, cgroups: &[String], known: bool) -> String {
+    let [captured, ..] = chains(rules.owner);
+    let mut text = Text::default();
+    text.line("*filter");
+    text.line(&format!(":{captured} - [0:0]"));
+    let reject = "-p udp --dport 443 -j REJECT";
+    text.cgroups(&captured, "udp", reject, (cgroups, known));
+    text.line("COMMIT");
+    text.0
 }
 
-fn chains(owner: u32) -> (String, String) {
-    let scope = format!("{CHAIN_PREFIX}{owner}");
-    let claims = format!("{scope}-C");
-    (scope, claims)
+/// What is captured, what of it is in scope, what of that is claimed.
+fn chains(owner: u32) -> [String; 3] {
+    let captured = format!("{CHAIN_PREFIX}{owner}");
+    let (scope, claims) = (format!("{captured}-S"), format!("{captured}-C"));
+    [captured, scope, claims]
 }
 
 fn of(protocol: Protocol, cidrs: &[IpNet]) -> impl Iterator<Item = IpNet> {

@@ -40,15 +40,16 @@ pub fn token_prefix(proxy_port: u16) -> Ipv6Addr {
     Ipv6Addr::new(a, b, c, proxy_port, 0, 0, 0, 0)
 }
 
-/// Adds rule and route in the current namespace.
-pub(super) fn route(proxy_port: u16) -> io::Result<()> {
+/// Adds rule and route in the current namespace; says whether they were not
+/// there before.
+pub(super) fn route(proxy_port: u16) -> io::Result<bool> {
     change(proxy_port, Change::Add)
 }
 
 /// Removes the token prefix of a proxy from a namespace; its own for `None`.
 /// Needs CAP_NET_ADMIN, so it is for whoever outlives the proxy.
 pub fn unroute(netns: Option<&File>, proxy_port: u16) -> io::Result<()> {
-    within(netns, || change(proxy_port, Change::Remove))
+    within(netns, || change(proxy_port, Change::Remove)).map(drop)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,7 +69,7 @@ const FRA_PRIORITY: u16 = 6;
 const FRA_TABLE: u16 = 15;
 const FR_ACT_TO_TBL: u8 = 1;
 
-fn change(proxy_port: u16, change: Change) -> io::Result<()> {
+fn change(proxy_port: u16, change: Change) -> io::Result<bool> {
     let prefix = token_prefix(proxy_port).octets();
     let table = TABLE + u32::from(proxy_port);
     let (route, rule) = match change {
@@ -91,7 +92,7 @@ fn change(proxy_port: u16, change: Change) -> io::Result<()> {
     attribute(&mut body, libc::RTA_DST, &prefix);
     attribute(&mut body, libc::RTA_OIF, &LOOPBACK_IFINDEX.to_ne_bytes());
     attribute(&mut body, libc::RTA_TABLE, &table.to_ne_bytes());
-    request(route, &body)?;
+    let changed = request(route, &body)?;
 
     // struct fib_rule_hdr: family, dst_len, src_len, tos, table, res, res, action, flags
     let mut body = vec![
@@ -109,7 +110,7 @@ fn change(proxy_port: u16, change: Change) -> io::Result<()> {
     attribute(&mut body, FRA_IIFNAME, b"lo\0");
     attribute(&mut body, FRA_PRIORITY, &RULE_PRIORITY.to_ne_bytes());
     attribute(&mut body, FRA_TABLE, &table.to_ne_bytes());
-    request(rule, &body)
+    Ok(request(rule, &body)? || changed)
 }
 
 /// Appends a netlink attribute, padded to four bytes (netlink(7)).
@@ -120,8 +121,9 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: &[u8]) {
     body.resize(body.len().next_multiple_of(4), 0);
 }
 
-/// Sends one request and takes its acknowledgement. What is already so is so.
-fn request(kind: u16, body: &[u8]) -> io::Result<()> {
+/// Sends one request and takes its acknowledgement. What is already so is so:
+/// the result says whether anything has changed.
+fn request(kind: u16, body: &[u8]) -> io::Result<bool> {
     // On a removal the other two bits would mean something else.
     let flags = match kind {
         libc::RTM_NEWROUTE | libc::RTM_NEWRULE => {
@@ -170,7 +172,8 @@ fn request(kind: u16, body: &[u8]) -> io::Result<()> {
     // struct nlmsgerr after the 16 bytes of the header: a negative errno or 0.
     let code = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
     match -code {
-        0 | libc::EEXIST | libc::ESRCH | libc::ENOENT => Ok(()),
+        0 => Ok(true),
+        libc::EEXIST | libc::ESRCH | libc::ENOENT => Ok(false),
         code => Err(io::Error::from_raw_os_error(code)),
     }
 }

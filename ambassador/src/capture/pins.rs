@@ -6,26 +6,35 @@ use std::cell::RefCell;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::bpf;
+use super::table::SharedPage;
 
 const BPFFS: &CStr = c"/sys/fs/bpf";
 const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
 const PIN_ROOT: &str = "/sys/fs/bpf/ambassador";
+/// The name of the shared page beside the links: whether their proxy lives is
+/// read from its heartbeats.
+pub(super) const PAGE: &str = "SHARED";
 
 /// The directory of our pinned links, open, so that it can be reached when
 /// another mount lies over it.
 pub(super) struct Directory {
     file: File,
+    /// Whether links are to outlive this proxy. If not, those of an earlier
+    /// one are taken over and lose their names.
+    keep: bool,
     /// Pins made by this process.
     new: RefCell<Vec<PathBuf>>,
 }
 
 impl Directory {
-    /// Opens or makes it, mounting bpffs at /sys/fs/bpf where nobody has.
+    /// Opens or makes it, mounting bpffs at /sys/fs/bpf where nobody has, and
+    /// removes the pins of cgroups that are gone.
     pub(super) fn open() -> io::Result<Self> {
         // SAFETY: zero is a valid statfs; both pointers live through the call.
         let mounted = unsafe {
@@ -39,15 +48,68 @@ impl Directory {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let file = File::open(PIN_ROOT)?;
-        let new = RefCell::default();
-        Ok(Self { file, new })
+        Self::at_root(true)
     }
 
-    /// Pins a new link.
-    pub(super) fn pin(&self, link: BorrowedFd<'_>, path: PathBuf) -> io::Result<()> {
-        bpf::pin(link, &path)?;
+    /// Opens it where an earlier proxy has left it.
+    pub(super) fn existing() -> io::Result<Option<Self>> {
+        match Self::at_root(false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    fn at_root(keep: bool) -> io::Result<Self> {
+        let file = File::open(PIN_ROOT)?;
+        for pinned in all()? {
+            if pinned.is_gone() {
+                remove(pinned.cgroup_id, &[])?;
+            }
+        }
+        let new = RefCell::default();
+        Ok(Self { file, keep, new })
+    }
+
+    /// Puts a program behind the link that an earlier proxy has pinned, in one
+    /// step. `None`: there is none.
+    pub(super) fn take_over(
+        &self,
+        cgroup_id: u64,
+        name: &str,
+        program: BorrowedFd<'_>,
+    ) -> io::Result<Option<OwnedFd>> {
+        let path = self.path_of(cgroup_id, name);
+        let Ok(link) = bpf::open_pin(&path) else {
+            return Ok(None);
+        };
+        bpf::relink(link.as_fd(), program)?;
+        if !self.keep {
+            fs::remove_file(path)?;
+        }
+        Ok(Some(link))
+    }
+
+    /// Gives an object its name, in place of what had it, if links are to
+    /// outlive the proxy.
+    pub(super) fn pin(&self, cgroup_id: u64, name: &str, object: BorrowedFd<'_>) -> io::Result<()> {
+        if !self.keep {
+            return Ok(());
+        }
+        let path = self.path_of(cgroup_id, name);
+        absent_is_fine(fs::remove_file(&path))?;
+        bpf::pin(object, &path)?;
         self.new.borrow_mut().push(path);
+        Ok(())
+    }
+
+    /// Removes what an earlier proxy has pinned for a cgroup, but for `names`.
+    pub(super) fn remove_others(&self, cgroup_id: u64, names: &[String]) -> io::Result<()> {
+        let known = |name: &String| self.keep && (names.contains(name) || name == PAGE);
+        for name in names_of(&self.path(), cgroup_id)? {
+            if !known(&name) {
+                fs::remove_file(self.path_of(cgroup_id, &name))?;
+            }
+        }
         Ok(())
     }
 
@@ -60,42 +122,123 @@ impl Directory {
         }
     }
 
-    /// Where the link of a cgroup's hook is pinned. The cgroup's inode is its
-    /// id, which the kernel does not use twice.
-    pub(super) fn path_of(&self, cgroup: BorrowedFd<'_>, name: &str) -> io::Result<PathBuf> {
-        let id = File::from(cgroup.try_clone_to_owned()?).metadata()?.ino();
-        let directory = format!("/proc/self/fd/{}", self.file.as_raw_fd());
-        Ok(Path::new(&directory).join(pin_name(id, name)))
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
+
+    fn path_of(&self, cgroup_id: u64, name: &str) -> PathBuf {
+        self.path().join(pin_name(cgroup_id, name))
+    }
+}
+
+/// The id of a cgroup: its inode, which the kernel does not use twice.
+pub(super) fn id_of(cgroup: BorrowedFd<'_>) -> io::Result<u64> {
+    Ok(File::from(cgroup.try_clone_to_owned()?).metadata()?.ino())
 }
 
 fn pin_name(cgroup_id: u64, name: &str) -> String {
     format!("{cgroup_id:x}_{name}")
 }
 
-/// Removes the pinned links of a cgroup: its connects go straight again. No
-/// pins is no error.
-pub fn unpin(cgroup: &Path) -> io::Result<()> {
-    let id = cgroup.metadata()?.ino();
-    unpin_id(id)
+/// What has been pinned for a cgroup under `root`.
+fn names_of(root: &Path, cgroup_id: u64) -> io::Result<Vec<String>> {
+    let prefix = pin_name(cgroup_id, "");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(root)? {
+        let name = entry?.file_name();
+        names.extend(
+            name.to_str()
+                .and_then(|name| name.strip_prefix(&prefix))
+                .map(str::to_owned),
+        );
+    }
+    Ok(names)
 }
 
-pub(super) fn unpin_id(id: u64) -> io::Result<()> {
-    let prefix = pin_name(id, "");
+/// The pins of one cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pinned {
+    /// The cgroup's inode.
+    pub cgroup_id: u64,
+}
+
+/// The cgroups that have pins.
+pub fn all() -> io::Result<Vec<Pinned>> {
     let entries = match fs::read_dir(PIN_ROOT) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error),
     };
+    let mut ids = Vec::new();
     for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(&prefix) {
-            fs::remove_file(entry.path())?;
+        let name = entry?.file_name();
+        let id = name.to_str().and_then(|name| name.split_once('_'));
+        ids.extend(id.and_then(|(id, _)| u64::from_str_radix(id, 16).ok()));
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids
+        .into_iter()
+        .map(|cgroup_id| Pinned { cgroup_id })
+        .collect())
+}
+
+impl Pinned {
+    /// Whether the cgroup has been removed, with which its links let go.
+    pub fn is_gone(self) -> bool {
+        let names = names_of(Path::new(PIN_ROOT), self.cgroup_id).unwrap_or_default();
+        let mut links = names.iter().filter(|name| *name != PAGE);
+        !links.any(|name| {
+            let link = bpf::open_pin(&Path::new(PIN_ROOT).join(pin_name(self.cgroup_id, name)));
+            // What cannot be opened is left alone.
+            link.and_then(|link| bpf::linked_cgroup(link.as_fd()))
+                .map_or(true, |cgroup| cgroup != 0)
+        })
+    }
+
+    /// Whether no shard of the proxy has given a sign of life for `limit`.
+    pub fn is_abandoned(self, limit: Duration) -> bool {
+        let page = bpf::open_pin(&Path::new(PIN_ROOT).join(pin_name(self.cgroup_id, PAGE)))
+            .and_then(|page| SharedPage::map(page.as_fd()));
+        match page {
+            Ok(page) => page.silence() > limit,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
         }
     }
-    // It stays while another cgroup has pins in it.
-    let _ = fs::remove_dir(PIN_ROOT);
+
+    /// Removes them: connects of the cgroup go straight, unless the proxy lives.
+    pub fn remove(self) -> io::Result<()> {
+        remove(self.cgroup_id, &[])
+    }
+}
+
+/// Removes pins of a cgroup: those named, or all where none is. One that is
+/// gone already is no error.
+pub(super) fn remove(cgroup_id: u64, names: &[String]) -> io::Result<()> {
+    let root = Path::new(PIN_ROOT);
+    let all;
+    let names = match names {
+        [] => {
+            all = match names_of(root, cgroup_id) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                names => names?,
+            };
+            &all
+        }
+        names => names,
+    };
+    for name in names {
+        absent_is_fine(fs::remove_file(root.join(pin_name(cgroup_id, name))))?;
+    }
+    // The directory stays: another proxy may just have opened it.
     Ok(())
+}
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 /// Mounts a bpffs that only this process sees; gone with it.

@@ -61,7 +61,7 @@ pub enum Mode {
 }
 
 /// Ports and networks; both must match, an empty list matches all.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Scope {
     /// Destination ports.
     pub ports: Vec<u16>,

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use ambassador_ebpf::{
     HEARTBEATS, SLOT_CANARY, SLOTS, Shared, Slot, TOKEN_V4, TOKEN_V4_MASK, TOKEN_V6,
@@ -38,7 +39,7 @@ pub enum Accepted {
     Token(Token),
     /// The canary of `/readyz`: close it, count nothing.
     Canary,
-    /// No token of this workload: reset and count it.
+    /// No token: reset and count it.
     Foreign,
 }
 
@@ -47,6 +48,8 @@ pub enum Accepted {
 pub struct Token {
     /// Its slot: small, dense, the same for every connection to it.
     pub slot: u32,
+    /// Who connected: the number of a [`Workload`](super::Workload).
+    pub workload: u32,
     /// Where the application meant to go, IPv4 never v4-mapped.
     pub destination: OriginalDst,
 }
@@ -80,9 +83,9 @@ impl TokenTable {
         }
     }
 
-    /// What the local address of an accepted connection means, for the
-    /// workload whose listener accepted it.
-    pub fn lookup(&self, local: SocketAddr, workload: u32) -> io::Result<Accepted> {
+    /// What the local address of an accepted connection means. That its
+    /// workload is one of the listener's namespace is the caller's to check.
+    pub fn lookup(&self, local: SocketAddr) -> io::Result<Accepted> {
         if local.port() != self.inner.proxy_port {
             return Ok(Accepted::Foreign);
         }
@@ -97,18 +100,15 @@ impl TokenTable {
             return Ok(Accepted::Foreign);
         }
         let known = entry[0].destination;
-        if known.used == 0 || known.workload != workload {
+        if known.used == 0 {
             return Ok(Accepted::Foreign);
         }
         let destination = SocketAddr::new(ip_of(known.addr), u16::from_be(known.port));
         Ok(Accepted::Token(Token {
             slot,
+            workload: known.workload,
             destination: OriginalDst(destination).canonical(),
         }))
-    }
-
-    pub(super) fn proxy_port(&self) -> u16 {
-        self.inner.proxy_port
     }
 
     /// The heartbeat of a shard.
@@ -202,6 +202,13 @@ impl SharedPage {
     pub(super) fn slots_used(&self) -> &AtomicU32 {
         // SAFETY: as above.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.start.as_ptr()).slots_used) }
+    }
+
+    /// How long ago a shard gave the last sign of life.
+    pub(super) fn silence(&self) -> Duration {
+        let beats = (0..HEARTBEATS).map(|shard| self.heartbeat(shard).load(Ordering::Relaxed));
+        let last = beats.max().unwrap_or(0);
+        Duration::from_nanos(clock::kernel_ns().saturating_sub(last))
     }
 
     fn heartbeat(&self, shard: usize) -> &AtomicU64 {

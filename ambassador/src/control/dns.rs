@@ -44,21 +44,29 @@ const TTL_MAX: Duration = Duration::from_secs(5 * 60);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// The names to keep resolved, and how they are looked up.
+pub(super) struct Wanted {
+    pub names: Vec<Watched>,
+    pub service: Arc<NameService>,
+}
+
 /// Resolves the newest list of names that came in, until the sender is gone.
 pub(super) async fn run(
-    mut names: mpsc::Receiver<Vec<Watched>>,
-    service: NameService,
+    mut wanted: mpsc::Receiver<Wanted>,
     registry: Arc<Registry>,
     publish: Publish,
 ) {
     let mut tasks: HashMap<Watched, Task> = HashMap::new();
-    while let Some(wanted) = names.recv().await {
-        tasks.retain(|watched, _| wanted.contains(watched));
-        for watched in wanted {
+    let mut known: Option<Arc<NameService>> = None;
+    while let Some(Wanted { names, service }) = wanted.recv().await {
+        let same = known.is_some_and(|known| Arc::ptr_eq(&known, &service));
+        known = Some(Arc::clone(&service));
+        tasks.retain(|watched, _| same && names.contains(watched));
+        for watched in names {
             tasks.entry(watched).or_insert_with_key(|watched| {
                 let resolution = Resolution {
                     watched: watched.clone(),
-                    service: service.clone(),
+                    service: Arc::clone(&service),
                     server_port: service::DNS_PORT,
                     registry: Arc::clone(&registry),
                     publish: Arc::clone(&publish),
@@ -81,7 +89,7 @@ impl Drop for Task {
 /// One name being kept resolved.
 struct Resolution {
     watched: Watched,
-    service: NameService,
+    service: Arc<NameService>,
     server_port: u16,
     registry: Arc<Registry>,
     publish: Publish,

@@ -79,7 +79,6 @@ impl Fixture {
                 }]
             }),
             config: Box::new(|| serde_json::json!({ "workers": 2 })),
-            names: NameService::default(),
             resolved: Arc::new(|_, _| {}),
             events: sender,
         };

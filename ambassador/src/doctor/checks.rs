@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Check, Facts, hooks};
+use super::{Check, Facts};
+use crate::capture;
 use crate::capture::iptables::Backend;
 use crate::workload::Netns;
 use crate::workload::capabilities::{Capability, has};
@@ -125,7 +126,7 @@ fn bpf(cgroup: Option<PathBuf>) -> Check {
     let Some(cgroup) = cgroup else {
         return Check::missing("bpf", "not tried", "needs cgroup2, see above");
     };
-    match hooks::others_attached(&cgroup) {
+    match capture::programs_at(&cgroup) {
         Ok(_) => Check::ok("bpf", format!("cgroup hooks answer{}", unprivileged())),
         Err(error) => {
             let advice = match error.raw_os_error() {
@@ -226,7 +227,7 @@ fn iptables() -> Check {
 }
 
 fn others(cgroup: Option<PathBuf>) -> Check {
-    let attached = cgroup.map(|cgroup| hooks::others_attached(&cgroup));
+    let attached = cgroup.map(|cgroup| capture::programs_at(&cgroup));
     match attached {
         Some(Ok(attached)) if attached.is_empty() => {
             Check::ok("others", "no other program on our hooks")

@@ -3,6 +3,9 @@
 //! A cgroup or a chain carries the pid of its owner in its name. It is left
 //! over when there is no such process, and, for a cgroup, nothing runs in it:
 //! programs that go on without a proxy are not ours to end.
+//! Pinned links are left over when their cgroup is gone, or when no shard of the
+//! proxy has stamped its heartbeat for long: `on_failure: refuse` keeps a
+//! cgroup cut off until a proxy comes back or its links are removed.
 //! The route of the IPv6 tokens carries the port of the proxy: it is left over
 //! when nothing listens there.
 
@@ -10,9 +13,11 @@ mod token_route;
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::capture::iptables;
+use crate::capture::{self, Pinned, iptables};
 use crate::workload::Netns;
 use crate::workload::cgroup::{self, EXEC_PREFIX, find_cgroup2};
 
@@ -21,6 +26,10 @@ pub use token_route::TokenRoute;
 /// How deep in the hierarchy groups are looked for.
 const DEPTH_MAX: u32 = 16;
 
+/// How long a proxy whose links are pinned may be silent: it stamps its
+/// heartbeat every 250 ms.
+const SILENCE: Duration = Duration::from_secs(10);
+
 /// Something whose owner is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Leftover {
@@ -28,6 +37,8 @@ pub enum Leftover {
     Cgroup(PathBuf),
     /// iptables rules in our namespace, of the process with this pid.
     Iptables(u32),
+    /// Links pinned for a cgroup, which is named unless it is gone.
+    Pinned(Pinned, Option<PathBuf>),
     /// The route of the IPv6 tokens of a proxy in our namespace.
     TokenRoute(TokenRoute),
 }
@@ -37,6 +48,14 @@ impl fmt::Display for Leftover {
         match self {
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
             Self::Iptables(owner) => write!(f, "iptables rules of process {owner}"),
+            Self::Pinned(_, Some(cgroup)) => write!(
+                f,
+                "pinned programs of a dead proxy at cgroup {}",
+                cgroup.display()
+            ),
+            Self::Pinned(pinned, None) => {
+                write!(f, "pinned programs of removed cgroup {}", pinned.cgroup_id)
+            }
             Self::TokenRoute(route) => write!(f, "route of {}", route.prefix()),
         }
     }
@@ -57,6 +76,15 @@ pub fn leftovers() -> Vec<Leftover> {
             .filter(|pid| !alive(*pid))
             .map(Leftover::Iptables),
     );
+    let pinned = capture::all_pinned().unwrap_or_default();
+    let dead = pinned
+        .into_iter()
+        .filter(|pinned| pinned.is_gone() || pinned.is_abandoned(SILENCE));
+    found.extend(dead.map(|pinned| {
+        let root = find_cgroup2().ok();
+        let cgroup = root.and_then(|root| with_id(&root, pinned.cgroup_id, DEPTH_MAX));
+        Leftover::Pinned(pinned, cgroup)
+    }));
     found.extend(token_route::unused().into_iter().map(Leftover::TokenRoute));
     found
 }
@@ -69,6 +97,7 @@ pub fn clean() -> Vec<(Leftover, io::Result<()>)> {
             Leftover::Iptables(owner) => {
                 Netns::own().and_then(|own| iptables::remove(&own, *owner))
             }
+            Leftover::Pinned(pinned, _) => pinned.remove(),
             Leftover::TokenRoute(route) => route.remove(),
         };
         (leftover, removed)
@@ -95,6 +124,16 @@ fn cgroups(group: &Path, depth: u32, found: &mut Vec<Leftover>) {
             cgroups(&child, depth - 1, found);
         }
     }
+}
+
+/// The cgroup with an id, at or below `group`.
+fn with_id(group: &Path, id: u64, depth: u32) -> Option<PathBuf> {
+    if group.metadata().ok()?.ino() == id {
+        return Some(group.to_owned());
+    }
+    let below = depth.checked_sub(1)?;
+    let mut children = cgroup::children(group).ok()?.into_iter();
+    children.find_map(|child| with_id(&child, id, below))
 }
 
 fn alive(pid: u32) -> bool {

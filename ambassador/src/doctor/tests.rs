@@ -1,9 +1,7 @@
 use std::fs;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use super::*;
-use crate::workload::cgroup::{Cgroup, EXEC_PREFIX, own_cgroup};
-use crate::workload::helper::tests::on_a_thread;
+use crate::workload::cgroup::{EXEC_PREFIX, own_cgroup};
 
 fn facts() -> Facts {
     Facts {
@@ -78,73 +76,4 @@ fn a_cgroup_without_an_owner_is_found_and_removed() {
     assert!(!orphan.exists());
     assert!(owned.exists());
     fs::remove_dir(&owned).unwrap();
-}
-
-/// `bpf_attr` of BPF_PROG_LOAD, up to what is set here.
-#[repr(C)]
-struct Load {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log: [u64; 2],
-    version_and_flags: u64,
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-}
-
-/// A connect4 program that lets everything pass: `r0 = 1; exit`.
-#[expect(unsafe_code, reason = "a bpf(2) call")]
-fn program(attach_type: u32) -> OwnedFd {
-    let instructions: [u64; 2] = [0x1_0000_00b7, 0x95];
-    let mut name = [0; 16];
-    name[..8].copy_from_slice(b"harmless");
-    let load = Load {
-        kind: 18, // BPF_PROG_TYPE_CGROUP_SOCK_ADDR
-        count: 2,
-        instructions: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        log: [0; 2],
-        version_and_flags: 0,
-        name,
-        interface: 0,
-        attach_type,
-    };
-    // SAFETY: what the attributes point to lives through the call; the
-    // descriptor that it returns is new.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_bpf, 5, &raw const load, size_of::<Load>());
-        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-        OwnedFd::from_raw_fd(fd as i32)
-    }
-}
-
-#[test]
-fn what_the_helper_attaches_is_seen_until_its_link_is_closed() {
-    let name = format!("amb-B-hooks-{}", std::process::id());
-    let group = Cgroup::create(&own_cgroup().unwrap(), &name).unwrap();
-    let (helper, served) = on_a_thread();
-    let connect4 = 10;
-    let program = program(connect4);
-    let link = helper
-        .relink(program.as_fd(), group.as_fd(), connect4)
-        .unwrap();
-    let ours = || {
-        let attached = others_attached(group.path()).unwrap();
-        attached
-            .into_iter()
-            .filter(|a| a.name == "harmless" && a.hook == "connect4")
-            .count()
-    };
-    assert_eq!(ours(), 1);
-    drop(helper);
-    served.join().unwrap().unwrap();
-    drop(link);
-    // A process that another test is forking may hold a copy of it until it
-    // executes its program.
-    while ours() != 0 {
-        std::thread::yield_now();
-    }
-    fs::remove_dir(group.path()).unwrap();
 }

@@ -9,9 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-use super::{Command, Outcome};
+use super::{Command, Outcome, clone};
 use crate::workload::Cgroup;
-use crate::workload::clone;
 
 /// The exit status of a process whose gate was closed instead of opened;
 /// nobody sees it.

@@ -14,6 +14,7 @@ use crate::proxy::generation::{Generation, Target};
 use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
 use crate::telemetry::{ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex};
+use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
 
 /// Destinations known to speak first, at most; beyond it none is learned.
@@ -44,7 +45,7 @@ pub struct Context {
     adopted: RefCell<adopted::Cache>,
     server_first: RefCell<HashSet<OriginalDst>>,
     peers: RefCell<Vec<Remote>>,
-    listeners: RefCell<HashMap<ListenerIndex, Rc<Drain>>>,
+    listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Drain>>>,
     #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
     scratch: RefCell<Vec<Box<Scratch>>>,
 }
@@ -149,14 +150,17 @@ impl Context {
         self.drain_deadline.get().unwrap_or_else(ring::now)
     }
 
-    /// What ends the accepting of a listener when a reload removes it.
-    pub fn listener_stop(&self, listener: ListenerIndex) -> Rc<Drain> {
-        Rc::clone(self.listeners.borrow_mut().entry(listener).or_default())
+    /// What ends the accepting of a listener, in one namespace, when a reload
+    /// removes it.
+    pub fn listener_stop(&self, listener: ListenerIndex, namespace: Namespace) -> Rc<Drain> {
+        let mut listeners = self.listeners.borrow_mut();
+        Rc::clone(listeners.entry((listener, namespace)).or_default())
     }
 
     /// Stops accepting on a listener; its connections go on.
-    pub fn stop_listener(&self, listener: ListenerIndex) {
-        if let Some(stop) = self.listeners.borrow_mut().remove(&listener) {
+    pub fn stop_listener(&self, listener: ListenerIndex, namespace: Namespace) {
+        let stop = self.listeners.borrow_mut().remove(&(listener, namespace));
+        if let Some(stop) = stop {
             stop.begin();
         }
     }

@@ -35,6 +35,8 @@ pub enum NotServed {
     Refused(DroppedAccept),
     /// The proxy's own check of capture: closed, not counted.
     Canary,
+    /// Whoever connected has gone already.
+    Gone,
 }
 
 /// Finds the original destination of an accepted connection; the error is why
@@ -57,7 +59,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
     let listener = Listener::new(intake.socket)?;
     let (index, entry, original) = (intake.index, intake.entry, intake.original);
     let namespace = intake.namespace;
-    let stop = context.listener_stop(index);
+    let stop = context.listener_stop(index, namespace);
     ring::spawn(async move {
         loop {
             let ended = first(context.drain.begun(), stop.begun());
@@ -74,7 +76,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
                 None => None,
                 Some(find) => match find_original(&stream, peer, find) {
                     Ok(original) => Some(original),
-                    Err(NotServed::Canary) => continue,
+                    Err(NotServed::Canary | NotServed::Gone) => continue,
                     Err(NotServed::Refused(cause)) => {
                         context.telemetry.cells.dropped_accept(cause);
                         stream.reset();
@@ -104,9 +106,8 @@ fn find_original(
     peer: Option<SocketAddr>,
     find: &FindOriginal,
 ) -> Result<OriginalDst, NotServed> {
-    let unknown = NotServed::Refused(DroppedAccept::UnknownToken);
-    let local = stream.local_addr().map_err(|_| unknown)?;
-    let peer = peer.ok_or(NotServed::Refused(DroppedAccept::ForeignPeer))?;
+    let local = stream.local_addr().map_err(|_| NotServed::Gone)?;
+    let peer = peer.ok_or(NotServed::Gone)?;
     find(&Accepted {
         stream,
         local,

@@ -1,5 +1,6 @@
 //! Opens one connection to one endpoint.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use crate::workload::{Family, SocketStock};
 /// Opens connections, in the network namespace of whom they are for.
 pub struct Dialer {
     own: OwnAddresses,
-    others: Vec<SocketStock>,
+    others: RefCell<Vec<SocketStock>>,
 }
 
 /// A network namespace that upstream sockets are made in: 0 is the proxy's
@@ -44,7 +45,15 @@ impl Dialer {
     /// A dialer that refuses to dial `own`; `others` makes the sockets of the
     /// namespaces other than the proxy's.
     pub fn new(own: OwnAddresses, others: Vec<SocketStock>) -> Self {
-        Self { own, others }
+        Self {
+            own,
+            others: RefCell::new(others),
+        }
+    }
+
+    /// Makes the sockets of one more namespace, the next by number.
+    pub fn add(&self, stock: SocketStock) {
+        self.others.borrow_mut().push(stock);
     }
 
     /// Connects to `endpoint` within `timeout`.
@@ -68,7 +77,7 @@ impl Dialer {
     fn socket(&self, namespace: Namespace, address: &SocketAddr) -> io::Result<OwnedFd> {
         match namespace.0.checked_sub(1) {
             None => ring::dial_socket(address),
-            Some(other) => match self.others.get(usize::from(other)) {
+            Some(other) => match self.others.borrow().get(usize::from(other)) {
                 Some(stock) => stock.take(Family::of(address)),
                 None => Err(io::ErrorKind::NotFound.into()),
             },

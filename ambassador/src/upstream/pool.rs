@@ -17,6 +17,7 @@ use crate::ring::{self, Remote, Stream, timer};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn};
 use crate::upstream::shared::{Seen, Shared};
+use crate::workload::SocketStock;
 
 /// How often idle connections are looked over while there are any. A peer that
 /// closes one is noticed at the next reuse anyhow; this bounds how long its
@@ -108,6 +109,11 @@ impl Pools {
         });
         CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&pools));
         pools
+    }
+
+    /// Makes the sockets of one more network namespace, the next by number.
+    pub fn add_namespace(&self, stock: SocketStock) {
+        self.dialer.add(stock);
     }
 
     /// Names the other shards.

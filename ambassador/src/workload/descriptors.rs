@@ -8,10 +8,10 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Descriptors in one datagram at most; the kernel takes 253 (SCM_MAX_FD).
-pub(super) const FDS_MAX: usize = 64;
-/// Bytes in one datagram at most: a request is a short JSON text with at most
-/// one path.
-pub(super) const BYTES_MAX: usize = 8 * 1024;
+pub(crate) const FDS_MAX: usize = 64;
+/// Bytes in one datagram at most: a JSON text that names a thousand cgroups or
+/// some thousand networks. A socket's default buffer takes 208 KiB.
+pub(crate) const BYTES_MAX: usize = 128 * 1024;
 
 /// Room for the control message that holds [`FDS_MAX`] descriptors.
 // SAFETY: CMSG_SPACE is arithmetic.
@@ -34,7 +34,7 @@ impl Control {
 }
 
 /// A connected pair, both ends close-on-exec.
-pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [0; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
     // SAFETY: socketpair writes two descriptors into the array; they are ours.
@@ -48,7 +48,7 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Sends one datagram; `bytes` is not empty, since an empty one would read as
 /// the end.
-pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     if bytes.is_empty() || bytes.len() > BYTES_MAX || fds.len() > FDS_MAX {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -75,22 +75,21 @@ pub(super) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>])
             (*header).cmsg_len = libc::CMSG_LEN(length) as _;
             std::ptr::copy_nonoverlapping(raw.as_ptr(), libc::CMSG_DATA(header).cast(), raw.len());
         }
-        loop {
-            if libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) >= 0 {
-                return Ok(());
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+        retried(|| libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL))
+            .map(drop)
     }
 }
 
 /// Receives one datagram; None when the other end is closed. Every descriptor
 /// that arrived is owned by the result, close-on-exec.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; BYTES_MAX];
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let Some(length) = next_length(socket)? else {
+        return Ok(None);
+    };
+    if length > BYTES_MAX {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut bytes = vec![0; length];
     let mut control = Control::new();
     let mut data = libc::iovec {
         iov_base: bytes.as_mut_ptr().cast(),
@@ -106,20 +105,9 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec
         message.msg_iovlen = 1;
         message.msg_control = control.bytes.as_mut_ptr().cast();
         message.msg_controllen = CONTROL as _;
-        let length = loop {
-            let length =
-                libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC);
-            if length >= 0 {
-                break length as usize;
-            }
-            let error = io::Error::last_os_error();
-            match error.kind() {
-                io::ErrorKind::Interrupted => {}
-                // The other end died with datagrams unread.
-                io::ErrorKind::ConnectionReset => return Ok(None),
-                _ => return Err(error),
-            }
-        };
+        let length = retried(|| {
+            libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+        })?;
         let mut fds = Vec::new();
         let mut header = libc::CMSG_FIRSTHDR(&raw const message);
         while !header.is_null() {
@@ -132,13 +120,40 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> io::Result<Option<(Vec<u8>, Vec
             }
             header = libc::CMSG_NXTHDR(&raw const message, header);
         }
-        if length == 0 {
-            return Ok(None);
-        }
         if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }
         bytes.truncate(length);
         Ok(Some((bytes, fds)))
+    }
+}
+
+/// Waits for a datagram and says how long it is; None when the other end is
+/// closed.
+fn next_length(socket: BorrowedFd<'_>) -> io::Result<Option<usize>> {
+    let flags = libc::MSG_PEEK | libc::MSG_TRUNC;
+    // SAFETY: nothing is written to a buffer of no length.
+    let length =
+        retried(|| unsafe { libc::recv(socket.as_raw_fd(), std::ptr::null_mut(), 0, flags) });
+    match length {
+        Ok(0) => Ok(None),
+        // The other end died with datagrams unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+        length => length.map(Some),
+    }
+}
+
+/// Makes a system call again for as long as it is interrupted.
+fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match call() {
+            length @ 0.. => return Ok(length as usize),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
     }
 }

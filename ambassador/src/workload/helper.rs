@@ -19,10 +19,24 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use serve::{SUBCOMMAND, serve};
-pub use undo::{ADMIN_SOCKET, Undoing, end_cgroup};
+pub use undo::{ADMIN_SOCKET, end_cgroup};
 
 use super::{BindSpec, Netns, SocketSpec, descriptors};
 use message::{Reply, Request};
+
+/// What the helper does for capture: functions of that module, which this one,
+/// being below it, does not know. They are called in any namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Duties {
+    /// The hidden subcommand that makes this binary a loader.
+    pub loader: &'static str,
+    /// Sets up the rules, or replaces those of before.
+    pub install_iptables: fn(&Netns, serde_json::Value) -> io::Result<()>,
+    /// Removes the iptables rules of the process with this pid.
+    pub remove_iptables: fn(&Netns, owner: u32) -> io::Result<()>,
+    /// Removes the route of the IPv6 tokens of the proxy at this port.
+    pub remove_token_prefix: fn(&Netns, proxy_port: u16) -> io::Result<()>,
+}
 
 /// The proxy's end of the helper; threads share it, one request at a time.
 #[derive(Debug)]
@@ -59,6 +73,13 @@ impl Helper {
         Netns::from_fd(one(self.ask(&Request::OpenNetns(path.to_owned()), &[])?)?)
     }
 
+    /// Opens the /etc of the process by which a namespace is named
+    /// (`/proc/PID/ns/net`): another's root can't be looked up without
+    /// privileges.
+    pub fn etc_of(&self, netns: &Path) -> io::Result<OwnedFd> {
+        one(self.ask(&Request::OpenEtc(netns.to_owned()), &[])?)
+    }
+
     /// Opens listening sockets in a namespace.
     pub fn listener(&self, netns: &Netns, spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
         self.ask(&Request::Listener(spec.clone()), &[netns.as_fd()])
@@ -69,27 +90,25 @@ impl Helper {
         self.ask(&Request::Sockets(*spec), &[netns.as_fd()])
     }
 
-    /// Makes a socket in a namespace that belongs to `cgroup`, as one does
-    /// that a program in there makes.
-    pub fn socket_in_cgroup(
-        &self,
-        netns: &Netns,
-        cgroup: BorrowedFd<'_>,
-        spec: &SocketSpec,
-    ) -> io::Result<OwnedFd> {
-        let spec = SocketSpec { count: 1, ..*spec };
-        one(self.ask(&Request::SocketInCgroup(spec), &[netns.as_fd(), cgroup])?)
+    /// Starts a loader of capture, with the privileges of the helper and this
+    /// process's standard error. It ends when it is done, or when the socket
+    /// to it is closed; [`Helper::end_loader`] waits for that.
+    pub fn start_loader(&self) -> io::Result<OwnedFd> {
+        let error = io::stderr();
+        one(self.ask(&Request::StartLoader, &[error.as_fd()])?)
     }
 
-    /// Attaches a loaded program to a cgroup (BPF_LINK_CREATE, 5.7) and returns
-    /// the link. `attach_type` is a `bpf_attach_type` of bpf.h.
-    pub fn relink(
-        &self,
-        program: BorrowedFd<'_>,
-        cgroup: BorrowedFd<'_>,
-        attach_type: u32,
-    ) -> io::Result<OwnedFd> {
-        one(self.ask(&Request::Relink { attach_type }, &[program, cgroup])?)
+    /// Waits for the end of the loader that was started last, of those not
+    /// waited for. Its socket must be closed, or it be done.
+    pub fn end_loader(&self) -> io::Result<()> {
+        self.ask(&Request::EndLoader, &[]).map(drop)
+    }
+
+    /// Sets up iptables rules in a namespace, or replaces those of before. What
+    /// they look like is between capture and [`Duties::install_iptables`].
+    pub fn install_iptables(&self, netns: &Netns, rules: serde_json::Value) -> io::Result<()> {
+        self.ask(&Request::InstallIptables(rules), &[netns.as_fd()])
+            .map(drop)
     }
 
     /// Sends a signal to a process in a cgroup that `exec` made, whoever's
@@ -163,7 +182,10 @@ impl Helper {
             match serde_json::from_slice(&text)? {
                 Reply::More => {}
                 Reply::Done => return Ok(received),
-                Reply::Failed(error) => return Err(io::Error::from_raw_os_error(error)),
+                Reply::Failed {
+                    code: Some(code), ..
+                } => return Err(io::Error::from_raw_os_error(code)),
+                Reply::Failed { text, .. } => return Err(io::Error::other(text)),
             }
         }
     }

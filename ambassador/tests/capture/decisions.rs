@@ -34,7 +34,7 @@ pub fn rules_decide_and_are_replaced_at_once() {
         nets: vec![("10.1.0.0/16".parse().expect("a net"), Some(8443), None)],
         any_names: false,
     };
-    proxy.capture.update(&settings, &claims).expect("updated");
+    proxy.update(&settings, &claims);
     assert_eq!(
         cgroup.connect("10.1.2.3:80"),
         "ConnectionRefused",
@@ -49,18 +49,12 @@ pub fn rules_decide_and_are_replaced_at_once() {
         ports: vec![],
         cidrs: vec!["127.0.0.0/8".parse().expect("a net")],
     };
-    proxy
-        .capture
-        .update(&settings, &Claims::default())
-        .expect("updated");
+    proxy.update(&settings, &Claims::default());
     assert_eq!(cgroup.connect(&direct), direct);
     assert_eq!(proxy.count(Verdict::Passthrough), 1);
 
     settings.unmatched = Unmatched::Proxy;
-    proxy
-        .capture
-        .update(&settings, &Claims::default())
-        .expect("updated");
+    proxy.update(&settings, &Claims::default());
     assert_eq!(cgroup.connect(&direct), direct);
     assert_eq!(proxy.destination(0), direct);
     proxy.clean();
@@ -86,7 +80,7 @@ pub fn a_full_table_keeps_a_quarter_for_claims() {
         nets: vec![("10.1.0.0/16".parse().expect("a net"), None, None)],
         any_names: false,
     };
-    proxy.capture.update(&settings, &claims).expect("updated");
+    proxy.update(&settings, &claims);
     assert_eq!(
         cgroup.connect("10.1.2.3:80"),
         "10.1.2.3:80",
@@ -115,10 +109,7 @@ pub fn sockets_bound_to_a_device_do_what_on_failure_says() {
     assert_ne!(straight, "10.1.2.3:80", "let through, to nowhere");
     assert_eq!(proxy.count(Verdict::DeviceBound), 1);
     settings.on_failure = OnFailure::Refuse;
-    proxy
-        .capture
-        .update(&settings, &Claims::default())
-        .expect("updated");
+    proxy.update(&settings, &Claims::default());
     assert_eq!(
         cgroup.connect_as("10.1.2.3:80", &device),
         "ConnectionRefused"

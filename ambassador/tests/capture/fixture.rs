@@ -6,6 +6,7 @@ use std::io::BufRead;
 use std::io::BufReader;
 use std::net::TcpListener;
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process;
@@ -13,15 +14,21 @@ use std::process::Child;
 use std::process::Command;
 use std::process::Output;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::thread;
 
 use ambassador::capture;
 use ambassador::capture::Accepted;
 use ambassador::capture::Capture;
+use ambassador::capture::CaptureError;
+use ambassador::capture::Found;
 use ambassador::capture::Options;
+use ambassador::capture::Pinned;
+use ambassador::capture::Workload;
 use ambassador::capture::settings::Claims;
 use ambassador::capture::settings::Settings;
 use ambassador::capture::settings::Target;
+use ambassador::workload::Helper;
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;
@@ -65,7 +72,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let _ = capture::unpin(&self.0);
+        if let Some(pinned) = pinned(self) {
+            let _ = pinned.remove();
+        }
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -132,6 +141,7 @@ impl Drop for Netns {
 pub struct Proxy {
     pub listener: TcpListener,
     pub capture: Capture,
+    pub found: Vec<Found>,
 }
 
 impl Proxy {
@@ -147,9 +157,13 @@ impl Proxy {
             may_pin,
             kernel_log: false,
         };
-        let capture = Capture::start(settings, claims, &options)
+        let (capture, found) = start(settings, claims, options)
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
-        Self { listener, capture }
+        Self {
+            listener,
+            capture,
+            found,
+        }
     }
 
     pub fn beating(settings: &Settings) -> Self {
@@ -166,21 +180,26 @@ impl Proxy {
         self.listener.local_addr().expect("bound").port()
     }
 
+    /// What is captured, and how, from now on.
+    pub fn update(&self, settings: &Settings, claims: &Claims) -> Vec<Found> {
+        let updated = self.capture.update(settings, claims, &workloads(settings));
+        updated.expect("updated")
+    }
+
     /// Accepts what is queued and says which destination it was for.
-    pub fn accepted(&self, workload: u32) -> (TcpStream, Accepted) {
+    pub fn accepted(&self) -> (TcpStream, Accepted) {
         let (stream, _) = self.listener.accept().expect("a connection");
         let local = stream.local_addr().expect("an address");
-        let accepted = self
-            .capture
-            .table()
-            .lookup(local, workload)
-            .expect("a readable map");
+        let accepted = self.capture.table().lookup(local).expect("a readable map");
         (stream, accepted)
     }
 
     pub fn destination(&self, workload: u32) -> String {
-        match self.accepted(workload).1 {
-            Accepted::Token(token) => token.destination.to_string(),
+        match self.accepted().1 {
+            Accepted::Token(token) => {
+                assert_eq!(token.workload, workload);
+                token.destination.to_string()
+            }
             other => format!("{other:?}"),
         }
     }
@@ -196,7 +215,9 @@ impl Proxy {
 
     pub fn clean(self) {
         let port = self.port();
-        self.capture.detach().expect("detached");
+        let nothing = (Settings::default(), Claims::default());
+        self.update(&nothing.0, &nothing.1);
+        drop(self.capture);
         capture::unroute(None, port).expect("the token prefix is removed");
     }
 }
@@ -232,6 +253,48 @@ pub fn settings(cgroups: &[&Cgroup]) -> Settings {
     }
 }
 
+/// The pins of a cgroup.
+pub fn pinned(cgroup: &Cgroup) -> Option<Pinned> {
+    let id = cgroup.0.metadata().ok()?.ino();
+    let mut all = capture::all_pinned()
+        .expect("a readable directory")
+        .into_iter();
+    all.find(|pinned| pinned.cgroup_id == id)
+}
+
+/// How many names in bpffs are for a cgroup.
+pub fn pins_of(cgroup: &Cgroup) -> usize {
+    let Some(pinned) = pinned(cgroup) else {
+        return 0;
+    };
+    let prefix = format!("{:x}_", pinned.cgroup_id);
+    fs::read_dir("/sys/fs/bpf/ambassador")
+        .expect("a readable directory")
+        .filter(|entry| {
+            let name = entry.as_ref().expect("an entry").file_name();
+            name.to_string_lossy().starts_with(&prefix)
+        })
+        .count()
+}
+
+/// The targets of `settings`, numbered from 0.
+pub fn workloads(settings: &Settings) -> Vec<Workload> {
+    (0..)
+        .zip(settings.targets.clone())
+        .map(|(number, target)| Workload { number, target })
+        .collect()
+}
+
+/// Starts capture with a helper of its own.
+pub fn start(
+    settings: &Settings,
+    claims: &Claims,
+    options: Options,
+) -> Result<(Capture, Vec<Found>), CaptureError> {
+    let helper = Arc::new(Helper::start().expect("a helper"));
+    Capture::start(settings, claims, &workloads(settings), options, &helper)
+}
+
 pub fn ip(args: &[&str]) {
     let status = Command::new("ip").args(args).status().expect("ip runs");
     assert!(status.success(), "ip {args:?}");
@@ -241,6 +304,6 @@ pub fn programs_named(cgroup: &Path, name: &str) -> usize {
     let programs = capture::programs_at(cgroup).expect("a list");
     programs
         .iter()
-        .filter(|line| line.contains(&format!(" {name} ")))
+        .filter(|program| program.name == name)
         .count()
 }

@@ -7,14 +7,16 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use ambassador::capture;
 use ambassador::capture::Accepted;
-use ambassador::capture::Capture;
 use ambassador::capture::CaptureError;
 use ambassador::capture::Options;
 use ambassador::capture::settings::Claims;
 use ambassador::capture::settings::OnFailure;
+use ambassador::capture::settings::Quic;
 use ambassador::capture::settings::Target;
 use ambassador::route::settings::Unmatched;
 use ambassador_ebpf::Verdict;
@@ -24,8 +26,11 @@ use crate::UNPRIVILEGED;
 use crate::fixture::Cgroup;
 use crate::fixture::Proxy;
 use crate::fixture::own_path;
+use crate::fixture::pinned;
+use crate::fixture::pins_of;
 use crate::fixture::programs_named;
 use crate::fixture::settings;
+use crate::fixture::start;
 
 pub fn a_dead_proxy_does_what_on_failure_says() {
     let cgroup = Cgroup::new("dead");
@@ -38,10 +43,7 @@ pub fn a_dead_proxy_does_what_on_failure_says() {
     assert_eq!(cgroup.connect(&direct), direct, "no heartbeat: straight");
     assert_eq!(proxy.count(Verdict::ProxyDown), 1);
     settings.on_failure = OnFailure::Refuse;
-    proxy
-        .capture
-        .update(&settings, &Claims::default())
-        .expect("updated");
+    proxy.update(&settings, &Claims::default());
     assert_eq!(
         cgroup.connect(&direct),
         "ConnectionRefused",
@@ -102,6 +104,41 @@ pub fn pinned_links_outlive_the_proxy() {
     assert_eq!(cgroup.connect(&direct), direct);
 }
 
+pub fn pins_are_taken_over_or_removed() {
+    let (cgroup, gone) = (Cgroup::new("taken"), Cgroup::new("gone"));
+    let mut settings = settings(&[&cgroup, &gone]);
+    settings.on_failure = OnFailure::Refuse;
+    let first = Proxy::start(&settings, &Claims::default(), true);
+    first.beat();
+    let (kept, of_gone) = (pinned(&cgroup).expect("pins"), pinned(&gone).expect("pins"));
+    let brief = Duration::from_secs(5);
+    assert!(!kept.is_abandoned(brief) && !kept.is_gone());
+    let port = first.port();
+    drop(first);
+    capture::unroute(None, port).expect("the token prefix is removed");
+    assert!(kept.is_abandoned(Duration::ZERO));
+    drop(gone);
+    // The kernel lets go of a removed cgroup's programs in its own time.
+    while !of_gone.is_gone() {
+        thread::yield_now();
+    }
+    assert!(!kept.is_gone());
+
+    // Another policy, and the one who pinned is dead: its programs must not
+    // go on refusing beside ours.
+    settings.targets.pop();
+    settings.on_failure = OnFailure::Bypass;
+    let second = Proxy::start(&settings, &Claims::default(), true);
+    second.beat();
+    assert_eq!(programs_named(&cgroup.0, "connect4"), 1);
+    assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(second.destination(0), "10.1.2.3:80");
+    assert_eq!(pins_of(&cgroup), 0);
+    let all = capture::all_pinned().expect("a list");
+    assert!(!all.contains(&of_gone), "pruned at the start");
+    second.clean();
+}
+
 pub fn the_canary_sings_only_when_captured() {
     let cgroup = Cgroup::new("canary");
     let proxy = Proxy::start(&settings(&[&cgroup]), &Claims::default(), false);
@@ -109,7 +146,7 @@ pub fn the_canary_sings_only_when_captured() {
     proxy.beat();
     for _ in 0..3 {
         proxy.capture.canary().expect("captured");
-        assert_eq!(proxy.accepted(0).1, Accepted::Canary);
+        assert_eq!(proxy.accepted().1, Accepted::Canary);
     }
     assert_eq!(proxy.count(Verdict::Canary), 3);
     let procs = fs::read_to_string(cgroup.0.join("cgroup.procs")).expect("readable");
@@ -133,7 +170,7 @@ pub fn a_start_that_fails_leaves_nothing() {
         may_pin: true,
         kernel_log: false,
     };
-    match Capture::start(&settings, &Claims::default(), &options) {
+    match start(&settings, &Claims::default(), options) {
         Err(CaptureError::Step { what, .. }) => assert!(what.contains("making a socket"), "{what}"),
         other => panic!("{other:?}"),
     }
@@ -178,17 +215,18 @@ pub fn unprivileged(cgroup: &str) -> ExitCode {
 
     proxy.beat();
     proxy.capture.canary().expect("captured");
-    assert_eq!(proxy.accepted(0).1, Accepted::Canary);
+    assert_eq!(proxy.accepted().1, Accepted::Canary);
     assert_eq!(proxy.count(Verdict::Canary), 1);
     assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
     assert_eq!(proxy.destination(0), "10.1.2.3:80");
     settings.unmatched = Unmatched::Refuse;
-    proxy
-        .capture
-        .update(&settings, &Claims::default())
-        .expect("updated");
+    // The helper attaches where the proxy may not any more.
+    settings.quic = Quic::Refuse;
+    proxy.update(&settings, &Claims::default());
     assert_eq!(cgroup.connect("10.1.2.3:80"), "ConnectionRefused");
-    proxy.capture.detach().expect("detached");
+    let datagram = cgroup.connect_as("10.1.2.3:443", "udp");
+    assert_eq!(datagram, "ConnectionRefused");
+    drop(proxy.capture);
     ExitCode::SUCCESS
 }
 
@@ -216,8 +254,8 @@ pub fn logged(cgroup: &str) -> ExitCode {
         may_pin: false,
         kernel_log: true,
     };
-    let capture = Capture::start(&settings(&[&cgroup]), &Claims::default(), &options)
-        .expect("capture starts");
+    let (capture, _) =
+        start(&settings(&[&cgroup]), &Claims::default(), options).expect("capture starts");
     capture.table().heartbeat(0).beat();
     assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
     drop(capture);

@@ -11,11 +11,13 @@ mod destinations;
 mod fixture;
 mod lifetime;
 mod tokens;
+mod updates;
 
 use std::env;
 use std::process::ExitCode;
 
 use ambassador::capture;
+use ambassador::workload::helper;
 
 /// Runs as a client in a cgroup: connects, prints its peer or the error.
 pub const CLIENT: &str = "client";
@@ -30,6 +32,14 @@ fn main() -> ExitCode {
     let args: Vec<String> = env::args().collect();
     match args.get(1).map(String::as_str) {
         Some(capture::LOADER_COMMAND) => return capture::loader_main(),
+        Some(helper::SUBCOMMAND) => {
+            return helper::serve(helper::Duties {
+                loader: capture::LOADER_COMMAND,
+                install_iptables: |_, _| Ok(()),
+                remove_iptables: |_, _| Ok(()),
+                remove_token_prefix: |_, _| Ok(()),
+            });
+        }
         Some(CLIENT) => return client::client(&args[2], &args[3]),
         Some(SECOND) => return tokens::second(&args[2]),
         Some(UNPRIVILEGED) => return lifetime::unprivileged(&args[2]),
@@ -112,6 +122,23 @@ fn main() -> ExitCode {
         (
             "pinned_links_outlive_the_proxy",
             lifetime::pinned_links_outlive_the_proxy,
+        ),
+        (
+            "pins_are_taken_over_or_removed",
+            lifetime::pins_are_taken_over_or_removed,
+        ),
+        ("cgroups_come_and_go", updates::cgroups_come_and_go),
+        (
+            "an_update_that_fails_changes_nothing",
+            updates::an_update_that_fails_changes_nothing,
+        ),
+        (
+            "quic_is_refused_from_an_update_on",
+            updates::quic_is_refused_from_an_update_on,
+        ),
+        (
+            "links_are_pinned_while_the_policy_wants_it",
+            updates::links_are_pinned_while_the_policy_wants_it,
         ),
     ];
     let only = args.iter().skip(1).find(|arg| !arg.starts_with('-'));

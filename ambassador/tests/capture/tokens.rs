@@ -11,6 +11,7 @@ use std::process::Command;
 use std::process::ExitCode;
 
 use ambassador::capture;
+use ambassador::capture::Found;
 use ambassador_ebpf::Verdict;
 
 use crate::SECOND;
@@ -25,7 +26,7 @@ pub fn tokens_cannot_be_borrowed() {
     let stranger = Cgroup::new("stranger");
     let proxy = Proxy::beating(&settings(&[&cgroup]));
     assert_eq!(cgroup.connect("10.1.2.3:80"), "10.1.2.3:80");
-    let local = proxy.accepted(0).0.local_addr().expect("an address");
+    let local = proxy.accepted().0.local_addr().expect("an address");
     let token = SocketAddr::new(local.ip().to_canonical(), local.port());
     let v6 = Ipv6Addr::from(u128::from(capture::token_prefix(proxy.port())) + 1);
     for token in [token, SocketAddr::new(IpAddr::V6(v6), proxy.port())] {
@@ -77,7 +78,7 @@ pub fn the_proxy_itself_is_left_alone() {
 pub fn of_two_proxies_the_first_captures_and_the_second_knows() {
     let cgroup = Cgroup::new("two");
     let first = Proxy::beating(&settings(&[&cgroup]));
-    assert_eq!(first.capture.others_attached(), []);
+    assert!(first.found[0].others.is_empty());
     let second = Command::new(own_path())
         .args([SECOND, cgroup.0.to_str().expect("UTF-8 path")])
         .output()
@@ -98,10 +99,9 @@ pub fn of_two_proxies_the_first_captures_and_the_second_knows() {
 pub fn second(cgroup: &str) -> ExitCode {
     let cgroup = std::mem::ManuallyDrop::new(Cgroup(PathBuf::from(cgroup)));
     let second = Proxy::beating(&settings(&[&cgroup]));
-    let others = second.capture.others_attached();
-    assert_eq!(others[0].0, cgroup.0);
+    let Found { others, .. } = &second.found[0];
     assert!(
-        others[0].1.iter().any(|line| line.contains("connect4")),
+        others.iter().any(|program| program.name == "connect4"),
         "{others:?}"
     );
     let error = second.capture.canary().expect_err("captured by the first");

@@ -74,7 +74,8 @@ fn server(namespace: &Netns) -> Server {
     })
 }
 
-const UPSTREAMS: &str = "upstreams: { web: { hosts: [10.1.2.3], dns: \"backend.test:9000\" } }\n";
+pub const UPSTREAMS: &str =
+    "upstreams: { web: { hosts: [10.1.2.3], dns: \"backend.test:9000\" } }\n";
 
 fn ask(namespace: &Netns, cgroup: &Cgroup) -> String {
     let [nsenter, entered, curl] = namespace.wrap("curl");
@@ -83,13 +84,30 @@ fn ask(namespace: &Netns, cgroup: &Cgroup) -> String {
     program::succeed(command.args(["-sS", "-m20", "http://10.1.2.3/"]))
 }
 
+/// A namespace with a name server of its own, for which every name is 127.0.0.1,
+/// and a server there on port 9000.
+pub struct NamesInside {
+    pub namespace: Netns,
+    _files: ResolvConf,
+    _names: Running,
+    _server: Server,
+}
+
+pub fn names_inside() -> NamesInside {
+    let namespace = Netns::new();
+    NamesInside {
+        _files: ResolvConf::of(&namespace),
+        _names: name_server(&namespace),
+        _server: server(&namespace),
+        namespace,
+    }
+}
+
 fn a_namespace_named_by_ip(backend: Backend) {
-    let (namespace, cgroup) = (Netns::new(), Cgroup::new());
-    let _resolv_conf = ResolvConf::of(&namespace);
-    let (_names, _server) = (name_server(&namespace), server(&namespace));
-    let _proxy = inside(backend, &namespace, &cgroup, UPSTREAMS);
+    let (names, cgroup) = (names_inside(), Cgroup::new());
+    let _proxy = inside(backend, &names.namespace, &cgroup, UPSTREAMS);
     eventually("the name is known", SOON, || {
-        ask(&namespace, &cgroup) == "found"
+        ask(&names.namespace, &cgroup) == "found"
     });
 }
 

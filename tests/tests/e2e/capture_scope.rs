@@ -42,7 +42,7 @@ pub fn inside(backend: Backend, namespace: &Netns, cgroup: &Cgroup, config: &str
 }
 
 /// curl inside both.
-fn curl(namespace: &Netns, cgroup: &Cgroup, url: &str) -> std::process::Output {
+pub fn curl(namespace: &Netns, cgroup: &Cgroup, url: &str) -> std::process::Output {
     let [nsenter, entered, curl] = namespace.wrap("curl");
     let mut command = cgroup.command(nsenter);
     program::output(command.args([entered, curl]).args(["-sS", "-m10", url]))

@@ -7,6 +7,7 @@ mod bodies;
 mod capture;
 mod capture_dns;
 mod capture_failure;
+mod capture_reload;
 mod capture_scope;
 mod command_line;
 mod connections;

@@ -142,18 +142,24 @@ pub(super) fn owners(backend: Backend) -> Vec<u32> {
     owners
 }
 
+/// Whether a saved table has the chains of an owner.
+pub(super) fn has(saved: &str, owner: u32) -> bool {
+    let [captured, ..] = chains(owner);
+    has_chain(saved, &captured)
+}
+
+fn has_chain(saved: &str, chain: &str) -> bool {
+    let mut lines = saved.lines();
+    lines.any(|line| line.starts_with(&format!(":{chain} ")))
+}
+
 /// The input of iptables-restore that removes an owner's part of a saved table.
-fn removal(saved: &str, table: Table, owner: u32) -> Option<String> {
-    let (scope, claims) = chains(owner);
-    let exists = |chain: &str| {
-        saved
-            .lines()
-            .any(|line| line.starts_with(&format!(":{chain} ")))
-    };
-    if !exists(&scope) {
+pub(super) fn removal(saved: &str, table: Table, owner: u32) -> Option<String> {
+    if !has(saved, owner) {
         return None;
     }
-    let target = format!(" -j {scope}");
+    let chains = chains(owner);
+    let target = format!(" -j {}", chains[0]);
     let mut text = format!("*{}\n", table.name());
     let jumps = saved
         .lines()
@@ -162,13 +168,9 @@ fn removal(saved: &str, table: Table, owner: u32) -> Option<String> {
         text.push_str(&jump.replacen("-A", "-D", 1));
         text.push('\n');
     }
-    // The first refers to the second: both are emptied before one is deleted.
-    let chains: Vec<&str> = [&*scope, &*claims]
-        .into_iter()
-        .filter(|chain| exists(chain))
-        .collect();
+    // They refer to each other: all are emptied before one is deleted.
     for command in ["-F", "-X"] {
-        for chain in &chains {
+        for chain in chains.iter().filter(|chain| has_chain(saved, chain)) {
             text.push_str(&format!("{command} {chain}\n"));
         }
     }
@@ -177,7 +179,7 @@ fn removal(saved: &str, table: Table, owner: u32) -> Option<String> {
 }
 
 /// The rules of a table; an error also where it has none.
-fn save(backend: Backend, protocol: Protocol, table: Table) -> io::Result<String> {
+pub(super) fn save(backend: Backend, protocol: Protocol, table: Table) -> io::Result<String> {
     // Merely looking at a legacy table would make it, with its hooks.
     if backend == Backend::Legacy {
         let names = match protocol {

@@ -65,10 +65,10 @@ impl Place {
         self.netns.run(|| shell.spawn().unwrap()).unwrap()
     }
 
-    fn rules(&self, proxy_port: u16) -> Rules<'_> {
+    fn rules(&self, proxy_port: u16) -> Rules {
         Rules {
             owner: std::process::id(),
-            cgroup: self.cgroup.path(),
+            cgroups: vec![self.cgroup.path().to_owned()],
             proxy_port,
             include: Scope::default(),
             exclude: Scope::default(),
@@ -133,13 +133,11 @@ fn with_backend(backend: Backend) {
         .run(|| TcpListener::bind("[::]:0").unwrap())
         .unwrap();
     let port = listener.local_addr().unwrap().port();
-    let excluded = ["10.9.0.0/16".parse().unwrap()];
-    let exclude = Scope {
-        ports: &[25],
-        cidrs: &excluded,
-    };
     let rules = Rules {
-        exclude,
+        exclude: Scope {
+            ports: vec![25],
+            cidrs: vec!["10.9.0.0/16".parse().unwrap()],
+        },
         ..place.rules(port)
     };
     assert_eq!(
@@ -193,16 +191,15 @@ fn with_claims_only_those_are_taken() {
         .netns
         .run(|| TcpListener::bind("127.0.0.1:0").unwrap())
         .unwrap();
-    let claims = [
+    let claims = vec![
         ("10.1.0.0/16".parse().unwrap(), Some(80)),
         ("10.2.0.0/16".parse().unwrap(), None),
     ];
-    let many: Vec<u16> = (80..100).chain([443]).collect();
     let rules = Rules {
-        claims: Some(&claims),
+        claims: Some(claims),
         include: Scope {
-            ports: &many,
-            cidrs: &[],
+            ports: (80..100).chain([443]).collect(),
+            cidrs: Vec::new(),
         },
         ..place.rules(listener.local_addr().unwrap().port())
     };
@@ -216,10 +213,54 @@ fn with_claims_only_those_are_taken() {
 }
 
 #[test]
+fn rules_are_replaced_in_place() {
+    for backend in Backend::ALL {
+        let place = Place::new(&format!("replace-{backend}"));
+        let other = Cgroup::create(&own_cgroup().unwrap(), &format!("{}-2", place.name)).unwrap();
+        let listener = place
+            .netns
+            .run(|| TcpListener::bind("127.0.0.1:0").unwrap())
+            .unwrap();
+        let mut rules = place.rules(listener.local_addr().unwrap().port());
+        rules.refuse_quic = false;
+        let installed = |rules: &Rules| {
+            let used = install(rules, &place.netns, None);
+            assert_eq!(used.unwrap(), backend);
+            place.saved()
+        };
+        // The first time a backend is named; later the one that has rules is
+        // found.
+        install(&rules, &place.netns, Some(backend)).unwrap();
+        let jumps = |saved: &str, protocol: &str| {
+            saved.matches(&format!("-A OUTPUT -p {protocol}")).count()
+        };
+        rules.cgroups.push(other.path().to_owned());
+        rules.exclude.ports = vec![80];
+        let saved = installed(&rules);
+        assert_eq!((jumps(&saved, "tcp"), jumps(&saved, "udp")), (2, 0));
+        assert!(saved.contains(&format!("{}-2", place.name)), "{saved}");
+        assert!(!place.client("10.1.2.3:80").wait().unwrap().success());
+        let to = "10.1.2.3:81";
+        assert_eq!(captured(&place, &listener, to), to.parse().unwrap());
+
+        rules.refuse_quic = true;
+        rules.cgroups.remove(0);
+        for _ in 0..2 {
+            let saved = installed(&rules);
+            assert_eq!((jumps(&saved, "tcp"), jumps(&saved, "udp")), (2, 2));
+        }
+        assert!(!place.client(to).wait().unwrap().success());
+        rules.refuse_quic = false;
+        assert_eq!(jumps(&installed(&rules), "udp"), 0);
+        cgroup::remove(other.path()).unwrap();
+    }
+}
+
+#[test]
 fn a_cgroup_outside_the_hierarchy_is_refused() {
     let rules = Rules {
         owner: 1,
-        cgroup: Path::new("/nowhere"),
+        cgroups: vec!["/nowhere".into()],
         proxy_port: 1,
         include: Scope::default(),
         exclude: Scope::default(),
@@ -269,7 +310,7 @@ fn a_marked_socket_is_exempt_where_the_cgroup_is_no_help() {
         .unwrap();
     let root = find_cgroup2().unwrap();
     let rules = Rules {
-        cgroup: &root,
+        cgroups: vec![root],
         exempt_mark: Some(7),
         ..place.rules(listener.local_addr().unwrap().port())
     };

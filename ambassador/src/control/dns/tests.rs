@@ -107,7 +107,7 @@ fn published(
             port: 80,
             upstream: registry.upstream("shop"),
         },
-        service,
+        service: Arc::new(service),
         server_port: name_server(script),
         registry: Arc::clone(&registry),
         publish: Arc::new(move |_, endpoints| {

@@ -13,17 +13,20 @@ pub(super) enum Request {
     /// Answered with the network namespace that the path names, and with
     /// nothing else that a path may name.
     OpenNetns(PathBuf),
+    /// Answered with the /etc that the process sees by which the path names a
+    /// namespace (`/proc/PID/ns/net`).
+    OpenEtc(PathBuf),
     /// [namespace]: answered with the listening sockets.
     Listener(BindSpec),
     /// [namespace]: answered with the sockets.
     Sockets(SocketSpec),
-    /// [namespace, cgroup]: answered with one socket.
-    SocketInCgroup(SocketSpec),
-    /// [program, cgroup]: answered with the link.
-    Relink {
-        /// `bpf_attach_type`.
-        attach_type: u32,
-    },
+    /// [standard error]: starts the loader of capture; answered with the
+    /// socket to it.
+    StartLoader,
+    /// Waits for the loader that was started last of those not waited for.
+    EndLoader,
+    /// [namespace]: sets up iptables rules, or replaces them.
+    InstallIptables(serde_json::Value),
     /// Sends a signal to a process of a cgroup that `exec` made.
     Signal {
         /// The cgroup.
@@ -56,6 +59,11 @@ pub(super) enum Reply {
     More,
     /// The rest of them.
     Done,
-    /// The errno.
-    Failed(i32),
+    /// What went wrong.
+    Failed {
+        /// The errno, where it was one.
+        code: Option<i32>,
+        /// In words.
+        text: String,
+    },
 }

@@ -1,13 +1,17 @@
 //! The helper's own side.
 
+use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::process::ExitCode;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
 
+use super::Duties;
 use super::message::{Reply, Request};
-use super::undo::{self, Undo, Undoing};
+use super::undo::{self, Undo};
 use crate::workload::capabilities::{Capability, keep_only};
-use crate::workload::{Netns, SocketSpec, clone, descriptors, sockets};
+use crate::workload::{Netns, descriptors, sockets};
 
 /// The hidden subcommand that makes this binary a helper.
 pub const SUBCOMMAND: &str = "privileged-helper";
@@ -24,16 +28,12 @@ const KEPT: [Capability; 8] = [
     Capability::Bpf,
 ];
 
-/// How long a socket of another cgroup may take: the cgroup can be frozen, or
-/// out of its CPU quota.
-const IN_CGROUP_MS: i32 = 1_000;
-
 /// The life of the helper process: serves the pair on its standard input
 /// until the other end is closed, then undoes what it was told to.
-pub fn serve(undoing: Undoing) -> ExitCode {
+pub fn serve(duties: Duties) -> ExitCode {
     close_inherited();
     outlive_the_proxy();
-    let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), undoing));
+    let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), duties));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -60,18 +60,23 @@ fn outlive_the_proxy() {
     }
 }
 
-pub(super) fn serve_on(channel: BorrowedFd<'_>, undoing: Undoing) -> io::Result<()> {
-    let mut steps = Undo::new(undoing);
+pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties) -> io::Result<()> {
+    let mut serving = Serving {
+        home: Netns::own()?,
+        duties,
+        loaders: Vec::new(),
+        steps: Undo::new(duties),
+    };
     loop {
         let (text, fds) = match descriptors::receive(channel) {
             Ok(Some(request)) => request,
             // However the conversation ends, what was set up is undone.
-            Ok(None) => return steps.all(),
-            Err(error) => return steps.all().and(Err(error)),
+            Ok(None) => return serving.steps.all(),
+            Err(error) => return serving.steps.all().and(Err(error)),
         };
         let answer = serde_json::from_slice(&text)
             .map_err(io::Error::from)
-            .and_then(|request| carry_out(request, fds, &mut steps));
+            .and_then(|request| serving.carry_out(request, fds));
         // The proxy may be gone by now: the next receive says so.
         let _ = reply(channel, answer);
     }
@@ -92,137 +97,98 @@ fn reply(channel: BorrowedFd<'_>, answer: io::Result<Vec<OwnedFd>>) -> io::Resul
             }
             send(&Reply::Done, rest)
         }
-        Err(error) => send(
-            &Reply::Failed(error.raw_os_error().unwrap_or(libc::EINVAL)),
-            &[],
-        ),
-    }
-}
-
-fn carry_out(request: Request, fds: Vec<OwnedFd>, steps: &mut Undo) -> io::Result<Vec<OwnedFd>> {
-    let mut fds = fds.into_iter();
-    let mut next = || {
-        fds.next()
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
-    };
-    match request {
-        Request::OpenNetns(path) => {
-            let netns = Netns::open(&path)?;
-            Ok(vec![netns.as_fd().try_clone_to_owned()?])
-        }
-        Request::Listener(spec) => {
-            Netns::from_fd(next()?)?.enter()?;
-            sockets::listen(&spec)
-        }
-        Request::Sockets(spec) => {
-            Netns::from_fd(next()?)?.enter()?;
-            sockets::make(&spec)
-        }
-        Request::SocketInCgroup(spec) => {
-            Netns::from_fd(next()?)?.enter()?;
-            socket_in_cgroup(next()?.as_fd(), &spec).map(|socket| vec![socket])
-        }
-        Request::Relink { attach_type } => {
-            let (program, cgroup) = (next()?, next()?);
-            link(program.as_fd(), cgroup.as_fd(), attach_type).map(|link| vec![link])
-        }
-        Request::Signal {
-            cgroup,
-            pid,
-            number,
-        } => undo::signal_in(&cgroup, pid, number).map(|()| Vec::new()),
-        Request::RemoveCgroup(path) => steps.cgroup(path).map(|()| Vec::new()),
-        Request::RemoveAdminDirectory(path) => steps.admin_directory(path).map(|()| Vec::new()),
-        Request::RemoveIptables { owner } => {
-            steps.iptables(Netns::from_fd(next()?)?, owner);
-            Ok(Vec::new())
-        }
-        Request::RemoveTokenPrefix { proxy_port } => {
-            steps.token_prefix(Netns::from_fd(next()?)?, proxy_port);
-            Ok(Vec::new())
+        Err(error) => {
+            let (code, text) = (error.raw_os_error(), error.to_string());
+            send(&Reply::Failed { code, text }, &[])
         }
     }
 }
 
-/// A socket belongs to the cgroup of the process that makes it, so a child is
-/// cloned into the cgroup; it shares our descriptor table and tells us the
-/// number.
-#[expect(unsafe_code, reason = "std cannot clone into a cgroup")]
-fn socket_in_cgroup(cgroup: BorrowedFd<'_>, spec: &SocketSpec) -> io::Result<OwnedFd> {
-    let (mut numbers, tell) = io::pipe()?;
-    let mut arguments = clone::Arguments::into_cgroup(cgroup);
-    arguments.flags |= libc::CLONE_FILES as u64;
-    // SAFETY: the child makes a socket, writes its number and ends, without allocating or unwinding.
-    let child = unsafe { clone::clone(&mut arguments)? };
-    if child == 0 {
-        let number: i32 = match sockets::make_one(spec) {
-            Ok(socket) => std::os::fd::IntoRawFd::into_raw_fd(socket),
-            Err(error) => -error.raw_os_error().unwrap_or(libc::EINVAL),
+struct Serving {
+    home: Netns,
+    duties: Duties,
+    /// Loaders that have not been waited for.
+    loaders: Vec<Child>,
+    steps: Undo,
+}
+
+impl Serving {
+    fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
+        let mut fds = fds.into_iter();
+        let mut next = || {
+            fds.next()
+                .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
         };
-        let told = io::Write::write_all(&mut &tell, &number.to_ne_bytes());
-        // SAFETY: ends the child at once; nothing of the parent is dropped.
-        unsafe { libc::_exit(i32::from(told.is_err())) }
-    }
-    let mut watched = libc::pollfd {
-        fd: numbers.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    // SAFETY: one live pollfd; then the child that we made is ended, if need
-    // be, and reaped: its number cannot have been reused before that.
-    let ready = unsafe { libc::poll(&raw mut watched, 1, IN_CGROUP_MS) };
-    if ready <= 0 {
-        // SAFETY: as above.
-        unsafe { libc::kill(child, libc::SIGKILL) };
-    }
-    let mut number = [0; 4];
-    let read = match ready {
-        1 => io::Read::read_exact(&mut numbers, &mut number),
-        _ => Err(io::Error::from_raw_os_error(libc::ETIMEDOUT)),
-    };
-    let flags = if ready == 1 { 0 } else { libc::WNOHANG };
-    // SAFETY: as above; a child that is frozen is left to be reaped by init.
-    unsafe { libc::waitpid(child, std::ptr::null_mut(), flags) };
-    read?;
-    match RawFd::from_ne_bytes(number) {
-        // SAFETY: the child made this descriptor in the table we share and
-        // left it to us.
-        fd @ 0.. => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        error => Err(io::Error::from_raw_os_error(-error)),
-    }
-}
-
-/// `BPF_LINK_CREATE` of bpf.h.
-const LINK_CREATE: libc::c_long = 28;
-
-/// The part of `union bpf_attr` that BPF_LINK_CREATE reads.
-#[repr(C)]
-struct LinkCreate {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-}
-
-#[expect(unsafe_code, reason = "a bpf(2) call")]
-fn link(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
-    let attributes = LinkCreate {
-        program: program.as_raw_fd() as u32,
-        target: cgroup.as_raw_fd() as u32,
-        attach_type,
-        flags: 0,
-    };
-    // SAFETY: bpf(2) reads as many bytes of the attributes as it is told; the
-    // descriptor it returns is new and ours.
-    unsafe {
-        match libc::syscall(
-            libc::SYS_bpf,
-            LINK_CREATE,
-            &raw const attributes,
-            size_of::<LinkCreate>(),
-        ) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd as RawFd)),
+        let nothing = Vec::new();
+        match request {
+            Request::OpenNetns(path) => {
+                let netns = Netns::open(&path)?;
+                Ok(vec![netns.as_fd().try_clone_to_owned()?])
+            }
+            Request::OpenEtc(netns) => open_etc(&netns).map(|etc| vec![etc]),
+            Request::Listener(spec) => {
+                Netns::from_fd(next()?)?.enter()?;
+                sockets::listen(&spec)
+            }
+            Request::Sockets(spec) => {
+                Netns::from_fd(next()?)?.enter()?;
+                sockets::make(&spec)
+            }
+            Request::StartLoader => self.start_loader(next()?).map(|socket| vec![socket]),
+            Request::EndLoader => match self.loaders.pop() {
+                Some(mut loader) => loader.wait().map(|_| nothing),
+                None => Ok(nothing),
+            },
+            Request::InstallIptables(rules) => {
+                let netns = Netns::from_fd(next()?)?;
+                (self.duties.install_iptables)(&netns, rules).map(|()| nothing)
+            }
+            Request::Signal {
+                cgroup,
+                pid,
+                number,
+            } => undo::signal_in(&cgroup, pid, number).map(|()| nothing),
+            Request::RemoveCgroup(path) => self.steps.cgroup(path).map(|()| nothing),
+            Request::RemoveAdminDirectory(path) => {
+                self.steps.admin_directory(path).map(|()| nothing)
+            }
+            Request::RemoveIptables { owner } => {
+                self.steps.iptables(Netns::from_fd(next()?)?, owner);
+                Ok(nothing)
+            }
+            Request::RemoveTokenPrefix { proxy_port } => {
+                self.steps
+                    .token_prefix(Netns::from_fd(next()?)?, proxy_port);
+                Ok(nothing)
+            }
         }
     }
+
+    /// The loader starts where the helper did, whatever namespace a request
+    /// has led it to since.
+    fn start_loader(&mut self, error: OwnedFd) -> io::Result<OwnedFd> {
+        self.home.enter()?;
+        let (ours, theirs) = descriptors::pair()?;
+        let loader = Command::new("/proc/self/exe")
+            .arg(self.duties.loader)
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(error))
+            .spawn()?;
+        self.loaders.push(loader);
+        Ok(ours)
+    }
+}
+
+/// Where the files of a process are, to be looked up in but not to be read.
+fn open_etc(netns: &Path) -> io::Result<OwnedFd> {
+    let process = match netns.ancestors().nth(2) {
+        Some(process) if netns.ends_with("ns/net") => process,
+        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    let etc = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
+        .open(process.join("root/etc"))?;
+    Ok(etc.into())
 }

@@ -60,11 +60,13 @@ fn note(what: &str, netns: &Netns, number: u32) -> io::Result<()> {
 /// A helper that is a thread of the test.
 pub(crate) fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
     let (ours, theirs) = descriptors::pair().unwrap();
-    let undoing = Undoing {
-        iptables: |netns, owner| note("iptables", netns, owner),
-        token_prefix: |netns, port| note("token prefix", netns, port.into()),
+    let duties = Duties {
+        loader: "--help",
+        install_iptables: |_, rules| Err(io::Error::other(format!("no {rules}"))),
+        remove_iptables: |netns, owner| note("iptables", netns, owner),
+        remove_token_prefix: |netns, port| note("token prefix", netns, port.into()),
     };
-    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), undoing));
+    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), duties));
     let helper = Helper {
         channel: Mutex::new(ours),
         process: Mutex::new(None),
@@ -130,66 +132,21 @@ fn a_busy_port_is_an_error_with_its_errno() {
     };
     let error = helper.listener(&own, &busy).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+    // One that is no errno comes back in words.
+    let error = helper.install_iptables(&own, "rules".into()).unwrap_err();
+    assert_eq!(error.to_string(), "no \"rules\"");
     // The conversation goes on after a failure.
     assert_eq!(helper.listener(&own, &spec(1)).unwrap().len(), 1);
     drop(helper);
     served.join().unwrap().unwrap();
 }
 
-/// A blocking connect() of a socket that std did not make.
-#[expect(unsafe_code, reason = "std connects only what it makes itself")]
-fn connect(socket: OwnedFd, port: u16) -> io::Result<()> {
-    let stream = TcpStream::from(socket);
-    stream.set_nonblocking(false)?;
-    let to = libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
-        sin_port: port.to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from_ne_bytes([127, 0, 0, 1]),
-        },
-        sin_zero: [0; 8],
-    };
-    let fd = AsRawFd::as_raw_fd(&stream);
-    // SAFETY: the address is a live sockaddr_in of the size given.
-    match unsafe { libc::connect(fd, (&raw const to).cast(), size_of_val(&to) as u32) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 #[test]
-fn a_socket_can_be_made_in_a_cgroup() {
-    let netns = Named::new("member");
+fn only_a_cgroup_of_exec_is_removed() {
     let parent = cgroup::own_cgroup().unwrap();
     let name = format!("{}amb-B-{}", cgroup::EXEC_PREFIX, std::process::id());
     let group = cgroup::Cgroup::create(&parent, &name).unwrap();
-    let below = group.path().strip_prefix(cgroup::find_cgroup2().unwrap());
-    let (below, netns) = (below.unwrap().to_str().unwrap(), netns.open());
-    let listener = netns.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
-    let port = listener.as_ref().unwrap().local_addr().unwrap().port();
-    let refuse_members = || {
-        let members = ["-m", "cgroup", "--path", below];
-        let refuse = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"];
-        let mut iptables = Command::new("iptables");
-        iptables.args(["-A", "OUTPUT"]).args(members).args(refuse);
-        assert!(iptables.status().unwrap().success());
-    };
-    netns.run(refuse_members).unwrap();
-
     let (helper, served) = on_a_thread();
-    let spec = SocketSpec {
-        family: Family::V4,
-        kind: crate::workload::Kind::Stream,
-        count: 1,
-        mark: None,
-    };
-    let member = helper.socket_in_cgroup(&netns, group.as_fd(), &spec);
-    let other = helper.sockets(&netns, &spec).unwrap().remove(0);
-    let refused = connect(member.unwrap(), port).unwrap_err();
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    connect(other, port).unwrap();
-    assert!(!group.events().unwrap().populated().unwrap());
-
     helper.remove_cgroup_at_end(group.path()).unwrap();
     assert!(helper.remove_cgroup_at_end(&parent).is_err());
     drop(helper);

@@ -6,18 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::Duties;
 use crate::clock;
 use crate::workload::{Cgroup, Netns, cgroup};
-
-/// How the helper undoes what capture set up: functions of that module, which
-/// this one, being below it, does not know. They are called in any namespace.
-#[derive(Debug, Clone, Copy)]
-pub struct Undoing {
-    /// Removes the iptables rules of the process with this pid.
-    pub iptables: fn(&Netns, owner: u32) -> io::Result<()>,
-    /// Removes the route of the IPv6 tokens of the proxy at this port.
-    pub token_prefix: fn(&Netns, proxy_port: u16) -> io::Result<()>,
-}
 
 /// How long what runs in a cgroup may take to end after SIGTERM. In the usual
 /// case the cgroup is empty by now and nothing is waited for.
@@ -27,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(5);
 pub const ADMIN_SOCKET: &str = "admin.sock";
 
 pub(super) struct Undo {
-    undoing: Undoing,
+    duties: Duties,
     steps: Vec<Step>,
 }
 
@@ -39,9 +30,9 @@ enum Step {
 }
 
 impl Undo {
-    pub(super) fn new(undoing: Undoing) -> Self {
+    pub(super) fn new(duties: Duties) -> Self {
         Self {
-            undoing,
+            duties,
             steps: Vec::new(),
         }
     }
@@ -76,8 +67,8 @@ impl Undo {
         for step in self.steps.into_iter().rev() {
             result = result.and(match step {
                 Step::Cgroup(path) => end_cgroup(&path, GRACE),
-                Step::Iptables(netns, owner) => (self.undoing.iptables)(&netns, owner),
-                Step::TokenPrefix(netns, port) => (self.undoing.token_prefix)(&netns, port),
+                Step::Iptables(netns, owner) => (self.duties.remove_iptables)(&netns, owner),
+                Step::TokenPrefix(netns, port) => (self.duties.remove_token_prefix)(&netns, port),
                 Step::AdminDirectory(path) => remove_admin_directory(&path),
             });
         }

@@ -9,10 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 /// `struct clone_args` of sched.h, up to the cgroup.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub(crate) struct Arguments {
-    pub(crate) flags: u64,
+pub(super) struct Arguments {
+    pub(super) flags: u64,
     /// Where CLONE_PIDFD puts its descriptor.
-    pub(crate) pidfd: u64,
+    pub(super) pidfd: u64,
     child_tid: u64,
     parent_tid: u64,
     exit_signal: u64,
@@ -31,7 +31,7 @@ const INTO_CGROUP: u64 = 0x2_0000_0000;
 
 impl Arguments {
     /// An ordinary fork into a cgroup.
-    pub(crate) fn into_cgroup(cgroup: BorrowedFd<'_>) -> Self {
+    pub(super) fn into_cgroup(cgroup: BorrowedFd<'_>) -> Self {
         Self {
             flags: INTO_CGROUP,
             exit_signal: libc::SIGCHLD as u64,
@@ -41,7 +41,7 @@ impl Arguments {
     }
 
     /// Also asks for a pidfd, which lands in `slot` in the parent.
-    pub(crate) fn with_pidfd(mut self, slot: &mut RawFd) -> Self {
+    pub(super) fn with_pidfd(mut self, slot: &mut RawFd) -> Self {
         self.flags |= libc::CLONE_PIDFD as u64;
         self.pidfd = (&raw mut *slot) as u64;
         self
@@ -55,7 +55,7 @@ impl Arguments {
 /// what is async-signal-safe: no allocation, no lock, no unwinding, until it
 /// executes a program or ends. What `pidfd` points to must be alive.
 #[expect(unsafe_code, reason = "std has no clone3")]
-pub(crate) unsafe fn clone(arguments: &mut Arguments) -> io::Result<libc::pid_t> {
+pub(super) unsafe fn clone(arguments: &mut Arguments) -> io::Result<libc::pid_t> {
     // SAFETY: no stack is given and CLONE_VM is not set, so the child goes on
     // with a copy of this one; the rest is the caller's promise.
     let pid = unsafe {

@@ -1,0 +1,48 @@
+//! Where an accepted connection was going, and whether it may be served.
+
+use std::net::SocketAddr;
+
+use crate::capture::{Accepted, TokenTable, iptables};
+use crate::shard::accept::{FindOriginal, NotServed};
+use crate::telemetry::DroppedAccept;
+use crate::upstream::dial::Namespace;
+use crate::workload::SocketStock;
+
+/// Bits of a workload's number that say which it is of its namespace; those
+/// above say which namespace.
+pub const POSITION_BITS: u32 = 16;
+
+/// By the token that the programs put in place of the destination.
+pub fn by_token(table: TokenTable, namespace: Namespace, here: SocketStock) -> FindOriginal {
+    Box::new(move |accepted| match table.lookup(accepted.local) {
+        Ok(Accepted::Canary) => Err(NotServed::Canary),
+        Ok(Accepted::Token(token)) if token.workload >> POSITION_BITS == u32::from(namespace.0) => {
+            check_peer(accepted.peer, &here).map(|()| token.destination)
+        }
+        // No token, or one of another namespace.
+        Ok(Accepted::Token(_) | Accepted::Foreign) | Err(_) => {
+            Err(NotServed::Refused(DroppedAccept::UnknownToken))
+        }
+    })
+}
+
+/// By what the REDIRECT rules have noted.
+pub fn by_redirect(here: SocketStock) -> FindOriginal {
+    Box::new(move |accepted| {
+        check_peer(accepted.peer, &here)?;
+        match iptables::original_dst(accepted.socket(), accepted.local) {
+            Ok(Some(original)) => Ok(original),
+            Ok(None) | Err(_) => Err(NotServed::Refused(DroppedAccept::NoOriginalDst)),
+        }
+    })
+}
+
+/// A captured connection comes from the namespace itself. A token is worth its
+/// upstream's credentials and is not honoured for anyone else.
+fn check_peer(peer: SocketAddr, here: &SocketStock) -> Result<(), NotServed> {
+    let ip = peer.ip().to_canonical();
+    match ip.is_loopback() || here.has_address(ip) {
+        true => Ok(()),
+        false => Err(NotServed::Refused(DroppedAccept::ForeignPeer)),
+    }
+}

@@ -1,0 +1,249 @@
+//! The network namespaces of captured programs: who is captured in each, its
+//! listener, and the sockets that are made there.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::original::POSITION_BITS;
+use crate::app::{Failure, opened, unavailable};
+use crate::capture::Workload;
+use crate::capture::settings::{Mode, Settings, Target};
+use crate::clock;
+use crate::upstream::dial::Namespace;
+use crate::workload::{BindSpec, Helper, Netns, SocketStock, cgroup, sockets};
+
+/// The mark of the proxy's sockets in iptables mode, where its own cgroup is
+/// captured.
+const PROXY_MARK: u32 = 0x616d;
+
+/// How long a listener that was let go may take to leave its port.
+const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// All namespaces that something was captured in since the start: numbers, once
+/// given, are not given to another. The proxy's own comes first.
+#[derive(Clone)]
+pub struct Spaces {
+    all: Vec<Space>,
+}
+
+/// One namespace.
+#[derive(Clone)]
+pub struct Space {
+    /// What shards call it.
+    pub namespace: Namespace,
+    /// The namespace itself.
+    pub netns: Netns,
+    /// The mark of the sockets that are made there.
+    pub mark: Option<u32>,
+    /// The path that named it first; none for the proxy's own.
+    pub path: Option<PathBuf>,
+    /// Every cgroup that was captured there; the position is a part of its
+    /// workload's number.
+    known: Vec<Target>,
+    /// Those that are captured now.
+    captured: Vec<Workload>,
+}
+
+impl Spaces {
+    /// Nothing is captured yet.
+    pub fn new() -> Result<Self, Failure> {
+        let own = Netns::own().map_err(unavailable("cannot open our network namespace"))?;
+        let own = Space::new(Namespace::default(), own, None, None);
+        Ok(Self { all: vec![own] })
+    }
+
+    /// The same with the targets of `settings` captured, and no others.
+    pub fn with_targets(&self, settings: &Settings, helper: &Helper) -> Result<Self, Failure> {
+        let mut new = self.clone();
+        for space in &mut new.all {
+            space.captured.clear();
+        }
+        let own_cgroup = cgroup::own_cgroup().ok();
+        let contains_us = |target: &&Target| {
+            let own = own_cgroup.as_ref();
+            own.is_some_and(|own| own.starts_with(&target.cgroup))
+        };
+        let (around, beside): (Vec<&Target>, Vec<&Target>) =
+            settings.targets.iter().partition(contains_us);
+        // The first of a namespace says whether its sockets have a mark.
+        for target in around {
+            if !self.workloads().any(|workload| workload.target == *target) {
+                tracing::warn!(cgroup = %target.cgroup.display(), "the captured cgroup contains this proxy; its own connections are exempted");
+            }
+            let mark = (settings.mode == Mode::Iptables).then_some(PROXY_MARK);
+            new.space_for(target, mark, helper)?.capture(target)?;
+        }
+        for target in beside {
+            new.space_for(target, None, helper)?.capture(target)?;
+        }
+        Ok(new)
+    }
+
+    fn space_for(
+        &mut self,
+        target: &Target,
+        mark: Option<u32>,
+        helper: &Helper,
+    ) -> Result<&mut Space, Failure> {
+        let netns = match &target.netns {
+            None => self.all[0].netns.clone(),
+            Some(path) => helper.netns(path).map_err(unavailable(format!(
+                "cannot open the network namespace {}",
+                path.display()
+            )))?,
+        };
+        let known = |space: &Space| space.netns == netns && !space.known.is_empty();
+        let number = match self.all.iter().position(known) {
+            Some(at) if mark.is_none() || self.all[at].mark == mark => at,
+            Some(_) => {
+                return Err(Failure::Unavailable(format!(
+                    "{} contains this proxy: in iptables mode that needs a restart",
+                    target.cgroup.display()
+                )));
+            }
+            None if mark.is_none() && netns == self.all[0].netns => 0,
+            None => self.all.len(),
+        };
+        if number == self.all.len() {
+            let namespace = u16::try_from(number)
+                .map(Namespace)
+                .map_err(unavailable("too many network namespaces since the start"))?;
+            let path = target.netns.clone();
+            self.all.push(Space::new(namespace, netns, mark, path));
+        }
+        Ok(&mut self.all[number])
+    }
+
+    /// All, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &Space> {
+        self.all.iter()
+    }
+
+    /// The one of this number.
+    pub fn get(&self, namespace: Namespace) -> &Space {
+        &self.all[usize::from(namespace.0)]
+    }
+
+    /// What is captured.
+    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
+        self.all.iter().flat_map(|space| &space.captured)
+    }
+
+    /// Those in which something is captured here, but not in `other`.
+    pub fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Space> {
+        let in_use = |spaces: &Self, namespace: Namespace| {
+            let space = spaces.all.get(usize::from(namespace.0));
+            space.is_some_and(Space::is_in_use)
+        };
+        self.all
+            .iter()
+            .filter(move |space| space.is_in_use() && !in_use(other, space.namespace))
+    }
+
+    /// Those that `other` has not, in use or not.
+    pub fn added_to<'a>(&'a self, other: &Self) -> impl Iterator<Item = &'a Space> {
+        self.all.iter().skip(other.all.len())
+    }
+}
+
+impl Space {
+    fn new(namespace: Namespace, netns: Netns, mark: Option<u32>, path: Option<PathBuf>) -> Self {
+        Self {
+            namespace,
+            netns,
+            mark,
+            path,
+            known: Vec::new(),
+            captured: Vec::new(),
+        }
+    }
+
+    /// Whether something is captured in it.
+    pub fn is_in_use(&self) -> bool {
+        !self.captured.is_empty()
+    }
+
+    /// Whether something ever was.
+    pub fn was_in_use(&self) -> bool {
+        !self.known.is_empty()
+    }
+
+    /// The cgroups that are captured in it.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        let captured = self.captured.iter();
+        captured
+            .map(|workload| workload.target.cgroup.clone())
+            .collect()
+    }
+
+    fn capture(&mut self, target: &Target) -> Result<(), Failure> {
+        let position = self.known.iter().position(|known| known == target);
+        let position = position.unwrap_or_else(|| {
+            self.known.push(target.clone());
+            self.known.len() - 1
+        });
+        let position = u16::try_from(position)
+            .map_err(unavailable("too many captured cgroups since the start"))?;
+        self.captured.push(Workload {
+            number: u32::from(self.namespace.0) << POSITION_BITS | u32::from(position),
+            target: target.clone(),
+        });
+        Ok(())
+    }
+
+    /// Opens its listener, one socket per shard, at `port`, or at any where
+    /// that is 0. A listener that was let go a moment ago may still be there.
+    pub fn listen(&self, port: u16, shards: u16, helper: &Helper) -> io::Result<Vec<OwnedFd>> {
+        let until = clock::now() + LEAVES_WITHIN;
+        loop {
+            match self.try_to_listen(port, shards, helper) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                    std::thread::sleep(LOOK_EVERY);
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// The same, at once.
+    pub fn try_to_listen(
+        &self,
+        port: u16,
+        shards: u16,
+        helper: &Helper,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let listen_at = |ip: IpAddr| {
+            let spec = BindSpec {
+                addr: SocketAddr::new(ip, port),
+                count: shards,
+                v6_only: false,
+                transparent: false,
+            };
+            match self.is_own() {
+                true => sockets::listen(&spec),
+                false => helper.listener(&self.netns, &spec),
+            }
+        };
+        let sockets = listen_at(Ipv6Addr::UNSPECIFIED.into())
+            .or_else(|_| listen_at(Ipv4Addr::UNSPECIFIED.into()))?;
+        opened::steer(&sockets);
+        Ok(sockets)
+    }
+
+    /// Where a shard's upstream sockets for it come from.
+    pub fn stock(&self, helper: &Arc<Helper>) -> SocketStock {
+        match self.namespace == Namespace::default() {
+            true => SocketStock::own(),
+            false => SocketStock::remote(Arc::clone(helper), self.netns.clone(), self.mark),
+        }
+    }
+
+    fn is_own(&self) -> bool {
+        self.path.is_none()
+    }
+}

@@ -1,0 +1,116 @@
+//! What capture has in force: rules, and what is attached for whom.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+
+use super::conversation::{Made, unexpected};
+use super::loader::Job;
+use super::rules::Rule;
+use super::{CaptureError, Found, Workload};
+
+/// The programs that refuse QUIC.
+const SENDMSG: [&str; 2] = ["sendmsg4", "sendmsg6"];
+
+/// What an update changes.
+#[derive(Debug, Default)]
+pub(super) struct InForce {
+    pub rules: Vec<Rule>,
+    /// The rules before those, which a program that has just read the old epoch
+    /// may still be looking for.
+    pub rules_before: Vec<Rule>,
+    pub attached: Vec<Attached>,
+    pub pinned: bool,
+}
+
+/// One workload's share.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub workload: Workload,
+    pub cgroup_id: u64,
+    pub canary: Arc<OwnedFd>,
+    /// By name. Held for their effect: a link detaches when its last holder
+    /// lets go.
+    pub links: Vec<(String, OwnedFd)>,
+}
+
+impl InForce {
+    fn find(&mut self, number: u32) -> Option<&mut Attached> {
+        let mut attached = self.attached.iter_mut();
+        attached.find(|attached| attached.workload.number == number)
+    }
+
+    /// What a workload lacks.
+    pub fn job(&mut self, workload: &Workload, datagrams: bool) -> Option<Job> {
+        let known = self.find(workload.number);
+        let connects = known.is_none();
+        let datagrams = datagrams && known.is_none_or(|attached| !attached.refuses_quic());
+        (connects || datagrams).then(|| Job {
+            workload: workload.clone(),
+            connects,
+            datagrams,
+        })
+    }
+
+    /// Takes what the loader made for a job.
+    pub fn take(&mut self, made: Made) -> Result<Option<Found>, CaptureError> {
+        let workload = made.job.workload;
+        let links = made.links.into_iter();
+        let mut fds = made.fds.into_iter();
+        if !made.job.connects {
+            if let Some(attached) = self.find(workload.number) {
+                attached.links.extend(links.zip(fds));
+            }
+            return Ok(None);
+        }
+        let canary = fds.next().ok_or_else(unexpected)?;
+        let metadata = workload.target.cgroup.metadata();
+        let found = Found {
+            cgroup: workload.target.cgroup.clone(),
+            others: made.others,
+            no_v6: made.no_v6,
+        };
+        self.attached.push(Attached {
+            workload,
+            cgroup_id: metadata.map_err(CaptureError::Loader)?.ino(),
+            canary: Arc::new(canary),
+            links: links.zip(fds).collect(),
+        });
+        Ok(Some(found))
+    }
+
+    /// Detaches what is not wanted any more. Returns the pins to remove.
+    pub fn let_go(
+        &mut self,
+        workloads: &[Workload],
+        datagrams: bool,
+        pinned: bool,
+    ) -> Vec<(u64, Vec<String>)> {
+        let was_pinned = self.pinned;
+        let mut unpinned = Vec::new();
+        self.attached.retain_mut(|attached| {
+            let wanted = workloads.contains(&attached.workload);
+            if !wanted || !pinned {
+                unpinned.push((attached.cgroup_id, Vec::new()));
+            } else if !datagrams && attached.refuses_quic() {
+                unpinned.push((attached.cgroup_id, SENDMSG.map(str::to_owned).to_vec()));
+            }
+            if !datagrams {
+                let links = &mut attached.links;
+                links.retain(|(name, _)| !SENDMSG.contains(&name.as_str()));
+            }
+            wanted
+        });
+        if !was_pinned {
+            unpinned.clear();
+        }
+        unpinned
+    }
+}
+
+impl Attached {
+    fn refuses_quic(&self) -> bool {
+        let mut names = self.links.iter().map(|(name, _)| name.as_str());
+        names.any(|name| SENDMSG.contains(&name))
+    }
+}

@@ -1,0 +1,57 @@
+//! Who has programs on the hooks that capture uses.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::bpf::{self, Hook};
+
+/// The hooks that a captured connect goes through.
+const HOOKS: [Hook; 4] = [
+    Hook::Connect4,
+    Hook::Connect6,
+    Hook::Getpeername4,
+    Hook::Getpeername6,
+];
+
+/// A program that runs when a program of a cgroup connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Program {
+    /// Its hook: `connect4`, `connect6`, `getpeername4` or `getpeername6`.
+    pub hook: String,
+    /// The kernel's number of it.
+    pub id: u32,
+    /// Its name, at most 15 bytes; empty when it cannot be read.
+    pub name: String,
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has program {} {:?}", self.hook, self.id, self.name)
+    }
+}
+
+/// Everything on our hooks in a cgroup and those above it, ours included. Needs
+/// CAP_NET_ADMIN or CAP_BPF, and CAP_SYS_ADMIN for names.
+pub fn programs_at(cgroup: &Path) -> io::Result<Vec<Program>> {
+    at(File::open(cgroup)?.as_fd())
+}
+
+pub(super) fn at(cgroup: BorrowedFd<'_>) -> io::Result<Vec<Program>> {
+    let mut programs = Vec::new();
+    for hook in HOOKS {
+        for id in bpf::effective(cgroup, hook)? {
+            programs.push(Program {
+                hook: format!("{hook:?}").to_lowercase(),
+                id,
+                // It may be gone by now, or its name be kept from us.
+                name: bpf::program_name(id).unwrap_or_default(),
+            });
+        }
+    }
+    Ok(programs)
+}

@@ -1,0 +1,121 @@
+//! What a reload changes while programs are attached.
+
+use ambassador::capture::CaptureError;
+use ambassador::capture::settings::Claims;
+use ambassador::capture::settings::OnFailure;
+use ambassador::capture::settings::Quic;
+use ambassador_ebpf::Verdict;
+
+use crate::fixture::Cgroup;
+use crate::fixture::Proxy;
+use crate::fixture::pins_of;
+use crate::fixture::programs_named;
+use crate::fixture::settings;
+use crate::fixture::workloads;
+
+const DESTINATION: &str = "10.1.2.3:443";
+
+pub fn cgroups_come_and_go() {
+    let (one, two) = (Cgroup::new("stays"), Cgroup::new("comes"));
+    let proxy = Proxy::beating(&settings(&[&one]));
+    let names = |cgroup: &Cgroup| {
+        ["connect4", "connect6", "getpeername4", "getpeername6"]
+            .map(|name| programs_named(&cgroup.0, name))
+    };
+    assert_eq!(names(&two), [0; 4]);
+
+    let found = proxy.update(&settings(&[&one, &two]), &Claims::default());
+    assert_eq!(found.len(), 1, "only what is new is looked at");
+    assert_eq!(names(&one), [1; 4]);
+    assert_eq!(names(&two), [1; 4]);
+    assert_eq!(two.connect(DESTINATION), DESTINATION);
+    assert_eq!(proxy.destination(1), DESTINATION);
+    assert_eq!(one.connect(DESTINATION), DESTINATION);
+    assert_eq!(proxy.destination(0), DESTINATION);
+    proxy.capture.canary().expect("both are captured");
+    for _ in 0..2 {
+        proxy.accepted();
+    }
+
+    // The first goes; the number of the other stays.
+    let mut rest = workloads(&settings(&[&one, &two]));
+    rest.remove(0);
+    let updated = proxy
+        .capture
+        .update(&settings(&[&two]), &Claims::default(), &rest);
+    assert!(updated.expect("updated").is_empty());
+    assert_eq!(names(&one), [0; 4]);
+    assert_eq!(two.connect(DESTINATION), DESTINATION);
+    assert_eq!(proxy.destination(1), DESTINATION);
+    proxy.capture.canary().expect("the one that is left");
+    proxy.clean();
+    assert_eq!(names(&two), [0; 4]);
+}
+
+pub fn an_update_that_fails_changes_nothing() {
+    let (one, two) = (Cgroup::new("kept"), Cgroup::new("tried"));
+    let before = settings(&[&one]);
+    let proxy = Proxy::beating(&before);
+    let mut wrong = settings(&[&one, &two]);
+    // A directory, but no cgroup.
+    wrong.targets.push(wrong.targets[0].clone());
+    wrong.targets[2].cgroup = std::env::temp_dir();
+    wrong.quic = Quic::Refuse;
+    wrong.on_failure = OnFailure::Refuse;
+    let updated = proxy
+        .capture
+        .update(&wrong, &Claims::default(), &workloads(&wrong));
+    match updated {
+        Err(CaptureError::Step { what, .. }) => assert!(what.contains("making a socket"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(programs_named(&two.0, "connect4"), 0);
+    assert_eq!(one.connect_as(DESTINATION, "udp"), DESTINATION);
+    assert_eq!(one.connect(DESTINATION), DESTINATION);
+    assert_eq!(proxy.destination(0), DESTINATION);
+    assert_eq!(pins_of(&one), 0);
+    proxy.clean();
+}
+
+pub fn quic_is_refused_from_an_update_on() {
+    let cgroup = Cgroup::new("quic-later");
+    let mut settings = settings(&[&cgroup]);
+    let proxy = Proxy::beating(&settings);
+    for (quic, expected) in [
+        (Quic::Leave, DESTINATION),
+        (Quic::Refuse, "ConnectionRefused"),
+        (Quic::Leave, DESTINATION),
+        (Quic::Refuse, "ConnectionRefused"),
+    ] {
+        settings.quic = quic;
+        proxy.update(&settings, &Claims::default());
+        for how in ["udp", "udp-send"] {
+            assert_eq!(cgroup.connect_as(DESTINATION, how), expected, "{how}");
+        }
+        assert_eq!(programs_named(&cgroup.0, "connect4"), 1);
+    }
+    assert_eq!(proxy.count(Verdict::QuicRefused), 4);
+    proxy.clean();
+}
+
+pub fn links_are_pinned_while_the_policy_wants_it() {
+    let cgroup = Cgroup::new("policy");
+    let mut settings = settings(&[&cgroup]);
+    settings.quic = Quic::Refuse;
+    let proxy = Proxy::start(&settings, &Claims::default(), true);
+    assert_eq!(pins_of(&cgroup), 0);
+    settings.on_failure = OnFailure::Refuse;
+    proxy.update(&settings, &Claims::default());
+    // Six links and the page that tells whether their proxy lives.
+    assert_eq!(pins_of(&cgroup), 7);
+    settings.quic = Quic::Leave;
+    proxy.update(&settings, &Claims::default());
+    assert_eq!(pins_of(&cgroup), 5);
+    settings.on_failure = OnFailure::Bypass;
+    proxy.update(&settings, &Claims::default());
+    assert_eq!(pins_of(&cgroup), 0);
+    settings.on_failure = OnFailure::Refuse;
+    proxy.update(&settings, &Claims::default());
+    drop(proxy);
+    assert_eq!(cgroup.connect(DESTINATION), "ConnectionRefused");
+}
