@@ -336,12 +336,14 @@ impl Capture {
 
     /// Connects from every captured cgroup to an address that nobody has;
     /// succeeds only where the programs, the listener and the heartbeat work.
-    /// May take a second for each target that fails.
+    /// One that was removed does not count. May take a second for each target
+    /// that fails.
     pub fn canary(&self) -> Result<(), String> {
         let canaries: Vec<(Arc<OwnedFd>, PathBuf)> = self
             .in_force()
             .attached
             .iter()
+            .filter(|attached| attached.is_current())
             .map(|attached| {
                 let canary = Arc::clone(&attached.canary);
                 (canary, attached.workload.target.cgroup.clone())

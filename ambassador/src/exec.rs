@@ -146,7 +146,8 @@ impl Launched {
     }
 
     /// The process that is, or will be, the command.
-    pub fn process_id(&self) -> i32 {
+    #[cfg(test)]
+    fn process_id(&self) -> i32 {
         self.process.pid()
     }
 

@@ -259,6 +259,16 @@ impl Captured {
         Ok(change)
     }
 
+    /// Captures cgroups that were removed and made anew since, as a service
+    /// manager does when it starts a service again. None is no change.
+    pub fn follow_cgroups(&self, claims: &route::Claims) -> Option<Result<Change, Failure>> {
+        let settings = {
+            let now = self.lock();
+            now.spaces.is_outdated().then(|| now.settings.clone())
+        };
+        settings.map(|settings| self.update(&settings, claims))
+    }
+
     /// A name that an upstream claims has other addresses now.
     pub fn resolved(
         &self,

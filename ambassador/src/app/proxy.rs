@@ -32,6 +32,10 @@ const EVENTS: usize = 8;
 /// waits for them.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// How often the main thread looks whether captured cgroups are still those
+/// that their paths name.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
 /// What to start.
 pub struct Start {
     /// The configuration.
@@ -257,10 +261,47 @@ fn start_control(
 impl Proxy {
     /// Serves until it is told to drain; reloads on the way.
     pub fn serve(&mut self) {
-        while let Ok(event) = self.events.recv() {
-            match event {
-                Event::Reload => self.reload(),
-                Event::Drain => return,
+        loop {
+            match self.events.recv_timeout(FOLLOW_EVERY) {
+                Ok(Event::Reload) => self.reload(),
+                Ok(Event::Drain) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => self.follow_cgroups(),
+            }
+        }
+    }
+
+    fn follow_cgroups(&self) {
+        let common = &self.common;
+        let Some(captured) = &common.captured else {
+            return;
+        };
+        match captured.follow_cgroups(&common.generation().table.claims()) {
+            None => {}
+            Some(Ok(change)) => {
+                tracing::info!("a captured cgroup was made anew; it is captured again");
+                self.change_capture(change);
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "a captured cgroup was made anew and is not captured");
+            }
+        }
+    }
+
+    /// Has the shards do what a change of capture takes.
+    fn change_capture(&self, change: Change) {
+        let work = change.stocks.into_iter().zip(change.intakes);
+        for (shard, (stocks, intakes)) in self.shards.iter().zip(work) {
+            let stopped = change.stopped.clone();
+            shard.tell(move |context| {
+                for stock in stocks {
+                    context.pools.add_namespace(stock);
+                }
+                for namespace in stopped {
+                    context.stop_listener(ListenerIndex::CAPTURE, namespace);
+                }
+            });
+            for intake in intakes {
+                accept_on(shard, intake);
             }
         }
     }
@@ -440,22 +481,6 @@ impl Proxy {
                 before.finish();
             }
         }
-        let Change {
-            stocks,
-            intakes,
-            stopped,
-        } = change;
-        for (shard, stocks) in self.shards.iter().zip(stocks) {
-            let stopped = stopped.clone();
-            shard.tell(move |context| {
-                for stock in stocks {
-                    context.pools.add_namespace(stock);
-                }
-                for namespace in stopped {
-                    context.stop_listener(ListenerIndex::CAPTURE, namespace);
-                }
-            });
-        }
         for shard in &self.shards {
             let (gone, generation) = (gone.clone(), Arc::clone(&generation));
             shard.tell(move |context| {
@@ -474,11 +499,7 @@ impl Proxy {
                 accept_on(shard, intake);
             }
         }
-        for (shard, intakes) in self.shards.iter().zip(intakes) {
-            for intake in intakes {
-                accept_on(shard, intake);
-            }
-        }
+        self.change_capture(change);
         {
             let mut now = common.now();
             now.listeners = new

@@ -40,9 +40,13 @@ impl InForce {
         attached.find(|attached| attached.workload.number == number)
     }
 
-    /// What a workload lacks.
+    /// What a workload lacks. One whose cgroup was removed and made anew has
+    /// nothing; one whose cgroup is gone needs nothing.
     pub fn job(&mut self, workload: &Workload, datagrams: bool) -> Option<Job> {
-        let known = self.find(workload.number);
+        let current = cgroup_id(workload);
+        let known = self
+            .find(workload.number)
+            .filter(|attached| current.is_none_or(|id| id == attached.cgroup_id));
         let connects = known.is_none();
         let datagrams = datagrams && known.is_none_or(|attached| !attached.refuses_quic());
         (connects || datagrams).then(|| Job {
@@ -64,15 +68,16 @@ impl InForce {
             return Ok(None);
         }
         let canary = fds.next().ok_or_else(unexpected)?;
-        let metadata = workload.target.cgroup.metadata();
         let found = Found {
             cgroup: workload.target.cgroup.clone(),
             others: made.others,
             no_v6: made.no_v6,
         };
+        self.attached
+            .retain(|attached| attached.workload.number != workload.number);
         self.attached.push(Attached {
+            cgroup_id: cgroup_id(&workload).ok_or_else(unexpected)?,
             workload,
-            cgroup_id: metadata.map_err(CaptureError::Loader)?.ino(),
             canary: Arc::new(canary),
             links: links.zip(fds).collect(),
         });
@@ -108,7 +113,19 @@ impl InForce {
     }
 }
 
+/// The id of the cgroup that a workload's path names now; none where it names
+/// none.
+fn cgroup_id(workload: &Workload) -> Option<u64> {
+    let metadata = workload.target.cgroup.metadata();
+    metadata.map(|metadata| metadata.ino()).ok()
+}
+
 impl Attached {
+    /// Whether its path still names the cgroup that programs are attached to.
+    pub fn is_current(&self) -> bool {
+        cgroup_id(&self.workload) == Some(self.cgroup_id)
+    }
+
     fn refuses_quic(&self) -> bool {
         let mut names = self.links.iter().map(|(name, _)| name.as_str());
         names.any(|name| SENDMSG.contains(&name))

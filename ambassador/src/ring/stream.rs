@@ -125,6 +125,7 @@ impl Stream {
     }
 
     /// Takes over a socket that is connected already.
+    #[cfg(test)]
     pub fn from_connected(socket: OwnedFd) -> io::Result<Self> {
         suit(&socket)?;
         Self::new(socket, Role::Connected)

@@ -165,11 +165,8 @@ impl Table {
 
     /// The upstream that claims this name, or this address where the
     /// authority is one.
-    pub fn claim_authority(
-        &self,
-        authority: &Authority,
-        default_port: u16,
-    ) -> Option<&Arc<Upstream>> {
+    #[cfg(test)]
+    fn claim_authority(&self, authority: &Authority, default_port: u16) -> Option<&Arc<Upstream>> {
         let index = self.authority_index(authority, default_port)?;
         Some(&self.settings.upstreams[index])
     }

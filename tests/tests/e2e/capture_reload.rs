@@ -16,6 +16,7 @@ on_both_backends!(
     a_cgroup_that_does_not_exist_changes_nothing,
     without_capture_nothing_is_captured_any_more,
     capture_that_was_not_there_needs_a_restart,
+    a_cgroup_that_is_made_anew_is_captured_again,
     a_namespace_comes_with_its_names,
     rules_follow_the_file,
     rules_follow_names,
@@ -183,6 +184,26 @@ fn capture_that_was_not_there_needs_a_restart(backend: Backend) {
     reload_fails(&proxy, &capture(&[target(&cgroup, None)], &upstreams));
     assert!(proxy.log().contains("needs a restart"), "{}", proxy.log());
     assert!(!is_captured(&cgroup));
+}
+
+/// As a service manager does when it starts a service again.
+fn a_cgroup_that_is_made_anew_is_captured_again(backend: Backend) {
+    let namespace = world(&["10.1.0.0/16"]);
+    let _server = witness(&namespace);
+    let (by_programs, by_rules) = (Cgroup::new(), Cgroup::new());
+    for (cgroup, mode) in [(&by_programs, "ebpf"), (&by_rules, "iptables")] {
+        let config = format!(
+            "  mode: {mode}\nupstreams: {{ web: {{ hosts: [10.1.0.0/16], endpoints: [\"127.0.0.1:80\"] }} }}\n"
+        );
+        let proxy = inside(backend, &namespace, cgroup, &config);
+        let ask = || curl(&namespace, cgroup, "http://10.1.2.3/").stdout;
+        assert_eq!(ask(), b"proxied");
+        std::fs::remove_dir(cgroup.path()).expect("it is empty");
+        assert_eq!(proxy.admin_status("/readyz"), Some(200), "{mode}");
+        std::fs::create_dir(cgroup.path()).expect("writable");
+        eventually("it is captured again", SOON, || ask() == b"proxied");
+        assert_eq!(proxy.admin_status("/readyz"), Some(200), "{mode}");
+    }
 }
 
 fn a_namespace_comes_with_its_names(backend: Backend) {

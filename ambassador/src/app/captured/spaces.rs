@@ -4,6 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,8 +46,8 @@ pub struct Space {
     /// Every cgroup that was captured there; the position is a part of its
     /// workload's number.
     known: Vec<Target>,
-    /// Those that are captured now.
-    captured: Vec<Workload>,
+    /// Those that are captured now, and the id of the cgroup that was meant.
+    captured: Vec<(Workload, Option<u64>)>,
 }
 
 impl Spaces {
@@ -131,7 +132,17 @@ impl Spaces {
 
     /// What is captured.
     pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
-        self.all.iter().flat_map(|space| &space.captured)
+        let captured = self.all.iter().flat_map(|space| &space.captured);
+        captured.map(|(workload, _)| workload)
+    }
+
+    /// Whether a path names another cgroup than it did.
+    pub fn is_outdated(&self) -> bool {
+        let mut captured = self.all.iter().flat_map(|space| &space.captured);
+        captured.any(|(workload, known)| {
+            let id = cgroup_id(&workload.target);
+            id.is_some() && id != *known
+        })
     }
 
     /// Those in which something is captured here, but not in `other`.
@@ -173,26 +184,35 @@ impl Space {
         !self.known.is_empty()
     }
 
-    /// The cgroups that are captured in it.
+    /// The cgroups that are captured in it and exist.
     pub fn cgroups(&self) -> Vec<PathBuf> {
         let captured = self.captured.iter();
-        captured
-            .map(|workload| workload.target.cgroup.clone())
+        let existing = captured.filter(|(_, id)| id.is_some());
+        existing
+            .map(|(workload, _)| workload.target.cgroup.clone())
             .collect()
     }
 
     fn capture(&mut self, target: &Target) -> Result<(), Failure> {
         let position = self.known.iter().position(|known| known == target);
-        let position = position.unwrap_or_else(|| {
-            self.known.push(target.clone());
-            self.known.len() - 1
-        });
+        let position = match position {
+            Some(position) => position,
+            None => {
+                // One that was captured before may be away for a while.
+                let cgroup = &target.cgroup;
+                let failed = unavailable(format!("cannot capture {}", cgroup.display()));
+                cgroup.metadata().map_err(failed)?;
+                self.known.push(target.clone());
+                self.known.len() - 1
+            }
+        };
         let position = u16::try_from(position)
             .map_err(unavailable("too many captured cgroups since the start"))?;
-        self.captured.push(Workload {
+        let workload = Workload {
             number: u32::from(self.namespace.0) << POSITION_BITS | u32::from(position),
             target: target.clone(),
-        });
+        };
+        self.captured.push((workload, cgroup_id(target)));
         Ok(())
     }
 
@@ -246,4 +266,10 @@ impl Space {
     fn is_own(&self) -> bool {
         self.path.is_none()
     }
+}
+
+/// The id of a target's cgroup; none where there is no such directory.
+fn cgroup_id(target: &Target) -> Option<u64> {
+    let metadata = target.cgroup.metadata();
+    metadata.map(|metadata| metadata.ino()).ok()
 }
