@@ -358,6 +358,12 @@ impl Capture {
         Ok(())
     }
 
+    /// Whether the programs stay attached when the proxy ends.
+    pub fn is_pinned(&self) -> bool {
+        let in_force = self.in_force();
+        in_force.pinned && !in_force.attached.is_empty()
+    }
+
     /// Whether tokens are kept from sockets that were not given one. Without
     /// it, captured traffic must not be given credentials; the text says why.
     pub fn guarded(&self) -> Result<(), &str> {

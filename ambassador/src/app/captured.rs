@@ -387,6 +387,11 @@ impl Captured {
         self.programs().map_or(Ok(()), Capture::canary)
     }
 
+    /// Whether connects are refused once the proxy has ended.
+    pub fn is_pinned(&self) -> bool {
+        self.programs().is_some_and(Capture::is_pinned)
+    }
+
     /// Connects by verdict.
     pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
         match self.programs().map(Capture::verdicts) {

@@ -327,6 +327,13 @@ impl Proxy {
         let deadline = clock::now() + checked.drain_timeout;
         tracing::info!(timeout = ?checked.drain_timeout, "draining");
         self.finish(deadline);
+        let captured = self.common.captured.as_ref();
+        if captured.is_some_and(Captured::is_pinned) {
+            tracing::warn!(
+                "by on_failure: refuse, captured programs cannot connect until the next start; \
+                 `ambassador doctor --clean` lets them, 10 s from now"
+            );
+        }
     }
 
     /// Ends, giving what is in flight until `deadline`.

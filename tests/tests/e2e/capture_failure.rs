@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use ambassador_tests::proxy::ambassador;
 use ambassador_tests::server::text;
 use ambassador_tests::{
     Backend, Cgroup, Netns, Proxy, Server, eventually, on_both_backends, program,
@@ -70,6 +71,9 @@ impl World {
     }
 }
 
+/// Longer than the proxy of pinned programs must be silent to count as dead.
+const CLEANED_WITHIN: Duration = Duration::from_secs(30);
+
 /// How curl says ECONNREFUSED.
 const REFUSED: &str = "curl: 7";
 
@@ -116,4 +120,32 @@ fn refuse_ends_when_the_proxy_is_back(backend: Backend) {
     let again = inside(backend, &world.namespace, &world.cgroup, &world.config);
     assert_eq!(world.ask(), "proxied");
     drop(again);
+}
+
+/// Once: it cleans up after every dead proxy of the machine.
+#[test]
+fn refuse_outlives_an_orderly_stop_until_it_is_cleaned() {
+    let backend = Backend::Ring;
+    let (world, mut proxy) = start(backend, "refuse");
+    let doctor = |clean: &[&str]| {
+        let mut command = ambassador(backend);
+        let output = program::output(command.arg("doctor").args(clean));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let pinned = format!(
+        "pinned programs of a dead proxy at cgroup {}",
+        world.cgroup.path().display()
+    );
+    assert!(!doctor(&["--clean"]).contains(&pinned), "it lives");
+    proxy.signal(libc::SIGTERM);
+    assert_eq!(proxy.wait(SOON).code(), Some(0));
+    assert!(proxy.log().contains("doctor --clean"), "{}", proxy.log());
+    assert_eq!(world.ask(), REFUSED);
+    eventually("it counts as dead", CLEANED_WITHIN, || {
+        doctor(&[]).contains(&pinned)
+    });
+    assert_eq!(world.ask(), REFUSED, "doctor only looks");
+    let said = doctor(&["--clean"]);
+    assert!(said.contains(&format!("removed {pinned}")), "{said}");
+    assert_eq!(world.ask(), "direct");
 }
