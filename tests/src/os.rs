@@ -1,12 +1,12 @@
 //! The few system calls that the standard library has no name for.
 #![expect(
     unsafe_code,
-    reason = "kill, setns, setsockopt and setrlimit have no safe binding here"
+    reason = "kill, setns, setrlimit, sockets and their options have no safe binding here"
 )]
 
 use std::io;
-use std::net::TcpStream;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Sends `signal` to the process `pid`.
 pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
@@ -32,6 +32,36 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
 /// Keeps the kernel's receive buffer of `stream` at about `bytes`.
 pub fn limit_receive_buffer(stream: &TcpStream, bytes: i32) -> io::Result<()> {
     set_option(stream, libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes)
+}
+
+/// Connects with the smallest receive buffer, and announces small segments:
+/// both keep the peer's send buffer small.
+pub fn connect_with_small_buffers(address: SocketAddr) -> io::Result<TcpStream> {
+    let SocketAddr::V4(address) = address else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    // SAFETY: socket takes three integers and touches no memory.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nobody else's.
+    let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
+    set_option(&stream, libc::IPPROTO_TCP, libc::TCP_MAXSEG, &100)?;
+    // The kernel makes it the least that it allows.
+    limit_receive_buffer(&stream, 1)?;
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from_ne_bytes(address.ip().octets()),
+        },
+        sin_zero: [0; 8],
+    };
+    let length = size_of_val(&to) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one live address.
+    check(unsafe { libc::connect(fd, (&raw const to).cast(), length) })?;
+    Ok(stream)
 }
 
 fn set_option<T>(stream: &TcpStream, level: i32, name: i32, value: &T) -> io::Result<()> {

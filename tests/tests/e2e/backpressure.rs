@@ -1,18 +1,20 @@
 //! A slow side slows the other one down, and costs others nothing.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::client::get;
+use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
 
 on_both_backends!(
     a_gibibyte_passes_in_flat_memory,
     a_client_that_does_not_read_stops_the_upstream,
     an_upstream_that_does_not_read_stops_the_client,
     stalled_readers_do_not_stop_a_live_request,
+    unread_replies_made_by_the_proxy_do_not_stop_a_live_request,
 );
 
 const MIB: u64 = 1024 * 1024;
@@ -169,4 +171,41 @@ fn stalled_readers_do_not_stop_a_live_request(backend: Backend) {
         server.open_connections() <= 64
     });
     assert_eq!(client.get("/").text(), "live");
+}
+
+fn unread_replies_made_by_the_proxy_do_not_stop_a_live_request(backend: Backend) {
+    let server = Server::ok();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    // All share one shard, and that has 32 receive buffers.
+    let config = format!("workers: 1\n{}", one_upstream(listen, server.address(), ""));
+    let proxy = Proxy::start(backend, &config);
+    let stalled: Vec<TcpStream> = (0..40)
+        .map(|_| os::connect_with_small_buffers(listen).expect("it listens"))
+        .collect();
+    for stream in &stalled {
+        stream.set_nodelay(true).expect("an open socket");
+    }
+    let refused = b"GET / HTTP/1.1\r\nHost: nowhere.test\r\n\r\n";
+    let mut live = Client::connect(listen);
+    live.stream()
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("valid");
+    let mut answered = 0.0;
+    loop {
+        for mut stream in stalled.iter().cycle().take(40 * 50) {
+            stream.write_all(refused).expect("it is taken");
+            // Its answer tells that the proxy has taken the other request: one
+            // that had to wait would have left the shared buffers already.
+            live.send(get("/"));
+            let answer = live.try_response("GET");
+            assert_eq!(answer.expect("in time").text(), "ok");
+        }
+        let before = answered;
+        answered = proxy.metric("ambassador_requests_total", &[("reason", "no-route")]);
+        if answered == before {
+            break;
+        }
+        assert!(answered < 1e6, "{answered} replies went nowhere");
+    }
+    assert!(answered > 0.0, "they were answered until nothing was read");
 }
