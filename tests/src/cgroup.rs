@@ -19,19 +19,24 @@ pub fn mount_point() -> PathBuf {
     PathBuf::from(path.expect("cgroup2 must be mounted: mount -t cgroup2 none /sys/fs/cgroup"))
 }
 
-/// Names of the directories below the mount point, at any depth.
-pub fn all_groups() -> Vec<String> {
+/// The directories below the mount point, at any depth.
+fn all_paths() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut left = vec![mount_point()];
     while let Some(directory) = left.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
-                found.push(entry.file_name().to_string_lossy().into_owned());
+                found.push(entry.path());
                 left.push(entry.path());
             }
         }
     }
     found
+}
+
+/// The cgroup of this name, at any depth.
+pub fn find(name: &str) -> Option<PathBuf> {
+    all_paths().into_iter().find(|path| path.ends_with(name))
 }
 
 /// A cgroup, removed with what still runs in it when dropped.

@@ -4,11 +4,10 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use ambassador_tests::cgroup::all_groups;
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Scratch, ambassador};
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Server, eventually, on_both_backends, os, program};
+use ambassador_tests::{Backend, Server, cgroup, eventually, on_both_backends, os, program};
 
 on_both_backends!(
     a_command_is_captured_by_a_file,
@@ -35,8 +34,7 @@ fn config(scratch: &Scratch, server: &Server) -> String {
 
 /// The cgroup that `exec` with this process id makes.
 fn has_group_of(pid: u32) -> bool {
-    let name = format!("ambassador-exec-{pid}");
-    all_groups().contains(&name)
+    cgroup::find(&format!("ambassador-exec-{pid}")).is_some()
 }
 
 fn a_command_is_captured_by_a_file(backend: Backend) {
