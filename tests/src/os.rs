@@ -1,7 +1,7 @@
 //! The few system calls that the standard library has no name for.
 #![expect(
     unsafe_code,
-    reason = "kill, setns, setrlimit, sockets and their options have no safe binding here"
+    reason = "bpf, kill, setns, setrlimit, sockets and their options have no safe binding here"
 )]
 
 use std::io;
@@ -62,6 +62,38 @@ pub fn connect_with_small_buffers(address: SocketAddr) -> io::Result<TcpStream> 
     // SAFETY: the pointer and the length describe one live address.
     check(unsafe { libc::connect(fd, (&raw const to).cast(), length) })?;
     Ok(stream)
+}
+
+/// The kinds of BPF objects that have an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BpfKind {
+    /// Programs.
+    Program,
+    /// Maps.
+    Map,
+    /// Links.
+    Link,
+}
+
+/// Whether the kernel has a BPF object of this id.
+pub fn has_bpf_object(kind: BpfKind, id: u32) -> io::Result<bool> {
+    // BPF_PROG_GET_NEXT_ID, BPF_MAP_GET_NEXT_ID and BPF_LINK_GET_NEXT_ID.
+    let command = match kind {
+        BpfKind::Program => 11,
+        BpfKind::Map => 12,
+        BpfKind::Link => 31,
+    };
+    // start_id, next_id and open_flags: asked for the first id after the one before.
+    let mut attributes = [id - 1, 0, 0];
+    let (place, size) = (attributes.as_mut_ptr(), size_of_val(&attributes));
+    // SAFETY: the attributes are live, and of the size given.
+    if unsafe { libc::syscall(libc::SYS_bpf, command, place, size) } < 0 {
+        return match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            error => Err(error),
+        };
+    }
+    Ok(attributes[1] == id)
 }
 
 fn set_option<T>(stream: &TcpStream, level: i32, name: i32, value: &T) -> io::Result<()> {

@@ -13,6 +13,7 @@ mod command_line;
 mod connections;
 mod drain;
 mod exec;
+mod exec_killed;
 mod forwarding;
 mod harness;
 mod headers;
