@@ -14,6 +14,7 @@ pub mod ports;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod terminal;
 pub mod wait;
 
 pub use cgroup::Cgroup;
@@ -21,6 +22,7 @@ pub use client::{Client, Response};
 pub use netns::Netns;
 pub use proxy::{Backend, Proxy};
 pub use server::{Connection, Request, Server};
+pub use terminal::Terminal;
 pub use wait::eventually;
 
 /// Declares each test twice: over io_uring and over epoll. The body is a

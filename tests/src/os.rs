@@ -1,9 +1,10 @@
 //! The few system calls that the standard library has no name for.
 #![expect(
     unsafe_code,
-    reason = "bpf, kill, setns, setrlimit, sockets and their options have no safe binding here"
+    reason = "bpf, kill, openpty, setns, setrlimit, sockets and their options have no safe binding here"
 )]
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -62,6 +63,22 @@ pub fn connect_with_small_buffers(address: SocketAddr) -> io::Result<TcpStream> 
     // SAFETY: the pointer and the length describe one live address.
     check(unsafe { libc::connect(fd, (&raw const to).cast(), length) })?;
     Ok(stream)
+}
+
+/// A new pseudo-terminal: the end of whoever types and reads, and that of the
+/// programs.
+pub fn open_terminal() -> io::Result<(File, File)> {
+    let (mut ours, mut theirs) = (-1, -1);
+    let (name, settings, size) = (std::ptr::null_mut(), std::ptr::null(), std::ptr::null());
+    // SAFETY: both numbers are live for the kernel to fill; the rest may be null.
+    check(unsafe { libc::openpty(&raw mut ours, &raw mut theirs, name, settings, size) })?;
+    // SAFETY: both descriptors are new, and nobody else's.
+    let (ours, theirs) = unsafe { (File::from_raw_fd(ours), File::from_raw_fd(theirs)) };
+    for end in [&ours, &theirs] {
+        // SAFETY: fcntl takes three integers here and touches no memory.
+        check(unsafe { libc::fcntl(end.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    }
+    Ok((ours, theirs))
 }
 
 /// The kinds of BPF objects that have an id.

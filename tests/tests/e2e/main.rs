@@ -14,6 +14,7 @@ mod connections;
 mod drain;
 mod exec;
 mod exec_killed;
+mod exec_terminal;
 mod forwarding;
 mod harness;
 mod headers;
