@@ -1,15 +1,17 @@
 //! `ambassador exec`: runs a command in a cgroup of its own, beside the proxy.
 //!
 //! The order is what makes it work:
-//! 1. [`Launched::prepare`] makes the cgroup and forks the command into it,
-//!    before the proxy starts a thread or gives up a privilege, so that the
-//!    command keeps the ones it was called with. It waits at a gate.
-//! 2. The caller starts the helper ([`Launched::undo_with`]), attaches the
-//!    programs, gives up its privileges and starts its threads.
-//! 3. [`Launched::release`] opens the gate: the command is executed.
-//! 4. [`Launched::wait`] forwards signals until the command has ended and its
+//! 1. The caller starts the helper.
+//! 2. [`Launched::prepare`] tells the helper of the cgroup, makes it and forks
+//!    the command into it, before the proxy starts a thread or gives up a
+//!    privilege, so that the command keeps the ones it was called with. It
+//!    waits at a gate.
+//! 3. The caller attaches the programs, gives up its privileges and starts its
+//!    threads.
+//! 4. [`Launched::release`] opens the gate: the command is executed.
+//! 5. [`Launched::wait`] forwards signals until the command has ended and its
 //!    cgroup is empty, daemonised children included.
-//! 5. The caller ends the proxy and then the helper, which removes the cgroup.
+//! 6. The caller ends the proxy and then the helper, which removes the cgroup.
 //!    It does the same, on its own, when the proxy is killed.
 //!
 //! The command stays in the process group it was called in, so that the
@@ -52,6 +54,8 @@ pub enum LaunchError {
     NulByte,
     /// The process could not be forked into the cgroup.
     Fork(io::Error),
+    /// The helper, which is to remove the cgroup, does not answer.
+    Helper(io::Error),
 }
 
 impl fmt::Display for LaunchError {
@@ -61,6 +65,7 @@ impl fmt::Display for LaunchError {
             Self::MakeCgroup(_) => "cannot make a cgroup; run as root, or in a delegated cgroup",
             Self::NulByte => "the command contains a NUL byte",
             Self::Fork(_) => "cannot start a process in its cgroup",
+            Self::Helper(_) => "the privileged helper does not answer",
         })
     }
 }
@@ -69,7 +74,7 @@ impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NoCgroup(error) => Some(error),
-            Self::MakeCgroup(error) | Self::Fork(error) => Some(error),
+            Self::MakeCgroup(error) | Self::Fork(error) | Self::Helper(error) => Some(error),
             Self::NulByte => None,
         }
     }
@@ -115,13 +120,17 @@ pub struct Launched {
 }
 
 impl Launched {
-    /// Makes the cgroup and forks the process that will become the command.
-    /// Blocks the signals that [`wait`](Self::wait) forwards, for this thread
+    /// Makes the cgroup, which the helper removes with all that runs in it when
+    /// the proxy has ended, however it ended; forks the process that will become
+    /// the command. Blocks the signals that [`wait`](Self::wait) forwards, for this thread
     /// and those it starts: call it before any other thread runs.
-    pub fn prepare(command: &Command) -> Result<Self, LaunchError> {
+    pub fn prepare(command: &Command, helper: &Helper) -> Result<Self, LaunchError> {
         let words = gate::Words::new(command).ok_or(LaunchError::NulByte)?;
         let parent = cgroup::own_cgroup().map_err(LaunchError::NoCgroup)?;
         let name = format!("{EXEC_PREFIX}{}", std::process::id());
+        // First: we may be killed between any two lines.
+        let registered = helper.remove_cgroup_at_end(&parent.join(&name));
+        registered.map_err(LaunchError::Helper)?;
         let cgroup = Cgroup::create(&parent, &name).map_err(LaunchError::MakeCgroup)?;
         let started = Signals::block().and_then(|signals| {
             Gated::fork(&words, &cgroup, signals.before()).map(|process| (process, signals))
@@ -149,12 +158,6 @@ impl Launched {
     #[cfg(test)]
     fn process_id(&self) -> i32 {
         self.process.pid()
-    }
-
-    /// Has the helper end what is left and remove the cgroup when the proxy
-    /// has ended, however it ended.
-    pub fn undo_with(&self, helper: &Helper) -> io::Result<()> {
-        helper.remove_cgroup_at_end(self.cgroup.path())
     }
 
     /// Opens the gate: the command is executed now.

@@ -44,24 +44,17 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         .next()
         .ok_or_else(|| Failure::Usage("exec needs a command".into()))?;
     let name = program.to_string_lossy().into_owned();
-    let mut launched = Launched::prepare(&Command {
+    let command = Command {
         program,
         arguments: words.collect(),
-    })
-    .map_err(|error| match error {
+    };
+    let helper =
+        Arc::new(Helper::start().map_err(unavailable("cannot start the privileged helper"))?);
+    let mut launched = Launched::prepare(&command, &helper).map_err(|error| match error {
         LaunchError::NulByte => Failure::Usage(error.to_string()),
         error => Failure::Unavailable(with_causes(&error)),
     })?;
-    let helper =
-        Arc::new(Helper::start().map_err(unavailable("cannot start the privileged helper"))?);
-    launched
-        .undo_with(&helper)
-        .map_err(unavailable("the privileged helper does not answer"))?;
-
-    let directory = admin_directory()?;
-    helper
-        .remove_admin_directory_at_end(&directory)
-        .map_err(unavailable("the privileged helper does not answer"))?;
+    let directory = admin_directory(&helper)?;
     let overrides = only(launched.cgroup().to_owned(), directory.join(ADMIN_SOCKET));
     overrides(&mut checked);
     let mut proxy = proxy::start(Start {
@@ -111,11 +104,14 @@ fn only(cgroup: PathBuf, admin: PathBuf) -> Overrides {
 }
 
 /// Makes the private directory of the admin socket; the helper removes it.
-fn admin_directory() -> Result<PathBuf, Failure> {
+fn admin_directory(helper: &Helper) -> Result<PathBuf, Failure> {
     let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let path = base.join(format!("{EXEC_PREFIX}{}", std::process::id()));
     // Left by a process that had our number and was killed with its helper.
     let _ = fs::remove_dir_all(&path);
+    helper
+        .remove_admin_directory_at_end(&path)
+        .map_err(unavailable("the privileged helper does not answer"))?;
     fs::DirBuilder::new()
         .mode(0o700)
         .create(&path)

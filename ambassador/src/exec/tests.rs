@@ -23,13 +23,23 @@ fn sh(script: &str) -> Command {
 
 /// On a thread of its own, whose signal mask it changes.
 fn run(command: &Command) -> (Outcome, std::path::PathBuf) {
-    let run = || {
-        let mut launched = Launched::prepare(command).unwrap();
+    let run = |helper: &Helper| {
+        let mut launched = Launched::prepare(command, helper).unwrap();
         let path = launched.cgroup().to_owned();
         launched.release().unwrap();
-        (launched.wait(&on_a_thread().0).unwrap(), path)
+        (launched.wait(helper).unwrap(), path)
     };
-    std::thread::scope(|scope| scope.spawn(run).join().unwrap())
+    std::thread::scope(|scope| scope.spawn(|| with_helper(run)).join().unwrap())
+}
+
+/// The helper has undone all before this returns: the next cgroup has the same
+/// name.
+fn with_helper<T>(work: impl FnOnce(&Helper) -> T) -> T {
+    let (helper, served) = on_a_thread();
+    let result = work(&helper);
+    drop(helper);
+    served.join().unwrap().unwrap();
+    result
 }
 
 #[test]
@@ -65,16 +75,18 @@ fn the_command_starts_inside_its_cgroup_and_not_before_its_release() {
     let _turn = turn();
     let output = std::env::temp_dir().join(format!("amb-B-exec-{}", std::process::id()));
     let script = format!("grep ^0:: /proc/self/cgroup > {}", output.display());
-    let mut launched = Launched::prepare(&sh(&script)).unwrap();
-    assert_eq!(
-        launched.cgroup.processes().unwrap(),
-        [launched.process_id()]
-    );
-    let name = fs::read_to_string(format!("/proc/{}/comm", launched.process_id())).unwrap();
-    assert_ne!(name.trim(), "sh");
-    assert!(!output.exists());
-    launched.release().unwrap();
-    assert_eq!(launched.wait(&on_a_thread().0).unwrap().code(), 0);
+    with_helper(|helper| {
+        let mut launched = Launched::prepare(&sh(&script), helper).unwrap();
+        assert_eq!(
+            launched.cgroup.processes().unwrap(),
+            [launched.process_id()]
+        );
+        let name = fs::read_to_string(format!("/proc/{}/comm", launched.process_id())).unwrap();
+        assert_ne!(name.trim(), "sh");
+        assert!(!output.exists());
+        launched.release().unwrap();
+        assert_eq!(launched.wait(helper).unwrap().code(), 0);
+    });
     let group = fs::read_to_string(&output).unwrap();
     fs::remove_file(&output).unwrap();
     assert!(
@@ -88,9 +100,10 @@ fn the_command_starts_inside_its_cgroup_and_not_before_its_release() {
 #[test]
 fn a_command_that_is_never_released_is_gone_with_its_cgroup() {
     let _turn = turn();
-    let launched = Launched::prepare(&sh("exit 0")).unwrap();
-    let (path, pid) = (launched.cgroup().to_owned(), launched.process_id());
-    drop(launched);
+    let (path, pid) = with_helper(|helper| {
+        let launched = Launched::prepare(&sh("exit 0"), helper).unwrap();
+        (launched.cgroup().to_owned(), launched.process_id())
+    });
     assert!(!path.exists());
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
@@ -116,15 +129,16 @@ fn run_with_signals(command: &Command, meanwhile: impl FnOnce(i32, &dyn Fn(i32))
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(move || {
-            let mut launched = Launched::prepare(command).unwrap();
-            // SAFETY: gettid reads a number.
-            tell.send((launched.process_id(), unsafe { libc::gettid() }))
-                .unwrap();
-            launched.release().unwrap();
-            // The helper is to keep what the proxy gives up.
-            let helper = on_a_thread().0;
-            capabilities::keep_only(&[]).unwrap();
-            launched.wait(&helper).unwrap()
+            with_helper(|helper| {
+                let mut launched = Launched::prepare(command, helper).unwrap();
+                // SAFETY: gettid reads a number.
+                tell.send((launched.process_id(), unsafe { libc::gettid() }))
+                    .unwrap();
+                launched.release().unwrap();
+                // The helper, on a thread of its own, keeps what we give up.
+                capabilities::keep_only(&[]).unwrap();
+                launched.wait(helper).unwrap()
+            })
         });
         let (process, thread) = told.recv().unwrap();
         let send = |number: i32| {

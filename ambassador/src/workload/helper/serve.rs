@@ -6,10 +6,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use super::Duties;
 use super::message::{Reply, Request};
 use super::undo::{self, Undo};
+use crate::clock;
 use crate::workload::capabilities::{Capability, keep_only};
 use crate::workload::{Netns, descriptors, sockets};
 
@@ -27,6 +29,11 @@ const KEPT: [Capability; 8] = [
     Capability::SysAdmin,
     Capability::Bpf,
 ];
+
+/// How long loaders may take to see that the proxy is gone: loading programs
+/// takes tens of milliseconds, a busy machine more.
+const LOADERS_END_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// The life of the helper process: serves the pair on its standard input
 /// until the other end is closed, then undoes what it was told to.
@@ -71,8 +78,8 @@ pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties) -> io::Result<()
         let (text, fds) = match descriptors::receive(channel) {
             Ok(Some(request)) => request,
             // However the conversation ends, what was set up is undone.
-            Ok(None) => return serving.steps.all(),
-            Err(error) => return serving.steps.all().and(Err(error)),
+            Ok(None) => return serving.undo(),
+            Err(error) => return serving.undo().and(Err(error)),
         };
         let answer = serde_json::from_slice(&text)
             .map_err(io::Error::from)
@@ -162,6 +169,23 @@ impl Serving {
                 Ok(nothing)
             }
         }
+    }
+
+    /// A loader that is at work when the proxy dies is waited for: it may be in
+    /// the cgroup that is to be removed, or about to add a route.
+    fn undo(mut self) -> io::Result<()> {
+        let until = clock::now() + LOADERS_END_WITHIN;
+        let ended = |loader: &mut Child| matches!(loader.try_wait(), Ok(Some(_)) | Err(_));
+        while !self.loaders.iter_mut().all(ended) {
+            if clock::now() > until {
+                // It cannot be stuck in anything but the kernel.
+                let kill = |loader: &mut Child| drop(loader.kill().and_then(|()| loader.wait()));
+                self.loaders.iter_mut().for_each(kill);
+                break;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.steps.all()
     }
 
     /// The loader starts where the helper did, whatever namespace a request
