@@ -2,7 +2,8 @@
 //!
 //! Each shard owns one [`Telemetry`]: plain integers behind `Cell`s, no atomics,
 //! no locks, no allocation once an upstream has been seen. A request is one
-//! [`RequestRecord`], written by a drop guard, so that cancelled work counts too.
+//! [`RequestRecord`] and a relayed connection one [`RelayRecord`], written by
+//! drop guards, so that cancelled work counts too.
 //! The admin side never reads the cells; it asks a shard for a [`Snapshot`],
 //! which the shard copies between two turns of its loop, and merges those.
 //!
@@ -21,6 +22,8 @@ mod registry;
 pub use cells::{Cells, PoolGauge, RequestKey, Snapshot, UpstreamCells};
 pub use exposition::{Extras, Format, render};
 pub use histogram::Histogram;
-pub use labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
-pub use record::{Description, RequestGuard, RequestRecord, Telemetry};
+pub use labels::{AttemptOutcome, Direction, DroppedAccept, RelayProtocol, TcpOutcome};
+pub use record::{
+    Description, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord, Telemetry,
+};
 pub use registry::{ControlCounters, ListenerIndex, Registry, UpstreamIndex};

@@ -6,9 +6,9 @@
 //! TLS goes by the server name it asks for, and is passed through.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::addr::OriginalDst;
+use crate::addr::{EndpointAddr, OriginalDst};
 use crate::http::{self, ServerName, Sniff};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -16,13 +16,13 @@ use crate::proxy::generation::Target;
 use crate::proxy::http1;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way;
-use crate::ring::{Chunk, timer};
+use crate::ring::{self, Chunk, timer};
 use crate::route::Resolution;
 use crate::route::settings::Protocol;
-use crate::telemetry::{TcpOutcome, UpstreamIndex};
+use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 use crate::together::{First, first};
 use crate::upstream::dial::DialError;
-use crate::upstream::pool::{CheckoutError, Connection, Place, Want};
+use crate::upstream::pool::{CheckoutError, Connection, Want};
 
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
@@ -59,7 +59,7 @@ pub async fn serve(client: Client, entry: Entry) {
         Entry::Tcp(name) => {
             let target = generation.target_by_name(&name);
             drop(generation);
-            Box::pin(relay(client, target, None)).await;
+            Box::pin(relay(client, ring::now(), target, None)).await;
         }
         Entry::Captured => match client.origin.original {
             Some(original) => {
@@ -88,26 +88,33 @@ impl Drop for Open {
 }
 
 async fn captured(mut client: Client, original: OriginalDst, idle: Duration) {
+    let accepted = ring::now();
     match protocol(&client.context, original) {
         Protocol::Http1 => return http1::serve(client, idle).await,
         Protocol::Tcp => {
             let target = resolve(&client.context, original, None);
-            return Box::pin(relay(client, target, None)).await;
+            return Box::pin(relay(client, accepted, target, None)).await;
         }
         Protocol::Auto => {}
     }
     match Box::pin(sniff(&mut client, original, idle)).await {
         Sniffed::Http => http1::serve(client, idle).await,
         Sniffed::Opaque(Some((target, connection))) => {
-            Box::pin(relay(client, Some(target), Some(connection))).await;
+            Box::pin(relay(client, accepted, Some(target), Some(connection))).await;
         }
         Sniffed::Opaque(None) => {
             let target = resolve(&client.context, original, None);
-            Box::pin(relay(client, target, None)).await;
+            Box::pin(relay(client, accepted, target, None)).await;
         }
-        Sniffed::Tls(dialled) => Box::pin(relay_tls(client, original, idle, dialled)).await,
+        Sniffed::Tls(dialled) => {
+            Box::pin(relay_tls(client, accepted, original, idle, dialled)).await
+        }
         Sniffed::Ended => {}
-        Sniffed::DialFailed(label, error) => dial_failed(client, label, &error),
+        Sniffed::Unplaced(label, failed) => {
+            let mut record = begin(&client, accepted, RelayProtocol::Tcp);
+            record.passage.upstream = label;
+            refuse(client, record, failed);
+        }
     }
 }
 
@@ -128,7 +135,13 @@ enum Sniffed {
     Opaque(Option<Dialled>),
     Tls(Option<Dialled>),
     Ended,
-    DialFailed(UpstreamIndex, CheckoutError),
+    Unplaced(UpstreamIndex, Unplaced),
+}
+
+/// Why a connection leads nowhere, and where it would have gone.
+struct Unplaced {
+    outcome: TcpOutcome,
+    endpoint: Option<EndpointAddr>,
 }
 
 /// A connection by the address alone.
@@ -152,12 +165,9 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
         };
     };
     // Nothing to go by: dial where the address leads and see who speaks.
-    let Some(endpoint) = way::endpoint(&context.pools, &target, Some(original)) else {
-        return Sniffed::Opaque(None);
-    };
-    let connection = match dial(&context, &target, (client.origin.namespace, endpoint)).await {
+    let connection = match dial(client, &target).await {
         Ok(connection) => connection,
-        Err(error) => return Sniffed::DialFailed(target.shared.label, error),
+        Err(failed) => return Sniffed::Unplaced(target.shared.label, failed),
     };
     let spoke = first(client.stream.readable(), connection.stream.readable());
     match timer::timeout(idle, spoke).await {
@@ -215,6 +225,7 @@ async fn look_ahead<T>(
 /// its address; `dialled` is used where that is the same.
 async fn relay_tls(
     mut client: Client,
+    accepted: Instant,
     original: OriginalDst,
     idle: Duration,
     dialled: Option<Dialled>,
@@ -228,6 +239,10 @@ async fn relay_tls(
         Some(ServerName::Absent | ServerName::NeedMore) => None,
         None => return,
     };
+    let mut record = begin(&client, accepted, RelayProtocol::Tls);
+    if let Some(name) = &name {
+        record.describe(name);
+    }
     let target = resolve(&client.context, original, name.as_deref());
     let connection = match (&target, dialled) {
         (Some(target), Some((by_address, connection)))
@@ -237,81 +252,107 @@ async fn relay_tls(
         }
         _ => None,
     };
-    relay(client, target, connection).await;
+    relay_recorded(client, record, target, connection).await;
 }
 
-/// Relays opaque bytes; a connection that can't be placed is reset, never
-/// closed politely, so that its caller sees a failure.
-async fn relay(mut client: Client, target: Option<Target>, dialled: Option<Connection>) {
-    let context = Rc::clone(&client.context);
-    let cells = &context.telemetry.cells;
+/// Relays opaque bytes.
+async fn relay(
+    client: Client,
+    accepted: Instant,
+    target: Option<Target>,
+    dialled: Option<Connection>,
+) {
+    let record = begin(&client, accepted, RelayProtocol::Tcp);
+    relay_recorded(client, record, target, dialled).await;
+}
+
+fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGuard {
+    let telemetry = &client.context.telemetry;
+    telemetry.begin_relay(client.passage(accepted), protocol)
+}
+
+/// Relays a connection of which `record` tells, to `target`, over `dialled`
+/// where that leads there already.
+async fn relay_recorded(
+    mut client: Client,
+    mut record: RelayGuard,
+    target: Option<Target>,
+    dialled: Option<Connection>,
+) {
     let Some(target) = target else {
-        cells.tcp_connection(UpstreamIndex::UNMATCHED, TcpOutcome::NoRoute);
-        return client.stream.reset();
+        let nowhere = Unplaced {
+            outcome: TcpOutcome::NoRoute,
+            endpoint: None,
+        };
+        return refuse(client, record, nowhere);
     };
     target.count_use();
-    let (upstream, shared) = (&target.upstream, &target.shared);
+    record.passage.upstream = target.shared.label;
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
     let connection = match dialled {
         Some(connection) => connection,
-        None => {
-            let endpoint = way::endpoint(&context.pools, &target, client.origin.original);
-            let Some(endpoint) = endpoint else {
-                cells.tcp_connection(shared.label, TcpOutcome::ConnectFailed);
-                return client.stream.reset();
-            };
-            match dial(&context, &target, (client.origin.namespace, endpoint)).await {
-                Ok(connection) => connection,
-                Err(error) => return dial_failed(client, shared.label, &error),
-            }
-        }
+        None => match dial(&client, &target).await {
+            Ok(connection) => connection,
+            Err(failed) => return refuse(client, record, failed),
+        },
     };
+    record.passage.endpoint = Some(connection.endpoint);
     let tunnel = Tunnel {
-        cells,
-        label: shared.label,
-        idle: upstream.timeouts.idle,
+        cells: &client.context.telemetry.cells,
+        passage: &record.passage,
+        idle: target.upstream.timeouts.idle,
     };
     let client_first = client.ahead.take();
     let outcome = tunnel
         .run(&client.stream, client_first, &connection.stream, None)
         .await;
-    cells.tcp_connection(shared.label, outcome);
+    record.outcome = outcome;
     if outcome != TcpOutcome::Closed {
         client.stream.reset();
         connection.reset();
     }
 }
 
-async fn dial(
-    context: &Rc<Context>,
-    target: &Target,
-    place: Place,
-) -> Result<Connection, CheckoutError> {
-    let policies = (&target.upstream.pool, &target.upstream.timeouts);
-    context
-        .pools
-        .checkout(&target.shared, policies, place, Want::Fresh)
-        .await
+/// A connection that can't be placed is reset, never closed politely, so that
+/// its caller sees a failure.
+fn refuse(client: Client, mut record: RelayGuard, failed: Unplaced) {
+    record.outcome = failed.outcome;
+    record.passage.endpoint = failed.endpoint;
+    client.stream.reset();
 }
 
-fn dial_failed(client: Client, label: UpstreamIndex, error: &CheckoutError) {
-    tracing::debug!(?error, "opaque connection: dial failed");
-    let outcome = match error {
+/// A new connection to the endpoint whose turn it is.
+async fn dial(client: &Client, target: &Target) -> Result<Connection, Unplaced> {
+    let pools = &client.context.pools;
+    let Some(endpoint) = way::endpoint(pools, target, client.origin.original) else {
+        return Err(Unplaced {
+            outcome: TcpOutcome::ConnectFailed,
+            endpoint: None,
+        });
+    };
+    let policies = (&target.upstream.pool, &target.upstream.timeouts);
+    let place = (client.origin.namespace, endpoint);
+    let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);
+    dialled.await.map_err(|error| {
+        tracing::debug!(%endpoint, ?error, "opaque connection: dial failed");
+        Unplaced {
+            outcome: outcome_of(&error),
+            endpoint: Some(endpoint),
+        }
+    })
+}
+
+fn outcome_of(error: &CheckoutError) -> TcpOutcome {
+    match error {
         CheckoutError::Overloaded => TcpOutcome::Overloaded,
         CheckoutError::PendingTimeout | CheckoutError::Dial(DialError::Timeout) => {
             TcpOutcome::ConnectTimeout
         }
         CheckoutError::Dial(DialError::Loop) => TcpOutcome::Loop,
         CheckoutError::Dial(DialError::Connect(_)) => TcpOutcome::ConnectFailed,
-    };
-    client
-        .context
-        .telemetry
-        .cells
-        .tcp_connection(label, outcome);
-    client.stream.reset();
+    }
 }
 
 /// Where a connection goes that carries no request.

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::addr::OriginalDst;
 use crate::proxy::context::Context;
 use crate::ring::{Chunk, Gather, Stream, timer};
-use crate::telemetry::ListenerIndex;
+use crate::telemetry::{ListenerIndex, Passage};
 use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
 
@@ -53,6 +53,14 @@ pub enum Woken {
 }
 
 impl Client {
+    /// What the log is told of something that begins on this connection.
+    pub fn passage(&self, started: Instant) -> Passage {
+        let mut passage = Passage::new(self.origin.listener, started);
+        passage.original = self.origin.original;
+        passage.client = self.origin.peer;
+        passage
+    }
+
     /// The next bytes, within `idle`; `None` at the end, after an error and
     /// after silence.
     pub async fn next(&mut self, idle: Duration) -> Option<Chunk> {

@@ -43,13 +43,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     let request = &scratch.request;
     let asked = Asked::of(request);
     let mut body = BodyReader::of_request(request.body());
-    let mut record = context
-        .telemetry
-        .begin(client.origin.listener, clock::now());
+    let mut record = context.telemetry.begin(client.passage(clock::now()));
     record.method = asked.method.as_str();
-    record.client = client.origin.peer;
-    record.original = client.origin.original;
-    record.bytes_in = head.len() as u64;
+    record.passage.bytes_in.set(head.len() as u64);
 
     // Where to.
     let way = match way::find(&context, client.origin.original, request, &head) {
@@ -65,7 +61,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     };
     way.target.count_use();
     let (upstream, shared) = (&way.target.upstream, &way.target.shared);
-    record.upstream = shared.label;
+    record.passage.upstream = shared.label;
     if upstream.protocol == Protocol::Tcp {
         drop(head);
         return answer(client, record, asked, &body, Reason::NoRoute).await;
@@ -75,7 +71,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         drop(head);
         return answer(client, record, asked, &body, Reason::NoEndpoint).await;
     };
-    record.endpoint = Some(endpoint);
+    record.passage.endpoint = Some(endpoint);
 
     // Identity and trace, then the head as the upstream gets it.
     let identity = way::Identity::of(request, &head);
@@ -102,7 +98,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         && let Some(chunk) = client.ahead.take()
     {
         match exchange::take_body(&mut body, chunk) {
-            Ok((mine, rest)) => (first_body, client.ahead) = (Some(mine), rest),
+            Ok((mine, rest)) => {
+                record.passage.count(Direction::Sent, mine.len() as u64);
+                (first_body, client.ahead) = (Some(mine), rest);
+            }
             Err(bad) => return refuse(client, record, bad).await,
         }
     }
@@ -202,7 +201,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
 
     // The try failed for good.
     record.status = seen.status.get();
-    record.bytes_out = seen.bytes_out.get();
+    record.passage.bytes_out.set(seen.bytes_out.get());
+    record.passage.count(Direction::Sent, seen.bytes_in.get());
     tracing::debug!(upstream = %upstream.name, %endpoint, ?failure, "exchange failed");
     match failure {
         ExchangeError::ClientGone => After::Reset,
@@ -255,9 +255,9 @@ impl Outgoing {
 /// Fills in what a finished exchange tells about itself.
 fn fill(record: &mut RequestGuard, seen: &Seen, sent_at: Instant) {
     record.status = seen.status.get();
-    record.bytes_out = seen.bytes_out.get();
-    record.bytes_in += seen.bytes_in.get();
-    let before = sent_at.saturating_duration_since(record.started);
+    record.passage.bytes_out.set(seen.bytes_out.get());
+    record.passage.count(Direction::Sent, seen.bytes_in.get());
+    let before = sent_at.saturating_duration_since(record.passage.started);
     let after = match (seen.head_at.get(), seen.forwarded_at.get()) {
         (Some(head_at), Some(forwarded_at)) => forwarded_at.saturating_duration_since(head_at),
         _ => std::time::Duration::ZERO,
@@ -290,7 +290,7 @@ async fn connect(
                 .cells
                 .attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
-            record.bytes_out = ESTABLISHED.len() as u64;
+            record.passage.bytes_out.set(ESTABLISHED.len() as u64);
             if !client.reply(ESTABLISHED.to_vec()).await {
                 return After::Reset;
             }
@@ -317,15 +317,17 @@ async fn connect(
 /// The connection carries opaque bytes from here on.
 async fn tunnel(
     client: &mut Client,
-    record: RequestGuard,
+    mut record: RequestGuard,
     target: &Target,
     connection: Connection,
     upstream_first: Option<Chunk>,
 ) -> After {
     let context = Rc::clone(&client.context);
+    // What a drain leaves standing.
+    record.tunnel = Some(TcpOutcome::Drained);
     let tunnel = Tunnel {
         cells: &context.telemetry.cells,
-        label: target.shared.label,
+        passage: &record.passage,
         idle: target.upstream.timeouts.idle,
     };
     let client_first = client.ahead.take();
@@ -336,10 +338,7 @@ async fn tunnel(
         upstream_first,
     ));
     let outcome = relay.await;
-    context
-        .telemetry
-        .cells
-        .tcp_connection(target.shared.label, outcome);
+    record.tunnel = Some(outcome);
     record.complete(clock::now());
     match outcome {
         TcpOutcome::Closed => After::Close,
@@ -366,7 +365,7 @@ async fn answer(
     let bytes = reply.encode();
     record.status = reason.status();
     record.reason = Some(reason.as_str());
-    record.bytes_out = bytes.len() as u64;
+    record.passage.bytes_out.set(bytes.len() as u64);
     if !client.reply(bytes).await {
         return After::Reset;
     }
@@ -385,7 +384,7 @@ pub async fn refuse(client: &mut Client, mut record: RequestGuard, bad: BadMessa
     let bytes = LocalReply::new(reason).because(bad).closing().encode();
     record.status = bad.status();
     record.reason = Some(reason.as_str());
-    record.bytes_out = bytes.len() as u64;
+    record.passage.bytes_out.set(bytes.len() as u64);
     client.reply(bytes).await;
     record.complete(clock::now());
     After::Linger

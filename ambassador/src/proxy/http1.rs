@@ -32,9 +32,7 @@ async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
         Ok(None) => After::Close,
         Err(bad) => {
-            let record = context
-                .telemetry
-                .begin(client.origin.listener, clock::now());
+            let record = context.telemetry.begin(client.passage(clock::now()));
             forward::refuse(client, record, bad).await
         }
     };

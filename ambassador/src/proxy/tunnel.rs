@@ -7,15 +7,15 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::ring::{self, Chunk, Gather, Stream, timer};
-use crate::telemetry::{Cells, Direction, TcpOutcome, UpstreamIndex};
+use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
 use crate::together::{First, both, first};
 
-/// Whom the bytes are counted for, and when silence ends the tunnel.
+/// Where the bytes are counted, and when silence ends the tunnel.
 pub struct Tunnel<'a> {
-    /// Where bytes are counted.
+    /// For the metrics.
     pub cells: &'a Cells,
-    /// Under which upstream.
-    pub label: UpstreamIndex,
+    /// For the log; it says under which upstream the metrics count.
+    pub passage: &'a Passage,
     /// Silence in both directions that ends it.
     pub idle: Duration,
 }
@@ -79,7 +79,8 @@ impl Tunnel<'_> {
             moved.set(ring::now());
             to.send(gather).await.map_err(|_| to_reset)?;
             moved.set(ring::now());
-            self.cells.bytes(self.label, direction, bytes);
+            self.cells.bytes(self.passage.upstream, direction, bytes);
+            self.passage.count(direction, bytes);
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The access log: one JSON object per line.
+//! The access log: one JSON object per line, one line per request and per
+//! relayed connection.
 //!
 //! A shard formats a line into its own bounded buffer; one thread takes the
 //! buffers and writes them out, in as few writes as it can keep up with. The two
@@ -9,7 +10,7 @@
 mod line;
 mod writer;
 
-pub use line::Line;
+pub use line::{Line, Told};
 pub use writer::{AccessLog, Sink};
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 pub struct Settings {
     /// Where they go.
     pub target: Target,
-    /// The share of requests that is logged, 0 to 1.
+    /// The share of requests and relayed connections that is logged, 0 to 1.
     pub sample: f64,
 }
 

@@ -66,13 +66,13 @@ impl Cells {
     /// Counts a finished request and its durations; not its bytes, which
     /// [`Cells::bytes`] counts as they move.
     pub fn request(&self, record: &RequestRecord, ended: Instant) {
-        self.upstream(record.upstream, |cells| {
+        self.upstream(record.passage.upstream, |cells| {
             cells.requests.count(RequestKey {
                 method: record.method,
                 status: record.status,
                 reason: record.reason.unwrap_or(""),
             });
-            let duration = ended.saturating_duration_since(record.started);
+            let duration = ended.saturating_duration_since(record.passage.started);
             cells.duration.record(duration);
             cells.overhead.record(record.overhead.min(duration));
         });
@@ -300,14 +300,15 @@ fn add<T: AddAssign + Copy, const N: usize>(mine: &mut [T; N], theirs: &[T; N]) 
 mod tests {
     use std::time::Duration;
 
+    use super::super::record::Passage;
     use super::*;
 
     const SHOP: UpstreamIndex = UpstreamIndex(2);
 
     fn finished(method: &'static str, status: u16, took: Duration) -> (RequestRecord, Instant) {
         let started = Instant::now();
-        let mut record = RequestRecord::new(ListenerIndex::CAPTURE, started);
-        record.upstream = SHOP;
+        let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
+        record.passage.upstream = SHOP;
         record.method = method;
         record.status = status;
         (record, started + took)

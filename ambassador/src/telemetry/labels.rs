@@ -1,4 +1,4 @@
-//! The closed sets of words that metrics carry as labels.
+//! The closed sets of words that metrics carry as labels and the log as values.
 
 /// Declares an enum whose variants index an array of counters and have a word.
 macro_rules! labels {
@@ -64,6 +64,16 @@ labels! {
         Overloaded = "overloaded",
         /// The drain deadline cut it.
         Drained = "drained",
+    }
+}
+
+labels! {
+    /// What a relayed connection carries, as the access log calls it.
+    RelayProtocol {
+        /// Opaque bytes.
+        Tcp = "tcp",
+        /// TLS that is passed through, told by its first bytes.
+        Tls = "tls",
     }
 }
 

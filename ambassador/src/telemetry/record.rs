@@ -1,13 +1,15 @@
-//! One request, from its head to its end, written down by a drop guard.
+//! One request or one relayed connection, from its start to its end, written
+//! down by a drop guard.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::access_log::{Line, Sink};
+use super::access_log::{Line, Sink, Told};
 use super::cells::Cells;
+use super::labels::{Direction, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock;
@@ -20,39 +22,60 @@ pub struct Telemetry {
     log: RefCell<Option<Sink>>,
 }
 
+/// What is known of a request and of a relayed connection alike: from where to
+/// where, since when, how much.
+#[derive(Debug, Clone)]
+pub struct Passage {
+    /// Whose it is; unmatched until it is routed.
+    pub upstream: UpstreamIndex,
+    /// Which listener accepted its connection.
+    pub listener: ListenerIndex,
+    /// When the request head was complete, or the connection accepted.
+    pub started: Instant,
+    /// Bytes received from the client and sent on; a request's head as it came.
+    pub bytes_in: Cell<u64>,
+    /// Bytes sent to the client, head included.
+    pub bytes_out: Cell<u64>,
+    /// Where it went, the last time it was tried.
+    pub endpoint: Option<EndpointAddr>,
+    /// Where a captured client meant to go.
+    pub original: Option<OriginalDst>,
+    /// The client, where it has an address.
+    pub client: Option<SocketAddr>,
+}
+
 /// What is known of one request. The proxy fills it as it goes; what is not
 /// filled in keeps the value that says "did not happen".
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
-    /// Whose request it is; unmatched until it is routed.
-    pub upstream: UpstreamIndex,
-    /// Which listener accepted its connection.
-    pub listener: ListenerIndex,
+    /// From where to where.
+    pub passage: Passage,
     /// The method's word, `OTHER` outside the standard.
     pub method: &'static str,
     /// The status sent to the client; 0: none.
     pub status: u16,
     /// The reason word, where the proxy had its own say in the answer.
     pub reason: Option<&'static str>,
-    /// When the request head was complete.
-    pub started: Instant,
     /// Time spent in this process: what passed while nothing was awaited from
     /// the client or the upstream.
     pub overhead: Duration,
-    /// Bytes received from the client, head included.
-    pub bytes_in: u64,
-    /// Bytes sent to the client, head included.
-    pub bytes_out: u64,
     /// Tries made.
     pub attempts: u16,
     /// The last try went over a connection that had carried a request before.
     pub reused: bool,
-    /// Where the last try went.
-    pub endpoint: Option<EndpointAddr>,
-    /// Where a captured client meant to go.
-    pub original: Option<OriginalDst>,
-    /// The client, where it has an address.
-    pub client: Option<SocketAddr>,
+    /// How the tunnel that it became has ended.
+    pub tunnel: Option<TcpOutcome>,
+}
+
+/// What is known of one connection that is relayed, or should have been.
+#[derive(Debug, Clone)]
+pub struct RelayRecord {
+    /// From where to where.
+    pub passage: Passage,
+    /// What it carries, as far as that is known.
+    pub protocol: RelayProtocol,
+    /// How it ended; cut by the drain until something else is known.
+    pub outcome: TcpOutcome,
 }
 
 /// What only the access log shows; copied when this request is logged.
@@ -68,6 +91,14 @@ pub struct Description<'a> {
     pub request_id: &'a [u8],
 }
 
+/// Holds the record of a relayed connection; dropping it writes the record down.
+#[derive(Debug)]
+pub struct RelayGuard {
+    record: RelayRecord,
+    line: Option<Line>,
+    telemetry: Rc<Telemetry>,
+}
+
 /// Holds the record of a request in flight; dropping it writes the record down,
 /// as cancelled unless [`RequestGuard::complete`] was called.
 #[derive(Debug)]
@@ -78,24 +109,43 @@ pub struct RequestGuard {
     telemetry: Rc<Telemetry>,
 }
 
-impl RequestRecord {
-    /// A request whose head is complete.
+impl Passage {
+    /// One that has just begun.
     pub fn new(listener: ListenerIndex, started: Instant) -> Self {
         Self {
             upstream: UpstreamIndex::UNMATCHED,
             listener,
-            method: "OTHER",
-            status: 0,
-            reason: None,
             started,
-            overhead: Duration::ZERO,
-            bytes_in: 0,
-            bytes_out: 0,
-            attempts: 0,
-            reused: false,
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
             endpoint: None,
             original: None,
             client: None,
+        }
+    }
+
+    /// Adds bytes that were sent one way.
+    pub fn count(&self, direction: Direction, bytes: u64) {
+        let count = match direction {
+            Direction::Sent => &self.bytes_in,
+            Direction::Received => &self.bytes_out,
+        };
+        count.set(count.get() + bytes);
+    }
+}
+
+impl RequestRecord {
+    /// A request whose head is complete.
+    pub fn new(passage: Passage) -> Self {
+        Self {
+            passage,
+            method: "OTHER",
+            status: 0,
+            reason: None,
+            overhead: Duration::ZERO,
+            attempts: 0,
+            reused: false,
+            tunnel: None,
         }
     }
 }
@@ -116,13 +166,38 @@ impl Telemetry {
     }
 
     /// Starts the record of a request, and decides whether it is logged.
-    pub fn begin(self: &Rc<Self>, listener: ListenerIndex, started: Instant) -> RequestGuard {
-        let line = self.log.borrow_mut().as_mut().and_then(Sink::sample);
+    pub fn begin(self: &Rc<Self>, passage: Passage) -> RequestGuard {
         RequestGuard {
-            record: RequestRecord::new(listener, started),
+            record: RequestRecord::new(passage),
             ended: None,
-            line,
+            line: self.sample(),
             telemetry: Rc::clone(self),
+        }
+    }
+
+    /// Starts the record of a relayed connection, and decides whether it is
+    /// logged.
+    pub fn begin_relay(self: &Rc<Self>, passage: Passage, protocol: RelayProtocol) -> RelayGuard {
+        RelayGuard {
+            record: RelayRecord {
+                passage,
+                protocol,
+                outcome: TcpOutcome::Drained,
+            },
+            line: self.sample(),
+            telemetry: Rc::clone(self),
+        }
+    }
+
+    fn sample(&self) -> Option<Line> {
+        self.log.borrow_mut().as_mut().and_then(Sink::sample)
+    }
+
+    fn log(&self, line: Option<Line>, ended: Instant, told: Told<'_>) {
+        if let Some(line) = line
+            && let Some(log) = self.log.borrow_mut().as_mut()
+        {
+            log.write(line, ended, told);
         }
     }
 }
@@ -150,12 +225,50 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let cancelled = self.ended.is_none();
         let ended = self.ended.unwrap_or_else(clock::now);
-        self.telemetry.cells.request(&self.record, ended);
-        if let Some(line) = self.line.take()
-            && let Some(log) = self.telemetry.log.borrow_mut().as_mut()
-        {
-            log.write(line, &self.record, ended, cancelled);
+        let record = &self.record;
+        self.telemetry.cells.request(record, ended);
+        if let Some(outcome) = record.tunnel {
+            let upstream = record.passage.upstream;
+            self.telemetry.cells.tcp_connection(upstream, outcome);
         }
+        let told = Told::Request { record, cancelled };
+        self.telemetry.log(self.line.take(), ended, told);
+    }
+}
+
+impl RelayGuard {
+    /// Copies the server name that a TLS client asks for, if this connection
+    /// is logged.
+    pub fn describe(&mut self, server_name: &str) {
+        if let Some(line) = &mut self.line {
+            line.describe_tls(server_name);
+        }
+    }
+}
+
+impl Drop for RelayGuard {
+    fn drop(&mut self) {
+        let record = &self.record;
+        let upstream = record.passage.upstream;
+        self.telemetry
+            .cells
+            .tcp_connection(upstream, record.outcome);
+        let told = Told::Relay(record);
+        self.telemetry.log(self.line.take(), clock::now(), told);
+    }
+}
+
+impl Deref for RelayGuard {
+    type Target = RelayRecord;
+
+    fn deref(&self) -> &RelayRecord {
+        &self.record
+    }
+}
+
+impl DerefMut for RelayGuard {
+    fn deref_mut(&mut self) -> &mut RelayRecord {
+        &mut self.record
     }
 }
 
@@ -177,6 +290,10 @@ impl DerefMut for RequestGuard {
 mod tests {
     use super::*;
 
+    fn captured() -> Passage {
+        Passage::new(ListenerIndex::CAPTURE, clock::now())
+    }
+
     #[test]
     fn a_request_in_flight_stays_small() {
         assert!(
@@ -189,8 +306,8 @@ mod tests {
     #[test]
     fn a_request_that_is_dropped_is_counted() {
         let telemetry = Rc::new(Telemetry::default());
-        drop(telemetry.begin(ListenerIndex::CAPTURE, clock::now()));
-        let mut request = telemetry.begin(ListenerIndex::CAPTURE, clock::now());
+        drop(telemetry.begin(captured()));
+        let mut request = telemetry.begin(captured());
         request.method = "GET";
         request.status = 204;
         assert!(!request.is_logged());
@@ -204,5 +321,26 @@ mod tests {
             .collect();
         keys.sort_unstable();
         assert_eq!(keys, [("GET", 204, 1), ("OTHER", 0, 1)]);
+    }
+
+    #[test]
+    fn a_relay_is_counted_once_by_how_it_ended() {
+        let telemetry = Rc::new(Telemetry::default());
+        drop(telemetry.begin_relay(captured(), RelayProtocol::Tcp));
+        let mut relay = telemetry.begin_relay(captured(), RelayProtocol::Tls);
+        relay.outcome = TcpOutcome::NoRoute;
+        drop(relay);
+        let mut tunnel = telemetry.begin(captured());
+        tunnel.tunnel = Some(TcpOutcome::Closed);
+        tunnel.complete(clock::now());
+
+        let snapshot = telemetry.cells.snapshot();
+        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
+        let counts = TcpOutcome::ALL.iter().map(|outcome| {
+            let count = unmatched.tcp_connections(*outcome);
+            (outcome.as_str(), count)
+        });
+        let counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counts, [("closed", 1), ("no-route", 1), ("drained", 1)]);
     }
 }

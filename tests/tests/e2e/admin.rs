@@ -1,4 +1,4 @@
-//! The admin API, the access log, `status`.
+//! The admin API, `status`.
 
 use std::time::Duration;
 
@@ -8,10 +8,7 @@ use ambassador_tests::{
     Backend, Client, Proxy, Server, eventually, on_both_backends, ports, program,
 };
 
-on_both_backends!(
-    health_metrics_and_state_are_shown,
-    the_access_log_tells_of_each_request
-);
+on_both_backends!(health_metrics_and_state_are_shown);
 
 fn health_metrics_and_state_are_shown(backend: Backend) {
     let server = Server::ok();
@@ -58,38 +55,6 @@ fn health_metrics_and_state_are_shown(backend: Backend) {
         &proxy.admin().to_string(),
     ]));
     assert!(status.contains("web"), "{status}");
-}
-
-fn the_access_log_tells_of_each_request(backend: Backend) {
-    let server = Server::ok();
-    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let config = one_upstream(listen, server.address(), "");
-    let config = format!(
-        "{config}telemetry: {{ access_log: {{ path: stdout, format: json, sample: 100% }} }}\n"
-    );
-    let proxy = Proxy::start(backend, &config);
-    let mut client = Client::connect(listen);
-    client.get("/logged?secret=1");
-    client.send("GET /nowhere HTTP/1.1\r\nHost: nobody.test\r\n\r\n");
-    assert_eq!(client.response("GET").status, 404);
-    let lines = || -> Vec<serde_json::Value> {
-        let log = proxy.log();
-        let parsed = log
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok());
-        parsed
-            .filter(|value: &serde_json::Value| value.get("status").is_some())
-            .collect()
-    };
-    eventually("two lines", Duration::from_secs(5), || lines().len() == 2);
-    let lines = lines();
-    assert_eq!(lines[0]["status"], 200);
-    assert_eq!(lines[0]["upstream"], "web");
-    assert_eq!(lines[0]["method"], "GET");
-    assert_eq!(
-        (&lines[1]["status"], &lines[1]["reason"]),
-        (&404.into(), &"no-route".into())
-    );
 }
 
 #[test]

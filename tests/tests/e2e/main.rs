@@ -1,6 +1,7 @@
 //! End to end: one binary, a module per behaviour, each test on both backends
 //! where the data path is concerned.
 
+mod access_log;
 mod admin;
 mod backpressure;
 mod bodies;

@@ -3,9 +3,23 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::super::record::{Description, RequestRecord};
+use super::super::record::{Description, Passage, RelayRecord, RequestRecord};
 
-/// The part of a line that is copied while the request runs. Values are kept
+/// What a line tells of.
+#[derive(Debug, Clone, Copy)]
+pub enum Told<'a> {
+    /// A request.
+    Request {
+        /// What is known of it.
+        record: &'a RequestRecord,
+        /// It was dropped before it was answered whole.
+        cancelled: bool,
+    },
+    /// A relayed connection.
+    Relay(&'a RelayRecord),
+}
+
+/// The part of a line that is copied while what it tells of goes on. Values are kept
 /// escaped: a JSON member with its comma each.
 #[derive(Debug, Default)]
 pub struct Line {
@@ -26,8 +40,16 @@ pub struct Circumstances<'a> {
     pub unix_ms: u64,
     /// The monotonic clock at the end.
     pub ended: Instant,
-    /// The request was dropped before it was answered whole.
-    pub cancelled: bool,
+}
+
+impl<'a> Told<'a> {
+    /// From where to where it went.
+    pub(super) fn passage(self) -> &'a Passage {
+        match self {
+            Self::Request { record, .. } => &record.passage,
+            Self::Relay(record) => &record.passage,
+        }
+    }
 }
 
 impl Line {
@@ -42,7 +64,7 @@ impl Line {
         self.members
     }
 
-    /// Copies what only the log shows.
+    /// Copies what only the log shows of a request.
     pub(crate) fn describe(&mut self, description: Description<'_>) {
         self.members.clear();
         member(&mut self.members, "method", description.method);
@@ -51,14 +73,37 @@ impl Line {
         member(&mut self.members, "request_id", description.request_id);
     }
 
+    /// Copies the server name that a TLS client asks for.
+    pub(crate) fn describe_tls(&mut self, server_name: &str) {
+        self.members.clear();
+        member(&mut self.members, "server_name", server_name.as_bytes());
+    }
+
     /// Appends the whole line to `out`.
-    pub(super) fn format(&self, out: &mut Vec<u8>, record: &RequestRecord, at: Circumstances<'_>) {
-        let duration = at.ended.saturating_duration_since(record.started);
+    pub(super) fn format(&self, out: &mut Vec<u8>, told: Told<'_>, at: Circumstances<'_>) {
+        let passage = told.passage();
+        let duration = at.ended.saturating_duration_since(passage.started);
         out.extend_from_slice(b"{\"time\":\"");
         timestamp(out, at.unix_ms);
         out.extend_from_slice(b"\",");
         member(out, "listener", at.listener.as_bytes());
         member(out, "upstream", at.upstream.as_bytes());
+        match told {
+            Told::Request { record, cancelled } => self.request(out, record, cancelled, duration),
+            Told::Relay(record) => self.relay(out, record, duration),
+        }
+        ends(out, passage);
+    }
+
+    /// What only a request has.
+    fn request(
+        &self,
+        out: &mut Vec<u8>,
+        record: &RequestRecord,
+        cancelled: bool,
+        duration: Duration,
+    ) {
+        member(out, "protocol", b"http1");
         if self.members.is_empty() {
             member(out, "method", record.method.as_bytes());
         }
@@ -67,7 +112,10 @@ impl Line {
         if let Some(reason) = record.reason {
             member(out, "reason", reason.as_bytes());
         }
-        if at.cancelled {
+        if let Some(outcome) = record.tunnel {
+            member(out, "outcome", outcome.as_str().as_bytes());
+        }
+        if cancelled {
             out.extend_from_slice(b"\"cancelled\":true,");
         }
         put(
@@ -80,26 +128,37 @@ impl Line {
                 record.reused,
             ),
         );
-        if let Some(endpoint) = record.endpoint {
-            put(out, format_args!("\"endpoint\":\"{endpoint}\","));
-        }
-        if let Some(original) = record.original {
-            put(
-                out,
-                format_args!("\"original_destination\":\"{original}\","),
-            );
-        }
-        if let Some(client) = record.client {
-            put(out, format_args!("\"client\":\"{client}\","));
-        }
+    }
+
+    /// What only a relayed connection has.
+    fn relay(&self, out: &mut Vec<u8>, record: &RelayRecord, duration: Duration) {
+        member(out, "protocol", record.protocol.as_str().as_bytes());
+        out.extend_from_slice(&self.members);
+        member(out, "outcome", record.outcome.as_str().as_bytes());
+        let duration = Milliseconds(duration);
+        put(out, format_args!("\"duration_ms\":{duration},"));
+    }
+}
+
+/// The addresses and the bytes, with which every line ends.
+fn ends(out: &mut Vec<u8>, passage: &Passage) {
+    if let Some(endpoint) = passage.endpoint {
+        put(out, format_args!("\"endpoint\":\"{endpoint}\","));
+    }
+    if let Some(original) = passage.original {
         put(
             out,
-            format_args!(
-                "\"bytes_in\":{},\"bytes_out\":{}}}\n",
-                record.bytes_in, record.bytes_out
-            ),
+            format_args!("\"original_destination\":\"{original}\","),
         );
     }
+    if let Some(client) = passage.client {
+        put(out, format_args!("\"client\":\"{client}\","));
+    }
+    let (bytes_in, bytes_out) = (passage.bytes_in.get(), passage.bytes_out.get());
+    put(
+        out,
+        format_args!("\"bytes_in\":{bytes_in},\"bytes_out\":{bytes_out}}}\n"),
+    );
 }
 
 /// Shown with microseconds: `1.203`.
@@ -171,29 +230,41 @@ fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
 mod tests {
     use std::time::Instant;
 
+    use super::super::super::labels::{Direction, RelayProtocol, TcpOutcome};
     use super::super::super::registry::ListenerIndex;
     use super::*;
+    use crate::addr::{EndpointAddr, OriginalDst};
 
-    fn formatted(describe: Description<'_>, cancelled: bool) -> serde_json::Value {
-        let started = Instant::now();
-        let mut record = RequestRecord::new(ListenerIndex::CAPTURE, started);
-        record.status = 503;
-        record.reason = Some("no-endpoint");
-        record.attempts = 1;
-        record.endpoint = Some(crate::addr::EndpointAddr("10.1.2.3:80".parse().unwrap()));
-        let mut line = Line::default();
-        line.describe(describe);
+    /// To 10.1.2.3:80, begun now.
+    fn passage() -> Passage {
+        let mut passage = Passage::new(ListenerIndex::CAPTURE, Instant::now());
+        passage.endpoint = Some(EndpointAddr("10.1.2.3:80".parse().unwrap()));
+        passage
+    }
+
+    /// The line of what lasted 1.203 ms.
+    fn parsed(line: &Line, told: Told<'_>) -> serde_json::Value {
         let mut out = Vec::new();
         let circumstances = Circumstances {
             upstream: "shop",
             listener: "capture",
             unix_ms: 1_709_210_096_789,
-            ended: started + Duration::from_micros(1_203),
-            cancelled,
+            ended: told.passage().started + Duration::from_micros(1_203),
         };
-        line.format(&mut out, &record, circumstances);
+        line.format(&mut out, told, circumstances);
         assert_eq!(out.pop(), Some(b'\n'));
         serde_json::from_slice(&out).unwrap()
+    }
+
+    fn formatted(describe: Description<'_>, cancelled: bool) -> serde_json::Value {
+        let mut record = RequestRecord::new(passage());
+        record.status = 503;
+        record.reason = Some("no-endpoint");
+        record.attempts = 1;
+        let mut line = Line::default();
+        line.describe(describe);
+        let record = &record;
+        parsed(&line, Told::Request { record, cancelled })
     }
 
     #[test]
@@ -213,7 +284,54 @@ mod tests {
         assert_eq!(line["reason"], "no-endpoint");
         assert_eq!(line["duration_ms"], 1.203);
         assert_eq!(line["endpoint"], "10.1.2.3:80");
-        assert_eq!(line.get("cancelled"), None);
+        assert_eq!(line["protocol"], "http1");
+        assert_eq!((line.get("cancelled"), line.get("outcome")), (None, None));
+    }
+
+    #[test]
+    fn a_relayed_connection_is_a_line_with_the_same_names() {
+        let mut passage = passage();
+        passage.original = Some(OriginalDst("192.0.2.7:443".parse().unwrap()));
+        passage.client = Some("127.0.0.1:40312".parse().unwrap());
+        passage.count(Direction::Sent, 5);
+        passage.count(Direction::Received, 70);
+        let mut line = Line::default();
+        line.describe_tls("shop.example");
+        let relay = RelayRecord {
+            passage,
+            protocol: RelayProtocol::Tls,
+            outcome: TcpOutcome::UpstreamReset,
+        };
+        let expected = serde_json::json!({
+            "time": "2024-02-29T12:34:56.789Z",
+            "listener": "capture",
+            "upstream": "shop",
+            "protocol": "tls",
+            "server_name": "shop.example",
+            "outcome": "upstream-reset",
+            "duration_ms": 1.203,
+            "endpoint": "10.1.2.3:80",
+            "original_destination": "192.0.2.7:443",
+            "client": "127.0.0.1:40312",
+            "bytes_in": 5,
+            "bytes_out": 70,
+        });
+        assert_eq!(parsed(&line, Told::Relay(&relay)), expected);
+    }
+
+    #[test]
+    fn a_tunnel_says_how_it_ended() {
+        let mut record = RequestRecord::new(passage());
+        (record.status, record.tunnel) = (101, Some(TcpOutcome::ClientReset));
+        let told = Told::Request {
+            record: &record,
+            cancelled: false,
+        };
+        let line = parsed(&Line::default(), told);
+        assert_eq!(
+            (&line["status"], &line["outcome"]),
+            (&101.into(), &"client-reset".into())
+        );
     }
 
     #[test]

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use super::super::record::RequestRecord;
 use super::super::registry::Registry;
-use super::line::{Circumstances, Line};
+use super::line::{Circumstances, Line, Told};
 use super::{Settings, Target};
 use crate::clock;
 
@@ -125,7 +124,7 @@ impl AccessLog {
 }
 
 impl Sink {
-    /// Decides whether a request is logged.
+    /// Decides whether a request or relayed connection is logged.
     pub(crate) fn sample(&mut self) -> Option<Line> {
         let wanted = self
             .threshold
@@ -134,14 +133,9 @@ impl Sink {
     }
 
     /// Formats a line and leaves it to the writer.
-    pub(crate) fn write(
-        &mut self,
-        line: Line,
-        record: &RequestRecord,
-        ended: Instant,
-        cancelled: bool,
-    ) {
-        let (upstream, listener) = (record.upstream.0 as usize, record.listener.0 as usize);
+    pub(crate) fn write(&mut self, line: Line, ended: Instant, told: Told<'_>) {
+        let passage = told.passage();
+        let (upstream, listener) = (passage.upstream.0 as usize, passage.listener.0 as usize);
         if upstream >= self.upstreams.len() || listener >= self.listeners.len() {
             self.upstreams = self.registry.upstream_names();
             self.listeners = self.registry.listener_names();
@@ -152,11 +146,10 @@ impl Sink {
             listener: &name(&self.listeners, listener),
             unix_ms: clock::unix_ms(),
             ended,
-            cancelled,
         };
         let mut buffer = lock(&self.buffer);
         let before = buffer.len();
-        line.format(&mut buffer, record, circumstances);
+        line.format(&mut buffer, told, circumstances);
         if buffer.len() > BUFFER_BYTES_MAX {
             buffer.truncate(before);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
@@ -273,7 +266,7 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::rc::Rc;
 
-    use super::super::super::record::Telemetry;
+    use super::super::super::record::{Passage, Telemetry};
     use super::super::super::registry::ListenerIndex;
     use super::*;
 
@@ -301,10 +294,14 @@ mod tests {
         AccessLog::start(&settings, Arc::default()).unwrap()
     }
 
+    fn captured() -> Passage {
+        Passage::new(ListenerIndex::CAPTURE, clock::now())
+    }
+
     fn requests(log: &AccessLog, count: usize) {
         let telemetry = Rc::new(Telemetry::new(Some(log.sink())));
         for _ in 0..count {
-            let request = telemetry.begin(ListenerIndex::CAPTURE, clock::now());
+            let request = telemetry.begin(captured());
             request.complete(clock::now());
         }
     }
@@ -320,7 +317,7 @@ mod tests {
                 scope.spawn(move || {
                     let telemetry = Rc::new(Telemetry::new(Some(sink)));
                     for _ in 0..100 {
-                        drop(telemetry.begin(ListenerIndex::CAPTURE, clock::now()));
+                        drop(telemetry.begin(captured()));
                     }
                 });
             }

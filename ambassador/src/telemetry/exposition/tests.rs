@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use super::super::cells::Cells;
-use super::super::record::RequestRecord;
+use super::super::record::{Passage, RequestRecord};
 use super::*;
 
 fn rendered(format: Format) -> String {
@@ -12,8 +12,9 @@ fn rendered(format: Format) -> String {
     registry.control.reloaded();
     let cells = Cells::default();
     let started = Instant::now();
-    let mut record = RequestRecord::new(ListenerIndex::CAPTURE, started);
-    (record.upstream, record.method, record.status) = (shop, "GET", 503);
+    let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
+    (record.method, record.status) = ("GET", 503);
+    record.passage.upstream = shop;
     record.reason = Some("no-endpoint");
     record.overhead = Duration::from_micros(30);
     cells.request(&record, started + Duration::from_millis(3));

@@ -1,0 +1,196 @@
+//! The access log: a line per request and per relayed connection.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ambassador_tests::proxy::one_upstream;
+use ambassador_tests::{
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports, program,
+};
+use serde_json::Value;
+
+on_both_backends!(
+    each_request_is_a_line,
+    each_relayed_connection_is_a_line_at_its_end,
+    a_connection_that_leads_nowhere_is_a_line,
+    a_tunnel_is_the_line_of_its_request,
+    a_captured_connection_tells_where_it_was_going,
+    what_the_drain_cuts_is_a_line,
+);
+
+const SOON: Duration = Duration::from_secs(5);
+const LOGGED: &str = "telemetry: { access_log: { path: stdout, format: json, sample: 100% } }\n";
+
+/// The lines of the access log, once there are as many as this.
+#[track_caller]
+fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
+    let lines = || -> Vec<Value> {
+        let log = proxy.log();
+        let parsed = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let of_the_log = |line: &Value| line.get("duration_ms").is_some();
+        parsed.filter(of_the_log).collect()
+    };
+    eventually("the lines are there", SOON, || lines().len() == count);
+    lines()
+}
+
+/// A proxy with a TCP listener `db` that leads to this endpoint.
+fn relay(backend: Backend, listen: SocketAddr, endpoint: SocketAddr) -> Proxy {
+    let config = format!(
+        "drain_timeout: 1s\n{LOGGED}\
+         listeners: [{{ name: db, bind: \"{listen}\", protocol: tcp, upstream: store }}]\n\
+         upstreams: {{ store: {{ endpoints: [\"{endpoint}\"] }} }}\n"
+    );
+    Proxy::start(backend, &config)
+}
+
+fn free() -> SocketAddr {
+    ([127, 0, 0, 1], ports::free()).into()
+}
+
+fn each_request_is_a_line(backend: Backend) {
+    let server = Server::ok();
+    let listen = free();
+    let config = one_upstream(listen, server.address(), "");
+    let proxy = Proxy::start(backend, &format!("{LOGGED}{config}"));
+    let mut client = Client::connect(listen);
+    client.get("/logged?secret=1");
+    client.send("GET /nowhere HTTP/1.1\r\nHost: nobody.test\r\n\r\n");
+    assert_eq!(client.response("GET").status, 404);
+    let post = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 5\r\n\r\nhello";
+    client.send(post);
+    assert_eq!(client.response("POST").status, 200);
+    client.send("NOT HTTP\r\n\r\n");
+    assert_eq!(client.response("GET").status, 400);
+
+    let lines = lines(&proxy, 4);
+    let told = |at: usize| {
+        let word = |name: &str| lines[at][name].as_str().unwrap_or_default();
+        (lines[at]["status"].as_u64(), word("method"), word("reason"))
+    };
+    assert_eq!(told(0), (Some(200), "GET", ""));
+    assert_eq!(told(1), (Some(404), "GET", "no-route"));
+    assert_eq!(told(2), (Some(200), "POST", ""));
+    assert_eq!(told(3), (Some(400), "OTHER", "bad-request"));
+    assert_eq!(lines[0]["upstream"], "web");
+    assert_eq!(lines[2]["bytes_in"], post.len());
+    for line in &lines {
+        assert_eq!(line["protocol"], "http1");
+        assert!(line["client"].is_string(), "{line}");
+    }
+}
+
+fn each_relayed_connection_is_a_line_at_its_end(backend: Backend) {
+    let server = Server::echo();
+    let listen = free();
+    let proxy = relay(backend, listen, server.address());
+    let mut client = Client::connect(listen);
+    client.send("hello");
+    assert_eq!(client.exactly(5), b"hello");
+    client.finish();
+    assert_eq!(client.rest().expect("a FIN"), b"");
+
+    let line = lines(&proxy, 1).remove(0);
+    assert_eq!(line["listener"], "db");
+    assert_eq!(line["upstream"], "store");
+    assert_eq!(line["protocol"], "tcp");
+    assert_eq!(line["outcome"], "closed");
+    assert_eq!(line["endpoint"], server.address().to_string());
+    assert_eq!(
+        (&line["bytes_in"], &line["bytes_out"]),
+        (&5.into(), &5.into())
+    );
+    assert!(line["duration_ms"].as_f64() > Some(0.0), "{line}");
+    assert!(line["client"].is_string(), "{line}");
+    assert_eq!(line.get("status"), None);
+    let labels = [("upstream", "store"), ("outcome", "closed")];
+    proxy.expect_metric("ambassador_tcp_connections_total", &labels, 1.0);
+}
+
+fn a_connection_that_leads_nowhere_is_a_line(backend: Backend) {
+    let nobody = Server::echo().address();
+    let listen = free();
+    for (endpoint, outcome) in [(nobody, "connect-failed"), (listen, "loop")] {
+        let proxy = relay(backend, listen, endpoint);
+        let mut client = Client::connect(listen);
+        client.rest().expect_err("a reset");
+        let line = lines(&proxy, 1).remove(0);
+        assert_eq!(line["upstream"], "store");
+        assert_eq!(line["outcome"], outcome);
+        assert_eq!(line["endpoint"], endpoint.to_string());
+        let labels = [("upstream", "store"), ("outcome", outcome)];
+        proxy.expect_metric("ambassador_tcp_connections_total", &labels, 1.0);
+    }
+}
+
+fn a_tunnel_is_the_line_of_its_request(backend: Backend) {
+    let server = Server::echo();
+    let listen = free();
+    let config = one_upstream(listen, server.address(), "");
+    let proxy = Proxy::start(backend, &format!("{LOGGED}{config}"));
+    let mut client = Client::connect(listen);
+    let connect = "CONNECT web.test:443 HTTP/1.1\r\nHost: web.test:443\r\n\r\n";
+    client.send(connect);
+    assert_eq!(client.response("CONNECT").status, 200);
+    client.send("twelve bytes");
+    assert_eq!(client.exactly(12), b"twelve bytes");
+    client.finish();
+    assert_eq!(client.rest().expect("a FIN"), b"");
+
+    let line = lines(&proxy, 1).remove(0);
+    assert_eq!(
+        (&line["status"], &line["outcome"]),
+        (&200.into(), &"closed".into())
+    );
+    assert_eq!(line["bytes_in"], connect.len() + 12);
+    assert!(line["bytes_out"].as_u64() > Some(12), "{line}");
+    proxy.expect_metric("ambassador_tcp_connections_total", &[], 1.0);
+}
+
+fn a_captured_connection_tells_where_it_was_going(backend: Backend) {
+    let server = Server::echo();
+    let cgroup = Cgroup::new();
+    let config = format!(
+        "{LOGGED}capture: {{ unmatched: refuse }}\n\
+         upstreams: {{ named: {{ hosts: [api.test], endpoints: [\"{}\"] }} }}\n",
+        server.address()
+    );
+    let proxy = Proxy::capturing(backend, &cgroup, &config);
+    for name in ["api.test", "other.test"] {
+        let mut curl = cgroup.command("curl");
+        curl.args(["-sSk", "-m20", "--resolve"])
+            .arg(format!("{name}:443:10.9.9.9"))
+            .arg(format!("https://{name}/"));
+        let output = program::output(&mut curl);
+        assert!(!output.status.success(), "an echo is no handshake");
+    }
+
+    let lines = lines(&proxy, 2);
+    for (line, name) in lines.iter().zip(["api.test", "other.test"]) {
+        assert_eq!(line["protocol"], "tls");
+        assert_eq!(line["server_name"], name);
+        assert_eq!(line["listener"], "capture");
+        assert_eq!(line["original_destination"], "10.9.9.9:443");
+    }
+    assert_eq!(lines[0]["upstream"], "named");
+    assert_eq!(lines[0]["endpoint"], server.address().to_string());
+    assert_eq!(lines[1]["upstream"], "unmatched");
+    assert_eq!(lines[1]["outcome"], "no-route");
+    assert_eq!(lines[1].get("endpoint"), None);
+}
+
+fn what_the_drain_cuts_is_a_line(backend: Backend) {
+    let server = Server::echo();
+    let listen = free();
+    let mut proxy = relay(backend, listen, server.address());
+    let mut client = Client::connect(listen);
+    client.send("hello");
+    assert_eq!(client.exactly(5), b"hello");
+    proxy.signal(libc::SIGTERM);
+    assert_eq!(proxy.wait(SOON).code(), Some(0));
+    let line = lines(&proxy, 1).remove(0);
+    assert_eq!(line["outcome"], "drained");
+    assert_eq!(line["bytes_in"], 5);
+}
