@@ -2,7 +2,7 @@
 //!
 //! The bounds are Renard's R10 series, so the 1 - 2.5 - 5 series that the
 //! exposition shows is an exact subset, while percentiles read from all of them
-//! are within 13 % of the truth.
+//! are within one bucket of the truth: 28 % at most.
 
 use std::time::Duration;
 
@@ -180,7 +180,7 @@ mod tests {
             let rank = ((share * values.len() as f64).ceil() as usize).max(1) - 1;
             let truth = values[rank] as f64;
             let found = histogram.quantile(share).unwrap().as_nanos() as f64;
-            prop_assert!(found <= truth * 1.27 && found >= truth / 1.27, "{found} for {truth}");
+            prop_assert!(found <= truth * 1.28 && found >= truth / 1.28, "{found} for {truth}");
         }
 
         #[test]
