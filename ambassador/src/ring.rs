@@ -37,8 +37,9 @@ use std::time::Instant;
 
 pub use chunk::{Chunk, Gather};
 pub use mailbox::{Remote, SendError as MailboxError};
+pub use send_op::SendError;
 pub use sockets::{dial_socket, steer_by_cpu};
-pub use stream::{Listener, SendError, Stream};
+pub use stream::{Listener, Stream};
 
 use crate::clock;
 use driver::Driver;

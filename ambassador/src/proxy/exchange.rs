@@ -95,11 +95,11 @@ pub enum Answer {
 /// How an exchange failed.
 #[derive(Debug)]
 pub enum ExchangeError {
-    /// The request head could not be sent; this much was handed to the kernel.
-    Send {
-        /// Bytes that the kernel had taken.
-        sent: usize,
-    },
+    /// The kernel took no byte of the request; this is what it did not take.
+    Unsent(Gather),
+    /// The connection failed while the request was handed to the kernel; a
+    /// part of it may have arrived.
+    Send,
     /// The upstream's connection ended before a whole final head.
     Ended,
     /// What the upstream sent is not HTTP.
@@ -131,7 +131,10 @@ impl Exchange<'_> {
     /// back as it comes.
     pub async fn run(self, gather: Gather) -> Result<Answer, ExchangeError> {
         if let Err(error) = self.upstream.send(gather).await {
-            return Err(ExchangeError::Send { sent: error.sent });
+            return Err(match error.unsent {
+                Some(gather) => ExchangeError::Unsent(gather),
+                None => ExchangeError::Send,
+            });
         }
         let download = Download {
             client: self.client,

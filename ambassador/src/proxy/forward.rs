@@ -87,20 +87,21 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         drop(head);
         return connect(client, record, &way.target, endpoint).await;
     }
-    let outgoing_head = way.encode(request, &head, endpoint, &identity, original);
-    let replay_allowed = way::may_be_sent_twice(request, &head);
+    let outgoing = way.encode(request, &head, endpoint, &identity, original);
+    let mut outgoing = Gather::from(Chunk::from(outgoing));
+    let repeatable = way::may_be_sent_twice(request, &head);
     drop(head);
 
     // What of the body is here already. Nothing of the shared buffers is kept
     // while a peer is waited for.
-    let mut first_body = None;
     if !body.is_done()
         && let Some(chunk) = client.ahead.take()
     {
         match exchange::take_body(&mut body, chunk) {
             Ok((mine, rest)) => {
                 record.passage.count(Direction::Sent, mine.len() as u64);
-                (first_body, client.ahead) = (Some(mine), rest);
+                outgoing.push(mine);
+                client.ahead = rest;
             }
             Err(bad) => return refuse(client, record, bad).await,
         }
@@ -108,10 +109,6 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    let mut outgoing = Outgoing {
-        head: outgoing_head,
-        body: first_body,
-    };
 
     // One try, and a second where a reused connection turns out to be dead.
     let policies = (&upstream.pool, &upstream.timeouts);
@@ -139,11 +136,11 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         };
         record.reused = connection.reused;
         let keep = connection.reused
-            && replay_allowed
+            && repeatable
             && body.is_done()
             && outgoing.bytes() <= REPLAY_BYTES_MAX;
-        let (gather, copy) = outgoing.take(keep);
-        cells.bytes(shared.label, Direction::Sent, gather.bytes() as u64);
+        let copy = keep.then(|| outgoing.copy());
+        cells.bytes(shared.label, Direction::Sent, outgoing.bytes() as u64);
 
         let seen = Seen::default();
         let sent_at = clock::now();
@@ -161,7 +158,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             label: shared.label,
             seen: &seen,
         };
-        match exchange.run(gather).await {
+        match exchange.run(std::mem::take(&mut outgoing)).await {
             Ok(Answer::Complete {
                 reusable,
                 keep_alive,
@@ -185,16 +182,11 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             }
             Err(failure) => {
                 cells.attempt(shared.label, failure.outcome());
-                if let Some(copy) = copy
-                    && failure.is_dead_connection()
-                    && !seen.any_byte.get()
-                {
-                    cells.retry(shared.label, "reset");
-                    outgoing = copy;
-                    want = Want::Fresh;
-                    continue;
+                match replay(failure, connection.reused, copy, seen.any_byte.get()) {
+                    Ok(again) => (outgoing, want) = (again, Want::Fresh),
+                    Err(failure) => break (failure, seen),
                 }
-                break (failure, seen);
+                cells.retry(shared.label, "reset");
             }
         }
     };
@@ -215,40 +207,27 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         ExchangeError::Response(_) => {
             answer(client, record, asked, &body, Reason::ProtocolError).await
         }
-        ExchangeError::Send { .. } | ExchangeError::Ended => {
+        ExchangeError::Unsent(_) | ExchangeError::Send | ExchangeError::Ended => {
             answer(client, record, asked, &body, Reason::UpstreamReset).await
         }
     }
 }
 
-/// The bytes of a request that go out first.
-struct Outgoing {
-    head: Vec<u8>,
-    body: Option<Chunk>,
-}
-
-impl Outgoing {
-    fn bytes(&self) -> usize {
-        self.head.len() + self.body.as_ref().map_or(0, |body| body.len())
-    }
-
-    fn detach(&mut self) {
-        if let Some(body) = &mut self.body {
-            body.detach();
-        }
-    }
-
-    /// What to send, and a copy where one is to be kept for a replay.
-    fn take(&mut self, keep: bool) -> (Gather, Option<Self>) {
-        let copy = keep.then(|| Self {
-            head: self.head.clone(),
-            body: self.body.as_ref().map(|body| Chunk::from(body.to_vec())),
-        });
-        let mut gather = Gather::from(Chunk::from(std::mem::take(&mut self.head)));
-        if let Some(body) = self.body.take() {
-            gather.push(body);
-        }
-        (gather, copy)
+/// What to send over a fresh connection after a try has failed, or the failure
+/// where that is final. Only a reused connection may have been dead before the
+/// request came. What the kernel took no byte of is sent whatever it is; `copy`,
+/// the whole of a request that may be sent twice, where the upstream has not
+/// begun to answer.
+fn replay(
+    failure: ExchangeError,
+    reused: bool,
+    copy: Option<Gather>,
+    answered: bool,
+) -> Result<Gather, ExchangeError> {
+    match (failure, copy) {
+        (ExchangeError::Unsent(whole), _) if reused => Ok(whole),
+        (ExchangeError::Send | ExchangeError::Ended, Some(copy)) if !answered => Ok(copy),
+        (failure, _) => Err(failure),
     }
 }
 
@@ -404,18 +383,15 @@ fn checkout_failed(error: &CheckoutError) -> (Reason, AttemptOutcome) {
 }
 
 impl ExchangeError {
-    /// The upstream closed or reset the connection, perhaps before it saw the
-    /// request.
-    fn is_dead_connection(&self) -> bool {
-        matches!(self, Self::Send { .. } | Self::Ended)
-    }
-
     fn outcome(&self) -> AttemptOutcome {
         match self {
-            Self::Send { .. } | Self::Ended | Self::Cut => AttemptOutcome::Reset,
+            Self::Unsent(_) | Self::Send | Self::Ended | Self::Cut => AttemptOutcome::Reset,
             Self::Response(_) => AttemptOutcome::ProtocolError,
             Self::Silent => AttemptOutcome::IdleTimeout,
             Self::Request(_) | Self::ClientGone => AttemptOutcome::Cancelled,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,7 +23,7 @@ enum Store {
 }
 
 /// Chunks that are sent together, in order.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Gather {
     first: Option<Chunk>,
     rest: Vec<Chunk>,
@@ -191,8 +191,17 @@ impl Gather {
         }
     }
 
-    /// Moves what is in shared buffers to the heap.
-    pub(super) fn detach(&mut self) {
+    /// The same bytes on the heap, in one chunk.
+    pub fn copy(&self) -> Self {
+        let mut bytes = Vec::with_capacity(self.bytes());
+        self.chunks()
+            .for_each(|chunk| bytes.extend_from_slice(chunk));
+        Self::from(Chunk::from(bytes))
+    }
+
+    /// Moves what is in shared buffers to the heap. For what is kept while a
+    /// peer is waited for.
+    pub fn detach(&mut self) {
         let chunks = self.first.iter_mut().chain(&mut self.rest);
         chunks.for_each(Chunk::detach);
     }

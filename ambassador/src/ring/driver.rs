@@ -12,6 +12,7 @@ use super::Backend;
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
 use super::epoll::Epoll;
+use super::send_op::SendError;
 use super::sockets::RawAddress;
 use super::table::{Connecting, Key, Sending, Socket, Table, keep};
 use super::uring::Uring;
@@ -107,20 +108,23 @@ impl Driver {
         }
     }
 
-    /// Starts to send what `unsent` has, and tells when that is over: `Err` is
-    /// the error and the bytes that were taken before. A send whose future was
-    /// dropped ends first; the kernel is still reading its bytes.
+    /// Starts to send what `unsent` has, and tells when that is over. A send
+    /// whose future was dropped ends first; the kernel is still reading its
+    /// bytes.
     pub fn poll_send(
         &self,
         key: Key,
         unsent: &mut Option<Gather>,
         waker: &Waker,
-    ) -> Poll<Result<(), (i32, usize)>> {
+    ) -> Poll<Result<(), SendError>> {
         let mut table = self.table.borrow_mut();
         let table = &mut *table;
         loop {
             let socket = &mut table.sockets[key as usize];
-            match (&socket.sending, unsent.take()) {
+            match (
+                std::mem::replace(&mut socket.sending, Sending::Idle),
+                unsent.take(),
+            ) {
                 (Sending::Idle, Some(gather)) => {
                     let op = table.new_send(gather);
                     table.sockets[key as usize].sending = Sending::Busy(op);
@@ -129,7 +133,8 @@ impl Driver {
                         Engine::Epoll(epoll) => epoll.send(table, key),
                     }
                 }
-                (Sending::Busy(_), waiting) => {
+                (busy @ Sending::Busy(_), waiting) => {
+                    socket.sending = busy;
                     *unsent = waiting;
                     if let Some(gather) = unsent {
                         gather.detach();
@@ -137,19 +142,18 @@ impl Driver {
                     keep(&mut socket.writer, waker);
                     return Poll::Pending;
                 }
-                (&Sending::Done(result, sent), None) => {
-                    socket.sending = Sending::Idle;
-                    return Poll::Ready(result.map_err(|error| (error, sent)));
+                (Sending::Done, None) => return Poll::Ready(Ok(())),
+                (Sending::Failed(error, op), None) => {
+                    return Poll::Ready(Err(op.into_error(error)));
                 }
-                (&Sending::Done(result, _), waiting) => {
-                    socket.sending = Sending::Idle;
-                    if let Err(error) = result {
-                        return Poll::Ready(Err((error, 0)));
-                    }
-                    *unsent = waiting;
+                (Sending::Done, waiting) => *unsent = waiting,
+                (Sending::Failed(error, _), waiting) => {
+                    return Poll::Ready(Err(SendError::before(error, waiting)));
                 }
                 // Two futures sent at once, and the other took the result.
-                (Sending::Idle, None) => return Poll::Ready(Err((libc::ECANCELED, 0))),
+                (Sending::Idle, None) => {
+                    return Poll::Ready(Err(SendError::before(libc::ECANCELED, None)));
+                }
             }
         }
     }

@@ -1,4 +1,6 @@
-//! One send: its bytes, and what describes them to the kernel.
+//! One send: its bytes, what describes them to the kernel, and how it failed.
+
+use std::io;
 
 use super::chunk::{GATHER_MAX, Gather};
 
@@ -15,6 +17,28 @@ pub struct SendOp {
     message: libc::msghdr,
 }
 
+/// Why a send failed.
+#[derive(Debug)]
+pub struct SendError {
+    /// What the kernel said.
+    pub source: io::Error,
+    /// Bytes it had taken before: none of the rest has left this process.
+    pub sent: usize,
+    /// All that was to be sent, where the kernel took none of it.
+    pub unsent: Option<Gather>,
+}
+
+impl SendError {
+    /// A send that failed before any of `unsent` was handed over.
+    pub(super) fn before(error: i32, unsent: Option<Gather>) -> Self {
+        Self {
+            source: io::Error::from_raw_os_error(error),
+            sent: 0,
+            unsent,
+        }
+    }
+}
+
 impl SendOp {
     #[expect(unsafe_code, reason = "all-zero kernel structures")]
     /// One without bytes.
@@ -28,6 +52,24 @@ impl SendOp {
             parts,
             message,
         })
+    }
+
+    /// Takes note of a failure. What was to be sent is kept where none of it
+    /// was, but off the shared buffers, as its owner may be late or gone.
+    pub fn fail(&mut self) {
+        match self.sent {
+            0 => self.gather.detach(),
+            _ => self.gather = Gather::default(),
+        }
+    }
+
+    /// The error of a send that has failed.
+    pub fn into_error(self, error: i32) -> SendError {
+        let unsent = (self.sent == 0).then_some(self.gather);
+        SendError {
+            sent: self.sent,
+            ..SendError::before(error, unsent)
+        }
     }
 
     /// The message for what is left, valid until the operation is changed.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
 use super::driver::Role;
+use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
 use super::table::{Connecting, End, Key, keep};
 use super::timer;
@@ -31,15 +32,6 @@ pub struct Stream {
 pub struct Listener {
     pub(super) key: Key,
     _not_send: std::marker::PhantomData<*const ()>,
-}
-
-/// Why a send failed.
-#[derive(Debug)]
-pub struct SendError {
-    /// What the kernel said.
-    pub source: io::Error,
-    /// Bytes it had taken before: none of the rest has left this process.
-    pub sent: usize,
 }
 
 impl Listener {
@@ -239,10 +231,7 @@ impl Stream {
             let (key, waker) = (self.key, context.waker());
             super::with(|core| core.driver.poll_send(key, &mut unsent, waker))
         });
-        result.await.map_err(|(error, sent)| SendError {
-            source: io::Error::from_raw_os_error(error),
-            sent,
-        })
+        result.await
     }
 
     /// Ends the sending direction: the peer sees a FIN.

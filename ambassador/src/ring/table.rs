@@ -108,8 +108,10 @@ pub enum Sending {
     Idle,
     /// Under way.
     Busy(Box<SendOp>),
-    /// Over; what happened and how many bytes the kernel took.
-    Done(Result<(), i32>, usize),
+    /// Over.
+    Done,
+    /// Over, by this error.
+    Failed(i32, Box<SendOp>),
 }
 
 /// A connect.
@@ -262,16 +264,22 @@ impl Table {
                 socket.sending = Sending::Busy(op);
                 true
             }
-            over => {
-                let result = over.unwrap_or(Err(libc::ECANCELED));
-                socket.sending = Sending::Done(result, op.sent);
-                op.gather = Gather::default();
+            Some(Ok(())) => {
+                socket.sending = Sending::Done;
                 wake(&mut socket.writer);
                 if self.spare_sends.len() < 16 {
                     self.spare_sends.push(op);
                 }
                 false
             }
+            Some(Err(error)) => {
+                op.fail();
+                socket.sending = Sending::Failed(error, op);
+                wake(&mut socket.writer);
+                false
+            }
+            // Its owner is gone, and so is who would hear of it.
+            None => false,
         }
     }
 

@@ -12,6 +12,7 @@ on_both_backends!(
     gathered_chunks_arrive_in_order,
     chunks_of_shared_buffers_can_be_split_and_sent_on,
     a_send_that_fails_says_how_much_was_taken,
+    what_a_failed_send_did_not_touch_comes_back,
     a_reset_that_a_send_found_is_no_end,
     an_empty_send_is_done,
 );
@@ -131,9 +132,24 @@ async fn a_send_that_fails_says_how_much_was_taken() {
     });
     let error = stream.send(gather(vec![1; MUCH])).await.unwrap_err();
     assert!(error.sent > 0 && error.sent < MUCH, "{error:?}");
+    assert!(error.unsent.is_none(), "a part is no whole");
     let error = stream.send(gather("more")).await.unwrap_err();
     assert_eq!(error.source.kind(), io::ErrorKind::BrokenPipe);
     assert_eq!(error.sent, 0);
+}
+
+async fn what_a_failed_send_did_not_touch_comes_back() {
+    let (stream, mut far) = unix_pair();
+    far.write_all(b"and body").unwrap();
+    let shared = stream.recv().await.unwrap().unwrap();
+    drop(far);
+    let mut both = gather("head ");
+    both.push(shared);
+    let error = stream.send(both).await.unwrap_err();
+    assert_eq!(error.sent, 0);
+    let (out, back) = near_pair();
+    out.send(error.unsent.unwrap()).await.unwrap();
+    assert_eq!(recv_exact(&back, 13).await, b"head and body");
 }
 
 async fn a_reset_that_a_send_found_is_no_end() {

@@ -1,0 +1,181 @@
+//! The replay. A connection that dies between two turns of the loop is still
+//! taken for alive, so its first send fails and the kernel takes nothing: that
+//! is made to happen here by not turning.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::*;
+use crate::addr::OriginalDst;
+use crate::proxy::client::Origin;
+use crate::proxy::context::Context;
+use crate::proxy::generation::Generation;
+use crate::ring::{self, Backend, Options, Stream};
+use crate::route::settings::Settings;
+use crate::telemetry::{ListenerIndex, Registry, Telemetry, UpstreamIndex};
+use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
+use crate::upstream::pool::Pools;
+
+const IDLE: Duration = Duration::from_secs(20);
+
+fn gather(bytes: &[u8]) -> Gather {
+    Gather::from(Chunk::from(bytes.to_vec()))
+}
+
+/// Whether `failure` is followed by another try, with how many bytes.
+fn replayed(failure: ExchangeError, reused: bool, copy: bool, answered: bool) -> Option<usize> {
+    let copy = copy.then(|| gather(b"copy"));
+    let again = replay(failure, reused, copy, answered).ok()?;
+    Some(again.bytes())
+}
+
+#[test]
+fn what_was_not_sent_is_always_sent_again_but_once() {
+    let unsent = || ExchangeError::Unsent(gather(b"a POST"));
+    for copy in [false, true] {
+        for answered in [false, true] {
+            assert_eq!(replayed(unsent(), true, copy, answered), Some(6));
+        }
+    }
+    assert_eq!(replayed(unsent(), false, false, false), None);
+}
+
+#[test]
+fn what_may_have_arrived_is_sent_again_from_a_copy_only() {
+    let failures = [|| ExchangeError::Send, || ExchangeError::Ended];
+    for failure in failures {
+        assert_eq!(replayed(failure(), true, true, false), Some(4));
+        assert_eq!(replayed(failure(), true, false, false), None);
+        assert_eq!(replayed(failure(), true, true, true), None);
+    }
+    for failure in [ExchangeError::Silent, ExchangeError::ClientGone] {
+        assert_eq!(replayed(failure, true, true, false), None);
+    }
+}
+
+#[test]
+fn a_post_that_a_dead_connection_took_nothing_of_is_replayed() {
+    for backend in [Backend::Ring, Backend::Epoll] {
+        // What is here at once, and what comes while the replay waits.
+        for body in [2, 300_000] {
+            let replay = async move { post_over_a_dead_connection(body).await };
+            ring::run(Options { backend, shard: 0 }, replay).unwrap();
+        }
+    }
+}
+
+async fn post_over_a_dead_connection(body: usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let context = context();
+    keep_a_dead_connection(&context, &listener, address).await;
+
+    let server = thread::spawn(move || {
+        let (mut connection, _) = listener.accept().unwrap();
+        let request = read_to(&mut connection, &vec![b'x'; body]);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        connection.write_all(answer).unwrap();
+        request
+    });
+    let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
+    let (mut client, far) = client(&context, address);
+    // The first bytes are at hand, so that nothing is waited for.
+    let first = Chunk::from(format!("{head}x").into_bytes());
+    let app = thread::spawn(move || {
+        (&far).write_all(&vec![b'x'; body - 1]).unwrap();
+        read_to(&mut &far, b"\r\n\r\n")
+    });
+    let mut scratch = context.take_scratch();
+    let head = exchange::read_request(&mut client, &mut scratch.request, first, IDLE);
+    let head = head.await.unwrap().unwrap();
+    let after = forward(&mut client, &mut scratch, head).await;
+    assert_eq!(after, After::KeepAlive);
+
+    let answer = app.join().unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{answer:?}");
+    let request = server.join().unwrap();
+    assert!(request.starts_with(b"POST /x HTTP/1.1\r\n"));
+    assert!(request.ends_with(&vec![b'x'; body]));
+    let snapshot = context.telemetry.cells.snapshot();
+    let counted = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
+    assert_eq!(counted.pool_reuse(), 1);
+    assert_eq!(counted.attempts(AttemptOutcome::Reset), 1);
+    assert_eq!(counted.attempts(AttemptOutcome::Response), 1);
+}
+
+/// A shard's state; what nobody claims goes to its original destination.
+fn context() -> Rc<Context> {
+    let generation = Generation::new(Settings::default(), &Registry::default(), None);
+    let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
+    let pools = Pools::new(0, Rc::new(dialer));
+    Context::new(
+        0,
+        Arc::new(generation),
+        pools,
+        Rc::new(Telemetry::default()),
+    )
+}
+
+/// A connection that was captured on its way to `original`, and its other end.
+fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    let client = Client {
+        context: Rc::clone(context),
+        stream: Stream::from_connected(near.into()).unwrap(),
+        origin: Origin {
+            listener: ListenerIndex::CAPTURE,
+            original: Some(OriginalDst(original)),
+            namespace: Namespace::default(),
+            peer: None,
+        },
+        ahead: None,
+    };
+    (client, far)
+}
+
+/// Leaves a connection in the pool that the server has reset, unseen by the
+/// loop.
+async fn keep_a_dead_connection(
+    context: &Rc<Context>,
+    listener: &TcpListener,
+    address: SocketAddr,
+) {
+    let target = context.generation().unmatched();
+    let policies = (&target.upstream.pool, &target.upstream.timeouts);
+    let place = (Namespace::default(), EndpointAddr(address));
+    let pools = &context.pools;
+    let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);
+    let Ok(connection) = dialled.await else {
+        panic!("it listens");
+    };
+    connection.stream.send(gather(b"x")).await.unwrap();
+    let near = connection.stream.as_fd().try_clone_to_owned().unwrap();
+    pools.checkin(&target.shared, policies, connection);
+    // To close what has unread bytes is a reset.
+    let (accepted, _) = listener.accept().unwrap();
+    accepted.peek(&mut [0]).unwrap();
+    drop(accepted);
+    let near = TcpStream::from(near);
+    let alive = |peeked: std::io::Result<usize>| {
+        peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    while alive(near.peek(&mut [0])) {
+        thread::yield_now();
+    }
+}
+
+/// Reads until `end` has come.
+fn read_to(stream: &mut impl Read, end: &[u8]) -> Vec<u8> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    while !bytes.ends_with(end) {
+        match stream.read(&mut buffer).unwrap() {
+            0 => break,
+            count => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+    bytes
+}
