@@ -15,9 +15,40 @@ pub mod way;
 #[cfg(test)]
 mod tests {
     use std::future::Future;
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::time::Duration;
 
     use super::accepted::{self, Entry};
     use super::client::Client;
+    use super::context::Context;
+    use super::generation::Generation;
+    use crate::ring::{self, Backend, Options, timer};
+    use crate::route::settings::Settings;
+    use crate::telemetry::{Registry, Telemetry};
+    use crate::upstream::dial::{Dialer, OwnAddresses};
+    use crate::upstream::pool::Pools;
+
+    /// A shard's state; what nobody claims goes to its original destination.
+    pub(super) fn context() -> Rc<Context> {
+        let generation = Generation::new(Settings::default(), &Registry::default(), None);
+        let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
+        let pools = Pools::new(0, Rc::new(dialer));
+        let telemetry = Rc::new(Telemetry::default());
+        Context::new(0, Arc::new(generation), pools, telemetry)
+    }
+
+    #[test]
+    fn a_task_that_panics_is_counted() {
+        let (backend, shard) = (Backend::Epoll, 0);
+        let counted = ring::run(Options { backend, shard }, async {
+            let context = context();
+            ring::spawn(async { panic!("a test's panic") });
+            timer::sleep(Duration::from_millis(1)).await;
+            context.snapshot().task_panics()
+        });
+        assert_eq!(counted.unwrap(), 1);
+    }
 
     /// Most connections are idle most of the time, so this is what a thousand
     /// clients cost, a thousandfold.

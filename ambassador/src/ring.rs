@@ -131,7 +131,8 @@ pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static
     result
 }
 
-/// Starts a task on this shard. A panic in it is logged and ends it alone.
+/// Starts a task on this shard. A panic in it is counted and logged, and ends it
+/// alone.
 pub fn spawn(future: impl Future<Output = ()> + 'static) {
     with(|core| core.executor.spawn(Box::pin(future)));
 }
@@ -139,6 +140,11 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 /// Tasks that have not ended.
 pub fn task_count() -> usize {
     with(|core| core.executor.task_count())
+}
+
+/// Panics of tasks, and of closures that other threads sent, so far.
+pub fn task_panics() -> u64 {
+    with(|core| core.executor.panics())
 }
 
 /// The time at the start of this turn of the loop.

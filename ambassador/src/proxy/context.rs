@@ -210,6 +210,7 @@ impl Context {
         if self.shard == 0 {
             self.fill_pool_gauges();
         }
+        self.telemetry.cells.task_panics(ring::task_panics());
         self.telemetry.cells.snapshot()
     }
 

@@ -31,6 +31,7 @@ pub struct Executor {
     tasks: RefCell<Slab<Task>>,
     generation: Cell<u16>,
     ready: RefCell<VecDeque<TaskId>>,
+    panics: Cell<u64>,
 }
 
 struct Task {
@@ -48,6 +49,7 @@ impl Executor {
             tasks: RefCell::default(),
             generation: Cell::new(0),
             ready: RefCell::default(),
+            panics: Cell::new(0),
         }
     }
 
@@ -90,6 +92,7 @@ impl Executor {
             }
             Ok(Poll::Ready(())) => self.remove(id, future),
             Err(_) => {
+                self.count_panic();
                 tracing::error!("a task panicked; its connection is closed, the others go on");
                 self.remove(id, future);
             }
@@ -110,6 +113,16 @@ impl Executor {
     /// Tasks that have not ended.
     pub fn task_count(&self) -> usize {
         self.tasks.borrow().len()
+    }
+
+    /// Counts a panic that was caught.
+    pub fn count_panic(&self) {
+        self.panics.set(self.panics.get() + 1);
+    }
+
+    /// Panics caught so far.
+    pub fn panics(&self) -> u64 {
+        self.panics.get()
     }
 
     /// Queues a task for its next poll; stale ids do nothing.

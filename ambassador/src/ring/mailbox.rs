@@ -116,6 +116,7 @@ impl Mailbox {
         }
         for run in mail {
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                executor.count_panic();
                 tracing::error!("a closure sent to the shard panicked; the shard goes on");
             }
         }

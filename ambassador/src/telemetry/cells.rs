@@ -24,6 +24,7 @@ pub struct Snapshot {
     /// Open connections by [`ListenerIndex`].
     connections: Vec<i64>,
     dropped_accepts: [u64; DroppedAccept::COUNT],
+    task_panics: u64,
 }
 
 /// What is counted of one upstream.
@@ -129,6 +130,11 @@ impl Cells {
         self.inner.borrow_mut().dropped_accepts[cause as usize] += 1;
     }
 
+    /// Takes over how many tasks have panicked, which their executor counts.
+    pub fn task_panics(&self, total: u64) {
+        self.inner.borrow_mut().task_panics = total;
+    }
+
     /// A copy of everything counted so far.
     pub fn snapshot(&self) -> Snapshot {
         self.inner.borrow().clone()
@@ -154,6 +160,7 @@ impl Snapshot {
             *slot(&mut self.connections, at as u32) += theirs;
         }
         add(&mut self.dropped_accepts, &other.dropped_accepts);
+        self.task_panics += other.task_panics;
     }
 
     /// What was counted of one upstream, if anything.
@@ -176,6 +183,11 @@ impl Snapshot {
     /// Connections reset right after they were accepted.
     pub fn dropped_accepts(&self, cause: DroppedAccept) -> u64 {
         self.dropped_accepts[cause as usize]
+    }
+
+    /// Tasks that panicked.
+    pub fn task_panics(&self) -> u64 {
+        self.task_panics
     }
 }
 
@@ -326,6 +338,8 @@ mod tests {
         two.pool(SHOP, |pool| pool.idle = 4);
         two.connection_opened(ListenerIndex(1));
         one.dropped_accept(DroppedAccept::ForeignPeer);
+        one.task_panics(1);
+        two.task_panics(2);
 
         let mut sum = one.snapshot();
         sum.merge(&two.snapshot());
@@ -342,6 +356,7 @@ mod tests {
         assert_eq!(shop.pool().idle, 4);
         assert_eq!(sum.connections(ListenerIndex(1)), 1);
         assert_eq!(sum.dropped_accepts(DroppedAccept::ForeignPeer), 1);
+        assert_eq!(sum.task_panics(), 3);
         assert!(sum.upstream(UpstreamIndex::UNMATCHED).is_none());
     }
 

@@ -64,7 +64,7 @@ pub fn render(
     };
     let names = registry.upstream_names();
     upstreams(&mut text, snapshot, &names);
-    listeners(&mut text, snapshot, registry);
+    shards(&mut text, snapshot, registry);
     capture(&mut text, extras);
     control(&mut text, staleness, registry, &names);
     build(&mut text, extras.backend);
@@ -173,7 +173,7 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
     }
 }
 
-fn listeners(text: &mut Text, snapshot: &Snapshot, registry: &Registry) {
+fn shards(text: &mut Text, snapshot: &Snapshot, registry: &Registry) {
     text.gauge(
         "ambassador_connections",
         "Open connections from applications.",
@@ -191,6 +191,11 @@ fn listeners(text: &mut Text, snapshot: &Snapshot, registry: &Registry) {
         let count = snapshot.dropped_accepts(*cause);
         text.total("ambassador_dropped_accepts", &labels, count);
     }
+    text.counter(
+        "ambassador_task_panics",
+        "Panics caught on the shards; each ended one connection at most.",
+    );
+    text.total("ambassador_task_panics", &[], snapshot.task_panics());
 }
 
 fn capture(text: &mut Text, extras: &Extras) {

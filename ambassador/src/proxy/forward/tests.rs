@@ -5,7 +5,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,12 +12,10 @@ use super::*;
 use crate::addr::OriginalDst;
 use crate::proxy::client::Origin;
 use crate::proxy::context::Context;
-use crate::proxy::generation::Generation;
+use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Options, Stream};
-use crate::route::settings::Settings;
-use crate::telemetry::{ListenerIndex, Registry, Telemetry, UpstreamIndex};
-use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
-use crate::upstream::pool::Pools;
+use crate::telemetry::{ListenerIndex, UpstreamIndex};
+use crate::upstream::dial::Namespace;
 
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -105,19 +102,6 @@ async fn post_over_a_dead_connection(body: usize) {
     assert_eq!(counted.pool_reuse(), 1);
     assert_eq!(counted.attempts(AttemptOutcome::Reset), 1);
     assert_eq!(counted.attempts(AttemptOutcome::Response), 1);
-}
-
-/// A shard's state; what nobody claims goes to its original destination.
-fn context() -> Rc<Context> {
-    let generation = Generation::new(Settings::default(), &Registry::default(), None);
-    let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
-    let pools = Pools::new(0, Rc::new(dialer));
-    Context::new(
-        0,
-        Arc::new(generation),
-        pools,
-        Rc::new(Telemetry::default()),
-    )
 }
 
 /// A connection that was captured on its way to `original`, and its other end.

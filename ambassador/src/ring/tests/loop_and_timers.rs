@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use crate::ring::{MailboxError, now, remote, spawn, task_count};
+use crate::ring::{MailboxError, now, remote, spawn, task_count, task_panics};
 
 on_both_backends!(
     timers_fire_in_order_and_not_early,
@@ -79,7 +79,7 @@ async fn a_panic_ends_one_task_only() {
     });
     let ended = elsewhere(move || io::Read::read(&mut &far, &mut [0; 1])).await;
     assert_eq!(ended.unwrap(), 0, "what the task held was dropped");
-    assert_eq!(task_count(), 1);
+    assert_eq!((task_count(), task_panics()), (1, 1));
 }
 
 async fn foreign_threads_wake_tasks() {
@@ -246,6 +246,7 @@ async fn many_threads_ring_at_once() {
         .send(Box::new(|| panic!("a test's panic")))
         .unwrap();
     timer::sleep(Duration::from_millis(2)).await;
+    assert_eq!(task_panics(), 1);
     let turns = crate::ring::turns();
     timer::sleep(Duration::from_millis(50)).await;
     let turned = crate::ring::turns() - turns;

@@ -25,6 +25,7 @@ fn rendered(format: Format) -> String {
     cells.pool(shop, |pool| pool.idle = 2);
     cells.pool_reuse(shop);
     cells.connection_opened(ListenerIndex::CAPTURE);
+    cells.task_panics(4);
     let extras = Extras {
         captured_connects: vec![("captured", 3)],
         capture_slots: Some(5),
@@ -53,6 +54,7 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_pool_reuse_total{upstream="sh\"op"} 1"#,
         r#"ambassador_connections{listener="capture"} 1"#,
         r#"ambassador_captured_connects_total{verdict="captured"} 3"#,
+        "ambassador_task_panics_total 4",
         "ambassador_config_reloads_total 1",
         "ambassador_config_reload_failures_total 0",
         r#"ambassador_dns_failures_total{upstream="sh\"op"} 1"#,
