@@ -154,13 +154,17 @@ impl Exchange<'_> {
                 First::Right(_) => Err(ExchangeError::ClientGone),
             };
         }
+        let count = |bytes| {
+            self.cells.bytes(self.label, Direction::Sent, bytes);
+            self.seen.bytes_in.set(self.seen.bytes_in.get() + bytes);
+        };
         let upload = upload(
             self.client,
             self.ahead,
             self.upstream,
             self.body,
             self.idle,
-            self.seen,
+            count,
         );
         let answer = beside(download.run(), upload).await?;
         Ok(match answer {
@@ -173,15 +177,16 @@ impl Exchange<'_> {
     }
 }
 
-/// Passes the rest of the request body on. When the upstream no longer takes
-/// it, the response decides what happens, so this then never ends.
+/// Passes the rest of the request body on, and tells `count` how much at a time.
+/// When the upstream no longer takes it, the response decides what happens, so
+/// this then never ends.
 async fn upload(
     client: &Stream,
     ahead: &mut Option<Chunk>,
     upstream: &Stream,
     body: &mut BodyReader,
     idle: Duration,
-    seen: &Seen,
+    count: impl Fn(u64),
 ) -> Result<(), ExchangeError> {
     while !body.is_done() {
         let chunk = match ahead.take() {
@@ -210,7 +215,7 @@ async fn upload(
         if upstream.send(gather).await.is_err() {
             return pending().await;
         }
-        seen.bytes_in.set(seen.bytes_in.get() + bytes);
+        count(bytes);
     }
     Ok(())
 }

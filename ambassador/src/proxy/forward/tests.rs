@@ -100,6 +100,7 @@ async fn post_over_a_dead_connection(body: usize) {
     let snapshot = context.telemetry.cells.snapshot();
     let counted = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
     assert_eq!(counted.pool_reuse(), 1);
+    assert!(counted.bytes(Direction::Sent) > body as u64);
     assert_eq!(counted.attempts(AttemptOutcome::Reset), 1);
     assert_eq!(counted.attempts(AttemptOutcome::Response), 1);
 }
