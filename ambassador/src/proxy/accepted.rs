@@ -190,19 +190,21 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
     }
 }
 
-/// Reads until the first bytes tell what they are; they stay in `ahead`.
-/// `None`: the client ended before.
+/// Reads until the first bytes tell what they are; they stay in `ahead`. Too
+/// few of them before a FIN are no HTTP and no TLS, but may be all that a
+/// client has to say. `None`: it broke off.
 async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
-    look_ahead(client, idle, |bytes| match http::sniff(bytes) {
+    let told = look_ahead(client, idle, |bytes| match http::sniff(bytes) {
         Sniff::NeedMore => None,
         known => Some(known),
-    })
-    .await
+    });
+    let told = told.await;
+    told.or_else(|| client.stream.ended_with_fin().then_some(Sniff::Opaque))
 }
 
 /// Reads until `tell` can tell something of all bytes so far, which it must
-/// within a bound of its own; they stay in `ahead`. `None`: the client ended
-/// before.
+/// within a bound of its own; they stay in `ahead`, also when the client ends
+/// before: `None`.
 async fn look_ahead<T>(
     client: &mut Client,
     idle: Duration,
@@ -216,8 +218,13 @@ async fn look_ahead<T>(
         }
         let mut longer = bytes.to_vec();
         drop(bytes);
-        longer.extend_from_slice(&client.next(idle).await?);
+        let more = client.next(idle).await;
+        longer.extend_from_slice(more.as_deref().unwrap_or_default());
         bytes = Chunk::from(longer);
+        if more.is_none() {
+            client.ahead = Some(bytes);
+            return None;
+        }
     }
 }
 
@@ -237,6 +244,7 @@ async fn relay_tls(
     let name = match told.await {
         Some(ServerName::Name(name)) => Some(name),
         Some(ServerName::Absent | ServerName::NeedMore) => None,
+        None if client.stream.ended_with_fin() => None,
         None => return,
     };
     let mut record = begin(&client, accepted, RelayProtocol::Tls);

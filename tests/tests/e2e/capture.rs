@@ -13,6 +13,7 @@ on_both_backends!(
     a_client_bound_to_an_address,
     two_endpoints_by_two_destinations,
     an_opaque_protocol_is_relayed,
+    a_client_that_says_little_and_ends_is_relayed,
     a_name_in_the_request_wins_over_the_address,
     a_workload_in_another_namespace,
     keep_alive_through_capture,
@@ -167,6 +168,28 @@ fn an_opaque_protocol_is_relayed(backend: Backend) {
         std::time::Duration::from_secs(5),
         || proxy.metric("ambassador_tcp_connections_total", &[("upstream", "web")]) == 3.0,
     );
+}
+
+fn a_client_that_says_little_and_ends_is_relayed(backend: Backend) {
+    let server = Server::start(|connection| {
+        let (mut said, mut buffer) = (Vec::new(), [0; 64]);
+        loop {
+            match connection.read(&mut buffer)? {
+                0 => return connection.write([&said, &b" is all"[..]].concat()),
+                count => said.extend_from_slice(&buffer[..count]),
+            }
+        }
+    });
+    let cgroup = Cgroup::new();
+    let _proxy = Proxy::capturing(backend, &cgroup, &claim("10.1.2.3", &server));
+    // Nothing, what may become a request line, what may become TLS.
+    let script = "import socket\n\
+        for said in (b'', b'P', b'\\x16\\x03\\x01'):\n\
+        \x20s=socket.create_connection(('10.1.2.3',7),20)\n\
+        \x20s.sendall(said); s.shutdown(socket.SHUT_WR)\n\
+        \x20heard=b''.join(iter(lambda: s.recv(100), b''))\n\
+        \x20assert heard==said+b' is all', heard\n";
+    program::succeed(cgroup.command(program::PYTHON).args(["-c", script]));
 }
 
 fn a_name_in_the_request_wins_over_the_address(backend: Backend) {
