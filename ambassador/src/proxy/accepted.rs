@@ -313,14 +313,9 @@ async fn relay_recorded(
         idle: target.upstream.timeouts.idle,
     };
     let client_first = client.ahead.take();
-    let outcome = tunnel
+    record.outcome = tunnel
         .run(&client.stream, client_first, &connection.stream, None)
         .await;
-    record.outcome = outcome;
-    if outcome != TcpOutcome::Closed {
-        client.stream.reset();
-        connection.reset();
-    }
 }
 
 /// A connection that can't be placed is reset, never closed politely, so that

@@ -316,16 +316,9 @@ async fn tunnel(
         &connection.stream,
         upstream_first,
     ));
-    let outcome = relay.await;
-    record.tunnel = Some(outcome);
+    record.tunnel = Some(relay.await);
     record.complete(clock::now());
-    match outcome {
-        TcpOutcome::Closed => After::Close,
-        _ => {
-            connection.reset();
-            After::Reset
-        }
-    }
+    After::Close
 }
 
 /// Answers in the upstream's stead.

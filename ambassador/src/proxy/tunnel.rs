@@ -1,7 +1,9 @@
 //! Opaque bytes in both directions: TCP relays, upgrades, CONNECT.
 //!
 //! A FIN of one side is passed to the other, which may go on sending
-//! (half-close); a reset of one side resets the other.
+//! (half-close). Any other end is a reset of both, so that nobody takes a part
+//! for the whole: of one side, by silence, or of the tunnel itself when the
+//! drain cuts it.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -22,7 +24,7 @@ pub struct Tunnel<'a> {
 
 impl Tunnel<'_> {
     /// Relays until both sides have ended, one is reset or nothing moves for
-    /// `idle`. `client_first` and `upstream_first` were received before.
+    /// `idle`; the caller closes both then. `client_first` and `upstream_first` were received before.
     pub async fn run(
         &self,
         client: &Stream,
@@ -30,6 +32,7 @@ impl Tunnel<'_> {
         upstream: &Stream,
         upstream_first: Option<Chunk>,
     ) -> TcpOutcome {
+        let mut cut = Cut(Some([client, upstream]));
         let moved = Cell::new(ring::now());
         let relay = both(
             self.relay(client, upstream, client_first, Direction::Sent, &moved),
@@ -42,7 +45,10 @@ impl Tunnel<'_> {
             ),
         );
         match first(relay, silence(self.idle, &moved)).await {
-            First::Left(Ok(_)) => TcpOutcome::Closed,
+            First::Left(Ok(_)) => {
+                cut.0 = None;
+                TcpOutcome::Closed
+            }
             First::Left(Err(outcome)) => outcome,
             First::Right(()) => TcpOutcome::IdleTimeout,
         }
@@ -81,6 +87,18 @@ impl Tunnel<'_> {
             moved.set(ring::now());
             self.cells.bytes(self.passage.upstream, direction, bytes);
             self.passage.count(direction, bytes);
+        }
+    }
+}
+
+/// The ends of a tunnel, while closing them now would cut it: dropped, it turns
+/// the closes to come into resets.
+struct Cut<'a>(Option<[&'a Stream; 2]>);
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        for end in self.0.into_iter().flatten() {
+            end.reset_on_close();
         }
     }
 }

@@ -241,6 +241,11 @@ impl Stream {
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
+        self.reset_on_close();
+    }
+
+    /// Makes a reset of the close to come.
+    pub fn reset_on_close(&self) {
         sockets::reset_on_close(&self.raw());
     }
 

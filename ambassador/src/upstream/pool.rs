@@ -447,9 +447,4 @@ impl Connection {
     fn place(&self) -> Place {
         (self.namespace, self.endpoint)
     }
-
-    /// Ends it with a reset instead of an orderly close.
-    pub fn reset(self) {
-        self.stream.reset();
-    }
 }

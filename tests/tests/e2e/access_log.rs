@@ -190,6 +190,7 @@ fn what_the_drain_cuts_is_a_line(backend: Backend) {
     assert_eq!(client.exactly(5), b"hello");
     proxy.signal(libc::SIGTERM);
     assert_eq!(proxy.wait(SOON).code(), Some(0));
+    client.rest().expect_err("a cut is no polite end");
     let line = lines(&proxy, 1).remove(0);
     assert_eq!(line["outcome"], "drained");
     assert_eq!(line["bytes_in"], 5);
