@@ -110,7 +110,7 @@ async fn captured(mut client: Client, original: OriginalDst, idle: Duration) {
             Box::pin(relay_tls(client, accepted, original, idle, dialled)).await
         }
         Sniffed::Ended => {}
-        Sniffed::Unplaced(label, failed) => {
+        Sniffed::GivenUp(label, failed) => {
             let mut record = begin(&client, accepted, RelayProtocol::Tcp);
             record.passage.upstream = label;
             refuse(client, record, failed);
@@ -135,11 +135,11 @@ enum Sniffed {
     Opaque(Option<Dialled>),
     Tls(Option<Dialled>),
     Ended,
-    Unplaced(UpstreamIndex, Unplaced),
+    GivenUp(UpstreamIndex, GivenUp),
 }
 
-/// Why a connection leads nowhere, and where it would have gone.
-struct Unplaced {
+/// Why a connection is not relayed, and where it would have gone.
+struct GivenUp {
     outcome: TcpOutcome,
     endpoint: Option<EndpointAddr>,
 }
@@ -167,11 +167,17 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
     // Nothing to go by: dial where the address leads and see who speaks.
     let connection = match dial(client, &target).await {
         Ok(connection) => connection,
-        Err(failed) => return Sniffed::Unplaced(target.shared.label, failed),
+        Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
     };
     let spoke = first(client.stream.readable(), connection.stream.readable());
     match timer::timeout(idle, spoke).await {
-        Err(_) => return Sniffed::Ended,
+        Err(_) => {
+            let silent = GivenUp {
+                outcome: TcpOutcome::IdleTimeout,
+                endpoint: Some(connection.endpoint),
+            };
+            return Sniffed::GivenUp(target.shared.label, silent);
+        }
         Ok(First::Right(())) => {
             context.learn_speaks_first(original);
             return Sniffed::Opaque(Some((target, connection)));
@@ -288,7 +294,7 @@ async fn relay_recorded(
     dialled: Option<Connection>,
 ) {
     let Some(target) = target else {
-        let nowhere = Unplaced {
+        let nowhere = GivenUp {
             outcome: TcpOutcome::NoRoute,
             endpoint: None,
         };
@@ -318,19 +324,19 @@ async fn relay_recorded(
         .await;
 }
 
-/// A connection that can't be placed is reset, never closed politely, so that
+/// A connection that is given up is reset, never closed politely, so that
 /// its caller sees a failure.
-fn refuse(client: Client, mut record: RelayGuard, failed: Unplaced) {
+fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
     record.outcome = failed.outcome;
     record.passage.endpoint = failed.endpoint;
     client.stream.reset();
 }
 
 /// A new connection to the endpoint whose turn it is.
-async fn dial(client: &Client, target: &Target) -> Result<Connection, Unplaced> {
+async fn dial(client: &Client, target: &Target) -> Result<Connection, GivenUp> {
     let pools = &client.context.pools;
     let Some(endpoint) = way::endpoint(pools, target, client.origin.original) else {
-        return Err(Unplaced {
+        return Err(GivenUp {
             outcome: TcpOutcome::ConnectFailed,
             endpoint: None,
         });
@@ -340,7 +346,7 @@ async fn dial(client: &Client, target: &Target) -> Result<Connection, Unplaced> 
     let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);
     dialled.await.map_err(|error| {
         tracing::debug!(%endpoint, ?error, "opaque connection: dial failed");
-        Unplaced {
+        GivenUp {
             outcome: outcome_of(&error),
             endpoint: Some(endpoint),
         }

@@ -15,6 +15,7 @@ on_both_backends!(
     a_connection_that_leads_nowhere_is_a_line,
     a_tunnel_is_the_line_of_its_request,
     a_captured_connection_tells_where_it_was_going,
+    a_captured_connection_without_a_word_is_a_line,
     what_the_drain_cuts_is_a_line,
 );
 
@@ -179,6 +180,28 @@ fn a_captured_connection_tells_where_it_was_going(backend: Backend) {
     assert_eq!(lines[1]["upstream"], "unmatched");
     assert_eq!(lines[1]["outcome"], "no-route");
     assert_eq!(lines[1].get("endpoint"), None);
+}
+
+fn a_captured_connection_without_a_word_is_a_line(backend: Backend) {
+    let server = Server::echo();
+    let cgroup = Cgroup::new();
+    let config = format!(
+        "{LOGGED}defaults: {{ timeouts: {{ idle: 200ms }} }}\n\
+         upstreams: {{ store: {{ hosts: [10.1.2.3], endpoints: [\"{}\"] }} }}\n",
+        server.address()
+    );
+    let proxy = Proxy::capturing(backend, &cgroup, &config);
+    let script = "import socket\n\
+        s=socket.create_connection(('10.1.2.3',7),20)\n\
+        try: s.recv(1); assert False, 'a polite end'\n\
+        except ConnectionResetError: pass\n";
+    program::succeed(cgroup.command(program::PYTHON).args(["-c", script]));
+    let line = lines(&proxy, 1).remove(0);
+    assert_eq!(line["upstream"], "store");
+    assert_eq!(line["outcome"], "idle-timeout");
+    assert_eq!(line["endpoint"], server.address().to_string());
+    let labels = [("upstream", "store"), ("outcome", "idle-timeout")];
+    proxy.expect_metric("ambassador_tcp_connections_total", &labels, 1.0);
 }
 
 fn what_the_drain_cuts_is_a_line(backend: Backend) {
