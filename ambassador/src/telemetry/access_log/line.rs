@@ -103,7 +103,7 @@ impl Line {
         cancelled: bool,
         duration: Duration,
     ) {
-        member(out, "protocol", b"http1");
+        out.extend_from_slice(b"\"protocol\":\"http1\",");
         if self.members.is_empty() {
             member(out, "method", record.method.as_bytes());
         }
