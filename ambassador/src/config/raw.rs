@@ -315,7 +315,7 @@ object! {
 object! {
     /// What is reported.
     Telemetry {
-        /// One line for each request. Absent: none.
+        /// One line for each request and each relayed connection. Absent: none.
         access_log: AccessLog,
     }
 }
