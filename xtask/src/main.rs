@@ -1,5 +1,6 @@
 //! The tasks of this repository: `cargo xtask TASK`.
 
+mod bench;
 mod build;
 mod demo;
 mod setup;
@@ -35,6 +36,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Compare latency and cost with no proxy, iptables and other proxies.
+    Bench {
+        /// Passed to the benchmark, for instance `--quick`; `--help` names them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Hold the module table, file sizes and wording against the code.
     Tidy,
 }
@@ -58,6 +65,7 @@ fn run(task: Task) -> Result<(), Failure> {
         }),
         Task::Demo => demo::show(),
         Task::Test { arguments } => test::all(&arguments),
+        Task::Bench { arguments } => bench::run(&arguments),
         Task::Tidy => tidy::check(),
     }
 }

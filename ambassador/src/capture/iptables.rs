@@ -105,7 +105,8 @@ impl std::error::Error for IptablesError {
 
 /// Sets up rules in a namespace, in place of those that this owner has there.
 /// The backend that has those is used; else the first that works, nft before
-/// legacy unless `backend` names one. Needs CAP_NET_ADMIN and CAP_NET_RAW. On
+/// legacy unless `backend` or the environment ([`Backend::ENVIRONMENT`]) names
+/// one. Needs CAP_NET_ADMIN and CAP_NET_RAW. On
 /// an error there may be rules for one protocol: the caller installs what it
 /// had, or removes them.
 pub fn install(
@@ -121,6 +122,7 @@ pub fn install(
             .ok_or_else(|| IptablesError::Cgroup(cgroup.clone()))
     };
     let cgroups: Vec<String> = rules.cgroups.iter().map(within).collect::<Result<_, _>>()?;
+    let backend = backend.or_else(Backend::from_environment);
     let install = || {
         let wanted = |candidate: &Backend| backend.is_none_or(|wanted| wanted == *candidate);
         let candidates = Backend::ALL.into_iter().filter(wanted);

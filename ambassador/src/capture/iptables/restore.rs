@@ -24,6 +24,15 @@ impl Backend {
     /// In the order in which they are tried.
     pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
 
+    /// The variable that names the only backend to try: `nft` or `legacy`.
+    pub const ENVIRONMENT: &str = "AMBASSADOR_IPTABLES";
+
+    pub(super) fn from_environment() -> Option<Self> {
+        let wanted = std::env::var(Self::ENVIRONMENT).ok()?;
+        let mut all = Self::ALL.into_iter();
+        all.find(|backend| backend.to_string() == wanted)
+    }
+
     /// What its tool calls itself; None where it is not installed.
     pub fn version(self) -> Option<String> {
         let mut tool = command(self, Protocol::V4, "restore");

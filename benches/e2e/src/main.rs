@@ -1,0 +1,147 @@
+//! The end-to-end latency benchmark. `cargo xtask bench` builds what it needs
+//! and runs it; it needs root.
+//!
+//! Each variant (no proxy, a listener, capture by eBPF and by iptables, other
+//! proxies) stands in a network namespace of its own, with an upstream of its
+//! own, from the beginning to the end. Within a round the variants take turns,
+//! so that what the machine does meanwhile meets them all; what is compared is
+//! the ratio within a round.
+
+mod measure;
+mod memory;
+mod peers;
+mod process;
+mod report;
+mod scenario;
+mod start_up;
+mod targets;
+mod variant;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::report::Report;
+use crate::scenario::Scenario;
+use crate::variant::{Standing, Variant};
+
+/// Compares the ambassador with no proxy, with iptables and with other proxies.
+#[derive(Debug, Parser)]
+#[command(name = "ambassador-bench")]
+pub struct Arguments {
+    /// Where the binaries are: ambassador, ambassador-load, the baselines.
+    #[arg(long, value_name = "DIR")]
+    binaries: PathBuf,
+    /// Where the report goes.
+    #[arg(long, value_name = "DIR", default_value = "benches/report")]
+    out: PathBuf,
+    /// A few scenarios, briefly: under two minutes.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds of each scenario.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: usize,
+    /// Seconds of each sample.
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    seconds: f64,
+    /// Only scenarios whose name has this.
+    #[arg(long, value_name = "TEXT")]
+    scenario: Option<String>,
+    /// Only variants whose name has this, and `direct`.
+    #[arg(long, value_name = "TEXT")]
+    variant: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::parse();
+    if arguments.quick {
+        arguments.rounds = arguments.rounds.min(2);
+        arguments.seconds = arguments.seconds.min(0.5);
+    }
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let load = binary(arguments, "ambassador-load")?;
+    let variants = variants(arguments);
+    let mut report = Report::new(arguments);
+    let mut standing = Vec::new();
+    for variant in variants {
+        eprintln!("starting {}", variant.name());
+        match Standing::start(variant, &arguments.binaries, &load) {
+            Ok(started) => standing.push(started),
+            Err(why) => report.skip(variant, &why),
+        }
+    }
+    report.memory_idle(&standing);
+    for scenario in scenarios(arguments) {
+        one(&mut report, &scenario, &standing, arguments, &load);
+    }
+    report.memory_in_use(&standing);
+    report.start_up(&arguments.binaries, &load, arguments.rounds);
+    report.finish(&arguments.out)
+}
+
+/// Takes the samples of one scenario.
+fn one(
+    report: &mut Report,
+    scenario: &Scenario,
+    standing: &[Standing],
+    arguments: &Arguments,
+    load: &Path,
+) {
+    for round in 0..arguments.rounds {
+        eprintln!(
+            "{}: round {} of {}",
+            scenario.name,
+            round + 1,
+            arguments.rounds
+        );
+        for standing in standing.iter().filter(|s| scenario.suits(s.variant)) {
+            match measure::sample(standing, scenario, arguments.seconds, load) {
+                Ok(sample) => report.add(scenario, standing.variant, round, sample),
+                Err(why) => eprintln!("  {}: {why}", standing.variant.name()),
+            }
+        }
+    }
+}
+
+fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
+    let all = match arguments.quick {
+        true => scenario::quick(),
+        false => scenario::all(),
+    };
+    let wanted = |scenario: &Scenario| {
+        let text = arguments.scenario.as_deref();
+        text.is_none_or(|text| scenario.name.contains(text))
+    };
+    all.into_iter().filter(wanted).collect()
+}
+
+fn variants(arguments: &Arguments) -> Vec<Variant> {
+    let wanted = |variant: &Variant| {
+        let text = arguments.variant.as_deref();
+        *variant == Variant::Direct || text.is_none_or(|text| variant.name().contains(text))
+    };
+    let all = Variant::all().into_iter().filter(wanted);
+    let quick = |variant: &Variant| !arguments.quick || variant.is_quick();
+    all.filter(quick).collect()
+}
+
+fn binary(arguments: &Arguments, name: &str) -> Result<PathBuf, String> {
+    let path = arguments.binaries.join(name);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(format!(
+            "{} is missing: run `cargo xtask bench`",
+            path.display()
+        )),
+    }
+}

@@ -1,0 +1,325 @@
+//! What was found: a table, JSON, and a page with plots.
+
+mod page;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::Arguments;
+use crate::measure::Sample;
+use crate::memory::{self, Memory};
+use crate::scenario::Scenario;
+use crate::start_up::{self, StartUp};
+use crate::targets::{self, Figure, Target};
+use crate::variant::{Standing, Variant};
+
+/// Everything that was measured.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    machine: String,
+    rounds: usize,
+    seconds: f64,
+    scenarios: Vec<Scenario>,
+    samples: Vec<Taken>,
+    skipped: Vec<(Variant, String)>,
+    memory: Vec<(Variant, Memory)>,
+    start_up: Option<StartUp>,
+    targets: Vec<Judged>,
+}
+
+#[derive(Debug, Serialize)]
+struct Taken {
+    scenario: &'static str,
+    variant: Variant,
+    round: usize,
+    sample: Sample,
+}
+
+/// A target and what came of it.
+#[derive(Debug, Serialize)]
+struct Judged {
+    text: String,
+    scenario: String,
+    at_most: f64,
+    /// Median of the rounds' ratios, and the least and the greatest; none where
+    /// a side was not measured.
+    ratio: Option<Spread>,
+}
+
+/// A median and the range it comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Spread {
+    median: f64,
+    least: f64,
+    greatest: f64,
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.retain(|value| value.is_finite());
+        values.sort_by(f64::total_cmp);
+        Some(Self {
+            median: *values.get(values.len() / 2)?,
+            least: *values.first()?,
+            greatest: *values.last()?,
+        })
+    }
+}
+
+impl Report {
+    /// Nothing yet.
+    pub fn new(arguments: &Arguments) -> Self {
+        Self {
+            machine: machine(),
+            rounds: arguments.rounds,
+            seconds: arguments.seconds,
+            scenarios: Vec::new(),
+            samples: Vec::new(),
+            skipped: Vec::new(),
+            memory: Vec::new(),
+            start_up: None,
+            targets: Vec::new(),
+        }
+    }
+
+    /// A variant that cannot stand here.
+    pub fn skip(&mut self, variant: Variant, why: &str) {
+        eprintln!("{} is left out: {why}", variant.name());
+        self.skipped.push((variant, why.to_owned()));
+    }
+
+    /// One more sample.
+    pub fn add(&mut self, scenario: &Scenario, variant: Variant, round: usize, sample: Sample) {
+        if !self
+            .scenarios
+            .iter()
+            .any(|known| known.name == scenario.name)
+        {
+            self.scenarios.push(scenario.clone());
+        }
+        self.samples.push(Taken {
+            scenario: scenario.name,
+            variant,
+            round,
+            sample,
+        });
+    }
+
+    /// Memory before the first load.
+    pub fn memory_idle(&mut self, standing: &[Standing]) {
+        for standing in standing.iter().filter(|s| s.variant != Variant::Direct) {
+            let memory = Memory {
+                at_rest: memory::of(standing),
+                ..Memory::default()
+            };
+            self.memory.push((standing.variant, memory));
+        }
+    }
+
+    /// Memory with idle connections and after all.
+    pub fn memory_in_use(&mut self, standing: &[Standing]) {
+        for standing in standing {
+            let known = self.memory.iter_mut();
+            let Some((_, memory)) = known.into_iter().find(|(of, _)| *of == standing.variant)
+            else {
+                continue;
+            };
+            memory.after = memory::of(standing);
+            // Connections are held by this process, which nobody captures.
+            if standing.variant.is_transparent() {
+                continue;
+            }
+            match memory::with_idle(standing) {
+                Ok(bytes) => memory.with_idle = bytes,
+                Err(why) => eprintln!("{}: idle connections: {why}", standing.variant.name()),
+            }
+        }
+    }
+
+    /// Time to the first answer.
+    pub fn start_up(&mut self, binaries: &Path, load: &Path, rounds: usize) {
+        match start_up::measure(binaries, load, rounds) {
+            Ok(times) => self.start_up = Some(times),
+            Err(why) => eprintln!("start-up: {why}"),
+        }
+    }
+
+    /// Judges, prints and writes.
+    pub fn finish(mut self, directory: &Path) -> Result<(), String> {
+        self.targets = targets::all()
+            .iter()
+            .map(|target| self.judge(target))
+            .collect();
+        self.targets.extend(self.absolute_targets());
+        println!("{}", table::text(&self));
+        let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
+        fs::create_dir_all(directory).map_err(failed)?;
+        let json = serde_json::to_string_pretty(&self).map_err(|error| error.to_string())?;
+        fs::write(directory.join("report.json"), json).map_err(failed)?;
+        fs::write(directory.join("report.html"), page::html(&self)).map_err(failed)?;
+        eprintln!("written to {}", directory.display());
+        Ok(())
+    }
+
+    fn judge(&self, target: &Target) -> Judged {
+        let value = |scenario, variant, round| {
+            let direct = self.find(scenario, Variant::Direct, round);
+            target
+                .figure
+                .value(self.find(scenario, variant, round)?, direct)
+        };
+        let ratios = (0..self.rounds).filter_map(|round| {
+            let of = value(target.scenario, target.of, round)?;
+            Some(of / value(target.by_scenario, target.by, round)?)
+        });
+        Judged {
+            text: format!("{} ({:?})", target.text, target.figure),
+            scenario: target.scenario.to_owned(),
+            at_most: target.at_most,
+            ratio: Spread::of(ratios.collect()),
+        }
+    }
+
+    /// Those that are no ratios.
+    fn absolute_targets(&self) -> Vec<Judged> {
+        let judged = |text: &str, value: Option<f64>, at_most| Judged {
+            text: text.to_owned(),
+            scenario: String::new(),
+            at_most,
+            ratio: value.and_then(|value| Spread::of(vec![value])),
+        };
+        let memory = |of| {
+            let mut all = self.memory.iter();
+            all.find(|(variant, _)| *variant == of)
+                .map(|(_, memory)| memory)
+        };
+        let (ebpf, listener) = (memory(Variant::Ebpf), memory(Variant::Listener));
+        let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
+        let start_up = self.start_up.as_ref();
+        vec![
+            judged(
+                "PSS at rest, MiB, eBPF and helper",
+                ebpf.map(|memory| mebibytes(memory.at_rest)),
+                5.0,
+            ),
+            judged(
+                "KiB for each idle connection",
+                listener
+                    .map(|memory| memory.with_idle.saturating_sub(memory.after) as f64 / 1024e3),
+                2.0,
+            ),
+            judged(
+                "MiB more than at rest after all the load",
+                ebpf.map(|memory| mebibytes(memory.after.saturating_sub(memory.at_rest))),
+                1.0,
+            ),
+            judged(
+                "ms to the first answer",
+                start_up.map(|times| times.listener),
+                10.0,
+            ),
+            judged(
+                "ms to the first answer, with capture",
+                start_up.map(|times| times.exec),
+                250.0,
+            ),
+        ]
+    }
+
+    fn find(&self, scenario: &str, variant: Variant, round: usize) -> Option<&Sample> {
+        let mut samples = self.samples.iter();
+        let taken = samples.find(|taken| {
+            taken.scenario == scenario && taken.variant == variant && taken.round == round
+        })?;
+        Some(&taken.sample)
+    }
+
+    /// A figure of one variant over the rounds.
+    fn spread(
+        &self,
+        scenario: &str,
+        variant: Variant,
+        figure: fn(&Sample) -> Option<f64>,
+    ) -> Option<Spread> {
+        let rounds = 0..self.rounds;
+        let values = rounds.filter_map(|round| figure(self.find(scenario, variant, round)?));
+        Spread::of(values.collect())
+    }
+
+    /// The variants of a scenario, in the order of the table.
+    fn variants_of(&self, scenario: &str) -> Vec<Variant> {
+        let measured = |variant: &Variant| {
+            let mut samples = self.samples.iter();
+            samples.any(|taken| taken.scenario == scenario && taken.variant == *variant)
+        };
+        Variant::all().into_iter().filter(measured).collect()
+    }
+
+    /// How many samples were taken again, and how many stayed disturbed.
+    fn disturbed(&self) -> (u32, usize) {
+        let repeats = self.samples.iter().map(|taken| taken.sample.repeats).sum();
+        let disturbed = self
+            .samples
+            .iter()
+            .filter(|taken| taken.sample.foreign > 0.05);
+        (repeats, disturbed.count())
+    }
+}
+
+impl Judged {
+    fn is_reached(&self) -> Option<bool> {
+        self.ratio.map(|ratio| ratio.median <= self.at_most)
+    }
+}
+
+/// CPU, number of CPUs and kernel.
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let cpus = read("/proc/cpuinfo");
+    let fields: BTreeMap<&str, &str> = cpus
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.trim(), value.trim()))
+        .collect();
+    let count = cpus
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    format!(
+        "{count} x {}, Linux {}",
+        fields.get("model name").unwrap_or(&"?"),
+        read("/proc/sys/kernel/osrelease").trim()
+    )
+}
+
+/// A heading and what stands under it.
+type Column = (&'static str, fn(&Sample) -> Option<f64>);
+
+/// What the columns of table and page are.
+const COLUMNS: [Column; 6] = [
+    ("requests/s", |sample| Some(sample.per_second)),
+    ("p50 us", |sample| Some(sample.p50)),
+    ("p99 us", |sample| Some(sample.p99)),
+    ("p99.9 us", |sample| Some(sample.p999)),
+    ("connect us", |sample| sample.connect_p50),
+    ("CPU us/request", |sample| Figure::Cpu.value(sample, None)),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_is_its_median_and_its_ends() {
+        let spread = Spread::of(vec![3.0, 1.0, f64::NAN, 2.0]).unwrap();
+        assert_eq!(
+            (spread.least, spread.median, spread.greatest),
+            (1.0, 2.0, 3.0)
+        );
+        assert_eq!(Spread::of(Vec::new()), None);
+    }
+}

@@ -1,0 +1,95 @@
+//! The report as one page that needs nothing else.
+
+use std::fmt::Write as _;
+
+use super::{COLUMNS, Report, Spread, table};
+use crate::variant::Variant;
+
+/// Height of a bar with its gap, and width of the plot, in pixels.
+const ROW: usize = 22;
+const WIDTH: f64 = 420.0;
+
+/// The page. Writing to a String does not fail.
+pub fn html(report: &Report) -> String {
+    let mut page = String::from(
+        "<!doctype html><meta charset=utf-8><title>ambassador benchmark</title>\n<style>\
+         body{font:14px system-ui,sans-serif;max-width:1100px;margin:2em auto;color:#222}\
+         h2{margin-top:2em}.plots{display:flex;flex-wrap:wrap;gap:1em}\
+         pre{overflow-x:auto;background:#f6f6f4;padding:1em}text{font:12px system-ui,sans-serif}\
+         </style>\n<h1>ambassador benchmark</h1>\n",
+    );
+    let _ = writeln!(
+        page,
+        "<p>{}. Medians of {} rounds of {} s; lines are the range of the rounds.</p>",
+        escaped(&report.machine),
+        report.rounds,
+        report.seconds
+    );
+    for scenario in &report.scenarios {
+        let _ = writeln!(page, "<h2>{}</h2><div class=plots>", escaped(scenario.name));
+        for (column, figure) in COLUMNS {
+            let bars: Vec<(Variant, Spread)> = report
+                .variants_of(scenario.name)
+                .into_iter()
+                .filter_map(|variant| {
+                    Some((variant, report.spread(scenario.name, variant, figure)?))
+                })
+                .collect();
+            if !bars.is_empty() {
+                page.push_str(&plot(column, &bars));
+            }
+        }
+        page.push_str("</div>\n");
+    }
+    let _ = writeln!(
+        page,
+        "<h2>All figures</h2><pre>{}</pre>",
+        escaped(&table::text(report))
+    );
+    page
+}
+
+/// Horizontal bars.
+fn plot(title: &str, bars: &[(Variant, Spread)]) -> String {
+    let most = bars
+        .iter()
+        .map(|(_, spread)| spread.greatest)
+        .fold(0.0, f64::max);
+    let scale = |value: f64| 190.0 + value / most.max(f64::MIN_POSITIVE) * (WIDTH - 190.0);
+    let height = (bars.len() + 1) * ROW;
+    let mut svg = format!(
+        "<svg width={} height={height} role=img aria-label=\"{title}\"><text x=0 y=14 font-weight=bold>{title}</text>",
+        WIDTH + 80.0
+    );
+    for (row, (variant, spread)) in bars.iter().enumerate() {
+        let y = (row + 1) * ROW;
+        let (middle, base) = (y + ROW / 2 - 3, y + ROW / 2 + 2);
+        let colour = match (variant, variant.is_ours()) {
+            (Variant::Direct, _) => "#999",
+            (_, true) => "#2a6f97",
+            (_, false) => "#d08c60",
+        };
+        let digits = if spread.median < 100.0 { 1 } else { 0 };
+        let _ = write!(
+            svg,
+            "<text x=0 y={base}>{}</text><rect x=190 y={y} width={:.1} height={} fill=\"{colour}\"/>\
+             <line x1={:.1} x2={:.1} y1={middle} y2={middle} stroke=black/>\
+             <text x={:.1} y={base}>{:.digits$}</text>",
+            variant.name(),
+            scale(spread.median) - 190.0,
+            ROW - 6,
+            scale(spread.least),
+            scale(spread.greatest),
+            scale(spread.greatest) + 6.0,
+            spread.median
+        );
+    }
+    svg.push_str("</svg>\n");
+    svg
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+}

@@ -1,0 +1,80 @@
+//! The report as text.
+
+use std::fmt::Write as _;
+
+use super::{COLUMNS, Judged, Report, Spread};
+
+/// All of it. Writing to a String does not fail.
+pub fn text(report: &Report) -> String {
+    let mut text = format!(
+        "{}\nmedians of {} rounds of {} s, least and greatest in brackets\n",
+        report.machine, report.rounds, report.seconds
+    );
+    for scenario in &report.scenarios {
+        let _ = writeln!(text, "\n{}", scenario.name);
+        let _ = write!(text, "  {:<30}", "");
+        for (column, _) in COLUMNS {
+            let _ = write!(text, "{column:>24}");
+        }
+        text.push('\n');
+        for variant in report.variants_of(scenario.name) {
+            let _ = write!(text, "  {:<30}", variant.name());
+            for (_, figure) in COLUMNS {
+                let spread = report.spread(scenario.name, variant, figure);
+                let _ = write!(text, "{:>24}", spread.map_or(String::new(), with_range));
+            }
+            text.push('\n');
+        }
+    }
+    text.push_str("\nmemory, PSS in MiB: at rest, with 1000 idle connections, after the load\n");
+    for (variant, memory) in &report.memory {
+        let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
+        let _ = writeln!(
+            text,
+            "  {:<30}{:>8.2}{:>8.2}{:>8.2}",
+            variant.name(),
+            mebibytes(memory.at_rest),
+            mebibytes(memory.with_idle),
+            mebibytes(memory.after)
+        );
+    }
+    text.push_str("\ntargets\n");
+    for judged in &report.targets {
+        let _ = writeln!(text, "  {}", line(judged));
+    }
+    let (repeats, disturbed) = report.disturbed();
+    let _ = writeln!(
+        text,
+        "\n{repeats} samples were taken again because others had the machine, {disturbed} stayed disturbed"
+    );
+    for (variant, why) in &report.skipped {
+        let _ = writeln!(text, "left out: {}: {why}", variant.name());
+    }
+    text
+}
+
+fn with_range(spread: Spread) -> String {
+    let digits = if spread.median < 100.0 { 2 } else { 0 };
+    format!(
+        "{:.digits$} [{:.digits$}-{:.digits$}]",
+        spread.median, spread.least, spread.greatest
+    )
+}
+
+fn line(judged: &Judged) -> String {
+    let verdict = match judged.is_reached() {
+        Some(true) => "reached",
+        Some(false) => "MISSED",
+        None => "not measured",
+    };
+    let ratio = judged.ratio.map_or(String::new(), |ratio| {
+        format!(
+            "{:.2} [{:.2}-{:.2}]",
+            ratio.median, ratio.least, ratio.greatest
+        )
+    });
+    format!(
+        "{verdict:<13}{ratio:<22}at most {:<6}{}, {}",
+        judged.at_most, judged.text, judged.scenario
+    )
+}

@@ -1,0 +1,216 @@
+//! What the figures should be, as ratios of two variants in one run.
+
+use serde::Serialize;
+
+use crate::measure::Sample;
+use crate::variant::Variant;
+
+/// What of a sample is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Figure {
+    /// Time of the proxy on a CPU, per request.
+    Cpu,
+    /// Median latency that was added to `direct`.
+    AddedP50,
+    /// Median latency.
+    P50,
+    /// Latency of the slowest hundredth.
+    P99,
+    /// The connect() call, median.
+    Connect,
+}
+
+/// One target.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Target {
+    /// In words.
+    pub text: &'static str,
+    /// The scenario.
+    pub scenario: &'static str,
+    /// What is compared.
+    pub figure: Figure,
+    /// This one,
+    pub of: Variant,
+    /// by that one,
+    pub by: Variant,
+    /// in this scenario,
+    pub by_scenario: &'static str,
+    /// is at most this.
+    pub at_most: f64,
+}
+
+impl Figure {
+    /// Its value in one round; `direct` is the sample without a proxy.
+    pub fn value(self, sample: &Sample, direct: Option<&Sample>) -> Option<f64> {
+        match self {
+            Self::Cpu => sample.cpu,
+            Self::AddedP50 => Some(sample.p50 - direct?.p50),
+            Self::P50 => Some(sample.p50),
+            Self::P99 => Some(sample.p99),
+            Self::Connect => sample.connect_p50,
+        }
+    }
+}
+
+const SATURATED: &str = "http1 1KB 64 conn, one core";
+const ALONE: &str = "http1 64B 1 conn, one core";
+const NEW: &str = "http1 64B new conn, one core";
+
+/// All of them.
+pub fn all() -> Vec<Target> {
+    use Variant::{
+        Direct, Ebpf, Envoy, Haproxy, IptablesLegacy, IptablesNft, Listener, ManyRoutes,
+        ManyUpstreams, Nginx, Relay,
+    };
+    let target = |text, scenario, figure, of, by, at_most| Target {
+        text,
+        scenario,
+        figure,
+        of,
+        by,
+        by_scenario: scenario,
+        at_most,
+    };
+    vec![
+        Target {
+            by_scenario: "http1 64B 10 conn, one core",
+            ..target(
+                "CPU per request, 5000 connections of 10",
+                "http1 64B 5000 conn, one core",
+                Figure::Cpu,
+                Listener,
+                Listener,
+                1.05,
+            )
+        },
+        target(
+            "CPU per request, of nginx",
+            SATURATED,
+            Figure::Cpu,
+            Listener,
+            Nginx,
+            0.80,
+        ),
+        target(
+            "CPU per request, of HAProxy",
+            SATURATED,
+            Figure::Cpu,
+            Listener,
+            Haproxy,
+            0.75,
+        ),
+        target(
+            "CPU per request, of Envoy",
+            SATURATED,
+            Figure::Cpu,
+            Listener,
+            Envoy,
+            0.35,
+        ),
+        target(
+            "CPU per request, of a bare relay",
+            SATURATED,
+            Figure::Cpu,
+            Listener,
+            Relay,
+            1.25,
+        ),
+        target(
+            "added p50, of nginx",
+            ALONE,
+            Figure::AddedP50,
+            Listener,
+            Nginx,
+            0.80,
+        ),
+        target("p99, of nginx", ALONE, Figure::P99, Listener, Nginx, 1.0),
+        target(
+            "p99, of HAProxy",
+            ALONE,
+            Figure::P99,
+            Listener,
+            Haproxy,
+            1.0,
+        ),
+        target(
+            "CPU per request with 64 KB bodies, of HAProxy",
+            "http1 64KB 32 conn, one core",
+            Figure::Cpu,
+            Listener,
+            Haproxy,
+            1.0,
+        ),
+        target(
+            "CPU per TCP request, of nginx",
+            "tcp 64B 32 conn, one core",
+            Figure::Cpu,
+            Listener,
+            Nginx,
+            0.95,
+        ),
+        target(
+            "connect(), of iptables-nft",
+            NEW,
+            Figure::Connect,
+            Ebpf,
+            IptablesNft,
+            0.92,
+        ),
+        target(
+            "connect(), of iptables-legacy",
+            NEW,
+            Figure::Connect,
+            Ebpf,
+            IptablesLegacy,
+            0.92,
+        ),
+        target(
+            "new connection, p50, of iptables-nft",
+            NEW,
+            Figure::P50,
+            Ebpf,
+            IptablesNft,
+            1.0,
+        ),
+        target(
+            "new connection, p50, of iptables-legacy",
+            NEW,
+            Figure::P50,
+            Ebpf,
+            IptablesLegacy,
+            1.0,
+        ),
+        target(
+            "keep-alive p50, of the listener",
+            ALONE,
+            Figure::P50,
+            Ebpf,
+            Listener,
+            1.0,
+        ),
+        target(
+            "p50 at 15,000/s, of direct",
+            "http1 1KB 15k/s, apart",
+            Figure::P50,
+            Listener,
+            Direct,
+            1.1,
+        ),
+        target(
+            "CPU per request, 1000 upstreams of 2",
+            "http1 64B 32 conn, one core",
+            Figure::Cpu,
+            ManyUpstreams,
+            Listener,
+            1.05,
+        ),
+        target(
+            "CPU per request, 1000 routes of none",
+            "http1 64B 32 conn, one core",
+            Figure::Cpu,
+            ManyRoutes,
+            Listener,
+            1.05,
+        ),
+    ]
+}

@@ -1,0 +1,370 @@
+//! The variants, and how each is set up: a network namespace, a cgroup for the
+//! client, an upstream for HTTP and one for TCP, and the proxy between them.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use ambassador_tests::program::Running;
+use ambassador_tests::proxy::Scratch;
+use ambassador_tests::{Cgroup, Netns};
+use serde::Serialize;
+
+use crate::peers;
+use crate::scenario::Protocol;
+
+/// What stands between client and upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub enum Variant {
+    /// Nothing.
+    Direct,
+    /// The ambassador, called at its listener.
+    Listener,
+    /// The same on epoll.
+    ListenerEpoll,
+    /// The ambassador, by eBPF.
+    Ebpf,
+    /// The same on epoll.
+    EbpfEpoll,
+    /// The ambassador behind REDIRECT rules of iptables-nft.
+    IptablesNft,
+    /// The same of iptables-legacy.
+    IptablesLegacy,
+    /// The listener, with a thousand upstreams.
+    ManyUpstreams,
+    /// The listener, with a thousand routes.
+    ManyRoutes,
+    /// nginx.
+    Nginx,
+    /// HAProxy.
+    Haproxy,
+    /// Envoy.
+    Envoy,
+    /// A relay of bytes on the ambassador's own ring: the floor.
+    Relay,
+    /// hyper on tokio.
+    TokioHyper,
+    /// A forwarder on tokio-uring.
+    TokioUring,
+}
+
+/// How long anything may take to be ready.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+
+impl Variant {
+    /// All of them, in the order of the table.
+    pub fn all() -> [Self; 15] {
+        [
+            Self::Direct,
+            Self::Listener,
+            Self::ListenerEpoll,
+            Self::Ebpf,
+            Self::EbpfEpoll,
+            Self::IptablesNft,
+            Self::IptablesLegacy,
+            Self::Nginx,
+            Self::Haproxy,
+            Self::Envoy,
+            Self::Relay,
+            Self::TokioHyper,
+            Self::TokioUring,
+            Self::ManyUpstreams,
+            Self::ManyRoutes,
+        ]
+    }
+
+    /// What the report calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Listener => "ambassador listener",
+            Self::ListenerEpoll => "ambassador listener, epoll",
+            Self::Ebpf => "ambassador eBPF",
+            Self::EbpfEpoll => "ambassador eBPF, epoll",
+            Self::IptablesNft => "ambassador iptables-nft",
+            Self::IptablesLegacy => "ambassador iptables-legacy",
+            Self::ManyUpstreams => "ambassador, 1000 upstreams",
+            Self::ManyRoutes => "ambassador, 1000 routes",
+            Self::Nginx => "nginx",
+            Self::Haproxy => "haproxy",
+            Self::Envoy => "envoy",
+            Self::Relay => "bare relay",
+            Self::TokioHyper => "tokio + hyper",
+            Self::TokioUring => "tokio-uring",
+        }
+    }
+
+    /// Whether it is part of the quick run.
+    pub fn is_quick(self) -> bool {
+        matches!(
+            self,
+            Self::Direct
+                | Self::Listener
+                | Self::Ebpf
+                | Self::IptablesNft
+                | Self::Nginx
+                | Self::Relay
+        )
+    }
+
+    /// Whether it passes bytes on that it does not understand.
+    pub fn relays_tcp(self) -> bool {
+        !matches!(
+            self,
+            Self::TokioHyper | Self::TokioUring | Self::ManyUpstreams | Self::ManyRoutes
+        )
+    }
+
+    /// Whether it is the ambassador.
+    pub fn is_ours(self) -> bool {
+        self.ours().is_some()
+    }
+
+    /// The rest of the ambassador's configuration.
+    fn ours(self) -> Option<String> {
+        match self {
+            Self::ManyUpstreams => Some(peers::many_upstreams()),
+            Self::ManyRoutes => Some(peers::many_routes()),
+            Self::IptablesNft | Self::IptablesLegacy => Some(format!(
+                "capture: {{ mode: iptables }}\n{}",
+                peers::upstreams()
+            )),
+            Self::Listener | Self::ListenerEpoll | Self::Ebpf | Self::EbpfEpoll => {
+                Some(peers::upstreams())
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether clients call the upstream's own address.
+    pub fn is_transparent(self) -> bool {
+        self == Self::Direct || self.captures()
+    }
+
+    fn captures(self) -> bool {
+        matches!(
+            self,
+            Self::Ebpf | Self::EbpfEpoll | Self::IptablesNft | Self::IptablesLegacy
+        )
+    }
+}
+
+/// A variant, running.
+pub struct Standing {
+    /// Which.
+    pub variant: Variant,
+    // Ended in this order: programs before their places.
+    proxies: Vec<Running>,
+    upstreams: Vec<Running>,
+    proxy_cgroup: Cgroup,
+    client_cgroup: Cgroup,
+    netns: Netns,
+    scratch: Scratch,
+}
+
+impl Standing {
+    /// Starts it and waits until it has answered.
+    pub fn start(variant: Variant, binaries: &Path, load: &Path) -> Result<Self, String> {
+        let netns = Netns::new();
+        // REDIRECT needs a route; so does calling the upstream directly.
+        netns.ip(&["route", "add", "local", "10.0.0.0/8", "dev", "lo"]);
+        let mut standing = Self {
+            variant,
+            proxies: Vec::new(),
+            upstreams: Vec::new(),
+            proxy_cgroup: Cgroup::new(),
+            client_cgroup: Cgroup::new(),
+            netns,
+            scratch: Scratch::new(),
+        };
+        for (address, more) in [("0.0.0.0:9000", None), ("0.0.0.0:9001", Some("--tcp"))] {
+            let mut serve = standing.inside(load);
+            serve.args(["serve", "--listen", address]).args(more);
+            standing.upstreams.push(ready(serve)?);
+        }
+        let log = standing.file("proxy.log", "")?;
+        for mut command in standing.commands(binaries)? {
+            let log = fs::File::options().append(true).open(&log);
+            let log = log.map_err(|error| error.to_string())?;
+            let errors = log.try_clone().map_err(|error| error.to_string())?;
+            command.stdin(Stdio::null()).stdout(log).stderr(errors);
+            standing.proxies.push(Running::start(&mut command));
+        }
+        standing.wait(load)?;
+        Ok(standing)
+    }
+
+    /// What starts the proxy in its own cgroup, on the first CPU.
+    fn commands(&self, binaries: &Path) -> Result<Vec<Command>, String> {
+        let variant = self.variant;
+        let directory = self.scratch.path();
+        if variant == Variant::Direct {
+            return Ok(Vec::new());
+        }
+        if let Some(more) = variant.ours() {
+            let file = self.file("ambassador.yaml", &peers::ambassador(directory, &more))?;
+            let mut command = self.in_place(&binaries.join("ambassador"));
+            command.args(["run", "--config"]).arg(file);
+            if variant.captures() {
+                command.arg("--cgroup").arg(self.client_cgroup.path());
+            }
+            if matches!(variant, Variant::ListenerEpoll | Variant::EbpfEpoll) {
+                command.env("AMBASSADOR_BACKEND", "epoll");
+            }
+            if variant == Variant::IptablesLegacy {
+                command.env("AMBASSADOR_IPTABLES", "legacy");
+            }
+            return Ok(vec![command]);
+        }
+        let baseline = |name: &str, listen: &str, to: &str| {
+            let mut command = self.in_place(&binaries.join(name));
+            command.args(["--listen", listen, "--to", to]);
+            command
+        };
+        let (http, web) = ("127.0.0.1:8081", "127.0.0.1:9000");
+        Ok(vec![match variant {
+            Variant::Nginx => {
+                let file = self.file("nginx.conf", &peers::nginx(directory))?;
+                let mut command = self.in_place(&installed("nginx")?);
+                command
+                    .arg("-c")
+                    .arg(file)
+                    .arg("-e")
+                    .arg(directory.join("early.log"));
+                command
+            }
+            Variant::Haproxy => {
+                let file = self.file("haproxy.cfg", &peers::haproxy(directory))?;
+                let mut command = self.in_place(&installed("haproxy")?);
+                command.arg("-f").arg(file);
+                command
+            }
+            Variant::Envoy => {
+                let file = self.file("envoy.yaml", &peers::envoy(directory))?;
+                let mut command = self.in_place(&installed("envoy")?);
+                command
+                    .args([
+                        "--concurrency",
+                        "1",
+                        "--disable-hot-restart",
+                        "-l",
+                        "error",
+                        "-c",
+                    ])
+                    .arg(file);
+                command
+            }
+            Variant::Relay => {
+                let tcp = baseline("relay", "127.0.0.1:8082", "127.0.0.1:9001");
+                return Ok(vec![baseline("relay", http, web), tcp]);
+            }
+            Variant::TokioHyper => baseline("tokio-hyper", http, web),
+            _ => baseline("tokio-uring", http, web),
+        }])
+    }
+
+    /// `program` in the namespace.
+    fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.netns.path().display()));
+        command.arg(program);
+        command
+    }
+
+    /// `program` in the namespace and the proxy's cgroup, on the first CPU.
+    fn in_place(&self, program: &Path) -> Command {
+        let mut command = self.proxy_cgroup.command("nsenter");
+        command.arg(format!("--net={}", self.netns.path().display()));
+        command.args(["taskset", "-c", "0"]).arg(program);
+        command
+    }
+
+    /// The load generator in the client's place.
+    pub fn client(&self, load: &Path) -> Command {
+        let mut command = self.client_cgroup.command("nsenter");
+        command.arg(format!("--net={}", self.netns.path().display()));
+        command.arg(load).arg("run");
+        command
+    }
+
+    /// Where clients connect to.
+    pub fn address(&self, protocol: Protocol) -> SocketAddr {
+        let port = match protocol {
+            Protocol::Http1 => 0,
+            Protocol::Tcp => 1,
+        };
+        match self.variant.is_transparent() {
+            true => SocketAddr::from(([10, 1, 2, 3], 9000 + port)),
+            false => SocketAddr::from(([127, 0, 0, 1], 8081 + port)),
+        }
+    }
+
+    /// The processes of the proxy.
+    pub fn proxy_processes(&self) -> Vec<u32> {
+        self.proxy_cgroup.processes()
+    }
+
+    /// The processes of the upstreams.
+    pub fn upstream_processes(&self) -> Vec<u32> {
+        self.upstreams.iter().map(Running::id).collect()
+    }
+
+    /// The namespace.
+    pub fn netns(&self) -> &Netns {
+        &self.netns
+    }
+
+    fn file(&self, name: &str, text: &str) -> Result<PathBuf, String> {
+        let path = self.scratch.path().join(name);
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Waits until requests are answered.
+    fn wait(&mut self, load: &Path) -> Result<(), String> {
+        let until = Instant::now() + READY_WITHIN;
+        loop {
+            let address = self.address(Protocol::Http1).to_string();
+            let mut client = self.client(load);
+            client.args(["--to", &address, "--host", "bench.test", "--size", "64"]);
+            client.args(["--connections", "1", "--closed", "--seconds", "0.02"]);
+            let output = client.output().map_err(|error| error.to_string())?;
+            let report: serde_json::Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if report["requests"].as_u64() > Some(0) && report["errors_total"] == 0 {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                let log = self.scratch.path().join("proxy.log");
+                let said = fs::read_to_string(log).unwrap_or_default();
+                let client = String::from_utf8_lossy(&output.stderr).into_owned();
+                return Err(format!("does not answer: {report} {client}{said}"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Starts a program and waits for its first line, which begins with `ready`.
+fn ready(mut command: Command) -> Result<Running, String> {
+    let mut running = Running::start(command.stdout(Stdio::piped()).stdin(Stdio::null()));
+    let mut line = String::new();
+    let read = BufReader::new(running.stdout()).read_line(&mut line);
+    match read {
+        Ok(_) if line.starts_with("ready") => Ok(running),
+        _ => Err(format!("{command:?} is not ready: {line}")),
+    }
+}
+
+/// Where a program is, if it is installed.
+fn installed(name: &str) -> Result<PathBuf, String> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let directories = path.split(':').chain(["/usr/sbin", "/usr/local/bin"]);
+    directories
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.exists())
+        .ok_or_else(|| format!("{name} is not installed"))
+}
