@@ -7,10 +7,11 @@ use crate::workspace::{self, Failure};
 /// The newest release that works with the LLVM of the pinned toolchain.
 const BPF_LINKER_VERSION: &str = "0.10.3";
 
-/// Programs of the system that the tests and the demo use, and the Debian
+/// Programs of the system that the tests, the demo and the benchmark use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 11] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 12] = [
     ("curl", "curl"),
+    ("h2load", "nghttp2-client"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("nginx", "nginx-light"),

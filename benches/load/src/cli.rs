@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::failure::Failure;
 use crate::protocol::{Protocol, SIZE_MAX};
 use crate::run::{self, Close, Reuse};
-use crate::serve;
+use crate::{crosscheck, serve};
 
 /// The load generator and the upstream of the latency benchmark.
 #[derive(Debug, Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Serve(Serve),
     /// Generate load, then print one JSON object
     Run(Box<Run>),
+    /// Compare with what wrk and h2load measure of the same upstream
+    Crosscheck(Crosscheck),
 }
 
 #[derive(Debug, Args)]
@@ -101,11 +103,37 @@ struct Load {
     rate: Option<NonZeroU64>,
 }
 
+#[derive(Debug, Args)]
+struct Crosscheck {
+    /// Connections of each generator.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    connections: u32,
+    /// Bytes per answer.
+    #[arg(long, value_name = "N", default_value_t = 1024)]
+    size: u64,
+    /// Whole seconds per sample.
+    #[arg(long, value_name = "S", default_value_t = 2)]
+    seconds: u32,
+    /// Samples of each, taken in turn.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Keep all of them on this CPU.
+    #[arg(long, value_name = "N")]
+    cpu: Option<usize>,
+    /// Keep the upstream on this one. Alone on a CPU that it fills, it lets no
+    /// generator measure more than another.
+    #[arg(long, value_name = "N")]
+    upstream_cpu: Option<usize>,
+}
+
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(serve) => serve::serve(&serve.settings()),
         Command::Run(run) => run::run(&run.settings()).and_then(|report| print(&report)),
+        Command::Crosscheck(check) => {
+            crosscheck::crosscheck(&check.settings()).map(|comparison| print!("{comparison}"))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -154,6 +182,19 @@ impl Run {
             warmup: self.warmup,
             length: self.seconds,
             cpu: self.cpu,
+        }
+    }
+}
+
+impl Crosscheck {
+    fn settings(&self) -> crosscheck::Settings {
+        crosscheck::Settings {
+            connections: self.connections,
+            size: self.size,
+            seconds: self.seconds,
+            rounds: self.rounds,
+            cpu: self.cpu,
+            upstream_cpu: self.upstream_cpu,
         }
     }
 }

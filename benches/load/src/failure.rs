@@ -24,6 +24,13 @@ pub enum Failure {
         /// How many were wanted.
         wanted: usize,
     },
+    /// Another load generator could not be run, or said something unexpected.
+    Other {
+        /// Which one.
+        program: String,
+        /// What it did or said.
+        said: String,
+    },
 }
 
 impl Failure {
@@ -43,6 +50,7 @@ impl fmt::Display for Failure {
             Failure::Unreachable { to, open, wanted } => {
                 write!(f, "{to}: {open} of {wanted} connections could be opened")
             }
+            Failure::Other { program, said } => write!(f, "{program}: {said}"),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! | `poller`, `sockets`, `process` | epoll; sockets; what a process asks of the kernel for itself |
 //! | `serve` | the upstream |
 //! | `run` | the generator: closed loop, or open loop at a constant rate |
+//! | `crosscheck` | the same load from `wrk` and `h2load`, beside ours |
 //! | `cli` | the command line |
 //!
 //! Invariants:
@@ -23,6 +24,7 @@
 //! than one thread, HTTP/2 and TLS.
 
 pub mod cli;
+pub mod crosscheck;
 pub mod failure;
 mod poller;
 mod process;
