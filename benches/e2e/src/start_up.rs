@@ -1,5 +1,6 @@
 //! From the start of the program to its first answer.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use ambassador_tests::program::Running;
 use ambassador_tests::proxy::Scratch;
 use serde::Serialize;
 
-use crate::peers;
+use crate::{memory, peers};
 
 /// Times in milliseconds, a median each.
 #[derive(Debug, Clone, Serialize)]
@@ -26,7 +27,7 @@ pub fn measure(binaries: &Path, load: &Path, rounds: usize) -> Result<StartUp, S
     let mut exec = Vec::new();
     for _ in 0..rounds.max(3) {
         let place = Place::new(load)?;
-        listener.push(place.listener(binaries, load)?);
+        listener.push(place.listener(binaries)?);
         let client = place.timed(place.client(load, &[]))?;
         let mut captured = place.inside(&binaries.join("ambassador"));
         captured.args(["exec", "--"]).arg(load).args(ONE_REQUEST);
@@ -37,6 +38,9 @@ pub fn measure(binaries: &Path, load: &Path, rounds: usize) -> Result<StartUp, S
         exec: median(exec),
     })
 }
+
+/// Where the ambassador listens.
+const LISTENER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// A client that ends after a moment. What it takes alone is taken off.
 const ONE_REQUEST: [&str; 11] = [
@@ -95,20 +99,23 @@ impl Place {
         command
     }
 
-    fn listener(&self, binaries: &Path, load: &Path) -> Result<Duration, String> {
+    fn listener(&self, binaries: &Path) -> Result<Duration, String> {
         let config = peers::ambassador(self.scratch.path(), &peers::upstreams());
         let file = self.scratch.file("ambassador.yaml", &config);
         let mut run = self.inside(&binaries.join("ambassador"));
         run.args(["run", "--config"]).arg(file);
         let started = Instant::now();
         let _proxy = Running::start(&mut run);
-        self.until_answered(|| {
-            let mut client = self.inside(load);
-            client.args(["run", "--to", "127.0.0.1:8081", "--host", "bench.test"]);
-            client.args(&ONE_REQUEST[3..]);
-            client
-        })?;
-        Ok(started.elapsed())
+        memory::within(&self.netns, || {
+            let until = started + Duration::from_secs(10);
+            while memory::ask(LISTENER).is_err() {
+                if Instant::now() > until {
+                    return Err("no answer at start-up".to_owned());
+                }
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            Ok(started.elapsed())
+        })
     }
 
     fn until_answered(&self, client: impl Fn() -> Command) -> Result<(), String> {

@@ -26,15 +26,20 @@ pub fn text(report: &Report) -> String {
             text.push('\n');
         }
     }
-    text.push_str("\nmemory, PSS in MiB: at rest, with 1000 idle connections, after the load\n");
+    text.push_str(
+        "\nmemory, PSS in MiB: at rest, with 1000 idle connections, under load, after it\n",
+    );
     for (variant, memory) in &report.memory {
         let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
         let _ = writeln!(
             text,
-            "  {:<30}{:>8.2}{:>8.2}{:>8.2}",
+            "  {:<30}{:>8.2}{:>8}{:>8.2}{:>8.2}",
             variant.name(),
             mebibytes(memory.at_rest),
-            mebibytes(memory.with_idle),
+            memory
+                .with_idle
+                .map_or(String::new(), |bytes| format!("{:.2}", mebibytes(bytes))),
+            mebibytes(memory.under_load),
             mebibytes(memory.after)
         );
     }
