@@ -32,8 +32,9 @@ pub struct Settings {
 pub struct Sample {
     /// Answers per second.
     pub requests_per_second: f64,
-    /// Mean latency, in microseconds. wrk corrects its own by what it believes
-    /// was omitted, so that it is higher than the others' on a disturbed core.
+    /// Mean latency, in microseconds. Times the rate it gives the connections,
+    /// in a closed loop. Not so for wrk, which has its own idea of when a request
+    /// begins, and adds what it believes that it omitted.
     pub mean_us: f64,
 }
 

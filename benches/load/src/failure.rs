@@ -23,6 +23,8 @@ pub enum Failure {
         open: usize,
         /// How many were wanted.
         wanted: usize,
+        /// What the next one met.
+        source: io::Error,
     },
     /// Another load generator could not be run, or said something unexpected.
     Other {
@@ -47,8 +49,16 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::System { doing, source } => write!(f, "{doing}: {source}"),
-            Failure::Unreachable { to, open, wanted } => {
-                write!(f, "{to}: {open} of {wanted} connections could be opened")
+            Failure::Unreachable {
+                to,
+                open,
+                wanted,
+                source,
+            } => {
+                write!(
+                    f,
+                    "{to}: {open} of {wanted} connections opened, then: {source}"
+                )
             }
             Failure::Other { program, said } => write!(f, "{program}: {said}"),
         }

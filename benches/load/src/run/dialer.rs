@@ -68,20 +68,21 @@ impl Dialer {
     pub fn open_all(&self, connections: &mut [Connection], poller: &Poller) -> Result<(), Failure> {
         let clock = Clock::start();
         let wanted = connections.len();
-        let unreachable = |open| Failure::Unreachable {
+        let unreachable = |open, error: Errno| Failure::Unreachable {
             to: self.to,
             open,
             wanted,
+            source: error.into(),
         };
         for (token, connection) in connections.iter_mut().enumerate() {
             self.open(connection, token, None, poller, &clock)
-                .map_err(|_| unreachable(token))?;
+                .map_err(|error| unreachable(token, error))?;
         }
         let mut ready = Vec::with_capacity(EVENTS);
         let mut open = 0;
         while open < wanted {
             let left = OPENING_MAX.checked_sub(clock.now());
-            let left = left.ok_or_else(|| unreachable(open))?;
+            let left = left.ok_or_else(|| unreachable(open, Errno::TIMEDOUT))?;
             poller
                 .wait(&mut ready, Some(left))
                 .map_err(Failure::system("waiting for connections"))?;
@@ -90,7 +91,9 @@ impl Dialer {
                 let connection = &mut connections[token];
                 let connecting = matches!(connection.work(), Work::Connecting { .. });
                 if connecting && flags.intersects(EventFlags::OUT | ENDED) {
-                    connection.connect_result().map_err(|_| unreachable(open))?;
+                    connection
+                        .connect_result()
+                        .map_err(|error| unreachable(open, error))?;
                     open += 1;
                 }
             }

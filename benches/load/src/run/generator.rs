@@ -226,7 +226,8 @@ impl Generator {
             .open(connection, slot, due, &self.poller, &self.clock);
         match called {
             Ok(call) => {
-                self.tally.connect_call(call, self.clock.now());
+                let now = self.clock.now();
+                self.tally.connect_call(call, due.unwrap_or(now), now);
                 // The first event says the rest, where the call did not wait.
                 if self.dialer.connect == Connect::Blocking {
                     self.end_connect(slot);
@@ -258,7 +259,7 @@ impl Generator {
         if self.connections[slot].connect_result().is_err() {
             return self.fail(slot, ErrorKind::Connect, due);
         }
-        self.tally.established(now - since, now);
+        self.tally.established(now - since, due.unwrap_or(now), now);
         match due {
             Some(due) => self.ask(slot, due),
             None => self.release(slot, now),

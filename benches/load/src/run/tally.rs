@@ -112,16 +112,16 @@ impl Tally {
         self.errors.count(kind, times);
     }
 
-    /// The connect() call took `call`.
-    pub fn connect_call(&mut self, call: Duration, now: Moment) {
-        if self.window.contains(now) {
+    /// The connect() call for a request that was due at `due` took `call`.
+    pub fn connect_call(&mut self, call: Duration, due: Moment, now: Moment) {
+        if self.counts(due, now) {
             record(&mut self.connect_call, call);
         }
     }
 
-    /// A connection was established `after` its connect() began.
-    pub fn established(&mut self, after: Duration, now: Moment) {
-        if self.window.contains(now) {
+    /// The connection for it was established `after` its connect() began.
+    pub fn established(&mut self, after: Duration, due: Moment, now: Moment) {
+        if self.counts(due, now) {
             record(&mut self.established, after);
         }
     }

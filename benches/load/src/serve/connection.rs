@@ -32,7 +32,7 @@ pub struct Connection {
     readable: bool,
     /// Whether the client sends nothing more: read up to the end, then.
     ended: bool,
-    /// The head of the last answer, for the next of the same size.
+    /// The head of the last answer, for the next that needs the same.
     head: Head,
     sending: Option<Sending>,
 }
@@ -41,7 +41,8 @@ pub struct Connection {
 #[derive(Default)]
 struct Head {
     bytes: Vec<u8>,
-    size: Option<u64>,
+    /// The size that it says, and whether it says that the connection ends.
+    says: Option<(u64, bool)>,
 }
 
 /// What is left to send of an answer, in bytes.
@@ -116,7 +117,7 @@ impl Connection {
         self.received.drain(..request.length);
         let head = match self.protocol {
             Protocol::Tcp => 0,
-            Protocol::Http => self.head.prepare(request.size),
+            Protocol::Http => self.head.prepare(request),
         };
         self.sending = Some(Sending {
             head,
@@ -169,11 +170,19 @@ impl Connection {
 }
 
 impl Head {
-    /// Makes it the head of an answer of `size` bytes; gives its length.
-    fn prepare(&mut self, size: u64) -> usize {
-        if self.size != Some(size) {
-            self.bytes = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n").into_bytes();
-            self.size = Some(size);
+    /// Makes it the head of the answer to `request`; gives its length.
+    fn prepare(&mut self, request: &Request) -> usize {
+        let says = Some((request.size, request.close));
+        if self.says != says {
+            // Unannounced, the end would cross the next request.
+            let close = match request.close {
+                true => "connection: close\r\n",
+                false => "",
+            };
+            let size = request.size;
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n{close}\r\n");
+            self.bytes = head.into_bytes();
+            self.says = says;
         }
         self.bytes.len()
     }
@@ -182,7 +191,7 @@ impl Head {
     fn refuse(&mut self) -> usize {
         self.bytes =
             b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec();
-        self.size = None;
+        self.says = None;
         self.bytes.len()
     }
 }

@@ -1,0 +1,6 @@
+//! The real program at both ends, and against servers that misbehave.
+
+mod errors;
+mod modes;
+mod program;
+mod upstream;
