@@ -14,6 +14,7 @@ mod process;
 mod report;
 mod scenario;
 mod start_up;
+mod syscalls;
 mod targets;
 mod variant;
 
@@ -89,6 +90,12 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         match Standing::start(variant, &arguments.binaries, &load) {
             Ok(started) => standing.push(started),
             Err(why) => report.skip(variant, &why),
+        }
+    }
+    for standing in standing.iter().filter(|s| s.variant != Variant::Direct) {
+        match syscalls::measure(standing, &load) {
+            Ok(calls) => report.syscalls.push((standing.variant, calls)),
+            Err(why) => eprintln!("system calls of {}: {why}", standing.variant.name()),
         }
     }
     for scenario in scenarios(arguments) {

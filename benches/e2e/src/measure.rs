@@ -28,6 +28,9 @@ pub struct Sample {
     pub connect_p99: Option<f64>,
     /// Time of the proxy on a CPU, per request; none without a proxy.
     pub cpu: Option<f64>,
+    /// Requests that the generator itself sent more than a millisecond late, of
+    /// all; none in a closed loop.
+    pub late: Option<f64>,
     /// Part of the machine's time that others had, and how often the sample was
     /// taken again for that.
     pub foreign: f64,
@@ -159,6 +162,9 @@ fn read(
         connect_p50: time(connect, "p50"),
         connect_p99: time(connect, "p99"),
         cpu,
+        late: report["open_loop"]["generator_late"]
+            .as_f64()
+            .map(|late| late / requests as f64),
         foreign,
         repeats: 0,
     })

@@ -14,6 +14,7 @@ use crate::measure::Sample;
 use crate::memory::Memory;
 use crate::scenario::Scenario;
 use crate::start_up::{self, StartUp};
+use crate::syscalls::Syscalls;
 use crate::targets::{self, Figure, Target};
 use crate::variant::Variant;
 
@@ -28,6 +29,8 @@ pub struct Report {
     skipped: Vec<(Variant, String)>,
     /// Of each variant alone.
     pub memory: Vec<(Variant, Memory)>,
+    /// By variant.
+    pub syscalls: Vec<(Variant, Syscalls)>,
     start_up: Option<StartUp>,
     targets: Vec<Judged>,
 }
@@ -87,6 +90,7 @@ impl Report {
             samples: Vec::new(),
             skipped: Vec::new(),
             memory: Vec::new(),
+            syscalls: Vec::new(),
             start_up: None,
             targets: Vec::new(),
         }
@@ -136,6 +140,9 @@ impl Report {
         let json = serde_json::to_string_pretty(&self).map_err(|error| error.to_string())?;
         fs::write(directory.join("report.json"), json).map_err(failed)?;
         fs::write(directory.join("report.html"), page::html(&self)).map_err(failed)?;
+        if let Some(summary) = page::summary(&self) {
+            fs::write(directory.join("summary.svg"), summary).map_err(failed)?;
+        }
         eprintln!("written to {}", directory.display());
         Ok(())
     }

@@ -52,7 +52,8 @@ impl Figure {
     }
 }
 
-const SATURATED: &str = "http1 1KB 64 conn, one core";
+/// Everything on one core, as fast as it goes.
+pub const SATURATED: &str = "http1 1KB 64 conn, one core";
 const ALONE: &str = "http1 64B 1 conn, one core";
 const NEW: &str = "http1 64B new conn, one core";
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{COLUMNS, Report, Spread, table};
+use crate::targets::SATURATED;
 use crate::variant::Variant;
 
 /// Height of a bar with its gap, and width of the plot, in pixels.
@@ -49,6 +50,26 @@ pub fn html(report: &Report) -> String {
     page
 }
 
+/// The figure for the README: what a request costs at saturation.
+pub fn summary(report: &Report) -> Option<String> {
+    let scenario = SATURATED;
+    let cpu = |sample: &crate::measure::Sample| sample.cpu;
+    let bars: Vec<(Variant, Spread)> = report
+        .variants_of(scenario)
+        .into_iter()
+        .filter_map(|variant| Some((variant, report.spread(scenario, variant, cpu)?)))
+        .collect();
+    (!bars.is_empty()).then(|| {
+        let title = format!("CPU of the proxy per request, us ({scenario})");
+        let svg = plot(&title, &bars);
+        svg.replacen(
+            "<svg ",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" font-family=\"system-ui,sans-serif\" font-size=\"12\" ",
+            1,
+        )
+    })
+}
+
 /// Horizontal bars.
 fn plot(title: &str, bars: &[(Variant, Spread)]) -> String {
     let most = bars
@@ -58,7 +79,7 @@ fn plot(title: &str, bars: &[(Variant, Spread)]) -> String {
     let scale = |value: f64| 190.0 + value / most.max(f64::MIN_POSITIVE) * (WIDTH - 190.0);
     let height = (bars.len() + 1) * ROW;
     let mut svg = format!(
-        "<svg width={} height={height} role=img aria-label=\"{title}\"><text x=0 y=14 font-weight=bold>{title}</text>",
+        "<svg width=\"{}\" height=\"{height}\" role=\"img\" aria-label=\"{title}\"><text x=\"0\" y=\"14\" font-weight=\"bold\">{title}</text>",
         WIDTH + 80.0
     );
     for (row, (variant, spread)) in bars.iter().enumerate() {
@@ -72,9 +93,10 @@ fn plot(title: &str, bars: &[(Variant, Spread)]) -> String {
         let digits = if spread.median < 100.0 { 1 } else { 0 };
         let _ = write!(
             svg,
-            "<text x=0 y={base}>{}</text><rect x=190 y={y} width={:.1} height={} fill=\"{colour}\"/>\
-             <line x1={:.1} x2={:.1} y1={middle} y2={middle} stroke=black/>\
-             <text x={:.1} y={base}>{:.digits$}</text>",
+            "<text x=\"0\" y=\"{base}\">{}</text>\
+             <rect x=\"190\" y=\"{y}\" width=\"{:.1}\" height=\"{}\" fill=\"{colour}\"/>\
+             <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"black\"/>\
+             <text x=\"{:.1}\" y=\"{base}\">{:.digits$}</text>",
             variant.name(),
             scale(spread.median) - 190.0,
             ROW - 6,

@@ -43,6 +43,16 @@ pub fn text(report: &Report) -> String {
             mebibytes(memory.after)
         );
     }
+    text.push_str("\nsystem calls per request: 1 connection, 64 connections\n");
+    for (variant, calls) in &report.syscalls {
+        let _ = writeln!(
+            text,
+            "  {:<30}{:>8.2}{:>8.2}",
+            variant.name(),
+            calls.one,
+            calls.many
+        );
+    }
     text.push_str("\ntargets\n");
     for judged in &report.targets {
         let _ = writeln!(text, "  {}", line(judged));
