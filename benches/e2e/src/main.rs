@@ -73,10 +73,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let load = binary(arguments, "ambassador-load")?;
     let variants = variants(arguments);
     let mut report = Report::new(arguments);
-    for variant in variants
-        .iter()
-        .filter(|variant| **variant != Variant::Direct)
-    {
+    for variant in variants.iter().filter(|variant| variant.is_on_the_way()) {
         eprintln!("memory of {}", variant.name());
         match memory::measure(*variant, &arguments.binaries, &load) {
             Ok(memory) => report.memory.push((*variant, memory)),
@@ -92,7 +89,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             Err(why) => report.skip(variant, &why),
         }
     }
-    for standing in standing.iter().filter(|s| s.variant != Variant::Direct) {
+    for standing in standing.iter().filter(|s| s.variant.is_on_the_way()) {
         match syscalls::measure(standing, &load) {
             Ok(calls) => report.syscalls.push((standing.variant, calls)),
             Err(why) => eprintln!("system calls of {}: {why}", standing.variant.name()),

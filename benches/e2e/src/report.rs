@@ -182,6 +182,13 @@ impl Report {
         let (ebpf, listener) = (memory(Variant::Ebpf), memory(Variant::Listener));
         let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
         let start_up = self.start_up.as_ref();
+        let connect = |variant| {
+            let spread = self.spread(targets::NEW, variant, |sample| sample.connect_p50);
+            spread.map(|spread| spread.median)
+        };
+        let uncaptured = connect(Variant::EbpfExcluded)
+            .zip(connect(Variant::Direct))
+            .map(|(excluded, direct)| excluded - direct);
         vec![
             judged(
                 "PSS at rest, MiB, eBPF and helper",
@@ -200,6 +207,11 @@ impl Report {
                 "MiB more than at rest after a burst",
                 ebpf.map(|memory| mebibytes(memory.after.saturating_sub(memory.at_rest))),
                 1.0,
+            ),
+            judged(
+                "us more for a connect() that is not captured",
+                uncaptured,
+                0.5,
             ),
             judged(
                 "ms to the first answer",

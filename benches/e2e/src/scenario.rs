@@ -57,6 +57,8 @@ impl Scenario {
     /// Whether a variant can do it.
     pub fn suits(&self, variant: Variant) -> bool {
         match self.protocol {
+            // Where it tells of connect() and of nothing else.
+            _ if variant == Variant::EbpfExcluded => self.new_connections && self.connections == 1,
             Protocol::Http1 => true,
             Protocol::Tcp => variant.relays_tcp(),
         }

@@ -55,7 +55,8 @@ impl Figure {
 /// Everything on one core, as fast as it goes.
 pub const SATURATED: &str = "http1 1KB 64 conn, one core";
 const ALONE: &str = "http1 64B 1 conn, one core";
-const NEW: &str = "http1 64B new conn, one core";
+/// What shows the cost of connect().
+pub const NEW: &str = "http1 64B new conn, one core";
 
 /// All of them.
 pub fn all() -> Vec<Target> {

@@ -29,6 +29,8 @@ pub enum Variant {
     Ebpf,
     /// The same on epoll.
     EbpfEpoll,
+    /// eBPF in force, but not for the upstream: the kernel connects straight.
+    EbpfExcluded,
     /// The ambassador behind REDIRECT rules of iptables-nft.
     IptablesNft,
     /// The same of iptables-legacy.
@@ -56,13 +58,14 @@ const READY_WITHIN: Duration = Duration::from_secs(20);
 
 impl Variant {
     /// All of them, in the order of the table.
-    pub fn all() -> [Self; 15] {
+    pub fn all() -> [Self; 16] {
         [
             Self::Direct,
             Self::Listener,
             Self::ListenerEpoll,
             Self::Ebpf,
             Self::EbpfEpoll,
+            Self::EbpfExcluded,
             Self::IptablesNft,
             Self::IptablesLegacy,
             Self::Nginx,
@@ -84,6 +87,7 @@ impl Variant {
             Self::ListenerEpoll => "ambassador listener, epoll",
             Self::Ebpf => "ambassador eBPF",
             Self::EbpfEpoll => "ambassador eBPF, epoll",
+            Self::EbpfExcluded => "ambassador eBPF, excluded",
             Self::IptablesNft => "ambassador iptables-nft",
             Self::IptablesLegacy => "ambassador iptables-legacy",
             Self::ManyUpstreams => "ambassador, 1000 upstreams",
@@ -114,8 +118,17 @@ impl Variant {
     pub fn relays_tcp(self) -> bool {
         !matches!(
             self,
-            Self::TokioHyper | Self::TokioUring | Self::ManyUpstreams | Self::ManyRoutes
+            Self::TokioHyper
+                | Self::TokioUring
+                | Self::ManyUpstreams
+                | Self::ManyRoutes
+                | Self::EbpfExcluded
         )
+    }
+
+    /// Whether requests pass something on their way.
+    pub fn is_on_the_way(self) -> bool {
+        !matches!(self, Self::Direct | Self::EbpfExcluded)
     }
 
     /// Whether it is the ambassador.
@@ -128,6 +141,10 @@ impl Variant {
         match self {
             Self::ManyUpstreams => Some(peers::many_upstreams()),
             Self::ManyRoutes => Some(peers::many_routes()),
+            Self::EbpfExcluded => Some(format!(
+                "capture: {{ exclude: {{ cidrs: [10.0.0.0/8] }} }}\n{}",
+                peers::upstreams()
+            )),
             Self::IptablesNft | Self::IptablesLegacy => Some(format!(
                 "capture: {{ mode: iptables }}\n{}",
                 peers::upstreams()
@@ -147,7 +164,11 @@ impl Variant {
     fn captures(self) -> bool {
         matches!(
             self,
-            Self::Ebpf | Self::EbpfEpoll | Self::IptablesNft | Self::IptablesLegacy
+            Self::Ebpf
+                | Self::EbpfEpoll
+                | Self::EbpfExcluded
+                | Self::IptablesNft
+                | Self::IptablesLegacy
         )
     }
 }
