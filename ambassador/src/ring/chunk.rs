@@ -25,7 +25,10 @@ enum Store {
 /// Chunks that are sent together, in order.
 #[derive(Debug, Default)]
 pub struct Gather {
+    /// A head and the first part of its body, or the one part of a relay: most
+    /// have no more, and then nothing is allocated.
     first: Option<Chunk>,
+    second: Option<Chunk>,
     rest: Vec<Chunk>,
 }
 
@@ -149,15 +152,16 @@ impl Gather {
         if chunk.is_empty() {
             return;
         }
-        match self.first {
-            None => self.first = Some(chunk),
-            Some(_) => self.rest.push(chunk),
+        match (&self.first, &self.second) {
+            (None, _) => self.first = Some(chunk),
+            (_, None) => self.second = Some(chunk),
+            _ => self.rest.push(chunk),
         }
     }
 
     /// Whether another chunk has no place.
     pub fn is_full(&self) -> bool {
-        self.rest.len() + 1 >= GATHER_MAX
+        self.rest.len() + 2 >= GATHER_MAX
     }
 
     /// Bytes in all.
@@ -167,27 +171,20 @@ impl Gather {
 
     /// The chunks, in order.
     pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(&self.second).chain(&self.rest)
     }
 
     /// Drops the first `count` bytes.
     pub(super) fn advance(&mut self, mut count: usize) {
-        for chunk in self.first.iter_mut().chain(&mut self.rest) {
+        for chunk in self.chunks_mut() {
             let dropped = count.min(chunk.len());
             chunk.advance(dropped);
             count -= dropped;
         }
         // What is used up gives its buffer back.
-        if self.first.as_ref().is_some_and(|first| first.is_empty()) {
-            let used = self
-                .rest
-                .iter()
-                .take_while(|chunk| chunk.is_empty())
-                .count();
-            let mut left = self.rest.drain(used..);
-            self.first = left.next();
-            let left = left.collect();
-            self.rest = left;
+        while self.first.as_ref().is_some_and(|first| first.is_empty()) {
+            self.first = self.second.take();
+            self.second = (!self.rest.is_empty()).then(|| self.rest.remove(0));
         }
     }
 
@@ -202,8 +199,12 @@ impl Gather {
     /// Moves what is in shared buffers to the heap. For what is kept while a
     /// peer is waited for.
     pub fn detach(&mut self) {
-        let chunks = self.first.iter_mut().chain(&mut self.rest);
-        chunks.for_each(Chunk::detach);
+        self.chunks_mut().for_each(Chunk::detach);
+    }
+
+    fn chunks_mut(&mut self) -> impl Iterator<Item = &mut Chunk> {
+        let few = self.first.iter_mut().chain(&mut self.second);
+        few.chain(&mut self.rest)
     }
 }
 
