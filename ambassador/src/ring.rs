@@ -22,6 +22,7 @@ mod executor;
 mod mailbox;
 mod send_op;
 mod sockets;
+mod spare;
 mod stream;
 mod table;
 pub mod timer;

@@ -322,18 +322,14 @@ impl Download<'_> {
         body: Option<Chunk>,
         close: bool,
     ) -> Result<(), ExchangeError> {
-        let mut out = Vec::with_capacity(head.len() + 64);
-        http::write_response(
-            &mut out,
-            head,
-            self.head,
-            &ResponseRewrite {
-                close,
-                http10: self.asked.http10,
-                dechunk: self.asked.http10 && self.head.body() == ResponseBody::Chunked,
-            },
-        );
-        let mut gather = Gather::from(Chunk::from(out));
+        let rewrite = ResponseRewrite {
+            close,
+            http10: self.asked.http10,
+            dechunk: self.asked.http10 && self.head.body() == ResponseBody::Chunked,
+        };
+        let mut gather = Gather::from(Chunk::written(head.len() + 64, |out| {
+            http::write_response(out, head, self.head, &rewrite);
+        }));
         if let Some(body) = body {
             gather.push(body);
         }

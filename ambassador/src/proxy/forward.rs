@@ -88,7 +88,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         return connect(client, record, &way.target, endpoint).await;
     }
     let outgoing = way.encode(request, &head, endpoint, &identity, original);
-    let mut outgoing = Gather::from(Chunk::from(outgoing));
+    let mut outgoing = Gather::from(outgoing);
     let repeatable = way::may_be_sent_twice(request, &head);
     drop(head);
 

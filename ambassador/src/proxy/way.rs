@@ -5,6 +5,7 @@ use crate::clock;
 use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
+use crate::ring::Chunk;
 use crate::route::settings::Endpoints;
 use crate::route::{HostHeader, RequestKey, Resolution};
 use crate::upstream::pool::Pools;
@@ -136,7 +137,7 @@ impl Way {
         endpoint: EndpointAddr,
         identity: &Identity,
         original: Option<OriginalDst>,
-    ) -> Vec<u8> {
+    ) -> Chunk {
         let explicit = original.is_none();
         let made_host;
         let host = match &self.host {
@@ -159,22 +160,18 @@ impl Way {
             add[1] = ("x-request-id", id);
             added = 2;
         }
-        let mut out = Vec::with_capacity(head.len() + 192);
-        http::write_request(
-            &mut out,
-            head,
-            request,
-            &RequestRewrite {
-                strip_path: self.strip_path,
-                host,
-                keep_absolute: !explicit && self.target.upstream.endpoints == Endpoints::Original,
-                set: &rules.set,
-                remove: &rules.remove,
-                also_remove: identity.new_trace.then_some("tracestate"),
-                add: &add[..added],
-                addressed_here: explicit,
-            },
-        );
-        out
+        let rewrite = RequestRewrite {
+            strip_path: self.strip_path,
+            host,
+            keep_absolute: !explicit && self.target.upstream.endpoints == Endpoints::Original,
+            set: &rules.set,
+            remove: &rules.remove,
+            also_remove: identity.new_trace.then_some("tracestate"),
+            add: &add[..added],
+            addressed_here: explicit,
+        };
+        Chunk::written(head.len() + 192, |out| {
+            http::write_request(out, head, request, &rewrite);
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::rc::Rc;
 
 use super::buffers::Buffers;
+use super::spare;
 
 /// Chunks that one send gathers at most.
 pub const GATHER_MAX: usize = 8;
@@ -43,6 +44,18 @@ impl Chunk {
         }
     }
 
+    /// The bytes that `write` appends to an empty buffer, about `bytes` of them.
+    pub fn written(bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
+        let mut buffer = spare::take(bytes);
+        write(&mut buffer);
+        Self::from(buffer)
+    }
+
+    /// The same bytes, on the heap.
+    fn copy_of(bytes: &[u8]) -> Self {
+        Self::written(bytes.len(), |copy| copy.extend_from_slice(bytes))
+    }
+
     /// Whether it holds a buffer that others need.
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.store, Store::Shared { .. })
@@ -64,7 +77,7 @@ impl Chunk {
                 }
             }
             Store::Heap(bytes) => {
-                let rest = Self::from(bytes[middle as usize..self.end as usize].to_vec());
+                let rest = Self::copy_of(&bytes[middle as usize..self.end as usize]);
                 self.end = middle;
                 return rest;
             }
@@ -98,7 +111,7 @@ impl Chunk {
     /// is kept while a peer is waited for.
     pub fn detach(&mut self) {
         if self.is_shared() {
-            *self = Self::from(self.to_vec());
+            *self = Self::copy_of(self);
         }
     }
 }
@@ -130,8 +143,9 @@ impl Deref for Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        if let Store::Shared { buffers, buffer } = &self.store {
-            buffers.release(*buffer);
+        match &mut self.store {
+            Store::Shared { buffers, buffer } => buffers.release(*buffer),
+            Store::Heap(bytes) => spare::give_back(std::mem::take(bytes)),
         }
     }
 }
@@ -190,10 +204,10 @@ impl Gather {
 
     /// The same bytes on the heap, in one chunk.
     pub fn copy(&self) -> Self {
-        let mut bytes = Vec::with_capacity(self.bytes());
-        self.chunks()
-            .for_each(|chunk| bytes.extend_from_slice(chunk));
-        Self::from(Chunk::from(bytes))
+        Self::from(Chunk::written(self.bytes(), |copy| {
+            self.chunks()
+                .for_each(|chunk| copy.extend_from_slice(chunk));
+        }))
     }
 
     /// Moves what is in shared buffers to the heap. For what is kept while a
