@@ -45,13 +45,16 @@ pub enum AuthorityError {
 impl Authority {
     /// An authority from parts that are already known to be sound.
     pub fn new(host: &str, port: Option<u16>) -> Result<Self, AuthorityError> {
-        let host = host.to_ascii_lowercase();
-        check_host(&host)?;
-        Ok(Self { host, port })
+        Self::with_buffer(host, port, String::new())
     }
 
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
     pub fn parse(text: &[u8]) -> Result<Self, AuthorityError> {
+        Self::parse_with(text, String::new())
+    }
+
+    /// The same; the host is kept in `buffer`, in place of what is in there.
+    pub fn parse_with(text: &[u8], buffer: String) -> Result<Self, AuthorityError> {
         let text = str::from_utf8(text).map_err(|_| AuthorityError::Character)?;
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (literal, after) = rest.split_once(']').ok_or(AuthorityError::Character)?;
@@ -82,7 +85,24 @@ impl Authority {
             }
             Some(_) => return Err(AuthorityError::Port),
         };
-        Self::new(host, port)
+        Self::with_buffer(host, port, buffer)
+    }
+
+    fn with_buffer(
+        host: &str,
+        port: Option<u16>,
+        mut buffer: String,
+    ) -> Result<Self, AuthorityError> {
+        buffer.clear();
+        buffer.push_str(host);
+        buffer.make_ascii_lowercase();
+        check_host(&buffer)?;
+        Ok(Self { host: buffer, port })
+    }
+
+    /// The host alone: a buffer for the next one.
+    pub fn into_host(self) -> String {
+        self.host
     }
 
     /// The host, lower case, without brackets.

@@ -131,8 +131,8 @@ impl RequestHead {
 
     /// Whom the request is for: the authority of its target, else `Host`
     /// (RFC 9112 section 3.3). `None`: HTTP/1.0 without either, or an empty
-    /// `Host`.
-    pub fn authority(&self, head: &[u8]) -> Result<Option<Authority>, BadMessage> {
+    /// `Host`. The host is kept in `buffer`.
+    pub fn authority(&self, head: &[u8], buffer: String) -> Result<Option<Authority>, BadMessage> {
         let bytes = match (self.method, self.target_authority) {
             (Method::Connect, _) => self.target(head),
             (_, Some((start, end))) => &head[start as usize..end as usize],
@@ -142,7 +142,7 @@ impl RequestHead {
                 Some(host) => host.value(head),
             },
         };
-        Authority::parse(bytes)
+        Authority::parse_with(bytes, buffer)
             .map(Some)
             .map_err(|_| BadMessage::Host)
     }

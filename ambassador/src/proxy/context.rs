@@ -50,13 +50,15 @@ pub struct Context {
     scratch: RefCell<Vec<Box<Scratch>>>,
 }
 
-/// Parsed heads of one exchange; borrowed from the shard while it lasts.
+/// What one exchange is read into; borrowed from the shard while it lasts.
 #[derive(Default)]
 pub struct Scratch {
-    /// The request's.
+    /// The head of the request.
     pub request: http::RequestHead,
-    /// The response's.
+    /// The head of its response.
     pub response: http::ResponseHead,
+    /// The host that the request names.
+    pub host: String,
 }
 
 thread_local! {

@@ -48,7 +48,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     record.passage.bytes_in.set(head.len() as u64);
 
     // Where to.
-    let way = match way::find(&context, client.origin.original, request, &head) {
+    let original = client.origin.original;
+    let way = match way::find(&context, original, request, &head, &mut scratch.host) {
         Ok(Some(way)) => way,
         Ok(None) => {
             drop(head);
@@ -66,7 +67,6 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
         drop(head);
         return answer(client, record, asked, &body, Reason::NoRoute).await;
     }
-    let original = client.origin.original;
     let Some(endpoint) = way::endpoint(&context.pools, &way.target, original) else {
         drop(head);
         return answer(client, record, asked, &body, Reason::NoEndpoint).await;

@@ -37,14 +37,16 @@ pub struct Identity {
     new_trace: bool,
 }
 
-/// The way of a request; `None`: no upstream may take it.
+/// The way of a request; `None`: no upstream may take it. `buffer` is where the
+/// host is put that the request names.
 pub fn find(
     context: &Context,
     original: Option<OriginalDst>,
     request: &RequestHead,
     head: &[u8],
+    buffer: &mut String,
 ) -> Result<Option<Way>, BadMessage> {
-    let authority: Option<Authority> = request.authority(head)?;
+    let authority = request.authority(head, std::mem::take(buffer))?;
     // A captured CONNECT is spoken to a proxy: its authority names what that
     // proxy is to reach, not where this connection was going.
     let authority = authority.filter(|_| original.is_none() || !request.is_connect());
@@ -61,7 +63,7 @@ pub fn find(
         host: Host::Keep,
         strip_path: 0,
     };
-    Ok(match resolution {
+    let way = match resolution {
         Resolution::Upstream(matched) => Some(Way {
             target: generation.target(matched.index),
             host: match matched.host {
@@ -74,7 +76,9 @@ pub fn find(
         Resolution::Adopt(key) => Some(plain(context.adopt(&generation, key))),
         Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
         Resolution::NoRoute => None,
-    })
+    };
+    *buffer = authority.map(Authority::into_host).unwrap_or_default();
+    Ok(way)
 }
 
 /// The endpoint whose turn it is. `None` where a name has not been resolved,
