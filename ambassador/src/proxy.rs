@@ -9,6 +9,7 @@ pub mod exchange;
 pub mod forward;
 pub mod generation;
 pub mod http1;
+mod slot;
 pub mod tunnel;
 pub mod way;
 

@@ -23,7 +23,7 @@ use ambassador::upstream::dial::{Namespace, OwnAddresses};
 
 /// What a GET with a small response may allocate, once the shard has served a
 /// few.
-const PER_REQUEST_MAX: u64 = 1;
+const PER_REQUEST_MAX: u64 = 0;
 
 /// Connections with a request each at the same time.
 const CLIENTS: usize = 8;

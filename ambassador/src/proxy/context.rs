@@ -11,6 +11,7 @@ use crate::http;
 use crate::proxy::adopted;
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
+use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
 use crate::telemetry::{ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex};
@@ -20,7 +21,7 @@ use crate::upstream::pool::Pools;
 /// Destinations known to speak first, at most; beyond it none is learned.
 const SERVER_FIRST_MAX: usize = 4_096;
 
-/// Parsing scratch kept for the next request. More are made when more requests
+/// Parsing scratch and slots kept for the next request. More are made when more requests
 /// are in flight at once, and dropped afterwards.
 const SCRATCH_KEPT: usize = 16;
 
@@ -48,6 +49,7 @@ pub struct Context {
     listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Drain>>>,
     #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
     scratch: RefCell<Vec<Box<Scratch>>>,
+    slots: RefCell<Vec<Slot>>,
 }
 
 /// What one exchange is read into; borrowed from the shard while it lasts.
@@ -89,6 +91,7 @@ impl Context {
             peers: RefCell::default(),
             listeners: RefCell::default(),
             scratch: RefCell::default(),
+            slots: RefCell::default(),
         });
         CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&context));
         context
@@ -247,6 +250,20 @@ impl Context {
         let mut kept = self.scratch.borrow_mut();
         if kept.len() < SCRATCH_KEPT {
             kept.push(scratch);
+        }
+    }
+
+    /// A slot for one request; `new` makes one where none is left.
+    pub(super) fn take_slot(&self, new: impl FnOnce() -> Slot) -> Slot {
+        let kept = self.slots.borrow_mut().pop();
+        kept.unwrap_or_else(new)
+    }
+
+    /// Gives a slot back.
+    pub(super) fn return_slot(&self, slot: Slot) {
+        let mut kept = self.slots.borrow_mut();
+        if kept.len() < SCRATCH_KEPT {
+            kept.push(slot);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The life of an HTTP/1 connection: one request after another.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::clock;
 use crate::proxy::client::{Client, Woken};
 use crate::proxy::exchange;
 use crate::proxy::forward::{self, After};
+use crate::proxy::slot::{self, Slot};
 use crate::ring::Chunk;
 
 /// Serves requests until the connection ends.
@@ -15,8 +17,12 @@ pub async fn serve(mut client: Client, idle: Duration) {
             Woken::Bytes(chunk) => chunk,
             Woken::Ended => return,
         };
-        // On the heap, so that a connection between two requests is small.
-        match Box::pin(one(&mut client, chunk, idle)).await {
+        let mut request = client.context.take_slot(empty_slot);
+        request.as_mut().begin(client, chunk, idle);
+        let after;
+        (client, after) = request.as_mut().await;
+        client.context.return_slot(request);
+        match after {
             After::KeepAlive => {}
             After::Close => return,
             After::Linger => return client.linger().await,
@@ -25,8 +31,15 @@ pub async fn serve(mut client: Client, idle: Duration) {
     }
 }
 
+fn empty_slot() -> Slot {
+    slot::empty(|mut client, chunk, idle| async move {
+        let after = one(&mut client, chunk, idle).await;
+        (client, after)
+    })
+}
+
 async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
-    let context = std::rc::Rc::clone(&client.context);
+    let context = Rc::clone(&client.context);
     let mut scratch = context.take_scratch();
     let after = match exchange::read_request(client, &mut scratch.request, chunk, idle).await {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,

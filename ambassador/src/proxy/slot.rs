@@ -1,0 +1,72 @@
+//! Memory for the future of one request, used again for the next one. It is on
+//! the heap, so that a connection between two requests is small, and belongs to
+//! the shard, so that a request allocates nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use crate::proxy::client::Client;
+use crate::proxy::forward::After;
+use crate::ring::Chunk;
+
+/// A place for the future of a request.
+pub type Slot = Pin<Box<dyn Serve>>;
+
+/// Serves one request after another. It resolves to the connection and what
+/// becomes of it, and may then [`begin`](Serve::begin) again.
+pub trait Serve: Future<Output = (Client, After)> {
+    /// Begins with a request of which `chunk` has the first bytes; a silence of
+    /// `idle` within its head ends the connection.
+    fn begin(self: Pin<&mut Self>, client: Client, chunk: Chunk, idle: Duration);
+}
+
+pin_project! {
+    struct Server<S, F> {
+        serve: S,
+        #[pin]
+        running: Option<F>,
+    }
+}
+
+/// An empty slot for the futures of `serve`.
+pub fn empty<F>(serve: impl Fn(Client, Chunk, Duration) -> F + 'static) -> Slot
+where
+    F: Future<Output = (Client, After)> + 'static,
+{
+    Box::pin(Server {
+        serve,
+        running: None,
+    })
+}
+
+impl<S, F> Serve for Server<S, F>
+where
+    S: Fn(Client, Chunk, Duration) -> F,
+    F: Future<Output = (Client, After)>,
+{
+    fn begin(self: Pin<&mut Self>, client: Client, chunk: Chunk, idle: Duration) {
+        let mut this = self.project();
+        let running = (this.serve)(client, chunk, idle);
+        this.running.set(Some(running));
+    }
+}
+
+impl<S, F: Future> Future for Server<S, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let mut running = self.project().running;
+        let future = running.as_mut().as_pin_mut();
+        let done = ready!(
+            future
+                .expect("awaited only after it has begun")
+                .poll(context)
+        );
+        running.set(None);
+        Poll::Ready(done)
+    }
+}
