@@ -38,3 +38,25 @@ pub fn give_back(mut buffer: Vec<u8>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_used_again_for_no_more_than_it_is_kept_for() {
+        let mut buffer = take(100);
+        buffer.extend_from_slice(b"what was in it");
+        let place = buffer.as_ptr();
+        give_back(buffer);
+        let again = take(50);
+        assert!(again.is_empty() && again.capacity() >= 100);
+        assert_eq!(again.as_ptr(), place);
+        give_back(take(BYTES_MAX + 1));
+        (0..2 * KEPT_MAX).for_each(|_| give_back(Vec::with_capacity(1)));
+        SPARE.with_borrow(|spare| {
+            assert_eq!(spare.len(), KEPT_MAX);
+            assert!(spare.iter().all(|kept| kept.capacity() <= BYTES_MAX));
+        });
+    }
+}
