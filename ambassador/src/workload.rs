@@ -11,6 +11,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub(crate) mod descriptors;
 pub mod helper;
+pub mod memory;
 pub mod netns;
 pub mod sockets;
 

@@ -203,6 +203,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     }
     common.watch_names(&control);
     common.readiness.set(Phase::Serving);
+    workload::memory::unmap_idle_code();
     Ok(Proxy {
         shards,
         control,

@@ -60,8 +60,8 @@ pub fn measure(variant: Variant, binaries: &Path, load: &Path) -> Result<Memory,
     std::thread::sleep(Duration::from_secs(1));
     let under_load = now();
     client.wait(Duration::from_secs(30));
-    // Whoever gives memory back does so within a moment.
-    std::thread::sleep(Duration::from_secs(1));
+    // Its pooled connections have to grow old, too.
+    std::thread::sleep(Duration::from_secs(4));
     Ok(Memory {
         at_rest,
         with_idle,

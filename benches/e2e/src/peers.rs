@@ -9,7 +9,7 @@ use std::path::Path;
 pub fn ambassador(directory: &Path, more: &str) -> String {
     format!(
         "telemetry: {{ access_log: {{ path: {}, sample: 1% }} }}\n\
-         defaults: {{ pool: {{ max_connections: 1024, max_pending: 8192, max_idle: 1024 }} }}\n\
+         defaults: {{ pool: {{ max_connections: 1024, max_pending: 8192, max_idle: 1024, idle_timeout: 2s }} }}\n\
          listeners:\n  \
          - {{ name: http, bind: 127.0.0.1:8081, protocol: http }}\n  \
          - {{ name: tcp, bind: 127.0.0.1:8082, protocol: tcp, upstream: opaque }}\n\
@@ -82,7 +82,7 @@ pub fn nginx(directory: &Path) -> String {
 pub fn haproxy(directory: &Path) -> String {
     let directory = directory.display();
     format!(
-        "global\n  nbthread 1\n  maxconn 16384\n  log {directory}/none.sock sample 1:100 local0\n\
+        "global\n  nbthread 1\n  maxconn 9000\n  log {directory}/none.sock sample 1:100 local0\n\
          defaults\n  timeout connect 5s\n  timeout client 5m\n  timeout server 5m\n  retries 3\n  \
          option redispatch\n  log global\n\
          frontend http\n  mode http\n  option httplog\n  bind 127.0.0.1:8081 backlog 4096\n  \

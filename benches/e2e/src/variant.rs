@@ -2,8 +2,8 @@
 //! client, an upstream for HTTP and one for TCP, and the proxy between them.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use ambassador_tests::proxy::Scratch;
 use ambassador_tests::{Cgroup, Netns};
 use serde::Serialize;
 
-use crate::peers;
 use crate::scenario::Protocol;
+use crate::{memory, peers};
 
 /// What stands between client and upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -52,6 +52,9 @@ pub enum Variant {
     /// A forwarder on tokio-uring.
     TokioUring,
 }
+
+/// Where the ambassador's admin API is.
+const ADMIN: &str = "127.0.0.1:15000";
 
 /// How long anything may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
@@ -344,6 +347,22 @@ impl Standing {
         Ok(path)
     }
 
+    /// Whether capture is in force: until then clients reach the upstream
+    /// without it.
+    fn is_ready(&self) -> bool {
+        let ask = || {
+            let mut stream = TcpStream::connect(ADMIN)?;
+            stream.write_all(
+                b"GET /readyz HTTP/1.1\r\nhost: 127.0.0.1:15000\r\nconnection: close\r\n\r\n",
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok::<_, std::io::Error>(answer.starts_with("HTTP/1.1 200"))
+        };
+        let asked = || memory::within(&self.netns, || ask().map_err(|error| error.to_string()));
+        !self.variant.is_ours() || asked() == Ok(true)
+    }
+
     /// Waits until requests are answered.
     fn wait(&mut self, load: &Path) -> Result<(), String> {
         let until = Instant::now() + READY_WITHIN;
@@ -355,7 +374,8 @@ impl Standing {
             let output = client.output().map_err(|error| error.to_string())?;
             let report: serde_json::Value =
                 serde_json::from_slice(&output.stdout).unwrap_or_default();
-            if report["requests"].as_u64() > Some(0) && report["errors_total"] == 0 {
+            let answered = report["requests"].as_u64() > Some(0) && report["errors_total"] == 0;
+            if answered && self.is_ready() {
                 return Ok(());
             }
             if Instant::now() > until {

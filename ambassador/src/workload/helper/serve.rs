@@ -13,7 +13,7 @@ use super::message::{Reply, Request};
 use super::undo::{self, Undo};
 use crate::clock;
 use crate::workload::capabilities::{Capability, keep_only};
-use crate::workload::{Netns, descriptors, sockets};
+use crate::workload::{Netns, descriptors, memory, sockets};
 
 /// The hidden subcommand that makes this binary a helper.
 pub const SUBCOMMAND: &str = "privileged-helper";
@@ -40,6 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub fn serve(duties: Duties) -> ExitCode {
     close_inherited();
     outlive_the_proxy();
+    memory::unmap_idle_code();
     let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), duties));
     match served {
         Ok(()) => ExitCode::SUCCESS,
