@@ -26,7 +26,8 @@ pub struct Report {
     seconds: f64,
     scenarios: Vec<Scenario>,
     samples: Vec<Taken>,
-    skipped: Vec<(Variant, String)>,
+    /// What was not measured, and why.
+    skipped: Vec<String>,
     /// Of each variant alone.
     pub memory: Vec<(Variant, Memory)>,
     /// By variant.
@@ -88,7 +89,7 @@ impl Report {
             seconds: arguments.seconds,
             scenarios: Vec::new(),
             samples: Vec::new(),
-            skipped: Vec::new(),
+            skipped: scaling().into_iter().collect(),
             memory: Vec::new(),
             syscalls: Vec::new(),
             start_up: None,
@@ -99,7 +100,7 @@ impl Report {
     /// A variant that cannot stand here.
     pub fn skip(&mut self, variant: Variant, why: &str) {
         eprintln!("{} is left out: {why}", variant.name());
-        self.skipped.push((variant, why.to_owned()));
+        self.skipped.push(format!("{}: {why}", variant.name()));
     }
 
     /// One more sample.
@@ -270,6 +271,12 @@ impl Judged {
     fn is_reached(&self) -> Option<bool> {
         self.ratio.map(|ratio| ratio.median <= self.at_most)
     }
+}
+
+/// One shard against two takes a CPU for each, and as many for the load.
+fn scaling() -> Option<String> {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    (cpus < 4).then(|| format!("two shards against one: needs 4 CPUs, here are {cpus}"))
 }
 
 /// CPU, number of CPUs and kernel.
