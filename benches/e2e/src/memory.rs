@@ -43,19 +43,8 @@ pub fn measure(variant: Variant, binaries: &Path, load: &Path) -> Result<Memory,
         true => None,
         false => Some(with_idle(&standing)?),
     };
-    let mut client = standing.client(load);
-    client
-        .args(["--to", &standing.address(Protocol::Http1).to_string()])
-        .args([
-            "--host",
-            "bench.test",
-            "--size",
-            "1024",
-            "--connections",
-            "1000",
-        ])
-        .args(["--closed", "--seconds", "1.5"])
-        .stdout(Stdio::null());
+    let mut client = standing.http_client(load, IDLE as u32);
+    client.args(["--seconds", "1.5"]).stdout(Stdio::null());
     let mut client = Running::start(&mut client);
     std::thread::sleep(Duration::from_secs(1));
     let under_load = now();

@@ -7,7 +7,6 @@ use std::time::Duration;
 use ambassador_tests::program::Running;
 use serde::Serialize;
 
-use crate::scenario::Protocol;
 use crate::variant::Standing;
 
 /// System calls of the proxy per request over kept connections.
@@ -25,32 +24,15 @@ const COUNTED: f64 = 0.5;
 /// Counts; needs perf and the tracepoint `raw_syscalls:sys_enter`.
 pub fn measure(standing: &Standing, load: &Path) -> Result<Syscalls, String> {
     Ok(Syscalls {
-        one: with(standing, load, "1")?,
-        many: with(standing, load, "64")?,
+        one: with(standing, load, 1)?,
+        many: with(standing, load, 64)?,
     })
 }
 
-fn with(standing: &Standing, load: &Path, connections: &str) -> Result<f64, String> {
-    let mut client = standing.client(load);
+fn with(standing: &Standing, load: &Path, connections: u32) -> Result<f64, String> {
+    let mut client = standing.http_client(load, connections);
     client
-        .args(["--to", &standing.address(Protocol::Http1).to_string()])
-        .args([
-            "--host",
-            "bench.test",
-            "--size",
-            "1024",
-            "--connections",
-            connections,
-        ])
-        .args([
-            "--closed",
-            "--seconds",
-            "1",
-            "--warmup",
-            "0.2",
-            "--cpu",
-            "0",
-        ])
+        .args(["--seconds", "1", "--warmup", "0.2", "--cpu", "0"])
         .stdout(Stdio::piped());
     let mut client = Running::start(&mut client);
     std::thread::sleep(Duration::from_millis(400));

@@ -314,6 +314,16 @@ impl Standing {
         command
     }
 
+    /// The same, for this many connections that ask again and again.
+    pub fn http_client(&self, load: &Path, connections: u32) -> Command {
+        let mut command = self.client(load);
+        command
+            .args(["--to", &self.address(Protocol::Http1).to_string()])
+            .args(["--host", "bench.test", "--size", "1024", "--closed"])
+            .args(["--connections", &connections.to_string()]);
+        command
+    }
+
     /// Where clients connect to.
     pub fn address(&self, protocol: Protocol) -> SocketAddr {
         let port = match protocol {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use ambassador_tests::proxy::ambassador;
-use ambassador_tests::server::text;
 use ambassador_tests::{
     Backend, Cgroup, Netns, Proxy, Server, eventually, on_both_backends, program,
 };
 
-use crate::capture_scope::{inside, world};
+use crate::capture_scope::{inside, witness, world};
 
 on_both_backends!(
     bypass_after_kill,
@@ -29,15 +28,7 @@ struct World {
 
 fn start(backend: Backend, on_failure: &str) -> (World, Proxy) {
     let namespace = world(&["10.1.0.0/16"]);
-    let server = Server::over(namespace.listen("0.0.0.0:80"), |connection| {
-        connection.serve_http(|request| {
-            text(
-                request
-                    .field("x-request-id")
-                    .map_or("direct", |_| "proxied"),
-            )
-        })
-    });
+    let server = witness(&namespace);
     let cgroup = Cgroup::new();
     let config = format!(
         "  on_failure: {on_failure}\nupstreams: {{ web: {{ hosts: [10.1.0.0/16], endpoints: [\"127.0.0.1:80\"] }} }}\n"

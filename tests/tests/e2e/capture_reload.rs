@@ -8,7 +8,7 @@ use ambassador_tests::{
 };
 
 use crate::capture::get;
-use crate::capture_scope::{curl, inside, world};
+use crate::capture_scope::{curl, inside, witness, world};
 
 on_both_backends!(
     cgroups_of_one_namespace_are_captured_together,
@@ -18,6 +18,7 @@ on_both_backends!(
     capture_that_was_not_there_needs_a_restart,
     a_cgroup_that_is_made_anew_is_captured_again,
     a_namespace_comes_with_its_names,
+    a_namespace_outlives_who_named_it,
     rules_follow_the_file,
     rules_follow_names,
 );
@@ -222,22 +223,39 @@ fn a_namespace_comes_with_its_names(backend: Backend) {
     });
 }
 
+fn a_namespace_outlives_who_named_it(backend: Backend) {
+    let names = crate::capture_dns::names_inside();
+    let (namespace, cgroup) = (&names.namespace, Cgroup::new());
+    let [nsenter, entered, sleep] = namespace.wrap("sleep");
+    let mut command = std::process::Command::new(nsenter);
+    let mut process = program::Running::start(command.args([&entered, &sleep, "60"]));
+    let own = std::fs::read_link("/proc/self/ns/net").expect("readable");
+    let path = format!("/proc/{}/ns/net", process.id());
+    eventually("it has entered", SOON, || {
+        std::fs::read_link(&path).is_ok_and(|namespace| namespace != own)
+    });
+    let capture = |more: &str| {
+        let cgroup = cgroup.path().display();
+        format!(
+            "capture: {{ cgroups: [{{ path: {cgroup}, netns: {path} }}]{more} }}\n\
+             upstreams: {{ web: {{ hosts: [10.1.2.3], endpoints: [\"127.0.0.1:9000\"] }} }}\n"
+        )
+    };
+    let ask = || curl(namespace, &cgroup, "http://10.1.2.3/").stdout;
+    let proxy = Proxy::start(backend, &capture(""));
+    assert_eq!(ask(), b"found");
+    ambassador_tests::os::kill(process.id(), libc::SIGKILL).expect("it runs");
+    process.wait(SOON);
+    reload(&proxy, &capture(", unmatched: refuse"));
+    assert_eq!(ask(), b"found");
+}
+
 fn in_rules(targets: &[String], more: &str) -> String {
     format!(
         "capture: {{ mode: iptables, cgroups: [{}]{more} }}\n\
          upstreams: {{ web: {{ hosts: [10.1.0.0/16], endpoints: [\"127.0.0.1:80\"] }} }}\n",
         targets.join(", ")
     )
-}
-
-/// A server that says whether the request came through the proxy.
-fn witness(namespace: &Netns) -> Server {
-    Server::over(namespace.listen("0.0.0.0:80"), |connection| {
-        connection.serve_http(|request| {
-            let proxied = request.field("x-request-id").is_some();
-            text(if proxied { "proxied" } else { "direct" })
-        })
-    })
 }
 
 fn rules_follow_the_file(backend: Backend) {

@@ -30,6 +30,16 @@ pub fn world(addresses: &[&str]) -> Netns {
     namespace
 }
 
+/// A server that says whether the request came through the proxy.
+pub fn witness(namespace: &Netns) -> Server {
+    Server::over(namespace.listen("0.0.0.0:80"), |connection| {
+        connection.serve_http(|request| {
+            let proxied = request.field("x-request-id").is_some();
+            text(if proxied { "proxied" } else { "direct" })
+        })
+    })
+}
+
 /// Starts a proxy for a workload of `cgroup` and `namespace`; `config` goes on
 /// within `capture`.
 pub fn inside(backend: Backend, namespace: &Netns, cgroup: &Cgroup, config: &str) -> Proxy {

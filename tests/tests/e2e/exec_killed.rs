@@ -11,10 +11,9 @@ use std::time::Duration;
 use ambassador_tests::os::{self, BpfKind};
 use ambassador_tests::program::{self, Running};
 use ambassador_tests::proxy::{Scratch, binary};
-use ambassador_tests::server::text;
 use ambassador_tests::{Backend, Netns, Server, cgroup, eventually, on_both_backends};
 
-use crate::capture_scope::world;
+use crate::capture_scope::{witness, world};
 
 on_both_backends!(no_program_and_no_route_is_left, no_iptables_rule_is_left,);
 
@@ -33,15 +32,7 @@ impl World {
     fn start(backend: Backend, capture: &str) -> World {
         // REDIRECT needs a route to the original destination.
         let namespace = world(&["10.1.0.0/16"]);
-        let server = Server::over(namespace.listen("0.0.0.0:80"), |connection| {
-            connection.serve_http(|request| {
-                text(
-                    request
-                        .field("x-request-id")
-                        .map_or("direct", |_| "proxied"),
-                )
-            })
-        });
+        let server = witness(&namespace);
         let scratch = Scratch::new();
         let upstream = "{ hosts: [10.1.0.0/16], endpoints: [\"127.0.0.1:80\"] }";
         let config = format!("capture: {capture}\nupstreams: {{ web: {upstream} }}\n");

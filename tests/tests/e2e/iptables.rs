@@ -2,25 +2,16 @@
 
 use std::process::Command;
 
-use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Cgroup, Proxy, Server, on_both_backends, program};
+use ambassador_tests::{Backend, Cgroup, Proxy, on_both_backends, program};
 
-use crate::capture_scope::world;
+use crate::capture_scope::{witness, world};
 
 on_both_backends!(rules_capture_and_are_removed);
 
 fn rules_capture_and_are_removed(backend: Backend) {
     // REDIRECT needs a route to the original destination.
     let namespace = world(&["10.1.0.0/16"]);
-    let server = Server::over(namespace.listen("0.0.0.0:80"), |connection| {
-        connection.serve_http(|request| {
-            text(
-                request
-                    .field("x-request-id")
-                    .map_or("direct", |_| "proxied"),
-            )
-        })
-    });
+    let server = witness(&namespace);
     let rules = || {
         let [nsenter, entered, save] = namespace.wrap("iptables-save");
         program::succeed(

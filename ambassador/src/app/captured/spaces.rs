@@ -93,10 +93,16 @@ impl Spaces {
     ) -> Result<&mut Space, Failure> {
         let netns = match &target.netns {
             None => self.all[0].netns.clone(),
-            Some(path) => helper.netns(path).map_err(unavailable(format!(
-                "cannot open the network namespace {}",
-                path.display()
-            )))?,
+            Some(path) => match (helper.netns(path), self.of(target)) {
+                (Ok(netns), _) => netns,
+                // The process that named it has ended; the namespace goes on.
+                (Err(_), Some(space)) => space.netns.clone(),
+                (Err(error), None) => {
+                    let path = path.display();
+                    let what = format!("cannot open the network namespace {path}");
+                    return Err(unavailable(what)(error));
+                }
+            },
         };
         let known = |space: &Space| space.netns == netns && !space.known.is_empty();
         let number = match self.all.iter().position(known) {
@@ -118,6 +124,11 @@ impl Spaces {
             self.all.push(Space::new(namespace, netns, mark, path));
         }
         Ok(&mut self.all[number])
+    }
+
+    /// Where a target was captured before.
+    fn of(&self, target: &Target) -> Option<&Space> {
+        self.all.iter().find(|space| space.known.contains(target))
     }
 
     /// All, by number.
