@@ -7,6 +7,7 @@
 
 mod names;
 mod nets;
+mod paths;
 mod ports;
 mod requests;
 pub mod settings;

@@ -4,18 +4,21 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use super::names::{suffixes, without_root};
+use super::paths::Paths;
+use super::ports::earlier;
 use super::settings::{HostMatch, Route};
 use crate::addr::Authority;
 
-/// Routes by the host they ask for, so that a request looks only at those
-/// that can match it. Within one host they are tried in turn.
+/// Routes by the host they ask for, and those of one host by path, method and
+/// port: a request is looked up by what it has instead of tried on every route.
+/// Of the routes found the first of the file wins.
 #[derive(Debug, Default)]
 pub(super) struct RouteIndex {
-    names: HashMap<Box<str>, Vec<usize>>,
-    addresses: HashMap<IpAddr, Vec<usize>>,
+    names: HashMap<Box<str>, Paths>,
+    addresses: HashMap<IpAddr, Paths>,
     /// Keyed with the leading dot.
-    suffixes: HashMap<Box<str>, Vec<usize>>,
-    any_host: Vec<usize>,
+    suffixes: HashMap<Box<str>, Paths>,
+    any_host: Paths,
 }
 
 /// What routes look at.
@@ -32,38 +35,46 @@ impl RouteIndex {
     pub(super) fn new(routes: &[Route]) -> Self {
         let mut index = Self::default();
         for (number, route) in routes.iter().enumerate() {
-            let list = match &route.matches.host {
-                None => &mut index.any_host,
-                Some(HostMatch::Wildcard { suffix, .. }) => index
-                    .suffixes
-                    .entry(without_root(suffix).into())
-                    .or_default(),
-                Some(HostMatch::Exact(authority)) => match authority.ip() {
-                    Some(ip) => index.addresses.entry(ip.to_canonical()).or_default(),
-                    None => index
-                        .names
-                        .entry(without_root(authority.host()).into())
-                        .or_default(),
-                },
-            };
-            list.push(number);
+            let matches = &route.matches;
+            let (paths, port) = index.of_host(matches.host.as_ref());
+            let prefix = matches.path_prefix.as_deref();
+            paths.insert(prefix, &matches.methods, port, number);
         }
         index
     }
 
-    /// The number of the first route that matches.
-    pub(super) fn find(&self, routes: &[Route], subject: &Subject<'_>) -> Option<usize> {
-        if routes.is_empty() {
-            return None;
-        }
-        let mut best = first(&self.any_host, routes, subject, usize::MAX);
-        let Some(authority) = subject.authority else {
-            return best;
-        };
-        let mut consider = |list: Option<&Vec<usize>>| {
-            if let Some(list) = list {
-                best = first(list, routes, subject, best.unwrap_or(usize::MAX)).or(best);
+    /// Where routes with this host stand, and the port that they ask for.
+    fn of_host(&mut self, host: Option<&HostMatch>) -> (&mut Paths, Option<u16>) {
+        match host {
+            None => (&mut self.any_host, None),
+            Some(HostMatch::Wildcard { suffix, port }) => {
+                let suffix = without_root(suffix).into();
+                (self.suffixes.entry(suffix).or_default(), *port)
             }
+            Some(HostMatch::Exact(authority)) => {
+                let paths = match authority.ip() {
+                    Some(ip) => self.addresses.entry(ip.to_canonical()).or_default(),
+                    None => {
+                        let name = without_root(authority.host()).into();
+                        self.names.entry(name).or_default()
+                    }
+                };
+                (paths, authority.port())
+            }
+        }
+    }
+
+    /// The number of the first route that matches.
+    pub(super) fn find(&self, subject: &Subject<'_>) -> Option<usize> {
+        let port = subject.authority.and_then(Authority::port);
+        let port = port.unwrap_or(subject.default_port);
+        let find = |paths: &Paths| paths.find(subject.path, subject.method, port);
+        let mut first = find(&self.any_host);
+        let Some(authority) = subject.authority else {
+            return first;
+        };
+        let mut consider = |paths: Option<&Paths>| {
+            first = earlier(first, paths.and_then(find));
         };
         if !self.addresses.is_empty()
             && let Some(ip) = authority.ip()
@@ -77,46 +88,6 @@ impl RouteIndex {
                 consider(self.suffixes.get(suffix));
             }
         }
-        best
-    }
-}
-
-/// The first route of `list` before number `end` whose other conditions hold.
-fn first(list: &[usize], routes: &[Route], subject: &Subject<'_>, end: usize) -> Option<usize> {
-    list.iter()
-        .copied()
-        .take_while(|number| *number < end)
-        .find(|number| holds(&routes[*number], subject))
-}
-
-/// Every condition but the host's name, which the index has settled.
-fn holds(route: &Route, subject: &Subject<'_>) -> bool {
-    let matches = &route.matches;
-    let wanted_port = match &matches.host {
-        None => None,
-        Some(HostMatch::Exact(authority)) => authority.port(),
-        Some(HostMatch::Wildcard { port, .. }) => *port,
-    };
-    let port = subject.authority.and_then(Authority::port);
-    let port = port.unwrap_or(subject.default_port);
-    wanted_port.is_none_or(|wanted| wanted == port)
-        && (matches.methods.is_empty()
-            || matches
-                .methods
-                .iter()
-                .any(|m| m.as_bytes() == subject.method))
-        && matches
-            .path_prefix
-            .as_ref()
-            .is_none_or(|prefix| under(subject.path, prefix.as_bytes()))
-}
-
-/// Whether `path` is `prefix` or below it. A slash at the end of the prefix
-/// means nothing; a query does not belong to the path.
-fn under(path: &[u8], prefix: &[u8]) -> bool {
-    let prefix = prefix.strip_suffix(b"/").unwrap_or(prefix);
-    match path.strip_prefix(prefix) {
-        Some(rest) => path.starts_with(b"/") && matches!(rest.first(), None | Some(b'/' | b'?')),
-        None => false,
+        first
     }
 }

@@ -304,13 +304,16 @@ impl Table {
         authority: Option<&Authority>,
         default_port: u16,
     ) -> Option<usize> {
+        if self.settings.routes.is_empty() {
+            return None;
+        }
         let subject = Subject {
             authority,
             default_port,
             path: request.path,
             method: request.method,
         };
-        self.routes.find(&self.settings.routes, &subject)
+        self.routes.find(&subject)
     }
 
     fn name_index(&self, authority: &Authority, default_port: u16) -> Option<usize> {

@@ -24,9 +24,18 @@ enum By {
     Net,
     /// Routes with a host and a path.
     HostAndPath,
-    /// Routes with a path alone: these are tried in turn.
+    /// Routes with a path, all of one host.
+    PathOfHost,
+    /// Routes with a path, all of one `*.suffix`.
+    PathOfSuffix,
+    /// Routes with a path alone.
     Path,
+    /// Routes with a method, all of one host and path.
+    Method,
 }
+
+/// The host of all routes where it does not tell them from each other.
+const COMMON_HOST: &str = "api.service.test";
 
 pub(crate) fn all(measure: &mut impl Measure) {
     for count in [1, 1_000] {
@@ -35,7 +44,10 @@ pub(crate) fn all(measure: &mut impl Measure) {
             (By::Suffix, "suffix"),
             (By::Net, "net"),
             (By::HostAndPath, "host_and_path"),
+            (By::PathOfHost, "path_of_host"),
+            (By::PathOfSuffix, "path_of_suffix"),
             (By::Path, "path"),
+            (By::Method, "method"),
         ] {
             lookup(measure, by, name, count);
         }
@@ -46,9 +58,9 @@ pub(crate) fn all(measure: &mut impl Measure) {
 fn lookup(measure: &mut impl Measure, by: By, name: &str, count: usize) {
     let table = Table::new(settings(by, count));
     let last = count - 1;
-    let host = format!("api.service-{last}.test");
-    let authority = Authority::new(&host, None).ok();
-    let path = format!("/service-{last}/things/4711");
+    let authority = Authority::new(&host(by, last), None).ok();
+    let path = format!("{}/things/4711", path(by, last));
+    let method = method(by, last).unwrap_or_else(|| "GET".to_owned());
     let key = RequestKey {
         original: match by {
             By::Net => Some(OriginalDst((net(last).addr(), 80).into())),
@@ -57,7 +69,7 @@ fn lookup(measure: &mut impl Measure, by: By, name: &str, count: usize) {
         authority: authority.as_ref(),
         x_upstream_host: None,
         path: path.as_bytes(),
-        method: b"GET",
+        method: method.as_bytes(),
     };
     let find = || {
         matches!(
@@ -74,7 +86,9 @@ fn settings(by: By, count: usize) -> Settings {
         upstreams: (0..count).map(|n| Arc::new(upstream(by, n))).collect(),
         routes: match by {
             By::Name | By::Suffix | By::Net => Vec::new(),
-            By::HostAndPath | By::Path => (0..count).map(|n| route(by, n)).collect(),
+            By::HostAndPath | By::PathOfHost | By::PathOfSuffix | By::Path | By::Method => {
+                (0..count).map(|n| route(by, n)).collect()
+            }
         },
         ..Settings::default()
     }
@@ -83,7 +97,7 @@ fn settings(by: By, count: usize) -> Settings {
 fn upstream(by: By, n: usize) -> Upstream {
     let claim = match by {
         By::Name => Some(Claim::Name {
-            host: format!("api.service-{n}.test"),
+            host: host(by, n),
             port: None,
         }),
         By::Suffix => Some(Claim::Wildcard {
@@ -94,7 +108,7 @@ fn upstream(by: By, n: usize) -> Upstream {
             net: net(n).into(),
             port: None,
         }),
-        By::HostAndPath | By::Path => None,
+        By::HostAndPath | By::PathOfHost | By::PathOfSuffix | By::Path | By::Method => None,
     };
     Upstream {
         name: format!("upstream-{n}").into(),
@@ -108,18 +122,44 @@ fn upstream(by: By, n: usize) -> Upstream {
 }
 
 fn route(by: By, n: usize) -> Route {
-    let host = match by {
-        By::HostAndPath => Authority::new(&format!("api.service-{n}.test"), None).ok(),
-        _ => None,
-    };
     Route {
         matches: RouteMatch {
-            host: host.map(HostMatch::Exact),
-            path_prefix: Some(format!("/service-{n}")),
-            methods: Vec::new(),
+            host: match by {
+                By::Path => None,
+                By::PathOfSuffix => Some(HostMatch::Wildcard {
+                    suffix: ".service.test".to_owned(),
+                    port: None,
+                }),
+                _ => Authority::new(&host(by, n), None)
+                    .ok()
+                    .map(HostMatch::Exact),
+            },
+            path_prefix: Some(path(by, n)),
+            methods: method(by, n).into_iter().collect(),
         },
         upstream: n,
     }
+}
+
+/// The host that leads to upstream `n`.
+fn host(by: By, n: usize) -> String {
+    match by {
+        By::PathOfHost | By::PathOfSuffix | By::Method => COMMON_HOST.to_owned(),
+        _ => format!("api.service-{n}.test"),
+    }
+}
+
+/// The prefix that leads to upstream `n`.
+fn path(by: By, n: usize) -> String {
+    match by {
+        By::Method => "/service".to_owned(),
+        _ => format!("/service-{n}"),
+    }
+}
+
+/// The method that leads to upstream `n`, where not all do.
+fn method(by: By, n: usize) -> Option<String> {
+    matches!(by, By::Method).then(|| format!("METHOD-{n}"))
 }
 
 fn net(n: usize) -> Ipv4Net {

@@ -1,6 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::*;
 use crate::route::settings::{HostMatch, Protocol, Route, RouteMatch};
@@ -361,30 +362,39 @@ fn naive_net(settings: &Settings, addr: SocketAddr) -> Option<usize> {
 
 fn naive_route(
     routes: &[Route],
-    host: &Authority,
+    host: Option<&Authority>,
     port: u16,
     path: &str,
     method: &str,
 ) -> Option<usize> {
     routes.iter().position(|route| {
-        let host_holds = match &route.matches.host {
-            None => true,
-            Some(HostMatch::Exact(wanted)) => {
-                wanted.host() == host.host() && wanted.port().is_none_or(|p| p == port)
+        let host_holds = match (&route.matches.host, host) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(HostMatch::Exact(wanted)), Some(host)) => {
+                let same = match (wanted.ip(), host.ip()) {
+                    (Some(wanted), Some(ip)) => wanted.to_canonical() == ip.to_canonical(),
+                    _ => wanted.host() == host.host(),
+                };
+                same && wanted.port().is_none_or(|p| p == port)
             }
-            Some(HostMatch::Wildcard {
-                suffix,
-                port: wanted,
-            }) => {
+            (
+                Some(HostMatch::Wildcard {
+                    suffix,
+                    port: wanted,
+                }),
+                Some(host),
+            ) => {
                 host.host().len() > suffix.len()
                     && host.host().ends_with(suffix.as_str())
                     && wanted.is_none_or(|p| p == port)
             }
         };
         let path_holds = route.matches.path_prefix.as_ref().is_none_or(|prefix| {
-            let wanted: Vec<&str> = prefix.split('/').filter(|s| !s.is_empty()).collect();
-            let given: Vec<&str> = path.split('/').skip(1).collect();
-            given.starts_with(&wanted)
+            let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+            let wanted: Vec<&str> = prefix.split('/').collect();
+            let given: Vec<&str> = path.split('?').next().unwrap().split('/').collect();
+            given.len() > 1 && given.starts_with(&wanted)
         });
         let methods = &route.matches.methods;
         host_holds && path_holds && (methods.is_empty() || methods.iter().any(|m| m == method))
@@ -424,35 +434,68 @@ fn any_claim() -> impl Strategy<Value = Claim> {
     ]
 }
 
-fn any_route() -> impl Strategy<Value = Route> {
-    let host = prop_oneof![
-        Just(None),
-        (any_host(), any_port())
-            .prop_map(|(h, port)| Some(HostMatch::Exact(Authority::new(&h, port).unwrap()))),
-        (any_host(), any_port()).prop_map(|(h, port)| Some(HostMatch::Wildcard {
-            suffix: format!(".{h}"),
+/// Paths above and below each other, or beside with the same beginning.
+fn any_prefix() -> impl Strategy<Value = String> {
+    "(/[ab]{0,2}){1,4}"
+}
+
+fn any_path() -> impl Strategy<Value = String> {
+    prop_oneof![
+        9 => (any_prefix(), "(\\?[/ab?]{0,2})?").prop_map(|(path, query)| path + &query),
+        1 => Just("*".to_owned()),
+    ]
+}
+
+fn any_method() -> impl Strategy<Value = String> {
+    prop_oneof!["GET", "POST", "PUT"]
+}
+
+fn any_host_match() -> impl Strategy<Value = HostMatch> {
+    let exact = prop_oneof![any_host(), any_ip().prop_map(|ip| ip.to_string())];
+    prop_oneof![
+        (exact, any_port())
+            .prop_map(|(host, port)| HostMatch::Exact(Authority::new(&host, port).unwrap())),
+        (any_host(), any_port()).prop_map(|(host, port)| HostMatch::Wildcard {
+            suffix: format!(".{host}"),
             port
-        })),
-    ];
-    let methods = prop::collection::vec(prop_oneof!["GET", "POST"], 0..2);
-    (host, prop::option::of("(/[ab]){0,3}/?"), methods).prop_map(|(host, path_prefix, methods)| {
-        Route {
+        }),
+    ]
+}
+
+fn any_route_match() -> impl Strategy<Value = RouteMatch> {
+    (
+        prop::option::of(any_host_match()),
+        prop::option::of(any_prefix()),
+        prop::collection::vec(any_method(), 0..4),
+    )
+        .prop_map(|(host, path_prefix, methods)| RouteMatch {
+            host,
+            path_prefix,
+            methods,
+        })
+}
+
+/// Routes of which many have their host, or path and methods, from a few.
+fn any_routes() -> impl Strategy<Value = Vec<Route>> {
+    let hosts = prop::collection::vec(any_route_match(), 1..4);
+    let others = prop::collection::vec(any_route_match(), 1..8);
+    let picks = prop::collection::vec((any::<Index>(), any::<Index>()), 0..16);
+    (hosts, others, picks).prop_map(|(hosts, others, picks)| {
+        let route = |(host, other): (Index, Index)| Route {
             matches: RouteMatch {
-                host,
-                // The configuration does not let an empty prefix through.
-                path_prefix: path_prefix.filter(|p| !p.is_empty()),
-                methods,
+                host: host.get(&hosts).host.clone(),
+                ..other.get(&others).clone()
             },
             upstream: 0,
-        }
+        };
+        picks.into_iter().map(route).collect()
     })
 }
 
 fn any_settings() -> impl Strategy<Value = Settings> {
     let claims = prop::collection::vec(any_claim(), 0..6);
     let upstreams = prop::collection::vec(claims, 1..8);
-    let routes = prop::collection::vec(any_route(), 0..8);
-    (upstreams, routes).prop_map(|(claims, routes)| {
+    (upstreams, any_routes()).prop_map(|(claims, routes)| {
         let named = claims.into_iter().enumerate();
         let upstreams = named.map(|(n, claims)| upstream(&n.to_string(), claims));
         settings(upstreams.collect(), routes)
@@ -468,8 +511,8 @@ proptest! {
         host in any_host(),
         ip in any_ip(),
         port in 80_u16..84,
-        path in "(/[ab]){1,4}",
-        method in prop_oneof!["GET", "POST"],
+        path in any_path(),
+        method in any_method(),
     ) {
         let table = Table::new(settings.clone());
         let index = |u: Option<&Arc<Upstream>>| u.map(|u| u.name.parse::<usize>().unwrap());
@@ -483,15 +526,17 @@ proptest! {
         let by_ip = Authority::new(&ip.to_string(), Some(port)).unwrap();
         prop_assert_eq!(index(table.claim_authority(&by_ip, 1)), naive_net(&settings, addr));
 
-        let subject = Subject {
-            authority: Some(&named),
-            default_port: port,
-            path: path.as_bytes(),
-            method: method.as_bytes(),
-        };
-        prop_assert_eq!(
-            table.routes.find(&settings.routes, &subject),
-            naive_route(&settings.routes, &named, port, &path, &method)
-        );
+        for (authority, default_port) in [(Some(&named), port), (Some(&by_ip), 1), (None, port)] {
+            let subject = Subject {
+                authority,
+                default_port,
+                path: path.as_bytes(),
+                method: method.as_bytes(),
+            };
+            prop_assert_eq!(
+                table.routes.find(&subject),
+                naive_route(&settings.routes, authority, port, &path, &method)
+            );
+        }
     }
 }
