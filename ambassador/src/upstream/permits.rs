@@ -247,7 +247,10 @@ impl Future for Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        {
+        // Whoever was granted a turn has left the queue: it is searched, from
+        // end to end, only for one that gives up.
+        let is_queued = matches!(*lock(&self.waiter.state), State::Waiting(_));
+        if is_queued {
             let mut queue = lock(&self.permits.queue);
             if let Some(place) = queue.iter().position(|w| Arc::ptr_eq(w, &self.waiter)) {
                 queue.remove(place);
@@ -276,15 +279,11 @@ impl Handover {
 impl Drop for Handover {
     fn drop(&mut self) {
         if !self.used && self.permits.waiting() > 0 {
-            let next = {
-                let mut queue = lock(&self.permits.queue);
-                let next = queue.pop_front();
-                if next.is_some() {
-                    self.permits.waiting.fetch_sub(1, SeqCst);
-                }
-                next
-            };
-            if let Some(waiter) = next {
+            // Under the lock, so that a waiter is in the queue or has its
+            // grant, whenever it looks.
+            let mut queue = lock(&self.permits.queue);
+            if let Some(waiter) = queue.pop_front() {
+                self.permits.waiting.fetch_sub(1, SeqCst);
                 waiter.grant(Grant::Idle);
             }
         }
