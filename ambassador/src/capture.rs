@@ -230,6 +230,11 @@ impl Capture {
         let pinned = self.options.may_pin && wants_pins(settings, claims);
         let datagrams = settings.quic == Quic::Refuse;
         let mut in_force = self.in_force();
+        // First: were it to fail after links were pinned that nobody keeps, their
+        // cgroups would be cut off.
+        if pinned && !in_force.pinned {
+            self.pin(&in_force.attached)?;
+        }
         let jobs: Vec<Job> = workloads
             .iter()
             .filter_map(|workload| in_force.job(workload, datagrams))
@@ -241,9 +246,6 @@ impl Capture {
                 Conversation::start(&self.helper)?.attach(request, &self.maps)?
             }
         };
-        if pinned && !in_force.pinned {
-            self.pin(&in_force.attached)?;
-        }
         self.install(&mut in_force, rules)?;
         let mut found = Vec::new();
         for made in made {
