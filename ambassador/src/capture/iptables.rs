@@ -63,6 +63,8 @@ pub struct Rules {
 pub enum IptablesError {
     /// There is no iptables, or none that works here; what each said.
     NoBackend(Vec<(Backend, io::Error)>),
+    /// The environment names none that exists.
+    UnknownBackend(String),
     /// The cgroup is not under the mounted hierarchy.
     Cgroup(PathBuf),
     /// There is no hierarchy.
@@ -80,6 +82,11 @@ impl std::fmt::Display for IptablesError {
                     .iter()
                     .try_for_each(|(backend, error)| write!(f, "; {backend}: {error}"))
             }
+            Self::UnknownBackend(name) => write!(
+                f,
+                "{} must be nft or legacy, got {name}",
+                Backend::ENVIRONMENT
+            ),
             Self::Cgroup(path) => {
                 write!(
                     f,
@@ -98,7 +105,7 @@ impl std::error::Error for IptablesError {
         match self {
             Self::NoCgroup(error) => Some(error),
             Self::Netns(error) => Some(error),
-            Self::NoBackend(_) | Self::Cgroup(_) => None,
+            Self::NoBackend(_) | Self::UnknownBackend(_) | Self::Cgroup(_) => None,
         }
     }
 }
@@ -122,7 +129,8 @@ pub fn install(
             .ok_or_else(|| IptablesError::Cgroup(cgroup.clone()))
     };
     let cgroups: Vec<String> = rules.cgroups.iter().map(within).collect::<Result<_, _>>()?;
-    let backend = backend.or_else(Backend::from_environment);
+    let named = Backend::from_environment().map_err(IptablesError::UnknownBackend)?;
+    let backend = backend.or(named);
     let install = || {
         let wanted = |candidate: &Backend| backend.is_none_or(|wanted| wanted == *candidate);
         let candidates = Backend::ALL.into_iter().filter(wanted);

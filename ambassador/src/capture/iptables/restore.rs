@@ -27,10 +27,14 @@ impl Backend {
     /// The variable that names the only backend to try: `nft` or `legacy`.
     pub const ENVIRONMENT: &str = "AMBASSADOR_IPTABLES";
 
-    pub(super) fn from_environment() -> Option<Self> {
-        let wanted = std::env::var(Self::ENVIRONMENT).ok()?;
+    /// The one that is named; the error is a name that is none.
+    pub(super) fn from_environment() -> Result<Option<Self>, String> {
+        let Ok(wanted) = std::env::var(Self::ENVIRONMENT) else {
+            return Ok(None);
+        };
         let mut all = Self::ALL.into_iter();
-        all.find(|backend| backend.to_string() == wanted)
+        let named = all.find(|backend| backend.to_string() == wanted);
+        named.map(Some).ok_or(wanted)
     }
 
     /// What its tool calls itself; None where it is not installed.
