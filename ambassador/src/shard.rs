@@ -15,8 +15,8 @@ use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote, timer};
 use crate::shard::accept::Intake;
-use crate::telemetry::Telemetry;
 use crate::telemetry::access_log::Sink;
+use crate::telemetry::{Snapshot, Telemetry};
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::workload::SocketStock;
@@ -53,12 +53,12 @@ pub struct Plan {
 pub struct Shard {
     /// Runs closures on it.
     pub remote: Remote,
-    thread: JoinHandle<io::Result<()>>,
+    thread: JoinHandle<io::Result<Snapshot>>,
 }
 
 /// Starts the shards of a process and introduces them to each other.
 pub fn start(plans: Vec<Plan>) -> io::Result<Vec<Shard>> {
-    let starting: Vec<(Receiver<Remote>, JoinHandle<io::Result<()>>)> = plans
+    let starting: Vec<(Receiver<Remote>, JoinHandle<io::Result<Snapshot>>)> = plans
         .into_iter()
         .map(|plan| {
             let (ready, started) = sync_channel(1);
@@ -105,8 +105,8 @@ impl Shard {
         self.thread.is_finished()
     }
 
-    /// Waits for its end.
-    pub fn join(self) -> io::Result<()> {
+    /// Waits for its end; gives what it has counted, to the last request.
+    pub fn join(self) -> io::Result<Snapshot> {
         join(self.thread)
     }
 }
@@ -123,7 +123,7 @@ pub fn tell_to(remote: &Remote, tell: impl FnOnce(&Rc<Context>) + Send + 'static
     }
 }
 
-fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
+fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
     if let Some(cpu) = plan.cpu {
         place::pin_to(cpu);
     }
@@ -134,7 +134,7 @@ fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
     ring::run(options, serve(plan, ready))?
 }
 
-async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
+async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
     let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
     let telemetry = Rc::new(Telemetry::new(plan.log));
     let context = Context::new(plan.shard, plan.generation, pools, telemetry);
@@ -163,7 +163,7 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<()> {
             "drain_timeout has passed; what is left is cut"
         );
     }
-    Ok(())
+    Ok(context.snapshot())
 }
 
 /// Gives each shard its part of every `min_idle`.
@@ -180,7 +180,7 @@ pub fn keep_warm(context: &Rc<Context>, shards: u16) {
     }
 }
 
-fn join(thread: JoinHandle<io::Result<()>>) -> io::Result<()> {
+fn join(thread: JoinHandle<io::Result<Snapshot>>) -> io::Result<Snapshot> {
     thread.join().unwrap_or_else(|_| Err(ended_early()))
 }
 

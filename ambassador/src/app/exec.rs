@@ -75,10 +75,10 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         eprintln!("ambassador: {name}: {error}");
     }
     proxy.handle_pending();
+    let sum = proxy.finish(clock::now() + LAST_WORDS);
     if arguments.summary {
-        eprint!("{}", proxy.figures());
+        eprint!("{}", proxy.summary(&sum));
     }
-    proxy.finish(clock::now() + LAST_WORDS);
     drop(proxy);
     drop(launched);
     if let Err(error) = helper.finish() {

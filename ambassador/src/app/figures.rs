@@ -1,8 +1,6 @@
 //! What the admin API and `exec --summary` show of a running proxy.
 
 use std::fmt::Write as _;
-use std::sync::mpsc::sync_channel;
-use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::control::{AskShard, Source, UpstreamInfo};
@@ -11,9 +9,6 @@ use crate::ring::Remote;
 use crate::route::settings::{Endpoints, Protocol};
 use crate::shard;
 use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
-
-/// How long a shard may take to answer for the summary.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Asks a shard for its counters, where it runs already.
 pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskShard {
@@ -26,21 +21,6 @@ pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskSh
             let _ = reply.send(context.snapshot());
         });
     })
-}
-
-/// The counters of all shards together.
-pub fn collect(remotes: &[Remote]) -> Snapshot {
-    let mut sum = Snapshot::default();
-    for remote in remotes {
-        let (reply, answer) = sync_channel(1);
-        shard::tell_to(remote, move |context| {
-            let _ = reply.send(context.snapshot());
-        });
-        if let Ok(snapshot) = answer.recv_timeout(ANSWER_WITHIN) {
-            sum.merge(&snapshot);
-        }
-    }
-    sum
 }
 
 /// Every upstream as it is now.

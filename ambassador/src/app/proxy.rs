@@ -337,8 +337,9 @@ impl Proxy {
         }
     }
 
-    /// Ends, giving what is in flight until `deadline`.
-    pub fn finish(&mut self, deadline: Instant) {
+    /// Ends, giving what is in flight until `deadline`; gives what all shards
+    /// have counted.
+    pub fn finish(&mut self, deadline: Instant) -> Snapshot {
         for shard in &self.shards {
             shard.drain(deadline);
         }
@@ -353,21 +354,23 @@ impl Proxy {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(LOOK_EVERY),
             }
         }
+        let mut sum = Snapshot::default();
         for shard in self.shards.drain(..) {
-            if let Err(error) = shard.join() {
-                tracing::error!(%error, "a shard failed");
+            match shard.join() {
+                Ok(counted) => sum.merge(&counted),
+                Err(error) => tracing::error!(%error, "a shard failed"),
             }
         }
         if let Some(log) = self.log.take() {
             log.finish();
         }
+        sum
     }
 
-    /// The counters of all shards, for a summary.
-    pub fn figures(&self) -> String {
-        let sum: Snapshot = figures::collect(self.common.remotes.get().map_or(&[], Vec::as_slice));
+    /// The summary of what [`Proxy::finish`] gave.
+    pub fn summary(&self, sum: &Snapshot) -> String {
         let generation = self.common.generation();
-        let mut text = figures::summary(&sum, &self.common.registry, &generation);
+        let mut text = figures::summary(sum, &self.common.registry, &generation);
         if let Some(captured) = &self.common.captured {
             for (verdict, count) in captured.verdicts() {
                 // Canaries are the proxy's own.
