@@ -149,19 +149,32 @@ impl Uring {
         self.push(entry);
     }
 
-    /// Cancels everything on a socket.
+    /// Cancels everything on a socket. Each operation goes by its own number,
+    /// for which the kernel has a table; for a descriptor it looks at every
+    /// operation of the ring.
     pub fn cancel(&mut self, table: &mut Table, key: Key) {
         let socket = &table.sockets[key as usize];
-        if socket.in_flight == 0 {
-            return;
+        let generation = socket.generation;
+        let reads = match socket.listens {
+            true => Op::Accept,
+            false => Op::Receive,
+        };
+        let under_way = [
+            (socket.reading, reads),
+            (matches!(socket.sending, Sending::Busy(_)), Op::Send),
+            (
+                matches!(socket.connecting, Connecting::Busy(_)),
+                Op::Connect,
+            ),
+        ];
+        for (_, op) in under_way.into_iter().filter(|(is, _)| *is) {
+            self.cancel_one(pack(op, generation, key));
         }
-        let fd = Fd(raw(socket));
-        let all = io_uring::types::CancelBuilder::fd(fd).all();
-        self.push(
-            opcode::AsyncCancel2::new(all)
-                .build()
-                .user_data(pack(Op::Cancel, 0, 0)),
-        );
+    }
+
+    fn cancel_one(&mut self, operation: u64) {
+        let cancel = opcode::AsyncCancel::new(operation).build();
+        self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
     }
 
     /// Submits what was started, waits, and takes the completions.
@@ -334,8 +347,8 @@ impl Uring {
         let socket = &mut table.sockets[key as usize];
         if socket.is_full() && !socket.stopping && !socket.abandoned {
             socket.stopping = true;
-            let cancel = opcode::AsyncCancel::new(pack(op, socket.generation, key)).build();
-            self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
+            let operation = pack(op, socket.generation, key);
+            self.cancel_one(operation);
         }
     }
 
