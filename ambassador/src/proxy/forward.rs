@@ -117,10 +117,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     let (failure, seen) = loop {
         record.attempts += 1;
         let connection = match context.pools.take_idle(shared, place, want) {
-            Some(connection) => {
-                cells.pool_reuse(shared.label);
-                connection
-            }
+            Some(connection) => connection,
             None => {
                 outgoing.detach();
                 match context.pools.checkout(shared, policies, place, want).await {
@@ -135,6 +132,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             }
         };
         record.reused = connection.reused;
+        if connection.reused {
+            cells.pool_reuse(shared.label);
+        }
         let keep = connection.reused
             && repeatable
             && body.is_done()

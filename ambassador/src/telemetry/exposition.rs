@@ -165,7 +165,7 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
     }
     text.counter(
         "ambassador_pool_reuse",
-        "Requests that found an idle connection.",
+        "Requests sent over a connection that had carried one before.",
     );
     for (name, cells) in &cells {
         let labels = [("upstream", *name)];

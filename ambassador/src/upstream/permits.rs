@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// A waiter of another shard at the head of the queue is served before local
-/// ones once it has waited this long. Until then a connection that becomes
-/// idle is handed to a waiter of its own shard, because passing it on to
-/// another shard means closing it and dialling again.
+/// A connection that comes free is handed to a waiter of its own shard, because
+/// passing it on to another shard means closing it and dialling again. A waiter
+/// of another shard at the head of the queue goes first once it has waited this
+/// long, and twice as long as the one that would overtake it.
 const FOREIGN_PATIENCE: Duration = Duration::from_millis(10);
 
 /// The cap of one upstream and those who wait for it.
@@ -48,7 +48,7 @@ enum State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Grant {
     Permit,
-    Idle,
+    Connection,
 }
 
 /// A place under the cap, given back on drop.
@@ -70,19 +70,13 @@ pub enum Acquire {
 pub enum Turn {
     /// A place to dial with.
     Dial(Permit),
-    /// A connection of this shard was put into its pool for this caller.
-    Reuse(Handover),
+    /// A connection of this shard was set aside for this caller.
+    Reuse,
 }
 
-/// The right to the connection that was put into the pool; when it is dropped
-/// unused, the next waiter gets the turn.
-pub struct Handover {
-    permits: Arc<Permits>,
-    used: bool,
-}
-
-/// A place in the FIFO. Dropped early, it leaves the queue and passes on what
-/// it was given meanwhile.
+/// A place in the FIFO. Dropped early, it leaves the queue and gives back the
+/// permit it was given meanwhile; a connection that was set aside is for its
+/// owner to find, by [`Wait::leave`].
 pub struct Wait {
     permits: Arc<Permits>,
     waiter: Arc<Waiter>,
@@ -142,9 +136,9 @@ impl Permits {
         })
     }
 
-    /// Grants the turn to a waiter that can reuse a connection of `shard`
-    /// which has just become idle. `Close`: the connection should be closed
-    /// instead, so that its place goes to a waiter of another shard.
+    /// Grants the turn to a waiter of `shard`, of which a connection has just
+    /// come free, for the caller to set aside. `Close`: the connection should
+    /// be closed instead, so that its place goes to a waiter of another shard.
     pub fn hand_over(&self, shard: u16, now: Instant) -> HandOver {
         if self.waiting() == 0 {
             return HandOver::NobodyWaits;
@@ -153,16 +147,15 @@ impl Permits {
         let Some(front) = queue.front() else {
             return HandOver::NobodyWaits;
         };
-        let front_first = now.saturating_duration_since(front.since) >= FOREIGN_PATIENCE;
-        let place = if front_first {
-            (front.shard == shard).then_some(0)
-        } else {
-            queue.iter().position(|waiter| waiter.shard == shard)
-        };
-        match place.and_then(|place| queue.remove(place)) {
+        let waited = |waiter: &Waiter| now.saturating_duration_since(waiter.since);
+        let own = queue.iter().position(|waiter| waiter.shard == shard);
+        let own = own.filter(|own| {
+            *own == 0 || waited(front) < FOREIGN_PATIENCE.max(waited(&queue[*own]) * 2)
+        });
+        match own.and_then(|own| queue.remove(own)) {
             Some(waiter) => {
                 self.waiting.fetch_sub(1, SeqCst);
-                waiter.grant(Grant::Idle);
+                waiter.grant(Grant::Connection);
                 HandOver::Granted
             }
             None => HandOver::Close,
@@ -199,12 +192,12 @@ impl Permits {
     }
 }
 
-/// What became of an idle connection offered by [`Permits::hand_over`].
+/// What became of a connection offered by [`Permits::hand_over`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HandOver {
     /// No one waits: keep it.
     NobodyWaits,
-    /// A waiter of this shard was woken to take it from the pool.
+    /// A waiter of this shard was woken to take it: set it aside.
     Granted,
     /// Only other shards wait: close it, its permit goes to them.
     Close,
@@ -232,10 +225,7 @@ impl Future for Wait {
             State::Granted(grant) => {
                 let turn = match grant {
                     Grant::Permit => Turn::Dial(self.permits.permit()),
-                    Grant::Idle => Turn::Reuse(Handover {
-                        permits: Arc::clone(&self.permits),
-                        used: false,
-                    }),
+                    Grant::Connection => Turn::Reuse,
                 };
                 *state = State::Taken;
                 Poll::Ready(turn)
@@ -245,8 +235,9 @@ impl Future for Wait {
     }
 }
 
-impl Drop for Wait {
-    fn drop(&mut self) {
+impl Wait {
+    /// Leaves the queue; gives what was granted and not yet polled.
+    pub fn leave(&mut self) -> Option<Turn> {
         // Whoever was granted a turn has left the queue: it is searched, from
         // end to end, only for one that gives up.
         let is_queued = matches!(*lock(&self.waiter.state), State::Waiting(_));
@@ -259,34 +250,16 @@ impl Drop for Wait {
         }
         let state = std::mem::replace(&mut *lock(&self.waiter.state), State::Taken);
         match state {
-            State::Granted(Grant::Permit) => self.permits.give_back(),
-            State::Granted(Grant::Idle) => drop(Handover {
-                permits: Arc::clone(&self.permits),
-                used: false,
-            }),
-            State::Waiting(_) | State::Taken => {}
+            State::Granted(Grant::Permit) => Some(Turn::Dial(self.permits.permit())),
+            State::Granted(Grant::Connection) => Some(Turn::Reuse),
+            State::Waiting(_) | State::Taken => None,
         }
     }
 }
 
-impl Handover {
-    /// The connection was taken from the pool.
-    pub fn used(mut self) {
-        self.used = true;
-    }
-}
-
-impl Drop for Handover {
+impl Drop for Wait {
     fn drop(&mut self) {
-        if !self.used && self.permits.waiting() > 0 {
-            // Under the lock, so that a waiter is in the queue or has its
-            // grant, whenever it looks.
-            let mut queue = lock(&self.permits.queue);
-            if let Some(waiter) = queue.pop_front() {
-                self.permits.waiting.fetch_sub(1, SeqCst);
-                waiter.grant(Grant::Idle);
-            }
-        }
+        drop(self.leave());
     }
 }
 
@@ -382,14 +355,25 @@ mod tests {
         let mut foreign = wait(permits.acquire(1, 9, start));
         let mut local = wait(permits.acquire(0, 9, start));
         assert_eq!(permits.hand_over(0, start), HandOver::Granted);
-        let Some(Turn::Reuse(handover)) = poll(&mut local) else {
-            panic!("the local waiter was served")
-        };
-        handover.used();
-        let _local = wait(permits.acquire(0, 9, start));
+        assert!(matches!(poll(&mut local), Some(Turn::Reuse)));
         let later = start + FOREIGN_PATIENCE;
+        let _local = wait(permits.acquire(0, 9, later));
         assert_eq!(permits.hand_over(0, later), HandOver::Close);
         assert!(poll(&mut foreign).is_none(), "it gets the permit on close");
+        let both_long = later + FOREIGN_PATIENCE * 2;
+        assert_eq!(permits.hand_over(0, both_long), HandOver::Granted);
+    }
+
+    #[test]
+    fn a_waiter_that_leaves_hands_out_what_was_set_aside_for_it() {
+        let permits = permits(1);
+        let now = Instant::now();
+        let _held = now_permit(permits.acquire(0, 9, now));
+        let mut first = wait(permits.acquire(0, 9, now));
+        assert_eq!(permits.hand_over(0, now), HandOver::Granted);
+        assert!(matches!(first.leave(), Some(Turn::Reuse)));
+        assert!(first.leave().is_none());
+        assert_eq!(permits.hand_over(0, now), HandOver::NobodyWaits);
     }
 
     #[test]
@@ -417,7 +401,7 @@ mod tests {
                             Acquire::Later(mut wait) => loop {
                                 match poll(&mut wait) {
                                     Some(Turn::Dial(permit)) => break permit,
-                                    Some(Turn::Reuse(_)) => panic!("nothing was idle"),
+                                    Some(Turn::Reuse) => panic!("nothing was idle"),
                                     None => std::thread::yield_now(),
                                 }
                             },

@@ -15,7 +15,7 @@ use crate::addr::EndpointAddr;
 use crate::policy::limits;
 use crate::ring::{self, Remote, Stream, timer};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
-use crate::upstream::permits::{Acquire, HandOver, Permit, Turn};
+use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
 use crate::upstream::shared::{Seen, Shared};
 use crate::workload::SocketStock;
 
@@ -41,6 +41,8 @@ struct Pool {
     seen: Seen,
     /// Oldest first.
     idle: Vec<Idle>,
+    /// Set aside for waiters that were told so; neither idle nor in use.
+    set_aside: Vec<Connection>,
     /// Idle connections this shard keeps open without traffic.
     keep: usize,
     dialing: usize,
@@ -152,21 +154,23 @@ impl Pools {
                 Acquire::Later(wait) => wait,
             };
             self.ask_for_idle(shared);
-            match timer::timeout(timeouts.connect, wait).await {
+            let mut waiting = Waiting {
+                pools: self,
+                shared,
+                policies: (limits, timeouts),
+                place,
+                wait,
+            };
+            match timer::timeout(timeouts.connect, &mut waiting.wait).await {
                 Err(_) => return Err(CheckoutError::PendingTimeout),
                 Ok(Turn::Dial(permit)) => break permit,
-                Ok(Turn::Reuse(handover)) => {
-                    if want == Want::Any
-                        && let Some(connection) = self.take_newest(shared.id, place)
-                    {
-                        handover.used();
+                Ok(Turn::Reuse) => match self.take_set_aside(shared.id, place) {
+                    Some(connection) if want == Want::Any && connection.is_live_at(place) => {
                         return Ok(connection);
                     }
-                    if let Some(other) = self.take_oldest(shared.id) {
-                        handover.used();
-                        break other.permit;
-                    }
-                }
+                    Some(other) => break other.permit,
+                    None => {}
+                },
             }
         };
         self.dial(permit, timeouts, place).await
@@ -211,21 +215,24 @@ impl Pools {
         if !reusable {
             return;
         }
-        if shared.permits.waiting() == 0 && !shared.try_add_idle(limits.max_idle) {
-            return;
-        }
-        // With waiters the connection is theirs, whatever max_idle says.
+        let counted = shared.try_add_idle(limits.max_idle);
         match shared.permits.hand_over(self.shard, now) {
-            HandOver::Close => return,
-            HandOver::NobodyWaits | HandOver::Granted => {}
+            HandOver::NobodyWaits if counted => {
+                let since = now;
+                let idle = Idle { connection, since };
+                self.with_pool(shared, policies, |pool| pool.idle.push(idle));
+                return self.start_sweeping();
+            }
+            // max_idle is reached, or its place is another shard's: it closes.
+            HandOver::NobodyWaits | HandOver::Close => {}
+            // With waiters the connection is theirs, whatever max_idle says.
+            HandOver::Granted => {
+                self.with_pool(shared, policies, |pool| pool.set_aside.push(connection));
+            }
         }
-        self.with_pool(shared, policies, |pool| {
-            pool.idle.push(Idle {
-                connection,
-                since: now,
-            });
-        });
-        self.start_sweeping();
+        if counted {
+            shared.remove_idle();
+        }
     }
 
     /// Closes every idle connection and keeps none from now on: the shard
@@ -269,6 +276,7 @@ impl Pools {
             timeouts: timeouts.clone(),
             seen: Seen::default(),
             idle: Vec::new(),
+            set_aside: Vec::new(),
             keep: 0,
             dialing: 0,
         });
@@ -296,7 +304,7 @@ impl Pools {
             let Some(idle) = place.map(|place| pool.remove(place)) else {
                 break None;
             };
-            if !idle.connection.stream.is_closed_or_readable() {
+            if idle.connection.is_live_at(wanted) {
                 break Some(idle.connection);
             }
             dead.push(idle);
@@ -304,6 +312,15 @@ impl Pools {
         // Dropping a connection may wake waiters: not while we are borrowed.
         drop(pools);
         found
+    }
+
+    /// One of those set aside for waiters, to `place` if there is such a one.
+    fn take_set_aside(&self, id: u32, place: Place) -> Option<Connection> {
+        let mut pools = self.pools.borrow_mut();
+        let set_aside = &mut pools.get_mut(&id)?.set_aside;
+        let newest = set_aside.iter().rposition(|one| one.place() == place);
+        let one = newest.or(set_aside.len().checked_sub(1))?;
+        Some(set_aside.swap_remove(one))
     }
 
     fn take_oldest(&self, id: u32) -> Option<Connection> {
@@ -398,6 +415,26 @@ impl Pools {
     }
 }
 
+/// A caller in the queue. Should it leave, the connection that was set aside
+/// for it goes on to the next.
+struct Waiting<'a> {
+    pools: &'a Rc<Pools>,
+    shared: &'a Arc<Shared>,
+    policies: Policies<'a>,
+    place: Place,
+    wait: Wait,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(Turn::Reuse) = self.wait.leave()
+            && let Some(connection) = self.pools.take_set_aside(self.shared.id, self.place)
+        {
+            self.pools.checkin(self.shared, self.policies, connection);
+        }
+    }
+}
+
 /// An idle connection that `min_idle` wants.
 struct Warm {
     shared: Arc<Shared>,
@@ -446,5 +483,9 @@ impl Pool {
 impl Connection {
     fn place(&self) -> Place {
         (self.namespace, self.endpoint)
+    }
+
+    fn is_live_at(&self, place: Place) -> bool {
+        self.place() == place && !self.stream.is_closed_or_readable()
     }
 }

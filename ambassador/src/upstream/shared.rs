@@ -62,19 +62,22 @@ impl Shared {
 
     /// Idle connections on all shards.
     pub fn idle(&self) -> u32 {
-        self.idle.load(Ordering::Relaxed)
+        self.idle.load(Ordering::SeqCst)
     }
 
     /// Counts one more idle connection unless there are `max_idle` already.
+    /// Sequentially consistent, as the queue of permits is: who becomes idle
+    /// counts itself, then looks for waiters; who waits queues, then looks for
+    /// idle ones.
     pub(super) fn try_add_idle(&self, max_idle: u32) -> bool {
         let add = |idle| (idle < max_idle).then(|| idle + 1);
         self.idle
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, add)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add)
             .is_ok()
     }
 
     pub(super) fn remove_idle(&self) {
-        self.idle.fetch_sub(1, Ordering::Relaxed);
+        self.idle.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

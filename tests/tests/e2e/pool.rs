@@ -16,6 +16,7 @@ on_both_backends!(
     a_post_on_a_dying_connection_is_not,
     idle_connections_are_given_up,
     max_connections_makes_requests_wait,
+    a_connection_serves_a_queue_to_its_end,
     max_pending_makes_requests_fail,
     min_idle_is_kept_warm,
     max_lifetime_ends_a_connection,
@@ -161,6 +162,25 @@ fn max_connections_makes_requests_wait(backend: Backend) {
         assert_eq!(client.response("GET").status, 200);
     }
     assert_eq!(server.connections(), 2);
+}
+
+fn a_connection_serves_a_queue_to_its_end(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = start(backend, &server, "pool: { max_connections: 2 }");
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let mut client = Client::connect(listen);
+                for _ in 0..20 {
+                    assert_eq!(client.get("/").status, 200);
+                }
+            });
+        }
+    });
+    assert_eq!(server.connections(), 2, "none was closed and dialled anew");
+    proxy.expect_metric("ambassador_pool_reuse_total", &[("upstream", "web")], 398.0);
+    let idle = [("upstream", "web"), ("state", "idle")];
+    proxy.expect_metric("ambassador_pool_connections", &idle, 2.0);
 }
 
 fn max_pending_makes_requests_fail(backend: Backend) {
