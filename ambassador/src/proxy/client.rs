@@ -98,6 +98,12 @@ impl Client {
             .is_ok()
     }
 
+    /// Waits until the client has taken what it was sent, before it is closed.
+    pub async fn flush(&self, limit: Duration) {
+        // It is closed either way.
+        let _ = timer::timeout(limit, self.stream.flush()).await;
+    }
+
     /// Closes without destroying a reply that is still on its way.
     pub async fn linger(self) {
         self.stream.shutdown_write();

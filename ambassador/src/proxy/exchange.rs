@@ -13,7 +13,7 @@ use crate::http::{
 };
 use crate::proxy::client::Client;
 use crate::proxy::drain::Drain;
-use crate::ring::{Chunk, Gather, Stream, timer};
+use crate::ring::{Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{First, beside, first};
 
@@ -114,6 +114,15 @@ pub enum ExchangeError {
     ClientGone,
 }
 
+impl ExchangeError {
+    fn of_send(error: SendError) -> Self {
+        match error.unsent {
+            Some(gather) => Self::Unsent(gather),
+            None => Self::Send,
+        }
+    }
+}
+
 impl Asked {
     /// Takes it from a parsed head.
     pub fn of(request: &RequestHead) -> Self {
@@ -130,12 +139,13 @@ impl Exchange<'_> {
     /// Sends `gather` and what follows of the body, and passes the response
     /// back as it comes.
     pub async fn run(self, gather: Gather) -> Result<Answer, ExchangeError> {
-        if let Err(error) = self.upstream.send(gather).await {
-            return Err(match error.unsent {
-                Some(gather) => ExchangeError::Unsent(gather),
-                None => ExchangeError::Send,
-            });
-        }
+        // Where the answer comes next, it tells how the send went; a body must
+        // not begin behind a head that was not sent.
+        let sent = match self.body.is_done() {
+            true => self.upstream.post(gather).await,
+            false => self.upstream.send(gather).await,
+        };
+        sent.map_err(ExchangeError::of_send)?;
         let download = Download {
             client: self.client,
             upstream: self.upstream,
@@ -275,7 +285,7 @@ impl Download<'_> {
     ) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
         let mut chunk = match ahead {
             Some(chunk) => chunk,
-            None => self.receive().await?,
+            None => self.first_bytes().await?,
         };
         let mut collected = Vec::new();
         loop {
@@ -300,6 +310,16 @@ impl Download<'_> {
                 }
             }
             chunk = Chunk::from(std::mem::take(&mut collected));
+        }
+    }
+
+    /// The first bytes of a head, unless the request was never sent: then they
+    /// are no answer to it.
+    async fn first_bytes(&self) -> Result<Chunk, ExchangeError> {
+        let received = self.receive().await;
+        match self.upstream.send_failure() {
+            Some(failure) => Err(ExchangeError::of_send(failure)),
+            None => received,
         }
     }
 
@@ -339,7 +359,7 @@ impl Download<'_> {
 
     async fn send(&self, gather: Gather) -> Result<(), ExchangeError> {
         let bytes = gather.bytes() as u64;
-        let sent = timer::timeout(self.idle, self.client.send(gather)).await;
+        let sent = timer::timeout(self.idle, self.client.post(gather)).await;
         if !matches!(sent, Ok(Ok(()))) {
             return Err(ExchangeError::ClientGone);
         }
@@ -398,6 +418,14 @@ impl Download<'_> {
                 }
             }
             self.send(gather).await?;
+        }
+        if close
+            && !matches!(
+                timer::timeout(self.idle, self.client.flush()).await,
+                Ok(Ok(()))
+            )
+        {
+            return Err(ExchangeError::ClientGone);
         }
         Ok(Answer::Complete {
             reusable,

@@ -12,22 +12,27 @@ use crate::ring::Chunk;
 
 /// Serves requests until the connection ends.
 pub async fn serve(mut client: Client, idle: Duration) {
-    loop {
+    let after = loop {
         let chunk = match client.next_request(idle).await {
             Woken::Bytes(chunk) => chunk,
-            Woken::Ended => return,
+            Woken::Ended => break After::Close,
         };
         let mut request = client.context.take_slot(empty_slot);
         request.as_mut().begin(client, chunk, idle);
         let after;
         (client, after) = request.as_mut().await;
         client.context.return_slot(request);
-        match after {
-            After::KeepAlive => {}
-            After::Close => return,
-            After::Linger => return client.linger().await,
-            After::Reset => return client.stream.reset(),
+        if after != After::KeepAlive {
+            break after;
         }
+    };
+    if after == After::Reset {
+        return client.stream.reset();
+    }
+    // What it was sent last may still be on its way.
+    client.flush(idle).await;
+    if after == After::Linger {
+        client.linger().await;
     }
 }
 

@@ -72,6 +72,7 @@ impl Tunnel<'_> {
                 None => from.recv().await.map_err(|_| from_reset)?,
             };
             let Some(chunk) = chunk else {
+                to.flush().await.map_err(|_| to_reset)?;
                 to.shutdown_write();
                 return Ok(());
             };
@@ -83,7 +84,7 @@ impl Tunnel<'_> {
             }
             let bytes = gather.bytes() as u64;
             moved.set(ring::now());
-            to.send(gather).await.map_err(|_| to_reset)?;
+            to.post(gather).await.map_err(|_| to_reset)?;
             moved.set(ring::now());
             self.cells.bytes(self.passage.upstream, direction, bytes);
             self.passage.count(direction, bytes);

@@ -40,6 +40,15 @@ pub enum Role {
     Unconnected,
 }
 
+/// What a sender waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The kernel has all bytes.
+    Sent,
+    /// They are on their way.
+    Queued,
+}
+
 impl Driver {
     /// A driver without sockets; `event` ends its wait when readable.
     pub fn new(backend: Backend, event: OwnedFd) -> io::Result<Self> {
@@ -108,13 +117,15 @@ impl Driver {
         }
     }
 
-    /// Starts to send what `unsent` has, and tells when that is over. A send
-    /// whose future was dropped ends first; the kernel is still reading its
+    /// Starts to send what `unsent` has, and tells when that is over, or queued
+    /// where that is enough. A send that is under way ends first, whether its
+    /// future was dropped or never waited: the kernel is still reading its
     /// bytes.
     pub fn poll_send(
         &self,
         key: Key,
         unsent: &mut Option<Gather>,
+        until: Until,
         waker: &Waker,
     ) -> Poll<Result<(), SendError>> {
         let mut table = self.table.borrow_mut();
@@ -126,15 +137,14 @@ impl Driver {
                 unsent.take(),
             ) {
                 (Sending::Idle, Some(gather)) => {
-                    let op = table.new_send(gather);
-                    table.sockets[key as usize].sending = Sending::Busy(op);
-                    match &mut *self.engine.borrow_mut() {
-                        Engine::Ring(ring) => ring.send(table, key),
-                        Engine::Epoll(epoll) => epoll.send(table, key),
+                    self.start_send(table, key, gather, until);
+                    if until == Until::Queued {
+                        return Poll::Ready(Ok(()));
                     }
                 }
-                (busy @ Sending::Busy(_), waiting) => {
-                    socket.sending = busy;
+                (Sending::Busy(op), waiting) => {
+                    table.in_a_hurry |= op.quiet;
+                    socket.sending = Sending::Busy(op);
                     *unsent = waiting;
                     if let Some(gather) = unsent {
                         gather.detach();
@@ -154,6 +164,32 @@ impl Driver {
                 (Sending::Idle, None) => {
                     return Poll::Ready(Err(SendError::before(libc::ECANCELED, None)));
                 }
+            }
+        }
+    }
+
+    fn start_send(&self, table: &mut Table, key: Key, gather: Gather, until: Until) {
+        let op = table.new_send(gather);
+        table.sockets[key as usize].sending = Sending::Busy(op);
+        match &mut *self.engine.borrow_mut() {
+            Engine::Ring(ring) => ring.send(table, key, until),
+            Engine::Epoll(epoll) => epoll.send(table, key),
+        }
+    }
+
+    /// Tells when nothing is being sent.
+    pub fn poll_flush(&self, key: Key, waker: &Waker) -> Poll<Result<(), SendError>> {
+        let mut table = self.table.borrow_mut();
+        let table = &mut *table;
+        let socket = &mut table.sockets[key as usize];
+        match std::mem::replace(&mut socket.sending, Sending::Idle) {
+            Sending::Idle | Sending::Done => Poll::Ready(Ok(())),
+            Sending::Failed(error, op) => Poll::Ready(Err(op.into_error(error))),
+            Sending::Busy(op) => {
+                table.in_a_hurry |= op.quiet;
+                socket.sending = Sending::Busy(op);
+                keep(&mut socket.writer, waker);
+                Poll::Pending
             }
         }
     }

@@ -13,6 +13,8 @@ pub struct SendOp {
     pub sent: usize,
     /// The first try does not wait.
     pub may_wait: bool,
+    /// The kernel tells only of a failure, or of less than all that was taken.
+    pub quiet: bool,
     parts: [libc::iovec; GATHER_MAX],
     message: libc::msghdr,
 }
@@ -49,6 +51,7 @@ impl SendOp {
             gather: Gather::default(),
             sent: 0,
             may_wait: false,
+            quiet: false,
             parts,
             message,
         })
@@ -85,11 +88,13 @@ impl SendOp {
         &raw const self.message
     }
 
-    /// The flags of this try.
+    /// The flags of this try. For io_uring, MSG_WAITALL makes a failure of
+    /// taking a part only; with MSG_DONTWAIT nothing is waited for all the same.
     pub fn flags(&self) -> i32 {
-        match self.may_wait {
-            true => libc::MSG_NOSIGNAL,
-            false => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+        match (self.may_wait, self.quiet) {
+            (true, _) => libc::MSG_NOSIGNAL,
+            (false, false) => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,
+            (false, true) => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT | libc::MSG_WAITALL,
         }
     }
 }

@@ -8,15 +8,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
-use super::driver::Role;
+use super::driver::{Role, Until};
 use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
-use super::table::{Connecting, End, Key, keep};
+use super::table::{Connecting, End, Key, Sending, keep};
 use super::timer;
 
 /// How long a listener rests when the process or the system is out of
 /// descriptors or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// What [`Stream::post`] does not wait for. More would let every stalled peer
+/// hold as much once more.
+const POST_MAX: usize = 16 * 1024;
 
 /// A connected socket. One task reads and one writes at a time; both may be
 /// the same. Dropping it closes it, after what is under way was cancelled.
@@ -174,10 +178,15 @@ impl Stream {
         super::with(|core| core.driver.take_received(self.key))
     }
 
-    /// Whether bytes, the end or an error wait to be received: on an idle
-    /// pooled connection any of them means that it cannot be used.
-    pub fn is_closed_or_readable(&self) -> bool {
-        super::with(|core| core.driver.socket(self.key).has_news())
+    /// Whether bytes, the end or an error wait to be received, or something is
+    /// still being sent: any of them means that a pooled connection cannot be
+    /// used.
+    pub fn is_closed_or_busy(&self) -> bool {
+        super::with(|core| {
+            let socket = core.driver.socket(self.key);
+            let sends = matches!(socket.sending, Sending::Busy(_) | Sending::Failed(..));
+            socket.has_news() || sends
+        })
     }
 
     /// Whether the peer has ended its direction in order, and all before it
@@ -223,15 +232,52 @@ impl Stream {
     /// but closing then. Another send waits until the first is over, and fails
     /// if that has failed.
     pub async fn send(&self, gather: Gather) -> Result<(), SendError> {
+        self.send_until(gather, Until::Sent).await
+    }
+
+    /// Sends like [`Stream::send`], but does not wait for the kernel to take a
+    /// `gather` of 16 KiB or less; that saves a system call where the sender
+    /// waits for news next, such as an answer. How it went is told by the next
+    /// send, [`Stream::flush`] or [`Stream::send_failure`]. A stream must be
+    /// flushed before it is closed or shut down, or the bytes may be lost.
+    pub async fn post(&self, gather: Gather) -> Result<(), SendError> {
+        let until = match gather.bytes() {
+            ..=POST_MAX => Until::Queued,
+            _ => Until::Sent,
+        };
+        self.send_until(gather, until).await
+    }
+
+    async fn send_until(&self, gather: Gather, until: Until) -> Result<(), SendError> {
         if gather.bytes() == 0 {
             return Ok(());
         }
         let mut unsent = Some(gather);
         let result = poll_fn(|context| {
             let (key, waker) = (self.key, context.waker());
-            super::with(|core| core.driver.poll_send(key, &mut unsent, waker))
+            super::with(|core| core.driver.poll_send(key, &mut unsent, until, waker))
         });
         result.await
+    }
+
+    /// Waits until the kernel has taken everything that was posted.
+    pub async fn flush(&self) -> Result<(), SendError> {
+        poll_fn(|context| super::with(|core| core.driver.poll_flush(self.key, context.waker())))
+            .await
+    }
+
+    /// How a post has failed, if it has; told once.
+    pub fn send_failure(&self) -> Option<SendError> {
+        super::with(|core| {
+            let mut socket = core.driver.socket(self.key);
+            match std::mem::replace(&mut socket.sending, Sending::Idle) {
+                Sending::Failed(error, op) => Some(op.into_error(error)),
+                other => {
+                    socket.sending = other;
+                    None
+                }
+            }
+        })
     }
 
     /// Ends the sending direction: the peer sees a FIN.

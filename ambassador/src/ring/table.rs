@@ -38,6 +38,9 @@ pub struct Table {
         reason = "a send must not move while the kernel reads it"
     )]
     spare_sends: Vec<Box<SendOp>>,
+    /// Somebody waits for the end of a quiet send: the next turn may not wait
+    /// for news, as there will be none.
+    pub in_a_hurry: bool,
 }
 
 /// Names a socket while it is open.
@@ -134,6 +137,7 @@ impl Table {
             to_read: VecDeque::new(),
             starved: VecDeque::new(),
             spare_sends: Vec::new(),
+            in_a_hurry: false,
         }
     }
 
@@ -217,7 +221,7 @@ impl Table {
     pub fn new_send(&mut self, gather: Gather) -> Box<SendOp> {
         let mut op = self.spare_sends.pop().unwrap_or_else(SendOp::boxed);
         op.gather = gather;
-        (op.sent, op.may_wait) = (0, false);
+        (op.sent, op.may_wait, op.quiet) = (0, false, false);
         op
     }
 
@@ -259,7 +263,7 @@ impl Table {
         };
         match over {
             None if !socket.abandoned => {
-                op.may_wait = true;
+                (op.may_wait, op.quiet) = (true, false);
                 op.gather.detach();
                 socket.sending = Sending::Busy(op);
                 true

@@ -5,6 +5,7 @@ mod closing;
 mod connections;
 mod limits;
 mod loop_and_timers;
+mod posts;
 mod transfers;
 
 use std::future::Future;

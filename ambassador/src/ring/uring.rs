@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use io_uring::squeue::Entry;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::buffers::{Buffers, COUNT};
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Gather};
+use super::driver::Until;
 use super::mailbox;
+use super::send_op::SendOp;
 use super::table::{Connecting, End, Key, Sending, Table, raw};
 
 /// Operations started per turn without an extra system call.
@@ -32,6 +34,8 @@ pub struct Uring {
     event_armed: bool,
     /// What the submission queue had no room for.
     late: VecDeque<Entry>,
+    /// Whose sends the kernel tells nothing of unless they fail.
+    quiet: Vec<Key>,
     /// Keeps the registered memory alive as long as the ring.
     buffers: Rc<Buffers>,
 }
@@ -52,7 +56,10 @@ enum Op {
 pub fn probe() -> io::Result<()> {
     let buffers = Rc::new(Buffers::provided()?);
     let mailbox = mailbox::Mailbox::new()?;
-    let result = Uring::new(&buffers, mailbox.event()).and_then(|mut ring| ring.try_receive());
+    let result = Uring::new(&buffers, mailbox.event()).and_then(|mut ring| {
+        ring.try_receive()?;
+        ring.try_quiet_sends()
+    });
     mailbox.close();
     result
 }
@@ -74,6 +81,7 @@ impl Uring {
             event,
             event_armed: false,
             late: VecDeque::new(),
+            quiet: Vec::new(),
             buffers: Rc::clone(buffers),
         };
         engine.register_buffers()?;
@@ -121,6 +129,34 @@ impl Uring {
         }
     }
 
+    /// Sends in the way of posts: what is taken whole is not told of, what is
+    /// taken in part is.
+    fn try_quiet_sends(&mut self) -> io::Result<()> {
+        let (near, _far) = std::os::unix::net::UnixStream::pair()?;
+        let mut op = SendOp::boxed();
+        op.quiet = true;
+        op.gather = Gather::from(Chunk::from(vec![0; 4 * 1024 * 1024]));
+        self.push(send_entry(Fd(near.as_raw_fd()), &mut op).user_data(1));
+        let (near, _far) = std::os::unix::net::UnixStream::pair()?;
+        let mut little = SendOp::boxed();
+        little.quiet = true;
+        little.gather = Gather::from(Chunk::from(vec![0]));
+        self.push(send_entry(Fd(near.as_raw_fd()), &mut little).user_data(2));
+        self.push(opcode::Nop::new().build().user_data(3));
+        self.ring.submit_and_wait(2)?;
+        let told: Vec<(u64, i32)> = self
+            .ring
+            .completion()
+            .map(|completion| (completion.user_data(), completion.result()))
+            .collect();
+        match told[..] {
+            [(1, part), (3, _)] if part > 0 && (part as usize) < op.gather.bytes() => Ok(()),
+            _ => Err(io::Error::other(format!(
+                "quiet sends are not told of as they should: {told:?}"
+            ))),
+        }
+    }
+
     /// Starts to connect.
     pub fn connect(&mut self, table: &mut Table, key: Key) {
         let socket = &mut table.sockets[key as usize];
@@ -134,16 +170,19 @@ impl Uring {
         self.push(entry);
     }
 
-    /// Starts to send what the socket's operation says.
-    pub fn send(&mut self, table: &mut Table, key: Key) {
+    /// Starts to send what the socket's operation says. Where nobody waits for
+    /// the end, the kernel does not tell of success.
+    pub fn send(&mut self, table: &mut Table, key: Key, until: Until) {
         let socket = &mut table.sockets[key as usize];
         let fd = Fd(raw(socket));
         let Sending::Busy(op) = &mut socket.sending else {
             return;
         };
-        let entry = opcode::SendMsg::new(fd, op.message())
-            .flags(op.flags() as u32)
-            .build();
+        op.quiet = until == Until::Queued;
+        let entry = send_entry(fd, op);
+        if op.quiet {
+            self.quiet.push(key);
+        }
         socket.in_flight += 1;
         let entry = entry.user_data(pack(Op::Send, socket.generation, key));
         self.push(entry);
@@ -191,17 +230,43 @@ impl Uring {
             self.push(poll.build().user_data(pack(Op::Event, 0, 0)));
             self.event_armed = true;
         }
-        let more_to_start = !self.late.is_empty() || table.has_reads_due();
-        self.enter(match more_to_start {
-            true => Some(Duration::ZERO),
-            false => wait,
+        let hurry = std::mem::take(&mut table.in_a_hurry);
+        let may_wait = self.late.is_empty() && !table.has_reads_due() && !hurry;
+        self.enter(match may_wait {
+            true => wait,
+            false => Some(Duration::ZERO),
         })?;
+        // A failure may be among the completions that did not fit.
+        let overflown = self.ring.submission().cq_overflow();
         loop {
             let next = self.ring.completion().next();
             let Some(completion) = next else {
-                return Ok(());
+                break;
             };
             self.complete(table, &completion);
+        }
+        if self.late.is_empty() && self.ring.submission().is_empty() && !overflown {
+            self.settle_quiet(table);
+        }
+        Ok(())
+    }
+
+    /// Ends the quiet sends. Each was done while it was submitted: with
+    /// MSG_DONTWAIT the kernel never puts one off, and if it had failed, that
+    /// would have been among the completions.
+    fn settle_quiet(&mut self, table: &mut Table) {
+        for key in self.quiet.drain(..) {
+            let Some(socket) = table.sockets.get_mut(key as usize) else {
+                continue;
+            };
+            if let Sending::Busy(op) = &socket.sending
+                && op.quiet
+            {
+                let bytes = op.gather.bytes();
+                socket.in_flight -= 1;
+                table.progress_send(key, Ok(bytes));
+                table.remove_if_over(key);
+            }
         }
     }
 
@@ -291,7 +356,7 @@ impl Uring {
             Some(Op::Connect) => table.end_connect(key, outcome.map(|_| ())),
             Some(Op::Send) => {
                 if table.progress_send(key, outcome) {
-                    self.send(table, key);
+                    self.send(table, key, Until::Sent);
                 }
             }
             Some(Op::Event | Op::Cancel) | None => {}
@@ -368,6 +433,14 @@ impl Uring {
         // message of a send) is boxed in its socket, which is kept until the
         // operation's last completion.
         unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+}
+
+fn send_entry(fd: Fd, op: &mut SendOp) -> Entry {
+    let entry = opcode::SendMsg::new(fd, op.message()).flags(op.flags() as u32);
+    match op.quiet {
+        true => entry.build().flags(squeue::Flags::SKIP_SUCCESS),
+        false => entry.build(),
     }
 }
 

@@ -211,7 +211,7 @@ impl Pools {
         let reusable = !self.closing.get()
             && !shared.is_retired()
             && now.saturating_duration_since(connection.born) < limits.max_lifetime
-            && !connection.stream.is_closed_or_readable();
+            && !connection.stream.is_closed_or_busy();
         if !reusable {
             return;
         }
@@ -470,7 +470,7 @@ impl Pool {
                 age(idle.since) >= self.limits.idle_timeout && self.idle.len() > self.keep;
             if idle_too_long
                 || age(idle.connection.born) >= self.limits.max_lifetime
-                || idle.connection.stream.is_closed_or_readable()
+                || idle.connection.stream.is_closed_or_busy()
             {
                 expired.push(self.remove(place));
             } else {
@@ -486,6 +486,6 @@ impl Connection {
     }
 
     fn is_live_at(&self, place: Place) -> bool {
-        self.place() == place && !self.stream.is_closed_or_readable()
+        self.place() == place && !self.stream.is_closed_or_busy()
     }
 }

@@ -1,8 +1,12 @@
 //! How long a client's connection lives, and in which order it is answered.
 
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use ambassador_tests::client::get;
+use ambassador_tests::proxy::Scratch;
 use ambassador_tests::server::{response, text};
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
 
@@ -13,6 +17,7 @@ on_both_backends!(
     http_1_0_closes_unless_asked_to_keep,
     a_request_split_at_every_byte_is_one_request,
     a_fin_after_a_request_still_gets_its_answer,
+    a_fin_cuts_nothing_from_a_slow_reader,
     a_client_that_goes_away_cancels_the_upstream_side,
     an_idle_client_connection_is_ended,
 );
@@ -133,6 +138,45 @@ fn a_fin_after_a_request_still_gets_its_answer(backend: Backend) {
     go.send(()).expect("the server waits");
     assert_eq!(client.response("GET").text(), "late");
     assert!(client.is_ended());
+}
+
+fn a_fin_cuts_nothing_from_a_slow_reader(backend: Backend) {
+    const BODY: usize = 12_000;
+    let server = Server::http(|_| text(&"#".repeat(BODY)));
+    let scratch = Scratch::new();
+    let listen = scratch.path().join("http.sock");
+    let config = format!(
+        "listeners: [{{ name: http, bind: \"unix:{}\" }}]\n\
+         upstreams: {{ web: {{ hosts: [web], endpoints: [\"{}\"] }} }}\n",
+        listen.display(),
+        server.address()
+    );
+    let proxy = Proxy::start(backend, &config);
+    let mut before = 0;
+    // A socket takes some twenty of these answers: with one of the numbers the
+    // last one does not fit when the proxy sees the FIN.
+    for answers in 1..40 {
+        let mut client = UnixStream::connect(&listen).expect("the proxy listens");
+        client
+            .write_all(get("/").repeat(answers).as_bytes())
+            .expect("they fit");
+        client.shutdown(Shutdown::Write).expect("it is open");
+        let served = || server.requests().len();
+        let soon = Duration::from_secs(10);
+        eventually("most are asked for", soon, || {
+            served() >= before + answers.min(15)
+        });
+        // Its shard answers when it has nothing better to do.
+        for _ in 0..3 {
+            proxy.metric("ambassador_connections", &[("listener", "http")]);
+        }
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).expect("no reset");
+        let bodies = received.iter().filter(|byte| **byte == b'#').count();
+        assert_eq!(bodies, answers * BODY, "of {answers} answers");
+        before += answers;
+        assert_eq!(served(), before);
+    }
 }
 
 fn a_client_that_goes_away_cancels_the_upstream_side(backend: Backend) {

@@ -91,6 +91,7 @@ async fn post_over_a_dead_connection(body: usize) {
     let head = head.await.unwrap().unwrap();
     let after = forward(&mut client, &mut scratch, head).await;
     assert_eq!(after, After::KeepAlive);
+    client.flush(IDLE).await;
 
     let answer = app.join().unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{answer:?}");

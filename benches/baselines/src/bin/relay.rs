@@ -40,8 +40,9 @@ async fn pass(from: &Stream, to: &Stream) -> io::Result<()> {
         {
             gather.push(more);
         }
-        to.send(gather).await.map_err(|error| error.source)?;
+        to.post(gather).await.map_err(|error| error.source)?;
     }
+    to.flush().await.map_err(|error| error.source)?;
     to.shutdown_write();
     Ok(())
 }
