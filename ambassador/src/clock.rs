@@ -34,3 +34,8 @@ pub fn kernel_ns() -> u64 {
 pub fn random_u64() -> u64 {
     rand::random()
 }
+
+/// 128 random bits from the thread's generator.
+pub fn random_u128() -> u128 {
+    rand::random()
+}

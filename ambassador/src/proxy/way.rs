@@ -106,7 +106,6 @@ pub fn may_be_sent_twice(request: &RequestHead, head: &[u8]) -> bool {
 impl Identity {
     /// Keeps the request's own id and continues its trace, or starts both.
     pub fn of(request: &RequestHead, head: &[u8]) -> Self {
-        let random = || (u128::from(clock::random_u64()) << 64) | u128::from(clock::random_u64());
         let has_id = request.field(head, "x-request-id").is_some();
         let trace = request
             .field(head, "traceparent")
@@ -114,11 +113,11 @@ impl Identity {
         let new_trace = trace.is_none();
         let trace = match trace {
             Some(trace) => trace.child(clock::random_u64()),
-            None => TraceParent::start(random(), clock::random_u64()),
+            None => TraceParent::start(clock::random_u128(), clock::random_u64()),
         };
         Self {
             new_trace,
-            made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), random())),
+            made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), clock::random_u128())),
             traceparent: trace.encode(),
         }
     }
