@@ -5,6 +5,7 @@
 //! a message that two parties could read differently is a smuggled one.
 
 pub mod body;
+mod cursor;
 pub mod encode;
 mod fields;
 pub mod identity;

@@ -3,6 +3,7 @@
 //! through here is what the next party parses, and only the one unambiguous
 //! form of chunked coding is.
 
+use crate::http::cursor::is_token;
 use crate::http::{BadMessage, RequestBody, ResponseBody};
 
 /// Bytes of one chunk's extensions at most. Nothing uses them; they have been
@@ -252,11 +253,6 @@ fn is_head_only(length: u8, could_be: u8) -> bool {
         could_be & (1 << bit) != 0 && name.len() == usize::from(length)
     };
     HEAD_ONLY.iter().enumerate().any(is)
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

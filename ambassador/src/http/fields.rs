@@ -1,21 +1,20 @@
 //! Header fields as ranges into the bytes of a head.
 
 use crate::http::BadMessage;
+use crate::http::cursor::{Cursor, Span, Stop};
 
 /// Digits of a Content-Length at most, zeros in front included: any such number
 /// is below 2^63, so that it overflows no recipient's integer.
 const LENGTH_DIGITS_MAX: usize = 18;
 
-/// Fields in one head at most: the size of the parser's table.
+/// Fields in one head at most.
 pub const FIELDS_MAX: usize = 128;
 
-/// One field; offsets are below the head limit, so 32 bits hold them.
+/// One field.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    name_start: u32,
-    name_end: u32,
-    value_start: u32,
-    value_end: u32,
+    name: Span,
+    value: Span,
     /// What this proxy knows of the name.
     pub kind: Kind,
 }
@@ -44,6 +43,8 @@ pub enum Kind {
 #[derive(Debug, Default)]
 pub struct Fields {
     list: Vec<Field>,
+    /// A bit for each [`Kind`] that occurs: most heads have few.
+    kinds: u16,
     /// `Connection: close`.
     pub close: bool,
     /// `Connection: keep-alive`.
@@ -70,59 +71,87 @@ pub enum Framing {
 }
 
 impl Field {
+    /// Reads a line (RFC 9112 section 5).
+    fn read(cursor: &mut Cursor<'_>) -> Result<Self, Stop> {
+        let name = cursor.token();
+        if cursor.next()? != b':' || name.0 == name.1 {
+            return Err(BadMessage::FieldName.into());
+        }
+        let after_colon = name.1 + 1;
+        cursor.white_space();
+        let (start, end) = cursor.text();
+        cursor.line_end(BadMessage::FieldValue, BadMessage::BareCr)?;
+        let value = match cursor.bytes((start, end)).trim_ascii_end().len() as u32 {
+            0 => (after_colon, after_colon),
+            length => (start, start + length),
+        };
+        Ok(Self {
+            name,
+            value,
+            kind: kind_of(cursor.bytes(name)),
+        })
+    }
+
     /// The name as it was sent.
     pub fn name<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.name_start as usize..self.name_end as usize]
+        part(head, self.name)
     }
 
     /// The value without the white space around it.
     pub fn value<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.value_start as usize..self.value_end as usize]
+        part(head, self.value)
     }
 
     /// Name, colon, white space and value as they were sent.
     pub fn line<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.name_start as usize..self.value_end as usize]
+        part(head, (self.name.0, self.value.1))
+    }
+}
+
+impl Kind {
+    fn bit(self) -> u16 {
+        1 << self as u16
     }
 }
 
 impl Fields {
-    /// Reads the fields that httparse found in `head`.
-    pub fn read(&mut self, head: &[u8], parsed: &[httparse::Header<'_>]) {
+    /// Reads field lines up to the empty line and over it.
+    pub fn read(&mut self, cursor: &mut Cursor<'_>, fields_max: usize) -> Result<(), Stop> {
         self.list.clear();
+        self.kinds = 0;
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
         (self.names_protocol, self.takes_trailers) = (false, false);
         self.named_by_connection = false;
         let mut names_h2c = false;
-        for header in parsed {
-            let name_start = offset(head, header.name.as_bytes());
-            let value_start = match header.value {
-                [] => name_start + header.name.len() as u32 + 1,
-                value => offset(head, value),
-            };
-            let field = Field {
-                name_start,
-                name_end: name_start + header.name.len() as u32,
-                value_start,
-                value_end: value_start + header.value.len() as u32,
-                kind: kind_of(header.name.as_bytes()),
-            };
-            let has =
-                |known: &[u8]| tokens(header.value).any(|token| token.eq_ignore_ascii_case(known));
+        loop {
+            match cursor.peek()? {
+                b'\r' | b'\n' => break,
+                b' ' | b'\t' => return Err(BadMessage::FoldedLine.into()),
+                _ => {}
+            }
+            let field = Field::read(cursor)?;
+            if self.list.len() == fields_max {
+                return Err(BadMessage::TooManyFields.into());
+            }
+            self.list.push(field);
+            self.kinds |= field.kind.bit();
+            let value = cursor.bytes(field.value);
+            let has = |known: &[u8]| tokens(value).any(|token| token.eq_ignore_ascii_case(known));
             match field.kind {
-                Kind::Connection => self.read_connection(header.value),
+                Kind::Connection => self.read_connection(value),
                 Kind::Upgrade => {
-                    self.names_protocol |= !header.value.is_empty();
+                    self.names_protocol |= !value.is_empty();
                     names_h2c |= has(b"h2c");
                 }
                 Kind::Te => self.takes_trailers |= has(b"trailers"),
                 _ => {}
             }
-            self.list.push(field);
         }
+        cursor.line_end(BadMessage::FieldName, BadMessage::BareCr)?;
         // HTTP/2 in the clear would be a tunnel in which one request picks the
         // upstream of all that follow; RFC 9113 section 3.1 has dropped it.
         self.names_protocol &= !names_h2c;
+        Ok(())
     }
 
     /// Every field, in order.
@@ -142,6 +171,9 @@ impl Fields {
     /// The one field of this kind; the error is `repeated` where there are
     /// more.
     pub fn only(&self, kind: Kind, repeated: BadMessage) -> Result<Option<&Field>, BadMessage> {
+        if self.kinds & kind.bit() == 0 {
+            return Ok(None);
+        }
         let mut of_kind = self.list.iter().filter(|field| field.kind == kind);
         match (of_kind.next(), of_kind.next()) {
             (only, None) => Ok(only),
@@ -205,61 +237,9 @@ impl Fields {
     }
 }
 
-/// The refusal for what httparse found wrong in `bytes`. It does not tell a
-/// folded line from a bad name, nor a lone CR from a bad value; that is looked
-/// for here.
-#[cold]
-pub fn refusal(error: httparse::Error, bytes: &[u8]) -> BadMessage {
-    match error {
-        httparse::Error::TooManyHeaders => BadMessage::TooManyFields,
-        httparse::Error::Version => BadMessage::Version,
-        httparse::Error::Token | httparse::Error::Status => BadMessage::StartLine,
-        httparse::Error::HeaderName if has_folded_line(bytes) => BadMessage::FoldedLine,
-        httparse::Error::HeaderName => BadMessage::FieldName,
-        httparse::Error::HeaderValue | httparse::Error::NewLine if has_bare_cr(bytes) => {
-            BadMessage::BareCr
-        }
-        httparse::Error::HeaderValue => BadMessage::FieldValue,
-        httparse::Error::NewLine => BadMessage::StartLine,
-    }
-}
-
-fn has_folded_line(bytes: &[u8]) -> bool {
-    let head = up_to_empty_line(bytes);
-    memchr::memchr_iter(b'\n', head).any(|at| matches!(head.get(at + 1), Some(b' ' | b'\t')))
-}
-
-fn has_bare_cr(bytes: &[u8]) -> bool {
-    let head = up_to_empty_line(bytes);
-    memchr::memchr_iter(b'\r', head)
-        .any(|at| matches!(head.get(at + 1), Some(next) if *next != b'\n'))
-}
-
-fn up_to_empty_line(bytes: &[u8]) -> &[u8] {
-    let end = memchr::memmem::find(bytes, b"\r\n\r\n").map(|at| at + 2);
-    &bytes[..end.unwrap_or(bytes.len())]
-}
-
-/// httparse takes a lone LF for a line end; we do not, because the next
-/// parser might not.
-pub fn check_line_ends(head: &[u8]) -> Result<(), BadMessage> {
-    for at in memchr::memchr_iter(b'\n', head) {
-        if at == 0 || head[at - 1] != b'\r' {
-            return Err(BadMessage::BareLf);
-        }
-    }
-    Ok(())
-}
-
-/// Where `part`, a slice of `head`, begins in it.
-fn offset(head: &[u8], part: &[u8]) -> u32 {
-    (part.as_ptr() as usize - head.as_ptr() as usize) as u32
-}
-
-/// Where `part`, a slice of `head`, lies in it.
-pub fn range(head: &[u8], part: &[u8]) -> (u32, u32) {
-    let start = offset(head, part);
-    (start, start + part.len() as u32)
+/// A part of a head.
+pub fn part(head: &[u8], (start, end): Span) -> &[u8] {
+    &head[start as usize..end as usize]
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -1,20 +1,18 @@
 //! The head of a request.
 
-use std::mem::MaybeUninit;
-
 use crate::addr::Authority;
-use crate::http::fields::{self, Fields, Framing, Kind};
+use crate::http::cursor::{Cursor, Span, Stop};
+use crate::http::fields::{Fields, Framing, Kind, part};
 use crate::http::{BadMessage, Limits, Method};
 
 /// A parsed request head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
 pub struct RequestHead {
     method: Method,
-    method_end: u32,
-    method_start: u32,
-    target: (u32, u32),
+    method_text: Span,
+    target: Span,
     /// Within the target: where the authority of an absolute form is.
-    target_authority: Option<(u32, u32)>,
+    target_authority: Option<Span>,
     /// Where the path of the target begins.
     path_start: u32,
     http10: bool,
@@ -42,30 +40,14 @@ impl RequestHead {
     /// Reads a head from the front of `bytes`: its length, or `None` where it
     /// is not whole yet.
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, BadMessage> {
-        check_leading_lines(bytes)?;
-        let mut table = [const { MaybeUninit::uninit() }; fields::FIELDS_MAX];
-        let mut parsed = httparse::Request::new(&mut []);
-        let table = &mut table[..limits.fields_max.min(fields::FIELDS_MAX)];
-        let status = parsed
-            .parse_with_uninit_headers(bytes, table)
-            .map_err(|error| fields::refusal(error, bytes))?;
-        let length = match status {
-            httparse::Status::Complete(length) if length <= limits.head_bytes_max => length,
-            httparse::Status::Partial if bytes.len() <= limits.head_bytes_max => return Ok(None),
-            _ => return Err(BadMessage::HeadTooLarge),
+        let mut cursor = Cursor::new(bytes);
+        let walk = self.read(&mut cursor, limits.fields_max);
+        let Some(length) = cursor.length(walk, limits)? else {
+            return Ok(None);
         };
         let head = &bytes[..length];
-        fields::check_line_ends(head)?;
-        let (Some(method), Some(target), Some(version)) =
-            (parsed.method, parsed.path, parsed.version)
-        else {
-            return Err(BadMessage::StartLine);
-        };
-        self.method = Method::parse(method.as_bytes());
-        (self.method_start, self.method_end) = fields::range(head, method.as_bytes());
-        self.http10 = version == 0;
-        self.fields.read(head, parsed.headers);
-        self.read_target(head, target)?;
+        self.method = Method::parse(self.method_bytes(head));
+        self.read_target(head)?;
         let host = self.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
         match host {
             None if !self.http10 => return Err(BadMessage::MissingHost),
@@ -99,19 +81,19 @@ impl RequestHead {
 
     /// The method as it was sent.
     pub fn method_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.method_start as usize..self.method_end as usize]
+        part(head, self.method_text)
     }
 
     /// The request target as it was sent.
     pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.target.0 as usize..self.target.1 as usize]
+        part(head, self.target)
     }
 
     /// Path and query; for an absolute form with neither, `/`, or `*` where
     /// the method is OPTIONS (RFC 9112 section 3.2.4). Where an absolute form
     /// has a query but no path, it begins with the question mark.
     pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        match &head[self.path_start as usize..self.target.1 as usize] {
+        match part(head, (self.path_start, self.target.1)) {
             [] if self.method == Method::Options => b"*",
             [] => b"/",
             path => path,
@@ -125,8 +107,7 @@ impl RequestHead {
 
     /// The bytes of the authority in an absolute target.
     pub fn target_authority<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
-        let (start, end) = self.target_authority?;
-        Some(&head[start as usize..end as usize])
+        Some(part(head, self.target_authority?))
     }
 
     /// Whom the request is for: the authority of its target, else `Host`
@@ -135,7 +116,7 @@ impl RequestHead {
     pub fn authority(&self, head: &[u8], buffer: String) -> Result<Option<Authority>, BadMessage> {
         let bytes = match (self.method, self.target_authority) {
             (Method::Connect, _) => self.target(head),
-            (_, Some((start, end))) => &head[start as usize..end as usize],
+            (_, Some(authority)) => part(head, authority),
             (_, None) => match self.fields.only(Kind::Host, BadMessage::RepeatedHost)? {
                 None => return Ok(None),
                 Some(host) if host.value(head).is_empty() => return Ok(None),
@@ -188,15 +169,25 @@ impl RequestHead {
         self.method == Method::Connect
     }
 
-    fn read_target(&mut self, head: &[u8], target: &str) -> Result<(), BadMessage> {
-        let bytes = target.as_bytes();
+    /// Reads request line and fields, and where they are.
+    fn read(&mut self, cursor: &mut Cursor<'_>, fields_max: usize) -> Result<(), Stop> {
+        skip_leading_lines(cursor)?;
+        self.method_text = cursor.token();
+        end_word(cursor, self.method_text)?;
+        self.target = cursor.word();
+        end_word(cursor, self.target)?;
+        self.http10 = cursor.is_http10()?;
+        cursor.line_end(BadMessage::StartLine, BadMessage::BareCr)?;
+        self.fields.read(cursor, fields_max)
+    }
+
+    fn read_target(&mut self, head: &[u8]) -> Result<(), BadMessage> {
+        let bytes = self.target(head);
         // A fragment is never sent (RFC 9110 section 7.1); what follows it is
         // path to some and nothing to others.
-        let allowed = |byte: &u8| byte.is_ascii_graphic() && *byte != b'#';
-        if !bytes.iter().all(allowed) {
+        if !bytes.is_ascii() || memchr::memchr(b'#', bytes).is_some() {
             return Err(BadMessage::Target);
         }
-        self.target = fields::range(head, bytes);
         self.path_start = self.target.0;
         self.target_authority = None;
         let is_asterisk = bytes == b"*" && self.method == Method::Options;
@@ -231,17 +222,24 @@ impl RequestHead {
     }
 }
 
-fn check_leading_lines(bytes: &[u8]) -> Result<(), BadMessage> {
-    let mut rest = bytes;
-    for _ in 0..LEADING_LINES_MAX {
-        rest = rest.strip_prefix(b"\r\n").unwrap_or(rest);
-    }
-    match rest.first() {
-        Some(b'\n') => Err(BadMessage::BareLf),
-        Some(b'\r') if bytes.len() - rest.len() == 2 * LEADING_LINES_MAX => {
-            Err(BadMessage::LeadingLines)
+fn skip_leading_lines(cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+    let mut lines = 0;
+    loop {
+        match cursor.peek()? {
+            b'\n' => return Err(BadMessage::BareLf.into()),
+            b'\r' if lines == LEADING_LINES_MAX => return Err(BadMessage::LeadingLines.into()),
+            b'\r' => cursor.line_end(BadMessage::StartLine, BadMessage::BareCr)?,
+            _ => return Ok(()),
         }
-        _ => Ok(()),
+        lines += 1;
+    }
+}
+
+/// The one space behind a part of the request line, which is not empty.
+fn end_word(cursor: &mut Cursor<'_>, (start, end): Span) -> Result<(), Stop> {
+    match cursor.next()? {
+        b' ' if start < end => Ok(()),
+        _ => Err(BadMessage::StartLine.into()),
     }
 }
 

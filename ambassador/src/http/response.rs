@@ -1,8 +1,7 @@
 //! The head of a response.
 
-use std::mem::MaybeUninit;
-
-use crate::http::fields::{self, Fields, Framing};
+use crate::http::cursor::{Cursor, Span, Stop};
+use crate::http::fields::{Fields, Framing, part};
 use crate::http::{BadMessage, Limits, Method};
 
 /// A parsed response head; scratch that is used again for the next one.
@@ -10,7 +9,7 @@ use crate::http::{BadMessage, Limits, Method};
 pub struct ResponseHead {
     status: u16,
     /// From the status code to the end of the status line.
-    status_line: (u32, u32),
+    status_line: Span,
     http10: bool,
     body: ResponseBody,
     /// Neither length nor encoding mean anything, nor may they be sent.
@@ -43,34 +42,15 @@ impl ResponseHead {
         method: Method,
         limits: &Limits,
     ) -> Result<Option<usize>, BadMessage> {
-        if matches!(bytes.first(), Some(b'\r' | b'\n')) {
+        let mut cursor = Cursor::new(bytes);
+        let walk = self.read(&mut cursor, limits.fields_max);
+        let Some(length) = cursor.length(walk, limits)? else {
+            return Ok(None);
+        };
+        if !(100..=599).contains(&self.status) {
             return Err(BadMessage::StartLine);
         }
-        let mut table = [const { MaybeUninit::uninit() }; fields::FIELDS_MAX];
-        let mut parsed = httparse::Response::new(&mut []);
-        let table = &mut table[..limits.fields_max.min(fields::FIELDS_MAX)];
-        let status = httparse::ParserConfig::default()
-            .parse_response_with_uninit_headers(&mut parsed, bytes, table)
-            .map_err(|error| fields::refusal(error, bytes))?;
-        let length = match status {
-            httparse::Status::Complete(length) if length <= limits.head_bytes_max => length,
-            httparse::Status::Partial if bytes.len() <= limits.head_bytes_max => return Ok(None),
-            _ => return Err(BadMessage::HeadTooLarge),
-        };
         let head = &bytes[..length];
-        fields::check_line_ends(head)?;
-        let (Some(version), Some(code)) = (parsed.version, parsed.code) else {
-            return Err(BadMessage::StartLine);
-        };
-        if !(100..=599).contains(&code) {
-            return Err(BadMessage::StartLine);
-        }
-        self.status = code;
-        self.http10 = version == 0;
-        let start = memchr::memchr(b' ', head).ok_or(BadMessage::StartLine)? + 1;
-        let end = memchr::memchr(b'\r', &head[start..]).ok_or(BadMessage::StartLine)? + start;
-        self.status_line = (start as u32, end as u32);
-        self.fields.read(head, parsed.headers);
         self.body = self.find_body(head, method)?;
         Ok(Some(length))
     }
@@ -82,7 +62,7 @@ impl ResponseHead {
 
     /// Status code and reason phrase as they were sent.
     pub fn status_and_phrase<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        &head[self.status_line.0 as usize..self.status_line.1 as usize]
+        part(head, self.status_line)
     }
 
     /// An interim response other than 101 (RFC 9110 section 15.2).
@@ -109,6 +89,33 @@ impl ResponseHead {
     /// Whether the upstream's connection may carry another request.
     pub fn keep_alive(&self) -> bool {
         !self.fields.close && !self.misframed && (!self.http10 || self.fields.keep_alive)
+    }
+
+    /// Reads status line and fields, and where they are.
+    fn read(&mut self, cursor: &mut Cursor<'_>, fields_max: usize) -> Result<(), Stop> {
+        const BAD: BadMessage = BadMessage::StartLine;
+        if matches!(cursor.peek()?, b'\r' | b'\n') {
+            return Err(BAD.into());
+        }
+        self.http10 = cursor.is_http10()?;
+        if cursor.next()? != b' ' {
+            return Err(BadMessage::Version.into());
+        }
+        let start = cursor.position() as u32;
+        self.status = 0;
+        for _ in 0..3 {
+            match cursor.next()? {
+                digit @ b'0'..=b'9' => self.status = 10 * self.status + u16::from(digit - b'0'),
+                _ => return Err(BAD.into()),
+            }
+        }
+        // The phrase need not be there, nor the space before it.
+        if cursor.peek()? == b' ' {
+            cursor.text();
+        }
+        self.status_line = (start, cursor.position() as u32);
+        cursor.line_end(BAD, BAD)?;
+        self.fields.read(cursor, fields_max)
     }
 
     /// RFC 9112 section 6.3, in its order.

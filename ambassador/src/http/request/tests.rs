@@ -614,4 +614,54 @@ proptest! {
             let _ = request.authority(head, String::new());
         }
     }
+
+    /// What httparse makes of the same bytes, with the rules it does not have.
+    #[test]
+    fn another_parser_reads_the_same(bytes in near_heads()) {
+        let mut table = [httparse::EMPTY_HEADER; LIMITS.fields_max];
+        let mut theirs = httparse::Request::new(&mut table);
+        let status = theirs.parse(&bytes);
+        let mut ours = RequestHead::default();
+        match (ours.parse(&bytes, &LIMITS), status) {
+            (Ok(Some(length)), Ok(httparse::Status::Complete(their_length))) => {
+                prop_assert_eq!(length, their_length);
+                prop_assert_eq!(ours.method_bytes(&bytes), theirs.method.unwrap().as_bytes());
+                prop_assert_eq!(ours.target(&bytes), theirs.path.unwrap().as_bytes());
+                prop_assert_eq!(ours.is_http10(), theirs.version == Some(0));
+                let fields = ours.fields().iter();
+                let fields: Vec<_> = fields.map(|f| (f.name(&bytes), f.value(&bytes))).collect();
+                let theirs = theirs.headers.iter();
+                let theirs: Vec<_> = theirs.map(|f| (f.name.as_bytes(), f.value)).collect();
+                prop_assert_eq!(fields, theirs);
+            }
+            // We look at a target when the head is whole.
+            (Ok(None), Err(httparse::Error::Token)) => {
+                prop_assert!(str::from_utf8(&bytes).is_err());
+            }
+            (Ok(None), status) => prop_assert_eq!(status, Ok(httparse::Status::Partial)),
+            (Err(bad), Ok(status)) => prop_assert!(is_stricter(bad, &bytes, status), "{bad:?}"),
+            (Err(_), Err(_)) => {}
+            (Ok(Some(_)), status) => prop_assert!(false, "{status:?}"),
+        }
+    }
+}
+
+/// Whether httparse may have taken what we refuse.
+fn is_stricter(bad: BadMessage, bytes: &[u8], status: httparse::Status<usize>) -> bool {
+    let lines_end_well =
+        memchr::memchr_iter(b'\n', bytes).all(|at| at > 0 && bytes[at - 1] == b'\r');
+    match bad {
+        BadMessage::BareLf => !lines_end_well,
+        BadMessage::LeadingLines => bytes.starts_with(b"\r\n\r\n\r"),
+        BadMessage::HeadTooLarge => bytes.len() > LIMITS.head_bytes_max,
+        BadMessage::StartLine
+        | BadMessage::Version
+        | BadMessage::FieldName
+        | BadMessage::FieldValue
+        | BadMessage::BareCr
+        | BadMessage::FoldedLine
+        | BadMessage::TooManyFields => false,
+        // What a sound head means.
+        _ => status.is_complete(),
+    }
 }

@@ -242,4 +242,48 @@ proptest! {
             prop_assert!(bytes[..length].ends_with(b"\r\n\r\n"));
         }
     }
+
+    /// What httparse makes of the same bytes, with the rules it does not have.
+    #[test]
+    fn another_parser_reads_the_same(bytes in near_heads()) {
+        let mut table = [httparse::EMPTY_HEADER; LIMITS.fields_max];
+        let mut theirs = httparse::Response::new(&mut table);
+        let status = theirs.parse(&bytes);
+        let mut ours = ResponseHead::default();
+        match (ours.parse(&bytes, Method::Get, &LIMITS), status) {
+            (Ok(Some(length)), Ok(httparse::Status::Complete(their_length))) => {
+                prop_assert_eq!(length, their_length);
+                prop_assert_eq!(Some(ours.status()), theirs.code);
+                let fields = ours.fields().iter();
+                let fields: Vec<_> = fields.map(|f| (f.name(&bytes), f.value(&bytes))).collect();
+                let theirs = theirs.headers.iter();
+                let theirs: Vec<_> = theirs.map(|f| (f.name.as_bytes(), f.value)).collect();
+                prop_assert_eq!(fields, theirs);
+            }
+            (Ok(None), status) => prop_assert_eq!(status, Ok(httparse::Status::Partial)),
+            (Err(bad), Ok(status)) => prop_assert!(is_stricter(bad, &bytes, status), "{bad:?}"),
+            (Err(_), Err(_)) => {}
+            (Ok(Some(_)), status) => prop_assert!(false, "{status:?}"),
+        }
+    }
+}
+
+/// Whether httparse may have taken what we refuse.
+fn is_stricter(bad: BadMessage, bytes: &[u8], status: httparse::Status<usize>) -> bool {
+    match bad {
+        BadMessage::BareLf => memchr::memchr_iter(b'\n', bytes).any(|at| bytes[at - 1] != b'\r'),
+        BadMessage::HeadTooLarge => bytes.len() > LIMITS.head_bytes_max,
+        // Empty lines before it, and statuses that there are not.
+        BadMessage::StartLine => {
+            matches!(bytes[0], b'\r' | b'\n') || !(b'1'..=b'5').contains(&bytes[9])
+        }
+        BadMessage::Version
+        | BadMessage::FieldName
+        | BadMessage::FieldValue
+        | BadMessage::BareCr
+        | BadMessage::FoldedLine
+        | BadMessage::TooManyFields => false,
+        // What a sound head means.
+        _ => status.is_complete(),
+    }
 }
