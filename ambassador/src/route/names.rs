@@ -1,6 +1,6 @@
 //! Claims by host name: exact ones and `*.suffix`.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::ports::Ports;
 

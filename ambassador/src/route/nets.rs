@@ -1,8 +1,8 @@
 //! Claims by address: one hash per prefix length in use, the longest first.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
+use foldhash::{HashMap, HashMapExt};
 use ipnet::IpNet;
 
 use super::ports::Ports;

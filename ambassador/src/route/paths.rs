@@ -1,6 +1,6 @@
 //! The routes of one host, by path prefix, then method, then port.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::ports::{Ports, earlier};
 

@@ -1,7 +1,8 @@
 //! The routes of the file: the first that matches a request wins.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
+
+use foldhash::HashMap;
 
 use super::names::{suffixes, without_root};
 use super::paths::Paths;

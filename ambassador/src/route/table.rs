@@ -1,8 +1,8 @@
 //! The table itself: built once per configuration, read by every shard.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::{HashMap, HashMapExt};
 use ipnet::IpNet;
 
 use super::names::NameClaims;

@@ -6,10 +6,11 @@
 //! over all shards through [`Permits`](super::permits::Permits).
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use foldhash::HashMap;
 
 use crate::addr::EndpointAddr;
 use crate::policy::limits;
