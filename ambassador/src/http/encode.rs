@@ -1,6 +1,8 @@
 //! Writes a head for the next hop: order and case stay, fields for one hop
 //! only go, the proxy's own come last.
 
+use std::ops::Range;
+
 use crate::http::fields::{Field, Fields, Kind};
 use crate::http::{RequestHead, ResponseHead};
 
@@ -75,46 +77,47 @@ pub fn write_request(
         (false, false) => None,
     };
     let mut host_written = false;
+    let mut lines = Lines::new(out, head);
     for field in request.fields().iter() {
         match field.kind {
             Kind::Host => {
                 host_written = true;
                 match host {
-                    Some(host) => write_field(out, field.name(head), host),
-                    None => write_line(out, field.line(head)),
+                    Some(host) => lines.write(field.name(head), host),
+                    None => lines.pass(field),
                 }
             }
-            Kind::ContentLength | Kind::TransferEncoding => write_line(out, field.line(head)),
+            Kind::ContentLength | Kind::TransferEncoding => lines.pass(field),
             Kind::Connection => {
                 if let Some(tokens) = connection.take() {
-                    write_field(out, field.name(head), tokens);
+                    lines.write(field.name(head), tokens);
                 }
             }
             Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
-                write_field(out, field.name(head), b"trailers");
+                lines.write(field.name(head), b"trailers");
             }
             Kind::HopByHop | Kind::Te => {}
             Kind::Upgrade if !upgrade => {}
             Kind::ForProxy if rewrite.addressed_here => {}
             _ if request.fields().is_named_by_connection(head, field) => {}
             _ if is_replaced(field.name(head), rewrite) => {}
-            _ => write_line(out, field.line(head)),
+            _ => lines.pass(field),
         }
     }
     if !host_written {
         // HTTP/1.1 has to have one, be it empty (RFC 9112 section 3.2).
-        write_field(out, b"Host", host.unwrap_or_default());
+        lines.write(b"Host", host.unwrap_or_default());
     }
     if let Some(tokens) = connection {
-        write_field(out, b"Connection", tokens);
+        lines.write(b"Connection", tokens);
     }
     for (name, value) in rewrite.set {
-        write_field(out, name.as_bytes(), value.as_bytes());
+        lines.write(name.as_bytes(), value.as_bytes());
     }
     for (name, value) in rewrite.add {
-        write_field(out, name.as_bytes(), value);
+        lines.write(name.as_bytes(), value);
     }
-    out.extend_from_slice(b"\r\n");
+    lines.end();
 }
 
 /// Appends the head of a response to `out`.
@@ -133,37 +136,78 @@ pub fn write_response(
         out.push(b' ');
     }
     out.extend_from_slice(b"\r\n");
+    let mut lines = Lines::new(out, head);
     for field in response.fields().iter() {
         match field.kind {
             Kind::Connection if switching && is_first(response.fields(), field) => {
-                write_field(out, field.name(head), b"Upgrade");
+                lines.write(field.name(head), b"Upgrade");
             }
             Kind::Connection | Kind::HopByHop | Kind::Te => {}
             Kind::ContentLength | Kind::TransferEncoding if response.is_unframed() => {}
             Kind::Upgrade if !switching => {}
             Kind::TransferEncoding if rewrite.dechunk => {}
             _ if response.fields().is_named_by_connection(head, field) => {}
-            _ => write_line(out, field.line(head)),
+            _ => lines.pass(field),
         }
     }
     let interim = (100..200).contains(&response.status());
     if rewrite.close && !interim {
-        out.extend_from_slice(b"Connection: close\r\n");
+        lines.write(b"Connection", b"close");
     } else if rewrite.http10 && !interim {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
+        lines.write(b"Connection", b"keep-alive");
     }
-    out.extend_from_slice(b"\r\n");
+    lines.end();
 }
 
-fn write_line(out: &mut Vec<u8>, line: &[u8]) {
-    out.extend_from_slice(line);
-    out.extend_from_slice(b"\r\n");
+/// Writes field lines. Those that go on as they are and followed each other
+/// are copied together.
+struct Lines<'a> {
+    out: &'a mut Vec<u8>,
+    head: &'a [u8],
+    /// What is to be copied, without the end of its last line.
+    run: Range<usize>,
 }
 
-fn write_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    write_line(out, value);
+impl<'a> Lines<'a> {
+    fn new(out: &'a mut Vec<u8>, head: &'a [u8]) -> Self {
+        let run = 0..0;
+        Self { out, head, run }
+    }
+
+    /// A field as it was sent.
+    fn pass(&mut self, field: &Field) {
+        let line = field.line();
+        // Between two lines stand CR and LF, and white space that does not
+        // go on.
+        if line.start != self.run.end + 2 {
+            self.copy();
+            self.run.start = line.start;
+        }
+        self.run.end = line.end;
+    }
+
+    /// A field of our own.
+    fn write(&mut self, name: &[u8], value: &[u8]) {
+        self.copy();
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// The empty line.
+    fn end(mut self) {
+        self.copy();
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn copy(&mut self) {
+        let run = std::mem::take(&mut self.run);
+        if !run.is_empty() {
+            self.out.extend_from_slice(&self.head[run]);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
 }
 
 fn is_first(fields: &Fields, field: &Field) -> bool {

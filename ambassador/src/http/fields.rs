@@ -1,5 +1,7 @@
 //! Header fields as ranges into the bytes of a head.
 
+use std::ops::Range;
+
 use crate::http::BadMessage;
 use crate::http::cursor::{Cursor, Span, Stop};
 
@@ -102,9 +104,9 @@ impl Field {
         part(head, self.value)
     }
 
-    /// Name, colon, white space and value as they were sent.
-    pub fn line<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        part(head, (self.name.0, self.value.1))
+    /// Where name, colon, white space and value are.
+    pub fn line(&self) -> Range<usize> {
+        self.name.0 as usize..self.value.1 as usize
     }
 }
 
