@@ -3,17 +3,18 @@
 
 use std::cell::Cell;
 use std::future::pending;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use memchr::memchr;
 
+use crate::clock;
 use crate::http::{
     self, BadMessage, BodyReader, Method, Progress, RequestHead, ResponseBody, ResponseHead,
     ResponseRewrite,
 };
 use crate::proxy::client::Client;
 use crate::proxy::drain::Drain;
-use crate::ring::{Chunk, Gather, SendError, Stream, timer};
+use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{First, beside, first};
 
@@ -73,10 +74,10 @@ pub struct Seen {
     pub bytes_out: Cell<u64>,
     /// Body bytes sent to the upstream.
     pub bytes_in: Cell<u64>,
-    /// The first bytes of the final response have arrived.
-    pub head_at: Cell<Option<std::time::Instant>>,
+    /// The shard learnt that the first bytes of the final response are here.
+    pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
-    pub forwarded_at: Cell<Option<std::time::Instant>>,
+    pub forwarded_at: Cell<Option<Instant>>,
 }
 
 /// How an exchange ended well.
@@ -87,6 +88,8 @@ pub enum Answer {
         reusable: bool,
         /// The client's connection may.
         keep_alive: bool,
+        /// When the last of the response was handed to the client.
+        ended: Instant,
     },
     /// The protocol was switched; what the upstream sent after its head.
     Switched(Option<Chunk>),
@@ -178,9 +181,10 @@ impl Exchange<'_> {
         );
         let answer = beside(download.run(), upload).await?;
         Ok(match answer {
-            Answer::Complete { .. } if !self.body.is_done() => Answer::Complete {
+            Answer::Complete { ended, .. } if !self.body.is_done() => Answer::Complete {
                 reusable: false,
                 keep_alive: false,
+                ended,
             },
             answer => answer,
         })
@@ -269,7 +273,7 @@ impl Download<'_> {
                 ahead = rest;
                 continue;
             }
-            self.seen.head_at.set(Some(crate::clock::now()));
+            self.seen.head_at.set(Some(ring::now()));
             if self.asked.method == Method::Connect && (200..300).contains(&self.head.status()) {
                 self.send_head(&head, None, false).await?;
                 return Ok(Answer::Switched(rest));
@@ -397,7 +401,9 @@ impl Download<'_> {
         self.seen.status.set(self.head.status());
         self.send_head(&head, first_part, close).await?;
         drop(head);
-        self.seen.forwarded_at.set(Some(crate::clock::now()));
+        let forwarded_at = clock::now();
+        self.seen.forwarded_at.set(Some(forwarded_at));
+        let was_whole = body.is_done();
 
         while !body.is_done() {
             let chunk = match self.receive().await {
@@ -430,6 +436,10 @@ impl Download<'_> {
         Ok(Answer::Complete {
             reusable,
             keep_alive: !close,
+            ended: match was_whole {
+                true => forwarded_at,
+                false => clock::now(),
+            },
         })
     }
 }

@@ -13,7 +13,7 @@ use crate::proxy::exchange::{self, Answer, Asked, Exchange, ExchangeError, Seen}
 use crate::proxy::generation::Target;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way;
-use crate::ring::{Chunk, Gather};
+use crate::ring::{self, Chunk, Gather};
 use crate::route::settings::Protocol;
 use crate::telemetry::{AttemptOutcome, Description, Direction, RequestGuard, TcpOutcome};
 use crate::upstream::dial::DialError;
@@ -43,7 +43,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     let request = &scratch.request;
     let asked = Asked::of(request);
     let mut body = BodyReader::of_request(request.body());
-    let mut record = context.telemetry.begin(client.passage(clock::now()));
+    let mut record = context.telemetry.begin(client.passage(ring::now()));
     record.method = asked.method.as_str();
     record.passage.bytes_in.set(head.len() as u64);
 
@@ -162,13 +162,14 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             Ok(Answer::Complete {
                 reusable,
                 keep_alive,
+                ended,
             }) => {
                 cells.attempt(shared.label, AttemptOutcome::Response);
                 fill(&mut record, &seen, sent_at);
                 if reusable {
                     context.pools.checkin(shared, policies, connection);
                 }
-                record.complete(clock::now());
+                record.complete(ended);
                 return match (keep_alive, body.is_done()) {
                     (true, true) => After::KeepAlive,
                     (false, true) => After::Close,
@@ -238,7 +239,10 @@ fn fill(record: &mut RequestGuard, seen: &Seen, sent_at: Instant) {
     record.passage.count(Direction::Sent, seen.bytes_in.get());
     let before = sent_at.saturating_duration_since(record.passage.started);
     let after = match (seen.head_at.get(), seen.forwarded_at.get()) {
-        (Some(head_at), Some(forwarded_at)) => forwarded_at.saturating_duration_since(head_at),
+        // The shard's clock stands while a turn lasts.
+        (Some(head_at), Some(forwarded_at)) => {
+            forwarded_at.saturating_duration_since(head_at.max(sent_at))
+        }
         _ => std::time::Duration::ZERO,
     };
     record.overhead = before + after;

@@ -3,12 +3,11 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock;
 use crate::proxy::client::{Client, Woken};
 use crate::proxy::exchange;
 use crate::proxy::forward::{self, After};
 use crate::proxy::slot::{self, Slot};
-use crate::ring::Chunk;
+use crate::ring::{self, Chunk};
 
 /// Serves requests until the connection ends.
 pub async fn serve(mut client: Client, idle: Duration) {
@@ -50,7 +49,7 @@ async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
         Ok(None) => After::Close,
         Err(bad) => {
-            let record = context.telemetry.begin(client.passage(clock::now()));
+            let record = context.telemetry.begin(client.passage(ring::now()));
             forward::refuse(client, record, bad).await
         }
     };

@@ -30,7 +30,8 @@ pub struct Passage {
     pub upstream: UpstreamIndex,
     /// Which listener accepted its connection.
     pub listener: ListenerIndex,
-    /// When the request head was complete, or the connection accepted.
+    /// When the shard learnt that the request head was complete, or accepted
+    /// the connection.
     pub started: Instant,
     /// Bytes received from the client and sent on; a request's head as it came.
     pub bytes_in: Cell<u64>,
@@ -57,7 +58,7 @@ pub struct RequestRecord {
     /// The reason word, where the proxy had its own say in the answer.
     pub reason: Option<&'static str>,
     /// Time spent in this process: what passed while nothing was awaited from
-    /// the client or the upstream.
+    /// the client or the upstream. Waiting for a turn on the shard is part of it.
     pub overhead: Duration,
     /// Tries made.
     pub attempts: u16,
