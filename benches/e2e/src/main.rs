@@ -7,6 +7,7 @@
 //! so that what the machine does meanwhile meets them all; what is compared is
 //! the ratio within a round.
 
+mod guard;
 mod measure;
 mod memory;
 mod peers;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::guard::Guard;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::variant::{Standing, Variant};
@@ -55,6 +57,9 @@ pub struct Arguments {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = guard::serve() {
+        return done;
+    }
     let mut arguments = Arguments::parse();
     if arguments.quick {
         arguments.rounds = arguments.rounds.min(2);
@@ -71,6 +76,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let load = binary(arguments, "ambassador-load")?;
+    let _guard = Guard::start().map_err(|error| format!("cgroups, which need root: {error}"))?;
     let variants = variants(arguments);
     let mut report = Report::new(arguments);
     for variant in variants.iter().filter(|variant| variant.is_on_the_way()) {

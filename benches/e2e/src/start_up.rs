@@ -90,6 +90,8 @@ impl Place {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.netns.path().display()));
         command.arg(program).stderr(Stdio::null());
+        // Where `exec` has its socket: gone with the rest when all is killed.
+        command.env("XDG_RUNTIME_DIR", self.scratch.path());
         command
     }
 
