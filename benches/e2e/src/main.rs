@@ -14,6 +14,7 @@ mod peers;
 mod process;
 mod report;
 mod scenario;
+mod standing;
 mod start_up;
 mod syscalls;
 mod targets;
@@ -27,7 +28,8 @@ use clap::Parser;
 use crate::guard::Guard;
 use crate::report::Report;
 use crate::scenario::Scenario;
-use crate::variant::{Standing, Variant};
+use crate::standing::Standing;
+use crate::variant::Variant;
 
 /// Compares the ambassador with no proxy, with iptables and with other proxies.
 #[derive(Debug, Parser)]

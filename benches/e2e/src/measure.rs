@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Machine};
 use crate::scenario::{Load, Placement, Protocol, Scenario};
-use crate::variant::{Standing, Variant};
+use crate::standing::Standing;
+use crate::variant::Variant;
 
 /// What is measured. Times in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -15,7 +15,8 @@ use serde::Serialize;
 
 use crate::process;
 use crate::scenario::Protocol;
-use crate::variant::{Standing, Variant};
+use crate::standing::Standing;
+use crate::variant::Variant;
 
 /// Idle connections that are held.
 const IDLE: usize = 1000;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ambassador_tests::program::Running;
 use serde::Serialize;
 
-use crate::variant::Standing;
+use crate::standing::Standing;
 
 /// System calls of the proxy per request over kept connections.
 #[derive(Debug, Clone, Serialize)]
