@@ -12,6 +12,7 @@ mod measure;
 mod memory;
 mod peers;
 mod process;
+mod protocol;
 mod report;
 mod scenario;
 mod standing;

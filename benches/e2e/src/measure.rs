@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Machine};
-use crate::scenario::{Load, Placement, Protocol, Scenario};
+use crate::scenario::{Load, Placement, Scenario};
 use crate::standing::Standing;
 use crate::variant::Variant;
 
@@ -89,6 +89,7 @@ fn once(
     let mut client = standing.client(load);
     client
         .args(["--to", &standing.address(scenario.protocol).to_string()])
+        .args(scenario.protocol.of_client())
         .args(["--size", &scenario.size.to_string()])
         .args(["--connections", &scenario.connections.to_string()])
         .args([
@@ -98,10 +99,6 @@ fn once(
             &WARM_UP.to_string(),
         ])
         .args(["--cpu", &beside.to_string()]);
-    match scenario.protocol {
-        Protocol::Http1 => client.args(["--host", "bench.test"]),
-        Protocol::Tcp => client.arg("--tcp"),
-    };
     match scenario.load {
         Load::Closed => client.arg("--closed"),
         Load::Rate(rate) => client.args(["--rate", &rate.to_string()]),

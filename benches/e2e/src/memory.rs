@@ -14,7 +14,7 @@ use ambassador_tests::{Netns, os};
 use serde::Serialize;
 
 use crate::process;
-use crate::scenario::Protocol;
+use crate::protocol::Protocol;
 use crate::standing::Standing;
 use crate::variant::Variant;
 

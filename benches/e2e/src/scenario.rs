@@ -2,17 +2,8 @@
 
 use serde::Serialize;
 
+use crate::protocol::Protocol;
 use crate::variant::Variant;
-
-/// What the connection carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// HTTP/1.1 on both sides.
-    Http1,
-    /// Bytes that no proxy understands.
-    Tcp,
-}
 
 /// How requests come.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -56,11 +47,10 @@ pub struct Scenario {
 impl Scenario {
     /// Whether a variant can do it.
     pub fn suits(&self, variant: Variant) -> bool {
-        match self.protocol {
+        match variant {
             // Where it tells of connect() and of nothing else.
-            _ if variant == Variant::EbpfExcluded => self.new_connections && self.connections == 1,
-            Protocol::Http1 => true,
-            Protocol::Tcp => variant.relays_tcp(),
+            Variant::EbpfExcluded => self.new_connections && self.connections == 1,
+            _ => self.protocol.suits(variant),
         }
     }
 }
@@ -70,10 +60,11 @@ const KILOBYTE: u64 = 1024;
 const LARGE: u64 = 64 * 1024;
 const HUGE: u64 = 1024 * 1024;
 
-fn http(name: &'static str, size: u64, connections: u32) -> Scenario {
+/// Over kept connections that ask again and again, everything on one CPU.
+fn closed(protocol: Protocol, name: &'static str, size: u64, connections: u32) -> Scenario {
     Scenario {
         name,
-        protocol: Protocol::Http1,
+        protocol,
         size,
         connections,
         load: Load::Closed,
@@ -84,6 +75,8 @@ fn http(name: &'static str, size: u64, connections: u32) -> Scenario {
 
 /// Everything.
 pub fn all() -> Vec<Scenario> {
+    let http = |name, size, connections| closed(Protocol::Http1, name, size, connections);
+    let tcp = |name, size, connections| closed(Protocol::Tcp, name, size, connections);
     let apart = |scenario| Scenario {
         placement: Placement::Apart,
         ..scenario
@@ -94,10 +87,6 @@ pub fn all() -> Vec<Scenario> {
     };
     let rate = |rate, scenario| Scenario {
         load: Load::Rate(rate),
-        ..scenario
-    };
-    let tcp = |scenario| Scenario {
-        protocol: Protocol::Tcp,
         ..scenario
     };
     vec![
@@ -113,9 +102,9 @@ pub fn all() -> Vec<Scenario> {
         rate(15_000, http("http1 1KB 15k/s, one core", KILOBYTE, 64)),
         new(http("http1 64B new conn, one core", SMALL, 1)),
         new(http("http1 64B 32 new conn, one core", SMALL, 32)),
-        tcp(http("tcp 64B 32 conn, one core", SMALL, 32)),
-        tcp(http("tcp 64KB 32 conn, one core", LARGE, 32)),
-        tcp(new(http("tcp 64B new conn, one core", SMALL, 1))),
+        tcp("tcp 64B 32 conn, one core", SMALL, 32),
+        tcp("tcp 64KB 32 conn, one core", LARGE, 32),
+        new(tcp("tcp 64B new conn, one core", SMALL, 1)),
         http("http1 64B 10 conn, one core", SMALL, 10),
         http("http1 64B 5000 conn, one core", SMALL, 5000),
     ]

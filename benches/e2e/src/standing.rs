@@ -1,5 +1,5 @@
 //! A variant set up: a network namespace, a cgroup for the client, an upstream
-//! for HTTP and one for TCP, and the proxy between them.
+//! for each protocol, and the proxy between them.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,7 +12,7 @@ use ambassador_tests::program::Running;
 use ambassador_tests::proxy::Scratch;
 use ambassador_tests::{Cgroup, Netns};
 
-use crate::scenario::Protocol;
+use crate::protocol::Protocol;
 use crate::variant::Variant;
 use crate::{memory, peers};
 
@@ -50,9 +50,11 @@ impl Standing {
             netns,
             scratch: Scratch::new(),
         };
-        for (address, more) in [("0.0.0.0:9000", None), ("0.0.0.0:9001", Some("--tcp"))] {
+        for protocol in Protocol::ALL {
+            let address = format!("0.0.0.0:{}", protocol.upstream_port());
             let mut serve = standing.inside(load);
-            serve.args(["serve", "--listen", address]).args(more);
+            serve.args(["serve", "--listen", &address]);
+            serve.args(protocol.of_upstream());
             standing.upstreams.push(ready(serve)?);
         }
         let log = standing.file("proxy.log", "")?;
@@ -165,20 +167,17 @@ impl Standing {
         let mut command = self.client(load);
         command
             .args(["--to", &self.address(Protocol::Http1).to_string()])
-            .args(["--host", "bench.test", "--size", "1024", "--closed"])
+            .args(Protocol::Http1.of_client())
+            .args(["--size", "1024", "--closed"])
             .args(["--connections", &connections.to_string()]);
         command
     }
 
     /// Where clients connect to.
     pub fn address(&self, protocol: Protocol) -> SocketAddr {
-        let port = match protocol {
-            Protocol::Http1 => 0,
-            Protocol::Tcp => 1,
-        };
         match self.variant.is_transparent() {
-            true => SocketAddr::from(([10, 1, 2, 3], 9000 + port)),
-            false => SocketAddr::from(([127, 0, 0, 1], 8081 + port)),
+            true => SocketAddr::from(([10, 1, 2, 3], protocol.upstream_port())),
+            false => SocketAddr::from(([127, 0, 0, 1], protocol.listener_port())),
         }
     }
 
@@ -225,7 +224,8 @@ impl Standing {
         loop {
             let address = self.address(Protocol::Http1).to_string();
             let mut client = self.client(load);
-            client.args(["--to", &address, "--host", "bench.test", "--size", "64"]);
+            client.args(["--to", &address, "--size", "64"]);
+            client.args(Protocol::Http1.of_client());
             client.args(["--connections", "1", "--closed", "--seconds", "0.02"]);
             let output = client.output().map_err(|error| error.to_string())?;
             let report: serde_json::Value =
