@@ -7,6 +7,7 @@
 //! so that what the machine does meanwhile meets them all; what is compared is
 //! the ratio within a round.
 
+mod distribution;
 mod guard;
 mod measure;
 mod memory;
@@ -14,6 +15,7 @@ mod peers;
 mod process;
 mod protocol;
 mod report;
+mod sample;
 mod scenario;
 mod standing;
 mod start_up;

@@ -1,43 +1,11 @@
-//! One sample of one variant in one scenario.
+//! Takes one sample of one variant in one scenario.
 
 use std::path::Path;
-use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Machine};
+use crate::sample::Sample;
 use crate::scenario::{Load, Placement, Scenario};
 use crate::standing::Standing;
-use crate::variant::Variant;
-
-/// What is measured. Times in microseconds.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Sample {
-    /// Answers in the window.
-    pub requests: u64,
-    /// Answers per second.
-    pub per_second: f64,
-    /// Latency, from when a request was due.
-    pub p50: f64,
-    /// The same.
-    pub p99: f64,
-    /// The same.
-    pub p999: f64,
-    /// The connect() call, where each request has a connection of its own.
-    pub connect_p50: Option<f64>,
-    /// The same.
-    pub connect_p99: Option<f64>,
-    /// Time of the proxy on a CPU, per request; none without a proxy.
-    pub cpu: Option<f64>,
-    /// Requests that the generator itself sent more than a millisecond late, of
-    /// all; none in a closed loop.
-    pub late: Option<f64>,
-    /// Part of the machine's time that others had, and how often the sample was
-    /// taken again for that.
-    pub foreign: f64,
-    /// The same.
-    pub repeats: u32,
-}
 
 /// More of the machine's time than this taken by others: the sample is taken
 /// again.
@@ -123,49 +91,10 @@ fn once(
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     let report: serde_json::Value = serde_json::from_slice(&output.stdout)
         .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let foreign = (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * cpus as f64);
-    read(&report, standing.variant, proxy_time, foreign)
-}
-
-fn read(
-    report: &serde_json::Value,
-    variant: Variant,
-    proxy_time: Duration,
-    foreign: f64,
-) -> Result<Sample, String> {
-    let errors = report["errors_total"].as_u64().unwrap_or(u64::MAX);
-    let requests = report["requests"].as_u64().unwrap_or(0);
-    if requests == 0 || errors * 1000 > requests {
-        return Err(format!(
-            "{errors} errors beside {requests} answers: {}",
-            report["errors"]
-        ));
-    }
-    // The proxy worked during the warm-up, too, and as much.
-    let window = report["seconds"].as_f64().unwrap_or(1.0);
-    let counted = requests as f64 * (window + WARM_UP) / window;
-    let cpu = variant
-        .is_on_the_way()
-        .then(|| proxy_time.as_secs_f64() * 1e6 / counted);
-    if cpu.is_some_and(|cpu| cpu < 0.1) {
-        return Err("the proxy did nothing: requests went past it".to_owned());
-    }
-    let time = |place: &serde_json::Value, name: &str| place[name].as_f64();
-    let latency = &report["latency"]["us"];
-    let connect = &report["connect_call"]["us"];
+    let on_the_way = standing.variant.is_on_the_way();
+    let sample = Sample::read(&[report], WARM_UP, on_the_way.then_some(proxy_time))?;
     Ok(Sample {
-        requests,
-        per_second: report["requests_per_second"].as_f64().unwrap_or(0.0),
-        p50: time(latency, "p50").unwrap_or(f64::NAN),
-        p99: time(latency, "p99").unwrap_or(f64::NAN),
-        p999: time(latency, "p99.9").unwrap_or(f64::NAN),
-        connect_p50: time(connect, "p50"),
-        connect_p99: time(connect, "p99"),
-        cpu,
-        late: report["open_loop"]["generator_late"]
-            .as_f64()
-            .map(|late| late / requests as f64),
-        foreign,
-        repeats: 0,
+        foreign: (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * cpus as f64),
+        ..sample
     })
 }

@@ -1,6 +1,8 @@
 //! What was found: a table, JSON, and a page with plots.
 
 mod page;
+mod rows;
+mod spread;
 mod table;
 
 use std::collections::BTreeMap;
@@ -9,13 +11,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use self::rows::Row;
+use self::spread::Spread;
 use crate::Arguments;
-use crate::measure::Sample;
 use crate::memory::Memory;
+use crate::sample::Sample;
 use crate::scenario::Scenario;
 use crate::start_up::{self, StartUp};
 use crate::syscalls::Syscalls;
-use crate::targets::{self, Figure, Target};
+use crate::targets::{self, Target};
 use crate::variant::Variant;
 
 /// Everything that was measured.
@@ -26,6 +30,8 @@ pub struct Report {
     seconds: f64,
     scenarios: Vec<Scenario>,
     samples: Vec<Taken>,
+    /// What the rounds of each variant in each scenario show.
+    rows: Vec<Row>,
     /// What was not measured, and why.
     skipped: Vec<String>,
     /// Of each variant alone.
@@ -55,31 +61,6 @@ struct Judged {
     ratio: Option<Spread>,
 }
 
-/// A median and the range it comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-struct Spread {
-    median: f64,
-    least: f64,
-    greatest: f64,
-}
-
-impl Spread {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
-        values.retain(|value| value.is_finite());
-        values.sort_by(f64::total_cmp);
-        let middle = values.len() / 2;
-        let median = match values.len() % 2 {
-            0 => (values.get(middle)? + values.get(middle.checked_sub(1)?)?) / 2.0,
-            _ => *values.get(middle)?,
-        };
-        Some(Self {
-            median,
-            least: *values.first()?,
-            greatest: *values.last()?,
-        })
-    }
-}
-
 impl Report {
     /// Nothing yet.
     pub fn new(arguments: &Arguments) -> Self {
@@ -89,6 +70,7 @@ impl Report {
             seconds: arguments.seconds,
             scenarios: Vec::new(),
             samples: Vec::new(),
+            rows: Vec::new(),
             skipped: scaling().into_iter().collect(),
             memory: Vec::new(),
             syscalls: Vec::new(),
@@ -130,6 +112,7 @@ impl Report {
 
     /// Judges, prints and writes.
     pub fn finish(mut self, directory: &Path) -> Result<(), String> {
+        self.rows = self.all_rows();
         self.targets = targets::all()
             .iter()
             .map(|target| self.judge(target))
@@ -184,8 +167,9 @@ impl Report {
         let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
         let start_up = self.start_up.as_ref();
         let connect = |variant| {
-            let spread = self.spread(targets::NEW, variant, |sample| sample.connect_p50);
-            spread.map(|spread| spread.median)
+            let rounds = (0..self.rounds)
+                .filter_map(|round| self.find(targets::NEW, variant, round)?.connect_p50);
+            Spread::of(rounds.collect()).map(|spread| spread.shown)
         };
         let uncaptured = connect(Variant::EbpfExcluded)
             .zip(connect(Variant::Direct))
@@ -235,25 +219,27 @@ impl Report {
         Some(&taken.sample)
     }
 
-    /// A figure of one variant over the rounds.
-    fn spread(
-        &self,
-        scenario: &str,
-        variant: Variant,
-        figure: fn(&Sample) -> Option<f64>,
-    ) -> Option<Spread> {
-        let rounds = 0..self.rounds;
-        let values = rounds.filter_map(|round| figure(self.find(scenario, variant, round)?));
-        Spread::of(values.collect())
+    /// In the order of the table.
+    fn all_rows(&self) -> Vec<Row> {
+        let scenarios = self.scenarios.iter().map(|scenario| scenario.name);
+        let places = scenarios.flat_map(|scenario| {
+            let variants = Variant::all().into_iter();
+            variants.map(move |variant| (scenario, variant))
+        });
+        places
+            .filter_map(|(scenario, variant)| {
+                let rounds: Vec<&Sample> = (0..self.rounds)
+                    .filter_map(|round| self.find(scenario, variant, round))
+                    .collect();
+                (!rounds.is_empty()).then(|| Row::new(scenario, variant, &rounds))
+            })
+            .collect()
     }
 
-    /// The variants of a scenario, in the order of the table.
-    fn variants_of(&self, scenario: &str) -> Vec<Variant> {
-        let measured = |variant: &Variant| {
-            let mut samples = self.samples.iter();
-            samples.any(|taken| taken.scenario == scenario && taken.variant == *variant)
-        };
-        Variant::all().into_iter().filter(measured).collect()
+    /// The rows of a scenario.
+    fn rows_of(&self, scenario: &str) -> impl Iterator<Item = &Row> {
+        let rows = self.rows.iter();
+        rows.filter(move |row| row.scenario == scenario)
     }
 
     /// How many samples were taken again, and how many stayed disturbed.
@@ -269,7 +255,7 @@ impl Report {
 
 impl Judged {
     fn is_reached(&self) -> Option<bool> {
-        self.ratio.map(|ratio| ratio.median <= self.at_most)
+        self.ratio.map(|ratio| ratio.shown <= self.at_most)
     }
 }
 
@@ -297,32 +283,4 @@ fn machine() -> String {
         fields.get("model name").unwrap_or(&"?"),
         read("/proc/sys/kernel/osrelease").trim()
     )
-}
-
-/// A heading and what stands under it.
-type Column = (&'static str, fn(&Sample) -> Option<f64>);
-
-/// What the columns of table and page are.
-const COLUMNS: [Column; 6] = [
-    ("requests/s", |sample| Some(sample.per_second)),
-    ("p50 us", |sample| Some(sample.p50)),
-    ("p99 us", |sample| Some(sample.p99)),
-    ("p99.9 us", |sample| Some(sample.p999)),
-    ("connect us", |sample| sample.connect_p50),
-    ("CPU us/request", |sample| Figure::Cpu.value(sample, None)),
-];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_is_its_median_and_its_ends() {
-        let spread = Spread::of(vec![3.0, 1.0, f64::NAN, 2.0]).unwrap();
-        assert_eq!(
-            (spread.least, spread.median, spread.greatest),
-            (1.0, 2.0, 3.0)
-        );
-        assert_eq!(Spread::of(Vec::new()), None);
-    }
 }

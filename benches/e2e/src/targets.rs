@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::measure::Sample;
+use crate::sample::Sample;
 use crate::variant::Variant;
 
 /// What of a sample is compared.

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::{COLUMNS, Report, Spread, table};
+use super::rows::{COLUMNS, CPU};
+use super::{Report, Spread, table};
 use crate::targets::SATURATED;
 use crate::variant::Variant;
 
@@ -21,23 +22,17 @@ pub fn html(report: &Report) -> String {
     );
     let _ = writeln!(
         page,
-        "<p>{}. Medians of {} rounds of {} s; lines are the range of the rounds.</p>",
+        "<p>{}. {} rounds of {} s. Bars are medians, and percentiles of all rounds together; lines are the range of the rounds.</p>",
         escaped(&report.machine),
         report.rounds,
         report.seconds
     );
     for scenario in &report.scenarios {
         let _ = writeln!(page, "<h2>{}</h2><div class=plots>", escaped(scenario.name));
-        for (column, figure) in COLUMNS {
-            let bars: Vec<(Variant, Spread)> = report
-                .variants_of(scenario.name)
-                .into_iter()
-                .filter_map(|variant| {
-                    Some((variant, report.spread(scenario.name, variant, figure)?))
-                })
-                .collect();
+        for column in COLUMNS {
+            let bars = bars(report, scenario.name, column.heading);
             if !bars.is_empty() {
-                page.push_str(&plot(column, &bars));
+                page.push_str(&plot(column.heading, &bars));
             }
         }
         page.push_str("</div>\n");
@@ -53,12 +48,7 @@ pub fn html(report: &Report) -> String {
 /// The figure for the README: what a request costs at saturation.
 pub fn summary(report: &Report) -> Option<String> {
     let scenario = SATURATED;
-    let cpu = |sample: &crate::measure::Sample| sample.cpu;
-    let bars: Vec<(Variant, Spread)> = report
-        .variants_of(scenario)
-        .into_iter()
-        .filter_map(|variant| Some((variant, report.spread(scenario, variant, cpu)?)))
-        .collect();
+    let bars = bars(report, scenario, CPU);
     (!bars.is_empty()).then(|| {
         let title = format!("CPU of the proxy per request, us ({scenario})");
         let svg = plot(&title, &bars);
@@ -68,6 +58,14 @@ pub fn summary(report: &Report) -> Option<String> {
             1,
         )
     })
+}
+
+/// What stands under a heading, by variant.
+fn bars(report: &Report, scenario: &str, heading: &str) -> Vec<(Variant, Spread)> {
+    report
+        .rows_of(scenario)
+        .filter_map(|row| Some((row.variant, row.figure(heading)?)))
+        .collect()
 }
 
 /// Horizontal bars.
@@ -90,7 +88,7 @@ fn plot(title: &str, bars: &[(Variant, Spread)]) -> String {
             (_, true) => "#2a6f97",
             (_, false) => "#d08c60",
         };
-        let digits = if spread.median < 100.0 { 1 } else { 0 };
+        let digits = if spread.shown < 100.0 { 1 } else { 0 };
         let _ = write!(
             svg,
             "<text x=\"0\" y=\"{base}\">{}</text>\
@@ -98,12 +96,12 @@ fn plot(title: &str, bars: &[(Variant, Spread)]) -> String {
              <line x1=\"{:.1}\" x2=\"{:.1}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"black\"/>\
              <text x=\"{:.1}\" y=\"{base}\">{:.digits$}</text>",
             variant.name(),
-            scale(spread.median) - 190.0,
+            scale(spread.shown) - 190.0,
             ROW - 6,
             scale(spread.least),
             scale(spread.greatest),
             scale(spread.greatest) + 6.0,
-            spread.median
+            spread.shown
         );
     }
     svg.push_str("</svg>\n");

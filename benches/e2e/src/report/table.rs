@@ -2,26 +2,27 @@
 
 use std::fmt::Write as _;
 
-use super::{COLUMNS, Judged, Report, Spread};
+use super::rows::COLUMNS;
+use super::{Judged, Report, Spread};
 
 /// All of it. Writing to a String does not fail.
 pub fn text(report: &Report) -> String {
     let mut text = format!(
-        "{}\nmedians of {} rounds of {} s, least and greatest in brackets\n",
+        "{}\n{} rounds of {} s: medians, and percentiles of all rounds together; in brackets the least and the greatest round\n",
         report.machine, report.rounds, report.seconds
     );
     for scenario in &report.scenarios {
         let _ = writeln!(text, "\n{}", scenario.name);
         let _ = write!(text, "  {:<30}", "");
-        for (column, _) in COLUMNS {
-            let _ = write!(text, "{column:>24}");
+        for column in COLUMNS {
+            let _ = write!(text, "{:>24}", column.heading);
         }
         text.push('\n');
-        for variant in report.variants_of(scenario.name) {
-            let _ = write!(text, "  {:<30}", variant.name());
-            for (_, figure) in COLUMNS {
-                let spread = report.spread(scenario.name, variant, figure);
-                let _ = write!(text, "{:>24}", spread.map_or(String::new(), with_range));
+        for row in report.rows_of(scenario.name) {
+            let _ = write!(text, "  {:<30}", row.variant.name());
+            for column in COLUMNS {
+                let figure = row.figure(column.heading);
+                let _ = write!(text, "{:>24}", figure.map_or(String::new(), with_range));
             }
             text.push('\n');
         }
@@ -69,10 +70,10 @@ pub fn text(report: &Report) -> String {
 }
 
 fn with_range(spread: Spread) -> String {
-    let digits = if spread.median < 100.0 { 2 } else { 0 };
+    let digits = if spread.shown < 100.0 { 2 } else { 0 };
     format!(
         "{:.digits$} [{:.digits$}-{:.digits$}]",
-        spread.median, spread.least, spread.greatest
+        spread.shown, spread.least, spread.greatest
     )
 }
 
@@ -85,7 +86,7 @@ fn line(judged: &Judged) -> String {
     let ratio = judged.ratio.map_or(String::new(), |ratio| {
         format!(
             "{:.2} [{:.2}-{:.2}]",
-            ratio.median, ratio.least, ratio.greatest
+            ratio.shown, ratio.least, ratio.greatest
         )
     });
     format!(
