@@ -1,5 +1,6 @@
 //! What was found: a table, JSON, and a page with plots.
 
+mod judged;
 mod page;
 mod rows;
 mod spread;
@@ -11,6 +12,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use self::judged::Judged;
 use self::rows::Row;
 use self::spread::Spread;
 use crate::Arguments;
@@ -19,7 +21,6 @@ use crate::sample::Sample;
 use crate::scenario::Scenario;
 use crate::start_up::{self, StartUp};
 use crate::syscalls::Syscalls;
-use crate::targets::{self, Target};
 use crate::variant::Variant;
 
 /// Everything that was measured.
@@ -48,17 +49,6 @@ struct Taken {
     variant: Variant,
     round: usize,
     sample: Sample,
-}
-
-/// A target and what came of it.
-#[derive(Debug, Serialize)]
-struct Judged {
-    text: String,
-    scenario: String,
-    at_most: f64,
-    /// Median of the rounds' ratios, and the least and the greatest; none where
-    /// a side was not measured.
-    ratio: Option<Spread>,
 }
 
 impl Report {
@@ -113,11 +103,7 @@ impl Report {
     /// Judges, prints and writes.
     pub fn finish(mut self, directory: &Path) -> Result<(), String> {
         self.rows = self.all_rows();
-        self.targets = targets::all()
-            .iter()
-            .map(|target| self.judge(target))
-            .collect();
-        self.targets.extend(self.absolute_targets());
+        self.targets = Judged::all(&self);
         println!("{}", table::text(&self));
         let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
         fs::create_dir_all(directory).map_err(failed)?;
@@ -129,86 +115,6 @@ impl Report {
         }
         eprintln!("written to {}", directory.display());
         Ok(())
-    }
-
-    fn judge(&self, target: &Target) -> Judged {
-        let value = |scenario, variant, round| {
-            let direct = self.find(scenario, Variant::Direct, round);
-            target
-                .figure
-                .value(self.find(scenario, variant, round)?, direct)
-        };
-        let ratios = (0..self.rounds).filter_map(|round| {
-            let of = value(target.scenario, target.of, round)?;
-            Some(of / value(target.by_scenario, target.by, round)?)
-        });
-        Judged {
-            text: format!("{} ({:?})", target.text, target.figure),
-            scenario: target.scenario.to_owned(),
-            at_most: target.at_most,
-            ratio: Spread::of(ratios.collect()),
-        }
-    }
-
-    /// Those that are no ratios.
-    fn absolute_targets(&self) -> Vec<Judged> {
-        let judged = |text: &str, value: Option<f64>, at_most| Judged {
-            text: text.to_owned(),
-            scenario: String::new(),
-            at_most,
-            ratio: value.and_then(|value| Spread::of(vec![value])),
-        };
-        let memory = |of| {
-            let mut all = self.memory.iter();
-            all.find(|(variant, _)| *variant == of)
-                .map(|(_, memory)| memory)
-        };
-        let (ebpf, listener) = (memory(Variant::Ebpf), memory(Variant::Listener));
-        let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
-        let start_up = self.start_up.as_ref();
-        let connect = |variant| {
-            let rounds = (0..self.rounds)
-                .filter_map(|round| self.find(targets::NEW, variant, round)?.connect_p50);
-            Spread::of(rounds.collect()).map(|spread| spread.shown)
-        };
-        let uncaptured = connect(Variant::EbpfExcluded)
-            .zip(connect(Variant::Direct))
-            .map(|(excluded, direct)| excluded - direct);
-        vec![
-            judged(
-                "PSS at rest, MiB, eBPF and helper",
-                ebpf.map(|memory| mebibytes(memory.at_rest)),
-                5.0,
-            ),
-            judged(
-                "KiB for each idle connection",
-                listener.and_then(|memory| {
-                    let more = memory.with_idle?.saturating_sub(memory.at_rest);
-                    Some(more as f64 / 1024e3)
-                }),
-                2.0,
-            ),
-            judged(
-                "MiB more than at rest after a burst",
-                ebpf.map(|memory| mebibytes(memory.after.saturating_sub(memory.at_rest))),
-                1.0,
-            ),
-            judged(
-                "us more for a connect() that is not captured",
-                uncaptured,
-                0.5,
-            ),
-            judged(
-                "ms to the first answer",
-                start_up.map(|times| times.listener),
-                10.0,
-            ),
-            judged(
-                "ms to the first answer, with capture",
-                start_up.map(|times| times.exec),
-                250.0,
-            ),
-        ]
     }
 
     fn find(&self, scenario: &str, variant: Variant, round: usize) -> Option<&Sample> {
@@ -250,12 +156,6 @@ impl Report {
             .iter()
             .filter(|taken| taken.sample.foreign > 0.05);
         (repeats, disturbed.count())
-    }
-}
-
-impl Judged {
-    fn is_reached(&self) -> Option<bool> {
-        self.ratio.map(|ratio| ratio.shown <= self.at_most)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::rows::{COLUMNS, CPU};
-use super::{Report, Spread, table};
+use super::{Judged, Report, Spread, table};
 use crate::targets::SATURATED;
 use crate::variant::Variant;
 
@@ -16,7 +16,7 @@ pub fn html(report: &Report) -> String {
     let mut page = String::from(
         "<!doctype html><meta charset=utf-8><title>ambassador benchmark</title>\n<style>\
          body{font:14px system-ui,sans-serif;max-width:1100px;margin:2em auto;color:#222}\
-         h2{margin-top:2em}.plots{display:flex;flex-wrap:wrap;gap:1em}\
+         h2{margin-top:2em}td{padding:.2em .6em;vertical-align:top}.plots{display:flex;flex-wrap:wrap;gap:1em}\
          pre{overflow-x:auto;background:#f6f6f4;padding:1em}text{font:12px system-ui,sans-serif}\
          </style>\n<h1>ambassador benchmark</h1>\n",
     );
@@ -27,6 +27,7 @@ pub fn html(report: &Report) -> String {
         report.rounds,
         report.seconds
     );
+    page.push_str(&targets(&report.targets));
     for scenario in &report.scenarios {
         let _ = writeln!(page, "<h2>{}</h2><div class=plots>", escaped(scenario.name));
         for column in COLUMNS {
@@ -43,6 +44,36 @@ pub fn html(report: &Report) -> String {
         escaped(&table::text(report))
     );
     page
+}
+
+/// What was measured of the targets, and why those were missed that were.
+fn targets(targets: &[Judged]) -> String {
+    let mut table = String::from("<h2>Targets</h2><table>\n");
+    for judged in targets {
+        let Some(ratio) = judged.ratio else {
+            continue;
+        };
+        let why = judged.why.map_or(String::new(), |why| {
+            format!(
+                "<br><i>{} ({})</i>",
+                escaped(why.sentence),
+                escaped(why.profile)
+            )
+        });
+        let _ = writeln!(
+            table,
+            "<tr><td>{}<td>{:.2}<td>{}<td>{}{}{why}",
+            judged.verdict(),
+            ratio.shown,
+            judged.bound,
+            escaped(&judged.text),
+            judged
+                .scenario
+                .map_or(String::new(), |scenario| format!(", {}", escaped(scenario))),
+        );
+    }
+    table.push_str("</table>\n");
+    table
 }
 
 /// The figure for the README: what a request costs at saturation.

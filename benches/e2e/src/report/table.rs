@@ -78,19 +78,23 @@ fn with_range(spread: Spread) -> String {
 }
 
 fn line(judged: &Judged) -> String {
-    let verdict = match judged.is_reached() {
-        Some(true) => "reached",
-        Some(false) => "MISSED",
-        None => "not measured",
-    };
     let ratio = judged.ratio.map_or(String::new(), |ratio| {
         format!(
             "{:.2} [{:.2}-{:.2}]",
             ratio.shown, ratio.least, ratio.greatest
         )
     });
-    format!(
-        "{verdict:<13}{ratio:<22}at most {:<6}{}, {}",
-        judged.at_most, judged.text, judged.scenario
-    )
+    let mut line = format!(
+        "{:<13}{ratio:<22}{:<14}{}",
+        judged.verdict(),
+        judged.bound.to_string(),
+        judged.text
+    );
+    if let Some(scenario) = judged.scenario {
+        let _ = write!(line, ", {scenario}");
+    }
+    if let Some(why) = judged.why {
+        let _ = write!(line, "\n  {:<13}{} ({})", "", why.sentence, why.profile);
+    }
+    line
 }
