@@ -81,10 +81,13 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let load = binary(arguments, "ambassador-load")?;
+    let open_files = process::raise_open_files().map_err(|error| error.to_string())?;
     let _guard = Guard::start().map_err(|error| format!("cgroups, which need root: {error}"))?;
-    let variants = variants(arguments);
     let mut report = Report::new(arguments);
-    for variant in variants.iter().filter(|variant| variant.is_on_the_way()) {
+    let scenarios = scenarios(arguments, open_files, &mut report);
+    let variants = variants(arguments, &scenarios);
+    let alone = |variant: &&Variant| variant.is_general() && variant.is_on_the_way();
+    for variant in variants.iter().filter(alone) {
         eprintln!("memory of {}", variant.name());
         match memory::measure(*variant, &arguments.binaries, &load) {
             Ok(memory) => report.memory.push((*variant, memory)),
@@ -100,14 +103,14 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             Err(why) => report.skip(variant, &why),
         }
     }
-    for standing in standing.iter().filter(|s| s.variant.is_on_the_way()) {
+    for standing in standing.iter().filter(|s| alone(&&s.variant)) {
         match syscalls::measure(standing, &load) {
             Ok(calls) => report.syscalls.push((standing.variant, calls)),
             Err(why) => eprintln!("system calls of {}: {why}", standing.variant.name()),
         }
     }
-    for scenario in scenarios(arguments) {
-        one(&mut report, &scenario, &standing, arguments, &load);
+    for scenario in &scenarios {
+        one(&mut report, scenario, &standing, arguments, &load);
     }
     report.finish(&arguments.out)
 }
@@ -136,7 +139,8 @@ fn one(
     }
 }
 
-fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
+/// Those that are wanted, with what can be had here.
+fn scenarios(arguments: &Arguments, open_files: u64, report: &mut Report) -> Vec<Scenario> {
     let all = match arguments.quick {
         true => scenario::quick(),
         false => scenario::all(),
@@ -145,17 +149,31 @@ fn scenarios(arguments: &Arguments) -> Vec<Scenario> {
         let text = arguments.scenario.as_deref();
         text.is_none_or(|text| scenario.name.contains(text))
     };
-    all.into_iter().filter(wanted).collect()
+    let mut scenarios = Vec::new();
+    for scenario in all.into_iter().filter(wanted) {
+        let (name, asked) = (scenario.name, scenario.connections);
+        let scenario = scenario.within(open_files);
+        if scenario.connections < asked {
+            report.note(format!(
+                "{name}: {} connections, because a process may open {open_files} files",
+                scenario.connections
+            ));
+        }
+        scenarios.push(scenario);
+    }
+    scenarios
 }
 
-fn variants(arguments: &Arguments) -> Vec<Variant> {
+/// Those that are wanted, and have something to do.
+fn variants(arguments: &Arguments, scenarios: &[Scenario]) -> Vec<Variant> {
     let wanted = |variant: &Variant| {
         let text = arguments.variant.as_deref();
         *variant == Variant::Direct || text.is_none_or(|text| variant.name().contains(text))
     };
-    let all = Variant::all().into_iter().filter(wanted);
     let quick = |variant: &Variant| !arguments.quick || variant.is_quick();
-    all.filter(quick).collect()
+    let used = |variant: &Variant| scenarios.iter().any(|scenario| scenario.suits(*variant));
+    let all = Variant::all().into_iter().filter(wanted);
+    all.filter(quick).filter(used).collect()
 }
 
 fn binary(arguments: &Arguments, name: &str) -> Result<PathBuf, String> {

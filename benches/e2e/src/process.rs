@@ -1,8 +1,11 @@
 //! What the kernel says of processes: time on the CPU, memory, affinity.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Time that the threads of these processes spent on a CPU, by the scheduler's
 /// own accounting (proc(5), schedstat).
@@ -90,6 +93,18 @@ impl Machine {
         let stolen = self.stolen.saturating_sub(before.stolen);
         (busy.saturating_sub(ours), stolen)
     }
+}
+
+/// Raises the soft limit of open files to the hard one, for this process and
+/// what it starts; gives it.
+pub fn raise_open_files() -> io::Result<u64> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit)?;
+    Ok(maximum.unwrap_or(u64::MAX))
 }
 
 /// USER_HZ, which is 100 on every architecture that this runs on.

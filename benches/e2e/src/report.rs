@@ -33,8 +33,8 @@ pub struct Report {
     samples: Vec<Taken>,
     /// What the rounds of each variant in each scenario show.
     rows: Vec<Row>,
-    /// What was not measured, and why.
-    skipped: Vec<String>,
+    /// What was not measured, or otherwise than its name says, and why.
+    notes: Vec<String>,
     /// Of each variant alone.
     pub memory: Vec<(Variant, Memory)>,
     /// By variant.
@@ -61,7 +61,7 @@ impl Report {
             scenarios: Vec::new(),
             samples: Vec::new(),
             rows: Vec::new(),
-            skipped: scaling().into_iter().collect(),
+            notes: scaling().into_iter().collect(),
             memory: Vec::new(),
             syscalls: Vec::new(),
             start_up: None,
@@ -71,8 +71,13 @@ impl Report {
 
     /// A variant that cannot stand here.
     pub fn skip(&mut self, variant: Variant, why: &str) {
-        eprintln!("{} is left out: {why}", variant.name());
-        self.skipped.push(format!("{}: {why}", variant.name()));
+        self.note(format!("{} is left out: {why}", variant.name()));
+    }
+
+    /// Something that the figures do not tell.
+    pub fn note(&mut self, note: String) {
+        eprintln!("{note}");
+        self.notes.push(note);
     }
 
     /// One more sample.
@@ -162,7 +167,7 @@ impl Report {
 /// One shard against two takes a CPU for each, and as many for the load.
 fn scaling() -> Option<String> {
     let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    (cpus < 4).then(|| format!("two shards against one: needs 4 CPUs, here are {cpus}"))
+    (cpus < 4).then(|| format!("two shards against one is left out: needs 4 CPUs, here are {cpus}"))
 }
 
 /// CPU, number of CPUs and kernel.

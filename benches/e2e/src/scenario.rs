@@ -42,15 +42,44 @@ pub struct Scenario {
     pub new_connections: bool,
     /// Who runs where.
     pub placement: Placement,
+    /// Who takes part.
+    #[serde(skip)]
+    among: Among,
 }
 
+/// Which variants take part in a scenario.
+#[derive(Debug, Clone, Copy)]
+enum Among {
+    /// All that are for every scenario.
+    General,
+    /// These besides.
+    GeneralAnd(&'static [Variant]),
+    /// These alone.
+    Only(&'static [Variant]),
+}
+
+/// Files that a proxy has open besides those of its clients: 1024 connections
+/// to the upstream, and its own.
+const FILES_BESIDES: u64 = 2048;
+
 impl Scenario {
-    /// Whether a variant can do it.
+    /// Whether a variant takes part.
     pub fn suits(&self, variant: Variant) -> bool {
-        match variant {
-            // Where it tells of connect() and of nothing else.
-            Variant::EbpfExcluded => self.new_connections && self.connections == 1,
-            _ => self.protocol.suits(variant),
+        let general = variant.is_general() && self.protocol.suits(variant);
+        match self.among {
+            Among::General => general,
+            Among::GeneralAnd(others) => general || others.contains(&variant),
+            Among::Only(these) => these.contains(&variant),
+        }
+    }
+
+    /// The same with as many connections as so many open files allow.
+    pub fn within(self, open_files: u64) -> Self {
+        let most = open_files.saturating_sub(FILES_BESIDES).max(1);
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        Self {
+            connections: self.connections.min(most),
+            ..self
         }
     }
 }
@@ -70,6 +99,7 @@ fn closed(protocol: Protocol, name: &'static str, size: u64, connections: u32) -
         load: Load::Closed,
         new_connections: false,
         placement: Placement::One,
+        among: Among::General,
     }
 }
 
@@ -89,6 +119,16 @@ pub fn all() -> Vec<Scenario> {
         load: Load::Rate(rate),
         ..scenario
     };
+    let among = |among, scenario| Scenario { among, ..scenario };
+    // Where connect() is all there is to tell.
+    let uncaptured = Among::GeneralAnd(&[Variant::EbpfExcluded]);
+    // Others use a connection to the upstream for each client, and run out of files.
+    let pooled = Among::Only(&[
+        Variant::Direct,
+        Variant::Listener,
+        Variant::ListenerEpoll,
+        Variant::Ebpf,
+    ]);
     vec![
         http("http1 64B 1 conn, one core", SMALL, 1),
         http("http1 64B 32 conn, one core", SMALL, 32),
@@ -100,13 +140,20 @@ pub fn all() -> Vec<Scenario> {
         apart(http("http1 64B 64 conn, apart", SMALL, 64)),
         rate(15_000, apart(http("http1 1KB 15k/s, apart", KILOBYTE, 64))),
         rate(15_000, http("http1 1KB 15k/s, one core", KILOBYTE, 64)),
-        new(http("http1 64B new conn, one core", SMALL, 1)),
+        among(
+            uncaptured,
+            new(http("http1 64B new conn, one core", SMALL, 1)),
+        ),
         new(http("http1 64B 32 new conn, one core", SMALL, 32)),
         tcp("tcp 64B 32 conn, one core", SMALL, 32),
         tcp("tcp 64KB 32 conn, one core", LARGE, 32),
-        new(tcp("tcp 64B new conn, one core", SMALL, 1)),
+        among(uncaptured, new(tcp("tcp 64B new conn, one core", SMALL, 1))),
         http("http1 64B 10 conn, one core", SMALL, 10),
         http("http1 64B 5000 conn, one core", SMALL, 5000),
+        among(
+            pooled,
+            http("http1 64B 10000 conn, one core", SMALL, 10_000),
+        ),
     ]
 }
 
@@ -134,5 +181,13 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
         assert_eq!(quick().len(), 4);
+    }
+
+    #[test]
+    fn connections_are_as_many_as_files_allow() {
+        let scenario = closed(Protocol::Http1, "", 1, 10_000);
+        assert_eq!(scenario.clone().within(20_000).connections, 10_000);
+        assert_eq!(scenario.clone().within(4096).connections, 2048);
+        assert_eq!(scenario.within(0).connections, 1);
     }
 }

@@ -119,8 +119,8 @@ pub fn all() -> Vec<Target> {
         Target {
             by_scenario: "http1 64B 10 conn, one core",
             ..target(
-                "CPU per request, 5000 connections of 10",
-                "http1 64B 5000 conn, one core",
+                "CPU per request, 10,000 connections of 10",
+                "http1 64B 10000 conn, one core",
                 Figure::Cpu,
                 Listener,
                 Listener,

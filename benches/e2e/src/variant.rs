@@ -86,6 +86,12 @@ impl Variant {
         }
     }
 
+    /// Whether it takes part in every scenario, and not only in those that ask
+    /// what it answers.
+    pub fn is_general(self) -> bool {
+        self != Self::EbpfExcluded
+    }
+
     /// Whether it is part of the quick run.
     pub fn is_quick(self) -> bool {
         matches!(

@@ -63,8 +63,8 @@ pub fn text(report: &Report) -> String {
         text,
         "\n{repeats} samples were taken again because others had the machine, {disturbed} stayed disturbed"
     );
-    for what in &report.skipped {
-        let _ = writeln!(text, "left out: {what}");
+    for note in &report.notes {
+        let _ = writeln!(text, "{note}");
     }
     text
 }
