@@ -192,15 +192,9 @@ impl Fields {
         match (length, encoding) {
             (None, None) => Ok(Framing::Unsaid),
             (Some(_), Some(_)) => Err(BadMessage::LengthWithEncoding),
-            (Some(length), None) => {
-                let digits = length.value(head);
-                let sound = (1..=LENGTH_DIGITS_MAX).contains(&digits.len())
-                    && digits.iter().all(u8::is_ascii_digit);
-                let text = str::from_utf8(digits).ok().filter(|_| sound);
-                text.and_then(|text| text.parse().ok())
-                    .map(Framing::Length)
-                    .ok_or(BadMessage::Length)
-            }
+            (Some(length), None) => number(length.value(head))
+                .map(Framing::Length)
+                .ok_or(BadMessage::Length),
             (None, Some(_)) if http10 => Err(BadMessage::EncodingBeforeHttp11),
             (None, Some(encoding)) => {
                 let is_chunked = encoding.value(head).eq_ignore_ascii_case(b"chunked");
@@ -242,6 +236,17 @@ impl Fields {
 /// A part of a head.
 pub fn part(head: &[u8], (start, end): Span) -> &[u8] {
     &head[start as usize..end as usize]
+}
+
+/// Digits and nothing else, too few to overflow.
+fn number(digits: &[u8]) -> Option<u64> {
+    if !(1..=LENGTH_DIGITS_MAX).contains(&digits.len()) {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, digit| match digit {
+        b'0'..=b'9' => Some(10 * number + u64::from(digit - b'0')),
+        _ => None,
+    })
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
