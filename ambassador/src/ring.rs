@@ -23,6 +23,7 @@ mod mailbox;
 mod send_op;
 mod sockets;
 mod spare;
+mod spin;
 mod stream;
 mod table;
 pub mod timer;
@@ -34,18 +35,20 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use chunk::{Chunk, Gather};
 pub use mailbox::{Remote, SendError as MailboxError};
 pub use send_op::SendError;
 pub use sockets::{dial_socket, steer_by_cpu};
+pub use spin::Spin;
 pub use stream::{Listener, Stream};
 
 use crate::clock;
 use driver::Driver;
 use executor::Executor;
 use mailbox::Mailbox;
+use spin::Waits;
 use wheel::Wheel;
 
 /// Bytes kept of a stream that nobody reads; above it the read is stopped. What
@@ -73,6 +76,8 @@ pub struct Options {
     pub backend: Backend,
     /// Its number, for log lines.
     pub shard: u16,
+    /// Whether it may spin.
+    pub spin: Spin,
 }
 
 /// Everything of one running shard.
@@ -83,6 +88,7 @@ struct Core {
     mailbox: Mailbox,
     now: Cell<Instant>,
     turns: Cell<u64>,
+    waits: RefCell<Waits>,
 }
 
 thread_local! {
@@ -117,6 +123,7 @@ pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static
         mailbox,
         now: Cell::new(clock::now()),
         turns: Cell::new(0),
+        waits: RefCell::new(Waits::new(options.spin)),
     });
     CORE.with_borrow_mut(|slot| {
         assert!(slot.is_none(), "a thread runs one shard at a time");
@@ -182,12 +189,17 @@ impl Core {
             if !self.executor.is_running(main) {
                 return Err(io::Error::other("the main task of the shard has panicked"));
             }
-            let wait = match self.executor.has_ready() {
-                true => Some(std::time::Duration::ZERO),
-                false => self.wheel.borrow().wait(clock::now()),
-            };
-            self.driver.turn(wait)?;
-            self.now.set(clock::now());
+            if self.executor.has_ready() {
+                self.driver.turn(Some(Duration::ZERO), Duration::ZERO)?;
+                self.now.set(clock::now());
+            } else {
+                let before = clock::now();
+                let wait = self.wheel.borrow().wait(before);
+                let spin = self.waits.borrow().spin(wait);
+                self.driver.turn(wait, spin)?;
+                self.now.set(clock::now());
+                self.waits.borrow_mut().note(self.now.get() - before);
+            }
             self.turns.set(self.turns.get() + 1);
             self.wheel.borrow_mut().advance(self.now.get());
             self.mailbox.drain(&self.executor);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
-use crate::ring::{self, Backend, Remote, timer};
+use crate::ring::{self, Backend, Remote, Spin, timer};
 use crate::shard::accept::Intake;
 use crate::telemetry::access_log::Sink;
 use crate::telemetry::{Snapshot, Telemetry};
@@ -35,6 +35,8 @@ pub struct Plan {
     pub cpu: Option<usize>,
     /// What carries its I/O.
     pub backend: Backend,
+    /// Whether it spins.
+    pub spin: Spin,
     /// The configuration.
     pub generation: Arc<Generation>,
     /// Its listening sockets and what they are for.
@@ -130,6 +132,7 @@ fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
     let options = ring::Options {
         backend: plan.backend,
         shard: plan.shard,
+        spin: plan.spin,
     };
     ring::run(options, serve(plan, ready))?
 }

@@ -165,6 +165,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         shards: 1,
         cpu: None,
         backend,
+        spin: ambassador::ring::Spin::Never,
         generation: Arc::new(Generation::new(settings, &registry, None)),
         intakes: vec![Intake {
             socket: listener.into(),

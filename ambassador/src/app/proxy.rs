@@ -153,6 +153,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             shards: count,
             cpu: (usize::from(count) == cpus.len()).then(|| cpus[shard]),
             backend,
+            spin: checked.spin,
             generation: Arc::clone(&generation),
             intakes,
             own: own.clone(),

@@ -52,6 +52,11 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
     };
     Checked {
         workers: workers.map_or(Workers::Auto, Workers::Count),
+        spin: file
+            .spin
+            .as_ref()
+            .map(|spin| spin.value.meaning())
+            .unwrap_or_default(),
         admin,
         drain_timeout: time(&file.drain_timeout, Duration::from_secs(30)),
         drain_delay: time(&file.drain_delay, Duration::ZERO),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::mistakes::Mistakes;
 use crate::addr::BindAddr;
 use crate::capture;
+use crate::ring;
 use crate::route;
 
 /// A sound configuration.
@@ -13,6 +14,8 @@ use crate::route;
 pub struct Checked {
     /// Data-plane threads.
     pub workers: Workers,
+    /// Whether they spin.
+    pub spin: ring::Spin,
     /// The admin API.
     pub admin: Admin,
     /// How long work in flight may take to finish.

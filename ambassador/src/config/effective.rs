@@ -37,6 +37,7 @@ impl Checked {
                 Workers::Count(count) => count.into(),
             },
         );
+        file.insert("spin".into(), raw::Spin::word(self.spin).into());
         file.insert(
             "admin".into(),
             object([

@@ -9,6 +9,7 @@ use super::values::{
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
+use crate::ring;
 use crate::route::settings as route;
 
 object! {
@@ -18,6 +19,10 @@ object! {
         /// use, the quota of its cgroup respected. A change needs a restart.
         #[schemars(extend("default" = "auto"))]
         workers: Workers,
+        /// Whether an idle thread looks for work before it sleeps. A change
+        /// needs a restart.
+        #[schemars(extend("default" = "never"))]
+        spin: Spin,
         /// The admin API. A change needs a restart.
         admin: Admin,
         /// How long work in flight may take to finish after SIGTERM or
@@ -105,6 +110,18 @@ object! {
         ports: Vec<Spanned<Port>>,
         /// Addresses and CIDRs.
         cidrs: Vec<Spanned<Cidr>>,
+    }
+}
+
+choice! {
+    /// What an idle thread does.
+    Spin: ring::Spin {
+        /// It sleeps at once.
+        Never = "never" => ring::Spin::Never,
+        /// It looks for work for up to 50 us before it sleeps, as long as work
+        /// has come within that time lately. For a CPU of its own: latency
+        /// falls by what a wake-up costs, and the CPU is busy at middling load.
+        Adaptive = "adaptive" => ring::Spin::Adaptive,
     }
 }
 

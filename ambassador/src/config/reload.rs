@@ -11,6 +11,7 @@ impl Checked {
         let (mode_old, mode_new): (Mode, Mode) = (mode(self), mode(new));
         let changed = [
             ("workers", self.workers != new.workers),
+            ("spin", self.spin != new.spin),
             ("admin", self.admin != new.admin),
             ("capture.mode", mode_old != mode_new),
         ];

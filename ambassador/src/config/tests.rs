@@ -393,7 +393,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 21);
+    assert_eq!(compared, 22);
 }
 
 #[test]
@@ -455,12 +455,13 @@ fn only_some_things_need_a_restart() {
     )
     .unwrap();
     assert_eq!(old.check_reload(&new, "f"), Ok(()));
-    let new = "workers: 2\nadmin: { listen: 127.0.0.1:1 }\ncapture: { mode: iptables }";
+    let new = "workers: 2\nspin: adaptive\nadmin: { listen: 127.0.0.1:1 }\n\
+               capture: { mode: iptables }";
     let refused = old
         .check_reload(&load_str("f", new).unwrap(), "f")
         .unwrap_err();
-    let wanted =
-        "f: workers: needs a restart\nf: admin: needs a restart\nf: capture.mode: needs a restart";
+    let wanted = "f: workers: needs a restart\nf: spin: needs a restart\n\
+                  f: admin: needs a restart\nf: capture.mode: needs a restart";
     assert_eq!(refused.to_string(), wanted);
 }
 

@@ -224,13 +224,14 @@ impl Driver {
     }
 
     /// One look at the kernel: passes on what has been started, waits up to
-    /// `wait` for something to happen, and takes note of it.
-    pub fn turn(&self, wait: Option<Duration>) -> io::Result<()> {
+    /// `wait` for something to happen, the first `spin` of it awake, and takes
+    /// note of it.
+    pub fn turn(&self, wait: Option<Duration>, spin: Duration) -> io::Result<()> {
         let mut table = self.table.borrow_mut();
         table.detach_received();
         match &mut *self.engine.borrow_mut() {
-            Engine::Ring(ring) => ring.turn(&mut table, wait),
-            Engine::Epoll(epoll) => epoll.turn(&mut table, wait),
+            Engine::Ring(ring) => ring.turn(&mut table, wait, spin),
+            Engine::Epoll(epoll) => epoll.turn(&mut table, wait, spin),
         }
     }
 
@@ -245,7 +246,7 @@ impl Driver {
         }
         // Every operation was cancelled, and a cancelled one completes.
         while !self.table.borrow().sockets.is_empty() {
-            if let Err(error) = self.turn(Some(Duration::from_millis(10))) {
+            if let Err(error) = self.turn(Some(Duration::from_millis(10)), Duration::ZERO) {
                 tracing::error!(%error, "operations in flight cannot be reaped");
                 // The kernel may use their memory yet: it is never freed.
                 std::mem::forget(std::mem::take(&mut self.table.borrow_mut().sockets));

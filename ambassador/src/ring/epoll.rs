@@ -10,6 +10,7 @@ use super::buffers::SIZE;
 use super::chunk::Chunk;
 use super::table::{Connecting, End, Key, Sending, Socket, Table, raw};
 use super::{mailbox, sockets};
+use crate::clock;
 
 /// Events taken per turn.
 const EVENTS: usize = 256;
@@ -99,8 +100,12 @@ impl Epoll {
     }
 
     /// Waits for events and acts on them.
-    #[expect(unsafe_code, reason = "epoll_wait")]
-    pub fn turn(&mut self, table: &mut Table, wait: Option<Duration>) -> io::Result<()> {
+    pub fn turn(
+        &mut self,
+        table: &mut Table,
+        wait: Option<Duration>,
+        spin: Duration,
+    ) -> io::Result<()> {
         // What could not be read in the last turn.
         let mut busy = false;
         for _ in 0..table.reads_due() {
@@ -114,6 +119,28 @@ impl Epoll {
             None => -1,
             Some(wait) => wait.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32,
         };
+        let mut found = false;
+        if milliseconds != 0 && !spin.is_zero() {
+            let until = clock::now() + spin;
+            while !found && clock::now() < until {
+                found = self.wait(0)?;
+            }
+        }
+        if !found {
+            self.wait(milliseconds)?;
+        }
+        // Taken out and put back: its memory is used again.
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.handle(table, event.u64, event.events as i32);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// Waits for events; whether there are some.
+    #[expect(unsafe_code, reason = "epoll_wait")]
+    fn wait(&mut self, milliseconds: i32) -> io::Result<bool> {
         // SAFETY: the vector has room for EVENTS, and its length is set to
         // what the kernel has filled in.
         let count = unsafe {
@@ -123,19 +150,13 @@ impl Epoll {
             self.events.set_len(count.max(0) as usize);
             count
         };
-        if count < 0 {
-            return match last_error() {
-                libc::EINTR => Ok(()),
+        match count {
+            0.. => Ok(count > 0),
+            _ => match last_error() {
+                libc::EINTR => Ok(false),
                 error => Err(io::Error::from_raw_os_error(error)),
-            };
+            },
         }
-        // Taken out and put back: its memory is used again.
-        let mut events = std::mem::take(&mut self.events);
-        for event in events.drain(..) {
-            self.handle(table, event.u64, event.events as i32);
-        }
-        self.events = events;
-        Ok(())
     }
 
     fn handle(&mut self, table: &mut Table, data: u64, events: i32) {

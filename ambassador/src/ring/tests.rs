@@ -6,6 +6,7 @@ mod connections;
 mod limits;
 mod loop_and_timers;
 mod posts;
+mod spinning;
 mod transfers;
 
 use std::future::Future;
@@ -17,7 +18,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{Backend, Chunk, Gather, Listener, Options, Stream, run, timer};
+use super::{Backend, Chunk, Gather, Listener, Options, Spin, Stream, run, timer};
 
 /// Makes a test per backend of each of these async functions.
 macro_rules! on_both_backends {
@@ -39,7 +40,14 @@ const TEST_TIME_MAX: Duration = Duration::from_secs(30);
 fn on<F: Future<Output = ()> + 'static>(backend: Backend, test: fn() -> F) {
     let (done, wait) = mpsc::channel();
     let shard = thread::spawn(move || {
-        let result = run(Options { backend, shard: 0 }, async move { test().await });
+        let result = run(
+            Options {
+                backend,
+                shard: 0,
+                spin: Spin::Never,
+            },
+            async move { test().await },
+        );
         let _ = done.send(());
         result
     });

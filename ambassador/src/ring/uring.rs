@@ -17,6 +17,7 @@ use super::driver::Until;
 use super::mailbox;
 use super::send_op::SendOp;
 use super::table::{Connecting, End, Key, Sending, Table, raw};
+use crate::clock;
 
 /// Operations started per turn without an extra system call.
 const SUBMISSIONS: u32 = 256;
@@ -217,7 +218,12 @@ impl Uring {
     }
 
     /// Submits what was started, waits, and takes the completions.
-    pub fn turn(&mut self, table: &mut Table, wait: Option<Duration>) -> io::Result<()> {
+    pub fn turn(
+        &mut self,
+        table: &mut Table,
+        mut wait: Option<Duration>,
+        spin: Duration,
+    ) -> io::Result<()> {
         while let Some(entry) = self.late.pop_front() {
             if !self.try_push(&entry) {
                 self.late.push_front(entry);
@@ -232,10 +238,12 @@ impl Uring {
         }
         let hurry = std::mem::take(&mut table.in_a_hurry);
         let may_wait = self.late.is_empty() && !table.has_reads_due() && !hurry;
-        self.enter(match may_wait {
-            true => wait,
-            false => Some(Duration::ZERO),
-        })?;
+        if !may_wait {
+            wait = Some(Duration::ZERO);
+        } else if !spin.is_zero() {
+            self.spin(spin)?;
+        }
+        self.enter(wait)?;
         // A failure may be among the completions that did not fit.
         let overflown = self.ring.submission().cq_overflow();
         loop {
@@ -270,8 +278,22 @@ impl Uring {
         }
     }
 
+    /// Submits, then stays awake until there is something to take, `limit` at
+    /// most. What has happened may need an `enter` yet to complete.
+    fn spin(&mut self, limit: Duration) -> io::Result<()> {
+        entered(self.ring.submit())?;
+        let until = clock::now() + limit;
+        while !self.ring.submission().taskrun()
+            && self.ring.completion().is_empty()
+            && clock::now() < until
+        {
+            std::hint::spin_loop();
+        }
+        Ok(())
+    }
+
     fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
-        let entered = match wait {
+        let result = match wait {
             None => self.ring.submit_and_wait(1),
             Some(wait) => {
                 let time = Timespec::from(wait);
@@ -279,20 +301,7 @@ impl Uring {
                 self.ring.submitter().submit_with_args(1, &arguments)
             }
         };
-        match entered {
-            Ok(_) => Ok(()),
-            // The time has passed, a signal came, or completions must be taken
-            // before more is submitted: each is followed by another turn.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN)
-                ) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
-        }
+        entered(result)
     }
 
     fn start_reads(&mut self, table: &mut Table) {
@@ -433,6 +442,16 @@ impl Uring {
         // message of a send) is boxed in its socket, which is kept until the
         // operation's last completion.
         unsafe { self.ring.submission().push(entry) }.is_ok()
+    }
+}
+
+/// What came of an `enter`. The time has passed, a signal came, or completions
+/// must be taken before more is submitted: each is followed by another turn.
+fn entered(result: io::Result<usize>) -> io::Result<()> {
+    const PASSING: [i32; 4] = [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN];
+    match result {
+        Err(error) if !error.raw_os_error().is_some_and(|e| PASSING.contains(&e)) => Err(error),
+        _ => Ok(()),
     }
 }
 

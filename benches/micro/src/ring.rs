@@ -23,6 +23,7 @@ fn timers(measure: &mut impl Measure, name: &str, others: u64) {
         let options = Options {
             backend: Backend::Epoll,
             shard: 0,
+            spin: ring::Spin::Never,
         };
         let ran = ring::run(options, async move {
             let others = (0..others).map(|n| Duration::from_millis(10_000 + 7 * n));

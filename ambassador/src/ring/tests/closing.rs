@@ -168,26 +168,33 @@ async fn keys_are_used_again_without_mixing_up_connections() {
 async fn a_shard_that_ends_closes_everything() {
     let backend = crate::ring::with(|core| core.driver.backend());
     let names = elsewhere(move || {
-        run(Options { backend, shard: 1 }, async {
-            let (listener, address) = listen("127.0.0.1:0");
-            let mut names = vec![identity_of_key(listener.key)];
-            let far = TcpStream::connect(address).unwrap();
-            let stream = listener.accept().await.unwrap();
-            names.push(identity(&stream.raw()));
-            let (sending, far_of_sending) = unix_pair();
-            names.push(identity(&sending.raw()));
-            spawn(async move {
-                let _ = sending.send(gather(vec![1; 1 << 20])).await;
-                drop((far, far_of_sending));
-            });
-            spawn(async move {
-                let _ = listener.accept().await;
-                drop(stream);
-            });
-            timer::sleep(Duration::from_millis(10)).await;
-            assert_eq!(task_count(), 3);
-            names
-        })
+        run(
+            Options {
+                backend,
+                shard: 1,
+                spin: Spin::Never,
+            },
+            async {
+                let (listener, address) = listen("127.0.0.1:0");
+                let mut names = vec![identity_of_key(listener.key)];
+                let far = TcpStream::connect(address).unwrap();
+                let stream = listener.accept().await.unwrap();
+                names.push(identity(&stream.raw()));
+                let (sending, far_of_sending) = unix_pair();
+                names.push(identity(&sending.raw()));
+                spawn(async move {
+                    let _ = sending.send(gather(vec![1; 1 << 20])).await;
+                    drop((far, far_of_sending));
+                });
+                spawn(async move {
+                    let _ = listener.accept().await;
+                    drop(stream);
+                });
+                timer::sleep(Duration::from_millis(10)).await;
+                assert_eq!(task_count(), 3);
+                names
+            },
+        )
         .unwrap()
     });
     for name in names.await {

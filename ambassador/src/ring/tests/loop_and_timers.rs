@@ -143,13 +143,20 @@ async fn a_waker_may_outlive_its_task_and_its_shard() {
 
     let backend = crate::ring::with(|core| core.driver.backend());
     elsewhere(move || {
-        run(Options { backend, shard: 1 }, async move {
-            std::future::poll_fn(|context| {
-                give_also.send(context.waker().clone()).unwrap();
-                Poll::Ready(())
-            })
-            .await;
-        })
+        run(
+            Options {
+                backend,
+                shard: 1,
+                spin: Spin::Never,
+            },
+            async move {
+                std::future::poll_fn(|context| {
+                    give_also.send(context.waker().clone()).unwrap();
+                    Poll::Ready(())
+                })
+                .await;
+            },
+        )
         .unwrap();
     })
     .await;
@@ -187,24 +194,31 @@ async fn a_remote_is_bounded_and_closes() {
     let ran = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&ran);
     let handle = elsewhere(move || {
-        run(Options { backend, shard: 1 }, async move {
-            let handle = remote();
-            // The shard does not turn meanwhile, so nothing is taken.
-            let mail = || {
-                let counted = Arc::clone(&counted);
-                Box::new(move || {
-                    counted.fetch_add(1, Ordering::SeqCst);
-                })
-            };
-            for _ in 0..1_024 {
+        run(
+            Options {
+                backend,
+                shard: 1,
+                spin: Spin::Never,
+            },
+            async move {
+                let handle = remote();
+                // The shard does not turn meanwhile, so nothing is taken.
+                let mail = || {
+                    let counted = Arc::clone(&counted);
+                    Box::new(move || {
+                        counted.fetch_add(1, Ordering::SeqCst);
+                    })
+                };
+                for _ in 0..1_024 {
+                    handle.send(mail()).unwrap();
+                }
+                assert_eq!(handle.send(mail()), Err(MailboxError::Full));
+                timer::sleep(Duration::from_millis(2)).await;
+                assert_eq!(counted.load(Ordering::SeqCst), 1_024);
                 handle.send(mail()).unwrap();
-            }
-            assert_eq!(handle.send(mail()), Err(MailboxError::Full));
-            timer::sleep(Duration::from_millis(2)).await;
-            assert_eq!(counted.load(Ordering::SeqCst), 1_024);
-            handle.send(mail()).unwrap();
-            handle
-        })
+                handle
+            },
+        )
         .unwrap()
     })
     .await;

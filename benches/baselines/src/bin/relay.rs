@@ -5,14 +5,21 @@
 use std::io;
 use std::net::SocketAddr;
 
-use ambassador::ring::{self, Gather, Listener, Options, Stream};
+use ambassador::ring::{self, Gather, Listener, Options, Spin, Stream};
 use ambassador::together::both;
 use ambassador_baselines::{Start, start};
 
 fn main() -> io::Result<()> {
     let start = start()?;
     let (backend, _) = ring::probe();
-    ring::run(Options { backend, shard: 0 }, accept(start))?
+    ring::run(
+        Options {
+            backend,
+            shard: 0,
+            spin: Spin::Never,
+        },
+        accept(start),
+    )?
 }
 
 async fn accept(start: Start) -> io::Result<()> {

@@ -1,0 +1,94 @@
+//! Looking for news instead of sleeping, while news comes fast.
+//!
+//! To sleep and be woken costs tens of microseconds where the CPU has to leave
+//! an idle state. A shard that spins is there at once, and burns its CPU for as
+//! long as it does, so it spins only while the last waits were short.
+
+use std::time::Duration;
+
+/// The longest spin before a sleep.
+pub const SPIN_MAX: Duration = Duration::from_micros(50);
+
+/// Whether a shard may spin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Spin {
+    /// It sleeps as soon as there is nothing to do.
+    #[default]
+    Never,
+    /// It looks for up to 50 us first, while news has come within that time
+    /// lately.
+    Adaptive,
+}
+
+/// How long the last waits were.
+pub struct Waits {
+    spin: Spin,
+    /// Their moving average.
+    usual: Duration,
+}
+
+impl Waits {
+    /// None yet: nothing says that news comes fast.
+    pub fn new(spin: Spin) -> Self {
+        Self {
+            spin,
+            usual: SPIN_MAX * 4,
+        }
+    }
+
+    /// How long to spin in a wait of `wait` at most (`None`: without end).
+    pub fn spin(&self, wait: Option<Duration>) -> Duration {
+        let worthwhile = self.spin == Spin::Adaptive && self.usual < SPIN_MAX;
+        match wait {
+            Some(wait) if wait <= SPIN_MAX => Duration::ZERO,
+            _ if worthwhile => SPIN_MAX,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Takes note of a wait. One long silence counts as a few, not as many, so
+    /// that a burst after it is served well soon.
+    pub fn note(&mut self, waited: Duration) {
+        self.usual = (self.usual * 7 + waited.min(SPIN_MAX * 8)) / 8;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(waits: &mut Waits, count: usize, waited: Duration) -> Duration {
+        for _ in 0..count {
+            waits.note(waited);
+        }
+        waits.spin(None)
+    }
+
+    #[test]
+    fn it_spins_only_while_news_comes_fast() {
+        let mut waits = Waits::new(Spin::Adaptive);
+        let (short, long) = (SPIN_MAX / 5, SPIN_MAX * 2);
+        assert_eq!(waits.spin(None), Duration::ZERO, "nothing has come yet");
+        assert_eq!(after(&mut waits, 20, short), SPIN_MAX);
+        assert_eq!(after(&mut waits, 20, long), Duration::ZERO);
+        assert_eq!(after(&mut waits, 20, short), SPIN_MAX);
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(after(&mut waits, 1, hour), Duration::ZERO, "a silence");
+        assert_eq!(after(&mut waits, 16, short), SPIN_MAX, "is soon forgotten");
+    }
+
+    #[test]
+    fn a_short_wait_is_not_spun_through() {
+        let mut waits = Waits::new(Spin::Adaptive);
+        after(&mut waits, 50, Duration::ZERO);
+        assert_eq!(waits.spin(Some(Duration::from_secs(1))), SPIN_MAX);
+        assert_eq!(waits.spin(Some(SPIN_MAX)), Duration::ZERO);
+        assert_eq!(waits.spin(Some(Duration::ZERO)), Duration::ZERO);
+    }
+
+    #[test]
+    fn never_is_never() {
+        let mut waits = Waits::new(Spin::Never);
+        assert_eq!(after(&mut waits, 50, Duration::ZERO), Duration::ZERO);
+    }
+}
