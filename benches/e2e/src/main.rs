@@ -7,6 +7,7 @@
 //! so that what the machine does meanwhile meets them all; what is compared is
 //! the ratio within a round.
 
+mod client;
 mod distribution;
 mod guard;
 mod measure;

@@ -1,7 +1,10 @@
 //! Takes one sample of one variant in one scenario.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
+use crate::client::Clients;
 use crate::process::{self, Machine};
 use crate::sample::Sample;
 use crate::scenario::{Load, Placement, Scenario};
@@ -12,8 +15,10 @@ use crate::standing::Standing;
 const FOREIGN_MAX: f64 = 0.05;
 /// How often, before the least disturbed one has to do.
 const REPEATS_MAX: u32 = 3;
-/// Load before the window, in seconds.
+/// Load before the window, in seconds, and more of it for each connection: each
+/// should have been used before.
 const WARM_UP: f64 = 0.3;
+const WARM_UP_OF_CONNECTION: f64 = 0.0001;
 
 /// Takes one, again while the machine is busy with something else.
 pub fn sample(
@@ -54,19 +59,49 @@ fn once(
     for pid in &upstreams {
         process::pin(*pid, beside);
     }
+    let machine = Machine::now();
+    let before = (
+        process::cpu_time(&proxy),
+        process::cpu_time(&upstreams),
+        process::children_cpu_time(),
+    );
+    let started = Instant::now();
+    let mut clients = Clients::start(vec![client(standing, scenario, seconds, load, beside)]);
+    let (begin, end) = clients.during(|| process::cpu_time(&proxy))?;
+    let reports = clients.reports()?;
+    let took = started.elapsed();
+    let ours = process::cpu_time(&proxy).saturating_sub(before.0)
+        + process::cpu_time(&upstreams).saturating_sub(before.1)
+        + process::children_cpu_time().saturating_sub(before.2);
+    let (foreign, stolen) = Machine::now().foreign_since(&machine, ours);
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    let on_the_way = standing.variant.is_on_the_way();
+    let proxy_time = on_the_way.then(|| end.saturating_sub(begin));
+    Ok(Sample {
+        foreign: (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * cpus as f64),
+        ..Sample::read(&reports, proxy_time)?
+    })
+}
+
+/// A generator on a CPU, not started.
+fn client(
+    standing: &Standing,
+    scenario: &Scenario,
+    seconds: f64,
+    load: &Path,
+    cpu: usize,
+) -> Command {
+    let warm_up = WARM_UP + WARM_UP_OF_CONNECTION * f64::from(scenario.connections);
     let mut client = standing.client(load);
     client
         .args(["--to", &standing.address(scenario.protocol).to_string()])
         .args(scenario.protocol.of_client())
         .args(["--size", &scenario.size.to_string()])
         .args(["--connections", &scenario.connections.to_string()])
-        .args([
-            "--seconds",
-            &seconds.to_string(),
-            "--warmup",
-            &WARM_UP.to_string(),
-        ])
-        .args(["--cpu", &beside.to_string()]);
+        .args(["--seconds", &seconds.to_string()])
+        .args(["--warmup", &warm_up.to_string()])
+        .args(["--cpu", &cpu.to_string()])
+        .arg("--announce");
     match scenario.load {
         Load::Closed => client.arg("--closed"),
         Load::Rate(rate) => client.args(["--rate", &rate.to_string()]),
@@ -77,24 +112,5 @@ fn once(
             client.arg("--blocking-connect");
         }
     }
-    let before = (Machine::now(), process::children_cpu_time());
-    let proxy_before = process::cpu_time(&proxy);
-    let upstream_before = process::cpu_time(&upstreams);
-    let started = std::time::Instant::now();
-    let output = client.output().map_err(|error| error.to_string())?;
-    let took = started.elapsed();
-    let proxy_time = process::cpu_time(&proxy).saturating_sub(proxy_before);
-    let ours = proxy_time
-        + process::cpu_time(&upstreams).saturating_sub(upstream_before)
-        + process::children_cpu_time().saturating_sub(before.1);
-    let (foreign, stolen) = Machine::now().foreign_since(&before.0, ours);
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| String::from_utf8_lossy(&output.stderr).into_owned())?;
-    let on_the_way = standing.variant.is_on_the_way();
-    let sample = Sample::read(&[report], WARM_UP, on_the_way.then_some(proxy_time))?;
-    Ok(Sample {
-        foreign: (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * cpus as f64),
-        ..sample
-    })
+    client
 }

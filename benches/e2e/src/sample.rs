@@ -43,10 +43,9 @@ pub struct Sample {
 }
 
 impl Sample {
-    /// From the reports of the generators, which worked at the same time, with
-    /// this `warm_up` in seconds, and the time that the proxy had meanwhile, if
-    /// there is one.
-    pub fn read(reports: &[Value], warm_up: f64, proxy: Option<Duration>) -> Result<Self, String> {
+    /// From the reports of the generators, which worked at the same time, and
+    /// the time that the proxy, if there is one, had meanwhile.
+    pub fn read(reports: &[Value], proxy: Option<Duration>) -> Result<Self, String> {
         let sum = |figure: &dyn Fn(&Value) -> Option<u64>| reports.iter().map(figure).sum();
         let errors: Option<u64> = sum(&|report| report["errors_total"].as_u64());
         let requests: Option<u64> = sum(&|report| report["requests"].as_u64());
@@ -57,10 +56,12 @@ impl Sample {
                 "{errors} errors beside {requests} answers: {kinds:?}"
             ));
         }
-        // The proxy worked during the warm-up, too, and as much.
-        let window = reports[0]["seconds"].as_f64().unwrap_or(1.0);
-        let counted = requests as f64 * (window + warm_up) / window;
-        let cpu = proxy.map(|time| time.as_secs_f64() * 1e6 / counted);
+        let seconds = reports[0]["seconds"].as_f64().unwrap_or(1.0);
+        let rates = reports.iter();
+        let per_second: f64 = rates
+            .filter_map(|report| report["requests_per_second"].as_f64())
+            .sum();
+        let cpu = proxy.map(|time| time.as_secs_f64() * 1e6 / (per_second * seconds));
         if cpu.is_some_and(|cpu| cpu < 0.1) {
             return Err("the proxy did nothing: requests went past it".to_owned());
         }
@@ -72,12 +73,9 @@ impl Sample {
         let (latencies, connects) = (Merged::of(&latency), Merged::of(&connect));
         let latencies = latencies.ok_or("a generator gave no distribution")?;
         let late: Option<u64> = sum(&|report| report["open_loop"]["generator_late"].as_u64());
-        let rates = reports.iter();
         Ok(Self {
             requests,
-            per_second: rates
-                .filter_map(|report| report["requests_per_second"].as_f64())
-                .sum(),
+            per_second,
             p50: latencies.quantile(0.5),
             p99: latencies.quantile(0.99),
             p999: latencies.quantile(0.999),

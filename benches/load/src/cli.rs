@@ -84,6 +84,10 @@ struct Run {
     /// Load before that.
     #[arg(long, value_name = "S", value_parser = seconds, default_value = "0")]
     warmup: Duration,
+    /// Say `begin` and `end` on standard output, each on a line, when the load
+    /// that counts does.
+    #[arg(long)]
+    announce: bool,
     /// Own delay in microseconds from which on the generator is called late.
     #[arg(long, value_name = "US", default_value_t = 1000)]
     late_after: u64,
@@ -181,6 +185,7 @@ impl Run {
             late_after: Duration::from_micros(self.late_after),
             warmup: self.warmup,
             length: self.seconds,
+            announce: self.announce,
             cpu: self.cpu,
         }
     }

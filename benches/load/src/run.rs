@@ -1,5 +1,6 @@
 //! The load generator: settings in, a report out.
 
+mod announcement;
 mod answer;
 mod connection;
 mod dialer;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub warmup: Duration,
     /// Load that counts.
     pub length: Duration,
+    /// Whether to say when that begins and ends.
+    pub announce: bool,
     /// The CPU to stay on.
     pub cpu: Option<usize>,
 }

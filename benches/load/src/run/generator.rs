@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::announcement::Announcement;
 use super::answer::{Afterwards, Answer, Progress};
 use super::connection::{Connection, REST, Work};
 use super::dialer::{Clock, Dialer};
@@ -46,6 +47,7 @@ pub struct Generator {
     poller: Poller,
     clock: Clock,
     window: Window,
+    announcement: Announcement,
     load: Load,
     tally: Tally,
     connections: Vec<Connection>,
@@ -85,6 +87,7 @@ impl Generator {
             poller,
             clock: Clock::start(),
             window,
+            announcement: Announcement::new(settings.announce, window),
             load,
             tally,
             connections,
@@ -106,6 +109,7 @@ impl Generator {
             self.start_due();
             self.wake_resting();
             let now = self.clock.now();
+            self.announcement.make(self.window, now);
             if self.is_over(now) {
                 return Ok(self.end(now));
             }
@@ -141,7 +145,8 @@ impl Generator {
             Load::Open(open) => open.next_start(),
         };
         let rested = self.resting.front().map(|(until, _)| *until);
-        let next = [start, rested].into_iter().flatten().min();
+        let next = [start, rested, self.announcement.due()];
+        let next = next.into_iter().flatten().min();
         next.unwrap_or(boundary).min(boundary).saturating_sub(now)
     }
 

@@ -1,5 +1,9 @@
 //! Every way to generate load, against our own upstream.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
 use crate::program::{Upstream, histogram, load, run};
 
 #[track_caller]
@@ -49,6 +53,29 @@ fn an_open_loop_asks_as_often_as_it_is_told() {
         assert_eq!(open["rate"], 1000);
         assert_eq!(open["saturated"], false);
         assert_eq!(histogram(&open["start_delay"]).len(), 500);
+    }
+}
+
+#[test]
+fn the_part_that_counts_is_announced() {
+    let upstream = Upstream::http();
+    for how in ["--closed", "--rate 1"] {
+        let line = format!("{how} --connections 1 --size 64 --seconds 0.5 --warmup 0.5");
+        let begun = Instant::now();
+        let mut generator = load(&["run", "--announce", "--to", &upstream.address.to_string()])
+            .args(line.split_whitespace())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(generator.stdout.take().unwrap()).lines();
+        let said: Vec<_> = lines.map(|line| (line.unwrap(), begun.elapsed())).collect();
+        assert!(generator.wait().unwrap().success());
+        let [(begin, at_begin), (end, at_end), (report, _)] = said.try_into().unwrap();
+        assert_eq!((begin.as_str(), end.as_str()), ("begin", "end"));
+        assert!(at_begin >= Duration::from_millis(500), "{at_begin:?}");
+        assert!(at_end >= Duration::from_secs(1), "{at_end:?}");
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report["errors_total"], 0);
     }
 }
 
