@@ -12,6 +12,7 @@ mod distribution;
 mod guard;
 mod measure;
 mod memory;
+mod neighbour;
 mod peers;
 mod process;
 mod protocol;

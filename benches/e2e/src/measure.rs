@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::client::Clients;
+use crate::neighbour::Neighbour;
 use crate::process::{self, Machine};
 use crate::sample::Sample;
 use crate::scenario::{Load, Placement, Scenario};
@@ -59,11 +60,18 @@ fn once(
     for pid in &upstreams {
         process::pin(*pid, beside);
     }
+    let neighbour = scenario.busy_neighbour.then(Neighbour::start);
+    let busy = || {
+        neighbour
+            .as_ref()
+            .map_or(Duration::ZERO, Neighbour::cpu_time)
+    };
     let machine = Machine::now();
     let before = (
         process::cpu_time(&proxy),
         process::cpu_time(&upstreams),
         process::children_cpu_time(),
+        busy(),
     );
     let started = Instant::now();
     let mut clients = Clients::start(vec![client(standing, scenario, seconds, load, beside)]);
@@ -72,13 +80,13 @@ fn once(
     let took = started.elapsed();
     let ours = process::cpu_time(&proxy).saturating_sub(before.0)
         + process::cpu_time(&upstreams).saturating_sub(before.1)
-        + process::children_cpu_time().saturating_sub(before.2);
+        + process::children_cpu_time().saturating_sub(before.2)
+        + busy().saturating_sub(before.3);
     let (foreign, stolen) = Machine::now().foreign_since(&machine, ours);
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
     let on_the_way = standing.variant.is_on_the_way();
     let proxy_time = on_the_way.then(|| end.saturating_sub(begin));
     Ok(Sample {
-        foreign: (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * cpus as f64),
+        foreign: (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * process::cpus() as f64),
         ..Sample::read(&reports, proxy_time)?
     })
 }

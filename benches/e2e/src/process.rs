@@ -35,6 +35,11 @@ pub fn pss(pids: &[u32]) -> u64 {
     pids.iter().map(of_process).sum()
 }
 
+/// How many CPUs there are for this process.
+pub fn cpus() -> usize {
+    std::thread::available_parallelism().map_or(1, |cpus| cpus.get())
+}
+
 /// Keeps a process, all of its threads, on one CPU.
 #[expect(unsafe_code, reason = "std cannot bind other processes")]
 pub fn pin(pid: u32, cpu: usize) {

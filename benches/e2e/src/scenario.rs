@@ -42,6 +42,8 @@ pub struct Scenario {
     pub new_connections: bool,
     /// Who runs where.
     pub placement: Placement,
+    /// Whether a program that never waits is on the proxy's CPU.
+    pub busy_neighbour: bool,
     /// Who takes part.
     #[serde(skip)]
     among: Among,
@@ -99,6 +101,7 @@ fn closed(protocol: Protocol, name: &'static str, size: u64, connections: u32) -
         load: Load::Closed,
         new_connections: false,
         placement: Placement::One,
+        busy_neighbour: false,
         among: Among::General,
     }
 }
@@ -120,6 +123,17 @@ pub fn all() -> Vec<Scenario> {
         ..scenario
     };
     let among = |among, scenario| Scenario { among, ..scenario };
+    let busy = |scenario| Scenario {
+        busy_neighbour: true,
+        ..scenario
+    };
+    // What a shard gains and loses by staying on its CPU.
+    let unpinned_too = Among::GeneralAnd(&[Variant::ListenerUnpinned]);
+    let pinned_or_not = Among::Only(&[
+        Variant::Direct,
+        Variant::Listener,
+        Variant::ListenerUnpinned,
+    ]);
     // Where connect() is all there is to tell.
     let uncaptured = Among::GeneralAnd(&[Variant::EbpfExcluded]);
     // Others use a connection to the upstream for each client, and run out of files.
@@ -138,7 +152,17 @@ pub fn all() -> Vec<Scenario> {
         http("http1 1MB 4 conn, one core", HUGE, 4),
         apart(http("http1 64B 1 conn, apart", SMALL, 1)),
         apart(http("http1 64B 64 conn, apart", SMALL, 64)),
-        rate(15_000, apart(http("http1 1KB 15k/s, apart", KILOBYTE, 64))),
+        among(
+            unpinned_too,
+            rate(15_000, apart(http("http1 1KB 15k/s, apart", KILOBYTE, 64))),
+        ),
+        among(
+            pinned_or_not,
+            busy(rate(
+                15_000,
+                apart(http("http1 1KB 15k/s, apart, busy neighbour", KILOBYTE, 64)),
+            )),
+        ),
         rate(15_000, http("http1 1KB 15k/s, one core", KILOBYTE, 64)),
         among(
             uncaptured,

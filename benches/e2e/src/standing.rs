@@ -14,7 +14,7 @@ use ambassador_tests::{Cgroup, Netns};
 
 use crate::protocol::Protocol;
 use crate::variant::Variant;
-use crate::{memory, peers};
+use crate::{memory, peers, process};
 
 /// Where the ambassador's admin API is.
 const ADMIN: &str = "127.0.0.1:15000";
@@ -69,7 +69,7 @@ impl Standing {
         Ok(standing)
     }
 
-    /// What starts the proxy in its own cgroup, on the first CPU.
+    /// What starts the proxy in its own cgroup, on its CPUs.
     fn commands(&self, binaries: &Path) -> Result<Vec<Command>, String> {
         let variant = self.variant;
         let directory = self.scratch.path();
@@ -146,11 +146,16 @@ impl Standing {
         command
     }
 
-    /// `program` in the namespace and the proxy's cgroup, on the first CPU.
+    /// `program` in the namespace and the proxy's cgroup, on its CPUs.
     fn in_place(&self, program: &Path) -> Command {
         let mut command = self.proxy_cgroup.command("nsenter");
         command.arg(format!("--net={}", self.netns.path().display()));
-        command.args(["taskset", "-c", "0"]).arg(program);
+        let cpus = self
+            .variant
+            .cpus(process::cpus())
+            .map(|cpu| cpu.to_string());
+        let list = cpus.collect::<Vec<_>>().join(",");
+        command.args(["taskset", "-c", &list]).arg(program);
         command
     }
 

@@ -13,6 +13,9 @@ pub enum Variant {
     Listener,
     /// The same on epoll.
     ListenerEpoll,
+    /// The same with a shard that may run on every CPU; the others are bound to
+    /// the first.
+    ListenerUnpinned,
     /// The ambassador, by eBPF.
     Ebpf,
     /// The same on epoll.
@@ -43,11 +46,12 @@ pub enum Variant {
 
 impl Variant {
     /// All of them, in the order of the table.
-    pub fn all() -> [Self; 16] {
+    pub fn all() -> [Self; 17] {
         [
             Self::Direct,
             Self::Listener,
             Self::ListenerEpoll,
+            Self::ListenerUnpinned,
             Self::Ebpf,
             Self::EbpfEpoll,
             Self::EbpfExcluded,
@@ -70,6 +74,7 @@ impl Variant {
             Self::Direct => "direct",
             Self::Listener => "ambassador listener",
             Self::ListenerEpoll => "ambassador listener, epoll",
+            Self::ListenerUnpinned => "ambassador listener, unpinned",
             Self::Ebpf => "ambassador eBPF",
             Self::EbpfEpoll => "ambassador eBPF, epoll",
             Self::EbpfExcluded => "ambassador eBPF, excluded",
@@ -89,7 +94,7 @@ impl Variant {
     /// Whether it takes part in every scenario, and not only in those that ask
     /// what it answers.
     pub fn is_general(self) -> bool {
-        self != Self::EbpfExcluded
+        !matches!(self, Self::EbpfExcluded | Self::ListenerUnpinned)
     }
 
     /// Whether it is part of the quick run.
@@ -140,10 +145,20 @@ impl Variant {
                 "capture: {{ mode: iptables }}\n{}",
                 peers::upstreams()
             )),
+            // One for each CPU would be bound.
+            Self::ListenerUnpinned => Some(format!("workers: 1\n{}", peers::upstreams())),
             Self::Listener | Self::ListenerEpoll | Self::Ebpf | Self::EbpfEpoll => {
                 Some(peers::upstreams())
             }
             _ => None,
+        }
+    }
+
+    /// The CPUs that its proxy may run on, of so many.
+    pub fn cpus(self, machine: usize) -> std::ops::Range<usize> {
+        match self {
+            Self::ListenerUnpinned => 0..machine,
+            _ => 0..1,
         }
     }
 
