@@ -14,23 +14,26 @@ mod measure;
 mod memory;
 mod neighbour;
 mod peers;
+mod placement;
 mod process;
 mod protocol;
 mod report;
 mod sample;
 mod scenario;
+mod selection;
 mod standing;
 mod start_up;
 mod syscalls;
 mod targets;
 mod variant;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::guard::Guard;
+use crate::measure::How;
 use crate::report::Report;
 use crate::scenario::Scenario;
 use crate::standing::Standing;
@@ -55,6 +58,9 @@ pub struct Arguments {
     /// Seconds of each sample.
     #[arg(long, value_name = "S", default_value_t = 2.0)]
     seconds: f64,
+    /// Try two shards against one on a machine without CPUs for the load, too.
+    #[arg(long)]
+    force_scaling: bool,
     /// Only scenarios whose name has this.
     #[arg(long, value_name = "TEXT")]
     scenario: Option<String>,
@@ -86,8 +92,8 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let open_files = process::raise_open_files().map_err(|error| error.to_string())?;
     let _guard = Guard::start().map_err(|error| format!("cgroups, which need root: {error}"))?;
     let mut report = Report::new(arguments);
-    let scenarios = scenarios(arguments, open_files, &mut report);
-    let variants = variants(arguments, &scenarios);
+    let scenarios = selection::scenarios(arguments, open_files, &mut report);
+    let variants = selection::variants(arguments, &scenarios);
     let alone = |variant: &&Variant| variant.is_general() && variant.is_on_the_way();
     for variant in variants.iter().filter(alone) {
         eprintln!("memory of {}", variant.name());
@@ -111,8 +117,12 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             Err(why) => eprintln!("system calls of {}: {why}", standing.variant.name()),
         }
     }
+    let how = How {
+        load: &load,
+        seconds: arguments.seconds,
+    };
     for scenario in &scenarios {
-        one(&mut report, scenario, &standing, arguments, &load);
+        one(&mut report, scenario, &standing, arguments.rounds, &how);
     }
     report.finish(&arguments.out)
 }
@@ -122,60 +132,18 @@ fn one(
     report: &mut Report,
     scenario: &Scenario,
     standing: &[Standing],
-    arguments: &Arguments,
-    load: &Path,
+    rounds: usize,
+    how: &How<'_>,
 ) {
-    for round in 0..arguments.rounds {
-        eprintln!(
-            "{}: round {} of {}",
-            scenario.name,
-            round + 1,
-            arguments.rounds
-        );
+    for round in 0..rounds {
+        eprintln!("{}: round {} of {rounds}", scenario.name, round + 1);
         for standing in standing.iter().filter(|s| scenario.suits(s.variant)) {
-            match measure::sample(standing, scenario, arguments.seconds, load) {
+            match measure::sample(standing, scenario, how) {
                 Ok(sample) => report.add(scenario, standing.variant, round, sample),
                 Err(why) => eprintln!("  {}: {why}", standing.variant.name()),
             }
         }
     }
-}
-
-/// Those that are wanted, with what can be had here.
-fn scenarios(arguments: &Arguments, open_files: u64, report: &mut Report) -> Vec<Scenario> {
-    let all = match arguments.quick {
-        true => scenario::quick(),
-        false => scenario::all(),
-    };
-    let wanted = |scenario: &Scenario| {
-        let text = arguments.scenario.as_deref();
-        text.is_none_or(|text| scenario.name.contains(text))
-    };
-    let mut scenarios = Vec::new();
-    for scenario in all.into_iter().filter(wanted) {
-        let (name, asked) = (scenario.name, scenario.connections);
-        let scenario = scenario.within(open_files);
-        if scenario.connections < asked {
-            report.note(format!(
-                "{name}: {} connections, because a process may open {open_files} files",
-                scenario.connections
-            ));
-        }
-        scenarios.push(scenario);
-    }
-    scenarios
-}
-
-/// Those that are wanted, and have something to do.
-fn variants(arguments: &Arguments, scenarios: &[Scenario]) -> Vec<Variant> {
-    let wanted = |variant: &Variant| {
-        let text = arguments.variant.as_deref();
-        *variant == Variant::Direct || text.is_none_or(|text| variant.name().contains(text))
-    };
-    let quick = |variant: &Variant| !arguments.quick || variant.is_quick();
-    let used = |variant: &Variant| scenarios.iter().any(|scenario| scenario.suits(*variant));
-    let all = Variant::all().into_iter().filter(wanted);
-    all.filter(quick).filter(used).collect()
 }
 
 fn binary(arguments: &Arguments, name: &str) -> Result<PathBuf, String> {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::client::Clients;
 use crate::neighbour::Neighbour;
+use crate::placement::Placement;
 use crate::process::{self, Machine};
 use crate::sample::Sample;
-use crate::scenario::{Load, Placement, Scenario};
+use crate::scenario::{Load, Scenario};
 use crate::standing::Standing;
 
 /// More of the machine's time than this taken by others: the sample is taken
@@ -21,16 +22,22 @@ const REPEATS_MAX: u32 = 3;
 const WARM_UP: f64 = 0.3;
 const WARM_UP_OF_CONNECTION: f64 = 0.0001;
 
+/// The part of its CPUs that a proxy has to use where saturation is meant.
+const SATURATED: f64 = 0.9;
+
+/// How samples are taken.
+pub struct How<'a> {
+    /// The load generator.
+    pub load: &'a Path,
+    /// The length of each.
+    pub seconds: f64,
+}
+
 /// Takes one, again while the machine is busy with something else.
-pub fn sample(
-    standing: &Standing,
-    scenario: &Scenario,
-    seconds: f64,
-    load: &Path,
-) -> Result<Sample, String> {
+pub fn sample(standing: &Standing, scenario: &Scenario, how: &How<'_>) -> Result<Sample, String> {
     let mut best: Option<Sample> = None;
     for repeats in 0..=REPEATS_MAX {
-        let mut sample = once(standing, scenario, seconds, load)?;
+        let mut sample = once(standing, scenario, how)?;
         sample.repeats = repeats;
         let undisturbed = sample.foreign <= FOREIGN_MAX;
         if best
@@ -46,19 +53,11 @@ pub fn sample(
     best.ok_or_else(|| "no sample".to_owned())
 }
 
-fn once(
-    standing: &Standing,
-    scenario: &Scenario,
-    seconds: f64,
-    load: &Path,
-) -> Result<Sample, String> {
-    let beside = match scenario.placement {
-        Placement::One => 0,
-        Placement::Apart => 1,
-    };
+fn once(standing: &Standing, scenario: &Scenario, how: &How<'_>) -> Result<Sample, String> {
+    let (of_clients, of_upstreams) = scenario.placement.of_load(process::cpus());
     let (proxy, upstreams) = (standing.proxy_processes(), standing.upstream_processes());
-    for pid in &upstreams {
-        process::pin(*pid, beside);
+    for (pid, cpu) in upstreams.iter().zip(of_upstreams.iter().cycle()) {
+        process::pin(*pid, *cpu);
     }
     let neighbour = scenario.busy_neighbour.then(Neighbour::start);
     let busy = || {
@@ -74,7 +73,9 @@ fn once(
         busy(),
     );
     let started = Instant::now();
-    let mut clients = Clients::start(vec![client(standing, scenario, seconds, load, beside)]);
+    let clients = of_clients.iter();
+    let clients = clients.map(|cpu| client(standing, scenario, how, *cpu));
+    let mut clients = Clients::start(clients.collect());
     let (begin, end) = clients.during(|| process::cpu_time(&proxy))?;
     let reports = clients.reports()?;
     let took = started.elapsed();
@@ -85,28 +86,36 @@ fn once(
     let (foreign, stolen) = Machine::now().foreign_since(&machine, ours);
     let on_the_way = standing.variant.is_on_the_way();
     let proxy_time = on_the_way.then(|| end.saturating_sub(begin));
+    let sample = Sample::read(&reports, proxy_time)?;
+    if scenario.placement == Placement::Scaling && !scenario.is_only_tried {
+        is_saturated(standing.variant.shards(), &sample)?;
+    }
     Ok(Sample {
         foreign: (foreign + stolen).as_secs_f64() / (took.as_secs_f64() * process::cpus() as f64),
-        ..Sample::read(&reports, proxy_time)?
+        ..sample
     })
 }
 
+/// Shards that wait for the load say nothing of how many requests they can take.
+fn is_saturated(shards: usize, sample: &Sample) -> Result<(), String> {
+    match sample.proxy_cpus {
+        Some(busy) if busy < SATURATED * shards as f64 => Err(format!(
+            "the load was too little: {busy:.2} CPUs of {shards} were busy"
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A generator on a CPU, not started.
-fn client(
-    standing: &Standing,
-    scenario: &Scenario,
-    seconds: f64,
-    load: &Path,
-    cpu: usize,
-) -> Command {
+fn client(standing: &Standing, scenario: &Scenario, how: &How<'_>, cpu: usize) -> Command {
     let warm_up = WARM_UP + WARM_UP_OF_CONNECTION * f64::from(scenario.connections);
-    let mut client = standing.client(load);
+    let mut client = standing.client(how.load);
     client
         .args(["--to", &standing.address(scenario.protocol).to_string()])
         .args(scenario.protocol.of_client())
         .args(["--size", &scenario.size.to_string()])
         .args(["--connections", &scenario.connections.to_string()])
-        .args(["--seconds", &seconds.to_string()])
+        .args(["--seconds", &how.seconds.to_string()])
         .args(["--warmup", &warm_up.to_string()])
         .args(["--cpu", &cpu.to_string()])
         .arg("--announce");

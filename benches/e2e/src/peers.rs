@@ -26,7 +26,19 @@ pub fn upstreams() -> String {
         .to_owned()
 }
 
-/// The same among a thousand others.
+/// Where a second process listens that serves the upstream of HTTP.
+pub const SECOND_ENDPOINT: u16 = 9100;
+
+/// The upstream of HTTP as two processes: one could not keep two shards busy.
+pub fn two_endpoints() -> String {
+    format!(
+        "upstreams:\n  \
+         web: {{ hosts: [bench.test], endpoints: [\"127.0.0.1:9000\", \"127.0.0.1:{SECOND_ENDPOINT}\"] }}\n  \
+         opaque: {{ endpoints: [\"127.0.0.1:9001\"], protocol: tcp }}\n"
+    )
+}
+
+/// The usual upstreams among a thousand others.
 pub fn many_upstreams() -> String {
     let mut text = upstreams();
     for number in 0..998 {

@@ -61,7 +61,7 @@ impl Report {
             scenarios: Vec::new(),
             samples: Vec::new(),
             rows: Vec::new(),
-            notes: scaling().into_iter().collect(),
+            notes: Vec::new(),
             memory: Vec::new(),
             syscalls: Vec::new(),
             start_up: None,
@@ -162,12 +162,6 @@ impl Report {
             .filter(|taken| taken.sample.foreign > 0.05);
         (repeats, disturbed.count())
     }
-}
-
-/// One shard against two takes a CPU for each, and as many for the load.
-fn scaling() -> Option<String> {
-    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
-    (cpus < 4).then(|| format!("two shards against one is left out: needs 4 CPUs, here are {cpus}"))
 }
 
 /// CPU, number of CPUs and kernel.

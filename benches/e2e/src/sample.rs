@@ -26,6 +26,8 @@ pub struct Sample {
     pub connect_p99: Option<f64>,
     /// Time of the proxy on a CPU, per request; none without a proxy.
     pub cpu: Option<f64>,
+    /// How many CPUs the proxy kept busy.
+    pub proxy_cpus: Option<f64>,
     /// Requests that the generator itself sent more than a millisecond late, of
     /// all; none in a closed loop.
     pub late: Option<f64>,
@@ -82,6 +84,7 @@ impl Sample {
             connect_p50: connects.as_ref().map(|times| times.quantile(0.5)),
             connect_p99: connects.as_ref().map(|times| times.quantile(0.99)),
             cpu,
+            proxy_cpus: proxy.map(|time| time.as_secs_f64() / seconds),
             late: late.map(|late| late as f64 / requests as f64),
             foreign: 0.0,
             repeats: 0,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::placement::Placement;
 use crate::protocol::Protocol;
 use crate::variant::Variant;
 
@@ -15,16 +16,6 @@ pub enum Load {
     Rate(u64),
 }
 
-/// Who runs where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Placement {
-    /// Client, proxy and upstream on one CPU.
-    One,
-    /// The proxy alone on a CPU, client and upstream on another.
-    Apart,
-}
-
 /// One line of the table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Scenario {
@@ -34,7 +25,7 @@ pub struct Scenario {
     pub protocol: Protocol,
     /// Bytes of each answer.
     pub size: u64,
-    /// Connections at once.
+    /// Connections at once, of each client.
     pub connections: u32,
     /// How requests come.
     pub load: Load,
@@ -44,6 +35,8 @@ pub struct Scenario {
     pub placement: Placement,
     /// Whether a program that never waits is on the proxy's CPU.
     pub busy_neighbour: bool,
+    /// The machine is too small for it: it runs, and no target is judged by it.
+    pub is_only_tried: bool,
     /// Who takes part.
     #[serde(skip)]
     among: Among,
@@ -75,6 +68,13 @@ impl Scenario {
         }
     }
 
+    /// Why it tells nothing where there are so many CPUs; none: it does.
+    pub fn lacks(&self, machine: usize) -> Option<String> {
+        let needed = self.placement.cpus();
+        let lacks = machine < needed;
+        lacks.then(|| format!("it needs {needed} CPUs, here are {machine}"))
+    }
+
     /// The same with as many connections as so many open files allow.
     pub fn within(self, open_files: u64) -> Self {
         let most = open_files.saturating_sub(FILES_BESIDES).max(1);
@@ -102,6 +102,7 @@ fn closed(protocol: Protocol, name: &'static str, size: u64, connections: u32) -
         new_connections: false,
         placement: Placement::One,
         busy_neighbour: false,
+        is_only_tried: false,
         among: Among::General,
     }
 }
@@ -123,6 +124,10 @@ pub fn all() -> Vec<Scenario> {
         ..scenario
     };
     let among = |among, scenario| Scenario { among, ..scenario };
+    let scaling = |scenario| Scenario {
+        placement: Placement::Scaling,
+        ..scenario
+    };
     let busy = |scenario| Scenario {
         busy_neighbour: true,
         ..scenario
@@ -134,6 +139,7 @@ pub fn all() -> Vec<Scenario> {
         Variant::Listener,
         Variant::ListenerUnpinned,
     ]);
+    let shards = Among::Only(&[Variant::OneShard, Variant::TwoShards]);
     // Where connect() is all there is to tell.
     let uncaptured = Among::GeneralAnd(&[Variant::EbpfExcluded]);
     // Others use a connection to the upstream for each client, and run out of files.
@@ -177,6 +183,10 @@ pub fn all() -> Vec<Scenario> {
         among(
             pooled,
             http("http1 64B 10000 conn, one core", SMALL, 10_000),
+        ),
+        among(
+            shards,
+            scaling(http("http1 1KB 2x64 conn, shards", KILOBYTE, 64)),
         ),
     ]
 }

@@ -50,8 +50,8 @@ impl Standing {
             netns,
             scratch: Scratch::new(),
         };
-        for protocol in Protocol::ALL {
-            let address = format!("0.0.0.0:{}", protocol.upstream_port());
+        for (protocol, port) in variant.upstreams() {
+            let address = format!("0.0.0.0:{port}");
             let mut serve = standing.inside(load);
             serve.args(["serve", "--listen", &address]);
             serve.args(protocol.of_upstream());

@@ -23,6 +23,8 @@ pub enum Figure {
     P99,
     /// The connect() call, median.
     Connect,
+    /// Answers per second.
+    Rate,
 }
 
 /// One target.
@@ -52,6 +54,8 @@ pub struct Target {
 pub enum Bound {
     /// No more.
     AtMost(f64),
+    /// No less.
+    AtLeast(f64),
 }
 
 /// Why a target is missed.
@@ -68,6 +72,7 @@ impl Bound {
     pub fn holds(self, value: f64) -> bool {
         match self {
             Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
         }
     }
 }
@@ -76,6 +81,7 @@ impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::AtLeast(least) => write!(f, "at least {least}"),
         }
     }
 }
@@ -89,6 +95,7 @@ impl Figure {
             Self::P50 => Some(sample.p50),
             Self::P99 => Some(sample.p99),
             Self::Connect => sample.connect_p50,
+            Self::Rate => Some(sample.per_second),
         }
     }
 }
@@ -96,6 +103,7 @@ impl Figure {
 /// Everything on one core, as fast as it goes.
 pub const SATURATED: &str = "http1 1KB 64 conn, one core";
 const ALONE: &str = "http1 64B 1 conn, one core";
+const SHARDS: &str = "http1 1KB 2x64 conn, shards";
 /// What shows the cost of connect().
 pub const NEW: &str = "http1 64B new conn, one core";
 
@@ -103,7 +111,7 @@ pub const NEW: &str = "http1 64B new conn, one core";
 pub fn all() -> Vec<Target> {
     use Variant::{
         Direct, Ebpf, Envoy, Haproxy, IptablesLegacy, IptablesNft, Listener, ManyRoutes,
-        ManyUpstreams, Nginx, Relay,
+        ManyUpstreams, Nginx, OneShard, Relay, TwoShards,
     };
     let target = |text, scenario, figure, of, by, at_most| Target {
         text,
@@ -261,6 +269,16 @@ pub fn all() -> Vec<Target> {
             Listener,
             1.05,
         ),
+        Target {
+            text: "answers per second, two shards of one",
+            scenario: SHARDS,
+            figure: Figure::Rate,
+            of: TwoShards,
+            by: OneShard,
+            by_scenario: SHARDS,
+            bound: Bound::AtLeast(1.9),
+            why: None,
+        },
         target(
             "CPU per request, 1000 routes of none",
             "http1 64B 32 conn, one core",
@@ -297,5 +315,6 @@ mod tests {
     #[test]
     fn a_bound_is_kept_on_its_side() {
         assert!(Bound::AtMost(1.0).holds(0.9) && !Bound::AtMost(1.0).holds(1.1));
+        assert!(Bound::AtLeast(1.9).holds(2.0) && !Bound::AtLeast(1.9).holds(1.8));
     }
 }

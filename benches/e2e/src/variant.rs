@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::peers;
+use crate::protocol::Protocol;
 
 /// What stands between client and upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -30,6 +31,10 @@ pub enum Variant {
     ManyUpstreams,
     /// The listener, with a thousand routes.
     ManyRoutes,
+    /// The listener with one shard, before two upstream processes.
+    OneShard,
+    /// The same with two shards.
+    TwoShards,
     /// nginx.
     Nginx,
     /// HAProxy.
@@ -46,7 +51,7 @@ pub enum Variant {
 
 impl Variant {
     /// All of them, in the order of the table.
-    pub fn all() -> [Self; 17] {
+    pub fn all() -> [Self; 19] {
         [
             Self::Direct,
             Self::Listener,
@@ -65,6 +70,8 @@ impl Variant {
             Self::TokioUring,
             Self::ManyUpstreams,
             Self::ManyRoutes,
+            Self::OneShard,
+            Self::TwoShards,
         ]
     }
 
@@ -82,6 +89,8 @@ impl Variant {
             Self::IptablesLegacy => "ambassador iptables-legacy",
             Self::ManyUpstreams => "ambassador, 1000 upstreams",
             Self::ManyRoutes => "ambassador, 1000 routes",
+            Self::OneShard => "ambassador, 1 shard",
+            Self::TwoShards => "ambassador, 2 shards",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
@@ -94,7 +103,10 @@ impl Variant {
     /// Whether it takes part in every scenario, and not only in those that ask
     /// what it answers.
     pub fn is_general(self) -> bool {
-        !matches!(self, Self::EbpfExcluded | Self::ListenerUnpinned)
+        !matches!(
+            self,
+            Self::EbpfExcluded | Self::ListenerUnpinned | Self::OneShard | Self::TwoShards
+        )
     }
 
     /// Whether it is part of the quick run.
@@ -145,6 +157,11 @@ impl Variant {
                 "capture: {{ mode: iptables }}\n{}",
                 peers::upstreams()
             )),
+            Self::OneShard | Self::TwoShards => Some(format!(
+                "workers: {}\n{}",
+                self.shards(),
+                peers::two_endpoints()
+            )),
             // One for each CPU would be bound.
             Self::ListenerUnpinned => Some(format!("workers: 1\n{}", peers::upstreams())),
             Self::Listener | Self::ListenerEpoll | Self::Ebpf | Self::EbpfEpoll => {
@@ -158,7 +175,29 @@ impl Variant {
     pub fn cpus(self, machine: usize) -> std::ops::Range<usize> {
         match self {
             Self::ListenerUnpinned => 0..machine,
-            _ => 0..1,
+            _ => 0..self.shards(),
+        }
+    }
+
+    /// How many shards its proxy has; others have one worker.
+    pub fn shards(self) -> usize {
+        match self {
+            Self::TwoShards => 2,
+            _ => 1,
+        }
+    }
+
+    /// What each of its upstream processes speaks, and on which port it listens.
+    pub fn upstreams(self) -> Vec<(Protocol, u16)> {
+        match self {
+            Self::OneShard | Self::TwoShards => vec![
+                (Protocol::Http1, Protocol::Http1.upstream_port()),
+                (Protocol::Http1, peers::SECOND_ENDPOINT),
+            ],
+            _ => {
+                let usual = |protocol: Protocol| (protocol, protocol.upstream_port());
+                Protocol::ALL.map(usual).to_vec()
+            }
         }
     }
 

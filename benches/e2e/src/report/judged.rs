@@ -49,6 +49,9 @@ impl Judged {
 
     fn ratio(report: &Report, target: &Target) -> Self {
         let value = |scenario, variant, round| {
+            if report.is_only_tried(scenario) {
+                return None;
+            }
             let direct = report.find(scenario, Variant::Direct, round);
             let sample = report.find(scenario, variant, round)?;
             target.figure.value(sample, direct)
@@ -89,6 +92,11 @@ impl Judged {
 }
 
 impl Report {
+    fn is_only_tried(&self, scenario: &str) -> bool {
+        let mut scenarios = self.scenarios.iter();
+        scenarios.any(|known| known.name == scenario && known.is_only_tried)
+    }
+
     /// A figure that is compared with nothing.
     fn alone(&self, figure: Alone) -> Option<f64> {
         let memory = |of| {
