@@ -40,7 +40,7 @@ pub enum Entry {
 }
 
 /// Serves a connection to its end.
-pub async fn serve(client: Client, entry: Entry) {
+pub async fn serve(client: Box<Client>, entry: Entry) {
     let context = Rc::clone(&client.context);
     let listener = client.origin.listener;
     context.telemetry.cells.connection_opened(listener);
@@ -87,7 +87,7 @@ impl Drop for Open {
     }
 }
 
-async fn captured(mut client: Client, original: OriginalDst, idle: Duration) {
+async fn captured(mut client: Box<Client>, original: OriginalDst, idle: Duration) {
     let accepted = ring::now();
     match protocol(&client.context, original) {
         Protocol::Http1 => return http1::serve(client, idle).await,
@@ -113,7 +113,7 @@ async fn captured(mut client: Client, original: OriginalDst, idle: Duration) {
         Sniffed::GivenUp(label, failed) => {
             let mut record = begin(&client, accepted, RelayProtocol::Tcp);
             record.passage.upstream = label;
-            refuse(client, record, failed);
+            refuse(*client, record, failed);
         }
     }
 }
@@ -237,7 +237,7 @@ async fn look_ahead<T>(
 /// Relays TLS to the upstream that claims the server name it asks for, else by
 /// its address; `dialled` is used where that is the same.
 async fn relay_tls(
-    mut client: Client,
+    mut client: Box<Client>,
     accepted: Instant,
     original: OriginalDst,
     idle: Duration,
@@ -271,7 +271,7 @@ async fn relay_tls(
 
 /// Relays opaque bytes.
 async fn relay(
-    client: Client,
+    client: Box<Client>,
     accepted: Instant,
     target: Option<Target>,
     dialled: Option<Connection>,
@@ -288,7 +288,7 @@ fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGu
 /// Relays a connection of which `record` tells, to `target`, over `dialled`
 /// where that leads there already.
 async fn relay_recorded(
-    mut client: Client,
+    mut client: Box<Client>,
     mut record: RelayGuard,
     target: Option<Target>,
     dialled: Option<Connection>,
@@ -298,7 +298,7 @@ async fn relay_recorded(
             outcome: TcpOutcome::NoRoute,
             endpoint: None,
         };
-        return refuse(client, record, nowhere);
+        return refuse(*client, record, nowhere);
     };
     target.count_use();
     record.passage.upstream = target.shared.label;
@@ -309,7 +309,7 @@ async fn relay_recorded(
         Some(connection) => connection,
         None => match dial(&client, &target).await {
             Ok(connection) => connection,
-            Err(failed) => return refuse(client, record, failed),
+            Err(failed) => return refuse(*client, record, failed),
         },
     };
     record.passage.endpoint = Some(connection.endpoint);

@@ -19,7 +19,9 @@ const LINGER_BYTES_MAX: usize = 256 * 1024;
 /// How long that may take.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// An accepted connection.
+/// An accepted connection. Boxed while it is served: the futures that pass it on
+/// would each hold a copy, and the size of these is what an idle connection
+/// costs.
 pub struct Client {
     /// The shard's state.
     pub context: Rc<Context>,
@@ -105,7 +107,7 @@ impl Client {
     }
 
     /// Closes without destroying a reply that is still on its way.
-    pub async fn linger(self) {
+    pub async fn linger(self: Box<Self>) {
         self.stream.shutdown_write();
         let drained = async {
             let mut bytes = 0;

@@ -10,7 +10,7 @@ use crate::proxy::slot::{self, Slot};
 use crate::ring::{self, Chunk};
 
 /// Serves requests until the connection ends.
-pub async fn serve(mut client: Client, idle: Duration) {
+pub async fn serve(mut client: Box<Client>, idle: Duration) {
     let after = loop {
         let chunk = match client.next_request(idle).await {
             Woken::Bytes(chunk) => chunk,

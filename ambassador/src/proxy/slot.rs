@@ -18,10 +18,10 @@ pub type Slot = Pin<Box<dyn Serve>>;
 
 /// Serves one request after another. It resolves to the connection and what
 /// becomes of it, and may then [`begin`](Serve::begin) again.
-pub trait Serve: Future<Output = (Client, After)> {
+pub trait Serve: Future<Output = (Box<Client>, After)> {
     /// Begins with a request of which `chunk` has the first bytes; a silence of
     /// `idle` within its head ends the connection.
-    fn begin(self: Pin<&mut Self>, client: Client, chunk: Chunk, idle: Duration);
+    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, idle: Duration);
 }
 
 pin_project! {
@@ -33,9 +33,9 @@ pin_project! {
 }
 
 /// An empty slot for the futures of `serve`.
-pub fn empty<F>(serve: impl Fn(Client, Chunk, Duration) -> F + 'static) -> Slot
+pub fn empty<F>(serve: impl Fn(Box<Client>, Chunk, Duration) -> F + 'static) -> Slot
 where
-    F: Future<Output = (Client, After)> + 'static,
+    F: Future<Output = (Box<Client>, After)> + 'static,
 {
     Box::pin(Server {
         serve,
@@ -45,10 +45,10 @@ where
 
 impl<S, F> Serve for Server<S, F>
 where
-    S: Fn(Client, Chunk, Duration) -> F,
-    F: Future<Output = (Client, After)>,
+    S: Fn(Box<Client>, Chunk, Duration) -> F,
+    F: Future<Output = (Box<Client>, After)>,
 {
-    fn begin(self: Pin<&mut Self>, client: Client, chunk: Chunk, idle: Duration) {
+    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, idle: Duration) {
         let mut this = self.project();
         let running = (this.serve)(client, chunk, idle);
         this.running.set(Some(running));

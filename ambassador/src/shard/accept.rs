@@ -84,7 +84,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
                     }
                 },
             };
-            let client = Client {
+            let client = Box::new(Client {
                 context: Rc::clone(&context),
                 stream,
                 origin: Origin {
@@ -94,7 +94,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
                     peer,
                 },
                 ahead: None,
-            };
+            });
             ring::spawn(accepted::serve(client, entry.clone()));
         }
     });
