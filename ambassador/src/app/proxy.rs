@@ -23,6 +23,7 @@ use crate::shard::{self, Plan, Shard, place};
 use crate::telemetry::access_log;
 use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
 use crate::upstream::dial::{Namespace, OwnAddresses};
+use crate::workload::memory::MappedFiles;
 use crate::workload::{self, Helper, Netns};
 
 /// Events that may wait for the main thread.
@@ -204,7 +205,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     }
     common.watch_names(&control);
     common.readiness.set(Phase::Serving);
-    workload::memory::unmap_idle_code();
+    MappedFiles::find().unmap();
     Ok(Proxy {
         shards,
         control,

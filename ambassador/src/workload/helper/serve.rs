@@ -13,7 +13,8 @@ use super::message::{Reply, Request};
 use super::undo::{self, Undo};
 use crate::clock;
 use crate::workload::capabilities::{Capability, keep_only};
-use crate::workload::{Netns, descriptors, memory, sockets};
+use crate::workload::memory::MappedFiles;
+use crate::workload::{Netns, descriptors, sockets};
 
 /// The hidden subcommand that makes this binary a helper.
 pub const SUBCOMMAND: &str = "privileged-helper";
@@ -40,7 +41,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub fn serve(duties: Duties) -> ExitCode {
     close_inherited();
     outlive_the_proxy();
-    memory::unmap_idle_code();
     let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), duties));
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -75,7 +75,10 @@ pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties) -> io::Result<()
         loaders: Vec::new(),
         steps: Undo::new(duties),
     };
+    let files = MappedFiles::find();
     loop {
+        // The next request may be hours away.
+        files.unmap();
         let (text, fds) = match descriptors::receive(channel) {
             Ok(Some(request)) => request,
             // However the conversation ends, what was set up is undone.
