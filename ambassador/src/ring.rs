@@ -17,6 +17,7 @@
 mod buffers;
 mod chunk;
 mod driver;
+pub mod ebb;
 mod epoll;
 mod executor;
 mod mailbox;
@@ -41,6 +42,7 @@ pub use chunk::{Chunk, Gather};
 pub use mailbox::{Remote, SendError as MailboxError};
 pub use send_op::SendError;
 pub use sockets::{dial_socket, steer_by_cpu};
+pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
 pub use stream::{Listener, Stream};
 

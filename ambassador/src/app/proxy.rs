@@ -17,7 +17,7 @@ use crate::control::{
     self, Control, Event, Fingerprint, NameService, Phase, Readiness, Signals, WatchedFile,
 };
 use crate::proxy::generation::Generation;
-use crate::ring::{self, Backend, Remote};
+use crate::ring::{self, Backend, Remote, ebb};
 use crate::shard::accept::{self, Intake, host_addresses};
 use crate::shard::{self, Plan, Shard, place};
 use crate::telemetry::access_log;
@@ -34,8 +34,11 @@ const EVENTS: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How often the main thread looks whether captured cgroups are still those
-/// that their paths name.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// that their paths name, and whether there is memory to give back.
+const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+
+/// How long shards are given to free what a burst has left them.
+const SPARES_DROPPED_WITHIN: Duration = Duration::from_millis(100);
 
 /// What to start.
 pub struct Start {
@@ -66,6 +69,8 @@ pub struct Proxy {
     log: Option<access_log::AccessLog>,
     file: Option<(PathBuf, Checked)>,
     overrides: Overrides,
+    /// It had when the main thread last looked around.
+    burst_has_ended: bool,
 }
 
 /// What callbacks of the control side share with the main thread.
@@ -214,6 +219,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         log,
         file,
         overrides: start.overrides,
+        burst_has_ended: false,
     })
 }
 
@@ -265,10 +271,30 @@ impl Proxy {
     /// Serves until it is told to drain; reloads on the way.
     pub fn serve(&mut self) {
         loop {
-            match self.events.recv_timeout(FOLLOW_EVERY) {
+            let wait = match self.burst_has_ended {
+                true => SPARES_DROPPED_WITHIN,
+                false => LOOK_AROUND_EVERY,
+            };
+            match self.events.recv_timeout(wait) {
                 Ok(Event::Reload) => self.reload(),
                 Ok(Event::Drain) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.follow_cgroups(),
+                Err(RecvTimeoutError::Timeout) => self.look_around(),
+            }
+        }
+    }
+
+    /// What comes up by itself.
+    fn look_around(&mut self) {
+        self.follow_cgroups();
+        // Not at once, so that the shards have freed what they keep, too. What
+        // ran for the burst need not run for what is left.
+        if std::mem::replace(&mut self.burst_has_ended, ebb::burst_has_ended()) {
+            workload::memory::give_back_freed();
+            MappedFiles::find().unmap();
+        }
+        if self.burst_has_ended {
+            for shard in &self.shards {
+                shard.tell(|context| context.drop_spares());
             }
         }
     }

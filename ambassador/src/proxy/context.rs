@@ -253,6 +253,14 @@ impl Context {
         }
     }
 
+    /// Frees what is kept for the next requests: after a burst it is strewn over
+    /// a heap that is free otherwise.
+    pub fn drop_spares(&self) {
+        self.scratch.take();
+        self.slots.take();
+        ring::drop_spares();
+    }
+
     /// A slot for one request; `new` makes one where none is left.
     pub(super) fn take_slot(&self, new: impl FnOnce() -> Slot) -> Slot {
         let kept = self.slots.borrow_mut().pop();

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
+use crate::ring::ebb;
+
 /// Set once, never unset.
 #[derive(Default)]
 pub struct Drain {
@@ -70,7 +72,9 @@ impl Drop for Begun<'_> {
         if let Some(place) = self.place
             && !self.drain.begun.get()
         {
-            self.drain.waiting.borrow_mut().remove(place);
+            let mut waiting = self.drain.waiting.borrow_mut();
+            waiting.remove(place);
+            ebb::shrink(&mut waiting);
         }
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use slab::Slab;
 
+use super::ebb;
 use super::mailbox::{self, Shared};
 
 type Future_ = Pin<Box<dyn Future<Output = ()>>>;
@@ -147,7 +148,10 @@ impl Executor {
     }
 
     fn remove(&self, id: TaskId, future: Future_) {
-        self.tasks.borrow_mut().try_remove(id.place as usize);
+        let mut tasks = self.tasks.borrow_mut();
+        tasks.try_remove(id.place as usize);
+        ebb::shrink(&mut tasks);
+        drop(tasks);
         drop_quietly(Some(future));
     }
 

@@ -39,6 +39,11 @@ pub fn give_back(mut buffer: Vec<u8>) {
     });
 }
 
+/// Frees what is kept.
+pub fn drop_all() {
+    SPARE.take();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +63,7 @@ mod tests {
             assert_eq!(spare.len(), KEPT_MAX);
             assert!(spare.iter().all(|kept| kept.capacity() <= BYTES_MAX));
         });
+        drop_all();
+        SPARE.with_borrow(|spare| assert_eq!(spare.capacity(), 0));
     }
 }

@@ -12,6 +12,7 @@ use slab::Slab;
 use super::RECEIVED_MAX;
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
+use super::ebb;
 use super::send_op::SendOp;
 use super::sockets::RawAddress;
 
@@ -380,6 +381,7 @@ impl Table {
         let socket = &self.sockets[key as usize];
         if socket.abandoned && socket.in_flight == 0 {
             drop(self.sockets.remove(key as usize));
+            ebb::shrink(&mut self.sockets);
         }
     }
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use super::ebb;
+
 const LEVELS: usize = 6;
 const SLOTS: u64 = 64;
 const SLOT_BITS: u32 = 6;
@@ -97,6 +99,7 @@ impl Wheel {
     pub fn remove(&mut self, key: Key) {
         self.unlink(key);
         self.timers.remove(key as usize);
+        ebb::shrink(&mut self.timers);
     }
 
     /// How long until the next timer may fire; `None`: there is none. It may

@@ -14,7 +14,7 @@ use foldhash::HashMap;
 
 use crate::addr::EndpointAddr;
 use crate::policy::limits;
-use crate::ring::{self, Remote, Stream, timer};
+use crate::ring::{self, Remote, Stream, ebb, timer};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
 use crate::upstream::shared::{Seen, Shared};
@@ -477,6 +477,9 @@ impl Pool {
             } else {
                 place += 1;
             }
+        }
+        if ebb::is_too_large(self.idle.capacity(), self.idle.len()) {
+            self.idle.shrink_to_fit();
         }
     }
 }

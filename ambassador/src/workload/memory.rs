@@ -35,6 +35,22 @@ impl MappedFiles {
     }
 }
 
+/// Has the allocator give back to the kernel what was freed; the C library
+/// keeps most of it. A thread that allocates meanwhile waits: 0.6 ms after
+/// 1,000 connections, 2 ms after 7,000.
+#[cfg_attr(
+    target_env = "gnu",
+    expect(unsafe_code, reason = "std has no malloc_trim")
+)]
+pub fn give_back_freed() {
+    // Others, musl among them, give back by themselves.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the allocator's own locks and touches nothing in use.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// The addresses of mappings in a proc(5) smaps that are of a file,
 /// not writable, and have no page of this process's own, neither in memory nor
 /// swapped out: those that the dynamic linker relocated have some.

@@ -1,6 +1,6 @@
 //! Many of everything.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use ambassador_tests::server::text;
@@ -13,6 +13,7 @@ use crate::capture_scope::{inside, world};
 on_both_backends!(
     ten_thousand_connections_over_five_thousand_destinations,
     a_thousand_idle_connections,
+    what_a_burst_took_is_given_back,
 );
 
 /// Every destination answers with the address that was called; prints how many
@@ -87,5 +88,41 @@ fn a_thousand_idle_connections(backend: Backend) {
     drop(used);
     eventually("none is left", Duration::from_secs(20), || {
         proxy.metric("ambassador_connections", &open) == 0.0
+    });
+}
+
+fn what_a_burst_took_is_given_back(backend: Backend) {
+    os::raise_open_files().expect("a soft limit can be raised");
+    // It answers nothing; the kernel accepts for it.
+    let server = TcpListener::bind("127.0.0.1:0").expect("a port is left");
+    let (proxy, listen) = Proxy::in_front_of_with(
+        backend,
+        server.local_addr().expect("it is bound"),
+        "pool: { max_connections: 1000 }",
+    );
+    let in_use = || proxy.metric("ambassador_pool_connections", &[("state", "open")]);
+    let during = |requests: usize| {
+        let mut clients: Vec<Client> = (0..requests).map(|_| Client::connect(listen)).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        }
+        eventually("all are sent on", Duration::from_secs(20), || {
+            in_use() == requests as f64
+        });
+        let memory = proxy.anonymous_bytes();
+        // They close before they answer.
+        (0..requests).for_each(|_| drop(server.accept()));
+        eventually("none is left", Duration::from_secs(20), || in_use() == 0.0);
+        memory
+    };
+    // The buffers of the shards come with the first requests.
+    for _ in 0..4 {
+        during(64);
+    }
+    let before = proxy.anonymous_bytes();
+    let burst = during(1000);
+    assert!(burst > before + (3 << 20), "{before} at rest, {burst}");
+    eventually("it is as small as before", Duration::from_secs(20), || {
+        proxy.anonymous_bytes() < before + (1 << 20)
     });
 }

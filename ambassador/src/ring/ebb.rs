@@ -1,0 +1,77 @@
+//! What a burst of connections leaves behind: tables with room for all of it.
+//! They shrink when few entries are left. That a burst has ended is noted, for
+//! whoever has the allocator give up what was freed: no shard is to wait for
+//! that.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use slab::Slab;
+
+/// Room that a table may keep, whatever is in it.
+const ROOM: usize = 256;
+
+/// A table is too large for its entries when it has room for so many times as
+/// many. Far from the factor by which it grows, so that few are moved for it.
+const TIMES: usize = 8;
+
+/// Some shard has seen the end of a burst.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Shrinks a table from which an entry was removed, where few are left. That
+/// costs something only while its last entries are vacant.
+pub fn shrink<T>(table: &mut Slab<T>) {
+    if is_too_large(table.capacity(), table.len()) {
+        // Entries go one by one: each burst passes here once.
+        if table.len() == table.capacity() / TIMES {
+            ENDED.store(true, Ordering::Relaxed);
+        }
+        table.shrink_to_fit();
+    }
+}
+
+/// Whether a table with room for `capacity` entries has too much of it.
+pub fn is_too_large(capacity: usize, len: usize) -> bool {
+    capacity > ROOM && len <= capacity / TIMES
+}
+
+/// Whether a burst has ended, on any shard, since this was last asked.
+pub fn burst_has_ended() -> bool {
+    ENDED.swap(false, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shrinks_when_few_are_left_of_many() {
+        let mut table: Slab<usize> = (0..4096).map(|key| (key, key)).collect();
+        burst_has_ended();
+        let mut keys = 0..4096;
+        for key in keys.by_ref().rev().take(4096 - 512 - 1) {
+            table.remove(key);
+            shrink(&mut table);
+        }
+        assert!(table.capacity() >= 4096 && !burst_has_ended());
+        for key in keys.rev() {
+            table.remove(key);
+            shrink(&mut table);
+        }
+        assert!(table.capacity() <= ROOM, "{}", table.capacity());
+        assert!(burst_has_ended());
+        assert!(!burst_has_ended(), "told once");
+    }
+
+    #[test]
+    fn what_is_left_keeps_its_key() {
+        let mut table: Slab<usize> = (0..1000).map(|key| (key, key)).collect();
+        for key in (0..1000).filter(|key| *key != 700) {
+            table.remove(key);
+            shrink(&mut table);
+        }
+        assert_eq!(table.get(700), Some(&700));
+        assert!((700..1000).contains(&table.capacity()));
+        let next = table.insert(1);
+        assert!(next < 700, "freed places are used again: {next}");
+    }
+}
