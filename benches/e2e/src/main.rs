@@ -69,6 +69,9 @@ pub struct Arguments {
     variant: Option<String>,
 }
 
+/// How often a sample is taken again. A quick run has no time for it.
+const REPEATS_MAX: u32 = 3;
+
 fn main() -> ExitCode {
     if let Some(done) = guard::serve() {
         return done;
@@ -120,6 +123,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     let how = How {
         load: &load,
         seconds: arguments.seconds,
+        repeats_max: if arguments.quick { 0 } else { REPEATS_MAX },
     };
     for scenario in &scenarios {
         one(&mut report, scenario, &standing, arguments.rounds, &how);

@@ -15,8 +15,6 @@ use crate::standing::Standing;
 /// More of the machine's time than this taken by others: the sample is taken
 /// again.
 const FOREIGN_MAX: f64 = 0.05;
-/// How often, before the least disturbed one has to do.
-const REPEATS_MAX: u32 = 3;
 /// Load before the window, in seconds, and more of it for each connection: each
 /// should have been used before.
 const WARM_UP: f64 = 0.3;
@@ -31,12 +29,14 @@ pub struct How<'a> {
     pub load: &'a Path,
     /// The length of each.
     pub seconds: f64,
+    /// How often one is taken again, before the least disturbed has to do.
+    pub repeats_max: u32,
 }
 
 /// Takes one, again while the machine is busy with something else.
 pub fn sample(standing: &Standing, scenario: &Scenario, how: &How<'_>) -> Result<Sample, String> {
     let mut best: Option<Sample> = None;
-    for repeats in 0..=REPEATS_MAX {
+    for repeats in 0..=how.repeats_max {
         let mut sample = once(standing, scenario, how)?;
         sample.repeats = repeats;
         let undisturbed = sample.foreign <= FOREIGN_MAX;
