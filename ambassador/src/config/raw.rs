@@ -118,7 +118,7 @@ choice! {
     Spin: ring::Spin {
         /// It sleeps at once.
         Never = "never" => ring::Spin::Never,
-        /// It looks for work for up to 50 us before it sleeps, as long as work
+        /// It looks for work for up to 100 us before it sleeps, as long as work
         /// has come within that time lately. For a CPU of its own: latency
         /// falls by what a wake-up costs, and the CPU is busy at middling load.
         Adaptive = "adaptive" => ring::Spin::Adaptive,

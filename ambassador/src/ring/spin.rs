@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// The longest spin before a sleep.
-pub const SPIN_MAX: Duration = Duration::from_micros(50);
+pub const SPIN_MAX: Duration = Duration::from_micros(100);
 
 /// Whether a shard may spin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub enum Spin {
     /// It sleeps as soon as there is nothing to do.
     #[default]
     Never,
-    /// It looks for up to 50 us first, while news has come within that time
+    /// It looks for up to 100 us first, while news has come within that time
     /// lately.
     Adaptive,
 }

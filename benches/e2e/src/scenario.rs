@@ -132,8 +132,10 @@ pub fn all() -> Vec<Scenario> {
         busy_neighbour: true,
         ..scenario
     };
-    // What a shard gains and loses by staying on its CPU.
-    let unpinned_too = Among::GeneralAnd(&[Variant::ListenerUnpinned]);
+    // What a shard gains and loses by staying on its CPU, and by staying awake.
+    let spinning_too = Among::GeneralAnd(&[Variant::ListenerSpinning]);
+    let unpinned_and_spinning_too =
+        Among::GeneralAnd(&[Variant::ListenerUnpinned, Variant::ListenerSpinning]);
     let pinned_or_not = Among::Only(&[
         Variant::Direct,
         Variant::Listener,
@@ -156,10 +158,13 @@ pub fn all() -> Vec<Scenario> {
         http("http1 1KB 64 conn, one core", KILOBYTE, 64),
         http("http1 64KB 32 conn, one core", LARGE, 32),
         http("http1 1MB 4 conn, one core", HUGE, 4),
-        apart(http("http1 64B 1 conn, apart", SMALL, 1)),
+        among(
+            spinning_too,
+            apart(http("http1 64B 1 conn, apart", SMALL, 1)),
+        ),
         apart(http("http1 64B 64 conn, apart", SMALL, 64)),
         among(
-            unpinned_too,
+            unpinned_and_spinning_too,
             rate(15_000, apart(http("http1 1KB 15k/s, apart", KILOBYTE, 64))),
         ),
         among(

@@ -17,6 +17,8 @@ pub enum Variant {
     /// The same with a shard that may run on every CPU; the others are bound to
     /// the first.
     ListenerUnpinned,
+    /// The listener of a shard that spins.
+    ListenerSpinning,
     /// The ambassador, by eBPF.
     Ebpf,
     /// The same on epoll.
@@ -51,12 +53,13 @@ pub enum Variant {
 
 impl Variant {
     /// All of them, in the order of the table.
-    pub fn all() -> [Self; 19] {
+    pub fn all() -> [Self; 20] {
         [
             Self::Direct,
             Self::Listener,
             Self::ListenerEpoll,
             Self::ListenerUnpinned,
+            Self::ListenerSpinning,
             Self::Ebpf,
             Self::EbpfEpoll,
             Self::EbpfExcluded,
@@ -82,6 +85,7 @@ impl Variant {
             Self::Listener => "ambassador listener",
             Self::ListenerEpoll => "ambassador listener, epoll",
             Self::ListenerUnpinned => "ambassador listener, unpinned",
+            Self::ListenerSpinning => "ambassador listener, spinning",
             Self::Ebpf => "ambassador eBPF",
             Self::EbpfEpoll => "ambassador eBPF, epoll",
             Self::EbpfExcluded => "ambassador eBPF, excluded",
@@ -105,7 +109,11 @@ impl Variant {
     pub fn is_general(self) -> bool {
         !matches!(
             self,
-            Self::EbpfExcluded | Self::ListenerUnpinned | Self::OneShard | Self::TwoShards
+            Self::EbpfExcluded
+                | Self::ListenerUnpinned
+                | Self::ListenerSpinning
+                | Self::OneShard
+                | Self::TwoShards
         )
     }
 
@@ -164,6 +172,7 @@ impl Variant {
             )),
             // One for each CPU would be bound.
             Self::ListenerUnpinned => Some(format!("workers: 1\n{}", peers::upstreams())),
+            Self::ListenerSpinning => Some(format!("spin: adaptive\n{}", peers::upstreams())),
             Self::Listener | Self::ListenerEpoll | Self::Ebpf | Self::EbpfEpoll => {
                 Some(peers::upstreams())
             }
