@@ -353,6 +353,11 @@ impl Table {
         !self.to_read.is_empty() || !self.starved.is_empty() && self.buffers.free() > 0
     }
 
+    /// Whether a stream waits for a buffer.
+    pub fn has_starved(&self) -> bool {
+        !self.starved.is_empty()
+    }
+
     /// A connection was accepted.
     pub fn push_accepted(&mut self, key: Key, fd: OwnedFd) {
         let socket = &mut self.sockets[key as usize];

@@ -236,8 +236,10 @@ impl Uring {
             self.push(poll.build().user_data(pack(Op::Event, 0, 0)));
             self.event_armed = true;
         }
-        let hurry = std::mem::take(&mut table.in_a_hurry);
-        let may_wait = self.late.is_empty() && !table.has_reads_due() && !hurry;
+        // Quiet sends end without news: who waits for that, or for the buffers
+        // that they hold, would wait for good.
+        let awaited = table.in_a_hurry || table.has_starved() && !self.quiet.is_empty();
+        let may_wait = self.late.is_empty() && !table.has_reads_due() && !awaited;
         if !may_wait {
             wait = Some(Duration::ZERO);
         } else if !spin.is_zero() {
@@ -255,6 +257,7 @@ impl Uring {
         }
         if self.late.is_empty() && self.ring.submission().is_empty() && !overflown {
             self.settle_quiet(table);
+            table.in_a_hurry = false;
         }
         Ok(())
     }

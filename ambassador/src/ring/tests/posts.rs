@@ -11,6 +11,7 @@ on_both_backends!(
     a_post_that_failed_gives_its_bytes_back,
     a_failed_post_fails_the_next_send,
     a_stream_that_still_sends_is_busy,
+    more_streams_than_buffers_answer_at_once,
 );
 
 /// Less than is posted without a wait, more than fits with what came before.
@@ -137,4 +138,34 @@ async fn a_stream_that_still_sends_is_busy() {
     assert!(!stream.is_closed_or_busy());
     stop.send(()).unwrap();
     drop(elsewhere(move || reader.join().unwrap()).await);
+}
+
+async fn more_streams_than_buffers_answer_at_once() {
+    let streams = 3 * usize::from(crate::ring::buffers::COUNT);
+    let mut peers = Vec::new();
+    for _ in 0..streams {
+        let (stream, far) = unix_pair();
+        peers.push(far);
+        crate::ring::spawn(async move {
+            while let Ok(Some(chunk)) = stream.recv().await {
+                stream.post(Gather::from(chunk)).await.unwrap();
+            }
+        });
+    }
+    // All is written before the loop turns: it has less buffers than there are
+    // streams with news, what holds them are posts, and no other news comes.
+    for round in 0..20_u32 {
+        for mut peer in &peers {
+            peer.write_all(&round.to_ne_bytes()).unwrap();
+        }
+        let answered = move || {
+            for mut peer in &peers {
+                let mut back = [0; 4];
+                peer.read_exact(&mut back).unwrap();
+                assert_eq!(u32::from_ne_bytes(back), round);
+            }
+            peers
+        };
+        peers = elsewhere(answered).await;
+    }
 }
