@@ -23,5 +23,6 @@ fn main() {
     let criterion = Criterion::default().configure_from_args();
     let mut time = Time(criterion);
     ambassador_micro::all(&mut time);
+    ambassador_micro::lookup(&mut time);
     time.0.final_summary();
 }

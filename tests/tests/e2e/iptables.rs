@@ -2,11 +2,36 @@
 
 use std::process::Command;
 
+use ambassador_tests::proxy::{Scratch, ambassador};
 use ambassador_tests::{Backend, Cgroup, Proxy, on_both_backends, program};
 
 use crate::capture_scope::{witness, world};
 
 on_both_backends!(rules_capture_and_are_removed);
+
+#[test]
+fn an_unknown_backend_of_iptables_is_refused() {
+    let (cgroup, scratch) = (Cgroup::new(), Scratch::new());
+    let config = format!(
+        "capture: {{ mode: iptables, cgroups: [{}] }}\n\
+         admin: {{ listen: \"unix:{}/admin.sock\" }}\n\
+         upstreams: {{ web: {{ hosts: [10.1.2.3], endpoints: [\"127.0.0.1:1\"] }} }}\n",
+        cgroup.path().display(),
+        scratch.path().display()
+    );
+    let output = program::output(
+        ambassador(Backend::Ring)
+            .env("AMBASSADOR_IPTABLES", "ntf")
+            .args(["run", "--config"])
+            .arg(scratch.file("iptables.yaml", &config)),
+    );
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(69), "{said}");
+    assert!(
+        said.contains("ntf") && said.contains("AMBASSADOR_IPTABLES"),
+        "{said}"
+    );
+}
 
 fn rules_capture_and_are_removed(backend: Backend) {
     // REDIRECT needs a route to the original destination.
