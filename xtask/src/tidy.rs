@@ -1,5 +1,6 @@
 //! Holds what ARCHITECTURE.md promises against the code: which module may
-//! import which, how long a file may be, and words that may not appear.
+//! import which, how long a file may be, and words that may not appear; and
+//! that no lock file lags behind the manifests.
 
 use std::path::{Path, PathBuf};
 
@@ -63,11 +64,31 @@ pub fn check() -> Result<(), Failure> {
             check_file(&path, &text, &mut mistakes);
         }
     }
+    check_locks(&mut mistakes);
     if mistakes.is_empty() {
         println!("tidy");
         return Ok(());
     }
     Err(Failure::Check(mistakes))
+}
+
+/// The fuzz targets are a workspace of their own: a build of everything else
+/// leaves their lock file as it was when a dependency comes or goes.
+fn check_locks(mistakes: &mut Vec<String>) {
+    for manifest in ["Cargo.toml", "ambassador/fuzz/Cargo.toml"] {
+        let output = workspace::command("cargo")
+            .args(["metadata", "--locked", "--format-version=1"])
+            .args(["--manifest-path", manifest])
+            .output();
+        let reason = match output {
+            Ok(output) if output.status.success() => continue,
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            Err(error) => error.to_string(),
+        };
+        mistakes.push(format!(
+            "{manifest}: its lock file is behind (`cargo update --workspace` there puts it right): {reason}"
+        ));
+    }
 }
 
 fn check_file(path: &Path, text: &str, mistakes: &mut Vec<String>) {
