@@ -46,14 +46,16 @@ pub enum Failure {
     Config(Mistakes),
 }
 
-/// Runs the command that the command line names.
-pub fn main() -> ExitCode {
+/// What this process is to do where a proxy has started it for its own ends: as
+/// its privileged helper, or as a loader of programs. Every binary that captures
+/// asks this first.
+pub fn as_part_of_a_proxy() -> Option<ExitCode> {
     let first = std::env::args_os().nth(1).unwrap_or_default();
     if first == OsStr::new(capture::LOADER_COMMAND) {
-        return capture::loader_main();
+        return Some(capture::loader_main());
     }
     if first == OsStr::new(workload::helper::SUBCOMMAND) {
-        return workload::helper::serve(workload::helper::Duties {
+        return Some(workload::helper::serve(workload::helper::Duties {
             loader: capture::LOADER_COMMAND,
             install_iptables: |netns, rules| {
                 let rules = serde_json::from_value(rules)?;
@@ -62,7 +64,15 @@ pub fn main() -> ExitCode {
             },
             remove_iptables: capture::iptables::remove,
             remove_token_prefix: |netns, port| netns.run(|| capture::unroute(None, port))?,
-        });
+        }));
+    }
+    None
+}
+
+/// Runs the command that the command line names.
+pub fn main() -> ExitCode {
+    if let Some(code) = as_part_of_a_proxy() {
+        return code;
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

@@ -1,18 +1,35 @@
 //! The few system calls that the standard library has no name for.
 #![expect(
     unsafe_code,
-    reason = "bpf, kill, openpty, setns, setrlimit, sockets and their options have no safe binding here"
+    reason = "bpf, kill, openpty, setns, setrlimit, signal, sockets and their options have no safe binding here"
 )]
 
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Sends `signal` to the process `pid`.
 pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: kill takes two integers and touches no memory.
     check(unsafe { libc::kill(pid.cast_signed(), signal) })
+}
+
+/// Has the program that `command` starts not ignore SIGINT and SIGQUIT.
+pub fn heed_interrupts(command: &mut Command) -> &mut Command {
+    let heed = || {
+        for signal in [libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: it sets the default action, and may be called after a fork.
+            if unsafe { libc::signal(signal, libc::SIG_DFL) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec makes system calls only.
+    unsafe { command.pre_exec(heed) }
 }
 
 /// Moves the calling thread into the network namespace behind `namespace`.

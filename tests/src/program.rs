@@ -3,6 +3,8 @@
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::os;
+
 /// No program of a test needs longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -19,7 +21,7 @@ pub fn output(command: &mut Command) -> Output {
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
         if waiting.recv_timeout(LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-            let _ = crate::os::kill(pid, libc::SIGKILL);
+            let _ = os::kill(pid, libc::SIGKILL);
         }
     });
     let output = child.wait_with_output().expect("the child is ours");
@@ -65,11 +67,12 @@ pub const PYTHON: &str = "python3";
 pub struct Running(Child);
 
 impl Running {
-    /// Starts `command`.
+    /// Starts `command`. Ctrl-C is for it whatever whoever runs the tests has
+    /// ignored: a shell does that to what it runs in the background.
     #[track_caller]
     pub fn start(command: &mut Command) -> Running {
         Running(
-            command
+            os::heed_interrupts(command)
                 .spawn()
                 .unwrap_or_else(|error| panic!("{command:?}: {error}")),
         )

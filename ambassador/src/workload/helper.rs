@@ -47,11 +47,20 @@ pub struct Helper {
 
 impl Helper {
     /// Starts the helper with the privileges that this process has now.
-    /// Binaries that call this must handle [`SUBCOMMAND`] by [`serve`].
+    /// Binaries that call this must handle [`SUBCOMMAND`] by [`serve`]; one that
+    /// does not would start itself without end, and gets an error instead.
     ///
     /// It leads a process group of its own, so that what is typed on the
     /// terminal does not reach it, and holds none of the standard streams.
     pub fn start() -> io::Result<Self> {
+        if std::env::args_os()
+            .nth(1)
+            .is_some_and(|first| first == SUBCOMMAND)
+        {
+            return Err(io::Error::other(
+                "this program was started as a helper, and serves as none",
+            ));
+        }
         let (ours, theirs) = descriptors::pair()?;
         let mut command = Command::new("/proc/self/exe");
         let process = std::os::unix::process::CommandExt::process_group(&mut command, 0)
