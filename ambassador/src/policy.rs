@@ -1,3 +1,11 @@
 //! Decisions about a request that are pure functions of state and `now`.
 
+pub mod breaker;
+pub mod budget;
 pub mod limits;
+pub mod methods;
+pub mod rate_limit;
+pub mod retry;
+pub mod retry_after;
+pub mod statuses;
+mod sync;

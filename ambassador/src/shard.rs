@@ -173,11 +173,11 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
 pub fn keep_warm(context: &Rc<Context>, shards: u16) {
     let generation = context.generation();
     for (upstream, shared) in generation.targets() {
-        let share = upstream.pool.min_idle as usize;
+        let share = upstream.policies.pool.min_idle as usize;
         let (each, more) = (share / shards as usize, share % shards as usize);
         let keep = each + usize::from((context.shard as usize) < more);
         if keep > 0 {
-            let policies = (&upstream.pool, &upstream.timeouts);
+            let policies = (&upstream.policies.pool, &upstream.policies.timeouts);
             context.pools.keep_warm(shared, policies, keep);
         }
     }

@@ -154,9 +154,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
             }],
             endpoints: Endpoints::Static(vec![upstream.into()]),
             protocol: Protocol::Auto,
-            pool: Default::default(),
-            timeouts: Default::default(),
-            headers: Default::default(),
+            policies: Default::default(),
         })],
         ..Settings::default()
     };

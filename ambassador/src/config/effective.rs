@@ -163,16 +163,16 @@ fn upstream(upstream: &Upstream) -> Value {
         "protocol".into(),
         raw::Protocol::word(upstream.protocol).into(),
     );
-    shown.insert("pool".into(), pool(&upstream.pool));
+    shown.insert("pool".into(), pool(&upstream.policies.pool));
     shown.insert(
         "timeouts".into(),
         json!({
-            "connect": time(upstream.timeouts.connect),
-            "idle": time(upstream.timeouts.idle),
+            "connect": time(upstream.policies.timeouts.connect),
+            "idle": time(upstream.policies.timeouts.idle),
         }),
     );
-    if upstream.headers != HeaderRules::default() {
-        shown.insert("headers".into(), headers(&upstream.headers));
+    if upstream.policies.headers != HeaderRules::default() {
+        shown.insert("headers".into(), headers(&upstream.policies.headers));
     }
     Value::Object(shown)
 }

@@ -308,7 +308,7 @@ fn what_is_perhaps_not_meant_is_warned_about() {
 fn aliases_work_and_do_not_explode() {
     let text = "upstreams:\n  a: { pool: &p { max_idle: 7 } }\n  b: { hosts: [b], pool: *p }\n";
     let checked = load_str("f", text).unwrap();
-    assert_eq!(checked.routes.upstreams[1].pool.max_idle, 7);
+    assert_eq!(checked.routes.upstreams[1].policies.pool.max_idle, 7);
 
     let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for n in 1..12 {
@@ -425,16 +425,23 @@ fn an_upstream_inherits_key_by_key() {
     )
     .unwrap();
     let upstream = &checked.routes.upstreams[0];
-    assert_eq!((upstream.pool.max_idle, upstream.pool.max_pending), (9, 8));
-    assert_eq!(upstream.pool.max_connections, Some(100));
+    assert_eq!(
+        (
+            upstream.policies.pool.max_idle,
+            upstream.policies.pool.max_pending
+        ),
+        (9, 8)
+    );
+    assert_eq!(upstream.policies.pool.max_connections, Some(100));
     let set: Vec<String> = upstream
+        .policies
         .headers
         .set
         .iter()
         .map(|(n, v)| format!("{n}={v}"))
         .collect();
     assert_eq!(set, ["B=2", "C=2", "a=1"]);
-    assert!(upstream.headers.remove.is_empty());
+    assert!(upstream.policies.headers.remove.is_empty());
     let origin = |key: &str| {
         let policy = checked.policies[0].iter().find(|policy| policy.key == key);
         policy.map(|policy| policy.origin.to_string()).unwrap()

@@ -18,6 +18,19 @@ pub enum Method {
 }
 
 impl Method {
+    /// All but `Other`.
+    pub const STANDARD: [Self; 9] = [
+        Self::Get,
+        Self::Head,
+        Self::Post,
+        Self::Put,
+        Self::Delete,
+        Self::Connect,
+        Self::Options,
+        Self::Trace,
+        Self::Patch,
+    ];
+
     /// Reads a method; they are case-sensitive (RFC 9110 section 9.1).
     pub fn parse(bytes: &[u8]) -> Self {
         match bytes {

@@ -9,6 +9,9 @@ pub struct Pool {
     pub max_connections: Option<u32>,
     /// Requests that may wait for a connection; one more is `overloaded`.
     pub max_pending: u32,
+    /// Requests in flight at most, waiting ones included; `None`: no cap
+    /// (adopted upstreams).
+    pub max_requests: Option<u32>,
     /// Idle connections kept for reuse.
     pub max_idle: u32,
     /// Idle connections kept open without traffic.
@@ -24,6 +27,7 @@ impl Default for Pool {
         Self {
             max_connections: Some(100),
             max_pending: 50,
+            max_requests: Some(1_024),
             max_idle: 32,
             min_idle: 0,
             idle_timeout: Duration::from_secs(60),
@@ -37,6 +41,14 @@ impl Default for Pool {
 pub struct Timeouts {
     /// From the dial to an established connection.
     pub connect: Duration,
+    /// From a request's last byte to the first of its response.
+    pub first_byte: Option<Duration>,
+    /// From a try's first byte, or the search for a connection, to the final
+    /// response head.
+    pub per_try: Option<Duration>,
+    /// From the whole request to the final response head, all tries and the
+    /// waits between them included.
+    pub request: Option<Duration>,
     /// Without a byte in either direction, for connections, bodies and tunnels.
     pub idle: Duration,
 }
@@ -45,6 +57,9 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
+            first_byte: None,
+            per_try: None,
+            request: Some(Duration::from_secs(10)),
             idle: Duration::from_secs(300),
         }
     }

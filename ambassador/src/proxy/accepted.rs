@@ -186,7 +186,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
     }
     match classify(client, idle).await {
         Some(Sniff::Http1) => {
-            let policies = (&target.upstream.pool, &target.upstream.timeouts);
+            let policies = target.pool_policies();
             context.pools.checkin(&target.shared, policies, connection);
             Sniffed::Http
         }
@@ -316,7 +316,7 @@ async fn relay_recorded(
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,
-        idle: target.upstream.timeouts.idle,
+        idle: target.upstream.policies.timeouts.idle,
     };
     let client_first = client.ahead.take();
     record.outcome = tunnel
@@ -341,7 +341,7 @@ async fn dial(client: &Client, target: &Target) -> Result<Connection, GivenUp> {
             endpoint: None,
         });
     };
-    let policies = (&target.upstream.pool, &target.upstream.timeouts);
+    let policies = target.pool_policies();
     let place = (client.origin.namespace, endpoint);
     let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);
     dialled.await.map_err(|error| {

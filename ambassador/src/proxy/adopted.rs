@@ -11,10 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::addr::{Authority, OriginalDst};
-use crate::policy::limits;
 use crate::proxy::generation::Target;
 use crate::route::AdoptKey;
-use crate::route::settings::{AdoptedPolicies, Endpoints, HeaderRules, Protocol, Upstream};
+use crate::route::settings::{Endpoints, Policies, Protocol, Upstream};
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::shared::Shared;
 
@@ -78,7 +77,7 @@ pub struct Version<'a> {
     /// Different for each version.
     pub number: u64,
     /// What adopted upstreams inherit.
-    pub policies: &'a AdoptedPolicies,
+    pub policies: &'a Policies,
 }
 
 impl Cache {
@@ -289,26 +288,14 @@ impl Drop for Hold {
     }
 }
 
-/// An upstream whose endpoint is the original destination, without caps: what
-/// its caller would have opened directly is not for the proxy to refuse.
-pub fn as_upstream(name: &str, policies: &AdoptedPolicies) -> Upstream {
-    let AdoptedPolicies {
-        timeouts,
-        pool,
-        headers,
-    } = policies;
+/// An upstream whose endpoint is the original destination.
+pub fn as_upstream(name: &str, policies: &Policies) -> Upstream {
     Upstream {
         name: name.into(),
         claims: Vec::new(),
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
-        pool: limits::Pool {
-            max_connections: None,
-            min_idle: 0,
-            ..pool.clone()
-        },
-        timeouts: timeouts.clone(),
-        headers: HeaderRules::clone(headers),
+        policies: policies.clone(),
     }
 }
 

@@ -111,7 +111,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
     }
 
     // One try, and a second where a reused connection turns out to be dead.
-    let policies = (&upstream.pool, &upstream.timeouts);
+    let policies = (&upstream.policies.pool, &upstream.policies.timeouts);
     let place = (client.origin.namespace, endpoint);
     let mut want = Want::Any;
     let (failure, seen) = loop {
@@ -152,7 +152,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) ->
             body: &mut body,
             head: &mut scratch.response,
             limits: &context.head_limits,
-            idle: upstream.timeouts.idle,
+            idle: upstream.policies.timeouts.idle,
             drain: &context.drain,
             cells,
             label: shared.label,
@@ -263,7 +263,7 @@ async fn connect(
     }
     record.attempts = 1;
     let pools = Rc::clone(&client.context.pools);
-    let policies = (&upstream.pool, &upstream.timeouts);
+    let policies = (&upstream.policies.pool, &upstream.policies.timeouts);
     let place = (client.origin.namespace, endpoint);
     match pools.checkout(shared, policies, place, Want::Fresh).await {
         Ok(connection) => {
@@ -311,7 +311,7 @@ async fn tunnel(
     let tunnel = Tunnel {
         cells: &context.telemetry.cells,
         passage: &record.passage,
-        idle: target.upstream.timeouts.idle,
+        idle: target.upstream.policies.timeouts.idle,
     };
     let client_first = client.ahead.take();
     let relay = Box::pin(tunnel.run(

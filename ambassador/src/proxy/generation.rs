@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::policy::limits;
 use crate::proxy::adopted::{self, Adopted, AdoptedView, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, Table};
@@ -47,9 +48,11 @@ impl Generation {
                 let known = previous.and_then(|previous| previous.shared_of(&upstream.name));
                 let shared = known.unwrap_or_else(|| {
                     let label = registry.upstream(&upstream.name);
-                    Arc::new(Shared::new(label, upstream.pool.max_connections))
+                    Arc::new(Shared::new(label, upstream.policies.pool.max_connections))
                 });
-                shared.permits.set_cap(upstream.pool.max_connections);
+                shared
+                    .permits
+                    .set_cap(upstream.policies.pool.max_connections);
                 if let Endpoints::Static(list) = &upstream.endpoints {
                     let list = list.iter().map(|endpoint| endpoint.address).collect();
                     shared.endpoints.publish(list);
@@ -59,7 +62,7 @@ impl Generation {
             .collect();
         let policies = &table.settings().adopted;
         let unmatched = Target {
-            upstream: Arc::new(adopted::as_upstream("unmatched", policies)),
+            upstream: Arc::new(adopted::as_upstream("unmatched", &policies.passing_on())),
             shared: previous.map_or_else(
                 || Arc::new(Shared::new(UpstreamIndex::UNMATCHED, None)),
                 |previous| Arc::clone(&previous.unmatched.shared),
@@ -158,6 +161,14 @@ impl Target {
             shared: Arc::clone(shared),
             hold: Some(hold),
         }
+    }
+
+    /// What the pool asks for.
+    pub fn pool_policies(&self) -> (&limits::Pool, &limits::Timeouts) {
+        (
+            &self.upstream.policies.pool,
+            &self.upstream.policies.timeouts,
+        )
     }
 
     /// Counts a request or connection of an adopted upstream.

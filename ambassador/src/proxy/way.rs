@@ -90,10 +90,9 @@ pub fn endpoint(
 ) -> Option<EndpointAddr> {
     match target.upstream.endpoints {
         Endpoints::Original => original.map(|OriginalDst(address)| EndpointAddr(address)),
-        Endpoints::Static(_) | Endpoints::Dns { .. } => pools.pick(
-            &target.shared,
-            (&target.upstream.pool, &target.upstream.timeouts),
-        ),
+        Endpoints::Static(_) | Endpoints::Dns { .. } => {
+            pools.pick(&target.shared, target.pool_policies())
+        }
     }
 }
 
@@ -156,7 +155,7 @@ impl Way {
                 made_host.as_ref().map(|host| host.as_bytes())
             }
         };
-        let rules = &self.target.upstream.headers;
+        let rules = &self.target.upstream.policies.headers;
         let mut add: [(&str, &[u8]); 2] = [("traceparent", &identity.traceparent); 2];
         let mut added = 1;
         if let Some(id) = &identity.made_id {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
-use crate::policy::limits;
+use crate::policy::{breaker, limits, rate_limit, retry};
 
 /// Everything the table is built from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,8 +18,8 @@ pub struct Settings {
     /// What happens to a destination that no upstream claims.
     pub unmatched: Unmatched,
     /// The policies of an adopted upstream: the `defaults` of the file without
-    /// pool caps.
-    pub adopted: AdoptedPolicies,
+    /// caps and without a request timeout.
+    pub adopted: Policies,
 }
 
 /// A destination as the user names it, with its policies.
@@ -33,10 +33,23 @@ pub struct Upstream {
     pub endpoints: Endpoints,
     /// What is spoken to it.
     pub protocol: Protocol,
-    /// Limits of its connections.
+    /// How its requests are treated.
+    pub policies: Policies,
+}
+
+/// How the requests of an upstream, or of a route to it, are treated.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policies {
+    /// Limits of connections and requests.
     pub pool: limits::Pool,
-    /// Its timeouts.
+    /// How long things may take.
     pub timeouts: limits::Timeouts,
+    /// Whether and when a request is tried again.
+    pub retry: retry::Retry,
+    /// When the upstream is left alone.
+    pub circuit_breaker: breaker::Settings,
+    /// How many requests it gets in a second; `None`: as many as come.
+    pub rate_limit: Option<rate_limit::Settings>,
     /// Changes to request headers.
     pub headers: HeaderRules,
 }
@@ -94,6 +107,28 @@ pub struct Endpoint {
     pub address: EndpointAddr,
 }
 
+impl Policies {
+    /// For upstreams that are not in the file: nothing is refused that their
+    /// callers would have done directly, and nothing dialled ahead.
+    pub fn without_caps(&self) -> Self {
+        let mut policies = self.clone();
+        policies.pool.max_connections = None;
+        policies.pool.max_requests = None;
+        policies.pool.min_idle = 0;
+        policies.timeouts.request = None;
+        policies.rate_limit = None;
+        policies
+    }
+
+    /// For destinations that no upstream claims, which are only passed on.
+    pub fn passing_on(&self) -> Self {
+        let mut policies = self.without_caps();
+        policies.retry = retry::Retry::never();
+        policies.circuit_breaker.trip = breaker::Trip::Never;
+        policies
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         Self {
@@ -130,6 +165,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// Index into [`Settings::upstreams`].
     pub upstream: usize,
+    /// The upstream with the policies that the route overrides; `None`: none.
+    pub overridden: Option<Arc<Upstream>>,
 }
 
 /// The conditions of a route.
@@ -169,15 +206,4 @@ pub enum Unmatched {
     Passthrough,
     /// The connect is refused, or the request answered `no-route`.
     Refuse,
-}
-
-/// What an adopted upstream inherits from `defaults`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct AdoptedPolicies {
-    /// Its timeouts.
-    pub timeouts: limits::Timeouts,
-    /// Its idle and lifetime limits; the caps are lifted.
-    pub pool: limits::Pool,
-    /// Its header rules.
-    pub headers: HeaderRules,
 }

@@ -115,9 +115,7 @@ fn upstream(by: By, n: usize) -> Upstream {
         claims: claim.into_iter().collect(),
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
-        pool: Default::default(),
-        timeouts: Default::default(),
-        headers: Default::default(),
+        policies: Default::default(),
     }
 }
 
@@ -138,6 +136,7 @@ fn route(by: By, n: usize) -> Route {
             methods: method(by, n).into_iter().collect(),
         },
         upstream: n,
+        overridden: None,
     }
 }
 

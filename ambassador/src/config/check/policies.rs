@@ -10,7 +10,7 @@ use crate::config::raw::{self, Headers, Pool, Timeouts};
 use crate::config::read::{Field, Found, Spanned};
 use crate::config::values::{Count, Time};
 use crate::policy::limits;
-use crate::route::settings::{HeaderRules, Protocol};
+use crate::route::settings::{self as settings, Protocol};
 
 /// The keys that `defaults` and an upstream share, as they stand in one of them.
 pub(super) struct Layer<'a> {
@@ -26,9 +26,7 @@ pub(super) struct Layer<'a> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Policies {
     pub(super) protocol: Protocol,
-    pub(super) pool: limits::Pool,
-    pub(super) timeouts: limits::Timeouts,
-    pub(super) headers: HeaderRules,
+    pub(super) policies: settings::Policies,
     pub(super) list: Vec<Policy>,
 }
 
@@ -51,13 +49,14 @@ impl Policies {
     /// These with what a layer says on top.
     pub(super) fn with(&self, layer: &Layer<'_>, found: &mut Found) -> Self {
         let mut result = self.clone();
+        let policies = &mut result.policies;
         let mut lines: Vec<(String, usize)> = Vec::new();
         if let Some(protocol) = layer.protocol.as_ref() {
             result.protocol = protocol.value.meaning();
             lines.push(("protocol".to_owned(), protocol.place.line));
         }
         if let Some(pool) = layer.pool.as_ref() {
-            result.pool = check_pool(pool, &self.pool, &mut lines, found);
+            policies.pool = check_pool(pool, &self.policies.pool, &mut lines, found);
         }
         if let Some(timeouts) = layer.timeouts.as_ref() {
             let mut set = |field: &Field<Time>, key, value: &mut Duration| {
@@ -66,12 +65,12 @@ impl Policies {
             set(
                 &timeouts.connect,
                 "timeouts.connect",
-                &mut result.timeouts.connect,
+                &mut policies.timeouts.connect,
             );
-            set(&timeouts.idle, "timeouts.idle", &mut result.timeouts.idle);
+            set(&timeouts.idle, "timeouts.idle", &mut policies.timeouts.idle);
         }
         if let Some(raw) = layer.headers.as_ref() {
-            result.headers = headers::check(raw, &self.headers, found);
+            policies.headers = headers::check(raw, &self.policies.headers, found);
             let set = raw.set.as_ref().map_or(&[][..], |set| &set.value.0);
             for (name, _) in set {
                 lines.push((format!("headers.set.{}", name.value), name.place.line));
@@ -110,28 +109,34 @@ impl Policies {
     }
 
     fn values(&self) -> Vec<(String, String)> {
-        let cap = self.pool.max_connections;
+        let settings::Policies {
+            pool,
+            timeouts,
+            headers,
+            ..
+        } = &self.policies;
+        let cap = pool.max_connections;
         let mut values: Vec<(String, String)> = [
             ("protocol", raw::Protocol::word(self.protocol).to_owned()),
             (
                 "pool.max_connections",
                 cap.map_or("none".to_owned(), |cap| cap.to_string()),
             ),
-            ("pool.max_pending", self.pool.max_pending.to_string()),
-            ("pool.max_idle", self.pool.max_idle.to_string()),
-            ("pool.min_idle", self.pool.min_idle.to_string()),
-            ("pool.idle_timeout", time(self.pool.idle_timeout)),
-            ("pool.max_lifetime", time(self.pool.max_lifetime)),
-            ("timeouts.connect", time(self.timeouts.connect)),
-            ("timeouts.idle", time(self.timeouts.idle)),
+            ("pool.max_pending", pool.max_pending.to_string()),
+            ("pool.max_idle", pool.max_idle.to_string()),
+            ("pool.min_idle", pool.min_idle.to_string()),
+            ("pool.idle_timeout", time(pool.idle_timeout)),
+            ("pool.max_lifetime", time(pool.max_lifetime)),
+            ("timeouts.connect", time(timeouts.connect)),
+            ("timeouts.idle", time(timeouts.idle)),
         ]
         .map(|(key, value)| (key.to_owned(), value))
         .into();
-        for (name, value) in &self.headers.set {
+        for (name, value) in &headers.set {
             let shown = crate::config::effective::masked(name, value).to_owned();
             values.push((format!("headers.set.{name}"), shown));
         }
-        for name in &self.headers.remove {
+        for name in &headers.remove {
             values.push((format!("headers.remove.{name}"), "removed".to_owned()));
         }
         values

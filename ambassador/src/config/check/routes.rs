@@ -49,6 +49,7 @@ pub(super) fn check(file: &File, upstreams: &[Arc<Upstream>], found: &mut Found)
         routes.push(Route {
             matches,
             upstream: upstream.unwrap_or_default(),
+            overridden: None,
         });
     }
     routes

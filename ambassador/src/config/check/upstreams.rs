@@ -10,14 +10,14 @@ use crate::config::raw::{self, File};
 use crate::config::read::{Either, Found, Spanned};
 use crate::config::values::{Address, Host};
 use crate::route::settings::{
-    AdoptedPolicies, Claim, Endpoint, Endpoints, HeaderRules, Protocol, Upstream,
+    self as settings, Claim, Endpoint, Endpoints, HeaderRules, Protocol, Upstream,
 };
 
 /// Upstreams, each with where its policies came from.
 pub(super) struct Upstreams {
     pub(super) list: Vec<Arc<Upstream>>,
     pub(super) policies: Vec<Vec<Policy>>,
-    pub(super) adopted: AdoptedPolicies,
+    pub(super) adopted: settings::Policies,
 }
 
 pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
@@ -35,7 +35,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
     let mut upstreams = Upstreams {
         list: Vec::new(),
         policies: Vec::new(),
-        adopted: adopted(&defaults),
+        adopted: defaults.policies.without_caps(),
     };
     let mut claimed = HashMap::new();
     for (name, raw) in file
@@ -55,18 +55,6 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
     upstreams
 }
 
-fn adopted(defaults: &Policies) -> AdoptedPolicies {
-    let mut pool = defaults.pool.clone();
-    pool.max_connections = None;
-    // Nothing is dialled ahead to a place that was only passed through.
-    pool.min_idle = 0;
-    AdoptedPolicies {
-        timeouts: defaults.timeouts.clone(),
-        pool,
-        headers: defaults.headers.clone(),
-    }
-}
-
 fn upstream(
     name: &Spanned<String>,
     raw: &Spanned<raw::Upstream>,
@@ -82,7 +70,7 @@ fn upstream(
     };
     let mut policies = defaults.with(&layer, found);
     let endpoints = endpoints(raw, found);
-    if endpoints == Endpoints::Original && policies.pool.min_idle > 0 {
+    if endpoints == Endpoints::Original && policies.policies.pool.min_idle > 0 {
         let own = raw.pool.as_ref().and_then(|pool| pool.min_idle.as_ref());
         if let Some(own) = own {
             found.mistake_at(
@@ -90,11 +78,11 @@ fn upstream(
                 "needs endpoints or dns: there is nothing to dial ahead of a request",
             );
         }
-        policies.pool.min_idle = 0;
+        policies.policies.pool.min_idle = 0;
     }
     if policies.protocol == Protocol::Tcp {
         // Opaque bytes have no headers; those of `defaults` mean nothing here.
-        policies.headers = HeaderRules::default();
+        policies.policies.headers = HeaderRules::default();
         policies
             .list
             .retain(|policy| !policy.key.starts_with("headers."));
@@ -105,9 +93,7 @@ fn upstream(
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
         endpoints,
         protocol: policies.protocol,
-        pool: policies.pool,
-        timeouts: policies.timeouts,
-        headers: policies.headers,
+        policies: policies.policies,
     };
     (upstream, policies.list)
 }

@@ -4,7 +4,7 @@ use super::*;
 
 struct World {
     adopted: Adopted,
-    policies: AdoptedPolicies,
+    policies: Policies,
     now: Instant,
 }
 
@@ -14,7 +14,7 @@ impl World {
         Self {
             now: adopted.started,
             adopted,
-            policies: AdoptedPolicies::default(),
+            policies: Policies::default(),
         }
     }
 
@@ -151,8 +151,14 @@ fn a_new_version_brings_its_policies_and_keeps_the_connections() {
     let before = world.adopt(&mut cache, 1);
     world.policies.timeouts.idle = Duration::from_secs(7);
     let after = cache.adopt(&world.adopted, world.version(2), address(1), world.now);
-    assert_eq!(after.upstream.timeouts.idle, Duration::from_secs(7));
-    assert_ne!(before.upstream.timeouts.idle, Duration::from_secs(7));
+    assert_eq!(
+        after.upstream.policies.timeouts.idle,
+        Duration::from_secs(7)
+    );
+    assert_ne!(
+        before.upstream.policies.timeouts.idle,
+        Duration::from_secs(7)
+    );
     assert_eq!(before.shared.id, after.shared.id);
 }
 

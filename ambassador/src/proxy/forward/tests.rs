@@ -139,7 +139,7 @@ async fn keep_a_dead_connection(
     address: SocketAddr,
 ) {
     let target = context.generation().unmatched();
-    let policies = (&target.upstream.pool, &target.upstream.timeouts);
+    let policies = target.pool_policies();
     let place = (Namespace::default(), EndpointAddr(address));
     let pools = &context.pools;
     let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);

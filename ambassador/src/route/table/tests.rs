@@ -12,9 +12,7 @@ fn upstream(name: &str, claims: Vec<Claim>) -> Upstream {
         claims,
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
-        pool: Default::default(),
-        timeouts: Default::default(),
-        headers: Default::default(),
+        policies: Default::default(),
     }
 }
 
@@ -260,6 +258,7 @@ fn the_first_matching_route_wins_over_claims() {
             methods: methods.iter().map(|m| m.to_string()).collect(),
         },
         upstream,
+        overridden: None,
     };
     let suffix = ".example".to_owned();
     let table = Table::new(settings(
@@ -487,6 +486,7 @@ fn any_routes() -> impl Strategy<Value = Vec<Route>> {
                 ..other.get(&others).clone()
             },
             upstream: 0,
+            overridden: None,
         };
         picks.into_iter().map(route).collect()
     })

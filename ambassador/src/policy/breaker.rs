@@ -1,0 +1,421 @@
+//! The circuit breaker of an upstream, one for all shards.
+//!
+//! Closed, it counts failures; at the threshold it opens and refuses. After
+//! `sleep` it is half open: one try goes through as a probe, and its result
+//! closes or reopens it. See Nygard, "Release It!", and Fowler,
+//! "CircuitBreaker" (2014).
+//!
+//! The state is one word, read relaxed on the way of a request; a success writes
+//! nothing unless it ends a run of failures. Failures are counted behind a lock:
+//! a breaker that works lets few of them through. Each change of state raises
+//! the epoch, and a try counts only in the epoch that it was admitted in.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::statuses::Statuses;
+use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+
+/// Failures that a rolling window can be told to wait for.
+pub const FAILURES_MAX: u32 = 10_000;
+
+/// `circuit_breaker` of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// What opens it.
+    pub trip: Trip,
+    /// How long it stays open before a probe.
+    pub sleep: Duration,
+    /// Responses that are failures.
+    pub failure_statuses: Statuses,
+}
+
+/// What opens a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trip {
+    /// Nothing does.
+    Never,
+    /// So many failures within a window.
+    Rolling {
+        /// How many, from 1 to [`FAILURES_MAX`].
+        failures: u32,
+        /// How long a failure counts.
+        window: Duration,
+    },
+    /// So many failures without a success between them.
+    Consecutive(u32),
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            trip: Trip::Rolling {
+                failures: 5,
+                window: Duration::from_secs(10),
+            },
+            sleep: Duration::from_secs(30),
+            failure_statuses: Statuses::default().with(500..=599),
+        }
+    }
+}
+
+/// What a breaker does with tries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It lets them through.
+    Closed,
+    /// It refuses all but the one that probes.
+    HalfOpen,
+    /// It refuses them.
+    Open,
+}
+
+/// How an operator can set a breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    /// Open until set otherwise.
+    Open,
+    /// Closed until set otherwise.
+    Closed,
+    /// Closed, and on its own from here on.
+    Auto,
+}
+
+/// How often a breaker has changed to each state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Transitions {
+    /// To open.
+    pub opened: u64,
+    /// To half open.
+    pub half_opened: u64,
+    /// To closed.
+    pub closed: u64,
+}
+
+/// A breaker.
+#[derive(Debug)]
+pub struct Breaker {
+    started: Instant,
+    /// A packed [`Word`]. Changed under the lock, but for the claim of a probe.
+    word: AtomicU64,
+    /// Failures since a success or since it closed; changed under the lock.
+    run: AtomicU32,
+    tally: Mutex<Tally>,
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    /// When the failures of the window were, in milliseconds since the start.
+    times: VecDeque<u64>,
+    transitions: Transitions,
+}
+
+/// A try that was let through. Its end is to be told; a probe that is dropped
+/// reopens the breaker.
+#[derive(Debug)]
+pub struct Trial<'a> {
+    breaker: &'a Breaker,
+    settings: &'a Settings,
+    epoch: u32,
+    /// When it was let through, where it is the probe and has not ended.
+    probe_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word {
+    kind: Kind,
+    /// Raised by every change.
+    epoch: u32,
+    /// When an open one may be probed, in milliseconds since the start.
+    until_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Closed,
+    Open,
+    HalfOpen,
+    /// By force: nothing is counted.
+    HeldClosed,
+}
+
+impl Word {
+    const EPOCH_BITS: u32 = 22;
+    /// 34 years. An open breaker with this much is held open.
+    const FOR_EVER_MS: u64 = (1 << 40) - 1;
+
+    fn pack(self) -> u64 {
+        self.kind as u64 | u64::from(self.epoch) << 2 | self.until_ms << (2 + Self::EPOCH_BITS)
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self {
+            kind: match word & 3 {
+                0 => Kind::Closed,
+                1 => Kind::Open,
+                2 => Kind::HalfOpen,
+                _ => Kind::HeldClosed,
+            },
+            epoch: (word >> 2) as u32 & ((1 << Self::EPOCH_BITS) - 1),
+            until_ms: word >> (2 + Self::EPOCH_BITS),
+        }
+    }
+
+    fn to(self, kind: Kind, until_ms: u64) -> Self {
+        Self {
+            kind,
+            epoch: (self.epoch + 1) & ((1 << Self::EPOCH_BITS) - 1),
+            until_ms: until_ms.min(Self::FOR_EVER_MS),
+        }
+    }
+}
+
+impl Breaker {
+    /// A closed one.
+    pub fn new(now: Instant) -> Self {
+        let word = Word {
+            kind: Kind::Closed,
+            epoch: 0,
+            until_ms: 0,
+        };
+        Self {
+            started: now,
+            word: AtomicU64::new(word.pack()),
+            run: AtomicU32::new(0),
+            tally: Mutex::default(),
+        }
+    }
+
+    /// Asks for a try; `None`: it is refused.
+    pub fn admit<'a>(&'a self, settings: &'a Settings, now: Instant) -> Option<Trial<'a>> {
+        let word = self.word();
+        let trial = |epoch, probe_since| Trial {
+            breaker: self,
+            settings,
+            epoch,
+            probe_since,
+        };
+        match word.kind {
+            Kind::Closed | Kind::HeldClosed => Some(trial(word.epoch, None)),
+            Kind::HalfOpen => None,
+            Kind::Open if self.ms(now) < word.until_ms => None,
+            Kind::Open => {
+                let half_open = word.to(Kind::HalfOpen, 0);
+                // Of all that ask at this moment one is the probe.
+                self.change(word, half_open)?;
+                self.lock().transitions.half_opened += 1;
+                Some(trial(half_open.epoch, Some(now)))
+            }
+        }
+    }
+
+    /// What it does with tries. Open past its time is still open: nothing
+    /// changes before somebody asks.
+    pub fn state(&self) -> State {
+        match self.word().kind {
+            Kind::Closed | Kind::HeldClosed => State::Closed,
+            Kind::HalfOpen => State::HalfOpen,
+            Kind::Open => State::Open,
+        }
+    }
+
+    /// How long an open one still refuses; `None` where it does not, or does so
+    /// until an operator sets it otherwise.
+    pub fn refuses_for(&self, now: Instant) -> Option<Duration> {
+        let word = self.word();
+        let counts = word.kind == Kind::Open && word.until_ms != Word::FOR_EVER_MS;
+        let left_ms = word.until_ms.saturating_sub(self.ms(now));
+        (counts && left_ms > 0).then(|| Duration::from_millis(left_ms))
+    }
+
+    /// How an operator has set it.
+    pub fn forced(&self) -> Force {
+        let word = self.word();
+        match word.kind {
+            Kind::HeldClosed => Force::Closed,
+            Kind::Open if word.until_ms == Word::FOR_EVER_MS => Force::Open,
+            _ => Force::Auto,
+        }
+    }
+
+    /// Sets it.
+    pub fn force(&self, force: Force) {
+        let mut tally = self.lock();
+        loop {
+            let word = self.word();
+            let next = match force {
+                Force::Open => word.to(Kind::Open, Word::FOR_EVER_MS),
+                Force::Closed => word.to(Kind::HeldClosed, 0),
+                Force::Auto => word.to(Kind::Closed, 0),
+            };
+            // A probe may be claimed in between.
+            if self.change(word, next).is_some() {
+                let was_closed = matches!(word.kind, Kind::Closed | Kind::HeldClosed);
+                match force {
+                    Force::Open if word.kind != Kind::Open => tally.transitions.opened += 1,
+                    Force::Closed | Force::Auto if !was_closed => tally.transitions.closed += 1,
+                    _ => {}
+                }
+                return self.forget_failures(&mut tally);
+            }
+        }
+    }
+
+    /// How often it has changed.
+    pub fn transitions(&self) -> Transitions {
+        self.lock().transitions
+    }
+
+    /// Failures that count towards the threshold at this moment.
+    pub fn failures(&self, settings: &Settings, now: Instant) -> u32 {
+        match settings.trip {
+            Trip::Never => 0,
+            Trip::Consecutive(_) => self.run.load(Ordering::Relaxed),
+            Trip::Rolling { window, .. } => {
+                let mut tally = self.lock();
+                tally.drop_older(self.ms(now), window);
+                tally.times.len() as u32
+            }
+        }
+    }
+
+    fn succeeded(&self, trial: &Trial<'_>) {
+        // Shared by all shards: written only where there is something to undo.
+        if trial.probe_since.is_none() && self.run.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut tally = self.lock();
+        let word = self.word();
+        if word.epoch != trial.epoch {
+            return;
+        }
+        match word.kind {
+            Kind::Closed => self.run.store(0, Ordering::Relaxed),
+            Kind::HalfOpen => {
+                self.set(word.to(Kind::Closed, 0));
+                tally.transitions.closed += 1;
+                self.forget_failures(&mut tally);
+            }
+            Kind::Open | Kind::HeldClosed => {}
+        }
+    }
+
+    fn failed(&self, trial: &Trial<'_>, now: Instant) {
+        if trial.settings.trip == Trip::Never && trial.probe_since.is_none() {
+            return;
+        }
+        let mut tally = self.lock();
+        let word = self.word();
+        if word.epoch != trial.epoch {
+            return;
+        }
+        let opens = match word.kind {
+            Kind::HalfOpen => true,
+            Kind::Closed => self.count(trial.settings.trip, &mut tally, now),
+            Kind::Open | Kind::HeldClosed => false,
+        };
+        if opens {
+            let sleep_ms = trial.settings.sleep.as_millis() as u64;
+            // One less than for ever, which only force gives.
+            let until_ms = (self.ms(now) + sleep_ms).min(Word::FOR_EVER_MS - 1);
+            self.set(word.to(Kind::Open, until_ms));
+            tally.transitions.opened += 1;
+            self.forget_failures(&mut tally);
+        }
+    }
+
+    /// Counts a failure; whether it was one too many.
+    fn count(&self, trip: Trip, tally: &mut Tally, now: Instant) -> bool {
+        match trip {
+            Trip::Never => false,
+            Trip::Consecutive(most) => {
+                let run = self.run.load(Ordering::Relaxed) + 1;
+                self.run.store(run, Ordering::Relaxed);
+                run >= most
+            }
+            Trip::Rolling { failures, window } => {
+                let now_ms = self.ms(now);
+                tally.drop_older(now_ms, window);
+                tally.times.push_back(now_ms);
+                tally.times.len() >= failures as usize
+            }
+        }
+    }
+
+    fn forget_failures(&self, tally: &mut Tally) {
+        tally.times.clear();
+        self.run.store(0, Ordering::Relaxed);
+    }
+
+    fn word(&self) -> Word {
+        Word::unpack(self.word.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, word: Word) {
+        self.word.store(word.pack(), Ordering::Relaxed);
+    }
+
+    /// `None`: it was not `from` any more.
+    fn change(&self, from: Word, to: Word) -> Option<()> {
+        let (from, to) = (from.pack(), to.pack());
+        self.word
+            .compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed)
+            .ok()
+            .map(drop)
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64
+    }
+
+    /// A panic under the lock cannot leave the tally half changed: nothing in
+    /// there can fail.
+    fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tally {
+    fn drop_older(&mut self, now_ms: u64, window: Duration) {
+        let window_ms = window.as_millis() as u64;
+        while let Some(first) = self.times.front()
+            && first + window_ms < now_ms
+        {
+            self.times.pop_front();
+        }
+    }
+}
+
+impl Trial<'_> {
+    /// Whether it is the one try of a half-open breaker.
+    pub fn is_probe(&self) -> bool {
+        self.probe_since.is_some()
+    }
+
+    /// The upstream did what it is there for.
+    pub fn succeeded(mut self) {
+        self.breaker.succeeded(&self);
+        self.probe_since = None;
+    }
+
+    /// It did not.
+    pub fn failed(mut self, now: Instant) {
+        self.breaker.failed(&self, now);
+        self.probe_since = None;
+    }
+
+    /// The try says nothing about the upstream: it was never made, or its
+    /// caller went. As the probe it reopens the breaker.
+    pub fn abandoned(self) {}
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        if let Some(since) = self.probe_since {
+            self.breaker.failed(self, since);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! Whether and when a request is tried again.
+
+use std::time::Duration;
+
+use super::budget;
+use super::methods::Methods;
+use super::statuses::Statuses;
+
+/// `retry` of an upstream or route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Tries at most, the first included; 1: none is repeated.
+    pub attempts: u16,
+    /// A connection that cannot be established is a cause.
+    pub on_connect_failure: bool,
+    /// A connection that ends before a whole response head is a cause.
+    pub on_reset: bool,
+    /// Responses with these statuses are a cause.
+    pub on_statuses: Statuses,
+    /// Which requests may reach an upstream twice.
+    pub methods: Methods,
+    /// Requests with this header may too, lower case.
+    pub idempotency_header: Box<str>,
+    /// Half the upper bound of the wait before the second try; it doubles with
+    /// each further one.
+    pub base: Duration,
+    /// The bound of all waits.
+    pub cap: Duration,
+    /// How many requests may be tried again.
+    pub budget: budget::Settings,
+    /// Bytes of a body kept for another try; a larger one is streamed once.
+    pub body_limit: u64,
+    /// Whether a response's `Retry-After` is waited for.
+    pub honor_retry_after: bool,
+}
+
+/// Why a try is made after the first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The connection could not be established.
+    ConnectFailure,
+    /// The connection ended before a whole response head.
+    Reset,
+    /// The try took longer than `per_try` or `first_byte`.
+    TryTimeout,
+    /// A response with this status.
+    Status(u16),
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            on_connect_failure: true,
+            on_reset: true,
+            on_statuses: Statuses::default().with(429..=429).with(503..=503),
+            methods: Methods::of(["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"]),
+            idempotency_header: "idempotency-key".into(),
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(30),
+            budget: budget::Settings::default(),
+            body_limit: 64 * 1024,
+            honor_retry_after: true,
+        }
+    }
+}
+
+impl Retry {
+    /// One try and no more.
+    pub fn never() -> Self {
+        Self {
+            attempts: 1,
+            ..Self::default()
+        }
+    }
+
+    /// Whether this cause is one to try again for. A time limit of a try is
+    /// set for nothing else.
+    pub fn applies_to(&self, cause: Cause) -> bool {
+        match cause {
+            Cause::ConnectFailure => self.on_connect_failure,
+            Cause::Reset => self.on_reset,
+            Cause::TryTimeout => true,
+            Cause::Status(status) => self.on_statuses.contains(status),
+        }
+    }
+
+    /// The wait before the next try once `tries` were made: uniform in [0, min(cap,
+    /// base * 2^tries)], full jitter as in Brooker, "Exponential Backoff And
+    /// Jitter" (2015), but no shorter than what `Retry-After` asked for, up to
+    /// `cap`. `random` has 64 random bits.
+    pub fn wait(&self, tries: u16, retry_after: Option<Duration>, random: u64) -> Duration {
+        let doublings = u32::from(tries).min(31);
+        let bound = self.base.saturating_mul(1 << doublings).min(self.cap);
+        // 53 bits are what a float holds exactly.
+        let share = (random >> 11) as f64 / (1_u64 << 53) as f64;
+        let jitter = bound.mul_f64(share);
+        let asked = retry_after.filter(|_| self.honor_retry_after);
+        jitter.max(asked.unwrap_or_default().min(self.cap))
+    }
+}
+
+impl Cause {
+    /// The word in metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ConnectFailure => "connect-failure",
+            Self::Reset => "reset",
+            Self::TryTimeout => "try-timeout",
+            Self::Status(status) => match status {
+                429 => "429",
+                500 => "500",
+                502 => "502",
+                503 => "503",
+                504 => "504",
+                _ => "status",
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn waits_double_up_to_the_cap_and_jitter_is_full() {
+        let retry = Retry {
+            base: 100 * MS,
+            cap: 1_000 * MS,
+            ..Retry::default()
+        };
+        for (tries, bound_ms) in [(1, 200), (2, 400), (3, 800), (4, 1_000), (500, 1_000)] {
+            assert_eq!(retry.wait(tries, None, 0), Duration::ZERO, "{tries}");
+            let longest = retry.wait(tries, None, u64::MAX);
+            let bound = bound_ms * MS;
+            assert!(
+                longest <= bound && longest > bound - MS,
+                "{tries}: {longest:?}"
+            );
+            let middle = retry.wait(tries, None, 1 << 63);
+            assert_eq!(middle, bound / 2, "{tries}");
+        }
+    }
+
+    #[test]
+    fn retry_after_raises_the_wait_up_to_the_cap() {
+        let mut retry = Retry {
+            cap: 5_000 * MS,
+            ..Retry::default()
+        };
+        let asked = Some(3_000 * MS);
+        assert_eq!(retry.wait(1, asked, 0), 3_000 * MS);
+        assert_eq!(retry.wait(1, Some(9_000 * MS), 0), 5_000 * MS);
+        assert!(retry.wait(4, Some(MS), u64::MAX) > 1_500 * MS);
+        retry.honor_retry_after = false;
+        assert_eq!(retry.wait(1, asked, 0), Duration::ZERO);
+    }
+
+    #[test]
+    fn causes_are_those_of_the_file() {
+        let retry = Retry::default();
+        for (cause, expected) in [
+            (Cause::ConnectFailure, true),
+            (Cause::Reset, true),
+            (Cause::TryTimeout, true),
+            (Cause::Status(429), true),
+            (Cause::Status(503), true),
+            (Cause::Status(500), false),
+            (Cause::Status(200), false),
+        ] {
+            assert_eq!(retry.applies_to(cause), expected, "{cause:?}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What state that shards share is made of. The model checker puts its own in
+//! the place of this module (`tests/model`).
+
+pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub use std::sync::{Mutex, MutexGuard, PoisonError};
