@@ -15,6 +15,11 @@ pub fn unix_ms() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Wall time, to compare with the dates of messages.
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
 /// Nanoseconds of CLOCK_MONOTONIC, the clock that `bpf_ktime_get_ns` reads.
 #[expect(
     unsafe_code,

@@ -2,14 +2,19 @@
 
 pub mod accepted;
 pub mod adopted;
+pub mod attempt;
 pub mod client;
 pub mod context;
+pub mod deadlines;
 pub mod drain;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
 pub mod http1;
+pub mod replay;
+pub mod reply;
 mod slot;
+pub mod switch;
 pub mod tunnel;
 pub mod way;
 

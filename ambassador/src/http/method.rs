@@ -62,14 +62,4 @@ impl Method {
             Self::Other => "OTHER",
         }
     }
-
-    /// Whether the proxy sends such a request twice on its own: the default of
-    /// `retry.methods`. PUT is idempotent by definition, yet not here: too many
-    /// servers append.
-    pub fn is_repeatable(self) -> bool {
-        matches!(
-            self,
-            Self::Get | Self::Head | Self::Options | Self::Trace | Self::Delete
-        )
-    }
 }

@@ -13,9 +13,18 @@ pub enum Reason {
     UpstreamReset,
     /// What the upstream sent is not HTTP.
     ProtocolError,
-    /// The upstream was silent for too long.
+    /// There was no answer in the time that the request has.
     RequestTimeout,
-    /// `max_pending` callers wait already.
+    /// There was no answer in the time that a try has.
+    TryTimeout,
+    /// The upstream failed too often, and is left alone for a while.
+    CircuitOpen,
+    /// Another try was in order, but too many requests had one lately. The
+    /// status is that of the failure.
+    RetryBudget,
+    /// The upstream gets no more requests in this time.
+    RateLimited,
+    /// `max_pending` callers wait already, or `max_requests` are in flight.
     Overloaded,
     /// No upstream may take it.
     NoRoute,
@@ -29,13 +38,17 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::NoEndpoint,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::UpstreamReset,
         Self::ProtocolError,
         Self::RequestTimeout,
+        Self::TryTimeout,
+        Self::CircuitOpen,
+        Self::RetryBudget,
+        Self::RateLimited,
         Self::Overloaded,
         Self::NoRoute,
         Self::Loop,
@@ -52,6 +65,10 @@ impl Reason {
             Self::UpstreamReset => "upstream-reset",
             Self::ProtocolError => "protocol-error",
             Self::RequestTimeout => "request-timeout",
+            Self::TryTimeout => "try-timeout",
+            Self::CircuitOpen => "circuit-open",
+            Self::RetryBudget => "retry-budget",
+            Self::RateLimited => "rate-limited",
             Self::Overloaded => "overloaded",
             Self::NoRoute => "no-route",
             Self::Loop => "loop",
@@ -65,10 +82,11 @@ impl Reason {
         match self {
             Self::BadRequest => 400,
             Self::NoRoute => 404,
+            Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::ConnectFailed | Self::UpstreamReset | Self::ProtocolError => 502,
-            Self::NoEndpoint | Self::Overloaded => 503,
-            Self::ConnectTimeout | Self::RequestTimeout => 504,
+            Self::NoEndpoint | Self::Overloaded | Self::CircuitOpen | Self::RetryBudget => 503,
+            Self::ConnectTimeout | Self::RequestTimeout | Self::TryTimeout => 504,
             Self::Loop => 508,
         }
     }
@@ -81,8 +99,13 @@ impl Reason {
             Self::ConnectTimeout => "no connection to the upstream in time",
             Self::UpstreamReset => "the upstream closed the connection before it answered",
             Self::ProtocolError => "the upstream's answer is not HTTP",
-            Self::RequestTimeout => "the upstream did not answer in time",
-            Self::Overloaded => "too many requests wait for this upstream",
+            Self::RequestTimeout | Self::TryTimeout => "the upstream did not answer in time",
+            Self::CircuitOpen => "the upstream failed too often and is left alone for a while",
+            Self::RetryBudget => {
+                "the upstream failed, and too many requests were tried again lately"
+            }
+            Self::RateLimited => "too many requests for this upstream",
+            Self::Overloaded => "too many requests are in flight to this upstream or wait for it",
             Self::NoRoute => "no upstream is configured for this request",
             Self::Loop => "the upstream's address is this proxy's own",
             Self::BadRequest => "the request is malformed",

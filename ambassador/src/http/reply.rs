@@ -1,12 +1,16 @@
 //! A complete response made here.
 
+use std::time::Duration;
+
 use crate::http::{BadMessage, Method, Reason};
 
 /// A reply in the upstream's stead.
 #[derive(Debug, Clone, Copy)]
 pub struct LocalReply {
     reason: Reason,
+    status: u16,
     detail: Option<BadMessage>,
+    retry_after: Option<Duration>,
     without_body: bool,
     close: bool,
 }
@@ -16,7 +20,9 @@ impl LocalReply {
     pub fn new(reason: Reason) -> Self {
         Self {
             reason,
+            status: reason.status(),
             detail: None,
+            retry_after: None,
             without_body: false,
             close: false,
         }
@@ -34,6 +40,29 @@ impl LocalReply {
         self
     }
 
+    /// The status of another reason.
+    pub fn with_status_of(mut self, reason: Reason) -> Self {
+        self.status = reason.status();
+        self
+    }
+
+    /// Asks the caller to stay away for so long, rounded up to whole seconds
+    /// (RFC 9110 section 10.2.3).
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Its reason.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Its status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
     /// The connection ends after it.
     pub fn closing(mut self) -> Self {
         self.close = true;
@@ -44,16 +73,19 @@ impl LocalReply {
     pub fn encode(self) -> Vec<u8> {
         let reason = self.reason;
         let text = self.detail.map_or(reason.text(), BadMessage::text);
-        let connection = if self.close {
-            "connection: close\r\n"
-        } else {
-            ""
+        let connection = match self.close {
+            true => "connection: close\r\n",
+            false => "",
+        };
+        let retry_after = match self.retry_after {
+            Some(wait) => format!("retry-after: {}\r\n", wait.as_secs_f64().ceil()),
+            None => String::new(),
         };
         let mut reply = format!(
             "HTTP/1.1 {} {}\r\nx-ambassador-reason: {}\r\ncontent-type: text/plain\r\n\
-             content-length: {}\r\n{connection}\r\n",
-            reason.status(),
-            phrase(reason.status()),
+             {retry_after}content-length: {}\r\n{connection}\r\n",
+            self.status,
+            phrase(self.status),
             reason.as_str(),
             text.len() + 1,
         );
@@ -65,11 +97,12 @@ impl LocalReply {
     }
 }
 
-/// The phrases of RFC 9110 section 15 for the statuses that reasons have.
+/// The phrases of RFC 9110 section 15 and RFC 6585 for the statuses that reasons have.
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         404 => "Not Found",
+        429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
@@ -92,6 +125,28 @@ mod tests {
             assert!(head.contains(&format!("content-length: {}", body.len())));
             assert!(!phrase(reason.status()).is_empty(), "{reason:?}");
         }
+    }
+
+    #[test]
+    fn it_asks_to_stay_away_in_whole_seconds() {
+        let reply = LocalReply::new(Reason::RateLimited).retry_after(Duration::from_millis(1_200));
+        let reply = String::from_utf8(reply.encode()).unwrap();
+        assert!(reply.contains("\r\nretry-after: 2\r\n"), "{reply}");
+        assert!(
+            reply.starts_with("HTTP/1.1 429 Too Many Requests\r\n"),
+            "{reply}"
+        );
+    }
+
+    #[test]
+    fn it_may_have_the_status_of_what_went_before() {
+        let reply = LocalReply::new(Reason::RetryBudget).with_status_of(Reason::TryTimeout);
+        let reply = String::from_utf8(reply.encode()).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 504 "), "{reply}");
+        assert!(
+            reply.contains("x-ambassador-reason: retry-budget\r\n"),
+            "{reply}"
+        );
     }
 
     #[test]

@@ -219,6 +219,13 @@ impl Breaker {
         }
     }
 
+    /// Whether it would still refuse a try at that time, for all that is known
+    /// now.
+    pub fn refuses_at(&self, then: Instant) -> bool {
+        let word = self.word();
+        word.kind == Kind::Open && self.ms(then) < word.until_ms
+    }
+
     /// How long an open one still refuses; `None` where it does not, or does so
     /// until an operator sets it otherwise.
     pub fn refuses_for(&self, now: Instant) -> Option<Duration> {

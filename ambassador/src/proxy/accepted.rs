@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::http::{self, ServerName, Sniff};
+use crate::proxy::attempt::Unanswered;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
@@ -341,10 +342,24 @@ async fn dial(client: &Client, target: &Target) -> Result<Connection, GivenUp> {
             endpoint: None,
         });
     };
-    let policies = target.pool_policies();
+    let settings = &target.upstream.policies.circuit_breaker;
+    let Some(trial) = target.shared.breaker.admit(settings, ring::now()) else {
+        return Err(GivenUp {
+            outcome: TcpOutcome::CircuitOpen,
+            endpoint: None,
+        });
+    };
     let place = (client.origin.namespace, endpoint);
-    let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);
-    dialled.await.map_err(|error| {
+    let dialled = pools.checkout(&target.shared, target.pool_policies(), place, Want::Fresh);
+    let dialled = dialled.await;
+    match &dialled {
+        Ok(_) => trial.succeeded(),
+        Err(error) if Unanswered::without_connection(error).blames_upstream() => {
+            trial.failed(ring::now());
+        }
+        Err(_) => trial.abandoned(),
+    }
+    dialled.map_err(|error| {
         tracing::debug!(%endpoint, ?error, "opaque connection: dial failed");
         GivenUp {
             outcome: outcome_of(&error),

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::addr::{Authority, OriginalDst};
+use crate::policy::breaker::State;
 use crate::proxy::generation::Target;
 use crate::route::AdoptKey;
 use crate::route::settings::{Endpoints, Policies, Protocol, Upstream};
@@ -184,12 +185,14 @@ impl Adopted {
         Hold(entry)
     }
 
-    /// The least recently used one that nobody holds leaves.
+    /// The least recently used one that nobody holds leaves. One that is left
+    /// alone by its circuit breaker would be forgotten to have failed.
     fn evict(&self, entries: &mut HashMap<String, Arc<Entry>>) -> Evicted {
         loop {
             let oldest = entries
                 .iter()
                 .filter(|(_, entry)| entry.holders.load(Ordering::Relaxed) == 0)
+                .filter(|(_, entry)| entry.shared.breaker.state() == State::Closed)
                 .min_by_key(|(_, entry)| entry.used_ms.load(Ordering::Relaxed))
                 .map(|(name, entry)| (name.clone(), Arc::clone(entry)));
             let Some((name, entry)) = oldest else {

@@ -2,7 +2,6 @@
 //! response comes down, both at the same time.
 
 use std::cell::Cell;
-use std::future::pending;
 use std::time::{Duration, Instant};
 
 use memchr::memchr;
@@ -13,7 +12,9 @@ use crate::http::{
     ResponseRewrite,
 };
 use crate::proxy::client::Client;
+use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
+use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{First, beside, first};
@@ -48,10 +49,12 @@ pub struct Exchange<'a> {
     pub body: &'a mut BodyReader,
     /// Scratch for the response.
     pub head: &'a mut ResponseHead,
+    /// What of the request is kept for another try.
+    pub replay: &'a mut Replay,
     /// The limits of heads.
     pub limits: &'a http::Limits,
-    /// Silence that ends it.
-    pub idle: Duration,
+    /// Until when it may wait.
+    pub deadlines: &'a Deadlines,
     /// Whether the shard drains by the time the response comes: it then says
     /// `connection: close`.
     pub drain: &'a Drain,
@@ -82,7 +85,15 @@ pub struct Seen {
 
 /// How an exchange ended well.
 pub enum Answer {
-    /// The response went to the client whole.
+    /// The response went to the client.
+    Passed(Response),
+    /// The response is here, and nothing of it has gone to the client.
+    Held(Held),
+}
+
+/// A response that went to the client.
+pub enum Response {
+    /// All of it.
     Complete {
         /// The upstream's connection may carry another request.
         reusable: bool,
@@ -93,6 +104,24 @@ pub enum Answer {
     },
     /// The protocol was switched; what the upstream sent after its head.
     Switched(Option<Chunk>),
+}
+
+/// What is done with a response once its head is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to the client.
+    Pass,
+    /// It may have to give way to that of another try.
+    Hold,
+}
+
+/// A response that was held back; its parsed head is still in the scratch.
+#[derive(Debug)]
+pub struct Held {
+    /// Its head as it came.
+    pub head: Chunk,
+    /// What came along of its body.
+    pub rest: Option<Chunk>,
 }
 
 /// How an exchange failed.
@@ -107,8 +136,8 @@ pub enum ExchangeError {
     Ended,
     /// What the upstream sent is not HTTP.
     Response(BadMessage),
-    /// Nothing moved for the idle timeout, before the response began.
-    Silent,
+    /// A limit has passed before the final response head.
+    Expired(Limit),
     /// The response was cut after the client had been sent a part.
     Cut,
     /// The request body is malformed.
@@ -122,6 +151,23 @@ impl ExchangeError {
         match error.unsent {
             Some(gather) => Self::Unsent(gather),
             None => Self::Send,
+        }
+    }
+}
+
+impl ExchangeError {
+    /// Whether a reused connection that was dead before would show like this.
+    pub fn may_be_a_dead_connection(&self, seen: &Seen) -> bool {
+        matches!(self, Self::Unsent(_) | Self::Send | Self::Ended) && !seen.any_byte.get()
+    }
+}
+
+impl Held {
+    /// Lets go of shared buffers.
+    pub fn detach(&mut self) {
+        self.head.detach();
+        if let Some(rest) = &mut self.rest {
+            rest.detach();
         }
     }
 }
@@ -140,8 +186,13 @@ impl Asked {
 
 impl Exchange<'_> {
     /// Sends `gather` and what follows of the body, and passes the response
-    /// back as it comes.
-    pub async fn run(self, gather: Gather) -> Result<Answer, ExchangeError> {
+    /// back as it comes, unless `judge` has it held once the final status is
+    /// known.
+    pub async fn run(
+        self,
+        gather: Gather,
+        judge: impl FnOnce(u16) -> Verdict,
+    ) -> Result<Answer, ExchangeError> {
         // Where the answer comes next, it tells how the send went; a body must
         // not begin behind a head that was not sent.
         let sent = match self.body.is_done() {
@@ -149,63 +200,125 @@ impl Exchange<'_> {
             false => self.upstream.send(gather).await,
         };
         sent.map_err(ExchangeError::of_send)?;
+        let (cells, label, seen) = (self.cells, self.label, self.seen);
         let download = Download {
             client: self.client,
             upstream: self.upstream,
             asked: self.asked,
             head: self.head,
             limits: self.limits,
-            idle: self.idle,
+            deadlines: self.deadlines,
+            uploading: !self.body.is_done(),
             drain: self.drain,
-            cells: self.cells,
-            label: self.label,
-            seen: self.seen,
+            cells,
+            label,
+            seen,
         };
         if self.body.is_done() {
-            return match first(download.run(), self.client.broken()).await {
+            return match first(download.run(judge), self.client.broken()).await {
                 First::Left(answer) => answer,
                 First::Right(_) => Err(ExchangeError::ClientGone),
             };
         }
         let count = |bytes| {
-            self.cells.bytes(self.label, Direction::Sent, bytes);
-            self.seen.bytes_in.set(self.seen.bytes_in.get() + bytes);
+            cells.bytes(label, Direction::Sent, bytes);
+            seen.bytes_in.set(seen.bytes_in.get() + bytes);
         };
-        let upload = upload(
-            self.client,
-            self.ahead,
-            self.upstream,
-            self.body,
-            self.idle,
-            count,
-        );
-        let answer = beside(download.run(), upload).await?;
+        let upload = Upload {
+            client: self.client,
+            ahead: self.ahead,
+            upstream: self.upstream,
+            body: self.body,
+            replay: self.replay,
+            deadlines: self.deadlines,
+            seen: self.seen,
+        };
+        let answer = beside(download.run(judge), upload.run(count)).await?;
         Ok(match answer {
-            Answer::Complete { ended, .. } if !self.body.is_done() => Answer::Complete {
+            Answer::Passed(response) if !self.body.is_done() => Answer::Passed(response.early()),
+            answer => answer,
+        })
+    }
+
+    /// Passes a response on that was held back.
+    pub async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
+        let is_early = !self.body.is_done();
+        let download = Download {
+            client: self.client,
+            upstream: self.upstream,
+            asked: self.asked,
+            head: self.head,
+            limits: self.limits,
+            deadlines: self.deadlines,
+            uploading: false,
+            drain: self.drain,
+            cells: self.cells,
+            label: self.label,
+            seen: self.seen,
+        };
+        let passing = download.pass_response(held.head, held.rest);
+        match first(passing, self.client.broken()).await {
+            First::Left(Ok(response)) if is_early => Ok(response.early()),
+            First::Left(response) => response,
+            First::Right(_) => Err(ExchangeError::ClientGone),
+        }
+    }
+}
+
+impl Response {
+    /// It came before the whole request had been sent.
+    fn early(self) -> Self {
+        match self {
+            Self::Complete { ended, .. } => Self::Complete {
                 reusable: false,
                 keep_alive: false,
                 ended,
             },
-            answer => answer,
-        })
+            switched => switched,
+        }
     }
 }
 
-/// Passes the rest of the request body on, and tells `count` how much at a time.
-/// When the upstream no longer takes it, the response decides what happens, so
-/// this then never ends.
-async fn upload(
-    client: &Stream,
-    ahead: &mut Option<Chunk>,
-    upstream: &Stream,
-    body: &mut BodyReader,
-    idle: Duration,
-    count: impl Fn(u64),
-) -> Result<(), ExchangeError> {
-    while !body.is_done() {
-        let chunk = match ahead.take() {
+/// The way up of one exchange: the rest of the request body.
+struct Upload<'a> {
+    client: &'a Stream,
+    ahead: &'a mut Option<Chunk>,
+    upstream: &'a Stream,
+    body: &'a mut BodyReader,
+    replay: &'a mut Replay,
+    deadlines: &'a Deadlines,
+    seen: &'a Seen,
+}
+
+impl Upload<'_> {
+    /// Passes the body on, and tells `count` how much at a time; then watches
+    /// over the wait for the response, whose time begins only now.
+    async fn run(mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
+        while !self.body.is_done() {
+            let (gather, bytes) = self.next().await?;
+            match timer::timeout(self.deadlines.idle(), self.upstream.send(gather)).await {
+                Ok(Ok(())) => count(bytes),
+                // It takes no more: the response decides what happens.
+                Ok(Err(_)) => break,
+                Err(_) => return Err(ExchangeError::Expired(Limit::Idle)),
+            }
+        }
+        if self.body.is_done() {
+            self.deadlines.request_is_whole(ring::now());
+        }
+        let (until, limit) = self.deadlines.of_head(false, ring::now());
+        timer::sleep_until(until).await;
+        match self.seen.head_at.get() {
+            Some(_) => Ok(()),
+            None => Err(ExchangeError::Expired(limit)),
+        }
+    }
+
+    /// The next bytes of the body, and how many.
+    async fn next(&mut self) -> Result<(Gather, u64), ExchangeError> {
+        let chunk = match self.ahead.take() {
             Some(chunk) => chunk,
-            None => match timer::timeout(idle, client.recv()).await {
+            None => match timer::timeout(self.deadlines.idle(), self.client.recv()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None) | Err(_)) | Err(_) => return Err(ExchangeError::ClientGone),
             },
@@ -214,24 +327,21 @@ async fn upload(
         let mut next = Some(chunk);
         while let Some(mut chunk) = next.take() {
             let Progress { consumed, done } =
-                body.advance(&chunk).map_err(ExchangeError::Request)?;
+                self.body.advance(&chunk).map_err(ExchangeError::Request)?;
             if done && consumed < chunk.len() {
                 let mut rest = chunk.split_off(consumed);
                 rest.detach();
-                *ahead = Some(rest);
+                *self.ahead = Some(rest);
             }
+            self.replay.add(&chunk);
             gather.push(chunk);
             if !done && !gather.is_full() {
-                next = client.try_recv();
+                next = self.client.try_recv();
             }
         }
         let bytes = gather.bytes() as u64;
-        if upstream.send(gather).await.is_err() {
-            return pending().await;
-        }
-        count(bytes);
+        Ok((gather, bytes))
     }
-    Ok(())
 }
 
 /// The way down of one exchange.
@@ -241,7 +351,9 @@ struct Download<'a> {
     asked: Asked,
     head: &'a mut ResponseHead,
     limits: &'a http::Limits,
-    idle: Duration,
+    deadlines: &'a Deadlines,
+    /// The upload watches over the time.
+    uploading: bool,
     drain: &'a Drain,
     cells: &'a Cells,
     label: UpstreamIndex,
@@ -249,7 +361,7 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    async fn run(mut self) -> Result<Answer, ExchangeError> {
+    async fn run(mut self, judge: impl FnOnce(u16) -> Verdict) -> Result<Answer, ExchangeError> {
         let mut ahead = None;
         let mut interim = 0;
         loop {
@@ -258,8 +370,9 @@ impl Download<'_> {
                 if !self.asked.upgrade {
                     return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
                 }
+                judge(101);
                 self.send_head(&head, None, false).await?;
-                return Ok(Answer::Switched(rest));
+                return Ok(Answer::Passed(Response::Switched(rest)));
             }
             if self.head.is_informational() {
                 interim += 1;
@@ -274,11 +387,14 @@ impl Download<'_> {
                 continue;
             }
             self.seen.head_at.set(Some(ring::now()));
+            if judge(self.head.status()) == Verdict::Hold {
+                return Ok(Answer::Held(Held { head, rest }));
+            }
             if self.asked.method == Method::Connect && (200..300).contains(&self.head.status()) {
                 self.send_head(&head, None, false).await?;
-                return Ok(Answer::Switched(rest));
+                return Ok(Answer::Passed(Response::Switched(rest)));
             }
-            return self.pass_response(head, rest).await;
+            return self.pass_response(head, rest).await.map(Answer::Passed);
         }
     }
 
@@ -307,7 +423,7 @@ impl Download<'_> {
             collected.extend_from_slice(&chunk);
             drop(chunk);
             loop {
-                let more = self.receive().await?;
+                let more = self.receive_head().await?;
                 collected.extend_from_slice(&more);
                 if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
                     break;
@@ -320,21 +436,38 @@ impl Download<'_> {
     /// The first bytes of a head, unless the request was never sent: then they
     /// are no answer to it.
     async fn first_bytes(&self) -> Result<Chunk, ExchangeError> {
-        let received = self.receive().await;
+        let received = self.receive_head().await;
         match self.upstream.send_failure() {
             Some(failure) => Err(ExchangeError::of_send(failure)),
             None => received,
         }
     }
 
-    async fn receive(&self) -> Result<Chunk, ExchangeError> {
+    /// More of a head, within the limits of the try.
+    async fn receive_head(&self) -> Result<Chunk, ExchangeError> {
         if let Some(chunk) = self.upstream.try_recv() {
             return Ok(chunk);
         }
-        match timer::timeout(self.idle, self.upstream.recv()).await {
-            Ok(Ok(Some(chunk))) => Ok(chunk),
-            Ok(Ok(None) | Err(_)) => Err(ExchangeError::Ended),
-            Err(_) => Err(ExchangeError::Silent),
+        if self.uploading {
+            return ended_or(self.upstream.recv().await);
+        }
+        let (until, limit) = self
+            .deadlines
+            .of_head(self.seen.any_byte.get(), ring::now());
+        match timer::timeout_at(until, self.upstream.recv()).await {
+            Ok(received) => ended_or(received),
+            Err(_) => Err(ExchangeError::Expired(limit)),
+        }
+    }
+
+    /// More of a body: only silence ends it.
+    async fn receive_body(&self) -> Result<Chunk, ExchangeError> {
+        if let Some(chunk) = self.upstream.try_recv() {
+            return Ok(chunk);
+        }
+        match timer::timeout(self.deadlines.idle(), self.upstream.recv()).await {
+            Ok(received) => ended_or(received),
+            Err(_) => Err(ExchangeError::Expired(Limit::Idle)),
         }
     }
 
@@ -363,7 +496,7 @@ impl Download<'_> {
 
     async fn send(&self, gather: Gather) -> Result<(), ExchangeError> {
         let bytes = gather.bytes() as u64;
-        let sent = timer::timeout(self.idle, self.client.post(gather)).await;
+        let sent = timer::timeout(self.deadlines.idle(), self.client.post(gather)).await;
         if !matches!(sent, Ok(Ok(()))) {
             return Err(ExchangeError::ClientGone);
         }
@@ -377,7 +510,7 @@ impl Download<'_> {
         self,
         head: Chunk,
         rest: Option<Chunk>,
-    ) -> Result<Answer, ExchangeError> {
+    ) -> Result<Response, ExchangeError> {
         let length = self.head.body();
         let until_close = length == ResponseBody::UntilClose;
         // Chunks are taken apart for a client that does not know them.
@@ -406,7 +539,7 @@ impl Download<'_> {
         let was_whole = body.is_done();
 
         while !body.is_done() {
-            let chunk = match self.receive().await {
+            let chunk = match self.receive_body().await {
                 Ok(chunk) => chunk,
                 // The end of the connection is the end of such a body; a reset
                 // cannot be told from one that arrived whole, so it cuts.
@@ -427,13 +560,13 @@ impl Download<'_> {
         }
         if close
             && !matches!(
-                timer::timeout(self.idle, self.client.flush()).await,
+                timer::timeout(self.deadlines.idle(), self.client.flush()).await,
                 Ok(Ok(()))
             )
         {
             return Err(ExchangeError::ClientGone);
         }
-        Ok(Answer::Complete {
+        Ok(Response::Complete {
             reusable,
             keep_alive: !close,
             ended: match was_whole {
@@ -441,6 +574,13 @@ impl Download<'_> {
                 false => clock::now(),
             },
         })
+    }
+}
+
+fn ended_or<E>(received: Result<Option<Chunk>, E>) -> Result<Chunk, ExchangeError> {
+    match received {
+        Ok(Some(chunk)) => Ok(chunk),
+        Ok(None) | Err(_) => Err(ExchangeError::Ended),
     }
 }
 

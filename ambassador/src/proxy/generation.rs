@@ -5,10 +5,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::clock;
 use crate::policy::limits;
+use crate::policy::rate_limit::RateLimit;
 use crate::proxy::adopted::{self, Adopted, AdoptedView, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
-use crate::route::{AdoptKey, Table};
+use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::shared::Shared;
 
@@ -20,6 +22,9 @@ pub struct Generation {
     number: u64,
     /// By the place of the upstream in the table's settings.
     shared: Vec<Arc<Shared>>,
+    /// By the place of the route: those that override the rate limit of their
+    /// upstream.
+    route_limits: Vec<Option<Arc<RateLimit>>>,
     unmatched: Target,
     adopted: Arc<Adopted>,
 }
@@ -31,6 +36,8 @@ pub struct Target {
     pub upstream: Arc<Upstream>,
     /// What all shards share of it.
     pub shared: Arc<Shared>,
+    /// That of a route which has its own.
+    route_limit: Option<Arc<RateLimit>>,
     /// Keeps it while someone has this, where it is adopted.
     hold: Option<Hold>,
 }
@@ -67,6 +74,7 @@ impl Generation {
                 || Arc::new(Shared::new(UpstreamIndex::UNMATCHED, None)),
                 |previous| Arc::clone(&previous.unmatched.shared),
             ),
+            route_limit: None,
             hold: None,
         };
         let adopted = previous.map_or_else(
@@ -74,6 +82,7 @@ impl Generation {
             |previous| Arc::clone(&previous.adopted),
         );
         Self {
+            route_limits: route_limits(table.settings()),
             number: previous.map_or(0, |previous| previous.number + 1),
             table,
             shared,
@@ -87,8 +96,22 @@ impl Generation {
         Target {
             upstream: Arc::clone(&self.table.settings().upstreams[index]),
             shared: Arc::clone(&self.shared[index]),
+            route_limit: None,
             hold: None,
         }
+    }
+
+    /// The upstream that the table has found, as the route sees it that led
+    /// there.
+    pub fn matched(&self, matched: &Matched<'_>) -> Target {
+        let mut target = self.target(matched.index);
+        if let Via::Route(route) = matched.via
+            && let Some(overridden) = &self.table.settings().routes[route].overridden
+        {
+            target.upstream = Arc::clone(overridden);
+            target.route_limit = self.route_limits[route].clone();
+        }
+        target
     }
 
     /// The upstream of this name.
@@ -153,14 +176,31 @@ impl Generation {
     }
 }
 
+fn route_limits(settings: &Settings) -> Vec<Option<Arc<RateLimit>>> {
+    let limits = settings.routes.iter().map(|route| {
+        let limit = route.overridden.as_ref()?.policies.rate_limit?;
+        let of_upstream = settings.upstreams[route.upstream].policies.rate_limit;
+        (Some(limit) != of_upstream).then(|| Arc::new(RateLimit::new(clock::now())))
+    });
+    limits.collect()
+}
+
 impl Target {
     /// An adopted upstream.
     pub(super) fn adopted(upstream: &Arc<Upstream>, shared: &Arc<Shared>, hold: Hold) -> Self {
         Self {
             upstream: Arc::clone(upstream),
             shared: Arc::clone(shared),
+            route_limit: None,
             hold: Some(hold),
         }
+    }
+
+    /// What counts towards the rate limit.
+    pub fn rate_limit(&self) -> &RateLimit {
+        self.route_limit
+            .as_deref()
+            .unwrap_or(&self.shared.rate_limit)
     }
 
     /// What the pool asks for.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::proxy::client::{Client, Woken};
 use crate::proxy::exchange;
 use crate::proxy::forward::{self, After};
+use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
 use crate::ring::{self, Chunk};
 
@@ -50,7 +51,7 @@ async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
         Ok(None) => After::Close,
         Err(bad) => {
             let record = context.telemetry.begin(client.passage(ring::now()));
-            forward::refuse(client, record, bad).await
+            reply::refuse(client, record, bad).await
         }
     };
     context.return_scratch(scratch);

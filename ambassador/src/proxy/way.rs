@@ -3,6 +3,7 @@
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
+use crate::policy::retry::Retry;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::Chunk;
@@ -65,7 +66,7 @@ pub fn find(
     };
     let way = match resolution {
         Resolution::Upstream(matched) => Some(Way {
-            target: generation.target(matched.index),
+            target: generation.matched(&matched),
             host: match matched.host {
                 HostHeader::Keep => Host::Keep,
                 HostHeader::Set(host) => Host::Set(host.into()),
@@ -97,9 +98,11 @@ pub fn endpoint(
 }
 
 /// Whether bytes of this request may reach the upstream twice: its method is
-/// safe to repeat, or its sender says so with an idempotency key.
-pub fn may_be_sent_twice(request: &RequestHead, head: &[u8]) -> bool {
-    request.method().is_repeatable() || request.field(head, "idempotency-key").is_some()
+/// one of those, or its sender says so with an idempotency key.
+pub fn may_be_sent_twice(retry: &Retry, request: &RequestHead, head: &[u8]) -> bool {
+    let method = request.method_bytes(head);
+    retry.methods.contains(request.method(), method)
+        || request.field(head, &retry.idempotency_header).is_some()
 }
 
 impl Identity {

@@ -45,8 +45,15 @@ pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     }
 }
 
+/// Waits for `future`, but not past `deadline`.
+pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+    Timeout {
+        either: first(future, sleep_until(deadline)),
+    }
+}
+
 pin_project! {
-    /// See [`timeout`].
+    /// See [`timeout`] and [`timeout_at`].
     pub struct Timeout<F> {
         #[pin]
         either: FirstOf<F, Sleep>,

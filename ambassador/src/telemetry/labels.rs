@@ -36,6 +36,10 @@ labels! {
         ProtocolError = "protocol-error",
         /// Nothing moved for `timeouts.idle`.
         IdleTimeout = "idle-timeout",
+        /// `timeouts.per_try` or `timeouts.first_byte` passed.
+        TryTimeout = "try-timeout",
+        /// `timeouts.request` passed.
+        RequestTimeout = "request-timeout",
         /// The client went away first.
         Cancelled = "cancelled",
     }
@@ -56,6 +60,8 @@ labels! {
         UpstreamReset = "upstream-reset",
         /// Nothing moved for `timeouts.idle`.
         IdleTimeout = "idle-timeout",
+        /// The circuit breaker is open; the client was reset.
+        CircuitOpen = "circuit-open",
         /// No upstream may take it; the client was reset.
         NoRoute = "no-route",
         /// It would have dialled the proxy itself; the client was reset.

@@ -25,6 +25,10 @@ use crate::workload::SocketStock;
 /// socket and permit linger.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// Requests that a shard counts by itself before it tells the others: they matter
+/// only where something is tried again.
+const REPORT_EVERY: u32 = 64;
+
 /// The pools of one shard.
 pub struct Pools {
     shard: u16,
@@ -47,6 +51,8 @@ struct Pool {
     /// Idle connections this shard keeps open without traffic.
     keep: usize,
     dialing: usize,
+    /// Requests that the budget of retries has not been told of.
+    requests: u32,
 }
 
 struct Idle {
@@ -133,6 +139,25 @@ impl Pools {
             let list = pool.seen.refresh(&shared.endpoints);
             shared.pick(list)
         })
+    }
+
+    /// Counts a request, for the budget of retries.
+    pub fn count_request(&self, shared: &Arc<Shared>, policies: Policies<'_>, now: Instant) {
+        self.with_pool(shared, policies, |pool| {
+            pool.requests += 1;
+            if pool.requests >= REPORT_EVERY {
+                let requests = std::mem::take(&mut pool.requests);
+                shared.retry_budget.deposit(requests, now);
+            }
+        });
+    }
+
+    /// Tells the budget of retries of every request so far.
+    pub fn report_requests(&self, shared: &Shared, now: Instant) {
+        if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
+            let requests = std::mem::take(&mut pool.requests);
+            shared.retry_budget.deposit(requests, now);
+        }
     }
 
     /// A connection to `place`: an idle one, else a new one, else a place
@@ -280,6 +305,7 @@ impl Pools {
             set_aside: Vec::new(),
             keep: 0,
             dialing: 0,
+            requests: 0,
         });
         use_it(pool)
     }

@@ -4,7 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::addr::EndpointAddr;
+use crate::clock;
+use crate::policy::breaker::Breaker;
+use crate::policy::budget::Budget;
+use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
+use crate::upstream::in_flight::InFlight;
 use crate::upstream::permits::Permits;
 
 /// One upstream as all shards see it. It outlives reloads: connections and
@@ -18,6 +23,14 @@ pub struct Shared {
     pub permits: Arc<Permits>,
     /// Its endpoints, where they do not depend on the connection.
     pub endpoints: Published,
+    /// Its circuit breaker.
+    pub breaker: Breaker,
+    /// How many of its requests may be tried again.
+    pub retry_budget: Budget,
+    /// How many requests it gets in a second.
+    pub rate_limit: RateLimit,
+    /// Its requests in flight.
+    pub requests: InFlight,
     next_endpoint: AtomicUsize,
     idle: AtomicU32,
     retired: AtomicBool,
@@ -27,11 +40,16 @@ impl Shared {
     /// An upstream without connections.
     pub fn new(label: UpstreamIndex, max_connections: Option<u32>) -> Self {
         static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+        let now = clock::now();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             label,
             permits: Arc::new(Permits::new(max_connections)),
             endpoints: Published::default(),
+            breaker: Breaker::new(now),
+            retry_budget: Budget::new(now),
+            rate_limit: RateLimit::new(now),
+            requests: InFlight::default(),
             next_endpoint: AtomicUsize::new(0),
             idle: AtomicU32::new(0),
             retired: AtomicBool::new(false),

@@ -9,49 +9,19 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::addr::OriginalDst;
+use crate::addr::{EndpointAddr, OriginalDst};
 use crate::proxy::client::Origin;
 use crate::proxy::context::Context;
 use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Options, Stream};
-use crate::telemetry::{ListenerIndex, UpstreamIndex};
+use crate::telemetry::{AttemptOutcome, ListenerIndex, UpstreamIndex};
 use crate::upstream::dial::Namespace;
+use crate::upstream::pool::Want;
 
 const IDLE: Duration = Duration::from_secs(20);
 
 fn gather(bytes: &[u8]) -> Gather {
     Gather::from(Chunk::from(bytes.to_vec()))
-}
-
-/// Whether `failure` is followed by another try, with how many bytes.
-fn replayed(failure: ExchangeError, reused: bool, copy: bool, answered: bool) -> Option<usize> {
-    let copy = copy.then(|| gather(b"copy"));
-    let again = replay(failure, reused, copy, answered).ok()?;
-    Some(again.bytes())
-}
-
-#[test]
-fn what_was_not_sent_is_always_sent_again_but_once() {
-    let unsent = || ExchangeError::Unsent(gather(b"a POST"));
-    for copy in [false, true] {
-        for answered in [false, true] {
-            assert_eq!(replayed(unsent(), true, copy, answered), Some(6));
-        }
-    }
-    assert_eq!(replayed(unsent(), false, false, false), None);
-}
-
-#[test]
-fn what_may_have_arrived_is_sent_again_from_a_copy_only() {
-    let failures = [|| ExchangeError::Send, || ExchangeError::Ended];
-    for failure in failures {
-        assert_eq!(replayed(failure(), true, true, false), Some(4));
-        assert_eq!(replayed(failure(), true, false, false), None);
-        assert_eq!(replayed(failure(), true, true, true), None);
-    }
-    for failure in [ExchangeError::Silent, ExchangeError::ClientGone] {
-        assert_eq!(replayed(failure, true, true, false), None);
-    }
 }
 
 #[test]

@@ -1,0 +1,511 @@
+//! One try of a request: a connection to the endpoint, an exchange over it, and
+//! what is learnt from how that went.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::addr::EndpointAddr;
+use crate::clock;
+use crate::http::{BadMessage, BodyReader, Reason, ResponseHead};
+use crate::policy::breaker::Trial;
+use crate::policy::retry::{Cause, Retry};
+use crate::policy::retry_after;
+use crate::proxy::client::Client;
+use crate::proxy::context::Context;
+use crate::proxy::deadlines::{Deadlines, Limit};
+use crate::proxy::exchange::{
+    Answer, Asked, Exchange, ExchangeError, Held, Response, Seen, Verdict,
+};
+use crate::proxy::generation::Target;
+use crate::proxy::replay::Replay;
+use crate::ring::{self, Chunk, Gather, timer};
+use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
+use crate::upstream::dial::DialError;
+use crate::upstream::pool::{CheckoutError, Connection, Want};
+
+/// A request on its way to its upstream, over all its tries.
+pub struct Sending<'a> {
+    /// Whose request it is.
+    pub client: &'a mut Client,
+    /// Where it goes.
+    pub target: &'a Target,
+    /// What decides about its response.
+    pub asked: Asked,
+    /// Where its body is.
+    pub body: &'a mut BodyReader,
+    /// Scratch for the response.
+    pub response: &'a mut ResponseHead,
+    /// What is told of it.
+    pub record: &'a mut RequestGuard,
+    /// What the next try sends first; `None`: it may have arrived, and must not
+    /// a second time.
+    pub outgoing: Option<Gather>,
+    /// What is kept of what has been sent.
+    pub replay: Replay,
+    /// Until when it may wait.
+    pub deadlines: Deadlines,
+}
+
+/// How a try ended well.
+pub enum Success {
+    /// The client has been answered.
+    Passed(Passed),
+    /// There is a response, of which nothing has gone to the client.
+    Held(HeldBack),
+}
+
+/// How a client was answered.
+pub enum Passed {
+    /// The response went to it whole.
+    Complete {
+        /// The client's connection may carry another request.
+        keep_alive: bool,
+        /// When the last of the response was handed to the client.
+        ended: Instant,
+    },
+    /// The protocol was switched; what the upstream sent after its head.
+    Switched(Connection, Option<Chunk>),
+}
+
+/// A response that may have to give way to that of another try.
+pub struct HeldBack {
+    connection: Connection,
+    held: Held,
+    sent_at: Instant,
+    /// Its status.
+    pub status: u16,
+}
+
+/// How a try ended badly.
+#[derive(Debug)]
+pub enum Failure {
+    /// Without a response. Another try may have one.
+    Unanswered(Unanswered),
+    /// The request body is malformed.
+    BadRequest(BadMessage),
+    /// The response was cut after the client had been sent a part.
+    Cut,
+    /// The client is gone.
+    ClientGone,
+}
+
+/// Why there is no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered {
+    /// What the client is told where no other try follows.
+    pub reason: Reason,
+    /// What it is as a cause of another try; `None`: none.
+    pub cause: Option<Cause>,
+    outcome: AttemptOutcome,
+    /// It speaks against the upstream.
+    blames_upstream: bool,
+}
+
+impl Sending<'_> {
+    /// Makes one try. `may_hold`: a response whose status is one to try again for
+    /// is held back. A reused connection that turns out to have been dead is
+    /// replaced within the same try.
+    pub async fn attempt(
+        &mut self,
+        endpoint: EndpointAddr,
+        trial: Trial<'_>,
+        may_hold: bool,
+    ) -> Result<Success, Failure> {
+        let context = Rc::clone(&self.client.context);
+        let mut trial = Some(trial);
+        let mut want = Want::Any;
+        self.record.passage.endpoint = Some(endpoint);
+        self.deadlines.begin_try(ring::now());
+        let failure = loop {
+            self.record.attempts += 1;
+            let connection = match self.connection(&context, endpoint, want).await {
+                Ok(connection) => connection,
+                Err(unanswered) => break Failure::Unanswered(unanswered),
+            };
+            let (reused, seen) = (connection.reused, Seen::default());
+            let error = match self
+                .exchange(&context, connection, &seen, &mut trial, may_hold)
+                .await
+            {
+                Ok(success) => return Ok(success),
+                Err(error) => error,
+            };
+            self.note(&seen);
+            let was_dead = reused && want == Want::Any && error.may_be_a_dead_connection(&seen);
+            let failure = self.fail(error, &seen);
+            if was_dead && self.outgoing.is_some() {
+                context
+                    .telemetry
+                    .cells
+                    .attempt(self.label(), failure.outcome());
+                let cause = Cause::Reset.as_str();
+                context.telemetry.cells.retry(self.label(), cause);
+                want = Want::Fresh;
+                continue;
+            }
+            break failure;
+        };
+        tracing::debug!(upstream = %self.target.upstream.name, %endpoint, ?failure, "try failed");
+        context
+            .telemetry
+            .cells
+            .attempt(self.label(), failure.outcome());
+        if let Some(trial) = trial {
+            match failure.blames_upstream() {
+                true => trial.failed(ring::now()),
+                false => trial.abandoned(),
+            }
+        }
+        Err(failure)
+    }
+
+    /// What of a try's end is a cause of another one.
+    pub fn cause(&self, tried: &Result<Success, Failure>, retry: &Retry) -> Option<Cause> {
+        let cause = match tried {
+            Ok(Success::Held(back)) => Some(Cause::Status(back.status)),
+            Err(Failure::Unanswered(unanswered)) => unanswered.cause,
+            Ok(Success::Passed(_)) | Err(_) => None,
+        };
+        cause.filter(|cause| retry.applies_to(*cause))
+    }
+
+    /// Whether the request may be sent after that.
+    pub fn can_send_again(&self, tried: &Result<Success, Failure>) -> bool {
+        match tried {
+            Ok(_) => self.replay.is_whole(),
+            Err(_) => self.outgoing.is_some(),
+        }
+    }
+
+    /// How long the upstream asks its callers to stay away.
+    pub fn retry_after(&self, tried: &Result<Success, Failure>) -> Option<Duration> {
+        let Ok(Success::Held(back)) = tried else {
+            return None;
+        };
+        let field = self
+            .response
+            .fields()
+            .value(&back.held.head, "retry-after")?;
+        retry_after::parse(field, clock::wall())
+    }
+
+    /// Prepares the try after a response that was held back.
+    pub fn send_again(&mut self) {
+        self.outgoing = self.replay.again();
+    }
+
+    /// Sends the response that was held back on to the client, after all.
+    pub async fn pass(&mut self, back: HeldBack) -> Result<Passed, Failure> {
+        let context = Rc::clone(&self.client.context);
+        let HeldBack {
+            connection,
+            held,
+            sent_at,
+            ..
+        } = back;
+        let seen = Seen::default();
+        seen.head_at.set(Some(ring::now()));
+        let exchange = self.over(&context, &connection, &seen);
+        match exchange.pass(held).await {
+            Ok(passed) => Ok(self.passed(&context, connection, passed, &seen, sent_at)),
+            Err(error) => {
+                self.note(&seen);
+                Err(self.fail(error, &seen))
+            }
+        }
+    }
+
+    /// Gives up a response that was held back. Its connection stays where all of
+    /// it has come.
+    pub fn discard(&self, back: HeldBack) {
+        let HeldBack {
+            connection,
+            mut held,
+            ..
+        } = back;
+        let mut body = BodyReader::of_response(self.response.body());
+        let mut rest = held.rest.take();
+        let mut clean = self.response.keep_alive() && self.body.is_done();
+        while clean
+            && !body.is_done()
+            && let Some(chunk) = rest.take().or_else(|| connection.stream.try_recv())
+        {
+            let progress = body.advance(&chunk);
+            clean = progress.is_ok_and(|progress| progress.consumed == chunk.len());
+        }
+        if clean && body.is_done() && rest.is_none() {
+            let pools = &self.client.context.pools;
+            pools.checkin(&self.target.shared, self.target.pool_policies(), connection);
+        }
+    }
+
+    /// An idle connection, else a new one.
+    async fn connection(
+        &mut self,
+        context: &Context,
+        endpoint: EndpointAddr,
+        want: Want,
+    ) -> Result<Connection, Unanswered> {
+        let shared = &self.target.shared;
+        let place = (self.client.origin.namespace, endpoint);
+        if let Some(connection) = context.pools.take_idle(shared, place, want) {
+            context.telemetry.cells.pool_reuse(shared.label);
+            return Ok(connection);
+        }
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.detach();
+        }
+        let policies = self.target.pool_policies();
+        let checkout = context.pools.checkout(shared, policies, place, want);
+        let checked_out = match self.deadlines.of_checkout() {
+            None => checkout.await,
+            Some((until, limit)) => match timer::timeout_at(until, checkout).await {
+                Ok(checked_out) => checked_out,
+                Err(_) => return Err(Unanswered::expired(limit)),
+            },
+        };
+        let connection = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
+        if connection.reused {
+            context.telemetry.cells.pool_reuse(shared.label);
+        }
+        Ok(connection)
+    }
+
+    /// One exchange over a connection.
+    async fn exchange(
+        &mut self,
+        context: &Context,
+        connection: Connection,
+        seen: &Seen,
+        trial: &mut Option<Trial<'_>>,
+        may_hold: bool,
+    ) -> Result<Success, ExchangeError> {
+        let target = self.target;
+        self.record.reused = connection.reused;
+        let policies = &target.upstream.policies;
+        // The upstream is judged by the head: a body may take for ever.
+        let judge = |status: u16| {
+            if let Some(trial) = trial.take() {
+                match policies.circuit_breaker.failure_statuses.contains(status) {
+                    true => trial.failed(ring::now()),
+                    false => trial.succeeded(),
+                }
+            }
+            match may_hold && policies.retry.on_statuses.contains(status) {
+                true => Verdict::Hold,
+                false => Verdict::Pass,
+            }
+        };
+        let outgoing = self.outgoing.take().unwrap_or_default();
+        let cells = &context.telemetry.cells;
+        cells.bytes(self.label(), Direction::Sent, outgoing.bytes() as u64);
+        let sent_at = clock::now();
+        let answer = self
+            .over(context, &connection, seen)
+            .run(outgoing, judge)
+            .await?;
+        cells.attempt(self.label(), AttemptOutcome::Response);
+        Ok(match answer {
+            Answer::Passed(response) => {
+                Success::Passed(self.passed(context, connection, response, seen, sent_at))
+            }
+            Answer::Held(mut held) => {
+                held.detach();
+                Success::Held(HeldBack {
+                    connection,
+                    held,
+                    sent_at,
+                    status: self.response.status(),
+                })
+            }
+        })
+    }
+
+    fn over<'b>(
+        &'b mut self,
+        context: &'b Context,
+        connection: &'b Connection,
+        seen: &'b Seen,
+    ) -> Exchange<'b> {
+        Exchange {
+            client: &self.client.stream,
+            ahead: &mut self.client.ahead,
+            upstream: &connection.stream,
+            asked: self.asked,
+            body: self.body,
+            head: self.response,
+            replay: &mut self.replay,
+            limits: &context.head_limits,
+            deadlines: &self.deadlines,
+            drain: &context.drain,
+            cells: &context.telemetry.cells,
+            label: self.target.shared.label,
+            seen,
+        }
+    }
+
+    /// What comes after a response went to the client.
+    fn passed(
+        &mut self,
+        context: &Context,
+        connection: Connection,
+        response: Response,
+        seen: &Seen,
+        sent_at: Instant,
+    ) -> Passed {
+        self.note(seen);
+        self.note_overhead(seen, sent_at);
+        match response {
+            Response::Complete {
+                reusable,
+                keep_alive,
+                ended,
+            } => {
+                if reusable {
+                    let policies = self.target.pool_policies();
+                    let shared = &self.target.shared;
+                    context.pools.checkin(shared, policies, connection);
+                }
+                Passed::Complete { keep_alive, ended }
+            }
+            Response::Switched(upstream_first) => Passed::Switched(connection, upstream_first),
+        }
+    }
+
+    /// What failed, and what may be sent again after it.
+    fn fail(&mut self, error: ExchangeError, seen: &Seen) -> Failure {
+        self.outgoing = match seen.bytes_out.get() {
+            0 => self.replay.again(),
+            // An interim response went to the client: the request has arrived.
+            _ => None,
+        };
+        match error {
+            ExchangeError::Unsent(whole) => {
+                self.outgoing = Some(whole);
+                Failure::Unanswered(Unanswered::reset())
+            }
+            ExchangeError::Send | ExchangeError::Ended => Failure::Unanswered(Unanswered::reset()),
+            ExchangeError::Response(_) => Failure::Unanswered(Unanswered {
+                reason: Reason::ProtocolError,
+                cause: None,
+                outcome: AttemptOutcome::ProtocolError,
+                blames_upstream: true,
+            }),
+            ExchangeError::Expired(limit) => Failure::Unanswered(Unanswered::expired(limit)),
+            ExchangeError::Request(bad) => Failure::BadRequest(bad),
+            ExchangeError::Cut => Failure::Cut,
+            ExchangeError::ClientGone => Failure::ClientGone,
+        }
+    }
+
+    /// Writes down what an exchange tells about itself.
+    fn note(&mut self, seen: &Seen) {
+        let record = &mut *self.record;
+        record.status = seen.status.get();
+        record.passage.bytes_out.set(seen.bytes_out.get());
+        record
+            .passage
+            .count(Direction::Sent, seen.bytes_in.replace(0));
+    }
+
+    fn note_overhead(&mut self, seen: &Seen, sent_at: Instant) {
+        let started = self.record.passage.started;
+        let before = sent_at.saturating_duration_since(started);
+        let after = match (seen.head_at.get(), seen.forwarded_at.get()) {
+            // The shard's clock stands while a turn lasts.
+            (Some(head_at), Some(forwarded_at)) => {
+                forwarded_at.saturating_duration_since(head_at.max(sent_at))
+            }
+            _ => Duration::ZERO,
+        };
+        self.record.overhead = before + after;
+    }
+
+    fn label(&self) -> UpstreamIndex {
+        self.target.shared.label
+    }
+}
+
+impl Unanswered {
+    /// No try was made.
+    pub const CIRCUIT_OPEN: Self = Self {
+        reason: Reason::CircuitOpen,
+        cause: None,
+        outcome: AttemptOutcome::Cancelled,
+        blames_upstream: false,
+    };
+
+    fn reset() -> Self {
+        Self {
+            reason: Reason::UpstreamReset,
+            cause: Some(Cause::Reset),
+            outcome: AttemptOutcome::Reset,
+            blames_upstream: true,
+        }
+    }
+
+    fn expired(limit: Limit) -> Self {
+        let (reason, cause, outcome) = match limit {
+            Limit::Idle => (Reason::RequestTimeout, None, AttemptOutcome::IdleTimeout),
+            Limit::Request => (Reason::RequestTimeout, None, AttemptOutcome::RequestTimeout),
+            Limit::Try => {
+                let cause = Some(Cause::TryTimeout);
+                (Reason::TryTimeout, cause, AttemptOutcome::TryTimeout)
+            }
+        };
+        Self {
+            reason,
+            cause,
+            outcome,
+            blames_upstream: true,
+        }
+    }
+
+    /// Why there is no connection. A lack of places, and an address that is this
+    /// proxy's own, say nothing about the upstream.
+    pub fn without_connection(error: &CheckoutError) -> Self {
+        use AttemptOutcome::{ConnectFailed, ConnectTimeout};
+        let failure = Some(Cause::ConnectFailure);
+        let (reason, cause, outcome) = match error {
+            CheckoutError::Overloaded => (Reason::Overloaded, None, ConnectFailed),
+            CheckoutError::PendingTimeout => (Reason::ConnectTimeout, None, ConnectTimeout),
+            CheckoutError::Dial(DialError::Loop) => (Reason::Loop, None, ConnectFailed),
+            CheckoutError::Dial(DialError::Timeout) => {
+                (Reason::ConnectTimeout, failure, ConnectTimeout)
+            }
+            CheckoutError::Dial(DialError::Connect(_)) => {
+                (Reason::ConnectFailed, failure, ConnectFailed)
+            }
+        };
+        Self {
+            reason,
+            cause,
+            outcome,
+            blames_upstream: cause.is_some(),
+        }
+    }
+
+    /// How the try is counted.
+    pub fn outcome(&self) -> AttemptOutcome {
+        self.outcome
+    }
+
+    /// Whether it speaks against the upstream.
+    pub fn blames_upstream(&self) -> bool {
+        self.blames_upstream
+    }
+}
+
+impl Failure {
+    fn outcome(&self) -> AttemptOutcome {
+        match self {
+            Self::Unanswered(unanswered) => unanswered.outcome,
+            Self::Cut => AttemptOutcome::Reset,
+            Self::BadRequest(_) | Self::ClientGone => AttemptOutcome::Cancelled,
+        }
+    }
+
+    fn blames_upstream(&self) -> bool {
+        matches!(self, Self::Unanswered(unanswered) if unanswered.blames_upstream)
+    }
+}

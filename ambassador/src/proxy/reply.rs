@@ -1,0 +1,49 @@
+//! Replies made here, in the upstream's stead.
+
+use crate::clock;
+use crate::http::{BadMessage, BodyReader, LocalReply};
+use crate::proxy::client::Client;
+use crate::proxy::exchange::Asked;
+use crate::proxy::forward::After;
+use crate::telemetry::RequestGuard;
+
+/// Answers a request with `reply`, which tells why.
+pub async fn answer(
+    client: &mut Client,
+    mut record: RequestGuard,
+    asked: Asked,
+    body: &BodyReader,
+    reply: LocalReply,
+) -> After {
+    let keep_alive = asked.keep_alive && body.is_done() && !client.context.drain.has_begun();
+    let mut reply = reply.to(asked.method);
+    if !keep_alive {
+        reply = reply.closing();
+    }
+    let bytes = reply.encode();
+    record.status = reply.status();
+    record.reason = Some(reply.reason().as_str());
+    record.passage.bytes_out.set(bytes.len() as u64);
+    if !client.reply(bytes).await {
+        return After::Reset;
+    }
+    record.complete(clock::now());
+    match (keep_alive, body.is_done()) {
+        (true, _) => After::KeepAlive,
+        (false, true) => After::Close,
+        (false, false) => After::Linger,
+    }
+}
+
+/// Refuses a malformed request. Where its next message would begin is not
+/// known, so the connection ends.
+pub async fn refuse(client: &mut Client, mut record: RequestGuard, bad: BadMessage) -> After {
+    let reply = LocalReply::new(bad.reason()).because(bad).closing();
+    let bytes = reply.encode();
+    record.status = reply.status();
+    record.reason = Some(reply.reason().as_str());
+    record.passage.bytes_out.set(bytes.len() as u64);
+    client.reply(bytes).await;
+    record.complete(clock::now());
+    After::Linger
+}
