@@ -20,7 +20,7 @@ mod watch;
 pub use dns::{MakeSocket, NameService, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};
-pub use upstreams::{Source, UpstreamInfo};
+pub use upstreams::{ResilienceInfo, Source, UpstreamInfo};
 pub use watch::{Fingerprint, WatchedFile};
 
 use std::io;
@@ -32,6 +32,7 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::BindAddr;
+use crate::policy::breaker::Force;
 use crate::telemetry::{Extras, Registry};
 
 /// What the control side is told at start.
@@ -68,6 +69,9 @@ pub enum Event {
     Reload,
 }
 
+/// Sets the circuit breaker of the upstream with a name; `false`: there is none.
+pub type ForceBreaker = Box<dyn Fn(&str, Force) -> bool + Send + Sync>;
+
 /// The rest of the program, as the control side sees it. Callbacks run on the
 /// control thread and must not block, [`Readiness`]'s canary apart.
 pub struct State {
@@ -81,6 +85,8 @@ pub struct State {
     pub extras: Box<dyn Fn() -> Extras + Send + Sync>,
     /// Every upstream as it is now, adopted ones included.
     pub upstreams: Box<dyn Fn() -> Vec<UpstreamInfo> + Send + Sync>,
+    /// For who may change something.
+    pub force_breaker: ForceBreaker,
     /// The effective configuration, secrets masked.
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Where a resolution goes.

@@ -13,14 +13,16 @@
 pub mod access_log;
 mod cells;
 mod exposition;
+mod gauges;
 mod histogram;
 mod labels;
 mod process;
 mod record;
 mod registry;
 
-pub use cells::{Cells, PoolGauge, RequestKey, Snapshot, UpstreamCells};
+pub use cells::{Cells, RequestKey, Snapshot, UpstreamCells};
 pub use exposition::{Extras, Format, render};
+pub use gauges::{BreakerGauge, PoolGauge};
 pub use histogram::Histogram;
 pub use labels::{AttemptOutcome, Direction, DroppedAccept, RelayProtocol, TcpOutcome};
 pub use record::{

@@ -1,14 +1,18 @@
 //! What the admin API and `exec --summary` show of a running proxy.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use crate::addr::EndpointAddr;
-use crate::control::{AskShard, Source, UpstreamInfo};
+use crate::clock;
+use crate::control::{AskShard, ResilienceInfo, Source, UpstreamInfo};
+use crate::policy::breaker::{self, Force};
 use crate::proxy::generation::Generation;
 use crate::ring::Remote;
 use crate::route::settings::{Endpoints, Protocol};
 use crate::shard;
 use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
+use crate::upstream::shared::Shared;
 
 /// Asks a shard for its counters, where it runs already.
 pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskShard {
@@ -35,16 +39,53 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
             name: upstream.name.to_string(),
             source,
             protocol: protocol(upstream.protocol),
+            resilience: resilience(shared, &upstream.policies.circuit_breaker),
             endpoints,
         }
     });
+    let settings = &generation.table.settings().adopted.circuit_breaker;
     let adopted = generation.adopted().into_iter().map(|view| UpstreamInfo {
         name: view.name.to_string(),
+        resilience: resilience(&view.shared, settings),
         source: Source::Adopted,
         protocol: protocol(Protocol::Auto),
         endpoints: Vec::<EndpointAddr>::new(),
     });
     named.chain(adopted).collect()
+}
+
+fn resilience(shared: &Shared, settings: &breaker::Settings) -> ResilienceInfo {
+    let now = clock::now();
+    ResilienceInfo {
+        state: shared.breaker.state(),
+        forced: shared.breaker.forced(),
+        failures: shared.breaker.failures(settings, now),
+        refuses_for: shared.breaker.refuses_for(now),
+        budget: shared.retry_budget.spent(now),
+        in_flight: shared.requests.count(),
+    }
+}
+
+/// Sets the circuit breaker of an upstream, an adopted one too.
+pub fn force_breaker(generation: &Generation, name: &str, force: Force) -> bool {
+    let named = generation
+        .targets()
+        .find(|(upstream, _)| &*upstream.name == name);
+    let shared = match named {
+        Some((_, shared)) => Some(Arc::clone(shared)),
+        None => {
+            let adopted = generation.adopted().into_iter();
+            let mut of_name = adopted.filter(|view| &*view.name == name);
+            of_name.next().map(|view| view.shared)
+        }
+    };
+    match shared {
+        Some(shared) => {
+            shared.breaker.force(force);
+            true
+        }
+        None => false,
+    }
 }
 
 fn protocol(protocol: Protocol) -> &'static str {

@@ -231,7 +231,8 @@ fn start_control(
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let admin = common.now().checked.admin.clone();
     let (raise, events) = sync_channel(EVENTS);
-    let (extras, upstreams, effective, resolved) = (
+    let (extras, upstreams, breakers, effective, resolved) = (
+        Arc::clone(common),
         Arc::clone(common),
         Arc::clone(common),
         Arc::clone(common),
@@ -248,6 +249,9 @@ fn start_control(
         readiness: Arc::clone(&common.readiness),
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
+        force_breaker: Box::new(move |name, force| {
+            figures::force_breaker(&breakers.generation(), name, force)
+        }),
         config: Box::new(move || effective.now().checked.effective()),
         resolved: Arc::new(move |watched, addresses| {
             let generation = resolved.generation();

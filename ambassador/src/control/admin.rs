@@ -19,6 +19,7 @@ use super::figures::Figures;
 use super::listen::{Listener, Stream};
 use super::readiness::{CANARY_WITHIN, Phase};
 use super::{Event, State, raise, upstreams};
+use crate::policy::breaker::Force;
 use crate::telemetry::{Format, render};
 
 mod permission;
@@ -107,6 +108,7 @@ impl Server {
             ("/livez" | "/readyz" | "/metrics", _) => Method::GET,
             ("/upstreams" | "/config", Surface::Whole) => Method::GET,
             ("/drain", Surface::Whole) => Method::POST,
+            (path, Surface::Whole) if breaker(path).is_some() => Method::POST,
             _ => return text(StatusCode::NOT_FOUND, "not found"),
         };
         let is_head = request.method() == Method::HEAD && allowed == Method::GET;
@@ -134,15 +136,33 @@ impl Server {
                 )
             }
             "/config" => json_body(StatusCode::OK, &(self.state.config)()),
-            _ => match permission::check(&request, over_unix, self.token_file.as_deref()) {
-                Ok(()) => {
-                    tracing::info!("drain asked for through the admin API");
-                    raise(&self.state.events, Event::Drain);
-                    json_body(StatusCode::ACCEPTED, &json!({ "draining": true }))
-                }
+            path => match permission::check(&request, over_unix, self.token_file.as_deref()) {
                 Err(refusal) => text(refusal.status(), &refusal.to_string()),
+                Ok(()) => self.change(path),
             },
         }
+    }
+
+    /// What only some may ask for.
+    fn change(&self, path: &str) -> Reply {
+        let Some((upstream, force)) = breaker(path) else {
+            tracing::info!("drain asked for through the admin API");
+            raise(&self.state.events, Event::Drain);
+            return json_body(StatusCode::ACCEPTED, &json!({ "draining": true }));
+        };
+        if !(self.state.force_breaker)(upstream, force) {
+            return text(StatusCode::NOT_FOUND, "no such upstream");
+        }
+        tracing::info!(
+            upstream,
+            ?force,
+            "circuit breaker set through the admin API"
+        );
+        let word = path.rsplit('/').next();
+        json_body(
+            StatusCode::OK,
+            &json!({ "upstream": upstream, "breaker": word }),
+        )
     }
 
     async fn metrics(&self, request: &Request<Incoming>) -> Reply {
@@ -194,6 +214,19 @@ impl Server {
             Err(_) => Err("capture does not work: the canary got no answer in 1 s".into()),
         }
     }
+}
+
+/// `/upstreams/NAME/breaker/{open,close,auto}`: whose breaker, and how it is to
+/// be.
+fn breaker(path: &str) -> Option<(&str, Force)> {
+    let (upstream, word) = path.strip_prefix("/upstreams/")?.split_once("/breaker/")?;
+    let force = match word {
+        "open" => Force::Open,
+        "close" => Force::Closed,
+        "auto" => Force::Auto,
+        _ => return None,
+    };
+    Some((upstream, force))
 }
 
 fn text(status: StatusCode, body: &str) -> Reply {

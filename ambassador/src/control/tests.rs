@@ -2,12 +2,14 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::Duration;
 
 use super::client::{Client, ClientError, Output};
 use super::*;
+use crate::policy::budget::Spent;
 use crate::telemetry::{Cells, Direction};
 
 /// A running control side over a program of two shards that never was.
@@ -17,6 +19,8 @@ struct Fixture {
     readiness: Arc<Readiness>,
     captured: Arc<AtomicBool>,
     second_shard_answers: Arc<AtomicBool>,
+    /// How the breaker of `shop` was set.
+    forced: Arc<Mutex<Option<Force>>>,
     directory: PathBuf,
 }
 
@@ -58,6 +62,8 @@ impl Fixture {
             reply.send(cells.snapshot()).unwrap();
         };
         let (sender, events) = sync_channel(4);
+        let forced = Arc::<Mutex<Option<Force>>>::default();
+        let record = Arc::clone(&forced);
         let state = State {
             registry,
             shards: vec![
@@ -75,8 +81,26 @@ impl Fixture {
                     name: "shop".into(),
                     source: Source::Static,
                     protocol: "auto",
+                    resilience: ResilienceInfo {
+                        state: crate::policy::breaker::State::Closed,
+                        forced: Force::Auto,
+                        failures: 0,
+                        refuses_for: None,
+                        budget: Spent {
+                            requests: 0,
+                            extra: 0,
+                        },
+                        in_flight: 0,
+                    },
                     endpoints: vec![crate::addr::EndpointAddr("10.1.2.3:80".parse().unwrap())],
                 }]
+            }),
+            force_breaker: Box::new(move |name, force| {
+                let known = name == "shop";
+                if known {
+                    *record.lock().unwrap() = Some(force);
+                }
+                known
             }),
             config: Box::new(|| serde_json::json!({ "workers": 2 })),
             resolved: Arc::new(|_, _| {}),
@@ -88,6 +112,7 @@ impl Fixture {
             readiness,
             captured,
             second_shard_answers,
+            forced,
             directory,
         }
     }
@@ -224,6 +249,37 @@ fn draining_over_tcp_takes_the_token_a_post_and_no_foreign_site() {
     };
     with_token.drain().unwrap();
     assert_eq!(fixture.events.try_recv(), Ok(Event::Drain));
+}
+
+#[test]
+fn a_breaker_is_set_by_who_may_change_something() {
+    let fixture = Fixture::new("breaker", Over::Unix);
+    let post = |path: &str| fixture.client().call(hyper::Method::POST, path);
+    for (word, force) in [
+        ("open", Force::Open),
+        ("close", Force::Closed),
+        ("auto", Force::Auto),
+    ] {
+        let path = format!("/upstreams/shop/breaker/{word}");
+        assert!(post(&path).unwrap().contains(word));
+        assert_eq!(fixture.forced.lock().unwrap().take(), Some(force));
+        assert_eq!(refused(fixture.get(&path)).0, 405);
+    }
+    for path in [
+        "/upstreams/else/breaker/open",
+        "/upstreams/shop/breaker/ajar",
+        "/upstreams/shop/breaker",
+        "/upstreams/shop/breaker/open/wide",
+    ] {
+        assert_eq!(refused(post(path)).0, 404, "{path}");
+    }
+    assert_eq!(*fixture.forced.lock().unwrap(), None);
+
+    let over_tcp = Fixture::new("breaker-tcp", Over::Tcp);
+    let path = "/upstreams/shop/breaker/open";
+    let answer = over_tcp.client().call(hyper::Method::POST, path);
+    assert_eq!(refused(answer).0, 401);
+    assert_eq!(*over_tcp.forced.lock().unwrap(), None);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::addr::EndpointAddr;
+use crate::policy::breaker::{Force, State};
+use crate::policy::budget::Spent;
 use crate::telemetry::{
     AttemptOutcome, Direction, Histogram, Registry, Snapshot, TcpOutcome, UpstreamCells,
 };
@@ -19,8 +21,28 @@ pub struct UpstreamInfo {
     pub source: Source,
     /// `auto`, `http1` or `tcp`.
     pub protocol: &'static str,
+    /// What is known of how well it does.
+    pub resilience: ResilienceInfo,
     /// Where its requests go now; empty for the original destination.
     pub endpoints: Vec<EndpointAddr>,
+}
+
+/// What keeps an upstream and its callers from hurting each other, as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResilienceInfo {
+    /// What its circuit breaker does.
+    pub state: State,
+    /// How an operator has set that.
+    pub forced: Force,
+    /// Failures that count towards the threshold.
+    pub failures: u32,
+    /// How long it still refuses, where that will end by itself.
+    pub refuses_for: Option<Duration>,
+    /// Requests of the last ten seconds, and those of their tries that were not
+    /// the first: what the budget of retries is reckoned from.
+    pub budget: Spent,
+    /// Requests in flight.
+    pub in_flight: u32,
 }
 
 /// Where the endpoints of an upstream come from.
@@ -68,6 +90,7 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
             .map(|endpoint| json!({ "address": endpoint.to_string() }))
             .collect();
         entry.insert("endpoints".into(), endpoints.into());
+        resilience(&mut entry, &info.resilience);
         if info.source != Source::Adopted {
             let none = UpstreamCells::default();
             figures(&mut entry, figures_of(&info.name).unwrap_or(&none));
@@ -91,6 +114,28 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
         }
     }
     json!({ "upstreams": list })
+}
+
+fn resilience(entry: &mut Map<String, Value>, info: &ResilienceInfo) {
+    let forced = match info.forced {
+        Force::Open => "open",
+        Force::Closed => "close",
+        Force::Auto => "auto",
+    };
+    let refuses_for = info.refuses_for.map(|left| left.as_secs_f64());
+    let state = json!({
+        "state": info.state.as_str(),
+        "forced": forced,
+        "failures": info.failures,
+        "refuses_for_seconds": refuses_for,
+    });
+    let budget = json!({
+        "requests": info.budget.requests,
+        "retries": info.budget.extra,
+    });
+    entry.insert("circuit_breaker".into(), state);
+    entry.insert("retry_budget".into(), budget);
+    entry.insert("in_flight".into(), json!(info.in_flight));
 }
 
 fn figures(entry: &mut Map<String, Value>, cells: &UpstreamCells) {

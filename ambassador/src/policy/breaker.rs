@@ -63,11 +63,22 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It lets them through.
-    Closed,
+    Closed = 0,
     /// It refuses all but the one that probes.
-    HalfOpen,
+    HalfOpen = 1,
     /// It refuses them.
-    Open,
+    Open = 2,
+}
+
+impl State {
+    /// The word in metrics and in what the admin API shows.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
 }
 
 /// How an operator can set a breaker.

@@ -45,14 +45,14 @@ struct Entry {
 pub struct Hold(Arc<Entry>);
 
 /// What is shown of an adopted upstream.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AdoptedView {
     /// The authority or address.
     pub name: Arc<str>,
     /// Requests and connections routed to it.
     pub requests: u64,
-    /// Open connections.
-    pub connections: u32,
+    /// What all shards share of it.
+    pub shared: Arc<Shared>,
 }
 
 /// What one shard knows of them: an entry is found without a lock, and without
@@ -232,7 +232,7 @@ impl Adopted {
             .map(|entry| AdoptedView {
                 name: Arc::clone(&entry.name),
                 requests: entry.requests.load(Ordering::Relaxed),
-                connections: entry.shared.permits.in_use(),
+                shared: Arc::clone(&entry.shared),
             })
             .collect();
         view.sort_by(|a, b| a.name.cmp(&b.name));

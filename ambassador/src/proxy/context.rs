@@ -14,7 +14,9 @@ use crate::proxy::generation::{Generation, Target};
 use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
-use crate::telemetry::{ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex};
+use crate::telemetry::{
+    BreakerGauge, ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex,
+};
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
 
@@ -114,8 +116,9 @@ impl Context {
         for shared in before.left_behind(&generation) {
             shared.retire();
             self.pools.forget(shared.id);
-            let none = |gauge: &mut PoolGauge| *gauge = PoolGauge::default();
-            self.telemetry.cells.pool(shared.label, none);
+            let cells = &self.telemetry.cells;
+            cells.pool(shared.label, |gauge| *gauge = PoolGauge::default());
+            cells.breaker(shared.label, |gauge| gauge.state = 0);
         }
     }
 
@@ -213,22 +216,26 @@ impl Context {
     /// from the first.
     pub fn snapshot(&self) -> Snapshot {
         if self.shard == 0 {
-            self.fill_pool_gauges();
+            self.fill_gauges();
         }
         self.telemetry.cells.task_panics(ring::task_panics());
         self.telemetry.cells.snapshot()
     }
 
-    fn fill_pool_gauges(&self) {
+    fn fill_gauges(&self) {
         let generation = self.generation();
         let cells = &self.telemetry.cells;
         for label in [UpstreamIndex::ADOPTED, UpstreamIndex::UNMATCHED] {
             cells.pool(label, |gauge| *gauge = PoolGauge::default());
+            cells.breaker(label, |gauge| *gauge = BreakerGauge::default());
         }
         let adopted = generation.adopted_shared();
         let named = generation.targets().map(|(_, shared)| shared);
         for shared in named
-            .inspect(|shared| cells.pool(shared.label, |gauge| *gauge = PoolGauge::default()))
+            .inspect(|shared| {
+                cells.pool(shared.label, |gauge| *gauge = PoolGauge::default());
+                cells.breaker(shared.label, |gauge| *gauge = BreakerGauge::default());
+            })
             .chain(&adopted)
             .chain([generation.unmatched_shared()])
         {
@@ -237,6 +244,14 @@ impl Context {
                 gauge.idle += shared.idle();
                 gauge.pending += shared.permits.waiting();
             });
+            let transitions = shared.breaker.transitions();
+            let breaker = BreakerGauge {
+                state: shared.breaker.state() as u8,
+                opened: transitions.opened,
+                half_opened: transitions.half_opened,
+                closed: transitions.closed,
+            };
+            cells.breaker(shared.label, |gauge| gauge.merge(&breaker));
         }
     }
 

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::ops::AddAssign;
 use std::time::Instant;
 
+use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
 use super::labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
 use super::record::RequestRecord;
@@ -38,6 +39,7 @@ pub struct UpstreamCells {
     tcp_connections: [u64; TcpOutcome::COUNT],
     bytes: [u64; Direction::COUNT],
     pool: PoolGauge,
+    breaker: BreakerGauge,
     pool_reuse: u64,
 }
 
@@ -50,17 +52,6 @@ pub struct RequestKey {
     pub status: u16,
     /// The reason word; empty: the reply is the upstream's own.
     pub reason: &'static str,
-}
-
-/// How many connections the pool of an upstream holds now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PoolGauge {
-    /// Established connections, idle ones included.
-    pub open: u32,
-    /// Of those, the ones without a request.
-    pub idle: u32,
-    /// Requests that wait for a connection.
-    pub pending: u32,
 }
 
 impl Cells {
@@ -113,6 +104,15 @@ impl Cells {
         self.upstream(upstream, |cells| pool = cells.pool);
         change(&mut pool);
         self.upstream(upstream, |cells| cells.pool = pool);
+    }
+
+    /// Changes what is shown of an upstream's circuit breaker. `change` gets a
+    /// copy, as with [`Cells::pool`].
+    pub fn breaker(&self, upstream: UpstreamIndex, change: impl FnOnce(&mut BreakerGauge)) {
+        let mut breaker = BreakerGauge::default();
+        self.upstream(upstream, |cells| breaker = cells.breaker);
+        change(&mut breaker);
+        self.upstream(upstream, |cells| cells.breaker = breaker);
     }
 
     /// A connection was accepted.
@@ -232,6 +232,11 @@ impl UpstreamCells {
         self.pool
     }
 
+    /// The circuit breaker as it is now.
+    pub fn breaker(&self) -> BreakerGauge {
+        self.breaker
+    }
+
     /// Requests that found an idle connection.
     pub fn pool_reuse(&self) -> u64 {
         self.pool_reuse
@@ -245,9 +250,8 @@ impl UpstreamCells {
         self.retries.merge(&other.retries);
         add(&mut self.tcp_connections, &other.tcp_connections);
         add(&mut self.bytes, &other.bytes);
-        self.pool.open += other.pool.open;
-        self.pool.idle += other.pool.idle;
-        self.pool.pending += other.pool.pending;
+        self.pool.merge(&other.pool);
+        self.breaker.merge(&other.breaker);
         self.pool_reuse += other.pool_reuse;
     }
 }

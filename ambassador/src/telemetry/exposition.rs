@@ -163,6 +163,29 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
             text.sample("ambassador_pool_connections", &labels, count);
         }
     }
+    text.gauge(
+        "ambassador_breaker_state",
+        "The circuit breaker of the upstream: 0 closed, 1 half open, 2 open.",
+    );
+    for (name, cells) in &cells {
+        let labels = [("upstream", *name)];
+        text.sample("ambassador_breaker_state", &labels, cells.breaker().state);
+    }
+    text.counter(
+        "ambassador_breaker_transitions",
+        "How often the circuit breaker has changed.",
+    );
+    for (name, cells) in &cells {
+        let breaker = cells.breaker();
+        for (to, count) in [
+            ("open", breaker.opened),
+            ("half-open", breaker.half_opened),
+            ("closed", breaker.closed),
+        ] {
+            let labels = [("upstream", *name), ("to", to)];
+            text.total("ambassador_breaker_transitions", &labels, count);
+        }
+    }
     text.counter(
         "ambassador_pool_reuse",
         "Requests sent over a connection that had carried one before.",
