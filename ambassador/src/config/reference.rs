@@ -45,56 +45,90 @@ pub fn schema() -> Value {
 
 /// The reference for people, in Markdown.
 pub fn reference() -> String {
-    let mut out = INTRODUCTION.to_owned();
-    section(&schema(), "", &mut out);
-    out
+    let schema = schema();
+    let mut reference = Reference {
+        out: INTRODUCTION.to_owned(),
+        described: Vec::new(),
+    };
+    reference.section(&schema, "");
+    reference.out
 }
 
-/// One table for each mapping, the outer ones first.
-fn section(schema: &Value, path: &str, out: &mut String) {
-    let Some(properties) = schema["properties"].as_object() else {
-        return;
-    };
-    let title = if path.is_empty() { "The file" } else { path };
-    let heading = if path.is_empty() {
-        title.to_owned()
-    } else {
-        format!("`{title}`")
-    };
-    let _ = write!(out, "\n## {heading}\n\n");
-    out.push_str("| key | value | default | meaning |\n|---|---|---|---|\n");
-    for (key, value) in properties {
-        let default = match value.get("default") {
-            None => String::new(),
-            Some(Value::String(text)) => format!("`{text}`"),
-            Some(other) => format!("`{other}`"),
+/// The reference while it is written.
+struct Reference<'a> {
+    out: String,
+    /// The keys of each mapping that has its table, and where that is.
+    described: Vec<(&'a Map<String, Value>, String)>,
+}
+
+impl<'a> Reference<'a> {
+    /// One table for each mapping, the outer ones first.
+    fn section(&mut self, schema: &'a Value, path: &str) {
+        let Some(properties) = schema["properties"].as_object() else {
+            return;
         };
-        let kind = kind(value);
-        let meaning = meaning(value);
-        let _ = writeln!(out, "| `{key}` | {kind} | {default} | {meaning} |");
+        let heading = match path {
+            "" => "The file".to_owned(),
+            path => format!("`{path}`"),
+        };
+        let _ = write!(self.out, "\n## {heading}\n\n");
+        let mut described = self.described.iter();
+        if let Some((_, same)) = described.find(|(keys, _)| *keys == properties) {
+            let _ = writeln!(self.out, "The keys of [`{same}`](#{}).", anchor(same));
+            return;
+        }
+        self.described.push((properties, path.to_owned()));
+        let head = "| key | value | default | meaning |\n|---|---|---|---|\n";
+        self.out.push_str(head);
+        for (key, value) in properties {
+            let (default, kind, meaning) = (default(value), kind(value), meaning(value));
+            let _ = writeln!(self.out, "| `{key}` | {kind} | {default} | {meaning} |");
+        }
+        for (key, value) in properties {
+            let dot = if path.is_empty() { "" } else { "." };
+            self.below(value, &format!("{path}{dot}{key}"));
+        }
     }
-    for (key, value) in properties {
-        let dot = if path.is_empty() { "" } else { "." };
-        below(value, &format!("{path}{dot}{key}"), out);
+
+    /// Sections of the mappings that a value can hold.
+    fn below(&mut self, schema: &'a Value, path: &str) {
+        if is_mapping(schema) {
+            self.section(schema, path);
+        }
+        if let Some(named) = schema
+            .get("additionalProperties")
+            .filter(|value| value.is_object())
+        {
+            self.below(named, &format!("{path}.<name>"));
+        }
+        if let Some(items) = schema.get("items") {
+            self.below(items, &format!("{path}[]"));
+        }
+        for choice in schema["anyOf"].as_array().into_iter().flatten() {
+            self.below(choice, path);
+        }
     }
 }
 
-/// Sections of the mappings that a value can hold.
-fn below(schema: &Value, path: &str, out: &mut String) {
-    if is_mapping(schema) {
-        section(schema, path, out);
-    }
-    if let Some(named) = schema
-        .get("additionalProperties")
-        .filter(|value| value.is_object())
-    {
-        below(named, &format!("{path}.<name>"), out);
-    }
-    if let Some(items) = schema.get("items") {
-        below(items, &format!("{path}[]"), out);
-    }
-    for choice in schema["anyOf"].as_array().into_iter().flatten() {
-        below(choice, path, out);
+/// What Markdown viewers call the heading of a section.
+fn anchor(path: &str) -> String {
+    let kept = |c: &char| c.is_ascii_alphanumeric() || "_-".contains(*c);
+    path.chars().filter(kept).collect()
+}
+
+/// The default as the file writes it.
+fn default(schema: &Value) -> String {
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match schema.get("default") {
+        None => String::new(),
+        Some(Value::Array(list)) => {
+            let list: Vec<String> = list.iter().map(word).collect();
+            format!("`[{}]`", list.join(", "))
+        }
+        Some(other) => format!("`{}`", word(other)),
     }
 }
 
@@ -129,7 +163,8 @@ fn kind(schema: &Value) -> String {
     }
     match (schema["format"].as_str(), schema["type"].as_str()) {
         (Some(format), _) => format.to_owned(),
-        (None, Some("integer")) => "number".to_owned(),
+        (None, Some("integer" | "number")) => "number".to_owned(),
+        (None, Some("boolean")) => "`true` or `false`".to_owned(),
         (None, Some("object")) => "mapping".to_owned(),
         (None, Some("string")) => "text".to_owned(),
         _ => String::new(),
