@@ -6,8 +6,8 @@
 //! is thrown away.
 
 mod capture;
-mod headers;
 mod listeners;
+mod method;
 mod policies;
 mod routes;
 mod upstreams;
@@ -23,6 +23,9 @@ use super::values::{AbsolutePath, Bind, Text};
 use crate::addr::BindAddr;
 use crate::route;
 
+pub(super) use policies::ATTEMPTS_MAX;
+use policies::Policies;
+
 /// Where the admin API listens unless the file says otherwise.
 pub const ADMIN_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
@@ -37,9 +40,10 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
     let capture = file.capture.as_ref().map(|raw| capture::check(raw, found));
     let upstreams = upstreams::check(file, found);
     let listeners = listeners::check(file, &upstreams.list, &admin, found);
+    let checked_routes = routes::check(file, &upstreams, found);
     let unmatched = capture.as_ref().map(|capture| capture.unmatched);
     let routes = route::settings::Settings {
-        routes: routes::check(file, &upstreams.list, found),
+        routes: checked_routes.list,
         upstreams: upstreams.list,
         unmatched: unmatched.unwrap_or_default(),
         adopted: upstreams.adopted,
@@ -63,7 +67,8 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
         capture,
         listeners,
         routes,
-        policies: upstreams.policies,
+        policies: upstreams.policies.iter().map(Policies::list).collect(),
+        route_policies: checked_routes.policies,
         access_log: access_log(file, found),
         warnings: Mistakes::default(),
     }

@@ -31,6 +31,8 @@ pub struct Checked {
     /// The policies of each upstream of `routes`, in its order, with where
     /// each value came from.
     pub policies: Vec<Vec<Policy>>,
+    /// The same for each route; `None`: it changes none of its upstream's.
+    pub route_policies: Vec<Option<Vec<Policy>>>,
     /// The access log; `None`: off.
     pub access_log: Option<AccessLog>,
     /// What is sound but perhaps not meant.
@@ -108,7 +110,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// One policy value of an upstream.
+/// One policy value of an upstream or route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// The key below the upstream, as `pool.max_idle`.
@@ -128,6 +130,13 @@ pub enum Origin {
     Defaults(usize),
     /// The upstream itself, on this line.
     Upstream(usize),
+    /// A route.
+    Route {
+        /// Its place in `routes`, from 0.
+        number: usize,
+        /// The line.
+        line: usize,
+    },
 }
 
 impl std::fmt::Display for Origin {
@@ -136,6 +145,7 @@ impl std::fmt::Display for Origin {
             Self::BuiltIn => f.write_str("built in"),
             Self::Defaults(line) => write!(f, "defaults, line {line}"),
             Self::Upstream(line) => write!(f, "upstream, line {line}"),
+            Self::Route { number, line } => write!(f, "routes[{number}]:{line}"),
         }
     }
 }

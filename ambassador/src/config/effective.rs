@@ -1,6 +1,8 @@
 //! The configuration in effect, in the form of the file: what `/config`
 //! answers. Secrets are masked.
 
+pub(super) mod policies;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -8,7 +10,6 @@ use serde_json::{Map, Value, json};
 use super::checked::{Checked, LogTarget, Workers};
 use super::raw;
 use crate::capture::settings::{Scope, Settings as Capture};
-use crate::policy::limits;
 use crate::route::settings::{Claim, Endpoints, HeaderRules, HostMatch, Route, Upstream};
 
 /// Stands where a secret was.
@@ -78,7 +79,7 @@ impl Checked {
                 LogTarget::Stderr => "stderr".to_owned(),
                 LogTarget::File(path) => path.display().to_string(),
             };
-            let sample = format!("{}%", log.sample * 100.0);
+            let sample = percent(log.sample);
             let log = json!({ "path": path, "format": raw::LogFormat::word(log.format), "sample": sample });
             file.insert("telemetry".into(), json!({ "access_log": log }));
         }
@@ -102,14 +103,30 @@ impl Checked {
     fn route(&self, route: &Route) -> Value {
         let matches = &route.matches;
         let methods = Some(&matches.methods).filter(|methods| !methods.is_empty());
-        json!({
-            "match": object([
-                ("host", matches.host.as_ref().map(|host| route_host(host).into())),
-                ("path_prefix", matches.path_prefix.as_deref().map(Value::from)),
+        let mut shown = Map::new();
+        shown.insert(
+            "match".into(),
+            object([
+                (
+                    "host",
+                    matches.host.as_ref().map(|host| route_host(host).into()),
+                ),
+                (
+                    "path_prefix",
+                    matches.path_prefix.as_deref().map(Value::from),
+                ),
                 ("methods", methods.map(|methods| methods.clone().into())),
             ]),
-            "upstream": *self.routes.upstreams[route.upstream].name,
-        })
+        );
+        let upstream = &*self.routes.upstreams[route.upstream].name;
+        shown.insert("upstream".into(), upstream.into());
+        if let Some(overridden) = &route.overridden {
+            let mut groups = policies_of(overridden);
+            // A route has none of its own.
+            groups.shift_remove("pool");
+            shown.extend(groups);
+        }
+        Value::Object(shown)
     }
 }
 
@@ -163,29 +180,17 @@ fn upstream(upstream: &Upstream) -> Value {
         "protocol".into(),
         raw::Protocol::word(upstream.protocol).into(),
     );
-    shown.insert("pool".into(), pool(&upstream.policies.pool));
-    shown.insert(
-        "timeouts".into(),
-        json!({
-            "connect": time(upstream.policies.timeouts.connect),
-            "idle": time(upstream.policies.timeouts.idle),
-        }),
-    );
-    if upstream.policies.headers != HeaderRules::default() {
-        shown.insert("headers".into(), headers(&upstream.policies.headers));
-    }
+    shown.extend(policies_of(upstream));
     Value::Object(shown)
 }
 
-fn pool(pool: &limits::Pool) -> Value {
-    object([
-        ("max_connections", pool.max_connections.map(Value::from)),
-        ("max_pending", Some(pool.max_pending.into())),
-        ("max_idle", Some(pool.max_idle.into())),
-        ("min_idle", Some(pool.min_idle.into())),
-        ("idle_timeout", Some(time(pool.idle_timeout).into())),
-        ("max_lifetime", Some(time(pool.max_lifetime).into())),
-    ])
+fn policies_of(upstream: &Upstream) -> Map<String, Value> {
+    let policies = &upstream.policies;
+    let mut shown = policies::groups(policies::entries(upstream.protocol, policies));
+    if policies.headers != HeaderRules::default() {
+        shown.insert("headers".into(), headers(&policies.headers));
+    }
+    shown
 }
 
 fn headers(rules: &HeaderRules) -> Value {
@@ -234,6 +239,11 @@ fn route_host(host: &HostMatch) -> String {
             port: *port,
         }),
     }
+}
+
+/// A share as the file writes it, without the dust of binary fractions.
+fn percent(share: f64) -> String {
+    format!("{}%", (share * 1e10).round() / 1e8)
 }
 
 /// A duration as the file writes it, in the largest unit that holds it whole.

@@ -5,9 +5,10 @@ use super::checked::Checked;
 use super::mistakes::{Mistake, Mistakes};
 use super::read::Found;
 use super::read::Scalar;
-use super::values::{Bind, DnsName, Port};
+use super::values::{Bind, DnsName, Port, number};
 use super::yaml::{Key, Node, Value};
 use super::{check, read};
+use crate::policy::breaker::FAILURES_MAX;
 
 /// Where messages say that a value stands.
 const SOURCE: &str = "environment";
@@ -16,19 +17,27 @@ const NAME: &str = "upstream";
 
 /// The configuration that the environment gives; `None` where it names no
 /// upstream. `LISTEN_ADDR`, `UPSTREAM_HOST` and `UPSTREAM_PORT` are needed,
-/// `PROTOCOL` is auto, http1 or tcp.
+/// `PROTOCOL` is auto, http1 or tcp; `RETRY_MAX` is `retry.attempts` and
+/// `CIRCUIT_BREAKER_THRESHOLD` is `circuit_breaker.failures`, 0 for none of it.
 pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, Mistakes>> {
     let host = get("UPSTREAM_HOST")?;
     let mut mistakes = Vec::new();
-    for (name, off) in [
-        ("RETRY_MAX", &["0", "1"][..]),
-        ("CIRCUIT_BREAKER_THRESHOLD", &["0"][..]),
-        ("TLS_ENABLED", &["false", "0"][..]),
-    ] {
-        if let Some(value) = get(name).filter(|value| !off.contains(&value.as_str())) {
-            mistakes.push(mistake(name, "is not supported yet", Some(value)));
-        }
+    if let Some(value) = get("TLS_ENABLED").filter(|value| value != "false" && value != "0") {
+        mistakes.push(mistake("TLS_ENABLED", "is not supported yet", Some(value)));
     }
+    let mut up_to = |name: &str, most: u32| {
+        let value = get(name)?;
+        let count = number(&value).filter(|count: &u32| *count <= most);
+        if count.is_none() {
+            let what = format!("must be a whole number from 0 to {most}");
+            mistakes.push(mistake(name, &what, Some(value)));
+        }
+        count
+    };
+    let policies = Policies {
+        attempts: up_to("RETRY_MAX", check::ATTEMPTS_MAX.into()).map(|most| most.max(1)),
+        failures: up_to("CIRCUIT_BREAKER_THRESHOLD", FAILURES_MAX),
+    };
     let mut needed = |name: &str, check: &dyn Fn(&str) -> Result<(), String>| {
         let value = get(name);
         match value.as_deref().map(check) {
@@ -45,6 +54,10 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         let what = "must be one of auto, http1, tcp";
         mistakes.push(mistake("PROTOCOL", what, Some(protocol.clone())));
     }
+    if protocol == "tcp" && policies.attempts.is_some_and(|attempts| attempts > 1) {
+        let what = "protocol tcp has no requests";
+        mistakes.push(mistake("RETRY_MAX", what, get("RETRY_MAX")));
+    }
     let Some(target) = Target::new(&host, &port) else {
         mistakes.push(mistake(
             "UPSTREAM_HOST",
@@ -57,12 +70,19 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         return Some(Err(Mistakes::new(SOURCE, mistakes)));
     }
     let mut found = Found::default();
-    let checked = read::document(&file(&listen, target, &protocol), &mut found)
+    let checked = read::document(&file(&listen, target, &protocol, &policies), &mut found)
         .map(|file| check::check(&file, &mut found));
     Some(match checked {
         Some(checked) if found.mistakes.is_empty() => Ok(checked),
         _ => Err(Mistakes::new(SOURCE, found.mistakes)),
     })
+}
+
+/// What the environment says of policies.
+struct Policies {
+    attempts: Option<u32>,
+    /// 0: off.
+    failures: Option<u32>,
 }
 
 /// What the upstream is reached by.
@@ -87,7 +107,7 @@ impl Target {
 }
 
 /// The same as a file: every request of the listener goes to the upstream.
-fn file(listen: &str, target: Target, protocol: &str) -> Node {
+fn file(listen: &str, target: Target, protocol: &str, policies: &Policies) -> Node {
     let tcp = protocol == "tcp";
     let mut listener = vec![
         ("name", text(NAME)),
@@ -105,9 +125,20 @@ fn file(listen: &str, target: Target, protocol: &str) -> Node {
         Target::Address(address) => ("endpoints", list(text(&address))),
         Target::Dns(name) => ("dns", text(&name)),
     };
-    let upstream = map(vec![destination, ("protocol", text(protocol))]);
+    let mut upstream = vec![destination, ("protocol", text(protocol))];
+    if let Some(attempts) = policies.attempts.filter(|_| !tcp) {
+        let attempts = text(&attempts.to_string());
+        upstream.push(("retry", map(vec![("attempts", attempts)])));
+    }
+    if let Some(failures) = policies.failures {
+        let failures = match failures {
+            0 => text("off"),
+            count => text(&count.to_string()),
+        };
+        upstream.push(("circuit_breaker", map(vec![("failures", failures)])));
+    }
     entries.push(("listeners", list(map(listener))));
-    entries.push(("upstreams", map(vec![(NAME, upstream)])));
+    entries.push(("upstreams", map(vec![(NAME, map(upstream))])));
     map(entries)
 }
 

@@ -108,7 +108,12 @@ fn explain_upstream(checked: &Checked, matched: &Matched<'_>, lines: &mut Vec<Li
         Endpoints::Original => "the original destination".to_owned(),
     };
     lines.push(line("endpoints", endpoints));
-    for policy in checked.policies.get(matched.index).into_iter().flatten() {
+    let overridden = match matched.via {
+        Via::Route(number) => checked.route_policies.get(number).and_then(Option::as_ref),
+        _ => None,
+    };
+    let policies = overridden.or_else(|| checked.policies.get(matched.index));
+    for policy in policies.into_iter().flatten() {
         lines.push(Line {
             key: "policy",
             value: format!("{}: {}", policy.key, policy.value),

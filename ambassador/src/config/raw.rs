@@ -2,15 +2,21 @@
 //! reference that users read, in the JSON Schema and in
 //! `docs/configuration.md`.
 
+mod policies;
+
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, Percent, Port, RouteHost, Text, Time,
+    AbsolutePath, Address, Bind, Cidr, DnsName, Host, Off, Percent, Port, RouteHost, Text, Time,
     Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
 use crate::ring;
 use crate::route::settings as route;
+
+pub(super) use policies::{
+    Budget, CircuitBreaker, Headers, OnLimit, Pool, RateLimit, Retry, Timeouts,
+};
 
 object! {
     /// The configuration of an ambassador.
@@ -203,10 +209,18 @@ object! {
         /// What is spoken.
         #[schemars(extend("default" = "auto"))]
         protocol: Protocol,
-        /// Limits of the connections to one upstream, over all threads.
+        /// Limits of the connections and requests of one upstream, over all threads.
         pool: Pool,
         /// How long things may take.
         timeouts: Timeouts,
+        /// Whether and when a request is tried again.
+        retry: Retry,
+        /// When an upstream is left alone for a while; one for each upstream,
+        /// over all threads.
+        circuit_breaker: CircuitBreaker,
+        /// How many requests an upstream is sent in a second, over all threads.
+        #[schemars(extend("default" = "off"))]
+        rate_limit: Either<Off, RateLimit>,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
     }
@@ -229,10 +243,18 @@ object! {
         dns: DnsName,
         /// What is spoken to it. Default: that of `defaults`.
         protocol: Protocol,
-        /// Limits of its connections, over all threads. Default: those of `defaults`.
+        /// Limits of its connections and requests, over all threads. Default:
+        /// those of `defaults`.
         pool: Pool,
         /// How long things may take. Default: those of `defaults`.
         timeouts: Timeouts,
+        /// Whether and when a request is tried again. Default: as in `defaults`.
+        retry: Retry,
+        /// When it is left alone for a while. Default: as in `defaults`.
+        circuit_breaker: CircuitBreaker,
+        /// How many requests it is sent in a second. Default: as in
+        /// `defaults`; `off` undoes that.
+        rate_limit: Either<Off, RateLimit>,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
     }
@@ -260,59 +282,24 @@ choice! {
 }
 
 object! {
-    /// Limits of the connections to one upstream.
-    Pool {
-        /// Open connections at most.
-        #[schemars(extend("default" = 100))]
-        max_connections: Count,
-        /// Requests that may wait for a connection; one more is `overloaded`.
-        #[schemars(extend("default" = 50))]
-        max_pending: Count,
-        /// Idle connections kept for reuse.
-        #[schemars(extend("default" = 32))]
-        max_idle: Count,
-        /// Idle connections kept open without traffic. Needs `endpoints` or `dns`.
-        #[schemars(extend("default" = 0))]
-        min_idle: Count,
-        /// An idle connection is closed after this.
-        #[schemars(extend("default" = "60s"))]
-        idle_timeout: Time,
-        /// A connection is not reused after this age.
-        #[schemars(extend("default" = "10m"))]
-        max_lifetime: Time,
-    }
-}
-
-object! {
-    /// How long things may take.
-    Timeouts {
-        /// From the dial to an established connection.
-        #[schemars(extend("default" = "5s"))]
-        connect: Time,
-        /// Without a byte in either direction, for connections, bodies and tunnels.
-        #[schemars(extend("default" = "5m"))]
-        idle: Time,
-    }
-}
-
-object! {
-    /// Changes to request headers.
-    Headers {
-        /// Fields set on each request, in place of those of the same name.
-        set: Named<Text>,
-        /// Names of fields removed from each request.
-        remove: Vec<Spanned<Text>>,
-    }
-}
-
-object! {
-    /// One route.
+    /// One route. Its policies are changed key by key.
     #[schemars(extend("required" = ["upstream"]))]
     Route {
         /// What a request must be; every part given must match. Absent: any.
         r#match: Match,
         /// Where it goes. Required.
         upstream: Text,
+        /// Changes to the `timeouts` of the upstream, for these requests.
+        timeouts: Timeouts,
+        /// Changes to its `retry`.
+        retry: Retry,
+        /// Changes to its `circuit_breaker`; the breaker is still the one of
+        /// the upstream.
+        circuit_breaker: CircuitBreaker,
+        /// Changes to its `rate_limit`; `off` undoes it.
+        rate_limit: Either<Off, RateLimit>,
+        /// Changes to request headers, on top of those of the upstream.
+        headers: Headers,
     }
 }
 

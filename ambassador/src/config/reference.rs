@@ -16,8 +16,8 @@ compares; AMBASSADOR_WRITE_REFERENCE=1 cargo test -p ambassador config:: writes 
 
 The file is YAML. Unknown keys are errors, and `ambassador check FILE` prints \
 every mistake at once as `FILE:LINE: key.path: what is wrong, got VALUE`. \
-Durations are a whole number and a unit (`ms`, `s`, `m`, `h`, `d`). \
-`ambassador schema` prints the JSON Schema for editors.
+Durations are a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), sizes a \
+whole number and one of `B`, `KiB`, `MiB`, `GiB`. `ambassador schema` prints the JSON Schema for editors.
 
 SIGHUP, or a change of the file, loads it again; a file with a mistake changes \
 nothing. `workers`, `spin`, `admin` and `capture.mode` need a restart.
@@ -26,7 +26,12 @@ A destination is out of scope when `capture.exclude` names its port or its \
 address, or when `capture.include` names ports or addresses and not its own.
 
 For one upstream the environment will do: `LISTEN_ADDR`, `UPSTREAM_HOST`, \
-`UPSTREAM_PORT`, and `PROTOCOL` (`auto`, `http1` or `tcp`).
+`UPSTREAM_PORT`, `PROTOCOL` (`auto`, `http1` or `tcp`), `RETRY_MAX` (`attempts` of \
+`retry`, 0 is 1) and `CIRCUIT_BREAKER_THRESHOLD` (`failures` of `circuit_breaker`, \
+0 is `off`).
+
+Policies are looked for in the route, then the upstream, then `defaults`, key by \
+key; what none of them says has the default below. Lists are replaced as a whole.
 ";
 
 /// The JSON Schema of the file.

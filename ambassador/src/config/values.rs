@@ -1,5 +1,7 @@
 //! The kinds of value that a key can hold.
 
+mod policies;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,6 +12,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::read::{Scalar, nearest};
 use crate::addr::{Authority, BindAddr};
 use crate::route::settings::{Claim, HostMatch};
+
+pub(super) use policies::{CountOrOff, Flag, Off, Rate, RetryCause, Size, StatusRange, TimeLimit};
 
 /// A year: longer than anything here has to wait, and far from overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -355,6 +359,8 @@ macro_rules! value_schemas {
         }
     )*};
 }
+
+use value_schemas;
 
 value_schemas! {
     Time: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },

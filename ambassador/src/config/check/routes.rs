@@ -1,27 +1,35 @@
-//! Routes: conditions that can hold, upstreams that exist.
+//! Routes: conditions that can hold, upstreams that exist, and what they
+//! change of their policies.
 
 use std::sync::Arc;
 
-use super::upstream_named;
+use super::policies::{Layer, Policies};
+use super::upstreams::Upstreams;
+use super::{method, upstream_named};
+use crate::config::checked::{Origin, Policy};
 use crate::config::raw::{self, File};
 use crate::config::read::{Found, Spanned};
 use crate::config::values::Text;
 use crate::route::settings::{Protocol, Route, RouteMatch, Upstream};
 
-/// Longer methods than any registered one (RFC 9110 section 9.1 sets no limit).
-const METHOD_BYTES_MAX: usize = 32;
+/// Routes, and where the policies of those came from that change some.
+#[derive(Default)]
+pub(super) struct Routes {
+    pub(super) list: Vec<Route>,
+    pub(super) policies: Vec<Option<Vec<Policy>>>,
+}
 
-pub(super) fn check(file: &File, upstreams: &[Arc<Upstream>], found: &mut Found) -> Vec<Route> {
-    let mut routes: Vec<Route> = Vec::new();
-    for raw in file.routes.as_ref().map_or(&[][..], |routes| &routes.value) {
+pub(super) fn check(file: &File, upstreams: &Upstreams, found: &mut Found) -> Routes {
+    let mut routes = Routes::default();
+    let list = file.routes.as_ref();
+    let list = list.map_or(&[][..], |routes| &routes.value);
+    for (number, raw) in list.iter().enumerate() {
         let matches = match raw.r#match.as_ref() {
             Some(matches) => conditions(matches, found),
             None => RouteMatch::default(),
         };
-        if let Some(earlier) = routes
-            .iter()
-            .position(|route| covers(&route.matches, &matches))
-        {
+        let mut earlier = routes.list.iter();
+        if let Some(earlier) = earlier.position(|route| covers(&route.matches, &matches)) {
             found.warnings.push(crate::config::Mistake {
                 line: raw.place.line,
                 path: raw.place.path.clone(),
@@ -29,30 +37,70 @@ pub(super) fn check(file: &File, upstreams: &[Arc<Upstream>], found: &mut Found)
                 got: None,
             });
         }
-        let upstream = match raw.upstream.as_ref() {
-            Some(name) => {
-                let index = upstream_named(name, upstreams, found);
-                let tcp = index.is_some_and(|i| upstreams[i].protocol == Protocol::Tcp);
-                if tcp {
-                    found.mistake_at(
-                        name,
-                        "routes are for requests, and this upstream is protocol tcp",
-                    );
-                }
-                index
-            }
-            None => {
-                found.mistake(&raw.place, "must have an upstream");
-                None
-            }
+        let upstream = upstream(raw, &upstreams.list, found);
+        let inherited = upstream.and_then(|index| upstreams.policies.get(index));
+        let policies = policies(number, raw, inherited, found);
+        let upstream = upstream.unwrap_or_default();
+        let overridden = match (&policies, upstreams.list.get(upstream)) {
+            (Some(policies), Some(upstream)) => Some(Arc::new(Upstream {
+                policies: policies.settings.clone(),
+                ..Upstream::clone(upstream)
+            })),
+            _ => None,
         };
-        routes.push(Route {
+        routes.list.push(Route {
             matches,
-            upstream: upstream.unwrap_or_default(),
-            overridden: None,
+            upstream,
+            overridden,
         });
+        routes
+            .policies
+            .push(policies.map(|policies| policies.list()));
     }
     routes
+}
+
+fn upstream(
+    raw: &Spanned<raw::Route>,
+    upstreams: &[Arc<Upstream>],
+    found: &mut Found,
+) -> Option<usize> {
+    let Some(name) = raw.upstream.as_ref() else {
+        found.mistake(&raw.place, "must have an upstream");
+        return None;
+    };
+    let index = upstream_named(name, upstreams, found)?;
+    if upstreams[index].protocol == Protocol::Tcp {
+        let what = "routes are for requests, and this upstream is protocol tcp";
+        found.mistake_at(name, what);
+    }
+    Some(index)
+}
+
+/// Those of the upstream with what the route changes; `None`: nothing.
+fn policies(
+    number: usize,
+    raw: &raw::Route,
+    inherited: Option<&Policies>,
+    found: &mut Found,
+) -> Option<Policies> {
+    let origin = |line| Origin::Route { number, line };
+    let layer = Layer {
+        protocol: None,
+        pool: None,
+        timeouts: raw.timeouts.as_ref(),
+        retry: raw.retry.as_ref(),
+        circuit_breaker: raw.circuit_breaker.as_ref(),
+        rate_limit: raw.rate_limit.as_ref(),
+        headers: raw.headers.as_ref(),
+        origin: &origin,
+    };
+    if layer.is_empty() {
+        return None;
+    }
+    // Without an upstream its mistakes are looked for all the same.
+    let inherited = inherited.cloned().unwrap_or_default();
+    Some(inherited.with(&layer, found))
 }
 
 fn conditions(raw: &raw::Match, found: &mut Found) -> RouteMatch {
@@ -60,22 +108,12 @@ fn conditions(raw: &raw::Match, found: &mut Found) -> RouteMatch {
         check_path(prefix, found);
         prefix.value.0.clone()
     });
-    let mut methods: Vec<String> = Vec::new();
-    for method in raw
-        .methods
-        .as_ref()
-        .map_or(&[][..], |methods| &methods.value)
-    {
-        check_method(method, found);
-        if methods.contains(&method.value.0) {
-            found.mistake_at(method, "stands there twice");
-        }
-        methods.push(method.value.0.clone());
-    }
+    let methods = raw.methods.as_ref();
+    let methods = methods.map_or(&[][..], |methods| &methods.value);
     RouteMatch {
         host: raw.host.as_ref().map(|host| host.value.0.clone()),
         path_prefix,
-        methods,
+        methods: method::list(methods, found),
     }
 }
 
@@ -91,18 +129,6 @@ fn check_path(prefix: &Spanned<Text>, found: &mut Found) {
             prefix,
             "must be a path as requests carry it, without a query",
         );
-    }
-}
-
-fn check_method(method: &Spanned<Text>, found: &mut Found) {
-    let text = &method.value.0;
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    let sound = !text.is_empty() && text.len() <= METHOD_BYTES_MAX && text.bytes().all(token);
-    if !sound {
-        found.mistake_at(method, "is no request method");
-    } else if text.bytes().any(|b| b.is_ascii_lowercase()) {
-        let upper = text.to_ascii_uppercase();
-        found.mistake_at(method, format!("methods have case, did you mean {upper}?"));
     }
 }
 

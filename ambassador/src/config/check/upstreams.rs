@@ -5,37 +5,38 @@ use std::sync::Arc;
 
 use super::name_mistake;
 use super::policies::{Layer, Policies};
-use crate::config::checked::{Origin, Policy};
+use crate::config::checked::Origin;
 use crate::config::raw::{self, File};
-use crate::config::read::{Either, Found, Spanned};
+use crate::config::read::{Either, Found, Place, Spanned};
 use crate::config::values::{Address, Host};
-use crate::route::settings::{
-    self as settings, Claim, Endpoint, Endpoints, HeaderRules, Protocol, Upstream,
-};
+use crate::route::settings::{self as settings, Claim, Endpoint, Endpoints, Protocol, Upstream};
 
 /// Upstreams, each with where its policies came from.
 pub(super) struct Upstreams {
     pub(super) list: Vec<Arc<Upstream>>,
-    pub(super) policies: Vec<Vec<Policy>>,
+    pub(super) policies: Vec<Policies>,
     pub(super) adopted: settings::Policies,
 }
 
 pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
-    let mut defaults = Policies::built_in();
+    let mut defaults = Policies::default();
     if let Some(raw) = file.defaults.as_ref() {
         let layer = Layer {
-            protocol: &raw.protocol,
-            pool: &raw.pool,
-            timeouts: &raw.timeouts,
-            headers: &raw.headers,
-            origin: Origin::Defaults,
+            protocol: raw.protocol.as_ref(),
+            pool: raw.pool.as_ref(),
+            timeouts: raw.timeouts.as_ref(),
+            retry: raw.retry.as_ref(),
+            circuit_breaker: raw.circuit_breaker.as_ref(),
+            rate_limit: raw.rate_limit.as_ref(),
+            headers: raw.headers.as_ref(),
+            origin: &Origin::Defaults,
         };
         defaults = defaults.with(&layer, found);
     }
     let mut upstreams = Upstreams {
         list: Vec::new(),
         policies: Vec::new(),
-        adopted: defaults.policies.without_caps(),
+        adopted: defaults.settings.without_caps(),
     };
     let mut claimed = HashMap::new();
     for (name, raw) in file
@@ -60,17 +61,20 @@ fn upstream(
     raw: &Spanned<raw::Upstream>,
     defaults: &Policies,
     found: &mut Found,
-) -> (Upstream, Vec<Policy>) {
+) -> (Upstream, Policies) {
     let layer = Layer {
-        protocol: &raw.protocol,
-        pool: &raw.pool,
-        timeouts: &raw.timeouts,
-        headers: &raw.headers,
-        origin: Origin::Upstream,
+        protocol: raw.protocol.as_ref(),
+        pool: raw.pool.as_ref(),
+        timeouts: raw.timeouts.as_ref(),
+        retry: raw.retry.as_ref(),
+        circuit_breaker: raw.circuit_breaker.as_ref(),
+        rate_limit: raw.rate_limit.as_ref(),
+        headers: raw.headers.as_ref(),
+        origin: &Origin::Upstream,
     };
     let mut policies = defaults.with(&layer, found);
     let endpoints = endpoints(raw, found);
-    if endpoints == Endpoints::Original && policies.policies.pool.min_idle > 0 {
+    if endpoints == Endpoints::Original && policies.settings.pool.min_idle > 0 {
         let own = raw.pool.as_ref().and_then(|pool| pool.min_idle.as_ref());
         if let Some(own) = own {
             found.mistake_at(
@@ -78,14 +82,10 @@ fn upstream(
                 "needs endpoints or dns: there is nothing to dial ahead of a request",
             );
         }
-        policies.policies.pool.min_idle = 0;
+        policies.settings.pool.min_idle = 0;
     }
     if policies.protocol == Protocol::Tcp {
-        // Opaque bytes have no headers; those of `defaults` mean nothing here.
-        policies.policies.headers = HeaderRules::default();
-        policies
-            .list
-            .retain(|policy| !policy.key.starts_with("headers."));
+        policies.without_requests();
     }
     let hosts = raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value);
     let upstream = Upstream {
@@ -93,9 +93,9 @@ fn upstream(
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
         endpoints,
         protocol: policies.protocol,
-        policies: policies.policies,
+        policies: policies.settings.clone(),
     };
-    (upstream, policies.list)
+    (upstream, policies)
 }
 
 fn endpoints(raw: &raw::Upstream, found: &mut Found) -> Endpoints {
@@ -192,6 +192,9 @@ fn check_protocol(
     if let Some(headers) = raw.headers.as_ref() {
         found.mistake(&headers.place, "protocol tcp has no headers");
     }
+    for place in of_requests(raw) {
+        found.mistake(place, "protocol tcp has no requests");
+    }
     for host in raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value) {
         if !matches!(host.value.0, Claim::Net { .. }) {
             found.warn_at(
@@ -204,4 +207,20 @@ fn check_protocol(
             );
         }
     }
+}
+
+/// Where policies stand that need requests.
+fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
+    let mut places = Vec::new();
+    if let Some(timeouts) = raw.timeouts.as_ref() {
+        let limits = [&timeouts.first_byte, &timeouts.per_try, &timeouts.request];
+        let limits = limits.into_iter().filter_map(|limit| limit.as_ref());
+        places.extend(limits.map(|limit| &limit.place));
+    }
+    places.extend(raw.retry.as_ref().map(|retry| &retry.place));
+    places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
+    let breaker = raw.circuit_breaker.as_ref();
+    let statuses = breaker.and_then(|breaker| breaker.failure_statuses.as_ref());
+    places.extend(statuses.map(|statuses| &statuses.place));
+    places
 }

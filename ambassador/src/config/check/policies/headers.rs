@@ -1,6 +1,7 @@
 //! Header rules: names and values that a request can carry, and none that
 //! the proxy itself answers for.
 
+use super::Reading;
 use crate::config::raw::Headers;
 use crate::config::read::{Found, Spanned};
 use crate::config::values::Text;
@@ -26,11 +27,30 @@ const OWNED: [&str; 13] = [
 /// All rules of one upstream have to fit into a request head of 64 KiB.
 const VALUE_BYTES_MAX: usize = 8192;
 
-/// The rules of an upstream on top of those it inherits: its own win.
-pub(super) fn check(raw: &Headers, inherited: &HeaderRules, found: &mut Found) -> HeaderRules {
+/// The rules of a layer on top of those it inherits: its own win.
+pub(super) fn read(raw: &Headers, rules: &mut HeaderRules, reading: &mut Reading<'_>) {
+    let own = own(raw, reading.found);
+    for name in set(raw).iter().map(|(name, _)| name) {
+        reading.note(format!("headers.set.{}", name.value), name.place.line);
+    }
+    for name in removed(raw) {
+        reading.note(format!("headers.remove.{}", name.value.0), name.place.line);
+    }
+    let inherited = std::mem::replace(rules, own);
+    inherit(rules, &inherited);
+}
+
+fn set(raw: &Headers) -> &[(Spanned<String>, Spanned<Text>)] {
+    raw.set.as_ref().map_or(&[], |set| &set.value.0)
+}
+
+fn removed(raw: &Headers) -> &[Spanned<Text>] {
+    raw.remove.as_ref().map_or(&[], |remove| &remove.value)
+}
+
+fn own(raw: &Headers, found: &mut Found) -> HeaderRules {
     let mut rules = HeaderRules::default();
-    let set = raw.set.as_ref().map_or(&[][..], |set| &set.value.0);
-    for (name, value) in set {
+    for (name, value) in set(raw) {
         check_name(name, &name.value, found);
         check_value(value, found);
         if rules
@@ -42,7 +62,7 @@ pub(super) fn check(raw: &Headers, inherited: &HeaderRules, found: &mut Found) -
         }
         rules.set.push((name.value.clone(), value.value.0.clone()));
     }
-    for name in raw.remove.as_ref().map_or(&[][..], |remove| &remove.value) {
+    for name in removed(raw) {
         let text = &name.value.0;
         check_name(name, text, found);
         if rules
@@ -61,7 +81,6 @@ pub(super) fn check(raw: &Headers, inherited: &HeaderRules, found: &mut Found) -
         }
         rules.remove.push(text.clone());
     }
-    inherit(&mut rules, inherited);
     rules
 }
 
@@ -82,7 +101,8 @@ fn inherit(rules: &mut HeaderRules, inherited: &HeaderRules) {
     rules.remove.extend(remove.cloned());
 }
 
-fn check_name<T>(at: &Spanned<T>, name: &str, found: &mut Found) {
+/// What is wrong with the name of a field that the user chose.
+pub(super) fn check_name<T>(at: &Spanned<T>, name: &str, found: &mut Found) {
     // RFC 9110 section 5.6.2.
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {

@@ -1,0 +1,165 @@
+//! The policies of upstreams and routes as they are written: one mapping for
+//! each group.
+
+use crate::config::read::{Named, Spanned, object};
+use crate::config::values::{
+    Count, CountOrOff, Flag, Percent, Rate, RetryCause, Size, StatusRange, Text, Time, TimeLimit,
+    choice,
+};
+use crate::policy::rate_limit;
+
+object! {
+    /// Limits of the connections and requests of one upstream.
+    Pool {
+        /// Open connections at most.
+        #[schemars(extend("default" = 100))]
+        max_connections: Count,
+        /// Requests that may wait for a connection; one more is `overloaded`.
+        #[schemars(extend("default" = 50))]
+        max_pending: Count,
+        /// Requests in flight at most, waiting ones included; one more is `overloaded`.
+        #[schemars(extend("default" = 1024))]
+        max_requests: Count,
+        /// Idle connections kept for reuse.
+        #[schemars(extend("default" = 32))]
+        max_idle: Count,
+        /// Idle connections kept open without traffic. Needs `endpoints` or `dns`.
+        #[schemars(extend("default" = 0))]
+        min_idle: Count,
+        /// An idle connection is closed after this.
+        #[schemars(extend("default" = "60s"))]
+        idle_timeout: Time,
+        /// A connection is not reused after this age.
+        #[schemars(extend("default" = "10m"))]
+        max_lifetime: Time,
+    }
+}
+
+object! {
+    /// How long things may take.
+    Timeouts {
+        /// From the dial to an established connection.
+        #[schemars(extend("default" = "5s"))]
+        connect: Time,
+        /// From a request's last byte to the first of its response. A try that
+        /// takes longer is a `try-timeout`.
+        #[schemars(extend("default" = "none"))]
+        first_byte: TimeLimit,
+        /// One try, from the search for a connection to the final response
+        /// head. One that takes longer is a `try-timeout`.
+        #[schemars(extend("default" = "none"))]
+        per_try: TimeLimit,
+        /// From the whole request to the final response head, all tries and
+        /// the waits between them included. Not for tunnels.
+        #[schemars(extend("default" = "10s"))]
+        request: TimeLimit,
+        /// Without a byte in either direction, for connections, bodies and tunnels.
+        #[schemars(extend("default" = "5m"))]
+        idle: Time,
+    }
+}
+
+object! {
+    /// Whether and when a request is tried again.
+    Retry {
+        /// Tries at most, from 1 to 100, the first included. 1: none is repeated.
+        #[schemars(extend("default" = 3))]
+        attempts: Count,
+        /// What a request is tried again for: connections that cannot be
+        /// established (`connect-failure`) or end before a whole response head
+        /// (`reset`), and statuses. A `try-timeout` always is a cause.
+        #[schemars(extend("default" = ["connect-failure", "reset", 429, 503]))]
+        on: Vec<Spanned<RetryCause>>,
+        /// Methods whose requests may reach an upstream twice.
+        #[schemars(extend("default" = ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"]))]
+        methods: Vec<Spanned<Text>>,
+        /// Requests with this field may reach an upstream twice as well.
+        #[schemars(extend("default" = "idempotency-key"))]
+        idempotency_header: Text,
+        /// The wait before a try is random, from nothing to twice this before
+        /// the second; the upper end doubles with each further try.
+        #[schemars(extend("default" = "100ms"))]
+        base: Time,
+        /// No wait is longer.
+        #[schemars(extend("default" = "30s"))]
+        cap: Time,
+        /// How many requests may be tried again.
+        budget: Budget,
+        /// A body up to this size (bytes where it has no unit, at most 16MiB)
+        /// is kept for another try; a larger one is streamed and its request
+        /// not tried again.
+        #[schemars(extend("default" = "64KiB"))]
+        body_limit: Size,
+        /// Whether `Retry-After` in a response raises the wait, up to `cap`.
+        #[schemars(extend("default" = true))]
+        honor_retry_after: Flag,
+    }
+}
+
+object! {
+    /// How many requests may be tried again; the larger of the two holds.
+    Budget {
+        /// Extra tries as a share of the requests of the last 10 s.
+        #[schemars(extend("default" = "20%"))]
+        ratio: Percent,
+        /// Extra tries in a second that are always granted.
+        #[schemars(extend("default" = 10))]
+        min_per_second: Count,
+    }
+}
+
+object! {
+    /// When an upstream is left alone for a while.
+    CircuitBreaker {
+        /// This many failures within `window` open it, up to 10,000; `off`:
+        /// none do. Written beside an inherited `consecutive`, it takes its place.
+        #[schemars(extend("default" = 5))]
+        failures: CountOrOff,
+        /// How long a failure counts.
+        #[schemars(extend("default" = "10s"))]
+        window: Time,
+        /// How long it is open before one request may probe.
+        #[schemars(extend("default" = "30s"))]
+        sleep: Time,
+        /// This many failures without a success between them open it, instead
+        /// of `failures` within `window`.
+        #[schemars(extend("default" = "off"))]
+        consecutive: CountOrOff,
+        /// Statuses that are failures, as connect failures, resets and timeouts are.
+        #[schemars(extend("default" = ["500-599"]))]
+        failure_statuses: Vec<Spanned<StatusRange>>,
+    }
+}
+
+object! {
+    /// How many requests are sent in a second, over all threads.
+    RateLimit {
+        /// The rate, from 0.001 to 1,000,000,000. Required, unless inherited.
+        requests_per_second: Rate,
+        /// Requests that may come at once. Default: those of one second, at least 1.
+        burst: Count,
+        /// What happens to a request over the limit.
+        #[schemars(extend("default" = "reject"))]
+        on_limit: OnLimit,
+    }
+}
+
+choice! {
+    /// What happens to a request over the limit.
+    OnLimit: rate_limit::OnLimit {
+        /// It is answered `rate-limited`.
+        Reject = "reject" => rate_limit::OnLimit::Reject,
+        /// It waits for its turn, as long as `timeouts.request` allows.
+        Wait = "wait" => rate_limit::OnLimit::Wait,
+    }
+}
+
+object! {
+    /// Changes to request headers.
+    Headers {
+        /// Fields set on each request, in place of those of the same name.
+        set: Named<Text>,
+        /// Names of fields removed from each request.
+        remove: Vec<Spanned<Text>>,
+    }
+}

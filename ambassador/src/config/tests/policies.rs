@@ -1,0 +1,683 @@
+//! Policies: every key, the layers they come from, and what is in effect.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::*;
+use crate::policy::breaker::{self, Trip};
+use crate::policy::rate_limit::{self, OnLimit};
+use crate::policy::statuses::Statuses;
+use crate::route::settings::Policies;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// The policies of an upstream that says this.
+fn policies(body: &str) -> Policies {
+    let text = format!("upstreams: {{ a: {{ hosts: [b], {body} }} }}");
+    let checked = load_str("f", &text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"));
+    checked.routes.upstreams[0].policies.clone()
+}
+
+fn layers(text: &str) -> Checked {
+    load_str("f", text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"))
+}
+
+/// A value and its origin, `-` where the key is not listed.
+fn listed(list: &[checked::Policy], key: &str) -> String {
+    let policy = list.iter().find(|policy| policy.key == key);
+    policy.map_or("-".to_owned(), |policy| {
+        format!("{} ({})", policy.value, policy.origin)
+    })
+}
+
+#[test]
+fn every_key_is_read() {
+    let read = policies(
+        "pool: { max_requests: 7 }, \
+         timeouts: { connect: 1ms, first_byte: 2ms, per_try: 3ms, request: 4ms, idle: 5ms }, \
+         retry: { attempts: 100, on: [reset, 429, 500-502], methods: [POST, PURGE], \
+                  idempotency_header: X-Once, base: 6ms, cap: 6ms, \
+                  budget: { ratio: 7%, min_per_second: 8 }, body_limit: 16MiB, \
+                  honor_retry_after: false }, \
+         circuit_breaker: { failures: 10000, window: 9ms, sleep: 10ms, \
+                            failure_statuses: [429, 500-503] }, \
+         rate_limit: { requests_per_second: 2.5, burst: 11, on_limit: wait }",
+    );
+    assert_eq!(read.pool.max_requests, Some(7));
+    assert_eq!(read.timeouts.connect, MS);
+    assert_eq!(read.timeouts.first_byte, Some(2 * MS));
+    assert_eq!(read.timeouts.per_try, Some(3 * MS));
+    assert_eq!(read.timeouts.request, Some(4 * MS));
+    assert_eq!(read.timeouts.idle, 5 * MS);
+    let retry = &read.retry;
+    assert_eq!(retry.attempts, 100);
+    assert!(!retry.on_connect_failure && retry.on_reset);
+    assert_eq!(retry.on_statuses.to_string(), "429, 500-502");
+    let methods: Vec<&str> = retry.methods.names().collect();
+    assert_eq!(methods, ["POST", "PURGE"]);
+    assert_eq!(&*retry.idempotency_header, "x-once");
+    assert_eq!((retry.base, retry.cap), (6 * MS, 6 * MS));
+    assert!((retry.budget.ratio - 0.07).abs() < 1e-12);
+    assert_eq!(retry.budget.min_per_second, 8);
+    assert_eq!(retry.body_limit, 16 << 20);
+    assert!(!retry.honor_retry_after);
+    let breaker = breaker::Settings {
+        trip: Trip::Rolling {
+            failures: 10_000,
+            window: 9 * MS,
+        },
+        sleep: 10 * MS,
+        failure_statuses: Statuses::default().with(429..=429).with(500..=503),
+    };
+    assert_eq!(read.circuit_breaker, breaker);
+    let limit = rate_limit::Settings {
+        requests_per_second: 2.5,
+        burst: 11,
+        on_limit: OnLimit::Wait,
+    };
+    assert_eq!(read.rate_limit, Some(limit));
+}
+
+#[test]
+fn what_is_switched_off_is_off() {
+    let off = policies(
+        "timeouts: { first_byte: none, per_try: none, request: none }, \
+         retry: { on: [], methods: [], body_limit: 0 }, \
+         circuit_breaker: { failures: off, failure_statuses: [] }, rate_limit: off",
+    );
+    assert_eq!(off.timeouts.request, None);
+    let causes = off.retry.on_connect_failure || off.retry.on_reset;
+    assert!(!causes && off.retry.on_statuses.is_empty());
+    assert_eq!(off.retry.methods.names().count(), 0);
+    assert_eq!(off.retry.body_limit, 0);
+    assert_eq!(off.circuit_breaker.trip, Trip::Never);
+    assert!(off.circuit_breaker.failure_statuses.is_empty());
+    assert_eq!(off.rate_limit, None);
+}
+
+#[test]
+fn sizes_have_units() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("1000", 1_000),
+        ("12B", 12),
+        ("3KiB", 3 << 10),
+        ("2MiB", 2 << 20),
+    ] {
+        let read = policies(&format!("retry: {{ body_limit: {text} }}"));
+        assert_eq!(read.retry.body_limit, bytes, "{text}");
+    }
+}
+
+#[test]
+fn a_burst_is_one_second_unless_said() {
+    for (rate, burst) in [
+        ("0.001", 1),
+        ("1", 1),
+        ("1.5", 2),
+        ("1000000000", 1_000_000_000),
+    ] {
+        let read = policies(&format!("rate_limit: {{ requests_per_second: {rate} }}"));
+        assert_eq!(
+            read.rate_limit.map(|limit| limit.burst),
+            Some(burst),
+            "{rate}"
+        );
+    }
+}
+
+#[test]
+fn wrong_policies_are_one_mistake_each() {
+    const COUNT: &str = "must be a whole number from 0 to 4294967295";
+    const LIMIT: &str = "must be longer than nothing, or none";
+    const STATUS: &str = "a status from 100 to 599, or a range of them, as 500-599";
+    const RATE: &str = "must be a number from 0.001 to 1000000000";
+    for (key, value, wanted) in [
+        ("pool.max_requests", "0", "must be at least 1"),
+        ("pool.max_requests", "none", COUNT),
+        ("timeouts.first_byte", "0s", LIMIT),
+        ("timeouts.per_try", "0ms", LIMIT),
+        ("timeouts.request", "0s", LIMIT),
+        ("timeouts.request", "off", "as 250ms or 10s, or none"),
+        ("timeouts.connect", "none", "as 250ms or 10s"),
+        ("retry.attempts", "0", "must be from 1 to 100"),
+        ("retry.attempts", "101", "must be from 1 to 100"),
+        ("retry.attempts", "65537", "must be from 1 to 100"),
+        ("retry.attempts", "many", COUNT),
+        ("retry.on", "reset", "must be a list"),
+        ("retry.on[0]", "[timeout]", STATUS),
+        ("retry.on[0]", "[99]", STATUS),
+        ("retry.on[0]", "[600]", STATUS),
+        ("retry.on[0]", "[500-600]", STATUS),
+        ("retry.on[0]", "[503-500]", STATUS),
+        ("retry.on[0]", "[5xx]", STATUS),
+        ("retry.on[1]", "[reset, reset]", "stands there twice"),
+        ("retry.on[1]", "[500-599, 503]", "stands there twice"),
+        ("retry.methods[0]", "[post]", "did you mean POST?"),
+        ("retry.methods[0]", "['A B']", "is no request method"),
+        ("retry.methods[1]", "[GET, GET]", "stands there twice"),
+        ("retry.idempotency_header", "a b", "is no header name"),
+        (
+            "retry.idempotency_header",
+            "Host",
+            "proxy itself answers for",
+        ),
+        ("retry.base", "0s", "must be longer than nothing"),
+        ("retry.base", "31s", "base is over cap"),
+        ("retry.cap", "99ms", "base is over cap"),
+        ("retry.budget.ratio", "0.2", "must be a percentage"),
+        ("retry.budget.ratio", "101%", "must be a percentage"),
+        ("retry.budget.min_per_second", "-1", COUNT),
+        ("retry.budget.max", "1", "unknown key"),
+        ("retry.body_limit", "17MiB", "must be at most 16MiB"),
+        ("retry.body_limit", "64kb", "as 64KiB"),
+        ("retry.body_limit", "1.5MiB", "as 64KiB"),
+        ("retry.body_limit", "KiB", "as 64KiB"),
+        ("retry.body_limit", "99999999999GiB", "must be fewer bytes"),
+        ("retry.honor_retry_after", "yes", "must be true or false"),
+        (
+            "circuit_breaker.failures",
+            "0",
+            "must be off or a whole number, at least 1",
+        ),
+        (
+            "circuit_breaker.failures",
+            "10001",
+            "must be off or a number from 1 to 10000",
+        ),
+        (
+            "circuit_breaker.window",
+            "0s",
+            "must be longer than nothing",
+        ),
+        ("circuit_breaker.sleep", "0s", "must be longer than nothing"),
+        (
+            "circuit_breaker.consecutive",
+            "0",
+            "must be off or a whole number, at least 1",
+        ),
+        ("circuit_breaker.failure_statuses[0]", "[reset]", STATUS),
+        (
+            "circuit_breaker.failure_statuses[1]",
+            "[500, 500]",
+            "stands there twice",
+        ),
+        ("circuit_breaker.kernel_fail_fast", "on", "unknown key"),
+        ("rate_limit", "on", "must be off or a mapping"),
+        (
+            "rate_limit",
+            "{ burst: 5 }",
+            "must have requests_per_second",
+        ),
+        ("rate_limit", "{}", "must have requests_per_second"),
+        ("rate_limit.requests_per_second", "0", RATE),
+        ("rate_limit.requests_per_second", "1e3", RATE),
+        ("rate_limit.requests_per_second", "1000000001", RATE),
+        ("rate_limit.requests_per_second", "'.'", RATE),
+        ("rate_limit.requests_per_second", "-1", RATE),
+    ] {
+        let plain = key.split('[').next().unwrap();
+        let mut parts: Vec<&str> = plain.split('.').collect();
+        let name = parts.pop().unwrap();
+        let mut body = format!("{name}: {value}");
+        for part in parts.into_iter().rev() {
+            body = format!("{part}: {{ {body} }}");
+        }
+        for (text, place) in [
+            (format!("defaults:\n  {body}"), "2: defaults"),
+            (
+                format!("upstreams: {{ a: {{ hosts: [b],\n {body} }} }}"),
+                "2: upstreams.a",
+            ),
+        ] {
+            let found = mistakes(&text);
+            assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+            assert!(
+                found[0].starts_with(&format!("f:{place}.{key}: ")),
+                "{text}\n{}",
+                found[0]
+            );
+            assert!(found[0].contains(wanted), "{text}\n{}", found[0]);
+        }
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_a_mistake() {
+    for (body, wanted) in [
+        (
+            "circuit_breaker: { failures: 3, consecutive: 4 }",
+            "f:2: upstreams.a.circuit_breaker: has failures or consecutive, not both",
+        ),
+        (
+            "rate_limit: { requests_per_second: 1, burst: 0 }",
+            "f:2: upstreams.a.rate_limit.burst: must be at least 1, got 0",
+        ),
+        (
+            "rate_limit: { requests_per_second: 1, on_limit: drop }",
+            "f:2: upstreams.a.rate_limit.on_limit: must be one of reject, wait, got drop",
+        ),
+    ] {
+        let text = format!("upstreams: {{ a: {{ hosts: [b],\n {body} }} }}");
+        assert_eq!(mistakes(&text), [wanted], "{text}");
+    }
+}
+
+#[test]
+fn a_threshold_is_the_nearest_one() {
+    let rolling = |failures, seconds| Trip::Rolling {
+        failures,
+        window: Duration::from_secs(seconds),
+    };
+    for (defaults, upstream, trip) in [
+        ("{}", "{ consecutive: 3 }", Trip::Consecutive(3)),
+        (
+            "{}",
+            "{ failures: off, consecutive: 3 }",
+            Trip::Consecutive(3),
+        ),
+        ("{}", "{ failures: 3, consecutive: off }", rolling(3, 10)),
+        ("{ window: 20s }", "{ failures: 3 }", rolling(3, 20)),
+        (
+            "{ failures: off, window: 20s }",
+            "{ failures: 3 }",
+            rolling(3, 20),
+        ),
+        (
+            "{ failures: 3 }",
+            "{ consecutive: 4 }",
+            Trip::Consecutive(4),
+        ),
+        ("{ consecutive: 4 }", "{ failures: 3 }", rolling(3, 10)),
+        ("{ consecutive: 4 }", "{ failures: off }", Trip::Never),
+        (
+            "{ consecutive: 4, window: 20s }",
+            "{ consecutive: off }",
+            rolling(5, 20),
+        ),
+        ("{ failures: off }", "{ consecutive: off }", Trip::Never),
+    ] {
+        let text = format!(
+            "defaults: {{ circuit_breaker: {defaults} }}\n\
+             upstreams: {{ a: {{ hosts: [b], circuit_breaker: {upstream} }} }}"
+        );
+        let checked = layers(&text);
+        let breaker = &checked.routes.upstreams[0].policies.circuit_breaker;
+        assert_eq!(breaker.trip, trip, "{text}");
+    }
+}
+
+const LAYERS: &str = "\
+defaults:
+  timeouts: { request: 5s, per_try: 2s }
+  retry: { attempts: 4, budget: { ratio: 10% } }
+  circuit_breaker: { consecutive: 7 }
+  rate_limit: { requests_per_second: 10, burst: 3 }
+upstreams:
+  one:
+    hosts: [one]
+    timeouts: { per_try: none }
+    retry: { budget: { min_per_second: 0 } }
+    circuit_breaker: { failures: 9 }
+    rate_limit: { requests_per_second: 20 }
+    headers: { set: { a: 1, b: 1 } }
+  two:
+    hosts: [two]
+    rate_limit: off
+routes:
+  - match: { path_prefix: /pay }
+    upstream: one
+    timeouts: { request: 1s }
+    retry: { methods: [POST] }
+    circuit_breaker: { failure_statuses: [503] }
+    rate_limit: off
+    headers: { set: { B: 2 }, remove: [c] }
+  - match: { path_prefix: /plain }
+    upstream: one
+  - match: { path_prefix: /slow }
+    upstream: two
+    rate_limit: { requests_per_second: 0.5 }
+";
+
+#[test]
+fn each_layer_changes_what_it_says_key_by_key() {
+    let checked = layers(LAYERS);
+    for (key, wanted) in [
+        ("timeouts.request", "5s (defaults, line 2)"),
+        ("timeouts.per_try", "none (upstream, line 9)"),
+        ("timeouts.first_byte", "none (built in)"),
+        ("retry.attempts", "4 (defaults, line 3)"),
+        ("retry.budget.ratio", "10% (defaults, line 3)"),
+        ("retry.budget.min_per_second", "0 (upstream, line 10)"),
+        ("retry.on", "connect-failure, reset, 429, 503 (built in)"),
+        ("retry.honor_retry_after", "true (built in)"),
+        ("circuit_breaker.failures", "9 (upstream, line 11)"),
+        ("circuit_breaker.window", "10s (built in)"),
+        ("circuit_breaker.consecutive", "off (upstream, line 11)"),
+        ("rate_limit.requests_per_second", "20 (upstream, line 12)"),
+        ("rate_limit.burst", "3 (defaults, line 5)"),
+        ("rate_limit", "-"),
+        ("pool.max_requests", "1024 (built in)"),
+    ] {
+        assert_eq!(listed(&checked.policies[0], key), wanted, "{key}");
+    }
+    for (key, wanted) in [
+        ("circuit_breaker.consecutive", "7 (defaults, line 4)"),
+        ("circuit_breaker.failures", "-"),
+        ("rate_limit", "off (upstream, line 16)"),
+        ("rate_limit.burst", "-"),
+    ] {
+        assert_eq!(listed(&checked.policies[1], key), wanted, "{key}");
+    }
+}
+
+#[test]
+fn a_route_changes_the_policies_of_its_upstream() {
+    let checked = layers(LAYERS);
+    let routes = &checked.routes.routes;
+    let upstream = &checked.routes.upstreams[0];
+    let overridden = routes[0].overridden.as_deref().unwrap();
+    let mut wanted = crate::route::settings::Upstream::clone(upstream);
+    wanted.policies.timeouts.request = Some(Duration::from_secs(1));
+    wanted.policies.retry.methods = crate::policy::methods::Methods::of(["POST"]);
+    wanted.policies.circuit_breaker.failure_statuses = Statuses::default().with(503..=503);
+    wanted.policies.rate_limit = None;
+    let set = [("B", "2"), ("a", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+    wanted.policies.headers.set = set.into();
+    wanted.policies.headers.remove = vec!["c".to_owned()];
+    assert_eq!(*overridden, wanted);
+    assert_eq!(routes[1].overridden, None);
+
+    // What `off` undid is gone, the burst of `defaults` too.
+    let slow = routes[2].overridden.as_deref().unwrap();
+    let limit = slow.policies.rate_limit.unwrap();
+    assert_eq!((limit.requests_per_second, limit.burst), (0.5, 1));
+}
+
+#[test]
+fn a_route_is_explained_with_its_own_lines() {
+    let checked = layers(LAYERS);
+    let explain = |url: &str| explain::explain(&checked, url).unwrap().to_json();
+    let shown = explain("http://one/pay/1");
+    assert_eq!(shown["route"], "routes[0]");
+    for (key, value, from) in [
+        ("timeouts.request", "1s", "routes[0]:20"),
+        ("timeouts.per_try", "none", "upstream, line 9"),
+        ("retry.methods", "POST", "routes[0]:21"),
+        ("retry.attempts", "4", "defaults, line 3"),
+        ("circuit_breaker.failure_statuses", "503", "routes[0]:22"),
+        ("rate_limit", "off", "routes[0]:23"),
+        ("headers.set.B", "2", "routes[0]:24"),
+        ("headers.set.a", "1", "upstream, line 13"),
+        ("headers.remove.c", "removed", "routes[0]:24"),
+    ] {
+        let policy = &shown["policies"][key];
+        assert_eq!(*policy, json!({ "value": value, "from": from }), "{key}");
+    }
+    let plain = explain("http://one/plain");
+    assert_eq!(plain["route"], "routes[1]");
+    assert_eq!(
+        plain["policies"]["timeouts.request"]["from"],
+        "defaults, line 2"
+    );
+    let other = explain("http://one/other");
+    assert_eq!(other["policies"], plain["policies"]);
+}
+
+#[test]
+fn mistakes_of_a_route_have_its_path() {
+    let text = "\
+upstreams: { a: { hosts: [b], retry: { cap: 1s } } }
+routes:
+  - upstream: a
+    retry: { base: 2s, attempts: 0 }
+    timeouts: { per_try: 0s }
+    circuit_breaker: { failures: 1, consecutive: 1 }
+    rate_limit: { burst: 1 }
+    headers: { set: { host: x } }
+    pool: { max_requests: 1 }
+";
+    let wanted = [
+        "f:4: routes[0].retry.attempts: must be from 1 to 100, got 0",
+        "f:4: routes[0].retry.base: base is over cap, got 2s",
+        "f:5: routes[0].timeouts.per_try: must be longer than nothing, or none, got 0s",
+        "f:6: routes[0].circuit_breaker: has failures or consecutive, not both",
+        "f:7: routes[0].rate_limit: must have requests_per_second",
+        "f:8: routes[0].headers.set.host: is a header that the proxy itself answers for, got host",
+        "f:9: routes[0].pool: unknown key; known here: match, upstream, timeouts, retry, \
+         circuit_breaker, rate_limit, headers",
+    ];
+    assert_eq!(mistakes(text), wanted);
+}
+
+#[test]
+fn opaque_bytes_have_no_policies_of_requests() {
+    let text = "\
+upstreams:
+  a:
+    hosts: [10.1.1.1]
+    protocol: tcp
+    timeouts: { connect: 1s, idle: 1s, first_byte: 1s, per_try: none, request: 1s }
+    retry: { attempts: 1 }
+    rate_limit: off
+    circuit_breaker: { failures: 3, failure_statuses: [500] }
+";
+    let wanted: Vec<String> = [
+        (5, "timeouts.first_byte"),
+        (5, "timeouts.per_try"),
+        (5, "timeouts.request"),
+        (6, "retry"),
+        (7, "rate_limit"),
+        (8, "circuit_breaker.failure_statuses"),
+    ]
+    .map(|(line, key)| format!("f:{line}: upstreams.a.{key}: protocol tcp has no requests"))
+    .into();
+    assert_eq!(mistakes(text), wanted);
+
+    let inherited = "\
+defaults:
+  retry: { attempts: 9 }
+  timeouts: { request: 1s, idle: 2s }
+  rate_limit: { requests_per_second: 1 }
+  circuit_breaker: { failures: 3, failure_statuses: [500] }
+upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
+";
+    let checked = layers(inherited);
+    let keys: BTreeSet<&str> = checked.policies[0]
+        .iter()
+        .map(|policy| {
+            policy
+                .key
+                .split_once('.')
+                .map_or(&*policy.key, |(group, _)| group)
+        })
+        .collect();
+    assert_eq!(
+        keys,
+        ["circuit_breaker", "pool", "protocol", "timeouts"].into()
+    );
+    for (key, wanted) in [
+        ("timeouts.idle", "2s (defaults, line 3)"),
+        ("timeouts.request", "-"),
+        ("circuit_breaker.failures", "3 (defaults, line 5)"),
+        ("circuit_breaker.failure_statuses", "-"),
+    ] {
+        assert_eq!(listed(&checked.policies[0], key), wanted, "{key}");
+    }
+    let policies = &checked.routes.upstreams[0].policies;
+    assert_eq!(policies.rate_limit, None);
+    assert_eq!(policies.timeouts.request, None);
+    assert_eq!(policies.retry.attempts, 1);
+}
+
+#[test]
+fn adopted_upstreams_have_the_defaults_without_caps() {
+    let checked = layers(
+        "defaults: { pool: { max_requests: 5 }, retry: { attempts: 2 }, \
+         rate_limit: { requests_per_second: 1 }, timeouts: { per_try: 1s, request: 2s } }",
+    );
+    let adopted = &checked.routes.adopted;
+    assert_eq!(adopted.pool.max_requests, None);
+    assert_eq!(adopted.rate_limit, None);
+    assert_eq!(adopted.timeouts.request, None);
+    assert_eq!(adopted.timeouts.per_try, Some(1_000 * MS));
+    assert_eq!(adopted.retry.attempts, 2);
+}
+
+/// What is in effect is a file that means the same, routes included.
+#[test]
+fn what_is_in_effect_means_the_same_again() {
+    let more = "\
+upstreams:
+  tcp: { hosts: [10.1.1.1], protocol: tcp }
+  never: { hosts: [c], circuit_breaker: { failures: off }, rate_limit: { requests_per_second: 0.001 } }
+  run: { hosts: [d], circuit_breaker: { consecutive: 2 }, retry: { body_limit: 1025, on: [], budget: { ratio: 7% } } }
+routes:
+  - { match: { path_prefix: /a }, upstream: run, circuit_breaker: { failures: 3 } }
+  - { match: { path_prefix: /b }, upstream: never, rate_limit: off, circuit_breaker: { consecutive: 3 } }
+";
+    for text in [LAYERS, more] {
+        let checked = layers(text);
+        let effective = checked.effective();
+        let again = layers(&effective.to_string());
+        assert_eq!(again.effective(), effective);
+        assert_eq!(again.routes.routes, checked.routes.routes);
+        assert_eq!(again.routes.upstreams, checked.routes.upstreams);
+    }
+    let effective = layers(LAYERS).effective();
+    let upstream = &effective["upstreams"]["one"];
+    let mut breaker = json!({
+        "failures": 9, "window": "10s", "sleep": "30s", "consecutive": "off",
+        "failure_statuses": ["500-599"],
+    });
+    assert_eq!(upstream["circuit_breaker"], breaker);
+    let route = &effective["routes"][0];
+    breaker["failure_statuses"] = json!([503]);
+    assert_eq!(route["circuit_breaker"], breaker);
+    assert_eq!(route["rate_limit"], "off");
+    assert_eq!(route["timeouts"]["request"], "1s");
+    assert!(route.get("pool").is_none());
+    assert!(effective["routes"][1].get("retry").is_none());
+}
+
+/// Each policy key of the schema with its default.
+fn schema_defaults(schema: &Value, key: &mut Vec<String>, out: &mut Vec<(Vec<String>, Value)>) {
+    for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
+        key.push(name.clone());
+        if let Some(default) = schema.get("default") {
+            out.push((key.clone(), default.clone()));
+        }
+        schema_defaults(schema, key, out);
+        key.pop();
+    }
+}
+
+fn put(file: &mut Value, key: &[String], value: &Value) {
+    let at = key.iter().fold(file, |at, name| &mut at[name]);
+    *at = value.clone();
+}
+
+#[test]
+fn writing_a_default_of_the_schema_changes_nothing() {
+    let nothing = layers("upstreams: { a: { hosts: [b] } }");
+    assert_eq!(nothing.routes.upstreams[0].policies, Policies::default());
+    let mut defaults = Vec::new();
+    let schema = schema();
+    schema_defaults(
+        &schema["properties"]["defaults"],
+        &mut Vec::new(),
+        &mut defaults,
+    );
+    let mut all = Value::Object(Map::new());
+    for (key, default) in &defaults {
+        let mut one = Value::Object(Map::new());
+        put(&mut one, key, default);
+        put(&mut all, key, default);
+        let file = json!({ "defaults": one, "upstreams": { "a": { "hosts": ["b"] } } });
+        let written = layers(&file.to_string());
+        assert_eq!(written.routes, nothing.routes, "{key:?}");
+    }
+    let file = json!({ "defaults": all, "upstreams": { "a": { "hosts": ["b"] } } });
+    assert_eq!(layers(&file.to_string()).routes, nothing.routes);
+    // Every key that is listed for an upstream has its default in the schema.
+    let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
+    let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
+    assert_eq!(with_default, listed.collect());
+    assert_eq!(with_default.len(), 29);
+
+    // A rate limit has defaults only where there is one.
+    let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];
+    let on_limit = &schema["properties"]["on_limit"]["default"];
+    let rate = json!({ "requests_per_second": 3 });
+    let mut written = rate.clone();
+    written["on_limit"] = on_limit.clone();
+    assert!(on_limit.is_string());
+    let limited = |limit: Value| policies(&format!("rate_limit: {limit}")).rate_limit;
+    assert_eq!(limited(written), limited(rate));
+}
+
+#[test]
+fn the_environment_has_tries_and_a_threshold() {
+    let with = |more: &[(&str, &str)]| {
+        let mut set = vec![
+            ("LISTEN_ADDR", "127.0.0.1:8080"),
+            ("UPSTREAM_HOST", "api.example"),
+            ("UPSTREAM_PORT", "80"),
+        ];
+        set.extend(more);
+        environment(&set)
+            .unwrap()
+            .map_err(|mistakes| mistakes.to_string())
+    };
+    let policies = |more: &[(&str, &str)]| {
+        let checked = with(more).unwrap();
+        checked.routes.upstreams[0].policies.clone()
+    };
+    assert_eq!(policies(&[]), Policies::default());
+    for (value, attempts) in [("0", 1), ("1", 1), ("7", 7), ("100", 100)] {
+        let read = policies(&[("RETRY_MAX", value)]);
+        assert_eq!(read.retry.attempts, attempts, "{value}");
+    }
+    let window = Duration::from_secs(10);
+    for (value, trip) in [
+        ("0", Trip::Never),
+        (
+            "8",
+            Trip::Rolling {
+                failures: 8,
+                window,
+            },
+        ),
+    ] {
+        for protocol in ["auto", "tcp"] {
+            let set = [("CIRCUIT_BREAKER_THRESHOLD", value), ("PROTOCOL", protocol)];
+            assert_eq!(
+                policies(&set).circuit_breaker.trip,
+                trip,
+                "{value} {protocol}"
+            );
+        }
+    }
+    let tcp = ("PROTOCOL", "tcp");
+    assert!(with(&[("RETRY_MAX", "1"), tcp]).is_ok());
+    for (set, wanted) in [
+        (
+            &[("RETRY_MAX", "-1"), ("CIRCUIT_BREAKER_THRESHOLD", "x")][..],
+            "environment: RETRY_MAX: must be a whole number from 0 to 100, got -1\n\
+             environment: CIRCUIT_BREAKER_THRESHOLD: must be a whole number from 0 to 10000, got x",
+        ),
+        (
+            &[("RETRY_MAX", "101"), ("CIRCUIT_BREAKER_THRESHOLD", "10001")],
+            "environment: RETRY_MAX: must be a whole number from 0 to 100, got 101\n\
+             environment: CIRCUIT_BREAKER_THRESHOLD: must be a whole number from 0 to 10000, got 10001",
+        ),
+        (
+            &[("RETRY_MAX", "2"), tcp],
+            "environment: RETRY_MAX: protocol tcp has no requests, got 2",
+        ),
+    ] {
+        assert_eq!(with(set).unwrap_err(), wanted);
+    }
+}

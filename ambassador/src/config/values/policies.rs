@@ -1,0 +1,186 @@
+//! The kinds of value that policies have beside those of every key.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::{Time, number, value_schemas};
+use crate::config::read::Scalar;
+
+/// Requests per second. The least is one in 17 minutes, and the most one in a
+/// nanosecond: what a rate limit reckons in.
+const RATES: RangeInclusive<f64> = 0.001..=1e9;
+/// Statuses there can be (RFC 9110 section 15).
+const STATUSES: RangeInclusive<u16> = 100..=599;
+const STATUSES_WANTED: &str = "a status from 100 to 599, or a range of them, as 500-599";
+const SIZE_UNITS: [(&str, u64); 5] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+    ("", 1),
+];
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Size(pub(in crate::config) u64);
+
+/// How long something may take, at all longer than nothing; `None`: any time.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct TimeLimit(pub(in crate::config) Option<Duration>);
+
+/// How many it takes, at least 1; `None`: off.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct CountOrOff(pub(in crate::config) Option<u32>);
+
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Flag(pub(in crate::config) bool);
+
+/// Requests per second.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Rate(pub(in crate::config) f64);
+
+/// One status, or all from one to another.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct StatusRange(pub(in crate::config) RangeInclusive<u16>);
+
+/// What a request is tried again for.
+#[derive(Debug, Clone)]
+pub(in crate::config) enum RetryCause {
+    ConnectFailure,
+    Reset,
+    Statuses(StatusRange),
+}
+
+/// The word `off` in place of a mapping.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Off;
+
+impl Scalar for Size {
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (digits, unit) = text.split_at(digits);
+        let unit = SIZE_UNITS.iter().find(|(name, _)| *name == unit);
+        match (number::<u64>(digits), unit) {
+            (Some(number), Some((_, bytes))) => number
+                .checked_mul(*bytes)
+                .map(Self)
+                .ok_or_else(|| "must be fewer bytes".to_owned()),
+            _ => Err("must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB".to_owned()),
+        }
+    }
+}
+
+impl Scalar for TimeLimit {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        match Time::parse(text) {
+            Ok(Time(time)) if time.is_zero() => {
+                Err("must be longer than nothing, or none".to_owned())
+            }
+            Ok(Time(time)) => Ok(Self(Some(time))),
+            Err(what) => Err(format!("{what}, or none")),
+        }
+    }
+}
+
+impl Scalar for CountOrOff {
+    fn parse(text: &str) -> Result<Self, String> {
+        match (text, number(text)) {
+            ("off", _) => Ok(Self(None)),
+            (_, Some(count)) if count > 0 => Ok(Self(Some(count))),
+            _ => Err("must be off or a whole number, at least 1".to_owned()),
+        }
+    }
+}
+
+impl Scalar for Flag {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "true" => Ok(Self(true)),
+            "false" => Ok(Self(false)),
+            _ => Err("must be true or false".to_owned()),
+        }
+    }
+}
+
+impl Scalar for Rate {
+    fn parse(text: &str) -> Result<Self, String> {
+        let decimal = text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let rate = decimal.then(|| text.parse().ok()).flatten();
+        match rate.filter(|rate| RATES.contains(rate)) {
+            Some(rate) => Ok(Self(rate)),
+            None => Err(format!(
+                "must be a number from {} to {}",
+                RATES.start(),
+                RATES.end()
+            )),
+        }
+    }
+}
+
+impl Scalar for StatusRange {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (number(first), number(last)) {
+            (Some(first), Some(last))
+                if STATUSES.contains(&first) && STATUSES.contains(&last) && first <= last =>
+            {
+                Ok(Self(first..=last))
+            }
+            _ => Err(format!("must be {STATUSES_WANTED}")),
+        }
+    }
+}
+
+impl Scalar for RetryCause {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "connect-failure" => Ok(Self::ConnectFailure),
+            "reset" => Ok(Self::Reset),
+            _ => StatusRange::parse(text)
+                .map(Self::Statuses)
+                .map_err(|_| format!("must be connect-failure, reset, or {STATUSES_WANTED}")),
+        }
+    }
+}
+
+impl Scalar for Off {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self),
+            _ => Err("must be off or a mapping".to_owned()),
+        }
+    }
+}
+
+value_schemas! {
+    Size: { "anyOf": [
+        { "type": "integer", "minimum": 0 },
+        { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
+    ] },
+    TimeLimit: { "anyOf": [
+        { "const": "none" },
+        { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
+    ] },
+    CountOrOff: { "anyOf": [
+        { "const": "off" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+    ] },
+    Flag: { "type": "boolean" },
+    Rate: { "type": "number", "minimum": RATES.start(), "maximum": RATES.end() },
+    StatusRange: { "anyOf": [
+        { "type": "integer", "minimum": STATUSES.start(), "maximum": STATUSES.end() },
+        { "type": "string", "format": "range of statuses", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
+    ] },
+    RetryCause: { "anyOf": [
+        { "const": "connect-failure" },
+        { "const": "reset" },
+        { "type": "integer", "minimum": STATUSES.start(), "maximum": STATUSES.end() },
+        { "type": "string", "format": "range of statuses", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
+    ] },
+    Off: { "const": "off" },
+}
