@@ -44,7 +44,7 @@ fn every_mistake_is_told_at_once_with_its_line() {
     let file = scratch.file(
         "bad.yaml",
         "workers: many\nnonsense: 1\nupstreams:\n  web:\n    endpoints: [\"1.2.3.4:99999\"]\n    \
-         timeouts: { connect: soon }\n    retry: { attempts: 3 }\n",
+         timeouts: { connect: soon }\n    retry: { attempts: 0 }\n",
     );
     let output = program::output(ambassador(Backend::Ring).arg("check").arg(&file));
     assert_eq!(output.status.code(), Some(78));
@@ -56,7 +56,7 @@ fn every_mistake_is_told_at_once_with_its_line() {
         format!("{path}:2: nonsense: "),
         format!("{path}:5: upstreams.web.endpoints"),
         format!("{path}:6: upstreams.web.timeouts.connect: "),
-        format!("{path}:7: upstreams.web.retry"),
+        format!("{path}:7: upstreams.web.retry.attempts: "),
     ] {
         assert!(
             said.lines().any(|line| line.starts_with(&start)),

@@ -99,7 +99,8 @@ fn what_a_burst_took_is_given_back(backend: Backend) {
     let (proxy, listen) = Proxy::in_front_of_with(
         backend,
         server.local_addr().expect("it is bound"),
-        "pool: { max_connections: 1000 }",
+        "pool: { max_connections: 1000 }\nretry: { attempts: 1 }\n\
+             circuit_breaker: { failures: off }",
     );
     let in_use = || proxy.metric("ambassador_pool_connections", &[("state", "open")]);
     let during = |requests: usize| {

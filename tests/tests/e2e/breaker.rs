@@ -1,0 +1,283 @@
+//! The circuit breaker, over real connections.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+
+on_both_backends!(
+    it_opens_at_the_threshold_and_closes_by_a_probe,
+    it_opens_for_connections_that_fail,
+    consecutive_failures_are_counted_as_such,
+    one_probe_among_many_callers,
+    a_probe_whose_client_goes_does_not_wedge_it,
+    the_last_answer_is_returned_when_it_opens_between_tries,
+    an_operator_sets_it,
+    opaque_connections_are_reset_while_it_is_open,
+    adopted_upstreams_have_one_each,
+);
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A server that fails while it is told to, and counts.
+struct Flaky {
+    server: Server,
+    failing: Arc<AtomicBool>,
+}
+
+impl Flaky {
+    fn failing() -> Self {
+        let failing = Arc::new(AtomicBool::new(true));
+        let fails = Arc::clone(&failing);
+        let server = Server::http(move |_| match fails.load(Ordering::SeqCst) {
+            true => response("500 Broken", "", "broken"),
+            false => text("ok"),
+        });
+        Self { server, failing }
+    }
+
+    fn recovers(&self) {
+        self.failing.store(false, Ordering::SeqCst);
+    }
+
+    fn requests(&self) -> usize {
+        self.server.requests().len()
+    }
+}
+
+fn state(proxy: &Proxy) -> f64 {
+    proxy.metric("ambassador_breaker_state", &[("upstream", "web")])
+}
+
+fn start(backend: Backend, server: &Server, breaker: &str) -> (Proxy, SocketAddr) {
+    let more = format!("circuit_breaker: {{ {breaker} }}");
+    Proxy::in_front_of_with(backend, server.address(), &more)
+}
+
+fn it_opens_at_the_threshold_and_closes_by_a_probe(backend: Backend) {
+    let flaky = Flaky::failing();
+    let (proxy, listen) = start(backend, &flaky.server, "failures: 5, sleep: 500ms");
+    let mut client = Client::connect(listen);
+    for _ in 0..5 {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.reason()), (500, ""));
+    }
+    let opened = Instant::now();
+    let answer = client.get("/");
+    assert_eq!((answer.status, answer.reason()), (503, "circuit-open"));
+    assert_eq!((flaky.requests(), state(&proxy)), (5, 2.0));
+
+    // The first probe fails: it stays open for as long again.
+    eventually("a probe was let through", SOON, || {
+        client.get("/").reason().is_empty()
+    });
+    assert!(opened.elapsed() >= Duration::from_millis(450));
+    assert_eq!(flaky.requests(), 6);
+    assert_eq!(client.get("/").reason(), "circuit-open");
+    flaky.recovers();
+    eventually("a probe succeeds", SOON, || client.get("/").status == 200);
+    assert_eq!((flaky.requests(), state(&proxy)), (7, 0.0));
+    assert_eq!(client.get("/").status, 200);
+    for (to, count) in [("open", 2.0), ("half-open", 2.0), ("closed", 1.0)] {
+        let labels = [("upstream", "web"), ("to", to)];
+        proxy.expect_metric("ambassador_breaker_transitions_total", &labels, count);
+    }
+}
+
+fn it_opens_for_connections_that_fail(backend: Backend) {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let more = "retry: { attempts: 1 }\ncircuit_breaker: { failures: 3 }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, nobody, more);
+    let mut client = Client::connect(listen);
+    for _ in 0..3 {
+        assert_eq!(client.get("/").reason(), "connect-failed");
+    }
+    assert_eq!(client.get("/").reason(), "circuit-open");
+}
+
+fn consecutive_failures_are_counted_as_such(backend: Backend) {
+    let turn = AtomicUsize::new(0);
+    // Two of three fail, then all.
+    let server = Server::http(move |_| {
+        let turn = turn.fetch_add(1, Ordering::SeqCst);
+        match turn % 3 == 2 && turn < 30 {
+            true => text("ok"),
+            false => response("502 Broken", "", ""),
+        }
+    });
+    let (_proxy, listen) = start(backend, &server, "consecutive: 3");
+    let mut client = Client::connect(listen);
+    for _ in 0..30 {
+        assert_eq!(client.get("/").reason(), "");
+    }
+    for _ in 0..3 {
+        assert_eq!(client.get("/").status, 502);
+    }
+    assert_eq!(client.get("/").reason(), "circuit-open");
+}
+
+fn one_probe_among_many_callers(backend: Backend) {
+    let flaky = Flaky::failing();
+    let (proxy, listen) = start(backend, &flaky.server, "failures: 1, sleep: 300ms");
+    // Both shards have callers.
+    let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(listen)).collect();
+    assert_eq!(clients[0].get("/").status, 500);
+    for round in 1..=3 {
+        let answered_by_upstream = |clients: &mut Vec<Client>| {
+            for client in &mut *clients {
+                client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+            }
+            let answers = clients.iter_mut().map(|client| client.response("GET"));
+            answers.filter(|answer| answer.reason().is_empty()).count()
+        };
+        let mut probes = 0;
+        eventually("there was a probe", SOON, || {
+            probes += answered_by_upstream(&mut clients);
+            probes > 0
+        });
+        assert_eq!((probes, flaky.requests()), (1, 1 + round));
+    }
+    assert!(state(&proxy) > 0.0);
+}
+
+fn a_probe_whose_client_goes_does_not_wedge_it(backend: Backend) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    // Fails once, is silent once, then well.
+    let server = Server::start(move |connection| {
+        while connection.request()?.is_some() {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => connection.write(response("500 Broken", "", ""))?,
+                1 => {}
+                _ => connection.write(text("ok"))?,
+            }
+        }
+        Ok(())
+    });
+    let (proxy, listen) = start(backend, &server, "failures: 1, sleep: 200ms");
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").status, 500);
+    let probes = || asked.load(Ordering::SeqCst) == 2;
+    let probe = loop {
+        let mut candidate = Client::connect(listen);
+        candidate.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        candidate
+            .stream()
+            .set_nonblocking(true)
+            .expect("it is a socket");
+        eventually("it is answered, or the probe", SOON, || {
+            probes() || candidate.stream().peek(&mut [0]).is_ok()
+        });
+        if probes() {
+            break candidate;
+        }
+    };
+    assert_eq!(client.get("/").reason(), "circuit-open");
+    ambassador_tests::os::reset_on_close(probe.stream()).expect("it is a socket");
+    drop(probe);
+    eventually("it reopens", SOON, || state(&proxy) == 2.0);
+    eventually("another probe closes it", SOON, || {
+        client.get("/").status == 200
+    });
+    assert_eq!(state(&proxy), 0.0);
+}
+
+fn the_last_answer_is_returned_when_it_opens_between_tries(backend: Backend) {
+    let server = Server::http(|_| response("503 Busy", "", "my own words"));
+    let more = "retry: { attempts: 5, base: 1ms }\ncircuit_breaker: { failures: 2 }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut client = Client::connect(listen);
+    let answer = client.get("/");
+    assert_eq!((answer.status, answer.reason()), (503, ""));
+    assert_eq!(answer.text(), "my own words");
+    assert_eq!(server.requests().len(), 2);
+    let labels = [("status", "503"), ("reason", "circuit-open")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
+    assert_eq!(client.get("/").reason(), "circuit-open");
+}
+
+fn an_operator_sets_it(backend: Backend) {
+    let server = Server::ok();
+    let scratch = ambassador_tests::proxy::Scratch::new();
+    let token = scratch.file("token", "s3cret");
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "admin: {{ listen: \"{admin}\", token_file: {} }}\n{}",
+        token.display(),
+        ambassador_tests::proxy::one_upstream(listen, server.address(), "")
+    );
+    let file = scratch.file("breaker.yaml", &config);
+    let mut command = ambassador_tests::proxy::ambassador(backend);
+    let _running =
+        ambassador_tests::program::Running::start(command.args(["run", "--config"]).arg(file));
+    eventually("it serves", SOON, || {
+        Client::try_connect(listen).is_some_and(|mut client| client.get("/").status == 200)
+    });
+    let post = |word: &str, with: &str| {
+        let mut client = Client::connect(admin);
+        client.send(format!(
+            "POST /upstreams/web/breaker/{word} HTTP/1.1\r\nHost: localhost\r\n{with}\
+             Content-Length: 0\r\n\r\n"
+        ));
+        client.response("POST").status
+    };
+    let token = "Authorization: Bearer s3cret\r\n";
+    assert_eq!(post("open", ""), 401);
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(post("open", token), 200);
+    assert_eq!(client.get("/").reason(), "circuit-open");
+    assert_eq!(post("auto", token), 200);
+    assert_eq!(client.get("/").status, 200);
+    assert_eq!(post("shut", token), 404);
+}
+
+fn opaque_connections_are_reset_while_it_is_open(backend: Backend) {
+    let nobody = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "listeners:\n  - {{ name: db, bind: \"{listen}\", protocol: tcp, upstream: web }}\n\
+         upstreams:\n  web:\n    endpoints: [\"{nobody}\"]\n    protocol: tcp\n    \
+         circuit_breaker: {{ failures: 2 }}\n"
+    );
+    let proxy = Proxy::start(backend, &config);
+    for _ in 0..4 {
+        assert!(Client::connect(listen).rest().is_err(), "it is reset");
+    }
+    for (outcome, count) in [("connect-failed", 2.0), ("circuit-open", 2.0)] {
+        let labels = [("upstream", "web"), ("outcome", outcome)];
+        eventually("they are counted", SOON, || {
+            proxy.metric("ambassador_tcp_connections_total", &labels) == count
+        });
+    }
+}
+
+fn adopted_upstreams_have_one_each(backend: Backend) {
+    let (flaky, well) = (Flaky::failing(), Server::ok());
+    let cgroup = ambassador_tests::Cgroup::new();
+    let config = "capture: { include: { cidrs: [127.0.0.0/8] }, unmatched: adopt }\n";
+    let proxy = Proxy::capturing(backend, &cgroup, config);
+    let get = |address: SocketAddr| {
+        let mut curl = cgroup.command("curl");
+        let status = [
+            "-s",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code} %header{x-ambassador-reason}",
+        ];
+        let url = format!("http://{address}/");
+        ambassador_tests::program::succeed(curl.args(status).arg(url))
+    };
+    for _ in 0..5 {
+        assert_eq!(get(flaky.server.address()), "500 ");
+    }
+    assert_eq!(get(flaky.server.address()), "503 circuit-open");
+    assert_eq!(get(well.address()), "200 ");
+    let shown = proxy.admin_get("/upstreams");
+    assert!(shown.contains("\"state\": \"open\""), "{shown}");
+}

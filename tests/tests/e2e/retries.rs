@@ -1,0 +1,407 @@
+//! Requests that are tried again, and those that must not be. What the upstream
+//! has counted decides.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, ports};
+
+on_both_backends!(
+    a_refusal_is_hidden_by_a_second_try,
+    attempts_count_the_first_and_the_last_answer_is_returned,
+    a_post_is_sent_once_whatever_the_answer,
+    a_post_with_a_key_is_tried_again_with_its_body,
+    a_post_is_sent_once_under_resets_at_every_byte,
+    a_get_is_tried_again_under_resets_at_every_byte_of_the_head,
+    a_cut_body_is_not_tried_again,
+    a_connect_that_fails_is_tried_at_another_endpoint,
+    a_post_that_reached_nobody_is_tried_again,
+    retry_after_is_waited_for_in_seconds_and_dates,
+    what_cannot_end_in_time_is_answered_at_once,
+    a_large_body_is_streamed_and_sent_once,
+    a_body_in_pieces_is_kept_up_to_the_limit,
+    the_budget_bounds_what_is_tried_again,
+    a_route_has_its_own_retries,
+    a_client_that_goes_ends_the_tries,
+    one_request_id_for_all_tries,
+);
+
+/// What is said once more than once in these tests: no wait, no breaker.
+const QUICK: &str = "base: 1ms, cap: 5s, budget: { ratio: 100%, min_per_second: 1000 }";
+
+/// A proxy in front of `server`, which is never left alone; `retry` is more of
+/// the upstream's `retry`.
+fn start(backend: Backend, server: &Server, retry: &str) -> (Proxy, SocketAddr) {
+    let more = format!("retry: {{ {QUICK}{retry} }}\ncircuit_breaker: {{ failures: off }}");
+    Proxy::in_front_of_with(backend, server.address(), &more)
+}
+
+/// Answers with the statuses in turn, then with 200.
+fn in_turn(statuses: &'static [&'static str]) -> Server {
+    let asked = AtomicUsize::new(0);
+    Server::http(move |_| {
+        let turn = asked.fetch_add(1, Ordering::SeqCst);
+        match statuses.get(turn) {
+            Some(status) => response(status, "", "not now"),
+            None => text("ok"),
+        }
+    })
+}
+
+fn post(body: &str, fields: &str) -> String {
+    format!(
+        "POST /x HTTP/1.1\r\nHost: web.test\r\n{fields}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+fn a_refusal_is_hidden_by_a_second_try(backend: Backend) {
+    let server = in_turn(&["503 Service Unavailable", "429 Too Many Requests"]);
+    let (proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    let answer = client.get("/");
+    assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    assert_eq!(server.requests().len(), 3);
+    for cause in ["503", "429"] {
+        let labels = [("upstream", "web"), ("cause", cause)];
+        proxy.expect_metric("ambassador_retries_total", &labels, 1.0);
+    }
+    let responses = [("upstream", "web"), ("outcome", "response")];
+    proxy.expect_metric("ambassador_upstream_attempts_total", &responses, 3.0);
+    // What was answered and given up did not cost the connection.
+    assert_eq!(server.connections(), 1);
+    assert_eq!(client.get("/").status, 200);
+}
+
+fn attempts_count_the_first_and_the_last_answer_is_returned(backend: Backend) {
+    let server = Server::http(|_| response("503 Nope", "X-Own: yes\r\n", "my own words"));
+    for (attempts, expected) in [(1, 1), (2, 2), (5, 5)] {
+        let before = server.requests().len();
+        let (_proxy, listen) = start(backend, &server, &format!(", attempts: {attempts}"));
+        let answer = Client::connect(listen).get("/");
+        assert_eq!((answer.status, answer.reason()), (503, ""));
+        assert_eq!(answer.text(), "my own words");
+        assert_eq!(answer.field("x-own"), Some("yes"));
+        assert_eq!(server.requests().len() - before, expected);
+    }
+}
+
+fn a_post_is_sent_once_whatever_the_answer(backend: Backend) {
+    for status in ["503 Service Unavailable", "429 Too Many Requests"] {
+        let server = Server::http(move |_| response(status, "", ""));
+        let (_proxy, listen) = start(backend, &server, "");
+        let mut client = Client::connect(listen);
+        client.send(post("pay", ""));
+        assert_eq!(client.response("POST").status.to_string(), status[..3]);
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
+fn a_post_with_a_key_is_tried_again_with_its_body(backend: Backend) {
+    let server = in_turn(&["503 Service Unavailable"]);
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    client.send(post("pay 7", "Idempotency-Key: 1\r\n"));
+    assert_eq!(client.response("POST").status, 200);
+    let bodies: Vec<_> = server.requests().into_iter().map(|r| r.body).collect();
+    assert_eq!(bodies, [b"pay 7", b"pay 7"]);
+}
+
+/// Reads requests whole, and resets each connection after so many bytes of its
+/// answer.
+fn cut_after(bytes: usize) -> (Server, Arc<AtomicUsize>) {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&seen);
+    let server = Server::start(move |connection| {
+        if connection.request()?.is_some() {
+            count.fetch_add(1, Ordering::SeqCst);
+            connection.write(&text("an answer")[..bytes])?;
+        }
+        connection.reset()
+    });
+    (server, seen)
+}
+
+fn a_post_is_sent_once_under_resets_at_every_byte(backend: Backend) {
+    // At every byte of the request: it is read in part, then reset.
+    let request = post("pay", "");
+    for bytes in 1..=request.len() {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&seen);
+        let server = Server::start(move |connection| {
+            let mut buffer = vec![0; bytes];
+            let mut read = 0;
+            while read < bytes {
+                read += connection.read(&mut buffer[read..])?;
+            }
+            count.fetch_add(1, Ordering::SeqCst);
+            connection.reset()
+        });
+        let (_proxy, listen) = start(backend, &server, "");
+        let mut client = Client::connect(listen);
+        client.send(&request);
+        let answer = client.response("POST");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (502, "upstream-reset"),
+            "{bytes}"
+        );
+        assert_eq!(
+            seen.load(Ordering::SeqCst),
+            1,
+            "byte {bytes} of the request"
+        );
+    }
+}
+
+fn a_get_is_tried_again_under_resets_at_every_byte_of_the_head(backend: Backend) {
+    let head = text("an answer").len() - "an answer".len();
+    for bytes in (0..head).step_by(3) {
+        let (server, seen) = cut_after(bytes);
+        let (_proxy, listen) = start(backend, &server, "");
+        let mut client = Client::connect(listen);
+        let answer = client.get("/");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (502, "upstream-reset"),
+            "{bytes}"
+        );
+        assert_eq!(seen.load(Ordering::SeqCst), 3, "cut after {bytes}");
+        client.send(post("pay", ""));
+        assert_eq!(client.response("POST").status, 502);
+        assert_eq!(seen.load(Ordering::SeqCst), 4, "a POST, cut after {bytes}");
+    }
+}
+
+fn a_cut_body_is_not_tried_again(backend: Backend) {
+    let whole = text("an answer").len();
+    let (server, seen) = cut_after(whole - 3);
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    let rest = client.rest();
+    assert!(rest.is_err() || !rest.is_ok_and(|rest| rest.ends_with(b"answer")));
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+}
+
+fn two_endpoints(listen: SocketAddr, endpoints: [SocketAddr; 2], more: &str) -> String {
+    let [one, two] = endpoints;
+    format!(
+        "workers: 1\n\
+         listeners:\n  - {{ name: egress, bind: \"{listen}\", protocol: http }}\n\
+         upstreams:\n  web:\n    hosts: [web.test]\n    endpoints: [\"{one}\", \"{two}\"]\n{more}"
+    )
+}
+
+/// An address that refuses connections.
+fn refusing() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
+}
+
+fn a_connect_that_fails_is_tried_at_another_endpoint(backend: Backend) {
+    let server = Server::ok();
+    let listen = refusing();
+    let more = format!("    retry: {{ {QUICK} }}\n    circuit_breaker: {{ failures: off }}\n");
+    let config = two_endpoints(listen, [refusing(), server.address()], &more);
+    let proxy = Proxy::start(backend, &config);
+    for _ in 0..10 {
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+    }
+    assert_eq!(server.requests().len(), 10);
+    let failed = [("cause", "connect-failure")];
+    assert!(proxy.metric("ambassador_retries_total", &failed) >= 1.0);
+}
+
+fn a_post_that_reached_nobody_is_tried_again(backend: Backend) {
+    let server = Server::ok();
+    let listen = refusing();
+    let more = format!("    retry: {{ {QUICK} }}\n    circuit_breaker: {{ failures: off }}\n");
+    let config = two_endpoints(listen, [refusing(), server.address()], &more);
+    let _proxy = Proxy::start(backend, &config);
+    for number in 1..=6 {
+        let mut client = Client::connect(listen);
+        client.send(post(&format!("pay {number}"), ""));
+        assert_eq!(client.response("POST").status, 200);
+    }
+    let bodies: Vec<_> = server.requests().into_iter().map(|r| r.body).collect();
+    let expected: Vec<_> = (1..=6).map(|n| format!("pay {n}").into_bytes()).collect();
+    assert_eq!(bodies, expected);
+}
+
+/// Answers 503 with `Retry-After` first, and notes when it was asked.
+fn asks_to_wait(
+    value: impl Fn() -> String + Send + Sync + 'static,
+) -> (Server, Arc<Mutex<Vec<Instant>>>) {
+    let asked = Arc::<Mutex<Vec<Instant>>>::default();
+    let note = Arc::clone(&asked);
+    let server = Server::http(move |_| {
+        let mut asked = note.lock().expect("no panic");
+        asked.push(Instant::now());
+        match asked.len() {
+            1 => response("503 Busy", &format!("Retry-After: {}\r\n", value()), ""),
+            _ => text("ok"),
+        }
+    });
+    (server, asked)
+}
+
+fn retry_after_is_waited_for_in_seconds_and_dates(backend: Backend) {
+    let waited = |asked: &Mutex<Vec<Instant>>| {
+        let asked = asked.lock().expect("no panic");
+        asked[1].duration_since(asked[0])
+    };
+    let (server, asked) = asks_to_wait(|| "1".to_owned());
+    let (_proxy, listen) = start(backend, &server, "");
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert!(
+        waited(&asked) >= Duration::from_secs(1),
+        "{:?}",
+        waited(&asked)
+    );
+
+    // Dates have whole seconds: this one is between 1 and 2 seconds away.
+    let date = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(2));
+    let (server, asked) = asks_to_wait(date);
+    let (_proxy, listen) = start(backend, &server, "");
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert!(
+        waited(&asked) >= Duration::from_millis(900),
+        "{:?}",
+        waited(&asked)
+    );
+
+    let (server, asked) = asks_to_wait(|| "60".to_owned());
+    let (_proxy, listen) = start(backend, &server, ", honor_retry_after: false");
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert!(waited(&asked) < Duration::from_secs(30));
+}
+
+fn what_cannot_end_in_time_is_answered_at_once(backend: Backend) {
+    let server = Server::http(|_| response("503 Busy", "Retry-After: 4\r\n", "later"));
+    let more = format!("retry: {{ {QUICK} }}\ntimeouts: {{ request: 3s }}");
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), &more);
+    let started = Instant::now();
+    let answer = Client::connect(listen).get("/");
+    assert_eq!((answer.status, answer.text()), (503, "later".to_owned()));
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert_eq!(server.requests().len(), 1);
+}
+
+fn a_large_body_is_streamed_and_sent_once(backend: Backend) {
+    let server = Server::http(|_| response("503 Busy", "", ""));
+    let (_proxy, listen) = start(backend, &server, ", body_limit: 1KiB");
+    let mut client = Client::connect(listen);
+    for (bytes, tries) in [(1024, 3), (1025, 1), (300_000, 1)] {
+        let before = server.requests().len();
+        client.send(post(&"x".repeat(bytes), "Idempotency-Key: 1\r\n"));
+        assert_eq!(client.response("POST").status, 503);
+        assert_eq!(server.requests().len() - before, tries, "{bytes} bytes");
+    }
+}
+
+fn a_body_in_pieces_is_kept_up_to_the_limit(backend: Backend) {
+    let server = in_turn(&["503 Busy", "503 Busy"]);
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    client.send(
+        "PUT /x HTTP/1.1\r\nHost: web.test\r\nIdempotency-Key: 1\r\n\
+         Transfer-Encoding: chunked\r\n\r\n",
+    );
+    for piece in ["one", "two", "six"] {
+        client.send(format!("3\r\n{piece}\r\n"));
+    }
+    client.send("0\r\nX-Sum: 3\r\n\r\n");
+    assert_eq!(client.response("PUT").status, 200);
+    for request in server.requests() {
+        assert_eq!(request.body, b"onetwosix");
+        assert_eq!(request.trailers, [("X-Sum".to_owned(), "3".to_owned())]);
+    }
+    assert_eq!(server.requests().len(), 3);
+    assert_eq!(client.get("/").status, 200, "the connection goes on");
+}
+
+fn the_budget_bounds_what_is_tried_again(backend: Backend) {
+    let server = Server::http(|_| response("503 Busy", "", "no"));
+    let more = "retry: { base: 1ms, cap: 2ms, budget: { ratio: 20%, min_per_second: 0 } }\n\
+                circuit_breaker: { failures: off }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut client = Client::connect(listen);
+    for _ in 0..100 {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.reason()), (503, ""));
+    }
+    let tries = server.requests().len();
+    assert!(
+        (110..=120).contains(&tries),
+        "{tries} tries of 100 requests"
+    );
+    let refused = [("upstream", "web"), ("reason", "retry-budget")];
+    assert!(proxy.metric("ambassador_requests_total", &refused) >= 80.0);
+}
+
+fn a_route_has_its_own_retries(backend: Backend) {
+    let server = Server::http(|_| response("503 Busy", "", ""));
+    let listen = refusing();
+    let config = format!(
+        "listeners:\n  - {{ name: egress, bind: \"{listen}\" }}\n\
+         upstreams:\n  web:\n    hosts: [web.test]\n    endpoints: [\"{}\"]\n    \
+         retry: {{ {QUICK} }}\n    circuit_breaker: {{ failures: off }}\n\
+         routes:\n\
+         - match: {{ host: web.test, path_prefix: /charges, methods: [POST] }}\n  \
+           upstream: web\n  retry: {{ methods: [POST], attempts: 4 }}\n\
+         - match: {{ host: web.test, path_prefix: /once }}\n  \
+           upstream: web\n  retry: {{ attempts: 1 }}\n",
+        server.address()
+    );
+    let _proxy = Proxy::start(backend, &config);
+    let mut client = Client::connect(listen);
+    for (method, path, tries) in [
+        ("POST", "/charges", 4),
+        ("POST", "/other", 1),
+        ("GET", "/charges", 3),
+        ("GET", "/once/more", 1),
+    ] {
+        let before = server.requests().len();
+        client.send(format!(
+            "{method} {path} HTTP/1.1\r\nHost: web.test\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(client.response(method).status, 503);
+        assert_eq!(server.requests().len() - before, tries, "{method} {path}");
+    }
+}
+
+fn a_client_that_goes_ends_the_tries(backend: Backend) {
+    let server = Server::http(|_| response("503 Busy", "Retry-After: 2\r\n", ""));
+    let (proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    let limit = Duration::from_secs(5);
+    ambassador_tests::eventually("it was tried", limit, || server.requests().len() == 1);
+    ambassador_tests::os::reset_on_close(client.stream()).expect("it is a socket");
+    drop(client);
+    ambassador_tests::eventually("the request is over", limit, || {
+        proxy.metric("ambassador_requests_total", &[("upstream", "web")]) == 1.0
+    });
+    let kept = Client::connect(listen).get("/");
+    assert_eq!(kept.status, 503);
+    assert_eq!(server.requests().len(), 1 + 3, "the first was tried once");
+}
+
+fn one_request_id_for_all_tries(backend: Backend) {
+    let server = in_turn(&["503 Busy", "503 Busy"]);
+    let (_proxy, listen) = start(backend, &server, "");
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let ids: Vec<_> = server
+        .requests()
+        .iter()
+        .map(|request| request.field("x-request-id").map(str::to_owned))
+        .collect();
+    assert_eq!(ids.len(), 3);
+    assert!(
+        ids[0].is_some() && ids.iter().all(|id| *id == ids[0]),
+        "{ids:?}"
+    );
+}
