@@ -291,6 +291,8 @@ impl Sending<'_> {
                     false => trial.succeeded(),
                 }
             }
+            // Not where an interim response went to the client: it was answered.
+            let may_hold = may_hold && seen.bytes_out.get() == 0;
             match may_hold && policies.retry.on_statuses.contains(status) {
                 true => Verdict::Hold,
                 false => Verdict::Pass,

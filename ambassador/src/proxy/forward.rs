@@ -175,7 +175,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             sending.discard(back);
         }
         let may_retry = sending.record.attempts + 1 < policies.retry.attempts && !trial.is_probe();
-        let tried = sending.attempt(endpoint, trial, may_retry).await;
+        let may_hold = may_retry && sending.replay.is_whole();
+        let tried = sending.attempt(endpoint, trial, may_hold).await;
 
         // Whether there is a reason for one more, and a way to make it.
         let now = ring::now();
@@ -235,10 +236,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
         Err(Failure::Unanswered(unanswered)) => {
             let reply = match stopped {
-                Some(reason) if reason != unanswered.reason => {
-                    LocalReply::new(reason).with_status_of(unanswered.reason)
+                Some(Reason::RetryBudget) => {
+                    LocalReply::new(Reason::RetryBudget).with_status_of(unanswered.reason)
                 }
-                _ => LocalReply::new(unanswered.reason),
+                stopped => LocalReply::new(stopped.unwrap_or(unanswered.reason)),
             };
             answer(client, record, asked, &body, reply).await
         }

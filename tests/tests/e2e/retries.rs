@@ -27,6 +27,9 @@ on_both_backends!(
     a_route_has_its_own_retries,
     a_client_that_goes_ends_the_tries,
     one_request_id_for_all_tries,
+    nothing_is_tried_again_after_an_interim_response,
+    what_fails_for_want_of_budget_says_so,
+    it_says_when_the_circuit_opened_between_tries,
 );
 
 /// What is said once more than once in these tests: no wait, no breaker.
@@ -404,4 +407,40 @@ fn one_request_id_for_all_tries(backend: Backend) {
         ids[0].is_some() && ids.iter().all(|id| *id == ids[0]),
         "{ids:?}"
     );
+}
+
+fn nothing_is_tried_again_after_an_interim_response(backend: Backend) {
+    let server = Server::start(|connection| {
+        while connection.request()?.is_some() {
+            connection.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
+            connection.write(response("503 Busy", "", "after the hint"))?;
+        }
+        Ok(())
+    });
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").status, 103);
+    let answer = client.response("GET");
+    assert_eq!(
+        (answer.status, answer.text()),
+        (503, "after the hint".to_owned())
+    );
+    assert_eq!(server.requests().len(), 1);
+}
+
+fn what_fails_for_want_of_budget_says_so(backend: Backend) {
+    let more = "retry: { base: 1ms, budget: { ratio: 0%, min_per_second: 0 } }\n\
+                circuit_breaker: { failures: off }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, refusing(), more);
+    let answer = Client::connect(listen).get("/");
+    assert_eq!((answer.status, answer.reason()), (502, "retry-budget"));
+}
+
+fn it_says_when_the_circuit_opened_between_tries(backend: Backend) {
+    let more = "retry: { base: 1ms, attempts: 5 }\ncircuit_breaker: { failures: 2 }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, refusing(), more);
+    let answer = Client::connect(listen).get("/");
+    assert_eq!((answer.status, answer.reason()), (503, "circuit-open"));
+    let failed = [("outcome", "connect-failed")];
+    proxy.expect_metric("ambassador_upstream_attempts_total", &failed, 2.0);
 }
