@@ -1,0 +1,68 @@
+//! Atomics of loom, made to show it every race.
+//!
+//! Of each atomic loom remembers only the last access. Where a thread loads it,
+//! another loads it too and then stores, the second load hides the first, and
+//! loom never tries the store before the first load. So every access here first
+//! touches a companion by a read-modify-write, which loom always orders against
+//! every other. Relaxed as it is, it makes no access visible to another thread
+//! that was not.
+
+use loom::sync::atomic::{self, Ordering};
+
+macro_rules! touching {
+    ($name:ident, $value:ty) => {
+        /// As that of the standard library, with the methods that are in use.
+        #[derive(Debug, Default)]
+        pub struct $name {
+            value: atomic::$name,
+            companion: atomic::AtomicU32,
+        }
+
+        impl $name {
+            pub fn new(value: $value) -> Self {
+                Self {
+                    value: atomic::$name::new(value),
+                    companion: atomic::AtomicU32::default(),
+                }
+            }
+
+            pub fn load(&self, order: Ordering) -> $value {
+                self.touched().load(order)
+            }
+
+            pub fn store(&self, value: $value, order: Ordering) {
+                self.touched().store(value, order);
+            }
+
+            fn touched(&self) -> &atomic::$name {
+                self.companion.fetch_add(0, Ordering::Relaxed);
+                &self.value
+            }
+        }
+    };
+}
+
+touching!(AtomicU32, u32);
+touching!(AtomicU64, u64);
+
+impl AtomicU64 {
+    pub fn compare_exchange(
+        &self,
+        current: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        self.touched()
+            .compare_exchange(current, new, success, failure)
+    }
+
+    pub fn fetch_update(
+        &self,
+        set: Ordering,
+        fetch: Ordering,
+        update: impl FnMut(u64) -> Option<u64>,
+    ) -> Result<u64, u64> {
+        self.touched().fetch_update(set, fetch, update)
+    }
+}

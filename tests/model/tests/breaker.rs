@@ -1,0 +1,277 @@
+//! Breakers that several threads ask and tell at once.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ambassador_model::policy::breaker::{
+    Breaker, Force, Settings, State, Transitions, Trial, Trip,
+};
+use ambassador_model::{explore, on_threads, spawn};
+
+const SLEEP: Duration = Duration::from_secs(30);
+
+/// A breaker and the moments of its life.
+struct Scene {
+    breaker: Breaker,
+    settings: Settings,
+    start: Instant,
+}
+
+impl Scene {
+    fn closed(trip: Trip) -> Arc<Self> {
+        let start = Instant::now();
+        Arc::new(Self {
+            breaker: Breaker::new(start),
+            settings: Settings {
+                trip,
+                sleep: SLEEP,
+                ..Settings::default()
+            },
+            start,
+        })
+    }
+
+    /// One that opened at the start.
+    fn open(trip: Trip) -> Arc<Self> {
+        let scene = Self::closed(trip);
+        while scene.breaker.state() == State::Closed {
+            scene.fail();
+        }
+        scene
+    }
+
+    /// When an open one may be probed.
+    fn due(&self) -> Instant {
+        self.start + SLEEP
+    }
+
+    fn ask(&self) -> Option<Trial<'_>> {
+        self.breaker.admit(&self.settings, self.start)
+    }
+
+    fn ask_when_due(&self) -> Option<Trial<'_>> {
+        self.breaker.admit(&self.settings, self.due())
+    }
+
+    fn fail(&self) {
+        if let Some(trial) = self.ask() {
+            trial.failed(self.start);
+        }
+    }
+
+    fn succeed(&self) {
+        if let Some(trial) = self.ask() {
+            trial.succeeded();
+        }
+    }
+
+    fn failures(&self) -> u32 {
+        self.breaker.failures(&self.settings, self.start)
+    }
+}
+
+fn rolling(failures: u32) -> Trip {
+    Trip::Rolling {
+        failures,
+        window: Duration::from_secs(10),
+    }
+}
+
+/// Probes, and tells no end while the model lasts.
+fn probe_without_end(scene: &Scene) -> bool {
+    scene.ask_when_due().map(std::mem::forget).is_some()
+}
+
+fn count(probes: Vec<bool>) -> usize {
+    probes.into_iter().filter(|is_probe| *is_probe).count()
+}
+
+#[test]
+fn one_of_all_that_ask_at_once_is_the_probe() {
+    explore(|| {
+        let scene = Scene::open(rolling(1));
+        assert_eq!(count(on_threads(3, &scene, probe_without_end)), 1);
+        assert_eq!(scene.breaker.state(), State::HalfOpen);
+        assert_eq!(scene.breaker.transitions().half_opened, 1);
+    });
+}
+
+#[test]
+fn a_probe_that_is_lost_while_others_ask_leaves_it_open() {
+    explore(|| {
+        let scene = Scene::open(rolling(1));
+        let probes = on_threads(3, &scene, |scene| scene.ask_when_due().is_some());
+        assert_eq!(count(probes), 1);
+        assert_eq!(scene.breaker.state(), State::Open);
+        assert_eq!(scene.breaker.refuses_for(scene.due()), Some(SLEEP));
+        let transitions = Transitions {
+            opened: 2,
+            half_opened: 1,
+            closed: 0,
+        };
+        assert_eq!(scene.breaker.transitions(), transitions);
+        let later = scene.due() + SLEEP;
+        let next = scene.breaker.admit(&scene.settings, later);
+        assert!(next.is_some_and(|trial| trial.is_probe()));
+    });
+}
+
+#[test]
+fn a_probe_that_succeeds_closes_it_once_whoever_asks_meanwhile() {
+    explore(|| {
+        let scene = Scene::open(rolling(1));
+        let probes = on_threads(3, &scene, |scene| {
+            let Some(trial) = scene.ask_when_due() else {
+                return false;
+            };
+            let is_probe = trial.is_probe();
+            trial.succeeded();
+            is_probe
+        });
+        assert_eq!(count(probes), 1);
+        assert_eq!(scene.breaker.state(), State::Closed);
+        let transitions = Transitions {
+            opened: 1,
+            half_opened: 1,
+            closed: 1,
+        };
+        assert_eq!(scene.breaker.transitions(), transitions);
+    });
+}
+
+#[test]
+fn no_failure_is_lost() {
+    for trip in [rolling(3), Trip::Consecutive(3)] {
+        explore(move || {
+            let scene = Scene::closed(trip);
+            on_threads(3, &scene, Scene::fail);
+            assert_eq!(scene.breaker.state(), State::Open);
+            assert_eq!(scene.breaker.transitions().opened, 1);
+        });
+    }
+}
+
+#[test]
+fn failures_over_the_threshold_open_it_once() {
+    for trip in [rolling(2), Trip::Consecutive(2)] {
+        explore(move || {
+            let scene = Scene::closed(trip);
+            on_threads(3, &scene, Scene::fail);
+            assert_eq!(scene.breaker.state(), State::Open);
+            assert_eq!(scene.breaker.transitions().opened, 1);
+            assert_eq!(scene.failures(), 0);
+        });
+    }
+}
+
+#[test]
+fn a_late_result_neither_closes_nor_reopens() {
+    for trip in [rolling(1), Trip::Consecutive(1)] {
+        explore(move || {
+            let scene = Scene::closed(trip);
+            let [succeeds, fails] = [(), ()].map(|()| scene.ask().unwrap());
+            let prober = spawn(&scene, |scene| {
+                scene.fail();
+                probe_without_end(scene)
+            });
+            succeeds.succeeded();
+            // Late, unless it is the one that opens it.
+            fails.failed(scene.start);
+            assert!(prober.join().unwrap());
+            assert_eq!(scene.breaker.state(), State::HalfOpen);
+            assert_eq!(scene.breaker.transitions().opened, 1);
+        });
+    }
+}
+
+#[test]
+fn a_late_failure_is_not_counted_after_the_probe_has_closed_it() {
+    explore(|| {
+        let scene = Scene::closed(Trip::Consecutive(1));
+        let late = scene.ask().unwrap();
+        scene.fail();
+        let prober = spawn(&scene, |scene| scene.ask_when_due().unwrap().succeeded());
+        late.failed(scene.due());
+        prober.join().unwrap();
+        assert_eq!(scene.breaker.state(), State::Closed);
+        assert_eq!(scene.failures(), 0);
+    });
+}
+
+#[test]
+fn a_late_success_does_not_close_after_the_probe_has_reopened_it() {
+    explore(|| {
+        let scene = Scene::closed(Trip::Consecutive(1));
+        let late = scene.ask().unwrap();
+        scene.fail();
+        let prober = spawn(&scene, |scene| {
+            scene.ask_when_due().unwrap().failed(scene.due());
+        });
+        late.succeeded();
+        prober.join().unwrap();
+        assert_eq!(scene.breaker.state(), State::Open);
+        assert_eq!(scene.breaker.refuses_for(scene.due()), Some(SLEEP));
+    });
+}
+
+/// Forces an open breaker while another thread probes it and tells the result.
+fn force_against_a_probe(force: Force, end: fn(Trial<'_>, Instant), expected: State) {
+    explore(move || {
+        // One failure alone does not open it once it is closed.
+        let scene = Scene::open(rolling(2));
+        let prober = spawn(&scene, move |scene| {
+            if let Some(trial) = scene.ask_when_due() {
+                end(trial, scene.due());
+            }
+        });
+        scene.breaker.force(force);
+        prober.join().expect("a panic ends the model");
+        assert_eq!(scene.breaker.forced(), force);
+        assert_eq!(scene.breaker.state(), expected);
+    });
+}
+
+#[test]
+fn what_an_operator_sets_outlasts_a_probe() {
+    force_against_a_probe(Force::Open, |probe, _| probe.succeeded(), State::Open);
+    force_against_a_probe(Force::Closed, |probe, now| probe.failed(now), State::Closed);
+    force_against_a_probe(Force::Closed, |probe, _| probe.abandoned(), State::Closed);
+    force_against_a_probe(Force::Auto, |probe, now| probe.failed(now), State::Closed);
+}
+
+#[test]
+fn a_success_ends_the_run_of_its_own_thread() {
+    explore(|| {
+        let scene = Scene::closed(Trip::Consecutive(2));
+        let other = spawn(&scene, Scene::succeed);
+        scene.fail();
+        scene.succeed();
+        scene.fail();
+        other.join().unwrap();
+        assert_eq!(scene.breaker.state(), State::Closed);
+        assert!(scene.failures() <= 1);
+    });
+}
+
+#[test]
+fn a_success_among_failures_comes_before_between_or_after_them() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let outcomes = Arc::clone(&seen);
+    explore(move || {
+        let scene = Scene::closed(Trip::Consecutive(2));
+        let failer = spawn(&scene, Scene::fail);
+        let succeeder = spawn(&scene, Scene::succeed);
+        scene.fail();
+        failer.join().unwrap();
+        succeeder.join().unwrap();
+        let open = scene.breaker.state() == State::Open;
+        let opened = scene.breaker.transitions().opened;
+        seen.lock()
+            .unwrap()
+            .insert((open, opened, scene.failures()));
+    });
+    // Between: one failure stands. Before or after: two in a row have opened it.
+    let expected = BTreeSet::from([(false, 0, 1), (true, 1, 0)]);
+    assert_eq!(*outcomes.lock().unwrap(), expected);
+}
