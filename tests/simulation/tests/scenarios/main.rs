@@ -1,0 +1,5 @@
+//! What the policies do over time.
+
+mod breaker_timeline;
+mod rate_limit;
+mod retry_storm;
