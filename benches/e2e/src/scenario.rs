@@ -141,6 +141,8 @@ pub fn all() -> Vec<Scenario> {
         Variant::Listener,
         Variant::ListenerUnpinned,
     ]);
+    // What it costs to be ready for the worst.
+    let with_and_without = Among::GeneralAnd(&[Variant::EveryPolicy, Variant::NoPolicy]);
     let shards = Among::Only(&[Variant::OneShard, Variant::TwoShards]);
     // Where connect() is all there is to tell.
     let uncaptured = Among::GeneralAnd(&[Variant::EbpfExcluded]);
@@ -155,7 +157,10 @@ pub fn all() -> Vec<Scenario> {
         http("http1 64B 1 conn, one core", SMALL, 1),
         http("http1 64B 32 conn, one core", SMALL, 32),
         http("http1 64B 1000 conn, one core", SMALL, 1000),
-        http("http1 1KB 64 conn, one core", KILOBYTE, 64),
+        among(
+            with_and_without,
+            http("http1 1KB 64 conn, one core", KILOBYTE, 64),
+        ),
         http("http1 64KB 32 conn, one core", LARGE, 32),
         http("http1 1MB 4 conn, one core", HUGE, 4),
         among(

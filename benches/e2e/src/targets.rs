@@ -116,8 +116,8 @@ const HANDSHAKE: Why = Why {
 /// All of them.
 pub fn all() -> Vec<Target> {
     use Variant::{
-        Direct, Ebpf, Envoy, Haproxy, IptablesLegacy, IptablesNft, Listener, ListenerSpinning,
-        ManyRoutes, ManyUpstreams, Nginx, OneShard, Relay, TwoShards,
+        Direct, Ebpf, Envoy, EveryPolicy, Haproxy, IptablesLegacy, IptablesNft, Listener,
+        ListenerSpinning, ManyRoutes, ManyUpstreams, Nginx, NoPolicy, OneShard, Relay, TwoShards,
     };
     let target = |text, scenario, figure, of, by, at_most| Target {
         text,
@@ -289,6 +289,14 @@ pub fn all() -> Vec<Target> {
                 1.1,
             )
         },
+        target(
+            "CPU per request, every policy of none",
+            SATURATED,
+            Figure::Cpu,
+            EveryPolicy,
+            NoPolicy,
+            1.1,
+        ),
         target(
             "CPU per request, 1000 upstreams of 2",
             "http1 64B 32 conn, one core",

@@ -19,6 +19,10 @@ pub enum Variant {
     ListenerUnpinned,
     /// The listener of a shard that spins.
     ListenerSpinning,
+    /// The listener, with every policy on.
+    EveryPolicy,
+    /// The listener, with every policy off that can be.
+    NoPolicy,
     /// The ambassador, by eBPF.
     Ebpf,
     /// The same on epoll.
@@ -53,13 +57,15 @@ pub enum Variant {
 
 impl Variant {
     /// All of them, in the order of the table.
-    pub fn all() -> [Self; 20] {
+    pub fn all() -> [Self; 22] {
         [
             Self::Direct,
             Self::Listener,
             Self::ListenerEpoll,
             Self::ListenerUnpinned,
             Self::ListenerSpinning,
+            Self::EveryPolicy,
+            Self::NoPolicy,
             Self::Ebpf,
             Self::EbpfEpoll,
             Self::EbpfExcluded,
@@ -86,6 +92,8 @@ impl Variant {
             Self::ListenerEpoll => "ambassador listener, epoll",
             Self::ListenerUnpinned => "ambassador listener, unpinned",
             Self::ListenerSpinning => "ambassador listener, spinning",
+            Self::EveryPolicy => "ambassador, every policy",
+            Self::NoPolicy => "ambassador, no policy",
             Self::Ebpf => "ambassador eBPF",
             Self::EbpfEpoll => "ambassador eBPF, epoll",
             Self::EbpfExcluded => "ambassador eBPF, excluded",
@@ -112,6 +120,8 @@ impl Variant {
             Self::EbpfExcluded
                 | Self::ListenerUnpinned
                 | Self::ListenerSpinning
+                | Self::EveryPolicy
+                | Self::NoPolicy
                 | Self::OneShard
                 | Self::TwoShards
         )
@@ -173,6 +183,8 @@ impl Variant {
             // One for each CPU would be bound.
             Self::ListenerUnpinned => Some(format!("workers: 1\n{}", peers::upstreams())),
             Self::ListenerSpinning => Some(format!("spin: adaptive\n{}", peers::upstreams())),
+            Self::EveryPolicy => Some(peers::every_policy()),
+            Self::NoPolicy => Some(peers::no_policy()),
             Self::Listener | Self::ListenerEpoll | Self::Ebpf | Self::EbpfEpoll => {
                 Some(peers::upstreams())
             }

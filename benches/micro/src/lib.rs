@@ -4,6 +4,7 @@
 
 mod capture;
 mod http;
+mod policy;
 mod ring;
 mod route;
 mod telemetry;
@@ -35,6 +36,7 @@ pub fn all(measure: &mut impl Measure) {
     http::all(measure);
     route::all(measure);
     upstream::all(measure);
+    policy::all(measure);
     telemetry::all(measure);
     ring::all(measure);
 }
