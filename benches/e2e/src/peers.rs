@@ -26,28 +26,31 @@ pub fn upstreams() -> String {
         .to_owned()
 }
 
-/// The same, with all that can be done for a request. What would refuse one is
-/// set so high that it does not.
+/// The upstream of HTTP, with all that can be done for a request. What would
+/// refuse one is set so high that it does not.
 pub fn every_policy() -> String {
-    format!(
-        "defaults:\n  \
-         timeouts: {{ first_byte: 5s, per_try: 5s, request: 10s }}\n  \
-         retry: {{ attempts: 3, on: [connect-failure, reset, 429, 500-599], \
-         budget: {{ ratio: 20%, min_per_second: 10 }} }}\n  \
-         circuit_breaker: {{ failures: 5, window: 10s }}\n  \
-         rate_limit: {{ requests_per_second: 10000000, burst: 1000000 }}\n{}",
-        upstreams()
+    with(
+        "timeouts: { first_byte: 5s, per_try: 5s, request: 10s }, \
+         retry: { attempts: 3, on: [connect-failure, reset, 429, 500-599], \
+         budget: { ratio: 20%, min_per_second: 10 } }, \
+         circuit_breaker: { failures: 5, window: 10s }, \
+         rate_limit: { requests_per_second: 10000000, burst: 1000000 }",
     )
 }
 
 /// The same, with what is on by default off.
 pub fn no_policy() -> String {
+    with(
+        "timeouts: { request: none }, retry: { attempts: 1, methods: [] }, \
+         circuit_breaker: { failures: off }",
+    )
+}
+
+fn with(policies: &str) -> String {
     format!(
-        "defaults:\n  \
-         timeouts: {{ request: none }}\n  \
-         retry: {{ attempts: 1, methods: [] }}\n  \
-         circuit_breaker: {{ failures: off }}\n{}",
-        upstreams()
+        "upstreams:\n  \
+         web: {{ hosts: [bench.test], endpoints: [\"127.0.0.1:9000\"], {policies} }}\n  \
+         opaque: {{ endpoints: [\"127.0.0.1:9001\"], protocol: tcp }}\n"
     )
 }
 
