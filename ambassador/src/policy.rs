@@ -4,6 +4,7 @@ pub mod breaker;
 pub mod budget;
 pub mod limits;
 pub mod methods;
+pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
 pub mod retry_after;

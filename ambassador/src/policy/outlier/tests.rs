@@ -1,0 +1,430 @@
+use proptest::prelude::*;
+use std::sync::Barrier;
+
+use super::Outcome::{Failure, Success};
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A detector of so many endpoints, and these.
+fn upstream(endpoints: usize, now: Instant) -> (Detector, Vec<Arc<Health>>) {
+    let detector = Detector::new(now);
+    let members: Vec<Arc<Health>> = (0..endpoints).map(|_| Arc::default()).collect();
+    detector.watch(members.clone());
+    (detector, members)
+}
+
+fn settings() -> Settings {
+    Settings {
+        max_ejected: 1.0,
+        ..Settings::default()
+    }
+}
+
+fn fail(detector: &Detector, health: &Health, settings: &Settings, times: u32, now: Instant) {
+    for _ in 0..times {
+        detector.end(health, detector.begin(health), Failure, settings, now);
+    }
+}
+
+fn succeed(detector: &Detector, health: &Health, settings: &Settings, now: Instant) {
+    detector.end(health, detector.begin(health), Success, settings, now);
+}
+
+/// When the ejection ends, in seconds since `start`.
+fn ejected_until(detector: &Detector, health: &Health, start: Instant) -> Option<u64> {
+    match detector.state(health) {
+        State::Ejected { until } => Some((until - start).as_secs()),
+        State::Usable | State::Probing => None,
+    }
+}
+
+#[test]
+fn consecutive_failures_eject() {
+    let (start, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(3, start);
+    fail(&detector, &members[0], &settings, 4, start);
+    assert_eq!(members[0].consecutive_failures(), 4);
+    assert_eq!(detector.state(&members[0]), State::Usable);
+    let version = detector.version();
+    fail(&detector, &members[0], &settings, 1, start + SECOND);
+    assert_eq!(ejected_until(&detector, &members[0], start), Some(31));
+    assert_ne!(detector.version(), version);
+}
+
+#[test]
+fn a_success_ends_a_run() {
+    let (now, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(3, now);
+    for _ in 0..10 {
+        fail(&detector, &members[0], &settings, 4, now);
+        succeed(&detector, &members[0], &settings, now);
+    }
+    assert_eq!(detector.state(&members[0]), State::Usable);
+}
+
+#[test]
+fn nothing_ejects_where_it_is_off() {
+    let now = Instant::now();
+    let (detector, members) = upstream(3, now);
+    let off = Settings {
+        consecutive: None,
+        ..settings()
+    };
+    fail(&detector, &members[0], &off, 1_000, now);
+    assert_eq!(detector.state(&members[0]), State::Usable);
+}
+
+#[test]
+fn one_probe_decides() {
+    let (start, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(3, start);
+    let health = &members[0];
+    fail(&detector, health, &settings, 5, start);
+    assert!(detector.probe(health, start + 29 * SECOND).is_none());
+    let due = start + 30 * SECOND;
+    let probe = detector.probe(health, due).unwrap();
+    assert!(probe.is_probe());
+    assert_eq!(detector.state(health), State::Probing);
+    assert!(detector.probe(health, due + 1_000 * SECOND).is_none());
+    detector.end(health, probe, Failure, &settings, due);
+    // For the second time: twice as long.
+    assert_eq!(ejected_until(&detector, health, start), Some(30 + 60));
+    let due = start + 90 * SECOND;
+    let probe = detector.probe(health, due).unwrap();
+    detector.end(health, probe, Success, &settings, due);
+    assert_eq!(detector.state(health), State::Usable);
+    assert!(detector.probe(health, due).is_none());
+    assert_eq!(health.consecutive_failures(), 0);
+}
+
+#[test]
+fn of_all_threads_one_probes() {
+    let (start, settings) = (Instant::now(), settings());
+    for round in 0..100 {
+        let (detector, members) = upstream(2, start);
+        fail(&detector, &members[0], &settings, 5, start);
+        let barrier = Barrier::new(4);
+        let probes: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        let due = start + 30 * SECOND;
+                        // Held until all have asked.
+                        let asked: Vec<_> = (0..10)
+                            .filter_map(|_| detector.probe(&members[0], due))
+                            .collect();
+                        asked.len()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        assert_eq!(probes, 1, "{round}");
+    }
+}
+
+#[test]
+fn a_lost_probe_is_made_again_later() {
+    let (start, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(2, start);
+    let health = &members[0];
+    fail(&detector, health, &settings, 5, start);
+    let mut due = start + 30 * SECOND;
+    for _ in 0..5 {
+        let lost = detector.probe(health, due).unwrap();
+        detector.abandon(health, lost);
+        // No longer than before: nothing was learned.
+        assert!(detector.probe(health, due + 29 * SECOND).is_none());
+        due += 30 * SECOND;
+    }
+    let probe = detector.probe(health, due).unwrap();
+    detector.end(health, probe, Success, &settings, due);
+    assert_eq!(detector.state(health), State::Usable);
+}
+
+#[test]
+fn a_request_counts_only_in_the_state_it_was_sent_in() {
+    let (start, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(2, start);
+    let health = &members[0];
+    let late: Vec<Trial> = (0..20).map(|_| detector.begin(health)).collect();
+    fail(&detector, health, &settings, 5, start);
+    let mut late = late.into_iter();
+    let due = start + 30 * SECOND;
+    // Neither makes it usable, nor its ejection longer.
+    detector.end(health, late.next().unwrap(), Success, &settings, due);
+    detector.end(health, late.next().unwrap(), Failure, &settings, due);
+    assert_eq!(ejected_until(&detector, health, start), Some(30));
+    // Nor do those that are sent in a panic while a probe is on its way.
+    let probe = detector.probe(health, due).unwrap();
+    succeed(&detector, health, &settings, due);
+    fail(&detector, health, &settings, 9, due);
+    assert_eq!(detector.state(health), State::Probing);
+    detector.end(health, probe, Success, &settings, due);
+    for trial in late {
+        detector.end(health, trial, Failure, &settings, due);
+    }
+    assert_eq!(detector.state(health), State::Usable);
+    assert_eq!(health.consecutive_failures(), 0);
+}
+
+/// Fails until it is ejected, then returns by a probe at once.
+fn eject_and_return(
+    detector: &Detector,
+    health: &Health,
+    settings: &Settings,
+    now: Instant,
+) -> Duration {
+    fail(detector, health, settings, 5, now);
+    let State::Ejected { until } = detector.state(health) else {
+        panic!("it is not ejected");
+    };
+    let probe = detector.probe(health, until).unwrap();
+    detector.end(health, probe, Success, settings, until);
+    until - now
+}
+
+#[test]
+fn ejections_grow_to_a_cap_and_shrink_again() {
+    let (start, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(2, start);
+    let mut now = start;
+    let mut took = Vec::new();
+    for _ in 0..12 {
+        let time = eject_and_return(&detector, &members[0], &settings, now);
+        took.push(time.as_secs());
+        now += time;
+    }
+    assert_eq!(
+        took,
+        [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300]
+    );
+    // Of twelve, nine intervals forget nine.
+    now += 9 * settings.interval;
+    let time = eject_and_return(&detector, &members[0], &settings, now);
+    assert_eq!(time.as_secs(), 120);
+    now += time + 1_000 * settings.interval;
+    let time = eject_and_return(&detector, &members[0], &settings, now);
+    assert_eq!(time.as_secs(), 30);
+}
+
+#[test]
+fn a_base_above_the_cap_is_kept() {
+    let now = Instant::now();
+    let (detector, members) = upstream(2, now);
+    let long = Settings {
+        base_ejection: 400 * SECOND,
+        ..settings()
+    };
+    for _ in 0..2 {
+        let time = eject_and_return(&detector, &members[0], &long, now);
+        assert_eq!(time, 400 * SECOND);
+    }
+}
+
+#[test]
+fn so_many_are_ejected_as_the_share_allows_and_one_in_any_case() {
+    let now = Instant::now();
+    for (endpoints, max_ejected, expected) in [
+        (1, 1.0, 0),
+        (2, 1.0, 1),
+        (5, 1.0, 4),
+        (5, 0.1, 1),
+        (5, 0.0, 1),
+        (20, 0.1, 2),
+        (19, 0.1, 1),
+        (10, 0.5, 5),
+    ] {
+        let (detector, members) = upstream(endpoints, now);
+        let settings = Settings {
+            max_ejected,
+            ..Settings::default()
+        };
+        for health in &members {
+            fail(&detector, health, &settings, 50, now);
+        }
+        let ejected = |health: &&Arc<Health>| detector.state(health) != State::Usable;
+        let count = members.iter().filter(ejected).count();
+        assert_eq!(count, expected, "{endpoints} at {max_ejected}");
+    }
+}
+
+#[test]
+fn one_that_had_to_stay_leaves_when_there_is_room() {
+    let (start, settings) = (Instant::now(), Settings::default());
+    let (detector, members) = upstream(3, start);
+    fail(&detector, &members[0], &settings, 5, start);
+    fail(&detector, &members[1], &settings, 5, start);
+    assert_eq!(detector.state(&members[1]), State::Usable);
+    let due = start + 30 * SECOND;
+    let probe = detector.probe(&members[0], due).unwrap();
+    detector.end(&members[0], probe, Success, &settings, due);
+    fail(&detector, &members[1], &settings, 1, due);
+    assert_eq!(ejected_until(&detector, &members[1], start), Some(60));
+}
+
+#[test]
+fn members_that_stay_keep_their_state() {
+    let (now, settings) = (Instant::now(), settings());
+    let (detector, mut members) = upstream(3, now);
+    fail(&detector, &members[0], &settings, 5, now);
+    members.truncate(2);
+    detector.watch(members.clone());
+    assert_ne!(detector.state(&members[0]), State::Usable);
+    // Of the two that are left this one is the last.
+    fail(&detector, &members[1], &settings, 50, now);
+    assert_eq!(detector.state(&members[1]), State::Usable);
+}
+
+#[test]
+fn fewer_than_half_are_a_panic() {
+    for (usable, total, expected) in [
+        (1, 1, false),
+        (1, 2, false),
+        (1, 3, true),
+        (2, 4, false),
+        (0, 2, true),
+        (49, 100, true),
+        (50, 100, false),
+    ] {
+        assert_eq!(is_panic(usable, total), expected, "{usable} of {total}");
+    }
+}
+
+fn by_success_rate() -> Settings {
+    Settings {
+        consecutive: None,
+        success_rate: true,
+        ..settings()
+    }
+}
+
+/// Requests to an endpoint of which some fail, one after the other by turns.
+fn requests(detector: &Detector, health: &Health, count: u32, failures: u32, now: Instant) {
+    let settings = by_success_rate();
+    for request in 0..count {
+        if request < failures {
+            fail(detector, health, &settings, 1, now);
+        } else {
+            succeed(detector, health, &settings, now);
+        }
+    }
+}
+
+/// So many endpoints, whose last one fails 60 of its requests, after an
+/// interval: whether it is ejected. The others fail 2 of theirs.
+fn compare(endpoints: usize, count: u32) -> bool {
+    let start = Instant::now();
+    let (detector, members) = upstream(endpoints, start);
+    // The first request begins the first interval.
+    requests(&detector, &members[0], 1, 0, start);
+    let (last, others) = members.split_last().unwrap();
+    for health in others {
+        requests(&detector, health, count, 2, start + SECOND);
+    }
+    requests(&detector, last, count, 60, start + SECOND);
+    assert_eq!(
+        detector.state(last),
+        State::Usable,
+        "the interval is not over"
+    );
+    requests(&detector, &members[0], 1, 0, start + 10 * SECOND);
+    for health in others {
+        assert_eq!(detector.state(health), State::Usable);
+    }
+    detector.state(last) != State::Usable
+}
+
+#[test]
+fn a_share_of_successes_far_below_the_others_ejects() {
+    assert!(compare(6, 100));
+    assert!(!compare(6, 99), "too few requests to tell");
+    assert!(!compare(4, 100), "too few endpoints to compare");
+}
+
+#[test]
+fn endpoints_that_are_alike_are_no_outliers() {
+    for share in [0.0, 0.31, 0.99, 1.0] {
+        let alike = std::iter::repeat_n(Some(share), 30);
+        assert_eq!(success_rate::outliers(alike), [0_usize; 0], "{share}");
+    }
+    let mut shares = [Some(1.0); 20];
+    shares[3] = Some(0.5);
+    shares[7] = Some(0.2);
+    shares[9] = None;
+    let outliers = success_rate::outliers(shares.into_iter());
+    assert_eq!(outliers, [7, 3], "the worst first");
+}
+
+/// What happens to an upstream.
+#[derive(Debug, Clone)]
+enum Event {
+    Fails(usize),
+    Succeeds(usize),
+    Probe(usize),
+    ProbeEnds(usize, Outcome),
+    ProbeLost(usize),
+    Passes(u64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let place = 0_usize..6;
+    prop_oneof![
+        10 => place.clone().prop_map(Event::Fails),
+        2 => place.clone().prop_map(Event::Succeeds),
+        3 => place.clone().prop_map(Event::Probe),
+        1 => place.clone().prop_map(|place| Event::ProbeEnds(place, Success)),
+        1 => place.clone().prop_map(|place| Event::ProbeEnds(place, Failure)),
+        1 => place.prop_map(Event::ProbeLost),
+        2 => (0_u64..60).prop_map(Event::Passes),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_enough_stay_and_all_can_return(
+        events in proptest::collection::vec(event(), 0..300),
+        max_ejected in 0.0..1.0,
+    ) {
+        let mut now = Instant::now();
+        let (detector, members) = upstream(6, now);
+        let settings = Settings { consecutive: Some(2), max_ejected, ..Settings::default() };
+        let mut probes: [Option<Trial>; 6] = Default::default();
+        for event in events {
+            match event {
+                Event::Fails(one) => fail(&detector, &members[one], &settings, 1, now),
+                Event::Succeeds(one) => succeed(&detector, &members[one], &settings, now),
+                Event::Probe(one) => {
+                    if let Some(probe) = detector.probe(&members[one], now) {
+                        prop_assert!(probes[one].replace(probe).is_none(), "two probes");
+                    }
+                }
+                Event::ProbeEnds(one, outcome) => {
+                    if let Some(probe) = probes[one].take() {
+                        detector.end(&members[one], probe, outcome, &settings, now);
+                    }
+                }
+                Event::ProbeLost(one) => {
+                    if let Some(probe) = probes[one].take() {
+                        detector.abandon(&members[one], probe);
+                    }
+                }
+                Event::Passes(seconds) => now += SECOND * seconds as u32,
+            }
+            let out = members.iter().filter(|one| detector.state(one) != State::Usable).count();
+            prop_assert!(out <= 1.max((6.0 * max_ejected) as usize), "{} out", out);
+            for (health, probe) in members.iter().zip(&probes) {
+                prop_assert_eq!(detector.state(health) == State::Probing, probe.is_some());
+            }
+        }
+        now += 10 * EJECTION_MAX;
+        for (health, probe) in members.iter().zip(probes) {
+            if let Some(trial) = probe.or_else(|| detector.probe(health, now)) {
+                detector.end(health, trial, Success, &settings, now);
+            }
+            prop_assert_eq!(detector.state(health), State::Usable);
+        }
+    }
+}
