@@ -1,5 +1,6 @@
 //! Decisions about a request that are pure functions of state and `now`.
 
+pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod limits;

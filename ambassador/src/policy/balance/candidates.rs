@@ -1,0 +1,113 @@
+//! The endpoints that may be chosen at a moment, and draws by their weights.
+
+use super::hash::nth;
+use crate::policy::outlier;
+
+/// Endpoints that may be chosen, in the order of their places.
+#[derive(Debug, Default)]
+pub struct Candidates(Vec<Candidate>);
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its place in the upstream's list of endpoints.
+    pub place: usize,
+    /// At least 1.
+    pub weight: u32,
+    /// The weights of all up to this one.
+    end: u64,
+}
+
+/// An endpoint in the upstream's list, at its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listed {
+    /// How much of the traffic it gets, next to the others; 0 counts as 1.
+    pub weight: u32,
+    /// Whether it is in the zone of the upstream.
+    pub in_zone: bool,
+    /// Whether it gets requests: it is not ejected.
+    pub usable: bool,
+}
+
+impl Candidates {
+    /// Takes those of the list that may be chosen, in place of those before:
+    /// usable ones of the upstream's zone, others where there are none. Where
+    /// most of the list is ejected, all may be. Those that are `avoided` are
+    /// left out, be there another or not.
+    pub fn select(&mut self, list: &[Listed], avoided: impl Fn(usize) -> bool) {
+        self.0.clear();
+        let usable = list.iter().filter(|one| one.usable).count();
+        let panic = outlier::is_panic(usable, list.len());
+        let may_be_chosen = |place, one: &Listed| (panic || one.usable) && !avoided(place);
+        // In a panic the load is for all to bear, wherever they are.
+        let zone_only = !panic
+            && list
+                .iter()
+                .enumerate()
+                .any(|(place, one)| one.in_zone && may_be_chosen(place, one));
+        for (place, one) in list.iter().enumerate() {
+            if may_be_chosen(place, one) && (one.in_zone || !zone_only) {
+                let weight = one.weight.max(1);
+                let end = self.total() + u64::from(weight);
+                self.0.push(Candidate { place, weight, end });
+            }
+        }
+    }
+
+    /// Takes all out.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Candidate> + Clone {
+        self.0.iter().copied()
+    }
+
+    /// Whether the endpoint at this place is one.
+    pub fn contains(&self, place: usize) -> bool {
+        self.0.binary_search_by_key(&place, |one| one.place).is_ok()
+    }
+
+    /// A random one, each as likely as its weight says. `None`: there are none.
+    pub fn draw(&self, random: u64) -> Option<Candidate> {
+        let total = self.total();
+        (total > 0).then(|| self.at(below(total, random)))
+    }
+
+    /// A random one, and another from the rest; twice the same where there is
+    /// one alone.
+    pub fn draw_two(&self, random: u64) -> Option<[Candidate; 2]> {
+        let first = self.draw(random)?;
+        let weight = u64::from(first.weight);
+        let rest = self.total() - weight;
+        if rest == 0 {
+            return Some([first, first]);
+        }
+        // The line of all weights with that of the first cut out.
+        let point = below(rest, nth(random, 0));
+        let begin = first.end - weight;
+        let second = if point < begin { point } else { point + weight };
+        Some([first, self.at(second)])
+    }
+
+    /// Whose weight covers this point, which is below the total.
+    fn at(&self, point: u64) -> Candidate {
+        let place = self.0.partition_point(|one| one.end <= point);
+        self.0[place]
+    }
+
+    fn total(&self) -> u64 {
+        self.0.last().map_or(0, |last| last.end)
+    }
+}
+
+/// A number below `bound`, from 64 random bits.
+fn below(bound: u64, random: u64) -> u64 {
+    ((u128::from(random) * u128::from(bound)) >> 64) as u64
+}
