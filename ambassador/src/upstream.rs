@@ -1,6 +1,8 @@
 //! Connections to upstreams: dialled, pooled, capped.
 
+pub mod balancer;
 pub mod dial;
+pub mod endpoints;
 pub mod in_flight;
 pub mod permits;
 pub mod pool;

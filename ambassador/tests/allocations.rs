@@ -9,9 +9,12 @@ use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
+use ambassador::addr::EndpointAddr;
+use ambassador::policy::balance::{Key, LoadBalancing};
+use ambassador::policy::outlier;
 use ambassador::proxy::accepted::Entry;
 use ambassador::proxy::generation::Generation;
 use ambassador::ring::Backend;
@@ -19,7 +22,9 @@ use ambassador::route::settings::{Claim, Endpoints, Protocol, Settings, Upstream
 use ambassador::shard::accept::Intake;
 use ambassador::shard::{self, Plan, Shard};
 use ambassador::telemetry::Registry;
+use ambassador::upstream::balancer::{Ask, Balancer, Grade};
 use ambassador::upstream::dial::{Namespace, OwnAddresses};
+use ambassador::upstream::endpoints::Published;
 
 /// What a GET with a small response may allocate, once the shard has served a
 /// few.
@@ -217,8 +222,12 @@ fn sites(shard: &Shard, clients: &mut [TcpStream]) -> String {
     sites.join("\n")
 }
 
+/// The count is of all threads that ask for it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_kept_alive_request_allocates_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let upstream = upstream();
     for backend in [Backend::Ring, Backend::Epoll] {
         let (shard, address) = start(backend, upstream);
@@ -238,5 +247,46 @@ fn a_kept_alive_request_allocates_nothing() {
         shard.drain(Instant::now() + Duration::from_secs(1));
         drop(clients);
         shard.join().unwrap();
+    }
+}
+
+#[test]
+fn a_choice_among_endpoints_allocates_nothing() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let address = |port| EndpointAddr(SocketAddr::from(([127, 0, 0, 1], port)));
+    let published = Published::default();
+    published.publish((1..=10).map(|port| address(port).into()), None);
+    let outlier = outlier::Settings::default();
+    let now = Instant::now();
+    let tried = [address(3)];
+    for load_balancing in [
+        LoadBalancing::RoundRobin,
+        LoadBalancing::LeastRequest,
+        LoadBalancing::PeakEwma,
+        LoadBalancing::Random,
+        LoadBalancing::RingHash(Key::SourceIp),
+    ] {
+        let mut balancer = Balancer::default();
+        let mut request = |random: u64| {
+            for tried in [&[], &tried[..]] {
+                let ask = Ask {
+                    load_balancing: &load_balancing,
+                    key: Some(random),
+                    tried,
+                    random,
+                    now,
+                };
+                let mut picked = balancer.pick(&published, &ask).expect("there are ten");
+                let grade = Grade::of_status(if random == 7 { 503 } else { 200 }, None);
+                picked.ended(grade, &outlier, now);
+            }
+        };
+        (0..10).for_each(&mut request);
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        WATCH.set(Watch::Count);
+        (0..1_000).for_each(request);
+        WATCH.set(Watch::Off);
+        let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        assert_eq!(allocations, 0, "{load_balancing:?}");
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::control::{AskShard, ResilienceInfo, Source, UpstreamInfo};
 use crate::policy::breaker::{self, Force};
@@ -29,10 +28,11 @@ pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskSh
 
 /// Every upstream as it is now.
 pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
+    let now = clock::now();
     let named = generation.targets().map(|(upstream, shared)| {
         let (source, endpoints) = match &upstream.endpoints {
-            Endpoints::Static(_) => (Source::Static, shared.endpoints.current().to_vec()),
-            Endpoints::Dns { .. } => (Source::Dns, shared.endpoints.current().to_vec()),
+            Endpoints::Static(_) => (Source::Static, shared.endpoints.views(now)),
+            Endpoints::Dns { .. } => (Source::Dns, shared.endpoints.views(now)),
             Endpoints::Original => (Source::Original, Vec::new()),
         };
         UpstreamInfo {
@@ -49,7 +49,7 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
         resilience: resilience(&view.shared, settings),
         source: Source::Adopted,
         protocol: protocol(Protocol::Auto),
-        endpoints: Vec::<EndpointAddr>::new(),
+        endpoints: Vec::new(),
     });
     named.chain(adopted).collect()
 }

@@ -125,7 +125,9 @@ pub fn publish(
         if let Endpoints::Dns { name, port } = &upstream.endpoints
             && (name, *port) == (&watched.name, watched.port)
         {
-            shared.endpoints.publish(Arc::clone(addresses));
+            let endpoints = addresses.iter().map(|address| (*address).into());
+            let zone = upstream.policies.zone.as_deref();
+            shared.endpoints.publish(endpoints, zone);
         }
     }
     let Some(captured) = captured else {

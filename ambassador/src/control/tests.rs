@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use super::client::{Client, ClientError, Output};
 use super::*;
+use crate::addr::EndpointAddr;
 use crate::policy::budget::Spent;
 use crate::telemetry::{Cells, Direction};
+use crate::upstream::endpoints::EndpointView;
 
 /// A running control side over a program of two shards that never was.
 struct Fixture {
@@ -92,7 +94,13 @@ impl Fixture {
                         },
                         in_flight: 0,
                     },
-                    endpoints: vec![crate::addr::EndpointAddr("10.1.2.3:80".parse().unwrap())],
+                    endpoints: vec![EndpointView {
+                        address: EndpointAddr("10.1.2.3:80".parse().unwrap()),
+                        weight: 2,
+                        zone: None,
+                        ejected_for: Some(Duration::from_millis(1_500)),
+                        consecutive_failures: 0,
+                    }],
                 }]
             }),
             force_breaker: Box::new(move |name, force| {
@@ -204,7 +212,15 @@ fn upstreams_and_config_are_shown() {
         serde_json::from_str(&fixture.client().status(Output::Json).unwrap()).unwrap();
     let shop = &document["upstreams"][0];
     assert_eq!(shop["name"], "shop");
-    assert_eq!(shop["endpoints"][0]["address"], "10.1.2.3:80");
+    let endpoint = serde_json::json!({
+        "address": "10.1.2.3:80",
+        "weight": 2,
+        "zone": null,
+        "ejected": true,
+        "ejected_for_seconds": 1.5,
+        "consecutive_failures": 0,
+    });
+    assert_eq!(shop["endpoints"][0], endpoint);
     assert_eq!(shop["bytes"]["sent"], 42);
     assert_eq!(document["upstreams"].as_array().unwrap().len(), 1);
     let table = fixture.client().status(Output::Table).unwrap();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use crate::addr::EndpointAddr;
 use crate::policy::breaker::{Force, State};
 use crate::policy::budget::Spent;
 use crate::telemetry::{
     AttemptOutcome, Direction, Histogram, Registry, Snapshot, TcpOutcome, UpstreamCells,
 };
+use crate::upstream::endpoints::EndpointView;
 
 /// One upstream as the program knows it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct UpstreamInfo {
     /// What is known of how well it does.
     pub resilience: ResilienceInfo,
     /// Where its requests go now; empty for the original destination.
-    pub endpoints: Vec<EndpointAddr>,
+    pub endpoints: Vec<EndpointView>,
 }
 
 /// What keeps an upstream and its callers from hurting each other, as it is now.
@@ -85,10 +85,7 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
         entry.insert("name".into(), json!(info.name));
         entry.insert("source".into(), json!(info.source.as_str()));
         entry.insert("protocol".into(), json!(info.protocol));
-        let endpoints = info.endpoints.iter();
-        let endpoints: Vec<_> = endpoints
-            .map(|endpoint| json!({ "address": endpoint.to_string() }))
-            .collect();
+        let endpoints: Vec<_> = info.endpoints.iter().map(endpoint).collect();
         entry.insert("endpoints".into(), endpoints.into());
         resilience(&mut entry, &info.resilience);
         if info.source != Source::Adopted {
@@ -136,6 +133,18 @@ fn resilience(entry: &mut Map<String, Value>, info: &ResilienceInfo) {
     entry.insert("circuit_breaker".into(), state);
     entry.insert("retry_budget".into(), budget);
     entry.insert("in_flight".into(), json!(info.in_flight));
+}
+
+fn endpoint(view: &EndpointView) -> Value {
+    let seconds = |left: Duration| (left.as_secs_f64() * 1e3).round() / 1e3;
+    json!({
+        "address": view.address.to_string(),
+        "weight": view.weight,
+        "zone": view.zone.as_deref(),
+        "ejected": view.ejected_for.is_some(),
+        "ejected_for_seconds": view.ejected_for.map(seconds),
+        "consecutive_failures": view.consecutive_failures,
+    })
 }
 
 fn figures(entry: &mut Map<String, Value>, cells: &UpstreamCells) {

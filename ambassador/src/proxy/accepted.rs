@@ -16,12 +16,13 @@ use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::proxy::http1;
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::way;
+use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk, timer};
 use crate::route::Resolution;
 use crate::route::settings::Protocol;
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 use crate::together::{First, first};
+use crate::upstream::balancer::{Grade, Picked};
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::{CheckoutError, Connection, Want};
 
@@ -100,8 +101,8 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, idle: Duration
     }
     match Box::pin(sniff(&mut client, original, idle)).await {
         Sniffed::Http => http1::serve(client, idle).await,
-        Sniffed::Opaque(Some((target, connection))) => {
-            Box::pin(relay(client, accepted, Some(target), Some(connection))).await;
+        Sniffed::Opaque(Some((target, leg))) => {
+            Box::pin(relay(client, accepted, Some(target), Some(leg))).await;
         }
         Sniffed::Opaque(None) => {
             let target = resolve(&client.context, original, None);
@@ -146,7 +147,14 @@ struct GivenUp {
 }
 
 /// A connection by the address alone.
-type Dialled = (Target, Connection);
+type Dialled = (Target, Box<Leg>);
+
+/// The way on: a connection to an endpoint, which is busy with it for as long as
+/// this lives. Boxed, as an idle connection pays for what it could hold.
+struct Leg {
+    connection: Connection,
+    _picked: Picked,
+}
 
 async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sniffed {
     let context = Rc::clone(&client.context);
@@ -166,33 +174,35 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
         };
     };
     // Nothing to go by: dial where the address leads and see who speaks.
-    let connection = match dial(client, &target).await {
-        Ok(connection) => connection,
+    let leg = match dial(client, &target).await {
+        Ok(leg) => leg,
         Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
     };
-    let spoke = first(client.stream.readable(), connection.stream.readable());
+    let spoke = first(client.stream.readable(), leg.connection.stream.readable());
     match timer::timeout(idle, spoke).await {
         Err(_) => {
             let silent = GivenUp {
                 outcome: TcpOutcome::IdleTimeout,
-                endpoint: Some(connection.endpoint),
+                endpoint: Some(leg.connection.endpoint),
             };
             return Sniffed::GivenUp(target.shared.label, silent);
         }
         Ok(First::Right(())) => {
             context.learn_speaks_first(original);
-            return Sniffed::Opaque(Some((target, connection)));
+            return Sniffed::Opaque(Some((target, leg)));
         }
         Ok(First::Left(())) => {}
     }
     match classify(client, idle).await {
         Some(Sniff::Http1) => {
             let policies = target.pool_policies();
-            context.pools.checkin(&target.shared, policies, connection);
+            context
+                .pools
+                .checkin(&target.shared, policies, leg.connection);
             Sniffed::Http
         }
-        Some(Sniff::Tls) => Sniffed::Tls(Some((target, connection))),
-        Some(_) => Sniffed::Opaque(Some((target, connection))),
+        Some(Sniff::Tls) => Sniffed::Tls(Some((target, leg))),
+        Some(_) => Sniffed::Opaque(Some((target, leg))),
         None => Sniffed::Ended,
     }
 }
@@ -259,15 +269,13 @@ async fn relay_tls(
         record.describe(name);
     }
     let target = resolve(&client.context, original, name.as_deref());
-    let connection = match (&target, dialled) {
-        (Some(target), Some((by_address, connection)))
-            if target.shared.id == by_address.shared.id =>
-        {
-            Some(connection)
+    let leg = match (&target, dialled) {
+        (Some(target), Some((by_address, leg))) if target.shared.id == by_address.shared.id => {
+            Some(leg)
         }
         _ => None,
     };
-    relay_recorded(client, record, target, connection).await;
+    relay_recorded(client, record, target, leg).await;
 }
 
 /// Relays opaque bytes.
@@ -275,7 +283,7 @@ async fn relay(
     client: Box<Client>,
     accepted: Instant,
     target: Option<Target>,
-    dialled: Option<Connection>,
+    dialled: Option<Box<Leg>>,
 ) {
     let record = begin(&client, accepted, RelayProtocol::Tcp);
     relay_recorded(client, record, target, dialled).await;
@@ -292,7 +300,7 @@ async fn relay_recorded(
     mut client: Box<Client>,
     mut record: RelayGuard,
     target: Option<Target>,
-    dialled: Option<Connection>,
+    dialled: Option<Box<Leg>>,
 ) {
     let Some(target) = target else {
         let nowhere = GivenUp {
@@ -306,14 +314,14 @@ async fn relay_recorded(
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    let connection = match dialled {
-        Some(connection) => connection,
+    let leg = match dialled {
+        Some(leg) => leg,
         None => match dial(&client, &target).await {
-            Ok(connection) => connection,
+            Ok(leg) => leg,
             Err(failed) => return refuse(*client, record, failed),
         },
     };
-    record.passage.endpoint = Some(connection.endpoint);
+    record.passage.endpoint = Some(leg.connection.endpoint);
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,
@@ -321,7 +329,7 @@ async fn relay_recorded(
     };
     let client_first = client.ahead.take();
     record.outcome = tunnel
-        .run(&client.stream, client_first, &connection.stream, None)
+        .run(&client.stream, client_first, &leg.connection.stream, None)
         .await;
 }
 
@@ -333,39 +341,62 @@ fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
     client.stream.reset();
 }
 
-/// A new connection to the endpoint whose turn it is.
-async fn dial(client: &Client, target: &Target) -> Result<Connection, GivenUp> {
-    let pools = &client.context.pools;
-    let Some(endpoint) = way::endpoint(pools, target, client.origin.original) else {
-        return Err(GivenUp {
-            outcome: TcpOutcome::ConnectFailed,
-            endpoint: None,
-        });
-    };
-    let settings = &target.upstream.policies.circuit_breaker;
-    let Some(trial) = target.shared.breaker.admit(settings, ring::now()) else {
+/// A new connection to one of the endpoints.
+async fn dial(client: &Client, target: &Target) -> Result<Box<Leg>, GivenUp> {
+    let policies = &target.upstream.policies;
+    let Some(trial) = target
+        .shared
+        .breaker
+        .admit(&policies.circuit_breaker, ring::now())
+    else {
         return Err(GivenUp {
             outcome: TcpOutcome::CircuitOpen,
             endpoint: None,
         });
     };
+    let pools = &client.context.pools;
+    let aim = Aim {
+        original: client.origin.original,
+        key: way::source_key(target, client.origin.peer),
+        tried: &[],
+    };
+    let Some(mut picked) = way::pick(pools, target, aim) else {
+        return Err(GivenUp {
+            outcome: TcpOutcome::ConnectFailed,
+            endpoint: None,
+        });
+    };
+    let endpoint = picked.endpoint;
     let place = (client.origin.namespace, endpoint);
     let dialled = pools.checkout(&target.shared, target.pool_policies(), place, Want::Fresh);
     let dialled = dialled.await;
+    let now = ring::now();
     match &dialled {
-        Ok(_) => trial.succeeded(),
-        Err(error) if Unanswered::without_connection(error).blames_upstream() => {
-            trial.failed(ring::now());
+        Ok(_) => {
+            trial.succeeded();
+            picked.ended(Grade::Good, &policies.outlier, now);
         }
+        Err(error) if Unanswered::without_connection(error).blames_upstream() => {
+            trial.failed(now);
+            let bad = Grade::Bad { retry_after: None };
+            picked.ended(bad, &policies.outlier, now);
+        }
+        // No word on the endpoint either.
         Err(_) => trial.abandoned(),
     }
-    dialled.map_err(|error| {
-        tracing::debug!(%endpoint, ?error, "opaque connection: dial failed");
-        GivenUp {
-            outcome: outcome_of(&error),
-            endpoint: Some(endpoint),
+    match dialled {
+        Ok(connection) => Ok(Box::new(Leg {
+            connection,
+            _picked: picked,
+        })),
+        Err(error) => {
+            tracing::debug!(%endpoint, ?error, "opaque connection: dial failed");
+            Err(GivenUp {
+                outcome: outcome_of(&error),
+                endpoint: Some(endpoint),
+            })
         }
-    })
+    }
 }
 
 fn outcome_of(error: &CheckoutError) -> TcpOutcome {

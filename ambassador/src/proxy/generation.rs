@@ -61,8 +61,8 @@ impl Generation {
                     .permits
                     .set_cap(upstream.policies.pool.max_connections);
                 if let Endpoints::Static(list) = &upstream.endpoints {
-                    let list = list.iter().map(|endpoint| endpoint.address).collect();
-                    shared.endpoints.publish(list);
+                    let zone = upstream.policies.zone.as_deref();
+                    shared.endpoints.publish(list.iter().cloned(), zone);
                 }
                 shared
             })

@@ -1,14 +1,18 @@
 //! Which upstream a request goes to, and how its head changes on the way.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
+use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::policy::retry::Retry;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
-use crate::ring::Chunk;
+use crate::ring::{self, Chunk};
 use crate::route::settings::Endpoints;
 use crate::route::{HostHeader, RequestKey, Resolution};
+use crate::upstream::balancer::{Ask, Picked};
 use crate::upstream::pool::Pools;
 
 /// The header by which a program names an upstream on an explicit listener.
@@ -82,18 +86,74 @@ pub fn find(
     Ok(way)
 }
 
-/// The endpoint whose turn it is. `None` where a name has not been resolved,
-/// and where the original destination is meant and there is none.
+/// What the endpoint of a try is chosen by, besides the state of all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Aim<'a> {
+    /// Where the connection was going.
+    pub original: Option<OriginalDst>,
+    /// The hash of what `ring_hash` goes by: [`request_key`] or [`source_key`].
+    pub key: Option<u64>,
+    /// Where earlier tries were sent to.
+    pub tried: &'a [EndpointAddr],
+}
+
+/// The endpoint of a try. `None` where a name has not been resolved, and where
+/// the original destination is meant and there is none.
+pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
+    match target.upstream.endpoints {
+        Endpoints::Original => {
+            let OriginalDst(address) = aim.original?;
+            Some(Picked::unwatched(EndpointAddr(address)))
+        }
+        Endpoints::Static(_) | Endpoints::Dns { .. } => {
+            let ask = Ask {
+                load_balancing: &target.upstream.policies.load_balancing,
+                key: aim.key,
+                tried: aim.tried,
+                random: clock::random_u64(),
+                now: ring::now(),
+            };
+            pools.pick(&target.shared, target.pool_policies(), &ask)
+        }
+    }
+}
+
+/// The endpoint of a try whose result will not be told.
 pub fn endpoint(
     pools: &Pools,
     target: &Target,
     original: Option<OriginalDst>,
 ) -> Option<EndpointAddr> {
-    match target.upstream.endpoints {
-        Endpoints::Original => original.map(|OriginalDst(address)| EndpointAddr(address)),
-        Endpoints::Static(_) | Endpoints::Dns { .. } => {
-            pools.pick(&target.shared, target.pool_policies())
-        }
+    let aim = Aim {
+        original,
+        ..Aim::default()
+    };
+    pick(pools, target, aim).map(|picked| picked.endpoint)
+}
+
+/// The hash of what the upstream's `ring_hash` goes by, where the request has
+/// it.
+pub fn request_key(
+    target: &Target,
+    request: &RequestHead,
+    head: &[u8],
+    peer: Option<SocketAddr>,
+) -> Option<u64> {
+    match &target.upstream.policies.load_balancing {
+        LoadBalancing::RingHash(Key::Header(name)) => request.field(head, name).map(balance::hash),
+        _ => source_key(target, peer),
+    }
+}
+
+/// The same of a connection that carries no requests.
+pub fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
+    let by_source = LoadBalancing::RingHash(Key::SourceIp);
+    if target.upstream.policies.load_balancing != by_source {
+        return None;
+    }
+    match peer?.ip().to_canonical() {
+        IpAddr::V4(ip) => Some(balance::hash(&ip.octets())),
+        IpAddr::V6(ip) => Some(balance::hash(&ip.octets())),
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
-use crate::policy::{breaker, limits, rate_limit, retry};
+use crate::policy::balance::LoadBalancing;
+use crate::policy::{breaker, limits, outlier, rate_limit, retry};
 
 /// Everything the table is built from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -50,6 +51,13 @@ pub struct Policies {
     pub circuit_breaker: breaker::Settings,
     /// How many requests it gets in a second; `None`: as many as come.
     pub rate_limit: Option<rate_limit::Settings>,
+    /// Which of its endpoints a request goes to.
+    pub load_balancing: LoadBalancing,
+    /// Where its callers are: endpoints of this zone come first. Endpoints are
+    /// the upstream's, and so is this; a route does not change it.
+    pub zone: Option<Arc<str>>,
+    /// Which of its endpoints get no requests for a while.
+    pub outlier: outlier::Settings,
     /// Changes to request headers.
     pub headers: HeaderRules,
 }
@@ -105,6 +113,11 @@ pub enum Endpoints {
 pub struct Endpoint {
     /// Where it listens.
     pub address: EndpointAddr,
+    /// How much of the traffic it gets, next to the others: from 1 to
+    /// [`WEIGHT_MAX`](crate::policy::balance::WEIGHT_MAX).
+    pub weight: u32,
+    /// Where it is.
+    pub zone: Option<Arc<str>>,
 }
 
 impl Policies {
@@ -129,11 +142,19 @@ impl Policies {
     }
 }
 
+impl From<EndpointAddr> for Endpoint {
+    fn from(address: EndpointAddr) -> Self {
+        Self {
+            address,
+            weight: 1,
+            zone: None,
+        }
+    }
+}
+
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
-        Self {
-            address: EndpointAddr(address),
-        }
+        EndpointAddr(address).into()
     }
 }
 

@@ -15,9 +15,10 @@ use foldhash::HashMap;
 use crate::addr::EndpointAddr;
 use crate::policy::limits;
 use crate::ring::{self, Remote, Stream, ebb, timer};
+use crate::upstream::balancer::{Ask, Balancer, Picked};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
-use crate::upstream::shared::{Seen, Shared};
+use crate::upstream::shared::Shared;
 use crate::workload::SocketStock;
 
 /// How often idle connections are looked over while there are any. A peer that
@@ -43,7 +44,7 @@ struct Pool {
     shared: Arc<Shared>,
     limits: limits::Pool,
     timeouts: limits::Timeouts,
-    seen: Seen,
+    balancer: Balancer,
     /// Oldest first.
     idle: Vec<Idle>,
     /// Set aside for waiters that were told so; neither idle nor in use.
@@ -130,14 +131,21 @@ impl Pools {
         self.peers.replace(peers);
     }
 
-    /// The endpoint whose turn it is among those published for `shared`.
-    pub fn pick(&self, shared: &Arc<Shared>, policies: Policies<'_>) -> Option<EndpointAddr> {
+    /// One of the endpoints published for `shared`; `None`: there are none.
+    pub fn pick(
+        &self,
+        shared: &Arc<Shared>,
+        policies: Policies<'_>,
+        ask: &Ask<'_>,
+    ) -> Option<Picked> {
         if shared.is_retired() {
-            return shared.pick(&shared.endpoints.current());
+            // Its last requests: what is known of its endpoints is forgotten.
+            let list = shared.endpoints.current();
+            let turn = shared.endpoints.next_turn().checked_rem(list.len())?;
+            return Some(Picked::unwatched(list[turn].address));
         }
         self.with_pool(shared, policies, |pool| {
-            let list = pool.seen.refresh(&shared.endpoints);
-            shared.pick(list)
+            pool.balancer.pick(&shared.endpoints, ask)
         })
     }
 
@@ -300,7 +308,7 @@ impl Pools {
             shared: Arc::clone(shared),
             limits: limits.clone(),
             timeouts: timeouts.clone(),
-            seen: Seen::default(),
+            balancer: Balancer::default(),
             idle: Vec::new(),
             set_aside: Vec::new(),
             keep: 0,
@@ -424,7 +432,10 @@ impl Pools {
 
     async fn warm_one(self: Rc<Self>, warm: Warm) {
         let (shared, policies) = (&warm.shared, (&warm.limits, &warm.timeouts));
-        if let Some(endpoint) = self.pick(shared, policies)
+        let endpoint = self.with_pool(shared, policies, |pool| {
+            pool.balancer.next_in_turn(&shared.endpoints)
+        });
+        if let Some(endpoint) = endpoint
             && let Acquire::Now(permit) = shared.permits.acquire(self.shard, 0, ring::now())
         {
             match self

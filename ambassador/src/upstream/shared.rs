@@ -1,14 +1,14 @@
 //! What all shards share of one upstream: its permits, its endpoints, counts.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::policy::breaker::Breaker;
 use crate::policy::budget::Budget;
 use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
+use crate::upstream::endpoints::Published;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::permits::Permits;
 
@@ -31,7 +31,6 @@ pub struct Shared {
     pub rate_limit: RateLimit,
     /// Its requests in flight.
     pub requests: InFlight,
-    next_endpoint: AtomicUsize,
     idle: AtomicU32,
     retired: AtomicBool,
 }
@@ -50,7 +49,6 @@ impl Shared {
             retry_budget: Budget::new(now),
             rate_limit: RateLimit::new(now),
             requests: InFlight::default(),
-            next_endpoint: AtomicUsize::new(0),
             idle: AtomicU32::new(0),
             retired: AtomicBool::new(false),
         }
@@ -64,18 +62,6 @@ impl Shared {
     /// Whether it left the configuration.
     pub(super) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
-    }
-
-    /// Round-robin over `endpoints`; `None` when there are none.
-    pub fn pick(&self, endpoints: &[EndpointAddr]) -> Option<EndpointAddr> {
-        match endpoints {
-            [] => None,
-            [only] => Some(*only),
-            many => {
-                let turn = self.next_endpoint.fetch_add(1, Ordering::Relaxed);
-                Some(many[turn % many.len()])
-            }
-        }
     }
 
     /// Idle connections on all shards.
@@ -96,80 +82,5 @@ impl Shared {
 
     pub(super) fn remove_idle(&self) {
         self.idle.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A list of endpoints that the control side replaces whole. Readers keep the
-/// list they saw and compare a version: no lock unless it has changed.
-#[derive(Default)]
-pub struct Published {
-    version: AtomicU64,
-    list: Mutex<Arc<[EndpointAddr]>>,
-}
-
-/// A reader's copy of a [`Published`] list.
-#[derive(Default)]
-pub struct Seen {
-    version: u64,
-    list: Arc<[EndpointAddr]>,
-}
-
-impl Published {
-    /// Replaces the list.
-    pub fn publish(&self, list: Arc<[EndpointAddr]>) {
-        *self.list.lock().unwrap_or_else(PoisonError::into_inner) = list;
-        self.version.fetch_add(1, Ordering::Release);
-    }
-
-    /// The list at this moment, for the control side.
-    pub fn current(&self) -> Arc<[EndpointAddr]> {
-        Arc::clone(&self.list.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Seen {
-    /// The newest list, taken again only when it was replaced.
-    pub fn refresh(&mut self, published: &Published) -> &[EndpointAddr] {
-        let version = published.version.load(Ordering::Acquire);
-        if version != self.version {
-            self.list = published.current();
-            self.version = version;
-        }
-        &self.list
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn endpoints(ports: &[u16]) -> Arc<[EndpointAddr]> {
-        ports
-            .iter()
-            .map(|port| EndpointAddr(([127, 0, 0, 1], *port).into()))
-            .collect()
-    }
-
-    #[test]
-    fn endpoints_take_turns() {
-        let shared = Shared::new(UpstreamIndex::UNMATCHED, None);
-        let list = endpoints(&[1, 2, 3]);
-        let picked: Vec<u16> = (0..6)
-            .filter_map(|_| shared.pick(&list))
-            .map(|endpoint| endpoint.0.port())
-            .collect();
-        assert_eq!(picked, [1, 2, 3, 1, 2, 3]);
-        assert_eq!(shared.pick(&[]), None);
-    }
-
-    #[test]
-    fn a_reader_sees_a_replaced_list() {
-        let published = Published::default();
-        let mut seen = Seen::default();
-        assert!(seen.refresh(&published).is_empty());
-        published.publish(endpoints(&[7]));
-        assert_eq!(seen.refresh(&published).len(), 1);
-        published.publish(endpoints(&[7, 8]));
-        assert_eq!(seen.refresh(&published).len(), 2);
     }
 }
