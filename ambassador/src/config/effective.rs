@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::checked::{Checked, LogTarget, Workers};
 use super::raw;
 use crate::capture::settings::{Scope, Settings as Capture};
-use crate::route::settings::{Claim, Endpoints, HeaderRules, HostMatch, Route, Upstream};
+use crate::route::settings::{Claim, Endpoint, Endpoints, HeaderRules, HostMatch, Route, Upstream};
 
 /// Stands where a secret was.
 const MASK: &str = "***";
@@ -124,6 +124,7 @@ impl Checked {
             let mut groups = policies_of(overridden);
             // A route has none of its own.
             groups.shift_remove("pool");
+            groups.shift_remove("zone");
             shown.extend(groups);
         }
         Value::Object(shown)
@@ -165,7 +166,7 @@ fn scope(scope: &Scope) -> Value {
 fn upstream(upstream: &Upstream) -> Value {
     let endpoints = match &upstream.endpoints {
         Endpoints::Static(list) => {
-            let list = list.iter().map(|endpoint| endpoint.address.to_string());
+            let list = list.iter().map(endpoint);
             Some(("endpoints", Value::from(list.collect::<Vec<_>>())))
         }
         Endpoints::Dns { name, port } => Some(("dns", format!("{name}:{port}").into())),
@@ -182,6 +183,19 @@ fn upstream(upstream: &Upstream) -> Value {
     );
     shown.extend(policies_of(upstream));
     Value::Object(shown)
+}
+
+/// An address alone where nothing else is said.
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let address = endpoint.address.to_string();
+    if *endpoint == Endpoint::from(endpoint.address) {
+        return address.into();
+    }
+    let mut shown = json!({ "address": address, "weight": endpoint.weight });
+    if let Some(zone) = &endpoint.zone {
+        shown["zone"] = (**zone).into();
+    }
+    shown
 }
 
 fn policies_of(upstream: &Upstream) -> Map<String, Value> {

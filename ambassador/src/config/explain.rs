@@ -9,7 +9,7 @@ use super::checked::Checked;
 use super::effective::claim;
 use crate::addr::{Authority, OriginalDst};
 use crate::capture::settings::Settings as Capture;
-use crate::route::settings::{Endpoints, Unmatched};
+use crate::route::settings::{Endpoint, Endpoints, Unmatched};
 use crate::route::{Matched, RequestKey, Resolution, Table, Via};
 
 /// What `ambassador explain` prints.
@@ -101,7 +101,7 @@ fn explain_upstream(checked: &Checked, matched: &Matched<'_>, lines: &mut Vec<Li
     lines.push(line("hosts", claims.join(", ")));
     let endpoints = match &upstream.endpoints {
         Endpoints::Static(list) => {
-            let list = list.iter().map(|endpoint| endpoint.address.to_string());
+            let list = list.iter().map(endpoint);
             list.collect::<Vec<_>>().join(", ")
         }
         Endpoints::Dns { name, port } => format!("{name}:{port}, resolved"),
@@ -119,6 +119,20 @@ fn explain_upstream(checked: &Checked, matched: &Matched<'_>, lines: &mut Vec<Li
             value: format!("{}: {}", policy.key, policy.value),
             origin: Some(policy.origin.to_string()),
         });
+    }
+}
+
+/// Its address, and what else is said of it.
+fn endpoint(endpoint: &Endpoint) -> String {
+    let weight = Some(endpoint.weight).filter(|weight| *weight != 1);
+    let said = [
+        weight.map(|weight| format!("weight {weight}")),
+        endpoint.zone.as_ref().map(|zone| format!("zone {zone}")),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    match said.is_empty() {
+        true => endpoint.address.to_string(),
+        false => format!("{} ({})", endpoint.address, said.join(", ")),
     }
 }
 

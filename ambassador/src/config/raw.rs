@@ -6,8 +6,8 @@ mod policies;
 
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, DnsName, Host, Off, Percent, Port, RouteHost, Text, Time,
-    Workers, choice,
+    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, Off, Percent, Port, RouteHost, Text,
+    Time, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -15,7 +15,8 @@ use crate::ring;
 use crate::route::settings as route;
 
 pub(super) use policies::{
-    Budget, CircuitBreaker, Headers, OnLimit, Pool, RateLimit, Retry, Timeouts,
+    Budget, CircuitBreaker, HashKey, HashSource, Hashing, Headers, LoadBalancing, OnLimit, Outlier,
+    Pool, RateLimit, Retry, Switch, Timeouts,
 };
 
 object! {
@@ -221,6 +222,19 @@ object! {
         /// How many requests an upstream is sent in a second, over all threads.
         #[schemars(extend("default" = "off"))]
         rate_limit: Either<Off, RateLimit>,
+        /// Which endpoint of an upstream a request goes to. `round_robin`: to each
+        /// in turn. `least_request`: of two random ones, to that with fewer
+        /// requests. `peak_ewma`: of two random ones, to that which is expected to
+        /// answer sooner, by its latency and its requests; failures, `429` and
+        /// `Retry-After` count as slow. `random`: to a random one. All of them
+        /// go by weight, and avoid endpoints that earlier tries were sent to.
+        #[schemars(extend("default" = "least_request"))]
+        load_balancing: Either<LoadBalancing, Hashing>,
+        /// Where the callers are: endpoints of this zone are used as long as
+        /// one of them is not ejected.
+        zone: Text,
+        /// Which endpoints of an upstream get no requests for a while.
+        outlier: Outlier,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
     }
@@ -235,7 +249,7 @@ object! {
         /// win over addresses, exact names over wildcards, longer suffixes and
         /// prefixes over shorter ones, then with a port over without.
         hosts: Vec<Spanned<Host>>,
-        /// Where its requests go, in turn. With neither `endpoints` nor `dns`
+        /// Where its requests go. With neither `endpoints` nor `dns`
         /// they go to where the connection was going.
         endpoints: Vec<Spanned<Either<Address, Endpoint>>>,
         /// A name and port instead of `endpoints`, resolved again as its TTL
@@ -255,6 +269,14 @@ object! {
         /// How many requests it is sent in a second. Default: as in
         /// `defaults`; `off` undoes that.
         rate_limit: Either<Off, RateLimit>,
+        /// Which of its endpoints a request goes to. Default: as in `defaults`.
+        load_balancing: Either<LoadBalancing, Hashing>,
+        /// Where its callers are: endpoints of this zone are used as long as
+        /// one of them is not ejected. Default: as in `defaults`.
+        zone: Text,
+        /// Which of its endpoints get no requests for a while. Default: as in
+        /// `defaults`.
+        outlier: Outlier,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
     }
@@ -266,6 +288,11 @@ object! {
     Endpoint {
         /// Its IP address and port. Required.
         address: Address,
+        /// How much of the traffic it gets, next to the others: from 1 to 65535.
+        #[schemars(extend("default" = 1))]
+        weight: Count,
+        /// Where it is.
+        zone: Text,
     }
 }
 
@@ -298,6 +325,10 @@ object! {
         circuit_breaker: CircuitBreaker,
         /// Changes to its `rate_limit`; `off` undoes it.
         rate_limit: Either<Off, RateLimit>,
+        /// Which endpoint of the upstream these requests go to.
+        load_balancing: Either<LoadBalancing, Hashing>,
+        /// Changes to its `outlier`; ejections are still those of the upstream.
+        outlier: Outlier,
         /// Changes to request headers, on top of those of the upstream.
         headers: Headers,
     }

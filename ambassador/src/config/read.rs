@@ -76,6 +76,10 @@ impl Found {
         self.mistakes.push(value.place.say(what.into(), got));
     }
 
+    pub(super) fn warn(&mut self, place: &Place, what: impl Into<String>) {
+        self.warnings.push(place.say(what.into(), None));
+    }
+
     pub(super) fn warn_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
         let got = Some(value.text.clone()).filter(|text| !text.is_empty());
         self.warnings.push(value.place.say(what.into(), got));

@@ -88,7 +88,7 @@ f:18: upstreams.two.pool.min_idle: min_idle 2 is over max_idle 1, got 2
 f:18: upstreams.two.pool.min_idle: needs endpoints or dns: there is nothing to dial ahead of a request, got 2
 f:20: upstreams.three.hosts[0]: is claimed twice, by two as well, got A.example.
 f:20: upstreams.three.hosts[1]: is claimed twice, by two as well, got 10.0.0.0/8
-f:21: upstreams.three.hedge: unknown key; known here: hosts, endpoints, dns, protocol, pool, timeouts, retry, circuit_breaker, rate_limit, headers
+f:21: upstreams.three.hedge: unknown key; known here: hosts, endpoints, dns, protocol, pool, timeouts, retry, circuit_breaker, rate_limit, load_balancing, zone, outlier, headers
 f:23: routes[0].match.path_prefix: must start with a slash, got v1
 f:23: routes[0].match.methods[0]: methods have case, did you mean GET?, got get
 f:24: routes[0].upstream: no such upstream, did you mean two?, got tow
@@ -163,8 +163,24 @@ fn one_mistake_each() {
         ),
         (upstream("endpoints: [10.1.1.1:1], dns: a.b:1"), "not both"),
         (
-            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 2 }]"),
-            "endpoints[0].weight: unknown",
+            upstream("endpoints: [{ address: 10.1.1.1:1, wieght: 2 }]"),
+            "endpoints[0].wieght: unknown key, did you mean weight?",
+        ),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 0 }]"),
+            "endpoints[0].weight: must be from 1 to 65535, got 0",
+        ),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 65536 }]"),
+            "endpoints[0].weight: must be from 1 to 65535",
+        ),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, zone: '' }]"),
+            "endpoints[0].zone: must be the name of a zone",
+        ),
+        (
+            upstream("endpoints: [10.1.1.1:1, { address: 10.1.1.1:1, weight: 2 }]"),
+            "stands there twice",
         ),
         (upstream("endpoints: [{ }]"), "must have an address"),
         (upstream("dns: a.example"), "host name and port"),
@@ -285,6 +301,18 @@ fn what_is_perhaps_not_meant_is_warned_about() {
             "nothing leads here",
         ),
         (
+            "upstreams: { a: { hosts: [b], load_balancing: random } }",
+            "upstreams.a.load_balancing: does nothing without endpoints or dns",
+        ),
+        (
+            "upstreams: { a: { hosts: [b], zone: c } }",
+            "upstreams.a.zone: does nothing without",
+        ),
+        (
+            "upstreams: { a: { hosts: [b], outlier: { interval: 1s } } }",
+            "upstreams.a.outlier: does nothing without",
+        ),
+        (
             "listeners: [{ name: a, bind: 0.0.0.0:80 }]",
             "open to other machines",
         ),
@@ -401,7 +429,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 42);
+    assert_eq!(compared, 48);
 }
 
 #[test]
@@ -540,7 +568,10 @@ fn a_destination_is_explained_with_the_lines_that_decide() {
     let shown = explain("http://api.payments.example/v1");
     assert_eq!(shown["upstream"], "payments");
     assert_eq!(shown["route"], "the name asked for");
-    assert_eq!(shown["endpoints"], "10.1.2.3:8443, 10.1.2.4:8443");
+    assert_eq!(
+        shown["endpoints"],
+        "10.1.2.3:8443, 10.1.2.4:8443 (weight 2, zone b)"
+    );
     assert_eq!(shown["policies"]["timeouts.connect"]["value"], "250ms");
     assert!(
         shown["policies"]["timeouts.connect"]["from"]

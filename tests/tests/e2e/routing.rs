@@ -187,7 +187,7 @@ fn endpoints_take_turns(backend: Backend) {
         backend,
         &format!(
             "workers: 1\nlisteners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
-             upstreams: {{ web: {{ endpoints: [{}] }} }}\n",
+             upstreams: {{ web: {{ load_balancing: round_robin, endpoints: [{}] }} }}\n",
             list.join(", ")
         ),
     );

@@ -3,19 +3,23 @@
 
 mod circuit_breaker;
 mod headers;
+mod load_balancing;
+mod outlier;
 mod pool;
 mod rate_limit;
 mod retry;
 mod timeouts;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::checked::{Origin, Policy};
 use crate::config::effective::{masked, policies};
 use crate::config::raw;
-use crate::config::read::{Either, Field, Found, Spanned};
-use crate::config::values::{Off, Time};
+use crate::config::read::{Either, Field, Found, Place, Spanned};
+use crate::config::values::{Off, Text, Time};
+use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::retry::Retry;
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
 
@@ -29,6 +33,9 @@ pub(super) struct Layer<'a> {
     pub(super) retry: Option<&'a Spanned<raw::Retry>>,
     pub(super) circuit_breaker: Option<&'a Spanned<raw::CircuitBreaker>>,
     pub(super) rate_limit: Option<&'a Spanned<Either<Off, raw::RateLimit>>>,
+    pub(super) load_balancing: Option<&'a Spanned<Either<raw::LoadBalancing, raw::Hashing>>>,
+    pub(super) zone: Option<&'a Spanned<Text>>,
+    pub(super) outlier: Option<&'a Spanned<raw::Outlier>>,
     pub(super) headers: Option<&'a Spanned<raw::Headers>>,
     /// Who the layer is, given the line of a key.
     pub(super) origin: &'a dyn Fn(usize) -> Origin,
@@ -63,6 +70,9 @@ impl Layer<'_> {
             && self.retry.is_none()
             && self.circuit_breaker.is_none()
             && self.rate_limit.is_none()
+            && self.load_balancing.is_none()
+            && self.zone.is_none()
+            && self.outlier.is_none()
             && self.headers.is_none()
     }
 }
@@ -97,6 +107,18 @@ impl Policies {
         if let Some(raw) = layer.rate_limit {
             settings.rate_limit = rate_limit::read(raw, &mut result.rate_limit, reading);
         }
+        if let Some(raw) = layer.load_balancing
+            && let Some(load_balancing) = load_balancing::read(raw, reading)
+        {
+            settings.load_balancing = load_balancing;
+        }
+        if let Some(raw) = layer.zone {
+            reading.note("zone", raw.place.line);
+            settings.zone = zone(raw, reading.found);
+        }
+        if let Some(raw) = layer.outlier {
+            outlier::read(raw, &mut settings.outlier, reading);
+        }
         if let Some(raw) = layer.headers {
             headers::read(raw, &mut settings.headers, reading);
         }
@@ -111,6 +133,9 @@ impl Policies {
         settings.timeouts.request = None;
         settings.retry = Retry::never();
         settings.rate_limit = None;
+        if let LoadBalancing::RingHash(Key::Header(_)) = settings.load_balancing {
+            settings.load_balancing = LoadBalancing::default();
+        }
         settings.headers = HeaderRules::default();
     }
 
@@ -136,7 +161,25 @@ impl Policies {
     }
 }
 
+/// The name of a zone.
+pub(super) fn zone(raw: &Spanned<Text>, found: &mut Found) -> Option<Arc<str>> {
+    if raw.value.0.is_empty() {
+        found.mistake_at(raw, "must be the name of a zone");
+    }
+    Some(raw.value.0.as_str().into())
+}
+
 impl Reading<'_> {
+    /// Notes that something is missing in the mapping at this place, unless
+    /// what is there was wrong, has been noted and left out.
+    fn mistake_unless_inside(&mut self, place: &Place, what: &str) {
+        let inside = format!("{}.", place.path);
+        let mut mistakes = self.found.mistakes.iter();
+        if !mistakes.any(|mistake| mistake.path.starts_with(&inside)) {
+            self.found.mistake(place, what);
+        }
+    }
+
     /// The value of this key is what the layer says on this line.
     fn note(&mut self, key: impl Into<String>, line: usize) {
         self.origins.insert(key.into(), (self.origin)(line));

@@ -92,6 +92,9 @@ fn policies(
         retry: raw.retry.as_ref(),
         circuit_breaker: raw.circuit_breaker.as_ref(),
         rate_limit: raw.rate_limit.as_ref(),
+        load_balancing: raw.load_balancing.as_ref(),
+        zone: None,
+        outlier: raw.outlier.as_ref(),
         headers: raw.headers.as_ref(),
         origin: &origin,
     };

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::name_mistake;
-use super::policies::{Layer, Policies};
+use super::policies::{Layer, Policies, zone};
 use crate::config::checked::Origin;
 use crate::config::raw::{self, File};
 use crate::config::read::{Either, Found, Place, Spanned};
 use crate::config::values::{Address, Host};
+use crate::policy::balance::WEIGHT_MAX;
 use crate::route::settings::{self as settings, Claim, Endpoint, Endpoints, Protocol, Upstream};
 
 /// Upstreams, each with where its policies came from.
@@ -28,6 +29,9 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
             retry: raw.retry.as_ref(),
             circuit_breaker: raw.circuit_breaker.as_ref(),
             rate_limit: raw.rate_limit.as_ref(),
+            load_balancing: raw.load_balancing.as_ref(),
+            zone: raw.zone.as_ref(),
+            outlier: raw.outlier.as_ref(),
             headers: raw.headers.as_ref(),
             origin: &Origin::Defaults,
         };
@@ -69,6 +73,9 @@ fn upstream(
         retry: raw.retry.as_ref(),
         circuit_breaker: raw.circuit_breaker.as_ref(),
         rate_limit: raw.rate_limit.as_ref(),
+        load_balancing: raw.load_balancing.as_ref(),
+        zone: raw.zone.as_ref(),
+        outlier: raw.outlier.as_ref(),
         headers: raw.headers.as_ref(),
         origin: &Origin::Upstream,
     };
@@ -83,6 +90,11 @@ fn upstream(
             );
         }
         policies.settings.pool.min_idle = 0;
+    }
+    if endpoints == Endpoints::Original {
+        for place in of_endpoints(raw) {
+            found.warn(place, "does nothing without endpoints or dns");
+        }
     }
     if policies.protocol == Protocol::Tcp {
         policies.without_requests();
@@ -117,9 +129,19 @@ fn endpoints(raw: &raw::Upstream, found: &mut Found) -> Endpoints {
         let Some(address) = address(item, found) else {
             continue;
         };
-        let endpoint = Endpoint::from(address.value.0);
-        if list.contains(&endpoint) {
+        let mut endpoint = Endpoint::from(address.value.0);
+        if list.iter().any(|known| known.address == endpoint.address) {
             found.mistake_at(&address, "stands there twice");
+        }
+        if let Either::Full(raw) = &item.value {
+            if let Some(weight) = raw.weight.as_ref() {
+                if !(1..=WEIGHT_MAX).contains(&weight.value.0) {
+                    let what = format!("must be from 1 to {WEIGHT_MAX}");
+                    found.mistake_at(weight, what);
+                }
+                endpoint.weight = weight.value.0;
+            }
+            endpoint.zone = raw.zone.as_ref().and_then(|raw| zone(raw, found));
         }
         list.push(endpoint);
     }
@@ -209,6 +231,16 @@ fn check_protocol(
     }
 }
 
+/// Where policies stand that choose among endpoints.
+fn of_endpoints(raw: &raw::Upstream) -> impl Iterator<Item = &Place> {
+    let places = [
+        raw.load_balancing.as_ref().map(|key| &key.place),
+        raw.zone.as_ref().map(|key| &key.place),
+        raw.outlier.as_ref().map(|key| &key.place),
+    ];
+    places.into_iter().flatten()
+}
+
 /// Where policies stand that need requests.
 fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
     let mut places = Vec::new();
@@ -219,6 +251,13 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
     }
     places.extend(raw.retry.as_ref().map(|retry| &retry.place));
     places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
+    if let Some(load_balancing) = raw.load_balancing.as_ref()
+        && let Either::Full(hashing) = &load_balancing.value
+    {
+        let by = hashing.ring_hash.as_ref();
+        let header = by.and_then(|by| by.header.as_ref());
+        places.extend(header.map(|header| &header.place));
+    }
     let breaker = raw.circuit_breaker.as_ref();
     let statuses = breaker.and_then(|breaker| breaker.failure_statuses.as_ref());
     places.extend(statuses.map(|statuses| &statuses.place));

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::config::raw;
+use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Trip};
 use crate::policy::limits::{Pool, Timeouts};
+use crate::policy::outlier;
 use crate::policy::rate_limit;
 use crate::policy::retry::Retry;
 use crate::policy::statuses::Statuses;
@@ -34,6 +36,9 @@ pub(in crate::config) fn entries(protocol: Protocol, policies: &Policies) -> Vec
     retry(&policies.retry, &mut entries);
     circuit_breaker(&policies.circuit_breaker, &mut entries);
     rate_limit(policies.rate_limit.as_ref(), &mut entries);
+    entries.push(load_balancing(&policies.load_balancing));
+    entries.extend(policies.zone.as_deref().map(|zone| ("zone", zone.into())));
+    outlier(&policies.outlier, &mut entries);
     if protocol == Protocol::Tcp {
         let of_requests = |key: &str| OF_REQUESTS.iter().any(|start| key.starts_with(start));
         entries.retain(|(key, _)| !of_requests(key));
@@ -163,6 +168,42 @@ fn rate_limit(limit: Option<&rate_limit::Settings>, entries: &mut Vec<Entry>) {
         (
             "rate_limit.on_limit",
             raw::OnLimit::word(limit.on_limit).into(),
+        ),
+    ]);
+}
+
+fn load_balancing(load_balancing: &LoadBalancing) -> Entry {
+    match load_balancing {
+        LoadBalancing::RingHash(Key::Header(name)) => {
+            ("load_balancing.ring_hash.header", (**name).into())
+        }
+        LoadBalancing::RingHash(source) => {
+            let word = raw::HashSource::word(source.clone());
+            ("load_balancing.ring_hash.source", word.into())
+        }
+        word => (
+            "load_balancing",
+            raw::LoadBalancing::word(word.clone()).into(),
+        ),
+    }
+}
+
+fn outlier(outlier: &outlier::Settings, entries: &mut Vec<Entry>) {
+    let off = || "off".into();
+    entries.extend([
+        (
+            "outlier.consecutive",
+            outlier.consecutive.map_or_else(off, Value::from),
+        ),
+        (
+            "outlier.success_rate",
+            raw::Switch::word(outlier.success_rate).into(),
+        ),
+        ("outlier.interval", time(outlier.interval).into()),
+        ("outlier.base_ejection", time(outlier.base_ejection).into()),
+        (
+            "outlier.max_ejected",
+            super::percent(outlier.max_ejected).into(),
         ),
     ]);
 }

@@ -6,7 +6,7 @@ use crate::config::values::{
     Count, CountOrOff, Flag, Percent, Rate, RetryCause, Size, StatusRange, Text, Time, TimeLimit,
     choice,
 };
-use crate::policy::rate_limit;
+use crate::policy::{balance, rate_limit};
 
 object! {
     /// Limits of the connections and requests of one upstream.
@@ -151,6 +151,86 @@ choice! {
         Reject = "reject" => rate_limit::OnLimit::Reject,
         /// It waits for its turn, as long as `timeouts.request` allows.
         Wait = "wait" => rate_limit::OnLimit::Wait,
+    }
+}
+
+choice! {
+    /// Which endpoint a request goes to.
+    LoadBalancing: balance::LoadBalancing {
+        /// In turn.
+        RoundRobin = "round_robin" => balance::LoadBalancing::RoundRobin,
+        /// Of two random ones, the one with fewer requests.
+        LeastRequest = "least_request" => balance::LoadBalancing::LeastRequest,
+        /// Of two random ones, the one that is expected to answer sooner.
+        PeakEwma = "peak_ewma" => balance::LoadBalancing::PeakEwma,
+        /// A random one.
+        Random = "random" => balance::LoadBalancing::Random,
+    }
+}
+
+object! {
+    /// Requests that are alike go to the same endpoint.
+    #[schemars(extend("required" = ["ring_hash"]))]
+    Hashing {
+        /// By consistent hashing of one of these. When endpoints come, go or
+        /// are ejected, only requests move that they get or had.
+        ring_hash: HashKey,
+    }
+}
+
+object! {
+    /// What of a request is hashed: `header` or `source`.
+    HashKey {
+        /// The value of this field; a request without it goes to a random endpoint.
+        header: Text,
+        /// The address of the client.
+        source: HashSource,
+    }
+}
+
+choice! {
+    /// What of the client is hashed.
+    HashSource: balance::Key {
+        /// Its IP address.
+        Ip = "ip" => balance::Key::SourceIp,
+    }
+}
+
+object! {
+    /// Which endpoints get no requests for a while. What counts as a failure:
+    /// no connection, a reset, a timeout, a status from 500 to 599.
+    Outlier {
+        /// So many failures without a success between them eject an endpoint.
+        #[schemars(extend("default" = 5))]
+        consecutive: CountOrOff,
+        /// Whether an endpoint is ejected whose share of successes in an
+        /// `interval` is more than 1.9 standard deviations below the mean. Only
+        /// endpoints with 100 requests in it are compared, five at least.
+        #[schemars(extend("default" = "off"))]
+        success_rate: Switch,
+        /// How often shares of successes are compared, and how long an endpoint
+        /// has to do well until one of its ejections is forgotten.
+        #[schemars(extend("default" = "10s"))]
+        interval: Time,
+        /// How long the first ejection lasts; each further one lasts longer by
+        /// this, up to 5 min. One request is then sent there as a probe.
+        #[schemars(extend("default" = "30s"))]
+        base_ejection: Time,
+        /// The share of endpoints that may be ejected at a time. One may be in
+        /// any case, but never the last. Where fewer than half are left, ejections
+        /// are ignored.
+        #[schemars(extend("default" = "10%"))]
+        max_ejected: Percent,
+    }
+}
+
+choice! {
+    /// Whether something is done.
+    Switch: bool {
+        /// It is not.
+        Off = "off" => false,
+        /// It is.
+        On = "on" => true,
     }
 }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Trip};
+use crate::policy::outlier;
 use crate::policy::rate_limit::{self, OnLimit};
 use crate::policy::statuses::Statuses;
 use crate::route::settings::Policies;
@@ -43,7 +45,10 @@ fn every_key_is_read() {
                   honor_retry_after: false }, \
          circuit_breaker: { failures: 10000, window: 9ms, sleep: 10ms, \
                             failure_statuses: [429, 500-503] }, \
-         rate_limit: { requests_per_second: 2.5, burst: 11, on_limit: wait }",
+         rate_limit: { requests_per_second: 2.5, burst: 11, on_limit: wait }, \
+         load_balancing: peak_ewma, zone: z, \
+         outlier: { consecutive: 12, success_rate: on, interval: 13ms, \
+                    base_ejection: 14ms, max_ejected: 15% }",
     );
     assert_eq!(read.pool.max_requests, Some(7));
     assert_eq!(read.timeouts.connect, MS);
@@ -78,6 +83,106 @@ fn every_key_is_read() {
         on_limit: OnLimit::Wait,
     };
     assert_eq!(read.rate_limit, Some(limit));
+    assert_eq!(read.load_balancing, LoadBalancing::PeakEwma);
+    assert_eq!(read.zone.as_deref(), Some("z"));
+    let outlier = outlier::Settings {
+        consecutive: Some(12),
+        success_rate: true,
+        interval: 13 * MS,
+        base_ejection: 14 * MS,
+        max_ejected: 0.15,
+    };
+    assert_eq!(read.outlier, outlier);
+}
+
+#[test]
+fn balancing_is_a_word_or_hashes_something() {
+    for (text, expected) in [
+        ("round_robin", LoadBalancing::RoundRobin),
+        ("least_request", LoadBalancing::LeastRequest),
+        ("random", LoadBalancing::Random),
+        (
+            "{ ring_hash: { header: X-User } }",
+            LoadBalancing::RingHash(Key::Header("x-user".into())),
+        ),
+        (
+            "{ ring_hash: { source: ip } }",
+            LoadBalancing::RingHash(Key::SourceIp),
+        ),
+    ] {
+        let read = policies(&format!("load_balancing: {text}"));
+        assert_eq!(read.load_balancing, expected, "{text}");
+    }
+}
+
+#[test]
+fn balancing_is_that_of_the_nearest_layer() {
+    let checked = layers(
+        "\
+defaults:
+  load_balancing: { ring_hash: { header: x-user } }
+  outlier: { interval: 1s, consecutive: 3 }
+upstreams:
+  one: { hosts: [a], endpoints: [10.1.1.1:1], load_balancing: random, outlier: { consecutive: off } }
+  two: { hosts: [b], endpoints: [10.1.1.1:1] }
+routes:
+  - upstream: one
+    load_balancing: { ring_hash: { source: ip } }
+",
+    );
+    let route = checked.route_policies[0].as_deref().unwrap();
+    for (list, key, wanted) in [
+        (
+            &*checked.policies[0],
+            "load_balancing",
+            "random (upstream, line 5)",
+        ),
+        (
+            &*checked.policies[0],
+            "load_balancing.ring_hash.header",
+            "-",
+        ),
+        (
+            &*checked.policies[0],
+            "outlier.consecutive",
+            "off (upstream, line 5)",
+        ),
+        (
+            &*checked.policies[0],
+            "outlier.interval",
+            "1s (defaults, line 3)",
+        ),
+        (
+            &*checked.policies[1],
+            "load_balancing.ring_hash.header",
+            "x-user (defaults, line 2)",
+        ),
+        (&*checked.policies[1], "load_balancing", "-"),
+        (route, "load_balancing.ring_hash.source", "ip (routes[0]:9)"),
+        (route, "load_balancing", "-"),
+        (route, "outlier.base_ejection", "30s (built in)"),
+    ] {
+        assert_eq!(listed(list, key), wanted, "{key}");
+    }
+}
+
+#[test]
+fn endpoints_have_weights_and_zones() {
+    let text = "upstreams: { a: { hosts: [b], endpoints: [10.1.1.1:1, \
+                { address: 10.1.1.2:1, weight: 65535, zone: z }] } }";
+    let checked = layers(text);
+    let Endpoints::Static(list) = &checked.routes.upstreams[0].endpoints else {
+        panic!("they are in the file");
+    };
+    let said: Vec<_> = list
+        .iter()
+        .map(|endpoint| (endpoint.weight, endpoint.zone.as_deref()))
+        .collect();
+    assert_eq!(said, [(1, None), (65_535, Some("z"))]);
+    let effective = checked.effective();
+    let shown = json!(["10.1.1.1:1", { "address": "10.1.1.2:1", "weight": 65_535, "zone": "z" }]);
+    assert_eq!(effective["upstreams"]["a"]["endpoints"], shown);
+    assert_eq!(layers(&effective.to_string()).routes, checked.routes);
 }
 
 #[test]
@@ -85,7 +190,8 @@ fn what_is_switched_off_is_off() {
     let off = policies(
         "timeouts: { first_byte: none, per_try: none, request: none }, \
          retry: { on: [], methods: [], body_limit: 0 }, \
-         circuit_breaker: { failures: off, failure_statuses: [] }, rate_limit: off",
+         circuit_breaker: { failures: off, failure_statuses: [] }, rate_limit: off, \
+         outlier: { consecutive: off, success_rate: off, max_ejected: 0% }",
     );
     assert_eq!(off.timeouts.request, None);
     let causes = off.retry.on_connect_failure || off.retry.on_reset;
@@ -95,6 +201,8 @@ fn what_is_switched_off_is_off() {
     assert_eq!(off.circuit_breaker.trip, Trip::Never);
     assert!(off.circuit_breaker.failure_statuses.is_empty());
     assert_eq!(off.rate_limit, None);
+    assert_eq!(off.outlier.consecutive, None);
+    assert!(!off.outlier.success_rate && off.outlier.max_ejected == 0.0);
 }
 
 #[test]
@@ -133,6 +241,7 @@ fn wrong_policies_are_one_mistake_each() {
     const COUNT: &str = "must be a whole number from 0 to 4294967295";
     const LIMIT: &str = "must be longer than nothing, or none";
     const STATUS: &str = "a status from 100 to 599, or a range of them, as 500-599";
+    const HASHED: &str = "must have a header or a source, and not both";
     const RATE: &str = "must be a number from 0.001 to 1000000000";
     for (key, value, wanted) in [
         ("pool.max_requests", "0", "must be at least 1"),
@@ -217,6 +326,39 @@ fn wrong_policies_are_one_mistake_each() {
         ("rate_limit.requests_per_second", "1000000001", RATE),
         ("rate_limit.requests_per_second", "'.'", RATE),
         ("rate_limit.requests_per_second", "-1", RATE),
+        (
+            "load_balancing",
+            "round-robin",
+            "must be one of round_robin, least_request, peak_ewma, random",
+        ),
+        ("load_balancing", "{}", "must be a word, or have ring_hash"),
+        ("load_balancing.ring_hash", "{}", HASHED),
+        (
+            "load_balancing.ring_hash",
+            "{ header: a, source: ip }",
+            HASHED,
+        ),
+        (
+            "load_balancing.ring_hash.header",
+            "a b",
+            "is no header name",
+        ),
+        (
+            "load_balancing.ring_hash.source",
+            "port",
+            "must be one of ip",
+        ),
+        ("zone", "''", "must be the name of a zone"),
+        (
+            "outlier.consecutive",
+            "0",
+            "must be off or a whole number, at least 1",
+        ),
+        ("outlier.success_rate", "90%", "must be one of off, on"),
+        ("outlier.interval", "0s", "must be longer than nothing"),
+        ("outlier.base_ejection", "0s", "must be longer than nothing"),
+        ("outlier.max_ejected", "101%", "must be a percentage"),
+        ("outlier.max_ejection", "10%", "unknown key"),
     ] {
         let plain = key.split('[').next().unwrap();
         let mut parts: Vec<&str> = plain.split('.').collect();
@@ -447,7 +589,7 @@ routes:
         "f:7: routes[0].rate_limit: must have requests_per_second",
         "f:8: routes[0].headers.set.host: is a header that the proxy itself answers for, got host",
         "f:9: routes[0].pool: unknown key; known here: match, upstream, timeouts, retry, \
-         circuit_breaker, rate_limit, headers",
+         circuit_breaker, rate_limit, load_balancing, outlier, headers",
     ];
     assert_eq!(mistakes(text), wanted);
 }
@@ -463,6 +605,7 @@ upstreams:
     retry: { attempts: 1 }
     rate_limit: off
     circuit_breaker: { failures: 3, failure_statuses: [500] }
+    load_balancing: { ring_hash: { header: x-user } }
 ";
     let wanted: Vec<String> = [
         (5, "timeouts.first_byte"),
@@ -471,6 +614,7 @@ upstreams:
         (6, "retry"),
         (7, "rate_limit"),
         (8, "circuit_breaker.failure_statuses"),
+        (9, "load_balancing.ring_hash.header"),
     ]
     .map(|(line, key)| format!("f:{line}: upstreams.a.{key}: protocol tcp has no requests"))
     .into();
@@ -482,6 +626,7 @@ defaults:
   timeouts: { request: 1s, idle: 2s }
   rate_limit: { requests_per_second: 1 }
   circuit_breaker: { failures: 3, failure_statuses: [500] }
+  load_balancing: { ring_hash: { header: x-user } }
 upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
 ";
     let checked = layers(inherited);
@@ -496,13 +641,22 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
         .collect();
     assert_eq!(
         keys,
-        ["circuit_breaker", "pool", "protocol", "timeouts"].into()
+        [
+            "circuit_breaker",
+            "load_balancing",
+            "outlier",
+            "pool",
+            "protocol",
+            "timeouts"
+        ]
+        .into()
     );
     for (key, wanted) in [
         ("timeouts.idle", "2s (defaults, line 3)"),
         ("timeouts.request", "-"),
         ("circuit_breaker.failures", "3 (defaults, line 5)"),
         ("circuit_breaker.failure_statuses", "-"),
+        ("load_balancing", "least_request (built in)"),
     ] {
         assert_eq!(listed(&checked.policies[0], key), wanted, "{key}");
     }
@@ -534,9 +688,12 @@ upstreams:
   tcp: { hosts: [10.1.1.1], protocol: tcp }
   never: { hosts: [c], circuit_breaker: { failures: off }, rate_limit: { requests_per_second: 0.001 } }
   run: { hosts: [d], circuit_breaker: { consecutive: 2 }, retry: { body_limit: 1025, on: [], budget: { ratio: 7% } } }
+  zoned: { hosts: [e], endpoints: [10.1.1.1:1], zone: z, load_balancing: { ring_hash: { header: h } },
+           outlier: { consecutive: off, success_rate: on, max_ejected: 33.3% } }
 routes:
   - { match: { path_prefix: /a }, upstream: run, circuit_breaker: { failures: 3 } }
   - { match: { path_prefix: /b }, upstream: never, rate_limit: off, circuit_breaker: { consecutive: 3 } }
+  - { match: { path_prefix: /c }, upstream: zoned, load_balancing: { ring_hash: { source: ip } } }
 ";
     for text in [LAYERS, more] {
         let checked = layers(text);
@@ -605,7 +762,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 29);
+    assert_eq!(with_default.len(), 35);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];

@@ -103,13 +103,20 @@ fn inherit(rules: &mut HeaderRules, inherited: &HeaderRules) {
 
 /// What is wrong with the name of a field that the user chose.
 pub(super) fn check_name<T>(at: &Spanned<T>, name: &str, found: &mut Found) {
-    // RFC 9110 section 5.6.2.
-    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    if name.is_empty() || !name.bytes().all(token) {
-        found.mistake_at(at, "is no header name");
-    } else if OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
+    if check_token(at, name, found) && OWNED.iter().any(|owned| owned.eq_ignore_ascii_case(name)) {
         found.mistake_at(at, "is a header that the proxy itself answers for");
     }
+}
+
+/// Whether a request could have a field of this name.
+pub(super) fn check_token<T>(at: &Spanned<T>, name: &str, found: &mut Found) -> bool {
+    // RFC 9110 section 5.6.2.
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let sound = !name.is_empty() && name.bytes().all(token);
+    if !sound {
+        found.mistake_at(at, "is no header name");
+    }
+    sound
 }
 
 fn check_value(value: &Spanned<Text>, found: &mut Found) {

@@ -51,13 +51,7 @@ pub(super) fn read(
     );
     let inherited = limit.map(|limit| limit.requests_per_second);
     let Some(requests_per_second) = rate.map(|rate| rate.value.0).or(inherited) else {
-        // A rate that is wrong has been noted, and is missing here.
-        let inside = format!("{}.", raw.place.path);
-        let mut mistakes = reading.found.mistakes.iter();
-        if !mistakes.any(|mistake| mistake.path.starts_with(&inside)) {
-            let what = "must have requests_per_second";
-            reading.found.mistake(&raw.place, what);
-        }
+        reading.mistake_unless_inside(&raw.place, "must have requests_per_second");
         return None;
     };
     let mut own = RateLimit {
