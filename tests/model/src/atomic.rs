@@ -34,6 +34,10 @@ macro_rules! touching {
                 self.touched().store(value, order);
             }
 
+            pub fn fetch_add(&self, value: $value, order: Ordering) -> $value {
+                self.touched().fetch_add(value, order)
+            }
+
             fn touched(&self) -> &atomic::$name {
                 self.companion.fetch_add(0, Ordering::Relaxed);
                 &self.value
@@ -46,6 +50,10 @@ touching!(AtomicU32, u32);
 touching!(AtomicU64, u64);
 
 impl AtomicU64 {
+    pub fn swap(&self, value: u64, order: Ordering) -> u64 {
+        self.touched().swap(value, order)
+    }
+
     pub fn compare_exchange(
         &self,
         current: u64,

@@ -18,6 +18,7 @@ mod atomic;
 pub mod policy {
     pub mod breaker;
     pub mod budget;
+    pub mod outlier;
     pub mod rate_limit;
     pub mod statuses;
 
