@@ -4,6 +4,7 @@
 mod access_log;
 mod admin;
 mod backpressure;
+mod balancing;
 mod bodies;
 mod breaker;
 mod capture;
