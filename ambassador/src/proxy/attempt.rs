@@ -20,6 +20,7 @@ use crate::proxy::generation::Target;
 use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
+use crate::upstream::balancer::{Grade, Picked};
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::{CheckoutError, Connection, Want};
 
@@ -107,11 +108,12 @@ impl Sending<'_> {
     /// replaced within the same try.
     pub async fn attempt(
         &mut self,
-        endpoint: EndpointAddr,
+        picked: &mut Picked,
         trial: Trial<'_>,
         may_hold: bool,
     ) -> Result<Success, Failure> {
         let context = Rc::clone(&self.client.context);
+        let endpoint = picked.endpoint;
         let mut trial = Some(trial);
         let mut want = Want::Any;
         self.record.passage.endpoint = Some(endpoint);
@@ -124,7 +126,7 @@ impl Sending<'_> {
             };
             let (reused, seen) = (connection.reused, Seen::default());
             let error = match self
-                .exchange(&context, connection, &seen, &mut trial, may_hold)
+                .exchange(&context, connection, &seen, (picked, &mut trial), may_hold)
                 .await
             {
                 Ok(success) => return Ok(success),
@@ -150,6 +152,10 @@ impl Sending<'_> {
             .telemetry
             .cells
             .attempt(self.label(), failure.outcome());
+        if failure.blames_upstream() {
+            let grade = Grade::Bad { retry_after: None };
+            picked.ended(grade, &self.target.upstream.policies.outlier, ring::now());
+        }
         if let Some(trial) = trial {
             match failure.blames_upstream() {
                 true => trial.failed(ring::now()),
@@ -182,11 +188,7 @@ impl Sending<'_> {
         let Ok(Success::Held(back)) = tried else {
             return None;
         };
-        let field = self
-            .response
-            .fields()
-            .value(&back.held.head, "retry-after")?;
-        retry_after::parse(field, clock::wall())
+        asked_wait(self.response, &back.held.head)
     }
 
     /// Prepares the try after a response that was held back.
@@ -277,17 +279,25 @@ impl Sending<'_> {
         context: &Context,
         connection: Connection,
         seen: &Seen,
-        trial: &mut Option<Trial<'_>>,
+        (picked, trial): (&mut Picked, &mut Option<Trial<'_>>),
         may_hold: bool,
     ) -> Result<Success, ExchangeError> {
         let target = self.target;
         self.record.reused = connection.reused;
         let policies = &target.upstream.policies;
         // The upstream is judged by the head: a body may take for ever.
-        let judge = |status: u16| {
+        let judge = |response: &ResponseHead, head: &[u8]| {
+            let (status, now) = (response.status(), ring::now());
+            let asks = matches!(status, 429 | 500..=599);
+            let retry_after = asks.then(|| asked_wait(response, head)).flatten();
+            picked.ended(
+                Grade::of_status(status, retry_after),
+                &policies.outlier,
+                now,
+            );
             if let Some(trial) = trial.take() {
                 match policies.circuit_breaker.failure_statuses.contains(status) {
-                    true => trial.failed(ring::now()),
+                    true => trial.failed(now),
                     false => trial.succeeded(),
                 }
             }
@@ -426,6 +436,12 @@ impl Sending<'_> {
     fn label(&self) -> UpstreamIndex {
         self.target.shared.label
     }
+}
+
+/// What a response says of when to come back.
+fn asked_wait(response: &ResponseHead, head: &[u8]) -> Option<Duration> {
+    let field = response.fields().value(head, "retry-after")?;
+    retry_after::parse(field, clock::wall())
 }
 
 impl Unanswered {

@@ -191,7 +191,7 @@ impl Exchange<'_> {
     pub async fn run(
         self,
         gather: Gather,
-        judge: impl FnOnce(u16) -> Verdict,
+        judge: impl FnOnce(&ResponseHead, &[u8]) -> Verdict,
     ) -> Result<Answer, ExchangeError> {
         // Where the answer comes next, it tells how the send went; a body must
         // not begin behind a head that was not sent.
@@ -361,7 +361,10 @@ struct Download<'a> {
 }
 
 impl Download<'_> {
-    async fn run(mut self, judge: impl FnOnce(u16) -> Verdict) -> Result<Answer, ExchangeError> {
+    async fn run(
+        mut self,
+        judge: impl FnOnce(&ResponseHead, &[u8]) -> Verdict,
+    ) -> Result<Answer, ExchangeError> {
         let mut ahead = None;
         let mut interim = 0;
         loop {
@@ -370,7 +373,7 @@ impl Download<'_> {
                 if !self.asked.upgrade {
                     return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
                 }
-                judge(101);
+                judge(self.head, &head);
                 self.send_head(&head, None, false).await?;
                 return Ok(Answer::Passed(Response::Switched(rest)));
             }
@@ -387,7 +390,7 @@ impl Download<'_> {
                 continue;
             }
             self.seen.head_at.set(Some(ring::now()));
-            if judge(self.head.status()) == Verdict::Hold {
+            if judge(self.head, &head) == Verdict::Hold {
                 return Ok(Answer::Held(Held { head, rest }));
             }
             if self.asked.method == Method::Connect && (200..300).contains(&self.head.status()) {

@@ -14,7 +14,7 @@ use crate::proxy::exchange::{self, Asked};
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::switch;
-use crate::proxy::way;
+use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::settings::Protocol;
 use crate::telemetry::{Description, Direction};
@@ -101,7 +101,13 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         .count_request(shared, way.target.pool_policies(), now);
 
     // Identity and trace, then the head as the upstream gets it.
-    let Some(mut endpoint) = way::endpoint(&context.pools, &way.target, original) else {
+    let key = way::request_key(&way.target, request, &head, client.origin.peer);
+    let first_aim = Aim {
+        original,
+        key,
+        tried: &[],
+    };
+    let Some(mut picked) = way::pick(&context.pools, &way.target, first_aim) else {
         drop(head);
         let reply = LocalReply::new(Reason::NoEndpoint);
         return answer(client, record, asked, &body, reply).await;
@@ -117,10 +123,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     }
     if request.is_connect() && original.is_none() {
         drop(head);
-        record.passage.endpoint = Some(endpoint);
-        return switch::connect(client, record, asked, &way.target, endpoint).await;
+        return switch::connect(client, record, asked, &way.target, picked).await;
     }
-    let outgoing = way.encode(request, &head, endpoint, &identity, original);
+    let outgoing = way.encode(request, &head, picked.endpoint, &identity, original);
     let mut outgoing = Gather::from(outgoing);
     let repeatable = way::may_be_sent_twice(&policies.retry, request, &head);
     drop(head);
@@ -162,6 +167,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         outgoing: Some(outgoing),
         replay,
     };
+    let mut tried_endpoints = Vec::new();
     let mut held: Option<HeldBack> = None;
     let (tried, stopped) = loop {
         let Some(trial) = shared.breaker.admit(&policies.circuit_breaker, ring::now()) else {
@@ -176,7 +182,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
         let may_retry = sending.record.attempts + 1 < policies.retry.attempts && !trial.is_probe();
         let may_hold = may_retry && sending.replay.is_whole();
-        let tried = sending.attempt(endpoint, trial, may_hold).await;
+        let tried = sending.attempt(&mut picked, trial, may_hold).await;
 
         // Whether there is a reason for one more, and a way to make it.
         let now = ring::now();
@@ -207,8 +213,13 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             First::Left(()) => {}
             First::Right(()) => break (Err(Failure::ClientGone), None),
         }
-        if let Some(next) = way::endpoint(&context.pools, &way.target, original) {
-            endpoint = next;
+        tried_endpoints.push(picked.endpoint);
+        let aim = Aim {
+            tried: &tried_endpoints,
+            ..first_aim
+        };
+        if let Some(next) = way::pick(&context.pools, &way.target, aim) {
+            picked = next;
         }
     };
 

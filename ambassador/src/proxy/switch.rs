@@ -3,7 +3,6 @@
 
 use std::rc::Rc;
 
-use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason, RequestBody};
 use crate::proxy::attempt::Unanswered;
@@ -15,6 +14,7 @@ use crate::proxy::reply;
 use crate::proxy::tunnel::Tunnel;
 use crate::ring::{self, Chunk};
 use crate::telemetry::{AttemptOutcome, RequestGuard, TcpOutcome};
+use crate::upstream::balancer::{Grade, Picked};
 use crate::upstream::pool::{Connection, Want};
 
 /// CONNECT on an explicit listener: the tunnel leads to the upstream that
@@ -24,7 +24,7 @@ pub async fn connect(
     mut record: RequestGuard,
     asked: Asked,
     target: &Target,
-    endpoint: EndpointAddr,
+    mut picked: Picked,
 ) -> After {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
     let (upstream, shared) = (&target.upstream, &target.shared);
@@ -43,15 +43,17 @@ pub async fn connect(
         return reply::answer(client, record, asked, &body, reply).await;
     };
     record.attempts = 1;
+    record.passage.endpoint = Some(picked.endpoint);
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
-    let place = (client.origin.namespace, endpoint);
+    let place = (client.origin.namespace, picked.endpoint);
     let checkout = context
         .pools
         .checkout(shared, target.pool_policies(), place, Want::Fresh);
     match checkout.await {
         Ok(connection) => {
             trial.succeeded();
+            picked.ended(Grade::Good, &upstream.policies.outlier, ring::now());
             cells.attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
             record.passage.bytes_out.set(ESTABLISHED.len() as u64);
@@ -63,6 +65,8 @@ pub async fn connect(
         Err(error) => {
             let failed = Unanswered::without_connection(&error);
             if failed.blames_upstream() {
+                let grade = Grade::Bad { retry_after: None };
+                picked.ended(grade, &upstream.policies.outlier, ring::now());
                 trial.failed(ring::now());
             }
             cells.attempt(shared.label, failed.outcome());

@@ -118,19 +118,6 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
     }
 }
 
-/// The endpoint of a try whose result will not be told.
-pub fn endpoint(
-    pools: &Pools,
-    target: &Target,
-    original: Option<OriginalDst>,
-) -> Option<EndpointAddr> {
-    let aim = Aim {
-        original,
-        ..Aim::default()
-    };
-    pick(pools, target, aim).map(|picked| picked.endpoint)
-}
-
 /// The hash of what the upstream's `ring_hash` goes by, where the request has
 /// it.
 pub fn request_key(
