@@ -1,15 +1,25 @@
 //! Which endpoint of an upstream gets a request or connection.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, ports};
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
 on_both_backends!(
     requests_go_by_weight,
     endpoints_of_the_zone_come_first,
     clients_of_one_address_go_to_one_endpoint,
     a_dead_endpoint_is_ejected_and_shown,
+    an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe,
+    a_key_in_a_header_goes_to_one_endpoint,
+    the_busy_endpoint_gets_less,
+    a_retry_goes_to_another_endpoint,
 );
+
+const SOON: Duration = Duration::from_secs(10);
 
 /// A listener before an upstream `web` that says this.
 fn start(backend: Backend, protocol: &str, upstream: &str) -> (Proxy, SocketAddr) {
@@ -116,4 +126,137 @@ fn a_dead_endpoint_is_ejected_and_shown(backend: Backend) {
     let left = endpoints[0]["ejected_for_seconds"].as_f64();
     assert!(left.is_some_and(|left| left > 3_500.0), "{left:?}");
     assert_eq!(endpoints[1]["ejected"], false);
+}
+
+fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backend) {
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let flaky = Server::http(move |_| match is_broken.load(Ordering::SeqCst) {
+        true => response("500 Broken", "", ""),
+        false => text("ok"),
+    });
+    let well = Server::ok();
+    let (_proxy, listen) = start(
+        backend,
+        "http",
+        &format!(
+            "load_balancing: round_robin, circuit_breaker: {{ failures: off }}, \
+             outlier: {{ consecutive: 3, base_ejection: 300ms, interval: 100ms }}, \
+             endpoints: [\"{}\", \"{}\"]",
+            flaky.address(),
+            well.address()
+        ),
+    );
+    let mut client = Client::connect(listen);
+    let mut failed = 0;
+    for _ in 0..20 {
+        failed += usize::from(client.get("/").status == 500);
+    }
+    assert_eq!((failed, flaky.requests().len()), (3, 3));
+    // It gets one request when its time is over, and is ejected again.
+    eventually("a probe was sent", SOON, || {
+        client.get("/").status == 500 || flaky.requests().len() > 3
+    });
+    assert_eq!(flaky.requests().len(), 4);
+    for _ in 0..4 {
+        assert_eq!(client.get("/").status, 200);
+    }
+    broken.store(false, Ordering::SeqCst);
+    eventually("it takes part again", SOON, || {
+        assert_eq!(client.get("/").status, 200);
+        flaky.requests().len() > 20
+    });
+}
+
+fn a_key_in_a_header_goes_to_one_endpoint(backend: Backend) {
+    let servers = [Server::ok(), Server::ok(), Server::ok()];
+    let list = servers.each_ref().map(|it| format!("\"{}\"", it.address()));
+    let (_proxy, listen) = start(
+        backend,
+        "http",
+        &format!(
+            "load_balancing: {{ ring_hash: {{ header: x-user }} }}, endpoints: [{}]",
+            list.join(", ")
+        ),
+    );
+    let mut client = Client::connect(listen);
+    for _ in 0..3 {
+        for user in 0..30 {
+            client.send(format!(
+                "GET /{user} HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nX-User: {user}\r\n\r\n"
+            ));
+            assert_eq!(client.response("GET").status, 200);
+        }
+    }
+    for server in &servers {
+        let mut targets: Vec<_> = server.requests().into_iter().map(|r| r.target).collect();
+        assert!(!targets.is_empty(), "thirty keys go to all three");
+        targets.sort();
+        assert!(
+            targets
+                .chunks(3)
+                .all(|same| same.len() == 3 && same[0] == same[2])
+        );
+    }
+}
+
+fn the_busy_endpoint_gets_less(backend: Backend) {
+    // One holds on to its requests until the test is over.
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let busy = Server::http(move |_| {
+        let _ = held.lock().expect("no panic").recv();
+        text("late")
+    });
+    let free = Server::ok();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "workers: 1\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+         upstreams: {{ web: {{ endpoints: [\"{}\", \"{}\"] }} }}\n",
+        busy.address(),
+        free.address()
+    );
+    let _proxy = Proxy::start(backend, &config);
+    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(listen)).collect();
+    let mut answered = 0;
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\r\n");
+        // Two choices with replacement may both fall on the busy one; what goes
+        // to the free one is answered, and so is it free again.
+        eventually("it is sent on", SOON, || {
+            free.requests().len() + busy.connections() > answered
+        });
+        answered = free.requests().len() + busy.connections();
+    }
+    let stuck = busy.connections();
+    assert!(stuck < 10, "{stuck} of 40 wait for the busy one");
+    drop(release);
+    for client in &mut clients {
+        assert_eq!(client.response("GET").status, 200);
+    }
+}
+
+fn a_retry_goes_to_another_endpoint(backend: Backend) {
+    let servers = [
+        Server::http(|_| response("503 Busy", "", "")),
+        Server::http(|_| response("503 Busy", "", "")),
+        Server::http(|_| response("503 Busy", "", "")),
+    ];
+    let list = servers.each_ref().map(|it| format!("\"{}\"", it.address()));
+    let (_proxy, listen) = start(
+        backend,
+        "http",
+        &format!(
+            "retry: {{ base: 1ms, budget: {{ ratio: 100%, min_per_second: 100 }} }}, \
+             circuit_breaker: {{ failures: off }}, outlier: {{ consecutive: off }}, \
+             load_balancing: random, endpoints: [{}]",
+            list.join(", ")
+        ),
+    );
+    let mut client = Client::connect(listen);
+    for asked in 1..=20 {
+        assert_eq!(client.get("/").status, 503);
+        let counts = servers.each_ref().map(|server| server.requests().len());
+        assert_eq!(counts, [asked; 3], "each is tried once");
+    }
 }
