@@ -1,5 +1,6 @@
 //! Which endpoint of an upstream gets a request or connection.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,8 +14,8 @@ on_both_backends!(
     endpoints_of_the_zone_come_first,
     clients_of_one_address_go_to_one_endpoint,
     a_dead_endpoint_is_ejected_and_shown,
+    requests_with_the_same_header_go_to_one_endpoint,
     an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe,
-    a_key_in_a_header_goes_to_one_endpoint,
     the_busy_endpoint_gets_less,
     a_retry_goes_to_another_endpoint,
 );
@@ -107,11 +108,11 @@ fn a_dead_endpoint_is_ejected_and_shown(backend: Backend) {
     let mut failed = 0;
     for _ in 0..40 {
         let mut client = Client::connect(listen);
-        // What is given up is reset, perhaps before it is sent to.
-        if client.try_send("ping").is_ok() {
-            client.finish_quietly();
-        }
-        match client.rest() {
+        // What is given up is reset, perhaps before it is sent to: then only
+        // the sender is told.
+        let sent = client.try_send("ping");
+        client.finish_quietly();
+        match sent.and_then(|()| client.rest()) {
             Ok(echo) => assert_eq!(echo, b"ping"),
             Err(_) => failed += 1,
         }
@@ -128,47 +129,7 @@ fn a_dead_endpoint_is_ejected_and_shown(backend: Backend) {
     assert_eq!(endpoints[1]["ejected"], false);
 }
 
-fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backend) {
-    let broken = Arc::new(AtomicBool::new(true));
-    let is_broken = Arc::clone(&broken);
-    let flaky = Server::http(move |_| match is_broken.load(Ordering::SeqCst) {
-        true => response("500 Broken", "", ""),
-        false => text("ok"),
-    });
-    let well = Server::ok();
-    let (_proxy, listen) = start(
-        backend,
-        "http",
-        &format!(
-            "load_balancing: round_robin, circuit_breaker: {{ failures: off }}, \
-             outlier: {{ consecutive: 3, base_ejection: 300ms, interval: 100ms }}, \
-             endpoints: [\"{}\", \"{}\"]",
-            flaky.address(),
-            well.address()
-        ),
-    );
-    let mut client = Client::connect(listen);
-    let mut failed = 0;
-    for _ in 0..20 {
-        failed += usize::from(client.get("/").status == 500);
-    }
-    assert_eq!((failed, flaky.requests().len()), (3, 3));
-    // It gets one request when its time is over, and is ejected again.
-    eventually("a probe was sent", SOON, || {
-        client.get("/").status == 500 || flaky.requests().len() > 3
-    });
-    assert_eq!(flaky.requests().len(), 4);
-    for _ in 0..4 {
-        assert_eq!(client.get("/").status, 200);
-    }
-    broken.store(false, Ordering::SeqCst);
-    eventually("it takes part again", SOON, || {
-        assert_eq!(client.get("/").status, 200);
-        flaky.requests().len() > 20
-    });
-}
-
-fn a_key_in_a_header_goes_to_one_endpoint(backend: Backend) {
+fn requests_with_the_same_header_go_to_one_endpoint(backend: Backend) {
     let servers = [Server::ok(), Server::ok(), Server::ok()];
     let list = servers.each_ref().map(|it| format!("\"{}\"", it.address()));
     let (_proxy, listen) = start(
@@ -180,24 +141,55 @@ fn a_key_in_a_header_goes_to_one_endpoint(backend: Backend) {
         ),
     );
     let mut client = Client::connect(listen);
-    for _ in 0..3 {
-        for user in 0..30 {
+    for round in 1..=3 {
+        for user in 0..60 {
             client.send(format!(
-                "GET /{user} HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nX-User: {user}\r\n\r\n"
+                "GET / HTTP/1.1\r\nHost: web\r\nX-Upstream-Host: web\r\nX-User: user-{user}\r\n\r\n"
             ));
             assert_eq!(client.response("GET").status, 200);
         }
+        let mut users = 0;
+        for server in &servers {
+            let requests = server.requests();
+            let seen: HashSet<_> = requests.iter().map(|it| it.field("x-user")).collect();
+            assert!(!seen.is_empty(), "each has users");
+            assert_eq!(requests.len(), round * seen.len(), "they stay");
+            users += seen.len();
+        }
+        assert_eq!(users, 60, "each is at one endpoint");
     }
-    for server in &servers {
-        let mut targets: Vec<_> = server.requests().into_iter().map(|r| r.target).collect();
-        assert!(!targets.is_empty(), "thirty keys go to all three");
-        targets.sort();
-        assert!(
-            targets
-                .chunks(3)
-                .all(|same| same.len() == 3 && same[0] == same[2])
-        );
-    }
+}
+
+fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backend) {
+    let healthy = Arc::new(AtomicBool::new(false));
+    let answers = Arc::clone(&healthy);
+    let flaky = Server::http(move |_| match answers.load(Ordering::SeqCst) {
+        true => text("well"),
+        false => response("500 Internal Server Error", "", ""),
+    });
+    let steady = Server::ok();
+    let (_proxy, listen) = start(
+        backend,
+        "http",
+        &format!(
+            "load_balancing: round_robin, circuit_breaker: {{ failures: off }}, retry: {{ on: [] }}, \
+             outlier: {{ consecutive: 3, base_ejection: 300ms }}, endpoints: [\"{}\", \"{}\"]",
+            flaky.address(),
+            steady.address()
+        ),
+    );
+    let mut client = Client::connect(listen);
+    let failed = (0..20).filter(|_| client.get("/").status == 500).count();
+    assert!(
+        (3..=4).contains(&failed),
+        "{failed}: 3, and a probe where that took long"
+    );
+    healthy.store(true, Ordering::SeqCst);
+    let before = flaky.requests().len();
+    eventually("it has its share again", Duration::from_secs(10), || {
+        assert_eq!(client.get("/").status, 200);
+        flaky.requests().len() > before + 10
+    });
 }
 
 fn the_busy_endpoint_gets_less(backend: Backend) {
