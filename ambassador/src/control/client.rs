@@ -184,10 +184,7 @@ fn table(now: &Value, before: Option<&Value>) -> String {
         let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
         let number = |value: &Value| value.as_f64().map_or("-".into(), |it| it.to_string());
         let endpoints = upstream["endpoints"].as_array().map_or(&[][..], |it| it);
-        let endpoints: Vec<_> = endpoints
-            .iter()
-            .filter_map(|it| it["address"].as_str())
-            .collect();
+        let endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
         rows.push([
             text(name),
             text(&upstream["source"]),
@@ -212,6 +209,15 @@ fn table(now: &Value, before: Option<&Value>) -> String {
         ]);
     }
     aligned(&rows)
+}
+
+/// The address of an endpoint, and whether it gets no requests.
+fn endpoint(view: &Value) -> String {
+    let address = view["address"].as_str().unwrap_or("-");
+    match view["ejected"].as_bool() {
+        Some(true) => format!("{address} (ejected)"),
+        _ => address.to_owned(),
+    }
 }
 
 fn upstreams(document: &Value) -> impl Iterator<Item = &Value> {
@@ -273,7 +279,10 @@ mod tests {
             "latency_ms": { "p50": 1.5, "p90": 2, "p99": null },
             "pool": { "open": 3, "idle": 2 },
             "tcp_connections": { "closed": 2, "loop": 1 },
-            "endpoints": [{ "address": "10.1.2.3:80" }, { "address": "10.1.2.4:80" }],
+            "endpoints": [
+                { "address": "10.1.2.3:80", "ejected": false },
+                { "address": "10.1.2.4:80", "ejected": true },
+            ],
         }]})
     }
 
@@ -284,7 +293,7 @@ mod tests {
         assert_eq!(
             lines[1],
             "shop      endpoints  12        1       1.5     -       3 (2 idle)  3    \
-             10.1.2.3:80,10.1.2.4:80"
+             10.1.2.3:80,10.1.2.4:80 (ejected)"
         );
         assert_eq!(lines[0].find("POOL"), lines[1].find("3 (2 idle)"));
     }
