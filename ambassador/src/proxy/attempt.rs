@@ -191,11 +191,6 @@ impl Sending<'_> {
         asked_wait(self.response, &back.held.head)
     }
 
-    /// Prepares the try after a response that was held back.
-    pub fn send_again(&mut self) {
-        self.outgoing = self.replay.again();
-    }
-
     /// Sends the response that was held back on to the client, after all.
     pub async fn pass(&mut self, back: HeldBack) -> Result<Passed, Failure> {
         let context = Rc::clone(&self.client.context);
@@ -217,9 +212,10 @@ impl Sending<'_> {
         }
     }
 
-    /// Gives up a response that was held back. Its connection stays where all of
-    /// it has come.
-    pub fn discard(&self, back: HeldBack) {
+    /// Gives up a response that was held back, for another try. Its connection
+    /// stays where all of it has come.
+    pub fn give_way(&mut self, back: HeldBack) {
+        self.outgoing = self.replay.again();
         let HeldBack {
             connection,
             mut held,
@@ -445,14 +441,6 @@ fn asked_wait(response: &ResponseHead, head: &[u8]) -> Option<Duration> {
 }
 
 impl Unanswered {
-    /// No try was made.
-    pub const CIRCUIT_OPEN: Self = Self {
-        reason: Reason::CircuitOpen,
-        cause: None,
-        outcome: AttemptOutcome::Cancelled,
-        blames_upstream: false,
-    };
-
     fn reset() -> Self {
         Self {
             reason: Reason::UpstreamReset,

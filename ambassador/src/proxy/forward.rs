@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason};
 use crate::policy::rate_limit::Turn;
-use crate::proxy::attempt::{Failure, HeldBack, Passed, Sending, Success, Unanswered};
+use crate::proxy::attempt::{Failure, Passed, Sending, Success};
 use crate::proxy::client::Client;
 use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
@@ -100,7 +100,12 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         .pools
         .count_request(shared, way.target.pool_policies(), now);
 
-    // Identity and trace, then the head as the upstream gets it.
+    // Whether the upstream is left alone, and which of its endpoints is next.
+    let Some(mut trial) = shared.breaker.admit(&policies.circuit_breaker, ring::now()) else {
+        drop(head);
+        let reply = LocalReply::new(Reason::CircuitOpen);
+        return answer(client, record, asked, &body, reply).await;
+    };
     let key = way::request_key(&way.target, request, &head, client.origin.peer);
     let first_aim = Aim {
         original,
@@ -112,6 +117,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         let reply = LocalReply::new(Reason::NoEndpoint);
         return answer(client, record, asked, &body, reply).await;
     };
+
+    // Identity and trace, then the head as the upstream gets it.
     let identity = way::Identity::of(request, &head);
     if record.is_logged() {
         record.describe(Description {
@@ -123,7 +130,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     }
     if request.is_connect() && original.is_none() {
         drop(head);
-        return switch::connect(client, record, asked, &way.target, picked).await;
+        return switch::connect(client, record, asked, &way.target, (picked, trial)).await;
     }
     let outgoing = way.encode(request, &head, picked.endpoint, &identity, original);
     let mut outgoing = Gather::from(outgoing);
@@ -168,18 +175,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         replay,
     };
     let mut tried_endpoints = Vec::new();
-    let mut held: Option<HeldBack> = None;
     let (tried, stopped) = loop {
-        let Some(trial) = shared.breaker.admit(&policies.circuit_breaker, ring::now()) else {
-            let tried = match held {
-                Some(back) => Ok(Success::Held(back)),
-                None => Err(Failure::Unanswered(Unanswered::CIRCUIT_OPEN)),
-            };
-            break (tried, Some(Reason::CircuitOpen));
-        };
-        if let Some(back) = held.take() {
-            sending.discard(back);
-        }
         let may_retry = sending.record.attempts + 1 < policies.retry.attempts && !trial.is_probe();
         let may_hold = may_retry && sending.replay.is_whole();
         let tried = sending.attempt(&mut picked, trial, may_hold).await;
@@ -205,13 +201,18 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             break (tried, Some(Reason::RetryBudget));
         }
         context.telemetry.cells.retry(shared.label, cause.as_str());
-        if let Ok(Success::Held(back)) = tried {
-            sending.send_again();
-            held = Some(back);
-        }
         match first(timer::sleep(wait), sending.client.stream.broken()).await {
             First::Left(()) => {}
             First::Right(()) => break (Err(Failure::ClientGone), None),
+        }
+
+        // The upstream may have been given up meanwhile.
+        trial = match shared.breaker.admit(&policies.circuit_breaker, ring::now()) {
+            Some(trial) => trial,
+            None => break (tried, Some(Reason::CircuitOpen)),
+        };
+        if let Ok(Success::Held(back)) = tried {
+            sending.give_way(back);
         }
         tried_endpoints.push(picked.endpoint);
         let aim = Aim {

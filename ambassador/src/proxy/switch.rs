@@ -4,7 +4,8 @@
 use std::rc::Rc;
 
 use crate::clock;
-use crate::http::{BodyReader, LocalReply, Reason, RequestBody};
+use crate::http::{BodyReader, LocalReply, RequestBody};
+use crate::policy::breaker::Trial;
 use crate::proxy::attempt::Unanswered;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
@@ -24,7 +25,7 @@ pub async fn connect(
     mut record: RequestGuard,
     asked: Asked,
     target: &Target,
-    mut picked: Picked,
+    (mut picked, trial): (Picked, Trial<'_>),
 ) -> After {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
     let (upstream, shared) = (&target.upstream, &target.shared);
@@ -37,11 +38,6 @@ pub async fn connect(
         ..asked
     };
     let body = BodyReader::of_request(RequestBody::None);
-    let settings = &upstream.policies.circuit_breaker;
-    let Some(trial) = shared.breaker.admit(settings, ring::now()) else {
-        let reply = LocalReply::new(Reason::CircuitOpen);
-        return reply::answer(client, record, asked, &body, reply).await;
-    };
     record.attempts = 1;
     record.passage.endpoint = Some(picked.endpoint);
     let context = Rc::clone(&client.context);
