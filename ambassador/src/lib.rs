@@ -9,7 +9,8 @@
 //! - [`addr`], [`clock`], [`together`]: roles of addresses; the only reader of
 //!   time and randomness; two futures in one task
 //! - [`http`]: heads, body framing, local replies; no I/O
-//! - [`policy`]: limits of an upstream
+//! - [`policy`]: retries, breaker, limits, balancing: pure functions of state
+//!   and time
 //! - [`route`]: the immutable table from destination or request to upstream
 //! - [`telemetry`]: counters of a shard, the request record, the access log
 //! - [`ring`]: executor, io_uring and epoll, streams, buffers, timers
@@ -27,9 +28,10 @@
 //!
 //! `shard::accept` takes the connection and finds its original destination;
 //! `proxy::accepted` tells HTTP from opaque bytes; `proxy::http1` reads a head.
-//! Then `proxy::forward`, straight through: route, endpoint, identity, encode,
-//! pool or dial, exchange, at most one replay, back to the pool. A drop guard
-//! writes the record, for cancelled work too.
+//! Then `proxy::forward`, straight through: route, limits, breaker, endpoint,
+//! identity, encode; then tries, each a pool or dial and an exchange, until one
+//! is answered or none may follow. A drop guard writes the record, for cancelled
+//! work too.
 //!
 //! # Invariants
 //!
@@ -43,8 +45,7 @@
 //! # Deliberately absent
 //!
 //! Kernel state per connection, repair of ambiguous messages, and a second
-//! runtime on the way of a request. TLS, HTTP/2 and the policies beyond limits
-//! are not here yet.
+//! runtime on the way of a request. TLS, HTTP/2 and hedging are not here yet.
 
 pub mod addr;
 pub mod app;

@@ -838,3 +838,30 @@ fn the_environment_has_tries_and_a_threshold() {
         assert_eq!(with(set).unwrap_err(), wanted);
     }
 }
+
+#[test]
+fn the_readme_says_the_defaults_as_they_are() {
+    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
+    let after = readme.split("\n| policy | default |").nth(1).unwrap();
+    let rows = after
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'));
+    let said: Vec<(String, String)> = rows
+        .map(|row| {
+            let cell = |at| {
+                row.split('|')
+                    .nth(at)
+                    .map_or("", str::trim)
+                    .trim_matches('`')
+            };
+            (cell(1).to_owned(), cell(2).to_owned())
+        })
+        .collect();
+    let built_in = load_str("f", "upstreams: { web: { endpoints: [\"10.1.2.3:80\"] } }").unwrap();
+    let are: Vec<(String, String)> = built_in.policies[0]
+        .iter()
+        .map(|policy| (policy.key.clone(), policy.value.clone()))
+        .collect();
+    assert_eq!(said, are);
+}
