@@ -10,6 +10,8 @@ pub mod drain;
 pub mod exchange;
 pub mod forward;
 pub mod generation;
+pub mod heads;
+mod hedge;
 pub mod http1;
 pub mod replay;
 pub mod reply;

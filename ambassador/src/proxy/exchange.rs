@@ -14,13 +14,11 @@ use crate::http::{
 use crate::proxy::client::Client;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
+use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
 use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{First, beside, first};
-
-/// Interim responses before the final one, at most.
-const INTERIM_MAX: u32 = 64;
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
@@ -147,7 +145,7 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
-    fn of_send(error: SendError) -> Self {
+    pub(super) fn of_send(error: SendError) -> Self {
         match error.unsent {
             Some(gather) => Self::Unsent(gather),
             None => Self::Send,
@@ -201,18 +199,22 @@ impl Exchange<'_> {
         };
         sent.map_err(ExchangeError::of_send)?;
         let (cells, label, seen) = (self.cells, self.label, self.seen);
+        let uploading = !self.body.is_done();
         let download = Download {
             client: self.client,
-            upstream: self.upstream,
+            heads: Heads {
+                upstream: self.upstream,
+                method: self.asked.method,
+                head: self.head,
+                limits: self.limits,
+                deadlines: self.deadlines,
+                uploading,
+                seen,
+            },
             asked: self.asked,
-            head: self.head,
-            limits: self.limits,
-            deadlines: self.deadlines,
-            uploading: !self.body.is_done(),
             drain: self.drain,
             cells,
             label,
-            seen,
         };
         if self.body.is_done() {
             return match first(download.run(judge), self.client.broken()).await {
@@ -245,16 +247,19 @@ impl Exchange<'_> {
         let is_early = !self.body.is_done();
         let download = Download {
             client: self.client,
-            upstream: self.upstream,
+            heads: Heads {
+                upstream: self.upstream,
+                method: self.asked.method,
+                head: self.head,
+                limits: self.limits,
+                deadlines: self.deadlines,
+                uploading: false,
+                seen: self.seen,
+            },
             asked: self.asked,
-            head: self.head,
-            limits: self.limits,
-            deadlines: self.deadlines,
-            uploading: false,
             drain: self.drain,
             cells: self.cells,
             label: self.label,
-            seen: self.seen,
         };
         let passing = download.pass_response(held.head, held.rest);
         match first(passing, self.client.broken()).await {
@@ -347,17 +352,11 @@ impl Upload<'_> {
 /// The way down of one exchange.
 struct Download<'a> {
     client: &'a Stream,
-    upstream: &'a Stream,
+    heads: Heads<'a>,
     asked: Asked,
-    head: &'a mut ResponseHead,
-    limits: &'a http::Limits,
-    deadlines: &'a Deadlines,
-    /// The upload watches over the time.
-    uploading: bool,
     drain: &'a Drain,
     cells: &'a Cells,
     label: UpstreamIndex,
-    seen: &'a Seen,
 }
 
 impl Download<'_> {
@@ -368,16 +367,16 @@ impl Download<'_> {
         let mut ahead = None;
         let mut interim = 0;
         loop {
-            let (head, rest) = self.read_head(ahead.take()).await?;
-            if self.head.status() == 101 {
+            let (head, rest) = self.heads.next(ahead.take()).await?;
+            if self.heads.head.status() == 101 {
                 if !self.asked.upgrade {
                     return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
                 }
-                judge(self.head, &head);
+                judge(self.heads.head, &head);
                 self.send_head(&head, None, false).await?;
                 return Ok(Answer::Passed(Response::Switched(rest)));
             }
-            if self.head.is_informational() {
+            if self.heads.head.is_informational() {
                 interim += 1;
                 if interim > INTERIM_MAX {
                     return Err(ExchangeError::Response(BadMessage::TooManyInterim));
@@ -389,11 +388,13 @@ impl Download<'_> {
                 ahead = rest;
                 continue;
             }
-            self.seen.head_at.set(Some(ring::now()));
-            if judge(self.head, &head) == Verdict::Hold {
+            self.heads.seen.head_at.set(Some(ring::now()));
+            if judge(self.heads.head, &head) == Verdict::Hold {
                 return Ok(Answer::Held(Held { head, rest }));
             }
-            if self.asked.method == Method::Connect && (200..300).contains(&self.head.status()) {
+            if self.asked.method == Method::Connect
+                && (200..300).contains(&self.heads.head.status())
+            {
                 self.send_head(&head, None, false).await?;
                 return Ok(Answer::Passed(Response::Switched(rest)));
             }
@@ -401,74 +402,12 @@ impl Download<'_> {
         }
     }
 
-    /// A whole head, parsed, and what follows it.
-    async fn read_head(
-        &mut self,
-        ahead: Option<Chunk>,
-    ) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
-        let mut chunk = match ahead {
-            Some(chunk) => chunk,
-            None => self.first_bytes().await?,
-        };
-        let mut collected = Vec::new();
-        loop {
-            self.seen.any_byte.set(true);
-            let parsed = self
-                .head
-                .parse(&chunk, self.asked.method, self.limits)
-                .map_err(ExchangeError::Response)?;
-            if let Some(length) = parsed {
-                let rest = chunk.split_off(length);
-                return Ok((chunk, (!rest.is_empty()).then_some(rest)));
-            }
-            // Rare: the head came in pieces. A piece without a line end cannot
-            // complete it, so it is not parsed again for one.
-            collected.extend_from_slice(&chunk);
-            drop(chunk);
-            loop {
-                let more = self.receive_head().await?;
-                collected.extend_from_slice(&more);
-                if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
-                    break;
-                }
-            }
-            chunk = Chunk::from(std::mem::take(&mut collected));
-        }
-    }
-
-    /// The first bytes of a head, unless the request was never sent: then they
-    /// are no answer to it.
-    async fn first_bytes(&self) -> Result<Chunk, ExchangeError> {
-        let received = self.receive_head().await;
-        match self.upstream.send_failure() {
-            Some(failure) => Err(ExchangeError::of_send(failure)),
-            None => received,
-        }
-    }
-
-    /// More of a head, within the limits of the try.
-    async fn receive_head(&self) -> Result<Chunk, ExchangeError> {
-        if let Some(chunk) = self.upstream.try_recv() {
-            return Ok(chunk);
-        }
-        if self.uploading {
-            return ended_or(self.upstream.recv().await);
-        }
-        let (until, limit) = self
-            .deadlines
-            .of_head(self.seen.any_byte.get(), ring::now());
-        match timer::timeout_at(until, self.upstream.recv()).await {
-            Ok(received) => ended_or(received),
-            Err(_) => Err(ExchangeError::Expired(limit)),
-        }
-    }
-
     /// More of a body: only silence ends it.
     async fn receive_body(&self) -> Result<Chunk, ExchangeError> {
-        if let Some(chunk) = self.upstream.try_recv() {
+        if let Some(chunk) = self.heads.upstream.try_recv() {
             return Ok(chunk);
         }
-        match timer::timeout(self.deadlines.idle(), self.upstream.recv()).await {
+        match timer::timeout(self.heads.deadlines.idle(), self.heads.upstream.recv()).await {
             Ok(received) => ended_or(received),
             Err(_) => Err(ExchangeError::Expired(Limit::Idle)),
         }
@@ -485,10 +424,10 @@ impl Download<'_> {
         let rewrite = ResponseRewrite {
             close,
             http10: self.asked.http10,
-            dechunk: self.asked.http10 && self.head.body() == ResponseBody::Chunked,
+            dechunk: self.asked.http10 && self.heads.head.body() == ResponseBody::Chunked,
         };
         let mut gather = Gather::from(Chunk::written(head.len() + 64, |out| {
-            http::write_response(out, head, self.head, &rewrite);
+            http::write_response(out, head, self.heads.head, &rewrite);
         }));
         if let Some(body) = body {
             gather.push(body);
@@ -499,12 +438,15 @@ impl Download<'_> {
 
     async fn send(&self, gather: Gather) -> Result<(), ExchangeError> {
         let bytes = gather.bytes() as u64;
-        let sent = timer::timeout(self.deadlines.idle(), self.client.post(gather)).await;
+        let sent = timer::timeout(self.heads.deadlines.idle(), self.client.post(gather)).await;
         if !matches!(sent, Ok(Ok(()))) {
             return Err(ExchangeError::ClientGone);
         }
         self.cells.bytes(self.label, Direction::Received, bytes);
-        self.seen.bytes_out.set(self.seen.bytes_out.get() + bytes);
+        self.heads
+            .seen
+            .bytes_out
+            .set(self.heads.seen.bytes_out.get() + bytes);
         Ok(())
     }
 
@@ -514,14 +456,14 @@ impl Download<'_> {
         head: Chunk,
         rest: Option<Chunk>,
     ) -> Result<Response, ExchangeError> {
-        let length = self.head.body();
+        let length = self.heads.head.body();
         let until_close = length == ResponseBody::UntilClose;
         // Chunks are taken apart for a client that does not know them.
         let dechunk = self.asked.http10 && length == ResponseBody::Chunked;
         let closing = self.drain.has_begun();
         let close = !self.asked.keep_alive || until_close || dechunk || closing;
         let mut body = BodyReader::of_response(length);
-        let mut reusable = self.head.keep_alive() && !until_close;
+        let mut reusable = self.heads.head.keep_alive() && !until_close;
 
         let mut first_part = None;
         if let Some(mut part) = rest {
@@ -534,11 +476,11 @@ impl Download<'_> {
                 first_part = Some(part);
             }
         }
-        self.seen.status.set(self.head.status());
+        self.heads.seen.status.set(self.heads.head.status());
         self.send_head(&head, first_part, close).await?;
         drop(head);
         let forwarded_at = clock::now();
-        self.seen.forwarded_at.set(Some(forwarded_at));
+        self.heads.seen.forwarded_at.set(Some(forwarded_at));
         let was_whole = body.is_done();
 
         while !body.is_done() {
@@ -546,7 +488,11 @@ impl Download<'_> {
                 Ok(chunk) => chunk,
                 // The end of the connection is the end of such a body; a reset
                 // cannot be told from one that arrived whole, so it cuts.
-                Err(ExchangeError::Ended) if until_close && self.upstream.ended_with_fin() => break,
+                Err(ExchangeError::Ended)
+                    if until_close && self.heads.upstream.ended_with_fin() =>
+                {
+                    break;
+                }
                 Err(_) => return Err(ExchangeError::Cut),
             };
             let mut gather = Gather::default();
@@ -556,14 +502,14 @@ impl Download<'_> {
                 reusable &= taken.map_err(|_| ExchangeError::Cut)? == Leftover::None;
                 gather.push(part);
                 if !body.is_done() && !gather.is_full() {
-                    next = self.upstream.try_recv();
+                    next = self.heads.upstream.try_recv();
                 }
             }
             self.send(gather).await?;
         }
         if close
             && !matches!(
-                timer::timeout(self.deadlines.idle(), self.client.flush()).await,
+                timer::timeout(self.heads.deadlines.idle(), self.client.flush()).await,
                 Ok(Ok(()))
             )
         {
@@ -577,13 +523,6 @@ impl Download<'_> {
                 false => clock::now(),
             },
         })
-    }
-}
-
-fn ended_or<E>(received: Result<Option<Chunk>, E>) -> Result<Chunk, ExchangeError> {
-    match received {
-        Ok(Some(chunk)) => Ok(chunk),
-        Ok(None) | Err(_) => Err(ExchangeError::Ended),
     }
 }
 

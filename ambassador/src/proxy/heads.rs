@@ -1,0 +1,122 @@
+//! Reads the heads of the responses to one request.
+
+use memchr::memchr;
+
+use crate::http::{self, BadMessage, Method, ResponseHead};
+use crate::proxy::deadlines::Deadlines;
+use crate::proxy::exchange::{ExchangeError, Held, Seen};
+use crate::ring::{self, Chunk, Gather, Stream, timer};
+
+/// Interim responses before the final one, at most.
+pub const INTERIM_MAX: u32 = 64;
+
+/// Where they come from, and what they answer.
+pub struct Heads<'a> {
+    /// The upstream's socket.
+    pub upstream: &'a Stream,
+    /// Decides whether a response has a body.
+    pub method: Method,
+    /// The head that was read last.
+    pub head: &'a mut ResponseHead,
+    /// The limits of heads.
+    pub limits: &'a http::Limits,
+    /// Until when it may wait.
+    pub deadlines: &'a Deadlines,
+    /// The upload watches over the time.
+    pub uploading: bool,
+    /// What has happened so far.
+    pub seen: &'a Seen,
+}
+
+impl Heads<'_> {
+    /// Sends a whole request and waits for the final response head; interim ones
+    /// are dropped.
+    pub async fn ask(mut self, gather: Gather) -> Result<Held, ExchangeError> {
+        let sent = self.upstream.post(gather).await;
+        sent.map_err(ExchangeError::of_send)?;
+        let mut ahead = None;
+        for _ in 0..=INTERIM_MAX {
+            let (head, rest) = self.next(ahead).await?;
+            if self.head.status() == 101 {
+                return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
+            }
+            if !self.head.is_informational() {
+                let mut held = Held { head, rest };
+                held.detach();
+                return Ok(held);
+            }
+            ahead = rest;
+        }
+        Err(ExchangeError::Response(BadMessage::TooManyInterim))
+    }
+
+    /// The next head, whole and parsed, and what follows it; `ahead` is what
+    /// came after the one before.
+    pub async fn next(
+        &mut self,
+        ahead: Option<Chunk>,
+    ) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
+        let mut chunk = match ahead {
+            Some(chunk) => chunk,
+            None => self.first_bytes().await?,
+        };
+        let mut collected = Vec::new();
+        loop {
+            self.seen.any_byte.set(true);
+            let parsed = self
+                .head
+                .parse(&chunk, self.method, self.limits)
+                .map_err(ExchangeError::Response)?;
+            if let Some(length) = parsed {
+                let rest = chunk.split_off(length);
+                return Ok((chunk, (!rest.is_empty()).then_some(rest)));
+            }
+            // Rare: the head came in pieces. A piece without a line end cannot
+            // complete it, so it is not parsed again for one.
+            collected.extend_from_slice(&chunk);
+            drop(chunk);
+            loop {
+                let more = self.receive().await?;
+                collected.extend_from_slice(&more);
+                if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
+                    break;
+                }
+            }
+            chunk = Chunk::from(std::mem::take(&mut collected));
+        }
+    }
+
+    /// The first bytes of a head, unless the request was never sent: then they
+    /// are no answer to it.
+    async fn first_bytes(&self) -> Result<Chunk, ExchangeError> {
+        let received = self.receive().await;
+        match self.upstream.send_failure() {
+            Some(failure) => Err(ExchangeError::of_send(failure)),
+            None => received,
+        }
+    }
+
+    /// More of a head, within the limits of the try.
+    async fn receive(&self) -> Result<Chunk, ExchangeError> {
+        if let Some(chunk) = self.upstream.try_recv() {
+            return Ok(chunk);
+        }
+        if self.uploading {
+            return ended_or(self.upstream.recv().await);
+        }
+        let heard = self.seen.any_byte.get();
+        let (until, limit) = self.deadlines.of_head(heard, ring::now());
+        match timer::timeout_at(until, self.upstream.recv()).await {
+            Ok(received) => ended_or(received),
+            Err(_) => Err(ExchangeError::Expired(limit)),
+        }
+    }
+}
+
+/// What was received, or that the connection has ended.
+pub fn ended_or<E>(received: Result<Option<Chunk>, E>) -> Result<Chunk, ExchangeError> {
+    match received {
+        Ok(Some(chunk)) => Ok(chunk),
+        Ok(None) | Err(_) => Err(ExchangeError::Ended),
+    }
+}

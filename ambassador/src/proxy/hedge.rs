@@ -1,0 +1,1 @@
+//! A second try beside a slow one.
