@@ -47,6 +47,65 @@ impl<A: Future, B: Future> Future for FirstOf<A, B> {
 }
 
 pin_project! {
+    /// See [`first_ok`].
+    pub struct FirstOk<A, B, E> {
+        #[pin]
+        left: A,
+        #[pin]
+        right: B,
+        left_failed: Option<E>,
+        right_failed: bool,
+    }
+}
+
+/// Runs both until one succeeds; the other is dropped. If both fail, the error
+/// is that of the left one.
+pub fn first_ok<T, U, E, A, B>(left: A, right: B) -> FirstOk<A, B, E>
+where
+    A: Future<Output = Result<T, E>>,
+    B: Future<Output = Result<U, E>>,
+{
+    FirstOk {
+        left,
+        right,
+        left_failed: None,
+        right_failed: false,
+    }
+}
+
+impl<T, U, E, A, B> Future for FirstOk<A, B, E>
+where
+    A: Future<Output = Result<T, E>>,
+    B: Future<Output = Result<U, E>>,
+{
+    type Output = Result<First<T, U>, E>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.left_failed.is_none()
+            && let Poll::Ready(done) = this.left.poll(context)
+        {
+            match done {
+                Ok(done) => return Poll::Ready(Ok(First::Left(done))),
+                Err(error) => *this.left_failed = Some(error),
+            }
+        }
+        if !*this.right_failed
+            && let Poll::Ready(done) = this.right.poll(context)
+        {
+            match done {
+                Ok(done) => return Poll::Ready(Ok(First::Right(done))),
+                Err(_) => *this.right_failed = true,
+            }
+        }
+        match this.left_failed.take_if(|_| *this.right_failed) {
+            Some(error) => Poll::Ready(Err(error)),
+            None => Poll::Pending,
+        }
+    }
+}
+
+pin_project! {
     /// See [`beside`].
     pub struct Beside<M, S> {
         #[pin]
@@ -186,6 +245,21 @@ mod tests {
         );
         let side = pending::<Result<(), ()>>();
         assert_eq!(poll(beside(ready(Ok(7)), side)), Poll::Ready(Ok(7)));
+    }
+
+    #[test]
+    fn a_failure_waits_for_the_other_to_do_better() {
+        type Answer = Result<u8, &'static str>;
+        let never = || pending::<Answer>();
+        let (ok, bad) = (|| ready(Answer::Ok(1)), |text| ready(Answer::Err(text)));
+        let left = poll(first_ok(ok(), ok()));
+        assert!(matches!(left, Poll::Ready(Ok(First::Left(1)))));
+        let right = poll(first_ok(bad("left"), ok()));
+        assert!(matches!(right, Poll::Ready(Ok(First::Right(1)))));
+        assert!(poll(first_ok(bad("left"), never())).is_pending());
+        assert!(poll(first_ok(never(), bad("right"))).is_pending());
+        let neither = poll(first_ok(bad("left"), bad("right")));
+        assert!(matches!(neither, Poll::Ready(Err("left"))));
     }
 
     #[test]

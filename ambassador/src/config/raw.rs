@@ -15,8 +15,8 @@ use crate::ring;
 use crate::route::settings as route;
 
 pub(super) use policies::{
-    Budget, CircuitBreaker, HashKey, HashSource, Hashing, Headers, LoadBalancing, OnLimit, Outlier,
-    Pool, RateLimit, Retry, Switch, Timeouts,
+    Budget, CircuitBreaker, HashKey, HashSource, Hashing, Headers, Hedge, LoadBalancing, OnLimit,
+    Outlier, Pool, RateLimit, Retry, Switch, Timeouts,
 };
 
 object! {
@@ -235,6 +235,10 @@ object! {
         zone: Text,
         /// Which endpoints of an upstream get no requests for a while.
         outlier: Outlier,
+        /// When a second try is made beside a slow one: of requests whose method is
+        /// GET, HEAD, OPTIONS or TRACE, and among `retry.methods`. Interim
+        /// responses to them are dropped.
+        hedge: Hedge,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
     }
@@ -277,6 +281,9 @@ object! {
         /// Which of its endpoints get no requests for a while. Default: as in
         /// `defaults`.
         outlier: Outlier,
+        /// When a second try is made beside a slow one. Default: as in
+        /// `defaults`.
+        hedge: Hedge,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
     }
@@ -329,6 +336,8 @@ object! {
         load_balancing: Either<LoadBalancing, Hashing>,
         /// Changes to its `outlier`; ejections are still those of the upstream.
         outlier: Outlier,
+        /// Changes to its `hedge`.
+        hedge: Hedge,
         /// Changes to request headers, on top of those of the upstream.
         headers: Headers,
     }

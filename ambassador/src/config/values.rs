@@ -13,7 +13,9 @@ use super::read::{Scalar, nearest};
 use crate::addr::{Authority, BindAddr};
 use crate::route::settings::{Claim, HostMatch};
 
-pub(super) use policies::{CountOrOff, Flag, Off, Rate, RetryCause, Size, StatusRange, TimeLimit};
+pub(super) use policies::{
+    CountOrOff, Flag, HedgeAfter, Off, Rate, RetryCause, Size, StatusRange, TimeLimit,
+};
 
 /// A year: longer than anything here has to wait, and far from overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::budget;
 use crate::http::Method;
 
 /// `hedge` of an upstream or route.
@@ -17,14 +18,13 @@ pub struct Settings {
 /// When a second try is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
+    /// Never.
+    Off,
     /// Once the first takes longer than 95 of 100 did lately.
     P95,
     /// Once it takes longer than this.
     Time(Duration),
 }
-
-/// The share of second tries where the file says nothing else.
-pub const BUDGET: f64 = 0.05;
 
 /// Samples without which there is no percentile to speak of.
 const SAMPLES_MIN: u32 = 50;
@@ -52,11 +52,29 @@ impl Default for Latencies {
     }
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            after: After::Off,
+            budget: 0.05,
+        }
+    }
+}
+
 impl Settings {
+    /// What the budget of second tries goes by.
+    pub fn budget(&self) -> budget::Settings {
+        budget::Settings {
+            ratio: self.budget,
+            min_per_second: 0,
+        }
+    }
+
     /// When the try that began at `now` is slow; `None`: it is not known what
-    /// slow is.
+    /// slow is, or of no interest.
     pub fn due(&self, latencies: &Latencies, now: Instant) -> Option<Instant> {
         let after = match self.after {
+            After::Off => return None,
             After::Time(time) => time,
             After::P95 => latencies.quantile(0.95)?,
         };
@@ -140,7 +158,7 @@ mod tests {
         let mut latencies = Latencies::default();
         let settings = Settings {
             after: After::P95,
-            budget: BUDGET,
+            ..Settings::default()
         };
         let now = Instant::now();
         for _ in 0..SAMPLES_MIN {
@@ -154,6 +172,7 @@ mod tests {
             ..settings
         };
         assert_eq!(fixed.due(&Latencies::default(), now), Some(now + 7 * MS));
+        assert_eq!(Settings::default().due(&latencies, now), None);
     }
 
     #[test]

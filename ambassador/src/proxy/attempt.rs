@@ -8,6 +8,7 @@ use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::http::{BadMessage, BodyReader, Reason, ResponseHead};
 use crate::policy::breaker::Trial;
+use crate::policy::hedge::After;
 use crate::policy::retry::{Cause, Retry};
 use crate::policy::retry_after;
 use crate::proxy::client::Client;
@@ -22,7 +23,7 @@ use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
 use crate::upstream::balancer::{Grade, Picked};
 use crate::upstream::dial::DialError;
-use crate::upstream::pool::{CheckoutError, Connection, Want};
+use crate::upstream::pool::{CheckoutError, Connection, Place, Want};
 
 /// A request on its way to its upstream, over all its tries.
 pub struct Sending<'a> {
@@ -70,9 +71,10 @@ pub enum Passed {
 
 /// A response that may have to give way to that of another try.
 pub struct HeldBack {
-    connection: Connection,
-    held: Held,
-    sent_at: Instant,
+    pub(super) connection: Connection,
+    pub(super) held: Held,
+    /// When the request was handed to the kernel.
+    pub(super) sent_at: Instant,
     /// Its status.
     pub status: u16,
 }
@@ -152,16 +154,7 @@ impl Sending<'_> {
             .telemetry
             .cells
             .attempt(self.label(), failure.outcome());
-        if failure.blames_upstream() {
-            let grade = Grade::Bad { retry_after: None };
-            picked.ended(grade, &self.target.upstream.policies.outlier, ring::now());
-        }
-        if let Some(trial) = trial {
-            match failure.blames_upstream() {
-                true => trial.failed(ring::now()),
-                false => trial.abandoned(),
-            }
-        }
+        failure.report(self.target, picked, trial);
         Err(failure)
     }
 
@@ -244,8 +237,8 @@ impl Sending<'_> {
         endpoint: EndpointAddr,
         want: Want,
     ) -> Result<Connection, Unanswered> {
-        let shared = &self.target.shared;
         let place = (self.client.origin.namespace, endpoint);
+        let shared = &self.target.shared;
         if let Some(connection) = context.pools.take_idle(shared, place, want) {
             context.telemetry.cells.pool_reuse(shared.label);
             return Ok(connection);
@@ -253,20 +246,7 @@ impl Sending<'_> {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
         }
-        let policies = self.target.pool_policies();
-        let checkout = context.pools.checkout(shared, policies, place, want);
-        let checked_out = match self.deadlines.of_checkout() {
-            None => checkout.await,
-            Some((until, limit)) => match timer::timeout_at(until, checkout).await {
-                Ok(checked_out) => checked_out,
-                Err(_) => return Err(Unanswered::expired(limit)),
-            },
-        };
-        let connection = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
-        if connection.reused {
-            context.telemetry.cells.pool_reuse(shared.label);
-        }
-        Ok(connection)
+        connect(context, self.target, place, &self.deadlines, want).await
     }
 
     /// One exchange over a connection.
@@ -281,25 +261,13 @@ impl Sending<'_> {
         let target = self.target;
         self.record.reused = connection.reused;
         let policies = &target.upstream.policies;
-        // The upstream is judged by the head: a body may take for ever.
+        let sent_at = clock::now();
         let judge = |response: &ResponseHead, head: &[u8]| {
-            let (status, now) = (response.status(), ring::now());
-            let asks = matches!(status, 429 | 500..=599);
-            let retry_after = asks.then(|| asked_wait(response, head)).flatten();
-            picked.ended(
-                Grade::of_status(status, retry_after),
-                &policies.outlier,
-                now,
-            );
-            if let Some(trial) = trial.take() {
-                match policies.circuit_breaker.failure_statuses.contains(status) {
-                    true => trial.failed(now),
-                    false => trial.succeeded(),
-                }
-            }
+            let trial = (trial.take(), sent_at);
+            judge(context, target, response, head, picked, trial);
             // Not where an interim response went to the client: it was answered.
             let may_hold = may_hold && seen.bytes_out.get() == 0;
-            match may_hold && policies.retry.on_statuses.contains(status) {
+            match may_hold && policies.retry.on_statuses.contains(response.status()) {
                 true => Verdict::Hold,
                 false => Verdict::Pass,
             }
@@ -307,7 +275,6 @@ impl Sending<'_> {
         let outgoing = self.outgoing.take().unwrap_or_default();
         let cells = &context.telemetry.cells;
         cells.bytes(self.label(), Direction::Sent, outgoing.bytes() as u64);
-        let sent_at = clock::now();
         let answer = self
             .over(context, &connection, seen)
             .run(outgoing, judge)
@@ -392,17 +359,7 @@ impl Sending<'_> {
                 self.outgoing = Some(whole);
                 Failure::Unanswered(Unanswered::reset())
             }
-            ExchangeError::Send | ExchangeError::Ended => Failure::Unanswered(Unanswered::reset()),
-            ExchangeError::Response(_) => Failure::Unanswered(Unanswered {
-                reason: Reason::ProtocolError,
-                cause: None,
-                outcome: AttemptOutcome::ProtocolError,
-                blames_upstream: true,
-            }),
-            ExchangeError::Expired(limit) => Failure::Unanswered(Unanswered::expired(limit)),
-            ExchangeError::Request(bad) => Failure::BadRequest(bad),
-            ExchangeError::Cut => Failure::Cut,
-            ExchangeError::ClientGone => Failure::ClientGone,
+            error => Failure::of(&error),
         }
     }
 
@@ -431,6 +388,62 @@ impl Sending<'_> {
 
     fn label(&self) -> UpstreamIndex {
         self.target.shared.label
+    }
+}
+
+/// A connection to `place`: an idle one, else a new one, within the limits of the
+/// try.
+pub(super) async fn connect(
+    context: &Context,
+    target: &Target,
+    place: Place,
+    deadlines: &Deadlines,
+    want: Want,
+) -> Result<Connection, Unanswered> {
+    let (shared, policies) = (&target.shared, target.pool_policies());
+    let checkout = context.pools.checkout(shared, policies, place, want);
+    let checked_out = match deadlines.of_checkout() {
+        None => checkout.await,
+        Some((until, limit)) => match timer::timeout_at(until, checkout).await {
+            Ok(checked_out) => checked_out,
+            Err(_) => return Err(Unanswered::expired(limit)),
+        },
+    };
+    let connection = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
+    if connection.reused {
+        context.telemetry.cells.pool_reuse(shared.label);
+    }
+    Ok(connection)
+}
+
+/// Tells endpoint and breaker of a response. They go by its head: a body may
+/// take for ever.
+pub(super) fn judge(
+    context: &Context,
+    target: &Target,
+    response: &ResponseHead,
+    head: &[u8],
+    picked: &mut Picked,
+    (trial, sent_at): (Option<Trial<'_>>, Instant),
+) {
+    let policies = &target.upstream.policies;
+    let (status, now) = (response.status(), ring::now());
+    if policies.hedge.after == After::P95 {
+        let took = now.saturating_duration_since(sent_at);
+        context.pools.record_latency(&target.shared, took);
+    }
+    let asks = matches!(status, 429 | 500..=599);
+    let retry_after = asks.then(|| asked_wait(response, head)).flatten();
+    picked.ended(
+        Grade::of_status(status, retry_after),
+        &policies.outlier,
+        now,
+    );
+    if let Some(trial) = trial {
+        match policies.circuit_breaker.failure_statuses.contains(status) {
+            true => trial.failed(now),
+            false => trial.succeeded(),
+        }
     }
 }
 
@@ -503,7 +516,39 @@ impl Unanswered {
 }
 
 impl Failure {
-    fn outcome(&self) -> AttemptOutcome {
+    /// That of an exchange; what may be sent again is another matter.
+    pub(super) fn of(error: &ExchangeError) -> Self {
+        match error {
+            ExchangeError::Unsent(_) | ExchangeError::Send | ExchangeError::Ended => {
+                Self::Unanswered(Unanswered::reset())
+            }
+            ExchangeError::Response(_) => Self::Unanswered(Unanswered {
+                reason: Reason::ProtocolError,
+                cause: None,
+                outcome: AttemptOutcome::ProtocolError,
+                blames_upstream: true,
+            }),
+            ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
+            ExchangeError::Request(bad) => Self::BadRequest(*bad),
+            ExchangeError::Cut => Self::Cut,
+            ExchangeError::ClientGone => Self::ClientGone,
+        }
+    }
+
+    /// Tells endpoint and breaker of a try that ended like this.
+    pub(super) fn report(&self, target: &Target, picked: &mut Picked, trial: Option<Trial<'_>>) {
+        let now = ring::now();
+        if !self.blames_upstream() {
+            return;
+        }
+        let grade = Grade::Bad { retry_after: None };
+        picked.ended(grade, &target.upstream.policies.outlier, now);
+        if let Some(trial) = trial {
+            trial.failed(now);
+        }
+    }
+
+    pub(super) fn outcome(&self) -> AttemptOutcome {
         match self {
             Self::Unanswered(unanswered) => unanswered.outcome,
             Self::Cut => AttemptOutcome::Reset,

@@ -178,7 +178,25 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let (tried, stopped) = loop {
         let may_retry = sending.record.attempts + 1 < policies.retry.attempts && !trial.is_probe();
         let may_hold = may_retry && sending.replay.is_whole();
-        let tried = sending.attempt(&mut picked, trial, may_hold).await;
+        let slow_at = match sending.may_be_hedged() && !trial.is_probe() {
+            true => context.pools.slow_at(shared, &policies.hedge, ring::now()),
+            false => None,
+        };
+        let tried = match slow_at {
+            None => sending.attempt(&mut picked, trial, may_hold).await,
+            Some(due) => {
+                let busy = [picked.endpoint];
+                let second = || {
+                    let aim = Aim {
+                        tried: &busy,
+                        ..first_aim
+                    };
+                    way::second(&context.pools, &way.target, aim)
+                };
+                let hedged = sending.attempt_hedged(&mut picked, trial, due, second);
+                hedged.await
+            }
+        };
 
         // Whether there is a reason for one more, and a way to make it.
         let now = ring::now();

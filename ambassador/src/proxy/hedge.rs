@@ -1,1 +1,196 @@
 //! A second try beside a slow one.
+
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::clock;
+use crate::http::ResponseHead;
+use crate::policy::breaker::Trial;
+use crate::policy::hedge::{self, After};
+use crate::proxy::attempt::{Failure, HeldBack, Sending, Success, connect, judge};
+use crate::proxy::context::Context;
+use crate::proxy::deadlines::Deadlines;
+use crate::proxy::exchange::{Asked, Held, Seen};
+use crate::proxy::generation::Target;
+use crate::proxy::heads::Heads;
+use crate::proxy::replay::Replay;
+use crate::ring::{self, timer};
+use crate::telemetry::{AttemptOutcome, Direction};
+use crate::together::{First, first, first_ok};
+use crate::upstream::balancer::Picked;
+use crate::upstream::pool::{Connection, Place, Want};
+
+/// What one try of two needs.
+struct Leg<'a> {
+    context: &'a Context,
+    target: &'a Target,
+    place: Place,
+    asked: Asked,
+    replay: &'a Replay,
+    deadlines: &'a Deadlines,
+    head: &'a mut ResponseHead,
+}
+
+/// What it got.
+struct Answered {
+    connection: Connection,
+    held: Held,
+    sent_at: Instant,
+}
+
+impl Sending<'_> {
+    /// Whether a second try may be made beside a slow one: the request is whole,
+    /// changes nothing and may reach an upstream twice.
+    pub fn may_be_hedged(&self) -> bool {
+        self.target.upstream.policies.hedge.after != After::Off
+            && hedge::is_safe(self.asked.method)
+            && !self.asked.upgrade
+            && self.body.is_done()
+            && self.replay.is_whole()
+    }
+
+    /// One try, and a second one beside it where there is no response by `due`
+    /// and `second` grants one. The first response wins and is held back,
+    /// whatever its status; the other try is given up. Interim responses are
+    /// dropped: the client could not tell whose they are.
+    pub async fn attempt_hedged<'t>(
+        &mut self,
+        picked: &mut Picked,
+        trial: Trial<'t>,
+        due: Instant,
+        second: impl FnOnce() -> Option<(Picked, Trial<'t>)>,
+    ) -> Result<Success, Failure> {
+        let context = Rc::clone(&self.client.context);
+        let cells = &context.telemetry.cells;
+        let (target, label) = (self.target, self.target.shared.label);
+        let namespace = self.client.origin.namespace;
+        self.record.attempts += 1;
+        self.record.passage.endpoint = Some(picked.endpoint);
+        let began = ring::now();
+        self.deadlines.begin_try(began);
+        self.outgoing = None;
+
+        let mut heads = (std::mem::take(self.response), ResponseHead::default());
+        let leg = |place, head| Leg {
+            context: &context,
+            target,
+            place,
+            asked: self.asked,
+            replay: &self.replay,
+            deadlines: &self.deadlines,
+            head,
+        };
+        let race = async {
+            let mut one = pin!(leg((namespace, picked.endpoint), &mut heads.0).run());
+            match first(one.as_mut(), timer::sleep_until(due)).await {
+                First::Left(answered) => return answered.map(First::Left),
+                First::Right(()) => {}
+            }
+            let Some((mut other, trial)) = second() else {
+                return one.await.map(First::Left);
+            };
+            cells.retry(label, "hedge");
+            let place = (namespace, other.endpoint);
+            let two = async {
+                match leg(place, &mut heads.1).run().await {
+                    Ok(answered) => Ok((answered, other, trial)),
+                    Err(failure) => {
+                        cells.attempt(label, failure.outcome());
+                        failure.report(target, &mut other, Some(trial));
+                        Err(failure)
+                    }
+                }
+            };
+            let won = first_ok(one, two).await?;
+            cells.attempt(label, AttemptOutcome::Cancelled);
+            Ok(won)
+        };
+        let won = match first(race, self.client.stream.broken()).await {
+            First::Left(won) => won,
+            First::Right(()) => Err(Failure::ClientGone),
+        };
+        let (answered, trial) = match won {
+            Ok(First::Left(answered)) => {
+                *self.response = heads.0;
+                (answered, trial)
+            }
+            Ok(First::Right((answered, other, its_trial))) => {
+                // The slower one says nothing about the upstream, but that it
+                // was no faster than this.
+                let took = ring::now().saturating_duration_since(began);
+                context.pools.record_latency(&target.shared, took);
+                trial.abandoned();
+                *self.response = heads.1;
+                *picked = other;
+                self.record.attempts += 1;
+                self.record.passage.endpoint = Some(picked.endpoint);
+                (answered, its_trial)
+            }
+            Err(failure) => {
+                cells.attempt(label, failure.outcome());
+                failure.report(target, picked, Some(trial));
+                self.outgoing = self.replay.again();
+                return Err(failure);
+            }
+        };
+        let Answered {
+            connection,
+            held,
+            sent_at,
+        } = answered;
+        cells.attempt(label, AttemptOutcome::Response);
+        let trial = (Some(trial), sent_at);
+        judge(&context, target, self.response, &held.head, picked, trial);
+        self.record.reused = connection.reused;
+        Ok(Success::Held(HeldBack {
+            status: self.response.status(),
+            connection,
+            held,
+            sent_at,
+        }))
+    }
+}
+
+impl Leg<'_> {
+    /// Sends the request and waits for a response head. A reused connection that
+    /// turns out to have been dead is replaced.
+    async fn run(self) -> Result<Answered, Failure> {
+        let (context, target) = (self.context, self.target);
+        let (cells, label) = (&context.telemetry.cells, target.shared.label);
+        let mut want = Want::Any;
+        loop {
+            let connection = connect(context, target, self.place, self.deadlines, want).await;
+            let connection = connection.map_err(Failure::Unanswered)?;
+            let gather = self.replay.again().unwrap_or_default();
+            cells.bytes(label, Direction::Sent, gather.bytes() as u64);
+            let (seen, sent_at) = (Seen::default(), clock::now());
+            let heads = Heads {
+                upstream: &connection.stream,
+                method: self.asked.method,
+                head: self.head,
+                limits: &context.head_limits,
+                deadlines: self.deadlines,
+                uploading: false,
+                seen: &seen,
+            };
+            match heads.ask(gather).await {
+                Ok(held) => {
+                    return Ok(Answered {
+                        connection,
+                        held,
+                        sent_at,
+                    });
+                }
+                Err(error)
+                    if connection.reused
+                        && want == Want::Any
+                        && error.may_be_a_dead_connection(&seen) =>
+                {
+                    want = Want::Fresh;
+                }
+                Err(error) => return Err(Failure::of(&error)),
+            }
+        }
+    }
+}

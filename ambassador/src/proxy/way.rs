@@ -6,6 +6,7 @@ use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
 use crate::policy::balance::{self, Key, LoadBalancing};
+use crate::policy::breaker::{State, Trial};
 use crate::policy::retry::Retry;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
@@ -116,6 +117,23 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
             pools.pick(&target.shared, target.pool_policies(), &ask)
         }
     }
+}
+
+/// The endpoint of a second try beside a slow one, and leave to make it; `None`:
+/// the upstream is not well, or had too many of those lately.
+pub fn second<'a>(pools: &Pools, target: &'a Target, aim: Aim<'_>) -> Option<(Picked, Trial<'a>)> {
+    let (shared, policies) = (&target.shared, &target.upstream.policies);
+    if shared.breaker.state() != State::Closed {
+        return None;
+    }
+    let now = ring::now();
+    let picked = pick(pools, target, aim)?;
+    pools.report_requests(shared, now);
+    if !shared.hedge_budget.withdraw(&policies.hedge.budget(), now) {
+        return None;
+    }
+    let trial = shared.breaker.admit(&policies.circuit_breaker, now)?;
+    Some((picked, trial))
 }
 
 /// The hash of what the upstream's `ring_hash` goes by, where the request has

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
 use crate::policy::balance::LoadBalancing;
-use crate::policy::{breaker, limits, outlier, rate_limit, retry};
+use crate::policy::{breaker, hedge, limits, outlier, rate_limit, retry};
 
 /// Everything the table is built from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -58,6 +58,8 @@ pub struct Policies {
     pub zone: Option<Arc<str>>,
     /// Which of its endpoints get no requests for a while.
     pub outlier: outlier::Settings,
+    /// When a second try is made beside a slow one.
+    pub hedge: hedge::Settings,
     /// Changes to request headers.
     pub headers: HeaderRules,
 }
@@ -137,6 +139,7 @@ impl Policies {
     pub fn passing_on(&self) -> Self {
         let mut policies = self.without_caps();
         policies.retry = retry::Retry::never();
+        policies.hedge = hedge::Settings::default();
         policies.circuit_breaker.trip = breaker::Trip::Never;
         policies
     }

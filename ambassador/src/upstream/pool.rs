@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 
 use crate::addr::EndpointAddr;
+use crate::policy::hedge::{self, Latencies};
 use crate::policy::limits;
 use crate::ring::{self, Remote, Stream, ebb, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
@@ -52,8 +53,10 @@ struct Pool {
     /// Idle connections this shard keeps open without traffic.
     keep: usize,
     dialing: usize,
-    /// Requests that the budget of retries has not been told of.
+    /// Requests that the budgets have not been told of.
     requests: u32,
+    /// How long it took to answer lately, where somebody wants to know.
+    latencies: Option<Latencies>,
 }
 
 struct Idle {
@@ -149,23 +152,41 @@ impl Pools {
         })
     }
 
-    /// Counts a request, for the budget of retries.
+    /// Counts a request, for the budgets of retries and second tries.
     pub fn count_request(&self, shared: &Arc<Shared>, policies: Policies<'_>, now: Instant) {
         self.with_pool(shared, policies, |pool| {
             pool.requests += 1;
             if pool.requests >= REPORT_EVERY {
-                let requests = std::mem::take(&mut pool.requests);
-                shared.retry_budget.deposit(requests, now);
+                pool.report_requests(shared, now);
             }
         });
     }
 
-    /// Tells the budget of retries of every request so far.
+    /// Tells those budgets of every request so far.
     pub fn report_requests(&self, shared: &Shared, now: Instant) {
         if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
-            let requests = std::mem::take(&mut pool.requests);
-            shared.retry_budget.deposit(requests, now);
+            pool.report_requests(shared, now);
         }
+    }
+
+    /// Takes note of how long an upstream took to answer.
+    pub fn record_latency(&self, shared: &Shared, took: Duration) {
+        if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
+            pool.latencies.get_or_insert_default().record(took);
+        }
+    }
+
+    /// When a try that begins now is slow, for this upstream and these settings;
+    /// `None`: it is not known.
+    pub fn slow_at(
+        &self,
+        shared: &Shared,
+        settings: &hedge::Settings,
+        now: Instant,
+    ) -> Option<Instant> {
+        let pools = self.pools.borrow();
+        let latencies = pools.get(&shared.id)?.latencies.as_ref();
+        settings.due(latencies.unwrap_or(&Latencies::default()), now)
     }
 
     /// A connection to `place`: an idle one, else a new one, else a place
@@ -314,6 +335,7 @@ impl Pools {
             keep: 0,
             dialing: 0,
             requests: 0,
+            latencies: None,
         });
         use_it(pool)
     }
@@ -450,6 +472,14 @@ impl Pools {
         if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
             pool.dialing -= 1;
         }
+    }
+}
+
+impl Pool {
+    fn report_requests(&mut self, shared: &Shared, now: Instant) {
+        let requests = std::mem::take(&mut self.requests);
+        shared.retry_budget.deposit(requests, now);
+        shared.hedge_budget.deposit(requests, now);
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Shared {
     pub breaker: Breaker,
     /// How many of its requests may be tried again.
     pub retry_budget: Budget,
+    /// How many of them may be in two places at once.
+    pub hedge_budget: Budget,
     /// How many requests it gets in a second.
     pub rate_limit: RateLimit,
     /// Its requests in flight.
@@ -47,6 +49,7 @@ impl Shared {
             endpoints: Published::default(),
             breaker: Breaker::new(now),
             retry_budget: Budget::new(now),
+            hedge_budget: Budget::new(now),
             rate_limit: RateLimit::new(now),
             requests: InFlight::default(),
             idle: AtomicU32::new(0),

@@ -3,6 +3,7 @@
 
 mod circuit_breaker;
 mod headers;
+mod hedge;
 mod load_balancing;
 mod outlier;
 mod pool;
@@ -36,6 +37,7 @@ pub(super) struct Layer<'a> {
     pub(super) load_balancing: Option<&'a Spanned<Either<raw::LoadBalancing, raw::Hashing>>>,
     pub(super) zone: Option<&'a Spanned<Text>>,
     pub(super) outlier: Option<&'a Spanned<raw::Outlier>>,
+    pub(super) hedge: Option<&'a Spanned<raw::Hedge>>,
     pub(super) headers: Option<&'a Spanned<raw::Headers>>,
     /// Who the layer is, given the line of a key.
     pub(super) origin: &'a dyn Fn(usize) -> Origin,
@@ -73,6 +75,7 @@ impl Layer<'_> {
             && self.load_balancing.is_none()
             && self.zone.is_none()
             && self.outlier.is_none()
+            && self.hedge.is_none()
             && self.headers.is_none()
     }
 }
@@ -119,6 +122,9 @@ impl Policies {
         if let Some(raw) = layer.outlier {
             outlier::read(raw, &mut settings.outlier, reading);
         }
+        if let Some(raw) = layer.hedge {
+            hedge::read(raw, &mut settings.hedge, reading);
+        }
         if let Some(raw) = layer.headers {
             headers::read(raw, &mut settings.headers, reading);
         }
@@ -133,6 +139,7 @@ impl Policies {
         settings.timeouts.request = None;
         settings.retry = Retry::never();
         settings.rate_limit = None;
+        settings.hedge = Default::default();
         if let LoadBalancing::RingHash(Key::Header(_)) = settings.load_balancing {
             settings.load_balancing = LoadBalancing::default();
         }

@@ -95,6 +95,7 @@ fn policies(
         load_balancing: raw.load_balancing.as_ref(),
         zone: None,
         outlier: raw.outlier.as_ref(),
+        hedge: raw.hedge.as_ref(),
         headers: raw.headers.as_ref(),
         origin: &origin,
     };

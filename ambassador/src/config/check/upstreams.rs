@@ -32,6 +32,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
             load_balancing: raw.load_balancing.as_ref(),
             zone: raw.zone.as_ref(),
             outlier: raw.outlier.as_ref(),
+            hedge: raw.hedge.as_ref(),
             headers: raw.headers.as_ref(),
             origin: &Origin::Defaults,
         };
@@ -76,6 +77,7 @@ fn upstream(
         load_balancing: raw.load_balancing.as_ref(),
         zone: raw.zone.as_ref(),
         outlier: raw.outlier.as_ref(),
+        hedge: raw.hedge.as_ref(),
         headers: raw.headers.as_ref(),
         origin: &Origin::Upstream,
     };
@@ -251,6 +253,7 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
     }
     places.extend(raw.retry.as_ref().map(|retry| &retry.place));
     places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
+    places.extend(raw.hedge.as_ref().map(|hedge| &hedge.place));
     if let Some(load_balancing) = raw.load_balancing.as_ref()
         && let Either::Full(hashing) = &load_balancing.value
     {

@@ -7,6 +7,7 @@ use super::time;
 use crate::config::raw;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Trip};
+use crate::policy::hedge::{self, After};
 use crate::policy::limits::{Pool, Timeouts};
 use crate::policy::outlier;
 use crate::policy::rate_limit;
@@ -15,13 +16,14 @@ use crate::policy::statuses::Statuses;
 use crate::route::settings::{Policies, Protocol};
 
 /// Groups and keys that mean nothing where no requests are seen.
-const OF_REQUESTS: [&str; 6] = [
+const OF_REQUESTS: [&str; 7] = [
     "timeouts.first_byte",
     "timeouts.per_try",
     "timeouts.request",
     "retry.",
     "circuit_breaker.failure_statuses",
     "rate_limit",
+    "hedge.",
 ];
 
 /// A key, as `pool.max_idle`, and its value.
@@ -39,6 +41,7 @@ pub(in crate::config) fn entries(protocol: Protocol, policies: &Policies) -> Vec
     entries.push(load_balancing(&policies.load_balancing));
     entries.extend(policies.zone.as_deref().map(|zone| ("zone", zone.into())));
     outlier(&policies.outlier, &mut entries);
+    entries.extend(hedge(&policies.hedge));
     if protocol == Protocol::Tcp {
         let of_requests = |key: &str| OF_REQUESTS.iter().any(|start| key.starts_with(start));
         entries.retain(|(key, _)| !of_requests(key));
@@ -206,6 +209,19 @@ fn outlier(outlier: &outlier::Settings, entries: &mut Vec<Entry>) {
             super::percent(outlier.max_ejected).into(),
         ),
     ]);
+}
+
+fn hedge(hedge: &hedge::Settings) -> [Entry; 2] {
+    let after = match hedge.after {
+        After::Off => "off".to_owned(),
+        After::P95 => "p95".to_owned(),
+        After::Time(after) => time(after),
+    };
+    let budget = super::percent(hedge.budget);
+    [
+        ("hedge.after", after.into()),
+        ("hedge.budget", budget.into()),
+    ]
 }
 
 /// Single ones as numbers, ranges as text.

@@ -3,8 +3,8 @@
 
 use crate::config::read::{Named, Spanned, object};
 use crate::config::values::{
-    Count, CountOrOff, Flag, Percent, Rate, RetryCause, Size, StatusRange, Text, Time, TimeLimit,
-    choice,
+    Count, CountOrOff, Flag, HedgeAfter, Percent, Rate, RetryCause, Size, StatusRange, Text, Time,
+    TimeLimit, choice,
 };
 use crate::policy::{balance, rate_limit};
 
@@ -221,6 +221,21 @@ object! {
         /// are ignored.
         #[schemars(extend("default" = "10%"))]
         max_ejected: Percent,
+    }
+}
+
+object! {
+    /// When a second try is made beside a slow one. The first response is passed
+    /// on, and the other try given up.
+    Hedge {
+        /// How slow: `p95` is more than 95 of 100 answers of the upstream took
+        /// lately, as far as this thread has seen; or a time; or `off`.
+        #[schemars(extend("default" = "off"))]
+        after: HedgeAfter,
+        /// Second tries as a share of the requests of the last 10 s, over all
+        /// threads.
+        #[schemars(extend("default" = "5%"))]
+        budget: Percent,
     }
 }
 

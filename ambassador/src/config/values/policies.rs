@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{Time, number, value_schemas};
 use crate::config::read::Scalar;
+use crate::policy::hedge::After;
 
 /// Requests per second. The least is one in 17 minutes, and the most one in a
 /// nanosecond: what a rate limit reckons in.
@@ -53,6 +54,10 @@ pub(in crate::config) enum RetryCause {
     Statuses(StatusRange),
 }
 
+/// How slow a try has to be for a second one beside it.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct HedgeAfter(pub(in crate::config) After);
+
 /// The word `off` in place of a mapping.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Off;
@@ -94,6 +99,20 @@ impl Scalar for CountOrOff {
             (_, Some(count)) if count > 0 => Ok(Self(Some(count))),
             _ => Err("must be off or a whole number, at least 1".to_owned()),
         }
+    }
+}
+
+impl Scalar for HedgeAfter {
+    fn parse(text: &str) -> Result<Self, String> {
+        let after = match text {
+            "off" => After::Off,
+            "p95" => After::P95,
+            time => match Time::parse(time) {
+                Ok(Time(time)) => After::Time(time),
+                Err(what) => return Err(format!("{what}, or p95, or off")),
+            },
+        };
+        Ok(Self(after))
     }
 }
 
@@ -164,6 +183,10 @@ value_schemas! {
     ] },
     TimeLimit: { "anyOf": [
         { "const": "none" },
+        { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
+    ] },
+    HedgeAfter: { "anyOf": [
+        { "enum": ["off", "p95"] },
         { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
     ] },
     CountOrOff: { "anyOf": [
