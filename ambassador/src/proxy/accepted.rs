@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::http::{self, ServerName, Sniff};
+use crate::policy::breaker::State;
 use crate::proxy::attempt::Unanswered;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
@@ -146,6 +147,13 @@ struct GivenUp {
     endpoint: Option<EndpointAddr>,
 }
 
+impl GivenUp {
+    const CIRCUIT_OPEN: Self = Self {
+        outcome: TcpOutcome::CircuitOpen,
+        endpoint: None,
+    };
+}
+
 /// A connection by the address alone.
 type Dialled = (Target, Box<Leg>);
 
@@ -166,15 +174,20 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
         Err(_) => resolve(&context, original, None),
     };
     let Some(target) = silent else {
-        return match classify(client, idle).await {
-            Some(Sniff::Http1) => Sniffed::Http,
-            Some(Sniff::Tls) => Sniffed::Tls(None),
-            Some(_) => Sniffed::Opaque(None),
-            None => Sniffed::Ended,
-        };
+        return sniff_bytes(client, idle).await;
     };
+    // An upstream that is left alone is not dialled for a guess. Who speaks HTTP
+    // is answered in time; who waits for the server to speak is given up as if
+    // the connect took too long.
+    if target.shared.breaker.state() != State::Closed {
+        let limit = target.upstream.policies.timeouts.connect;
+        return match timer::timeout(limit, client.stream.readable()).await {
+            Ok(()) => sniff_bytes(client, idle).await,
+            Err(_) => Sniffed::GivenUp(target.shared.label, GivenUp::CIRCUIT_OPEN),
+        };
+    }
     // Nothing to go by: dial where the address leads and see who speaks.
-    let leg = match dial(client, &target).await {
+    let leg = match dial(client, &target, Purpose::Guess).await {
         Ok(leg) => leg,
         Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
     };
@@ -203,6 +216,16 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
         }
         Some(Sniff::Tls) => Sniffed::Tls(Some((target, leg))),
         Some(_) => Sniffed::Opaque(Some((target, leg))),
+        None => Sniffed::Ended,
+    }
+}
+
+/// What the first bytes tell of a client that has no connection yet.
+async fn sniff_bytes(client: &mut Client, idle: Duration) -> Sniffed {
+    match classify(client, idle).await {
+        Some(Sniff::Http1) => Sniffed::Http,
+        Some(Sniff::Tls) => Sniffed::Tls(None),
+        Some(_) => Sniffed::Opaque(None),
         None => Sniffed::Ended,
     }
 }
@@ -316,7 +339,7 @@ async fn relay_recorded(
     }
     let leg = match dialled {
         Some(leg) => leg,
-        None => match dial(&client, &target).await {
+        None => match dial(&client, &target, Purpose::Relay).await {
             Ok(leg) => leg,
             Err(failed) => return refuse(*client, record, failed),
         },
@@ -341,18 +364,25 @@ fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
     client.stream.reset();
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Opaque bytes: that it came about is all that can be known of how well the
+    /// upstream is.
+    Relay,
+    /// To see who speaks: a request may follow, which tells more.
+    Guess,
+}
+
 /// A new connection to one of the endpoints.
-async fn dial(client: &Client, target: &Target) -> Result<Box<Leg>, GivenUp> {
+async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
     let policies = &target.upstream.policies;
     let Some(trial) = target
         .shared
         .breaker
         .admit(&policies.circuit_breaker, ring::now())
     else {
-        return Err(GivenUp {
-            outcome: TcpOutcome::CircuitOpen,
-            endpoint: None,
-        });
+        return Err(GivenUp::CIRCUIT_OPEN);
     };
     let pools = &client.context.pools;
     let aim = Aim {
@@ -372,10 +402,11 @@ async fn dial(client: &Client, target: &Target) -> Result<Box<Leg>, GivenUp> {
     let dialled = dialled.await;
     let now = ring::now();
     match &dialled {
-        Ok(_) => {
+        Ok(_) if purpose == Purpose::Relay => {
             trial.succeeded();
             picked.ended(Grade::Good, &policies.outlier, now);
         }
+        Ok(_) => trial.abandoned(),
         Err(error) if Unanswered::without_connection(error).blames_upstream() => {
             trial.failed(now);
             let bad = Grade::Bad { retry_after: None };

@@ -18,6 +18,7 @@ on_both_backends!(
     an_operator_sets_it,
     opaque_connections_are_reset_while_it_is_open,
     adopted_upstreams_have_one_each,
+    a_client_that_is_slow_to_ask_is_no_probe_and_no_success,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -280,4 +281,40 @@ fn adopted_upstreams_have_one_each(backend: Backend) {
     assert_eq!(get(well.address()), "200 ");
     let shown = proxy.admin_get("/upstreams");
     assert!(shown.contains("\"state\": \"open\""), "{shown}");
+}
+
+/// The proxy dials ahead for a captured client that says nothing, as its server
+/// may speak first. That it can be dialled makes no upstream well.
+fn a_client_that_is_slow_to_ask_is_no_probe_and_no_success(backend: Backend) {
+    let flaky = Flaky::failing();
+    let cgroup = ambassador_tests::Cgroup::new();
+    let config = format!(
+        "capture: {{ include: {{ cidrs: [10.1.2.3/32] }} }}\n\
+         upstreams:\n  web:\n    hosts: [10.1.2.3]\n    endpoints: [\"{}\"]\n    \
+         circuit_breaker: {{ consecutive: 3, sleep: 1s }}\n",
+        flaky.server.address()
+    );
+    let proxy = Proxy::capturing(backend, &cgroup, &config);
+    // Connects, waits, asks; prints the status and the reason.
+    let slow = "import socket, time\n\
+        s = socket.create_connection(('10.1.2.3', 80), 10)\n\
+        time.sleep(0.03)\n\
+        s.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\nConnection: close\\r\\n\\r\\n')\n\
+        answer = b''.join(iter(lambda: s.recv(4096), b'')).decode()\n\
+        reason = [l for l in answer.split('\\r\\n') if l.startswith('x-ambassador-reason')]\n\
+        print(answer.split()[1], *reason)\n";
+    let ask = || {
+        let mut python = cgroup.command(ambassador_tests::program::PYTHON);
+        let said = ambassador_tests::program::succeed(python.args(["-c", slow]));
+        said.trim().to_owned()
+    };
+    for _ in 0..3 {
+        assert_eq!(ask(), "500");
+    }
+    assert_eq!(ask(), "503 x-ambassador-reason: circuit-open");
+    eventually("a probe was sent", SOON, || ask() == "500");
+    assert_eq!((flaky.requests(), state(&proxy)), (4, 2.0));
+    flaky.recovers();
+    eventually("a probe closes it", SOON, || ask() == "200");
+    assert_eq!(state(&proxy), 0.0);
 }

@@ -21,6 +21,7 @@ mod exec_terminal;
 mod forwarding;
 mod harness;
 mod headers;
+mod hedging;
 mod interim;
 mod iptables;
 mod limits;
