@@ -1,7 +1,7 @@
 //! The only reader of time and randomness. Logic that depends on either takes
 //! them as arguments, so that its tests run on virtual time and fixed seeds.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic clock.
 pub fn now() -> Instant {
@@ -35,6 +35,18 @@ pub fn kernel_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// An instant in the nanoseconds of [`kernel_ns`]. It may come out later by what
+/// lies between two readings of the clock, never earlier.
+pub fn kernel_ns_at(then: Instant) -> u64 {
+    let now = now();
+    let now_ns = kernel_ns();
+    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    match then.checked_duration_since(now) {
+        Some(ahead) => now_ns.saturating_add(ns(ahead)),
+        None => now_ns.saturating_sub(ns(now.saturating_duration_since(then))),
+    }
+}
+
 /// 64 random bits from the thread's generator.
 pub fn random_u64() -> u64 {
     rand::random()
@@ -43,4 +55,20 @@ pub fn random_u64() -> u64 {
 /// 128 random bits from the thread's generator.
 pub fn random_u128() -> u128 {
     rand::random()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_has_a_place_on_the_kernels_clock() {
+        let before = kernel_ns();
+        let then = now();
+        let after = kernel_ns();
+        assert!(kernel_ns_at(then) >= before);
+        let hour = Duration::from_secs(3600);
+        let ahead = kernel_ns_at(then + hour) - 3_600_000_000_000;
+        assert!((before..=kernel_ns()).contains(&ahead) && ahead <= after + 1_000_000_000);
+    }
 }

@@ -11,6 +11,7 @@
 //! the epoch, and a try counts only in the epoch that it was admitted in.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::statuses::Statuses;
@@ -28,6 +29,9 @@ pub struct Settings {
     pub sleep: Duration,
     /// Responses that are failures.
     pub failure_statuses: Statuses,
+    /// Whether connects to what only its upstream claims are refused, by the
+    /// kernel, while it is open.
+    pub kernel_fail_fast: bool,
 }
 
 /// What opens a breaker.
@@ -55,6 +59,7 @@ impl Default for Settings {
             },
             sleep: Duration::from_secs(30),
             failure_statuses: Statuses::default().with(500..=599),
+            kernel_fail_fast: false,
         }
     }
 }
@@ -92,6 +97,22 @@ pub enum Force {
     Auto,
 }
 
+/// What a breaker refuses, as an [`Observer`] is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuses {
+    /// Nothing: it is closed.
+    Nothing,
+    /// Every try before this time. Behind it one goes through as the probe.
+    Until(Instant),
+    /// Every try, until an operator sets it otherwise.
+    Always,
+}
+
+/// Is told whenever a breaker opens, opens again or closes, in the order in
+/// which that happens. That a probe was let through is not told: it follows from
+/// the time. Called under the lock of the breaker, so it must not use it.
+pub struct Observer(pub Box<dyn Fn(Refuses) + Send>);
+
 /// How often a breaker has changed to each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transitions {
@@ -119,6 +140,7 @@ struct Tally {
     /// When the failures of the window were, in milliseconds since the start.
     times: VecDeque<u64>,
     transitions: Transitions,
+    observer: Option<Observer>,
 }
 
 /// A try that was let through. Its end is to be told; a probe that is dropped
@@ -274,9 +296,17 @@ impl Breaker {
                     Force::Closed | Force::Auto if !was_closed => tally.transitions.closed += 1,
                     _ => {}
                 }
-                return self.forget_failures(&mut tally);
+                return self.changed(next, &mut tally);
             }
         }
+    }
+
+    /// Has an observer told of what it refuses, now and from here on, in the
+    /// place of the one that was; `None`: nobody is told.
+    pub fn observe(&self, observer: Option<Observer>) {
+        let mut tally = self.lock();
+        tally.observer = observer;
+        self.tell(self.word(), &tally);
     }
 
     /// How often it has changed.
@@ -310,9 +340,10 @@ impl Breaker {
         match word.kind {
             Kind::Closed => self.run.store(0, Ordering::Relaxed),
             Kind::HalfOpen => {
-                self.set(word.to(Kind::Closed, 0));
+                let closed = word.to(Kind::Closed, 0);
+                self.set(closed);
                 tally.transitions.closed += 1;
-                self.forget_failures(&mut tally);
+                self.changed(closed, &mut tally);
             }
             Kind::Open | Kind::HeldClosed => {}
         }
@@ -336,9 +367,10 @@ impl Breaker {
             let sleep_ms = trial.settings.sleep.as_millis() as u64;
             // One less than for ever, which only force gives.
             let until_ms = (self.ms(now) + sleep_ms).min(Word::FOR_EVER_MS - 1);
-            self.set(word.to(Kind::Open, until_ms));
+            let open = word.to(Kind::Open, until_ms);
+            self.set(open);
             tally.transitions.opened += 1;
-            self.forget_failures(&mut tally);
+            self.changed(open, &mut tally);
         }
     }
 
@@ -360,9 +392,25 @@ impl Breaker {
         }
     }
 
-    fn forget_failures(&self, tally: &mut Tally) {
+    /// It was changed to `word`: failures before that count no more.
+    fn changed(&self, word: Word, tally: &mut Tally) {
         tally.times.clear();
         self.run.store(0, Ordering::Relaxed);
+        self.tell(word, tally);
+    }
+
+    fn tell(&self, word: Word, tally: &Tally) {
+        let Some(Observer(told)) = &tally.observer else {
+            return;
+        };
+        told(match word.kind {
+            Kind::Closed | Kind::HeldClosed => Refuses::Nothing,
+            Kind::Open if word.until_ms == Word::FOR_EVER_MS => Refuses::Always,
+            // A half-open one has the time of the start.
+            Kind::Open | Kind::HalfOpen => {
+                Refuses::Until(self.started + Duration::from_millis(word.until_ms))
+            }
+        });
     }
 
     fn word(&self) -> Word {
@@ -401,6 +449,12 @@ impl Tally {
         {
             self.times.pop_front();
         }
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
     }
 }
 

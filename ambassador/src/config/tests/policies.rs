@@ -75,6 +75,7 @@ fn every_key_is_read() {
         },
         sleep: 10 * MS,
         failure_statuses: Statuses::default().with(429..=429).with(500..=503),
+        ..breaker::Settings::default()
     };
     assert_eq!(read.circuit_breaker, breaker);
     let limit = rate_limit::Settings {

@@ -166,3 +166,56 @@ fn without_a_trip_nothing_opens_it() {
     }
     assert_eq!(breaker.state(), State::Closed);
 }
+
+#[test]
+fn an_observer_is_told_what_is_refused() {
+    let (start, settings) = (Instant::now(), settings(Trip::Consecutive(1)));
+    let breaker = Breaker::new(start);
+    let told = std::sync::Arc::new(Mutex::new(Vec::new()));
+    let list = std::sync::Arc::clone(&told);
+    let observer = Observer(Box::new(move |refuses| list.lock().unwrap().push(refuses)));
+    let so_far = || std::mem::take(&mut *told.lock().unwrap());
+    breaker.observe(Some(observer));
+    assert_eq!(so_far(), [Refuses::Nothing], "what it was found at");
+
+    fail(&breaker, &settings, start + SECOND);
+    assert_eq!(so_far(), [Refuses::Until(start + 31 * SECOND)]);
+    let due = start + 31 * SECOND;
+    let probe = breaker.admit(&settings, due).unwrap();
+    assert_eq!(so_far(), [], "it follows from the time");
+    drop(probe);
+    assert_eq!(so_far(), [Refuses::Until(due + 30 * SECOND)]);
+    let probe = breaker.admit(&settings, due + 30 * SECOND).unwrap();
+    probe.succeeded();
+    assert_eq!(so_far(), [Refuses::Nothing]);
+
+    for (force, refuses) in [
+        (Force::Open, Refuses::Always),
+        (Force::Auto, Refuses::Nothing),
+        (Force::Open, Refuses::Always),
+        (Force::Closed, Refuses::Nothing),
+    ] {
+        breaker.force(force);
+        assert_eq!(so_far(), [refuses], "{force:?}");
+    }
+    breaker.force(Force::Auto);
+    so_far();
+    breaker.observe(None);
+    fail(&breaker, &settings, due + 61 * SECOND);
+    assert_eq!(so_far(), [], "nobody is told any more");
+}
+
+#[test]
+fn who_comes_while_a_probe_is_out_is_told_of_a_time_that_has_passed() {
+    let (start, settings) = (Instant::now(), settings(Trip::Consecutive(1)));
+    let breaker = Breaker::new(start);
+    fail(&breaker, &settings, start);
+    let probe = breaker.admit(&settings, start + 30 * SECOND).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    breaker.observe(Some(Observer(Box::new(move |refuses| {
+        tell.send(refuses).unwrap();
+    }))));
+    assert_eq!(told.recv(), Ok(Refuses::Until(start)));
+    probe.succeeded();
+    assert_eq!(told.recv(), Ok(Refuses::Nothing));
+}
