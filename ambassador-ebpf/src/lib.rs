@@ -41,6 +41,16 @@ pub const STALE_NS: u64 = 1_000_000_000;
 /// Rules that fit the kernel's trie, two generations of them.
 pub const RULES_MAX: u32 = 65_536;
 
+/// Circuits, the one that is none included. 16 bytes of kernel memory each,
+/// paid at start.
+pub const CIRCUITS: u32 = 1024;
+
+/// The circuit that is none: never open.
+pub const CIRCUIT_NONE: u32 = 0;
+
+/// The word of a closed circuit.
+pub const CIRCUIT_CLOSED: u64 = 0;
+
 /// A destination as a workload sees it: the key of interning and, once
 /// published, the fixed part of a slot.
 #[repr(C)]
@@ -82,6 +92,22 @@ pub struct Shared {
     pub heartbeats: [u64; HEARTBEATS],
 }
 
+/// Whether connects to what an upstream claims are refused at once. The proxy
+/// stores each word whole, whenever its circuit breaker changes; a program
+/// changes the first one only, by compare and exchange, and only where it is a
+/// time that has passed.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Circuit {
+    /// [`CIRCUIT_CLOSED`], or the CLOCK_MONOTONIC nanoseconds before which
+    /// connects are refused. The first connect after it passes, and puts the
+    /// time before which no other does in its place: a permit that is lost
+    /// expires.
+    pub open_until: u64,
+    /// How long a permit holds (nanoseconds).
+    pub permit: u64,
+}
+
 /// The data of a key of the rules' trie. Port 0 is every port that no rule
 /// names; a port that one names has a complete set of its own.
 #[repr(C)]
@@ -118,6 +144,8 @@ pub mod rule {
     pub const CLAIMED: u32 = 1 << 9;
     /// UDP to port 443 is refused where TCP is captured.
     pub const NO_QUIC: u32 = 1 << 10;
+    /// The number of the circuit is in the bits from this one on.
+    pub const CIRCUIT_SHIFT: u32 = 16;
 }
 
 /// What became of a connect(); the index of its counter.
@@ -148,11 +176,13 @@ pub enum Verdict {
     Canary,
     /// A canary that could not be captured; the first of each start is one.
     CanaryFailed,
+    /// Refused by the open circuit of the upstream that claims it.
+    CircuitOpen,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its counter.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Captured,
         Self::Bypassed,
         Self::Passthrough,
@@ -165,6 +195,7 @@ impl Verdict {
         Self::QuicRefused,
         Self::Canary,
         Self::CanaryFailed,
+        Self::CircuitOpen,
     ];
 
     /// The value of the metric's label.
@@ -182,6 +213,7 @@ impl Verdict {
             Self::QuicRefused => "quic_refused",
             Self::Canary => "canary",
             Self::CanaryFailed => "canary_failed",
+            Self::CircuitOpen => "circuit_open",
         }
     }
 }
@@ -189,8 +221,13 @@ impl Verdict {
 const _: () = assert!(size_of::<Destination>() == 24);
 const _: () = assert!(size_of::<Slot>() == 32);
 const _: () = assert!(size_of::<RuleKey>() == 24);
+const _: () = assert!(size_of::<Circuit>() == 16);
 const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS);
 const _: () = assert!(
     SLOTS <= 1 << 22,
     "a slot fits the host part of 127.64.0.0/10"
+);
+const _: () = assert!(
+    CIRCUITS <= 1 << (32 - rule::CIRCUIT_SHIFT),
+    "the number of a circuit fits a rule"
 );

@@ -15,7 +15,8 @@
 //! 5. [`Capture::update`] on reload, [`Capture::update_claims`] when a claimed
 //!    name resolves anew, [`Capture::canary`] behind `/readyz`,
 //!    [`Capture::verdicts`] and [`TokenTable::slots_used`] for metrics.
-//! 6. Dropping [`Capture`] detaches, unless links are pinned: those hold until
+//! 6. [`Capture::circuit`] opens and closes the circuit that a claim names.
+//! 7. Dropping [`Capture`] detaches, unless links are pinned: those hold until
 //!    the next proxy takes them over or [`Pinned::remove`]. What outlives the
 //!    proxy and may (CAP_NET_ADMIN) calls [`unroute`] for each namespace.
 //!
@@ -25,12 +26,14 @@
 
 mod bpf;
 mod canary;
+mod circuits;
 mod conversation;
 mod handoff;
 mod in_force;
 pub mod iptables;
 mod kernel_log;
 mod loader;
+mod mapping;
 mod netns;
 mod pins;
 mod programs;
@@ -48,6 +51,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use ambassador_ebpf::{HEARTBEATS, RuleKey, Verdict};
 use serde::{Deserialize, Serialize};
 
+use self::circuits::Circuits;
 use self::conversation::{Conversation, unexpected};
 use self::in_force::{Attached, InForce};
 use self::loader::{Attach, Job, Request};
@@ -56,6 +60,7 @@ use self::settings::{Claims, OnFailure, Quic, Settings, Target};
 use self::table::SharedPage;
 use crate::workload::Helper;
 
+pub use self::circuits::{Circuit, CircuitNumber};
 pub use self::loader::{LOADER_COMMAND, loader_main};
 pub use self::netns::{token_prefix, unroute};
 pub use self::pins::{Pinned, all as all_pinned};
@@ -96,6 +101,7 @@ pub struct Capture {
     maps: Vec<OwnedFd>,
     table: TokenTable,
     page: Arc<SharedPage>,
+    circuits: Circuits,
     guard: Result<Vec<OwnedFd>, String>,
     in_force: Mutex<InForce>,
     /// A loader that stayed to print what the programs log.
@@ -118,6 +124,7 @@ const SLOT_TABLE: usize = 0;
 const RULES: usize = 1;
 const SHARED: usize = 2;
 const VERDICTS: usize = 3;
+const CIRCUITS: usize = 4;
 
 /// Why capture could not start or change.
 #[derive(Debug)]
@@ -196,12 +203,14 @@ impl Capture {
         let slots = maps[SLOT_TABLE].try_clone().map_err(CaptureError::Map)?;
         let page = SharedPage::map(maps[SHARED].as_fd()).map_err(CaptureError::Map)?;
         let page = Arc::new(page);
+        let circuits = Circuits::map(maps[CIRCUITS].as_fd()).map_err(CaptureError::Map)?;
         let capture = Self {
             helper: Arc::clone(helper),
             options,
             maps,
             table: TokenTable::new(slots, page.clone(), options.proxy_port),
             page,
+            circuits,
             guard: Err("the loader did not say".into()),
             in_force: Mutex::default(),
             logger: None,
@@ -215,6 +224,12 @@ impl Capture {
     /// The token table; clone it into each shard.
     pub fn table(&self) -> TokenTable {
         self.table.clone()
+    }
+
+    /// The circuit that claims with this number have. Closed at first; it stays
+    /// as it is when claims change.
+    pub fn circuit(&self, number: CircuitNumber) -> Circuit {
+        self.circuits.circuit(number)
     }
 
     /// Puts new settings and claims in force for every later connect in the
@@ -401,7 +416,7 @@ fn wants_pins(settings: &Settings, claims: &Claims) -> bool {
         || claims
             .nets
             .iter()
-            .any(|(_, _, on_failure)| *on_failure == Some(OnFailure::Refuse))
+            .any(|claim| claim.on_failure == Some(OnFailure::Refuse))
 }
 
 /// `struct bpf_lpm_trie_key` with our data, unpadded.

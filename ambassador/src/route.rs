@@ -13,4 +13,6 @@ mod requests;
 pub mod settings;
 pub mod table;
 
-pub use table::{AdoptKey, Claims, HostHeader, Matched, RequestKey, Resolution, Table, Via};
+pub use table::{
+    AdoptKey, Claimed, Claims, HostHeader, Matched, RequestKey, Resolution, Table, Via,
+};

@@ -1,8 +1,8 @@
 //! What connect4 and connect6 share: the decision on one connect().
 
 use ambassador_ebpf::{
-    CANARY_PORT, CANARY_V4, Destination, RULE_PREFIX_BITS, RuleKey, SLOT_CANARY, SLOTS,
-    SLOTS_CLAIMED_ONLY, STALE_NS, Shared, Slot, Verdict, rule,
+    CANARY_PORT, CANARY_V4, CIRCUIT_CLOSED, CIRCUIT_NONE, Destination, RULE_PREFIX_BITS, RuleKey,
+    SLOT_CANARY, SLOTS, SLOTS_CLAIMED_ONLY, STALE_NS, Shared, Slot, Verdict, rule,
 };
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::btf_maps::lpm_trie::Key;
@@ -13,7 +13,8 @@ use aya_ebpf::helpers::{
 use aya_ebpf::programs::SockAddrContext;
 
 use crate::maps::{
-    GRANTED, INTERNED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count, heartbeat,
+    CIRCUITS, GRANTED, INTERNED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count,
+    heartbeat,
 };
 use crate::token::{self, Addr};
 
@@ -215,6 +216,11 @@ fn capture(
     if beat < now && now - beat > STALE_NS {
         return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
     }
+    // Behind the heartbeat: what a dead proxy left open opens nothing.
+    if circuit_refuses(decision >> rule::CIRCUIT_SHIFT, now) {
+        count(Verdict::CircuitOpen);
+        return Outcome::Refuse;
+    }
     let prefixed = !token::is_mapped(addr) && V6_PREFIX.load() != 0;
     let token = if prefixed {
         token::v6(slot)
@@ -234,6 +240,41 @@ fn capture(
     count(verdict);
     *addr = token;
     Outcome::Rewrite
+}
+
+/// Whether a circuit is open. Once its time has passed, one connect takes the
+/// permit and finds it closed.
+#[inline(always)]
+fn circuit_refuses(number: u32, now: u64) -> bool {
+    if number == CIRCUIT_NONE {
+        return false;
+    }
+    let Some(circuit) = CIRCUITS.get_ptr_mut(number) else {
+        return false;
+    };
+    // SAFETY: a live array element; the proxy stores its words whole.
+    let (until, permit) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const (*circuit).open_until),
+            core::ptr::read_volatile(&raw const (*circuit).permit),
+        )
+    };
+    if until == CIRCUIT_CLOSED {
+        return false;
+    }
+    if now < until {
+        return true;
+    }
+    // SAFETY: as above; 64 bits are exchanged as one.
+    let (found, taken) = unsafe {
+        core::intrinsics::atomic_cxchg::<
+            u64,
+            { core::intrinsics::AtomicOrdering::SeqCst },
+            { core::intrinsics::AtomicOrdering::SeqCst },
+        >(&raw mut (*circuit).open_until, until, now + permit)
+    };
+    // Not taken: another connect has it, or the proxy has just decided.
+    !taken && found != CIRCUIT_CLOSED
 }
 
 /// The canary's failures are its own: they are no application's connects.

@@ -1,6 +1,9 @@
 //! The maps, and the constants that the loader writes before loading.
 
-use ambassador_ebpf::{Destination, HEARTBEATS, RULES_MAX, RuleKey, SLOTS, Shared, Slot, Verdict};
+use ambassador_ebpf::{
+    CIRCUITS as CIRCUITS_MAX, Circuit, Destination, HEARTBEATS, RULES_MAX, RuleKey, SLOTS, Shared,
+    Slot, Verdict,
+};
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
@@ -22,6 +25,11 @@ pub static RULES: LpmTrie<RuleKey, u32, { RULES_MAX as usize }> = LpmTrie::new()
 /// Epoch and heartbeats, mapped by the proxy.
 #[btf_map]
 pub static SHARED: Array<Shared, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// The circuits of upstreams, mapped by the proxy.
+#[btf_map]
+pub static CIRCUITS: Array<Circuit, { CIRCUITS_MAX as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// Connects per verdict.
 #[btf_map]

@@ -1,6 +1,7 @@
 //! Capture, as the program runs it: by eBPF or by iptables rules, with the
 //! listeners that take the connections.
 
+mod circuits;
 mod original;
 mod spaces;
 
@@ -8,18 +9,18 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ipnet::IpNet;
-
+use self::circuits::Circuits;
 use self::spaces::{Space, Spaces};
 use super::{Failure, unavailable};
 use super::{names, opened};
 use crate::addr::EndpointAddr;
-use crate::capture::settings::{Claims, Mode, Quic, Settings};
+use crate::capture::settings::{Claim, Claims, Mode, Quic, Settings};
 use crate::capture::{Capture, Found, Heartbeat, Options, Workload, iptables};
 use crate::control::NameService;
 use crate::proxy::accepted::Entry;
-use crate::route;
+use crate::proxy::generation::Generation;
 use crate::route::settings::Unmatched;
+use crate::route::{self, Claimed};
 use crate::shard::accept::Intake;
 use crate::telemetry::ListenerIndex;
 use crate::upstream::dial::Namespace;
@@ -51,6 +52,8 @@ struct Now {
     spaces: Spaces,
     /// Current addresses of exact names that upstreams claim.
     resolved: Vec<Resolved>,
+    /// None in iptables mode.
+    circuits: Circuits,
 }
 
 /// The current addresses of one claimed name.
@@ -74,7 +77,7 @@ pub struct Change {
 /// Sets capture up: listeners, then programs or rules.
 pub fn start(
     settings: Settings,
-    claims: &route::Claims,
+    generation: &Generation,
     shards: u16,
     helper: &Arc<Helper>,
     may_pin: bool,
@@ -95,6 +98,8 @@ pub fn start(
     for space in spaces.iter().filter(|space| space.is_in_use()) {
         undo_at_end(settings.mode, space, port, helper)?;
     }
+    let claims = generation.table.claims();
+    let mut circuits = Circuits::default();
     let method = match settings.mode {
         Mode::Ebpf => {
             let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
@@ -104,10 +109,13 @@ pub fn start(
                 may_pin,
                 kernel_log: std::env::var_os("AMBASSADOR_KERNEL_LOG").is_some(),
             };
-            let claims = kernel_claims(claims, &[]);
+            circuits = Circuits::of(generation, &circuits);
+            let claims = kernel_claims(&claims, &[], &circuits);
             let (programs, found) =
                 Capture::start(&settings, &claims, &workloads, options, helper).map_err(failed)?;
             found.iter().for_each(say);
+            circuits.follow(&Circuits::default(), &programs);
+            circuits.warn_of_contested(&claims);
             if let Err(why) = programs.guarded() {
                 tracing::warn!(why, "tokens are not guarded at the root of the hierarchy");
             }
@@ -115,7 +123,7 @@ pub fn start(
         }
         Mode::Iptables => {
             let owner = std::process::id();
-            let claims = kernel_claims(claims, &[]);
+            let claims = kernel_claims(&claims, &[], &circuits);
             for space in spaces.iter().filter(|space| space.is_in_use()) {
                 install(
                     &rules(owner, space, port, &settings, &claims),
@@ -135,6 +143,7 @@ pub fn start(
             settings,
             spaces,
             resolved: Vec::new(),
+            circuits,
         }),
     };
     let change = captured.change(&before, &captured.lock().spaces, sockets)?;
@@ -216,7 +225,7 @@ fn rules(
     claims: &Claims,
 ) -> iptables::Rules {
     let claimed = settings.unmatched == Unmatched::Passthrough;
-    let nets = claims.nets.iter().map(|(net, port, _)| (*net, *port));
+    let nets = claims.nets.iter().map(|claim| (claim.net, claim.port));
     iptables::Rules {
         owner,
         cgroups: space.cgroups(),
@@ -230,8 +239,9 @@ fn rules(
 }
 
 impl Captured {
-    /// Puts new settings and claims in force. On an error the old ones hold.
-    pub fn update(&self, settings: &Settings, claims: &route::Claims) -> Result<Change, Failure> {
+    /// Puts new settings and the claims of a generation in force. On an error the
+    /// old ones hold.
+    pub fn update(&self, settings: &Settings, generation: &Generation) -> Result<Change, Failure> {
         let mut now = self.lock();
         let spaces = now.spaces.with_targets(settings, &self.helper)?;
         let mut opened = Vec::new();
@@ -242,14 +252,27 @@ impl Captured {
             opened.push((space.namespace, sockets));
             undo_at_end(settings.mode, space, self.port, &self.helper)?;
         }
-        let claims = kernel_claims(claims, &now.resolved);
+        let claims = generation.table.claims();
         match &self.method {
             Method::Programs(programs) => {
                 let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
+                let mut circuits = Circuits::of(generation, &now.circuits);
+                let claims = kernel_claims(&claims, &now.resolved, &circuits);
+                // Open where they have to be before a rule names them, and
+                // closed after the last one does.
+                circuits.follow(&now.circuits, programs);
                 let found = programs.update(settings, &claims, &workloads);
-                found.map_err(failed)?.iter().for_each(say);
+                let found = found.map_err(|error| {
+                    circuits.let_go(&now.circuits, programs);
+                    failed(error)
+                })?;
+                now.circuits.let_go(&circuits, programs);
+                circuits.warn_of_contested(&claims);
+                now.circuits = circuits;
+                found.iter().for_each(say);
             }
             Method::Rules(owner) => {
+                let claims = kernel_claims(&claims, &now.resolved, &now.circuits);
                 self.replace_rules(*owner, &now, (settings, &spaces), &claims)?;
             }
         }
@@ -261,12 +284,12 @@ impl Captured {
 
     /// Captures cgroups that were removed and made anew since, as a service
     /// manager does when it starts a service again. None is no change.
-    pub fn follow_cgroups(&self, claims: &route::Claims) -> Option<Result<Change, Failure>> {
+    pub fn follow_cgroups(&self, generation: &Generation) -> Option<Result<Change, Failure>> {
         let settings = {
             let now = self.lock();
             now.spaces.is_outdated().then(|| now.settings.clone())
         };
-        settings.map(|settings| self.update(&settings, claims))
+        settings.map(|settings| self.update(&settings, generation))
     }
 
     /// A name that an upstream claims has other addresses now.
@@ -285,9 +308,10 @@ impl Captured {
             port,
             addresses,
         });
-        let claims = kernel_claims(claims, &now.resolved);
+        let claims = kernel_claims(claims, &now.resolved, &now.circuits);
         match &self.method {
             Method::Programs(programs) => {
+                now.circuits.warn_of_contested(&claims);
                 let updated = programs.update_claims(&now.settings, &claims);
                 updated.map_err(failed)
             }
@@ -420,17 +444,29 @@ impl Captured {
     }
 }
 
-fn kernel_claims(claims: &route::Claims, resolved: &[Resolved]) -> Claims {
-    let fixed = claims.nets.iter().map(|(net, port)| (*net, *port, None));
-    let named = resolved
-        .iter()
-        .filter(|known| claims.names.contains(&(known.name.clone(), known.port)))
-        .flat_map(|known| {
-            let claim = |address: &EndpointAddr| (IpNet::from(address.0.ip()), known.port, None);
-            known.addresses.iter().map(claim)
+fn kernel_claims(claims: &route::Claims, resolved: &[Resolved], circuits: &Circuits) -> Claims {
+    let mut nets = Vec::new();
+    let mut add = |net, port, upstream: &str| {
+        nets.push(Claim {
+            circuit: circuits.number_of(upstream),
+            ..Claim::new(net, port)
         });
+    };
+    for claimed in &claims.nets {
+        add(claimed.what, claimed.port, &claimed.upstream);
+    }
+    for known in resolved {
+        let means = |claimed: &&Claimed<String>| {
+            (claimed.what.as_str(), claimed.port) == (known.name.as_str(), known.port)
+        };
+        for claimed in claims.names.iter().filter(means) {
+            for address in known.addresses.iter() {
+                add(address.0.ip().into(), claimed.port, &claimed.upstream);
+            }
+        }
+    }
     Claims {
-        nets: fixed.chain(named).collect(),
+        nets,
         any_names: claims.any_names,
     }
 }

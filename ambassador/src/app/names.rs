@@ -89,9 +89,14 @@ impl Files {
 }
 
 /// The names of `dns:` endpoints, and of exact `hosts` whose addresses the
-/// kernel has to know: under `passthrough` only claimed ones are captured.
+/// kernel has to know: under `passthrough` only claimed ones are captured, and
+/// under `kernel_fail_fast` it refuses what one upstream alone claims.
 pub fn watched(generation: &Generation, capture: Option<&Settings>) -> Vec<Watched> {
-    let kernel_asks = capture.is_some_and(|capture| capture.unmatched == Unmatched::Passthrough);
+    let mut targets = generation.targets();
+    let fails_fast =
+        targets.any(|(upstream, _)| upstream.policies.circuit_breaker.kernel_fail_fast);
+    let kernel_asks =
+        capture.is_some_and(|capture| fails_fast || capture.unmatched == Unmatched::Passthrough);
     let mut names = HashSet::new();
     for (upstream, shared) in generation.targets() {
         if let Endpoints::Dns { name, port } = &upstream.endpoints {
@@ -135,7 +140,8 @@ pub fn publish(
     };
     let port = Some(watched.port).filter(|port| *port != 0);
     let claims = generation.table.claims();
-    if claims.names.contains(&(watched.name.clone(), port))
+    let mut names = claims.names.iter();
+    if names.any(|claimed| claimed.what == watched.name && claimed.port == port)
         && let Err(error) = captured.resolved(&watched.name, port, Arc::clone(addresses), &claims)
     {
         tracing::error!(

@@ -111,9 +111,8 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let (captured, mut change) = match (&checked.capture, &helper) {
         (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
             let settings = settings.clone();
-            let claims = generation.table.claims();
             let (captured, change) =
-                captured::start(settings, &claims, count, helper, start.may_pin)?;
+                captured::start(settings, &generation, count, helper, start.may_pin)?;
             (Some(captured), change)
         }
         _ => (None, Change::default()),
@@ -308,7 +307,7 @@ impl Proxy {
         let Some(captured) = &common.captured else {
             return;
         };
-        match captured.follow_cgroups(&common.generation().table.claims()) {
+        match captured.follow_cgroups(&common.generation()) {
             None => {}
             Some(Ok(change)) => {
                 tracing::info!("a captured cgroup was made anew; it is captured again");
@@ -603,7 +602,7 @@ impl Common {
         let nothing = Settings::default();
         let settings = new.capture.as_ref().unwrap_or(&nothing);
         match &self.captured {
-            Some(captured) => captured.update(settings, &generation.table.claims()),
+            Some(captured) => captured.update(settings, generation),
             None if settings.targets.is_empty() => Ok(Change::default()),
             None => Err(Failure::Unavailable(
                 "capture: needs a restart, the proxy was started without and has given its \

@@ -23,11 +23,12 @@ pub const LOADER_COMMAND: &str = "capture-loader";
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/capture.o"));
 
 /// Maps that the workloads of one proxy share.
-pub(super) const MAPS: [&str; 7] = [
+pub(super) const MAPS: [&str; 8] = [
     "SLOT_TABLE",
     "RULES",
     "SHARED",
     "VERDICTS",
+    "CIRCUITS",
     "INTERNED",
     "GRANTED",
     "AYA_LOGS",

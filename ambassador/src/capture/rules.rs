@@ -8,10 +8,10 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ambassador_ebpf::{RULE_PREFIX_BITS, RULES_MAX, rule};
+use ambassador_ebpf::{CIRCUIT_NONE, RULE_PREFIX_BITS, RULES_MAX, rule};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::settings::{Claims, OnFailure, Quic, Scope, Settings};
+use super::settings::{Claim, Claims, OnFailure, Quic, Scope, Settings};
 use crate::route::settings::Unmatched;
 
 /// One entry of the kernel's table.
@@ -40,7 +40,7 @@ pub(super) fn compile(settings: &Settings, claims: &Claims) -> Result<Vec<Rule>,
     let mut claims = claims.clone();
     let scopes = [&mut settings.include, &mut settings.exclude];
     let cidrs = scopes.into_iter().flat_map(|scope| &mut scope.cidrs);
-    for net in cidrs.chain(claims.nets.iter_mut().map(|(net, _, _)| net)) {
+    for net in cidrs.chain(claims.nets.iter_mut().map(|claim| &mut claim.net)) {
         *net = canonical(*net);
     }
     compile_canonical(&settings, &claims)
@@ -64,7 +64,7 @@ fn compile_canonical(settings: &Settings, claims: &Claims) -> Result<Vec<Rule>, 
         .iter()
         .chain(&settings.exclude.ports)
         .copied()
-        .chain(claims.nets.iter().filter_map(|(_, port, _)| *port))
+        .chain(claims.nets.iter().filter_map(|claim| claim.port))
         .collect();
     let ports = std::iter::once(None).chain(named_ports.into_iter().map(Some));
     let available = (RULES_MAX / 2) as usize;
@@ -78,8 +78,8 @@ fn compile_canonical(settings: &Settings, claims: &Claims) -> Result<Vec<Rule>, 
                 claims
                     .nets
                     .iter()
-                    .filter(|(_, of, _)| of.is_none() || *of == port)
-                    .map(|(net, _, _)| *net),
+                    .filter(|claim| claim.port.is_none() || claim.port == port)
+                    .map(|claim| claim.net),
             )
             .map(|net| net.trunc())
             .collect();
@@ -145,7 +145,7 @@ fn loopback() -> [IpNet; 4] {
 fn decide(settings: &Settings, claims: &Claims, net: IpNet, port: Option<u16>) -> u32 {
     let claim = best_claim(claims, net, port);
     let fail = claim
-        .and_then(|on_failure| on_failure)
+        .and_then(|claim| claim.on_failure)
         .unwrap_or(settings.on_failure);
     let mut value = match fail {
         OnFailure::Bypass => 0,
@@ -155,7 +155,7 @@ fn decide(settings: &Settings, claims: &Claims, net: IpNet, port: Option<u16>) -
         return rule::BYPASS;
     }
     let action = if claim.is_some() {
-        value |= rule::CLAIMED;
+        value |= rule::CLAIMED | circuit(claims, net, port) << rule::CIRCUIT_SHIFT;
         rule::CAPTURE
     } else {
         match settings.unmatched {
@@ -197,15 +197,26 @@ fn port_matches(ports: &[u16], port: Option<u16>) -> bool {
     ports.is_empty() || port.is_some_and(|port| ports.contains(&port))
 }
 
-/// The failure policy of the most specific claim: the longer prefix, then with
-/// a port over without.
-fn best_claim(claims: &Claims, net: IpNet, port: Option<u16>) -> Option<Option<OnFailure>> {
+/// The most specific claim: the longer prefix, then with a port over without.
+fn best_claim(claims: &Claims, net: IpNet, port: Option<u16>) -> Option<&Claim> {
     claims
         .nets
         .iter()
-        .filter(|(of, at, _)| of.contains(&net) && (at.is_none() || *at == port))
-        .max_by_key(|(of, at, _)| (of.prefix_len(), at.is_some()))
-        .map(|(_, _, on_failure)| *on_failure)
+        .filter(|claim| claim.covers(&net, port))
+        .max_by_key(|claim| (claim.net.prefix_len(), claim.port.is_some()))
+}
+
+/// The circuit that all claims have in common. A connect to what somebody else
+/// claims as well may be meant for them, which shows only in what it says.
+fn circuit(claims: &Claims, net: IpNet, port: Option<u16>) -> u32 {
+    let mut circuits = claims
+        .nets
+        .iter()
+        .filter(|claim| claim.covers(&net, port))
+        .map(|claim| claim.circuit);
+    let first = circuits.next().flatten();
+    let common = first.filter(|_| circuits.all(|circuit| circuit == first));
+    common.map_or(CIRCUIT_NONE, |circuit| u32::from(circuit.get()))
 }
 
 #[cfg(test)]
@@ -213,6 +224,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::capture::circuits::CircuitNumber;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -225,8 +237,8 @@ mod tests {
         }
     }
 
-    fn claim(text: &str, port: Option<u16>) -> (IpNet, Option<u16>, Option<OnFailure>) {
-        (net(text), port, None)
+    fn claim(text: &str, port: Option<u16>) -> Claim {
+        Claim::new(net(text), port)
     }
 
     /// What the kernel's two lookups find.
@@ -333,9 +345,15 @@ mod tests {
         let settings = Settings::default();
         let claims = Claims {
             nets: vec![
-                (net("10.0.0.0/8"), None, None),
-                (net("10.1.0.0/16"), None, Some(OnFailure::Refuse)),
-                (net("10.1.0.0/16"), Some(80), Some(OnFailure::Bypass)),
+                claim("10.0.0.0/8", None),
+                Claim {
+                    on_failure: Some(OnFailure::Refuse),
+                    ..claim("10.1.0.0/16", None)
+                },
+                Claim {
+                    on_failure: Some(OnFailure::Bypass),
+                    ..claim("10.1.0.0/16", Some(80))
+                },
             ],
             any_names: false,
         };
@@ -347,14 +365,58 @@ mod tests {
     }
 
     #[test]
+    fn a_circuit_has_no_say_over_what_others_claim() {
+        let mut numbers = CircuitNumber::all();
+        let (one, two) = (numbers.next(), numbers.next());
+        let with = |circuit, text, port| Claim {
+            circuit,
+            ..claim(text, port)
+        };
+        let claims = Claims {
+            nets: vec![
+                with(one, "10.1.0.0/16", None),
+                with(one, "10.1.5.5/32", Some(443)),
+                claim("10.1.2.3/32", None),
+                claim("10.1.2.4/32", Some(80)),
+                with(two, "10.2.0.1/32", None),
+                claim("10.2.0.1/32", None),
+                with(two, "10.3.0.0/24", None),
+                with(one, "10.3.0.7/32", None),
+                claim("10.4.0.0/16", None),
+                with(two, "10.4.1.0/24", None),
+            ],
+            any_names: true,
+        };
+        let rules = compile(&Settings::default(), &claims).unwrap();
+        let circuit = |ip, port| look_up(&rules, ip, port) >> rule::CIRCUIT_SHIFT;
+        for (ip, port, wanted) in [
+            ("10.1.9.9", 80, 1),
+            ("10.1.5.5", 443, 1),
+            ("10.1.2.3", 80, 0),
+            ("10.1.2.4", 80, 0),
+            ("10.1.2.4", 443, 1),
+            ("10.2.0.1", 80, 0),
+            ("10.3.0.1", 80, 2),
+            ("10.3.0.7", 80, 0),
+            ("10.4.1.1", 80, 0),
+            ("10.9.0.1", 80, 0),
+        ] {
+            assert_eq!(circuit(ip, port), wanted, "{ip}:{port}");
+        }
+        let out_of_scope = Settings {
+            exclude: scope(&[], &["10.1.0.0/16"]),
+            ..Settings::default()
+        };
+        let rules = compile(&out_of_scope, &claims).unwrap();
+        assert_eq!(look_up(&rules, "10.1.9.9", 80), rule::BYPASS);
+    }
+
+    #[test]
     fn more_rules_than_fit_are_refused() {
         let nets = (0..300_u16)
             .map(|i| {
-                (
-                    IpNet::from(IpAddr::from(Ipv4Addr::from_bits(i.into()))),
-                    None,
-                    None,
-                )
+                let ip = IpAddr::from(Ipv4Addr::from_bits(i.into()));
+                Claim::new(ip.into(), None)
             })
             .chain((1..300).map(|port| claim("10.0.0.0/8", Some(port))));
         let claims = Claims {
@@ -386,18 +448,25 @@ mod tests {
             .prop_map(|(ports, cidrs)| Scope { ports, cidrs })
     }
 
+    fn any_claim() -> impl Strategy<Value = Claim> {
+        let circuit = prop::option::of(0..2_usize);
+        (any_net(), prop::option::of(1..4_u16), circuit).prop_map(|(net, port, circuit)| Claim {
+            circuit: circuit.and_then(|number| CircuitNumber::all().nth(number)),
+            ..Claim::new(net, port)
+        })
+    }
+
     proptest! {
         /// The table says of every address what the policy says of it alone.
         #[test]
         fn the_table_is_the_policy(
             include in any_scope(),
             exclude in any_scope(),
-            nets in prop::collection::vec((any_net(), prop::option::of(1..4_u16)), 0..4),
+            nets in prop::collection::vec(any_claim(), 0..4),
             target in any_net(),
             port in 1..5_u16,
         ) {
             let settings = Settings { include, exclude, ..Settings::default() };
-            let nets = nets.into_iter().map(|(net, port)| (net, port, None)).collect();
             let claims = Claims { nets, any_names: false };
             let rules = compile(&settings, &claims).unwrap();
             let host = IpNet::from(target.addr());

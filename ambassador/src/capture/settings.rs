@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::circuits::CircuitNumber;
 use crate::route::settings::Unmatched;
 
 /// `capture` of the configuration.
@@ -93,10 +94,47 @@ pub enum Quic {
 /// the current resolutions of exact names.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Claims {
-    /// Each with its port, where it has one, and the upstream's own failure
-    /// policy, where it has one.
-    pub nets: Vec<(IpNet, Option<u16>, Option<OnFailure>)>,
+    /// Claimed networks; what two upstreams claim is there twice.
+    pub nets: Vec<Claim>,
     /// Some upstream claims names: `unmatched: refuse` must then wait for what
     /// the connection says.
     pub any_names: bool,
+}
+
+/// A network that an upstream claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The network; an address is one of full length.
+    pub net: IpNet,
+    /// Only at this port.
+    pub port: Option<u16>,
+    /// The upstream's own failure policy.
+    pub on_failure: Option<OnFailure>,
+    /// Refuses connects while it is open. It has no say where another upstream
+    /// claims the destination, too.
+    pub circuit: Option<CircuitNumber>,
+}
+
+impl Claim {
+    /// One without a policy of its own and without a circuit.
+    pub fn new(net: IpNet, port: Option<u16>) -> Self {
+        Self {
+            net,
+            port,
+            on_failure: None,
+            circuit: None,
+        }
+    }
+
+    /// Whether it is for everything that is in a network, at a port; `None`: at
+    /// every port that nobody names.
+    pub(super) fn covers(&self, net: &IpNet, port: Option<u16>) -> bool {
+        self.net.contains(net) && (self.port.is_none() || self.port == port)
+    }
+
+    /// Whether there is a destination that both are for.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let ports = self.port.is_none() || other.port.is_none() || self.port == other.port;
+        ports && (self.net.contains(&other.net) || other.net.contains(&self.net))
+    }
 }

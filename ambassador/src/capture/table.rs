@@ -5,8 +5,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use ambassador_ebpf::{
 };
 
 use super::bpf;
+use super::mapping::Mapping;
 use crate::addr::OriginalDst;
 use crate::clock;
 
@@ -164,44 +164,21 @@ fn ip_of(words: [u32; 4]) -> IpAddr {
 
 /// The mapped page.
 #[derive(Debug)]
-pub(super) struct SharedPage {
-    start: NonNull<Shared>,
-}
-
-// SAFETY: the page lives as long as this value and is read and written through
-// atomics only.
-unsafe impl Send for SharedPage {}
-// SAFETY: as above.
-unsafe impl Sync for SharedPage {}
+pub(super) struct SharedPage(Mapping<Shared>);
 
 impl SharedPage {
     pub(super) fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                size_of::<Shared>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
-                0,
-            )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Self { start })
+        Mapping::of(map).map(Self)
     }
 
     pub(super) fn epoch(&self) -> &AtomicU32 {
         // SAFETY: aligned, mapped as long as self, shared with the kernel only.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.start.as_ptr()).epoch) }
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).epoch) }
     }
 
     pub(super) fn slots_used(&self) -> &AtomicU32 {
         // SAFETY: as above.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.start.as_ptr()).slots_used) }
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).slots_used) }
     }
 
     /// How long ago a shard gave the last sign of life.
@@ -213,14 +190,7 @@ impl SharedPage {
 
     fn heartbeat(&self, shard: usize) -> &AtomicU64 {
         // SAFETY: as above; the index is bounds-checked.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.start.as_ptr()).heartbeats[shard]) }
-    }
-}
-
-impl Drop for SharedPage {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `map` with this length; nothing borrows it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), size_of::<Shared>()) };
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).heartbeats[shard]) }
     }
 }
 

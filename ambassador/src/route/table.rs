@@ -111,12 +111,23 @@ pub enum AdoptKey<'a> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Claims {
     /// Claimed networks.
-    pub nets: Vec<(IpNet, Option<u16>)>,
+    pub nets: Vec<Claimed<IpNet>>,
     /// Exact names, whose current addresses are claimed as well.
-    pub names: Vec<(String, Option<u16>)>,
+    pub names: Vec<Claimed<String>>,
     /// Whether a connection to any address could turn out to be claimed once
     /// its first bytes are read: by a name, a wildcard or a route.
     pub any_names: bool,
+}
+
+/// What an upstream claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed<T> {
+    /// The network or name.
+    pub what: T,
+    /// Only at this port.
+    pub port: Option<u16>,
+    /// The name of the upstream.
+    pub upstream: Arc<str>,
 }
 
 impl Table {
@@ -209,14 +220,9 @@ impl Table {
             any_names: !self.settings.routes.is_empty(),
             ..Claims::default()
         };
-        for claim in self.settings.upstreams.iter().flat_map(|u| &u.claims) {
-            match claim {
-                Claim::Net { net, port } => claims.nets.push((*net, *port)),
-                Claim::Wildcard { .. } => claims.any_names = true,
-                Claim::Name { host, port } => {
-                    claims.any_names = true;
-                    claims.names.push((host.clone(), *port));
-                }
+        for upstream in &self.settings.upstreams {
+            for claim in &upstream.claims {
+                claims.add(claim, &upstream.name);
             }
         }
         claims
@@ -356,6 +362,28 @@ impl Table {
             Unmatched::Proxy | Unmatched::Passthrough => Resolution::Unmatched(original),
             Unmatched::Adopt => Resolution::Adopt(adopt),
             Unmatched::Refuse => Resolution::NoRoute,
+        }
+    }
+}
+
+impl Claims {
+    fn add(&mut self, claim: &Claim, upstream: &Arc<str>) {
+        let upstream = Arc::clone(upstream);
+        match claim {
+            Claim::Net { net, port } => self.nets.push(Claimed {
+                what: *net,
+                port: *port,
+                upstream,
+            }),
+            Claim::Wildcard { .. } => self.any_names = true,
+            Claim::Name { host, port } => {
+                self.any_names = true;
+                self.names.push(Claimed {
+                    what: host.clone(),
+                    port: *port,
+                    upstream,
+                });
+            }
         }
     }
 }

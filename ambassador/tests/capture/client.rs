@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::process::ExitCode;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 pub fn client(destination: &str, how: &str) -> ExitCode {
@@ -21,12 +23,32 @@ pub fn client(destination: &str, how: &str) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if how == "race" {
+        println!("{}", race(destination));
+        return ExitCode::SUCCESS;
+    }
     let shown = connect_as(destination, how).map_or_else(
         |error| format!("{:?}", error.kind()),
         |peer| peer.to_string(),
     );
     println!("{shown}");
     ExitCode::SUCCESS
+}
+
+/// How many of 64 connects at once get through.
+fn race(destination: &str) -> usize {
+    let start = Barrier::new(64);
+    thread::scope(|scope| {
+        let racer = || {
+            start.wait();
+            connect_as(destination, "").is_ok()
+        };
+        let racers: Vec<_> = (0..64).map(|_| scope.spawn(racer)).collect();
+        let ended = racers
+            .into_iter()
+            .map(|racer| racer.join().expect("an end"));
+        ended.filter(|connected| *connected).count()
+    })
 }
 
 fn connect_as(destination: &str, how: &str) -> std::io::Result<SocketAddr> {

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::process;
 
+use ambassador::capture::settings::Claim;
 use ambassador::capture::settings::Claims;
 use ambassador::capture::settings::OnFailure;
 use ambassador::capture::settings::Quic;
@@ -31,7 +32,10 @@ pub fn rules_decide_and_are_replaced_at_once() {
 
     settings.unmatched = Unmatched::Refuse;
     let claims = Claims {
-        nets: vec![("10.1.0.0/16".parse().expect("a net"), Some(8443), None)],
+        nets: vec![Claim::new(
+            "10.1.0.0/16".parse().expect("a net"),
+            Some(8443),
+        )],
         any_names: false,
     };
     proxy.update(&settings, &claims);
@@ -77,7 +81,7 @@ pub fn a_full_table_keeps_a_quarter_for_claims() {
         "no slot left for it"
     );
     let claims = Claims {
-        nets: vec![("10.1.0.0/16".parse().expect("a net"), None, None)],
+        nets: vec![Claim::new("10.1.0.0/16".parse().expect("a net"), None)],
         any_names: false,
     };
     proxy.update(&settings, &claims);

@@ -5,6 +5,7 @@
 //! The test is its own main, because the process that loads the programs and
 //! the clients in the cgroups are this binary too.
 
+mod circuits;
 mod client;
 mod decisions;
 mod destinations;
@@ -139,6 +140,26 @@ fn main() -> ExitCode {
         (
             "links_are_pinned_while_the_policy_wants_it",
             updates::links_are_pinned_while_the_policy_wants_it,
+        ),
+        (
+            "an_open_circuit_refuses_connects_at_once",
+            circuits::an_open_circuit_refuses_connects_at_once,
+        ),
+        (
+            "of_many_connects_one_takes_the_permit",
+            circuits::of_many_connects_one_takes_the_permit,
+        ),
+        (
+            "a_permit_holds_until_it_expires_or_the_proxy_decides",
+            circuits::a_permit_holds_until_it_expires_or_the_proxy_decides,
+        ),
+        (
+            "circuits_go_where_claims_go",
+            circuits::circuits_go_where_claims_go,
+        ),
+        (
+            "the_circuits_of_a_dead_proxy_refuse_nothing",
+            circuits::the_circuits_of_a_dead_proxy_refuse_nothing,
         ),
     ];
     let only = args.iter().skip(1).find(|arg| !arg.starts_with('-'));
