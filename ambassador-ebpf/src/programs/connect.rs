@@ -216,7 +216,7 @@ fn capture(
     if beat < now && now - beat > STALE_NS {
         return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
     }
-    // Behind the heartbeat: what a dead proxy left open opens nothing.
+    // After the heartbeat: a circuit that a dead proxy left open has no say.
     if circuit_refuses(decision >> rule::CIRCUIT_SHIFT, now) {
         count(Verdict::CircuitOpen);
         return Outcome::Refuse;
