@@ -6,6 +6,7 @@
 //! is thrown away.
 
 mod capture;
+mod fail_fast;
 mod listeners;
 mod method;
 mod policies;
@@ -38,7 +39,8 @@ const NAME_BYTES_MAX: usize = 63;
 pub(super) fn check(file: &File, found: &mut Found) -> Checked {
     let admin = admin(file, found);
     let capture = file.capture.as_ref().map(|raw| capture::check(raw, found));
-    let upstreams = upstreams::check(file, found);
+    let mut upstreams = upstreams::check(file, found);
+    fail_fast::check(file, capture.as_ref(), &mut upstreams, found);
     let listeners = listeners::check(file, &upstreams.list, &admin, found);
     let checked_routes = routes::check(file, &upstreams, found);
     let unmatched = capture.as_ref().map(|capture| capture.unmatched);

@@ -125,6 +125,9 @@ impl Checked {
             // A route has none of its own.
             groups.shift_remove("pool");
             groups.shift_remove("zone");
+            if let Some(Value::Object(breaker)) = groups.get_mut("circuit_breaker") {
+                breaker.shift_remove("kernel_fail_fast");
+            }
             shown.extend(groups);
         }
         Value::Object(shown)

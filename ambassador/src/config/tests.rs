@@ -1,3 +1,4 @@
+mod fail_fast;
 mod policies;
 
 use std::net::SocketAddr;
@@ -429,7 +430,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 50);
+    assert_eq!(compared, 51);
 }
 
 #[test]

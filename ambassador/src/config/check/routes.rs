@@ -102,6 +102,11 @@ fn policies(
     if layer.is_empty() {
         return None;
     }
+    let breaker = raw.circuit_breaker.as_ref();
+    if let Some(fail_fast) = breaker.and_then(|breaker| breaker.kernel_fail_fast.as_ref()) {
+        let what = "is for a whole upstream: connects come before there is a request to route";
+        found.mistake_at(fail_fast, what);
+    }
     // Without an upstream its mistakes are looked for all the same.
     let inherited = inherited.cloned().unwrap_or_default();
     Some(inherited.with(&layer, found))

@@ -151,6 +151,10 @@ fn circuit_breaker(breaker: &breaker::Settings, entries: &mut Vec<Entry>) {
             "circuit_breaker.failure_statuses",
             statuses(&breaker.failure_statuses).into(),
         ),
+        (
+            "circuit_breaker.kernel_fail_fast",
+            raw::Switch::word(breaker.kernel_fail_fast).into(),
+        ),
     ]);
 }
 

@@ -128,6 +128,17 @@ object! {
         /// Statuses that are failures, as connect failures, resets and timeouts are.
         #[schemars(extend("default" = ["500-599"]))]
         failure_statuses: Vec<Spanned<StatusRange>>,
+        /// Whether captured connects get ECONNREFUSED from the kernel while it is
+        /// open. After `sleep` one goes through, then one more whenever
+        /// `timeouts.connect` has passed and nothing was decided. `on` needs
+        /// `capture.mode: ebpf` and, in `hosts`, an address, CIDR or whole name
+        /// that shares no address with another upstream's; an address that names
+        /// turn out to share is left alone, with a warning. The kernel goes by
+        /// address alone: what would ask there for another upstream, by a
+        /// wildcard or route, is refused as well. In `defaults` it is for the
+        /// upstreams that can have it. Not for routes.
+        #[schemars(extend("default" = "off"))]
+        kernel_fail_fast: Switch,
     }
 }
 

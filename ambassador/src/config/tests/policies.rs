@@ -314,7 +314,11 @@ fn wrong_policies_are_one_mistake_each() {
             "[500, 500]",
             "stands there twice",
         ),
-        ("circuit_breaker.kernel_fail_fast", "on", "unknown key"),
+        (
+            "circuit_breaker.kernel_fail_fast",
+            "yes",
+            "must be one of off, on",
+        ),
         ("rate_limit", "on", "must be off or a mapping"),
         (
             "rate_limit",
@@ -708,11 +712,15 @@ routes:
     let upstream = &effective["upstreams"]["one"];
     let mut breaker = json!({
         "failures": 9, "window": "10s", "sleep": "30s", "consecutive": "off",
-        "failure_statuses": ["500-599"],
+        "failure_statuses": ["500-599"], "kernel_fail_fast": "off",
     });
     assert_eq!(upstream["circuit_breaker"], breaker);
     let route = &effective["routes"][0];
     breaker["failure_statuses"] = json!([503]);
+    breaker
+        .as_object_mut()
+        .unwrap()
+        .shift_remove("kernel_fail_fast");
     assert_eq!(route["circuit_breaker"], breaker);
     assert_eq!(route["rate_limit"], "off");
     assert_eq!(route["timeouts"]["request"], "1s");
@@ -763,7 +771,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 37);
+    assert_eq!(with_default.len(), 38);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];

@@ -81,5 +81,9 @@ pub(super) fn read(
             settings.failure_statuses = with;
         }
     }
+    let fail_fast = &raw.kernel_fail_fast;
+    if let Some(fail_fast) = reading.get("circuit_breaker.kernel_fail_fast", fail_fast) {
+        settings.kernel_fail_fast = fail_fast.value.meaning();
+    }
     settings.trip = thresholds.trip();
 }
