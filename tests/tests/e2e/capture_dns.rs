@@ -35,14 +35,19 @@ while True:
 "#;
 
 /// Programs that `ip netns exec` runs see this as /etc/resolv.conf.
-struct ResolvConf(PathBuf);
+pub struct ResolvConf(PathBuf);
 
 impl ResolvConf {
-    fn of(namespace: &Netns) -> ResolvConf {
+    pub fn of(namespace: &Netns) -> ResolvConf {
         let directory = Path::new("/etc/netns").join(namespace.name());
         std::fs::create_dir_all(&directory).expect("the tests run as root");
         std::fs::write(directory.join("resolv.conf"), "nameserver 127.0.0.1\n").expect("writable");
         ResolvConf(directory)
+    }
+
+    /// What they see as /etc/hosts.
+    pub fn hosts(&self, text: &str) {
+        std::fs::write(self.0.join("hosts"), text).expect("writable");
     }
 }
 
@@ -59,7 +64,8 @@ fn start(namespace: &Netns, program: &[&str]) -> Running {
     Running::start(command.args(program).stdout(Stdio::piped()))
 }
 
-fn name_server(namespace: &Netns) -> Running {
+/// The name server above, running.
+pub fn name_server(namespace: &Netns) -> Running {
     let mut server = start(namespace, &[program::PYTHON, "-c", NAME_SERVER]);
     let mut line = String::new();
     let mut said = BufReader::new(server.stdout());
@@ -132,7 +138,7 @@ fn several_namespaces_share_the_proxys_view(backend: Backend) {
     let (namespace, other, cgroup, second) =
         (Netns::new(), Netns::new(), Cgroup::new(), Cgroup::new());
     let files = ResolvConf::of(&namespace);
-    std::fs::write(files.0.join("hosts"), "127.0.0.2 localhost\n").expect("writable");
+    files.hosts("127.0.0.2 localhost\n");
     let _server = server(&namespace);
     let config = format!(
         "capture: {{ cgroups: [{{ path: {}, netns: {} }}, {{ path: {}, netns: {} }}] }}\n\

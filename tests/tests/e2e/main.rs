@@ -18,6 +18,7 @@ mod drain;
 mod exec;
 mod exec_killed;
 mod exec_terminal;
+mod fail_fast;
 mod forwarding;
 mod harness;
 mod headers;
