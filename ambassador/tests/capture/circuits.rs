@@ -11,8 +11,10 @@ use ambassador::capture::settings::Settings;
 use ambassador::policy::breaker::Refuses;
 use ambassador_ebpf::Verdict;
 
+use crate::CLIENT;
 use crate::fixture::Cgroup;
 use crate::fixture::Proxy;
+use crate::fixture::own_path;
 use crate::fixture::settings;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -84,22 +86,22 @@ pub fn an_open_circuit_refuses_connects_at_once() {
 }
 
 pub fn of_many_connects_one_takes_the_permit() {
-    const CONNECTS: u64 = 64;
+    const ROUNDS: u64 = 10_000;
     let cgroup = Cgroup::new("permit");
     let (proxy, circuit) = start(&settings(&[&cgroup]), &claims(&[("10.1.0.0/16", Some(0))]));
-    let connected = || {
+    circuit.set(Refuses::Always);
+    proxy.beat();
+    let mut hammer = cgroup.spawn(&own_path(), &[CLIENT, "10.1.2.3:80", "hammer"]);
+    for round in 1..=ROUNDS {
         proxy.beat();
-        cgroup.connect_as("10.1.2.3:80", "race")
-    };
-    for round in 1..=10 {
         circuit.set(passed());
-        assert_eq!(connected(), "1", "round {round}");
-        let refused = proxy.count(Verdict::CircuitOpen);
-        assert_eq!(refused, round * (CONNECTS - 1));
+        proxy.accepted();
         assert_eq!(proxy.count(Verdict::Captured), round);
     }
-    circuit.set(Refuses::Nothing);
-    assert_eq!(connected(), CONNECTS.to_string());
+    drop(hammer.stdin.take());
+    assert!(hammer.wait().expect("it is a child").success());
+    assert_eq!(proxy.count(Verdict::Captured), ROUNDS);
+    assert!(proxy.count(Verdict::CircuitOpen) > ROUNDS);
     proxy.clean();
 }
 

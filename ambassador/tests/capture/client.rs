@@ -1,12 +1,14 @@
 //! The client that runs inside a cgroup: connects, prints its peer or the error.
 
 use std::io::ErrorKind;
+use std::io::Read;
 use std::net::Ipv4Addr;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 use std::net::UdpSocket;
 use std::process::ExitCode;
-use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +25,8 @@ pub fn client(destination: &str, how: &str) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if how == "race" {
-        println!("{}", race(destination));
+    if how == "hammer" {
+        hammer(destination);
         return ExitCode::SUCCESS;
     }
     let shown = connect_as(destination, how).map_or_else(
@@ -35,20 +37,21 @@ pub fn client(destination: &str, how: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// How many of 64 connects at once get through.
-fn race(destination: &str) -> usize {
-    let start = Barrier::new(64);
+/// Connects again and again, on several threads at once, until standard input
+/// ends.
+fn hammer(destination: &str) {
+    let ended = AtomicBool::new(false);
     thread::scope(|scope| {
-        let racer = || {
-            start.wait();
-            connect_as(destination, "").is_ok()
-        };
-        let racers: Vec<_> = (0..64).map(|_| scope.spawn(racer)).collect();
-        let ended = racers
-            .into_iter()
-            .map(|racer| racer.join().expect("an end"));
-        ended.filter(|connected| *connected).count()
-    })
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    let _ = connect_as(destination, "");
+                }
+            });
+        }
+        let _ = std::io::stdin().read_to_end(&mut Vec::new());
+        ended.store(true, Ordering::Relaxed);
+    });
 }
 
 fn connect_as(destination: &str, how: &str) -> std::io::Result<SocketAddr> {

@@ -46,13 +46,23 @@ impl Cgroup {
 
     /// Runs a program inside.
     pub fn run(&self, program: &str, args: &[&str]) -> Output {
-        Command::new("sh")
+        self.command(program, args).output().expect("sh runs")
+    }
+
+    /// The same without waiting; its standard input is a pipe.
+    pub fn spawn(&self, program: &str, args: &[&str]) -> Child {
+        let mut command = self.command(program, args);
+        command.stdin(Stdio::piped()).spawn().expect("sh runs")
+    }
+
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("sh");
+        command
             .args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""])
             .arg(&self.0)
             .arg(program)
-            .args(args)
-            .output()
-            .expect("sh runs")
+            .args(args);
+        command
     }
 
     /// What a connect from inside ends with: the peer it sees, or the error.
