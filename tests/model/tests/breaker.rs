@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ambassador_model::policy::breaker::{
-    Breaker, Force, Settings, State, Transitions, Trial, Trip,
+    Breaker, Force, Observer, Refuses, Settings, State, Transitions, Trial, Trip,
 };
 use ambassador_model::{explore, on_threads, spawn};
 
@@ -274,4 +274,41 @@ fn a_success_among_failures_comes_before_between_or_after_them() {
     // Between: one failure stands. Before or after: two in a row have opened it.
     let expected = BTreeSet::from([(false, 0, 1), (true, 1, 0)]);
     assert_eq!(*outcomes.lock().unwrap(), expected);
+}
+
+/// An observer, and what it was told last.
+fn observer() -> (Observer, Arc<Mutex<Option<Refuses>>>) {
+    let last = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&last);
+    let observer = Observer(Box::new(move |refuses| {
+        *told.lock().expect("no thread panics with it") = Some(refuses);
+    }));
+    (observer, last)
+}
+
+#[test]
+fn an_observer_is_told_last_what_holds() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let outcomes = Arc::clone(&seen);
+    explore(move || {
+        let scene = Scene::open(Trip::Consecutive(1));
+        let (follows, followed) = observer();
+        scene.breaker.observe(Some(follows));
+        let prober = spawn(&scene, |scene| {
+            if let Some(trial) = scene.ask_when_due() {
+                trial.succeeded();
+            }
+        });
+        let operator = spawn(&scene, |scene| scene.breaker.force(Force::Auto));
+        scene.fail();
+        prober.join().unwrap();
+        operator.join().unwrap();
+        // Who comes now is told what holds now.
+        let (comes, found) = observer();
+        scene.breaker.observe(Some(comes));
+        let found = found.lock().unwrap().unwrap();
+        assert_eq!(followed.lock().unwrap().unwrap(), found);
+        seen.lock().unwrap().insert(found == Refuses::Nothing);
+    });
+    assert_eq!(*outcomes.lock().unwrap(), BTreeSet::from([false, true]));
 }
