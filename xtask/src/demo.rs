@@ -1,7 +1,8 @@
 //! Shows the main job: an unmodified curl calls an address that no route
 //! leads to, is captured at connect(), forwarded and answered. Everything it
-//! makes (a cgroup, a directory, two processes) is gone when it ends.
+//! makes (a cgroup, a directory, processes) is gone when it ends, however it ends.
 
+mod guard;
 mod scene;
 mod upstream;
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::demo::guard::Guard;
 use crate::workspace::{self, Failure};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -13,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A running proxy and what belongs to it; taken down when dropped, too.
 pub struct Scene {
     proxy: Child,
+    guard: Guard,
     admin: SocketAddr,
     cgroup: PathBuf,
     directory: PathBuf,
@@ -27,6 +29,7 @@ impl Scene {
         let name = format!("ambassador-demo-{}", std::process::id());
         let cgroup = cgroup2()?.join(&name);
         let directory = std::env::temp_dir().join(&name);
+        let mut guard = Guard::start(&cgroup, &directory)?;
         for path in [&cgroup, &directory] {
             std::fs::create_dir(path).map_err(|error| Failure::File(path.clone(), error))?;
         }
@@ -50,8 +53,10 @@ impl Scene {
             .stderr(log)
             .spawn()
             .map_err(|error| Failure::File(binary.to_path_buf(), error))?;
+        guard.watch(&proxy);
         let mut scene = Scene {
             proxy,
+            guard,
             admin,
             cgroup,
             directory,
@@ -132,6 +137,7 @@ impl Scene {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = std::fs::remove_dir_all(&self.directory);
+        self.guard.dismiss();
         status.and_then(|status| status.code())
     }
 
@@ -190,7 +196,7 @@ fn free_address() -> Result<SocketAddr, Failure> {
 }
 
 /// Where cgroup2 is mounted.
-fn cgroup2() -> Result<PathBuf, Failure> {
+pub fn cgroup2() -> Result<PathBuf, Failure> {
     let mounts = PathBuf::from("/proc/self/mountinfo");
     let text = std::fs::read_to_string(&mounts).map_err(|error| Failure::File(mounts, error))?;
     let line = text.lines().find(|line| line.contains(" - cgroup2 "));
