@@ -28,7 +28,7 @@ enum Task {
     Setup,
     /// Build `target/release/ambassador` with the BPF programs inside.
     Build,
-    /// Show the main job: a captured curl, forwarded and answered.
+    /// Show a captured curl, a flaky upstream, an outage and the recovery.
     Demo,
     /// Set up, build and run every test, those that need root included.
     Test {

@@ -1,11 +1,11 @@
 //! What the demo sets up and takes down: a cgroup, a directory, the proxy.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::demo::admin::Admin;
 use crate::demo::guard::Guard;
 use crate::workspace::{self, Failure};
 
@@ -15,13 +15,11 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Scene {
     proxy: Child,
     guard: Guard,
-    admin: SocketAddr,
+    admin: Admin,
+    upstreams: String,
     cgroup: PathBuf,
     directory: PathBuf,
 }
-
-/// What `/metrics` said.
-pub struct Metrics(String);
 
 impl Scene {
     /// Makes everything and waits until the proxy is ready.
@@ -35,10 +33,8 @@ impl Scene {
         }
         let admin = free_address()?;
         let file = directory.join("demo.yaml");
-        let config = format!(
-            "admin: {{ listen: \"{admin}\" }}\ndrain_timeout: 2s\n\
-             upstreams:\n  demo: {{ hosts: [{destination}], endpoints: [\"{upstream}\"] }}\n"
-        );
+        let upstreams = upstreams(destination, upstream);
+        let config = format!("admin: {{ listen: \"{admin}\" }}\ndrain_timeout: 2s\n{upstreams}");
         std::fs::write(&file, config).map_err(|error| Failure::File(file.clone(), error))?;
         let log_path = directory.join("log");
         let log = std::fs::File::create(&log_path)
@@ -57,7 +53,8 @@ impl Scene {
         let mut scene = Scene {
             proxy,
             guard,
-            admin,
+            admin: Admin::at(admin),
+            upstreams,
             cgroup,
             directory,
         };
@@ -70,14 +67,14 @@ impl Scene {
         &self.cgroup
     }
 
-    /// How the proxy does its I/O, as its descriptors show.
-    pub fn backend(&self) -> &'static str {
-        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", self.proxy.id()));
-        let has_ring = descriptors.into_iter().flatten().flatten().any(|entry| {
-            std::fs::read_link(entry.path())
-                .is_ok_and(|link| link.to_string_lossy().contains("io_uring"))
-        });
-        if has_ring { "io_uring" } else { "epoll" }
+    /// The `upstreams` section of the proxy's configuration.
+    pub fn upstreams(&self) -> &str {
+        &self.upstreams
+    }
+
+    /// The proxy's admin API.
+    pub fn admin(&self) -> Admin {
+        self.admin
     }
 
     /// `program`, run inside the cgroup.
@@ -88,14 +85,6 @@ impl Scene {
             .arg(&self.cgroup)
             .arg(program);
         command
-    }
-
-    /// What the proxy counted.
-    pub fn metrics(&self) -> Result<Metrics, Failure> {
-        match ask(self.admin, "/metrics") {
-            Some(text) if text.starts_with("HTTP/1.1 200") => Ok(Metrics(text)),
-            other => Err(Failure::Check(vec![format!("/metrics: {other:?}")])),
-        }
     }
 
     /// Takes everything down; says what could not be removed.
@@ -144,7 +133,7 @@ impl Scene {
     fn wait_until_ready(&mut self, log: &Path) -> Result<(), Failure> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if ask(self.admin, "/readyz").is_some_and(|text| text.starts_with("HTTP/1.1 200")) {
+            if self.admin.is_ready() {
                 return Ok(());
             }
             let ended = self.proxy.try_wait().ok().flatten();
@@ -166,26 +155,22 @@ impl Drop for Scene {
     }
 }
 
-impl Metrics {
-    /// The sum of the samples of `name` that have `label`.
-    pub fn sum(&self, name: &str, label: &str) -> f64 {
-        self.0
-            .lines()
-            .filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label))
-            .filter_map(|line| line.rsplit(' ').next()?.trim().parse::<f64>().ok())
-            .sum()
-    }
-}
-
-/// A GET on the admin API: status line, fields and body as one text.
-fn ask(admin: SocketAddr, path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect_timeout(&admin, Duration::from_secs(1)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
+/// What it takes to have calls of `destination` retried, and broken off while
+/// the upstream is down.
+///
+/// Unlike the default the breaker counts failures in a row: one that counts all
+/// of ten seconds opens for an upstream as flaky as the demo's, as it should.
+/// For the same reason the budget is more than the default of 20 %.
+fn upstreams(destination: &str, upstream: SocketAddr) -> String {
+    format!(
+        "upstreams:\n\
+         \x20 demo:\n\
+         \x20   hosts: [{destination}]\n\
+         \x20   endpoints: [\"{upstream}\"]\n\
+         \x20   timeouts: {{ per_try: 300ms }}\n\
+         \x20   retry: {{ attempts: 3, base: 10ms, budget: {{ ratio: 100% }} }}\n\
+         \x20   circuit_breaker: {{ consecutive: 5, sleep: 2s }}\n"
+    )
 }
 
 /// A loopback port that was free a moment ago.
