@@ -16,6 +16,8 @@ use std::process::Output;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use ambassador::capture;
 use ambassador::capture::Accepted;
@@ -308,6 +310,17 @@ pub fn start(
 pub fn ip(args: &[&str]) {
     let status = Command::new("ip").args(args).status().expect("ip runs");
     assert!(status.success(), "ip {args:?}");
+}
+
+/// Waits until nothing is attached any more: the kernel lets go of a link that was
+/// pinned only once nobody can be looking at the pin.
+#[track_caller]
+pub fn no_program_is_left(cgroup: &Cgroup) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while programs_named(&cgroup.0, "connect4") > 0 {
+        assert!(Instant::now() < deadline, "still attached");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 pub fn programs_named(cgroup: &Path, name: &str) -> usize {

@@ -28,9 +28,9 @@ use crate::fixture::Proxy;
 use crate::fixture::own_path;
 use crate::fixture::pinned;
 use crate::fixture::pins_of;
-use crate::fixture::programs_named;
 use crate::fixture::settings;
 use crate::fixture::start;
+use crate::fixture::{no_program_is_left, programs_named};
 
 pub fn a_dead_proxy_does_what_on_failure_says() {
     let cgroup = Cgroup::new("dead");
@@ -100,7 +100,7 @@ pub fn pinned_links_outlive_the_proxy() {
     assert_eq!(cgroup.connect(&direct), direct);
     assert_eq!(second.destination(0), direct);
     second.clean();
-    assert_eq!(programs_named(&cgroup.0, "connect4"), 0);
+    no_program_is_left(&cgroup);
     assert_eq!(cgroup.connect(&direct), direct);
 }
 

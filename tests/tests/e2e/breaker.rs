@@ -291,7 +291,7 @@ fn a_client_that_is_slow_to_ask_is_no_probe_and_no_success(backend: Backend) {
     let config = format!(
         "capture: {{ include: {{ cidrs: [10.1.2.3/32] }} }}\n\
          upstreams:\n  web:\n    hosts: [10.1.2.3]\n    endpoints: [\"{}\"]\n    \
-         circuit_breaker: {{ consecutive: 3, sleep: 1s }}\n",
+         circuit_breaker: {{ consecutive: 3, sleep: 3s }}\n",
         flaky.server.address()
     );
     let proxy = Proxy::capturing(backend, &cgroup, &config);
