@@ -5,6 +5,7 @@
 //! a message that two parties could read differently is a smuggled one.
 
 pub mod body;
+pub mod caller_timeout;
 mod cursor;
 pub mod encode;
 mod fields;
@@ -19,6 +20,7 @@ pub mod server_name;
 pub mod sniff;
 
 pub use body::{BodyReader, Progress};
+pub use caller_timeout::CallerTimeout;
 pub use encode::{RequestRewrite, ResponseRewrite, write_request, write_response};
 pub use identity::{TraceParent, request_id};
 pub use method::Method;

@@ -39,6 +39,8 @@ pub enum Kind {
     /// For one hop only (RFC 9110 section 7.6.1): Keep-Alive,
     /// Proxy-Connection, HTTP2-Settings.
     HopByHop,
+    /// Grpc-Timeout and X-Envoy-Expected-Rq-Timeout-Ms.
+    CallerTimeout,
 }
 
 /// The fields of a head, and what they say about the connection.
@@ -170,10 +172,15 @@ impl Fields {
         Some(field.value(head))
     }
 
+    /// Whether there is a field of this kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.kinds & kind.bit() != 0
+    }
+
     /// The one field of this kind; the error is `repeated` where there are
     /// more.
     pub fn only(&self, kind: Kind, repeated: BadMessage) -> Result<Option<&Field>, BadMessage> {
-        if self.kinds & kind.bit() == 0 {
+        if !self.has(kind) {
             return Ok(None);
         }
         let mut of_kind = self.list.iter().filter(|field| field.kind == kind);
@@ -209,7 +216,10 @@ impl Fields {
     /// Fields that decide framing and routing cannot be named away.
     pub fn is_named_by_connection(&self, head: &[u8], field: &Field) -> bool {
         self.named_by_connection
-            && matches!(field.kind, Kind::EndToEnd | Kind::HopByHop)
+            && matches!(
+                field.kind,
+                Kind::EndToEnd | Kind::HopByHop | Kind::CallerTimeout
+            )
             && self
                 .list
                 .iter()
@@ -264,12 +274,14 @@ fn kind_of(name: &[u8]) -> Kind {
         7 if is(b"upgrade") => Kind::Upgrade,
         10 if is(b"connection") => Kind::Connection,
         10 if is(b"keep-alive") => Kind::HopByHop,
+        12 if is(b"grpc-timeout") => Kind::CallerTimeout,
         14 if is(b"http2-settings") => Kind::HopByHop,
         14 if is(b"content-length") => Kind::ContentLength,
         15 if is(b"x-upstream-host") => Kind::ForProxy,
         16 if is(b"proxy-connection") => Kind::HopByHop,
         19 if is(b"proxy-authorization") => Kind::ForProxy,
         17 if is(b"transfer-encoding") => Kind::TransferEncoding,
+        30 if is(b"x-envoy-expected-rq-timeout-ms") => Kind::CallerTimeout,
         _ => Kind::EndToEnd,
     }
 }
