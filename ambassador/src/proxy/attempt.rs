@@ -272,7 +272,8 @@ impl Sending<'_> {
                 false => Verdict::Pass,
             }
         };
-        let outgoing = self.outgoing.take().unwrap_or_default();
+        let mut outgoing = self.outgoing.take().unwrap_or_default();
+        self.deadlines.tell(&mut outgoing, ring::now());
         let cells = &context.telemetry.cells;
         cells.bytes(self.label(), Direction::Sent, outgoing.bytes() as u64);
         let answer = self
@@ -358,6 +359,10 @@ impl Sending<'_> {
             ExchangeError::Unsent(whole) => {
                 self.outgoing = Some(whole);
                 Failure::Unanswered(Unanswered::reset())
+            }
+            // The caller's own limit: it may be the caller who was slow.
+            ExchangeError::Expired(Limit::Request) if !self.body.is_done() => {
+                Failure::Unanswered(Unanswered::OUT_OF_TIME)
             }
             error => Failure::of(&error),
         }
@@ -454,6 +459,14 @@ fn asked_wait(response: &ResponseHead, head: &[u8]) -> Option<Duration> {
 }
 
 impl Unanswered {
+    /// The request's time is over, and nothing was learnt of the upstream.
+    const OUT_OF_TIME: Self = Self {
+        reason: Reason::RequestTimeout,
+        cause: None,
+        outcome: AttemptOutcome::RequestTimeout,
+        blames_upstream: false,
+    };
+
     fn reset() -> Self {
         Self {
             reason: Reason::UpstreamReset,

@@ -61,6 +61,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     way.target.count_use();
     let (upstream, shared) = (&way.target.upstream, &way.target.shared);
     let policies = &upstream.policies;
+    let timeout = way.caller_timeout(request, &head);
     record.passage.upstream = shared.label;
     if upstream.protocol == Protocol::Tcp {
         drop(head);
@@ -77,6 +78,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     if let Some(settings) = &policies.rate_limit {
         let limit = way.target.rate_limit();
         let patience = policies.timeouts.request.unwrap_or(policies.timeouts.idle);
+        let patience = timeout
+            .limit()
+            .map_or(patience, |limit| limit.min(patience));
         match limit.take(settings, patience, now) {
             Turn::Now => {}
             Turn::After(wait) => {
@@ -100,7 +104,13 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         .pools
         .count_request(shared, way.target.pool_policies(), now);
 
-    // Whether the upstream is left alone, and which of its endpoints is next.
+    // Whether the caller still waits, whether the upstream is left alone, and which of its endpoints is next.
+    let waits = |limit| now + limit > ring::now();
+    if !timeout.limit().is_none_or(waits) {
+        drop(head);
+        let reply = LocalReply::new(Reason::RequestTimeout);
+        return answer(client, record, asked, &body, reply).await;
+    }
     let Some(mut trial) = shared.breaker.admit(&policies.circuit_breaker, ring::now()) else {
         drop(head);
         let reply = LocalReply::new(Reason::CircuitOpen);
@@ -133,6 +143,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         return switch::connect(client, record, asked, &way.target, (picked, trial)).await;
     }
     let outgoing = way.encode(request, &head, picked.endpoint, &identity, original);
+    let head_bytes = outgoing.len();
     let mut outgoing = Gather::from(outgoing);
     let repeatable = way::may_be_sent_twice(&policies.retry, request, &head);
     drop(head);
@@ -164,7 +175,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         false => Replay::none(),
     };
     let mut sending = Sending {
-        deadlines: Deadlines::new(&policies.timeouts, body.is_done(), now),
+        deadlines: Deadlines::new(&policies.timeouts, body.is_done(), now)
+            .bounded_by(timeout, head_bytes),
         client,
         target: &way.target,
         asked,
@@ -224,7 +236,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             First::Right(()) => break (Err(Failure::ClientGone), None),
         }
 
-        // The upstream may have been given up meanwhile.
+        // The caller or the upstream may have been given up meanwhile.
+        if sending.deadlines.have_passed(ring::now()) {
+            break (tried, None);
+        }
         trial = match shared.breaker.admit(&policies.circuit_breaker, ring::now()) {
             Some(trial) => trial,
             None => break (tried, Some(Reason::CircuitOpen)),

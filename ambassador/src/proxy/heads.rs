@@ -22,7 +22,7 @@ pub struct Heads<'a> {
     pub limits: &'a http::Limits,
     /// Until when it may wait.
     pub deadlines: &'a Deadlines,
-    /// The upload watches over the time.
+    /// The upload watches over the time, but for the caller's own limit.
     pub uploading: bool,
     /// What has happened so far.
     pub seen: &'a Seen,
@@ -101,11 +101,14 @@ impl Heads<'_> {
         if let Some(chunk) = self.upstream.try_recv() {
             return Ok(chunk);
         }
-        if self.uploading {
-            return ended_or(self.upstream.recv().await);
-        }
         let heard = self.seen.any_byte.get();
-        let (until, limit) = self.deadlines.of_head(heard, ring::now());
+        let limit = match self.uploading {
+            true => self.deadlines.of_upload(),
+            false => Some(self.deadlines.of_head(heard, ring::now())),
+        };
+        let Some((until, limit)) = limit else {
+            return ended_or(self.upstream.recv().await);
+        };
         match timer::timeout_at(until, self.upstream.recv()).await {
             Ok(received) => ended_or(received),
             Err(_) => Err(ExchangeError::Expired(limit)),

@@ -162,7 +162,8 @@ impl Leg<'_> {
         loop {
             let connection = connect(context, target, self.place, self.deadlines, want).await;
             let connection = connection.map_err(Failure::Unanswered)?;
-            let gather = self.replay.again().unwrap_or_default();
+            let mut gather = self.replay.again().unwrap_or_default();
+            self.deadlines.tell(&mut gather, ring::now());
             cells.bytes(label, Direction::Sent, gather.bytes() as u64);
             let (seen, sent_at) = (Seen::default(), clock::now());
             let heads = Heads {

@@ -1,10 +1,11 @@
 //! Which upstream a request goes to, and how its head changes on the way.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
-use crate::http::{self, BadMessage, RequestHead, RequestRewrite, TraceParent};
+use crate::http::{self, BadMessage, CallerTimeout, RequestHead, RequestRewrite, TraceParent};
 use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::policy::breaker::{State, Trial};
 use crate::policy::retry::Retry;
@@ -199,6 +200,13 @@ impl Identity {
 }
 
 impl Way {
+    /// How long the caller waits, as its request says. Where the header rules
+    /// name a field that says it, the rules decide what goes on of that.
+    pub fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
+        let rules = &self.target.upstream.policies.headers;
+        CallerTimeout::of(request, head).passed_by(|name| !rules.names(name))
+    }
+
     /// The head as the upstream gets it.
     pub fn encode(
         &self,
@@ -224,11 +232,17 @@ impl Way {
             }
         };
         let rules = &self.target.upstream.policies.headers;
-        let mut add: [(&str, &[u8]); 2] = [("traceparent", &identity.traceparent); 2];
+        let mut add: [(&str, &[u8]); 4] = [("traceparent", &identity.traceparent); 4];
         let mut added = 1;
         if let Some(id) = &identity.made_id {
             add[1] = ("x-request-id", id);
             added = 2;
+        }
+        // Last, where each try says what is left by then.
+        let limits = self.caller_timeout(request, head).fields(Duration::ZERO);
+        for (name, value) in limits.iter().flatten() {
+            add[added] = (name, value);
+            added += 1;
         }
         let rewrite = RequestRewrite {
             strip_path: self.strip_path,

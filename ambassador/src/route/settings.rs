@@ -182,6 +182,15 @@ pub struct HeaderRules {
     pub remove: Vec<String>,
 }
 
+impl HeaderRules {
+    /// Whether they set or remove the field of this name.
+    pub fn names(&self, name: &str) -> bool {
+        let set = self.set.iter().map(|(name, _)| name);
+        set.chain(&self.remove)
+            .any(|ruled| ruled.eq_ignore_ascii_case(name))
+    }
+}
+
 /// One entry of `routes`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {

@@ -50,7 +50,9 @@ object! {
         #[schemars(extend("default" = "none"))]
         per_try: TimeLimit,
         /// From the whole request to the final response head, all tries and
-        /// the waits between them included. Not for tunnels.
+        /// the waits between them included. Not for tunnels. A request may ask
+        /// for less by `grpc-timeout` or `x-envoy-expected-rq-timeout-ms`,
+        /// counted from its head on.
         #[schemars(extend("default" = "10s"))]
         request: TimeLimit,
         /// Without a byte in either direction, for connections, bodies and tunnels.
