@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ambassador_tests::server::text;
+use ambassador_tests::server::{Request, response, text};
 use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends};
 
 on_both_backends!(
@@ -14,6 +14,15 @@ on_both_backends!(
     a_first_byte_has_a_limit_of_its_own,
     an_upload_uses_up_no_time,
     a_stream_is_not_cut_once_it_has_begun,
+    what_the_caller_says_bounds_its_request,
+    what_the_caller_says_is_passed_on_reduced,
+    a_second_try_is_told_of_less,
+    tries_end_within_what_the_caller_says,
+    a_time_that_is_over_is_not_tried,
+    what_the_caller_says_badly_is_passed_on,
+    header_rules_decide_what_goes_on_of_it,
+    what_the_caller_says_bounds_an_upload,
+    what_the_caller_says_does_not_cut_an_answer_beside_an_upload,
 );
 
 /// Reads requests and never answers.
@@ -143,4 +152,189 @@ fn a_stream_is_not_cut_once_it_has_begun(backend: Backend) {
     let answer = Client::connect(listen).get("/");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.text(), "data: x\n".repeat(6));
+}
+
+const GRPC: &str = "grpc-timeout";
+const ENVOY: &str = "x-envoy-expected-rq-timeout-ms";
+
+fn get(fields: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n")
+}
+
+/// How long the caller of `request` waits, by its `grpc-timeout`.
+fn told(request: &Request) -> Duration {
+    let value = request.field(GRPC).expect("it is passed on");
+    let (count, unit) = value.split_at(value.len() - 1);
+    let count: u64 = count.parse().expect("digits");
+    match unit {
+        "n" => Duration::from_nanos(count),
+        "u" => Duration::from_micros(count),
+        "m" => Duration::from_millis(count),
+        _ => panic!("not below 100,000 s: {value}"),
+    }
+}
+
+fn what_the_caller_says_bounds_its_request(backend: Backend) {
+    let server = silent();
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    for fields in [
+        "grpc-timeout: 200m\r\n",
+        "x-envoy-expected-rq-timeout-ms: 200\r\n",
+        "Grpc-Timeout: 5S\r\nX-Envoy-Expected-Rq-Timeout-Ms: 200\r\n",
+    ] {
+        let started = Instant::now();
+        client.send(get(fields));
+        let answer = client.response("GET");
+        assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
+        let took = started.elapsed();
+        assert!(took >= Duration::from_millis(200), "{took:?}");
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    assert_eq!(server.requests().len(), 3, "none was tried again");
+}
+
+fn what_the_caller_says_is_passed_on_reduced(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = start(backend, &server, "timeouts: { request: 30s }");
+    let mut client = Client::connect(listen);
+    client.send(get("grpc-timeout: 20S\r\nX-Mid: 1\r\ngrpc-timeout: 1S\r\n\
+         x-envoy-expected-rq-timeout-ms: 15000\r\n"));
+    assert_eq!(client.response("GET").status, 200);
+    let request = server.last_request();
+    // The shortest of the three counts; most of it is left.
+    let left = told(&request);
+    assert!((1..15).contains(&left.as_secs()), "{left:?}");
+    let milliseconds = request.field(ENVOY).and_then(|value| value.parse().ok());
+    let milliseconds: u64 = milliseconds.expect("digits");
+    assert!((1_000..=15_000).contains(&milliseconds), "{milliseconds}");
+    let names = request.fields.iter().map(|(name, _)| name);
+    let of_grpc = names.filter(|name| name.eq_ignore_ascii_case(GRPC));
+    assert_eq!(of_grpc.count(), 1);
+}
+
+fn a_second_try_is_told_of_less(backend: Backend) {
+    let pause = Duration::from_millis(150);
+    let server = Server::http(move |_| {
+        std::thread::sleep(pause);
+        response("503 Not Yet", "", "")
+    });
+    let (_proxy, listen) = start(backend, &server, "retry: { base: 1ms, attempts: 3 }");
+    let mut client = Client::connect(listen);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\
+         Idempotency-Key: 1\r\ngrpc-timeout: 9S\r\n\r\nbody",
+    );
+    assert_eq!(client.response("POST").status, 503);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 3);
+    assert!(told(&requests[0]) <= Duration::from_secs(9));
+    for pair in requests.windows(2) {
+        assert!(told(&pair[1]) + pause <= told(&pair[0]));
+        assert_eq!(pair[1].body, b"body");
+    }
+}
+
+fn tries_end_within_what_the_caller_says(backend: Backend) {
+    let server = Server::http(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        response("503 Not Yet", "", "")
+    });
+    let more = "retry: { base: 1ms, attempts: 100 }\ntimeouts: { request: none }";
+    let (_proxy, listen) = start(backend, &server, more);
+    let mut client = Client::connect(listen);
+    let started = Instant::now();
+    client.send(get("grpc-timeout: 1500m\r\n"));
+    let answer = client.response("GET");
+    // Cut within a try, or no time for the wait before the next one.
+    assert!(matches!(answer.status, 503 | 504), "{}", answer.status);
+    assert!(started.elapsed() < Duration::from_secs(8));
+    let tries = server.requests().len();
+    assert!((2..=15).contains(&tries), "{tries}");
+    // A wait that cannot end in time is not begun.
+    let server = Server::http(|_| response("503 Later", "Retry-After: 1\r\n", ""));
+    let more = "retry: { base: 1ms, cap: 5s }\ntimeouts: { request: none }";
+    let (_proxy, listen) = start(backend, &server, more);
+    let mut client = Client::connect(listen);
+    client.send(get("x-envoy-expected-rq-timeout-ms: 900\r\n"));
+    assert_eq!(client.response("GET").status, 503);
+    assert_eq!(server.requests().len(), 1);
+}
+
+fn a_time_that_is_over_is_not_tried(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    client.send(get("grpc-timeout: 0S\r\n"));
+    let answer = client.response("GET");
+    assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
+    assert_eq!(server.connections(), 0);
+    assert_eq!(client.get("/").status, 200);
+}
+
+fn what_the_caller_says_badly_is_passed_on(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    let fields = "grpc-timeout: 0.1S\r\nx-envoy-expected-rq-timeout-ms:  0\r\n";
+    client.send(get(fields));
+    assert_eq!(client.response("GET").status, 200);
+    let head = server.last_request().head;
+    assert!(head.contains(fields), "{head}");
+}
+
+fn header_rules_decide_what_goes_on_of_it(backend: Backend) {
+    let server = silent();
+    let more = "headers: { set: { Grpc-Timeout: 7H }, remove: [X-Envoy-Expected-Rq-Timeout-Ms] }";
+    let (_proxy, listen) = start(backend, &server, more);
+    let mut client = Client::connect(listen);
+    client.send(get(
+        "grpc-timeout: 9S\r\nx-envoy-expected-rq-timeout-ms: 200\r\n",
+    ));
+    assert_eq!(client.response("GET").reason(), "request-timeout");
+    let request = server.last_request();
+    assert_eq!(request.field(GRPC), Some("7H"));
+    assert_eq!(request.field(ENVOY), None);
+    assert_eq!(request.head.to_lowercase().matches(GRPC).count(), 1);
+}
+
+fn what_the_caller_says_bounds_an_upload(backend: Backend) {
+    let server = Server::ok();
+    let more = "circuit_breaker: { failures: 1 }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut client = Client::connect(listen);
+    let started = Instant::now();
+    client.send(
+        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\
+         grpc-timeout: 200m\r\n\r\nx",
+    );
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    assert!(server.requests().is_empty(), "it never came whole");
+    // The upstream is not to blame for that.
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+}
+
+fn what_the_caller_says_does_not_cut_an_answer_beside_an_upload(backend: Backend) {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n";
+    // Answers before the body has come.
+    let server = Server::start(|connection| {
+        let Some(mut request) = connection.head()? else {
+            return Ok(());
+        };
+        connection.write(HEAD)?;
+        connection.body(&mut request)?;
+        connection.write(&request.body)
+    });
+    let (_proxy, listen) = start(backend, &server, "");
+    let mut client = Client::connect(listen);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\
+         grpc-timeout: 500m\r\n\r\n",
+    );
+    assert_eq!(client.exactly(HEAD.len()), HEAD.as_bytes());
+    std::thread::sleep(Duration::from_millis(600));
+    client.send("body");
+    assert_eq!(client.exactly(4), b"body");
 }
