@@ -3,6 +3,7 @@
 pub mod balance;
 pub mod breaker;
 pub mod budget;
+pub mod concurrency;
 pub mod hedge;
 pub mod limits;
 pub mod methods;
