@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::control::{AskShard, ResilienceInfo, Source, UpstreamInfo};
-use crate::policy::breaker::{self, Force};
+use crate::policy::breaker::Force;
 use crate::proxy::generation::Generation;
 use crate::ring::Remote;
-use crate::route::settings::{Endpoints, Protocol};
+use crate::route::settings::{Endpoints, Policies, Protocol};
 use crate::shard;
 use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
 use crate::upstream::shared::Shared;
@@ -39,14 +39,14 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
             name: upstream.name.to_string(),
             source,
             protocol: protocol(upstream.protocol),
-            resilience: resilience(shared, &upstream.policies.circuit_breaker),
+            resilience: resilience(shared, &upstream.policies),
             endpoints,
         }
     });
-    let settings = &generation.table.settings().adopted.circuit_breaker;
+    let policies = &generation.table.settings().adopted;
     let adopted = generation.adopted().into_iter().map(|view| UpstreamInfo {
         name: view.name.to_string(),
-        resilience: resilience(&view.shared, settings),
+        resilience: resilience(&view.shared, policies),
         source: Source::Adopted,
         protocol: protocol(Protocol::Auto),
         endpoints: Vec::new(),
@@ -54,15 +54,16 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     named.chain(adopted).collect()
 }
 
-fn resilience(shared: &Shared, settings: &breaker::Settings) -> ResilienceInfo {
+fn resilience(shared: &Shared, policies: &Policies) -> ResilienceInfo {
     let now = clock::now();
     ResilienceInfo {
         state: shared.breaker.state(),
         forced: shared.breaker.forced(),
-        failures: shared.breaker.failures(settings, now),
+        failures: shared.breaker.failures(&policies.circuit_breaker, now),
         refuses_for: shared.breaker.refuses_for(now),
         budget: shared.retry_budget.spent(now),
         in_flight: shared.requests.count(),
+        concurrency_limit: shared.concurrency.limit(&policies.concurrency),
     }
 }
 

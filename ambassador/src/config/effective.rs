@@ -128,6 +128,7 @@ impl Checked {
             if let Some(Value::Object(breaker)) = groups.get_mut("circuit_breaker") {
                 breaker.shift_remove("kernel_fail_fast");
             }
+            groups.shift_remove("concurrency");
             shown.extend(groups);
         }
         Value::Object(shown)

@@ -15,8 +15,8 @@ use crate::ring;
 use crate::route::settings as route;
 
 pub(super) use policies::{
-    Budget, CircuitBreaker, HashKey, HashSource, Hashing, Headers, Hedge, LoadBalancing, OnLimit,
-    Outlier, Pool, RateLimit, Retry, Switch, Timeouts,
+    Adaptive, Budget, CircuitBreaker, Concurrency, HashKey, HashSource, Hashing, Headers, Hedge,
+    LoadBalancing, OnLimit, Outlier, Pool, RateLimit, Retry, Switch, Timeouts,
 };
 
 object! {
@@ -239,6 +239,9 @@ object! {
         /// GET, HEAD, OPTIONS or TRACE, and among `retry.methods`. Interim
         /// responses to them are dropped.
         hedge: Hedge,
+        /// How many requests an upstream may have in flight, found out from its
+        /// latency, over all threads.
+        concurrency: Concurrency,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
     }
@@ -284,6 +287,9 @@ object! {
         /// When a second try is made beside a slow one. Default: as in
         /// `defaults`.
         hedge: Hedge,
+        /// How many requests it may have in flight, found out from its latency.
+        /// Default: as in `defaults`.
+        concurrency: Concurrency,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
     }

@@ -93,6 +93,7 @@ impl Fixture {
                             extra: 0,
                         },
                         in_flight: 0,
+                        concurrency_limit: Some(17),
                     },
                     endpoints: vec![EndpointView {
                         address: EndpointAddr("10.1.2.3:80".parse().unwrap()),
@@ -222,6 +223,7 @@ fn upstreams_and_config_are_shown() {
     });
     assert_eq!(shop["endpoints"][0], endpoint);
     assert_eq!(shop["bytes"]["sent"], 42);
+    assert_eq!(shop["concurrency_limit"], 17);
     assert_eq!(document["upstreams"].as_array().unwrap().len(), 1);
     let table = fixture.client().status(Output::Table).unwrap();
     assert!(table.contains("\nshop "), "{table}");

@@ -43,6 +43,8 @@ pub struct ResilienceInfo {
     pub budget: Spent,
     /// Requests in flight.
     pub in_flight: u32,
+    /// How many may be, where that is adaptive.
+    pub concurrency_limit: Option<u32>,
 }
 
 /// Where the endpoints of an upstream come from.
@@ -133,6 +135,9 @@ fn resilience(entry: &mut Map<String, Value>, info: &ResilienceInfo) {
     entry.insert("circuit_breaker".into(), state);
     entry.insert("retry_budget".into(), budget);
     entry.insert("in_flight".into(), json!(info.in_flight));
+    if let Some(limit) = info.concurrency_limit {
+        entry.insert("concurrency_limit".into(), json!(limit));
+    }
 }
 
 fn endpoint(view: &EndpointView) -> Value {

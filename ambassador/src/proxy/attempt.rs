@@ -8,6 +8,7 @@ use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::http::{BadMessage, BodyReader, Reason, ResponseHead};
 use crate::policy::breaker::Trial;
+use crate::policy::concurrency::Sample;
 use crate::policy::hedge::After;
 use crate::policy::retry::{Cause, Retry};
 use crate::policy::retry_after;
@@ -17,7 +18,7 @@ use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{
     Answer, Asked, Exchange, ExchangeError, Held, Response, Seen, Verdict,
 };
-use crate::proxy::generation::Target;
+use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
@@ -45,7 +46,9 @@ pub struct Sending<'a> {
     /// What is kept of what has been sent.
     pub replay: Replay,
     /// Until when it may wait.
-    pub deadlines: Deadlines,
+    pub deadlines: &'a Deadlines,
+    /// That it waits for its response; `None`: it does no more.
+    pub awaiting: Option<Awaiting<'a>>,
 }
 
 /// How a try ended well.
@@ -186,6 +189,7 @@ impl Sending<'_> {
 
     /// Sends the response that was held back on to the client, after all.
     pub async fn pass(&mut self, back: HeldBack) -> Result<Passed, Failure> {
+        self.awaiting = None;
         let context = Rc::clone(&self.client.context);
         let HeldBack {
             connection,
@@ -262,24 +266,30 @@ impl Sending<'_> {
         self.record.reused = connection.reused;
         let policies = &target.upstream.policies;
         let sent_at = clock::now();
+        let mut awaiting = self.awaiting.take();
+        let waited = (self.deadlines, sent_at);
         let judge = |response: &ResponseHead, head: &[u8]| {
-            let trial = (trial.take(), sent_at);
+            let trial = (trial.take(), waited);
             judge(context, target, response, head, picked, trial);
             // Not where an interim response went to the client: it was answered.
             let may_hold = may_hold && seen.bytes_out.get() == 0;
-            match may_hold && policies.retry.on_statuses.contains(response.status()) {
-                true => Verdict::Hold,
-                false => Verdict::Pass,
+            if may_hold && policies.retry.on_statuses.contains(response.status()) {
+                return Verdict::Hold;
             }
+            // What streams for long does not keep others waiting.
+            awaiting = None;
+            Verdict::Pass
         };
         let mut outgoing = self.outgoing.take().unwrap_or_default();
         self.deadlines.tell(&mut outgoing, ring::now());
         let cells = &context.telemetry.cells;
         cells.bytes(self.label(), Direction::Sent, outgoing.bytes() as u64);
-        let answer = self
+        let exchanged = self
             .over(context, &connection, seen)
             .run(outgoing, judge)
-            .await?;
+            .await;
+        self.awaiting = awaiting;
+        let answer = exchanged?;
         cells.attempt(self.label(), AttemptOutcome::Response);
         Ok(match answer {
             Answer::Passed(response) => {
@@ -312,7 +322,7 @@ impl Sending<'_> {
             head: self.response,
             replay: &mut self.replay,
             limits: &context.head_limits,
-            deadlines: &self.deadlines,
+            deadlines: self.deadlines,
             drain: &context.drain,
             cells: &context.telemetry.cells,
             label: self.target.shared.label,
@@ -429,10 +439,19 @@ pub(super) fn judge(
     response: &ResponseHead,
     head: &[u8],
     picked: &mut Picked,
-    (trial, sent_at): (Option<Trial<'_>>, Instant),
+    (trial, (deadlines, sent_at)): (Option<Trial<'_>>, (&Deadlines, Instant)),
 ) {
     let policies = &target.upstream.policies;
     let (status, now) = (response.status(), ring::now());
+    let has_failed = policies.circuit_breaker.failure_statuses.contains(status);
+    // Failures and refusals may come faster than answers do.
+    if policies.concurrency.adaptive
+        && !has_failed
+        && status != 429
+        && let Some(waited) = deadlines.waited(now)
+    {
+        target.report_load(Sample::Answered(waited), now);
+    }
     if policies.hedge.after == After::P95 {
         let took = now.saturating_duration_since(sent_at);
         context.pools.record_latency(&target.shared, took);
@@ -445,7 +464,7 @@ pub(super) fn judge(
         now,
     );
     if let Some(trial) = trial {
-        match policies.circuit_breaker.failure_statuses.contains(status) {
+        match has_failed {
             true => trial.failed(now),
             false => trial.succeeded(),
         }
@@ -551,6 +570,9 @@ impl Failure {
     /// Tells endpoint and breaker of a try that ended like this.
     pub(super) fn report(&self, target: &Target, picked: &mut Picked, trial: Option<Trial<'_>>) {
         let now = ring::now();
+        if self.is_overload() {
+            target.report_load(Sample::Dropped, now);
+        }
         if !self.blames_upstream() {
             return;
         }
@@ -571,5 +593,17 @@ impl Failure {
 
     fn blames_upstream(&self) -> bool {
         matches!(self, Self::Unanswered(unanswered) if unanswered.blames_upstream)
+    }
+
+    /// Whether nothing came in time, or there was no place for it.
+    fn is_overload(&self) -> bool {
+        use Reason::{ConnectTimeout, Overloaded, RequestTimeout, TryTimeout};
+        let Self::Unanswered(unanswered) = self else {
+            return false;
+        };
+        matches!(
+            unanswered.reason,
+            ConnectTimeout | Overloaded | RequestTimeout | TryTimeout
+        )
     }
 }

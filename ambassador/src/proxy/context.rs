@@ -119,6 +119,7 @@ impl Context {
             let cells = &self.telemetry.cells;
             cells.pool(shared.label, |gauge| *gauge = PoolGauge::default());
             cells.breaker(shared.label, |gauge| gauge.state = 0);
+            cells.concurrency_limit(shared.label, None);
         }
     }
 
@@ -228,6 +229,10 @@ impl Context {
         for label in [UpstreamIndex::ADOPTED, UpstreamIndex::UNMATCHED] {
             cells.pool(label, |gauge| *gauge = PoolGauge::default());
             cells.breaker(label, |gauge| *gauge = BreakerGauge::default());
+        }
+        for (upstream, shared) in generation.targets() {
+            let limit = shared.concurrency.limit(&upstream.policies.concurrency);
+            cells.concurrency_limit(shared.label, limit);
         }
         let adopted = generation.adopted_shared();
         let named = generation.targets().map(|(_, shared)| shared);

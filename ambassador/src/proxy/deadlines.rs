@@ -16,7 +16,7 @@ pub struct Deadlines {
     first_byte: Option<Duration>,
     per_try: Option<Duration>,
     request: Option<Duration>,
-    began: Instant,
+    began: Cell<Instant>,
     /// When the last byte of the request's body was read; `None`: not yet.
     whole_at: Cell<Option<Instant>>,
     caller: Option<Caller>,
@@ -51,7 +51,7 @@ impl Deadlines {
             first_byte: timeouts.first_byte,
             per_try: timeouts.per_try,
             request: timeouts.request,
-            began: now,
+            began: Cell::new(now),
             whole_at: Cell::new(is_whole.then_some(now)),
             caller: None,
         }
@@ -62,7 +62,7 @@ impl Deadlines {
     pub fn bounded_by(self, timeout: CallerTimeout, head_bytes: usize) -> Self {
         let caller = timeout.limit().map(|limit| Caller {
             timeout,
-            until: self.began + limit,
+            until: self.began.get() + limit,
             head_bytes,
         });
         Self { caller, ..self }
@@ -81,8 +81,15 @@ impl Deadlines {
     }
 
     /// Another try begins.
-    pub fn begin_try(&mut self, now: Instant) {
-        self.began = now;
+    pub fn begin_try(&self, now: Instant) {
+        self.began.set(now);
+    }
+
+    /// How long the try has taken since the whole request was there; `None`: it
+    /// is not.
+    pub fn waited(&self, now: Instant) -> Option<Duration> {
+        let began = self.began.get().max(self.whole_at.get()?);
+        Some(now.saturating_duration_since(began))
     }
 
     /// The last of the request's body has been read.
@@ -112,7 +119,7 @@ impl Deadlines {
 
     /// Until when to wait for a connection.
     pub fn of_checkout(&self) -> Option<(Instant, Limit)> {
-        let began = self.whole_at.get().map(|at| self.began.max(at));
+        let began = self.whole_at.get().map(|at| self.began.get().max(at));
         let limits = [
             (
                 began.zip(self.per_try).map(|(began, limit)| began + limit),
@@ -132,7 +139,7 @@ impl Deadlines {
     /// come. To be asked for the whole request only.
     pub fn of_head(&self, heard: bool, now: Instant) -> (Instant, Limit) {
         let whole_at = self.whole_at.get().unwrap_or(now);
-        let began = self.began.max(whole_at);
+        let began = self.began.get().max(whole_at);
         let first_byte = self.first_byte.filter(|_| !heard);
         let limits = [
             (self.per_try.map(|limit| began + limit), Limit::Try),
@@ -177,11 +184,12 @@ mod tests {
     #[test]
     fn the_earliest_limit_counts() {
         let start = Instant::now();
-        let mut deadlines = Deadlines::new(&timeouts(), true, start);
+        let deadlines = Deadlines::new(&timeouts(), true, start);
         let at = |seconds: u32| start + SECOND * seconds;
         assert_eq!(deadlines.of_head(false, start), (at(1), Limit::Try));
         assert_eq!(deadlines.of_head(true, start), (at(2), Limit::Try));
         deadlines.begin_try(at(4));
+        assert_eq!(deadlines.waited(at(5)), Some(SECOND));
         assert_eq!(deadlines.of_head(false, at(4)), (at(5), Limit::Try));
         assert_eq!(deadlines.of_head(true, at(4)), (at(5), Limit::Request));
         assert_eq!(deadlines.of_checkout(), Some((at(5), Limit::Request)));
@@ -192,10 +200,12 @@ mod tests {
         let start = Instant::now();
         let deadlines = Deadlines::new(&timeouts(), false, start);
         assert_eq!(deadlines.of_request(), None);
+        assert_eq!(deadlines.waited(start + SECOND), None);
         assert_eq!(deadlines.of_checkout(), None);
         let whole = start + 100 * SECOND;
         deadlines.request_is_whole(whole);
         deadlines.request_is_whole(whole + SECOND);
+        assert_eq!(deadlines.waited(whole + SECOND), Some(SECOND));
         assert_eq!(deadlines.of_request(), Some(whole + 5 * SECOND));
         assert_eq!(
             deadlines.of_head(false, whole),

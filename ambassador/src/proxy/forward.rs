@@ -70,7 +70,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     }
 
     // Limits, over all shards.
-    let Some(_in_flight) = shared.requests.enter(policies.pool.max_requests) else {
+    let in_flight = shared.requests.enter(policies.pool.max_requests);
+    let (Some(_in_flight), Some(awaiting)) = (in_flight, way.target.enter_awaiting()) else {
         drop(head);
         let reply = LocalReply::new(Reason::Overloaded);
         return answer(client, record, asked, &body, reply).await;
@@ -139,7 +140,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         });
     }
     if request.is_connect() && original.is_none() {
-        drop(head);
+        drop((head, awaiting));
         return switch::connect(client, record, asked, &way.target, (picked, trial)).await;
     }
     let outgoing = way.encode(request, &head, picked.endpoint, &identity, original);
@@ -174,9 +175,11 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         true => Replay::of(&outgoing, body_bytes, policies.retry.body_limit),
         false => Replay::none(),
     };
+    let deadlines =
+        Deadlines::new(&policies.timeouts, body.is_done(), now).bounded_by(timeout, head_bytes);
     let mut sending = Sending {
-        deadlines: Deadlines::new(&policies.timeouts, body.is_done(), now)
-            .bounded_by(timeout, head_bytes),
+        deadlines: &deadlines,
+        awaiting: Some(awaiting),
         client,
         target: &way.target,
         asked,

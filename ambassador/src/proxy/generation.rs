@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::clock;
+use crate::policy::concurrency::Sample;
 use crate::policy::limits;
 use crate::policy::rate_limit::RateLimit;
 use crate::proxy::adopted::{self, Adopted, AdoptedView, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
+use crate::upstream::in_flight::Entered;
 use crate::upstream::shared::Shared;
 
 /// One version of the configuration.
@@ -40,6 +42,12 @@ pub struct Target {
     route_limit: Option<Arc<RateLimit>>,
     /// Keeps it while someone has this, where it is adopted.
     hold: Option<Hold>,
+}
+
+/// A request that waits for its response, until this is dropped.
+pub struct Awaiting<'a> {
+    /// `None`: they are not counted.
+    _entered: Option<Entered<'a>>,
 }
 
 impl Generation {
@@ -201,6 +209,30 @@ impl Target {
         self.route_limit
             .as_deref()
             .unwrap_or(&self.shared.rate_limit)
+    }
+
+    /// Counts a request in that will wait for its response, where the limit of
+    /// those is adaptive; `None`: it is over the limit.
+    pub fn enter_awaiting(&self) -> Option<Awaiting<'_>> {
+        let settings = &self.upstream.policies.concurrency;
+        match self.shared.concurrency.limit(settings) {
+            None => Some(Awaiting { _entered: None }),
+            limit => {
+                let entered = self.shared.awaiting.enter(limit)?;
+                Some(Awaiting {
+                    _entered: Some(entered),
+                })
+            }
+        }
+    }
+
+    /// Tells the adaptive limit, where there is one, how a try has ended.
+    pub fn report_load(&self, sample: Sample, now: Instant) {
+        let settings = &self.upstream.policies.concurrency;
+        let awaiting = self.shared.awaiting.count();
+        self.shared
+            .concurrency
+            .report(settings, sample, awaiting, now);
     }
 
     /// What the pool asks for.

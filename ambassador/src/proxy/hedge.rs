@@ -78,7 +78,7 @@ impl Sending<'_> {
             place,
             asked: self.asked,
             replay: &self.replay,
-            deadlines: &self.deadlines,
+            deadlines: self.deadlines,
             head,
         };
         let race = async {
@@ -140,7 +140,8 @@ impl Sending<'_> {
             sent_at,
         } = answered;
         cells.attempt(label, AttemptOutcome::Response);
-        let trial = (Some(trial), sent_at);
+        self.awaiting = None;
+        let trial = (Some(trial), (self.deadlines, sent_at));
         judge(&context, target, self.response, &held.head, picked, trial);
         self.record.reused = connection.reused;
         Ok(Success::Held(HeldBack {

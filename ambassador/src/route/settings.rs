@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
 use crate::policy::balance::LoadBalancing;
-use crate::policy::{breaker, hedge, limits, outlier, rate_limit, retry};
+use crate::policy::{breaker, concurrency, hedge, limits, outlier, rate_limit, retry};
 
 /// Everything the table is built from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,6 +60,8 @@ pub struct Policies {
     pub outlier: outlier::Settings,
     /// When a second try is made beside a slow one.
     pub hedge: hedge::Settings,
+    /// An adaptive limit of requests in flight, beside that of the pool.
+    pub concurrency: concurrency::Settings,
     /// Changes to request headers.
     pub headers: HeaderRules,
 }
@@ -132,6 +134,7 @@ impl Policies {
         policies.pool.min_idle = 0;
         policies.timeouts.request = None;
         policies.rate_limit = None;
+        policies.concurrency.adaptive = false;
         policies
     }
 

@@ -40,6 +40,7 @@ pub struct UpstreamCells {
     bytes: [u64; Direction::COUNT],
     pool: PoolGauge,
     breaker: BreakerGauge,
+    concurrency_limit: Option<u32>,
     pool_reuse: u64,
 }
 
@@ -113,6 +114,12 @@ impl Cells {
         self.upstream(upstream, |cells| breaker = cells.breaker);
         change(&mut breaker);
         self.upstream(upstream, |cells| cells.breaker = breaker);
+    }
+
+    /// Sets what the adaptive limit of requests in flight is; `None`: there is
+    /// none.
+    pub fn concurrency_limit(&self, upstream: UpstreamIndex, limit: Option<u32>) {
+        self.upstream(upstream, |cells| cells.concurrency_limit = limit);
     }
 
     /// A connection was accepted.
@@ -237,6 +244,11 @@ impl UpstreamCells {
         self.breaker
     }
 
+    /// How many requests may be in flight now, where that is adaptive.
+    pub fn concurrency_limit(&self) -> Option<u32> {
+        self.concurrency_limit
+    }
+
     /// Requests that found an idle connection.
     pub fn pool_reuse(&self) -> u64 {
         self.pool_reuse
@@ -252,6 +264,8 @@ impl UpstreamCells {
         add(&mut self.bytes, &other.bytes);
         self.pool.merge(&other.pool);
         self.breaker.merge(&other.breaker);
+        // One shard fills it in.
+        self.concurrency_limit = self.concurrency_limit.or(other.concurrency_limit);
         self.pool_reuse += other.pool_reuse;
     }
 }

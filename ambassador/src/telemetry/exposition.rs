@@ -186,6 +186,16 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
             text.total("ambassador_breaker_transitions", &labels, count);
         }
     }
+    text.gauge(
+        "ambassador_concurrency_limit",
+        "Requests that may be in flight to the upstream, where that is adaptive.",
+    );
+    for (name, cells) in &cells {
+        if let Some(limit) = cells.concurrency_limit() {
+            let labels = [("upstream", *name)];
+            text.sample("ambassador_concurrency_limit", &labels, limit);
+        }
+    }
     text.counter(
         "ambassador_pool_reuse",
         "Requests sent over a connection that had carried one before.",

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::clock;
 use crate::policy::breaker::Breaker;
 use crate::policy::budget::Budget;
+use crate::policy::concurrency::Concurrency;
 use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::endpoints::Published;
@@ -31,8 +32,12 @@ pub struct Shared {
     pub hedge_budget: Budget,
     /// How many requests it gets in a second.
     pub rate_limit: RateLimit,
+    /// How many of its requests may be in flight, where that is adaptive.
+    pub concurrency: Concurrency,
     /// Its requests in flight.
     pub requests: InFlight,
+    /// Those of them that wait for their response, where their limit is adaptive.
+    pub awaiting: InFlight,
     idle: AtomicU32,
     retired: AtomicBool,
 }
@@ -51,7 +56,9 @@ impl Shared {
             retry_budget: Budget::new(now),
             hedge_budget: Budget::new(now),
             rate_limit: RateLimit::new(now),
+            concurrency: Concurrency::new(now),
             requests: InFlight::default(),
+            awaiting: InFlight::default(),
             idle: AtomicU32::new(0),
             retired: AtomicBool::new(false),
         }

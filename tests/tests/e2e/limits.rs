@@ -1,8 +1,11 @@
 //! How much an upstream gets at once, and in a second.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use ambassador_tests::client::get;
 use ambassador_tests::server::text;
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
@@ -11,11 +14,13 @@ on_both_backends!(
     a_rate_is_kept_by_refusals,
     a_rate_is_kept_by_waiting,
     a_route_has_its_own_rate,
+    an_adaptive_limit_finds_what_the_upstream_can_do,
+    streams_do_not_use_up_an_adaptive_limit,
 );
 
 fn requests_in_flight_have_a_limit(backend: Backend) {
     let (release, held) = std::sync::mpsc::channel::<()>();
-    let held = std::sync::Mutex::new(held);
+    let held = Mutex::new(held);
     let server = Server::http(move |_| {
         // Until the test lets go, or is gone.
         let _ = held.lock().expect("no panic").recv();
@@ -91,4 +96,152 @@ fn a_route_has_its_own_rate(backend: Backend) {
     for _ in 0..20 {
         assert_eq!(get("/often").status, 200);
     }
+}
+
+/// Requests that the upstream of the adaptive limit works on at once.
+const WORKERS: usize = 8;
+/// Those who call it.
+const CALLERS: usize = 64;
+/// How long it works on one.
+const WORK: Duration = Duration::from_millis(20);
+
+/// An upstream that works on so many requests at once and has the others wait.
+struct Busy {
+    free: Mutex<usize>,
+    freed: Condvar,
+    inside: AtomicUsize,
+    /// The most that were inside since the callers' second half.
+    peak: AtomicUsize,
+}
+
+impl Busy {
+    fn work(&self) {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(inside, Ordering::SeqCst);
+        let free = self.free.lock().expect("no panic");
+        let mut free = self
+            .freed
+            .wait_while(free, |free| *free == 0)
+            .expect("no panic");
+        *free -= 1;
+        drop(free);
+        std::thread::sleep(WORK);
+        *self.free.lock().expect("no panic") += 1;
+        self.freed.notify_one();
+        self.inside.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What the callers saw and did in their second half.
+struct Load {
+    /// Of a request that was answered by the upstream, the middle one.
+    latency: Duration,
+    overloaded: usize,
+    /// Requests in the upstream at most.
+    peak: usize,
+    /// The limit at the end, where there is one.
+    limit: Option<u64>,
+}
+
+/// Callers that each have a request under way all the time, until the upstream
+/// has answered a few hundred, and as many again.
+fn load(backend: Backend, more: &str) -> Load {
+    const HALF: usize = 800;
+    let busy = Arc::new(Busy {
+        free: Mutex::new(WORKERS),
+        freed: Condvar::new(),
+        inside: AtomicUsize::new(0),
+        peak: AtomicUsize::new(0),
+    });
+    let works = Arc::clone(&busy);
+    let server = Server::http(move |_| {
+        works.work();
+        text("ok")
+    });
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let (answered, overloaded) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let latencies = Mutex::new(Vec::new());
+    let call = || {
+        let mut client = Client::connect(listen);
+        while answered.load(Ordering::SeqCst) < 2 * HALF {
+            let began = Instant::now();
+            let answer = client.get("/");
+            let counts = answered.load(Ordering::SeqCst) >= HALF;
+            if answer.status == 200 {
+                if answered.fetch_add(1, Ordering::SeqCst) == HALF {
+                    busy.peak.store(0, Ordering::SeqCst);
+                }
+                if counts {
+                    latencies.lock().expect("no panic").push(began.elapsed());
+                }
+            } else {
+                assert_eq!((answer.status, answer.reason()), (503, "overloaded"));
+                overloaded.fetch_add(usize::from(counts), Ordering::SeqCst);
+                // As callers do; at once would be a load of its own.
+                std::thread::sleep(WORK / 4);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..CALLERS {
+            scope.spawn(call);
+        }
+    });
+    let shown = proxy.admin_get("/upstreams");
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("it is JSON");
+    let limit = shown["upstreams"][0]["concurrency_limit"].as_u64();
+    let metric = proxy.metric("ambassador_concurrency_limit", &[("upstream", "web")]);
+    assert_eq!(metric, limit.unwrap_or_default() as f64);
+    let mut latencies = latencies.into_inner().expect("no panic");
+    latencies.sort_unstable();
+    Load {
+        latency: latencies[latencies.len() / 2],
+        overloaded: overloaded.into_inner(),
+        peak: busy.peak.load(Ordering::SeqCst),
+        limit,
+    }
+}
+
+fn an_adaptive_limit_finds_what_the_upstream_can_do(backend: Backend) {
+    let without = load(backend, "");
+    assert_eq!((without.limit, without.overloaded), (None, 0));
+    assert!(without.peak > CALLERS * 3 / 4, "{}", without.peak);
+
+    let with = load(backend, "concurrency: { adaptive: on }");
+    let limit = with.limit.expect("it is shown") as usize;
+    assert!((WORKERS / 2..=WORKERS * 3).contains(&limit), "{limit}");
+    // It may have been higher for a while.
+    assert!(with.peak >= WORKERS, "{}", with.peak);
+    assert!(with.peak <= WORKERS * 4, "{}", with.peak);
+    assert!(with.overloaded > 0);
+    let (fast, slow) = (with.latency, without.latency);
+    assert!(fast * 2 < slow, "{fast:?}, and {slow:?} without a limit");
+}
+
+fn streams_do_not_use_up_an_adaptive_limit(backend: Backend) {
+    let server = Server::start(|connection| {
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+        while let Some(request) = connection.request()? {
+            if request.target == "/stream" {
+                connection.write(head)?;
+                // Until the client goes.
+                connection.read(&mut [0])?;
+                return Ok(());
+            }
+            connection.write(text("ok"))?;
+        }
+        Ok(())
+    });
+    let more = "concurrency: { adaptive: on, min: 2, max: 2 }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let streams: Vec<Client> = (0..8)
+        .map(|_| {
+            let mut client = Client::connect(listen);
+            client.send(get("/stream"));
+            assert_eq!(client.exactly(12), b"HTTP/1.1 200");
+            client
+        })
+        .collect();
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    drop(streams);
 }

@@ -2,6 +2,7 @@
 //! which of them each value came from. Each group of keys has a file.
 
 mod circuit_breaker;
+mod concurrency;
 mod headers;
 mod hedge;
 mod load_balancing;
@@ -38,6 +39,7 @@ pub(super) struct Layer<'a> {
     pub(super) zone: Option<&'a Spanned<Text>>,
     pub(super) outlier: Option<&'a Spanned<raw::Outlier>>,
     pub(super) hedge: Option<&'a Spanned<raw::Hedge>>,
+    pub(super) concurrency: Option<&'a Spanned<raw::Concurrency>>,
     pub(super) headers: Option<&'a Spanned<raw::Headers>>,
     /// Who the layer is, given the line of a key.
     pub(super) origin: &'a dyn Fn(usize) -> Origin,
@@ -76,6 +78,7 @@ impl Layer<'_> {
             && self.zone.is_none()
             && self.outlier.is_none()
             && self.hedge.is_none()
+            && self.concurrency.is_none()
             && self.headers.is_none()
     }
 }
@@ -125,6 +128,9 @@ impl Policies {
         if let Some(raw) = layer.hedge {
             hedge::read(raw, &mut settings.hedge, reading);
         }
+        if let Some(raw) = layer.concurrency {
+            concurrency::read(raw, &mut settings.concurrency, reading);
+        }
         if let Some(raw) = layer.headers {
             headers::read(raw, &mut settings.headers, reading);
         }
@@ -143,6 +149,7 @@ impl Policies {
         if let LoadBalancing::RingHash(Key::Header(_)) = settings.load_balancing {
             settings.load_balancing = LoadBalancing::default();
         }
+        settings.concurrency.adaptive = false;
         settings.headers = HeaderRules::default();
     }
 

@@ -96,6 +96,7 @@ fn policies(
         zone: None,
         outlier: raw.outlier.as_ref(),
         hedge: raw.hedge.as_ref(),
+        concurrency: None,
         headers: raw.headers.as_ref(),
         origin: &origin,
     };

@@ -33,6 +33,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
             zone: raw.zone.as_ref(),
             outlier: raw.outlier.as_ref(),
             hedge: raw.hedge.as_ref(),
+            concurrency: raw.concurrency.as_ref(),
             headers: raw.headers.as_ref(),
             origin: &Origin::Defaults,
         };
@@ -78,6 +79,7 @@ fn upstream(
         zone: raw.zone.as_ref(),
         outlier: raw.outlier.as_ref(),
         hedge: raw.hedge.as_ref(),
+        concurrency: raw.concurrency.as_ref(),
         headers: raw.headers.as_ref(),
         origin: &Origin::Upstream,
     };
@@ -261,6 +263,7 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
         let header = by.and_then(|by| by.header.as_ref());
         places.extend(header.map(|header| &header.place));
     }
+    places.extend(raw.concurrency.as_ref().map(|limit| &limit.place));
     let breaker = raw.circuit_breaker.as_ref();
     let statuses = breaker.and_then(|breaker| breaker.failure_statuses.as_ref());
     places.extend(statuses.map(|statuses| &statuses.place));

@@ -7,6 +7,7 @@ use super::time;
 use crate::config::raw;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Trip};
+use crate::policy::concurrency;
 use crate::policy::hedge::{self, After};
 use crate::policy::limits::{Pool, Timeouts};
 use crate::policy::outlier;
@@ -16,7 +17,7 @@ use crate::policy::statuses::Statuses;
 use crate::route::settings::{Policies, Protocol};
 
 /// Groups and keys that mean nothing where no requests are seen.
-const OF_REQUESTS: [&str; 7] = [
+const OF_REQUESTS: [&str; 8] = [
     "timeouts.first_byte",
     "timeouts.per_try",
     "timeouts.request",
@@ -24,6 +25,7 @@ const OF_REQUESTS: [&str; 7] = [
     "circuit_breaker.failure_statuses",
     "rate_limit",
     "hedge.",
+    "concurrency.",
 ];
 
 /// A key, as `pool.max_idle`, and its value.
@@ -42,6 +44,7 @@ pub(in crate::config) fn entries(protocol: Protocol, policies: &Policies) -> Vec
     entries.extend(policies.zone.as_deref().map(|zone| ("zone", zone.into())));
     outlier(&policies.outlier, &mut entries);
     entries.extend(hedge(&policies.hedge));
+    concurrency(&policies.concurrency, &mut entries);
     if protocol == Protocol::Tcp {
         let of_requests = |key: &str| OF_REQUESTS.iter().any(|start| key.starts_with(start));
         entries.retain(|(key, _)| !of_requests(key));
@@ -226,6 +229,15 @@ fn hedge(hedge: &hedge::Settings) -> [Entry; 2] {
         ("hedge.after", after.into()),
         ("hedge.budget", budget.into()),
     ]
+}
+
+fn concurrency(concurrency: &concurrency::Settings, entries: &mut Vec<Entry>) {
+    let adaptive = raw::Adaptive::word(concurrency.adaptive);
+    entries.extend([
+        ("concurrency.adaptive", adaptive.into()),
+        ("concurrency.min", concurrency.min.into()),
+        ("concurrency.max", concurrency.max.into()),
+    ]);
 }
 
 /// Single ones as numbers, ranges as text.

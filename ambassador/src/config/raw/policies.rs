@@ -263,6 +263,32 @@ choice! {
 }
 
 object! {
+    /// A limit of the requests in flight that is found out from the latency.
+    Concurrency {
+        /// Whether there is one. A request over it is `overloaded`; one whose
+        /// response head has come does not count.
+        #[schemars(extend("default" = "off"))]
+        adaptive: Adaptive,
+        /// The limit is never lower, and starts here.
+        #[schemars(extend("default" = 4))]
+        min: Count,
+        /// The limit is never higher; nor is it higher than `pool.max_requests`.
+        #[schemars(extend("default" = 1024))]
+        max: Count,
+    }
+}
+
+choice! {
+    /// Whether the limit of requests in flight adapts to the upstream.
+    Adaptive: bool {
+        /// It is `pool.max_requests` alone.
+        Off = "off" => false,
+        /// It falls when latency shows a queue, and rises while there is none.
+        On = "on" => true,
+    }
+}
+
+object! {
     /// Changes to request headers.
     Headers {
         /// Fields set on each request, in place of those of the same name.

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Trip};
+use crate::policy::concurrency;
 use crate::policy::outlier;
 use crate::policy::rate_limit::{self, OnLimit};
 use crate::policy::statuses::Statuses;
@@ -48,7 +49,8 @@ fn every_key_is_read() {
          rate_limit: { requests_per_second: 2.5, burst: 11, on_limit: wait }, \
          load_balancing: peak_ewma, zone: z, \
          outlier: { consecutive: 12, success_rate: on, interval: 13ms, \
-                    base_ejection: 14ms, max_ejected: 15% }",
+                    base_ejection: 14ms, max_ejected: 15% }, \
+         concurrency: { adaptive: on, min: 3, max: 12 }",
     );
     assert_eq!(read.pool.max_requests, Some(7));
     assert_eq!(read.timeouts.connect, MS);
@@ -94,6 +96,12 @@ fn every_key_is_read() {
         max_ejected: 0.15,
     };
     assert_eq!(read.outlier, outlier);
+    let concurrency = concurrency::Settings {
+        adaptive: true,
+        min: 3,
+        max: 12,
+    };
+    assert_eq!(read.concurrency, concurrency);
 }
 
 #[test]
@@ -192,7 +200,8 @@ fn what_is_switched_off_is_off() {
         "timeouts: { first_byte: none, per_try: none, request: none }, \
          retry: { on: [], methods: [], body_limit: 0 }, \
          circuit_breaker: { failures: off, failure_statuses: [] }, rate_limit: off, \
-         outlier: { consecutive: off, success_rate: off, max_ejected: 0% }",
+         outlier: { consecutive: off, success_rate: off, max_ejected: 0% }, \
+         concurrency: { adaptive: off }",
     );
     assert_eq!(off.timeouts.request, None);
     let causes = off.retry.on_connect_failure || off.retry.on_reset;
@@ -204,6 +213,7 @@ fn what_is_switched_off_is_off() {
     assert_eq!(off.rate_limit, None);
     assert_eq!(off.outlier.consecutive, None);
     assert!(!off.outlier.success_rate && off.outlier.max_ejected == 0.0);
+    assert!(!off.concurrency.adaptive);
 }
 
 #[test]
@@ -364,6 +374,16 @@ fn wrong_policies_are_one_mistake_each() {
         ("outlier.base_ejection", "0s", "must be longer than nothing"),
         ("outlier.max_ejected", "101%", "must be a percentage"),
         ("outlier.max_ejection", "10%", "unknown key"),
+        (
+            "concurrency.adaptive",
+            "true",
+            "must be one of off, on, got true",
+        ),
+        ("concurrency.min", "0", "must be at least 1"),
+        ("concurrency.max", "0", "must be at least 1"),
+        ("concurrency.min", "1025", "min 1025 is over max 1024"),
+        ("concurrency.max", "3", "min 4 is over max 3"),
+        ("concurrency.start", "1", "unknown key"),
     ] {
         let plain = key.split('[').next().unwrap();
         let mut parts: Vec<&str> = plain.split('.').collect();
@@ -521,6 +541,48 @@ fn each_layer_changes_what_it_says_key_by_key() {
 }
 
 #[test]
+fn bounds_of_concurrency_are_inherited() {
+    let text = "\
+defaults: { concurrency: { min: 5 } }
+upstreams:
+  on: { hosts: [a], concurrency: { adaptive: on, max: 50 } }
+  off: { hosts: [b] }
+routes: [{ upstream: on, timeouts: { request: 1s } }]
+";
+    let checked = layers(text);
+    let wanted = concurrency::Settings {
+        adaptive: true,
+        min: 5,
+        max: 50,
+    };
+    let upstreams = &checked.routes.upstreams;
+    assert_eq!(upstreams[0].policies.concurrency, wanted);
+    assert!(!upstreams[1].policies.concurrency.adaptive);
+    let overridden = checked.routes.routes[0].overridden.as_deref().unwrap();
+    assert_eq!(overridden.policies.concurrency, wanted);
+    for (upstream, key, wanted) in [
+        (0, "concurrency.adaptive", "on (upstream, line 3)"),
+        (0, "concurrency.min", "5 (defaults, line 1)"),
+        (0, "concurrency.max", "50 (upstream, line 3)"),
+        (1, "concurrency.adaptive", "off (built in)"),
+        (1, "concurrency.min", "5 (defaults, line 1)"),
+    ] {
+        assert_eq!(listed(&checked.policies[upstream], key), wanted, "{key}");
+    }
+    let effective = checked.effective();
+    let again = layers(&effective.to_string());
+    assert_eq!(again.routes.upstreams, *upstreams);
+    assert_eq!(again.routes.routes, checked.routes.routes);
+
+    let text = "\
+defaults: { concurrency: { max: 10 } }
+upstreams: { a: { hosts: [b], concurrency: { min: 11 } } }
+";
+    let wanted = "f:2: upstreams.a.concurrency.min: min 11 is over max 10, got 11";
+    assert_eq!(mistakes(text), [wanted]);
+}
+
+#[test]
 fn a_route_changes_the_policies_of_its_upstream() {
     let checked = layers(LAYERS);
     let routes = &checked.routes.routes;
@@ -611,6 +673,7 @@ upstreams:
     rate_limit: off
     circuit_breaker: { failures: 3, failure_statuses: [500] }
     load_balancing: { ring_hash: { header: x-user } }
+    concurrency: { adaptive: on }
 ";
     let wanted: Vec<String> = [
         (5, "timeouts.first_byte"),
@@ -620,6 +683,7 @@ upstreams:
         (7, "rate_limit"),
         (8, "circuit_breaker.failure_statuses"),
         (9, "load_balancing.ring_hash.header"),
+        (10, "concurrency"),
     ]
     .map(|(line, key)| format!("f:{line}: upstreams.a.{key}: protocol tcp has no requests"))
     .into();
@@ -632,6 +696,7 @@ defaults:
   rate_limit: { requests_per_second: 1 }
   circuit_breaker: { failures: 3, failure_statuses: [500] }
   load_balancing: { ring_hash: { header: x-user } }
+  concurrency: { adaptive: on }
 upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
 ";
     let checked = layers(inherited);
@@ -667,6 +732,7 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
     }
     let policies = &checked.routes.upstreams[0].policies;
     assert_eq!(policies.rate_limit, None);
+    assert!(!policies.concurrency.adaptive);
     assert_eq!(policies.timeouts.request, None);
     assert_eq!(policies.retry.attempts, 1);
 }
@@ -675,11 +741,13 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
 fn adopted_upstreams_have_the_defaults_without_caps() {
     let checked = layers(
         "defaults: { pool: { max_requests: 5 }, retry: { attempts: 2 }, \
-         rate_limit: { requests_per_second: 1 }, timeouts: { per_try: 1s, request: 2s } }",
+         rate_limit: { requests_per_second: 1 }, timeouts: { per_try: 1s, request: 2s }, \
+         concurrency: { adaptive: on } }",
     );
     let adopted = &checked.routes.adopted;
     assert_eq!(adopted.pool.max_requests, None);
     assert_eq!(adopted.rate_limit, None);
+    assert!(!adopted.concurrency.adaptive);
     assert_eq!(adopted.timeouts.request, None);
     assert_eq!(adopted.timeouts.per_try, Some(1_000 * MS));
     assert_eq!(adopted.retry.attempts, 2);
@@ -771,7 +839,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 38);
+    assert_eq!(with_default.len(), 41);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];
