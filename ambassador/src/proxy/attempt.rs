@@ -250,7 +250,7 @@ impl Sending<'_> {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
         }
-        connect(context, self.target, place, &self.deadlines, want).await
+        connect(context, self.target, place, self.deadlines, want).await
     }
 
     /// One exchange over a connection.

@@ -34,7 +34,9 @@ pub fn every_policy() -> String {
          retry: { attempts: 3, on: [connect-failure, reset, 429, 500-599], \
          budget: { ratio: 20%, min_per_second: 10 } }, \
          circuit_breaker: { failures: 5, window: 10s }, \
-         rate_limit: { requests_per_second: 10000000, burst: 1000000 }",
+         rate_limit: { requests_per_second: 10000000, burst: 1000000 }, \
+         load_balancing: peak_ewma, outlier: { consecutive: 5, success_rate: on }, \
+         concurrency: { adaptive: on, min: 256 }, hedge: { after: p95, budget: 5% }",
     )
 }
 
@@ -42,7 +44,7 @@ pub fn every_policy() -> String {
 pub fn no_policy() -> String {
     with(
         "timeouts: { request: none }, retry: { attempts: 1, methods: [] }, \
-         circuit_breaker: { failures: off }",
+         circuit_breaker: { failures: off }, outlier: { consecutive: off }",
     )
 }
 
