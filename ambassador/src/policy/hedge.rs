@@ -27,7 +27,9 @@ pub enum After {
 }
 
 /// Samples without which there is no percentile to speak of.
-const SAMPLES_MIN: u32 = 50;
+const SAMPLES_MIN: u32 = 64;
+/// Samples after which it is looked at again.
+const LOOKED_AT_EVERY: u32 = 32;
 /// Above so many the older ones count half.
 const SAMPLES_MAX: u32 = 2_048;
 /// Buckets of a doubling: a bound is too high by 19 % at most.
@@ -41,6 +43,8 @@ const FLOOR: Duration = Duration::from_micros(10);
 pub struct Latencies {
     counts: Box<[u16; BUCKETS]>,
     total: u32,
+    /// As of a few answers ago; what is asked for with every request.
+    p95: Option<Duration>,
 }
 
 impl Default for Latencies {
@@ -48,6 +52,7 @@ impl Default for Latencies {
         Self {
             counts: Box::new([0; BUCKETS]),
             total: 0,
+            p95: None,
         }
     }
 }
@@ -76,7 +81,7 @@ impl Settings {
         let after = match self.after {
             After::Off => return None,
             After::Time(time) => time,
-            After::P95 => latencies.quantile(0.95)?,
+            After::P95 => latencies.p95?,
         };
         Some(now + after)
     }
@@ -101,11 +106,14 @@ impl Latencies {
             self.counts.iter_mut().for_each(|count| *count /= 2);
             self.total = self.counts.iter().map(|count| u32::from(*count)).sum();
         }
+        if self.total.is_multiple_of(LOOKED_AT_EVERY) {
+            self.p95 = self.quantile(0.95);
+        }
     }
 
     /// What `share` of the answers took no longer than; `None`: too few are
     /// known.
-    pub fn quantile(&self, share: f64) -> Option<Duration> {
+    fn quantile(&self, share: f64) -> Option<Duration> {
         if self.total < SAMPLES_MIN {
             return None;
         }

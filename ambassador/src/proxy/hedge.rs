@@ -15,7 +15,7 @@ use crate::proxy::exchange::{Asked, Held, Seen};
 use crate::proxy::generation::Target;
 use crate::proxy::heads::Heads;
 use crate::proxy::replay::Replay;
-use crate::ring::{self, timer};
+use crate::ring::{self, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
@@ -69,7 +69,7 @@ impl Sending<'_> {
         self.record.passage.endpoint = Some(picked.endpoint);
         let began = ring::now();
         self.deadlines.begin_try(began);
-        self.outgoing = None;
+        let outgoing = self.outgoing.take();
 
         let mut heads = (std::mem::take(self.response), ResponseHead::default());
         let leg = |place, head| Leg {
@@ -82,7 +82,8 @@ impl Sending<'_> {
             head,
         };
         let race = async {
-            let mut one = pin!(leg((namespace, picked.endpoint), &mut heads.0).run());
+            let one = leg((namespace, picked.endpoint), &mut heads.0);
+            let mut one = pin!(one.run(outgoing));
             match first(one.as_mut(), timer::sleep_until(due)).await {
                 First::Left(answered) => return answered.map(First::Left),
                 First::Right(()) => {}
@@ -93,7 +94,7 @@ impl Sending<'_> {
             cells.retry(label, "hedge");
             let place = (namespace, other.endpoint);
             let two = async {
-                match leg(place, &mut heads.1).run().await {
+                match leg(place, &mut heads.1).run(None).await {
                     Ok(answered) => Ok((answered, other, trial)),
                     Err(failure) => {
                         cells.attempt(label, failure.outcome());
@@ -154,16 +155,21 @@ impl Sending<'_> {
 }
 
 impl Leg<'_> {
-    /// Sends the request and waits for a response head. A reused connection that
-    /// turns out to have been dead is replaced.
-    async fn run(self) -> Result<Answered, Failure> {
+    /// Sends the request, where it is at hand already, else a copy, and waits for a
+    /// response head. A reused connection that turns out to have been dead is
+    /// replaced.
+    async fn run(self, mut outgoing: Option<Gather>) -> Result<Answered, Failure> {
         let (context, target) = (self.context, self.target);
         let (cells, label) = (&context.telemetry.cells, target.shared.label);
         let mut want = Want::Any;
         loop {
+            if let Some(outgoing) = &mut outgoing {
+                outgoing.detach();
+            }
             let connection = connect(context, target, self.place, self.deadlines, want).await;
             let connection = connection.map_err(Failure::Unanswered)?;
-            let mut gather = self.replay.again().unwrap_or_default();
+            let gather = outgoing.take().or_else(|| self.replay.again());
+            let mut gather = gather.unwrap_or_default();
             self.deadlines.tell(&mut gather, ring::now());
             cells.bytes(label, Direction::Sent, gather.bytes() as u64);
             let (seen, sent_at) = (Seen::default(), clock::now());

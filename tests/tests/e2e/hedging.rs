@@ -145,7 +145,7 @@ fn a_percentile_takes_some_answers_to_be_known(backend: Backend) {
     let hedge = "after: p95, budget: 100%";
     let (_proxy, listen) = start(backend, [&server, &other], hedge);
     let mut client = Client::connect(listen);
-    for _ in 0..40 {
+    for _ in 0..60 {
         assert_eq!(client.get("/").status, 200);
     }
     assert_eq!(other.requests().len(), 0, "nothing is known yet");
