@@ -23,6 +23,7 @@ use std::path::Path;
 
 pub use check::ADMIN_LISTEN;
 pub use checked::Checked;
+pub use effective::policies_of;
 pub use env::from_env;
 pub use mistakes::{Mistake, Mistakes};
 pub use reference::{reference, schema};

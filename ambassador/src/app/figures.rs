@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use crate::clock;
+use crate::config;
 use crate::control::{AskShard, ResilienceInfo, Source, UpstreamInfo};
 use crate::policy::breaker::Force;
 use crate::proxy::generation::Generation;
@@ -39,6 +40,7 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
             name: upstream.name.to_string(),
             source,
             protocol: protocol(upstream.protocol),
+            policies: config::policies_of(upstream),
             resilience: resilience(shared, &upstream.policies),
             endpoints,
         }
@@ -46,6 +48,7 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let policies = &generation.table.settings().adopted;
     let adopted = generation.adopted().into_iter().map(|view| UpstreamInfo {
         name: view.name.to_string(),
+        policies: Default::default(),
         resilience: resilience(&view.shared, policies),
         source: Source::Adopted,
         protocol: protocol(Protocol::Auto),

@@ -83,6 +83,7 @@ impl Fixture {
                     name: "shop".into(),
                     source: Source::Static,
                     protocol: "auto",
+                    policies: Default::default(),
                     resilience: ResilienceInfo {
                         state: crate::policy::breaker::State::Closed,
                         forced: Force::Auto,

@@ -21,6 +21,9 @@ pub struct UpstreamInfo {
     pub source: Source,
     /// `auto`, `http1` or `tcp`.
     pub protocol: &'static str,
+    /// Its policies as the file would write them; empty where they are those of
+    /// all adopted ones.
+    pub policies: Map<String, Value>,
     /// What is known of how well it does.
     pub resilience: ResilienceInfo,
     /// Where its requests go now; empty for the original destination.
@@ -89,6 +92,9 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
         entry.insert("protocol".into(), json!(info.protocol));
         let endpoints: Vec<_> = info.endpoints.iter().map(endpoint).collect();
         entry.insert("endpoints".into(), endpoints.into());
+        if !info.policies.is_empty() {
+            entry.insert("policies".into(), info.policies.clone().into());
+        }
         resilience(&mut entry, &info.resilience);
         if info.source != Source::Adopted {
             let none = UpstreamCells::default();

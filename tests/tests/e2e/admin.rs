@@ -46,6 +46,11 @@ fn health_metrics_and_state_are_shown(backend: Backend) {
             .contains(&server.address().to_string()),
         "{upstreams}"
     );
+    let web = &upstreams["upstreams"][0];
+    assert_eq!(web["policies"]["retry"]["attempts"], 3, "{web}");
+    assert_eq!(web["circuit_breaker"]["state"], "closed");
+    assert_eq!(web["retry_budget"]["retries"], 0);
+    assert_eq!(web["endpoints"][0]["ejected"], false);
     let config: serde_json::Value =
         serde_json::from_str(&proxy.admin_get("/config")).expect("it is JSON");
     assert!(config.to_string().contains("web"), "{config}");

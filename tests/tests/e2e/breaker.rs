@@ -123,8 +123,9 @@ fn consecutive_failures_are_counted_as_such(backend: Backend) {
 fn one_probe_among_many_callers(backend: Backend) {
     let flaky = Flaky::failing();
     let (proxy, listen) = start(backend, &flaky.server, "failures: 1, sleep: 300ms");
-    // Both shards have callers.
-    let mut clients: Vec<Client> = (0..200).map(|_| Client::connect(listen)).collect();
+    // All shards have callers.
+    ambassador_tests::os::raise_open_files().expect("a soft limit can be raised");
+    let mut clients: Vec<Client> = (0..2_000).map(|_| Client::connect(listen)).collect();
     assert_eq!(clients[0].get("/").status, 500);
     for round in 1..=3 {
         let answered_by_upstream = |clients: &mut Vec<Client>| {

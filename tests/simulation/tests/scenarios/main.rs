@@ -1,5 +1,6 @@
 //! What the policies do over time.
 
+mod balancing;
 mod breaker_timeline;
 mod concurrency;
 mod rate_limit;
