@@ -44,6 +44,17 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     record.method = asked.method.as_str();
     record.passage.bytes_in.set(head.len() as u64);
 
+    // Identity and trace; the log tells of those that are refused as well.
+    let identity = way::Identity::of(request, &head);
+    if record.is_logged() {
+        record.describe(Description {
+            method: request.method_bytes(&head),
+            authority: request.field(&head, "host").unwrap_or_default(),
+            path: request.path(&head),
+            request_id: identity.request_id(request, &head),
+        });
+    }
+
     // Where to.
     let original = client.origin.original;
     let way = match way::find(&context, original, request, &head, &mut scratch.host) {
@@ -105,7 +116,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         .pools
         .count_request(shared, way.target.pool_policies(), now);
 
-    // Whether the caller still waits, whether the upstream is left alone, and which of its endpoints is next.
+    // Whether the caller still waits, whether the upstream is left alone, and
+    // which of its endpoints is next.
     let waits = |limit| now + limit > ring::now();
     if !timeout.limit().is_none_or(waits) {
         drop(head);
@@ -129,16 +141,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         return answer(client, record, asked, &body, reply).await;
     };
 
-    // Identity and trace, then the head as the upstream gets it.
-    let identity = way::Identity::of(request, &head);
-    if record.is_logged() {
-        record.describe(Description {
-            method: request.method_bytes(&head),
-            authority: request.field(&head, "host").unwrap_or_default(),
-            path: request.path(&head),
-            request_id: identity.request_id(request, &head),
-        });
-    }
+    // The head as the upstream gets it.
     if request.is_connect() && original.is_none() {
         drop((head, awaiting));
         return switch::connect(client, record, asked, &way.target, (picked, trial)).await;

@@ -9,7 +9,7 @@ use std::path::Path;
 pub fn ambassador(directory: &Path, more: &str) -> String {
     format!(
         "telemetry: {{ access_log: {{ path: {}, sample: 1% }} }}\n\
-         defaults: {{ pool: {{ max_connections: 1024, max_pending: 16384, max_idle: 1024, idle_timeout: 2s }} }}\n\
+         defaults: {{ pool: {{ max_connections: 1024, max_pending: 16384, max_requests: 16384, max_idle: 1024, idle_timeout: 2s }} }}\n\
          listeners:\n  \
          - {{ name: http, bind: 127.0.0.1:8081, protocol: http }}\n  \
          - {{ name: tcp, bind: 127.0.0.1:8082, protocol: tcp, upstream: opaque }}\n\

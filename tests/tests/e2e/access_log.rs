@@ -75,6 +75,10 @@ fn each_request_is_a_line(backend: Backend) {
     assert_eq!(told(1), (Some(404), "GET", "no-route"));
     assert_eq!(told(2), (Some(200), "POST", ""));
     assert_eq!(told(3), (Some(400), "OTHER", "bad-request"));
+    // What was refused is told of as much as what was not.
+    assert_eq!(lines[1]["authority"], "nobody.test");
+    assert_eq!(lines[1]["path"], "/nowhere");
+    assert!(lines[1]["request_id"].is_string(), "{}", lines[1]);
     assert_eq!(lines[0]["upstream"], "web");
     assert_eq!(lines[2]["bytes_in"], post.len());
     for line in &lines {
