@@ -8,6 +8,7 @@ pub mod context;
 pub mod deadlines;
 pub mod drain;
 pub mod exchange;
+pub mod failure;
 pub mod forward;
 pub mod generation;
 pub mod heads;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::http::{self, ServerName, Sniff};
 use crate::policy::breaker::State;
-use crate::proxy::attempt::Unanswered;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
+use crate::proxy::failure::Unanswered;
 use crate::proxy::generation::Target;
 use crate::proxy::http1;
 use crate::proxy::tunnel::Tunnel;
@@ -407,13 +407,7 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
             picked.ended(Grade::Good, &policies.outlier, now);
         }
         Ok(_) => trial.abandoned(),
-        Err(error) if Unanswered::without_connection(error).blames_upstream() => {
-            trial.failed(now);
-            let bad = Grade::Bad { retry_after: None };
-            picked.ended(bad, &policies.outlier, now);
-        }
-        // No word on the endpoint either.
-        Err(_) => trial.abandoned(),
+        Err(error) => Unanswered::without_connection(error).report(target, &mut picked, trial),
     }
     match dialled {
         Ok(connection) => Ok(Box::new(Leg {

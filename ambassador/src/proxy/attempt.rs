@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
 use crate::clock;
-use crate::http::{BadMessage, BodyReader, Reason, ResponseHead};
+use crate::http::{BodyReader, ResponseHead};
 use crate::policy::breaker::Trial;
 use crate::policy::concurrency::Sample;
-use crate::policy::hedge::After;
 use crate::policy::retry::{Cause, Retry};
 use crate::policy::retry_after;
 use crate::proxy::client::Client;
@@ -18,13 +17,13 @@ use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{
     Answer, Asked, Exchange, ExchangeError, Held, Response, Seen, Verdict,
 };
+use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
 use crate::upstream::balancer::{Grade, Picked};
-use crate::upstream::dial::DialError;
-use crate::upstream::pool::{CheckoutError, Connection, Place, Want};
+use crate::upstream::pool::{Connection, Place, Want};
 
 /// A request on its way to its upstream, over all its tries.
 pub struct Sending<'a> {
@@ -82,31 +81,6 @@ pub struct HeldBack {
     pub status: u16,
 }
 
-/// How a try ended badly.
-#[derive(Debug)]
-pub enum Failure {
-    /// Without a response. Another try may have one.
-    Unanswered(Unanswered),
-    /// The request body is malformed.
-    BadRequest(BadMessage),
-    /// The response was cut after the client had been sent a part.
-    Cut,
-    /// The client is gone.
-    ClientGone,
-}
-
-/// Why there is no response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unanswered {
-    /// What the client is told where no other try follows.
-    pub reason: Reason,
-    /// What it is as a cause of another try; `None`: none.
-    pub cause: Option<Cause>,
-    outcome: AttemptOutcome,
-    /// It speaks against the upstream.
-    blames_upstream: bool,
-}
-
 impl Sending<'_> {
     /// Makes one try. `may_hold`: a response whose status is one to try again for
     /// is held back. A reused connection that turns out to have been dead is
@@ -157,18 +131,11 @@ impl Sending<'_> {
             .telemetry
             .cells
             .attempt(self.label(), failure.outcome());
-        failure.report(self.target, picked, trial);
+        // None: it was judged by a response that was cut then.
+        if let Some(trial) = trial {
+            failure.report(self.target, picked, trial);
+        }
         Err(failure)
-    }
-
-    /// What of a try's end is a cause of another one.
-    pub fn cause(&self, tried: &Result<Success, Failure>, retry: &Retry) -> Option<Cause> {
-        let cause = match tried {
-            Ok(Success::Held(back)) => Some(Cause::Status(back.status)),
-            Err(Failure::Unanswered(unanswered)) => unanswered.cause,
-            Ok(Success::Passed(_)) | Err(_) => None,
-        };
-        cause.filter(|cause| retry.applies_to(*cause))
     }
 
     /// Whether the request may be sent after that.
@@ -406,6 +373,16 @@ impl Sending<'_> {
     }
 }
 
+/// What of a try's end is a cause of another one.
+pub fn cause(tried: &Result<Success, Failure>, retry: &Retry) -> Option<Cause> {
+    let cause = match tried {
+        Ok(Success::Held(back)) => Some(Cause::Status(back.status)),
+        Err(Failure::Unanswered(unanswered)) => unanswered.cause,
+        Ok(Success::Passed(_)) | Err(_) => None,
+    };
+    cause.filter(|cause| retry.applies_to(*cause))
+}
+
 /// A connection to `place`: an idle one, else a new one, within the limits of the
 /// try.
 pub(super) async fn connect(
@@ -452,10 +429,9 @@ pub(super) fn judge(
     {
         target.report_load(Sample::Answered(waited), now);
     }
-    if policies.hedge.after == After::P95 {
-        let took = now.saturating_duration_since(sent_at);
-        context.pools.record_latency(&target.shared, took);
-    }
+    let took = now.saturating_duration_since(sent_at);
+    let pools = &context.pools;
+    pools.record_latency(&target.shared, &policies.hedge, took);
     let asks = matches!(status, 429 | 500..=599);
     let retry_after = asks.then(|| asked_wait(response, head)).flatten();
     picked.ended(
@@ -475,135 +451,4 @@ pub(super) fn judge(
 fn asked_wait(response: &ResponseHead, head: &[u8]) -> Option<Duration> {
     let field = response.fields().value(head, "retry-after")?;
     retry_after::parse(field, clock::wall())
-}
-
-impl Unanswered {
-    /// The request's time is over, and nothing was learnt of the upstream.
-    const OUT_OF_TIME: Self = Self {
-        reason: Reason::RequestTimeout,
-        cause: None,
-        outcome: AttemptOutcome::RequestTimeout,
-        blames_upstream: false,
-    };
-
-    fn reset() -> Self {
-        Self {
-            reason: Reason::UpstreamReset,
-            cause: Some(Cause::Reset),
-            outcome: AttemptOutcome::Reset,
-            blames_upstream: true,
-        }
-    }
-
-    fn expired(limit: Limit) -> Self {
-        let (reason, cause, outcome) = match limit {
-            Limit::Idle => (Reason::RequestTimeout, None, AttemptOutcome::IdleTimeout),
-            Limit::Request => (Reason::RequestTimeout, None, AttemptOutcome::RequestTimeout),
-            Limit::Try => {
-                let cause = Some(Cause::TryTimeout);
-                (Reason::TryTimeout, cause, AttemptOutcome::TryTimeout)
-            }
-        };
-        Self {
-            reason,
-            cause,
-            outcome,
-            blames_upstream: true,
-        }
-    }
-
-    /// Why there is no connection. A lack of places, and an address that is this
-    /// proxy's own, say nothing about the upstream.
-    pub fn without_connection(error: &CheckoutError) -> Self {
-        use AttemptOutcome::{ConnectFailed, ConnectTimeout};
-        let failure = Some(Cause::ConnectFailure);
-        let (reason, cause, outcome) = match error {
-            CheckoutError::Overloaded => (Reason::Overloaded, None, ConnectFailed),
-            CheckoutError::PendingTimeout => (Reason::ConnectTimeout, None, ConnectTimeout),
-            CheckoutError::Dial(DialError::Loop) => (Reason::Loop, None, ConnectFailed),
-            CheckoutError::Dial(DialError::Timeout) => {
-                (Reason::ConnectTimeout, failure, ConnectTimeout)
-            }
-            CheckoutError::Dial(DialError::Connect(_)) => {
-                (Reason::ConnectFailed, failure, ConnectFailed)
-            }
-        };
-        Self {
-            reason,
-            cause,
-            outcome,
-            blames_upstream: cause.is_some(),
-        }
-    }
-
-    /// How the try is counted.
-    pub fn outcome(&self) -> AttemptOutcome {
-        self.outcome
-    }
-
-    /// Whether it speaks against the upstream.
-    pub fn blames_upstream(&self) -> bool {
-        self.blames_upstream
-    }
-}
-
-impl Failure {
-    /// That of an exchange; what may be sent again is another matter.
-    pub(super) fn of(error: &ExchangeError) -> Self {
-        match error {
-            ExchangeError::Unsent(_) | ExchangeError::Send | ExchangeError::Ended => {
-                Self::Unanswered(Unanswered::reset())
-            }
-            ExchangeError::Response(_) => Self::Unanswered(Unanswered {
-                reason: Reason::ProtocolError,
-                cause: None,
-                outcome: AttemptOutcome::ProtocolError,
-                blames_upstream: true,
-            }),
-            ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
-            ExchangeError::Request(bad) => Self::BadRequest(*bad),
-            ExchangeError::Cut => Self::Cut,
-            ExchangeError::ClientGone => Self::ClientGone,
-        }
-    }
-
-    /// Tells endpoint and breaker of a try that ended like this.
-    pub(super) fn report(&self, target: &Target, picked: &mut Picked, trial: Option<Trial<'_>>) {
-        let now = ring::now();
-        if self.is_overload() {
-            target.report_load(Sample::Dropped, now);
-        }
-        if !self.blames_upstream() {
-            return;
-        }
-        let grade = Grade::Bad { retry_after: None };
-        picked.ended(grade, &target.upstream.policies.outlier, now);
-        if let Some(trial) = trial {
-            trial.failed(now);
-        }
-    }
-
-    pub(super) fn outcome(&self) -> AttemptOutcome {
-        match self {
-            Self::Unanswered(unanswered) => unanswered.outcome,
-            Self::Cut => AttemptOutcome::Reset,
-            Self::BadRequest(_) | Self::ClientGone => AttemptOutcome::Cancelled,
-        }
-    }
-
-    fn blames_upstream(&self) -> bool {
-        matches!(self, Self::Unanswered(unanswered) if unanswered.blames_upstream)
-    }
-
-    /// Whether nothing came in time, or there was no place for it.
-    fn is_overload(&self) -> bool {
-        use Reason::{ConnectTimeout, Overloaded, RequestTimeout, TryTimeout};
-        let Self::Unanswered(unanswered) = self else {
-            return false;
-        };
-        matches!(
-            unanswered.reason,
-            ConnectTimeout | Overloaded | RequestTimeout | TryTimeout
-        )
-    }
 }

@@ -182,7 +182,7 @@ impl Asked {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// Sends `gather` and what follows of the body, and passes the response
     /// back as it comes, unless `judge` has it held once the final status is
     /// known.
@@ -191,15 +191,46 @@ impl Exchange<'_> {
         gather: Gather,
         judge: impl FnOnce(&ResponseHead, &[u8]) -> Verdict,
     ) -> Result<Answer, ExchangeError> {
+        let (client, cells, label, seen) = (self.client, self.cells, self.label, self.seen);
+        let (download, mut upload) = self.halves();
         // Where the answer comes next, it tells how the send went; a body must
         // not begin behind a head that was not sent.
-        let sent = match self.body.is_done() {
-            true => self.upstream.post(gather).await,
-            false => self.upstream.send(gather).await,
+        let sent = match upload.body.is_done() {
+            true => upload.upstream.post(gather).await,
+            false => upload.upstream.send(gather).await,
         };
         sent.map_err(ExchangeError::of_send)?;
-        let (cells, label, seen) = (self.cells, self.label, self.seen);
-        let uploading = !self.body.is_done();
+        if upload.body.is_done() {
+            return match first(download.run(judge), client.broken()).await {
+                First::Left(answer) => answer,
+                First::Right(_) => Err(ExchangeError::ClientGone),
+            };
+        }
+        let count = |bytes| {
+            cells.bytes(label, Direction::Sent, bytes);
+            seen.bytes_in.set(seen.bytes_in.get() + bytes);
+        };
+        let answer = beside(download.run(judge), upload.run(count)).await?;
+        Ok(match answer {
+            Answer::Passed(response) if !upload.body.is_done() => Answer::Passed(response.early()),
+            answer => answer,
+        })
+    }
+
+    /// Passes a response on that was held back.
+    pub async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
+        let client = self.client;
+        let (download, upload) = self.halves();
+        let passing = download.pass_response(held.head, held.rest);
+        match first(passing, client.broken()).await {
+            First::Left(Ok(response)) if !upload.body.is_done() => Ok(response.early()),
+            First::Left(response) => response,
+            First::Right(_) => Err(ExchangeError::ClientGone),
+        }
+    }
+
+    /// The way down and the way up.
+    fn halves(self) -> (Download<'a>, Upload<'a>) {
         let download = Download {
             client: self.client,
             heads: Heads {
@@ -208,23 +239,13 @@ impl Exchange<'_> {
                 head: self.head,
                 limits: self.limits,
                 deadlines: self.deadlines,
-                uploading,
-                seen,
+                uploading: !self.body.is_done(),
+                seen: self.seen,
             },
             asked: self.asked,
             drain: self.drain,
-            cells,
-            label,
-        };
-        if self.body.is_done() {
-            return match first(download.run(judge), self.client.broken()).await {
-                First::Left(answer) => answer,
-                First::Right(_) => Err(ExchangeError::ClientGone),
-            };
-        }
-        let count = |bytes| {
-            cells.bytes(label, Direction::Sent, bytes);
-            seen.bytes_in.set(seen.bytes_in.get() + bytes);
+            cells: self.cells,
+            label: self.label,
         };
         let upload = Upload {
             client: self.client,
@@ -235,38 +256,7 @@ impl Exchange<'_> {
             deadlines: self.deadlines,
             seen: self.seen,
         };
-        let answer = beside(download.run(judge), upload.run(count)).await?;
-        Ok(match answer {
-            Answer::Passed(response) if !self.body.is_done() => Answer::Passed(response.early()),
-            answer => answer,
-        })
-    }
-
-    /// Passes a response on that was held back.
-    pub async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
-        let is_early = !self.body.is_done();
-        let download = Download {
-            client: self.client,
-            heads: Heads {
-                upstream: self.upstream,
-                method: self.asked.method,
-                head: self.head,
-                limits: self.limits,
-                deadlines: self.deadlines,
-                uploading: false,
-                seen: self.seen,
-            },
-            asked: self.asked,
-            drain: self.drain,
-            cells: self.cells,
-            label: self.label,
-        };
-        let passing = download.pass_response(held.head, held.rest);
-        match first(passing, self.client.broken()).await {
-            First::Left(Ok(response)) if is_early => Ok(response.early()),
-            First::Left(response) => response,
-            First::Right(_) => Err(ExchangeError::ClientGone),
-        }
+        (download, upload)
     }
 }
 
@@ -298,7 +288,7 @@ struct Upload<'a> {
 impl Upload<'_> {
     /// Passes the body on, and tells `count` how much at a time; then watches
     /// over the wait for the response, whose time begins only now.
-    async fn run(mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
+    async fn run(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
         while !self.body.is_done() {
             let (gather, bytes) = self.next().await?;
             match timer::timeout(self.deadlines.idle(), self.upstream.send(gather)).await {

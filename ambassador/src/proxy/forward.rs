@@ -6,11 +6,12 @@ use std::rc::Rc;
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason};
 use crate::policy::rate_limit::Turn;
-use crate::proxy::attempt::{Failure, Passed, Sending, Success};
+use crate::proxy::attempt::{self, Passed, Sending, Success};
 use crate::proxy::client::Client;
 use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::exchange::{self, Asked};
+use crate::proxy::failure::Failure;
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::switch;
@@ -218,7 +219,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 
         // Whether there is a reason for one more, and a way to make it.
         let now = ring::now();
-        let cause = sending.cause(&tried, &policies.retry);
+        let cause = attempt::cause(&tried, &policies.retry);
         let Some(cause) = cause.filter(|_| may_retry && sending.can_send_again(&tried)) else {
             break (tried, None);
         };

@@ -8,10 +8,12 @@ use crate::clock;
 use crate::http::ResponseHead;
 use crate::policy::breaker::Trial;
 use crate::policy::hedge::{self, After};
-use crate::proxy::attempt::{Failure, HeldBack, Sending, Success, connect, judge};
+use crate::policy::retry::Cause;
+use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::exchange::{Asked, Held, Seen};
+use crate::proxy::failure::Failure;
 use crate::proxy::generation::Target;
 use crate::proxy::heads::Heads;
 use crate::proxy::replay::Replay;
@@ -98,7 +100,7 @@ impl Sending<'_> {
                     Ok(answered) => Ok((answered, other, trial)),
                     Err(failure) => {
                         cells.attempt(label, failure.outcome());
-                        failure.report(target, &mut other, Some(trial));
+                        failure.report(target, &mut other, trial);
                         Err(failure)
                     }
                 }
@@ -120,7 +122,8 @@ impl Sending<'_> {
                 // The slower one says nothing about the upstream, but that it
                 // was no faster than this.
                 let took = ring::now().saturating_duration_since(began);
-                context.pools.record_latency(&target.shared, took);
+                let settings = &target.upstream.policies.hedge;
+                context.pools.record_latency(&target.shared, settings, took);
                 trial.abandoned();
                 *self.response = heads.1;
                 *picked = other;
@@ -130,7 +133,7 @@ impl Sending<'_> {
             }
             Err(failure) => {
                 cells.attempt(label, failure.outcome());
-                failure.report(target, picked, Some(trial));
+                failure.report(target, picked, trial);
                 self.outgoing = self.replay.again();
                 return Err(failure);
             }
@@ -195,6 +198,8 @@ impl Leg<'_> {
                         && want == Want::Any
                         && error.may_be_a_dead_connection(&seen) =>
                 {
+                    cells.attempt(label, AttemptOutcome::Reset);
+                    cells.retry(label, Cause::Reset.as_str());
                     want = Want::Fresh;
                 }
                 Err(error) => return Err(Failure::of(&error)),

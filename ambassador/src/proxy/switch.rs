@@ -6,9 +6,9 @@ use std::rc::Rc;
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, RequestBody};
 use crate::policy::breaker::Trial;
-use crate::proxy::attempt::Unanswered;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
+use crate::proxy::failure::Unanswered;
 use crate::proxy::forward::After;
 use crate::proxy::generation::Target;
 use crate::proxy::reply;
@@ -60,11 +60,7 @@ pub async fn connect(
         }
         Err(error) => {
             let failed = Unanswered::without_connection(&error);
-            if failed.blames_upstream() {
-                let grade = Grade::Bad { retry_after: None };
-                picked.ended(grade, &upstream.policies.outlier, ring::now());
-                trial.failed(ring::now());
-            }
+            failed.report(target, &mut picked, trial);
             cells.attempt(shared.label, failed.outcome());
             let reply = LocalReply::new(failed.reason);
             reply::answer(client, record, asked, &body, reply).await

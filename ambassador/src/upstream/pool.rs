@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use foldhash::HashMap;
 
 use crate::addr::EndpointAddr;
-use crate::policy::hedge::{self, Latencies};
+use crate::policy::hedge::{self, After, Latencies};
 use crate::policy::limits;
 use crate::ring::{self, Remote, Stream, ebb, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
@@ -169,9 +169,12 @@ impl Pools {
         }
     }
 
-    /// Takes note of how long an upstream took to answer.
-    pub fn record_latency(&self, shared: &Shared, took: Duration) {
-        if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
+    /// Takes note of how long an upstream took to answer, where these settings go
+    /// by that.
+    pub fn record_latency(&self, shared: &Shared, settings: &hedge::Settings, took: Duration) {
+        if settings.after == After::P95
+            && let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id)
+        {
             pool.latencies.get_or_insert_default().record(took);
         }
     }
@@ -186,7 +189,7 @@ impl Pools {
     ) -> Option<Instant> {
         let pools = self.pools.borrow();
         let latencies = pools.get(&shared.id)?.latencies.as_ref();
-        settings.due(latencies.unwrap_or(&Latencies::default()), now)
+        settings.due(latencies, now)
     }
 
     /// A connection to `place`: an idle one, else a new one, else a place
