@@ -176,10 +176,8 @@ pub fn keep_warm(context: &Rc<Context>, shards: u16) {
         let share = upstream.policies.pool.min_idle as usize;
         let (each, more) = (share / shards as usize, share % shards as usize);
         let keep = each + usize::from((context.shard as usize) < more);
-        if keep > 0 {
-            let policies = (&upstream.policies.pool, &upstream.policies.timeouts);
-            context.pools.keep_warm(shared, policies, keep);
-        }
+        let policies = (&upstream.policies.pool, &upstream.policies.timeouts);
+        context.pools.keep_warm(shared, policies, keep);
     }
 }
 

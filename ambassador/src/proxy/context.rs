@@ -14,6 +14,7 @@ use crate::proxy::generation::{Generation, Target};
 use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
+use crate::route::settings::Policies;
 use crate::telemetry::{
     BreakerGauge, ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex,
 };
@@ -110,7 +111,8 @@ impl Context {
     }
 
     /// Replaces the configuration; requests in flight keep theirs. Idle
-    /// connections to upstreams that are gone close.
+    /// connections to upstreams that are gone close, and those above the limits
+    /// of the new one.
     pub fn set_generation(&self, generation: Arc<Generation>) {
         let before = self.generation.replace(Arc::clone(&generation));
         for shared in before.left_behind(&generation) {
@@ -121,6 +123,15 @@ impl Context {
             cells.breaker(shared.label, |gauge| gauge.state = 0);
             cells.concurrency_limit(shared.label, None);
         }
+        let named: HashMap<u32, &Policies> = generation
+            .targets()
+            .map(|(upstream, shared)| (shared.id, &upstream.policies))
+            .collect();
+        let adopted = &generation.table.settings().adopted;
+        self.pools.set_policies(|shared| {
+            let policies = named.get(&shared.id).copied().unwrap_or(adopted);
+            (&policies.pool, &policies.timeouts)
+        });
     }
 
     /// The upstream of its own that an authority or address becomes.

@@ -93,7 +93,8 @@ impl Permits {
         }
     }
 
-    /// Changes the cap; connections above a lowered one stay until they close.
+    /// Changes the cap; connections above a lowered one stay in use, and close
+    /// when they come back.
     pub fn set_cap(self: &Arc<Self>, max_connections: Option<u32>) {
         self.cap.store(max_connections.unwrap_or(u32::MAX), SeqCst);
         self.serve_queue();
@@ -102,6 +103,11 @@ impl Permits {
     /// Open connections, dials in flight included.
     pub fn in_use(&self) -> u32 {
         self.in_use.load(SeqCst)
+    }
+
+    /// Open connections that a lowered cap has no place for.
+    pub fn above_cap(&self) -> u32 {
+        self.in_use().saturating_sub(self.cap.load(SeqCst))
     }
 
     /// Callers in the queue.

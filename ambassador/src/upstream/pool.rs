@@ -268,6 +268,7 @@ impl Pools {
         connection.reused = true;
         let reusable = !self.closing.get()
             && !shared.is_retired()
+            && shared.permits.above_cap() == 0
             && now.saturating_duration_since(connection.born) < limits.max_lifetime
             && !connection.stream.is_closed_or_busy();
         if !reusable {
@@ -303,9 +304,26 @@ impl Pools {
         }
     }
 
+    /// Puts the limits and timeouts of another configuration in force for the
+    /// pools that there are; idle connections above the new limits close.
+    pub fn set_policies<'a>(self: &Rc<Self>, of: impl Fn(&Shared) -> Policies<'a>) {
+        for pool in self.pools.borrow_mut().values_mut() {
+            let (limits, timeouts) = of(&pool.shared);
+            pool.limits = limits.clone();
+            pool.timeouts = timeouts.clone();
+        }
+        self.sweep();
+    }
+
     /// Sets how many idle connections this shard keeps open to an upstream,
     /// and dials them.
     pub fn keep_warm(self: &Rc<Self>, shared: &Arc<Shared>, policies: Policies<'_>, keep: usize) {
+        if keep == 0 {
+            if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
+                pool.keep = 0;
+            }
+            return;
+        }
         self.with_pool(shared, policies, |pool| pool.keep = keep);
         self.sweep();
         self.start_sweeping();
@@ -532,6 +550,12 @@ impl Pool {
     }
 
     fn take_expired(&mut self, now: Instant, expired: &mut Vec<Idle>) {
+        // A reload may have lowered either limit. The oldest go first.
+        let above_idle = self.shared.idle().saturating_sub(self.limits.max_idle);
+        let above = above_idle.max(self.shared.permits.above_cap()) as usize;
+        for _ in 0..above.min(self.idle.len()) {
+            expired.push(self.remove(0));
+        }
         let mut place = 0;
         while place < self.idle.len() {
             let idle = &self.idle[place];

@@ -30,6 +30,7 @@ mod opaque;
 mod pool;
 mod programs;
 mod reload;
+mod reload_pool;
 mod retries;
 mod routing;
 mod scale;

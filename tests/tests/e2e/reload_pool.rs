@@ -1,0 +1,160 @@
+//! A reload changes the limits of connections that are open already.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ambassador_tests::client::get;
+use ambassador_tests::proxy::one_upstream;
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+
+on_both_backends!(
+    a_shorter_idle_timeout_ends_what_is_idle,
+    a_lower_cap_closes_what_is_above_it,
+    a_higher_cap_serves_who_waits,
+    a_connection_in_use_above_a_lower_cap_is_not_kept,
+    min_idle_is_taken_back,
+);
+
+const SOON: Duration = Duration::from_secs(5);
+
+struct Scene {
+    server: Server,
+    listen: SocketAddr,
+    proxy: Proxy,
+}
+
+impl Scene {
+    /// One worker, so that there is one pool.
+    fn start(backend: Backend, server: Server, pool: &str) -> Scene {
+        let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let config = one_upstream(listen, server.address(), &format!("pool: {{ {pool} }}"));
+        let proxy = Proxy::start(backend, &format!("workers: 1\n{config}"));
+        Scene {
+            server,
+            listen,
+            proxy,
+        }
+    }
+
+    fn reload(&self, pool: &str) {
+        let config = one_upstream(
+            self.listen,
+            self.server.address(),
+            &format!("pool: {{ {pool} }}"),
+        );
+        let reloads = || self.proxy.metric("ambassador_config_reloads_total", &[]);
+        let before = reloads();
+        self.proxy.rewrite_config(&format!("workers: 1\n{config}"));
+        eventually("it is reloaded", SOON, || reloads() > before);
+    }
+
+    /// Requests in flight at once, which the server holds until it has all.
+    fn at_once(&self, count: usize) -> Vec<Client> {
+        let known = self.server.requests().len();
+        let mut clients: Vec<Client> = (0..count).map(|_| Client::connect(self.listen)).collect();
+        for client in &mut clients {
+            client.send(get("/"));
+        }
+        eventually("all are in flight", SOON, || {
+            self.server.requests().len() == known + count
+        });
+        clients
+    }
+
+    fn idle(&self) -> f64 {
+        let idle = [("upstream", "web"), ("state", "idle")];
+        self.proxy.metric("ambassador_pool_connections", &idle)
+    }
+}
+
+/// A server that answers when it is told to, once per request.
+fn held() -> (Server, impl Fn(usize)) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::http(move |_| {
+        let wait = wait.lock().expect("no panic");
+        let _ = wait.recv_timeout(Duration::from_secs(20));
+        text("ok")
+    });
+    let answer = move |count| {
+        for _ in 0..count {
+            go.send(()).expect("the server waits");
+        }
+    };
+    (server, answer)
+}
+
+fn a_shorter_idle_timeout_ends_what_is_idle(backend: Backend) {
+    let scene = Scene::start(backend, Server::ok(), "idle_timeout: 60s");
+    assert_eq!(Client::connect(scene.listen).get("/").status, 200);
+    assert_eq!(scene.server.open_connections(), 1);
+    scene.reload("idle_timeout: 100ms");
+    eventually("it was closed", SOON, || {
+        scene.server.open_connections() == 0
+    });
+}
+
+fn a_lower_cap_closes_what_is_above_it(backend: Backend) {
+    for limit in ["max_connections: 1", "max_idle: 1"] {
+        let (server, answer) = held();
+        let scene = Scene::start(backend, server, "max_connections: 4");
+        let mut clients = scene.at_once(4);
+        answer(4);
+        for client in &mut clients {
+            assert_eq!(client.response("GET").status, 200);
+        }
+        eventually("all are idle", SOON, || scene.idle() == 4.0);
+        scene.reload(limit);
+        eventually("one is left", SOON, || scene.server.open_connections() == 1);
+        assert_eq!(scene.idle(), 1.0, "{limit}");
+    }
+}
+
+fn a_higher_cap_serves_who_waits(backend: Backend) {
+    let (server, answer) = held();
+    let scene = Scene::start(backend, server, "max_connections: 1");
+    let mut first = scene.at_once(1);
+    let mut second = Client::connect(scene.listen);
+    second.send(get("/"));
+    let pending = [("upstream", "web"), ("state", "pending")];
+    eventually("it waits", SOON, || {
+        scene.proxy.metric("ambassador_pool_connections", &pending) == 1.0
+    });
+    scene.reload("max_connections: 2");
+    eventually("both are in flight", SOON, || {
+        scene.server.requests().len() == 2
+    });
+    answer(2);
+    assert_eq!(first[0].response("GET").status, 200);
+    assert_eq!(second.response("GET").status, 200);
+}
+
+fn a_connection_in_use_above_a_lower_cap_is_not_kept(backend: Backend) {
+    let (server, answer) = held();
+    let scene = Scene::start(backend, server, "max_connections: 3");
+    let mut clients = scene.at_once(3);
+    scene.reload("max_connections: 1");
+    assert_eq!(scene.server.open_connections(), 3, "they go on");
+    answer(3);
+    for client in &mut clients {
+        assert_eq!(client.response("GET").status, 200);
+    }
+    eventually("one is left", SOON, || scene.server.open_connections() == 1);
+    let mut again = scene.at_once(1);
+    answer(1);
+    assert_eq!(again[0].response("GET").status, 200);
+    assert_eq!(scene.server.connections(), 3, "none was dialled since");
+}
+
+fn min_idle_is_taken_back(backend: Backend) {
+    let pool = "min_idle: 2, idle_timeout: 100ms";
+    let scene = Scene::start(backend, Server::ok(), pool);
+    eventually("two are dialled unasked", SOON, || {
+        scene.server.open_connections() == 2
+    });
+    scene.reload("idle_timeout: 100ms");
+    eventually("both were closed", SOON, || {
+        scene.server.open_connections() == 0
+    });
+}
