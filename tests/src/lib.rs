@@ -8,6 +8,7 @@
 
 pub mod cgroup;
 pub mod client;
+pub mod exposition;
 pub mod netns;
 pub mod os;
 pub mod ports;
@@ -19,6 +20,7 @@ pub mod wait;
 
 pub use cgroup::Cgroup;
 pub use client::{Client, Response};
+pub use exposition::Exposition;
 pub use netns::Netns;
 pub use proxy::{Backend, Proxy};
 pub use server::{Connection, Request, Server};

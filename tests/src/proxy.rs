@@ -7,7 +7,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::client::Client;
+use crate::exposition::Exposition;
 use crate::{os, ports, program};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -267,10 +270,26 @@ impl Proxy {
         response.text()
     }
 
+    /// What `/upstreams` says of one of them; `Value::Null` where it is not there.
+    #[track_caller]
+    pub fn upstream(&self, name: &str) -> Value {
+        let document = self.admin_get("/upstreams");
+        let document: Value = serde_json::from_str(&document).expect("it is JSON");
+        let mut list = document["upstreams"].as_array().into_iter().flatten();
+        let entry = list.find(|entry| entry["name"] == name);
+        entry.cloned().unwrap_or_default()
+    }
+
+    /// What it has counted.
+    #[track_caller]
+    pub fn metrics(&self) -> Exposition {
+        Exposition::parse(&self.admin_get("/metrics"))
+    }
+
     /// The sum of all samples of a metric that have all these labels.
     #[track_caller]
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        sum(&self.admin_get("/metrics"), name, labels)
+        self.metrics().sum(name, labels)
     }
 
     /// Waits until a metric has this value: what a request leaves is counted
@@ -341,20 +360,6 @@ pub fn one_upstream(listen: SocketAddr, endpoint: SocketAddr, more: &str) -> Str
 
 fn admin_request(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-}
-
-fn sum(exposition: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
-    exposition
-        .lines()
-        .filter(|line| {
-            line.strip_prefix(name)
-                .is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels
-                    .iter()
-                    .all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")))
-        })
-        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-        .sum()
 }
 
 fn tail(log: &str) -> String {

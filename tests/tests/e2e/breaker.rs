@@ -280,8 +280,10 @@ fn adopted_upstreams_have_one_each(backend: Backend) {
     }
     assert_eq!(get(flaky.server.address()), "503 circuit-open");
     assert_eq!(get(well.address()), "200 ");
-    let shown = proxy.admin_get("/upstreams");
-    assert!(shown.contains("\"state\": \"open\""), "{shown}");
+    for (server, state) in [(flaky.server.address(), "open"), (well.address(), "closed")] {
+        let shown = proxy.upstream(&server.to_string());
+        assert_eq!(shown["circuit_breaker"]["state"], state, "{shown}");
+    }
 }
 
 /// The proxy dials ahead for a captured client that says nothing, as its server

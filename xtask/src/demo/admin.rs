@@ -4,6 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use ambassador_tests::Exposition;
+use serde_json::Value;
+
 use crate::workspace::Failure;
 
 /// Where it is asked. Copies ask the same one.
@@ -13,7 +16,7 @@ pub struct Admin {
 }
 
 /// What `/metrics` said.
-pub struct Metrics(String);
+pub struct Metrics(Exposition);
 
 impl Admin {
     /// The API at this address.
@@ -33,15 +36,18 @@ impl Admin {
 
     /// What the proxy counted.
     pub fn metrics(&self) -> Result<Metrics, Failure> {
-        self.ask("/metrics").map(Metrics)
+        let text = self.ask("/metrics")?;
+        Ok(Metrics(Exposition::parse(&text)))
     }
 
-    /// What `/upstreams` says of the breaker of the one upstream: JSON in one line.
-    pub fn breaker(&self) -> Result<String, Failure> {
+    /// What `/upstreams` says of the breaker of an upstream.
+    pub fn breaker(&self, upstream: &str) -> Result<Value, Failure> {
         let document = self.ask("/upstreams")?;
-        breaker_in(&document)
-            .map(|object| object.split_whitespace().collect::<Vec<_>>().join(" "))
-            .ok_or_else(|| Failure::Check(vec![format!("/upstreams has no breaker: {document}")]))
+        breaker_in(&document, upstream).ok_or_else(|| {
+            Failure::Check(vec![format!(
+                "/upstreams has no breaker of {upstream}: {document}"
+            )])
+        })
     }
 
     /// The body of a GET that is answered 200.
@@ -68,35 +74,28 @@ impl Admin {
 impl Metrics {
     /// The sum of the samples of `name` that have all of these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let wanted: Vec<_> = labels
-            .iter()
-            .map(|(label, value)| format!("{label}=\"{value}\""))
-            .collect();
-        self.0
-            .lines()
-            .filter(|line| line.starts_with(&format!("{name}{{")))
-            .filter(|line| wanted.iter().all(|label| line.contains(label)))
-            .filter_map(|line| line.rsplit(' ').next()?.trim().parse::<f64>().ok())
-            .sum()
+        self.0.sum(name, labels)
     }
 
     /// The backend of the shards: `io_uring` or `epoll`.
     pub fn backend(&self) -> &str {
-        let line = self
-            .0
-            .lines()
-            .find(|line| line.starts_with("ambassador_build_info{"));
-        line.and_then(|line| line.split("backend=\"").nth(1)?.split('"').next())
-            .unwrap_or("unknown")
+        let backend = self.0.label("ambassador_build_info", "backend");
+        backend.unwrap_or("unknown")
     }
 }
 
-/// The object after the key `circuit_breaker`, which has no object inside.
-fn breaker_in(document: &str) -> Option<&str> {
-    let after = &document[document.find("\"circuit_breaker\"")?..];
-    let start = after.find('{')?;
-    let end = after[start..].find('}')?;
-    Some(&after[start..=start + end])
+/// The state of the breaker of this upstream. Its settings have the same name,
+/// and stand under `policies`.
+fn breaker_in(document: &str, upstream: &str) -> Option<Value> {
+    let mut document: Value = serde_json::from_str(document).ok()?;
+    let mut list = document.get_mut("upstreams")?.as_array_mut()?.iter_mut();
+    let entry = list.find(|entry| entry["name"] == upstream)?;
+    let breaker = entry.get_mut("circuit_breaker")?.take();
+    // Read in the loops that wait for it: as good as absent without it.
+    breaker
+        .get("refuses_for_seconds")
+        .is_some()
+        .then_some(breaker)
 }
 
 #[cfg(test)]
@@ -104,28 +103,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_summed_by_name_and_labels() {
-        let metrics = Metrics(
+    fn samples_are_summed_by_name_and_whole_labels() {
+        let metrics = Metrics(Exposition::parse(
             "# TYPE a_total counter\n\
              a_total{upstream=\"demo\",status=\"200\"} 3\n\
              a_total{upstream=\"demo\",status=\"503\"} 4\n\
              a_total{upstream=\"other\",status=\"200\"} 5\n\
+             a_total{last_upstream=\"demo\",status=\"a, \\\"b\\\" } 9\"} 6 1700000000\n\
              a_total_more{upstream=\"demo\"} 6\n\
-             ambassador_build_info{version=\"1\",backend=\"epoll\"} 1\n"
-                .into(),
-        );
+             ambassador_build_info{version=\"1\",backend=\"epoll\"} 1\n",
+        ));
         let demo = ("upstream", "demo");
         assert_eq!(metrics.sum("a_total", &[demo]), 7.0);
         assert_eq!(metrics.sum("a_total", &[demo, ("status", "200")]), 3.0);
+        assert_eq!(metrics.sum("a_total", &[("status", "a, \"b\" } 9")]), 6.0);
+        assert_eq!(metrics.sum("a_total", &[]), 18.0);
         assert_eq!(metrics.sum("b_total", &[demo]), 0.0);
         assert_eq!(metrics.backend(), "epoll");
     }
 
     #[test]
-    fn the_breaker_is_found_in_the_document() {
-        let document =
-            r#"{"upstreams":[{"name":"demo","circuit_breaker":{"state":"open"},"x":{}}]}"#;
-        assert_eq!(breaker_in(document), Some(r#"{"state":"open"}"#));
-        assert_eq!(breaker_in("{}"), None);
+    fn the_breaker_of_an_upstream_is_its_state_not_its_settings() {
+        let document = r#"{ "upstreams": [
+            { "name": "other", "circuit_breaker": { "state": "closed", "refuses_for_seconds": null } },
+            { "name": "demo", "policies": { "circuit_breaker": { "sleep": "2s" } },
+              "circuit_breaker": { "state": "open", "refuses_for_seconds": 1.5 } },
+            { "name": "older", "policies": { "circuit_breaker": { "sleep": "2s" } } }
+        ] }"#;
+        let breaker = breaker_in(document, "demo").unwrap();
+        assert_eq!(breaker["state"], "open");
+        assert_eq!(breaker["refuses_for_seconds"], 1.5);
+        assert_eq!(breaker_in(document, "older"), None);
+        assert_eq!(breaker_in(document, "nobody"), None);
+        assert_eq!(breaker_in("{}", "demo"), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Stage, count, expect};
+use super::{Stage, UPSTREAM, count, expect};
 use crate::demo::paint::time;
 use crate::demo::upstream::Script;
 use crate::demo::{DESTINATION, curl};
@@ -54,7 +54,10 @@ pub fn play(stage: &Stage) -> Result<Outage, Failure> {
     let admin = scene.admin();
     println!();
     paint.command(&format!("curl http://{}/upstreams", admin.address()));
-    println!("... \"circuit_breaker\": {} ...", admin.breaker()?);
+    println!(
+        "... \"circuit_breaker\": {} ...",
+        admin.breaker(UPSTREAM.1)?
+    );
     expect((fast, seen) == (CALLS_WHILE_OPEN, 0), || {
         format!("{fast} calls of {CALLS_WHILE_OPEN} were refused, and the upstream saw {seen}")
     })?;
