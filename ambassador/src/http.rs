@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod caller_timeout;
+pub mod challenge;
 mod cursor;
 pub mod encode;
 mod fields;

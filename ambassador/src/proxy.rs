@@ -3,6 +3,7 @@
 pub mod accepted;
 pub mod adopted;
 pub mod attempt;
+pub mod bound;
 pub mod client;
 pub mod context;
 pub mod deadlines;

@@ -1,6 +1,7 @@
 //! Connections to upstreams: dialled, pooled, capped.
 
 pub mod balancer;
+pub mod connection;
 pub mod dial;
 pub mod endpoints;
 pub mod in_flight;

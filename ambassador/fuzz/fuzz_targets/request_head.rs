@@ -16,6 +16,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     remove: &[],
     add: &[],
     addressed_here: false,
+    presented_here: false,
     also_remove: None,
 };
 

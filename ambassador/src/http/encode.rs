@@ -24,9 +24,11 @@ pub struct RequestRewrite<'a> {
     pub also_remove: Option<&'a str>,
     /// Fields added; ones of the same name are removed.
     pub add: &'a [(&'a str, &'a [u8])],
-    /// The request was addressed to this proxy: `X-Upstream-Host` and
-    /// `Proxy-Authorization` were for it and are removed.
+    /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
+    /// is removed.
     pub addressed_here: bool,
+    /// So was `Proxy-Authorization`.
+    pub presented_here: bool,
 }
 
 /// How a response head changes on its way.
@@ -99,6 +101,7 @@ pub fn write_request(
             Kind::HopByHop | Kind::Te => {}
             Kind::Upgrade if !upgrade => {}
             Kind::ForProxy if rewrite.addressed_here => {}
+            Kind::ProxyCredentials if rewrite.presented_here => {}
             _ if request.fields().is_named_by_connection(head, field) => {}
             _ if is_replaced(field.name(head), rewrite) => {}
             _ => lines.pass(field),

@@ -33,9 +33,16 @@ pub enum Kind {
     Connection,
     Upgrade,
     Te,
-    /// X-Upstream-Host and Proxy-Authorization: for the proxy that the client
-    /// has addressed.
+    /// X-Upstream-Host: for the proxy that the client has addressed.
     ForProxy,
+    /// Authorization.
+    Credentials,
+    /// Proxy-Authorization: for the proxy that asks for it.
+    ProxyCredentials,
+    /// WWW-Authenticate.
+    Challenge,
+    /// Proxy-Authenticate.
+    ProxyChallenge,
     /// For one hop only (RFC 9110 section 7.6.1): Keep-Alive,
     /// Proxy-Connection, HTTP2-Settings.
     HopByHop,
@@ -218,7 +225,12 @@ impl Fields {
         self.named_by_connection
             && matches!(
                 field.kind,
-                Kind::EndToEnd | Kind::HopByHop | Kind::CallerTimeout
+                Kind::EndToEnd
+                    | Kind::HopByHop
+                    | Kind::CallerTimeout
+                    | Kind::Credentials
+                    | Kind::Challenge
+                    | Kind::ProxyChallenge
             )
             && self
                 .list
@@ -275,12 +287,15 @@ fn kind_of(name: &[u8]) -> Kind {
         10 if is(b"connection") => Kind::Connection,
         10 if is(b"keep-alive") => Kind::HopByHop,
         12 if is(b"grpc-timeout") => Kind::CallerTimeout,
+        13 if is(b"authorization") => Kind::Credentials,
         14 if is(b"http2-settings") => Kind::HopByHop,
         14 if is(b"content-length") => Kind::ContentLength,
         15 if is(b"x-upstream-host") => Kind::ForProxy,
         16 if is(b"proxy-connection") => Kind::HopByHop,
-        19 if is(b"proxy-authorization") => Kind::ForProxy,
+        16 if is(b"www-authenticate") => Kind::Challenge,
         17 if is(b"transfer-encoding") => Kind::TransferEncoding,
+        18 if is(b"proxy-authenticate") => Kind::ProxyChallenge,
+        19 if is(b"proxy-authorization") => Kind::ProxyCredentials,
         30 if is(b"x-envoy-expected-rq-timeout-ms") => Kind::CallerTimeout,
         _ => Kind::EndToEnd,
     }

@@ -24,8 +24,9 @@ use crate::route::settings::Protocol;
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 use crate::together::{First, first};
 use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::connection::Connection;
 use crate::upstream::dial::DialError;
-use crate::upstream::pool::{CheckoutError, Connection, Want};
+use crate::upstream::pool::{CheckoutError, Want};
 
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
@@ -389,6 +390,7 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
         original: client.origin.original,
         key: way::source_key(target, client.origin.peer),
         tried: &[],
+        bound: None,
     };
     let Some(mut picked) = way::pick(pools, target, aim) else {
         return Err(GivenUp {

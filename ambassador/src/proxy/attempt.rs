@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
 use crate::clock;
-use crate::http::{BodyReader, ResponseHead};
+use crate::http::{BodyReader, ResponseHead, challenge};
 use crate::policy::breaker::Trial;
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::{Cause, Retry};
 use crate::policy::retry_after;
+use crate::proxy::bound::{self, Taken};
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::{Deadlines, Limit};
@@ -23,7 +24,8 @@ use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
 use crate::upstream::balancer::{Grade, Picked};
-use crate::upstream::pool::{Connection, Place, Want};
+use crate::upstream::connection::{Connection, Place, Tie};
+use crate::upstream::pool::Want;
 
 /// A request on its way to its upstream, over all its tries.
 pub struct Sending<'a> {
@@ -48,6 +50,17 @@ pub struct Sending<'a> {
     pub deadlines: &'a Deadlines,
     /// That it waits for its response; `None`: it does no more.
     pub awaiting: Option<Awaiting<'a>>,
+    /// Which connections it may go over.
+    pub lane: Lane,
+}
+
+/// Which connections a request may go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Any to its endpoint.
+    Pool,
+    /// The one on which its client has begun to authenticate.
+    Bound,
 }
 
 /// How a try ended well.
@@ -168,7 +181,7 @@ impl Sending<'_> {
         seen.head_at.set(Some(ring::now()));
         let exchange = self.over(&context, &connection, &seen);
         match exchange.pass(held).await {
-            Ok(passed) => Ok(self.passed(&context, connection, passed, &seen, sent_at)),
+            Ok(passed) => Ok(self.passed(connection, passed, &seen, sent_at)),
             Err(error) => {
                 self.note(&seen);
                 Err(self.fail(error, &seen))
@@ -196,12 +209,25 @@ impl Sending<'_> {
             clean = progress.is_ok_and(|progress| progress.consumed == chunk.len());
         }
         if clean && body.is_done() && rest.is_none() {
-            let pools = &self.client.context.pools;
-            pools.checkin(&self.target.shared, self.target.pool_policies(), connection);
+            self.keep(connection);
         }
     }
 
-    /// An idle connection, else a new one.
+    /// Keeps a connection after a complete exchange: for this client where it has
+    /// become its own, else for all.
+    fn keep(&mut self, connection: Connection) -> bound::Held {
+        let (shared, policies) = (&self.target.shared, self.target.pool_policies());
+        match connection.tie {
+            Tie::Free => {
+                let pools = &self.client.context.pools;
+                pools.checkin(shared, policies, connection);
+                bound::Held::Well
+            }
+            Tie::Offered(_) | Tie::Begun(_) => self.client.bound.keep(shared, connection),
+        }
+    }
+
+    /// The client's own connection, else an idle one, else a new one.
     async fn connection(
         &mut self,
         context: &Context,
@@ -210,8 +236,21 @@ impl Sending<'_> {
     ) -> Result<Connection, Unanswered> {
         let place = (self.client.origin.namespace, endpoint);
         let shared = &self.target.shared;
-        if let Some(connection) = context.pools.take_idle(shared, place, want) {
-            context.telemetry.cells.pool_reuse(shared.label);
+        let kept = match (self.client.bound.take(shared, place), self.lane) {
+            (Taken::Live(connection), _) => Some(connection),
+            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, place, want),
+            (Taken::Lost, _) | (Taken::Nothing, Lane::Bound) => {
+                self.outgoing = None;
+                return Err(Unanswered::LOST);
+            }
+        };
+        if let Some(connection) = kept {
+            if connection.tie.has_begun() {
+                self.lane = Lane::Bound;
+            }
+            if connection.reused {
+                context.telemetry.cells.pool_reuse(shared.label);
+            }
             return Ok(connection);
         }
         if let Some(outgoing) = &mut self.outgoing {
@@ -224,7 +263,7 @@ impl Sending<'_> {
     async fn exchange(
         &mut self,
         context: &Context,
-        connection: Connection,
+        mut connection: Connection,
         seen: &Seen,
         (picked, trial): (&mut Picked, &mut Option<Trial<'_>>),
         may_hold: bool,
@@ -234,8 +273,10 @@ impl Sending<'_> {
         let policies = &target.upstream.policies;
         let sent_at = clock::now();
         let mut awaiting = self.awaiting.take();
+        let mut tie = connection.tie.presented(self.asked.presents);
         let waited = (self.deadlines, sent_at);
         let judge = |response: &ResponseHead, head: &[u8]| {
+            tie = tie.offered(challenge::offered(response, head));
             let trial = (trial.take(), waited);
             judge(context, target, response, head, picked, trial);
             // Not where an interim response went to the client: it was answered.
@@ -257,10 +298,11 @@ impl Sending<'_> {
             .await;
         self.awaiting = awaiting;
         let answer = exchanged?;
+        connection.tie = tie;
         cells.attempt(self.label(), AttemptOutcome::Response);
         Ok(match answer {
             Answer::Passed(response) => {
-                Success::Passed(self.passed(context, connection, response, seen, sent_at))
+                Success::Passed(self.passed(connection, response, seen, sent_at))
             }
             Answer::Held(mut held) => {
                 held.detach();
@@ -300,7 +342,6 @@ impl Sending<'_> {
     /// What comes after a response went to the client.
     fn passed(
         &mut self,
-        context: &Context,
         connection: Connection,
         response: Response,
         seen: &Seen,
@@ -314,12 +355,16 @@ impl Sending<'_> {
                 keep_alive,
                 ended,
             } => {
-                if reusable {
-                    let policies = self.target.pool_policies();
-                    let shared = &self.target.shared;
-                    context.pools.checkin(shared, policies, connection);
+                let held = match (reusable, connection.tie.has_begun()) {
+                    (true, _) => self.keep(connection),
+                    (false, true) => bound::Held::Lost,
+                    (false, false) => bound::Held::Well,
+                };
+                Passed::Complete {
+                    // The client is to see that its own connection has ended.
+                    keep_alive: keep_alive && held == bound::Held::Well,
+                    ended,
                 }
-                Passed::Complete { keep_alive, ended }
             }
             Response::Switched(upstream_first) => Passed::Switched(connection, upstream_first),
         }
@@ -332,7 +377,7 @@ impl Sending<'_> {
             // An interim response went to the client: the request has arrived.
             _ => None,
         };
-        match error {
+        let failure = match error {
             ExchangeError::Unsent(whole) => {
                 self.outgoing = Some(whole);
                 Failure::Unanswered(Unanswered::reset())
@@ -342,7 +387,12 @@ impl Sending<'_> {
                 Failure::Unanswered(Unanswered::OUT_OF_TIME)
             }
             error => Failure::of(&error),
+        };
+        if self.lane == Lane::Bound {
+            // No other connection can stand in for the one that is gone.
+            self.outgoing = None;
         }
+        failure
     }
 
     /// Writes down what an exchange tells about itself.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::addr::OriginalDst;
+use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::{ListenerIndex, Passage};
@@ -31,6 +32,8 @@ pub struct Client {
     pub origin: Origin,
     /// Received and not yet consumed; what `recv` returns next.
     pub ahead: Option<Chunk>,
+    /// The upstream connection that is its own.
+    pub bound: Bound,
 }
 
 /// Where a connection came in and where it was going.
@@ -50,7 +53,8 @@ pub struct Origin {
 pub enum Woken {
     /// Bytes.
     Bytes(Chunk),
-    /// The client closed, reset or fell silent; or the shard drains.
+    /// The client closed, reset or fell silent; or the connection ended that is
+    /// its own; or the shard drains.
     Ended,
 }
 
@@ -69,6 +73,10 @@ impl Client {
         if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
             return Some(chunk);
         }
+        self.receive(idle).await
+    }
+
+    async fn receive(&self, idle: Duration) -> Option<Chunk> {
         timer::timeout(idle, self.stream.recv())
             .await
             .ok()?
@@ -81,10 +89,13 @@ impl Client {
         if self.ahead.is_none() && self.context.drain.has_begun() {
             return Woken::Ended;
         }
-        let context = Rc::clone(&self.context);
-        match first(self.next(idle), context.drain.begun()).await {
+        if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
+            return Woken::Bytes(chunk);
+        }
+        let ended = first(self.bound.lost(), self.context.drain.begun());
+        match first(self.receive(idle), ended).await {
             First::Left(Some(chunk)) => Woken::Bytes(chunk),
-            First::Left(None) | First::Right(()) => Woken::Ended,
+            First::Left(None) | First::Right(_) => Woken::Ended,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use memchr::memchr;
 
 use crate::clock;
+use crate::http::challenge::{self, Asker};
 use crate::http::{
     self, BadMessage, BodyReader, Method, Progress, RequestHead, ResponseBody, ResponseHead,
     ResponseRewrite,
@@ -31,6 +32,8 @@ pub struct Asked {
     pub keep_alive: bool,
     /// The client asked to switch protocols.
     pub upgrade: bool,
+    /// To whom it presents credentials that are good for the connection.
+    pub presents: Option<Asker>,
 }
 
 /// One try.
@@ -172,12 +175,13 @@ impl Held {
 
 impl Asked {
     /// Takes it from a parsed head.
-    pub fn of(request: &RequestHead) -> Self {
+    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
         Self {
             method: request.method(),
             http10: request.is_http10(),
             keep_alive: request.keep_alive(),
             upgrade: request.is_upgrade(),
+            presents: challenge::presented(request, head),
         }
     }
 }

@@ -47,6 +47,15 @@ impl Unanswered {
         blames_upstream: false,
     };
 
+    /// The connection has ended that is the client's own, between two requests:
+    /// nobody's fault, and no other can stand in.
+    pub(super) const LOST: Self = Self {
+        reason: Reason::UpstreamReset,
+        cause: None,
+        outcome: AttemptOutcome::Reset,
+        blames_upstream: false,
+    };
+
     pub(super) fn reset() -> Self {
         Self {
             reason: Reason::UpstreamReset,

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason};
 use crate::policy::rate_limit::Turn;
-use crate::proxy::attempt::{self, Passed, Sending, Success};
+use crate::proxy::attempt::{self, Lane, Passed, Sending, Success};
 use crate::proxy::client::Client;
 use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
@@ -15,7 +15,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::switch;
-use crate::proxy::way::{self, Aim};
+use crate::proxy::way::{self, Addressee, Aim};
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::settings::Protocol;
 use crate::telemetry::{Description, Direction};
@@ -38,7 +38,7 @@ pub enum After {
 pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk) -> After {
     let context = Rc::clone(&client.context);
     let request = &scratch.request;
-    let asked = Asked::of(request);
+    let asked = Asked::of(request, &head);
     let mut body = BodyReader::of_request(request.body());
     let now = ring::now();
     let mut record = context.telemetry.begin(client.passage(now));
@@ -135,6 +135,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         original,
         key,
         tried: &[],
+        bound: client.bound.endpoint(shared, client.origin.namespace),
     };
     let Some(mut picked) = way::pick(&context.pools, &way.target, first_aim) else {
         drop(head);
@@ -147,7 +148,18 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         drop((head, awaiting));
         return switch::connect(client, record, asked, &way.target, (picked, trial)).await;
     }
-    let outgoing = way.encode(request, &head, picked.endpoint, &identity, original);
+    let presented_to = match client.bound.is_asked_by_proxy(shared) {
+        true => Addressee::Upstream,
+        false => Addressee::Proxy,
+    };
+    let outgoing = way.encode(
+        request,
+        &head,
+        picked.endpoint,
+        &identity,
+        original,
+        presented_to,
+    );
     let head_bytes = outgoing.len();
     let mut outgoing = Gather::from(outgoing);
     let repeatable = way::may_be_sent_twice(&policies.retry, request, &head);
@@ -192,6 +204,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         record: &mut record,
         outgoing: Some(outgoing),
         replay,
+        lane: Lane::Pool,
     };
     let mut tried_endpoints = Vec::new();
     let (tried, stopped) = loop {

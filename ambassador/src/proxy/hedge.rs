@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::clock;
-use crate::http::ResponseHead;
+use crate::http::{ResponseHead, challenge};
 use crate::policy::breaker::Trial;
 use crate::policy::hedge::{self, After};
 use crate::policy::retry::Cause;
@@ -21,7 +21,8 @@ use crate::ring::{self, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
-use crate::upstream::pool::{Connection, Place, Want};
+use crate::upstream::connection::{Connection, Place};
+use crate::upstream::pool::Want;
 
 /// What one try of two needs.
 struct Leg<'a> {
@@ -47,6 +48,12 @@ impl Sending<'_> {
     pub fn may_be_hedged(&self) -> bool {
         self.target.upstream.policies.hedge.after != After::Off
             && hedge::is_safe(self.asked.method)
+            && self.asked.presents.is_none()
+            && self
+                .client
+                .bound
+                .endpoint(&self.target.shared, self.client.origin.namespace)
+                .is_none()
             && !self.asked.upgrade
             && self.body.is_done()
             && self.replay.is_whole()
@@ -139,10 +146,12 @@ impl Sending<'_> {
             }
         };
         let Answered {
-            connection,
+            mut connection,
             held,
             sent_at,
         } = answered;
+        let offered = challenge::offered(self.response, &held.head);
+        connection.tie = connection.tie.offered(offered);
         cells.attempt(label, AttemptOutcome::Response);
         self.awaiting = None;
         let trial = (Some(trial), (self.deadlines, sent_at));

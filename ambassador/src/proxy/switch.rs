@@ -16,7 +16,8 @@ use crate::proxy::tunnel::Tunnel;
 use crate::ring::{self, Chunk};
 use crate::telemetry::{AttemptOutcome, RequestGuard, TcpOutcome};
 use crate::upstream::balancer::{Grade, Picked};
-use crate::upstream::pool::{Connection, Want};
+use crate::upstream::connection::Connection;
+use crate::upstream::pool::Want;
 
 /// CONNECT on an explicit listener: the tunnel leads to the upstream that
 /// claims the authority (RFC 9110 section 9.3.6).

@@ -34,6 +34,15 @@ enum Host {
     Set(Box<[u8]>),
 }
 
+/// Whom the `Proxy-Authorization` of a request to an explicit listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressee {
+    /// This proxy.
+    Proxy,
+    /// The upstream: it has asked for it on this client's connection.
+    Upstream,
+}
+
 /// The request id and the trace context that a request carries from here on.
 pub struct Identity {
     /// `None`: the request has one already.
@@ -97,6 +106,8 @@ pub struct Aim<'a> {
     pub key: Option<u64>,
     /// Where earlier tries were sent to.
     pub tried: &'a [EndpointAddr],
+    /// Where the connection leads that is the caller's own.
+    pub bound: Option<EndpointAddr>,
 }
 
 /// The endpoint of a try. `None` where a name has not been resolved, and where
@@ -115,7 +126,11 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
                 random: clock::random_u64(),
                 now: ring::now(),
             };
-            pools.pick(&target.shared, target.pool_policies(), &ask)
+            let (shared, policies) = (&target.shared, target.pool_policies());
+            match aim.bound {
+                Some(endpoint) => Some(pools.pick_bound(shared, policies, endpoint, &ask)),
+                None => pools.pick(shared, policies, &ask),
+            }
         }
     }
 }
@@ -215,6 +230,7 @@ impl Way {
         endpoint: EndpointAddr,
         identity: &Identity,
         original: Option<OriginalDst>,
+        presented_to: Addressee,
     ) -> Chunk {
         let explicit = original.is_none();
         let made_host;
@@ -253,6 +269,7 @@ impl Way {
             also_remove: identity.new_trace.then_some("tracestate"),
             add: &add[..added],
             addressed_here: explicit,
+            presented_here: explicit && presented_to == Addressee::Proxy,
         };
         Chunk::written(head.len() + 192, |out| {
             http::write_request(out, head, request, &rewrite);

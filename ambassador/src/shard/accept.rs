@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use crate::addr::OriginalDst;
 use crate::proxy::accepted::{self, Entry};
+use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
 use crate::ring::{self, Listener, Stream};
@@ -94,6 +95,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
                     peer,
                 },
                 ahead: None,
+                bound: Bound::default(),
             });
             ring::spawn(accepted::serve(client, entry.clone()));
         }

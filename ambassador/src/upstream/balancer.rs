@@ -121,6 +121,21 @@ impl Balancer {
         }
     }
 
+    /// `endpoint`, whatever its health, for a try that has no choice.
+    pub fn pick_bound(
+        &mut self,
+        published: &Published,
+        endpoint: EndpointAddr,
+        ask: &Ask<'_>,
+    ) -> Picked {
+        self.refresh(published);
+        let load = self.loads.iter().find(|load| load.address == endpoint);
+        match load.filter(|_| self.loads.len() > 1) {
+            Some(load) => Picked::new(load, load.detector.begin(&load.health), ask),
+            None => Picked::unwatched(endpoint),
+        }
+    }
+
     /// The endpoint whose turn it is, for what is no request.
     pub fn next_in_turn(&mut self, published: &Published) -> Option<EndpointAddr> {
         self.refresh(published);

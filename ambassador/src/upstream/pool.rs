@@ -15,8 +15,9 @@ use foldhash::HashMap;
 use crate::addr::EndpointAddr;
 use crate::policy::hedge::{self, After, Latencies};
 use crate::policy::limits;
-use crate::ring::{self, Remote, Stream, ebb, timer};
+use crate::ring::{self, Remote, ebb, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
+use crate::upstream::connection::{Connection, Place, Tie};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
 use crate::upstream::shared::Shared;
@@ -63,23 +64,6 @@ struct Idle {
     connection: Connection,
     since: Instant,
 }
-
-/// An open connection to an endpoint, in use by one request or tunnel.
-pub struct Connection {
-    /// The socket.
-    pub stream: Stream,
-    /// Whom it leads to.
-    pub endpoint: EndpointAddr,
-    namespace: Namespace,
-    /// Whether an exchange was completed on it before.
-    pub reused: bool,
-    permit: Permit,
-    born: Instant,
-}
-
-/// An endpoint as seen from a network namespace: what a connection is reused
-/// for.
-pub type Place = (Namespace, EndpointAddr);
 
 /// The limits and timeouts under which a caller asks.
 pub type Policies<'a> = (&'a limits::Pool, &'a limits::Timeouts);
@@ -149,6 +133,22 @@ impl Pools {
         }
         self.with_pool(shared, policies, |pool| {
             pool.balancer.pick(&shared.endpoints, ask)
+        })
+    }
+
+    /// `endpoint`, for a request whose connection is given.
+    pub fn pick_bound(
+        &self,
+        shared: &Arc<Shared>,
+        policies: Policies<'_>,
+        endpoint: EndpointAddr,
+        ask: &Ask<'_>,
+    ) -> Picked {
+        if shared.is_retired() {
+            return Picked::unwatched(endpoint);
+        }
+        self.with_pool(shared, policies, |pool| {
+            pool.balancer.pick_bound(&shared.endpoints, endpoint, ask)
         })
     }
 
@@ -250,6 +250,7 @@ impl Pools {
             endpoint,
             namespace,
             reused: false,
+            tie: Tie::Free,
             permit,
             born: ring::now(),
         })
@@ -575,15 +576,5 @@ impl Pool {
         if ebb::is_too_large(self.idle.capacity(), self.idle.len()) {
             self.idle.shrink_to_fit();
         }
-    }
-}
-
-impl Connection {
-    fn place(&self) -> Place {
-        (self.namespace, self.endpoint)
-    }
-
-    fn is_live_at(&self, place: Place) -> bool {
-        self.place() == place && !self.stream.is_closed_or_busy()
     }
 }

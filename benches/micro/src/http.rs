@@ -70,6 +70,7 @@ fn requests(measure: &mut impl Measure) {
         also_remove: Some("tracestate"),
         add: &[("traceparent", &trace)],
         addressed_here: true,
+        presented_here: true,
     };
     let mut out = Vec::with_capacity(2 * REQUEST.len());
     measure.each("http/write_request", || {

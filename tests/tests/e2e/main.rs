@@ -6,6 +6,7 @@ mod admin;
 mod backpressure;
 mod balancing;
 mod bodies;
+mod bound;
 mod breaker;
 mod capture;
 mod capture_dns;

@@ -33,6 +33,7 @@ fn passed_on(head: &str, first: Duration, left: Duration) -> String {
         also_remove: None,
         add: &add,
         addressed_here: false,
+        presented_here: false,
     };
     let mut out = Vec::new();
     write_request(&mut out, head.as_bytes(), &request, &rewrite);

@@ -12,6 +12,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     also_remove: None,
     add: &[],
     addressed_here: false,
+    presented_here: false,
 };
 
 const PASS: ResponseRewrite = ResponseRewrite {
@@ -215,6 +216,7 @@ fn what_is_set_added_and_removed() {
         also_remove: None,
         add: &[("traceparent", b"00-1")],
         addressed_here: true,
+        presented_here: true,
         ..PLAIN
     };
     let fields = "x-team: a\r\nX-Debug: 1\r\nA: b\r\nTraceParent: x\r\nX-Team: b\r\n\

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::addr::{EndpointAddr, OriginalDst};
+use crate::proxy::bound::Bound;
 use crate::proxy::client::Origin;
 use crate::proxy::context::Context;
 use crate::proxy::tests::context;
@@ -97,6 +98,7 @@ fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
             peer: None,
         },
         ahead: None,
+        bound: Bound::default(),
     };
     (client, far)
 }

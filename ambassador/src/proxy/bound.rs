@@ -1,0 +1,110 @@
+//! The upstream connection that belongs to one client connection.
+//!
+//! NTLM and Negotiate authenticate a connection: whatever comes over it later is
+//! taken for the same user's. From the first offer or the first credentials on,
+//! it serves this client alone, never goes back to the pool, and is closed with
+//! the client's connection.
+
+use std::future::pending;
+
+use crate::addr::EndpointAddr;
+use crate::http::challenge::Asker;
+use crate::upstream::connection::{Connection, Place, Tie};
+use crate::upstream::dial::Namespace;
+use crate::upstream::shared::Shared;
+
+/// The one that a client connection has, if any.
+#[derive(Default)]
+pub struct Bound(Option<Box<Kept>>);
+
+struct Kept {
+    /// The id of the upstream it is of.
+    upstream: u32,
+    connection: Connection,
+}
+
+/// What became of a connection after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It waits for the next request, or nobody misses it.
+    Well,
+    /// It has ended, and the client had begun to authenticate on it.
+    Lost,
+}
+
+/// What there is for a request.
+pub enum Taken {
+    /// Nothing: it may go over any connection.
+    Nothing,
+    /// Its connection.
+    Live(Connection),
+    /// Its connection has ended, and no other can stand in.
+    Lost,
+}
+
+impl Bound {
+    /// The endpoint that this client's requests to an upstream go to.
+    pub fn endpoint(&self, shared: &Shared, namespace: Namespace) -> Option<EndpointAddr> {
+        let (its_namespace, endpoint) = self.of(shared)?.place();
+        (its_namespace == namespace).then_some(endpoint)
+    }
+
+    /// Whether the upstream has asked for credentials as proxies do.
+    pub fn is_asked_by_proxy(&self, shared: &Shared) -> bool {
+        let tie = self.of(shared).map(|connection| connection.tie);
+        matches!(
+            tie,
+            Some(Tie::Offered(Asker::Proxy) | Tie::Begun(Asker::Proxy))
+        )
+    }
+
+    /// The connection for a request to `place`.
+    pub fn take(&mut self, shared: &Shared, place: Place) -> Taken {
+        if self.of(shared).is_none_or(|kept| kept.place() != place) {
+            return Taken::Nothing;
+        }
+        match self.0.take().map(|kept| kept.connection) {
+            Some(connection) if connection.is_live_at(place) => Taken::Live(connection),
+            Some(lost) if lost.tie.has_begun() => Taken::Lost,
+            Some(_) | None => Taken::Nothing,
+        }
+    }
+
+    /// Keeps a connection after a complete exchange. One on which the client has
+    /// begun to authenticate does not give way to a mere offer of another
+    /// upstream: that one closes.
+    pub fn keep(&mut self, shared: &Shared, mut connection: Connection) -> Held {
+        let begun = |kept: &Kept| kept.connection.tie.has_begun();
+        if connection.stream.is_closed_or_busy() {
+            return match connection.tie.has_begun() {
+                true => Held::Lost,
+                false => Held::Well,
+            };
+        }
+        if self.0.as_deref().is_some_and(begun) && !connection.tie.has_begun() {
+            return Held::Well;
+        }
+        connection.reused = true;
+        self.0 = Some(Box::new(Kept {
+            upstream: shared.id,
+            connection,
+        }));
+        Held::Well
+    }
+
+    /// Resolves when the connection has ended on which the client has begun to
+    /// authenticate: the client is to see that, as it would without a proxy.
+    pub async fn lost(&self) {
+        match &self.0 {
+            Some(kept) if kept.connection.tie.has_begun() => {
+                kept.connection.stream.readable().await;
+            }
+            _ => pending().await,
+        }
+    }
+
+    fn of(&self, shared: &Shared) -> Option<&Connection> {
+        let kept = self.0.as_deref()?;
+        (kept.upstream == shared.id).then_some(&kept.connection)
+    }
+}
