@@ -19,11 +19,12 @@ pub mod request;
 pub mod response;
 pub mod server_name;
 pub mod sniff;
+pub mod trace;
 
 pub use body::{BodyReader, Progress};
 pub use caller_timeout::CallerTimeout;
 pub use encode::{RequestRewrite, ResponseRewrite, write_request, write_response};
-pub use identity::{TraceParent, request_id};
+pub use identity::request_id;
 pub use method::Method;
 pub use reason::Reason;
 pub use refusal::BadMessage;
@@ -32,6 +33,7 @@ pub use request::{RequestBody, RequestHead};
 pub use response::{ResponseBody, ResponseHead};
 pub use server_name::{ServerName, server_name};
 pub use sniff::{Sniff, sniff};
+pub use trace::{TraceContext, TraceParent};
 
 /// How large a message head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,12 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use ambassador::addr::EndpointAddr;
+use ambassador::http::trace;
 use ambassador::policy::balance::{Key, LoadBalancing};
 use ambassador::policy::outlier;
 use ambassador::proxy::accepted::Entry;
 use ambassador::proxy::generation::Generation;
 use ambassador::ring::Backend;
-use ambassador::route::settings::{Claim, Endpoints, Protocol, Settings, Upstream};
+use ambassador::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
 use ambassador::shard::accept::Intake;
 use ambassador::shard::{self, Plan, Shard};
 use ambassador::telemetry::Registry;
@@ -137,7 +138,10 @@ fn answer(mut stream: TcpStream) {
 const REQUEST: &[u8] = b"GET /v1/things?page=2 HTTP/1.1\r\n\
     Host: web.test\r\n\
     User-Agent: a-client/1.0\r\n\
-    Accept: application/json\r\n\r\n";
+    Accept: application/json\r\n\
+    traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\
+    tracestate: a=1,b=2\r\n\
+    baggage: c=3\r\n\r\n";
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     Content-Type: application/json\r\n\
@@ -145,7 +149,8 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\n\
     {\"things\": true}";
 const BODY: &[u8] = b"{\"things\": true}";
 
-/// One shard between an explicit listener and the upstream `web`.
+/// One shard between an explicit listener and the upstream `web`, with all that a
+/// request can have on its way.
 fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = listener.local_addr().expect("it is bound");
@@ -159,7 +164,17 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
             }],
             endpoints: Endpoints::Static(vec![upstream.into()]),
             protocol: Protocol::Auto,
-            policies: Default::default(),
+            policies: Policies {
+                tracing: Some(trace::Settings {
+                    sample: 0.5,
+                    formats: trace::Formats {
+                        tracecontext: true,
+                        b3: true,
+                        baggage: true,
+                    },
+                }),
+                ..Policies::default()
+            },
         })],
         ..Settings::default()
     };

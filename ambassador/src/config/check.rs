@@ -22,6 +22,7 @@ use super::raw::File;
 use super::read::{Found, Spanned};
 use super::values::{AbsolutePath, Bind, Text};
 use crate::addr::BindAddr;
+use crate::http::trace;
 use crate::route;
 
 pub(super) use policies::ATTEMPTS_MAX;
@@ -72,6 +73,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
         policies: upstreams.policies.iter().map(Policies::list).collect(),
         route_policies: checked_routes.policies,
         access_log: access_log(file, found),
+        tracing: tracing(file),
         warnings: Mistakes::default(),
     }
 }
@@ -128,6 +130,19 @@ fn access_log(file: &File, found: &mut Found) -> Option<AccessLog> {
         format: format.unwrap_or(LogFormat::Json),
         sample,
     })
+}
+
+/// How the traces of requests are carried on; `None`: they are left alone.
+fn tracing(file: &File) -> Option<trace::Settings> {
+    let raw = file.telemetry.as_ref()?.tracing.as_ref()?;
+    let mut settings = trace::Settings::default();
+    if let Some(sample) = raw.sample.as_ref() {
+        settings.sample = sample.value.0;
+    }
+    if let Some(propagate) = raw.propagate.as_ref() {
+        settings.formats = propagate.value.0;
+    }
+    Some(settings)
 }
 
 /// Whether only this machine can reach the address.

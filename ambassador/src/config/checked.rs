@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::mistakes::Mistakes;
 use crate::addr::BindAddr;
 use crate::capture;
+use crate::http::trace;
 use crate::ring;
 use crate::route;
 
@@ -35,6 +36,9 @@ pub struct Checked {
     pub route_policies: Vec<Option<Vec<Policy>>>,
     /// The access log; `None`: off.
     pub access_log: Option<AccessLog>,
+    /// The traces of requests, as upstreams have them that say nothing else;
+    /// `None`: they are left alone.
+    pub tracing: Option<trace::Settings>,
     /// What is sound but perhaps not meant.
     pub warnings: Mistakes,
 }
@@ -126,6 +130,8 @@ pub struct Policy {
 pub enum Origin {
     /// The program's own default.
     BuiltIn,
+    /// `telemetry` in the file, on this line.
+    Telemetry(usize),
     /// `defaults` in the file, on this line.
     Defaults(usize),
     /// The upstream itself, on this line.
@@ -143,6 +149,7 @@ impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::BuiltIn => f.write_str("built in"),
+            Self::Telemetry(line) => write!(f, "telemetry, line {line}"),
             Self::Defaults(line) => write!(f, "defaults, line {line}"),
             Self::Upstream(line) => write!(f, "upstream, line {line}"),
             Self::Route { number, line } => write!(f, "routes[{number}]:{line}"),

@@ -73,6 +73,7 @@ impl Checked {
             "routes".into(),
             routes.map(|route| self.route(route)).collect(),
         );
+        let mut telemetry = Map::new();
         if let Some(log) = &self.access_log {
             let path = match &log.target {
                 LogTarget::Stdout => "stdout".to_owned(),
@@ -81,7 +82,16 @@ impl Checked {
             };
             let sample = percent(log.sample);
             let log = json!({ "path": path, "format": raw::LogFormat::word(log.format), "sample": sample });
-            file.insert("telemetry".into(), json!({ "access_log": log }));
+            telemetry.insert("access_log".into(), log);
+        }
+        if let Some(tracing) = &self.tracing {
+            let sample = percent(tracing.sample);
+            let propagate = policies::propagate(tracing.formats);
+            let tracing = json!({ "sample": sample, "propagate": propagate });
+            telemetry.insert("tracing".into(), tracing);
+        }
+        if !telemetry.is_empty() {
+            file.insert("telemetry".into(), Value::Object(telemetry));
         }
         Value::Object(file)
     }
@@ -125,6 +135,7 @@ impl Checked {
             // A route has none of its own.
             groups.shift_remove("pool");
             groups.shift_remove("zone");
+            groups.shift_remove("propagate");
             if let Some(Value::Object(breaker)) = groups.get_mut("circuit_breaker") {
                 breaker.shift_remove("kernel_fail_fast");
             }

@@ -6,8 +6,8 @@ mod policies;
 
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, Off, Percent, Port, RouteHost, Text,
-    Time, Workers, choice,
+    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, Off, Percent, Port, Propagation,
+    RouteHost, Text, Time, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -244,6 +244,9 @@ object! {
         concurrency: Concurrency,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
+        /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
+        /// it needs.
+        propagate: Propagation,
     }
 }
 
@@ -292,6 +295,8 @@ object! {
         concurrency: Concurrency,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
+        /// Which headers carry traces on to it. Default: as in `defaults`.
+        propagate: Propagation,
     }
 }
 
@@ -367,6 +372,26 @@ object! {
     Telemetry {
         /// One line for each request and each relayed connection. Absent: none.
         access_log: AccessLog,
+        /// The traces that requests are part of. Absent: what comes of one passes
+        /// as it is, and none is started. Empty: on, with the defaults.
+        tracing: Tracing,
+    }
+}
+
+object! {
+    /// What is done about traces. Each try of a request is a span of its own, whose
+    /// id its upstream gets as the parent.
+    Tracing {
+        /// The share of traces to sample about which the caller has not decided:
+        /// those that begin here, and those of B3 without a decision.
+        #[schemars(extend("default" = "1%"))]
+        sample: Percent,
+        /// Which headers carry a trace on: `tracecontext` (`traceparent`,
+        /// `tracestate`), `b3` (the single header, or the `x-b3-` ones where the
+        /// caller has those), `baggage` (which passes, up to 180 members and 8 KiB);
+        /// or `off`. Headers that are not named here pass as they are.
+        #[schemars(extend("default" = ["tracecontext", "baggage"]))]
+        propagate: Propagation,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The kinds of value that a key can hold.
 
 mod policies;
+mod propagation;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use crate::route::settings::{Claim, HostMatch};
 pub(super) use policies::{
     CountOrOff, Flag, HedgeAfter, Off, Rate, RetryCause, Size, StatusRange, TimeLimit,
 };
+pub(super) use propagation::Propagation;
 
 /// A year: longer than anything here has to wait, and far from overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::http::fields::{Field, Fields, Kind};
+use crate::http::trace::{BaggageRoom, Formats};
 use crate::http::{RequestHead, ResponseHead};
 
 /// How a request head changes on its way.
@@ -20,8 +21,9 @@ pub struct RequestRewrite<'a> {
     pub set: &'a [(String, String)],
     /// Fields removed.
     pub remove: &'a [String],
-    /// One more field removed.
-    pub also_remove: Option<&'a str>,
+    /// Which headers of a trace do not pass as they are: the upstream gets those
+    /// in `add`, and `baggage` within its limits.
+    pub trace: Formats,
     /// Fields added; ones of the same name are removed.
     pub add: &'a [(&'a str, &'a [u8])],
     /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
@@ -79,6 +81,7 @@ pub fn write_request(
         (false, false) => None,
     };
     let mut host_written = false;
+    let mut baggage = BaggageRoom::default();
     let mut lines = Lines::new(out, head);
     for field in request.fields().iter() {
         match field.kind {
@@ -104,6 +107,16 @@ pub fn write_request(
             Kind::ProxyCredentials if rewrite.presented_here => {}
             _ if request.fields().is_named_by_connection(head, field) => {}
             _ if is_replaced(field.name(head), rewrite) => {}
+            Kind::TraceContext if rewrite.trace.tracecontext => {}
+            Kind::B3 if rewrite.trace.b3 => {}
+            Kind::Baggage if rewrite.trace.baggage => {
+                let value = field.value(head);
+                match baggage.take(value) {
+                    whole if whole.len() == value.len() => lines.pass(field),
+                    [] => {}
+                    part => lines.write(field.name(head), part),
+                }
+            }
             _ => lines.pass(field),
         }
     }
@@ -223,9 +236,6 @@ fn is_replaced(name: &[u8], rewrite: &RequestRewrite<'_>) -> bool {
     rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
         || rewrite.set.iter().any(|(set, _)| is(set.as_bytes()))
         || rewrite.remove.iter().any(|removed| is(removed.as_bytes()))
-        || rewrite
-            .also_remove
-            .is_some_and(|removed| is(removed.as_bytes()))
 }
 
 #[cfg(test)]

@@ -48,6 +48,12 @@ pub enum Kind {
     HopByHop,
     /// Grpc-Timeout and X-Envoy-Expected-Rq-Timeout-Ms.
     CallerTimeout,
+    /// Traceparent and Tracestate.
+    TraceContext,
+    /// B3, and those that begin with X-B3-.
+    B3,
+    /// Baggage.
+    Baggage,
 }
 
 /// The fields of a head, and what they say about the connection.
@@ -55,7 +61,7 @@ pub enum Kind {
 pub struct Fields {
     list: Vec<Field>,
     /// A bit for each [`Kind`] that occurs: most heads have few.
-    kinds: u16,
+    kinds: u32,
     /// `Connection: close`.
     pub close: bool,
     /// `Connection: keep-alive`.
@@ -120,8 +126,8 @@ impl Field {
 }
 
 impl Kind {
-    fn bit(self) -> u16 {
-        1 << self as u16
+    fn bit(self) -> u32 {
+        1 << self as u32
     }
 }
 
@@ -231,6 +237,9 @@ impl Fields {
                     | Kind::Credentials
                     | Kind::Challenge
                     | Kind::ProxyChallenge
+                    | Kind::TraceContext
+                    | Kind::B3
+                    | Kind::Baggage
             )
             && self
                 .list
@@ -282,10 +291,17 @@ fn kind_of(name: &[u8]) -> Kind {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
         2 if is(b"te") => Kind::Te,
+        2 if is(b"b3") => Kind::B3,
         4 if is(b"host") => Kind::Host,
         7 if is(b"upgrade") => Kind::Upgrade,
+        7 if is(b"baggage") => Kind::Baggage,
         10 if is(b"connection") => Kind::Connection,
         10 if is(b"keep-alive") => Kind::HopByHop,
+        10 if is(b"tracestate") => Kind::TraceContext,
+        10 if is(b"x-b3-flags") => Kind::B3,
+        11 if is(b"traceparent") => Kind::TraceContext,
+        11 if is(b"x-b3-spanid") => Kind::B3,
+        12 if is(b"x-b3-traceid") || is(b"x-b3-sampled") => Kind::B3,
         12 if is(b"grpc-timeout") => Kind::CallerTimeout,
         13 if is(b"authorization") => Kind::Credentials,
         14 if is(b"http2-settings") => Kind::HopByHop,
@@ -293,6 +309,7 @@ fn kind_of(name: &[u8]) -> Kind {
         15 if is(b"x-upstream-host") => Kind::ForProxy,
         16 if is(b"proxy-connection") => Kind::HopByHop,
         16 if is(b"www-authenticate") => Kind::Challenge,
+        17 if is(b"x-b3-parentspanid") => Kind::B3,
         17 if is(b"transfer-encoding") => Kind::TransferEncoding,
         18 if is(b"proxy-authenticate") => Kind::ProxyChallenge,
         19 if is(b"proxy-authorization") => Kind::ProxyCredentials,

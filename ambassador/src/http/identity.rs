@@ -1,5 +1,5 @@
-//! Request ids and trace contexts. Both are made from time and randomness that
-//! the caller brings.
+//! Request ids, made from time and randomness that the caller brings, and the
+//! digits that ids are written in.
 
 /// A UUIDv7 (RFC 9562 section 5.7) of a time in milliseconds since 1970 and
 /// random bits.
@@ -19,67 +19,8 @@ pub fn request_id(unix_ms: u64, random: u128) -> [u8; 36] {
     text
 }
 
-/// A `traceparent` (W3C Trace Context section 3.2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TraceParent {
-    trace: u128,
-    span: u64,
-    flags: u8,
-}
-
-impl TraceParent {
-    /// The length of its text.
-    pub const LEN: usize = 55;
-
-    /// The root of a new trace, not sampled.
-    pub fn start(trace: u128, span: u64) -> Self {
-        Self {
-            // Zero means "invalid" for both.
-            trace: trace.max(1),
-            span: span.max(1),
-            flags: 0,
-        }
-    }
-
-    /// The same trace, one hop further.
-    pub fn child(self, span: u64) -> Self {
-        Self {
-            span: span.max(1),
-            ..self
-        }
-    }
-
-    /// Reads version 00, and the part of later versions that it knows.
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        if text.len() < Self::LEN || [text[2], text[35], text[52]] != *b"---" {
-            return None;
-        }
-        let version = hex(&text[..2])?;
-        let longer_is_allowed = version != 0 && text.get(Self::LEN) == Some(&b'-');
-        if version == 0xff || text.len() > Self::LEN && !longer_is_allowed {
-            return None;
-        }
-        let (trace, span) = (hex(&text[3..35])?, hex(&text[36..52])? as u64);
-        let flags = hex(&text[53..55])? as u8;
-        // Sampled, and random trace id; what is written is version 00, in which
-        // all others are zero.
-        let flags = flags & 0b11;
-        (trace != 0 && span != 0).then_some(Self { trace, span, flags })
-    }
-
-    /// Its text, as version 00.
-    pub fn encode(self) -> [u8; Self::LEN] {
-        let mut text = [b'-'; Self::LEN];
-        text[..2].copy_from_slice(b"00");
-        text[3..35].copy_from_slice(&digits(self.trace));
-        text[36..52].copy_from_slice(&digits(self.span.into())[16..]);
-        text[53..].copy_from_slice(&digits(self.flags.into())[30..]);
-        text
-    }
-}
-
 /// A number in lower-case hexadecimal digits.
-fn digits(value: u128) -> [u8; 32] {
+pub(super) fn digits(value: u128) -> [u8; 32] {
     let mut digits = [0; 32];
     let parts = value.to_be_bytes();
     let (parts, _) = parts.as_chunks::<4>();
@@ -103,7 +44,7 @@ fn eight_digits(value: u32) -> [u8; 8] {
 }
 
 /// Lower-case digits only, as the specification demands.
-fn hex(digits: &[u8]) -> Option<u128> {
+pub(super) fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0, |value, digit| {
         let digit = match digit {
             b'0'..=b'9' => digit - b'0',
@@ -131,41 +72,6 @@ mod tests {
         for value in [0, 1, 0x0123_4567_89ab_cdef << 64 | 0xfedc_ba98_7654_3210] {
             assert_eq!(digits(value), format!("{value:032x}").as_bytes());
             assert_eq!(digits(!value), format!("{:032x}", !value).as_bytes());
-        }
-    }
-
-    #[test]
-    fn a_trace_is_continued_with_its_flags() {
-        let text = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let parent = TraceParent::parse(text).unwrap();
-        assert_eq!(&parent.encode(), text);
-        assert_eq!(
-            &parent.child(0xb7ad_6b71_6920_3331).encode(),
-            b"00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01"
-        );
-    }
-
-    #[test]
-    fn of_a_later_version_only_what_is_known_goes_on() {
-        let text = b"cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-ff-what-ever";
-        assert_eq!(
-            &TraceParent::parse(text).unwrap().encode(),
-            b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03"
-        );
-    }
-
-    #[test]
-    fn what_is_no_traceparent_is_not_continued() {
-        for text in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
-        ] {
-            assert_eq!(TraceParent::parse(text.as_bytes()), None, "{text}");
         }
     }
 }

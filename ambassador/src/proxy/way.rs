@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
-use crate::http::{self, BadMessage, CallerTimeout, RequestHead, RequestRewrite, TraceParent};
+use crate::http::trace::{self, Formats};
+use crate::http::{self, BadMessage, CallerTimeout, RequestHead, RequestRewrite, TraceContext};
 use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::policy::breaker::{State, Trial};
 use crate::policy::retry::Retry;
@@ -20,12 +21,18 @@ use crate::upstream::pool::Pools;
 /// The header by which a program names an upstream on an explicit listener.
 const X_UPSTREAM_HOST: &str = "x-upstream-host";
 
+/// Fields that a request may get on its way: those of its trace, its id and two
+/// that say how long its caller waits.
+const ADDED_MAX: usize = trace::FIELDS_MAX + 3;
+
 /// Where a request goes and what that changes in its head.
 pub struct Way {
     /// The upstream.
     pub target: Target,
     host: Host,
     strip_path: usize,
+    /// `None`: what comes of one passes as it is, and none is started.
+    trace: Option<TraceContext>,
 }
 
 enum Host {
@@ -43,14 +50,10 @@ pub enum Addressee {
     Upstream,
 }
 
-/// The request id and the trace context that a request carries from here on.
+/// The request id that a request carries from here on.
 pub struct Identity {
     /// `None`: the request has one already.
     made_id: Option<[u8; 36]>,
-    traceparent: [u8; TraceParent::LEN],
-    /// The trace begins here: a `tracestate` belongs to one that could not be
-    /// read (W3C Trace Context section 4.3).
-    new_trace: bool,
 }
 
 /// The way of a request; `None`: no upstream may take it. `buffer` is where the
@@ -78,8 +81,9 @@ pub fn find(
         target,
         host: Host::Keep,
         strip_path: 0,
+        trace: None,
     };
-    let way = match resolution {
+    let mut way = match resolution {
         Resolution::Upstream(matched) => Some(Way {
             target: generation.matched(&matched),
             host: match matched.host {
@@ -88,12 +92,18 @@ pub fn find(
                 HostHeader::Endpoint => Host::Endpoint,
             },
             strip_path: matched.strip_path,
+            trace: None,
         }),
         Resolution::Adopt(key) => Some(plain(context.adopt(&generation, key))),
         Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
         Resolution::NoRoute => None,
     };
     *buffer = authority.map(Authority::into_host).unwrap_or_default();
+    if let Some(way) = &mut way
+        && let Some(tracing) = &way.target.upstream.policies.tracing
+    {
+        way.trace = TraceContext::of(request, head, tracing, clock::random_u128());
+    }
     Ok(way)
 }
 
@@ -187,21 +197,11 @@ pub fn may_be_sent_twice(retry: &Retry, request: &RequestHead, head: &[u8]) -> b
 }
 
 impl Identity {
-    /// Keeps the request's own id and continues its trace, or starts both.
+    /// Keeps the request's own id, or makes one.
     pub fn of(request: &RequestHead, head: &[u8]) -> Self {
         let has_id = request.field(head, "x-request-id").is_some();
-        let trace = request
-            .field(head, "traceparent")
-            .and_then(TraceParent::parse);
-        let new_trace = trace.is_none();
-        let trace = match trace {
-            Some(trace) => trace.child(clock::random_u64()),
-            None => TraceParent::start(clock::random_u128(), clock::random_u64()),
-        };
         Self {
-            new_trace,
             made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), clock::random_u128())),
-            traceparent: trace.encode(),
         }
     }
 
@@ -222,7 +222,7 @@ impl Way {
         CallerTimeout::of(request, head).passed_by(|name| !rules.names(name))
     }
 
-    /// The head as the upstream gets it.
+    /// The head as the upstream gets it in one try, which is a span of its own.
     pub fn encode(
         &self,
         request: &RequestHead,
@@ -247,18 +247,28 @@ impl Way {
                 made_host.as_ref().map(|host| host.as_bytes())
             }
         };
-        let rules = &self.target.upstream.policies.headers;
-        let mut add: [(&str, &[u8]); 4] = [("traceparent", &identity.traceparent); 4];
-        let mut added = 1;
+        let policies = &self.target.upstream.policies;
+        let rules = &policies.headers;
+        let mut add: [(&str, &[u8]); ADDED_MAX] = [("", b""); ADDED_MAX];
+        let mut added = 0;
+        let mut add_field = |name, value| {
+            add[added] = (name, value);
+            added += 1;
+        };
+        let trace = self.trace.as_ref();
+        let trace = trace.map(|trace| trace.fields(request, head, clock::random_u64()));
+        for (name, value) in trace.iter().flat_map(|trace| trace.iter()) {
+            if !rules.names(name) {
+                add_field(name, value);
+            }
+        }
         if let Some(id) = &identity.made_id {
-            add[1] = ("x-request-id", id);
-            added = 2;
+            add_field("x-request-id", id);
         }
         // Last, where each try says what is left by then.
         let limits = self.caller_timeout(request, head).fields(Duration::ZERO);
         for (name, value) in limits.iter().flatten() {
-            add[added] = (name, value);
-            added += 1;
+            add_field(name, value);
         }
         let rewrite = RequestRewrite {
             strip_path: self.strip_path,
@@ -266,7 +276,9 @@ impl Way {
             keep_absolute: !explicit && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
             remove: &rules.remove,
-            also_remove: identity.new_trace.then_some("tracestate"),
+            trace: policies
+                .tracing
+                .map_or(Formats::OFF, |tracing| tracing.formats),
             add: &add[..added],
             addressed_here: explicit,
             presented_here: explicit && presented_to == Addressee::Proxy,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
+use crate::http::trace;
 use crate::policy::balance::LoadBalancing;
 use crate::policy::{breaker, concurrency, hedge, limits, outlier, rate_limit, retry};
 
@@ -64,6 +65,8 @@ pub struct Policies {
     pub concurrency: concurrency::Settings,
     /// Changes to request headers.
     pub headers: HeaderRules,
+    /// How traces are carried on; `None`: what comes of one passes as it is.
+    pub tracing: Option<trace::Settings>,
 }
 
 /// One entry of `hosts`. A name wins over an address, an exact name over a

@@ -67,7 +67,7 @@ fn requests(measure: &mut impl Measure) {
         keep_absolute: false,
         set: &[],
         remove: &[],
-        also_remove: Some("tracestate"),
+        trace: Default::default(),
         add: &[("traceparent", &trace)],
         addressed_here: true,
         presented_here: true,

@@ -8,7 +8,6 @@ on_both_backends!(
     hop_by_hop_fields_are_removed_from_requests,
     hop_by_hop_fields_are_removed_from_answers,
     a_request_id_is_given_or_kept,
-    a_trace_is_started_or_continued,
     configured_fields_are_set_and_removed,
 );
 
@@ -133,61 +132,6 @@ fn a_request_id_is_given_or_kept(backend: Backend) {
         .filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id"))
         .collect();
     assert_eq!(all, [&("X-Request-ID".to_owned(), "mine".to_owned())]);
-}
-
-fn a_trace_is_started_or_continued(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.get("/");
-    let started = server
-        .last_request()
-        .field("traceparent")
-        .expect("one is started")
-        .to_owned();
-    let lengths: Vec<usize> = started.split('-').map(str::len).collect();
-    assert_eq!(lengths, [2, 32, 16, 2], "{started}");
-
-    let trace = "0af7651916cd43dd8448eb211c80319c";
-    client.send(format!(
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
-         traceparent: 00-{trace}-b7ad6b7169203331-01\r\ntracestate: a=1,b=2\r\n\r\n"
-    ));
-    client.response("GET");
-    let request = server.last_request();
-    let continued = request.field("traceparent").expect("it goes on");
-    assert!(
-        continued.starts_with(&format!("00-{trace}-")),
-        "{continued}"
-    );
-    assert!(
-        !continued.contains("b7ad6b7169203331"),
-        "a span of its own: {continued}"
-    );
-    assert!(continued.ends_with("-01"), "{continued}");
-    assert_eq!(request.field("tracestate"), Some("a=1,b=2"));
-
-    client.send(
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
-         traceparent: nonsense\r\ntracestate: a=1\r\n\r\n",
-    );
-    client.response("GET");
-    let state = server.last_request().field("tracestate").map(str::to_owned);
-    assert_eq!(state, None, "it belongs to a trace that could not be read");
-
-    client.send(
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\ntraceparent: 00-zz-1-01\r\n\r\n",
-    );
-    client.response("GET");
-    let restarted = server
-        .last_request()
-        .field("traceparent")
-        .expect("a new one")
-        .to_owned();
-    assert_eq!(
-        restarted.split('-').map(str::len).collect::<Vec<_>>(),
-        [2, 32, 16, 2]
-    );
 }
 
 fn configured_fields_are_set_and_removed(backend: Backend) {

@@ -39,4 +39,5 @@ mod server_name;
 mod smuggling;
 mod timeouts;
 mod tokens;
+mod tracing;
 mod tunnels;

@@ -20,7 +20,7 @@ use crate::config::checked::{Origin, Policy};
 use crate::config::effective::{masked, policies};
 use crate::config::raw;
 use crate::config::read::{Either, Field, Found, Place, Spanned};
-use crate::config::values::{Off, Text, Time};
+use crate::config::values::{Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::retry::Retry;
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
@@ -41,6 +41,7 @@ pub(super) struct Layer<'a> {
     pub(super) hedge: Option<&'a Spanned<raw::Hedge>>,
     pub(super) concurrency: Option<&'a Spanned<raw::Concurrency>>,
     pub(super) headers: Option<&'a Spanned<raw::Headers>>,
+    pub(super) propagate: Option<&'a Spanned<Propagation>>,
     /// Who the layer is, given the line of a key.
     pub(super) origin: &'a dyn Fn(usize) -> Origin,
 }
@@ -80,10 +81,24 @@ impl Layer<'_> {
             && self.hedge.is_none()
             && self.concurrency.is_none()
             && self.headers.is_none()
+            && self.propagate.is_none()
     }
 }
 
 impl Policies {
+    /// Those that are built in, and the traces of requests as the file has them.
+    pub(super) fn built_in(file: &raw::File) -> Self {
+        let mut policies = Self::default();
+        policies.settings.tracing = super::tracing(file);
+        let telemetry = file.telemetry.as_ref();
+        let tracing = telemetry.and_then(|telemetry| telemetry.tracing.as_ref());
+        if let Some(propagate) = tracing.and_then(|tracing| tracing.propagate.as_ref()) {
+            let origin = Origin::Telemetry(propagate.place.line);
+            policies.origins.insert("propagate".to_owned(), origin);
+        }
+        policies
+    }
+
     /// These with what a layer says on top.
     pub(super) fn with(&self, layer: &Layer<'_>, found: &mut Found) -> Self {
         let mut result = self.clone();
@@ -134,6 +149,13 @@ impl Policies {
         if let Some(raw) = layer.headers {
             headers::read(raw, &mut settings.headers, reading);
         }
+        if let Some(raw) = layer.propagate {
+            reading.note("propagate", raw.place.line);
+            match &mut settings.tracing {
+                Some(tracing) => tracing.formats = raw.value.0,
+                None => reading.found.mistake(&raw.place, "needs telemetry.tracing"),
+            }
+        }
         result
     }
 
@@ -151,6 +173,7 @@ impl Policies {
         }
         settings.concurrency.adaptive = false;
         settings.headers = HeaderRules::default();
+        settings.tracing = None;
     }
 
     /// Every value with where it came from.

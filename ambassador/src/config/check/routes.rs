@@ -98,6 +98,7 @@ fn policies(
         hedge: raw.hedge.as_ref(),
         concurrency: None,
         headers: raw.headers.as_ref(),
+        propagate: None,
         origin: &origin,
     };
     if layer.is_empty() {

@@ -20,7 +20,7 @@ pub(super) struct Upstreams {
 }
 
 pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
-    let mut defaults = Policies::default();
+    let mut defaults = Policies::built_in(file);
     if let Some(raw) = file.defaults.as_ref() {
         let layer = Layer {
             protocol: raw.protocol.as_ref(),
@@ -35,6 +35,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
             hedge: raw.hedge.as_ref(),
             concurrency: raw.concurrency.as_ref(),
             headers: raw.headers.as_ref(),
+            propagate: raw.propagate.as_ref(),
             origin: &Origin::Defaults,
         };
         defaults = defaults.with(&layer, found);
@@ -81,6 +82,7 @@ fn upstream(
         hedge: raw.hedge.as_ref(),
         concurrency: raw.concurrency.as_ref(),
         headers: raw.headers.as_ref(),
+        propagate: raw.propagate.as_ref(),
         origin: &Origin::Upstream,
     };
     let mut policies = defaults.with(&layer, found);
@@ -254,6 +256,7 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
         places.extend(limits.map(|limit| &limit.place));
     }
     places.extend(raw.retry.as_ref().map(|retry| &retry.place));
+    places.extend(raw.propagate.as_ref().map(|formats| &formats.place));
     places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
     places.extend(raw.hedge.as_ref().map(|hedge| &hedge.place));
     if let Some(load_balancing) = raw.load_balancing.as_ref()

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::config::raw;
+use crate::config::values::Propagation;
+use crate::http::trace::Formats;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Trip};
 use crate::policy::concurrency;
@@ -45,6 +47,8 @@ pub(in crate::config) fn entries(protocol: Protocol, policies: &Policies) -> Vec
     outlier(&policies.outlier, &mut entries);
     entries.extend(hedge(&policies.hedge));
     concurrency(&policies.concurrency, &mut entries);
+    let formats = policies.tracing.map(|tracing| tracing.formats);
+    entries.extend(formats.map(|formats| ("propagate", propagate(formats))));
     if protocol == Protocol::Tcp {
         let of_requests = |key: &str| OF_REQUESTS.iter().any(|start| key.starts_with(start));
         entries.retain(|(key, _)| !of_requests(key));
@@ -238,6 +242,14 @@ fn concurrency(concurrency: &concurrency::Settings, entries: &mut Vec<Entry>) {
         ("concurrency.min", concurrency.min.into()),
         ("concurrency.max", concurrency.max.into()),
     ]);
+}
+
+/// A list of words, or `off`.
+pub(super) fn propagate(formats: Formats) -> Value {
+    match Propagation::words(formats) {
+        words if words.is_empty() => "off".into(),
+        words => words.into(),
+    }
 }
 
 /// Single ones as numbers, ranges as text.

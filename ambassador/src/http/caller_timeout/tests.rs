@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::trace::Formats;
 use crate::http::{Limits, RequestRewrite, write_request};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ fn passed_on(head: &str, first: Duration, left: Duration) -> String {
         keep_absolute: false,
         set: &[],
         remove: &[],
-        also_remove: None,
+        trace: Formats::OFF,
         add: &add,
         addressed_here: false,
         presented_here: false,

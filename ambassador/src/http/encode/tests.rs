@@ -9,7 +9,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     keep_absolute: false,
     set: &[],
     remove: &[],
-    also_remove: None,
+    trace: Formats::OFF,
     add: &[],
     addressed_here: false,
     presented_here: false,
@@ -213,7 +213,6 @@ fn what_is_set_added_and_removed() {
     let rewrite = RequestRewrite {
         set: &[("X-Team".into(), "shop".into())],
         remove: &["x-debug".into()],
-        also_remove: None,
         add: &[("traceparent", b"00-1")],
         addressed_here: true,
         presented_here: true,
@@ -223,6 +222,45 @@ fn what_is_set_added_and_removed() {
         X-Upstream-Host: c\r\nx-upstream-host: d\r\n";
     let expected = "A: b\r\nX-Team: shop\r\ntraceparent: 00-1\r\n";
     assert_eq!(passed(fields, &rewrite), expected);
+}
+
+#[test]
+fn headers_of_a_trace_pass_unless_it_is_carried_on_in_them() {
+    let fields = "TraceParent: 1\r\ntracestate: 2\r\nb3: 3\r\nX-B3-TraceId: 4\r\n\
+        x-b3-spanid: 5\r\nx-b3-parentspanid: 6\r\nx-b3-sampled: 7\r\nx-b3-flags: 8\r\n\
+        baggage: a=1\r\n";
+    assert_eq!(passed(fields, &PLAIN), fields);
+    let with = |trace| passed(fields, &RequestRewrite { trace, ..PLAIN });
+    let start = fields.find("b3:").unwrap_or_default();
+    let end = fields.find("baggage").unwrap_or_default();
+    let tracecontext = Formats {
+        tracecontext: true,
+        ..Formats::OFF
+    };
+    assert_eq!(with(tracecontext), fields[start..]);
+    let b3 = Formats {
+        b3: true,
+        ..Formats::OFF
+    };
+    let expected = [&fields[..start], &fields[end..]].concat();
+    assert_eq!(with(b3), expected);
+}
+
+#[test]
+fn baggage_passes_within_its_limits() {
+    let baggage = Formats {
+        baggage: true,
+        ..Formats::OFF
+    };
+    let rewrite = RequestRewrite {
+        trace: baggage,
+        ..PLAIN
+    };
+    let large = "x".repeat(8_000);
+    let fields = format!("Baggage: a=1,b={large},c={large}\r\nA: b\r\nbaggage: d=1\r\n");
+    let expected = format!("Baggage: a=1,b={large}\r\nA: b\r\n");
+    assert_eq!(passed(&fields, &rewrite), expected);
+    assert_eq!(passed(&fields, &PLAIN), fields);
 }
 
 #[test]

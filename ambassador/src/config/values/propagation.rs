@@ -1,0 +1,92 @@
+//! `propagate`: the headers that carry traces on.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::choose;
+use crate::config::read::{Found, Place, Read, Scalar, Spanned};
+use crate::config::yaml::{Node, Value};
+use crate::http::trace::Formats;
+
+/// Each word, and its part of the formats.
+const WORDS: [(&str, Formats); 3] = [
+    (
+        "tracecontext",
+        Formats {
+            tracecontext: true,
+            ..Formats::OFF
+        },
+    ),
+    (
+        "b3",
+        Formats {
+            b3: true,
+            ..Formats::OFF
+        },
+    ),
+    (
+        "baggage",
+        Formats {
+            baggage: true,
+            ..Formats::OFF
+        },
+    ),
+];
+
+/// A list of formats, or `off`.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Propagation(pub(in crate::config) Formats);
+
+/// One word of the list.
+#[derive(Debug, Clone, Copy)]
+struct Format(Formats);
+
+impl Propagation {
+    /// The words of the list; none for `off`.
+    pub(in crate::config) fn words(formats: Formats) -> Vec<&'static str> {
+        let [tracecontext, b3, baggage] = WORDS.map(|(word, _)| word);
+        let words = [
+            (tracecontext, formats.tracecontext),
+            (b3, formats.b3),
+            (baggage, formats.baggage),
+        ];
+        let on = words.into_iter().filter(|(_, on)| *on);
+        on.map(|(word, _)| word).collect()
+    }
+}
+
+impl Read for Propagation {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        let Value::List(_) = &node.value else {
+            let is_off = matches!(&node.value, Value::Text(text) if text == "off");
+            if !is_off {
+                let what = format!("must be a list of formats, or off, got {}", node.value);
+                found.mistake(place, what);
+            }
+            return is_off.then_some(Self(Formats::OFF));
+        };
+        let list: Vec<Spanned<Format>> = Read::read(node, place, found)?;
+        let formats = list.iter().map(|format| format.value.0);
+        let formats = formats.fold(Formats::OFF, |all, one| Formats {
+            tracecontext: all.tracecontext | one.tracecontext,
+            b3: all.b3 | one.b3,
+            baggage: all.baggage | one.baggage,
+        });
+        Some(Self(formats))
+    }
+}
+
+impl Scalar for Format {
+    fn parse(text: &str) -> Result<Self, String> {
+        choose(text, &WORDS).map(Self)
+    }
+}
+
+super::value_schemas! {
+    Propagation: { "anyOf": [
+        { "const": "off" },
+        { "type": "array", "items": { "anyOf": [
+            { "const": "tracecontext" }, { "const": "b3" }, { "const": "baggage" },
+        ] } },
+    ] },
+    Format: { "anyOf": [{ "const": "tracecontext" }, { "const": "b3" }, { "const": "baggage" }] },
+}
