@@ -1,12 +1,15 @@
 //! The commands, and how their failures become exit codes.
 
+mod advice;
 mod captured;
 mod exec;
 mod figures;
+mod introduction;
 mod names;
 mod opened;
 mod proxy;
 mod run;
+mod usage;
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -77,7 +80,12 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Nothing to do about a closed standard error.
+            use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Nothing;
+            if error.use_stderr() && error.kind() != Nothing {
+                eprintln!("{}", usage::complaint(&error));
+                return ExitCode::from(USAGE);
+            }
+            // Nothing to do about a closed standard output.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { USAGE } else { 0 });
         }
@@ -214,11 +222,11 @@ fn unavailable<E: Error>(what: impl fmt::Display) -> impl FnOnce(E) -> Failure {
 
 /// An error with what caused it, in one line.
 fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let mut text = advice::without_number(error);
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
-        text.push_str(&error.to_string());
+        text.push_str(&advice::without_number(error));
         cause = error.source();
     }
     text

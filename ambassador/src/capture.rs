@@ -64,7 +64,7 @@ pub use self::circuits::{Circuit, CircuitNumber};
 pub use self::loader::{LOADER_COMMAND, loader_main};
 pub use self::netns::{token_prefix, unroute};
 pub use self::pins::{Pinned, all as all_pinned};
-pub use self::programs::{Program, programs_at};
+pub use self::programs::{Owner, Program, programs_at};
 pub use self::rules::TooManyRules;
 pub use self::table::{Accepted, Heartbeat, Token, TokenTable};
 

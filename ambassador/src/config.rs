@@ -19,6 +19,8 @@ mod reload;
 mod values;
 mod yaml;
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 pub use check::ADMIN_LISTEN;
@@ -34,16 +36,32 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Checked, Mistakes> {
     let name = path.display().to_string();
-    let unreadable = |what: String| Mistakes::one(&name, Mistake::of_file(what));
-    let length = std::fs::metadata(path)
-        .map_err(|error| unreadable(format!("can't be read: {error}")))?
-        .len();
-    if length > FILE_BYTES_MAX {
-        return Err(unreadable(format!("is longer than {FILE_BYTES_MAX} bytes")));
-    }
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| unreadable(format!("can't be read: {error}")))?;
+    let text = read(path).map_err(|what| Mistakes::one(&name, Mistake::of_file(what)))?;
     load_str(&name, &text)
+}
+
+/// The text of a file, or what is wrong with it as a whole.
+fn read(path: &Path) -> Result<String, String> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => match (path.is_absolute(), std::env::current_dir()) {
+            (false, Ok(here)) => format!("there is no such file in {}", here.display()),
+            _ => "there is no such file".into(),
+        },
+        io::ErrorKind::IsADirectory => "is a directory: name a file in it".into(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".into(),
+        io::ErrorKind::InvalidData => "is not text in UTF-8".into(),
+        _ => format!("can't be read: {error}"),
+    };
+    // A device or a pipe has no length, and perhaps no end.
+    let mut bounded = File::open(path)
+        .map_err(unreadable)?
+        .take(FILE_BYTES_MAX + 1);
+    let mut bytes = Vec::new();
+    bounded.read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("is longer than {FILE_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))
 }
 
 /// Checks a text; `name` stands for the file in messages.

@@ -49,6 +49,8 @@ pub struct Plan {
     pub log: Option<Sink>,
     /// Called at start and every 250 ms: the shard lives.
     pub heartbeat: Option<Box<dyn Fn() + Send>>,
+    /// Who waits for what the drain cuts.
+    pub callers: Callers,
 }
 
 /// A running shard.
@@ -56,6 +58,15 @@ pub struct Shard {
     /// Runs closures on it.
     pub remote: Remote,
     thread: JoinHandle<io::Result<Snapshot>>,
+}
+
+/// Who waits for what a drain cuts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Callers {
+    /// They may still run.
+    Remain,
+    /// They have ended before the drain began, as the command of `exec` has.
+    Ended,
 }
 
 /// Starts the shards of a process and introduces them to each other.
@@ -134,13 +145,15 @@ fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
         shard: plan.shard,
         spin: plan.spin,
     };
-    ring::run(options, serve(plan, ready))?
+    let telemetry = ring::run(options, serve(plan, ready))??;
+    // Only now, so that what the drain has cut is counted too.
+    Ok(telemetry.cells.snapshot())
 }
 
-async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
+async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry>> {
     let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
     let telemetry = Rc::new(Telemetry::new(plan.log));
-    let context = Context::new(plan.shard, plan.generation, pools, telemetry);
+    let context = Context::new(plan.shard, plan.generation, pools, Rc::clone(&telemetry));
     if let Some(beat) = plan.heartbeat {
         beat();
         ring::spawn(async move {
@@ -160,13 +173,17 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
     let deadline = context.drain_deadline();
     let left = deadline.saturating_duration_since(ring::now());
     if timer::timeout(left, context.served.begun()).await.is_err() {
-        tracing::warn!(
-            shard = context.shard,
-            connections = context.connections.get(),
-            "drain_timeout has passed; what is left is cut"
-        );
+        let (shard, connections) = (context.shard, context.connections.get());
+        match plan.callers {
+            Callers::Remain => tracing::warn!(
+                shard,
+                connections,
+                "drain_timeout has passed; what is left is cut"
+            ),
+            Callers::Ended => tracing::debug!(shard, connections, "what nobody waits for is cut"),
+        }
     }
-    Ok(context.snapshot())
+    Ok(telemetry)
 }
 
 /// Gives each shard its part of every `min_idle`.

@@ -196,6 +196,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         namespaces: Vec::new(),
         log: None,
         heartbeat: None,
+        callers: shard::Callers::Remain,
     };
     let mut shards = shard::start(vec![plan]).expect("the backend works here");
     (shards.pop().expect("one was planned"), address)

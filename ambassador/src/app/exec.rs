@@ -72,12 +72,15 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         .wait(&helper)
         .map_err(unavailable("cannot wait for the command"))?;
     if let Outcome::NotRun(error) = &outcome {
-        eprintln!("ambassador: {name}: {error}");
+        eprintln!("ambassador: {name}: {}", with_causes(error));
     }
     proxy.handle_pending();
     let sum = proxy.finish(clock::now() + LAST_WORDS);
     if arguments.summary {
-        eprint!("{}", proxy.summary(&sum));
+        match &outcome {
+            Outcome::NotRun(_) => eprintln!("no call to sum up: the command did not run"),
+            _ => eprint!("{}", proxy.summary(&sum)),
+        }
     }
     drop(proxy);
     drop(launched);

@@ -100,11 +100,12 @@ fn protocol(protocol: Protocol) -> &'static str {
     }
 }
 
-/// What was done per upstream, as a table.
-pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> String {
+/// What was done per upstream, as a table; `None`: nothing was.
+pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> Option<String> {
     let mut text = String::from(
         "upstream                 requests   reused  tcp conns        sent    received    p50 ms    p99 ms\n",
     );
+    let mut rows = 0;
     let names = registry.upstream_names();
     for (index, cells) in sum.upstreams() {
         let name = names.get(index.0 as usize).map_or("?", |name| name);
@@ -116,6 +117,7 @@ pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> 
         if requests + connections == 0 {
             continue;
         }
+        rows += 1;
         let ms = |share| {
             let quantile = cells.duration().quantile(share);
             quantile.map_or_else(
@@ -134,12 +136,14 @@ pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> 
             ms(0.99),
         );
     }
-    for adopted in generation.adopted() {
+    // Dialled for a guess alone, one was not used.
+    let adopted = generation.adopted().into_iter();
+    for adopted in adopted.filter(|adopted| adopted.requests > 0) {
         let _ = writeln!(
             text,
-            "  {} ({} requests and connections)",
+            "  {}: {} requests and connections",
             adopted.name, adopted.requests
         );
     }
-    text
+    (rows > 0).then_some(text)
 }

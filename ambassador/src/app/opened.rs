@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Failure, unavailable};
+use super::{Failure, advice};
 use crate::addr::BindAddr;
 use crate::config::Checked;
 use crate::config::checked::{Listener, ListenerProtocol};
@@ -44,15 +44,13 @@ pub fn open(
         .iter()
         .filter(|listener| wanted(listener))
         .map(|listener| {
-            let failed = format!(
-                "listener {}: cannot listen on {}",
-                listener.name, listener.bind
-            );
+            let what = format!("listener {}", listener.name);
             let sockets = match &listener.bind {
                 BindAddr::Tcp(address) => tcp(*address, shards),
                 BindAddr::Unix(path) => unix(path, shards),
             };
-            let sockets = sockets.map_err(unavailable(failed))?;
+            let sockets =
+                sockets.map_err(|error| advice::cannot_listen(&what, &listener.bind, &error))?;
             Ok(Opened {
                 index: registry.listener(&listener.name),
                 address: local_address(&sockets),

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::captured::{self, Captured, Change};
-use super::{Failure, figures, names, opened, unavailable};
+use super::introduction::{self, Introduction};
+use super::{Failure, advice, figures, names, opened, unavailable};
 use crate::capture::settings::Settings;
 use crate::clock;
 use crate::config::checked::{AccessLog, Listener, LogTarget, Workers};
@@ -19,7 +20,7 @@ use crate::control::{
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote, ebb};
 use crate::shard::accept::{self, Intake, host_addresses};
-use crate::shard::{self, Plan, Shard, place};
+use crate::shard::{self, Callers, Plan, Shard, place};
 use crate::telemetry::access_log;
 use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
 use crate::upstream::dial::{Namespace, OwnAddresses};
@@ -39,6 +40,10 @@ const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 
 /// How long shards are given to free what a burst has left them.
 const SPARES_DROPPED_WITHIN: Duration = Duration::from_millis(100);
+
+/// The summary of a run without traffic.
+const NO_TRAFFIC: &str = "no call to sum up: the command made no TCP connection that is captured \
+     (loopback, UDP and what `capture` leaves out are not)\n";
 
 /// What to start.
 pub struct Start {
@@ -97,11 +102,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let Start {
         checked, helper, ..
     } = start;
-    let (backend, why_not) = ring::probe();
-    match why_not {
-        Some(why) => tracing::info!(why, "epoll carries the I/O"),
-        None => tracing::debug!("io_uring carries the I/O"),
-    }
+    let (backend, why_not_ring) = ring::probe();
     let registry = Arc::new(Registry::default());
     let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;
     let count = workers(checked.workers, cpus.len());
@@ -120,6 +121,9 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     if let Some(captured) = &captured {
         bound.push(SocketAddr::from(([0; 4], captured.port)));
     }
+    let listening = introduction::listeners(&checked.listeners, &opened);
+    let capture = checked.capture.as_ref().filter(|_| captured.is_some());
+    let captured_what = introduction::captured(capture, checked.routes.unmatched);
     let names = captured.as_ref().map(Captured::name_service);
     // From here on there are threads, and nothing that needs a privilege.
     workload::drop_all_capabilities().map_err(unavailable("cannot give up privileges"))?;
@@ -165,6 +169,10 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             namespaces,
             log: log.as_ref().map(access_log::AccessLog::sink),
             heartbeat,
+            callers: match start.signals {
+                Signals::Handle => Callers::Remain,
+                Signals::Leave => Callers::Ended,
+            },
         });
     }
     let common = Arc::new_cyclic(|weak: &std::sync::Weak<Common>| {
@@ -208,6 +216,16 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         unreachable!("they are set once, here");
     }
     common.watch_names(&control);
+    let introduction = Introduction {
+        backend,
+        why_not_ring,
+        shards: count,
+        listeners: listening,
+        captured: captured_what,
+        admin: control.listen().clone(),
+        metrics: control.metrics_listen().cloned(),
+    };
+    introduction.log();
     common.readiness.set(Phase::Serving);
     MappedFiles::find().unmap();
     Ok(Proxy {
@@ -265,8 +283,12 @@ fn start_control(
         signals,
         watch,
     };
-    let control = control::start(settings, state)
-        .map_err(|error| Failure::Unavailable(super::with_causes(&error)))?;
+    let control = control::start(settings, state).map_err(|error| match &error {
+        control::StartError::Listen { address, source } => {
+            advice::cannot_listen("admin", address, source)
+        }
+        _ => Failure::Unavailable(super::with_causes(&error)),
+    })?;
     Ok((control, events))
 }
 
@@ -401,7 +423,8 @@ impl Proxy {
     /// The summary of what [`Proxy::finish`] gave.
     pub fn summary(&self, sum: &Snapshot) -> String {
         let generation = self.common.generation();
-        let mut text = figures::summary(sum, &self.common.registry, &generation);
+        let figures = figures::summary(sum, &self.common.registry, &generation);
+        let mut text = figures.unwrap_or_else(|| NO_TRAFFIC.to_owned());
         if let Some(captured) = &self.common.captured {
             for (verdict, count) in captured.verdicts() {
                 // Canaries are the proxy's own.

@@ -22,9 +22,7 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         }
         None => (from_environment()?, None),
     };
-    if !checked.warnings.is_empty() {
-        tracing::warn!("\n{}", checked.warnings);
-    }
+    let warnings = checked.warnings.clone();
     let overrides = with_cgroups(arguments.cgroup);
     overrides(&mut checked);
     let captures = checked
@@ -47,7 +45,10 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         signals: Signals::Handle,
         may_pin: true,
     })?;
-    tracing::info!("serving");
+    // Behind the line that says what runs here.
+    for warning in warnings.lines() {
+        tracing::warn!("{warning}");
+    }
     proxy.serve();
     proxy.drain();
     if let Some(helper) = helper

@@ -5,7 +5,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -15,6 +15,7 @@ const MAP_DELETE_ELEM: libc::c_int = 3;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
 const PROG_GET_FD_BY_ID: libc::c_int = 13;
+const MAP_GET_FD_BY_ID: libc::c_int = 14;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 const LINK_CREATE: libc::c_int = 28;
@@ -22,6 +23,8 @@ const LINK_UPDATE: libc::c_int = 29;
 
 /// Programs that are asked for on one hook; the kernel allows 64 for each group.
 const PROGRAMS_MAX: usize = 256;
+/// Maps that are asked for of one program; the kernel allows 64.
+const MAPS_MAX: usize = 64;
 /// `BPF_F_QUERY_EFFECTIVE`: ancestors' programs too.
 const QUERY_EFFECTIVE: u32 = 1;
 
@@ -260,20 +263,70 @@ pub(super) fn effective(cgroup: BorrowedFd<'_>, hook: Hook) -> io::Result<Vec<u3
 
 /// The name of a loaded program (`struct bpf_prog_info`, offset 64, 16 bytes).
 pub(super) fn program_name(id: u32) -> io::Result<String> {
+    let program = by_id(PROG_GET_FD_BY_ID, id)?;
+    let mut info = [0_u64; 10];
+    info_of(program.as_fd(), &mut info)?;
+    Ok(name_in([info[8], info[9]]))
+}
+
+/// The names of the maps that a loaded program uses (`nr_map_ids` at offset 52
+/// of `struct bpf_prog_info`, `map_ids` at 56; `name` at 24 of `struct
+/// bpf_map_info`).
+pub(super) fn program_maps(id: u32) -> io::Result<Vec<String>> {
+    let program = by_id(PROG_GET_FD_BY_ID, id)?;
+    let mut ids = [0_u32; MAPS_MAX];
+    let mut info = [0_u64; 10];
+    set_half(&mut info[6], 1, MAPS_MAX as u32);
+    info[7] = ids.as_mut_ptr() as u64;
+    info_of(program.as_fd(), &mut info)?;
+    let count = half(info[6], 1) as usize;
+    let mut names = Vec::new();
+    for &id in &ids[..count.min(MAPS_MAX)] {
+        let map = by_id(MAP_GET_FD_BY_ID, id)?;
+        let mut info = [0_u64; 5];
+        info_of(map.as_fd(), &mut info)?;
+        names.push(name_in([info[3], info[4]]));
+    }
+    Ok(names)
+}
+
+fn by_id(command: libc::c_int, id: u32) -> io::Result<OwnedFd> {
     let mut attr = IdAttr {
         id,
         next_id: 0,
         open_flags: 0,
     };
-    let program = bpf(PROG_GET_FD_BY_ID, &mut attr).map(owned)?;
-    let mut info = [0_u8; 80];
+    bpf(command, &mut attr).map(owned)
+}
+
+/// What the kernel says of an object, as far as it fits in `info`; pointers in
+/// there are to live arrays of the length given beside them.
+fn info_of(object: BorrowedFd<'_>, info: &mut [u64]) -> io::Result<()> {
     let mut attr = InfoAttr {
-        bpf_fd: program.as_raw_fd() as u32,
-        info_len: info.len() as u32,
+        bpf_fd: raw(object),
+        info_len: size_of_val(info) as u32,
         info: info.as_mut_ptr() as u64,
     };
-    bpf(OBJ_GET_INFO_BY_FD, &mut attr)?;
-    let name = &info[64..80];
+    bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
+}
+
+/// One of the two 32-bit numbers in eight bytes, in the order of memory.
+fn half(bytes: u64, at: usize) -> u32 {
+    let bytes = bytes.to_ne_bytes();
+    let half = bytes[4 * at..4 * at + 4].try_into();
+    half.map_or(0, u32::from_ne_bytes)
+}
+
+fn set_half(bytes: &mut u64, at: usize, value: u32) {
+    let mut all = bytes.to_ne_bytes();
+    all[4 * at..4 * at + 4].copy_from_slice(&value.to_ne_bytes());
+    *bytes = u64::from_ne_bytes(all);
+}
+
+/// A name of at most 16 bytes, padded with zeros.
+fn name_in(words: [u64; 2]) -> String {
+    let bytes = words.map(u64::to_ne_bytes);
+    let name = bytes.as_flattened();
     let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
-    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+    String::from_utf8_lossy(&name[..end]).into_owned()
 }

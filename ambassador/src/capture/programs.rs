@@ -27,7 +27,21 @@ pub struct Program {
     pub id: u32,
     /// Its name, at most 15 bytes; empty when it cannot be read.
     pub name: String,
+    /// Whose it is.
+    pub owner: Owner,
 }
+
+/// Whose a program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Owner {
+    /// An ambassador's: it uses one of [`OUR_MAPS`].
+    Ambassador,
+    /// Somebody else's, or it cannot be read.
+    Other,
+}
+
+/// Of these maps each program of ours uses one, whatever its own name is.
+const OUR_MAPS: [&str; 2] = ["GRANTED", "SLOT_TABLE"];
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,8 +64,16 @@ pub(super) fn at(cgroup: BorrowedFd<'_>) -> io::Result<Vec<Program>> {
                 id,
                 // It may be gone by now, or its name be kept from us.
                 name: bpf::program_name(id).unwrap_or_default(),
+                owner: owner(id),
             });
         }
     }
     Ok(programs)
+}
+
+fn owner(id: u32) -> Owner {
+    match bpf::program_maps(id) {
+        Ok(maps) if maps.iter().any(|name| OUR_MAPS.contains(&name.as_str())) => Owner::Ambassador,
+        _ => Owner::Other,
+    }
 }

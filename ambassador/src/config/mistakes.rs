@@ -47,6 +47,12 @@ impl Mistakes {
         Self::new(file, vec![mistake])
     }
 
+    /// Each of them as it is shown.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let each = self.list.iter();
+        each.map(|mistake| Self::one(&self.file, mistake.clone()).to_string())
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
         self.list.iter()

@@ -22,6 +22,10 @@ use super::{Event, raise};
 /// Several events of one change are taken together.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// More than a configuration file may have: what is behind that is not looked
+/// at, as a device has no end.
+const CONTENT_BYTES_MAX: u64 = 8 << 20;
+
 /// What a file held, in 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint(Option<u64>);
@@ -38,12 +42,20 @@ pub struct WatchedFile {
 impl Fingerprint {
     /// Of the file as it is now; one that cannot be read has a fingerprint too.
     pub fn of(path: &Path) -> Self {
-        Self(std::fs::read(path).ok().map(|content| {
+        Self(content(path).ok().map(|content| {
             let mut hasher = DefaultHasher::new();
             content.hash(&mut hasher);
             hasher.finish()
         }))
     }
+}
+
+/// What is in a file, as far as it counts.
+fn content(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut file = File::open(path)?.take(CONTENT_BYTES_MAX);
+    file.read_to_end(&mut content)?;
+    Ok(content)
 }
 
 pub(super) struct Watch {

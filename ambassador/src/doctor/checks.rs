@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Check, Facts};
-use crate::capture;
 use crate::capture::iptables::Backend;
+use crate::capture::{self, Owner, Program};
 use crate::workload::Netns;
 use crate::workload::capabilities::{Capability, has};
 use crate::workload::cgroup::{find_cgroup2, own_cgroup};
@@ -227,21 +227,39 @@ fn iptables() -> Check {
 }
 
 fn others(cgroup: Option<PathBuf>) -> Check {
-    let attached = cgroup.map(|cgroup| capture::programs_at(&cgroup));
-    match attached {
-        Some(Ok(attached)) if attached.is_empty() => {
-            Check::ok("others", "no other program on our hooks")
-        }
-        Some(Ok(attached)) => {
-            let list: Vec<String> = attached.iter().map(ToString::to_string).collect();
-            Check::advice(
-                "others",
-                list.join(", "),
-                "they run at the same connect(); if one rewrites destinations too, exclude them in one of the two",
-            )
-        }
+    match cgroup.map(|cgroup| capture::programs_at(&cgroup)) {
+        Some(Ok(attached)) => of_others(attached),
         Some(Err(_)) | None => Check::advice("others", "cannot tell", "see bpf above"),
     }
+}
+
+/// Programs of a running ambassador are no others: its guards are at the root
+/// of the hierarchy, and so above every cgroup.
+pub(super) fn of_others(attached: Vec<Program>) -> Check {
+    let (ours, others): (Vec<_>, Vec<_>) = attached
+        .into_iter()
+        .partition(|program| program.owner == Owner::Ambassador);
+    if !others.is_empty() {
+        let list: Vec<String> = others.iter().map(ToString::to_string).collect();
+        return Check::advice(
+            "others",
+            list.join(", "),
+            "they run at the same connect(); if one rewrites destinations too, exclude them in one of the two",
+        );
+    }
+    let mut names: Vec<&str> = ours.iter().map(|program| program.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    Check::ok(
+        "others",
+        match names.is_empty() {
+            true => "no other program on our hooks".to_owned(),
+            false => format!(
+                "no other program on our hooks; a running ambassador has {}",
+                names.join(", ")
+            ),
+        },
+    )
 }
 
 fn left_behind() -> Check {

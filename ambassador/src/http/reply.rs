@@ -5,11 +5,11 @@ use std::time::Duration;
 use crate::http::{BadMessage, Method, Reason};
 
 /// A reply in the upstream's stead.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LocalReply {
     reason: Reason,
     status: u16,
-    detail: Option<BadMessage>,
+    detail: Option<Box<str>>,
     retry_after: Option<Duration>,
     without_body: bool,
     close: bool,
@@ -36,7 +36,13 @@ impl LocalReply {
 
     /// Says which rule a malformed request broke.
     pub fn because(mut self, bad: BadMessage) -> Self {
-        self.detail = Some(bad);
+        self.detail = Some(bad.text().into());
+        self
+    }
+
+    /// Says more than the reason does.
+    pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
+        self.detail = Some(detail.into());
         self
     }
 
@@ -63,6 +69,11 @@ impl LocalReply {
         self.status
     }
 
+    /// What it says besides its reason.
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
+    }
+
     /// The connection ends after it.
     pub fn closing(mut self) -> Self {
         self.close = true;
@@ -70,9 +81,9 @@ impl LocalReply {
     }
 
     /// Its bytes.
-    pub fn encode(self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let reason = self.reason;
-        let text = self.detail.map_or(reason.text(), BadMessage::text);
+        let text = self.detail.as_deref().unwrap_or(reason.text());
         let connection = match self.close {
             true => "connection: close\r\n",
             false => "",

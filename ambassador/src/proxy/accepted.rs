@@ -3,12 +3,13 @@
 //! On an explicit listener the configuration says. A captured connection is
 //! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once. A
 //! server that speaks first is remembered, and its clients never wait again.
-//! TLS goes by the server name it asks for, and is passed through.
+//! TLS goes by the server name it asks for, and is passed through; adopted, it
+//! is an upstream of that name.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::addr::{EndpointAddr, OriginalDst};
+use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::http::{self, ServerName, Sniff};
 use crate::policy::breaker::State;
 use crate::proxy::client::Client;
@@ -20,7 +21,7 @@ use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk, timer};
 use crate::route::Resolution;
-use crate::route::settings::Protocol;
+use crate::route::settings::{Endpoints, Protocol};
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 use crate::together::{First, first};
 use crate::upstream::balancer::{Grade, Picked};
@@ -292,14 +293,21 @@ async fn relay_tls(
     if let Some(name) = &name {
         record.describe(name);
     }
-    let target = resolve(&client.context, original, name.as_deref());
+    // What is adopted is told apart by port too, and shown with it.
+    let port = Some(original.0.port());
+    let name = name.and_then(|name| Authority::new(&name, port).ok());
+    let target = resolve(&client.context, original, name.as_ref());
     let leg = match (&target, dialled) {
-        (Some(target), Some((by_address, leg))) if target.shared.id == by_address.shared.id => {
-            Some(leg)
-        }
+        (Some(target), Some((by_address, leg))) if leads_there(target, &by_address) => Some(leg),
         _ => None,
     };
     relay_recorded(client, record, target, leg).await;
+}
+
+/// Whether what was dialled for the one is good for the other.
+fn leads_there(target: &Target, dialled: &Target) -> bool {
+    let original = |target: &Target| target.upstream.endpoints == Endpoints::Original;
+    target.shared.id == dialled.shared.id || original(target) && original(dialled)
 }
 
 /// Relays opaque bytes.
@@ -438,7 +446,11 @@ fn outcome_of(error: &CheckoutError) -> TcpOutcome {
 }
 
 /// Where a connection goes that carries no request.
-fn resolve(context: &Context, original: OriginalDst, server_name: Option<&str>) -> Option<Target> {
+fn resolve(
+    context: &Context,
+    original: OriginalDst,
+    server_name: Option<&Authority>,
+) -> Option<Target> {
     let generation = context.generation();
     match generation.table.resolve_connection(original, server_name) {
         Resolution::Upstream(matched) => Some(generation.target(matched.index)),

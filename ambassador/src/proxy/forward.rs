@@ -77,7 +77,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     record.passage.upstream = shared.label;
     if upstream.protocol == Protocol::Tcp {
         drop(head);
-        let reply = LocalReply::new(Reason::NoRoute);
+        let reply = LocalReply::new(Reason::NoRoute).with_detail(without_requests(&upstream.name));
         return answer(client, record, asked, &body, reply).await;
     }
 
@@ -315,6 +315,13 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
         Err(Failure::ClientGone) => After::Reset,
     }
+}
+
+/// What a caller is told who sends a request to an upstream of `protocol: tcp`.
+fn without_requests(upstream: &str) -> String {
+    format!(
+        "the upstream {upstream} has protocol tcp, which has no requests: reach it by a tcp listener, or by a captured connection"
+    )
 }
 
 #[cfg(test)]

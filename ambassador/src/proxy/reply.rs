@@ -23,6 +23,9 @@ pub async fn answer(
     let bytes = reply.encode();
     record.status = reply.status();
     record.reason = Some(reply.reason().as_str());
+    if let Some(detail) = reply.detail() {
+        record.explain(detail);
+    }
     record.passage.bytes_out.set(bytes.len() as u64);
     if !client.reply(bytes).await {
         return After::Reset;
@@ -42,6 +45,7 @@ pub async fn refuse(client: &mut Client, mut record: RequestGuard, bad: BadMessa
     let bytes = reply.encode();
     record.status = reply.status();
     record.reason = Some(reply.reason().as_str());
+    record.explain(bad.text());
     record.passage.bytes_out.set(bytes.len() as u64);
     client.reply(bytes).await;
     record.complete(clock::now());

@@ -199,18 +199,25 @@ impl Table {
 
     /// Where a captured connection goes that carries no request: opaque
     /// bytes, or TLS with this server name.
-    pub fn resolve_connection(
-        &self,
+    pub fn resolve_connection<'a>(
+        &'a self,
         original: OriginalDst,
-        server_name: Option<&str>,
-    ) -> Resolution<'_> {
+        server_name: Option<&'a Authority>,
+    ) -> Resolution<'a> {
         let (ip, port) = (original.0.ip(), original.0.port());
-        if let Some(index) = server_name.and_then(|name| self.names.find(name, port)) {
+        let claimed = |name: &Authority| self.names.find(name.host(), port);
+        if let Some(index) = server_name.and_then(claimed) {
             return self.matched(index, Via::Authority);
         }
         match self.nets.find(ip, port) {
             Some(index) => self.matched(index, Via::Address),
-            None => self.unclaimed(original, AdoptKey::Address(original)),
+            None => {
+                let by_address = AdoptKey::Address(original);
+                self.unclaimed(
+                    original,
+                    server_name.map_or(by_address, AdoptKey::Authority),
+                )
+            }
         }
     }
 

@@ -216,6 +216,13 @@ impl RequestGuard {
         }
     }
 
+    /// Says more than the reason does, if this request is logged.
+    pub fn explain(&mut self, detail: &str) {
+        if let Some(line) = &mut self.line {
+            line.explain(detail);
+        }
+    }
+
     /// The response went out whole, or the tunnel ended.
     pub fn complete(mut self, ended: Instant) {
         self.ended = Some(ended);

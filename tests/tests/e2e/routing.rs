@@ -15,6 +15,7 @@ on_both_backends!(
     endpoints_take_turns,
     the_upstream_sees_its_own_authority,
     an_upstream_by_dns_name_is_reached,
+    a_request_for_a_tcp_upstream_is_told_so,
 );
 
 struct World {
@@ -234,4 +235,34 @@ fn an_upstream_by_dns_name_is_reached(backend: Backend) {
         std::time::Duration::from_secs(10),
         || Client::connect(listen).get("/").status == 200,
     );
+}
+
+fn a_request_for_a_tcp_upstream_is_told_so(backend: Backend) {
+    let server = Server::ok();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "telemetry: {{ access_log: {{ path: stdout, format: json, sample: 100% }} }}\n\
+         listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+         upstreams: {{ orders: {{ protocol: tcp, endpoints: [\"{}\"] }} }}\n",
+        server.address()
+    );
+    let proxy = Proxy::start(backend, &config);
+    let mut client = Client::connect(listen);
+    client.send("GET /orders/1 HTTP/1.1\r\nHost: any.test\r\n\r\n");
+    let response = client.response("GET");
+    assert_eq!((response.status, response.reason()), (404, "no-route"));
+    let told = "the upstream orders has protocol tcp";
+    assert!(response.text().starts_with(told), "{}", response.text());
+    ambassador_tests::eventually("it is logged", std::time::Duration::from_secs(5), || {
+        let log = proxy.log();
+        let mut lines = log
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+        let is_told = |line: serde_json::Value| {
+            let detail = line["detail"].as_str().unwrap_or_default();
+            line["reason"] == "no-route" && detail.starts_with(told)
+        };
+        lines.any(is_told)
+    });
+    assert_eq!(server.connections(), 0);
 }

@@ -11,7 +11,8 @@ use aya::{Ebpf, EbpfLoader};
 
 use super::{Attach, During, Failure, Go, Job, MAPS, OBJECT, Reply, reply};
 use crate::capture::bpf::{self, Hook};
-use crate::capture::{canary, handoff, kernel_log, netns, pins, programs};
+use crate::capture::programs::{self, Owner, Program};
+use crate::capture::{canary, handoff, kernel_log, netns, pins};
 
 /// A program and its hook.
 type Hooked = (&'static str, Hook);
@@ -216,7 +217,8 @@ fn attach(
     // A kernel that cannot say is no reason not to start.
     let mut others = programs::at(opened.cgroup.as_fd()).unwrap_or_default();
     // Another proxy's guard lets pass what is not its own.
-    others.retain(|program| GUARD.iter().all(|(name, _)| program.name != *name));
+    let is_guard = |program: &Program| GUARD.iter().any(|(name, _)| program.name == *name);
+    others.retain(|program| program.owner == Owner::Other || !is_guard(program));
     let mut fds = Vec::new();
     if opened.job.connects {
         let canary = canary::socket(&target.cgroup, opened.netns.as_ref())

@@ -187,8 +187,10 @@ fn what_nobody_claims_is_treated_as_unmatched_says() {
         assert_eq!(shown(table.resolve_request(&key)), request);
         key.authority = None;
         assert_eq!(shown(table.resolve_request(&key)), opaque);
-        let connection = table.resolve_connection(dst("10.0.0.1:80"), Some("other"));
+        let connection = table.resolve_connection(dst("10.0.0.1:80"), None);
         assert_eq!(shown(connection), opaque);
+        let named = table.resolve_connection(dst("10.0.0.1:80"), Some(&host));
+        assert_eq!(shown(named), request, "TLS goes by its name");
         key.original = None;
         assert_eq!(shown(table.resolve_request(&key)), "no-route");
     }

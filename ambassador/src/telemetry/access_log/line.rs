@@ -73,6 +73,11 @@ impl Line {
         member(&mut self.members, "request_id", description.request_id);
     }
 
+    /// Adds what the reason alone does not say.
+    pub(crate) fn explain(&mut self, detail: &str) {
+        member(&mut self.members, "detail", detail.as_bytes());
+    }
+
     /// Copies the server name that a TLS client asks for.
     pub(crate) fn describe_tls(&mut self, server_name: &str) {
         self.members.clear();
@@ -104,7 +109,8 @@ impl Line {
         duration: Duration,
     ) {
         out.extend_from_slice(b"\"protocol\":\"http1\",");
-        if self.members.is_empty() {
+        // What is refused before its head was read is not described.
+        if !self.members.starts_with(b"\"method\"") {
             member(out, "method", record.method.as_bytes());
         }
         out.extend_from_slice(&self.members);
