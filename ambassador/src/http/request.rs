@@ -184,8 +184,9 @@ impl RequestHead {
     fn read_target(&mut self, head: &[u8]) -> Result<(), BadMessage> {
         let bytes = self.target(head);
         // A fragment is never sent (RFC 9110 section 7.1); what follows it is
-        // path to some and nothing to others.
-        if !bytes.is_ascii() || memchr::memchr(b'#', bytes).is_some() {
+        // path to some and nothing to others. Bytes above ASCII should not be
+        // sent either, but are, and mean the same to everybody.
+        if memchr::memchr(b'#', bytes).is_some() {
             return Err(BadMessage::Target);
         }
         self.path_start = self.target.0;

@@ -198,7 +198,7 @@ fn heads_that_could_be_read_in_two_ways_are_refused() {
         ("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", BadMessage::Target),
         ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", BadMessage::Target),
         (
-            "GET /\u{fc} HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET http://\u{fc}/ HTTP/1.1\r\nHost: a\r\n\r\n",
             BadMessage::Target,
         ),
         (
@@ -381,6 +381,19 @@ fn up_to_two_empty_lines_come_first() {
         let request = parsed(head.as_bytes());
         assert_eq!(request.method_bytes(head.as_bytes()), b"GET");
         assert_eq!(request.path(head.as_bytes()), b"/p");
+    }
+}
+
+#[test]
+fn targets_may_hold_bytes_above_ascii() {
+    for target in [
+        &b"/caf\xc3\xa9"[..],
+        b"/caf\xe9?q=\xff",
+        b"/?\x80",
+        b"http://a/\xfc",
+    ] {
+        let head = [b"GET ", target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        assert_eq!(parsed(&head).target(&head), target);
     }
 }
 
