@@ -20,6 +20,7 @@ mod driver;
 pub mod ebb;
 mod epoll;
 mod executor;
+mod keep_alive;
 mod mailbox;
 mod send_op;
 mod sockets;
@@ -39,6 +40,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use chunk::{Chunk, Gather};
+pub use keep_alive::Liveness;
 pub use mailbox::{Remote, SendError as MailboxError};
 pub use send_op::SendError;
 pub use sockets::{dial_socket, steer_by_cpu};

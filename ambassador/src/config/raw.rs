@@ -6,8 +6,8 @@ mod policies;
 
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, Off, Percent, Port, Propagation,
-    RouteHost, Text, Time, Workers, choice,
+    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, KeepAlive, Off, Percent, Port,
+    Propagation, RouteHost, Text, Time, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -214,6 +214,12 @@ object! {
         pool: Pool,
         /// How long things may take.
         timeouts: Timeouts,
+        /// After how much silence TCP asks whether the server is still there, in
+        /// whole seconds up to 9h. A connection fails whose server does not answer,
+        /// or take what was sent, for five times as long. That of `defaults` is for
+        /// accepted connections too, as far as answers go.
+        #[schemars(extend("default" = "60s"))]
+        tcp_keepalive: KeepAlive,
         /// Whether and when a request is tried again.
         retry: Retry,
         /// When an upstream is left alone for a while; one for each upstream,
@@ -272,6 +278,9 @@ object! {
         pool: Pool,
         /// How long things may take. Default: those of `defaults`.
         timeouts: Timeouts,
+        /// After how much silence TCP asks whether the server is still there.
+        /// Default: that of `defaults`.
+        tcp_keepalive: KeepAlive,
         /// Whether and when a request is tried again. Default: as in `defaults`.
         retry: Retry,
         /// When it is left alone for a while. Default: as in `defaults`.
@@ -317,7 +326,8 @@ object! {
 choice! {
     /// What is spoken to an upstream.
     Protocol: route::Protocol {
-        /// HTTP/1.1 where the client's first bytes are HTTP, opaque otherwise.
+        /// HTTP/1.1 where a client's first line has a version of HTTP/1, opaque
+        /// otherwise.
         Auto = "auto" => route::Protocol::Auto,
         /// HTTP/1.1; anything else is a `bad-request`.
         Http1 = "http1" => route::Protocol::Http1,

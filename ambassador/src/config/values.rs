@@ -15,7 +15,7 @@ use crate::addr::{Authority, BindAddr};
 use crate::route::settings::{Claim, HostMatch};
 
 pub(super) use policies::{
-    CountOrOff, Flag, HedgeAfter, Off, Rate, RetryCause, Size, StatusRange, TimeLimit,
+    CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RetryCause, Size, StatusRange, TimeLimit,
 };
 pub(super) use propagation::Propagation;
 

@@ -49,8 +49,14 @@ pub struct Timeouts {
     /// From the whole request to the final response head, all tries and the
     /// waits between them included.
     pub request: Option<Duration>,
-    /// Without a byte in either direction, for connections, bodies and tunnels.
+    /// Without a byte in either direction, for connections that carry requests
+    /// and their bodies.
     pub idle: Duration,
+    /// The same for what is relayed: TCP, upgrades and CONNECT.
+    pub tunnel: Duration,
+    /// Silence after which TCP asks whether the other side is still there;
+    /// `None`: never.
+    pub keep_alive: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -61,6 +67,8 @@ impl Default for Timeouts {
             per_try: None,
             request: Some(Duration::from_secs(10)),
             idle: Duration::from_secs(300),
+            tunnel: Duration::from_secs(3_600),
+            keep_alive: Some(Duration::from_secs(60)),
         }
     }
 }

@@ -54,7 +54,7 @@ impl Default for Retry {
             on_connect_failure: true,
             on_reset: true,
             on_statuses: Statuses::default().with(429..=429).with(503..=503),
-            methods: Methods::of(["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"]),
+            methods: Methods::of(["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "QUERY"]),
             idempotency_header: "idempotency-key".into(),
             base: Duration::from_millis(100),
             cap: Duration::from_secs(30),

@@ -357,7 +357,7 @@ async fn relay_recorded(
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,
-        idle: target.upstream.policies.timeouts.idle,
+        silence: target.upstream.policies.timeouts.tunnel,
     };
     let client_first = client.ahead.take();
     record.outcome = tunnel

@@ -83,7 +83,7 @@ pub async fn tunnel(
     let tunnel = Tunnel {
         cells: &context.telemetry.cells,
         passage: &record.passage,
-        idle: target.upstream.policies.timeouts.idle,
+        silence: target.upstream.policies.timeouts.tunnel,
     };
     let client_first = client.ahead.take();
     let relay = Box::pin(tunnel.run(

@@ -19,12 +19,12 @@ pub struct Tunnel<'a> {
     /// For the log; it says under which upstream the metrics count.
     pub passage: &'a Passage,
     /// Silence in both directions that ends it.
-    pub idle: Duration,
+    pub silence: Duration,
 }
 
 impl Tunnel<'_> {
     /// Relays until both sides have ended, one is reset or nothing moves for
-    /// `idle`; the caller closes both then. `client_first` and `upstream_first` were received before.
+    /// `silence`; the caller closes both then. `client_first` and `upstream_first` were received before.
     pub async fn run(
         &self,
         client: &Stream,
@@ -44,7 +44,7 @@ impl Tunnel<'_> {
                 &moved,
             ),
         );
-        match first(relay, silence(self.idle, &moved)).await {
+        match first(relay, silence(self.silence, &moved)).await {
             First::Left(Ok(_)) => {
                 cut.0 = None;
                 TcpOutcome::Closed

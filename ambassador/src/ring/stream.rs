@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
 use super::driver::{Role, Until};
+use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
 use super::table::{Connecting, End, Key, Sending, keep};
@@ -93,6 +94,15 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+impl Listener {
+    /// Has the sockets that it will accept ask silent peers for a sign of life.
+    /// Unix sockets have nobody to ask.
+    pub fn keep_alive(&self, silence: Option<Duration>) {
+        let socket = super::with(|core| core.driver.socket(self.key).fd.as_raw_fd());
+        let _ = keep_alive::set(&socket, silence, Liveness::Answers);
     }
 }
 
@@ -293,6 +303,11 @@ impl Stream {
     /// Makes a reset of the close to come.
     pub fn reset_on_close(&self) {
         sockets::reset_on_close(&self.raw());
+    }
+
+    /// Has it ask a silent peer for a sign of life; a failure leaves it as it was.
+    pub fn keep_alive(&self, silence: Option<Duration>, expected: Liveness) {
+        let _ = keep_alive::set(&self.raw(), silence, expected);
     }
 
     /// The address of this end.

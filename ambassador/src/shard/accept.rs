@@ -4,13 +4,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::addr::OriginalDst;
 use crate::proxy::accepted::{self, Entry};
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
-use crate::ring::{self, Listener, Stream};
+use crate::ring::{self, Listener, Liveness, Stream};
 use crate::telemetry::{DroppedAccept, ListenerIndex};
 use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
@@ -61,6 +62,8 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
     let (index, entry, original) = (intake.index, intake.entry, intake.original);
     let namespace = intake.namespace;
     let stop = context.listener_stop(index, namespace);
+    let mut keep_alive = keep_alive_of(&context);
+    listener.keep_alive(keep_alive);
     ring::spawn(async move {
         loop {
             let ended = first(context.drain.begun(), stop.begun());
@@ -72,6 +75,12 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
                 }
                 First::Right(_) => return,
             };
+            let now = keep_alive_of(&context);
+            if now != std::mem::replace(&mut keep_alive, now) {
+                // After a reload; what is accepted next inherits it.
+                listener.keep_alive(now);
+                stream.keep_alive(now, Liveness::Answers);
+            }
             let peer = stream.peer_addr().ok();
             let original = match &original {
                 None => None,
@@ -101,6 +110,13 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// How accepted sockets find out that their peer has vanished. Which upstream
+/// they are for is not known yet.
+fn keep_alive_of(context: &Context) -> Option<Duration> {
+    let generation = context.generation();
+    generation.table.settings().adopted.timeouts.keep_alive
 }
 
 fn find_original(

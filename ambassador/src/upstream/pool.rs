@@ -15,7 +15,7 @@ use foldhash::HashMap;
 use crate::addr::EndpointAddr;
 use crate::policy::hedge::{self, After, Latencies};
 use crate::policy::limits;
-use crate::ring::{self, Remote, ebb, timer};
+use crate::ring::{self, Liveness, Remote, ebb, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
 use crate::upstream::connection::{Connection, Place, Tie};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
@@ -245,6 +245,7 @@ impl Pools {
             .dial(namespace, endpoint, timeouts.connect)
             .await
             .map_err(CheckoutError::Dial)?;
+        stream.keep_alive(timeouts.keep_alive, Liveness::Progress);
         Ok(Connection {
             stream,
             endpoint,

@@ -28,6 +28,7 @@ mod headers;
 mod hedging;
 mod interim;
 mod iptables;
+mod keep_alive;
 mod limits;
 mod opaque;
 mod pool;

@@ -1,7 +1,7 @@
 //! TCP that is not HTTP.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
@@ -12,6 +12,7 @@ on_both_backends!(
     a_failed_dial_is_a_reset,
     a_large_transfer_is_unchanged,
     a_unix_socket_can_be_the_listener,
+    silence_ends_a_relay_after_a_time_of_its_own,
 );
 
 fn relay(backend: Backend, endpoint: SocketAddr) -> (Proxy, SocketAddr) {
@@ -113,6 +114,26 @@ fn a_large_transfer_is_unchanged(backend: Backend) {
         "bytes were changed, lost or reordered"
     );
     sender.join().expect("everything was sent");
+}
+
+fn silence_ends_a_relay_after_a_time_of_its_own(backend: Backend) {
+    let server = Server::echo();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "listeners: [{{ name: db, bind: \"{listen}\", protocol: tcp, upstream: db }}]\n\
+         defaults: {{ timeouts: {{ idle: 50ms, tunnel: 600ms }} }}\n\
+         upstreams: {{ db: {{ endpoints: [\"{}\"] }} }}\n",
+        server.address()
+    );
+    let proxy = Proxy::start(backend, &config);
+    let mut client = Client::connect(listen);
+    client.send("hello");
+    assert_eq!(client.exactly(5), b"hello");
+    let silent_since = Instant::now();
+    client.rest().expect_err("never a polite end");
+    assert!(silent_since.elapsed() >= Duration::from_millis(600));
+    let labels = [("upstream", "db"), ("outcome", "idle-timeout")];
+    proxy.expect_metric("ambassador_tcp_connections_total", &labels, 1.0);
 }
 
 fn a_unix_socket_can_be_the_listener(backend: Backend) {

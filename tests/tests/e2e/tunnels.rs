@@ -1,6 +1,6 @@
 //! Upgrades and CONNECT.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
 
@@ -10,6 +10,7 @@ on_both_backends!(
     a_refused_upgrade_is_an_answer,
     connect_becomes_a_tunnel,
     one_side_of_a_tunnel_can_end_first,
+    silence_ends_a_tunnel_after_a_time_of_its_own,
 );
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\n\
@@ -106,4 +107,44 @@ fn one_side_of_a_tunnel_can_end_first(backend: Backend) {
         client.rest().expect("a FIN, not a reset"),
         b"last wordsthe end"
     );
+}
+
+fn silence_ends_a_tunnel_after_a_time_of_its_own(backend: Backend) {
+    const TUNNEL: Duration = Duration::from_millis(600);
+    let connect = "CONNECT web.test:443 HTTP/1.1\r\nHost: web.test:443\r\n\r\n";
+    for (timeouts, more) in [
+        ("timeouts: { idle: 50ms, tunnel: 600ms }", ""),
+        (
+            "timeouts: { idle: 50ms, tunnel: 1h }",
+            "routes: [{ upstream: web, timeouts: { tunnel: 600ms } }]\n",
+        ),
+    ] {
+        for (server, asks, method) in [
+            (websocket(), UPGRADE, "GET"),
+            (Server::echo(), connect, "CONNECT"),
+        ] {
+            let (_proxy, listen) = in_front_of(backend, server.address(), timeouts, more);
+            let mut client = Client::connect(listen);
+            client.send(asks);
+            assert!(matches!(client.response(method).status, 101 | 200));
+            client.send("hello");
+            assert_eq!(client.exactly(5), b"hello");
+            let silent_since = Instant::now();
+            client
+                .rest()
+                .expect_err("a reset, not the end of what was said");
+            assert!(silent_since.elapsed() >= TUNNEL, "{asks:?} {timeouts}");
+        }
+    }
+}
+
+fn in_front_of(
+    backend: Backend,
+    endpoint: std::net::SocketAddr,
+    timeouts: &str,
+    more: &str,
+) -> (Proxy, std::net::SocketAddr) {
+    let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ambassador_tests::ports::free()));
+    let config = ambassador_tests::proxy::one_upstream(listen, endpoint, timeouts);
+    (Proxy::start(backend, &format!("{config}{more}")), listen)
 }

@@ -20,7 +20,7 @@ use crate::config::checked::{Origin, Policy};
 use crate::config::effective::{masked, policies};
 use crate::config::raw;
 use crate::config::read::{Either, Field, Found, Place, Spanned};
-use crate::config::values::{Off, Propagation, Text, Time};
+use crate::config::values::{KeepAlive, Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::retry::Retry;
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
@@ -32,6 +32,7 @@ pub(super) struct Layer<'a> {
     pub(super) protocol: Option<&'a Spanned<raw::Protocol>>,
     pub(super) pool: Option<&'a Spanned<raw::Pool>>,
     pub(super) timeouts: Option<&'a Spanned<raw::Timeouts>>,
+    pub(super) tcp_keepalive: Option<&'a Spanned<KeepAlive>>,
     pub(super) retry: Option<&'a Spanned<raw::Retry>>,
     pub(super) circuit_breaker: Option<&'a Spanned<raw::CircuitBreaker>>,
     pub(super) rate_limit: Option<&'a Spanned<Either<Off, raw::RateLimit>>>,
@@ -72,6 +73,7 @@ impl Layer<'_> {
         self.protocol.is_none()
             && self.pool.is_none()
             && self.timeouts.is_none()
+            && self.tcp_keepalive.is_none()
             && self.retry.is_none()
             && self.circuit_breaker.is_none()
             && self.rate_limit.is_none()
@@ -117,6 +119,10 @@ impl Policies {
         }
         if let Some(raw) = layer.timeouts {
             timeouts::read(raw, &mut settings.timeouts, reading);
+        }
+        if let Some(keep_alive) = layer.tcp_keepalive {
+            settings.timeouts.keep_alive = keep_alive.value.0;
+            reading.note("tcp_keepalive", keep_alive.place.line);
         }
         if let Some(raw) = layer.retry {
             retry::read(raw, &mut settings.retry, reading);

@@ -89,6 +89,7 @@ fn policies(
         protocol: None,
         pool: None,
         timeouts: raw.timeouts.as_ref(),
+        tcp_keepalive: None,
         retry: raw.retry.as_ref(),
         circuit_breaker: raw.circuit_breaker.as_ref(),
         rate_limit: raw.rate_limit.as_ref(),
@@ -134,7 +135,7 @@ fn check_path(prefix: &Spanned<Text>, found: &mut Found) {
         found.mistake_at(prefix, "must start with a slash");
     } else if !text
         .bytes()
-        .all(|b| b.is_ascii_graphic() && b != b'?' && b != b'#')
+        .all(|b| !b.is_ascii() || b.is_ascii_graphic() && b != b'?' && b != b'#')
     {
         found.mistake_at(
             prefix,

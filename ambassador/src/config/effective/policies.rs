@@ -107,6 +107,13 @@ fn timeouts(timeouts: &Timeouts, entries: &mut Vec<Entry>) {
         ("timeouts.per_try", limit(timeouts.per_try)),
         ("timeouts.request", limit(timeouts.request)),
         ("timeouts.idle", time(timeouts.idle).into()),
+        ("timeouts.tunnel", time(timeouts.tunnel).into()),
+        (
+            "tcp_keepalive",
+            timeouts
+                .keep_alive
+                .map_or("off".into(), |silence| time(silence).into()),
+        ),
     ]);
 }
 

@@ -55,9 +55,14 @@ object! {
         /// counted from its head on.
         #[schemars(extend("default" = "10s"))]
         request: TimeLimit,
-        /// Without a byte in either direction, for connections, bodies and tunnels.
+        /// Without a byte in either direction, for connections that carry
+        /// requests, and their bodies.
         #[schemars(extend("default" = "5m"))]
         idle: Time,
+        /// The same for what is relayed: TCP, upgrades and CONNECT. Also how long
+        /// a captured connection may stay on which neither side speaks.
+        #[schemars(extend("default" = "1h"))]
+        tunnel: Time,
     }
 }
 
@@ -73,7 +78,7 @@ object! {
         #[schemars(extend("default" = ["connect-failure", "reset", 429, 503]))]
         on: Vec<Spanned<RetryCause>>,
         /// Methods whose requests may reach an upstream twice.
-        #[schemars(extend("default" = ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE"]))]
+        #[schemars(extend("default" = ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "QUERY"]))]
         methods: Vec<Spanned<Text>>,
         /// Requests with this field may reach an upstream twice as well.
         #[schemars(extend("default" = "idempotency-key"))]

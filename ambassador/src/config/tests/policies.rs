@@ -39,7 +39,9 @@ fn listed(list: &[checked::Policy], key: &str) -> String {
 fn every_key_is_read() {
     let read = policies(
         "pool: { max_requests: 7 }, \
-         timeouts: { connect: 1ms, first_byte: 2ms, per_try: 3ms, request: 4ms, idle: 5ms }, \
+         timeouts: { connect: 1ms, first_byte: 2ms, per_try: 3ms, request: 4ms, idle: 5ms, \
+                     tunnel: 6ms }, \
+         tcp_keepalive: 7s, \
          retry: { attempts: 100, on: [reset, 429, 500-502], methods: [POST, PURGE], \
                   idempotency_header: X-Once, base: 6ms, cap: 6ms, \
                   budget: { ratio: 7%, min_per_second: 8 }, body_limit: 16MiB, \
@@ -58,6 +60,8 @@ fn every_key_is_read() {
     assert_eq!(read.timeouts.per_try, Some(3 * MS));
     assert_eq!(read.timeouts.request, Some(4 * MS));
     assert_eq!(read.timeouts.idle, 5 * MS);
+    assert_eq!(read.timeouts.tunnel, 6 * MS);
+    assert_eq!(read.timeouts.keep_alive, Some(7_000 * MS));
     let retry = &read.retry;
     assert_eq!(retry.attempts, 100);
     assert!(!retry.on_connect_failure && retry.on_reset);
@@ -197,13 +201,14 @@ fn endpoints_have_weights_and_zones() {
 #[test]
 fn what_is_switched_off_is_off() {
     let off = policies(
-        "timeouts: { first_byte: none, per_try: none, request: none }, \
+        "timeouts: { first_byte: none, per_try: none, request: none }, tcp_keepalive: off, \
          retry: { on: [], methods: [], body_limit: 0 }, \
          circuit_breaker: { failures: off, failure_statuses: [] }, rate_limit: off, \
          outlier: { consecutive: off, success_rate: off, max_ejected: 0% }, \
          concurrency: { adaptive: off }",
     );
     assert_eq!(off.timeouts.request, None);
+    assert_eq!(off.timeouts.keep_alive, None);
     let causes = off.retry.on_connect_failure || off.retry.on_reset;
     assert!(!causes && off.retry.on_statuses.is_empty());
     assert_eq!(off.retry.methods.names().count(), 0);
@@ -251,6 +256,7 @@ fn a_burst_is_one_second_unless_said() {
 fn wrong_policies_are_one_mistake_each() {
     const COUNT: &str = "must be a whole number from 0 to 4294967295";
     const LIMIT: &str = "must be longer than nothing, or none";
+    const KEEP_ALIVE: &str = "must be whole seconds, from 1s to 9h, or off";
     const STATUS: &str = "a status from 100 to 599, or a range of them, as 500-599";
     const HASHED: &str = "must have a header or a source, and not both";
     const RATE: &str = "must be a number from 0.001 to 1000000000";
@@ -262,6 +268,12 @@ fn wrong_policies_are_one_mistake_each() {
         ("timeouts.request", "0s", LIMIT),
         ("timeouts.request", "off", "as 250ms or 10s, or none"),
         ("timeouts.connect", "none", "as 250ms or 10s"),
+        ("timeouts.tunnel", "0s", "must be longer than nothing"),
+        ("timeouts.tunnel", "none", "as 250ms or 10s"),
+        ("tcp_keepalive", "0s", KEEP_ALIVE),
+        ("tcp_keepalive", "1500ms", KEEP_ALIVE),
+        ("tcp_keepalive", "10h", KEEP_ALIVE),
+        ("tcp_keepalive", "none", "as 250ms or 10s, or off"),
         ("retry.attempts", "0", "must be from 1 to 100"),
         ("retry.attempts", "101", "must be from 1 to 100"),
         ("retry.attempts", "65537", "must be from 1 to 100"),
@@ -717,6 +729,7 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
             "outlier",
             "pool",
             "protocol",
+            "tcp_keepalive",
             "timeouts"
         ]
         .into()
@@ -839,7 +852,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 41);
+    assert_eq!(with_default.len(), 43);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];

@@ -14,6 +14,9 @@ use crate::policy::hedge::After;
 const RATES: RangeInclusive<f64> = 0.001..=1e9;
 /// Statuses there can be (RFC 9110 section 15).
 const STATUSES: RangeInclusive<u16> = 100..=599;
+/// The kernel counts in seconds, up to 32,767 (TCP_KEEPIDLE, tcp(7)).
+const KEEP_ALIVES: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(9 * 3600);
 const STATUSES_WANTED: &str = "a status from 100 to 599, or a range of them, as 500-599";
 const SIZE_UNITS: [(&str, u64); 5] = [
     ("GiB", 1 << 30),
@@ -30,6 +33,10 @@ pub(in crate::config) struct Size(pub(in crate::config) u64);
 /// How long something may take, at all longer than nothing; `None`: any time.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct TimeLimit(pub(in crate::config) Option<Duration>);
+
+/// After how much silence TCP asks for a sign of life; `None`: never.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct KeepAlive(pub(in crate::config) Option<Duration>);
 
 /// How many it takes, at least 1; `None`: off.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +95,21 @@ impl Scalar for TimeLimit {
             }
             Ok(Time(time)) => Ok(Self(Some(time))),
             Err(what) => Err(format!("{what}, or none")),
+        }
+    }
+}
+
+impl Scalar for KeepAlive {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        match Time::parse(text) {
+            Ok(Time(time)) if KEEP_ALIVES.contains(&time) && time.subsec_nanos() == 0 => {
+                Ok(Self(Some(time)))
+            }
+            Ok(_) => Err("must be whole seconds, from 1s to 9h, or off".to_owned()),
+            Err(what) => Err(format!("{what}, or off")),
         }
     }
 }
@@ -184,6 +206,10 @@ value_schemas! {
     TimeLimit: { "anyOf": [
         { "const": "none" },
         { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
+    ] },
+    KeepAlive: { "anyOf": [
+        { "const": "off" },
+        { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h)$" },
     ] },
     HedgeAfter: { "anyOf": [
         { "enum": ["off", "p95"] },

@@ -21,4 +21,5 @@ pub(super) fn read(
         timeouts.request = limit.value.0;
     }
     reading.set_time("timeouts.idle", &raw.idle, &mut timeouts.idle);
+    reading.set_time("timeouts.tunnel", &raw.tunnel, &mut timeouts.tunnel);
 }
