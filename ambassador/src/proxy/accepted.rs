@@ -1,10 +1,10 @@
 //! What an accepted connection turns out to be.
 //!
 //! On an explicit listener the configuration says. A captured connection is
-//! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once. A
-//! server that speaks first is remembered, and its clients never wait again.
-//! TLS goes by the server name it asks for, and is passed through; adopted, it
-//! is an upstream of that name.
+//! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once, and
+//! 100 ms more where they are too few. A server that speaks first is remembered,
+//! and its clients never wait again. TLS goes by the server name it asks for, and
+//! is passed through; adopted, it is an upstream of that name.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -32,6 +32,10 @@ use crate::upstream::pool::{CheckoutError, Want};
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
 const SNIFF_WAIT: Duration = Duration::from_millis(5);
+
+/// How long more is waited for where the first bytes are too few to tell. Who
+/// speaks HTTP or TLS sends the rest at once; anybody else waits for an answer.
+const SNIFF_MORE: Duration = Duration::from_millis(100);
 
 /// What a listener does with its connections.
 #[derive(Debug, Clone)]
@@ -163,6 +167,8 @@ type Dialled = (Target, Box<Leg>);
 /// this lives. Boxed, as an idle connection pays for what it could hold.
 struct Leg {
     connection: Connection,
+    /// What the server said first.
+    said: Option<Chunk>,
     _picked: Picked,
 }
 
@@ -189,12 +195,13 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
         };
     }
     // Nothing to go by: dial where the address leads and see who speaks.
-    let leg = match dial(client, &target, Purpose::Guess).await {
+    let mut leg = match dial(client, &target, Purpose::Guess).await {
         Ok(leg) => leg,
         Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
     };
     let spoke = first(client.stream.readable(), leg.connection.stream.readable());
-    match timer::timeout(idle, spoke).await {
+    let limit = target.upstream.policies.timeouts.tunnel;
+    match timer::timeout(limit, spoke).await {
         Err(_) => {
             let silent = GivenUp {
                 outcome: TcpOutcome::IdleTimeout,
@@ -203,7 +210,10 @@ async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sn
             return Sniffed::GivenUp(target.shared.label, silent);
         }
         Ok(First::Right(())) => {
-            context.learn_speaks_first(original);
+            leg.said = leg.connection.stream.try_recv();
+            if leg.said.as_deref().is_some_and(speaks_first) {
+                context.learn_speaks_first(original);
+            }
             return Sniffed::Opaque(Some((target, leg)));
         }
         Ok(First::Left(())) => {}
@@ -232,41 +242,78 @@ async fn sniff_bytes(client: &mut Client, idle: Duration) -> Sniffed {
     }
 }
 
+/// Whether a server that begins like this is one to which clients listen first.
+/// Servers of HTTP and TLS complain of silence, too.
+fn speaks_first(said: &[u8]) -> bool {
+    const TLS_ALERT: &[u8] = &[0x15, 0x03];
+    !said.starts_with(b"HTTP/") && !said.starts_with(TLS_ALERT)
+}
+
 /// Reads until the first bytes tell what they are; they stay in `ahead`. Too
 /// few of them before a FIN are no HTTP and no TLS, but may be all that a
 /// client has to say. `None`: it broke off.
 async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
-    let told = look_ahead(client, idle, |bytes| match http::sniff(bytes) {
-        Sniff::NeedMore => None,
+    let mut unfinished = Sniff::NeedMore;
+    let tell = |bytes: &[u8]| match http::sniff(bytes) {
+        told @ (Sniff::NeedMore | Sniff::RequestLine) => {
+            unfinished = told;
+            None
+        }
         known => Some(known),
-    });
-    let told = told.await;
-    told.or_else(|| client.stream.ended_with_fin().then_some(Sniff::Opaque))
+    };
+    match look_ahead(client, (idle, SNIFF_MORE), tell).await {
+        Looked::Told(told) => Some(told),
+        Looked::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
+        Looked::Silent | Looked::Finished => Some(Sniff::Opaque),
+        Looked::Broken => None,
+    }
+}
+
+/// What came of looking ahead.
+enum Looked<T> {
+    /// The bytes told it.
+    Told(T),
+    /// They did not, and no more came in time.
+    Silent,
+    /// Nor will more come: a FIN.
+    Finished,
+    /// The connection broke off, or nothing came at all.
+    Broken,
 }
 
 /// Reads until `tell` can tell something of all bytes so far, which it must
-/// within a bound of its own; they stay in `ahead`, also when the client ends
-/// before: `None`.
+/// within a bound of its own; they stay in `ahead` in any case. The first have to
+/// come within one time, the rest within another.
 async fn look_ahead<T>(
     client: &mut Client,
-    idle: Duration,
-    tell: impl Fn(&[u8]) -> Option<T>,
-) -> Option<T> {
-    let mut bytes = client.next(idle).await?;
+    (idle, more_within): (Duration, Duration),
+    mut tell: impl FnMut(&[u8]) -> Option<T>,
+) -> Looked<T> {
+    let Some(mut bytes) = client.next(idle).await else {
+        return match client.stream.ended_with_fin() {
+            true => Looked::Finished,
+            false => Looked::Broken,
+        };
+    };
+    let mut until = None;
     loop {
         if let Some(told) = tell(&bytes) {
             client.ahead = Some(bytes);
-            return Some(told);
+            return Looked::Told(told);
         }
-        let mut longer = bytes.to_vec();
-        drop(bytes);
-        let more = client.next(idle).await;
-        longer.extend_from_slice(more.as_deref().unwrap_or_default());
-        bytes = Chunk::from(longer);
-        if more.is_none() {
-            client.ahead = Some(bytes);
-            return None;
-        }
+        bytes.detach();
+        let until = *until.get_or_insert_with(|| ring::now() + more_within);
+        let ended = match timer::timeout_at(until, client.stream.recv()).await {
+            Ok(Ok(Some(more))) => {
+                bytes = Chunk::from([&bytes[..], &more[..]].concat());
+                continue;
+            }
+            Ok(Ok(None)) => Looked::Finished,
+            Ok(Err(_)) => Looked::Broken,
+            Err(_) => Looked::Silent,
+        };
+        client.ahead = Some(bytes);
+        return ended;
     }
 }
 
@@ -279,15 +326,14 @@ async fn relay_tls(
     idle: Duration,
     dialled: Option<Dialled>,
 ) {
-    let told = look_ahead(&mut client, idle, |bytes| match http::server_name(bytes) {
+    let tell = |bytes: &[u8]| match http::server_name(bytes) {
         ServerName::NeedMore => None,
         known => Some(known),
-    });
-    let name = match told.await {
-        Some(ServerName::Name(name)) => Some(name),
-        Some(ServerName::Absent | ServerName::NeedMore) => None,
-        None if client.stream.ended_with_fin() => None,
-        None => return,
+    };
+    let name = match look_ahead(&mut client, (idle, idle), tell).await {
+        Looked::Told(ServerName::Name(name)) => Some(name),
+        Looked::Told(ServerName::Absent | ServerName::NeedMore) | Looked::Finished => None,
+        Looked::Silent | Looked::Broken => return,
     };
     let mut record = begin(&client, accepted, RelayProtocol::Tls);
     if let Some(name) = &name {
@@ -346,7 +392,7 @@ async fn relay_recorded(
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    let leg = match dialled {
+    let mut leg = match dialled {
         Some(leg) => leg,
         None => match dial(&client, &target, Purpose::Relay).await {
             Ok(leg) => leg,
@@ -359,9 +405,10 @@ async fn relay_recorded(
         passage: &record.passage,
         silence: target.upstream.policies.timeouts.tunnel,
     };
-    let client_first = client.ahead.take();
+    let (client_first, server_first) = (client.ahead.take(), leg.said.take());
+    let (client_end, server_end) = (&client.stream, &leg.connection.stream);
     record.outcome = tunnel
-        .run(&client.stream, client_first, &leg.connection.stream, None)
+        .run(client_end, client_first, server_end, server_first)
         .await;
 }
 
@@ -422,6 +469,7 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
     match dialled {
         Ok(connection) => Ok(Box::new(Leg {
             connection,
+            said: None,
             _picked: picked,
         })),
         Err(error) => {

@@ -40,6 +40,7 @@ mod routing;
 mod scale;
 mod server_name;
 mod smuggling;
+mod sniff;
 mod start;
 mod timeouts;
 mod tokens;
