@@ -11,6 +11,7 @@ mod cursor;
 pub mod encode;
 mod fields;
 pub mod identity;
+pub mod keep_alive;
 pub mod method;
 pub mod reason;
 pub mod refusal;

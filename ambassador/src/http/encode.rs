@@ -101,7 +101,7 @@ pub fn write_request(
             Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
                 lines.write(field.name(head), b"trailers");
             }
-            Kind::HopByHop | Kind::Te => {}
+            Kind::HopByHop | Kind::KeepAlive | Kind::Te => {}
             Kind::Upgrade if !upgrade => {}
             Kind::ForProxy if rewrite.addressed_here => {}
             Kind::ProxyCredentials if rewrite.presented_here => {}
@@ -158,7 +158,7 @@ pub fn write_response(
             Kind::Connection if switching && is_first(response.fields(), field) => {
                 lines.write(field.name(head), b"Upgrade");
             }
-            Kind::Connection | Kind::HopByHop | Kind::Te => {}
+            Kind::Connection | Kind::HopByHop | Kind::KeepAlive | Kind::Te => {}
             Kind::ContentLength | Kind::TransferEncoding if response.is_unframed() => {}
             Kind::Upgrade if !switching => {}
             Kind::TransferEncoding if rewrite.dechunk => {}

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::http::BadMessage;
 use crate::http::cursor::{Cursor, Span, Stop};
+use crate::http::keep_alive::KeepAlive;
 
 /// Digits of a Content-Length at most, zeros in front included: any such number
 /// is below 2^63, so that it overflows no recipient's integer.
@@ -43,9 +44,11 @@ pub enum Kind {
     Challenge,
     /// Proxy-Authenticate.
     ProxyChallenge,
-    /// For one hop only (RFC 9110 section 7.6.1): Keep-Alive,
-    /// Proxy-Connection, HTTP2-Settings.
+    /// For one hop only (RFC 9110 section 7.6.1): Proxy-Connection,
+    /// HTTP2-Settings.
     HopByHop,
+    /// Keep-Alive: for one hop too.
+    KeepAlive,
     /// Grpc-Timeout and X-Envoy-Expected-Rq-Timeout-Ms.
     CallerTimeout,
     /// Traceparent and Tracestate.
@@ -66,6 +69,8 @@ pub struct Fields {
     pub close: bool,
     /// `Connection: keep-alive`.
     pub keep_alive: bool,
+    /// What `Keep-Alive` says.
+    pub terms: KeepAlive,
     /// `Connection: upgrade`.
     pub upgrade: bool,
     /// `Upgrade` names a protocol other than `h2c`.
@@ -139,6 +144,7 @@ impl Fields {
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
         (self.names_protocol, self.takes_trailers) = (false, false);
         self.named_by_connection = false;
+        self.terms = KeepAlive::default();
         let mut names_h2c = false;
         loop {
             match cursor.peek()? {
@@ -160,6 +166,7 @@ impl Fields {
                     self.names_protocol |= !value.is_empty();
                     names_h2c |= has(b"h2c");
                 }
+                Kind::KeepAlive => self.terms.read(value),
                 Kind::Te => self.takes_trailers |= has(b"trailers"),
                 _ => {}
             }
@@ -233,6 +240,7 @@ impl Fields {
                 field.kind,
                 Kind::EndToEnd
                     | Kind::HopByHop
+                    | Kind::KeepAlive
                     | Kind::CallerTimeout
                     | Kind::Credentials
                     | Kind::Challenge
@@ -296,12 +304,12 @@ fn kind_of(name: &[u8]) -> Kind {
         7 if is(b"upgrade") => Kind::Upgrade,
         7 if is(b"baggage") => Kind::Baggage,
         10 if is(b"connection") => Kind::Connection,
-        10 if is(b"keep-alive") => Kind::HopByHop,
         10 if is(b"tracestate") => Kind::TraceContext,
         10 if is(b"x-b3-flags") => Kind::B3,
         11 if is(b"traceparent") => Kind::TraceContext,
         11 if is(b"x-b3-spanid") => Kind::B3,
         12 if is(b"x-b3-traceid") || is(b"x-b3-sampled") => Kind::B3,
+        10 if is(b"keep-alive") => Kind::KeepAlive,
         12 if is(b"grpc-timeout") => Kind::CallerTimeout,
         13 if is(b"authorization") => Kind::Credentials,
         14 if is(b"http2-settings") => Kind::HopByHop,

@@ -1,5 +1,7 @@
 //! The head of a response.
 
+use std::time::Duration;
+
 use crate::http::cursor::{Cursor, Span, Stop};
 use crate::http::fields::{Fields, Framing, part};
 use crate::http::{BadMessage, Limits, Method};
@@ -88,7 +90,21 @@ impl ResponseHead {
 
     /// Whether the upstream's connection may carry another request.
     pub fn keep_alive(&self) -> bool {
-        !self.fields.close && !self.misframed && (!self.http10 || self.fields.keep_alive)
+        !self.fields.close
+            && !self.misframed
+            && (!self.http10 || self.fields.keep_alive)
+            && self.fields.terms.allows_another()
+    }
+
+    /// Whether an upstream that closes an idle connection may say so like this.
+    pub fn is_idle_timeout(&self) -> bool {
+        self.status == 408 && !self.keep_alive()
+    }
+
+    /// For how long the connection may stand idle after this; `None`: the
+    /// upstream does not say.
+    pub fn idle_limit(&self) -> Option<Duration> {
+        self.fields.terms.idle_limit()
     }
 
     /// Reads status line and fields, and where they are.

@@ -116,7 +116,7 @@ impl Sending<'_> {
                 Ok(connection) => connection,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
-            let (reused, seen) = (connection.reused, Seen::default());
+            let (past, seen) = (connection.past, Seen::default());
             let error = match self
                 .exchange(&context, connection, &seen, (picked, &mut trial), may_hold)
                 .await
@@ -125,7 +125,8 @@ impl Sending<'_> {
                 Err(error) => error,
             };
             self.note(&seen);
-            let was_dead = reused && want == Want::Any && error.may_be_a_dead_connection(&seen);
+            let was_dead =
+                past.has_stood_idle() && want == Want::Any && error.may_be_a_dead_connection(&seen);
             let failure = self.fail(error, &seen);
             if was_dead && self.outgoing.is_some() {
                 context
@@ -248,7 +249,7 @@ impl Sending<'_> {
             if connection.tie.has_begun() {
                 self.lane = Lane::Bound;
             }
-            if connection.reused {
+            if connection.past.is_reused() {
                 context.telemetry.cells.pool_reuse(shared.label);
             }
             return Ok(connection);
@@ -269,13 +270,21 @@ impl Sending<'_> {
         may_hold: bool,
     ) -> Result<Success, ExchangeError> {
         let target = self.target;
-        self.record.reused = connection.reused;
+        self.record.reused = connection.past.is_reused();
         let policies = &target.upstream.policies;
         let sent_at = clock::now();
         let mut awaiting = self.awaiting.take();
+        // Whether it may have been given up before the request came.
+        let may_be_stale =
+            connection.past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
+        let mut idle_limit = None;
         let mut tie = connection.tie.presented(self.asked.presents);
         let waited = (self.deadlines, sent_at);
         let judge = |response: &ResponseHead, head: &[u8]| {
+            if may_be_stale && seen.bytes_out.get() == 0 && response.is_idle_timeout() {
+                return Verdict::Replace;
+            }
+            idle_limit = response.idle_limit();
             tie = tie.offered(challenge::offered(response, head));
             let trial = (trial.take(), waited);
             judge(context, target, response, head, picked, trial);
@@ -298,7 +307,7 @@ impl Sending<'_> {
             .await;
         self.awaiting = awaiting;
         let answer = exchanged?;
-        connection.tie = tie;
+        (connection.tie, connection.idle_limit) = (tie, idle_limit);
         cells.attempt(self.label(), AttemptOutcome::Response);
         Ok(match answer {
             Answer::Passed(response) => {
@@ -452,7 +461,7 @@ pub(super) async fn connect(
         },
     };
     let connection = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
-    if connection.reused {
+    if connection.past.is_reused() {
         context.telemetry.cells.pool_reuse(shared.label);
     }
     Ok(connection)

@@ -9,7 +9,7 @@ use std::future::pending;
 
 use crate::addr::EndpointAddr;
 use crate::http::challenge::Asker;
-use crate::upstream::connection::{Connection, Place, Tie};
+use crate::upstream::connection::{Connection, Past, Place, Tie};
 use crate::upstream::dial::Namespace;
 use crate::upstream::shared::Shared;
 
@@ -84,7 +84,7 @@ impl Bound {
         if self.0.as_deref().is_some_and(begun) && !connection.tie.has_begun() {
             return Held::Well;
         }
-        connection.reused = true;
+        connection.past = Past::Used;
         self.0 = Some(Box::new(Kept {
             upstream: shared.id,
             connection,

@@ -114,6 +114,8 @@ pub enum Verdict {
     Pass,
     /// It may have to give way to that of another try.
     Hold,
+    /// It is no answer to this request, which another connection is to carry.
+    Replace,
 }
 
 /// A response that was held back; its parsed head is still in the scratch.
@@ -135,6 +137,8 @@ pub enum ExchangeError {
     Send,
     /// The upstream's connection ended before a whole final head.
     Ended,
+    /// The upstream had waited too long for a request, and says so with a 408.
+    Stale,
     /// What the upstream sent is not HTTP.
     Response(BadMessage),
     /// A limit has passed before the final response head.
@@ -159,7 +163,11 @@ impl ExchangeError {
 impl ExchangeError {
     /// Whether a reused connection that was dead before would show like this.
     pub fn may_be_a_dead_connection(&self, seen: &Seen) -> bool {
-        matches!(self, Self::Unsent(_) | Self::Send | Self::Ended) && !seen.any_byte.get()
+        match self {
+            Self::Unsent(_) | Self::Send | Self::Ended => !seen.any_byte.get(),
+            Self::Stale => true,
+            _ => false,
+        }
     }
 }
 
@@ -383,8 +391,10 @@ impl Download<'_> {
                 continue;
             }
             self.heads.seen.head_at.set(Some(ring::now()));
-            if judge(self.heads.head, &head) == Verdict::Hold {
-                return Ok(Answer::Held(Held { head, rest }));
+            match judge(self.heads.head, &head) {
+                Verdict::Pass => {}
+                Verdict::Hold => return Ok(Answer::Held(Held { head, rest })),
+                Verdict::Replace => return Err(ExchangeError::Stale),
             }
             if self.asked.method == Method::Connect
                 && (200..300).contains(&self.heads.head.status())

@@ -134,9 +134,10 @@ impl Failure {
     /// That of an exchange; what may be sent again is another matter.
     pub(super) fn of(error: &ExchangeError) -> Self {
         match error {
-            ExchangeError::Unsent(_) | ExchangeError::Send | ExchangeError::Ended => {
-                Self::Unanswered(Unanswered::reset())
-            }
+            ExchangeError::Unsent(_)
+            | ExchangeError::Send
+            | ExchangeError::Ended
+            | ExchangeError::Stale => Self::Unanswered(Unanswered::reset()),
             ExchangeError::Response(_) => Self::Unanswered(Unanswered {
                 reason: Reason::ProtocolError,
                 cause: None,

@@ -12,7 +12,7 @@ use crate::policy::retry::Cause;
 use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{Asked, Held, Seen};
+use crate::proxy::exchange::{Asked, ExchangeError, Held, Seen};
 use crate::proxy::failure::Failure;
 use crate::proxy::generation::Target;
 use crate::proxy::heads::Heads;
@@ -156,7 +156,7 @@ impl Sending<'_> {
         self.awaiting = None;
         let trial = (Some(trial), (self.deadlines, sent_at));
         judge(&context, target, self.response, &held.head, picked, trial);
-        self.record.reused = connection.reused;
+        self.record.reused = connection.past.is_reused();
         Ok(Success::Held(HeldBack {
             status: self.response.status(),
             connection,
@@ -179,7 +179,7 @@ impl Leg<'_> {
                 outgoing.detach();
             }
             let connection = connect(context, target, self.place, self.deadlines, want).await;
-            let connection = connection.map_err(Failure::Unanswered)?;
+            let mut connection = connection.map_err(Failure::Unanswered)?;
             let gather = outgoing.take().or_else(|| self.replay.again());
             let mut gather = gather.unwrap_or_default();
             self.deadlines.tell(&mut gather, ring::now());
@@ -194,19 +194,21 @@ impl Leg<'_> {
                 uploading: false,
                 seen: &seen,
             };
-            match heads.ask(gather).await {
+            let may_be_stale = want == Want::Any && connection.past.has_stood_idle();
+            let asked = match heads.ask(gather).await {
+                Ok(_) if may_be_stale && self.head.is_idle_timeout() => Err(ExchangeError::Stale),
+                asked => asked,
+            };
+            match asked {
                 Ok(held) => {
+                    connection.idle_limit = self.head.idle_limit();
                     return Ok(Answered {
                         connection,
                         held,
                         sent_at,
                     });
                 }
-                Err(error)
-                    if connection.reused
-                        && want == Want::Any
-                        && error.may_be_a_dead_connection(&seen) =>
-                {
+                Err(error) if may_be_stale && error.may_be_a_dead_connection(&seen) => {
                     cells.attempt(label, AttemptOutcome::Reset);
                     cells.retry(label, Cause::Reset.as_str());
                     want = Want::Fresh;

@@ -1,10 +1,11 @@
 //! An open connection to an endpoint, and what it may be used for.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
+use crate::clock;
 use crate::http::challenge::Asker;
-use crate::ring::Stream;
+use crate::ring::{self, Stream};
 use crate::upstream::dial::Namespace;
 use crate::upstream::permits::Permit;
 
@@ -15,12 +16,27 @@ pub struct Connection {
     /// Whom it leads to.
     pub endpoint: EndpointAddr,
     pub(super) namespace: Namespace,
-    /// Whether an exchange was completed on it before.
-    pub reused: bool,
+    /// What it has been through.
+    pub past: Past,
+    /// For how long the upstream lets it stand idle.
+    pub idle_limit: Option<Duration>,
     /// Whether it is one caller's own.
     pub tie: Tie,
     pub(super) permit: Permit,
     pub(super) born: Instant,
+    /// By how many 2,560ths its limits are shorter than those of the upstream.
+    spread: u8,
+}
+
+/// What a connection has been through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// It was dialled for who has it.
+    Dialled,
+    /// It was dialled ahead, and has stood idle.
+    Waited,
+    /// An exchange was completed on it.
+    Used,
 }
 
 /// An endpoint as seen from a network namespace: what a connection is reused
@@ -41,6 +57,32 @@ pub enum Tie {
 }
 
 impl Connection {
+    /// One that has just been established.
+    pub(super) fn new(stream: Stream, (namespace, endpoint): Place, permit: Permit) -> Self {
+        Self {
+            stream,
+            endpoint,
+            namespace,
+            past: Past::Dialled,
+            idle_limit: None,
+            tie: Tie::Free,
+            permit,
+            born: ring::now(),
+            spread: clock::random_u64() as u8,
+        }
+    }
+
+    /// Its own share of a limit that holds for all: up to a tenth less, so that
+    /// those which were opened together do not close together.
+    pub(super) fn share_of(&self, limit: Duration) -> Duration {
+        share(limit, self.spread)
+    }
+
+    /// Whether it is too old to be used again.
+    pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.born) >= self.share_of(max_lifetime)
+    }
+
     /// What it may be reused for.
     pub fn place(&self) -> Place {
         (self.namespace, self.endpoint)
@@ -49,6 +91,22 @@ impl Connection {
     /// Whether it leads to `place`, and nothing speaks against using it.
     pub fn is_live_at(&self, place: Place) -> bool {
         self.place() == place && !self.stream.is_closed_or_busy()
+    }
+}
+
+fn share(limit: Duration, spread: u8) -> Duration {
+    limit - limit / 2_560 * u32::from(spread)
+}
+
+impl Past {
+    /// Whether somebody has used it before.
+    pub fn is_reused(self) -> bool {
+        self == Self::Used
+    }
+
+    /// Whether it may have ended unseen while it stood idle.
+    pub fn has_stood_idle(self) -> bool {
+        self != Self::Dialled
     }
 }
 
@@ -70,5 +128,20 @@ impl Tie {
     /// stand in.
     pub fn has_begun(self) -> bool {
         matches!(self, Self::Begun(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_spread_over_a_tenth_and_fixed_at_birth() {
+        let minute = Duration::from_secs(60);
+        let shares: Vec<Duration> = (0..=u8::MAX).map(|spread| share(minute, spread)).collect();
+        assert_eq!(shares[0], minute);
+        assert!(shares.is_sorted_by(|one, next| one > next));
+        assert!(shares[255] > minute * 9 / 10);
+        assert_eq!(share(Duration::MAX, 0), Duration::MAX);
     }
 }

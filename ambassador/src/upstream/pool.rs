@@ -5,6 +5,9 @@
 //! all streams), so a close or stray bytes are seen before reuse. Caps count
 //! over all shards through [`Permits`](super::permits::Permits).
 
+mod idle;
+mod sweep;
+
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,18 +18,14 @@ use foldhash::HashMap;
 use crate::addr::EndpointAddr;
 use crate::policy::hedge::{self, After, Latencies};
 use crate::policy::limits;
-use crate::ring::{self, Liveness, Remote, ebb, timer};
+use crate::ring::{self, Liveness, Remote, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
-use crate::upstream::connection::{Connection, Place, Tie};
-use crate::upstream::dial::{DialError, Dialer, Namespace};
+use crate::upstream::connection::{Connection, Past, Place};
+use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
+use crate::upstream::pool::idle::Idle;
 use crate::upstream::shared::Shared;
 use crate::workload::SocketStock;
-
-/// How often idle connections are looked over while there are any. A peer that
-/// closes one is noticed at the next reuse anyhow; this bounds how long its
-/// socket and permit linger.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Requests that a shard counts by itself before it tells the others: they matter
 /// only where something is tried again.
@@ -58,11 +57,6 @@ struct Pool {
     requests: u32,
     /// How long it took to answer lately, where somebody wants to know.
     latencies: Option<Latencies>,
-}
-
-struct Idle {
-    connection: Connection,
-    since: Instant,
 }
 
 /// The limits and timeouts under which a caller asks.
@@ -246,15 +240,7 @@ impl Pools {
             .await
             .map_err(CheckoutError::Dial)?;
         stream.keep_alive(timeouts.keep_alive, Liveness::Progress);
-        Ok(Connection {
-            stream,
-            endpoint,
-            namespace,
-            reused: false,
-            tie: Tie::Free,
-            permit,
-            born: ring::now(),
-        })
+        Ok(Connection::new(stream, (namespace, endpoint), permit))
     }
 
     /// Keeps a connection after a complete exchange, or closes it where its
@@ -265,13 +251,17 @@ impl Pools {
         policies: Policies<'_>,
         mut connection: Connection,
     ) {
+        connection.past = Past::Used;
+        self.keep(shared, policies, connection);
+    }
+
+    fn keep(self: &Rc<Self>, shared: &Arc<Shared>, policies: Policies<'_>, connection: Connection) {
         let now = ring::now();
         let (limits, _) = policies;
-        connection.reused = true;
         let reusable = !self.closing.get()
             && !shared.is_retired()
             && shared.permits.above_cap() == 0
-            && now.saturating_duration_since(connection.born) < limits.max_lifetime
+            && !connection.is_old(limits.max_lifetime, now)
             && !connection.stream.is_closed_or_busy();
         if !reusable {
             return;
@@ -279,8 +269,7 @@ impl Pools {
         let counted = shared.try_add_idle(limits.max_idle);
         match shared.permits.hand_over(self.shard, now) {
             HandOver::NobodyWaits if counted => {
-                let since = now;
-                let idle = Idle { connection, since };
+                let idle = Idle::new(connection, now);
                 self.with_pool(shared, policies, |pool| pool.idle.push(idle));
                 return self.start_sweeping();
             }
@@ -373,25 +362,11 @@ impl Pools {
     }
 
     fn take_newest(&self, id: u32, wanted: Place) -> Option<Connection> {
+        // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&id)?;
-        let found = loop {
-            let place = pool
-                .idle
-                .iter()
-                .rposition(|idle| idle.connection.place() == wanted);
-            let Some(idle) = place.map(|place| pool.remove(place)) else {
-                break None;
-            };
-            if idle.connection.is_live_at(wanted) {
-                break Some(idle.connection);
-            }
-            dead.push(idle);
-        };
-        // Dropping a connection may wake waiters: not while we are borrowed.
-        drop(pools);
-        found
+        pool.take_newest(wanted, ring::now(), &mut dead)
     }
 
     /// One of those set aside for waiters, to `place` if there is such a one.
@@ -426,76 +401,6 @@ impl Pools {
             let _ = peer.send(give_up);
         }
     }
-
-    fn start_sweeping(self: &Rc<Self>) {
-        if self.sweeping.replace(true) {
-            return;
-        }
-        let pools = Rc::downgrade(self);
-        ring::spawn(async move {
-            loop {
-                timer::sleep(SWEEP_EVERY).await;
-                let Some(pools) = pools.upgrade() else { return };
-                if pools.sweep() == Sweep::NothingLeft {
-                    pools.sweeping.set(false);
-                    return;
-                }
-            }
-        });
-    }
-
-    /// Closes what is dead, idle for too long or too old, and dials what
-    /// `min_idle` wants.
-    fn sweep(self: &Rc<Self>) -> Sweep {
-        let now = ring::now();
-        let mut expired = Vec::new();
-        let mut wanted = Vec::new();
-        let mut left = Sweep::NothingLeft;
-        for pool in self.pools.borrow_mut().values_mut() {
-            pool.take_expired(now, &mut expired);
-            if !self.closing.get() {
-                for _ in pool.idle.len() + pool.dialing..pool.keep {
-                    pool.dialing += 1;
-                    wanted.push(Warm {
-                        shared: Arc::clone(&pool.shared),
-                        limits: pool.limits.clone(),
-                        timeouts: pool.timeouts.clone(),
-                    });
-                }
-            }
-            if !pool.idle.is_empty() || pool.keep > 0 {
-                left = Sweep::SomethingLeft;
-            }
-        }
-        drop(expired);
-        for warm in wanted {
-            let pools = Rc::clone(self);
-            ring::spawn(async move { pools.warm_one(warm).await });
-        }
-        left
-    }
-
-    async fn warm_one(self: Rc<Self>, warm: Warm) {
-        let (shared, policies) = (&warm.shared, (&warm.limits, &warm.timeouts));
-        let endpoint = self.with_pool(shared, policies, |pool| {
-            pool.balancer.next_in_turn(&shared.endpoints)
-        });
-        if let Some(endpoint) = endpoint
-            && let Acquire::Now(permit) = shared.permits.acquire(self.shard, 0, ring::now())
-        {
-            match self
-                .dial(permit, policies.1, (Namespace::default(), endpoint))
-                .await
-            {
-                Ok(connection) => self.checkin(shared, policies, connection),
-                // The next sweep tries again; requests report the cause.
-                Err(error) => tracing::debug!(%endpoint, ?error, "min_idle: dial failed"),
-            }
-        }
-        if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
-            pool.dialing -= 1;
-        }
-    }
 }
 
 impl Pool {
@@ -521,61 +426,7 @@ impl Drop for Waiting<'_> {
         if let Some(Turn::Reuse) = self.wait.leave()
             && let Some(connection) = self.pools.take_set_aside(self.shared.id, self.place)
         {
-            self.pools.checkin(self.shared, self.policies, connection);
-        }
-    }
-}
-
-/// An idle connection that `min_idle` wants.
-struct Warm {
-    shared: Arc<Shared>,
-    limits: limits::Pool,
-    timeouts: limits::Timeouts,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sweep {
-    NothingLeft,
-    SomethingLeft,
-}
-
-impl Pool {
-    fn remove(&mut self, place: usize) -> Idle {
-        self.shared.remove_idle();
-        self.idle.remove(place)
-    }
-
-    fn clear(&mut self) {
-        while !self.idle.is_empty() {
-            self.remove(self.idle.len() - 1);
-        }
-    }
-
-    fn take_expired(&mut self, now: Instant, expired: &mut Vec<Idle>) {
-        // A reload may have lowered either limit. The oldest go first.
-        let above_idle = self.shared.idle().saturating_sub(self.limits.max_idle);
-        let above = above_idle.max(self.shared.permits.above_cap()) as usize;
-        for _ in 0..above.min(self.idle.len()) {
-            expired.push(self.remove(0));
-        }
-        let mut place = 0;
-        while place < self.idle.len() {
-            let idle = &self.idle[place];
-            let age = |from: Instant| now.saturating_duration_since(from);
-            // The kept ones are not closed for being idle, only for being old.
-            let idle_too_long =
-                age(idle.since) >= self.limits.idle_timeout && self.idle.len() > self.keep;
-            if idle_too_long
-                || age(idle.connection.born) >= self.limits.max_lifetime
-                || idle.connection.stream.is_closed_or_busy()
-            {
-                expired.push(self.remove(place));
-            } else {
-                place += 1;
-            }
-        }
-        if ebb::is_too_large(self.idle.capacity(), self.idle.len()) {
-            self.idle.shrink_to_fit();
+            self.pools.keep(self.shared, self.policies, connection);
         }
     }
 }

@@ -41,6 +41,7 @@ mod scale;
 mod server_name;
 mod smuggling;
 mod sniff;
+mod stale;
 mod start;
 mod timeouts;
 mod tokens;

@@ -26,10 +26,11 @@ object! {
         /// Idle connections kept open without traffic. Needs `endpoints` or `dns`.
         #[schemars(extend("default" = 0))]
         min_idle: Count,
-        /// An idle connection is closed after this.
+        /// An idle connection is closed after this, less up to a tenth of its own;
+        /// sooner where the upstream's `Keep-Alive: timeout=` says so.
         #[schemars(extend("default" = "60s"))]
         idle_timeout: Time,
-        /// A connection is not reused after this age.
+        /// A connection is not reused after this age, less up to a tenth of its own.
         #[schemars(extend("default" = "10m"))]
         max_lifetime: Time,
     }

@@ -1,0 +1,93 @@
+//! The connections of one upstream that stand idle on one shard.
+
+use std::time::Instant;
+
+use super::Pool;
+use crate::ring::ebb;
+use crate::upstream::connection::{Connection, Place};
+
+/// A connection that stands idle.
+pub struct Idle {
+    pub(super) connection: Connection,
+    since: Instant,
+    /// Until when the upstream lets it.
+    until: Option<Instant>,
+}
+
+impl Idle {
+    /// `connection`, from now on.
+    pub(super) fn new(connection: Connection, now: Instant) -> Self {
+        Self {
+            until: connection.idle_limit.map(|limit| now + limit),
+            since: now,
+            connection,
+        }
+    }
+
+    /// Whether it is one to `place` that can be used.
+    fn is_live_at(&self, place: Place, now: Instant) -> bool {
+        self.connection.is_live_at(place) && self.until.is_none_or(|until| now < until)
+    }
+}
+
+impl Pool {
+    /// The newest live one to `wanted`. What is found dead goes to `dead`.
+    pub(super) fn take_newest(
+        &mut self,
+        wanted: Place,
+        now: Instant,
+        dead: &mut Vec<Idle>,
+    ) -> Option<Connection> {
+        loop {
+            let is_it = |idle: &Idle| idle.connection.place() == wanted;
+            let place = self.idle.iter().rposition(is_it)?;
+            let idle = self.remove(place);
+            if idle.is_live_at(wanted, now) {
+                return Some(idle.connection);
+            }
+            dead.push(idle);
+        }
+    }
+
+    /// Takes one out.
+    pub(super) fn remove(&mut self, place: usize) -> Idle {
+        self.shared.remove_idle();
+        self.idle.remove(place)
+    }
+
+    /// Closes all.
+    pub(super) fn clear(&mut self) {
+        while !self.idle.is_empty() {
+            self.remove(self.idle.len() - 1);
+        }
+    }
+
+    /// Moves those that are dead, idle for too long or too old to `expired`.
+    pub(super) fn take_expired(&mut self, now: Instant, expired: &mut Vec<Idle>) {
+        // A reload may have lowered either limit. The oldest go first.
+        let above_idle = self.shared.idle().saturating_sub(self.limits.max_idle);
+        let above = above_idle.max(self.shared.permits.above_cap()) as usize;
+        for _ in 0..above.min(self.idle.len()) {
+            expired.push(self.remove(0));
+        }
+        let mut place = 0;
+        while place < self.idle.len() {
+            let idle = &self.idle[place];
+            let connection = &idle.connection;
+            let limit = connection.share_of(self.limits.idle_timeout);
+            let is_too_long = now.saturating_duration_since(idle.since) >= limit;
+            // The kept ones are not closed for being idle, only for being old.
+            if is_too_long && self.idle.len() > self.keep
+                || connection.is_old(self.limits.max_lifetime, now)
+                || !idle.is_live_at(connection.place(), now)
+            {
+                expired.push(self.remove(place));
+            } else {
+                place += 1;
+            }
+        }
+        if ebb::is_too_large(self.idle.capacity(), self.idle.len()) {
+            self.idle.shrink_to_fit();
+        }
+    }
+}
