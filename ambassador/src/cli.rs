@@ -78,9 +78,14 @@ pub enum Command {
 /// `exec`.
 #[derive(Debug, Args)]
 pub struct Exec {
-    /// The configuration file; without one every destination is adopted.
+    /// The configuration file; without one every destination is adopted, with
+    /// retries and a circuit breaker.
     #[arg(long)]
     pub config: Option<PathBuf>,
+    /// Only look: no retries, no breaker, no limits, requests as they come,
+    /// whatever the file says.
+    #[arg(long)]
+    pub observe: bool,
     /// Say on standard error what was done per upstream.
     #[arg(long)]
     pub summary: bool,

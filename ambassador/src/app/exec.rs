@@ -55,7 +55,8 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         error => Failure::Unavailable(with_causes(&error)),
     })?;
     let directory = admin_directory(&helper)?;
-    let overrides = only(launched.cgroup().to_owned(), directory.join(ADMIN_SOCKET));
+    let admin = directory.join(ADMIN_SOCKET);
+    let overrides = only(launched.cgroup().to_owned(), admin, arguments.observe);
     overrides(&mut checked);
     let mut proxy = proxy::start(Start {
         checked,
@@ -90,11 +91,15 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(outcome.code()))
 }
 
-/// The command is captured and nothing else. The admin socket is private where
+/// The command is captured and nothing else, and with `observe` no policy is
+/// in force. The admin socket is private where
 /// the file does not place it: the default port would clash with a service on
 /// this machine, or with an exec within an exec.
-fn only(cgroup: PathBuf, admin: PathBuf) -> Overrides {
+fn only(cgroup: PathBuf, admin: PathBuf, observe: bool) -> Overrides {
     Box::new(move |checked| {
+        if observe {
+            checked.routes = checked.routes.observed();
+        }
         let capture = checked.capture.get_or_insert_with(Settings::default);
         capture.targets = vec![Target {
             cgroup: cgroup.clone(),

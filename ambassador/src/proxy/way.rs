@@ -13,7 +13,7 @@ use crate::policy::retry::Retry;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::{self, Chunk};
-use crate::route::settings::Endpoints;
+use crate::route::settings::{Endpoints, Marks};
 use crate::route::{HostHeader, RequestKey, Resolution};
 use crate::upstream::balancer::{Ask, Picked};
 use crate::upstream::pool::Pools;
@@ -218,7 +218,11 @@ impl Way {
     /// How long the caller waits, as its request says. Where the header rules
     /// name a field that says it, the rules decide what goes on of that.
     pub fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
-        let rules = &self.target.upstream.policies.headers;
+        let policies = &self.target.upstream.policies;
+        if policies.marks == Marks::None {
+            return CallerTimeout::default();
+        }
+        let rules = &policies.headers;
         CallerTimeout::of(request, head).passed_by(|name| !rules.names(name))
     }
 
@@ -262,7 +266,9 @@ impl Way {
                 add_field(name, value);
             }
         }
-        if let Some(id) = &identity.made_id {
+        if let Some(id) = &identity.made_id
+            && policies.marks == Marks::Made
+        {
             add_field("x-request-id", id);
         }
         // Last, where each try says what is left by then.

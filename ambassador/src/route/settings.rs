@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -67,7 +68,22 @@ pub struct Policies {
     pub headers: HeaderRules,
     /// How traces are carried on; `None`: what comes of one passes as it is.
     pub tracing: Option<trace::Settings>,
+    /// What is added to requests unasked.
+    pub marks: Marks,
 }
+
+/// What a request gets on its way, whatever the header rules say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Marks {
+    /// An `x-request-id`, and what is left of the time that its caller gives.
+    #[default]
+    Made,
+    /// Nothing: it is only looked at.
+    None,
+}
+
+/// What bounds a step where nothing is to: the program itself gives up before.
+const UNBOUNDED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One entry of `hosts`. A name wins over an address, an exact name over a
 /// wildcard, the longer suffix or prefix over the shorter, with a port over
@@ -127,6 +143,28 @@ pub struct Endpoint {
     pub zone: Option<Arc<str>>,
 }
 
+impl Settings {
+    /// The same upstreams and routes, of which none has a policy.
+    pub fn observed(&self) -> Self {
+        let observed = |upstream: &Arc<Upstream>| {
+            Arc::new(Upstream {
+                policies: upstream.policies.observed(),
+                ..Upstream::clone(upstream)
+            })
+        };
+        let routes = self.routes.iter().map(|route| Route {
+            overridden: route.overridden.as_ref().map(observed),
+            ..route.clone()
+        });
+        Self {
+            upstreams: self.upstreams.iter().map(observed).collect(),
+            routes: routes.collect(),
+            unmatched: self.unmatched,
+            adopted: self.adopted.observed(),
+        }
+    }
+}
+
 impl Policies {
     /// For upstreams that are not in the file: nothing is refused that their
     /// callers would have done directly, and nothing dialled ahead.
@@ -147,6 +185,26 @@ impl Policies {
         policies.retry = retry::Retry::never();
         policies.hedge = hedge::Settings::default();
         policies.circuit_breaker.trip = breaker::Trip::Never;
+        policies
+    }
+
+    /// For what is only to be looked at: no policy, and requests as they come.
+    pub fn observed(&self) -> Self {
+        let mut policies = self.passing_on();
+        policies.timeouts = limits::Timeouts {
+            connect: UNBOUNDED,
+            first_byte: None,
+            per_try: None,
+            request: None,
+            idle: UNBOUNDED,
+            tunnel: UNBOUNDED,
+            ..policies.timeouts
+        };
+        policies.outlier.consecutive = None;
+        policies.outlier.success_rate = false;
+        policies.headers = HeaderRules::default();
+        policies.tracing = None;
+        policies.marks = Marks::None;
         policies
     }
 }

@@ -19,6 +19,7 @@ mod doctor;
 mod drain;
 mod exec;
 mod exec_killed;
+mod exec_observe;
 mod exec_summary;
 mod exec_terminal;
 mod fail_fast;
