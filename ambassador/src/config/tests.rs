@@ -431,7 +431,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 56);
+    assert_eq!(compared, 57);
 }
 
 #[test]

@@ -15,7 +15,8 @@ use crate::addr::{Authority, BindAddr};
 use crate::route::settings::{Claim, HostMatch};
 
 pub(super) use policies::{
-    CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RetryCause, Size, StatusRange, TimeLimit,
+    CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RatioOrOff, RetryCause, Size, StatusRange,
+    TimeLimit,
 };
 pub(super) use propagation::Propagation;
 

@@ -1,21 +1,29 @@
 //! The circuit breaker of an upstream, one for all shards.
 //!
-//! Closed, it counts failures; at the threshold it opens and refuses. After
-//! `sleep` it is half open: one try goes through as a probe, and its result
-//! closes or reopens it. See Nygard, "Release It!", and Fowler,
-//! "CircuitBreaker" (2014).
+//! Closed, it counts failures; where they are many, and many of all that was
+//! counted, it opens and refuses. After `sleep` it is half open: one try goes
+//! through as a probe, and its result closes or reopens it. See Nygard, "Release
+//! It!", and Fowler, "CircuitBreaker" (2014).
 //!
-//! The state is one word, read relaxed on the way of a request; a success writes
-//! nothing unless it ends a run of failures. Failures are counted behind a lock:
-//! a breaker that works lets few of them through. Each change of state raises
-//! the epoch, and a try counts only in the epoch that it was admitted in.
+//! The state is one word, read relaxed on the way of a request. A success writes
+//! counters that belong to its shard alone, and what shards share only where it
+//! ends a run of failures. Failures are counted behind a lock: a breaker that
+//! works lets few of them through. Each change of state raises the epoch, and a
+//! try counts only in the epoch that it was admitted in.
+//!
+//! A probe that ends without a result frees its place: the next one that asks is
+//! the probe. So a caller who takes every probe and leaves keeps out only those
+//! who come while it waits.
+
+mod counts;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use self::counts::{Moment, Recent, Successes};
 use super::statuses::Statuses;
-use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, PoisonError};
 
 /// Failures that a rolling window can be told to wait for.
 pub const FAILURES_MAX: u32 = 10_000;
@@ -25,7 +33,7 @@ pub const FAILURES_MAX: u32 = 10_000;
 pub struct Settings {
     /// What opens it.
     pub trip: Trip,
-    /// How long it stays open before a probe.
+    /// How long it stays open before a probe, or up to a tenth longer.
     pub sleep: Duration,
     /// Responses that are failures.
     pub failure_statuses: Statuses,
@@ -45,9 +53,53 @@ pub enum Trip {
         failures: u32,
         /// How long a failure counts.
         window: Duration,
+        /// The share of all that was counted which they have to be besides, in
+        /// the window or in its last tenth; `None`: any.
+        ratio: Option<Ratio>,
     },
     /// So many failures without a success between them.
     Consecutive(u32),
+}
+
+/// A share, more than nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio {
+    millionths: u32,
+}
+
+impl Ratio {
+    /// One half.
+    pub const HALF: Self = Self {
+        millionths: Self::WHOLE / 2,
+    };
+
+    const WHOLE: u32 = 1_000_000;
+
+    /// A share from a millionth to 1; `None`: it is none.
+    pub fn new(share: f64) -> Option<Self> {
+        let millionths = (share * f64::from(Self::WHOLE)).round();
+        let is_one = millionths >= 1.0 && millionths <= f64::from(Self::WHOLE);
+        is_one.then_some(Self {
+            millionths: millionths as u32,
+        })
+    }
+
+    /// As a number from 0 to 1.
+    pub fn share(self) -> f64 {
+        f64::from(self.millionths) / f64::from(Self::WHOLE)
+    }
+
+    fn is_reached(self, failed: u64, succeeded: u64) -> bool {
+        let whole = u64::from(Self::WHOLE);
+        failed * whole >= u64::from(self.millionths) * (failed + succeeded)
+    }
+}
+
+impl Trip {
+    /// The stretch in which an outage shows at once, behind much success.
+    fn last_tenth_ms(window_ms: u64) -> u64 {
+        window_ms.div_ceil(10)
+    }
 }
 
 impl Default for Settings {
@@ -56,6 +108,7 @@ impl Default for Settings {
             trip: Trip::Rolling {
                 failures: 5,
                 window: Duration::from_secs(10),
+                ratio: Some(Ratio::HALF),
             },
             sleep: Duration::from_secs(30),
             failure_statuses: Statuses::default().with(500..=599),
@@ -132,23 +185,41 @@ pub struct Breaker {
     word: AtomicU64,
     /// Failures since a success or since it closed; changed under the lock.
     run: AtomicU32,
+    successes: Successes,
+    /// What the jitter of its sleeps is drawn from.
+    seed: u64,
     tally: Mutex<Tally>,
 }
 
 #[derive(Debug, Default)]
 struct Tally {
-    /// When the failures of the window were, in milliseconds since the start.
-    times: VecDeque<u64>,
+    last: LastFailures,
+    /// How many failures there were lately, also where `last` does not hold them
+    /// all.
+    failed: OnceLock<Box<Recent>>,
     transitions: Transitions,
     observer: Option<Observer>,
 }
 
+/// When the last failures were: as many as open the breaker, by any of the
+/// settings that it was told of since its last change, for the longest window of
+/// these.
+#[derive(Debug, Default)]
+struct LastFailures {
+    /// In milliseconds since the start.
+    times: VecDeque<u64>,
+    kept: usize,
+    window_ms: u64,
+}
+
 /// A try that was let through. Its end is to be told; a probe that is dropped
-/// reopens the breaker.
+/// without leaves its place to the next that asks.
 #[derive(Debug)]
 pub struct Trial<'a> {
     breaker: &'a Breaker,
     settings: &'a Settings,
+    /// Who asked.
+    shard: u16,
     epoch: u32,
     /// When it was let through, where it is the probe and has not ended.
     probe_since: Option<Instant>,
@@ -204,8 +275,8 @@ impl Word {
 }
 
 impl Breaker {
-    /// A closed one.
-    pub fn new(now: Instant) -> Self {
+    /// A closed one. `seed` is 64 random bits.
+    pub fn new(now: Instant, seed: u64) -> Self {
         let word = Word {
             kind: Kind::Closed,
             epoch: 0,
@@ -215,16 +286,25 @@ impl Breaker {
             started: now,
             word: AtomicU64::new(word.pack()),
             run: AtomicU32::new(0),
+            successes: Successes::default(),
+            seed,
             tally: Mutex::default(),
         }
     }
 
-    /// Asks for a try; `None`: it is refused.
-    pub fn admit<'a>(&'a self, settings: &'a Settings, now: Instant) -> Option<Trial<'a>> {
+    /// Asks for a try of a shard; `None`: it is refused. The end of a try is told
+    /// by the shard that asked.
+    pub fn admit<'a>(
+        &'a self,
+        settings: &'a Settings,
+        shard: u16,
+        now: Instant,
+    ) -> Option<Trial<'a>> {
         let word = self.word();
         let trial = |epoch, probe_since| Trial {
             breaker: self,
             settings,
+            shard,
             epoch,
             probe_since,
         };
@@ -320,17 +400,32 @@ impl Breaker {
             Trip::Never => 0,
             Trip::Consecutive(_) => self.run.load(Ordering::Relaxed),
             Trip::Rolling { window, .. } => {
-                let mut tally = self.lock();
-                tally.drop_older(self.ms(now), window);
-                tally.times.len() as u32
+                let window_ms = window.as_millis() as u64;
+                let (tally, now_ms) = (self.lock(), self.ms(now));
+                let failures = match tally.last.is_full() {
+                    false => tally.last.within(window_ms, now_ms) as u64,
+                    true => tally.failed_within(
+                        window_ms,
+                        Moment {
+                            epoch: self.word().epoch,
+                            now_ms,
+                            window_ms,
+                        },
+                    ),
+                };
+                failures.try_into().unwrap_or(u32::MAX)
             }
         }
     }
 
-    fn succeeded(&self, trial: &Trial<'_>) {
-        // Shared by all shards: written only where there is something to undo.
-        if trial.probe_since.is_none() && self.run.load(Ordering::Relaxed) == 0 {
-            return;
+    fn succeeded(&self, trial: &Trial<'_>, now: Instant) {
+        if trial.probe_since.is_none() {
+            self.count_success(trial, now);
+            // Shared by all shards: written only where there is something to
+            // undo.
+            if self.run.load(Ordering::Relaxed) == 0 {
+                return;
+            }
         }
         let mut tally = self.lock();
         let word = self.word();
@@ -349,6 +444,21 @@ impl Breaker {
         }
     }
 
+    fn count_success(&self, trial: &Trial<'_>, now: Instant) {
+        let word = self.word();
+        if let Trip::Rolling { window, .. } = trial.settings.trip
+            && word.kind == Kind::Closed
+            && word.epoch == trial.epoch
+        {
+            let moment = Moment {
+                epoch: word.epoch,
+                now_ms: self.ms(now),
+                window_ms: window.as_millis() as u64,
+            };
+            self.successes.count(trial.shard, moment);
+        }
+    }
+
     fn failed(&self, trial: &Trial<'_>, now: Instant) {
         if trial.settings.trip == Trip::Never && trial.probe_since.is_none() {
             return;
@@ -360,11 +470,11 @@ impl Breaker {
         }
         let opens = match word.kind {
             Kind::HalfOpen => true,
-            Kind::Closed => self.count(trial.settings.trip, &mut tally, now),
+            Kind::Closed => self.count(trial, &mut tally, now),
             Kind::Open | Kind::HeldClosed => false,
         };
         if opens {
-            let sleep_ms = trial.settings.sleep.as_millis() as u64;
+            let sleep_ms = self.sleep_ms(trial.settings, word.epoch);
             // One less than for ever, which only force gives.
             let until_ms = (self.ms(now) + sleep_ms).min(Word::FOR_EVER_MS - 1);
             let open = word.to(Kind::Open, until_ms);
@@ -374,27 +484,64 @@ impl Breaker {
         }
     }
 
+    /// A probe ended without a result. Nothing has been learned, so that the next
+    /// that asks may be the probe at once; it has not opened again either.
+    fn freed(&self, trial: &Trial<'_>, since: Instant) {
+        let tally = self.lock();
+        let word = self.word();
+        if word.epoch == trial.epoch {
+            let due = word.to(Kind::Open, self.ms(since));
+            self.set(due);
+            self.tell(due, &tally);
+        }
+    }
+
+    /// How long it sleeps, with up to a tenth of jitter, so that those who call
+    /// the same upstream do not all probe it at the same moment.
+    fn sleep_ms(&self, settings: &Settings, epoch: u32) -> u64 {
+        const PARTS: u64 = 1 << 10;
+        let sleep_ms = settings.sleep.as_millis() as u64;
+        let part = mixed(self.seed.wrapping_add(epoch.into())) % PARTS;
+        sleep_ms.saturating_add(sleep_ms.saturating_mul(part) / (10 * PARTS))
+    }
+
     /// Counts a failure; whether it was one too many.
-    fn count(&self, trip: Trip, tally: &mut Tally, now: Instant) -> bool {
-        match trip {
+    fn count(&self, trial: &Trial<'_>, tally: &mut Tally, now: Instant) -> bool {
+        match trial.settings.trip {
             Trip::Never => false,
             Trip::Consecutive(most) => {
                 let run = self.run.load(Ordering::Relaxed) + 1;
                 self.run.store(run, Ordering::Relaxed);
                 run >= most
             }
-            Trip::Rolling { failures, window } => {
-                let now_ms = self.ms(now);
-                tally.drop_older(now_ms, window);
-                tally.times.push_back(now_ms);
-                tally.times.len() >= failures as usize
+            Trip::Rolling {
+                failures,
+                window,
+                ratio,
+            } => {
+                let moment = Moment {
+                    epoch: trial.epoch,
+                    now_ms: self.ms(now),
+                    window_ms: window.as_millis() as u64,
+                };
+                tally.count(failures as usize, moment);
+                let last_tenth_ms = Trip::last_tenth_ms(moment.window_ms);
+                [moment.window_ms, last_tenth_ms]
+                    .into_iter()
+                    .any(|span_ms| {
+                        tally.last.within(span_ms, moment.now_ms) >= failures as usize
+                            && ratio.is_none_or(|ratio| {
+                                let failed = tally.failed_within(span_ms, moment);
+                                ratio.is_reached(failed, self.successes.within(span_ms, moment))
+                            })
+                    })
             }
         }
     }
 
     /// It was changed to `word`: failures before that count no more.
     fn changed(&self, word: Word, tally: &mut Tally) {
-        tally.times.clear();
+        tally.last = LastFailures::default();
         self.run.store(0, Ordering::Relaxed);
         self.tell(word, tally);
     }
@@ -442,14 +589,48 @@ impl Breaker {
 }
 
 impl Tally {
-    fn drop_older(&mut self, now_ms: u64, window: Duration) {
-        let window_ms = window.as_millis() as u64;
-        while let Some(first) = self.times.front()
-            && first + window_ms < now_ms
+    fn count(&mut self, failures: usize, moment: Moment) {
+        self.last.push(failures, moment);
+        let recent = || Box::new(Recent::new(moment.window_ms));
+        self.failed.get_or_init(recent).count(moment);
+    }
+
+    fn failed_within(&self, span_ms: u64, moment: Moment) -> u64 {
+        let recent = self.failed.get();
+        recent.map_or(0, |recent| recent.within(span_ms, moment))
+    }
+}
+
+impl LastFailures {
+    fn push(&mut self, failures: usize, moment: Moment) {
+        self.kept = self.kept.max(failures);
+        self.window_ms = self.window_ms.max(moment.window_ms);
+        let oldest_ms = moment.now_ms.saturating_sub(self.window_ms);
+        self.times.push_back(moment.now_ms);
+        while self.times.len() > self.kept
+            || self.times.front().is_some_and(|first| *first < oldest_ms)
         {
             self.times.pop_front();
         }
     }
+
+    /// There may have been more.
+    fn is_full(&self) -> bool {
+        self.times.len() >= self.kept
+    }
+
+    fn within(&self, span_ms: u64, now_ms: u64) -> usize {
+        let oldest_ms = now_ms.saturating_sub(span_ms);
+        self.times.len() - self.times.partition_point(|time| *time < oldest_ms)
+    }
+}
+
+/// A random number from another: the finalizer of SplitMix64.
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 impl fmt::Debug for Observer {
@@ -465,8 +646,8 @@ impl Trial<'_> {
     }
 
     /// The upstream did what it is there for.
-    pub fn succeeded(mut self) {
-        self.breaker.succeeded(&self);
+    pub fn succeeded(mut self, now: Instant) {
+        self.breaker.succeeded(&self, now);
         self.probe_since = None;
     }
 
@@ -477,14 +658,14 @@ impl Trial<'_> {
     }
 
     /// The try says nothing about the upstream: it was never made, or its
-    /// caller went. As the probe it reopens the breaker.
+    /// caller went. The place of a probe is free for the next that asks.
     pub fn abandoned(self) {}
 }
 
 impl Drop for Trial<'_> {
     fn drop(&mut self) {
         if let Some(since) = self.probe_since {
-            self.breaker.failed(self, since);
+            self.breaker.freed(self, since);
         }
     }
 }

@@ -2,4 +2,4 @@
 //! the place of this module (`tests/model`).
 
 pub use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-pub use std::sync::{Mutex, MutexGuard, PoisonError};
+pub use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};

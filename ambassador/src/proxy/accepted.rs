@@ -433,10 +433,11 @@ enum Purpose {
 /// A new connection to one of the endpoints.
 async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
     let policies = &target.upstream.policies;
+    let settings = &policies.circuit_breaker;
     let Some(trial) = target
         .shared
         .breaker
-        .admit(&policies.circuit_breaker, ring::now())
+        .admit(settings, client.context.shard, ring::now())
     else {
         return Err(GivenUp::CIRCUIT_OPEN);
     };
@@ -460,7 +461,7 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
     let now = ring::now();
     match &dialled {
         Ok(_) if purpose == Purpose::Relay => {
-            trial.succeeded();
+            trial.succeeded(now);
             picked.ended(Grade::Good, &policies.outlier, now);
         }
         Ok(_) => trial.abandoned(),

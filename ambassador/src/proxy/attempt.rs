@@ -501,7 +501,7 @@ pub(super) fn judge(
     if let Some(trial) = trial {
         match has_failed {
             true => trial.failed(now),
-            false => trial.succeeded(),
+            false => trial.succeeded(now),
         }
     }
 }

@@ -125,7 +125,11 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         let reply = LocalReply::new(Reason::RequestTimeout);
         return answer(client, record, asked, &body, reply).await;
     }
-    let Some(mut trial) = shared.breaker.admit(&policies.circuit_breaker, ring::now()) else {
+    let admit = || {
+        let settings = &policies.circuit_breaker;
+        shared.breaker.admit(settings, context.shard, ring::now())
+    };
+    let Some(mut trial) = admit() else {
         drop(head);
         let reply = LocalReply::new(Reason::CircuitOpen);
         return answer(client, record, asked, &body, reply).await;
@@ -260,7 +264,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         if sending.deadlines.have_passed(ring::now()) {
             break (tried, None);
         }
-        trial = match shared.breaker.admit(&policies.circuit_breaker, ring::now()) {
+        trial = match admit() {
             Some(trial) => trial,
             None => break (tried, Some(Reason::CircuitOpen)),
         };

@@ -49,8 +49,9 @@ pub async fn connect(
         .checkout(shared, target.pool_policies(), place, Want::Fresh);
     match checkout.await {
         Ok(connection) => {
-            trial.succeeded();
-            picked.ended(Grade::Good, &upstream.policies.outlier, ring::now());
+            let now = ring::now();
+            trial.succeeded(now);
+            picked.ended(Grade::Good, &upstream.policies.outlier, now);
             cells.attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
             record.passage.bytes_out.set(ESTABLISHED.len() as u64);

@@ -158,7 +158,9 @@ pub fn second<'a>(pools: &Pools, target: &'a Target, aim: Aim<'_>) -> Option<(Pi
     if !shared.hedge_budget.withdraw(&policies.hedge.budget(), now) {
         return None;
     }
-    let trial = shared.breaker.admit(&policies.circuit_breaker, now)?;
+    let trial = shared
+        .breaker
+        .admit(&policies.circuit_breaker, pools.shard(), now)?;
     Some((picked, trial))
 }
 

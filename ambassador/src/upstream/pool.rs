@@ -107,6 +107,11 @@ impl Pools {
         self.dialer.add(stock);
     }
 
+    /// Whose they are.
+    pub fn shard(&self) -> u16 {
+        self.shard
+    }
+
     /// Names the other shards.
     pub fn set_peers(&self, peers: Vec<Remote>) {
         self.peers.replace(peers);

@@ -52,7 +52,7 @@ impl Shared {
             label,
             permits: Arc::new(Permits::new(max_connections)),
             endpoints: Published::default(),
-            breaker: Breaker::new(now),
+            breaker: Breaker::new(now, clock::random_u64()),
             retry_budget: Budget::new(now),
             hedge_budget: Budget::new(now),
             rate_limit: RateLimit::new(now),

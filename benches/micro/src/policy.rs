@@ -13,11 +13,11 @@ use crate::Measure;
 pub(crate) fn all(measure: &mut impl Measure) {
     let now = Instant::now();
     let settings = breaker::Settings::default();
-    let closed = Breaker::new(now);
+    let closed = Breaker::new(now, 0);
     measure.each("breaker/success", || {
         closed
-            .admit(&settings, now)
-            .map(|trial| trial.succeeded())
+            .admit(&settings, 0, now)
+            .map(|trial| trial.succeeded(now))
             .is_some()
     });
     // What is left of the window each time is one failure.
@@ -25,6 +25,7 @@ pub(crate) fn all(measure: &mut impl Measure) {
         trip: Trip::Rolling {
             failures: breaker::FAILURES_MAX,
             window: Duration::ZERO,
+            ratio: None,
         },
         ..breaker::Settings::default()
     };
@@ -32,13 +33,15 @@ pub(crate) fn all(measure: &mut impl Measure) {
     measure.each("breaker/failure", || {
         later += Duration::from_millis(1);
         closed
-            .admit(&never_opens, later)
+            .admit(&never_opens, 0, later)
             .map(|trial| trial.failed(later))
             .is_some()
     });
-    let open = Breaker::new(now);
+    let open = Breaker::new(now, 0);
     open.force(breaker::Force::Open);
-    measure.each("breaker/refusal", || open.admit(&settings, now).is_none());
+    measure.each("breaker/refusal", || {
+        open.admit(&settings, 0, now).is_none()
+    });
 
     let budget = Budget::new(now);
     let settings = budget::Settings::default();

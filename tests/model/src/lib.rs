@@ -12,6 +12,7 @@ use loom::model::Builder;
 use loom::thread::{self, JoinHandle};
 
 mod atomic;
+mod once;
 
 /// The policies; see the crate `ambassador`.
 #[path = "../../../ambassador/src/policy"]
@@ -25,6 +26,8 @@ pub mod policy {
     /// In the place of the ambassador's `policy::sync`.
     mod sync {
         pub use std::sync::PoisonError;
+
+        pub use crate::once::OnceLock;
 
         pub use loom::sync::atomic::Ordering;
         pub use loom::sync::{Mutex, MutexGuard};

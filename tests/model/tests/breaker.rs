@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use ambassador_model::policy::breaker::{
-    Breaker, Force, Observer, Refuses, Settings, State, Transitions, Trial, Trip,
+    Breaker, Force, Observer, Ratio, Refuses, Settings, State, Transitions, Trial, Trip,
 };
 use ambassador_model::{explore, on_threads, spawn};
 
 const SLEEP: Duration = Duration::from_secs(30);
+const SEED: u64 = 1;
 
 /// A breaker and the moments of its life.
 struct Scene {
@@ -22,7 +23,7 @@ impl Scene {
     fn closed(trip: Trip) -> Arc<Self> {
         let start = Instant::now();
         Arc::new(Self {
-            breaker: Breaker::new(start),
+            breaker: Breaker::new(start, SEED),
             settings: Settings {
                 trip,
                 sleep: SLEEP,
@@ -41,17 +42,17 @@ impl Scene {
         scene
     }
 
-    /// When an open one may be probed.
+    /// When one that opened at the start may be probed for sure.
     fn due(&self) -> Instant {
-        self.start + SLEEP
+        self.start + SLEEP * 11 / 10
     }
 
     fn ask(&self) -> Option<Trial<'_>> {
-        self.breaker.admit(&self.settings, self.start)
+        self.breaker.admit(&self.settings, 0, self.start)
     }
 
     fn ask_when_due(&self) -> Option<Trial<'_>> {
-        self.breaker.admit(&self.settings, self.due())
+        self.breaker.admit(&self.settings, 0, self.due())
     }
 
     fn fail(&self) {
@@ -62,7 +63,7 @@ impl Scene {
 
     fn succeed(&self) {
         if let Some(trial) = self.ask() {
-            trial.succeeded();
+            trial.succeeded(self.start);
         }
     }
 
@@ -75,6 +76,7 @@ fn rolling(failures: u32) -> Trip {
     Trip::Rolling {
         failures,
         window: Duration::from_secs(10),
+        ratio: None,
     }
 }
 
@@ -98,35 +100,108 @@ fn one_of_all_that_ask_at_once_is_the_probe() {
 }
 
 #[test]
-fn a_probe_that_is_lost_while_others_ask_leaves_it_open() {
+fn a_probe_that_is_lost_while_others_ask_leaves_its_place_to_them() {
     explore(|| {
         let scene = Scene::open(rolling(1));
         let probes = on_threads(3, &scene, |scene| scene.ask_when_due().is_some());
-        assert_eq!(count(probes), 1);
+        let probes = count(probes);
+        assert!((1..=3).contains(&probes));
         assert_eq!(scene.breaker.state(), State::Open);
-        assert_eq!(scene.breaker.refuses_for(scene.due()), Some(SLEEP));
+        assert_eq!(scene.breaker.refuses_for(scene.due()), None);
         let transitions = Transitions {
-            opened: 2,
-            half_opened: 1,
+            opened: 1,
+            half_opened: probes as u64,
             closed: 0,
         };
         assert_eq!(scene.breaker.transitions(), transitions);
-        let later = scene.due() + SLEEP;
-        let next = scene.breaker.admit(&scene.settings, later);
-        assert!(next.is_some_and(|trial| trial.is_probe()));
+        assert!(scene.ask_when_due().is_some_and(|trial| trial.is_probe()));
     });
+}
+
+#[test]
+fn a_probe_in_the_place_of_a_lost_one_decides() {
+    explore(|| {
+        let scene = Scene::open(rolling(1));
+        let lost = spawn(&scene, |scene| scene.ask_when_due().is_some());
+        let decided = scene.ask_when_due().map(|probe| {
+            assert!(probe.is_probe());
+            probe.succeeded(scene.due());
+        });
+        let closes = decided.is_some();
+        lost.join().unwrap();
+        let state = match closes {
+            true => State::Closed,
+            false => State::Open,
+        };
+        assert_eq!(scene.breaker.state(), state);
+    });
+}
+
+/// As many failures, if they are half of all.
+fn half(failures: u32) -> Trip {
+    Trip::Rolling {
+        failures,
+        window: Duration::from_secs(10),
+        ratio: Some(Ratio::HALF),
+    }
+}
+
+#[test]
+fn successes_of_any_shard_that_came_before_are_known_to_who_fails() {
+    explore(|| {
+        let scene = Scene::closed(half(2));
+        let other = spawn(&scene, |scene| {
+            let settings = &scene.settings;
+            for _ in 0..2 {
+                let trial = scene.breaker.admit(settings, 1, scene.start);
+                trial.unwrap().succeeded(scene.start);
+            }
+        });
+        scene.succeed();
+        other.join().unwrap();
+        let failer = spawn(&scene, Scene::fail);
+        scene.fail();
+        failer.join().unwrap();
+        assert_eq!(scene.breaker.state(), State::Closed);
+        scene.fail();
+        assert_eq!(scene.breaker.state(), State::Open);
+    });
+}
+
+#[test]
+fn a_success_beside_failures_counts_or_comes_too_late() {
+    let seen = Arc::new(Mutex::new(BTreeSet::new()));
+    let outcomes = Arc::clone(&seen);
+    explore(move || {
+        let scene = Scene::closed(half(1));
+        let succeeder = spawn(&scene, |scene| {
+            let settings = &scene.settings;
+            for _ in 0..2 {
+                if let Some(trial) = scene.breaker.admit(settings, 1, scene.start) {
+                    trial.succeeded(scene.start);
+                }
+            }
+        });
+        scene.fail();
+        succeeder.join().unwrap();
+        outcomes
+            .lock()
+            .unwrap()
+            .insert(scene.breaker.state() == State::Open);
+    });
+    assert_eq!(*seen.lock().unwrap(), BTreeSet::from([false, true]));
 }
 
 #[test]
 fn a_probe_that_succeeds_closes_it_once_whoever_asks_meanwhile() {
     explore(|| {
-        let scene = Scene::open(rolling(1));
+        let scene = Scene::open(Trip::Consecutive(1));
         let probes = on_threads(3, &scene, |scene| {
             let Some(trial) = scene.ask_when_due() else {
                 return false;
             };
             let is_probe = trial.is_probe();
-            trial.succeeded();
+            trial.succeeded(scene.due());
             is_probe
         });
         assert_eq!(count(probes), 1);
@@ -175,7 +250,7 @@ fn a_late_result_neither_closes_nor_reopens() {
                 scene.fail();
                 probe_without_end(scene)
             });
-            succeeds.succeeded();
+            succeeds.succeeded(scene.start);
             // Late, unless it is the one that opens it.
             fails.failed(scene.start);
             assert!(prober.join().unwrap());
@@ -191,7 +266,9 @@ fn a_late_failure_is_not_counted_after_the_probe_has_closed_it() {
         let scene = Scene::closed(Trip::Consecutive(1));
         let late = scene.ask().unwrap();
         scene.fail();
-        let prober = spawn(&scene, |scene| scene.ask_when_due().unwrap().succeeded());
+        let prober = spawn(&scene, |scene| {
+            scene.ask_when_due().unwrap().succeeded(scene.due())
+        });
         late.failed(scene.due());
         prober.join().unwrap();
         assert_eq!(scene.breaker.state(), State::Closed);
@@ -208,10 +285,11 @@ fn a_late_success_does_not_close_after_the_probe_has_reopened_it() {
         let prober = spawn(&scene, |scene| {
             scene.ask_when_due().unwrap().failed(scene.due());
         });
-        late.succeeded();
+        late.succeeded(scene.due());
         prober.join().unwrap();
         assert_eq!(scene.breaker.state(), State::Open);
-        assert_eq!(scene.breaker.refuses_for(scene.due()), Some(SLEEP));
+        let left = scene.breaker.refuses_for(scene.due());
+        assert!(left.is_some_and(|left| left >= SLEEP));
     });
 }
 
@@ -234,7 +312,7 @@ fn force_against_a_probe(force: Force, end: fn(Trial<'_>, Instant), expected: St
 
 #[test]
 fn what_an_operator_sets_outlasts_a_probe() {
-    force_against_a_probe(Force::Open, |probe, _| probe.succeeded(), State::Open);
+    force_against_a_probe(Force::Open, |probe, now| probe.succeeded(now), State::Open);
     force_against_a_probe(Force::Closed, |probe, now| probe.failed(now), State::Closed);
     force_against_a_probe(Force::Closed, |probe, _| probe.abandoned(), State::Closed);
     force_against_a_probe(Force::Auto, |probe, now| probe.failed(now), State::Closed);
@@ -296,7 +374,7 @@ fn an_observer_is_told_last_what_holds() {
         scene.breaker.observe(Some(follows));
         let prober = spawn(&scene, |scene| {
             if let Some(trial) = scene.ask_when_due() {
-                trial.succeeded();
+                trial.succeeded(scene.due());
             }
         });
         let operator = spawn(&scene, |scene| scene.breaker.force(Force::Auto));

@@ -8,7 +8,7 @@ use crate::config::raw;
 use crate::config::values::Propagation;
 use crate::http::trace::Formats;
 use crate::policy::balance::{Key, LoadBalancing};
-use crate::policy::breaker::{self, Trip};
+use crate::policy::breaker::{self, Ratio, Trip};
 use crate::policy::concurrency;
 use crate::policy::hedge::{self, After};
 use crate::policy::limits::{Pool, Timeouts};
@@ -146,18 +146,29 @@ fn retry(retry: &Retry, entries: &mut Vec<Entry>) {
 
 fn circuit_breaker(breaker: &breaker::Settings, entries: &mut Vec<Entry>) {
     // What the form of threshold that is not in effect would say is left out.
-    let (failures, window, consecutive): (Option<Value>, Option<Value>, Value) = match breaker.trip
-    {
-        Trip::Never => (Some("off".into()), None, "off".into()),
-        Trip::Rolling { failures, window } => (
-            Some(failures.into()),
-            Some(time(window).into()),
-            "off".into(),
-        ),
-        Trip::Consecutive(failures) => (None, None, failures.into()),
+    let consecutive: Value = match breaker.trip {
+        Trip::Never => {
+            entries.push(("circuit_breaker.failures", "off".into()));
+            "off".into()
+        }
+        Trip::Rolling {
+            failures,
+            window,
+            ratio,
+        } => {
+            let share = |ratio: Ratio| super::percent(ratio.share());
+            entries.extend([
+                ("circuit_breaker.failures", failures.into()),
+                (
+                    "circuit_breaker.ratio",
+                    ratio.map_or_else(|| "off".into(), share).into(),
+                ),
+                ("circuit_breaker.window", time(window).into()),
+            ]);
+            "off".into()
+        }
+        Trip::Consecutive(failures) => failures.into(),
     };
-    entries.extend(failures.map(|failures| ("circuit_breaker.failures", failures)));
-    entries.extend(window.map(|window| ("circuit_breaker.window", window)));
     entries.extend([
         ("circuit_breaker.sleep", time(breaker.sleep).into()),
         ("circuit_breaker.consecutive", consecutive),

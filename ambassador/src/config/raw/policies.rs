@@ -3,8 +3,8 @@
 
 use crate::config::read::{Named, Spanned, object};
 use crate::config::values::{
-    Count, CountOrOff, Flag, HedgeAfter, Percent, Rate, RetryCause, Size, StatusRange, Text, Time,
-    TimeLimit, choice,
+    Count, CountOrOff, Flag, HedgeAfter, Percent, Rate, RatioOrOff, RetryCause, Size, StatusRange,
+    Text, Time, TimeLimit, choice,
 };
 use crate::policy::{balance, rate_limit};
 
@@ -123,14 +123,21 @@ object! {
         /// none do. Written beside an inherited `consecutive`, it takes its place.
         #[schemars(extend("default" = 5))]
         failures: CountOrOff,
-        /// How long a failure counts.
+        /// The share of all that was counted which the failures have to be as
+        /// well, within `window` or within its last tenth; `off`: their number is
+        /// enough. Not together with `consecutive`; written beside an inherited
+        /// one, it takes its place.
+        #[schemars(extend("default" = "50%"))]
+        ratio: RatioOrOff,
+        /// How long a failure or success counts.
         #[schemars(extend("default" = "10s"))]
         window: Time,
-        /// How long it is open before one request may probe.
+        /// How long it is open before one request may probe, or up to a tenth
+        /// longer, by chance.
         #[schemars(extend("default" = "30s"))]
         sleep: Time,
         /// This many failures without a success between them open it, instead
-        /// of `failures` within `window`.
+        /// of `failures` and `ratio` within `window`.
         #[schemars(extend("default" = "off"))]
         consecutive: CountOrOff,
         /// Statuses that are failures, as connect failures, resets and timeouts are.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::policy::balance::{Key, LoadBalancing};
-use crate::policy::breaker::{self, Trip};
+use crate::policy::breaker::{self, Ratio, Trip};
 use crate::policy::concurrency;
 use crate::policy::outlier;
 use crate::policy::rate_limit::{self, OnLimit};
@@ -46,7 +46,7 @@ fn every_key_is_read() {
                   idempotency_header: X-Once, base: 6ms, cap: 6ms, \
                   budget: { ratio: 7%, min_per_second: 8 }, body_limit: 16MiB, \
                   honor_retry_after: false }, \
-         circuit_breaker: { failures: 10000, window: 9ms, sleep: 10ms, \
+         circuit_breaker: { failures: 10000, ratio: 7%, window: 9ms, sleep: 10ms, \
                             failure_statuses: [429, 500-503] }, \
          rate_limit: { requests_per_second: 2.5, burst: 11, on_limit: wait }, \
          load_balancing: peak_ewma, zone: z, \
@@ -78,6 +78,7 @@ fn every_key_is_read() {
         trip: Trip::Rolling {
             failures: 10_000,
             window: 9 * MS,
+            ratio: Ratio::new(0.07),
         },
         sleep: 10 * MS,
         failure_statuses: Statuses::default().with(429..=429).with(500..=503),
@@ -320,6 +321,16 @@ fn wrong_policies_are_one_mistake_each() {
             "must be off or a number from 1 to 10000",
         ),
         (
+            "circuit_breaker.ratio",
+            "0%",
+            "must be off or a percentage from 0.0001% to 100%",
+        ),
+        (
+            "circuit_breaker.ratio",
+            "0.5",
+            "must be off or a percentage from 0.0001% to 100%",
+        ),
+        (
             "circuit_breaker.window",
             "0s",
             "must be longer than nothing",
@@ -431,6 +442,10 @@ fn what_contradicts_itself_is_a_mistake() {
             "f:2: upstreams.a.circuit_breaker: has failures or consecutive, not both",
         ),
         (
+            "circuit_breaker: { ratio: 30%, consecutive: 4 }",
+            "f:2: upstreams.a.circuit_breaker: has ratio or consecutive, not both",
+        ),
+        (
             "rate_limit: { requests_per_second: 1, burst: 0 }",
             "f:2: upstreams.a.rate_limit.burst: must be at least 1, got 0",
         ),
@@ -449,6 +464,12 @@ fn a_threshold_is_the_nearest_one() {
     let rolling = |failures, seconds| Trip::Rolling {
         failures,
         window: Duration::from_secs(seconds),
+        ratio: Some(Ratio::HALF),
+    };
+    let any_share = |failures| Trip::Rolling {
+        failures,
+        window: Duration::from_secs(10),
+        ratio: None,
     };
     for (defaults, upstream, trip) in [
         ("{}", "{ consecutive: 3 }", Trip::Consecutive(3)),
@@ -477,6 +498,12 @@ fn a_threshold_is_the_nearest_one() {
             rolling(5, 20),
         ),
         ("{ failures: off }", "{ consecutive: off }", Trip::Never),
+        ("{}", "{ ratio: off }", any_share(5)),
+        ("{ ratio: off }", "{ failures: 2 }", any_share(2)),
+        ("{ ratio: off }", "{ ratio: 50% }", rolling(5, 10)),
+        ("{ consecutive: 4 }", "{ ratio: 50% }", rolling(5, 10)),
+        ("{ consecutive: 4 }", "{ ratio: off }", Trip::Consecutive(4)),
+        ("{}", "{ ratio: off, consecutive: 3 }", Trip::Consecutive(3)),
     ] {
         let text = format!(
             "defaults: {{ circuit_breaker: {defaults} }}\n\
@@ -533,6 +560,7 @@ fn each_layer_changes_what_it_says_key_by_key() {
         ("retry.on", "connect-failure, reset, 429, 503 (built in)"),
         ("retry.honor_retry_after", "true (built in)"),
         ("circuit_breaker.failures", "9 (upstream, line 11)"),
+        ("circuit_breaker.ratio", "50% (built in)"),
         ("circuit_breaker.window", "10s (built in)"),
         ("circuit_breaker.consecutive", "off (upstream, line 11)"),
         ("rate_limit.requests_per_second", "20 (upstream, line 12)"),
@@ -545,6 +573,7 @@ fn each_layer_changes_what_it_says_key_by_key() {
     for (key, wanted) in [
         ("circuit_breaker.consecutive", "7 (defaults, line 4)"),
         ("circuit_breaker.failures", "-"),
+        ("circuit_breaker.ratio", "-"),
         ("rate_limit", "off (upstream, line 16)"),
         ("rate_limit.burst", "-"),
     ] {
@@ -792,7 +821,7 @@ routes:
     let effective = layers(LAYERS).effective();
     let upstream = &effective["upstreams"]["one"];
     let mut breaker = json!({
-        "failures": 9, "window": "10s", "sleep": "30s", "consecutive": "off",
+        "failures": 9, "ratio": "50%", "window": "10s", "sleep": "30s", "consecutive": "off",
         "failure_statuses": ["500-599"], "kernel_fail_fast": "off",
     });
     assert_eq!(upstream["circuit_breaker"], breaker);
@@ -852,7 +881,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 43);
+    assert_eq!(with_default.len(), 44);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];
@@ -895,6 +924,7 @@ fn the_environment_has_tries_and_a_threshold() {
             Trip::Rolling {
                 failures: 8,
                 window,
+                ratio: Some(Ratio::HALF),
             },
         ),
     ] {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::{Time, number, value_schemas};
+use super::{Percent, Time, number, value_schemas};
 use crate::config::read::Scalar;
+use crate::policy::breaker::Ratio;
 use crate::policy::hedge::After;
 
 /// Requests per second. The least is one in 17 minutes, and the most one in a
@@ -41,6 +42,10 @@ pub(in crate::config) struct KeepAlive(pub(in crate::config) Option<Duration>);
 /// How many it takes, at least 1; `None`: off.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct CountOrOff(pub(in crate::config) Option<u32>);
+
+/// A share that something has to reach; `None`: off.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct RatioOrOff(pub(in crate::config) Option<Ratio>);
 
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Flag(pub(in crate::config) bool);
@@ -120,6 +125,19 @@ impl Scalar for CountOrOff {
             ("off", _) => Ok(Self(None)),
             (_, Some(count)) if count > 0 => Ok(Self(Some(count))),
             _ => Err("must be off or a whole number, at least 1".to_owned()),
+        }
+    }
+}
+
+impl Scalar for RatioOrOff {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let share = Percent::parse(text).ok();
+        match share.and_then(|share| Ratio::new(share.0)) {
+            Some(ratio) => Ok(Self(Some(ratio))),
+            None => Err("must be off or a percentage from 0.0001% to 100%".to_owned()),
         }
     }
 }
@@ -218,6 +236,10 @@ value_schemas! {
     CountOrOff: { "anyOf": [
         { "const": "off" },
         { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+    ] },
+    RatioOrOff: { "anyOf": [
+        { "const": "off" },
+        { "type": "string", "format": "percentage", "pattern": "^[0-9]+(\\.[0-9]+)?%$" },
     ] },
     Flag: { "type": "boolean" },
     Rate: { "type": "number", "minimum": RATES.start(), "maximum": RATES.end() },

@@ -19,6 +19,8 @@ pub struct Script {
     pub outages: Vec<Range<Duration>>,
     /// The callers of calls that begin in one of these go before the answer.
     pub absences: Vec<Range<Duration>>,
+    /// What the breaker's jitter comes from.
+    pub seed: u64,
     /// No call begins from then on.
     pub until: Duration,
 }
@@ -37,7 +39,7 @@ enum End {
 /// Every change of the breaker's state, and when it was.
 pub fn run(settings: &Settings, script: &Script) -> Vec<(Duration, State)> {
     let origin = Instant::now();
-    let breaker = Breaker::new(origin);
+    let breaker = Breaker::new(origin, script.seed);
     let mut timeline = Timeline::new(origin);
     let mut changes = vec![(Duration::ZERO, breaker.state())];
     timeline.after(Duration::ZERO, Event::Call);
@@ -46,12 +48,12 @@ pub fn run(settings: &Settings, script: &Script) -> Vec<(Duration, State)> {
             Event::Call if timeline.now() >= script.until => {}
             Event::Call => {
                 timeline.after(script.every, Event::Call);
-                if let Some(trial) = breaker.admit(settings, timeline.instant()) {
+                if let Some(trial) = breaker.admit(settings, 0, timeline.instant()) {
                     let end = script.end_of(timeline.now());
                     timeline.after(script.takes, Event::End(trial, end));
                 }
             }
-            Event::End(trial, End::Success) => trial.succeeded(),
+            Event::End(trial, End::Success) => trial.succeeded(timeline.instant()),
             Event::End(trial, End::Failure) => trial.failed(timeline.instant()),
             Event::End(trial, End::Absence) => trial.abandoned(),
         }

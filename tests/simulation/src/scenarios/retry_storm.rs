@@ -84,7 +84,7 @@ pub fn run(variant: Variant, seed: u64) -> Outcome {
         ..breaker::Settings::default()
     };
     let origin = Instant::now();
-    let breaker = Breaker::new(origin);
+    let breaker = Breaker::new(origin, seed);
     let storm = Storm {
         variant,
         retry: &retry,
@@ -214,7 +214,7 @@ impl<'a> Storm<'a> {
 
     fn attempt(&mut self, index: usize) {
         let now = self.timeline.instant();
-        let Some(trial) = self.breaker.admit(self.breaker_settings, now) else {
+        let Some(trial) = self.breaker.admit(self.breaker_settings, 0, now) else {
             // The circuit is open: the request ends.
             return;
         };
@@ -251,7 +251,7 @@ impl<'a> Storm<'a> {
         }
         self.serve();
         if let Some(trial) = self.end(tried) {
-            trial.succeeded();
+            trial.succeeded(self.timeline.instant());
             self.requests[tried.request].answered = true;
             count(&mut self.outcome.answered, self.timeline.now());
         }
@@ -339,9 +339,10 @@ impl Outcome {
         after.iter().copied().max().unwrap_or_default()
     }
 
-    /// Tries while it was down, but for the first window, in a second.
+    /// Tries while it was down, in a second, but for the first half second: so
+    /// long the failures may be fewer than what went well just before.
     pub fn tries_per_second_of_outage(&self) -> f64 {
-        let down = &self.offered[window(STOPPED) + 1..window(RESTARTED)];
+        let down = &self.offered[window(STOPPED) + 5..window(RESTARTED)];
         let time = WINDOW * down.len() as u32;
         f64::from(down.iter().sum::<u32>()) / time.as_secs_f64()
     }

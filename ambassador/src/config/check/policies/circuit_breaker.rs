@@ -5,14 +5,17 @@ use std::time::Duration;
 use super::Reading;
 use crate::config::raw;
 use crate::config::read::Spanned;
-use crate::policy::breaker::{FAILURES_MAX, Settings, Trip};
+use crate::policy::breaker::{FAILURES_MAX, Ratio, Settings, Trip};
 use crate::policy::statuses::Statuses;
+
+const CONSECUTIVE: &str = "circuit_breaker.consecutive";
 
 /// The thresholds that the layers so far write. The settings hold only the
 /// one in effect, but a later layer may return to the other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Thresholds {
     failures: Option<u32>,
+    ratio: Option<Ratio>,
     window: Duration,
     consecutive: Option<u32>,
 }
@@ -21,6 +24,7 @@ impl Default for Thresholds {
     fn default() -> Self {
         Self {
             failures: Some(5),
+            ratio: Some(Ratio::HALF),
             window: Duration::from_secs(10),
             consecutive: None,
         }
@@ -29,11 +33,21 @@ impl Default for Thresholds {
 
 impl Thresholds {
     fn trip(self) -> Trip {
-        let window = self.window;
         match (self.consecutive, self.failures) {
             (Some(failures), _) => Trip::Consecutive(failures),
-            (None, Some(failures)) => Trip::Rolling { failures, window },
+            (None, Some(failures)) => Trip::Rolling {
+                failures,
+                window: self.window,
+                ratio: self.ratio,
+            },
             (None, None) => Trip::Never,
+        }
+    }
+
+    /// The nearer layer has the say.
+    fn is_rolling_from(&mut self, line: usize, reading: &mut Reading<'_>) {
+        if self.consecutive.take().is_some() {
+            reading.note(CONSECUTIVE, line);
         }
     }
 }
@@ -44,23 +58,30 @@ pub(super) fn read(
     thresholds: &mut Thresholds,
     reading: &mut Reading<'_>,
 ) {
-    const CONSECUTIVE: &str = "circuit_breaker.consecutive";
     if let Some(failures) = reading.get("circuit_breaker.failures", &raw.failures) {
         if failures.value.0.is_some_and(|count| count > FAILURES_MAX) {
             let what = format!("must be off or a number from 1 to {FAILURES_MAX}");
             reading.found.mistake_at(failures, what);
         }
         thresholds.failures = failures.value.0;
-        // The nearer layer has the say.
-        if thresholds.consecutive.take().is_some() {
-            reading.note(CONSECUTIVE, failures.place.line);
+        thresholds.is_rolling_from(failures.place.line, reading);
+    }
+    if let Some(ratio) = reading.get("circuit_breaker.ratio", &raw.ratio) {
+        thresholds.ratio = ratio.value.0;
+        if ratio.value.0.is_some() {
+            thresholds.is_rolling_from(ratio.place.line, reading);
         }
     }
     if let Some(consecutive) = reading.get(CONSECUTIVE, &raw.consecutive) {
         thresholds.consecutive = consecutive.value.0;
-        let both = raw.failures.as_ref().and_then(|failures| failures.value.0);
-        if consecutive.value.0.is_some() && both.is_some() {
-            let what = "has failures or consecutive, not both";
+        let failures = raw.failures.as_ref().and_then(|failures| failures.value.0);
+        let ratio = raw.ratio.as_ref().and_then(|ratio| ratio.value.0);
+        let both = match (failures, ratio) {
+            (Some(_), _) => Some("has failures or consecutive, not both"),
+            (None, Some(_)) => Some("has ratio or consecutive, not both"),
+            (None, None) => None,
+        };
+        if let Some(what) = both.filter(|_| consecutive.value.0.is_some()) {
             reading.found.mistake(&raw.place, what);
         }
     }

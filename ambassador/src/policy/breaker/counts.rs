@@ -1,0 +1,187 @@
+//! What was counted lately, in tenths of a window: the successes of each shard,
+//! and the failures of all.
+//!
+//! Each shard has counters of its own, made at its first success, on cache lines
+//! of its own. It alone writes them, with plain stores. Whoever counts a failure
+//! reads them all, under the lock of the breaker. A bucket holds its time and its
+//! count in one word, so that no reader sees the count of another time.
+
+use super::Trip;
+use crate::policy::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
+
+/// Shards whose counters are found by one index.
+const CHUNK: usize = 16;
+
+/// Windows that one breaker is told of by different routes, and that are counted
+/// apart. Further ones are counted in the tenths of the last of these.
+const WINDOWS_MAX: usize = 4;
+
+/// A window, and the tenth that has begun.
+const TENTHS: usize = 11;
+
+/// A tenth, and the third of it that has begun.
+const THIRDS: usize = 4;
+
+/// The successes of all shards.
+#[derive(Debug, Default)]
+pub(super) struct Successes {
+    first: OnceLock<Box<Chunk>>,
+}
+
+#[derive(Debug, Default)]
+struct Chunk {
+    shards: [OnceLock<Box<Recent>>; CHUNK],
+    next: OnceLock<Box<Self>>,
+}
+
+/// What one writer counted lately: a shard, or who holds the lock.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Recent {
+    window_ms: u64,
+    /// That of the breaker which all counts in here are from.
+    epoch: AtomicU32,
+    tenths: [Bucket; TENTHS],
+    thirds: [Bucket; THIRDS],
+    /// The same for another window.
+    next: OnceLock<Box<Self>>,
+}
+
+/// The number of a stretch of time and what was counted in it.
+#[derive(Debug, Default)]
+struct Bucket(AtomicU64);
+
+/// When something is counted, and in which epoch and window.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    /// That of the breaker.
+    pub(super) epoch: u32,
+    /// Milliseconds since the start of the breaker.
+    pub(super) now_ms: u64,
+    /// How long it counts.
+    pub(super) window_ms: u64,
+}
+
+impl Successes {
+    /// Counts one. Only `shard` itself does that.
+    pub(super) fn count(&self, shard: u16, moment: Moment) {
+        let shard = usize::from(shard);
+        let mut chunk = self.first.get_or_init(Box::default);
+        for _ in 0..shard / CHUNK {
+            chunk = chunk.next.get_or_init(Box::default);
+        }
+        let recent =
+            chunk.shards[shard % CHUNK].get_or_init(|| Box::new(Recent::new(moment.window_ms)));
+        recent.count(moment);
+    }
+
+    /// Those of the last `span_ms`.
+    pub(super) fn within(&self, span_ms: u64, moment: Moment) -> u64 {
+        let chunks = std::iter::successors(self.first.get(), |chunk| chunk.next.get());
+        let shards = chunks.flat_map(|chunk| &chunk.shards);
+        shards
+            .filter_map(OnceLock::get)
+            .map(|recent| recent.within(span_ms, moment))
+            .sum()
+    }
+}
+
+impl Recent {
+    pub(super) fn new(window_ms: u64) -> Self {
+        Self {
+            window_ms,
+            epoch: AtomicU32::new(0),
+            tenths: Default::default(),
+            thirds: Default::default(),
+            next: OnceLock::new(),
+        }
+    }
+
+    /// Counts one.
+    pub(super) fn count(&self, moment: Moment) {
+        let mut recent = self;
+        for _ in 1..WINDOWS_MAX {
+            if recent.window_ms == moment.window_ms {
+                break;
+            }
+            let other = || Box::new(Self::new(moment.window_ms));
+            recent = recent.next.get_or_init(other);
+        }
+        recent.count_here(moment);
+    }
+
+    fn count_here(&self, moment: Moment) {
+        if self.epoch.load(Ordering::Relaxed) != moment.epoch {
+            for bucket in self.tenths.iter().chain(&self.thirds) {
+                bucket.0.store(0, Ordering::Relaxed);
+            }
+            // Who sees it sees none of the counts from before.
+            self.epoch.store(moment.epoch, Ordering::Release);
+        }
+        let tenth = moment.now_ms / self.tenth_ms();
+        self.tenths[tenth as usize % TENTHS].count(tenth);
+        let third = moment.now_ms / self.third_ms();
+        self.thirds[third as usize % THIRDS].count(third);
+    }
+
+    /// How many of the last `span_ms` and of the bucket in which they begin, of
+    /// all windows.
+    pub(super) fn within(&self, span_ms: u64, moment: Moment) -> u64 {
+        let windows = std::iter::successors(Some(self), |recent| recent.next.get().map(|it| &**it));
+        windows
+            .map(|recent| recent.within_here(span_ms, moment))
+            .sum()
+    }
+
+    fn within_here(&self, span_ms: u64, moment: Moment) -> u64 {
+        if self.epoch.load(Ordering::Acquire) != moment.epoch {
+            return 0;
+        }
+        let third_ms = self.third_ms();
+        let (buckets, length_ms) = match span_ms <= third_ms * (THIRDS as u64 - 1) {
+            true => (&self.thirds[..], third_ms),
+            false => (&self.tenths[..], self.tenth_ms()),
+        };
+        let first = moment.now_ms.saturating_sub(span_ms) / length_ms;
+        // The clock of another shard may be ahead by a little.
+        let last = moment.now_ms / length_ms + 1;
+        buckets
+            .iter()
+            .map(|bucket| bucket.among(first..=last))
+            .sum()
+    }
+
+    fn tenth_ms(&self) -> u64 {
+        self.window_ms.div_ceil(TENTHS as u64 - 1).max(1)
+    }
+
+    fn third_ms(&self) -> u64 {
+        Trip::last_tenth_ms(self.window_ms)
+            .div_ceil(THIRDS as u64 - 1)
+            .max(1)
+    }
+}
+
+impl Bucket {
+    fn count(&self, number: u64) {
+        let number = number as u32;
+        let before = self.0.load(Ordering::Relaxed);
+        let count = match (before >> 32) as u32 == number {
+            true => (before as u32).saturating_add(1),
+            false => 1,
+        };
+        let word = u64::from(number) << 32 | u64::from(count);
+        self.0.store(word, Ordering::Relaxed);
+    }
+
+    /// What was counted in it, where its number is one of these.
+    fn among(&self, numbers: std::ops::RangeInclusive<u64>) -> u64 {
+        let word = self.0.load(Ordering::Relaxed);
+        // Numbers come round after 2^32.
+        let behind_first = ((word >> 32) as u32).wrapping_sub(*numbers.start() as u32);
+        match u64::from(behind_first) <= numbers.end() - numbers.start() {
+            true => u64::from(word as u32),
+            false => 0,
+        }
+    }
+}
