@@ -46,7 +46,7 @@ pub use send_op::SendError;
 pub use sockets::{dial_socket, steer_by_cpu};
 pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
-pub use stream::{Listener, Stream};
+pub use stream::{Departure, Listener, Stream};
 
 use crate::clock;
 use driver::Driver;

@@ -13,12 +13,14 @@ pub(crate) mod descriptors;
 pub mod helper;
 pub mod memory;
 pub mod netns;
+pub mod socket_owner;
 pub mod sockets;
 
 pub use capabilities::drop_all_capabilities;
 pub use cgroup::{Cgroup, find_cgroup2};
 pub use helper::Helper;
 pub use netns::Netns;
+pub use socket_owner::Owner;
 pub use sockets::{BindSpec, Family, Kind, SocketSpec, SocketStock};
 
 /// Which workload a listener, a token or a pool belongs to: dense, for the

@@ -173,6 +173,14 @@ impl Gather {
         }
     }
 
+    /// The same behind one more chunk, which must have a place.
+    pub fn behind(self, first: Chunk) -> Self {
+        let mut all = Self::from(first);
+        let few = self.first.into_iter().chain(self.second);
+        few.chain(self.rest).for_each(|chunk| all.push(chunk));
+        all
+    }
+
     /// Whether another chunk has no place.
     pub fn is_full(&self) -> bool {
         self.rest.len() + 2 >= GATHER_MAX
@@ -189,7 +197,7 @@ impl Gather {
     }
 
     /// Drops the first `count` bytes.
-    pub(super) fn advance(&mut self, mut count: usize) {
+    pub fn advance(&mut self, mut count: usize) {
         for chunk in self.chunks_mut() {
             let dropped = count.min(chunk.len());
             chunk.advance(dropped);

@@ -3,9 +3,12 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::event::{self, PollFd, PollFlags, Timespec};
 
 use super::Backend;
+use super::stream::Departure;
 
 /// A socket address as the kernel wants it.
 pub struct RawAddress {
@@ -168,6 +171,19 @@ pub fn reset_on_close(socket: &impl AsRawFd) {
             size_of::<libc::linger>() as libc::socklen_t,
         )
     };
+}
+
+/// What became of the peer of a connected socket, as the kernel knows it now.
+pub fn departure(socket: &impl AsFd) -> Option<Departure> {
+    let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
+    let now = Timespec::default();
+    // Interrupted or out of memory: it is asked again before long.
+    event::poll(&mut polled, Some(&now)).ok()?;
+    let events = polled[0].revents();
+    if events.intersects(PollFlags::HUP | PollFlags::ERR) {
+        return Some(Departure::Failed);
+    }
+    events.contains(PollFlags::RDHUP).then_some(Departure::Fin)
 }
 
 /// Ends the sending direction.

@@ -32,6 +32,18 @@ pub struct Stream {
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
+/// What became of a peer, as far as its connection tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It has ended its direction, and may still read.
+    Fin,
+    /// The connection has failed.
+    Failed,
+    /// It has sent more than its reader has taken. Receiving has stopped, so
+    /// that an end would not be seen.
+    Unseen,
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
@@ -222,19 +234,30 @@ impl Stream {
         })
     }
 
-    /// Resolves when the connection has failed; never for bytes or an orderly
-    /// end.
-    pub fn broken(&self) -> impl Future<Output = ()> + '_ {
+    /// Resolves when the peer has ended its direction or the connection has
+    /// failed; never for bytes. It takes nothing, so that it can be watched
+    /// beside whoever receives.
+    pub fn departure(&self) -> impl Future<Output = Departure> + '_ {
         poll_fn(|context| {
             super::with(|core| {
                 let mut socket = core.driver.socket(self.key);
-                if matches!(socket.end, Some(End::Error(_))) {
-                    return Poll::Ready(());
-                }
-                keep(&mut socket.watcher, context.waker());
-                Poll::Pending
+                let departure = match socket.end {
+                    Some(End::Error(_)) => Departure::Failed,
+                    Some(End::Fin) => Departure::Fin,
+                    None if socket.is_full() => Departure::Unseen,
+                    None => {
+                        keep(&mut socket.watcher, context.waker());
+                        return Poll::Pending;
+                    }
+                };
+                Poll::Ready(departure)
             })
         })
+    }
+
+    /// The same as of now, by asking the kernel; `None`: the peer is there.
+    pub fn departure_now(&self) -> Option<Departure> {
+        sockets::departure(&self.as_fd())
     }
 
     /// Sends all of `gather`. Dropping the future does not stop what is under

@@ -64,7 +64,7 @@ pub struct Socket {
     pub end: Option<End>,
     /// Who waits for bytes, the end, or an accepted socket.
     pub reader: Option<Waker>,
-    /// Who waits for a failure.
+    /// Who waits for the end, whatever is still to be read.
     pub watcher: Option<Waker>,
     /// Who waits for a send or a connect.
     pub writer: Option<Waker>,
@@ -190,6 +190,9 @@ impl Table {
             Some(_) => socket.received_more.push_back(chunk),
         }
         wake(&mut socket.reader);
+        if socket.is_full() {
+            wake(&mut socket.watcher);
+        }
     }
 
     /// The next received chunk.
@@ -235,9 +238,7 @@ impl Table {
         };
         socket.end.get_or_insert(end);
         wake(&mut socket.reader);
-        if matches!(end, End::Error(_)) {
-            wake(&mut socket.watcher);
-        }
+        wake(&mut socket.watcher);
     }
 
     /// A send has moved on by `result` bytes, or failed. `true`: it is to be

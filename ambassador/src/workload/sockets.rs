@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::socket_owner::{Owner, OwnerLookup};
 use super::{Helper, Netns};
 
 /// Connections that wait to be accepted, per listening socket; the kernel
@@ -65,6 +66,8 @@ pub enum Kind {
     Stream,
     /// UDP, for the questions to name servers.
     Datagram,
+    /// NETLINK_SOCK_DIAG, for questions about sockets; of no family.
+    Diagnosis,
 }
 
 /// Sockets to make, neither bound nor connected.
@@ -129,6 +132,8 @@ pub(super) fn make_one(spec: &SocketSpec) -> io::Result<OwnedFd> {
 pub struct SocketStock {
     remote: Option<Remote>,
     stock: RefCell<[Vec<OwnedFd>; 2]>,
+    /// Made when it is asked for.
+    owners: RefCell<Option<OwnerLookup>>,
 }
 
 #[derive(Debug)]
@@ -144,6 +149,7 @@ impl SocketStock {
         Self {
             remote: None,
             stock: RefCell::default(),
+            owners: RefCell::default(),
         }
     }
 
@@ -156,6 +162,7 @@ impl SocketStock {
                 mark,
             }),
             stock: RefCell::default(),
+            owners: RefCell::default(),
         }
     }
 
@@ -171,6 +178,36 @@ impl SocketStock {
                 bind(&socket, addr)
             })
             .is_ok()
+    }
+
+    /// Who has the other end of a TCP connection within the namespace. The first
+    /// call blocks for one round trip to the helper, where sockets come from
+    /// there.
+    ///
+    /// # Errors
+    /// Where that cannot be told.
+    pub fn owner_of(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
+        let mut owners = self.owners.borrow_mut();
+        let owners = match &mut *owners {
+            Some(known) => known,
+            none => none.insert(OwnerLookup::over(self.make_one(Kind::Diagnosis)?)),
+        };
+        owners.owner_of(local, peer)
+    }
+
+    fn make_one(&self, kind: Kind) -> io::Result<OwnedFd> {
+        let Some(remote) = &self.remote else {
+            return socket(Family::V4, kind);
+        };
+        let spec = SocketSpec {
+            family: Family::V4,
+            kind,
+            count: 1,
+            mark: None,
+        };
+        let mut made = remote.helper.sockets(&remote.netns, &spec)?;
+        made.pop()
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     /// A fresh socket. Blocks for one round trip to the helper every few calls
@@ -235,14 +272,15 @@ fn port_of(socket: &OwnedFd) -> io::Result<u16> {
 
 #[expect(unsafe_code, reason = "std makes no unconnected socket")]
 fn socket(family: Family, kind: Kind) -> io::Result<OwnedFd> {
-    let kind = match kind {
-        Kind::Stream => libc::SOCK_STREAM,
-        Kind::Datagram => libc::SOCK_DGRAM,
+    let (family, kind, protocol) = match kind {
+        Kind::Stream => (family.raw(), libc::SOCK_STREAM, 0),
+        Kind::Datagram => (family.raw(), libc::SOCK_DGRAM, 0),
+        Kind::Diagnosis => (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG),
     };
     let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: socket() takes integers; a descriptor it returns is ours alone.
     unsafe {
-        match libc::socket(family.raw(), kind, 0) {
+        match libc::socket(family, kind, protocol) {
             -1 => Err(io::Error::last_os_error()),
             fd => Ok(OwnedFd::from_raw_fd(fd)),
         }

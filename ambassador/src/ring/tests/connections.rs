@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 
 use crate::ring::table::ACCEPTED_MAX;
-use crate::ring::{dial_socket, now, spawn, steer_by_cpu, timer};
+use crate::ring::{Departure, dial_socket, now, spawn, steer_by_cpu, timer};
 
 on_both_backends!(
     tcp_echo_over_v4_and_v6,
@@ -112,7 +112,7 @@ async fn a_reset_is_seen_by_whoever_waits() {
     // And the shard sees the peer's.
     crate::ring::sockets::reset_on_close(&far);
     drop(far);
-    stream.broken().await;
+    assert_eq!(stream.departure().await, Departure::Failed);
     let error = stream.recv().await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     assert!(stream.is_closed_or_busy());
@@ -127,8 +127,7 @@ async fn an_idle_stream_shows_that_its_peer_has_gone() {
     drop(far);
     stream.readable().await;
     assert!(stream.is_closed_or_busy());
-    let broken = timer::timeout(Duration::from_millis(5), stream.broken()).await;
-    assert!(broken.is_err(), "an orderly end is no failure");
+    assert_eq!(stream.departure().await, Departure::Fin);
 }
 
 async fn a_burst_of_connections_is_accepted() {

@@ -3,7 +3,7 @@
 use super::*;
 use std::io::{Read, Write};
 
-use crate::ring::{RECEIVED_MAX, spawn};
+use crate::ring::{Departure, RECEIVED_MAX, spawn};
 use crate::together::both;
 
 on_both_backends!(
@@ -169,7 +169,7 @@ async fn a_reset_that_a_send_found_is_no_end() {
     both(stuck, reset).await.unwrap();
     assert!(sent.unwrap_err().sent > 0);
     // The socket tells of it once; both directions have to know.
-    stream.broken().await;
+    assert_eq!(stream.departure().await, Departure::Failed);
     assert!(stream.recv().await.is_err());
 }
 
