@@ -24,7 +24,9 @@ pub use cells::{Cells, RequestKey, Snapshot, UpstreamCells};
 pub use exposition::{Extras, Format, render};
 pub use gauges::{BreakerGauge, PoolGauge};
 pub use histogram::Histogram;
-pub use labels::{AttemptOutcome, Direction, DroppedAccept, RelayProtocol, TcpOutcome};
+pub use labels::{
+    AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, RelayProtocol, TcpOutcome,
+};
 pub use record::{
     Description, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord, Telemetry,
 };

@@ -83,22 +83,6 @@ impl CallerTimeout {
             self.passes_envoy.then(|| (ENVOY, write_milliseconds(left))),
         ]
     }
-
-    /// Says in a head that `left` is left, where it ends with the lines of
-    /// [`CallerTimeout::fields`].
-    pub fn overwrite(&self, head: &mut [u8], left: Duration) {
-        const LINE_END: &[u8] = b"\r\n";
-        let mut end = head.len().saturating_sub(2 * LINE_END.len());
-        for (name, value) in self.fields(left).iter().flatten().rev() {
-            let start = end.checked_sub(value.len());
-            let Some(place) = start.and_then(|start| head.get_mut(start..end)) else {
-                return;
-            };
-            place.copy_from_slice(value);
-            let line = name.len() + ": ".len() + value.len() + LINE_END.len();
-            end = end.saturating_sub(line);
-        }
-    }
 }
 
 /// One to eight digits and a unit.

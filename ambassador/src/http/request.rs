@@ -114,18 +114,25 @@ impl RequestHead {
     /// (RFC 9112 section 3.3). `None`: HTTP/1.0 without either, or an empty
     /// `Host`. The host is kept in `buffer`.
     pub fn authority(&self, head: &[u8], buffer: String) -> Result<Option<Authority>, BadMessage> {
-        let bytes = match (self.method, self.target_authority) {
-            (Method::Connect, _) => self.target(head),
-            (_, Some(authority)) => part(head, authority),
-            (_, None) => match self.fields.only(Kind::Host, BadMessage::RepeatedHost)? {
-                None => return Ok(None),
-                Some(host) if host.value(head).is_empty() => return Ok(None),
-                Some(host) => host.value(head),
-            },
-        };
+        if self.method != Method::Connect && self.target_authority.is_none() {
+            self.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
+        }
+        let bytes = self.authority_bytes(head);
+        if bytes.is_empty() && self.method != Method::Connect && self.target_authority.is_none() {
+            return Ok(None);
+        }
         Authority::parse_with(bytes, buffer)
             .map(Some)
             .map_err(|_| BadMessage::Host)
+    }
+
+    /// The bytes that say whom the request is for; empty: nothing does.
+    pub fn authority_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        match (self.method, self.target_authority) {
+            (Method::Connect, _) => self.target(head),
+            (_, Some(authority)) => part(head, authority),
+            (_, None) => self.field(head, "host").unwrap_or_default(),
+        }
     }
 
     /// The value of the first field of this name.

@@ -10,13 +10,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
-use crate::http::{self, ServerName, Sniff};
+use crate::http::{self, Reason, ServerName, Sniff};
 use crate::policy::breaker::State;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
-use crate::proxy::failure::Unanswered;
 use crate::proxy::generation::Target;
+use crate::proxy::gone::reset;
 use crate::proxy::http1;
+use crate::proxy::judges::Judges;
+use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk, timer};
@@ -24,10 +26,8 @@ use crate::route::Resolution;
 use crate::route::settings::{Endpoints, Protocol};
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 use crate::together::{First, first};
-use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::balancer::Picked;
 use crate::upstream::connection::Connection;
-use crate::upstream::dial::DialError;
-use crate::upstream::pool::{CheckoutError, Want};
 
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
@@ -420,25 +420,18 @@ fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
     client.stream.reset();
 }
 
-/// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    /// Opaque bytes: that it came about is all that can be known of how well the
-    /// upstream is.
-    Relay,
-    /// To see who speaks: a request may follow, which tells more.
-    Guess,
-}
-
 /// A new connection to one of the endpoints.
 async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
     let policies = &target.upstream.policies;
-    let settings = &policies.circuit_breaker;
-    let Some(trial) = target
-        .shared
-        .breaker
-        .admit(settings, client.context.shard, ring::now())
-    else {
+    let now = ring::now();
+    let admitted = {
+        let settings = &policies.circuit_breaker;
+        target
+            .shared
+            .breaker
+            .admit(settings, client.context.shard, now)
+    };
+    let Some(trial) = admitted else {
         return Err(GivenUp::CIRCUIT_OPEN);
     };
     let pools = &client.context.pools;
@@ -448,49 +441,44 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
         tried: &[],
         bound: None,
     };
-    let Some(mut picked) = way::pick(pools, target, aim) else {
+    let Some(picked) = way::pick(pools, target, aim) else {
         return Err(GivenUp {
             outcome: TcpOutcome::ConnectFailed,
             endpoint: None,
         });
     };
-    let endpoint = picked.endpoint;
-    let place = (client.origin.namespace, endpoint);
-    let dialled = pools.checkout(&target.shared, target.pool_policies(), place, Want::Fresh);
-    let dialled = dialled.await;
-    let now = ring::now();
-    match &dialled {
-        Ok(_) if purpose == Purpose::Relay => {
-            trial.succeeded(now);
-            picked.ended(Grade::Good, &policies.outlier, now);
-        }
-        Ok(_) => trial.abandoned(),
-        Err(error) => Unanswered::without_connection(error).report(target, &mut picked, trial),
+    if purpose == Purpose::Relay {
+        pools.count_request(&target.shared, target.pool_policies(), now);
     }
-    match dialled {
-        Ok(connection) => Ok(Box::new(Leg {
+    let judges = Judges::new(picked, trial);
+    let (context, namespace) = (&client.context, client.origin.namespace);
+    let reached = reach(context, target, namespace, judges, (aim, purpose), |_| {});
+    match first(reached, reset(&client.stream)).await {
+        First::Left(Ok(Reached { connection, picked })) => Ok(Box::new(Leg {
             connection,
             said: None,
             _picked: picked,
         })),
-        Err(error) => {
-            tracing::debug!(%endpoint, ?error, "opaque connection: dial failed");
-            Err(GivenUp {
-                outcome: outcome_of(&error),
-                endpoint: Some(endpoint),
-            })
-        }
+        First::Left(Err(Unreached {
+            unanswered,
+            endpoint,
+        })) => Err(GivenUp {
+            outcome: outcome_of(unanswered.reason),
+            endpoint: Some(endpoint),
+        }),
+        First::Right(()) => Err(GivenUp {
+            outcome: TcpOutcome::ClientReset,
+            endpoint: None,
+        }),
     }
 }
 
-fn outcome_of(error: &CheckoutError) -> TcpOutcome {
-    match error {
-        CheckoutError::Overloaded => TcpOutcome::Overloaded,
-        CheckoutError::PendingTimeout | CheckoutError::Dial(DialError::Timeout) => {
-            TcpOutcome::ConnectTimeout
-        }
-        CheckoutError::Dial(DialError::Loop) => TcpOutcome::Loop,
-        CheckoutError::Dial(DialError::Connect(_)) => TcpOutcome::ConnectFailed,
+fn outcome_of(reason: Reason) -> TcpOutcome {
+    match reason {
+        Reason::Overloaded => TcpOutcome::Overloaded,
+        Reason::ConnectTimeout => TcpOutcome::ConnectTimeout,
+        Reason::Loop => TcpOutcome::Loop,
+        _ => TcpOutcome::ConnectFailed,
     }
 }
 

@@ -1,38 +1,50 @@
 //! One try of a request: a connection to the endpoint, an exchange over it, and
 //! what is learnt from how that went.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::http::{BodyReader, ResponseHead, challenge};
-use crate::policy::breaker::Trial;
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::{Cause, Retry};
 use crate::policy::retry_after;
-use crate::proxy::bound::{self, Taken};
-use crate::proxy::client::Client;
+use crate::proxy::bound::{self, Bound, Taken};
 use crate::proxy::context::Context;
-use crate::proxy::deadlines::{Deadlines, Limit};
+use crate::proxy::deadlines::Deadlines;
 use crate::proxy::exchange::{
-    Answer, Asked, Exchange, ExchangeError, Held, Response, Seen, Verdict,
+    Answer, Asked, Exchange, ExchangeError, Held, Progress, Response, Verdict,
 };
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::{Awaiting, Target};
+use crate::proxy::judges::{Judges, Score, Stage};
 use crate::proxy::replay::Replay;
-use crate::ring::{self, Chunk, Gather, timer};
+use crate::proxy::way::{Incoming, Way};
+use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
-use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::balancer::Grade;
 use crate::upstream::connection::{Connection, Place, Tie};
+use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Want;
 
 /// A request on its way to its upstream, over all its tries.
 pub struct Sending<'a> {
-    /// Whose request it is.
-    pub client: &'a mut Client,
+    /// The shard's state.
+    pub context: &'a Context,
+    /// The client's socket.
+    pub client: &'a Stream,
+    /// Bytes of the client received before.
+    pub ahead: &'a mut Option<Chunk>,
+    /// The upstream connection that is the client's own.
+    pub bound: &'a mut Bound,
+    /// Which connections it may go over.
+    pub lane: Lane,
+    /// Where its upstream's sockets are made.
+    pub namespace: Namespace,
     /// Where it goes.
-    pub target: &'a Target,
+    pub way: &'a Way,
+    /// As it came.
+    pub incoming: Incoming<'a>,
     /// What decides about its response.
     pub asked: Asked,
     /// Where its body is.
@@ -41,17 +53,17 @@ pub struct Sending<'a> {
     pub response: &'a mut ResponseHead,
     /// What is told of it.
     pub record: &'a mut RequestGuard,
-    /// What the next try sends first; `None`: it may have arrived, and must not
-    /// a second time.
+    /// What has happened so far.
+    pub progress: &'a Progress,
+    /// What of the body the next try sends along with the head; `None`: the
+    /// request may have arrived, and must not a second time.
     pub outgoing: Option<Gather>,
-    /// What is kept of what has been sent.
+    /// What is kept of the body that has been sent.
     pub replay: Replay,
     /// Until when it may wait.
     pub deadlines: &'a Deadlines,
     /// That it waits for its response; `None`: it does no more.
     pub awaiting: Option<Awaiting<'a>>,
-    /// Which connections it may go over.
-    pub lane: Lane,
 }
 
 /// Which connections a request may go over.
@@ -100,55 +112,41 @@ impl Sending<'_> {
     /// replaced within the same try.
     pub async fn attempt(
         &mut self,
-        picked: &mut Picked,
-        trial: Trial<'_>,
+        judges: &mut Judges<'_>,
         may_hold: bool,
     ) -> Result<Success, Failure> {
-        let context = Rc::clone(&self.client.context);
-        let endpoint = picked.endpoint;
-        let mut trial = Some(trial);
+        let endpoint = judges.endpoint.endpoint;
         let mut want = Want::Any;
         self.record.passage.endpoint = Some(endpoint);
         self.deadlines.begin_try(ring::now());
         let failure = loop {
-            self.record.attempts += 1;
-            let connection = match self.connection(&context, endpoint, want).await {
+            self.begin_try();
+            let connection = match self.connection(endpoint, want).await {
                 Ok(connection) => connection,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
-            let (past, seen) = (connection.past, Seen::default());
-            let error = match self
-                .exchange(&context, connection, &seen, (picked, &mut trial), may_hold)
-                .await
-            {
+            let past = connection.past;
+            let error = match self.exchange(connection, judges, may_hold).await {
                 Ok(success) => return Ok(success),
                 Err(error) => error,
             };
-            self.note(&seen);
-            let was_dead =
-                past.has_stood_idle() && want == Want::Any && error.may_be_a_dead_connection(&seen);
-            let failure = self.fail(error, &seen);
+            let was_dead = past.has_stood_idle()
+                && want == Want::Any
+                && error.may_be_a_dead_connection(self.progress);
+            let failure = self.fail(error);
             if was_dead && self.outgoing.is_some() {
-                context
-                    .telemetry
-                    .cells
-                    .attempt(self.label(), failure.outcome());
+                self.end_try(failure.outcome());
                 let cause = Cause::Reset.as_str();
-                context.telemetry.cells.retry(self.label(), cause);
+                self.context.telemetry.cells.retry(self.label(), cause);
                 want = Want::Fresh;
                 continue;
             }
             break failure;
         };
-        tracing::debug!(upstream = %self.target.upstream.name, %endpoint, ?failure, "try failed");
-        context
-            .telemetry
-            .cells
-            .attempt(self.label(), failure.outcome());
-        // None: it was judged by a response that was cut then.
-        if let Some(trial) = trial {
-            failure.report(self.target, picked, trial);
-        }
+        let upstream = &self.target().upstream.name;
+        tracing::debug!(%upstream, %endpoint, ?failure, "try failed");
+        self.end_try(failure.outcome());
+        failure.report(self.target(), judges);
         Err(failure)
     }
 
@@ -171,29 +169,23 @@ impl Sending<'_> {
     /// Sends the response that was held back on to the client, after all.
     pub async fn pass(&mut self, back: HeldBack) -> Result<Passed, Failure> {
         self.awaiting = None;
-        let context = Rc::clone(&self.client.context);
         let HeldBack {
             connection,
             held,
             sent_at,
             ..
         } = back;
-        let seen = Seen::default();
-        seen.head_at.set(Some(ring::now()));
-        let exchange = self.over(&context, &connection, &seen);
-        match exchange.pass(held).await {
-            Ok(passed) => Ok(self.passed(connection, passed, &seen, sent_at)),
-            Err(error) => {
-                self.note(&seen);
-                Err(self.fail(error, &seen))
-            }
+        self.progress.head_at.set(Some(ring::now()));
+        match self.over(&connection).pass(held).await {
+            Ok(passed) => Ok(self.passed(connection, passed, sent_at)),
+            Err(error) => Err(self.fail(error)),
         }
     }
 
     /// Gives up a response that was held back, for another try. Its connection
     /// stays where all of it has come.
     pub fn give_way(&mut self, back: HeldBack) {
-        self.outgoing = self.replay.again();
+        self.outgoing = self.replay.again().map(Gather::from);
         let HeldBack {
             connection,
             mut held,
@@ -214,30 +206,43 @@ impl Sending<'_> {
         }
     }
 
+    /// Counts the beginning of a try.
+    pub(super) fn begin_try(&mut self) {
+        self.record.attempts += 1;
+        self.progress.begin_try();
+        let open = &self.progress.open_tries;
+        open.set(open.get() + 1);
+    }
+
+    /// Counts the end of one.
+    pub(super) fn end_try(&self, outcome: AttemptOutcome) {
+        let open = &self.progress.open_tries;
+        open.set(open.get().saturating_sub(1));
+        self.context.telemetry.cells.attempt(self.label(), outcome);
+    }
+
     /// Keeps a connection after a complete exchange: for this client where it has
     /// become its own, else for all.
     fn keep(&mut self, connection: Connection) -> bound::Held {
-        let (shared, policies) = (&self.target.shared, self.target.pool_policies());
+        let (target, pools) = (&self.way.target, &self.context.pools);
         match connection.tie {
             Tie::Free => {
-                let pools = &self.client.context.pools;
-                pools.checkin(shared, policies, connection);
+                pools.checkin(&target.shared, target.pool_policies(), connection);
                 bound::Held::Well
             }
-            Tie::Offered(_) | Tie::Begun(_) => self.client.bound.keep(shared, connection),
+            Tie::Offered(_) | Tie::Begun(_) => self.bound.keep(&target.shared, connection),
         }
     }
 
     /// The client's own connection, else an idle one, else a new one.
     async fn connection(
         &mut self,
-        context: &Context,
         endpoint: EndpointAddr,
         want: Want,
     ) -> Result<Connection, Unanswered> {
-        let place = (self.client.origin.namespace, endpoint);
-        let shared = &self.target.shared;
-        let kept = match (self.client.bound.take(shared, place), self.lane) {
+        let place = (self.namespace, endpoint);
+        let (context, shared) = (self.context, &self.way.target.shared);
+        let kept = match (self.bound.take(shared, place), self.lane) {
             (Taken::Live(connection), _) => Some(connection),
             (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, place, want),
             (Taken::Lost, _) | (Taken::Nothing, Lane::Bound) => {
@@ -254,22 +259,33 @@ impl Sending<'_> {
             }
             return Ok(connection);
         }
+        self.incoming.head.detach();
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
         }
-        connect(context, self.target, place, self.deadlines, want).await
+        connect(context, self.target(), place, self.deadlines, want).await
+    }
+
+    /// The head for `endpoint`, and what of the body goes along with it.
+    fn encode(&mut self, endpoint: EndpointAddr) -> (Gather, usize) {
+        let left = self.deadlines.left_for_caller(ring::now());
+        let head = self.way.encode(&self.incoming, endpoint, left);
+        // It may be needed for another try, and nothing shared is kept while a
+        // peer is waited for.
+        self.incoming.head.detach();
+        let head_bytes = head.len();
+        let body = self.outgoing.take().unwrap_or_default();
+        (body.behind(head), head_bytes)
     }
 
     /// One exchange over a connection.
     async fn exchange(
         &mut self,
-        context: &Context,
         mut connection: Connection,
-        seen: &Seen,
-        (picked, trial): (&mut Picked, &mut Option<Trial<'_>>),
+        judges: &mut Judges<'_>,
         may_hold: bool,
     ) -> Result<Success, ExchangeError> {
-        let target = self.target;
+        let (context, target) = (self.context, &self.way.target);
         self.record.reused = connection.past.is_reused();
         let policies = &target.upstream.policies;
         let sent_at = clock::now();
@@ -278,41 +294,39 @@ impl Sending<'_> {
         let may_be_stale =
             connection.past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
         let mut idle_limit = None;
-        let mut tie = connection.tie.presented(self.asked.presents);
         let waited = (self.deadlines, sent_at);
+        let progress = self.progress;
+        let mut tie = connection.tie.presented(self.asked.presents);
         let judge = |response: &ResponseHead, head: &[u8]| {
-            if may_be_stale && seen.bytes_out.get() == 0 && response.is_idle_timeout() {
+            if may_be_stale && progress.bytes_out.get() == 0 && response.is_idle_timeout() {
                 return Verdict::Replace;
             }
             idle_limit = response.idle_limit();
             tie = tie.offered(challenge::offered(response, head));
-            let trial = (trial.take(), waited);
-            judge(context, target, response, head, picked, trial);
             // Not where an interim response went to the client: it was answered.
-            let may_hold = may_hold && seen.bytes_out.get() == 0;
-            if may_hold && policies.retry.on_statuses.contains(response.status()) {
-                return Verdict::Hold;
+            let may_hold = may_hold && progress.bytes_out.get() == 0;
+            let holds = may_hold && policies.retry.on_statuses.contains(response.status());
+            let (verdict, stage) = match holds {
+                true => (Verdict::Hold, Stage::MayGiveWay),
+                false => (Verdict::Pass, Stage::Last),
+            };
+            judge(context, target, response, head, (judges, stage), waited);
+            if verdict == Verdict::Pass {
+                // What streams for long does not keep others waiting.
+                awaiting = None;
             }
-            // What streams for long does not keep others waiting.
-            awaiting = None;
-            Verdict::Pass
+            verdict
         };
-        let mut outgoing = self.outgoing.take().unwrap_or_default();
-        self.deadlines.tell(&mut outgoing, ring::now());
+        let (outgoing, head_bytes) = self.encode(connection.endpoint);
         let cells = &context.telemetry.cells;
         cells.bytes(self.label(), Direction::Sent, outgoing.bytes() as u64);
-        let exchanged = self
-            .over(context, &connection, seen)
-            .run(outgoing, judge)
-            .await;
+        let exchanged = self.over(&connection).run(outgoing, judge).await;
         self.awaiting = awaiting;
-        let answer = exchanged?;
+        let answer = exchanged.map_err(|error| error.behind_head(head_bytes))?;
         (connection.tie, connection.idle_limit) = (tie, idle_limit);
-        cells.attempt(self.label(), AttemptOutcome::Response);
+        self.end_try(AttemptOutcome::Response);
         Ok(match answer {
-            Answer::Passed(response) => {
-                Success::Passed(self.passed(connection, response, seen, sent_at))
-            }
+            Answer::Passed(response) => Success::Passed(self.passed(connection, response, sent_at)),
             Answer::Held(mut held) => {
                 held.detach();
                 Success::Held(HeldBack {
@@ -325,39 +339,27 @@ impl Sending<'_> {
         })
     }
 
-    fn over<'b>(
-        &'b mut self,
-        context: &'b Context,
-        connection: &'b Connection,
-        seen: &'b Seen,
-    ) -> Exchange<'b> {
+    fn over<'b>(&'b mut self, connection: &'b Connection) -> Exchange<'b> {
         Exchange {
-            client: &self.client.stream,
-            ahead: &mut self.client.ahead,
+            client: self.client,
+            ahead: self.ahead,
             upstream: &connection.stream,
             asked: self.asked,
             body: self.body,
             head: self.response,
             replay: &mut self.replay,
-            limits: &context.head_limits,
+            limits: &self.context.head_limits,
             deadlines: self.deadlines,
-            drain: &context.drain,
-            cells: &context.telemetry.cells,
-            label: self.target.shared.label,
-            seen,
+            drain: &self.context.drain,
+            cells: &self.context.telemetry.cells,
+            label: self.way.target.shared.label,
+            progress: self.progress,
         }
     }
 
     /// What comes after a response went to the client.
-    fn passed(
-        &mut self,
-        connection: Connection,
-        response: Response,
-        seen: &Seen,
-        sent_at: Instant,
-    ) -> Passed {
-        self.note(seen);
-        self.note_overhead(seen, sent_at);
+    fn passed(&mut self, connection: Connection, response: Response, sent_at: Instant) -> Passed {
+        self.note_overhead(sent_at);
         match response {
             Response::Complete {
                 reusable,
@@ -380,20 +382,16 @@ impl Sending<'_> {
     }
 
     /// What failed, and what may be sent again after it.
-    fn fail(&mut self, error: ExchangeError, seen: &Seen) -> Failure {
-        self.outgoing = match seen.bytes_out.get() {
-            0 => self.replay.again(),
+    fn fail(&mut self, error: ExchangeError) -> Failure {
+        self.outgoing = match self.progress.bytes_out.get() {
+            0 => self.replay.again().map(Gather::from),
             // An interim response went to the client: the request has arrived.
             _ => None,
         };
         let failure = match error {
-            ExchangeError::Unsent(whole) => {
-                self.outgoing = Some(whole);
-                Failure::Unanswered(Unanswered::reset())
-            }
-            // The caller's own limit: it may be the caller who was slow.
-            ExchangeError::Expired(Limit::Request) if !self.body.is_done() => {
-                Failure::Unanswered(Unanswered::OUT_OF_TIME)
+            ExchangeError::Unsent(body) => {
+                self.outgoing = Some(body);
+                Failure::Unanswered(Unanswered::RESET)
             }
             error => Failure::of(&error),
         };
@@ -404,20 +402,11 @@ impl Sending<'_> {
         failure
     }
 
-    /// Writes down what an exchange tells about itself.
-    fn note(&mut self, seen: &Seen) {
-        let record = &mut *self.record;
-        record.status = seen.status.get();
-        record.passage.bytes_out.set(seen.bytes_out.get());
-        record
-            .passage
-            .count(Direction::Sent, seen.bytes_in.replace(0));
-    }
-
-    fn note_overhead(&mut self, seen: &Seen, sent_at: Instant) {
+    fn note_overhead(&mut self, sent_at: Instant) {
         let started = self.record.passage.started;
         let before = sent_at.saturating_duration_since(started);
-        let after = match (seen.head_at.get(), seen.forwarded_at.get()) {
+        let progress = self.progress;
+        let after = match (progress.head_at.get(), progress.forwarded_at.get()) {
             // The shard's clock stands while a turn lasts.
             (Some(head_at), Some(forwarded_at)) => {
                 forwarded_at.saturating_duration_since(head_at.max(sent_at))
@@ -427,8 +416,12 @@ impl Sending<'_> {
         self.record.overhead = before + after;
     }
 
-    fn label(&self) -> UpstreamIndex {
-        self.target.shared.label
+    pub(super) fn target(&self) -> &Target {
+        &self.way.target
+    }
+
+    pub(super) fn label(&self) -> UpstreamIndex {
+        self.way.target.shared.label
     }
 }
 
@@ -440,6 +433,24 @@ pub fn cause(tried: &Result<Success, Failure>, retry: &Retry) -> Option<Cause> {
         Ok(Success::Passed(_)) | Err(_) => None,
     };
     cause.filter(|cause| retry.applies_to(*cause))
+}
+
+/// What the breaker is told of a request of which this was the last try, where
+/// it was not told; `None`: nothing.
+pub fn score(tried: &Result<Success, Failure>, target: &Target) -> Option<Score> {
+    match tried {
+        Ok(Success::Held(back)) => Some(score_of_status(target, back.status)),
+        Ok(Success::Passed(_)) => None,
+        Err(failure) => failure.score(),
+    }
+}
+
+fn score_of_status(target: &Target, status: u16) -> Score {
+    let failures = &target.upstream.policies.circuit_breaker.failure_statuses;
+    match failures.contains(status) {
+        true => Score::Failure,
+        false => Score::Success,
+    }
 }
 
 /// A connection to `place`: an idle one, else a new one, within the limits of the
@@ -474,15 +485,15 @@ pub(super) fn judge(
     target: &Target,
     response: &ResponseHead,
     head: &[u8],
-    picked: &mut Picked,
-    (trial, (deadlines, sent_at)): (Option<Trial<'_>>, (&Deadlines, Instant)),
+    (judges, stage): (&mut Judges<'_>, Stage),
+    (deadlines, sent_at): (&Deadlines, Instant),
 ) {
     let policies = &target.upstream.policies;
     let (status, now) = (response.status(), ring::now());
-    let has_failed = policies.circuit_breaker.failure_statuses.contains(status);
+    let score = score_of_status(target, status);
     // Failures and refusals may come faster than answers do.
     if policies.concurrency.adaptive
-        && !has_failed
+        && score == Score::Success
         && status != 429
         && let Some(waited) = deadlines.waited(now)
     {
@@ -493,17 +504,8 @@ pub(super) fn judge(
     pools.record_latency(&target.shared, &policies.hedge, took);
     let asks = matches!(status, 429 | 500..=599);
     let retry_after = asks.then(|| asked_wait(response, head)).flatten();
-    picked.ended(
-        Grade::of_status(status, retry_after),
-        &policies.outlier,
-        now,
-    );
-    if let Some(trial) = trial {
-        match has_failed {
-            true => trial.failed(now),
-            false => trial.succeeded(now),
-        }
-    }
+    let how = (score, Grade::of_status(status, retry_after));
+    judges.tell(how, stage, &policies.outlier, now);
 }
 
 /// What a response says of when to come back.

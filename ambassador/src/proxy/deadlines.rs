@@ -3,9 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use crate::http::CallerTimeout;
 use crate::policy::limits::Timeouts;
-use crate::ring::Gather;
 
 /// The time limits of one try. They run from the moment that the whole request
 /// was there: a client that is slow to send its body does not use them up. What
@@ -19,16 +17,8 @@ pub struct Deadlines {
     began: Cell<Instant>,
     /// When the last byte of the request's body was read; `None`: not yet.
     whole_at: Cell<Option<Instant>>,
-    caller: Option<Caller>,
-}
-
-/// How long the caller waits, as it says itself.
-#[derive(Debug, Clone, Copy)]
-struct Caller {
-    timeout: CallerTimeout,
-    until: Instant,
-    /// The length of the outgoing head, which tells it to the upstream.
-    head_bytes: usize,
+    /// Until when the caller waits, as it says itself.
+    caller: Option<Instant>,
 }
 
 /// Which limit it is that ends a wait.
@@ -38,8 +28,10 @@ pub enum Limit {
     Idle,
     /// `timeouts.first_byte` or `timeouts.per_try`.
     Try,
-    /// `timeouts.request`, or the time that the caller gave.
+    /// `timeouts.request`.
     Request,
+    /// The time that the caller gave, where that is shorter.
+    Caller,
 }
 
 impl Deadlines {
@@ -57,27 +49,17 @@ impl Deadlines {
         }
     }
 
-    /// Adds the caller's own limit, of which the outgoing head of `head_bytes`
-    /// tells at its end.
-    pub fn bounded_by(self, timeout: CallerTimeout, head_bytes: usize) -> Self {
-        let caller = timeout.limit().map(|limit| Caller {
-            timeout,
-            until: self.began.get() + limit,
-            head_bytes,
-        });
+    /// Adds the caller's own limit.
+    pub fn bounded_by(self, limit: Option<Duration>) -> Self {
+        let caller = limit.map(|limit| self.began.get() + limit);
         Self { caller, ..self }
     }
 
-    /// Has the head at the front of `outgoing` say how much of the caller's time
-    /// is left.
-    pub fn tell(&self, outgoing: &mut Gather, now: Instant) {
-        let Some(caller) = &self.caller else { return };
-        let until = self.of_request().unwrap_or(caller.until);
-        let left = until.saturating_duration_since(now);
-        let first = outgoing.first_mut();
-        if let Some(head) = first.and_then(|first| first.get_mut(..caller.head_bytes)) {
-            caller.timeout.overwrite(head, left);
-        }
+    /// How much is left of the time that the caller gave; zero where it gave
+    /// none.
+    pub fn left_for_caller(&self, now: Instant) -> Duration {
+        let until = self.caller.and(self.of_request());
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// Another try begins.
@@ -90,6 +72,11 @@ impl Deadlines {
     pub fn waited(&self, now: Instant) -> Option<Duration> {
         let began = self.began.get().max(self.whole_at.get()?);
         Some(now.saturating_duration_since(began))
+    }
+
+    /// Whether the last byte of the request's body has been read and sent.
+    pub fn is_whole(&self) -> bool {
+        self.whole_at.get().is_some()
     }
 
     /// The last of the request's body has been read.
@@ -107,9 +94,8 @@ impl Deadlines {
     /// When the request is out of time; `None`: never, as far as is known before
     /// it is whole.
     pub fn of_request(&self) -> Option<Instant> {
-        let whole_at = self.whole_at.get();
-        let own = whole_at.zip(self.request).map(|(at, limit)| at + limit);
-        own.into_iter().chain(self.of_caller()).min()
+        let [own, callers] = self.of_own_and_caller();
+        own.0.into_iter().chain(callers.0).min()
     }
 
     /// Whether the request is out of time.
@@ -120,19 +106,14 @@ impl Deadlines {
     /// Until when to wait for a connection.
     pub fn of_checkout(&self) -> Option<(Instant, Limit)> {
         let began = self.whole_at.get().map(|at| self.began.get().max(at));
-        let limits = [
-            (
-                began.zip(self.per_try).map(|(began, limit)| began + limit),
-                Limit::Try,
-            ),
-            (self.of_request(), Limit::Request),
-        ];
-        earliest(limits)
+        let [own, callers] = self.of_own_and_caller();
+        let per_try = began.zip(self.per_try).map(|(began, limit)| began + limit);
+        earliest([(per_try, Limit::Try), own, callers])
     }
 
     /// Until when to wait for a response head while the body is uploaded.
     pub fn of_upload(&self) -> Option<(Instant, Limit)> {
-        Some((self.of_caller()?, Limit::Request))
+        Some((self.caller?, Limit::Caller))
     }
 
     /// Until when to wait for more of a response head; `heard`: some of it has
@@ -141,10 +122,12 @@ impl Deadlines {
         let whole_at = self.whole_at.get().unwrap_or(now);
         let began = self.began.get().max(whole_at);
         let first_byte = self.first_byte.filter(|_| !heard);
+        let [own, callers] = self.of_own_and_caller();
         let limits = [
             (self.per_try.map(|limit| began + limit), Limit::Try),
             (first_byte.map(|limit| began + limit), Limit::Try),
-            (self.of_request(), Limit::Request),
+            own,
+            callers,
         ];
         let idle = (now + self.idle, Limit::Idle);
         earliest(limits)
@@ -152,8 +135,12 @@ impl Deadlines {
             .unwrap_or(idle)
     }
 
-    fn of_caller(&self) -> Option<Instant> {
-        Some(self.caller?.until)
+    /// The limits of the whole request: the upstream's, then that of the caller,
+    /// which counts where it is the shorter one.
+    fn of_own_and_caller(&self) -> [(Option<Instant>, Limit); 2] {
+        let whole_at = self.whole_at.get();
+        let own = whole_at.zip(self.request).map(|(at, limit)| at + limit);
+        [(own, Limit::Request), (self.caller, Limit::Caller)]
     }
 }
 
@@ -166,8 +153,6 @@ fn earliest<const N: usize>(limits: [(Option<Instant>, Limit); N]) -> Option<(In
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::{Limits, RequestHead};
-    use crate::ring::Chunk;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -213,59 +198,44 @@ mod tests {
         );
     }
 
-    /// Those of a request with these fields at `start`, and the head that goes
-    /// out.
-    fn bounded(fields: &str, is_whole: bool, start: Instant) -> (Deadlines, Gather) {
-        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
-        let mut request = RequestHead::default();
-        let parsed = request.parse(head.as_bytes(), &Limits::default());
-        assert_eq!(parsed, Ok(Some(head.len())));
-        let timeout = CallerTimeout::of(&request, head.as_bytes());
-        let deadlines = Deadlines::new(&timeouts(), is_whole, start);
-        let mut outgoing = Gather::from(Chunk::from(head.clone().into_bytes()));
-        outgoing.push(Chunk::from(b"body".to_vec()));
-        (deadlines.bounded_by(timeout, head.len()), outgoing)
+    /// Those of a request whose caller waits for three seconds from `start` on.
+    fn bounded(is_whole: bool, start: Instant) -> Deadlines {
+        Deadlines::new(&timeouts(), is_whole, start).bounded_by(Some(3 * SECOND))
     }
 
     #[test]
     fn what_the_caller_says_bounds_an_upload_too() {
         let start = Instant::now();
-        let (deadlines, _) = bounded("grpc-timeout: 3S\r\n", false, start);
+        let deadlines = bounded(false, start);
         let end = start + 3 * SECOND;
         assert_eq!(deadlines.of_request(), Some(end));
-        assert_eq!(deadlines.of_checkout(), Some((end, Limit::Request)));
-        assert_eq!(deadlines.of_upload(), Some((end, Limit::Request)));
+        assert_eq!(deadlines.of_checkout(), Some((end, Limit::Caller)));
+        assert_eq!(deadlines.of_upload(), Some((end, Limit::Caller)));
         assert!(!deadlines.have_passed(start + 2 * SECOND));
         assert!(deadlines.have_passed(end));
         // `per_try` and `first_byte` have begun, and end later.
         deadlines.request_is_whole(start + SECOND * 5 / 2);
-        assert_eq!(deadlines.of_head(false, start), (end, Limit::Request));
+        assert_eq!(deadlines.of_head(false, start), (end, Limit::Caller));
         assert_eq!(Deadlines::new(&timeouts(), false, start).of_upload(), None);
     }
 
     #[test]
     fn the_shorter_of_both_limits_counts_and_is_told() {
         let start = Instant::now();
-        for (said, left) in [("00000004S", " 3000000u"), ("00000009S", " 4000000u")] {
-            let fields = format!("grpc-timeout: {said}\r\n");
-            let (deadlines, mut outgoing) = bounded(&fields, true, start);
-            deadlines.tell(&mut outgoing, start + SECOND);
-            let head = String::from_utf8(outgoing.first_mut().unwrap().to_vec()).unwrap();
-            assert!(
-                head.ends_with(&format!("grpc-timeout: {left}\r\n\r\n")),
-                "{head}"
-            );
+        for (said, left, limit) in [
+            (4, 3, Limit::Caller),
+            (5, 4, Limit::Request),
+            (9, 4, Limit::Request),
+        ] {
+            let deadlines = Deadlines::new(&timeouts(), true, start);
+            let deadlines = deadlines.bounded_by(Some(said * SECOND));
+            let now = start + SECOND;
+            assert_eq!(deadlines.left_for_caller(now), left * SECOND);
+            deadlines.begin_try(start + 4 * SECOND);
+            assert_eq!(deadlines.of_checkout().unwrap().1, limit, "{said}");
         }
-    }
-
-    #[test]
-    fn a_head_that_says_nothing_stays_as_it_is() {
-        let start = Instant::now();
-        let (deadlines, mut outgoing) = bounded("grpc-timeout: soon\r\n", true, start);
-        let before = outgoing.first_mut().unwrap().to_vec();
-        deadlines.tell(&mut outgoing, start);
-        assert_eq!(outgoing.first_mut().unwrap(), before);
-        assert_eq!(deadlines.of_request(), Some(start + 5 * SECOND));
+        let silent = Deadlines::new(&timeouts(), true, start);
+        assert_eq!(silent.left_for_caller(start), Duration::ZERO);
     }
 
     #[test]

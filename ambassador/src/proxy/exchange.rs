@@ -9,8 +9,7 @@ use memchr::memchr;
 use crate::clock;
 use crate::http::challenge::{self, Asker};
 use crate::http::{
-    self, BadMessage, BodyReader, Method, Progress, RequestHead, ResponseBody, ResponseHead,
-    ResponseRewrite,
+    self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,
 };
 use crate::proxy::client::Client;
 use crate::proxy::deadlines::{Deadlines, Limit};
@@ -19,7 +18,7 @@ use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
 use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, UpstreamIndex};
-use crate::together::{First, beside, first};
+use crate::together::beside;
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +49,7 @@ pub struct Exchange<'a> {
     pub body: &'a mut BodyReader,
     /// Scratch for the response.
     pub head: &'a mut ResponseHead,
-    /// What of the request is kept for another try.
+    /// What of the body is kept for another try.
     pub replay: &'a mut Replay,
     /// The limits of heads.
     pub limits: &'a http::Limits,
@@ -63,14 +62,14 @@ pub struct Exchange<'a> {
     pub cells: &'a Cells,
     /// Under which upstream.
     pub label: UpstreamIndex,
-    /// What has happened so far; readable when the exchange failed.
-    pub seen: &'a Seen,
+    /// What has happened so far; readable however the exchange ends.
+    pub progress: &'a Progress,
 }
 
-/// What was seen of a response so far.
+/// What is known of a request in flight, whoever ends it.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// The upstream sent at least one byte.
+pub struct Progress {
+    /// The upstream of this try sent at least one byte.
     pub any_byte: Cell<bool>,
     /// The status that the client was sent; 0: none yet.
     pub status: Cell<u16>,
@@ -78,10 +77,23 @@ pub struct Seen {
     pub bytes_out: Cell<u64>,
     /// Body bytes sent to the upstream.
     pub bytes_in: Cell<u64>,
+    /// The last of the request's body has been read from the client.
+    pub body_read: Cell<bool>,
     /// The shard learnt that the first bytes of the final response are here.
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
     pub forwarded_at: Cell<Option<Instant>>,
+    /// Tries that have begun, and of whose end nothing was counted.
+    pub open_tries: Cell<u16>,
+}
+
+impl Progress {
+    /// Another try begins.
+    pub fn begin_try(&self) {
+        self.any_byte.set(false);
+        self.head_at.set(None);
+        self.forwarded_at.set(None);
+    }
 }
 
 /// How an exchange ended well.
@@ -130,7 +142,8 @@ pub struct Held {
 /// How an exchange failed.
 #[derive(Debug)]
 pub enum ExchangeError {
-    /// The kernel took no byte of the request; this is what it did not take.
+    /// The kernel took no byte of the request; this is what it did not take: of
+    /// the whole request, or of what went along with its head.
     Unsent(Gather),
     /// The connection failed while the request was handed to the kernel; a
     /// part of it may have arrived.
@@ -161,10 +174,21 @@ impl ExchangeError {
 }
 
 impl ExchangeError {
-    /// Whether a reused connection that was dead before would show like this.
-    pub fn may_be_a_dead_connection(&self, seen: &Seen) -> bool {
+    /// The same without the head, of so many bytes, in what was not taken.
+    pub fn behind_head(self, head_bytes: usize) -> Self {
         match self {
-            Self::Unsent(_) | Self::Send | Self::Ended => !seen.any_byte.get(),
+            Self::Unsent(mut gather) => {
+                gather.advance(head_bytes);
+                Self::Unsent(gather)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a reused connection that was dead before would show like this.
+    pub fn may_be_a_dead_connection(&self, progress: &Progress) -> bool {
+        match self {
+            Self::Unsent(_) | Self::Send | Self::Ended => !progress.any_byte.get(),
             Self::Stale => true,
             _ => false,
         }
@@ -203,7 +227,7 @@ impl<'a> Exchange<'a> {
         gather: Gather,
         judge: impl FnOnce(&ResponseHead, &[u8]) -> Verdict,
     ) -> Result<Answer, ExchangeError> {
-        let (client, cells, label, seen) = (self.client, self.cells, self.label, self.seen);
+        let (cells, label, progress) = (self.cells, self.label, self.progress);
         let (download, mut upload) = self.halves();
         // Where the answer comes next, it tells how the send went; a body must
         // not begin behind a head that was not sent.
@@ -213,32 +237,36 @@ impl<'a> Exchange<'a> {
         };
         sent.map_err(ExchangeError::of_send)?;
         if upload.body.is_done() {
-            return match first(download.run(judge), client.broken()).await {
-                First::Left(answer) => answer,
-                First::Right(_) => Err(ExchangeError::ClientGone),
-            };
+            return download.run(judge).await;
         }
         let count = |bytes| {
             cells.bytes(label, Direction::Sent, bytes);
-            seen.bytes_in.set(seen.bytes_in.get() + bytes);
+            progress.bytes_in.set(progress.bytes_in.get() + bytes);
         };
         let answer = beside(download.run(judge), upload.run(count)).await?;
         Ok(match answer {
-            Answer::Passed(response) if !upload.body.is_done() => Answer::Passed(response.early()),
+            Answer::Passed(response) if !upload.body.is_done() => {
+                upload.finish(count).await;
+                Answer::Passed(response.early())
+            }
             answer => answer,
         })
     }
 
     /// Passes a response on that was held back.
     pub async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
-        let client = self.client;
-        let (download, upload) = self.halves();
-        let passing = download.pass_response(held.head, held.rest);
-        match first(passing, client.broken()).await {
-            First::Left(Ok(response)) if !upload.body.is_done() => Ok(response.early()),
-            First::Left(response) => response,
-            First::Right(_) => Err(ExchangeError::ClientGone),
+        let (cells, label, progress) = (self.cells, self.label, self.progress);
+        let (download, mut upload) = self.halves();
+        let response = download.pass_response(held.head, held.rest).await?;
+        if upload.body.is_done() {
+            return Ok(response);
         }
+        let count = |bytes| {
+            cells.bytes(label, Direction::Sent, bytes);
+            progress.bytes_in.set(progress.bytes_in.get() + bytes);
+        };
+        upload.finish(count).await;
+        Ok(response.early())
     }
 
     /// The way down and the way up.
@@ -252,7 +280,7 @@ impl<'a> Exchange<'a> {
                 limits: self.limits,
                 deadlines: self.deadlines,
                 uploading: !self.body.is_done(),
-                seen: self.seen,
+                progress: self.progress,
             },
             asked: self.asked,
             drain: self.drain,
@@ -266,7 +294,7 @@ impl<'a> Exchange<'a> {
             body: self.body,
             replay: self.replay,
             deadlines: self.deadlines,
-            seen: self.seen,
+            progress: self.progress,
         };
         (download, upload)
     }
@@ -294,31 +322,45 @@ struct Upload<'a> {
     body: &'a mut BodyReader,
     replay: &'a mut Replay,
     deadlines: &'a Deadlines,
-    seen: &'a Seen,
+    progress: &'a Progress,
 }
 
 impl Upload<'_> {
     /// Passes the body on, and tells `count` how much at a time; then watches
     /// over the wait for the response, whose time begins only now.
     async fn run(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
-        while !self.body.is_done() {
-            let (gather, bytes) = self.next().await?;
-            match timer::timeout(self.deadlines.idle(), self.upstream.send(gather)).await {
-                Ok(Ok(())) => count(bytes),
-                // It takes no more: the response decides what happens.
-                Ok(Err(_)) => break,
-                Err(_) => return Err(ExchangeError::Expired(Limit::Idle)),
-            }
-        }
+        // Where it takes no more, the response decides what happens.
+        self.pass(count).await?;
         if self.body.is_done() {
             self.deadlines.request_is_whole(ring::now());
         }
         let (until, limit) = self.deadlines.of_head(false, ring::now());
         timer::sleep_until(until).await;
-        match self.seen.head_at.get() {
+        match self.progress.head_at.get() {
             Some(_) => Ok(()),
             None => Err(ExchangeError::Expired(limit)),
         }
+    }
+
+    /// Passes the rest of the body on behind a whole response, as long as the
+    /// upstream reads. However that ends, the client has its answer.
+    async fn finish(&mut self, count: impl Fn(u64)) {
+        let _ = self.pass(count).await;
+    }
+
+    /// Passes the body on as far as the upstream takes it.
+    async fn pass(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
+        while !self.body.is_done() {
+            let (gather, bytes) = self.next().await?;
+            self.progress.body_read.set(self.body.is_done());
+            count(bytes);
+            match timer::timeout(self.deadlines.idle(), self.upstream.send(gather)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => break,
+                Err(_) => return Err(ExchangeError::Expired(Limit::Idle)),
+            }
+        }
+        Ok(())
     }
 
     /// The next bytes of the body, and how many.
@@ -333,7 +375,7 @@ impl Upload<'_> {
         let mut gather = Gather::default();
         let mut next = Some(chunk);
         while let Some(mut chunk) = next.take() {
-            let Progress { consumed, done } =
+            let http::Progress { consumed, done } =
                 self.body.advance(&chunk).map_err(ExchangeError::Request)?;
             if done && consumed < chunk.len() {
                 let mut rest = chunk.split_off(consumed);
@@ -375,8 +417,7 @@ impl Download<'_> {
                     return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
                 }
                 judge(self.heads.head, &head);
-                self.send_head(&head, None, false).await?;
-                return Ok(Answer::Passed(Response::Switched(rest)));
+                return self.switch(&head, rest).await;
             }
             if self.heads.head.is_informational() {
                 interim += 1;
@@ -390,7 +431,7 @@ impl Download<'_> {
                 ahead = rest;
                 continue;
             }
-            self.heads.seen.head_at.set(Some(ring::now()));
+            self.heads.progress.head_at.set(Some(ring::now()));
             match judge(self.heads.head, &head) {
                 Verdict::Pass => {}
                 Verdict::Hold => return Ok(Answer::Held(Held { head, rest })),
@@ -399,11 +440,17 @@ impl Download<'_> {
             if self.asked.method == Method::Connect
                 && (200..300).contains(&self.heads.head.status())
             {
-                self.send_head(&head, None, false).await?;
-                return Ok(Answer::Passed(Response::Switched(rest)));
+                return self.switch(&head, rest).await;
             }
             return self.pass_response(head, rest).await.map(Answer::Passed);
         }
+    }
+
+    /// Passes on the head of a response behind which other bytes follow.
+    async fn switch(&self, head: &[u8], rest: Option<Chunk>) -> Result<Answer, ExchangeError> {
+        self.heads.progress.status.set(self.heads.head.status());
+        self.send_head(head, None, false).await?;
+        Ok(Answer::Passed(Response::Switched(rest)))
     }
 
     /// More of a body: only silence ends it.
@@ -448,9 +495,9 @@ impl Download<'_> {
         }
         self.cells.bytes(self.label, Direction::Received, bytes);
         self.heads
-            .seen
+            .progress
             .bytes_out
-            .set(self.heads.seen.bytes_out.get() + bytes);
+            .set(self.heads.progress.bytes_out.get() + bytes);
         Ok(())
     }
 
@@ -465,7 +512,9 @@ impl Download<'_> {
         // Chunks are taken apart for a client that does not know them.
         let dechunk = self.asked.http10 && length == ResponseBody::Chunked;
         let closing = self.drain.has_begun();
-        let close = !self.asked.keep_alive || until_close || dechunk || closing;
+        // What it still sends of its body is no request.
+        let early = !self.heads.progress.body_read.get();
+        let close = !self.asked.keep_alive || until_close || dechunk || closing || early;
         let mut body = BodyReader::of_response(length);
         let mut reusable = self.heads.head.keep_alive() && !until_close;
 
@@ -480,11 +529,11 @@ impl Download<'_> {
                 first_part = Some(part);
             }
         }
-        self.heads.seen.status.set(self.heads.head.status());
+        self.heads.progress.status.set(self.heads.head.status());
         self.send_head(&head, first_part, close).await?;
         drop(head);
         let forwarded_at = clock::now();
-        self.heads.seen.forwarded_at.set(Some(forwarded_at));
+        self.heads.progress.forwarded_at.set(Some(forwarded_at));
         let was_whole = body.is_done();
 
         while !body.is_done() {

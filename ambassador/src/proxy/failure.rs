@@ -1,15 +1,17 @@
-//! How a try of a request fails, and what that says.
+//! How a try of a request fails, who is at fault, and what that says.
+
+use std::io;
 
 use crate::http::{BadMessage, Reason};
-use crate::policy::breaker::Trial;
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::exchange::ExchangeError;
 use crate::proxy::generation::Target;
+use crate::proxy::judges::{Judges, Score, Stage};
 use crate::ring;
 use crate::telemetry::AttemptOutcome;
-use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::balancer::Grade;
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::CheckoutError;
 
@@ -26,6 +28,22 @@ pub enum Failure {
     ClientGone,
 }
 
+/// Whose fault it is that there is no response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The caller's: its own time limit was the shorter one.
+    Caller,
+    /// This machine's: it lacks descriptors, ports or memory, or the address
+    /// leads back to it.
+    Machine,
+    /// Nobody's: the limits of the pool were reached.
+    Pool,
+    /// Nobody's: a connection ended while no request was on its way.
+    Nobody,
+    /// The endpoint's. It alone counts for breaker and ejection.
+    Endpoint,
+}
+
 /// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswered {
@@ -33,18 +51,18 @@ pub struct Unanswered {
     pub reason: Reason,
     /// What it is as a cause of another try; `None`: none.
     pub cause: Option<Cause>,
+    /// Who is at fault.
+    pub fault: Fault,
     outcome: AttemptOutcome,
-    /// It speaks against the upstream.
-    blames_upstream: bool,
 }
 
 impl Unanswered {
-    /// The request's time is over, and nothing was learnt of the upstream.
-    pub(super) const OUT_OF_TIME: Self = Self {
-        reason: Reason::RequestTimeout,
-        cause: None,
-        outcome: AttemptOutcome::RequestTimeout,
-        blames_upstream: false,
+    /// The connection ended before a response.
+    pub(super) const RESET: Self = Self {
+        reason: Reason::UpstreamReset,
+        cause: Some(Cause::Reset),
+        fault: Fault::Endpoint,
+        outcome: AttemptOutcome::Reset,
     };
 
     /// The connection has ended that is the client's own, between two requests:
@@ -52,58 +70,76 @@ impl Unanswered {
     pub(super) const LOST: Self = Self {
         reason: Reason::UpstreamReset,
         cause: None,
+        fault: Fault::Nobody,
         outcome: AttemptOutcome::Reset,
-        blames_upstream: false,
     };
-
-    pub(super) fn reset() -> Self {
-        Self {
-            reason: Reason::UpstreamReset,
-            cause: Some(Cause::Reset),
-            outcome: AttemptOutcome::Reset,
-            blames_upstream: true,
-        }
-    }
 
     pub(super) fn expired(limit: Limit) -> Self {
         let (reason, cause, outcome) = match limit {
             Limit::Idle => (Reason::RequestTimeout, None, AttemptOutcome::IdleTimeout),
-            Limit::Request => (Reason::RequestTimeout, None, AttemptOutcome::RequestTimeout),
+            Limit::Request | Limit::Caller => {
+                (Reason::RequestTimeout, None, AttemptOutcome::RequestTimeout)
+            }
             Limit::Try => {
                 let cause = Some(Cause::TryTimeout);
                 (Reason::TryTimeout, cause, AttemptOutcome::TryTimeout)
             }
         };
-        Self {
-            reason,
-            cause,
-            outcome,
-            blames_upstream: true,
-        }
-    }
-
-    /// Why there is no connection. A lack of places, and an address that is this
-    /// proxy's own, say nothing about the upstream.
-    pub fn without_connection(error: &CheckoutError) -> Self {
-        use AttemptOutcome::{ConnectFailed, ConnectTimeout};
-        let failure = Some(Cause::ConnectFailure);
-        let (reason, cause, outcome) = match error {
-            CheckoutError::Overloaded => (Reason::Overloaded, None, ConnectFailed),
-            CheckoutError::PendingTimeout => (Reason::ConnectTimeout, None, ConnectTimeout),
-            CheckoutError::Dial(DialError::Loop) => (Reason::Loop, None, ConnectFailed),
-            CheckoutError::Dial(DialError::Timeout) => {
-                (Reason::ConnectTimeout, failure, ConnectTimeout)
-            }
-            CheckoutError::Dial(DialError::Connect(_)) => {
-                (Reason::ConnectFailed, failure, ConnectFailed)
-            }
+        let fault = match limit {
+            Limit::Caller => Fault::Caller,
+            Limit::Idle | Limit::Request | Limit::Try => Fault::Endpoint,
         };
         Self {
             reason,
             cause,
+            fault,
             outcome,
-            blames_upstream: cause.is_some(),
         }
+    }
+
+    /// Why there is no connection.
+    pub fn without_connection(error: &CheckoutError) -> Self {
+        use AttemptOutcome::{ConnectFailed, ConnectTimeout};
+        let failure = Some(Cause::ConnectFailure);
+        let (reason, cause, outcome, fault) = match error {
+            CheckoutError::Overloaded => (Reason::Overloaded, None, ConnectFailed, Fault::Pool),
+            CheckoutError::PendingTimeout => {
+                (Reason::ConnectTimeout, None, ConnectTimeout, Fault::Pool)
+            }
+            CheckoutError::Dial(DialError::Loop) => {
+                (Reason::Loop, None, ConnectFailed, Fault::Machine)
+            }
+            CheckoutError::Dial(DialError::Socket(_)) => {
+                (Reason::Overloaded, None, ConnectFailed, Fault::Machine)
+            }
+            CheckoutError::Dial(DialError::Connect(error)) if is_shortage(error) => {
+                (Reason::Overloaded, None, ConnectFailed, Fault::Machine)
+            }
+            CheckoutError::Dial(DialError::Timeout) => (
+                Reason::ConnectTimeout,
+                failure,
+                ConnectTimeout,
+                Fault::Endpoint,
+            ),
+            CheckoutError::Dial(DialError::Connect(_)) => (
+                Reason::ConnectFailed,
+                failure,
+                ConnectFailed,
+                Fault::Endpoint,
+            ),
+        };
+        Self {
+            reason,
+            cause,
+            fault,
+            outcome,
+        }
+    }
+
+    /// What the breaker is told of a request whose last try ended like this;
+    /// `None`: nothing.
+    pub fn score(&self) -> Option<Score> {
+        (self.fault == Fault::Endpoint).then_some(Score::Failure)
     }
 
     /// How the try is counted.
@@ -112,22 +148,47 @@ impl Unanswered {
     }
 
     /// Tells endpoint, breaker and adaptive limit of a try that ended like this.
-    pub(super) fn report(&self, target: &Target, picked: &mut Picked, trial: Trial<'_>) {
-        use Reason::{ConnectTimeout, Overloaded, RequestTimeout, TryTimeout};
-        let now = ring::now();
-        // Nothing came in time, or there was no place for it.
-        if matches!(
-            self.reason,
-            ConnectTimeout | Overloaded | RequestTimeout | TryTimeout
-        ) {
-            target.report_load(Sample::Dropped, now);
-        }
-        if self.blames_upstream {
-            let grade = Grade::Bad { retry_after: None };
-            picked.ended(grade, &target.upstream.policies.outlier, now);
-            trial.failed(now);
+    /// Whether another try follows is another matter.
+    pub(super) fn report(&self, target: &Target, judges: &mut Judges<'_>) {
+        self.report_load(target);
+        if self.fault == Fault::Endpoint {
+            let how = (Score::Failure, Grade::Bad { retry_after: None });
+            let settings = &target.upstream.policies.outlier;
+            judges.tell(how, Stage::MayGiveWay, settings, ring::now());
         }
     }
+
+    /// Tells the adaptive limit, where nothing came in time, or there was no
+    /// place for it.
+    pub(super) fn report_load(&self, target: &Target) {
+        use Reason::{ConnectTimeout, RequestTimeout, TryTimeout};
+        let dropped = match self.fault {
+            Fault::Caller | Fault::Machine | Fault::Nobody => false,
+            Fault::Pool => true,
+            Fault::Endpoint => {
+                matches!(self.reason, ConnectTimeout | RequestTimeout | TryTimeout)
+            }
+        };
+        if dropped {
+            target.report_load(Sample::Dropped, ring::now());
+        }
+    }
+}
+
+/// Whether a connect failed for what this machine lacks: descriptors, ports or
+/// memory.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EMFILE
+                | libc::ENFILE
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EADDRNOTAVAIL
+                | libc::EAGAIN
+        )
+    )
 }
 
 impl Failure {
@@ -137,12 +198,12 @@ impl Failure {
             ExchangeError::Unsent(_)
             | ExchangeError::Send
             | ExchangeError::Ended
-            | ExchangeError::Stale => Self::Unanswered(Unanswered::reset()),
+            | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
             ExchangeError::Response(_) => Self::Unanswered(Unanswered {
                 reason: Reason::ProtocolError,
                 cause: None,
+                fault: Fault::Endpoint,
                 outcome: AttemptOutcome::ProtocolError,
-                blames_upstream: true,
             }),
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
             ExchangeError::Request(bad) => Self::BadRequest(*bad),
@@ -153,9 +214,18 @@ impl Failure {
 
     /// Tells endpoint and breaker of a try that ended like this. Only what has no
     /// response says anything about them.
-    pub(super) fn report(&self, target: &Target, picked: &mut Picked, trial: Trial<'_>) {
+    pub(super) fn report(&self, target: &Target, judges: &mut Judges<'_>) {
         if let Self::Unanswered(unanswered) = self {
-            unanswered.report(target, picked, trial);
+            unanswered.report(target, judges);
+        }
+    }
+
+    /// What the breaker is told of a request whose last try ended like this;
+    /// `None`: nothing.
+    pub(super) fn score(&self) -> Option<Score> {
+        match self {
+            Self::Unanswered(unanswered) => unanswered.score(),
+            Self::BadRequest(_) | Self::Cut | Self::ClientGone => None,
         }
     }
 

@@ -2,23 +2,27 @@
 //! once, as straight-line code.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason};
 use crate::policy::rate_limit::Turn;
+use crate::policy::retry::Cause;
 use crate::proxy::attempt::{self, Lane, Passed, Sending, Success};
 use crate::proxy::client::Client;
 use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{self, Asked};
+use crate::proxy::exchange::{self, Asked, Progress};
 use crate::proxy::failure::Failure;
+use crate::proxy::gone::gone;
+use crate::proxy::judges::{Admitted, Judges};
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::switch;
-use crate::proxy::way::{self, Addressee, Aim};
+use crate::proxy::way::{self, Addressee, Aim, Incoming};
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::settings::Protocol;
-use crate::telemetry::{Description, Direction};
+use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Description, Direction};
 use crate::together::{First, first};
 
 /// What becomes of the client's connection.
@@ -45,20 +49,20 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     record.method = asked.method.as_str();
     record.passage.bytes_in.set(head.len() as u64);
 
-    // Identity and trace; the log tells of those that are refused as well.
+    // Where to, and under which identity and trace; the log tells of those that
+    // are refused as well.
     let identity = way::Identity::of(request, &head);
+    let original = client.origin.original;
+    let found = way::find(&context, original, request, &head, &mut scratch.host);
     if record.is_logged() {
         record.describe(Description {
             method: request.method_bytes(&head),
-            authority: request.field(&head, "host").unwrap_or_default(),
+            authority: request.authority_bytes(&head),
             path: request.path(&head),
             request_id: identity.request_id(request, &head),
         });
     }
-
-    // Where to.
-    let original = client.origin.original;
-    let way = match way::find(&context, original, request, &head, &mut scratch.host) {
+    let way = match found {
         Ok(Some(way)) => way,
         Ok(None) => {
             drop(head);
@@ -101,9 +105,13 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 if let Some(ahead) = &mut client.ahead {
                     ahead.detach();
                 }
-                match first(timer::sleep(wait), client.stream.broken()).await {
+                let gone = gone(&context, &client.stream, &client.origin);
+                match first(timer::sleep(wait), gone).await {
                     First::Left(()) => {}
-                    First::Right(()) => return After::Reset,
+                    First::Right(()) => {
+                        record.reason = Some(CLIENT_GONE);
+                        return After::Reset;
+                    }
                 }
             }
             Turn::Refused(wait) => {
@@ -125,11 +133,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         let reply = LocalReply::new(Reason::RequestTimeout);
         return answer(client, record, asked, &body, reply).await;
     }
-    let admit = || {
-        let settings = &policies.circuit_breaker;
-        shared.breaker.admit(settings, context.shard, ring::now())
-    };
-    let Some(mut trial) = admit() else {
+    let settings = &policies.circuit_breaker;
+    let admitted = shared.breaker.admit(settings, context.shard, ring::now());
+    let Some(trial) = admitted else {
         drop(head);
         let reply = LocalReply::new(Reason::CircuitOpen);
         return answer(client, record, asked, &body, reply).await;
@@ -141,44 +147,31 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         tried: &[],
         bound: client.bound.endpoint(shared, client.origin.namespace),
     };
-    let Some(mut picked) = way::pick(&context.pools, &way.target, first_aim) else {
+    let Some(picked) = way::pick(&context.pools, &way.target, first_aim) else {
         drop(head);
         let reply = LocalReply::new(Reason::NoEndpoint);
         return answer(client, record, asked, &body, reply).await;
     };
-
-    // The head as the upstream gets it.
     if request.is_connect() && original.is_none() {
         drop((head, awaiting));
-        return switch::connect(client, record, asked, &way.target, (picked, trial)).await;
+        let judges = Judges::new(picked, trial);
+        return switch::connect(client, record, asked, &way.target, (judges, first_aim)).await;
     }
-    let presented_to = match client.bound.is_asked_by_proxy(shared) {
-        true => Addressee::Upstream,
-        false => Addressee::Proxy,
-    };
-    let outgoing = way.encode(
-        request,
-        &head,
-        picked.endpoint,
-        &identity,
-        original,
-        presented_to,
-    );
-    let head_bytes = outgoing.len();
-    let mut outgoing = Gather::from(outgoing);
-    let repeatable = way::may_be_sent_twice(&policies.retry, request, &head);
-    drop(head);
 
-    // What of the body is here already. Nothing of the shared buffers is kept
-    // while a peer is waited for.
-    let mut body_bytes = 0;
+    // What of the body is here already, and what is kept of it. Nothing of the
+    // shared buffers is kept while a peer is waited for.
+    let mut replay = match way::may_be_sent_twice(&policies.retry, request, &head) {
+        true => Replay::up_to(policies.retry.body_limit),
+        false => Replay::none(),
+    };
+    let mut outgoing = Gather::default();
     if !body.is_done()
         && let Some(chunk) = client.ahead.take()
     {
         match exchange::take_body(&mut body, chunk) {
             Ok((mine, rest)) => {
-                body_bytes = mine.len() as u64;
-                record.passage.count(Direction::Sent, body_bytes);
+                record.passage.count(Direction::Sent, mine.len() as u64);
+                replay.add(&mine);
                 outgoing.push(mine);
                 client.ahead = rest;
             }
@@ -190,108 +183,151 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     }
 
     // One try after another, until there is an answer or no time, no budget and
-    // no reason for one more.
-    let replay = match repeatable {
-        true => Replay::of(&outgoing, body_bytes, policies.retry.body_limit),
-        false => Replay::none(),
+    // no reason for one more; or until the caller has left.
+    let progress = Progress::default();
+    progress.body_read.set(body.is_done());
+    let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now);
+    let deadlines = deadlines.bounded_by(timeout.limit());
+    let presented_to = match client.bound.is_asked_by_proxy(shared) {
+        true => Addressee::Upstream,
+        false => Addressee::Proxy,
     };
-    let deadlines =
-        Deadlines::new(&policies.timeouts, body.is_done(), now).bounded_by(timeout, head_bytes);
+    let mut judges = Judges::new(picked, trial);
     let mut sending = Sending {
-        deadlines: &deadlines,
-        awaiting: Some(awaiting),
-        client,
-        target: &way.target,
+        context: &context,
+        client: &client.stream,
+        ahead: &mut client.ahead,
+        bound: &mut client.bound,
+        lane: Lane::Pool,
+        namespace: client.origin.namespace,
+        way: &way,
+        incoming: Incoming {
+            request,
+            head,
+            identity,
+            original,
+            presented_to,
+        },
         asked,
         body: &mut body,
         response: &mut scratch.response,
         record: &mut record,
+        progress: &progress,
         outgoing: Some(outgoing),
         replay,
-        lane: Lane::Pool,
+        deadlines: &deadlines,
+        awaiting: Some(awaiting),
     };
-    let mut tried_endpoints = Vec::new();
-    let (tried, stopped) = loop {
-        let may_retry = sending.record.attempts + 1 < policies.retry.attempts && !trial.is_probe();
-        let may_hold = may_retry && sending.replay.is_whole();
-        let slow_at = match sending.may_be_hedged() && !trial.is_probe() {
-            true => context.pools.slow_at(shared, &policies.hedge, ring::now()),
-            false => None,
-        };
-        let tried = match slow_at {
-            None => sending.attempt(&mut picked, trial, may_hold).await,
-            Some(due) => {
-                let busy = [picked.endpoint];
-                let second = || {
-                    let aim = Aim {
-                        tried: &busy,
-                        ..first_aim
+    let answered = async {
+        let mut tried_endpoints = Vec::new();
+        let (tried, stopped) = loop {
+            let may_retry =
+                sending.record.attempts + 1 < policies.retry.attempts && judges.may_try_again();
+            let may_hold = may_retry && sending.replay.is_whole();
+            let slow_at = match sending.may_be_hedged() && !judges.is_probe() {
+                true => context.pools.slow_at(shared, &policies.hedge, ring::now()),
+                false => None,
+            };
+            let tried = match slow_at {
+                None => sending.attempt(&mut judges, may_hold).await,
+                Some(due) => {
+                    let (busy, counts) = ([judges.endpoint.endpoint], judges.counts());
+                    let second = || {
+                        let aim = Aim {
+                            tried: &busy,
+                            ..first_aim
+                        };
+                        way::second(&context.pools, &way.target, counts, aim)
                     };
-                    way::second(&context.pools, &way.target, aim)
-                };
-                let hedged = sending.attempt_hedged(&mut picked, trial, due, second);
-                hedged.await
+                    sending.attempt_hedged(&mut judges, due, second).await
+                }
+            };
+
+            // Whether there is a reason for one more, and a way to make it.
+            let now = ring::now();
+            let cause = attempt::cause(&tried, &policies.retry);
+            let Some(cause) = cause.filter(|_| may_retry && sending.can_send_again(&tried)) else {
+                break (tried, None);
+            };
+            let moves_on = cause == Cause::ConnectFailure
+                && tried_endpoints.is_empty()
+                && judges.endpoint.has_alternatives();
+            let wait = match moves_on {
+                // Another endpoint knows nothing of what this one lacks.
+                true => Duration::ZERO,
+                false => {
+                    let asked_wait = sending.retry_after(&tried);
+                    let tries = sending.record.attempts;
+                    policies.retry.wait(tries, asked_wait, clock::random_u64())
+                }
+            };
+            let deadline = sending.deadlines.of_request();
+            if deadline.is_some_and(|deadline| now + wait >= deadline) {
+                break (tried, None);
+            }
+            if shared.breaker.refuses_at(now + wait) {
+                break (tried, Some(Reason::CircuitOpen));
+            }
+            context.pools.report_requests(shared, now);
+            if !shared.retry_budget.withdraw(&policies.retry.budget, now) {
+                break (tried, Some(Reason::RetryBudget));
+            }
+            context.telemetry.cells.retry(shared.label, cause.as_str());
+            if !wait.is_zero() {
+                timer::sleep(wait).await;
+            }
+
+            // The upstream may have been given up meanwhile, or time has run out.
+            if sending.deadlines.have_passed(ring::now()) {
+                break (tried, None);
+            }
+            if judges.admit_again(&shared.breaker, settings, context.shard) == Admitted::No {
+                break (tried, Some(Reason::CircuitOpen));
+            }
+            if let Ok(Success::Held(back)) = tried {
+                sending.give_way(back);
+            }
+            tried_endpoints.push(judges.endpoint.endpoint);
+            let aim = Aim {
+                tried: &tried_endpoints,
+                ..first_aim
+            };
+            if let Some(next) = way::pick(&context.pools, &way.target, aim) {
+                judges.endpoint = next;
             }
         };
-
-        // Whether there is a reason for one more, and a way to make it.
-        let now = ring::now();
-        let cause = attempt::cause(&tried, &policies.retry);
-        let Some(cause) = cause.filter(|_| may_retry && sending.can_send_again(&tried)) else {
-            break (tried, None);
+        if let Some(score) = attempt::score(&tried, &way.target) {
+            judges.tell_breaker(score, ring::now());
+        }
+        let passed = match tried {
+            Ok(Success::Passed(passed)) => Ok(passed),
+            Ok(Success::Held(back)) => {
+                sending.record.reason = stopped.map(Reason::as_str);
+                sending.pass(back).await
+            }
+            Err(failure) => Err(failure),
         };
-        let asked_wait = sending.retry_after(&tried);
-        let tries = sending.record.attempts;
-        let wait = policies.retry.wait(tries, asked_wait, clock::random_u64());
-        let deadline = sending.deadlines.of_request();
-        if deadline.is_some_and(|deadline| now + wait >= deadline) {
-            break (tried, None);
-        }
-        if shared.breaker.refuses_at(now + wait) {
-            break (tried, Some(Reason::CircuitOpen));
-        }
-        context.pools.report_requests(shared, now);
-        if !shared.retry_budget.withdraw(&policies.retry.budget, now) {
-            break (tried, Some(Reason::RetryBudget));
-        }
-        context.telemetry.cells.retry(shared.label, cause.as_str());
-        match first(timer::sleep(wait), sending.client.stream.broken()).await {
-            First::Left(()) => {}
-            First::Right(()) => break (Err(Failure::ClientGone), None),
-        }
-
-        // The caller or the upstream may have been given up meanwhile.
-        if sending.deadlines.have_passed(ring::now()) {
-            break (tried, None);
-        }
-        trial = match admit() {
-            Some(trial) => trial,
-            None => break (tried, Some(Reason::CircuitOpen)),
-        };
-        if let Ok(Success::Held(back)) = tried {
-            sending.give_way(back);
-        }
-        tried_endpoints.push(picked.endpoint);
-        let aim = Aim {
-            tried: &tried_endpoints,
-            ..first_aim
-        };
-        if let Some(next) = way::pick(&context.pools, &way.target, aim) {
-            picked = next;
-        }
+        (passed, stopped)
     };
+    let (passed, stopped) =
+        match first(answered, gone(&context, &client.stream, &client.origin)).await {
+            First::Left(answered) => answered,
+            First::Right(()) => (Err(Failure::ClientGone), None),
+        };
 
-    // What the client gets.
-    let tried = match tried {
-        Ok(Success::Passed(passed)) => Ok(passed),
-        Ok(Success::Held(back)) => {
-            sending.record.reason = stopped.map(Reason::as_str);
-            sending.pass(back).await
-        }
-        Err(failure) => Err(failure),
-    };
-    drop(sending);
-    match tried {
+    drop((sending, judges));
+
+    // What the client got.
+    record.status = progress.status.get();
+    record.passage.bytes_out.set(progress.bytes_out.get());
+    record
+        .passage
+        .count(Direction::Sent, progress.bytes_in.get());
+    for _ in 0..progress.open_tries.get() {
+        let cells = &context.telemetry.cells;
+        cells.attempt(shared.label, AttemptOutcome::Cancelled);
+    }
+    match passed {
         Ok(Passed::Complete { keep_alive, ended }) => {
             record.complete(ended);
             match (keep_alive, body.is_done()) {
@@ -317,7 +353,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             record.reason = Some(Reason::UpstreamReset.as_str());
             After::Reset
         }
-        Err(Failure::ClientGone) => After::Reset,
+        Err(Failure::ClientGone) => {
+            record.reason = Some(CLIENT_GONE);
+            After::Reset
+        }
     }
 }
 

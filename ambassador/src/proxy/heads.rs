@@ -4,7 +4,7 @@ use memchr::memchr;
 
 use crate::http::{self, BadMessage, Method, ResponseHead};
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{ExchangeError, Held, Seen};
+use crate::proxy::exchange::{ExchangeError, Held, Progress};
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 
 /// Interim responses before the final one, at most.
@@ -25,7 +25,7 @@ pub struct Heads<'a> {
     /// The upload watches over the time, but for the caller's own limit.
     pub uploading: bool,
     /// What has happened so far.
-    pub seen: &'a Seen,
+    pub progress: &'a Progress,
 }
 
 impl Heads<'_> {
@@ -62,7 +62,7 @@ impl Heads<'_> {
         };
         let mut collected = Vec::new();
         loop {
-            self.seen.any_byte.set(true);
+            self.progress.any_byte.set(true);
             let parsed = self
                 .head
                 .parse(&chunk, self.method, self.limits)
@@ -101,7 +101,7 @@ impl Heads<'_> {
         if let Some(chunk) = self.upstream.try_recv() {
             return Ok(chunk);
         }
-        let heard = self.seen.any_byte.get();
+        let heard = self.progress.any_byte.get();
         let limit = match self.uploading {
             true => self.deadlines.of_upload(),
             false => Some(self.deadlines.of_head(heard, ring::now())),

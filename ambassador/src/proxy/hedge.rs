@@ -1,7 +1,6 @@
 //! A second try beside a slow one.
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::time::Instant;
 
 use crate::clock;
@@ -12,11 +11,12 @@ use crate::policy::retry::Cause;
 use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{Asked, ExchangeError, Held, Seen};
+use crate::proxy::exchange::{Asked, ExchangeError, Held, Progress};
 use crate::proxy::failure::Failure;
-use crate::proxy::generation::Target;
 use crate::proxy::heads::Heads;
+use crate::proxy::judges::{Judges, Stage};
 use crate::proxy::replay::Replay;
+use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction};
 use crate::together::{First, first, first_ok};
@@ -27,7 +27,8 @@ use crate::upstream::pool::Want;
 /// What one try of two needs.
 struct Leg<'a> {
     context: &'a Context,
-    target: &'a Target,
+    way: &'a Way,
+    incoming: &'a Incoming<'a>,
     place: Place,
     asked: Asked,
     replay: &'a Replay,
@@ -46,15 +47,14 @@ impl Sending<'_> {
     /// Whether a second try may be made beside a slow one: the request is whole,
     /// changes nothing and may reach an upstream twice.
     pub fn may_be_hedged(&self) -> bool {
-        self.target.upstream.policies.hedge.after != After::Off
+        self.target().upstream.policies.hedge.after != After::Off
             && hedge::is_safe(self.asked.method)
+            && !self.asked.upgrade
             && self.asked.presents.is_none()
             && self
-                .client
                 .bound
-                .endpoint(&self.target.shared, self.client.origin.namespace)
+                .endpoint(&self.target().shared, self.namespace)
                 .is_none()
-            && !self.asked.upgrade
             && self.body.is_done()
             && self.replay.is_whole()
     }
@@ -65,25 +65,27 @@ impl Sending<'_> {
     /// dropped: the client could not tell whose they are.
     pub async fn attempt_hedged<'t>(
         &mut self,
-        picked: &mut Picked,
-        trial: Trial<'t>,
+        judges: &mut Judges<'t>,
         due: Instant,
-        second: impl FnOnce() -> Option<(Picked, Trial<'t>)>,
+        second: impl FnOnce() -> Option<(Picked, Option<Trial<'t>>)>,
     ) -> Result<Success, Failure> {
-        let context = Rc::clone(&self.client.context);
+        let (context, way) = (self.context, self.way);
         let cells = &context.telemetry.cells;
-        let (target, label) = (self.target, self.target.shared.label);
-        let namespace = self.client.origin.namespace;
-        self.record.attempts += 1;
-        self.record.passage.endpoint = Some(picked.endpoint);
+        let (target, label) = (&way.target, way.target.shared.label);
+        let endpoint = judges.endpoint.endpoint;
+        self.begin_try();
+        self.record.passage.endpoint = Some(endpoint);
         let began = ring::now();
         self.deadlines.begin_try(began);
-        let outgoing = self.outgoing.take();
+        // Each try sends a copy of what is kept.
+        self.outgoing = None;
+        self.incoming.head.detach();
 
         let mut heads = (std::mem::take(self.response), ResponseHead::default());
         let leg = |place, head| Leg {
-            context: &context,
-            target,
+            context,
+            way,
+            incoming: &self.incoming,
             place,
             asked: self.asked,
             replay: &self.replay,
@@ -91,57 +93,56 @@ impl Sending<'_> {
             head,
         };
         let race = async {
-            let one = leg((namespace, picked.endpoint), &mut heads.0);
-            let mut one = pin!(one.run(outgoing));
+            let one = leg((self.namespace, endpoint), &mut heads.0);
+            let mut one = pin!(one.run());
             match first(one.as_mut(), timer::sleep_until(due)).await {
                 First::Left(answered) => return answered.map(First::Left),
                 First::Right(()) => {}
             }
-            let Some((mut other, trial)) = second() else {
+            let Some((other, trial)) = second() else {
                 return one.await.map(First::Left);
             };
             cells.retry(label, "hedge");
-            let place = (namespace, other.endpoint);
+            let open = &self.progress.open_tries;
+            open.set(open.get() + 1);
+            let place = (self.namespace, other.endpoint);
             let two = async {
-                match leg(place, &mut heads.1).run(None).await {
+                match leg(place, &mut heads.1).run().await {
                     Ok(answered) => Ok((answered, other, trial)),
                     Err(failure) => {
-                        cells.attempt(label, failure.outcome());
-                        failure.report(target, &mut other, trial);
+                        self.end_try(failure.outcome());
+                        failure.report(target, &mut Judges::of_second(other, trial));
                         Err(failure)
                     }
                 }
             };
             let won = first_ok(one, two).await?;
-            cells.attempt(label, AttemptOutcome::Cancelled);
+            if open.get() > 1 {
+                self.end_try(AttemptOutcome::Cancelled);
+            }
             Ok(won)
         };
-        let won = match first(race, self.client.stream.broken()).await {
-            First::Left(won) => won,
-            First::Right(()) => Err(Failure::ClientGone),
-        };
-        let (answered, trial) = match won {
+        let answered = match race.await {
             Ok(First::Left(answered)) => {
                 *self.response = heads.0;
-                (answered, trial)
+                answered
             }
-            Ok(First::Right((answered, other, its_trial))) => {
+            Ok(First::Right((answered, other, trial))) => {
                 // The slower one says nothing about the upstream, but that it
                 // was no faster than this.
                 let took = ring::now().saturating_duration_since(began);
                 let settings = &target.upstream.policies.hedge;
                 context.pools.record_latency(&target.shared, settings, took);
-                trial.abandoned();
                 *self.response = heads.1;
-                *picked = other;
                 self.record.attempts += 1;
-                self.record.passage.endpoint = Some(picked.endpoint);
-                (answered, its_trial)
+                self.record.passage.endpoint = Some(other.endpoint);
+                judges.replace(other, trial);
+                answered
             }
             Err(failure) => {
-                cells.attempt(label, failure.outcome());
-                failure.report(target, picked, trial);
-                self.outgoing = self.replay.again();
+                self.end_try(failure.outcome());
+                failure.report(target, judges);
+                self.outgoing = self.replay.again().map(Gather::from);
                 return Err(failure);
             }
         };
@@ -150,15 +151,17 @@ impl Sending<'_> {
             held,
             sent_at,
         } = answered;
-        let offered = challenge::offered(self.response, &held.head);
-        connection.tie = connection.tie.offered(offered);
-        cells.attempt(label, AttemptOutcome::Response);
+        self.end_try(AttemptOutcome::Response);
         self.awaiting = None;
-        let trial = (Some(trial), (self.deadlines, sent_at));
-        judge(&context, target, self.response, &held.head, picked, trial);
+        let (response, status) = (&*self.response, self.response.status());
+        let judges = (judges, Stage::MayGiveWay);
+        let waited = (self.deadlines, sent_at);
+        judge(context, target, response, &held.head, judges, waited);
+        let offered = challenge::offered(response, &held.head);
+        connection.tie = connection.tie.offered(offered);
         self.record.reused = connection.past.is_reused();
         Ok(Success::Held(HeldBack {
-            status: self.response.status(),
+            status,
             connection,
             held,
             sent_at,
@@ -167,24 +170,21 @@ impl Sending<'_> {
 }
 
 impl Leg<'_> {
-    /// Sends the request, where it is at hand already, else a copy, and waits for a
-    /// response head. A reused connection that turns out to have been dead is
-    /// replaced.
-    async fn run(self, mut outgoing: Option<Gather>) -> Result<Answered, Failure> {
-        let (context, target) = (self.context, self.target);
+    /// Sends a copy of the request and waits for a response head. A reused
+    /// connection that turns out to have been dead is replaced.
+    async fn run(self) -> Result<Answered, Failure> {
+        let (context, target) = (self.context, &self.way.target);
         let (cells, label) = (&context.telemetry.cells, target.shared.label);
         let mut want = Want::Any;
         loop {
-            if let Some(outgoing) = &mut outgoing {
-                outgoing.detach();
-            }
             let connection = connect(context, target, self.place, self.deadlines, want).await;
             let mut connection = connection.map_err(Failure::Unanswered)?;
-            let gather = outgoing.take().or_else(|| self.replay.again());
-            let mut gather = gather.unwrap_or_default();
-            self.deadlines.tell(&mut gather, ring::now());
+            let left = self.deadlines.left_for_caller(ring::now());
+            let head = self.way.encode(self.incoming, connection.endpoint, left);
+            let body = self.replay.again().map(Gather::from).unwrap_or_default();
+            let gather = body.behind(head);
             cells.bytes(label, Direction::Sent, gather.bytes() as u64);
-            let (seen, sent_at) = (Seen::default(), clock::now());
+            let (progress, sent_at) = (Progress::default(), clock::now());
             let heads = Heads {
                 upstream: &connection.stream,
                 method: self.asked.method,
@@ -192,7 +192,7 @@ impl Leg<'_> {
                 limits: &context.head_limits,
                 deadlines: self.deadlines,
                 uploading: false,
-                seen: &seen,
+                progress: &progress,
             };
             let may_be_stale = want == Want::Any && connection.past.has_stood_idle();
             let asked = match heads.ask(gather).await {
@@ -208,7 +208,7 @@ impl Leg<'_> {
                         sent_at,
                     });
                 }
-                Err(error) if may_be_stale && error.may_be_a_dead_connection(&seen) => {
+                Err(error) if may_be_stale && error.may_be_a_dead_connection(&progress) => {
                     cells.attempt(label, AttemptOutcome::Reset);
                     cells.retry(label, Cause::Reset.as_str());
                     want = Want::Fresh;

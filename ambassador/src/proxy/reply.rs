@@ -5,7 +5,7 @@ use crate::http::{BadMessage, BodyReader, LocalReply};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
 use crate::proxy::forward::After;
-use crate::telemetry::RequestGuard;
+use crate::telemetry::{CLIENT_GONE, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.
 pub async fn answer(
@@ -28,6 +28,7 @@ pub async fn answer(
     }
     record.passage.bytes_out.set(bytes.len() as u64);
     if !client.reply(bytes).await {
+        record.reason = Some(CLIENT_GONE);
         return After::Reset;
     }
     record.complete(clock::now());

@@ -5,19 +5,20 @@ use std::rc::Rc;
 
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, RequestBody};
-use crate::policy::breaker::Trial;
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
-use crate::proxy::failure::Unanswered;
 use crate::proxy::forward::After;
 use crate::proxy::generation::Target;
+use crate::proxy::gone::gone;
+use crate::proxy::judges::Judges;
+use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
 use crate::proxy::reply;
 use crate::proxy::tunnel::Tunnel;
-use crate::ring::{self, Chunk};
-use crate::telemetry::{AttemptOutcome, RequestGuard, TcpOutcome};
-use crate::upstream::balancer::{Grade, Picked};
+use crate::proxy::way::Aim;
+use crate::ring::Chunk;
+use crate::telemetry::{AttemptOutcome, CLIENT_GONE, RequestGuard, TcpOutcome};
+use crate::together::{First, first};
 use crate::upstream::connection::Connection;
-use crate::upstream::pool::Want;
 
 /// CONNECT on an explicit listener: the tunnel leads to the upstream that
 /// claims the authority (RFC 9110 section 9.3.6).
@@ -26,10 +27,10 @@ pub async fn connect(
     mut record: RequestGuard,
     asked: Asked,
     target: &Target,
-    (mut picked, trial): (Picked, Trial<'_>),
+    (judges, aim): (Judges<'_>, Aim<'_>),
 ) -> After {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
-    let (upstream, shared) = (&target.upstream, &target.shared);
+    let shared = &target.shared;
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
@@ -39,32 +40,46 @@ pub async fn connect(
         ..asked
     };
     let body = BodyReader::of_request(RequestBody::None);
-    record.attempts = 1;
-    record.passage.endpoint = Some(picked.endpoint);
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
-    let place = (client.origin.namespace, picked.endpoint);
-    let checkout = context
-        .pools
-        .checkout(shared, target.pool_policies(), place, Want::Fresh);
-    match checkout.await {
-        Ok(connection) => {
-            let now = ring::now();
-            trial.succeeded(now);
-            picked.ended(Grade::Good, &upstream.policies.outlier, now);
+    let on_try = |endpoint| {
+        record.attempts += 1;
+        record.passage.endpoint = Some(endpoint);
+    };
+    let aim = (aim, Purpose::Relay);
+    let reached = reach(
+        &context,
+        target,
+        client.origin.namespace,
+        judges,
+        aim,
+        on_try,
+    );
+    let gone = gone(&context, &client.stream, &client.origin);
+    let reached = match first(reached, gone).await {
+        First::Left(reached) => reached,
+        First::Right(()) => {
+            record.reason = Some(CLIENT_GONE);
+            return After::Reset;
+        }
+    };
+    match reached {
+        Ok(Reached { connection, picked }) => {
             cells.attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
             record.passage.bytes_out.set(ESTABLISHED.len() as u64);
             if !client.reply(ESTABLISHED.to_vec()).await {
+                record.reason = Some(CLIENT_GONE);
                 return After::Reset;
             }
-            tunnel(client, record, target, connection, None).await
+            let after = tunnel(client, record, target, connection, None).await;
+            // The endpoint was busy until now.
+            drop(picked);
+            after
         }
-        Err(error) => {
-            let failed = Unanswered::without_connection(&error);
-            failed.report(target, &mut picked, trial);
-            cells.attempt(shared.label, failed.outcome());
-            let reply = LocalReply::new(failed.reason);
+        Err(Unreached { unanswered, .. }) => {
+            cells.attempt(shared.label, unanswered.outcome());
+            let reply = LocalReply::new(unanswered.reason);
             reply::answer(client, record, asked, &body, reply).await
         }
     }

@@ -12,6 +12,7 @@ use crate::policy::breaker::{State, Trial};
 use crate::policy::retry::Retry;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
+use crate::proxy::judges::Counts;
 use crate::ring::{self, Chunk};
 use crate::route::settings::{Endpoints, Marks};
 use crate::route::{HostHeader, RequestKey, Resolution};
@@ -41,6 +42,26 @@ enum Host {
     Set(Box<[u8]>),
 }
 
+/// The request id that a request carries from here on.
+pub struct Identity {
+    /// `None`: the request has one already.
+    made_id: Option<[u8; 36]>,
+}
+
+/// A request as it came. Each try encodes it anew, for its own endpoint.
+pub struct Incoming<'a> {
+    /// Its head, parsed.
+    pub request: &'a RequestHead,
+    /// Its head.
+    pub head: Chunk,
+    /// What identifies it from here on.
+    pub identity: Identity,
+    /// Where a captured connection was going.
+    pub original: Option<OriginalDst>,
+    /// Whom its `Proxy-Authorization` is for.
+    pub presented_to: Addressee,
+}
+
 /// Whom the `Proxy-Authorization` of a request to an explicit listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressee {
@@ -48,12 +69,6 @@ pub enum Addressee {
     Proxy,
     /// The upstream: it has asked for it on this client's connection.
     Upstream,
-}
-
-/// The request id that a request carries from here on.
-pub struct Identity {
-    /// `None`: the request has one already.
-    made_id: Option<[u8; 36]>,
 }
 
 /// The way of a request; `None`: no upstream may take it. `buffer` is where the
@@ -146,8 +161,14 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
 }
 
 /// The endpoint of a second try beside a slow one, and leave to make it; `None`:
-/// the upstream is not well, or had too many of those lately.
-pub fn second<'a>(pools: &Pools, target: &'a Target, aim: Aim<'_>) -> Option<(Picked, Trial<'a>)> {
+/// the upstream is not well, or had too many of those lately. The breaker counts
+/// it where it counts every try.
+pub fn second<'a>(
+    pools: &Pools,
+    target: &'a Target,
+    counts: Counts,
+    aim: Aim<'_>,
+) -> Option<(Picked, Option<Trial<'a>>)> {
     let (shared, policies) = (&target.shared, &target.upstream.policies);
     if shared.breaker.state() != State::Closed {
         return None;
@@ -158,9 +179,14 @@ pub fn second<'a>(pools: &Pools, target: &'a Target, aim: Aim<'_>) -> Option<(Pi
     if !shared.hedge_budget.withdraw(&policies.hedge.budget(), now) {
         return None;
     }
-    let trial = shared
-        .breaker
-        .admit(&policies.circuit_breaker, pools.shard(), now)?;
+    let admit = || {
+        let settings = &policies.circuit_breaker;
+        shared.breaker.admit(settings, pools.shard(), now)
+    };
+    let trial = match counts {
+        Counts::Tries => Some(admit()?),
+        Counts::Requests => None,
+    };
     Some((picked, trial))
 }
 
@@ -228,16 +254,16 @@ impl Way {
         CallerTimeout::of(request, head).passed_by(|name| !rules.names(name))
     }
 
-    /// The head as the upstream gets it in one try, which is a span of its own.
-    pub fn encode(
-        &self,
-        request: &RequestHead,
-        head: &[u8],
-        endpoint: EndpointAddr,
-        identity: &Identity,
-        original: Option<OriginalDst>,
-        presented_to: Addressee,
-    ) -> Chunk {
+    /// The head as `endpoint` gets it, by a try that has `left` of the caller's
+    /// time.
+    pub fn encode(&self, incoming: &Incoming<'_>, endpoint: EndpointAddr, left: Duration) -> Chunk {
+        let Incoming {
+            request,
+            head,
+            identity,
+            original,
+            presented_to,
+        } = incoming;
         let explicit = original.is_none();
         let made_host;
         let host = match &self.host {
@@ -273,8 +299,7 @@ impl Way {
         {
             add_field("x-request-id", id);
         }
-        // Last, where each try says what is left by then.
-        let limits = self.caller_timeout(request, head).fields(Duration::ZERO);
+        let limits = self.caller_timeout(request, head).fields(left);
         for (name, value) in limits.iter().flatten() {
             add_field(name, value);
         }
@@ -289,7 +314,7 @@ impl Way {
                 .map_or(Formats::OFF, |tracing| tracing.formats),
             add: &add[..added],
             addressed_here: explicit,
-            presented_here: explicit && presented_to == Addressee::Proxy,
+            presented_here: explicit && *presented_to == Addressee::Proxy,
         };
         Chunk::written(head.len() + 192, |out| {
             http::write_request(out, head, request, &rewrite);

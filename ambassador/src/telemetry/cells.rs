@@ -65,9 +65,12 @@ impl Cells {
                 status: record.status,
                 reason: record.reason.unwrap_or(""),
             });
-            let duration = ended.saturating_duration_since(record.passage.started);
-            cells.duration.record(duration);
-            cells.overhead.record(record.overhead.min(duration));
+            // A connection that switched protocols lasts as long as it likes.
+            if record.tunnel.is_none() {
+                let duration = ended.saturating_duration_since(record.passage.started);
+                cells.duration.record(duration);
+                cells.overhead.record(record.overhead.min(duration));
+            }
         });
     }
 

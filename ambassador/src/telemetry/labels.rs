@@ -21,6 +21,12 @@ macro_rules! labels {
     };
 }
 
+/// The reason of a request whose caller left before its end.
+pub const CLIENT_GONE: &str = "client-gone";
+
+/// The reason of a request that the drain deadline cut.
+pub const DRAINED: &str = "drained";
+
 labels! {
     /// How one try of a request ended: `ambassador_upstream_attempts_total`.
     AttemptOutcome {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::access_log::{Line, Sink, Told};
 use super::cells::Cells;
-use super::labels::{Direction, RelayProtocol, TcpOutcome};
+use super::labels::{DRAINED, Direction, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock;
@@ -233,6 +233,10 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let cancelled = self.ended.is_none();
         let ended = self.ended.unwrap_or_else(clock::now);
+        if cancelled && self.record.tunnel.is_none() {
+            // Whoever else ends a request says why.
+            self.record.reason.get_or_insert(DRAINED);
+        }
         let record = &self.record;
         self.telemetry.cells.request(record, ended);
         if let Some(outcome) = record.tunnel {

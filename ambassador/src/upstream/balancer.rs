@@ -271,6 +271,11 @@ impl Picked {
         }
     }
 
+    /// Whether there are other endpoints to take its place.
+    pub fn has_alternatives(&self) -> bool {
+        self.watch.is_some()
+    }
+
     fn new(load: &Rc<Load>, trial: Trial, ask: &Ask<'_>) -> Self {
         load.active.set(load.active.get() + 1);
         Self {

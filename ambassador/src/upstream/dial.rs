@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::ring::{self, Stream, timer};
-use crate::workload::{Family, SocketStock};
+use crate::workload::{Family, Owner, SocketStock};
 
 /// Opens connections, in the network namespace of whom they are for.
 pub struct Dialer {
     own: OwnAddresses,
+    here: SocketStock,
     others: RefCell<Vec<SocketStock>>,
 }
 
@@ -37,6 +38,8 @@ pub enum DialError {
     Loop,
     /// Not established within the connect timeout.
     Timeout,
+    /// There is no socket to connect: this machine lacks something.
+    Socket(io::Error),
     /// What the kernel said.
     Connect(io::Error),
 }
@@ -47,6 +50,7 @@ impl Dialer {
     pub fn new(own: OwnAddresses, others: Vec<SocketStock>) -> Self {
         Self {
             own,
+            here: SocketStock::own(),
             others: RefCell::new(others),
         }
     }
@@ -67,10 +71,30 @@ impl Dialer {
             return Err(DialError::Loop);
         }
         let socket = self.socket(namespace, &endpoint.0);
-        let socket = socket.map_err(DialError::Connect)?;
+        let socket = socket.map_err(DialError::Socket)?;
         match timer::timeout(timeout, Stream::connect(socket, &endpoint.0)).await {
             Ok(connected) => connected.map_err(DialError::Connect),
             Err(_) => Err(DialError::Timeout),
+        }
+    }
+
+    /// Who has the other end of a connection that a listener of this namespace
+    /// accepted.
+    ///
+    /// # Errors
+    /// Where the kernel cannot tell.
+    pub fn owner_of(
+        &self,
+        namespace: Namespace,
+        local: SocketAddr,
+        peer: SocketAddr,
+    ) -> io::Result<Owner> {
+        match namespace.0.checked_sub(1) {
+            None => self.here.owner_of(local, peer),
+            Some(other) => match self.others.borrow().get(usize::from(other)) {
+                Some(stock) => stock.owner_of(local, peer),
+                None => Err(io::ErrorKind::NotFound.into()),
+            },
         }
     }
 

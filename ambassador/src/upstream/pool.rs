@@ -112,6 +112,11 @@ impl Pools {
         self.shard
     }
 
+    /// What opens connections.
+    pub fn dialer(&self) -> &Dialer {
+        &self.dialer
+    }
+
     /// Names the other shards.
     pub fn set_peers(&self, peers: Vec<Remote>) {
         self.peers.replace(peers);

@@ -1,0 +1,159 @@
+//! Who learns how a try went: the endpoint it was sent to, and the circuit
+//! breaker of the upstream.
+//!
+//! With one endpoint every try speaks for the upstream. With several, what one
+//! endpoint gets wrong and another makes good is that endpoint's failure alone:
+//! the breaker counts each request once, by its last try.
+
+use std::time::Instant;
+
+use crate::policy::breaker::{Breaker, Settings, State, Trial};
+use crate::policy::outlier;
+use crate::upstream::balancer::{Grade, Picked};
+
+/// Those who are told of a request's tries. Dropped, they learn nothing: the
+/// caller has left.
+pub struct Judges<'a> {
+    /// The endpoint of the try under way.
+    pub endpoint: Picked,
+    /// `None`: it was told.
+    breaker: Option<Trial<'a>>,
+    counts: Counts,
+}
+
+/// What the breaker counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counts {
+    /// Every try: there is one endpoint.
+    Tries,
+    /// Every request, by its last try.
+    Requests,
+}
+
+/// Whether a try decides about its request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its result is that of the request.
+    Last,
+    /// Another one may follow.
+    MayGiveWay,
+}
+
+/// How a try went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Score {
+    /// The upstream did what it is there for.
+    Success,
+    /// It did not.
+    Failure,
+}
+
+impl Counts {
+    /// What counts where `endpoint` was chosen.
+    pub fn of(endpoint: &Picked) -> Self {
+        match endpoint.has_alternatives() {
+            true => Self::Requests,
+            false => Self::Tries,
+        }
+    }
+}
+
+impl<'a> Judges<'a> {
+    /// For a request that the breaker let through, and whose first try goes to
+    /// `endpoint`.
+    pub fn new(endpoint: Picked, breaker: Trial<'a>) -> Self {
+        let counts = Counts::of(&endpoint);
+        Self {
+            endpoint,
+            breaker: Some(breaker),
+            counts,
+        }
+    }
+
+    /// For a second try beside another one, which the breaker counts where there
+    /// is a `breaker`.
+    pub fn of_second(endpoint: Picked, breaker: Option<Trial<'a>>) -> Self {
+        Self {
+            endpoint,
+            breaker,
+            counts: Counts::Tries,
+        }
+    }
+
+    /// What the breaker counts.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Whether the request is the probe of a half-open breaker.
+    pub fn is_probe(&self) -> bool {
+        self.breaker.as_ref().is_some_and(Trial::is_probe)
+    }
+
+    /// Whether another try may follow, as far as the breaker goes. The probe of
+    /// an upstream with one endpoint is one try.
+    pub fn may_try_again(&self) -> bool {
+        self.counts == Counts::Requests || !self.is_probe()
+    }
+
+    /// Asks the breaker for another try.
+    pub fn admit_again(
+        &mut self,
+        breaker: &'a Breaker,
+        settings: &'a Settings,
+        shard: u16,
+    ) -> Admitted {
+        let admitted = match self.counts {
+            Counts::Tries => {
+                self.breaker = breaker.admit(settings, shard, crate::ring::now());
+                self.breaker.is_some()
+            }
+            Counts::Requests => self.is_probe() || breaker.state() == State::Closed,
+        };
+        match admitted {
+            true => Admitted::Yes,
+            false => Admitted::No,
+        }
+    }
+
+    /// Another try won the race: it is the one that counts.
+    pub fn replace(&mut self, endpoint: Picked, breaker: Option<Trial<'a>>) {
+        self.endpoint = endpoint;
+        if breaker.is_some() {
+            self.breaker = breaker;
+        }
+    }
+
+    /// Tells endpoint and breaker of a try.
+    pub fn tell(
+        &mut self,
+        (score, grade): (Score, Grade),
+        stage: Stage,
+        settings: &outlier::Settings,
+        now: Instant,
+    ) {
+        self.endpoint.ended(grade, settings, now);
+        if stage == Stage::Last || self.counts == Counts::Tries {
+            self.tell_breaker(score, now);
+        }
+    }
+
+    /// Tells the breaker how the request went, unless it was told.
+    pub fn tell_breaker(&mut self, score: Score, now: Instant) {
+        if let Some(trial) = self.breaker.take() {
+            match score {
+                Score::Success => trial.succeeded(now),
+                Score::Failure => trial.failed(now),
+            }
+        }
+    }
+}
+
+/// Whether the breaker lets another try through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It does.
+    Yes,
+    /// The circuit is open.
+    No,
+}

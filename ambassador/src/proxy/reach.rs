@@ -1,0 +1,126 @@
+//! A new connection for what is no request: a relay, or CONNECT.
+
+use std::time::Duration;
+
+use crate::addr::EndpointAddr;
+use crate::clock;
+use crate::policy::retry::Cause;
+use crate::proxy::context::Context;
+use crate::proxy::failure::Unanswered;
+use crate::proxy::generation::Target;
+use crate::proxy::judges::{Admitted, Judges, Score, Stage};
+use crate::proxy::way::{self, Aim};
+use crate::ring::{self, timer};
+use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::connection::Connection;
+use crate::upstream::dial::Namespace;
+use crate::upstream::pool::Want;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Opaque bytes: that it came about is all that can be known of how well the
+    /// upstream is.
+    Relay,
+    /// To see who speaks: a request may follow, which tells more.
+    Guess,
+}
+
+/// A connection, and the endpoint that is busy with it for as long as this
+/// lives.
+pub struct Reached {
+    /// The connection.
+    pub connection: Connection,
+    /// Its endpoint.
+    pub picked: Picked,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy)]
+pub struct Unreached {
+    /// What is told of the last try.
+    pub unanswered: Unanswered,
+    /// Where it went.
+    pub endpoint: EndpointAddr,
+}
+
+/// Connects to `judges.endpoint`, and where that cannot be reached to the next
+/// ones: an endpoint that refuses is none that others must suffer for.
+/// `on_try` is called with the endpoint of each try.
+pub async fn reach<'a>(
+    context: &Context,
+    target: &'a Target,
+    namespace: Namespace,
+    mut judges: Judges<'a>,
+    (first_aim, purpose): (Aim<'_>, Purpose),
+    mut on_try: impl FnMut(EndpointAddr),
+) -> Result<Reached, Unreached> {
+    let (shared, policies) = (&target.shared, &target.upstream.policies);
+    let mut tried = Vec::new();
+    let unanswered = loop {
+        let endpoint = judges.endpoint.endpoint;
+        on_try(endpoint);
+        let place = (namespace, endpoint);
+        let checkout = context
+            .pools
+            .checkout(shared, target.pool_policies(), place, Want::Fresh);
+        let unanswered = match checkout.await {
+            Ok(connection) => {
+                if purpose == Purpose::Relay {
+                    let how = (Score::Success, Grade::Good);
+                    judges.tell(how, Stage::Last, &policies.outlier, ring::now());
+                }
+                let picked = judges.endpoint;
+                return Ok(Reached { connection, picked });
+            }
+            Err(error) => {
+                tracing::debug!(%endpoint, ?error, "dial failed");
+                Unanswered::without_connection(&error)
+            }
+        };
+        unanswered.report(target, &mut judges);
+
+        let now = ring::now();
+        let may_move = unanswered.cause == Some(Cause::ConnectFailure)
+            && policies.retry.applies_to(Cause::ConnectFailure)
+            && tried.len() + 1 < usize::from(policies.retry.attempts)
+            && judges.endpoint.has_alternatives()
+            && !shared.breaker.refuses_at(now);
+        if !may_move {
+            break unanswered;
+        }
+        context.pools.report_requests(shared, now);
+        if !shared.retry_budget.withdraw(&policies.retry.budget, now) {
+            break unanswered;
+        }
+        let cause = Cause::ConnectFailure.as_str();
+        context.telemetry.cells.retry(shared.label, cause);
+        tried.push(endpoint);
+        let wait = match tried.len() {
+            1 => Duration::ZERO,
+            tries => policies.retry.wait(tries as u16, None, clock::random_u64()),
+        };
+        if !wait.is_zero() {
+            timer::sleep(wait).await;
+        }
+        let settings = &policies.circuit_breaker;
+        if judges.admit_again(&shared.breaker, settings, context.shard) == Admitted::No {
+            break unanswered;
+        }
+        let aim = Aim {
+            tried: &tried,
+            ..first_aim
+        };
+        match way::pick(&context.pools, target, aim) {
+            Some(next) => judges.endpoint = next,
+            None => break unanswered,
+        }
+    };
+    if let Some(score) = unanswered.score() {
+        judges.tell_breaker(score, ring::now());
+    }
+    Err(Unreached {
+        unanswered,
+        endpoint: judges.endpoint.endpoint,
+    })
+}
