@@ -32,8 +32,10 @@ use std::thread::{self, JoinHandle};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::addr::BindAddr;
+use crate::clock;
 use crate::policy::breaker::Force;
 use crate::telemetry::{Extras, Registry};
+use crate::workload::sockets;
 
 /// What the control side is told at start.
 #[derive(Debug, Clone, PartialEq)]
@@ -131,8 +133,10 @@ pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
         .build()
         .map_err(StartError::Runtime)?;
     let inside = runtime.enter();
+    let until = clock::now() + sockets::FREE_WITHIN;
     let listen_on = |address: &BindAddr| {
-        listen::Listener::bind(address).map_err(|source| StartError::Listen {
+        let bound = sockets::once_free(until, || listen::Listener::bind(address));
+        bound.map_err(|source| StartError::Listen {
             address: address.clone(),
             source,
         })

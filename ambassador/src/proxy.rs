@@ -81,6 +81,11 @@ mod tests {
     #[test]
     fn a_connection_stays_small() {
         let size = size_of::<Client>() + size_of_future(accepted::serve);
+        eprintln!(
+            "CLIENT {} FUT {}",
+            size_of::<Client>(),
+            size_of_future(accepted::serve)
+        );
         assert!(size <= CONNECTION_BYTES_MAX, "{size} bytes");
     }
 }

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::capture::Heartbeat;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote, Spin, timer};
@@ -47,8 +48,8 @@ pub struct Plan {
     pub namespaces: Vec<SocketStock>,
     /// Its end of the access log.
     pub log: Option<Sink>,
-    /// Called at start and every 250 ms: the shard lives.
-    pub heartbeat: Option<Box<dyn Fn() + Send>>,
+    /// Tells the programs that it lives, where something is captured.
+    pub heartbeat: Option<Heartbeat>,
     /// Who waits for what the drain cuts.
     pub callers: Callers,
 }
@@ -107,10 +108,10 @@ impl Shard {
         tell_to(&self.remote, tell);
     }
 
-    /// Stops accepting, closes what is idle, and lets the rest finish until
-    /// `deadline`.
-    pub fn drain(&self, deadline: Instant) {
-        self.tell(move |context| context.begin_drain(deadline));
+    /// Takes no new connections, closes what is idle for longer than `grace`,
+    /// and lets the rest finish until `deadline`.
+    pub fn drain(&self, deadline: Instant, grace: Duration) {
+        self.tell(move |context| context.begin_drain(deadline, grace));
     }
 
     /// Whether its thread has ended.
@@ -154,14 +155,9 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
     let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
     let telemetry = Rc::new(Telemetry::new(plan.log));
     let context = Context::new(plan.shard, plan.generation, pools, Rc::clone(&telemetry));
-    if let Some(beat) = plan.heartbeat {
-        beat();
-        ring::spawn(async move {
-            loop {
-                timer::sleep(HEARTBEAT_EVERY).await;
-                beat();
-            }
-        });
+    if let Some(heartbeat) = plan.heartbeat {
+        heartbeat.beat();
+        ring::spawn(beat(heartbeat, Rc::clone(&context)));
     }
     for intake in plan.intakes {
         accept::spawn(&context, intake)?;
@@ -184,6 +180,17 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
         }
     }
     Ok(telemetry)
+}
+
+async fn beat(heartbeat: Heartbeat, context: Rc<Context>) {
+    while timer::timeout(HEARTBEAT_EVERY, context.drain.begun())
+        .await
+        .is_err()
+    {
+        heartbeat.beat();
+    }
+    // Before its listeners close, so that nobody is sent to them any more.
+    heartbeat.stop();
 }
 
 /// Gives each shard its part of every `min_idle`.

@@ -260,7 +260,7 @@ fn a_kept_alive_request_allocates_nothing() {
             "{backend}: {allocations} allocations for {requests} requests; of one:\n{}",
             sites(&shard, &mut clients)
         );
-        shard.drain(Instant::now() + Duration::from_secs(1));
+        shard.drain(Instant::now() + Duration::from_secs(1), Duration::ZERO);
         drop(clients);
         shard.join().unwrap();
     }

@@ -76,7 +76,8 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         eprintln!("ambassador: {name}: {}", with_causes(error));
     }
     proxy.handle_pending();
-    let sum = proxy.finish(clock::now() + LAST_WORDS);
+    // Whoever could connect or ask has ended.
+    let sum = proxy.finish(clock::now() + LAST_WORDS, Duration::ZERO);
     if arguments.summary {
         match &outcome {
             Outcome::NotRun(_) => eprintln!("no call to sum up: the command did not run"),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::{Failure, advice};
 use crate::addr::BindAddr;
+use crate::clock;
 use crate::config::Checked;
 use crate::config::checked::{Listener, ListenerProtocol};
 use crate::proxy::accepted::Entry;
@@ -39,6 +40,7 @@ pub fn open(
     shards: u16,
     wanted: impl Fn(&Listener) -> bool,
 ) -> Result<Vec<Opened>, Failure> {
+    let until = clock::now() + sockets::FREE_WITHIN;
     checked
         .listeners
         .iter()
@@ -46,7 +48,7 @@ pub fn open(
         .map(|listener| {
             let what = format!("listener {}", listener.name);
             let sockets = match &listener.bind {
-                BindAddr::Tcp(address) => tcp(*address, shards),
+                BindAddr::Tcp(address) => sockets::once_free(until, || tcp(*address, shards)),
                 BindAddr::Unix(path) => unix(path, shards),
             };
             let sockets =

@@ -148,14 +148,12 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     };
     let mut plans = Vec::with_capacity(intakes.len());
     for (shard, mut intakes) in intakes.into_iter().enumerate() {
-        let mut heartbeat: Option<Box<dyn Fn() + Send>> = None;
+        let mut heartbeat = None;
         let mut namespaces = Vec::new();
         if let Some(captured) = &captured {
             intakes.append(&mut change.intakes[shard]);
             namespaces = std::mem::take(&mut change.stocks[shard]);
-            if let Some(beat) = captured.heartbeat(shard as u16) {
-                heartbeat = Some(Box::new(move || beat.beat()));
-            }
+            heartbeat = captured.heartbeat(shard as u16);
         }
         plans.push(Plan {
             shard: shard as u16,
@@ -380,7 +378,7 @@ impl Proxy {
         self.delay(&checked);
         let deadline = clock::now() + checked.drain_timeout;
         tracing::info!(timeout = ?checked.drain_timeout, "draining");
-        self.finish(deadline);
+        self.finish(deadline, accept::CLOSING_GRACE);
         let captured = self.common.captured.as_ref();
         if captured.is_some_and(Captured::is_pinned) {
             tracing::warn!(
@@ -390,17 +388,17 @@ impl Proxy {
         }
     }
 
-    /// Ends, giving what is in flight until `deadline`; gives what all shards
-    /// have counted.
-    pub fn finish(&mut self, deadline: Instant) -> Snapshot {
+    /// Ends, giving what is in flight until `deadline`, and who is about to
+    /// connect or to ask `grace`; gives what all shards have counted.
+    pub fn finish(&mut self, deadline: Instant, grace: Duration) -> Snapshot {
         for shard in &self.shards {
-            shard.drain(deadline);
+            shard.drain(deadline, grace);
         }
         while !self.shards.iter().all(Shard::has_ended) {
             match self.events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Drain) => {
                     for shard in &self.shards {
-                        shard.drain(clock::now());
+                        shard.drain(clock::now(), Duration::ZERO);
                     }
                 }
                 Ok(Event::Reload) | Err(RecvTimeoutError::Timeout) => {}
@@ -558,7 +556,7 @@ impl Proxy {
         }
         let in_place = |listener: &Listener| is_new(listener) && !moved(listener);
         let mut all = opened;
-        all.extend(reopen(&new, &common.registry, shards, in_place)?);
+        all.extend(opened::open(&new, &common.registry, shards, in_place)?);
         for opened in all {
             for (shard, intake) in self.shards.iter().zip(opened.intakes()) {
                 accept_on(shard, intake);
@@ -583,23 +581,6 @@ impl Proxy {
         }
         common.watch_names(&self.control);
         Ok(())
-    }
-}
-
-/// Opens listeners whose address the old ones have just been told to leave.
-fn reopen(
-    new: &Checked,
-    registry: &Registry,
-    shards: u16,
-    wanted: impl Fn(&Listener) -> bool,
-) -> Result<Vec<opened::Opened>, Failure> {
-    const WITHIN: Duration = Duration::from_secs(2);
-    let until = clock::now() + WITHIN;
-    loop {
-        match opened::open(new, registry, shards, &wanted) {
-            Err(_) if clock::now() < until => std::thread::sleep(LOOK_EVERY),
-            result => return result,
-        }
     }
 }
 

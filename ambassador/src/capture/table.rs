@@ -70,6 +70,12 @@ impl Heartbeat {
             .heartbeat(self.shard)
             .store(clock::kernel_ns(), Ordering::Relaxed);
     }
+
+    /// Says that the shard takes no more connections: connects on its CPUs do
+    /// what `on_failure` says, from now on.
+    pub fn stop(&self) {
+        self.page.heartbeat(self.shard).store(0, Ordering::Relaxed);
+    }
 }
 
 impl TokenTable {

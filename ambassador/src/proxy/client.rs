@@ -17,6 +17,10 @@ use crate::upstream::dial::Namespace;
 /// reply (RFC 9112 section 9.6).
 const LINGER_BYTES_MAX: usize = 256 * 1024;
 
+/// A connection on which nothing was asked when the drain began was connected for
+/// a request: it is given this many times the grace of a drain.
+const FIRST_REQUEST_GRACES: u32 = 10;
+
 /// How long that may take.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -34,6 +38,8 @@ pub struct Client {
     pub ahead: Option<Chunk>,
     /// The upstream connection that is its own.
     pub bound: Bound,
+    /// Which request it waits for.
+    pub turn: Turn,
 }
 
 /// Where a connection came in and where it was going.
@@ -49,13 +55,24 @@ pub struct Origin {
     pub peer: Option<SocketAddr>,
 }
 
+/// Which request of a connection is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The one that it was made for.
+    First,
+    /// One more, if there is one.
+    Later,
+}
+
 /// What woke an idle connection.
 pub enum Woken {
     /// Bytes.
     Bytes(Chunk),
     /// The client closed, reset or fell silent; or the connection ended that is
-    /// its own; or the shard drains.
+    /// its own.
     Ended,
+    /// The shard drains, and the client had time to ask once more.
+    Drained,
 }
 
 impl Client {
@@ -86,16 +103,36 @@ impl Client {
 
     /// Waits between requests: for bytes, the end, or a drain.
     pub async fn next_request(&mut self, idle: Duration) -> Woken {
-        if self.ahead.is_none() && self.context.drain.has_begun() {
-            return Woken::Ended;
-        }
         if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
+            self.turn = Turn::Later;
             return Woken::Bytes(chunk);
         }
         let ended = first(self.bound.lost(), self.context.drain.begun());
-        match first(self.receive(idle), ended).await {
-            First::Left(Some(chunk)) => Woken::Bytes(chunk),
-            First::Left(None) | First::Right(_) => Woken::Ended,
+        let woken = match first(self.receive(idle), ended).await {
+            First::Left(Some(chunk)) => Some(Woken::Bytes(chunk)),
+            First::Left(None) | First::Right(First::Left(_)) => Some(Woken::Ended),
+            First::Right(First::Right(())) => None,
+        };
+        if let Some(woken) = woken {
+            self.turn = Turn::Later;
+            return woken;
+        }
+        // Boxed, so that nobody pays for it before.
+        Box::pin(self.last_request()).await
+    }
+
+    /// A request that is on its way when the drain begins would be reset by the
+    /// close.
+    async fn last_request(&self) -> Woken {
+        let grace = self.context.drain_grace();
+        let within = match self.turn {
+            Turn::First => grace * FIRST_REQUEST_GRACES,
+            Turn::Later => grace * 2,
+        };
+        match timer::timeout(within, self.stream.recv()).await {
+            Ok(Ok(Some(chunk))) => Woken::Bytes(chunk),
+            Ok(_) => Woken::Ended,
+            Err(_) => Woken::Drained,
         }
     }
 
@@ -119,6 +156,10 @@ impl Client {
 
     /// Closes without destroying a reply that is still on its way.
     pub async fn linger(self: Box<Self>) {
+        let limit = match self.context.drain.has_begun() {
+            true => LINGER_TIME_MAX.min(self.context.drain_grace() * 2),
+            false => LINGER_TIME_MAX,
+        };
         self.stream.shutdown_write();
         let drained = async {
             let mut bytes = 0;
@@ -129,6 +170,6 @@ impl Client {
             }
         };
         // Either way the connection is closed; the time only limits the wait.
-        let _ = timer::timeout(LINGER_TIME_MAX, drained).await;
+        let _ = timer::timeout(limit, drained).await;
     }
 }

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::addr::OriginalDst;
 use crate::http;
@@ -44,7 +44,10 @@ pub struct Context {
     pub served: Drain,
     /// Connections being served, tunnels included.
     pub connections: Cell<usize>,
+    /// Listeners that accept.
+    listening: Cell<usize>,
     drain_deadline: Cell<Option<Instant>>,
+    drain_grace: Cell<Duration>,
     generation: RefCell<Arc<Generation>>,
     adopted: RefCell<adopted::Cache>,
     server_first: RefCell<HashSet<OriginalDst>>,
@@ -87,7 +90,9 @@ impl Context {
             drain: Drain::default(),
             served: Drain::default(),
             connections: Cell::new(0),
+            listening: Cell::new(0),
             drain_deadline: Cell::new(None),
+            drain_grace: Cell::new(Duration::ZERO),
             generation: RefCell::new(generation),
             adopted: RefCell::default(),
             server_first: RefCell::default(),
@@ -149,9 +154,11 @@ impl Context {
         self.peers.replace(peers);
     }
 
-    /// Takes no new work from now on; what is in flight may finish until
-    /// `deadline`. A later call may only bring the deadline forward.
-    pub fn begin_drain(&self, deadline: Instant) {
+    /// Takes no new connections from now on; what is in flight may finish until
+    /// `deadline`, what is about to come in has `grace`. A later call may only
+    /// bring the deadline forward.
+    pub fn begin_drain(&self, deadline: Instant, grace: Duration) {
+        self.drain_grace.set(grace);
         let known = self.drain_deadline.get();
         self.drain_deadline
             .set(Some(known.map_or(deadline, |known| known.min(deadline))));
@@ -160,9 +167,18 @@ impl Context {
         }
         self.pools.close_idle();
         self.drain.begin();
-        if self.connections.get() == 0 {
+        self.end_if_served();
+    }
+
+    fn end_if_served(&self) {
+        if self.drain.has_begun() && self.connections.get() == 0 && self.listening.get() == 0 {
             self.served.begin();
         }
+    }
+
+    /// What a drain gives to connections and requests that are on their way.
+    pub fn drain_grace(&self) -> Duration {
+        self.drain_grace.get()
     }
 
     /// When a drain must have ended.
@@ -185,6 +201,17 @@ impl Context {
         }
     }
 
+    /// Counts a listener in.
+    pub fn listener_opened(&self) {
+        self.listening.set(self.listening.get() + 1);
+    }
+
+    /// Counts a listener out.
+    pub fn listener_closed(&self) {
+        self.listening.set(self.listening.get() - 1);
+        self.end_if_served();
+    }
+
     /// Counts a connection in.
     pub fn connection_opened(&self) {
         self.connections.set(self.connections.get() + 1);
@@ -193,9 +220,7 @@ impl Context {
     /// Counts a connection out.
     pub fn connection_closed(&self) {
         self.connections.set(self.connections.get() - 1);
-        if self.connections.get() == 0 && self.drain.has_begun() {
-            self.served.begin();
-        }
+        self.end_if_served();
     }
 
     /// Whether the server at this destination is known to speak first.

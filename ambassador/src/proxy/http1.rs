@@ -16,6 +16,7 @@ pub async fn serve(mut client: Box<Client>, idle: Duration) {
         let chunk = match client.next_request(idle).await {
             Woken::Bytes(chunk) => chunk,
             Woken::Ended => break After::Close,
+            Woken::Drained => break After::Linger,
         };
         let mut request = client.context.take_slot(empty_slot);
         request.as_mut().begin(client, chunk, idle);

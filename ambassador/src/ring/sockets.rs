@@ -75,6 +75,34 @@ pub fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
     }
 }
 
+/// Lets no connection begin at a listening socket: it is refused. Handshakes
+/// that have begun are finished, the queue stays as it is.
+///
+/// The kernel asks for the interface of a listener when a handshake begins, and
+/// not later. Here it is one that does not exist (SO_BINDTOIFINDEX, without a
+/// privilege since Linux 5.7). As long as another socket of a reuseport group
+/// takes connections, it may share them with this one.
+pub fn turn_away(listener: &impl AsRawFd) -> io::Result<()> {
+    match get_int(listener, libc::SO_DOMAIN)? {
+        libc::AF_UNIX => shutdown_read(listener),
+        _ => set_int(
+            listener,
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            libc::c_int::MAX,
+        ),
+    }
+}
+
+#[expect(unsafe_code, reason = "shutdown on a raw descriptor")]
+fn shutdown_read(socket: &impl AsRawFd) -> io::Result<()> {
+    // SAFETY: no pointers.
+    match unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RD) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[expect(
     unsafe_code,
     reason = "the standard library makes no unconnected TCP sockets"
@@ -115,23 +143,30 @@ pub fn set_int(
 }
 
 /// The error that is pending on a socket.
-#[expect(unsafe_code, reason = "getsockopt")]
 pub fn pending_error(socket: &impl AsRawFd) -> io::Result<()> {
-    let mut error: libc::c_int = 0;
+    match get_int(socket, libc::SO_ERROR)? {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// An integer option of any socket.
+#[expect(unsafe_code, reason = "getsockopt")]
+fn get_int(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: both pointers are to live values, of the size that is named.
     let got = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut error).cast(),
+            name,
+            (&raw mut value).cast(),
             &raw mut length,
         )
     };
-    match (got, error) {
-        (0, 0) => Ok(()),
-        (0, error) => Err(io::Error::from_raw_os_error(error)),
+    match got {
+        0 => Ok(value),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -116,6 +116,12 @@ impl Listener {
         let socket = super::with(|core| core.driver.socket(self.key).fd.as_raw_fd());
         let _ = keep_alive::set(&socket, silence, Liveness::Answers);
     }
+
+    /// Lets nobody join the queue any more; who is in it is still accepted.
+    pub fn turn_away(&self) -> io::Result<()> {
+        let fd = super::with(|core| core.driver.socket(self.key).fd.as_raw_fd());
+        sockets::turn_away(&fd)
+    }
 }
 
 /// Starts accepting again when the rest is over, or was given up.

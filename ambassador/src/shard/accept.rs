@@ -1,5 +1,6 @@
 //! Accepts connections and says where each was going.
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -9,12 +10,16 @@ use std::time::Duration;
 use crate::addr::OriginalDst;
 use crate::proxy::accepted::{self, Entry};
 use crate::proxy::bound::Bound;
-use crate::proxy::client::{Client, Origin};
+use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
-use crate::ring::{self, Listener, Liveness, Stream};
+use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::telemetry::{DroppedAccept, ListenerIndex};
 use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
+
+/// As many as a queue can hold: what is admitted at most before a listener
+/// closes.
+const QUEUE_MAX: usize = 4_096;
 
 /// One listening socket of a shard.
 pub struct Intake {
@@ -55,58 +60,26 @@ pub struct Accepted<'a> {
     pub peer: SocketAddr,
 }
 
+/// How long a listener that closes goes on accepting after the last connection:
+/// longer than a handshake takes that has begun.
+pub const CLOSING_GRACE: Duration = Duration::from_millis(100);
+
 /// Starts accepting; ends when the shard drains or the listener is stopped.
 pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
-    let context = Rc::clone(context);
     let listener = Listener::new(intake.socket)?;
-    let (index, entry, original) = (intake.index, intake.entry, intake.original);
-    let namespace = intake.namespace;
-    let stop = context.listener_stop(index, namespace);
-    let mut keep_alive = keep_alive_of(&context);
-    listener.keep_alive(keep_alive);
+    let door = Door {
+        context: Rc::clone(context),
+        keep_alive: Cell::new(keep_alive_of(context)),
+        index: intake.index,
+        entry: intake.entry,
+        original: intake.original,
+        namespace: intake.namespace,
+    };
+    listener.keep_alive(door.keep_alive.get());
+    context.listener_opened();
     ring::spawn(async move {
-        loop {
-            let ended = first(context.drain.begun(), stop.begun());
-            let stream = match first(listener.accept(), ended).await {
-                First::Left(Ok(stream)) => stream,
-                First::Left(Err(error)) => {
-                    tracing::error!(%error, "accepting has failed; the listener is closed");
-                    return;
-                }
-                First::Right(_) => return,
-            };
-            let now = keep_alive_of(&context);
-            if now != std::mem::replace(&mut keep_alive, now) {
-                // After a reload; what is accepted next inherits it.
-                listener.keep_alive(now);
-                stream.keep_alive(now, Liveness::Answers);
-            }
-            let peer = stream.peer_addr().ok();
-            let original = match &original {
-                None => None,
-                Some(find) => match find_original(&stream, peer, find) {
-                    Ok(original) => Some(original),
-                    Err(NotServed::Canary | NotServed::Gone) => continue,
-                    Err(NotServed::Refused(cause)) => {
-                        context.telemetry.cells.dropped_accept(cause);
-                        stream.reset();
-                        continue;
-                    }
-                },
-            };
-            let client = Box::new(Client {
-                context: Rc::clone(&context),
-                stream,
-                origin: Origin {
-                    listener: index,
-                    original,
-                    namespace,
-                    peer,
-                },
-                ahead: None,
-                bound: Bound::default(),
-            });
-            ring::spawn(accepted::serve(client, entry.clone()));
+        if let Err(error) = door.keep(&listener).await {
+            tracing::error!(%error, "accepting has failed; the listener is closed");
         }
     });
     Ok(())
@@ -117,6 +90,103 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
 fn keep_alive_of(context: &Context) -> Option<Duration> {
     let generation = context.generation();
     generation.table.settings().adopted.timeouts.keep_alive
+}
+
+/// A listener's side of a shard.
+struct Door {
+    context: Rc<Context>,
+    /// What accepted sockets inherit.
+    keep_alive: Cell<Option<Duration>>,
+    index: ListenerIndex,
+    entry: Entry,
+    original: Option<FindOriginal>,
+    namespace: Namespace,
+}
+
+impl Door {
+    async fn keep(self, listener: &Listener) -> io::Result<()> {
+        let stop = self.context.listener_stop(self.index, self.namespace);
+        loop {
+            let ended = first(self.context.drain.begun(), stop.begun());
+            match first(listener.accept(), ended).await {
+                First::Left(accepted) => self.admit(listener, accepted?),
+                First::Right(First::Left(())) => {
+                    let grace = self.context.drain_grace();
+                    return self.close(listener, grace).await;
+                }
+                First::Right(First::Right(())) => {
+                    return self.close(listener, CLOSING_GRACE).await;
+                }
+            }
+        }
+    }
+
+    /// The kernel resets who is in the queue of a socket that is closed. So
+    /// nobody may join it any more, and it is emptied first.
+    async fn close(&self, listener: &Listener, grace: Duration) -> io::Result<()> {
+        if self.original.is_some() {
+            // Connects that were sent here before the programs learned of the
+            // end: after a handshake over loopback nobody comes any more.
+            self.admit_until_quiet(listener, grace / 2).await?;
+        }
+        listener.turn_away()?;
+        // A unix socket says so when its queue is empty.
+        let _ = self.admit_until_quiet(listener, grace).await;
+        Ok(())
+    }
+
+    async fn admit_until_quiet(&self, listener: &Listener, quiet: Duration) -> io::Result<()> {
+        let mut admitted = 0;
+        while admitted < QUEUE_MAX
+            && let Ok(accepted) = timer::timeout(quiet, listener.accept()).await
+        {
+            self.admit(listener, accepted?);
+            admitted += 1;
+        }
+        Ok(())
+    }
+
+    fn admit(&self, listener: &Listener, stream: Stream) {
+        let context = &self.context;
+        let now = keep_alive_of(context);
+        if now != self.keep_alive.replace(now) {
+            // After a reload; what is accepted next inherits it.
+            listener.keep_alive(now);
+            stream.keep_alive(now, Liveness::Answers);
+        }
+        let peer = stream.peer_addr().ok();
+        let original = match &self.original {
+            None => None,
+            Some(find) => match find_original(&stream, peer, find) {
+                Ok(original) => Some(original),
+                Err(NotServed::Canary | NotServed::Gone) => return,
+                Err(NotServed::Refused(cause)) => {
+                    context.telemetry.cells.dropped_accept(cause);
+                    return stream.reset();
+                }
+            },
+        };
+        let client = Box::new(Client {
+            context: Rc::clone(context),
+            stream,
+            origin: Origin {
+                listener: self.index,
+                original,
+                namespace: self.namespace,
+                peer,
+            },
+            ahead: None,
+            bound: Bound::default(),
+            turn: Turn::First,
+        });
+        ring::spawn(accepted::serve(client, self.entry.clone()));
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.context.listener_closed();
+    }
 }
 
 fn find_original(

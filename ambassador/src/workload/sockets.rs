@@ -6,15 +6,20 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::socket_owner::{Owner, OwnerLookup};
 use super::{Helper, Netns};
+use crate::clock;
 
 /// Connections that wait to be accepted, per listening socket; the kernel
 /// caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+/// How long an address may stay in use before that is an error.
+pub const FREE_WITHIN: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Sockets fetched from the helper at once. A round trip costs some 40 us, so
 /// a dial pays a few; what lies in stock is two small kernel objects each.
 const STOCK: u16 = 8;
@@ -109,6 +114,19 @@ pub fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
             Ok(socket)
         })
         .collect()
+}
+
+/// Tries again while the address is in use: of a listener that closes, or of a
+/// process that was killed, the kernel takes its time to let go.
+pub fn once_free<T>(until: Instant, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                std::thread::sleep(LOOK_EVERY);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Makes sockets in the namespace of the calling thread: non-blocking,

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::original::POSITION_BITS;
 use crate::app::{Failure, opened, unavailable};
@@ -20,10 +19,6 @@ use crate::workload::{BindSpec, Helper, Netns, SocketStock, cgroup, sockets};
 /// The mark of the proxy's sockets in iptables mode, where its own cgroup is
 /// captured.
 const PROXY_MARK: u32 = 0x616d;
-
-/// How long a listener that was let go may take to leave its port.
-const LEAVES_WITHIN: Duration = Duration::from_secs(2);
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// All namespaces that something was captured in since the start: numbers, once
 /// given, are not given to another. The proxy's own comes first.
@@ -230,15 +225,8 @@ impl Space {
     /// Opens its listener, one socket per shard, at `port`, or at any where
     /// that is 0. A listener that was let go a moment ago may still be there.
     pub fn listen(&self, port: u16, shards: u16, helper: &Helper) -> io::Result<Vec<OwnedFd>> {
-        let until = clock::now() + LEAVES_WITHIN;
-        loop {
-            match self.try_to_listen(port, shards, helper) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
-                    std::thread::sleep(LOOK_EVERY);
-                }
-                opened => return opened,
-            }
-        }
+        let until = clock::now() + sockets::FREE_WITHIN;
+        sockets::once_free(until, || self.try_to_listen(port, shards, helper))
     }
 
     /// The same, at once.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::*;
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::proxy::bound::Bound;
-use crate::proxy::client::Origin;
+use crate::proxy::client::{self, Origin};
 use crate::proxy::context::Context;
 use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Options, Stream};
@@ -99,6 +99,7 @@ fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
         },
         ahead: None,
         bound: Bound::default(),
+        turn: client::Turn::First,
     };
     (client, far)
 }
