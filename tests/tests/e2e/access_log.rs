@@ -190,7 +190,7 @@ fn a_captured_connection_without_a_word_is_a_line(backend: Backend) {
     let server = Server::echo();
     let cgroup = Cgroup::new();
     let config = format!(
-        "{LOGGED}defaults: {{ timeouts: {{ idle: 200ms }} }}\n\
+        "{LOGGED}defaults: {{ timeouts: {{ tunnel: 200ms }} }}\n\
          upstreams: {{ store: {{ hosts: [10.1.2.3], endpoints: [\"{}\"] }} }}\n",
         server.address()
     );
