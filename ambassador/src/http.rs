@@ -2,7 +2,8 @@
 //!
 //! Heads are kept as ranges into the bytes they were read from; a warm parse
 //! or encode allocates nothing. What is ambiguous is refused, never repaired:
-//! a message that two parties could read differently is a smuggled one.
+//! a message that two parties could read differently is a smuggled one. What is
+//! only odd in a response is written as it should have been.
 
 pub mod body;
 pub mod caller_timeout;
@@ -36,6 +37,9 @@ pub use server_name::{ServerName, server_name};
 pub use sniff::{Sniff, sniff};
 pub use trace::{TraceContext, TraceParent};
 
+/// Bytes of a head at most: 64 KiB of fields, and a start line.
+const HEAD_BYTES_MAX: usize = 80 * 1024;
+
 /// How large a message head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -48,7 +52,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            head_bytes_max: 64 * 1024,
+            head_bytes_max: HEAD_BYTES_MAX,
             fields_max: fields::FIELDS_MAX,
         }
     }

@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use ambassador::http::trace::Formats;
 use ambassador::http::{Limits, RequestHead, RequestRewrite, write_request};
 use libfuzzer_sys::fuzz_target;
 
@@ -14,10 +15,10 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     keep_absolute: false,
     set: &[],
     remove: &[],
+    trace: Formats::OFF,
     add: &[],
     addressed_here: false,
     presented_here: false,
-    also_remove: None,
 };
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,8 +3,8 @@
 //! The version at the end of its first line makes a request HTTP/1: RTSP, SIP,
 //! ICAP and Redis have methods of the same names, HTTP/0.9 has no version.
 
-use crate::http::Method;
 use crate::http::cursor::is_token;
+use crate::http::{HEAD_BYTES_MAX, Method};
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +30,13 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of a method at most; the longest registered one has 17.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// Bytes that are waited for to see the end of the first line: as many as a
-/// whole head may have.
-const LINE_BYTES_MAX: usize = 64 * 1024;
-
 /// Looks at the first bytes of a connection.
 pub fn sniff(bytes: &[u8]) -> Sniff {
     match bytes {
         [] | [0x16] => return Sniff::NeedMore,
         [0x16, 0x03, ..] => return Sniff::Tls,
         _ if bytes.starts_with(HTTP2_PREFACE) => return Sniff::Http2Preface,
+        _ if HTTP2_PREFACE.starts_with(bytes) => return Sniff::NeedMore,
         _ => {}
     }
     // Empty lines may come before the first (RFC 9112 section 2.2). What else is
@@ -49,7 +46,7 @@ pub fn sniff(bytes: &[u8]) -> Sniff {
     let lines = &bytes[start..];
     let is_request = match memchr::memchr(b'\n', lines) {
         Some(end) => is_request_line(&lines[..end]),
-        None => return unfinished(lines, bytes.len() > LINE_BYTES_MAX),
+        None => return unfinished(lines, bytes.len() > HEAD_BYTES_MAX),
     };
     match is_request {
         true => Sniff::Http1,
@@ -68,14 +65,18 @@ fn is_request_line(line: &[u8]) -> bool {
         return false;
     };
     let (between, version) = (rest[..version].trim_ascii(), &rest[version + 1..]);
+    if method.is_empty() || method.len() > METHOD_BYTES_MAX {
+        return false;
+    }
     let is_version = version
         .strip_prefix(b"HTTP/1.")
         .is_some_and(|minor| !minor.is_empty() && minor.iter().all(u8::is_ascii_digit));
     let is_one_word = !between.is_empty() && !between.iter().any(is_blank);
-    is_version && !method.is_empty() && (is_one_word || Method::parse(method) != Method::Other)
+    is_version && (is_one_word || Method::parse(method) != Method::Other)
 }
 
-/// What a line can become that is not finished.
+/// What a line can become that is not finished. No end is waited for beyond
+/// what a whole head may have.
 fn unfinished(line: &[u8], too_long: bool) -> Sniff {
     let (method, rest) = split_method(line);
     let could_be_method = method.len() <= METHOD_BYTES_MAX;
@@ -138,7 +139,8 @@ mod tests {
             ("GET / HTTP/1.\r\n", Sniff::Opaque),
             ("GET / HTTP/1.1x\r\n", Sniff::Opaque),
             ("GET / http/1.1\r\n", Sniff::Opaque),
-            ("PRI * HTTP/2.0\r\n", Sniff::Opaque),
+            ("PRI * HTTP/2.0\r\n", Sniff::NeedMore),
+            ("PRI * HTTP/2.0\r\nHost: a", Sniff::Opaque),
             ("SSH-2.0-x\r\n", Sniff::Opaque),
             ("EHLO a\r\n", Sniff::Opaque),
             ("<13>1 a \"GET / HTTP/1.1\" 200\n", Sniff::Opaque),
@@ -188,13 +190,33 @@ mod tests {
             (b"GET ", Sniff::Opaque),
             (b"\r\n", Sniff::Opaque),
         ] {
-            let line = [start, &[b'x'; LINE_BYTES_MAX]].concat();
+            let line = [start, &[b'x'; HEAD_BYTES_MAX]].concat();
             assert_eq!(sniff(&line), expected, "{start:?}");
         }
-        assert_eq!(sniff(&[b'\n'; LINE_BYTES_MAX + 1]), Sniff::Opaque);
+        assert_eq!(sniff(&[b'\n'; HEAD_BYTES_MAX + 1]), Sniff::Opaque);
     }
 
     proptest! {
+        /// What the first bytes have told does not change when more come.
+        #[test]
+        fn what_is_told_stays(
+            parts in prop::collection::vec(prop::sample::select(vec![
+                "GET", "PRI * HTTP/2.0", "SM", " ", "/", "HTTP/1.1", "\r\n", "\n", "\r", "\t",
+                "x", "http://", "\x16", "\x03", "\0", "\u{e9}",
+            ]), 0..9),
+            cut in 0_usize..30,
+        ) {
+            let bytes = parts.concat().into_bytes();
+            let (told, whole) = (sniff(&bytes[..cut.min(bytes.len())]), sniff(&bytes));
+            match told {
+                Sniff::NeedMore => {}
+                Sniff::RequestLine => {
+                    prop_assert!(!matches!(whole, Sniff::NeedMore | Sniff::Tls));
+                }
+                known => prop_assert_eq!(known, whole),
+            }
+        }
+
         /// Nobody gets around what holds for HTTP by cutting a request in two.
         #[test]
         fn the_beginning_of_a_request_is_never_opaque(
