@@ -48,4 +48,11 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(again.status(), response.status());
     assert_eq!(again.body(), response.body());
     assert!(again.keep_alive());
+    // Written to the letter, however loosely it was read.
+    let ends = out.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    assert!(ends.into_iter().all(|(at, _)| out[at - 1] == b'\r'));
+    for field in again.fields().iter() {
+        let name_end = field.line().start + field.name(&out).len();
+        assert_eq!(out[name_end], b':');
+    }
 });

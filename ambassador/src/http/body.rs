@@ -1,12 +1,13 @@
 //! Follows a message body through the bytes of a connection and says where it
 //! ends. The bytes are passed on as they came, framing included; so what is let
-//! through here is what the next party parses, and only the one unambiguous
-//! form of chunked coding is.
+//! through here is what the next party parses, and only what it can parse in no
+//! other way is. In a response that may be more than the grammar has: blanks
+//! behind a size, zeros before it.
 
-use crate::http::cursor::is_token;
+use crate::http::cursor::{Grammar, is_token};
 use crate::http::{BadMessage, RequestBody, ResponseBody};
 
-/// Bytes of one chunk's extensions at most. Nothing uses them; they have been
+/// Bytes of one chunk's extensions, and of blanks before them, at most. Nothing uses them; they have been
 /// used to exhaust servers (CVE-2023-39326).
 const EXTENSION_BYTES_MAX: u32 = 256;
 
@@ -15,6 +16,9 @@ const TRAILER_BYTES_MAX: u32 = 16 * 1024;
 
 /// Hexadecimal digits of a chunk size at most: what fits 64 bits.
 const SIZE_DIGITS_MAX: u8 = 15;
+
+/// Zeros in front of a chunk size at most, where they do not count as digits.
+const ZEROS_MAX: u8 = 64;
 
 /// Fields that are refused in a trailer section: a recipient that merges
 /// trailers into the head (RFC 9110 section 6.5.1 forbids it) would change
@@ -34,6 +38,7 @@ const HEAD_ONLY: [&[u8]; 8] = [
 #[derive(Debug, Clone)]
 pub struct BodyReader {
     state: State,
+    grammar: Grammar,
 }
 
 /// What a part of the input was.
@@ -50,13 +55,23 @@ enum State {
     Done,
     Length(u64),
     UntilClose,
-    Size { value: u64, digits: u8 },
-    Extension { size: u64, left: u32 },
+    Size { value: u64, digits: u8, zeros: u8 },
+    Blanks { size: u64, left: u32 },
+    Extension { size: u64, left: u32, quote: Quote },
     SizeLf { size: u64 },
     Data(u64),
     DataCr,
     DataLf,
     Trailer { left: u32, part: Line },
+}
+
+/// Where in a quoted string (RFC 9110 section 5.6.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quote {
+    Outside,
+    Inside,
+    /// Behind a backslash.
+    Escaped,
 }
 
 /// Where in a line of the trailer section.
@@ -76,21 +91,25 @@ enum Line {
 impl BodyReader {
     /// The body of a request.
     pub fn of_request(body: RequestBody) -> Self {
-        Self::starting(match body {
+        let state = match body {
             RequestBody::None | RequestBody::Length(0) => State::Done,
             RequestBody::Length(length) => State::Length(length),
             RequestBody::Chunked => State::FIRST_CHUNK,
-        })
+        };
+        let grammar = Grammar::Strict;
+        Self { state, grammar }
     }
 
     /// The body of a response.
     pub fn of_response(body: ResponseBody) -> Self {
-        Self::starting(match body {
+        let state = match body {
             ResponseBody::None | ResponseBody::Length(0) => State::Done,
             ResponseBody::Length(length) => State::Length(length),
             ResponseBody::Chunked => State::FIRST_CHUNK,
             ResponseBody::UntilClose => State::UntilClose,
-        })
+        };
+        let grammar = Grammar::Lenient;
+        Self { state, grammar }
     }
 
     /// Nothing of it is left.
@@ -111,10 +130,6 @@ impl BodyReader {
         data: &mut Vec<u8>,
     ) -> Result<Progress, BadMessage> {
         self.walk(bytes, |part| data.extend_from_slice(part))
-    }
-
-    fn starting(state: State) -> Self {
-        Self { state }
     }
 
     fn walk(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<Progress, BadMessage> {
@@ -140,7 +155,7 @@ impl BodyReader {
                     at = bytes.len();
                 }
                 framing => {
-                    self.state = framing.after(bytes[at])?;
+                    self.state = framing.after(bytes[at], self.grammar)?;
                     at += 1;
                 }
             }
@@ -156,13 +171,21 @@ impl State {
     const FIRST_CHUNK: Self = Self::Size {
         value: 0,
         digits: 0,
+        zeros: 0,
     };
 
     /// The state after one byte of chunk framing (RFC 9112 section 7.1).
-    fn after(self, byte: u8) -> Result<Self, BadMessage> {
+    fn after(self, byte: u8, grammar: Grammar) -> Result<Self, BadMessage> {
         match self {
-            Self::Size { value, digits } => after_size(value, digits, byte),
-            Self::Extension { size, left } => after_extension(size, left, byte),
+            Self::Size {
+                value,
+                digits,
+                zeros,
+            } => after_size((value, digits, zeros), byte, grammar),
+            Self::Blanks { size, left } => after_blank(size, left, byte),
+            Self::Extension { size, left, quote } => {
+                after_extension(size, left, quote, (byte, grammar))
+            }
             Self::SizeLf { size } => match (byte, size) {
                 (b'\n', 0) => Ok(Self::Trailer {
                     left: TRAILER_BYTES_MAX,
@@ -181,35 +204,75 @@ impl State {
     }
 }
 
-fn after_size(value: u64, digits: u8, byte: u8) -> Result<State, BadMessage> {
+fn after_size(
+    (value, digits, zeros): (u64, u8, u8),
+    byte: u8,
+    grammar: Grammar,
+) -> Result<State, BadMessage> {
+    let lenient = grammar == Grammar::Lenient;
     match byte {
+        b'0' if lenient && digits == 1 && value == 0 && zeros < ZEROS_MAX => Ok(State::Size {
+            value,
+            digits,
+            zeros: zeros + 1,
+        }),
         b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' if digits < SIZE_DIGITS_MAX => {
             let digit = (byte as char).to_digit(16).unwrap_or_default();
             Ok(State::Size {
                 value: value * 16 + u64::from(digit),
                 digits: digits + 1,
+                zeros,
             })
         }
-        b'\r' if digits > 0 => Ok(State::SizeLf { size: value }),
-        b';' if digits > 0 => Ok(State::Extension {
-            size: value,
-            left: EXTENSION_BYTES_MAX,
+        b' ' | b'\t' if lenient && digits > 0 => after_blank(value, EXTENSION_BYTES_MAX, byte),
+        b'\r' | b';' if digits > 0 => after_blank(value, EXTENSION_BYTES_MAX, byte),
+        _ => Err(BadMessage::ChunkSize),
+    }
+}
+
+/// What may come behind a size and blanks. Digits may not: some read them on,
+/// some do not.
+fn after_blank(size: u64, left: u32, byte: u8) -> Result<State, BadMessage> {
+    match byte {
+        b'\r' => Ok(State::SizeLf { size }),
+        b';' => Ok(State::Extension {
+            size,
+            left,
+            quote: Quote::Outside,
+        }),
+        b' ' | b'\t' if left > 0 => Ok(State::Blanks {
+            size,
+            left: left - 1,
         }),
         _ => Err(BadMessage::ChunkSize),
     }
 }
 
 /// An extension runs to the end of its line; its inner grammar does not matter
-/// as long as nothing in it can pass for a line end.
-fn after_extension(size: u64, left: u32, byte: u8) -> Result<State, BadMessage> {
+/// as long as nothing in it can pass for a line end. A string that is still
+/// open there does not end with the line to some.
+fn after_extension(
+    size: u64,
+    left: u32,
+    quote: Quote,
+    (byte, grammar): (u8, Grammar),
+) -> Result<State, BadMessage> {
+    let quote = match (quote, byte) {
+        (Quote::Outside, b'\r') => return Ok(State::SizeLf { size }),
+        (Quote::Outside, b'"') => Quote::Inside,
+        (Quote::Inside, b'"') => Quote::Outside,
+        (Quote::Inside, b'\\') => Quote::Escaped,
+        (Quote::Escaped, _) => Quote::Inside,
+        (quote, _) => quote,
+    };
+    let lenient = grammar == Grammar::Lenient;
     match byte {
-        b'\r' => Ok(State::SizeLf { size }),
-        b'\t' | b' '..=b'~' if left > 0 => Ok(State::Extension {
-            size,
-            left: left - 1,
-        }),
-        _ => Err(BadMessage::ChunkExtension),
+        b'\t' | b' '..=b'~' if left > 0 => {}
+        0x80..=0xff if left > 0 && lenient && quote != Quote::Outside => {}
+        _ => return Err(BadMessage::ChunkExtension),
     }
+    let left = left - 1;
+    Ok(State::Extension { size, left, quote })
 }
 
 fn after_trailer(left: u32, part: Line, byte: u8) -> Result<State, BadMessage> {

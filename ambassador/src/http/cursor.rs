@@ -5,11 +5,22 @@
 
 use crate::http::{BadMessage, Limits};
 
+/// How closely a message has to keep to the grammar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grammar {
+    /// To the letter: requests, with which callers might reach past the proxy.
+    Strict,
+    /// But for what misleads nobody, because it is written as it should be for
+    /// the next party: responses, which clients would take as they are.
+    Lenient,
+}
+
 /// Where in a head the next byte is.
 #[derive(Debug)]
 pub struct Cursor<'a> {
     bytes: &'a [u8],
     rest: &'a [u8],
+    grammar: Grammar,
     /// A line ended with LF alone: no end to other parsers.
     lone_lf: bool,
 }
@@ -34,10 +45,11 @@ impl From<BadMessage> for Stop {
 
 impl<'a> Cursor<'a> {
     /// At the first of `bytes`.
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub fn new(bytes: &'a [u8], grammar: Grammar) -> Self {
         Self {
             bytes,
             rest: bytes,
+            grammar,
             lone_lf: false,
         }
     }
@@ -48,14 +60,26 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.rest.len()
     }
 
+    /// Whether what misleads nobody is let through.
+    #[inline]
+    pub fn is_lenient(&self) -> bool {
+        self.grammar == Grammar::Lenient
+    }
+
     /// The bytes of a part.
     pub fn bytes(&self, (start, end): Span) -> &'a [u8] {
         &self.bytes[start as usize..end as usize]
     }
 
+    /// The bytes from a position on.
+    pub fn from(&self, position: usize) -> &'a [u8] {
+        &self.bytes[position..]
+    }
+
     /// How long the head is over which a walk has ended so; `None` where it is
     /// not whole yet. A line that ended with LF alone is refused only here, so
-    /// that what else is wrong has a say first.
+    /// that what else is wrong has a say first; a lenient walk takes it for an
+    /// end like any other.
     pub fn length(
         &self,
         walk: Result<(), Stop>,
@@ -68,7 +92,7 @@ impl<'a> Cursor<'a> {
         };
         match walk {
             _ if length > limits.head_bytes_max => Err(BadMessage::HeadTooLarge),
-            Ok(()) if self.lone_lf => Err(BadMessage::BareLf),
+            Ok(()) if self.lone_lf && !self.is_lenient() => Err(BadMessage::BareLf),
             Ok(()) => Ok(Some(length)),
             Err(_) => Ok(None),
         }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::http::fields::{Field, Fields, Kind};
+use crate::http::fields::{Field, Fields, Form, Kind};
 use crate::http::trace::{BaggageRoom, Formats};
 use crate::http::{RequestHead, ResponseHead};
 
@@ -190,16 +190,37 @@ impl<'a> Lines<'a> {
         Self { out, head, run }
     }
 
-    /// A field as it was sent.
+    /// A field as it was sent, or as it should have been.
     fn pass(&mut self, field: &Field) {
+        if field.form == Form::Anew {
+            return self.write_anew(field);
+        }
         let line = field.line();
-        // Between two lines stand CR and LF, and white space that does not
-        // go on.
-        if line.start != self.run.end + 2 {
+        // Between two lines stand CR and LF, one of them or both, and white
+        // space that does not go on.
+        let follows = line.start == self.run.end + 2;
+        if !follows || self.head[self.run.end] != b'\r' {
             self.copy();
             self.run.start = line.start;
         }
         self.run.end = line.end;
+    }
+
+    /// A field without blanks before the colon, in one line.
+    fn write_anew(&mut self, field: &Field) {
+        self.copy();
+        self.out.extend_from_slice(field.name(self.head));
+        self.out.push(b':');
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        for line in field.value(self.head).split(is_end) {
+            // The empty part between CR and LF, or a line of blanks.
+            let line = line.trim_ascii();
+            if !line.is_empty() {
+                self.out.push(b' ');
+                self.out.extend_from_slice(line);
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
     }
 
     /// A field of our own.

@@ -11,7 +11,28 @@ use crate::http::keep_alive::KeepAlive;
 const LENGTH_DIGITS_MAX: usize = 18;
 
 /// Fields in one head at most.
-pub const FIELDS_MAX: usize = 128;
+pub const FIELDS_MAX: usize = 256;
+
+/// Fields that `Connection` may name at most: every other field is looked up
+/// among them.
+const NAMED_MAX: u32 = 64;
+
+/// Bytes of a malformed line that are kept, to tell which it was.
+const BLAMED_BYTES_MAX: usize = 64;
+
+/// Transfer codings besides chunked (RFC 9112 section 7, and those that are
+/// content codings by right). A name that nobody knows may be taken for chunked
+/// by somebody.
+const CODINGS: [&[u8]; 8] = [
+    b"gzip",
+    b"x-gzip",
+    b"deflate",
+    b"compress",
+    b"x-compress",
+    b"identity",
+    b"br",
+    b"zstd",
+];
 
 /// One field.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +41,17 @@ pub struct Field {
     value: Span,
     /// What this proxy knows of the name.
     pub kind: Kind,
+    /// How it goes on.
+    pub form: Form,
+}
+
+/// Whether a line may be passed on as it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// It may.
+    AsSent,
+    /// There are blanks before its colon, or it is folded: it is written anew.
+    Anew,
 }
 
 /// Names with a meaning on the way.
@@ -77,8 +109,10 @@ pub struct Fields {
     pub names_protocol: bool,
     /// `TE: trailers`: the sender can take trailer fields.
     pub takes_trailers: bool,
-    /// `Connection` names fields that are for this hop only.
-    named_by_connection: bool,
+    /// How many fields `Connection` names that are for this hop only.
+    named_by_connection: u32,
+    /// The beginning of the line that was refused.
+    blamed: Vec<u8>,
 }
 
 /// The framing fields of a head.
@@ -90,16 +124,27 @@ pub enum Framing {
     Length(u64),
     /// Transfer-Encoding: chunked.
     Chunked,
+    /// Other codings, and chunked last.
+    CodedAndChunked,
+    /// Other codings only.
+    Coded,
 }
 
 impl Field {
     /// Reads a line (RFC 9112 section 5).
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Stop> {
         let name = cursor.token();
+        let kind = kind_of(cursor.bytes(name));
+        let mut form = Form::AsSent;
+        if cursor.is_lenient() && !kind.is_framing() && matches!(cursor.peek()?, b' ' | b'\t') {
+            // To be removed on the way (RFC 9112 section 5.1).
+            form = Form::Anew;
+            cursor.white_space();
+        }
         if cursor.next()? != b':' || name.0 == name.1 {
             return Err(BadMessage::FieldName.into());
         }
-        let after_colon = name.1 + 1;
+        let after_colon = cursor.position() as u32;
         cursor.white_space();
         let (start, end) = cursor.text();
         cursor.line_end(BadMessage::FieldValue, BadMessage::BareCr)?;
@@ -110,8 +155,24 @@ impl Field {
         Ok(Self {
             name,
             value,
-            kind: kind_of(cursor.bytes(name)),
+            kind,
+            form,
         })
+    }
+
+    /// Reads a line that goes on with the value of the one before (RFC 9112
+    /// section 5.2).
+    fn read_fold(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+        cursor.white_space();
+        let (start, end) = cursor.text();
+        cursor.line_end(BadMessage::FieldValue, BadMessage::BareCr)?;
+        let length = cursor.bytes((start, end)).trim_ascii_end().len() as u32;
+        if length > 0 {
+            let is_empty = self.value.0 == self.value.1;
+            self.value = (if is_empty { start } else { self.value.0 }, start + length);
+        }
+        self.form = Form::Anew;
+        Ok(())
     }
 
     /// The name as it was sent.
@@ -134,6 +195,10 @@ impl Kind {
     fn bit(self) -> u32 {
         1 << self as u32
     }
+
+    fn is_framing(self) -> bool {
+        matches!(self, Self::ContentLength | Self::TransferEncoding)
+    }
 }
 
 impl Fields {
@@ -143,16 +208,37 @@ impl Fields {
         self.kinds = 0;
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
         (self.names_protocol, self.takes_trailers) = (false, false);
-        self.named_by_connection = false;
+        self.named_by_connection = 0;
         self.terms = KeepAlive::default();
+        self.blamed.clear();
         let mut names_h2c = false;
         loop {
+            let start = cursor.position();
             match cursor.peek()? {
                 b'\r' | b'\n' => break,
-                b' ' | b'\t' => return Err(BadMessage::FoldedLine.into()),
+                b' ' | b'\t' => {
+                    let folded = self.list.last_mut();
+                    // What has a meaning on the way has been read already.
+                    let folded = folded.filter(|field| field.kind == Kind::EndToEnd);
+                    match folded.filter(|_| cursor.is_lenient()) {
+                        Some(field) => field.read_fold(cursor)?,
+                        None => {
+                            let name = self.list.last().map_or((0, 0), |field| field.name);
+                            self.blame(cursor.bytes(name));
+                            return Err(BadMessage::FoldedLine.into());
+                        }
+                    }
+                    continue;
+                }
                 _ => {}
             }
-            let field = Field::read(cursor)?;
+            let field = match Field::read(cursor) {
+                Ok(field) => field,
+                Err(stop) => {
+                    self.blame(cursor.from(start));
+                    return Err(stop);
+                }
+            };
             if self.list.len() == fields_max {
                 return Err(BadMessage::TooManyFields.into());
             }
@@ -172,10 +258,30 @@ impl Fields {
             }
         }
         cursor.line_end(BadMessage::FieldName, BadMessage::BareCr)?;
+        if self.named_by_connection > NAMED_MAX {
+            return Err(BadMessage::TooManyFields.into());
+        }
         // HTTP/2 in the clear would be a tunnel in which one request picks the
         // upstream of all that follow; RFC 9113 section 3.1 has dropped it.
         self.names_protocol &= !names_h2c;
         Ok(())
+    }
+
+    /// The name, or what stands for it, of the line for which a head was
+    /// refused; empty where it was not for a line.
+    pub fn blamed(&self) -> &[u8] {
+        &self.blamed
+    }
+
+    #[cold]
+    fn blame(&mut self, line: &[u8]) {
+        let end = line
+            .iter()
+            .position(|byte| matches!(byte, b':' | b'\r' | b'\n'));
+        let name = line[..end.unwrap_or(line.len())].trim_ascii();
+        self.blamed.clear();
+        self.blamed
+            .extend_from_slice(&name[..name.len().min(BLAMED_BYTES_MAX)]);
     }
 
     /// Every field, in order.
@@ -224,10 +330,7 @@ impl Fields {
                 .ok_or(BadMessage::Length),
             (None, Some(_)) if http10 => Err(BadMessage::EncodingBeforeHttp11),
             (None, Some(encoding)) => {
-                let is_chunked = encoding.value(head).eq_ignore_ascii_case(b"chunked");
-                is_chunked
-                    .then_some(Framing::Chunked)
-                    .ok_or(BadMessage::TransferEncoding)
+                codings(encoding.value(head)).ok_or(BadMessage::TransferEncoding)
             }
         }
     }
@@ -235,7 +338,7 @@ impl Fields {
     /// Whether a field is for this hop only because `Connection` names it.
     /// Fields that decide framing and routing cannot be named away.
     pub fn is_named_by_connection(&self, head: &[u8], field: &Field) -> bool {
-        self.named_by_connection
+        self.named_by_connection > 0
             && matches!(
                 field.kind,
                 Kind::EndToEnd
@@ -266,7 +369,7 @@ impl Fields {
             } else if token.eq_ignore_ascii_case(b"upgrade") {
                 self.upgrade = true;
             } else {
-                self.named_by_connection = true;
+                self.named_by_connection += 1;
             }
         }
     }
@@ -286,6 +389,28 @@ fn number(digits: &[u8]) -> Option<u64> {
         b'0'..=b'9' => Some(10 * number + u64::from(digit - b'0')),
         _ => None,
     })
+}
+
+/// What the codings of a body mean for where it ends.
+fn codings(value: &[u8]) -> Option<Framing> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Some(Framing::Chunked);
+    }
+    let mut codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    loop {
+        let coding = codings.next();
+        let is = |known: &[u8]| coding.is_some_and(|coding| coding.eq_ignore_ascii_case(known));
+        match coding {
+            None => return Some(Framing::Coded),
+            // It is not the only one.
+            Some(_) if is(b"chunked") => {
+                let is_last = codings.next().is_none();
+                return is_last.then_some(Framing::CodedAndChunked);
+            }
+            Some(_) if CODINGS.into_iter().any(is) => {}
+            Some(_) => return None,
+        }
+    }
 }
 
 fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {

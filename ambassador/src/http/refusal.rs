@@ -27,6 +27,8 @@ pub enum BadMessage {
     RepeatedLength,
     Length,
     TransferEncoding,
+    TransferCoding,
+    CodedForHttp10,
     EncodingBeforeHttp11,
     ConnectWithBody,
     InterimWithBody,
@@ -51,7 +53,19 @@ impl BadMessage {
 
     /// The status of the reply to such a request.
     pub fn status(self) -> u16 {
-        self.reason().status()
+        match self {
+            // Sound, but nothing that is done here (RFC 9112 section 6.1).
+            Self::TransferCoding => 501,
+            _ => self.reason().status(),
+        }
+    }
+
+    /// What is wrong, and with which field; `name` may be empty.
+    pub fn about(self, name: &[u8]) -> String {
+        match name {
+            [] => self.text().to_owned(),
+            name => format!("{}: {}", self.text(), name.escape_ascii()),
+        }
     }
 
     /// What is wrong.
@@ -74,7 +88,9 @@ impl BadMessage {
             Self::LengthWithEncoding => "Content-Length beside Transfer-Encoding",
             Self::RepeatedLength => "more than one Content-Length",
             Self::Length => "malformed Content-Length",
-            Self::TransferEncoding => "a Transfer-Encoding other than chunked",
+            Self::TransferEncoding => "a Transfer-Encoding that does not tell where the body ends",
+            Self::TransferCoding => "a Transfer-Encoding besides chunked, in a request",
+            Self::CodedForHttp10 => "a Transfer-Encoding that an HTTP/1.0 client does not know",
             Self::EncodingBeforeHttp11 => "Transfer-Encoding in HTTP/1.0",
             Self::ConnectWithBody => "CONNECT with a body",
             Self::InterimWithBody => "an interim response with a body",

@@ -34,10 +34,13 @@ impl LocalReply {
         self
     }
 
-    /// Says which rule a malformed request broke.
-    pub fn because(mut self, bad: BadMessage) -> Self {
-        self.detail = Some(bad.text().into());
-        self
+    /// The refusal of a malformed request: says which rule it broke, and with
+    /// which field.
+    pub fn refusing(bad: BadMessage, field: &[u8]) -> Self {
+        Self {
+            status: bad.status(),
+            ..Self::new(bad.reason()).with_detail(bad.about(field))
+        }
     }
 
     /// Says more than the reason does.
@@ -115,6 +118,7 @@ fn phrase(status: u16) -> &'static str {
         404 => "Not Found",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",

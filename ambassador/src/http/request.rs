@@ -1,7 +1,7 @@
 //! The head of a request.
 
 use crate::addr::Authority;
-use crate::http::cursor::{Cursor, Span, Stop};
+use crate::http::cursor::{Cursor, Grammar, Span, Stop};
 use crate::http::fields::{Fields, Framing, Kind, part};
 use crate::http::{BadMessage, Limits, Method};
 
@@ -40,7 +40,7 @@ impl RequestHead {
     /// Reads a head from the front of `bytes`: its length, or `None` where it
     /// is not whole yet.
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, BadMessage> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Cursor::new(bytes, Grammar::Strict);
         let walk = self.read(&mut cursor, limits.fields_max);
         let Some(length) = cursor.length(walk, limits)? else {
             return Ok(None);
@@ -65,6 +65,9 @@ impl RequestHead {
             Framing::Unsaid | Framing::Length(0) => RequestBody::None,
             Framing::Length(length) => RequestBody::Length(length),
             Framing::Chunked => RequestBody::Chunked,
+            // Its end is known, but not to every server that gets it.
+            Framing::CodedAndChunked => return Err(BadMessage::TransferCoding),
+            Framing::Coded => return Err(BadMessage::TransferEncoding),
         };
         // Such a body would be content to one party and tunnelled bytes to
         // another (RFC 9110 section 9.3.6).

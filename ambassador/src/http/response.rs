@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::cursor::{Cursor, Span, Stop};
+use crate::http::cursor::{Cursor, Grammar, Span, Stop};
 use crate::http::fields::{Fields, Framing, part};
 use crate::http::{BadMessage, Limits, Method};
 
@@ -18,8 +18,14 @@ pub struct ResponseHead {
     unframed: bool,
     /// There are some, and a client that believed them would wait for a body.
     misframed: bool,
+    /// Its body has other codings than chunked.
+    coded: bool,
     fields: Fields,
 }
+
+/// Empty lines before a status line that are passed over: some servers send one
+/// behind an interim response, or a body.
+const LEADING_LINES_MAX: usize = 2;
 
 /// Where the body of a response ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,12 +50,12 @@ impl ResponseHead {
         method: Method,
         limits: &Limits,
     ) -> Result<Option<usize>, BadMessage> {
-        let mut cursor = Cursor::new(bytes);
+        let mut cursor = Cursor::new(bytes, Grammar::Lenient);
         let walk = self.read(&mut cursor, limits.fields_max);
         let Some(length) = cursor.length(walk, limits)? else {
             return Ok(None);
         };
-        if !(100..=599).contains(&self.status) {
+        if self.status < 100 {
             return Err(BadMessage::StartLine);
         }
         let head = &bytes[..length];
@@ -88,6 +94,12 @@ impl ResponseHead {
         self.unframed
     }
 
+    /// Whether its body has transfer codings besides chunked, which only HTTP/1.1
+    /// has a field for.
+    pub fn is_coded(&self) -> bool {
+        self.coded
+    }
+
     /// Whether the upstream's connection may carry another request.
     pub fn keep_alive(&self) -> bool {
         !self.fields.close
@@ -110,8 +122,13 @@ impl ResponseHead {
     /// Reads status line and fields, and where they are.
     fn read(&mut self, cursor: &mut Cursor<'_>, fields_max: usize) -> Result<(), Stop> {
         const BAD: BadMessage = BadMessage::StartLine;
-        if matches!(cursor.peek()?, b'\r' | b'\n') {
-            return Err(BAD.into());
+        let mut lines = 0;
+        while matches!(cursor.peek()?, b'\r' | b'\n') {
+            if lines == LEADING_LINES_MAX {
+                return Err(BadMessage::LeadingLines.into());
+            }
+            cursor.line_end(BAD, BAD)?;
+            lines += 1;
         }
         self.http10 = cursor.is_http10()?;
         if cursor.next()? != b' ' {
@@ -144,14 +161,16 @@ impl ResponseHead {
             // What follows is the final response to some, a body to others.
             return Err(BadMessage::InterimWithBody);
         }
+        self.coded = false;
         if self.unframed || method == Method::Head || self.status == 304 {
             return Ok(ResponseBody::None);
         }
+        self.coded = matches!(framing, Framing::CodedAndChunked | Framing::Coded);
         Ok(match framing {
-            Framing::Unsaid => ResponseBody::UntilClose,
+            Framing::Unsaid | Framing::Coded => ResponseBody::UntilClose,
             Framing::Length(0) => ResponseBody::None,
             Framing::Length(length) => ResponseBody::Length(length),
-            Framing::Chunked => ResponseBody::Chunked,
+            Framing::Chunked | Framing::CodedAndChunked => ResponseBody::Chunked,
         })
     }
 }

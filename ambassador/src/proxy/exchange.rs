@@ -83,6 +83,8 @@ pub struct Progress {
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
     pub forwarded_at: Cell<Option<Instant>>,
+    /// What was wrong with the body of a response that had begun.
+    pub malformed: Cell<Option<BadMessage>>,
     /// Tries that have begun, and of whose end nothing was counted.
     pub open_tries: Cell<u16>,
 }
@@ -508,6 +510,9 @@ impl Download<'_> {
         rest: Option<Chunk>,
     ) -> Result<Response, ExchangeError> {
         let length = self.heads.head.body();
+        if self.asked.http10 && self.heads.head.is_coded() {
+            return Err(ExchangeError::Response(BadMessage::CodedForHttp10));
+        }
         let until_close = length == ResponseBody::UntilClose;
         // Chunks are taken apart for a client that does not know them.
         let dechunk = self.asked.http10 && length == ResponseBody::Chunked;
@@ -552,7 +557,11 @@ impl Download<'_> {
             let mut next = Some(chunk);
             while let Some(mut part) = next.take() {
                 let taken = take_part(&mut body, &mut part, dechunk);
-                reusable &= taken.map_err(|_| ExchangeError::Cut)? == Leftover::None;
+                let taken = taken.map_err(|bad| {
+                    self.heads.progress.malformed.set(Some(bad));
+                    ExchangeError::Cut
+                });
+                reusable &= taken? == Leftover::None;
                 gather.push(part);
                 if !body.is_done() && !gather.is_full() {
                     next = self.heads.upstream.try_recv();

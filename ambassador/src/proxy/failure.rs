@@ -31,7 +31,8 @@ pub enum Failure {
 /// Whose fault it is that there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller's: its own time limit was the shorter one.
+    /// The caller's: its own time limit was the shorter one, or it speaks
+    /// HTTP/1.0 alone.
     Caller,
     /// This machine's: it lacks descriptors, ports or memory, or the address
     /// leads back to it.
@@ -53,6 +54,8 @@ pub struct Unanswered {
     pub cause: Option<Cause>,
     /// Who is at fault.
     pub fault: Fault,
+    /// What is wrong with what the upstream sent.
+    pub malformed: Option<BadMessage>,
     outcome: AttemptOutcome,
 }
 
@@ -62,6 +65,7 @@ impl Unanswered {
         reason: Reason::UpstreamReset,
         cause: Some(Cause::Reset),
         fault: Fault::Endpoint,
+        malformed: None,
         outcome: AttemptOutcome::Reset,
     };
 
@@ -71,6 +75,7 @@ impl Unanswered {
         reason: Reason::UpstreamReset,
         cause: None,
         fault: Fault::Nobody,
+        malformed: None,
         outcome: AttemptOutcome::Reset,
     };
 
@@ -93,6 +98,7 @@ impl Unanswered {
             reason,
             cause,
             fault,
+            malformed: None,
             outcome,
         }
     }
@@ -132,6 +138,7 @@ impl Unanswered {
             reason,
             cause,
             fault,
+            malformed: None,
             outcome,
         }
     }
@@ -199,10 +206,15 @@ impl Failure {
             | ExchangeError::Send
             | ExchangeError::Ended
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
-            ExchangeError::Response(_) => Self::Unanswered(Unanswered {
+            ExchangeError::Response(bad) => Self::Unanswered(Unanswered {
                 reason: Reason::ProtocolError,
                 cause: None,
-                fault: Fault::Endpoint,
+                fault: match bad {
+                    // Sound, but its client knows no such thing.
+                    BadMessage::CodedForHttp10 => Fault::Caller,
+                    _ => Fault::Endpoint,
+                },
+                malformed: Some(*bad),
                 outcome: AttemptOutcome::ProtocolError,
             }),
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),

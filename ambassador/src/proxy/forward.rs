@@ -71,7 +71,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
         Err(bad) => {
             drop(head);
-            return refuse(client, record, bad).await;
+            return refuse(client, record, bad, b"").await;
         }
     };
     way.target.count_use();
@@ -175,7 +175,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 outgoing.push(mine);
                 client.ahead = rest;
             }
-            Err(bad) => return refuse(client, record, bad).await,
+            Err(bad) => return refuse(client, record, bad, b"").await,
         }
     }
     if let Some(ahead) = &mut client.ahead {
@@ -346,10 +346,17 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 }
                 stopped => LocalReply::new(stopped.unwrap_or(unanswered.reason)),
             };
+            let reply = match unanswered.malformed {
+                Some(bad) => reply.with_detail(bad.about(scratch.response.fields().blamed())),
+                None => reply,
+            };
             answer(client, record, asked, &body, reply).await
         }
-        Err(Failure::BadRequest(bad)) => refuse(client, record, bad).await,
+        Err(Failure::BadRequest(bad)) => refuse(client, record, bad, b"").await,
         Err(Failure::Cut) => {
+            if let Some(bad) = progress.malformed.get() {
+                record.explain(bad.text());
+            }
             record.reason = Some(Reason::UpstreamReset.as_str());
             After::Reset
         }

@@ -140,6 +140,7 @@ impl Sending<'_> {
                 answered
             }
             Err(failure) => {
+                *self.response = heads.0;
                 self.end_try(failure.outcome());
                 failure.report(target, judges);
                 self.outgoing = self.replay.again().map(Gather::from);

@@ -52,7 +52,7 @@ async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
         Ok(None) => After::Close,
         Err(bad) => {
             let record = context.telemetry.begin(client.passage(ring::now()));
-            reply::refuse(client, record, bad).await
+            reply::refuse(client, record, bad, scratch.request.fields().blamed()).await
         }
     };
     context.return_scratch(scratch);

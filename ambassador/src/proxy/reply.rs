@@ -39,14 +39,19 @@ pub async fn answer(
     }
 }
 
-/// Refuses a malformed request. Where its next message would begin is not
-/// known, so the connection ends.
-pub async fn refuse(client: &mut Client, mut record: RequestGuard, bad: BadMessage) -> After {
-    let reply = LocalReply::new(bad.reason()).because(bad).closing();
+/// Refuses a malformed request; `field` is which one it was, if any. Where its
+/// next message would begin is not known, so the connection ends.
+pub async fn refuse(
+    client: &mut Client,
+    mut record: RequestGuard,
+    bad: BadMessage,
+    field: &[u8],
+) -> After {
+    let reply = LocalReply::refusing(bad, field).closing();
     let bytes = reply.encode();
     record.status = reply.status();
     record.reason = Some(reply.reason().as_str());
-    record.explain(bad.text());
+    record.explain(&bad.about(field));
     record.passage.bytes_out.set(bytes.len() as u64);
     client.reply(bytes).await;
     record.complete(clock::now());

@@ -219,7 +219,7 @@ impl RequestGuard {
     /// Says more than the reason does, if this request is logged.
     pub fn explain(&mut self, detail: &str) {
         if let Some(line) = &mut self.line {
-            line.explain(detail);
+            line.explain(self.record.method, detail);
         }
     }
 

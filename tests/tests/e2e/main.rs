@@ -33,6 +33,7 @@ mod interim;
 mod iptables;
 mod keep_alive;
 mod limits;
+mod odd_messages;
 mod opaque;
 mod pool;
 mod programs;

@@ -74,6 +74,8 @@ fn framing_that_could_be_read_in_two_ways_is_refused() {
         ("1;e=\"\n\"\r\na\r\n", BadMessage::ChunkExtension),
         ("1;e\0\r\na\r\n", BadMessage::ChunkExtension),
         ("1;\x7f\r\na\r\n", BadMessage::ChunkExtension),
+        ("1;e=\"\r\na\r\n", BadMessage::ChunkExtension),
+        ("1;e=\"\\\"\r\na\r\n", BadMessage::ChunkExtension),
         ("1;\u{fc}\r\na\r\n", BadMessage::ChunkExtension),
         ("1;e\ra\r\n", BadMessage::ChunkSize),
         (&long_extension, BadMessage::ChunkExtension),
@@ -151,6 +153,48 @@ fn a_sound_chunked_body_ends_after_its_trailers_and_takes_nothing_beyond() {
     }
 }
 
+/// What a client of a response takes as it is, and no two of them in two ways.
+#[test]
+fn responses_may_be_chunked_loosely() {
+    let zeros = "0".repeat(60);
+    for (body, data) in [
+        ("3 \r\nabc\r\n0\r\n\r\n", "abc"),
+        ("3 \t\r\nabc\r\n0   \r\n\r\n", "abc"),
+        ("3 ;a\r\nabc\r\n0\r\n\r\n", "abc"),
+        ("3 ; a = b\r\nabc\r\n0\r\n\r\n", "abc"),
+        ("3;a=\"x; \\\"y\\\\ \u{e9}\"\r\nabc\r\n0\r\n\r\n", "abc"),
+        ("0000000000000000003\r\nabc\r\n0000\r\n\r\n", "abc"),
+        (&format!("{zeros}3\r\nabc\r\n{zeros}\r\n\r\n"), "abc"),
+    ] {
+        let of_response = BodyReader::of_response(ResponseBody::Chunked);
+        let outcome = whole_and_bytewise(&of_response, body.as_bytes());
+        let expected = Ok((body.len(), data.as_bytes().to_vec(), true));
+        assert_eq!(outcome, expected, "{body:?}");
+    }
+    let endless = "0".repeat(100);
+    let blanks = format!("1{}\r\na\r\n", " ".repeat(300));
+    for (body, refusal) in [
+        ("1 0\r\n", BadMessage::ChunkSize),
+        (" 1\r\na\r\n", BadMessage::ChunkSize),
+        ("1 \na\r\n", BadMessage::ChunkSize),
+        ("1\na\r\n", BadMessage::ChunkSize),
+        ("1 x\r\na\r\n", BadMessage::ChunkSize),
+        ("0x1\r\na\r\n", BadMessage::ChunkSize),
+        ("10000000000000000\r\n", BadMessage::ChunkSize),
+        ("0010000000000000000\r\n", BadMessage::ChunkSize),
+        (&endless, BadMessage::ChunkSize),
+        (&blanks, BadMessage::ChunkSize),
+        ("1;\u{e9}\r\na\r\n", BadMessage::ChunkExtension),
+        ("1;a=\"\r\na\r\n", BadMessage::ChunkExtension),
+        ("1;a=\"\n\"\r\na\r\n", BadMessage::ChunkExtension),
+        ("1\r\na\n0\r\n\r\n", BadMessage::ChunkEnd),
+    ] {
+        let of_response = BodyReader::of_response(ResponseBody::Chunked);
+        let outcome = whole_and_bytewise(&of_response, body.as_bytes());
+        assert_eq!(outcome, Err(refusal), "{body:?}");
+    }
+}
+
 #[test]
 fn the_largest_chunk_size_does_not_overflow() {
     let mut reader = chunked();
@@ -224,10 +268,13 @@ fn decode(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
             None => (size, &b""[..]),
         };
         let printable = |byte: &u8| *byte == b'\t' || (b' '..=b'~').contains(byte);
+        // Without backslashes a string ends with every second quote.
+        let quotes = extension.iter().filter(|byte| **byte == b'"').count();
         let sound = (1..=15).contains(&digits.len())
             && digits.iter().all(u8::is_ascii_hexdigit)
             && extension.len() <= 257
-            && extension.iter().all(printable);
+            && extension.iter().all(printable)
+            && quotes.is_multiple_of(2);
         if !sound {
             return None;
         }
@@ -330,7 +377,13 @@ proptest! {
             }
             Err(_) => None,
         };
-        prop_assert_eq!(ended, decode(&bytes));
+        prop_assert_eq!(&ended, &decode(&bytes));
+        // What passes to the letter passes in a response, too.
+        if let Some((consumed, data)) = ended {
+            let of_response = BodyReader::of_response(ResponseBody::Chunked);
+            let outcome = feed(of_response, [&bytes[..]]);
+            prop_assert_eq!(outcome, Ok((consumed, data, true)));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::http::cursor::{Cursor, Grammar};
 use crate::http::{Limits, Method, RequestBody, ResponseBody};
 
 const PLAIN: RequestRewrite<'static> = RequestRewrite {
@@ -354,6 +355,52 @@ fn a_phrase_that_is_missing_leaves_its_space() {
     assert_eq!(response(head, Method::Get, &PASS), expected);
 }
 
+#[test]
+fn what_is_loose_in_a_response_goes_on_as_it_should_be() {
+    for (head, expected) in [
+        (
+            "HTTP/1.1 200 OK\r\nA: 1\r\nX-Frame : deny\r\nX-Tab\t :2\r\nB: 3\r\nC: 4\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: 1\r\nX-Frame: deny\r\nX-Tab: 2\r\nB: 3\r\nC: 4\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\nA: 1\nB: 2 \nC: 3\r\nD:\n\n",
+            "HTTP/1.1 200 OK\r\nA: 1\r\nB: 2\r\nC: 3\r\nD:\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nA: 1\r\n  2\r\n\t\r\n 3 \r\nB:\r\n 4\r\nC: 5\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: 1 2 3\r\nB: 4\r\nC: 5\r\n\r\n",
+        ),
+        (
+            "\r\n\nHTTP/1.1 200 OK\r\nA: 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nA: 1\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nConnection : x-a\r\nX-A : 1\r\nE :\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nE:\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        ),
+    ] {
+        assert_eq!(response(head, Method::Get, &PASS), expected, "{head:?}");
+    }
+}
+
+/// A line of a head as it may come: blanks before the colon, a fold in the
+/// value, a line end.
+fn loose_lines() -> impl Strategy<Value = Vec<[String; 5]>> {
+    let line = (
+        "x-[a-c]{1,3}|Set-Cookie|Server",
+        "|| |\t ",
+        "[!-~]{0,5}",
+        prop_oneof![2 => Just(String::new()), 1 => "\r?\n[ \t]{1,2}[!-~]{0,5}"],
+        "\r?\n| ?\r\n",
+    );
+    let line = line.prop_map(|(name, blanks, value, fold, end)| [name, blanks, value, fold, end]);
+    prop::collection::vec(line, 0..8)
+}
+
 /// Field lines: names and values of all sorts, some with a meaning.
 fn fields() -> impl Strategy<Value = Vec<(String, String)>> {
     let known = |name: &'static str, value: &'static str| (Just(name.to_owned()), value);
@@ -414,6 +461,34 @@ fn read_back(head: &[u8], fields: &Fields) -> Vec<(String, String)> {
 }
 
 proptest! {
+    /// What is let through in a response means the same behind the proxy, to those
+    /// too who keep to the letter.
+    #[test]
+    fn loose_responses_go_on_strict(lines in loose_lines(), end in "\r?\n") {
+        let text: String = lines
+            .iter()
+            .map(|[name, blanks, value, fold, end]| format!("{name}{blanks}: {value}{fold}{end}"))
+            .collect();
+        let head = format!("HTTP/1.1 200 OK{end}{text}Content-Length: 3{end}{end}");
+        let out = response(&head, Method::Get, &PASS);
+        let (status_line, fields) = out.split_at("HTTP/1.1 200 OK\r\n".len());
+        prop_assert_eq!(status_line, "HTTP/1.1 200 OK\r\n");
+        let (mut strict, limits) = (Fields::default(), Limits::default());
+        let mut cursor = Cursor::new(fields.as_bytes(), Grammar::Strict);
+        let walk = strict.read(&mut cursor, limits.fields_max);
+        prop_assert_eq!(cursor.length(walk, &limits), Ok(Some(fields.len())));
+        let mut expected: Vec<_> = lines
+            .iter()
+            .map(|[name, _, value, fold, _]| {
+                let parts = [value.trim(), fold.trim()];
+                let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+                (name.clone(), parts.join(" "))
+            })
+            .collect();
+        expected.push(("Content-Length".to_owned(), "3".to_owned()));
+        prop_assert_eq!(read_back(fields.as_bytes(), &strict), expected);
+    }
+
     #[test]
     fn a_request_written_and_read_again_has_the_fields_that_are_not_for_one_hop(
         fields in fields(),

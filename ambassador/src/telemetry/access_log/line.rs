@@ -73,8 +73,12 @@ impl Line {
         member(&mut self.members, "request_id", description.request_id);
     }
 
-    /// Adds what the reason alone does not say.
-    pub(crate) fn explain(&mut self, detail: &str) {
+    /// Adds what the reason alone does not say; `method` is that of a request
+    /// that nothing else is known of.
+    pub(crate) fn explain(&mut self, method: &str, detail: &str) {
+        if self.members.is_empty() {
+            member(&mut self.members, "method", method.as_bytes());
+        }
         member(&mut self.members, "detail", detail.as_bytes());
     }
 
