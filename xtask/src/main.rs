@@ -2,6 +2,7 @@
 
 mod bench;
 mod build;
+mod chaos;
 mod demo;
 mod setup;
 mod test;
@@ -42,6 +43,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fail upstreams, reload and restart the proxy at random, and hold what it
+    /// promises against what callers and upstreams see.
+    Chaos {
+        /// Passed on: `--minutes N`, `--seed S`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Hold the module table, file sizes and wording against the code.
     Tidy,
 }
@@ -66,6 +74,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Demo => demo::show(),
         Task::Test { arguments } => test::all(&arguments),
         Task::Bench { arguments } => bench::run(&arguments),
+        Task::Chaos { arguments } => chaos::run(&arguments),
         Task::Tidy => tidy::check(),
     }
 }
