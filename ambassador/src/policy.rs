@@ -5,6 +5,7 @@ pub mod breaker;
 pub mod budget;
 pub mod concurrency;
 pub mod hedge;
+mod jitter;
 pub mod limits;
 pub mod methods;
 pub mod outlier;

@@ -23,7 +23,7 @@ use ambassador::route::settings::{Claim, Endpoints, Policies, Protocol, Settings
 use ambassador::shard::accept::Intake;
 use ambassador::shard::{self, Plan, Shard};
 use ambassador::telemetry::Registry;
-use ambassador::upstream::balancer::{Ask, Balancer, Grade};
+use ambassador::upstream::balancer::{Ask, Balancer, Grade, Probe};
 use ambassador::upstream::dial::{Namespace, OwnAddresses};
 use ambassador::upstream::endpoints::Published;
 
@@ -289,6 +289,7 @@ fn a_choice_among_endpoints_allocates_nothing() {
                     load_balancing: &load_balancing,
                     key: Some(random),
                     tried,
+                    probe: Probe::Allowed,
                     random,
                     now,
                 };

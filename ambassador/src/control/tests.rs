@@ -101,6 +101,7 @@ impl Fixture {
                         weight: 2,
                         zone: None,
                         ejected_for: Some(Duration::from_millis(1_500)),
+                        avoided_for: None,
                         consecutive_failures: 0,
                     }],
                 }]
@@ -220,6 +221,7 @@ fn upstreams_and_config_are_shown() {
         "zone": null,
         "ejected": true,
         "ejected_for_seconds": 1.5,
+        "avoided_for_seconds": null,
         "consecutive_failures": 0,
     });
     assert_eq!(shop["endpoints"][0], endpoint);

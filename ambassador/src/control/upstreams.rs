@@ -154,6 +154,7 @@ fn endpoint(view: &EndpointView) -> Value {
         "zone": view.zone.as_deref(),
         "ejected": view.ejected_for.is_some(),
         "ejected_for_seconds": view.ejected_for.map(seconds),
+        "avoided_for_seconds": view.avoided_for.map(seconds),
         "consecutive_failures": view.consecutive_failures,
     })
 }

@@ -11,7 +11,7 @@ mod peak_ewma;
 mod ring_hash;
 mod rotation;
 
-pub use candidates::{Candidate, Candidates, Listed};
+pub use candidates::{Candidate, Candidates, Listed, Zones};
 pub use hash::hash;
 pub use peak_ewma::PeakEwma;
 pub use ring_hash::Ring;

@@ -22,6 +22,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use self::counts::{Moment, Recent, Successes};
+use super::jitter;
 use super::statuses::Statuses;
 use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, PoisonError};
 
@@ -499,10 +500,8 @@ impl Breaker {
     /// How long it sleeps, with up to a tenth of jitter, so that those who call
     /// the same upstream do not all probe it at the same moment.
     fn sleep_ms(&self, settings: &Settings, epoch: u32) -> u64 {
-        const PARTS: u64 = 1 << 10;
         let sleep_ms = settings.sleep.as_millis() as u64;
-        let part = mixed(self.seed.wrapping_add(epoch.into())) % PARTS;
-        sleep_ms.saturating_add(sleep_ms.saturating_mul(part) / (10 * PARTS))
+        jitter::lengthened_ms(sleep_ms, self.seed.wrapping_add(epoch.into()))
     }
 
     /// Counts a failure; whether it was one too many.
@@ -623,14 +622,6 @@ impl LastFailures {
         let oldest_ms = now_ms.saturating_sub(span_ms);
         self.times.len() - self.times.partition_point(|time| *time < oldest_ms)
     }
-}
-
-/// A random number from another: the finalizer of SplitMix64.
-fn mixed(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ number >> 31
 }
 
 impl fmt::Debug for Observer {

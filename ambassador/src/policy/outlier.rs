@@ -4,7 +4,14 @@
 //! It is ejected for a run of failures, or for a share of successes far below
 //! that of its peers; longer each time. When its time is over, exactly one
 //! request of all shards is sent there as a probe, whose result returns it or
-//! ejects it again. The last endpoint is never ejected.
+//! ejects it again. The last endpoint is never ejected. Probes come one after the
+//! other: each ejection is longer by chance, and no two endpoints of an upstream
+//! are probed at a time.
+//!
+//! Only a share of the endpoints may be ejected. One that fails as they do, but
+//! has to stay, is avoided: it is probed in the same way, and gets requests only
+//! where no usable one is left. So a share that is small bounds what is given up
+//! for good, not what callers have to put up with.
 //!
 //! What shards read on the way of a request is one version for all endpoints of
 //! an upstream, and the run of failures of the one that was called. A success
@@ -17,6 +24,7 @@ mod success_rate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::jitter;
 use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// An ejection lasts no longer than this, or than `base_ejection` where that is
@@ -40,7 +48,8 @@ pub struct Settings {
     /// so on up to 300 s.
     pub base_ejection: Duration,
     /// The share of endpoints that may be ejected at a time, from 0 to 1. One
-    /// may be in any case, but never the last.
+    /// may be in any case, but never the last. Others with as many failures are
+    /// avoided.
     pub max_ejected: f64,
 }
 
@@ -66,6 +75,18 @@ pub enum Outcome {
     Failure,
 }
 
+/// Which endpoints come before others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It gets no requests.
+    Ejected,
+    /// It gets requests where there is no usable one: it fails as if it were to
+    /// be ejected, but too many are.
+    Avoided,
+    /// It gets requests.
+    Usable,
+}
+
 /// Whether an endpoint gets requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
@@ -73,6 +94,12 @@ pub enum State {
     Usable,
     /// It gets none before this moment, and then one as a probe.
     Ejected {
+        /// When the probe is due.
+        until: Instant,
+    },
+    /// It gets none where there is a usable one, and from this moment on one as a
+    /// probe.
+    Avoided {
         /// When the probe is due.
         until: Instant,
     },
@@ -84,6 +111,8 @@ pub enum State {
 #[derive(Debug)]
 pub struct Detector {
     started: Instant,
+    /// What the jitter of ejections is drawn from.
+    seed: u64,
     /// Raised whenever the state of an endpoint or the list of them changes.
     version: AtomicU64,
     /// When shares of successes are compared next, in milliseconds since the
@@ -96,18 +125,15 @@ pub struct Detector {
 /// detector, but for `tally`.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// [`Self::USABLE`], [`Self::PROBING`], or when the ejection ends, in
-    /// milliseconds since the detector's start.
-    until_ms: AtomicU64,
-    /// Raised by every change of `until_ms`.
+    /// A packed [`Place`].
+    place: AtomicU64,
+    /// Raised by every change of `place`.
     epoch: AtomicU32,
     /// Failures since the last success, or since it became usable.
     run: AtomicU32,
     /// Ejections as of `returned_ms`, less those that were forgotten.
     ejections: AtomicU32,
     returned_ms: AtomicU64,
-    /// How long the last ejection was to take.
-    length_ms: AtomicU64,
     tally: success_rate::Tally,
 }
 
@@ -120,6 +146,15 @@ pub struct Trial {
     probe_since: Option<Instant>,
 }
 
+/// Where an endpoint stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    standing: Standing,
+    /// When its probe is due, in milliseconds since the detector's start;
+    /// [`Self::PROBING`]: it is on its way. A usable one has none.
+    until_ms: u64,
+}
+
 impl Trial {
     /// Whether it decides on the return of its endpoint.
     pub fn is_probe(&self) -> bool {
@@ -127,19 +162,54 @@ impl Trial {
     }
 }
 
-impl Health {
-    const USABLE: u64 = 0;
-    const PROBING: u64 = u64::MAX;
+impl Place {
+    const USABLE: Self = Self {
+        standing: Standing::Usable,
+        until_ms: 0,
+    };
+    const PROBING: u64 = (1 << 62) - 1;
     /// 34 years.
     const UNTIL_MS_MAX: u64 = (1 << 40) - 1;
 
+    /// A usable one is 0, as a new one.
+    fn pack(self) -> u64 {
+        let standing = match self.standing {
+            Standing::Usable => 0,
+            Standing::Avoided => 1,
+            Standing::Ejected => 2,
+        };
+        standing << 62 | self.until_ms
+    }
+
+    fn unpack(word: u64) -> Self {
+        Self {
+            standing: match word >> 62 {
+                0 => Standing::Usable,
+                1 => Standing::Avoided,
+                _ => Standing::Ejected,
+            },
+            until_ms: word & Self::PROBING,
+        }
+    }
+
+    fn is_probing(self) -> bool {
+        self.until_ms == Self::PROBING
+    }
+}
+
+impl Health {
     /// Failures without a success between them.
     pub fn consecutive_failures(&self) -> u32 {
         self.run.load(Ordering::Relaxed)
     }
 
-    fn is_usable(&self) -> bool {
-        self.until_ms.load(Ordering::Relaxed) == Self::USABLE
+    /// Whether it comes before others.
+    pub fn standing(&self) -> Standing {
+        self.place().standing
+    }
+
+    fn place(&self) -> Place {
+        Place::unpack(self.place.load(Ordering::Relaxed))
     }
 
     fn epoch(&self) -> u32 {
@@ -147,7 +217,7 @@ impl Health {
     }
 }
 
-/// Whether so few are usable that ejections are ignored: the fault then lies
+/// Whether so few are not ejected that ejections are ignored: the fault then lies
 /// elsewhere, or the rest would fall under the load of all. The half is Envoy's
 /// panic threshold.
 pub fn is_panic(usable: usize, total: usize) -> bool {
@@ -155,10 +225,11 @@ pub fn is_panic(usable: usize, total: usize) -> bool {
 }
 
 impl Detector {
-    /// One of an upstream without endpoints.
-    pub fn new(now: Instant) -> Self {
+    /// One of an upstream without endpoints. `seed` is 64 random bits.
+    pub fn new(now: Instant, seed: u64) -> Self {
         Self {
             started: now,
+            seed,
             version: AtomicU64::new(0),
             comparison_ms: AtomicU64::new(0),
             members: Mutex::default(),
@@ -180,12 +251,13 @@ impl Detector {
 
     /// The state of an endpoint.
     pub fn state(&self, health: &Health) -> State {
-        match health.until_ms.load(Ordering::Relaxed) {
-            Health::USABLE => State::Usable,
-            Health::PROBING => State::Probing,
-            until_ms => State::Ejected {
-                until: self.started + Duration::from_millis(until_ms),
-            },
+        let place = health.place();
+        let until = || self.started + Duration::from_millis(place.until_ms);
+        match place.standing {
+            Standing::Usable => State::Usable,
+            _ if place.is_probing() => State::Probing,
+            Standing::Avoided => State::Avoided { until: until() },
+            Standing::Ejected => State::Ejected { until: until() },
         }
     }
 
@@ -197,21 +269,30 @@ impl Detector {
         }
     }
 
-    /// Begins the probe of an ejected endpoint. `None`: it is not due, or
-    /// another has begun it.
+    /// Begins the probe of an endpoint that is ejected or avoided. `None`: it is
+    /// not due, or a probe is on its way, to this or another.
     pub fn probe(&self, health: &Health, now: Instant) -> Option<Trial> {
-        let is_due = || matches!(self.state(health), State::Ejected { until } if until <= now);
+        let now_ms = self.ms(now);
+        let is_due = || {
+            let place = health.place();
+            place.standing != Standing::Usable && place.until_ms <= now_ms
+        };
         // Looked at twice, so that only those take the lock who come first.
         if !is_due() {
             return None;
         }
-        let _changing = self.lock();
-        is_due().then(|| {
-            self.set(health, Health::PROBING);
-            Trial {
-                epoch: health.epoch(),
-                probe_since: Some(now),
-            }
+        let members = self.lock();
+        if !is_due() || members.iter().any(|other| other.place().is_probing()) {
+            return None;
+        }
+        let probing = Place {
+            until_ms: Place::PROBING,
+            ..health.place()
+        };
+        self.set(health, probing);
+        Some(Trial {
+            epoch: health.epoch(),
+            probe_since: Some(now),
         })
     }
 
@@ -234,16 +315,15 @@ impl Detector {
         }
     }
 
-    /// Ends a request without one: its caller left, or it was never sent. A
-    /// probe is then due again after as long as its endpoint was out before.
+    /// Ends a request without one: its caller left, or it was never sent. The next
+    /// request may then be the probe at once: nothing was learned.
     pub fn abandon(&self, health: &Health, trial: Trial) {
         let Some(since) = trial.probe_since else {
             return;
         };
         let _changing = self.lock();
         if health.epoch() == trial.epoch {
-            let length_ms = health.length_ms.load(Ordering::Relaxed);
-            self.set_ejected(health, self.ms(since).saturating_add(length_ms));
+            self.set_out(health, health.standing(), self.ms(since));
         }
     }
 
@@ -256,13 +336,20 @@ impl Detector {
         if health.epoch() != trial.epoch {
             return;
         }
-        if trial.is_probe() {
-            self.set(health, Health::USABLE);
-            health.returned_ms.store(self.ms(now), Ordering::Relaxed);
+        let place = health.place();
+        match place.standing {
+            Standing::Usable => {}
+            _ if trial.is_probe() => self.return_to_use(health, now),
+            // It was asked though it is to be avoided, and is well.
+            Standing::Avoided if !place.is_probing() => self.return_to_use(health, now),
+            Standing::Avoided | Standing::Ejected => return,
         }
-        if health.is_usable() {
-            health.run.store(0, Ordering::Relaxed);
-        }
+        health.run.store(0, Ordering::Relaxed);
+    }
+
+    fn return_to_use(&self, health: &Health, now: Instant) {
+        self.set(health, Place::USABLE);
+        health.returned_ms.store(self.ms(now), Ordering::Relaxed);
     }
 
     fn failed(&self, health: &Health, trial: &Trial, settings: &Settings, now: Instant) {
@@ -273,52 +360,59 @@ impl Detector {
         if health.epoch() != trial.epoch {
             return;
         }
+        let place = health.place();
+        let standing = place.standing;
         if trial.is_probe() {
             let ejections = health.ejections.load(Ordering::Relaxed) + 1;
-            return self.eject(health, ejections, settings, now);
+            let standing = match standing {
+                Standing::Avoided if may_eject(&members, settings) => Standing::Ejected,
+                standing => standing,
+            };
+            return self.take_out(health, standing, ejections, settings, now);
         }
-        if !health.is_usable() {
+        if standing == Standing::Ejected || place.is_probing() {
             return;
         }
         let run = health.consecutive_failures().saturating_add(1);
         health.run.store(run, Ordering::Relaxed);
-        if settings.consecutive.is_some_and(|most| run >= most) {
-            self.eject_where_allowed(health, &members, settings, now);
+        if settings.consecutive.is_none_or(|most| run < most) {
+            return;
+        }
+        let ejections = || self.ejections(health, settings, now) + 1;
+        if may_eject(&members, settings) {
+            self.take_out(health, Standing::Ejected, ejections(), settings, now);
+        } else if standing == Standing::Usable {
+            // It may leave at its next failure.
+            self.take_out(health, Standing::Avoided, ejections(), settings, now);
         }
     }
 
-    /// Ejects a usable one, unless too many are out. What is not allowed now
-    /// may be at its next failure.
-    fn eject_where_allowed(
+    /// Ejects an endpoint, or has it avoided, for the time that its `ejections`
+    /// ask for.
+    fn take_out(
         &self,
         health: &Health,
-        members: &[Arc<Health>],
+        standing: Standing,
+        ejections: u32,
         settings: &Settings,
-        now: Instant,
+        from: Instant,
     ) {
-        let total = members.len();
-        let ejected = members.iter().filter(|other| !other.is_usable()).count();
-        let within_share = (ejected + 1) as f64 <= settings.max_ejected * total as f64;
-        if ejected + 1 < total && (ejected == 0 || within_share) {
-            let ejections = self.ejections(health, settings, now) + 1;
-            self.eject(health, ejections, settings, now);
-        }
-    }
-
-    /// Ejects an endpoint for the time that its `ejections` ask for.
-    fn eject(&self, health: &Health, ejections: u32, settings: &Settings, from: Instant) {
         let longest = settings.base_ejection.max(EJECTION_MAX);
         let length = settings.base_ejection.saturating_mul(ejections);
-        let length_ms = length.min(longest).as_millis() as u64;
+        // Different for each.
+        let number = self.seed.wrapping_add(self.version());
+        let length_ms = jitter::lengthened_ms(length.min(longest).as_millis() as u64, number);
         health.ejections.store(ejections, Ordering::Relaxed);
-        health.length_ms.store(length_ms, Ordering::Relaxed);
-        health.run.store(0, Ordering::Relaxed);
-        self.set_ejected(health, self.ms(from).saturating_add(length_ms));
+        // One that is avoided is returned by any success: its run goes on.
+        if standing == Standing::Ejected {
+            health.run.store(0, Ordering::Relaxed);
+        }
+        self.set_out(health, standing, self.ms(from).saturating_add(length_ms));
     }
 
-    fn set_ejected(&self, health: &Health, until_ms: u64) {
-        let until_ms = until_ms.clamp(Health::USABLE + 1, Health::UNTIL_MS_MAX);
-        self.set(health, until_ms);
+    fn set_out(&self, health: &Health, standing: Standing, until_ms: u64) {
+        let until_ms = until_ms.min(Place::UNTIL_MS_MAX);
+        self.set(health, Place { standing, until_ms });
     }
 
     /// How often a usable endpoint was ejected; each interval since its return
@@ -348,15 +442,16 @@ impl Detector {
         let tallies = members.iter().map(|health| health.tally.take());
         for outlier in success_rate::outliers(tallies) {
             let health = &members[outlier];
-            if health.is_usable() {
-                self.eject_where_allowed(health, &members, settings, now);
+            if health.standing() == Standing::Usable && may_eject(&members, settings) {
+                let ejections = self.ejections(health, settings, now) + 1;
+                self.take_out(health, Standing::Ejected, ejections, settings, now);
             }
         }
     }
 
-    /// Changes the state; under the lock.
-    fn set(&self, health: &Health, until_ms: u64) {
-        health.until_ms.store(until_ms, Ordering::Relaxed);
+    /// Changes where it stands; under the lock.
+    fn set(&self, health: &Health, place: Place) {
+        health.place.store(place.pack(), Ordering::Relaxed);
         health.epoch.fetch_add(1, Ordering::Relaxed);
         self.raise_version();
     }
@@ -374,6 +469,16 @@ impl Detector {
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Health>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether one more of these may be ejected. What is not allowed now may be
+/// later.
+fn may_eject(members: &[Arc<Health>], settings: &Settings) -> bool {
+    let total = members.len();
+    let is_ejected = |member: &&Arc<Health>| member.standing() == Standing::Ejected;
+    let ejected = members.iter().filter(is_ejected).count();
+    let within_share = (ejected + 1) as f64 <= settings.max_ejected * total as f64;
+    ejected + 1 < total && (ejected == 0 || within_share)
 }
 
 #[cfg(test)]

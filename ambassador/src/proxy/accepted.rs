@@ -26,7 +26,7 @@ use crate::route::Resolution;
 use crate::route::settings::{Endpoints, Protocol};
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 use crate::together::{First, first};
-use crate::upstream::balancer::Picked;
+use crate::upstream::balancer::{Picked, Probe};
 use crate::upstream::connection::Connection;
 
 /// How long a captured client may stay silent before its upstream is dialled
@@ -439,6 +439,7 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
         original: client.origin.original,
         key: way::source_key(target, client.origin.peer),
         tried: &[],
+        probe: Probe::beside(&trial),
         bound: None,
     };
     let Some(picked) = way::pick(pools, target, aim) else {

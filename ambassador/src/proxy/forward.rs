@@ -24,6 +24,7 @@ use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::settings::Protocol;
 use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Description, Direction};
 use crate::together::{First, first};
+use crate::upstream::balancer::Probe;
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,6 +146,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         original,
         key,
         tried: &[],
+        probe: Probe::beside(&trial),
         bound: client.bound.endpoint(shared, client.origin.namespace),
     };
     let Some(picked) = way::pick(&context.pools, &way.target, first_aim) else {

@@ -16,7 +16,7 @@ use crate::proxy::judges::Counts;
 use crate::ring::{self, Chunk};
 use crate::route::settings::{Endpoints, Marks};
 use crate::route::{HostHeader, RequestKey, Resolution};
-use crate::upstream::balancer::{Ask, Picked};
+use crate::upstream::balancer::{Ask, Picked, Probe};
 use crate::upstream::pool::Pools;
 
 /// The header by which a program names an upstream on an explicit listener.
@@ -131,6 +131,8 @@ pub struct Aim<'a> {
     pub key: Option<u64>,
     /// Where earlier tries were sent to.
     pub tried: &'a [EndpointAddr],
+    /// Whether it may be the probe of an endpoint.
+    pub probe: Probe,
     /// Where the connection leads that is the caller's own.
     pub bound: Option<EndpointAddr>,
 }
@@ -148,6 +150,7 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
                 load_balancing: &target.upstream.policies.load_balancing,
                 key: aim.key,
                 tried: aim.tried,
+                probe: aim.probe,
                 random: clock::random_u64(),
                 now: ring::now(),
             };

@@ -3,6 +3,11 @@
 //! Health is shared by all shards, load is not: the shards' callers are alike,
 //! so that what one sees of it stands for all, and counting it costs no shared
 //! write.
+//!
+//! An endpoint that failed last is a suspect until it does well. First tries go
+//! to suspects as they go to others, but for every third at most: enough to
+//! eject those that are bad, and few enough that what fails stays rarer than
+//! what does not, however many are bad. Retries go to suspects last.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,10 +16,17 @@ use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
 use crate::policy::balance::{
-    Candidates, Listed, LoadBalancing, PeakEwma, Ring, Rotation, least_request,
+    Candidates, Listed, LoadBalancing, PeakEwma, Ring, Rotation, Zones, least_request,
 };
-use crate::policy::outlier::{self, Detector, Health, Outcome, State, Trial};
+use crate::policy::breaker;
+use crate::policy::outlier::{self, Detector, Health, Outcome, Standing, State, Trial};
 use crate::upstream::endpoints::{Endpoint, Published};
+
+/// First tries that go to others after one that a suspect failed or was given,
+/// before the next goes to one. With two, fewer than half of all first tries can
+/// fail while one endpoint is well: as many as close a circuit that has seen
+/// nothing yet.
+const OTHERS_BEFORE_SUSPECTS: u32 = 2;
 
 /// What a shard knows of an upstream's endpoints.
 #[derive(Default)]
@@ -26,10 +38,12 @@ pub struct Balancer {
     loads: Vec<Rc<Load>>,
     listed: Vec<Listed>,
     candidates: Candidates,
-    /// Those a retry has not been to. Kept for its memory alone.
-    untried: Candidates,
+    /// Those that are better for a try. Kept for its memory alone.
+    better: Candidates,
+    /// First tries to others since a suspect failed or was given one.
+    others: Rc<Cell<u32>>,
     /// The places of those that wait for a probe, and when the first is due.
-    ejected: Vec<usize>,
+    out: Vec<usize>,
     probe_due: Option<Instant>,
     /// Made when they are asked for.
     rotation: Option<Rotation>,
@@ -43,6 +57,8 @@ struct Load {
     detector: Arc<Detector>,
     active: Cell<u32>,
     latency: Cell<PeakEwma>,
+    /// That of the balancer.
+    others: Rc<Cell<u32>>,
 }
 
 /// Who asks for an endpoint.
@@ -55,10 +71,32 @@ pub struct Ask<'a> {
     /// Endpoints that earlier tries were sent to; they are avoided where there
     /// is another.
     pub tried: &'a [EndpointAddr],
+    /// Whether it may be the probe of an endpoint.
+    pub probe: Probe,
     /// 64 random bits.
     pub random: u64,
     /// The shard's time.
     pub now: Instant,
+}
+
+/// Whether a try may be the probe of an endpoint that is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Probe {
+    /// Where one is due, and it is no retry.
+    #[default]
+    Allowed,
+    /// Something hangs on its success: the circuit of the upstream.
+    Avoided,
+}
+
+impl Probe {
+    /// For the first try of a request that the circuit let through.
+    pub fn beside(circuit: &breaker::Trial<'_>) -> Self {
+        match circuit.is_probe() {
+            true => Self::Avoided,
+            false => Self::Allowed,
+        }
+    }
 }
 
 /// An endpoint that was chosen. It is active on this shard until this is
@@ -146,10 +184,11 @@ impl Balancer {
     /// A request that comes when a probe is due is the probe, unless it is a
     /// retry, which has failed before.
     fn probe(&self, detector: &Detector, ask: &Ask<'_>) -> Option<Picked> {
-        if self.probe_due.is_none_or(|due| ask.now < due) || !ask.tried.is_empty() {
+        let may_be = ask.probe == Probe::Allowed && ask.tried.is_empty();
+        if !may_be || self.probe_due.is_none_or(|due| ask.now < due) {
             return None;
         }
-        self.ejected.iter().find_map(|place| {
+        self.out.iter().find_map(|place| {
             let load = &self.loads[*place];
             let trial = detector.probe(&load.health, ask.now)?;
             Some(Picked::new(load, trial, ask))
@@ -157,21 +196,67 @@ impl Balancer {
     }
 
     fn choose(&mut self, published: &Published, ask: &Ask<'_>) -> Option<Picked> {
-        let is_retry = !ask.tried.is_empty();
-        if is_retry {
-            let list = &self.list;
-            let was_tried = |place: usize| ask.tried.contains(&list[place].address);
-            self.untried.select(&self.listed, was_tried);
+        let place = match ask.tried.is_empty() {
+            true => self.first_choice(published, ask),
+            false => self.next_choice(ask),
+        }?;
+        let load = &self.loads[place];
+        let trial = load.detector.begin(&load.health);
+        Some(Picked::new(load, trial, ask))
+    }
+
+    fn first_choice(&mut self, published: &Published, ask: &Ask<'_>) -> Option<usize> {
+        let place = match ask.load_balancing {
+            LoadBalancing::RoundRobin => self.in_turn(published),
+            _ => self.among(Among::All, ask),
+        }?;
+        // Keys stay where they belong: their endpoint has what they need.
+        let is_keyed = matches!(ask.load_balancing, LoadBalancing::RingHash(_));
+        if is_keyed || !self.loads[place].is_suspect() {
+            self.others.set(self.others.get().saturating_add(1));
+            return Some(place);
         }
-        let candidates = match is_retry && !self.untried.is_empty() {
-            true => &self.untried,
-            false => &self.candidates,
+        let (list, loads) = (&self.listed, &self.loads);
+        let passed_over = self.others.get() < OTHERS_BEFORE_SUSPECTS;
+        if passed_over
+            && is_better(&mut self.better, list, Zones::Own, |place| {
+                loads[place].is_suspect()
+            })
+        {
+            self.others.set(self.others.get() + 1);
+            return self.among(Among::Better, ask);
+        }
+        self.others.set(0);
+        Some(place)
+    }
+
+    /// That of a retry: one that it has not been to and that is no suspect, else
+    /// one that it has not been to, else any. Where all that it has been to are
+    /// of the upstream's zone, other zones come first.
+    fn next_choice(&mut self, ask: &Ask<'_>) -> Option<usize> {
+        let (list, listed, loads) = (&self.list, &self.listed, &self.loads);
+        let was_tried = |place: usize| ask.tried.contains(&list[place].address);
+        let is_elsewhere = |place: usize| was_tried(place) && !listed[place].in_zone;
+        let zones = match (0..list.len()).any(is_elsewhere) {
+            true => Zones::Own,
+            false => Zones::Others,
+        };
+        let is_bad = |place: usize| was_tried(place) || loads[place].is_suspect();
+        let better = &mut self.better;
+        let is_better =
+            is_better(better, listed, zones, is_bad) || is_better(better, listed, zones, was_tried);
+        self.among(if is_better { Among::Better } else { Among::All }, ask)
+    }
+
+    /// A choice that takes nobody's turn.
+    fn among(&mut self, among: Among, ask: &Ask<'_>) -> Option<usize> {
+        let candidates = match among {
+            Among::All => &self.candidates,
+            Among::Better => &self.better,
         };
         let loads = &self.loads;
         let random = || candidates.draw(ask.random).map(|drawn| drawn.place);
-        let place = match ask.load_balancing {
-            // A retry takes nobody's turn.
-            LoadBalancing::RoundRobin if !is_retry => self.in_turn(published),
+        match ask.load_balancing {
             LoadBalancing::RoundRobin | LoadBalancing::Random => random(),
             LoadBalancing::LeastRequest => {
                 let active = |place: usize| loads[place].active.get();
@@ -188,10 +273,7 @@ impl Balancer {
                     .owner(key, |place| candidates.contains(place)),
                 None => random(),
             },
-        }?;
-        let load = &self.loads[place];
-        let trial = load.detector.begin(&load.health);
-        Some(Picked::new(load, trial, ask))
+        }
     }
 
     fn in_turn(&mut self, published: &Published) -> Option<usize> {
@@ -219,7 +301,8 @@ impl Balancer {
         let loads = list.iter().map(|endpoint| {
             let is_it = |load: &&Rc<Load>| Arc::ptr_eq(&load.health, &endpoint.health);
             let known = self.loads.iter().find(is_it);
-            known.map_or_else(|| Load::of(endpoint, detector), Rc::clone)
+            let new = || Load::of(endpoint, detector, &self.others);
+            known.map_or_else(new, Rc::clone)
         });
         self.loads = loads.collect();
         self.list = list;
@@ -228,22 +311,52 @@ impl Balancer {
 
     fn look_at_states(&mut self, detector: &Detector) {
         (self.rotation, self.probe_due) = (None, None);
-        self.ejected.clear();
+        self.out.clear();
         self.listed.clear();
+        let mut is_probing = false;
         for (place, endpoint) in self.list.iter().enumerate() {
-            let state = detector.state(&endpoint.health);
-            if let State::Ejected { until } = state {
-                self.ejected.push(place);
-                self.probe_due = Some(self.probe_due.map_or(until, |due| due.min(until)));
+            match detector.state(&endpoint.health) {
+                State::Usable => {}
+                State::Probing => is_probing = true,
+                State::Ejected { until } | State::Avoided { until } => {
+                    self.out.push(place);
+                    self.probe_due = Some(self.probe_due.map_or(until, |due| due.min(until)));
+                }
             }
             self.listed.push(Listed {
                 weight: endpoint.weight,
                 in_zone: endpoint.in_zone,
-                usable: state == State::Usable,
+                standing: endpoint.health.standing(),
             });
         }
-        self.candidates.select(&self.listed, |_| false);
+        // One at a time.
+        if is_probing {
+            self.probe_due = None;
+        }
+        self.candidates.select(&self.listed, Zones::Own, |_| false);
     }
+}
+
+/// What an endpoint is chosen among.
+#[derive(Debug, Clone, Copy)]
+enum Among {
+    All,
+    /// Those that are better for this try.
+    Better,
+}
+
+/// Takes those into `better` that are not bad. Whether there are any: those that
+/// are out are not better than what was tried or is suspect.
+fn is_better(
+    better: &mut Candidates,
+    list: &[Listed],
+    zones: Zones,
+    is_bad: impl Fn(usize) -> bool,
+) -> bool {
+    better.select(list, zones, |place| {
+        list[place].standing != Standing::Usable || is_bad(place)
+    });
+    !better.is_empty()
 }
 
 fn ring_of(list: &[Endpoint]) -> Ring {
@@ -251,14 +364,20 @@ fn ring_of(list: &[Endpoint]) -> Ring {
 }
 
 impl Load {
-    fn of(endpoint: &Endpoint, detector: &Arc<Detector>) -> Rc<Self> {
+    fn of(endpoint: &Endpoint, detector: &Arc<Detector>, others: &Rc<Cell<u32>>) -> Rc<Self> {
         Rc::new(Self {
             address: endpoint.address,
             health: Arc::clone(&endpoint.health),
             detector: Arc::clone(detector),
             active: Cell::new(0),
             latency: Cell::default(),
+            others: Rc::clone(others),
         })
+    }
+
+    /// Whether it failed last.
+    fn is_suspect(&self) -> bool {
+        self.health.consecutive_failures() > 0
     }
 }
 
@@ -318,7 +437,10 @@ impl Watch {
         }
         let outcome = match grade {
             Grade::Good | Grade::Throttled { .. } => Outcome::Success,
-            Grade::Bad { .. } => Outcome::Failure,
+            Grade::Bad { .. } => {
+                load.others.set(0);
+                Outcome::Failure
+            }
         };
         load.detector
             .end(&load.health, trial, outcome, settings, now);

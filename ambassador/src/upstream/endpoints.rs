@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
 use crate::clock;
-use crate::policy::outlier::{Detector, Health, State};
+use crate::policy::outlier::{Detector, Health, Standing, State};
 use crate::route::settings;
 
 /// A list of endpoints that the control side replaces whole. Readers keep the
@@ -45,6 +45,9 @@ pub struct EndpointView {
     /// How long it still gets no requests, where it is ejected; zero while it
     /// is waited for a probe and its end.
     pub ejected_for: Option<Duration>,
+    /// The same where it is avoided: it gets requests where no usable one is
+    /// left.
+    pub avoided_for: Option<Duration>,
     /// Failures without a success between them, up to now.
     pub consecutive_failures: u32,
 }
@@ -53,7 +56,7 @@ impl Default for Published {
     fn default() -> Self {
         Self {
             list: Mutex::default(),
-            detector: Arc::new(Detector::new(clock::now())),
+            detector: Arc::new(Detector::new(clock::now(), clock::random_u64())),
             turn: AtomicUsize::new(0),
         }
     }
@@ -111,16 +114,24 @@ impl Published {
 
     /// What is shown of each.
     pub fn views(&self, now: Instant) -> Vec<EndpointView> {
-        let view = |endpoint: &Endpoint| EndpointView {
-            address: endpoint.address,
-            weight: endpoint.weight,
-            zone: endpoint.zone.clone(),
-            ejected_for: match self.detector.state(&endpoint.health) {
+        let view = |endpoint: &Endpoint| {
+            let health = &endpoint.health;
+            let out_for = match self.detector.state(health) {
                 State::Usable => None,
-                State::Ejected { until } => Some(until.saturating_duration_since(now)),
+                State::Ejected { until } | State::Avoided { until } => {
+                    Some(until.saturating_duration_since(now))
+                }
                 State::Probing => Some(Duration::ZERO),
-            },
-            consecutive_failures: endpoint.health.consecutive_failures(),
+            };
+            let standing = health.standing();
+            EndpointView {
+                address: endpoint.address,
+                weight: endpoint.weight,
+                zone: endpoint.zone.clone(),
+                ejected_for: out_for.filter(|_| standing == Standing::Ejected),
+                avoided_for: out_for.filter(|_| standing == Standing::Avoided),
+                consecutive_failures: health.consecutive_failures(),
+            }
         };
         self.current().iter().map(view).collect()
     }
@@ -176,7 +187,7 @@ mod tests {
         // The clock of the detector counts milliseconds.
         let left = shown[2].1.unwrap();
         assert!(
-            left.as_secs_f64() > 19.9 && left.as_secs() <= 20,
+            left.as_secs_f64() > 19.9 && left.as_secs_f64() < 23.0,
             "{left:?}"
         );
         assert_eq!(shown, [(4, None, 0), (3, None, 3), (2, Some(left), 0)]);

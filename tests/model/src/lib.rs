@@ -19,6 +19,7 @@ mod once;
 pub mod policy {
     pub mod breaker;
     pub mod budget;
+    mod jitter;
     pub mod outlier;
     pub mod rate_limit;
     pub mod statuses;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ambassador_model::policy::outlier::{Detector, Health, Outcome, Settings, State};
+use ambassador_model::policy::outlier::{Detector, Health, Outcome, Settings, Standing, State};
 use ambassador_model::{explore, on_threads, spawn};
 
 const EJECTION: Duration = Duration::from_secs(30);
@@ -21,7 +21,7 @@ impl Scene {
     fn new(endpoints: usize, consecutive: u32) -> Arc<Self> {
         let start = Instant::now();
         let scene = Self {
-            detector: Detector::new(start),
+            detector: Detector::new(start, 1),
             endpoints: (0..endpoints).map(|_| Arc::default()).collect(),
             settings: Settings {
                 consecutive: Some(consecutive),
@@ -42,8 +42,9 @@ impl Scene {
         scene
     }
 
+    /// With the jitter of any.
     fn due(&self) -> Instant {
-        self.start + EJECTION
+        self.start + EJECTION * 11 / 10
     }
 
     fn report(&self, endpoint: usize, outcome: Outcome) {
@@ -81,17 +82,6 @@ fn no_failure_is_missed() {
         let scene = Scene::new(2, 3);
         on_threads(3, &scene, |scene| scene.report(0, Outcome::Failure));
         assert!(!scene.is_usable(0));
-    });
-}
-
-#[test]
-fn failures_of_both_at_once_eject_one() {
-    explore(|| {
-        let scene = Scene::new(2, 1);
-        let other = spawn(&scene, |scene| scene.report(1, Outcome::Failure));
-        scene.report(0, Outcome::Failure);
-        other.join().unwrap();
-        assert_ne!(scene.is_usable(0), scene.is_usable(1));
     });
 }
 
@@ -137,7 +127,7 @@ fn what_was_sent_before_an_ejection_changes_nothing_after_it() {
 }
 
 #[test]
-fn a_probe_that_is_lost_while_others_ask_is_made_again() {
+fn a_probe_that_is_lost_while_others_ask_leaves_its_place_to_them() {
     explore(|| {
         let scene = Scene::ejected();
         let probes = on_threads(2, &scene, |scene| {
@@ -149,9 +139,48 @@ fn a_probe_that_is_lost_while_others_ask_is_made_again() {
             }
             is_probe
         });
-        assert_eq!(probes.into_iter().filter(|is_probe| *is_probe).count(), 1);
-        let until = scene.due() + EJECTION;
-        assert_eq!(scene.state(0), State::Ejected { until });
-        assert!(scene.detector.probe(&scene.endpoints[0], until).is_some());
+        assert!(probes.into_iter().any(|is_probe| is_probe));
+        let next = scene.detector.probe(&scene.endpoints[0], scene.due());
+        assert!(next.is_some());
+        assert_eq!(scene.state(0), State::Probing);
+    });
+}
+
+#[test]
+fn of_several_that_are_due_one_is_probed_at_a_time() {
+    explore(|| {
+        let scene = Scene::new(3, 1);
+        scene.report(0, Outcome::Failure);
+        scene.report(1, Outcome::Failure);
+        let other = spawn(&scene, |scene| {
+            let probe = scene.detector.probe(&scene.endpoints[1], scene.due());
+            probe.is_some()
+        });
+        let mine = scene.detector.probe(&scene.endpoints[0], scene.due());
+        assert_ne!(mine.is_some(), other.join().unwrap());
+    });
+}
+
+#[test]
+fn failures_of_all_at_once_eject_one_and_have_the_others_avoided() {
+    explore(|| {
+        let scene = Scene::new(2, 1);
+        let other = spawn(&scene, |scene| scene.report(1, Outcome::Failure));
+        scene.report(0, Outcome::Failure);
+        other.join().unwrap();
+        let mut standings = [0, 1].map(|one| scene.endpoints[one].standing());
+        standings.sort();
+        assert_eq!(standings, [Standing::Ejected, Standing::Avoided]);
+        // Who serves what is sent to it is used again.
+        let avoided = scene
+            .endpoints
+            .iter()
+            .position(|one| one.standing() == Standing::Avoided);
+        let avoided = avoided.unwrap();
+        on_threads(2, &scene, move |scene| {
+            scene.report(avoided, Outcome::Success)
+        });
+        assert!(scene.is_usable(avoided));
+        assert_eq!(scene.endpoints[avoided].consecutive_failures(), 0);
     });
 }

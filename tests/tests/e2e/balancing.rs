@@ -18,6 +18,8 @@ on_both_backends!(
     an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe,
     the_busy_endpoint_gets_less,
     a_retry_goes_to_another_endpoint,
+    all_are_served_while_one_of_three_is_well,
+    few_see_an_endpoint_that_answers_500,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -251,4 +253,56 @@ fn a_retry_goes_to_another_endpoint(backend: Backend) {
         let counts = servers.each_ref().map(|server| server.requests().len());
         assert_eq!(counts, [asked; 3], "each is tried once");
     }
+}
+
+/// What `/upstreams` shows of the circuit of the first upstream, and how many of
+/// its endpoints are ejected, and avoided.
+fn health(proxy: &Proxy) -> (String, usize, usize) {
+    let shown: serde_json::Value =
+        serde_json::from_str(&proxy.admin_get("/upstreams")).expect("it is JSON");
+    let web = &shown["upstreams"][0];
+    let endpoints = web["endpoints"].as_array().expect("it is a list");
+    let out = |key: &str| endpoints.iter().filter(|one| one[key].is_number()).count();
+    (
+        web["circuit_breaker"]["state"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned(),
+        out("ejected_for_seconds"),
+        out("avoided_for_seconds"),
+    )
+}
+
+fn all_are_served_while_one_of_three_is_well(backend: Backend) {
+    let well = Server::ok();
+    let [refuses, also] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], ports::free())));
+    let (proxy, listen) = start(
+        backend,
+        "http",
+        &format!(
+            "endpoints: [\"{refuses}\", \"{also}\", \"{}\"]",
+            well.address()
+        ),
+    );
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(listen)).collect();
+    for turn in 0..240 {
+        assert_eq!(clients[turn % 8].get("/").status, 200, "{turn}");
+    }
+    assert_eq!(health(&proxy), ("closed".to_owned(), 1, 1));
+}
+
+fn few_see_an_endpoint_that_answers_500(backend: Backend) {
+    let broken = Server::http(|_| response("500 Internal Server Error", "", ""));
+    let well = [Server::ok(), Server::ok()];
+    let list = [&broken, &well[0], &well[1]].map(|it| format!("\"{}\"", it.address()));
+    let (proxy, listen) = start(
+        backend,
+        "http",
+        &format!("endpoints: [{}]", list.join(", ")),
+    );
+    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(listen)).collect();
+    let answers = (0..240).map(|turn| clients[turn % 8].get("/"));
+    let failed = answers.filter(|answer| answer.status == 500).count();
+    assert_eq!(failed, 5, "it is ejected then");
+    assert_eq!(health(&proxy), ("closed".to_owned(), 1, 0));
 }

@@ -243,8 +243,9 @@ object! {
         #[schemars(extend("default" = "30s"))]
         base_ejection: Time,
         /// The share of endpoints that may be ejected at a time. One may be in
-        /// any case, but never the last. Where fewer than half are left, ejections
-        /// are ignored.
+        /// any case, but never the last. Others that fail as often are avoided:
+        /// they get requests where no other is left. Where fewer than half are not
+        /// ejected, ejections are ignored.
         #[schemars(extend("default" = "10%"))]
         max_ejected: Percent,
     }

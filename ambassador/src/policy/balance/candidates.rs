@@ -1,7 +1,7 @@
 //! The endpoints that may be chosen at a moment, and draws by their weights.
 
 use super::hash::nth;
-use crate::policy::outlier;
+use crate::policy::outlier::{self, Standing};
 
 /// Endpoints that may be chosen, in the order of their places.
 #[derive(Debug, Default)]
@@ -25,30 +25,47 @@ pub struct Listed {
     pub weight: u32,
     /// Whether it is in the zone of the upstream.
     pub in_zone: bool,
-    /// Whether it gets requests: it is not ejected.
-    pub usable: bool,
+    /// Whether it gets requests before others, or none.
+    pub standing: Standing,
+}
+
+/// Which zones come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Zones {
+    /// That of the upstream.
+    Own,
+    /// The others: what failed there may fail everywhere in it.
+    Others,
 }
 
 impl Candidates {
     /// Takes those of the list that may be chosen, in place of those before:
-    /// usable ones of the upstream's zone, others where there are none. Where
-    /// most of the list is ejected, all may be. Those that are `avoided` are
-    /// left out, be there another or not.
-    pub fn select(&mut self, list: &[Listed], avoided: impl Fn(usize) -> bool) {
+    /// usable ones, those to be avoided where there are none; of these the ones
+    /// of the zones that come first, others where there are none. Where most of
+    /// the list is ejected, all may be. Those that are `left_out` are, be there
+    /// another or not.
+    pub fn select(&mut self, list: &[Listed], zones: Zones, left_out: impl Fn(usize) -> bool) {
         self.0.clear();
-        let usable = list.iter().filter(|one| one.usable).count();
-        let panic = outlier::is_panic(usable, list.len());
-        let may_be_chosen = |place, one: &Listed| (panic || one.usable) && !avoided(place);
-        // In a panic the load is for all to bear, wherever they are.
-        let zone_only = !panic
-            && list
-                .iter()
+        let is_ejected = |one: &&Listed| one.standing == Standing::Ejected;
+        let ejected = list.iter().filter(is_ejected).count();
+        let panic = outlier::is_panic(list.len() - ejected, list.len());
+        let of_standing = |standing| {
+            list.iter()
                 .enumerate()
-                .any(|(place, one)| one.in_zone && may_be_chosen(place, one));
-        for (place, one) in list.iter().enumerate() {
-            if may_be_chosen(place, one) && (one.in_zone || !zone_only) {
+                .filter(move |(_, one)| panic || one.standing == standing)
+                .filter(|(place, _)| !left_out(*place))
+        };
+        let standing = match of_standing(Standing::Usable).next() {
+            Some(_) => Standing::Usable,
+            None => Standing::Avoided,
+        };
+        // In a panic the load is for all to bear, wherever they are.
+        let in_first_zones = |one: &Listed| one.in_zone == (zones == Zones::Own);
+        let zone_only = !panic && of_standing(standing).any(|(_, one)| in_first_zones(one));
+        for (place, one) in of_standing(standing) {
+            if in_first_zones(one) || !zone_only {
                 let weight = one.weight.max(1);
-                let end = self.total() + u64::from(weight);
+                let end = self.0.last().map_or(0, |last| last.end) + u64::from(weight);
                 self.0.push(Candidate { place, weight, end });
             }
         }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::hash::nth;
 use super::*;
 use crate::addr::EndpointAddr;
+use crate::policy::outlier::Standing;
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -13,29 +14,37 @@ fn listed(weight: u32) -> Listed {
     Listed {
         weight,
         in_zone: false,
-        usable: true,
+        standing: Standing::Usable,
     }
 }
 
 fn candidates(weights: &[u32]) -> Candidates {
     let list: Vec<Listed> = weights.iter().copied().map(listed).collect();
     let mut candidates = Candidates::default();
-    candidates.select(&list, |_| false);
+    candidates.select(&list, Zones::Own, |_| false);
     candidates
 }
 
 /// The places that are selected of endpoints described by a word each: `z` is
-/// in the zone, `-` is ejected, `!` is avoided.
+/// in the zone, `-` is ejected, `~` is avoided, `!` is left out.
 fn selected(list: &str) -> Vec<usize> {
+    selected_of(Zones::Own, list)
+}
+
+fn selected_of(zones: Zones, list: &str) -> Vec<usize> {
     let words: Vec<&str> = list.split(' ').collect();
     let of_word = |word: &&str| Listed {
         weight: 1,
         in_zone: word.contains('z'),
-        usable: !word.contains('-'),
+        standing: match (word.contains('-'), word.contains('~')) {
+            (true, _) => Standing::Ejected,
+            (_, true) => Standing::Avoided,
+            _ => Standing::Usable,
+        },
     };
     let list: Vec<Listed> = words.iter().map(of_word).collect();
     let mut candidates = Candidates::default();
-    candidates.select(&list, |place| words[place].contains('!'));
+    candidates.select(&list, zones, |place| words[place].contains('!'));
     candidates.iter().map(|one| one.place).collect()
 }
 
@@ -56,7 +65,24 @@ fn endpoints_of_the_zone_come_first() {
 }
 
 #[test]
-fn avoided_ones_are_left_out() {
+fn avoided_ones_are_for_where_no_usable_one_is_left() {
+    assert_eq!(selected("o o~ o~"), [0], "no panic");
+    assert_eq!(selected("o~ o- o~"), [0, 2]);
+    assert_eq!(selected("z~ z~ o"), [2], "whatever their zone");
+    assert_eq!(selected("z~ z- o~"), [0]);
+    assert_eq!(selected("o! o~"), [1]);
+    assert_eq!(selected("o~! o-"), [0; 0]);
+}
+
+#[test]
+fn other_zones_come_first_where_they_are_to() {
+    assert_eq!(selected_of(Zones::Others, "o z o z"), [0, 2]);
+    assert_eq!(selected_of(Zones::Others, "o~ z o! z"), [1, 3]);
+    assert_eq!(selected_of(Zones::Others, "o o"), [0, 1]);
+}
+
+#[test]
+fn some_are_left_out() {
     assert_eq!(selected("o! o o-"), [1]);
     assert_eq!(selected("z! z o"), [1]);
     assert_eq!(selected("z! z! o"), [2], "rather elsewhere than once more");
@@ -380,7 +406,7 @@ proptest! {
             None => Listed { in_zone: true, ..listed(1) },
         }).collect();
         let mut candidates = Candidates::default();
-        candidates.select(&list, |place| !chosen.contains_key(&place));
+        candidates.select(&list, Zones::Own, |place| !chosen.contains_key(&place));
         let now = Instant::now();
         let state = |place: usize| (PeakEwma::default(), active[place]);
         let ring = Ring::of((0..100).map(|host| endpoints(100)[host]));

@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A detector of so many endpoints, and these.
 fn upstream(endpoints: usize, now: Instant) -> (Detector, Vec<Arc<Health>>) {
-    let detector = Detector::new(now);
+    let detector = Detector::new(now, 1);
     let members: Vec<Arc<Health>> = (0..endpoints).map(|_| Arc::default()).collect();
     detector.watch(members.clone());
     (detector, members)
@@ -31,12 +31,19 @@ fn succeed(detector: &Detector, health: &Health, settings: &Settings, now: Insta
     detector.end(health, detector.begin(health), Success, settings, now);
 }
 
-/// When the ejection ends, in seconds since `start`.
-fn ejected_until(detector: &Detector, health: &Health, start: Instant) -> Option<u64> {
+/// When the probe of one that is ejected is due.
+fn due(detector: &Detector, health: &Health) -> Instant {
     match detector.state(health) {
-        State::Ejected { until } => Some((until - start).as_secs()),
-        State::Usable | State::Probing => None,
+        State::Ejected { until } => until,
+        state => panic!("it is {state:?}"),
     }
+}
+
+/// Whether a time is this, or longer by a tenth at most.
+fn is_about(time: Duration, expected: Duration) -> bool {
+    // The clock of the detector counts milliseconds.
+    let least = expected - Duration::from_millis(1);
+    (least..=expected.mul_f64(1.1)).contains(&time)
 }
 
 #[test]
@@ -48,7 +55,8 @@ fn consecutive_failures_eject() {
     assert_eq!(detector.state(&members[0]), State::Usable);
     let version = detector.version();
     fail(&detector, &members[0], &settings, 1, start + SECOND);
-    assert_eq!(ejected_until(&detector, &members[0], start), Some(31));
+    let due = due(&detector, &members[0]);
+    assert!(is_about(due - start - SECOND, 30 * SECOND));
     assert_ne!(detector.version(), version);
 }
 
@@ -82,15 +90,15 @@ fn one_probe_decides() {
     let health = &members[0];
     fail(&detector, health, &settings, 5, start);
     assert!(detector.probe(health, start + 29 * SECOND).is_none());
-    let due = start + 30 * SECOND;
-    let probe = detector.probe(health, due).unwrap();
+    let first_due = due(&detector, health);
+    let probe = detector.probe(health, first_due).unwrap();
     assert!(probe.is_probe());
     assert_eq!(detector.state(health), State::Probing);
-    assert!(detector.probe(health, due + 1_000 * SECOND).is_none());
-    detector.end(health, probe, Failure, &settings, due);
+    assert!(detector.probe(health, first_due + 1_000 * SECOND).is_none());
+    detector.end(health, probe, Failure, &settings, first_due);
     // For the second time: twice as long.
-    assert_eq!(ejected_until(&detector, health, start), Some(30 + 60));
-    let due = start + 90 * SECOND;
+    let due = due(&detector, health);
+    assert!(is_about(due - first_due, 60 * SECOND));
     let probe = detector.probe(health, due).unwrap();
     detector.end(health, probe, Success, &settings, due);
     assert_eq!(detector.state(health), State::Usable);
@@ -110,7 +118,7 @@ fn of_all_threads_one_probes() {
                 .map(|_| {
                     scope.spawn(|| {
                         barrier.wait();
-                        let due = start + 30 * SECOND;
+                        let due = start + 33 * SECOND;
                         // Held until all have asked.
                         let asked: Vec<_> = (0..10)
                             .filter_map(|_| detector.probe(&members[0], due))
@@ -126,22 +134,101 @@ fn of_all_threads_one_probes() {
 }
 
 #[test]
-fn a_lost_probe_is_made_again_later() {
+fn a_lost_probe_leaves_its_place_to_the_next_request() {
     let (start, settings) = (Instant::now(), settings());
     let (detector, members) = upstream(2, start);
     let health = &members[0];
     fail(&detector, health, &settings, 5, start);
-    let mut due = start + 30 * SECOND;
+    let due = due(&detector, health);
     for _ in 0..5 {
         let lost = detector.probe(health, due).unwrap();
+        assert!(detector.probe(health, due).is_none());
         detector.abandon(health, lost);
-        // No longer than before: nothing was learned.
-        assert!(detector.probe(health, due + 29 * SECOND).is_none());
-        due += 30 * SECOND;
     }
+    // Nothing was learned, so it is not out for longer either.
     let probe = detector.probe(health, due).unwrap();
-    detector.end(health, probe, Success, &settings, due);
-    assert_eq!(detector.state(health), State::Usable);
+    detector.end(health, probe, Failure, &settings, due);
+    let next = self::due(&detector, health);
+    assert!(is_about(next - due, 60 * SECOND));
+}
+
+#[test]
+fn endpoints_that_are_out_are_probed_one_after_the_other() {
+    let (start, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(4, start);
+    for health in &members[..3] {
+        fail(&detector, health, &settings, 5, start);
+    }
+    let dues: Vec<Instant> = members[..3].iter().map(|one| due(&detector, one)).collect();
+    assert!(dues[0] != dues[1] && dues[1] != dues[2] && dues[0] != dues[2]);
+    let later = start + 100 * SECOND;
+    for health in &members[..3] {
+        let probe = detector.probe(health, later).unwrap();
+        for other in &members[..3] {
+            assert!(detector.probe(other, later).is_none());
+        }
+        detector.end(health, probe, Failure, &settings, later);
+    }
+}
+
+#[test]
+fn what_may_not_be_ejected_is_avoided_and_probed_like_the_others() {
+    let (start, settings) = (Instant::now(), Settings::default());
+    let (detector, members) = upstream(3, start);
+    for health in &members[..2] {
+        fail(&detector, health, &settings, 5, start);
+    }
+    let standings = |members: &[Arc<Health>]| -> Vec<Standing> {
+        members.iter().map(|health| health.standing()).collect()
+    };
+    use Standing::{Avoided, Ejected, Usable};
+    assert_eq!(standings(&members), [Ejected, Avoided, Usable]);
+    let avoided = &members[1];
+    let State::Avoided { until } = detector.state(avoided) else {
+        panic!("it is {:?}", detector.state(avoided));
+    };
+    assert!(is_about(until - start, 30 * SECOND));
+    assert!(detector.probe(avoided, start + 29 * SECOND).is_none());
+    // Further failures change nothing.
+    fail(&detector, avoided, &settings, 5, start + SECOND);
+    assert_eq!(detector.state(avoided), State::Avoided { until });
+    // Probed badly, it is avoided for longer.
+    let probe = detector.probe(avoided, until).unwrap();
+    assert_eq!(detector.state(avoided), State::Probing);
+    assert_eq!(standings(&members), [Ejected, Avoided, Usable]);
+    detector.end(avoided, probe, Failure, &settings, until);
+    let State::Avoided { until: next } = detector.state(avoided) else {
+        panic!("it is {:?}", detector.state(avoided));
+    };
+    assert!(is_about(next - until, 60 * SECOND));
+    // A lost probe leaves it as it was.
+    let probe = detector.probe(avoided, next).unwrap();
+    detector.abandon(avoided, probe);
+    assert_eq!(standings(&members), [Ejected, Avoided, Usable]);
+    let probe = detector.probe(avoided, next).unwrap();
+    detector.end(avoided, probe, Success, &settings, next);
+    assert_eq!(standings(&members), [Ejected, Usable, Usable]);
+    assert_eq!(avoided.consecutive_failures(), 0);
+}
+
+#[test]
+fn one_that_is_avoided_returns_by_any_success() {
+    let (start, settings) = (Instant::now(), Settings::default());
+    let (detector, members) = upstream(2, start);
+    for health in &members {
+        fail(&detector, health, &settings, 5, start);
+    }
+    assert_eq!(members[1].standing(), Standing::Avoided);
+    let late = detector.begin(&members[0]);
+    succeed(&detector, &members[1], &settings, start);
+    assert_eq!(members[1].standing(), Standing::Usable);
+    assert_eq!(members[1].consecutive_failures(), 0);
+    detector.end(&members[0], late, Success, &settings, start);
+    assert_eq!(
+        members[0].standing(),
+        Standing::Ejected,
+        "not so an ejected one"
+    );
 }
 
 #[test]
@@ -152,11 +239,11 @@ fn a_request_counts_only_in_the_state_it_was_sent_in() {
     let late: Vec<Trial> = (0..20).map(|_| detector.begin(health)).collect();
     fail(&detector, health, &settings, 5, start);
     let mut late = late.into_iter();
-    let due = start + 30 * SECOND;
+    let due = due(&detector, health);
     // Neither makes it usable, nor its ejection longer.
     detector.end(health, late.next().unwrap(), Success, &settings, due);
     detector.end(health, late.next().unwrap(), Failure, &settings, due);
-    assert_eq!(ejected_until(&detector, health, start), Some(30));
+    assert_eq!(self::due(&detector, health), due);
     // Nor do those that are sent in a panic while a probe is on its way.
     let probe = detector.probe(health, due).unwrap();
     succeed(&detector, health, &settings, due);
@@ -178,9 +265,7 @@ fn eject_and_return(
     now: Instant,
 ) -> Duration {
     fail(detector, health, settings, 5, now);
-    let State::Ejected { until } = detector.state(health) else {
-        panic!("it is not ejected");
-    };
+    let until = due(detector, health);
     let probe = detector.probe(health, until).unwrap();
     detector.end(health, probe, Success, settings, until);
     until - now
@@ -194,20 +279,20 @@ fn ejections_grow_to_a_cap_and_shrink_again() {
     let mut took = Vec::new();
     for _ in 0..12 {
         let time = eject_and_return(&detector, &members[0], &settings, now);
-        took.push(time.as_secs());
+        took.push(time);
         now += time;
     }
-    assert_eq!(
-        took,
-        [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300]
-    );
+    let expected = [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300, 300];
+    for (took, expected) in took.into_iter().zip(expected) {
+        assert!(is_about(took, SECOND * expected), "{took:?}");
+    }
     // Of twelve, nine intervals forget nine.
     now += 9 * settings.interval;
     let time = eject_and_return(&detector, &members[0], &settings, now);
-    assert_eq!(time.as_secs(), 120);
+    assert!(is_about(time, 120 * SECOND), "{time:?}");
     now += time + 1_000 * settings.interval;
     let time = eject_and_return(&detector, &members[0], &settings, now);
-    assert_eq!(time.as_secs(), 30);
+    assert!(is_about(time, 30 * SECOND), "{time:?}");
 }
 
 #[test]
@@ -220,7 +305,7 @@ fn a_base_above_the_cap_is_kept() {
     };
     for _ in 0..2 {
         let time = eject_and_return(&detector, &members[0], &long, now);
-        assert_eq!(time, 400 * SECOND);
+        assert!(is_about(time, 400 * SECOND), "{time:?}");
     }
 }
 
@@ -245,7 +330,7 @@ fn so_many_are_ejected_as_the_share_allows_and_one_in_any_case() {
         for health in &members {
             fail(&detector, health, &settings, 50, now);
         }
-        let ejected = |health: &&Arc<Health>| detector.state(health) != State::Usable;
+        let ejected = |health: &&Arc<Health>| health.standing() == Standing::Ejected;
         let count = members.iter().filter(ejected).count();
         assert_eq!(count, expected, "{endpoints} at {max_ejected}");
     }
@@ -257,12 +342,12 @@ fn one_that_had_to_stay_leaves_when_there_is_room() {
     let (detector, members) = upstream(3, start);
     fail(&detector, &members[0], &settings, 5, start);
     fail(&detector, &members[1], &settings, 5, start);
-    assert_eq!(detector.state(&members[1]), State::Usable);
-    let due = start + 30 * SECOND;
+    assert_eq!(members[1].standing(), Standing::Avoided);
+    let due = due(&detector, &members[0]);
     let probe = detector.probe(&members[0], due).unwrap();
     detector.end(&members[0], probe, Success, &settings, due);
     fail(&detector, &members[1], &settings, 1, due);
-    assert_eq!(ejected_until(&detector, &members[1], start), Some(60));
+    assert_eq!(members[1].standing(), Standing::Ejected);
 }
 
 #[test]
@@ -275,7 +360,7 @@ fn members_that_stay_keep_their_state() {
     assert_ne!(detector.state(&members[0]), State::Usable);
     // Of the two that are left this one is the last.
     fail(&detector, &members[1], &settings, 50, now);
-    assert_eq!(detector.state(&members[1]), State::Usable);
+    assert_eq!(members[1].standing(), Standing::Avoided);
 }
 
 #[test]
@@ -413,15 +498,23 @@ proptest! {
                 }
                 Event::Passes(seconds) => now += SECOND * seconds as u32,
             }
-            let out = members.iter().filter(|one| detector.state(one) != State::Usable).count();
-            prop_assert!(out <= 1.max((6.0 * max_ejected) as usize), "{} out", out);
+            let ejected = members.iter().filter(|one| one.standing() == Standing::Ejected);
+            let ejected = ejected.count();
+            prop_assert!(ejected <= 1.max((6.0 * max_ejected) as usize), "{} out", ejected);
+            prop_assert!(probes.iter().flatten().count() <= 1);
             for (health, probe) in members.iter().zip(&probes) {
                 prop_assert_eq!(detector.state(health) == State::Probing, probe.is_some());
             }
         }
         now += 10 * EJECTION_MAX;
-        for (health, probe) in members.iter().zip(probes) {
-            if let Some(trial) = probe.or_else(|| detector.probe(health, now)) {
+        for (health, probe) in members.iter().zip(&mut probes) {
+            if let Some(probe) = probe.take() {
+                detector.end(health, probe, Failure, &settings, now);
+            }
+        }
+        now += 10 * EJECTION_MAX;
+        for health in &members {
+            if let Some(trial) = detector.probe(health, now) {
                 detector.end(health, trial, Success, &settings, now);
             }
             prop_assert_eq!(detector.state(health), State::Usable);

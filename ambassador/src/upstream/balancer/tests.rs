@@ -60,6 +60,7 @@ impl<'a> Shard<'a> {
             load_balancing: &self.load_balancing,
             key,
             tried,
+            probe: Probe::Allowed,
             random: hash(&self.asked.to_be_bytes()),
             now: self.now,
         };
@@ -155,13 +156,7 @@ fn what_is_in_flight_counts_over_a_new_list() {
 fn a_retry_goes_where_no_try_has_been() {
     let published = Published::default();
     published.publish(weighing(&[1, 5, 1]), None);
-    for load_balancing in [
-        LoadBalancing::RoundRobin,
-        LoadBalancing::LeastRequest,
-        LoadBalancing::PeakEwma,
-        LoadBalancing::Random,
-        SOURCE,
-    ] {
+    for load_balancing in ALL {
         let mut shard = Shard::of(&published, load_balancing.clone());
         let key = (load_balancing == SOURCE).then_some(42);
         for _ in 0..50 {
@@ -183,7 +178,7 @@ fn ejected_ones_get_nothing_then_a_probe_then_their_share() {
     let counts = shard.requests(100, &[1]);
     assert_eq!(counts[&1], 5);
     assert_eq!(ports(&shard.requests(100, &[])), [0, 2]);
-    shard.now += 31 * SECOND;
+    shard.now += 34 * SECOND;
     let mut probe = shard.pick();
     assert_eq!(probe.endpoint, address(1));
     assert_eq!(ports(&shard.requests(100, &[])), [0, 2], "one probe");
@@ -198,12 +193,12 @@ fn a_lost_probe_is_made_again() {
     published.publish(weighing(&[1, 1]), None);
     let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
     shard.requests(100, &[0]);
+    shard.now += 34 * SECOND;
     for _ in 0..3 {
-        shard.now += 31 * SECOND;
         let probe = shard.pick();
         assert_eq!(probe.endpoint, address(0));
-        drop(probe);
         assert_eq!(ports(&shard.requests(50, &[])), [1]);
+        drop(probe);
     }
 }
 
@@ -213,7 +208,7 @@ fn a_retry_is_no_probe() {
     published.publish(weighing(&[1, 1, 1]), None);
     let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
     shard.requests(100, &[0]);
-    shard.now += 31 * SECOND;
+    shard.now += 34 * SECOND;
     for _ in 0..20 {
         let retry = shard.ask(None, &[address(1)]).unwrap();
         assert_eq!(retry.endpoint, address(2));
@@ -242,7 +237,7 @@ fn one_shard_ejects_for_all_and_one_probes() {
                     barrier.wait();
                     assert_eq!(ports(&shard.requests(100, &[])), [1]);
                     barrier.wait();
-                    shard.now += 31 * SECOND;
+                    shard.now += 34 * SECOND;
                     let held: Vec<Picked> = (0..10).map(|_| shard.pick()).collect();
                     barrier.wait();
                     let at_0 = held.iter().filter(|one| one.endpoint == address(0));
@@ -319,9 +314,9 @@ fn the_zone_is_left_only_when_none_of_it_is_usable() {
     published.publish(list, Some("a"));
     let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
     assert_eq!(ports(&shard.requests(100, &[])), [0]);
-    shard.requests(5, &[0]);
+    shard.requests(20, &[0]);
     assert_eq!(ports(&shard.requests(100, &[])), [1, 2]);
-    shard.now += 31 * SECOND;
+    shard.now += 34 * SECOND;
     assert_eq!(shard.request(Grade::Good), 0, "the probe");
     assert_eq!(ports(&shard.requests(100, &[])), [0]);
 }
@@ -337,6 +332,142 @@ fn in_a_panic_all_get_requests() {
     assert_eq!(ports(&shard.requests(100, &[])), [2, 3]);
     shard.requests(100, &[2]);
     assert_eq!(shard.requests(200, &[]).len(), 4);
+}
+
+/// A request of up to three tries to endpoints of which some are bad; how many
+/// tries it took to be served.
+fn tries(shard: &mut Shard<'_>, bad: &[u16]) -> Option<usize> {
+    let mut tried = Vec::new();
+    for tries in 1..=3 {
+        let mut picked = shard.ask(None, &tried).unwrap();
+        let is_bad = bad.contains(&picked.endpoint.0.port());
+        let grade = if is_bad { BAD } else { Grade::Good };
+        picked.ended(grade, &shard.outlier, shard.now);
+        if !is_bad {
+            return Some(tries);
+        }
+        tried.push(picked.endpoint);
+    }
+    None
+}
+
+const ALL: [LoadBalancing; 5] = [
+    LoadBalancing::RoundRobin,
+    LoadBalancing::LeastRequest,
+    LoadBalancing::PeakEwma,
+    LoadBalancing::Random,
+    SOURCE,
+];
+
+#[test]
+fn every_request_is_served_while_one_of_three_is_well() {
+    for load_balancing in ALL {
+        for bad in [&[0][..], &[1, 2], &[0, 2]] {
+            let published = Published::default();
+            published.publish(weighing(&[1; 3]), None);
+            let mut shard = Shard::of(&published, load_balancing.clone());
+            let mut extra = 0;
+            // Ten minutes, and every probe that falls due in them.
+            for request in 0..6_000 {
+                let tries = tries(&mut shard, bad);
+                extra += tries.unwrap_or_else(|| panic!("{load_balancing:?} {request}")) - 1;
+                shard.now += 100 * MS;
+            }
+            // What leads to the ejections, and the probes after 30, 60, 90 s ...
+            assert!(extra < 60, "{load_balancing:?} {bad:?}: {extra}");
+        }
+    }
+}
+
+#[test]
+fn a_retry_leaves_a_zone_that_failed() {
+    let published = Published::default();
+    let zones = ["a", "a", "a", "b", "b"];
+    let list = zones.iter().zip(0..);
+    let list = list.map(|(zone, port)| endpoint(port, 1, Some(zone)));
+    published.publish(list, Some("a"));
+    let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
+    for request in 0..1_000 {
+        let tries = tries(&mut shard, &[0, 1, 2]);
+        assert!(tries.is_some_and(|tries| tries <= 2), "{request}");
+        shard.now += 100 * MS;
+    }
+}
+
+#[test]
+fn what_fails_stays_rarer_than_what_does_not_however_many_are_bad() {
+    for load_balancing in ALL {
+        if load_balancing == SOURCE {
+            continue;
+        }
+        for bad in 1..10_u16 {
+            let published = Published::default();
+            published.publish(weighing(&[1; 10]), None);
+            let mut shard = Shard::of(&published, load_balancing.clone());
+            let bad: Vec<u16> = (0..bad).collect();
+            // Until each has failed once, which tells of it.
+            let mut unknown = bad.clone();
+            let (mut failed, mut well) = (0, 0);
+            while well < 200 {
+                let port = {
+                    let mut picked = shard.pick();
+                    let port = picked.endpoint.0.port();
+                    let is_bad = bad.contains(&port);
+                    let grade = if is_bad { BAD } else { Grade::Good };
+                    picked.ended(grade, &shard.outlier, shard.now);
+                    port
+                };
+                if unknown.contains(&port) {
+                    unknown.retain(|one| *one != port);
+                } else if bad.contains(&port) {
+                    failed += 1;
+                } else {
+                    well += 1;
+                }
+                assert!(failed * 2 <= well, "{load_balancing:?} {bad:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_endpoint_that_fails_now_and_then_keeps_its_share() {
+    let published = Published::default();
+    published.publish(weighing(&[1; 10]), None);
+    let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
+    let mut counts = [0_u32; 10];
+    for request in 0..10_000_u32 {
+        let mut picked = shard.pick();
+        counts[usize::from(picked.endpoint.0.port())] += 1;
+        let grade = if request % 50 == 0 { BAD } else { Grade::Good };
+        picked.ended(grade, &shard.outlier, shard.now);
+    }
+    assert!(
+        counts.iter().all(|count| (900..1_100).contains(count)),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn the_probe_of_a_circuit_probes_no_endpoint() {
+    let published = Published::default();
+    published.publish(weighing(&[1; 3]), None);
+    let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
+    shard.requests(200, &[0, 1]);
+    shard.now += 34 * SECOND;
+    for _ in 0..20 {
+        let ask = Ask {
+            load_balancing: &LoadBalancing::LeastRequest,
+            key: None,
+            tried: &[],
+            probe: Probe::Avoided,
+            random: 7,
+            now: shard.now,
+        };
+        let picked = shard.balancer.pick(&published, &ask).unwrap();
+        assert_eq!(picked.endpoint, address(2));
+    }
+    assert_ne!(shard.pick().endpoint, address(2));
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use ambassador::policy::balance::{Candidates, Listed, PeakEwma, Rotation, least_request};
+use ambassador::policy::balance::{Candidates, Listed, PeakEwma, Rotation, Zones, least_request};
+use ambassador::policy::outlier::Standing;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -88,7 +89,7 @@ pub fn run(choice: Choice, script: &Script) -> Outcome {
     let origin = Instant::now();
     let listed: Vec<Listed> = script.endpoints.iter().map(|_| LISTED).collect();
     let mut candidates = Candidates::default();
-    candidates.select(&listed, |_| false);
+    candidates.select(&listed, Zones::Own, |_| false);
     let mut run = Run {
         script,
         choice,
@@ -140,7 +141,7 @@ impl Outcome {
 const LISTED: Listed = Listed {
     weight: 1,
     in_zone: false,
-    usable: true,
+    standing: Standing::Usable,
 };
 
 fn upstream(endpoint: &Endpoint, script: &Script) -> Option<Upstream<usize>> {
