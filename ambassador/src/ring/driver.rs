@@ -194,6 +194,29 @@ impl Driver {
         }
     }
 
+    /// Takes a stream's socket out, once nothing is under way on it; `None`: it
+    /// has bytes, an end or an error to tell of, or still sends.
+    pub fn poll_leave(&self, key: Key, waker: &Waker) -> Poll<Option<OwnedFd>> {
+        let mut table = self.table.borrow_mut();
+        let socket = &mut table.sockets[key as usize];
+        if socket.is_closed_or_busy() {
+            return Poll::Ready(None);
+        }
+        if !socket.leaving {
+            table.begin_to_leave(key);
+            match &mut *self.engine.borrow_mut() {
+                Engine::Ring(ring) => ring.stop_reading(&mut table, key),
+                Engine::Epoll(epoll) => epoll.unwatch(&table.sockets[key as usize]),
+            }
+        }
+        let socket = &mut table.sockets[key as usize];
+        if socket.in_flight > 0 {
+            keep(&mut socket.reader, waker);
+            return Poll::Pending;
+        }
+        Poll::Ready(Some(table.take_out(key)))
+    }
+
     /// The next received chunk.
     pub fn take_received(&self, key: Key) -> Option<Chunk> {
         self.table.borrow_mut().take_received(key)

@@ -57,6 +57,14 @@ impl Epoll {
         add(&self.epoll, raw(socket), interest as u32, data)
     }
 
+    /// Watches a socket no more.
+    #[expect(unsafe_code, reason = "epoll_ctl")]
+    pub fn unwatch(&mut self, socket: &Socket) {
+        let (epoll, fd) = (self.epoll.as_raw_fd(), raw(socket));
+        // SAFETY: deleting takes no event. It fails only for what is not watched.
+        unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+    }
+
     /// Starts to connect.
     #[expect(unsafe_code, reason = "connect with a raw address")]
     pub fn connect(&mut self, table: &mut Table, key: Key) {
@@ -213,7 +221,7 @@ fn read(table: &mut Table, key: Key) {
     };
     for _ in 0..tries {
         let socket = &mut table.sockets[key as usize];
-        if !socket.readable || socket.end.is_some() || socket.abandoned {
+        if !socket.readable || socket.end.is_some() || socket.has_no_future() {
             return;
         }
         if socket.is_full() {

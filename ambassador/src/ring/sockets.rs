@@ -171,6 +171,16 @@ fn get_int(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> 
     }
 }
 
+/// Whether a connected socket has neither bytes nor an end nor an error to tell of.
+#[expect(unsafe_code, reason = "recv with MSG_PEEK")]
+pub fn is_quiet(socket: &impl AsRawFd) -> bool {
+    let mut byte = [0_u8; 1];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the buffer is one live byte.
+    let peeked = unsafe { libc::recv(socket.as_raw_fd(), byte.as_mut_ptr().cast(), 1, flags) };
+    peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+}
+
 /// Sets or clears O_NONBLOCK as the backend needs it.
 #[expect(unsafe_code, reason = "fcntl")]
 pub fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {

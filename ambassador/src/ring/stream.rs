@@ -148,8 +148,8 @@ impl Stream {
         })
     }
 
-    /// Takes over a socket that is connected already.
-    #[cfg(test)]
+    /// Takes over a socket that is connected already, such as one that has left
+    /// another shard.
     pub fn from_connected(socket: OwnedFd) -> io::Result<Self> {
         suit(&socket)?;
         Self::new(socket, Role::Connected)
@@ -210,11 +210,22 @@ impl Stream {
     /// still being sent: any of them means that a pooled connection cannot be
     /// used.
     pub fn is_closed_or_busy(&self) -> bool {
-        super::with(|core| {
-            let socket = core.driver.socket(self.key);
-            let sends = matches!(socket.sending, Sending::Busy(_) | Sending::Failed(..));
-            socket.has_news() || sends
-        })
+        super::with(|core| core.driver.socket(self.key).is_closed_or_busy())
+    }
+
+    /// Leaves this shard, so that another can go on with the socket. `None`, and
+    /// closed: bytes, the end or an error have come meanwhile, or something is
+    /// still being sent. What comes after that waits in the socket. Dropping the
+    /// future closes it.
+    pub async fn leave(self) -> Option<OwnedFd> {
+        let left = poll_fn(|context| {
+            let (key, waker) = (self.key, context.waker());
+            super::with(|core| core.driver.poll_leave(key, waker))
+        });
+        let socket = left.await?;
+        // Its key is somebody else's from now on.
+        std::mem::forget(self);
+        Some(socket)
     }
 
     /// Whether the peer has ended its direction in order, and all before it

@@ -95,6 +95,8 @@ pub struct Socket {
     pub in_flight: u8,
     /// Its owner is gone: close it after the last completion.
     pub abandoned: bool,
+    /// It is to leave this shard: nothing is started on it any more.
+    pub leaving: bool,
 }
 
 /// How receiving ended.
@@ -172,6 +174,7 @@ impl Table {
             send_failure: None,
             in_flight: 0,
             abandoned: false,
+            leaving: false,
         }) as Key
     }
 
@@ -313,7 +316,7 @@ impl Table {
     /// that is full is resumed by its owner instead.
     pub fn read_when_fed(&mut self, key: Key) {
         let socket = &mut self.sockets[key as usize];
-        let waits = socket.is_full() || socket.abandoned || socket.starved;
+        let waits = socket.is_full() || socket.has_no_future() || socket.starved;
         if !waits {
             socket.starved = true;
             self.starved.push_back(key);
@@ -375,10 +378,32 @@ impl Table {
         };
         socket.abandoned = true;
         (socket.reader, socket.watcher, socket.writer) = (None, None, None);
-        if std::mem::take(&mut socket.starved) {
+        self.no_longer_starved(key);
+        true
+    }
+
+    /// Starts nothing more on a socket that is to leave this shard.
+    pub fn begin_to_leave(&mut self, key: Key) {
+        self.sockets[key as usize].leaving = true;
+        self.no_longer_starved(key);
+    }
+
+    fn no_longer_starved(&mut self, key: Key) {
+        if std::mem::take(&mut self.sockets[key as usize].starved) {
             self.starved.retain(|starved| *starved != key);
         }
-        true
+    }
+
+    /// The read of a socket is over that is to leave this shard.
+    pub fn may_leave(&mut self, key: Key) {
+        wake(&mut self.sockets[key as usize].reader);
+    }
+
+    /// Forgets a socket on which nothing is under way, without closing it.
+    pub fn take_out(&mut self, key: Key) -> OwnedFd {
+        let socket = self.sockets.remove(key as usize);
+        ebb::shrink(&mut self.sockets);
+        socket.fd
     }
 
     /// Forgets a socket whose owner is gone and whose operations are over;
@@ -408,6 +433,17 @@ impl Socket {
     /// Whether more waits than may.
     pub fn is_full(&self) -> bool {
         self.received_bytes >= RECEIVED_MAX || self.accepted.len() >= ACCEPTED_MAX
+    }
+
+    /// Whether nothing may be started on it any more.
+    pub fn has_no_future(&self) -> bool {
+        self.abandoned || self.leaving
+    }
+
+    /// Whether bytes, the end or an error wait, or something is still being sent.
+    pub fn is_closed_or_busy(&self) -> bool {
+        let sends = matches!(self.sending, Sending::Busy(_) | Sending::Failed(..));
+        self.has_news() || sends
     }
 
     /// Whether bytes or the end wait.

@@ -5,6 +5,7 @@ mod closing;
 mod connections;
 mod limits;
 mod loop_and_timers;
+mod moving;
 mod posts;
 mod spinning;
 mod transfers;

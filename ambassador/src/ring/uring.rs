@@ -212,6 +212,15 @@ impl Uring {
         }
     }
 
+    /// Stops the read of a stream that is to leave.
+    pub fn stop_reading(&mut self, table: &mut Table, key: Key) {
+        let socket = &mut table.sockets[key as usize];
+        if socket.reading && !std::mem::replace(&mut socket.stopping, true) {
+            let operation = pack(Op::Receive, socket.generation, key);
+            self.cancel_one(operation);
+        }
+    }
+
     fn cancel_one(&mut self, operation: u64) {
         let cancel = opcode::AsyncCancel::new(operation).build();
         self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
@@ -313,7 +322,7 @@ impl Uring {
                 continue;
             };
             let socket = &mut table.sockets[key as usize];
-            let idle = !socket.reading && !socket.abandoned && socket.end.is_none();
+            let idle = !socket.reading && !socket.has_no_future() && socket.end.is_none();
             if !idle || socket.is_full() || matches!(socket.connecting, Connecting::Busy(_)) {
                 continue;
             }
@@ -392,6 +401,11 @@ impl Uring {
         (socket.reading, socket.stopping) = (false, false);
         match outcome {
             Ok(0) => table.end_receiving(key, End::Fin),
+            Ok(_) | Err(libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN)
+                if socket.leaving =>
+            {
+                table.may_leave(key);
+            }
             Err(libc::ENOBUFS) => table.read_when_fed(key),
             // Stopped, or stopped by itself: goes on when there is room.
             Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => table.read_soon(key),
