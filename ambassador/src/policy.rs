@@ -13,4 +13,4 @@ pub mod rate_limit;
 pub mod retry;
 pub mod retry_after;
 pub mod statuses;
-mod sync;
+pub(crate) mod sync;

@@ -4,6 +4,7 @@ pub mod balancer;
 pub mod connection;
 pub mod dial;
 pub mod endpoints;
+pub mod holders;
 pub mod in_flight;
 pub mod permits;
 pub mod pool;

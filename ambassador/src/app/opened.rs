@@ -86,9 +86,13 @@ pub fn tcp(address: SocketAddr, shards: u16) -> io::Result<Vec<OwnedFd>> {
     Ok(sockets)
 }
 
-/// Steers by CPU where there is a choice. Without it the kernel spreads by
-/// hash, which costs speed only.
+/// Steers by CPU where there is a choice, and a CPU for each. Without it the
+/// kernel spreads by hash, which costs speed only.
 pub fn steer(sockets: &[OwnedFd]) {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    if sockets.len() > cpus {
+        return;
+    }
     if let [first, _, ..] = sockets
         && let Err(error) = ring::steer_by_cpu(first.as_fd(), sockets.len() as u16)
     {

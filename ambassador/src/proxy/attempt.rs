@@ -293,6 +293,7 @@ impl Sending<'_> {
         // Whether it may have been given up before the request came.
         let may_be_stale =
             connection.past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
+        context.pools.watch(&target.shared, &connection);
         let mut idle_limit = None;
         let waited = (self.deadlines, sent_at);
         let progress = self.progress;
@@ -301,6 +302,7 @@ impl Sending<'_> {
             if may_be_stale && progress.bytes_out.get() == 0 && response.is_idle_timeout() {
                 return Verdict::Replace;
             }
+            connection.is_answered(&target.shared);
             idle_limit = response.idle_limit();
             tie = tie.offered(challenge::offered(response, head));
             // Not where an interim response went to the client: it was answered.

@@ -186,6 +186,7 @@ impl Leg<'_> {
             let gather = body.behind(head);
             cells.bytes(label, Direction::Sent, gather.bytes() as u64);
             let (progress, sent_at) = (Progress::default(), clock::now());
+            context.pools.watch(&target.shared, &connection);
             let heads = Heads {
                 upstream: &connection.stream,
                 method: self.asked.method,
@@ -202,6 +203,7 @@ impl Leg<'_> {
             };
             match asked {
                 Ok(held) => {
+                    connection.is_answered(&target.shared);
                     connection.idle_limit = self.head.idle_limit();
                     return Ok(Answered {
                         connection,

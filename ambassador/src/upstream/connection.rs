@@ -1,5 +1,8 @@
 //! An open connection to an endpoint, and what it may be used for.
 
+use std::cell::Cell;
+use std::hash::BuildHasher;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::addr::EndpointAddr;
@@ -7,6 +10,7 @@ use crate::clock;
 use crate::http::challenge::Asker;
 use crate::ring::{self, Stream};
 use crate::upstream::dial::Namespace;
+use crate::upstream::holders::SLOTS;
 use crate::upstream::permits::Permit;
 
 /// An open connection to an endpoint, in use by one request or tunnel, or idle.
@@ -23,8 +27,22 @@ pub struct Connection {
     /// Whether it is one caller's own.
     pub tie: Tie,
     pub(super) permit: Permit,
-    pub(super) born: Instant,
+    born: Instant,
     /// By how many 2,560ths its limits are shorter than those of the upstream.
+    spread: u8,
+    /// That of its place.
+    pub(super) slot: u8,
+    /// Lives as long as the first answer is awaited, where that is watched.
+    pub(super) unanswered: Cell<Option<Rc<()>>>,
+}
+
+/// All of a connection but its socket: what changes shards with it.
+pub struct Luggage {
+    place: Place,
+    past: Past,
+    idle_limit: Option<Duration>,
+    permit: Permit,
+    born: Instant,
     spread: u8,
 }
 
@@ -69,7 +87,37 @@ impl Connection {
             permit,
             born: ring::now(),
             spread: clock::random_u64() as u8,
+            slot: Self::slot_of((namespace, endpoint)),
+            unanswered: Cell::new(None),
         }
+    }
+
+    /// Under which slot of the holders a place is found.
+    pub(super) fn slot_of(place: Place) -> u8 {
+        let hash = foldhash::fast::FixedState::default().hash_one(place);
+        (hash % SLOTS as u64) as u8
+    }
+
+    /// Its socket, and the rest. One that is somebody's own is never given away.
+    pub(super) fn pack(self) -> (Stream, Luggage) {
+        debug_assert_eq!(self.tie, Tie::Free);
+        let luggage = Luggage {
+            place: self.place(),
+            past: self.past,
+            idle_limit: self.idle_limit,
+            permit: self.permit,
+            born: self.born,
+            spread: self.spread,
+        };
+        (self.stream, luggage)
+    }
+
+    /// Both put together again, on another shard.
+    pub(super) fn unpack(stream: Stream, luggage: Luggage) -> Self {
+        let mut connection = Self::new(stream, luggage.place, luggage.permit);
+        (connection.past, connection.idle_limit) = (luggage.past, luggage.idle_limit);
+        (connection.born, connection.spread) = (luggage.born, luggage.spread);
+        connection
     }
 
     /// Its own share of a limit that holds for all: up to a tenth less, so that

@@ -5,8 +5,10 @@
 //! all streams), so a close or stray bytes are seen before reuse. Caps count
 //! over all shards through [`Permits`](super::permits::Permits).
 
+mod blocked;
 mod idle;
 mod sweep;
+mod takeover;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -24,6 +26,7 @@ use crate::upstream::connection::{Connection, Past, Place};
 use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
+use crate::upstream::pool::takeover::{Answer, Demand};
 use crate::upstream::shared::Shared;
 use crate::workload::SocketStock;
 
@@ -39,6 +42,11 @@ pub struct Pools {
     pools: RefCell<HashMap<u32, Pool>>,
     sweeping: Cell<bool>,
     closing: Cell<bool>,
+    /// What other shards were asked and have not answered yet, or somebody is
+    /// about to take.
+    answers: RefCell<HashMap<u64, Answer>>,
+    /// The number of the next question.
+    questions: Cell<u64>,
 }
 
 struct Pool {
@@ -48,6 +56,10 @@ struct Pool {
     balancer: Balancer,
     /// Oldest first.
     idle: Vec<Idle>,
+    /// The slots under which other shards find this one, a bit for each.
+    announced: u8,
+    /// How many requests there were here lately.
+    demand: Demand,
     /// Set aside for waiters that were told so; neither idle nor in use.
     set_aside: Vec<Connection>,
     /// Idle connections this shard keeps open without traffic.
@@ -97,6 +109,8 @@ impl Pools {
             pools: RefCell::default(),
             sweeping: Cell::new(false),
             closing: Cell::new(false),
+            answers: RefCell::default(),
+            questions: Cell::new(0),
         });
         CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&pools));
         pools
@@ -160,6 +174,7 @@ impl Pools {
     pub fn count_request(&self, shared: &Arc<Shared>, policies: Policies<'_>, now: Instant) {
         self.with_pool(shared, policies, |pool| {
             pool.requests += 1;
+            pool.demand.count(now);
             if pool.requests >= REPORT_EVERY {
                 pool.report_requests(shared, now);
             }
@@ -196,7 +211,8 @@ impl Pools {
         settings.due(latencies, now)
     }
 
-    /// A connection to `place`: an idle one, else a new one, else a place
+    /// A connection to `place`: an idle one of this shard, else of another, else
+    /// a new one, else a place
     /// in the queue for one.
     pub async fn checkout(
         self: &Rc<Self>,
@@ -205,6 +221,14 @@ impl Pools {
         place: Place,
         want: Want,
     ) -> Result<Connection, CheckoutError> {
+        if let Some(connection) = self.take_idle(shared, place, want) {
+            return Ok(connection);
+        }
+        if want == Want::Any
+            && let Some(connection) = self.take_over(shared, place).await
+        {
+            return Ok(connection);
+        }
         let permit = loop {
             if let Some(connection) = self.take_idle(shared, place, want) {
                 return Ok(connection);
@@ -280,7 +304,7 @@ impl Pools {
         match shared.permits.hand_over(self.shard, now) {
             HandOver::NobodyWaits if counted => {
                 let idle = Idle::new(connection, now);
-                self.with_pool(shared, policies, |pool| pool.idle.push(idle));
+                self.with_pool(shared, policies, |pool| pool.push(idle, self.shard));
                 return self.start_sweeping();
             }
             // max_idle is reached, or its place is another shard's: it closes.
@@ -302,6 +326,7 @@ impl Pools {
         for pool in self.pools.borrow_mut().values_mut() {
             pool.keep = 0;
             pool.clear();
+            pool.withdraw_unheld(self.shard);
         }
     }
 
@@ -337,6 +362,7 @@ impl Pools {
         // Dropping a connection may wake waiters: not while we are borrowed.
         if let Some(mut pool) = forgotten {
             pool.clear();
+            pool.withdraw_unheld(self.shard);
         }
     }
 
@@ -353,6 +379,8 @@ impl Pools {
             timeouts: timeouts.clone(),
             balancer: Balancer::default(),
             idle: Vec::new(),
+            announced: 0,
+            demand: Demand::new(ring::now()),
             set_aside: Vec::new(),
             keep: 0,
             dialing: 0,

@@ -10,6 +10,7 @@ use crate::policy::concurrency::Concurrency;
 use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::endpoints::Published;
+use crate::upstream::holders::Holders;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::permits::Permits;
 
@@ -38,7 +39,11 @@ pub struct Shared {
     pub requests: InFlight,
     /// Those of them that wait for their response, where their limit is adaptive.
     pub awaiting: InFlight,
+    /// Which shards may have idle connections.
+    pub holders: Holders,
     idle: AtomicU32,
+    /// The most idle connections beside which a dialled one was answered.
+    answered_beside: AtomicU32,
     retired: AtomicBool,
 }
 
@@ -59,7 +64,9 @@ impl Shared {
             concurrency: Concurrency::new(now),
             requests: InFlight::default(),
             awaiting: InFlight::default(),
+            holders: Holders::default(),
             idle: AtomicU32::new(0),
+            answered_beside: AtomicU32::new(0),
             retired: AtomicBool::new(false),
         }
     }
@@ -77,6 +84,21 @@ impl Shared {
     /// Idle connections on all shards.
     pub fn idle(&self) -> u32 {
         self.idle.load(Ordering::SeqCst)
+    }
+
+    /// A connection that had just been dialled was answered, whatever stands idle
+    /// now.
+    pub(super) fn answer_beside_idle(&self) {
+        let idle = self.idle();
+        if idle > self.answered_beside() {
+            self.answered_beside.fetch_max(idle, Ordering::Relaxed);
+        }
+    }
+
+    /// How many idle connections at most were seen to keep no other from being
+    /// answered.
+    pub(super) fn answered_beside(&self) -> u32 {
+        self.answered_beside.load(Ordering::Relaxed)
     }
 
     /// Counts one more idle connection unless there are `max_idle` already.

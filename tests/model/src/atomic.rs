@@ -54,6 +54,14 @@ impl AtomicU64 {
         self.touched().swap(value, order)
     }
 
+    pub fn fetch_or(&self, value: u64, order: Ordering) -> u64 {
+        self.touched().fetch_or(value, order)
+    }
+
+    pub fn fetch_and(&self, value: u64, order: Ordering) -> u64 {
+        self.touched().fetch_and(value, order)
+    }
+
     pub fn compare_exchange(
         &self,
         current: u64,

@@ -25,7 +25,7 @@ pub mod policy {
     pub mod statuses;
 
     /// In the place of the ambassador's `policy::sync`.
-    mod sync {
+    pub(crate) mod sync {
         pub use std::sync::PoisonError;
 
         pub use crate::once::OnceLock;
@@ -35,6 +35,12 @@ pub mod policy {
 
         pub use crate::atomic::{AtomicU32, AtomicU64};
     }
+}
+
+/// What shards know of each other's idle connections.
+#[path = "../../../ambassador/src/upstream"]
+pub mod upstream {
+    pub mod holders;
 }
 
 /// How often a thread may be interrupted where it could have gone on. Defects of

@@ -47,6 +47,7 @@ mod smuggling;
 mod sniff;
 mod stale;
 mod start;
+mod takeover;
 mod timeouts;
 mod tokens;
 mod tracing;

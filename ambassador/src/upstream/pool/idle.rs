@@ -1,10 +1,11 @@
 //! The connections of one upstream that stand idle on one shard.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Pool;
 use crate::ring::ebb;
 use crate::upstream::connection::{Connection, Place};
+use crate::upstream::holders::SLOTS;
 
 /// A connection that stands idle.
 pub struct Idle {
@@ -24,8 +25,18 @@ impl Idle {
         }
     }
 
+    /// Where it leads.
+    pub(super) fn place(&self) -> Place {
+        self.connection.place()
+    }
+
+    /// How long it has stood idle.
+    pub(super) fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+
     /// Whether it is one to `place` that can be used.
-    fn is_live_at(&self, place: Place, now: Instant) -> bool {
+    pub(super) fn is_live_at(&self, place: Place, now: Instant) -> bool {
         self.connection.is_live_at(place) && self.until.is_none_or(|until| now < until)
     }
 }
@@ -39,14 +50,34 @@ impl Pool {
         dead: &mut Vec<Idle>,
     ) -> Option<Connection> {
         loop {
-            let is_it = |idle: &Idle| idle.connection.place() == wanted;
-            let place = self.idle.iter().rposition(is_it)?;
+            let place = self.idle.iter().rposition(|idle| idle.place() == wanted)?;
             let idle = self.remove(place);
             if idle.is_live_at(wanted, now) {
                 return Some(idle.connection);
             }
             dead.push(idle);
         }
+    }
+
+    /// Puts the newest in, for other shards to find.
+    pub(super) fn push(&mut self, idle: Idle, shard: u16) {
+        let slot = idle.connection.slot;
+        if self.announced & 1 << slot == 0 {
+            self.announced |= 1 << slot;
+            self.shared.holders.announce(slot, shard);
+        }
+        self.idle.push(idle);
+    }
+
+    /// Tells other shards to what places there are none any more.
+    pub(super) fn withdraw_unheld(&mut self, shard: u16) {
+        let slots = self.idle.iter().map(|idle| idle.connection.slot);
+        let held = slots.fold(0, |held, slot| held | 1 << slot);
+        let unheld = self.announced & !held;
+        for slot in (0..SLOTS as u8).filter(|slot| unheld & 1 << slot != 0) {
+            self.shared.holders.withdraw(slot, shard);
+        }
+        self.announced &= held;
     }
 
     /// Takes one out.
@@ -75,11 +106,11 @@ impl Pool {
             let idle = &self.idle[place];
             let connection = &idle.connection;
             let limit = connection.share_of(self.limits.idle_timeout);
-            let is_too_long = now.saturating_duration_since(idle.since) >= limit;
+            let is_too_long = idle.age(now) >= limit;
             // The kept ones are not closed for being idle, only for being old.
             if is_too_long && self.idle.len() > self.keep
                 || connection.is_old(self.limits.max_lifetime, now)
-                || !idle.is_live_at(connection.place(), now)
+                || !idle.is_live_at(idle.place(), now)
             {
                 expired.push(self.remove(place));
             } else {

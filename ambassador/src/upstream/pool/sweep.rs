@@ -58,6 +58,7 @@ impl Pools {
         let mut left = Sweep::NothingLeft;
         for pool in self.pools.borrow_mut().values_mut() {
             pool.take_expired(now, &mut expired);
+            pool.withdraw_unheld(self.shard);
             if !self.closing.get() {
                 for _ in pool.idle.len() + pool.dialing..pool.keep {
                     pool.dialing += 1;

@@ -1,0 +1,79 @@
+//! Which shards may have idle connections of an upstream, by where these lead.
+//!
+//! A hint, not a count: a shard puts itself in when it begins to keep connections
+//! to a place, and takes itself out when it has been found to have none. A request
+//! that uses its own shard's connection writes nothing here, so that a shard may
+//! stand here while all of its connections are in use. Many places share a slot,
+//! and shards above 64 a bit with others: who asks is told no at worst.
+
+use crate::policy::sync::{AtomicU64, Ordering};
+
+/// Slots of an upstream: one cache line.
+pub const SLOTS: usize = 8;
+
+/// The shards that may have some.
+#[derive(Default)]
+pub struct Holders {
+    slots: [AtomicU64; SLOTS],
+}
+
+impl Holders {
+    /// `shard` keeps connections to places of `slot` from now on.
+    pub fn announce(&self, slot: u8, shard: u16) {
+        // What the shard has done before is there for those who ask it.
+        self.slots[index(slot)].fetch_or(bit(shard), Ordering::Release);
+    }
+
+    /// It keeps none.
+    pub fn withdraw(&self, slot: u8, shard: u16) {
+        self.slots[index(slot)].fetch_and(!bit(shard), Ordering::Release);
+    }
+
+    /// Whom to ask, of `shards`, but for `shard` itself: the one behind it first,
+    /// so that not all ask the same.
+    pub fn others(&self, slot: u8, shard: u16, shards: u16) -> impl Iterator<Item = u16> {
+        let word = self.slots[index(slot)].load(Ordering::Acquire);
+        let behind = (1..shards).map(move |step| (shard + step) % shards);
+        behind.filter(move |other| word & bit(*other) != 0)
+    }
+}
+
+fn index(slot: u8) -> usize {
+    usize::from(slot) % SLOTS
+}
+
+fn bit(shard: u16) -> u64 {
+    1 << (shard % 64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn others(holders: &Holders, slot: u8, shard: u16, shards: u16) -> Vec<u16> {
+        holders.others(slot, shard, shards).collect()
+    }
+
+    #[test]
+    fn those_that_announced_are_asked_in_turn_from_oneself_on() {
+        let holders = Holders::default();
+        for shard in [0, 2, 3, 5] {
+            holders.announce(1, shard);
+        }
+        assert_eq!(others(&holders, 1, 2, 6), [3, 5, 0]);
+        assert_eq!(others(&holders, 1, 4, 6), [5, 0, 2, 3]);
+        assert!(others(&holders, 2, 4, 6).is_empty(), "none of those");
+        holders.withdraw(1, 5);
+        holders.withdraw(1, 4);
+        assert_eq!(others(&holders, 1, 4, 6), [0, 2, 3]);
+        assert!(others(&holders, 1, 0, 1).is_empty(), "there is nobody else");
+    }
+
+    #[test]
+    fn shards_beyond_64_are_asked_in_vain_at_worst() {
+        let holders = Holders::default();
+        holders.announce(7, 70);
+        assert_eq!(others(&holders, 7, 0, 96), [6, 70]);
+        assert_eq!(others(&holders, 7, 70, 96), [6]);
+    }
+}

@@ -1,0 +1,294 @@
+//! Connections that one shard has idle and another has a request for.
+//!
+//! A shard without one asks another that may have one, and waits a few
+//! milliseconds at most before it dials. The shard that is asked hands over the
+//! socket with all that belongs to it, the permit included; what cannot be handed
+//! over, or comes too late to be used, closes, so that an upstream which serves
+//! one connection at a time is free for the one that is dialled instead. A shard
+//! that needs its connections itself keeps them.
+
+use std::collections::hash_map::Entry;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::{CURRENT, Pools};
+use crate::ring::{self, Remote, Stream, timer};
+use crate::upstream::connection::{Connection, Luggage, Place};
+use crate::upstream::shared::Shared;
+
+/// How long a request waits for other shards before it dials. They answer within
+/// a turn of their loop; a shard that does not is busy with better. Tests wait for
+/// as long as a loaded machine may need.
+const WAIT_MAX: Duration = match cfg!(test) {
+    false => Duration::from_millis(5),
+    true => Duration::from_secs(5),
+};
+
+/// How many shards are asked: each may turn out to have none.
+const ASKED_MAX: usize = 3;
+
+/// Requests of a shard to an upstream within a second from which on it needs its
+/// idle connections itself: to hand them to and fro would cost more than a
+/// connection.
+const BUSY_FROM: u32 = 10;
+
+/// A busy shard has no use for a connection that stood idle for this long.
+const SURPLUS_AFTER: Duration = Duration::from_secs(1);
+
+/// What another shard's connection is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To carry a request.
+    Idle,
+    /// To be gone: it may keep the upstream from another one.
+    Blocked,
+}
+
+/// How many requests a shard had lately, in whole seconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Demand {
+    since: Instant,
+    count: u32,
+    before: u32,
+}
+
+/// What another shard was asked, by the number of the question.
+pub enum Answer {
+    /// Nothing has come yet.
+    Awaited(Option<Waker>),
+    /// A connection, or that there is none.
+    Come(Option<Connection>),
+}
+
+/// A connection on its way to another shard. Dropped, it closes.
+struct Parcel {
+    socket: OwnedFd,
+    luggage: Luggage,
+}
+
+/// A question to another shard.
+struct Question<'a> {
+    pools: &'a Pools,
+    number: u64,
+}
+
+impl Pools {
+    /// A connection to `place` that another shard has idle.
+    pub(super) async fn take_over(&self, shared: &Shared, place: Place) -> Option<Connection> {
+        if shared.permits.waiting() > 0 || shared.idle() == 0 {
+            return None;
+        }
+        self.ask_others(shared, place, Need::Idle).await
+    }
+
+    /// The same, for whatever need.
+    pub(super) async fn ask_others(
+        &self,
+        shared: &Shared,
+        place: Place,
+        need: Need,
+    ) -> Option<Connection> {
+        let slot = Connection::slot_of(place);
+        let shards = self.peers.borrow().len() as u16 + 1;
+        let until = ring::now() + WAIT_MAX;
+        let others = shared.holders.others(slot, self.shard, shards);
+        for shard in others.take(ASKED_MAX) {
+            let Some(question) = self.ask(shard, shared.id, place, need) else {
+                continue;
+            };
+            match timer::timeout_at(until, question).await {
+                Ok(Some(connection)) => return Some(connection),
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        None
+    }
+
+    /// Asks one shard. `None`: it takes no mail.
+    fn ask(&self, shard: u16, id: u32, place: Place, need: Need) -> Option<Question<'_>> {
+        let number = self.questions.get();
+        self.questions.set(number + 1);
+        let asker = ring::remote();
+        let ask = Box::new(move || {
+            if let Some(pools) = CURRENT.with_borrow(std::rc::Weak::upgrade) {
+                pools.answer(id, place, need, Asker { asker, number });
+            }
+        });
+        let peers = self.peers.borrow();
+        let peer = peers.get(usize::from(shard - u16::from(shard > self.shard)))?;
+        peer.send(ask).ok()?;
+        let awaited = Answer::Awaited(None);
+        self.answers.borrow_mut().insert(number, awaited);
+        Some(Question {
+            pools: self,
+            number,
+        })
+    }
+
+    /// Gives another shard one of this one's idle connections to `place`, if it
+    /// can be spared.
+    fn answer(self: &Rc<Self>, id: u32, place: Place, need: Need, asker: Asker) {
+        let now = ring::now();
+        // Dropping a connection may wake waiters: not while we are borrowed.
+        let mut dead = Vec::new();
+        let spared = {
+            let mut pools = self.pools.borrow_mut();
+            pools.get_mut(&id).and_then(|pool| {
+                let spared = match need == Need::Idle && pool.demand.is_busy(now) {
+                    true => pool.take_surplus(place, now, &mut dead),
+                    false => pool.take_newest(place, now, &mut dead),
+                };
+                pool.withdraw_unheld(self.shard);
+                spared
+            })
+        };
+        drop(dead);
+        let Some(connection) = spared else {
+            return asker.tell(None);
+        };
+        ring::spawn(async move { asker.tell(Parcel::of(connection).await) });
+    }
+
+    /// What another shard has answered. Where nobody waits for it any more, it
+    /// closes.
+    fn take_answer(&self, number: u64, parcel: Option<Parcel>) {
+        let connection = parcel.and_then(|parcel| match parcel.unpack() {
+            Ok(connection) => Some(connection),
+            Err(error) => {
+                tracing::debug!(%error, "a connection of another shard is dropped");
+                None
+            }
+        });
+        let mut answers = self.answers.borrow_mut();
+        if let Entry::Occupied(mut waits) = answers.entry(number)
+            && let Answer::Awaited(waker) = waits.insert(Answer::Come(connection))
+            && let Some(waker) = waker
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// Where the answer to a question goes.
+struct Asker {
+    asker: Remote,
+    number: u64,
+}
+
+impl Asker {
+    fn tell(self, parcel: Option<Parcel>) {
+        let number = self.number;
+        let tell = Box::new(move || {
+            if let Some(pools) = CURRENT.with_borrow(std::rc::Weak::upgrade) {
+                pools.take_answer(number, parcel);
+            }
+        });
+        // A shard that takes no mail dials, and the connection closes.
+        let _ = self.asker.send(tell);
+    }
+}
+
+impl Parcel {
+    async fn of(connection: Connection) -> Option<Self> {
+        let (stream, luggage) = connection.pack();
+        let socket = stream.leave().await?;
+        Some(Self { socket, luggage })
+    }
+
+    fn unpack(self) -> io::Result<Connection> {
+        // What came on the way belongs to no request.
+        if !ring::is_quiet(&self.socket) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        let stream = Stream::from_connected(self.socket)?;
+        Ok(Connection::unpack(stream, self.luggage))
+    }
+}
+
+impl Future for Question<'_> {
+    type Output = Option<Connection>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut answers = self.pools.answers.borrow_mut();
+        match answers.get_mut(&self.number) {
+            Some(Answer::Awaited(waker)) => {
+                *waker = Some(context.waker().clone());
+                Poll::Pending
+            }
+            Some(Answer::Come(connection)) => Poll::Ready(connection.take()),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        let answer = self.pools.answers.borrow_mut().remove(&self.number);
+        // It may hold a connection, whose end may wake others.
+        drop(answer);
+    }
+}
+
+impl Demand {
+    /// None so far.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            count: 0,
+            before: 0,
+        }
+    }
+
+    /// One request more.
+    pub fn count(&mut self, now: Instant) {
+        self.turn(now);
+        self.count += 1;
+    }
+
+    /// Whether there were many, in this second or the one before.
+    fn is_busy(&mut self, now: Instant) -> bool {
+        self.turn(now);
+        self.count.max(self.before) >= BUSY_FROM
+    }
+
+    fn turn(&mut self, now: Instant) {
+        let seconds = now.saturating_duration_since(self.since).as_secs();
+        if seconds > 0 {
+            self.before = if seconds == 1 { self.count } else { 0 };
+            self.count = 0;
+            self.since += Duration::from_secs(seconds);
+        }
+    }
+}
+
+/// What an upstream's idle connections are on one shard, for the others.
+impl super::Pool {
+    /// One that a busy shard has no use for.
+    fn take_surplus(
+        &mut self,
+        place: Place,
+        now: Instant,
+        dead: &mut Vec<super::Idle>,
+    ) -> Option<Connection> {
+        // The oldest is in front.
+        let oldest = self.idle.iter().position(|idle| idle.place() == place)?;
+        if self.idle[oldest].age(now) < SURPLUS_AFTER {
+            return None;
+        }
+        let idle = self.remove(oldest);
+        if idle.is_live_at(place, now) {
+            return Some(idle.connection);
+        }
+        dead.push(idle);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests;
