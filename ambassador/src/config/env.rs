@@ -54,10 +54,6 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         let what = "must be one of auto, http1, tcp";
         mistakes.push(mistake("PROTOCOL", what, Some(protocol.clone())));
     }
-    if protocol == "tcp" && policies.attempts.is_some_and(|attempts| attempts > 1) {
-        let what = "protocol tcp has no requests";
-        mistakes.push(mistake("RETRY_MAX", what, get("RETRY_MAX")));
-    }
     let Some(target) = Target::new(&host, &port) else {
         mistakes.push(mistake(
             "UPSTREAM_HOST",
@@ -126,7 +122,7 @@ fn file(listen: &str, target: Target, protocol: &str, policies: &Policies) -> No
         Target::Dns(name) => ("dns", text(&name)),
     };
     let mut upstream = vec![destination, ("protocol", text(protocol))];
-    if let Some(attempts) = policies.attempts.filter(|_| !tcp) {
+    if let Some(attempts) = policies.attempts {
         let attempts = text(&attempts.to_string());
         upstream.push(("retry", map(vec![("attempts", attempts)])));
     }

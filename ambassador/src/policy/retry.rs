@@ -74,6 +74,16 @@ impl Retry {
         }
     }
 
+    /// The same where there are no requests: only a connect that fails is a cause.
+    pub fn of_connects(self) -> Self {
+        Self {
+            on_reset: false,
+            on_statuses: Statuses::default(),
+            methods: Methods::of([]),
+            ..self
+        }
+    }
+
     /// Whether this cause is one to try again for. A time limit of a try is
     /// set for nothing else.
     pub fn applies_to(&self, cause: Cause) -> bool {

@@ -390,6 +390,16 @@ impl Picked {
         }
     }
 
+    /// Whether it gets no requests for now, so that what it gets wrong is its own
+    /// matter.
+    pub fn is_ejected(&self) -> bool {
+        let is_out = |watch: &Watch| {
+            let load = &*watch.load;
+            load.detector.state(&load.health) != State::Usable
+        };
+        self.watch.as_ref().is_some_and(is_out)
+    }
+
     /// Whether there are other endpoints to take its place.
     pub fn has_alternatives(&self) -> bool {
         self.watch.is_some()

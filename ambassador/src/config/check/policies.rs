@@ -22,7 +22,6 @@ use crate::config::raw;
 use crate::config::read::{Either, Field, Found, Place, Spanned};
 use crate::config::values::{KeepAlive, Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};
-use crate::policy::retry::Retry;
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
 
 pub(in crate::config) use retry::ATTEMPTS_MAX;
@@ -171,7 +170,7 @@ impl Policies {
         settings.timeouts.first_byte = None;
         settings.timeouts.per_try = None;
         settings.timeouts.request = None;
-        settings.retry = Retry::never();
+        settings.retry = settings.retry.clone().of_connects();
         settings.rate_limit = None;
         settings.hedge = Default::default();
         if let LoadBalancing::RingHash(Key::Header(_)) = settings.load_balancing {

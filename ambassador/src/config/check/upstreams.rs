@@ -257,7 +257,18 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
         let limits = limits.into_iter().filter_map(|limit| limit.as_ref());
         places.extend(limits.map(|limit| &limit.place));
     }
-    places.extend(raw.retry.as_ref().map(|retry| &retry.place));
+    // A connect that fails is one to try again for without requests too.
+    if let Some(retry) = raw.retry.as_ref() {
+        let retry = &retry.value;
+        let of_requests = [
+            retry.on.as_ref().map(|key| &key.place),
+            retry.methods.as_ref().map(|key| &key.place),
+            retry.idempotency_header.as_ref().map(|key| &key.place),
+            retry.body_limit.as_ref().map(|key| &key.place),
+            retry.honor_retry_after.as_ref().map(|key| &key.place),
+        ];
+        places.extend(of_requests.into_iter().flatten());
+    }
     places.extend(raw.propagate.as_ref().map(|formats| &formats.place));
     places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
     places.extend(raw.hedge.as_ref().map(|hedge| &hedge.place));

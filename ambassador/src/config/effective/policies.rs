@@ -19,11 +19,15 @@ use crate::policy::statuses::Statuses;
 use crate::route::settings::{Policies, Protocol};
 
 /// Groups and keys that mean nothing where no requests are seen.
-const OF_REQUESTS: [&str; 8] = [
+const OF_REQUESTS: [&str; 12] = [
     "timeouts.first_byte",
     "timeouts.per_try",
     "timeouts.request",
-    "retry.",
+    "retry.on",
+    "retry.methods",
+    "retry.idempotency_header",
+    "retry.body_limit",
+    "retry.honor_retry_after",
     "circuit_breaker.failure_statuses",
     "rate_limit",
     "hedge.",

@@ -710,7 +710,7 @@ upstreams:
     hosts: [10.1.1.1]
     protocol: tcp
     timeouts: { connect: 1s, idle: 1s, first_byte: 1s, per_try: none, request: 1s }
-    retry: { attempts: 1 }
+    retry: { attempts: 1, base: 1ms, on: [reset], methods: [GET], body_limit: 1KiB }
     rate_limit: off
     circuit_breaker: { failures: 3, failure_statuses: [500] }
     load_balancing: { ring_hash: { header: x-user } }
@@ -720,7 +720,9 @@ upstreams:
         (5, "timeouts.first_byte"),
         (5, "timeouts.per_try"),
         (5, "timeouts.request"),
-        (6, "retry"),
+        (6, "retry.on"),
+        (6, "retry.methods"),
+        (6, "retry.body_limit"),
         (7, "rate_limit"),
         (8, "circuit_breaker.failure_statuses"),
         (9, "load_balancing.ring_hash.header"),
@@ -758,6 +760,7 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
             "outlier",
             "pool",
             "protocol",
+            "retry",
             "tcp_keepalive",
             "timeouts"
         ]
@@ -776,7 +779,10 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
     assert_eq!(policies.rate_limit, None);
     assert!(!policies.concurrency.adaptive);
     assert_eq!(policies.timeouts.request, None);
-    assert_eq!(policies.retry.attempts, 1);
+    // A connect that fails is tried again at another endpoint.
+    let retry = &policies.retry;
+    assert_eq!((retry.attempts, retry.on_connect_failure), (9, true));
+    assert!(!retry.on_reset && !retry.on_statuses.contains(503));
 }
 
 #[test]
@@ -938,7 +944,7 @@ fn the_environment_has_tries_and_a_threshold() {
         }
     }
     let tcp = ("PROTOCOL", "tcp");
-    assert!(with(&[("RETRY_MAX", "1"), tcp]).is_ok());
+    assert!(with(&[("RETRY_MAX", "2"), tcp]).is_ok());
     for (set, wanted) in [
         (
             &[("RETRY_MAX", "-1"), ("CIRCUIT_BREAKER_THRESHOLD", "x")][..],
@@ -949,10 +955,6 @@ fn the_environment_has_tries_and_a_threshold() {
             &[("RETRY_MAX", "101"), ("CIRCUIT_BREAKER_THRESHOLD", "10001")],
             "environment: RETRY_MAX: must be a whole number from 0 to 100, got 101\n\
              environment: CIRCUIT_BREAKER_THRESHOLD: must be a whole number from 0 to 10000, got 10001",
-        ),
-        (
-            &[("RETRY_MAX", "2"), tcp],
-            "environment: RETRY_MAX: protocol tcp has no requests, got 2",
         ),
     ] {
         assert_eq!(with(set).unwrap_err(), wanted);

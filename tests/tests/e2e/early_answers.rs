@@ -1,0 +1,145 @@
+//! Answers that come before the whole request has been sent.
+
+use std::process::Command;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use ambassador_tests::server::response;
+use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, program};
+
+on_both_backends!(
+    an_early_answer_says_that_the_connection_ends,
+    one_that_was_held_back_says_so_too,
+    the_rest_of_the_body_is_passed_on,
+    a_client_of_the_standard_library_lives_on,
+    curl_lives_on_with_a_refused_expectation,
+);
+
+const REFUSAL: &str = "413 Content Too Large";
+
+/// Refuses each body after its head, and closes.
+fn refusing(status: &'static str) -> Server {
+    Server::start(move |connection| {
+        if connection.head()?.is_some() {
+            connection.write(response(status, "", "no"))?;
+        }
+        Ok(())
+    })
+}
+
+fn an_early_answer_says_that_the_connection_ends(backend: Backend) {
+    let server = refusing(REFUSAL);
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    for framing in ["Content-Length: 9000000", "Transfer-Encoding: chunked"] {
+        let mut client = Client::connect(listen);
+        client.send(format!(
+            "PUT / HTTP/1.1\r\nHost: web.test\r\n{framing}\r\n\r\n"
+        ));
+        let answer = client.response("PUT");
+        assert_eq!(
+            (answer.status, answer.field("connection")),
+            (413, Some("close"))
+        );
+    }
+}
+
+fn one_that_was_held_back_says_so_too(backend: Backend) {
+    let server = refusing("503 Service Unavailable");
+    let more = "retry: { methods: [PUT], base: 1ms }\ncircuit_breaker: { failures: off }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut client = Client::connect(listen);
+    client.send("PUT / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 9\r\n\r\nbo");
+    let answer = client.response("PUT");
+    assert_eq!(
+        (answer.status, answer.field("connection")),
+        (503, Some("close"))
+    );
+    assert_eq!(server.connections(), 3);
+}
+
+fn the_rest_of_the_body_is_passed_on(backend: Backend) {
+    let (arrived, told) = mpsc::channel();
+    let server = Server::start(move |connection| {
+        let Some(mut request) = connection.head()? else {
+            return Ok(());
+        };
+        connection.write(response("202 Accepted", "", "so far so good"))?;
+        connection.body(&mut request)?;
+        let _ = arrived.send(request.body.len());
+        Ok(())
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 3000000\r\n\r\n");
+    assert_eq!(client.response("POST").status, 202);
+    client.send(vec![b'x'; 3_000_000]);
+    let limit = Duration::from_secs(10);
+    assert_eq!(told.recv_timeout(limit), Ok(3_000_000));
+}
+
+/// A request that is refused amid its body, and one after it on the same
+/// connection object, which opens another where it was told to.
+const PYTHON: &str = "
+import http.client, sys
+connection = http.client.HTTPConnection('127.0.0.1', int(sys.argv[1]), timeout=20)
+for _ in range(3):
+    connection.request('POST', '/', body=b'x' * 600_000, headers={'Host': 'web.test'})
+    answer = connection.getresponse()
+    answer.read()
+    connection.request('GET', '/', headers={'Host': 'web.test'})
+    after = connection.getresponse()
+    print(answer.status, after.status, after.read().decode())
+";
+
+fn a_client_of_the_standard_library_lives_on(backend: Backend) {
+    let server = Server::start(|connection| {
+        let Some(head) = connection.head()? else {
+            return Ok(());
+        };
+        match head.method.as_str() {
+            "GET" => connection.write(response("200 OK", "Connection: close\r\n", "well")),
+            _ => {
+                connection.write(response(REFUSAL, "Connection: close\r\n", "no"))?;
+                connection.finish()?;
+                // As servers do, so that the answer is not destroyed.
+                let mut rest = [0; 64 * 1024];
+                while matches!(connection.read(&mut rest), Ok(1..)) {}
+                Ok(())
+            }
+        }
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut python = Command::new(program::PYTHON);
+    let said = program::succeed(python.args(["-c", PYTHON, &listen.port().to_string()]));
+    assert_eq!(said, "413 200 well\n".repeat(3));
+}
+
+fn curl_lives_on_with_a_refused_expectation(backend: Backend) {
+    let server = Server::start(|connection| {
+        while let Some(head) = connection.head()? {
+            if head.field("expect").is_some() {
+                connection.write(response("401 Unauthorized", "", "who?"))?;
+                return Ok(());
+            }
+            connection.write(response("200 OK", "", "well"))?;
+        }
+        Ok(())
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let url = format!("http://{listen}/");
+    let body = "x".repeat(2_000);
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sS",
+        "-m",
+        "20",
+        "-H",
+        "Host: web.test",
+        "-w",
+        " %{http_code}\n",
+    ])
+    .args(["-H", "Expect: 100-continue", "-d", &body, &url])
+    .args(["--next", "-sS", "-m", "20", "-H", "Host: web.test"])
+    .args(["-w", " %{http_code}\n", &url]);
+    assert_eq!(program::succeed(&mut curl), "who? 401\nwell 200\n");
+}

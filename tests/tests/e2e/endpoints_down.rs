@@ -1,0 +1,226 @@
+//! One endpoint that fails is not the whole upstream: with all defaults every
+//! caller is served while another one is well, and the circuit stays closed.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use ambassador_tests::server::{Connection, response};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+
+on_both_backends!(
+    one_that_refuses_is_not_noticed,
+    one_that_resets_is_not_noticed,
+    one_that_fails_is_taken_out,
+    one_that_hangs_is_taken_out,
+    the_next_endpoint_is_asked_without_a_wait,
+    a_tunnel_goes_to_the_next_endpoint,
+    a_probe_is_tried_at_other_endpoints,
+    host_names_the_endpoint_of_the_try,
+    a_callers_own_limit_speaks_against_nobody,
+);
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn refused() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
+}
+
+/// A listener before an upstream `web` of these endpoints, by its Host alone.
+fn start(backend: Backend, endpoints: &[SocketAddr], more: &str) -> (Proxy, SocketAddr) {
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let list: Vec<_> = endpoints.iter().map(|at| format!("\"{at}\"")).collect();
+    let config = format!(
+        "drain_timeout: 2s\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+         upstreams: {{ web: {{ endpoints: [{}], {more} }} }}\n\
+         routes: [{{ match: {{ host: web.test }}, upstream: web }}]\n",
+        list.join(", ")
+    );
+    (Proxy::start(backend, &config), listen)
+}
+
+#[track_caller]
+fn is_closed(proxy: &Proxy) {
+    let opened = [("to", "open")];
+    assert_eq!(
+        proxy.metric("ambassador_breaker_transitions_total", &opened),
+        0.0
+    );
+}
+
+#[track_caller]
+fn serves_everybody(proxy: &Proxy, listen: SocketAddr) {
+    for round in 0..100 {
+        let answer = Client::connect(listen).get("/");
+        assert_eq!(answer.status, 200, "{round}: {}", answer.reason());
+    }
+    is_closed(proxy);
+}
+
+fn one_that_refuses_is_not_noticed(backend: Backend) {
+    let (one, two) = (Server::ok(), Server::ok());
+    let (proxy, listen) = start(backend, &[refused(), one.address(), two.address()], "");
+    serves_everybody(&proxy, listen);
+}
+
+fn one_that_resets_is_not_noticed(backend: Backend) {
+    let bad = Server::start(|connection| {
+        connection.head()?;
+        connection.reset()
+    });
+    let (one, two) = (Server::ok(), Server::ok());
+    let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
+    serves_everybody(&proxy, listen);
+}
+
+fn one_that_fails_is_taken_out(backend: Backend) {
+    let bad = Server::http(|_| response("500 Internal Server Error", "", "no"));
+    let (one, two) = (Server::ok(), Server::ok());
+    let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
+    let mut failed = 0;
+    for _ in 0..200 {
+        failed += usize::from(Client::connect(listen).get("/").status != 200);
+    }
+    // A 500 is an answer, which is not asked for again: five show that the
+    // endpoint is ill.
+    assert!((1..=5).contains(&failed), "{failed}");
+    assert_eq!(bad.requests().len(), failed);
+    is_closed(&proxy);
+}
+
+fn hang(connection: &mut Connection) -> io::Result<()> {
+    connection.head()?;
+    let mut byte = [0];
+    connection.read(&mut byte).map(drop)
+}
+
+fn one_that_hangs_is_taken_out(backend: Backend) {
+    let bad = Server::start(hang);
+    let (one, two) = (Server::ok(), Server::ok());
+    let more = "timeouts: { per_try: 50ms }, retry: { base: 1ms }";
+    let (proxy, listen) = start(
+        backend,
+        &[bad.address(), one.address(), two.address()],
+        more,
+    );
+    serves_everybody(&proxy, listen);
+    let ejected = proxy.upstream("web")["endpoints"][0]["ejected"].clone();
+    assert_eq!(ejected, true);
+}
+
+fn the_next_endpoint_is_asked_without_a_wait(backend: Backend) {
+    let one = Server::ok();
+    let more = "load_balancing: round_robin, retry: { base: 1h, cap: 1h }";
+    let (proxy, listen) = start(backend, &[refused(), one.address()], more);
+    let began = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+    }
+    assert!(began.elapsed() < Duration::from_secs(5));
+    let cause = [("cause", "connect-failure")];
+    proxy.expect_metric("ambassador_retries_total", &cause, 2.0);
+}
+
+fn a_tunnel_goes_to_the_next_endpoint(backend: Backend) {
+    let one = Server::echo();
+    let (proxy, listen) = start(backend, &[refused(), one.address()], "");
+    for _ in 0..20 {
+        let mut client = Client::connect(listen);
+        client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
+        assert_eq!(client.response("CONNECT").status, 200);
+        client.send("ping");
+        assert_eq!(client.exactly(4), b"ping");
+    }
+    is_closed(&proxy);
+}
+
+fn a_probe_is_tried_at_other_endpoints(backend: Backend) {
+    let ill = Arc::new(AtomicBool::new(true));
+    let flaky = |well: fn(&mut Connection) -> io::Result<()>| {
+        let ill = Arc::clone(&ill);
+        Server::start(move |connection| {
+            while connection.request()?.is_some() {
+                match ill.load(Ordering::SeqCst) {
+                    true => connection.write(response("500 Broken", "", "ill"))?,
+                    false => well(connection)?,
+                }
+            }
+            Ok(())
+        })
+    };
+    let bad = flaky(|connection| {
+        connection.reset()?;
+        Err(io::ErrorKind::ConnectionReset.into())
+    });
+    let good = flaky(|connection| connection.write(response("200 OK", "", "well")));
+    let more = "load_balancing: round_robin, retry: { base: 1ms }, \
+                circuit_breaker: { failures: 3, sleep: 100ms }, outlier: { consecutive: off }";
+    let (proxy, listen) = start(backend, &[bad.address(), good.address()], more);
+    for round in 1..=4 {
+        ill.store(true, Ordering::SeqCst);
+        eventually("the circuit opens", SOON, || {
+            Client::connect(listen).get("/").reason() == "circuit-open"
+        });
+        ill.store(false, Ordering::SeqCst);
+        // Whichever endpoint the probe meets first.
+        let mut answer = Client::connect(listen).get("/");
+        eventually("the probe is let through", SOON, || {
+            answer = Client::connect(listen).get("/");
+            answer.reason() != "circuit-open"
+        });
+        assert_eq!(answer.status, 200, "{round}: {}", answer.reason());
+        let state = [("upstream", "web")];
+        proxy.expect_metric("ambassador_breaker_state", &state, 0.0);
+    }
+}
+
+fn host_names_the_endpoint_of_the_try(backend: Backend) {
+    let failing = || Server::http(|_| response("503 Service Unavailable", "", "later"));
+    let (one, two) = (failing(), failing());
+    let more = "retry: { base: 1ms }, circuit_breaker: { failures: off }";
+    let (_proxy, listen) = start(backend, &[one.address(), two.address()], more);
+    let mut client = Client::connect(listen);
+    client.send("GET /web/ HTTP/1.1\r\nHost: by-path.test\r\n\r\n");
+    assert_eq!(client.response("GET").status, 503);
+    let asked = [&one, &two].map(|server| {
+        let hosts = server.requests().into_iter().map(|request| {
+            let host = request.field("host").map(str::to_owned);
+            assert_eq!(host, Some(server.address().to_string()));
+        });
+        hosts.count()
+    });
+    assert_eq!(asked.iter().sum::<usize>(), 3);
+    assert!(asked.iter().all(|count| *count > 0), "{asked:?}");
+}
+
+fn a_callers_own_limit_speaks_against_nobody(backend: Backend) {
+    let slow = Server::start(|connection| {
+        while connection.request()?.is_some() {
+            std::thread::sleep(Duration::from_millis(100));
+            connection.write(response("200 OK", "", "well"))?;
+        }
+        Ok(())
+    });
+    let (one, two) = (slow.address(), Server::ok());
+    for endpoints in [&[one][..], &[one, two.address()]] {
+        let (proxy, listen) = start(backend, endpoints, "");
+        for limit in ["grpc-timeout: 5m", "x-envoy-expected-rq-timeout-ms: 5"] {
+            for _ in 0..10 {
+                let mut hasty = Client::connect(listen);
+                hasty.send(format!(
+                    "GET / HTTP/1.1\r\nHost: web.test\r\n{limit}\r\n\r\n"
+                ));
+                let status = hasty.response("GET").status;
+                assert!(matches!(status, 200 | 504), "{status}");
+            }
+        }
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+        is_closed(&proxy);
+        let endpoints = proxy.upstream("web")["endpoints"].clone();
+        for endpoint in endpoints.as_array().expect("a list") {
+            assert_ne!(endpoint["ejected"], true);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Callers that leave: their upstream stops working for them, and their places
+//! come free. A half-close is no leave.
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
+
+on_both_backends!(
+    a_close_ends_the_wait_for_an_answer,
+    a_close_ends_a_silent_stream,
+    a_close_ends_the_wait_for_a_place,
+    a_close_ends_the_wait_between_tries,
+    a_close_ends_the_wait_for_a_turn,
+    a_reset_ends_an_upload_that_is_stuck,
+    a_half_close_gets_its_answer,
+    a_caller_that_closes_behind_its_answer_is_no_failure,
+);
+
+/// What a caller may cost after it has left. The proxy takes 60 ms at most; the
+/// rest is for a busy machine.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Tells of each connection whose peer has ended.
+fn watched(
+    begin: impl Fn(&mut ambassador_tests::server::Connection) -> std::io::Result<()>
+    + Send
+    + Sync
+    + 'static,
+) -> (Server, mpsc::Receiver<Instant>) {
+    let (ended, told) = mpsc::channel();
+    let server = Server::start(move |connection| {
+        begin(connection)?;
+        let mut rest = [0; 1024];
+        while matches!(connection.read(&mut rest), Ok(1..)) {}
+        let _ = ended.send(Instant::now());
+        Ok(())
+    });
+    (server, told)
+}
+
+#[track_caller]
+fn assert_soon(left: Instant, told: &mpsc::Receiver<Instant>) {
+    let ended = told.recv_timeout(SOON).expect("the upstream is told");
+    assert!(ended.saturating_duration_since(left) < SOON);
+}
+
+fn read_to(client: &mut Client, end: &str) {
+    let mut read = Vec::new();
+    while !read.ends_with(end.as_bytes()) {
+        read.extend(client.exactly(1));
+    }
+}
+
+fn gone(proxy: &Proxy, count: f64) {
+    let reason = [("reason", "client-gone")];
+    proxy.expect_metric("ambassador_requests_total", &reason, count);
+}
+
+fn a_close_ends_the_wait_for_an_answer(backend: Backend) {
+    let (server, told) = watched(|connection| connection.head().map(drop));
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    for (asked, rest) in [(1, "\r\n"), (2, "Content-Length: 4\r\n\r\nbody")] {
+        let mut client = Client::connect(listen);
+        client.send(format!("POST / HTTP/1.1\r\nHost: web.test\r\n{rest}"));
+        eventually("it is asked", SOON, || server.connections() == asked);
+        drop(client);
+        assert_soon(Instant::now(), &told);
+    }
+    gone(&proxy, 2.0);
+    // Nobody but the caller is at fault.
+    assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 0);
+}
+
+fn a_close_ends_a_silent_stream(backend: Backend) {
+    let (server, told) = watched(|connection| {
+        connection.head()?;
+        connection.write(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
+             Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
+        )
+    });
+    // All places are taken by those who leave.
+    let more = "pool: { max_connections: 3, max_pending: 0 }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    for _ in 0..2 {
+        let mut clients: Vec<_> = (0..3).map(|_| Client::connect(listen)).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+            read_to(client, "hi\r\n");
+        }
+        drop(clients);
+        let left = Instant::now();
+        (0..3).for_each(|_| assert_soon(left, &told));
+    }
+    gone(&proxy, 6.0);
+}
+
+fn a_close_ends_the_wait_for_a_place(backend: Backend) {
+    let (server, _told) = watched(|connection| connection.head().map(drop));
+    let more = "pool: { max_connections: 1, max_pending: 1 }\ntimeouts: { connect: 1h }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut first = Client::connect(listen);
+    first.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    eventually("it has the place", SOON, || server.connections() == 1);
+    for left in 1..=3 {
+        let mut waiting = Client::connect(listen);
+        waiting.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        eventually("it waits", SOON, || {
+            proxy.metric("ambassador_pool_connections", &[("state", "pending")]) == 1.0
+        });
+        drop(waiting);
+        gone(&proxy, f64::from(left));
+    }
+    assert_eq!(server.connections(), 1);
+}
+
+fn a_close_ends_the_wait_between_tries(backend: Backend) {
+    let server =
+        Server::http(|_| response("503 Service Unavailable", "Retry-After: 9\r\n", "later"));
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), "");
+    let mut client = Client::connect(listen);
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    eventually("a try has failed", SOON, || server.requests().len() == 1);
+    drop(client);
+    gone(&proxy, 1.0);
+    assert_eq!(server.requests().len(), 1);
+}
+
+fn a_close_ends_the_wait_for_a_turn(backend: Backend) {
+    let server = Server::ok();
+    let more = "rate_limit: { requests_per_second: 1, burst: 1, on_limit: wait }\n\
+                timeouts: { request: 1h }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let clients: Vec<_> = (0..20)
+        .map(|_| {
+            let mut client = Client::connect(listen);
+            client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+            client
+        })
+        .collect();
+    drop(clients);
+    eventually("all but a few have left", SOON, || {
+        let reason = [("reason", "client-gone")];
+        proxy.metric("ambassador_requests_total", &reason) >= 17.0
+    });
+}
+
+fn a_reset_ends_an_upload_that_is_stuck(backend: Backend) {
+    // Reads nothing of the body, so that the proxy stops reading it as well.
+    let (resume, resumed) = mpsc::channel::<()>();
+    let resumed = std::sync::Mutex::new(resumed);
+    let server = Server::start(move |connection| {
+        connection.head()?;
+        let _ = resumed.lock().expect("one connection").recv();
+        Ok(())
+    });
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 900000000\r\n\r\n");
+    let limit = Some(Duration::from_millis(300));
+    client
+        .stream()
+        .set_write_timeout(limit)
+        .expect("a valid time");
+    // Until nobody takes any more.
+    while client.try_send(vec![b'x'; 64 * 1024]).is_ok() {}
+    os::reset_on_close(client.stream()).expect("it is open");
+    drop(client);
+    gone(&proxy, 1.0);
+    drop(resume);
+}
+
+fn a_half_close_gets_its_answer(backend: Backend) {
+    let server = Server::start(|connection| {
+        while let Some(request) = connection.request()? {
+            // Longer than a caller is looked at.
+            std::thread::sleep(Duration::from_millis(300));
+            connection.write(text(&request.target))?;
+        }
+        Ok(())
+    });
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send("GET /half HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    client.finish();
+    assert_eq!(client.response("GET").text(), "/half");
+    // Over a unix socket as well.
+    let path = std::env::temp_dir().join(format!("amb-half-{}", ports::free()));
+    let config = format!(
+        "listeners: [{{ name: e, bind: \"unix:{}\" }}]\n\
+         upstreams: {{ web: {{ hosts: [web.test], endpoints: [\"{}\"] }} }}\n",
+        path.display(),
+        server.address()
+    );
+    let proxy = Proxy::start(backend, &config);
+    let ask = || {
+        use std::io::Write;
+        let mut near = std::os::unix::net::UnixStream::connect(&path).expect("it listens");
+        near.write_all(b"GET /unix HTTP/1.1\r\nHost: web.test\r\n\r\n")
+            .expect("it is open");
+        near
+    };
+    let mut near = ask();
+    near.shutdown(std::net::Shutdown::Write)
+        .expect("it is open");
+    let mut answer = String::new();
+    std::io::Read::read_to_string(&mut near, &mut answer).expect("an answer");
+    assert!(answer.ends_with("/unix"), "{answer}");
+    drop(ask());
+    gone(&proxy, 1.0);
+    drop(proxy);
+    let _ = std::fs::remove_file(path);
+}
+
+fn a_caller_that_closes_behind_its_answer_is_no_failure(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen): (Proxy, SocketAddr) = Proxy::in_front_of(backend, server.address());
+    for _ in 0..20 {
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+    }
+    let ok = [("status", "200"), ("reason", "")];
+    proxy.expect_metric("ambassador_requests_total", &ok, 20.0);
+    assert_eq!(server.connections(), 1);
+}
