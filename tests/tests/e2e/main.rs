@@ -36,6 +36,7 @@ mod iptables;
 mod keep_alive;
 mod leaving;
 mod limits;
+mod log_on_a_full_disk;
 mod odd_messages;
 mod opaque;
 mod pool;

@@ -1,9 +1,9 @@
 //! The thread that writes, and the end of it that a shard holds.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -169,6 +169,8 @@ struct Writer {
     target: Target,
     file: File,
     shared: Arc<Shared>,
+    /// The rest of a line of which the file has the beginning.
+    unfinished: Vec<u8>,
     /// A write failed and has been reported; a later success resets it.
     failing: bool,
 }
@@ -179,6 +181,7 @@ impl Writer {
             target,
             file,
             shared,
+            unfinished: Vec::new(),
             failing: false,
         }
     }
@@ -216,17 +219,40 @@ impl Writer {
                 continue;
             }
             wrote = true;
-            match self.file.write_all(taken) {
-                Ok(()) => self.failing = false,
-                Err(error) => self.lost(taken, &error),
-            }
+            self.write(taken);
         }
         wrote
     }
 
-    fn lost(&mut self, taken: &[u8], error: &io::Error) {
-        let lines = memchr::memchr_iter(b'\n', taken).count() as u64;
-        self.shared.dropped.fetch_add(lines, Ordering::Relaxed);
+    /// Writes whole lines, or counts them as lost.
+    fn write(&mut self, lines: &[u8]) {
+        if !self.unfinished.is_empty() {
+            let rest = std::mem::take(&mut self.unfinished);
+            let (written, result) = write_some(&mut self.file, &rest);
+            if let Err(error) = result {
+                self.unfinished = rest[written..].to_vec();
+                return self.lost(lines, &error);
+            }
+        }
+        let (written, result) = write_some(&mut self.file, lines);
+        let Err(error) = result else {
+            self.failing = false;
+            return;
+        };
+        let begun = memchr::memrchr(b'\n', &lines[..written]).map_or(0, |end| end + 1);
+        let cut = written - begun;
+        if cut == 0 || take_back(&mut self.file, cut as u64) {
+            return self.lost(&lines[begun..], &error);
+        }
+        let end =
+            memchr::memchr(b'\n', &lines[written..]).map_or(lines.len(), |at| written + at + 1);
+        self.unfinished = lines[written..end].to_vec();
+        self.lost(&lines[end..], &error);
+    }
+
+    fn lost(&mut self, lines: &[u8], error: &io::Error) {
+        let count = memchr::memchr_iter(b'\n', lines).count() as u64;
+        self.shared.dropped.fetch_add(count, Ordering::Relaxed);
         if !self.failing {
             tracing::error!(%error, "cannot write the access log");
             self.failing = true;
@@ -235,12 +261,54 @@ impl Writer {
 
     fn reopen(&mut self) {
         match open(&self.target) {
-            Ok(file) => self.file = file,
+            Ok(file) => {
+                let before = std::mem::replace(&mut self.file, file);
+                // The rest of a line is of no use in another file.
+                if !self.unfinished.is_empty() && !is_same(&before, &self.file) {
+                    self.unfinished.clear();
+                    self.shared.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot open the access log anew; the old file is kept");
             }
         }
     }
+}
+
+/// Writes until an error; says how much was taken.
+fn write_some(file: &mut File, bytes: &[u8]) -> (usize, io::Result<()>) {
+    let mut written = 0;
+    while written < bytes.len() {
+        match file.write(&bytes[written..]) {
+            Ok(0) => return (written, Err(io::ErrorKind::WriteZero.into())),
+            Ok(taken) => written += taken,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (written, Err(error)),
+        }
+    }
+    (written, Ok(()))
+}
+
+/// Takes the last bytes that were written out of a file again, where nobody has
+/// written behind them. `false`: they stand, as in a pipe they have to.
+fn take_back(file: &mut File, bytes: u64) -> bool {
+    let mut shorten = || -> io::Result<bool> {
+        let is_file = file.metadata()?.is_file();
+        if !is_file || file.stream_position()? != file.metadata()?.len() {
+            return Ok(false);
+        }
+        let end = file.metadata()?.len().saturating_sub(bytes);
+        file.set_len(end)?;
+        file.seek(io::SeekFrom::Start(end))?;
+        Ok(true)
+    };
+    shorten().unwrap_or(false)
+}
+
+fn is_same(one: &File, other: &File) -> bool {
+    let id = |file: &File| file.metadata().map(|file| (file.dev(), file.ino())).ok();
+    id(one).is_some() && id(one) == id(other)
 }
 
 fn open(target: &Target) -> io::Result<File> {
@@ -359,6 +427,37 @@ mod tests {
         };
         assert_eq!(lines(&old) + lines(&path), 1);
         assert!(path.exists());
+    }
+
+    /// A socket stands for the pipe of a reader that does not wait.
+    #[test]
+    fn a_line_that_was_cut_is_finished() {
+        use std::os::unix::net::UnixStream;
+        let (mut reader, pipe) = UnixStream::pair().unwrap();
+        pipe.set_nonblocking(true).unwrap();
+        reader.set_nonblocking(true).unwrap();
+        let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
+        let shared = Arc::new(Shared::default());
+        let mut writer = Writer::new(Target::Stdout, pipe, Arc::clone(&shared));
+        let line = format!("{}\n", "x".repeat(999));
+        let (mut batches, mut read) = (0, Vec::new());
+        while batches < 8 {
+            writer.write(line.repeat(300).as_bytes());
+            batches += 1;
+            if batches % 2 == 0 {
+                // Up to where the pipe is empty.
+                let _ = reader.read_to_end(&mut read);
+            }
+        }
+        drop(writer);
+        let _ = reader.read_to_end(&mut read);
+        let read = String::from_utf8(read).unwrap();
+        let cut = usize::from(!read.ends_with('\n'));
+        let whole = read.lines().filter(|read| *read == line.trim_end()).count();
+        assert_eq!(read.lines().count(), whole + cut);
+        let lost = shared.dropped.load(Ordering::Relaxed) as usize;
+        assert!(lost > 0, "nothing was cut");
+        assert_eq!(whole + lost + cut, batches * 300);
     }
 
     #[test]
