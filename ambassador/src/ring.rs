@@ -40,7 +40,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 pub use chunk::{Chunk, Gather};
-pub use keep_alive::Liveness;
+pub use keep_alive::{Liveness, look_every};
 pub use mailbox::{Remote, SendError as MailboxError};
 pub use send_op::SendError;
 pub use sockets::{dial_socket, is_quiet, steer_by_cpu};

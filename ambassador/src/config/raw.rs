@@ -215,8 +215,9 @@ object! {
         /// How long things may take.
         timeouts: Timeouts,
         /// After how much silence TCP asks whether the server is still there, in
-        /// whole seconds up to 9h. A connection fails whose server does not answer,
-        /// or take what was sent, for five times as long. That of `defaults` is for
+        /// whole seconds up to 9h. A connection fails whose server does not answer
+        /// for five times as long, or takes nothing of a request; what is relayed
+        /// may wait for a server that pauses and answers. That of `defaults` is for
         /// accepted connections too, as far as answers go.
         #[schemars(extend("default" = "60s"))]
         tcp_keepalive: KeepAlive,

@@ -404,6 +404,7 @@ async fn relay_recorded(
         cells: &client.context.telemetry.cells,
         passage: &record.passage,
         silence: target.upstream.policies.timeouts.tunnel,
+        keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
     let (client_first, server_first) = (client.ahead.take(), leg.said.take());
     let (client_end, server_end) = (&client.stream, &leg.connection.stream);

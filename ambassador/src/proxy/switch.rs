@@ -100,6 +100,7 @@ pub async fn tunnel(
         cells: &context.telemetry.cells,
         passage: &record.passage,
         silence: target.upstream.policies.timeouts.tunnel,
+        keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
     let client_first = client.ahead.take();
     let relay = Box::pin(tunnel.run(

@@ -20,6 +20,8 @@ pub struct Tunnel<'a> {
     pub passage: &'a Passage,
     /// Silence in both directions that ends it.
     pub silence: Duration,
+    /// `tcp_keepalive` of the upstream, which may pause reading for longer.
+    pub keep_alive: Option<Duration>,
 }
 
 impl Tunnel<'_> {
@@ -44,13 +46,34 @@ impl Tunnel<'_> {
                 &moved,
             ),
         );
-        match first(relay, silence(self.silence, &moved)).await {
+        match first(relay, self.watch(upstream, &moved)).await {
             First::Left(Ok(_)) => {
                 cut.0 = None;
                 TcpOutcome::Closed
             }
             First::Left(Err(outcome)) => outcome,
             First::Right(()) => TcpOutcome::IdleTimeout,
+        }
+    }
+
+    /// Resolves when nothing has moved for the silence that ends it. The timer is
+    /// armed once for each silence and each look at the upstream, not per byte.
+    async fn watch(&self, upstream: &Stream, moved: &Cell<Instant>) {
+        let look = |silence| ring::now() + ring::look_every(silence);
+        let mut look_at = self.keep_alive.map(|silence| (silence, look(silence)));
+        loop {
+            let due = moved.get() + self.silence;
+            if due <= ring::now() {
+                return;
+            }
+            if let Some((silence, at)) = &mut look_at
+                && *at <= ring::now()
+            {
+                upstream.allow_pause(*silence);
+                *at = look(*silence);
+            }
+            let next = look_at.map_or(due, |(_, at)| at.min(due));
+            timer::sleep_until(next).await;
         }
     }
 
@@ -101,17 +124,5 @@ impl Drop for Cut<'_> {
         for end in self.0.into_iter().flatten() {
             end.reset_on_close();
         }
-    }
-}
-
-/// Resolves when nothing has moved for `limit`. The timer is armed once per
-/// `limit`, not per byte.
-async fn silence(limit: Duration, moved: &Cell<Instant>) {
-    loop {
-        let due = moved.get() + limit;
-        if due <= ring::now() {
-            return;
-        }
-        timer::sleep_until(due).await;
     }
 }

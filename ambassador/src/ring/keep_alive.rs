@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::sockets::set_int;
+use super::sockets::{is_window_closed, set_int};
 
 /// Probes that may stay without an answer, a quarter of the silence apart: the
 /// peer has failed after five times the silence.
@@ -35,9 +35,30 @@ pub fn set(socket: &impl AsRawFd, silence: Option<Duration>, expected: Liveness)
     set_int(socket, TCP, libc::TCP_KEEPIDLE, seconds(silence))?;
     set_int(socket, TCP, libc::TCP_KEEPINTVL, seconds(silence / 4))?;
     set_int(socket, TCP, libc::TCP_KEEPCNT, PROBES)?;
+    expect(socket, silence, expected)
+}
+
+fn expect(socket: &impl AsRawFd, silence: Duration, expected: Liveness) -> io::Result<()> {
     let patience = match expected {
         Liveness::Answers => 0,
         Liveness::Progress => i32::try_from((silence * PATIENCE).as_millis()).unwrap_or(i32::MAX),
     };
-    set_int(socket, TCP, libc::TCP_USER_TIMEOUT, patience)
+    set_int(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, patience)
+}
+
+/// How often to look for a pause of a peer of which progress is expected: before
+/// the kernel gives it up.
+pub fn look_every(silence: Duration) -> Duration {
+    silence * PATIENCE / 2
+}
+
+/// The kernel takes a peer that has closed its window, and answers its probes,
+/// for one that has failed, once TCP_USER_TIMEOUT is over. It only pauses: no
+/// progress is expected of it until the next look.
+pub fn allow_pause(socket: &impl AsRawFd, silence: Duration) -> io::Result<()> {
+    let expected = match is_window_closed(socket)? {
+        true => Liveness::Answers,
+        false => Liveness::Progress,
+    };
+    expect(socket, silence, expected)
 }

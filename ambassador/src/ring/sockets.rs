@@ -181,6 +181,34 @@ pub fn is_quiet(socket: &impl AsRawFd) -> bool {
     peeked < 0 && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
 }
 
+/// Whether the other end has said that it takes nothing more for now: its window
+/// is closed (tcpi_snd_wnd, Linux 5.4).
+#[expect(
+    unsafe_code,
+    reason = "getsockopt with a struct that libc knows in part"
+)]
+pub fn is_window_closed(socket: &impl AsRawFd) -> io::Result<bool> {
+    /// Where in struct tcp_info of linux/tcp.h it stands.
+    const WINDOW: std::ops::Range<usize> = 228..232;
+    let mut info = [0_u8; WINDOW.end];
+    let mut length = info.len() as libc::socklen_t;
+    // SAFETY: both pointers are to live values, of the size that is named; the
+    // kernel writes no more than that.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if got != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(length as usize == info.len() && info[WINDOW] == [0; 4])
+}
+
 /// Sets or clears O_NONBLOCK as the backend needs it.
 #[expect(unsafe_code, reason = "fcntl")]
 pub fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {

@@ -350,6 +350,12 @@ impl Stream {
         let _ = keep_alive::set(&self.raw(), silence, expected);
     }
 
+    /// Bears with a peer of which progress is expected and that pauses; to be
+    /// called again after [`look_every`](super::look_every).
+    pub fn allow_pause(&self, silence: Duration) {
+        let _ = keep_alive::allow_pause(&self.raw(), silence);
+    }
+
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         sockets::local_address(&self.raw())

@@ -22,6 +22,7 @@ on_both_backends!(
     sockets_of_other_namespaces_are_kept_alive,
     a_server_that_has_vanished_is_found_out,
     a_server_that_vanishes_amid_talk_is_found_out,
+    a_server_that_pauses_has_not_vanished,
 );
 
 /// Kinds of timers in /proc/net/tcp.
@@ -210,4 +211,32 @@ fn vanish(backend: Backend, mode: &str) {
     assert_eq!(said(), "reset");
     let labels = [("upstream", "unmatched"), ("outcome", "upstream-reset")];
     proxy.expect_metric("ambassador_tcp_connections_total", &labels, 1.0);
+}
+
+fn a_server_that_pauses_has_not_vanished(backend: Backend) {
+    const BYTES: usize = 16 << 20;
+    // Longer than one that answers nothing has got.
+    const PAUSE: Duration = Duration::from_secs(9);
+    let server = Server::start(|connection| {
+        std::thread::sleep(PAUSE);
+        let mut buffer = vec![0; 1 << 20];
+        let mut bytes = 0;
+        loop {
+            match connection.read(&mut buffer)? {
+                0 => return connection.write(bytes.to_string()),
+                count => bytes += count,
+            }
+        }
+    });
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "listeners: [{{ name: db, bind: \"{listen}\", protocol: tcp, upstream: db }}]\n\
+         upstreams: {{ db: {{ endpoints: [\"{}\"], tcp_keepalive: 1s }} }}\n",
+        server.address()
+    );
+    let _proxy = Proxy::start(backend, &config);
+    let mut client = Client::connect(listen);
+    client.send(vec![7; BYTES]);
+    client.finish();
+    assert_eq!(client.rest().expect("a FIN"), BYTES.to_string().as_bytes());
 }
