@@ -17,6 +17,7 @@ pub mod heads;
 mod hedge;
 pub mod http1;
 pub mod judges;
+mod race;
 pub mod reach;
 pub mod replay;
 pub mod reply;

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -45,6 +45,12 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
         l_linger: 0,
     };
     set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+}
+
+/// Has a listener queue one connection at most.
+pub fn shorten_queue(listener: &TcpListener) -> io::Result<()> {
+    // SAFETY: listen takes two integers; the descriptor is open.
+    check(unsafe { libc::listen(listener.as_raw_fd(), 0) })
 }
 
 /// Keeps the kernel's receive buffer of `stream` at about `bytes`.

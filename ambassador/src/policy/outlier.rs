@@ -261,6 +261,15 @@ impl Detector {
         }
     }
 
+    /// Whether an endpoint is out while another one is well, so that what it gets
+    /// wrong is its own matter. Asked of failures only: it locks.
+    pub fn is_out_alone(&self, health: &Health) -> bool {
+        let is_well = |other: &Arc<Health>| {
+            other.standing() == Standing::Usable && other.consecutive_failures() == 0
+        };
+        health.standing() != Standing::Usable && self.lock().iter().any(is_well)
+    }
+
     /// Begins a request that is no probe, whatever the state of its endpoint.
     pub fn begin(&self, health: &Health) -> Trial {
         Trial {

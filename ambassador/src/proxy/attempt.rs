@@ -18,6 +18,7 @@ use crate::proxy::exchange::{
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::judges::{Judges, Score, Stage};
+use crate::proxy::race;
 use crate::proxy::replay::Replay;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather, Stream, timer};
@@ -125,6 +126,7 @@ impl Sending<'_> {
                 Ok(connection) => connection,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
+            self.follow(&connection, judges);
             let past = connection.past;
             let error = match self.exchange(connection, judges, may_hold).await {
                 Ok(success) => return Ok(success),
@@ -203,6 +205,15 @@ impl Sending<'_> {
         }
         if clean && body.is_done() && rest.is_none() {
             self.keep(connection);
+        }
+    }
+
+    /// Keeps to the endpoint that a connection leads to: another address of the
+    /// name may have been faster.
+    fn follow(&mut self, connection: &Connection, judges: &mut Judges<'_>) {
+        if connection.endpoint != judges.endpoint.endpoint {
+            race::follow(self.context, self.target(), judges, connection.endpoint);
+            self.record.passage.endpoint = Some(connection.endpoint);
         }
     }
 
@@ -464,8 +475,7 @@ pub(super) async fn connect(
     deadlines: &Deadlines,
     want: Want,
 ) -> Result<Connection, Unanswered> {
-    let (shared, policies) = (&target.shared, target.pool_policies());
-    let checkout = context.pools.checkout(shared, policies, place, want);
+    let checkout = race::checkout(context, target, place, want);
     let checked_out = match deadlines.of_checkout() {
         None => checkout.await,
         Some((until, limit)) => match timer::timeout_at(until, checkout).await {
@@ -475,7 +485,7 @@ pub(super) async fn connect(
     };
     let connection = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
     if connection.past.is_reused() {
-        context.telemetry.cells.pool_reuse(shared.label);
+        context.telemetry.cells.pool_reuse(target.shared.label);
     }
     Ok(connection)
 }

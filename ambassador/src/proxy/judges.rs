@@ -139,13 +139,13 @@ impl<'a> Judges<'a> {
     }
 
     /// Tells the breaker how the request went, unless it was told. What an
-    /// endpoint gets wrong that is ejected, or was ejected for it, says nothing
-    /// of the others.
+    /// endpoint gets wrong that is out, or went out by it, says nothing of the
+    /// upstream while another one is well.
     pub fn tell_breaker(&mut self, score: Score, now: Instant) {
         if let Some(trial) = self.breaker.take() {
             match score {
                 Score::Success => trial.succeeded(now),
-                Score::Failure if self.endpoint.is_ejected() => trial.abandoned(),
+                Score::Failure if self.endpoint.is_out_alone() => trial.abandoned(),
                 Score::Failure => trial.failed(now),
             }
         }

@@ -9,6 +9,7 @@ use crate::proxy::context::Context;
 use crate::proxy::failure::Unanswered;
 use crate::proxy::generation::Target;
 use crate::proxy::judges::{Admitted, Judges, Score, Stage};
+use crate::proxy::race;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, timer};
 use crate::upstream::balancer::{Grade, Picked};
@@ -61,11 +62,12 @@ pub async fn reach<'a>(
         let endpoint = judges.endpoint.endpoint;
         on_try(endpoint);
         let place = (namespace, endpoint);
-        let checkout = context
-            .pools
-            .checkout(shared, target.pool_policies(), place, Want::Fresh);
+        let checkout = race::checkout(context, target, place, Want::Fresh);
         let unanswered = match checkout.await {
             Ok(connection) => {
+                if connection.endpoint != endpoint {
+                    race::follow(context, target, &mut judges, connection.endpoint);
+                }
                 if purpose == Purpose::Relay {
                     let how = (Score::Success, Grade::Good);
                     judges.tell(how, Stage::Last, &policies.outlier, ring::now());

@@ -174,6 +174,21 @@ impl Balancer {
         }
     }
 
+    /// An endpoint of the other address family that gets requests.
+    pub fn of_other_family(
+        &mut self,
+        published: &Published,
+        endpoint: EndpointAddr,
+    ) -> Option<EndpointAddr> {
+        self.refresh(published);
+        let family = endpoint.0.is_ipv4();
+        let mut others = self.list.iter().zip(&self.listed);
+        let (other, _) = others.find(|(other, listed)| {
+            listed.standing == Standing::Usable && other.address.0.is_ipv4() != family
+        })?;
+        Some(other.address)
+    }
+
     /// The endpoint whose turn it is, for what is no request.
     pub fn next_in_turn(&mut self, published: &Published) -> Option<EndpointAddr> {
         self.refresh(published);
@@ -390,14 +405,14 @@ impl Picked {
         }
     }
 
-    /// Whether it gets no requests for now, so that what it gets wrong is its own
-    /// matter.
-    pub fn is_ejected(&self) -> bool {
-        let is_out = |watch: &Watch| {
+    /// Whether it is out while another one is well, so that what it gets wrong is
+    /// its own matter.
+    pub fn is_out_alone(&self) -> bool {
+        let is_out_alone = |watch: &Watch| {
             let load = &*watch.load;
-            load.detector.state(&load.health) != State::Usable
+            load.detector.is_out_alone(&load.health)
         };
-        self.watch.as_ref().is_some_and(is_out)
+        self.watch.as_ref().is_some_and(is_out_alone)
     }
 
     /// Whether there are other endpoints to take its place.

@@ -154,6 +154,13 @@ impl Pools {
         })
     }
 
+    /// An endpoint of the other address family that gets requests.
+    pub fn of_other_family(&self, shared: &Shared, endpoint: EndpointAddr) -> Option<EndpointAddr> {
+        let mut pools = self.pools.borrow_mut();
+        let balancer = &mut pools.get_mut(&shared.id)?.balancer;
+        balancer.of_other_family(&shared.endpoints, endpoint)
+    }
+
     /// `endpoint`, for a request whose connection is given.
     pub fn pick_bound(
         &self,

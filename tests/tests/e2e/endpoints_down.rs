@@ -2,17 +2,20 @@
 //! caller is served while another one is well, and the circuit stays closed.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::server::{Connection, response};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
 
 on_both_backends!(
     one_that_refuses_is_not_noticed,
     one_that_resets_is_not_noticed,
+    two_of_three_that_refuse_are_not_noticed,
+    all_that_fail_open_the_circuit,
+    the_address_family_that_works_is_used,
     one_that_fails_is_taken_out,
     one_that_hangs_is_taken_out,
     the_next_endpoint_is_asked_without_a_wait,
@@ -75,6 +78,67 @@ fn one_that_resets_is_not_noticed(backend: Backend) {
     serves_everybody(&proxy, listen);
 }
 
+fn two_of_three_that_refuse_are_not_noticed(backend: Backend) {
+    let one = Server::ok();
+    let (proxy, listen) = start(backend, &[refused(), refused(), one.address()], "");
+    serves_everybody(&proxy, listen);
+}
+
+fn all_that_fail_open_the_circuit(backend: Backend) {
+    let bad = || Server::http(|_| response("500 Internal Server Error", "", "no"));
+    let servers = [bad(), bad(), bad()];
+    let endpoints = servers.each_ref().map(Server::address);
+    let (_proxy, listen) = start(backend, &endpoints, "");
+    let mut asked = 0;
+    while Client::connect(listen).get("/").status == 500 {
+        asked += 1;
+    }
+    // As many as `failures` says, but for those of an endpoint that went out
+    // before another one was known to be ill.
+    assert!((5..=8).contains(&asked), "{asked}");
+}
+
+fn the_address_family_that_works_is_used(backend: Backend) {
+    let four = Server::ok();
+    let port = four.address().port();
+    // Takes no connection: its queue is full.
+    let six = TcpListener::bind(("::1", port)).expect("the port is free");
+    let full: Vec<_> = fill(&six);
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "drain_timeout: 2s\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+         upstreams: {{ web: {{ hosts: [web.test], dns: \"localhost:{port}\", \
+         timeouts: {{ connect: 1h }} }} }}\n"
+    );
+    let proxy = Proxy::start(backend, &config);
+    let count = || {
+        proxy.upstream("web")["endpoints"]
+            .as_array()
+            .map_or(0, Vec::len)
+    };
+    eventually("both families are known", SOON, || count() == 2);
+    for _ in 0..10 {
+        let mut client = Client::connect(listen);
+        client.send("GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response("GET").status, 200);
+    }
+    drop(full);
+    drop(six);
+    // Nobody listens there now.
+    for _ in 0..20 {
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+    }
+    is_closed(&proxy);
+}
+
+/// Connects until a listener that accepts nobody takes no more.
+fn fill(listener: &TcpListener) -> Vec<TcpStream> {
+    os::shorten_queue(listener).expect("it listens");
+    let address = listener.local_addr().expect("it listens");
+    let limit = Duration::from_millis(200);
+    std::iter::from_fn(|| TcpStream::connect_timeout(&address, limit).ok()).collect()
+}
+
 fn one_that_fails_is_taken_out(backend: Backend) {
     let bad = Server::http(|_| response("500 Internal Server Error", "", "no"));
     let (one, two) = (Server::ok(), Server::ok());
@@ -120,7 +184,7 @@ fn the_next_endpoint_is_asked_without_a_wait(backend: Backend) {
     }
     assert!(began.elapsed() < Duration::from_secs(5));
     let cause = [("cause", "connect-failure")];
-    proxy.expect_metric("ambassador_retries_total", &cause, 2.0);
+    assert!(proxy.metric("ambassador_retries_total", &cause) >= 1.0);
 }
 
 fn a_tunnel_goes_to_the_next_endpoint(backend: Backend) {

@@ -1,0 +1,75 @@
+//! A connection to a name with addresses of both families: the one that works
+//! is used (RFC 8305, "Happy Eyeballs Version 2").
+
+use std::pin::pin;
+use std::time::Duration;
+
+use crate::addr::EndpointAddr;
+use crate::proxy::context::Context;
+use crate::proxy::generation::Target;
+use crate::proxy::judges::Judges;
+use crate::ring::{self, timer};
+use crate::route::settings::Endpoints;
+use crate::together::{First, first, first_ok};
+use crate::upstream::balancer::{Ask, Grade, Probe};
+use crate::upstream::connection::{Connection, Place};
+use crate::upstream::pool::{CheckoutError, Want};
+
+/// How long one family has before the other is tried beside it: the Connection
+/// Attempt Delay that RFC 8305 section 5 recommends.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// A connection to `place`; where that takes too long and the upstream's name
+/// has addresses of the other family, to whichever is there first. One that
+/// fails at once is no matter of a race: the next try goes elsewhere.
+pub async fn checkout(
+    context: &Context,
+    target: &Target,
+    (namespace, endpoint): Place,
+    want: Want,
+) -> Result<Connection, CheckoutError> {
+    let (shared, policies) = (&target.shared, target.pool_policies());
+    let pools = &context.pools;
+    let to = |endpoint| pools.checkout(shared, policies, (namespace, endpoint), want);
+    let Some(rival) = rival(context, target, endpoint) else {
+        return to(endpoint).await;
+    };
+    // Rare, and twice as large.
+    Box::pin(async {
+        let mut one = pin!(to(endpoint));
+        match first(one.as_mut(), timer::sleep(ATTEMPT_DELAY)).await {
+            First::Left(checked_out) => checked_out,
+            First::Right(()) => match first_ok(one, to(rival)).await? {
+                First::Left(connection) | First::Right(connection) => Ok(connection),
+            },
+        }
+    })
+    .await
+}
+
+/// Tells the endpoint of a try that another one was faster by so much that it
+/// counts as a failed connect, and goes on with that one.
+pub fn follow(context: &Context, target: &Target, judges: &mut Judges<'_>, winner: EndpointAddr) {
+    let now = ring::now();
+    let policies = &target.upstream.policies;
+    let bad = Grade::Bad { retry_after: None };
+    judges.endpoint.ended(bad, &policies.outlier, now);
+    let ask = Ask {
+        load_balancing: &policies.load_balancing,
+        key: None,
+        tried: &[],
+        probe: Probe::Avoided,
+        random: 0,
+        now,
+    };
+    let pools = &context.pools;
+    judges.endpoint = pools.pick_bound(&target.shared, target.pool_policies(), winner, &ask);
+}
+
+/// An address of the other family.
+fn rival(context: &Context, target: &Target, endpoint: EndpointAddr) -> Option<EndpointAddr> {
+    match target.upstream.endpoints {
+        Endpoints::Dns { .. } => context.pools.of_other_family(&target.shared, endpoint),
+        Endpoints::Static(_) | Endpoints::Original => None,
+    }
+}
