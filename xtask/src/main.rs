@@ -4,6 +4,7 @@ mod bench;
 mod build;
 mod chaos;
 mod demo;
+mod docs;
 mod setup;
 mod test;
 mod tidy;
@@ -50,6 +51,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Run every shell block of the documents in a clean clone.
+    Docs,
     /// Hold the module table, file sizes and wording against the code.
     Tidy,
 }
@@ -75,6 +78,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test { arguments } => test::all(&arguments),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Chaos { arguments } => chaos::run(&arguments),
+        Task::Docs => docs::run(),
         Task::Tidy => tidy::check(),
     }
 }

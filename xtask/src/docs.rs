@@ -1,0 +1,162 @@
+//! Runs what the documents tell a reader to type: each shell block of each
+//! document, in order, in a clean clone of the last commit.
+//!
+//! A document runs in one shell and in a network namespace of its own, which
+//! has a loopback device and nothing else. A YAML block that begins with
+//! `# NAME.yaml` is written to that file and checked, by what earlier blocks
+//! have built. What cannot run says why: its info string is `sh no-run: REASON`.
+
+mod blocks;
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::docs::blocks::{Block, Kind};
+use crate::workspace::{self, Failure};
+use crate::{build, setup, test};
+
+/// How long the blocks of one document may take, the build in a clone included.
+const DOCUMENT: Duration = Duration::from_secs(15 * 60);
+
+/// How long what a document has started may take to end.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Programs that the documents use, and the Debian package that has each.
+const PROGRAMS: [(&str, &str); 4] = [
+    ("curl", "curl"),
+    ("ip", "iproute2"),
+    ("python3", "python3"),
+    ("unshare", "util-linux"),
+];
+
+/// Runs every document.
+pub fn run() -> Result<(), Failure> {
+    test::require_root()?;
+    setup::programs(&PROGRAMS)?;
+    let listed = workspace::output(workspace::command("git").args(["ls-files", "*.md"]))?;
+    let clone = clone()?;
+    let mut mistakes = Vec::new();
+    let mut documents = Vec::new();
+    for name in listed.lines() {
+        let path = clone.join(name);
+        let text = std::fs::read_to_string(&path).map_err(|error| Failure::File(path, error))?;
+        match blocks::of(name, &text) {
+            Ok(blocks) => documents.push((name, blocks)),
+            Err(wrong) => mistakes.extend(wrong),
+        }
+    }
+    if !mistakes.is_empty() {
+        return Err(Failure::Check(mistakes));
+    }
+    let (mut ran, mut left_out) = (0, 0);
+    for (name, blocks) in documents {
+        let runnable = |block: &&Block| block.kind == Kind::Shell;
+        let count = blocks.iter().filter(runnable).count();
+        ran += count;
+        left_out += blocks.iter().filter(|block| block.is_left_out()).count();
+        if count > 0 {
+            println!("{name}: {count} blocks");
+            play(name, &script(&blocks), &clone)?;
+        }
+    }
+    println!("{ran} shell blocks of the documents run; {left_out} say why they do not");
+    Ok(())
+}
+
+/// A clone of the last commit, always at the same place, which builds where
+/// everything else is built.
+fn clone() -> Result<PathBuf, Failure> {
+    let target = workspace::target_directory();
+    let clone = target.join("docs/clone");
+    if clone.exists() {
+        std::fs::remove_dir_all(&clone).map_err(|error| Failure::File(clone.clone(), error))?;
+    }
+    let from = workspace::root();
+    let mut git = workspace::command("git");
+    git.args(["clone", "--quiet", "--shared"]).arg(from);
+    workspace::run(git.arg(&clone))?;
+    let link = clone.join("target");
+    std::os::unix::fs::symlink(&target, &link).map_err(|error| Failure::File(link, error))?;
+    Ok(clone)
+}
+
+/// What a shell is to do for a document.
+fn script(blocks: &[Block]) -> String {
+    let mut script = String::from("set -euo pipefail\nip link set lo up\n");
+    for block in blocks {
+        let Block { place, kind, text } = block;
+        match kind {
+            Kind::Shell => {
+                script.push_str(&format!("echo '== {place}' >&2\n{text}"));
+            }
+            Kind::File(name) => {
+                script.push_str(&format!(
+                    "echo '== {place}: {name}' >&2\ncat > {name} <<'END OF FILE'\n{text}END OF FILE\n\
+                     \"$PWD/target/release/ambassador\" check {name}\n"
+                ));
+            }
+            Kind::LeftOut(_) | Kind::Other => {}
+        }
+    }
+    script
+}
+
+/// Runs a script to its end, and ends what it has left running.
+fn play(name: &str, script: &str, clone: &Path) -> Result<(), Failure> {
+    let failed = |outcome: String| Failure::Program {
+        line: format!("the shell blocks of {name}"),
+        outcome,
+    };
+    let mut shell = workspace::command("unshare")
+        .args(["--net", "bash", "-c", script])
+        .current_dir(clone)
+        // It says what it builds with; the clone is to find that out itself.
+        .env_remove(build::OBJECT_VARIABLE)
+        .env_remove("CARGO_TARGET_DIR")
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .map_err(|error| failed(format!("could not be started: {error}")))?;
+    let status = wait(&mut shell, DOCUMENT);
+    end_group(shell.id());
+    match status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(failed(format!(
+            "ended with {status}; see the last `==` above"
+        ))),
+        None => {
+            // Its group got a signal that nobody can ignore.
+            let _ = shell.wait();
+            Err(failed(format!("took more than {DOCUMENT:?}")))
+        }
+    }
+}
+
+fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> {
+    let until = Instant::now() + limit;
+    while Instant::now() < until {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+/// Ends what a shell has left in its process group, politely first: a proxy
+/// takes down what it has set up.
+fn end_group(group: u32) {
+    let signal = |signal: &str| {
+        let mut kill = workspace::command("kill");
+        kill.args([signal, "--", &format!("-{group}")]);
+        kill.stderr(Stdio::null()).status()
+    };
+    let until = Instant::now() + GRACE;
+    // `kill` fails once there is nobody left.
+    while signal("-TERM").is_ok_and(|status| status.success()) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let _ = signal("-KILL");
+}
