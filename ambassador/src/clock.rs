@@ -1,6 +1,7 @@
 //! The only reader of time and randomness. Logic that depends on either takes
 //! them as arguments, so that its tests run on virtual time and fixed seeds.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic clock.
@@ -47,6 +48,41 @@ pub fn kernel_ns_at(then: Instant) -> u64 {
     }
 }
 
+/// Lets something happen once a second at most, over all threads, as a line in
+/// the log about what goes on all the time.
+#[derive(Debug)]
+pub struct OncePerSecond(AtomicU64);
+
+impl OncePerSecond {
+    /// One that has not happened yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Whether it may happen now; it counts as having happened.
+    pub fn is_due(&self) -> bool {
+        self.is_due_at(kernel_ns())
+    }
+
+    fn is_due_at(&self, now_ns: u64) -> bool {
+        const SECOND_NS: u64 = 1_000_000_000;
+        // The time from which on it may happen again.
+        let again = self.0.load(Ordering::Relaxed);
+        let next = now_ns + SECOND_NS;
+        now_ns >= again
+            && self
+                .0
+                .compare_exchange(again, next, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+impl Default for OncePerSecond {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// 64 random bits from the thread's generator.
 pub fn random_u64() -> u64 {
     rand::random()
@@ -60,6 +96,15 @@ pub fn random_u128() -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn once_a_second_is_not_twice() {
+        let line = OncePerSecond::new();
+        let second = 1_000_000_000;
+        let due = [7, 8, 7 + second - 1, 7 + second, 8 + second, 9 * second];
+        let due = due.map(|now_ns| line.is_due_at(now_ns));
+        assert_eq!(due, [true, false, false, true, false, true]);
+    }
 
     #[test]
     fn an_instant_has_a_place_on_the_kernels_clock() {

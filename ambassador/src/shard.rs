@@ -2,6 +2,7 @@
 //! serves the connections it accepted to their end.
 
 pub mod accept;
+pub mod descriptors;
 pub mod place;
 
 use std::io;

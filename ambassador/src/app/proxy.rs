@@ -20,7 +20,7 @@ use crate::control::{
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote, ebb};
 use crate::shard::accept::{self, Intake, host_addresses};
-use crate::shard::{self, Callers, Plan, Shard, place};
+use crate::shard::{self, Callers, Plan, Shard, descriptors, place};
 use crate::telemetry::access_log;
 use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
 use crate::upstream::dial::{Namespace, OwnAddresses};
@@ -102,6 +102,9 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let Start {
         checked, helper, ..
     } = start;
+    if let Err(error) = descriptors::use_all() {
+        tracing::warn!(%error, "the soft limit of open files stays as it is");
+    }
     let (backend, why_not_ring) = ring::probe();
     let registry = Arc::new(Registry::default());
     let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;

@@ -14,6 +14,7 @@ use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
 use super::table::{Connecting, End, Key, Sending, keep};
 use super::timer;
+use crate::clock;
 
 /// How long a listener rests when the process or the system is out of
 /// descriptors or memory.
@@ -70,7 +71,7 @@ impl Listener {
     /// # Errors
     /// When the listener itself is broken.
     pub async fn accept(&self) -> io::Result<Stream> {
-        let mut told = false;
+        static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
         loop {
             let accepted = poll_fn(|context| {
                 super::with(|core| {
@@ -89,7 +90,10 @@ impl Listener {
             match accepted {
                 Ok(fd) => match Stream::new(fd, Role::Connected) {
                     Ok(stream) => return Ok(stream),
-                    Err(error) => tracing::warn!(%error, "an accepted connection is dropped"),
+                    Err(error) if TOLD.is_due() => {
+                        tracing::warn!(%error, "an accepted connection is dropped");
+                    }
+                    Err(_) => {}
                 },
                 Err(error @ (libc::EBADF | libc::EINVAL | libc::ENOTSOCK)) => {
                     return Err(io::Error::from_raw_os_error(error));
@@ -98,7 +102,7 @@ impl Listener {
                 // the connection's (accept(2)).
                 Err(error) => {
                     let _again = AcceptAgain(self.key);
-                    if !std::mem::replace(&mut told, true) {
+                    if TOLD.is_due() {
                         let error = io::Error::from_raw_os_error(error);
                         tracing::warn!(%error, "cannot accept: resting");
                     }

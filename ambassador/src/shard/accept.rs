@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
+use crate::shard::descriptors;
 use crate::telemetry::{DroppedAccept, ListenerIndex};
 use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
@@ -148,6 +149,11 @@ impl Door {
 
     fn admit(&self, listener: &Listener, stream: Stream) {
         let context = &self.context;
+        if !descriptors::has_room_for(stream.as_fd().as_raw_fd()) {
+            let cause = DroppedAccept::Descriptors;
+            context.telemetry.cells.dropped_accept(cause);
+            return stream.reset();
+        }
         let now = keep_alive_of(context);
         if now != self.keep_alive.replace(now) {
             // After a reload; what is accepted next inherits it.

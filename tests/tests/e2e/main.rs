@@ -16,6 +16,7 @@ mod capture_reload;
 mod capture_scope;
 mod command_line;
 mod connections;
+mod descriptors;
 mod doctor;
 mod drain;
 mod drain_under_load;

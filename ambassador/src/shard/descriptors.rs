@@ -1,0 +1,83 @@
+//! How many descriptors the process may have, and how many of them callers may
+//! take: some are kept back, so that those who are here can still be served.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use crate::clock;
+
+/// The share of all descriptors that is kept back for dials, the admin side and
+/// files, with its bounds.
+const KEPT_BACK: u64 = 8;
+const KEPT_BACK_MIN: u64 = 16;
+const KEPT_BACK_MAX: u64 = 1_024;
+
+/// From this number on an accepted socket is one too many. The kernel gives the
+/// lowest number that is free, so that it tells how many are in use.
+static FIRST_TOO_MANY: AtomicI32 = AtomicI32::new(i32::MAX);
+
+static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
+
+/// Allows the process as many as its hard limit says: the soft one is often
+/// 1,024, for programs that use select(2).
+#[expect(unsafe_code, reason = "getrlimit and setrlimit")]
+pub fn use_all() -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a live rlimit for the kernel to fill.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let soft = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a live rlimit for the kernel to read.
+    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0;
+    let failure = io::Error::last_os_error();
+    let in_force = if raised { limit.rlim_max } else { soft };
+    FIRST_TOO_MANY.store(first_too_many(in_force), Ordering::Relaxed);
+    raised.then_some(()).ok_or(failure)
+}
+
+/// Whether there is one for an accepted connection that got the number `fd`. Where
+/// there is not, the log says so, once a second.
+pub fn has_room_for(fd: RawFd) -> bool {
+    let most = FIRST_TOO_MANY.load(Ordering::Relaxed);
+    if fd < most {
+        return true;
+    }
+    if TOLD.is_due() {
+        tracing::warn!(
+            most,
+            "connections are reset: the descriptors for callers are used up; \
+             raise the limit of open files"
+        );
+    }
+    false
+}
+
+fn first_too_many(limit: u64) -> RawFd {
+    let kept_back = (limit / KEPT_BACK).clamp(KEPT_BACK_MIN, KEPT_BACK_MAX);
+    RawFd::try_from(limit.saturating_sub(kept_back)).unwrap_or(RawFd::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn some_are_kept_back() {
+        for (limit, callers) in [
+            (0, 0),
+            (64, 48),
+            (256, 224),
+            (1_024, 896),
+            (1 << 20, (1 << 20) - 1_024),
+            (u64::MAX, i32::MAX),
+        ] {
+            assert_eq!(first_too_many(limit), callers, "{limit}");
+        }
+    }
+}
