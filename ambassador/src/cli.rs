@@ -86,6 +86,13 @@ pub struct Exec {
     /// whatever the file says.
     #[arg(long)]
     pub observe: bool,
+    /// Inject faults, as abort=503:10%,delay=200ms:5%,reset:1%, whatever the file
+    /// says of them.
+    #[arg(long, value_name = "SPEC")]
+    pub fault: Option<String>,
+    /// Inject them into calls to this host alone, with or without a port.
+    #[arg(long, value_name = "HOST", requires = "fault")]
+    pub fault_for: Option<String>,
     /// Say on standard error what was done per upstream.
     #[arg(long)]
     pub summary: bool,

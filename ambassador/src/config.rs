@@ -11,6 +11,7 @@ pub mod checked;
 mod effective;
 mod env;
 pub mod explain;
+pub mod fault;
 mod mistakes;
 mod raw;
 mod read;

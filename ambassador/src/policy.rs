@@ -4,6 +4,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod concurrency;
+pub mod fault;
 pub mod hedge;
 mod jitter;
 pub mod limits;

@@ -10,6 +10,7 @@ pub mod deadlines;
 pub mod drain;
 pub mod exchange;
 pub mod failure;
+mod fault;
 pub mod forward;
 pub mod generation;
 pub mod gone;

@@ -25,9 +25,9 @@ pub use exposition::{Extras, Format, render};
 pub use gauges::{BreakerGauge, PoolGauge};
 pub use histogram::Histogram;
 pub use labels::{
-    AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, RelayProtocol, TcpOutcome,
+    AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, FaultKind, RelayProtocol, TcpOutcome,
 };
 pub use record::{
-    Description, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord, Telemetry,
+    Description, FaultSet, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord, Telemetry,
 };
 pub use registry::{ControlCounters, ListenerIndex, Registry, UpstreamIndex};

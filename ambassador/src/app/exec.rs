@@ -16,6 +16,7 @@ use crate::clock;
 use crate::config;
 use crate::control::{Fingerprint, Signals};
 use crate::exec::{Command, LaunchError, Launched, Outcome};
+use crate::policy::fault;
 use crate::workload::Helper;
 use crate::workload::cgroup::EXEC_PREFIX;
 use crate::workload::helper::ADMIN_SOCKET;
@@ -39,6 +40,14 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
             (checked, None)
         }
     };
+    let fault = arguments.fault.as_deref().map(|spec| {
+        let only_for = arguments.fault_for.as_deref();
+        config::fault::from_words(spec, only_for).map_err(Failure::Usage)
+    });
+    let wishes = Wishes {
+        observe: arguments.observe,
+        fault: fault.transpose()?,
+    };
     let mut words = arguments.command.into_iter();
     let program = words
         .next()
@@ -56,7 +65,7 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     })?;
     let directory = admin_directory(&helper)?;
     let admin = directory.join(ADMIN_SOCKET);
-    let overrides = only(launched.cgroup().to_owned(), admin, arguments.observe);
+    let overrides = only(launched.cgroup().to_owned(), admin, wishes);
     overrides(&mut checked);
     let mut proxy = proxy::start(Start {
         checked,
@@ -92,14 +101,25 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     Ok(ExitCode::from(outcome.code()))
 }
 
-/// The command is captured and nothing else, and with `observe` no policy is
-/// in force. The admin socket is private where
-/// the file does not place it: the default port would clash with a service on
-/// this machine, or with an exec within an exec.
-fn only(cgroup: PathBuf, admin: PathBuf, observe: bool) -> Overrides {
+/// What the command line says of policies, whatever the file says.
+struct Wishes {
+    /// None is in force.
+    observe: bool,
+    /// These faults are injected.
+    fault: Option<fault::Settings>,
+}
+
+/// The command is captured and nothing else, under the policies that are wished
+/// for. The admin socket is private where the file does not place it: the default
+/// port would clash with a service on this machine, or with an exec within an
+/// exec.
+fn only(cgroup: PathBuf, admin: PathBuf, wishes: Wishes) -> Overrides {
     Box::new(move |checked| {
-        if observe {
+        if wishes.observe {
             checked.routes = checked.routes.observed();
+        }
+        if let Some(fault) = &wishes.fault {
+            checked.routes.inject(fault);
         }
         let capture = checked.capture.get_or_insert_with(Settings::default);
         capture.targets = vec![Target {

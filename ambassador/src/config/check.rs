@@ -25,8 +25,8 @@ use crate::addr::BindAddr;
 use crate::http::trace;
 use crate::route;
 
-pub(super) use policies::ATTEMPTS_MAX;
 use policies::Policies;
+pub(super) use policies::{ATTEMPTS_MAX, DELAY_MAX, STATUSES};
 
 /// Where the admin API listens unless the file says otherwise.
 pub const ADMIN_LISTEN: std::net::SocketAddr =

@@ -15,8 +15,9 @@ use crate::ring;
 use crate::route::settings as route;
 
 pub(super) use policies::{
-    Adaptive, Budget, CircuitBreaker, Concurrency, HashKey, HashSource, Hashing, Headers, Hedge,
-    LoadBalancing, OnLimit, Outlier, Pool, RateLimit, Retry, Switch, Timeouts,
+    Abort, Adaptive, Budget, CircuitBreaker, Concurrency, Delay, Fault, HashKey, HashSource,
+    Hashing, Headers, Hedge, LoadBalancing, OnLimit, Outlier, Pool, RateLimit, Retry, Switch,
+    Timeouts,
 };
 
 object! {
@@ -251,6 +252,9 @@ object! {
         concurrency: Concurrency,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
+        /// Faults injected on purpose, into requests and connections of upstreams.
+        #[schemars(extend("default" = "off"))]
+        fault: Either<Off, Fault>,
         /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
         /// it needs.
         propagate: Propagation,
@@ -305,6 +309,8 @@ object! {
         concurrency: Concurrency,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
+        /// Faults injected on purpose. Default: as in `defaults`; `off` undoes that.
+        fault: Either<Off, Fault>,
         /// Which headers carry traces on to it. Default: as in `defaults`.
         propagate: Propagation,
     }
@@ -362,6 +368,8 @@ object! {
         hedge: Hedge,
         /// Changes to request headers, on top of those of the upstream.
         headers: Headers,
+        /// Changes to its `fault`; `off` undoes it.
+        fault: Either<Off, Fault>,
     }
 }
 

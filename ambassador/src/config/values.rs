@@ -1,5 +1,6 @@
 //! The kinds of value that a key can hold.
 
+mod moment;
 mod policies;
 mod propagation;
 
@@ -14,6 +15,7 @@ use super::read::{Scalar, nearest};
 use crate::addr::{Authority, BindAddr};
 use crate::route::settings::{Claim, HostMatch};
 
+pub(super) use moment::Moment;
 pub(super) use policies::{
     CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RatioOrOff, RetryCause, Size, StatusRange,
     TimeLimit,

@@ -34,11 +34,13 @@ pub enum Reason {
     BadRequest,
     /// The request's head is too large.
     HeadersTooLarge,
+    /// A fault was injected on purpose. The status is as configured.
+    FaultInjected,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NoEndpoint,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -54,6 +56,7 @@ impl Reason {
         Self::Loop,
         Self::BadRequest,
         Self::HeadersTooLarge,
+        Self::FaultInjected,
     ];
 
     /// The word.
@@ -74,6 +77,7 @@ impl Reason {
             Self::Loop => "loop",
             Self::BadRequest => "bad-request",
             Self::HeadersTooLarge => "headers-too-large",
+            Self::FaultInjected => "fault-injected",
         }
     }
 
@@ -85,7 +89,11 @@ impl Reason {
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
             Self::ConnectFailed | Self::UpstreamReset | Self::ProtocolError => 502,
-            Self::NoEndpoint | Self::Overloaded | Self::CircuitOpen | Self::RetryBudget => 503,
+            Self::NoEndpoint
+            | Self::Overloaded
+            | Self::CircuitOpen
+            | Self::RetryBudget
+            | Self::FaultInjected => 503,
             Self::ConnectTimeout | Self::RequestTimeout | Self::TryTimeout => 504,
             Self::Loop => 508,
         }
@@ -110,6 +118,7 @@ impl Reason {
             Self::Loop => "the upstream's address is this proxy's own",
             Self::BadRequest => "the request is malformed",
             Self::HeadersTooLarge => "the request's header fields are too large",
+            Self::FaultInjected => "this fault is injected on purpose",
         }
     }
 }

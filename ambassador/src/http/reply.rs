@@ -55,6 +55,12 @@ impl LocalReply {
         self
     }
 
+    /// A status of its own.
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = status;
+        self
+    }
+
     /// Asks the caller to stay away for so long, rounded up to whole seconds
     /// (RFC 9110 section 10.2.3).
     pub fn retry_after(mut self, wait: Duration) -> Self {
@@ -111,13 +117,20 @@ impl LocalReply {
     }
 }
 
-/// The phrases of RFC 9110 section 15 and RFC 6585 for the statuses that reasons have.
+/// The phrases of RFC 9110 section 15 and RFC 6585 for the statuses that reasons have
+/// and the usual ones of injected faults.
 fn phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
         429 => "Too Many Requests",
         431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",

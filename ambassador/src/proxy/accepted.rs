@@ -14,6 +14,7 @@ use crate::http::{self, Reason, ServerName, Sniff};
 use crate::policy::breaker::State;
 use crate::proxy::client::Client;
 use crate::proxy::context::Context;
+use crate::proxy::fault;
 use crate::proxy::generation::Target;
 use crate::proxy::gone::reset;
 use crate::proxy::http1;
@@ -347,7 +348,8 @@ async fn relay_tls(
         (Some(target), Some((by_address, leg))) if leads_there(target, &by_address) => Some(leg),
         _ => None,
     };
-    relay_recorded(client, record, target, leg).await;
+    let name = name.as_ref().map(Authority::host);
+    relay_recorded(client, record, (target, name), leg).await;
 }
 
 /// Whether what was dialled for the one is good for the other.
@@ -364,7 +366,7 @@ async fn relay(
     dialled: Option<Box<Leg>>,
 ) {
     let record = begin(&client, accepted, RelayProtocol::Tcp);
-    relay_recorded(client, record, target, dialled).await;
+    relay_recorded(client, record, (target, None), dialled).await;
 }
 
 fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGuard {
@@ -372,12 +374,12 @@ fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGu
     telemetry.begin_relay(client.passage(accepted), protocol)
 }
 
-/// Relays a connection of which `record` tells, to `target`, over `dialled`
-/// where that leads there already.
+/// Relays a connection of which `record` tells, to `target`, which its client
+/// calls by a name, over `dialled` where that leads there already.
 async fn relay_recorded(
     mut client: Box<Client>,
     mut record: RelayGuard,
-    target: Option<Target>,
+    (target, name): (Option<Target>, Option<&str>),
     dialled: Option<Box<Leg>>,
 ) {
     let Some(target) = target else {
@@ -389,6 +391,14 @@ async fn relay_recorded(
     };
     target.count_use();
     record.passage.upstream = target.shared.label;
+    if let Some(settings) = &target.upstream.policies.fault {
+        let faults = fault::of_connection(settings, name, client.origin.original);
+        let ended = fault::inject_relayed(&mut client, faults, &mut record.passage);
+        if let Some(outcome) = ended.await {
+            let endpoint = None;
+            return refuse(*client, record, GivenUp { outcome, endpoint });
+        }
+    }
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }

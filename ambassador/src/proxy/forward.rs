@@ -14,6 +14,7 @@ use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::exchange::{self, Asked, Progress};
 use crate::proxy::failure::Failure;
+use crate::proxy::fault::{self, Fate};
 use crate::proxy::gone::gone;
 use crate::proxy::judges::{Admitted, Judges};
 use crate::proxy::replay::Replay;
@@ -126,6 +127,34 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         .pools
         .count_request(shared, way.target.pool_policies(), now);
 
+    // Faults on purpose, once for a request.
+    let mut delayed = Duration::ZERO;
+    if let Some(settings) = &policies.fault {
+        let faults = fault::of_request(settings, request, &head, original);
+        if faults.delay.is_some() {
+            head.detach();
+        }
+        let limits = [policies.timeouts.request, timeout.limit()];
+        let limit = limits.into_iter().flatten().min();
+        let until = limit.map(|limit| now + limit);
+        match fault::inject(client, faults, until, &mut record.passage).await {
+            Fate::Serve => delayed = faults.delay.unwrap_or_default(),
+            Fate::Abort(status) => {
+                drop(head);
+                let reply = LocalReply::new(Reason::FaultInjected).with_status(status);
+                return answer(client, record, asked, &body, reply).await;
+            }
+            Fate::Reset => {
+                record.reason = Some(Reason::FaultInjected.as_str());
+                return After::Reset;
+            }
+            Fate::Left => {
+                record.reason = Some(CLIENT_GONE);
+                return After::Reset;
+            }
+        }
+    }
+
     // Whether the caller still waits, whether the upstream is left alone, and
     // which of its endpoints is next.
     let waits = |limit| now + limit > ring::now();
@@ -188,8 +217,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     // no reason for one more; or until the caller has left.
     let progress = Progress::default();
     progress.body_read.set(body.is_done());
-    let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now);
-    let deadlines = deadlines.bounded_by(timeout.limit());
+    // An injected delay is not the upstream's.
+    let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now + delayed);
+    let left = timeout.limit().map(|limit| limit.saturating_sub(delayed));
+    let deadlines = deadlines.bounded_by(left);
     let presented_to = match client.bound.is_asked_by_proxy(shared) {
         true => Addressee::Upstream,
         false => Addressee::Proxy,

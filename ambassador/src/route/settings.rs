@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::addr::{Authority, EndpointAddr};
 use crate::http::trace;
 use crate::policy::balance::LoadBalancing;
-use crate::policy::{breaker, concurrency, hedge, limits, outlier, rate_limit, retry};
+use crate::policy::{breaker, concurrency, fault, hedge, limits, outlier, rate_limit, retry};
 
 /// Everything the table is built from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -66,6 +66,8 @@ pub struct Policies {
     pub concurrency: concurrency::Settings,
     /// Changes to request headers.
     pub headers: HeaderRules,
+    /// Faults injected on purpose; `None`: none.
+    pub fault: Option<Box<fault::Settings>>,
     /// How traces are carried on; `None`: what comes of one passes as it is.
     pub tracing: Option<trace::Settings>,
     /// What is added to requests unasked.
@@ -163,6 +165,24 @@ impl Settings {
             adopted: self.adopted.observed(),
         }
     }
+
+    /// Has every upstream inject these faults, and those that are adopted.
+    pub fn inject(&mut self, fault: &fault::Settings) {
+        let inject = |upstream: &mut Arc<Upstream>| {
+            let of_connection = fault.of_connections();
+            let fault = match upstream.protocol {
+                Protocol::Tcp => of_connection.map(Box::new),
+                Protocol::Auto | Protocol::Http1 => Some(Box::new(fault.clone())),
+            };
+            Arc::make_mut(upstream).policies.fault = fault;
+        };
+        self.upstreams.iter_mut().for_each(inject);
+        let routes = self.routes.iter_mut();
+        routes
+            .filter_map(|route| route.overridden.as_mut())
+            .for_each(inject);
+        self.adopted.fault = Some(Box::new(fault.clone()));
+    }
 }
 
 impl Policies {
@@ -185,6 +205,7 @@ impl Policies {
         policies.retry = retry::Retry::never();
         policies.hedge = hedge::Settings::default();
         policies.circuit_breaker.trip = breaker::Trip::Never;
+        policies.fault = None;
         policies
     }
 

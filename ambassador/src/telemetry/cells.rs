@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
+use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, TcpOutcome};
 use super::record::RequestRecord;
 use super::registry::{ListenerIndex, UpstreamIndex};
 
@@ -38,6 +38,7 @@ pub struct UpstreamCells {
     retries: Tally<&'static str>,
     tcp_connections: [u64; TcpOutcome::COUNT],
     bytes: [u64; Direction::COUNT],
+    faults: [u64; FaultKind::COUNT],
     pool: PoolGauge,
     breaker: BreakerGauge,
     concurrency_limit: Option<u32>,
@@ -94,6 +95,11 @@ impl Cells {
     /// Counts bytes of heads and bodies as they are handed on.
     pub fn bytes(&self, upstream: UpstreamIndex, direction: Direction, count: u64) {
         self.upstream(upstream, |cells| cells.bytes[direction as usize] += count);
+    }
+
+    /// Counts a fault that was injected.
+    pub fn fault(&self, upstream: UpstreamIndex, kind: FaultKind) {
+        self.upstream(upstream, |cells| cells.faults[kind as usize] += 1);
     }
 
     /// Counts a request that found an idle connection.
@@ -237,6 +243,11 @@ impl UpstreamCells {
         self.bytes[direction as usize]
     }
 
+    /// Faults injected.
+    pub fn faults(&self, kind: FaultKind) -> u64 {
+        self.faults[kind as usize]
+    }
+
     /// The pool as it is now.
     pub fn pool(&self) -> PoolGauge {
         self.pool
@@ -265,6 +276,7 @@ impl UpstreamCells {
         self.retries.merge(&other.retries);
         add(&mut self.tcp_connections, &other.tcp_connections);
         add(&mut self.bytes, &other.bytes);
+        add(&mut self.faults, &other.faults);
         self.pool.merge(&other.pool);
         self.breaker.merge(&other.breaker);
         // One shard fills it in.
@@ -356,6 +368,8 @@ mod tests {
         let (record, ended) = finished("POST", 503, Duration::from_millis(9));
         two.request(&record, ended);
         two.bytes(SHOP, Direction::Sent, 7);
+        one.fault(SHOP, FaultKind::Delay);
+        two.fault(SHOP, FaultKind::Delay);
         two.pool(SHOP, |pool| pool.idle = 4);
         two.connection_opened(ListenerIndex(1));
         one.dropped_accept(DroppedAccept::ForeignPeer);
@@ -374,6 +388,7 @@ mod tests {
         assert_eq!(shop.duration().count(), 3);
         assert_eq!(shop.duration().sum(), Duration::from_millis(15));
         assert_eq!(shop.bytes(Direction::Sent), 7);
+        assert_eq!(shop.faults(FaultKind::Delay), 2);
         assert_eq!(shop.pool().idle, 4);
         assert_eq!(sum.connections(ListenerIndex(1)), 1);
         assert_eq!(sum.dropped_accepts(DroppedAccept::ForeignPeer), 1);

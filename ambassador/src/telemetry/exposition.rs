@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::cells::{Snapshot, UpstreamCells};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, Direction, DroppedAccept, TcpOutcome};
+use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, TcpOutcome};
 use super::process::Process;
 use super::registry::{ListenerIndex, Registry, UpstreamIndex};
 
@@ -146,6 +146,16 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
         for direction in Direction::ALL {
             let labels = [("upstream", *name), ("direction", direction.as_str())];
             text.total("ambassador_bytes", &labels, cells.bytes(*direction));
+        }
+    }
+    text.counter(
+        "ambassador_faults_injected",
+        "Faults injected into requests and connections on purpose.",
+    );
+    for (name, cells) in &cells {
+        for kind in FaultKind::ALL {
+            let labels = [("upstream", *name), ("kind", kind.as_str())];
+            text.total_if_any("ambassador_faults_injected", &labels, cells.faults(*kind));
         }
     }
     text.gauge(

@@ -76,6 +76,21 @@ labels! {
         Overloaded = "overloaded",
         /// The drain deadline cut it.
         Drained = "drained",
+        /// A fault was injected: the client was reset.
+        FaultInjected = "fault-injected",
+    }
+}
+
+labels! {
+    /// What was injected into a request or connection on purpose:
+    /// `ambassador_faults_injected_total`.
+    FaultKind {
+        /// It had to wait first.
+        Delay = "delay",
+        /// It was answered in the upstream's stead.
+        Abort = "abort",
+        /// Its connection was reset.
+        Reset = "reset",
     }
 }
 

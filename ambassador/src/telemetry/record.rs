@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::access_log::{Line, Sink, Told};
 use super::cells::Cells;
-use super::labels::{DRAINED, Direction, RelayProtocol, TcpOutcome};
+use super::labels::{DRAINED, Direction, FaultKind, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock;
@@ -43,7 +43,13 @@ pub struct Passage {
     pub original: Option<OriginalDst>,
     /// The client, where it has an address.
     pub client: Option<SocketAddr>,
+    /// What was injected into it on purpose.
+    pub faults: FaultSet,
 }
+
+/// Faults, each of them once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FaultSet(u8);
 
 /// What is known of one request. The proxy fills it as it goes; what is not
 /// filled in keeps the value that says "did not happen".
@@ -122,6 +128,7 @@ impl Passage {
             endpoint: None,
             original: None,
             client: None,
+            faults: FaultSet::default(),
         }
     }
 
@@ -132,6 +139,19 @@ impl Passage {
             Direction::Received => &self.bytes_out,
         };
         count.set(count.get() + bytes);
+    }
+}
+
+impl FaultSet {
+    /// Adds one.
+    pub fn add(&mut self, kind: FaultKind) {
+        self.0 |= 1 << kind as u8;
+    }
+
+    /// Those that are in it.
+    pub fn iter(self) -> impl Iterator<Item = FaultKind> {
+        let all = FaultKind::ALL.iter().copied();
+        all.filter(move |kind| self.0 & 1 << *kind as u8 != 0)
     }
 }
 

@@ -20,11 +20,12 @@ on_both_backends!(
 );
 
 const SOON: Duration = Duration::from_secs(5);
-const LOGGED: &str = "telemetry: { access_log: { path: stdout, format: json, sample: 100% } }\n";
+pub(crate) const LOGGED: &str =
+    "telemetry: { access_log: { path: stdout, format: json, sample: 100% } }\n";
 
 /// The lines of the access log, once there are as many as this.
 #[track_caller]
-fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
+pub(crate) fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
     let lines = || -> Vec<Value> {
         let log = proxy.log();
         let parsed = log

@@ -28,6 +28,7 @@ mod exec_observe;
 mod exec_summary;
 mod exec_terminal;
 mod fail_fast;
+mod fault;
 mod forwarding;
 mod harness;
 mod headers;

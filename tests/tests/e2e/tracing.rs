@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use ambassador_tests::server::Request;
+use ambassador_tests::server::{Request, response, text};
 use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, ports};
 
 on_both_backends!(
@@ -11,6 +11,7 @@ on_both_backends!(
     a_trace_is_continued_or_started,
     an_upstream_may_want_another_format,
     a_reload_switches_it_on,
+    each_try_is_a_span_of_its_own,
 );
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -170,4 +171,28 @@ fn a_reload_switches_it_on(backend: Backend) {
     proxy.rewrite_config(&config(listen, &server, "{ sample: 100% }", ""));
     proxy.expect_metric("ambassador_config_reloads_total", &[], 1.0);
     assert_eq!(parent(&arrives(&mut client, &server, ""))[3], "03");
+}
+
+fn each_try_is_a_span_of_its_own(backend: Backend) {
+    let server = Server::http(|request| match request.target.as_str() {
+        "/fails" => response("503 Service Unavailable", "", ""),
+        _ => text("ok"),
+    });
+    let retry = "retry: { attempts: 3, base: 1ms }";
+    let (_proxy, mut client) = traced(backend, &server, "{}", retry);
+    client.send(format!(
+        "GET /fails HTTP/1.1\r\nHost: web.test\r\ntraceparent: 00-{TRACE}-{SPAN}-01\r\n\
+         grpc-timeout: 9S\r\n\r\n"
+    ));
+    assert_eq!(client.response("GET").status, 503);
+    let tries = server.requests();
+    let parents: Vec<_> = tries.iter().map(parent).collect();
+    assert_eq!(parents.len(), 3);
+    let mut spans = HashSet::from([SPAN.to_owned()]);
+    for [_, trace, span, flags] in parents {
+        assert_eq!((&*trace, &*flags), (TRACE, "01"));
+        assert!(spans.insert(span), "{spans:?}");
+    }
+    let ids = tries.iter().map(|request| request.field("x-request-id"));
+    assert_eq!(ids.collect::<HashSet<_>>().len(), 1);
 }

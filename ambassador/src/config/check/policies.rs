@@ -3,6 +3,7 @@
 
 mod circuit_breaker;
 mod concurrency;
+mod fault;
 mod headers;
 mod hedge;
 mod load_balancing;
@@ -24,6 +25,7 @@ use crate::config::values::{KeepAlive, Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
 
+pub(in crate::config) use fault::{DELAY_MAX, STATUSES};
 pub(in crate::config) use retry::ATTEMPTS_MAX;
 
 /// The policies as they stand in `defaults`, an upstream or a route.
@@ -41,6 +43,7 @@ pub(super) struct Layer<'a> {
     pub(super) hedge: Option<&'a Spanned<raw::Hedge>>,
     pub(super) concurrency: Option<&'a Spanned<raw::Concurrency>>,
     pub(super) headers: Option<&'a Spanned<raw::Headers>>,
+    pub(super) fault: Option<&'a Spanned<Either<Off, raw::Fault>>>,
     pub(super) propagate: Option<&'a Spanned<Propagation>>,
     /// Who the layer is, given the line of a key.
     pub(super) origin: &'a dyn Fn(usize) -> Origin,
@@ -82,6 +85,7 @@ impl Layer<'_> {
             && self.hedge.is_none()
             && self.concurrency.is_none()
             && self.headers.is_none()
+            && self.fault.is_none()
             && self.propagate.is_none()
     }
 }
@@ -154,6 +158,9 @@ impl Policies {
         if let Some(raw) = layer.headers {
             headers::read(raw, &mut settings.headers, reading);
         }
+        if let Some(raw) = layer.fault {
+            settings.fault = fault::read(raw, settings.fault.take(), reading);
+        }
         if let Some(raw) = layer.propagate {
             reading.note("propagate", raw.place.line);
             match &mut settings.tracing {
@@ -179,6 +186,8 @@ impl Policies {
         settings.concurrency.adaptive = false;
         settings.headers = HeaderRules::default();
         settings.tracing = None;
+        let fault = settings.fault.take();
+        settings.fault = fault.and_then(|fault| fault.of_connections().map(Box::new));
     }
 
     /// Every value with where it came from.

@@ -99,6 +99,7 @@ fn policies(
         hedge: raw.hedge.as_ref(),
         concurrency: None,
         headers: raw.headers.as_ref(),
+        fault: raw.fault.as_ref(),
         propagate: None,
         origin: &origin,
     };

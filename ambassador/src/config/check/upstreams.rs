@@ -36,6 +36,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
             hedge: raw.hedge.as_ref(),
             concurrency: raw.concurrency.as_ref(),
             headers: raw.headers.as_ref(),
+            fault: raw.fault.as_ref(),
             propagate: raw.propagate.as_ref(),
             origin: &Origin::Defaults,
         };
@@ -84,6 +85,7 @@ fn upstream(
         hedge: raw.hedge.as_ref(),
         concurrency: raw.concurrency.as_ref(),
         headers: raw.headers.as_ref(),
+        fault: raw.fault.as_ref(),
         propagate: raw.propagate.as_ref(),
         origin: &Origin::Upstream,
     };
@@ -268,6 +270,12 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
             retry.honor_retry_after.as_ref().map(|key| &key.place),
         ];
         places.extend(of_requests.into_iter().flatten());
+    }
+    if let Some(fault) = raw.fault.as_ref()
+        && let Either::Full(fault) = &fault.value
+    {
+        places.extend(fault.abort.as_ref().map(|abort| &abort.place));
+        places.extend(fault.header.as_ref().map(|header| &header.place));
     }
     places.extend(raw.propagate.as_ref().map(|formats| &formats.place));
     places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));

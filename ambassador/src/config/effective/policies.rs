@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::time;
 use crate::config::raw;
-use crate::config::values::Propagation;
+use crate::config::values::{Moment, Propagation};
 use crate::http::trace::Formats;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Ratio, Trip};
 use crate::policy::concurrency;
+use crate::policy::fault::Settings;
 use crate::policy::hedge::{self, After};
 use crate::policy::limits::{Pool, Timeouts};
 use crate::policy::outlier;
@@ -51,6 +52,7 @@ pub(in crate::config) fn entries(protocol: Protocol, policies: &Policies) -> Vec
     outlier(&policies.outlier, &mut entries);
     entries.extend(hedge(&policies.hedge));
     concurrency(&policies.concurrency, &mut entries);
+    fault(policies.fault.as_deref(), &mut entries);
     let formats = policies.tracing.map(|tracing| tracing.formats);
     entries.extend(formats.map(|formats| ("propagate", propagate(formats))));
     if protocol == Protocol::Tcp {
@@ -264,6 +266,32 @@ fn concurrency(concurrency: &concurrency::Settings, entries: &mut Vec<Entry>) {
         ("concurrency.min", concurrency.min.into()),
         ("concurrency.max", concurrency.max.into()),
     ]);
+}
+
+fn fault(fault: Option<&Settings>, entries: &mut Vec<Entry>) {
+    let Some(fault) = fault else {
+        entries.push(("fault", "off".into()));
+        return;
+    };
+    if let Some(abort) = &fault.abort {
+        entries.extend([
+            ("fault.abort.status", abort.status.into()),
+            ("fault.abort.share", super::percent(abort.share).into()),
+        ]);
+    }
+    if let Some(delay) = &fault.delay {
+        entries.extend([
+            ("fault.delay.for", time(delay.wait).into()),
+            ("fault.delay.share", super::percent(delay.share).into()),
+        ]);
+    }
+    entries.push(("fault.reset", super::percent(fault.reset).into()));
+    if let Some(header) = fault.header.as_deref() {
+        entries.push(("fault.header", header.into()));
+    }
+    if let Some(until) = fault.until {
+        entries.push(("fault.until", Moment::text(until).into()));
+    }
 }
 
 /// A list of words, or `off`.

@@ -3,8 +3,8 @@
 
 use crate::config::read::{Named, Spanned, object};
 use crate::config::values::{
-    Count, CountOrOff, Flag, HedgeAfter, Percent, Rate, RatioOrOff, RetryCause, Size, StatusRange,
-    Text, Time, TimeLimit, choice,
+    Count, CountOrOff, Flag, HedgeAfter, Moment, Percent, Rate, RatioOrOff, RetryCause, Size,
+    StatusRange, Text, Time, TimeLimit, choice,
 };
 use crate::policy::{balance, rate_limit};
 
@@ -299,6 +299,50 @@ choice! {
         Off = "off" => false,
         /// It falls when latency shows a queue, and rises while there is none.
         On = "on" => true,
+    }
+}
+
+object! {
+    /// Faults injected on purpose, so that what calls can be tested. They come after
+    /// the limits and before the circuit breaker, are not tried again, and say
+    /// nothing about the upstream. Connections that carry no requests are delayed and
+    /// reset as well, where there is no `header`.
+    Fault {
+        /// Requests answered in the upstream's stead, with the reason
+        /// `fault-injected`.
+        abort: Abort,
+        /// Requests that wait before they are served. One that would wait longer
+        /// than `timeouts.request` is answered 504 then.
+        delay: Delay,
+        /// The share of requests whose caller's connection is reset.
+        #[schemars(extend("default" = "0%"))]
+        reset: Percent,
+        /// Only requests with this field. Default: all.
+        header: Text,
+        /// Until then, as `2026-12-01T00:00:00Z`. Default: for ever.
+        until: Moment,
+    }
+}
+
+object! {
+    /// Requests answered in the upstream's stead.
+    Abort {
+        /// What they are answered, from 400 to 599. Required, unless inherited.
+        status: Count,
+        /// The share of requests.
+        #[schemars(extend("default" = "100%"))]
+        share: Percent,
+    }
+}
+
+object! {
+    /// Requests that wait.
+    Delay {
+        /// How long, up to 5m. Required, unless inherited.
+        r#for: Time,
+        /// The share of requests.
+        #[schemars(extend("default" = "100%"))]
+        share: Percent,
     }
 }
 

@@ -697,7 +697,7 @@ routes:
         "f:7: routes[0].rate_limit: must have requests_per_second",
         "f:8: routes[0].headers.set.host: is a header that the proxy itself answers for, got host",
         "f:9: routes[0].pool: unknown key; known here: match, upstream, timeouts, retry, \
-         circuit_breaker, rate_limit, load_balancing, outlier, hedge, headers",
+         circuit_breaker, rate_limit, load_balancing, outlier, hedge, headers, fault",
     ];
     assert_eq!(mistakes(text), wanted);
 }
@@ -756,6 +756,7 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
         keys,
         [
             "circuit_breaker",
+            "fault",
             "load_balancing",
             "outlier",
             "pool",
@@ -887,7 +888,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 44);
+    assert_eq!(with_default.len(), 45);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use super::super::record::{Description, Passage, RelayRecord, RequestRecord};
+use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
 
 /// What a line tells of.
 #[derive(Debug, Clone, Copy)]
@@ -150,8 +150,15 @@ impl Line {
     }
 }
 
-/// The addresses and the bytes, with which every line ends.
+/// Faults, addresses and bytes, with which every line ends.
 fn ends(out: &mut Vec<u8>, passage: &Passage) {
+    for (number, kind) in passage.faults.iter().enumerate() {
+        let before = if number == 0 { "\"fault\":\"" } else { "," };
+        put(out, format_args!("{before}{}", kind.as_str()));
+    }
+    if passage.faults != FaultSet::default() {
+        out.extend_from_slice(b"\",");
+    }
     if let Some(endpoint) = passage.endpoint {
         put(out, format_args!("\"endpoint\":\"{endpoint}\","));
     }
@@ -240,7 +247,7 @@ fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
 mod tests {
     use std::time::Instant;
 
-    use super::super::super::labels::{Direction, RelayProtocol, TcpOutcome};
+    use super::super::super::labels::{Direction, FaultKind, RelayProtocol, TcpOutcome};
     use super::super::super::registry::ListenerIndex;
     use super::*;
     use crate::addr::{EndpointAddr, OriginalDst};
@@ -347,6 +354,27 @@ mod tests {
     #[test]
     fn a_cancelled_request_says_so() {
         assert_eq!(formatted(Description::default(), true)["cancelled"], true);
+    }
+
+    #[test]
+    fn injected_faults_are_named() {
+        for (kinds, expected) in [
+            (&[][..], None),
+            (&[FaultKind::Delay], Some("delay")),
+            (&[FaultKind::Abort, FaultKind::Delay], Some("delay,abort")),
+        ] {
+            let mut record = RequestRecord::new(passage());
+            kinds
+                .iter()
+                .for_each(|kind| record.passage.faults.add(*kind));
+            let told = Told::Request {
+                record: &record,
+                cancelled: false,
+            };
+            let line = parsed(&Line::default(), told);
+            let fault = line.get("fault").map(|fault| fault.as_str().unwrap());
+            assert_eq!(fault, expected);
+        }
     }
 
     #[test]

@@ -1,0 +1,145 @@
+//! Faults injected on purpose. They come after the limits and before the circuit
+//! breaker, once for a request: nothing is tried again for them, and they say
+//! nothing about the upstream.
+
+use std::time::Instant;
+
+use crate::addr::OriginalDst;
+use crate::clock;
+use crate::http::{Reason, RequestHead};
+use crate::policy::fault::{End, Faults, Settings};
+use crate::proxy::client::Client;
+use crate::proxy::gone::{gone, reset};
+use crate::ring::{self, timer};
+use crate::telemetry::{FaultKind, Passage, TcpOutcome};
+use crate::together::{First, first};
+
+/// What becomes of a request or connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It is served.
+    Serve,
+    /// It is answered with this status.
+    Abort(u16),
+    /// Its connection is reset.
+    Reset,
+    /// Its caller has left.
+    Left,
+}
+
+/// The faults that a request gets, if any.
+pub fn of_request(
+    settings: &Settings,
+    request: &RequestHead,
+    head: &[u8],
+    original: Option<OriginalDst>,
+) -> Faults {
+    let has_field = |name: &str| request.field(head, name).is_some();
+    let is_meant = settings.header.as_deref().is_none_or(has_field)
+        && is_for_authority(settings, request, head, original);
+    match is_meant && !settings.is_over(clock::wall()) {
+        true => settings.of_request([clock::random_u64(), clock::random_u64()]),
+        false => Faults::default(),
+    }
+}
+
+/// The faults that a relayed connection gets, if any; `name` is what a TLS client
+/// asks for.
+pub fn of_connection(
+    settings: &Settings,
+    name: Option<&str>,
+    original: Option<OriginalDst>,
+) -> Faults {
+    let port = original.map(|OriginalDst(address)| address.port());
+    let address = original.map(|OriginalDst(address)| address.ip().to_canonical().to_string());
+    let host = name.or(address.as_deref()).unwrap_or_default();
+    // It has no fields.
+    let is_meant = settings.header.is_none() && settings.are_for(host, port, None);
+    match is_meant && !settings.is_over(clock::wall()) {
+        true => settings.of_connection([clock::random_u64(), clock::random_u64()]),
+        false => Faults::default(),
+    }
+}
+
+/// Whether a request goes to the authority that these are for.
+fn is_for_authority(
+    settings: &Settings,
+    request: &RequestHead,
+    head: &[u8],
+    original: Option<OriginalDst>,
+) -> bool {
+    if settings.authority.is_none() {
+        return true;
+    }
+    let default_port = original.map_or(80, |OriginalDst(address)| address.port());
+    match request.authority(head, String::new()) {
+        Ok(Some(authority)) => {
+            settings.are_for(authority.host(), authority.port(), Some(default_port))
+        }
+        _ => false,
+    }
+}
+
+/// Lets the faults of a request happen, and writes them down. A delay ends when
+/// the caller leaves; one that would take longer than the request has, `until`
+/// then, ends it with the status of a request out of time.
+pub async fn inject(
+    client: &mut Client,
+    faults: Faults,
+    until: Option<Instant>,
+    passage: &mut Passage,
+) -> Fate {
+    if let Some(wait) = faults.delay {
+        note(client, passage, FaultKind::Delay);
+        if let Some(ahead) = &mut client.ahead {
+            ahead.detach();
+        }
+        let due = ring::now() + wait;
+        let ends = until.filter(|until| *until <= due);
+        let gone = gone(&client.context, &client.stream, &client.origin);
+        match first(timer::sleep_until(ends.unwrap_or(due)), gone).await {
+            First::Right(()) => return Fate::Left,
+            First::Left(()) if ends.is_some() => {
+                return Fate::Abort(Reason::RequestTimeout.status());
+            }
+            First::Left(()) => {}
+        }
+    }
+    match faults.end {
+        None => Fate::Serve,
+        Some(End::Abort(status)) => {
+            note(client, passage, FaultKind::Abort);
+            Fate::Abort(status)
+        }
+        Some(End::Reset) => {
+            note(client, passage, FaultKind::Reset);
+            Fate::Reset
+        }
+    }
+}
+
+/// The same of a relayed connection: how it ends, where it is not relayed.
+pub async fn inject_relayed(
+    client: &mut Client,
+    faults: Faults,
+    passage: &mut Passage,
+) -> Option<TcpOutcome> {
+    if let Some(wait) = faults.delay {
+        note(client, passage, FaultKind::Delay);
+        if let Some(ahead) = &mut client.ahead {
+            ahead.detach();
+        }
+        if let First::Right(()) = first(timer::sleep(wait), reset(&client.stream)).await {
+            return Some(TcpOutcome::ClientReset);
+        }
+    }
+    faults.end.map(|_| {
+        note(client, passage, FaultKind::Reset);
+        TcpOutcome::FaultInjected
+    })
+}
+
+fn note(client: &Client, passage: &mut Passage, kind: FaultKind) {
+    passage.faults.add(kind);
+    client.context.telemetry.cells.fault(passage.upstream, kind);
+}
