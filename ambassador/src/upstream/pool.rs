@@ -60,6 +60,8 @@ struct Pool {
     announced: u8,
     /// How many requests there were here lately.
     demand: Demand,
+    /// Until when other shards are not asked: they need what they have.
+    alone_until: Option<Instant>,
     /// Set aside for waiters that were told so; neither idle nor in use.
     set_aside: Vec<Connection>,
     /// Idle connections this shard keeps open without traffic.
@@ -388,6 +390,7 @@ impl Pools {
             idle: Vec::new(),
             announced: 0,
             demand: Demand::new(ring::now()),
+            alone_until: None,
             set_aside: Vec::new(),
             keep: 0,
             dialing: 0,

@@ -37,6 +37,10 @@ const ASKED_MAX: usize = 3;
 /// connection.
 const BUSY_FROM: u32 = 10;
 
+/// For how long a shard does not ask again to which others have said that they need
+/// theirs.
+const ALONE_FOR: Duration = Duration::from_millis(100);
+
 /// A busy shard has no use for a connection that stood idle for this long.
 const SURPLUS_AFTER: Duration = Duration::from_secs(1);
 
@@ -61,8 +65,18 @@ pub struct Demand {
 pub enum Answer {
     /// Nothing has come yet.
     Awaited(Option<Waker>),
-    /// A connection, or that there is none.
-    Come(Option<Connection>),
+    /// What has come.
+    Come(Reply<Connection>),
+}
+
+/// What a shard says that was asked for a connection.
+pub enum Reply<T> {
+    /// Here it is.
+    Given(T),
+    /// There is none.
+    Nothing,
+    /// It needs those that it has.
+    Kept,
 }
 
 /// A connection on its way to another shard. Dropped, it closes.
@@ -80,10 +94,16 @@ struct Question<'a> {
 impl Pools {
     /// A connection to `place` that another shard has idle.
     pub(super) async fn take_over(&self, shared: &Shared, place: Place) -> Option<Connection> {
-        if shared.permits.waiting() > 0 || shared.idle() == 0 {
+        if shared.permits.waiting() > 0 || shared.idle() == 0 || self.is_alone(shared.id) {
             return None;
         }
         self.ask_others(shared, place, Need::Idle).await
+    }
+
+    fn is_alone(&self, id: u32) -> bool {
+        let pools = self.pools.borrow();
+        let until = pools.get(&id).and_then(|pool| pool.alone_until);
+        until.is_some_and(|until| ring::now() < until)
     }
 
     /// The same, for whatever need.
@@ -97,15 +117,20 @@ impl Pools {
         let shards = self.peers.borrow().len() as u16 + 1;
         let until = ring::now() + WAIT_MAX;
         let others = shared.holders.others(slot, self.shard, shards);
+        let mut others_are_busy = false;
         for shard in others.take(ASKED_MAX) {
             let Some(question) = self.ask(shard, shared.id, place, need) else {
                 continue;
             };
             match timer::timeout_at(until, question).await {
-                Ok(Some(connection)) => return Some(connection),
-                Ok(None) => {}
+                Ok(Reply::Given(connection)) => return Some(connection),
+                Ok(Reply::Nothing) => {}
+                Ok(Reply::Kept) => others_are_busy = true,
                 Err(_) => break,
             }
+        }
+        if others_are_busy && let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
+            pool.alone_until = Some(ring::now() + ALONE_FOR);
         }
         None
     }
@@ -137,37 +162,40 @@ impl Pools {
         let now = ring::now();
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
-        let spared = {
-            let mut pools = self.pools.borrow_mut();
-            pools.get_mut(&id).and_then(|pool| {
-                let spared = match need == Need::Idle && pool.demand.is_busy(now) {
-                    true => pool.take_surplus(place, now, &mut dead),
-                    false => pool.take_newest(place, now, &mut dead),
-                };
-                pool.withdraw_unheld(self.shard);
-                spared
-            })
+        let reply = match self.pools.borrow_mut().get_mut(&id) {
+            Some(pool) => pool.reply(place, need, self.shard, now, &mut dead),
+            None => Reply::Nothing,
         };
         drop(dead);
-        let Some(connection) = spared else {
-            return asker.tell(None);
-        };
-        ring::spawn(async move { asker.tell(Parcel::of(connection).await) });
+        match reply {
+            Reply::Given(connection) => ring::spawn(async move {
+                asker.tell(match Parcel::of(connection).await {
+                    Some(parcel) => Reply::Given(parcel),
+                    None => Reply::Nothing,
+                });
+            }),
+            Reply::Nothing => asker.tell(Reply::Nothing),
+            Reply::Kept => asker.tell(Reply::Kept),
+        }
     }
 
     /// What another shard has answered. Where nobody waits for it any more, it
     /// closes.
-    fn take_answer(&self, number: u64, parcel: Option<Parcel>) {
-        let connection = parcel.and_then(|parcel| match parcel.unpack() {
-            Ok(connection) => Some(connection),
-            Err(error) => {
-                tracing::debug!(%error, "a connection of another shard is dropped");
-                None
-            }
-        });
+    fn take_answer(&self, number: u64, reply: Reply<Parcel>) {
+        let reply = match reply {
+            Reply::Given(parcel) => match parcel.unpack() {
+                Ok(connection) => Reply::Given(connection),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection of another shard is dropped");
+                    Reply::Nothing
+                }
+            },
+            Reply::Nothing => Reply::Nothing,
+            Reply::Kept => Reply::Kept,
+        };
         let mut answers = self.answers.borrow_mut();
         if let Entry::Occupied(mut waits) = answers.entry(number)
-            && let Answer::Awaited(waker) = waits.insert(Answer::Come(connection))
+            && let Answer::Awaited(waker) = waits.insert(Answer::Come(reply))
             && let Some(waker) = waker
         {
             waker.wake();
@@ -182,11 +210,11 @@ struct Asker {
 }
 
 impl Asker {
-    fn tell(self, parcel: Option<Parcel>) {
+    fn tell(self, reply: Reply<Parcel>) {
         let number = self.number;
         let tell = Box::new(move || {
             if let Some(pools) = CURRENT.with_borrow(std::rc::Weak::upgrade) {
-                pools.take_answer(number, parcel);
+                pools.take_answer(number, reply);
             }
         });
         // A shard that takes no mail dials, and the connection closes.
@@ -212,7 +240,7 @@ impl Parcel {
 }
 
 impl Future for Question<'_> {
-    type Output = Option<Connection>;
+    type Output = Reply<Connection>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut answers = self.pools.answers.borrow_mut();
@@ -221,8 +249,8 @@ impl Future for Question<'_> {
                 *waker = Some(context.waker().clone());
                 Poll::Pending
             }
-            Some(Answer::Come(connection)) => Poll::Ready(connection.take()),
-            None => Poll::Ready(None),
+            Some(Answer::Come(reply)) => Poll::Ready(std::mem::replace(reply, Reply::Nothing)),
+            None => Poll::Ready(Reply::Nothing),
         }
     }
 }
@@ -269,6 +297,28 @@ impl Demand {
 
 /// What an upstream's idle connections are on one shard, for the others.
 impl super::Pool {
+    /// What another shard is told that needs one to `place`.
+    fn reply(
+        &mut self,
+        place: Place,
+        need: Need,
+        shard: u16,
+        now: Instant,
+        dead: &mut Vec<super::Idle>,
+    ) -> Reply<Connection> {
+        let is_busy = need == Need::Idle && self.demand.is_busy(now);
+        let spared = match is_busy {
+            true => self.take_surplus(place, now, dead),
+            false => self.take_newest(place, now, dead),
+        };
+        self.withdraw_unheld(shard);
+        match spared {
+            Some(connection) => Reply::Given(connection),
+            None if is_busy => Reply::Kept,
+            None => Reply::Nothing,
+        }
+    }
+
     /// One that a busy shard has no use for.
     fn take_surplus(
         &mut self,

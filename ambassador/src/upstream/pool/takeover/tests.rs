@@ -168,9 +168,15 @@ fn a_busy_shard_keeps_its_own() {
             }
         };
         shards.over_there(be_busy).await;
+        let policies = (&shards.limits, &shards.timeouts);
+        let (pools, shared) = (&shards.pools, &shards.shared);
+        pools.count_request(shared, policies, ring::now());
         let connection = shards.checkout().await;
         assert_eq!(connection.past, Past::Dialled);
         assert_eq!(shards.counts(), (2, 1));
+        let asked = shards.pools.questions.get();
+        drop(shards.checkout().await);
+        assert_eq!(shards.pools.questions.get(), asked, "and is left in peace");
         // Unless it may keep the upstream from answering this one.
         shards.pools.watch(&shards.shared, &connection);
         until(|| shards.counts() == (1, 0)).await;
@@ -179,18 +185,40 @@ fn a_busy_shard_keeps_its_own() {
 }
 
 #[test]
-fn a_shard_that_drains_and_one_without_mail_give_nothing() {
+fn a_shard_that_takes_no_mail_is_not_waited_for() {
+    on_two_shards(|shards| async move {
+        // It hangs, and its mailbox is full.
+        let goes_on = Arc::new(AtomicBool::new(false));
+        let hangs = Arc::clone(&goes_on);
+        let hang = move || {
+            while !hangs.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+        };
+        shards.owner.send(Box::new(hang)).unwrap();
+        while shards.owner.send(Box::new(|| {})).is_ok() {}
+        let before = ring::now();
+        let connection = shards.checkout().await;
+        assert_eq!((connection.past, shards.counts()), (Past::Dialled, (2, 1)));
+        assert!(ring::now() - before < WAIT_MAX, "nobody was waited for");
+        goes_on.store(true, Ordering::SeqCst);
+        drop(connection);
+        assert_eq!(shards.counts(), (1, 1));
+    });
+}
+
+#[test]
+fn a_shard_that_drains_gives_nothing() {
     on_two_shards(|shards| async move {
         shards.over_there(|pools, _| pools.close_idle()).await;
         assert_eq!(shards.counts(), (0, 0));
         let connection = shards.checkout().await;
         assert_eq!(connection.past, Past::Dialled);
         drop(connection);
-        // It says that it has some, and has ended.
+        // Nor one that is found in vain.
         shards.shared.try_add_idle(9);
         let slot = Connection::slot_of(shards.place);
         shards.shared.holders.announce(slot, 0);
-        shards.over_there(|_, _| {}).await;
         assert_eq!(shards.checkout().await.past, Past::Dialled);
     });
 }
