@@ -28,6 +28,7 @@ pub use labels::{
     AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, FaultKind, RelayProtocol, TcpOutcome,
 };
 pub use record::{
-    Description, FaultSet, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord, Telemetry,
+    Description, FaultSet, Moved, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord,
+    Telemetry,
 };
 pub use registry::{ControlCounters, ListenerIndex, Registry, UpstreamIndex};

@@ -22,7 +22,7 @@ use crate::proxy::race;
 use crate::proxy::replay::Replay;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather, Stream, timer};
-use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, UpstreamIndex};
+use crate::telemetry::{AttemptOutcome, RequestRecord, UpstreamIndex};
 use crate::upstream::balancer::Grade;
 use crate::upstream::connection::{Connection, Place, Tie};
 use crate::upstream::dial::Namespace;
@@ -53,9 +53,9 @@ pub struct Sending<'a> {
     /// Scratch for the response.
     pub response: &'a mut ResponseHead,
     /// What is told of it.
-    pub record: &'a mut RequestGuard,
+    pub record: &'a mut RequestRecord,
     /// What has happened so far.
-    pub progress: &'a Progress,
+    pub progress: &'a Progress<'a>,
     /// What of the body the next try sends along with the head; `None`: the
     /// request may have arrived, and must not a second time.
     pub outgoing: Option<Gather>,
@@ -118,7 +118,7 @@ impl Sending<'_> {
     ) -> Result<Success, Failure> {
         let endpoint = judges.endpoint.endpoint;
         let mut want = Want::Any;
-        self.record.passage.endpoint = Some(endpoint);
+        self.record.is_tried_at(endpoint);
         self.deadlines.begin_try(ring::now());
         let failure = loop {
             self.begin_try();
@@ -310,14 +310,14 @@ impl Sending<'_> {
         let progress = self.progress;
         let mut tie = connection.tie.presented(self.asked.presents);
         let judge = |response: &ResponseHead, head: &[u8]| {
-            if may_be_stale && progress.bytes_out.get() == 0 && response.is_idle_timeout() {
+            if may_be_stale && progress.is_unanswered() && response.is_idle_timeout() {
                 return Verdict::Replace;
             }
             connection.is_answered(&target.shared);
             idle_limit = response.idle_limit();
             tie = tie.offered(challenge::offered(response, head));
             // Not where an interim response went to the client: it was answered.
-            let may_hold = may_hold && progress.bytes_out.get() == 0;
+            let may_hold = may_hold && progress.is_unanswered();
             let holds = may_hold && policies.retry.on_statuses.contains(response.status());
             let (verdict, stage) = match holds {
                 true => (Verdict::Hold, Stage::MayGiveWay),
@@ -331,8 +331,6 @@ impl Sending<'_> {
             verdict
         };
         let (outgoing, head_bytes) = self.encode(connection.endpoint);
-        let cells = &context.telemetry.cells;
-        cells.bytes(self.label(), Direction::Sent, outgoing.bytes() as u64);
         let exchanged = self.over(&connection).run(outgoing, judge).await;
         self.awaiting = awaiting;
         let answer = exchanged.map_err(|error| error.behind_head(head_bytes))?;
@@ -396,10 +394,10 @@ impl Sending<'_> {
 
     /// What failed, and what may be sent again after it.
     fn fail(&mut self, error: ExchangeError) -> Failure {
-        self.outgoing = match self.progress.bytes_out.get() {
-            0 => self.replay.again().map(Gather::from),
+        self.outgoing = match self.progress.is_unanswered() {
+            true => self.replay.again().map(Gather::from),
             // An interim response went to the client: the request has arrived.
-            _ => None,
+            false => None,
         };
         let failure = match error {
             ExchangeError::Unsent(body) => {

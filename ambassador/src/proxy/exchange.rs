@@ -17,7 +17,7 @@ use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
 use crate::proxy::replay::Replay;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
-use crate::telemetry::{Cells, Direction, UpstreamIndex};
+use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
 use crate::together::beside;
 
 /// What of a request is needed once its head has been sent on.
@@ -63,20 +63,16 @@ pub struct Exchange<'a> {
     /// Under which upstream.
     pub label: UpstreamIndex,
     /// What has happened so far; readable however the exchange ends.
-    pub progress: &'a Progress,
+    pub progress: &'a Progress<'a>,
 }
 
 /// What is known of a request in flight, whoever ends it.
-#[derive(Debug, Default)]
-pub struct Progress {
+#[derive(Debug)]
+pub struct Progress<'a> {
     /// The upstream of this try sent at least one byte.
     pub any_byte: Cell<bool>,
-    /// The status that the client was sent; 0: none yet.
-    pub status: Cell<u16>,
-    /// Bytes sent to the client.
-    pub bytes_out: Cell<u64>,
-    /// Body bytes sent to the upstream.
-    pub bytes_in: Cell<u64>,
+    /// The status, and bytes of the body and of the response.
+    pub moved: &'a Moved,
     /// The last of the request's body has been read from the client.
     pub body_read: Cell<bool>,
     /// The shard learnt that the first bytes of the final response are here.
@@ -89,7 +85,25 @@ pub struct Progress {
     pub open_tries: Cell<u16>,
 }
 
-impl Progress {
+impl<'a> Progress<'a> {
+    /// That of a request of which nothing has happened yet.
+    pub fn new(moved: &'a Moved) -> Self {
+        Self {
+            any_byte: Cell::new(false),
+            moved,
+            body_read: Cell::new(false),
+            head_at: Cell::new(None),
+            forwarded_at: Cell::new(None),
+            malformed: Cell::new(None),
+            open_tries: Cell::new(0),
+        }
+    }
+
+    /// Whether nothing of a response has gone to the client.
+    pub fn is_unanswered(&self) -> bool {
+        self.moved.bytes(Direction::Received) == 0
+    }
+
     /// Another try begins.
     pub fn begin_try(&self) {
         self.any_byte.set(false);
@@ -188,7 +202,7 @@ impl ExchangeError {
     }
 
     /// Whether a reused connection that was dead before would show like this.
-    pub fn may_be_a_dead_connection(&self, progress: &Progress) -> bool {
+    pub fn may_be_a_dead_connection(&self, progress: &Progress<'_>) -> bool {
         match self {
             Self::Unsent(_) | Self::Send | Self::Ended => !progress.any_byte.get(),
             Self::Stale => true,
@@ -243,7 +257,7 @@ impl<'a> Exchange<'a> {
         }
         let count = |bytes| {
             cells.bytes(label, Direction::Sent, bytes);
-            progress.bytes_in.set(progress.bytes_in.get() + bytes);
+            progress.moved.count(Direction::Sent, bytes);
         };
         let answer = beside(download.run(judge), upload.run(count)).await?;
         Ok(match answer {
@@ -265,7 +279,7 @@ impl<'a> Exchange<'a> {
         }
         let count = |bytes| {
             cells.bytes(label, Direction::Sent, bytes);
-            progress.bytes_in.set(progress.bytes_in.get() + bytes);
+            progress.moved.count(Direction::Sent, bytes);
         };
         upload.finish(count).await;
         Ok(response.early())
@@ -324,7 +338,7 @@ struct Upload<'a> {
     body: &'a mut BodyReader,
     replay: &'a mut Replay,
     deadlines: &'a Deadlines,
-    progress: &'a Progress,
+    progress: &'a Progress<'a>,
 }
 
 impl Upload<'_> {
@@ -450,7 +464,11 @@ impl Download<'_> {
 
     /// Passes on the head of a response behind which other bytes follow.
     async fn switch(&self, head: &[u8], rest: Option<Chunk>) -> Result<Answer, ExchangeError> {
-        self.heads.progress.status.set(self.heads.head.status());
+        self.heads
+            .progress
+            .moved
+            .status
+            .set(self.heads.head.status());
         self.send_head(head, None, false).await?;
         Ok(Answer::Passed(Response::Switched(rest)))
     }
@@ -496,10 +514,8 @@ impl Download<'_> {
             return Err(ExchangeError::ClientGone);
         }
         self.cells.bytes(self.label, Direction::Received, bytes);
-        self.heads
-            .progress
-            .bytes_out
-            .set(self.heads.progress.bytes_out.get() + bytes);
+        let moved = self.heads.progress.moved;
+        moved.count(Direction::Received, bytes);
         Ok(())
     }
 
@@ -534,7 +550,11 @@ impl Download<'_> {
                 first_part = Some(part);
             }
         }
-        self.heads.progress.status.set(self.heads.head.status());
+        self.heads
+            .progress
+            .moved
+            .status
+            .set(self.heads.head.status());
         self.send_head(&head, first_part, close).await?;
         drop(head);
         let forwarded_at = clock::now();
@@ -636,10 +656,11 @@ pub async fn read_request(
     request: &mut RequestHead,
     mut chunk: Chunk,
     idle: Duration,
-) -> Result<Option<Chunk>, BadMessage> {
+) -> Result<Option<Chunk>, (BadMessage, u64)> {
     let limits = client.context.head_limits;
     loop {
-        if let Some(length) = request.parse(&chunk, &limits)? {
+        let refused = |bad| (bad, chunk.len() as u64);
+        if let Some(length) = request.parse(&chunk, &limits).map_err(refused)? {
             let rest = chunk.split_off(length);
             client.ahead = (!rest.is_empty()).then_some(rest);
             return Ok(Some(chunk));

@@ -49,7 +49,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let now = ring::now();
     let mut record = context.telemetry.begin(client.passage(now));
     record.method = asked.method.as_str();
-    record.passage.bytes_in.set(head.len() as u64);
+    record.passage.count(Direction::Sent, head.len() as u64);
 
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
@@ -215,7 +215,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 
     // One try after another, until there is an answer or no time, no budget and
     // no reason for one more; or until the caller has left.
-    let progress = Progress::default();
+    let (record_of_tries, moved) = record.parts();
+    let progress = Progress::new(moved);
     progress.body_read.set(body.is_done());
     // An injected delay is not the upstream's.
     let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now + delayed);
@@ -244,7 +245,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         asked,
         body: &mut body,
         response: &mut scratch.response,
-        record: &mut record,
+        record: record_of_tries,
         progress: &progress,
         outgoing: Some(outgoing),
         replay,
@@ -349,14 +350,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         };
 
     drop((sending, judges));
-
-    // What the client got.
-    record.status = progress.status.get();
-    record.passage.bytes_out.set(progress.bytes_out.get());
-    record
-        .passage
-        .count(Direction::Sent, progress.bytes_in.get());
-    for _ in 0..progress.open_tries.get() {
+    let (open_tries, malformed) = (progress.open_tries.get(), progress.malformed.get());
+    record.settle();
+    for _ in 0..open_tries {
         let cells = &context.telemetry.cells;
         cells.attempt(shared.label, AttemptOutcome::Cancelled);
     }
@@ -387,7 +383,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
         Err(Failure::BadRequest(bad)) => refuse(client, record, bad, b"").await,
         Err(Failure::Cut) => {
-            if let Some(bad) = progress.malformed.get() {
+            if let Some(bad) = malformed {
                 record.explain(bad.text());
             }
             record.reason = Some(Reason::UpstreamReset.as_str());

@@ -25,7 +25,7 @@ pub struct Heads<'a> {
     /// The upload watches over the time, but for the caller's own limit.
     pub uploading: bool,
     /// What has happened so far.
-    pub progress: &'a Progress,
+    pub progress: &'a Progress<'a>,
 }
 
 impl Heads<'_> {

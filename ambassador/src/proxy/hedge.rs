@@ -18,7 +18,7 @@ use crate::proxy::judges::{Judges, Stage};
 use crate::proxy::replay::Replay;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Gather, timer};
-use crate::telemetry::{AttemptOutcome, Direction};
+use crate::telemetry::{AttemptOutcome, Moved};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
 use crate::upstream::connection::{Connection, Place};
@@ -74,7 +74,7 @@ impl Sending<'_> {
         let (target, label) = (&way.target, way.target.shared.label);
         let endpoint = judges.endpoint.endpoint;
         self.begin_try();
-        self.record.passage.endpoint = Some(endpoint);
+        self.record.is_tried_at(endpoint);
         let began = ring::now();
         self.deadlines.begin_try(began);
         // Each try sends a copy of what is kept.
@@ -135,7 +135,7 @@ impl Sending<'_> {
                 context.pools.record_latency(&target.shared, settings, took);
                 *self.response = heads.1;
                 self.record.attempts += 1;
-                self.record.passage.endpoint = Some(other.endpoint);
+                self.record.is_tried_at(other.endpoint);
                 judges.replace(other, trial);
                 answered
             }
@@ -184,8 +184,9 @@ impl Leg<'_> {
             let head = self.way.encode(self.incoming, connection.endpoint, left);
             let body = self.replay.again().map(Gather::from).unwrap_or_default();
             let gather = body.behind(head);
-            cells.bytes(label, Direction::Sent, gather.bytes() as u64);
-            let (progress, sent_at) = (Progress::default(), clock::now());
+            // Nothing of it goes to the client from here.
+            let moved = Moved::default();
+            let (progress, sent_at) = (Progress::new(&moved), clock::now());
             context.pools.watch(&target.shared, &connection);
             let heads = Heads {
                 upstream: &connection.stream,

@@ -9,6 +9,7 @@ use crate::proxy::forward::{self, After};
 use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
 use crate::ring::{self, Chunk};
+use crate::telemetry::Direction;
 
 /// Serves requests until the connection ends.
 pub async fn serve(mut client: Box<Client>, idle: Duration) {
@@ -50,8 +51,9 @@ async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
     let after = match exchange::read_request(client, &mut scratch.request, chunk, idle).await {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
         Ok(None) => After::Close,
-        Err(bad) => {
+        Err((bad, bytes)) => {
             let record = context.telemetry.begin(client.passage(ring::now()));
+            record.passage.count(Direction::Sent, bytes);
             reply::refuse(client, record, bad, scratch.request.fields().blamed()).await
         }
     };

@@ -5,7 +5,7 @@ use crate::http::{BadMessage, BodyReader, LocalReply};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
 use crate::proxy::forward::After;
-use crate::telemetry::{CLIENT_GONE, RequestGuard};
+use crate::telemetry::{CLIENT_GONE, Direction, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.
 pub async fn answer(
@@ -26,11 +26,12 @@ pub async fn answer(
     if let Some(detail) = reply.detail() {
         record.explain(detail);
     }
-    record.passage.bytes_out.set(bytes.len() as u64);
+    let length = bytes.len() as u64;
     if !client.reply(bytes).await {
         record.reason = Some(CLIENT_GONE);
         return After::Reset;
     }
+    record.passage.count(Direction::Received, length);
     record.complete(clock::now());
     match (keep_alive, body.is_done()) {
         (true, _) => After::KeepAlive,
@@ -52,8 +53,10 @@ pub async fn refuse(
     record.status = reply.status();
     record.reason = Some(reply.reason().as_str());
     record.explain(&bad.about(field));
-    record.passage.bytes_out.set(bytes.len() as u64);
-    client.reply(bytes).await;
+    let length = bytes.len() as u64;
+    if client.reply(bytes).await {
+        record.passage.count(Direction::Received, length);
+    }
     record.complete(clock::now());
     After::Linger
 }

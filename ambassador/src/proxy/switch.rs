@@ -16,7 +16,7 @@ use crate::proxy::reply;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way::Aim;
 use crate::ring::Chunk;
-use crate::telemetry::{AttemptOutcome, CLIENT_GONE, RequestGuard, TcpOutcome};
+use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
 use crate::upstream::connection::Connection;
 
@@ -44,7 +44,7 @@ pub async fn connect(
     let cells = &context.telemetry.cells;
     let on_try = |endpoint| {
         record.attempts += 1;
-        record.passage.endpoint = Some(endpoint);
+        record.is_tried_at(endpoint);
     };
     let aim = (aim, Purpose::Relay);
     let reached = reach(
@@ -67,11 +67,12 @@ pub async fn connect(
         Ok(Reached { connection, picked }) => {
             cells.attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
-            record.passage.bytes_out.set(ESTABLISHED.len() as u64);
             if !client.reply(ESTABLISHED.to_vec()).await {
                 record.reason = Some(CLIENT_GONE);
                 return After::Reset;
             }
+            let length = ESTABLISHED.len() as u64;
+            record.passage.count(Direction::Received, length);
             let after = tunnel(client, record, target, connection, None).await;
             // The endpoint was busy until now.
             drop(picked);

@@ -109,8 +109,7 @@ impl Tunnel<'_> {
             moved.set(ring::now());
             to.post(gather).await.map_err(|_| to_reset)?;
             moved.set(ring::now());
-            self.cells.bytes(self.passage.upstream, direction, bytes);
-            self.passage.count(direction, bytes);
+            self.passage.meter(self.cells, direction, bytes);
         }
     }
 }

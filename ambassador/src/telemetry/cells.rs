@@ -92,7 +92,7 @@ impl Cells {
         });
     }
 
-    /// Counts bytes of heads and bodies as they are handed on.
+    /// Counts bytes that the application has sent or received, heads included.
     pub fn bytes(&self, upstream: UpstreamIndex, direction: Direction, count: u64) {
         self.upstream(upstream, |cells| cells.bytes[direction as usize] += count);
     }

@@ -140,7 +140,7 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
     }
     text.counter(
         "ambassador_bytes",
-        "Bytes moved, as the application sees it.",
+        "Bytes that the application has sent and received, heads included.",
     );
     for (name, cells) in &cells {
         for direction in Direction::ALL {

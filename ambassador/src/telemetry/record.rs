@@ -33,10 +33,12 @@ pub struct Passage {
     /// When the shard learnt that the request head was complete, or accepted
     /// the connection.
     pub started: Instant,
-    /// Bytes received from the client and sent on; a request's head as it came.
+    /// Bytes that the client has sent, as far as they were taken; heads included.
     pub bytes_in: Cell<u64>,
-    /// Bytes sent to the client, head included.
+    /// Bytes sent to the client, heads included.
     pub bytes_out: Cell<u64>,
+    /// Those of each direction that the metrics have counted already.
+    metered: [Cell<u64>; Direction::COUNT],
     /// Where it went, the last time it was tried.
     pub endpoint: Option<EndpointAddr>,
     /// Where a captured client meant to go.
@@ -46,6 +48,18 @@ pub struct Passage {
     /// What was injected into it on purpose.
     pub faults: FaultSet,
 }
+
+/// What of a request has moved while a part of the proxy works on it that cannot
+/// reach its record.
+#[derive(Debug, Default)]
+pub struct Moved {
+    /// The status that the client was sent; 0: none yet.
+    pub status: Cell<u16>,
+    bytes: [Cell<u64>; Direction::COUNT],
+}
+
+/// Endpoints that were tried before the last one and are remembered at most.
+const EARLIER_MAX: usize = 8;
 
 /// Faults, each of them once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -68,6 +82,8 @@ pub struct RequestRecord {
     pub overhead: Duration,
     /// Tries made.
     pub attempts: u16,
+    /// Where it was tried before `passage.endpoint`, the first of them.
+    pub earlier: Vec<EndpointAddr>,
     /// The last try went over a connection that had carried a request before.
     pub reused: bool,
     /// How the tunnel that it became has ended.
@@ -111,6 +127,7 @@ pub struct RelayGuard {
 #[derive(Debug)]
 pub struct RequestGuard {
     record: RequestRecord,
+    moved: Moved,
     ended: Option<Instant>,
     line: Option<Line>,
     telemetry: Rc<Telemetry>,
@@ -125,6 +142,7 @@ impl Passage {
             started,
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
+            metered: Default::default(),
             endpoint: None,
             original: None,
             client: None,
@@ -132,13 +150,53 @@ impl Passage {
         }
     }
 
-    /// Adds bytes that were sent one way.
+    /// Adds bytes that went one way; the metrics count them at its end.
     pub fn count(&self, direction: Direction, bytes: u64) {
-        let count = match direction {
+        let count = self.bytes(direction);
+        count.set(count.get() + bytes);
+    }
+
+    /// Adds bytes that the metrics are to count now.
+    pub fn meter(&self, cells: &Cells, direction: Direction, bytes: u64) {
+        cells.bytes(self.upstream, direction, bytes);
+        self.count_metered(direction, bytes);
+    }
+
+    fn count_metered(&self, direction: Direction, bytes: u64) {
+        self.count(direction, bytes);
+        let metered = &self.metered[direction as usize];
+        metered.set(metered.get() + bytes);
+    }
+
+    /// Has the metrics count what they have not.
+    fn meter_rest(&self, cells: &Cells) {
+        for direction in Direction::ALL {
+            let metered = self.metered[*direction as usize].get();
+            let rest = self.bytes(*direction).get() - metered;
+            if rest > 0 {
+                cells.bytes(self.upstream, *direction, rest);
+            }
+        }
+    }
+
+    fn bytes(&self, direction: Direction) -> &Cell<u64> {
+        match direction {
             Direction::Sent => &self.bytes_in,
             Direction::Received => &self.bytes_out,
-        };
+        }
+    }
+}
+
+impl Moved {
+    /// Adds bytes that the metrics have counted.
+    pub fn count(&self, direction: Direction, bytes: u64) {
+        let count = &self.bytes[direction as usize];
         count.set(count.get() + bytes);
+    }
+
+    /// Bytes that went one way.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.bytes[direction as usize].get()
     }
 }
 
@@ -165,8 +223,20 @@ impl RequestRecord {
             reason: None,
             overhead: Duration::ZERO,
             attempts: 0,
+            earlier: Vec::new(),
             reused: false,
             tunnel: None,
+        }
+    }
+}
+
+impl RequestRecord {
+    /// Another try goes to this endpoint.
+    pub fn is_tried_at(&mut self, endpoint: EndpointAddr) {
+        if let Some(before) = self.passage.endpoint.replace(endpoint)
+            && self.earlier.len() < EARLIER_MAX
+        {
+            self.earlier.push(before);
         }
     }
 }
@@ -190,6 +260,7 @@ impl Telemetry {
     pub fn begin(self: &Rc<Self>, passage: Passage) -> RequestGuard {
         RequestGuard {
             record: RequestRecord::new(passage),
+            moved: Moved::default(),
             ended: None,
             line: self.sample(),
             telemetry: Rc::clone(self),
@@ -243,6 +314,23 @@ impl RequestGuard {
         }
     }
 
+    /// The record, and beside it what moves.
+    pub fn parts(&mut self) -> (&mut RequestRecord, &Moved) {
+        (&mut self.record, &self.moved)
+    }
+
+    /// Puts down in the record what has moved.
+    pub fn settle(&mut self) {
+        let moved = std::mem::take(&mut self.moved);
+        for direction in Direction::ALL {
+            let bytes = moved.bytes(*direction);
+            self.record.passage.count_metered(*direction, bytes);
+        }
+        if moved.status.get() != 0 {
+            self.record.status = moved.status.get();
+        }
+    }
+
     /// The response went out whole, or the tunnel ended.
     pub fn complete(mut self, ended: Instant) {
         self.ended = Some(ended);
@@ -253,11 +341,13 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let cancelled = self.ended.is_none();
         let ended = self.ended.unwrap_or_else(clock::now);
+        self.settle();
         if cancelled && self.record.tunnel.is_none() {
             // Whoever else ends a request says why.
             self.record.reason.get_or_insert(DRAINED);
         }
         let record = &self.record;
+        record.passage.meter_rest(&self.telemetry.cells);
         self.telemetry.cells.request(record, ended);
         if let Some(outcome) = record.tunnel {
             let upstream = record.passage.upstream;
@@ -282,6 +372,7 @@ impl Drop for RelayGuard {
     fn drop(&mut self) {
         let record = &self.record;
         let upstream = record.passage.upstream;
+        record.passage.meter_rest(&self.telemetry.cells);
         self.telemetry
             .cells
             .tcp_connection(upstream, record.outcome);
@@ -329,7 +420,7 @@ mod tests {
     #[test]
     fn a_request_in_flight_stays_small() {
         assert!(
-            size_of::<RequestGuard>() <= 280,
+            size_of::<RequestGuard>() <= 312,
             "{}",
             size_of::<RequestGuard>()
         );
@@ -353,6 +444,48 @@ mod tests {
             .collect();
         keys.sort_unstable();
         assert_eq!(keys, [("GET", 204, 1), ("OTHER", 0, 1)]);
+    }
+
+    #[test]
+    fn bytes_are_counted_once_and_alike() {
+        let telemetry = Rc::new(Telemetry::default());
+        let mut request = telemetry.begin(captured());
+        request.passage.count(Direction::Sent, 100);
+        let moved = request.parts().1;
+        // As they moved.
+        telemetry
+            .cells
+            .bytes(UpstreamIndex::UNMATCHED, Direction::Sent, 20);
+        moved.count(Direction::Sent, 20);
+        moved.status.set(200);
+        request.settle();
+        request
+            .passage
+            .meter(&telemetry.cells, Direction::Received, 7);
+        request.passage.count(Direction::Received, 3);
+        let told = (
+            request.status,
+            request.passage.bytes_in.get(),
+            request.passage.bytes_out.get(),
+        );
+        assert_eq!(told, (200, 120, 10));
+        drop(request);
+        let snapshot = telemetry.cells.snapshot();
+        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
+        assert_eq!(unmatched.bytes(Direction::Sent), 120);
+        assert_eq!(unmatched.bytes(Direction::Received), 10);
+    }
+
+    #[test]
+    fn earlier_endpoints_are_remembered_up_to_a_limit() {
+        let mut record = RequestRecord::new(captured());
+        let endpoint = |port: u16| EndpointAddr(([127, 0, 0, 1], port).into());
+        for port in 1..=20 {
+            record.is_tried_at(endpoint(port));
+        }
+        let earlier: Vec<_> = (1..=EARLIER_MAX as u16).map(endpoint).collect();
+        assert_eq!(record.earlier, earlier);
+        assert_eq!(record.passage.endpoint, Some(endpoint(20)));
     }
 
     #[test]

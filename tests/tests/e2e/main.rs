@@ -39,6 +39,7 @@ mod keep_alive;
 mod leaving;
 mod limits;
 mod log_on_a_full_disk;
+mod numbers;
 mod odd_messages;
 mod opaque;
 mod pool;

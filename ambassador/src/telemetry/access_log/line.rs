@@ -138,6 +138,17 @@ impl Line {
                 record.reused,
             ),
         );
+        if let Some(last) = record
+            .passage
+            .endpoint
+            .filter(|_| !record.earlier.is_empty())
+        {
+            out.extend_from_slice(b"\"endpoints\":[");
+            for endpoint in &record.earlier {
+                put(out, format_args!("\"{endpoint}\","));
+            }
+            put(out, format_args!("\"{last}\"],"));
+        }
     }
 
     /// What only a relayed connection has.
@@ -354,6 +365,23 @@ mod tests {
     #[test]
     fn a_cancelled_request_says_so() {
         assert_eq!(formatted(Description::default(), true)["cancelled"], true);
+    }
+
+    #[test]
+    fn where_it_was_tried_is_told_of_several_tries() {
+        let mut record = RequestRecord::new(passage());
+        let mut endpoints = || {
+            let told = Told::Request {
+                record: &record,
+                cancelled: false,
+            };
+            let line = parsed(&Line::default(), told);
+            record.is_tried_at(EndpointAddr("10.1.2.4:80".parse().unwrap()));
+            line.get("endpoints").cloned()
+        };
+        assert_eq!(endpoints(), None);
+        let both = serde_json::json!(["10.1.2.3:80", "10.1.2.4:80"]);
+        assert_eq!(endpoints(), Some(both));
     }
 
     #[test]
