@@ -64,6 +64,9 @@ fn is_request_line(line: &[u8]) -> bool {
     let Some(version) = rest.iter().rposition(is_blank) else {
         return false;
     };
+    if !rest.first().is_some_and(is_blank) {
+        return false;
+    }
     let (between, version) = (rest[..version].trim_ascii(), &rest[version + 1..]);
     if method.is_empty() || method.len() > METHOD_BYTES_MAX {
         return false;
@@ -138,6 +141,7 @@ mod tests {
             ("GET / HTTP/2.0\r\n", Sniff::Opaque),
             ("GET / HTTP/1.\r\n", Sniff::Opaque),
             ("GET / HTTP/1.1x\r\n", Sniff::Opaque),
+            ("GET/ HTTP/1.1\r\n", Sniff::Opaque),
             ("GET / http/1.1\r\n", Sniff::Opaque),
             ("PRI * HTTP/2.0\r\n", Sniff::NeedMore),
             ("PRI * HTTP/2.0\r\nHost: a", Sniff::Opaque),
