@@ -136,6 +136,11 @@ impl BodyReader {
         let mut at = 0;
         while at < bytes.len() && self.state != State::Done {
             let rest = &bytes[at..];
+            if let Some((after, length)) = self.state.after_plain(rest) {
+                self.state = after;
+                at += length;
+                continue;
+            }
             match self.state {
                 State::Length(left) | State::Data(left) => {
                     let take =
@@ -174,6 +179,26 @@ impl State {
         zeros: 0,
     };
 
+    /// The state after the framing between two chunks as most have it, and how
+    /// much that was: what is at hand whole is not walked over by the byte.
+    #[inline]
+    fn after_plain(self, bytes: &[u8]) -> Option<(Self, usize)> {
+        match self {
+            Self::DataCr => {
+                let rest = bytes.strip_prefix(b"\r\n")?;
+                match plain_size(rest) {
+                    Some((size, length)) => Some((Self::Data(size), 2 + length)),
+                    None => Some((Self::FIRST_CHUNK, 2)),
+                }
+            }
+            Self::Size { digits: 0, .. } => {
+                let (size, length) = plain_size(bytes)?;
+                Some((Self::Data(size), length))
+            }
+            _ => None,
+        }
+    }
+
     /// The state after one byte of chunk framing (RFC 9112 section 7.1).
     fn after(self, byte: u8, grammar: Grammar) -> Result<Self, BadMessage> {
         match self {
@@ -202,6 +227,26 @@ impl State {
             Self::Done | Self::Length(_) | Self::Data(_) | Self::UntilClose => Ok(self),
         }
     }
+}
+
+/// A size that is not 0, digits and line end alone, and how long that is.
+fn plain_size(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut size = 0;
+    for (at, byte) in bytes
+        .iter()
+        .enumerate()
+        .take(usize::from(SIZE_DIGITS_MAX) + 1)
+    {
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            b'A'..=b'F' => byte - b'A' + 10,
+            b'\r' if size > 0 && bytes.get(at + 1) == Some(&b'\n') => return Some((size, at + 2)),
+            _ => return None,
+        };
+        size = size * 16 + u64::from(digit);
+    }
+    None
 }
 
 fn after_size(

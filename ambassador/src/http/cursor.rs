@@ -66,14 +66,24 @@ impl<'a> Cursor<'a> {
         self.grammar == Grammar::Lenient
     }
 
+    /// Whether a line has ended with LF alone.
+    pub fn has_lone_lf(&self) -> bool {
+        self.lone_lf
+    }
+
     /// The bytes of a part.
     pub fn bytes(&self, (start, end): Span) -> &'a [u8] {
         &self.bytes[start as usize..end as usize]
     }
 
-    /// The bytes from a position on.
-    pub fn from(&self, position: usize) -> &'a [u8] {
-        &self.bytes[position..]
+    /// The line that the byte before the next belongs to, and all behind it; empty
+    /// for the first line.
+    pub fn line(&self) -> &'a [u8] {
+        let before = &self.bytes[..self.position().saturating_sub(1)];
+        match memchr::memrchr(b'\n', before) {
+            Some(end) => &self.bytes[end + 1..],
+            None => b"",
+        }
     }
 
     /// How long the head is over which a walk has ended so; `None` where it is

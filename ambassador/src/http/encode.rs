@@ -82,7 +82,7 @@ pub fn write_request(
     };
     let mut host_written = false;
     let mut baggage = BaggageRoom::default();
-    let mut lines = Lines::new(out, head);
+    let mut lines = Lines::new(out, head, request.fields());
     for field in request.fields().iter() {
         match field.kind {
             Kind::Host => {
@@ -152,7 +152,7 @@ pub fn write_response(
         out.push(b' ');
     }
     out.extend_from_slice(b"\r\n");
-    let mut lines = Lines::new(out, head);
+    let mut lines = Lines::new(out, head, response.fields());
     for field in response.fields().iter() {
         match field.kind {
             Kind::Connection if switching && is_first(response.fields(), field) => {
@@ -182,33 +182,42 @@ struct Lines<'a> {
     head: &'a [u8],
     /// What is to be copied, without the end of its last line.
     run: Range<usize>,
+    /// Not every line goes on as it is.
+    loose: bool,
 }
 
 impl<'a> Lines<'a> {
-    fn new(out: &'a mut Vec<u8>, head: &'a [u8]) -> Self {
-        let run = 0..0;
-        Self { out, head, run }
+    fn new(out: &'a mut Vec<u8>, head: &'a [u8], fields: &Fields) -> Self {
+        Self {
+            out,
+            head,
+            run: 0..0,
+            loose: fields.is_loose(),
+        }
     }
 
     /// A field as it was sent, or as it should have been.
     fn pass(&mut self, field: &Field) {
-        if field.form == Form::Anew {
+        if self.loose {
             return self.write_anew(field);
         }
         let line = field.line();
-        // Between two lines stand CR and LF, one of them or both, and white
-        // space that does not go on.
-        let follows = line.start == self.run.end + 2;
-        if !follows || self.head[self.run.end] != b'\r' {
+        // Between two lines stand CR and LF, and white space that does not
+        // go on.
+        if line.start != self.run.end + 2 {
             self.copy();
             self.run.start = line.start;
         }
         self.run.end = line.end;
     }
 
-    /// A field without blanks before the colon, in one line.
+    /// A field without blanks before the colon, in one line with CR and LF.
     fn write_anew(&mut self, field: &Field) {
-        self.copy();
+        if field.form == Form::AsSent {
+            self.out.extend_from_slice(&self.head[field.line()]);
+            self.out.extend_from_slice(b"\r\n");
+            return;
+        }
         self.out.extend_from_slice(field.name(self.head));
         self.out.push(b':');
         let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');

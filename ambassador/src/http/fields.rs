@@ -111,6 +111,8 @@ pub struct Fields {
     pub takes_trailers: bool,
     /// How many fields `Connection` names that are for this hop only.
     named_by_connection: u32,
+    /// Not every line may be passed on as it came, nor every line end.
+    loose: bool,
     /// The beginning of the line that was refused.
     blamed: Vec<u8>,
 }
@@ -134,17 +136,14 @@ impl Field {
     /// Reads a line (RFC 9112 section 5).
     fn read(cursor: &mut Cursor<'_>) -> Result<Self, Stop> {
         let name = cursor.token();
-        let kind = kind_of(cursor.bytes(name));
-        let mut form = Form::AsSent;
-        if cursor.is_lenient() && !kind.is_framing() && matches!(cursor.peek()?, b' ' | b'\t') {
-            // To be removed on the way (RFC 9112 section 5.1).
+        let (mut form, mut after_colon) = (Form::AsSent, name.1 + 1);
+        if cursor.next()? != b':' {
+            after_colon = Self::read_blanks(cursor, name)?;
             form = Form::Anew;
-            cursor.white_space();
         }
-        if cursor.next()? != b':' || name.0 == name.1 {
+        if name.0 == name.1 {
             return Err(BadMessage::FieldName.into());
         }
-        let after_colon = cursor.position() as u32;
         cursor.white_space();
         let (start, end) = cursor.text();
         cursor.line_end(BadMessage::FieldValue, BadMessage::BareCr)?;
@@ -155,9 +154,26 @@ impl Field {
         Ok(Self {
             name,
             value,
-            kind,
+            kind: kind_of(cursor.bytes(name)),
             form,
         })
+    }
+
+    /// Reads blanks between name and colon, which are to be removed on the way
+    /// (RFC 9112 section 5.1), where the first of them was read already; gives
+    /// where the value begins.
+    #[cold]
+    fn read_blanks(cursor: &mut Cursor<'_>, name: Span) -> Result<u32, Stop> {
+        let is_blank = matches!(cursor.bytes((name.1, name.1 + 1)), b" " | b"\t");
+        let is_framing = kind_of(cursor.bytes(name)).is_framing();
+        if !is_blank || is_framing || !cursor.is_lenient() {
+            return Err(BadMessage::FieldName.into());
+        }
+        cursor.white_space();
+        match cursor.next()? {
+            b':' => Ok(cursor.position() as u32),
+            _ => Err(BadMessage::FieldName.into()),
+        }
     }
 
     /// Reads a line that goes on with the value of the one before (RFC 9112
@@ -209,41 +225,26 @@ impl Fields {
         (self.close, self.keep_alive, self.upgrade) = (false, false, false);
         (self.names_protocol, self.takes_trailers) = (false, false);
         self.named_by_connection = 0;
+        self.loose = false;
         self.terms = KeepAlive::default();
         self.blamed.clear();
         let mut names_h2c = false;
         loop {
-            let start = cursor.position();
             match cursor.peek()? {
                 b'\r' | b'\n' => break,
                 b' ' | b'\t' => {
-                    let folded = self.list.last_mut();
-                    // What has a meaning on the way has been read already.
-                    let folded = folded.filter(|field| field.kind == Kind::EndToEnd);
-                    match folded.filter(|_| cursor.is_lenient()) {
-                        Some(field) => field.read_fold(cursor)?,
-                        None => {
-                            let name = self.list.last().map_or((0, 0), |field| field.name);
-                            self.blame(cursor.bytes(name));
-                            return Err(BadMessage::FoldedLine.into());
-                        }
-                    }
+                    self.read_fold(cursor)?;
                     continue;
                 }
                 _ => {}
             }
-            let field = match Field::read(cursor) {
-                Ok(field) => field,
-                Err(stop) => {
-                    self.blame(cursor.from(start));
-                    return Err(stop);
-                }
-            };
+            let field = Field::read(cursor)?;
             if self.list.len() == fields_max {
                 return Err(BadMessage::TooManyFields.into());
             }
             self.list.push(field);
             self.kinds |= field.kind.bit();
+            self.loose |= field.form == Form::Anew;
             let value = cursor.bytes(field.value);
             let has = |known: &[u8]| tokens(value).any(|token| token.eq_ignore_ascii_case(known));
             match field.kind {
@@ -258,6 +259,7 @@ impl Fields {
             }
         }
         cursor.line_end(BadMessage::FieldName, BadMessage::BareCr)?;
+        self.loose |= cursor.has_lone_lf();
         if self.named_by_connection > NAMED_MAX {
             return Err(BadMessage::TooManyFields.into());
         }
@@ -267,21 +269,43 @@ impl Fields {
         Ok(())
     }
 
+    /// Whether some line has to be written anew, or ends with LF alone.
+    pub fn is_loose(&self) -> bool {
+        self.loose
+    }
+
     /// The name, or what stands for it, of the line for which a head was
     /// refused; empty where it was not for a line.
     pub fn blamed(&self) -> &[u8] {
         &self.blamed
     }
 
+    /// Takes note of the line for which a head is refused: where `cursor` is.
     #[cold]
-    fn blame(&mut self, line: &[u8]) {
-        let end = line
-            .iter()
-            .position(|byte| matches!(byte, b':' | b'\r' | b'\n'));
-        let name = line[..end.unwrap_or(line.len())].trim_ascii();
-        self.blamed.clear();
-        self.blamed
-            .extend_from_slice(&name[..name.len().min(BLAMED_BYTES_MAX)]);
+    pub fn blame(&mut self, cursor: &Cursor<'_>, bad: BadMessage) {
+        let line = match bad {
+            BadMessage::FoldedLine => {
+                let name = self.list.last().map_or((0, 0), |field| field.name);
+                cursor.bytes(name)
+            }
+            BadMessage::FieldName | BadMessage::FieldValue | BadMessage::BareCr => cursor.line(),
+            _ => b"",
+        };
+        let end = memchr::memchr3(b':', b'\r', b'\n', line).unwrap_or(line.len());
+        let name = line[..end].trim_ascii();
+        let name = &name[..name.len().min(BLAMED_BYTES_MAX)];
+        self.blamed.extend_from_slice(name);
+    }
+
+    /// Reads a line that goes on with the one before. What has a meaning on the
+    /// way has been read already, and must not become another.
+    #[cold]
+    fn read_fold(&mut self, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
+        let folded = self.list.last_mut();
+        let folded = folded.filter(|field| field.kind == Kind::EndToEnd && cursor.is_lenient());
+        let folded = folded.ok_or(BadMessage::FoldedLine)?;
+        self.loose = true;
+        folded.read_fold(cursor)
     }
 
     /// Every field, in order.

@@ -42,6 +42,9 @@ impl RequestHead {
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, BadMessage> {
         let mut cursor = Cursor::new(bytes, Grammar::Strict);
         let walk = self.read(&mut cursor, limits.fields_max);
+        if let Err(Stop::Bad(bad)) = walk {
+            self.fields.blame(&cursor, bad);
+        }
         let Some(length) = cursor.length(walk, limits)? else {
             return Ok(None);
         };

@@ -52,6 +52,9 @@ impl ResponseHead {
     ) -> Result<Option<usize>, BadMessage> {
         let mut cursor = Cursor::new(bytes, Grammar::Lenient);
         let walk = self.read(&mut cursor, limits.fields_max);
+        if let Err(Stop::Bad(bad)) = walk {
+            self.fields.blame(&cursor, bad);
+        }
         let Some(length) = cursor.length(walk, limits)? else {
             return Ok(None);
         };
