@@ -48,17 +48,19 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ambassador_ebpf::{HEARTBEATS, RuleKey, Verdict};
+use ambassador_ebpf::{HEARTBEATS, RuleKey};
 use serde::{Deserialize, Serialize};
 
 use self::circuits::Circuits;
 use self::conversation::{Conversation, unexpected};
-use self::in_force::{Attached, InForce};
+use self::in_force::{Attached, InForce, Place};
 use self::loader::{Attach, Job, Request};
 use self::rules::Rule;
 use self::settings::{Claims, OnFailure, Quic, Settings, Target};
 use self::table::SharedPage;
 use crate::workload::Helper;
+
+pub use ambassador_ebpf::Verdict;
 
 pub use self::circuits::{Circuit, CircuitNumber};
 pub use self::loader::{LOADER_COMMAND, loader_main};
@@ -353,19 +355,21 @@ impl Capture {
 
     /// Connects from every captured cgroup to an address that nobody has;
     /// succeeds only where the programs, the listener and the heartbeat work.
-    /// One that was removed does not count. May take a second for each target
-    /// that fails.
+    /// One that was removed does not count; one that was made anew and is not
+    /// captured yet fails. May take a second for each target that fails.
     pub fn canary(&self) -> Result<(), String> {
-        let canaries: Vec<(Arc<OwnedFd>, PathBuf)> = self
-            .in_force()
-            .attached
-            .iter()
-            .filter(|attached| attached.is_current())
-            .map(|attached| {
-                let canary = Arc::clone(&attached.canary);
-                (canary, attached.workload.target.cgroup.clone())
-            })
-            .collect();
+        let mut canaries = Vec::new();
+        for attached in &self.in_force().attached {
+            let cgroup = attached.workload.target.cgroup.clone();
+            match attached.place() {
+                Place::Here => canaries.push((Arc::clone(&attached.canary), cgroup)),
+                Place::Gone => {}
+                Place::MadeAnew => {
+                    let cgroup = cgroup.display();
+                    return Err(format!("{cgroup} was made anew and is not captured yet"));
+                }
+            }
+        }
         for (canary, cgroup) in canaries {
             canary::sing(canary.as_fd(), self.options.proxy_port).map_err(|error| {
                 let cgroup = cgroup.display();

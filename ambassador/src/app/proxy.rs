@@ -35,8 +35,12 @@ const EVENTS: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// How often the main thread looks whether captured cgroups are still those
-/// that their paths name, and whether there is memory to give back.
-const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+/// that their paths name, and whether there is memory to give back. To attach
+/// takes a few hundred milliseconds, and all of it is to take a second.
+const LOOK_AROUND_EVERY: Duration = Duration::from_millis(500);
+
+/// How often the log says that the token table is full.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// How long shards are given to free what a burst has left them.
 const SPARES_DROPPED_WITHIN: Duration = Duration::from_millis(100);
@@ -76,6 +80,10 @@ pub struct Proxy {
     overrides: Overrides,
     /// It had when the main thread last looked around.
     burst_has_ended: bool,
+    /// Connects that found the token table full, when that was last said.
+    turned_away: u64,
+    /// When that may be said again.
+    next_warning: Option<Instant>,
 }
 
 /// What callbacks of the control side share with the main thread.
@@ -238,6 +246,8 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         file,
         overrides: start.overrides,
         burst_has_ended: false,
+        turned_away: 0,
+        next_warning: None,
     })
 }
 
@@ -296,15 +306,22 @@ fn start_control(
 impl Proxy {
     /// Serves until it is told to drain; reloads on the way.
     pub fn serve(&mut self) {
+        // By the clock: events may come more often than it is time to look.
+        let mut next_look = clock::now() + LOOK_AROUND_EVERY;
         loop {
-            let wait = match self.burst_has_ended {
-                true => SPARES_DROPPED_WITHIN,
-                false => LOOK_AROUND_EVERY,
-            };
+            let wait = next_look.saturating_duration_since(clock::now());
             match self.events.recv_timeout(wait) {
                 Ok(Event::Reload) => self.reload(),
                 Ok(Event::Drain) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => self.look_around(),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if clock::now() >= next_look {
+                self.look_around();
+                next_look = clock::now()
+                    + match self.burst_has_ended {
+                        true => SPARES_DROPPED_WITHIN,
+                        false => LOOK_AROUND_EVERY,
+                    };
             }
         }
     }
@@ -312,6 +329,7 @@ impl Proxy {
     /// What comes up by itself.
     fn look_around(&mut self) {
         self.follow_cgroups();
+        self.tell_of_full_table();
         // Not at once, so that the shards have freed what they keep, too. What
         // ran for the burst need not run for what is left.
         if std::mem::replace(&mut self.burst_has_ended, ebb::burst_has_ended()) {
@@ -322,6 +340,22 @@ impl Proxy {
             for shard in &self.shards {
                 shard.tell(|context| context.drop_spares());
             }
+        }
+    }
+
+    /// Says in `/readyz`, and once a minute in the log, that destinations find
+    /// no place in the token table.
+    fn tell_of_full_table(&mut self) {
+        let captured = self.common.captured.as_ref();
+        let Some(full) = captured.and_then(Captured::full_table) else {
+            return;
+        };
+        self.common.readiness.remark(full.to_string());
+        let now = clock::now();
+        if full.turned_away > self.turned_away && self.next_warning.is_none_or(|at| at <= now) {
+            tracing::warn!("{full}");
+            self.turned_away = full.turned_away;
+            self.next_warning = Some(now + WARN_EVERY);
         }
     }
 

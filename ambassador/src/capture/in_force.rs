@@ -23,6 +23,17 @@ pub(super) struct InForce {
     pub pinned: bool,
 }
 
+/// What the path of a workload names, next to what programs are attached to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The same cgroup.
+    Here,
+    /// None.
+    Gone,
+    /// Another one.
+    MadeAnew,
+}
+
 /// One workload's share.
 #[derive(Debug)]
 pub(super) struct Attached {
@@ -121,9 +132,13 @@ fn cgroup_id(workload: &Workload) -> Option<u64> {
 }
 
 impl Attached {
-    /// Whether its path still names the cgroup that programs are attached to.
-    pub fn is_current(&self) -> bool {
-        cgroup_id(&self.workload) == Some(self.cgroup_id)
+    /// What its path names now.
+    pub fn place(&self) -> Place {
+        match cgroup_id(&self.workload) {
+            None => Place::Gone,
+            Some(id) if id == self.cgroup_id => Place::Here,
+            Some(_) => Place::MadeAnew,
+        }
     }
 
     fn refuses_quic(&self) -> bool {

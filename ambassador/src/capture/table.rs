@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambassador_ebpf::{
-    HEARTBEATS, SLOT_CANARY, SLOTS, Shared, Slot, TOKEN_V4, TOKEN_V4_MASK, TOKEN_V6,
+    HEARTBEATS, SLOT_CANARY, SLOTS, SLOTS_CLAIMED_ONLY, Shared, Slot, TOKEN_V4, TOKEN_V4_MASK,
+    TOKEN_V6,
 };
 
 use super::bpf;
@@ -79,6 +80,12 @@ impl Heartbeat {
 }
 
 impl TokenTable {
+    /// How many destinations it has places for.
+    pub const SLOTS: u32 = SLOTS;
+
+    /// Those of them that are not kept for what upstreams claim.
+    pub const SLOTS_FOR_ALL: u32 = SLOTS - SLOTS_CLAIMED_ONLY;
+
     pub(super) fn new(slots: OwnedFd, page: Arc<SharedPage>, proxy_port: u16) -> Self {
         Self {
             inner: Arc::new(Inner {

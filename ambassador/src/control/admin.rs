@@ -123,7 +123,7 @@ impl Server {
         match path {
             "/livez" => text(StatusCode::OK, "ok"),
             "/readyz" => match self.is_ready().await {
-                Ok(()) => text(StatusCode::OK, "ok"),
+                Ok(()) => text(StatusCode::OK, &self.state.readiness.text()),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
             },
             "/metrics" => self.metrics(&request).await,

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use hickory_resolver::net::NetError;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::addr::EndpointAddr;
 use crate::clock;
@@ -40,9 +41,14 @@ pub type Publish = Arc<dyn Fn(&Watched, Arc<[EndpointAddr]>) + Send + Sync>;
 const TTL_MIN: Duration = Duration::from_secs(1);
 /// And at most this long.
 const TTL_MAX: Duration = Duration::from_secs(5 * 60);
-/// Waited after a first failure; doubled up to [`RETRY_MAX`].
-const RETRY_MIN: Duration = Duration::from_secs(1);
-const RETRY_MAX: Duration = Duration::from_secs(30);
+/// After a failure, and while there is no answer, it is asked again this often:
+/// a good one is to be used soon after there is one.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Questions without an answer at once. Together with [`ASK_AGAIN`] it bounds
+/// what a name server is sent that is slow.
+const UNANSWERED_MAX: usize = 5;
+/// How often the log says that a name cannot be resolved.
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The names to keep resolved, and how they are looked up.
 pub(super) struct Wanted {
@@ -86,6 +92,9 @@ impl Drop for Task {
     }
 }
 
+/// Endpoints, and how long they may be used.
+type Answered = Result<(Arc<[EndpointAddr]>, Duration), NetError>;
+
 /// One name being kept resolved.
 struct Resolution {
     watched: Watched,
@@ -97,23 +106,52 @@ struct Resolution {
 
 impl Resolution {
     async fn keep(self) {
+        let this = Arc::new(self);
         let mut last: Option<Arc<[EndpointAddr]>> = None;
-        let mut retry = RETRY_MIN;
+        let mut next_warning = None;
         loop {
-            match self.resolve().await {
+            match this.ask().await {
                 Ok((endpoints, ttl)) => {
                     if last.as_deref() != Some(&*endpoints) {
-                        (self.publish)(&self.watched, Arc::clone(&endpoints));
+                        (this.publish)(&this.watched, Arc::clone(&endpoints));
                         last = Some(endpoints);
                     }
-                    retry = RETRY_MIN;
+                    next_warning = None;
                     tokio::time::sleep(ttl.clamp(TTL_MIN, TTL_MAX)).await;
                 }
                 Err(error) => {
-                    self.registry.dns_failure(self.watched.upstream);
-                    tracing::warn!(name = self.watched.name, %error, "cannot resolve");
-                    tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY_MAX);
+                    this.registry.dns_failure(this.watched.upstream);
+                    let now = clock::now();
+                    if next_warning.is_none_or(|at| at <= now) {
+                        tracing::warn!(name = this.watched.name, %error, "cannot resolve");
+                        next_warning = Some(now + WARN_EVERY);
+                    }
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+            }
+        }
+    }
+
+    /// The first answer. A question that a name server was too busy, or away,
+    /// to take is not waited for to its end: others go out behind it.
+    async fn ask(self: &Arc<Self>) -> Answered {
+        let question = || {
+            let this = Arc::clone(self);
+            async move { this.resolve().await }
+        };
+        let mut asked = JoinSet::new();
+        asked.spawn(question());
+        let mut again = interval_at(Instant::now() + ASK_AGAIN, ASK_AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                Some(answered) = asked.join_next() => match answered {
+                    Ok(Ok(answer)) => return Ok(answer),
+                    Ok(Err(error)) if asked.is_empty() => return Err(error),
+                    Ok(Err(_)) | Err(_) => {}
+                },
+                _ = again.tick(), if asked.len() < UNANSWERED_MAX => {
+                    asked.spawn(question());
                 }
             }
         }
@@ -121,7 +159,7 @@ impl Resolution {
 
     /// Reads the files anew each time: they are small, this is rare, and a change
     /// to them needs no notice of its own.
-    async fn resolve(&self) -> Result<(Arc<[EndpointAddr]>, Duration), NetError> {
+    async fn resolve(&self) -> Answered {
         let resolver = self.service.resolver(self.server_port)?;
         let answer = resolver.lookup_ip(self.watched.name.as_str()).await?;
         let ttl = answer.valid_until().saturating_duration_since(clock::now());

@@ -1,6 +1,7 @@
 //! Whether the program may be sent work.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How far the program is.
@@ -18,6 +19,8 @@ pub enum Phase {
 pub struct Readiness {
     phase: AtomicU8,
     canary: Option<Canary>,
+    /// What is worth knowing although it serves.
+    remark: Mutex<Option<String>>,
 }
 
 /// Makes a connection in the captured group and says why it was not captured.
@@ -33,6 +36,21 @@ impl Readiness {
         Self {
             phase: AtomicU8::new(Phase::Starting as u8),
             canary,
+            remark: Mutex::default(),
+        }
+    }
+
+    /// Has `/readyz` say something more, from now on.
+    pub fn remark(&self, text: String) {
+        *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    /// What it says while the program serves.
+    pub(super) fn text(&self) -> String {
+        let remark = self.remark.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*remark {
+            Some(remark) => format!("ok\n{remark}"),
+            None => "ok".to_owned(),
         }
     }
 

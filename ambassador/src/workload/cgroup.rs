@@ -54,6 +54,12 @@ pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
     mount().map(|mount| mount.point)
 }
 
+/// Whether a path names a group of a unified hierarchy.
+pub fn is_cgroup(path: &Path) -> bool {
+    // In every group of the unified hierarchy, and in none of the older ones.
+    path.join("cgroup.controllers").is_file()
+}
+
 /// The group of this process, as a directory.
 pub fn own_cgroup() -> Result<PathBuf, CgroupError> {
     let mount = mount()?;

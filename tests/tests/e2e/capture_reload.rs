@@ -17,6 +17,7 @@ on_both_backends!(
     without_capture_nothing_is_captured_any_more,
     capture_that_was_not_there_needs_a_restart,
     a_cgroup_that_is_made_anew_is_captured_again,
+    events_do_not_keep_a_cgroup_from_being_captured_again,
     a_namespace_comes_with_its_names,
     a_namespace_outlives_who_named_it,
     rules_follow_the_file,
@@ -205,6 +206,51 @@ fn a_cgroup_that_is_made_anew_is_captured_again(backend: Backend) {
         eventually("it is captured again", SOON, || ask() == b"proxied");
         assert_eq!(proxy.admin_status("/readyz"), Some(200), "{mode}");
     }
+}
+
+/// Reloads, by a signal and by the file, come more often than the proxy looks.
+fn events_do_not_keep_a_cgroup_from_being_captured_again(backend: Backend) {
+    let namespace = world(&["10.1.0.0/16"]);
+    let _server = witness(&namespace);
+    let cgroup = Cgroup::new();
+    let config = "upstreams: { web: { hosts: [10.1.0.0/16], endpoints: [\"127.0.0.1:80\"] } }\n";
+    let proxy = inside(backend, &namespace, &cgroup, config);
+    let ask = || curl(&namespace, &cgroup, "http://10.1.2.3/").stdout;
+    assert_eq!(ask(), b"proxied");
+    let text = std::fs::read_to_string(proxy.config_file()).expect("it is there");
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let relaxed = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if over.load(relaxed) {
+                    return;
+                }
+                proxy.signal(libc::SIGHUP);
+                let new = proxy.config_file().with_extension("new");
+                std::fs::write(&new, format!("{text}# {number}\n")).expect("writable");
+                std::fs::rename(new, proxy.config_file()).expect("writable");
+                std::thread::sleep(Duration::from_millis(150));
+            }
+        });
+        std::fs::remove_dir(cgroup.path()).expect("it is empty");
+        std::fs::create_dir(cgroup.path()).expect("writable");
+        let made = std::time::Instant::now();
+        let mut captured = false;
+        while !captured && made.elapsed() < SOON {
+            let ready = proxy.admin_status("/readyz");
+            captured = ask() == b"proxied";
+            assert!(captured || ready != Some(200), "it says that it captures");
+        }
+        over.store(true, relaxed);
+        assert!(captured, "{}", proxy.log());
+        // A second, and what a busy machine adds.
+        assert!(
+            made.elapsed() < Duration::from_secs(4),
+            "{:?}",
+            made.elapsed()
+        );
+    });
 }
 
 fn a_namespace_comes_with_its_names(backend: Backend) {

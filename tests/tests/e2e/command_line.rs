@@ -183,6 +183,53 @@ fn missing_privilege_is_69_and_named() {
 }
 
 #[test]
+fn a_path_that_is_no_cgroup_is_a_mistake_and_stays_as_it_was() {
+    let (scratch, cgroup) = (Scratch::new(), Cgroup::new());
+    let plain = scratch.path().join("plain");
+    std::fs::create_dir(&plain).expect("it is writable");
+    let older = scratch.path().join("older");
+    std::fs::create_dir(&older).expect("it is writable");
+    std::fs::write(older.join("cgroup.procs"), "").expect("it is writable");
+    let file = scratch.file("file", "");
+    for path in [&plain, &older, &file] {
+        let shown = path.display();
+        let admin = ports::free();
+        let config = scratch.file(
+            "capture.yaml",
+            &format!("admin: {{ listen: 127.0.0.1:{admin} }}\ncapture:\n  cgroups: [{shown}]\n"),
+        );
+        let checked = program::output(ambassador(Backend::Ring).arg("check").arg(&config));
+        let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert_eq!(checked.status.code(), Some(78), "{said}");
+        assert!(
+            said.contains(":3: capture.cgroups[0]: is no cgroup"),
+            "{said}"
+        );
+        assert!(said.contains(&shown.to_string()), "{said}");
+
+        let config = scratch.file(
+            "plain.yaml",
+            &format!("admin: {{ listen: 127.0.0.1:{admin} }}\n"),
+        );
+        let mut run = ambassador(Backend::Ring);
+        run.args(["run", "--config"]).arg(&config);
+        run.arg("--cgroup").arg(cgroup.path());
+        let run = program::output(run.arg("--cgroup").arg(path));
+        let said = String::from_utf8_lossy(&run.stderr).into_owned();
+        assert_eq!(run.status.code(), Some(69), "{said}");
+        assert!(said.contains("no cgroup"), "{said}");
+        assert!(said.contains(&shown.to_string()), "{said}");
+    }
+    let entries = |path: &std::path::Path| std::fs::read_dir(path).expect("it is there").count();
+    assert_eq!((entries(&plain), entries(&older)), (0, 1));
+    let said = program::succeed(ambassador(Backend::Ring).args(["doctor", "--clean"]));
+    assert!(
+        !said.contains(&cgroup.path().display().to_string()),
+        "{said}"
+    );
+}
+
+#[test]
 fn explicit_listeners_need_no_privilege() {
     let server = Server::ok();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));

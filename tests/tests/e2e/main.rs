@@ -30,6 +30,7 @@ mod exec_terminal;
 mod fail_fast;
 mod fault;
 mod forwarding;
+mod full_table;
 mod harness;
 mod headers;
 mod hedging;

@@ -208,6 +208,12 @@ impl Space {
                 let cgroup = &target.cgroup;
                 let failed = unavailable(format!("cannot capture {}", cgroup.display()));
                 cgroup.metadata().map_err(failed)?;
+                if !cgroup::is_cgroup(cgroup) {
+                    return Err(Failure::Unavailable(format!(
+                        "cannot capture {}: it is no cgroup of a cgroup2 hierarchy",
+                        cgroup.display()
+                    )));
+                }
                 self.known.push(target.clone());
                 self.known.len() - 1
             }

@@ -5,6 +5,7 @@ use crate::capture::settings::{Scope, Settings, Target};
 use crate::config::raw::{self, File};
 use crate::config::read::{Either, Field, Found};
 use crate::route::settings::{self as route, Claim, Unmatched};
+use crate::workload::cgroup::is_cgroup;
 
 pub(super) fn check(raw: &raw::Capture, found: &mut Found) -> Settings {
     Settings {
@@ -53,6 +54,10 @@ fn targets(raw: &raw::Capture, found: &mut Found) -> Vec<Target> {
                 }
             }
         };
+        // One that does not exist may be made before the start.
+        if target.cgroup.exists() && !is_cgroup(&target.cgroup) {
+            found.mistake_at(item, "is no cgroup of a cgroup2 hierarchy");
+        }
         if targets.iter().any(|other| other.cgroup == target.cgroup) {
             found.mistake_at(item, "is captured twice");
         }

@@ -11,6 +11,7 @@ use super::*;
 enum Answer {
     Addresses(&'static [[u8; 4]]),
     NameError,
+    Silence,
 }
 
 /// Answers the n-th A query as the script says, the last for ever; AAAA with
@@ -29,14 +30,17 @@ fn name_server(script: Vec<Answer>) -> u16 {
             let question = &query[12..end + 5];
             let is_a = query[end + 2] == 1;
             assert!(length >= end + 5);
-            let (code, addresses) =
-                match &script[asked.load(Ordering::Relaxed).min(script.len() - 1)] {
-                    Answer::NameError => (3, &[][..]),
-                    Answer::Addresses(addresses) if is_a => (0, *addresses),
-                    Answer::Addresses(_) => (0, &[][..]),
-                };
+            let scripted = &script[asked.load(Ordering::Relaxed).min(script.len() - 1)];
+            let (code, addresses) = match scripted {
+                Answer::NameError | Answer::Silence => (3, &[][..]),
+                Answer::Addresses(addresses) if is_a => (0, *addresses),
+                Answer::Addresses(_) => (0, &[][..]),
+            };
             if is_a {
                 asked.fetch_add(1, Ordering::Relaxed);
+            }
+            if matches!(scripted, Answer::Silence) {
+                continue;
             }
             let mut reply = query[..2].to_vec();
             reply.extend([
@@ -163,6 +167,31 @@ fn a_failure_is_counted_and_publishes_nothing() {
     );
     assert_eq!(resolutions, [["10.0.0.1:80"], ["10.0.0.2:80"]]);
     assert_eq!(failures, 1);
+}
+
+/// The good answer comes as the `script` ends with it.
+fn good_after(name: &str, script: Vec<Answer>) -> Duration {
+    let files = Files::new(name);
+    let began = clock::now();
+    let (resolutions, _) = published("shop.example.", files.service(), script, 1);
+    assert_eq!(resolutions, [["10.0.0.1:80"]]);
+    clock::now() - began
+}
+
+#[test]
+fn a_good_answer_is_used_soon_after_many_bad_ones() {
+    let mut script: Vec<_> = (0..4).map(|_| Answer::NameError).collect();
+    script.push(Answer::Addresses(&[[10, 0, 0, 1]]));
+    let took = good_after("many", script);
+    assert!(took < Duration::from_secs(8), "four bad ones, {took:?}");
+}
+
+/// It was away when it was asked first, and is not waited for.
+#[test]
+fn a_name_server_that_comes_back_is_asked_again() {
+    let script = vec![Answer::Silence, Answer::Addresses(&[[10, 0, 0, 1]])];
+    let took = good_after("silent", script);
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 #[test]
