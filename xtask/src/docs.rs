@@ -65,11 +65,13 @@ pub fn run() -> Result<(), Failure> {
     Ok(())
 }
 
-/// A clone of the last commit, always at the same place, which builds where
-/// everything else is built.
+/// A clone of the last commit, always at the same place, with a build directory
+/// that outlives it. Not the one of this tree: cargo would take what is built in
+/// the clone for what is to be built here.
 fn clone() -> Result<PathBuf, Failure> {
-    let target = workspace::target_directory();
-    let clone = target.join("docs/clone");
+    let place = workspace::target_directory().join("docs");
+    let (clone, target) = (place.join("clone"), place.join("target"));
+    std::fs::create_dir_all(&target).map_err(|error| Failure::File(target.clone(), error))?;
     if clone.exists() {
         std::fs::remove_dir_all(&clone).map_err(|error| Failure::File(clone.clone(), error))?;
     }

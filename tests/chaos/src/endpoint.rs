@@ -148,11 +148,11 @@ fn answer(connection: &mut Connection, state: &State) -> io::Result<()> {
                 return connection.reset();
             }
             Some(Fault::ResetBody(count)) => {
-                connection.write([&head[..], &body[..count]].concat())?;
+                connection.write([&head[..], &body[..count.min(body.len() - 1)]].concat())?;
                 return connection.reset();
             }
             Some(Fault::CutBody(count)) => {
-                connection.write([&head[..], &body[..count]].concat())?;
+                connection.write([&head[..], &body[..count.min(body.len() - 1)]].concat())?;
                 return Ok(());
             }
             Some(Fault::Hang) => {

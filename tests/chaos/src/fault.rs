@@ -48,8 +48,8 @@ pub struct Visible {
 impl Trouble {
     /// Any, drawn.
     pub fn draw(random: &mut Random) -> Trouble {
-        // Within a head of some 80 bytes, and within the shortest body.
-        let (in_head, in_body) = (random.below(60) as usize, random.below(16) as usize);
+        // Within a head of some 80 bytes, and within most bodies.
+        let (in_head, in_body) = (random.below(60) as usize, random.below(1_000) as usize);
         let late = random.between(Duration::from_millis(20), Duration::from_millis(200));
         let fault = random.one_of(&[
             Fault::Refuse,

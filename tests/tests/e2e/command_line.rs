@@ -167,17 +167,35 @@ fn missing_privilege_is_69_and_named() {
         "upstreams: { web: { hosts: [10.1.2.3], endpoints: [\"127.0.0.1:1\"] } }\n",
     );
     readable(&file);
-    let mut command = std::process::Command::new(wrapper[0]);
-    command
-        .args(&wrapper[1..])
-        .arg(&copy)
-        .args(["run", "--config"])
-        .arg(&file);
-    let output = program::output(command.arg("--cgroup").arg(cgroup.path()));
-    assert_eq!(output.status.code(), Some(69), "{output:?}");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let as_nobody = |arguments: &[&std::ffi::OsStr], code: i32| {
+        let mut command = std::process::Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(&copy).args(arguments);
+        let output = program::output(&mut command);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        said
+    };
+    let run = ["run", "--config"].map(std::ffi::OsStr::new);
+    let capture = [
+        file.as_os_str(),
+        "--cgroup".as_ref(),
+        cgroup.path().as_os_str(),
+    ];
+    let said = as_nobody(&[&run[..], &capture].concat(), 69);
     assert!(
-        said.contains("CAP_") || said.contains("root") || said.contains("privilege"),
+        said.contains("CAP_") && said.contains("run as root"),
+        "{said}"
+    );
+    let exec = ["exec", "--", "true"].map(std::ffi::OsStr::new);
+    let said = as_nobody(&exec, 69);
+    assert!(said.contains("run as root"), "{said}");
+    let secret = scratch.file("secret.yaml", "workers: 1\n");
+    let mut chmod = std::process::Command::new("chmod");
+    program::succeed(chmod.arg("0600").arg(&secret));
+    let said = as_nobody(&[&run[..], &[secret.as_os_str()]].concat(), 78);
+    assert!(
+        said.ends_with("secret.yaml: this user may not read it\n"),
         "{said}"
     );
 }
