@@ -68,11 +68,14 @@ impl Line {
     /// used again.
     pub fn ask(mut self, request: &[u8]) -> (Answer, Option<Line>) {
         self.deadline = Instant::now() + PATIENCE;
-        if let Err(error) = self.send(request) {
-            return (Answer::None(error.to_string()), None);
-        }
+        // An answer may come before the whole of a request is out.
+        let sent = self.send(request);
         let head = match self.head() {
             Ok(head) => head,
+            Err(error) if sent.is_err() => {
+                let why = format!("{error}; sending: {:?}", sent.err());
+                return (Answer::None(why), None);
+            }
             Err(error) if timed_out(&error) => return (Answer::Silent, None),
             Err(error) => return (Answer::None(error.to_string()), None),
         };
@@ -84,7 +87,7 @@ impl Line {
                     reason: head.reason,
                     body,
                 };
-                (answer, (!head.closes).then_some(self))
+                (answer, (!head.closes && sent.is_ok()).then_some(self))
             }
             Err(error) if timed_out(&error) => (Answer::Silent, None),
             Err(_) => (Answer::Cut { status }, None),

@@ -15,6 +15,16 @@ use crate::schedule::Ending;
 /// Between two requests of a caller.
 const PAUSE_MAX: Duration = Duration::from_millis(25);
 
+/// Of a hundred requests these begin on a new connection.
+const NEW_CONNECTIONS: u64 = 20;
+
+/// Of a hundred POSTs without a key these have a body that is too large to be
+/// kept for another try.
+const LARGE_BODIES: u64 = 30;
+
+/// More than `retry.body_limit`.
+const LARGE: usize = 150_000;
+
 /// After a connect that was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(20);
 
@@ -73,6 +83,9 @@ impl Caller {
                 Found::Open => {}
             }
             let kind = self.random.one_of(&KINDS);
+            if self.random.percent(NEW_CONNECTIONS) {
+                self.line = None;
+            }
             self.call(kind, host_of(kind));
             gate.leave();
             std::thread::sleep(self.random.between(Duration::ZERO, PAUSE_MAX));
@@ -84,10 +97,12 @@ impl Caller {
     pub fn call(&mut self, kind: Kind, host: &str) {
         self.number += 1;
         let began = Instant::now();
+        let small = "amount=1".to_owned();
         let (method, key, body) = match kind {
-            Kind::Get | Kind::Single | Kind::Leave => ("GET", "", ""),
-            Kind::Post => ("POST", "", "amount=1"),
-            Kind::PostWithKey => ("POST", "idempotency-key: yes\r\n", "amount=1"),
+            Kind::Get | Kind::Single | Kind::Leave => ("GET", "", String::new()),
+            Kind::Post if self.random.percent(LARGE_BODIES) => ("POST", "", "x".repeat(LARGE)),
+            Kind::Post => ("POST", "", small),
+            Kind::PostWithKey => ("POST", "idempotency-key: yes\r\n", small),
         };
         let target = format!("/{host}/{}", self.number);
         let length = match body.len() {
@@ -158,8 +173,10 @@ impl Caller {
             }
             Answer::None(_) => match (ended?, kept) {
                 (Ending::Killed, _) => Some(Fate::Lost),
-                // A connection may be closed while a request is on its way.
-                (Ending::Orderly, Kept::Yes | Kept::No) => Some(Fate::Lost),
+                // A kept connection may be closed while a request is on its way;
+                // a new one is served, or was never there.
+                (Ending::Orderly, Kept::Yes) => Some(Fate::Lost),
+                (Ending::Orderly, Kept::No) => None,
             },
             Answer::Silent => None,
         }

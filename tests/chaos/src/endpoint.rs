@@ -99,6 +99,14 @@ impl State {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a request is answered before its body has come: half of those
+    /// that have a large one.
+    fn answers_early(&self, request: &Request) -> bool {
+        let length = request.field("content-length");
+        let length = length.and_then(|length| length.parse::<usize>().ok());
+        length.is_some_and(|length| length > 1_000) && self.now().random.percent(50)
+    }
+
     /// What goes wrong with the next request.
     fn fault(&self) -> Option<Fault> {
         let mut now = self.now();
@@ -126,6 +134,13 @@ fn answer(connection: &mut Connection, state: &State) -> io::Result<()> {
     while let Some(mut request) = connection.head()? {
         state.ledger.arrived(&request);
         let fault = state.fault();
+        if let Some(Fault::Status(status)) = fault
+            && state.answers_early(&request)
+        {
+            // What is left of the request stays unread.
+            connection.write(refusal(status))?;
+            return Ok(());
+        }
         connection.body(&mut request)?;
         let (head, body) = response(&request.target);
         match fault {
@@ -134,11 +149,7 @@ fn answer(connection: &mut Connection, state: &State) -> io::Result<()> {
                 std::thread::sleep(late);
                 connection.write([head, body].concat())?;
             }
-            Some(Fault::Status(status)) => {
-                connection.write(format!(
-                    "HTTP/1.1 {status} Bad\r\nContent-Length: 0\r\n\r\n"
-                ))?;
-            }
+            Some(Fault::Status(status)) => connection.write(refusal(status))?,
             Some(Fault::Garbage) => {
                 connection.write("220 mail.test ESMTP\r\n\r\n")?;
                 return Ok(());
@@ -180,6 +191,10 @@ fn response(target: &str) -> (Vec<u8>, Vec<u8>) {
     };
     let head = format!("HTTP/1.1 200 OK\r\n{filler}\r\n{framing}\r\n\r\n");
     (head.into_bytes(), body.into_bytes())
+}
+
+fn refusal(status: u16) -> String {
+    format!("HTTP/1.1 {status} Bad\r\nContent-Length: 0\r\n\r\n")
 }
 
 /// What a caller gets for a target.

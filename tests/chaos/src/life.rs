@@ -66,11 +66,6 @@ struct Figures {
 impl Life {
     /// Starts a proxy and waits until it is ready.
     pub fn start(backend: Backend, settings: Settings) -> Life {
-        // A killed one lets go of its sockets a moment after it has ended.
-        let until = Instant::now() + SOON;
-        while std::net::TcpListener::bind(settings.listen).is_err() && Instant::now() < until {
-            std::thread::sleep(MOMENT);
-        }
         let scratch = Scratch::new();
         let config = settings.file(&log_path(&scratch));
         let proxy = Proxy::start(backend, &config);

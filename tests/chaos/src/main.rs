@@ -7,7 +7,9 @@
 //!   response that an endpoint cuts once its head has gone to the caller, and
 //!   one that is no HTTP, as nobody knows what was done with the request.
 //! - A POST without a key arrives at most once.
-//! - Everything is answered in time, or ends with the proxy.
+//! - Everything is answered in time, or ends with the proxy. SIGTERM ends no
+//!   connection that has carried nothing yet; after SIGKILL the next one starts
+//!   at once, at the same address.
 //! - With the load paused, requests sent, lines of the access log and the sum of
 //!   the metrics agree, and connections, descriptors, threads and memory are
 //!   those of a quiet proxy.
