@@ -27,6 +27,9 @@ pub async fn answer(
         record.explain(detail);
     }
     let length = bytes.len() as u64;
+    if !body.is_done() {
+        discard(client, &record);
+    }
     if !client.reply(bytes).await {
         record.reason = Some(CLIENT_GONE);
         return After::Reset;
@@ -54,9 +57,21 @@ pub async fn refuse(
     record.reason = Some(reply.reason().as_str());
     record.explain(&bad.about(field));
     let length = bytes.len() as u64;
+    discard(client, &record);
     if client.reply(bytes).await {
         record.passage.count(Direction::Received, length);
     }
     record.complete(clock::now());
     After::Linger
+}
+
+/// Throws away what has come of a request that nobody takes; it came all the
+/// same. The connection ends, so that nothing else is among it.
+fn discard(client: &mut Client, record: &RequestGuard) {
+    let mut next = client.ahead.take();
+    while let Some(chunk) = next.or_else(|| client.stream.try_recv()) {
+        let bytes = chunk.len() as u64;
+        record.passage.count(Direction::Sent, bytes);
+        next = None;
+    }
 }
