@@ -20,6 +20,10 @@ use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
 use crate::together::beside;
 
+/// How long the rest of an upload may pause behind a whole response, which may
+/// have been a refusal: the client then sends no more.
+const FINISH_SILENCE_MAX: Duration = Duration::from_secs(30);
+
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked {
@@ -346,7 +350,7 @@ impl Upload<'_> {
     /// over the wait for the response, whose time begins only now.
     async fn run(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
         // Where it takes no more, the response decides what happens.
-        self.pass(count).await?;
+        self.pass(self.deadlines.idle(), count).await?;
         if self.body.is_done() {
             self.deadlines.request_is_whole(ring::now());
         }
@@ -359,18 +363,20 @@ impl Upload<'_> {
     }
 
     /// Passes the rest of the body on behind a whole response, as long as the
-    /// upstream reads. However that ends, the client has its answer.
+    /// upstream reads and the client sends. However that ends, the client has its
+    /// answer.
     async fn finish(&mut self, count: impl Fn(u64)) {
-        let _ = self.pass(count).await;
+        let _ = self.pass(FINISH_SILENCE_MAX, count).await;
     }
 
-    /// Passes the body on as far as the upstream takes it.
-    async fn pass(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
+    /// Passes the body on as far as the upstream takes it, and as long as neither
+    /// side falls silent.
+    async fn pass(&mut self, silence: Duration, count: impl Fn(u64)) -> Result<(), ExchangeError> {
         while !self.body.is_done() {
-            let (gather, bytes) = self.next().await?;
+            let (gather, bytes) = self.next(silence).await?;
             self.progress.body_read.set(self.body.is_done());
             count(bytes);
-            match timer::timeout(self.deadlines.idle(), self.upstream.send(gather)).await {
+            match timer::timeout(silence, self.upstream.send(gather)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => break,
                 Err(_) => return Err(ExchangeError::Expired(Limit::Idle)),
@@ -380,10 +386,10 @@ impl Upload<'_> {
     }
 
     /// The next bytes of the body, and how many.
-    async fn next(&mut self) -> Result<(Gather, u64), ExchangeError> {
+    async fn next(&mut self, silence: Duration) -> Result<(Gather, u64), ExchangeError> {
         let chunk = match self.ahead.take() {
             Some(chunk) => chunk,
-            None => match timer::timeout(self.deadlines.idle(), self.client.recv()).await {
+            None => match timer::timeout(silence, self.client.recv()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None) | Err(_)) | Err(_) => return Err(ExchangeError::ClientGone),
             },

@@ -287,7 +287,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 && tried_endpoints.is_empty()
                 && judges.endpoint.has_alternatives();
             let wait = match moves_on {
-                // Another endpoint knows nothing of what this one lacks.
+                // Another endpoint knows nothing of what this one lacks. Nothing
+                // was sent, so that nothing is repeated: the budget is not asked.
                 true => Duration::ZERO,
                 false => {
                     let asked_wait = sending.retry_after(&tried);
@@ -303,7 +304,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 break (tried, Some(Reason::CircuitOpen));
             }
             context.pools.report_requests(shared, now);
-            if !shared.retry_budget.withdraw(&policies.retry.budget, now) {
+            if !moves_on && !shared.retry_budget.withdraw(&policies.retry.budget, now) {
                 break (tried, Some(Reason::RetryBudget));
             }
             context.telemetry.cells.retry(shared.label, cause.as_str());

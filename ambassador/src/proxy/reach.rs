@@ -92,14 +92,15 @@ pub async fn reach<'a>(
             break unanswered;
         }
         context.pools.report_requests(shared, now);
-        if !shared.retry_budget.withdraw(&policies.retry.budget, now) {
+        let is_first_move = tried.is_empty();
+        if !is_first_move && !shared.retry_budget.withdraw(&policies.retry.budget, now) {
             break unanswered;
         }
         let cause = Cause::ConnectFailure.as_str();
         context.telemetry.cells.retry(shared.label, cause);
         tried.push(endpoint);
         let wait = match tried.len() {
-            1 => Duration::ZERO,
+            _ if is_first_move => Duration::ZERO,
             tries => policies.retry.wait(tries as u16, None, clock::random_u64()),
         };
         if !wait.is_zero() {

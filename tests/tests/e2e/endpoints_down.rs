@@ -13,6 +13,7 @@ use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backe
 on_both_backends!(
     one_that_refuses_is_not_noticed,
     one_that_resets_is_not_noticed,
+    a_burst_at_the_start_is_served,
     two_of_three_that_refuse_are_not_noticed,
     all_that_fail_open_the_circuit,
     the_address_family_that_works_is_used,
@@ -66,6 +67,22 @@ fn one_that_refuses_is_not_noticed(backend: Backend) {
     let (one, two) = (Server::ok(), Server::ok());
     let (proxy, listen) = start(backend, &[refused(), one.address(), two.address()], "");
     serves_everybody(&proxy, listen);
+}
+
+/// Half of these meet the dead one before anybody can know, which is more than
+/// a retry budget allows.
+fn a_burst_at_the_start_is_served(backend: Backend) {
+    let one = Server::ok();
+    let (proxy, listen) = start(backend, &[refused(), one.address()], "");
+    let mut clients: Vec<_> = (0..80).map(|_| Client::connect(listen)).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    }
+    for client in &mut clients {
+        let answer = client.response("GET");
+        assert_eq!(answer.status, 200, "{}", answer.reason());
+    }
+    is_closed(&proxy);
 }
 
 fn one_that_resets_is_not_noticed(backend: Backend) {
