@@ -54,15 +54,20 @@ pub struct EndpointView {
 
 impl Default for Published {
     fn default() -> Self {
-        Self {
-            list: Mutex::default(),
-            detector: Arc::new(Detector::new(clock::now(), clock::random_u64())),
-            turn: AtomicUsize::new(0),
-        }
+        Self::new(clock::now(), clock::random_u64())
     }
 }
 
 impl Published {
+    /// An empty list; `seed` is 64 random bits.
+    pub fn new(now: Instant, seed: u64) -> Self {
+        Self {
+            list: Mutex::default(),
+            detector: Arc::new(Detector::new(now, seed)),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
     /// Replaces the list. An address that stands there twice is one endpoint.
     /// Those in `zone` come before the others.
     pub fn publish(

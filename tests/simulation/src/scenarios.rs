@@ -1,5 +1,6 @@
 //! Scenarios, one each.
 
+pub mod bad_endpoints;
 pub mod balancing;
 pub mod breaker_timeline;
 pub mod concurrency;

@@ -1,5 +1,6 @@
 //! What the policies do over time.
 
+mod bad_endpoints;
 mod balancing;
 mod breaker_timeline;
 mod concurrency;
