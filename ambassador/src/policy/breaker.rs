@@ -226,6 +226,13 @@ pub struct Trial<'a> {
     probe_since: Option<Instant>,
 }
 
+/// Whether a failure may be the one that opens a closed breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MayOpen {
+    Yes,
+    No,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Word {
     kind: Kind,
@@ -460,7 +467,7 @@ impl Breaker {
         }
     }
 
-    fn failed(&self, trial: &Trial<'_>, now: Instant) {
+    fn failed(&self, trial: &Trial<'_>, now: Instant, may_open: MayOpen) {
         if trial.settings.trip == Trip::Never && trial.probe_since.is_none() {
             return;
         }
@@ -471,7 +478,7 @@ impl Breaker {
         }
         let opens = match word.kind {
             Kind::HalfOpen => true,
-            Kind::Closed => self.count(trial, &mut tally, now),
+            Kind::Closed => self.count(trial, &mut tally, now) && may_open == MayOpen::Yes,
             Kind::Open | Kind::HeldClosed => false,
         };
         if opens {
@@ -644,8 +651,17 @@ impl Trial<'_> {
 
     /// It did not.
     pub fn failed(mut self, now: Instant) {
-        self.breaker.failed(&self, now);
+        self.breaker.failed(&self, now, MayOpen::Yes);
         self.probe_since = None;
+    }
+
+    /// It did not, where a part of it is known to be well. That counts as any
+    /// failure, but opens nothing: the next one may, if that part fails too. The
+    /// place of a probe is free for the next that asks.
+    pub fn failed_in_part(self, now: Instant) {
+        if !self.is_probe() {
+            self.breaker.failed(&self, now, MayOpen::No);
+        }
     }
 
     /// The try says nothing about the upstream: it was never made, or its

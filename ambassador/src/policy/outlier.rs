@@ -249,6 +249,14 @@ impl Detector {
         self.version.load(Ordering::Acquire)
     }
 
+    /// Whether there is one that gets requests and did not fail the last.
+    pub fn has_well(&self) -> bool {
+        let is_well = |health: &Arc<Health>| {
+            health.standing() == Standing::Usable && health.consecutive_failures() == 0
+        };
+        self.lock().iter().any(is_well)
+    }
+
     /// The state of an endpoint.
     pub fn state(&self, health: &Health) -> State {
         let place = health.place();
@@ -259,15 +267,6 @@ impl Detector {
             Standing::Avoided => State::Avoided { until: until() },
             Standing::Ejected => State::Ejected { until: until() },
         }
-    }
-
-    /// Whether an endpoint is out while another one is well, so that what it gets
-    /// wrong is its own matter. Asked of failures only: it locks.
-    pub fn is_out_alone(&self, health: &Health) -> bool {
-        let is_well = |other: &Arc<Health>| {
-            other.standing() == Standing::Usable && other.consecutive_failures() == 0
-        };
-        health.standing() != Standing::Usable && self.lock().iter().any(is_well)
     }
 
     /// Begins a request that is no probe, whatever the state of its endpoint.
@@ -362,9 +361,6 @@ impl Detector {
     }
 
     fn failed(&self, health: &Health, trial: &Trial, settings: &Settings, now: Instant) {
-        if !trial.is_probe() && settings.consecutive.is_none() {
-            return;
-        }
         let members = self.lock();
         if health.epoch() != trial.epoch {
             return;

@@ -145,7 +145,10 @@ impl<'a> Judges<'a> {
         if let Some(trial) = self.breaker.take() {
             match score {
                 Score::Success => trial.succeeded(now),
-                Score::Failure if self.endpoint.is_out_alone() => trial.abandoned(),
+                // One bad part is not the whole: another would have served it.
+                Score::Failure if self.endpoint.has_well_alternative() => {
+                    trial.failed_in_part(now);
+                }
                 Score::Failure => trial.failed(now),
             }
         }

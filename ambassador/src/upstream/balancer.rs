@@ -4,10 +4,10 @@
 //! so that what one sees of it stands for all, and counting it costs no shared
 //! write.
 //!
-//! An endpoint that failed last is a suspect until it does well. First tries go
-//! to suspects as they go to others, but for every third at most: enough to
-//! eject those that are bad, and few enough that what fails stays rarer than
-//! what does not, however many are bad. Retries go to suspects last.
+//! An endpoint that failed last is a suspect until it does well. Where there are
+//! others, every fourth first try at most goes to a suspect, and fewer the more
+//! suspects there are: enough to eject those that are bad, and few enough for the
+//! budget of retries, however many are bad. Retries go to suspects last.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -22,11 +22,12 @@ use crate::policy::breaker;
 use crate::policy::outlier::{self, Detector, Health, Outcome, Standing, State, Trial};
 use crate::upstream::endpoints::{Endpoint, Published};
 
-/// First tries that go to others after one that a suspect failed or was given,
-/// before the next goes to one. With two, fewer than half of all first tries can
-/// fail while one endpoint is well: as many as close a circuit that has seen
-/// nothing yet.
-const OTHERS_BEFORE_SUSPECTS: u32 = 2;
+/// Good answers after something has failed, or a suspect was given a first try,
+/// before the next goes to a suspect, for each suspect that there is. Answers, not
+/// tries: at a high rate many are on their way before the first is known to fail.
+/// With three, one bad endpoint is ejected after some twenty requests, and several
+/// cost fewer retries than a budget of a fifth grants.
+const ANSWERS_FOR_EACH_SUSPECT: u32 = 3;
 
 /// What a shard knows of an upstream's endpoints.
 #[derive(Default)]
@@ -40,7 +41,7 @@ pub struct Balancer {
     candidates: Candidates,
     /// Those that are better for a try. Kept for its memory alone.
     better: Candidates,
-    /// First tries to others since a suspect failed or was given one.
+    /// Good answers since something failed, or a suspect was given a first try.
     others: Rc<Cell<u32>>,
     /// The places of those that wait for a probe, and when the first is due.
     out: Vec<usize>,
@@ -228,17 +229,18 @@ impl Balancer {
         // Keys stay where they belong: their endpoint has what they need.
         let is_keyed = matches!(ask.load_balancing, LoadBalancing::RingHash(_));
         if is_keyed || !self.loads[place].is_suspect() {
-            self.others.set(self.others.get().saturating_add(1));
             return Some(place);
         }
         let (list, loads) = (&self.listed, &self.loads);
-        let passed_over = self.others.get() < OTHERS_BEFORE_SUSPECTS;
+        let candidates = self.candidates.iter();
+        let suspects = candidates.filter(|one| loads[one.place].is_suspect());
+        let answers = ANSWERS_FOR_EACH_SUSPECT * suspects.count() as u32;
+        let passed_over = self.others.get() < answers;
         if passed_over
             && is_better(&mut self.better, list, Zones::Own, |place| {
                 loads[place].is_suspect()
             })
         {
-            self.others.set(self.others.get() + 1);
             return self.among(Among::Better, ask);
         }
         self.others.set(0);
@@ -405,16 +407,6 @@ impl Picked {
         }
     }
 
-    /// Whether it is out while another one is well, so that what it gets wrong is
-    /// its own matter.
-    pub fn is_out_alone(&self) -> bool {
-        let is_out_alone = |watch: &Watch| {
-            let load = &*watch.load;
-            load.detector.is_out_alone(&load.health)
-        };
-        self.watch.as_ref().is_some_and(is_out_alone)
-    }
-
     /// Whether there are other endpoints to take its place.
     pub fn has_alternatives(&self) -> bool {
         self.watch.is_some()
@@ -431,6 +423,13 @@ impl Picked {
                 trial: Some(trial),
             }),
         }
+    }
+
+    /// Whether an endpoint of the upstream is known to be well, or nothing bad of
+    /// it.
+    pub fn has_well_alternative(&self) -> bool {
+        let detector = self.watch.as_ref().map(|watch| &watch.load.detector);
+        detector.is_some_and(|detector| detector.has_well())
     }
 
     /// Tells how it did, once its response head is there or will not come. The
@@ -461,7 +460,10 @@ impl Watch {
             load.latency.set(latency);
         }
         let outcome = match grade {
-            Grade::Good | Grade::Throttled { .. } => Outcome::Success,
+            Grade::Good | Grade::Throttled { .. } => {
+                load.others.set(load.others.get().saturating_add(1));
+                Outcome::Success
+            }
             Grade::Bad { .. } => {
                 load.others.set(0);
                 Outcome::Failure

@@ -122,7 +122,7 @@ fn consecutive_failures_are_counted_as_such(backend: Backend) {
 
 fn one_probe_among_many_callers(backend: Backend) {
     let flaky = Flaky::failing();
-    let (proxy, listen) = start(backend, &flaky.server, "failures: 1, sleep: 300ms");
+    let (proxy, listen) = start(backend, &flaky.server, "failures: 1, sleep: 1s");
     // All shards have callers.
     ambassador_tests::os::raise_open_files().expect("a soft limit can be raised");
     let mut clients: Vec<Client> = (0..2_000).map(|_| Client::connect(listen)).collect();

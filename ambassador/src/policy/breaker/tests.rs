@@ -270,6 +270,30 @@ fn a_few_failures_among_many_successes_never_open_it() {
 }
 
 #[test]
+fn failures_of_a_part_count_and_open_nothing_by_themselves() {
+    let (now, settings) = (Instant::now(), share(5, 0.5));
+    let breaker = closed(now);
+    for _ in 0..20 {
+        breaker
+            .admit(&settings, 0, now)
+            .unwrap()
+            .failed_in_part(now);
+    }
+    assert_eq!(breaker.state(), State::Closed);
+    assert_eq!(breaker.failures(&settings, now), 20);
+    fail(&breaker, &settings, now);
+    assert_eq!(breaker.state(), State::Open);
+    // That of a probe is none of the whole: the next may tell more.
+    let due = due(&breaker, &settings, now);
+    let probe = breaker.admit(&settings, 0, due).unwrap();
+    probe.failed_in_part(due);
+    assert_eq!(breaker.state(), State::Open);
+    let probe = breaker.admit(&settings, 0, due).unwrap();
+    probe.succeeded(due);
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
 fn successes_leave_the_window_too() {
     let (start, settings) = (Instant::now(), share(5, 0.5));
     let breaker = closed(start);

@@ -81,6 +81,8 @@ fn nothing_ejects_where_it_is_off() {
     };
     fail(&detector, &members[0], &off, 1_000, now);
     assert_eq!(detector.state(&members[0]), State::Usable);
+    // It is known all the same.
+    assert_eq!(members[0].consecutive_failures(), 1_000);
 }
 
 #[test]
@@ -209,6 +211,26 @@ fn what_may_not_be_ejected_is_avoided_and_probed_like_the_others() {
     detector.end(avoided, probe, Success, &settings, next);
     assert_eq!(standings(&members), [Ejected, Usable, Usable]);
     assert_eq!(avoided.consecutive_failures(), 0);
+}
+
+#[test]
+fn one_is_well_that_is_usable_and_did_not_fail_last() {
+    let (start, settings) = (Instant::now(), Settings::default());
+    let (detector, members) = upstream(3, start);
+    assert!(detector.has_well(), "nothing bad is known of them");
+    for health in &members {
+        assert!(detector.has_well());
+        fail(&detector, health, &settings, 1, start);
+    }
+    assert!(!detector.has_well());
+    succeed(&detector, &members[1], &settings, start);
+    assert!(detector.has_well());
+    fail(&detector, &members[1], &settings, 5, start);
+    assert_eq!(members[1].standing(), Standing::Ejected);
+    assert!(
+        !detector.has_well(),
+        "no failure stands against it, but it is out"
+    );
 }
 
 #[test]

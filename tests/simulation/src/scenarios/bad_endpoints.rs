@@ -155,7 +155,9 @@ impl Outcome {
 
     /// Tries beyond the first of each request.
     pub fn extra(&self) -> u32 {
-        self.sum(|second| second.tries) - self.requests()
+        // Those that the circuit refused had none.
+        self.sum(|second| second.tries)
+            .saturating_sub(self.requests())
     }
 
     /// Tries at endpoints that were not well.
@@ -247,7 +249,7 @@ pub fn run(script: &Script) -> Outcome {
         in_flight: 0,
         outcome: Outcome::default(),
     };
-    run.to_the_end()
+    run.play()
 }
 
 fn address(place: usize) -> EndpointAddr {
@@ -255,7 +257,7 @@ fn address(place: usize) -> EndpointAddr {
 }
 
 impl Run<'_> {
-    fn to_the_end(mut self) -> Outcome {
+    fn play(mut self) -> Outcome {
         self.timeline.after(Duration::ZERO, Event::Arrival);
         while let Some(event) = self.timeline.advance() {
             match event {
@@ -310,7 +312,7 @@ impl Run<'_> {
         };
         let balancer = &mut self.balancers[usize::from(request.shard)];
         let Some(picked) = balancer.pick(self.published, &ask) else {
-            return self.unserved(index);
+            return self.unserved(index, false);
         };
         let place = usize::from(picked.endpoint.0.port());
         request.picked = Some(picked);
@@ -375,7 +377,7 @@ impl Run<'_> {
         }
         match cause.and_then(|cause| self.wait_before_another(index, cause)) {
             Some(wait) => self.timeline.after(wait, Event::Again(index)),
-            None => self.unserved(index),
+            None => self.unserved(index, picked.has_well_alternative()),
         }
     }
 
@@ -410,10 +412,13 @@ impl Run<'_> {
         self.outcome.slowest = self.outcome.slowest.max(now - began);
     }
 
-    fn unserved(&mut self, index: usize) {
+    fn unserved(&mut self, index: usize, others_are_well: bool) {
         let request = &mut self.requests[index];
-        if let Some(trial) = request.trial.take() {
-            trial.failed(self.timeline.instant());
+        let now = self.timeline.instant();
+        match request.trial.take() {
+            Some(trial) if others_are_well => trial.failed_in_part(now),
+            Some(trial) => trial.failed(now),
+            None => {}
         }
         self.outcome.unserved.push(request.began);
     }

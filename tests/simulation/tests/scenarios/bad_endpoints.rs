@@ -21,7 +21,8 @@ fn never_opened(outcome: &Outcome) -> bool {
 /// Runs a case whose endpoints are bad from the first request on, and for good.
 fn each(name: &str, check: impl Fn(&str, &Script, &Outcome)) {
     let all = cases(Duration::ZERO, Duration::from_secs(3_600));
-    let (_, endpoints) = all.into_iter().find(|(it, _)| *it == name).unwrap();
+    let mut found = all.into_iter().filter(|(it, _)| *it == name);
+    let (_, endpoints) = found.next().expect("it is one of the cases");
     for (per_second, seconds) in RATES {
         // One run of the fast rate is as long as ten of the slow one.
         let seeds = if per_second < 100.0 { SEEDS } else { 0..2 };
@@ -104,11 +105,10 @@ fn answers_of_500_come_through_until_their_endpoint_is_ejected_and_when_it_is_pr
         each(name, |what, script, outcome| {
             // Those that are under way at that moment, and the probes.
             let minutes = script.until.as_secs() as usize / 60;
-            let most = bad * (8 + 2 * minutes);
+            let most = bad * (10 + 2 * minutes);
             let unserved = outcome.unserved.len();
             assert!(unserved <= most, "{what}: {unserved}");
-            // Two of three are most of what is counted at first.
-            assert!(bad == 2 || never_opened(outcome), "{what}");
+            assert!(never_opened(outcome), "{what}");
         });
     }
 }
@@ -117,9 +117,11 @@ fn answers_of_500_come_through_until_their_endpoint_is_ejected_and_when_it_is_pr
 fn few_wait_for_one_that_hangs_and_none_with_a_time_limit_for_tries() {
     each("1 of 3 hangs", |what, script, outcome| {
         let unserved = outcome.unserved.len();
-        assert!(unserved < 30, "{what}: {unserved}");
+        assert!(unserved < 60, "{what}: {unserved}");
         assert!(never_opened(outcome), "{what}");
-        let most = Pool::default().max_connections.unwrap();
+        // They have a place, or wait for one.
+        let pool = Pool::default();
+        let most = pool.max_connections.unwrap() + pool.max_pending;
         assert!(
             outcome.in_flight_max < most,
             "{what}: {}",
