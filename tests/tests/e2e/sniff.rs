@@ -14,6 +14,8 @@ on_both_backends!(
     a_slow_request_is_one_all_the_same,
     a_server_that_complains_of_silence_does_not_speak_first,
     two_silent_sides_have_the_time_of_a_tunnel,
+    requests_behind_one_of_an_odd_method_are_requests,
+    what_is_configured_is_not_sniffed,
 );
 
 /// Sends its arguments one by one, each when the one before has come back whole
@@ -199,4 +201,33 @@ fn two_silent_sides_have_the_time_of_a_tunnel(backend: Backend) {
     let _proxy = Proxy::capturing(backend, &cgroup, &config);
     let mut command = cgroup.command(program::PYTHON);
     assert_eq!(program::succeed(command.args(["-c", SILENT])), "True\n");
+}
+
+fn requests_behind_one_of_an_odd_method_are_requests(backend: Backend) {
+    let server = Server::http(|request| {
+        let is_proxied = request.field("x-request-id").is_some();
+        text(if is_proxied { "proxied" } else { "direct" })
+    });
+    let cgroup = Cgroup::new();
+    let _proxy = Proxy::capturing(backend, &cgroup, &claim("10.1.2.3", &server));
+    let request = |method, more| format!("{method} / HTTP/1.1\r\nHost: 10.1.2.3\r\n{more}\r\n");
+    let both = request("BREW", "") + &request("GET", "Connection: close\r\n");
+    let back = say(&cgroup, "slow", &[hex(both.as_bytes())]);
+    assert_eq!(back.matches("proxied").count(), 2, "{back}");
+}
+
+fn what_is_configured_is_not_sniffed(backend: Backend) {
+    let server = Server::start(versatile);
+    for (protocol, said, back) in [
+        ("http1", "GET key\r\n", "HTTP/1.1 400 "),
+        ("tcp", "GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 200 "),
+    ] {
+        let cgroup = Cgroup::new();
+        let claim = claim("10.1.2.3", &server);
+        let config = format!("defaults: {{ protocol: {protocol} }}\n{claim}");
+        let _proxy = Proxy::capturing(backend, &cgroup, &config);
+        let got = say(&cgroup, "slow", &[hex(said.as_bytes())]);
+        assert!(got.starts_with(back), "{protocol}: {got}");
+        assert_eq!(got.ends_with("direct"), protocol == "tcp", "{got}");
+    }
 }
