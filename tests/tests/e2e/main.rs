@@ -37,6 +37,7 @@ mod hedging;
 mod interim;
 mod iptables;
 mod keep_alive;
+mod late_facts;
 mod leaving;
 mod limits;
 mod log_on_a_full_disk;
