@@ -249,21 +249,24 @@ impl Capture {
         let mut in_force = self.in_force();
         // First: were it to fail after links were pinned that nobody keeps, their
         // cgroups would be cut off.
-        if pinned && !in_force.pinned {
+        let newly_pinned = pinned && !in_force.pinned;
+        if newly_pinned {
             self.pin(&in_force.attached)?;
         }
         let jobs: Vec<Job> = workloads
             .iter()
             .filter_map(|workload| in_force.job(workload, datagrams))
             .collect();
-        let made = match jobs.is_empty() {
-            true => Vec::new(),
-            false => {
-                let request = attach(jobs, &self.options, pinned);
-                Conversation::start(&self.helper)?.attach(request, &self.maps)?
+        let attached = self
+            .attach(jobs, pinned)
+            .and_then(|made| self.install(&mut in_force, rules).map(|()| made));
+        let made = attached.inspect_err(|_| {
+            let pinned = in_force.attached.iter();
+            let pinned = pinned.map(|attached| (attached.cgroup_id, Vec::new()));
+            if newly_pinned && let Err(error) = self.unpin(pinned.collect()) {
+                tracing::warn!(%error, "names of links that are not to be kept stay in bpffs");
             }
-        };
-        self.install(&mut in_force, rules)?;
+        })?;
         let mut found = Vec::new();
         for made in made {
             found.extend(in_force.take(made)?);
@@ -276,6 +279,18 @@ impl Capture {
             tracing::warn!(%error, "names of links that were let go stay in bpffs");
         }
         Ok(found)
+    }
+
+    fn attach(
+        &self,
+        jobs: Vec<Job>,
+        pinned: bool,
+    ) -> Result<Vec<conversation::Made>, CaptureError> {
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = attach(jobs, &self.options, pinned);
+        Conversation::start(&self.helper)?.attach(request, &self.maps)
     }
 
     /// Puts new claims in force for every later connect. On an error the old

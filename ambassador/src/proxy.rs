@@ -18,6 +18,7 @@ pub mod heads;
 mod hedge;
 pub mod http1;
 pub mod judges;
+pub mod listening;
 mod race;
 pub mod reach;
 pub mod replay;

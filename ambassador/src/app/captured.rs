@@ -283,6 +283,7 @@ impl Captured {
             opened.push((space.namespace, sockets));
             undo_at_end(settings.mode, space, self.port, &self.helper)?;
         }
+        let change = self.change(&now.spaces, &spaces, opened)?;
         let claims = generation.table.claims();
         match &self.method {
             Method::Programs(programs) => {
@@ -307,7 +308,6 @@ impl Captured {
                 self.replace_rules(*owner, &now, (settings, &spaces), &claims)?;
             }
         }
-        let change = self.change(&now.spaces, &spaces, opened)?;
         now.settings = settings.clone();
         now.spaces = spaces;
         Ok(change)

@@ -64,7 +64,7 @@ pub fn open(
 }
 
 /// What the connections of a listener are.
-fn entry(checked: &Checked, listener: &Listener) -> Entry {
+pub fn entry(checked: &Checked, listener: &Listener) -> Entry {
     match (listener.protocol, listener.upstream) {
         (ListenerProtocol::Tcp, Some(upstream)) => {
             Entry::Tcp(Arc::clone(&checked.routes.upstreams[upstream].name))

@@ -1,6 +1,7 @@
 //! The proxy as a whole: started, reloaded, drained.
 
-use std::collections::HashMap;
+mod reload;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
@@ -12,8 +13,8 @@ use super::introduction::{self, Introduction};
 use super::{Failure, advice, figures, names, opened, unavailable};
 use crate::capture::settings::Settings;
 use crate::clock;
-use crate::config::checked::{AccessLog, Listener, LogTarget, Workers};
-use crate::config::{self, Checked};
+use crate::config::Checked;
+use crate::config::checked::{AccessLog, LogTarget, Workers};
 use crate::control::{
     self, Control, Event, Fingerprint, NameService, Phase, Readiness, Signals, WatchedFile,
 };
@@ -23,7 +24,7 @@ use crate::shard::accept::{self, Intake, host_addresses};
 use crate::shard::{self, Callers, Plan, Shard, descriptors, place};
 use crate::telemetry::access_log;
 use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
-use crate::upstream::dial::{Namespace, OwnAddresses};
+use crate::upstream::dial::OwnAddresses;
 use crate::workload::memory::MappedFiles;
 use crate::workload::{self, Helper, Netns};
 
@@ -84,6 +85,8 @@ pub struct Proxy {
     turned_away: u64,
     /// When that may be said again.
     next_warning: Option<Instant>,
+    /// The file that was refused last.
+    refused: Option<reload::Refused>,
 }
 
 /// What callbacks of the control side share with the main thread.
@@ -101,7 +104,7 @@ struct Common {
 struct Now {
     checked: Arc<Checked>,
     generation: Arc<Generation>,
-    listeners: HashMap<String, (Listener, ListenerIndex)>,
+    listeners: reload::Known,
     names: Arc<NameService>,
 }
 
@@ -117,6 +120,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let registry = Arc::new(Registry::default());
     let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;
     let count = workers(checked.workers, cpus.len());
+    registry.control.loaded(clock::unix_ms() / 1_000);
     let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
     let opened = opened::open(&checked, &registry, count, |_| true)?;
     let mut bound: Vec<SocketAddr> = opened.iter().filter_map(|opened| opened.address).collect();
@@ -142,12 +146,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let log = log.map(|log| open_log(log, &registry)).transpose()?;
 
     let mut intakes: Vec<Vec<Intake>> = (0..count).map(|_| Vec::new()).collect();
-    let listeners = checked
-        .listeners
-        .iter()
-        .zip(&opened)
-        .map(|(listener, opened)| (listener.name.clone(), (listener.clone(), opened.index)))
-        .collect();
+    let listeners = reload::by_name(&checked, &registry);
     for opened in opened {
         for (shard, intake) in opened.intakes().into_iter().enumerate() {
             intakes[shard].push(intake);
@@ -248,6 +247,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         burst_has_ended: false,
         turned_away: 0,
         next_warning: None,
+        refused: None,
     })
 }
 
@@ -490,135 +490,6 @@ impl Proxy {
             }
         }
     }
-
-    /// Reads the configuration again; a bad file changes nothing.
-    pub fn reload(&mut self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
-        let Some((file, before)) = self.file.clone() else {
-            return;
-        };
-        let loaded = config::load(&file).and_then(|new| {
-            before.check_reload(&new, &file.display().to_string())?;
-            Ok(new)
-        });
-        let result = match loaded {
-            Ok(new) if new == before => return,
-            Ok(new) => {
-                let old = Arc::clone(&self.common.now().checked);
-                let mut overridden = new.clone();
-                (self.overrides)(&mut overridden);
-                let result = self.apply(&old, overridden);
-                if result.is_ok() {
-                    self.file = Some((file.clone(), new));
-                }
-                result.map_err(|failure| failure.to_string())
-            }
-            Err(mistakes) => Err(mistakes.to_string()),
-        };
-        match result {
-            Ok(()) => {
-                self.common.registry.control.reloaded();
-                tracing::info!(file = %file.display(), "configuration reloaded");
-            }
-            Err(why) => {
-                self.common.registry.control.reload_failed();
-                tracing::error!(
-                    "configuration not reloaded, the old one stays:\n{}",
-                    why.trim_end()
-                );
-            }
-        }
-    }
-
-    /// Puts a new configuration in force. What can fail comes first.
-    fn apply(&mut self, old: &Checked, new: Checked) -> Result<(), Failure> {
-        let common = Arc::clone(&self.common);
-        let shards = self.shards.len() as u16;
-        let known = common.now().listeners.clone();
-        let is_new = |listener: &Listener| {
-            known
-                .get(&listener.name)
-                .is_none_or(|(old, _)| old != listener)
-        };
-        // A changed listener on its old address: the old socket has to go
-        // before the new one can come.
-        let gone: Vec<ListenerIndex> = known
-            .iter()
-            .filter(|(name, (old, _))| {
-                let kept = new
-                    .listeners
-                    .iter()
-                    .find(|listener| listener.name == **name);
-                kept != Some(old)
-            })
-            .map(|(_, (_, index))| *index)
-            .collect();
-        let moved = |listener: &Listener| {
-            let other = known.get(&listener.name);
-            is_new(listener) && other.is_none_or(|(old, _)| old.bind != listener.bind)
-        };
-        let opened = opened::open(&new, &common.registry, shards, moved)?;
-        let generation = Arc::new(Generation::new(
-            new.routes.clone(),
-            &common.registry,
-            Some(&common.generation()),
-        ));
-        let place = common.common_netns();
-        let change = common.update_capture(&new, &generation)?;
-        let moved_names = common.common_netns() != place;
-        let new_names = common.captured.as_ref().filter(|_| moved_names);
-        let new_names = new_names.map(Captured::name_service);
-        if new.access_log != old.access_log {
-            let log = new.access_log.as_ref();
-            let log = log.map(|log| open_log(log, &common.registry)).transpose()?;
-            for shard in &self.shards {
-                let sink = log.as_ref().map(access_log::AccessLog::sink);
-                shard.tell(move |context| context.telemetry.set_log(sink));
-            }
-            if let Some(before) = std::mem::replace(&mut self.log, log) {
-                before.finish();
-            }
-        }
-        for shard in &self.shards {
-            let (gone, generation) = (gone.clone(), Arc::clone(&generation));
-            shard.tell(move |context| {
-                for index in gone {
-                    context.stop_listener(index, Namespace::default());
-                }
-                context.set_generation(generation);
-                shard::keep_warm(context, shards);
-            });
-        }
-        let in_place = |listener: &Listener| is_new(listener) && !moved(listener);
-        let mut all = opened;
-        all.extend(opened::open(&new, &common.registry, shards, in_place)?);
-        for opened in all {
-            for (shard, intake) in self.shards.iter().zip(opened.intakes()) {
-                accept_on(shard, intake);
-            }
-        }
-        self.change_capture(change);
-        {
-            let mut now = common.now();
-            now.listeners = new
-                .listeners
-                .iter()
-                .map(|listener| {
-                    let index = common.registry.listener(&listener.name);
-                    (listener.name.clone(), (listener.clone(), index))
-                })
-                .collect();
-            now.checked = Arc::new(new);
-            now.generation = generation;
-            if let Some(names) = new_names {
-                now.names = Arc::new(names);
-            }
-        }
-        common.watch_names(&self.control);
-        Ok(())
-    }
 }
 
 fn accept_on(shard: &Shard, intake: Intake) {
@@ -636,21 +507,6 @@ impl Common {
 
     fn generation(&self) -> Arc<Generation> {
         Arc::clone(&self.now().generation)
-    }
-
-    /// Captures what the new configuration says. Without `capture` nothing is.
-    fn update_capture(&self, new: &Checked, generation: &Generation) -> Result<Change, Failure> {
-        let nothing = Settings::default();
-        let settings = new.capture.as_ref().unwrap_or(&nothing);
-        match &self.captured {
-            Some(captured) => captured.update(settings, generation),
-            None if settings.targets.is_empty() => Ok(Change::default()),
-            None => Err(Failure::Unavailable(
-                "capture: needs a restart, the proxy was started without and has given its \
-                 privileges up"
-                    .to_owned(),
-            )),
-        }
     }
 
     fn common_netns(&self) -> Option<(Netns, PathBuf)> {

@@ -11,6 +11,7 @@ use crate::http;
 use crate::proxy::adopted;
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
+use crate::proxy::listening::{Listening, Meaning};
 use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
@@ -52,7 +53,7 @@ pub struct Context {
     adopted: RefCell<adopted::Cache>,
     server_first: RefCell<HashSet<OriginalDst>>,
     peers: RefCell<Vec<Remote>>,
-    listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Drain>>>,
+    listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Listening>>>,
     #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     slots: RefCell<Vec<Slot>>,
@@ -186,18 +187,39 @@ impl Context {
         self.drain_deadline.get().unwrap_or_else(ring::now)
     }
 
-    /// What ends the accepting of a listener, in one namespace, when a reload
-    /// removes it.
-    pub fn listener_stop(&self, listener: ListenerIndex, namespace: Namespace) -> Rc<Drain> {
-        let mut listeners = self.listeners.borrow_mut();
-        Rc::clone(listeners.entry((listener, namespace)).or_default())
+    /// A listener that accepts from now on, in one namespace, and how a reload
+    /// reaches it.
+    pub fn listening(&self, meaning: Meaning, namespace: Namespace) -> Rc<Listening> {
+        let key = (meaning.index, namespace);
+        let listening = Rc::new(Listening::new(meaning));
+        self.listeners
+            .borrow_mut()
+            .insert(key, Rc::clone(&listening));
+        listening
     }
 
     /// Stops accepting on a listener; its connections go on.
     pub fn stop_listener(&self, listener: ListenerIndex, namespace: Namespace) {
-        let stop = self.listeners.borrow_mut().remove(&(listener, namespace));
-        if let Some(stop) = stop {
-            stop.begin();
+        let stopped = self.listeners.borrow_mut().remove(&(listener, namespace));
+        if let Some(stopped) = stopped {
+            stopped.stop.begin();
+        }
+    }
+
+    /// Gives listeners, by their number, another meaning; connections that they
+    /// have accepted keep the old one.
+    pub fn change_listeners(&self, meanings: Vec<(ListenerIndex, Meaning)>) {
+        let mut listeners = self.listeners.borrow_mut();
+        let here = Namespace::default();
+        // All are taken out first: two may swap their names.
+        let changed: Vec<_> = meanings
+            .into_iter()
+            .filter_map(|(before, meaning)| Some((listeners.remove(&(before, here))?, meaning)))
+            .collect();
+        for (listening, meaning) in changed {
+            let key = (meaning.index, here);
+            listening.change(meaning);
+            listeners.insert(key, listening);
         }
     }
 

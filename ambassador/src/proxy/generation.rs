@@ -52,7 +52,8 @@ pub struct Awaiting<'a> {
 
 impl Generation {
     /// Builds a generation; upstreams that `previous` knows by the same name
-    /// keep their connections and counts.
+    /// keep their connections and counts. For those it changes nothing yet:
+    /// [`Generation::put_in_force`] does.
     pub fn new(settings: Settings, registry: &Registry, previous: Option<&Self>) -> Self {
         let table = Table::new(settings);
         let shared = table
@@ -61,18 +62,12 @@ impl Generation {
             .iter()
             .map(|upstream| {
                 let known = previous.and_then(|previous| previous.shared_of(&upstream.name));
-                let shared = known.unwrap_or_else(|| {
+                known.unwrap_or_else(|| {
                     let label = registry.upstream(&upstream.name);
-                    Arc::new(Shared::new(label, upstream.policies.pool.max_connections))
-                });
-                shared
-                    .permits
-                    .set_cap(upstream.policies.pool.max_connections);
-                if let Endpoints::Static(list) = &upstream.endpoints {
-                    let zone = upstream.policies.zone.as_deref();
-                    shared.endpoints.publish(list.iter().cloned(), zone);
-                }
-                shared
+                    let shared = Shared::new(label, upstream.policies.pool.max_connections);
+                    settle(upstream, &shared);
+                    Arc::new(shared)
+                })
             })
             .collect();
         let policies = &table.settings().adopted;
@@ -96,6 +91,13 @@ impl Generation {
             shared,
             unmatched,
             adopted,
+        }
+    }
+
+    /// Tells what all shards share of each upstream what this version says of it.
+    pub fn put_in_force(&self) {
+        for (upstream, shared) in self.targets() {
+            settle(upstream, shared);
         }
     }
 
@@ -181,6 +183,16 @@ impl Generation {
         let upstreams = &self.table.settings().upstreams;
         let index = upstreams.iter().position(|known| &*known.name == name)?;
         Some(Arc::clone(&self.shared[index]))
+    }
+}
+
+fn settle(upstream: &Upstream, shared: &Shared) {
+    shared
+        .permits
+        .set_cap(upstream.policies.pool.max_connections);
+    if let Endpoints::Static(list) = &upstream.endpoints {
+        let zone = upstream.policies.zone.as_deref();
+        shared.endpoints.publish(list.iter().cloned(), zone);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::proxy::accepted::{self, Entry};
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
+use crate::proxy::listening::{Listening, Meaning};
 use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::shard::descriptors;
 use crate::telemetry::{DroppedAccept, ListenerIndex};
@@ -68,11 +69,14 @@ pub const CLOSING_GRACE: Duration = Duration::from_millis(100);
 /// Starts accepting; ends when the shard drains or the listener is stopped.
 pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
     let listener = Listener::new(intake.socket)?;
+    let meaning = Meaning {
+        index: intake.index,
+        entry: intake.entry,
+    };
     let door = Door {
         context: Rc::clone(context),
         keep_alive: Cell::new(keep_alive_of(context)),
-        index: intake.index,
-        entry: intake.entry,
+        listening: context.listening(meaning, intake.namespace),
         original: intake.original,
         namespace: intake.namespace,
     };
@@ -98,17 +102,15 @@ struct Door {
     context: Rc<Context>,
     /// What accepted sockets inherit.
     keep_alive: Cell<Option<Duration>>,
-    index: ListenerIndex,
-    entry: Entry,
+    listening: Rc<Listening>,
     original: Option<FindOriginal>,
     namespace: Namespace,
 }
 
 impl Door {
     async fn keep(self, listener: &Listener) -> io::Result<()> {
-        let stop = self.context.listener_stop(self.index, self.namespace);
         loop {
-            let ended = first(self.context.drain.begun(), stop.begun());
+            let ended = first(self.context.drain.begun(), self.listening.stop.begun());
             match first(listener.accept(), ended).await {
                 First::Left(accepted) => self.admit(listener, accepted?),
                 First::Right(First::Left(())) => {
@@ -172,11 +174,12 @@ impl Door {
                 }
             },
         };
+        let Meaning { index, entry } = self.listening.meaning();
         let client = Box::new(Client {
             context: Rc::clone(context),
             stream,
             origin: Origin {
-                listener: self.index,
+                listener: index,
                 original,
                 namespace: self.namespace,
                 peer,
@@ -185,7 +188,7 @@ impl Door {
             bound: Bound::default(),
             turn: Turn::First,
         });
-        ring::spawn(accepted::serve(client, self.entry.clone()));
+        ring::spawn(accepted::serve(client, entry));
     }
 }
 

@@ -283,6 +283,22 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry, names: &[A
         text.counter(name, help);
         text.total(name, &[], count.load(Ordering::Relaxed));
     }
+    text.gauge(
+        "ambassador_config_last_reload_successful",
+        "1 where the configuration that was read last is in force, 0 where it was refused.",
+    );
+    let successful = u8::from(!counters.config_refused.load(Ordering::Relaxed));
+    text.sample("ambassador_config_last_reload_successful", &[], successful);
+    text.gauge(
+        "ambassador_config_last_reload_success_timestamp_seconds",
+        "When a configuration was last taken over, in seconds since 1970.",
+    );
+    let loaded_at = counters.config_loaded_at.load(Ordering::Relaxed);
+    text.sample(
+        "ambassador_config_last_reload_success_timestamp_seconds",
+        &[],
+        loaded_at,
+    );
     text.counter(
         "ambassador_dns_failures",
         "Failed resolutions; the last good answer stays.",

@@ -1,6 +1,6 @@
 //! Names become dense numbers once, so that counting needs no lookup.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The number of an upstream's name, for the life of the process: a name that
@@ -47,6 +47,10 @@ pub struct ControlCounters {
     pub config_reloads: AtomicU64,
     /// Configurations refused, by their mistakes or because they need a restart.
     pub config_reload_failures: AtomicU64,
+    /// When a configuration was last taken over, in seconds since 1970.
+    pub config_loaded_at: AtomicU64,
+    /// Whether the last one was refused.
+    pub config_refused: AtomicBool,
     /// Access log lines lost: a buffer was full, or a write failed.
     pub access_log_dropped: Arc<AtomicU64>,
 }
@@ -114,13 +118,21 @@ impl Registry {
 }
 
 impl ControlCounters {
+    /// The first configuration is in force.
+    pub fn loaded(&self, unix_seconds: u64) {
+        self.config_loaded_at.store(unix_seconds, Ordering::Relaxed);
+        self.config_refused.store(false, Ordering::Relaxed);
+    }
+
     /// Counts a configuration taken over.
-    pub fn reloaded(&self) {
+    pub fn reloaded(&self, unix_seconds: u64) {
+        self.loaded(unix_seconds);
         self.config_reloads.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a configuration refused.
     pub fn reload_failed(&self) {
+        self.config_refused.store(true, Ordering::Relaxed);
         self.config_reload_failures.fetch_add(1, Ordering::Relaxed);
     }
 }

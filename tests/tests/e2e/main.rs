@@ -48,6 +48,7 @@ mod pool;
 mod programs;
 mod reload;
 mod reload_pool;
+mod reload_whole;
 mod retries;
 mod routing;
 mod scale;

@@ -105,6 +105,12 @@ impl AccessLog {
         self.writer.unpark();
     }
 
+    /// Ends the thread of a log that nobody has written to.
+    pub fn give_up(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.writer.unpark();
+    }
+
     /// Writes out what is buffered and ends the thread; gives up after a second
     /// on a target that takes nothing.
     pub fn finish(self) {

@@ -9,7 +9,7 @@ fn rendered(format: Format) -> String {
     let registry = Registry::default();
     let shop = registry.upstream("sh\"op");
     registry.dns_failure(shop);
-    registry.control.reloaded();
+    registry.control.reloaded(1_700_000_000);
     let cells = Cells::default();
     let started = Instant::now();
     let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
@@ -57,6 +57,8 @@ fn every_metric_of_the_contract_is_there() {
         "ambassador_task_panics_total 4",
         "ambassador_config_reloads_total 1",
         "ambassador_config_reload_failures_total 0",
+        "ambassador_config_last_reload_successful 1",
+        "ambassador_config_last_reload_success_timestamp_seconds 1700000000",
         r#"ambassador_dns_failures_total{upstream="sh\"op"} 1"#,
         "ambassador_capture_slots 5",
         r#"ambassador_dropped_accepts_total{cause="unknown-token"} 0"#,

@@ -1,0 +1,201 @@
+//! A reload is all or nothing, says what it did, and leaves sockets alone.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ambassador_tests::proxy::{Scratch, one_upstream};
+use ambassador_tests::server::text;
+use ambassador_tests::{
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports,
+};
+
+use crate::capture::get;
+
+on_both_backends!(
+    a_reload_that_fails_leaves_all_as_it_was,
+    a_capture_that_fails_leaves_all_as_it_was,
+    a_listener_that_means_something_else_keeps_its_socket,
+    listeners_may_swap_their_names,
+    a_signal_that_changes_nothing_says_so_and_counts,
+    what_is_wrong_is_told_once,
+);
+
+const SOON: Duration = Duration::from_secs(10);
+const RELOADS: &str = "ambassador_config_reloads_total";
+const FAILURES: &str = "ambassador_config_reload_failures_total";
+const SUCCESSFUL: &str = "ambassador_config_last_reload_successful";
+
+fn free() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
+}
+
+#[track_caller]
+fn until_more(proxy: &Proxy, metric: &str, act: impl FnOnce()) {
+    let count = || proxy.metric(metric, &[]);
+    let before = count();
+    act();
+    eventually(metric, SOON, || count() > before);
+}
+
+/// Two servers that say who they are.
+fn two() -> [Server; 2] {
+    [Server::http(|_| text("one")), Server::http(|_| text("two"))]
+}
+
+fn a_reload_that_fails_leaves_all_as_it_was(backend: Backend) {
+    let [one, two] = two();
+    let (listen, more) = (free(), free());
+    let scratch = Scratch::new();
+    let log = scratch.path().join("missing/log");
+    let before = one_upstream(listen, one.address(), "");
+    let after = one_upstream(listen, two.address(), "pool: { max_connections: 1 }").replace(
+        "listeners:\n",
+        &format!("listeners:\n  - {{ name: more, bind: \"{more}\" }}\n"),
+    );
+    let proxy = Proxy::start(backend, &before);
+    let bad = format!(
+        "telemetry: {{ access_log: {{ path: {} }} }}\n{after}",
+        log.display()
+    );
+    until_more(&proxy, FAILURES, || proxy.rewrite_config(&bad));
+    assert_eq!(Client::connect(listen).get("/").text(), "one");
+    assert!(Client::try_connect(more).is_none());
+    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 0.0);
+    until_more(&proxy, RELOADS, || proxy.rewrite_config(&after));
+    assert_eq!(Client::connect(listen).get("/").text(), "two");
+    assert!(Client::try_connect(more).is_some());
+    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 1.0);
+}
+
+fn a_capture_that_fails_leaves_all_as_it_was(backend: Backend) {
+    let [one, two] = two();
+    let (listen, cgroup) = (free(), Cgroup::new());
+    let config = |cgroups: &str, server: &Server| {
+        format!(
+            "capture: {{ cgroups: [{cgroups}] }}\n\
+             listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+             upstreams: {{ web: {{ hosts: [10.1.2.3, web.test], endpoints: [\"{}\"] }} }}\n",
+            server.address()
+        )
+    };
+    let path = cgroup.path().display().to_string();
+    let proxy = Proxy::start(backend, &config(&path, &one));
+    let bad = config(&format!("{path}, {path}-missing"), &two);
+    until_more(&proxy, FAILURES, || proxy.rewrite_config(&bad));
+    assert_eq!(get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1, "one");
+    let mut client = Client::connect(listen);
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "one");
+}
+
+/// The sockets that listen at a port.
+fn sockets(address: SocketAddr) -> HashSet<String> {
+    const LISTEN: &str = "0A";
+    let port = format!(":{:04X}", address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
+    let rows = table.lines().map(|line| line.split_whitespace().collect());
+    rows.filter(|row: &Vec<&str>| row[1].ends_with(&port) && row[3] == LISTEN)
+        .map(|row| row[9].to_owned())
+        .collect()
+}
+
+fn a_listener_that_means_something_else_keeps_its_socket(backend: Backend) {
+    let [one, two] = two();
+    let listen = free();
+    let config = |listener: &str| {
+        format!(
+            "listeners: [{{ bind: \"{listen}\", {listener} }}]\n\
+             upstreams:\n  one: {{ hosts: [a], endpoints: [\"{}\"] }}\n  \
+             two: {{ hosts: [b], endpoints: [\"{}\"] }}\n",
+            one.address(),
+            two.address()
+        )
+    };
+    let said = || {
+        let mut client = Client::connect(listen);
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        client.response("GET").text()
+    };
+    let proxy = Proxy::start(backend, &config("name: egress, protocol: http"));
+    let before = sockets(listen);
+    assert!(!before.is_empty());
+    assert_eq!(said(), "one");
+    let kept = Client::connect(listen);
+    for (listener, says) in [
+        ("name: other, protocol: http", "one"),
+        ("name: other, protocol: tcp, upstream: two", "two"),
+        ("name: other, protocol: tcp, upstream: one", "one"),
+        ("name: egress, protocol: http", "one"),
+    ] {
+        until_more(&proxy, RELOADS, || proxy.rewrite_config(&config(listener)));
+        eventually("it means that now", SOON, || said() == says);
+        assert_eq!(sockets(listen), before, "{listener}");
+    }
+    let mut kept = kept;
+    kept.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(kept.response("GET").text(), "one");
+}
+
+fn listeners_may_swap_their_names(backend: Backend) {
+    let server = Server::ok();
+    let (first, second) = (free(), free());
+    let config = |one: &str, two: &str| {
+        format!(
+            "listeners:\n  - {{ name: {one}, bind: \"{first}\" }}\n  \
+             - {{ name: {two}, bind: \"{second}\" }}\n\
+             upstreams: {{ web: {{ hosts: [web.test], endpoints: [\"{}\"] }} }}\n",
+            server.address()
+        )
+    };
+    let proxy = Proxy::start(backend, &config("left", "right"));
+    let before = (sockets(first), sockets(second));
+    until_more(&proxy, RELOADS, || {
+        proxy.rewrite_config(&config("right", "left"));
+    });
+    let _client = Client::connect(first);
+    proxy.expect_metric("ambassador_connections", &[("listener", "right")], 1.0);
+    proxy.expect_metric("ambassador_connections", &[("listener", "left")], 0.0);
+    assert_eq!((sockets(first), sockets(second)), before);
+}
+
+fn a_signal_that_changes_nothing_says_so_and_counts(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let since = proxy.metric(
+        "ambassador_config_last_reload_success_timestamp_seconds",
+        &[],
+    );
+    assert!(since > 1e9, "{since}");
+    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 1.0);
+    until_more(&proxy, RELOADS, || proxy.signal(libc::SIGHUP));
+    assert!(
+        proxy.log().contains("nothing has changed"),
+        "{}",
+        proxy.log()
+    );
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+}
+
+fn what_is_wrong_is_told_once(backend: Backend) {
+    let server = Server::ok();
+    let listen = free();
+    let good = one_upstream(listen, server.address(), "");
+    let proxy = Proxy::start(backend, &good);
+    let bad = "upstreams: { web: { endpointz: [] } }\n";
+    until_more(&proxy, FAILURES, || proxy.rewrite_config(bad));
+    let still = "what was wrong with it still is";
+    for times in 1..=2 {
+        proxy.signal(libc::SIGHUP);
+        eventually("it is read again", SOON, || {
+            proxy.log().matches(still).count() == times
+        });
+    }
+    assert_eq!(proxy.metric(FAILURES, &[]), 1.0);
+    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 0.0);
+    assert_eq!(proxy.log().matches("endpointz").count(), 1);
+    until_more(&proxy, RELOADS, || proxy.rewrite_config(&good));
+    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 1.0);
+    until_more(&proxy, FAILURES, || proxy.rewrite_config(bad));
+    assert_eq!(proxy.log().matches("endpointz").count(), 2, "it was good");
+}
