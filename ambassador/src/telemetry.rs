@@ -16,6 +16,7 @@ mod exposition;
 mod gauges;
 mod histogram;
 mod labels;
+mod places;
 mod process;
 mod record;
 mod registry;

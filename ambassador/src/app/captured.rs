@@ -310,6 +310,11 @@ impl Captured {
         }
         now.settings = settings.clone();
         now.spaces = spaces;
+        let claimed = generation.table.claims().names;
+        now.resolved.retain(|known| {
+            let mut claimed = claimed.iter();
+            claimed.any(|claimed| (&claimed.what, claimed.port) == (&known.name, known.port))
+        });
         Ok(change)
     }
 

@@ -108,7 +108,7 @@ pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> 
     let mut rows = 0;
     let names = registry.upstream_names();
     for (index, cells) in sum.upstreams() {
-        let name = names.get(index.0 as usize).map_or("?", |name| name);
+        let name = names.get(&index).map_or("?", |name| name);
         let requests: u64 = cells.requests().map(|(_, count)| count).sum();
         let connections: u64 = TcpOutcome::ALL
             .iter()

@@ -1,5 +1,6 @@
 //! The proxy as a whole: started, reloaded, drained.
 
+mod labels;
 mod reload;
 
 use std::net::SocketAddr;
@@ -85,6 +86,8 @@ pub struct Proxy {
     turned_away: u64,
     /// When that may be said again.
     next_warning: Option<Instant>,
+    /// Numbers of names that are in use.
+    labels: labels::Labels,
     /// The file that was refused last.
     refused: Option<reload::Refused>,
 }
@@ -223,6 +226,8 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     if common.remotes.set(remotes).is_err() {
         unreachable!("they are set once, here");
     }
+    let mut labels = labels::Labels::default();
+    labels.follow(&common.generation());
     common.watch_names(&control);
     let introduction = Introduction {
         backend,
@@ -247,6 +252,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         burst_has_ended: false,
         turned_away: 0,
         next_warning: None,
+        labels,
         refused: None,
     })
 }
@@ -330,6 +336,7 @@ impl Proxy {
     fn look_around(&mut self) {
         self.follow_cgroups();
         self.tell_of_full_table();
+        self.labels.give_back(&self.common.registry, &self.shards);
         // Not at once, so that the shards have freed what they keep, too. What
         // ran for the burst need not run for what is left.
         if std::mem::replace(&mut self.burst_has_ended, ebb::burst_has_ended()) {

@@ -75,12 +75,13 @@ impl Source {
 }
 
 /// The document. Upstreams come in the order given; then `unmatched`, `adopted`
-/// and those that left the configuration, where they have figures.
+/// and those that left the configuration and are still in use, where they have
+/// figures.
 pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Registry) -> Value {
     let names = registry.upstream_names();
     let figures_of = |name: &str| {
         sum.upstreams().find_map(|(index, cells)| {
-            let found = names.get(index.0 as usize)?;
+            let found = names.get(&index)?;
             (**found == *name).then_some(cells)
         })
     };
@@ -108,7 +109,7 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
         .map(|info| info.name.as_str())
         .collect();
     for (index, cells) in sum.upstreams() {
-        let Some(name) = names.get(index.0 as usize) else {
+        let Some(name) = names.get(&index) else {
             continue;
         };
         if !listed.contains(&**name) {

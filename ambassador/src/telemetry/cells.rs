@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::ops::AddAssign;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::gauges::{BreakerGauge, PoolGauge};
@@ -15,15 +16,18 @@ use super::registry::{ListenerIndex, UpstreamIndex};
 #[derive(Debug, Default)]
 pub struct Cells {
     inner: RefCell<Snapshot>,
+    /// Listeners that are forgotten with their last connection. Whoever waits for
+    /// that sees that the other end is gone.
+    leaving: RefCell<Vec<(ListenerIndex, Arc<()>)>>,
 }
 
 /// A copy of one shard's counters, or the sum of several.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    /// By [`UpstreamIndex`]; `None` where a shard has not met the upstream.
-    upstreams: Vec<Option<Box<UpstreamCells>>>,
-    /// Open connections by [`ListenerIndex`].
-    connections: Vec<i64>,
+    /// By place; `None` where a shard has not met the upstream.
+    upstreams: Vec<Option<(UpstreamIndex, Box<UpstreamCells>)>>,
+    /// Open connections, by place.
+    connections: Vec<Option<(ListenerIndex, i64)>>,
     dropped_accepts: [u64; DroppedAccept::COUNT],
     task_panics: u64,
 }
@@ -133,12 +137,51 @@ impl Cells {
 
     /// A connection was accepted.
     pub fn connection_opened(&self, listener: ListenerIndex) {
-        *slot(&mut self.inner.borrow_mut().connections, listener.0) += 1;
+        open(&mut self.inner.borrow_mut().connections, listener, 1);
     }
 
     /// An accepted connection ended.
     pub fn connection_closed(&self, listener: ListenerIndex) {
-        *slot(&mut self.inner.borrow_mut().connections, listener.0) -= 1;
+        open(&mut self.inner.borrow_mut().connections, listener, -1);
+        if !self.leaving.borrow().is_empty() {
+            self.forget_unused();
+        }
+    }
+
+    /// Forgets an upstream: nobody uses its number any more.
+    pub fn forget_upstream(&self, upstream: UpstreamIndex) {
+        let mut inner = self.inner.borrow_mut();
+        if let Some(place) = inner.upstreams.get_mut(upstream.place())
+            && place.as_ref().is_some_and(|(index, _)| *index == upstream)
+        {
+            *place = None;
+        }
+    }
+
+    /// Forgets a listener with its last connection, and drops `token` then.
+    pub fn listener_leaves(&self, listener: ListenerIndex, token: Arc<()>) {
+        self.leaving.borrow_mut().push((listener, token));
+        self.forget_unused();
+    }
+
+    /// A listener that was to leave is there again.
+    pub fn listener_stays(&self, listener: ListenerIndex) {
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.retain(|(index, _)| *index != listener);
+    }
+
+    fn forget_unused(&self) {
+        let mut inner = self.inner.borrow_mut();
+        self.leaving.borrow_mut().retain(|(listener, _)| {
+            let in_use = inner.connections(*listener) > 0;
+            if !in_use
+                && let Some(place) = inner.connections.get_mut(listener.place())
+                && place.is_some_and(|(index, _)| index == *listener)
+            {
+                *place = None;
+            }
+            in_use
+        });
     }
 
     /// An accepted connection was reset at once.
@@ -158,22 +201,22 @@ impl Cells {
 
     fn upstream(&self, upstream: UpstreamIndex, count: impl FnOnce(&mut UpstreamCells)) {
         let mut inner = self.inner.borrow_mut();
-        count(slot(&mut inner.upstreams, upstream.0).get_or_insert_default());
+        if let Some(cells) = cells_of(&mut inner.upstreams, upstream) {
+            count(cells);
+        }
     }
 }
 
 impl Snapshot {
     /// Adds what another shard counted.
     pub fn merge(&mut self, other: &Self) {
-        for (at, theirs) in other.upstreams.iter().enumerate() {
-            if let Some(theirs) = theirs {
-                slot(&mut self.upstreams, at as u32)
-                    .get_or_insert_default()
-                    .merge(theirs);
+        for (upstream, theirs) in other.upstreams.iter().flatten() {
+            if let Some(cells) = cells_of(&mut self.upstreams, *upstream) {
+                cells.merge(theirs);
             }
         }
-        for (at, theirs) in other.connections.iter().enumerate() {
-            *slot(&mut self.connections, at as u32) += theirs;
+        for (listener, theirs) in other.connections.iter().flatten() {
+            open(&mut self.connections, *listener, *theirs);
         }
         add(&mut self.dropped_accepts, &other.dropped_accepts);
         self.task_panics += other.task_panics;
@@ -181,19 +224,23 @@ impl Snapshot {
 
     /// What was counted of one upstream, if anything.
     pub fn upstream(&self, index: UpstreamIndex) -> Option<&UpstreamCells> {
-        self.upstreams.get(index.0 as usize)?.as_deref()
+        let (known, cells) = self.upstreams.get(index.place())?.as_ref()?;
+        (*known == index).then_some(cells)
     }
 
     /// Every upstream of which something was counted.
     pub fn upstreams(&self) -> impl Iterator<Item = (UpstreamIndex, &UpstreamCells)> {
-        let numbered = self.upstreams.iter().enumerate();
-        numbered.filter_map(|(at, cells)| Some((UpstreamIndex(at as u32), cells.as_deref()?)))
+        let known = self.upstreams.iter().flatten();
+        known.map(|(index, cells)| (*index, &**cells))
     }
 
     /// Open connections of one listener.
     pub fn connections(&self, listener: ListenerIndex) -> i64 {
-        let open = self.connections.get(listener.0 as usize);
-        open.copied().unwrap_or(0)
+        let open = self.connections.get(listener.place());
+        open.copied()
+            .flatten()
+            .filter(|(known, _)| *known == listener)
+            .map_or(0, |(_, open)| open)
     }
 
     /// Connections reset right after they were accepted.
@@ -327,8 +374,35 @@ impl<K: Copy + PartialEq> Tally<K> {
     }
 }
 
-fn slot<T: Default>(list: &mut Vec<T>, index: u32) -> &mut T {
-    let at = index as usize;
+/// The cells of an upstream; `None`: another has its place since.
+fn cells_of(
+    list: &mut Vec<Option<(UpstreamIndex, Box<UpstreamCells>)>>,
+    upstream: UpstreamIndex,
+) -> Option<&mut UpstreamCells> {
+    let place = slot(list, upstream.place());
+    if let Some((known, _)) = place
+        && *known != upstream
+    {
+        if !upstream.is_newer_than(*known) {
+            return None;
+        }
+        *place = None;
+    }
+    let (_, cells) = place.get_or_insert_with(|| (upstream, Box::default()));
+    Some(cells)
+}
+
+/// Adds to the open connections of a listener, unless another has its place.
+fn open(list: &mut Vec<Option<(ListenerIndex, i64)>>, listener: ListenerIndex, more: i64) {
+    let place = slot(list, listener.place());
+    match place {
+        Some((known, open)) if *known == listener => *open += more,
+        Some((known, _)) if !listener.is_newer_than(*known) => {}
+        Some(_) | None => *place = Some((listener, more)),
+    }
+}
+
+fn slot<T: Default>(list: &mut Vec<T>, at: usize) -> &mut T {
     if at >= list.len() {
         list.resize_with(at + 1, T::default);
     }
@@ -394,6 +468,48 @@ mod tests {
         assert_eq!(sum.dropped_accepts(DroppedAccept::ForeignPeer), 1);
         assert_eq!(sum.task_panics(), 3);
         assert!(sum.upstream(UpstreamIndex::UNMATCHED).is_none());
+    }
+
+    #[test]
+    fn what_counts_late_for_a_name_that_is_gone_counts_for_nobody() {
+        let cells = Cells::default();
+        let next = UpstreamIndex(SHOP.0 + (1 << 20));
+        cells.pool_reuse(SHOP);
+        cells.forget_upstream(SHOP);
+        assert_eq!(cells.snapshot().upstreams().count(), 0);
+        cells.pool_reuse(SHOP);
+        cells.pool_reuse(next);
+        cells.pool_reuse(SHOP);
+        let snapshot = cells.snapshot();
+        assert_eq!(snapshot.upstream(next).unwrap().pool_reuse(), 1);
+        assert!(snapshot.upstream(SHOP).is_none());
+        let mut sum = Cells::default().snapshot();
+        sum.merge(&snapshot);
+        assert_eq!(sum.upstream(next).unwrap().pool_reuse(), 1);
+    }
+
+    #[test]
+    fn a_listener_leaves_with_its_last_connection() {
+        let cells = Cells::default();
+        let (token, gone) = (Arc::new(()), ListenerIndex(1));
+        let watch = Arc::downgrade(&token);
+        cells.connection_opened(gone);
+        cells.listener_leaves(gone, token);
+        assert_eq!(watch.strong_count(), 1);
+        cells.connection_closed(gone);
+        assert_eq!(watch.strong_count(), 0);
+        assert_eq!(cells.snapshot().connections(gone), 0);
+        // One without connections leaves at once; one that is back stays.
+        let (one, two) = (Arc::new(()), Arc::new(()));
+        let watch = Arc::downgrade(&one);
+        cells.listener_leaves(gone, one);
+        assert_eq!(watch.strong_count(), 0);
+        cells.connection_opened(gone);
+        cells.listener_leaves(gone, two);
+        cells.listener_stays(gone);
+        cells.connection_closed(gone);
+        cells.connection_opened(gone);
+        assert_eq!(cells.snapshot().connections(gone), 1);
     }
 
     #[test]

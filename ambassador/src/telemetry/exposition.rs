@@ -1,5 +1,6 @@
 //! Counters as text: Prometheus' format, or OpenMetrics 1.0 where asked for.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,7 @@ use super::cells::{Snapshot, UpstreamCells};
 use super::histogram::Histogram;
 use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, TcpOutcome};
 use super::process::Process;
-use super::registry::{ListenerIndex, Registry, UpstreamIndex};
+use super::registry::{Registry, UpstreamIndex};
 
 /// Which text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub fn render(
     upstreams(&mut text, snapshot, &names);
     shards(&mut text, snapshot, registry);
     capture(&mut text, extras);
-    control(&mut text, staleness, registry, &names);
+    control(&mut text, staleness, registry);
     build(&mut text, extras.backend);
     process(&mut text, &Process::read());
     if format == Format::OpenMetrics {
@@ -75,10 +76,10 @@ pub fn render(
     text.out
 }
 
-fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &[Arc<str>]) {
+fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &BTreeMap<UpstreamIndex, Arc<str>>) {
     let cells: Vec<(&str, &UpstreamCells)> = snapshot
         .upstreams()
-        .filter_map(|(UpstreamIndex(at), cells)| Some((&**names.get(at as usize)?, cells)))
+        .filter_map(|(index, cells)| Some((&**names.get(&index)?, cells)))
         .collect();
 
     text.counter("ambassador_requests", "Requests answered or given up.");
@@ -221,9 +222,9 @@ fn shards(text: &mut Text, snapshot: &Snapshot, registry: &Registry) {
         "ambassador_connections",
         "Open connections from applications.",
     );
-    for (at, name) in registry.listener_names().iter().enumerate() {
-        let open = snapshot.connections(ListenerIndex(at as u32));
-        text.sample("ambassador_connections", &[("listener", name)], open);
+    for (index, name) in registry.listener_names() {
+        let open = snapshot.connections(index);
+        text.sample("ambassador_connections", &[("listener", &name)], open);
     }
     text.counter(
         "ambassador_dropped_accepts",
@@ -261,7 +262,7 @@ fn capture(text: &mut Text, extras: &Extras) {
     }
 }
 
-fn control(text: &mut Text, staleness: Duration, registry: &Registry, names: &[Arc<str>]) {
+fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
     let counters = &registry.control;
     for (name, help, count) in [
         (
@@ -303,8 +304,8 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry, names: &[A
         "ambassador_dns_failures",
         "Failed resolutions; the last good answer stays.",
     );
-    for (name, count) in names.iter().zip(registry.dns_failures()) {
-        text.total_if_any("ambassador_dns_failures", &[("upstream", name)], count);
+    for (name, count) in registry.dns_failures() {
+        text.total("ambassador_dns_failures", &[("upstream", &name)], count);
     }
     text.gauge(
         "ambassador_shard_staleness_seconds",

@@ -1,11 +1,14 @@
 //! Names become dense numbers once, so that counting needs no lookup.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The number of an upstream's name, for the life of the process: a name that
-/// leaves the configuration and comes back goes on counting where it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+use super::places::{self, Places};
+
+/// The number of an upstream's name, until nobody uses the name any more: then it
+/// is forgotten with what was counted, and its place is given to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UpstreamIndex(pub u32);
 
 impl UpstreamIndex {
@@ -13,15 +16,35 @@ impl UpstreamIndex {
     pub const UNMATCHED: Self = Self(0);
     /// All adopted upstreams together.
     pub const ADOPTED: Self = Self(1);
+
+    /// Its place among those of all upstreams.
+    pub fn place(self) -> usize {
+        places::place(self.0)
+    }
+
+    /// Whether it was given its place after `other` had it.
+    pub fn is_newer_than(self, other: Self) -> bool {
+        places::is_newer(self.0, other.0)
+    }
 }
 
-/// The number of a listener's name, for the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// The number of a listener's name, as long as that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerIndex(pub u32);
 
 impl ListenerIndex {
     /// The listener of captured connections.
     pub const CAPTURE: Self = Self(0);
+
+    /// Its place among those of all listeners.
+    pub fn place(self) -> usize {
+        places::place(self.0)
+    }
+
+    /// Whether it was given its place after `other` had it.
+    pub fn is_newer_than(self, other: Self) -> bool {
+        places::is_newer(self.0, other.0)
+    }
 }
 
 /// The names behind the numbers, and the few counters of the control side.
@@ -35,9 +58,8 @@ pub struct Registry {
 
 #[derive(Debug)]
 struct Names {
-    upstreams: Vec<Arc<str>>,
-    listeners: Vec<Arc<str>>,
-    dns_failures: Vec<u64>,
+    upstreams: Places,
+    listeners: Places,
 }
 
 /// Counters that the control side writes, far from any request.
@@ -59,9 +81,8 @@ impl Default for Registry {
     fn default() -> Self {
         Self {
             names: Mutex::new(Names {
-                upstreams: vec!["unmatched".into(), "adopted".into()],
-                listeners: vec!["capture".into()],
-                dns_failures: Vec::new(),
+                upstreams: Places::of(&["unmatched", "adopted"]),
+                listeners: Places::of(&["capture"]),
             }),
             control: ControlCounters::default(),
         }
@@ -71,43 +92,57 @@ impl Default for Registry {
 impl Registry {
     /// The number of an upstream, given at its first call.
     pub fn upstream(&self, name: &str) -> UpstreamIndex {
-        UpstreamIndex(index_of(&mut self.names().upstreams, name))
+        UpstreamIndex(self.names().upstreams.number_of(name))
     }
 
     /// The number of a listener, given at its first call.
     pub fn listener(&self, name: &str) -> ListenerIndex {
-        ListenerIndex(index_of(&mut self.names().listeners, name))
+        ListenerIndex(self.names().listeners.number_of(name))
     }
 
-    /// The name behind a number.
-    pub fn upstream_name(&self, index: UpstreamIndex) -> Option<Arc<str>> {
-        self.names().upstreams.get(index.0 as usize).cloned()
+    /// Every upstream's name.
+    pub fn upstream_names(&self) -> BTreeMap<UpstreamIndex, Arc<str>> {
+        let names = self.names();
+        let named = names.upstreams.named();
+        named
+            .map(|place| (UpstreamIndex(place.number), Arc::clone(&place.name)))
+            .collect()
     }
 
-    /// Every upstream's name, by number.
-    pub fn upstream_names(&self) -> Vec<Arc<str>> {
-        self.names().upstreams.clone()
+    /// Every listener's name.
+    pub fn listener_names(&self) -> BTreeMap<ListenerIndex, Arc<str>> {
+        let names = self.names();
+        let named = names.listeners.named();
+        named
+            .map(|place| (ListenerIndex(place.number), Arc::clone(&place.name)))
+            .collect()
     }
 
-    /// Every listener's name, by number.
-    pub fn listener_names(&self) -> Vec<Arc<str>> {
-        self.names().listeners.clone()
+    /// Nobody uses this number any more.
+    pub fn forget_upstream(&self, index: UpstreamIndex) {
+        self.names().upstreams.forget(index.0);
+    }
+
+    /// Nobody uses this number any more.
+    pub fn forget_listener(&self, index: ListenerIndex) {
+        self.names().listeners.forget(index.0);
     }
 
     /// A resolution for this upstream failed; its last good answer stays.
     pub fn dns_failure(&self, index: UpstreamIndex) {
-        let mut names = self.names();
-        let at = index.0 as usize;
-        if names.dns_failures.len() <= at {
-            names.dns_failures.resize(at + 1, 0);
+        if let Some(place) = self.names().upstreams.get(index.0) {
+            place.dns_failures += 1;
         }
-        names.dns_failures[at] += 1;
     }
 
-    /// Failed resolutions by upstream number; shorter than the names where the
-    /// rest never failed.
-    pub fn dns_failures(&self) -> Vec<u64> {
-        self.names().dns_failures.clone()
+    /// Failed resolutions by upstream, where there are any.
+    pub fn dns_failures(&self) -> Vec<(Arc<str>, u64)> {
+        let names = self.names();
+        let named = names.upstreams.named();
+        let failing = named.filter(|place| place.dns_failures > 0);
+        failing
+            .map(|place| (Arc::clone(&place.name), place.dns_failures))
+            .collect()
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
@@ -137,15 +172,6 @@ impl ControlCounters {
     }
 }
 
-fn index_of(names: &mut Vec<Arc<str>>, name: &str) -> u32 {
-    let at = names.iter().position(|known| &**known == name);
-    let at = at.unwrap_or_else(|| {
-        names.push(name.into());
-        names.len() - 1
-    });
-    u32::try_from(at).expect("names come from a file of bounded size")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,8 +184,31 @@ mod tests {
         let shop = registry.upstream("shop");
         assert_ne!(registry.upstream("stock"), shop);
         assert_eq!(registry.upstream("shop"), shop);
-        assert_eq!(registry.upstream_name(shop).as_deref(), Some("shop"));
+        assert_eq!(&*registry.upstream_names()[&shop], "shop");
         assert_eq!(registry.listener("capture"), ListenerIndex::CAPTURE);
+    }
+
+    #[test]
+    fn a_forgotten_name_makes_room_and_its_number_means_nobody() {
+        let registry = Registry::default();
+        let gone = registry.upstream("gone");
+        registry.dns_failure(gone);
+        registry.forget_upstream(gone);
+        registry.forget_upstream(gone);
+        let next = registry.upstream("next");
+        assert_ne!(next, gone);
+        assert_eq!(next.place(), gone.place());
+        assert!(next.is_newer_than(gone) && !gone.is_newer_than(next));
+        registry.dns_failure(gone);
+        assert_eq!(registry.dns_failures(), []);
+        assert_eq!(registry.upstream_names().get(&gone), None);
+        registry.forget_upstream(gone);
+        assert_eq!(&*registry.upstream_names()[&next], "next");
+        for round in 0..10_000 {
+            let one = registry.upstream(&format!("round {round}"));
+            assert!(one.place() < 5, "places are used again");
+            registry.forget_upstream(one);
+        }
     }
 
     #[test]
@@ -168,6 +217,6 @@ mod tests {
         let shop = registry.upstream("shop");
         registry.dns_failure(shop);
         registry.dns_failure(shop);
-        assert_eq!(registry.dns_failures(), [0, 0, 2]);
+        assert_eq!(registry.dns_failures(), [("shop".into(), 2)]);
     }
 }

@@ -19,6 +19,8 @@ on_both_backends!(
     listeners_may_swap_their_names,
     a_signal_that_changes_nothing_says_so_and_counts,
     what_is_wrong_is_told_once,
+    names_that_left_are_forgotten,
+    a_name_stays_as_long_as_its_last_request,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -198,4 +200,86 @@ fn what_is_wrong_is_told_once(backend: Backend) {
     assert_eq!(proxy.metric(SUCCESSFUL, &[]), 1.0);
     until_more(&proxy, FAILURES, || proxy.rewrite_config(bad));
     assert_eq!(proxy.log().matches("endpointz").count(), 2, "it was good");
+}
+
+/// A configuration as a program writes it: other names each time.
+fn generated(listen: SocketAddr, endpoint: SocketAddr, round: usize) -> String {
+    let mut text = format!(
+        "workers: 2\nlisteners: [{{ name: egress-{round}, bind: \"{listen}\" }}]\nupstreams:\n"
+    );
+    for number in 0..10 {
+        text.push_str(&format!(
+            "  gen-{round}-{number}: {{ hosts: [host{number}.test], endpoints: [\"{endpoint}\"] }}\n"
+        ));
+    }
+    text
+}
+
+fn names_that_left_are_forgotten(backend: Backend) {
+    let server = Server::ok();
+    let listen = free();
+    let config = |round| generated(listen, server.address(), round);
+    let proxy = Proxy::start(backend, &config(0));
+    let names = || {
+        let metrics = proxy.admin_get("/metrics");
+        let named = metrics.split("upstream=\"gen-").skip(1);
+        let names: HashSet<String> = named
+            .filter_map(|rest| Some(rest.split_once('"')?.0.to_owned()))
+            .collect();
+        names
+    };
+    let mut early = 0;
+    for round in 1..=60 {
+        until_more(&proxy, RELOADS, || proxy.rewrite_config(&config(round)));
+        let mut client = Client::connect(listen);
+        for number in 0..10 {
+            client.send(format!("GET / HTTP/1.1\r\nHost: host{number}.test\r\n\r\n"));
+            assert_eq!(client.response("GET").status, 200);
+        }
+        if round == 20 {
+            early = proxy.anonymous_bytes();
+        }
+    }
+    eventually("ten are left", SOON, || names().len() == 10);
+    assert!(names().iter().all(|name| name.starts_with("60-")));
+    let metrics = proxy.admin_get("/metrics");
+    let listeners = metrics.matches("ambassador_connections{").count();
+    assert_eq!(listeners, 2, "capture, and the one there is");
+    let upstreams = proxy.admin_get("/upstreams");
+    assert_eq!(upstreams.matches("\"gen-").count(), 10, "{upstreams}");
+    let grown = proxy.anonymous_bytes().saturating_sub(early);
+    assert!(grown < 2 << 20, "{grown} bytes more than after 20 rounds");
+}
+
+fn a_name_stays_as_long_as_its_last_request(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Server::http(move |_| {
+        let wait = wait.lock().expect("one user");
+        let _ = wait.recv_timeout(Duration::from_secs(20));
+        text("slow")
+    });
+    let listen = free();
+    let config = |name: &str| {
+        format!(
+            "listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+             upstreams: {{ {name}: {{ hosts: [web.test], endpoints: [\"{}\"] }} }}\n",
+            slow.address()
+        )
+    };
+    let proxy = Proxy::start(backend, &config("before"));
+    let mut client = Client::connect(listen);
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    eventually("it is in flight", SOON, || slow.requests().len() == 1);
+    until_more(&proxy, RELOADS, || proxy.rewrite_config(&config("after")));
+    go.send(()).expect("the server waits");
+    assert_eq!(client.response("GET").text(), "slow");
+    eventually("it is forgotten", SOON, || {
+        !proxy.admin_get("/metrics").contains("upstream=\"before\"")
+    });
+    go.send(()).expect("the server waits");
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "slow");
+    let labels = [("upstream", "after"), ("status", "200")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }

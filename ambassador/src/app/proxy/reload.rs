@@ -126,6 +126,7 @@ impl Proxy {
             registry,
             Some(&common.generation()),
         ));
+        self.labels.follow(&generation);
         let place = common.common_netns();
         let change = common.update_capture(&new, &generation);
         let change = change.inspect_err(|_| {
@@ -155,6 +156,8 @@ impl Proxy {
         {
             let mut now = common.now();
             now.listeners = by_name(&new, registry);
+            self.labels
+                .follow_listeners(&known, &now.listeners, &self.shards);
             now.checked = Arc::new(new);
             now.generation = generation;
             if let Some(names) = new_names {

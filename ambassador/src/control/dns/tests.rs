@@ -131,7 +131,10 @@ fn published(
         }
         resolutions
     });
-    (resolutions, registry.dns_failures().iter().sum())
+    (
+        resolutions,
+        registry.dns_failures().iter().map(|(_, count)| count).sum(),
+    )
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The thread that writes, and the end of it that a shard holds.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
-use super::super::registry::Registry;
+use super::super::registry::{ListenerIndex, Registry, UpstreamIndex};
 use super::line::{Circumstances, Line, Told};
 use super::{Settings, Target};
 use crate::clock;
@@ -44,8 +45,8 @@ pub struct Sink {
     threshold: Option<u64>,
     spares: Vec<Vec<u8>>,
     /// Names seen, so that a line takes no lock for them.
-    upstreams: Vec<Arc<str>>,
-    listeners: Vec<Arc<str>>,
+    upstreams: BTreeMap<UpstreamIndex, Arc<str>>,
+    listeners: BTreeMap<ListenerIndex, Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -94,8 +95,8 @@ impl AccessLog {
             registry: Arc::clone(&self.registry),
             threshold: (self.sample < 1.0).then_some((self.sample * u64::MAX as f64) as u64),
             spares: Vec::new(),
-            upstreams: Vec::new(),
-            listeners: Vec::new(),
+            upstreams: BTreeMap::new(),
+            listeners: BTreeMap::new(),
         }
     }
 
@@ -141,15 +142,16 @@ impl Sink {
     /// Formats a line and leaves it to the writer.
     pub(crate) fn write(&mut self, line: Line, ended: Instant, told: Told<'_>) {
         let passage = told.passage();
-        let (upstream, listener) = (passage.upstream.0 as usize, passage.listener.0 as usize);
-        if upstream >= self.upstreams.len() || listener >= self.listeners.len() {
+        let (upstream, listener) = (passage.upstream, passage.listener);
+        let known =
+            self.upstreams.contains_key(&upstream) && self.listeners.contains_key(&listener);
+        if !known {
             self.upstreams = self.registry.upstream_names();
             self.listeners = self.registry.listener_names();
         }
-        let name = |names: &[Arc<str>], at: usize| names.get(at).cloned().unwrap_or_default();
         let circumstances = Circumstances {
-            upstream: &name(&self.upstreams, upstream),
-            listener: &name(&self.listeners, listener),
+            upstream: self.upstreams.get(&upstream).map_or("", |name| name),
+            listener: self.listeners.get(&listener).map_or("", |name| name),
             unix_ms: clock::unix_ms(),
             ended,
         };
@@ -341,7 +343,6 @@ mod tests {
     use std::rc::Rc;
 
     use super::super::super::record::{Passage, Telemetry};
-    use super::super::super::registry::ListenerIndex;
     use super::*;
 
     struct Scratch(PathBuf);

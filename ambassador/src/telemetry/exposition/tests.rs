@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use super::super::cells::Cells;
 use super::super::record::{Passage, RequestRecord};
+use super::super::registry::ListenerIndex;
 use super::*;
 
 fn rendered(format: Format) -> String {
