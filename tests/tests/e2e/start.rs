@@ -53,7 +53,9 @@ fn the_first_line_says_what_runs_and_where(backend: Backend) {
         assert!(first.contains(part), "{part}\n{log}");
     }
     let warned = |line: &str| line.contains("WARN") && line.contains("is open to other machines");
-    assert!(log.lines().skip(1).any(warned), "{log}");
+    ambassador_tests::eventually("the warning is there", SOON, || {
+        proxy.log().lines().skip(1).any(warned)
+    });
     drop(proxy);
 
     let config = format!(
