@@ -274,7 +274,7 @@ fn exec_injects_faults_into_calls_to_one_host(backend: Backend) {
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
     assert_eq!(status(&["--fault", "abort=503"], "any.test"), "503");
-    assert_eq!(server.connections(), 0);
+    assert_eq!(server.requests().len(), 0);
     for (only, host, expected) in [
         ("shop.test", "shop.test", "504"),
         ("shop.test:80", "SHOP.test", "504"),
