@@ -35,21 +35,8 @@ const PROGRAMS: [(&str, &str); 4] = [
 pub fn run() -> Result<(), Failure> {
     test::require_root()?;
     setup::programs(&PROGRAMS)?;
-    let listed = workspace::output(workspace::command("git").args(["ls-files", "*.md"]))?;
     let clone = clone()?;
-    let mut mistakes = Vec::new();
-    let mut documents = Vec::new();
-    for name in listed.lines() {
-        let path = clone.join(name);
-        let text = std::fs::read_to_string(&path).map_err(|error| Failure::File(path, error))?;
-        match blocks::of(name, &text) {
-            Ok(blocks) => documents.push((name, blocks)),
-            Err(wrong) => mistakes.extend(wrong),
-        }
-    }
-    if !mistakes.is_empty() {
-        return Err(Failure::Check(mistakes));
-    }
+    let documents = documents(&clone)?;
     let (mut ran, mut left_out) = (0, 0);
     for (name, blocks) in documents {
         let runnable = |block: &&Block| block.kind == Kind::Shell;
@@ -58,11 +45,31 @@ pub fn run() -> Result<(), Failure> {
         left_out += blocks.iter().filter(|block| block.is_left_out()).count();
         if count > 0 {
             println!("{name}: {count} blocks");
-            play(name, &script(&blocks), &clone)?;
+            play(&name, &script(&blocks), &clone)?;
         }
     }
     println!("{ran} shell blocks of the documents run; {left_out} say why they do not");
     Ok(())
+}
+
+/// The blocks of every document of a tree, or every mistake in them.
+pub fn documents(tree: &Path) -> Result<Vec<(String, Vec<Block>)>, Failure> {
+    let mut git = workspace::command("git");
+    git.args(["ls-files", "*.md"]).current_dir(tree);
+    let listed = workspace::output(&mut git)?;
+    let (mut documents, mut mistakes) = (Vec::new(), Vec::new());
+    for name in listed.lines() {
+        let path = tree.join(name);
+        let text = std::fs::read_to_string(&path).map_err(|error| Failure::File(path, error))?;
+        match blocks::of(name, &text) {
+            Ok(blocks) => documents.push((name.to_owned(), blocks)),
+            Err(wrong) => mistakes.extend(wrong),
+        }
+    }
+    match mistakes.is_empty() {
+        true => Ok(documents),
+        false => Err(Failure::Check(mistakes)),
+    }
 }
 
 /// A clone of the last commit, always at the same place, with a build directory

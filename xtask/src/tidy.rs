@@ -1,9 +1,11 @@
 //! Holds what ARCHITECTURE.md promises against the code: which module may
-//! import which, how long a file may be, and words that may not appear; and
-//! that no lock file lags behind the manifests.
+//! import which, how long a file may be, and words that may not appear; that no
+//! lock file lags behind the manifests; and that each block of a document says
+//! what it is.
 
 use std::path::{Path, PathBuf};
 
+use crate::docs;
 use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
@@ -65,6 +67,11 @@ pub fn check() -> Result<(), Failure> {
         }
     }
     check_locks(&mut mistakes);
+    // A block that says neither what it is nor why it does not run.
+    match docs::documents(&workspace::root()) {
+        Err(Failure::Check(blocks)) => mistakes.extend(blocks),
+        other => drop(other?),
+    }
     if mistakes.is_empty() {
         println!("tidy");
         return Ok(());
