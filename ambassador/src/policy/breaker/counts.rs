@@ -75,6 +75,15 @@ impl Successes {
         recent.count(moment);
     }
 
+    /// What it takes on the heap, where routes share a window.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        let chunks = std::iter::successors(self.first.get(), |chunk| chunk.next.get());
+        let (chunks, shards) = (chunks.clone(), chunks.flat_map(|chunk| &chunk.shards));
+        let used = shards.filter_map(OnceLock::get).count();
+        chunks.count() * size_of::<Chunk>() + used * size_of::<Recent>()
+    }
+
     /// Those of the last `span_ms`.
     pub(super) fn within(&self, span_ms: u64, moment: Moment) -> u64 {
         let chunks = std::iter::successors(self.first.get(), |chunk| chunk.next.get());

@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -462,4 +464,79 @@ fn who_comes_while_a_probe_is_out_is_told_of_a_time_that_has_passed() {
     assert_eq!(told.recv(), Ok(Refuses::Until(start)));
     probe.succeeded(due);
     assert_eq!(told.recv(), Ok(Refuses::Nothing));
+}
+
+#[test]
+fn what_is_counted_of_a_thousand_upstreams_takes_no_megabyte() {
+    let (now, settings) = (Instant::now(), share(5, 0.5));
+    let fresh = closed(now);
+    assert_eq!(fresh.successes.bytes(), 0);
+    succeed(&fresh, &settings, 0, now);
+    let used = size_of::<Breaker>() + fresh.successes.bytes();
+    assert!(used * 1_024 < 1 << 20, "{used}");
+    // Of 64 shards each has cache lines of its own.
+    for shard in 0..64 {
+        succeed(&fresh, &settings, shard, now);
+    }
+    assert!(
+        fresh.successes.bytes() < 64 * 256,
+        "{}",
+        fresh.successes.bytes()
+    );
+}
+
+proptest! {
+    /// What leaves the window late by a bucket is the only inexactness there is.
+    #[test]
+    fn it_opens_where_the_counts_say_so_and_nowhere_else(
+        events in proptest::collection::vec((0..400_u64, 0..5_u16, any::<bool>()), 1..200),
+        failures in 1..6_u32,
+        percent in 1..=100_u32,
+    ) {
+        let start = Instant::now();
+        let settings = settings(Trip::Rolling {
+            failures,
+            window: SECOND,
+            ratio: Ratio::new(f64::from(percent) / 100.0),
+        });
+        let breaker = closed(start);
+        let mut seen: Vec<(u64, bool)> = Vec::new();
+        let mut now_ms = 0;
+        for (gap_ms, shard, goes_well) in events {
+            // Bursts and pauses.
+            now_ms += gap_ms.saturating_sub(350) * 20 + gap_ms / 20;
+            let now = start + Duration::from_millis(now_ms);
+            let trial = breaker.admit(&settings, shard, now).unwrap();
+            seen.push((now_ms, goes_well));
+            if goes_well {
+                trial.succeeded(now);
+                continue;
+            }
+            trial.failed(now);
+            let count = |span_ms: u64, which: bool| {
+                let is_in = |(time, goes_well): &&(u64, bool)| {
+                    *goes_well == which && time + span_ms >= now_ms
+                };
+                seen.iter().filter(is_in).count() as u64
+            };
+            let is_reached = |failed: u64, succeeded: u64| {
+                failed * 100 >= u64::from(percent) * (failed + succeeded)
+            };
+            // A span, and what its first bucket may hold besides.
+            let spans = [(1_000, 100), (100, 34)];
+            let enough = |span| count(span, false) >= u64::from(failures);
+            let must = spans.iter().any(|(span, more)| {
+                enough(*span) && is_reached(count(*span, false), count(span + more, true))
+            });
+            let may = spans.iter().any(|(span, more)| {
+                enough(*span) && is_reached(count(span + more, false), count(*span, true))
+            });
+            let opened = breaker.state() == State::Open;
+            prop_assert!(opened || !must, "{:?}", seen);
+            prop_assert!(may || !opened, "{:?}", seen);
+            if opened {
+                break;
+            }
+        }
+    }
 }
