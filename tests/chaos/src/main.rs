@@ -11,7 +11,8 @@
 //!   connection that has carried nothing yet; after SIGKILL the next one starts
 //!   at once, at the same address.
 //! - With the load paused, requests sent, lines of the access log and the sum of
-//!   the metrics agree, and connections, descriptors, threads and memory are
+//!   the metrics agree, of each upstream that is still configured (one that left
+//!   is forgotten by the metrics, and stays in the log); and connections, descriptors, threads and memory are
 //!   those of a quiet proxy.
 //! - Reloads count as what they are, whatever the load.
 
