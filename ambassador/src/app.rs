@@ -30,6 +30,7 @@ use crate::control::client::{Client, Output};
 use crate::doctor;
 use crate::ring;
 use crate::workload;
+use crate::workload::signals::outlive_stray_signals;
 
 /// EX_USAGE of sysexits.h.
 const USAGE: u8 = 64;
@@ -54,6 +55,13 @@ pub enum Failure {
 /// asks this first.
 pub fn as_part_of_a_proxy() -> Option<ExitCode> {
     let first = std::env::args_os().nth(1).unwrap_or_default();
+    if [capture::LOADER_COMMAND, workload::helper::SUBCOMMAND]
+        .map(OsStr::new)
+        .contains(&&*first)
+    {
+        // At worst they end as before.
+        let _ = outlive_stray_signals();
+    }
     if first == OsStr::new(capture::LOADER_COMMAND) {
         return Some(capture::loader_main());
     }
@@ -102,10 +110,12 @@ pub fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Exec(exec) => {
+            outlive_stray_signals().map_err(unavailable("cannot handle signals"))?;
             log_to_stderr("warn");
             return exec::run(exec);
         }
         Command::Run(run) => {
+            outlive_stray_signals().map_err(unavailable("cannot handle signals"))?;
             log_to_stderr("info");
             return run::run(run);
         }

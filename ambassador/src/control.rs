@@ -9,6 +9,7 @@
 
 mod admin;
 pub mod client;
+mod deadline;
 mod dns;
 mod figures;
 mod listen;
@@ -17,6 +18,7 @@ mod signals;
 mod upstreams;
 mod watch;
 
+pub use deadline::Deadline;
 pub use dns::{MakeSocket, NameService, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};
@@ -28,6 +30,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -36,6 +39,10 @@ use crate::clock;
 use crate::policy::breaker::Force;
 use crate::telemetry::{Extras, Registry};
 use crate::workload::sockets;
+
+/// How long the thread may take to end.
+const ENDS_WITHIN: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What the control side is told at start.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +100,8 @@ pub struct State {
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Where a resolution goes.
     pub resolved: Publish,
+    /// Ends the process where a drain does not end.
+    pub deadline: Arc<Deadline>,
     /// Where events go. The channel is bounded; an event that finds it full is
     /// dropped, as enough of them wait already.
     pub events: SyncSender<Event>,
@@ -152,10 +161,10 @@ pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
         .map(watch::Watch::start)
         .transpose()
         .map_err(StartError::Watch)?;
-    let signals = match settings.signals {
-        Signals::Handle => Some(signals::Handlers::install().map_err(StartError::Runtime)?),
-        Signals::Leave => None,
-    };
+    if settings.signals == Signals::Handle {
+        let (events, deadline) = (state.events.clone(), Arc::clone(&state.deadline));
+        signals::Handlers::start(events, deadline).map_err(StartError::Runtime)?;
+    }
 
     let (listen, metrics_listen) = (
         admin.address().clone(),
@@ -177,10 +186,6 @@ pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
             () = dns => {}
             () = server.clone().serve(admin, admin::Surface::Whole) => {}
             () = serve_optional(server, metrics) => {}
-            () = async { match signals {
-                Some(handlers) => handlers.run(events).await,
-                None => std::future::pending().await,
-            }} => {}
             () = async { match watch {
                 Some(watch) => watch.run(events).await,
                 None => std::future::pending().await,
@@ -237,7 +242,18 @@ impl Drop for Control {
     fn drop(&mut self) {
         // The receiver is gone if the thread ended by itself.
         let _ = self.stop.take().map(|stop| stop.send(()));
-        if self.thread.take().is_some_and(|it| it.join().is_err()) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let until = clock::now() + ENDS_WITHIN;
+        while !thread.is_finished() {
+            // In a call that hangs: it ends with the process.
+            if clock::now() >= until {
+                return tracing::error!("the control thread hangs");
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        if thread.join().is_err() {
             tracing::error!("the control thread panicked");
         }
     }

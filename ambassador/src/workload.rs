@@ -13,6 +13,7 @@ pub(crate) mod descriptors;
 pub mod helper;
 pub mod memory;
 pub mod netns;
+pub mod signals;
 pub mod socket_owner;
 pub mod sockets;
 

@@ -17,7 +17,8 @@ use crate::clock;
 use crate::config::Checked;
 use crate::config::checked::{AccessLog, LogTarget, Workers};
 use crate::control::{
-    self, Control, Event, Fingerprint, NameService, Phase, Readiness, Signals, WatchedFile,
+    self, Control, Deadline, Event, Fingerprint, NameService, Phase, Readiness, Signals,
+    WatchedFile,
 };
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote, ebb};
@@ -43,6 +44,9 @@ const LOOK_AROUND_EVERY: Duration = Duration::from_millis(500);
 
 /// How often the log says that the token table is full.
 const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// How long shards may take to cut what is left after the deadline of a drain.
+const CUT_WITHIN: Duration = Duration::from_millis(500);
 
 /// How long shards are given to free what a burst has left them.
 const SPARES_DROPPED_WITHIN: Duration = Duration::from_millis(100);
@@ -265,7 +269,8 @@ fn start_control(
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let admin = common.now().checked.admin.clone();
     let (raise, events) = sync_channel(EVENTS);
-    let (extras, upstreams, breakers, effective, resolved) = (
+    let (extras, upstreams, breakers, effective, resolved, ending) = (
+        Arc::clone(common),
         Arc::clone(common),
         Arc::clone(common),
         Arc::clone(common),
@@ -291,6 +296,11 @@ fn start_control(
             let generation = resolved.generation();
             names::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
         }),
+        deadline: Arc::new(Deadline::new(move || {
+            let checked = Arc::clone(&ending.now().checked);
+            // `exec` ends with its command.
+            (signals == Signals::Handle).then(|| checked.drain_delay + checked.drain_timeout)
+        })),
         events: raise,
     };
     let settings = control::Settings {
@@ -439,6 +449,10 @@ impl Proxy {
             shard.drain(deadline, grace);
         }
         while !self.shards.iter().all(Shard::has_ended) {
+            if clock::now() >= deadline + CUT_WITHIN {
+                tracing::error!("a shard hangs; what it counted last is lost");
+                break;
+            }
             match self.events.recv_timeout(LOOK_EVERY) {
                 Ok(Event::Drain) => {
                     for shard in &self.shards {
@@ -450,7 +464,7 @@ impl Proxy {
             }
         }
         let mut sum = Snapshot::default();
-        for shard in self.shards.drain(..) {
+        for shard in self.shards.drain(..).filter(Shard::has_ended) {
             match shard.join() {
                 Ok(counted) => sum.merge(&counted),
                 Err(error) => tracing::error!(%error, "a shard failed"),

@@ -115,6 +115,7 @@ impl Fixture {
             }),
             config: Box::new(|| serde_json::json!({ "workers": 2 })),
             resolved: Arc::new(|_, _| {}),
+            deadline: Arc::new(Deadline::new(|| None)),
             events: sender,
         };
         Self {
@@ -359,6 +360,7 @@ fn signals_become_events() {
     let (sender, events) = sync_channel(4);
     runtime.block_on(async {
         let handlers = signals::Handlers::install().unwrap();
+        let never = Deadline::new(|| None);
         let sending = tokio::task::spawn_blocking(move || {
             for (signal, event) in [
                 ("HUP", Event::Reload),
@@ -374,7 +376,7 @@ fn signals_become_events() {
             }
         });
         tokio::select! {
-            () = handlers.run(&sender) => unreachable!("handlers do not end"),
+            () = handlers.run(&sender, &never) => unreachable!("handlers do not end"),
             done = sending => done.unwrap(),
         }
     });

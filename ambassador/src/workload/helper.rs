@@ -17,11 +17,13 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use serve::{SUBCOMMAND, serve};
 pub use undo::{ADMIN_SOCKET, end_cgroup};
 
 use super::{BindSpec, Netns, SocketSpec, descriptors};
+use crate::clock;
 use message::{Reply, Request};
 
 /// What the helper does for capture: functions of that module, which this one,
@@ -38,10 +40,17 @@ pub struct Duties {
     pub remove_token_prefix: fn(&Netns, proxy_port: u16) -> io::Result<()>,
 }
 
+/// How long the helper may take to undo what was set up: loaders, rules, a cgroup
+/// with what runs in it.
+const UNDONE_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
 /// The proxy's end of the helper; threads share it, one request at a time.
 #[derive(Debug)]
 pub struct Helper {
-    channel: Mutex<OwnedFd>,
+    channel: OwnedFd,
+    /// Held by whose request is being answered.
+    turn: Mutex<()>,
     process: Mutex<Option<Child>>,
 }
 
@@ -71,7 +80,8 @@ impl Helper {
             .current_dir("/")
             .spawn()?;
         Ok(Self {
-            channel: Mutex::new(ours),
+            channel: ours,
+            turn: Mutex::default(),
             process: Mutex::new(Some(process)),
         })
     }
@@ -161,25 +171,35 @@ impl Helper {
             .map(drop)
     }
 
-    /// Ends the helper and waits until it has undone everything. What is asked
-    /// of it afterwards fails with BrokenPipe.
+    /// Ends the helper and waits until it has undone everything; one that hangs is
+    /// left to itself. What is asked of it afterwards fails with BrokenPipe.
     #[expect(unsafe_code, reason = "std shuts down only sockets of its own kinds")]
     pub fn finish(&self) -> io::Result<()> {
+        // Whoever waits for an answer gets none: no lock.
         // SAFETY: shutdown takes a descriptor that we hold open and a flag.
-        unsafe { libc::shutdown(self.lock().as_raw_fd(), libc::SHUT_RDWR) };
+        unsafe { libc::shutdown(self.channel.as_raw_fd(), libc::SHUT_RDWR) };
         let process = self
             .process
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        match process {
-            Some(mut process) => process.wait().map(drop),
-            None => Ok(()),
+        let Some(mut process) = process else {
+            return Ok(());
+        };
+        let until = clock::now() + UNDONE_WITHIN;
+        while process.try_wait()?.is_none() {
+            if clock::now() >= until {
+                let text = "the privileged helper does not end; it undoes the rest by itself";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            std::thread::sleep(LOOK_EVERY);
         }
+        Ok(())
     }
 
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
-        let channel = self.lock();
+        let _turn = self.lock();
+        let channel = &self.channel;
         let text = serde_json::to_vec(request)?;
         descriptors::send(channel.as_fd(), &text, fds)?;
         let mut received = Vec::new();
@@ -201,8 +221,8 @@ impl Helper {
 
     /// A panic elsewhere leaves no half-read answer here: nothing between the
     /// send and the last receive panics.
-    fn lock(&self) -> MutexGuard<'_, OwnedFd> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

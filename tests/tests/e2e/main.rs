@@ -53,6 +53,7 @@ mod retries;
 mod routing;
 mod scale;
 mod server_name;
+mod signals;
 mod smuggling;
 mod sniff;
 mod stale;

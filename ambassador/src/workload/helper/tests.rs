@@ -68,7 +68,8 @@ pub(crate) fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>)
     };
     let served = std::thread::spawn(move || serve_on(theirs.as_fd(), duties));
     let helper = Helper {
-        channel: Mutex::new(ours),
+        channel: ours,
+        turn: Mutex::default(),
         process: Mutex::new(None),
     };
     (helper, served)

@@ -1,0 +1,42 @@
+//! Signals that nobody here has a use for.
+
+use std::io;
+
+/// Keeps signals that mean nothing to the proxy from ending the process, which is
+/// what they do by default: a script that rotates logs, or a service manager, may
+/// send them to all that it finds. Those that are handled get their handlers
+/// later; until then they end nothing either. Programs that are executed from
+/// here get the default back, as with every handler.
+#[expect(unsafe_code, reason = "std installs no signal handlers")]
+pub fn outlive_stray_signals() -> io::Result<()> {
+    extern "C" fn nothing(_signal: libc::c_int) {}
+    const STRAY: [libc::c_int; 9] = [
+        libc::SIGHUP,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGIO,
+        libc::SIGPWR,
+        libc::SIGSTKFLT,
+    ];
+    for signal in STRAY.into_iter().chain(libc::SIGRTMIN()..=libc::SIGRTMAX()) {
+        // SAFETY: zero is a valid sigaction; both are live; the handler does
+        // nothing, which may be done at any time.
+        let set = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            if action.sa_sigaction != libc::SIG_DFL {
+                continue;
+            }
+            action.sa_sigaction = nothing as extern "C" fn(libc::c_int) as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+        };
+        if set != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
