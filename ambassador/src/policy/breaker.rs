@@ -408,7 +408,7 @@ impl Breaker {
             Trip::Never => 0,
             Trip::Consecutive(_) => self.run.load(Ordering::Relaxed),
             Trip::Rolling { window, .. } => {
-                let window_ms = window.as_millis() as u64;
+                let window_ms = ms(window);
                 let (tally, now_ms) = (self.lock(), self.ms(now));
                 let failures = match tally.last.is_full() {
                     false => tally.last.within(window_ms, now_ms) as u64,
@@ -461,7 +461,7 @@ impl Breaker {
             let moment = Moment {
                 epoch: word.epoch,
                 now_ms: self.ms(now),
-                window_ms: window.as_millis() as u64,
+                window_ms: ms(window),
             };
             self.successes.count(trial.shard, moment);
         }
@@ -528,7 +528,7 @@ impl Breaker {
                 let moment = Moment {
                     epoch: trial.epoch,
                     now_ms: self.ms(now),
-                    window_ms: window.as_millis() as u64,
+                    window_ms: ms(window),
                 };
                 tally.count(failures as usize, moment);
                 let last_tenth_ms = Trip::last_tenth_ms(moment.window_ms);
@@ -584,7 +584,7 @@ impl Breaker {
     }
 
     fn ms(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.started).as_millis() as u64
+        ms(now.saturating_duration_since(self.started))
     }
 
     /// A panic under the lock cannot leave the tally half changed: nothing in
@@ -629,6 +629,11 @@ impl LastFailures {
         let oldest_ms = now_ms.saturating_sub(span_ms);
         self.times.len() - self.times.partition_point(|time| *time < oldest_ms)
     }
+}
+
+/// Without the 128 bits that a `Duration` may have.
+fn ms(time: Duration) -> u64 {
+    time.as_secs() * 1_000 + u64::from(time.subsec_millis())
 }
 
 impl fmt::Debug for Observer {

@@ -6,7 +6,6 @@
 //! reads them all, under the lock of the breaker. A bucket holds its time and its
 //! count in one word, so that no reader sees the count of another time.
 
-use super::Trip;
 use crate::policy::sync::{AtomicU32, AtomicU64, OnceLock, Ordering};
 
 /// Shards whose counters are found by one index.
@@ -21,6 +20,7 @@ const TENTHS: usize = 11;
 
 /// A tenth, and the third of it that has begun.
 const THIRDS: usize = 4;
+const IN_A_TENTH: u64 = THIRDS as u64 - 1;
 
 /// The successes of all shards.
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ struct Chunk {
 #[repr(align(64))]
 pub(super) struct Recent {
     window_ms: u64,
+    /// A tenth is three of these, so that one division finds both.
+    third_ms: u64,
     /// That of the breaker which all counts in here are from.
     epoch: AtomicU32,
     tenths: [Bucket; TENTHS],
@@ -99,6 +101,7 @@ impl Recent {
     pub(super) fn new(window_ms: u64) -> Self {
         Self {
             window_ms,
+            third_ms: window_ms.div_ceil((TENTHS as u64 - 1) * IN_A_TENTH).max(1),
             epoch: AtomicU32::new(0),
             tenths: Default::default(),
             thirds: Default::default(),
@@ -127,10 +130,10 @@ impl Recent {
             // Who sees it sees none of the counts from before.
             self.epoch.store(moment.epoch, Ordering::Release);
         }
-        let tenth = moment.now_ms / self.tenth_ms();
-        self.tenths[tenth as usize % TENTHS].count(tenth);
-        let third = moment.now_ms / self.third_ms();
+        let third = moment.now_ms / self.third_ms;
         self.thirds[third as usize % THIRDS].count(third);
+        let tenth = third / IN_A_TENTH;
+        self.tenths[tenth as usize % TENTHS].count(tenth);
     }
 
     /// How many of the last `span_ms` and of the bucket in which they begin, of
@@ -146,10 +149,10 @@ impl Recent {
         if self.epoch.load(Ordering::Acquire) != moment.epoch {
             return 0;
         }
-        let third_ms = self.third_ms();
-        let (buckets, length_ms) = match span_ms <= third_ms * (THIRDS as u64 - 1) {
-            true => (&self.thirds[..], third_ms),
-            false => (&self.tenths[..], self.tenth_ms()),
+        let tenth_ms = self.third_ms * IN_A_TENTH;
+        let (buckets, length_ms) = match span_ms <= tenth_ms {
+            true => (&self.thirds[..], self.third_ms),
+            false => (&self.tenths[..], tenth_ms),
         };
         let first = moment.now_ms.saturating_sub(span_ms) / length_ms;
         // The clock of another shard may be ahead by a little.
@@ -158,16 +161,6 @@ impl Recent {
             .iter()
             .map(|bucket| bucket.among(first..=last))
             .sum()
-    }
-
-    fn tenth_ms(&self) -> u64 {
-        self.window_ms.div_ceil(TENTHS as u64 - 1).max(1)
-    }
-
-    fn third_ms(&self) -> u64 {
-        Trip::last_tenth_ms(self.window_ms)
-            .div_ceil(THIRDS as u64 - 1)
-            .max(1)
     }
 }
 
