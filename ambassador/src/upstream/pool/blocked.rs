@@ -4,8 +4,8 @@
 //! connections at a time, idle ones included: a connection that has just been
 //! dialled is answered when another one closes. As long as a dialled connection
 //! has no answer, while more connections stand idle than the upstream was ever
-//! seen to answer beside, one of those is closed now and then; after two seconds
-//! in any case.
+//! seen to answer beside, one of those is closed now and then; every two seconds or
+//! so in any case.
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -17,35 +17,41 @@ use crate::ring::{self, timer};
 use crate::upstream::connection::{Connection, Past, Place};
 use crate::upstream::shared::Shared;
 
-/// When it is looked for one to close, from one look to the next.
-const LOOKS: [Duration; 5] = [
-    Duration::from_millis(20),
-    Duration::from_millis(30),
+/// When one to close is looked for at first, from one look to the next.
+const FIRST_LOOKS: [Duration; 3] = [
+    Duration::from_millis(25),
+    Duration::from_millis(25),
     Duration::from_millis(100),
-    Duration::from_millis(350),
-    Duration::from_millis(1_500),
 ];
+
+/// And then: of many that wait for one place, each needs a look of its own.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// One look in so many, the first after two seconds, goes by nothing that was seen
+/// before: what had ended and was not noticed yet may have stood for idle then.
+const DOUBT_EVERY: usize = 10;
+
+/// Looks in all: half a minute.
+const LOOKS_MAX: usize = 120;
 
 impl Pools {
     /// Watches over a request that is about to go over `connection`, until
     /// [`Connection::is_answered`].
     pub fn watch(self: &Rc<Self>, shared: &Arc<Shared>, connection: &Connection) {
-        // Nothing stands in the way of the only one.
-        if connection.past != Past::Dialled || shared.permits.in_use() < 2 {
+        if connection.past != Past::Dialled {
             return;
         }
         let (unanswered, place) = (connection.wait_for_answer(), connection.place());
         let (pools, shared) = (Rc::downgrade(self), Arc::clone(shared));
         ring::spawn(async move {
-            for (look, wait) in LOOKS.into_iter().enumerate() {
-                timer::sleep(wait).await;
+            for look in 0..LOOKS_MAX {
+                timer::sleep(FIRST_LOOKS.get(look).copied().unwrap_or(LOOK_EVERY)).await;
                 let Some(pools) = pools.upgrade() else { return };
                 if unanswered.strong_count() == 0 {
                     return;
                 }
-                // What has ended and was not noticed yet may have stood for idle.
-                let is_last = look + 1 == LOOKS.len();
-                if is_last || shared.idle() > shared.answered_beside() {
+                let doubts = look > 0 && look % DOUBT_EVERY == 0;
+                if doubts || shared.idle() > shared.answered_beside() {
                     pools.make_way(&shared, place).await;
                 }
             }
@@ -57,7 +63,7 @@ impl Pools {
         if shared.idle() == 0 {
             return;
         }
-        let own = self.take_newest(shared.id, place);
+        let own = self.take_blocking(shared.id, place);
         if own.is_none() {
             drop(self.ask_others(shared, place, Need::Blocked).await);
         }

@@ -29,7 +29,7 @@ const WAIT_MAX: Duration = match cfg!(test) {
     true => Duration::from_secs(5),
 };
 
-/// How many shards are asked: each may turn out to have none.
+/// How many shards are asked before a dial: each may turn out to have none.
 const ASKED_MAX: usize = 3;
 
 /// Requests of a shard to an upstream within a second from which on it needs its
@@ -52,6 +52,11 @@ pub enum Need {
     /// To be gone: it may keep the upstream from another one.
     Blocked,
 }
+
+/// Only what has stood idle for this long is taken for something that keeps an
+/// upstream from another connection: answers that were due at the same moment come
+/// one after another.
+const STANDS_IN_THE_WAY_AFTER: Duration = Duration::from_millis(20);
 
 /// How many requests a shard had lately, in whole seconds.
 #[derive(Debug, Clone, Copy)]
@@ -117,8 +122,12 @@ impl Pools {
         let shards = self.peers.borrow().len() as u16 + 1;
         let until = ring::now() + WAIT_MAX;
         let others = shared.holders.others(slot, self.shard, shards);
+        let asked_max = match need {
+            Need::Idle => ASKED_MAX,
+            Need::Blocked => usize::from(shards),
+        };
         let mut others_are_busy = false;
-        for shard in others.take(ASKED_MAX) {
+        for shard in others.take(asked_max) {
             let Some(question) = self.ask(shard, shared.id, place, need) else {
                 continue;
             };
@@ -154,6 +163,15 @@ impl Pools {
             pools: self,
             number,
         })
+    }
+
+    /// One of this shard that may keep an upstream from another connection.
+    pub(super) fn take_blocking(&self, id: u32, place: Place) -> Option<Connection> {
+        // Dropping a connection may wake waiters: not while we are borrowed.
+        let mut dead = Vec::new();
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.get_mut(&id)?;
+        pool.take_oldest(place, STANDS_IN_THE_WAY_AFTER, ring::now(), &mut dead)
     }
 
     /// Gives another shard one of this one's idle connections to `place`, if it
@@ -306,29 +324,30 @@ impl super::Pool {
         now: Instant,
         dead: &mut Vec<super::Idle>,
     ) -> Reply<Connection> {
-        let is_busy = need == Need::Idle && self.demand.is_busy(now);
-        let spared = match is_busy {
-            true => self.take_surplus(place, now, dead),
-            false => self.take_newest(place, now, dead),
+        let is_busy = self.demand.is_busy(now);
+        let spared = match need {
+            Need::Blocked => self.take_oldest(place, STANDS_IN_THE_WAY_AFTER, now, dead),
+            Need::Idle if is_busy => self.take_oldest(place, SURPLUS_AFTER, now, dead),
+            Need::Idle => self.take_newest(place, now, dead),
         };
         self.withdraw_unheld(shard);
         match spared {
             Some(connection) => Reply::Given(connection),
-            None if is_busy => Reply::Kept,
+            None if is_busy && need == Need::Idle => Reply::Kept,
             None => Reply::Nothing,
         }
     }
 
-    /// One that a busy shard has no use for.
-    fn take_surplus(
+    /// The oldest one, where it has stood idle for that long.
+    fn take_oldest(
         &mut self,
         place: Place,
+        age_min: Duration,
         now: Instant,
         dead: &mut Vec<super::Idle>,
     ) -> Option<Connection> {
-        // The oldest is in front.
         let oldest = self.idle.iter().position(|idle| idle.place() == place)?;
-        if self.idle[oldest].age(now) < SURPLUS_AFTER {
+        if self.idle[oldest].age(now) < age_min {
             return None;
         }
         let idle = self.remove(oldest);
