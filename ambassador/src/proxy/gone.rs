@@ -25,16 +25,8 @@ const LOOKS_AFTER_FIN: [Duration; 2] = [Duration::from_millis(2), Duration::from
 /// Resolves when the caller at the other end of `client` has left. Raced once
 /// beside everything that is done for a request.
 pub async fn gone(context: &Context, client: &Stream, origin: &Origin) {
-    loop {
-        let departure = match client.departure().await {
-            Departure::Unseen => client.departure_now(),
-            seen => Some(seen),
-        };
-        match departure {
-            Some(Departure::Failed) => return,
-            Some(Departure::Fin) => break,
-            Some(Departure::Unseen) | None => timer::sleep(LOOK_EVERY).await,
-        }
+    if ended(client).await == Departure::Failed {
+        return;
     }
     for wait in LOOKS_AFTER_FIN {
         timer::sleep(wait).await;
@@ -48,14 +40,21 @@ pub async fn gone(context: &Context, client: &Stream, origin: &Origin) {
 /// Resolves when the connection to a client was reset, whatever it had sent
 /// before. Opaque bytes may be meant to arrive after their sender has closed.
 pub async fn reset(client: &Stream) {
+    if ended(client).await != Departure::Failed {
+        pending().await
+    }
+}
+
+/// Resolves when the client has sent a FIN, or its connection has failed. One of
+/// which more has arrived than is read is looked at every now and then.
+async fn ended(client: &Stream) -> Departure {
     loop {
         let departure = match client.departure().await {
             Departure::Unseen => client.departure_now(),
             seen => Some(seen),
         };
         match departure {
-            Some(Departure::Failed) => return,
-            Some(Departure::Fin) => pending().await,
+            Some(departure @ (Departure::Failed | Departure::Fin)) => return departure,
             Some(Departure::Unseen) | None => timer::sleep(LOOK_EVERY).await,
         }
     }
