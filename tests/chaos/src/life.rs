@@ -23,9 +23,9 @@ const DESCRIPTORS_MORE: usize = 6;
 /// Threads of the control side come and go by two.
 const THREADS_MORE: usize = 2;
 
-/// Memory that is its own may grow by so much from one check to the next: what
-/// load leaves behind in the allocator.
-const MEMORY_MORE: u64 = 16 << 20;
+/// Memory that is its own may grow by so much from the first check on: what load
+/// leaves behind in the allocator.
+const MEMORY_MORE: u64 = 8 << 20;
 
 /// What the names begin with of upstreams that come by a reload.
 const NEW_NAME: &str = "new-";
@@ -41,7 +41,7 @@ pub struct Life {
     at_start: Figures,
     reloads: u64,
     failed_reloads: u64,
-    /// At the last check of the books.
+    /// At the first check.
     memory: Option<u64>,
 }
 
@@ -148,12 +148,11 @@ impl Life {
         })?;
         self.wait_for("a proxy without load is quiet", || self.is_quiet())?;
         let memory = self.proxy.anonymous_bytes();
-        if let Some(before) = self.memory.replace(memory)
-            && memory > before + MEMORY_MORE
-        {
-            return Err(format!("memory grew from {before} to {memory} bytes"));
+        let first = *self.memory.get_or_insert(memory);
+        match memory <= first + MEMORY_MORE {
+            true => Ok(()),
+            false => Err(format!("memory grew from {first} to {memory} bytes")),
         }
-        Ok(())
     }
 
     /// Upstreams that have left the configuration are forgotten by the metrics,

@@ -12,8 +12,8 @@
 //!   at once, at the same address.
 //! - With the load paused, requests sent, lines of the access log and the sum of
 //!   the metrics agree, of each upstream that is still configured (one that left
-//!   is forgotten by the metrics, and stays in the log); and connections, descriptors, threads and memory are
-//!   those of a quiet proxy.
+//!   is forgotten by the metrics, and stays in the log); connections, descriptors
+//!   and threads are those of a quiet proxy, and memory is what it was before.
 //! - Reloads count as what they are, whatever the load.
 
 mod answer;

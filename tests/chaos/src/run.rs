@@ -21,6 +21,9 @@ use crate::schedule::{self, Act, Event};
 /// Callers at the same time.
 const CALLERS: u64 = 8;
 
+/// The books are checked so often, and at the end of each act.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+
 /// Load goes on for so long behind the check of the books, so that the proxy is
 /// ended under it.
 const LOAD_BEFORE_END: Duration = Duration::from_millis(500);
@@ -151,17 +154,43 @@ impl Run {
     /// From the start of the load to the moment before the end.
     fn live(&mut self, act: &Act, life: &mut Life) -> Result<(), String> {
         self.gate.open();
-        let began = Instant::now();
+        let mut began = Instant::now();
+        let mut next_check = CHECK_EVERY;
         for (at, event) in &act.events {
+            self.check_until(*at, life, (&mut began, &mut next_check))?;
             self.wait_until(began + *at)?;
             self.happen(*event, life)?;
         }
+        self.check_until(act.until, life, (&mut began, &mut next_check))?;
         self.wait_until(began + act.until)?;
+        self.check(life)?;
+        self.wait_until(Instant::now() + LOAD_BEFORE_END)
+    }
+
+    /// Makes the checks that are due before `at`. The time that one takes is no
+    /// time of the act: what follows moves with it.
+    fn check_until(
+        &mut self,
+        at: Duration,
+        life: &mut Life,
+        (began, next): (&mut Instant, &mut Duration),
+    ) -> Result<(), String> {
+        while *next < at {
+            self.wait_until(*began + *next)?;
+            *began += self.check(life)?;
+            *next += CHECK_EVERY;
+        }
+        Ok(())
+    }
+
+    /// Checks the books while the load pauses, and says how long that took.
+    fn check(&mut self, life: &mut Life) -> Result<Duration, String> {
+        let paused = Instant::now();
         self.gate.pause();
         self.prober.line = None;
         life.check(&self.ledger)?;
         self.gate.open();
-        self.wait_until(Instant::now() + LOAD_BEFORE_END)
+        Ok(paused.elapsed())
     }
 
     fn happen(&mut self, event: Event, life: &mut Life) -> Result<(), String> {

@@ -26,6 +26,10 @@ const GAP: Duration = Duration::from_millis(2_500);
 /// How long the load goes on in an act.
 const ACT: Duration = Duration::from_secs(11);
 
+/// A run at least this long ends with an act of a quarter of it: what grows
+/// slowly has time to be seen.
+const LONG_RUN: Duration = Duration::from_secs(240);
+
 /// What an act takes besides: the check of the books and the restart.
 const BETWEEN: Duration = Duration::from_secs(4);
 
@@ -75,9 +79,12 @@ pub struct Act {
 
 /// The acts that fill this time.
 pub fn acts(seed: u64, time: Duration) -> Vec<Act> {
-    let count = (time.as_millis() / (ACT + BETWEEN).as_millis()).max(1);
+    let long = (time >= LONG_RUN).then(|| time / 4);
+    let short = time - long.unwrap_or_default();
+    let count = (short.as_millis() / (ACT + BETWEEN).as_millis()).max(1);
     let mut random = Random::new(seed, 0);
-    let mut acts: Vec<Act> = (0..count).map(|_| act(&mut random)).collect();
+    let mut acts: Vec<Act> = (0..count).map(|_| act(&mut random, ACT)).collect();
+    acts.extend(long.map(|long| act(&mut random, long)));
     // Each ending is there, and the last one can be accounted for.
     let last = acts.len() - 1;
     acts[last].ending = Ending::Orderly;
@@ -87,12 +94,12 @@ pub fn acts(seed: u64, time: Duration) -> Vec<Act> {
     acts
 }
 
-fn act(random: &mut Random) -> Act {
+fn act(random: &mut Random, until: Duration) -> Act {
     let mut events = Vec::new();
     let mut endpoints: Vec<usize> = (0..ENDPOINTS).collect();
     // In each slot one or two endpoints are in trouble, with a gap behind it.
     let mut at = random.between(Duration::from_millis(500), Duration::from_secs(1));
-    while at + Duration::from_secs(3) < ACT {
+    while at + Duration::from_secs(3) < until {
         let end = at + random.between(Duration::from_secs(1), Duration::from_secs(3));
         for slot in 0..=random.below(TROUBLED_MAX as u64) as usize {
             let other = slot + random.below((ENDPOINTS - slot) as u64) as usize;
@@ -107,7 +114,7 @@ fn act(random: &mut Random) -> Act {
     events.push((single, Event::Begin(SINGLE, Trouble::draw(random))));
     events.push((end, Event::End(SINGLE)));
     let mut at = random.between(Duration::from_millis(500), Duration::from_secs(2));
-    while at + Duration::from_secs(1) < ACT {
+    while at + Duration::from_secs(1) < until {
         let reload = random.one_of(&[
             Reload::Good,
             Reload::NewName,
@@ -120,7 +127,7 @@ fn act(random: &mut Random) -> Act {
     events.sort_by_key(|(at, _)| *at);
     Act {
         events,
-        until: ACT,
+        until,
         ending: random.one_of(&[Ending::Orderly, Ending::Killed]),
     }
 }
@@ -136,7 +143,9 @@ mod tests {
         assert_eq!(acts(1, minute), acts(1, minute));
         assert_ne!(acts(1, minute), acts(2, minute));
         assert_eq!(acts(1, minute).len(), 4);
-        assert_eq!(acts(1, 10 * minute).len(), 40);
+        let ten = acts(1, 10 * minute);
+        assert_eq!((ten.len(), ten[30].until), (31, 10 * minute / 4));
+        assert!(ten[30].events.len() > 100, "{}", ten[30].events.len());
         assert_eq!(acts(1, Duration::ZERO).len(), 1);
     }
 
