@@ -173,10 +173,10 @@ impl Caller {
             }
             Answer::None(_) => match (ended?, kept) {
                 (Ending::Killed, _) => Some(Fate::Lost),
-                // A kept connection may be closed while a request is on its way;
-                // a new one is served, or was never there.
+                // A kept connection may be closed while a request is on its way.
                 (Ending::Orderly, Kept::Yes) => Some(Fate::Lost),
-                (Ending::Orderly, Kept::No) => None,
+                // A new one should be served, or never be there. Few are neither.
+                (Ending::Orderly, Kept::No) => Some(Fate::TurnedAway),
             },
             Answer::Silent => None,
         }

@@ -53,6 +53,8 @@ pub struct Totals {
     pub left: u64,
     /// Without an answer, as the proxy was ended.
     pub lost: u64,
+    /// The same, on a new connection and after SIGTERM.
+    pub turned_away: u64,
 }
 
 /// What became of a request.
@@ -66,6 +68,8 @@ pub enum Fate {
     Left,
     /// There was no answer, and the proxy was being ended.
     Lost,
+    /// The same, on a new connection and after SIGTERM.
+    TurnedAway,
 }
 
 /// An invariant that did not hold, and when.
@@ -117,6 +121,7 @@ impl Ledger {
             Fate::Excused => (&mut sent.surely, &mut totals.excused),
             Fate::Left => (&mut sent.perhaps, &mut totals.left),
             Fate::Lost => (&mut sent.perhaps, &mut totals.lost),
+            Fate::TurnedAway => (&mut sent.perhaps, &mut totals.turned_away),
         };
         *sent += 1;
         *total += 1;
