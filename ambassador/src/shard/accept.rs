@@ -1,9 +1,10 @@
 //! Accepts connections and says where each was going.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ use crate::upstream::dial::Namespace;
 /// As many as a queue can hold: what is admitted at most before a listener
 /// closes.
 const QUEUE_MAX: usize = 4_096;
+
+/// Connections that wait for their reset at most, and how long they do.
+const TURNED_AWAY_MAX: usize = 8;
+const RESET_AFTER: Duration = Duration::from_millis(20);
 
 /// One listening socket of a shard.
 pub struct Intake {
@@ -79,6 +84,7 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
         listening: context.listening(meaning, intake.namespace),
         original: intake.original,
         namespace: intake.namespace,
+        turned_away: Rc::default(),
     };
     listener.keep_alive(door.keep_alive.get());
     context.listener_opened();
@@ -105,6 +111,8 @@ struct Door {
     listening: Rc<Listening>,
     original: Option<FindOriginal>,
     namespace: Namespace,
+    /// Those who are about to be reset.
+    turned_away: Rc<RefCell<VecDeque<Stream>>>,
 }
 
 impl Door {
@@ -112,7 +120,13 @@ impl Door {
         loop {
             let ended = first(self.context.drain.begun(), self.listening.stop.begun());
             match first(listener.accept(), ended).await {
-                First::Left(accepted) => self.admit(listener, accepted?),
+                First::Left(accepted) => {
+                    let stream = accepted?;
+                    match descriptors::have_room_for(&stream.as_fd()) {
+                        true => self.admit(listener, stream),
+                        false => self.turn_away(stream),
+                    }
+                }
                 First::Right(First::Left(())) => {
                     let grace = self.context.drain_grace();
                     return self.close(listener, grace).await;
@@ -121,6 +135,26 @@ impl Door {
                     return self.close(listener, CLOSING_GRACE).await;
                 }
             }
+        }
+    }
+
+    /// Resets a connection for which there is no descriptor, a moment later: a
+    /// caller whose connect() has not returned yet would take it for a refusal by
+    /// the upstream. Few wait for it, in descriptors that are kept back.
+    fn turn_away(&self, stream: Stream) {
+        descriptors::tell_of_reset();
+        let cause = DroppedAccept::Descriptors;
+        self.context.telemetry.cells.dropped_accept(cause);
+        let mut waiting = self.turned_away.borrow_mut();
+        let is_first = waiting.is_empty();
+        waiting.push_back(stream);
+        if waiting.len() > TURNED_AWAY_MAX
+            && let Some(oldest) = waiting.pop_front()
+        {
+            oldest.reset();
+        }
+        if is_first {
+            ring::spawn(reset_later(Rc::clone(&self.turned_away)));
         }
     }
 
@@ -151,11 +185,6 @@ impl Door {
 
     fn admit(&self, listener: &Listener, stream: Stream) {
         let context = &self.context;
-        if !descriptors::has_room_for(stream.as_fd().as_raw_fd()) {
-            let cause = DroppedAccept::Descriptors;
-            context.telemetry.cells.dropped_accept(cause);
-            return stream.reset();
-        }
         let now = keep_alive_of(context);
         if now != self.keep_alive.replace(now) {
             // After a reload; what is accepted next inherits it.
@@ -195,6 +224,21 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.context.listener_closed();
+    }
+}
+
+/// Resets those that were there a while ago, until nobody is left.
+async fn reset_later(turned_away: Rc<RefCell<VecDeque<Stream>>>) {
+    let mut known = 0;
+    loop {
+        timer::sleep(RESET_AFTER).await;
+        let mut waiting = turned_away.borrow_mut();
+        let old = known.min(waiting.len());
+        waiting.drain(..old).for_each(Stream::reset);
+        known = waiting.len();
+        if known == 0 {
+            return;
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! take: some are kept back, so that those who are here can still be served.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::clock;
@@ -41,21 +41,21 @@ pub fn use_all() -> io::Result<()> {
     raised.then_some(()).ok_or(failure)
 }
 
-/// Whether there is one for an accepted connection that got the number `fd`. Where
-/// there is not, the log says so, once a second.
-pub fn has_room_for(fd: RawFd) -> bool {
-    let most = FIRST_TOO_MANY.load(Ordering::Relaxed);
-    if fd < most {
-        return true;
-    }
+/// Whether there is one for the caller whose accepted connection is `socket`.
+pub fn have_room_for(socket: &impl AsRawFd) -> bool {
+    socket.as_raw_fd() < FIRST_TOO_MANY.load(Ordering::Relaxed)
+}
+
+/// Says in the log that callers are reset for want of descriptors, once a second.
+pub fn tell_of_reset() {
     if TOLD.is_due() {
+        let most = FIRST_TOO_MANY.load(Ordering::Relaxed);
         tracing::warn!(
             most,
             "connections are reset: the descriptors for callers are used up; \
              raise the limit of open files"
         );
     }
-    false
 }
 
 fn first_too_many(limit: u64) -> RawFd {
