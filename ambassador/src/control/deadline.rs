@@ -1,6 +1,6 @@
 //! Ends the process where its drain does not end.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const BEYOND: Duration = Duration::from_millis(800);
 /// the process from ending in time.
 pub struct Deadline {
     drain: Box<dyn Fn() -> Option<Duration> + Send + Sync>,
-    armed: AtomicU32,
+    armed: AtomicBool,
 }
 
 impl Deadline {
@@ -20,20 +20,19 @@ impl Deadline {
     pub fn new(drain: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> Self {
         Self {
             drain: Box::new(drain),
-            armed: AtomicU32::new(0),
+            armed: AtomicBool::new(false),
         }
     }
 
-    /// A drain begins. The second time it is to end at once.
+    /// A drain begins, or is told again to.
     pub fn arm(&self) {
         let Some(drain) = (self.drain)() else {
             return;
         };
-        let within = match self.armed.fetch_add(1, Ordering::Relaxed) {
-            0 => drain + BEYOND,
-            1 => BEYOND,
-            _ => return,
-        };
+        if self.armed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let within = drain + BEYOND;
         let wait = move || {
             thread::sleep(within);
             tracing::error!("the drain has not ended in time; what is left is cut");

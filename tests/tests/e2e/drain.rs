@@ -12,6 +12,7 @@ on_both_backends!(
     an_idle_proxy_ends_at_once,
     idle_connections_close_at_once_and_busy_ones_with_their_answer,
     the_deadline_cuts_what_does_not_finish,
+    a_second_signal_cuts_the_delay_and_no_request,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -82,6 +83,36 @@ fn idle_connections_close_at_once_and_busy_ones_with_their_answer(backend: Backe
     assert_eq!(answer.text(), "done");
     assert_eq!(answer.field("connection"), Some("close"));
     assert!(busy.is_ended());
+    assert_eq!(proxy.wait(SOON).code(), Some(0));
+}
+
+fn a_second_signal_cuts_the_delay_and_no_request(backend: Backend) {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let server = Server::http(move |_| {
+        let wait = wait.lock().expect("one user");
+        let _ = wait.recv_timeout(Duration::from_secs(20));
+        text("finished")
+    });
+    let listen = ([127, 0, 0, 1], ports::free()).into();
+    let config = one_upstream(listen, server.address(), "").replace("drain_timeout: 2s", "");
+    let mut proxy = Proxy::start(backend, &format!("drain_delay: 20s\n{config}"));
+    let mut client = Client::connect(listen);
+    client.send(get("/"));
+    eventually("it is in flight", SOON, || server.requests().len() == 1);
+    proxy.signal(libc::SIGTERM);
+    eventually("it is told", SOON, || {
+        proxy.admin_status("/readyz") != Some(200)
+    });
+    assert!(Client::try_connect(listen).is_some(), "it serves on");
+    proxy.signal(libc::SIGTERM);
+    eventually("it takes no more", SOON, || {
+        Client::try_connect(listen).is_none()
+    });
+    // Longer than an end that hangs is given beyond its time.
+    std::thread::sleep(Duration::from_millis(1_200));
+    go.send(()).expect("the server waits");
+    assert_eq!(client.response("GET").text(), "finished");
     assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
 
