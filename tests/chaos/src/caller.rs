@@ -72,6 +72,7 @@ impl Caller {
             Kind::Single,
             Kind::Leave,
         ];
+        let mut pauses_seen = 0;
         loop {
             match gate.enter() {
                 Found::Closed => return,
@@ -80,7 +81,11 @@ impl Caller {
                     gate.wait();
                     continue;
                 }
-                Found::Open => {}
+                Found::Open(pauses) if pauses == pauses_seen => {}
+                Found::Open(pauses) => {
+                    pauses_seen = pauses;
+                    self.line = None;
+                }
             }
             let kind = self.random.one_of(&KINDS);
             if self.random.percent(NEW_CONNECTIONS) {

@@ -14,13 +14,16 @@ struct State {
     paused: bool,
     closed: bool,
     inside: usize,
+    /// How often it was paused.
+    pauses: u64,
 }
 
 /// What a caller finds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// It may pass at once.
-    Open,
+    /// It may pass at once. A connection from before the last of so many pauses
+    /// is to be put away: whoever sleeps long may miss one.
+    Open(u64),
     /// It is to put its connection away, and come back.
     Paused,
     /// The run is over.
@@ -38,7 +41,7 @@ impl Gate {
             return Found::Paused;
         }
         state.inside += 1;
-        Found::Open
+        Found::Open(state.pauses)
     }
 
     /// Counts it out again.
@@ -62,6 +65,7 @@ impl Gate {
     pub fn pause(&self) {
         let mut state = self.state();
         state.paused = true;
+        state.pauses += 1;
         while state.inside > 0 {
             state = self
                 .changed

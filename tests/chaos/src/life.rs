@@ -175,7 +175,9 @@ impl Life {
         match counted == remaining && dropped == 0 && may_be.contains(&total) {
             true => Ok(()),
             false => Err(format!(
-                "{sent:?}, {counted:?} in metrics, {logged:?} in the log, {dropped} dropped from it"
+                "{sent:?}, {counted:?} in metrics, {logged:?} in the log, {dropped} dropped from it; \
+                 twice in the log: {:?}",
+                self.logged_twice()
             )),
         }
     }
@@ -238,6 +240,19 @@ impl Life {
             }
         }
         lines
+    }
+
+    /// Targets of the access log that stand there more than once.
+    fn logged_twice(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(log_path(&self.scratch)).unwrap_or_default();
+        let mut times: BTreeMap<String, u64> = BTreeMap::new();
+        for line in text.lines() {
+            let line: Value = serde_json::from_str(line).unwrap_or_default();
+            let path = line["path"].as_str().unwrap_or_default();
+            *times.entry(path.to_owned()).or_default() += 1;
+        }
+        times.retain(|_, times| *times > 1);
+        times.into_keys().collect()
     }
 
     fn wait_for(&self, what: &str, holds: impl Fn() -> Result<(), String>) -> Result<(), String> {
