@@ -13,13 +13,16 @@ on_both_backends!(
 );
 
 /// Prints the address and port that a captured socket was really sent to: the
-/// kernel's own list of connections shows them, getpeername does not.
+/// kernel's own list of connections shows them, getpeername does not. Other
+/// connections may have the same local port, but lead to no token: those begin
+/// with 127.64 and fd7f:656d, which the list has word by word from the end.
 const FIND_TOKEN: &str = "import socket\n\
     s=socket.create_connection((HOST,80),10)\n\
     s.sendall(b'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n'); s.recv(999)\n\
     port='%04X' % s.getsockname()[1]\n\
     rows=[l.split() for f in ('tcp','tcp6') for l in open('/proc/net/'+f).readlines()[1:]]\n\
-    row=[r for r in rows if r[1].endswith(':'+port)][0]\n\
+    token=lambda r: r[2][4:8]=='407F' or r[2].startswith('6D657FFD')\n\
+    row=[r for r in rows if r[1].endswith(':'+port) and token(r)][0]\n\
     h,p=row[2].split(':')\n\
     raw=b''.join(bytes.fromhex(h[i:i+8])[::-1] for i in range(0,len(h),8))\n\
     print(socket.inet_ntop(socket.AF_INET if len(raw)==4 else socket.AF_INET6,raw),int(p,16))\n";
