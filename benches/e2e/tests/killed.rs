@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ fn nothing_is_left_after(end: impl Fn(u32) -> std::io::Result<()>) {
     for (name, program) in [("ambassador", proxy::binary()), ("ambassador-load", load)] {
         symlink(program, binaries.path().join(name)).expect("the directory is empty");
     }
+    let said = Said(binaries.path().join("said"));
+    let log = fs::File::create(&said.0).expect("the directory is writable");
     let mut bench = Running::start(
         Command::new(bench)
             .arg("--binaries")
@@ -49,7 +51,7 @@ fn nothing_is_left_after(end: impl Fn(u32) -> std::io::Result<()>) {
             .args(["--variant", "ambassador eBPF"])
             .process_group(0)
             .stdout(Stdio::null())
-            .stderr(Stdio::null()),
+            .stderr(log),
     );
     let pid = bench.id();
     eventually("proxy, upstream and client run", SOON, || {
@@ -65,6 +67,18 @@ fn nothing_is_left_after(end: impl Fn(u32) -> std::io::Result<()>) {
     end(pid).expect("it runs");
     bench.wait(SOON);
     eventually("nothing is left", SOON, || of(pid).is_empty());
+}
+
+/// The file that a benchmark writes its messages to; shown where a test fails.
+struct Said(PathBuf);
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = fs::read_to_string(&self.0).unwrap_or_default();
+            eprintln!("--- the benchmark said:\n{said}\n---");
+        }
+    }
 }
 
 /// What there is of a benchmark: cgroups, namespaces and directories by their
