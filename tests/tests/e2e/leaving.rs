@@ -224,5 +224,6 @@ fn a_caller_that_closes_behind_its_answer_is_no_failure(backend: Backend) {
     }
     let ok = [("status", "200"), ("reason", "")];
     proxy.expect_metric("ambassador_requests_total", &ok, 20.0);
-    assert_eq!(server.connections(), 1);
+    // Theirs goes to the next ones; each thread may have dialled one.
+    assert!(server.connections() < 20, "{}", server.connections());
 }
