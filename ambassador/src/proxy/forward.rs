@@ -350,7 +350,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             First::Right(()) => (Err(Failure::ClientGone), None),
         };
 
-    drop((sending, judges));
+    drop(sending);
+    // It is busy to the end, of a tunnel too.
+    let _busy = judges.into_endpoint();
     let (open_tries, malformed) = (progress.open_tries.get(), progress.malformed.get());
     record.settle();
     for _ in 0..open_tries {

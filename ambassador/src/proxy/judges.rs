@@ -80,6 +80,12 @@ impl<'a> Judges<'a> {
         }
     }
 
+    /// Leaves the endpoint, which is busy as long as it is kept. A breaker that
+    /// was not told learns nothing.
+    pub fn into_endpoint(self) -> Picked {
+        self.endpoint
+    }
+
     /// What the breaker counts.
     pub fn counts(&self) -> Counts {
         self.counts
