@@ -17,6 +17,7 @@ on_both_backends!(
     requests_with_the_same_header_go_to_one_endpoint,
     an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe,
     the_busy_endpoint_gets_less,
+    a_tunnel_keeps_its_endpoint_busy,
     a_retry_goes_to_another_endpoint,
     all_are_served_while_one_of_three_is_well,
     few_see_an_endpoint_that_answers_500,
@@ -187,6 +188,40 @@ fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backen
         assert_eq!(client.get("/").status, 200);
         flaky.requests().len() > before + 10
     });
+}
+
+fn a_tunnel_keeps_its_endpoint_busy(backend: Backend) {
+    const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                          Upgrade: x\r\n\r\n";
+    let switching = || {
+        Server::start(|connection| {
+            if connection.request()?.is_some() {
+                connection.write(SWITCH)?;
+            }
+            connection.read(&mut [0; 16]).map(drop)
+        })
+    };
+    let servers = [switching(), switching()];
+    let [one, two] = servers.each_ref().map(Server::address);
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "workers: 1\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+         upstreams: {{ web: {{ hosts: [web.test], endpoints: [\"{one}\", \"{two}\"] }} }}\n"
+    );
+    let _proxy = Proxy::start(backend, &config);
+    let upgrade = "GET / HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    let clients: Vec<Client> = (0..40)
+        .map(|_| {
+            let mut client = Client::connect(listen);
+            client.send(upgrade);
+            assert_eq!(client.response("GET").status, 101);
+            client
+        })
+        .collect();
+    // Of two the one with fewer tunnels, each time.
+    let counts = servers.each_ref().map(|server| server.requests().len());
+    assert_eq!(counts, [20, 20]);
+    drop(clients);
 }
 
 fn the_busy_endpoint_gets_less(backend: Backend) {
