@@ -137,6 +137,9 @@ impl Checked {
             groups.shift_remove("zone");
             groups.shift_remove("propagate");
             groups.shift_remove("tcp_keepalive");
+            if let Some(Value::Object(timeouts)) = groups.get_mut("timeouts") {
+                timeouts.shift_remove("head");
+            }
             if let Some(Value::Object(breaker)) = groups.get_mut("circuit_breaker") {
                 breaker.shift_remove("kernel_fail_fast");
             }

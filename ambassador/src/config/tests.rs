@@ -432,7 +432,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 58);
+    assert_eq!(compared, 59);
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub enum BadMessage {
     LeadingLines,
     HeadTooLarge,
     TooManyFields,
+    HeadTimeout,
     MissingHost,
     RepeatedHost,
     Host,
@@ -56,6 +57,7 @@ impl BadMessage {
         match self {
             // Sound, but nothing that is done here (RFC 9112 section 6.1).
             Self::TransferCoding => 501,
+            Self::HeadTimeout => 408,
             _ => self.reason().status(),
         }
     }
@@ -82,6 +84,7 @@ impl BadMessage {
             Self::LeadingLines => "more than two empty lines before the start line",
             Self::HeadTooLarge => "the head is too large",
             Self::TooManyFields => "too many fields",
+            Self::HeadTimeout => "the head did not come within timeouts.head",
             Self::MissingHost => "HTTP/1.1 without Host",
             Self::RepeatedHost => "more than one Host",
             Self::Host => "malformed Host",

@@ -54,6 +54,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The same for what is relayed: TCP, upgrades and CONNECT.
     pub tunnel: Duration,
+    /// From the first byte of a request's head to its end.
+    pub head: Duration,
     /// Silence after which TCP asks whether the other side is still there;
     /// `None`: never.
     pub keep_alive: Option<Duration>,
@@ -68,6 +70,7 @@ impl Default for Timeouts {
             request: Some(Duration::from_secs(10)),
             idle: Duration::from_secs(300),
             tunnel: Duration::from_secs(3_600),
+            head: Duration::from_secs(10),
             keep_alive: Some(Duration::from_secs(60)),
         }
     }

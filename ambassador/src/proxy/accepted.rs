@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::http::{self, Reason, ServerName, Sniff};
 use crate::policy::breaker::State;
-use crate::proxy::client::Client;
+use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Context;
 use crate::proxy::fault;
 use crate::proxy::generation::Target;
@@ -60,11 +60,11 @@ pub async fn serve(client: Box<Client>, entry: Entry) {
         listener,
     };
     let generation = context.generation();
-    let idle = generation.table.settings().adopted.timeouts.idle;
+    let patience = Patience::of(&generation.table.settings().adopted.timeouts);
     match entry {
         Entry::Http => {
             drop(generation);
-            http1::serve(client, idle).await;
+            http1::serve(client, patience).await;
         }
         Entry::Tcp(name) => {
             let target = generation.target_by_name(&name);
@@ -74,7 +74,7 @@ pub async fn serve(client: Box<Client>, entry: Entry) {
         Entry::Captured => match client.origin.original {
             Some(original) => {
                 drop(generation);
-                captured(client, original, idle).await;
+                captured(client, original, patience).await;
             }
             None => client.stream.reset(),
         },
@@ -97,18 +97,19 @@ impl Drop for Open {
     }
 }
 
-async fn captured(mut client: Box<Client>, original: OriginalDst, idle: Duration) {
+async fn captured(mut client: Box<Client>, original: OriginalDst, patience: Patience) {
     let accepted = ring::now();
-    match protocol(&client.context, original) {
-        Protocol::Http1 => return http1::serve(client, idle).await,
+    let (protocol, patience) = by_address(&client.context, original, patience);
+    match protocol {
+        Protocol::Http1 => return http1::serve(client, patience).await,
         Protocol::Tcp => {
             let target = resolve(&client.context, original, None);
             return Box::pin(relay(client, accepted, target, None)).await;
         }
         Protocol::Auto => {}
     }
-    match Box::pin(sniff(&mut client, original, idle)).await {
-        Sniffed::Http => http1::serve(client, idle).await,
+    match Box::pin(sniff(&mut client, original, patience)).await {
+        Sniffed::Http => http1::serve(client, patience).await,
         Sniffed::Opaque(Some((target, leg))) => {
             Box::pin(relay(client, accepted, Some(target), Some(leg))).await;
         }
@@ -117,7 +118,7 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, idle: Duration
             Box::pin(relay(client, accepted, target, None)).await;
         }
         Sniffed::Tls(dialled) => {
-            Box::pin(relay_tls(client, accepted, original, idle, dialled)).await
+            Box::pin(relay_tls(client, accepted, original, patience, dialled)).await
         }
         Sniffed::Ended => {}
         Sniffed::GivenUp(label, failed) => {
@@ -130,11 +131,20 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, idle: Duration
 
 /// What the upstream that claims the address says. Nothing is adopted yet: it
 /// may be for an authority.
-fn protocol(context: &Context, original: OriginalDst) -> Protocol {
+fn by_address(
+    context: &Context,
+    original: OriginalDst,
+    patience: Patience,
+) -> (Protocol, Patience) {
     let generation = context.generation();
     match generation.table.resolve_connection(original, None) {
-        Resolution::Upstream(matched) => matched.upstream.protocol,
-        Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => Protocol::Auto,
+        Resolution::Upstream(matched) => {
+            let timeouts = &matched.upstream.policies.timeouts;
+            (matched.upstream.protocol, patience.with_head_of(timeouts))
+        }
+        Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => {
+            (Protocol::Auto, patience)
+        }
     }
 }
 
@@ -173,7 +183,8 @@ struct Leg {
     _picked: Picked,
 }
 
-async fn sniff(client: &mut Client, original: OriginalDst, idle: Duration) -> Sniffed {
+async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> Sniffed {
+    let idle = patience.idle();
     let context = Rc::clone(&client.context);
     if context.speaks_first(original) {
         return Sniffed::Opaque(None);
@@ -324,14 +335,15 @@ async fn relay_tls(
     mut client: Box<Client>,
     accepted: Instant,
     original: OriginalDst,
-    idle: Duration,
+    patience: Patience,
     dialled: Option<Dialled>,
 ) {
     let tell = |bytes: &[u8]| match http::server_name(bytes) {
         ServerName::NeedMore => None,
         known => Some(known),
     };
-    let name = match look_ahead(&mut client, (idle, idle), tell).await {
+    let within = (patience.idle(), patience.head());
+    let name = match look_ahead(&mut client, within, tell).await {
         Looked::Told(ServerName::Name(name)) => Some(name),
         Looked::Told(ServerName::Absent | ServerName::NeedMore) | Looked::Finished => None,
         Looked::Silent | Looked::Broken => return,

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::addr::OriginalDst;
+use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::ring::{Chunk, Gather, Stream, timer};
@@ -40,6 +41,46 @@ pub struct Client {
     pub bound: Bound,
     /// Which request it waits for.
     pub turn: Turn,
+}
+
+/// How long a client may take with its requests, which no upstream has yet. In
+/// milliseconds: every connection has one.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    idle_ms: u32,
+    head_ms: u32,
+}
+
+impl Patience {
+    /// What these limits say.
+    pub fn of(timeouts: &Timeouts) -> Self {
+        Self {
+            idle_ms: milliseconds(timeouts.idle),
+            head_ms: milliseconds(timeouts.head),
+        }
+    }
+
+    /// The same with the time for a head of other limits.
+    pub fn with_head_of(self, timeouts: &Timeouts) -> Self {
+        Self {
+            head_ms: milliseconds(timeouts.head),
+            ..self
+        }
+    }
+
+    /// Silence, between requests and within a head.
+    pub fn idle(self) -> Duration {
+        Duration::from_millis(self.idle_ms.into())
+    }
+
+    /// From the first byte of a head to its end.
+    pub fn head(self) -> Duration {
+        Duration::from_millis(self.head_ms.into())
+    }
+}
+
+fn milliseconds(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Where a connection came in and where it was going.

@@ -11,7 +11,7 @@ use crate::http::challenge::{self, Asker};
 use crate::http::{
     self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,
 };
-use crate::proxy::client::Client;
+use crate::proxy::client::{Client, Patience};
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
@@ -655,15 +655,16 @@ pub fn take_body(
     Ok((chunk, (!rest.is_empty()).then_some(rest)))
 }
 
-/// Reads a request head that begins with `chunk`; `None`: the client ended
-/// before it was whole.
+/// Reads a request head that begins with `chunk`; `None`: the client ended or
+/// fell silent before it was whole.
 pub async fn read_request(
     client: &mut Client,
     request: &mut RequestHead,
     mut chunk: Chunk,
-    idle: Duration,
+    patience: Patience,
 ) -> Result<Option<Chunk>, (BadMessage, u64)> {
     let limits = client.context.head_limits;
+    let mut until = None;
     loop {
         let refused = |bad| (bad, chunk.len() as u64);
         if let Some(length) = request.parse(&chunk, &limits).map_err(refused)? {
@@ -674,8 +675,13 @@ pub async fn read_request(
         let mut collected = chunk.to_vec();
         drop(chunk);
         loop {
-            let Some(more) = client.next(idle).await else {
-                return Ok(None);
+            let until = *until.get_or_insert_with(|| ring::now() + patience.head());
+            let left = until.saturating_duration_since(ring::now());
+            let Some(more) = client.next(left.min(patience.idle())).await else {
+                return match ring::now() < until {
+                    true => Ok(None),
+                    false => Err((BadMessage::HeadTimeout, collected.len() as u64)),
+                };
             };
             collected.extend_from_slice(&more);
             if memchr(b'\n', &more).is_some() || collected.len() > limits.head_bytes_max {

@@ -1,9 +1,8 @@
 //! The life of an HTTP/1 connection: one request after another.
 
 use std::rc::Rc;
-use std::time::Duration;
 
-use crate::proxy::client::{Client, Woken};
+use crate::proxy::client::{Client, Patience, Woken};
 use crate::proxy::exchange;
 use crate::proxy::forward::{self, After};
 use crate::proxy::reply;
@@ -12,15 +11,15 @@ use crate::ring::{self, Chunk};
 use crate::telemetry::Direction;
 
 /// Serves requests until the connection ends.
-pub async fn serve(mut client: Box<Client>, idle: Duration) {
+pub async fn serve(mut client: Box<Client>, patience: Patience) {
     let after = loop {
-        let chunk = match client.next_request(idle).await {
+        let chunk = match client.next_request(patience.idle()).await {
             Woken::Bytes(chunk) => chunk,
             Woken::Ended => break After::Close,
             Woken::Drained => break After::Linger,
         };
         let mut request = client.context.take_slot(empty_slot);
-        request.as_mut().begin(client, chunk, idle);
+        request.as_mut().begin(client, chunk, patience);
         let after;
         (client, after) = request.as_mut().await;
         client.context.return_slot(request);
@@ -32,23 +31,24 @@ pub async fn serve(mut client: Box<Client>, idle: Duration) {
         return client.stream.reset();
     }
     // What it was sent last may still be on its way.
-    client.flush(idle).await;
+    client.flush(patience.idle()).await;
     if after == After::Linger {
         client.linger().await;
     }
 }
 
 fn empty_slot() -> Slot {
-    slot::empty(|mut client, chunk, idle| async move {
-        let after = one(&mut client, chunk, idle).await;
+    slot::empty(|mut client, chunk, patience| async move {
+        let after = one(&mut client, chunk, patience).await;
         (client, after)
     })
 }
 
-async fn one(client: &mut Client, chunk: Chunk, idle: Duration) -> After {
+async fn one(client: &mut Client, chunk: Chunk, patience: Patience) -> After {
     let context = Rc::clone(&client.context);
     let mut scratch = context.take_scratch();
-    let after = match exchange::read_request(client, &mut scratch.request, chunk, idle).await {
+    let head = exchange::read_request(client, &mut scratch.request, chunk, patience);
+    let after = match head.await {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
         Ok(None) => After::Close,
         Err((bad, bytes)) => {

@@ -5,11 +5,10 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
-use crate::proxy::client::Client;
+use crate::proxy::client::{Client, Patience};
 use crate::proxy::forward::After;
 use crate::ring::Chunk;
 
@@ -19,9 +18,8 @@ pub type Slot = Pin<Box<dyn Serve>>;
 /// Serves one request after another. It resolves to the connection and what
 /// becomes of it, and may then [`begin`](Serve::begin) again.
 pub trait Serve: Future<Output = (Box<Client>, After)> {
-    /// Begins with a request of which `chunk` has the first bytes; a silence of
-    /// `idle` within its head ends the connection.
-    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, idle: Duration);
+    /// Begins with a request of which `chunk` has the first bytes.
+    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, patience: Patience);
 }
 
 pin_project! {
@@ -33,7 +31,7 @@ pin_project! {
 }
 
 /// An empty slot for the futures of `serve`.
-pub fn empty<F>(serve: impl Fn(Box<Client>, Chunk, Duration) -> F + 'static) -> Slot
+pub fn empty<F>(serve: impl Fn(Box<Client>, Chunk, Patience) -> F + 'static) -> Slot
 where
     F: Future<Output = (Box<Client>, After)> + 'static,
 {
@@ -45,12 +43,12 @@ where
 
 impl<S, F> Serve for Server<S, F>
 where
-    S: Fn(Box<Client>, Chunk, Duration) -> F,
+    S: Fn(Box<Client>, Chunk, Patience) -> F,
     F: Future<Output = (Box<Client>, After)>,
 {
-    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, idle: Duration) {
+    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, patience: Patience) {
         let mut this = self.project();
-        let running = (this.serve)(client, chunk, idle);
+        let running = (this.serve)(client, chunk, patience);
         this.running.set(Some(running));
     }
 }

@@ -54,6 +54,7 @@ mod routing;
 mod scale;
 mod server_name;
 mod signals;
+mod slow_heads;
 mod smuggling;
 mod sniff;
 mod stale;

@@ -111,6 +111,10 @@ fn policies(
         let what = "is for a whole upstream: connects come before there is a request to route";
         found.mistake_at(fail_fast, what);
     }
+    let timeouts = raw.timeouts.as_ref();
+    if let Some(head) = timeouts.and_then(|timeouts| timeouts.value.head.as_ref()) {
+        found.mistake_at(head, "is over before there is a request to route");
+    }
     // Without an upstream its mistakes are looked for all the same.
     let inherited = inherited.cloned().unwrap_or_default();
     Some(inherited.with(&layer, found))

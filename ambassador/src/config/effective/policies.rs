@@ -20,10 +20,11 @@ use crate::policy::statuses::Statuses;
 use crate::route::settings::{Policies, Protocol};
 
 /// Groups and keys that mean nothing where no requests are seen.
-const OF_REQUESTS: [&str; 12] = [
+const OF_REQUESTS: [&str; 13] = [
     "timeouts.first_byte",
     "timeouts.per_try",
     "timeouts.request",
+    "timeouts.head",
     "retry.on",
     "retry.methods",
     "retry.idempotency_header",
@@ -114,6 +115,7 @@ fn timeouts(timeouts: &Timeouts, entries: &mut Vec<Entry>) {
         ("timeouts.request", limit(timeouts.request)),
         ("timeouts.idle", time(timeouts.idle).into()),
         ("timeouts.tunnel", time(timeouts.tunnel).into()),
+        ("timeouts.head", time(timeouts.head).into()),
         (
             "tcp_keepalive",
             timeouts

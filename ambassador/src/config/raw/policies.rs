@@ -64,6 +64,13 @@ object! {
         /// a captured connection may stay on which neither side speaks.
         #[schemars(extend("default" = "1h"))]
         tunnel: Time,
+        /// From the first byte of a request's head to its end; a head that takes
+        /// longer is answered with status 408 (`bad-request`), and the connection
+        /// closed. Also for the first message of a TLS client. Most heads come
+        /// before their upstream is known, and go by `defaults`; that of an upstream
+        /// holds for captured connections to the addresses that it claims.
+        #[schemars(extend("default" = "10s"))]
+        head: Time,
     }
 }
 

@@ -40,7 +40,7 @@ fn every_key_is_read() {
     let read = policies(
         "pool: { max_requests: 7 }, \
          timeouts: { connect: 1ms, first_byte: 2ms, per_try: 3ms, request: 4ms, idle: 5ms, \
-                     tunnel: 6ms }, \
+                     tunnel: 6ms, head: 8ms }, \
          tcp_keepalive: 7s, \
          retry: { attempts: 100, on: [reset, 429, 500-502], methods: [POST, PURGE], \
                   idempotency_header: X-Once, base: 6ms, cap: 6ms, \
@@ -61,6 +61,7 @@ fn every_key_is_read() {
     assert_eq!(read.timeouts.request, Some(4 * MS));
     assert_eq!(read.timeouts.idle, 5 * MS);
     assert_eq!(read.timeouts.tunnel, 6 * MS);
+    assert_eq!(read.timeouts.head, 8 * MS);
     assert_eq!(read.timeouts.keep_alive, Some(7_000 * MS));
     let retry = &read.retry;
     assert_eq!(retry.attempts, 100);
@@ -271,6 +272,8 @@ fn wrong_policies_are_one_mistake_each() {
         ("timeouts.connect", "none", "as 250ms or 10s"),
         ("timeouts.tunnel", "0s", "must be longer than nothing"),
         ("timeouts.tunnel", "none", "as 250ms or 10s"),
+        ("timeouts.head", "0s", "must be longer than nothing"),
+        ("timeouts.head", "none", "as 250ms or 10s"),
         ("tcp_keepalive", "0s", KEEP_ALIVE),
         ("tcp_keepalive", "1500ms", KEEP_ALIVE),
         ("tcp_keepalive", "10h", KEEP_ALIVE),
@@ -683,7 +686,7 @@ upstreams: { a: { hosts: [b], retry: { cap: 1s } } }
 routes:
   - upstream: a
     retry: { base: 2s, attempts: 0 }
-    timeouts: { per_try: 0s }
+    timeouts: { per_try: 0s, head: 1s }
     circuit_breaker: { failures: 1, consecutive: 1 }
     rate_limit: { burst: 1 }
     headers: { set: { host: x } }
@@ -693,6 +696,7 @@ routes:
         "f:4: routes[0].retry.attempts: must be from 1 to 100, got 0",
         "f:4: routes[0].retry.base: base is over cap, got 2s",
         "f:5: routes[0].timeouts.per_try: must be longer than nothing, or none, got 0s",
+        "f:5: routes[0].timeouts.head: is over before there is a request to route, got 1s",
         "f:6: routes[0].circuit_breaker: has failures or consecutive, not both",
         "f:7: routes[0].rate_limit: must have requests_per_second",
         "f:8: routes[0].headers.set.host: is a header that the proxy itself answers for, got host",
@@ -709,7 +713,7 @@ upstreams:
   a:
     hosts: [10.1.1.1]
     protocol: tcp
-    timeouts: { connect: 1s, idle: 1s, first_byte: 1s, per_try: none, request: 1s }
+    timeouts: { connect: 1s, idle: 1s, first_byte: 1s, per_try: none, request: 1s, head: 1s }
     retry: { attempts: 1, base: 1ms, on: [reset], methods: [GET], body_limit: 1KiB }
     rate_limit: off
     circuit_breaker: { failures: 3, failure_statuses: [500] }
@@ -720,6 +724,7 @@ upstreams:
         (5, "timeouts.first_byte"),
         (5, "timeouts.per_try"),
         (5, "timeouts.request"),
+        (5, "timeouts.head"),
         (6, "retry.on"),
         (6, "retry.methods"),
         (6, "retry.body_limit"),
@@ -888,7 +893,7 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     let with_default: BTreeSet<String> = defaults.iter().map(|(key, _)| key.join(".")).collect();
     let listed = nothing.policies[0].iter().map(|policy| policy.key.clone());
     assert_eq!(with_default, listed.collect());
-    assert_eq!(with_default.len(), 45);
+    assert_eq!(with_default.len(), 46);
 
     // A rate limit has defaults only where there is one.
     let schema = &schema["properties"]["defaults"]["properties"]["rate_limit"]["anyOf"][1];

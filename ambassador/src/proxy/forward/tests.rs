@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::addr::{EndpointAddr, OriginalDst};
+use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{self, Origin};
 use crate::proxy::context::Context;
@@ -66,7 +67,8 @@ async fn post_over_a_dead_connection(body: usize) {
         read_to(&mut &far, b"\r\n\r\n")
     });
     let mut scratch = context.take_scratch();
-    let head = exchange::read_request(&mut client, &mut scratch.request, first, IDLE);
+    let patience = client::Patience::of(&Timeouts::default());
+    let head = exchange::read_request(&mut client, &mut scratch.request, first, patience);
     let head = head.await.unwrap().unwrap();
     let after = forward(&mut client, &mut scratch, head).await;
     assert_eq!(after, After::KeepAlive);

@@ -22,4 +22,5 @@ pub(super) fn read(
     }
     reading.set_time("timeouts.idle", &raw.idle, &mut timeouts.idle);
     reading.set_time("timeouts.tunnel", &raw.tunnel, &mut timeouts.tunnel);
+    reading.set_time("timeouts.head", &raw.head, &mut timeouts.head);
 }
