@@ -23,6 +23,7 @@ mod race;
 pub mod reach;
 pub mod replay;
 pub mod reply;
+pub mod server_first;
 mod slot;
 pub mod switch;
 pub mod tunnel;

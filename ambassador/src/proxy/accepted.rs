@@ -2,8 +2,8 @@
 //!
 //! On an explicit listener the configuration says. A captured connection is
 //! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once, and
-//! 100 ms more where they are too few. A server that speaks first is remembered,
-//! and its clients never wait again. TLS goes by the server name it asks for, and
+//! 100 ms more where they are too few. A server that speaks first is remembered
+//! for a while, and its silent clients are connected at once. TLS goes by the server name it asks for, and
 //! is passed through; adopted, it is an upstream of that name.
 
 use std::rc::Rc;
@@ -20,6 +20,7 @@ use crate::proxy::gone::reset;
 use crate::proxy::http1;
 use crate::proxy::judges::Judges;
 use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
+use crate::proxy::server_first::is_greeting;
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk, timer};
@@ -186,28 +187,35 @@ struct Leg {
 async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> Sniffed {
     let idle = patience.idle();
     let context = Rc::clone(&client.context);
-    if context.speaks_first(original) {
-        return Sniffed::Opaque(None);
-    }
-    let silent = match timer::timeout(SNIFF_WAIT, client.stream.readable()).await {
-        Ok(()) => None,
-        Err(_) => resolve(&context, original, None),
+    let place = (client.origin.namespace, original);
+    let purpose = match context.speaks_first(place) {
+        true => Purpose::Relay,
+        false => Purpose::Guess,
     };
-    let Some(target) = silent else {
+    let may_speak = |within| timer::timeout(within, client.stream.readable());
+    if purpose == Purpose::Guess && may_speak(SNIFF_WAIT).await.is_ok() {
+        return sniff_bytes(client, idle).await;
+    }
+    let Some(target) = resolve(&context, original, None) else {
         return sniff_bytes(client, idle).await;
     };
     // An upstream that is left alone is not dialled for a guess. Who speaks HTTP
     // is answered in time; who waits for the server to speak is given up as if
-    // the connect took too long.
+    // the connect took too long, or may be the probe.
     if target.shared.breaker.state() != State::Closed {
-        let limit = target.upstream.policies.timeouts.connect;
-        return match timer::timeout(limit, client.stream.readable()).await {
-            Ok(()) => sniff_bytes(client, idle).await,
-            Err(_) => Sniffed::GivenUp(target.shared.label, GivenUp::CIRCUIT_OPEN),
+        let limit = match purpose {
+            Purpose::Relay => SNIFF_WAIT,
+            Purpose::Guess => target.upstream.policies.timeouts.connect,
         };
+        if may_speak(limit).await.is_ok() {
+            return sniff_bytes(client, idle).await;
+        }
+        if purpose == Purpose::Guess {
+            return Sniffed::GivenUp(target.shared.label, GivenUp::CIRCUIT_OPEN);
+        }
     }
     // Nothing to go by: dial where the address leads and see who speaks.
-    let mut leg = match dial(client, &target, Purpose::Guess).await {
+    let mut leg = match dial(client, &target, purpose).await {
         Ok(leg) => leg,
         Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
     };
@@ -223,8 +231,8 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
         }
         Ok(First::Right(())) => {
             leg.said = leg.connection.stream.try_recv();
-            if leg.said.as_deref().is_some_and(speaks_first) {
-                context.learn_speaks_first(original);
+            if leg.said.as_deref().is_some_and(is_greeting) {
+                context.learn_speaks_first(place);
             }
             return Sniffed::Opaque(Some((target, leg)));
         }
@@ -252,13 +260,6 @@ async fn sniff_bytes(client: &mut Client, idle: Duration) -> Sniffed {
         Some(_) => Sniffed::Opaque(None),
         None => Sniffed::Ended,
     }
-}
-
-/// Whether a server that begins like this is one to which clients listen first.
-/// Servers of HTTP and TLS complain of silence, too.
-fn speaks_first(said: &[u8]) -> bool {
-    const TLS_ALERT: &[u8] = &[0x15, 0x03];
-    !said.starts_with(b"HTTP/") && !said.starts_with(TLS_ALERT)
 }
 
 /// Reads until the first bytes tell what they are; they stay in `ahead`. Too

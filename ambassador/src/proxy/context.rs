@@ -1,17 +1,17 @@
 //! What every connection of a shard needs, owned by the shard.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::addr::OriginalDst;
 use crate::http;
 use crate::proxy::adopted;
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
 use crate::proxy::listening::{Listening, Meaning};
+use crate::proxy::server_first::{Learnt, Place, ServerFirst};
 use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
@@ -21,9 +21,6 @@ use crate::telemetry::{
 };
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
-
-/// Destinations known to speak first, at most; beyond it none is learned.
-const SERVER_FIRST_MAX: usize = 4_096;
 
 /// Parsing scratch and slots kept for the next request. More are made when more requests
 /// are in flight at once, and dropped afterwards.
@@ -51,7 +48,7 @@ pub struct Context {
     drain_grace: Cell<Duration>,
     generation: RefCell<Arc<Generation>>,
     adopted: RefCell<adopted::Cache>,
-    server_first: RefCell<HashSet<OriginalDst>>,
+    server_first: RefCell<ServerFirst>,
     peers: RefCell<Vec<Remote>>,
     listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Listening>>>,
     #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
@@ -245,29 +242,25 @@ impl Context {
         self.end_if_served();
     }
 
-    /// Whether the server at this destination is known to speak first.
-    pub fn speaks_first(&self, destination: OriginalDst) -> bool {
-        self.server_first.borrow().contains(&destination)
+    /// Whether the server there is known to speak first.
+    pub fn speaks_first(&self, place: Place) -> bool {
+        self.server_first.borrow().knows(place, ring::now())
     }
 
     /// Remembers, on every shard, that the server there speaks first.
-    pub fn learn_speaks_first(&self, destination: OriginalDst) {
-        self.remember_speaks_first(destination);
+    pub fn learn_speaks_first(&self, place: Place) {
+        let learnt = self.server_first.borrow_mut().hear(place, ring::now());
+        if learnt == Learnt::Known {
+            return;
+        }
         for peer in self.peers.borrow().iter() {
             let tell = Box::new(move || {
                 if let Some(context) = Self::current() {
-                    context.remember_speaks_first(destination);
+                    context.server_first.borrow_mut().hear(place, ring::now());
                 }
             });
             // A shard that was too busy to listen learns it by itself.
             let _ = peer.send(tell);
-        }
-    }
-
-    fn remember_speaks_first(&self, destination: OriginalDst) {
-        let mut known = self.server_first.borrow_mut();
-        if known.len() < SERVER_FIRST_MAX {
-            known.insert(destination);
         }
     }
 

@@ -13,6 +13,7 @@ on_both_backends!(
     what_has_an_http_version_is_a_request,
     a_slow_request_is_one_all_the_same,
     a_server_that_complains_of_silence_does_not_speak_first,
+    a_server_that_has_spoken_first_is_sent_requests_all_the_same,
     two_silent_sides_have_the_time_of_a_tunnel,
     requests_behind_one_of_an_odd_method_are_requests,
     what_is_configured_is_not_sniffed,
@@ -129,6 +130,7 @@ fn what_has_an_http_version_is_a_request(backend: Backend) {
         "GET / HTTP/1.1",
         "\r\nGET / HTTP/1.1",
         "BREW /pot HTTP/1.1",
+        "A-METHOD-OF-MORE-THAN-THIRTY-TWO-LETTERS / HTTP/1.1",
         "get / HTTP/1.1",
         "OPTIONS * HTTP/1.1",
         "QUERY /caf\u{e9} HTTP/1.1",
@@ -184,6 +186,32 @@ fn a_server_that_complains_of_silence_does_not_speak_first(backend: Backend) {
         let back = say(&cgroup, "slow", &[&request]);
         assert!(back.ends_with("\r\nproxied"), "{complaint:?}: {back}");
     }
+}
+
+/// One silent connection, of whomever, must not take the policies from the
+/// requests that follow.
+fn a_server_that_has_spoken_first_is_sent_requests_all_the_same(backend: Backend) {
+    const GREETING: &str = "220 are you there?\r\n";
+    let server = Server::start(|connection| {
+        connection
+            .stream()
+            .set_read_timeout(Some(Duration::from_millis(50)))?;
+        if connection.stream().peek(&mut [0]).is_err() {
+            connection.write(GREETING)?;
+        }
+        connection.stream().set_read_timeout(None)?;
+        versatile(connection)
+    });
+    let cgroup = Cgroup::new();
+    let proxy = Proxy::capturing(backend, &cgroup, &claim("10.1.2.3", &server));
+    let request = hex(b"GET / HTTP/1.1\r\nHost: 10.1.2.3\r\nConnection: close\r\n\r\n");
+    for _ in 0..3 {
+        assert_eq!(say(&cgroup, "slow", &[""]), GREETING);
+        let back = say(&cgroup, "slow", &[&request]);
+        assert!(back.ends_with("\r\nproxied"), "{back}");
+    }
+    let labels = [("upstream", "web"), ("status", "200")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 3.0);
 }
 
 fn two_silent_sides_have_the_time_of_a_tunnel(backend: Backend) {
