@@ -20,8 +20,7 @@ mod reload;
 mod values;
 mod yaml;
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 pub use check::ADMIN_LISTEN;
@@ -31,8 +30,10 @@ pub use env::from_env;
 pub use mistakes::{Mistake, Mistakes};
 pub use reference::{reference, schema};
 
+use crate::workload::small_file;
+
 /// A configuration file is at most this long.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Reads and checks a file.
 pub fn load(path: &Path) -> Result<Checked, Mistakes> {
@@ -51,17 +52,10 @@ fn read(path: &Path) -> Result<String, String> {
         io::ErrorKind::IsADirectory => "is a directory: name a file in it".into(),
         io::ErrorKind::PermissionDenied => "this user may not read it".into(),
         io::ErrorKind::InvalidData => "is not text in UTF-8".into(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => error.to_string(),
         _ => format!("can't be read: {error}"),
     };
-    // A device or a pipe has no length, and perhaps no end.
-    let mut bounded = File::open(path)
-        .map_err(unreadable)?
-        .take(FILE_BYTES_MAX + 1);
-    let mut bytes = Vec::new();
-    bounded.read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("is longer than {FILE_BYTES_MAX} bytes"));
-    }
+    let bytes = small_file::read(path, FILE_BYTES_MAX).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))
 }
 

@@ -14,6 +14,7 @@ mod dns;
 mod figures;
 mod listen;
 mod readiness;
+mod reading;
 mod signals;
 mod upstreams;
 mod watch;

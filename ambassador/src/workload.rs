@@ -14,6 +14,7 @@ pub mod helper;
 pub mod memory;
 pub mod netns;
 pub mod signals;
+pub mod small_file;
 pub mod socket_owner;
 pub mod sockets;
 

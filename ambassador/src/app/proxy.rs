@@ -1,6 +1,7 @@
 //! The proxy as a whole: started, reloaded, drained.
 
 mod labels;
+mod loading;
 mod reload;
 
 use std::net::SocketAddr;
@@ -92,6 +93,8 @@ pub struct Proxy {
     next_warning: Option<Instant>,
     /// Numbers of names that are in use.
     labels: labels::Labels,
+    /// Reads the file again.
+    loader: loading::Loader,
     /// The file that was refused last.
     refused: Option<reload::Refused>,
 }
@@ -257,6 +260,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         turned_away: 0,
         next_warning: None,
         labels,
+        loader: loading::Loader::default(),
         refused: None,
     })
 }

@@ -1,6 +1,7 @@
 //! The admin API over HTTP.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,9 +19,11 @@ use tokio::sync::{Mutex, Semaphore};
 use super::figures::Figures;
 use super::listen::{Listener, Stream};
 use super::readiness::{CANARY_WITHIN, Phase};
+use super::reading::Reader;
 use super::{Event, State, raise, upstreams};
 use crate::policy::breaker::Force;
 use crate::telemetry::{Format, render};
+use crate::workload::small_file;
 
 mod permission;
 
@@ -47,6 +50,8 @@ pub(super) struct Server {
     state: Arc<State>,
     figures: Figures,
     token_file: Option<PathBuf>,
+    /// Of that file.
+    reader: Reader,
     /// Held by the one canary that runs.
     canary: Arc<Mutex<()>>,
 }
@@ -59,6 +64,7 @@ impl Server {
             figures: Figures::new(state.shards.len()),
             state,
             token_file,
+            reader: Reader::default(),
             canary: Arc::default(),
         })
     }
@@ -136,11 +142,18 @@ impl Server {
                 )
             }
             "/config" => json_body(StatusCode::OK, &(self.state.config)()),
-            path => match permission::check(&request, over_unix, self.token_file.as_deref()) {
+            path => match permission::check(&request, over_unix, self.token()).await {
                 Err(refusal) => text(refusal.status(), &refusal.to_string()),
                 Ok(()) => self.change(path),
             },
         }
+    }
+
+    /// Read at every use, so that it may be rotated.
+    fn token(&self) -> Option<impl Future<Output = io::Result<Vec<u8>>>> {
+        let file = self.token_file.clone()?;
+        let read = move || small_file::read(&file, small_file::BYTES_MAX);
+        Some(self.reader.read(read))
     }
 
     /// What only some may ask for.

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::listen::Stream;
 use crate::addr::BindAddr;
+use crate::workload::small_file;
 
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -148,7 +149,7 @@ impl Client {
 
 fn bearer(file: &Path) -> Result<HeaderValue, ClientError> {
     let failed = |error| ClientError::Token(file.to_owned(), error);
-    let token = std::fs::read(file).map_err(failed)?;
+    let token = small_file::read(file, small_file::BYTES_MAX).map_err(failed)?;
     let value = [b"Bearer ", token.trim_ascii()].concat();
     HeaderValue::from_bytes(&value).map_err(|error| failed(io::Error::other(error)))
 }

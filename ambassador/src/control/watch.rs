@@ -17,14 +17,15 @@ use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 
+use super::reading::Reader;
 use super::{Event, raise};
+use crate::workload::small_file;
 
 /// Several events of one change are taken together.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// More than a configuration file may have: what is behind that is not looked
-/// at, as a device has no end.
-const CONTENT_BYTES_MAX: u64 = 8 << 20;
+/// More than a configuration file may have: all that are longer are alike.
+const CONTENT_BYTES_MAX: usize = 8 << 20;
 
 /// What a file held, in 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,15 @@ pub struct WatchedFile {
 impl Fingerprint {
     /// Of the file as it is now; one that cannot be read has a fingerprint too.
     pub fn of(path: &Path) -> Self {
-        Self(content(path).ok().map(|content| {
+        use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory};
+        let content = match small_file::read(path, CONTENT_BYTES_MAX) {
+            // Something stands there, and whoever put it there is to be told.
+            Err(error) if matches!(error.kind(), FileTooLarge | InvalidInput | IsADirectory) => {
+                Some(error.to_string().into_bytes())
+            }
+            content => content.ok(),
+        };
+        Self(content.map(|content| {
             let mut hasher = DefaultHasher::new();
             content.hash(&mut hasher);
             hasher.finish()
@@ -50,16 +59,9 @@ impl Fingerprint {
     }
 }
 
-/// What is in a file, as far as it counts.
-fn content(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    let mut file = File::open(path)?.take(CONTENT_BYTES_MAX);
-    file.read_to_end(&mut content)?;
-    Ok(content)
-}
-
 pub(super) struct Watch {
     file: WatchedFile,
+    reader: Reader,
     inotify: AsyncFd<File>,
     /// Directories by watch descriptor.
     directories: HashMap<i32, PathBuf>,
@@ -71,6 +73,7 @@ impl Watch {
         let inotify = inotify_init()?;
         let mut watch = Self {
             file,
+            reader: Reader::default(),
             inotify,
             directories: HashMap::new(),
         };
@@ -80,7 +83,7 @@ impl Watch {
 
     pub(super) async fn run(mut self, events: &SyncSender<Event>) {
         loop {
-            self.raise_if_changed(events);
+            self.raise_if_changed(events).await;
             if let Err(error) = self.next_change().await {
                 tracing::error!(%error, "the configuration file is no longer watched");
                 std::future::pending::<()>().await;
@@ -94,8 +97,10 @@ impl Watch {
         }
     }
 
-    fn raise_if_changed(&mut self, events: &SyncSender<Event>) {
-        let now = Fingerprint::of(&self.file.path);
+    async fn raise_if_changed(&mut self, events: &SyncSender<Event>) {
+        let path = self.file.path.clone();
+        let read = self.reader.read(move || Ok(Fingerprint::of(&path)));
+        let now = read.await.unwrap_or(Fingerprint(None));
         // A file that is gone for a moment is not a new configuration.
         if now != self.file.loaded && now != Fingerprint(None) {
             self.file.loaded = now;

@@ -42,6 +42,7 @@ mod leaving;
 mod limits;
 mod log_on_a_full_disk;
 mod numbers;
+mod odd_files;
 mod odd_messages;
 mod opaque;
 mod pool;

@@ -8,7 +8,7 @@ use super::{Common, Proxy, accept_on, open_log};
 use crate::app::captured::Captured;
 use crate::app::{Failure, opened};
 use crate::config::checked::Listener;
-use crate::config::{self, Checked};
+use crate::config::{Checked, Mistakes};
 use crate::control::Fingerprint;
 use crate::proxy::generation::Generation;
 use crate::proxy::listening::Meaning;
@@ -23,7 +23,8 @@ pub(super) type Known = HashMap<String, (Listener, ListenerIndex)>;
 /// A file that was refused, and why.
 #[derive(PartialEq, Eq)]
 pub(super) struct Refused {
-    content: Fingerprint,
+    /// None where it could not be read to the end.
+    content: Option<Fingerprint>,
     why: String,
 }
 
@@ -51,8 +52,13 @@ impl Proxy {
         let Some((file, before)) = self.file.clone() else {
             return;
         };
-        let content = Fingerprint::of(&file);
-        let taken = self.read(&file, &before);
+        let (content, taken) = match self.loader.load(&file) {
+            Ok(loaded) => {
+                let taken = self.take(&file, &before, loaded.checked);
+                (Some(loaded.content), taken)
+            }
+            Err(why) => (None, Err(format!("{}: {why}", file.display()))),
+        };
         let control = &self.common.registry.control;
         match taken {
             Ok(taken) => {
@@ -83,8 +89,13 @@ impl Proxy {
         }
     }
 
-    fn read(&mut self, file: &Path, before: &Checked) -> Result<Taken, String> {
-        let new = config::load(file).and_then(|new| {
+    fn take(
+        &mut self,
+        file: &Path,
+        before: &Checked,
+        new: Result<Checked, Mistakes>,
+    ) -> Result<Taken, String> {
+        let new = new.and_then(|new| {
             before.check_reload(&new, &file.display().to_string())?;
             Ok(new)
         });

@@ -6,8 +6,8 @@
 //! `localhost`, and Origin, where sent, must be that same host.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Request, StatusCode};
@@ -29,16 +29,18 @@ pub(super) enum Refusal {
     WrongToken,
 }
 
-pub(super) fn check<B>(
+/// Whether the request may change something. `token` is asked for only where it
+/// is needed; `None`: no file of it is configured.
+pub(super) async fn check<B>(
     request: &Request<B>,
     over_unix: bool,
-    token_file: Option<&Path>,
+    token: Option<impl Future<Output = io::Result<Vec<u8>>>>,
 ) -> Result<(), Refusal> {
     check_origin(request.headers(), over_unix)?;
     if over_unix {
         return Ok(());
     }
-    let token = std::fs::read(token_file.ok_or(Refusal::NeedsToken)?);
+    let token = token.ok_or(Refusal::NeedsToken)?.await;
     let token = token.map_err(|_| Refusal::TokenFile)?;
     let token = token.trim_ascii();
     if token.is_empty() {
@@ -113,23 +115,30 @@ impl fmt::Display for Refusal {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
 
     fn checked(headers: &[(&str, &str)], over_unix: bool) -> Result<(), Refusal> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("admin-token-{}-{number}", std::process::id());
-        let file = std::env::temp_dir().join(name);
-        std::fs::write(&file, "s3cret\n").unwrap();
         let mut request = Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let checked = check(&request.body(()).unwrap(), over_unix, Some(&file));
-        std::fs::remove_file(&file).unwrap();
-        checked
+        outcome(&request.body(()).unwrap(), over_unix, Some(b"s3cret\n"))
+    }
+
+    fn outcome(
+        request: &Request<()>,
+        over_unix: bool,
+        token: Option<&[u8]>,
+    ) -> Result<(), Refusal> {
+        let token = token.map(|token| std::future::ready(Ok(token.to_vec())));
+        let mut check = pin!(check(request, over_unix, token));
+        match check.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(checked) => checked,
+            Poll::Pending => panic!("nothing is waited for"),
+        }
     }
 
     const TOKEN: (&str, &str) = ("authorization", "bearer s3cret");
@@ -176,7 +185,11 @@ mod tests {
             .header("host", "localhost")
             .body(())
             .unwrap();
-        assert_eq!(check(&request, false, None), Err(Refusal::NeedsToken));
+        assert_eq!(outcome(&request, false, None), Err(Refusal::NeedsToken));
+        assert_eq!(
+            outcome(&request, false, Some(b" \n")),
+            Err(Refusal::TokenFile)
+        );
     }
 
     #[test]
