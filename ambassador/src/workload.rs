@@ -23,7 +23,7 @@ pub use cgroup::{Cgroup, find_cgroup2};
 pub use helper::Helper;
 pub use netns::Netns;
 pub use socket_owner::Owner;
-pub use sockets::{BindSpec, Family, Kind, SocketSpec, SocketStock};
+pub use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};
 
 /// Which workload a listener, a token or a pool belongs to: dense, for the
 /// life of the process. `exec` and `run` number their targets from 0.

@@ -19,7 +19,7 @@ use crate::ring;
 use crate::shard::accept::Intake;
 use crate::telemetry::{ListenerIndex, Registry};
 use crate::upstream::dial::Namespace;
-use crate::workload::{BindSpec, sockets};
+use crate::workload::{BindSpec, Reach, sockets};
 
 /// A listener that accepts.
 pub struct Opened {
@@ -81,6 +81,7 @@ pub fn tcp(address: SocketAddr, shards: u16) -> io::Result<Vec<OwnedFd>> {
         count: shards,
         v6_only: false,
         transparent: false,
+        reach: Reach::Anywhere,
     })?;
     steer(&sockets);
     Ok(sockets)

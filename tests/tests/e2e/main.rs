@@ -12,6 +12,7 @@ mod busy_port;
 mod capture;
 mod capture_dns;
 mod capture_failure;
+mod capture_listener;
 mod capture_reload;
 mod capture_scope;
 mod command_line;

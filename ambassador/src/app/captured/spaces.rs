@@ -14,7 +14,7 @@ use crate::capture::Workload;
 use crate::capture::settings::{Mode, Settings, Target};
 use crate::clock;
 use crate::upstream::dial::Namespace;
-use crate::workload::{BindSpec, Helper, Netns, SocketStock, cgroup, sockets};
+use crate::workload::{BindSpec, Helper, Netns, Reach, SocketStock, cgroup, sockets};
 
 /// The mark of the proxy's sockets in iptables mode, where its own cgroup is
 /// captured.
@@ -248,6 +248,7 @@ impl Space {
                 count: shards,
                 v6_only: false,
                 transparent: false,
+                reach: Reach::Loopback,
             };
             match self.is_own() {
                 true => sockets::listen(&spec),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::serve::serve_on;
 use super::*;
-use crate::workload::{BindSpec, Family, SocketStock, cgroup};
+use crate::workload::{BindSpec, Family, Reach, SocketStock, cgroup};
 
 /// A network namespace with a name, removed at the end.
 struct Named(String);
@@ -81,6 +81,7 @@ fn spec(count: u16) -> BindSpec {
         count,
         v6_only: false,
         transparent: false,
+        reach: Reach::Anywhere,
     }
 }
 
