@@ -15,6 +15,7 @@ mod figures;
 mod listen;
 mod readiness;
 mod reading;
+mod rounds;
 mod signals;
 mod upstreams;
 mod watch;

@@ -3,36 +3,44 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
-use super::figures::Figures;
+use super::figures::{Collected, Figures};
 use super::listen::{Listener, Stream};
 use super::readiness::{CANARY_WITHIN, Phase};
 use super::reading::Reader;
+use super::rounds::Rounds;
 use super::{Event, State, raise, upstreams};
 use crate::policy::breaker::Force;
 use crate::telemetry::{Format, render};
 use crate::workload::small_file;
 
-mod permission;
+use places::{Limited, Place, Places};
 
-/// Connections at once of one listener; one more waits to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+mod permission;
+mod places;
+
 /// A connection that sends no request for this long is closed.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// The largest request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// A connection that is older ends with the answer under way.
+const LIFE: Duration = Duration::from_secs(10 * 60);
+/// What that answer may take.
+const LAST_WITHIN: Duration = Duration::from_secs(30);
 /// Waited before accepting again after an error, which is a lack of descriptors
 /// or memory: trying at once would spin.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -49,6 +57,10 @@ pub(super) enum Surface {
 pub(super) struct Server {
     state: Arc<State>,
     figures: Figures,
+    /// Of asking all shards.
+    collecting: Rounds<Arc<Collected>>,
+    /// Of trying whether capture works.
+    trying: Rounds<Result<(), String>>,
     token_file: Option<PathBuf>,
     /// Of that file.
     reader: Reader,
@@ -63,6 +75,8 @@ impl Server {
         Arc::new(Self {
             figures: Figures::new(state.shards.len()),
             state,
+            collecting: Rounds::default(),
+            trying: Rounds::default(),
             token_file,
             reader: Reader::default(),
             canary: Arc::default(),
@@ -71,11 +85,8 @@ impl Server {
 
     /// Accepts for ever.
     pub(super) async fn serve(self: Arc<Self>, listener: Listener, surface: Surface) {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Arc::<Places>::default();
         loop {
-            let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
-                return;
-            };
             let stream = match listener.accept().await {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -84,26 +95,42 @@ impl Server {
                     continue;
                 }
             };
+            let place = places.take();
+            let number = place.number();
             let server = Arc::clone(&self);
-            tokio::spawn(async move {
-                server.connection(stream, surface).await;
-                drop(permit);
+            let task = tokio::spawn(async move {
+                server.connection(stream, surface, Arc::new(place)).await;
             });
+            places.is_held_by(number, task.abort_handle());
+            // Who was accepted is answered before others take its place.
+            tokio::task::yield_now().await;
         }
     }
 
-    async fn connection(&self, stream: Stream, surface: Surface) {
+    async fn connection(&self, stream: Stream, surface: Surface, place: Arc<Place>) {
         let over_unix = matches!(stream, Stream::Unix(_));
         let service = service_fn(async |request| {
-            Ok::<_, Infallible>(self.answer(request, surface, over_unix).await)
+            place.begins();
+            let reply = self.answer(request, surface, over_unix).await;
+            let bytes = reply.body().size_hint().exact().unwrap_or(0);
+            place.answers(bytes as usize);
+            Ok::<_, Infallible>(reply)
         });
+        let stream = Limited::new(stream, Arc::clone(&place));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_WITHIN)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
-        if let Err(error) = served {
+            .serve_connection(TokioIo::new(stream), service);
+        let mut served = pin!(served);
+        let ended = match timeout(LIFE, served.as_mut()).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                served.as_mut().graceful_shutdown();
+                timeout(LAST_WITHIN, served).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "an admin connection ended early");
         }
     }
@@ -126,6 +153,10 @@ impl Server {
                 .extend(allowed.ok().map(|allowed| (ALLOW, allowed)));
             return reply;
         }
+        let tells = surface == Surface::Whole && !matches!(path, "/livez" | "/readyz");
+        if tells && let Err(refusal) = permission::check_site(&request, over_unix) {
+            return text(refusal.status(), &refusal.to_string());
+        }
         match path {
             "/livez" => text(StatusCode::OK, "ok"),
             "/readyz" => match self.is_ready().await {
@@ -134,7 +165,7 @@ impl Server {
             },
             "/metrics" => self.metrics(&request).await,
             "/upstreams" => {
-                let collected = self.figures.collect(&self.state.shards).await;
+                let collected = self.figures().await;
                 let known = (self.state.upstreams)();
                 json_body(
                     StatusCode::OK,
@@ -183,7 +214,7 @@ impl Server {
         let accept = request.headers().get(ACCEPT);
         let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or("");
         let format = Format::accepted(accept);
-        let collected = self.figures.collect(&self.state.shards).await;
+        let collected = self.figures().await;
         let body = render(
             format,
             &collected.sum,
@@ -194,6 +225,11 @@ impl Server {
         reply(StatusCode::OK, format.content_type(), body)
     }
 
+    async fn figures(&self) -> Arc<Collected> {
+        let collect = async || Arc::new(self.figures.collect(&self.state.shards).await);
+        self.collecting.join(collect).await
+    }
+
     /// Ready: the listeners accept, every shard's loop turns, and a connect()
     /// really is captured.
     async fn is_ready(&self) -> Result<(), String> {
@@ -202,13 +238,16 @@ impl Server {
             Phase::Draining => return Err("draining".into()),
             Phase::Serving => {}
         }
-        let silent = self.figures.collect(&self.state.shards).await.silent;
-        if let Some(shard) = silent.first() {
+        if let Some(shard) = self.figures().await.silent.first() {
             return Err(format!("shard {shard} does not answer"));
         }
         if !self.state.readiness.has_canary() {
             return Ok(());
         }
+        self.trying.join(async || self.try_canary().await).await
+    }
+
+    async fn try_canary(&self) -> Result<(), String> {
         let running = async {
             // Held until the canary ends, however late: those that hang do not
             // pile up behind each other.
@@ -221,7 +260,7 @@ impl Server {
             })
             .await
         };
-        match tokio::time::timeout(CANARY_WITHIN, running).await {
+        match timeout(CANARY_WITHIN, running).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(why))) => Err(format!("capture does not work: {why}")),
             Ok(Err(_)) => Err("capture does not work: the canary panicked".into()),

@@ -252,6 +252,25 @@ fn the_metrics_address_serves_nothing_else() {
 }
 
 #[test]
+fn what_tells_of_traffic_is_not_read_under_a_rebound_name() {
+    let fixture = Fixture::new("rebound", Over::Tcp);
+    let metrics = fixture.control.metrics_listen().unwrap();
+    let status = |address: &BindAddr, path: &str| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+        let status = raw(tcp(address), &request);
+        status.split(' ').nth(1).unwrap().to_owned()
+    };
+    for path in ["/config", "/upstreams", "/metrics"] {
+        assert_eq!(status(fixture.control.listen(), path), "403", "{path}");
+    }
+    // Whoever probes may call us by any name, and so may who scrapes.
+    assert_eq!(status(fixture.control.listen(), "/livez"), "200");
+    assert_eq!(status(metrics, "/livez"), "200");
+    assert_eq!(status(metrics, "/metrics"), "200");
+}
+
+#[test]
 fn draining_over_tcp_takes_the_token_a_post_and_no_foreign_site() {
     let fixture = Fixture::new("drain-tcp", Over::Tcp);
     assert!(matches!(

@@ -3,6 +3,7 @@
 
 mod access_log;
 mod admin;
+mod admin_crowded;
 mod backpressure;
 mod balancing;
 mod bodies;

@@ -1,20 +1,19 @@
-//! Who may change something.
+//! Who may read and who may change something.
 //!
-//! Over the unix socket: its owner, as its mode says. Over TCP: who presents the
-//! token. A page in a browser on the same machine can reach loopback, under a
-//! name of its own that resolves there; so Host must be an address or
-//! `localhost`, and Origin, where sent, must be that same host.
+//! A page in a browser on the same machine can reach loopback, under a name of its
+//! own that resolves there; so Host must be an address or `localhost`, and Origin,
+//! where sent, must be that same host. To change something takes more: over the
+//! unix socket to be its owner, as its mode says, over TCP the token.
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 
 use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use hyper::{Request, StatusCode};
 
 use crate::addr::Authority;
 
-/// Why a change is refused.
+/// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
     /// Host is missing, repeated, or a name other than `localhost`.
@@ -36,7 +35,7 @@ pub(super) async fn check<B>(
     over_unix: bool,
     token: Option<impl Future<Output = io::Result<Vec<u8>>>>,
 ) -> Result<(), Refusal> {
-    check_origin(request.headers(), over_unix)?;
+    check_site(request, over_unix)?;
     if over_unix {
         return Ok(());
     }
@@ -57,12 +56,19 @@ pub(super) async fn check<B>(
     }
 }
 
-fn check_origin(headers: &HeaderMap, over_unix: bool) -> Result<(), Refusal> {
+/// Whether it comes from a program, or from a page of this very host.
+pub(super) fn check_site<B>(request: &Request<B>, over_unix: bool) -> Result<(), Refusal> {
+    let headers = request.headers();
     let host = single(headers, HOST).and_then(|host| Authority::parse(host).ok());
     if !over_unix {
-        let host = host.as_ref().ok_or(Refusal::Host)?;
-        if host.host() != "localhost" && host.host().parse::<IpAddr>().is_err() {
-            return Err(Refusal::Host);
+        let target = request.uri().authority().map(|target| target.as_str());
+        let target = target.map(|target| target.parse::<Authority>().ok());
+        let named = [Some(host.clone()), target];
+        for named in named.into_iter().flatten() {
+            let named = named.ok_or(Refusal::Host)?;
+            if named.host() != "localhost" && named.ip().is_none() {
+                return Err(Refusal::Host);
+            }
         }
     }
     if headers.contains_key(ORIGIN) {
@@ -153,6 +159,34 @@ mod tests {
         assert_eq!(checked(&[TOKEN], false), Err(Refusal::Host));
         let twice = [("host", "localhost"), ("host", "evil.example"), TOKEN];
         assert_eq!(checked(&twice, false), Err(Refusal::Host));
+    }
+
+    #[test]
+    fn a_rebound_name_reads_nothing() {
+        let read = |headers: &[(&str, &str)], target: &str| {
+            let mut request = Request::builder().uri(target);
+            for (name, value) in headers {
+                request = request.header(*name, *value);
+            }
+            check_site(&request.body(()).unwrap(), false)
+        };
+        for host in ["localhost:15000", "127.0.0.1:15000", "[::1]:15000"] {
+            assert_eq!(read(&[("host", host)], "/config"), Ok(()), "{host}");
+        }
+        let refused = Err(Refusal::Host);
+        assert_eq!(read(&[("host", "evil.example")], "/config"), refused);
+        assert_eq!(
+            read(&[("host", "localhost.evil.example")], "/config"),
+            refused
+        );
+        assert_eq!(read(&[], "/config"), refused);
+        let local = ("host", "localhost");
+        assert_eq!(read(&[local, ("host", "evil.example")], "/config"), refused);
+        // What the first line names goes before Host.
+        assert_eq!(read(&[local], "http://evil.example/config"), refused);
+        assert_eq!(read(&[local], "http://localhost/config"), Ok(()));
+        let page = [local, ("origin", "http://evil.example")];
+        assert_eq!(read(&page, "/config"), Err(Refusal::Origin));
     }
 
     #[test]

@@ -1,0 +1,86 @@
+//! One round of asking for many who want to know: what an answer costs the rest
+//! of the program does not grow with the number of those who ask.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// Between the beginnings of two rounds.
+const APART: Duration = Duration::from_millis(10);
+
+/// The last round: when it began, and what it gave.
+#[derive(Debug)]
+pub(super) struct Rounds<T> {
+    last: Mutex<Option<(Instant, T)>>,
+}
+
+impl<T: Clone> Rounds<T> {
+    /// What a round gives that begins after this call; one that others wait for
+    /// too, where there is one.
+    pub(super) async fn join(&self, ask: impl AsyncFnOnce() -> T) -> T {
+        let called = Instant::now();
+        let mut last = self.last.lock().await;
+        if let Some((begun, answer)) = &*last {
+            if *begun >= called {
+                return answer.clone();
+            }
+            sleep_until(*begun + APART).await;
+        }
+        let begun = Instant::now();
+        let answer = ask().await;
+        *last = Some((begun, answer.clone()));
+        answer
+    }
+}
+
+impl<T> Default for Rounds<T> {
+    fn default() -> Self {
+        Self {
+            last: Mutex::const_new(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn those_who_ask_together_share_a_round_that_began_after_all_of_them() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let (rounds, asked) = (Rounds::default(), Cell::new(0));
+        let ask = async || {
+            asked.set(asked.get() + 1);
+            tokio::task::yield_now().await;
+            asked.get()
+        };
+        runtime.block_on(async {
+            let first = Instant::now();
+            let (a, b, c) = tokio::join!(rounds.join(ask), rounds.join(ask), rounds.join(ask));
+            // The first round had begun when the others asked.
+            assert_eq!((a, b, c), (1, 2, 2));
+            assert_eq!(rounds.join(ask).await, 3);
+            assert!(first.elapsed() >= 2 * APART);
+        });
+    }
+
+    #[test]
+    fn who_gives_up_leaves_the_round_to_the_next() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let rounds = Rounds::default();
+        runtime.block_on(async {
+            let hangs = rounds.join(async || std::future::pending().await);
+            assert!(tokio::time::timeout(APART, hangs).await.is_err());
+            assert_eq!(rounds.join(async || 1).await, 1);
+        });
+    }
+}
