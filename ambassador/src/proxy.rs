@@ -23,6 +23,7 @@ mod race;
 pub mod reach;
 pub mod replay;
 pub mod reply;
+pub mod room;
 pub mod server_first;
 mod slot;
 pub mod switch;

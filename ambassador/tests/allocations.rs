@@ -18,6 +18,7 @@ use ambassador::policy::balance::{Key, LoadBalancing};
 use ambassador::policy::outlier;
 use ambassador::proxy::accepted::Entry;
 use ambassador::proxy::generation::Generation;
+use ambassador::proxy::room::Room;
 use ambassador::ring::Backend;
 use ambassador::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
 use ambassador::shard::accept::Intake;
@@ -186,6 +187,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         spin: ambassador::ring::Spin::Never,
         generation: Arc::new(Generation::new(settings, &registry, None)),
         intakes: vec![Intake {
+            room: Room::new(None),
             socket: listener.into(),
             index: registry.listener("egress"),
             entry: Entry::Http,

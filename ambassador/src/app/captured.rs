@@ -20,6 +20,7 @@ use crate::capture::{Capture, Found, Heartbeat, Options, TokenTable, Verdict, Wo
 use crate::control::NameService;
 use crate::proxy::accepted::Entry;
 use crate::proxy::generation::Generation;
+use crate::proxy::room::Room;
 use crate::route::settings::Unmatched;
 use crate::route::{self, Claimed};
 use crate::shard::accept::Intake;
@@ -408,6 +409,7 @@ impl Captured {
                     socket,
                     index: ListenerIndex::CAPTURE,
                     entry: Entry::Captured,
+                    room: Room::new(None),
                     original: Some(match &self.method {
                         Method::Programs(programs) => {
                             original::by_token(programs.table(), *namespace, here)

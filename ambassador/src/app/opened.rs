@@ -15,6 +15,7 @@ use crate::clock;
 use crate::config::Checked;
 use crate::config::checked::{Listener, ListenerProtocol};
 use crate::proxy::accepted::Entry;
+use crate::proxy::room::Room;
 use crate::ring;
 use crate::shard::accept::Intake;
 use crate::telemetry::{ListenerIndex, Registry};
@@ -31,6 +32,8 @@ pub struct Opened {
     pub sockets: Vec<OwnedFd>,
     /// What its connections are.
     pub entry: Entry,
+    /// For how many of them there is room.
+    pub room: Arc<Room>,
 }
 
 /// Opens the listeners of `checked` that `wanted` selects.
@@ -58,6 +61,7 @@ pub fn open(
                 address: local_address(&sockets),
                 sockets,
                 entry: entry(checked, listener),
+                room: Room::new(listener.max_connections),
             })
         })
         .collect()
@@ -128,13 +132,14 @@ pub fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
 impl Opened {
     /// Splits it into what each shard gets.
     pub fn intakes(self) -> Vec<Intake> {
-        let (index, entry) = (self.index, self.entry);
+        let (index, entry, room) = (self.index, self.entry, self.room);
         self.sockets
             .into_iter()
             .map(|socket| Intake {
                 socket,
                 index,
                 entry: entry.clone(),
+                room: Arc::clone(&room),
                 original: None,
                 namespace: Namespace::default(),
             })

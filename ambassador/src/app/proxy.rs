@@ -22,6 +22,7 @@ use crate::control::{
     WatchedFile,
 };
 use crate::proxy::generation::Generation;
+use crate::proxy::room;
 use crate::ring::{self, Backend, Remote, ebb};
 use crate::shard::accept::{self, Intake, host_addresses};
 use crate::shard::{self, Callers, Plan, Shard, descriptors, place};
@@ -130,6 +131,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let registry = Arc::new(Registry::default());
     let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;
     let count = workers(checked.workers, cpus.len());
+    room::set_total(checked.max_connections);
     registry.control.loaded(clock::unix_ms() / 1_000);
     let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
     let opened = opened::open(&checked, &registry, count, |_| true)?;

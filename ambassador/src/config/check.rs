@@ -65,6 +65,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
             .map(|spin| spin.value.meaning())
             .unwrap_or_default(),
         admin,
+        max_connections: file.max_connections.as_ref().and_then(|max| max.value.0),
         drain_timeout: time(&file.drain_timeout, Duration::from_secs(30)),
         drain_delay: time(&file.drain_delay, Duration::ZERO),
         capture,

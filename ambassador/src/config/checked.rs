@@ -19,6 +19,8 @@ pub struct Checked {
     pub spin: ring::Spin,
     /// The admin API.
     pub admin: Admin,
+    /// Connections of applications at most; `None`: any number.
+    pub max_connections: Option<u32>,
     /// How long work in flight may take to finish.
     pub drain_timeout: Duration,
     /// How long to go on serving before the drain starts.
@@ -74,6 +76,8 @@ pub struct Listener {
     pub protocol: ListenerProtocol,
     /// Index into the upstreams; always there for `Tcp`, never for `Http`.
     pub upstream: Option<usize>,
+    /// Connections at most; `None`: any number.
+    pub max_connections: Option<u32>,
 }
 
 /// What is spoken on a listener.

@@ -59,6 +59,7 @@ impl Checked {
                 ),
             ]),
         );
+        file.insert("max_connections".into(), count(self.max_connections));
         file.insert("drain_timeout".into(), time(self.drain_timeout).into());
         file.insert("drain_delay".into(), time(self.drain_delay).into());
         if let Some(settings) = &self.capture {
@@ -105,6 +106,7 @@ impl Checked {
                 ("bind", Some(listener.bind.to_string().into())),
                 ("protocol", Some(protocol.into())),
                 ("upstream", upstream.map(|upstream| (*upstream.name).into())),
+                ("max_connections", Some(count(listener.max_connections))),
             ])
         });
         listeners.collect()
@@ -148,6 +150,10 @@ impl Checked {
         }
         Value::Object(shown)
     }
+}
+
+fn count(max: Option<u32>) -> Value {
+    max.map_or("none".into(), Value::from)
 }
 
 /// An object of the entries that are there.

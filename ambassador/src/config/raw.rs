@@ -6,8 +6,8 @@ mod policies;
 
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, Count, DnsName, Host, KeepAlive, Off, Percent, Port,
-    Propagation, RouteHost, Text, Time, Workers, choice,
+    AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, DnsName, Host, KeepAlive, Off, Percent,
+    Port, Propagation, RouteHost, Text, Time, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -33,6 +33,11 @@ object! {
         spin: Spin,
         /// The admin API. A change needs a restart.
         admin: Admin,
+        /// Connections of applications at most, on all listeners and captured
+        /// together. One more is reset and counted. `none`: as many as the limit of
+        /// open files leaves room for.
+        #[schemars(extend("default" = "none"))]
+        max_connections: CountOrNone,
         /// How long work in flight may take to finish after SIGTERM or
         /// `drain`; what is left then is cut off.
         #[schemars(extend("default" = "30s"))]
@@ -191,6 +196,9 @@ object! {
         protocol: ListenerProtocol,
         /// Where its connections go. Required for `tcp`, not for `http`.
         upstream: Text,
+        /// Its connections at most. One more is reset and counted.
+        #[schemars(extend("default" = "none"))]
+        max_connections: CountOrNone,
     }
 }
 

@@ -122,6 +122,10 @@ fn one_mistake_each() {
             "f:1: workers: must be one value, got nothing",
         ),
         ("workers: 0".to_owned(), "got 0"),
+        (
+            "max_connections: 0".to_owned(),
+            "must be none or a whole number, at least 1",
+        ),
         ("drain_timeout: 400d".to_owned(), "must be at most 365d"),
         ("drain_timeout: -1s".to_owned(), "must be a whole number"),
         ("listeners: {}".to_owned(), "must be a list, got a mapping"),
@@ -432,7 +436,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 59);
+    assert_eq!(compared, 61);
 }
 
 #[test]

@@ -17,8 +17,8 @@ use crate::route::settings::{Claim, HostMatch};
 
 pub(super) use moment::Moment;
 pub(super) use policies::{
-    CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RatioOrOff, RetryCause, Size, StatusRange,
-    TimeLimit,
+    CountOrNone, CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RatioOrOff, RetryCause, Size,
+    StatusRange, TimeLimit,
 };
 pub(super) use propagation::Propagation;
 

@@ -8,6 +8,7 @@ use crate::addr::OriginalDst;
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
+use crate::proxy::room::Seat;
 use crate::ring::{Chunk, Gather, Stream, timer};
 use crate::telemetry::{ListenerIndex, Passage};
 use crate::together::{First, first};
@@ -41,6 +42,9 @@ pub struct Client {
     pub bound: Bound,
     /// Which request it waits for.
     pub turn: Turn,
+    /// Its place among all connections. Last, so that its socket is closed before
+    /// another takes the place.
+    pub seat: Seat,
 }
 
 /// How long a client may take with its requests, which no upstream has yet. In

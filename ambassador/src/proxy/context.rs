@@ -11,6 +11,7 @@ use crate::proxy::adopted;
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
 use crate::proxy::listening::{Listening, Meaning};
+use crate::proxy::room::Room;
 use crate::proxy::server_first::{Learnt, Place, ServerFirst};
 use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote};
@@ -186,9 +187,14 @@ impl Context {
 
     /// A listener that accepts from now on, in one namespace, and how a reload
     /// reaches it.
-    pub fn listening(&self, meaning: Meaning, namespace: Namespace) -> Rc<Listening> {
+    pub fn listening(
+        &self,
+        meaning: Meaning,
+        room: Arc<Room>,
+        namespace: Namespace,
+    ) -> Rc<Listening> {
         let key = (meaning.index, namespace);
-        let listening = Rc::new(Listening::new(meaning));
+        let listening = Rc::new(Listening::new(meaning, room));
         self.listeners
             .borrow_mut()
             .insert(key, Rc::clone(&listening));

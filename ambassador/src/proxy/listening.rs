@@ -1,9 +1,11 @@
 //! A listener as a shard knows it: what its connections mean, and when it ends.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use crate::proxy::accepted::Entry;
 use crate::proxy::drain::Drain;
+use crate::proxy::room::Room;
 use crate::telemetry::ListenerIndex;
 
 /// What the connections of a listener are. A reload may change it, under the
@@ -14,20 +16,25 @@ pub struct Meaning {
     pub index: ListenerIndex,
     /// What its connections are.
     pub entry: Entry,
+    /// How many there may be; `None`: any number.
+    pub max_connections: Option<u32>,
 }
 
 /// One listener of a shard.
 pub struct Listening {
     /// Begins when a reload removes it.
     pub stop: Drain,
+    /// For how many connections, on all shards.
+    pub room: Arc<Room>,
     meaning: RefCell<Meaning>,
 }
 
 impl Listening {
     /// One that accepts from now on.
-    pub fn new(meaning: Meaning) -> Self {
+    pub fn new(meaning: Meaning, room: Arc<Room>) -> Self {
         Self {
             stop: Drain::default(),
+            room,
             meaning: RefCell::new(meaning),
         }
     }
@@ -39,6 +46,7 @@ impl Listening {
 
     /// What is accepted from now on is something else.
     pub fn change(&self, meaning: Meaning) {
+        self.room.set_max(meaning.max_connections);
         self.meaning.replace(meaning);
     }
 }

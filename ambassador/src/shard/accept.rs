@@ -6,14 +6,17 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::addr::OriginalDst;
+use crate::clock;
 use crate::proxy::accepted::{self, Entry};
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
 use crate::proxy::listening::{Listening, Meaning};
+use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::shard::descriptors;
 use crate::telemetry::{DroppedAccept, ListenerIndex};
@@ -36,6 +39,8 @@ pub struct Intake {
     pub index: ListenerIndex,
     /// What its connections are.
     pub entry: Entry,
+    /// For how many of them there is room, over all shards.
+    pub room: Arc<Room>,
     /// How a captured connection tells where it was going.
     pub original: Option<FindOriginal>,
     /// Where its upstream sockets are made.
@@ -77,11 +82,12 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
     let meaning = Meaning {
         index: intake.index,
         entry: intake.entry,
+        max_connections: intake.room.max(),
     };
     let door = Door {
         context: Rc::clone(context),
         keep_alive: Cell::new(keep_alive_of(context)),
-        listening: context.listening(meaning, intake.namespace),
+        listening: context.listening(meaning, intake.room, intake.namespace),
         original: intake.original,
         namespace: intake.namespace,
         turned_away: Rc::default(),
@@ -124,7 +130,10 @@ impl Door {
                     let stream = accepted?;
                     match descriptors::have_room_for(&stream.as_fd()) {
                         true => self.admit(listener, stream),
-                        false => self.turn_away(stream),
+                        false => {
+                            descriptors::tell_of_reset();
+                            self.turn_away(stream, DroppedAccept::Descriptors);
+                        }
                     }
                 }
                 First::Right(First::Left(())) => {
@@ -138,12 +147,10 @@ impl Door {
         }
     }
 
-    /// Resets a connection for which there is no descriptor, a moment later: a
-    /// caller whose connect() has not returned yet would take it for a refusal by
-    /// the upstream. Few wait for it, in descriptors that are kept back.
-    fn turn_away(&self, stream: Stream) {
-        descriptors::tell_of_reset();
-        let cause = DroppedAccept::Descriptors;
+    /// Resets a connection for which there is no descriptor or no room, a moment
+    /// later: a caller whose connect() has not returned yet would take it for a
+    /// refusal by the upstream. Few wait for it, in descriptors that are kept back.
+    fn turn_away(&self, stream: Stream, cause: DroppedAccept) {
         self.context.telemetry.cells.dropped_accept(cause);
         let mut waiting = self.turned_away.borrow_mut();
         let is_first = waiting.is_empty();
@@ -203,7 +210,11 @@ impl Door {
                 }
             },
         };
-        let Meaning { index, entry } = self.listening.meaning();
+        let Meaning { index, entry, .. } = self.listening.meaning();
+        let Some(seat) = self.listening.room.enter() else {
+            tell_of_no_room();
+            return self.turn_away(stream, DroppedAccept::MaxConnections);
+        };
         let client = Box::new(Client {
             context: Rc::clone(context),
             stream,
@@ -216,6 +227,7 @@ impl Door {
             ahead: None,
             bound: Bound::default(),
             turn: Turn::First,
+            seat,
         });
         ring::spawn(accepted::serve(client, entry));
     }
@@ -224,6 +236,16 @@ impl Door {
 impl Drop for Door {
     fn drop(&mut self) {
         self.context.listener_closed();
+    }
+}
+
+/// Says in the log, once a second, that callers find no room.
+fn tell_of_no_room() {
+    static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
+    if TOLD.is_due() {
+        tracing::warn!(
+            "connections are reset: max_connections of their listener, or of all, is reached"
+        );
     }
 }
 

@@ -125,6 +125,8 @@ labels! {
         NoOriginalDst = "no-original-destination",
         /// The process has no descriptors left.
         Descriptors = "descriptors",
+        /// `max_connections` of its listener, or of all, is reached.
+        MaxConnections = "max-connections",
         /// The proxy is draining.
         Draining = "draining",
     }

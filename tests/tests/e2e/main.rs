@@ -43,6 +43,7 @@ mod late_facts;
 mod leaving;
 mod limits;
 mod log_on_a_full_disk;
+mod max_connections;
 mod numbers;
 mod odd_files;
 mod odd_messages;

@@ -12,6 +12,7 @@ use crate::config::{Checked, Mistakes};
 use crate::control::Fingerprint;
 use crate::proxy::generation::Generation;
 use crate::proxy::listening::Meaning;
+use crate::proxy::room;
 use crate::shard;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{ListenerIndex, Registry};
@@ -147,6 +148,7 @@ impl Proxy {
         })?;
         // From here on nothing fails.
         generation.put_in_force();
+        room::set_total(new.max_connections);
         let moved_names = common.common_netns() != place;
         let new_names = common.captured.as_ref().filter(|_| moved_names);
         let new_names = new_names.map(Captured::name_service);
@@ -253,6 +255,7 @@ impl Listeners {
             let meaning = Meaning {
                 index: registry.listener(&listener.name),
                 entry: opened::entry(new, listener),
+                max_connections: listener.max_connections,
             };
             (*index, meaning)
         };

@@ -36,6 +36,7 @@ pub(super) fn check(
             bind: bind_of(bind),
             protocol,
             upstream,
+            max_connections: raw.max_connections.as_ref().and_then(|max| max.value.0),
         });
     }
     listeners

@@ -43,6 +43,10 @@ pub(in crate::config) struct KeepAlive(pub(in crate::config) Option<Duration>);
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct CountOrOff(pub(in crate::config) Option<u32>);
 
+/// How many there may be, at least 1; `None`: any number.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct CountOrNone(pub(in crate::config) Option<u32>);
+
 /// A share that something has to reach; `None`: off.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct RatioOrOff(pub(in crate::config) Option<Ratio>);
@@ -125,6 +129,16 @@ impl Scalar for CountOrOff {
             ("off", _) => Ok(Self(None)),
             (_, Some(count)) if count > 0 => Ok(Self(Some(count))),
             _ => Err("must be off or a whole number, at least 1".to_owned()),
+        }
+    }
+}
+
+impl Scalar for CountOrNone {
+    fn parse(text: &str) -> Result<Self, String> {
+        match (text, number(text)) {
+            ("none", _) => Ok(Self(None)),
+            (_, Some(count)) if count > 0 => Ok(Self(Some(count))),
+            _ => Err("must be none or a whole number, at least 1".to_owned()),
         }
     }
 }
@@ -232,6 +246,10 @@ value_schemas! {
     HedgeAfter: { "anyOf": [
         { "enum": ["off", "p95"] },
         { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
+    ] },
+    CountOrNone: { "anyOf": [
+        { "const": "none" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
     ] },
     CountOrOff: { "anyOf": [
         { "const": "off" },

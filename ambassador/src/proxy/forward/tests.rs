@@ -14,6 +14,7 @@ use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{self, Origin};
 use crate::proxy::context::Context;
+use crate::proxy::room::Room;
 use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Options, Stream};
 use crate::telemetry::{AttemptOutcome, ListenerIndex, UpstreamIndex};
@@ -102,6 +103,7 @@ fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
         ahead: None,
         bound: Bound::default(),
         turn: client::Turn::First,
+        seat: Room::new(None).enter().unwrap(),
     };
     (client, far)
 }
