@@ -10,7 +10,7 @@
 mod admin;
 pub mod client;
 mod deadline;
-mod dns;
+pub mod dns;
 mod figures;
 mod listen;
 mod readiness;
@@ -21,7 +21,7 @@ mod upstreams;
 mod watch;
 
 pub use deadline::Deadline;
-pub use dns::{MakeSocket, NameService, Publish, Transport, Watched};
+pub use dns::{Files, MakeSocket, NameService, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};
 pub use upstreams::{ResilienceInfo, Source, UpstreamInfo};

@@ -4,14 +4,13 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::captured::Captured;
 use crate::addr::EndpointAddr;
 use crate::capture::settings::Settings;
-use crate::control::{NameService, Transport, Watched};
+use crate::control::{Files, NameService, Transport, Watched};
 use crate::proxy::generation::Generation;
 use crate::route::settings::{Claim, Endpoints, Unmatched};
 use crate::workload::{Family, Helper, Kind, Netns, SocketSpec};
@@ -25,12 +24,9 @@ pub fn service(place: Option<(Netns, PathBuf)>, helper: &Arc<Helper>) -> NameSer
     let Some((netns, path)) = place else {
         return NameService::default();
     };
-    let files = Files::of(&path, helper);
-    let (resolv_conf, hosts) = (files.named("resolv.conf"), files.named("hosts"));
+    let files = files(&path, helper);
     let helper = Arc::clone(helper);
     let make = move |server: SocketAddr, transport| {
-        // What the paths lead through is open as long as they are used.
-        let _open = &files;
         let spec = SocketSpec {
             family: Family::of(&server),
             kind: match transport {
@@ -43,48 +39,30 @@ pub fn service(place: Option<(Netns, PathBuf)>, helper: &Arc<Helper>) -> NameSer
         let made = helper.sockets(&netns, &spec)?.pop();
         made.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     };
-    NameService {
-        resolv_conf,
-        hosts,
-        sockets: Some(Arc::new(make)),
-    }
+    NameService::new(files, Some(Arc::new(make)))
 }
 
-/// Where the files are that a resolver in a namespace reads.
-enum Files {
-    /// `/etc` as the process sees it by which the namespace is named
-    /// (`/proc/PID/ns/net`), held open. A symbolic link in there that starts
-    /// with a slash leads to the proxy's own files.
-    Process(OwnedFd),
-    /// `/etc/netns/NAME`, which stands before `/etc` (ip-netns(8)).
-    Named(PathBuf),
-}
-
-impl Files {
-    fn of(netns: &Path, helper: &Helper) -> Self {
-        let named =
-            || Self::Named(Path::new("/etc/netns").join(netns.file_name().unwrap_or_default()));
-        if !netns.ends_with("ns/net") {
-            return named();
-        }
-        match helper.etc_of(netns) {
-            Ok(etc) => Self::Process(etc),
+/// The files that a resolver in a namespace reads: those of the process by which
+/// it is named (`/proc/PID/ns/net`); else those in `/etc/netns/NAME`, which stand
+/// before those in `/etc` (ip-netns(8)).
+fn files(netns: &Path, helper: &Helper) -> Files {
+    if netns.ends_with("ns/net") {
+        match helper.root_of(netns) {
+            Ok(root) => return Files::Workload(root),
             Err(error) => {
                 tracing::warn!(path = %netns.display(), %error, "names are looked up by the proxy's own files");
-                named()
             }
         }
     }
-
-    fn named(&self, file: &str) -> PathBuf {
-        match self {
-            Self::Process(etc) => {
-                PathBuf::from(format!("/proc/self/fd/{}", etc.as_raw_fd())).join(file)
-            }
-            Self::Named(directory) => Some(directory.join(file))
-                .filter(|path| path.exists())
-                .unwrap_or_else(|| Path::new("/etc").join(file)),
-        }
+    let directory = Path::new("/etc/netns").join(netns.file_name().unwrap_or_default());
+    let file = |name: &str| {
+        Some(directory.join(name))
+            .filter(|path| path.exists())
+            .unwrap_or_else(|| Path::new("/etc").join(name))
+    };
+    Files::Own {
+        resolv_conf: file("resolv.conf"),
+        hosts: file("hosts"),
     }
 }
 

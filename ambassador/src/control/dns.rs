@@ -3,16 +3,16 @@
 //! What was resolved last stays in force while resolution fails: a name server
 //! that is away must not take its names with it.
 
+pub mod files;
 mod service;
 
-pub use service::{MakeSocket, NameService, Transport};
+pub use service::{Files, MakeSocket, NameService, Transport};
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hickory_resolver::net::NetError;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::telemetry::{Registry, UpstreamIndex};
+use service::LookUpError;
 
 /// A name to keep resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,6 +48,8 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Questions without an answer at once. Together with [`ASK_AGAIN`] it bounds
 /// what a name server is sent that is slow.
 const UNANSWERED_MAX: usize = 5;
+/// Addresses of one name that are used; more do not fit an answer by UDP.
+const ADDRESSES_MAX: usize = 256;
 /// How often the log says that a name cannot be resolved.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
@@ -93,7 +96,7 @@ impl Drop for Task {
 }
 
 /// Endpoints, and how long they may be used.
-type Answered = Result<(Arc<[EndpointAddr]>, Duration), NetError>;
+type Answered = Result<(Arc<[EndpointAddr]>, Duration), LookUpError>;
 
 /// One name being kept resolved.
 struct Resolution {
@@ -157,18 +160,16 @@ impl Resolution {
         }
     }
 
-    /// Reads the files anew each time: they are small, this is rare, and a change
-    /// to them needs no notice of its own.
     async fn resolve(&self) -> Answered {
-        let resolver = self.service.resolver(self.server_port)?;
-        let answer = resolver.lookup_ip(self.watched.name.as_str()).await?;
-        let ttl = answer.valid_until().saturating_duration_since(clock::now());
-        let mut addresses: Vec<IpAddr> = answer.iter().collect();
-        if addresses.is_empty() {
-            return Err(NetError::Message("the answer holds no address"));
-        }
+        let looked_up = self
+            .service
+            .look_up(&self.watched.name, self.server_port)
+            .await;
+        let (mut addresses, until) = looked_up?;
+        let ttl = until.saturating_duration_since(clock::now());
         addresses.sort_unstable();
         addresses.dedup();
+        addresses.truncate(ADDRESSES_MAX);
         let endpoint = |ip| EndpointAddr(SocketAddr::new(ip, self.watched.port));
         Ok((addresses.into_iter().map(endpoint).collect(), ttl))
     }

@@ -92,11 +92,11 @@ impl Helper {
         Netns::from_fd(one(self.ask(&Request::OpenNetns(path.to_owned()), &[])?)?)
     }
 
-    /// Opens the /etc of the process by which a namespace is named
+    /// Opens the root directory of the process by which a namespace is named
     /// (`/proc/PID/ns/net`): another's root can't be looked up without
     /// privileges.
-    pub fn etc_of(&self, netns: &Path) -> io::Result<OwnedFd> {
-        one(self.ask(&Request::OpenEtc(netns.to_owned()), &[])?)
+    pub fn root_of(&self, netns: &Path) -> io::Result<OwnedFd> {
+        one(self.ask(&Request::OpenRoot(netns.to_owned()), &[])?)
     }
 
     /// Opens listening sockets in a namespace.

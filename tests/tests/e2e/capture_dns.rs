@@ -74,7 +74,7 @@ pub fn name_server(namespace: &Netns) -> Running {
     server
 }
 
-fn server(namespace: &Netns) -> Server {
+pub fn server(namespace: &Netns) -> Server {
     Server::over(namespace.listen("127.0.0.1:9000"), |connection| {
         connection.serve_http(|_| text("found"))
     })
@@ -83,11 +83,14 @@ fn server(namespace: &Netns) -> Server {
 pub const UPSTREAMS: &str =
     "upstreams: { web: { hosts: [10.1.2.3], dns: \"backend.test:9000\" } }\n";
 
-fn ask(namespace: &Netns, cgroup: &Cgroup) -> String {
+/// What a program in both gets at the upstream; without an endpoint its
+/// connection may be reset.
+pub fn ask(namespace: &Netns, cgroup: &Cgroup) -> String {
     let [nsenter, entered, curl] = namespace.wrap("curl");
     let mut command = cgroup.command(nsenter);
     let command = command.args([entered, curl]);
-    program::succeed(command.args(["-sS", "-m20", "http://10.1.2.3/"]))
+    let output = program::output(command.args(["-sS", "-m20", "http://10.1.2.3/"]));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A namespace with a name server of its own, for which every name is 127.0.0.1,

@@ -1,22 +1,27 @@
 //! What stands where a file is expected: others may put it there, and it stops
 //! nothing.
 
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Scratch, ambassador, one_upstream};
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Client, Proxy, Server, eventually, on_both_backends, ports, program,
+    Backend, Cgroup, Client, Netns, Proxy, Server, eventually, on_both_backends, ports, program,
 };
+
+use crate::capture_dns::{ask, server};
 
 on_both_backends!(
     a_configuration_that_is_no_file_changes_nothing,
     a_token_that_is_no_file_opens_nothing,
+    files_of_a_workload_stop_nothing,
+    files_of_a_workload_lead_to_no_others,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -95,4 +100,136 @@ fn a_token_that_is_no_file_opens_nothing(backend: Backend) {
     std::fs::remove_file(&token).expect("it is there");
     std::fs::write(&token, "s3cret\n").expect("writable");
     assert_eq!(ask("POST", "/upstreams/web/breaker/open"), 200);
+}
+
+/// A program with a root directory of its own, in a namespace with a server on
+/// port 9000 that says `found`.
+struct Container {
+    root: Scratch,
+    namespace: Netns,
+    cgroup: Cgroup,
+    program: Running,
+    _server: Server,
+}
+
+impl Container {
+    fn new() -> Container {
+        const PROGRAM: &str = r#"
+import os, sys, time
+os.chroot(sys.argv[1])
+print("ready", flush=True)
+time.sleep(600)
+"#;
+        let (root, namespace) = (Scratch::new(), Netns::new());
+        std::fs::create_dir(root.path().join("etc")).expect("writable");
+        let [nsenter, entered, python] = namespace.wrap(program::PYTHON);
+        let mut command = Command::new(nsenter);
+        command.args([&entered, &python, "-c", PROGRAM]);
+        let mut program = Running::start(command.arg(root.path()).stdout(Stdio::piped()));
+        let mut line = String::new();
+        let mut said = BufReader::new(program.stdout());
+        said.read_line(&mut line).expect("readable");
+        assert_eq!(line, "ready\n");
+        Container {
+            root,
+            cgroup: Cgroup::new(),
+            program,
+            _server: server(&namespace),
+            namespace,
+        }
+    }
+
+    /// Puts what `make` makes in the place of a file in its /etc.
+    fn etc(&self, name: &str, make: impl FnOnce(&Path)) {
+        let etc = self.root.path().join("etc");
+        make(&etc.join("new"));
+        std::fs::rename(etc.join("new"), etc.join(name)).expect("writable");
+    }
+
+    /// What it captures, and an upstream that is looked up by `name`.
+    fn config(&self, name: &str) -> String {
+        format!(
+            "capture: {{ cgroups: [{{ path: {}, netns: /proc/{}/ns/net }}] }}\n\
+             upstreams: {{ web: {{ hosts: [10.1.2.3], dns: \"{name}:9000\" }} }}\n",
+            self.cgroup.path().display(),
+            self.program.id()
+        )
+    }
+
+    fn until_found(&self) {
+        eventually("the name is known", SOON, || {
+            ask(&self.namespace, &self.cgroup) == "found"
+        });
+    }
+}
+
+fn write(text: &str) -> impl FnOnce(&Path) {
+    move |path| std::fs::write(path, text).expect("writable")
+}
+
+fn link(target: impl AsRef<Path>) -> impl FnOnce(&Path) {
+    move |path| symlink(target, path).expect("writable")
+}
+
+fn until_a_failure(proxy: &Proxy) {
+    let failures = || proxy.metric("ambassador_dns_failures_total", &[("upstream", "web")]);
+    let before = failures();
+    eventually("it cannot be looked up", SOON, || failures() > before);
+}
+
+fn files_of_a_workload_stop_nothing(backend: Backend) {
+    let container = Container::new();
+    container.etc("hosts", write("127.0.0.1 name0.test\n"));
+    let mut proxy = Proxy::start(backend, &container.config("name0.test"));
+    container.until_found();
+    let long = "127.0.0.1 long.test\n".repeat(4000);
+    type Make<'a> = Box<dyn FnOnce(&Path) + 'a>;
+    let odd: [(&str, Make<'_>); 5] = [
+        ("hosts", Box::new(fifo)),
+        ("hosts", Box::new(write(&long))),
+        ("resolv.conf", Box::new(fifo)),
+        ("resolv.conf", Box::new(link("/dev/zero"))),
+        ("resolv.conf", Box::new(write("nameserver nonsense\n"))),
+    ];
+    for (number, (file, make)) in (1..).zip(odd) {
+        let name = format!("name{number}.test");
+        container.etc(file, make);
+        proxy.rewrite_config(&container.config(&name));
+        until_a_failure(&proxy);
+        assert_eq!(proxy.admin_status("/livez"), Some(200));
+        // The last good answer holds.
+        assert_eq!(ask(&container.namespace, &container.cgroup), "found");
+        container.etc("hosts", write(&format!("127.0.0.1 {name}\n")));
+        container.until_found();
+    }
+    container.etc("hosts", fifo);
+    proxy.rewrite_config(&container.config("last.test"));
+    until_a_failure(&proxy);
+    proxy.signal(libc::SIGTERM);
+    assert!(proxy.wait(SOON).success());
+}
+
+fn files_of_a_workload_lead_to_no_others(backend: Backend) {
+    let (container, outside) = (Container::new(), Scratch::new());
+    let secret = outside.file(
+        "secret",
+        "127.0.0.1 away.test\nnameserver S3CRET\noptions S3CRET ndots:S3CRET\nsearch S3CRET!\n",
+    );
+    container.etc("hosts", link(&secret));
+    container.etc("resolv.conf", link(&secret));
+    let proxy = Proxy::start(backend, &container.config("away.test"));
+    until_a_failure(&proxy);
+    let up: String = "../".repeat(20);
+    container.etc("hosts", link(format!("{up}{}", secret.display())));
+    until_a_failure(&proxy);
+    // What the program may read is nobody else's either.
+    let copy = container.root.path().join("copy");
+    std::fs::copy(&secret, copy).expect("writable");
+    container.etc("resolv.conf", link("/copy"));
+    until_a_failure(&proxy);
+    assert!(!proxy.log().contains("S3CRET"), "{}", proxy.log());
+    // A link is followed as the program follows it.
+    container.etc("hosts", link("../../copy"));
+    container.until_found();
+    assert!(!proxy.log().contains("S3CRET"), "{}", proxy.log());
 }

@@ -1,23 +1,29 @@
 //! Where names are looked up: the files that a workload's own resolver would
 //! read, and sockets in its network namespace.
 
-use std::fs::{self, File};
+use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hickory_resolver::config::{LookupIpStrategy, ResolveHosts, ResolverConfig};
+use hickory_resolver::Resolver;
+use hickory_resolver::config::{
+    LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::iocompat::AsyncIoTokioAsStd;
 use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
-use hickory_resolver::system_conf::parse_resolv_conf;
-use hickory_resolver::{Hosts, Resolver};
 use tokio::net::{TcpSocket, UdpSocket};
+
+use super::files::{self, Fallback, ResolvConf};
+use crate::clock;
+use crate::control::reading::Reader;
+use crate::workload::small_file;
 
 /// The port of a name server in resolv.conf, which cannot name another.
 pub(super) const DNS_PORT: u16 = 53;
@@ -25,14 +31,42 @@ pub(super) const DNS_PORT: u16 = 53;
 /// How names are looked up.
 #[derive(Clone)]
 pub struct NameService {
-    /// Name servers, search list and options; default /etc/resolv.conf.
-    pub resolv_conf: PathBuf,
-    /// Names that need no server; default /etc/hosts. It may be missing.
-    pub hosts: PathBuf,
+    files: Arc<Files>,
     /// Makes the sockets where they are not to be in the namespace of this
     /// process.
-    pub sockets: Option<MakeSocket>,
+    sockets: Option<MakeSocket>,
+    reader: Reader,
 }
+
+/// The files that a resolver reads; a missing hosts file is an empty one.
+#[derive(Debug)]
+pub enum Files {
+    /// Those of this machine.
+    Own {
+        /// Name servers, search list and options.
+        resolv_conf: PathBuf,
+        /// Names that need no server.
+        hosts: PathBuf,
+    },
+    /// Those in the /etc of a workload with this root directory.
+    Workload(OwnedFd),
+}
+
+/// Why a name has no address.
+#[derive(Debug)]
+pub(super) enum LookUpError {
+    /// A file cannot be read. What is in it is nowhere told.
+    File(&'static str, io::Error),
+    /// There is nobody to ask.
+    NoServer,
+    /// The answer is empty.
+    NoAddress,
+    /// The name servers.
+    Servers(NetError),
+}
+
+/// Addresses, and until when they may be used.
+pub(super) type Found = (Vec<IpAddr>, Instant);
 
 /// Makes a fresh, unbound socket that reaches this server. Runs on the control
 /// thread.
@@ -49,46 +83,139 @@ pub enum Transport {
 
 impl Default for NameService {
     fn default() -> Self {
-        Self {
+        let files = Files::Own {
             resolv_conf: "/etc/resolv.conf".into(),
             hosts: "/etc/hosts".into(),
-            sockets: None,
-        }
+        };
+        Self::new(files, None)
     }
 }
 
 impl NameService {
-    /// A resolver as the files say now.
-    pub(super) fn resolver(&self, server_port: u16) -> Result<Resolver<Provider>, NetError> {
-        let (config, mut options) = parse_resolv_conf(fs::read(&self.resolv_conf)?)?;
-        let (domain, search, mut servers) = config.into_parts();
-        for connection in servers.iter_mut().flat_map(|it| &mut it.connections) {
-            connection.port = server_port;
+    /// Looks names up by `files`, through `sockets` or those of this process.
+    pub fn new(files: Files, sockets: Option<MakeSocket>) -> Self {
+        Self {
+            files: Arc::new(files),
+            sockets,
+            reader: Reader::default(),
         }
+    }
+
+    /// The addresses of a name. Reads the files anew each time: they are small,
+    /// this is rare, and a change to them needs no notice of its own.
+    pub(super) async fn look_up(&self, name: &str, server_port: u16) -> Result<Found, LookUpError> {
+        /// An answer of a file holds for longer than any is kept.
+        const HOLDS: Duration = Duration::from_secs(60 * 60);
+        let (files, owned) = (Arc::clone(&self.files), name.to_owned());
+        let read = self.reader.read(move || Ok(files.look_up(&owned)));
+        let read = read.await.unwrap_or_else(|error| {
+            let what = "hosts or resolv.conf";
+            Err(LookUpError::File(what, error))
+        });
+        let resolver = match read? {
+            Read::Addresses(addresses) => return Ok((addresses, clock::now() + HOLDS)),
+            Read::Servers(servers) => self.resolver(servers, server_port)?,
+        };
+        let answer = resolver.lookup_ip(name).await?;
+        let addresses: Vec<IpAddr> = answer.iter().collect();
+        match addresses.is_empty() {
+            true => Err(LookUpError::NoAddress),
+            false => Ok((addresses, answer.valid_until())),
+        }
+    }
+
+    fn resolver(&self, conf: ResolvConf, port: u16) -> Result<Resolver<Provider>, NetError> {
+        let mut servers: Vec<NameServerConfig> = conf
+            .servers
+            .into_iter()
+            .map(NameServerConfig::udp_and_tcp)
+            .collect();
+        for connection in servers.iter_mut().flat_map(|it| &mut it.connections) {
+            connection.port = port;
+        }
+        let mut options = ResolverOpts::default();
+        options.ndots = conf.ndots;
+        options.timeout = conf.timeout;
+        options.attempts = conf.attempts;
+        options.edns0 = conf.edns0;
         options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         // Answers are kept by who asks; a second cache would hold failures back.
         options.cache_size = 0;
+        // It is read already.
         options.use_hosts_file = ResolveHosts::Never;
-        let config = ResolverConfig::from_parts(domain, search, servers);
+        let config = ResolverConfig::from_parts(conf.domain, conf.search, servers);
         let provider = Provider {
             ours: TokioRuntimeProvider::default(),
             sockets: self.sockets.clone(),
         };
         let builder = Resolver::builder_with_config(config, provider);
-        let mut resolver = builder.with_options(options).build()?;
-        resolver.set_hosts(Arc::new(read_hosts(&self.hosts)?));
-        Ok(resolver)
+        builder.with_options(options).build()
     }
 }
 
-fn read_hosts(path: &Path) -> io::Result<Hosts> {
-    let mut hosts = Hosts::default();
-    match File::open(path) {
-        Ok(file) => hosts.read_hosts_conf(file)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+/// What the files say of a name.
+enum Read {
+    Addresses(Vec<IpAddr>),
+    Servers(ResolvConf),
+}
+
+impl Files {
+    fn look_up(&self, name: &str) -> Result<Read, LookUpError> {
+        const HOSTS: &str = "hosts";
+        const RESOLV_CONF: &str = "resolv.conf";
+        let hosts = match self.read(HOSTS) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            hosts => hosts.map_err(|error| LookUpError::File(HOSTS, error))?,
+        };
+        let addresses = match name.parse::<IpAddr>() {
+            Ok(address) => vec![address],
+            Err(_) => files::addresses(&hosts, name),
+        };
+        if !addresses.is_empty() {
+            return Ok(Read::Addresses(addresses));
+        }
+        let text = self.read(RESOLV_CONF);
+        let text = text.map_err(|error| LookUpError::File(RESOLV_CONF, error))?;
+        let fallback = match self {
+            Self::Own { .. } => Fallback::Host,
+            Self::Workload(_) => Fallback::None,
+        };
+        let conf = ResolvConf::parse(&text, fallback);
+        match conf.servers.is_empty() {
+            true => Err(LookUpError::NoServer),
+            false => Ok(Read::Servers(conf)),
+        }
     }
-    Ok(hosts)
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Own { hosts, .. } if name == "hosts" => {
+                small_file::read(hosts, small_file::BYTES_MAX)
+            }
+            Self::Own { resolv_conf, .. } => small_file::read(resolv_conf, small_file::BYTES_MAX),
+            Self::Workload(root) => {
+                let path = Path::new("etc").join(name);
+                small_file::read_in(root, &path, small_file::BYTES_MAX)
+            }
+        }
+    }
+}
+
+impl From<NetError> for LookUpError {
+    fn from(error: NetError) -> Self {
+        Self::Servers(error)
+    }
+}
+
+impl fmt::Display for LookUpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(name, error) => write!(f, "{name}: {error}"),
+            Self::NoServer => f.write_str("resolv.conf names no name server"),
+            Self::NoAddress => f.write_str("the answer holds no address"),
+            Self::Servers(error) => error.fmt(f),
+        }
+    }
 }
 
 /// Tokio's sockets, or those made elsewhere.

@@ -81,11 +81,15 @@ impl Files {
     }
 
     fn service(&self) -> NameService {
-        NameService {
+        self.service_with(None)
+    }
+
+    fn service_with(&self, sockets: Option<MakeSocket>) -> NameService {
+        let files = service::Files::Own {
             resolv_conf: self.0.join("resolv.conf"),
             hosts: self.0.join("hosts"),
-            sockets: None,
-        }
+        };
+        NameService::new(files, sockets)
     }
 }
 
@@ -211,15 +215,13 @@ fn queries_leave_through_the_sockets_given() {
     let files = Files::new("sockets");
     let made = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&made);
-    let service = NameService {
-        sockets: Some(Arc::new(move |server, transport| {
-            assert_eq!(transport, Transport::Udp);
-            assert!(server.ip().is_loopback());
-            count.fetch_add(1, Ordering::Relaxed);
-            Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.into())
-        })),
-        ..files.service()
-    };
+    let make: MakeSocket = Arc::new(move |server, transport| {
+        assert_eq!(transport, Transport::Udp);
+        assert!(server.ip().is_loopback());
+        count.fetch_add(1, Ordering::Relaxed);
+        Ok(UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.into())
+    });
+    let service = files.service_with(Some(make));
     let script = vec![Answer::Addresses(&[[10, 0, 0, 1]])];
     let (resolutions, _) = published("shop.example.", service, script, 1);
     assert_eq!(resolutions, [["10.0.0.1:80"]]);

@@ -13,9 +13,9 @@ pub(super) enum Request {
     /// Answered with the network namespace that the path names, and with
     /// nothing else that a path may name.
     OpenNetns(PathBuf),
-    /// Answered with the /etc that the process sees by which the path names a
-    /// namespace (`/proc/PID/ns/net`).
-    OpenEtc(PathBuf),
+    /// Answered with the root directory of the process by which the path names
+    /// a namespace (`/proc/PID/ns/net`).
+    OpenRoot(PathBuf),
     /// [namespace]: answered with the listening sockets.
     Listener(BindSpec),
     /// [namespace]: answered with the sockets.

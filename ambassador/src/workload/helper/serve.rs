@@ -136,7 +136,7 @@ impl Serving {
                 let netns = Netns::open(&path)?;
                 Ok(vec![netns.as_fd().try_clone_to_owned()?])
             }
-            Request::OpenEtc(netns) => open_etc(&netns).map(|etc| vec![etc]),
+            Request::OpenRoot(netns) => open_root(&netns).map(|root| vec![root]),
             Request::Listener(spec) => {
                 Netns::from_fd(next()?)?.enter()?;
                 sockets::listen(&spec)
@@ -208,15 +208,15 @@ impl Serving {
     }
 }
 
-/// Where the files of a process are, to be looked up in but not to be read.
-fn open_etc(netns: &Path) -> io::Result<OwnedFd> {
+/// The root directory of a process, to be looked up in but not to be read.
+fn open_root(netns: &Path) -> io::Result<OwnedFd> {
     let process = match netns.ancestors().nth(2) {
         Some(process) if netns.ends_with("ns/net") => process,
         _ => return Err(io::ErrorKind::InvalidInput.into()),
     };
-    let etc = OpenOptions::new()
+    let root = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(process.join("root/etc"))?;
-    Ok(etc.into())
+        .open(process.join("root"))?;
+    Ok(root.into())
 }
