@@ -22,6 +22,7 @@ pub mod response;
 pub mod server_name;
 pub mod sniff;
 pub mod trace;
+pub mod trailers;
 
 pub use body::{BodyReader, Progress};
 pub use caller_timeout::CallerTimeout;
@@ -36,6 +37,10 @@ pub use response::{ResponseBody, ResponseHead};
 pub use server_name::{ServerName, server_name};
 pub use sniff::{Sniff, sniff};
 pub use trace::{TraceContext, TraceParent};
+pub use trailers::{may_trail, write_trailers};
+
+/// The field by which a request is known from hop to hop.
+pub const X_REQUEST_ID: &str = "x-request-id";
 
 /// Bytes of a head at most: 64 KiB of fields, and a start line.
 const HEAD_BYTES_MAX: usize = 80 * 1024;

@@ -27,6 +27,7 @@ pub mod room;
 pub mod server_first;
 mod slot;
 pub mod switch;
+pub mod trailers;
 pub mod tunnel;
 pub mod way;
 

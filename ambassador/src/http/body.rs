@@ -46,6 +46,9 @@ pub struct BodyReader {
 pub struct Progress {
     /// Bytes that belong to the body, from the front of the input.
     pub consumed: usize,
+    /// How many of these, at their end, belong to the trailer section: to the
+    /// field lines behind the last chunk, and the empty line.
+    pub trailers: usize,
     /// The body ended with them.
     pub done: bool,
 }
@@ -134,6 +137,7 @@ impl BodyReader {
 
     fn walk(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<Progress, BadMessage> {
         let mut at = 0;
+        let mut trailers_at = self.state.is_trailer().then_some(0);
         while at < bytes.len() && self.state != State::Done {
             let rest = &bytes[at..];
             if let Some((after, length)) = self.state.after_plain(rest) {
@@ -162,11 +166,15 @@ impl BodyReader {
                 framing => {
                     self.state = framing.after(bytes[at], self.grammar)?;
                     at += 1;
+                    if trailers_at.is_none() && self.state.is_trailer() {
+                        trailers_at = Some(at);
+                    }
                 }
             }
         }
         Ok(Progress {
             consumed: at,
+            trailers: trailers_at.map_or(0, |start| at - start),
             done: self.is_done(),
         })
     }
@@ -178,6 +186,10 @@ impl State {
         digits: 0,
         zeros: 0,
     };
+
+    fn is_trailer(self) -> bool {
+        matches!(self, Self::Trailer { .. })
+    }
 
     /// The state after the framing between two chunks as most have it, and how
     /// much that was: what is at hand whole is not walked over by the byte.

@@ -60,6 +60,11 @@ impl<'a> Cursor<'a> {
         self.bytes.len() - self.rest.len()
     }
 
+    /// All bytes that it walks over, and those behind.
+    pub fn all(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     /// Whether what misleads nobody is let through.
     #[inline]
     pub fn is_lenient(&self) -> bool {

@@ -101,11 +101,10 @@ pub fn write_request(
             Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
                 lines.write(field.name(head), b"trailers");
             }
-            Kind::HopByHop | Kind::KeepAlive | Kind::Te => {}
+            Kind::HopByHop | Kind::KeepAlive | Kind::Te | Kind::Named => {}
             Kind::Upgrade if !upgrade => {}
             Kind::ForProxy if rewrite.addressed_here => {}
             Kind::ProxyCredentials if rewrite.presented_here => {}
-            _ if request.fields().is_named_by_connection(head, field) => {}
             _ if is_replaced(field.name(head), rewrite) => {}
             Kind::TraceContext if rewrite.trace.tracecontext => {}
             Kind::B3 if rewrite.trace.b3 => {}
@@ -158,11 +157,10 @@ pub fn write_response(
             Kind::Connection if switching && is_first(response.fields(), field) => {
                 lines.write(field.name(head), b"Upgrade");
             }
-            Kind::Connection | Kind::HopByHop | Kind::KeepAlive | Kind::Te => {}
+            Kind::Connection | Kind::HopByHop | Kind::KeepAlive | Kind::Te | Kind::Named => {}
             Kind::ContentLength | Kind::TransferEncoding if response.is_unframed() => {}
             Kind::Upgrade if !switching => {}
             Kind::TransferEncoding if rewrite.dechunk => {}
-            _ if response.fields().is_named_by_connection(head, field) => {}
             _ => lines.pass(field),
         }
     }

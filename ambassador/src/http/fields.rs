@@ -13,8 +13,8 @@ const LENGTH_DIGITS_MAX: usize = 18;
 /// Fields in one head at most.
 pub const FIELDS_MAX: usize = 256;
 
-/// Fields that `Connection` may name at most: every other field is looked up
-/// among them.
+/// Fields that `Connection` may name at most: every field of such a head is
+/// looked up among them.
 const NAMED_MAX: u32 = 64;
 
 /// Bytes of a malformed line that are kept, to tell which it was.
@@ -81,6 +81,8 @@ pub enum Kind {
     HopByHop,
     /// Keep-Alive: for one hop too.
     KeepAlive,
+    /// Any that `Connection` names: for one hop, and of no meaning on the way.
+    Named,
     /// Grpc-Timeout and X-Envoy-Expected-Rq-Timeout-Ms.
     CallerTimeout,
     /// Traceparent and Tracestate.
@@ -215,6 +217,24 @@ impl Kind {
     fn is_framing(self) -> bool {
         matches!(self, Self::ContentLength | Self::TransferEncoding)
     }
+
+    /// Whether `Connection` may make it one for this hop. Fields that decide
+    /// framing and routing cannot be named away.
+    fn may_be_named(self) -> bool {
+        matches!(
+            self,
+            Self::EndToEnd
+                | Self::HopByHop
+                | Self::KeepAlive
+                | Self::CallerTimeout
+                | Self::Credentials
+                | Self::Challenge
+                | Self::ProxyChallenge
+                | Self::TraceContext
+                | Self::B3
+                | Self::Baggage
+        )
+    }
 }
 
 impl Fields {
@@ -260,8 +280,10 @@ impl Fields {
         }
         cursor.line_end(BadMessage::FieldName, BadMessage::BareCr)?;
         self.loose |= cursor.has_lone_lf();
-        if self.named_by_connection > NAMED_MAX {
-            return Err(BadMessage::TooManyFields.into());
+        match self.named_by_connection {
+            0 => {}
+            1..=NAMED_MAX => self.take_named(cursor.all()),
+            _ => return Err(BadMessage::TooManyFields.into()),
         }
         // HTTP/2 in the clear would be a tunnel in which one request picks the
         // upstream of all that follow; RFC 9113 section 3.1 has dropped it.
@@ -313,12 +335,11 @@ impl Fields {
         self.list.iter()
     }
 
-    /// The value of the first field of this name.
+    /// The value of the first field of this name that `Connection` does not name.
     pub fn value<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
-        let field = self
-            .list
-            .iter()
-            .find(|field| field.name(head).eq_ignore_ascii_case(name.as_bytes()))?;
+        let field = self.list.iter().find(|field| {
+            field.name(head).eq_ignore_ascii_case(name.as_bytes()) && field.kind != Kind::Named
+        })?;
         Some(field.value(head))
     }
 
@@ -359,29 +380,30 @@ impl Fields {
         }
     }
 
-    /// Whether a field is for this hop only because `Connection` names it.
-    /// Fields that decide framing and routing cannot be named away.
-    pub fn is_named_by_connection(&self, head: &[u8], field: &Field) -> bool {
+    /// Takes what `Connection` names out of what has a meaning: it does not go on,
+    /// so that nothing may be decided by it that is told of the next hop.
+    #[cold]
+    fn take_named(&mut self, head: &[u8]) {
+        self.kinds = 0;
+        for at in 0..self.list.len() {
+            let Field { name, kind, .. } = self.list[at];
+            if kind.may_be_named() && self.names_for_this_hop(head, part(head, name)) {
+                self.list[at].kind = Kind::Named;
+            }
+            self.kinds |= self.list[at].kind.bit();
+        }
+    }
+
+    /// Whether `Connection` names fields of this name, those behind the body
+    /// included (RFC 9110 section 7.6.1).
+    pub fn names_for_this_hop(&self, head: &[u8], name: &[u8]) -> bool {
         self.named_by_connection > 0
-            && matches!(
-                field.kind,
-                Kind::EndToEnd
-                    | Kind::HopByHop
-                    | Kind::KeepAlive
-                    | Kind::CallerTimeout
-                    | Kind::Credentials
-                    | Kind::Challenge
-                    | Kind::ProxyChallenge
-                    | Kind::TraceContext
-                    | Kind::B3
-                    | Kind::Baggage
-            )
             && self
                 .list
                 .iter()
-                .filter(|other| other.kind == Kind::Connection)
-                .flat_map(|connection| tokens(connection.value(head)))
-                .any(|token| token.eq_ignore_ascii_case(field.name(head)))
+                .filter(|field| field.kind == Kind::Connection)
+                .flat_map(|field| tokens(field.value(head)))
+                .any(|token| token.eq_ignore_ascii_case(name))
     }
 
     fn read_connection(&mut self, value: &[u8]) {
@@ -444,7 +466,8 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|token| !token.is_empty())
 }
 
-fn kind_of(name: &[u8]) -> Kind {
+/// What this proxy knows of a name.
+pub fn kind_of(name: &[u8]) -> Kind {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
         2 if is(b"te") => Kind::Te,

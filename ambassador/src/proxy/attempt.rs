@@ -20,6 +20,7 @@ use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::judges::{Judges, Score, Stage};
 use crate::proxy::race;
 use crate::proxy::replay::Replay;
+use crate::proxy::trailers::Trailers;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{AttemptOutcome, RequestRecord, UpstreamIndex};
@@ -357,6 +358,10 @@ impl Sending<'_> {
             upstream: &connection.stream,
             asked: self.asked,
             body: self.body,
+            trailers: Trailers {
+                way: self.way,
+                incoming: &self.incoming,
+            },
             head: self.response,
             replay: &mut self.replay,
             limits: &self.context.head_limits,

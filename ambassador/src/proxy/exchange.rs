@@ -16,6 +16,7 @@ use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
 use crate::proxy::replay::Replay;
+use crate::proxy::trailers::Trailers;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
 use crate::together::beside;
@@ -53,6 +54,8 @@ pub struct Exchange<'a> {
     pub body: &'a mut BodyReader,
     /// Scratch for the response.
     pub head: &'a mut ResponseHead,
+    /// What of its trailers goes on.
+    pub trailers: Trailers<'a>,
     /// What of the body is kept for another try.
     pub replay: &'a mut Replay,
     /// The limits of heads.
@@ -312,6 +315,7 @@ impl<'a> Exchange<'a> {
             ahead: self.ahead,
             upstream: self.upstream,
             body: self.body,
+            trailers: self.trailers,
             replay: self.replay,
             deadlines: self.deadlines,
             progress: self.progress,
@@ -340,6 +344,7 @@ struct Upload<'a> {
     ahead: &'a mut Option<Chunk>,
     upstream: &'a Stream,
     body: &'a mut BodyReader,
+    trailers: Trailers<'a>,
     replay: &'a mut Replay,
     deadlines: &'a Deadlines,
     progress: &'a Progress<'a>,
@@ -385,33 +390,41 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// The next bytes of the body, and how many.
+    /// The next bytes of the body that go on, and how many.
     async fn next(&mut self, silence: Duration) -> Result<(Gather, u64), ExchangeError> {
-        let chunk = match self.ahead.take() {
-            Some(chunk) => chunk,
-            None => match timer::timeout(silence, self.client.recv()).await {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None) | Err(_)) | Err(_) => return Err(ExchangeError::ClientGone),
-            },
-        };
         let mut gather = Gather::default();
-        let mut next = Some(chunk);
-        while let Some(mut chunk) = next.take() {
-            let http::Progress { consumed, done } =
-                self.body.advance(&chunk).map_err(ExchangeError::Request)?;
-            if done && consumed < chunk.len() {
-                let mut rest = chunk.split_off(consumed);
-                rest.detach();
-                *self.ahead = Some(rest);
-            }
-            self.replay.add(&chunk);
-            gather.push(chunk);
-            if !done && !gather.is_full() {
-                next = self.client.try_recv();
-            }
+        // What is kept back of a trailer section is nothing to send.
+        while gather.bytes() == 0 && !self.body.is_done() {
+            let chunk = match self.ahead.take() {
+                Some(chunk) => chunk,
+                None => match timer::timeout(silence, self.client.recv()).await {
+                    Ok(Ok(Some(chunk))) => chunk,
+                    Ok(Ok(None) | Err(_)) | Err(_) => return Err(ExchangeError::ClientGone),
+                },
+            };
+            self.take(chunk, &mut gather)?;
         }
         let bytes = gather.bytes() as u64;
         Ok((gather, bytes))
+    }
+
+    /// Takes a chunk and what else is there already.
+    fn take(&mut self, chunk: Chunk, gather: &mut Gather) -> Result<(), ExchangeError> {
+        let mut next = Some(chunk);
+        while let Some(chunk) = next.take() {
+            let taken = self.trailers.take(self.body, chunk);
+            let (mine, rest) = taken.map_err(ExchangeError::Request)?;
+            if let Some(mut rest) = rest {
+                rest.detach();
+                *self.ahead = Some(rest);
+            }
+            self.replay.add(&mine);
+            gather.push(mine);
+            if !self.body.is_done() && !gather.is_full() {
+                next = self.client.try_recv();
+            }
+        }
+        Ok(())
     }
 }
 
@@ -643,16 +656,6 @@ fn take_part(
         true => Leftover::None,
         false => Leftover::Some,
     })
-}
-
-/// Splits what belongs to the body off what follows it.
-pub fn take_body(
-    body: &mut BodyReader,
-    mut chunk: Chunk,
-) -> Result<(Chunk, Option<Chunk>), BadMessage> {
-    let progress = body.advance(&chunk)?;
-    let rest = chunk.split_off(progress.consumed);
-    Ok((chunk, (!rest.is_empty()).then_some(rest)))
 }
 
 /// Reads a request head that begins with `chunk`; `None`: the client ended or

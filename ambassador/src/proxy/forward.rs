@@ -1,6 +1,7 @@
 //! One request, from its head to its end: the order of the filters, written
 //! once, as straight-line code.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::proxy::attempt::{self, Lane, Passed, Sending, Success};
 use crate::proxy::client::Client;
 use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{self, Asked, Progress};
+use crate::proxy::exchange::{Asked, Progress};
 use crate::proxy::failure::Failure;
 use crate::proxy::fault::{self, Fate};
 use crate::proxy::gone::gone;
@@ -20,6 +21,7 @@ use crate::proxy::judges::{Admitted, Judges};
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::switch;
+use crate::proxy::trailers::Trailers;
 use crate::proxy::way::{self, Addressee, Aim, Incoming};
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::settings::Protocol;
@@ -53,15 +55,16 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
-    let identity = way::Identity::of(request, &head);
     let original = client.origin.original;
     let found = way::find(&context, original, request, &head, &mut scratch.host);
+    let known = found.as_ref().ok().and_then(Option::as_ref);
+    let identity = way::Identity::of(request, &head, known);
     if record.is_logged() {
         record.describe(Description {
             method: request.method_bytes(&head),
             authority: request.authority_bytes(&head),
             path: request.path(&head),
-            request_id: identity.request_id(request, &head),
+            request_id: identity.request_id(request, &head, known),
         });
     }
     let way = match found {
@@ -191,15 +194,28 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 
     // What of the body is here already, and what is kept of it. Nothing of the
     // shared buffers is kept while a peer is waited for.
-    let mut replay = match way::may_be_sent_twice(&policies.retry, request, &head) {
+    let mut replay = match way::may_be_sent_twice(policies, request, &head) {
         true => Replay::up_to(policies.retry.body_limit),
         false => Replay::none(),
+    };
+    let presented_to = match client.bound.is_asked_by_proxy(shared) {
+        true => Addressee::Upstream,
+        false => Addressee::Proxy,
+    };
+    let incoming = Incoming {
+        request,
+        head,
+        identity,
+        original,
+        presented_to,
+        trailers: RefCell::default(),
     };
     let mut outgoing = Gather::default();
     if !body.is_done()
         && let Some(chunk) = client.ahead.take()
     {
-        match exchange::take_body(&mut body, chunk) {
+        let (way, incoming) = (&way, &incoming);
+        match (Trailers { way, incoming }).take(&mut body, chunk) {
             Ok((mine, rest)) => {
                 record.passage.count(Direction::Sent, mine.len() as u64);
                 replay.add(&mine);
@@ -222,10 +238,6 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now + delayed);
     let left = timeout.limit().map(|limit| limit.saturating_sub(delayed));
     let deadlines = deadlines.bounded_by(left);
-    let presented_to = match client.bound.is_asked_by_proxy(shared) {
-        true => Addressee::Upstream,
-        false => Addressee::Proxy,
-    };
     let mut judges = Judges::new(picked, trial);
     let mut sending = Sending {
         context: &context,
@@ -235,13 +247,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         lane: Lane::Pool,
         namespace: client.origin.namespace,
         way: &way,
-        incoming: Incoming {
-            request,
-            head,
-            identity,
-            original,
-            presented_to,
-        },
+        incoming,
         asked,
         body: &mut body,
         response: &mut scratch.response,

@@ -1,20 +1,22 @@
 //! Which upstream a request goes to, and how its head changes on the way.
 
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http::trace::{self, Formats};
-use crate::http::{self, BadMessage, CallerTimeout, RequestHead, RequestRewrite, TraceContext};
+use crate::http::{
+    self, BadMessage, CallerTimeout, RequestHead, RequestRewrite, TraceContext, X_REQUEST_ID,
+};
 use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::policy::breaker::{State, Trial};
-use crate::policy::retry::Retry;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::proxy::judges::Counts;
 use crate::ring::{self, Chunk};
-use crate::route::settings::{Endpoints, Marks};
+use crate::route::settings::{Endpoints, Marks, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution};
 use crate::upstream::balancer::{Ask, Picked, Probe};
 use crate::upstream::pool::Pools;
@@ -60,6 +62,8 @@ pub struct Incoming<'a> {
     pub original: Option<OriginalDst>,
     /// Whom its `Proxy-Authorization` is for.
     pub presented_to: Addressee,
+    /// What is kept back of its trailer section, which has a limit.
+    pub trailers: RefCell<Vec<u8>>,
 }
 
 /// Whom the `Proxy-Authorization` of a request to an explicit listener is for.
@@ -220,28 +224,45 @@ pub fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
 }
 
 /// Whether bytes of this request may reach the upstream twice: its method is
-/// one of those, or its sender says so with an idempotency key.
-pub fn may_be_sent_twice(retry: &Retry, request: &RequestHead, head: &[u8]) -> bool {
+/// one of those, or its sender says so with an idempotency key that goes on.
+pub fn may_be_sent_twice(policies: &Policies, request: &RequestHead, head: &[u8]) -> bool {
+    let (retry, rules) = (&policies.retry, &policies.headers);
+    let key = || {
+        let name = &retry.idempotency_header;
+        rules.outgoing(name, request.field(head, name))
+    };
     let method = request.method_bytes(head);
-    retry.methods.contains(request.method(), method)
-        || request.field(head, &retry.idempotency_header).is_some()
+    retry.methods.contains(request.method(), method) || key().is_some()
 }
 
 impl Identity {
-    /// Keeps the request's own id, or makes one.
-    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
-        let has_id = request.field(head, "x-request-id").is_some();
+    /// Keeps the id that a request has, or that the header rules of its upstream
+    /// set, or makes one.
+    pub fn of(request: &RequestHead, head: &[u8], way: Option<&Way>) -> Self {
+        let has_id = Self::known(request, head, way).is_some();
         Self {
             made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), clock::random_u128())),
         }
     }
 
     /// The id, wherever it came from.
-    pub fn request_id<'a>(&'a self, request: &RequestHead, head: &'a [u8]) -> &'a [u8] {
+    pub fn request_id<'a>(
+        &'a self,
+        request: &RequestHead,
+        head: &'a [u8],
+        way: Option<&'a Way>,
+    ) -> &'a [u8] {
         match &self.made_id {
             Some(id) => id,
-            None => request.field(head, "x-request-id").unwrap_or_default(),
+            None => Self::known(request, head, way).unwrap_or_default(),
         }
+    }
+
+    fn known<'a>(request: &RequestHead, head: &'a [u8], way: Option<&'a Way>) -> Option<&'a [u8]> {
+        let sent = request.field(head, X_REQUEST_ID);
+        let rules = way.map(|way| &way.target.upstream.policies.headers);
+        // One that the rules remove is known by it here all the same.
+        rules.map_or(sent, |rules| rules.outgoing(X_REQUEST_ID, sent).or(sent))
     }
 }
 
@@ -266,6 +287,7 @@ impl Way {
             identity,
             original,
             presented_to,
+            ..
         } = incoming;
         let explicit = original.is_none();
         let made_host;
@@ -299,8 +321,9 @@ impl Way {
         }
         if let Some(id) = &identity.made_id
             && policies.marks == Marks::Made
+            && !rules.names(X_REQUEST_ID)
         {
-            add_field("x-request-id", id);
+            add_field(X_REQUEST_ID, id);
         }
         let limits = self.caller_timeout(request, head).fields(left);
         for (name, value) in limits.iter().flatten() {

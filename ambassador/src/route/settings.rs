@@ -274,6 +274,15 @@ impl HeaderRules {
         set.chain(&self.remove)
             .any(|ruled| ruled.eq_ignore_ascii_case(name))
     }
+
+    /// What goes on of the field of this name, of which the request has `sent`.
+    pub fn outgoing<'a>(&'a self, name: &str, sent: Option<&'a [u8]>) -> Option<&'a [u8]> {
+        let is_it = |ruled: &str| ruled.eq_ignore_ascii_case(name);
+        if let Some((_, value)) = self.set.iter().find(|(set, _)| is_it(set)) {
+            return Some(value.as_bytes());
+        }
+        sent.filter(|_| !self.remove.iter().any(|removed| is_it(removed)))
+    }
 }
 
 /// One entry of `routes`.

@@ -1,7 +1,9 @@
 //! Which header fields pass, in which form, and which are added.
 
-use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends};
+use std::time::Duration;
+
+use ambassador_tests::server::{Request, response, text};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
 
 on_both_backends!(
     order_and_case_are_kept,
@@ -9,6 +11,10 @@ on_both_backends!(
     hop_by_hop_fields_are_removed_from_answers,
     a_request_id_is_given_or_kept,
     configured_fields_are_set_and_removed,
+    what_connection_names_is_not_decided_on,
+    the_id_of_a_request_is_under_the_header_rules,
+    trailers_are_under_the_rules_of_the_head,
+    a_trailer_section_in_pieces_is_one,
 );
 
 fn order_and_case_are_kept(backend: Backend) {
@@ -148,4 +154,110 @@ fn configured_fields_are_set_and_removed(backend: Backend) {
         (request.field("x-team"), request.field("x-debug")),
         (Some("shop"), None)
     );
+}
+
+/// A field that stays here would be decided on by this hop alone: the next one
+/// would see a request without an id, or repeat what has no key.
+fn what_connection_names_is_not_decided_on(backend: Backend) {
+    let server = Server::start(|connection| {
+        while let Some(request) = connection.request()? {
+            if request.target == "/fails" {
+                return connection.reset();
+            }
+            connection.write(text("ok"))?;
+        }
+        Ok(())
+    });
+    let more = "retry: { attempts: 3, on: [reset], base: 1ms }";
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let mut client = Client::connect(listen);
+    client.send(
+        "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nX-Request-Id: mine\r\n\
+         Connection: x-request-id\r\n\r\n",
+    );
+    assert_eq!(client.response("GET").status, 200);
+    let request = server.last_request();
+    let id = request.field("x-request-id").expect("it has an id");
+    assert_eq!(id.len(), 36, "one of its own: {id}");
+
+    for (connection, tries) in [("close", 3), ("close, Idempotency-Key", 1)] {
+        let before = server.requests().len();
+        let mut client = Client::connect(listen);
+        client.send(format!(
+            "POST /fails HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 0\r\n\
+             Idempotency-Key: 1\r\nConnection: {connection}\r\n\r\n"
+        ));
+        assert_eq!(client.response("POST").status, 502);
+        let sent = &server.requests()[before..];
+        assert_eq!(sent.len(), tries, "{connection}");
+        let has_key = |request: &Request| request.field("idempotency-key").is_some();
+        assert_eq!(sent.iter().all(has_key), tries > 1);
+    }
+}
+
+fn the_id_of_a_request_is_under_the_header_rules(backend: Backend) {
+    for (rules, expected) in [
+        ("{ set: { x-request-id: fixed } }", vec!["fixed"]),
+        ("{ remove: [x-request-id] }", vec![]),
+    ] {
+        let server = Server::ok();
+        let more = format!("headers: {rules}");
+        let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), &more);
+        let mut client = Client::connect(listen);
+        for own in ["", "X-Request-ID: mine\r\n"] {
+            client.send(format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n{own}\r\n"
+            ));
+            assert_eq!(client.response("GET").status, 200);
+            let fields = server.last_request().fields;
+            let ids = fields
+                .iter()
+                .filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
+            let ids: Vec<&str> = ids.map(|(_, value)| value.as_str()).collect();
+            assert_eq!(ids, expected, "{rules} {own:?}");
+        }
+    }
+}
+
+const TRAILED: &str = "POST / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\
+    Transfer-Encoding: chunked\r\nConnection: x-hop\r\n\r\n2\r\nhi\r\n0\r\n\
+    X-Sum: 1\r\nX-Team: evil\r\nx-DEBUG: 1\r\nX-Hop: 1\r\nProxy-Authorization: z\r\n\
+    X-Upstream-Host: other\r\nX-Request-Id: t\r\nAuthorization: Bearer t\r\nTraceparent: t\r\n\
+    Idempotency-Key: 1\r\ngrpc-timeout: 1S\r\nX-End: 2\r\n\r\n";
+
+fn trailed(backend: Backend) -> (Server, Proxy, Client) {
+    let server = Server::ok();
+    let more = "headers: { set: { x-team: shop }, remove: [x-debug] }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    (server, proxy, Client::connect(listen))
+}
+
+fn trailers_are_under_the_rules_of_the_head(backend: Backend) {
+    let (server, _proxy, mut client) = trailed(backend);
+    let passed = [("X-Sum", "1"), ("X-End", "2")].map(|(name, value)| (name.into(), value.into()));
+    // The second one shows that nothing is left of the first.
+    for _ in 0..2 {
+        client.send(TRAILED);
+        assert_eq!(client.response("POST").status, 200);
+        let request = server.last_request();
+        assert_eq!(request.body, b"hi");
+        assert_eq!(request.trailers, passed);
+    }
+}
+
+fn a_trailer_section_in_pieces_is_one(backend: Backend) {
+    let (server, _proxy, mut client) = trailed(backend);
+    let section = TRAILED.find("\r\n0\r\n").expect("it ends") + 2;
+    for cut in (section..TRAILED.len()).step_by(13) {
+        client.send(&TRAILED[..cut]);
+        // The proxy has read the first part before the second comes.
+        let asked = server.requests().len();
+        eventually("the head has come", Duration::from_secs(5), || {
+            server.open_connections() == 1
+        });
+        client.send(&TRAILED[cut..]);
+        assert_eq!(client.response("POST").status, 200, "{cut}");
+        assert_eq!(server.requests().len(), asked + 1);
+        assert_eq!(server.last_request().trailers.len(), 2, "{cut}");
+    }
 }

@@ -203,6 +203,7 @@ fn the_largest_chunk_size_does_not_overflow() {
         progress,
         Ok(Progress {
             consumed: 20,
+            trailers: 0,
             done: false
         })
     );
@@ -221,6 +222,7 @@ fn a_length_is_counted_down() {
         reader.advance(b"ab"),
         Ok(Progress {
             consumed: 2,
+            trailers: 0,
             done: false
         })
     );
@@ -396,5 +398,19 @@ proptest! {
         let taken = bytes.len().min(length as usize);
         let expected = (taken, bytes[..taken].to_vec(), bytes.len() as u64 >= length);
         prop_assert_eq!(feed(reader, cut(&bytes, &places)), Ok(expected));
+    }
+}
+
+#[test]
+fn it_tells_which_bytes_belong_to_the_trailers() {
+    let body = b"1\r\na\r\n0\r\nX: 1\r\n\r\nGET";
+    let (start, end) = (9, body.len() - 3);
+    for cut in 0..=end {
+        let mut reader = chunked();
+        let first = reader.advance(&body[..cut]).unwrap();
+        let second = reader.advance(&body[cut..]).unwrap();
+        assert_eq!(first.trailers, cut.saturating_sub(start), "{cut}");
+        assert_eq!(second.trailers, end - cut.max(start), "{cut}");
+        assert!(reader.is_done());
     }
 }

@@ -370,7 +370,33 @@ fn scratch_keeps_nothing_of_the_head_before() {
     assert_eq!(request.body(), RequestBody::None);
     assert_eq!(request.fields().iter().count(), 2);
     let x = request.fields().iter().last().unwrap();
-    assert!(!request.fields().is_named_by_connection(second, x));
+    assert_eq!(
+        (x.kind, request.field(second, "x")),
+        (Kind::EndToEnd, Some(&b"y"[..]))
+    );
+}
+
+#[test]
+fn what_connection_names_has_no_meaning() {
+    let mut request = RequestHead::default();
+    let head = b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: 1\r\nTraceparent: t\r\n\
+        Content-Length: 2\r\nX-Upstream-Host: b\r\ngrpc-timeout: 1S\r\nX-Stays: 2\r\n\
+        Connection: x-ID, traceparent, content-length, host, x-upstream-host\r\n\
+        connection: Grpc-Timeout\r\n\r\n";
+    request.parse(head, &Limits::default()).unwrap().unwrap();
+    for (name, expected) in [
+        ("x-id", None),
+        ("traceparent", None),
+        ("grpc-timeout", None),
+        ("x-stays", Some(&b"2"[..])),
+        ("host", Some(b"a")),
+        ("x-upstream-host", Some(b"b")),
+    ] {
+        assert_eq!(request.field(head, name), expected, "{name}");
+    }
+    assert_eq!(request.body(), RequestBody::Length(2));
+    let has = |kind| request.fields().has(kind);
+    assert!(!has(Kind::TraceContext) && !has(Kind::CallerTimeout) && has(Kind::ForProxy));
 }
 
 #[test]

@@ -1,0 +1,65 @@
+//! The trailer section of a request: it is under the rules of its head, and what
+//! would have been looked for there does not pass.
+
+use crate::http::{self, BadMessage, BodyReader};
+use crate::proxy::way::{Incoming, Way};
+use crate::ring::Chunk;
+use crate::route::settings::Marks;
+
+/// A section without fields.
+const NO_FIELDS: &[u8] = b"\r\n";
+
+/// Which trailer fields of a request go on.
+#[derive(Clone, Copy)]
+pub struct Trailers<'a> {
+    /// Where it goes.
+    pub way: &'a Way,
+    /// As it came.
+    pub incoming: &'a Incoming<'a>,
+}
+
+impl Trailers<'_> {
+    /// Splits what goes on of a body off what follows it. The part of a trailer
+    /// section that has come is kept back until all of it has.
+    pub fn take(
+        self,
+        body: &mut BodyReader,
+        mut chunk: Chunk,
+    ) -> Result<(Chunk, Option<Chunk>), BadMessage> {
+        let progress = body.advance(&chunk)?;
+        let rest = chunk.split_off(progress.consumed);
+        let rest = (!rest.is_empty()).then_some(rest);
+        let section_at = progress.consumed - progress.trailers;
+        let mut held = self.incoming.trailers.borrow_mut();
+        let is_plain = progress.done && held.is_empty() && chunk[section_at..] == *NO_FIELDS;
+        if progress.trailers == 0 || is_plain || self.pass_as_they_are() {
+            return Ok((chunk, rest));
+        }
+        let section = chunk.split_off(section_at);
+        held.extend_from_slice(&section);
+        if progress.done {
+            let held = std::mem::take(&mut *held);
+            chunk = Chunk::written(chunk.len() + held.len(), |out| {
+                out.extend_from_slice(&chunk);
+                http::write_trailers(out, &held, |name| self.passes(name));
+            });
+        }
+        Ok((chunk, rest))
+    }
+
+    fn pass_as_they_are(self) -> bool {
+        self.way.target.upstream.policies.marks == Marks::None
+    }
+
+    fn passes(self, name: &[u8]) -> bool {
+        let policies = &self.way.target.upstream.policies;
+        let Incoming { request, head, .. } = self.incoming;
+        http::may_trail(name)
+            && !request.fields().names_for_this_hop(head, name)
+            && !str::from_utf8(name).is_ok_and(|name| {
+                policies.headers.names(name)
+                    || name.eq_ignore_ascii_case(http::X_REQUEST_ID)
+                    || name.eq_ignore_ascii_case(&policies.retry.idempotency_header)
+            })
+    }
+}
