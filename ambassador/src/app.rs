@@ -189,7 +189,7 @@ fn client(admin: Admin) -> Result<Client, Failure> {
         None => match admin.address.parse::<SocketAddr>() {
             Ok(address) => BindAddr::Tcp(address),
             Err(_) => {
-                let text = format!("--admin: not ip:port or unix:/path: {}", admin.address);
+                let text = "--admin: must be ip:port or unix:/path".to_owned();
                 return Err(Failure::Usage(text));
             }
         },

@@ -17,6 +17,7 @@ mod raw;
 mod read;
 mod reference;
 mod reload;
+mod secrets;
 mod values;
 mod yaml;
 

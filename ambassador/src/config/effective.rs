@@ -8,23 +8,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::checked::{Checked, LogTarget, Workers};
-use super::raw;
+use super::{raw, secrets};
 use crate::capture::settings::{Scope, Settings as Capture};
 use crate::route::settings::{Claim, Endpoint, Endpoints, HeaderRules, HostMatch, Route, Upstream};
-
-/// Stands where a secret was.
-const MASK: &str = "***";
-/// A header whose name holds one of these carries a secret.
-const SECRET_WORDS: [&str; 8] = [
-    "auth",
-    "cookie",
-    "key",
-    "token",
-    "secret",
-    "password",
-    "credential",
-    "session",
-];
 
 impl Checked {
     /// Every setting in effect as JSON that is also a valid file.
@@ -235,20 +221,12 @@ pub fn policies_of(upstream: &Upstream) -> Map<String, Value> {
 }
 
 fn headers(rules: &HeaderRules) -> Value {
-    let set = rules.set.iter().map(|(name, value)| {
-        let value = masked(name, value);
-        (name.clone(), value.into())
-    });
+    // Names do not tell which of them carries a secret.
+    let set = rules
+        .set
+        .iter()
+        .map(|(name, _)| (name.clone(), secrets::MASK.into()));
     json!({ "set": Value::Object(set.collect()), "remove": rules.remove })
-}
-
-/// The value of a header, unless its name says that it is a secret.
-pub(super) fn masked<'a>(name: &str, value: &'a str) -> &'a str {
-    let name = name.to_ascii_lowercase();
-    match SECRET_WORDS.iter().any(|word| name.contains(word)) {
-        true => MASK,
-        false => value,
-    }
 }
 
 /// A claim as the file writes it.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::checked::Checked;
 use super::effective::claim;
+use super::secrets;
 use crate::addr::{Authority, OriginalDst};
 use crate::capture::settings::Settings as Capture;
 use crate::route::settings::{Endpoint, Endpoints, Unmatched};
@@ -185,7 +186,10 @@ fn line(key: &'static str, value: impl Into<String>) -> Line {
 
 impl Destination {
     fn parse(text: &str) -> Result<Self, BadDestination> {
-        let bad = |what: &str| BadDestination(format!("{what}, got {text}"));
+        let bad = |what: &str| {
+            let text = secrets::shown("", text);
+            BadDestination(format!("{what}, got {}", text.escape_debug()))
+        };
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self {
                 authority: None,

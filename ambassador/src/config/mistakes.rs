@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::secrets;
+
 /// Values longer than this are cut in messages.
 const SHOWN_BYTES_MAX: usize = 100;
 
@@ -14,7 +16,7 @@ pub struct Mistake {
     pub path: String,
     /// What is wrong with it.
     pub what: String,
-    /// The value as it stands in the file.
+    /// The value as it stands in the file; what may be a secret is not shown.
     pub got: Option<String>,
 }
 
@@ -70,10 +72,11 @@ impl fmt::Display for Mistake {
             write!(f, "{}: ", self.line)?;
         }
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
+            write!(f, "{}: ", self.path.escape_debug())?;
         }
         f.write_str(&self.what)?;
         if let Some(got) = &self.got {
+            let got = secrets::shown(&self.path, got);
             let end = got.floor_char_boundary(SHOWN_BYTES_MAX.min(got.len()));
             let more = if end < got.len() { "..." } else { "" };
             write!(f, ", got {}{more}", got[..end].escape_debug())?;

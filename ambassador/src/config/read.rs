@@ -1,13 +1,13 @@
 //! From the tree of the file to the raw layer: each type reads itself, notes
 //! every mistake and goes on.
 
-use std::fmt;
 use std::ops::Deref;
 
 use schemars::JsonSchema;
 
 use super::mistakes::Mistake;
 use super::raw::File;
+use super::secrets;
 use super::yaml::{Key, Node, Value};
 
 /// What reading and checking has found so far.
@@ -76,6 +76,17 @@ impl Found {
         self.mistakes.push(value.place.say(what.into(), got));
     }
 
+    /// A scalar where there should be none, or the other way round.
+    pub(super) fn wrong_kind(&mut self, place: &Place, what: &str, value: &Value) {
+        let (what, got) = match value {
+            Value::Text(text) => (what.to_owned(), Some(text.clone())),
+            Value::Null => (format!("{what}, got nothing"), None),
+            Value::List(_) => (format!("{what}, got a list"), None),
+            Value::Map(_) => (format!("{what}, got a mapping"), None),
+        };
+        self.mistakes.push(place.say(what, got));
+    }
+
     pub(super) fn warn(&mut self, place: &Place, what: impl Into<String>) {
         self.warnings.push(place.say(what.into(), None));
     }
@@ -98,7 +109,7 @@ impl Place {
 
     pub(super) fn key(&self, key: &str, line: usize) -> Self {
         let dot = if self.path.is_empty() { "" } else { "." };
-        let path = format!("{}{dot}{key}", self.path);
+        let path = format!("{}{dot}{}", self.path, secrets::key(key));
         Self { line, path }
     }
 
@@ -130,7 +141,7 @@ impl<T: Read> Spanned<T> {
 impl<T: Scalar> Read for T {
     fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
         let Value::Text(text) = &node.value else {
-            found.mistake(place, format!("must be one value, got {}", node.value));
+            found.wrong_kind(place, "must be one value", &node.value);
             return None;
         };
         match T::parse(text) {
@@ -149,7 +160,7 @@ where
 {
     fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
         let Value::List(list) = &node.value else {
-            found.mistake(place, format!("must be a list, got {}", node.value));
+            found.wrong_kind(place, "must be a list", &node.value);
             return None;
         };
         let items = list
@@ -254,7 +265,7 @@ pub(super) fn entries<'a>(
         Value::Null => return Some(Vec::new()),
         Value::Map(map) => map,
         other => {
-            found.mistake(place, format!("must be a mapping, got {other}"));
+            found.wrong_kind(place, "must be a mapping", other);
             return None;
         }
     };
@@ -324,17 +335,6 @@ fn distance(a: &str, b: &str) -> usize {
 /// A field's name as a key: `r#match` is `match`.
 pub(super) fn key_name(field: &str) -> &str {
     field.strip_prefix("r#").unwrap_or(field)
-}
-
-impl fmt::Display for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => f.write_str("nothing"),
-            Self::Text(text) => write!(f, "{}", text.escape_debug()),
-            Self::List(_) => f.write_str("a list"),
-            Self::Map(_) => f.write_str("a mapping"),
-        }
-    }
 }
 
 /// A mapping with fixed keys, each of which may be absent.

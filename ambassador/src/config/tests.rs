@@ -1,6 +1,7 @@
 mod fail_fast;
 mod fault;
 mod policies;
+mod secrets;
 mod tracing;
 
 use std::net::SocketAddr;
@@ -238,7 +239,7 @@ fn one_mistake_each() {
         ),
         (
             upstream("headers: { set: { a: \"x\\r\\ny\" } }"),
-            "control characters, got x\\r\\ny",
+            "control characters, got ***",
         ),
         (upstream("headers: { set: { a: ' x' } }"), "starts nor ends"),
         (upstream("headers: { set: { a: x, A: y } }"), "set twice"),
@@ -458,11 +459,18 @@ fn the_examples_are_sound_and_what_is_in_effect_loads_again() {
 #[test]
 fn secrets_are_masked() {
     let shown = example("full.yaml").effective().to_string();
-    assert!(shown.contains("\"x-team\":\"shop\""));
-    assert!(shown.contains("\"x-api-key\":\"***\""));
-    assert!(!shown.contains("not-shown"));
     let policies = format!("{:?}", example("full.yaml").policies);
-    assert!(!policies.contains("not-shown"));
+    for shown in [shown, policies] {
+        assert!(
+            shown.contains("x-api-key") && shown.contains("***"),
+            "{shown}"
+        );
+        // What a harmless name has may be one as well.
+        assert!(
+            !shown.contains("not-shown") && !shown.contains("shop\""),
+            "{shown}"
+        );
+    }
 }
 
 #[test]

@@ -18,9 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::checked::{Origin, Policy};
-use crate::config::effective::{masked, policies};
+use crate::config::effective::policies;
 use crate::config::raw;
 use crate::config::read::{Either, Field, Found, Place, Spanned};
+use crate::config::secrets;
 use crate::config::values::{KeepAlive, Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
@@ -196,8 +197,8 @@ impl Policies {
         let mut values = vec![("protocol".to_owned(), protocol)];
         let entries = policies::entries(self.protocol, &self.settings).into_iter();
         values.extend(entries.map(|(key, value)| (key.to_owned(), policies::text(&value))));
-        for (name, value) in &self.settings.headers.set {
-            let shown = masked(name, value).to_owned();
+        for (name, _) in &self.settings.headers.set {
+            let shown = secrets::MASK.to_owned();
             values.push((format!("headers.set.{name}"), shown));
         }
         for name in &self.settings.headers.remove {

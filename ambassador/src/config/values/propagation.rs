@@ -59,8 +59,7 @@ impl Read for Propagation {
         let Value::List(_) = &node.value else {
             let is_off = matches!(&node.value, Value::Text(text) if text == "off");
             if !is_off {
-                let what = format!("must be a list of formats, or off, got {}", node.value);
-                found.mistake(place, what);
+                found.wrong_kind(place, "must be a list of formats, or off", &node.value);
             }
             return is_off.then_some(Self(Formats::OFF));
         };
