@@ -24,14 +24,14 @@ mod yaml;
 use std::io;
 use std::path::Path;
 
+use crate::workload::named;
+
 pub use check::ADMIN_LISTEN;
 pub use checked::Checked;
 pub use effective::policies_of;
 pub use env::from_env;
 pub use mistakes::{Mistake, Mistakes};
 pub use reference::{reference, schema};
-
-use crate::workload::small_file;
 
 /// A configuration file is at most this long.
 const FILE_BYTES_MAX: usize = 4 << 20;
@@ -56,7 +56,7 @@ fn read(path: &Path) -> Result<String, String> {
         io::ErrorKind::InvalidInput | io::ErrorKind::FileTooLarge => error.to_string(),
         _ => format!("can't be read: {error}"),
     };
-    let bytes = small_file::read(path, FILE_BYTES_MAX).map_err(unreadable)?;
+    let bytes = named::read(path, FILE_BYTES_MAX).map_err(unreadable)?;
     String::from_utf8(bytes).map_err(|_| unreadable(io::ErrorKind::InvalidData.into()))
 }
 

@@ -135,32 +135,57 @@ pub enum StartError {
     Runtime(io::Error),
 }
 
-/// Listens, then serves on a thread of its own. When this returns, the admin
-/// addresses accept and signals no longer end the process.
-pub fn start(settings: Settings, state: State) -> Result<Control, StartError> {
+/// What takes the rights that the process has at its start: the admin addresses
+/// are bound, the file is watched.
+#[derive(Debug)]
+pub struct Bound {
+    admin: listen::Bound,
+    metrics: Option<listen::Bound>,
+    watch: Option<watch::Prepared>,
+}
+
+impl Bound {
+    /// Binds the addresses of the settings and watches their file.
+    pub fn bind(settings: &Settings) -> Result<Self, StartError> {
+        let until = clock::now() + sockets::FREE_WITHIN;
+        let listen_on = |address: &BindAddr| {
+            let bound = sockets::once_free(until, || listen::Bound::bind(address));
+            bound.map_err(|source| StartError::Listen {
+                address: address.clone(),
+                source,
+            })
+        };
+        let watch = settings.watch.clone();
+        Ok(Self {
+            admin: listen_on(&settings.listen)?,
+            metrics: settings
+                .metrics_listen
+                .as_ref()
+                .map(listen_on)
+                .transpose()?,
+            watch: watch
+                .map(watch::Prepared::new)
+                .transpose()
+                .map_err(StartError::Watch)?,
+        })
+    }
+}
+
+/// Serves on a thread of its own. When this returns, the admin addresses accept
+/// and signals no longer end the process.
+pub fn start(settings: Settings, bound: Bound, state: State) -> Result<Control, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
         .build()
         .map_err(StartError::Runtime)?;
     let inside = runtime.enter();
-    let until = clock::now() + sockets::FREE_WITHIN;
-    let listen_on = |address: &BindAddr| {
-        let bound = sockets::once_free(until, || listen::Listener::bind(address));
-        bound.map_err(|source| StartError::Listen {
-            address: address.clone(),
-            source,
-        })
-    };
-    let admin = listen_on(&settings.listen)?;
-    let metrics = settings
-        .metrics_listen
-        .as_ref()
-        .map(listen_on)
-        .transpose()?;
-    let watch = settings
+    let admin = bound.admin.serve().map_err(StartError::Runtime)?;
+    let metrics = bound.metrics.map(listen::Bound::serve).transpose();
+    let metrics = metrics.map_err(StartError::Runtime)?;
+    let watch = bound
         .watch
-        .map(watch::Watch::start)
+        .map(watch::Prepared::start)
         .transpose()
         .map_err(StartError::Watch)?;
     if settings.signals == Signals::Handle {

@@ -1,17 +1,21 @@
 //! What is captured together: a cgroup, the network namespace of its
 //! programs, and the privileges that serving it takes.
 //!
-//! The proxy itself keeps no capability. Before it starts its threads it
-//! starts a [`Helper`], a small process of the same binary that answers a
-//! handful of requests (listeners and sockets in a namespace, a loader of
-//! capture, iptables rules) and undoes what was set up when the proxy ends, however it ends.
+//! The proxy itself keeps no capability and is a user who owns nothing. Before it
+//! starts its threads it starts a [`Helper`], a small process of the same binary
+//! that answers a handful of requests (listeners and sockets in a namespace, a
+//! loader of capture, iptables rules, files that only root may open) and undoes
+//! what was set up when the proxy ends, however it ends.
 //! Nothing here knows what is listened for or dialled.
 
 pub mod capabilities;
 pub mod cgroup;
+pub(crate) mod confinement;
 pub(crate) mod descriptors;
 pub mod helper;
+pub mod identity;
 pub mod memory;
+pub mod named;
 pub mod netns;
 pub mod signals;
 pub mod small_file;
@@ -20,7 +24,9 @@ pub mod sockets;
 
 pub use capabilities::drop_all_capabilities;
 pub use cgroup::{Cgroup, find_cgroup2};
+pub use confinement::{confine, is_confined};
 pub use helper::Helper;
+pub use identity::{Identity, User};
 pub use netns::Netns;
 pub use socket_owner::Owner;
 pub use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};

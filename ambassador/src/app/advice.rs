@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use super::Failure;
 use crate::addr::BindAddr;
+use crate::workload;
 
 /// Ports below this need a privilege.
 const PRIVILEGED_PORTS: u16 = 1024;
@@ -18,6 +19,16 @@ pub fn cannot_listen(what: &str, address: &BindAddr, error: &io::Error) -> Failu
     };
     let advice = advice.map_or(String::new(), |advice| format!("; {advice}"));
     Failure::Unavailable(format!("{what}: cannot listen on {address}: {why}{advice}"))
+}
+
+/// A file that a reload names cannot be opened.
+pub fn named_too_late(failure: Failure) -> Failure {
+    match failure {
+        Failure::Unavailable(text) => Failure::Unavailable(format!(
+            "{text}; what a reload names has to be in reach of `user`, or needs a restart"
+        )),
+        failure => failure,
+    }
 }
 
 /// What the system said, without its number for it.
@@ -37,6 +48,11 @@ fn of_tcp(address: SocketAddr, kind: io::ErrorKind) -> Option<String> {
             "no interface of this machine has that address (`ip address` shows those it has)"
                 .to_owned(),
         ),
+        io::ErrorKind::PermissionDenied if port < PRIVILEGED_PORTS && workload::is_confined() => {
+            Some(format!(
+                "ports below {PRIVILEGED_PORTS} need a restart: the privileges of the start are gone"
+            ))
+        }
         io::ErrorKind::PermissionDenied if port < PRIVILEGED_PORTS => Some(format!(
             "ports below {PRIVILEGED_PORTS} need root or CAP_NET_BIND_SERVICE"
         )),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::proxy::{self, Overrides, Start};
+use super::run::identity_of;
 use super::{Failure, unavailable, with_causes};
 use crate::addr::BindAddr;
 use crate::capture::settings::{Settings, Target};
@@ -19,7 +20,7 @@ use crate::exec::{Command, LaunchError, Launched, Outcome};
 use crate::policy::fault;
 use crate::workload::Helper;
 use crate::workload::cgroup::EXEC_PREFIX;
-use crate::workload::helper::ADMIN_SOCKET;
+use crate::workload::helper::{ADMIN_SOCKET, Errand};
 
 /// What remains when every program in the cgroup has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -57,8 +58,11 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         program,
         arguments: words.collect(),
     };
-    let helper =
-        Arc::new(Helper::start().map_err(unavailable("cannot start the privileged helper"))?);
+    let identity = identity_of(&checked.user)?;
+    let helper = Arc::new(
+        Helper::start(Errand::Capture)
+            .map_err(unavailable("cannot start the privileged helper"))?,
+    );
     let mut launched = Launched::prepare(&command, &helper).map_err(|error| match error {
         LaunchError::NulByte => Failure::Usage(error.to_string()),
         error => Failure::Unavailable(with_causes(&error)),
@@ -71,6 +75,7 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         checked,
         file,
         overrides,
+        identity,
         helper: Some(Arc::clone(&helper)),
         signals: Signals::Leave,
         may_pin: false,

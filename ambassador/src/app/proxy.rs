@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::captured::{self, Captured, Change};
 use super::introduction::{self, Introduction};
 use super::{Failure, advice, figures, names, opened, unavailable};
+use crate::addr::BindAddr;
 use crate::capture::settings::Settings;
 use crate::clock;
 use crate::config::Checked;
@@ -30,7 +31,8 @@ use crate::telemetry::access_log;
 use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
 use crate::upstream::dial::OwnAddresses;
 use crate::workload::memory::MappedFiles;
-use crate::workload::{self, Helper, Netns};
+use crate::workload::named::{self, Access};
+use crate::workload::{self, Helper, Identity, Netns};
 
 /// Events that may wait for the main thread.
 const EVENTS: usize = 8;
@@ -66,7 +68,9 @@ pub struct Start {
     pub file: Option<(PathBuf, Fingerprint, Checked)>,
     /// What the command line says in place of the file.
     pub overrides: Overrides,
-    /// The privileged helper, where capture is wanted.
+    /// Whom the proxy becomes.
+    pub identity: Identity,
+    /// The privileged helper, where it is needed.
     pub helper: Option<Arc<Helper>>,
     /// Who receives signals.
     pub signals: Signals,
@@ -127,7 +131,6 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     if let Err(error) = descriptors::use_all() {
         tracing::warn!(%error, "the soft limit of open files stays as it is");
     }
-    let (backend, why_not_ring) = ring::probe();
     let registry = Arc::new(Registry::default());
     let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;
     let count = workers(checked.workers, cpus.len());
@@ -152,8 +155,17 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let capture = checked.capture.as_ref().filter(|_| captured.is_some());
     let captured_what = introduction::captured(capture, checked.routes.unmatched);
     let names = captured.as_ref().map(Captured::name_service);
+    let control = control_settings(&checked, start.signals, start.file.as_ref());
+    let bound_control = control::Bound::bind(&control).map_err(cannot_control)?;
+    if let Some(helper) = &helper {
+        let files = named_files(&checked, start.file.as_ref().map(|(path, ..)| path));
+        named::remember(helper, &files)
+            .and_then(|()| helper.seal())
+            .map_err(unavailable("the privileged helper does not answer"))?;
+    }
     // From here on there are threads, and nothing that needs a privilege.
-    workload::drop_all_capabilities().map_err(unavailable("cannot give up privileges"))?;
+    workload::confine(&start.identity).map_err(unavailable("cannot give up privileges"))?;
+    let (backend, why_not_ring) = ring::probe();
     let log = checked.access_log.as_ref();
     let log = log.map(|log| open_log(log, &registry)).transpose()?;
 
@@ -221,15 +233,9 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             }),
         }
     });
-    let (file, watch) = match start.file {
-        Some((path, loaded, checked)) => (
-            Some((path.clone(), checked)),
-            Some(WatchedFile { path, loaded }),
-        ),
-        None => (None, None),
-    };
+    let file = start.file.map(|(path, _, checked)| (path, checked));
     // Before the shards, so that whoever was served can end us by a signal.
-    let (control, events) = start_control(&common, start.signals, watch, count)?;
+    let (control, events) = start_control(&common, control, bound_control, count)?;
     let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
     let remotes = shards.iter().map(|shard| shard.remote.clone()).collect();
     if common.remotes.set(remotes).is_err() {
@@ -248,6 +254,9 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         metrics: control.metrics_listen().cloned(),
     };
     introduction.log();
+    if let Some(why) = &start.identity.remark {
+        tracing::warn!("it goes on as root: {why}");
+    }
     common.readiness.set(Phase::Serving);
     MappedFiles::find().unmap();
     Ok(Proxy {
@@ -267,13 +276,59 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     })
 }
 
+/// The files that the proxy opens again, or only once it is somebody else.
+pub fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf, Access)> {
+    let mut files = Vec::new();
+    let read = config.into_iter().chain(&checked.admin.token_file);
+    files.extend(read.map(|path| (path.clone(), Access::Read)));
+    for listen in [
+        Some(&checked.admin.listen),
+        checked.admin.metrics_listen.as_ref(),
+    ] {
+        if let Some(BindAddr::Unix(path)) = listen {
+            files.push((path.clone(), Access::Remove));
+        }
+    }
+    if let Some(LogTarget::File(path)) = checked.access_log.as_ref().map(|log| &log.target) {
+        files.push((path.clone(), Access::Append));
+    }
+    files
+}
+
+fn control_settings(
+    checked: &Checked,
+    signals: Signals,
+    file: Option<&(PathBuf, Fingerprint, Checked)>,
+) -> control::Settings {
+    let admin = checked.admin.clone();
+    control::Settings {
+        listen: admin.listen,
+        metrics_listen: admin.metrics_listen,
+        token_file: admin.token_file,
+        signals,
+        watch: file.map(|(path, loaded, _)| WatchedFile {
+            path: path.clone(),
+            loaded: *loaded,
+        }),
+    }
+}
+
+fn cannot_control(error: control::StartError) -> Failure {
+    match &error {
+        control::StartError::Listen { address, source } => {
+            advice::cannot_listen("admin", address, source)
+        }
+        _ => Failure::Unavailable(super::with_causes(&error)),
+    }
+}
+
 fn start_control(
     common: &Arc<Common>,
-    signals: Signals,
-    watch: Option<WatchedFile>,
+    settings: control::Settings,
+    bound: control::Bound,
     shards: u16,
 ) -> Result<(Control, Receiver<Event>), Failure> {
-    let admin = common.now().checked.admin.clone();
+    let signals = settings.signals;
     let (raise, events) = sync_channel(EVENTS);
     let (extras, upstreams, breakers, effective, resolved, ending) = (
         Arc::clone(common),
@@ -309,19 +364,7 @@ fn start_control(
         })),
         events: raise,
     };
-    let settings = control::Settings {
-        listen: admin.listen,
-        metrics_listen: admin.metrics_listen,
-        token_file: admin.token_file,
-        signals,
-        watch,
-    };
-    let control = control::start(settings, state).map_err(|error| match &error {
-        control::StartError::Listen { address, source } => {
-            advice::cannot_listen("admin", address, source)
-        }
-        _ => Failure::Unavailable(super::with_causes(&error)),
-    })?;
+    let control = control::start(settings, bound, state).map_err(cannot_control)?;
     Ok((control, events))
 }
 
@@ -570,6 +613,7 @@ fn open_log(log: &AccessLog, registry: &Arc<Registry>) -> Result<access_log::Acc
             LogTarget::Stderr => access_log::Target::Stderr,
             LogTarget::File(path) => access_log::Target::File(path.clone()),
         },
+        open: named::append_to,
         sample: log.sample,
     };
     access_log::AccessLog::start(&settings, Arc::clone(registry))

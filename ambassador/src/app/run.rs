@@ -10,7 +10,8 @@ use crate::capture::settings::Target;
 use crate::cli;
 use crate::config::{self, Checked};
 use crate::control::{Fingerprint, Signals};
-use crate::workload::Helper;
+use crate::workload::helper::Errand;
+use crate::workload::{Helper, Identity, User};
 
 /// Runs until it is drained.
 pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
@@ -29,18 +30,24 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         .capture
         .as_ref()
         .is_some_and(|capture| !capture.targets.is_empty());
-    let helper = match captures {
-        true => {
-            let helper = Helper::start();
-            let helper = helper.map_err(unavailable("cannot start the privileged helper"))?;
-            Some(Arc::new(helper))
-        }
-        false => None,
+    let identity = identity_of(&checked.user)?;
+    let named = proxy::named_files(&checked, arguments.config.as_ref());
+    let out_of_reach = identity
+        .out_of_reach(&named)
+        .map_err(unavailable("cannot look at files as another user"))?;
+    let errand = match (captures, out_of_reach) {
+        (true, _) => Some(Errand::Capture),
+        (false, true) => Some(Errand::Files),
+        (false, false) => None,
     };
+    let helper = errand.map(Helper::start).transpose();
+    let helper = helper.map_err(unavailable("cannot start the privileged helper"))?;
+    let helper = helper.map(Arc::new);
     let mut proxy = proxy::start(Start {
         checked,
         file,
         overrides,
+        identity,
         helper: helper.clone(),
         signals: Signals::Handle,
         may_pin: true,
@@ -57,6 +64,11 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         tracing::warn!(%error, "the privileged helper ended early");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whom `user` means.
+pub fn identity_of(user: &User) -> Result<Identity, Failure> {
+    Identity::plan(user).map_err(unavailable("user"))
 }
 
 /// Cgroups of the command line are captured besides those of the file.

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::programs::Program;
 use super::{Workload, handoff, pins};
+use crate::workload::capabilities::{Capability, keep_only};
+use crate::workload::confinement::keep_memory_private;
 
 /// The hidden subcommand that `main` answers with [`loader_main`].
 pub const LOADER_COMMAND: &str = "capture-loader";
@@ -136,13 +138,26 @@ impl<T, E: std::error::Error> During<T> for Result<T, E> {
     }
 }
 
+/// What loading, attaching and entering namespaces take.
+const KEPT: [Capability; 5] = [
+    Capability::DacOverride,
+    Capability::NetAdmin,
+    Capability::SysPtrace,
+    Capability::SysAdmin,
+    Capability::Bpf,
+];
+
 /// Runs the loader; its standard input is the socket to the proxy.
 pub fn loader_main() -> ExitCode {
     let socket = io::stdin().as_fd().try_clone_to_owned();
     let Ok(socket) = socket else {
         return ExitCode::FAILURE;
     };
-    match answer_all(socket.as_fd()) {
+    let kept = keep_only(&KEPT).and_then(|()| keep_memory_private());
+    match kept
+        .during(|| "giving up privileges".into())
+        .and_then(|()| answer_all(socket.as_fd()))
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { what, detail }) => {
             let failed = Reply::Failed { what, detail };

@@ -64,6 +64,11 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
             .as_ref()
             .map(|spin| spin.value.meaning())
             .unwrap_or_default(),
+        user: file
+            .user
+            .as_ref()
+            .map(|user| user.value.0.clone())
+            .unwrap_or_default(),
         admin,
         max_connections: file.max_connections.as_ref().and_then(|max| max.value.0),
         drain_timeout: time(&file.drain_timeout, Duration::from_secs(30)),
@@ -116,8 +121,9 @@ fn access_log(file: &File, found: &mut Found) -> Option<AccessLog> {
     let target = match raw.path.as_ref() {
         None => LogTarget::Stdout,
         Some(path) => match path.value.0.as_str() {
-            "stdout" => LogTarget::Stdout,
-            "stderr" => LogTarget::Stderr,
+            // Only who made what is behind them may open these paths.
+            "stdout" | "/dev/stdout" => LogTarget::Stdout,
+            "stderr" | "/dev/stderr" => LogTarget::Stderr,
             text if text.starts_with('/') => LogTarget::File(PathBuf::from(text)),
             _ => {
                 found.mistake_at(path, "must be stdout, stderr or a path from the root");

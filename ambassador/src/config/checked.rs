@@ -9,6 +9,7 @@ use crate::capture;
 use crate::http::trace;
 use crate::ring;
 use crate::route;
+use crate::workload::User;
 
 /// A sound configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Checked {
     pub workers: Workers,
     /// Whether they spin.
     pub spin: ring::Spin,
+    /// What the proxy runs as after the start.
+    pub user: User,
     /// The admin API.
     pub admin: Admin,
     /// Connections of applications at most; `None`: any number.

@@ -25,6 +25,7 @@ impl Checked {
             },
         );
         file.insert("spin".into(), raw::Spin::word(self.spin).into());
+        file.insert("user".into(), self.user.to_string().into());
         file.insert(
             "admin".into(),
             object([

@@ -7,7 +7,7 @@ mod policies;
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
     AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, DnsName, Host, KeepAlive, Off, Percent,
-    Port, Propagation, RouteHost, Text, Time, Workers, choice,
+    Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -31,6 +31,13 @@ object! {
         /// needs a restart.
         #[schemars(extend("default" = "never"))]
         spin: Spin,
+        /// What the proxy runs as once it has started as root: a user in
+        /// /etc/passwd with its group, or `uid:gid`. `auto` is `ambassador`,
+        /// where there is such a user, else a number that no other process has.
+        /// Started by another user, `auto` stays that one. A change needs a
+        /// restart.
+        #[schemars(extend("default" = "auto"))]
+        user: User,
         /// The admin API. A change needs a restart.
         admin: Admin,
         /// Connections of applications at most, on all listeners and captured

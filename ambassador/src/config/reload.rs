@@ -12,6 +12,7 @@ impl Checked {
         let changed = [
             ("workers", self.workers != new.workers),
             ("spin", self.spin != new.spin),
+            ("user", self.user != new.user),
             ("admin", self.admin != new.admin),
             ("capture.mode", mode_old != mode_new),
         ];

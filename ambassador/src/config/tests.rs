@@ -127,6 +127,10 @@ fn one_mistake_each() {
             "max_connections: 0".to_owned(),
             "must be none or a whole number, at least 1",
         ),
+        ("user: 998".to_owned(), "uid:gid as 998:998, got 998"),
+        ("user: \"998:\"".to_owned(), "must be auto, the name"),
+        ("user: 4294967295:1".to_owned(), "must be auto, the name"),
+        ("user: ../root".to_owned(), "must be auto, the name"),
         ("drain_timeout: 400d".to_owned(), "must be at most 365d"),
         ("drain_timeout: -1s".to_owned(), "must be a whole number"),
         ("listeners: {}".to_owned(), "must be a list, got a mapping"),
@@ -437,7 +441,7 @@ telemetry: { access_log: {} }
             }
         }
     }
-    assert_eq!(compared, 61);
+    assert_eq!(compared, 62);
 }
 
 #[test]
@@ -518,12 +522,13 @@ fn only_some_things_need_a_restart() {
     )
     .unwrap();
     assert_eq!(old.check_reload(&new, "f"), Ok(()));
-    let new = "workers: 2\nspin: adaptive\nadmin: { listen: 127.0.0.1:1 }\n\
+    let new = "workers: 2\nspin: adaptive\nuser: nobody\nadmin: { listen: 127.0.0.1:1 }\n\
                capture: { mode: iptables }";
     let refused = old
         .check_reload(&load_str("f", new).unwrap(), "f")
         .unwrap_err();
     let wanted = "f: workers: needs a restart\nf: spin: needs a restart\n\
+                  f: user: needs a restart\n\
                   f: admin: needs a restart\nf: capture.mode: needs a restart";
     assert_eq!(refused.to_string(), wanted);
 }

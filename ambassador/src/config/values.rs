@@ -14,6 +14,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::read::{Scalar, nearest};
 use crate::addr::{Authority, BindAddr};
 use crate::route::settings::{Claim, HostMatch};
+use crate::workload;
+use crate::workload::identity::Ids;
 
 pub(super) use moment::Moment;
 pub(super) use policies::{
@@ -26,6 +28,8 @@ pub(super) use propagation::Propagation;
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// `sun_path` of `sockaddr_un` has 108 bytes, the last of them NUL.
 const UNIX_PATH_BYTES_MAX: usize = 107;
+/// As long as useradd takes it.
+const USER_NAME_BYTES_MAX: usize = 32;
 /// Shards; more than any machine has CPUs for.
 const WORKERS_MAX: u16 = 1024;
 
@@ -45,6 +49,10 @@ pub(super) struct Port(pub(super) u16);
 /// `None`: auto.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Workers(pub(super) Option<u16>);
+
+/// Who a process is.
+#[derive(Debug, Clone)]
+pub(super) struct User(pub(super) workload::User);
 
 #[derive(Debug, Clone)]
 pub(super) struct Text(pub(super) String);
@@ -133,6 +141,30 @@ impl Scalar for Workers {
             (_, Some(count)) if (1..=WORKERS_MAX).contains(&count) => Ok(Self(Some(count))),
             _ => Err(format!("must be auto or a number from 1 to {WORKERS_MAX}")),
         }
+    }
+}
+
+impl Scalar for User {
+    fn parse(text: &str) -> Result<Self, String> {
+        let ids = text.split_once(':').map(|(uid, gid)| {
+            let (uid, gid) = (number(uid)?, number(gid)?);
+            // The highest means "as it is" in the calls that change it.
+            (uid != u32::MAX && gid != u32::MAX).then_some(Ids { uid, gid })
+        });
+        // As useradd takes it; no group, number or path is mistaken for one.
+        let is_name = |text: &str| {
+            let mut rest = text.bytes();
+            let first = rest.next();
+            text.len() <= USER_NAME_BYTES_MAX
+                && first.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+                && rest.all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+        };
+        Ok(Self(match (text, ids.flatten()) {
+            ("auto", _) => workload::User::Auto,
+            (_, Some(ids)) => workload::User::Ids(ids),
+            (name, None) if is_name(name) => workload::User::Named(name.to_owned()),
+            _ => return Err("must be auto, the name of a user, or uid:gid as 998:998".to_owned()),
+        }))
     }
 }
 
@@ -378,6 +410,7 @@ value_schemas! {
         { "const": "auto" },
         { "type": "integer", "minimum": 1, "maximum": WORKERS_MAX },
     ] },
+    User: { "type": "string", "format": "auto, name or uid:gid" },
     Text: { "type": "string" },
     AbsolutePath: { "type": "string", "format": "path", "pattern": "^/" },
     Bind: { "type": "string", "format": "ip:port or unix:/path" },

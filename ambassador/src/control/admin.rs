@@ -26,7 +26,7 @@ use super::rounds::Rounds;
 use super::{Event, State, raise, upstreams};
 use crate::policy::breaker::Force;
 use crate::telemetry::{Format, render};
-use crate::workload::small_file;
+use crate::workload::{named, small_file};
 
 use places::{Limited, Place, Places};
 
@@ -183,7 +183,7 @@ impl Server {
     /// Read at every use, so that it may be rotated.
     fn token(&self) -> Option<impl Future<Output = io::Result<Vec<u8>>>> {
         let file = self.token_file.clone()?;
-        let read = move || small_file::read(&file, small_file::BYTES_MAX);
+        let read = move || named::read(&file, small_file::BYTES_MAX);
         Some(self.reader.read(read))
     }
 

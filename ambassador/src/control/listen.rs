@@ -11,7 +11,20 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::addr::BindAddr;
 
-/// A bound listener; a unix socket's file goes when it is dropped.
+/// A listener that is bound and not yet served; it needs no runtime.
+#[derive(Debug)]
+pub(super) struct Bound {
+    address: BindAddr,
+    socket: BoundSocket,
+}
+
+#[derive(Debug)]
+enum BoundSocket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// A listener that is served; a unix socket's file goes when it is dropped.
 pub(super) struct Listener {
     address: BindAddr,
     socket: Socket,
@@ -31,10 +44,10 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
+#[derive(Debug)]
 struct SocketFile(PathBuf);
 
-impl Listener {
-    /// Binds; must run inside the runtime.
+impl Bound {
     pub(super) fn bind(address: &BindAddr) -> io::Result<Self> {
         Ok(match address {
             BindAddr::Tcp(address) => {
@@ -42,7 +55,7 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 Self {
                     address: BindAddr::Tcp(listener.local_addr()?),
-                    socket: Socket::Tcp(TcpListener::from_std(listener)?),
+                    socket: BoundSocket::Tcp(listener),
                 }
             }
             BindAddr::Unix(path) => {
@@ -51,12 +64,27 @@ impl Listener {
                 let file = SocketFile(path.clone());
                 Self {
                     address: BindAddr::Unix(path.clone()),
-                    socket: Socket::Unix(UnixListener::from_std(listener)?, file),
+                    socket: BoundSocket::Unix(listener, file),
                 }
             }
         })
     }
 
+    /// Must run inside the runtime.
+    pub(super) fn serve(self) -> io::Result<Listener> {
+        Ok(Listener {
+            address: self.address,
+            socket: match self.socket {
+                BoundSocket::Tcp(listener) => Socket::Tcp(TcpListener::from_std(listener)?),
+                BoundSocket::Unix(listener, file) => {
+                    Socket::Unix(UnixListener::from_std(listener)?, file)
+                }
+            },
+        })
+    }
+}
+
+impl Listener {
     pub(super) fn address(&self) -> &BindAddr {
         &self.address
     }

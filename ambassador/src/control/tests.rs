@@ -119,7 +119,7 @@ impl Fixture {
             events: sender,
         };
         Self {
-            control: start(settings, state).unwrap(),
+            control: start(settings.clone(), Bound::bind(&settings).unwrap(), state).unwrap(),
             events,
             readiness,
             captured,
@@ -335,7 +335,7 @@ fn the_unix_socket_is_its_owners_and_goes_with_the_program() {
     assert_eq!(garbage, "HTTP/1.1 400 Bad Request");
 
     // A second one does not push the first aside.
-    let taken = listen::Listener::bind(&BindAddr::Unix(path.clone()));
+    let taken = listen::Bound::bind(&BindAddr::Unix(path.clone()));
     assert_eq!(taken.err().unwrap().kind(), io::ErrorKind::AddrInUse);
     let directory = fixture.directory.clone();
     drop(fixture);
@@ -351,7 +351,7 @@ fn a_taken_address_is_named() {
         .build()
         .unwrap();
     let _inside = runtime.enter();
-    let error = listen::Listener::bind(&address).err().unwrap();
+    let error = listen::Bound::bind(&address).err().unwrap();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     let shown = StartError::Listen {
         address: address.clone(),

@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::reading::Reader;
 use super::{Event, raise};
-use crate::workload::small_file;
+use crate::workload::named;
 
 /// Several events of one change are taken together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -44,7 +44,7 @@ impl Fingerprint {
     /// Of the file as it is now; one that cannot be read has a fingerprint too.
     pub fn of(path: &Path) -> Self {
         use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory};
-        let content = match small_file::read(path, CONTENT_BYTES_MAX) {
+        let content = match named::read(path, CONTENT_BYTES_MAX) {
             // Something stands there, and whoever put it there is to be told.
             Err(error) if matches!(error.kind(), FileTooLarge | InvalidInput | IsADirectory) => {
                 Some(error.to_string().into_bytes())
@@ -59,6 +59,14 @@ impl Fingerprint {
     }
 }
 
+/// A watch that nobody waits for yet; it needs no runtime.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    file: WatchedFile,
+    inotify: File,
+    directories: HashMap<i32, PathBuf>,
+}
+
 pub(super) struct Watch {
     file: WatchedFile,
     reader: Reader,
@@ -67,20 +75,30 @@ pub(super) struct Watch {
     directories: HashMap<i32, PathBuf>,
 }
 
-impl Watch {
-    /// Starts watching; must run inside the runtime.
-    pub(super) fn start(file: WatchedFile) -> io::Result<Self> {
+impl Prepared {
+    /// Starts watching.
+    pub(super) fn new(file: WatchedFile) -> io::Result<Self> {
         let inotify = inotify_init()?;
-        let mut watch = Self {
+        let directories = follow(&inotify, &file.path)?;
+        Ok(Self {
             file,
-            reader: Reader::default(),
             inotify,
-            directories: HashMap::new(),
-        };
-        watch.follow()?;
-        Ok(watch)
+            directories,
+        })
     }
 
+    /// Must run inside the runtime.
+    pub(super) fn start(self) -> io::Result<Watch> {
+        Ok(Watch {
+            file: self.file,
+            reader: Reader::default(),
+            inotify: registered(self.inotify)?,
+            directories: self.directories,
+        })
+    }
+}
+
+impl Watch {
     pub(super) async fn run(mut self, events: &SyncSender<Event>) {
         loop {
             self.raise_if_changed(events).await;
@@ -91,8 +109,16 @@ impl Watch {
             tokio::time::sleep(SETTLE).await;
             // The links may lead elsewhere now; a directory that is missing for a
             // moment comes back with an event in its parent.
-            if let Err(error) = self.follow() {
-                tracing::warn!(%error, "cannot watch the configuration's directory");
+            match follow(self.inotify.get_ref(), &self.file.path) {
+                // Watches of directories left behind cost a wake-up and no more;
+                // the kernel drops them with the directory.
+                Ok(directories) => self.directories = directories,
+                // Opened by who this process was at the start, they are still
+                // watched.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot watch the configuration's directory");
+                }
             }
         }
     }
@@ -107,29 +133,6 @@ impl Watch {
             tracing::info!(path = %self.file.path.display(), "configuration file changed");
             raise(events, Event::Reload);
         }
-    }
-
-    /// Watches the directory of the name and that of every link on the way.
-    fn follow(&mut self) -> io::Result<()> {
-        /// As many links as the kernel follows.
-        const LINKS_MAX: usize = 40;
-        let mut path = self.file.path.clone();
-        let mut directories = HashMap::new();
-        for _ in 0..LINKS_MAX {
-            let directory = parent(&path);
-            directories.insert(inotify_add(self.inotify.get_ref(), &directory)?, directory);
-            if let Ok(real) = parent(&path).canonicalize() {
-                directories.insert(inotify_add(self.inotify.get_ref(), &real)?, real);
-            }
-            match path.read_link() {
-                Ok(target) => path = parent(&path).join(target),
-                Err(_) => break,
-            }
-        }
-        // Watches of directories left behind cost a wake-up and no more; the
-        // kernel drops them with the directory.
-        self.directories = directories;
-        Ok(())
     }
 
     /// Waits for an event that can mean a new content, and takes all that wait.
@@ -191,6 +194,26 @@ impl<'a> RawEvent<'a> {
     }
 }
 
+/// Watches the directory of the name and that of every link on the way.
+fn follow(inotify: &File, path: &Path) -> io::Result<HashMap<i32, PathBuf>> {
+    /// As many links as the kernel follows.
+    const LINKS_MAX: usize = 40;
+    let mut path = path.to_owned();
+    let mut directories = HashMap::new();
+    for _ in 0..LINKS_MAX {
+        let directory = parent(&path);
+        directories.insert(inotify_add(inotify, &directory)?, directory);
+        if let Ok(real) = parent(&path).canonicalize() {
+            directories.insert(inotify_add(inotify, &real)?, real);
+        }
+        match path.read_link() {
+            Ok(target) => path = parent(&path).join(target),
+            Err(_) => break,
+        }
+    }
+    Ok(directories)
+}
+
 fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -199,18 +222,21 @@ fn parent(path: &Path) -> PathBuf {
 }
 
 #[expect(unsafe_code, reason = "inotify has no safe wrapper in std or tokio")]
-fn inotify_init() -> io::Result<AsyncFd<File>> {
+fn inotify_init() -> io::Result<File> {
     // SAFETY: no memory is passed.
     let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
-    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
+}
+
+#[expect(unsafe_code, reason = "tokio cannot know that the file stays as it is")]
+fn registered(inotify: File) -> io::Result<AsyncFd<File>> {
     // SAFETY: the file is open, and only read through a shared reference until
     // the AsyncFd that owns it is dropped.
-    let registered = unsafe { AsyncFd::register(File::from(owned)) };
-    Ok(registered?)
+    Ok(unsafe { AsyncFd::register(inotify) }?)
 }
 
 #[expect(unsafe_code, reason = "inotify has no safe wrapper in std or tokio")]

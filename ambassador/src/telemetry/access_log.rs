@@ -13,13 +13,17 @@ mod writer;
 pub use line::{Line, Told};
 pub use writer::{AccessLog, Sink};
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Where lines go, and how many of them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// Where they go.
     pub target: Target,
+    /// Opens a file to append to it, and makes it where it is missing.
+    pub open: fn(&Path) -> io::Result<File>,
     /// The share of requests and relayed connections that is logged, 0 to 1.
     pub sample: f64,
 }
@@ -31,6 +35,6 @@ pub enum Target {
     Stdout,
     /// Standard error.
     Stderr,
-    /// Appended to this file, which is made with mode 0640 where it is missing.
+    /// Appended to this file.
     File(PathBuf),
 }

@@ -15,10 +15,16 @@ const VERSION_3: u32 = 0x2008_0522;
 /// Capabilities by number, as in capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
+    /// Gives files and sockets to another user.
+    Chown = 0,
     /// Acts on files of other users: cgroups that were delegated.
     DacOverride = 1,
     /// Signals programs of other users.
     Kill = 5,
+    /// Becomes another group.
+    SetGid = 6,
+    /// Becomes another user.
+    SetUid = 7,
     /// Binds ports below 1024.
     NetBindService = 10,
     /// Changes packet filters, routes and socket marks.
@@ -51,8 +57,11 @@ impl Capability {
     /// Its name in capabilities(7).
     pub fn name(self) -> &'static str {
         match self {
+            Self::Chown => "CAP_CHOWN",
             Self::DacOverride => "CAP_DAC_OVERRIDE",
             Self::Kill => "CAP_KILL",
+            Self::SetGid => "CAP_SETGID",
+            Self::SetUid => "CAP_SETUID",
             Self::NetBindService => "CAP_NET_BIND_SERVICE",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetRaw => "CAP_NET_RAW",
@@ -97,27 +106,13 @@ pub fn has(capability: Capability) -> bool {
 }
 
 /// Reduces the calling thread to those of its capabilities that are named,
-/// in every set. no_new_privs is set when none is named.
+/// in every set, and sets no_new_privs.
 #[expect(unsafe_code, reason = "std has no capset and no prctl")]
 pub(crate) fn keep_only(kept: &[Capability]) -> io::Result<()> {
+    shrink_bounding_set(kept)?;
     let status = fs::read_to_string("/proc/thread-self/status")?;
-    let effective = mask(&status, "CapEff").unwrap_or(0);
-    let wanted = kept.iter().fold(0u64, |mask, &c| mask | 1 << c as u32);
-    if effective & (1 << SETPCAP) != 0 {
-        for capability in (0..64).filter(|c| wanted & (1 << c) == 0) {
-            // SAFETY: prctl with integer arguments touches no memory.
-            let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-            if dropped != 0 {
-                let error = io::Error::last_os_error();
-                // EINVAL: above the last capability that this kernel knows.
-                match error.raw_os_error() {
-                    Some(libc::EINVAL) => break,
-                    _ => return Err(error),
-                }
-            }
-        }
-    }
-    // SAFETY: as above.
+    let wanted = set_of(kept);
+    // SAFETY: prctl with integer arguments touches no memory.
     if unsafe {
         libc::prctl(
             libc::PR_CAP_AMBIENT,
@@ -149,10 +144,40 @@ pub(crate) fn keep_only(kept: &[Capability]) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: prctl with integer arguments touches no memory.
-    if kept.is_empty() && unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Reduces what programs started from here can have to those that are named,
+/// where this thread may.
+#[expect(unsafe_code, reason = "std has no prctl")]
+pub(super) fn shrink_bounding_set(kept: &[Capability]) -> io::Result<()> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    if mask(&status, "CapEff").unwrap_or(0) & (1 << SETPCAP) == 0 {
+        return Ok(());
+    }
+    let wanted = set_of(kept);
+    for capability in (0..64).filter(|c| wanted & (1 << c) == 0) {
+        // SAFETY: prctl with integer arguments touches no memory.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+        if dropped != 0 {
+            let error = io::Error::last_os_error();
+            // EINVAL: above the last capability that this kernel knows.
+            match error.raw_os_error() {
+                Some(libc::EINVAL) => break,
+                _ => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn set_of(capabilities: &[Capability]) -> u64 {
+    capabilities
+        .iter()
+        .fold(0, |mask, &capability| mask | 1 << capability as u32)
 }
 
 fn mask(status: &str, name: &str) -> Option<u64> {

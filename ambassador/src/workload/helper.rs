@@ -8,6 +8,7 @@
 //! pair is closed: by [`Helper::finish`], or by the kernel when the proxy dies.
 //! It undoes then what it was told to, in reverse order.
 
+mod files;
 mod message;
 mod serve;
 mod undo;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use serve::{SUBCOMMAND, serve};
 pub use undo::{ADMIN_SOCKET, end_cgroup};
 
+use super::named::Access;
 use super::{BindSpec, Netns, SocketSpec, descriptors};
 use crate::clock;
 use message::{Reply, Request};
@@ -45,6 +47,15 @@ pub struct Duties {
 const UNDONE_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// What a helper is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Errand {
+    /// Capture, and files.
+    Capture,
+    /// Files that the proxy cannot open itself.
+    Files,
+}
+
 /// The proxy's end of the helper; threads share it, one request at a time.
 #[derive(Debug)]
 pub struct Helper {
@@ -61,7 +72,7 @@ impl Helper {
     ///
     /// It leads a process group of its own, so that what is typed on the
     /// terminal does not reach it, and holds none of the standard streams.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(errand: Errand) -> io::Result<Self> {
         if std::env::args_os()
             .nth(1)
             .is_some_and(|first| first == SUBCOMMAND)
@@ -74,6 +85,7 @@ impl Helper {
         let mut command = Command::new("/proc/self/exe");
         let process = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .arg(SUBCOMMAND)
+            .args((errand == Errand::Files).then_some(serve::FILES_ONLY))
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -84,6 +96,24 @@ impl Helper {
             turn: Mutex::default(),
             process: Mutex::new(Some(process)),
         })
+    }
+
+    /// Has the helper open this file when it is asked to; its directory is named
+    /// without links. Not after [`Helper::seal`].
+    pub fn remember_file(&self, path: &Path, access: Access) -> io::Result<()> {
+        self.ask(&Request::RememberFile(path.to_owned(), access), &[])
+            .map(drop)
+    }
+
+    /// Opens the file that was remembered at this place.
+    pub fn open_file(&self, place: usize) -> io::Result<OwnedFd> {
+        one(self.ask(&Request::OpenFile(place), &[])?)
+    }
+
+    /// Says that the proxy is about to hear from others: what it says from then on
+    /// may be their words.
+    pub fn seal(&self) -> io::Result<()> {
+        self.ask(&Request::Seal, &[]).map(drop)
     }
 
     /// Opens a network namespace by its path. That of a process with more

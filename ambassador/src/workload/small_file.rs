@@ -57,8 +57,12 @@ fn read_found(found: &OwnedFd, bytes_max: usize) -> io::Result<Vec<u8>> {
     }
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let again = format!("/proc/self/fd/{}", found.as_raw_fd());
-    let file = File::from(open(again, flags, Mode::empty())?);
-    let expected = usize::try_from(status.st_size).unwrap_or(usize::MAX);
+    read_open(open(again, flags, Mode::empty())?.into(), bytes_max)
+}
+
+/// Reads a regular file that another opened.
+pub(super) fn read_open(file: File, bytes_max: usize) -> io::Result<Vec<u8>> {
+    let expected = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
     let mut bytes = Vec::with_capacity(expected.min(bytes_max) + 1);
     // One more tells that there is more.
     file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::capabilities::{self, Capability};
+use super::identity;
 use super::socket_owner::{Owner, OwnerLookup};
 use super::{Helper, Netns};
 use crate::clock;
@@ -103,21 +105,23 @@ pub struct SocketSpec {
 
 /// Opens listening sockets in the namespace of the calling thread:
 /// non-blocking, close-on-exec, SO_REUSEADDR. The port is taken exclusively
-/// when `count` is 1. With more, only sockets of the same user can join it,
-/// which a second proxy could: a probe without SO_REUSEPORT comes first, so a
-/// busy port is an error in either case.
+/// when `count` is 1. With more, sockets of the same user can join it: a probe
+/// without SO_REUSEPORT comes first, so that a busy port is an error in either
+/// case, and where this thread may (CAP_CHOWN) the sockets are given to a user
+/// that no process is.
 pub fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
     if spec.count == 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut addr = spec.addr;
     let mut sharing = Sharing::Exclusive;
+    let owner = capabilities::has(Capability::Chown).then(identity::nobody);
     // Held until the others have the port; it never listens.
     let probe;
     if spec.count > 1 {
         probe = bound(spec, addr, Sharing::Exclusive)?;
         addr.set_port(port_of(&probe)?);
-        sharing = Sharing::Shared;
+        sharing = Sharing::Shared(owner.flatten());
     }
     (0..spec.count)
         .map(|_| {
@@ -266,14 +270,19 @@ impl SocketStock {
 #[derive(Clone, Copy, PartialEq)]
 enum Sharing {
     Exclusive,
-    Shared,
+    /// With sockets of this user.
+    Shared(Option<u32>),
 }
 
 fn bound(spec: &BindSpec, addr: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     let family = Family::of(&addr);
     let socket = socket(family, Kind::Stream)?;
     option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
-    if sharing == Sharing::Shared {
+    if let Sharing::Shared(owner) = sharing {
+        if owner.is_some() {
+            // Before it is bound: the kernel remembers whose port it is.
+            std::os::unix::fs::fchown(&socket, owner, None)?;
+        }
         option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     }
     if family == Family::V6 {

@@ -31,6 +31,7 @@ use ambassador::capture::settings::Claims;
 use ambassador::capture::settings::Settings;
 use ambassador::capture::settings::Target;
 use ambassador::workload::Helper;
+use ambassador::workload::helper::Errand;
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;
@@ -303,7 +304,7 @@ pub fn start(
     claims: &Claims,
     options: Options,
 ) -> Result<(Capture, Vec<Found>), CaptureError> {
-    let helper = Arc::new(Helper::start().expect("a helper"));
+    let helper = Arc::new(Helper::start(Errand::Capture).expect("a helper"));
     Capture::start(settings, claims, &workloads(settings), options, &helper)
 }
 

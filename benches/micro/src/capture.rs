@@ -12,6 +12,7 @@ use std::{fs, process};
 use ambassador::capture::settings::{Claims, Settings, Target};
 use ambassador::capture::{self, Accepted, Capture, Options, Workload};
 use ambassador::workload::Helper;
+use ambassador::workload::helper::Errand;
 
 use crate::Measure;
 
@@ -38,7 +39,7 @@ pub(crate) fn all(measure: &mut impl Measure) -> Result<(), Box<dyn Error>> {
         may_pin: false,
         kernel_log: false,
     };
-    let helper = Arc::new(Helper::start()?);
+    let helper = Arc::new(Helper::start(Errand::Capture)?);
     let workloads = [Workload { number: 0, target }];
     let claims = Claims::default();
     let (capture, _) = Capture::start(&settings, &claims, &workloads, options, &helper)?;

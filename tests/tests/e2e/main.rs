@@ -36,6 +36,7 @@ mod full_table;
 mod harness;
 mod headers;
 mod hedging;
+mod identity;
 mod interim;
 mod iptables;
 mod keep_alive;

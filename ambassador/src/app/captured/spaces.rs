@@ -14,7 +14,7 @@ use crate::capture::Workload;
 use crate::capture::settings::{Mode, Settings, Target};
 use crate::clock;
 use crate::upstream::dial::Namespace;
-use crate::workload::{BindSpec, Helper, Netns, Reach, SocketStock, cgroup, sockets};
+use crate::workload::{BindSpec, Helper, Netns, Reach, SocketStock, cgroup, is_confined, sockets};
 
 /// The mark of the proxy's sockets in iptables mode, where its own cgroup is
 /// captured.
@@ -250,7 +250,8 @@ impl Space {
                 transparent: false,
                 reach: Reach::Loopback,
             };
-            match self.is_own() {
+            // Its filter takes a privilege, and so does giving it to nobody.
+            match self.is_own() && !is_confined() {
                 true => sockets::listen(&spec),
                 false => helper.listener(&self.netns, &spec),
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{Common, Proxy, accept_on, open_log};
 use crate::app::captured::Captured;
-use crate::app::{Failure, opened};
+use crate::app::{Failure, advice, opened};
 use crate::config::checked::Listener;
 use crate::config::{Checked, Mistakes};
 use crate::control::Fingerprint;
@@ -128,7 +128,7 @@ impl Proxy {
             true => Some(
                 new.access_log
                     .as_ref()
-                    .map(|log| open_log(log, registry))
+                    .map(|log| open_log(log, registry).map_err(advice::named_too_late))
                     .transpose()?,
             ),
             false => None,

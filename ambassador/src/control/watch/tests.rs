@@ -32,7 +32,9 @@ impl Scene {
         let loaded = Fingerprint::of(&path);
         let (sender, events) = sync_channel(4);
         self.runtime.block_on(async {
-            let watch = Watch::start(WatchedFile { path, loaded }).unwrap();
+            let watch = Prepared::new(WatchedFile { path, loaded })
+                .and_then(Prepared::start)
+                .unwrap();
             let changing = tokio::task::spawn_blocking(move || change(&events));
             tokio::select! {
                 () = watch.run(&sender) => unreachable!("a watch does not end"),
@@ -130,7 +132,9 @@ fn a_change_between_loading_and_watching_is_seen() {
     fs::write(&path, "two").unwrap();
     let (sender, events) = sync_channel(4);
     scene.runtime.block_on(async {
-        let watch = Watch::start(WatchedFile { path, loaded }).unwrap();
+        let watch = Prepared::new(WatchedFile { path, loaded })
+            .and_then(Prepared::start)
+            .unwrap();
         let waiting = tokio::task::spawn_blocking(move || expect_reload(&events));
         tokio::select! {
             () = watch.run(&sender) => unreachable!("a watch does not end"),

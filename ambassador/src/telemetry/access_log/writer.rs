@@ -1,10 +1,10 @@
 //! The thread that writes, and the end of it that a shard holds.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,16 +60,16 @@ struct Shared {
 impl AccessLog {
     /// Opens the target and starts the writer.
     pub fn start(settings: &Settings, registry: Arc<Registry>) -> io::Result<Self> {
-        let file = open(&settings.target)?;
+        let file = open(settings)?;
         let shared = Arc::new(Shared {
             dropped: Arc::clone(&registry.control.access_log_dropped),
             ..Shared::default()
         });
         let (finished, done) = channel();
         let handle = thread::Builder::new().name("access-log".into()).spawn({
-            let (shared, target) = (Arc::clone(&shared), settings.target.clone());
+            let (shared, settings) = (Arc::clone(&shared), settings.clone());
             move || {
-                Writer::new(target, file, shared).run();
+                Writer::new(settings, file, shared).run();
                 // Nobody waits where the log was given up on.
                 let _ = finished.send(());
             }
@@ -174,7 +174,7 @@ impl Sink {
 
 /// The writer's own state.
 struct Writer {
-    target: Target,
+    settings: Settings,
     file: File,
     shared: Arc<Shared>,
     /// The rest of a line of which the file has the beginning.
@@ -184,9 +184,9 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(target: Target, file: File, shared: Arc<Shared>) -> Self {
+    fn new(settings: Settings, file: File, shared: Arc<Shared>) -> Self {
         Self {
-            target,
+            settings,
             file,
             shared,
             unfinished: Vec::new(),
@@ -268,7 +268,7 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        match open(&self.target) {
+        match open(&self.settings) {
             Ok(file) => {
                 let before = std::mem::replace(&mut self.file, file);
                 // The rest of a line is of no use in another file.
@@ -319,15 +319,11 @@ fn is_same(one: &File, other: &File) -> bool {
     id(one).is_some() && id(one) == id(other)
 }
 
-fn open(target: &Target) -> io::Result<File> {
-    Ok(match target {
+fn open(settings: &Settings) -> io::Result<File> {
+    Ok(match &settings.target {
         Target::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         Target::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
-        Target::File(path) => OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .open(path)?,
+        Target::File(path) => (settings.open)(path)?,
     })
 }
 
@@ -338,6 +334,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
     use std::io::{BufRead, BufReader, Read};
     use std::path::{Path, PathBuf};
     use std::rc::Rc;
@@ -361,11 +358,16 @@ mod tests {
         }
     }
 
-    fn start(path: &Path, sample: f64) -> AccessLog {
-        let settings = Settings {
-            target: Target::File(path.to_owned()),
+    fn settings(target: Target, sample: f64) -> Settings {
+        Settings {
+            target,
+            open: |path| OpenOptions::new().append(true).create(true).open(path),
             sample,
-        };
+        }
+    }
+
+    fn start(path: &Path, sample: f64) -> AccessLog {
+        let settings = settings(Target::File(path.to_owned()), sample);
         AccessLog::start(&settings, Arc::default()).unwrap()
     }
 
@@ -445,7 +447,7 @@ mod tests {
         reader.set_nonblocking(true).unwrap();
         let pipe = File::from(std::os::fd::OwnedFd::from(pipe));
         let shared = Arc::new(Shared::default());
-        let mut writer = Writer::new(Target::Stdout, pipe, Arc::clone(&shared));
+        let mut writer = Writer::new(settings(Target::Stdout, 1.0), pipe, Arc::clone(&shared));
         let line = format!("{}\n", "x".repeat(999));
         let (mut batches, mut read) = (0, Vec::new());
         while batches < 8 {

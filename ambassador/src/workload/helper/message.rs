@@ -5,11 +5,19 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::workload::named::Access;
 use crate::workload::{BindSpec, SocketSpec};
 
 /// Everything that the helper does; the descriptors of each are named.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
+    /// Until [`Request::Seal`]: a file that may be opened later. Its directory
+    /// is named without links.
+    RememberFile(PathBuf, Access),
+    /// Answered with the file that was remembered at this place.
+    OpenFile(usize),
+    /// Nothing more is remembered: the proxy is about to hear from others.
+    Seal,
     /// Answered with the network namespace that the path names, and with
     /// nothing else that a path may name.
     OpenNetns(PathBuf),

@@ -9,10 +9,12 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use super::Duties;
+use super::files::Files;
 use super::message::{Reply, Request};
 use super::undo::{self, Undo};
 use crate::clock;
 use crate::workload::capabilities::{Capability, keep_only};
+use crate::workload::confinement::keep_memory_private;
 use crate::workload::memory::MappedFiles;
 use crate::workload::{Netns, descriptors, sockets};
 
@@ -20,7 +22,8 @@ use crate::workload::{Netns, descriptors, sockets};
 pub const SUBCOMMAND: &str = "privileged-helper";
 
 /// What the helper's requests and undoing take; all else is given up.
-const KEPT: [Capability; 8] = [
+const KEPT: [Capability; 9] = [
+    Capability::Chown,
     Capability::DacOverride,
     Capability::Kill,
     Capability::NetBindService,
@@ -30,6 +33,11 @@ const KEPT: [Capability; 8] = [
     Capability::SysAdmin,
     Capability::Bpf,
 ];
+
+/// The same where nothing is captured.
+const KEPT_FOR_FILES: [Capability; 1] = [Capability::DacOverride];
+/// The word behind the subcommand that says so.
+pub(super) const FILES_ONLY: &str = "files";
 
 /// How long loaders may take to see that the proxy is gone: loading programs
 /// takes tens of milliseconds, a busy machine more.
@@ -41,7 +49,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 pub fn serve(duties: Duties) -> ExitCode {
     close_inherited();
     outlive_the_proxy();
-    let served = keep_only(&KEPT).and_then(|()| serve_on(io::stdin().as_fd(), duties));
+    let kept = match std::env::args_os().nth(2) {
+        Some(word) if word == FILES_ONLY => &KEPT_FOR_FILES[..],
+        _ => &KEPT,
+    };
+    let served = keep_only(kept)
+        .and_then(|()| keep_memory_private())
+        .and_then(|()| serve_on(io::stdin().as_fd(), duties));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -73,6 +87,7 @@ pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties) -> io::Result<()
         home: Netns::own()?,
         duties,
         loaders: Vec::new(),
+        files: Files::default(),
         steps: Undo::new(duties),
     };
     let files = MappedFiles::find();
@@ -120,6 +135,7 @@ struct Serving {
     duties: Duties,
     /// Loaders that have not been waited for.
     loaders: Vec<Child>,
+    files: Files,
     steps: Undo,
 }
 
@@ -132,6 +148,14 @@ impl Serving {
         };
         let nothing = Vec::new();
         match request {
+            Request::RememberFile(path, access) => {
+                self.files.remember(path, access).map(|()| nothing)
+            }
+            Request::OpenFile(number) => self.files.open(number).map(|file| vec![file]),
+            Request::Seal => {
+                self.files.seal();
+                Ok(nothing)
+            }
             Request::OpenNetns(path) => {
                 let netns = Netns::open(&path)?;
                 Ok(vec![netns.as_fd().try_clone_to_owned()?])
@@ -189,6 +213,7 @@ impl Serving {
             }
             std::thread::sleep(LOOK_EVERY);
         }
+        self.files.remove_sockets();
         self.steps.all()
     }
 

@@ -1,0 +1,49 @@
+//! What the proxy is left with once it has started.
+//!
+//! From then on it is a user of its own without groups, capabilities or the hope
+//! of any, and nobody of that user can look into its memory. Callers are before
+//! threads are started.
+
+#![expect(unsafe_code, reason = "std has no prctl and no setrlimit")]
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::capabilities::{drop_all_capabilities, shrink_bounding_set};
+use super::identity::Identity;
+
+static CONFINED: AtomicBool = AtomicBool::new(false);
+
+/// Gives everything up that serving does not take.
+pub fn confine(identity: &Identity) -> io::Result<()> {
+    // Takes a capability, which goes with the user.
+    shrink_bounding_set(&[])?;
+    identity.assume()?;
+    drop_all_capabilities()?;
+    keep_memory_private()?;
+    CONFINED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether this process has given up what it had at its start.
+pub fn is_confined() -> bool {
+    CONFINED.load(Ordering::Relaxed)
+}
+
+/// No core dump, and no ptrace or look at /proc/PID/{mem,fd,environ} by a process
+/// without CAP_SYS_PTRACE, be it of the same user.
+pub(crate) fn keep_memory_private() -> io::Result<()> {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `none` is a live rlimit for the kernel to read.
+    if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: prctl with integer arguments touches no memory.
+    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}

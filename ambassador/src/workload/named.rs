@@ -1,0 +1,92 @@
+//! Files that the command line and the configuration named at the start: read,
+//! or appended to, for as long as the proxy runs.
+//!
+//! The proxy may have been root then, and is not any more. What it cannot open
+//! itself the helper opens, by the very paths that were named; what a reload
+//! names besides has to be in the proxy's own reach.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+pub use super::identity::Access;
+
+use super::{Helper, small_file};
+
+/// The mode of a file that is appended to, where it is made.
+pub(super) const MODE: u32 = 0o640;
+
+/// Those of this process, known to its helper.
+static NAMED: OnceLock<Named> = OnceLock::new();
+
+struct Named {
+    helper: Arc<Helper>,
+    /// As they were named; the helper knows them by their position.
+    files: Vec<(PathBuf, Access)>,
+}
+
+/// Has the helper open these files from now on, where this process cannot. Once,
+/// while the proxy starts.
+pub fn remember(helper: &Arc<Helper>, files: &[(PathBuf, Access)]) -> io::Result<()> {
+    let mut known = Vec::new();
+    for (path, access) in files {
+        // One whose directory is not there cannot be told by a link later.
+        let Ok(place) = place_of(path) else {
+            continue;
+        };
+        helper.remember_file(&place, *access)?;
+        known.push((path.clone(), *access));
+    }
+    let named = Named {
+        helper: Arc::clone(helper),
+        files: known,
+    };
+    NAMED
+        .set(named)
+        .map_err(|_| io::ErrorKind::AlreadyExists.into())
+}
+
+/// The directory with its links followed, as they lead now, and the name in it.
+fn place_of(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let directory = match path.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    };
+    Ok(directory.canonicalize()?.join(name))
+}
+
+/// Reads a file; see [`small_file::read`].
+///
+/// # Errors
+/// As those of it, and what the helper says.
+pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    small_file::read(path, bytes_max).or_else(|error| {
+        let file = by_the_helper(path, Access::Read, error)?;
+        small_file::read_open(file, bytes_max)
+    })
+}
+
+/// Opens a file to append to it; makes it where it is missing.
+pub fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(MODE)
+        .open(path)
+        .or_else(|error| by_the_helper(path, Access::Append, error))
+}
+
+fn by_the_helper(path: &Path, access: Access, error: io::Error) -> io::Result<File> {
+    let named = match NAMED.get() {
+        Some(named) if error.kind() == io::ErrorKind::PermissionDenied => named,
+        _ => return Err(error),
+    };
+    let known = |(known, how): &(PathBuf, Access)| known == path && *how == access;
+    match named.files.iter().position(known) {
+        Some(at) => named.helper.open_file(at).map(File::from),
+        None => Err(error),
+    }
+}
