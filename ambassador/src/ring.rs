@@ -55,10 +55,13 @@ use mailbox::Mailbox;
 use spin::Waits;
 use wheel::Wheel;
 
-/// Bytes kept of a stream that nobody reads; above it the read is stopped. What
-/// was received before the stop took effect comes on top: with io_uring that
-/// may be every shared buffer, 256 KiB.
-pub const RECEIVED_MAX: usize = 32 * 1024;
+/// Bytes kept of a stream that nobody reads; from there on the read is stopped.
+/// The last of them may have come with a whole buffer, 8 KiB. Where io_uring
+/// knows no limit for a multishot receive (before Linux 6.18), it may have
+/// filled every shared buffer, 256 KiB, before the stop took effect. Together
+/// with what one send gathers ([`SENT_AT_ONCE`](chunk::SENT_AT_ONCE)) a stalled
+/// transfer holds 64 KiB.
+pub const RECEIVED_MAX: usize = 24 * 1024;
 
 /// Tasks polled at most between two looks at the kernel, so that tasks which
 /// keep waking each other cannot keep I/O waiting.

@@ -420,7 +420,7 @@ impl Upload<'_> {
             }
             self.replay.add(&mine);
             gather.push(mine);
-            if !self.body.is_done() && !gather.is_full() {
+            if !self.body.is_done() && gather.has_room() {
                 next = self.client.try_recv();
             }
         }
@@ -602,7 +602,7 @@ impl Download<'_> {
                 });
                 reusable &= taken? == Leftover::None;
                 gather.push(part);
-                if !body.is_done() && !gather.is_full() {
+                if !body.is_done() && gather.has_room() {
                     next = self.heads.upstream.try_recv();
                 }
             }

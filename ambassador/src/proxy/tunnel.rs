@@ -100,7 +100,7 @@ impl Tunnel<'_> {
                 return Ok(());
             };
             let mut gather = Gather::from(chunk);
-            while !gather.is_full()
+            while gather.has_room()
                 && let Some(more) = from.try_recv()
             {
                 gather.push(more);

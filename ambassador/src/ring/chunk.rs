@@ -4,11 +4,15 @@ use std::fmt;
 use std::ops::Deref;
 use std::rc::Rc;
 
-use super::buffers::Buffers;
+use super::buffers::{Buffers, SIZE};
 use super::spare;
 
 /// Chunks that one send gathers at most.
 pub const GATHER_MAX: usize = 8;
+
+/// Bytes of a transfer that one send takes along at most: those that wait when
+/// its peer stops reading.
+pub const SENT_AT_ONCE: usize = 4 * SIZE;
 
 /// Some bytes. Splitting one of a shared buffer copies nothing; both parts
 /// then hold the buffer.
@@ -114,6 +118,33 @@ impl Chunk {
             *self = Self::copy_of(self);
         }
     }
+
+    /// Takes `next` over, on the heap, where both together need no more than a
+    /// buffer; else gives it back. A peer that sends byte by byte must not cost a
+    /// chunk for each.
+    pub(super) fn absorb(&mut self, next: Self) -> Option<Self> {
+        if self.len() + next.len() > SIZE {
+            return Some(next);
+        }
+        match &mut self.store {
+            Store::Heap(bytes) if bytes.capacity() >= SIZE => {
+                bytes.truncate(self.end as usize);
+                if bytes.len() + next.len() > SIZE {
+                    bytes.drain(..self.start as usize);
+                    (self.start, self.end) = (0, bytes.len() as u32);
+                }
+                bytes.extend_from_slice(&next);
+                self.end = bytes.len() as u32;
+            }
+            _ => {
+                let mut both = Vec::with_capacity(SIZE);
+                both.extend_from_slice(self);
+                both.extend_from_slice(&next);
+                *self = Self::from(both);
+            }
+        }
+        None
+    }
 }
 
 impl From<Vec<u8>> for Chunk {
@@ -184,6 +215,11 @@ impl Gather {
     /// Whether another chunk has no place.
     pub fn is_full(&self) -> bool {
         self.rest.len() + 2 >= GATHER_MAX
+    }
+
+    /// Whether one more chunk of a transfer may go along.
+    pub fn has_room(&self) -> bool {
+        !self.is_full() && self.bytes() + SIZE <= SENT_AT_ONCE
     }
 
     /// Bytes in all.

@@ -217,6 +217,16 @@ impl Driver {
         Poll::Ready(Some(table.take_out(key)))
     }
 
+    /// What a stream may hold beyond the limit at most.
+    #[cfg(test)]
+    pub fn received_on_top(&self) -> usize {
+        use super::buffers::{COUNT, SIZE};
+        match &*self.engine.borrow() {
+            Engine::Ring(ring) if !ring.limits_receives() => usize::from(COUNT) * SIZE,
+            Engine::Ring(_) | Engine::Epoll(_) => SIZE,
+        }
+    }
+
     /// The next received chunk.
     pub fn take_received(&self, key: Key) -> Option<Chunk> {
         self.table.borrow_mut().take_received(key)

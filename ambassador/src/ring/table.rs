@@ -422,14 +422,44 @@ impl Table {
             // The socket may be gone, or its key used again; then nothing of
             // it is shared, or it is detached a turn early.
             if let Some(socket) = self.sockets.get_mut(key as usize) {
-                let chunks = socket.received.iter_mut().chain(&mut socket.received_more);
-                chunks.for_each(Chunk::detach);
+                socket.detach_received();
             }
         }
     }
 }
 
 impl Socket {
+    /// Moves what waits to the heap, in as few chunks as it needs.
+    fn detach_received(&mut self) {
+        if self.received_more.is_empty() {
+            if let Some(only) = &mut self.received {
+                only.detach();
+            }
+            return;
+        }
+        let more = std::mem::take(&mut self.received_more);
+        let mut packed = VecDeque::new();
+        let mut last = self.received.take();
+        for next in more {
+            let left = match &mut last {
+                Some(last) => last.absorb(next),
+                None => Some(next),
+            };
+            if let Some(next) = left {
+                packed.extend(last.replace(next));
+            }
+        }
+        packed.extend(last);
+        packed.iter_mut().for_each(Chunk::detach);
+        self.received = packed.pop_front();
+        self.received_more = packed;
+    }
+
+    /// How many bytes may still come before it is full.
+    pub fn room(&self) -> usize {
+        RECEIVED_MAX.saturating_sub(self.received_bytes)
+    }
+
     /// Whether more waits than may.
     pub fn is_full(&self) -> bool {
         self.received_bytes >= RECEIVED_MAX || self.accepted.len() >= ACCEPTED_MAX
@@ -455,6 +485,12 @@ impl Socket {
     #[cfg(test)]
     pub fn received_bytes(&self) -> usize {
         self.received_bytes
+    }
+
+    /// Chunks that wait.
+    #[cfg(test)]
+    pub fn received_chunks(&self) -> usize {
+        usize::from(self.received.is_some()) + self.received_more.len()
     }
 
     /// Whether bytes wait.

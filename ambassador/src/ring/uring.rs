@@ -37,6 +37,8 @@ pub struct Uring {
     late: VecDeque<Entry>,
     /// Whose sends the kernel tells nothing of unless they fail.
     quiet: Vec<Key>,
+    /// A multishot receive may have a limit (Linux 6.18), as far as is known.
+    limits_receives: bool,
     /// Keeps the registered memory alive as long as the ring.
     buffers: Rc<Buffers>,
 }
@@ -83,6 +85,7 @@ impl Uring {
             event_armed: false,
             late: VecDeque::new(),
             quiet: Vec::new(),
+            limits_receives: true,
             buffers: Rc::clone(buffers),
         };
         engine.register_buffers()?;
@@ -226,6 +229,12 @@ impl Uring {
         self.push(cancel.user_data(pack(Op::Cancel, 0, 0)));
     }
 
+    /// Whether the kernel ends a receive when enough has come.
+    #[cfg(test)]
+    pub fn limits_receives(&self) -> bool {
+        self.limits_receives
+    }
+
     /// Submits what was started, waits, and takes the completions.
     pub fn turn(
         &mut self,
@@ -334,10 +343,13 @@ impl Uring {
                         .build(),
                     Op::Accept,
                 ),
-                false => (
-                    opcode::RecvMulti::new(fd, BUFFER_GROUP).build(),
-                    Op::Receive,
-                ),
+                false => {
+                    let mut entry = opcode::RecvMulti::new(fd, BUFFER_GROUP).build();
+                    if self.limits_receives {
+                        end_after(&mut entry, socket.room());
+                    }
+                    (entry, Op::Receive)
+                }
             };
             socket.reading = true;
             socket.in_flight += 1;
@@ -407,6 +419,10 @@ impl Uring {
                 table.may_leave(key);
             }
             Err(libc::ENOBUFS) => table.read_when_fed(key),
+            Err(libc::EINVAL) if self.limits_receives => {
+                self.limits_receives = false;
+                table.read_soon(key);
+            }
             // Stopped, or stopped by itself: goes on when there is room.
             Ok(_) | Err(libc::ECANCELED | libc::EINTR | libc::EAGAIN) => table.read_soon(key),
             Err(error) => table.end_receiving(key, End::Error(error)),
@@ -469,6 +485,22 @@ fn entered(result: io::Result<usize>) -> io::Result<()> {
     match result {
         Err(error) if !error.raw_os_error().is_some_and(|e| PASSING.contains(&e)) => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Has a multishot receive end by itself once so many bytes have come, and the
+/// rest of a buffer; kernels that know no such limit refuse it by EINVAL.
+#[expect(unsafe_code, reason = "the crate has no name for this field yet")]
+fn end_after(receive: &mut Entry, bytes: usize) {
+    /// `optlen` in `struct io_uring_sqe`.
+    const OFFSET: usize = 44;
+    const { assert!(size_of::<Entry>() == 64) };
+    let limit = bytes.clamp(1, i32::MAX as usize) as u32;
+    // SAFETY: an entry is the 64 bytes of a submission, plain integers all of
+    // them, aligned to eight; the field lies within.
+    unsafe {
+        let field = (&raw mut *receive).cast::<u8>().add(OFFSET);
+        field.cast::<u32>().write(limit);
     }
 }
 
