@@ -21,7 +21,7 @@ mod upstreams;
 mod watch;
 
 pub use deadline::Deadline;
-pub use dns::{Files, MakeSocket, NameService, Publish, Transport, Watched};
+pub use dns::{Files, MakeSocket, NameService, NameServices, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};
 pub use upstreams::{ResilienceInfo, Source, UpstreamInfo};
@@ -244,11 +244,12 @@ async fn serve_optional(server: Arc<admin::Server>, listener: Option<listen::Lis
 }
 
 impl Control {
-    /// Resolves these names from now on, and no others; all of them anew where
-    /// `service` is not that of before. Waits only while four earlier calls
-    /// have not been taken up, so not to be called by a callback of [`State`].
-    pub fn watch_names(&self, names: Vec<Watched>, service: Arc<NameService>) {
-        let wanted = dns::Wanted { names, service };
+    /// Resolves these names from now on, and no others; those of a namespace
+    /// anew where its service is not that of before. Waits only while four
+    /// earlier calls have not been taken up, so not to be called by a callback
+    /// of [`State`].
+    pub fn watch_names(&self, names: Vec<Watched>, services: NameServices) {
+        let wanted = dns::Wanted { names, services };
         if self.names.blocking_send(wanted).is_err() {
             tracing::error!("the control thread is gone: names are no longer resolved");
         }

@@ -3,6 +3,7 @@
 pub mod balancer;
 pub mod connection;
 pub mod dial;
+pub mod elsewhere;
 pub mod endpoints;
 pub mod holders;
 pub mod in_flight;

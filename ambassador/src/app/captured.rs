@@ -7,17 +7,17 @@ mod spaces;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::circuits::Circuits;
 use self::spaces::{Space, Spaces};
+use super::names::{Listeners, Places};
+use super::opened;
 use super::{Failure, unavailable};
-use super::{names, opened};
 use crate::addr::EndpointAddr;
 use crate::capture::settings::{Claim, Claims, Mode, OnFailure, Quic, Settings};
 use crate::capture::{Capture, Found, Heartbeat, Options, TokenTable, Verdict, Workload, iptables};
-use crate::control::NameService;
+use crate::control::Watched;
 use crate::proxy::accepted::Entry;
 use crate::proxy::generation::Generation;
 use crate::proxy::room::Room;
@@ -27,7 +27,7 @@ use crate::shard::accept::Intake;
 use crate::telemetry::ListenerIndex;
 use crate::upstream::dial::Namespace;
 use crate::workload::capabilities::{self, Capability};
-use crate::workload::{Helper, Netns, SocketStock};
+use crate::workload::{Helper, SocketStock};
 
 /// How many ports are tried at the start until one is free in every namespace.
 const PORTS_TRIED: usize = 8;
@@ -62,6 +62,8 @@ struct Now {
 struct Resolved {
     name: String,
     port: Option<u16>,
+    /// Where they are those of the name.
+    namespace: Namespace,
     addresses: Arc<[EndpointAddr]>,
 }
 
@@ -290,7 +292,8 @@ impl Captured {
             Method::Programs(programs) => {
                 let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
                 let mut circuits = Circuits::of(generation, &now.circuits);
-                let claims = kernel_claims(&claims, &now.resolved, &circuits);
+                let known = now.known_in(spaces.view_of_kernel());
+                let claims = kernel_claims(&claims, &known, &circuits);
                 // Open where they have to be before a rule names them, and
                 // closed after the last one does.
                 circuits.follow(&now.circuits, programs);
@@ -305,17 +308,20 @@ impl Captured {
                 found.iter().for_each(say);
             }
             Method::Rules(owner) => {
-                let claims = kernel_claims(&claims, &now.resolved, &now.circuits);
+                let known = now.known_in(spaces.view_of_kernel());
+                let claims = kernel_claims(&claims, &known, &now.circuits);
                 self.replace_rules(*owner, &now, (settings, &spaces), &claims)?;
             }
         }
-        now.settings = settings.clone();
-        now.spaces = spaces;
         let claimed = generation.table.claims().names;
         now.resolved.retain(|known| {
-            let mut claimed = claimed.iter();
+            let own = known.namespace == Namespace::default();
+            let has_callers = own || spaces.get(known.namespace).is_in_use();
+            let mut claimed = claimed.iter().filter(|_| has_callers);
             claimed.any(|claimed| (&claimed.what, claimed.port) == (&known.name, known.port))
         });
+        now.settings = settings.clone();
+        now.spaces = spaces;
         Ok(change)
     }
 
@@ -332,20 +338,25 @@ impl Captured {
     /// A name that an upstream claims has other addresses now.
     pub fn resolved(
         &self,
-        name: &str,
-        port: Option<u16>,
+        watched: &Watched,
         addresses: Arc<[EndpointAddr]>,
         claims: &route::Claims,
     ) -> Result<(), Failure> {
         let mut now = self.lock();
-        now.resolved
-            .retain(|known| (known.name.as_str(), known.port) != (name, port));
-        now.resolved.push(Resolved {
-            name: name.to_owned(),
-            port,
+        let resolved = Resolved {
+            name: watched.name.clone(),
+            port: Some(watched.port).filter(|port| *port != 0),
+            namespace: watched.namespace,
             addresses,
-        });
-        let claims = kernel_claims(claims, &now.resolved, &now.circuits);
+        };
+        let of = |known: &Resolved| (known.name.clone(), known.port, known.namespace);
+        now.resolved.retain(|known| of(known) != of(&resolved));
+        now.resolved.push(resolved);
+        let view = now.spaces.view_of_kernel();
+        if view != watched.namespace {
+            return Ok(());
+        }
+        let claims = kernel_claims(claims, &now.known_in(view), &now.circuits);
         match &self.method {
             Method::Programs(programs) => {
                 now.circuits.warn_of_contested(&claims);
@@ -424,19 +435,9 @@ impl Captured {
         Ok(change)
     }
 
-    /// How names are looked up for what is captured.
-    pub fn name_service(&self) -> NameService {
-        names::service(self.common_netns(), &self.helper)
-    }
-
-    /// The namespace of all targets and the path that named it, where it is
-    /// one and not the proxy's own.
-    pub fn common_netns(&self) -> Option<(Netns, PathBuf)> {
-        let now = self.lock();
-        let mut in_use = now.spaces.iter().filter(|space| space.is_in_use());
-        let (first, other) = (in_use.next()?, in_use.next());
-        let path = first.path.clone().filter(|_| other.is_none())?;
-        Some((first.netns.clone(), path))
+    /// Where names are looked up for `listeners` and for what is captured.
+    pub fn name_places(&self, listeners: Listeners) -> Places {
+        self.lock().spaces.name_places(listeners)
     }
 
     /// The sign of life of a shard.
@@ -500,7 +501,15 @@ impl Captured {
     }
 }
 
-fn kernel_claims(claims: &route::Claims, resolved: &[Resolved], circuits: &Circuits) -> Claims {
+impl Now {
+    /// What names mean in a namespace.
+    fn known_in(&self, namespace: Namespace) -> Vec<&Resolved> {
+        let known = self.resolved.iter();
+        known.filter(|known| known.namespace == namespace).collect()
+    }
+}
+
+fn kernel_claims(claims: &route::Claims, resolved: &[&Resolved], circuits: &Circuits) -> Claims {
     let mut nets = Vec::new();
     let mut add = |net, port, upstream: &str| {
         nets.push(Claim {

@@ -12,6 +12,8 @@ use crate::ring::Remote;
 use crate::route::settings::{Endpoints, Policies, Protocol};
 use crate::shard;
 use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
+use crate::upstream::dial::Namespace;
+use crate::upstream::endpoints::Published;
 use crate::upstream::shared::Shared;
 
 /// Asks a shard for its counters, where it runs already.
@@ -30,10 +32,19 @@ pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskSh
 /// Every upstream as it is now.
 pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let now = clock::now();
+    let seen = |at: Namespace, list: &Published| {
+        let views = list.views(now).into_iter();
+        views.map(move |view| (at, view))
+    };
+    let own = |shared: &Shared| seen(Namespace::default(), &shared.endpoints);
     let named = generation.targets().map(|(upstream, shared)| {
         let (source, endpoints) = match &upstream.endpoints {
-            Endpoints::Static(_) => (Source::Static, shared.endpoints.views(now)),
-            Endpoints::Dns { .. } => (Source::Dns, shared.endpoints.views(now)),
+            Endpoints::Static(_) => (Source::Static, own(shared).collect()),
+            Endpoints::Dns { .. } => {
+                let elsewhere = shared.elsewhere.lists().into_iter();
+                let elsewhere = elsewhere.flat_map(|(at, list)| seen(at, &list));
+                (Source::Dns, own(shared).chain(elsewhere).collect())
+            }
             Endpoints::Original => (Source::Original, Vec::new()),
         };
         UpstreamInfo {

@@ -4,27 +4,58 @@
 use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::captured::Captured;
 use crate::addr::EndpointAddr;
 use crate::capture::settings::Settings;
-use crate::control::{Files, NameService, Transport, Watched};
+use crate::control::{Files, NameService, NameServices, Transport, Watched};
 use crate::proxy::generation::Generation;
 use crate::route::settings::{Claim, Endpoints, Unmatched};
+use crate::upstream::dial::Namespace;
 use crate::workload::{Family, Helper, Kind, Netns, SocketSpec};
 
-/// Looks names up as the workload itself would: by its files, through sockets
-/// in its network namespace.
-///
-/// An answer is for all targets alike: where they have several namespaces, or
-/// one of them is the proxy's own, names are looked up as the proxy would.
-pub fn service(place: Option<(Netns, PathBuf)>, helper: &Arc<Helper>) -> NameService {
-    let Some((netns, path)) = place else {
-        return NameService::default();
-    };
-    let files = files(&path, helper);
+/// Where names are looked up, each as the programs there would do it themselves.
+pub struct Places {
+    /// Where there are callers: what a name means to them is for them alone.
+    pub callers: Vec<Place>,
+    /// Whose addresses of claimed names the kernel is told.
+    pub kernel: Place,
+}
+
+/// A namespace, and how names are looked up in it.
+pub type Place = (Namespace, Arc<NameService>);
+
+/// Whether there are listeners besides those for what is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listeners {
+    /// They are in the proxy's own namespace.
+    Some,
+    /// Nobody calls there but who is captured.
+    None,
+}
+
+impl Places {
+    /// Nothing is captured.
+    pub fn own(names: &Arc<NameService>) -> Self {
+        let own = (Namespace::default(), Arc::clone(names));
+        Self {
+            callers: vec![own.clone()],
+            kernel: own,
+        }
+    }
+
+    /// By namespace.
+    pub fn services(self) -> NameServices {
+        self.callers.into_iter().chain([self.kernel]).collect()
+    }
+}
+
+/// Looks names up as the programs in a namespace would: by their files, through
+/// sockets in it. `path` names it.
+pub fn service(netns: Netns, path: &Path, helper: &Arc<Helper>) -> NameService {
+    let files = files(path, helper);
     let helper = Arc::clone(helper);
     let make = move |server: SocketAddr, transport| {
         let spec = SocketSpec {
@@ -66,10 +97,15 @@ fn files(netns: &Path, helper: &Helper) -> Files {
     }
 }
 
-/// The names of `dns:` endpoints, and of exact `hosts` whose addresses the
-/// kernel has to know: under `passthrough` only claimed ones are captured, and
-/// under `kernel_fail_fast` it refuses what one upstream alone claims.
-pub fn watched(generation: &Generation, capture: Option<&Settings>) -> Vec<Watched> {
+/// The names of `dns:` endpoints, wherever there are callers; and of exact `hosts`
+/// whose addresses the kernel has to know: under `passthrough` only claimed ones
+/// are captured, and under `kernel_fail_fast` it refuses what one upstream alone
+/// claims.
+pub fn watched(
+    generation: &Generation,
+    capture: Option<&Settings>,
+    places: &Places,
+) -> Vec<Watched> {
     let mut targets = generation.targets();
     let fails_fast =
         targets.any(|(upstream, _)| upstream.policies.circuit_breaker.kernel_fail_fast);
@@ -78,11 +114,12 @@ pub fn watched(generation: &Generation, capture: Option<&Settings>) -> Vec<Watch
     let mut names = HashSet::new();
     for (upstream, shared) in generation.targets() {
         if let Endpoints::Dns { name, port } = &upstream.endpoints {
-            names.insert(Watched {
+            names.extend(places.callers.iter().map(|(namespace, _)| Watched {
                 name: name.clone(),
                 port: *port,
                 upstream: shared.label,
-            });
+                namespace: *namespace,
+            }));
         }
         for claim in &upstream.claims {
             if kernel_asks && let Claim::Name { host, port } = claim {
@@ -90,6 +127,7 @@ pub fn watched(generation: &Generation, capture: Option<&Settings>) -> Vec<Watch
                     name: host.clone(),
                     port: port.unwrap_or(0),
                     upstream: shared.label,
+                    namespace: places.kernel.0,
                 });
             }
         }
@@ -110,7 +148,13 @@ pub fn publish(
         {
             let endpoints = addresses.iter().map(|address| (*address).into());
             let zone = upstream.policies.zone.as_deref();
-            shared.endpoints.publish(endpoints, zone);
+            match watched.namespace == Namespace::default() {
+                true => shared.endpoints.publish(endpoints, zone),
+                false => {
+                    let list = shared.elsewhere.list(watched.namespace);
+                    list.publish(endpoints, zone);
+                }
+            }
         }
     }
     let Some(captured) = captured else {
@@ -120,7 +164,7 @@ pub fn publish(
     let claims = generation.table.claims();
     let mut names = claims.names.iter();
     if names.any(|claimed| claimed.what == watched.name && claimed.port == port)
-        && let Err(error) = captured.resolved(&watched.name, port, Arc::clone(addresses), &claims)
+        && let Err(error) = captured.resolved(watched, Arc::clone(addresses), &claims)
     {
         tracing::error!(
             name = watched.name,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::captured::{self, Captured, Change};
 use super::introduction::{self, Introduction};
+use super::names::{Listeners, Places};
 use super::{Failure, advice, figures, names, opened, unavailable};
 use crate::addr::BindAddr;
 use crate::capture::settings::Settings;
@@ -32,7 +33,7 @@ use crate::telemetry::{Extras, ListenerIndex, Registry, Snapshot};
 use crate::upstream::dial::OwnAddresses;
 use crate::workload::memory::MappedFiles;
 use crate::workload::named::{self, Access};
-use crate::workload::{self, Helper, Identity, Netns};
+use crate::workload::{self, Helper, Identity};
 
 /// Events that may wait for the main thread.
 const EVENTS: usize = 8;
@@ -112,6 +113,8 @@ struct Common {
     /// One per shard, once they run.
     remotes: OnceLock<Vec<Remote>>,
     backend: Backend,
+    /// How names are looked up where nothing is captured.
+    names: Arc<NameService>,
     now: Mutex<Now>,
 }
 
@@ -120,7 +123,6 @@ struct Now {
     checked: Arc<Checked>,
     generation: Arc<Generation>,
     listeners: reload::Known,
-    names: Arc<NameService>,
 }
 
 /// Starts everything and returns once all listeners accept.
@@ -154,7 +156,6 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let listening = introduction::listeners(&checked.listeners, &opened);
     let capture = checked.capture.as_ref().filter(|_| captured.is_some());
     let captured_what = introduction::captured(capture, checked.routes.unmatched);
-    let names = captured.as_ref().map(Captured::name_service);
     let control = control_settings(&checked, start.signals, start.file.as_ref());
     let bound_control = control::Bound::bind(&control).map_err(cannot_control)?;
     if let Some(helper) = &helper {
@@ -225,11 +226,11 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             captured,
             remotes: OnceLock::new(),
             backend,
+            names: Arc::default(),
             now: Mutex::new(Now {
                 checked: Arc::new(checked),
                 generation,
                 listeners,
-                names: Arc::new(names.unwrap_or_default()),
             }),
         }
     });
@@ -444,6 +445,11 @@ impl Proxy {
 
     /// Has the shards do what a change of capture takes.
     fn change_capture(&self, change: Change) {
+        for (_, shared) in self.common.generation().targets() {
+            for namespace in &change.stopped {
+                shared.elsewhere.forget(*namespace);
+            }
+        }
         let work = change.stocks.into_iter().zip(change.intakes);
         for (shard, (stocks, intakes)) in self.shards.iter().zip(work) {
             let stopped = change.stopped.clone();
@@ -453,6 +459,7 @@ impl Proxy {
                 }
                 for namespace in stopped {
                     context.stop_listener(ListenerIndex::CAPTURE, namespace);
+                    context.pools.forget_namespace(namespace);
                 }
             });
             for intake in intakes {
@@ -579,18 +586,22 @@ impl Common {
         Arc::clone(&self.now().generation)
     }
 
-    fn common_netns(&self) -> Option<(Netns, PathBuf)> {
-        self.captured.as_ref()?.common_netns()
-    }
-
     fn watch_names(&self, control: &Control) {
-        let (checked, generation, service) = {
+        let (checked, generation) = {
             let now = self.now();
-            let (checked, names) = (Arc::clone(&now.checked), Arc::clone(&now.names));
-            (checked, Arc::clone(&now.generation), names)
+            (Arc::clone(&now.checked), Arc::clone(&now.generation))
+        };
+        let listeners = match checked.listeners.is_empty() {
+            true => Listeners::None,
+            false => Listeners::Some,
+        };
+        let places = match &self.captured {
+            Some(captured) => captured.name_places(listeners),
+            None => Places::own(&self.names),
         };
         let capture = checked.capture.as_ref().filter(|_| self.captured.is_some());
-        control.watch_names(names::watched(&generation, capture), service);
+        let watched = names::watched(&generation, capture, &places);
+        control.watch_names(watched, places.services());
     }
 
     fn extras(&self) -> Extras {

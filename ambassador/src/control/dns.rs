@@ -8,7 +8,7 @@ mod service;
 
 pub use service::{Files, MakeSocket, NameService, Transport};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::telemetry::{Registry, UpstreamIndex};
+use crate::upstream::dial::Namespace;
 use service::LookUpError;
 
 /// A name to keep resolved.
@@ -32,7 +33,12 @@ pub struct Watched {
     pub port: u16,
     /// Whose failures are counted.
     pub upstream: UpstreamIndex,
+    /// Whose callers the answer is for.
+    pub namespace: Namespace,
 }
+
+/// How names are looked up in each namespace.
+pub type NameServices = HashMap<Namespace, Arc<NameService>>;
 
 /// Takes a resolution: never empty, IPv4 first, sorted, and called only when it
 /// differs from the last one of that name. Runs on the control thread.
@@ -56,7 +62,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// The names to keep resolved, and how they are looked up.
 pub(super) struct Wanted {
     pub names: Vec<Watched>,
-    pub service: Arc<NameService>,
+    /// One for the namespace of each of them.
+    pub services: NameServices,
 }
 
 /// Resolves the newest list of names that came in, until the sender is gone.
@@ -66,16 +73,23 @@ pub(super) async fn run(
     publish: Publish,
 ) {
     let mut tasks: HashMap<Watched, Task> = HashMap::new();
-    let mut known: Option<Arc<NameService>> = None;
-    while let Some(Wanted { names, service }) = wanted.recv().await {
-        let same = known.is_some_and(|known| Arc::ptr_eq(&known, &service));
-        known = Some(Arc::clone(&service));
-        tasks.retain(|watched, _| same && names.contains(watched));
+    let mut known = NameServices::new();
+    while let Some(Wanted { names, services }) = wanted.recv().await {
+        let is_same = |namespace: Namespace| match (known.get(&namespace), services.get(&namespace))
+        {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        let wanted: HashSet<&Watched> = names.iter().collect();
+        tasks.retain(|watched, _| is_same(watched.namespace) && wanted.contains(watched));
         for watched in names {
+            let Some(service) = services.get(&watched.namespace) else {
+                continue;
+            };
             tasks.entry(watched).or_insert_with_key(|watched| {
                 let resolution = Resolution {
                     watched: watched.clone(),
-                    service: Arc::clone(&service),
+                    service: Arc::clone(service),
                     server_port: service::DNS_PORT,
                     registry: Arc::clone(&registry),
                     publish: Arc::clone(&publish),
@@ -83,6 +97,7 @@ pub(super) async fn run(
                 Task(tokio::spawn(resolution.keep()))
             });
         }
+        known = services;
     }
 }
 
@@ -126,7 +141,11 @@ impl Resolution {
                     this.registry.dns_failure(this.watched.upstream);
                     let now = clock::now();
                     if next_warning.is_none_or(|at| at <= now) {
-                        tracing::warn!(name = this.watched.name, %error, "cannot resolve");
+                        let Watched {
+                            name, namespace, ..
+                        } = &this.watched;
+                        let namespace = namespace.0;
+                        tracing::warn!(name, namespace, %error, "cannot resolve");
                         next_warning = Some(now + WARN_EVERY);
                     }
                     tokio::time::sleep(ASK_AGAIN).await;

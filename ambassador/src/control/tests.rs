@@ -12,6 +12,7 @@ use super::*;
 use crate::addr::EndpointAddr;
 use crate::policy::budget::Spent;
 use crate::telemetry::{Cells, Direction};
+use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
 
 /// A running control side over a program of two shards that never was.
@@ -96,14 +97,17 @@ impl Fixture {
                         in_flight: 0,
                         concurrency_limit: Some(17),
                     },
-                    endpoints: vec![EndpointView {
-                        address: EndpointAddr("10.1.2.3:80".parse().unwrap()),
-                        weight: 2,
-                        zone: None,
-                        ejected_for: Some(Duration::from_millis(1_500)),
-                        avoided_for: None,
-                        consecutive_failures: 0,
-                    }],
+                    endpoints: vec![(
+                        Namespace::default(),
+                        EndpointView {
+                            address: EndpointAddr("10.1.2.3:80".parse().unwrap()),
+                            weight: 2,
+                            zone: None,
+                            ejected_for: Some(Duration::from_millis(1_500)),
+                            avoided_for: None,
+                            consecutive_failures: 0,
+                        },
+                    )],
                 }]
             }),
             force_breaker: Box::new(move |name, force| {
@@ -218,7 +222,7 @@ fn upstreams_and_config_are_shown() {
     assert_eq!(shop["name"], "shop");
     let endpoint = serde_json::json!({
         "address": "10.1.2.3:80",
-        "weight": 2,
+        "namespace": 0, "weight": 2,
         "zone": null,
         "ejected": true,
         "ejected_for_seconds": 1.5,

@@ -10,6 +10,7 @@ use crate::policy::budget::Spent;
 use crate::telemetry::{
     AttemptOutcome, Direction, Histogram, Registry, Snapshot, TcpOutcome, UpstreamCells,
 };
+use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
 
 /// One upstream as the program knows it now.
@@ -26,8 +27,9 @@ pub struct UpstreamInfo {
     pub policies: Map<String, Value>,
     /// What is known of how well it does.
     pub resilience: ResilienceInfo,
-    /// Where its requests go now; empty for the original destination.
-    pub endpoints: Vec<EndpointView>,
+    /// Where its requests go now; empty for the original destination. A name may
+    /// mean others in each namespace.
+    pub endpoints: Vec<(Namespace, EndpointView)>,
 }
 
 /// What keeps an upstream and its callers from hurting each other, as it is now.
@@ -147,10 +149,11 @@ fn resilience(entry: &mut Map<String, Value>, info: &ResilienceInfo) {
     }
 }
 
-fn endpoint(view: &EndpointView) -> Value {
+fn endpoint((namespace, view): &(Namespace, EndpointView)) -> Value {
     let seconds = |left: Duration| (left.as_secs_f64() * 1e3).round() / 1e3;
     json!({
         "address": view.address.to_string(),
+        "namespace": namespace.0,
         "weight": view.weight,
         "zone": view.zone.as_deref(),
         "ejected": view.ejected_for.is_some(),

@@ -460,6 +460,7 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
     };
     let pools = &client.context.pools;
     let aim = Aim {
+        namespace: client.origin.namespace,
         original: client.origin.original,
         key: way::source_key(target, client.origin.peer),
         tried: &[],

@@ -213,7 +213,7 @@ impl Sending<'_> {
     /// name may have been faster.
     fn follow(&mut self, connection: &Connection, judges: &mut Judges<'_>) {
         if connection.endpoint != judges.endpoint.endpoint {
-            race::follow(self.context, self.target(), judges, connection.endpoint);
+            race::follow(self.context, self.target(), judges, connection.place());
             self.record.passage.endpoint = Some(connection.endpoint);
         }
     }

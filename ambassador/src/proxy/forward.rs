@@ -175,6 +175,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     };
     let key = way::request_key(&way.target, request, &head, client.origin.peer);
     let first_aim = Aim {
+        namespace: client.origin.namespace,
         original,
         key,
         tried: &[],

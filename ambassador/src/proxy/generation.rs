@@ -13,6 +13,7 @@ use crate::proxy::adopted::{self, Adopted, AdoptedView, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
+use crate::upstream::dial::Namespace;
 use crate::upstream::in_flight::Entered;
 use crate::upstream::shared::Shared;
 
@@ -213,6 +214,15 @@ impl Target {
             shared: Arc::clone(shared),
             route_limit: None,
             hold: Some(hold),
+        }
+    }
+
+    /// The namespace whose list of endpoints is that of callers in `namespace`:
+    /// a name may mean another in each.
+    pub fn list_for(&self, namespace: Namespace) -> Namespace {
+        match self.upstream.endpoints {
+            Endpoints::Dns { .. } => namespace,
+            Endpoints::Static(_) | Endpoints::Original => Namespace::default(),
         }
     }
 

@@ -31,7 +31,7 @@ pub async fn checkout(
     let (shared, policies) = (&target.shared, target.pool_policies());
     let pools = &context.pools;
     let to = |endpoint| pools.checkout(shared, policies, (namespace, endpoint), want);
-    let Some(rival) = rival(context, target, endpoint) else {
+    let Some(rival) = rival(context, target, (namespace, endpoint)) else {
         return to(endpoint).await;
     };
     // Rare, and twice as large.
@@ -49,7 +49,12 @@ pub async fn checkout(
 
 /// Tells the endpoint of a try that another one was faster by so much that it
 /// counts as a failed connect, and goes on with that one.
-pub fn follow(context: &Context, target: &Target, judges: &mut Judges<'_>, winner: EndpointAddr) {
+pub fn follow(
+    context: &Context,
+    target: &Target,
+    judges: &mut Judges<'_>,
+    (namespace, winner): Place,
+) {
     let now = ring::now();
     let policies = &target.upstream.policies;
     let bad = Grade::Bad { retry_after: None };
@@ -62,14 +67,15 @@ pub fn follow(context: &Context, target: &Target, judges: &mut Judges<'_>, winne
         random: 0,
         now,
     };
-    let pools = &context.pools;
-    judges.endpoint = pools.pick_bound(&target.shared, target.pool_policies(), winner, &ask);
+    let (shared, policies) = (&target.shared, target.pool_policies());
+    let place = (target.list_for(namespace), winner);
+    judges.endpoint = context.pools.pick_bound(shared, policies, place, &ask);
 }
 
 /// An address of the other family.
-fn rival(context: &Context, target: &Target, endpoint: EndpointAddr) -> Option<EndpointAddr> {
+fn rival(context: &Context, target: &Target, place: Place) -> Option<EndpointAddr> {
     match target.upstream.endpoints {
-        Endpoints::Dns { .. } => context.pools.of_other_family(&target.shared, endpoint),
+        Endpoints::Dns { .. } => context.pools.of_other_family(&target.shared, place),
         Endpoints::Static(_) | Endpoints::Original => None,
     }
 }

@@ -66,7 +66,7 @@ pub async fn reach<'a>(
         let unanswered = match checkout.await {
             Ok(connection) => {
                 if connection.endpoint != endpoint {
-                    race::follow(context, target, &mut judges, connection.endpoint);
+                    race::follow(context, target, &mut judges, connection.place());
                 }
                 if purpose == Purpose::Relay {
                     let how = (Score::Success, Grade::Good);

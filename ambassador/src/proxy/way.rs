@@ -19,6 +19,7 @@ use crate::ring::{self, Chunk};
 use crate::route::settings::{Endpoints, Marks, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution};
 use crate::upstream::balancer::{Ask, Picked, Probe};
+use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
 
 /// The header by which a program names an upstream on an explicit listener.
@@ -129,6 +130,8 @@ pub fn find(
 /// What the endpoint of a try is chosen by, besides the state of all.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Aim<'a> {
+    /// Where the caller is.
+    pub namespace: Namespace,
     /// Where the connection was going.
     pub original: Option<OriginalDst>,
     /// The hash of what `ring_hash` goes by: [`request_key`] or [`source_key`].
@@ -159,9 +162,10 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
                 now: ring::now(),
             };
             let (shared, policies) = (&target.shared, target.pool_policies());
+            let list = target.list_for(aim.namespace);
             match aim.bound {
-                Some(endpoint) => Some(pools.pick_bound(shared, policies, endpoint, &ask)),
-                None => pools.pick(shared, policies, &ask),
+                Some(endpoint) => Some(pools.pick_bound(shared, policies, (list, endpoint), &ask)),
+                None => pools.pick(shared, policies, list, &ask),
             }
         }
     }

@@ -23,7 +23,8 @@ use crate::policy::limits;
 use crate::ring::{self, Liveness, Remote, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
 use crate::upstream::connection::{Connection, Past, Place};
-use crate::upstream::dial::{DialError, Dialer};
+use crate::upstream::dial::{DialError, Dialer, Namespace};
+use crate::upstream::endpoints::Published;
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
 use crate::upstream::pool::takeover::{Answer, Demand};
@@ -54,6 +55,8 @@ struct Pool {
     limits: limits::Pool,
     timeouts: limits::Timeouts,
     balancer: Balancer,
+    /// The same for what its name means in other namespaces.
+    elsewhere: HashMap<u16, (Arc<Published>, Balancer)>,
     /// Oldest first.
     idle: Vec<Idle>,
     /// The slots under which other shards find this one, a bit for each.
@@ -138,45 +141,68 @@ impl Pools {
         self.peers.replace(peers);
     }
 
-    /// One of the endpoints published for `shared`; `None`: there are none.
+    /// One of the endpoints published for `shared` in a namespace; `None`: there
+    /// are none.
     pub fn pick(
         &self,
         shared: &Arc<Shared>,
         policies: Policies<'_>,
+        namespace: Namespace,
         ask: &Ask<'_>,
     ) -> Option<Picked> {
         if shared.is_retired() {
             // Its last requests: what is known of its endpoints is forgotten.
-            let list = shared.endpoints.current();
-            let turn = shared.endpoints.next_turn().checked_rem(list.len())?;
-            return Some(Picked::unwatched(list[turn].address));
+            let last = |published: &Published| {
+                let list = published.current();
+                let turn = published.next_turn().checked_rem(list.len())?;
+                Some(Picked::unwatched(list[turn].address))
+            };
+            return match namespace == Namespace::default() {
+                true => last(&shared.endpoints),
+                false => last(&shared.elsewhere.list(namespace)),
+            };
         }
         self.with_pool(shared, policies, |pool| {
-            pool.balancer.pick(&shared.endpoints, ask)
+            let (published, balancer) = pool.endpoints_in(shared, namespace);
+            balancer.pick(published, ask)
         })
     }
 
     /// An endpoint of the other address family that gets requests.
-    pub fn of_other_family(&self, shared: &Shared, endpoint: EndpointAddr) -> Option<EndpointAddr> {
+    pub fn of_other_family(
+        &self,
+        shared: &Shared,
+        (namespace, endpoint): Place,
+    ) -> Option<EndpointAddr> {
         let mut pools = self.pools.borrow_mut();
-        let balancer = &mut pools.get_mut(&shared.id)?.balancer;
-        balancer.of_other_family(&shared.endpoints, endpoint)
+        let pool = pools.get_mut(&shared.id)?;
+        let (published, balancer) = pool.endpoints_in(shared, namespace);
+        balancer.of_other_family(published, endpoint)
     }
 
-    /// `endpoint`, for a request whose connection is given.
+    /// The endpoint of `place`, for a request whose connection is given.
     pub fn pick_bound(
         &self,
         shared: &Arc<Shared>,
         policies: Policies<'_>,
-        endpoint: EndpointAddr,
+        (namespace, endpoint): Place,
         ask: &Ask<'_>,
     ) -> Picked {
         if shared.is_retired() {
             return Picked::unwatched(endpoint);
         }
         self.with_pool(shared, policies, |pool| {
-            pool.balancer.pick_bound(&shared.endpoints, endpoint, ask)
+            let (published, balancer) = pool.endpoints_in(shared, namespace);
+            balancer.pick_bound(published, endpoint, ask)
         })
+    }
+
+    /// Forgets what names mean in a namespace where nothing is captured any
+    /// more.
+    pub fn forget_namespace(&self, namespace: Namespace) {
+        for pool in self.pools.borrow_mut().values_mut() {
+            pool.elsewhere.remove(&namespace.0);
+        }
     }
 
     /// Counts a request, for the budgets of retries and second tries.
@@ -387,6 +413,7 @@ impl Pools {
             limits: limits.clone(),
             timeouts: timeouts.clone(),
             balancer: Balancer::default(),
+            elsewhere: HashMap::default(),
             idle: Vec::new(),
             announced: 0,
             demand: Demand::new(ring::now()),
@@ -452,6 +479,22 @@ impl Pools {
 }
 
 impl Pool {
+    /// What is published in a namespace, and the choice among it. Only the first
+    /// request there takes a lock.
+    fn endpoints_in<'a>(
+        &'a mut self,
+        shared: &'a Shared,
+        namespace: Namespace,
+    ) -> (&'a Published, &'a mut Balancer) {
+        if namespace == Namespace::default() {
+            return (&shared.endpoints, &mut self.balancer);
+        }
+        let known = self.elsewhere.entry(namespace.0);
+        let (published, balancer) =
+            known.or_insert_with(|| (shared.elsewhere.list(namespace), Balancer::default()));
+        (published, balancer)
+    }
+
     fn report_requests(&mut self, shared: &Shared, now: Instant) {
         let requests = std::mem::take(&mut self.requests);
         shared.retry_budget.deposit(requests, now);

@@ -9,6 +9,7 @@ use crate::policy::budget::Budget;
 use crate::policy::concurrency::Concurrency;
 use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
+use crate::upstream::elsewhere::Elsewhere;
 use crate::upstream::endpoints::Published;
 use crate::upstream::holders::Holders;
 use crate::upstream::in_flight::InFlight;
@@ -23,8 +24,11 @@ pub struct Shared {
     pub label: UpstreamIndex,
     /// The cap of its connections.
     pub permits: Arc<Permits>,
-    /// Its endpoints, where they do not depend on the connection.
+    /// Its endpoints, where they do not depend on the connection. Those of a
+    /// name are as the proxy's own namespace knows it.
     pub endpoints: Published,
+    /// Those of a name as other namespaces know it.
+    pub elsewhere: Elsewhere,
     /// Its circuit breaker.
     pub breaker: Breaker,
     /// How many of its requests may be tried again.
@@ -57,6 +61,7 @@ impl Shared {
             label,
             permits: Arc::new(Permits::new(max_connections)),
             endpoints: Published::default(),
+            elsewhere: Elsewhere::default(),
             breaker: Breaker::new(now, clock::random_u64()),
             retry_budget: Budget::new(now),
             hedge_budget: Budget::new(now),

@@ -1,20 +1,24 @@
 //! Names are looked up as the workload would: by its files, in its namespace.
 
 use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ambassador_tests::program::Running;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Cgroup, Netns, Server, eventually, on_both_backends, program};
+use ambassador_tests::{
+    Backend, Cgroup, Client, Netns, Proxy, Server, eventually, on_both_backends, ports, program,
+};
 
-use crate::capture_scope::inside;
+use crate::capture_scope::{curl, inside, witness, world};
 
 on_both_backends!(
     a_namespace_named_by_ip,
     a_namespace_named_by_a_process,
-    several_namespaces_share_the_proxys_view,
+    a_name_means_in_each_namespace_what_its_files_say,
+    a_name_of_one_namespace_captures_nothing_in_another,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -131,29 +135,95 @@ fn a_namespace_named_by_a_process(backend: Backend) {
         cgroup.path().display(),
         names.id()
     );
-    let _proxy = ambassador_tests::Proxy::start(backend, &config);
+    let _proxy = Proxy::start(backend, &config);
     eventually("the name is known", SOON, || {
         ask(&namespace, &cgroup) == "found"
     });
 }
 
-fn several_namespaces_share_the_proxys_view(backend: Backend) {
-    let (namespace, other, cgroup, second) =
-        (Netns::new(), Netns::new(), Cgroup::new(), Cgroup::new());
-    let files = ResolvConf::of(&namespace);
+/// A place on this machine that says who it is.
+fn saying(listener: TcpListener, who: &'static str) -> Server {
+    Server::over(listener, move |connection| {
+        connection.serve_http(|_| text(who))
+    })
+}
+
+fn a_name_means_in_each_namespace_what_its_files_say(backend: Backend) {
+    let (one, other) = (Netns::new(), Netns::new());
+    let (cgroup, second) = (Cgroup::new(), Cgroup::new());
+    let (files, others) = (ResolvConf::of(&one), ResolvConf::of(&other));
     files.hosts("127.0.0.2 localhost\n");
-    let _server = server(&namespace);
-    let config = format!(
-        "capture: {{ cgroups: [{{ path: {}, netns: {} }}, {{ path: {}, netns: {} }}] }}\n\
-         upstreams: {{ web: {{ hosts: [10.1.2.3], dns: \"localhost:9000\" }} }}\n",
-        cgroup.path().display(),
-        namespace.path().display(),
-        second.path().display(),
-        other.path().display(),
-    );
-    let _proxy = ambassador_tests::Proxy::start(backend, &config);
-    // By the proxy's hosts file: that of one namespace is not everybody's.
-    eventually("the name is known", SOON, || {
-        ask(&namespace, &cgroup) == "found"
+    others.hosts("127.0.0.3 localhost\n");
+    let own = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+    let port = own.local_addr().expect("it is bound").port();
+    let _servers = [
+        saying(own, "own"),
+        saying(one.listen(("127.0.0.2", port)), "one"),
+        saying(other.listen(("127.0.0.3", port)), "other"),
+    ];
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = |cgroups: &str| {
+        format!(
+            "capture: {{ cgroups: [{cgroups}] }}\n\
+             listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+             upstreams: {{ web: {{ hosts: [10.1.2.3, web.test], dns: \"localhost:{port}\" }} }}\n"
+        )
+    };
+    let target = |cgroup: &Cgroup, namespace: &Netns| {
+        let (path, netns) = (cgroup.path().display(), namespace.path().display());
+        format!("{{ path: {path}, netns: {netns} }}")
+    };
+    let listener = || {
+        let mut client = Client::connect(listen);
+        client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        client.response("GET").text()
+    };
+    let proxy = Proxy::start(backend, &config(&target(&cgroup, &one)));
+    eventually("the one is known", SOON, || ask(&one, &cgroup) == "one");
+    eventually("the own is known", SOON, || listener() == "own");
+    let both = format!("{}, {}", target(&cgroup, &one), target(&second, &other));
+    proxy.rewrite_config(&config(&both));
+    eventually("the other is known", SOON, || {
+        ask(&other, &second) == "other"
     });
+    assert_eq!(ask(&one, &cgroup), "one");
+    assert_eq!(listener(), "own");
+    let shown = proxy.upstream("web")["endpoints"].to_string();
+    for (namespace, address) in [(0, 1), (1, 2), (2, 3)] {
+        let entry = format!("\"address\":\"127.0.0.{address}:{port}\",\"namespace\":{namespace}");
+        assert!(shown.contains(&entry), "{shown}");
+    }
+}
+
+/// What the kernel captures is one set for all: no namespace has a say in what
+/// that is for another.
+fn a_name_of_one_namespace_captures_nothing_in_another(backend: Backend) {
+    let (one, other) = (world(&["10.9.8.7"]), world(&["10.9.8.7"]));
+    let (cgroup, second) = (Cgroup::new(), Cgroup::new());
+    let _servers = [witness(&one), witness(&other)];
+    let files = ResolvConf::of(&one);
+    files.hosts("10.9.8.7 claimed.test\n");
+    let config = |more: &str| {
+        format!(
+            "capture: {{ unmatched: passthrough, cgroups: [{{ path: {}, netns: {} }}{more}] }}\n\
+             upstreams: {{ web: {{ hosts: [claimed.test] }} }}\n",
+            cgroup.path().display(),
+            one.path().display(),
+        )
+    };
+    let get = |namespace: &Netns, cgroup: &Cgroup| {
+        let output = curl(namespace, cgroup, "http://10.9.8.7/");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let proxy = Proxy::start(backend, &config(""));
+    eventually("it is captured", SOON, || get(&one, &cgroup) == "proxied");
+    let reloads = || proxy.metric("ambassador_config_reloads_total", &[]);
+    let before = reloads();
+    proxy.rewrite_config(&config(&format!(
+        ", {{ path: {}, netns: {} }}",
+        second.path().display(),
+        other.path().display()
+    )));
+    eventually("it is reloaded", SOON, || reloads() > before);
+    assert_eq!(get(&other, &second), "direct");
 }

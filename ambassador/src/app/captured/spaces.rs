@@ -5,14 +5,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::original::POSITION_BITS;
+use crate::app::names::{self, Listeners, Places};
 use crate::app::{Failure, opened, unavailable};
 use crate::capture::Workload;
 use crate::capture::settings::{Mode, Settings, Target};
 use crate::clock;
+use crate::control::NameService;
 use crate::upstream::dial::Namespace;
 use crate::workload::{BindSpec, Helper, Netns, Reach, SocketStock, cgroup, is_confined, sockets};
 
@@ -36,8 +38,10 @@ pub struct Space {
     pub netns: Netns,
     /// The mark of the sockets that are made there.
     pub mark: Option<u32>,
-    /// The path that named it first; none for the proxy's own.
-    pub path: Option<PathBuf>,
+    /// The path by which it was captured last; none for the proxy's own.
+    path: Option<PathBuf>,
+    /// How names are looked up there.
+    names: Arc<NameService>,
     /// Every cgroup that was captured there; the position is a part of its
     /// workload's number.
     known: Vec<Target>,
@@ -49,12 +53,13 @@ impl Spaces {
     /// Nothing is captured yet.
     pub fn new() -> Result<Self, Failure> {
         let own = Netns::own().map_err(unavailable("cannot open our network namespace"))?;
-        let own = Space::new(Namespace::default(), own, None, None);
+        let names = Arc::new(NameService::default());
+        let own = Space::new(Namespace::default(), own, None, None, names);
         Ok(Self { all: vec![own] })
     }
 
     /// The same with the targets of `settings` captured, and no others.
-    pub fn with_targets(&self, settings: &Settings, helper: &Helper) -> Result<Self, Failure> {
+    pub fn with_targets(&self, settings: &Settings, helper: &Arc<Helper>) -> Result<Self, Failure> {
         let mut new = self.clone();
         for space in &mut new.all {
             space.captured.clear();
@@ -84,7 +89,7 @@ impl Spaces {
         &mut self,
         target: &Target,
         mark: Option<u32>,
-        helper: &Helper,
+        helper: &Arc<Helper>,
     ) -> Result<&mut Space, Failure> {
         let netns = match &target.netns {
             None => self.all[0].netns.clone(),
@@ -116,9 +121,56 @@ impl Spaces {
                 .map(Namespace)
                 .map_err(unavailable("too many network namespaces since the start"))?;
             let path = target.netns.clone();
-            self.all.push(Space::new(namespace, netns, mark, path));
+            let names = self.names_in(&netns, path.as_deref(), helper);
+            let space = Space::new(namespace, netns, mark, path, names);
+            self.all.push(space);
+        } else if !self.all[number].is_in_use() && number != 0 {
+            // The program that named it may be another now, with other files.
+            let space = &self.all[number];
+            if space.path != target.netns {
+                let names = self.names_in(&netns, target.netns.as_deref(), helper);
+                let space = &mut self.all[number];
+                (space.path, space.names) = (target.netns.clone(), names);
+            }
         }
         Ok(&mut self.all[number])
+    }
+
+    fn names_in(
+        &self,
+        netns: &Netns,
+        path: Option<&Path>,
+        helper: &Arc<Helper>,
+    ) -> Arc<NameService> {
+        match path {
+            Some(path) => Arc::new(names::service(netns.clone(), path, helper)),
+            None => Arc::clone(&self.all[0].names),
+        }
+    }
+
+    /// Where names are looked up for `listeners` and for what is captured.
+    pub fn name_places(&self, listeners: Listeners) -> Places {
+        let place = |space: &Space| (space.namespace, Arc::clone(&space.names));
+        let with_callers = |space: &&Space| {
+            let has_listeners = listeners == Listeners::Some && space.namespace == Namespace(0);
+            has_listeners || space.is_in_use()
+        };
+        let of_kernel = usize::from(self.view_of_kernel().0);
+        Places {
+            callers: self.all.iter().filter(with_callers).map(place).collect(),
+            kernel: place(&self.all[of_kernel]),
+        }
+    }
+
+    /// Whose answers the kernel goes by: it has one set of rules for all that is
+    /// captured. Where that is in several namespaces, none of them is to say what
+    /// a name means in another, and it is the proxy's own view.
+    pub fn view_of_kernel(&self) -> Namespace {
+        let mut in_use = self.all.iter().filter(|space| space.is_in_use());
+        match (in_use.next(), in_use.next()) {
+            (Some(only), None) => only.namespace,
+            _ => Namespace::default(),
+        }
     }
 
     /// Where a target was captured before.
@@ -169,12 +221,19 @@ impl Spaces {
 }
 
 impl Space {
-    fn new(namespace: Namespace, netns: Netns, mark: Option<u32>, path: Option<PathBuf>) -> Self {
+    fn new(
+        namespace: Namespace,
+        netns: Netns,
+        mark: Option<u32>,
+        path: Option<PathBuf>,
+        names: Arc<NameService>,
+    ) -> Self {
         Self {
             namespace,
             netns,
             mark,
             path,
+            names,
             known: Vec::new(),
             captured: Vec::new(),
         }

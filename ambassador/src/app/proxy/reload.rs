@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Common, Proxy, accept_on, open_log};
-use crate::app::captured::Captured;
 use crate::app::{Failure, advice, opened};
 use crate::config::checked::Listener;
 use crate::config::{Checked, Mistakes};
@@ -139,7 +138,6 @@ impl Proxy {
             Some(&common.generation()),
         ));
         self.labels.follow(&generation);
-        let place = common.common_netns();
         let change = common.update_capture(&new, &generation);
         let change = change.inspect_err(|_| {
             if let Some(log) = log.as_ref().and_then(Option::as_ref) {
@@ -149,9 +147,6 @@ impl Proxy {
         // From here on nothing fails.
         generation.put_in_force();
         room::set_total(new.max_connections);
-        let moved_names = common.common_netns() != place;
-        let new_names = common.captured.as_ref().filter(|_| moved_names);
-        let new_names = new_names.map(Captured::name_service);
         self.hand_out(
             &listeners.meanings(&new, registry),
             &listeners.gone,
@@ -173,9 +168,6 @@ impl Proxy {
                 .follow_listeners(&known, &now.listeners, &self.shards);
             now.checked = Arc::new(new);
             now.generation = generation;
-            if let Some(names) = new_names {
-                now.names = Arc::new(names);
-            }
         }
         common.watch_names(&self.control);
         Ok(())

@@ -114,6 +114,7 @@ fn published(
             name: name.into(),
             port: 80,
             upstream: registry.upstream("shop"),
+            namespace: Namespace::default(),
         },
         service: Arc::new(service),
         server_port: name_server(script),
