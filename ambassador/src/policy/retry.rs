@@ -17,6 +17,10 @@ pub struct Retry {
     pub on_reset: bool,
     /// Responses with these statuses are a cause.
     pub on_statuses: Statuses,
+    /// Whether another endpoint that is well is asked for what this one gets
+    /// wrong: for a status that counts as a failure, and beside one that is
+    /// silent.
+    pub elsewhere: bool,
     /// Which requests may reach an upstream twice.
     pub methods: Methods,
     /// Requests with this header may too, lower case.
@@ -43,6 +47,8 @@ pub enum Cause {
     Reset,
     /// The try took longer than `per_try` or `first_byte`.
     TryTimeout,
+    /// A response that is malformed.
+    Malformed,
     /// A response with this status.
     Status(u16),
 }
@@ -54,6 +60,7 @@ impl Default for Retry {
             on_connect_failure: true,
             on_reset: true,
             on_statuses: Statuses::default().with(429..=429).with(503..=503),
+            elsewhere: true,
             methods: Methods::of(["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "QUERY"]),
             idempotency_header: "idempotency-key".into(),
             base: Duration::from_millis(100),
@@ -79,6 +86,7 @@ impl Retry {
         Self {
             on_reset: false,
             on_statuses: Statuses::default(),
+            elsewhere: false,
             methods: Methods::of([]),
             ..self
         }
@@ -91,6 +99,7 @@ impl Retry {
             Cause::ConnectFailure => self.on_connect_failure,
             Cause::Reset => self.on_reset,
             Cause::TryTimeout => true,
+            Cause::Malformed => false,
             Cause::Status(status) => self.on_statuses.contains(status),
         }
     }
@@ -117,6 +126,7 @@ impl Cause {
             Self::ConnectFailure => "connect-failure",
             Self::Reset => "reset",
             Self::TryTimeout => "try-timeout",
+            Self::Malformed => "protocol-error",
             Self::Status(status) => match status {
                 429 => "429",
                 500 => "500",
@@ -176,6 +186,7 @@ mod tests {
             (Cause::ConnectFailure, true),
             (Cause::Reset, true),
             (Cause::TryTimeout, true),
+            (Cause::Malformed, false),
             (Cause::Status(429), true),
             (Cause::Status(503), true),
             (Cause::Status(500), false),

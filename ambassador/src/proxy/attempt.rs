@@ -7,7 +7,7 @@ use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::http::{BodyReader, ResponseHead, challenge};
 use crate::policy::concurrency::Sample;
-use crate::policy::retry::{Cause, Retry};
+use crate::policy::retry::Cause;
 use crate::policy::retry_after;
 use crate::proxy::bound::{self, Bound, Taken};
 use crate::proxy::context::Context;
@@ -46,7 +46,7 @@ pub struct Sending<'a> {
     /// Where it goes.
     pub way: &'a Way,
     /// As it came.
-    pub incoming: Incoming<'a>,
+    pub incoming: &'a Incoming<'a>,
     /// What decides about its response.
     pub asked: Asked,
     /// Where its body is.
@@ -271,7 +271,6 @@ impl Sending<'_> {
             }
             return Ok(connection);
         }
-        self.incoming.head.detach();
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
         }
@@ -281,10 +280,7 @@ impl Sending<'_> {
     /// The head for `endpoint`, and what of the body goes along with it.
     fn encode(&mut self, endpoint: EndpointAddr) -> (Gather, usize) {
         let left = self.deadlines.left_for_caller(ring::now());
-        let head = self.way.encode(&self.incoming, endpoint, left);
-        // It may be needed for another try, and nothing shared is kept while a
-        // peer is waited for.
-        self.incoming.head.detach();
+        let head = self.way.encode(self.incoming, endpoint, left);
         let head_bytes = head.len();
         let body = self.outgoing.take().unwrap_or_default();
         (body.behind(head), head_bytes)
@@ -299,7 +295,6 @@ impl Sending<'_> {
     ) -> Result<Success, ExchangeError> {
         let (context, target) = (self.context, &self.way.target);
         self.record.reused = connection.past.is_reused();
-        let policies = &target.upstream.policies;
         let sent_at = clock::now();
         let mut awaiting = self.awaiting.take();
         // Whether it may have been given up before the request came.
@@ -319,7 +314,8 @@ impl Sending<'_> {
             tie = tie.offered(challenge::offered(response, head));
             // Not where an interim response went to the client: it was answered.
             let may_hold = may_hold && progress.is_unanswered();
-            let holds = may_hold && policies.retry.on_statuses.contains(response.status());
+            let cause = Cause::Status(response.status());
+            let holds = may_hold && is_cause(cause, target, judges);
             let (verdict, stage) = match holds {
                 true => (Verdict::Hold, Stage::MayGiveWay),
                 false => (Verdict::Pass, Stage::Last),
@@ -360,7 +356,7 @@ impl Sending<'_> {
             body: self.body,
             trailers: Trailers {
                 way: self.way,
-                incoming: &self.incoming,
+                incoming: self.incoming,
             },
             head: self.response,
             replay: &mut self.replay,
@@ -442,13 +438,30 @@ impl Sending<'_> {
 }
 
 /// What of a try's end is a cause of another one.
-pub fn cause(tried: &Result<Success, Failure>, retry: &Retry) -> Option<Cause> {
+pub fn cause(
+    tried: &Result<Success, Failure>,
+    target: &Target,
+    judges: &Judges<'_>,
+) -> Option<Cause> {
     let cause = match tried {
         Ok(Success::Held(back)) => Some(Cause::Status(back.status)),
         Err(Failure::Unanswered(unanswered)) => unanswered.cause,
         Ok(Success::Passed(_)) | Err(_) => None,
     };
-    cause.filter(|cause| retry.applies_to(*cause))
+    cause.filter(|cause| is_cause(*cause, target, judges))
+}
+
+/// Whether this is one to try again for: in any case, or because the endpoint
+/// got wrong what another one may get right.
+fn is_cause(cause: Cause, target: &Target, judges: &Judges<'_>) -> bool {
+    let policies = &target.upstream.policies;
+    let is_endpoints = match cause {
+        Cause::Status(status) => policies.circuit_breaker.failure_statuses.contains(status),
+        Cause::Malformed => true,
+        Cause::ConnectFailure | Cause::Reset | Cause::TryTimeout => false,
+    };
+    let may_be_better = || judges.endpoint.has_well_alternative();
+    policies.retry.applies_to(cause) || is_endpoints && policies.retry.elsewhere && may_be_better()
 }
 
 /// What the breaker is told of a request of which this was the last try, where

@@ -79,6 +79,21 @@ impl Unanswered {
         outcome: AttemptOutcome::Reset,
     };
 
+    fn malformed(bad: BadMessage) -> Self {
+        let (cause, fault) = match bad {
+            // Sound, but its client knows no such thing.
+            BadMessage::CodedForHttp10 => (None, Fault::Caller),
+            _ => (Some(Cause::Malformed), Fault::Endpoint),
+        };
+        Self {
+            reason: Reason::ProtocolError,
+            cause,
+            fault,
+            malformed: Some(bad),
+            outcome: AttemptOutcome::ProtocolError,
+        }
+    }
+
     pub(super) fn expired(limit: Limit) -> Self {
         let (reason, cause, outcome) = match limit {
             Limit::Idle => (Reason::RequestTimeout, None, AttemptOutcome::IdleTimeout),
@@ -206,17 +221,7 @@ impl Failure {
             | ExchangeError::Send
             | ExchangeError::Ended
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
-            ExchangeError::Response(bad) => Self::Unanswered(Unanswered {
-                reason: Reason::ProtocolError,
-                cause: None,
-                fault: match bad {
-                    // Sound, but its client knows no such thing.
-                    BadMessage::CodedForHttp10 => Fault::Caller,
-                    _ => Fault::Endpoint,
-                },
-                malformed: Some(*bad),
-                outcome: AttemptOutcome::ProtocolError,
-            }),
+            ExchangeError::Response(bad) => Self::Unanswered(Unanswered::malformed(*bad)),
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
             ExchangeError::Request(bad) => Self::BadRequest(*bad),
             ExchangeError::Cut => Self::Cut,

@@ -17,6 +17,7 @@ use crate::proxy::exchange::{Asked, Progress};
 use crate::proxy::failure::Failure;
 use crate::proxy::fault::{self, Fate};
 use crate::proxy::gone::gone;
+use crate::proxy::hedge::SecondTry;
 use crate::proxy::judges::{Admitted, Judges};
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
@@ -203,6 +204,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         true => Addressee::Upstream,
         false => Addressee::Proxy,
     };
+    head.detach();
     let incoming = Incoming {
         request,
         head,
@@ -248,7 +250,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         lane: Lane::Pool,
         namespace: client.origin.namespace,
         way: &way,
-        incoming,
+        incoming: &incoming,
         asked,
         body: &mut body,
         response: &mut scratch.response,
@@ -265,28 +267,27 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             let may_retry =
                 sending.record.attempts + 1 < policies.retry.attempts && judges.may_try_again();
             let may_hold = may_retry && sending.replay.is_whole();
-            let slow_at = match sending.may_be_hedged() && !judges.is_probe() {
-                true => context.pools.slow_at(shared, &policies.hedge, ring::now()),
-                false => None,
+            let (busy, counts) = ([judges.endpoint.endpoint], judges.counts());
+            let beside = Aim {
+                tried: &busy,
+                ..first_aim
             };
-            let tried = match slow_at {
-                None => sending.attempt(&mut judges, may_hold).await,
-                Some(due) => {
-                    let (busy, counts) = ([judges.endpoint.endpoint], judges.counts());
-                    let second = || {
-                        let aim = Aim {
-                            tried: &busy,
-                            ..first_aim
-                        };
-                        way::second(&context.pools, &way.target, counts, aim)
-                    };
+            let tried = match sending.second_try(&judges, may_retry) {
+                SecondTry::Never => sending.attempt(&mut judges, may_hold).await,
+                SecondTry::Hedge(due) => {
+                    let second = || way::hedge(&context.pools, &way.target, counts, beside);
                     sending.attempt_hedged(&mut judges, due, second).await
+                }
+                SecondTry::Silence(due) => {
+                    let second = || way::elsewhere(&context.pools, &way.target, beside);
+                    let may = (due, may_hold);
+                    sending.attempt_beside(&mut judges, may, second).await
                 }
             };
 
             // Whether there is a reason for one more, and a way to make it.
             let now = ring::now();
-            let cause = attempt::cause(&tried, &policies.retry);
+            let cause = attempt::cause(&tried, &way.target, &judges);
             let Some(cause) = cause.filter(|_| may_retry && sending.can_send_again(&tried)) else {
                 break (tried, None);
             };

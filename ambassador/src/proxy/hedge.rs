@@ -1,5 +1,6 @@
 //! A second try beside a slow one.
 
+use std::future::pending;
 use std::pin::pin;
 use std::time::Instant;
 
@@ -10,9 +11,9 @@ use crate::policy::hedge::{self, After};
 use crate::policy::retry::Cause;
 use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge};
 use crate::proxy::context::Context;
-use crate::proxy::deadlines::Deadlines;
+use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{Asked, ExchangeError, Held, Progress};
-use crate::proxy::failure::Failure;
+use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::heads::Heads;
 use crate::proxy::judges::{Judges, Stage};
 use crate::proxy::replay::Replay;
@@ -43,12 +44,44 @@ struct Answered {
     sent_at: Instant,
 }
 
+/// Whether a second try may be made beside one, and when.
+pub enum SecondTry {
+    /// It is not.
+    Never,
+    /// Once the first is slow (`hedge`).
+    Hedge(Instant),
+    /// Once the first has been silent for too long (`retry.elsewhere`).
+    Silence(Instant),
+}
+
 impl Sending<'_> {
-    /// Whether a second try may be made beside a slow one: the request is whole,
-    /// changes nothing and may reach an upstream twice.
-    pub fn may_be_hedged(&self) -> bool {
-        self.target().upstream.policies.hedge.after != After::Off
-            && hedge::is_safe(self.asked.method)
+    /// Whether a second try may be made beside the one that begins, and when:
+    /// only where the request is whole, changes nothing and may reach an upstream
+    /// twice. `may_retry`: another one may follow.
+    pub fn second_try(&self, judges: &Judges<'_>, may_retry: bool) -> SecondTry {
+        let (target, now) = (self.target(), ring::now());
+        let policies = &target.upstream.policies;
+        let hedges = policies.hedge.after != After::Off && !judges.is_probe();
+        if hedges && self.may_be_in_two_places() {
+            let pools = &self.context.pools;
+            if let Some(due) = pools.slow_at(&target.shared, &policies.hedge, now) {
+                return SecondTry::Hedge(due);
+            }
+        }
+        let looks_elsewhere = policies.retry.elsewhere
+            && may_retry
+            && judges.endpoint.has_alternatives()
+            && self.replay.is_empty()
+            && self.may_be_in_two_places();
+        let half = policies.timeouts.request.map(|limit| now + limit / 2);
+        match half.filter(|_| looks_elsewhere) {
+            Some(due) => SecondTry::Silence(due),
+            None => SecondTry::Never,
+        }
+    }
+
+    fn may_be_in_two_places(&self) -> bool {
+        hedge::is_safe(self.asked.method)
             && !self.asked.upgrade
             && self.asked.presents.is_none()
             && self
@@ -57,6 +90,69 @@ impl Sending<'_> {
                 .is_none()
             && self.body.is_done()
             && self.replay.is_whole()
+    }
+
+    /// One try, and a second one at another endpoint beside it where nothing of a
+    /// response has come by `due` and `second` grants one. What comes of the
+    /// first goes to the client as ever. Should the second be answered before
+    /// that, its response is held back, and the first is given up as one that
+    /// took too long.
+    pub async fn attempt_beside<'t>(
+        &mut self,
+        judges: &mut Judges<'t>,
+        (due, may_hold): (Instant, bool),
+        second: impl FnOnce() -> Option<Picked>,
+    ) -> Result<Success, Failure> {
+        let (context, way, progress) = (self.context, self.way, self.progress);
+        let (target, label) = (&way.target, way.target.shared.label);
+        let (namespace, incoming, deadlines) = (self.namespace, self.incoming, self.deadlines);
+        // There is no body.
+        let (asked, replay) = (self.asked, Replay::up_to(0));
+        let beside = async {
+            timer::sleep_until(due).await;
+            let other = match progress.any_byte.get() {
+                false => second(),
+                true => None,
+            };
+            let Some(other) = other else {
+                return pending().await;
+            };
+            context.telemetry.cells.retry(label, "silence");
+            progress.open_tries.set(progress.open_tries.get() + 1);
+            let mut head = ResponseHead::default();
+            let leg = Leg {
+                context,
+                way,
+                incoming,
+                place: (namespace, other.endpoint),
+                asked,
+                replay: &replay,
+                deadlines,
+                head: &mut head,
+            };
+            match leg.run().await {
+                Ok(answered) if progress.is_unanswered() => (answered, head, other),
+                Ok(_) => pending().await,
+                Err(failure) => {
+                    progress.open_tries.set(progress.open_tries.get() - 1);
+                    context.telemetry.cells.attempt(label, failure.outcome());
+                    failure.report(target, &mut Judges::of_second(other, None));
+                    pending().await
+                }
+            }
+        };
+        let (answered, head, other) = match first(self.attempt(judges, may_hold), beside).await {
+            First::Left(tried) => return tried,
+            First::Right(answered) => answered,
+        };
+        let silent = Failure::Unanswered(Unanswered::expired(Limit::Try));
+        self.end_try(silent.outcome());
+        silent.report(target, judges);
+        *self.response = head;
+        self.record.attempts += 1;
+        self.record.is_tried_at(other.endpoint);
+        judges.replace(other, None);
+        Ok(self.hold(answered, judges))
     }
 
     /// One try, and a second one beside it where there is no response by `due`
@@ -79,13 +175,12 @@ impl Sending<'_> {
         self.deadlines.begin_try(began);
         // Each try sends a copy of what is kept.
         self.outgoing = None;
-        self.incoming.head.detach();
 
         let mut heads = (std::mem::take(self.response), ResponseHead::default());
         let leg = |place, head| Leg {
             context,
             way,
-            incoming: &self.incoming,
+            incoming: self.incoming,
             place,
             asked: self.asked,
             replay: &self.replay,
@@ -147,6 +242,12 @@ impl Sending<'_> {
                 return Err(failure);
             }
         };
+        Ok(self.hold(answered, judges))
+    }
+
+    /// Holds back what one try of two got.
+    fn hold(&mut self, answered: Answered, judges: &mut Judges<'_>) -> Success {
+        let (context, target) = (self.context, &self.way.target);
         let Answered {
             mut connection,
             held,
@@ -161,12 +262,12 @@ impl Sending<'_> {
         let offered = challenge::offered(response, &held.head);
         connection.tie = connection.tie.offered(offered);
         self.record.reused = connection.past.is_reused();
-        Ok(Success::Held(HeldBack {
+        Success::Held(HeldBack {
             status,
             connection,
             held,
             sent_at,
-        }))
+        })
     }
 }
 

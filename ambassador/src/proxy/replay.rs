@@ -31,6 +31,11 @@ impl Replay {
         self.body.is_some()
     }
 
+    /// Whether nothing was read, and so nothing left out.
+    pub fn is_empty(&self) -> bool {
+        self.body.as_ref().is_some_and(Vec::is_empty)
+    }
+
     /// Keeps more of the body. Where it gets too large, nothing is kept any more.
     pub fn add(&mut self, chunk: &[u8]) {
         let Some(body) = &mut self.body else { return };
@@ -60,7 +65,9 @@ mod tests {
     fn it_gives_everything_again_as_often_as_asked() {
         let mut replay = Replay::up_to(6);
         assert_eq!(&*replay.again().unwrap(), b"");
+        assert!(replay.is_empty());
         replay.add(b"body");
+        assert!(!replay.is_empty());
         replay.add(b"!!");
         for _ in 0..2 {
             assert_eq!(&*replay.again().unwrap(), b"body!!");
@@ -81,6 +88,7 @@ mod tests {
     #[test]
     fn nothing_is_kept_of_what_may_be_sent_once() {
         let mut replay = Replay::none();
+        assert!(!replay.is_empty());
         replay.add(b"body");
         assert!(replay.again().is_none());
     }

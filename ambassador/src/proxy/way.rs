@@ -174,7 +174,7 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
 /// The endpoint of a second try beside a slow one, and leave to make it; `None`:
 /// the upstream is not well, or had too many of those lately. The breaker counts
 /// it where it counts every try.
-pub fn second<'a>(
+pub fn hedge<'a>(
     pools: &Pools,
     target: &'a Target,
     counts: Counts,
@@ -199,6 +199,23 @@ pub fn second<'a>(
         Counts::Requests => None,
     };
     Some((picked, trial))
+}
+
+/// The endpoint of a second try beside a silent one, and leave to make it;
+/// `None`: there is no other that is well, or no budget for it.
+pub fn elsewhere(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
+    let (shared, policies) = (&target.shared, &target.upstream.policies);
+    if shared.breaker.state() != State::Closed {
+        return None;
+    }
+    let now = ring::now();
+    let picked = pick(pools, target, aim)?;
+    if aim.tried.contains(&picked.endpoint) || !picked.has_well_alternative() {
+        return None;
+    }
+    pools.report_requests(shared, now);
+    let granted = shared.retry_budget.withdraw(&policies.retry.budget, now);
+    granted.then_some(picked)
 }
 
 /// The hash of what the upstream's `ring_hash` goes by, where the request has

@@ -2,6 +2,7 @@
 //! with the same axes.
 
 use std::fmt::Write as _;
+use std::process::ExitCode;
 
 /// Pixels: of a panel's axes, around them, and of the legend.
 const WIDTH: f64 = 720.0;
@@ -15,6 +16,28 @@ const BELOW: f64 = 44.0;
 const SHADE: &str = "#e8e4dc";
 const GRID: &str = "\"#ddd\"";
 const LEVEL: &str = "\"#777\" stroke-dasharray=\"4 3\"";
+
+/// What a command does that draws a plot: its arguments are a seed and a file,
+/// else the one of that name in the documentation. `report` makes the plot and
+/// the figures, which are printed.
+pub fn draw(name: &str, seed: u64, report: impl FnOnce(u64) -> (String, String)) -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let seed = arguments.next().map_or(Ok(seed), |seed| seed.parse());
+    let Ok(seed) = seed else {
+        eprintln!("usage: {name}-plot [SEED [FILE]]");
+        return ExitCode::from(2);
+    };
+    let plots = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/plots");
+    let documented = || format!("{plots}/{name}.svg");
+    let path = arguments.next().unwrap_or_else(documented);
+    let (svg, table) = report(seed);
+    if let Err(error) = std::fs::write(&path, svg) {
+        eprintln!("cannot write {path}: {error}");
+        return ExitCode::FAILURE;
+    }
+    print!("{table}");
+    ExitCode::SUCCESS
+}
 
 /// Panels.
 #[derive(Debug)]

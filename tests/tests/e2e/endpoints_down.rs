@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::server::{Connection, response};
@@ -17,7 +17,11 @@ on_both_backends!(
     two_of_three_that_refuse_are_not_noticed,
     all_that_fail_open_the_circuit,
     the_address_family_that_works_is_used,
-    one_that_fails_is_taken_out,
+    one_that_fails_is_not_noticed,
+    one_that_answers_nonsense_is_not_noticed,
+    what_may_not_be_sent_twice_sees_the_failure,
+    one_that_hangs_is_not_noticed,
+    one_that_is_slow_is_waited_for,
     one_that_hangs_is_taken_out,
     the_next_endpoint_is_asked_without_a_wait,
     a_tunnel_goes_to_the_next_endpoint,
@@ -156,19 +160,103 @@ fn fill(listener: &TcpListener) -> Vec<TcpStream> {
     std::iter::from_fn(|| TcpStream::connect_timeout(&address, limit).ok()).collect()
 }
 
-fn one_that_fails_is_taken_out(backend: Backend) {
-    let bad = Server::http(|_| response("500 Internal Server Error", "", "no"));
+#[track_caller]
+fn is_ejected(proxy: &Proxy) {
+    let ejected = proxy.upstream("web")["endpoints"][0]["ejected"].clone();
+    assert_eq!(ejected, true);
+}
+
+fn fails() -> Server {
+    Server::http(|_| response("500 Internal Server Error", "", "no"))
+}
+
+fn one_that_fails_is_not_noticed(backend: Backend) {
+    let (bad, one, two) = (fails(), Server::ok(), Server::ok());
+    let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
+    serves_everybody(&proxy, listen);
+    // Five show that the endpoint is ill.
+    assert_eq!(bad.requests().len(), 5);
+    is_ejected(&proxy);
+    let cause = [("cause", "500")];
+    proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
+}
+
+fn one_that_answers_nonsense_is_not_noticed(backend: Backend) {
+    let bad = Server::start(|connection| {
+        connection.head()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: one\r\n\r\n")
+    });
     let (one, two) = (Server::ok(), Server::ok());
     let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
-    let mut failed = 0;
-    for _ in 0..200 {
-        failed += usize::from(Client::connect(listen).get("/").status != 200);
+    serves_everybody(&proxy, listen);
+    is_ejected(&proxy);
+    let cause = [("cause", "protocol-error")];
+    proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
+}
+
+fn what_may_not_be_sent_twice_sees_the_failure(backend: Backend) {
+    let (bad, one) = (fails(), Server::ok());
+    let endpoints = [bad.address(), one.address()];
+    for (method, more) in [("POST", ""), ("GET", "retry: { elsewhere: off }")] {
+        let (proxy, listen) = start(backend, &endpoints, more);
+        let before = bad.requests().len();
+        let mut failed = 0;
+        for _ in 0..100 {
+            let mut client = Client::connect(listen);
+            client.send(format!(
+                "{method} / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 0\r\n\r\n"
+            ));
+            failed += usize::from(client.response(method).status == 500);
+        }
+        // Until it is ejected.
+        assert_eq!(failed, 5, "{method}");
+        assert_eq!(bad.requests().len() - before, failed);
+        is_closed(&proxy);
     }
-    // A 500 is an answer, which is not asked for again: five show that the
-    // endpoint is ill.
-    assert!((1..=5).contains(&failed), "{failed}");
-    assert_eq!(bad.requests().len(), failed);
-    is_closed(&proxy);
+}
+
+fn one_that_hangs_is_not_noticed(backend: Backend) {
+    let bad = Server::start(hang);
+    let (one, two) = (Server::ok(), Server::ok());
+    let endpoints = [bad.address(), one.address(), two.address()];
+    let more = "timeouts: { request: 1s }, load_balancing: round_robin";
+    let (proxy, listen) = start(backend, &endpoints, more);
+    serves_everybody(&proxy, listen);
+    is_ejected(&proxy);
+    let cause = [("cause", "silence")];
+    proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
+    let outcome = [("outcome", "try-timeout")];
+    proxy.expect_metric("ambassador_upstream_attempts_total", &outcome, 5.0);
+}
+
+/// A second endpoint is asked beside one that takes more than half of the time,
+/// but its answer is not lost for that.
+fn one_that_is_slow_is_waited_for(backend: Backend) {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let slow = || {
+        let asked = Arc::clone(&asked);
+        Server::start(move |connection| {
+            connection.head()?;
+            match asked.fetch_add(1, Ordering::SeqCst) {
+                // Answers once another one was asked.
+                0 => {
+                    let both = || asked.load(Ordering::SeqCst) == 2;
+                    eventually("another one is asked", SOON, both);
+                    connection.write(response("200 OK", "", "first"))
+                }
+                _ => hang(connection),
+            }
+        })
+    };
+    let servers = [slow(), slow()];
+    let endpoints = servers.each_ref().map(Server::address);
+    let (proxy, listen) = start(backend, &endpoints, "timeouts: { request: 2s }");
+    let answer = Client::connect(listen).get("/");
+    assert_eq!((answer.status, &*answer.text()), (200, "first"));
+    let outcome = [("outcome", "cancelled")];
+    proxy.expect_metric("ambassador_upstream_attempts_total", &outcome, 1.0);
+    let outcome = [("outcome", "response")];
+    proxy.expect_metric("ambassador_upstream_attempts_total", &outcome, 1.0);
 }
 
 fn hang(connection: &mut Connection) -> io::Result<()> {
@@ -187,8 +275,7 @@ fn one_that_hangs_is_taken_out(backend: Backend) {
         more,
     );
     serves_everybody(&proxy, listen);
-    let ejected = proxy.upstream("web")["endpoints"][0]["ejected"].clone();
-    assert_eq!(ejected, true);
+    is_ejected(&proxy);
 }
 
 fn the_next_endpoint_is_asked_without_a_wait(backend: Backend) {

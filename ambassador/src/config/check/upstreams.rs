@@ -265,6 +265,7 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
         let retry = &retry.value;
         let of_requests = [
             retry.on.as_ref().map(|key| &key.place),
+            retry.elsewhere.as_ref().map(|key| &key.place),
             retry.methods.as_ref().map(|key| &key.place),
             retry.idempotency_header.as_ref().map(|key| &key.place),
             retry.body_limit.as_ref().map(|key| &key.place),

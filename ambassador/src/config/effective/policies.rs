@@ -20,12 +20,13 @@ use crate::policy::statuses::Statuses;
 use crate::route::settings::{Policies, Protocol};
 
 /// Groups and keys that mean nothing where no requests are seen.
-const OF_REQUESTS: [&str; 13] = [
+const OF_REQUESTS: &[&str] = &[
     "timeouts.first_byte",
     "timeouts.per_try",
     "timeouts.request",
     "timeouts.head",
     "retry.on",
+    "retry.elsewhere",
     "retry.methods",
     "retry.idempotency_header",
     "retry.body_limit",
@@ -138,6 +139,7 @@ fn retry(retry: &Retry, entries: &mut Vec<Entry>) {
     entries.extend([
         ("retry.attempts", retry.attempts.into()),
         ("retry.on", on.into()),
+        ("retry.elsewhere", raw::Switch::word(retry.elsewhere).into()),
         ("retry.methods", methods.into()),
         (
             "retry.idempotency_header",

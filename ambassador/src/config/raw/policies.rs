@@ -85,6 +85,13 @@ object! {
         /// (`reset`), and statuses. A `try-timeout` always is a cause.
         #[schemars(extend("default" = ["connect-failure", "reset", 429, 503]))]
         on: Vec<Spanned<RetryCause>>,
+        /// With several endpoints, another one that is well is asked for what
+        /// this one gets wrong, of requests that may reach an upstream twice:
+        /// for a status of `circuit_breaker.failure_statuses` in the next try,
+        /// and for GET, HEAD, OPTIONS and TRACE beside a try without a response
+        /// after half of `timeouts.request`.
+        #[schemars(extend("default" = "on"))]
+        elsewhere: Switch,
         /// Methods whose requests may reach an upstream twice.
         #[schemars(extend("default" = ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "QUERY"]))]
         methods: Vec<Spanned<Text>>,

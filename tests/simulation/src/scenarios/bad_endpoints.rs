@@ -183,6 +183,8 @@ impl Outcome {
 enum End {
     Answered(u16),
     Failed(Cause),
+    /// Nothing came for half of the time of the request.
+    Silent,
     /// The time of the request is over.
     OutOfTime,
 }
@@ -200,6 +202,8 @@ struct Request<'a> {
     has_moved: bool,
     /// Where a try is under way.
     picked: Option<Picked>,
+    /// Where another one is that was silent.
+    silent: Option<Picked>,
     trial: Option<Trial<'a>>,
 }
 
@@ -292,6 +296,7 @@ impl Run<'_> {
             tried: Vec::new(),
             has_moved: false,
             picked: None,
+            silent: None,
             trial,
         });
         self.attempt(self.requests.len() - 1);
@@ -352,6 +357,10 @@ impl Run<'_> {
         if takes <= per_try && takes <= left {
             return (takes, end);
         }
+        let silence = self.timeouts.request.map(|limit| limit / 2);
+        if let Some(silence) = silence.filter(|silence| *silence < per_try.min(left)) {
+            return (silence, End::Silent);
+        }
         match per_try < left {
             true => (per_try, End::Failed(Cause::TryTimeout)),
             false => (left, End::OutOfTime),
@@ -369,16 +378,41 @@ impl Run<'_> {
             End::Answered(status) => (Grade::of_status(status, None), Some(Cause::Status(status))),
             End::Failed(cause) => (Grade::Bad { retry_after: None }, Some(cause)),
             End::OutOfTime => (Grade::Bad { retry_after: None }, None),
+            End::Silent => return self.silent(index, picked),
         };
         picked.ended(grade, &self.outlier, now);
         request.tried.push(picked.endpoint);
         if let End::Answered(200) = end {
             return self.served(index);
         }
+        let others_are_well = picked.has_well_alternative();
+        let cause = cause.filter(|cause| {
+            let counts = matches!(cause, Cause::Status(500..=599));
+            self.retry.applies_to(*cause) || self.retry.elsewhere && counts && others_are_well
+        });
         match cause.and_then(|cause| self.wait_before_another(index, cause)) {
             Some(wait) => self.timeline.after(wait, Event::Again(index)),
-            None => self.unserved(index, picked.has_well_alternative()),
+            None => self.unserved(index, others_are_well),
         }
+    }
+
+    /// Another endpoint is asked beside one that is silent, where one is well.
+    fn silent(&mut self, index: usize, picked: Picked) {
+        self.in_flight += 1;
+        let now = self.timeline.instant();
+        let left = self.left(index);
+        let request = &mut self.requests[index];
+        let may_look_elsewhere = self.retry.elsewhere
+            && request.tried.is_empty()
+            && picked.has_well_alternative()
+            && self.budget.withdraw(&self.retry.budget, now);
+        if may_look_elsewhere {
+            request.tried.push(picked.endpoint);
+            request.silent = Some(picked);
+            return self.attempt(index);
+        }
+        request.picked = Some(picked);
+        self.timeline.after(left, Event::End(index, End::OutOfTime));
     }
 
     /// How long to wait before one more try; `None`: there is none.
@@ -387,16 +421,16 @@ impl Run<'_> {
         let left = self.left(index);
         let request = &mut self.requests[index];
         let tries = request.tried.len() as u16;
-        if !self.retry.applies_to(cause) || tries >= self.retry.attempts {
+        if tries >= self.retry.attempts {
             return None;
         }
-        // The first move to another endpoint after a connect failure waits not.
-        let moves_at_once = cause == Cause::ConnectFailure && !request.has_moved;
-        request.has_moved |= moves_at_once;
-        let wait = match moves_at_once {
-            true => Duration::ZERO,
-            false => self.retry.wait(tries, None, random),
-        };
+        // The first move to another endpoint after a connect failure waits not,
+        // and repeats nothing.
+        if cause == Cause::ConnectFailure && !request.has_moved {
+            request.has_moved = true;
+            return Some(Duration::ZERO);
+        }
+        let wait = self.retry.wait(tries, None, random);
         let now = self.timeline.instant();
         (wait < left && self.budget.withdraw(&self.retry.budget, now)).then_some(wait)
     }
@@ -405,8 +439,14 @@ impl Run<'_> {
         let now = self.timeline.now();
         let request = &mut self.requests[index];
         let began = request.began;
+        let instant = self.timeline.instant();
+        if let Some(mut silent) = request.silent.take() {
+            self.in_flight -= 1;
+            let grade = Grade::Bad { retry_after: None };
+            silent.ended(grade, &self.outlier, instant);
+        }
         if let Some(trial) = request.trial.take() {
-            trial.succeeded(self.timeline.instant());
+            trial.succeeded(instant);
         }
         self.outcome.second(began).served += 1;
         self.outcome.slowest = self.outcome.slowest.max(now - began);
@@ -415,6 +455,9 @@ impl Run<'_> {
     fn unserved(&mut self, index: usize, others_are_well: bool) {
         let request = &mut self.requests[index];
         let now = self.timeline.instant();
+        if request.silent.take().is_some() {
+            self.in_flight -= 1;
+        }
         match request.trial.take() {
             Some(trial) if others_are_well => trial.failed_in_part(now),
             Some(trial) => trial.failed(now),

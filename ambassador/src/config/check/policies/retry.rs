@@ -28,6 +28,9 @@ pub(super) fn read(raw: &Spanned<raw::Retry>, retry: &mut Retry, reading: &mut R
     if let Some(causes) = reading.get("retry.on", &raw.on) {
         set_causes(&causes.value, retry, reading.found);
     }
+    if let Some(elsewhere) = reading.get("retry.elsewhere", &raw.elsewhere) {
+        retry.elsewhere = elsewhere.value.meaning();
+    }
     if let Some(list) = reading.get("retry.methods", &raw.methods) {
         retry.methods = methods(&list.value, reading.found);
     }
