@@ -20,16 +20,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::addr::BindAddr;
-use crate::capture;
+use crate::capture::{self, iptables};
 use crate::cli::{Admin, Cli, Command};
 use crate::config::{self, Mistakes, explain};
 use crate::control::client::{Client, Output};
 use crate::doctor;
 use crate::ring;
 use crate::workload;
+use crate::workload::helper::{Duties, NamedByRules};
 use crate::workload::signals::outlive_stray_signals;
 
 /// EX_USAGE of sysexits.h.
@@ -66,18 +68,36 @@ pub fn as_part_of_a_proxy() -> Option<ExitCode> {
         return Some(capture::loader_main());
     }
     if first == OsStr::new(workload::helper::SUBCOMMAND) {
-        return Some(workload::helper::serve(workload::helper::Duties {
-            loader: capture::LOADER_COMMAND,
-            install_iptables: |netns, rules| {
-                let rules = serde_json::from_value(rules)?;
-                let installed = capture::iptables::install(&rules, netns, None);
-                installed.map(drop).map_err(io::Error::other)
-            },
-            remove_iptables: capture::iptables::remove,
-            remove_token_prefix: |netns, port| netns.run(|| capture::unroute(None, port))?,
-        }));
+        return Some(workload::helper::serve(duties()));
     }
     None
+}
+
+/// What the privileged helper does for modules that it does not know.
+fn duties() -> Duties {
+    Duties {
+        loader: capture::LOADER_COMMAND,
+        targets_in: |text| {
+            let checked = config::load_str("the configuration", text).map_err(io::Error::other)?;
+            Ok(checked.capture.map_or_else(Vec::new, |it| it.targets))
+        },
+        named_by_iptables: |rules| {
+            let rules: iptables::Rules = Deserialize::deserialize(rules)?;
+            Ok(NamedByRules {
+                cgroups: rules.cgroups,
+                proxy_port: rules.proxy_port,
+                mark: rules.exempt_mark,
+            })
+        },
+        install_iptables: |netns, owner, rules| {
+            let rules: iptables::Rules = serde_json::from_value(rules)?;
+            let rules = iptables::Rules { owner, ..rules };
+            let installed = iptables::install(&rules, netns, None);
+            installed.map(drop).map_err(io::Error::other)
+        },
+        remove_iptables: iptables::remove,
+        remove_token_prefix: |netns, port| netns.run(|| capture::unroute(None, port))?,
+    }
 }
 
 /// Runs the command that the command line names.

@@ -53,7 +53,7 @@ use serde::{Deserialize, Serialize};
 
 use self::circuits::Circuits;
 use self::conversation::{Conversation, unexpected};
-use self::in_force::{Attached, InForce, Place};
+use self::in_force::{Attached, InForce, Pins, Place};
 use self::loader::{Attach, Job, Request};
 use self::rules::Rule;
 use self::settings::{Claims, OnFailure, Quic, Settings, Target};
@@ -173,7 +173,8 @@ impl Capture {
             datagrams,
         });
         let request = attach(jobs.collect(), &options, pinned);
-        let conversation = Conversation::start(helper)?;
+        let targets = workloads.iter().map(|workload| workload.target.clone());
+        let conversation = Conversation::start(helper, targets)?;
         // The rules are in force before anything is attached.
         let prepare = |maps| Self::prepare(maps, rules, options, helper);
         let (mut capture, made, guard) = conversation.attach_first(request, prepare)?;
@@ -261,8 +262,7 @@ impl Capture {
             .attach(jobs, pinned)
             .and_then(|made| self.install(&mut in_force, rules).map(|()| made));
         let made = attached.inspect_err(|_| {
-            let pinned = in_force.attached.iter();
-            let pinned = pinned.map(|attached| (attached.cgroup_id, Vec::new()));
+            let pinned = in_force.attached.iter().map(Attached::all_pins);
             if newly_pinned && let Err(error) = self.unpin(pinned.collect()) {
                 tracing::warn!(%error, "names of links that are not to be kept stay in bpffs");
             }
@@ -289,8 +289,9 @@ impl Capture {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        let request = attach(jobs, &self.options, pinned);
-        Conversation::start(&self.helper)?.attach(request, &self.maps)
+        let targets = jobs.iter().map(|job| job.workload.target.clone());
+        let conversation = Conversation::start(&self.helper, targets)?;
+        conversation.attach(attach(jobs, &self.options, pinned), &self.maps)
     }
 
     /// Puts new claims in force for every later connect. On an error the old
@@ -333,7 +334,8 @@ impl Capture {
 
     /// Has the links of workloads outlive this process.
     fn pin(&self, attached: &[Attached]) -> Result<(), CaptureError> {
-        let conversation = Conversation::start(&self.helper)?;
+        let targets = attached.iter().map(|attached| &attached.workload.target);
+        let conversation = Conversation::start(&self.helper, targets.cloned())?;
         for attached in attached {
             let mut names = vec![pins::PAGE.to_owned()];
             let mut objects = vec![self.maps[SHARED].as_fd()];
@@ -347,9 +349,13 @@ impl Capture {
         Ok(())
     }
 
-    fn unpin(&self, pinned: Vec<(u64, Vec<String>)>) -> Result<(), CaptureError> {
-        let conversation = Conversation::start(&self.helper)?;
-        for (cgroup_id, names) in pinned {
+    fn unpin(&self, pins: Vec<Pins>) -> Result<(), CaptureError> {
+        let targets = pins.iter().map(|pins| pins.target.clone());
+        let conversation = Conversation::start(&self.helper, targets)?;
+        for Pins {
+            cgroup_id, names, ..
+        } in pins
+        {
             conversation.name(&Request::Unpin { cgroup_id, names }, &[])?;
         }
         Ok(())

@@ -30,7 +30,7 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use crate::workload::Helper;
-use crate::workload::cgroup::{self, Cgroup, CgroupError, EXEC_PREFIX};
+use crate::workload::cgroup::{self, Cgroup, CgroupError};
 use gate::Gated;
 use signals::Signals;
 
@@ -54,8 +54,6 @@ pub enum LaunchError {
     NulByte,
     /// The process could not be forked into the cgroup.
     Fork(io::Error),
-    /// The helper, which is to remove the cgroup, does not answer.
-    Helper(io::Error),
 }
 
 impl fmt::Display for LaunchError {
@@ -65,7 +63,6 @@ impl fmt::Display for LaunchError {
             Self::MakeCgroup(_) => "cannot make a cgroup; run as root, or in a delegated cgroup",
             Self::NulByte => "the command contains a NUL byte",
             Self::Fork(_) => "cannot start a process in its cgroup",
-            Self::Helper(_) => "the privileged helper does not answer",
         })
     }
 }
@@ -74,7 +71,7 @@ impl std::error::Error for LaunchError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::NoCgroup(error) => Some(error),
-            Self::MakeCgroup(error) | Self::Fork(error) | Self::Helper(error) => Some(error),
+            Self::MakeCgroup(error) | Self::Fork(error) => Some(error),
             Self::NulByte => None,
         }
     }
@@ -126,12 +123,9 @@ impl Launched {
     /// and those it starts: call it before any other thread runs.
     pub fn prepare(command: &Command, helper: &Helper) -> Result<Self, LaunchError> {
         let words = gate::Words::new(command).ok_or(LaunchError::NulByte)?;
-        let parent = cgroup::own_cgroup().map_err(LaunchError::NoCgroup)?;
-        let name = format!("{EXEC_PREFIX}{}", std::process::id());
-        // First: we may be killed between any two lines.
-        let registered = helper.remove_cgroup_at_end(&parent.join(&name));
-        registered.map_err(LaunchError::Helper)?;
-        let cgroup = Cgroup::create(&parent, &name).map_err(LaunchError::MakeCgroup)?;
+        cgroup::own_cgroup().map_err(LaunchError::NoCgroup)?;
+        // By the helper, which removes it: we may be killed between any two lines.
+        let cgroup = helper.make_cgroup().map_err(LaunchError::MakeCgroup)?;
         let started = Signals::block().and_then(|signals| {
             Gated::fork(&words, &cgroup, signals.before()).map(|process| (process, signals))
         });
@@ -143,7 +137,7 @@ impl Launched {
             }),
             Err(error) => {
                 // The first failure is the one to report.
-                let _ = cgroup::remove(cgroup.path());
+                let _ = cgroup.remove();
                 Err(LaunchError::Fork(error))
             }
         }
@@ -207,7 +201,7 @@ impl Launched {
             if let Err(error) = signals::send(pid, number)
                 && error.raw_os_error() == Some(libc::EPERM)
             {
-                let _ = helper.signal(self.cgroup.path(), pid, number);
+                let _ = helper.signal(pid, number);
             }
         }
     }
@@ -217,7 +211,7 @@ impl Drop for Launched {
     fn drop(&mut self) {
         self.process.end_if_gated();
         // Not empty, or not ours to remove any more: the helper does it.
-        let _ = cgroup::remove(self.cgroup.path());
+        let _ = self.cgroup.remove();
     }
 }
 

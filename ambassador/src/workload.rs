@@ -21,6 +21,11 @@ pub mod signals;
 pub mod small_file;
 pub mod socket_owner;
 pub mod sockets;
+pub mod temporary;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 pub use capabilities::drop_all_capabilities;
 pub use cgroup::{Cgroup, find_cgroup2};
@@ -35,3 +40,12 @@ pub use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};
 /// life of the process. `exec` and `run` number their targets from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkloadId(pub u32);
+
+/// One captured cgroup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// Its directory in cgroup2.
+    pub cgroup: PathBuf,
+    /// The network namespace of its programs; none: the proxy's own.
+    pub netns: Option<PathBuf>,
+}

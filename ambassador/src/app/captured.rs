@@ -223,7 +223,7 @@ fn listen_anywhere(
 fn undo_at_end(mode: Mode, space: &Space, port: u16, helper: &Helper) -> Result<(), Failure> {
     match mode {
         Mode::Ebpf => helper.remove_token_prefix_at_end(&space.netns, port),
-        Mode::Iptables => helper.remove_iptables_at_end(&space.netns, std::process::id()),
+        Mode::Iptables => helper.remove_iptables_at_end(&space.netns),
     }
     .map_err(unavailable("the privileged helper does not answer"))
 }

@@ -1,8 +1,7 @@
 //! `ambassador exec`: one command, captured.
 
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +19,8 @@ use crate::exec::{Command, LaunchError, Launched, Outcome};
 use crate::policy::fault;
 use crate::workload::Helper;
 use crate::workload::cgroup::EXEC_PREFIX;
-use crate::workload::helper::{ADMIN_SOCKET, Errand};
+use crate::workload::helper::{ADMIN_SOCKET, Errand, Registration};
+use crate::workload::temporary::Base;
 
 /// What remains when every program in the cgroup has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -67,6 +67,13 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         LaunchError::NulByte => Failure::Usage(error.to_string()),
         error => Failure::Unavailable(with_causes(&error)),
     })?;
+    let registration = Registration {
+        targets: vec![target(launched.cgroup())],
+        config: None,
+    };
+    helper
+        .register(&registration)
+        .map_err(unavailable("the command's cgroup cannot be registered"))?;
     let directory = admin_directory(&helper)?;
     let admin = directory.join(ADMIN_SOCKET);
     let overrides = only(launched.cgroup().to_owned(), admin, wishes);
@@ -127,28 +134,31 @@ fn only(cgroup: PathBuf, admin: PathBuf, wishes: Wishes) -> Overrides {
             checked.routes.inject(fault);
         }
         let capture = checked.capture.get_or_insert_with(Settings::default);
-        capture.targets = vec![Target {
-            cgroup: cgroup.clone(),
-            netns: None,
-        }];
+        capture.targets = vec![target(&cgroup)];
         if checked.admin.listen == BindAddr::Tcp(config::ADMIN_LISTEN) {
             checked.admin.listen = BindAddr::Unix(admin.clone());
         }
     })
 }
 
+fn target(cgroup: &Path) -> Target {
+    Target {
+        cgroup: cgroup.to_owned(),
+        netns: None,
+    }
+}
+
 /// Makes the private directory of the admin socket; the helper removes it.
 fn admin_directory(helper: &Helper) -> Result<PathBuf, Failure> {
-    let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let path = base.join(format!("{EXEC_PREFIX}{}", std::process::id()));
-    // Left by a process that had our number and was killed with its helper.
-    let _ = fs::remove_dir_all(&path);
+    let no_place = "no private place for the admin socket";
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let places = runtime.into_iter().chain([std::env::temp_dir()]);
+    let base = Base::first_of(places).map_err(unavailable(no_place))?;
+    // First: we may be killed between any two lines.
     helper
-        .remove_admin_directory_at_end(&path)
+        .remove_admin_directory_at_end(base.as_fd())
         .map_err(unavailable("the privileged helper does not answer"))?;
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&path)
-        .map_err(unavailable(format!("cannot make {}", path.display())))?;
-    Ok(path)
+    let name = format!("{EXEC_PREFIX}{}", std::process::id());
+    base.make(&name, ADMIN_SOCKET)
+        .map_err(unavailable(no_place))
 }

@@ -1,6 +1,6 @@
 //! `ambassador run`: a service.
 
-use std::path::PathBuf;
+use std::path::{self, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::capture::settings::Target;
 use crate::cli;
 use crate::config::{self, Checked};
 use crate::control::{Fingerprint, Signals};
-use crate::workload::helper::Errand;
+use crate::workload::helper::{Errand, Registration};
 use crate::workload::{Helper, Identity, User};
 
 /// Runs until it is drained.
@@ -43,6 +43,9 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
     let helper = errand.map(Helper::start).transpose();
     let helper = helper.map_err(unavailable("cannot start the privileged helper"))?;
     let helper = helper.map(Arc::new);
+    if let Some(helper) = &helper {
+        register(helper, &checked, arguments.config.as_deref())?;
+    }
     let mut proxy = proxy::start(Start {
         checked,
         file,
@@ -69,6 +72,18 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
 /// Whom `user` means.
 pub fn identity_of(user: &User) -> Result<Identity, Failure> {
     Identity::plan(user).map_err(unavailable("user"))
+}
+
+/// Has the helper act on what is captured now, and on what the file names later.
+fn register(helper: &Helper, checked: &Checked, file: Option<&Path>) -> Result<(), Failure> {
+    let file = file.map(path::absolute).transpose();
+    let capture = checked.capture.as_ref();
+    let registration = Registration {
+        targets: capture.map_or_else(Vec::new, |capture| capture.targets.clone()),
+        config: file.map_err(unavailable("cannot name the file"))?,
+    };
+    let registered = helper.register(&registration);
+    registered.map_err(unavailable("what is to be captured cannot be registered"))
 }
 
 /// Cgroups of the command line are captured besides those of the file.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::loader::{Attach, Go, Job, Reply, Request};
 use super::programs::Program;
 use super::{CaptureError, handoff};
-use crate::workload::Helper;
+use crate::workload::{Helper, Target};
 
 /// A loader at work. Dropped: it has ended.
 #[derive(Debug)]
@@ -31,8 +31,14 @@ pub(super) struct Made {
 pub(super) type Guard = Result<Vec<OwnedFd>, String>;
 
 impl Conversation {
-    pub(super) fn start(helper: &Arc<Helper>) -> Result<Self, CaptureError> {
-        let socket = helper.start_loader().map_err(CaptureError::Loader)?;
+    /// Starts a loader for these targets.
+    pub(super) fn start(
+        helper: &Arc<Helper>,
+        targets: impl Iterator<Item = Target>,
+    ) -> Result<Self, CaptureError> {
+        let socket = helper
+            .start_loader(targets.collect())
+            .map_err(CaptureError::Loader)?;
         Ok(Self {
             socket: Some(socket),
             helper: Arc::clone(helper),

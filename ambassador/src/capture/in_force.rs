@@ -8,6 +8,7 @@ use super::conversation::{Made, unexpected};
 use super::loader::Job;
 use super::rules::Rule;
 use super::{CaptureError, Found, Workload};
+use crate::workload::Target;
 
 /// The programs that refuse QUIC.
 const SENDMSG: [&str; 2] = ["sendmsg4", "sendmsg6"];
@@ -32,6 +33,15 @@ pub(super) enum Place {
     Gone,
     /// Another one.
     MadeAnew,
+}
+
+/// Names in bpffs that links of a workload have.
+#[derive(Debug)]
+pub(super) struct Pins {
+    pub target: Target,
+    pub cgroup_id: u64,
+    /// Which; all of the cgroup where none is given.
+    pub names: Vec<String>,
 }
 
 /// One workload's share.
@@ -96,20 +106,18 @@ impl InForce {
     }
 
     /// Detaches what is not wanted any more. Returns the pins to remove.
-    pub fn let_go(
-        &mut self,
-        workloads: &[Workload],
-        datagrams: bool,
-        pinned: bool,
-    ) -> Vec<(u64, Vec<String>)> {
+    pub fn let_go(&mut self, workloads: &[Workload], datagrams: bool, pinned: bool) -> Vec<Pins> {
         let was_pinned = self.pinned;
         let mut unpinned = Vec::new();
         self.attached.retain_mut(|attached| {
             let wanted = workloads.contains(&attached.workload);
             if !wanted || !pinned {
-                unpinned.push((attached.cgroup_id, Vec::new()));
+                unpinned.push(attached.all_pins());
             } else if !datagrams && attached.refuses_quic() {
-                unpinned.push((attached.cgroup_id, SENDMSG.map(str::to_owned).to_vec()));
+                unpinned.push(Pins {
+                    names: SENDMSG.map(str::to_owned).to_vec(),
+                    ..attached.all_pins()
+                });
             }
             if !datagrams {
                 let links = &mut attached.links;
@@ -138,6 +146,15 @@ impl Attached {
             None => Place::Gone,
             Some(id) if id == self.cgroup_id => Place::Here,
             Some(_) => Place::MadeAnew,
+        }
+    }
+
+    /// The names of all its links.
+    pub fn all_pins(&self) -> Pins {
+        Pins {
+            target: self.workload.target.clone(),
+            cgroup_id: self.cgroup_id,
+            names: Vec::new(),
         }
     }
 

@@ -2,10 +2,11 @@
 //! programs, hands every descriptor to the proxy and goes away, and with it the
 //! 5.5 MB that parsing the kernel's types costs. The only user of aya.
 //!
-//! The privileged helper starts it. It answers one request after the other
-//! until its socket is closed.
+//! The privileged helper starts it, and tells it what it may touch. It answers
+//! one request after the other until its socket is closed.
 
 mod attach;
+mod licence;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,6 +18,7 @@ use super::programs::Program;
 use super::{Workload, handoff, pins};
 use crate::workload::capabilities::{Capability, keep_only};
 use crate::workload::confinement::keep_memory_private;
+use crate::workload::helper::take_licence;
 
 /// The hidden subcommand that `main` answers with [`loader_main`].
 pub const LOADER_COMMAND: &str = "capture-loader";
@@ -169,14 +171,24 @@ pub fn loader_main() -> ExitCode {
 }
 
 fn answer_all(socket: BorrowedFd<'_>) -> Result<(), Failure> {
+    let licence = take_licence(socket).during(|| "reading the licence".into())?;
     while let Some((request, fds)) =
         handoff::receive::<Request>(socket).during(|| "reading a request".into())?
     {
         match request {
-            Request::Attach(request) => attach::answer(socket, &request, fds)?,
-            Request::Pin { cgroup_id, names } => pin(cgroup_id, &names, &fds)?,
-            Request::Unpin { cgroup_id, names } => pins::remove(cgroup_id, &names)
-                .during(|| "removing the names of links from bpffs".into())?,
+            Request::Attach(request) => {
+                licence::check_attach(&licence, &request, &fds)?;
+                attach::answer(socket, &request, fds)?;
+            }
+            Request::Pin { cgroup_id, names } => {
+                licence::check_pins(&licence, cgroup_id, &names, &fds)?;
+                pin(cgroup_id, &names, &fds)?;
+            }
+            Request::Unpin { cgroup_id, names } => {
+                licence::check_unpin(&licence, cgroup_id, &names)?;
+                pins::remove(cgroup_id, &names)
+                    .during(|| "removing the names of links from bpffs".into())?;
+            }
         }
         reply(socket, &Reply::Done, &[])?;
     }

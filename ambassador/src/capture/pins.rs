@@ -1,21 +1,24 @@
 //! Names in bpffs: a private mount through which the workloads' programs share
 //! their maps, and the pins of links that must outlive the proxy.
-#![expect(unsafe_code, reason = "mount() and statfs() are raw calls")]
+#![expect(unsafe_code, reason = "mount() is a raw call")]
 
 use std::cell::RefCell;
 use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::bpf;
 use super::table::SharedPage;
 
 const BPFFS: &CStr = c"/sys/fs/bpf";
-const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
+const BPFFS_PATH: &str = "/sys/fs/bpf";
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
+/// The mode bits of all but the owner.
+const OF_OTHERS: u32 = 0o077;
 const PIN_ROOT: &str = "/sys/fs/bpf/ambassador";
 /// The name of the shared page beside the links: whether their proxy lives is
 /// read from its heartbeats.
@@ -24,7 +27,7 @@ pub(super) const PAGE: &str = "SHARED";
 /// The directory of our pinned links, open, so that it can be reached when
 /// another mount lies over it.
 pub(super) struct Directory {
-    file: File,
+    root: Root,
     /// Whether links are to outlive this proxy. If not, those of an earlier
     /// one are taken over and lose their names.
     keep: bool,
@@ -32,42 +35,100 @@ pub(super) struct Directory {
     new: RefCell<Vec<PathBuf>>,
 }
 
+/// [`PIN_ROOT`], open.
+struct Root(File);
+
+impl Root {
+    /// Opens it, if it is ours alone: in most bpffs everybody may make a
+    /// directory, and whoever has this one says what is behind our names.
+    fn open() -> io::Result<Self> {
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+        let file = File::options()
+            .read(true)
+            .custom_flags(flags)
+            .open(PIN_ROOT)
+            .map_err(|error| match error.raw_os_error() {
+                Some(libc::ENOTDIR | libc::ELOOP) => not_ours(),
+                _ => error,
+            })?;
+        let is = file.metadata()?;
+        let ours = is.uid() == rustix::process::geteuid().as_raw();
+        match ours && is.mode() & OF_OTHERS == 0 && is_bpffs(&file)? {
+            true => Ok(Self(file)),
+            false => Err(not_ours()),
+        }
+    }
+
+    /// The same; none where nothing was ever pinned.
+    fn existing() -> io::Result<Option<Self>> {
+        match Self::open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd()).into()
+    }
+
+    fn path_of(&self, cgroup_id: u64, name: &str) -> PathBuf {
+        self.path().join(pin_name(cgroup_id, name))
+    }
+
+    /// What has been pinned for a cgroup.
+    fn names_of(&self, cgroup_id: u64) -> io::Result<Vec<String>> {
+        let prefix = pin_name(cgroup_id, "");
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path())? {
+            let name = entry?.file_name();
+            names.extend(
+                name.to_str()
+                    .and_then(|name| name.strip_prefix(&prefix))
+                    .map(str::to_owned),
+            );
+        }
+        Ok(names)
+    }
+}
+
+fn not_ours() -> io::Error {
+    let text = format!("{PIN_ROOT} is not ours alone: remove it, and whatever made it");
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
+fn is_bpffs(file: &impl AsFd) -> io::Result<bool> {
+    Ok(rustix::fs::fstatfs(file)?.f_type == BPF_FS_MAGIC)
+}
+
 impl Directory {
     /// Opens or makes it, mounting bpffs at /sys/fs/bpf where nobody has, and
     /// removes the pins of cgroups that are gone.
     pub(super) fn open() -> io::Result<Self> {
-        // SAFETY: zero is a valid statfs; both pointers live through the call.
-        let mounted = unsafe {
-            let mut info: libc::statfs = std::mem::zeroed();
-            libc::statfs(BPFFS.as_ptr(), &mut info) == 0 && info.f_type == BPF_FS_MAGIC
-        };
-        if !mounted {
+        let mounted = File::open(BPFFS_PATH).and_then(|place| is_bpffs(&place));
+        if !mounted.unwrap_or(false) {
             mount(c"bpf", BPFFS, Some(c"bpf"), 0)?;
         }
         match fs::DirBuilder::new().mode(0o700).create(PIN_ROOT) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        Self::at_root(true)
+        Self::at(Root::open()?, true)
     }
 
     /// Opens it where an earlier proxy has left it.
     pub(super) fn existing() -> io::Result<Option<Self>> {
-        match Self::at_root(false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            opened => opened.map(Some),
-        }
+        let root = Root::existing()?;
+        root.map(|root| Self::at(root, false)).transpose()
     }
 
-    fn at_root(keep: bool) -> io::Result<Self> {
-        let file = File::open(PIN_ROOT)?;
+    fn at(root: Root, keep: bool) -> io::Result<Self> {
         for pinned in all()? {
             if pinned.is_gone() {
                 remove(pinned.cgroup_id, &[])?;
             }
         }
         let new = RefCell::default();
-        Ok(Self { file, keep, new })
+        Ok(Self { root, keep, new })
     }
 
     /// Puts a program behind the link that an earlier proxy has pinned, in one
@@ -78,7 +139,7 @@ impl Directory {
         name: &str,
         program: BorrowedFd<'_>,
     ) -> io::Result<Option<OwnedFd>> {
-        let path = self.path_of(cgroup_id, name);
+        let path = self.root.path_of(cgroup_id, name);
         let Ok(link) = bpf::open_pin(&path) else {
             return Ok(None);
         };
@@ -95,7 +156,7 @@ impl Directory {
         if !self.keep {
             return Ok(());
         }
-        let path = self.path_of(cgroup_id, name);
+        let path = self.root.path_of(cgroup_id, name);
         absent_is_fine(fs::remove_file(&path))?;
         bpf::pin(object, &path)?;
         self.new.borrow_mut().push(path);
@@ -105,9 +166,9 @@ impl Directory {
     /// Removes what an earlier proxy has pinned for a cgroup, but for `names`.
     pub(super) fn remove_others(&self, cgroup_id: u64, names: &[String]) -> io::Result<()> {
         let known = |name: &String| self.keep && (names.contains(name) || name == PAGE);
-        for name in names_of(&self.path(), cgroup_id)? {
+        for name in self.root.names_of(cgroup_id)? {
             if !known(&name) {
-                fs::remove_file(self.path_of(cgroup_id, &name))?;
+                fs::remove_file(self.root.path_of(cgroup_id, &name))?;
             }
         }
         Ok(())
@@ -121,14 +182,6 @@ impl Directory {
             let _ = fs::remove_file(path);
         }
     }
-
-    fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
-    }
-
-    fn path_of(&self, cgroup_id: u64, name: &str) -> PathBuf {
-        self.path().join(pin_name(cgroup_id, name))
-    }
 }
 
 /// The id of a cgroup: its inode, which the kernel does not use twice.
@@ -140,21 +193,6 @@ fn pin_name(cgroup_id: u64, name: &str) -> String {
     format!("{cgroup_id:x}_{name}")
 }
 
-/// What has been pinned for a cgroup under `root`.
-fn names_of(root: &Path, cgroup_id: u64) -> io::Result<Vec<String>> {
-    let prefix = pin_name(cgroup_id, "");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(root)? {
-        let name = entry?.file_name();
-        names.extend(
-            name.to_str()
-                .and_then(|name| name.strip_prefix(&prefix))
-                .map(str::to_owned),
-        );
-    }
-    Ok(names)
-}
-
 /// The pins of one cgroup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pinned {
@@ -164,13 +202,11 @@ pub struct Pinned {
 
 /// The cgroups that have pins.
 pub fn all() -> io::Result<Vec<Pinned>> {
-    let entries = match fs::read_dir(PIN_ROOT) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
+    let Some(root) = Root::existing()? else {
+        return Ok(Vec::new());
     };
     let mut ids = Vec::new();
-    for entry in entries {
+    for entry in fs::read_dir(root.path())? {
         let name = entry?.file_name();
         let id = name.to_str().and_then(|name| name.split_once('_'));
         ids.extend(id.and_then(|(id, _)| u64::from_str_radix(id, 16).ok()));
@@ -186,10 +222,13 @@ pub fn all() -> io::Result<Vec<Pinned>> {
 impl Pinned {
     /// Whether the cgroup has been removed, with which its links let go.
     pub fn is_gone(self) -> bool {
-        let names = names_of(Path::new(PIN_ROOT), self.cgroup_id).unwrap_or_default();
+        let Ok(root) = Root::open() else {
+            return false;
+        };
+        let names = root.names_of(self.cgroup_id).unwrap_or_default();
         let mut links = names.iter().filter(|name| *name != PAGE);
         !links.any(|name| {
-            let link = bpf::open_pin(&Path::new(PIN_ROOT).join(pin_name(self.cgroup_id, name)));
+            let link = bpf::open_pin(&root.path_of(self.cgroup_id, name));
             // What cannot be opened is left alone.
             link.and_then(|link| bpf::linked_cgroup(link.as_fd()))
                 .map_or(true, |cgroup| cgroup != 0)
@@ -198,7 +237,8 @@ impl Pinned {
 
     /// Whether no shard of the proxy has given a sign of life for `limit`.
     pub fn is_abandoned(self, limit: Duration) -> bool {
-        let page = bpf::open_pin(&Path::new(PIN_ROOT).join(pin_name(self.cgroup_id, PAGE)))
+        let page = Root::open()
+            .and_then(|root| bpf::open_pin(&root.path_of(self.cgroup_id, PAGE)))
             .and_then(|page| SharedPage::map(page.as_fd()));
         match page {
             Ok(page) => page.silence() > limit,
@@ -215,20 +255,19 @@ impl Pinned {
 /// Removes pins of a cgroup: those named, or all where none is. One that is
 /// gone already is no error.
 pub(super) fn remove(cgroup_id: u64, names: &[String]) -> io::Result<()> {
-    let root = Path::new(PIN_ROOT);
+    let Some(root) = Root::existing()? else {
+        return Ok(());
+    };
     let all;
     let names = match names {
         [] => {
-            all = match names_of(root, cgroup_id) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                names => names?,
-            };
+            all = root.names_of(cgroup_id)?;
             &all
         }
         names => names,
     };
     for name in names {
-        absent_is_fine(fs::remove_file(root.join(pin_name(cgroup_id, name))))?;
+        absent_is_fine(fs::remove_file(root.path_of(cgroup_id, name)))?;
     }
     // The directory stays: another proxy may just have opened it.
     Ok(())
@@ -249,7 +288,7 @@ pub(super) fn private_bpffs() -> io::Result<PathBuf> {
     }
     mount(c"none", c"/", None, libc::MS_REC | libc::MS_PRIVATE)?;
     mount(c"bpf", BPFFS, Some(c"bpf"), 0)?;
-    Ok(PathBuf::from("/sys/fs/bpf"))
+    Ok(PathBuf::from(BPFFS_PATH))
 }
 
 fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {

@@ -1,12 +1,12 @@
 //! What is captured, as the configuration says it, checked.
 
-use std::path::PathBuf;
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::circuits::CircuitNumber;
 use crate::route::settings::Unmatched;
+
+pub use crate::workload::Target;
 
 /// `capture` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,15 +40,6 @@ impl Default for Settings {
             quic: Quic::Leave,
         }
     }
-}
-
-/// One captured cgroup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Target {
-    /// Its directory in cgroup2.
-    pub cgroup: PathBuf,
-    /// The network namespace of its programs; none: the proxy's own.
-    pub netns: Option<PathBuf>,
 }
 
 /// How connects reach the proxy.

@@ -6,17 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// What a program may be waiting for. SIGTSTP and SIGCONT are left alone: job
-/// control stops and continues proxy and command together.
-const FORWARDED: [i32; 7] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGWINCH,
-];
+use crate::workload::signals::FORWARDED;
 
 #[derive(Debug)]
 pub(super) struct Signals {

@@ -2,17 +2,11 @@
 //! tests take turns.
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::*;
 use crate::workload::capabilities;
-use crate::workload::helper::tests::on_a_thread;
-
-static TURN: Mutex<()> = Mutex::new(());
-
-fn turn() -> MutexGuard<'static, ()> {
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::workload::cgroup::EXEC_PREFIX;
+use crate::workload::helper::tests::{on_a_thread, turn};
 
 fn sh(script: &str) -> Command {
     Command {

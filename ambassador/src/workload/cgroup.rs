@@ -2,15 +2,20 @@
 //! making a group, knowing when it is empty, removing it.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 
 /// What the name of a cgroup that `exec` makes begins with; the pid of the
 /// proxy follows.
 pub const EXEC_PREFIX: &str = "ambassador-exec-";
+
+/// What statfs(2) says of the unified hierarchy (linux/magic.h).
+const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// Why this process has no group of the unified hierarchy that it can use.
 #[derive(Debug)]
@@ -56,8 +61,7 @@ pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
 
 /// Whether a path names a group of a unified hierarchy.
 pub fn is_cgroup(path: &Path) -> bool {
-    // In every group of the unified hierarchy, and in none of the older ones.
-    path.join("cgroup.controllers").is_file()
+    Cgroup::open(path).is_ok()
 }
 
 /// The group of this process, as a directory.
@@ -142,15 +146,24 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Opens an existing group.
+    /// Opens an existing group. Its path leads over no symbolic link: whoever
+    /// may change one would say which group is meant.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let directory = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY)
-            .open(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let directory = rustix::fs::openat2(CWD, path, flags, Mode::empty(), links)?;
+        Self::of(path, directory)
+    }
+
+    /// The group behind a descriptor, which is called by this path.
+    pub fn of(path: &Path, directory: OwnedFd) -> io::Result<Self> {
+        if rustix::fs::fstatfs(&directory)?.f_type != CGROUP2_SUPER_MAGIC {
+            let error = "not a cgroup of a cgroup2 hierarchy";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
         Ok(Self {
             path: path.to_owned(),
-            directory,
+            directory: directory.into(),
         })
     }
 
@@ -173,15 +186,53 @@ impl Cgroup {
         &self.path
     }
 
+    /// Its id: its inode, which the kernel does not use twice.
+    pub fn id(&self) -> io::Result<u64> {
+        self.directory.metadata().map(|metadata| metadata.ino())
+    }
+
     /// Watches for the group to become empty.
     pub fn events(&self) -> io::Result<Events> {
-        Events::open(&self.path)
+        Events::open(&self.within())
     }
 
     /// The processes of this group and of those below it, in the numbers of
     /// the caller's pid namespace; one that is invisible there is left out.
     pub fn processes(&self) -> io::Result<Vec<i32>> {
-        processes(&self.path)
+        processes(&self.within())
+    }
+
+    /// Kills what is in it or below it, that which is being forked too (5.14).
+    pub fn kill(&self) -> io::Result<()> {
+        fs::write(self.within().join("cgroup.kill"), "1")
+    }
+
+    /// Removes it and those below it, unless another has its name by now.
+    /// Fails with EBUSY where a process is left in one; one that is gone
+    /// already is no error.
+    pub fn remove(&self) -> io::Result<()> {
+        let name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = match Self::open(parent) {
+            Err(error) if gone(&error) => return Ok(()),
+            parent => parent?.directory,
+        };
+        let found = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW);
+        if found.is_err() || found.is_ok_and(|found| self.id().ok() != Some(found.st_ino)) {
+            return Ok(());
+        }
+        for child in children(&self.within())? {
+            remove(&child)?;
+        }
+        match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(io::Error::from) {
+            Err(error) if !gone(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A path that leads to this group whatever has its name.
+    fn within(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.directory.as_raw_fd()).into()
     }
 }
 
@@ -280,7 +331,8 @@ pub fn children(group: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn gone(error: &io::Error) -> bool {
+/// Whether a group was removed meanwhile.
+pub(super) fn gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ENODEV)
 }
 

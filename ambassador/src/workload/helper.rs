@@ -4,29 +4,37 @@
 //! has one thread and little memory whatever the proxy has become. The two
 //! share one SOCK_SEQPACKET pair; each request is one datagram, a JSON text
 //! with its descriptors, answered by one or more. The helper answers only what
-//! `message::Request` lists, and ends when the proxy's end of the
+//! `message::Request` lists, and does it only to what was registered before the
+//! proxy gave up its privileges, or is in the configuration since
+//! (`registry`). It ends when the proxy's end of the
 //! pair is closed: by [`Helper::finish`], or by the kernel when the proxy dies.
 //! It undoes then what it was told to, in reverse order.
 
 mod files;
 mod message;
+mod registry;
 mod serve;
 mod undo;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub use message::Registration;
+pub use registry::TargetsIn;
 pub use serve::{SUBCOMMAND, serve};
 pub use undo::{ADMIN_SOCKET, end_cgroup};
 
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::{self, Cgroup, EXEC_PREFIX};
 use super::named::Access;
-use super::{BindSpec, Netns, SocketSpec, descriptors};
+use super::{BindSpec, Netns, SocketSpec, Target, descriptors};
 use crate::clock;
-use message::{Reply, Request};
+use message::{Answer, Question, Reply, Request};
 
 /// What the helper does for capture: functions of that module, which this one,
 /// being below it, does not know. They are called in any namespace.
@@ -34,12 +42,44 @@ use message::{Reply, Request};
 pub struct Duties {
     /// The hidden subcommand that makes this binary a loader.
     pub loader: &'static str,
-    /// Sets up the rules, or replaces those of before.
-    pub install_iptables: fn(&Netns, serde_json::Value) -> io::Result<()>,
+    /// Gives the targets that the text of a configuration names.
+    pub targets_in: TargetsIn,
+    /// What rules name that is not the proxy's to choose.
+    pub named_by_iptables: fn(&serde_json::Value) -> io::Result<NamedByRules>,
+    /// Sets up the rules of the process with this pid, or replaces those of
+    /// before.
+    pub install_iptables: fn(&Netns, owner: u32, serde_json::Value) -> io::Result<()>,
     /// Removes the iptables rules of the process with this pid.
     pub remove_iptables: fn(&Netns, owner: u32) -> io::Result<()>,
     /// Removes the route of the IPv6 tokens of the proxy at this port.
     pub remove_token_prefix: fn(&Netns, proxy_port: u16) -> io::Result<()>,
+}
+
+/// What iptables rules name.
+#[derive(Debug)]
+pub struct NamedByRules {
+    /// Whose connections they take.
+    pub cgroups: Vec<PathBuf>,
+    /// Where they are taken to.
+    pub proxy_port: u16,
+    /// The mark of sockets whose connections they leave.
+    pub mark: Option<u32>,
+}
+
+/// What a loader of capture is told by the helper, before the proxy speaks to
+/// it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Licence {
+    /// Whose programs it may attach, and whose links it may name.
+    pub targets: Vec<Target>,
+    /// The port that captured connections are sent to, where it is known.
+    pub proxy_port: Option<u16>,
+}
+
+/// The [`Licence`] that a loader finds on its socket.
+pub fn take_licence(socket: BorrowedFd<'_>) -> io::Result<Licence> {
+    let (text, _) = descriptors::receive(socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(serde_json::from_slice(&text)?)
 }
 
 /// How long the helper may take to undo what was set up: loaders, rules, a cgroup
@@ -60,8 +100,8 @@ pub enum Errand {
 #[derive(Debug)]
 pub struct Helper {
     channel: OwnedFd,
-    /// Held by whose request is being answered.
-    turn: Mutex<()>,
+    /// How many questions were asked; held by whose is being answered.
+    turn: Mutex<u64>,
     process: Mutex<Option<Child>>,
 }
 
@@ -91,11 +131,35 @@ impl Helper {
             .stderr(Stdio::null())
             .current_dir("/")
             .spawn()?;
-        Ok(Self {
-            channel: ours,
+        Ok(Self::over(ours, Some(process)))
+    }
+
+    fn over(channel: OwnedFd, process: Option<Child>) -> Self {
+        Self {
+            channel,
             turn: Mutex::default(),
-            process: Mutex::new(Some(process)),
-        })
+            process: Mutex::new(process),
+        }
+    }
+
+    /// Says what later requests may be about. Only before [`Helper::seal`].
+    pub fn register(&self, registration: &Registration) -> io::Result<()> {
+        self.ask(&Request::Register(registration.clone()), &[])
+            .map(drop)
+    }
+
+    /// Ends what is said in good faith: nothing more is registered. To be called
+    /// before this process hears from anybody.
+    pub fn seal(&self) -> io::Result<()> {
+        self.ask(&Request::Seal, &[]).map(drop)
+    }
+
+    /// Makes a cgroup of our own beside this process. At the end the helper
+    /// ends what runs in it, and removes it. Only before [`Helper::seal`].
+    pub fn make_cgroup(&self) -> io::Result<Cgroup> {
+        let parent = cgroup::own_cgroup().map_err(io::Error::other)?;
+        let path = parent.join(format!("{EXEC_PREFIX}{}", std::process::id()));
+        Cgroup::of(&path, one(self.ask(&Request::MakeCgroup, &[])?)?)
     }
 
     /// Has the helper open this file when it is asked to; its directory is named
@@ -108,12 +172,6 @@ impl Helper {
     /// Opens the file that was remembered at this place.
     pub fn open_file(&self, place: usize) -> io::Result<OwnedFd> {
         one(self.ask(&Request::OpenFile(place), &[])?)
-    }
-
-    /// Says that the proxy is about to hear from others: what it says from then on
-    /// may be their words.
-    pub fn seal(&self) -> io::Result<()> {
-        self.ask(&Request::Seal, &[]).map(drop)
     }
 
     /// Opens a network namespace by its path. That of a process with more
@@ -140,11 +198,11 @@ impl Helper {
     }
 
     /// Starts a loader of capture, with the privileges of the helper and this
-    /// process's standard error. It ends when it is done, or when the socket
-    /// to it is closed; [`Helper::end_loader`] waits for that.
-    pub fn start_loader(&self) -> io::Result<OwnedFd> {
+    /// process's standard error, for these targets. It ends when it is done, or
+    /// when the socket to it is closed; [`Helper::end_loader`] waits for that.
+    pub fn start_loader(&self, targets: Vec<Target>) -> io::Result<OwnedFd> {
         let error = io::stderr();
-        one(self.ask(&Request::StartLoader, &[error.as_fd()])?)
+        one(self.ask(&Request::StartLoader(targets), &[error.as_fd()])?)
     }
 
     /// Waits for the end of the loader that was started last, of those not
@@ -160,37 +218,22 @@ impl Helper {
             .map(drop)
     }
 
-    /// Sends a signal to a process in a cgroup that `exec` made, whoever's
+    /// Sends a signal to a process in the cgroup that was made, whoever's
     /// process it is.
-    pub fn signal(&self, cgroup: &Path, pid: i32, number: i32) -> io::Result<()> {
-        let cgroup = cgroup.to_owned();
-        self.ask(
-            &Request::Signal {
-                cgroup,
-                pid,
-                number,
-            },
-            &[],
-        )
-        .map(drop)
+    pub fn signal(&self, pid: i32, number: i32) -> io::Result<()> {
+        self.ask(&Request::Signal { pid, number }, &[]).map(drop)
     }
 
-    /// Has the helper end what runs in a cgroup, and remove it, at the end.
-    pub fn remove_cgroup_at_end(&self, path: &Path) -> io::Result<()> {
-        self.ask(&Request::RemoveCgroup(path.to_owned()), &[])
-            .map(drop)
-    }
-
-    /// Has the helper remove the directory of the admin socket, at the end.
-    pub fn remove_admin_directory_at_end(&self, path: &Path) -> io::Result<()> {
-        self.ask(&Request::RemoveAdminDirectory(path.to_owned()), &[])
-            .map(drop)
+    /// Has the helper remove the directory of the admin socket from this one,
+    /// at the end. Only before [`Helper::seal`].
+    pub fn remove_admin_directory_at_end(&self, base: BorrowedFd<'_>) -> io::Result<()> {
+        self.ask(&Request::RemoveAdminDirectory, &[base]).map(drop)
     }
 
     /// Has the helper remove the iptables rules that this process set up in a
-    /// namespace, at the end. `owner` is the number in their names.
-    pub fn remove_iptables_at_end(&self, netns: &Netns, owner: u32) -> io::Result<()> {
-        self.ask(&Request::RemoveIptables { owner }, &[netns.as_fd()])
+    /// namespace, at the end.
+    pub fn remove_iptables_at_end(&self, netns: &Netns) -> io::Result<()> {
+        self.ask(&Request::RemoveIptables, &[netns.as_fd()])
             .map(drop)
     }
 
@@ -228,17 +271,24 @@ impl Helper {
     }
 
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
-        let _turn = self.lock();
+        let mut turn = self.lock();
+        *turn += 1;
+        let number = *turn;
         let channel = &self.channel;
-        let text = serde_json::to_vec(request)?;
+        let text = serde_json::to_vec(&Question { number, request })?;
         descriptors::send(channel.as_fd(), &text, fds)?;
         let mut received = Vec::new();
         loop {
             let (text, fds) = descriptors::receive(channel.as_fd())?.ok_or_else(|| {
                 io::Error::new(io::ErrorKind::BrokenPipe, "the privileged helper has ended")
             })?;
+            let answer: Answer = serde_json::from_slice(&text)?;
+            if answer.number != Some(number) {
+                // To a question whose asker did not wait for it.
+                continue;
+            }
             received.extend(fds);
-            match serde_json::from_slice(&text)? {
+            match answer.reply {
                 Reply::More => {}
                 Reply::Done => return Ok(received),
                 Reply::Failed {
@@ -251,7 +301,7 @@ impl Helper {
 
     /// A panic elsewhere leaves no half-read answer here: nothing between the
     /// send and the last receive panics.
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    fn lock(&self) -> MutexGuard<'_, u64> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

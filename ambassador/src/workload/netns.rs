@@ -1,15 +1,20 @@
 //! A network namespace, held by an open descriptor so that it stays the same
 //! one, and stays alive, whatever becomes of the path it was named by.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::{Mode, OFlags};
+
 /// `NS_GET_NSTYPE` of nsfs.h (Linux 4.11): the CLONE_NEW* of a namespace.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+
+/// What statfs(2) says of the file system of namespaces (linux/magic.h).
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// An open network namespace; clones share the descriptor.
 #[derive(Debug, Clone)]
@@ -27,22 +32,25 @@ impl Netns {
     /// The namespace that a path names: `/proc/PID/ns/net` or
     /// `/run/netns/NAME`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // Whatever else is there must not block, or become our terminal.
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags)
-            .open(path)?;
-        Self::from_fd(file.into())
+        // What else may be there is looked at before it is opened: to open a
+        // device does things.
+        let place = File::from(rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?);
+        is_of_nsfs(&place)?;
+        let again = format!("/proc/self/fd/{}", place.as_raw_fd());
+        Self::from_fd(File::open(again)?.into())
     }
 
     /// The namespace behind a descriptor; InvalidInput where there is none.
     #[expect(unsafe_code, reason = "std has no ioctl")]
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
-        // SAFETY: this ioctl has no argument; other files answer ENOTTY.
+        is_of_nsfs(&fd)?;
+        // SAFETY: this ioctl has no argument; files of nsfs know it.
         if unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) } != libc::CLONE_NEWNET {
-            let error = "not a network namespace";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+            return Err(no_namespace());
         }
         let file = File::from(fd);
         let metadata = file.metadata()?;
@@ -86,6 +94,17 @@ impl Netns {
             }
         })
     }
+}
+
+fn is_of_nsfs(file: &impl AsFd) -> io::Result<()> {
+    match rustix::fs::fstatfs(file)?.f_type == NSFS_MAGIC {
+        true => Ok(()),
+        false => Err(no_namespace()),
+    }
+}
+
+fn no_namespace() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a network namespace")
 }
 
 impl PartialEq for Netns {

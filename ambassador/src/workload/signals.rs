@@ -1,6 +1,18 @@
-//! Signals that nobody here has a use for.
+//! Signals that are passed on, and those that nobody here has a use for.
 
 use std::io;
+
+/// What a program may be waiting for. SIGTSTP and SIGCONT are left alone: job
+/// control stops and continues proxy and command together.
+pub const FORWARDED: [libc::c_int; 7] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGWINCH,
+];
 
 /// Keeps signals that mean nothing to the proxy from ending the process, which is
 /// what they do by default: a script that rotates logs, or a service manager, may

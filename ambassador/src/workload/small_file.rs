@@ -12,7 +12,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2};
 
 /// As much as is read of a token, or of a file of a workload.
 pub const BYTES_MAX: usize = 64 << 10;
@@ -24,8 +24,23 @@ pub const BYTES_MAX: usize = 64 << 10;
 /// `InvalidInput` for what is no regular file, `FileTooLarge` for one that is
 /// longer than `bytes_max`, and what the kernel says.
 pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+    read_if(path, bytes_max, |_| true)
+}
+
+/// The same, of a file whose owner and mode are as they must be.
+///
+/// # Errors
+/// As those of [`read`], and `PermissionDenied` for another file.
+pub fn read_if(
+    path: &Path,
+    bytes_max: usize,
+    is_right: impl FnOnce(&Stat) -> bool,
+) -> io::Result<Vec<u8>> {
     let found = open(path, found(), Mode::empty())?;
-    read_found(&found, bytes_max)
+    match is_right(&fstat(&found)?) {
+        true => read_found(&found, bytes_max),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
+    }
 }
 
 /// Reads a file of a workload, whose root directory is `root`: links lead where

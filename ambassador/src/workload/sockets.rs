@@ -26,6 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// a dial pays a few; what lies in stock is two small kernel objects each.
 const STOCK: u16 = 8;
 
+/// SO_MARK of the proxy's sockets in iptables mode, where its own cgroup is
+/// captured.
+pub const PROXY_MARK: u32 = 0x616d;
+
 /// A listener to open.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BindSpec {

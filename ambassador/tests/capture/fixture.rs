@@ -32,6 +32,7 @@ use ambassador::capture::settings::Settings;
 use ambassador::capture::settings::Target;
 use ambassador::workload::Helper;
 use ambassador::workload::helper::Errand;
+use ambassador::workload::helper::Registration;
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;
@@ -80,6 +81,26 @@ impl Cgroup {
             .expect("UTF-8")
             .trim()
             .to_owned()
+    }
+}
+
+/// A cgroup that takes no process, as one below a threaded one does.
+pub struct Barred {
+    /// Removed first.
+    pub inner: Cgroup,
+    _outer: Cgroup,
+}
+
+impl Barred {
+    pub fn new(name: &str) -> Self {
+        let outer = Cgroup::new(name);
+        fs::write(outer.0.join("cgroup.type"), "threaded").expect("a cgroup of ours");
+        let inner = Cgroup(outer.0.join("inner"));
+        fs::create_dir(&inner.0).expect("a cgroup of ours");
+        Self {
+            inner,
+            _outer: outer,
+        }
     }
 }
 
@@ -153,6 +174,7 @@ impl Drop for Netns {
 /// A stand-in for the proxy: one listener, one heart.
 pub struct Proxy {
     pub listener: TcpListener,
+    pub helper: Arc<Helper>,
     pub capture: Capture,
     pub found: Vec<Found>,
 }
@@ -170,10 +192,12 @@ impl Proxy {
             may_pin,
             kernel_log: false,
         };
-        let (capture, found) = start(settings, claims, options)
+        let helper = Arc::new(Helper::start(Errand::Capture).expect("a helper"));
+        let (capture, found) = start_with(&helper, settings, claims, options)
             .unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
         Self {
             listener,
+            helper,
             capture,
             found,
         }
@@ -195,6 +219,7 @@ impl Proxy {
 
     /// What is captured, and how, from now on.
     pub fn update(&self, settings: &Settings, claims: &Claims) -> Vec<Found> {
+        register(&self.helper, settings);
         let updated = self.capture.update(settings, claims, &workloads(settings));
         updated.expect("updated")
     }
@@ -305,7 +330,26 @@ pub fn start(
     options: Options,
 ) -> Result<(Capture, Vec<Found>), CaptureError> {
     let helper = Arc::new(Helper::start(Errand::Capture).expect("a helper"));
-    Capture::start(settings, claims, &workloads(settings), options, &helper)
+    start_with(&helper, settings, claims, options)
+}
+
+fn start_with(
+    helper: &Arc<Helper>,
+    settings: &Settings,
+    claims: &Claims,
+    options: Options,
+) -> Result<(Capture, Vec<Found>), CaptureError> {
+    register(helper, settings);
+    Capture::start(settings, claims, &workloads(settings), options, helper)
+}
+
+/// Tells the helper what may be captured.
+pub fn register(helper: &Helper, settings: &Settings) {
+    let registration = Registration {
+        targets: settings.targets.clone(),
+        config: None,
+    };
+    helper.register(&registration).expect("not sealed yet");
 }
 
 pub fn ip(args: &[&str]) {

@@ -1,6 +1,5 @@
 //! Start, death and privileges of the proxy.
 
-use std::env;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpListener;
@@ -17,12 +16,12 @@ use ambassador::capture::Options;
 use ambassador::capture::settings::Claims;
 use ambassador::capture::settings::OnFailure;
 use ambassador::capture::settings::Quic;
-use ambassador::capture::settings::Target;
 use ambassador::route::settings::Unmatched;
 use ambassador_ebpf::Verdict;
 
 use crate::LOGGED;
 use crate::UNPRIVILEGED;
+use crate::fixture::Barred;
 use crate::fixture::Cgroup;
 use crate::fixture::Proxy;
 use crate::fixture::own_path;
@@ -155,14 +154,9 @@ pub fn the_canary_sings_only_when_captured() {
 }
 
 pub fn a_start_that_fails_leaves_nothing() {
-    let cgroup = Cgroup::new("fails");
-    let mut settings = settings(&[&cgroup]);
+    let (cgroup, barred) = (Cgroup::new("fails"), Barred::new("bars"));
+    let mut settings = settings(&[&cgroup, &barred.inner]);
     settings.on_failure = OnFailure::Refuse;
-    // A directory, but no cgroup.
-    settings.targets.push(Target {
-        cgroup: env::temp_dir(),
-        netns: None,
-    });
     let listener = TcpListener::bind("[::]:0").expect("a port");
     let options = Options {
         proxy_port: listener.local_addr().expect("bound").port(),

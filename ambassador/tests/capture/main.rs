@@ -10,11 +10,13 @@ mod client;
 mod decisions;
 mod destinations;
 mod fixture;
+mod licence;
 mod lifetime;
 mod tokens;
 mod updates;
 
 use std::env;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use ambassador::capture;
@@ -36,7 +38,9 @@ fn main() -> ExitCode {
         Some(helper::SUBCOMMAND) => {
             return helper::serve(helper::Duties {
                 loader: capture::LOADER_COMMAND,
-                install_iptables: |_, _| Ok(()),
+                targets_in: |_| Ok(Vec::new()),
+                named_by_iptables: |_| Err(ErrorKind::Unsupported.into()),
+                install_iptables: |_, _, _| Ok(()),
                 remove_iptables: |_, _| Ok(()),
                 remove_token_prefix: |_, _| Ok(()),
             });
@@ -127,6 +131,18 @@ fn main() -> ExitCode {
         (
             "pins_are_taken_over_or_removed",
             lifetime::pins_are_taken_over_or_removed,
+        ),
+        (
+            "a_loader_touches_nothing_but_what_is_registered",
+            licence::a_loader_touches_nothing_but_what_is_registered,
+        ),
+        (
+            "a_link_to_a_cgroup_is_refused",
+            licence::a_link_to_a_cgroup_is_refused,
+        ),
+        (
+            "pins_of_a_squatter_are_refused",
+            licence::pins_of_a_squatter_are_refused,
         ),
         ("cgroups_come_and_go", updates::cgroups_come_and_go),
         (

@@ -6,10 +6,12 @@ use ambassador::capture::settings::OnFailure;
 use ambassador::capture::settings::Quic;
 use ambassador_ebpf::Verdict;
 
+use crate::fixture::Barred;
 use crate::fixture::Cgroup;
 use crate::fixture::Proxy;
 use crate::fixture::pins_of;
 use crate::fixture::programs_named;
+use crate::fixture::register;
 use crate::fixture::settings;
 use crate::fixture::workloads;
 
@@ -56,12 +58,11 @@ pub fn an_update_that_fails_changes_nothing() {
     let (one, two) = (Cgroup::new("kept"), Cgroup::new("tried"));
     let before = settings(&[&one]);
     let proxy = Proxy::beating(&before);
-    let mut wrong = settings(&[&one, &two]);
-    // A directory, but no cgroup.
-    wrong.targets.push(wrong.targets[0].clone());
-    wrong.targets[2].cgroup = std::env::temp_dir();
+    let barred = Barred::new("barred");
+    let mut wrong = settings(&[&one, &two, &barred.inner]);
     wrong.quic = Quic::Refuse;
     wrong.on_failure = OnFailure::Refuse;
+    register(&proxy.helper, &wrong);
     let updated = proxy
         .capture
         .update(&wrong, &Claims::default(), &workloads(&wrong));

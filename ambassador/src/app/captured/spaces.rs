@@ -16,11 +16,8 @@ use crate::capture::settings::{Mode, Settings, Target};
 use crate::clock;
 use crate::control::NameService;
 use crate::upstream::dial::Namespace;
+use crate::workload::sockets::PROXY_MARK;
 use crate::workload::{BindSpec, Helper, Netns, Reach, SocketStock, cgroup, is_confined, sockets};
-
-/// The mark of the proxy's sockets in iptables mode, where its own cgroup is
-/// captured.
-const PROXY_MARK: u32 = 0x616d;
 
 /// All namespaces that something was captured in since the start: numbers, once
 /// given, are not given to another. The proxy's own comes first.

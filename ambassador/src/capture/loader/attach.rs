@@ -13,25 +13,27 @@ use super::{Attach, During, Failure, Go, Job, MAPS, OBJECT, Reply, reply};
 use crate::capture::bpf::{self, Hook};
 use crate::capture::programs::{self, Owner, Program};
 use crate::capture::{canary, handoff, kernel_log, netns, pins};
+use crate::workload::{Cgroup, Netns};
 
 /// A program and its hook.
-type Hooked = (&'static str, Hook);
+pub(super) type Hooked = (&'static str, Hook);
 
 /// getpeername comes first, so that no application ever sees a token as its
 /// peer.
-const CONNECTS: [Hooked; 4] = [
+pub(super) const CONNECTS: [Hooked; 4] = [
     ("getpeername4", Hook::Getpeername4),
     ("getpeername6", Hook::Getpeername6),
     ("connect4", Hook::Connect4),
     ("connect6", Hook::Connect6),
 ];
-const DATAGRAMS: [Hooked; 2] = [("sendmsg4", Hook::Sendmsg4), ("sendmsg6", Hook::Sendmsg6)];
+pub(super) const DATAGRAMS: [Hooked; 2] =
+    [("sendmsg4", Hook::Sendmsg4), ("sendmsg6", Hook::Sendmsg6)];
 const GUARD: [Hooked; 2] = [("guard4", Hook::Connect4), ("guard6", Hook::Connect6)];
 
 /// One job with its descriptors opened, before the mounts change.
 struct Opened<'a> {
     job: &'a Job,
-    cgroup: File,
+    cgroup: Cgroup,
     netns: Option<File>,
 }
 
@@ -85,7 +87,7 @@ pub(super) fn answer(
 }
 
 fn open(request: &Attach) -> Result<Vec<Opened<'_>>, Failure> {
-    let file = |path: &Path| File::open(path).during(|| format!("opening {}", path.display()));
+    let opening = |path: &Path| format!("opening {}", path.display());
     if request.jobs.is_empty() {
         return Err(Failure {
             what: "starting capture".into(),
@@ -97,10 +99,15 @@ fn open(request: &Attach) -> Result<Vec<Opened<'_>>, Failure> {
         .iter()
         .map(|job| {
             let target = &job.workload.target;
+            let cgroup = Cgroup::open(&target.cgroup).during(|| opening(&target.cgroup))?;
+            let netns = target.netns.as_deref().map(|path| {
+                let netns = Netns::open(path).and_then(|netns| netns.as_fd().try_clone_to_owned());
+                netns.during(|| opening(path)).map(File::from)
+            });
             Ok(Opened {
                 job,
-                cgroup: file(&target.cgroup)?,
-                netns: target.netns.as_deref().map(file).transpose()?,
+                cgroup,
+                netns: netns.transpose()?,
             })
         })
         .collect()

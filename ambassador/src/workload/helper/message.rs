@@ -1,58 +1,70 @@
 //! What goes between the proxy and its helper. Both are the same binary, so
 //! there is no version to agree on.
+//!
+//! The helper believes none of it. What names something, a path or a
+//! namespace, is looked for in what was registered (`registry`); numbers have
+//! limits; what is left is a closed set.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::workload::named::Access;
-use crate::workload::{BindSpec, SocketSpec};
+use crate::workload::{BindSpec, SocketSpec, Target};
+
+/// One datagram to the helper.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Question<R = Request> {
+    /// Which question this is; its answer says so.
+    pub number: u64,
+    /// What is asked.
+    pub request: R,
+}
 
 /// Everything that the helper does; the descriptors of each are named.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Until [`Request::Seal`]: a file that may be opened later. Its directory
-    /// is named without links.
+    /// Until [`Request::Seal`]: what later requests may be about.
+    Register(Registration),
+    /// Until the seal: a file that may be opened later. Its directory is named
+    /// without links.
     RememberFile(PathBuf, Access),
     /// Answered with the file that was remembered at this place.
     OpenFile(usize),
-    /// Nothing more is remembered: the proxy is about to hear from others.
+    /// Until the seal: makes the cgroup of `exec` beside the proxy; answered
+    /// with its directory. At the end what runs in it is ended, and it is
+    /// removed.
+    MakeCgroup,
+    /// [directory], until the seal. At the end: remove the directory of the
+    /// admin socket of `exec` in this one.
+    RemoveAdminDirectory,
+    /// Nothing more is registered: the proxy is about to hear from others.
     Seal,
-    /// Answered with the network namespace that the path names, and with
-    /// nothing else that a path may name.
+    /// Answered with the network namespace of a target, by its path.
     OpenNetns(PathBuf),
-    /// Answered with the root directory of the process by which the path names
-    /// a namespace (`/proc/PID/ns/net`).
+    /// Answered with the root directory of the process by which the path of a
+    /// target names its namespace (`/proc/PID/ns/net`).
     OpenRoot(PathBuf),
-    /// [namespace]: answered with the listening sockets.
+    /// [namespace]: answered with the sockets of the capture listener.
     Listener(BindSpec),
     /// [namespace]: answered with the sockets.
     Sockets(SocketSpec),
-    /// [standard error]: starts the loader of capture; answered with the
-    /// socket to it.
-    StartLoader,
+    /// [standard error, until the seal]: starts a loader of capture for these
+    /// targets and no others; answered with the socket to it.
+    StartLoader(Vec<Target>),
     /// Waits for the loader that was started last of those not waited for.
     EndLoader,
     /// [namespace]: sets up iptables rules, or replaces them.
     InstallIptables(serde_json::Value),
-    /// Sends a signal to a process of a cgroup that `exec` made.
+    /// Sends a signal to a process of the cgroup that was made for `exec`.
     Signal {
-        /// The cgroup.
-        cgroup: PathBuf,
         /// A process in it or below it.
         pid: i32,
-        /// The signal.
+        /// One of those that `exec` forwards.
         number: i32,
     },
-    /// At the end: end what runs in it and remove it.
-    RemoveCgroup(PathBuf),
-    /// At the end: remove this directory of an admin socket that `exec` made.
-    RemoveAdminDirectory(PathBuf),
     /// [namespace]. At the end: remove the rules.
-    RemoveIptables {
-        /// The number in the names of the chains.
-        owner: u32,
-    },
+    RemoveIptables,
     /// [namespace]. At the end: remove the route of the IPv6 tokens.
     RemoveTokenPrefix {
         /// The port of the proxy, which the prefix contains.
@@ -60,7 +72,26 @@ pub(super) enum Request {
     },
 }
 
+/// What is registered before the proxy gives up its privileges.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Registration {
+    /// What is captured from the start.
+    pub targets: Vec<Target>,
+    /// The configuration: what it names later may be captured too. The
+    /// helper reads it itself.
+    pub config: Option<PathBuf>,
+}
+
 /// One datagram of an answer, with descriptors for those that have any.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Answer {
+    /// Which question it is to; none where that could not be read.
+    pub number: Option<u64>,
+    /// What it says.
+    pub reply: Reply,
+}
+
+/// What an answer says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// Part of the descriptors; another datagram follows.

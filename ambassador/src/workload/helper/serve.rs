@@ -1,22 +1,23 @@
 //! The helper's own side.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use super::Duties;
+use rustix::fs::{Mode, OFlags};
+
 use super::files::Files;
-use super::message::{Reply, Request};
-use super::undo::{self, Undo};
+use super::message::{Answer, Question, Reply, Request};
+use super::registry::{Registry, refused};
+use super::undo::Undo;
+use super::{Duties, Licence};
 use crate::clock;
 use crate::workload::capabilities::{Capability, keep_only};
 use crate::workload::confinement::keep_memory_private;
 use crate::workload::memory::MappedFiles;
-use crate::workload::{Netns, descriptors, sockets};
+use crate::workload::{BindSpec, Netns, Reach, SocketSpec, Target, descriptors, sockets};
 
 /// The hidden subcommand that makes this binary a helper.
 pub const SUBCOMMAND: &str = "privileged-helper";
@@ -44,18 +45,27 @@ pub(super) const FILES_ONLY: &str = "files";
 const LOADERS_END_WITHIN: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// Loaders at work at most: a proxy has one, and one more that prints what the
+/// programs log.
+const LOADERS_MAX: usize = 2;
+/// Sockets of one listener at most: one per shard.
+const LISTENERS_MAX: u16 = 1_024;
+/// Sockets that are made at once at most.
+const SOCKETS_MAX: u16 = descriptors::FDS_MAX as u16;
+
 /// The life of the helper process: serves the pair on its standard input
 /// until the other end is closed, then undoes what it was told to.
 pub fn serve(duties: Duties) -> ExitCode {
     close_inherited();
     outlive_the_proxy();
+    let owner = rustix::process::getppid().map_or(0, |proxy| proxy.as_raw_nonzero().get() as u32);
     let kept = match std::env::args_os().nth(2) {
         Some(word) if word == FILES_ONLY => &KEPT_FOR_FILES[..],
         _ => &KEPT,
     };
     let served = keep_only(kept)
         .and_then(|()| keep_memory_private())
-        .and_then(|()| serve_on(io::stdin().as_fd(), duties));
+        .and_then(|()| serve_on(io::stdin().as_fd(), duties, owner));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
@@ -82,13 +92,17 @@ fn outlive_the_proxy() {
     }
 }
 
-pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties) -> io::Result<()> {
+/// `owner`: the process of the proxy.
+pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties, owner: u32) -> io::Result<()> {
+    let home = Netns::own()?;
     let mut serving = Serving {
-        home: Netns::own()?,
+        registry: Registry::new(home.clone(), duties.targets_in),
+        home,
         duties,
         loaders: Vec::new(),
         files: Files::default(),
-        steps: Undo::new(duties),
+        steps: Undo::new(duties, owner),
+        owner,
     };
     let files = MappedFiles::find();
     loop {
@@ -100,17 +114,23 @@ pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties) -> io::Result<()
             Ok(None) => return serving.undo(),
             Err(error) => return serving.undo().and(Err(error)),
         };
-        let answer = serde_json::from_slice(&text)
-            .map_err(io::Error::from)
-            .and_then(|request| serving.carry_out(request, fds));
+        let (number, answer) = match serde_json::from_slice::<Question>(&text) {
+            Ok(Question { number, request }) => (Some(number), serving.carry_out(request, fds)),
+            Err(error) => (None, Err(error.into())),
+        };
         // The proxy may be gone by now: the next receive says so.
-        let _ = reply(channel, answer);
+        let _ = reply(channel, number, answer);
     }
 }
 
-fn reply(channel: BorrowedFd<'_>, answer: io::Result<Vec<OwnedFd>>) -> io::Result<()> {
-    let send = |reply: &Reply, fds: &[BorrowedFd<'_>]| {
-        descriptors::send(channel, &serde_json::to_vec(reply)?, fds)
+fn reply(
+    channel: BorrowedFd<'_>,
+    number: Option<u64>,
+    answer: io::Result<Vec<OwnedFd>>,
+) -> io::Result<()> {
+    let send = |reply: Reply, fds: &[BorrowedFd<'_>]| {
+        let answer = Answer { number, reply };
+        descriptors::send(channel, &serde_json::to_vec(&answer)?, fds)
     };
     match answer {
         Ok(fds) => {
@@ -118,14 +138,14 @@ fn reply(channel: BorrowedFd<'_>, answer: io::Result<Vec<OwnedFd>>) -> io::Resul
             let mut rest = &fds[..];
             while rest.len() > descriptors::FDS_MAX {
                 let (now, later) = rest.split_at(descriptors::FDS_MAX);
-                send(&Reply::More, now)?;
+                send(Reply::More, now)?;
                 rest = later;
             }
-            send(&Reply::Done, rest)
+            send(Reply::Done, rest)
         }
         Err(error) => {
             let (code, text) = (error.raw_os_error(), error.to_string());
-            send(&Reply::Failed { code, text }, &[])
+            send(Reply::Failed { code, text }, &[])
         }
     }
 }
@@ -133,10 +153,13 @@ fn reply(channel: BorrowedFd<'_>, answer: io::Result<Vec<OwnedFd>>) -> io::Resul
 struct Serving {
     home: Netns,
     duties: Duties,
+    registry: Registry,
     /// Loaders that have not been waited for.
     loaders: Vec<Child>,
     files: Files,
     steps: Undo,
+    /// The process of the proxy.
+    owner: u32,
 }
 
 impl Serving {
@@ -148,55 +171,109 @@ impl Serving {
         };
         let nothing = Vec::new();
         match request {
+            Request::Register(registration) => {
+                self.registry.register(registration).map(|()| nothing)
+            }
             Request::RememberFile(path, access) => {
                 self.files.remember(path, access).map(|()| nothing)
             }
             Request::OpenFile(number) => self.files.open(number).map(|file| vec![file]),
+            Request::MakeCgroup => {
+                self.registry.still_open()?;
+                self.steps.make_cgroup().map(|made| vec![made])
+            }
+            Request::RemoveAdminDirectory => {
+                self.registry.still_open()?;
+                self.steps.admin_directory(next()?);
+                Ok(nothing)
+            }
             Request::Seal => {
                 self.files.seal();
+                self.registry.seal();
                 Ok(nothing)
             }
             Request::OpenNetns(path) => {
+                self.registry.admit_netns(&path)?;
                 let netns = Netns::open(&path)?;
+                self.registry.know(&netns)?;
                 Ok(vec![netns.as_fd().try_clone_to_owned()?])
             }
-            Request::OpenRoot(netns) => open_root(&netns).map(|root| vec![root]),
-            Request::Listener(spec) => {
-                Netns::from_fd(next()?)?.enter()?;
-                sockets::listen(&spec)
+            Request::OpenRoot(netns) => {
+                self.registry.admit_netns(&netns)?;
+                open_root(&netns).map(|root| vec![root])
             }
-            Request::Sockets(spec) => {
-                Netns::from_fd(next()?)?.enter()?;
-                sockets::make(&spec)
-            }
-            Request::StartLoader => self.start_loader(next()?).map(|socket| vec![socket]),
-            Request::EndLoader => match self.loaders.pop() {
-                Some(mut loader) => loader.wait().map(|_| nothing),
-                None => Ok(nothing),
-            },
+            Request::Listener(spec) => self.listener(&spec, next()?),
+            Request::Sockets(spec) => self.sockets(&spec, next()?),
+            Request::StartLoader(targets) => self
+                .start_loader(targets, next()?)
+                .map(|socket| vec![socket]),
+            Request::EndLoader => self.end_loader().map(|()| nothing),
             Request::InstallIptables(rules) => {
-                let netns = Netns::from_fd(next()?)?;
-                (self.duties.install_iptables)(&netns, rules).map(|()| nothing)
+                let netns = self.namespace(next()?)?;
+                self.install_iptables(&netns, rules).map(|()| nothing)
             }
-            Request::Signal {
-                cgroup,
-                pid,
-                number,
-            } => undo::signal_in(&cgroup, pid, number).map(|()| nothing),
-            Request::RemoveCgroup(path) => self.steps.cgroup(path).map(|()| nothing),
-            Request::RemoveAdminDirectory(path) => {
-                self.steps.admin_directory(path).map(|()| nothing)
-            }
-            Request::RemoveIptables { owner } => {
-                self.steps.iptables(Netns::from_fd(next()?)?, owner);
+            Request::Signal { pid, number } => self.steps.signal(pid, number).map(|()| nothing),
+            Request::RemoveIptables => {
+                let netns = self.namespace(next()?)?;
+                self.steps.iptables(netns);
                 Ok(nothing)
             }
             Request::RemoveTokenPrefix { proxy_port } => {
-                self.steps
-                    .token_prefix(Netns::from_fd(next()?)?, proxy_port);
+                let netns = self.namespace(next()?)?;
+                self.registry.admit_port(proxy_port)?;
+                self.steps.token_prefix(netns, proxy_port);
                 Ok(nothing)
             }
         }
+    }
+
+    /// The namespace behind a descriptor, if it is one that the proxy serves.
+    fn namespace(&self, fd: OwnedFd) -> io::Result<Netns> {
+        let netns = Netns::from_fd(fd)?;
+        self.registry.admit_namespace(&netns)?;
+        Ok(netns)
+    }
+
+    /// Listeners of others are none of the proxy's business: there is one port
+    /// for captured connections, and nobody takes part in it who comes later.
+    fn listener(&mut self, spec: &BindSpec, netns: OwnedFd) -> io::Result<Vec<OwnedFd>> {
+        let netns = self.namespace(netns)?;
+        let ip = spec.addr.ip().to_canonical();
+        if !(ip.is_unspecified() || ip.is_loopback())
+            || spec.reach != Reach::Loopback
+            || spec.transparent
+            || spec.count > LISTENERS_MAX
+        {
+            return Err(refused("not a listener for captured connections"));
+        }
+        if spec.addr.port() != 0 {
+            self.registry.admit_port(spec.addr.port())?;
+        } else {
+            self.registry.still_open()?;
+        }
+        netns.enter()?;
+        sockets::listen(spec)
+    }
+
+    fn sockets(&self, spec: &SocketSpec, netns: OwnedFd) -> io::Result<Vec<OwnedFd>> {
+        let netns = self.namespace(netns)?;
+        let marked_as_ours = spec.mark.is_none_or(|mark| mark == sockets::PROXY_MARK);
+        if spec.count > SOCKETS_MAX || !marked_as_ours {
+            return Err(refused("not sockets of a proxy"));
+        }
+        netns.enter()?;
+        sockets::make(spec)
+    }
+
+    /// What rules name is looked at here; whose they are is known.
+    fn install_iptables(&mut self, netns: &Netns, rules: serde_json::Value) -> io::Result<()> {
+        let named = (self.duties.named_by_iptables)(&rules)?;
+        self.registry.admit_cgroups(&named.cgroups)?;
+        self.registry.admit_port(named.proxy_port)?;
+        if named.mark.is_some_and(|mark| mark != sockets::PROXY_MARK) {
+            return Err(refused("not the mark of a proxy"));
+        }
+        (self.duties.install_iptables)(netns, self.owner, rules)
     }
 
     /// A loader that is at work when the proxy dies is waited for: it may be in
@@ -218,30 +295,72 @@ impl Serving {
     }
 
     /// The loader starts where the helper did, whatever namespace a request
-    /// has led it to since.
-    fn start_loader(&mut self, error: OwnedFd) -> io::Result<OwnedFd> {
+    /// has led it to since. What it may touch it is told before the proxy can
+    /// say a word to it. Its standard error is nobody's who came later: what
+    /// is written there is written with its privileges.
+    fn start_loader(&mut self, targets: Vec<Target>, error: OwnedFd) -> io::Result<OwnedFd> {
+        self.registry.admit(&targets)?;
+        let ended = |loader: &mut Child| matches!(loader.try_wait(), Ok(Some(_)) | Err(_));
+        self.loaders.retain_mut(|loader| !ended(loader));
+        if self.loaders.len() >= LOADERS_MAX {
+            return Err(refused("too many loaders at once"));
+        }
+        let error = match self.registry.still_open() {
+            Ok(()) => Stdio::from(error),
+            Err(_) => Stdio::null(),
+        };
         self.home.enter()?;
         let (ours, theirs) = descriptors::pair()?;
+        let proxy_port = self.registry.port();
+        let licence = serde_json::to_vec(&Licence {
+            targets,
+            proxy_port,
+        })?;
+        descriptors::send(ours.as_fd(), &licence, &[])?;
         let loader = Command::new("/proc/self/exe")
             .arg(self.duties.loader)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
-            .stderr(Stdio::from(error))
+            .stderr(error)
             .spawn()?;
         self.loaders.push(loader);
         Ok(ours)
+    }
+
+    /// One that is still spoken to does not end.
+    fn end_loader(&mut self) -> io::Result<()> {
+        let Some(mut loader) = self.loaders.pop() else {
+            return Ok(());
+        };
+        let until = clock::now() + LOADERS_END_WITHIN;
+        while loader.try_wait()?.is_none() {
+            if clock::now() > until {
+                self.loaders.push(loader);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
     }
 }
 
 /// The root directory of a process, to be looked up in but not to be read.
 fn open_root(netns: &Path) -> io::Result<OwnedFd> {
-    let process = match netns.ancestors().nth(2) {
-        Some(process) if netns.ends_with("ns/net") => process,
-        _ => return Err(io::ErrorKind::InvalidInput.into()),
+    let root = root_of(netns).ok_or(io::ErrorKind::InvalidInput)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(root, flags, Mode::empty())?)
+}
+
+/// The root of the process of `/proc/PID/ns/net`: a link of the kernel's.
+fn root_of(netns: &Path) -> Option<PathBuf> {
+    let mut parts = netns.components();
+    let process = match (parts.next()?, parts.next()?, parts.next()?) {
+        (Component::RootDir, Component::Normal(proc), Component::Normal(process))
+            if proc == "proc" && parts.as_path() == Path::new("ns/net") =>
+        {
+            process.to_str()?.parse::<u32>().ok()?
+        }
+        _ => return None,
     };
-    let root = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH | libc::O_DIRECTORY)
-        .open(process.join("root"))?;
-    Ok(root.into())
+    Some(format!("/proc/{process}/root").into())
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use super::serve::serve_on;
 use super::*;
+use crate::workload::sockets::PROXY_MARK;
 use crate::workload::{BindSpec, Family, Reach, SocketStock, cgroup};
+
+mod taken_over;
 
 /// A network namespace with a name, removed at the end.
 struct Named(String);
@@ -57,22 +60,53 @@ fn note(what: &str, netns: &Netns, number: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// The name of the cgroup that a helper makes holds our pid, so tests that have
+/// one made take turns.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A helper that is a thread of the test.
 pub(crate) fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>) {
     let (ours, theirs) = descriptors::pair().unwrap();
     let duties = Duties {
         loader: "--help",
-        install_iptables: |_, rules| Err(io::Error::other(format!("no {rules}"))),
+        targets_in: |text| {
+            let lines = text.lines().filter(|line| !line.is_empty());
+            Ok(lines.map(target).collect())
+        },
+        named_by_iptables: |rules| {
+            let cgroups = serde_json::from_value(rules["cgroups"].clone())?;
+            Ok(NamedByRules {
+                cgroups,
+                proxy_port: 4_001,
+                mark: rules["mark"].as_u64().map(|mark| mark as u32),
+            })
+        },
+        install_iptables: |_, owner, rules| Err(io::Error::other(format!("no {rules} of {owner}"))),
         remove_iptables: |netns, owner| note("iptables", netns, owner),
         remove_token_prefix: |netns, port| note("token prefix", netns, port.into()),
     };
-    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), duties));
-    let helper = Helper {
-        channel: ours,
-        turn: Mutex::default(),
-        process: Mutex::new(None),
+    let owner = std::process::id();
+    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), duties, owner));
+    (Helper::over(ours, None), served)
+}
+
+/// A cgroup in the namespace of the helper.
+fn target(cgroup: &str) -> Target {
+    Target {
+        cgroup: cgroup.into(),
+        netns: None,
+    }
+}
+
+fn register(helper: &Helper, targets: Vec<Target>) {
+    let registration = Registration {
+        targets,
+        config: None,
     };
-    (helper, served)
+    helper.register(&registration).unwrap();
 }
 
 fn spec(count: u16) -> BindSpec {
@@ -81,7 +115,7 @@ fn spec(count: u16) -> BindSpec {
         count,
         v6_only: false,
         transparent: false,
-        reach: Reach::Anywhere,
+        reach: Reach::Loopback,
     }
 }
 
@@ -90,8 +124,14 @@ fn listeners_and_sockets_are_made_in_the_namespace() {
     let netns = Named::new("sockets");
     let (helper, served) = on_a_thread();
     let path = Path::new("/run/netns").join(&netns.0);
+    register(
+        &helper,
+        vec![Target {
+            netns: Some(path.clone()),
+            ..target("/sys/fs/cgroup/a")
+        }],
+    );
     assert_eq!(helper.netns(&path).unwrap(), netns.open());
-    assert!(helper.netns(Path::new("/etc/passwd")).is_err());
     // More than one datagram of descriptors.
     let listeners: Vec<TcpListener> = helper
         .listener(&netns.open(), &spec(descriptors::FDS_MAX as u16 + 1))
@@ -112,7 +152,7 @@ fn listeners_and_sockets_are_made_in_the_namespace() {
         .run(|| TcpStream::connect(addr).unwrap())
         .unwrap();
 
-    let stock = SocketStock::remote(helper.into(), netns.open(), Some(7));
+    let stock = SocketStock::remote(helper.into(), netns.open(), Some(PROXY_MARK));
     for _ in 0..10 {
         let socket = TcpStream::from(stock.take(Family::V4).unwrap());
         let inode =
@@ -135,8 +175,10 @@ fn a_busy_port_is_an_error_with_its_errno() {
     let error = helper.listener(&own, &busy).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     // One that is no errno comes back in words.
-    let error = helper.install_iptables(&own, "rules".into()).unwrap_err();
-    assert_eq!(error.to_string(), "no \"rules\"");
+    let rules = serde_json::json!({ "cgroups": [] });
+    let error = helper.install_iptables(&own, rules).unwrap_err();
+    let expected = format!("no {{\"cgroups\":[]}} of {}", std::process::id());
+    assert_eq!(error.to_string(), expected);
     // The conversation goes on after a failure.
     assert_eq!(helper.listener(&own, &spec(1)).unwrap().len(), 1);
     drop(helper);
@@ -144,23 +186,9 @@ fn a_busy_port_is_an_error_with_its_errno() {
 }
 
 #[test]
-fn only_a_cgroup_of_exec_is_removed() {
-    let parent = cgroup::own_cgroup().unwrap();
-    let name = format!("{}amb-B-{}", cgroup::EXEC_PREFIX, std::process::id());
-    let group = cgroup::Cgroup::create(&parent, &name).unwrap();
-    let (helper, served) = on_a_thread();
-    helper.remove_cgroup_at_end(group.path()).unwrap();
-    assert!(helper.remove_cgroup_at_end(&parent).is_err());
-    drop(helper);
-    served.join().unwrap().unwrap();
-    assert!(!group.path().exists());
-}
-
-#[test]
 fn what_runs_in_a_cgroup_is_ended_with_it() {
     let parent = cgroup::own_cgroup().unwrap();
-    let group =
-        cgroup::Cgroup::create(&parent, &format!("amb-B-end-{}", std::process::id())).unwrap();
+    let group = Cgroup::create(&parent, &format!("amb-B-end-{}", std::process::id())).unwrap();
     let mut deaf = Command::new("sh")
         .args([
             "-c",
@@ -172,7 +200,7 @@ fn what_runs_in_a_cgroup_is_ended_with_it() {
     let mut ready = [0; 5];
     io::Read::read_exact(deaf.stdout.as_mut().unwrap(), &mut ready).unwrap();
     fs::write(group.path().join("cgroup.procs"), deaf.id().to_string()).unwrap();
-    end_cgroup(group.path(), Duration::from_millis(50)).unwrap();
+    end_cgroup(&group, Duration::from_millis(50)).unwrap();
     assert!(!group.path().exists());
     let status = deaf.wait().unwrap();
     assert_eq!(
@@ -185,17 +213,26 @@ fn what_runs_in_a_cgroup_is_ended_with_it() {
 fn what_was_set_up_is_undone_in_reverse_order_when_the_proxy_is_gone() {
     let netns = Named::new("undo");
     let (helper, served) = on_a_thread();
-    helper
-        .remove_iptables_at_end(&netns.open(), 4_000_001)
-        .unwrap();
+    let path = Path::new("/run/netns").join(&netns.0);
+    register(
+        &helper,
+        vec![Target {
+            netns: Some(path.clone()),
+            ..target("/sys/fs/cgroup/a")
+        }],
+    );
+    helper.netns(&path).unwrap();
+    helper.remove_iptables_at_end(&netns.open()).unwrap();
+    // Twice said is once done.
+    helper.remove_iptables_at_end(&netns.open()).unwrap();
     helper
         .remove_token_prefix_at_end(&Netns::own().unwrap(), 4_001)
         .unwrap();
     assert!(UNDONE.lock().unwrap().is_empty());
     helper.finish().unwrap();
     served.join().unwrap().unwrap();
-    let late = helper.remove_iptables_at_end(&netns.open(), 1).unwrap_err();
+    let late = helper.remove_iptables_at_end(&netns.open()).unwrap_err();
     assert_eq!(late.kind(), io::ErrorKind::BrokenPipe);
-    let expected = ["token prefix 4001 here", "iptables 4000001 there"];
-    assert_eq!(*UNDONE.lock().unwrap(), expected);
+    let rules = format!("iptables {} there", std::process::id());
+    assert_eq!(*UNDONE.lock().unwrap(), ["token prefix 4001 here", &rules]);
 }
