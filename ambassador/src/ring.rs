@@ -43,7 +43,7 @@ pub use chunk::{Chunk, Gather};
 pub use keep_alive::{Liveness, look_every};
 pub use mailbox::{Remote, SendError as MailboxError};
 pub use send_op::SendError;
-pub use sockets::{dial_socket, is_quiet, steer_by_cpu};
+pub use sockets::{dial_socket, is_quiet, local_address, steer_by_cpu};
 pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
 pub use stream::{Departure, Listener, Stream};

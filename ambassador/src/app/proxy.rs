@@ -140,7 +140,6 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     registry.control.loaded(clock::unix_ms() / 1_000);
     let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
     let opened = opened::open(&checked, &registry, count, |_| true)?;
-    let mut bound: Vec<SocketAddr> = opened.iter().filter_map(|opened| opened.address).collect();
     let (captured, mut change) = match (&checked.capture, &helper) {
         (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
             let settings = settings.clone();
@@ -150,9 +149,6 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         }
         _ => (None, Change::default()),
     };
-    if let Some(captured) = &captured {
-        bound.push(SocketAddr::from(([0; 4], captured.port)));
-    }
     let listening = introduction::listeners(&checked.listeners, &opened);
     let capture = checked.capture.as_ref().filter(|_| captured.is_some());
     let captured_what = introduction::captured(capture, checked.routes.unmatched);
@@ -178,7 +174,11 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         }
     }
     let own = OwnAddresses {
-        bound,
+        // Explicit listeners are added where they accept.
+        bound: captured
+            .iter()
+            .map(|captured| SocketAddr::from(([0; 4], captured.port)))
+            .collect(),
         host: host_addresses().unwrap_or_default(),
     };
     let mut plans = Vec::with_capacity(intakes.len());

@@ -125,6 +125,7 @@ impl Checked {
             groups.shift_remove("pool");
             groups.shift_remove("zone");
             groups.shift_remove("propagate");
+            groups.shift_remove("max_hops");
             groups.shift_remove("tcp_keepalive");
             if let Some(Value::Object(timeouts)) = groups.get_mut("timeouts") {
                 timeouts.shift_remove("head");

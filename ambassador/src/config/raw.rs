@@ -6,8 +6,8 @@ mod policies;
 
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, DnsName, Host, KeepAlive, Off, Percent,
-    Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
+    AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, CountOrOff, DnsName, Host, KeepAlive,
+    Off, Percent, Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -267,6 +267,11 @@ object! {
         concurrency: Concurrency,
         /// Changes to request headers; an upstream's own are added to these.
         headers: Headers,
+        /// How many proxies of this kind a request may have come through; one more
+        /// answers 508 `loop`, which ends a circle of them. They count in the header
+        /// `x-ambassador-hops`. `off`: it is not counted, and the header passes.
+        #[schemars(extend("default" = 16))]
+        max_hops: CountOrOff,
         /// Faults injected on purpose, into requests and connections of upstreams.
         #[schemars(extend("default" = "off"))]
         fault: Either<Off, Fault>,
@@ -324,6 +329,9 @@ object! {
         concurrency: Concurrency,
         /// Changes to request headers, on top of those of `defaults`.
         headers: Headers,
+        /// How many proxies of this kind a request to it may have come through.
+        /// Default: as in `defaults`.
+        max_hops: CountOrOff,
         /// Faults injected on purpose. Default: as in `defaults`; `off` undoes that.
         fault: Either<Off, Fault>,
         /// Which headers carry traces on to it. Default: as in `defaults`.

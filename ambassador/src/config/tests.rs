@@ -92,7 +92,7 @@ f:18: upstreams.two.pool.min_idle: min_idle 2 is over max_idle 1, got 2
 f:18: upstreams.two.pool.min_idle: needs endpoints or dns: there is nothing to dial ahead of a request, got 2
 f:20: upstreams.three.hosts[0]: is claimed twice, by two as well, got A.example.
 f:20: upstreams.three.hosts[1]: is claimed twice, by two as well, got 10.0.0.0/8
-f:21: upstreams.three.tls: unknown key; known here: hosts, endpoints, dns, protocol, pool, timeouts, tcp_keepalive, retry, circuit_breaker, rate_limit, load_balancing, zone, outlier, hedge, concurrency, headers, fault, propagate
+f:21: upstreams.three.tls: unknown key; known here: hosts, endpoints, dns, protocol, pool, timeouts, tcp_keepalive, retry, circuit_breaker, rate_limit, load_balancing, zone, outlier, hedge, concurrency, headers, max_hops, fault, propagate
 f:23: routes[0].match.path_prefix: must start with a slash, got v1
 f:23: routes[0].match.methods[0]: methods have case, did you mean GET?, got get
 f:24: routes[0].upstream: no such upstream, did you mean two?, got tow

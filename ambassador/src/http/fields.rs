@@ -83,6 +83,8 @@ pub enum Kind {
     KeepAlive,
     /// Any that `Connection` names: for one hop, and of no meaning on the way.
     Named,
+    /// X-Ambassador-Hops: between proxies of this kind.
+    Hops,
     /// Grpc-Timeout and X-Envoy-Expected-Rq-Timeout-Ms.
     CallerTimeout,
     /// Traceparent and Tracestate.
@@ -491,6 +493,7 @@ pub fn kind_of(name: &[u8]) -> Kind {
         16 if is(b"www-authenticate") => Kind::Challenge,
         17 if is(b"x-b3-parentspanid") => Kind::B3,
         17 if is(b"transfer-encoding") => Kind::TransferEncoding,
+        17 if is(b"x-ambassador-hops") => Kind::Hops,
         18 if is(b"proxy-authenticate") => Kind::ProxyChallenge,
         19 if is(b"proxy-authorization") => Kind::ProxyCredentials,
         30 if is(b"x-envoy-expected-rq-timeout-ms") => Kind::CallerTimeout,

@@ -28,7 +28,7 @@ pub enum Reason {
     Overloaded,
     /// No upstream may take it.
     NoRoute,
-    /// The proxy would dial itself.
+    /// The proxy would dial itself, or the request goes in a circle of proxies.
     Loop,
     /// The request is malformed.
     BadRequest,
@@ -115,7 +115,7 @@ impl Reason {
             Self::RateLimited => "too many requests for this upstream",
             Self::Overloaded => "too many requests are in flight to this upstream or wait for it",
             Self::NoRoute => "no upstream is configured for this request",
-            Self::Loop => "the upstream's address is this proxy's own",
+            Self::Loop => "the request would come back to this proxy",
             Self::BadRequest => "the request is malformed",
             Self::HeadersTooLarge => "the request's header fields are too large",
             Self::FaultInjected => "this fault is injected on purpose",

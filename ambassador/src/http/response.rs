@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::http::cursor::{Cursor, Grammar, Span, Stop};
 use crate::http::fields::{Fields, Framing, part};
-use crate::http::{BadMessage, Limits, Method};
+use crate::http::{BadMessage, Limits, Method, Reason};
 
 /// A parsed response head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
@@ -114,6 +114,13 @@ impl ResponseHead {
     /// Whether an upstream that closes an idle connection may say so like this.
     pub fn is_idle_timeout(&self) -> bool {
         self.status == 408 && !self.keep_alive()
+    }
+
+    /// Whether a proxy of this kind says that the request goes in a circle.
+    pub fn is_of_a_circle(&self, head: &[u8]) -> bool {
+        self.status == Reason::Loop.status()
+            && self.fields.value(head, "x-ambassador-reason")
+                == Some(Reason::Loop.as_str().as_bytes())
     }
 
     /// For how long the connection may stand idle after this; `None`: the

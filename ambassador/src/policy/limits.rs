@@ -36,6 +36,20 @@ impl Default for Pool {
     }
 }
 
+/// How many proxies a request may have come through before this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hops {
+    /// `None`: they are not counted.
+    pub max: Option<u32>,
+}
+
+impl Default for Hops {
+    fn default() -> Self {
+        // More than stand in a row anywhere on purpose.
+        Self { max: Some(16) }
+    }
+}
+
 /// How long a step may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {

@@ -106,6 +106,8 @@ pub struct HeldBack {
     pub(super) sent_at: Instant,
     /// Its status.
     pub status: u16,
+    /// What it says of the upstream.
+    pub(super) score: Option<Score>,
 }
 
 impl Sending<'_> {
@@ -336,12 +338,14 @@ impl Sending<'_> {
         Ok(match answer {
             Answer::Passed(response) => Success::Passed(self.passed(connection, response, sent_at)),
             Answer::Held(mut held) => {
+                let score = score_of(target, self.response, &held.head);
                 held.detach();
                 Success::Held(HeldBack {
                     connection,
                     held,
                     sent_at,
                     status: self.response.status(),
+                    score,
                 })
             }
         })
@@ -444,7 +448,7 @@ pub fn cause(
     judges: &Judges<'_>,
 ) -> Option<Cause> {
     let cause = match tried {
-        Ok(Success::Held(back)) => Some(Cause::Status(back.status)),
+        Ok(Success::Held(back)) => back.score.map(|_| Cause::Status(back.status)),
         Err(Failure::Unanswered(unanswered)) => unanswered.cause,
         Ok(Success::Passed(_)) | Err(_) => None,
     };
@@ -466,19 +470,23 @@ fn is_cause(cause: Cause, target: &Target, judges: &Judges<'_>) -> bool {
 
 /// What the breaker is told of a request of which this was the last try, where
 /// it was not told; `None`: nothing.
-pub fn score(tried: &Result<Success, Failure>, target: &Target) -> Option<Score> {
+pub fn score(tried: &Result<Success, Failure>) -> Option<Score> {
     match tried {
-        Ok(Success::Held(back)) => Some(score_of_status(target, back.status)),
+        Ok(Success::Held(back)) => back.score,
         Ok(Success::Passed(_)) => None,
         Err(failure) => failure.score(),
     }
 }
 
-fn score_of_status(target: &Target, status: u16) -> Score {
+/// What a response says of the upstream; `None`: nothing, and no other try would
+/// go better. A caller may have said how many proxies its request has come
+/// through.
+pub(super) fn score_of(target: &Target, response: &ResponseHead, head: &[u8]) -> Option<Score> {
     let failures = &target.upstream.policies.circuit_breaker.failure_statuses;
-    match failures.contains(status) {
-        true => Score::Failure,
-        false => Score::Success,
+    match failures.contains(response.status()) {
+        _ if response.is_of_a_circle(head) => None,
+        true => Some(Score::Failure),
+        false => Some(Score::Success),
     }
 }
 
@@ -518,7 +526,9 @@ pub(super) fn judge(
 ) {
     let policies = &target.upstream.policies;
     let (status, now) = (response.status(), ring::now());
-    let score = score_of_status(target, status);
+    let Some(score) = score_of(target, response, head) else {
+        return;
+    };
     // Failures and refusals may come faster than answers do.
     if policies.concurrency.adaptive
         && score == Score::Success

@@ -90,6 +90,11 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         let reply = LocalReply::new(Reason::NoRoute).with_detail(without_requests(&upstream.name));
         return answer(client, record, asked, &body, reply).await;
     }
+    if way.is_circle() {
+        drop(head);
+        let reply = LocalReply::new(Reason::Loop).with_detail(IN_A_CIRCLE);
+        return answer(client, record, asked, &body, reply).await;
+    }
 
     // Limits, over all shards.
     let in_flight = shared.requests.enter(policies.pool.max_requests);
@@ -339,7 +344,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 judges.endpoint = next;
             }
         };
-        if let Some(score) = attempt::score(&tried, &way.target) {
+        if let Some(score) = attempt::score(&tried) {
             judges.tell_breaker(score, ring::now());
         }
         let passed = match tried {
@@ -406,6 +411,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
     }
 }
+
+/// What a caller is told whose request comes back and back.
+const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
 
 /// What a caller is told who sends a request to an upstream of `protocol: tcp`.
 fn without_requests(upstream: &str) -> String {

@@ -9,7 +9,7 @@ use crate::http::{ResponseHead, challenge};
 use crate::policy::breaker::Trial;
 use crate::policy::hedge::{self, After};
 use crate::policy::retry::Cause;
-use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge};
+use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge, score_of};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{Asked, ExchangeError, Held, Progress};
@@ -256,6 +256,7 @@ impl Sending<'_> {
         self.end_try(AttemptOutcome::Response);
         self.awaiting = None;
         let (response, status) = (&*self.response, self.response.status());
+        let score = score_of(target, response, &held.head);
         let judges = (judges, Stage::MayGiveWay);
         let waited = (self.deadlines, sent_at);
         judge(context, target, response, &held.head, judges, waited);
@@ -264,6 +265,7 @@ impl Sending<'_> {
         self.record.reused = connection.past.is_reused();
         Success::Held(HeldBack {
             status,
+            score,
             connection,
             held,
             sent_at,

@@ -8,7 +8,8 @@ use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http::trace::{self, Formats};
 use crate::http::{
-    self, BadMessage, CallerTimeout, RequestHead, RequestRewrite, TraceContext, X_REQUEST_ID,
+    self, BadMessage, CallerTimeout, Hops, RequestHead, RequestRewrite, TraceContext, X_HOPS,
+    X_REQUEST_ID,
 };
 use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::policy::breaker::{State, Trial};
@@ -25,9 +26,9 @@ use crate::upstream::pool::Pools;
 /// The header by which a program names an upstream on an explicit listener.
 const X_UPSTREAM_HOST: &str = "x-upstream-host";
 
-/// Fields that a request may get on its way: those of its trace, its id and two
-/// that say how long its caller waits.
-const ADDED_MAX: usize = trace::FIELDS_MAX + 3;
+/// Fields that a request may get on its way: those of its trace, its id, how many
+/// proxies it has come through and two that say how long its caller waits.
+const ADDED_MAX: usize = trace::FIELDS_MAX + 4;
 
 /// Where a request goes and what that changes in its head.
 pub struct Way {
@@ -37,6 +38,8 @@ pub struct Way {
     strip_path: usize,
     /// `None`: what comes of one passes as it is, and none is started.
     trace: Option<TraceContext>,
+    /// Proxies that it has come through; `None`: they are not counted.
+    hops: Option<Hops>,
 }
 
 enum Host {
@@ -102,6 +105,7 @@ pub fn find(
         host: Host::Keep,
         strip_path: 0,
         trace: None,
+        hops: None,
     };
     let mut way = match resolution {
         Resolution::Upstream(matched) => Some(Way {
@@ -113,16 +117,19 @@ pub fn find(
             },
             strip_path: matched.strip_path,
             trace: None,
+            hops: None,
         }),
         Resolution::Adopt(key) => Some(plain(context.adopt(&generation, key))),
         Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
         Resolution::NoRoute => None,
     };
     *buffer = authority.map(Authority::into_host).unwrap_or_default();
-    if let Some(way) = &mut way
-        && let Some(tracing) = &way.target.upstream.policies.tracing
-    {
-        way.trace = TraceContext::of(request, head, tracing, clock::random_u128());
+    if let Some(way) = &mut way {
+        let policies = &way.target.upstream.policies;
+        way.hops = policies.hops.max.map(|_| Hops::of(request, head));
+        if let Some(tracing) = &policies.tracing {
+            way.trace = TraceContext::of(request, head, tracing, clock::random_u128());
+        }
     }
     Ok(way)
 }
@@ -288,6 +295,13 @@ impl Identity {
 }
 
 impl Way {
+    /// Whether the request has come through more proxies than stand in a row on
+    /// purpose.
+    pub fn is_circle(&self) -> bool {
+        let max = self.target.upstream.policies.hops.max;
+        matches!((self.hops, max), (Some(Hops(hops)), Some(max)) if hops > max)
+    }
+
     /// How long the caller waits, as its request says. Where the header rules
     /// name a field that says it, the rules decide what goes on of that.
     pub fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
@@ -345,6 +359,13 @@ impl Way {
             && !rules.names(X_REQUEST_ID)
         {
             add_field(X_REQUEST_ID, id);
+        }
+        let hops = self
+            .hops
+            .filter(|_| !rules.names(X_HOPS))
+            .map(Hops::and_this);
+        if let Some(hops) = &hops {
+            add_field(X_HOPS, hops.bytes());
         }
         let limits = self.caller_timeout(request, head).fields(left);
         for (name, value) in limits.iter().flatten() {

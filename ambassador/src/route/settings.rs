@@ -66,6 +66,8 @@ pub struct Policies {
     pub concurrency: concurrency::Settings,
     /// Changes to request headers.
     pub headers: HeaderRules,
+    /// How many proxies a request may have come through.
+    pub hops: limits::Hops,
     /// Faults injected on purpose; `None`: none.
     pub fault: Option<Box<fault::Settings>>,
     /// How traces are carried on; `None`: what comes of one passes as it is.
@@ -77,7 +79,8 @@ pub struct Policies {
 /// What a request gets on its way, whatever the header rules say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Marks {
-    /// An `x-request-id`, and what is left of the time that its caller gives.
+    /// An `x-request-id`, how many proxies it has come through, and what is left
+    /// of the time that its caller gives.
     #[default]
     Made,
     /// Nothing: it is only looked at.
@@ -225,6 +228,7 @@ impl Policies {
         policies.outlier.success_rate = false;
         policies.headers = HeaderRules::default();
         policies.tracing = None;
+        policies.hops.max = None;
         policies.marks = Marks::None;
         policies
     }

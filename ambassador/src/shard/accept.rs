@@ -78,6 +78,7 @@ pub const CLOSING_GRACE: Duration = Duration::from_millis(100);
 
 /// Starts accepting; ends when the shard drains or the listener is stopped.
 pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
+    let address = ring::local_address(&intake.socket).ok();
     let listener = Listener::new(intake.socket)?;
     let meaning = Meaning {
         index: intake.index,
@@ -90,9 +91,13 @@ pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
         listening: context.listening(meaning, intake.room, intake.namespace),
         original: intake.original,
         namespace: intake.namespace,
+        address,
         turned_away: Rc::default(),
     };
     listener.keep_alive(door.keep_alive.get());
+    if let Some(address) = door.address {
+        context.pools.dialer().listens_at(door.namespace, address);
+    }
     context.listener_opened();
     ring::spawn(async move {
         if let Err(error) = door.keep(&listener).await {
@@ -117,6 +122,8 @@ struct Door {
     listening: Rc<Listening>,
     original: Option<FindOriginal>,
     namespace: Namespace,
+    /// Where it listens, where that is TCP.
+    address: Option<SocketAddr>,
     /// Those who are about to be reset.
     turned_away: Rc<RefCell<VecDeque<Stream>>>,
 }
@@ -235,6 +242,10 @@ impl Door {
 
 impl Drop for Door {
     fn drop(&mut self) {
+        if let Some(address) = self.address {
+            let dialer = self.context.pools.dialer();
+            dialer.listens_no_more(self.namespace, address);
+        }
         self.context.listener_closed();
     }
 }

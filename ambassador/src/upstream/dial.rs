@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::workload::{Family, Owner, SocketStock};
 
 /// Opens connections, in the network namespace of whom they are for.
 pub struct Dialer {
-    own: OwnAddresses,
+    own: RefCell<OwnAddresses>,
     here: SocketStock,
     others: RefCell<Vec<SocketStock>>,
 }
@@ -49,9 +49,25 @@ impl Dialer {
     /// namespaces other than the proxy's.
     pub fn new(own: OwnAddresses, others: Vec<SocketStock>) -> Self {
         Self {
-            own,
+            own: RefCell::new(own),
             here: SocketStock::own(),
             others: RefCell::new(others),
+        }
+    }
+
+    /// A listener of this process accepts there from now on.
+    pub fn listens_at(&self, namespace: Namespace, address: SocketAddr) {
+        if namespace == Namespace::default() {
+            self.own.borrow_mut().bound.push(address);
+        }
+    }
+
+    /// One listener less does.
+    pub fn listens_no_more(&self, namespace: Namespace, address: SocketAddr) {
+        let bound = &mut self.own.borrow_mut().bound;
+        let at = bound.iter().position(|bound| *bound == address);
+        if let Some(at) = at.filter(|_| namespace == Namespace::default()) {
+            bound.swap_remove(at);
         }
     }
 
@@ -67,12 +83,14 @@ impl Dialer {
         endpoint: EndpointAddr,
         timeout: Duration,
     ) -> Result<Stream, DialError> {
-        if namespace == Namespace::default() && self.own.contains(endpoint.0) {
+        let is_here = namespace == Namespace::default();
+        if is_here && self.own.borrow().contains(endpoint.0) {
             return Err(DialError::Loop);
         }
         let socket = self.socket(namespace, &endpoint.0);
         let socket = socket.map_err(DialError::Socket)?;
         match timer::timeout(timeout, Stream::connect(socket, &endpoint.0)).await {
+            Ok(Ok(stream)) if is_here && self.leads_back(&stream, endpoint) => Err(DialError::Loop),
             Ok(connected) => connected.map_err(DialError::Connect),
             Err(_) => Err(DialError::Timeout),
         }
@@ -98,6 +116,15 @@ impl Dialer {
         }
     }
 
+    /// Whether a connection has come back to a listener on all addresses, by one
+    /// that the host was given later: both ends are then the same.
+    fn leads_back(&self, stream: &Stream, endpoint: EndpointAddr) -> bool {
+        self.own.borrow().is_everywhere(endpoint.0)
+            && stream
+                .local_addr()
+                .is_ok_and(|local| local.ip().to_canonical() == endpoint.0.ip().to_canonical())
+    }
+
     fn socket(&self, namespace: Namespace, address: &SocketAddr) -> io::Result<OwnedFd> {
         match namespace.0.checked_sub(1) {
             None => ring::dial_socket(address),
@@ -111,13 +138,34 @@ impl Dialer {
 
 impl OwnAddresses {
     fn contains(&self, address: SocketAddr) -> bool {
+        let ip = reached(address.ip());
+        let is_exact =
+            |bound: &SocketAddr| bound.port() == address.port() && bound.ip().to_canonical() == ip;
+        self.bound.iter().any(is_exact)
+            || (ip.is_loopback() || self.host.contains(&ip)) && self.is_everywhere(address)
+    }
+
+    /// Whether a listener on all addresses has this one's port.
+    fn is_everywhere(&self, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         self.bound.iter().any(|bound| {
-            let bound_ip = bound.ip().to_canonical();
             bound.port() == address.port()
-                && (bound_ip == ip
-                    || bound_ip.is_unspecified() && (ip.is_loopback() || self.host.contains(&ip)))
+                && match bound.ip().to_canonical() {
+                    IpAddr::V4(bound) => bound.is_unspecified() && ip.is_ipv4(),
+                    // Those of IPv4 too.
+                    IpAddr::V6(bound) => bound.is_unspecified(),
+                }
         })
+    }
+}
+
+/// Whom a connect to this address reaches: to none in particular is to this host
+/// itself.
+fn reached(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
     }
 }
 
@@ -131,6 +179,8 @@ mod tests {
             bound: vec![
                 "127.0.0.1:8081".parse().unwrap(),
                 "[::]:15001".parse().unwrap(),
+                "[::1]:8082".parse().unwrap(),
+                "0.0.0.0:8083".parse().unwrap(),
             ],
             host: vec!["192.0.2.1".parse().unwrap()],
         };
@@ -142,6 +192,17 @@ mod tests {
             ("127.0.0.7:15001", true),
             ("192.0.2.1:15001", true),
             ("192.0.2.2:15001", false),
+            ("0.0.0.0:8081", true),
+            ("[::ffff:0.0.0.0]:8081", true),
+            ("[::]:8081", false),
+            ("[::]:8082", true),
+            ("0.0.0.0:8082", false),
+            ("0.0.0.0:15001", true),
+            ("[::1]:15001", true),
+            ("[::]:15001", true),
+            ("127.0.0.9:8083", true),
+            ("0.0.0.0:8083", true),
+            ("[::1]:8083", false),
         ] {
             assert_eq!(
                 own.contains(address.parse().unwrap()),
@@ -149,5 +210,20 @@ mod tests {
                 "{address}"
             );
         }
+    }
+
+    #[test]
+    fn listeners_come_and_go() {
+        let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
+        let address = "127.0.0.1:8081".parse().unwrap();
+        let is_own = || dialer.own.borrow().contains(address);
+        dialer.listens_at(Namespace(1), address);
+        assert!(!is_own(), "it is somewhere else");
+        dialer.listens_at(Namespace::default(), address);
+        assert!(is_own());
+        dialer.listens_no_more(Namespace(1), address);
+        assert!(is_own());
+        dialer.listens_no_more(Namespace::default(), address);
+        assert!(!is_own());
     }
 }

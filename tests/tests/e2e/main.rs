@@ -44,6 +44,7 @@ mod late_facts;
 mod leaving;
 mod limits;
 mod log_on_a_full_disk;
+mod loops;
 mod max_connections;
 mod numbers;
 mod odd_files;

@@ -22,7 +22,7 @@ use crate::config::effective::policies;
 use crate::config::raw;
 use crate::config::read::{Either, Field, Found, Place, Spanned};
 use crate::config::secrets;
-use crate::config::values::{KeepAlive, Off, Propagation, Text, Time};
+use crate::config::values::{CountOrOff, KeepAlive, Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::route::settings::{self as settings, HeaderRules, Protocol};
 
@@ -44,6 +44,7 @@ pub(super) struct Layer<'a> {
     pub(super) hedge: Option<&'a Spanned<raw::Hedge>>,
     pub(super) concurrency: Option<&'a Spanned<raw::Concurrency>>,
     pub(super) headers: Option<&'a Spanned<raw::Headers>>,
+    pub(super) max_hops: Option<&'a Spanned<CountOrOff>>,
     pub(super) fault: Option<&'a Spanned<Either<Off, raw::Fault>>>,
     pub(super) propagate: Option<&'a Spanned<Propagation>>,
     /// Who the layer is, given the line of a key.
@@ -86,6 +87,7 @@ impl Layer<'_> {
             && self.hedge.is_none()
             && self.concurrency.is_none()
             && self.headers.is_none()
+            && self.max_hops.is_none()
             && self.fault.is_none()
             && self.propagate.is_none()
     }
@@ -159,6 +161,10 @@ impl Policies {
         if let Some(raw) = layer.headers {
             headers::read(raw, &mut settings.headers, reading);
         }
+        if let Some(raw) = layer.max_hops {
+            settings.hops.max = raw.value.0;
+            reading.note("max_hops", raw.place.line);
+        }
         if let Some(raw) = layer.fault {
             settings.fault = fault::read(raw, settings.fault.take(), reading);
         }
@@ -186,6 +192,7 @@ impl Policies {
         }
         settings.concurrency.adaptive = false;
         settings.headers = HeaderRules::default();
+        settings.hops.max = None;
         settings.tracing = None;
         let fault = settings.fault.take();
         settings.fault = fault.and_then(|fault| fault.of_connections().map(Box::new));

@@ -101,6 +101,7 @@ fn policies(
         headers: raw.headers.as_ref(),
         fault: raw.fault.as_ref(),
         propagate: None,
+        max_hops: None,
         origin: &origin,
     };
     if layer.is_empty() {

@@ -36,6 +36,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
             hedge: raw.hedge.as_ref(),
             concurrency: raw.concurrency.as_ref(),
             headers: raw.headers.as_ref(),
+            max_hops: raw.max_hops.as_ref(),
             fault: raw.fault.as_ref(),
             propagate: raw.propagate.as_ref(),
             origin: &Origin::Defaults,
@@ -85,6 +86,7 @@ fn upstream(
         hedge: raw.hedge.as_ref(),
         concurrency: raw.concurrency.as_ref(),
         headers: raw.headers.as_ref(),
+        max_hops: raw.max_hops.as_ref(),
         fault: raw.fault.as_ref(),
         propagate: raw.propagate.as_ref(),
         origin: &Origin::Upstream,
@@ -280,6 +282,7 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
         places.extend(fault.header.as_ref().map(|header| &header.place));
     }
     places.extend(raw.propagate.as_ref().map(|formats| &formats.place));
+    places.extend(raw.max_hops.as_ref().map(|hops| &hops.place));
     places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
     places.extend(raw.hedge.as_ref().map(|hedge| &hedge.place));
     if let Some(load_balancing) = raw.load_balancing.as_ref()

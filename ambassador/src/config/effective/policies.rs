@@ -35,6 +35,7 @@ const OF_REQUESTS: &[&str] = &[
     "rate_limit",
     "hedge.",
     "concurrency.",
+    "max_hops",
 ];
 
 /// A key, as `pool.max_idle`, and its value.
@@ -54,6 +55,8 @@ pub(in crate::config) fn entries(protocol: Protocol, policies: &Policies) -> Vec
     outlier(&policies.outlier, &mut entries);
     entries.extend(hedge(&policies.hedge));
     concurrency(&policies.concurrency, &mut entries);
+    let hops = policies.hops.max;
+    entries.push(("max_hops", hops.map_or("off".into(), |max| max.into())));
     fault(policies.fault.as_deref(), &mut entries);
     let formats = policies.tracing.map(|tracing| tracing.formats);
     entries.extend(formats.map(|formats| ("propagate", propagate(formats))));

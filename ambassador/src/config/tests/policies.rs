@@ -52,8 +52,9 @@ fn every_key_is_read() {
          load_balancing: peak_ewma, zone: z, \
          outlier: { consecutive: 12, success_rate: on, interval: 13ms, \
                     base_ejection: 14ms, max_ejected: 15% }, \
-         concurrency: { adaptive: on, min: 3, max: 12 }",
+         concurrency: { adaptive: on, min: 3, max: 12 }, max_hops: 13",
     );
+    assert_eq!(read.hops.max, Some(13));
     assert_eq!(read.pool.max_requests, Some(7));
     assert_eq!(read.timeouts.connect, MS);
     assert_eq!(read.timeouts.first_byte, Some(2 * MS));
@@ -208,8 +209,9 @@ fn what_is_switched_off_is_off() {
          retry: { on: [], methods: [], body_limit: 0 }, \
          circuit_breaker: { failures: off, failure_statuses: [] }, rate_limit: off, \
          outlier: { consecutive: off, success_rate: off, max_ejected: 0% }, \
-         concurrency: { adaptive: off }",
+         concurrency: { adaptive: off }, max_hops: off",
     );
+    assert_eq!(off.hops.max, None);
     assert_eq!(off.timeouts.request, None);
     assert_eq!(off.timeouts.keep_alive, None);
     let causes = off.retry.on_connect_failure || off.retry.on_reset;
@@ -279,6 +281,7 @@ fn wrong_policies_are_one_mistake_each() {
         ("tcp_keepalive", "1500ms", KEEP_ALIVE),
         ("tcp_keepalive", "10h", KEEP_ALIVE),
         ("tcp_keepalive", "none", "as 250ms or 10s, or off"),
+        ("max_hops", "0", "must be off or a whole number"),
         ("retry.attempts", "0", "must be from 1 to 100"),
         ("retry.attempts", "101", "must be from 1 to 100"),
         ("retry.attempts", "65537", "must be from 1 to 100"),
