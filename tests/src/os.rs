@@ -32,6 +32,12 @@ pub fn heed_interrupts(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(heed) }
 }
 
+/// Whether this is root.
+pub fn is_root() -> bool {
+    // SAFETY: it only asks.
+    unsafe { libc::geteuid() == 0 }
+}
+
 /// Moves the calling thread into the network namespace behind `namespace`.
 pub fn enter_network_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: setns takes a descriptor, which is open, and a flag.

@@ -15,6 +15,10 @@
 //!   is forgotten by the metrics, and stays in the log); connections, descriptors
 //!   and threads are those of a quiet proxy, and memory is what it was before.
 //! - Reloads count as what they are, whatever the load.
+//!
+//! As root all of it happens in a network namespace of its own: a request that
+//! another program of the machine sends to a port that was free a moment before
+//! would be one too many.
 
 mod answer;
 mod caller;
@@ -27,9 +31,13 @@ mod random;
 mod run;
 mod schedule;
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use ambassador_tests::{Netns, os};
 use clap::Parser;
 
 /// Random faults, reloads and restarts, and what must hold all the while.
@@ -50,6 +58,13 @@ fn main() -> ExitCode {
     let by_time = now.map_or(0, |now| now.as_secs());
     let seed = arguments.seed.unwrap_or(by_time);
     println!("seed {seed}");
+    let _namespace = match enter_namespace() {
+        Ok(namespace) => namespace,
+        Err(error) => {
+            eprintln!("chaos: cannot enter a network namespace: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     let time = Duration::from_secs(60 * arguments.minutes);
     let outcome = match run::run(seed, time) {
         Ok(outcome) => outcome,
@@ -77,4 +92,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Moves this thread, and what it starts, into a namespace of its own. Without
+/// the right to do so it stays where it is.
+fn enter_namespace() -> io::Result<Option<Netns>> {
+    if !os::is_root() {
+        return Ok(None);
+    }
+    let namespace = Netns::new();
+    os::enter_network_namespace(File::open(namespace.path())?.as_fd())?;
+    Ok(Some(namespace))
 }
