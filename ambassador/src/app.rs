@@ -5,6 +5,7 @@ mod captured;
 mod exec;
 mod figures;
 mod introduction;
+mod log;
 mod names;
 mod opened;
 mod proxy;
@@ -14,14 +15,13 @@ mod usage;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use serde::Deserialize;
-use tracing_subscriber::EnvFilter;
 
 use crate::addr::BindAddr;
 use crate::capture::{self, iptables};
@@ -30,6 +30,7 @@ use crate::config::{self, Mistakes, explain};
 use crate::control::client::{Client, Output};
 use crate::doctor;
 use crate::ring;
+use crate::visible::{self, Lines};
 use crate::workload;
 use crate::workload::helper::{Duties, NamedByRules};
 use crate::workload::signals::outlive_stray_signals;
@@ -110,7 +111,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             use clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand as Nothing;
             if error.use_stderr() && error.kind() != Nothing {
-                eprintln!("{}", usage::complaint(&error));
+                eprintln!("{}", Lines(&usage::complaint(&error)));
                 return ExitCode::from(USAGE);
             }
             // Nothing to do about a closed standard output.
@@ -121,7 +122,7 @@ pub fn main() -> ExitCode {
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("{failure}");
+            eprintln!("{}", Lines(&failure.to_string()));
             ExitCode::from(failure.code())
         }
     }
@@ -131,12 +132,12 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Exec(exec) => {
             outlive_stray_signals().map_err(unavailable("cannot handle signals"))?;
-            log_to_stderr("warn");
+            log::start("warn");
             return exec::run(exec);
         }
         Command::Run(run) => {
             outlive_stray_signals().map_err(unavailable("cannot handle signals"))?;
-            log_to_stderr("info");
+            log::start("info");
             return run::run(run);
         }
         Command::Check { file } => check(&file)?,
@@ -150,7 +151,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             let explanation = explain::explain(&checked, &destination)
                 .map_err(|bad| Failure::Usage(bad.to_string()))?;
             match json {
-                true => print(&format!("{:#}", explanation.to_json()))?,
+                true => print(&visible::json(&format!("{:#}", explanation.to_json())))?,
                 false => print(explanation.to_string().trim_end())?,
             }
         }
@@ -172,7 +173,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
 fn check(file: &Path) -> Result<(), Failure> {
     let checked = config::load(file).map_err(Failure::Config)?;
     if !checked.warnings.is_empty() {
-        eprintln!("{}", checked.warnings);
+        eprintln!("{}", Lines(&checked.warnings.to_string()));
     }
     print(&format!("{}: ok", file.display()))
 }
@@ -194,7 +195,10 @@ fn doctor(json: bool, clean: bool, cgroup: Option<PathBuf>) -> Result<ExitCode, 
         cgroup,
     });
     match json {
-        true => print(&report.json().map_err(unavailable("cannot write JSON"))?)?,
+        true => {
+            let json = report.json().map_err(unavailable("cannot write JSON"))?;
+            print(&visible::json(&json))?;
+        }
         false => print(report.to_string().trim_end())?,
     }
     Ok(match report.is_ready() {
@@ -226,23 +230,12 @@ fn asked<T>(result: Result<T, crate::control::client::ClientError>) -> Result<T,
 
 /// Prints a line; a reader that has gone away is none of our business.
 fn print(text: &str) -> Result<(), Failure> {
-    match writeln!(io::stdout(), "{text}") {
+    match writeln!(io::stdout(), "{}", Lines(text)) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(unavailable("cannot write to standard output")(error))
         }
         _ => Ok(()),
     }
-}
-
-/// The program's own log; `RUST_LOG` chooses other levels.
-fn log_to_stderr(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 /// Turns an error into "what was attempted: why it failed".

@@ -6,8 +6,9 @@
 //! A module imports only from its own line and those above; `cargo xtask tidy`
 //! holds this.
 //!
-//! - [`addr`], [`clock`], [`together`]: roles of addresses; the only reader of
-//!   time and randomness; two futures in one task
+//! - [`addr`], [`clock`], [`together`], [`visible`]: roles of addresses; the only
+//!   reader of time and randomness; two futures in one task; what others wrote, as
+//!   a log or a terminal may show it
 //! - [`http`]: heads, body framing, local replies; no I/O
 //! - [`policy`]: retries, breaker, limits, balancing: pure functions of state
 //!   and time
@@ -65,4 +66,5 @@ pub mod shard;
 pub mod telemetry;
 pub mod together;
 pub mod upstream;
+pub mod visible;
 pub mod workload;

@@ -11,7 +11,7 @@ use crate::workspace::{self, Failure};
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
 const LAYERS: [&[&str]; 16] = [
-    &["addr", "clock", "together"],
+    &["addr", "clock", "together", "visible"],
     &["http"],
     &["policy"],
     &["route"],

@@ -17,6 +17,7 @@ use crate::config;
 use crate::control::{Fingerprint, Signals};
 use crate::exec::{Command, LaunchError, Launched, Outcome};
 use crate::policy::fault;
+use crate::visible::Lines;
 use crate::workload::Helper;
 use crate::workload::cgroup::EXEC_PREFIX;
 use crate::workload::helper::{ADMIN_SOCKET, Errand, Registration};
@@ -94,7 +95,8 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         .wait(&helper)
         .map_err(unavailable("cannot wait for the command"))?;
     if let Outcome::NotRun(error) = &outcome {
-        eprintln!("ambassador: {name}: {}", with_causes(error));
+        let why = format!("ambassador: {name}: {}", with_causes(error));
+        eprintln!("{}", Lines(&why));
     }
     proxy.handle_pending();
     // Whoever could connect or ask has ended.
@@ -102,7 +104,7 @@ pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     if arguments.summary {
         match &outcome {
             Outcome::NotRun(_) => eprintln!("no call to sum up: the command did not run"),
-            _ => eprint!("{}", proxy.summary(&sum)),
+            _ => eprint!("{}", Lines(&proxy.summary(&sum))),
         }
     }
     drop(proxy);

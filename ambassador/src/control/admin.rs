@@ -26,6 +26,7 @@ use super::rounds::Rounds;
 use super::{Event, State, raise, upstreams};
 use crate::policy::breaker::Force;
 use crate::telemetry::{Format, render};
+use crate::visible::{self, Lines};
 use crate::workload::{named, small_file};
 
 use places::{Limited, Place, Places};
@@ -283,11 +284,16 @@ fn breaker(path: &str) -> Option<(&str, Force)> {
 }
 
 fn text(status: StatusCode, body: &str) -> Reply {
-    reply(status, "text/plain; charset=utf-8", format!("{body}\n"))
+    reply(
+        status,
+        "text/plain; charset=utf-8",
+        format!("{}\n", Lines(body)),
+    )
 }
 
 fn json_body(status: StatusCode, body: &serde_json::Value) -> Reply {
-    reply(status, "application/json", format!("{body:#}\n"))
+    let body = visible::json(&format!("{body:#}\n"));
+    reply(status, "application/json", body)
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: String) -> Reply {

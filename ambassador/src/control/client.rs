@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::listen::Stream;
 use crate::addr::BindAddr;
+use crate::visible::{self, Lines, OneLine};
 use crate::workload::small_file;
 
 /// How long an answer may take.
@@ -63,7 +64,7 @@ impl Client {
     pub fn status(&self, output: Output) -> Result<String, ClientError> {
         let body = self.call(Method::GET, "/upstreams")?;
         match output {
-            Output::Json => Ok(body),
+            Output::Json => Ok(visible::json(&body)),
             Output::Table => Ok(table(&parse(&body)?, None)),
         }
     }
@@ -81,7 +82,7 @@ impl Client {
             let now = parse(&self.call(Method::GET, "/upstreams")?)?;
             let shown = table(&now, before.as_ref());
             let mut out = io::stdout().lock();
-            writeln!(out, "{clear}{shown}")
+            writeln!(out, "{clear}{}", Lines(&shown))
                 .and_then(|()| out.flush())
                 .map_err(ClientError::Io)?;
             drop(out);
@@ -251,7 +252,9 @@ impl fmt::Display for ClientError {
             }
             Self::Exchange(_) => f.write_str("the exchange with the ambassador broke off"),
             Self::Timeout => f.write_str("the ambassador gave no answer in 5 s"),
-            Self::Refused(status, body) => write!(f, "refused with {status}: {body}"),
+            Self::Refused(status, body) => {
+                write!(f, "refused with {status}: {}", OneLine(body))
+            }
             Self::Token(file, _) => write!(f, "cannot use the token in {}", file.display()),
             Self::Io(_) => f.write_str("cannot show the answer"),
         }

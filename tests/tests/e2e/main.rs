@@ -36,6 +36,7 @@ mod full_table;
 mod harness;
 mod headers;
 mod hedging;
+mod hostile_text;
 mod identity;
 mod interim;
 mod iptables;

@@ -80,10 +80,9 @@ impl Proxy {
                     return;
                 }
                 control.reload_failed();
-                let why = refused
-                    .as_ref()
-                    .map_or("", |refused| refused.why.trim_end());
-                tracing::error!("configuration not reloaded, the old one stays:\n{why}");
+                tracing::error!("configuration not reloaded, the old one stays:");
+                let why = refused.as_ref().map_or("", |refused| &refused.why);
+                why.lines().for_each(|line| tracing::error!("{line}"));
                 self.refused = refused;
             }
         }

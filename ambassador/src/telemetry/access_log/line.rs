@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
+use crate::visible;
 
 /// What a line tells of.
 #[derive(Debug, Clone, Copy)]
@@ -203,20 +204,13 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("a Vec takes every write");
 }
 
-/// `"name":"value",` with the value escaped as RFC 8259 section 7 asks; bytes
-/// that are no UTF-8 become U+FFFD.
+/// `"name":"value",` with nothing in it that a terminal obeys or that does not
+/// show; bytes that are no UTF-8 become U+FFFD.
 fn member(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     put(out, format_args!("\"{name}\":\""));
     let value = &value[..value.len().min(VALUE_BYTES_MAX)];
     for chunk in value.utf8_chunks() {
-        for byte in chunk.valid().bytes() {
-            match byte {
-                b'"' => out.extend_from_slice(b"\\\""),
-                b'\\' => out.extend_from_slice(b"\\\\"),
-                0..=0x1f => put(out, format_args!("\\u{byte:04x}")),
-                _ => out.push(byte),
-            }
-        }
+        visible::push_json(out, chunk.valid());
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
@@ -314,6 +308,21 @@ mod tests {
         assert_eq!(line["endpoint"], "10.1.2.3:80");
         assert_eq!(line["protocol"], "http1");
         assert_eq!((line.get("cancelled"), line.get("outcome")), (None, None));
+    }
+
+    #[test]
+    fn a_line_moves_no_terminal() {
+        let id = "\u{9b}31m \x7f \u{202e}gnp.exe \u{2028}\u{2029} \u{feff} é \u{1f600}";
+        let describe = Description {
+            request_id: id.as_bytes(),
+            ..Description::default()
+        };
+        let mut line = Line::default();
+        line.describe(describe);
+        let text = String::from_utf8(line.into_buffer()).unwrap();
+        assert!(text.chars().all(visible::is_visible), "{text:?}");
+        assert!(text.contains("é \u{1f600}"), "{text}");
+        assert_eq!(formatted(describe, false)["request_id"], id);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The thread that writes, and the end of it that a shard holds.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,7 +61,7 @@ struct Shared {
 impl AccessLog {
     /// Opens the target and starts the writer.
     pub fn start(settings: &Settings, registry: Arc<Registry>) -> io::Result<Self> {
-        let file = open(settings)?;
+        let (file, before) = open(settings)?;
         let shared = Arc::new(Shared {
             dropped: Arc::clone(&registry.control.access_log_dropped),
             ..Shared::default()
@@ -69,7 +70,9 @@ impl AccessLog {
         let handle = thread::Builder::new().name("access-log".into()).spawn({
             let (shared, settings) = (Arc::clone(&shared), settings.clone());
             move || {
-                Writer::new(settings, file, shared).run();
+                let mut writer = Writer::new(settings, file, shared);
+                writer.unfinished = before;
+                writer.run();
                 // Nobody waits where the log was given up on.
                 let _ = finished.send(());
             }
@@ -177,7 +180,8 @@ struct Writer {
     settings: Settings,
     file: File,
     shared: Arc<Shared>,
-    /// The rest of a line of which the file has the beginning.
+    /// The rest of a line of which the file has the beginning: its end alone where
+    /// another process began it.
     unfinished: Vec<u8>,
     /// A write failed and has been reported; a later success resets it.
     failing: bool,
@@ -269,11 +273,14 @@ impl Writer {
 
     fn reopen(&mut self) {
         match open(&self.settings) {
-            Ok(file) => {
-                let before = std::mem::replace(&mut self.file, file);
+            Ok((file, before)) => {
+                let old = std::mem::replace(&mut self.file, file);
+                if is_same(&old, &self.file) {
+                    return;
+                }
                 // The rest of a line is of no use in another file.
-                if !self.unfinished.is_empty() && !is_same(&before, &self.file) {
-                    self.unfinished.clear();
+                let unfinished = std::mem::replace(&mut self.unfinished, before);
+                if unfinished.len() > 1 {
                     self.shared.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -319,7 +326,39 @@ fn is_same(one: &File, other: &File) -> bool {
     id(one).is_some() && id(one) == id(other)
 }
 
-fn open(settings: &Settings) -> io::Result<File> {
+/// The target, and what has to be written there before the first line.
+fn open(settings: &Settings) -> io::Result<(File, Vec<u8>)> {
+    let file = open_as_is(settings)?;
+    let before = match &settings.target {
+        Target::File(path) if ends_in_a_line(path, &file) => b"\n".to_vec(),
+        _ => Vec::new(),
+    };
+    Ok((file, before))
+}
+
+/// Who wrote before us may have ended in the middle of a line, on a full disk or
+/// by being killed: ours do not continue it. A file that may not be read is taken
+/// to be whole.
+fn ends_in_a_line(path: &Path, file: &File) -> bool {
+    let read = || -> io::Result<bool> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() || metadata.len() == 0 {
+            return Ok(false);
+        }
+        let mut last = [0];
+        let end = metadata.len() - 1;
+        // It was opened for reading too where another process did that for us.
+        file.read_exact_at(&mut last, end).or_else(|_| {
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_NONBLOCK);
+            options.open(path)?.read_exact_at(&mut last, end)
+        })?;
+        Ok(last != *b"\n")
+    };
+    read().unwrap_or(false)
+}
+
+fn open_as_is(settings: &Settings) -> io::Result<File> {
     Ok(match &settings.target {
         Target::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
         Target::Stderr => File::from(io::stderr().as_fd().try_clone_to_owned()?),
@@ -334,9 +373,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
     use std::io::{BufRead, BufReader, Read};
-    use std::path::{Path, PathBuf};
+    use std::path::PathBuf;
     use std::rc::Rc;
 
     use super::super::super::record::{Passage, Telemetry};
@@ -417,6 +455,25 @@ mod tests {
         requests(&log, 100);
         log.finish();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+    }
+
+    #[test]
+    fn a_line_that_another_began_is_not_continued() {
+        let scratch = Scratch::new("access-log-begun");
+        let path = scratch.0.join("log");
+        for (before, kept) in [("{\"time\":\"20", 1), ("{}\n", 1), ("", 0)] {
+            std::fs::write(&path, before).unwrap();
+            let log = start(&path, 1.0);
+            requests(&log, 1);
+            log.finish();
+            let text = std::fs::read_to_string(&path).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), kept + 1, "{text}");
+            assert!(
+                serde_json::from_str::<serde_json::Value>(lines[kept]).is_ok(),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -94,17 +94,23 @@ fn open_to_read(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// No link at all. It is made where it is missing, as after it was moved away.
+/// A file may be read as well: who appends looks how it ends.
 fn open_to_append(path: &Path) -> io::Result<OwnedFd> {
     let (directory, name) = directory_of(path)?;
-    let flags = FLAGS | OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
-    let file = openat2(
-        directory,
-        name,
-        flags,
-        Mode::from_raw_mode(MODE),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-    )?;
-    only(File::from(file), |kind| kind.is_file() || kind.is_fifo())
+    let open = |access: OFlags| {
+        openat2(
+            &directory,
+            name,
+            FLAGS | access | OFlags::APPEND | OFlags::CREATE,
+            Mode::from_raw_mode(MODE),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+        )
+    };
+    let as_it_is = File::from(open(OFlags::WRONLY)?);
+    match as_it_is.metadata()?.is_file() {
+        true => only(File::from(open(OFlags::RDWR)?), fs::FileType::is_file),
+        false => only(as_it_is, |kind| kind.is_fifo()),
+    }
 }
 
 fn directory_of(path: &Path) -> io::Result<(OwnedFd, &std::ffi::OsStr)> {
@@ -119,8 +125,8 @@ fn directory_of(path: &Path) -> io::Result<(OwnedFd, &std::ffi::OsStr)> {
     Ok((directory, path.file_name().ok_or_else(invalid)?))
 }
 
-fn only(file: File, wanted: impl Fn(fs::FileType) -> bool) -> io::Result<OwnedFd> {
-    match wanted(file.metadata()?.file_type()) {
+fn only(file: File, wanted: impl Fn(&fs::FileType) -> bool) -> io::Result<OwnedFd> {
+    match wanted(&file.metadata()?.file_type()) {
         true => Ok(file.into()),
         false => Err(io::ErrorKind::InvalidInput.into()),
     }
