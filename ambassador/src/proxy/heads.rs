@@ -87,10 +87,16 @@ impl Heads<'_> {
     }
 
     /// The first bytes of a head, unless the request was never sent: then they
-    /// are no answer to it.
+    /// are no answer to it. That is known of a request that was posted whole. The
+    /// failure of a part of an upload is the upload's: what went before it has
+    /// arrived.
     async fn first_bytes(&self) -> Result<Chunk, ExchangeError> {
         let received = self.receive().await;
-        match self.upstream.send_failure() {
+        let failure = match self.uploading {
+            true => None,
+            false => self.upstream.send_failure(),
+        };
+        match failure {
             Some(failure) => Err(ExchangeError::of_send(failure)),
             None => received,
         }

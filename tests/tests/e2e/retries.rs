@@ -22,6 +22,7 @@ on_both_backends!(
     retry_after_is_waited_for_in_seconds_and_dates,
     what_cannot_end_in_time_is_answered_at_once,
     a_large_body_is_streamed_and_sent_once,
+    uploads_that_break_off_are_sent_once,
     a_body_in_pieces_is_kept_up_to_the_limit,
     the_budget_bounds_what_is_tried_again,
     a_route_has_its_own_retries,
@@ -323,6 +324,34 @@ fn a_large_body_is_streamed_and_sent_once(backend: Backend) {
         assert_eq!(client.response("POST").status, 503);
         assert_eq!(server.requests().len() - before, tries, "{bytes} bytes");
     }
+}
+
+/// The part of a body that no byte was taken of when the connection broke is not
+/// the whole of the request.
+fn uploads_that_break_off_are_sent_once(backend: Backend) {
+    const CLIENTS: usize = 8;
+    const UPLOADS: usize = 40;
+    let server = Server::start(|connection| {
+        connection.head()?;
+        connection.read(&mut [0; 4096])?;
+        connection.reset()
+    });
+    let (_proxy, listen) = start(backend, &server, "");
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            scope.spawn(|| {
+                for _ in 0..UPLOADS {
+                    let mut client = Client::connect(listen);
+                    // The answer may come before the end, and so may a close.
+                    let _ = client.try_send(post(&"x".repeat(400_000), ""));
+                    if let Some(answer) = client.try_response("POST") {
+                        assert_eq!((answer.status, answer.reason()), (502, "upstream-reset"));
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(server.connections(), CLIENTS * UPLOADS);
 }
 
 fn a_body_in_pieces_is_kept_up_to_the_limit(backend: Backend) {
