@@ -19,6 +19,18 @@ pub struct Deadlines {
     whole_at: Cell<Option<Instant>>,
     /// Until when the caller waits, as it says itself.
     caller: Option<Instant>,
+    silence: Cell<Silence>,
+}
+
+/// Whether silence of the upstream is of interest before it is a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    /// It is not.
+    Ignored,
+    /// From this moment on.
+    Noticed(Instant),
+    /// It was silent until then.
+    Kept,
 }
 
 /// Which limit it is that ends a wait.
@@ -46,6 +58,7 @@ impl Deadlines {
             began: Cell::new(now),
             whole_at: Cell::new(is_whole.then_some(now)),
             caller: None,
+            silence: Cell::new(Silence::Ignored),
         }
     }
 
@@ -65,6 +78,29 @@ impl Deadlines {
     /// Another try begins.
     pub fn begin_try(&self, now: Instant) {
         self.began.set(now);
+    }
+
+    /// Whether nothing of a response has come is of interest from `due` on.
+    pub fn notice_silence(&self, due: Instant) {
+        self.silence.set(Silence::Noticed(due));
+    }
+
+    /// When to look whether nothing has come.
+    pub fn of_silence(&self) -> Option<Instant> {
+        match self.silence.get() {
+            Silence::Noticed(due) => Some(due),
+            Silence::Ignored | Silence::Kept => None,
+        }
+    }
+
+    /// Nothing has come by then.
+    pub fn silence_is_kept(&self) {
+        self.silence.set(Silence::Kept);
+    }
+
+    /// Whether nothing has come by then.
+    pub fn is_silence_kept(&self) -> bool {
+        self.silence.get() == Silence::Kept
     }
 
     /// How long the try has taken since the whole request was there; `None`: it

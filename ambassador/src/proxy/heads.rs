@@ -115,6 +115,14 @@ impl Heads<'_> {
         let Some((until, limit)) = limit else {
             return ended_or(self.upstream.recv().await);
         };
+        // Whoever waits beside this one may be told before.
+        let silence = self.deadlines.of_silence();
+        if let Some(due) = silence.filter(|due| !heard && *due < until) {
+            match timer::timeout_at(due, self.upstream.recv()).await {
+                Ok(received) => return ended_or(received),
+                Err(_) => self.deadlines.silence_is_kept(),
+            }
+        }
         match timer::timeout_at(until, self.upstream.recv()).await {
             Ok(received) => ended_or(received),
             Err(_) => Err(ExchangeError::Expired(limit)),

@@ -1,7 +1,8 @@
 //! A second try beside a slow one.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::pin::pin;
+use std::task::Poll;
 use std::time::Instant;
 
 use crate::clock;
@@ -108,13 +109,15 @@ impl Sending<'_> {
         let (namespace, incoming, deadlines) = (self.namespace, self.incoming, self.deadlines);
         // There is no body.
         let (asked, replay) = (self.asked, Replay::up_to(0));
+        deadlines.notice_silence(due);
         let beside = async {
-            timer::sleep_until(due).await;
-            let other = match progress.any_byte.get() {
-                false => second(),
-                true => None,
-            };
-            let Some(other) = other else {
+            // The first one tells, in the same task.
+            poll_fn(|_| match deadlines.is_silence_kept() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            })
+            .await;
+            let Some(other) = second() else {
                 return pending().await;
             };
             context.telemetry.cells.retry(label, "silence");
@@ -141,7 +144,12 @@ impl Sending<'_> {
                 }
             }
         };
-        let (answered, head, other) = match first(self.attempt(judges, may_hold), beside).await {
+        let answered = {
+            // Pinned where they are: they are too large to be moved.
+            let (one, two) = (pin!(self.attempt(judges, may_hold)), pin!(beside));
+            first(one, two).await
+        };
+        let (answered, head, other) = match answered {
             First::Left(tried) => return tried,
             First::Right(answered) => answered,
         };

@@ -85,12 +85,19 @@ impl Life {
         }
     }
 
-    /// What it said last, and what its access log has of the targets that
-    /// `broken` names.
+    /// What it said last, where it panicked, and what its access log has of the
+    /// targets that `broken` names.
     pub fn last_words(&self, broken: &str) -> String {
         let said = self.proxy.log();
         let lines: Vec<&str> = said.lines().collect();
         let mut words = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        // The place and the message; frames follow.
+        for (number, line) in lines.iter().enumerate() {
+            if line.contains("panicked at") {
+                let message = lines.get(number + 1).unwrap_or(&"");
+                words.push_str(&format!("\n{line}\n{message}"));
+            }
+        }
         let log = std::fs::read_to_string(log_path(&self.scratch)).unwrap_or_default();
         for target in broken.split(' ').filter(|word| word.starts_with('/')) {
             let target = format!("\"{target}\"");
