@@ -22,6 +22,7 @@ use crate::telemetry::{Snapshot, Telemetry};
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::workload::SocketStock;
+use crate::workload::helper::Reliance;
 
 /// How often a shard stamps its heartbeat; the kernel side takes it for hung
 /// after a second without.
@@ -49,8 +50,9 @@ pub struct Plan {
     pub namespaces: Vec<SocketStock>,
     /// Its end of the access log.
     pub log: Option<Sink>,
-    /// Tells the programs that it lives, where something is captured.
-    pub heartbeat: Option<Heartbeat>,
+    /// Tells the programs that it lives, where something is captured, as long
+    /// as what that relies on holds.
+    pub heartbeat: Option<(Heartbeat, Arc<Reliance>)>,
     /// Who waits for what the drain cuts.
     pub callers: Callers,
 }
@@ -156,9 +158,9 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
     let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
     let telemetry = Rc::new(Telemetry::new(plan.log));
     let context = Context::new(plan.shard, plan.generation, pools, Rc::clone(&telemetry));
-    if let Some(heartbeat) = plan.heartbeat {
+    if let Some((heartbeat, reliance)) = plan.heartbeat {
         heartbeat.beat();
-        ring::spawn(beat(heartbeat, Rc::clone(&context)));
+        ring::spawn(beat(heartbeat, reliance, Rc::clone(&context)));
     }
     for intake in plan.intakes {
         accept::spawn(&context, intake)?;
@@ -183,12 +185,15 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
     Ok(telemetry)
 }
 
-async fn beat(heartbeat: Heartbeat, context: Rc<Context>) {
+async fn beat(heartbeat: Heartbeat, reliance: Arc<Reliance>, context: Rc<Context>) {
     while timer::timeout(HEARTBEAT_EVERY, context.drain.begun())
         .await
         .is_err()
     {
-        heartbeat.beat();
+        match reliance.holds() {
+            true => heartbeat.beat(),
+            false => heartbeat.stop(),
+        }
     }
     // Before its listeners close, so that nobody is sent to them any more.
     heartbeat.stop();

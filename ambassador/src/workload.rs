@@ -14,6 +14,7 @@ pub(crate) mod confinement;
 pub(crate) mod descriptors;
 pub mod helper;
 pub mod identity;
+pub mod local_addresses;
 pub mod memory;
 pub mod named;
 pub mod netns;
@@ -21,6 +22,7 @@ pub mod signals;
 pub mod small_file;
 pub mod socket_owner;
 pub mod sockets;
+pub mod supply;
 pub mod temporary;
 
 use std::path::PathBuf;
@@ -32,9 +34,11 @@ pub use cgroup::{Cgroup, find_cgroup2};
 pub use confinement::{confine, is_confined};
 pub use helper::Helper;
 pub use identity::{Identity, User};
+pub use local_addresses::LocalAddresses;
 pub use netns::Netns;
 pub use socket_owner::Owner;
 pub use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};
+pub use supply::Supply;
 
 /// Which workload a listener, a token or a pool belongs to: dense, for the
 /// life of the process. `exec` and `run` number their targets from 0.

@@ -6,6 +6,7 @@ mod original;
 mod spaces;
 
 use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,7 +28,8 @@ use crate::shard::accept::Intake;
 use crate::telemetry::ListenerIndex;
 use crate::upstream::dial::Namespace;
 use crate::workload::capabilities::{self, Capability};
-use crate::workload::{Helper, SocketStock};
+use crate::workload::helper::{Life, Reliance};
+use crate::workload::{Helper, SocketStock, Supply};
 
 /// How many ports are tried at the start until one is free in every namespace.
 const PORTS_TRIED: usize = 8;
@@ -35,6 +37,8 @@ const PORTS_TRIED: usize = 8;
 /// Capture in force.
 pub struct Captured {
     helper: Arc<Helper>,
+    supply: Arc<Supply>,
+    reliance: Arc<Reliance>,
     shards: u16,
     method: Method,
     /// The port of the listeners.
@@ -126,6 +130,7 @@ pub fn start(
             missing.name()
         )));
     }
+    let supply = Supply::new(helper).map_err(unavailable("cannot supply sockets"))?;
     let before = Spaces::new()?;
     let spaces = before.with_targets(&settings, helper)?;
     let (port, sockets) = listen_anywhere(&spaces, shards, helper)?;
@@ -170,6 +175,8 @@ pub fn start(
     };
     let captured = Captured {
         helper: Arc::clone(helper),
+        supply: Arc::new(supply),
+        reliance: Arc::new(Reliance::on(helper)),
         shards,
         method,
         port,
@@ -208,9 +215,9 @@ fn listen_anywhere(
             Ok((space.namespace, sockets))
         };
         let in_use = spaces.iter().filter(|space| space.is_in_use());
-        let result: std::io::Result<Vec<Opened>> = in_use.map(listen).collect();
+        let result: io::Result<Vec<Opened>> = in_use.map(listen).collect();
         match result {
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tried < PORTS_TRIED => {}
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED => {}
             result => {
                 let failed = unavailable("cannot listen for captured connections");
                 return result.map(|opened| (port, opened)).map_err(failed);
@@ -407,15 +414,17 @@ impl Captured {
         };
         for shard in 0..usize::from(self.shards) {
             let added = after.added_to(before);
-            change
-                .stocks
-                .push(added.map(|space| space.stock(&self.helper)).collect());
+            let stocks: io::Result<Vec<SocketStock>> =
+                added.map(|space| space.stock(&self.supply)).collect();
+            let no_sockets = "cannot make sockets in a network namespace";
+            change.stocks.push(stocks.map_err(unavailable(no_sockets))?);
             let mut intakes = Vec::new();
             for (namespace, sockets) in &opened {
                 let space = after.get(*namespace);
                 let socket = sockets[shard].try_clone();
                 let socket = socket.map_err(unavailable("cannot share a listener"))?;
-                let here = space.stock(&self.helper);
+                let here = space.addresses(&self.helper);
+                let here = here.map_err(unavailable(no_sockets))?;
                 intakes.push(Intake {
                     socket,
                     index: ListenerIndex::CAPTURE,
@@ -432,12 +441,26 @@ impl Captured {
             }
             change.intakes.push(intakes);
         }
+        let needs_helper =
+            |space: &Space| space.is_in_use() && space.namespace != Namespace::default();
+        self.reliance.set_needed(after.iter().any(needs_helper));
         Ok(change)
     }
 
     /// Where names are looked up for `listeners` and for what is captured.
     pub fn name_places(&self, listeners: Listeners) -> Places {
         self.lock().spaces.name_places(listeners)
+    }
+
+    /// Starts what asks the helper for sockets, and notices its end. To be called
+    /// once this process may have threads.
+    pub fn start_supply(&self) -> io::Result<()> {
+        self.supply.start()
+    }
+
+    /// Whether what is captured can be served.
+    pub fn reliance(&self) -> Arc<Reliance> {
+        Arc::clone(&self.reliance)
     }
 
     /// The sign of life of a shard.
@@ -447,6 +470,11 @@ impl Captured {
 
     /// Connects like a captured program and says why that was not captured.
     pub fn canary(&self) -> Result<(), String> {
+        match self.helper.life() {
+            Life::Answers => {}
+            Life::Silent => return Err("the privileged helper does not answer".into()),
+            Life::Ended => return Err("the privileged helper has ended".into()),
+        }
         self.programs().map_or(Ok(()), Capture::canary)
     }
 

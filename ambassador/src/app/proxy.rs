@@ -162,6 +162,10 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     }
     // From here on there are threads, and nothing that needs a privilege.
     workload::confine(&start.identity).map_err(unavailable("cannot give up privileges"))?;
+    if let Some(captured) = &captured {
+        let started = captured.start_supply();
+        started.map_err(unavailable("cannot start a thread"))?;
+    }
     let (backend, why_not_ring) = ring::probe();
     let log = checked.access_log.as_ref();
     let log = log.map(|log| open_log(log, &registry)).transpose()?;
@@ -188,7 +192,8 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         if let Some(captured) = &captured {
             intakes.append(&mut change.intakes[shard]);
             namespaces = std::mem::take(&mut change.stocks[shard]);
-            heartbeat = captured.heartbeat(shard as u16);
+            let beats = captured.heartbeat(shard as u16);
+            heartbeat = beats.map(|beats| (beats, captured.reliance()));
         }
         plans.push(Plan {
             shard: shard as u16,

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::addr::EndpointAddr;
@@ -14,7 +15,7 @@ use crate::workload::{Family, Owner, SocketStock};
 pub struct Dialer {
     own: RefCell<OwnAddresses>,
     here: SocketStock,
-    others: RefCell<Vec<SocketStock>>,
+    others: RefCell<Vec<Rc<SocketStock>>>,
 }
 
 /// A network namespace that upstream sockets are made in: 0 is the proxy's
@@ -51,7 +52,7 @@ impl Dialer {
         Self {
             own: RefCell::new(own),
             here: SocketStock::own(),
-            others: RefCell::new(others),
+            others: RefCell::new(others.into_iter().map(Rc::new).collect()),
         }
     }
 
@@ -73,7 +74,7 @@ impl Dialer {
 
     /// Makes the sockets of one more namespace, the next by number.
     pub fn add(&self, stock: SocketStock) {
-        self.others.borrow_mut().push(stock);
+        self.others.borrow_mut().push(Rc::new(stock));
     }
 
     /// Connects to `endpoint` within `timeout`.
@@ -87,13 +88,29 @@ impl Dialer {
         if is_here && self.own.borrow().contains(endpoint.0) {
             return Err(DialError::Loop);
         }
-        let socket = self.socket(namespace, &endpoint.0);
+        let socket = match namespace.0.checked_sub(1) {
+            None => ring::dial_socket(&endpoint.0),
+            Some(other) => self.stocked(other, &endpoint.0, timeout).await,
+        };
         let socket = socket.map_err(DialError::Socket)?;
         match timer::timeout(timeout, Stream::connect(socket, &endpoint.0)).await {
             Ok(Ok(stream)) if is_here && self.leads_back(&stream, endpoint) => Err(DialError::Loop),
             Ok(connected) => connected.map_err(DialError::Connect),
             Err(_) => Err(DialError::Timeout),
         }
+    }
+
+    /// A socket of another namespace. That none has come is this machine's fault.
+    async fn stocked(
+        &self,
+        other: u16,
+        address: &SocketAddr,
+        timeout: Duration,
+    ) -> io::Result<OwnedFd> {
+        let stock = self.others.borrow().get(usize::from(other)).cloned();
+        let stock = stock.ok_or(io::ErrorKind::NotFound)?;
+        let taken = timer::timeout(timeout, stock.take(Family::of(address))).await;
+        taken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// Who has the other end of a connection that a listener of this namespace
@@ -123,16 +140,6 @@ impl Dialer {
             && stream
                 .local_addr()
                 .is_ok_and(|local| local.ip().to_canonical() == endpoint.0.ip().to_canonical())
-    }
-
-    fn socket(&self, namespace: Namespace, address: &SocketAddr) -> io::Result<OwnedFd> {
-        match namespace.0.checked_sub(1) {
-            None => ring::dial_socket(address),
-            Some(other) => match self.others.borrow().get(usize::from(other)) {
-                Some(stock) => stock.take(Family::of(address)),
-                None => Err(io::ErrorKind::NotFound.into()),
-            },
-        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! It undoes then what it was told to, in reverse order.
 
 mod files;
+mod life;
 mod message;
 mod registry;
 mod serve;
@@ -21,13 +22,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+pub use life::{Life, Reliance};
 pub use message::Registration;
 pub use registry::TargetsIn;
 pub use serve::{SUBCOMMAND, serve};
 pub use undo::{ADMIN_SOCKET, end_cgroup};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{self, Cgroup, EXEC_PREFIX};
@@ -85,6 +89,9 @@ pub fn take_licence(socket: BorrowedFd<'_>) -> io::Result<Licence> {
 /// How long the helper may take to undo what was set up: loaders, rules, a cgroup
 /// with what runs in it.
 const UNDONE_WITHIN: Duration = Duration::from_secs(10);
+/// How long an answer may take: iptables waits some seconds for its lock, in
+/// each of its tables.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What a helper is for.
@@ -103,6 +110,7 @@ pub struct Helper {
     /// How many questions were asked; held by whose is being answered.
     turn: Mutex<u64>,
     process: Mutex<Option<Child>>,
+    life: life::Known,
 }
 
 impl Helper {
@@ -139,7 +147,23 @@ impl Helper {
             channel,
             turn: Mutex::default(),
             process: Mutex::new(process),
+            life: life::Known::default(),
         }
+    }
+
+    /// Whether it can be asked, as far as that was noticed.
+    pub fn life(&self) -> Life {
+        self.life.get()
+    }
+
+    /// Takes note of how it is; says whether that is news.
+    pub(super) fn note(&self, life: Life) -> bool {
+        self.life.note(life)
+    }
+
+    /// Hung up when it has ended.
+    pub(super) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
     }
 
     /// Says what later requests may be about. Only before [`Helper::seal`].
@@ -194,7 +218,17 @@ impl Helper {
 
     /// Makes sockets in a namespace.
     pub fn sockets(&self, netns: &Netns, spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
-        self.ask(&Request::Sockets(*spec), &[netns.as_fd()])
+        self.sockets_within(ANSWER_WITHIN, netns, spec)
+    }
+
+    /// The same, unless it takes longer: `TimedOut`.
+    pub(super) fn sockets_within(
+        &self,
+        limit: Duration,
+        netns: &Netns,
+        spec: &SocketSpec,
+    ) -> io::Result<Vec<OwnedFd>> {
+        self.ask_within(limit, &Request::Sockets(*spec), &[netns.as_fd()])
     }
 
     /// Starts a loader of capture, with the privileges of the helper and this
@@ -248,6 +282,7 @@ impl Helper {
     /// left to itself. What is asked of it afterwards fails with BrokenPipe.
     #[expect(unsafe_code, reason = "std shuts down only sockets of its own kinds")]
     pub fn finish(&self) -> io::Result<()> {
+        self.note(Life::Ended);
         // Whoever waits for an answer gets none: no lock.
         // SAFETY: shutdown takes a descriptor that we hold open and a flag.
         unsafe { libc::shutdown(self.channel.as_raw_fd(), libc::SHUT_RDWR) };
@@ -271,15 +306,49 @@ impl Helper {
     }
 
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
+        self.ask_within(ANSWER_WITHIN, request, fds)
+    }
+
+    /// Asks; what is not answered in time is not waited for.
+    fn ask_within(
+        &self,
+        limit: Duration,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<Vec<OwnedFd>> {
         let mut turn = self.lock();
         *turn += 1;
-        let number = *turn;
-        let channel = &self.channel;
+        let until = clock::now() + limit;
+        let answered = self.converse(*turn, until, request, fds);
+        let is_news = match &answered {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.note(Life::Silent),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+            _ => self.note(Life::Answers),
+        };
+        if is_news {
+            match self.life() {
+                Life::Answers => tracing::info!("the privileged helper answers again"),
+                _ => tracing::error!("the privileged helper does not answer"),
+            }
+        }
+        answered
+    }
+
+    fn converse(
+        &self,
+        number: u64,
+        until: Instant,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<Vec<OwnedFd>> {
+        let channel = self.channel();
         let text = serde_json::to_vec(&Question { number, request })?;
-        descriptors::send(channel.as_fd(), &text, fds)?;
+        ready(channel, PollFlags::OUT, until)?;
+        descriptors::send(channel, &text, fds)?;
         let mut received = Vec::new();
         loop {
-            let (text, fds) = descriptors::receive(channel.as_fd())?.ok_or_else(|| {
+            ready(channel, PollFlags::IN, until)?;
+            let (text, fds) = descriptors::receive(channel)?.ok_or_else(|| {
                 io::Error::new(io::ErrorKind::BrokenPipe, "the privileged helper has ended")
             })?;
             let answer: Answer = serde_json::from_slice(&text)?;
@@ -303,6 +372,23 @@ impl Helper {
     /// send and the last receive panics.
     fn lock(&self) -> MutexGuard<'_, u64> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until the channel can be read or written, or is hung up.
+fn ready(channel: BorrowedFd<'_>, what: PollFlags, until: Instant) -> io::Result<()> {
+    loop {
+        let left = until.saturating_duration_since(clock::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut watched = [PollFd::from_borrowed_fd(channel, what)];
+        match poll(&mut watched, Some(&limit)) {
+            Ok(0) => {
+                let text = "the privileged helper does not answer";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            Err(Errno::INTR) => {}
+            result => return Ok(result.map(drop)?),
+        }
     }
 }
 

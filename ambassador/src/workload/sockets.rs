@@ -2,8 +2,9 @@
 //! through the [`Helper`].
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::capabilities::{self, Capability};
 use super::identity;
 use super::socket_owner::{Owner, OwnerLookup};
-use super::{Helper, Netns};
+use super::supply::Shelf;
+use super::{Helper, LocalAddresses, Netns, Supply, descriptors};
 use crate::clock;
 
 /// Connections that wait to be accepted, per listening socket; the kernel
@@ -22,9 +24,6 @@ const BACKLOG: i32 = 4096;
 /// How long an address may stay in use before that is an error.
 pub const FREE_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Sockets fetched from the helper at once. A round trip costs some 40 us, so
-/// a dial pays a few; what lies in stock is two small kernel objects each.
-const STOCK: u16 = 8;
 
 /// SO_MARK of the proxy's sockets in iptables mode, where its own cgroup is
 /// captured.
@@ -91,6 +90,8 @@ pub enum Kind {
     Datagram,
     /// NETLINK_SOCK_DIAG, for questions about sockets; of no family.
     Diagnosis,
+    /// NETLINK_ROUTE, for questions about addresses; of no family.
+    Routes,
 }
 
 /// Sockets to make, neither bound nor connected.
@@ -105,6 +106,11 @@ pub struct SocketSpec {
     /// SO_MARK, by which iptables rules know the proxy where they can't tell
     /// it by its cgroup.
     pub mark: Option<u32>,
+}
+
+impl SocketSpec {
+    /// As many at once as go into one datagram.
+    pub const COUNT_MAX: u16 = descriptors::FDS_MAX as u16;
 }
 
 /// Opens listening sockets in the namespace of the calling thread:
@@ -170,15 +176,15 @@ pub(super) fn make_one(spec: &SocketSpec) -> io::Result<OwnedFd> {
 pub struct SocketStock {
     remote: Option<Remote>,
     stock: RefCell<[Vec<OwnedFd>; 2]>,
-    /// Made when it is asked for.
+    /// That of our own namespace is made when it is asked for.
     owners: RefCell<Option<OwnerLookup>>,
 }
 
 #[derive(Debug)]
 struct Remote {
-    helper: Arc<Helper>,
-    netns: Netns,
-    mark: Option<u32>,
+    supply: Arc<Supply>,
+    /// By family.
+    shelves: [Arc<Shelf>; 2],
 }
 
 impl SocketStock {
@@ -191,36 +197,32 @@ impl SocketStock {
         }
     }
 
-    /// Sockets that the helper makes: in another namespace, or with a mark.
-    pub fn remote(helper: Arc<Helper>, netns: Netns, mark: Option<u32>) -> Self {
-        Self {
+    /// Sockets that the helper makes: in another namespace, or with a mark. The
+    /// first are made now; to be called where waiting is fine.
+    pub fn remote(supply: &Arc<Supply>, netns: &Netns, mark: Option<u32>) -> io::Result<Self> {
+        let helper = supply.helper();
+        let spec = |family| SocketSpec {
+            family,
+            kind: Kind::Stream,
+            count: 0,
+            mark,
+        };
+        // Not every kernel has IPv6.
+        let v6 = Shelf::filled(helper, netns, spec(Family::V6))
+            .unwrap_or_else(|_| Shelf::empty(netns, spec(Family::V6)));
+        let shelves = [Shelf::filled(helper, netns, spec(Family::V4))?, v6];
+        let owners = made_there(helper, netns, Kind::Diagnosis).map(OwnerLookup::over);
+        Ok(Self {
             remote: Some(Remote {
-                helper,
-                netns,
-                mark,
+                supply: Arc::clone(supply),
+                shelves,
             }),
             stock: RefCell::default(),
-            owners: RefCell::default(),
-        }
+            owners: RefCell::new(owners.ok()),
+        })
     }
 
-    /// Whether an address belongs to the namespace, as the kernel sees it now:
-    /// only then can a socket be bound to it (unless `ip_nonlocal_bind` is
-    /// set, which makes every address count as local).
-    pub fn has_address(&self, ip: IpAddr) -> bool {
-        let addr = SocketAddr::new(ip.to_canonical(), 0);
-        self.take(Family::of(&addr))
-            .and_then(|socket| {
-                // No port is taken (Linux 4.2).
-                option(&socket, libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
-                bind(&socket, addr)
-            })
-            .is_ok()
-    }
-
-    /// Who has the other end of a TCP connection within the namespace. The first
-    /// call blocks for one round trip to the helper, where sockets come from
-    /// there.
+    /// Who has the other end of a TCP connection within the namespace.
     ///
     /// # Errors
     /// Where that cannot be told.
@@ -228,47 +230,47 @@ impl SocketStock {
         let mut owners = self.owners.borrow_mut();
         let owners = match &mut *owners {
             Some(known) => known,
-            none => none.insert(OwnerLookup::over(self.make_one(Kind::Diagnosis)?)),
+            None if self.remote.is_some() => return Err(io::ErrorKind::Unsupported.into()),
+            none => none.insert(OwnerLookup::over(socket(Family::V4, Kind::Diagnosis)?)),
         };
         owners.owner_of(local, peer)
     }
 
-    fn make_one(&self, kind: Kind) -> io::Result<OwnedFd> {
-        let Some(remote) = &self.remote else {
-            return socket(Family::V4, kind);
-        };
-        let spec = SocketSpec {
-            family: Family::V4,
-            kind,
-            count: 1,
-            mark: None,
-        };
-        let mut made = remote.helper.sockets(&remote.netns, &spec)?;
-        made.pop()
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    }
-
-    /// A fresh socket. Blocks for one round trip to the helper every few calls
-    /// where it comes from there.
-    pub fn take(&self, family: Family) -> io::Result<OwnedFd> {
+    /// A fresh socket. Where they come from the helper, the calling task may
+    /// have to wait for it.
+    pub async fn take(&self, family: Family) -> io::Result<OwnedFd> {
         let Some(remote) = &self.remote else {
             return socket(family, Kind::Stream);
         };
-        let mut stock = self.stock.borrow_mut();
-        let stock = &mut stock[usize::from(family == Family::V6)];
-        if stock.is_empty() {
-            let spec = SocketSpec {
-                family,
-                kind: Kind::Stream,
-                count: STOCK,
-                mark: remote.mark,
-            };
-            *stock = remote.helper.sockets(&remote.netns, &spec)?;
-        }
-        stock
-            .pop()
-            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+        let index = usize::from(family == Family::V6);
+        poll_fn(|context| {
+            let here = &mut self.stock.borrow_mut()[index];
+            remote.shelves[index].poll_take(&remote.supply, here, context)
+        })
+        .await
     }
+}
+
+/// Which addresses are local in the proxy's own namespace.
+pub fn local_addresses() -> io::Result<LocalAddresses> {
+    socket(Family::V4, Kind::Routes).map(LocalAddresses::over)
+}
+
+/// Which addresses are local in another namespace. To be called where waiting is
+/// fine.
+pub fn local_addresses_in(helper: &Helper, netns: &Netns) -> io::Result<LocalAddresses> {
+    made_there(helper, netns, Kind::Routes).map(LocalAddresses::over)
+}
+
+fn made_there(helper: &Helper, netns: &Netns, kind: Kind) -> io::Result<OwnedFd> {
+    let spec = SocketSpec {
+        family: Family::V4,
+        kind,
+        count: 1,
+        mark: None,
+    };
+    let made = helper.sockets(netns, &spec)?.pop();
+    made.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -366,6 +368,7 @@ fn socket(family: Family, kind: Kind) -> io::Result<OwnedFd> {
         Kind::Stream => (family.raw(), libc::SOCK_STREAM, 0),
         Kind::Datagram => (family.raw(), libc::SOCK_DGRAM, 0),
         Kind::Diagnosis => (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG),
+        Kind::Routes => (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
     };
     let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: socket() takes integers; a descriptor it returns is ours alone.

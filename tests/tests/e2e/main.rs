@@ -36,6 +36,7 @@ mod full_table;
 mod harness;
 mod headers;
 mod hedging;
+mod helper_gone;
 mod hostile_text;
 mod identity;
 mod interim;

@@ -6,14 +6,14 @@ use crate::capture::{Accepted, TokenTable, iptables};
 use crate::shard::accept::{FindOriginal, NotServed};
 use crate::telemetry::DroppedAccept;
 use crate::upstream::dial::Namespace;
-use crate::workload::SocketStock;
+use crate::workload::LocalAddresses;
 
 /// Bits of a workload's number that say which it is of its namespace; those
 /// above say which namespace.
 pub const POSITION_BITS: u32 = 16;
 
 /// By the token that the programs put in place of the destination.
-pub fn by_token(table: TokenTable, namespace: Namespace, here: SocketStock) -> FindOriginal {
+pub fn by_token(table: TokenTable, namespace: Namespace, here: LocalAddresses) -> FindOriginal {
     Box::new(move |accepted| match table.lookup(accepted.local) {
         Ok(Accepted::Canary) => Err(NotServed::Canary),
         Ok(Accepted::Token(token)) if token.workload >> POSITION_BITS == u32::from(namespace.0) => {
@@ -27,7 +27,7 @@ pub fn by_token(table: TokenTable, namespace: Namespace, here: SocketStock) -> F
 }
 
 /// By what the REDIRECT rules have noted.
-pub fn by_redirect(here: SocketStock) -> FindOriginal {
+pub fn by_redirect(here: LocalAddresses) -> FindOriginal {
     Box::new(move |accepted| {
         check_peer(accepted.peer, &here)?;
         match iptables::original_dst(accepted.socket(), accepted.local) {
@@ -39,9 +39,9 @@ pub fn by_redirect(here: SocketStock) -> FindOriginal {
 
 /// A captured connection comes from the namespace itself. A token is worth its
 /// upstream's credentials and is not honoured for anyone else.
-fn check_peer(peer: SocketAddr, here: &SocketStock) -> Result<(), NotServed> {
+fn check_peer(peer: SocketAddr, here: &LocalAddresses) -> Result<(), NotServed> {
     let ip = peer.ip().to_canonical();
-    match ip.is_loopback() || here.has_address(ip) {
+    match ip.is_loopback() || here.has(ip) {
         true => Ok(()),
         false => Err(NotServed::Refused(DroppedAccept::ForeignPeer)),
     }

@@ -17,7 +17,10 @@ use crate::clock;
 use crate::control::NameService;
 use crate::upstream::dial::Namespace;
 use crate::workload::sockets::PROXY_MARK;
-use crate::workload::{BindSpec, Helper, Netns, Reach, SocketStock, cgroup, is_confined, sockets};
+use crate::workload::{
+    BindSpec, Helper, LocalAddresses, Netns, Reach, SocketStock, Supply, cgroup, is_confined,
+    sockets,
+};
 
 /// All namespaces that something was captured in since the start: numbers, once
 /// given, are not given to another. The proxy's own comes first.
@@ -319,10 +322,18 @@ impl Space {
     }
 
     /// Where a shard's upstream sockets for it come from.
-    pub fn stock(&self, helper: &Arc<Helper>) -> SocketStock {
+    pub fn stock(&self, supply: &Arc<Supply>) -> io::Result<SocketStock> {
         match self.namespace == Namespace::default() {
-            true => SocketStock::own(),
-            false => SocketStock::remote(Arc::clone(helper), self.netns.clone(), self.mark),
+            true => Ok(SocketStock::own()),
+            false => SocketStock::remote(supply, &self.netns, self.mark),
+        }
+    }
+
+    /// Which addresses are its own.
+    pub fn addresses(&self, helper: &Helper) -> io::Result<LocalAddresses> {
+        match self.is_own() {
+            true => sockets::local_addresses(),
+            false => sockets::local_addresses_in(helper, &self.netns),
         }
     }
 

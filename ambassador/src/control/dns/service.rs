@@ -68,8 +68,8 @@ pub(super) enum LookUpError {
 /// Addresses, and until when they may be used.
 pub(super) type Found = (Vec<IpAddr>, Instant);
 
-/// Makes a fresh, unbound socket that reaches this server. Runs on the control
-/// thread.
+/// Makes a fresh, unbound socket that reaches this server. It may block; it runs
+/// on a thread of its own.
 pub type MakeSocket = Arc<dyn Fn(SocketAddr, Transport) -> io::Result<OwnedFd> + Send + Sync>;
 
 /// What carries a query.
@@ -225,6 +225,12 @@ pub(super) struct Provider {
     sockets: Option<MakeSocket>,
 }
 
+/// Not on the control thread: whoever makes them may hang.
+async fn made(make: MakeSocket, server: SocketAddr, transport: Transport) -> io::Result<OwnedFd> {
+    let making = tokio::task::spawn_blocking(move || make(server, transport));
+    making.await.map_err(io::Error::other)?
+}
+
 type Soon<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send>>;
 
 impl RuntimeProvider for Provider {
@@ -249,7 +255,7 @@ impl RuntimeProvider for Provider {
             return self.ours.connect_tcp(server, bind, within);
         };
         Box::pin(async move {
-            let socket = std::net::TcpStream::from(make(server, Transport::Tcp)?);
+            let socket = std::net::TcpStream::from(made(make, server, Transport::Tcp).await?);
             socket.set_nonblocking(true)?;
             let connecting = TcpSocket::from_std_stream(socket).connect(server);
             let connected = tokio::time::timeout(within.unwrap_or(CONNECT_WITHIN), connecting);
@@ -263,7 +269,7 @@ impl RuntimeProvider for Provider {
         };
         Box::pin(async move {
             // The kernel binds it to a random port with the first datagram.
-            let socket = std::net::UdpSocket::from(make(server, Transport::Udp)?);
+            let socket = std::net::UdpSocket::from(made(make, server, Transport::Udp).await?);
             socket.set_nonblocking(true)?;
             UdpSocket::from_std(socket)
         })

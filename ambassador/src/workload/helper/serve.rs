@@ -50,8 +50,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 const LOADERS_MAX: usize = 2;
 /// Sockets of one listener at most: one per shard.
 const LISTENERS_MAX: u16 = 1_024;
-/// Sockets that are made at once at most.
-const SOCKETS_MAX: u16 = descriptors::FDS_MAX as u16;
 
 /// The life of the helper process: serves the pair on its standard input
 /// until the other end is closed, then undoes what it was told to.
@@ -258,7 +256,7 @@ impl Serving {
     fn sockets(&self, spec: &SocketSpec, netns: OwnedFd) -> io::Result<Vec<OwnedFd>> {
         let netns = self.namespace(netns)?;
         let marked_as_ours = spec.mark.is_none_or(|mark| mark == sockets::PROXY_MARK);
-        if spec.count > SOCKETS_MAX || !marked_as_ours {
+        if spec.count > SocketSpec::COUNT_MAX || !marked_as_ours {
             return Err(refused("not sockets of a proxy"));
         }
         netns.enter()?;

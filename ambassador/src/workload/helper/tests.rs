@@ -9,8 +9,9 @@ use std::time::Duration;
 use super::serve::serve_on;
 use super::*;
 use crate::workload::sockets::PROXY_MARK;
-use crate::workload::{BindSpec, Family, Reach, SocketStock, cgroup};
+use crate::workload::{BindSpec, Family, Reach, SocketStock, Supply, cgroup};
 
+mod slow;
 mod taken_over;
 
 /// A network namespace with a name, removed at the end.
@@ -152,13 +153,16 @@ fn listeners_and_sockets_are_made_in_the_namespace() {
         .run(|| TcpStream::connect(addr).unwrap())
         .unwrap();
 
-    let stock = SocketStock::remote(helper.into(), netns.open(), Some(PROXY_MARK));
-    for _ in 0..10 {
-        let socket = TcpStream::from(stock.take(Family::V4).unwrap());
+    let supply = std::sync::Arc::new(Supply::new(&helper.into()).unwrap());
+    supply.start().unwrap();
+    let stock = SocketStock::remote(&supply, &netns.open(), Some(PROXY_MARK)).unwrap();
+    for _ in 0..100 {
+        let socket = slow::take_in_the_end(&stock).unwrap();
         let inode =
             fs::read_link(format!("/proc/self/fd/{}", AsRawFd::as_raw_fd(&socket))).unwrap();
         assert!(inode.to_str().unwrap().starts_with("socket:"));
     }
+    drop(supply);
     drop(stock);
     served.join().unwrap().unwrap();
 }

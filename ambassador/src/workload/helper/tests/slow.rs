@@ -1,0 +1,148 @@
+//! A helper that is slow, hangs, or ends: whoever takes sockets is not kept.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+
+use super::message::{Answer, Question, Reply};
+use super::*;
+use crate::workload::{Supply, sockets};
+
+const SOON: Duration = Duration::from_secs(10);
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Takes a socket, however long that takes.
+pub(super) fn take_in_the_end(stock: &SocketStock) -> io::Result<OwnedFd> {
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut taking = pin!(stock.take(Family::V4));
+    loop {
+        match taking.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(taken) => return taken,
+            Poll::Pending => std::thread::park_timeout(SOON),
+        }
+    }
+}
+
+/// Takes one as far as it goes without waiting.
+fn take_now(stock: &SocketStock) -> Poll<io::Result<OwnedFd>> {
+    let taking = pin!(stock.take(Family::V4));
+    taking.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Answers each question with sockets, as long as `gate` lets it.
+fn serve_through(gate: Receiver<()>, theirs: OwnedFd) {
+    while let Ok(Some((text, _))) = descriptors::receive(theirs.as_fd()) {
+        let question: Question = serde_json::from_slice(&text).unwrap();
+        if gate.recv().is_err() {
+            return;
+        }
+        let Request::Sockets(spec) = question.request else {
+            panic!("only sockets are asked for");
+        };
+        let made = sockets::make(&spec).unwrap();
+        let fds: Vec<BorrowedFd<'_>> = made.iter().map(AsFd::as_fd).collect();
+        let answer = Answer {
+            number: Some(question.number),
+            reply: Reply::Done,
+        };
+        // The other end may be gone.
+        let _ = descriptors::send(theirs.as_fd(), &serde_json::to_vec(&answer).unwrap(), &fds);
+    }
+}
+
+#[track_caller]
+fn soon(what: &str, mut holds: impl FnMut() -> bool) {
+    let until = Instant::now() + SOON;
+    while !holds() {
+        assert!(Instant::now() < until, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_helper_that_hangs_is_noticed_and_keeps_nobody() {
+    let (ours, theirs) = descriptors::pair().unwrap();
+    let (open, gate) = channel();
+    let served = std::thread::spawn(move || serve_through(gate, theirs));
+    let helper = Arc::new(Helper::over(ours, None));
+    let reliance = Reliance::on(&helper);
+    let supply = Arc::new(Supply::new(&helper).unwrap());
+    supply.start().unwrap();
+    // Two families and the socket that tells of owners.
+    (0..3).for_each(|_| open.send(()).unwrap());
+    let stock = SocketStock::remote(&supply, &Netns::own().unwrap(), None).unwrap();
+
+    // What is in stock is taken; the next one is waited for.
+    let mut taken = 0;
+    while let Poll::Ready(socket) = take_now(&stock) {
+        socket.unwrap();
+        taken += 1;
+    }
+    assert!(taken >= 8, "{taken}");
+    reliance.set_needed(true);
+    assert!(reliance.holds(), "nobody can know yet");
+    let error = take_in_the_end(&stock).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+    assert_eq!(helper.life(), Life::Silent);
+    assert!(!reliance.holds());
+    reliance.set_needed(false);
+    assert!(reliance.holds(), "who needs no such socket can be served");
+    reliance.set_needed(true);
+
+    // It goes on: with what was asked meanwhile, and with what is asked now.
+    for _ in 0..100 {
+        let _ = open.send(());
+    }
+    soon("it answers again", || helper.life() == Life::Answers);
+    soon("there are sockets", || {
+        matches!(take_now(&stock), Poll::Ready(Ok(_)))
+    });
+    assert!(reliance.holds());
+
+    // It ends.
+    drop(open);
+    soon("its end is noticed", || {
+        let _ = take_now(&stock);
+        helper.life() == Life::Ended
+    });
+    served.join().unwrap();
+    soon(
+        "those who come are told",
+        || matches!(take_now(&stock), Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::EPIPE)),
+    );
+    assert!(!reliance.holds());
+}
+
+#[test]
+fn many_who_wait_at_once_are_all_served() {
+    let (helper, served) = on_a_thread();
+    let helper = Arc::new(helper);
+    let supply = Arc::new(Supply::new(&helper).unwrap());
+    supply.start().unwrap();
+    let stock = SocketStock::remote(&supply, &Netns::own().unwrap(), None).unwrap();
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut waiting: Vec<_> = (0..300).map(|_| Box::pin(stock.take(Family::V4))).collect();
+    let until = Instant::now() + SOON;
+    while !waiting.is_empty() {
+        assert!(Instant::now() < until, "{} wait", waiting.len());
+        waiting.retain_mut(|taking| match taking.as_mut().poll(&mut context) {
+            Poll::Ready(taken) => taken.is_err(),
+            Poll::Pending => true,
+        });
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    drop(waiting);
+    drop((stock, supply, helper));
+    served.join().unwrap().unwrap();
+}
