@@ -122,7 +122,8 @@ impl Sending<'_> {
             };
             context.telemetry.cells.retry(label, "silence");
             progress.open_tries.set(progress.open_tries.get() + 1);
-            let mut head = ResponseHead::default();
+            // Boxed, as it is rare: every request has the place of this.
+            let mut head = Box::new(ResponseHead::default());
             let leg = Leg {
                 context,
                 way,
@@ -133,8 +134,8 @@ impl Sending<'_> {
                 deadlines,
                 head: &mut head,
             };
-            match leg.run().await {
-                Ok(answered) if progress.is_unanswered() => (answered, head, other),
+            match Box::pin(leg.run()).await {
+                Ok(answered) if progress.is_unanswered() => Box::new((answered, head, other)),
                 Ok(_) => pending().await,
                 Err(failure) => {
                     progress.open_tries.set(progress.open_tries.get() - 1);
@@ -151,12 +152,12 @@ impl Sending<'_> {
         };
         let (answered, head, other) = match answered {
             First::Left(tried) => return tried,
-            First::Right(answered) => answered,
+            First::Right(answered) => *answered,
         };
         let silent = Failure::Unanswered(Unanswered::expired(Limit::Try));
         self.end_try(silent.outcome());
         silent.report(target, judges);
-        *self.response = head;
+        *self.response = *head;
         self.record.attempts += 1;
         self.record.is_tried_at(other.endpoint);
         judges.replace(other, None);
