@@ -3,10 +3,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use ambassador_tests::proxy::{Launch, Scratch};
 use ambassador_tests::server::{Connection, response};
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
 
@@ -128,10 +130,12 @@ fn the_address_family_that_works_is_used(backend: Backend) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = format!(
         "drain_timeout: 2s\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
-         upstreams: {{ web: {{ hosts: [web.test], dns: \"localhost:{port}\", \
+         upstreams: {{ web: {{ hosts: [web.test], dns: \"both.test:{port}\", \
          timeouts: {{ connect: 1h }} }} }}\n"
     );
-    let proxy = Proxy::start(backend, &config);
+    let scratch = Scratch::new();
+    let hosts = scratch.file("hosts", "127.0.0.1 both.test\n::1 both.test\n");
+    let proxy = Proxy::launch(backend, &config, with_hosts(&hosts));
     let count = || {
         proxy.upstream("web")["endpoints"]
             .as_array()
@@ -153,6 +157,16 @@ fn the_address_family_that_works_is_used(backend: Backend) {
 }
 
 /// Connects until a listener that accepts nobody takes no more.
+/// A start with this file as /etc/hosts, in a mount namespace.
+fn with_hosts(hosts: &Path) -> Launch {
+    let bind = format!("mount --bind {} /etc/hosts && exec \"$@\"", hosts.display());
+    let wrapper = ["unshare", "--mount", "sh", "-c", &bind, "sh"];
+    Launch {
+        wrapper: wrapper.map(str::to_owned).into(),
+        ..Launch::default()
+    }
+}
+
 fn fill(listener: &TcpListener) -> Vec<TcpStream> {
     os::shorten_queue(listener).expect("it listens");
     let address = listener.local_addr().expect("it listens");
