@@ -18,7 +18,8 @@ const NAME: &str = "upstream";
 /// The configuration that the environment gives; `None` where it names no
 /// upstream. `LISTEN_ADDR`, `UPSTREAM_HOST` and `UPSTREAM_PORT` are needed,
 /// `PROTOCOL` is auto, http1 or tcp; `RETRY_MAX` is `retry.attempts` and
-/// `CIRCUIT_BREAKER_THRESHOLD` is `circuit_breaker.failures`, 0 for none of it.
+/// `CIRCUIT_BREAKER_THRESHOLD` is `circuit_breaker.failures`, 0 for none of it;
+/// `METRICS_LISTEN_ADDR` is `admin.metrics_listen`.
 pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, Mistakes>> {
     let host = get("UPSTREAM_HOST")?;
     let mut mistakes = Vec::new();
@@ -49,6 +50,14 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
     };
     let listen = needed("LISTEN_ADDR", &|text| Bind::parse(text).map(drop));
     let port = needed("UPSTREAM_PORT", &|text| Port::parse(text).map(drop));
+    let metrics_listen = get("METRICS_LISTEN_ADDR");
+    if let Some(Err(what)) = metrics_listen.as_deref().map(Bind::parse) {
+        mistakes.push(mistake(
+            "METRICS_LISTEN_ADDR",
+            &what,
+            metrics_listen.clone(),
+        ));
+    }
     let protocol = get("PROTOCOL").unwrap_or_else(|| "auto".to_owned());
     if !["auto", "http1", "tcp"].contains(&protocol.as_str()) {
         let what = "must be one of auto, http1, tcp";
@@ -66,8 +75,12 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         return Some(Err(Mistakes::new(SOURCE, mistakes)));
     }
     let mut found = Found::default();
-    let checked = read::document(&file(&listen, target, &protocol, &policies), &mut found)
-        .map(|file| check::check(&file, &mut found));
+    let mut file = file(&listen, target, &protocol, &policies);
+    if let (Some(address), Value::Map(entries)) = (metrics_listen, &mut file.value) {
+        let admin = map(vec![("metrics_listen", text(&address))]);
+        entries.push((key("admin"), admin));
+    }
+    let checked = read::document(&file, &mut found).map(|file| check::check(&file, &mut found));
     Some(match checked {
         Some(checked) if found.mistakes.is_empty() => Ok(checked),
         _ => Err(Mistakes::new(SOURCE, found.mistakes)),
@@ -147,12 +160,15 @@ fn list(item: Node) -> Node {
 }
 
 fn map(entries: Vec<(&str, Node)>) -> Node {
-    let key = |text: &str| Key {
-        line: 0,
-        text: text.to_owned(),
-    };
     let entries = entries.into_iter().map(|(name, value)| (key(name), value));
     node(Value::Map(entries.collect()))
+}
+
+fn key(text: &str) -> Key {
+    Key {
+        line: 0,
+        text: text.to_owned(),
+    }
 }
 
 fn node(value: Value) -> Node {

@@ -27,8 +27,8 @@ address, or when `capture.include` names ports or addresses and not its own.
 
 For one upstream the environment will do: `LISTEN_ADDR`, `UPSTREAM_HOST`, \
 `UPSTREAM_PORT`, `PROTOCOL` (`auto`, `http1` or `tcp`), `RETRY_MAX` (`attempts` of \
-`retry`, 0 is 1) and `CIRCUIT_BREAKER_THRESHOLD` (`failures` of `circuit_breaker`, \
-0 is `off`).
+`retry`, 0 is 1), `CIRCUIT_BREAKER_THRESHOLD` (`failures` of `circuit_breaker`, \
+0 is `off`) and `METRICS_LISTEN_ADDR` (`admin.metrics_listen`).
 
 Policies are looked for in the route, then the upstream, then `defaults`, key by \
 key; what none of them says has the default below. Lists are replaced as a whole.

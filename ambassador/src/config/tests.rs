@@ -554,6 +554,7 @@ fn the_environment_makes_one_upstream() {
 
     let tcp = environment(&[
         ("LISTEN_ADDR", "unix:/run/a.sock"),
+        ("METRICS_LISTEN_ADDR", "0.0.0.0:15020"),
         ("UPSTREAM_HOST", "::1"),
         ("UPSTREAM_PORT", "80"),
         ("PROTOCOL", "tcp"),
@@ -565,17 +566,21 @@ fn the_environment_makes_one_upstream() {
         checked.routes.upstreams[0].endpoints,
         Endpoints::Static(vec![endpoint.into()])
     );
+    let probes: SocketAddr = "0.0.0.0:15020".parse().unwrap();
+    assert_eq!(checked.admin.metrics_listen, Some(BindAddr::Tcp(probes)));
 
     let wrong = environment(&[
         ("UPSTREAM_HOST", "a b"),
         ("UPSTREAM_PORT", "x"),
         ("TLS_ENABLED", "true"),
+        ("METRICS_LISTEN_ADDR", "15020"),
         ("PROTOCOL", "h3"),
     ]);
     let wanted = "\
 environment: TLS_ENABLED: is not supported yet, got true
 environment: LISTEN_ADDR: is needed beside UPSTREAM_HOST
 environment: UPSTREAM_PORT: must be a port from 1 to 65535, got x
+environment: METRICS_LISTEN_ADDR: must be an IP address and port, as 127.0.0.1:8081, or unix:/path, got 15020
 environment: PROTOCOL: must be one of auto, http1, tcp, got h3
 environment: UPSTREAM_HOST: must be a host name or address, got a b";
     assert_eq!(wrong.unwrap().unwrap_err().to_string(), wanted);
