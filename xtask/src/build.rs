@@ -8,6 +8,13 @@ use crate::workspace::{self, Failure};
 /// The variable by which `ambassador/build.rs` finds the programs.
 pub const OBJECT_VARIABLE: &str = "AMBASSADOR_BPF_OBJECT";
 
+/// What the binary is built for: this machine, with the C library of Debian.
+#[cfg(target_arch = "x86_64")]
+pub const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// The same on 64-bit ARM.
+#[cfg(target_arch = "aarch64")]
+pub const TARGET: &str = "aarch64-unknown-linux-gnu";
+
 /// What a build leaves.
 pub struct Built {
     /// The proxy.
@@ -29,6 +36,27 @@ pub fn release() -> Result<Built, Failure> {
         binary: workspace::target_directory().join("release/ambassador"),
         object,
     })
+}
+
+/// Builds the binary with the C library inside, so that it runs where there is
+/// nothing else. It looks up neither names nor users through that library, which
+/// could not load its modules then.
+pub fn fully_static() -> Result<PathBuf, Failure> {
+    setup::toolchain()?;
+    let object = programs()?;
+    workspace::run(
+        workspace::command("cargo")
+            .args(["build", "--release", "--package", "ambassador"])
+            // Named, so that the flags are not for build scripts too.
+            .args(["--target", TARGET])
+            .env(
+                "CARGO_ENCODED_RUSTFLAGS",
+                "-C\u{1f}target-feature=+crt-static",
+            )
+            .env(OBJECT_VARIABLE, &object),
+    )?;
+    let release = workspace::target_directory().join(TARGET).join("release");
+    Ok(release.join("ambassador"))
 }
 
 /// Builds the BPF programs.

@@ -4,7 +4,11 @@ mod bench;
 mod build;
 mod chaos;
 mod demo;
+mod dependencies;
+mod dist;
 mod docs;
+mod image;
+mod licences;
 mod setup;
 mod test;
 mod tidy;
@@ -51,6 +55,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Make the container image: an OCI layout in `target/dist/image`.
+    Image,
+    /// Make what a release consists of in `target/dist`: Debian package, image,
+    /// list of what is inside, digests.
+    Dist,
     /// Run every shell block of the documents in a clean clone.
     Docs,
     /// Hold the module table, file sizes and wording against the code.
@@ -78,6 +87,8 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test { arguments } => test::all(&arguments),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Chaos { arguments } => chaos::run(&arguments),
+        Task::Image => image::make().map(|layout| println!("made {}", layout.display())),
+        Task::Dist => dist::make().map(|place| println!("made {}", place.display())),
         Task::Docs => docs::run(),
         Task::Tidy => tidy::check(),
     }

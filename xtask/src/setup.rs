@@ -9,18 +9,23 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests, the demo and the benchmark use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 12] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 17] = [
+    ("capsh", "libcap2-bin"),
     ("curl", "curl"),
+    ("dpkg-shlibdeps", "dpkg-dev"),
     ("h2load", "nghttp2-client"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
+    ("lintian", "lintian"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("pip3", "python3-pip"),
     ("ps", "procps"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
     ("setsid", "util-linux"),
+    ("systemd-analyze", "systemd"),
     ("wrk", "wrk"),
 ];
 

@@ -59,7 +59,14 @@ const EMPTY_NAMES: [&str; 5] = ["util", "utils", "common", "helpers", "misc"];
 /// Checks everything and reports every mistake at once.
 pub fn check() -> Result<(), Failure> {
     let mut mistakes = Vec::new();
-    for top in ["ambassador", "ambassador-ebpf", "xtask", "tests", "benches"] {
+    for top in [
+        "ambassador",
+        "ambassador-ebpf",
+        "xtask",
+        "tests",
+        "benches",
+        "deploy",
+    ] {
         for path in rust_files(&workspace::root().join(top))? {
             let text = std::fs::read_to_string(&path)
                 .map_err(|error| Failure::File(path.clone(), error))?;

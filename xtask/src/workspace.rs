@@ -101,6 +101,51 @@ pub fn output(command: &mut Command) -> Result<String, Failure> {
     })
 }
 
+/// Makes `directory`, after whatever was at `top`, itself or above it, is gone.
+pub fn fresh_directory(directory: &Path, top: &Path) -> Result<(), Failure> {
+    match std::fs::remove_dir_all(top) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::File(top.to_path_buf(), error));
+        }
+        _ => {}
+    }
+    std::fs::create_dir_all(directory)
+        .map_err(|error| Failure::File(directory.to_path_buf(), error))
+}
+
+/// Writes a file, and makes the directories above it.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let failed = |error| Failure::File(path.to_path_buf(), error);
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    std::fs::write(path, content).map_err(failed)
+}
+
+/// The digest of a file, in hexadecimal.
+pub fn sha256(file: &Path) -> Result<String, Failure> {
+    let line = output(command("sha256sum").arg(file))?;
+    Ok(line
+        .split_whitespace()
+        .next()
+        .unwrap_or_default()
+        .to_owned())
+}
+
+/// When the last commit was made, in seconds: what is made of it bears this time,
+/// so that it is the same whenever it is made.
+pub fn commit_time() -> Result<String, Failure> {
+    let time = output(command("git").args(["log", "-1", "--format=%ct"]))?;
+    Ok(time.trim().to_owned())
+}
+
+/// Seconds as RFC 3339 has them.
+pub fn utc(seconds: &str) -> Result<String, Failure> {
+    let time = format!("@{seconds}");
+    let text = output(command("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d", &time]))?;
+    Ok(text.trim().to_owned())
+}
+
 /// Where `program` is, if it is anywhere.
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = search_path();
