@@ -63,7 +63,7 @@ use crate::workload::Helper;
 pub use ambassador_ebpf::Verdict;
 
 pub use self::circuits::{Circuit, CircuitNumber};
-pub use self::loader::{LOADER_COMMAND, loader_main};
+pub use self::loader::{LOADER_COMMAND, is_loader_request, loader_main};
 pub use self::netns::{token_prefix, unroute};
 pub use self::pins::{Pinned, all as all_pinned};
 pub use self::programs::{Owner, Program, programs_at};

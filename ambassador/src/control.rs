@@ -21,6 +21,7 @@ mod upstreams;
 mod watch;
 
 pub use deadline::Deadline;
+pub use dns::files as name_files;
 pub use dns::{Files, MakeSocket, NameService, NameServices, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};

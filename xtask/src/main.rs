@@ -7,6 +7,7 @@ mod demo;
 mod dependencies;
 mod dist;
 mod docs;
+mod fuzz;
 mod image;
 mod licences;
 mod setup;
@@ -55,6 +56,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Fuzz every parser of what others send, with the corpus of the runs before.
+    Fuzz {
+        /// How long all targets together take; 0 runs what is known already.
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+    },
     /// Make the container image: an OCI layout in `target/dist/image`.
     Image,
     /// Make what a release consists of in `target/dist`: Debian package, image,
@@ -87,6 +94,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test { arguments } => test::all(&arguments),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Chaos { arguments } => chaos::run(&arguments),
+        Task::Fuzz { minutes } => fuzz::run(minutes),
         Task::Image => image::make().map(|layout| println!("made {}", layout.display())),
         Task::Dist => dist::make().map(|place| println!("made {}", place.display())),
         Task::Docs => docs::run(),

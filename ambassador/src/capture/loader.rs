@@ -65,6 +65,11 @@ pub(super) enum Request {
     },
 }
 
+/// Whether a datagram is a request, whatever it asks for; for fuzzing.
+pub fn is_loader_request(datagram: &[u8]) -> bool {
+    serde_json::from_slice::<Request>(datagram).is_ok()
+}
+
 /// Programs for some workloads; all of them or none.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Attach {
