@@ -11,6 +11,7 @@ pub mod drain;
 pub mod exchange;
 pub mod failure;
 mod fault;
+mod first_bytes;
 pub mod forward;
 pub mod generation;
 pub mod gone;

@@ -14,5 +14,5 @@ pub mod settings;
 pub mod table;
 
 pub use table::{
-    AdoptKey, Claimed, Claims, HostHeader, Matched, RequestKey, Resolution, Table, Via,
+    AdoptKey, Claimed, Claims, HostHeader, Matched, RequestKey, Resolution, Table, Tunnelled, Via,
 };

@@ -76,6 +76,7 @@ fn resolve<'a>(
     let original = OriginalDst(destination.address.unwrap_or(unknown));
     let request = RequestKey {
         original: capture.map(|_| original),
+        tunnel: None,
         authority: destination.authority.as_ref(),
         x_upstream_host: None,
         path: destination.path.as_bytes(),

@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
-use crate::http::{self, Reason, ServerName, Sniff};
+use crate::http::{Reason, Sniff};
 use crate::policy::breaker::State;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Context;
 use crate::proxy::fault;
+use crate::proxy::first_bytes::{Spoke, classify, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::gone::reset;
 use crate::proxy::http1;
@@ -34,10 +35,6 @@ use crate::upstream::connection::Connection;
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
 const SNIFF_WAIT: Duration = Duration::from_millis(5);
-
-/// How long more is waited for where the first bytes are too few to tell. Who
-/// speaks HTTP or TLS sends the rest at once; anybody else waits for an answer.
-const SNIFF_MORE: Duration = Duration::from_millis(100);
 
 /// What a listener does with its connections.
 #[derive(Debug, Clone)]
@@ -160,9 +157,11 @@ enum Sniffed {
 }
 
 /// Why a connection is not relayed, and where it would have gone.
-struct GivenUp {
-    outcome: TcpOutcome,
-    endpoint: Option<EndpointAddr>,
+pub struct GivenUp {
+    /// How that is counted.
+    pub outcome: TcpOutcome,
+    /// The endpoint, where there was one to try.
+    pub endpoint: Option<EndpointAddr>,
 }
 
 impl GivenUp {
@@ -177,8 +176,9 @@ type Dialled = (Target, Box<Leg>);
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
 /// this lives. Boxed, as an idle connection pays for what it could hold.
-struct Leg {
-    connection: Connection,
+pub struct Leg {
+    /// The connection.
+    pub connection: Connection,
     /// What the server said first.
     said: Option<Chunk>,
     _picked: Picked,
@@ -219,36 +219,32 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
         Ok(leg) => leg,
         Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
     };
-    let spoke = first(client.stream.readable(), leg.connection.stream.readable());
-    let limit = target.upstream.policies.timeouts.tunnel;
-    match timer::timeout(limit, spoke).await {
-        Err(_) => {
+    let silence = target.upstream.policies.timeouts.tunnel;
+    match who_speaks(client, &leg.connection.stream, silence, idle).await {
+        Spoke::Nobody => {
             let silent = GivenUp {
                 outcome: TcpOutcome::IdleTimeout,
                 endpoint: Some(leg.connection.endpoint),
             };
-            return Sniffed::GivenUp(target.shared.label, silent);
+            Sniffed::GivenUp(target.shared.label, silent)
         }
-        Ok(First::Right(())) => {
+        Spoke::Server => {
             leg.said = leg.connection.stream.try_recv();
             if leg.said.as_deref().is_some_and(is_greeting) {
                 context.learn_speaks_first(place);
             }
-            return Sniffed::Opaque(Some((target, leg)));
+            Sniffed::Opaque(Some((target, leg)))
         }
-        Ok(First::Left(())) => {}
-    }
-    match classify(client, idle).await {
-        Some(Sniff::Http1) => {
+        Spoke::Client(Sniff::Http1) => {
             let policies = target.pool_policies();
             context
                 .pools
                 .checkin(&target.shared, policies, leg.connection);
             Sniffed::Http
         }
-        Some(Sniff::Tls) => Sniffed::Tls(Some((target, leg))),
-        Some(_) => Sniffed::Opaque(Some((target, leg))),
-        None => Sniffed::Ended,
+        Spoke::Client(Sniff::Tls) => Sniffed::Tls(Some((target, leg))),
+        Spoke::Client(_) => Sniffed::Opaque(Some((target, leg))),
+        Spoke::Ended => Sniffed::Ended,
     }
 }
 
@@ -262,74 +258,6 @@ async fn sniff_bytes(client: &mut Client, idle: Duration) -> Sniffed {
     }
 }
 
-/// Reads until the first bytes tell what they are; they stay in `ahead`. Too
-/// few of them before a FIN are no HTTP and no TLS, but may be all that a
-/// client has to say. `None`: it broke off.
-async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
-    let mut unfinished = Sniff::NeedMore;
-    let tell = |bytes: &[u8]| match http::sniff(bytes) {
-        told @ (Sniff::NeedMore | Sniff::RequestLine) => {
-            unfinished = told;
-            None
-        }
-        known => Some(known),
-    };
-    match look_ahead(client, (idle, SNIFF_MORE), tell).await {
-        Looked::Told(told) => Some(told),
-        Looked::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
-        Looked::Silent | Looked::Finished => Some(Sniff::Opaque),
-        Looked::Broken => None,
-    }
-}
-
-/// What came of looking ahead.
-enum Looked<T> {
-    /// The bytes told it.
-    Told(T),
-    /// They did not, and no more came in time.
-    Silent,
-    /// Nor will more come: a FIN.
-    Finished,
-    /// The connection broke off, or nothing came at all.
-    Broken,
-}
-
-/// Reads until `tell` can tell something of all bytes so far, which it must
-/// within a bound of its own; they stay in `ahead` in any case. The first have to
-/// come within one time, the rest within another.
-async fn look_ahead<T>(
-    client: &mut Client,
-    (idle, more_within): (Duration, Duration),
-    mut tell: impl FnMut(&[u8]) -> Option<T>,
-) -> Looked<T> {
-    let Some(mut bytes) = client.next(idle).await else {
-        return match client.stream.ended_with_fin() {
-            true => Looked::Finished,
-            false => Looked::Broken,
-        };
-    };
-    let mut until = None;
-    loop {
-        if let Some(told) = tell(&bytes) {
-            client.ahead = Some(bytes);
-            return Looked::Told(told);
-        }
-        bytes.detach();
-        let until = *until.get_or_insert_with(|| ring::now() + more_within);
-        let ended = match timer::timeout_at(until, client.stream.recv()).await {
-            Ok(Ok(Some(more))) => {
-                bytes = Chunk::from([&bytes[..], &more[..]].concat());
-                continue;
-            }
-            Ok(Ok(None)) => Looked::Finished,
-            Ok(Err(_)) => Looked::Broken,
-            Err(_) => Looked::Silent,
-        };
-        client.ahead = Some(bytes);
-        return ended;
-    }
-}
-
 /// Relays TLS to the upstream that claims the server name it asks for, else by
 /// its address; `dialled` is used where that is the same.
 async fn relay_tls(
@@ -339,30 +267,32 @@ async fn relay_tls(
     patience: Patience,
     dialled: Option<Dialled>,
 ) {
-    let tell = |bytes: &[u8]| match http::server_name(bytes) {
-        ServerName::NeedMore => None,
-        known => Some(known),
+    let Some(asked) = server_name(&mut client, patience).await else {
+        return;
     };
-    let within = (patience.idle(), patience.head());
-    let name = match look_ahead(&mut client, within, tell).await {
-        Looked::Told(ServerName::Name(name)) => Some(name),
-        Looked::Told(ServerName::Absent | ServerName::NeedMore) | Looked::Finished => None,
-        Looked::Silent | Looked::Broken => return,
-    };
-    let mut record = begin(&client, accepted, RelayProtocol::Tls);
-    if let Some(name) = &name {
-        record.describe(name);
-    }
     // What is adopted is told apart by port too, and shown with it.
     let port = Some(original.0.port());
-    let name = name.and_then(|name| Authority::new(&name, port).ok());
-    let target = resolve(&client.context, original, name.as_ref());
+    let authority = asked.as_deref().map(|name| Authority::new(name, port));
+    let authority = authority.and_then(Result::ok);
+    let target = resolve(&client.context, original, authority.as_ref());
+    if target.as_ref().is_some_and(speaks_http_only) {
+        return http1::serve(client, patience).await;
+    }
+    let mut record = begin(&client, accepted, RelayProtocol::Tls);
+    if let Some(name) = &asked {
+        record.describe(name);
+    }
     let leg = match (&target, dialled) {
         (Some(target), Some((by_address, leg))) if leads_there(target, &by_address) => Some(leg),
         _ => None,
     };
-    let name = name.as_ref().map(Authority::host);
+    let name = authority.as_ref().map(Authority::host);
     relay_recorded(client, record, (target, name), leg).await;
+}
+
+/// Whether anything else is a bad request, by whatever claim it came here.
+pub fn speaks_http_only(target: &Target) -> bool {
+    target.upstream.protocol == Protocol::Http1
 }
 
 /// Whether what was dialled for the one is good for the other.
@@ -445,7 +375,7 @@ fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
 }
 
 /// A new connection to one of the endpoints.
-async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
+pub async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
     let policies = &target.upstream.policies;
     let now = ring::now();
     let admitted = {
@@ -480,10 +410,10 @@ async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<
     let (context, namespace) = (&client.context, client.origin.namespace);
     let reached = reach(context, target, namespace, judges, (aim, purpose), |_| {});
     match first(reached, reset(&client.stream)).await {
-        First::Left(Ok(Reached { connection, picked })) => Ok(Box::new(Leg {
+        First::Left(Ok(Reached { connection, judges })) => Ok(Box::new(Leg {
             connection,
             said: None,
-            _picked: picked,
+            _picked: judges.into_endpoint(),
         })),
         First::Left(Err(Unreached {
             unanswered,

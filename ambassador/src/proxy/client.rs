@@ -9,7 +9,9 @@ use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::room::Seat;
+use crate::proxy::way::Addressee;
 use crate::ring::{Chunk, Gather, Stream, timer};
+use crate::route::Tunnelled;
 use crate::telemetry::{ListenerIndex, Passage};
 use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
@@ -42,6 +44,8 @@ pub struct Client {
     pub bound: Bound,
     /// Which request it waits for.
     pub turn: Turn,
+    /// The tunnel that it has become, on an explicit listener.
+    pub tunnel: Option<Box<Tunnelled>>,
     /// Its place among all connections. Last, so that its socket is closed before
     /// another takes the place.
     pub seat: Seat,
@@ -121,6 +125,15 @@ pub enum Woken {
 }
 
 impl Client {
+    /// Whom its requests are addressed to: on an explicit listener this proxy,
+    /// but for what comes through a tunnel.
+    pub fn addresses(&self) -> Addressee {
+        match self.origin.original.is_none() && self.tunnel.is_none() {
+            true => Addressee::Proxy,
+            false => Addressee::Upstream,
+        }
+    }
+
     /// What the log is told of something that begins on this connection.
     pub fn passage(&self, started: Instant) -> Passage {
         let mut passage = Passage::new(self.origin.listener, started);

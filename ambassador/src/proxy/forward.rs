@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
@@ -25,6 +26,7 @@ use crate::proxy::switch;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::way::{self, Addressee, Aim, Incoming};
 use crate::ring::{self, Chunk, Gather, timer};
+use crate::route::Tunnelled;
 use crate::route::settings::Protocol;
 use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Description, Direction};
 use crate::together::{First, first};
@@ -57,7 +59,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
     let original = client.origin.original;
-    let found = way::find(&context, original, request, &head, &mut scratch.host);
+    let destination = (original, client.tunnel.as_deref());
+    let found = way::find(&context, destination, request, &head, &mut scratch.host);
     let known = found.as_ref().ok().and_then(Option::as_ref);
     let identity = way::Identity::of(request, &head, known);
     if record.is_logged() {
@@ -85,6 +88,21 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let policies = &upstream.policies;
     let timeout = way.caller_timeout(request, &head);
     record.passage.upstream = shared.label;
+    let addressed_to = client.addresses();
+    if request.is_connect()
+        && addressed_to == Addressee::Proxy
+        && let Ok(Some(authority)) = request.authority(&head, String::new())
+    {
+        let key = way::request_key(&way.target, request, &head, client.origin.peer);
+        let upstream = Arc::clone(&upstream.name);
+        let tunnel = Tunnelled {
+            authority,
+            upstream,
+        };
+        drop(head);
+        let connect = switch::connect(client, record, asked, (&way.target, key), tunnel);
+        return Box::pin(connect).await;
+    }
     if upstream.protocol == Protocol::Tcp {
         drop(head);
         let reply = LocalReply::new(Reason::NoRoute).with_detail(without_requests(&upstream.name));
@@ -193,11 +211,6 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         let reply = LocalReply::new(Reason::NoEndpoint);
         return answer(client, record, asked, &body, reply).await;
     };
-    if request.is_connect() && original.is_none() {
-        drop((head, awaiting));
-        let judges = Judges::new(picked, trial);
-        return switch::connect(client, record, asked, &way.target, (judges, first_aim)).await;
-    }
 
     // What of the body is here already, and what is kept of it. Nothing of the
     // shared buffers is kept while a peer is waited for.
@@ -215,6 +228,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         head,
         identity,
         original,
+        addressed_to,
         presented_to,
         trailers: RefCell::default(),
     };

@@ -12,7 +12,7 @@ use crate::proxy::judges::{Admitted, Judges, Score, Stage};
 use crate::proxy::race;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, timer};
-use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::balancer::Grade;
 use crate::upstream::connection::Connection;
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Want;
@@ -27,13 +27,22 @@ pub enum Purpose {
     Guess,
 }
 
-/// A connection, and the endpoint that is busy with it for as long as this
-/// lives.
-pub struct Reached {
+/// A connection, whose endpoint is busy with it for as long as the judges are
+/// kept.
+pub struct Reached<'a> {
     /// The connection.
     pub connection: Connection,
-    /// Its endpoint.
-    pub picked: Picked,
+    /// Those who are told of it; they were, unless it was for a guess.
+    pub judges: Judges<'a>,
+}
+
+impl Reached<'_> {
+    /// It turns out to be for a relay.
+    pub fn is_for_relay(&mut self, target: &Target) {
+        let how = (Score::Success, Grade::Good);
+        let settings = &target.upstream.policies.outlier;
+        self.judges.tell(how, Stage::Last, settings, ring::now());
+    }
 }
 
 /// Why there is none.
@@ -55,7 +64,7 @@ pub async fn reach<'a>(
     mut judges: Judges<'a>,
     (first_aim, purpose): (Aim<'_>, Purpose),
     mut on_try: impl FnMut(EndpointAddr),
-) -> Result<Reached, Unreached> {
+) -> Result<Reached<'a>, Unreached> {
     let (shared, policies) = (&target.shared, &target.upstream.policies);
     let mut tried = Vec::new();
     let unanswered = loop {
@@ -68,12 +77,11 @@ pub async fn reach<'a>(
                 if connection.endpoint != endpoint {
                     race::follow(context, target, &mut judges, connection.place());
                 }
+                let mut reached = Reached { connection, judges };
                 if purpose == Purpose::Relay {
-                    let how = (Score::Success, Grade::Good);
-                    judges.tell(how, Stage::Last, &policies.outlier, ring::now());
+                    reached.is_for_relay(target);
                 }
-                let picked = judges.endpoint;
-                return Ok(Reached { connection, picked });
+                return Ok(reached);
             }
             Err(error) => {
                 tracing::debug!(%endpoint, ?error, "dial failed");

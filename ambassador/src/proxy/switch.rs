@@ -1,12 +1,16 @@
-//! HTTP connections that carry opaque bytes from some point on: CONNECT and
+//! HTTP connections that become something else at some point: CONNECT and
 //! upgrades.
 
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::clock;
-use crate::http::{BodyReader, LocalReply, RequestBody};
-use crate::proxy::client::Client;
+use crate::http::{BodyReader, LocalReply, Reason, RequestBody, Sniff};
+use crate::proxy::accepted::{Leg, dial, speaks_http_only};
+use crate::proxy::client::{Client, Patience};
 use crate::proxy::exchange::Asked;
+use crate::proxy::fault;
+use crate::proxy::first_bytes::{Spoke, server_name, who_speaks};
 use crate::proxy::forward::After;
 use crate::proxy::generation::Target;
 use crate::proxy::gone::gone;
@@ -14,27 +18,31 @@ use crate::proxy::judges::Judges;
 use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
 use crate::proxy::reply;
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::way::Aim;
-use crate::ring::Chunk;
+use crate::proxy::way::{self, Aim};
+use crate::ring::{self, Chunk};
+use crate::route::settings::Protocol;
+use crate::route::{Resolution, Tunnelled};
 use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
+use crate::upstream::balancer::Probe;
 use crate::upstream::connection::Connection;
 
-/// CONNECT on an explicit listener: the tunnel leads to the upstream that
-/// claims the authority (RFC 9110 section 9.3.6).
+/// CONNECT on an explicit listener: what comes through the tunnel is treated as
+/// on a captured connection to the upstream that claims the authority. HTTP is
+/// served under its policies, TLS goes by its server name, all else is relayed.
 pub async fn connect(
     client: &mut Client,
     mut record: RequestGuard,
     asked: Asked,
-    target: &Target,
-    (judges, aim): (Judges<'_>, Aim<'_>),
+    (target, key): (&Target, Option<u64>),
+    tunnel: Tunnelled,
 ) -> After {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
-    let shared = &target.shared;
+    let (shared, policies) = (&target.shared, &target.upstream.policies);
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    // What follows the head is not for this proxy to read as a request.
+    // Without a tunnel, what follows the head is not for this proxy to read.
     let asked = Asked {
         keep_alive: false,
         ..asked
@@ -42,19 +50,35 @@ pub async fn connect(
     let body = BodyReader::of_request(RequestBody::None);
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
+    let settings = &policies.circuit_breaker;
+    let admitted = shared.breaker.admit(settings, context.shard, ring::now());
+    let Some(trial) = admitted else {
+        let reply = LocalReply::new(Reason::CircuitOpen);
+        return reply::answer(client, record, asked, &body, reply).await;
+    };
+    let aim = Aim {
+        original: None,
+        namespace: client.origin.namespace,
+        key,
+        tried: &[],
+        probe: Probe::beside(&trial),
+        bound: None,
+    };
+    let Some(picked) = way::pick(&context.pools, target, aim) else {
+        let reply = LocalReply::new(Reason::NoEndpoint);
+        return reply::answer(client, record, asked, &body, reply).await;
+    };
+    // The probe does not wait for what its client may say.
+    let purpose = match trial.is_probe() || target.upstream.protocol == Protocol::Tcp {
+        true => Purpose::Relay,
+        false => Purpose::Guess,
+    };
     let on_try = |endpoint| {
         record.attempts += 1;
         record.is_tried_at(endpoint);
     };
-    let aim = (aim, Purpose::Relay);
-    let reached = reach(
-        &context,
-        target,
-        client.origin.namespace,
-        judges,
-        aim,
-        on_try,
-    );
+    let (judges, namespace) = (Judges::new(picked, trial), client.origin.namespace);
+    let reached = reach(&context, target, namespace, judges, (aim, purpose), on_try);
     let gone = gone(&context, &client.stream, &client.origin);
     let reached = match first(reached, gone).await {
         First::Left(reached) => reached,
@@ -64,7 +88,7 @@ pub async fn connect(
         }
     };
     match reached {
-        Ok(Reached { connection, picked }) => {
+        Ok(reached) => {
             cells.attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
             if !client.reply(ESTABLISHED.to_vec()).await {
@@ -73,10 +97,7 @@ pub async fn connect(
             }
             let length = ESTABLISHED.len() as u64;
             record.passage.count(Direction::Received, length);
-            let after = tunnel(client, record, target, connection, None).await;
-            // The endpoint was busy until now.
-            drop(picked);
-            after
+            serve(client, (record, clock::now()), target, reached, tunnel).await
         }
         Err(Unreached { unanswered, .. }) => {
             cells.attempt(shared.label, unanswered.outcome());
@@ -84,6 +105,131 @@ pub async fn connect(
             reply::answer(client, record, asked, &body, reply).await
         }
     }
+}
+
+/// Serves what comes through the tunnel.
+async fn serve(
+    client: &mut Client,
+    (mut record, answered): (RequestGuard, Instant),
+    target: &Target,
+    mut reached: Reached<'_>,
+    tunnel: Tunnelled,
+) -> After {
+    // What a drain leaves standing.
+    record.tunnel = Some(TcpOutcome::Drained);
+    let timeouts = &target.upstream.policies.timeouts;
+    let server = &reached.connection.stream;
+    let spoke = match target.upstream.protocol {
+        Protocol::Http1 => Spoke::Client(Sniff::Http1),
+        Protocol::Tcp => Spoke::Client(Sniff::Opaque),
+        Protocol::Auto => who_speaks(client, server, timeouts.tunnel, timeouts.idle).await,
+    };
+    let mut to = None;
+    match spoke {
+        Spoke::Client(Sniff::Http1) => {
+            give_back(client, target, reached.connection);
+            return requests(client, (record, answered), tunnel);
+        }
+        Spoke::Client(Sniff::Tls) => {
+            let Some(name) = server_name(client, Patience::of(timeouts)).await else {
+                return end(record, TcpOutcome::ClientReset);
+            };
+            to = by_server_name(client, &tunnel, name.as_deref());
+        }
+        Spoke::Client(_) | Spoke::Server => {}
+        Spoke::Nobody => return end(record, TcpOutcome::IdleTimeout),
+        Spoke::Ended => return end(record, TcpOutcome::ClientReset),
+    }
+    match to.filter(|to| to.shared.id != target.shared.id) {
+        None => {
+            if let Some(outcome) = inject(client, &mut record, target, &tunnel).await {
+                return end(record, outcome);
+            }
+            reached.is_for_relay(target);
+            count(client, target);
+            let Reached { connection, judges } = reached;
+            let said = connection.stream.try_recv();
+            let after = self::tunnel(client, record, target, connection, said).await;
+            // The endpoint was busy until now.
+            drop(judges);
+            after
+        }
+        Some(to) => {
+            give_back(client, target, reached.connection);
+            to.count_use();
+            record.passage.upstream = to.shared.label;
+            if speaks_http_only(&to) {
+                return requests(client, (record, answered), tunnel);
+            }
+            if let Some(outcome) = inject(client, &mut record, &to, &tunnel).await {
+                return end(record, outcome);
+            }
+            match dial(client, &to, Purpose::Relay).await {
+                Ok(leg) => over(client, record, &to, *leg).await,
+                Err(failed) => {
+                    record.passage.endpoint = failed.endpoint;
+                    end(record, failed.outcome)
+                }
+            }
+        }
+    }
+}
+
+async fn over(client: &mut Client, mut record: RequestGuard, to: &Target, leg: Leg) -> After {
+    record.passage.endpoint = Some(leg.connection.endpoint);
+    let Leg { connection, .. } = leg;
+    tunnel(client, record, to, connection, None).await
+}
+
+/// Goes on with the requests that come through the tunnel.
+fn requests(
+    client: &mut Client,
+    (mut record, answered): (RequestGuard, Instant),
+    tunnel: Tunnelled,
+) -> After {
+    client.tunnel = Some(Box::new(tunnel));
+    record.tunnel = None;
+    record.complete(answered);
+    After::KeepAlive
+}
+
+/// The tunnel ends before anything has gone through it.
+fn end(mut record: RequestGuard, outcome: TcpOutcome) -> After {
+    record.tunnel = Some(outcome);
+    record.complete(clock::now());
+    After::Reset
+}
+
+/// Another connection may be wanted, but this one is as good as any idle one.
+fn give_back(client: &Client, target: &Target, connection: Connection) {
+    let pools = &client.context.pools;
+    pools.checkin(&target.shared, target.pool_policies(), connection);
+}
+
+fn count(client: &Client, target: &Target) {
+    let pools = &client.context.pools;
+    pools.count_request(&target.shared, target.pool_policies(), ring::now());
+}
+
+/// The upstream that a server name leads to.
+fn by_server_name(client: &Client, tunnel: &Tunnelled, name: Option<&str>) -> Option<Target> {
+    let generation = client.context.generation();
+    match generation.table.resolve_tunnel(tunnel, name) {
+        Resolution::Upstream(matched) => Some(generation.target(matched.index)),
+        Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => None,
+    }
+}
+
+/// Lets the faults of a relayed connection happen.
+async fn inject(
+    client: &mut Client,
+    record: &mut RequestGuard,
+    target: &Target,
+    tunnel: &Tunnelled,
+) -> Option<TcpOutcome> {
+    let settings = target.upstream.policies.fault.as_ref()?;
+    let faults = fault::of_connection(settings, Some(tunnel.authority.host()), None);
+    fault::inject_relayed(client, faults, &mut record.passage).await
 }
 
 /// The connection carries opaque bytes from here on.

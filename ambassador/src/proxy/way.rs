@@ -18,7 +18,7 @@ use crate::proxy::generation::Target;
 use crate::proxy::judges::Counts;
 use crate::ring::{self, Chunk};
 use crate::route::settings::{Endpoints, Marks, Policies};
-use crate::route::{HostHeader, RequestKey, Resolution};
+use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::upstream::balancer::{Ask, Picked, Probe};
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
@@ -64,13 +64,15 @@ pub struct Incoming<'a> {
     pub identity: Identity,
     /// Where a captured connection was going.
     pub original: Option<OriginalDst>,
+    /// Whom it is addressed to.
+    pub addressed_to: Addressee,
     /// Whom its `Proxy-Authorization` is for.
     pub presented_to: Addressee,
     /// What is kept back of its trailer section, which has a limit.
     pub trailers: RefCell<Vec<u8>>,
 }
 
-/// Whom the `Proxy-Authorization` of a request to an explicit listener is for.
+/// Whom something in a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressee {
     /// This proxy.
@@ -83,7 +85,7 @@ pub enum Addressee {
 /// host is put that the request names.
 pub fn find(
     context: &Context,
-    original: Option<OriginalDst>,
+    (original, tunnel): (Option<OriginalDst>, Option<&Tunnelled>),
     request: &RequestHead,
     head: &[u8],
     buffer: &mut String,
@@ -91,10 +93,12 @@ pub fn find(
     let authority = request.authority(head, std::mem::take(buffer))?;
     // A captured CONNECT is spoken to a proxy: its authority names what that
     // proxy is to reach, not where this connection was going.
-    let authority = authority.filter(|_| original.is_none() || !request.is_connect());
+    let authority =
+        authority.filter(|_| !request.is_connect() || original.is_none() && tunnel.is_none());
     let generation = context.generation();
     let resolution = generation.table.resolve_request(&RequestKey {
         original,
+        tunnel,
         authority: authority.as_ref(),
         x_upstream_host: request.field(head, X_UPSTREAM_HOST),
         path: request.path(head),
@@ -321,10 +325,11 @@ impl Way {
             head,
             identity,
             original,
+            addressed_to,
             presented_to,
             ..
         } = incoming;
-        let explicit = original.is_none();
+        let addressed_here = *addressed_to == Addressee::Proxy;
         let made_host;
         let host = match &self.host {
             // HTTP/1.0 may come without one, and goes on as HTTP/1.1.
@@ -374,15 +379,16 @@ impl Way {
         let rewrite = RequestRewrite {
             strip_path: self.strip_path,
             host,
-            keep_absolute: !explicit && self.target.upstream.endpoints == Endpoints::Original,
+            keep_absolute: original.is_some()
+                && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
             remove: &rules.remove,
             trace: policies
                 .tracing
                 .map_or(Formats::OFF, |tracing| tracing.formats),
             add: &add[..added],
-            addressed_here: explicit,
-            presented_here: explicit && *presented_to == Addressee::Proxy,
+            addressed_here,
+            presented_here: addressed_here && *presented_to == Addressee::Proxy,
         };
         Chunk::written(head.len() + 192, |out| {
             http::write_request(out, head, request, &rewrite);

@@ -33,6 +33,8 @@ pub struct RequestKey<'a> {
     /// Where the connection was going before it was captured; `None` on an
     /// explicit listener.
     pub original: Option<OriginalDst>,
+    /// The tunnel that it comes through, on an explicit listener.
+    pub tunnel: Option<&'a Tunnelled>,
     /// The authority of the target, else of `Host`.
     pub authority: Option<&'a Authority>,
     /// The value of `X-Upstream-Host`; looked at on explicit listeners only.
@@ -41,6 +43,16 @@ pub struct RequestKey<'a> {
     pub path: &'a [u8],
     /// The method as it was sent.
     pub method: &'a [u8],
+}
+
+/// What a CONNECT on an explicit listener has asked for: what comes through its
+/// tunnel goes where a captured connection to that authority would.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tunnelled {
+    /// The authority, which has a port.
+    pub authority: Authority,
+    /// The name of the upstream that it means.
+    pub upstream: Arc<str>,
 }
 
 /// Where a connection or request goes.
@@ -187,13 +199,27 @@ impl Table {
     /// Captured: routes, then the name it asks for, then its original
     /// destination, then the address it asks for, then `unmatched`.
     ///
+    /// Through a tunnel: the same, with what CONNECT asked for as destination.
+    ///
     /// On an explicit listener: `X-Upstream-Host`, which alone decides where
     /// it is present; else routes, the authority, `/<upstream>/`.
     pub fn resolve_request<'a>(&'a self, request: &RequestKey<'a>) -> Resolution<'a> {
-        match (request.original, request.x_upstream_host) {
-            (Some(original), _) => self.resolve_captured(request, original),
-            (None, Some(text)) => self.resolve_x_upstream_host(request, text),
-            (None, None) => self.resolve_explicit(request),
+        match (request.original, request.tunnel, request.x_upstream_host) {
+            (Some(original), _, _) => self.resolve_captured(request, original),
+            (None, Some(tunnel), _) => self.resolve_tunnelled(request, tunnel),
+            (None, None, Some(text)) => self.resolve_x_upstream_host(request, text),
+            (None, None, None) => self.resolve_explicit(request),
+        }
+    }
+
+    /// Where a tunnel leads that carries no request: opaque bytes, or TLS with
+    /// this server name.
+    pub fn resolve_tunnel(&self, tunnel: &Tunnelled, server_name: Option<&str>) -> Resolution<'_> {
+        let port = tunnel.port();
+        let by_name = server_name.and_then(|name| self.names.find(name, port));
+        match by_name.or_else(|| self.by_name.get(&tunnel.upstream).copied()) {
+            Some(index) => self.matched(index, Via::Authority),
+            None => Resolution::NoRoute,
         }
     }
 
@@ -258,6 +284,24 @@ impl Table {
         match self.authority_index(authority, port) {
             Some(index) => self.matched(index, Via::Authority),
             None => self.unclaimed(original, AdoptKey::Authority(authority)),
+        }
+    }
+
+    fn resolve_tunnelled<'a>(
+        &'a self,
+        request: &RequestKey<'a>,
+        tunnel: &Tunnelled,
+    ) -> Resolution<'a> {
+        let port = tunnel.port();
+        if let Some(route) = self.route(request, request.authority, port) {
+            return self.matched(self.settings.routes[route].upstream, Via::Route(route));
+        }
+        let authority = request.authority;
+        let by_name = authority.and_then(|authority| self.name_index(authority, port));
+        match by_name.or_else(|| self.by_name.get(&tunnel.upstream).copied()) {
+            Some(index) => self.matched(index, Via::Authority),
+            // A reload has taken it away.
+            None => Resolution::NoRoute,
         }
     }
 
@@ -370,6 +414,12 @@ impl Table {
             Unmatched::Adopt => Resolution::Adopt(adopt),
             Unmatched::Refuse => Resolution::NoRoute,
         }
+    }
+}
+
+impl Tunnelled {
+    fn port(&self) -> u16 {
+        self.authority.port().unwrap_or(HTTP_PORT)
     }
 }
 

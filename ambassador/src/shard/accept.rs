@@ -234,6 +234,7 @@ impl Door {
             ahead: None,
             bound: Bound::default(),
             turn: Turn::First,
+            tunnel: None,
             seat,
         });
         ring::spawn(accepted::serve(client, entry));

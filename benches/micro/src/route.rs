@@ -66,6 +66,7 @@ fn lookup(measure: &mut impl Measure, by: By, name: &str, count: usize) {
             By::Net => Some(OriginalDst((net(last).addr(), 80).into())),
             _ => None,
         },
+        tunnel: None,
         authority: authority.as_ref(),
         x_upstream_host: None,
         path: path.as_bytes(),

@@ -17,6 +17,7 @@ mod capture_listener;
 mod capture_reload;
 mod capture_scope;
 mod command_line;
+mod connect;
 mod connections;
 mod descriptors;
 mod doctor;

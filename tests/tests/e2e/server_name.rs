@@ -5,11 +5,13 @@ use std::process::{Command, Stdio};
 
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::Scratch;
-use ambassador_tests::{Backend, Cgroup, Proxy, on_both_backends, program};
+use ambassador_tests::{Backend, Cgroup, Proxy, on_both_backends, ports, program};
 
 on_both_backends!(
     tls_goes_where_its_server_name_says,
     a_hello_in_pieces_after_a_silence_is_understood,
+    a_tunnel_goes_where_the_server_name_says,
+    tls_is_a_bad_request_where_the_name_speaks_http,
 );
 
 /// Two TLS servers that answer with their own name and the one asked for.
@@ -68,6 +70,16 @@ print(until_done(lambda: tls.read(4096)).decode().splitlines()[-1])
 /// The servers, and a proxy for which `api.test` and `*.wild.test` mean the
 /// first and 10.1.2.3 the second.
 fn world(backend: Backend, cgroup: &Cgroup, unmatched: &str) -> (Running, Proxy) {
+    world_with(
+        backend,
+        cgroup,
+        &format!("capture: {{ unmatched: {unmatched} }}"),
+        "auto",
+    )
+}
+
+/// The same with `more`, and what is spoken to the first.
+fn world_with(backend: Backend, cgroup: &Cgroup, more: &str, protocol: &str) -> (Running, Proxy) {
     let scratch = Scratch::new();
     let (certificate, key) = (scratch.path().join("c"), scratch.path().join("k"));
     program::succeed(
@@ -89,8 +101,8 @@ fn world(backend: Backend, cgroup: &Cgroup, unmatched: &str) -> (Running, Proxy)
     let mut lines = BufReader::new(servers.stdout()).lines();
     let mut port = || lines.next().expect("a port").expect("readable");
     let config = format!(
-        "capture: {{ unmatched: {unmatched} }}\n\
-         upstreams:\n  named: {{ hosts: [api.test, \"*.wild.test\"], endpoints: [\"127.0.0.1:{}\"] }}\n  \
+        "{more}\n\
+         upstreams:\n  named: {{ hosts: [api.test, \"*.wild.test\"], protocol: {protocol}, endpoints: [\"127.0.0.1:{}\"] }}\n  \
          addressed: {{ hosts: [10.1.2.3], endpoints: [\"127.0.0.1:{}\"] }}\n",
         port(),
         port()
@@ -140,4 +152,43 @@ fn a_hello_in_pieces_after_a_silence_is_understood(backend: Backend) {
     };
     assert_eq!(ask("api.test"), "named for api.test\n");
     assert_eq!(ask("other.test"), "addressed for other.test\n");
+}
+
+fn a_tunnel_goes_where_the_server_name_says(backend: Backend) {
+    let cgroup = Cgroup::new();
+    let listen = format!("127.0.0.1:{}", ports::free());
+    let listener = format!("listeners: [{{ name: e, bind: \"{listen}\" }}]");
+    let (_servers, proxy) = world_with(backend, &cgroup, &listener, "auto");
+    let ask = |name: &str, connect: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSk", "-m20", "-x", &format!("http://{listen}")])
+            .args(["--connect-to", &format!("{name}:443:{connect}:443")])
+            .arg(format!("https://{name}/"));
+        program::succeed(&mut curl)
+    };
+    assert_eq!(ask("api.test", "api.test"), "named for api.test");
+    assert_eq!(ask("a.wild.test", "10.1.2.3"), "named for a.wild.test");
+    assert_eq!(ask("other.test", "10.1.2.3"), "addressed for other.test");
+    assert_eq!(ask("other.test", "api.test"), "named for other.test");
+    for (upstream, tunnels) in [("named", 3.0), ("addressed", 1.0)] {
+        let labels = [("upstream", upstream)];
+        proxy.expect_metric("ambassador_tcp_connections_total", &labels, tunnels);
+    }
+}
+
+/// As it is where the address is claimed.
+fn tls_is_a_bad_request_where_the_name_speaks_http(backend: Backend) {
+    let cgroup = Cgroup::new();
+    let (_servers, proxy) = world_with(backend, &cgroup, "", "http1");
+    let mut curl = cgroup.command("curl");
+    curl.args([
+        "-sSk",
+        "-m20",
+        "--resolve",
+        "api.test:443:10.9.9.9",
+        "https://api.test/",
+    ]);
+    assert!(!program::output(&mut curl).status.success());
+    let labels = [("reason", "bad-request")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }

@@ -54,8 +54,7 @@ fn every_key_is_read() {
                     base_ejection: 14ms, max_ejected: 15% }, \
          concurrency: { adaptive: on, min: 3, max: 12 }, max_hops: 13",
     );
-    assert_eq!(read.hops.max, Some(13));
-    assert_eq!(read.pool.max_requests, Some(7));
+    assert_eq!((read.hops.max, read.pool.max_requests), (Some(13), Some(7)));
     assert_eq!(read.timeouts.connect, MS);
     assert_eq!(read.timeouts.first_byte, Some(2 * MS));
     assert_eq!(read.timeouts.per_try, Some(3 * MS));
@@ -211,8 +210,7 @@ fn what_is_switched_off_is_off() {
          outlier: { consecutive: off, success_rate: off, max_ejected: 0% }, \
          concurrency: { adaptive: off }, max_hops: off",
     );
-    assert_eq!(off.hops.max, None);
-    assert_eq!(off.timeouts.request, None);
+    assert_eq!((off.hops.max, off.timeouts.request), (None, None));
     assert_eq!(off.timeouts.keep_alive, None);
     let causes = off.retry.on_connect_failure || off.retry.on_reset;
     assert!(!causes && off.retry.on_statuses.is_empty());

@@ -104,6 +104,7 @@ fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
         ahead: None,
         bound: Bound::default(),
         turn: client::Turn::First,
+        tunnel: None,
         seat: Room::new(None).enter().unwrap(),
     };
     (client, far)

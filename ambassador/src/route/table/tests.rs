@@ -54,6 +54,7 @@ fn authority(text: &str) -> Authority {
 fn get<'a>(authority: Option<&'a Authority>, path: &'a str) -> RequestKey<'a> {
     RequestKey {
         original: None,
+        tunnel: None,
         authority,
         x_upstream_host: None,
         path: path.as_bytes(),

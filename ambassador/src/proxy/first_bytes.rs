@@ -1,0 +1,128 @@
+//! What the first bytes of a client tell, which stay to be passed on.
+
+use std::time::Duration;
+
+use crate::http::{self, ServerName, Sniff};
+use crate::proxy::client::{Client, Patience};
+use crate::ring::{self, Chunk, Stream, timer};
+use crate::together::{First, first};
+
+/// How long more is waited for where the first bytes are too few to tell. Who
+/// speaks HTTP or TLS sends the rest at once; anybody else waits for an answer.
+const SNIFF_MORE: Duration = Duration::from_millis(100);
+
+/// Reads until the first bytes tell what they are; they stay in `ahead`. Too
+/// few of them before a FIN are no HTTP and no TLS, but may be all that a
+/// client has to say. `None`: it broke off.
+pub async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
+    let mut unfinished = Sniff::NeedMore;
+    let tell = |bytes: &[u8]| match http::sniff(bytes) {
+        told @ (Sniff::NeedMore | Sniff::RequestLine) => {
+            unfinished = told;
+            None
+        }
+        known => Some(known),
+    };
+    match look_ahead(client, (idle, SNIFF_MORE), tell).await {
+        Looked::Told(told) => Some(told),
+        Looked::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
+        Looked::Silent | Looked::Finished => Some(Sniff::Opaque),
+        Looked::Broken => None,
+    }
+}
+
+/// Who speaks first between a client and a server.
+pub enum Spoke {
+    /// The client, and like this.
+    Client(Sniff),
+    /// The server, or it has ended.
+    Server,
+    /// Neither, for too long.
+    Nobody,
+    /// The client broke off.
+    Ended,
+}
+
+/// Waits for the first bytes of either side; those of the client tell what it
+/// speaks.
+pub async fn who_speaks(
+    client: &mut Client,
+    server: &Stream,
+    silence: Duration,
+    idle: Duration,
+) -> Spoke {
+    if client.ahead.is_none() {
+        let spoke = first(client.stream.readable(), server.readable());
+        match timer::timeout(silence, spoke).await {
+            Err(_) => return Spoke::Nobody,
+            Ok(First::Right(())) => return Spoke::Server,
+            Ok(First::Left(())) => {}
+        }
+    }
+    match classify(client, idle).await {
+        Some(sniff) => Spoke::Client(sniff),
+        None => Spoke::Ended,
+    }
+}
+
+/// What came of looking ahead.
+enum Looked<T> {
+    /// The bytes told it.
+    Told(T),
+    /// They did not, and no more came in time.
+    Silent,
+    /// Nor will more come: a FIN.
+    Finished,
+    /// The connection broke off, or nothing came at all.
+    Broken,
+}
+
+/// Reads until `tell` can tell something of all bytes so far, which it must
+/// within a bound of its own; they stay in `ahead` in any case. The first have to
+/// come within one time, the rest within another.
+async fn look_ahead<T>(
+    client: &mut Client,
+    (idle, more_within): (Duration, Duration),
+    mut tell: impl FnMut(&[u8]) -> Option<T>,
+) -> Looked<T> {
+    let Some(mut bytes) = client.next(idle).await else {
+        return match client.stream.ended_with_fin() {
+            true => Looked::Finished,
+            false => Looked::Broken,
+        };
+    };
+    let mut until = None;
+    loop {
+        if let Some(told) = tell(&bytes) {
+            client.ahead = Some(bytes);
+            return Looked::Told(told);
+        }
+        bytes.detach();
+        let until = *until.get_or_insert_with(|| ring::now() + more_within);
+        let ended = match timer::timeout_at(until, client.stream.recv()).await {
+            Ok(Ok(Some(more))) => {
+                bytes = Chunk::from([&bytes[..], &more[..]].concat());
+                continue;
+            }
+            Ok(Ok(None)) => Looked::Finished,
+            Ok(Err(_)) => Looked::Broken,
+            Err(_) => Looked::Silent,
+        };
+        client.ahead = Some(bytes);
+        return ended;
+    }
+}
+
+/// The server name that a TLS client asks for, if any. `None`: it broke off, or
+/// fell silent.
+pub async fn server_name(client: &mut Client, patience: Patience) -> Option<Option<String>> {
+    let tell = |bytes: &[u8]| match http::server_name(bytes) {
+        ServerName::NeedMore => None,
+        known => Some(known),
+    };
+    match look_ahead(client, (patience.idle(), patience.head()), tell).await {
+        Looked::Told(ServerName::Name(name)) => Some(Some(name)),
+        Looked::Told(ServerName::Absent | ServerName::NeedMore) | Looked::Finished => Some(None),
+        Looked::Silent | Looked::Broken => None,
+    }
+}
