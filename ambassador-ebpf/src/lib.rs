@@ -84,12 +84,17 @@ pub struct Shared {
     /// Slots handed out, the canary's included.
     pub slots_used: u32,
     /// The proxy's thread group as the kernel numbers it, whatever namespace
-    /// the proxy lives in; learned from its first canary. 0: not yet.
+    /// the proxy lives in; learned from its first canary. 0: not yet. Worth
+    /// something only while `proxy_alive` is fresh: the number is given out
+    /// again.
     pub proxy_tgid: u32,
     /// Zero.
     pub pad: u32,
     /// CLOCK_MONOTONIC nanoseconds of each shard's last sign of life.
     pub heartbeats: [u64; HEARTBEATS],
+    /// CLOCK_MONOTONIC nanoseconds at which some shard was last there, be it
+    /// one that takes no more connections.
+    pub proxy_alive: u64,
 }
 
 /// Whether connects to what an upstream claims are refused at once. The proxy
@@ -222,7 +227,7 @@ const _: () = assert!(size_of::<Destination>() == 24);
 const _: () = assert!(size_of::<Slot>() == 32);
 const _: () = assert!(size_of::<RuleKey>() == 24);
 const _: () = assert!(size_of::<Circuit>() == 16);
-const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS);
+const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS + 8);
 const _: () = assert!(
     SLOTS <= 1 << 22,
     "a slot fits the host part of 127.64.0.0/10"

@@ -195,8 +195,12 @@ async fn beat(heartbeat: Heartbeat, reliance: Arc<Reliance>, context: Rc<Context
             false => heartbeat.stop(),
         }
     }
-    // Before its listeners close, so that nobody is sent to them any more.
-    heartbeat.stop();
+    // Before its listeners close, so that nobody is sent to them any more. What
+    // is in flight may still have to dial.
+    loop {
+        heartbeat.stop();
+        timer::sleep(HEARTBEAT_EVERY).await;
+    }
 }
 
 /// Gives each shard its part of every `min_idle`.

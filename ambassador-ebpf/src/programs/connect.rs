@@ -85,7 +85,7 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
         };
     } else {
         verdict = Verdict::Captured;
-        if tgid == proxy_tgid(shared) {
+        if is_proxy(shared, tgid) {
             count(Verdict::Own);
             return Outcome::Leave;
         }
@@ -152,10 +152,22 @@ pub fn granted(ctx: &SockAddrContext) -> u32 {
     }
 }
 
+/// Whether this is the proxy: its exemption ends with it.
 #[inline(always)]
-fn proxy_tgid(shared: &Shared) -> u32 {
-    // SAFETY: stored whole, by the programs alone.
-    unsafe { core::ptr::read_volatile(&raw const shared.proxy_tgid) }
+fn is_proxy(shared: &Shared, tgid: u32) -> bool {
+    // SAFETY: both words are stored whole, the first by the programs alone.
+    let (proxy, alive) = unsafe {
+        (
+            core::ptr::read_volatile(&raw const shared.proxy_tgid),
+            core::ptr::read_volatile(&raw const shared.proxy_alive),
+        )
+    };
+    if tgid != proxy {
+        return false;
+    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    alive >= now || now - alive <= STALE_NS
 }
 
 /// The slot of a destination that was seen before.
@@ -408,7 +420,7 @@ pub fn quic(addr: &Addr, port: u16) -> Outcome {
     };
     let decision = look_up(addr, port, epoch(shared));
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
-    if decision & rule::NO_QUIC == 0 || tgid == proxy_tgid(shared) {
+    if decision & rule::NO_QUIC == 0 || is_proxy(shared, tgid) {
         return Outcome::Leave;
     }
     count(Verdict::QuicRefused);

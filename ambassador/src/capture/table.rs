@@ -67,15 +67,20 @@ impl Heartbeat {
     /// second without it, connects on the shard's CPUs do what `on_failure`
     /// says. One store.
     pub fn beat(&self) {
+        let now = clock::kernel_ns();
         self.page
             .heartbeat(self.shard)
-            .store(clock::kernel_ns(), Ordering::Relaxed);
+            .store(now, Ordering::Relaxed);
+        self.page.proxy_alive().store(now, Ordering::Relaxed);
     }
 
     /// Says that the shard takes no more connections: connects on its CPUs do
-    /// what `on_failure` says, from now on.
+    /// what `on_failure` says, from now on. Its own still pass, for as long as
+    /// this is said again.
     pub fn stop(&self) {
         self.page.heartbeat(self.shard).store(0, Ordering::Relaxed);
+        let now = clock::kernel_ns();
+        self.page.proxy_alive().store(now, Ordering::Relaxed);
     }
 }
 
@@ -192,6 +197,11 @@ impl SharedPage {
     pub(super) fn slots_used(&self) -> &AtomicU32 {
         // SAFETY: as above.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).slots_used) }
+    }
+
+    fn proxy_alive(&self) -> &AtomicU64 {
+        // SAFETY: as above.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.0.as_ptr()).proxy_alive) }
     }
 
     /// How long ago a shard gave the last sign of life.

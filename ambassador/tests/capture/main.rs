@@ -85,6 +85,10 @@ fn main() -> ExitCode {
             tokens::the_proxy_itself_is_left_alone,
         ),
         (
+            "the_exemption_of_the_proxy_ends_with_it",
+            tokens::the_exemption_of_the_proxy_ends_with_it,
+        ),
+        (
             "a_full_table_keeps_a_quarter_for_claims",
             decisions::a_full_table_keeps_a_quarter_for_claims,
         ),

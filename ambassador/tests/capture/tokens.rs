@@ -1,6 +1,8 @@
 //! Who may use a token, and whose connects are left alone.
 
 use std::fs;
+use std::io;
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
@@ -9,9 +11,13 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use ambassador::capture;
 use ambassador::capture::Found;
+use ambassador::capture::settings::OnFailure;
 use ambassador_ebpf::Verdict;
 
 use crate::SECOND;
@@ -55,11 +61,56 @@ pub fn tokens_cannot_be_borrowed() {
 
 pub fn the_proxy_itself_is_left_alone() {
     let cgroup = Cgroup::new("own");
+    let (proxy, direct) = proxy_inside(&cgroup);
+    proxy.beat();
+    let peer = connect_from(&cgroup, direct);
+    assert_eq!(peer.expect("connected").ip(), direct.ip());
+    assert_eq!(proxy.count(Verdict::Own), 1);
+    assert_eq!(proxy.count(Verdict::Captured), 0);
+    // One that takes no more connections may still make some.
+    proxy.capture.table().heartbeat(0).stop();
+    connect_from(&cgroup, direct).expect("connected");
+    assert_eq!(proxy.count(Verdict::Own), 2);
+    proxy.clean();
+}
+
+/// Its process number is given out again: whoever gets it is captured.
+pub fn the_exemption_of_the_proxy_ends_with_it() {
+    let cgroup = Cgroup::new("late");
+    let (proxy, direct) = proxy_inside(&cgroup);
+    proxy.beat();
+    connect_from(&cgroup, direct).expect("connected");
+    assert_eq!(proxy.count(Verdict::Own), 1);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    // Nobody beats any more. This process has the number of the proxy.
+    while connect_from(&cgroup, direct).is_ok() {
+        assert!(Instant::now() < deadline, "it is exempt for ever");
+        thread::sleep(Duration::from_millis(50));
+    }
+    let own = proxy.count(Verdict::Own);
+    let error = connect_from(&cgroup, direct).expect_err("on_failure: refuse");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(proxy.count(Verdict::Own), own);
+    proxy.beat();
+    connect_from(&cgroup, direct).expect("it is back");
+    assert_eq!(proxy.count(Verdict::Own), own + 1);
+    proxy.clean();
+}
+
+/// A proxy that beats, and a listener that it would capture connects to.
+fn proxy_inside(cgroup: &Cgroup) -> (Proxy, SocketAddr) {
     let direct = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let direct = direct.local_addr().expect("bound");
-    let mut settings = settings(&[&cgroup]);
+    let address = direct.local_addr().expect("bound");
+    // It listens for as long as the process lives.
+    std::mem::forget(direct);
+    let mut settings = settings(&[cgroup]);
     settings.include.cidrs = vec!["127.0.0.0/8".parse().expect("a net")];
-    let proxy = Proxy::beating(&settings);
+    settings.on_failure = OnFailure::Refuse;
+    (Proxy::beating(&settings), address)
+}
+
+/// Connects from inside, and says from which address.
+fn connect_from(cgroup: &Cgroup, to: SocketAddr) -> io::Result<SocketAddr> {
     let own = fs::read_to_string("/proc/self/cgroup").expect("/proc");
     let own = own
         .lines()
@@ -67,12 +118,9 @@ pub fn the_proxy_itself_is_left_alone() {
         .expect("a cgroup");
     let home = cgroup2().join(own).join("cgroup.procs");
     fs::write(cgroup.0.join("cgroup.procs"), "0").expect("joined");
-    let peer = TcpStream::connect(direct).and_then(|stream| stream.local_addr());
+    let peer = TcpStream::connect(to).and_then(|stream| stream.local_addr());
     fs::write(home, "0").expect("left");
-    assert_eq!(peer.expect("connected").ip(), direct.ip());
-    assert_eq!(proxy.count(Verdict::Own), 1);
-    assert_eq!(proxy.count(Verdict::Captured), 0);
-    proxy.clean();
+    peer
 }
 
 pub fn of_two_proxies_the_first_captures_and_the_second_knows() {
