@@ -24,6 +24,7 @@ pub mod socket_owner;
 pub mod sockets;
 pub mod supply;
 pub mod temporary;
+pub mod unix_socket;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,8 @@
 //! Explicit listeners: their sockets, one per shard.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +17,7 @@ use crate::ring;
 use crate::shard::accept::Intake;
 use crate::telemetry::{ListenerIndex, Registry};
 use crate::upstream::dial::Namespace;
+use crate::workload::unix_socket::listen_privately;
 use crate::workload::{BindSpec, Reach, sockets};
 
 /// A listener that accepts.
@@ -105,16 +103,9 @@ pub fn steer(sockets: &[OwnedFd]) {
     }
 }
 
-/// A unix listener, mode 0600, shared by the shards. A socket file that nobody
-/// answers is replaced.
+/// A unix listener, mode 0600, shared by the shards.
 fn unix(path: &Path, shards: u16) -> io::Result<Vec<OwnedFd>> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && UnixStream::connect(path).is_err() {
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    let first = OwnedFd::from(listener);
+    let first = OwnedFd::from(listen_privately(path)?);
     let mut sockets = Vec::with_capacity(usize::from(shards));
     for _ in 1..shards {
         sockets.push(first.try_clone()?);

@@ -1,8 +1,7 @@
 //! Admin listeners: TCP or a unix socket that only its owner may open.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::addr::BindAddr;
+use crate::workload::unix_socket::listen_privately;
 
 /// A listener that is bound and not yet served; it needs no runtime.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Bound {
                 }
             }
             BindAddr::Unix(path) => {
-                let listener = bind_private(path)?;
+                let listener = listen_privately(path)?;
                 listener.set_nonblocking(true)?;
                 let file = SocketFile(path.clone());
                 Self {
@@ -95,25 +95,6 @@ impl Listener {
             Socket::Unix(listener, _) => listener.accept().await.map(|(s, _)| Stream::Unix(s)),
         }
     }
-}
-
-/// Binds under another name, narrows the mode, then moves the socket into place:
-/// at no time can another user connect. A socket on which nobody listens is
-/// replaced; a live one, or a file of another kind, is an error.
-fn bind_private(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
-    if let Ok(metadata) = path.symlink_metadata() {
-        let is_socket = metadata.file_type().is_socket();
-        if !is_socket || std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-    }
-    let mut private = path.as_os_str().to_owned();
-    private.push(format!(".{}", std::process::id()));
-    let private = SocketFile(private.into());
-    let listener = std::os::unix::net::UnixListener::bind(&private.0)?;
-    std::fs::set_permissions(&private.0, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&private.0, path)?;
-    Ok(listener)
 }
 
 impl Drop for SocketFile {
@@ -172,31 +153,5 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, inner => inner.poll_shutdown(cx))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_dead_socket_is_replaced_and_a_plain_file_is_not() {
-        let name = format!("listen-stale-{}", std::process::id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&directory).unwrap();
-        let path = directory.join("admin.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let listener = bind_private(&path).unwrap();
-        assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
-        drop(listener);
-
-        let file = directory.join("file");
-        std::fs::write(&file, "precious").unwrap();
-        let error = bind_private(&file).err().unwrap();
-        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        assert_eq!(std::fs::read(&file).unwrap(), b"precious");
-        // Nothing but the socket and the file: the private name is gone.
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 2);
-        std::fs::remove_dir_all(directory).unwrap();
     }
 }
