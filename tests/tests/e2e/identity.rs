@@ -71,7 +71,7 @@ fn assert_private(pid: u32) {
 }
 
 /// The processes that have this parent.
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     let list = fs::read_to_string(path).expect("it runs");
     list.split_whitespace()

@@ -68,6 +68,7 @@ mod smuggling;
 mod sniff;
 mod stale;
 mod start;
+mod taken_over;
 mod takeover;
 mod timeouts;
 mod tokens;
