@@ -18,6 +18,7 @@ pub mod local_addresses;
 pub mod memory;
 pub mod named;
 pub mod netns;
+mod seccomp;
 pub mod signals;
 pub mod small_file;
 pub mod socket_owner;

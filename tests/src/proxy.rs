@@ -15,6 +15,9 @@ use crate::{os, ports, program};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// A system call that the proxy is not to make ends it, where it would fail.
+const STRICT: [(&str, &str); 1] = [("AMBASSADOR_SECCOMP", "kill")];
+
 /// Which executor backend the proxy uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -51,7 +54,9 @@ pub fn binary() -> PathBuf {
 /// The proxy's command line on a backend, not started.
 pub fn ambassador(backend: Backend) -> Command {
     let mut command = Command::new(binary());
-    command.env("AMBASSADOR_BACKEND", backend.name());
+    command
+        .env("AMBASSADOR_BACKEND", backend.name())
+        .envs(STRICT);
     command
 }
 
@@ -174,6 +179,7 @@ impl Proxy {
             .arg(&file)
             .args(launch.arguments)
             .env("AMBASSADOR_BACKEND", backend.name())
+            .envs(STRICT)
             .envs(launch.environment)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("descriptors are left"))

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use super::programs::Program;
 use super::{Workload, handoff, pins};
-use crate::workload::capabilities::{Capability, keep_only};
-use crate::workload::confinement::keep_memory_private;
+use crate::workload::capabilities::Capability;
+use crate::workload::confinement::confine_helper;
 use crate::workload::helper::take_licence;
 
 /// The hidden subcommand that `main` answers with [`loader_main`].
@@ -160,8 +160,7 @@ pub fn loader_main() -> ExitCode {
     let Ok(socket) = socket else {
         return ExitCode::FAILURE;
     };
-    let kept = keep_only(&KEPT).and_then(|()| keep_memory_private());
-    match kept
+    match confine_helper(&KEPT)
         .during(|| "giving up privileges".into())
         .and_then(|()| answer_all(socket.as_fd()))
     {

@@ -9,8 +9,9 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::capabilities::{drop_all_capabilities, shrink_bounding_set};
+use super::capabilities::{Capability, drop_all_capabilities, keep_only, shrink_bounding_set};
 use super::identity::Identity;
+use super::seccomp;
 
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
@@ -21,6 +22,7 @@ pub fn confine(identity: &Identity) -> io::Result<()> {
     identity.assume()?;
     drop_all_capabilities()?;
     keep_memory_private()?;
+    seccomp::restrict_proxy()?;
     CONFINED.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -30,9 +32,16 @@ pub fn is_confined() -> bool {
     CONFINED.load(Ordering::Relaxed)
 }
 
+/// What a process that keeps some privileges for the proxy does without.
+pub(crate) fn confine_helper(kept: &[Capability]) -> io::Result<()> {
+    keep_only(kept)?;
+    keep_memory_private()?;
+    seccomp::restrict_helper()
+}
+
 /// No core dump, and no ptrace or look at /proc/PID/{mem,fd,environ} by a process
 /// without CAP_SYS_PTRACE, be it of the same user.
-pub(crate) fn keep_memory_private() -> io::Result<()> {
+fn keep_memory_private() -> io::Result<()> {
     let none = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

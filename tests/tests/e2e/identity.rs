@@ -105,11 +105,14 @@ fn every_thread_is_nobody_in_particular(backend: Backend) {
         assert_all(pid, set, "0000000000000000");
     }
     assert_all(pid, "NoNewPrivs", "1");
+    // Behind a filter of system calls.
+    assert_all(pid, "Seccomp", "2");
     assert_private(pid);
 
     let helper = children(pid);
     assert_eq!(helper.len(), 1, "the helper alone is left");
     assert_all(helper[0], "NoNewPrivs", "1");
+    assert_all(helper[0], "Seccomp", "2");
     assert_private(helper[0]);
     let kept = u64::from_str_radix(&of_threads(helper[0], "CapBnd")[0], 16);
     // CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_MODULE, CAP_SYS_RAWIO,

@@ -14,8 +14,8 @@ use super::registry::{Registry, refused};
 use super::undo::Undo;
 use super::{Duties, Licence};
 use crate::clock;
-use crate::workload::capabilities::{Capability, keep_only};
-use crate::workload::confinement::keep_memory_private;
+use crate::workload::capabilities::Capability;
+use crate::workload::confinement::confine_helper;
 use crate::workload::memory::MappedFiles;
 use crate::workload::{BindSpec, Netns, Reach, SocketSpec, Target, descriptors, sockets};
 
@@ -61,9 +61,7 @@ pub fn serve(duties: Duties) -> ExitCode {
         Some(word) if word == FILES_ONLY => &KEPT_FOR_FILES[..],
         _ => &KEPT,
     };
-    let served = keep_only(kept)
-        .and_then(|()| keep_memory_private())
-        .and_then(|()| serve_on(io::stdin().as_fd(), duties, owner));
+    let served = confine_helper(kept).and_then(|()| serve_on(io::stdin().as_fd(), duties, owner));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
