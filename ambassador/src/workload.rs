@@ -12,6 +12,7 @@ pub mod capabilities;
 pub mod cgroup;
 pub(crate) mod confinement;
 pub(crate) mod descriptors;
+mod file_access;
 pub mod helper;
 pub mod identity;
 pub mod local_addresses;

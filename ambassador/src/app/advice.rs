@@ -25,7 +25,8 @@ pub fn cannot_listen(what: &str, address: &BindAddr, error: &io::Error) -> Failu
 pub fn named_too_late(failure: Failure) -> Failure {
     match failure {
         Failure::Unavailable(text) => Failure::Unavailable(format!(
-            "{text}; what a reload names has to be in reach of `user`, or needs a restart"
+            "{text}; what a reload names has to be in reach of `user`, and in a directory that was \
+             written at the start; else it needs a restart"
         )),
         failure => failure,
     }

@@ -154,14 +154,17 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     let captured_what = introduction::captured(capture, checked.routes.unmatched);
     let control = control_settings(&checked, start.signals, start.file.as_ref());
     let bound_control = control::Bound::bind(&control).map_err(cannot_control)?;
+    let mut files = named_files(&checked, start.file.as_ref().map(|(path, ..)| path));
     if let Some(helper) = &helper {
-        let files = named_files(&checked, start.file.as_ref().map(|(path, ..)| path));
         named::remember(helper, &files)
             .and_then(|()| helper.seal())
             .map_err(unavailable("the privileged helper does not answer"))?;
     }
     // From here on there are threads, and nothing that needs a privilege.
-    workload::confine(&start.identity).map_err(unavailable("cannot give up privileges"))?;
+    let listeners = checked.listeners.iter();
+    let sockets = listeners.filter_map(|listener| unix_path(&listener.bind));
+    files.extend(sockets.map(|path| (path, Access::Remove)));
+    workload::confine(&start.identity, &files).map_err(unavailable("cannot give up privileges"))?;
     if let Some(captured) = &captured {
         let started = captured.start_supply();
         started.map_err(unavailable("cannot start a thread"))?;
@@ -287,18 +290,23 @@ pub fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf,
     let mut files = Vec::new();
     let read = config.into_iter().chain(&checked.admin.token_file);
     files.extend(read.map(|path| (path.clone(), Access::Read)));
-    for listen in [
+    let admin = [
         Some(&checked.admin.listen),
         checked.admin.metrics_listen.as_ref(),
-    ] {
-        if let Some(BindAddr::Unix(path)) = listen {
-            files.push((path.clone(), Access::Remove));
-        }
-    }
+    ];
+    let sockets = admin.into_iter().flatten().filter_map(unix_path);
+    files.extend(sockets.map(|path| (path, Access::Remove)));
     if let Some(LogTarget::File(path)) = checked.access_log.as_ref().map(|log| &log.target) {
         files.push((path.clone(), Access::Append));
     }
     files
+}
+
+fn unix_path(bind: &BindAddr) -> Option<PathBuf> {
+    match bind {
+        BindAddr::Unix(path) => Some(path.clone()),
+        BindAddr::Tcp(_) => None,
+    }
 }
 
 fn control_settings(

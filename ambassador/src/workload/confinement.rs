@@ -7,21 +7,24 @@
 #![expect(unsafe_code, reason = "std has no prctl and no setrlimit")]
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::capabilities::{Capability, drop_all_capabilities, keep_only, shrink_bounding_set};
-use super::identity::Identity;
-use super::seccomp;
+use super::identity::{Access, Identity};
+use super::{file_access, seccomp};
 
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
-/// Gives everything up that serving does not take.
-pub fn confine(identity: &Identity) -> io::Result<()> {
+/// Gives everything up that serving does not take. Of files, it goes on writing
+/// those that are named.
+pub fn confine(identity: &Identity, named: &[(PathBuf, Access)]) -> io::Result<()> {
     // Takes a capability, which goes with the user.
     shrink_bounding_set(&[])?;
     identity.assume()?;
     drop_all_capabilities()?;
     keep_memory_private()?;
+    file_access::restrict(named)?;
     seccomp::restrict_proxy()?;
     CONFINED.store(true, Ordering::Relaxed);
     Ok(())
