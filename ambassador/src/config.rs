@@ -6,6 +6,7 @@
 //! rest of the program sees; every value in it is sound. All mistakes are
 //! found in one go. Nothing here starts or opens anything but the file.
 
+mod ahead;
 mod check;
 pub mod checked;
 mod effective;
@@ -71,7 +72,7 @@ pub fn load_str(name: &str, text: &str) -> Result<Checked, Mistakes> {
             checked.warnings = Mistakes::new(name, found.warnings);
             Ok(checked)
         }
-        _ => Err(Mistakes::new(name, found.mistakes)),
+        _ => Err(Mistakes::new(name, found.mistakes).and_more(found.more)),
     }
 }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::checked::{AccessLog, Admin, Checked, LogFormat, LogTarget, Workers};
 use super::mistakes::Mistakes;
 use super::raw::File;
-use super::read::{Found, Spanned};
+use super::read::{Field, Found, Spanned};
 use super::values::{AbsolutePath, Bind, Text};
 use crate::addr::BindAddr;
 use crate::http::trace;
@@ -54,7 +54,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
     capture::check_reach(file, capture.as_ref(), &routes, found);
     listeners::check_reach(file, &routes, found);
     let workers = file.workers.as_ref().and_then(|workers| workers.value.0);
-    let time = |field: &Option<Spanned<super::values::Time>>, default| {
+    let time = |field: &Field<super::values::Time>, default| {
         field.as_ref().map_or(default, |time| time.value.0)
     };
     Checked {
@@ -205,6 +205,7 @@ fn upstream_named(
     let index = upstreams.iter().position(|u| &*u.name == wanted);
     if index.is_none() {
         let names = upstreams.iter().map(|u| &*u.name);
+        let names = names.filter(|_| found.tells_more());
         found.mistake_at(
             name,
             match super::read::nearest(wanted, names) {

@@ -25,6 +25,8 @@ pub struct Mistake {
 pub struct Mistakes {
     file: String,
     list: Vec<Mistake>,
+    /// How many more there are than the list has.
+    more: usize,
 }
 
 impl Mistake {
@@ -42,7 +44,13 @@ impl Mistakes {
     pub(super) fn new(file: &str, mut list: Vec<Mistake>) -> Self {
         list.sort_by_key(|mistake| mistake.line);
         let file = file.to_owned();
-        Self { file, list }
+        let more = 0;
+        Self { file, list, more }
+    }
+
+    /// The same where there are more than are told.
+    pub(super) fn and_more(self, more: usize) -> Self {
+        Self { more, ..self }
     }
 
     pub(super) fn one(file: &str, mistake: Mistake) -> Self {
@@ -93,6 +101,9 @@ impl fmt::Display for Mistakes {
             }
             let space = if mistake.line > 0 { "" } else { " " };
             write!(f, "{}:{space}{mistake}", self.file)?;
+        }
+        if self.more > 0 {
+            write!(f, "\n{}: and {} more mistakes", self.file, self.more)?;
         }
         Ok(())
     }

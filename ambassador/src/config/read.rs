@@ -14,8 +14,18 @@ use super::yaml::{Key, Node, Value};
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub(super) mistakes: Vec<Mistake>,
+    /// How many more there are than are kept.
+    pub(super) more: usize,
     pub(super) warnings: Vec<Mistake>,
 }
+
+/// Mistakes, and warnings, that are told one by one.
+const TOLD_MAX: usize = 100;
+/// Entries of one list or mapping: some are compared each with each.
+const ENTRIES_MAX: usize = 10_000;
+/// The same where they are more than one value: an upstream takes some 10 KiB
+/// until all is checked.
+const PARTS_MAX: usize = 4_000;
 
 /// Where a value stands.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,9 +67,10 @@ pub(super) enum Either<S, M> {
     Full(M),
 }
 
-/// What stands under a key, where the key is there and its value is sound.
+/// What stands under a key, where the key is there and its value is sound. Boxed:
+/// most keys are absent.
 #[derive(Debug, Clone)]
-pub(super) struct Field<T>(pub(super) Option<Spanned<T>>);
+pub(super) struct Field<T>(pub(super) Option<Box<Spanned<T>>>);
 
 /// The whole file.
 pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
@@ -67,13 +78,31 @@ pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
 }
 
 impl Found {
+    pub(super) fn note(&mut self, mistake: Mistake) {
+        match self.tells_more() {
+            true => self.mistakes.push(mistake),
+            false => self.more += 1,
+        }
+    }
+
+    pub(super) fn note_warning(&mut self, warning: Mistake) {
+        if self.warnings.len() < TOLD_MAX {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Whether another mistake is told, and worth finding words for.
+    pub(super) fn tells_more(&self) -> bool {
+        self.mistakes.len() < TOLD_MAX
+    }
+
     pub(super) fn mistake(&mut self, place: &Place, what: impl Into<String>) {
-        self.mistakes.push(place.say(what.into(), None));
+        self.note(place.say(what.into(), None));
     }
 
     pub(super) fn mistake_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
         let got = Some(value.text.clone()).filter(|text| !text.is_empty());
-        self.mistakes.push(value.place.say(what.into(), got));
+        self.note(value.place.say(what.into(), got));
     }
 
     /// A scalar where there should be none, or the other way round.
@@ -84,16 +113,16 @@ impl Found {
             Value::List(_) => (format!("{what}, got a list"), None),
             Value::Map(_) => (format!("{what}, got a mapping"), None),
         };
-        self.mistakes.push(place.say(what, got));
+        self.note(place.say(what, got));
     }
 
     pub(super) fn warn(&mut self, place: &Place, what: impl Into<String>) {
-        self.warnings.push(place.say(what.into(), None));
+        self.note_warning(place.say(what.into(), None));
     }
 
     pub(super) fn warn_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
         let got = Some(value.text.clone()).filter(|text| !text.is_empty());
-        self.warnings.push(value.place.say(what.into(), got));
+        self.note_warning(value.place.say(what.into(), got));
     }
 }
 
@@ -147,7 +176,7 @@ impl<T: Scalar> Read for T {
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(what) => {
-                found.mistakes.push(place.say(what, Some(text.clone())));
+                found.note(place.say(what, Some(text.clone())));
                 None
             }
         }
@@ -163,6 +192,7 @@ where
             found.wrong_kind(place, "must be a list", &node.value);
             return None;
         };
+        check_entries(list.iter(), place, found)?;
         let items = list
             .iter()
             .enumerate()
@@ -204,11 +234,9 @@ impl<T> Default for Field<T> {
     }
 }
 
-impl<T> Deref for Field<T> {
-    type Target = Option<Spanned<T>>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
+impl<T> Field<T> {
+    pub(super) fn as_ref(&self) -> Option<&Spanned<T>> {
+        self.0.as_deref()
     }
 }
 
@@ -269,6 +297,7 @@ pub(super) fn entries<'a>(
             return None;
         }
     };
+    check_entries(map.iter().map(|(_, node)| node), place, found)?;
     let mut entries: Vec<(&Key, &Node)> = Vec::with_capacity(map.len());
     let mut lines = std::collections::HashMap::new();
     for (key, value) in map {
@@ -283,9 +312,27 @@ pub(super) fn entries<'a>(
     Some(entries)
 }
 
+fn check_entries<'a>(
+    mut entries: impl ExactSizeIterator<Item = &'a Node>,
+    place: &Place,
+    found: &mut Found,
+) -> Option<()> {
+    let count = entries.len();
+    let max = match entries.all(|entry| matches!(entry.value, Value::Text(_))) {
+        true => ENTRIES_MAX,
+        false => PARTS_MAX,
+    };
+    if count > max {
+        found.mistake(place, format!("has more than {max} entries"));
+        return None;
+    }
+    Some(())
+}
+
 /// Notes a key that does not exist, with the one that was perhaps meant.
 pub(super) fn unknown_key(key: &Key, keys: &[&str], place: &Place, found: &mut Found) {
-    let meant = nearest(&key.text, keys.iter().map(|key| key_name(key)));
+    let words = keys.iter().map(|key| key_name(key));
+    let meant = nearest(&key.text, words.filter(|_| found.tells_more()));
     let what = match meant {
         Some(meant) => format!("unknown key, did you mean {meant}?"),
         None => {
@@ -362,7 +409,7 @@ macro_rules! object {
                 for (key, node) in entries(node, place, found)? {
                     $(if key.text == key_name(stringify!($field)) {
                         let place = place.key(&key.text, key.line);
-                        object.$field = Field(Spanned::read(node, place, found));
+                        object.$field = Field(Spanned::read(node, place, found).map(Box::new));
                         continue;
                     })*
                     unknown_key(key, KEYS, place, found);

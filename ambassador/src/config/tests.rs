@@ -1,3 +1,4 @@
+mod bounds;
 mod fail_fast;
 mod fault;
 mod policies;

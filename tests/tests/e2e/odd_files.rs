@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ambassador_tests::program::Running;
-use ambassador_tests::proxy::{Scratch, ambassador, one_upstream};
+use ambassador_tests::proxy::{Scratch, ambassador, binary, one_upstream};
 use ambassador_tests::server::text;
 use ambassador_tests::{
     Backend, Cgroup, Client, Netns, Proxy, Server, eventually, on_both_backends, ports, program,
@@ -20,6 +20,7 @@ use crate::capture_dns::{ask, server};
 on_both_backends!(
     a_configuration_that_is_no_file_changes_nothing,
     a_token_that_is_no_file_opens_nothing,
+    a_configuration_costs_no_more_than_it_may,
     files_of_a_workload_stop_nothing,
     files_of_a_workload_lead_to_no_others,
 );
@@ -100,6 +101,61 @@ fn a_token_that_is_no_file_opens_nothing(backend: Backend) {
     std::fs::remove_file(&token).expect("it is there");
     std::fs::write(&token, "s3cret\n").expect("writable");
     assert_eq!(ask("POST", "/upstreams/web/breaker/open"), 200);
+}
+
+/// A whole file of one part after the other.
+fn full(begin: &str, part: impl Fn(usize) -> String) -> String {
+    const FILE_BYTES_MAX: usize = 4 << 20;
+    let mut text = begin.to_owned();
+    for number in 0.. {
+        let part = part(number);
+        if text.len() + part.len() > FILE_BYTES_MAX {
+            break;
+        }
+        text.push_str(&part);
+    }
+    text
+}
+
+/// With no more memory than that, it would end.
+fn a_configuration_costs_no_more_than_it_may(backend: Backend) {
+    const DATA_BYTES_MAX: u64 = 64 << 20;
+    let scratch = Scratch::new();
+    let word = "x".repeat(60_000);
+    let key = "k".repeat(100_000);
+    let upstreams: String = (0..4_000)
+        .map(|n| format!(" u{n}: {{ hosts: [h{n}], retry: {{ attempts: 2 }} }}\n"))
+        .collect();
+    let files = [
+        full(&format!("a: &a {word}\nb: ["), |_| "*a, ".into()),
+        full(&format!("upstreams: {{ {key}: {{ hosts: ["), |_| {
+            "a,".into()
+        }),
+        full("{", |_| "a,".into()),
+        full("[", |_| "&a a,".into()),
+        full("upstreams:\n", |n| format!(" u{n}:\n")),
+        full("upstreams: { u: {} }\nroutes:\n", |_| " - {}\n".into()),
+        full("a: ", |_| "[".into()),
+        format!("upstreams:\n{upstreams}"),
+    ];
+    for text in &files {
+        let file = scratch.file("costly.yaml", text);
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--data={DATA_BYTES_MAX}"));
+        let checked = program::output(command.arg(binary()).arg("check").arg(file));
+        let end = checked.status.code();
+        let begin = &text[..60];
+        assert!(matches!(end, Some(0 | 78)), "{begin}: {}", checked.status);
+    }
+    let (server, listen) = (Server::ok(), free());
+    let proxy = Proxy::start(backend, &one_upstream(listen, server.address(), ""));
+    let failures = || proxy.metric(FAILURES, &[]);
+    for text in &files[..4] {
+        let before = failures();
+        proxy.rewrite_config(text);
+        eventually("it is refused", SOON, || failures() > before);
+        assert_eq!(Client::connect(listen).get("/").status, 200);
+    }
 }
 
 /// A program with a root directory of its own, in a namespace with a server on

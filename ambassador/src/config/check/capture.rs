@@ -1,5 +1,7 @@
 //! Capture: cgroups, scope, and what of the upstreams it can see.
 
+use std::collections::HashSet;
+
 use super::path_of;
 use crate::capture::settings::{Scope, Settings, Target};
 use crate::config::raw::{self, File};
@@ -37,6 +39,7 @@ pub(super) fn check(raw: &raw::Capture, found: &mut Found) -> Settings {
 
 fn targets(raw: &raw::Capture, found: &mut Found) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::new();
+    let mut cgroups = HashSet::new();
     for item in raw.cgroups.as_ref().map_or(&[][..], |list| &list.value) {
         let target = match &item.value {
             Either::Short(path) => Target {
@@ -58,7 +61,7 @@ fn targets(raw: &raw::Capture, found: &mut Found) -> Vec<Target> {
         if target.cgroup.exists() && !is_cgroup(&target.cgroup) {
             found.mistake_at(item, "is no cgroup of a cgroup2 hierarchy");
         }
-        if targets.iter().any(|other| other.cgroup == target.cgroup) {
+        if !cgroups.insert(target.cgroup.clone()) {
             found.mistake_at(item, "is captured twice");
         }
         targets.push(target);

@@ -30,7 +30,7 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, found: &mut Found) -> Ro
         };
         let mut earlier = routes.list.iter();
         if let Some(earlier) = earlier.position(|route| covers(&route.matches, &matches)) {
-            found.warnings.push(crate::config::Mistake {
+            found.note_warning(crate::config::Mistake {
                 line: raw.place.line,
                 path: raw.place.path.clone(),
                 what: format!("is never reached: routes[{earlier}] takes all it matches"),
