@@ -170,7 +170,7 @@ fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backen
         backend,
         "http",
         &format!(
-            "load_balancing: round_robin, circuit_breaker: {{ failures: off }}, retry: {{ on: [] }}, \
+            "load_balancing: round_robin, circuit_breaker: {{ failures: off }}, retry: {{ on: [], elsewhere: off }}, \
              outlier: {{ consecutive: 3, base_ejection: 300ms }}, endpoints: [\"{}\", \"{}\"]",
             flaky.address(),
             steady.address()
@@ -328,7 +328,10 @@ fn few_see_an_endpoint_that_answers_500(backend: Backend) {
     let (proxy, listen) = start(
         backend,
         "http",
-        &format!("endpoints: [{}]", list.join(", ")),
+        &format!(
+            "retry: {{ elsewhere: off }}, endpoints: [{}]",
+            list.join(", ")
+        ),
     );
     let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(listen)).collect();
     let answers = (0..240).map(|turn| clients[turn % 8].get("/"));
