@@ -213,7 +213,8 @@ fn client(admin: Admin) -> Result<Client, Failure> {
         None => match admin.address.parse::<SocketAddr>() {
             Ok(address) => BindAddr::Tcp(address),
             Err(_) => {
-                let text = "--admin: must be ip:port or unix:/path".to_owned();
+                let got = config::shown("--admin", &admin.address);
+                let text = format!("--admin: must be ip:port or unix:/path, got {got}");
                 return Err(Failure::Usage(text));
             }
         },

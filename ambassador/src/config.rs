@@ -33,6 +33,7 @@ pub use effective::policies_of;
 pub use env::from_env;
 pub use mistakes::{Mistake, Mistakes};
 pub use reference::{reference, schema};
+pub use secrets::shown;
 
 /// A configuration file is at most this long.
 const FILE_BYTES_MAX: usize = 4 << 20;
