@@ -6,6 +6,7 @@ pub mod attempt;
 pub mod bound;
 pub mod client;
 pub mod context;
+pub mod crowd;
 pub mod deadlines;
 pub mod drain;
 pub mod exchange;

@@ -46,7 +46,8 @@ pub use send_op::SendError;
 pub use sockets::{dial_socket, is_quiet, local_address, steer_by_cpu};
 pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
-pub use stream::{Departure, Listener, Stream};
+pub use stream::{Departure, Listener, Stream, StreamId};
+pub use table::Standing;
 
 use crate::clock;
 use driver::Driver;
@@ -165,6 +166,17 @@ pub fn task_panics() -> u64 {
 /// The time at the start of this turn of the loop.
 pub fn now() -> Instant {
     with(|core| core.now.get())
+}
+
+/// What a stream of this shard is doing; `None`: it is gone.
+pub fn standing(id: StreamId) -> Option<Standing> {
+    with(|core| core.driver.standing(id))
+}
+
+/// Ends a stream of this shard, whoever owns it: whoever waits on it finds it
+/// failed, as after a reset.
+pub fn fail(id: StreamId) {
+    with(|core| core.driver.fail(id, libc::ECONNABORTED));
 }
 
 /// Looks at the kernel so far: what shows that nobody spins.

@@ -26,7 +26,8 @@ pub use exposition::{Extras, Format, render};
 pub use gauges::{BreakerGauge, PoolGauge};
 pub use histogram::Histogram;
 pub use labels::{
-    AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, FaultKind, RelayProtocol, TcpOutcome,
+    AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, FaultKind, RelayProtocol, ShedCause,
+    TcpOutcome,
 };
 pub use record::{
     Description, FaultSet, Moved, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord,

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -67,31 +67,51 @@ pub fn limit_receive_buffer(stream: &TcpStream, bytes: i32) -> io::Result<()> {
 /// Connects with the smallest receive buffer, and announces small segments:
 /// both keep the peer's send buffer small.
 pub fn connect_with_small_buffers(address: SocketAddr) -> io::Result<TcpStream> {
-    let SocketAddr::V4(address) = address else {
-        return Err(io::ErrorKind::Unsupported.into());
-    };
+    let stream = tcp_socket()?;
+    set_option(&stream, libc::IPPROTO_TCP, libc::TCP_MAXSEG, &100)?;
+    // The kernel makes it the least that it allows.
+    limit_receive_buffer(&stream, 1)?;
+    let to = sockaddr(address)?;
+    let length = size_of_val(&to) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one live address.
+    check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const to).cast(), length) })?;
+    Ok(stream)
+}
+
+/// Connects from an address of this machine.
+pub fn connect_from(from: Ipv4Addr, address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = tcp_socket()?;
+    let (from, to) = (sockaddr((from, 0).into())?, sockaddr(address)?);
+    let length = size_of_val(&to) as libc::socklen_t;
+    // SAFETY: the pointer and the length describe one live address.
+    check(unsafe { libc::bind(stream.as_raw_fd(), (&raw const from).cast(), length) })?;
+    // SAFETY: the same.
+    check(unsafe { libc::connect(stream.as_raw_fd(), (&raw const to).cast(), length) })?;
+    Ok(stream)
+}
+
+fn tcp_socket() -> io::Result<TcpStream> {
     // SAFETY: socket takes three integers and touches no memory.
     let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the descriptor is new, and nobody else's.
-    let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-    set_option(&stream, libc::IPPROTO_TCP, libc::TCP_MAXSEG, &100)?;
-    // The kernel makes it the least that it allows.
-    limit_receive_buffer(&stream, 1)?;
-    let to = libc::sockaddr_in {
+    Ok(TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+fn sockaddr(address: SocketAddr) -> io::Result<libc::sockaddr_in> {
+    let SocketAddr::V4(address) = address else {
+        return Err(io::ErrorKind::Unsupported.into());
+    };
+    Ok(libc::sockaddr_in {
         sin_family: libc::AF_INET as libc::sa_family_t,
         sin_port: address.port().to_be(),
         sin_addr: libc::in_addr {
             s_addr: u32::from_ne_bytes(address.ip().octets()),
         },
         sin_zero: [0; 8],
-    };
-    let length = size_of_val(&to) as libc::socklen_t;
-    // SAFETY: the pointer and the length describe one live address.
-    check(unsafe { libc::connect(fd, (&raw const to).cast(), length) })?;
-    Ok(stream)
+    })
 }
 
 /// A new pseudo-terminal: the end of whoever types and reads, and that of the

@@ -434,7 +434,7 @@ impl Captured {
                         Method::Programs(programs) => {
                             original::by_token(programs.table(), *namespace, here)
                         }
-                        Method::Rules(_) => original::by_redirect(here),
+                        Method::Rules(_) => original::by_redirect(*namespace, here),
                     }),
                     namespace: *namespace,
                 });

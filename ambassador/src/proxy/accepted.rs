@@ -333,6 +333,7 @@ async fn relay_recorded(
         return refuse(*client, record, nowhere);
     };
     target.count_use();
+    client.member.relays(target.shared.id);
     record.passage.upstream = target.shared.label;
     if let Some(settings) = &target.upstream.policies.fault {
         let faults = fault::of_connection(settings, name, client.origin.original);
@@ -364,6 +365,9 @@ async fn relay_recorded(
     record.outcome = tunnel
         .run(client_end, client_first, server_end, server_first)
         .await;
+    if client.member.is_shed() {
+        record.outcome = TcpOutcome::Overloaded;
+    }
 }
 
 /// A connection that is given up is reset, never closed politely, so that

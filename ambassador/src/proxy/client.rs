@@ -8,6 +8,7 @@ use crate::addr::OriginalDst;
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
+use crate::proxy::crowd::Membership;
 use crate::proxy::room::Seat;
 use crate::proxy::way::Addressee;
 use crate::ring::{Chunk, Gather, Stream, timer};
@@ -46,6 +47,8 @@ pub struct Client {
     pub turn: Turn,
     /// The tunnel that it has become, on an explicit listener.
     pub tunnel: Option<Box<Tunnelled>>,
+    /// Its place among the clients of the shard.
+    pub member: Membership,
     /// Its place among all connections. Last, so that its socket is closed before
     /// another takes the place.
     pub seat: Seat,

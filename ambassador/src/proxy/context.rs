@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::http;
 use crate::proxy::adopted;
+use crate::proxy::crowd::Crowd;
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
 use crate::proxy::listening::{Listening, Meaning};
@@ -18,7 +19,7 @@ use crate::ring::{self, Remote};
 use crate::route::AdoptKey;
 use crate::route::settings::Policies;
 use crate::telemetry::{
-    BreakerGauge, ListenerIndex, PoolGauge, Snapshot, Telemetry, UpstreamIndex,
+    BreakerGauge, ListenerIndex, PoolGauge, ShedCause, Snapshot, Telemetry, UpstreamIndex,
 };
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
@@ -37,6 +38,8 @@ pub struct Context {
     pub pools: Rc<Pools>,
     /// Counters and the access log.
     pub telemetry: Rc<Telemetry>,
+    /// Its clients as a whole.
+    pub crowd: Rc<Crowd>,
     /// Whether the shard wants to end.
     pub drain: Drain,
     /// Begins when the shard drains and serves nothing any more.
@@ -86,6 +89,7 @@ impl Context {
             head_limits: http::Limits::default(),
             pools,
             telemetry,
+            crowd: Rc::default(),
             drain: Drain::default(),
             served: Drain::default(),
             connections: Cell::new(0),
@@ -224,6 +228,32 @@ impl Context {
             listening.change(meaning);
             listeners.insert(key, listening);
         }
+    }
+
+    /// Somebody has waited for a connection to the upstream of this number for a
+    /// while: has the worst of those who hold one give it up, of this shard, else
+    /// of another.
+    pub fn make_room(&self, upstream: u32) {
+        if self.make_room_here(upstream) {
+            return;
+        }
+        for peer in self.peers.borrow().iter() {
+            let tell = Box::new(move || {
+                if let Some(context) = Self::current() {
+                    context.make_room_here(upstream);
+                }
+            });
+            // A shard that is too busy to listen is asked again.
+            let _ = peer.send(tell);
+        }
+    }
+
+    fn make_room_here(&self, upstream: u32) -> bool {
+        let made = self.crowd.make_room(upstream, ring::now());
+        if made {
+            self.telemetry.cells.shed(ShedCause::Share);
+        }
+        made
     }
 
     /// Counts a listener in.

@@ -84,6 +84,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
     };
     way.target.count_use();
+    client.member.asks(way.target.shared.id);
     let (upstream, shared) = (&way.target.upstream, &way.target.shared);
     let policies = &upstream.policies;
     let timeout = way.caller_timeout(request, &head);
@@ -380,6 +381,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     drop(sending);
     // It is busy to the end, of a tunnel too.
     let _busy = judges.into_endpoint();
+    let is_unanswered = progress.is_unanswered();
     let (open_tries, malformed) = (progress.open_tries.get(), progress.malformed.get());
     record.settle();
     for _ in 0..open_tries {
@@ -419,8 +421,15 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             record.reason = Some(Reason::UpstreamReset.as_str());
             After::Reset
         }
+        Err(Failure::ClientGone) if client.member.is_shed() && is_unanswered => {
+            let reply = LocalReply::new(Reason::Overloaded).with_detail(SHED);
+            answer(client, record, asked, &body, reply).await
+        }
         Err(Failure::ClientGone) => {
-            record.reason = Some(CLIENT_GONE);
+            record.reason = Some(match client.member.is_shed() {
+                true => Reason::Overloaded.as_str(),
+                false => CLIENT_GONE,
+            });
             After::Reset
         }
     }
@@ -428,6 +437,8 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 
 /// What a caller is told whose request comes back and back.
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
+/// What a caller is told that was slow while others waited.
+const SHED: &str = "given up: it was slow while others had to wait";
 
 /// What a caller is told who sends a request to an upstream of `protocol: tcp`.
 fn without_requests(upstream: &str) -> String {

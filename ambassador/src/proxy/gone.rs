@@ -5,7 +5,6 @@
 //! which. From elsewhere a FIN is taken for a half-close; TCP keep-alive finds
 //! those that are gone.
 
-use std::future::pending;
 use std::time::Duration;
 
 use crate::proxy::client::Origin;
@@ -34,14 +33,14 @@ pub async fn gone(context: &Context, client: &Stream, origin: &Origin) {
             return;
         }
     }
-    pending().await
+    client.failed().await;
 }
 
 /// Resolves when the connection to a client was reset, whatever it had sent
 /// before. Opaque bytes may be meant to arrive after their sender has closed.
 pub async fn reset(client: &Stream) {
     if ended(client).await != Departure::Failed {
-        pending().await
+        client.failed().await;
     }
 }
 

@@ -23,6 +23,7 @@ pub async fn serve(mut client: Box<Client>, patience: Patience) {
         let after;
         (client, after) = request.as_mut().await;
         client.context.return_slot(request);
+        client.member.rests();
         if after != After::KeepAlive {
             break after;
         }

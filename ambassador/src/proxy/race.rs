@@ -1,6 +1,7 @@
 //! A connection to a name with addresses of both families: the one that works
 //! is used (RFC 8305, "Happy Eyeballs Version 2").
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -14,15 +15,32 @@ use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::{Ask, Grade, Probe};
 use crate::upstream::connection::{Connection, Place};
 use crate::upstream::pool::{CheckoutError, Want};
+use crate::upstream::shared::Shared;
 
 /// How long one family has before the other is tried beside it: the Connection
 /// Attempt Delay that RFC 8305 section 5 recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// How often somebody who waits for a connection looks who could give up theirs.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// A connection to `place`; where that takes too long and the upstream's name
 /// has addresses of the other family, to whichever is there first. One that
 /// fails at once is no matter of a race: the next try goes elsewhere.
 pub async fn checkout(
+    context: &Context,
+    target: &Target,
+    place: Place,
+    want: Want,
+) -> Result<Connection, CheckoutError> {
+    let sought = seek(context, target, place, want);
+    match first(sought, make_room(context, &target.shared)).await {
+        First::Left(checked_out) => checked_out,
+        First::Right(never) => match never {},
+    }
+}
+
+async fn seek(
     context: &Context,
     target: &Target,
     (namespace, endpoint): Place,
@@ -45,6 +63,17 @@ pub async fn checkout(
         }
     })
     .await
+}
+
+/// Beside a wait for a connection: as long as somebody waits for one, those who
+/// hold theirs and do not move have to go.
+async fn make_room(context: &Context, shared: &Shared) -> Infallible {
+    loop {
+        timer::sleep(LOOK_EVERY).await;
+        if shared.permits.waiting() > 0 {
+            context.make_room(shared.id);
+        }
+    }
 }
 
 /// Tells the endpoint of a try that another one was faster by so much that it

@@ -243,6 +243,7 @@ pub async fn tunnel(
     let context = Rc::clone(&client.context);
     // What a drain leaves standing.
     record.tunnel = Some(TcpOutcome::Drained);
+    client.member.relays(target.shared.id);
     let tunnel = Tunnel {
         cells: &context.telemetry.cells,
         passage: &record.passage,
@@ -256,7 +257,11 @@ pub async fn tunnel(
         &connection.stream,
         upstream_first,
     ));
-    record.tunnel = Some(relay.await);
+    let outcome = relay.await;
+    record.tunnel = Some(match client.member.is_shed() {
+        true => TcpOutcome::Overloaded,
+        false => outcome,
+    });
     record.complete(clock::now());
     After::Close
 }

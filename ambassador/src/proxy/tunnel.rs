@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use crate::proxy::gone::reset;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
 use crate::together::{First, both, first};
@@ -46,12 +47,15 @@ impl Tunnel<'_> {
                 &moved,
             ),
         );
+        // Whichever side the relay waits for: its client may be gone.
+        let relay = first(relay, reset(client));
         match first(relay, self.watch(upstream, &moved)).await {
-            First::Left(Ok(_)) => {
+            First::Left(First::Left(Ok(_))) => {
                 cut.0 = None;
                 TcpOutcome::Closed
             }
-            First::Left(Err(outcome)) => outcome,
+            First::Left(First::Left(Err(outcome))) => outcome,
+            First::Left(First::Right(())) => TcpOutcome::ClientReset,
             First::Right(()) => TcpOutcome::IdleTimeout,
         }
     }

@@ -14,7 +14,8 @@ use super::chunk::{Chunk, Gather};
 use super::epoll::Epoll;
 use super::send_op::SendError;
 use super::sockets::RawAddress;
-use super::table::{Connecting, Key, Sending, Socket, Table, keep};
+use super::stream::StreamId;
+use super::table::{Connecting, Key, Sending, Socket, Standing, Table, keep};
 use super::uring::Uring;
 
 /// The I/O of one shard.
@@ -99,6 +100,23 @@ impl Driver {
             table.read_soon(key);
         }
         Ok(key)
+    }
+
+    /// What a stream is doing; `None`: it is gone.
+    pub fn standing(&self, id: StreamId) -> Option<Standing> {
+        let table = self.table.borrow();
+        let socket = table.sockets.get(id.key as usize);
+        let socket = socket.filter(|socket| socket.generation == id.generation);
+        socket.map(Socket::standing)
+    }
+
+    /// Ends a stream as if it had failed by `error`, unless it is gone.
+    pub fn fail(&self, id: StreamId, error: i32) {
+        let mut table = self.table.borrow_mut();
+        let socket = table.sockets.get(id.key as usize);
+        if socket.is_some_and(|socket| socket.generation == id.generation) {
+            table.fail(id.key, error);
+        }
     }
 
     /// Sockets that are open, or not yet closed.

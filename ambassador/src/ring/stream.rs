@@ -33,6 +33,13 @@ pub struct Stream {
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
+/// Names a stream to those who do not own it, also when it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamId {
+    pub(super) key: Key,
+    pub(super) generation: u32,
+}
+
 /// What became of a peer, as far as its connection tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
@@ -182,6 +189,13 @@ impl Stream {
         }
     }
 
+    /// Its name, for [`standing`](super::standing) and [`fail`](super::fail).
+    pub fn id(&self) -> StreamId {
+        let generation = super::with(|core| core.driver.socket(self.key).generation);
+        let key = self.key;
+        StreamId { key, generation }
+    }
+
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
@@ -272,6 +286,21 @@ impl Stream {
                     }
                 };
                 Poll::Ready(departure)
+            })
+        })
+    }
+
+    /// Resolves when the connection has failed, be it after the peer had ended
+    /// its direction.
+    pub fn failed(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            super::with(|core| {
+                let mut socket = core.driver.socket(self.key);
+                if matches!(socket.end, Some(End::Error(_))) {
+                    return Poll::Ready(());
+                }
+                keep(&mut socket.watcher, context.waker());
+                Poll::Pending
             })
         })
     }

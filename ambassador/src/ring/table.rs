@@ -58,6 +58,8 @@ pub struct Socket {
     received: Option<Chunk>,
     received_more: VecDeque<Chunk>,
     received_bytes: usize,
+    /// Bytes that have come or gone, counted round and round.
+    moved: u32,
     /// Accepted and not taken.
     accepted: VecDeque<OwnedFd>,
     /// How receiving (or accepting) ended.
@@ -97,6 +99,19 @@ pub struct Socket {
     pub abandoned: bool,
     /// It is to leave this shard: nothing is started on it any more.
     pub leaving: bool,
+}
+
+/// What a stream is doing, seen from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// Bytes that have come or gone, counted round and round.
+    pub moved: u32,
+    /// Bytes that wait here: received and not consumed, or not yet sent.
+    pub held: usize,
+    /// More of its peer's bytes is waited for.
+    pub owes_bytes: bool,
+    /// Its peer does not take what it is sent.
+    pub leaves_unread: bool,
 }
 
 /// How receiving ended.
@@ -157,6 +172,7 @@ impl Table {
             received: None,
             received_more: VecDeque::new(),
             received_bytes: 0,
+            moved: 0,
             accepted: VecDeque::new(),
             end: None,
             reader: None,
@@ -188,6 +204,7 @@ impl Table {
             self.holding.push(key);
         }
         socket.received_bytes += chunk.len();
+        socket.moved = socket.moved.wrapping_add(chunk.len() as u32);
         match &socket.received {
             None => socket.received = Some(chunk),
             Some(_) => socket.received_more.push_back(chunk),
@@ -244,6 +261,15 @@ impl Table {
         wake(&mut socket.watcher);
     }
 
+    /// Ends a stream from outside: whoever waits on it finds it failed.
+    pub fn fail(&mut self, key: Key, error: i32) {
+        let socket = &mut self.sockets[key as usize];
+        socket.end = Some(End::Error(error));
+        wake(&mut socket.reader);
+        wake(&mut socket.watcher);
+        wake(&mut socket.writer);
+    }
+
     /// A send has moved on by `result` bytes, or failed. `true`: it is to be
     /// started again for what remains.
     pub fn progress_send(&mut self, key: Key, result: Result<usize, i32>) -> bool {
@@ -254,6 +280,7 @@ impl Table {
         let over = match result {
             Ok(bytes) => {
                 op.sent += bytes;
+                socket.moved = socket.moved.wrapping_add(bytes as u32);
                 op.gather.advance(bytes);
                 (op.gather.bytes() == 0).then_some(Ok(()))
             }
@@ -453,6 +480,20 @@ impl Socket {
         packed.iter_mut().for_each(Chunk::detach);
         self.received = packed.pop_front();
         self.received_more = packed;
+    }
+
+    /// What it is doing.
+    pub fn standing(&self) -> Standing {
+        let (unsent, leaves_unread) = match &self.sending {
+            Sending::Busy(op) => (op.gather.bytes(), op.may_wait),
+            _ => (0, false),
+        };
+        Standing {
+            moved: self.moved,
+            held: self.received_bytes + unsent,
+            owes_bytes: self.reader.is_some() && self.received.is_none(),
+            leaves_unread,
+        }
     }
 
     /// How many bytes may still come before it is full.

@@ -15,6 +15,7 @@ use crate::proxy::accepted::{self, Entry};
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
+use crate::proxy::crowd::Peer;
 use crate::proxy::listening::{Listening, Meaning};
 use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
@@ -58,9 +59,9 @@ pub enum NotServed {
     Gone,
 }
 
-/// Finds the original destination of an accepted connection; the error is why
-/// it must not be served.
-pub type FindOriginal = Box<dyn Fn(&Accepted<'_>) -> Result<OriginalDst, NotServed> + Send>;
+/// Finds the original destination of an accepted connection, and whose it is:
+/// the number of a workload. The error is why it must not be served.
+pub type FindOriginal = Box<dyn Fn(&Accepted<'_>) -> Result<(OriginalDst, u32), NotServed> + Send>;
 
 /// What is known of a connection when it is accepted.
 pub struct Accepted<'a> {
@@ -206,10 +207,13 @@ impl Door {
             stream.keep_alive(now, Liveness::Answers);
         }
         let peer = stream.peer_addr().ok();
-        let original = match &self.original {
-            None => None,
+        let (original, owner) = match &self.original {
+            None => (
+                None,
+                peer.map_or(Peer::Local, |peer| Peer::Address(peer.ip())),
+            ),
             Some(find) => match find_original(&stream, peer, find) {
-                Ok(original) => Some(original),
+                Ok((original, workload)) => (Some(original), Peer::Workload(workload)),
                 Err(NotServed::Canary | NotServed::Gone) => return,
                 Err(NotServed::Refused(cause)) => {
                     context.telemetry.cells.dropped_accept(cause);
@@ -224,6 +228,7 @@ impl Door {
         };
         let client = Box::new(Client {
             context: Rc::clone(context),
+            member: context.crowd.join(&stream, owner),
             stream,
             origin: Origin {
                 listener: index,
@@ -280,7 +285,7 @@ fn find_original(
     stream: &Stream,
     peer: Option<SocketAddr>,
     find: &FindOriginal,
-) -> Result<OriginalDst, NotServed> {
+) -> Result<(OriginalDst, u32), NotServed> {
     let local = stream.local_addr().map_err(|_| NotServed::Gone)?;
     let peer = peer.ok_or(NotServed::Gone)?;
     find(&Accepted {
@@ -288,7 +293,7 @@ fn find_original(
         local,
         peer,
     })
-    .map(OriginalDst::canonical)
+    .map(|(original, workload)| (original.canonical(), workload))
 }
 
 /// The addresses of this host's interfaces, in the current namespace.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, TcpOutcome};
+use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
 use super::record::RequestRecord;
 use super::registry::{ListenerIndex, UpstreamIndex};
 
@@ -29,6 +29,7 @@ pub struct Snapshot {
     /// Open connections, by place.
     connections: Vec<Option<(ListenerIndex, i64)>>,
     dropped_accepts: [u64; DroppedAccept::COUNT],
+    shed: [u64; ShedCause::COUNT],
     task_panics: u64,
 }
 
@@ -189,6 +190,11 @@ impl Cells {
         self.inner.borrow_mut().dropped_accepts[cause as usize] += 1;
     }
 
+    /// A connection was ended for the sake of others.
+    pub fn shed(&self, cause: ShedCause) {
+        self.inner.borrow_mut().shed[cause as usize] += 1;
+    }
+
     /// Takes over how many tasks have panicked, which their executor counts.
     pub fn task_panics(&self, total: u64) {
         self.inner.borrow_mut().task_panics = total;
@@ -219,6 +225,7 @@ impl Snapshot {
             open(&mut self.connections, *listener, *theirs);
         }
         add(&mut self.dropped_accepts, &other.dropped_accepts);
+        add(&mut self.shed, &other.shed);
         self.task_panics += other.task_panics;
     }
 
@@ -246,6 +253,11 @@ impl Snapshot {
     /// Connections reset right after they were accepted.
     pub fn dropped_accepts(&self, cause: DroppedAccept) -> u64 {
         self.dropped_accepts[cause as usize]
+    }
+
+    /// Connections ended for the sake of others.
+    pub fn shed(&self, cause: ShedCause) -> u64 {
+        self.shed[cause as usize]
     }
 
     /// Tasks that panicked.

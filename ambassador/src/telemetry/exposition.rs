@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::cells::{Snapshot, UpstreamCells};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, TcpOutcome};
+use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
 use super::process::Process;
 use super::registry::{Registry, UpstreamIndex};
 
@@ -234,6 +234,18 @@ fn shards(text: &mut Text, snapshot: &Snapshot, registry: &Registry) {
         let labels = [("cause", cause.as_str())];
         let count = snapshot.dropped_accepts(*cause);
         text.total("ambassador_dropped_accepts", &labels, count);
+    }
+    text.counter(
+        "ambassador_shed_connections",
+        "Connections of applications ended for the sake of others.",
+    );
+    for cause in ShedCause::ALL {
+        let labels = [("cause", cause.as_str())];
+        text.total(
+            "ambassador_shed_connections",
+            &labels,
+            snapshot.shed(*cause),
+        );
     }
     text.counter(
         "ambassador_task_panics",

@@ -115,6 +115,15 @@ labels! {
 }
 
 labels! {
+    /// Why a connection was ended that others had to make do without:
+    /// `ambassador_shed_connections_total`.
+    ShedCause {
+        /// It held an upstream's connection, and did not move, while others waited.
+        Share = "share",
+    }
+}
+
+labels! {
     /// Why an accepted connection was reset at once: `ambassador_dropped_accepts_total`.
     DroppedAccept {
         /// Its local address is no published token of this workload.

@@ -62,6 +62,7 @@ mod retries;
 mod routing;
 mod scale;
 mod server_name;
+mod shares;
 mod signals;
 mod slow_heads;
 mod smuggling;

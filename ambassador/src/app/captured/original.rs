@@ -17,7 +17,7 @@ pub fn by_token(table: TokenTable, namespace: Namespace, here: LocalAddresses) -
     Box::new(move |accepted| match table.lookup(accepted.local) {
         Ok(Accepted::Canary) => Err(NotServed::Canary),
         Ok(Accepted::Token(token)) if token.workload >> POSITION_BITS == u32::from(namespace.0) => {
-            check_peer(accepted.peer, &here).map(|()| token.destination)
+            check_peer(accepted.peer, &here).map(|()| (token.destination, token.workload))
         }
         // No token, or one of another namespace.
         Ok(Accepted::Token(_) | Accepted::Foreign) | Err(_) => {
@@ -27,11 +27,12 @@ pub fn by_token(table: TokenTable, namespace: Namespace, here: LocalAddresses) -
 }
 
 /// By what the REDIRECT rules have noted.
-pub fn by_redirect(here: LocalAddresses) -> FindOriginal {
+pub fn by_redirect(namespace: Namespace, here: LocalAddresses) -> FindOriginal {
     Box::new(move |accepted| {
         check_peer(accepted.peer, &here)?;
         match iptables::original_dst(accepted.socket(), accepted.local) {
-            Ok(Some(original)) => Ok(original),
+            // All of a namespace count as one.
+            Ok(Some(original)) => Ok((original, u32::from(namespace.0) << POSITION_BITS)),
             Ok(None) | Err(_) => Err(NotServed::Refused(DroppedAccept::NoOriginalDst)),
         }
     })

@@ -14,6 +14,7 @@ use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{self, Origin};
 use crate::proxy::context::Context;
+use crate::proxy::crowd::Peer;
 use crate::proxy::room::Room;
 use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Options, Stream};
@@ -92,9 +93,11 @@ async fn post_over_a_dead_connection(body: usize) {
 /// A connection that was captured on its way to `original`, and its other end.
 fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
+    let stream = Stream::from_connected(near.into()).unwrap();
     let client = Client {
         context: Rc::clone(context),
-        stream: Stream::from_connected(near.into()).unwrap(),
+        member: context.crowd.join(&stream, Peer::Local),
+        stream,
         origin: Origin {
             listener: ListenerIndex::CAPTURE,
             original: Some(OriginalDst(original)),

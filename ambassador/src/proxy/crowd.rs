@@ -1,0 +1,219 @@
+//! The clients of a shard as a whole, and which of them is to go when there is
+//! not enough for all: whoever holds what others wait for, and does not move.
+//!
+//! A client is slow by its own doing where its request body is waited for, or
+//! where it does not read its response; that its upstream takes its time is no
+//! fault of it. To shed one ends its connection; whoever serves it finds out as
+//! if it had been reset.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::ring::{self, Stream, StreamId, ebb};
+
+/// How long a client is looked at before it is called slow.
+const SLOW_FOR: Duration = Duration::from_millis(1_500);
+
+/// What was seen longer ago says nothing of now.
+const SEEN_MAX: Duration = Duration::from_secs(6);
+
+/// Who moves fewer bytes in a second is slow.
+const SLOW_RATE: u64 = 1024;
+
+/// Looks in a second at most, on behalf of whoever waits.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Everybody who is connected to a shard.
+#[derive(Default)]
+pub struct Crowd {
+    members: RefCell<Slab<Member>>,
+    looked_at: std::cell::Cell<Option<Instant>>,
+}
+
+/// Who a client belongs to: what has a share of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Peer {
+    /// A captured cgroup.
+    Workload(u32),
+    /// An address that has connected to a listener.
+    Address(IpAddr),
+    /// Whoever may use a unix socket.
+    Local,
+}
+
+/// What a client holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// No upstream's connection.
+    Nothing,
+    /// One to the upstream of this number, for a request.
+    Request(u32),
+    /// One for opaque bytes, whose silence may be as it should.
+    Relay(u32),
+}
+
+struct Member {
+    stream: StreamId,
+    peer: Peer,
+    holds: Holds,
+    /// What had moved when it was looked at first since it holds that.
+    seen: Option<(Instant, u32)>,
+    is_shed: bool,
+}
+
+/// The place of one client in its crowd, until it is dropped.
+pub struct Membership {
+    crowd: Rc<Crowd>,
+    key: usize,
+}
+
+impl Crowd {
+    /// A client that has just connected.
+    pub fn join(self: &Rc<Self>, stream: &Stream, peer: Peer) -> Membership {
+        let key = self.members.borrow_mut().insert(Member {
+            stream: stream.id(),
+            peer,
+            holds: Holds::Nothing,
+            seen: None,
+            is_shed: false,
+        });
+        let crowd = Rc::clone(self);
+        Membership { crowd, key }
+    }
+
+    /// Somebody has waited for a connection to this upstream for a while: the
+    /// worst of those who hold one and are slow is shed. `false`: none is.
+    pub fn make_room(&self, upstream: u32, now: Instant) -> bool {
+        let looked_at = self.looked_at.get();
+        if looked_at.is_some_and(|at| now.saturating_duration_since(at) < LOOK_EVERY) {
+            return false;
+        }
+        self.looked_at.set(Some(now));
+        let mut members = self.members.borrow_mut();
+        let shares = Shares::of(&members, upstream);
+        let worst = members
+            .iter_mut()
+            .filter_map(|(key, member)| Some((member.badness(upstream, &shares, now)?, key)))
+            .max();
+        let Some((_, worst)) = worst else {
+            return false;
+        };
+        let member = &mut members[worst];
+        member.is_shed = true;
+        ring::fail(member.stream);
+        true
+    }
+}
+
+/// How many connections of an upstream each peer holds.
+struct Shares {
+    held: HashMap<Peer, u32>,
+    all: u32,
+}
+
+impl Shares {
+    fn of(members: &Slab<Member>, upstream: u32) -> Self {
+        let mut shares = Self {
+            held: HashMap::new(),
+            all: 0,
+        };
+        for (_, member) in members {
+            if member.holds.upstream() == Some(upstream) {
+                *shares.held.entry(member.peer).or_default() += 1;
+                shares.all += 1;
+            }
+        }
+        shares
+    }
+
+    fn held_by(&self, peer: Peer) -> u32 {
+        self.held.get(&peer).copied().unwrap_or_default()
+    }
+
+    /// Whether a peer holds more than it would if all held the same.
+    fn is_exceeded_by(&self, peer: Peer) -> bool {
+        let peers = self.held.len() as u64;
+        u64::from(self.held_by(peer)) * peers > u64::from(self.all)
+    }
+}
+
+impl Holds {
+    fn upstream(self) -> Option<u32> {
+        match self {
+            Self::Nothing => None,
+            Self::Request(upstream) | Self::Relay(upstream) => Some(upstream),
+        }
+    }
+}
+
+impl Member {
+    /// How bad it is that it holds a connection to `upstream`: by how many its
+    /// peer holds, then by how long it has been slow. `None`: it is not.
+    fn badness(&mut self, upstream: u32, shares: &Shares, now: Instant) -> Option<(u32, Duration)> {
+        if self.holds.upstream() != Some(upstream) || self.is_shed {
+            return None;
+        }
+        let standing = ring::standing(self.stream)?;
+        let may_go = match self.holds {
+            Holds::Relay(_) => shares.is_exceeded_by(self.peer),
+            _ => standing.owes_bytes || standing.leaves_unread,
+        };
+        if !may_go {
+            self.seen = None;
+            return None;
+        }
+        let (since, moved) = *self.seen.get_or_insert((now, standing.moved));
+        let watched = now.saturating_duration_since(since);
+        let moved = u64::from(standing.moved.wrapping_sub(moved));
+        let enough = match self.holds {
+            Holds::Relay(_) => 1,
+            _ => SLOW_RATE * watched.as_secs().max(1),
+        };
+        if moved >= enough || watched > SEEN_MAX && moved > 0 {
+            self.seen = Some((now, standing.moved));
+            return None;
+        }
+        (watched >= SLOW_FOR).then(|| (shares.held_by(self.peer), watched))
+    }
+}
+
+impl Membership {
+    /// It is about to hold a connection to an upstream for a request.
+    pub fn asks(&self, upstream: u32) {
+        self.hold(Holds::Request(upstream));
+    }
+
+    /// It holds one for opaque bytes.
+    pub fn relays(&self, upstream: u32) {
+        self.hold(Holds::Relay(upstream));
+    }
+
+    /// It holds none.
+    pub fn rests(&self) {
+        self.hold(Holds::Nothing);
+    }
+
+    /// Whether it was shed.
+    pub fn is_shed(&self) -> bool {
+        self.crowd.members.borrow()[self.key].is_shed
+    }
+
+    fn hold(&self, holds: Holds) {
+        let mut members = self.crowd.members.borrow_mut();
+        let member = &mut members[self.key];
+        (member.holds, member.seen) = (holds, None);
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut members = self.crowd.members.borrow_mut();
+        members.remove(self.key);
+        ebb::shrink(&mut members);
+    }
+}

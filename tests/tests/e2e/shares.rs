@@ -1,0 +1,205 @@
+//! Whoever holds what others wait for, and does not move, has to give it up.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use ambassador_tests::client::get;
+use ambassador_tests::proxy::one_upstream;
+use ambassador_tests::server::text;
+use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, os, ports};
+
+on_both_backends!(
+    slow_uploads_give_way_to_who_waits,
+    stalled_readers_give_way_to_who_waits,
+    a_caller_that_has_ended_its_direction_gives_way_too,
+    uploads_that_move_are_left_alone,
+    who_waits_for_its_upstream_is_left_alone,
+    a_peer_has_its_share_of_relays,
+    one_peer_alone_may_have_all_relays,
+);
+
+const PLACES: usize = 4;
+
+fn shed(proxy: &Proxy) -> f64 {
+    let share = [("cause", "share")];
+    proxy.metric("ambassador_shed_connections_total", &share)
+}
+
+/// Waits until every connection to the upstream is taken.
+fn expect_full(proxy: &Proxy) {
+    let open = [("upstream", "web"), ("state", "open")];
+    proxy.expect_metric("ambassador_pool_connections", &open, PLACES as f64);
+}
+
+fn start(backend: Backend, server: &Server) -> (Proxy, SocketAddr) {
+    let more = format!("pool: {{ max_connections: {PLACES} }}");
+    Proxy::in_front_of_with(backend, server.address(), &more)
+}
+
+const UPLOAD: &str = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 100000\r\n\r\nabc";
+
+fn slow_uploads_give_way_to_who_waits(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = start(backend, &server);
+    let mut slow: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
+    for client in &mut slow {
+        client.send(UPLOAD);
+    }
+    expect_full(&proxy);
+    let answer = Client::connect(listen).get("/live");
+    assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    assert_eq!(shed(&proxy), 1.0);
+    // It is told why, and nobody else is the worse for it.
+    let overloaded = [("reason", "overloaded"), ("status", "503")];
+    proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
+    let breaker = [("upstream", "web")];
+    assert_eq!(proxy.metric("ambassador_breaker_state", &breaker), 0.0);
+    let rest = [b'x'; 100_000 - 3];
+    let mut served = 0;
+    for client in &mut slow {
+        let _ = client.try_send(rest);
+        let answer = client.try_response("POST");
+        served += usize::from(answer.is_some_and(|answer| answer.status == 200));
+    }
+    assert_eq!(served, PLACES - 1);
+}
+
+fn stalled_readers_give_way_to_who_waits(backend: Backend) {
+    let server = big();
+    let (proxy, listen) = start(backend, &server);
+    let _stalled: Vec<TcpStream> = (0..PLACES).map(|_| stalled_reader(listen)).collect();
+    expect_full(&proxy);
+    assert_eq!(Client::connect(listen).get("/live").text(), "live");
+    assert_eq!(shed(&proxy), 1.0);
+}
+
+fn a_caller_that_has_ended_its_direction_gives_way_too(backend: Backend) {
+    let server = big();
+    let (proxy, listen) = start(backend, &server);
+    let stalled: Vec<TcpStream> = (0..PLACES).map(|_| stalled_reader(listen)).collect();
+    for stream in &stalled {
+        stream
+            .shutdown(std::net::Shutdown::Write)
+            .expect("it is open");
+    }
+    expect_full(&proxy);
+    assert_eq!(Client::connect(listen).get("/live").text(), "live");
+}
+
+/// Answers `/` with more than sockets take.
+fn big() -> Server {
+    Server::http(|request| match request.target.as_str() {
+        "/" => text(&"x".repeat(8 * 1024 * 1024)),
+        _ => text("live"),
+    })
+}
+
+fn stalled_reader(listen: SocketAddr) -> TcpStream {
+    let mut stream = os::connect_with_small_buffers(listen).expect("it listens");
+    stream.write_all(get("/").as_bytes()).expect("it is taken");
+    stream
+}
+
+fn uploads_that_move_are_left_alone(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = start(backend, &server);
+    let mut moving: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
+    for client in &mut moving {
+        client.send(UPLOAD);
+    }
+    expect_full(&proxy);
+    let mut waiting = Client::connect(listen);
+    waiting.send(get("/live"));
+    // Longer than it takes to be called slow.
+    let started = Instant::now();
+    let (mut sent, part) = (3, [b'x'; 2_000]);
+    while started.elapsed() < Duration::from_secs(4) {
+        for client in &mut moving {
+            client.send(part);
+        }
+        sent += part.len();
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for client in &mut moving {
+        client.send(vec![b'x'; 100_000 - sent]);
+        assert_eq!(client.response("POST").status, 200);
+    }
+    assert_eq!(waiting.response("GET").status, 200);
+    assert_eq!(shed(&proxy), 0.0);
+}
+
+/// Answers when the test lets it.
+fn held() -> (Server, std::sync::mpsc::Sender<()>) {
+    let (release, held) = channel::<()>();
+    let held: Mutex<Receiver<()>> = Mutex::new(held);
+    let server = Server::http(move |_| {
+        let _ = held.lock().expect("no panic").recv();
+        text("ok")
+    });
+    (server, release)
+}
+
+fn who_waits_for_its_upstream_is_left_alone(backend: Backend) {
+    let (server, release) = held();
+    let (proxy, listen) = start(backend, &server);
+    let mut asking: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
+    for (number, client) in asking.iter_mut().enumerate() {
+        match number % 2 {
+            0 => client.send(get("/")),
+            // A whole body is no slow one.
+            _ => client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 2\r\n\r\nab"),
+        }
+    }
+    expect_full(&proxy);
+    let answer = Client::connect(listen).get("/live");
+    assert_eq!((answer.status, answer.reason()), (504, "connect-timeout"));
+    assert_eq!(shed(&proxy), 0.0);
+    drop(release);
+    for (number, client) in asking.iter_mut().enumerate() {
+        let method = ["GET", "POST"][number % 2];
+        assert_eq!(client.response(method).status, 200);
+    }
+}
+
+/// A proxy with a tcp listener that many may use.
+fn relaying(backend: Backend, server: &Server) -> (Proxy, SocketAddr) {
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let more = format!("pool: {{ max_connections: {PLACES} }}");
+    let config = one_upstream(listen, server.address(), &more)
+        .replace("protocol: http }", "protocol: tcp, upstream: web }");
+    let config = format!("workers: 1\n{config}");
+    (Proxy::start(backend, &config), listen)
+}
+
+fn a_peer_has_its_share_of_relays(backend: Backend) {
+    let server = Server::echo();
+    let (proxy, listen) = relaying(backend, &server);
+    let _silent: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
+    expect_full(&proxy);
+    let other = os::connect_from([127, 0, 0, 2].into(), listen).expect("loopback is a /8");
+    let mut other = Client::over(other);
+    other.send("hi");
+    assert_eq!(other.exactly(2), b"hi");
+    assert_eq!(shed(&proxy), 1.0);
+    let overloaded = [("outcome", "overloaded")];
+    proxy.expect_metric("ambassador_tcp_connections_total", &overloaded, 1.0);
+}
+
+fn one_peer_alone_may_have_all_relays(backend: Backend) {
+    let server = Server::echo();
+    let (proxy, listen) = relaying(backend, &server);
+    let silent: Vec<Client> = (0..PLACES).map(|_| Client::connect(listen)).collect();
+    expect_full(&proxy);
+    let mut late = Client::connect(listen);
+    assert!(late.is_ended(), "there is no place for it");
+    assert_eq!(shed(&proxy), 0.0);
+    drop(silent);
+    let open = [("upstream", "web"), ("state", "open")];
+    proxy.expect_metric("ambassador_pool_connections", &open, 0.0);
+    let mut next = Client::connect(listen);
+    next.send("hi");
+    assert_eq!(next.exactly(2), b"hi");
+}
