@@ -13,8 +13,10 @@ use crate::{dist, machine, only};
 fn lintian_finds_nothing_wrong_with_the_package() {
     let mut lintian = Command::new("lintian");
     lintian.args(["--allow-root", "--fail-on", "error,warning"]);
-    let said = program::succeed(lintian.arg(only(".deb")));
-    assert_eq!(said, "");
+    // It unpacks everything and looks at each file: a busy machine takes minutes.
+    let output = lintian.arg(only(".deb")).output().expect("lintian runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
 }
 
 #[test]
