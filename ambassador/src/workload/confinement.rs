@@ -25,7 +25,12 @@ pub fn confine(identity: &Identity, named: &[(PathBuf, Access)]) -> io::Result<(
     drop_all_capabilities()?;
     keep_memory_private()?;
     file_access::restrict(named)?;
-    seccomp::restrict_proxy()?;
+    match seccomp::restrict_proxy() {
+        Err(error) if seccomp::is_missing(&error) => {
+            tracing::warn!(%error, "system calls are not restricted: this kernel has no filters");
+        }
+        restricted => restricted?,
+    }
     CONFINED.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -39,7 +44,11 @@ pub fn is_confined() -> bool {
 pub(crate) fn confine_helper(kept: &[Capability]) -> io::Result<()> {
     keep_only(kept)?;
     keep_memory_private()?;
-    seccomp::restrict_helper()
+    match seccomp::restrict_helper() {
+        // The proxy has said so.
+        Err(error) if seccomp::is_missing(&error) => Ok(()),
+        restricted => restricted,
+    }
 }
 
 /// No core dump, and no ptrace or look at /proc/PID/{mem,fd,environ} by a process

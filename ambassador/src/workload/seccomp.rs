@@ -279,7 +279,16 @@ fn install(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> io
     let program: BpfProgram = SeccompFilter::new(rules, otherwise, matched, arch)
         .and_then(TryInto::try_into)
         .map_err(io::Error::other)?;
-    apply_filter(&program).map_err(io::Error::other)
+    match apply_filter(&program) {
+        Ok(()) => Ok(()),
+        Err(seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error)) => Err(error),
+        Err(error) => Err(io::Error::other(error)),
+    }
+}
+
+/// Whether a kernel, or what stands in for one, says that it knows no filters.
+pub(super) fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
 }
 
 #[cfg(test)]

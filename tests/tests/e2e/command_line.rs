@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use crate::identity::{assert_all, assert_private, four};
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Launch, Scratch, ambassador, one_upstream};
 use ambassador_tests::{Backend, Cgroup, Client, Proxy, Server, on_both_backends, ports, program};
@@ -274,7 +275,8 @@ fn explicit_listeners_need_no_privilege() {
             ])
             .arg(&copy)
             .args(["run", "--config"])
-            .arg(&file),
+            .arg(&file)
+            .env("AMBASSADOR_SECCOMP", "kill"),
     );
     let limit = std::time::Duration::from_secs(10);
     let mut status = None;
@@ -282,6 +284,11 @@ fn explicit_listeners_need_no_privilege() {
         status = Client::try_connect(listen).map(|mut client| client.get("/").status);
         status.is_some()
     });
+    // It stays who it is, and is confined nevertheless.
+    assert_all(child.id(), "Uid", &four(65_534));
+    assert_all(child.id(), "NoNewPrivs", "1");
+    assert_all(child.id(), "Seccomp", "2");
+    assert_private(child.id());
     ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
     assert_eq!(child.wait(limit).code(), Some(0));
     assert_eq!(status, Some(200));

@@ -45,7 +45,7 @@ fn of_threads(pid: u32, field: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_all(pid: u32, field: &str, wanted: &str) {
+pub(crate) fn assert_all(pid: u32, field: &str, wanted: &str) {
     let found = of_threads(pid, field);
     assert!(!found.is_empty());
     for value in found {
@@ -54,13 +54,13 @@ fn assert_all(pid: u32, field: &str, wanted: &str) {
 }
 
 /// Real, effective, saved and that of files.
-fn four(id: u32) -> String {
+pub(crate) fn four(id: u32) -> String {
     format!("{id} {id} {id} {id}")
 }
 
 /// No core, no look at its memory by one of the same user.
 #[track_caller]
-fn assert_private(pid: u32) {
+pub(crate) fn assert_private(pid: u32) {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).expect("it runs");
     let core = limits.lines().find(|line| line.starts_with("Max core"));
     let core: Vec<&str> = core.expect("Linux has it").split_whitespace().collect();
