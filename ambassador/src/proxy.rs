@@ -32,6 +32,7 @@ pub mod switch;
 pub mod trailers;
 pub mod tunnel;
 pub mod way;
+mod withheld;
 
 #[cfg(test)]
 mod tests {

@@ -322,7 +322,9 @@ impl Sending<'_> {
                 true => (Verdict::Hold, Stage::MayGiveWay),
                 false => (Verdict::Pass, Stage::Last),
             };
-            judge(context, target, response, head, (judges, stage), waited);
+            if !progress.withheld.is_long(ring::now()) {
+                judge(context, target, response, head, (judges, stage), waited);
+            }
             if verdict == Verdict::Pass {
                 // What streams for long does not keep others waiting.
                 awaiting = None;
@@ -339,6 +341,7 @@ impl Sending<'_> {
             Answer::Passed(response) => Success::Passed(self.passed(connection, response, sent_at)),
             Answer::Held(mut held) => {
                 let score = score_of(target, self.response, &held.head);
+                let score = score.filter(|_| !self.progress.withheld.is_long(ring::now()));
                 held.detach();
                 Success::Held(HeldBack {
                     connection,
@@ -410,6 +413,10 @@ impl Sending<'_> {
                 Failure::Unanswered(Unanswered::RESET)
             }
             error => Failure::of(&error),
+        };
+        let failure = match self.progress.withheld.is_long(ring::now()) {
+            true => failure.of_the_caller(),
+            false => failure,
         };
         if self.lane == Lane::Bound {
             // No other connection can stand in for the one that is gone.

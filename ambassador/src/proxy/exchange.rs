@@ -17,6 +17,7 @@ use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
+use crate::proxy::withheld::Withheld;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
 use crate::together::beside;
@@ -82,6 +83,8 @@ pub struct Progress<'a> {
     pub moved: &'a Moved,
     /// The last of the request's body has been read from the client.
     pub body_read: Cell<bool>,
+    /// Whether it keeps the upstream waiting for more.
+    pub(super) withheld: Withheld,
     /// The shard learnt that the first bytes of the final response are here.
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
@@ -99,6 +102,7 @@ impl<'a> Progress<'a> {
             any_byte: Cell::new(false),
             moved,
             body_read: Cell::new(false),
+            withheld: Withheld::default(),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
             malformed: Cell::new(None),
@@ -114,6 +118,7 @@ impl<'a> Progress<'a> {
     /// Another try begins.
     pub fn begin_try(&self) {
         self.any_byte.set(false);
+        self.withheld.end();
         self.head_at.set(None);
         self.forwarded_at.set(None);
     }
@@ -194,9 +199,7 @@ impl ExchangeError {
             None => Self::Send,
         }
     }
-}
 
-impl ExchangeError {
     /// The same without the head, of so many bytes, in what was not taken.
     pub fn behind_head(self, head_bytes: usize) -> Self {
         match self {
@@ -397,10 +400,12 @@ impl Upload<'_> {
         while gather.bytes() == 0 && !self.body.is_done() {
             let chunk = match self.ahead.take() {
                 Some(chunk) => chunk,
-                None => match timer::timeout(silence, self.client.recv()).await {
-                    Ok(Ok(Some(chunk))) => chunk,
-                    Ok(Ok(None) | Err(_)) | Err(_) => return Err(ExchangeError::ClientGone),
-                },
+                None => {
+                    let more = timer::timeout(silence, self.client.recv());
+                    let more = self.progress.withheld.wait(more, ring::now()).await;
+                    let more = more.ok().and_then(Result::ok).flatten();
+                    more.ok_or(ExchangeError::ClientGone)?
+                }
             };
             self.take(chunk, &mut gather)?;
         }
@@ -414,10 +419,7 @@ impl Upload<'_> {
         while let Some(chunk) = next.take() {
             let taken = self.trailers.take(self.body, chunk);
             let (mine, rest) = taken.map_err(ExchangeError::Request)?;
-            if let Some(mut rest) = rest {
-                rest.detach();
-                *self.ahead = Some(rest);
-            }
+            *self.ahead = rest;
             self.replay.add(&mine);
             gather.push(mine);
             if !self.body.is_done() && gather.has_room() {

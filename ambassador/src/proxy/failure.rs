@@ -31,8 +31,8 @@ pub enum Failure {
 /// Whose fault it is that there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The caller's: its own time limit was the shorter one, or it speaks
-    /// HTTP/1.0 alone.
+    /// The caller's: its own time limit was the shorter one, it withholds its
+    /// body, or it speaks HTTP/1.0 alone.
     Caller,
     /// This machine's: it lacks descriptors, ports or memory, or the address
     /// leads back to it.
@@ -226,6 +226,17 @@ impl Failure {
             ExchangeError::Request(bad) => Self::BadRequest(*bad),
             ExchangeError::Cut => Self::Cut,
             ExchangeError::ClientGone => Self::ClientGone,
+        }
+    }
+
+    /// The same where the caller kept the upstream waiting.
+    pub(super) fn of_the_caller(self) -> Self {
+        match self {
+            Self::Unanswered(unanswered) => Self::Unanswered(Unanswered {
+                fault: Fault::Caller,
+                ..unanswered
+            }),
+            other => other,
         }
     }
 

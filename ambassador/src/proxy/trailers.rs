@@ -27,8 +27,10 @@ impl Trailers<'_> {
         mut chunk: Chunk,
     ) -> Result<(Chunk, Option<Chunk>), BadMessage> {
         let progress = body.advance(&chunk)?;
-        let rest = chunk.split_off(progress.consumed);
-        let rest = (!rest.is_empty()).then_some(rest);
+        let mut rest = Some(chunk.split_off(progress.consumed)).filter(|rest| !rest.is_empty());
+        if let Some(rest) = &mut rest {
+            rest.detach();
+        }
         let section_at = progress.consumed - progress.trailers;
         let mut held = self.incoming.trailers.borrow_mut();
         let is_plain = progress.done && held.is_empty() && chunk[section_at..] == *NO_FIELDS;

@@ -9,6 +9,7 @@ use ambassador_tests::server::{response, text};
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
 on_both_backends!(
+    a_caller_that_withholds_its_body_opens_nothing,
     it_opens_at_the_threshold_and_closes_by_a_probe,
     it_opens_for_connections_that_fail,
     consecutive_failures_are_counted_as_such,
@@ -319,5 +320,39 @@ fn a_client_that_is_slow_to_ask_is_no_probe_and_no_success(backend: Backend) {
     assert_eq!((flaky.requests(), state(&proxy)), (4, 2.0));
     flaky.recovers();
     eventually("a probe closes it", SOON, || ask() == "200");
+    assert_eq!(state(&proxy), 0.0);
+}
+
+/// A server gives such a request up some time, by its end or by an error.
+fn a_caller_that_withholds_its_body_opens_nothing(backend: Backend) {
+    let server = Server::start(|connection| {
+        let mut head = vec![0; 4096];
+        let count = connection.read(&mut head)?;
+        let head = String::from_utf8_lossy(&head[..count]).into_owned();
+        if head.starts_with("GET ") {
+            return connection.write(text("ok"));
+        }
+        let patience = Some(Duration::from_millis(1_500));
+        connection.stream().set_read_timeout(patience)?;
+        let gave_up = connection.read(&mut [0; 16]).is_err();
+        assert!(gave_up, "nothing more is sent");
+        match head.starts_with("POST /ends") {
+            true => Ok(()),
+            false => connection.write(response("500 Internal Server Error", "", "no body")),
+        }
+    });
+    let more = "circuit_breaker: { failures: 2, sleep: 1h }\nretry: { attempts: 1 }";
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let paths = ["/ends", "/ends", "/answers", "/answers"];
+    let callers = paths.map(|path| {
+        let mut client = Client::connect(listen);
+        client.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 9\r\n\r\nsome"
+        ));
+        client
+    });
+    let statuses = callers.map(|mut client| client.response("POST").status);
+    assert_eq!(statuses, [502, 502, 500, 500]);
+    assert_eq!(Client::connect(listen).get("/").status, 200);
     assert_eq!(state(&proxy), 0.0);
 }
