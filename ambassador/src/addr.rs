@@ -25,6 +25,16 @@ pub enum BindAddr {
     Unix(PathBuf),
 }
 
+impl BindAddr {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
 /// The host and optional port that a request names (RFC 9110 section 7.2).
 /// The host is kept in lower case, an IPv6 literal without its brackets.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -198,6 +198,10 @@ pub fn start(settings: Settings, bound: Bound, state: State) -> Result<Control, 
         admin.address().clone(),
         metrics.as_ref().map(|listener| listener.address().clone()),
     );
+    let surface = match listen.is_local() {
+        true => admin::Surface::Whole,
+        false => admin::Surface::Guarded,
+    };
     let (names, names_in) = mpsc::channel(4);
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
@@ -212,7 +216,7 @@ pub fn start(settings: Settings, bound: Bound, state: State) -> Result<Control, 
         tokio::select! {
             _ = stopped => {}
             () = dns => {}
-            () = server.clone().serve(admin, admin::Surface::Whole) => {}
+            () = server.clone().serve(admin, surface) => {}
             () = serve_optional(server, metrics) => {}
             () = async { match watch {
                 Some(watch) => watch.run(events).await,

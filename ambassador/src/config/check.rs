@@ -91,7 +91,7 @@ fn admin(file: &File, found: &mut Found) -> Admin {
     let listen = match raw.listen.as_ref() {
         None => BindAddr::Tcp(ADMIN_LISTEN),
         Some(listen) => {
-            if !is_local(&listen.value.0) && token_file.is_none() {
+            if !listen.value.0.is_local() && token_file.is_none() {
                 found.mistake_at(
                     listen,
                     "must be on loopback or a unix socket; off loopback it needs token_file \
@@ -150,14 +150,6 @@ fn tracing(file: &File) -> Option<trace::Settings> {
         settings.formats = propagate.value.0;
     }
     Some(settings)
-}
-
-/// Whether only this machine can reach the address.
-fn is_local(bind: &BindAddr) -> bool {
-    match bind {
-        BindAddr::Tcp(address) => address.ip().to_canonical().is_loopback(),
-        BindAddr::Unix(_) => true,
-    }
 }
 
 /// The second of two addresses that can't both be bound.

@@ -74,7 +74,8 @@ object! {
     /// The admin API.
     Admin {
         /// Where it listens: an address and port, or `unix:/path` (made with
-        /// mode 0600). Off loopback only together with `token_file`.
+        /// mode 0600). Off loopback only together with `token_file`, which is
+        /// needed then for all but health and metrics.
         #[schemars(extend("default" = "127.0.0.1:15000"))]
         listen: Bind,
         /// A second address that serves `/livez`, `/readyz` and `/metrics` only,

@@ -49,8 +49,11 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Which part of the API a listener serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Surface {
-    /// Everything.
+    /// Everything; changes need the token, over a unix socket nothing does.
     Whole,
+    /// Everything, to who is elsewhere: all but health and metrics, which have an
+    /// address for everyone, needs the token.
+    Guarded,
     /// /livez, /readyz and /metrics.
     Metrics,
 }
@@ -140,9 +143,9 @@ impl Server {
         let path = request.uri().path();
         let allowed = match (path, surface) {
             ("/livez" | "/readyz" | "/metrics", _) => Method::GET,
-            ("/upstreams" | "/config", Surface::Whole) => Method::GET,
-            ("/drain", Surface::Whole) => Method::POST,
-            (path, Surface::Whole) if breaker(path).is_some() => Method::POST,
+            ("/upstreams" | "/config", Surface::Whole | Surface::Guarded) => Method::GET,
+            ("/drain", Surface::Whole | Surface::Guarded) => Method::POST,
+            (path, Surface::Whole | Surface::Guarded) if breaker(path).is_some() => Method::POST,
             _ => return text(StatusCode::NOT_FOUND, "not found"),
         };
         let is_head = request.method() == Method::HEAD && allowed == Method::GET;
@@ -154,8 +157,15 @@ impl Server {
                 .extend(allowed.ok().map(|allowed| (ALLOW, allowed)));
             return reply;
         }
-        let tells = surface == Surface::Whole && !matches!(path, "/livez" | "/readyz");
-        if tells && let Err(refusal) = permission::check_site(&request, over_unix) {
+        let permitted = match (path, surface) {
+            ("/livez" | "/readyz", _) | (_, Surface::Metrics) => Ok(()),
+            ("/metrics", _) => permission::check_site(&request, over_unix),
+            (_, Surface::Whole) if allowed == Method::GET => {
+                permission::check_site(&request, over_unix)
+            }
+            _ => permission::check(&request, over_unix, self.token()).await,
+        };
+        if let Err(refusal) = permitted {
             return text(refusal.status(), &refusal.to_string());
         }
         match path {
@@ -174,10 +184,7 @@ impl Server {
                 )
             }
             "/config" => json_body(StatusCode::OK, &(self.state.config)()),
-            path => match permission::check(&request, over_unix, self.token()).await {
-                Err(refusal) => text(refusal.status(), &refusal.to_string()),
-                Ok(()) => self.change(path),
-            },
+            path => self.change(path),
         }
     }
 

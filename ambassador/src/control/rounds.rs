@@ -9,10 +9,16 @@ use tokio::time::{Instant, sleep_until};
 /// Between the beginnings of two rounds.
 const APART: Duration = Duration::from_millis(10);
 
-/// The last round: when it began, and what it gave.
 #[derive(Debug)]
 pub(super) struct Rounds<T> {
-    last: Mutex<Option<(Instant, T)>>,
+    last: Mutex<Option<Round<T>>>,
+}
+
+#[derive(Debug)]
+struct Round<T> {
+    begun: Instant,
+    /// `None`: it goes on, or who asked has given up.
+    answer: Option<T>,
 }
 
 impl<T: Clone> Rounds<T> {
@@ -21,15 +27,20 @@ impl<T: Clone> Rounds<T> {
     pub(super) async fn join(&self, ask: impl AsyncFnOnce() -> T) -> T {
         let called = Instant::now();
         let mut last = self.last.lock().await;
-        if let Some((begun, answer)) = &*last {
-            if *begun >= called {
-                return answer.clone();
+        if let Some(Round { begun, answer }) = &*last {
+            match answer {
+                Some(answer) if *begun >= called => return answer.clone(),
+                _ => sleep_until(*begun + APART).await,
             }
-            sleep_until(*begun + APART).await;
         }
-        let begun = Instant::now();
+        *last = Some(Round {
+            begun: Instant::now(),
+            answer: None,
+        });
         let answer = ask().await;
-        *last = Some((begun, answer.clone()));
+        if let Some(round) = &mut *last {
+            round.answer = Some(answer.clone());
+        }
         answer
     }
 }
@@ -78,8 +89,20 @@ mod tests {
             .unwrap();
         let rounds = Rounds::default();
         runtime.block_on(async {
-            let hangs = rounds.join(async || std::future::pending().await);
-            assert!(tokio::time::timeout(APART, hangs).await.is_err());
+            let (first, asked) = (Instant::now(), Cell::new(0));
+            for _ in 0..100 {
+                let gives_up = rounds.join(async || {
+                    asked.set(asked.get() + 1);
+                    std::future::pending().await
+                });
+                assert!(
+                    tokio::time::timeout(Duration::ZERO, gives_up)
+                        .await
+                        .is_err()
+                );
+            }
+            let rounds_at_most = first.elapsed().as_nanos() / APART.as_nanos() + 1;
+            assert!(asked.get() <= rounds_at_most, "{}", asked.get());
             assert_eq!(rounds.join(async || 1).await, 1);
         });
     }

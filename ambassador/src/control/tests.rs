@@ -29,6 +29,8 @@ struct Fixture {
 
 enum Over {
     Tcp,
+    /// Where other machines reach it.
+    Outside,
     Unix,
 }
 
@@ -42,6 +44,7 @@ impl Fixture {
         let settings = Settings {
             listen: match over {
                 Over::Tcp => BindAddr::Tcp("127.0.0.1:0".parse().unwrap()),
+                Over::Outside => BindAddr::Tcp("0.0.0.0:0".parse().unwrap()),
                 Over::Unix => BindAddr::Unix(directory.join("admin.sock")),
             },
             metrics_listen: Some(BindAddr::Tcp("127.0.0.1:0".parse().unwrap())),
@@ -272,6 +275,23 @@ fn what_tells_of_traffic_is_not_read_under_a_rebound_name() {
     assert_eq!(status(fixture.control.listen(), "/livez"), "200");
     assert_eq!(status(metrics, "/livez"), "200");
     assert_eq!(status(metrics, "/metrics"), "200");
+}
+
+#[test]
+fn other_machines_read_the_configuration_with_the_token_alone() {
+    let fixture = Fixture::new("outside", Over::Outside);
+    let with_token = Client {
+        token_file: Some(fixture.directory.join("token")),
+        ..fixture.client()
+    };
+    for path in ["/config", "/upstreams"] {
+        assert_eq!(refused(fixture.get(path)).0, 401, "{path}");
+        assert!(with_token.call(hyper::Method::GET, path).is_ok(), "{path}");
+    }
+    assert!(with_token.status(Output::Table).unwrap().contains("shop"));
+    for path in ["/livez", "/metrics"] {
+        assert!(fixture.get(path).is_ok(), "{path}");
+    }
 }
 
 #[test]

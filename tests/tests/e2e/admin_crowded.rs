@@ -15,11 +15,14 @@ const CROWD: usize = 200;
 
 #[track_caller]
 fn is_healthy(proxy: &Proxy) {
-    for _ in 0..10 {
-        assert_eq!(proxy.admin_status("/livez"), Some(200));
-        assert_eq!(proxy.admin_status("/readyz"), Some(200));
+    for path in ["/livez", "/readyz", "/metrics"].repeat(5) {
+        let status = proxy.admin_status(path);
+        // 503: a shard of a busy machine has had no turn for a second.
+        let busy = path == "/readyz" && status == Some(503);
+        assert!(busy || status == Some(200), "{path}: {status:?}");
     }
-    assert_eq!(proxy.admin_status("/metrics"), Some(200));
+    let ready = || proxy.admin_status("/readyz") == Some(200);
+    eventually("it is ready", Duration::from_secs(20), ready);
 }
 
 fn health_is_answered_while_others_say_nothing(backend: Backend) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{bind_of, is_local, name_mistake, overlap, upstream_named};
+use super::{bind_of, name_mistake, overlap, upstream_named};
 use crate::addr::{BindAddr, EndpointAddr};
 use crate::config::checked::{Admin, Listener, ListenerProtocol};
 use crate::config::raw::{self, File};
@@ -28,7 +28,7 @@ pub(super) fn check(
         if let Some((who, other)) = bound_before(&bind.value.0, &listeners, admin) {
             found.mistake_at(bind, format!("is bound twice, {who} has {other}"));
         }
-        if !is_local(&bind.value.0) {
+        if !bind.value.0.is_local() {
             found.warn_at(bind, "is open to other machines");
         }
         listeners.push(Listener {

@@ -28,7 +28,7 @@ pub(super) enum Refusal {
     WrongToken,
 }
 
-/// Whether the request may change something. `token` is asked for only where it
+/// Whether the request may change something, or comes from who may. `token` is asked for only where it
 /// is needed; `None`: no file of it is configured.
 pub(super) async fn check<B>(
     request: &Request<B>,
