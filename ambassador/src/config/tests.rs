@@ -1,4 +1,5 @@
 mod bounds;
+mod effective;
 mod fail_fast;
 mod fault;
 mod policies;

@@ -23,7 +23,7 @@ fn policies(body: &str) -> Policies {
     checked.routes.upstreams[0].policies.clone()
 }
 
-fn layers(text: &str) -> Checked {
+pub(super) fn layers(text: &str) -> Checked {
     load_str("f", text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"))
 }
 
@@ -518,7 +518,7 @@ fn a_threshold_is_the_nearest_one() {
     }
 }
 
-const LAYERS: &str = "\
+pub(super) const LAYERS: &str = "\
 defaults:
   timeouts: { request: 5s, per_try: 2s }
   retry: { attempts: 4, budget: { ratio: 10% } }
@@ -806,51 +806,6 @@ fn adopted_upstreams_have_the_defaults_without_caps() {
     assert_eq!(adopted.timeouts.request, None);
     assert_eq!(adopted.timeouts.per_try, Some(1_000 * MS));
     assert_eq!(adopted.retry.attempts, 2);
-}
-
-/// What is in effect is a file that means the same, routes included, but for
-/// what is masked.
-#[test]
-fn what_is_in_effect_means_the_same_again() {
-    let more = "\
-upstreams:
-  tcp: { hosts: [10.1.1.1], protocol: tcp }
-  never: { hosts: [c], circuit_breaker: { failures: off }, rate_limit: { requests_per_second: 0.001 } }
-  run: { hosts: [d], circuit_breaker: { consecutive: 2 }, retry: { body_limit: 1025, on: [], budget: { ratio: 7% } } }
-  zoned: { hosts: [e], endpoints: [10.1.1.1:1], zone: z, load_balancing: { ring_hash: { header: h } },
-           outlier: { consecutive: off, success_rate: on, max_ejected: 33.3% } }
-routes:
-  - { match: { path_prefix: /a }, upstream: run, circuit_breaker: { failures: 3 } }
-  - { match: { path_prefix: /b }, upstream: never, rate_limit: off, circuit_breaker: { consecutive: 3 } }
-  - { match: { path_prefix: /c }, upstream: zoned, load_balancing: { ring_hash: { source: ip } } }
-";
-    for text in [LAYERS, more] {
-        let checked = layers(text);
-        let effective = checked.effective();
-        let again = layers(&effective.to_string());
-        assert_eq!(again.effective(), effective);
-        let routes = secrets::masked(checked.routes);
-        assert_eq!(again.routes.routes, routes.routes);
-        assert_eq!(again.routes.upstreams, routes.upstreams);
-    }
-    let effective = layers(LAYERS).effective();
-    let upstream = &effective["upstreams"]["one"];
-    let mut breaker = json!({
-        "failures": 9, "ratio": "50%", "window": "10s", "sleep": "30s", "consecutive": "off",
-        "failure_statuses": ["500-599"], "kernel_fail_fast": "off",
-    });
-    assert_eq!(upstream["circuit_breaker"], breaker);
-    let route = &effective["routes"][0];
-    breaker["failure_statuses"] = json!([503]);
-    breaker
-        .as_object_mut()
-        .unwrap()
-        .shift_remove("kernel_fail_fast");
-    assert_eq!(route["circuit_breaker"], breaker);
-    assert_eq!(route["rate_limit"], "off");
-    assert_eq!(route["timeouts"]["request"], "1s");
-    assert!(route.get("pool").is_none());
-    assert!(effective["routes"][1].get("retry").is_none());
 }
 
 /// Each policy key of the schema with its default.
