@@ -166,9 +166,8 @@ fn endpoint((namespace, view): &(Namespace, EndpointView)) -> Value {
 fn figures(entry: &mut Map<String, Value>, cells: &UpstreamCells) {
     let requests = cells.requests();
     let total: u64 = requests.clone().map(|(_, count)| count).sum();
-    let failed = |status: u16| status == 0 || status >= 500;
     let errors: u64 = requests
-        .filter(|(key, _)| failed(key.status))
+        .filter(|(key, _)| key.is_error())
         .map(|(_, count)| count)
         .sum();
     let pool = cells.pool();

@@ -55,10 +55,39 @@ pub struct UpstreamCells {
 pub struct RequestKey {
     /// The method's word; `OTHER` outside the standard.
     pub method: &'static str,
-    /// The final status; 0: none was sent.
+    /// The final status; 0: none was sent; from 1 to 9: one of that class.
     pub status: u16,
     /// The reason word; empty: the reply is the upstream's own.
     pub reason: &'static str,
+}
+
+/// Series of requests that one upstream has at most on a shard before what is new
+/// counts by the class of its status: an upstream may answer with any of 900.
+const REQUEST_SERIES_MAX: usize = 64;
+
+impl RequestKey {
+    /// The same with the class of its status in place of the status.
+    fn by_class(self) -> Self {
+        let status = match self.status {
+            100.. => self.status / 100,
+            other => other,
+        };
+        Self { status, ..self }
+    }
+
+    /// Whether it was answered by an error of the server, or not at all.
+    pub fn is_error(&self) -> bool {
+        matches!(self.status, 0 | 5..=9 | 500..)
+    }
+
+    /// Its status as a label says it: `404`, or `4xx` where only the class was
+    /// counted.
+    pub fn status_label(&self) -> String {
+        match self.status {
+            class @ 1..=9 => format!("{class}xx"),
+            status => status.to_string(),
+        }
+    }
 }
 
 impl Cells {
@@ -66,11 +95,13 @@ impl Cells {
     /// [`Cells::bytes`] counts as they move.
     pub fn request(&self, record: &RequestRecord, ended: Instant) {
         self.upstream(record.passage.upstream, |cells| {
-            cells.requests.count(RequestKey {
+            let key = RequestKey {
                 method: record.method,
                 status: record.status,
                 reason: record.reason.unwrap_or(""),
-            });
+            };
+            let max = REQUEST_SERIES_MAX;
+            cells.requests.count_within(max, key, RequestKey::by_class);
             // A connection that switched protocols lasts as long as it likes.
             if record.tunnel.is_none() {
                 let duration = ended.saturating_duration_since(record.passage.started);
@@ -359,6 +390,16 @@ impl<K> Default for Tally<K> {
 }
 
 impl<K: Copy + PartialEq> Tally<K> {
+    /// Counts under a coarser key what is new beyond `max` keys.
+    fn count_within(&mut self, max: usize, key: K, coarser: impl Fn(K) -> K) {
+        let is_full = self.counts.len() >= max;
+        let is_known = |counts: &[(K, u64)]| counts.iter().any(|(known, _)| *known == key);
+        match is_full && !is_known(&self.counts) {
+            true => self.count(coarser(key)),
+            false => self.count(key),
+        }
+    }
+
     fn count(&mut self, key: K) {
         let at = self.add(key, 1);
         if at > 0 && self.counts[at].1 > self.counts[at - 1].1 {
@@ -480,6 +521,35 @@ mod tests {
         assert_eq!(sum.dropped_accepts(DroppedAccept::ForeignPeer), 1);
         assert_eq!(sum.task_panics(), 3);
         assert!(sum.upstream(UpstreamIndex::UNMATCHED).is_none());
+    }
+
+    #[test]
+    fn statuses_beyond_a_number_count_by_their_class() {
+        let cells = Cells::default();
+        for _ in 0..2 {
+            for status in 100..1_000 {
+                let (record, ended) = finished("GET", status, Duration::ZERO);
+                cells.request(&record, ended);
+            }
+        }
+        let snapshot = cells.snapshot();
+        let shop = snapshot.upstream(SHOP).unwrap();
+        let requests: Vec<_> = shop.requests().collect();
+        assert_eq!(requests.len(), REQUEST_SERIES_MAX + 9);
+        let of = |label: &str| {
+            let mut all = requests.iter();
+            let found = all.find(|(key, _)| key.status_label() == label);
+            found.map(|(_, count)| *count)
+        };
+        // Those that came first keep their own; nothing is lost.
+        assert_eq!((of("100"), of("163"), of("164")), (Some(2), Some(2), None));
+        assert_eq!(
+            (of("1xx"), of("5xx"), of("9xx")),
+            (Some(72), Some(200), Some(200))
+        );
+        assert_eq!(requests.iter().map(|(_, count)| count).sum::<u64>(), 1_800);
+        let errors = requests.iter().filter(|(key, _)| key.is_error());
+        assert_eq!(errors.map(|(_, count)| count).sum::<u64>(), 1_000);
     }
 
     #[test]

@@ -85,7 +85,7 @@ fn upstreams(text: &mut Text, snapshot: &Snapshot, names: &BTreeMap<UpstreamInde
     text.counter("ambassador_requests", "Requests answered or given up.");
     for (name, cells) in &cells {
         for (key, count) in cells.requests() {
-            let status = key.status.to_string();
+            let status = key.status_label();
             let labels = [
                 ("upstream", *name),
                 ("method", key.method),
