@@ -12,8 +12,9 @@ use super::read::Found;
 
 /// Nesting; the file itself needs 7.
 const DEPTH_MAX: usize = 32;
-/// Values in all, what aliases stand for included.
-const NODES_MAX: usize = 100_000;
+/// Values in all, what aliases stand for included. Each may take a kilobyte until
+/// all is checked.
+const NODES_MAX: usize = 60_000;
 /// Bytes of all values and keys, what aliases stand for included. More than a
 /// file can have without.
 const BYTES_MAX: usize = 8 << 20;
