@@ -11,6 +11,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+
 pub use super::identity::Access;
 
 use super::{Helper, small_file};
@@ -69,14 +71,20 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     })
 }
 
-/// Opens a file to append to it; makes it where it is missing.
+/// Opens a file to append to it; makes it where it is missing. A FIFO that nobody
+/// reads is an error: who opens it would wait.
 pub fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
+    let file = OpenOptions::new()
         .append(true)
         .create(true)
         .mode(MODE)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
         .open(path)
-        .or_else(|error| by_the_helper(path, Access::Append, error))
+        .or_else(|error| by_the_helper(path, Access::Append, error))?;
+    // Who writes may wait for a reader that is slow.
+    let flags = fcntl_getfl(&file)?;
+    fcntl_setfl(&file, flags - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 fn by_the_helper(path: &Path, access: Access, error: io::Error) -> io::Result<File> {
