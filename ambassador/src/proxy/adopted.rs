@@ -82,14 +82,15 @@ pub struct Version<'a> {
 }
 
 impl Cache {
-    /// The upstream that `key` means; made where there is none.
+    /// The upstream that `key` means; made where there is none. `None`: there are
+    /// as many as there may be, and none of them may leave.
     pub fn adopt(
         &mut self,
         adopted: &Adopted,
         version: Version<'_>,
         key: AdoptKey<'_>,
         now: Instant,
-    ) -> Target {
+    ) -> Option<Target> {
         let known = match key {
             AdoptKey::Authority(authority) => self.by_authority.get_mut(authority),
             AdoptKey::Address(address) => self.by_address.get_mut(&address),
@@ -98,9 +99,9 @@ impl Cache {
             && let Some(target) = cached.target(version)
         {
             adopted.touch(&cached.entry, now);
-            return target;
+            return Some(target);
         }
-        let hold = adopted.hold(key, now);
+        let hold = adopted.hold(key, now)?;
         let cached = Cached {
             upstream: Arc::new(as_upstream(&hold.0.name, version.policies)),
             entry: Arc::clone(&hold.0),
@@ -113,7 +114,7 @@ impl Cache {
         };
         let ids = replaced.iter().map(|cached| cached.entry.shared.id);
         self.replaced.extend(ids);
-        target
+        Some(target)
     }
 
     /// Drops what was evicted since the last call and gives the ids of the
@@ -160,7 +161,7 @@ impl Default for Adopted {
 }
 
 impl Adopted {
-    fn hold(&self, key: AdoptKey<'_>, now: Instant) -> Hold {
+    fn hold(&self, key: AdoptKey<'_>, now: Instant) -> Option<Hold> {
         let name = match key {
             AdoptKey::Authority(authority) => authority.to_string(),
             AdoptKey::Address(OriginalDst(address)) => address.to_string(),
@@ -168,11 +169,11 @@ impl Adopted {
         let mut entries = self.entries();
         if let Some(hold) = entries.get(&name).and_then(Entry::hold) {
             self.touch(&hold.0, now);
-            return hold;
+            return Some(hold);
         }
-        // When all are held the map grows past its limit by what is in flight,
-        // and shrinks again with the next ones.
-        while entries.len() >= ADOPTED_MAX && self.evict(&mut entries) == Evicted::One {}
+        if entries.len() >= ADOPTED_MAX && self.evict(&mut entries) == Evicted::None {
+            return None;
+        }
         let entry = Arc::new(Entry {
             name: name.as_str().into(),
             shared: Arc::new(Shared::new(UpstreamIndex::ADOPTED, None)),
@@ -182,7 +183,7 @@ impl Adopted {
         });
         self.touch(&entry, now);
         entries.insert(name, Arc::clone(&entry));
-        Hold(entry)
+        Some(Hold(entry))
     }
 
     /// The least recently used one that nobody holds leaves. One that is left

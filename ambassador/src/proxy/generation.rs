@@ -150,7 +150,9 @@ impl Generation {
             number: self.number,
             policies: &self.table.settings().adopted,
         };
+        // Beyond the limit what comes is passed on to where it was going.
         let target = cache.adopt(&self.adopted, version, key, now);
+        let target = target.unwrap_or_else(|| self.unmatched());
         (target, cache.take_evicted(&self.adopted))
     }
 

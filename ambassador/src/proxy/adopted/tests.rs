@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::policy::breaker::Force;
 
 struct World {
     adopted: Adopted,
@@ -28,7 +29,9 @@ impl World {
     /// Adopts an address, a millisecond after the last one.
     fn adopt(&mut self, cache: &mut Cache, port: u16) -> Target {
         self.now += Duration::from_millis(1);
-        cache.adopt(&self.adopted, self.version(1), address(port), self.now)
+        let version = self.version(1);
+        let target = cache.adopt(&self.adopted, version, address(port), self.now);
+        target.expect("one may leave")
     }
 
     fn knows(&self, port: u16) -> bool {
@@ -115,17 +118,27 @@ fn what_is_held_stays() {
 }
 
 #[test]
-fn more_than_the_limit_stay_only_while_they_are_held() {
+fn there_are_never_more_than_the_limit() {
     let mut world = World::new();
     let mut cache = Cache::default();
-    let held: Vec<Target> = (1..=MAX + 10)
+    let mut held: Vec<_> = (1..=MAX)
         .map(|port| world.adopt(&mut cache, port))
         .collect();
-    assert_eq!(world.adopted.entries().len(), ADOPTED_MAX + 10);
-    drop(held);
-    world.adopt(&mut cache, MAX + 11);
+    let more = |world: &World, cache: &mut Cache| {
+        let key = address(MAX + 1);
+        cache.adopt(&world.adopted, world.version(1), key, world.now)
+    };
+    // All are in use.
+    assert!(more(&world, &mut cache).is_none());
+    assert!(!world.knows(MAX + 1));
+    // One that its breaker leaves alone stays, in use or not.
+    let failed = held.pop().unwrap();
+    failed.shared.breaker.force(Force::Open);
+    drop(failed);
+    assert!(more(&world, &mut cache).is_none());
+    held.pop();
+    assert!(more(&world, &mut cache).is_some());
     assert_eq!(world.adopted.entries().len(), ADOPTED_MAX);
-    assert_eq!(cache.take_evicted(&world.adopted).len(), 11);
 }
 
 #[test]
@@ -151,6 +164,7 @@ fn a_new_version_brings_its_policies_and_keeps_the_connections() {
     let before = world.adopt(&mut cache, 1);
     world.policies.timeouts.idle = Duration::from_secs(7);
     let after = cache.adopt(&world.adopted, world.version(2), address(1), world.now);
+    let after = after.unwrap();
     assert_eq!(
         after.upstream.policies.timeouts.idle,
         Duration::from_secs(7)
