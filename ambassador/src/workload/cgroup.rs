@@ -6,9 +6,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Mode, OFlags};
 
 /// What the name of a cgroup that `exec` makes begins with; the pid of the
 /// proxy follows.
@@ -149,9 +149,14 @@ impl Cgroup {
     /// Opens an existing group. Its path leads over no symbolic link: whoever
     /// may change one would say which group is meant.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let links = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let directory = rustix::fs::openat2(CWD, path, flags, Mode::empty(), links)?;
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        // Step by step: openat2 is what services under `RestrictSUIDSGID` lack.
+        let step = |at: OwnedFd, name: Component<'_>| {
+            rustix::fs::openat(at, name.as_os_str(), flags | OFlags::PATH, Mode::empty())
+        };
+        let here = rustix::fs::open(".", flags | OFlags::PATH, Mode::empty())?;
+        let found = path.components().try_fold(here, step)?;
+        let directory = rustix::fs::openat(found, ".", flags | OFlags::RDONLY, Mode::empty())?;
         Self::of(path, directory)
     }
 
@@ -349,6 +354,20 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].point, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(found[0].root, Path::new("/machine a"));
+    }
+
+    #[test]
+    fn no_link_leads_to_a_group() {
+        let own = own_cgroup().unwrap();
+        let opened = Cgroup::open(&own).unwrap();
+        assert_eq!(opened.id().unwrap(), own.metadata().unwrap().ino());
+        let directory = std::env::temp_dir().join(format!("amb-B-way-{}", std::process::id()));
+        std::os::unix::fs::symlink(own.parent().unwrap_or(&own), &directory).unwrap();
+        let name = own.file_name().unwrap_or_default();
+        for path in [directory.clone(), directory.join(name), "/tmp".into()] {
+            assert!(Cgroup::open(&path).is_err(), "{}", path.display());
+        }
+        fs::remove_file(directory).unwrap();
     }
 
     #[test]
