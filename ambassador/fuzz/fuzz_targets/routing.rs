@@ -37,6 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
     let name = request.field(head, "x-upstream-host");
     let of = |original| RequestKey {
         original,
+        tunnel: None,
         authority: authority.as_ref(),
         x_upstream_host: name,
         path: request.path(head),
