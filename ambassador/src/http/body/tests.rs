@@ -254,6 +254,22 @@ fn the_reader_stays_small() {
     assert!(size_of::<BodyReader>() <= 24, "{}", size_of::<BodyReader>());
 }
 
+/// Whether every quoted string ends (RFC 9110 section 5.6.4).
+fn strings_are_closed(mut text: &[u8]) -> bool {
+    let mut inside = false;
+    loop {
+        text = match (inside, text) {
+            (_, []) => return !inside,
+            (true, [b'\\', _, rest @ ..]) => rest,
+            (_, [b'"', rest @ ..]) => {
+                inside = !inside;
+                rest
+            }
+            (_, [_, rest @ ..]) => rest,
+        };
+    }
+}
+
 /// Chunked coding as the RFC writes it, over the whole body at once; `None`
 /// where it is malformed or not whole.
 fn decode(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
@@ -270,13 +286,11 @@ fn decode(bytes: &[u8]) -> Option<(usize, Vec<u8>)> {
             None => (size, &b""[..]),
         };
         let printable = |byte: &u8| *byte == b'\t' || (b' '..=b'~').contains(byte);
-        // Without backslashes a string ends with every second quote.
-        let quotes = extension.iter().filter(|byte| **byte == b'"').count();
         let sound = (1..=15).contains(&digits.len())
             && digits.iter().all(u8::is_ascii_hexdigit)
             && extension.len() <= 257
             && extension.iter().all(printable)
-            && quotes.is_multiple_of(2);
+            && strings_are_closed(extension);
         if !sound {
             return None;
         }
