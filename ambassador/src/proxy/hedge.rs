@@ -60,11 +60,11 @@ impl Sending<'_> {
     /// only where the request is whole, changes nothing and may reach an upstream
     /// twice. `may_retry`: another one may follow.
     pub fn second_try(&self, judges: &Judges<'_>, may_retry: bool) -> SecondTry {
-        let (target, now) = (self.target(), ring::now());
+        let target = self.target();
         let policies = &target.upstream.policies;
         let hedges = policies.hedge.after != After::Off && !judges.is_probe();
         if hedges && self.may_be_in_two_places() {
-            let pools = &self.context.pools;
+            let (pools, now) = (&self.context.pools, ring::now());
             if let Some(due) = pools.slow_at(&target.shared, &policies.hedge, now) {
                 return SecondTry::Hedge(due);
             }
@@ -74,9 +74,8 @@ impl Sending<'_> {
             && judges.endpoint.has_alternatives()
             && self.replay.is_empty()
             && self.may_be_in_two_places();
-        let half = policies.timeouts.request.map(|limit| now + limit / 2);
-        match half.filter(|_| looks_elsewhere) {
-            Some(due) => SecondTry::Silence(due),
+        match policies.timeouts.request.filter(|_| looks_elsewhere) {
+            Some(limit) => SecondTry::Silence(ring::now() + limit / 2),
             None => SecondTry::Never,
         }
     }
