@@ -322,7 +322,7 @@ impl Sending<'_> {
                 true => (Verdict::Hold, Stage::MayGiveWay),
                 false => (Verdict::Pass, Stage::Last),
             };
-            if !progress.withheld.is_long(ring::now()) {
+            if !progress.withheld.is_long(ring::now) {
                 judge(context, target, response, head, (judges, stage), waited);
             }
             if verdict == Verdict::Pass {
@@ -341,7 +341,7 @@ impl Sending<'_> {
             Answer::Passed(response) => Success::Passed(self.passed(connection, response, sent_at)),
             Answer::Held(mut held) => {
                 let score = score_of(target, self.response, &held.head);
-                let score = score.filter(|_| !self.progress.withheld.is_long(ring::now()));
+                let score = score.filter(|_| !self.progress.withheld.is_long(ring::now));
                 held.detach();
                 Success::Held(HeldBack {
                     connection,
@@ -414,7 +414,7 @@ impl Sending<'_> {
             }
             error => Failure::of(&error),
         };
-        let failure = match self.progress.withheld.is_long(ring::now()) {
+        let failure = match self.progress.withheld.is_long(ring::now) {
             true => failure.of_the_caller(),
             false => failure,
         };

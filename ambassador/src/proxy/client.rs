@@ -4,14 +4,17 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use memchr::memchr;
+
 use crate::addr::OriginalDst;
+use crate::http::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::crowd::Membership;
 use crate::proxy::room::Seat;
 use crate::proxy::way::Addressee;
-use crate::ring::{Chunk, Gather, Stream, timer};
+use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::route::Tunnelled;
 use crate::telemetry::{ListenerIndex, Passage};
 use crate::together::{First, first};
@@ -232,5 +235,42 @@ impl Client {
         };
         // Either way the connection is closed; the time only limits the wait.
         let _ = timer::timeout(limit, drained).await;
+    }
+
+    /// Reads a request head that begins with `chunk`; `None`: the client ended or
+    /// fell silent before it was whole.
+    pub async fn read_request(
+        &mut self,
+        request: &mut RequestHead,
+        mut chunk: Chunk,
+        patience: Patience,
+    ) -> Result<Option<Chunk>, (BadMessage, u64)> {
+        let limits = self.context.head_limits;
+        let mut until = None;
+        loop {
+            let refused = |bad| (bad, chunk.len() as u64);
+            if let Some(length) = request.parse(&chunk, &limits).map_err(refused)? {
+                let rest = chunk.split_off(length);
+                self.ahead = (!rest.is_empty()).then_some(rest);
+                return Ok(Some(chunk));
+            }
+            let mut collected = chunk.to_vec();
+            drop(chunk);
+            loop {
+                let until = *until.get_or_insert_with(|| ring::now() + patience.head());
+                let left = until.saturating_duration_since(ring::now());
+                let Some(more) = self.next(left.min(patience.idle())).await else {
+                    return match ring::now() < until {
+                        true => Ok(None),
+                        false => Err((BadMessage::HeadTimeout, collected.len() as u64)),
+                    };
+                };
+                collected.extend_from_slice(&more);
+                if memchr(b'\n', &more).is_some() || collected.len() > limits.head_bytes_max {
+                    break;
+                }
+            }
+            chunk = Chunk::from(collected);
+        }
     }
 }

@@ -4,14 +4,11 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use memchr::memchr;
-
 use crate::clock;
 use crate::http::challenge::{self, Asker};
 use crate::http::{
     self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,
 };
-use crate::proxy::client::{Client, Patience};
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
@@ -658,41 +655,4 @@ fn take_part(
         true => Leftover::None,
         false => Leftover::Some,
     })
-}
-
-/// Reads a request head that begins with `chunk`; `None`: the client ended or
-/// fell silent before it was whole.
-pub async fn read_request(
-    client: &mut Client,
-    request: &mut RequestHead,
-    mut chunk: Chunk,
-    patience: Patience,
-) -> Result<Option<Chunk>, (BadMessage, u64)> {
-    let limits = client.context.head_limits;
-    let mut until = None;
-    loop {
-        let refused = |bad| (bad, chunk.len() as u64);
-        if let Some(length) = request.parse(&chunk, &limits).map_err(refused)? {
-            let rest = chunk.split_off(length);
-            client.ahead = (!rest.is_empty()).then_some(rest);
-            return Ok(Some(chunk));
-        }
-        let mut collected = chunk.to_vec();
-        drop(chunk);
-        loop {
-            let until = *until.get_or_insert_with(|| ring::now() + patience.head());
-            let left = until.saturating_duration_since(ring::now());
-            let Some(more) = client.next(left.min(patience.idle())).await else {
-                return match ring::now() < until {
-                    true => Ok(None),
-                    false => Err((BadMessage::HeadTimeout, collected.len() as u64)),
-                };
-            };
-            collected.extend_from_slice(&more);
-            if memchr(b'\n', &more).is_some() || collected.len() > limits.head_bytes_max {
-                break;
-            }
-        }
-        chunk = Chunk::from(collected);
-    }
 }

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use crate::proxy::client::{Client, Patience, Woken};
-use crate::proxy::exchange;
 use crate::proxy::forward::{self, After};
 use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
@@ -48,7 +47,7 @@ fn empty_slot() -> Slot {
 async fn one(client: &mut Client, chunk: Chunk, patience: Patience) -> After {
     let context = Rc::clone(&client.context);
     let mut scratch = context.take_scratch();
-    let head = exchange::read_request(client, &mut scratch.request, chunk, patience);
+    let head = client.read_request(&mut scratch.request, chunk, patience);
     let after = match head.await {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
         Ok(None) => After::Close,

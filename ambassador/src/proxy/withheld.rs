@@ -28,9 +28,9 @@ impl Withheld {
     }
 
     /// Whether it has been waited for so long that the caller is at fault.
-    pub fn is_long(&self, now: Instant) -> bool {
+    pub fn is_long(&self, now: impl FnOnce() -> Instant) -> bool {
         let since = self.0.get();
-        since.is_some_and(|since| now.saturating_duration_since(since) >= LONG)
+        since.is_some_and(|since| now().saturating_duration_since(since) >= LONG)
     }
 }
 
@@ -44,7 +44,7 @@ mod tests {
     #[test]
     fn it_counts_while_nothing_comes() {
         let (withheld, now) = (Withheld::default(), Instant::now());
-        assert!(!withheld.is_long(now + LONG));
+        assert!(!withheld.is_long(|| now + LONG));
         let here = Cell::new(false);
         let more = std::future::poll_fn(|_| match here.get() {
             true => Poll::Ready(()),
@@ -53,10 +53,10 @@ mod tests {
         let mut wait = pin!(withheld.wait(more, now));
         let mut context = Context::from_waker(Waker::noop());
         assert!(wait.as_mut().poll(&mut context).is_pending());
-        assert!(!withheld.is_long(now + LONG - Duration::from_millis(1)));
-        assert!(withheld.is_long(now + LONG));
+        assert!(!withheld.is_long(|| now + LONG - Duration::from_millis(1)));
+        assert!(withheld.is_long(|| now + LONG));
         here.set(true);
         assert!(wait.as_mut().poll(&mut context).is_ready());
-        assert!(!withheld.is_long(now + LONG));
+        assert!(!withheld.is_long(|| now + LONG));
     }
 }

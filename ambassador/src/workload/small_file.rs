@@ -92,32 +92,32 @@ pub(super) fn read_open(file: File, bytes_max: usize) -> io::Result<Vec<u8>> {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
-    use std::path::PathBuf;
     use std::sync::mpsc;
     use std::time::Duration;
 
+    use tempfile::{TempDir, tempdir};
+
     use super::*;
 
-    struct Scratch(PathBuf);
+    struct Scratch(TempDir);
 
     impl Scratch {
-        fn new(name: &str) -> Self {
-            let name = format!("small-file-{name}-{}", std::process::id());
-            let directory = std::env::temp_dir().join(name);
-            fs::create_dir_all(directory.join("root/etc")).unwrap();
+        fn new() -> Self {
+            let directory = tempdir().unwrap();
+            fs::create_dir_all(directory.path().join("root/etc")).unwrap();
             Self(directory)
         }
 
         fn put(&self, name: &str, text: &str) {
-            fs::write(self.0.join(name), text).unwrap();
+            fs::write(self.0.path().join(name), text).unwrap();
         }
 
         fn link(&self, name: &str, target: &str) {
-            symlink(target, self.0.join(name)).unwrap();
+            symlink(target, self.0.path().join(name)).unwrap();
         }
 
         fn fifo(&self, name: &str) {
-            let path = self.0.join(name);
+            let path = self.0.path().join(name);
             let made = std::process::Command::new("mkfifo").arg(path).status();
             assert!(made.unwrap().success());
         }
@@ -125,7 +125,7 @@ mod tests {
         /// What reading both ways says, which must not take long.
         fn read(&self, name: &str) -> [Result<String, io::ErrorKind>; 2] {
             let (sender, answer) = mpsc::channel();
-            let (all, name) = (self.0.clone(), name.to_owned());
+            let (all, name) = (self.0.path().to_owned(), name.to_owned());
             std::thread::spawn(move || {
                 let text = |read: io::Result<Vec<u8>>| {
                     let read = read.map_err(|error| error.kind());
@@ -141,15 +141,9 @@ mod tests {
         }
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn a_file_is_read_up_to_its_limit() {
-        let scratch = Scratch::new("limit");
+        let scratch = Scratch::new();
         scratch.put("root/etc/short", "sixteen letters.");
         let text = "sixteen letters.".to_owned();
         assert_eq!(scratch.read("etc/short"), [Ok(text.clone()), Ok(text)]);
@@ -166,9 +160,9 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_opened() {
-        let scratch = Scratch::new("kinds");
+        let scratch = Scratch::new();
         scratch.fifo("root/etc/fifo");
-        let socket = scratch.0.join("root/etc/socket");
+        let socket = scratch.0.path().join("root/etc/socket");
         let _listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
         let refused = Err(io::ErrorKind::InvalidInput);
         for name in ["etc/fifo", "etc/socket"] {
@@ -186,7 +180,7 @@ mod tests {
 
     #[test]
     fn links_lead_out_of_no_root() {
-        let scratch = Scratch::new("links");
+        let scratch = Scratch::new();
         scratch.put("secret", "outside");
         scratch.put("root/secret", "inside");
         scratch.link("root/etc/up", "../../secret");
@@ -206,9 +200,9 @@ mod tests {
     #[test]
     fn magic_links_are_not_followed_in_a_root() {
         let root = File::open("/").unwrap();
-        let secret = Scratch::new("magic");
+        let secret = Scratch::new();
         secret.put("open", "open");
-        let open = File::open(secret.0.join("open")).unwrap();
+        let open = File::open(secret.0.path().join("open")).unwrap();
         let link = format!("/proc/self/fd/{}", open.as_raw_fd());
         assert_eq!(read(Path::new(&link), 16).unwrap(), b"open");
         let error = read_in(&root, Path::new(&link), 16).unwrap_err();

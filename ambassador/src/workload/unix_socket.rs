@@ -87,24 +87,9 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::os::unix::net::UnixStream;
 
+    use tempfile::tempdir;
+
     use super::*;
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(what: &str) -> Self {
-            let name = format!("amb-B-unix-{what}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().permissions().mode() & 0o777
@@ -113,8 +98,8 @@ mod tests {
     #[test]
     #[expect(unsafe_code, reason = "std has no unshare")]
     fn it_is_private_from_the_moment_it_has_a_name() {
-        let scratch = Scratch::new("mode");
-        let path = scratch.0.join("socket");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("socket");
         // A thread of its own has a mask of its own.
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -129,8 +114,8 @@ mod tests {
 
     #[test]
     fn a_dead_socket_is_replaced_and_what_lives_is_not() {
-        let scratch = Scratch::new("dead");
-        let path = scratch.0.join("socket");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
         let listener = listen_privately(&path).unwrap();
         assert_eq!(mode(&path), 0o600);
@@ -142,19 +127,19 @@ mod tests {
         let error = listen_privately(&path).unwrap_err();
         assert!(error.to_string().contains("user 12345"), "{error}");
 
-        let file = scratch.0.join("file");
+        let file = scratch.path().join("file");
         fs::write(&file, "precious").unwrap();
         let error = listen_privately(&file).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read(&file).unwrap(), b"precious");
         // Nothing but the socket and the file: the private name is gone.
-        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 2);
     }
 
     #[test]
     fn one_that_does_not_accept_is_alive_and_keeps_nobody() {
-        let scratch = Scratch::new("full");
-        let path = scratch.0.join("socket");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("socket");
         let socket = bound(&path).unwrap();
         listen(&socket, 0).unwrap();
         let _queued = UnixStream::connect(&path).unwrap();

@@ -8,6 +8,8 @@ use ambassador_tests::{
     Backend, Cgroup, Client, Connection, Proxy, Response, Server, on_both_backends, ports, program,
 };
 
+use crate::tunnels::echo;
+
 on_both_backends!(
     requests_in_a_tunnel_are_under_the_policies,
     odd_and_slow_requests_in_a_tunnel_are_requests,
@@ -74,17 +76,6 @@ fn peek(connection: &mut Connection) -> std::io::Result<bool> {
     let mut byte = [0];
     connection.stream().peek(&mut byte)?;
     Ok(byte[0].is_ascii_uppercase())
-}
-
-fn echo(connection: &mut Connection) -> std::io::Result<()> {
-    let mut buffer = [0; 4096];
-    loop {
-        let count = connection.read(&mut buffer)?;
-        if count == 0 {
-            return connection.write("the end");
-        }
-        connection.write(&buffer[..count])?;
-    }
 }
 
 fn reason(answer: &Response) -> (u16, Option<&str>) {

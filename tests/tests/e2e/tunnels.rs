@@ -32,7 +32,7 @@ fn websocket() -> Server {
     })
 }
 
-fn echo(connection: &mut ambassador_tests::Connection) -> std::io::Result<()> {
+pub(crate) fn echo(connection: &mut ambassador_tests::Connection) -> std::io::Result<()> {
     let mut buffer = [0; 4096];
     loop {
         let count = connection.read(&mut buffer)?;

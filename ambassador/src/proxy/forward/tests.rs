@@ -70,8 +70,7 @@ async fn post_over_a_dead_connection(body: usize) {
     });
     let mut scratch = context.take_scratch();
     let patience = client::Patience::of(&Timeouts::default());
-    let head =
-        crate::proxy::exchange::read_request(&mut client, &mut scratch.request, first, patience);
+    let head = client.read_request(&mut scratch.request, first, patience);
     let head = head.await.unwrap().unwrap();
     let after = forward(&mut client, &mut scratch, head).await;
     assert_eq!(after, After::KeepAlive);

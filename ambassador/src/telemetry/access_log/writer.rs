@@ -374,27 +374,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead, BufReader, Read};
-    use std::path::PathBuf;
     use std::rc::Rc;
+
+    use tempfile::tempdir;
 
     use super::super::super::record::{Passage, Telemetry};
     use super::*;
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn settings(target: Target, sample: f64) -> Settings {
         Settings {
@@ -423,8 +408,8 @@ mod tests {
 
     #[test]
     fn every_request_is_one_line_and_finish_writes_the_last() {
-        let scratch = Scratch::new("access-log-lines");
-        let path = scratch.0.join("log");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("log");
         let log = start(&path, 1.0);
         let shards: Vec<_> = (0..2).map(|_| log.sink()).collect();
         thread::scope(|scope| {
@@ -449,8 +434,8 @@ mod tests {
 
     #[test]
     fn a_sample_of_nothing_logs_nothing() {
-        let scratch = Scratch::new("access-log-none");
-        let path = scratch.0.join("log");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("log");
         let log = start(&path, 0.0);
         requests(&log, 100);
         log.finish();
@@ -459,8 +444,8 @@ mod tests {
 
     #[test]
     fn a_line_that_another_began_is_not_continued() {
-        let scratch = Scratch::new("access-log-begun");
-        let path = scratch.0.join("log");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("log");
         for (before, kept) in [("{\"time\":\"20", 1), ("{}\n", 1), ("", 0)] {
             std::fs::write(&path, before).unwrap();
             let log = start(&path, 1.0);
@@ -478,8 +463,8 @@ mod tests {
 
     #[test]
     fn reopening_follows_a_rotation() {
-        let scratch = Scratch::new("access-log-rotated");
-        let (path, old) = (scratch.0.join("log"), scratch.0.join("log.1"));
+        let scratch = tempdir().unwrap();
+        let (path, old) = (scratch.path().join("log"), scratch.path().join("log.1"));
         let log = start(&path, 1.0);
         std::fs::rename(&path, &old).unwrap();
         log.reopen();
@@ -528,8 +513,8 @@ mod tests {
 
     #[test]
     fn a_reader_that_stalls_costs_lines_not_time() {
-        let scratch = Scratch::new("access-log-stalled");
-        let path = scratch.0.join("fifo");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("fifo");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
         // Opened for both, so that neither open waits for the other end.

@@ -137,24 +137,9 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::unix::fs::symlink;
 
+    use tempfile::tempdir;
+
     use super::*;
-
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Self {
-            let name = format!("helper-files-{name}-{}", std::process::id());
-            let path = std::env::temp_dir().join(name);
-            fs::create_dir_all(&path).unwrap();
-            Self(path.canonicalize().unwrap())
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     fn read(files: &Files, number: usize) -> Option<String> {
         let mut text = String::new();
@@ -165,8 +150,8 @@ mod tests {
 
     #[test]
     fn a_link_leads_to_nothing_outside_the_directory() {
-        let scratch = Scratch::new("links");
-        let (inside, outside) = (scratch.0.join("inside"), scratch.0.join("secret"));
+        let scratch = tempdir().unwrap();
+        let (inside, outside) = (scratch.path().join("inside"), scratch.path().join("secret"));
         fs::create_dir(&inside).unwrap();
         fs::write(&outside, "secret").unwrap();
         fs::write(inside.join("token"), "one").unwrap();
@@ -188,20 +173,22 @@ mod tests {
         replace(Path::new("..data/token"));
         assert_eq!(read(&files, 0).as_deref(), Some("two"));
         // The directory itself is a link now.
-        fs::rename(&inside, scratch.0.join("moved")).unwrap();
+        fs::rename(&inside, scratch.path().join("moved")).unwrap();
         symlink("moved", &inside).unwrap();
         assert_eq!(read(&files, 0), None);
     }
 
     #[test]
     fn what_is_no_file_is_not_opened_and_blocks_nobody() {
-        let scratch = Scratch::new("kinds");
-        let path = scratch.0.join("pipe");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
         let mut files = Files::default();
         files.remember(path, Access::Read).unwrap();
-        files.remember(scratch.0.clone(), Access::Read).unwrap();
+        files
+            .remember(scratch.path().to_owned(), Access::Read)
+            .unwrap();
         files.remember("/dev/null".into(), Access::Append).unwrap();
         for number in 0..3 {
             assert!(files.open(number).is_err(), "{number}");
@@ -210,8 +197,8 @@ mod tests {
 
     #[test]
     fn a_log_is_made_anew_and_never_through_a_link() {
-        let scratch = Scratch::new("log");
-        let path = scratch.0.join("log");
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("log");
         let mut files = Files::default();
         files.remember(path.clone(), Access::Append).unwrap();
         let write = || File::from(files.open(0).unwrap()).write_all(b"line\n");
@@ -219,9 +206,9 @@ mod tests {
         write().unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "line\nline\n");
         fs::remove_file(&path).unwrap();
-        symlink(scratch.0.join("other"), &path).unwrap();
+        symlink(scratch.path().join("other"), &path).unwrap();
         assert!(files.open(0).is_err());
-        assert!(!scratch.0.join("other").exists());
+        assert!(!scratch.path().join("other").exists());
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! written here as it would write them.
 
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use tempfile::tempdir;
 
 use super::*;
 
@@ -30,24 +30,6 @@ impl TakenOver {
         let text = json!({ "number": 1, "request": request }).to_string();
         let reply = self.say(&text, fds);
         assert!(reply["Failed"].is_object(), "{text}: {reply}");
-    }
-}
-
-/// A directory of the test's own.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(what: &str) -> Self {
-        let name = format!("amb-B-taken-over-{what}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -96,16 +78,16 @@ fn no_process_is_signalled_but_those_of_the_command() {
 
 #[test]
 fn nothing_is_registered_once_others_may_speak() {
-    let scratch = Scratch::new("sealed");
+    let scratch = tempdir().unwrap();
     let (helper, served) = on_a_thread();
     register(&helper, vec![target("/sys/fs/cgroup/ours")]);
     helper.seal().unwrap();
     let taken_over = TakenOver(helper);
-    let directory = fs::File::open(&scratch.0).unwrap();
-    fs::create_dir(scratch.0.join("victim")).unwrap();
-    fs::write(scratch.0.join("victim").join(ADMIN_SOCKET), "").unwrap();
-    let victim = scratch.0.join("victim");
-    let config = scratch.0.join("config");
+    let directory = fs::File::open(scratch.path()).unwrap();
+    fs::create_dir(scratch.path().join("victim")).unwrap();
+    fs::write(scratch.path().join("victim").join(ADMIN_SOCKET), "").unwrap();
+    let victim = scratch.path().join("victim");
+    let config = scratch.path().join("config");
     fs::write(&config, "/sys/fs/cgroup/victim\n").unwrap();
     for request in [
         json!({ "Register": { "targets": [{ "cgroup": "/sys/fs/cgroup/victim" }] } }),
@@ -197,11 +179,11 @@ fn no_cgroup_and_no_namespace_but_those_registered() {
 
 #[test]
 fn a_root_is_that_of_a_process_and_no_other_directory() {
-    let scratch = Scratch::new("root");
-    symlink("/etc", scratch.0.join("root")).unwrap();
+    let scratch = tempdir().unwrap();
+    symlink("/etc", scratch.path().join("root")).unwrap();
     let (helper, served) = on_a_thread();
     // Looks like the files of a process, and is none.
-    let fake = scratch.0.join("ns/net");
+    let fake = scratch.path().join("ns/net");
     let mut inside = Command::new("sleep");
     inside.arg("60");
     let mut process = inside.spawn().unwrap();
@@ -225,8 +207,8 @@ fn a_root_is_that_of_a_process_and_no_other_directory() {
 fn the_configuration_names_more_unless_somebody_else_wrote_it() {
     use std::os::unix::fs::{PermissionsExt, chown};
 
-    let scratch = Scratch::new("config");
-    let config = scratch.0.join("config");
+    let scratch = tempdir().unwrap();
+    let config = scratch.path().join("config");
     fs::write(&config, "/sys/fs/cgroup/first\n").unwrap();
     let (helper, served) = on_a_thread();
     let registration = Registration {
