@@ -155,6 +155,11 @@ impl Sending<'_> {
         Err(failure)
     }
 
+    /// Tries that have begun.
+    pub fn tries(&self) -> u16 {
+        self.record.attempts + self.progress.beside.borrow().len() as u16
+    }
+
     /// Whether the request may be sent after that.
     pub fn can_send_again(&self, tried: &Result<Success, Failure>) -> bool {
         match tried {

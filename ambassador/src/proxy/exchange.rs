@@ -1,9 +1,10 @@
 //! One try of one request over one connection: the head and body go up, the
 //! response comes down, both at the same time.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::http::challenge::{self, Asker};
 use crate::http::{
@@ -90,6 +91,8 @@ pub struct Progress<'a> {
     pub malformed: Cell<Option<BadMessage>>,
     /// Tries that have begun, and of whose end nothing was counted.
     pub open_tries: Cell<u16>,
+    /// Where second tries were made beside others.
+    pub beside: RefCell<Vec<EndpointAddr>>,
 }
 
 impl<'a> Progress<'a> {
@@ -104,12 +107,19 @@ impl<'a> Progress<'a> {
             forwarded_at: Cell::new(None),
             malformed: Cell::new(None),
             open_tries: Cell::new(0),
+            beside: RefCell::default(),
         }
     }
 
     /// Whether nothing of a response has gone to the client.
     pub fn is_unanswered(&self) -> bool {
         self.moved.bytes(Direction::Received) == 0
+    }
+
+    /// A second try begins beside another one.
+    pub fn begin_beside(&self, endpoint: EndpointAddr) {
+        self.open_tries.set(self.open_tries.get() + 1);
+        self.beside.borrow_mut().push(endpoint);
     }
 
     /// Another try begins.

@@ -284,8 +284,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let answered = async {
         let mut tried_endpoints = Vec::new();
         let (tried, stopped) = loop {
-            let may_retry =
-                sending.record.attempts + 1 < policies.retry.attempts && judges.may_try_again();
+            let may_retry = sending.tries() + 1 < policies.retry.attempts && judges.may_try_again();
             let may_hold = may_retry && sending.replay.is_whole();
             let (busy, counts) = ([judges.endpoint.endpoint], judges.counts());
             let beside = Aim {
@@ -320,7 +319,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 true => Duration::ZERO,
                 false => {
                     let asked_wait = sending.retry_after(&tried);
-                    let tries = sending.record.attempts;
+                    let tries = sending.tries();
                     policies.retry.wait(tries, asked_wait, clock::random_u64())
                 }
             };
@@ -382,8 +381,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     // It is busy to the end, of a tunnel too.
     let _busy = judges.into_endpoint();
     let is_unanswered = progress.is_unanswered();
+    let beside = progress.beside.take();
     let (open_tries, malformed) = (progress.open_tries.get(), progress.malformed.get());
     record.settle();
+    record.was_tried_beside(&beside);
     for _ in 0..open_tries {
         let cells = &context.telemetry.cells;
         cells.attempt(shared.label, AttemptOutcome::Cancelled);

@@ -120,7 +120,7 @@ impl Sending<'_> {
                 return pending().await;
             };
             context.telemetry.cells.retry(label, "silence");
-            progress.open_tries.set(progress.open_tries.get() + 1);
+            progress.begin_beside(other.endpoint);
             // Boxed, as it is rare: every request has the place of this.
             let mut head = Box::new(ResponseHead::default());
             let leg = Leg {
@@ -157,7 +157,6 @@ impl Sending<'_> {
         self.end_try(silent.outcome());
         silent.report(target, judges);
         *self.response = *head;
-        self.record.attempts += 1;
         self.record.is_tried_at(other.endpoint);
         judges.replace(other, None);
         Ok(self.hold(answered, judges))
@@ -206,8 +205,7 @@ impl Sending<'_> {
                 return one.await.map(First::Left);
             };
             cells.retry(label, "hedge");
-            let open = &self.progress.open_tries;
-            open.set(open.get() + 1);
+            self.progress.begin_beside(other.endpoint);
             let place = (self.namespace, other.endpoint);
             let two = async {
                 match leg(place, &mut heads.1).run().await {
@@ -220,7 +218,7 @@ impl Sending<'_> {
                 }
             };
             let won = first_ok(one, two).await?;
-            if open.get() > 1 {
+            if self.progress.open_tries.get() > 1 {
                 self.end_try(AttemptOutcome::Cancelled);
             }
             Ok(won)
@@ -237,7 +235,6 @@ impl Sending<'_> {
                 let settings = &target.upstream.policies.hedge;
                 context.pools.record_latency(&target.shared, settings, took);
                 *self.response = heads.1;
-                self.record.attempts += 1;
                 self.record.is_tried_at(other.endpoint);
                 judges.replace(other, trial);
                 answered

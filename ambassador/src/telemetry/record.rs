@@ -239,6 +239,18 @@ impl RequestRecord {
             self.earlier.push(before);
         }
     }
+
+    /// These tries were made beside others, and may be the ones that were answered.
+    pub fn was_tried_beside(&mut self, endpoints: &[EndpointAddr]) {
+        self.attempts += endpoints.len() as u16;
+        for endpoint in endpoints {
+            let is_known =
+                self.passage.endpoint == Some(*endpoint) || self.earlier.contains(endpoint);
+            if !is_known && self.earlier.len() < EARLIER_MAX {
+                self.earlier.push(*endpoint);
+            }
+        }
+    }
 }
 
 impl Telemetry {

@@ -12,6 +12,8 @@ use ambassador_tests::proxy::{Launch, Scratch};
 use ambassador_tests::server::{Connection, response};
 use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
 
+use crate::access_log::{LOGGED, lines};
+
 on_both_backends!(
     one_that_refuses_is_not_noticed,
     one_that_resets_is_not_noticed,
@@ -43,7 +45,7 @@ fn start(backend: Backend, endpoints: &[SocketAddr], more: &str) -> (Proxy, Sock
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let list: Vec<_> = endpoints.iter().map(|at| format!("\"{at}\"")).collect();
     let config = format!(
-        "drain_timeout: 2s\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+        "drain_timeout: 2s\n{LOGGED}listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
          upstreams: {{ web: {{ endpoints: [{}], {more} }} }}\n\
          routes: [{{ match: {{ host: web.test }}, upstream: web }}]\n",
         list.join(", ")
@@ -271,6 +273,11 @@ fn one_that_is_slow_is_waited_for(backend: Backend) {
     proxy.expect_metric("ambassador_upstream_attempts_total", &outcome, 1.0);
     let outcome = [("outcome", "response")];
     proxy.expect_metric("ambassador_upstream_attempts_total", &outcome, 1.0);
+    let line = &lines(&proxy, 1)[0];
+    assert_eq!(line["attempts"], 2, "{line}");
+    let tried = line["endpoints"].as_array().expect("there were two");
+    let first = tried.last().expect("there were two");
+    assert_eq!((tried.len(), first), (2, &line["endpoint"]), "{line}");
 }
 
 fn hang(connection: &mut Connection) -> io::Result<()> {
