@@ -1,8 +1,12 @@
 //! The only reader of time and randomness. Logic that depends on either takes
 //! them as arguments, so that its tests run on virtual time and fixed seeds.
 
+mod instant;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use instant::Instant;
 
 /// The monotonic clock.
 pub fn now() -> Instant {
@@ -21,33 +25,6 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC, the clock that `bpf_ktime_get_ns` reads.
-#[expect(
-    unsafe_code,
-    reason = "Instant hides the raw value that the kernel side compares"
-)]
-pub fn kernel_ns() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live timespec; CLOCK_MONOTONIC always exists.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// An instant in the nanoseconds of [`kernel_ns`]. It may come out later by what
-/// lies between two readings of the clock, never earlier.
-pub fn kernel_ns_at(then: Instant) -> u64 {
-    let now = now();
-    let now_ns = kernel_ns();
-    let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    match then.checked_duration_since(now) {
-        Some(ahead) => now_ns.saturating_add(ns(ahead)),
-        None => now_ns.saturating_sub(ns(now.saturating_duration_since(then))),
-    }
-}
-
 /// Lets something happen once a second at most, over all threads, as a line in
 /// the log about what goes on all the time.
 #[derive(Debug)]
@@ -61,7 +38,7 @@ impl OncePerSecond {
 
     /// Whether it may happen now; it counts as having happened.
     pub fn is_due(&self) -> bool {
-        self.is_due_at(kernel_ns())
+        self.is_due_at(now().kernel_ns())
     }
 
     fn is_due_at(&self, now_ns: u64) -> bool {
@@ -104,16 +81,5 @@ mod tests {
         let due = [7, 8, 7 + second - 1, 7 + second, 8 + second, 9 * second];
         let due = due.map(|now_ns| line.is_due_at(now_ns));
         assert_eq!(due, [true, false, false, true, false, true]);
-    }
-
-    #[test]
-    fn an_instant_has_a_place_on_the_kernels_clock() {
-        let before = kernel_ns();
-        let then = now();
-        let after = kernel_ns();
-        assert!(kernel_ns_at(then) >= before);
-        let hour = Duration::from_secs(3600);
-        let ahead = kernel_ns_at(then + hour) - 3_600_000_000_000;
-        assert!((before..=kernel_ns()).contains(&ahead) && ahead <= after + 1_000_000_000);
     }
 }

@@ -37,7 +37,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use chunk::{Chunk, Gather};
 pub use keep_alive::{Liveness, look_every};
@@ -49,7 +49,7 @@ pub use spin::Spin;
 pub use stream::{Departure, Listener, Stream, StreamId};
 pub use table::Standing;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use driver::Driver;
 use executor::Executor;
 use mailbox::Mailbox;

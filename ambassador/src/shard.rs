@@ -10,9 +10,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::capture::Heartbeat;
+use crate::clock::Instant;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::ring::{self, Backend, Remote, Spin, timer};

@@ -10,9 +10,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ambassador::addr::EndpointAddr;
+use ambassador::clock::Instant;
 use ambassador::http::trace;
 use ambassador::policy::balance::{Key, LoadBalancing};
 use ambassador::policy::outlier;

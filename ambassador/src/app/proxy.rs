@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::captured::{self, Captured, Change};
 use super::introduction::{self, Introduction};
@@ -16,7 +16,7 @@ use super::names::{Listeners, Places};
 use super::{Failure, advice, figures, names, opened, unavailable};
 use crate::addr::BindAddr;
 use crate::capture::settings::Settings;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::config::Checked;
 use crate::config::checked::{AccessLog, LogTarget, Workers};
 use crate::control::{

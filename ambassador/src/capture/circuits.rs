@@ -13,7 +13,6 @@ use std::time::Duration;
 use ambassador_ebpf::{CIRCUIT_CLOSED, CIRCUITS};
 
 use super::mapping::Mapping;
-use crate::clock;
 use crate::policy::breaker::Refuses;
 
 type Words = [ambassador_ebpf::Circuit; CIRCUITS as usize];
@@ -72,7 +71,7 @@ impl Circuit {
         let word = match refuses {
             Refuses::Nothing => CIRCUIT_CLOSED,
             // No time is the word of a closed one.
-            Refuses::Until(then) => clock::kernel_ns_at(then).max(CIRCUIT_CLOSED + 1),
+            Refuses::Until(then) => then.kernel_ns().max(CIRCUIT_CLOSED + 1),
             Refuses::Always => u64::MAX,
         };
         self.open_until().store(word, Ordering::Relaxed);

@@ -67,7 +67,7 @@ impl Heartbeat {
     /// second without it, connects on the shard's CPUs do what `on_failure`
     /// says. One store.
     pub fn beat(&self) {
-        let now = clock::kernel_ns();
+        let now = clock::now().kernel_ns();
         self.page
             .heartbeat(self.shard)
             .store(now, Ordering::Relaxed);
@@ -79,7 +79,7 @@ impl Heartbeat {
     /// this is said again.
     pub fn stop(&self) {
         self.page.heartbeat(self.shard).store(0, Ordering::Relaxed);
-        let now = clock::kernel_ns();
+        let now = clock::now().kernel_ns();
         self.page.proxy_alive().store(now, Ordering::Relaxed);
     }
 }
@@ -208,7 +208,7 @@ impl SharedPage {
     pub(super) fn silence(&self) -> Duration {
         let beats = (0..HEARTBEATS).map(|shard| self.heartbeat(shard).load(Ordering::Relaxed));
         let last = beats.max().unwrap_or(0);
-        Duration::from_nanos(clock::kernel_ns().saturating_sub(last))
+        Duration::from_nanos(clock::now().kernel_ns().saturating_sub(last))
     }
 
     fn heartbeat(&self, shard: usize) -> &AtomicU64 {

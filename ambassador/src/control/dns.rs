@@ -184,8 +184,7 @@ impl Resolution {
             .service
             .look_up(&self.watched.name, self.server_port)
             .await;
-        let (mut addresses, until) = looked_up?;
-        let ttl = until.saturating_duration_since(clock::now());
+        let (mut addresses, ttl) = looked_up?;
         addresses.sort_unstable();
         addresses.dedup();
         addresses.truncate(ADDRESSES_MAX);

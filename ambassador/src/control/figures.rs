@@ -2,11 +2,11 @@
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::telemetry::Snapshot;
 
 /// Asks one shard for a copy of its counters: runs on the control thread, leaves

@@ -19,12 +19,13 @@ mod counts;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::counts::{Moment, Recent, Successes};
 use super::jitter;
 use super::statuses::Statuses;
 use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, PoisonError};
+use crate::clock::Instant;
 
 /// Failures that a rolling window can be told to wait for.
 pub const FAILURES_MAX: u32 = 10_000;

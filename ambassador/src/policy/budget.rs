@@ -7,7 +7,8 @@
 //! Finagle's `RetryBudget`.
 
 use super::sync::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use crate::clock::Instant;
+use std::time::Duration;
 
 /// Seconds that are looked back on.
 const SLOTS: u64 = 10;

@@ -38,9 +38,10 @@
 //! comes first.
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::clock::Instant;
 
 /// `concurrency` of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,9 +1,10 @@
 //! When a second try is made beside a slow one (Dean and Barroso, "The Tail at
 //! Scale", 2013), and how slow that is.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::budget;
+use crate::clock::Instant;
 use crate::http::Method;
 
 /// `hedge` of an upstream or route.

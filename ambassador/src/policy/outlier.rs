@@ -22,10 +22,11 @@
 mod success_rate;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::jitter;
 use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
+use crate::clock::Instant;
 
 /// An ejection lasts no longer than this, or than `base_ejection` where that is
 /// longer. Envoy's `max_ejection_time`.

@@ -4,9 +4,10 @@
 //! which the next request would be due if all before it had come at the rate;
 //! one may come up to `burst` requests ahead of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::sync::{AtomicU64, Ordering};
+use crate::clock::Instant;
 
 /// `rate_limit` of an upstream.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -7,9 +7,10 @@
 //! is passed through; adopted, it is an upstream of that name.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
+use crate::clock::Instant;
 use crate::http::{Reason, Sniff};
 use crate::policy::breaker::State;
 use crate::proxy::client::{Client, Patience};

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use crate::addr::{Authority, OriginalDst};
+use crate::clock::Instant;
 use crate::policy::breaker::State;
 use crate::proxy::generation::Target;
 use crate::route::AdoptKey;

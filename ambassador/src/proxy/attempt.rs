@@ -1,10 +1,10 @@
 //! One try of a request: a connection to the endpoint, an exchange over it, and
 //! what is learnt from how that went.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::EndpointAddr;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::{BodyReader, ResponseHead, challenge};
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;

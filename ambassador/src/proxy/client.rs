@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use memchr::memchr;
 
 use crate::addr::OriginalDst;
+use crate::clock::Instant;
 use crate::http::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;

@@ -10,10 +10,11 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slab::Slab;
 
+use crate::clock::Instant;
 use crate::ring::{self, Stream, StreamId, ebb};
 
 /// How long a client is looked at before it is called slow.

@@ -1,8 +1,9 @@
 //! Until when a try may wait for its response.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::policy::limits::Timeouts;
 
 /// The time limits of one try. They run from the moment that the whole request

@@ -2,10 +2,10 @@
 //! response comes down, both at the same time.
 
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::EndpointAddr;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::challenge::{self, Asker};
 use crate::http::{
     self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,

@@ -2,10 +2,8 @@
 //! breaker, once for a request: nothing is tried again for them, and they say
 //! nothing about the upstream.
 
-use std::time::Instant;
-
 use crate::addr::OriginalDst;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::{Reason, RequestHead};
 use crate::policy::fault::{End, Faults, Settings};
 use crate::proxy::client::Client;

@@ -3,9 +3,8 @@
 //! request in flight keeps the one it started with.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::policy::concurrency::Sample;
 use crate::policy::limits;
 use crate::policy::rate_limit::RateLimit;

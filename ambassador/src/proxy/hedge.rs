@@ -3,9 +3,8 @@
 use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Instant;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::{ResponseHead, challenge};
 use crate::policy::breaker::Trial;
 use crate::policy::hedge::{self, After};

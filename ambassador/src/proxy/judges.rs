@@ -5,8 +5,7 @@
 //! endpoint gets wrong and another makes good is that endpoint's failure alone:
 //! the breaker counts each request once, by its last try.
 
-use std::time::Instant;
-
+use crate::clock::Instant;
 use crate::policy::breaker::{Breaker, Settings, State, Trial};
 use crate::policy::outlier;
 use crate::upstream::balancer::{Grade, Picked};

@@ -5,9 +5,10 @@
 //! wrong, decides about no policy.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::OriginalDst;
+use crate::clock::Instant;
 use crate::upstream::dial::Namespace;
 
 /// Places known at most; beyond it none is learnt.

@@ -2,9 +2,8 @@
 //! upgrades.
 
 use std::rc::Rc;
-use std::time::Instant;
 
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::{BodyReader, LocalReply, Reason, RequestBody, Sniff};
 use crate::proxy::accepted::{Leg, dial, speaks_http_only};
 use crate::proxy::client::{Client, Patience};

@@ -6,8 +6,9 @@
 //! drain cuts it.
 
 use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::proxy::gone::reset;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};

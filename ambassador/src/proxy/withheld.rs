@@ -3,7 +3,9 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::clock::Instant;
 
 /// From when on it counts. Less is a round trip, and what fails then might have
 /// failed in any case; servers wait for longer before they give up.

@@ -3,11 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pin_project_lite::pin_project;
 
 use super::wheel::Key;
+use crate::clock::Instant;
 use crate::together::{First, FirstOf, first};
 
 /// A time limit has passed.

@@ -5,11 +5,12 @@
 //! next occupied slot.
 
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use slab::Slab;
 
 use super::ebb;
+use crate::clock::Instant;
 
 const LEVELS: usize = 6;
 const SLOTS: u64 = 64;

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
 use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
 use super::record::RequestRecord;
 use super::registry::{ListenerIndex, UpstreamIndex};
+use crate::clock::Instant;
 
 /// The counters of one shard. Not `Sync`: only its thread counts and copies.
 /// No method calls out while it counts, so the borrow is never held twice.

@@ -5,14 +5,14 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::access_log::{Line, Sink, Told};
 use super::cells::Cells;
 use super::labels::{DRAINED, Direction, FaultKind, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
-use crate::clock;
+use crate::clock::{self, Instant};
 
 /// What one shard counts and logs.
 #[derive(Debug, Default)]

@@ -12,9 +12,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::EndpointAddr;
+use crate::clock::Instant;
 use crate::policy::balance::{
     Candidates, Listed, LoadBalancing, PeakEwma, Ring, Rotation, Zones, least_request,
 };

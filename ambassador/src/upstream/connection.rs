@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::hash::BuildHasher;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::EndpointAddr;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::http::challenge::Asker;
 use crate::ring::{self, Stream};
 use crate::upstream::dial::Namespace;

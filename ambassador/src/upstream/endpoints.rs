@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::addr::EndpointAddr;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::policy::outlier::{Detector, Health, Standing, State};
 use crate::route::settings;
 

@@ -13,11 +13,12 @@ mod takeover;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use foldhash::HashMap;
 
 use crate::addr::EndpointAddr;
+use crate::clock::Instant;
 use crate::policy::hedge::{self, After, Latencies};
 use crate::policy::limits;
 use crate::ring::{self, Liveness, Remote, timer};

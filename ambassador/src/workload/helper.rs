@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use life::{Life, Reliance};
 pub use message::Registration;
@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::{self, Cgroup, EXEC_PREFIX};
 use super::named::Access;
 use super::{BindSpec, Netns, SocketSpec, Target, descriptors};
-use crate::clock;
+use crate::clock::{self, Instant};
 use message::{Answer, Question, Reply, Request};
 
 /// What the helper does for capture: functions of that module, which this one,

@@ -7,11 +7,11 @@ use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
-use crate::clock;
+use crate::clock::{self, Instant};
 
 /// Addresses that are remembered at once; most namespaces have fewer.
 const KNOWN_MAX: usize = 32;

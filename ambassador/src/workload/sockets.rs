@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ use super::identity;
 use super::socket_owner::{Owner, OwnerLookup};
 use super::supply::Shelf;
 use super::{Helper, LocalAddresses, Netns, Supply, descriptors};
-use crate::clock;
+use crate::clock::{self, Instant};
 
 /// Connections that wait to be accepted, per listening socket; the kernel
 /// caps it at net.core.somaxconn.

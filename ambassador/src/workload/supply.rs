@@ -11,13 +11,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::helper::Life;
 use super::{Helper, Netns, SocketSpec};
-use crate::clock;
+use crate::clock::{self, Instant};
 
 /// Sockets of one family that a shard has in stock for a namespace. What lies
 /// there is two small kernel objects each.

@@ -1,13 +1,13 @@
 //! Circuits: connects that the kernel refuses while an upstream is left alone.
 
 use std::time::Duration;
-use std::time::Instant;
 
 use ambassador::capture::Circuit;
 use ambassador::capture::CircuitNumber;
 use ambassador::capture::settings::Claim;
 use ambassador::capture::settings::Claims;
 use ambassador::capture::settings::Settings;
+use ambassador::clock::Instant;
 use ambassador::policy::breaker::Refuses;
 use ambassador_ebpf::Verdict;
 

@@ -1,8 +1,9 @@
 //! What a request asks of the policies: to be let through, and what is learnt
 //! from how it went.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::policy::breaker::{self, Breaker, Trip};
 use ambassador::policy::budget::{self, Budget};
 use ambassador::policy::rate_limit::{OnLimit, RateLimit, Settings};

@@ -4,8 +4,9 @@
 use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::ring::timer::{self, Sleep};
 use ambassador::ring::{self, Backend, Options};
 

@@ -2,8 +2,9 @@
 
 use std::hint::black_box;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::telemetry::{Histogram, ListenerIndex, Passage, Telemetry};
 
 use crate::Measure;

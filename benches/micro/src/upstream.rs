@@ -1,8 +1,8 @@
 //! A place under the cap of an upstream: taken and given back.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use ambassador::clock::Instant;
 use ambassador::upstream::permits::Permits;
 
 use crate::Measure;

@@ -14,6 +14,14 @@ use loom::thread::{self, JoinHandle};
 mod atomic;
 mod once;
 
+/// What a moment is.
+#[path = "../../../ambassador/src/clock"]
+pub mod clock {
+    mod instant;
+
+    pub use instant::Instant;
+}
+
 /// The policies; see the crate `ambassador`.
 #[path = "../../../ambassador/src/policy"]
 pub mod policy {

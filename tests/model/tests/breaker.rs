@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador_model::clock::Instant;
 use ambassador_model::policy::breaker::{
     Breaker, Force, Observer, Ratio, Refuses, Settings, State, Transitions, Trial, Trip,
 };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
+use ambassador_model::clock::Instant;
 use ambassador_model::policy::budget::{Budget, REMEMBERED, Settings, Spent};
 use ambassador_model::{explore, on_threads, spawn};
 

@@ -1,8 +1,9 @@
 //! Endpoints that several threads report on at once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador_model::clock::Instant;
 use ambassador_model::policy::outlier::{Detector, Health, Outcome, Settings, Standing, State};
 use ambassador_model::{explore, on_threads, spawn};
 

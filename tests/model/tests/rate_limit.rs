@@ -1,8 +1,9 @@
 //! Rate limits that several threads take turns of at once.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador_model::clock::Instant;
 use ambassador_model::policy::rate_limit::{OnLimit, RateLimit, Settings, Turn};
 use ambassador_model::{explore, on_threads};
 

@@ -21,7 +21,6 @@ use hickory_resolver::net::runtime::{RuntimeProvider, TokioRuntimeProvider};
 use tokio::net::{TcpSocket, UdpSocket};
 
 use super::files::{self, Fallback, ResolvConf};
-use crate::clock;
 use crate::control::reading::Reader;
 use crate::workload::small_file;
 
@@ -65,8 +64,8 @@ pub(super) enum LookUpError {
     Servers(NetError),
 }
 
-/// Addresses, and until when they may be used.
-pub(super) type Found = (Vec<IpAddr>, Instant);
+/// Addresses, and for how long they may be used.
+pub(super) type Found = (Vec<IpAddr>, Duration);
 
 /// Makes a fresh, unbound socket that reaches this server. It may block; it runs
 /// on a thread of its own.
@@ -113,14 +112,17 @@ impl NameService {
             Err(LookUpError::File(what, error))
         });
         let resolver = match read? {
-            Read::Addresses(addresses) => return Ok((addresses, clock::now() + HOLDS)),
+            Read::Addresses(addresses) => return Ok((addresses, HOLDS)),
             Read::Servers(servers) => self.resolver(servers, server_port)?,
         };
         let answer = resolver.lookup_ip(name).await?;
         let addresses: Vec<IpAddr> = answer.iter().collect();
         match addresses.is_empty() {
             true => Err(LookUpError::NoAddress),
-            false => Ok((addresses, answer.valid_until())),
+            false => {
+                let until = answer.valid_until();
+                Ok((addresses, until.saturating_duration_since(Instant::now())))
+            }
         }
     }
 

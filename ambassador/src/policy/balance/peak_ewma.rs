@@ -1,9 +1,10 @@
 //! Peak EWMA: the latency to expect of an endpoint, in the manner of Finagle's
 //! `PeakEwma` balancer and Linkerd's.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Candidates;
+use crate::clock::Instant;
 
 /// How fast the past is forgotten: after this time an observation weighs 1/e.
 /// Finagle's and Linkerd's default.

@@ -1,10 +1,11 @@
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::hash::nth;
 use super::*;
 use crate::addr::EndpointAddr;
+use crate::clock::Instant;
 use crate::policy::outlier::Standing;
 
 const MS: Duration = Duration::from_millis(1);

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
+use crate::clock::Instant;
 use crate::ring::{MailboxError, now, remote, spawn, task_count, task_panics};
 
 on_both_backends!(

@@ -1,9 +1,10 @@
 //! One line, formatted without allocation but for the buffer it ends up in.
 
 use std::io::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
+use crate::clock::Instant;
 use crate::visible;
 
 /// What a line tells of.
@@ -250,8 +251,6 @@ fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::super::super::labels::{Direction, FaultKind, RelayProtocol, TcpOutcome};
     use super::super::super::registry::ListenerIndex;
     use super::*;

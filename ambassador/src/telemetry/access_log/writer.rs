@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::super::registry::{ListenerIndex, Registry, UpstreamIndex};
 use super::line::{Circumstances, Line, Told};
 use super::{Settings, Target};
-use crate::clock;
+use crate::clock::{self, Instant};
 
 /// What one shard may have waiting for the writer.
 const BUFFER_BYTES_MAX: usize = 256 * 1024;

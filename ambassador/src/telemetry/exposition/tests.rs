@@ -1,10 +1,10 @@
 use std::collections::HashSet;
-use std::time::Instant;
 
 use super::super::cells::Cells;
 use super::super::record::{Passage, RequestRecord};
 use super::super::registry::ListenerIndex;
 use super::*;
+use crate::clock::Instant;
 
 fn rendered(format: Format) -> String {
     let registry = Registry::default();

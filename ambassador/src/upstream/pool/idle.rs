@@ -1,8 +1,9 @@
 //! The connections of one upstream that stand idle on one shard.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Pool;
+use crate::clock::Instant;
 use crate::ring::ebb;
 use crate::upstream::connection::{Connection, Place};
 use crate::upstream::holders::SLOTS;

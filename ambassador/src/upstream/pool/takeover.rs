@@ -14,9 +14,10 @@ use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{CURRENT, Pools};
+use crate::clock::Instant;
 use crate::ring::{self, Remote, Stream, timer};
 use crate::upstream::connection::{Connection, Luggage, Place};
 use crate::upstream::shared::Shared;

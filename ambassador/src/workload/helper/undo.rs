@@ -2,14 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::Duties;
 use super::registry::refused;
-use crate::clock;
+use crate::clock::{self, Instant};
 use crate::workload::cgroup::{self, Cgroup, EXEC_PREFIX};
 use crate::workload::{Netns, signals};
 

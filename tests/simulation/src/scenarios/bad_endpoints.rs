@@ -6,9 +6,10 @@
 //! outlier detection of its endpoint. Shards choose endpoints for themselves.
 
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ambassador::addr::EndpointAddr;
+use ambassador::clock::Instant;
 use ambassador::policy::balance::LoadBalancing;
 use ambassador::policy::breaker::{self, Breaker, Transitions, Trial};
 use ambassador::policy::budget::Budget;

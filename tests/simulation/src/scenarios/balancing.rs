@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::policy::balance::{Candidates, Listed, PeakEwma, Rotation, Zones, least_request};
 use ambassador::policy::outlier::Standing;
 use rand::rngs::Xoshiro256PlusPlus;

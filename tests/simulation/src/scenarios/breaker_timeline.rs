@@ -2,8 +2,9 @@
 //! does over time.
 
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::policy::breaker::{Breaker, Settings, State, Trial};
 
 use crate::timeline::Timeline;

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::policy::concurrency::{Concurrency, Sample, Settings};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};

@@ -1,8 +1,9 @@
 //! Requests that come at random, and at times faster than the rate limit, and
 //! wait for their turn.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::policy::rate_limit::{RateLimit, Settings, Turn};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};

@@ -11,8 +11,9 @@
 //! callers try again without limit: see Bronson et al., "Metastable Failures in
 //! Distributed Systems" (2021).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use ambassador::clock::Instant;
 use ambassador::policy::breaker::{self, Breaker, Trial, Trip};
 use ambassador::policy::budget::Budget;
 use ambassador::policy::retry::{Cause, Retry};

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use std::time::Instant;
 
 use super::message::{Answer, Question, Reply};
 use super::*;
+use crate::clock::Instant;
 use crate::workload::{Supply, sockets};
 
 const SOON: Duration = Duration::from_secs(10);
