@@ -236,17 +236,21 @@ impl fmt::Display for Backend {
 }
 
 fn with<R>(use_it: impl FnOnce(&Core) -> R) -> R {
-    let core = CORE.with_borrow(Clone::clone);
-    use_it(&core.expect("called on a thread that runs a shard"))
+    CORE.with_borrow(|core| {
+        let core = core.as_ref();
+        use_it(core.expect("called on a thread that runs a shard"))
+    })
 }
 
 /// As [`with`], for destructors: after the shard has ended there is nothing
 /// left to tell it.
 fn try_with(use_it: impl FnOnce(&Core)) {
     // The thread-local itself may be gone when a destructor runs at thread exit.
-    if let Ok(Some(core)) = CORE.try_with(|core| core.borrow().clone()) {
-        use_it(&core);
-    }
+    let _ = CORE.try_with(|core| {
+        if let Some(core) = &*core.borrow() {
+            use_it(core);
+        }
+    });
 }
 
 #[cfg(test)]
