@@ -17,6 +17,12 @@ pub fn kill(pid: u32, signal: i32) -> io::Result<()> {
     check(unsafe { libc::kill(pid.cast_signed(), signal) })
 }
 
+/// Sends a signal to every process of the group that this one leads.
+pub fn kill_group(leader: u32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes two integers and touches no memory.
+    check(unsafe { libc::kill(-leader.cast_signed(), signal) })
+}
+
 /// Has the program that `command` starts not ignore SIGINT and SIGQUIT.
 pub fn heed_interrupts(command: &mut Command) -> &mut Command {
     let heed = || {

@@ -8,16 +8,20 @@
 //! proxy gave up its privileges, or is in the configuration since
 //! (`registry`). It ends when the proxy's end of the
 //! pair is closed: by [`Helper::finish`], or by the kernel when the proxy dies.
-//! It undoes then what it was told to, in reverse order.
+//! It undoes then what it was told to, in reverse order. From the seal on it is
+//! two processes, each of which goes on without the other (`keeper`).
 
 mod files;
+mod journal;
+mod keeper;
 mod life;
+mod loaders;
 mod message;
 mod registry;
 mod serve;
 mod undo;
 
-use std::io;
+use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -92,7 +96,6 @@ const UNDONE_WITHIN: Duration = Duration::from_secs(10);
 /// How long an answer may take: iptables waits some seconds for its lock, in
 /// each of its tables.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// What a helper is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,8 +117,17 @@ pub struct Helper {
     channel: OwnedFd,
     /// How many questions were asked; held by whose is being answered.
     turn: Mutex<u64>,
-    process: Mutex<Option<Child>>,
+    process: Option<Process>,
     life: life::Known,
+}
+
+/// What was started.
+#[derive(Debug)]
+struct Process {
+    /// A byte for each process of it that was replaced; hung up when there is none
+    /// left.
+    news: PipeReader,
+    first: Mutex<Child>,
 }
 
 impl Helper {
@@ -135,23 +147,25 @@ impl Helper {
             ));
         }
         let (ours, theirs) = descriptors::pair()?;
+        let (news, end) = io::pipe()?;
         let mut command = Command::new("/proc/self/exe");
-        let process = std::os::unix::process::CommandExt::process_group(&mut command, 0)
+        let first = std::os::unix::process::CommandExt::process_group(&mut command, 0)
             .arg(SUBCOMMAND)
             .args((errand == Errand::Files).then_some(serve::FILES_ONLY))
             .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
+            .stdout(Stdio::from(end))
             .stderr(Stdio::null())
             .current_dir("/")
             .spawn()?;
-        Ok(Self::over(ours, Some(process)))
+        let first = Mutex::new(first);
+        Ok(Self::over(ours, Some(Process { news, first })))
     }
 
-    fn over(channel: OwnedFd, process: Option<Child>) -> Self {
+    fn over(channel: OwnedFd, process: Option<Process>) -> Self {
         Self {
             channel,
             turn: Mutex::default(),
-            process: Mutex::new(process),
+            process,
             life: life::Known::default(),
         }
     }
@@ -161,14 +175,49 @@ impl Helper {
         self.life.get()
     }
 
-    /// Takes note of how it is; says whether that is news.
-    pub(super) fn note(&self, life: Life) -> bool {
-        self.life.note(life)
+    /// Takes note of how it is, and says so where that is news.
+    pub(super) fn note(&self, life: Life) {
+        if !self.life.note(life) {
+            return;
+        }
+        match life {
+            Life::Answers => tracing::info!("the privileged helper answers again"),
+            Life::Silent => tracing::error!("the privileged helper does not answer"),
+            Life::Ended => tracing::error!(
+                "the privileged helper has ended: nothing more can be captured, and what was set up may stay"
+            ),
+        }
     }
 
-    /// Hung up when it has ended.
+    /// Hung up, or closed for reading, when it has ended.
     pub(super) fn channel(&self) -> BorrowedFd<'_> {
         self.channel.as_fd()
+    }
+
+    /// Readable when a process of it was replaced.
+    pub(super) fn news(&self) -> Option<BorrowedFd<'_>> {
+        self.process.as_ref().map(|process| process.news.as_fd())
+    }
+
+    /// Says that one was, where it was. For one thread: another one could be left
+    /// with nothing to read.
+    pub(super) fn hear_news(&self) {
+        let Some(process) = &self.process else {
+            return;
+        };
+        let mut watched = [PollFd::new(&process.news, PollFlags::IN)];
+        let is_there = poll(&mut watched, Some(&Timespec::default()));
+        if is_there.is_ok() && watched[0].revents().contains(PollFlags::IN) {
+            let mut bytes = [0; 16];
+            if (&process.news)
+                .read(&mut bytes)
+                .is_ok_and(|heard| heard > 0)
+            {
+                tracing::warn!(
+                    "a process of the privileged helper had ended; another one has taken its place"
+                );
+            }
+        }
     }
 
     /// Says what later requests may be about. Only before [`Helper::seal`].
@@ -287,27 +336,11 @@ impl Helper {
     /// left to itself. What is asked of it afterwards fails with BrokenPipe.
     #[expect(unsafe_code, reason = "std shuts down only sockets of its own kinds")]
     pub fn finish(&self) -> io::Result<()> {
-        self.note(Life::Ended);
+        self.life.note(Life::Ended);
         // Whoever waits for an answer gets none: no lock.
         // SAFETY: shutdown takes a descriptor that we hold open and a flag.
         unsafe { libc::shutdown(self.channel.as_raw_fd(), libc::SHUT_RDWR) };
-        let process = self
-            .process
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        let Some(mut process) = process else {
-            return Ok(());
-        };
-        let until = clock::now() + UNDONE_WITHIN;
-        while process.try_wait()?.is_none() {
-            if clock::now() >= until {
-                let text = "the privileged helper does not end; it undoes the rest by itself";
-                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
+        self.process.as_ref().map_or(Ok(()), Process::wait)
     }
 
     fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>> {
@@ -322,20 +355,27 @@ impl Helper {
         fds: &[BorrowedFd<'_>],
     ) -> io::Result<Vec<OwnedFd>> {
         let mut turn = self.lock();
-        *turn += 1;
         let until = clock::now() + limit;
-        let answered = self.converse(*turn, until, request, fds);
-        let is_news = match &answered {
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => self.note(Life::Silent),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
-            _ => self.note(Life::Answers),
-        };
-        if is_news {
-            match self.life() {
-                Life::Answers => tracing::info!("the privileged helper answers again"),
-                _ => tracing::error!("the privileged helper does not answer"),
+        let mut ask = || match self.life() {
+            Life::Ended => Err(ended()),
+            _ => {
+                *turn += 1;
+                self.converse(*turn, until, request, fds)
             }
+        };
+        let mut answered = ask();
+        if let Err(error) = &answered
+            && error.kind() == io::ErrorKind::Interrupted
+            && request.may_be_asked_again()
+        {
+            // Once: what is asked may be what ends whoever is to answer.
+            answered = ask();
         }
+        self.note(match &answered {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Life::Silent,
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Life::Ended,
+            _ => Life::Answers,
+        });
         answered
     }
 
@@ -353,9 +393,7 @@ impl Helper {
         let mut received = Vec::new();
         loop {
             ready(channel, PollFlags::IN, until)?;
-            let (text, fds) = descriptors::receive(channel)?.ok_or_else(|| {
-                io::Error::new(io::ErrorKind::BrokenPipe, "the privileged helper has ended")
-            })?;
+            let (text, fds) = descriptors::receive(channel)?.ok_or_else(ended)?;
             let answer: Answer = serde_json::from_slice(&text)?;
             if answer.number != Some(number) {
                 // To a question whose asker did not wait for it.
@@ -365,6 +403,10 @@ impl Helper {
             match answer.reply {
                 Reply::More => {}
                 Reply::Done => return Ok(received),
+                Reply::Restarted => {
+                    let text = "the privileged helper died meanwhile, and was started again";
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, text));
+                }
                 Reply::Failed {
                     code: Some(code), ..
                 } => return Err(io::Error::from_raw_os_error(code)),
@@ -378,6 +420,31 @@ impl Helper {
     fn lock(&self) -> MutexGuard<'_, u64> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Process {
+    /// Waits until all of it has ended.
+    fn wait(&self) -> io::Result<()> {
+        let until = clock::now() + UNDONE_WITHIN;
+        let mut watched = [PollFd::new(&self.news, PollFlags::empty())];
+        while !watched[0].revents().contains(PollFlags::HUP) {
+            let left = until.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                let text = "the privileged helper does not end; it undoes the rest by itself";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            // Interrupted is woken early.
+            let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+            let _ = poll(&mut watched, Some(&limit));
+        }
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        // It has closed its end and is about to be no more.
+        first.wait().map(drop)
+    }
+}
+
+fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the privileged helper has ended")
 }
 
 /// Waits until the channel can be read or written, or is hung up.

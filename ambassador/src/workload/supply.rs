@@ -7,7 +7,7 @@
 //! The same thread notices when the helper has ended, or has stopped to answer.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -260,11 +260,7 @@ impl Asker {
                 }
             }
         }
-        if self.helper.note(Life::Ended) {
-            tracing::error!(
-                "the privileged helper has ended: nothing more can be captured, and nothing is undone at the end"
-            );
-        }
+        self.helper.note(Life::Ended);
         // Those who come later find out by themselves.
         for shelf in self.asked.try_iter() {
             shelf.put(Err(io::ErrorKind::BrokenPipe.into()));
@@ -289,14 +285,18 @@ impl Asker {
     fn wait(&self, limit: Option<Duration>) -> bool {
         let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let channel = self.helper.channel();
-        let mut watched = [
-            PollFd::from_borrowed_fd(channel, PollFlags::empty()),
-            PollFd::from_borrowed_fd(self.bell.as_fd(), PollFlags::IN),
-        ];
+        let news = self.helper.news();
+        let mut watched = Vec::with_capacity(3);
+        watched.push(PollFd::from_borrowed_fd(channel, PollFlags::RDHUP));
+        watched.extend(news.map(|news| PollFd::from_borrowed_fd(news, PollFlags::IN)));
         // Without the bell, where it is the time that matters.
-        let count = 2 - usize::from(limit.is_some());
+        if limit.is_none() {
+            watched.push(PollFd::new(&*self.bell, PollFlags::IN));
+        }
         // Interrupted is woken early.
-        let _ = poll(&mut watched[..count], limit.as_ref());
-        !watched[0].revents().contains(PollFlags::HUP)
+        let _ = poll(&mut watched, limit.as_ref());
+        self.helper.hear_news();
+        let end = PollFlags::HUP | PollFlags::RDHUP;
+        !watched[0].revents().intersects(end)
     }
 }

@@ -20,16 +20,16 @@ on_both_backends!(no_program_and_no_route_is_left, no_iptables_rule_is_left,);
 const SOON: Duration = Duration::from_secs(10);
 
 /// `exec` in a namespace, with a command that has called and goes on running.
-struct World {
+pub(crate) struct World {
     namespace: Netns,
     _server: Server,
     _scratch: Scratch,
     before: String,
-    exec: Running,
+    pub(crate) exec: Running,
 }
 
 impl World {
-    fn start(backend: Backend, capture: &str) -> World {
+    pub(crate) fn start(backend: Backend, capture: &str) -> World {
         // REDIRECT needs a route to the original destination.
         let namespace = world(&["10.1.0.0/16"]);
         let server = witness(&namespace);
@@ -63,7 +63,7 @@ impl World {
 
     /// Kills it, and expects that its processes end, and that the namespace
     /// becomes what it was.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         assert_ne!(network(&self.namespace), self.before, "it set something up");
         let pid = self.exec.id();
         let children = children(pid);
@@ -78,7 +78,7 @@ impl World {
 }
 
 /// Routing and iptables rules of a namespace.
-fn network(namespace: &Netns) -> String {
+pub(crate) fn network(namespace: &Netns) -> String {
     let inside = |words: &[&str]| {
         let [nsenter, entered, program] = namespace.wrap(words[0]);
         let mut command = Command::new(nsenter);

@@ -9,6 +9,7 @@ use ambassador_tests::{
 };
 
 use crate::capture_scope::{curl, inside, witness, world};
+use crate::identity::children;
 
 on_both_backends!(
     one_that_hangs_keeps_no_listener,
@@ -22,18 +23,18 @@ const SOON: Duration = Duration::from_secs(10);
 /// Longer than any answer takes, and shorter than what waits for a helper.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-struct World {
+pub(crate) struct World {
     namespace: Netns,
     cgroup: Cgroup,
     _inside: Server,
     _outside: Server,
     listen: SocketAddr,
-    proxy: Proxy,
+    pub(crate) proxy: Proxy,
 }
 
 impl World {
     /// One worker, so that everything is on the shard that needs the helper.
-    fn start(backend: Backend, on_failure: &str) -> World {
+    pub(crate) fn start(backend: Backend, on_failure: &str) -> World {
         let namespace = world(&["10.1.0.0/16"]);
         namespace.ip(&["addr", "add", "10.200.9.1/32", "dev", "lo"]);
         let (cgroup, outside) = (Cgroup::new(), Server::ok());
@@ -60,7 +61,7 @@ impl World {
     }
 
     /// `proxied`, `direct`, or curl's exit status.
-    fn ask(&self) -> String {
+    pub(crate) fn ask(&self) -> String {
         let output = curl(&self.namespace, &self.cgroup, "http://10.1.2.3/");
         match output.status.code() {
             Some(0) => String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -69,7 +70,7 @@ impl World {
     }
 
     /// Connections from an address that is not loopback, many at once.
-    fn crowd(&self) -> program::Running {
+    pub(crate) fn crowd(&self) -> program::Running {
         let script = "import socket\n\
             for n in range(40):\n\
             \x20s=socket.socket(); s.bind(('10.200.9.1',0)); s.setblocking(False)\n\
@@ -86,7 +87,7 @@ impl World {
         program::Running::start(command.args([entered, python, "-c".into(), script.into()]))
     }
 
-    fn readiness(&self) -> (Option<u16>, String) {
+    pub(crate) fn readiness(&self) -> (Option<u16>, String) {
         let Some(mut client) = Client::try_connect(self.proxy.admin()) else {
             return (None, String::new());
         };
@@ -95,13 +96,13 @@ impl World {
         (Some(response.status), response.text())
     }
 
-    fn says(&self, what: &str) -> bool {
+    pub(crate) fn says(&self, what: &str) -> bool {
         let (status, text) = self.readiness();
         status == Some(503) && text.contains(what)
     }
 
     #[track_caller]
-    fn the_listener_answers_at_once(&self) {
+    pub(crate) fn the_listener_answers_at_once(&self) {
         let started = Instant::now();
         let mut client = Client::connect(self.listen);
         client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
@@ -110,22 +111,36 @@ impl World {
         assert!(took < AT_ONCE, "{took:?}");
     }
 
-    fn helper(&self) -> u32 {
-        helper_of(self.proxy.pid())
+    /// Ends both processes of the helper at once.
+    pub(crate) fn kill_helper(&self) {
+        kill_helper_of(self.proxy.pid());
     }
 }
 
-fn helper_of(pid: u32) -> u32 {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let children = std::fs::read_to_string(path).expect("it runs");
-    let mut children = children.split_whitespace();
-    let first = children.next().expect("it has a helper");
-    first.parse().expect("a process number")
+/// The two processes of the helper of a proxy.
+pub(crate) struct Pair {
+    /// Waits for the end of the other.
+    pub(crate) keeper: u32,
+    /// Answers the proxy.
+    pub(crate) worker: u32,
+}
+
+impl Pair {
+    /// As they are after the start.
+    pub(crate) fn of(proxy: u32) -> Pair {
+        let keeper = children(proxy)[0];
+        let worker = children(keeper)[0];
+        Pair { keeper, worker }
+    }
+}
+
+fn kill_helper_of(proxy: u32) {
+    os::kill_group(children(proxy)[0], libc::SIGKILL).expect("it runs");
 }
 
 fn one_that_hangs_keeps_no_listener(backend: Backend) {
     let world = World::start(backend, "bypass");
-    let helper = world.helper();
+    let helper = Pair::of(world.proxy.pid()).worker;
     os::kill(helper, libc::SIGSTOP).expect("it runs");
     let crowd = world.crowd();
     for _ in 0..20 {
@@ -146,7 +161,7 @@ fn one_that_hangs_keeps_no_listener(backend: Backend) {
 
 fn one_that_is_gone_is_bypassed_and_told(backend: Backend) {
     let world = World::start(backend, "bypass");
-    os::kill(world.helper(), libc::SIGKILL).expect("it runs");
+    world.kill_helper();
     eventually("readyz tells", SOON, || world.says("helper has ended"));
     eventually("connects go direct", SOON, || world.ask() == "direct");
     world.the_listener_answers_at_once();
@@ -155,7 +170,7 @@ fn one_that_is_gone_is_bypassed_and_told(backend: Backend) {
 
 fn one_that_is_gone_refuses_where_it_should(backend: Backend) {
     let mut world = World::start(backend, "refuse");
-    os::kill(world.helper(), libc::SIGKILL).expect("it runs");
+    world.kill_helper();
     eventually("connects are refused", SOON, || world.ask() == "curl: 7");
     assert_eq!(world.ask(), "curl: 7", "and stay so");
     world.the_listener_answers_at_once();
@@ -171,7 +186,7 @@ fn who_does_not_need_it_is_served_without(backend: Backend) {
     let cgroup = Cgroup::new();
     let claim = crate::capture::claim("10.1.2.3", &server);
     let proxy = Proxy::capturing(backend, &cgroup, &claim);
-    os::kill(helper_of(proxy.pid()), libc::SIGKILL).expect("it runs");
+    kill_helper_of(proxy.pid());
     eventually("readyz tells", SOON, || {
         proxy.admin_status("/readyz") == Some(503)
     });

@@ -12,10 +12,14 @@ use ambassador_tests::{
     Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports, program,
 };
 
+use crate::helper_gone::Pair;
+use crate::helper_replaced::{kill, next};
+
 on_both_backends!(
     every_thread_is_nobody_in_particular,
     the_user_of_the_file_is_the_one,
     what_only_root_may_read_is_read_again,
+    another_helper_knows_what_the_first_one_did,
     a_log_that_only_root_may_write_is_made_anew,
     nothing_is_read_or_written_through_a_link,
     a_reload_gets_only_what_the_user_may,
@@ -33,7 +37,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 /// The values of a field in the status of every thread.
-fn of_threads(pid: u32, field: &str) -> Vec<String> {
+pub(crate) fn of_threads(pid: u32, field: &str) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
     let value = |task: fs::DirEntry| {
         let status = fs::read_to_string(task.path().join("status")).ok()?;
@@ -288,6 +292,18 @@ fn what_only_root_may_read_is_read_again(backend: Backend) {
         Client::connect(private.listen).get("/");
         two.requests().len() > seen
     });
+    ambassador_tests::os::kill(private.proxy.id(), libc::SIGTERM).expect("it runs");
+    assert_eq!(private.proxy.wait(SOON).code(), Some(0));
+}
+
+fn another_helper_knows_what_the_first_one_did(backend: Backend) {
+    let server = Server::ok();
+    let mut private = Private::start(backend, &server, "");
+    let Pair { keeper, worker } = Pair::of(private.proxy.id());
+    kill(worker);
+    next(keeper, worker);
+    private.replace("token", "two\n");
+    assert_eq!((private.change("one"), private.change("two")), (401, 200));
     ambassador_tests::os::kill(private.proxy.id(), libc::SIGTERM).expect("it runs");
     assert_eq!(private.proxy.wait(SOON).code(), Some(0));
 }

@@ -38,6 +38,7 @@ mod harness;
 mod headers;
 mod hedging;
 mod helper_gone;
+mod helper_replaced;
 mod hostile_text;
 mod identity;
 mod interim;

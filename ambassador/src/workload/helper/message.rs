@@ -72,6 +72,30 @@ pub(super) enum Request {
     },
 }
 
+impl Request {
+    /// Whether asking twice does the same as asking once.
+    pub(super) fn may_be_asked_again(&self) -> bool {
+        match self {
+            Self::OpenFile(_)
+            | Self::OpenNetns(_)
+            | Self::OpenRoot(_)
+            | Self::Listener(_)
+            | Self::Sockets(_)
+            | Self::EndLoader
+            | Self::InstallIptables(_)
+            | Self::RemoveIptables
+            | Self::RemoveTokenPrefix { .. } => true,
+            Self::Register(_)
+            | Self::RememberFile(..)
+            | Self::MakeCgroup
+            | Self::RemoveAdminDirectory
+            | Self::Seal
+            | Self::StartLoader(_)
+            | Self::Signal { .. } => false,
+        }
+    }
+}
+
 /// What is registered before the proxy gives up its privileges.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Registration {
@@ -98,6 +122,9 @@ pub(super) enum Reply {
     More,
     /// The rest of them.
     Done,
+    /// Who was to answer has died, and another one has taken its place. What was
+    /// asked may have been done.
+    Restarted,
     /// What went wrong.
     Failed {
         /// The errno, where it was one.

@@ -127,6 +127,21 @@ impl Registry {
         }
     }
 
+    /// What is known, in the order in which it came to be.
+    pub(super) fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// The same of namespaces.
+    pub(super) fn namespaces(&self) -> &[Netns] {
+        &self.namespaces
+    }
+
+    /// Adds what another register has admitted.
+    pub(super) fn learn(&mut self, target: Target) {
+        self.targets.push(target);
+    }
+
     fn add(&mut self, target: Target) -> io::Result<()> {
         check_path(&target.cgroup)?;
         target.netns.as_deref().map_or(Ok(()), check_path)?;

@@ -3,17 +3,18 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::process::{ExitCode, Stdio};
 
 use rustix::fs::{Mode, OFlags};
 
 use super::files::Files;
+use super::journal::{self, Mark};
+use super::keeper::{self, Keeper};
+use super::loaders::Loaders;
 use super::message::{Answer, Question, Reply, Request};
 use super::registry::{Registry, refused};
 use super::undo::Undo;
 use super::{Duties, Licence};
-use crate::clock;
 use crate::workload::capabilities::Capability;
 use crate::workload::confinement::confine_helper;
 use crate::workload::memory::MappedFiles;
@@ -40,14 +41,6 @@ const KEPT_FOR_FILES: [Capability; 1] = [Capability::DacOverride];
 /// The word behind the subcommand that says so.
 pub(super) const FILES_ONLY: &str = "files";
 
-/// How long loaders may take to see that the proxy is gone: loading programs
-/// takes tens of milliseconds, a busy machine more.
-const LOADERS_END_WITHIN: Duration = Duration::from_secs(5);
-const LOOK_EVERY: Duration = Duration::from_millis(2);
-
-/// Loaders at work at most: a proxy has one, and one more that prints what the
-/// programs log.
-const LOADERS_MAX: usize = 2;
 /// Sockets of one listener at most: one per shard.
 const LISTENERS_MAX: u16 = 1_024;
 
@@ -61,11 +54,20 @@ pub fn serve(duties: Duties) -> ExitCode {
         Some(word) if word == FILES_ONLY => &KEPT_FOR_FILES[..],
         _ => &KEPT,
     };
-    let served = confine_helper(kept).and_then(|()| serve_on(io::stdin().as_fd(), duties, owner));
+    let served = confine_helper(kept)
+        .and_then(|()| take_news())
+        .and_then(|news| serve_on(io::stdin().as_fd(), Some(news.as_fd()), duties, owner));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// The pipe to the proxy: what is started from here has no part in it.
+fn take_news() -> io::Result<OwnedFd> {
+    let news = io::stdout().as_fd().try_clone_to_owned()?;
+    rustix::stdio::dup2_stdout(std::fs::File::options().write(true).open("/dev/null")?)?;
+    Ok(news)
 }
 
 /// Descriptors that our caller's caller meant for the command: a pipe among
@@ -88,35 +90,35 @@ fn outlive_the_proxy() {
     }
 }
 
-/// `owner`: the process of the proxy.
-pub(super) fn serve_on(channel: BorrowedFd<'_>, duties: Duties, owner: u32) -> io::Result<()> {
-    let home = Netns::own()?;
-    let mut serving = Serving {
-        registry: Registry::new(home.clone(), duties.targets_in),
-        home,
-        duties,
-        loaders: Vec::new(),
-        files: Files::default(),
-        steps: Undo::new(duties, owner),
-        owner,
-    };
-    let files = MappedFiles::find();
+/// `owner`: the process of the proxy. With `news` of the end of one of them there
+/// are two processes from the seal on.
+pub(super) fn serve_on(
+    channel: BorrowedFd<'_>,
+    news: Option<BorrowedFd<'_>>,
+    duties: Duties,
+    owner: u32,
+) -> io::Result<()> {
+    let mut serving = Serving::new(duties, owner)?;
     loop {
-        // The next request may be hours away.
-        files.unmap();
-        let (text, fds) = match descriptors::receive(channel) {
-            Ok(Some(request)) => request,
+        match (serving.converse(channel, None), news) {
+            (Ok(Over::Sealed), Some(news)) => {
+                return keeper::serve_in_two(serving, channel, news);
+            }
+            (Ok(Over::Sealed), None) => {}
             // However the conversation ends, what was set up is undone.
-            Ok(None) => return serving.undo(),
-            Err(error) => return serving.undo().and(Err(error)),
-        };
-        let (number, answer) = match serde_json::from_slice::<Question>(&text) {
-            Ok(Question { number, request }) => (Some(number), serving.carry_out(request, fds)),
-            Err(error) => (None, Err(error.into())),
-        };
-        // The proxy may be gone by now: the next receive says so.
-        let _ = reply(channel, number, answer);
+            (Ok(Over::Ended), _) => return serving.undo(),
+            (Err(error), _) => return serving.undo().and(Err(error)),
+        }
     }
+}
+
+/// Why a conversation does not go on as it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// The proxy has ended, or the keeper.
+    Ended,
+    /// What the proxy says may be somebody else's words from now on.
+    Sealed,
 }
 
 fn reply(
@@ -146,19 +148,88 @@ fn reply(
     }
 }
 
-struct Serving {
+pub(super) struct Serving {
     home: Netns,
     duties: Duties,
-    registry: Registry,
-    /// Loaders that have not been waited for.
-    loaders: Vec<Child>,
+    pub(super) registry: Registry,
+    pub(super) loaders: Loaders,
     files: Files,
-    steps: Undo,
+    pub(super) steps: Undo,
     /// The process of the proxy.
     owner: u32,
+    /// Let go of before each wait: the next request may be hours away.
+    pub(super) code: MappedFiles,
 }
 
 impl Serving {
+    fn new(duties: Duties, owner: u32) -> io::Result<Self> {
+        let home = Netns::own()?;
+        Ok(Self {
+            registry: Registry::new(home.clone(), duties.targets_in),
+            home,
+            duties,
+            loaders: Loaders::default(),
+            files: Files::default(),
+            steps: Undo::new(duties, owner),
+            owner,
+            code: MappedFiles::find(),
+        })
+    }
+
+    /// Answers until the proxy has ended. Before the seal there is no keeper.
+    pub(super) fn converse(
+        &mut self,
+        channel: BorrowedFd<'_>,
+        keeper: Option<&Keeper>,
+    ) -> io::Result<Over> {
+        loop {
+            self.code.unmap();
+            if keeper.is_some_and(|keeper| !keeper.waits_along(channel)) {
+                return Ok(Over::Ended);
+            }
+            let Some((text, fds)) = descriptors::receive(channel)? else {
+                return Ok(Over::Ended);
+            };
+            let question = serde_json::from_slice::<Question>(&text);
+            let number = question.as_ref().ok().map(|question| question.number);
+            let is_seal = matches!(&question, Ok(asked) if matches!(asked.request, Request::Seal));
+            if let Some(keeper) = keeper {
+                keeper.begin(number);
+            }
+            let answer = match question {
+                Ok(Question { request, .. }) => self.carry_out_with(keeper, request, fds),
+                Err(error) => Err(error.into()),
+            };
+            // The proxy may be gone by now: the next receive says so.
+            let _ = reply(channel, number, answer);
+            match keeper {
+                Some(keeper) => keeper.end(),
+                None if is_seal => return Ok(Over::Sealed),
+                None => {}
+            }
+        }
+    }
+
+    /// The keeper knows what is new before the proxy does. One that has ended
+    /// need not: the next wait says so.
+    fn carry_out_with(
+        &mut self,
+        keeper: Option<&Keeper>,
+        request: Request,
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<Vec<OwnedFd>> {
+        let before = Mark::of(self);
+        let of_loaders = matches!(request, Request::StartLoader(_) | Request::EndLoader);
+        let answer = self.carry_out(request, fds);
+        if let Some(keeper) = keeper {
+            let _ = before.tell(self, keeper.line());
+            if of_loaders {
+                let _ = journal::tell_loaders(self, keeper.line());
+            }
+        }
+        answer
+    }
+
     fn carry_out(&mut self, request: Request, fds: Vec<OwnedFd>) -> io::Result<Vec<OwnedFd>> {
         let mut fds = fds.into_iter();
         let mut next = || {
@@ -203,7 +274,7 @@ impl Serving {
             Request::StartLoader(targets) => self
                 .start_loader(targets, next()?)
                 .map(|socket| vec![socket]),
-            Request::EndLoader => self.end_loader().map(|()| nothing),
+            Request::EndLoader => self.loaders.end_last().map(|()| nothing),
             Request::InstallIptables(rules) => {
                 let netns = self.namespace(next()?)?;
                 self.install_iptables(&netns, rules).map(|()| nothing)
@@ -274,18 +345,8 @@ impl Serving {
 
     /// A loader that is at work when the proxy dies is waited for: it may be in
     /// the cgroup that is to be removed, or about to add a route.
-    fn undo(mut self) -> io::Result<()> {
-        let until = clock::now() + LOADERS_END_WITHIN;
-        let ended = |loader: &mut Child| matches!(loader.try_wait(), Ok(Some(_)) | Err(_));
-        while !self.loaders.iter_mut().all(ended) {
-            if clock::now() > until {
-                // It cannot be stuck in anything but the kernel.
-                let kill = |loader: &mut Child| drop(loader.kill().and_then(|()| loader.wait()));
-                self.loaders.iter_mut().for_each(kill);
-                break;
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
+    pub(super) fn undo(self) -> io::Result<()> {
+        self.loaders.end_all();
         self.files.remove_sockets();
         self.steps.all()
     }
@@ -296,11 +357,7 @@ impl Serving {
     /// is written there is written with its privileges.
     fn start_loader(&mut self, targets: Vec<Target>, error: OwnedFd) -> io::Result<OwnedFd> {
         self.registry.admit(&targets)?;
-        let ended = |loader: &mut Child| matches!(loader.try_wait(), Ok(Some(_)) | Err(_));
-        self.loaders.retain_mut(|loader| !ended(loader));
-        if self.loaders.len() >= LOADERS_MAX {
-            return Err(refused("too many loaders at once"));
-        }
+        self.loaders.admit()?;
         let error = match self.registry.still_open() {
             Ok(()) => Stdio::from(error),
             Err(_) => Stdio::null(),
@@ -313,30 +370,8 @@ impl Serving {
             proxy_port,
         })?;
         descriptors::send(ours.as_fd(), &licence, &[])?;
-        let loader = Command::new("/proc/self/exe")
-            .arg(self.duties.loader)
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(error)
-            .spawn()?;
-        self.loaders.push(loader);
+        self.loaders.start(self.duties.loader, theirs, error)?;
         Ok(ours)
-    }
-
-    /// One that is still spoken to does not end.
-    fn end_loader(&mut self) -> io::Result<()> {
-        let Some(mut loader) = self.loaders.pop() else {
-            return Ok(());
-        };
-        let until = clock::now() + LOADERS_END_WITHIN;
-        while loader.try_wait()?.is_none() {
-            if clock::now() > until {
-                self.loaders.push(loader);
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
-        Ok(())
     }
 }
 

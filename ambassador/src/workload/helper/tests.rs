@@ -90,7 +90,7 @@ pub(crate) fn on_a_thread() -> (Helper, std::thread::JoinHandle<io::Result<()>>)
         remove_token_prefix: |netns, port| note("token prefix", netns, port.into()),
     };
     let owner = std::process::id();
-    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), duties, owner));
+    let served = std::thread::spawn(move || serve_on(theirs.as_fd(), None, duties, owner));
     (Helper::over(ours, None), served)
 }
 
@@ -202,7 +202,7 @@ fn what_runs_in_a_cgroup_is_ended_with_it() {
         .spawn()
         .unwrap();
     let mut ready = [0; 5];
-    io::Read::read_exact(deaf.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    Read::read_exact(deaf.stdout.as_mut().unwrap(), &mut ready).unwrap();
     fs::write(group.path().join("cgroup.procs"), deaf.id().to_string()).unwrap();
     end_cgroup(&group, Duration::from_millis(50)).unwrap();
     assert!(!group.path().exists());

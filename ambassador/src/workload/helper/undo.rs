@@ -28,7 +28,7 @@ pub(super) struct Undo {
     steps: Vec<Step>,
 }
 
-enum Step {
+pub(super) enum Step {
     Cgroup(Cgroup),
     Iptables(Netns),
     TokenPrefix(Netns, u16),
@@ -43,6 +43,11 @@ impl Undo {
             owner,
             steps: Vec::new(),
         }
+    }
+
+    /// In the order in which they came to be.
+    pub(super) fn list(&self) -> &[Step] {
+        &self.steps
     }
 
     /// Makes the cgroup of `exec` beside our own, which is the proxy's. There

@@ -124,6 +124,35 @@ fn a_helper_that_hangs_is_noticed_and_keeps_nobody() {
 }
 
 #[test]
+fn what_died_with_its_question_is_asked_again_once() {
+    let (ours, theirs) = descriptors::pair().unwrap();
+    let helper = Helper::over(ours, None);
+    let answer = |reply: Reply| {
+        let (text, _) = descriptors::receive(theirs.as_fd()).unwrap().unwrap();
+        let question: Question = serde_json::from_slice(&text).unwrap();
+        let number = Some(question.number);
+        let text = serde_json::to_vec(&Answer { number, reply }).unwrap();
+        descriptors::send(theirs.as_fd(), &text, &[]).unwrap();
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            answer(Reply::Restarted);
+            answer(Reply::Done);
+        });
+        assert!(helper.end_loader().is_ok());
+        // It is what they die of.
+        scope.spawn(|| (0..2).for_each(|_| answer(Reply::Restarted)));
+        let error = helper.end_loader().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+        // A signal that comes twice is another thing than one.
+        scope.spawn(|| answer(Reply::Restarted));
+        let error = helper.signal(1, libc::SIGTERM).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+    });
+    assert_eq!(helper.life(), Life::Answers);
+}
+
+#[test]
 fn many_who_wait_at_once_are_all_served() {
     let (helper, served) = on_a_thread();
     let helper = Arc::new(helper);
