@@ -31,6 +31,7 @@ mod slot;
 pub mod switch;
 pub mod trailers;
 pub mod tunnel;
+mod upload;
 pub mod way;
 mod withheld;
 

@@ -2,7 +2,6 @@
 //! response comes down, both at the same time.
 
 use std::cell::{Cell, RefCell};
-use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
@@ -15,14 +14,11 @@ use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
+use crate::proxy::upload::Upload;
 use crate::proxy::withheld::Withheld;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
 use crate::together::beside;
-
-/// How long the rest of an upload may pause behind a whole response, which may
-/// have been a refusal: the client then sends no more.
-const FINISH_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
@@ -345,95 +341,6 @@ impl Response {
             },
             switched => switched,
         }
-    }
-}
-
-/// The way up of one exchange: the rest of the request body.
-struct Upload<'a> {
-    client: &'a Stream,
-    ahead: &'a mut Option<Chunk>,
-    upstream: &'a Stream,
-    body: &'a mut BodyReader,
-    trailers: Trailers<'a>,
-    replay: &'a mut Replay,
-    deadlines: &'a Deadlines,
-    progress: &'a Progress<'a>,
-}
-
-impl Upload<'_> {
-    /// Passes the body on, and tells `count` how much at a time; then watches
-    /// over the wait for the response, whose time begins only now.
-    async fn run(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
-        // Where it takes no more, the response decides what happens.
-        self.pass(self.deadlines.idle(), count).await?;
-        if self.body.is_done() {
-            self.deadlines.request_is_whole(ring::now());
-        }
-        let (until, limit) = self.deadlines.of_head(false, ring::now());
-        timer::sleep_until(until).await;
-        match self.progress.head_at.get() {
-            Some(_) => Ok(()),
-            None => Err(ExchangeError::Expired(limit)),
-        }
-    }
-
-    /// Passes the rest of the body on behind a whole response, as long as the
-    /// upstream reads and the client sends. However that ends, the client has its
-    /// answer.
-    async fn finish(&mut self, count: impl Fn(u64)) {
-        let _ = self.pass(FINISH_SILENCE_MAX, count).await;
-    }
-
-    /// Passes the body on as far as the upstream takes it, and as long as neither
-    /// side falls silent.
-    async fn pass(&mut self, silence: Duration, count: impl Fn(u64)) -> Result<(), ExchangeError> {
-        while !self.body.is_done() {
-            let (gather, bytes) = self.next(silence).await?;
-            self.progress.body_read.set(self.body.is_done());
-            count(bytes);
-            match timer::timeout(silence, self.upstream.send(gather)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => break,
-                Err(_) => return Err(ExchangeError::Expired(Limit::Idle)),
-            }
-        }
-        Ok(())
-    }
-
-    /// The next bytes of the body that go on, and how many.
-    async fn next(&mut self, silence: Duration) -> Result<(Gather, u64), ExchangeError> {
-        let mut gather = Gather::default();
-        // What is kept back of a trailer section is nothing to send.
-        while gather.bytes() == 0 && !self.body.is_done() {
-            let chunk = match self.ahead.take() {
-                Some(chunk) => chunk,
-                None => {
-                    let more = timer::timeout(silence, self.client.recv());
-                    let more = self.progress.withheld.wait(more, ring::now()).await;
-                    let more = more.ok().and_then(Result::ok).flatten();
-                    more.ok_or(ExchangeError::ClientGone)?
-                }
-            };
-            self.take(chunk, &mut gather)?;
-        }
-        let bytes = gather.bytes() as u64;
-        Ok((gather, bytes))
-    }
-
-    /// Takes a chunk and what else is there already.
-    fn take(&mut self, chunk: Chunk, gather: &mut Gather) -> Result<(), ExchangeError> {
-        let mut next = Some(chunk);
-        while let Some(chunk) = next.take() {
-            let taken = self.trailers.take(self.body, chunk);
-            let (mine, rest) = taken.map_err(ExchangeError::Request)?;
-            *self.ahead = rest;
-            self.replay.add(&mine);
-            gather.push(mine);
-            if !self.body.is_done() && gather.has_room() {
-                next = self.client.try_recv();
-            }
-        }
-        Ok(())
     }
 }
 
