@@ -384,6 +384,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let beside = progress.beside.take();
     let (open_tries, malformed) = (progress.open_tries.get(), progress.malformed.get());
     record.settle();
+    let has_begun = record.status != 0;
     record.was_tried_beside(&beside);
     for _ in 0..open_tries {
         let cells = &context.telemetry.cells;
@@ -400,6 +401,16 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         }
         Ok(Passed::Switched(connection, upstream_first)) => {
             switch::tunnel(client, record, &way.target, connection, upstream_first).await
+        }
+        // What has begun cannot be answered in another way.
+        Err(Failure::Unanswered(unanswered)) if has_begun => {
+            record.reason = Some(unanswered.reason.as_str());
+            After::Reset
+        }
+        Err(Failure::BadRequest(bad)) if has_begun => {
+            record.explain(bad.text());
+            record.reason = Some(bad.reason().as_str());
+            After::Reset
         }
         Err(Failure::Unanswered(unanswered)) => {
             let reply = match stopped {

@@ -11,6 +11,7 @@ on_both_backends!(
     an_early_answer_says_that_the_connection_ends,
     one_that_was_held_back_says_so_too,
     the_rest_of_the_body_is_passed_on,
+    an_answer_that_has_begun_is_not_followed_by_another,
     a_client_of_the_standard_library_lives_on,
     curl_lives_on_with_a_refused_expectation,
 );
@@ -55,6 +56,32 @@ fn one_that_was_held_back_says_so_too(backend: Backend) {
         (503, Some("close"))
     );
     assert_eq!(server.connections(), 3);
+}
+
+/// Begins an answer to each request, and leaves it at that.
+fn beginning() -> Server {
+    Server::start(|connection| {
+        connection.head()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nab")?;
+        let mut rest = [0; 1024];
+        while connection.read(&mut rest)? > 0 {}
+        Ok(())
+    })
+}
+
+fn an_answer_that_has_begun_is_not_followed_by_another(backend: Backend) {
+    let server = beginning();
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send("PUT / HTTP/1.1\r\nHost: web.test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let mut read = Vec::new();
+    while !read.ends_with(b"\r\n\r\nab") {
+        read.extend(client.exactly(1));
+    }
+    client.send("no chunk\r\n");
+    assert!(client.rest().is_err(), "it would be taken for its body");
+    let labels = [("status", "200"), ("reason", "bad-request")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }
 
 fn the_rest_of_the_body_is_passed_on(backend: Backend) {
