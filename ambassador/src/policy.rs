@@ -10,6 +10,7 @@ mod jitter;
 pub mod limits;
 pub mod methods;
 pub mod outlier;
+pub mod pace;
 pub mod rate_limit;
 pub mod retry;
 pub mod retry_after;

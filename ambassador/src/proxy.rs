@@ -21,6 +21,7 @@ mod hedge;
 pub mod http1;
 pub mod judges;
 pub mod listening;
+mod paced;
 mod race;
 pub mod reach;
 pub mod replay;

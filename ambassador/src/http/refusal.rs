@@ -21,6 +21,7 @@ pub enum BadMessage {
     HeadTooLarge,
     TooManyFields,
     HeadTimeout,
+    BodyTooSlow,
     MissingHost,
     RepeatedHost,
     Host,
@@ -57,7 +58,7 @@ impl BadMessage {
         match self {
             // Sound, but nothing that is done here (RFC 9112 section 6.1).
             Self::TransferCoding => 501,
-            Self::HeadTimeout => 408,
+            Self::HeadTimeout | Self::BodyTooSlow => 408,
             _ => self.reason().status(),
         }
     }
@@ -85,6 +86,7 @@ impl BadMessage {
             Self::HeadTooLarge => "the head is too large",
             Self::TooManyFields => "too many fields",
             Self::HeadTimeout => "the head did not come within timeouts.head",
+            Self::BodyTooSlow => "the body came more slowly than timeouts.min_rate",
             Self::MissingHost => "HTTP/1.1 without Host",
             Self::RepeatedHost => "more than one Host",
             Self::Host => "malformed Host",

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::pace::MinRate;
+
 /// Limits of the connections to one upstream, over all shards together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
@@ -70,6 +72,8 @@ pub struct Timeouts {
     pub tunnel: Duration,
     /// From the first byte of a request's head to its end.
     pub head: Duration,
+    /// How fast the bytes of a body have to move at least; `None`: they need not.
+    pub min_rate: Option<MinRate>,
     /// Silence after which TCP asks whether the other side is still there;
     /// `None`: never.
     pub keep_alive: Option<Duration>,
@@ -85,6 +89,7 @@ impl Default for Timeouts {
             idle: Duration::from_secs(300),
             tunnel: Duration::from_secs(3_600),
             head: Duration::from_secs(10),
+            min_rate: None,
             keep_alive: Some(Duration::from_secs(60)),
         }
     }

@@ -17,7 +17,7 @@ use crate::proxy::exchange::{
 };
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::{Awaiting, Target};
-use crate::proxy::judges::{Judges, Score, Stage};
+use crate::proxy::judges::{Body, Judges, Score, Stage};
 use crate::proxy::race;
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
@@ -63,7 +63,7 @@ pub struct Sending<'a> {
     /// What is kept of the body that has been sent.
     pub replay: Replay,
     /// Until when it may wait.
-    pub deadlines: &'a Deadlines,
+    pub deadlines: &'a Deadlines<'a>,
     /// That it waits for its response; `None`: it does no more.
     pub awaiting: Option<Awaiting<'a>>,
 }
@@ -311,6 +311,7 @@ impl Sending<'_> {
         let mut idle_limit = None;
         let waited = (self.deadlines, sent_at);
         let progress = self.progress;
+        let rate = target.upstream.policies.timeouts.min_rate;
         let mut tie = connection.tie.presented(self.asked.presents);
         let judge = |response: &ResponseHead, head: &[u8]| {
             if may_be_stale && progress.is_unanswered() && response.is_idle_timeout() {
@@ -325,6 +326,8 @@ impl Sending<'_> {
             let holds = may_hold && is_cause(cause, target, judges);
             let (verdict, stage) = match holds {
                 true => (Verdict::Hold, Stage::MayGiveWay),
+                // A probe keeps others waiting.
+                false if rate.is_some() && !judges.is_probe() => (Verdict::Pass, Stage::Streams),
                 false => (Verdict::Pass, Stage::Last),
             };
             if !progress.withheld.is_long(ring::now) {
@@ -339,6 +342,13 @@ impl Sending<'_> {
         let (outgoing, head_bytes) = self.encode(connection.endpoint);
         let exchanged = self.over(&connection).run(outgoing, judge).await;
         self.awaiting = awaiting;
+        if rate.is_some() {
+            let body = match exchanged {
+                Err(ExchangeError::SlowResponse) => Body::TooSlow,
+                _ => Body::Came,
+            };
+            judges.settle(body, &target.upstream.policies.outlier, ring::now());
+        }
         let answer = exchanged.map_err(|error| error.behind_head(head_bytes))?;
         (connection.tie, connection.idle_limit) = (tie, idle_limit);
         self.end_try(AttemptOutcome::Response);
@@ -508,7 +518,7 @@ pub(super) async fn connect(
     context: &Context,
     target: &Target,
     place: Place,
-    deadlines: &Deadlines,
+    deadlines: &Deadlines<'_>,
     want: Want,
 ) -> Result<Connection, Unanswered> {
     let checkout = race::checkout(context, target, place, want);
@@ -534,7 +544,7 @@ pub(super) fn judge(
     response: &ResponseHead,
     head: &[u8],
     (judges, stage): (&mut Judges<'_>, Stage),
-    (deadlines, sent_at): (&Deadlines, Instant),
+    (deadlines, sent_at): (&Deadlines<'_>, Instant),
 ) {
     let policies = &target.upstream.policies;
     let (status, now) = (response.status(), ring::now());

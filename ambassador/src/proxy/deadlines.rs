@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::policy::limits::Timeouts;
+use crate::policy::pace::Part;
+use crate::proxy::paced::Patience;
 
 /// The time limits of one try. They run from the moment that the whole request
 /// was there: a client that is slow to send its body does not use them up. What
 /// the caller itself says of its patience runs from the head on.
 #[derive(Debug)]
-pub struct Deadlines {
-    idle: Duration,
-    first_byte: Option<Duration>,
-    per_try: Option<Duration>,
-    request: Option<Duration>,
+pub struct Deadlines<'a> {
+    timeouts: &'a Timeouts,
     began: Cell<Instant>,
     /// When the last byte of the request's body was read; `None`: not yet.
     whole_at: Cell<Option<Instant>>,
@@ -39,6 +38,8 @@ enum Silence {
 pub enum Limit {
     /// `timeouts.idle`.
     Idle,
+    /// `timeouts.min_rate`.
+    Rate,
     /// `timeouts.first_byte` or `timeouts.per_try`.
     Try,
     /// `timeouts.request`.
@@ -47,15 +48,12 @@ pub enum Limit {
     Caller,
 }
 
-impl Deadlines {
+impl<'a> Deadlines<'a> {
     /// Those of a request whose head came at `now`, all of it where
     /// `is_whole`.
-    pub fn new(timeouts: &Timeouts, is_whole: bool, now: Instant) -> Self {
+    pub fn new(timeouts: &'a Timeouts, is_whole: bool, now: Instant) -> Self {
         Self {
-            idle: timeouts.idle,
-            first_byte: timeouts.first_byte,
-            per_try: timeouts.per_try,
-            request: timeouts.request,
+            timeouts,
             began: Cell::new(now),
             whole_at: Cell::new(is_whole.then_some(now)),
             caller: None,
@@ -125,7 +123,16 @@ impl Deadlines {
 
     /// Silence that ends a connection, in any state.
     pub fn idle(&self) -> Duration {
-        self.idle
+        self.timeouts.idle
+    }
+
+    /// How long a peer may be waited for that sends or reads a body.
+    pub fn patience(&self, silence: Duration, part: Part) -> Patience<'a> {
+        Patience {
+            silence,
+            timeouts: self.timeouts,
+            part,
+        }
     }
 
     /// When the request is out of time; `None`: never, as far as is known before
@@ -144,7 +151,9 @@ impl Deadlines {
     pub fn of_checkout(&self) -> Option<(Instant, Limit)> {
         let began = self.whole_at.get().map(|at| self.began.get().max(at));
         let [own, callers] = self.of_own_and_caller();
-        let per_try = began.zip(self.per_try).map(|(began, limit)| began + limit);
+        let per_try = began
+            .zip(self.timeouts.per_try)
+            .map(|(began, limit)| began + limit);
         earliest([(per_try, Limit::Try), own, callers])
     }
 
@@ -153,20 +162,27 @@ impl Deadlines {
         Some((self.caller?, Limit::Caller))
     }
 
+    /// Until when the upstream may leave unread what begins an upload.
+    pub fn of_beginning(&self, now: Instant) -> (Instant, Limit) {
+        let idle = (Some(now + self.timeouts.idle), Limit::Idle);
+        let earliest = earliest([idle, (self.caller, Limit::Caller)]);
+        earliest.unwrap_or((now, Limit::Idle))
+    }
+
     /// Until when to wait for more of a response head; `heard`: some of it has
     /// come. To be asked for the whole request only.
     pub fn of_head(&self, heard: bool, now: Instant) -> (Instant, Limit) {
         let whole_at = self.whole_at.get().unwrap_or(now);
         let began = self.began.get().max(whole_at);
-        let first_byte = self.first_byte.filter(|_| !heard);
+        let first_byte = self.timeouts.first_byte.filter(|_| !heard);
         let [own, callers] = self.of_own_and_caller();
         let limits = [
-            (self.per_try.map(|limit| began + limit), Limit::Try),
+            (self.timeouts.per_try.map(|limit| began + limit), Limit::Try),
             (first_byte.map(|limit| began + limit), Limit::Try),
             own,
             callers,
         ];
-        let idle = (now + self.idle, Limit::Idle);
+        let idle = (now + self.timeouts.idle, Limit::Idle);
         earliest(limits)
             .filter(|limit| limit.0 < idle.0)
             .unwrap_or(idle)
@@ -176,7 +192,9 @@ impl Deadlines {
     /// which counts where it is the shorter one.
     fn of_own_and_caller(&self) -> [(Option<Instant>, Limit); 2] {
         let whole_at = self.whole_at.get();
-        let own = whole_at.zip(self.request).map(|(at, limit)| at + limit);
+        let own = whole_at
+            .zip(self.timeouts.request)
+            .map(|(at, limit)| at + limit);
         [(own, Limit::Request), (self.caller, Limit::Caller)]
     }
 }
@@ -205,8 +223,8 @@ mod tests {
 
     #[test]
     fn the_earliest_limit_counts() {
-        let start = Instant::now();
-        let deadlines = Deadlines::new(&timeouts(), true, start);
+        let (start, timeouts) = (Instant::now(), timeouts());
+        let deadlines = Deadlines::new(&timeouts, true, start);
         let at = |seconds: u32| start + SECOND * seconds;
         assert_eq!(deadlines.of_head(false, start), (at(1), Limit::Try));
         assert_eq!(deadlines.of_head(true, start), (at(2), Limit::Try));
@@ -219,8 +237,8 @@ mod tests {
 
     #[test]
     fn none_runs_before_the_request_is_whole() {
-        let start = Instant::now();
-        let deadlines = Deadlines::new(&timeouts(), false, start);
+        let (start, timeouts) = (Instant::now(), timeouts());
+        let deadlines = Deadlines::new(&timeouts, false, start);
         assert_eq!(deadlines.of_request(), None);
         assert_eq!(deadlines.waited(start + SECOND), None);
         assert_eq!(deadlines.of_checkout(), None);
@@ -236,14 +254,15 @@ mod tests {
     }
 
     /// Those of a request whose caller waits for three seconds from `start` on.
-    fn bounded(is_whole: bool, start: Instant) -> Deadlines {
-        Deadlines::new(&timeouts(), is_whole, start).bounded_by(Some(3 * SECOND))
+    fn bounded(timeouts: &Timeouts, is_whole: bool, start: Instant) -> Deadlines<'_> {
+        Deadlines::new(timeouts, is_whole, start).bounded_by(Some(3 * SECOND))
     }
 
     #[test]
     fn what_the_caller_says_bounds_an_upload_too() {
         let start = Instant::now();
-        let deadlines = bounded(false, start);
+        let timeouts = timeouts();
+        let deadlines = bounded(&timeouts, false, start);
         let end = start + 3 * SECOND;
         assert_eq!(deadlines.of_request(), Some(end));
         assert_eq!(deadlines.of_checkout(), Some((end, Limit::Caller)));
@@ -253,25 +272,25 @@ mod tests {
         // `per_try` and `first_byte` have begun, and end later.
         deadlines.request_is_whole(start + SECOND * 5 / 2);
         assert_eq!(deadlines.of_head(false, start), (end, Limit::Caller));
-        assert_eq!(Deadlines::new(&timeouts(), false, start).of_upload(), None);
+        assert_eq!(Deadlines::new(&timeouts, false, start).of_upload(), None);
     }
 
     #[test]
     fn the_shorter_of_both_limits_counts_and_is_told() {
-        let start = Instant::now();
+        let (start, timeouts) = (Instant::now(), timeouts());
         for (said, left, limit) in [
             (4, 3, Limit::Caller),
             (5, 4, Limit::Request),
             (9, 4, Limit::Request),
         ] {
-            let deadlines = Deadlines::new(&timeouts(), true, start);
+            let deadlines = Deadlines::new(&timeouts, true, start);
             let deadlines = deadlines.bounded_by(Some(said * SECOND));
             let now = start + SECOND;
             assert_eq!(deadlines.left_for_caller(now), left * SECOND);
             deadlines.begin_try(start + 4 * SECOND);
             assert_eq!(deadlines.of_checkout().unwrap().1, limit, "{said}");
         }
-        let silent = Deadlines::new(&timeouts(), true, start);
+        let silent = Deadlines::new(&timeouts, true, start);
         assert_eq!(silent.left_for_caller(start), Duration::ZERO);
     }
 

@@ -2,6 +2,7 @@
 //! response comes down, both at the same time.
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
@@ -9,14 +10,17 @@ use crate::http::challenge::{self, Asker};
 use crate::http::{
     self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,
 };
+use crate::policy::pace::Part;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
-use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or};
+use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or, hand_over};
+use crate::proxy::paced::{Late, Paced, within};
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
+use crate::proxy::way::Incoming;
 use crate::proxy::withheld::Withheld;
-use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
+use crate::ring::{self, Chunk, Gather, SendError, Stream};
 use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
 use crate::together::beside;
 
@@ -56,7 +60,7 @@ pub struct Exchange<'a> {
     /// The limits of heads.
     pub limits: &'a http::Limits,
     /// Until when it may wait.
-    pub deadlines: &'a Deadlines,
+    pub deadlines: &'a Deadlines<'a>,
     /// Whether the shard drains by the time the response comes: it then says
     /// `connection: close`.
     pub drain: &'a Drain,
@@ -105,6 +109,14 @@ impl<'a> Progress<'a> {
             open_tries: Cell::new(0),
             beside: RefCell::default(),
         }
+    }
+
+    /// How much of the body has come; `None`: its client waits to be told that it
+    /// may send it.
+    pub(super) fn sent_of_body(&self, incoming: &Incoming<'_>) -> Option<i64> {
+        let sent = self.moved.bytes(Direction::Sent);
+        let waits = sent == 0 && !self.any_byte.get() && incoming.expects_continue();
+        (!waits).then_some(sent as i64)
     }
 
     /// Whether nothing of a response has gone to the client.
@@ -191,6 +203,10 @@ pub enum ExchangeError {
     Cut,
     /// The request body is malformed.
     Request(BadMessage),
+    /// The upstream sends the body of its response more slowly than it may.
+    SlowResponse,
+    /// The client reads its response more slowly than it may.
+    SlowReader,
     /// The client is gone.
     ClientGone,
 }
@@ -260,14 +276,13 @@ impl<'a> Exchange<'a> {
         let (download, mut upload) = self.halves();
         // Where the answer comes next, it tells how the send went; a body must
         // not begin behind a head that was not sent.
-        let sent = match upload.body.is_done() {
-            true => upload.upstream.post(gather).await,
-            false => upload.upstream.send(gather).await,
-        };
-        sent.map_err(ExchangeError::of_send)?;
         if upload.body.is_done() {
+            let posted = upload.upstream.post(gather);
+            hand_over(posted, || upload.deadlines.of_head(false, ring::now())).await?;
             return download.run(judge).await;
         }
+        let sent = upload.upstream.send(gather);
+        hand_over(sent, || upload.deadlines.of_beginning(ring::now())).await?;
         let count = |bytes| {
             cells.bytes(label, Direction::Sent, bytes);
             progress.moved.count(Direction::Sent, bytes);
@@ -315,6 +330,8 @@ impl<'a> Exchange<'a> {
             drain: self.drain,
             cells: self.cells,
             label: self.label,
+            sends: None,
+            reads: None,
         };
         let upload = Upload {
             client: self.client,
@@ -325,6 +342,8 @@ impl<'a> Exchange<'a> {
             replay: self.replay,
             deadlines: self.deadlines,
             progress: self.progress,
+            sends: None,
+            reads: None,
         };
         (download, upload)
     }
@@ -352,6 +371,10 @@ struct Download<'a> {
     drain: &'a Drain,
     cells: &'a Cells,
     label: UpstreamIndex,
+    /// How the upstream does.
+    sends: Paced,
+    /// How the client does.
+    reads: Paced,
 }
 
 impl Download<'_> {
@@ -398,7 +421,7 @@ impl Download<'_> {
     }
 
     /// Passes on the head of a response behind which other bytes follow.
-    async fn switch(&self, head: &[u8], rest: Option<Chunk>) -> Result<Answer, ExchangeError> {
+    async fn switch(&mut self, head: &[u8], rest: Option<Chunk>) -> Result<Answer, ExchangeError> {
         self.heads
             .progress
             .moved
@@ -408,21 +431,34 @@ impl Download<'_> {
         Ok(Answer::Passed(Response::Switched(rest)))
     }
 
-    /// More of a body: only silence ends it.
-    async fn receive_body(&self) -> Result<Chunk, ExchangeError> {
+    /// More of a body: only silence ends it, and slowness where that is no matter
+    /// of what the client has yet to send.
+    async fn receive_body(&mut self) -> Result<Chunk, ExchangeError> {
         if let Some(chunk) = self.heads.upstream.try_recv() {
             return Ok(chunk);
         }
-        match timer::timeout(self.heads.deadlines.idle(), self.heads.upstream.recv()).await {
+        let Heads {
+            deadlines,
+            progress,
+            upstream,
+            ..
+        } = self.heads;
+        let patience = deadlines.patience(deadlines.idle(), Part::Sends);
+        let sent = || {
+            let bytes = progress.moved.bytes(Direction::Received) as i64;
+            progress.body_read.get().then_some(bytes)
+        };
+        match within(patience, &mut self.sends, upstream.recv(), sent).await {
             Ok(received) => ended_or(received),
-            Err(_) => Err(ExchangeError::Expired(Limit::Idle)),
+            Err(Late::Silent) => Err(ExchangeError::Expired(Limit::Idle)),
+            Err(Late::TooSlow) => Err(ExchangeError::SlowResponse),
         }
     }
 
     /// Writes the head for the client, with the part of the body that came
     /// along.
     async fn send_head(
-        &self,
+        &mut self,
         head: &[u8],
         body: Option<Chunk>,
         close: bool,
@@ -442,21 +478,34 @@ impl Download<'_> {
         Ok(())
     }
 
-    async fn send(&self, gather: Gather) -> Result<(), ExchangeError> {
+    async fn send(&mut self, gather: Gather) -> Result<(), ExchangeError> {
         let bytes = gather.bytes() as u64;
-        let sent = timer::timeout(self.heads.deadlines.idle(), self.client.post(gather)).await;
-        if !matches!(sent, Ok(Ok(()))) {
-            return Err(ExchangeError::ClientGone);
-        }
+        let sent = self.client.post(gather);
+        self.until_read(sent).await?;
         self.cells.bytes(self.label, Direction::Received, bytes);
         let moved = self.heads.progress.moved;
         moved.count(Direction::Received, bytes);
         Ok(())
     }
 
+    /// Waits for what is over when the client has read enough.
+    async fn until_read(
+        &mut self,
+        sent: impl Future<Output = Result<(), SendError>>,
+    ) -> Result<(), ExchangeError> {
+        let (client, deadlines) = (self.client, self.heads.deadlines);
+        let patience = deadlines.patience(deadlines.idle(), Part::Reads);
+        let taken = || Some(client.taken());
+        match within(patience, &mut self.reads, sent, taken).await {
+            Ok(Ok(())) => Ok(()),
+            Err(Late::TooSlow) => Err(ExchangeError::SlowReader),
+            Ok(Err(_)) | Err(Late::Silent) => Err(ExchangeError::ClientGone),
+        }
+    }
+
     /// Passes a final response on, head and body.
     async fn pass_response(
-        self,
+        mut self,
         head: Chunk,
         rest: Option<Chunk>,
     ) -> Result<Response, ExchangeError> {
@@ -506,6 +555,7 @@ impl Download<'_> {
                 {
                     break;
                 }
+                Err(slow @ ExchangeError::SlowResponse) => return Err(slow),
                 Err(_) => return Err(ExchangeError::Cut),
             };
             let mut gather = Gather::default();
@@ -524,13 +574,9 @@ impl Download<'_> {
             }
             self.send(gather).await?;
         }
-        if close
-            && !matches!(
-                timer::timeout(self.heads.deadlines.idle(), self.client.flush()).await,
-                Ok(Ok(()))
-            )
-        {
-            return Err(ExchangeError::ClientGone);
+        if close {
+            let flushed = self.client.flush();
+            self.until_read(flushed).await?;
         }
         Ok(Response::Complete {
             reusable,

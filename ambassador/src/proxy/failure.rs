@@ -24,6 +24,10 @@ pub enum Failure {
     BadRequest(BadMessage),
     /// The response was cut after the client had been sent a part.
     Cut,
+    /// The same because its body came too slowly.
+    SlowResponse,
+    /// The client reads its response too slowly.
+    SlowReader,
     /// The client is gone.
     ClientGone,
 }
@@ -97,6 +101,7 @@ impl Unanswered {
     pub(super) fn expired(limit: Limit) -> Self {
         let (reason, cause, outcome) = match limit {
             Limit::Idle => (Reason::RequestTimeout, None, AttemptOutcome::IdleTimeout),
+            Limit::Rate => (Reason::RequestTimeout, None, AttemptOutcome::TooSlow),
             Limit::Request | Limit::Caller => {
                 (Reason::RequestTimeout, None, AttemptOutcome::RequestTimeout)
             }
@@ -107,7 +112,7 @@ impl Unanswered {
         };
         let fault = match limit {
             Limit::Caller => Fault::Caller,
-            Limit::Idle | Limit::Request | Limit::Try => Fault::Endpoint,
+            Limit::Idle | Limit::Rate | Limit::Request | Limit::Try => Fault::Endpoint,
         };
         Self {
             reason,
@@ -225,6 +230,8 @@ impl Failure {
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
             ExchangeError::Request(bad) => Self::BadRequest(*bad),
             ExchangeError::Cut => Self::Cut,
+            ExchangeError::SlowResponse => Self::SlowResponse,
+            ExchangeError::SlowReader => Self::SlowReader,
             ExchangeError::ClientGone => Self::ClientGone,
         }
     }
@@ -253,7 +260,11 @@ impl Failure {
     pub(super) fn score(&self) -> Option<Score> {
         match self {
             Self::Unanswered(unanswered) => unanswered.score(),
-            Self::BadRequest(_) | Self::Cut | Self::ClientGone => None,
+            Self::BadRequest(_)
+            | Self::Cut
+            | Self::SlowResponse
+            | Self::SlowReader
+            | Self::ClientGone => None,
         }
     }
 
@@ -261,7 +272,8 @@ impl Failure {
         match self {
             Self::Unanswered(unanswered) => unanswered.outcome,
             Self::Cut => AttemptOutcome::Reset,
-            Self::BadRequest(_) | Self::ClientGone => AttemptOutcome::Cancelled,
+            Self::SlowResponse => AttemptOutcome::TooSlow,
+            Self::BadRequest(_) | Self::SlowReader | Self::ClientGone => AttemptOutcome::Cancelled,
         }
     }
 }

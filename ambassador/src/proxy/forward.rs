@@ -433,6 +433,16 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             record.reason = Some(Reason::UpstreamReset.as_str());
             After::Reset
         }
+        Err(Failure::SlowResponse) => {
+            record.explain(SLOW_RESPONSE);
+            record.reason = Some(Reason::UpstreamReset.as_str());
+            After::Reset
+        }
+        Err(Failure::SlowReader) => {
+            record.explain(SLOW_READER);
+            record.reason = Some(CLIENT_GONE);
+            After::Reset
+        }
         Err(Failure::ClientGone) if client.member.is_shed() && is_unanswered => {
             let reply = LocalReply::new(Reason::Overloaded).with_detail(SHED);
             answer(client, record, asked, &body, reply).await
@@ -451,6 +461,10 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
 /// What a caller is told that was slow while others waited.
 const SHED: &str = "given up: it was slow while others had to wait";
+/// What the log says of a response that was cut.
+const SLOW_RESPONSE: &str = "the response came more slowly than timeouts.min_rate";
+/// The same where the caller is at fault.
+const SLOW_READER: &str = "the response was read more slowly than timeouts.min_rate";
 
 /// What a caller is told who sends a request to an upstream of `protocol: tcp`.
 fn without_requests(upstream: &str) -> String {

@@ -1,11 +1,16 @@
 //! Reads the heads of the responses to one request.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
 use memchr::memchr;
 
+use crate::clock::Instant;
 use crate::http::{self, BadMessage, Method, ResponseHead};
-use crate::proxy::deadlines::Deadlines;
+use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{ExchangeError, Held, Progress};
-use crate::ring::{self, Chunk, Gather, Stream, timer};
+use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 
 /// Interim responses before the final one, at most.
 pub const INTERIM_MAX: u32 = 64;
@@ -21,7 +26,7 @@ pub struct Heads<'a> {
     /// The limits of heads.
     pub limits: &'a http::Limits,
     /// Until when it may wait.
-    pub deadlines: &'a Deadlines,
+    pub deadlines: &'a Deadlines<'a>,
     /// The upload watches over the time, but for the caller's own limit.
     pub uploading: bool,
     /// What has happened so far.
@@ -32,8 +37,8 @@ impl Heads<'_> {
     /// Sends a whole request and waits for the final response head; interim ones
     /// are dropped.
     pub async fn ask(mut self, gather: Gather) -> Result<Held, ExchangeError> {
-        let sent = self.upstream.post(gather).await;
-        sent.map_err(ExchangeError::of_send)?;
+        let posted = self.upstream.post(gather);
+        hand_over(posted, || self.deadlines.of_head(false, ring::now())).await?;
         let mut ahead = None;
         for _ in 0..=INTERIM_MAX {
             let (head, rest) = self.next(ahead).await?;
@@ -128,6 +133,24 @@ impl Heads<'_> {
             Err(_) => Err(ExchangeError::Expired(limit)),
         }
     }
+}
+
+/// Waits until the kernel has taken a request, or its beginning. What is taken at
+/// once needs no limit, which is most of them.
+pub async fn hand_over(
+    sent: impl Future<Output = Result<(), SendError>>,
+    limit: impl FnOnce() -> (Instant, Limit),
+) -> Result<(), ExchangeError> {
+    let mut sent = pin!(sent);
+    let sent = match poll_fn(|context| Poll::Ready(sent.as_mut().poll(context))).await {
+        Poll::Ready(sent) => sent,
+        Poll::Pending => {
+            let (until, limit) = limit();
+            let sent = timer::timeout_at(until, sent).await;
+            sent.map_err(|_| ExchangeError::Expired(limit))?
+        }
+    };
+    sent.map_err(ExchangeError::of_send)
 }
 
 /// What was received, or that the connection has ended.

@@ -33,7 +33,7 @@ struct Leg<'a> {
     place: Place,
     asked: Asked,
     replay: &'a Replay,
-    deadlines: &'a Deadlines,
+    deadlines: &'a Deadlines<'a>,
     head: &'a mut ResponseHead,
 }
 

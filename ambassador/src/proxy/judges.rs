@@ -18,6 +18,8 @@ pub struct Judges<'a> {
     /// `None`: it was told.
     breaker: Option<Trial<'a>>,
     counts: Counts,
+    /// A success that counts once the body has come in time, as of its head.
+    put_off: Option<(Grade, Instant)>,
 }
 
 /// What the breaker counts.
@@ -34,8 +36,19 @@ pub enum Counts {
 pub enum Stage {
     /// Its result is that of the request.
     Last,
+    /// The same, but the body of its response may yet come too slowly.
+    Streams,
     /// Another one may follow.
     MayGiveWay,
+}
+
+/// What became of the body of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// It came, or it was not the upstream that kept it from coming.
+    Came,
+    /// It came more slowly than it may.
+    TooSlow,
 }
 
 /// How a try went.
@@ -66,6 +79,7 @@ impl<'a> Judges<'a> {
             endpoint,
             breaker: Some(breaker),
             counts,
+            put_off: None,
         }
     }
 
@@ -76,6 +90,7 @@ impl<'a> Judges<'a> {
             endpoint,
             breaker,
             counts: Counts::Tries,
+            put_off: None,
         }
     }
 
@@ -137,9 +152,27 @@ impl<'a> Judges<'a> {
         settings: &outlier::Settings,
         now: Instant,
     ) {
+        if stage == Stage::Streams && score == Score::Success {
+            self.put_off = Some((grade, now));
+            return;
+        }
         self.endpoint.ended(grade, settings, now);
-        if stage == Stage::Last || self.counts == Counts::Tries {
+        if stage != Stage::MayGiveWay || self.counts == Counts::Tries {
             self.tell_breaker(score, now);
+        }
+    }
+
+    /// Tells what was put off until it is known what became of the body.
+    pub fn settle(&mut self, body: Body, settings: &outlier::Settings, now: Instant) {
+        let Some((grade, at)) = self.put_off.take() else {
+            return;
+        };
+        match body {
+            Body::Came => self.tell((Score::Success, grade), Stage::Last, settings, at),
+            Body::TooSlow => {
+                let how = (Score::Failure, Grade::Bad { retry_after: None });
+                self.tell(how, Stage::Last, settings, now);
+            }
         }
     }
 

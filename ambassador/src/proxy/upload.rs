@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::http::BodyReader;
+use crate::http::{BadMessage, BodyReader};
+use crate::policy::pace::Part;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{ExchangeError, Progress};
+use crate::proxy::paced::{Late, Paced, within};
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
@@ -28,9 +30,13 @@ pub struct Upload<'a> {
     /// What of the body is kept for another try.
     pub replay: &'a mut Replay,
     /// Until when it may wait.
-    pub deadlines: &'a Deadlines,
+    pub deadlines: &'a Deadlines<'a>,
     /// What has happened so far.
     pub progress: &'a Progress<'a>,
+    /// How the client does.
+    pub sends: Paced,
+    /// How the upstream does.
+    pub reads: Paced,
 }
 
 impl Upload<'_> {
@@ -64,10 +70,15 @@ impl Upload<'_> {
             let (gather, bytes) = self.next(silence).await?;
             self.progress.body_read.set(self.body.is_done());
             count(bytes);
-            match timer::timeout(silence, self.upstream.send(gather)).await {
+            let patience = self.deadlines.patience(silence, Part::Reads);
+            // It may not read because its response is not read.
+            let (client, upstream) = (self.client, self.upstream);
+            let taken = || (!client.leaves_unread()).then(|| upstream.taken());
+            match within(patience, &mut self.reads, upstream.send(gather), taken).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => break,
-                Err(_) => return Err(ExchangeError::Expired(Limit::Idle)),
+                Err(Late::Silent) => return Err(ExchangeError::Expired(Limit::Idle)),
+                Err(Late::TooSlow) => return Err(ExchangeError::Expired(Limit::Rate)),
             }
         }
         Ok(())
@@ -81,10 +92,18 @@ impl Upload<'_> {
             let chunk = match self.ahead.take() {
                 Some(chunk) => chunk,
                 None => {
-                    let more = timer::timeout(silence, self.client.recv());
-                    let more = self.progress.withheld.wait(more, ring::now()).await;
-                    let more = more.ok().and_then(Result::ok).flatten();
-                    more.ok_or(ExchangeError::ClientGone)?
+                    let patience = self.deadlines.patience(silence, Part::Sends);
+                    let sent = || self.progress.sent_of_body(self.trailers.incoming);
+                    let more = within(patience, &mut self.sends, self.client.recv(), sent);
+                    match self.progress.withheld.wait(more, ring::now()).await {
+                        Ok(Ok(Some(chunk))) => chunk,
+                        Err(Late::TooSlow) => {
+                            return Err(ExchangeError::Request(BadMessage::BodyTooSlow));
+                        }
+                        Ok(Ok(None) | Err(_)) | Err(Late::Silent) => {
+                            return Err(ExchangeError::ClientGone);
+                        }
+                    }
                 }
             };
             self.take(chunk, &mut gather)?;

@@ -72,6 +72,15 @@ pub struct Incoming<'a> {
     pub trailers: RefCell<Vec<u8>>,
 }
 
+impl Incoming<'_> {
+    /// Whether its client may wait for an interim response before it sends the
+    /// body (RFC 9110 section 10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        let expected = self.request.fields().value(&self.head, "expect");
+        expected.is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue"))
+    }
+}
+
 /// Whom something in a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressee {

@@ -209,6 +209,21 @@ pub fn is_window_closed(socket: &impl AsRawFd) -> io::Result<bool> {
     Ok(length as usize == info.len() && info[WINDOW] == [0; 4])
 }
 
+/// How much of what was sent the peer has not taken: for TCP what it has not
+/// acknowledged, for a unix socket what it has not read, with what the kernel
+/// needs around it.
+#[expect(unsafe_code, reason = "ioctl")]
+pub fn outgoing_bytes(socket: &impl AsRawFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the pointer is to a live int, which the kernel fills. SIOCOUTQ has
+    // the number of TIOCOUTQ.
+    let got = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    match got {
+        0 => Ok(u64::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Sets or clears O_NONBLOCK as the backend needs it.
 #[expect(unsafe_code, reason = "fcntl")]
 pub fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {

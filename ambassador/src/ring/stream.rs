@@ -363,6 +363,19 @@ impl Stream {
         })
     }
 
+    /// Bytes that the peer has taken so far, as far as the kernel can tell. For
+    /// unix sockets that is a measure to compare with itself, and may be negative.
+    pub fn taken(&self) -> i64 {
+        let gone = super::with(|core| core.driver.socket(self.key).gone());
+        let waiting = sockets::outgoing_bytes(&self.raw()).unwrap_or(0);
+        gone.wrapping_sub(waiting) as i64
+    }
+
+    /// Whether the peer leaves unread what it is sent: the kernel takes no more.
+    pub fn leaves_unread(&self) -> bool {
+        super::with(|core| core.driver.socket(self.key).standing().leaves_unread)
+    }
+
     /// Ends the sending direction: the peer sees a FIN.
     pub fn shutdown_write(&self) {
         sockets::shutdown_write(&self.raw());

@@ -58,8 +58,10 @@ pub struct Socket {
     received: Option<Chunk>,
     received_more: VecDeque<Chunk>,
     received_bytes: usize,
-    /// Bytes that have come or gone, counted round and round.
-    moved: u32,
+    /// Bytes that have come, counted round and round.
+    came: u32,
+    /// Bytes that the kernel has taken.
+    gone: u64,
     /// Accepted and not taken.
     accepted: VecDeque<OwnedFd>,
     /// How receiving (or accepting) ended.
@@ -172,7 +174,8 @@ impl Table {
             received: None,
             received_more: VecDeque::new(),
             received_bytes: 0,
-            moved: 0,
+            came: 0,
+            gone: 0,
             accepted: VecDeque::new(),
             end: None,
             reader: None,
@@ -204,7 +207,7 @@ impl Table {
             self.holding.push(key);
         }
         socket.received_bytes += chunk.len();
-        socket.moved = socket.moved.wrapping_add(chunk.len() as u32);
+        socket.came = socket.came.wrapping_add(chunk.len() as u32);
         match &socket.received {
             None => socket.received = Some(chunk),
             Some(_) => socket.received_more.push_back(chunk),
@@ -280,7 +283,7 @@ impl Table {
         let over = match result {
             Ok(bytes) => {
                 op.sent += bytes;
-                socket.moved = socket.moved.wrapping_add(bytes as u32);
+                socket.gone = socket.gone.wrapping_add(bytes as u64);
                 op.gather.advance(bytes);
                 (op.gather.bytes() == 0).then_some(Ok(()))
             }
@@ -489,11 +492,16 @@ impl Socket {
             _ => (0, false),
         };
         Standing {
-            moved: self.moved,
+            moved: self.came.wrapping_add(self.gone as u32),
             held: self.received_bytes + unsent,
             owes_bytes: self.reader.is_some() && self.received.is_none(),
             leaves_unread,
         }
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub fn gone(&self) -> u64 {
+        self.gone
     }
 
     /// How many bytes may still come before it is full.

@@ -46,6 +46,8 @@ labels! {
         TryTimeout = "try-timeout",
         /// `timeouts.request` passed.
         RequestTimeout = "request-timeout",
+        /// Less of a body moved than `timeouts.min_rate` asks for.
+        TooSlow = "too-slow",
         /// The client went away first.
         Cancelled = "cancelled",
     }

@@ -169,9 +169,15 @@ const BPF_COMMANDS: [u32; 4] = [
     4, // BPF_MAP_GET_NEXT_KEY
 ];
 
-/// Of ioctl(2): blocking or not, how much there is to read, whether it is a
-/// terminal, which kind a namespace is of.
-const IOCTLS: [u64; 4] = [libc::FIONBIO, libc::FIONREAD, libc::TCGETS, 0xb703];
+/// Of ioctl(2): blocking or not, how much there is to read, how much of what was
+/// sent was not taken, whether it is a terminal, which kind a namespace is of.
+const IOCTLS: [u64; 5] = [
+    libc::FIONBIO,
+    libc::FIONREAD,
+    libc::TIOCOUTQ,
+    libc::TCGETS,
+    0xb703,
+];
 
 /// Of prctl(2): names of threads and of memory, and what glibc asks at the start
 /// of a thread.

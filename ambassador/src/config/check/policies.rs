@@ -184,6 +184,7 @@ impl Policies {
         settings.timeouts.first_byte = None;
         settings.timeouts.per_try = None;
         settings.timeouts.request = None;
+        settings.timeouts.min_rate = None;
         settings.retry = settings.retry.clone().of_connects();
         settings.rate_limit = None;
         settings.hedge = Default::default();

@@ -261,6 +261,7 @@ fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
         let limits = limits.into_iter().filter_map(|limit| limit.as_ref());
         places.extend(limits.map(|limit| &limit.place));
         places.extend(timeouts.head.as_ref().map(|head| &head.place));
+        places.extend(timeouts.min_rate.as_ref().map(|rate| &rate.place));
     }
     // A connect that fails is one to try again for without requests too.
     if let Some(retry) = raw.retry.as_ref() {

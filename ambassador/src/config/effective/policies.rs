@@ -25,6 +25,7 @@ const OF_REQUESTS: &[&str] = &[
     "timeouts.per_try",
     "timeouts.request",
     "timeouts.head",
+    "timeouts.min_rate",
     "retry.on",
     "retry.elsewhere",
     "retry.methods",
@@ -120,6 +121,12 @@ fn timeouts(timeouts: &Timeouts, entries: &mut Vec<Entry>) {
         ("timeouts.idle", time(timeouts.idle).into()),
         ("timeouts.tunnel", time(timeouts.tunnel).into()),
         ("timeouts.head", time(timeouts.head).into()),
+        (
+            "timeouts.min_rate",
+            timeouts.min_rate.map_or("off".into(), |rate| {
+                format!("{}/s", size(rate.0.get().into())).into()
+            }),
+        ),
         (
             "tcp_keepalive",
             timeouts

@@ -3,8 +3,8 @@
 
 use crate::config::read::{Named, Spanned, object};
 use crate::config::values::{
-    Count, CountOrOff, Flag, HedgeAfter, Moment, Percent, Rate, RatioOrOff, RetryCause, Size,
-    StatusRange, Text, Time, TimeLimit, choice,
+    ByteRateOrOff, Count, CountOrOff, Flag, HedgeAfter, Moment, Percent, Rate, RatioOrOff,
+    RetryCause, Size, StatusRange, Text, Time, TimeLimit, choice,
 };
 use crate::policy::{balance, rate_limit};
 
@@ -71,6 +71,19 @@ object! {
         /// holds for captured connections to the addresses that it claims.
         #[schemars(extend("default" = "10s"))]
         head: Time,
+        /// How fast the bytes of a body have to move at least, both ways, as
+        /// `1KiB` or `1KiB/s`: 1024 bytes in a second. It is looked at over 10 s
+        /// (half of `idle` where that is shorter) in which one side was waited for,
+        /// and counts for this side alone: a caller that sends its body more slowly
+        /// is answered with status 408 (`bad-request`), one that reads its
+        /// response more slowly is reset (`client-gone`), an upstream that takes
+        /// or sends a body more slowly has failed. Who reads is given the time
+        /// that 64 KiB take, where that is longer: kernels make room in steps.
+        /// `off`, also for a route, where a body may pause by its nature:
+        /// server-sent events, long polling, streams of gRPC. Upgrades, CONNECT
+        /// and relayed TCP have no such limit.
+        #[schemars(extend("default" = "off"))]
+        min_rate: ByteRateOrOff,
     }
 }
 

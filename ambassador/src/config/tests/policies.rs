@@ -40,7 +40,7 @@ fn every_key_is_read() {
     let read = policies(
         "pool: { max_requests: 7 }, \
          timeouts: { connect: 1ms, first_byte: 2ms, per_try: 3ms, request: 4ms, idle: 5ms, \
-                     tunnel: 6ms, head: 8ms }, \
+                     tunnel: 6ms, head: 8ms, min_rate: 3KiB/s }, \
          tcp_keepalive: 7s, \
          retry: { attempts: 100, on: [reset, 429, 500-502], elsewhere: off, methods: [POST, PURGE], \
                   idempotency_header: X-Once, base: 6ms, cap: 6ms, \
@@ -61,6 +61,7 @@ fn every_key_is_read() {
     assert_eq!(read.timeouts.request, Some(4 * MS));
     assert_eq!(read.timeouts.idle, 5 * MS);
     assert_eq!([read.timeouts.tunnel, read.timeouts.head], [6 * MS, 8 * MS]);
+    assert_eq!(rate_of(&read), Some(3_072));
     assert_eq!(read.timeouts.keep_alive, Some(7_000 * MS));
     let retry = &read.retry;
     assert_eq!(retry.attempts, 100);
@@ -254,6 +255,27 @@ fn a_burst_is_one_second_unless_said() {
     }
 }
 
+/// `timeouts.min_rate`, in bytes per second.
+fn rate_of(policies: &Policies) -> Option<u32> {
+    policies.timeouts.min_rate.map(|rate| rate.0.get())
+}
+
+#[test]
+fn a_minimum_rate_is_a_size_per_second() {
+    for (value, bytes) in [
+        ("off", None),
+        ("1", Some(1)),
+        ("512B", Some(512)),
+        ("1KiB", Some(1_024)),
+        ("2MiB/s", Some(2 << 20)),
+        ("4294967295", Some(u32::MAX)),
+    ] {
+        let read = policies(&format!("timeouts: {{ min_rate: {value} }}"));
+        assert_eq!(rate_of(&read), bytes, "{value}");
+    }
+    assert_eq!(rate_of(&policies("")), None, "it is off by default");
+}
+
 #[test]
 fn wrong_policies_are_one_mistake_each() {
     const COUNT: &str = "must be a whole number from 0 to 4294967295";
@@ -262,6 +284,7 @@ fn wrong_policies_are_one_mistake_each() {
     const STATUS: &str = "a status from 100 to 599, or a range of them, as 500-599";
     const HASHED: &str = "must have a header or a source, and not both";
     const RATE: &str = "must be a number from 0.001 to 1000000000";
+    const BYTE_RATE: &str = "must be off or a size per second, as 1KiB, below 4GiB";
     for (key, value, wanted) in [
         ("pool.max_requests", "0", "must be at least 1"),
         ("pool.max_requests", "none", COUNT),
@@ -273,6 +296,11 @@ fn wrong_policies_are_one_mistake_each() {
         ("timeouts.tunnel", "0s", "must be longer than nothing"),
         ("timeouts.tunnel", "none", "as 250ms or 10s"),
         ("timeouts.head", "0s", "must be longer than nothing"),
+        ("timeouts.min_rate", "0", BYTE_RATE),
+        ("timeouts.min_rate", "none", BYTE_RATE),
+        ("timeouts.min_rate", "1KB", BYTE_RATE),
+        ("timeouts.min_rate", "4GiB", BYTE_RATE),
+        ("timeouts.min_rate", "1KiB/m", BYTE_RATE),
         ("tcp_keepalive", "0s", KEEP_ALIVE),
         ("tcp_keepalive", "1500ms", KEEP_ALIVE),
         ("tcp_keepalive", "10h", KEEP_ALIVE),
@@ -714,7 +742,7 @@ upstreams:
   a:
     hosts: [10.1.1.1]
     protocol: tcp
-    timeouts: { connect: 1s, idle: 1s, first_byte: 1s, per_try: none, request: 1s, head: 1s }
+    timeouts: { connect: 1s, idle: 1s, first_byte: 1s, per_try: none, request: 1s, head: 1s, min_rate: 1KiB }
     retry: { attempts: 1, base: 1ms, on: [reset], methods: [GET], body_limit: 1KiB }
     rate_limit: off
     circuit_breaker: { failures: 3, failure_statuses: [500] }
@@ -726,6 +754,7 @@ upstreams:
         (5, "timeouts.per_try"),
         (5, "timeouts.request"),
         (5, "timeouts.head"),
+        (5, "timeouts.min_rate"),
         (6, "retry.on"),
         (6, "retry.methods"),
         (6, "retry.body_limit"),

@@ -1,5 +1,6 @@
 //! The kinds of value that policies have beside those of every key.
 
+use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use super::{Percent, Time, number, value_schemas};
 use crate::config::read::Scalar;
 use crate::policy::breaker::Ratio;
 use crate::policy::hedge::After;
+use crate::policy::pace::MinRate;
 
 /// Requests per second. The least is one in 17 minutes, and the most one in a
 /// nanosecond: what a rate limit reckons in.
@@ -30,6 +32,10 @@ const SIZE_UNITS: [(&str, u64); 5] = [
 /// A number of bytes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Size(pub(in crate::config) u64);
+
+/// How fast something has to be; `None`: off.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct ByteRateOrOff(pub(in crate::config) Option<MinRate>);
 
 /// How long something may take, at all longer than nothing; `None`: any time.
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +95,20 @@ impl Scalar for Size {
                 .map(Self)
                 .ok_or_else(|| "must be fewer bytes".to_owned()),
             _ => Err("must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB".to_owned()),
+        }
+    }
+}
+
+impl Scalar for ByteRateOrOff {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let size = Size::parse(text.strip_suffix("/s").unwrap_or(text)).ok();
+        let rate = size.and_then(|size| u32::try_from(size.0).ok());
+        match rate.and_then(NonZeroU32::new) {
+            Some(rate) => Ok(Self(Some(MinRate(rate)))),
+            None => Err("must be off or a size per second, as 1KiB, below 4GiB".to_owned()),
         }
     }
 }
@@ -234,6 +254,11 @@ value_schemas! {
     Size: { "anyOf": [
         { "type": "integer", "minimum": 0 },
         { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
+    ] },
+    ByteRateOrOff: { "anyOf": [
+        { "const": "off" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+        { "type": "string", "format": "size per second", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?(/s)?$" },
     ] },
     TimeLimit: { "anyOf": [
         { "const": "none" },

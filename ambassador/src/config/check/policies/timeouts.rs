@@ -23,4 +23,7 @@ pub(super) fn read(
     reading.set_time("timeouts.idle", &raw.idle, &mut timeouts.idle);
     reading.set_time("timeouts.tunnel", &raw.tunnel, &mut timeouts.tunnel);
     reading.set_time("timeouts.head", &raw.head, &mut timeouts.head);
+    if let Some(rate) = reading.get("timeouts.min_rate", &raw.min_rate) {
+        timeouts.min_rate = rate.value.0;
+    }
 }

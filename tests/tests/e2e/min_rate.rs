@@ -1,0 +1,309 @@
+//! Bodies have a speed that they must keep, both ways; who is slow answers for
+//! it, and nobody else.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ambassador_tests::client::get;
+use ambassador_tests::proxy::one_upstream;
+use ambassador_tests::server::{response, text};
+use ambassador_tests::{Backend, Client, Connection, Proxy, Server, on_both_backends, os, ports};
+
+use crate::access_log::{LOGGED, lines};
+
+on_both_backends!(
+    an_upload_that_drips_is_given_up,
+    an_upload_in_a_tunnel_keeps_the_same_rate,
+    a_client_that_waits_for_leave_is_not_slow,
+    a_client_that_reads_slowly_is_reset,
+    a_response_that_drips_is_the_upstreams_failure,
+    an_upstream_that_takes_an_upload_slowly_has_failed,
+    an_upstream_that_waits_for_the_body_is_not_slow,
+    who_keeps_the_rate_is_left_alone,
+    a_route_may_have_no_rate,
+    what_is_relayed_has_no_rate,
+);
+
+/// Peers are looked at after a second: half of the silence.
+const RATE: &str = "timeouts: { idle: 2s, min_rate: 1MiB/s }\nretry: { attempts: 1 }";
+const WINDOW: Duration = Duration::from_secs(1);
+/// Less than silence and busy machines would make of it.
+const SOON: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(50);
+
+const UPLOAD: &str = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 100000000\r\n\r\n";
+
+fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, SocketAddr) {
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = one_upstream(listen, server.address(), more);
+    (Proxy::start(backend, &format!("{LOGGED}{config}")), listen)
+}
+
+/// Sends `part` again and again, with pauses, until it fails.
+fn drip(client: &Client, part: &'static [u8]) -> thread::JoinHandle<()> {
+    let mut writer = client.stream().try_clone().expect("descriptors are left");
+    let started = Instant::now();
+    thread::spawn(move || {
+        while started.elapsed() < SOON && writer.write_all(part).is_ok() {
+            thread::sleep(PAUSE);
+        }
+    })
+}
+
+fn failures(proxy: &Proxy) -> u64 {
+    let breaker = &proxy.upstream("web")["circuit_breaker"];
+    breaker["failures"].as_u64().expect("a number")
+}
+
+fn expect_tries(proxy: &Proxy, outcome: &str, count: f64) {
+    let labels = [("upstream", "web"), ("outcome", outcome)];
+    proxy.expect_metric("ambassador_upstream_attempts_total", &labels, count);
+}
+
+/// Reads each request to its end, and tells of each connection that has ended.
+fn reading() -> (Server, mpsc::Receiver<()>) {
+    let (ended, told) = mpsc::channel();
+    let server = Server::start(move |connection| {
+        let mut buffer = [0; 65536];
+        while matches!(connection.read(&mut buffer), Ok(1..)) {}
+        let _ = ended.send(());
+        Ok(())
+    });
+    (server, told)
+}
+
+fn expect_refused_upload(client: &mut Client) {
+    let started = Instant::now();
+    let dripping = drip(client, b"a few bytes");
+    let answer = client.response("POST");
+    let took = started.elapsed();
+    assert_eq!((answer.status, answer.reason()), (408, "bad-request"));
+    let told = answer.text();
+    assert!(told.contains("timeouts.min_rate"), "{told}");
+    assert!(took >= WINDOW && took < SOON, "{took:?}");
+    dripping.join().expect("it writes or ends");
+}
+
+fn an_upload_that_drips_is_given_up(backend: Backend) {
+    let (server, told) = reading();
+    let (proxy, listen) = start(backend, &server, RATE);
+    let mut client = Client::connect(listen);
+    client.send(UPLOAD);
+    expect_refused_upload(&mut client);
+    told.recv_timeout(SOON).expect("the upstream is free again");
+    let labels = [("status", "408"), ("reason", "bad-request")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
+    expect_tries(&proxy, "cancelled", 1.0);
+    assert_eq!(failures(&proxy), 0, "the upstream is not at fault");
+}
+
+fn an_upload_in_a_tunnel_keeps_the_same_rate(backend: Backend) {
+    let (server, told) = reading();
+    let (_proxy, listen) = start(backend, &server, RATE);
+    let mut client = Client::connect(listen);
+    client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
+    assert_eq!(client.response("CONNECT").status, 200);
+    client.send(UPLOAD);
+    expect_refused_upload(&mut client);
+    told.recv_timeout(SOON).expect("the upstream is free again");
+}
+
+fn a_client_that_waits_for_leave_is_not_slow(backend: Backend) {
+    let server = Server::start(|connection| {
+        let Some(mut request) = connection.head()? else {
+            return Ok(());
+        };
+        thread::sleep(WINDOW * 3 / 2);
+        connection.write("HTTP/1.1 100 Continue\r\n\r\n")?;
+        connection.body(&mut request)?;
+        connection.write(text("taken"))
+    });
+    let (_proxy, listen) = start(backend, &server, RATE);
+    let mut client = Client::connect(listen);
+    client.send(
+        "POST / HTTP/1.1\r\nHost: web.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
+    );
+    assert_eq!(client.response("POST").status, 100);
+    client.send("body");
+    assert_eq!(client.response("POST").text(), "taken");
+}
+
+/// Answers with more than anybody reads here.
+fn endless() -> Server {
+    Server::start(|connection| {
+        connection.request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+        let block = [b'x'; 65536];
+        loop {
+            connection.write(block)?;
+        }
+    })
+}
+
+fn a_client_that_reads_slowly_is_reset(backend: Backend) {
+    let server = endless();
+    let (proxy, listen) = start(backend, &server, RATE);
+    let mut stream = os::connect_with_small_buffers(listen).expect("it listens");
+    stream.write_all(get("/").as_bytes()).expect("it is taken");
+    let started = Instant::now();
+    let mut buffer = [0; 4096];
+    while matches!(stream.read(&mut buffer), Ok(1..)) {
+        assert!(started.elapsed() < SOON, "it goes on for ever");
+        thread::sleep(PAUSE);
+    }
+    let labels = [("status", "200"), ("reason", "client-gone")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
+    let line = &lines(&proxy, 1)[0];
+    let detail = line["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("read more slowly"), "{line}");
+    assert!(line["duration_ms"].as_f64() >= Some(1_000.0), "{line}");
+    expect_tries(&proxy, "cancelled", 1.0);
+    assert_eq!(failures(&proxy), 0, "the upstream is not at fault");
+}
+
+fn a_response_that_drips_is_the_upstreams_failure(backend: Backend) {
+    let server = Server::start(|connection| {
+        connection.request()?;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+        loop {
+            connection.write("a few bytes")?;
+            thread::sleep(PAUSE);
+        }
+    });
+    let (proxy, listen) = start(backend, &server, RATE);
+    let mut client = Client::connect(listen);
+    let started = Instant::now();
+    client.send(get("/"));
+    assert!(client.rest().is_err(), "a response that is cut is reset");
+    let took = started.elapsed();
+    assert!(took >= WINDOW && took < SOON, "{took:?}");
+    let line = &lines(&proxy, 1)[0];
+    assert_eq!(line["reason"], "upstream-reset", "{line}");
+    let detail = line["detail"].as_str().unwrap_or_default();
+    assert!(detail.contains("came more slowly"), "{line}");
+    expect_tries(&proxy, "too-slow", 1.0);
+    assert_eq!(failures(&proxy), 1);
+}
+
+fn an_upstream_that_takes_an_upload_slowly_has_failed(backend: Backend) {
+    let server = Server::start(|connection| {
+        os::limit_receive_buffer(connection.stream(), 4096)?;
+        let mut buffer = [0; 4096];
+        while connection.read(&mut buffer)? > 0 {
+            thread::sleep(PAUSE);
+        }
+        Ok(())
+    });
+    let (proxy, listen) = start(backend, &server, RATE);
+    let mut client = Client::connect(listen);
+    client.send(UPLOAD);
+    let mut writer = client.stream().try_clone().expect("descriptors are left");
+    let sending = thread::spawn(move || while writer.write_all(&[b'x'; 65536]).is_ok() {});
+    let answer = client.response("POST");
+    assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
+    expect_tries(&proxy, "too-slow", 1.0);
+    assert_eq!(failures(&proxy), 1);
+    drop(client);
+    sending.join().expect("it writes or ends");
+}
+
+fn an_upstream_that_waits_for_the_body_is_not_slow(backend: Backend) {
+    let server = Server::start(|connection| {
+        let Some(mut request) = connection.head()? else {
+            return Ok(());
+        };
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
+        connection.body(&mut request)?;
+        connection.write("cd")
+    });
+    let more = "timeouts: { idle: 4s, min_rate: 1KiB/s }";
+    let (proxy, listen) = start(backend, &server, more);
+    let mut client = Client::connect(listen);
+    // Twice as fast as it must be, for longer than a window of two seconds.
+    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 6144\r\n\r\n");
+    for _ in 0..30 {
+        client.send([b'x'; 204]);
+        thread::sleep(2 * PAUSE);
+    }
+    client.send([b'x'; 6_144 - 30 * 204]);
+    assert_eq!(client.response("POST").text(), "abcd");
+    assert_eq!(failures(&proxy), 0);
+}
+
+fn who_keeps_the_rate_is_left_alone(backend: Backend) {
+    const BODY: usize = 4 * 1024 * 1024;
+    let server = Server::http(|request| match request.method.as_str() {
+        "POST" => text(&request.body.len().to_string()),
+        _ => response("200 OK", "", &"x".repeat(BODY)),
+    });
+    let more = "timeouts: { idle: 2s, min_rate: 64KiB/s }";
+    let (proxy, listen) = start(backend, &server, more);
+    let mut client = Client::connect(listen);
+    assert_eq!(client.get("/").body.len(), BODY);
+    client.send(format!(
+        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: {BODY}\r\n\r\n"
+    ));
+    // In bursts, and for longer than one is looked at.
+    for part in vec![b'x'; BODY].chunks(BODY / 16) {
+        client.send(part);
+        thread::sleep(2 * PAUSE);
+    }
+    assert_eq!(client.response("POST").text(), BODY.to_string());
+    // A client reads in bursts as well.
+    let mut reader = Client::connect(listen);
+    reader.send(get("/"));
+    for _ in 0..16 {
+        reader.exactly(BODY / 16);
+        thread::sleep(2 * PAUSE);
+    }
+    assert_eq!(failures(&proxy), 0);
+}
+
+fn a_route_may_have_no_rate(backend: Backend) {
+    let server = Server::start(|connection| {
+        while let Some(request) = connection.request()? {
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
+            thread::sleep(WINDOW * 3 / 2);
+            connection.write("cd")?;
+            connection.record(&request);
+        }
+        Ok(())
+    });
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = one_upstream(listen, server.address(), RATE);
+    let routes = "routes:\n  - match: { path_prefix: /events }\n    upstream: web\n    \
+                  timeouts: { min_rate: off }\n";
+    let _proxy = Proxy::start(backend, &format!("{config}{routes}"));
+    let ask = |path| {
+        let mut client = Client::connect(listen);
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n\r\n"));
+        client
+    };
+    assert_eq!(ask("/events").response("GET").text(), "abcd");
+    let rest = ask("/else").rest();
+    assert!(rest.is_err(), "it has the rate of the upstream");
+}
+
+fn what_is_relayed_has_no_rate(backend: Backend) {
+    let slow = |connection: &mut Connection| {
+        thread::sleep(WINDOW * 3 / 2);
+        connection.write("late")
+    };
+    let server = Server::start(move |connection| {
+        let Some(_) = connection.head()? else {
+            return Ok(());
+        };
+        connection.write(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ws\r\n\r\n",
+        )?;
+        slow(connection)
+    });
+    let (_proxy, listen) = start(backend, &server, RATE);
+    let mut client = Client::connect(listen);
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\nConnection: Upgrade\r\nUpgrade: ws\r\n\r\n");
+    assert_eq!(client.response("GET").status, 101);
+    assert_eq!(client.exactly(4), b"late");
+}
