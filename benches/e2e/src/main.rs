@@ -10,6 +10,7 @@
 mod client;
 mod distribution;
 mod guard;
+mod instructions;
 mod measure;
 mod memory;
 mod neighbour;
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::guard::Guard;
+use crate::instructions::Figures;
 use crate::measure::How;
 use crate::report::Report;
 use crate::scenario::Scenario;
@@ -67,6 +69,12 @@ pub struct Arguments {
     /// Only variants whose name has this, and `direct`.
     #[arg(long, value_name = "TEXT")]
     variant: Option<String>,
+    /// Only counts instructions, and compares them with those that are kept.
+    #[arg(long)]
+    instructions: bool,
+    /// Keeps the instructions that are counted now.
+    #[arg(long, requires = "instructions")]
+    keep: bool,
 }
 
 /// How often a sample is taken again. A quick run has no time for it.
@@ -91,6 +99,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
+    let figures = match arguments.keep {
+        true => Figures::Kept,
+        false => Figures::Compared,
+    };
+    if arguments.instructions {
+        return instructions::run(&arguments.binaries, figures);
+    }
     let load = binary(arguments, "ambassador-load")?;
     let open_files = process::raise_open_files().map_err(|error| error.to_string())?;
     let _guard = Guard::start().map_err(|error| format!("cgroups, which need root: {error}"))?;
@@ -128,7 +143,11 @@ fn run(arguments: &Arguments) -> Result<(), String> {
     for scenario in &scenarios {
         one(&mut report, scenario, &standing, arguments.rounds, &how);
     }
-    report.finish(&arguments.out)
+    report.finish(&arguments.out)?;
+    match arguments.quick {
+        true => instructions::run(&arguments.binaries, figures),
+        false => Ok(()),
+    }
 }
 
 /// Takes the samples of one scenario.
