@@ -25,7 +25,7 @@ pub use dns::files as name_files;
 pub use dns::{Files, MakeSocket, NameService, NameServices, Publish, Transport, Watched};
 pub use figures::AskShard;
 pub use readiness::{Phase, Readiness};
-pub use upstreams::{ResilienceInfo, Source, UpstreamInfo};
+pub use upstreams::{CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
 pub use watch::{Fingerprint, WatchedFile};
 
 use std::io;

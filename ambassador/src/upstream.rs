@@ -9,4 +9,5 @@ pub mod holders;
 pub mod in_flight;
 pub mod permits;
 pub mod pool;
+pub mod reputation;
 pub mod shared;

@@ -148,7 +148,7 @@ pub fn start(
                 may_pin,
                 kernel_log: std::env::var_os("AMBASSADOR_KERNEL_LOG").is_some(),
             };
-            circuits = Circuits::of(generation, &circuits);
+            circuits = Circuits::of(generation, spaces.view_of_kernel(), &circuits);
             let claims = kernel_claims(&claims, &[], &circuits);
             let (programs, found) =
                 Capture::start(&settings, &claims, &workloads, options, helper).map_err(failed)?;
@@ -298,14 +298,16 @@ impl Captured {
         match &self.method {
             Method::Programs(programs) => {
                 let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
-                let mut circuits = Circuits::of(generation, &now.circuits);
-                let known = now.known_in(spaces.view_of_kernel());
+                let view = spaces.view_of_kernel();
+                let mut circuits = Circuits::of(generation, view, &now.circuits);
+                let known = now.known_in(view);
                 let claims = kernel_claims(&claims, &known, &circuits);
                 // Open where they have to be before a rule names them, and
                 // closed after the last one does.
                 circuits.follow(&now.circuits, programs);
                 let found = programs.update(settings, &claims, &workloads);
                 let found = found.map_err(|error| {
+                    now.circuits.follow(&circuits, programs);
                     circuits.let_go(&now.circuits, programs);
                     failed(error)
                 })?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::clock;
 use crate::config;
-use crate::control::{AskShard, ResilienceInfo, Source, UpstreamInfo};
+use crate::control::{AskShard, CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
 use crate::policy::breaker::Force;
 use crate::proxy::generation::Generation;
 use crate::ring::Remote;
@@ -41,8 +41,8 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
         let (source, endpoints) = match &upstream.endpoints {
             Endpoints::Static(_) => (Source::Static, own(shared).collect()),
             Endpoints::Dns { .. } => {
-                let elsewhere = shared.elsewhere.lists().into_iter();
-                let elsewhere = elsewhere.flat_map(|(at, list)| seen(at, &list));
+                let elsewhere = shared.elsewhere.all().into_iter();
+                let elsewhere = elsewhere.flat_map(|(at, there)| seen(at, &there.endpoints));
                 (Source::Dns, own(shared).chain(elsewhere).collect())
             }
             Endpoints::Original => (Source::Original, Vec::new()),
@@ -70,14 +70,25 @@ pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
 
 fn resilience(shared: &Shared, policies: &Policies) -> ResilienceInfo {
     let now = clock::now();
+    let reputations = shared.reputations();
+    let circuits = reputations.iter().map(|(namespace, seen)| {
+        let breaker = &seen.reputation().breaker;
+        let circuit = CircuitInfo {
+            state: breaker.state(),
+            failures: breaker.failures(&policies.circuit_breaker, now),
+            refuses_for: breaker.refuses_for(now),
+        };
+        (*namespace, circuit)
+    });
+    let limits = reputations
+        .iter()
+        .filter_map(|(_, seen)| seen.reputation().concurrency.limit(&policies.concurrency));
     ResilienceInfo {
-        state: shared.breaker.state(),
-        forced: shared.breaker.forced(),
-        failures: shared.breaker.failures(&policies.circuit_breaker, now),
-        refuses_for: shared.breaker.refuses_for(now),
+        circuits: circuits.collect(),
+        forced: shared.reputation.breaker.forced(),
         budget: shared.retry_budget.spent(now),
         in_flight: shared.requests.count(),
-        concurrency_limit: shared.concurrency.limit(&policies.concurrency),
+        concurrency_limit: limits.min(),
     }
 }
 
@@ -96,7 +107,7 @@ pub fn force_breaker(generation: &Generation, name: &str, force: Force) -> bool 
     };
     match shared {
         Some(shared) => {
-            shared.breaker.force(force);
+            shared.force(force);
             true
         }
         None => false,

@@ -151,8 +151,8 @@ pub fn publish(
             match watched.namespace == Namespace::default() {
                 true => shared.endpoints.publish(endpoints, zone),
                 false => {
-                    let list = shared.elsewhere.list(watched.namespace);
-                    list.publish(endpoints, zone);
+                    let there = shared.elsewhere.there(watched.namespace);
+                    there.endpoints.publish(endpoints, zone);
                 }
             }
         }

@@ -10,10 +10,20 @@ use std::time::Duration;
 use super::client::{Client, ClientError, Output};
 use super::*;
 use crate::addr::EndpointAddr;
+use crate::policy::breaker;
 use crate::policy::budget::Spent;
 use crate::telemetry::{Cells, Direction};
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
+
+fn circuit(namespace: u16, state: breaker::State) -> (Namespace, CircuitInfo) {
+    let circuit = CircuitInfo {
+        state,
+        failures: namespace.into(),
+        refuses_for: None,
+    };
+    (Namespace(namespace), circuit)
+}
 
 /// A running control side over a program of two shards that never was.
 struct Fixture {
@@ -89,10 +99,11 @@ impl Fixture {
                     protocol: "auto",
                     policies: Default::default(),
                     resilience: ResilienceInfo {
-                        state: crate::policy::breaker::State::Closed,
+                        circuits: vec![
+                            circuit(0, breaker::State::Closed),
+                            circuit(2, breaker::State::Open),
+                        ],
                         forced: Force::Auto,
-                        failures: 0,
-                        refuses_for: None,
                         budget: Spent {
                             requests: 0,
                             extra: 0,
@@ -235,6 +246,11 @@ fn upstreams_and_config_are_shown() {
     assert_eq!(shop["endpoints"][0], endpoint);
     assert_eq!(shop["bytes"]["sent"], 42);
     assert_eq!(shop["concurrency_limit"], 17);
+    let worst = &shop["circuit_breaker"];
+    assert_eq!(worst["state"], "open");
+    assert_eq!(worst["failures"], 2);
+    assert_eq!(worst["namespaces"][0]["state"], "closed");
+    assert_eq!(worst["namespaces"][1]["namespace"], 2);
     assert_eq!(document["upstreams"].as_array().unwrap().len(), 1);
     let table = fixture.client().status(Output::Table).unwrap();
     assert!(table.contains("\nshop "), "{table}");

@@ -33,16 +33,13 @@ pub struct UpstreamInfo {
 }
 
 /// What keeps an upstream and its callers from hurting each other, as it is now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResilienceInfo {
-    /// What its circuit breaker does.
-    pub state: State,
+    /// What its circuit breaker does, by the namespace whose callers it is for: one
+    /// for all, and one for each that knows its name by itself.
+    pub circuits: Vec<(Namespace, CircuitInfo)>,
     /// How an operator has set that.
     pub forced: Force,
-    /// Failures that count towards the threshold.
-    pub failures: u32,
-    /// How long it still refuses, where that will end by itself.
-    pub refuses_for: Option<Duration>,
     /// Requests of the last ten seconds, and those of their tries that were not
     /// the first: what the budget of retries is reckoned from.
     pub budget: Spent,
@@ -50,6 +47,17 @@ pub struct ResilienceInfo {
     pub in_flight: u32,
     /// How many may be, where that is adaptive.
     pub concurrency_limit: Option<u32>,
+}
+
+/// What a circuit breaker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CircuitInfo {
+    /// With tries.
+    pub state: State,
+    /// Failures that count towards the threshold.
+    pub failures: u32,
+    /// How long it still refuses, where that will end by itself.
+    pub refuses_for: Option<Duration>,
 }
 
 /// Where the endpoints of an upstream come from.
@@ -130,23 +138,42 @@ fn resilience(entry: &mut Map<String, Value>, info: &ResilienceInfo) {
         Force::Closed => "close",
         Force::Auto => "auto",
     };
-    let refuses_for = info.refuses_for.map(|left| left.as_secs_f64());
-    let state = json!({
-        "state": info.state.as_str(),
-        "forced": forced,
-        "failures": info.failures,
-        "refuses_for_seconds": refuses_for,
-    });
+    // The first of the worst.
+    let worst = info.circuits.iter().rev();
+    let worst = worst.max_by_key(|(_, circuit)| circuit.state as u8);
+    let mut state = worst.map(|(_, worst)| circuit(worst)).unwrap_or_default();
+    state.insert("forced".into(), json!(forced));
+    if info.circuits.len() > 1 {
+        let one = |(namespace, of): &(Namespace, CircuitInfo)| {
+            let mut one = circuit(of);
+            one.insert("namespace".into(), json!(namespace.0));
+            Value::Object(one)
+        };
+        state.insert("namespaces".into(), info.circuits.iter().map(one).collect());
+    }
     let budget = json!({
         "requests": info.budget.requests,
         "retries": info.budget.extra,
     });
-    entry.insert("circuit_breaker".into(), state);
+    entry.insert("circuit_breaker".into(), Value::Object(state));
     entry.insert("retry_budget".into(), budget);
     entry.insert("in_flight".into(), json!(info.in_flight));
     if let Some(limit) = info.concurrency_limit {
         entry.insert("concurrency_limit".into(), json!(limit));
     }
+}
+
+fn circuit(info: &CircuitInfo) -> Map<String, Value> {
+    let refuses_for = info.refuses_for.map(|left| left.as_secs_f64());
+    let entries = [
+        ("state", json!(info.state.as_str())),
+        ("failures", json!(info.failures)),
+        ("refuses_for_seconds", json!(refuses_for)),
+    ];
+    entries
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 fn endpoint((namespace, view): &(Namespace, EndpointView)) -> Value {

@@ -97,6 +97,14 @@ impl Ratio {
     }
 }
 
+impl std::ops::AddAssign for Transitions {
+    fn add_assign(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.half_opened += other.half_opened;
+        self.closed += other.closed;
+    }
+}
+
 impl Trip {
     /// The stretch in which an outage shows at once, behind much success.
     fn last_tenth_ms(window_ms: u64) -> u64 {

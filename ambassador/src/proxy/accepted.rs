@@ -203,7 +203,8 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
     // An upstream that is left alone is not dialled for a guess. Who speaks HTTP
     // is answered in time; who waits for the server to speak is given up as if
     // the connect took too long, or may be the probe.
-    if target.shared.breaker.state() != State::Closed {
+    let seen = way::seen_from(&context.pools, &target, client.origin.namespace);
+    if seen.reputation().breaker.state() != State::Closed {
         let limit = match purpose {
             Purpose::Relay => SNIFF_WAIT,
             Purpose::Guess => target.upstream.policies.timeouts.connect,
@@ -383,12 +384,12 @@ fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
 pub async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
     let policies = &target.upstream.policies;
     let now = ring::now();
+    let seen = way::seen_from(&client.context.pools, target, client.origin.namespace);
+    let reputation = seen.reputation();
     let admitted = {
         let settings = &policies.circuit_breaker;
-        target
-            .shared
-            .breaker
-            .admit(settings, client.context.shard, now)
+        let shard = client.context.shard;
+        reputation.breaker.admit(settings, shard, now)
     };
     let Some(trial) = admitted else {
         return Err(GivenUp::CIRCUIT_OPEN);
@@ -411,7 +412,7 @@ pub async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<
     if purpose == Purpose::Relay {
         pools.count_request(&target.shared, target.pool_policies(), now);
     }
-    let judges = Judges::new(picked, trial);
+    let judges = Judges::new(picked, trial, reputation);
     let (context, namespace) = (&client.context, client.origin.namespace);
     let reached = reach(context, target, namespace, judges, (aim, purpose), |_| {});
     match first(reached, reset(&client.stream)).await {

@@ -557,7 +557,7 @@ pub(super) fn judge(
         && status != 429
         && let Some(waited) = deadlines.waited(now)
     {
-        target.report_load(Sample::Answered(waited), now);
+        target.report_load(judges.reputation, Sample::Answered(waited), now);
     }
     let took = now.saturating_duration_since(sent_at);
     let pools = &context.pools;

@@ -319,8 +319,12 @@ impl Context {
             cells.breaker(label, |gauge| *gauge = BreakerGauge::default());
         }
         for (upstream, shared) in generation.targets() {
-            let limit = shared.concurrency.limit(&upstream.policies.concurrency);
-            cells.concurrency_limit(shared.label, limit);
+            let settings = &upstream.policies.concurrency;
+            let reputations = shared.reputations();
+            let limits = reputations
+                .iter()
+                .filter_map(|(_, seen)| seen.reputation().concurrency.limit(settings));
+            cells.concurrency_limit(shared.label, limits.min());
         }
         let adopted = generation.adopted_shared();
         let named = generation.targets().map(|(_, shared)| shared);
@@ -337,9 +341,14 @@ impl Context {
                 gauge.idle += shared.idle();
                 gauge.pending += shared.permits.waiting();
             });
-            let transitions = shared.breaker.transitions();
+            let (mut state, mut transitions) = (0, shared.elsewhere.forgotten());
+            for (_, seen) in shared.reputations() {
+                let breaker = &seen.reputation().breaker;
+                state = state.max(breaker.state() as u8);
+                transitions += breaker.transitions();
+            }
             let breaker = BreakerGauge {
-                state: shared.breaker.state() as u8,
+                state,
                 opened: transitions.opened,
                 half_opened: transitions.half_opened,
                 closed: transitions.closed,

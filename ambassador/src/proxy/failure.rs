@@ -14,6 +14,7 @@ use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::Grade;
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::CheckoutError;
+use crate::upstream::reputation::Reputation;
 
 /// How a try ended badly.
 #[derive(Debug)]
@@ -177,7 +178,7 @@ impl Unanswered {
     /// Tells endpoint, breaker and adaptive limit of a try that ended like this.
     /// Whether another try follows is another matter.
     pub(super) fn report(&self, target: &Target, judges: &mut Judges<'_>) {
-        self.report_load(target);
+        self.report_load(target, judges.reputation);
         if self.fault == Fault::Endpoint {
             let how = (Score::Failure, Grade::Bad { retry_after: None });
             let settings = &target.upstream.policies.outlier;
@@ -187,7 +188,7 @@ impl Unanswered {
 
     /// Tells the adaptive limit, where nothing came in time, or there was no
     /// place for it.
-    pub(super) fn report_load(&self, target: &Target) {
+    fn report_load(&self, target: &Target, reputation: &Reputation) {
         use Reason::{ConnectTimeout, RequestTimeout, TryTimeout};
         let dropped = match self.fault {
             Fault::Caller | Fault::Machine | Fault::Nobody => false,
@@ -197,7 +198,7 @@ impl Unanswered {
             }
         };
         if dropped {
-            target.report_load(Sample::Dropped, ring::now());
+            target.report_load(reputation, Sample::Dropped, ring::now());
         }
     }
 }

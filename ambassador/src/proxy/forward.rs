@@ -116,8 +116,11 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     }
 
     // Limits, over all shards.
+    let seen = way::seen_from(&context.pools, &way.target, client.origin.namespace);
+    let reputation = seen.reputation();
     let in_flight = shared.requests.enter(policies.pool.max_requests);
-    let (Some(_in_flight), Some(awaiting)) = (in_flight, way.target.enter_awaiting()) else {
+    let (Some(_in_flight), Some(awaiting)) = (in_flight, way.target.enter_awaiting(reputation))
+    else {
         drop(head);
         let reply = LocalReply::new(Reason::Overloaded);
         return answer(client, record, asked, &body, reply).await;
@@ -192,7 +195,9 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         return answer(client, record, asked, &body, reply).await;
     }
     let settings = &policies.circuit_breaker;
-    let admitted = shared.breaker.admit(settings, context.shard, ring::now());
+    let admitted = reputation
+        .breaker
+        .admit(settings, context.shard, ring::now());
     let Some(trial) = admitted else {
         drop(head);
         let reply = LocalReply::new(Reason::CircuitOpen);
@@ -261,7 +266,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now + delayed);
     let left = timeout.limit().map(|limit| limit.saturating_sub(delayed));
     let deadlines = deadlines.bounded_by(left);
-    let mut judges = Judges::new(picked, trial);
+    let mut judges = Judges::new(picked, trial, reputation);
     let mut sending = Sending {
         context: &context,
         client: &client.stream,
@@ -294,11 +299,12 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             let tried = match sending.second_try(&judges, may_retry) {
                 SecondTry::Never => sending.attempt(&mut judges, may_hold).await,
                 SecondTry::Hedge(due) => {
-                    let second = || way::hedge(&context.pools, &way.target, counts, beside);
+                    let second =
+                        || way::hedge(&context.pools, &way.target, reputation, (counts, beside));
                     sending.attempt_hedged(&mut judges, due, second).await
                 }
                 SecondTry::Silence(due) => {
-                    let second = || way::elsewhere(&context.pools, &way.target, beside);
+                    let second = || way::elsewhere(&context.pools, &way.target, reputation, beside);
                     let may = (due, may_hold);
                     sending.attempt_beside(&mut judges, may, second).await
                 }
@@ -327,7 +333,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             if deadline.is_some_and(|deadline| now + wait >= deadline) {
                 break (tried, None);
             }
-            if shared.breaker.refuses_at(now + wait) {
+            if reputation.breaker.refuses_at(now + wait) {
                 break (tried, Some(Reason::CircuitOpen));
             }
             context.pools.report_requests(shared, now);
@@ -343,7 +349,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             if sending.deadlines.have_passed(ring::now()) {
                 break (tried, None);
             }
-            if judges.admit_again(&shared.breaker, settings, context.shard) == Admitted::No {
+            if judges.admit_again(settings, context.shard) == Admitted::No {
                 break (tried, Some(Reason::CircuitOpen));
             }
             if let Ok(Success::Held(back)) = tried {

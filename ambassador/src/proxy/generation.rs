@@ -14,6 +14,7 @@ use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::dial::Namespace;
 use crate::upstream::in_flight::Entered;
+use crate::upstream::reputation::Reputation;
 use crate::upstream::shared::Shared;
 
 /// One version of the configuration.
@@ -219,7 +220,7 @@ impl Target {
     }
 
     /// The namespace whose list of endpoints is that of callers in `namespace`:
-    /// a name may mean another in each.
+    /// a name may mean another in each. What comes of a try is known there, too.
     pub fn list_for(&self, namespace: Namespace) -> Namespace {
         match self.upstream.endpoints {
             Endpoints::Dns { .. } => namespace,
@@ -236,12 +237,12 @@ impl Target {
 
     /// Counts a request in that will wait for its response, where the limit of
     /// those is adaptive; `None`: it is over the limit.
-    pub fn enter_awaiting(&self) -> Option<Awaiting<'_>> {
+    pub fn enter_awaiting<'a>(&self, reputation: &'a Reputation) -> Option<Awaiting<'a>> {
         let settings = &self.upstream.policies.concurrency;
-        match self.shared.concurrency.limit(settings) {
+        match reputation.concurrency.limit(settings) {
             None => Some(Awaiting { _entered: None }),
             limit => {
-                let entered = self.shared.awaiting.enter(limit)?;
+                let entered = reputation.awaiting.enter(limit)?;
                 Some(Awaiting {
                     _entered: Some(entered),
                 })
@@ -250,10 +251,10 @@ impl Target {
     }
 
     /// Tells the adaptive limit, where there is one, how a try has ended.
-    pub fn report_load(&self, sample: Sample, now: Instant) {
+    pub fn report_load(&self, reputation: &Reputation, sample: Sample, now: Instant) {
         let settings = &self.upstream.policies.concurrency;
-        let awaiting = self.shared.awaiting.count();
-        self.shared
+        let awaiting = reputation.awaiting.count();
+        reputation
             .concurrency
             .report(settings, sample, awaiting, now);
     }

@@ -105,6 +105,7 @@ impl Sending<'_> {
         let (context, way, progress) = (self.context, self.way, self.progress);
         let (target, label) = (&way.target, way.target.shared.label);
         let (namespace, incoming, deadlines) = (self.namespace, self.incoming, self.deadlines);
+        let reputation = judges.reputation;
         // There is no body.
         let (asked, replay) = (self.asked, Replay::up_to(0));
         deadlines.notice_silence(due);
@@ -138,7 +139,7 @@ impl Sending<'_> {
                 Err(failure) => {
                     progress.open_tries.set(progress.open_tries.get() - 1);
                     context.telemetry.cells.attempt(label, failure.outcome());
-                    failure.report(target, &mut Judges::of_second(other, None));
+                    failure.report(target, &mut Judges::of_second(other, None, reputation));
                     pending().await
                 }
             }
@@ -174,7 +175,7 @@ impl Sending<'_> {
         let (context, way) = (self.context, self.way);
         let cells = &context.telemetry.cells;
         let (target, label) = (&way.target, way.target.shared.label);
-        let endpoint = judges.endpoint.endpoint;
+        let (endpoint, reputation) = (judges.endpoint.endpoint, judges.reputation);
         self.begin_try();
         self.record.is_tried_at(endpoint);
         let began = ring::now();
@@ -211,7 +212,7 @@ impl Sending<'_> {
                     Ok(answered) => Ok((answered, other, trial)),
                     Err(failure) => {
                         self.end_try(failure.outcome());
-                        failure.report(target, &mut Judges::of_second(other, trial));
+                        failure.report(target, &mut Judges::of_second(other, trial, reputation));
                         Err(failure)
                     }
                 }

@@ -6,9 +6,10 @@
 //! the breaker counts each request once, by its last try.
 
 use crate::clock::Instant;
-use crate::policy::breaker::{Breaker, Settings, State, Trial};
+use crate::policy::breaker::{Settings, State, Trial};
 use crate::policy::outlier;
 use crate::upstream::balancer::{Grade, Picked};
+use crate::upstream::reputation::Reputation;
 
 /// Those who are told of a request's tries. Dropped, they learn nothing: the
 /// caller has left.
@@ -20,6 +21,8 @@ pub struct Judges<'a> {
     counts: Counts,
     /// A success that counts once the body has come in time, as of its head.
     put_off: Option<(Grade, Instant)>,
+    /// The upstream's, as the caller's namespace knows it.
+    pub reputation: &'a Reputation,
 }
 
 /// What the breaker counts.
@@ -73,24 +76,30 @@ impl Counts {
 impl<'a> Judges<'a> {
     /// For a request that the breaker let through, and whose first try goes to
     /// `endpoint`.
-    pub fn new(endpoint: Picked, breaker: Trial<'a>) -> Self {
+    pub fn new(endpoint: Picked, breaker: Trial<'a>, reputation: &'a Reputation) -> Self {
         let counts = Counts::of(&endpoint);
         Self {
             endpoint,
             breaker: Some(breaker),
             counts,
             put_off: None,
+            reputation,
         }
     }
 
     /// For a second try beside another one, which the breaker counts where there
     /// is a `breaker`.
-    pub fn of_second(endpoint: Picked, breaker: Option<Trial<'a>>) -> Self {
+    pub fn of_second(
+        endpoint: Picked,
+        breaker: Option<Trial<'a>>,
+        reputation: &'a Reputation,
+    ) -> Self {
         Self {
             endpoint,
             breaker,
             counts: Counts::Tries,
             put_off: None,
+            reputation,
         }
     }
 
@@ -117,12 +126,8 @@ impl<'a> Judges<'a> {
     }
 
     /// Asks the breaker for another try.
-    pub fn admit_again(
-        &mut self,
-        breaker: &'a Breaker,
-        settings: &'a Settings,
-        shard: u16,
-    ) -> Admitted {
+    pub fn admit_again(&mut self, settings: &'a Settings, shard: u16) -> Admitted {
+        let breaker = &self.reputation.breaker;
         let admitted = match self.counts {
             Counts::Tries => {
                 self.breaker = breaker.admit(settings, shard, crate::ring::now());

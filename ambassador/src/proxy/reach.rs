@@ -95,7 +95,7 @@ pub async fn reach<'a>(
             && policies.retry.applies_to(Cause::ConnectFailure)
             && tried.len() + 1 < usize::from(policies.retry.attempts)
             && judges.endpoint.has_alternatives()
-            && !shared.breaker.refuses_at(now);
+            && !judges.reputation.breaker.refuses_at(now);
         if !may_move {
             break unanswered;
         }
@@ -115,7 +115,7 @@ pub async fn reach<'a>(
             timer::sleep(wait).await;
         }
         let settings = &policies.circuit_breaker;
-        if judges.admit_again(&shared.breaker, settings, context.shard) == Admitted::No {
+        if judges.admit_again(settings, context.shard) == Admitted::No {
             break unanswered;
         }
         let aim = Aim {

@@ -50,7 +50,11 @@ pub async fn connect(
     let context = Rc::clone(&client.context);
     let cells = &context.telemetry.cells;
     let settings = &policies.circuit_breaker;
-    let admitted = shared.breaker.admit(settings, context.shard, ring::now());
+    let seen = way::seen_from(&context.pools, target, client.origin.namespace);
+    let reputation = seen.reputation();
+    let admitted = reputation
+        .breaker
+        .admit(settings, context.shard, ring::now());
     let Some(trial) = admitted else {
         let reply = LocalReply::new(Reason::CircuitOpen);
         return reply::answer(client, record, asked, &body, reply).await;
@@ -76,7 +80,10 @@ pub async fn connect(
         record.attempts += 1;
         record.is_tried_at(endpoint);
     };
-    let (judges, namespace) = (Judges::new(picked, trial), client.origin.namespace);
+    let (judges, namespace) = (
+        Judges::new(picked, trial, reputation),
+        client.origin.namespace,
+    );
     let reached = reach(&context, target, namespace, judges, (aim, purpose), on_try);
     let gone = gone(&context, &client.stream, &client.origin);
     let reached = match first(reached, gone).await {

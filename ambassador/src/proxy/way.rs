@@ -21,7 +21,9 @@ use crate::route::settings::{Endpoints, Marks, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::upstream::balancer::{Ask, Picked, Probe};
 use crate::upstream::dial::Namespace;
+use crate::upstream::elsewhere::Seen;
 use crate::upstream::pool::Pools;
+use crate::upstream::reputation::Reputation;
 
 /// The header by which a program names an upstream on an explicit listener.
 const X_UPSTREAM_HOST: &str = "x-upstream-host";
@@ -164,6 +166,15 @@ pub struct Aim<'a> {
     pub bound: Option<EndpointAddr>,
 }
 
+/// The upstream as callers in `namespace` have found it.
+pub fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) -> Seen<'a> {
+    let shared = &target.shared;
+    match target.list_for(namespace) {
+        Namespace(0) => Seen::ByAll(&shared.reputation),
+        there => Seen::There(pools.there(shared, target.pool_policies(), there)),
+    }
+}
+
 /// The endpoint of a try. `None` where a name has not been resolved, and where
 /// the original destination is meant and there is none.
 pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
@@ -197,11 +208,11 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
 pub fn hedge<'a>(
     pools: &Pools,
     target: &'a Target,
-    counts: Counts,
-    aim: Aim<'_>,
+    reputation: &'a Reputation,
+    (counts, aim): (Counts, Aim<'_>),
 ) -> Option<(Picked, Option<Trial<'a>>)> {
     let (shared, policies) = (&target.shared, &target.upstream.policies);
-    if shared.breaker.state() != State::Closed {
+    if reputation.breaker.state() != State::Closed {
         return None;
     }
     let now = ring::now();
@@ -212,7 +223,7 @@ pub fn hedge<'a>(
     }
     let admit = || {
         let settings = &policies.circuit_breaker;
-        shared.breaker.admit(settings, pools.shard(), now)
+        reputation.breaker.admit(settings, pools.shard(), now)
     };
     let trial = match counts {
         Counts::Tries => Some(admit()?),
@@ -223,9 +234,14 @@ pub fn hedge<'a>(
 
 /// The endpoint of a second try beside a silent one, and leave to make it;
 /// `None`: there is no other that is well, or no budget for it.
-pub fn elsewhere(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
+pub fn elsewhere(
+    pools: &Pools,
+    target: &Target,
+    reputation: &Reputation,
+    aim: Aim<'_>,
+) -> Option<Picked> {
     let (shared, policies) = (&target.shared, &target.upstream.policies);
-    if shared.breaker.state() != State::Closed {
+    if reputation.breaker.state() != State::Closed {
         return None;
     }
     let now = ring::now();

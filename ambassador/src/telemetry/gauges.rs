@@ -13,7 +13,8 @@ pub struct PoolGauge {
 }
 
 /// What the circuit breaker of an upstream does. Of the adopted ones, which
-/// have one label together: the worst state, and all transitions.
+/// have one label together, and of a name that means something else in each
+/// namespace: the worst state, and all transitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BreakerGauge {
     /// 0 closed, 1 half open, 2 open.

@@ -25,6 +25,7 @@ use crate::ring::{self, Liveness, Remote, timer};
 use crate::upstream::balancer::{Ask, Balancer, Picked};
 use crate::upstream::connection::{Connection, Past, Place};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
+use crate::upstream::elsewhere::There;
 use crate::upstream::endpoints::Published;
 use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
@@ -56,8 +57,8 @@ struct Pool {
     limits: limits::Pool,
     timeouts: limits::Timeouts,
     balancer: Balancer,
-    /// The same for what its name means in other namespaces.
-    elsewhere: HashMap<u16, (Arc<Published>, Balancer)>,
+    /// What its name means in other namespaces, and the same for that.
+    elsewhere: HashMap<u16, (Arc<There>, Balancer)>,
     /// Oldest first.
     idle: Vec<Idle>,
     /// The slots under which other shards find this one, a bit for each.
@@ -160,7 +161,7 @@ impl Pools {
             };
             return match namespace == Namespace::default() {
                 true => last(&shared.endpoints),
-                false => last(&shared.elsewhere.list(namespace)),
+                false => last(&shared.elsewhere.there(namespace).endpoints),
             };
         }
         self.with_pool(shared, policies, |pool| {
@@ -196,6 +197,22 @@ impl Pools {
             let (published, balancer) = pool.endpoints_in(shared, namespace);
             balancer.pick_bound(published, endpoint, ask)
         })
+    }
+
+    /// What the name of `shared` means in a namespace that is not the proxy's own.
+    pub fn there(
+        &self,
+        shared: &Arc<Shared>,
+        policies: Policies<'_>,
+        namespace: Namespace,
+    ) -> Arc<There> {
+        match shared.is_retired() {
+            // Its last requests.
+            true => shared.elsewhere.there(namespace),
+            false => self.with_pool(shared, policies, |pool| {
+                Arc::clone(&pool.in_namespace(shared, namespace).0)
+            }),
+        }
     }
 
     /// Forgets what names mean in a namespace where nothing is captured any
@@ -490,10 +507,17 @@ impl Pool {
         if namespace == Namespace::default() {
             return (&shared.endpoints, &mut self.balancer);
         }
+        let (there, balancer) = self.in_namespace(shared, namespace);
+        (&there.endpoints, balancer)
+    }
+
+    fn in_namespace(
+        &mut self,
+        shared: &Shared,
+        namespace: Namespace,
+    ) -> &mut (Arc<There>, Balancer) {
         let known = self.elsewhere.entry(namespace.0);
-        let (published, balancer) =
-            known.or_insert_with(|| (shared.elsewhere.list(namespace), Balancer::default()));
-        (published, balancer)
+        known.or_insert_with(|| (shared.elsewhere.there(namespace), Balancer::default()))
     }
 
     fn report_requests(&mut self, shared: &Shared, now: Instant) {

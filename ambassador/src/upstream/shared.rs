@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::clock;
-use crate::policy::breaker::Breaker;
+use crate::policy::breaker::Force;
 use crate::policy::budget::Budget;
-use crate::policy::concurrency::Concurrency;
 use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
-use crate::upstream::elsewhere::Elsewhere;
+use crate::upstream::dial::Namespace;
+use crate::upstream::elsewhere::{Elsewhere, Seen};
 use crate::upstream::endpoints::Published;
 use crate::upstream::holders::Holders;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::permits::Permits;
+use crate::upstream::reputation::Reputation;
 
 /// One upstream as all shards see it. It outlives reloads: connections and
 /// their counts belong to the name, not to a version of the file.
@@ -27,22 +28,18 @@ pub struct Shared {
     /// Its endpoints, where they do not depend on the connection. Those of a
     /// name are as the proxy's own namespace knows it.
     pub endpoints: Published,
-    /// Those of a name as other namespaces know it.
+    /// What is known of it, but for what other namespaces know of a name.
+    pub reputation: Reputation,
+    /// Endpoints and reputation of a name as other namespaces know it.
     pub elsewhere: Elsewhere,
-    /// Its circuit breaker.
-    pub breaker: Breaker,
     /// How many of its requests may be tried again.
     pub retry_budget: Budget,
     /// How many of them may be in two places at once.
     pub hedge_budget: Budget,
     /// How many requests it gets in a second.
     pub rate_limit: RateLimit,
-    /// How many of its requests may be in flight, where that is adaptive.
-    pub concurrency: Concurrency,
     /// Its requests in flight.
     pub requests: InFlight,
-    /// Those of them that wait for their response, where their limit is adaptive.
-    pub awaiting: InFlight,
     /// Which shards may have idle connections.
     pub holders: Holders,
     idle: AtomicU32,
@@ -61,19 +58,32 @@ impl Shared {
             label,
             permits: Arc::new(Permits::new(max_connections)),
             endpoints: Published::default(),
+            reputation: Reputation::new(now),
             elsewhere: Elsewhere::default(),
-            breaker: Breaker::new(now, clock::random_u64()),
             retry_budget: Budget::new(now),
             hedge_budget: Budget::new(now),
             rate_limit: RateLimit::new(now),
-            concurrency: Concurrency::new(now),
             requests: InFlight::default(),
-            awaiting: InFlight::default(),
             holders: Holders::default(),
             idle: AtomicU32::new(0),
             answered_beside: AtomicU32::new(0),
             retired: AtomicBool::new(false),
         }
+    }
+
+    /// What is known of it by all who have found something out: in the proxy's own
+    /// namespace, and in others where its name is theirs.
+    pub fn reputations(&self) -> Vec<(Namespace, Seen<'_>)> {
+        let own = (Namespace::default(), Seen::ByAll(&self.reputation));
+        let elsewhere = self.elsewhere.all().into_iter();
+        let elsewhere = elsewhere.map(|(namespace, there)| (namespace, Seen::There(there)));
+        std::iter::once(own).chain(elsewhere).collect()
+    }
+
+    /// Sets its circuit breaker, for all.
+    pub fn force(&self, force: Force) {
+        self.reputation.breaker.force(force);
+        self.elsewhere.force(force);
     }
 
     /// It left the configuration: its connections are not kept any more.

@@ -19,6 +19,7 @@ on_both_backends!(
     a_namespace_named_by_a_process,
     a_name_means_in_each_namespace_what_its_files_say,
     a_name_of_one_namespace_captures_nothing_in_another,
+    where_a_name_is_dead_no_other_namespace_is_refused,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -226,4 +227,59 @@ fn a_name_of_one_namespace_captures_nothing_in_another(backend: Backend) {
     )));
     eventually("it is reloaded", SOON, || reloads() > before);
     assert_eq!(get(&other, &second), "direct");
+}
+
+/// Whoever steers a name to an address where nobody listens fails alone.
+fn where_a_name_is_dead_no_other_namespace_is_refused(backend: Backend) {
+    let (dead, other) = (Netns::new(), Netns::new());
+    let (cgroup, second) = (Cgroup::new(), Cgroup::new());
+    let (files, others) = (ResolvConf::of(&dead), ResolvConf::of(&other));
+    files.hosts("127.0.0.2 localhost\n");
+    others.hosts("127.0.0.3 localhost\n");
+    let own = TcpListener::bind("127.0.0.1:0").expect("loopback is up");
+    let port = own.local_addr().expect("it is bound").port();
+    let _servers = [
+        saying(own, "own"),
+        saying(other.listen(("127.0.0.3", port)), "other"),
+    ];
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let target = |cgroup: &Cgroup, namespace: &Netns| {
+        let (path, netns) = (cgroup.path().display(), namespace.path().display());
+        format!("{{ path: {path}, netns: {netns} }}")
+    };
+    let config = format!(
+        "capture: {{ cgroups: [{}, {}] }}\n\
+         listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
+         upstreams: {{ web: {{ hosts: [10.1.2.3, web.test], dns: \"localhost:{port}\" }} }}\n",
+        target(&cgroup, &dead),
+        target(&second, &other),
+    );
+    let listener = || {
+        let mut client = Client::connect(listen);
+        client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        client.response("GET").text()
+    };
+    let all_serve = || listener() == "own" && ask(&other, &second) == "other";
+    let proxy = Proxy::start(backend, &config);
+    eventually("the names are known", SOON, all_serve);
+    eventually("its circuit opens", SOON, || {
+        ask(&dead, &cgroup).contains("left alone")
+    });
+    for _ in 0..10 {
+        assert_eq!(listener(), "own");
+        assert_eq!(ask(&other, &second), "other");
+    }
+    // Metrics say how the worst is, the list says how each is.
+    let state = || proxy.metric("ambassador_breaker_state", &[("upstream", "web")]);
+    assert_eq!(state(), 2.0);
+    let states = || -> Vec<String> {
+        let shown = proxy.upstream("web")["circuit_breaker"].take();
+        let namespaces = shown["namespaces"].as_array().cloned().unwrap_or_default();
+        let state = |one: &serde_json::Value| one["state"].as_str().unwrap_or("").to_owned();
+        std::iter::once(&shown)
+            .chain(&namespaces)
+            .map(state)
+            .collect()
+    };
+    assert_eq!(states(), ["open", "closed", "open", "closed"]);
 }

@@ -21,6 +21,7 @@ on_both_backends!(
     an_operator_sets_it,
     names_have_the_addresses_that_are_theirs_alone,
     a_reload_switches_it,
+    it_is_about_what_the_name_means_to_the_kernel,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -213,4 +214,40 @@ fn a_reload_switches_it(backend: Backend) {
         proxy.rewrite_config(&config("off"));
         eventually("it is off again", SOON, || ask() == answered);
     }
+}
+
+/// The circuit of an upstream that is a name follows the only namespace whose
+/// connects it is about; with two, none of them has a say for the other.
+fn it_is_about_what_the_name_means_to_the_kernel(backend: Backend) {
+    let world = World::new();
+    let files = ResolvConf::of(&world.namespace);
+    files.hosts("127.0.0.1 localhost\n");
+    let (neighbour, second) = (Netns::new(), Cgroup::new());
+    let config = |more: &str| {
+        format!(
+            "capture: {{ cgroups: [{{ path: {}, netns: {} }}{more}] }}\n\
+             upstreams: {{ web: {{ hosts: [10.1.2.0/24], dns: \"localhost:80\",\n  \
+             retry: {{ attempts: 1 }},\n  \
+             circuit_breaker: {{ failures: 1, sleep: 1h, kernel_fail_fast: on }} }} }}\n",
+            world.cgroup.path().display(),
+            world.namespace.path().display(),
+        )
+    };
+    let proxy = Proxy::start(backend, &config(""));
+    let ask = || world.ask_address("10.1.2.3");
+    eventually("the name is known", SOON, || ask() == "proxied");
+    world.set_ill(true);
+    assert_eq!(ask(), "ill");
+    assert_eq!(ask(), REFUSED);
+    let both = format!(
+        ", {{ path: {}, netns: {} }}",
+        second.path().display(),
+        neighbour.path().display()
+    );
+    proxy.rewrite_config(&config(&both));
+    eventually("the proxy refuses it, and not the kernel", SOON, || {
+        ask().contains("left alone")
+    });
+    proxy.rewrite_config(&config(""));
+    eventually("the kernel does again", SOON, || ask() == REFUSED);
 }

@@ -15,6 +15,8 @@ use crate::capture::settings::{Claim, Claims};
 use crate::capture::{Capture, CircuitNumber};
 use crate::policy::breaker::{Observer, Refuses};
 use crate::proxy::generation::Generation;
+use crate::route::settings::Endpoints;
+use crate::upstream::dial::Namespace;
 use crate::upstream::shared::Shared;
 
 /// The circuits that are in use.
@@ -29,16 +31,31 @@ pub(super) struct Circuits {
 struct Given {
     upstream: Arc<str>,
     shared: Arc<Shared>,
+    /// Whose circuit breaker it follows.
+    view: Namespace,
     number: CircuitNumber,
     /// A connect that may pass an open one has as long as any other.
     permit: Duration,
 }
 
+impl Given {
+    fn observe(&self, observer: Option<Observer>) {
+        match self.view {
+            Namespace(0) => self.shared.reputation.breaker.observe(observer),
+            there => {
+                let there = self.shared.elsewhere.there(there);
+                there.reputation.breaker.observe(observer);
+            }
+        }
+    }
+}
+
 impl Circuits {
     /// Those of a generation. An upstream keeps the one that it has in `before`;
     /// none of the others in there is given anew, since a program may still be
-    /// looking at it.
-    pub(super) fn of(generation: &Generation, before: &Self) -> Self {
+    /// looking at it. Where names mean something of their own in each namespace, it
+    /// is about those in `view`.
+    pub(super) fn of(generation: &Generation, view: Namespace, before: &Self) -> Self {
         let mut free = CircuitNumber::all().filter(|number| !before.has_given(*number));
         let mut given = Vec::new();
         for (upstream, shared) in generation.targets() {
@@ -54,6 +71,10 @@ impl Circuits {
             given.push(Given {
                 upstream: Arc::clone(&upstream.name),
                 shared: Arc::clone(shared),
+                view: match upstream.endpoints {
+                    Endpoints::Dns { .. } => view,
+                    Endpoints::Static(_) | Endpoints::Original => Namespace::default(),
+                },
                 number,
                 permit: upstream.policies.timeouts.connect,
             });
@@ -77,9 +98,13 @@ impl Circuits {
         for given in &self.given {
             let circuit = programs.circuit(given.number);
             circuit.set_permit(given.permit);
-            if before.of_shared(&given.shared).is_none() {
+            let known = before.of_shared(&given.shared);
+            if let Some(known) = known.filter(|known| known.view != given.view) {
+                known.observe(None);
+            }
+            if known.is_none_or(|known| known.view != given.view) {
                 let set = move |refuses| circuit.set(refuses);
-                given.shared.breaker.observe(Some(Observer(Box::new(set))));
+                given.observe(Some(Observer(Box::new(set))));
             }
         }
     }
@@ -88,7 +113,7 @@ impl Circuits {
     pub(super) fn let_go(&self, after: &Self, programs: &Capture) {
         for given in &self.given {
             if after.of_shared(&given.shared).is_none() {
-                given.shared.breaker.observe(None);
+                given.observe(None);
                 programs.circuit(given.number).set(Refuses::Nothing);
             }
         }
