@@ -70,7 +70,8 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The same for what is relayed: TCP, upgrades and CONNECT.
     pub tunnel: Duration,
-    /// From the first byte of a request's head to its end.
+    /// From the first byte of a head to its end: of a request's, and of a
+    /// response's.
     pub head: Duration,
     /// How fast the bytes of a body have to move at least; `None`: they need not.
     pub min_rate: Option<MinRate>,

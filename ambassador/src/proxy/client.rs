@@ -33,6 +33,10 @@ const FIRST_REQUEST_GRACES: u32 = 10;
 /// How long that may take.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
+/// How long a reply made here may wait for a client that has not read those
+/// before. It is small, so that one which reads at all takes it.
+const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
+
 /// An accepted connection. Boxed while it is served: the futures that pass it on
 /// would each hold a copy, and the size of these is what an idle connection
 /// costs.
@@ -201,16 +205,14 @@ impl Client {
         }
     }
 
-    /// Sends a reply made here. `false` when the client is gone. A client that
-    /// reads no replies must not hold buffers that others need.
+    /// Sends a reply made here. `false` when the client is gone, or does not read
+    /// it. A client that reads no replies must not hold buffers that others need.
     pub async fn reply(&mut self, bytes: Vec<u8>) -> bool {
         if let Some(ahead) = &mut self.ahead {
             ahead.detach();
         }
-        self.stream
-            .send(Gather::from(Chunk::from(bytes)))
-            .await
-            .is_ok()
+        let sent = self.stream.send(Gather::from(Chunk::from(bytes)));
+        matches!(timer::timeout(REPLY_TIME_MAX, sent).await, Ok(Ok(())))
     }
 
     /// Waits until the client has taken what it was sent, before it is closed.

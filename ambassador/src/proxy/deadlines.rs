@@ -40,7 +40,7 @@ pub enum Limit {
     Idle,
     /// `timeouts.min_rate`.
     Rate,
-    /// `timeouts.first_byte` or `timeouts.per_try`.
+    /// `timeouts.first_byte` or `timeouts.per_try`; `timeouts.head` of a response.
     Try,
     /// `timeouts.request`.
     Request,
@@ -160,6 +160,11 @@ impl<'a> Deadlines<'a> {
     /// Until when to wait for a response head while the body is uploaded.
     pub fn of_upload(&self) -> Option<(Instant, Limit)> {
         Some((self.caller?, Limit::Caller))
+    }
+
+    /// By when a response head must be whole that has just begun.
+    pub fn of_rest(&self, now: Instant) -> Instant {
+        now + self.timeouts.head
     }
 
     /// Until when the upstream may leave unread what begins an upload.

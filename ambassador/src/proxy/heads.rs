@@ -65,6 +65,7 @@ impl Heads<'_> {
             Some(chunk) => chunk,
             None => self.first_bytes().await?,
         };
+        let mut whole_by = None;
         let mut collected = Vec::new();
         loop {
             self.progress.any_byte.set(true);
@@ -80,8 +81,9 @@ impl Heads<'_> {
             // complete it, so it is not parsed again for one.
             collected.extend_from_slice(&chunk);
             drop(chunk);
+            let whole_by = *whole_by.get_or_insert_with(|| self.deadlines.of_rest(ring::now()));
             loop {
-                let more = self.receive().await?;
+                let more = self.receive(Some(whole_by)).await?;
                 collected.extend_from_slice(&more);
                 if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
                     break;
@@ -96,7 +98,7 @@ impl Heads<'_> {
     /// failure of a part of an upload is the upload's: what went before it has
     /// arrived.
     async fn first_bytes(&self) -> Result<Chunk, ExchangeError> {
-        let received = self.receive().await;
+        let received = self.receive(None).await;
         let failure = match self.uploading {
             true => None,
             false => self.upstream.send_failure(),
@@ -107,8 +109,9 @@ impl Heads<'_> {
         }
     }
 
-    /// More of a head, within the limits of the try.
-    async fn receive(&self) -> Result<Chunk, ExchangeError> {
+    /// More of a head, within the limits of the try, and by the time at which one
+    /// that has begun must be whole.
+    async fn receive(&self, whole_by: Option<Instant>) -> Result<Chunk, ExchangeError> {
         if let Some(chunk) = self.upstream.try_recv() {
             return Ok(chunk);
         }
@@ -117,6 +120,8 @@ impl Heads<'_> {
             true => self.deadlines.of_upload(),
             false => Some(self.deadlines.of_head(heard, ring::now())),
         };
+        let whole_by = whole_by.map(|by| (by, Limit::Try));
+        let limit = limit.into_iter().chain(whole_by).min_by_key(|(at, _)| *at);
         let Some((until, limit)) = limit else {
             return ended_or(self.upstream.recv().await);
         };

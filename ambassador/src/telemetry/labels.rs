@@ -42,7 +42,8 @@ labels! {
         ProtocolError = "protocol-error",
         /// Nothing moved for `timeouts.idle`.
         IdleTimeout = "idle-timeout",
-        /// `timeouts.per_try` or `timeouts.first_byte` passed.
+        /// `timeouts.per_try` or `timeouts.first_byte` passed, or `timeouts.head`
+        /// amid a response head.
         TryTimeout = "try-timeout",
         /// `timeouts.request` passed.
         RequestTimeout = "request-timeout",

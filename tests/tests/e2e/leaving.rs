@@ -1,6 +1,7 @@
 //! Callers that leave: their upstream stops working for them, and their places
 //! come free. A half-close is no leave.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ on_both_backends!(
     a_close_ends_the_wait_for_a_turn,
     a_reset_ends_an_upload_that_is_stuck,
     a_half_close_gets_its_answer,
+    a_client_that_reads_no_replies_is_given_up,
     a_caller_that_closes_behind_its_answer_is_no_failure,
 );
 
@@ -226,4 +228,21 @@ fn a_caller_that_closes_behind_its_answer_is_no_failure(backend: Backend) {
     proxy.expect_metric("ambassador_requests_total", &ok, 20.0);
     // Theirs goes to the next ones; each thread may have dialled one.
     assert!(server.connections() < 20, "{}", server.connections());
+}
+
+fn a_client_that_reads_no_replies_is_given_up(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut stream = os::connect_with_small_buffers(listen).expect("it listens");
+    stream
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .expect("valid");
+    // Until the replies to these, which are made here, fill every buffer.
+    let refused = b"GET / HTTP/1.1\r\nHost: nowhere.test\r\n\r\n".repeat(100);
+    while stream.write_all(&refused).is_ok() {}
+    // It has 10 s to read one.
+    let open = || proxy.metric("ambassador_connections", &[("listener", "egress")]);
+    assert_eq!(open(), 1.0);
+    eventually("it is given up", Duration::from_secs(20), || open() == 0.0);
+    gone(&proxy, 1.0);
 }

@@ -16,6 +16,9 @@ on_both_backends!(
     silence_before_a_head_is_not_a_slow_head,
     the_upstream_of_an_address_has_a_time_of_its_own,
     a_hello_that_does_not_end_is_given_up,
+    a_head_in_a_tunnel_has_the_same_time,
+    a_response_head_that_drips_is_given_up,
+    a_response_head_in_pieces_is_whole_in_time,
 );
 
 const HEAD: Duration = Duration::from_millis(400);
@@ -135,4 +138,52 @@ fn a_hello_that_does_not_end_is_given_up(backend: Backend) {
     // A record of 16,000 bytes with a hello that is as long.
     let hello = [0x16, 3, 1, 0x3e, 0x80, 1, 0, 0x3e, 0x7c, 3, 3];
     assert_eq!(begin(&cgroup, &hello), " True");
+}
+
+fn a_head_in_a_tunnel_has_the_same_time(backend: Backend) {
+    let server = Server::ok();
+    let (_proxy, listen) = start(backend, &server);
+    let mut client = Client::connect(listen);
+    client.send("CONNECT web.test:80 HTTP/1.1\r\nHost: web.test:80\r\n\r\n");
+    assert_eq!(client.response("CONNECT").status, 200);
+    drip(&mut client);
+    assert_eq!(server.requests().len(), 0);
+}
+
+/// An upstream without any other limit than that of heads.
+const NO_LIMIT: &str = "timeouts: { request: none, head: 400ms }\nretry: { attempts: 2 }";
+
+/// Begins the head of each response, then sends `part` every now and then,
+/// `parts` of them, and ends it.
+fn dripping(part: &'static str, parts: usize) -> Server {
+    Server::start(move |connection| {
+        connection.head()?;
+        connection.write("HTTP/1.1 200 OK\r\n")?;
+        for _ in 0..parts {
+            connection.write(part)?;
+            thread::sleep(Duration::from_millis(20));
+        }
+        connection.write("Content-Length: 2\r\n\r\nok")
+    })
+}
+
+fn a_response_head_that_drips_is_given_up(backend: Backend) {
+    for part in ["X-Slow: a\r\n", "X-Slow:"] {
+        let server = dripping(part, 500);
+        let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), NO_LIMIT);
+        let started = Instant::now();
+        let answer = Client::connect(listen).get("/");
+        let took = started.elapsed();
+        assert_eq!((answer.status, answer.reason()), (504, "try-timeout"));
+        assert!(took >= 2 * HEAD && took < 8 * HEAD, "{took:?}");
+        let tries = [("upstream", "web"), ("outcome", "try-timeout")];
+        proxy.expect_metric("ambassador_upstream_attempts_total", &tries, 2.0);
+        assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 2);
+    }
+}
+
+fn a_response_head_in_pieces_is_whole_in_time(backend: Backend) {
+    let server = dripping("X-Slow: a\r\n", 5);
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), NO_LIMIT);
+    assert_eq!(Client::connect(listen).get("/").text(), "ok");
 }

@@ -68,7 +68,8 @@ object! {
         /// longer is answered with status 408 (`bad-request`), and the connection
         /// closed. Also for the first message of a TLS client. Most heads come
         /// before their upstream is known, and go by `defaults`; that of an upstream
-        /// holds for captured connections to the addresses that it claims.
+        /// holds for captured connections to the addresses that it claims, and for
+        /// the heads of its responses: one that takes longer is a `try-timeout`.
         #[schemars(extend("default" = "10s"))]
         head: Time,
         /// How fast the bytes of a body have to move at least, both ways, as
