@@ -8,16 +8,17 @@ use memchr::memchr;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
-use crate::http::{BadMessage, RequestHead};
+use crate::http::{BadMessage, Reason, RequestHead};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::crowd::Membership;
+use crate::proxy::failure::is_shortage;
 use crate::proxy::room::Seat;
 use crate::proxy::way::Addressee;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::route::Tunnelled;
-use crate::telemetry::{ListenerIndex, Passage};
+use crate::telemetry::{CLIENT_GONE, ListenerIndex, Passage};
 use crate::together::{First, first};
 use crate::upstream::dial::Namespace;
 
@@ -213,6 +214,16 @@ impl Client {
         }
         let sent = self.stream.send(Gather::from(Chunk::from(bytes)));
         matches!(timer::timeout(REPLY_TIME_MAX, sent).await, Ok(Ok(())))
+    }
+
+    /// The reason of a request whose client has left: of its own accord, or because
+    /// it was shed or this machine lacks what its connection takes.
+    pub fn departure(&self) -> &'static str {
+        let lacks = || self.stream.failure().is_some_and(|e| is_shortage(&e));
+        match self.member.is_shed() || lacks() {
+            true => Reason::Overloaded.as_str(),
+            false => CLIENT_GONE,
+        }
     }
 
     /// Waits until the client has taken what it was sent, before it is closed.

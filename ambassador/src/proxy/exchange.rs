@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
+use std::io;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
@@ -13,6 +14,7 @@ use crate::http::{
 use crate::policy::pace::Part;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
+use crate::proxy::failure::is_shortage;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or, hand_over};
 use crate::proxy::paced::{Late, Paced, within};
 use crate::proxy::replay::Replay;
@@ -193,6 +195,8 @@ pub enum ExchangeError {
     Send,
     /// The upstream's connection ended before a whole final head.
     Ended,
+    /// This machine lacks what it takes to send or receive.
+    Shortage,
     /// The upstream had waited too long for a request, and says so with a 408.
     Stale,
     /// What the upstream sent is not HTTP.
@@ -212,10 +216,20 @@ pub enum ExchangeError {
 }
 
 impl ExchangeError {
+    /// The upstream's connection did not take what was sent.
     pub(super) fn of_send(error: SendError) -> Self {
         match error.unsent {
+            _ if is_shortage(&error.source) => Self::Shortage,
             Some(gather) => Self::Unsent(gather),
             None => Self::Send,
+        }
+    }
+
+    /// The client's connection has failed.
+    pub(super) fn of_client(error: &io::Error) -> Self {
+        match is_shortage(error) {
+            true => Self::Shortage,
+            false => Self::ClientGone,
         }
     }
 
@@ -499,7 +513,8 @@ impl Download<'_> {
         match within(patience, &mut self.reads, sent, taken).await {
             Ok(Ok(())) => Ok(()),
             Err(Late::TooSlow) => Err(ExchangeError::SlowReader),
-            Ok(Err(_)) | Err(Late::Silent) => Err(ExchangeError::ClientGone),
+            Ok(Err(error)) => Err(ExchangeError::of_client(&error.source)),
+            Err(Late::Silent) => Err(ExchangeError::ClientGone),
         }
     }
 
@@ -555,7 +570,9 @@ impl Download<'_> {
                 {
                     break;
                 }
-                Err(slow @ ExchangeError::SlowResponse) => return Err(slow),
+                Err(error @ (ExchangeError::SlowResponse | ExchangeError::Shortage)) => {
+                    return Err(error);
+                }
                 Err(_) => return Err(ExchangeError::Cut),
             };
             let mut gather = Gather::default();

@@ -84,6 +84,15 @@ impl Unanswered {
         outcome: AttemptOutcome::Reset,
     };
 
+    /// This machine lacks descriptors, ports or memory.
+    const SHORTAGE: Self = Self {
+        reason: Reason::Overloaded,
+        cause: None,
+        fault: Fault::Machine,
+        malformed: None,
+        outcome: AttemptOutcome::Overloaded,
+    };
+
     fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {
             // Sound, but its client knows no such thing.
@@ -136,11 +145,9 @@ impl Unanswered {
             CheckoutError::Dial(DialError::Loop) => {
                 (Reason::Loop, None, ConnectFailed, Fault::Machine)
             }
-            CheckoutError::Dial(DialError::Socket(_)) => {
-                (Reason::Overloaded, None, ConnectFailed, Fault::Machine)
-            }
+            CheckoutError::Dial(DialError::Socket(_)) => return Self::SHORTAGE,
             CheckoutError::Dial(DialError::Connect(error)) if is_shortage(error) => {
-                (Reason::Overloaded, None, ConnectFailed, Fault::Machine)
+                return Self::SHORTAGE;
             }
             CheckoutError::Dial(DialError::Timeout) => (
                 Reason::ConnectTimeout,
@@ -203,9 +210,10 @@ impl Unanswered {
     }
 }
 
-/// Whether a connect failed for what this machine lacks: descriptors, ports or
-/// memory.
-fn is_shortage(error: &io::Error) -> bool {
+/// Whether something failed for what this machine lacks: descriptors, ports,
+/// memory, or places in an epoll instance. Of a peer none of these tells, be its
+/// connection yet to be made or established.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(
@@ -213,6 +221,7 @@ fn is_shortage(error: &io::Error) -> bool {
                 | libc::ENFILE
                 | libc::ENOMEM
                 | libc::ENOBUFS
+                | libc::ENOSPC
                 | libc::EADDRNOTAVAIL
                 | libc::EAGAIN
         )
@@ -227,6 +236,7 @@ impl Failure {
             | ExchangeError::Send
             | ExchangeError::Ended
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
+            ExchangeError::Shortage => Self::Unanswered(Unanswered::SHORTAGE),
             ExchangeError::Response(bad) => Self::Unanswered(Unanswered::malformed(*bad)),
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
             ExchangeError::Request(bad) => Self::BadRequest(*bad),
@@ -278,3 +288,6 @@ impl Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -142,7 +142,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 match first(timer::sleep(wait), gone).await {
                     First::Left(()) => {}
                     First::Right(()) => {
-                        record.reason = Some(CLIENT_GONE);
+                        record.reason = Some(client.departure());
                         return After::Reset;
                     }
                 }
@@ -180,7 +180,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 return After::Reset;
             }
             Fate::Left => {
-                record.reason = Some(CLIENT_GONE);
+                record.reason = Some(client.departure());
                 return After::Reset;
             }
         }
@@ -454,10 +454,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             answer(client, record, asked, &body, reply).await
         }
         Err(Failure::ClientGone) => {
-            record.reason = Some(match client.member.is_shed() {
-                true => Reason::Overloaded.as_str(),
-                false => CLIENT_GONE,
-            });
+            record.reason = Some(client.departure());
             After::Reset
         }
     }

@@ -1,6 +1,7 @@
 //! Reads the heads of the responses to one request.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 
@@ -10,6 +11,7 @@ use crate::clock::Instant;
 use crate::http::{self, BadMessage, Method, ResponseHead};
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{ExchangeError, Held, Progress};
+use crate::proxy::failure::is_shortage;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
 
 /// Interim responses before the final one, at most.
@@ -159,9 +161,10 @@ pub async fn hand_over(
 }
 
 /// What was received, or that the connection has ended.
-pub fn ended_or<E>(received: Result<Option<Chunk>, E>) -> Result<Chunk, ExchangeError> {
+pub fn ended_or(received: io::Result<Option<Chunk>>) -> Result<Chunk, ExchangeError> {
     match received {
         Ok(Some(chunk)) => Ok(chunk),
+        Err(error) if is_shortage(&error) => Err(ExchangeError::Shortage),
         Ok(None) | Err(_) => Err(ExchangeError::Ended),
     }
 }

@@ -5,7 +5,7 @@ use crate::http::{BadMessage, BodyReader, LocalReply};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
 use crate::proxy::forward::After;
-use crate::telemetry::{CLIENT_GONE, Direction, RequestGuard};
+use crate::telemetry::{Direction, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.
 pub async fn answer(
@@ -31,7 +31,7 @@ pub async fn answer(
         discard(client, &record);
     }
     if !client.reply(bytes).await {
-        record.reason = Some(CLIENT_GONE);
+        record.reason = Some(client.departure());
         return After::Reset;
     }
     record.passage.count(Direction::Received, length);

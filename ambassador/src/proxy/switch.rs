@@ -21,7 +21,7 @@ use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
-use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Direction, RequestGuard, TcpOutcome};
+use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
 use crate::upstream::balancer::Probe;
 use crate::upstream::connection::Connection;
@@ -89,7 +89,7 @@ pub async fn connect(
     let reached = match first(reached, gone).await {
         First::Left(reached) => reached,
         First::Right(()) => {
-            record.reason = Some(CLIENT_GONE);
+            record.reason = Some(client.departure());
             return After::Reset;
         }
     };
@@ -98,7 +98,7 @@ pub async fn connect(
             cells.attempt(shared.label, AttemptOutcome::Response);
             record.status = 200;
             if !client.reply(ESTABLISHED.to_vec()).await {
-                record.reason = Some(CLIENT_GONE);
+                record.reason = Some(client.departure());
                 return After::Reset;
             }
             let length = ESTABLISHED.len() as u64;

@@ -6,9 +6,11 @@
 //! drain cuts it.
 
 use std::cell::Cell;
+use std::io;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::proxy::failure::is_shortage;
 use crate::proxy::gone::reset;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
@@ -97,10 +99,14 @@ impl Tunnel<'_> {
         loop {
             let chunk = match received.take() {
                 Some(chunk) => Some(chunk),
-                None => from.recv().await.map_err(|_| from_reset)?,
+                None => {
+                    let received = from.recv().await;
+                    received.map_err(|error| failed(&error, from_reset))?
+                }
             };
             let Some(chunk) = chunk else {
-                to.flush().await.map_err(|_| to_reset)?;
+                let flushed = to.flush().await;
+                flushed.map_err(|error| failed(&error.source, to_reset))?;
                 to.shutdown_write();
                 return Ok(());
             };
@@ -112,10 +118,20 @@ impl Tunnel<'_> {
             }
             let bytes = gather.bytes() as u64;
             moved.set(ring::now());
-            to.post(gather).await.map_err(|_| to_reset)?;
+            let posted = to.post(gather).await;
+            posted.map_err(|error| failed(&error.source, to_reset))?;
             moved.set(ring::now());
             self.passage.meter(self.cells, direction, bytes);
         }
+    }
+}
+
+/// How a connection has failed: by a shortage of this machine, else as `reset`
+/// says.
+fn failed(error: &io::Error, reset: TcpOutcome) -> TcpOutcome {
+    match is_shortage(error) {
+        true => TcpOutcome::Overloaded,
+        false => reset,
     }
 }
 

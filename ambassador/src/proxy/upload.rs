@@ -6,6 +6,7 @@ use crate::http::{BadMessage, BodyReader};
 use crate::policy::pace::Part;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{ExchangeError, Progress};
+use crate::proxy::failure::is_shortage;
 use crate::proxy::paced::{Late, Paced, within};
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
@@ -76,6 +77,9 @@ impl Upload<'_> {
             let taken = || (!client.leaves_unread()).then(|| upstream.taken());
             match within(patience, &mut self.reads, upstream.send(gather), taken).await {
                 Ok(Ok(())) => {}
+                Ok(Err(error)) if is_shortage(&error.source) => {
+                    return Err(ExchangeError::Shortage);
+                }
                 Ok(Err(_)) => break,
                 Err(Late::Silent) => return Err(ExchangeError::Expired(Limit::Idle)),
                 Err(Late::TooSlow) => return Err(ExchangeError::Expired(Limit::Rate)),
@@ -100,7 +104,8 @@ impl Upload<'_> {
                         Err(Late::TooSlow) => {
                             return Err(ExchangeError::Request(BadMessage::BodyTooSlow));
                         }
-                        Ok(Ok(None) | Err(_)) | Err(Late::Silent) => {
+                        Ok(Err(error)) => return Err(ExchangeError::of_client(&error)),
+                        Ok(Ok(None)) | Err(Late::Silent) => {
                             return Err(ExchangeError::ClientGone);
                         }
                     }

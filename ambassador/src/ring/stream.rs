@@ -290,6 +290,15 @@ impl Stream {
         })
     }
 
+    /// How the connection has failed, where it has.
+    pub fn failure(&self) -> Option<io::Error> {
+        let end = super::with(|core| core.driver.socket(self.key).end);
+        match end {
+            Some(End::Error(error)) => Some(io::Error::from_raw_os_error(error)),
+            Some(End::Fin) | None => None,
+        }
+    }
+
     /// Resolves when the connection has failed, be it after the peer had ended
     /// its direction.
     pub fn failed(&self) -> impl Future<Output = ()> + '_ {

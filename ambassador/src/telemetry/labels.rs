@@ -49,6 +49,8 @@ labels! {
         RequestTimeout = "request-timeout",
         /// Less of a body moved than `timeouts.min_rate` asks for.
         TooSlow = "too-slow",
+        /// This machine lacked descriptors, ports or memory.
+        Overloaded = "overloaded",
         /// The client went away first.
         Cancelled = "cancelled",
     }
