@@ -96,6 +96,9 @@ const UNDONE_WITHIN: Duration = Duration::from_secs(10);
 /// How long an answer may take: iptables waits some seconds for its lock, in
 /// each of its tables.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// The same of sockets, which are made at once. A helper that takes longer is said
+/// not to answer.
+const SOCKETS_WITHIN: Duration = Duration::from_secs(1);
 
 /// What a helper is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,19 +273,10 @@ impl Helper {
         self.ask(&Request::Listener(spec.clone()), &[netns.as_fd()])
     }
 
-    /// Makes sockets in a namespace.
+    /// Makes sockets in a namespace; `TimedOut` where that takes long. Who waits
+    /// here keeps others waiting, shards among them in the end.
     pub fn sockets(&self, netns: &Netns, spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
-        self.sockets_within(ANSWER_WITHIN, netns, spec)
-    }
-
-    /// The same, unless it takes longer: `TimedOut`.
-    pub(super) fn sockets_within(
-        &self,
-        limit: Duration,
-        netns: &Netns,
-        spec: &SocketSpec,
-    ) -> io::Result<Vec<OwnedFd>> {
-        self.ask_within(limit, &Request::Sockets(*spec), &[netns.as_fd()])
+        self.ask_within(SOCKETS_WITHIN, &Request::Sockets(*spec), &[netns.as_fd()])
     }
 
     /// Starts a loader of capture, with the privileges of the helper and this

@@ -29,8 +29,6 @@ const LOW: usize = 8;
 const ASKS: usize = 4_096;
 /// Dials of a shard that may wait for a socket of one namespace.
 const WAITING_MAX: usize = 4_096;
-/// A helper that takes longer than this is said not to answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// How soon one that does not answer, or could not, is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// For how long a failure is everybody's: a helper that does not answer is asked
@@ -203,7 +201,7 @@ impl Shelf {
             count: waiting.clamp(usize::from(STOCK), most) as u16,
             ..self.spec
         };
-        helper.sockets_within(ANSWER_WITHIN, &self.netns, &spec)
+        helper.sockets(&self.netns, &spec)
     }
 
     /// Those who wait need not do so any longer; sockets are still asked for.

@@ -9,7 +9,7 @@ use std::thread::Thread;
 use super::message::{Answer, Question, Reply};
 use super::*;
 use crate::clock::Instant;
-use crate::workload::{Supply, sockets};
+use crate::workload::{Kind, Supply, sockets};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -121,6 +121,38 @@ fn a_helper_that_hangs_is_noticed_and_keeps_nobody() {
         || matches!(take_now(&stock), Poll::Ready(Err(error)) if error.raw_os_error() == Some(libc::EPIPE)),
     );
     assert!(!reliance.holds());
+}
+
+/// As a name service in another namespace does.
+#[test]
+fn one_that_hangs_over_a_name_is_noticed_by_who_dials() {
+    let (ours, theirs) = descriptors::pair().unwrap();
+    let helper = Arc::new(Helper::over(ours, None));
+    let supply = Arc::new(Supply::new(&helper).unwrap());
+    supply.start().unwrap();
+    let netns = Netns::own().unwrap();
+    let spec = SocketSpec {
+        family: Family::V4,
+        kind: Kind::Datagram,
+        count: 1,
+        mark: None,
+    };
+    std::thread::scope(|scope| {
+        let (open, gate) = channel();
+        let served = scope.spawn(|| serve_through(gate, theirs));
+        (0..3).for_each(|_| open.send(()).unwrap());
+        let stock = SocketStock::remote(&supply, &netns, None).unwrap();
+        while take_now(&stock).is_ready() {}
+        let began = Instant::now();
+        let asked = scope.spawn(|| helper.sockets(&netns, &spec));
+        let error = take_in_the_end(&stock).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+        let error = asked.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() < SOON);
+        drop(open);
+        served.join().unwrap();
+    });
 }
 
 #[test]
