@@ -65,7 +65,7 @@ pub use ambassador_ebpf::Verdict;
 pub use self::circuits::{Circuit, CircuitNumber};
 pub use self::loader::{LOADER_COMMAND, is_loader_request, loader_main};
 pub use self::netns::{token_prefix, unroute};
-pub use self::pins::{Pinned, all as all_pinned};
+pub use self::pins::{PinDirectory, Pinned, all as all_pinned, pin_directory};
 pub use self::programs::{Owner, Program, programs_at};
 pub use self::rules::TooManyRules;
 pub use self::table::{Accepted, Heartbeat, Token, TokenTable};

@@ -4,11 +4,11 @@
 
 use std::cell::RefCell;
 use std::ffi::CStr;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::bpf;
@@ -48,14 +48,13 @@ impl Root {
             .custom_flags(flags)
             .open(PIN_ROOT)
             .map_err(|error| match error.raw_os_error() {
-                Some(libc::ENOTDIR | libc::ELOOP) => not_ours(),
+                Some(libc::ENOTDIR | libc::ELOOP) => not_ours(NO_DIRECTORY),
                 _ => error,
             })?;
-        let is = file.metadata()?;
-        let ours = is.uid() == rustix::process::geteuid().as_raw();
-        match ours && is.mode() & OF_OTHERS == 0 && is_bpffs(&file)? {
-            true => Ok(Self(file)),
-            false => Err(not_ours()),
+        let owner = rustix::process::geteuid().as_raw();
+        match flaw(&file.metadata()?, is_bpffs(&file)?, owner) {
+            None => Ok(Self(file)),
+            Some(flaw) => Err(not_ours(&flaw)),
         }
     }
 
@@ -91,9 +90,56 @@ impl Root {
     }
 }
 
-fn not_ours() -> io::Error {
-    let text = format!("{PIN_ROOT} is not ours alone: remove it, and whatever made it");
+const NO_DIRECTORY: &str = "no directory";
+
+/// Why pins are not to be trusted to what is there.
+fn flaw(is: &Metadata, in_bpffs: bool, owner: u32) -> Option<String> {
+    if !is.is_dir() {
+        Some(NO_DIRECTORY.into())
+    } else if is.uid() != owner {
+        Some(format!("owned by user {}", is.uid()))
+    } else if is.mode() & OF_OTHERS != 0 {
+        Some(format!("open to others (mode {:o})", is.mode() & 0o7777))
+    } else {
+        (!in_bpffs).then(|| "not in a bpffs".into())
+    }
+}
+
+fn not_ours(flaw: &str) -> io::Error {
+    let text = format!("{PIN_ROOT} is {flaw}: remove it, and whatever made it");
     io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
+/// What stands where pins are made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PinDirectory {
+    /// Nothing yet.
+    None,
+    /// What an ambassador has made.
+    Ours,
+    /// Something else, and what is wrong with it. Nothing is captured with that
+    /// in the way.
+    NotOurs(String),
+}
+
+/// Looks at it, without the privilege to open it.
+pub fn pin_directory() -> io::Result<PinDirectory> {
+    directory_at(Path::new(PIN_ROOT))
+}
+
+fn directory_at(path: &Path) -> io::Result<PinDirectory> {
+    let is = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PinDirectory::None),
+        is => is?,
+    };
+    let in_bpffs = rustix::fs::statfs(path)?.f_type == BPF_FS_MAGIC;
+    let own = rustix::process::geteuid().as_raw();
+    // Whoever asks, it is mostly root who captures.
+    let owner = if is.uid() == 0 { 0 } else { own };
+    Ok(match flaw(&is, in_bpffs, owner) {
+        None => PinDirectory::Ours,
+        Some(flaw) => PinDirectory::NotOurs(format!("{} is {flaw}", path.display())),
+    })
 }
 
 fn is_bpffs(file: &impl AsFd) -> io::Result<bool> {
@@ -300,4 +346,38 @@ fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) ->
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use tempfile::tempdir;
+
+    use super::*;
+
+    #[track_caller]
+    fn flaw_of(path: &Path) -> String {
+        match directory_at(path).unwrap() {
+            PinDirectory::NotOurs(flaw) => flaw,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_others_may_have_made_is_named() {
+        let scratch = tempdir().unwrap();
+        let path = scratch.path().join("ambassador");
+        assert_eq!(directory_at(&path).unwrap(), PinDirectory::None);
+        symlink("/sys/fs/bpf", &path).unwrap();
+        assert!(flaw_of(&path).ends_with("no directory"));
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(flaw_of(&path).ends_with("open to others (mode 1777)"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(flaw_of(&path).ends_with("not in a bpffs"));
+        chown(&path, Some(12_345), None).unwrap();
+        assert!(flaw_of(&path).ends_with("owned by user 12345"));
+    }
 }

@@ -1,14 +1,15 @@
 //! The checks, one function each.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Check, Facts};
 use crate::capture::iptables::Backend;
-use crate::capture::{self, Owner, Program};
-use crate::workload::Netns;
+use crate::capture::{self, Owner, PinDirectory, Program};
 use crate::workload::capabilities::{Capability, has};
 use crate::workload::cgroup::{find_cgroup2, own_cgroup};
+use crate::workload::{Netns, file_access, seccomp};
 
 /// The oldest kernel that everything is tried on.
 const KERNEL: (u32, u32) = (6, 1);
@@ -23,8 +24,11 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
         bpf(cgroup.clone()),
         btf(),
         bpffs(),
+        pins(capture::pin_directory()),
         io_uring(facts),
         netns(),
+        seccomp(seccomp::is_available()),
+        landlock(file_access::version()),
         ipv6(),
         iptables(),
         others(cgroup),
@@ -178,6 +182,57 @@ fn bpffs() -> Check {
             "only `on_failure: refuse` needs it: mount -t bpf bpf /sys/fs/bpf",
         ),
     }
+}
+
+pub(super) fn pins(found: io::Result<PinDirectory>) -> Check {
+    match found {
+        Ok(PinDirectory::None) => Check::ok("pins", "none yet"),
+        Ok(PinDirectory::Ours) => Check::ok("pins", "their directory is ours alone"),
+        Ok(PinDirectory::NotOurs(flaw)) => Check::missing(
+            "pins",
+            flaw,
+            "nothing is captured before you have removed it, and whatever made it",
+        ),
+        Err(error) => Check::advice(
+            "pins",
+            format!("cannot look at their directory: {error}"),
+            "run doctor as root",
+        ),
+    }
+}
+
+pub(super) fn seccomp(available: io::Result<()>) -> Check {
+    match available {
+        Ok(()) => Check::ok("seccomp", "the proxy is left the system calls of serving"),
+        Err(error) => Check::advice(
+            "seccomp",
+            format!("no filters: {error}"),
+            "every system call is left to the proxy: use a kernel with CONFIG_SECCOMP_FILTER",
+        ),
+    }
+}
+
+pub(super) fn landlock(version: io::Result<u32>) -> Check {
+    let version = match version {
+        Ok(version) if version >= file_access::WHOLE => {
+            let found = format!("version {version}: the proxy writes what was named at the start");
+            return Check::ok("landlock", found);
+        }
+        Ok(version) => {
+            return Check::advice(
+                "landlock",
+                format!("version {version}: the proxy writes what was named at the start"),
+                "from Linux 6.12 on it can signal no process outside either",
+            );
+        }
+        Err(error) => error,
+    };
+    let enable = match version.raw_os_error() {
+        Some(libc::EOPNOTSUPP) => "enable it: `lsm=landlock,...` at boot",
+        _ => "use a kernel with CONFIG_SECURITY_LANDLOCK",
+    };
+    let advice = format!("what its user may write the proxy may, too: {enable}");
+    Check::advice("landlock", format!("not in use: {version}"), advice)
 }
 
 fn io_uring(facts: &Facts) -> Check {

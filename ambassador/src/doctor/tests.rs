@@ -54,6 +54,34 @@ fn what_is_missing_is_named_with_what_to_do() {
 }
 
 #[test]
+fn what_confines_the_proxy_is_told_where_it_is_missing() {
+    use std::io::Error;
+
+    let error = Error::from_raw_os_error;
+    let is_ok = |check: Check| check.status == Status::Ok;
+    assert!(is_ok(checks::seccomp(Ok(()))) && is_ok(checks::landlock(Ok(7))));
+    for (check, word) in [
+        (checks::seccomp(Err(error(libc::ENOSYS))), "SECCOMP_FILTER"),
+        (
+            checks::landlock(Err(error(libc::ENOSYS))),
+            "SECURITY_LANDLOCK",
+        ),
+        (checks::landlock(Err(error(libc::EOPNOTSUPP))), "at boot"),
+        (checks::landlock(Ok(1)), "6.12"),
+    ] {
+        assert_eq!(check.status, Status::Advice, "{check:?}");
+        assert!(
+            check.advice.as_deref().unwrap_or_default().contains(word),
+            "{check:?}"
+        );
+    }
+    // What this machine has says the same as using it does.
+    assert!(is_ok(checks::seccomp(
+        crate::workload::seccomp::is_available()
+    )));
+}
+
+#[test]
 fn releases_are_compared_as_numbers() {
     assert_eq!(checks::version("6.1.0-18-amd64"), Some((6, 1)));
     assert!(checks::version("5.15.0").unwrap() < checks::version("6.1").unwrap());

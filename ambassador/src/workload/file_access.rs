@@ -18,6 +18,27 @@ use super::identity::Access;
 /// What the rules were written against; an older kernel applies what it knows.
 const KNOWN: ABI = ABI::V6;
 
+/// The version from which on all of the rules are applied.
+pub const WHOLE: u32 = KNOWN as u32;
+
+/// The version of Landlock that the kernel has in use; the error of one that has
+/// none.
+#[expect(unsafe_code, reason = "std has no Landlock")]
+pub fn version() -> io::Result<u32> {
+    const OF_THE_VERSION: u32 = 1;
+    let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: with this flag the kernel reads no memory, and says a number.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            nothing,
+            0_usize,
+            OF_THE_VERSION,
+        )
+    };
+    u32::try_from(version).map_err(|_| io::Error::last_os_error())
+}
+
 /// Restricts this thread, and those that it starts, to writing these.
 pub(super) fn restrict(named: &[(PathBuf, Access)]) -> io::Result<()> {
     with_rules(named).map_err(io::Error::other)

@@ -292,6 +292,27 @@ fn install(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> io
     }
 }
 
+/// Whether the kernel takes a filter that ends a process; the error of one that
+/// does not.
+#[expect(unsafe_code, reason = "std has no seccomp")]
+pub fn is_available() -> io::Result<()> {
+    let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
+    // SAFETY: the kernel reads the word, which lives until it returns, and changes
+    // nothing.
+    let asked = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_GET_ACTION_AVAIL,
+            0,
+            &raw const action,
+        )
+    };
+    match asked {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Whether a kernel, or what stands in for one, says that it knows no filters.
 pub(super) fn is_missing(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))

@@ -1,6 +1,8 @@
 //! `ambassador doctor`: what it says of this machine.
 
-use ambassador_tests::proxy::ambassador;
+use std::process::Command;
+
+use ambassador_tests::proxy::{ambassador, binary};
 use ambassador_tests::{Backend, Cgroup, Proxy, program};
 use serde_json::Value;
 
@@ -18,7 +20,7 @@ fn check(name: &str, arguments: &[&str]) -> Value {
 fn a_line_for_each_need() {
     let output = program::output(ambassador(Backend::Ring).arg("doctor"));
     let said = String::from_utf8_lossy(&output.stdout).to_lowercase();
-    for word in ["kernel", "cgroup", "bpf", "io_uring"] {
+    for word in ["kernel", "cgroup", "bpf", "io_uring", "seccomp", "landlock"] {
         assert!(
             said.lines().any(|line| line.contains(word)),
             "{word}\n{said}"
@@ -39,4 +41,32 @@ fn programs_of_a_running_ambassador_are_no_others() {
         assert!(found.contains(program), "{others}");
         assert!(found.contains("running ambassador"), "{others}");
     }
+}
+
+/// In a mount namespace of its own, as others have pins on this machine.
+#[test]
+fn who_squats_where_pins_go_is_named() {
+    let report = |prepare: &str| {
+        let script = format!("mount -t bpf bpf /sys/fs/bpf && {prepare} && exec \"$0\" doctor");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "sh", "-c", &script]).arg(binary());
+        let output = program::output(&mut unshare);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = said.lines().find(|line| line.contains("pins "));
+        let line = line.unwrap_or_else(|| panic!("{said}")).to_owned();
+        (output.status.code(), line)
+    };
+    let (code, line) = report("mkdir -m 700 /sys/fs/bpf/ambassador");
+    assert!(line.starts_with("ok"), "{line}");
+    assert_eq!(code, Some(0));
+    let theirs = "chown 12345 /sys/fs/bpf/ambassador";
+    let (code, line) = report(&format!("mkdir -m 700 /sys/fs/bpf/ambassador && {theirs}"));
+    assert!(line.starts_with("missing"), "{line}");
+    assert!(
+        line.contains("owned by user 12345") && line.contains("remove"),
+        "{line}"
+    );
+    assert_eq!(code, Some(69));
+    let (_, line) = report("mkdir -m 777 /sys/fs/bpf/ambassador");
+    assert!(line.contains("open to others"), "{line}");
 }
