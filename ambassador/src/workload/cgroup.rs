@@ -56,7 +56,7 @@ impl std::error::Error for CgroupError {
 /// Where the unified hierarchy is mounted: /sys/fs/cgroup, or elsewhere on
 /// hybrid systems.
 pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
-    mount().map(|mount| mount.point)
+    mount(Hierarchy::Unified).map(|mount| mount.point)
 }
 
 /// Whether a path names a group of a unified hierarchy.
@@ -66,22 +66,68 @@ pub fn is_cgroup(path: &Path) -> bool {
 
 /// The group of this process, as a directory.
 pub fn own_cgroup() -> Result<PathBuf, CgroupError> {
-    let mount = mount()?;
+    own_in(Hierarchy::Unified).map(|(own, _)| own)
+}
+
+/// The group of this process in a hierarchy, and those that it is in, as far as
+/// they can be seen.
+pub fn own_and_above(hierarchy: Hierarchy) -> Result<Vec<PathBuf>, CgroupError> {
+    let (own, mount) = own_in(hierarchy)?;
+    let groups = own
+        .ancestors()
+        .take_while(|group| group.starts_with(&mount));
+    Ok(groups.map(Path::to_owned).collect())
+}
+
+/// The group of this process in a hierarchy, and where that is mounted.
+fn own_in(hierarchy: Hierarchy) -> Result<(PathBuf, PathBuf), CgroupError> {
+    let mount = mount(hierarchy)?;
     let text = fs::read_to_string("/proc/self/cgroup").map_err(CgroupError::Unreadable)?;
     let group = text
         .lines()
-        .find_map(|line| line.strip_prefix("0::"))
+        .find_map(|line| hierarchy.group(line))
         .ok_or(CgroupError::NotMounted)?;
     let group = PathBuf::from(group);
     let own = match group.strip_prefix(&mount.root) {
         // Joining an empty path would add a slash.
-        Ok(below) if below.as_os_str().is_empty() => mount.point,
+        Ok(below) if below.as_os_str().is_empty() => mount.point.clone(),
         Ok(below) => mount.point.join(below),
         Err(_) => return Err(CgroupError::OutsideMount(group)),
     };
     match own.is_dir() {
-        true => Ok(own),
+        true => Ok((own, mount.point)),
         false => Err(CgroupError::OutsideMount(group)),
+    }
+}
+
+/// A tree of groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hierarchy {
+    /// That of cgroup v2.
+    Unified,
+    /// That of the memory controller, on systems that are still of version 1, or
+    /// of both.
+    Memory,
+}
+
+impl Hierarchy {
+    /// Whether a mount of this type, with these options of its own, shows it.
+    fn is_shown_by(self, kind: &str, options: &str) -> bool {
+        match self {
+            Self::Unified => kind == "cgroup2",
+            Self::Memory => kind == "cgroup" && options.split(',').any(|name| name == "memory"),
+        }
+    }
+
+    /// The group that a line of /proc/self/cgroup names, where it is of this one.
+    fn group(self, line: &str) -> Option<&str> {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, group) = rest.split_once(':')?;
+        let is_meant = match self {
+            Self::Unified => line.starts_with("0::"),
+            Self::Memory => controllers.split(',').any(|name| name == "memory"),
+        };
+        is_meant.then_some(group)
     }
 }
 
@@ -91,20 +137,22 @@ struct Mount {
     root: PathBuf,
 }
 
-fn mount() -> Result<Mount, CgroupError> {
+fn mount(hierarchy: Hierarchy) -> Result<Mount, CgroupError> {
     let text = fs::read_to_string("/proc/self/mountinfo").map_err(CgroupError::Unreadable)?;
     // A mount may be hidden under a later one: then its files are not there.
-    mounts(&text)
+    mounts(&text, hierarchy)
         .find(|m| m.point.join("cgroup.procs").exists())
         .ok_or(CgroupError::NotMounted)
 }
 
 /// proc(5): id, parent, device, root, mount point, options, optional fields,
-/// "-", type, ...
-fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount> {
-    mountinfo.lines().filter_map(|line| {
+/// "-", type, source, options of the file system.
+fn mounts(mountinfo: &str, hierarchy: Hierarchy) -> impl Iterator<Item = Mount> {
+    mountinfo.lines().filter_map(move |line| {
         let (left, right) = line.split_once(" - ")?;
-        if !right.starts_with("cgroup2 ") {
+        let mut of_mount = right.split(' ');
+        let (kind, _, options) = (of_mount.next()?, of_mount.next()?, of_mount.next()?);
+        if !hierarchy.is_shown_by(kind, options) {
             return None;
         }
         let mut fields = left.split(' ').skip(3);
@@ -350,10 +398,26 @@ mod tests {
         let text = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
                     37 31 0:34 / /sys/fs/cgroup/systemd rw,relatime shared:5 - cgroup cgroup rw,name=systemd\n\
                     38 31 0:38 /machine\\040a /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let found: Vec<Mount> = mounts(text).collect();
+        let text =
+            text.to_owned() + "39 31 0:39 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n";
+        let found: Vec<Mount> = mounts(&text, Hierarchy::Unified).collect();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].point, Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(found[0].root, Path::new("/machine a"));
+        let found: Vec<Mount> = mounts(&text, Hierarchy::Memory).collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].point, Path::new("/sys/fs/cgroup/memory"));
+    }
+
+    #[test]
+    fn a_process_has_a_group_in_each_hierarchy() {
+        let group = |hierarchy: Hierarchy, line| hierarchy.group(line);
+        assert_eq!(group(Hierarchy::Unified, "0::/a:b"), Some("/a:b"));
+        assert_eq!(group(Hierarchy::Memory, "4:memory:/a"), Some("/a"));
+        assert_eq!(group(Hierarchy::Memory, "4:cpu,memory:/a"), Some("/a"));
+        for line in ["0::/a", "5:name=memory:/a", "4:cpu:/memory"] {
+            assert_eq!(group(Hierarchy::Memory, line), None, "{line}");
+        }
     }
 
     #[test]
