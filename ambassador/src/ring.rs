@@ -20,6 +20,7 @@ mod driver;
 pub mod ebb;
 mod epoll;
 mod executor;
+pub mod growth;
 mod keep_alive;
 mod mailbox;
 mod send_op;
@@ -47,7 +48,7 @@ pub use sockets::{dial_socket, is_quiet, local_address, steer_by_cpu};
 pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
 pub use stream::{Departure, Listener, Stream, StreamId};
-pub use table::Standing;
+pub use table::{Held, Standing};
 
 use crate::clock::{self, Instant};
 use driver::Driver;
@@ -171,6 +172,16 @@ pub fn now() -> Instant {
 /// What a stream of this shard is doing; `None`: it is gone.
 pub fn standing(id: StreamId) -> Option<Standing> {
     with(|core| core.driver.standing(id))
+}
+
+/// What waits in all streams of this shard.
+pub fn held() -> Held {
+    with(|core| core.driver.held())
+}
+
+/// Bytes that wait in the kernel for a stream of this shard, either way.
+pub fn queued(id: StreamId) -> usize {
+    with(|core| core.driver.queued(id))
 }
 
 /// Ends a stream of this shard, whoever owns it: whoever waits on it finds it

@@ -12,10 +12,11 @@ use super::Backend;
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
 use super::epoll::Epoll;
+use super::growth::Growth;
 use super::send_op::SendError;
-use super::sockets::RawAddress;
+use super::sockets::{self, RawAddress};
 use super::stream::StreamId;
-use super::table::{Connecting, Key, Sending, Socket, Standing, Table, keep};
+use super::table::{Connecting, Held, Key, Sending, Socket, Standing, Table, keep};
 use super::uring::Uring;
 
 /// The I/O of one shard.
@@ -108,6 +109,33 @@ impl Driver {
         let socket = table.sockets.get(id.key as usize);
         let socket = socket.filter(|socket| socket.generation == id.generation);
         socket.map(Socket::standing)
+    }
+
+    /// What waits in all streams.
+    pub fn held(&self) -> Held {
+        let table = self.table.borrow();
+        let mut held = Held::default();
+        for (_, socket) in &table.sockets {
+            let standing = socket.standing();
+            held.here += standing.held;
+            if standing.is_backed_up {
+                held.in_kernel += sockets::queued(&socket.fd);
+            }
+        }
+        held
+    }
+
+    /// What waits in the kernel for a stream; nothing where it is gone.
+    pub fn queued(&self, id: StreamId) -> usize {
+        let table = self.table.borrow();
+        let socket = table.sockets.get(id.key as usize);
+        let socket = socket.filter(|socket| socket.generation == id.generation);
+        socket.map_or(0, |socket| sockets::queued(&socket.fd))
+    }
+
+    /// Looks at what has gone to the heap, or tells of more.
+    pub fn growth<R>(&self, look: impl FnOnce(&mut Growth) -> R) -> R {
+        look(&mut self.table.borrow_mut().growth)
     }
 
     /// Ends a stream as if it had failed by `error`, unless it is gone.

@@ -245,8 +245,11 @@ fn read(table: &mut Table, key: Key) {
 fn receive_one(table: &mut Table, key: Key) -> Read {
     let buffers = Rc::clone(&table.buffers);
     let buffer = buffers.take().or_else(|| {
-        // The queues give theirs back.
-        table.detach_received();
+        // The queues give theirs back, unless that is much already: then whoever
+        // looks at memory has a turn first.
+        if !table.growth.is_much() {
+            table.detach_received();
+        }
         buffers.take()
     });
     let Some(buffer) = buffer else {

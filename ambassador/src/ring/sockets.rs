@@ -171,6 +171,33 @@ fn get_int(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> 
     }
 }
 
+/// Bytes that the kernel keeps for a socket: received and not read, or sent and
+/// not acknowledged (SO_MEMINFO, Linux 4.12). Nothing where it does not say.
+#[expect(unsafe_code, reason = "getsockopt")]
+pub fn queued(socket: &impl AsRawFd) -> usize {
+    /// SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED of linux/sock_diag.h.
+    const RECEIVED: usize = 0;
+    const SENT: usize = 5;
+    const SO_MEMINFO: libc::c_int = 55;
+    let mut info = [0_u32; SENT + 1];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: both pointers are to live values, of the size that is named; the
+    // kernel writes no more than that.
+    let got = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    match got {
+        0 => info[RECEIVED] as usize + info[SENT] as usize,
+        _ => 0,
+    }
+}
+
 /// Whether a connected socket has neither bytes nor an end nor an error to tell of.
 #[expect(unsafe_code, reason = "recv with MSG_PEEK")]
 pub fn is_quiet(socket: &impl AsRawFd) -> bool {

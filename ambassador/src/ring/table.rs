@@ -13,6 +13,7 @@ use super::RECEIVED_MAX;
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
 use super::ebb;
+use super::growth::Growth;
 use super::send_op::SendOp;
 use super::sockets::RawAddress;
 
@@ -39,6 +40,8 @@ pub struct Table {
         reason = "a send must not move while the kernel reads it"
     )]
     spare_sends: Vec<Box<SendOp>>,
+    /// What went to the heap.
+    pub growth: Growth,
     /// Somebody waits for the end of a quiet send: the next turn may not wait
     /// for news, as there will be none.
     pub in_a_hurry: bool,
@@ -114,6 +117,18 @@ pub struct Standing {
     pub owes_bytes: bool,
     /// Its peer does not take what it is sent.
     pub leaves_unread: bool,
+    /// More may wait in the kernel: it is not sent, or not received, for the
+    /// time being.
+    pub is_backed_up: bool,
+}
+
+/// Bytes that wait.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Held {
+    /// In this process.
+    pub here: usize,
+    /// In the kernel's buffers.
+    pub in_kernel: usize,
 }
 
 /// How receiving ended.
@@ -157,6 +172,7 @@ impl Table {
             to_read: VecDeque::new(),
             starved: VecDeque::new(),
             spare_sends: Vec::new(),
+            growth: Growth::default(),
             in_a_hurry: false,
         }
     }
@@ -300,6 +316,7 @@ impl Table {
             None if !socket.abandoned => {
                 (op.may_wait, op.quiet) = (true, false);
                 op.gather.detach();
+                self.growth.add(op.gather.bytes());
                 socket.sending = Sending::Busy(op);
                 true
             }
@@ -451,7 +468,10 @@ impl Table {
         for key in self.holding.drain(..) {
             // The socket may be gone, or its key used again; then nothing of
             // it is shared, or it is detached a turn early.
-            if let Some(socket) = self.sockets.get_mut(key as usize) {
+            if let Some(socket) = self.sockets.get_mut(key as usize)
+                && socket.received.is_some()
+            {
+                self.growth.add(socket.shared_bytes());
                 socket.detach_received();
             }
         }
@@ -459,6 +479,13 @@ impl Table {
 }
 
 impl Socket {
+    /// Bytes that wait in shared buffers.
+    fn shared_bytes(&self) -> usize {
+        let waiting = self.received.iter().chain(&self.received_more);
+        let shared = waiting.filter(|chunk| chunk.is_shared());
+        shared.map(|chunk| chunk.len()).sum()
+    }
+
     /// Moves what waits to the heap, in as few chunks as it needs.
     fn detach_received(&mut self) {
         if self.received_more.is_empty() {
@@ -496,6 +523,7 @@ impl Socket {
             held: self.received_bytes + unsent,
             owes_bytes: self.reader.is_some() && self.received.is_none(),
             leaves_unread,
+            is_backed_up: leaves_unread || self.received_bytes >= RECEIVED_MAX,
         }
     }
 

@@ -1,0 +1,76 @@
+//! Bytes that go to the heap because whoever they are for does not take them,
+//! and who is told when that has become much. What takes what it gets, as most
+//! do, adds nothing.
+
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use super::table::keep;
+
+/// How much went to the heap since that was last looked at.
+pub struct Growth {
+    bytes: usize,
+    /// From how many on it is told.
+    much: usize,
+    watcher: Option<Waker>,
+}
+
+impl Default for Growth {
+    fn default() -> Self {
+        Self {
+            bytes: 0,
+            much: usize::MAX,
+            watcher: None,
+        }
+    }
+}
+
+impl Growth {
+    /// So many more.
+    pub fn add(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.is_much()
+            && let Some(watcher) = self.watcher.take()
+        {
+            watcher.wake();
+        }
+    }
+
+    /// Whether it is time to look.
+    pub fn is_much(&self) -> bool {
+        self.bytes >= self.much
+    }
+
+    fn watch(&mut self, watcher: &Waker) -> Poll<()> {
+        if self.is_much() {
+            return Poll::Ready(());
+        }
+        keep(&mut self.watcher, watcher);
+        Poll::Pending
+    }
+
+    /// Counts anew, up to `much`.
+    fn look_again_at(&mut self, much: usize) {
+        (self.bytes, self.much) = (0, much);
+    }
+}
+
+/// Resolves when much has gone to the heap of this shard, as
+/// [`look_again_at`] says how much that is. At first it is never much.
+pub async fn much_has_grown() {
+    poll_fn(|context| {
+        super::with(|core| core.driver.growth(|growth| growth.watch(context.waker())))
+    })
+    .await;
+}
+
+/// From now on so many bytes are much.
+pub fn look_again_at(much: usize) {
+    super::with(|core| core.driver.growth(|growth| growth.look_again_at(much)));
+}
+
+/// Somebody keeps so many bytes more on the heap, for a peer that does not go
+/// on.
+pub fn has_grown(bytes: usize) {
+    super::with(|core| core.driver.growth(|growth| growth.add(bytes)));
+}
