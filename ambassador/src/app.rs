@@ -6,6 +6,7 @@ mod exec;
 mod figures;
 mod introduction;
 mod log;
+mod memory;
 mod names;
 mod opened;
 mod proxy;

@@ -21,6 +21,7 @@ mod hedge;
 pub mod http1;
 pub mod judges;
 pub mod listening;
+pub mod memory;
 mod paced;
 mod race;
 pub mod reach;
@@ -47,6 +48,7 @@ mod tests {
     use super::client::Client;
     use super::context::Context;
     use super::generation::Generation;
+    use super::memory::{Limit, Memory};
     use crate::ring::{self, Backend, Options, timer};
     use crate::route::settings::Settings;
     use crate::telemetry::{Registry, Telemetry};
@@ -59,7 +61,8 @@ mod tests {
         let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
         let pools = Pools::new(0, Rc::new(dialer));
         let telemetry = Rc::new(Telemetry::default());
-        Context::new(0, Arc::new(generation), pools, telemetry)
+        let memory = Arc::new(Memory::new(1, Limit::None));
+        Context::new(0, Arc::new(generation), pools, telemetry, memory)
     }
 
     #[test]

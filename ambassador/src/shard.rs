@@ -16,7 +16,8 @@ use crate::capture::Heartbeat;
 use crate::clock::Instant;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
-use crate::ring::{self, Backend, Remote, Spin, timer};
+use crate::proxy::memory::Memory;
+use crate::ring::{self, Backend, Remote, Spin, growth, timer};
 use crate::shard::accept::Intake;
 use crate::telemetry::access_log::Sink;
 use crate::telemetry::{Snapshot, Telemetry};
@@ -47,6 +48,8 @@ pub struct Plan {
     pub intakes: Vec<Intake>,
     /// What it must not dial.
     pub own: OwnAddresses,
+    /// The memory of the process.
+    pub memory: Arc<Memory>,
     /// Makes upstream sockets in the namespaces of workloads.
     pub namespaces: Vec<SocketStock>,
     /// Its end of the access log.
@@ -158,7 +161,9 @@ fn run(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Snapshot> {
 async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry>> {
     let pools = Pools::new(plan.shard, Rc::new(Dialer::new(plan.own, plan.namespaces)));
     let telemetry = Rc::new(Telemetry::new(plan.log));
-    let context = Context::new(plan.shard, plan.generation, pools, Rc::clone(&telemetry));
+    let (counted, memory) = (Rc::clone(&telemetry), plan.memory);
+    let context = Context::new(plan.shard, plan.generation, pools, counted, memory);
+    ring::spawn(watch_memory(Rc::clone(&context)));
     if let Some((heartbeat, reliance)) = plan.heartbeat {
         heartbeat.beat();
         ring::spawn(beat(heartbeat, reliance, Rc::clone(&context)));
@@ -201,6 +206,14 @@ async fn beat(heartbeat: Heartbeat, reliance: Arc<Reliance>, context: Rc<Context
     loop {
         heartbeat.stop();
         timer::sleep(HEARTBEAT_EVERY).await;
+    }
+}
+
+/// Looks when connections have come to hold much more.
+async fn watch_memory(context: Rc<Context>) {
+    loop {
+        growth::much_has_grown().await;
+        context.look_at_memory();
     }
 }
 

@@ -19,6 +19,7 @@ use ambassador::policy::balance::{Key, LoadBalancing};
 use ambassador::policy::outlier;
 use ambassador::proxy::accepted::Entry;
 use ambassador::proxy::generation::Generation;
+use ambassador::proxy::memory::{Limit, Memory};
 use ambassador::proxy::room::Room;
 use ambassador::ring::Backend;
 use ambassador::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
@@ -196,6 +197,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
             namespace: Namespace::default(),
         }],
         own: OwnAddresses::default(),
+        memory: Arc::new(Memory::new(1, Limit::None)),
         namespaces: Vec::new(),
         log: None,
         heartbeat: None,

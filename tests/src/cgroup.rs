@@ -9,6 +9,13 @@ use std::time::Duration;
 
 use crate::wait::eventually;
 
+/// Where memory is limited on systems that are not all of version 2.
+const MEMORY_V1: &str = "/sys/fs/cgroup/memory";
+
+fn is_memory(controller: &str) -> bool {
+    controller == "memory"
+}
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// Where cgroup2 is mounted; not /sys/fs/cgroup on hybrid systems.
@@ -57,6 +64,36 @@ impl Cgroup {
             )
         });
         Cgroup { path }
+    }
+
+    /// One whose processes may have so many bytes of memory together, in the
+    /// hierarchy that limits memory here.
+    pub fn with_memory(bytes: u64) -> Cgroup {
+        let unified = mount_point();
+        let controllers = fs::read_to_string(unified.join("cgroup.controllers"));
+        let is_unified = controllers.is_ok_and(|all| all.split_whitespace().any(is_memory));
+        let (top, limit) = match is_unified {
+            true => {
+                let enabled = fs::write(unified.join("cgroup.subtree_control"), "+memory");
+                enabled.expect("the tests run as root");
+                (unified, "memory.max")
+            }
+            false => (PathBuf::from(MEMORY_V1), "memory.limit_in_bytes"),
+        };
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = top.join(format!("amb-T-{}-{number}", std::process::id()));
+        fs::create_dir(&path).expect("the tests run as root");
+        let cgroup = Cgroup { path };
+        let limited = fs::write(cgroup.path.join(limit), bytes.to_string());
+        limited.expect("the memory of a cgroup can be limited");
+        cgroup
+    }
+
+    /// What is put before a command so that it runs inside.
+    pub fn wrapper(&self) -> Vec<String> {
+        let procs = self.path.join("cgroup.procs");
+        let script = format!("echo $$ > {} && exec \"$0\" \"$@\"", procs.display());
+        ["sh", "-c", &script].map(str::to_owned).to_vec()
     }
 
     /// Its directory.

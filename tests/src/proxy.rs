@@ -242,6 +242,11 @@ impl Proxy {
         fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
         os::kill(self.child.id(), signal).expect("the proxy runs");
@@ -318,15 +323,21 @@ impl Proxy {
 
     /// Resident memory that is this process's own, in bytes.
     pub fn anonymous_bytes(&self) -> u64 {
+        self.status_bytes("RssAnon:")
+    }
+
+    /// Resident memory at its peak since the start, in bytes.
+    pub fn peak_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(path).expect("the proxy runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kib.and_then(|kib| kib.trim().parse::<u64>().ok())
-            .expect("Linux says RssAnon")
-            * 1024
+        let kib = kib.and_then(|kib| kib.trim().parse::<u64>().ok());
+        kib.unwrap_or_else(|| panic!("Linux says {name}")) * 1024
     }
 
     /// How many descriptors it has open.

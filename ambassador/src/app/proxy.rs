@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::captured::{self, Captured, Change};
 use super::introduction::{self, Introduction};
 use super::names::{Listeners, Places};
-use super::{Failure, advice, figures, names, opened, unavailable};
+use super::{Failure, advice, figures, memory, names, opened, unavailable};
 use crate::addr::BindAddr;
 use crate::capture::settings::Settings;
 use crate::clock::{self, Instant};
@@ -24,6 +24,7 @@ use crate::control::{
     WatchedFile,
 };
 use crate::proxy::generation::Generation;
+use crate::proxy::memory::Memory;
 use crate::proxy::room;
 use crate::ring::{self, Backend, Remote, ebb};
 use crate::shard::accept::{self, Intake, host_addresses};
@@ -110,6 +111,7 @@ struct Common {
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
     captured: Option<Captured>,
+    memory: Arc<Memory>,
     /// One per shard, once they run.
     remotes: OnceLock<Vec<Remote>>,
     backend: Backend,
@@ -188,6 +190,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             .collect(),
         host: host_addresses().unwrap_or_default(),
     };
+    let held = Arc::new(Memory::new(count, checked.memory_limit));
     let mut plans = Vec::with_capacity(intakes.len());
     for (shard, mut intakes) in intakes.into_iter().enumerate() {
         let mut heartbeat = None;
@@ -207,6 +210,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             generation: Arc::clone(&generation),
             intakes,
             own: own.clone(),
+            memory: Arc::clone(&held),
             namespaces,
             log: log.as_ref().map(access_log::AccessLog::sink),
             heartbeat,
@@ -232,6 +236,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
             registry: Arc::clone(&registry),
             readiness: Arc::new(Readiness::new(canary)),
             captured,
+            memory: held,
             remotes: OnceLock::new(),
             backend,
             names: Arc::default(),
@@ -246,7 +251,9 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
     // Before the shards, so that whoever was served can end us by a signal.
     let (control, events) = start_control(&common, control, bound_control, count)?;
     let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
-    let remotes = shards.iter().map(|shard| shard.remote.clone()).collect();
+    let remotes: Vec<Remote> = shards.iter().map(|shard| shard.remote.clone()).collect();
+    let kept = memory::keep(&common.memory, remotes.clone());
+    kept.map_err(unavailable("cannot start a thread"))?;
     if common.remotes.set(remotes).is_err() {
         unreachable!("they are set once, here");
     }
@@ -622,6 +629,7 @@ impl Common {
         Extras {
             captured_connects: captured.map(Captured::verdicts).unwrap_or_default(),
             capture_slots: captured.and_then(Captured::slots),
+            memory: memory::figures(&self.memory),
             backend: match self.backend {
                 Backend::Ring => "io_uring",
                 Backend::Epoll => "epoll",

@@ -17,12 +17,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{AccessLog, Admin, Checked, LogFormat, LogTarget, Workers};
+use super::effective::policies::size;
 use super::mistakes::Mistakes;
 use super::raw::File;
 use super::read::{Field, Found, Spanned};
 use super::values::{AbsolutePath, Bind, Text};
 use crate::addr::BindAddr;
 use crate::http::trace;
+use crate::proxy::memory;
 use crate::route;
 
 use policies::Policies;
@@ -71,6 +73,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
             .unwrap_or_default(),
         admin,
         max_connections: file.max_connections.as_ref().and_then(|max| max.value.0),
+        memory_limit: memory_limit(file, workers, found),
         drain_timeout: time(&file.drain_timeout, Duration::from_secs(30)),
         drain_delay: time(&file.drain_delay, Duration::ZERO),
         capture,
@@ -112,6 +115,25 @@ fn admin(file: &File, found: &mut Found) -> Admin {
         metrics_listen,
         token_file,
     }
+}
+
+/// How much memory the process may hold: enough to start with. `auto` workers
+/// count as one here, as there may be more where the file is used.
+fn memory_limit(file: &File, workers: Option<u16>, found: &mut Found) -> memory::Limit {
+    let Some(raw) = file.memory_limit.as_ref() else {
+        return memory::Limit::default();
+    };
+    let needed = memory::needed(workers.unwrap_or(1));
+    if let memory::Limit::Bytes(bytes) = raw.value.0
+        && bytes < needed
+    {
+        let needed = size(needed);
+        found.mistake_at(
+            raw,
+            format!("is too little to start with: the proxy needs {needed}"),
+        );
+    }
+    raw.value.0
 }
 
 fn access_log(file: &File, found: &mut Found) -> Option<AccessLog> {

@@ -7,6 +7,7 @@ use super::mistakes::Mistakes;
 use crate::addr::BindAddr;
 use crate::capture;
 use crate::http::trace;
+use crate::proxy::memory;
 use crate::ring;
 use crate::route;
 use crate::workload::User;
@@ -24,6 +25,8 @@ pub struct Checked {
     pub admin: Admin,
     /// Connections of applications at most; `None`: any number.
     pub max_connections: Option<u32>,
+    /// Memory that the process may hold.
+    pub memory_limit: memory::Limit,
     /// How long work in flight may take to finish.
     pub drain_timeout: Duration,
     /// How long to go on serving before the drain starts.

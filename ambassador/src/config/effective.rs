@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::checked::{Checked, LogTarget, Workers};
 use super::{raw, secrets};
 use crate::capture::settings::{Scope, Settings as Capture};
+use crate::proxy::memory::Limit;
 use crate::route::settings::{Claim, Endpoint, Endpoints, HeaderRules, HostMatch, Route, Upstream};
 
 impl Checked {
@@ -47,6 +48,7 @@ impl Checked {
             ]),
         );
         file.insert("max_connections".into(), count(self.max_connections));
+        file.insert("memory_limit".into(), memory_limit(self.memory_limit));
         file.insert("drain_timeout".into(), time(self.drain_timeout).into());
         file.insert("drain_delay".into(), time(self.drain_delay).into());
         if let Some(settings) = &self.capture {
@@ -137,6 +139,14 @@ impl Checked {
             shown.extend(groups);
         }
         Value::Object(shown)
+    }
+}
+
+fn memory_limit(limit: Limit) -> Value {
+    match limit {
+        Limit::Auto => "auto".into(),
+        Limit::None => "none".into(),
+        Limit::Bytes(bytes) => policies::size(bytes).into(),
     }
 }
 

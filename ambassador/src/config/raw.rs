@@ -7,7 +7,7 @@ mod policies;
 use super::read::{Either, Named, Spanned, object};
 use super::values::{
     AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, CountOrOff, DnsName, Host, KeepAlive,
-    Off, Percent, Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
+    MemoryLimit, Off, Percent, Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
 };
 use crate::capture::settings as capture;
 use crate::config::checked;
@@ -45,6 +45,13 @@ object! {
         /// open files leaves room for.
         #[schemars(extend("default" = "none"))]
         max_connections: CountOrNone,
+        /// Memory of the process at most: what is resident, and what the kernel
+        /// has buffered for connections that do not move. From there on the
+        /// connections are ended that hold the most without moving, and new ones
+        /// are reset where there are none. `auto`: 80 % of the limit of its cgroup,
+        /// or of one that this is in; none where there is no limit.
+        #[schemars(extend("default" = "auto"))]
+        memory_limit: MemoryLimit,
         /// How long work in flight may take to finish after SIGTERM or
         /// `drain`; what is left then is cut off.
         #[schemars(extend("default" = "30s"))]

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::*;
 use crate::addr::BindAddr;
 use crate::config::checked::{ListenerProtocol, Workers};
+use crate::proxy::memory::Limit;
 use crate::route::settings::Endpoints;
 
 fn mistakes(text: &str) -> Vec<String> {
@@ -128,6 +129,18 @@ fn one_mistake_each() {
         (
             "max_connections: 0".to_owned(),
             "must be none or a whole number, at least 1",
+        ),
+        (
+            "memory_limit: 4MiB".to_owned(),
+            "is too little to start with: the proxy needs 12544KiB, got 4MiB",
+        ),
+        (
+            "workers: 64\nmemory_limit: 24MiB".to_owned(),
+            "the proxy needs 28MiB, got 24MiB",
+        ),
+        (
+            "memory_limit: lots".to_owned(),
+            "must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB, or auto or none",
         ),
         ("user: 998".to_owned(), "uid:gid as 998:998, got 998"),
         ("user: \"998:\"".to_owned(), "must be auto, the name"),
@@ -394,6 +407,21 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(checked.admin.listen.to_string(), "127.0.0.1:15000");
     assert!(checked.capture.is_none() && checked.listeners.is_empty());
     assert_eq!(checked.routes.adopted.pool.max_connections, None);
+}
+
+#[test]
+fn memory_is_limited_by_the_cgroup_unless_the_file_says_otherwise() {
+    let limit = |text: &str| {
+        let checked = load_str("f", text).unwrap();
+        let shown = checked.effective()["memory_limit"].clone();
+        (checked.memory_limit, shown)
+    };
+    assert_eq!(limit("{}"), (Limit::Auto, "auto".into()));
+    assert_eq!(limit("memory_limit: auto"), (Limit::Auto, "auto".into()));
+    assert_eq!(limit("memory_limit: none"), (Limit::None, "none".into()));
+    let bytes = Limit::Bytes(24 << 20);
+    assert_eq!(limit("memory_limit: 24MiB"), (bytes, "24MiB".into()));
+    assert_eq!(limit("memory_limit: 25165824"), (bytes, "24MiB".into()));
 }
 
 /// The defaults that the schema and the reference name are those in effect.

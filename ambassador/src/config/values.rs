@@ -19,8 +19,8 @@ use crate::workload::identity::Ids;
 
 pub(super) use moment::Moment;
 pub(super) use policies::{
-    ByteRateOrOff, CountOrNone, CountOrOff, Flag, HedgeAfter, KeepAlive, Off, Rate, RatioOrOff,
-    RetryCause, Size, StatusRange, TimeLimit,
+    ByteRateOrOff, CountOrNone, CountOrOff, Flag, HedgeAfter, KeepAlive, MemoryLimit, Off, Rate,
+    RatioOrOff, RetryCause, Size, StatusRange, TimeLimit,
 };
 pub(super) use propagation::Propagation;
 

@@ -270,6 +270,7 @@ impl Client {
             }
             let mut collected = chunk.to_vec();
             drop(chunk);
+            self.member.keeps(collected.len());
             loop {
                 let until = *until.get_or_insert_with(|| ring::now() + patience.head());
                 let left = until.saturating_duration_since(ring::now());
@@ -280,6 +281,7 @@ impl Client {
                     };
                 };
                 collected.extend_from_slice(&more);
+                self.member.keeps(collected.capacity());
                 if memchr(b'\n', &more).is_some() || collected.len() > limits.head_bytes_max {
                     break;
                 }

@@ -6,17 +6,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::Instant;
+use crate::clock::{Instant, OncePerSecond};
 use crate::http;
 use crate::proxy::adopted;
-use crate::proxy::crowd::Crowd;
+use crate::proxy::crowd::{Crowd, Excess};
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
 use crate::proxy::listening::{Listening, Meaning};
+use crate::proxy::memory::{Memory, State};
 use crate::proxy::room::Room;
 use crate::proxy::server_first::{Learnt, Place, ServerFirst};
 use crate::proxy::slot::Slot;
-use crate::ring::{self, Remote};
+use crate::ring::{self, Remote, growth};
 use crate::route::AdoptKey;
 use crate::route::settings::Policies;
 use crate::telemetry::{
@@ -41,6 +42,8 @@ pub struct Context {
     pub telemetry: Rc<Telemetry>,
     /// Its clients as a whole.
     pub crowd: Rc<Crowd>,
+    /// That of the process.
+    pub memory: Arc<Memory>,
     /// Whether the shard wants to end.
     pub drain: Drain,
     /// Begins when the shard drains and serves nothing any more.
@@ -84,6 +87,7 @@ impl Context {
         generation: Arc<Generation>,
         pools: Rc<Pools>,
         telemetry: Rc<Telemetry>,
+        memory: Arc<Memory>,
     ) -> Rc<Self> {
         let context = Rc::new(Self {
             shard,
@@ -91,6 +95,7 @@ impl Context {
             pools,
             telemetry,
             crowd: Rc::default(),
+            memory,
             drain: Drain::default(),
             served: Drain::default(),
             connections: Cell::new(0),
@@ -257,6 +262,56 @@ impl Context {
         made
     }
 
+    /// Tells how much this shard holds for its connections. Where that is too
+    /// much with what others hold, the worst of the shard that holds the most go.
+    pub fn look_at_memory(&self) {
+        let memory = &self.memory;
+        if memory.limit().is_none() {
+            return growth::look_again_at(usize::MAX);
+        }
+        memory.tell(self.shard, self.crowd.load(ring::now()));
+        let state = memory.state();
+        growth::look_again_at(state.look_after());
+        if let State::Room(_) = state {
+            return memory.set_full(false);
+        }
+        match memory.worst_shard() {
+            worst if worst == self.shard => self.free_memory(),
+            worst => {
+                // The others, in their order, without this one.
+                let place = usize::from(worst) - usize::from(worst > self.shard);
+                if let Some(worst) = self.peers.borrow().get(place) {
+                    let tell = Box::new(|| {
+                        if let Some(context) = Self::current() {
+                            context.free_memory();
+                        }
+                    });
+                    // One that is too busy to listen is told again.
+                    let _ = worst.send(tell);
+                }
+            }
+        }
+    }
+
+    fn free_memory(&self) {
+        let memory = &self.memory;
+        while let State::Full { over, free } = memory.state() {
+            let shed = self
+                .crowd
+                .shed_for_memory(Excess { over, free }, ring::now());
+            for _ in 0..shed.clients {
+                self.telemetry.cells.shed(ShedCause::Memory);
+            }
+            tell_of_shed(shed.clients, shed.bytes);
+            memory.tell(self.shard, self.crowd.load(ring::now()));
+            if shed.clients == 0 {
+                return memory.set_full(true);
+            }
+            memory.was_shed(shed.here);
+        }
+        memory.set_full(false);
+    }
+
     /// Counts a listener in.
     pub fn listener_opened(&self) {
         self.listening.set(self.listening.get() + 1);
@@ -390,5 +445,17 @@ impl Context {
         if kept.len() < SCRATCH_KEPT {
             kept.push(slot);
         }
+    }
+}
+
+/// Says in the log, once a second, that connections are ended for their memory.
+fn tell_of_shed(clients: usize, bytes: u64) {
+    static TOLD: OncePerSecond = OncePerSecond::new();
+    if clients > 0 && TOLD.is_due() {
+        tracing::warn!(
+            clients,
+            bytes,
+            "memory_limit is reached: connections are ended that hold the most without moving"
+        );
     }
 }

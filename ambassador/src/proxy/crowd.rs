@@ -6,6 +6,8 @@
 //! fault of it. To shed one ends its connection; whoever serves it finds out as
 //! if it had been reset.
 
+mod memory;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +17,9 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::clock::Instant;
-use crate::ring::{self, Stream, StreamId, ebb};
+use crate::proxy::context::Context;
+use crate::ring::{self, Stream, StreamId, ebb, growth};
+pub use memory::{Excess, Shed};
 
 /// How long a client is looked at before it is called slow.
 const SLOW_FOR: Duration = Duration::from_millis(1_500);
@@ -28,6 +32,9 @@ const SLOW_RATE: u64 = 1024;
 
 /// Looks in a second at most, on behalf of whoever waits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What a client costs that sends nothing, about.
+const BYTES_OF_ONE: usize = 2 * 1024;
 
 /// Everybody who is connected to a shard.
 #[derive(Default)]
@@ -64,6 +71,10 @@ struct Member {
     holds: Holds,
     /// What had moved when it was looked at first since it holds that.
     seen: Option<(Instant, u32)>,
+    /// Bytes that are kept for it besides those that its stream holds: of its
+    /// head, and of a body that may be sent again.
+    kept: u32,
+    pace: memory::Pace,
     is_shed: bool,
 }
 
@@ -76,11 +87,14 @@ pub struct Membership {
 impl Crowd {
     /// A client that has just connected.
     pub fn join(self: &Rc<Self>, stream: &Stream, peer: Peer) -> Membership {
+        growth::has_grown(BYTES_OF_ONE);
         let key = self.members.borrow_mut().insert(Member {
             stream: stream.id(),
             peer,
             holds: Holds::Nothing,
             seen: None,
+            kept: 0,
+            pace: memory::Pace::default(),
             is_shed: false,
         });
         let crowd = Rc::clone(self);
@@ -186,17 +200,39 @@ impl Member {
 impl Membership {
     /// It is about to hold a connection to an upstream for a request.
     pub fn asks(&self, upstream: u32) {
-        self.hold(Holds::Request(upstream));
+        let mut members = self.crowd.members.borrow_mut();
+        let member = &mut members[self.key];
+        (member.holds, member.seen) = (Holds::Request(upstream), None);
     }
 
-    /// It holds one for opaque bytes.
+    /// It holds one for opaque bytes, and nothing is kept for it.
     pub fn relays(&self, upstream: u32) {
-        self.hold(Holds::Relay(upstream));
+        self.begin(Holds::Relay(upstream));
     }
 
-    /// It holds none.
+    /// It holds none, and nothing is kept for it.
     pub fn rests(&self) {
-        self.hold(Holds::Nothing);
+        self.begin(Holds::Nothing);
+    }
+
+    /// So many bytes are kept for it.
+    pub fn keeps(&self, bytes: usize) {
+        let before = {
+            let mut members = self.crowd.members.borrow_mut();
+            std::mem::replace(&mut members[self.key].kept, bytes as u32)
+        };
+        // Many may be about to do the same: not when they have, but now.
+        if growth::has_grown(bytes.saturating_sub(before as usize))
+            && let Some(context) = Context::current()
+        {
+            context.look_at_memory();
+        }
+    }
+
+    /// So many bytes more are kept for it, or fewer.
+    pub fn keeps_more(&self, bytes: isize) {
+        let kept = self.crowd.members.borrow()[self.key].kept;
+        self.keeps((kept as usize).saturating_add_signed(bytes));
     }
 
     /// Whether it was shed.
@@ -204,10 +240,10 @@ impl Membership {
         self.crowd.members.borrow()[self.key].is_shed
     }
 
-    fn hold(&self, holds: Holds) {
+    fn begin(&self, holds: Holds) {
         let mut members = self.crowd.members.borrow_mut();
         let member = &mut members[self.key];
-        (member.holds, member.seen) = (holds, None);
+        (member.holds, member.seen, member.kept) = (holds, None, 0);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::http::{
     self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,
 };
 use crate::policy::pace::Part;
+use crate::proxy::crowd::Membership;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
 use crate::proxy::failure::is_shortage;
@@ -75,8 +76,9 @@ pub struct Exchange<'a> {
 }
 
 /// What is known of a request in flight, whoever ends it.
-#[derive(Debug)]
 pub struct Progress<'a> {
+    /// Among what whom holds a body counts that is kept.
+    keeper: Option<&'a Membership>,
     /// The upstream of this try sent at least one byte.
     pub any_byte: Cell<bool>,
     /// The status, and bytes of the body and of the response.
@@ -99,8 +101,9 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// That of a request of which nothing has happened yet.
-    pub fn new(moved: &'a Moved) -> Self {
+    pub fn new(moved: &'a Moved, keeper: Option<&'a Membership>) -> Self {
         Self {
+            keeper,
             any_byte: Cell::new(false),
             moved,
             body_read: Cell::new(false),
@@ -119,6 +122,13 @@ impl<'a> Progress<'a> {
         let sent = self.moved.bytes(Direction::Sent);
         let waits = sent == 0 && !self.any_byte.get() && incoming.expects_continue();
         (!waits).then_some(sent as i64)
+    }
+
+    /// So much more is kept of the body, or less.
+    pub fn keeps_more(&self, bytes: isize) {
+        if let Some(keeper) = self.keeper {
+            keeper.keeps_more(bytes);
+        }
     }
 
     /// Whether nothing of a response has gone to the client.

@@ -98,6 +98,7 @@ async fn look_ahead<T>(
             return Looked::Told(told);
         }
         bytes.detach();
+        client.member.keeps(bytes.len());
         let until = *until.get_or_insert_with(|| ring::now() + more_within);
         let ended = match timer::timeout_at(until, client.stream.recv()).await {
             Ok(Ok(Some(more))) => {

@@ -246,7 +246,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
         match (Trailers { way, incoming }).take(&mut body, chunk) {
             Ok((mine, rest)) => {
                 record.passage.count(Direction::Sent, mine.len() as u64);
-                replay.add(&mine);
+                client.member.keeps_more(replay.add(&mine));
                 outgoing.push(mine);
                 client.ahead = rest;
             }
@@ -260,7 +260,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
     // One try after another, until there is an answer or no time, no budget and
     // no reason for one more; or until the caller has left.
     let (record_of_tries, moved) = record.parts();
-    let progress = Progress::new(moved);
+    let progress = Progress::new(moved, Some(&client.member));
     progress.body_read.set(body.is_done());
     // An injected delay is not the upstream's.
     let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now + delayed);
@@ -463,7 +463,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
 /// What a caller is told whose request comes back and back.
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
 /// What a caller is told that was slow while others waited.
-const SHED: &str = "given up: it was slow while others had to wait";
+const SHED: &str = "given up: it was slow while others had to wait, or while memory was short";
 /// What the log says of a response that was cut.
 const SLOW_RESPONSE: &str = "the response came more slowly than timeouts.min_rate";
 /// The same where the caller is at fault.

@@ -294,7 +294,7 @@ impl Leg<'_> {
             let gather = body.behind(head);
             // Nothing of it goes to the client from here.
             let moved = Moved::default();
-            let (progress, sent_at) = (Progress::new(&moved), clock::now());
+            let (progress, sent_at) = (Progress::new(&moved, None), clock::now());
             context.pools.watch(&target.shared, &connection);
             let heads = Heads {
                 upstream: &connection.stream,

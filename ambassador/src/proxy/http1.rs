@@ -50,6 +50,10 @@ async fn one(client: &mut Client, chunk: Chunk, patience: Patience) -> After {
     let head = client.read_request(&mut scratch.request, chunk, patience);
     let after = match head.await {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
+        Ok(None) if client.member.is_shed() => {
+            let record = context.telemetry.begin(client.passage(ring::now()));
+            reply::give_up(client, record).await
+        }
         Ok(None) => After::Close,
         Err((bad, bytes)) => {
             let record = context.telemetry.begin(client.passage(ring::now()));

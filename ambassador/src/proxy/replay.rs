@@ -36,15 +36,23 @@ impl Replay {
         self.body.as_ref().is_some_and(Vec::is_empty)
     }
 
-    /// Keeps more of the body. Where it gets too large, nothing is kept any more.
-    pub fn add(&mut self, chunk: &[u8]) {
-        let Some(body) = &mut self.body else { return };
+    /// Keeps more of the body; says by how much what is kept has grown. Where it
+    /// gets too large, nothing is kept any more.
+    pub fn add(&mut self, chunk: &[u8]) -> isize {
+        let Some(body) = &mut self.body else {
+            return 0;
+        };
         match self.room.checked_sub(chunk.len() as u64) {
             Some(room) => {
                 self.room = room;
                 body.extend_from_slice(chunk);
+                chunk.len().cast_signed()
             }
-            None => *self = Self::none(),
+            None => {
+                let kept = body.len().cast_signed();
+                *self = Self::none();
+                -kept
+            }
         }
     }
 
@@ -66,9 +74,9 @@ mod tests {
         let mut replay = Replay::up_to(6);
         assert_eq!(&*replay.again().unwrap(), b"");
         assert!(replay.is_empty());
-        replay.add(b"body");
+        assert_eq!(replay.add(b"body"), 4);
         assert!(!replay.is_empty());
-        replay.add(b"!!");
+        assert_eq!(replay.add(b"!!"), 2);
         for _ in 0..2 {
             assert_eq!(&*replay.again().unwrap(), b"body!!");
         }
@@ -77,11 +85,11 @@ mod tests {
     #[test]
     fn a_body_over_the_limit_is_not_kept() {
         let mut replay = Replay::up_to(3);
-        replay.add(b"bo");
+        assert_eq!(replay.add(b"bo"), 2);
         assert!(replay.is_whole());
-        replay.add(b"dy");
+        assert_eq!(replay.add(b"dy"), -2);
         assert!(!replay.is_whole() && replay.again().is_none());
-        replay.add(b"");
+        assert_eq!(replay.add(b"more"), 0);
         assert!(replay.again().is_none());
     }
 
@@ -89,7 +97,7 @@ mod tests {
     fn nothing_is_kept_of_what_may_be_sent_once() {
         let mut replay = Replay::none();
         assert!(!replay.is_empty());
-        replay.add(b"body");
+        assert_eq!(replay.add(b"body"), 0);
         assert!(replay.again().is_none());
     }
 }

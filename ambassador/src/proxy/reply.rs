@@ -1,7 +1,7 @@
 //! Replies made here, in the upstream's stead.
 
 use crate::clock;
-use crate::http::{BadMessage, BodyReader, LocalReply};
+use crate::http::{BadMessage, BodyReader, LocalReply, Reason};
 use crate::proxy::client::Client;
 use crate::proxy::exchange::Asked;
 use crate::proxy::forward::After;
@@ -51,11 +51,24 @@ pub async fn refuse(
     bad: BadMessage,
     field: &[u8],
 ) -> After {
-    let reply = LocalReply::refusing(bad, field).closing();
+    record.explain(&bad.about(field));
+    end(client, record, LocalReply::refusing(bad, field)).await
+}
+
+/// Gives up a request whose head is not whole, for the memory that it takes.
+pub async fn give_up(client: &mut Client, mut record: RequestGuard) -> After {
+    const WHY: &str = "given up: memory_limit is reached, and its head was not whole";
+    record.explain(WHY);
+    let reply = LocalReply::new(Reason::Overloaded).with_detail(WHY);
+    end(client, record, reply).await
+}
+
+/// Replies, and ends the connection.
+async fn end(client: &mut Client, mut record: RequestGuard, reply: LocalReply) -> After {
+    let reply = reply.closing();
     let bytes = reply.encode();
     record.status = reply.status();
     record.reason = Some(reply.reason().as_str());
-    record.explain(&bad.about(field));
     let length = bytes.len() as u64;
     discard(client, &record);
     if client.reply(bytes).await {

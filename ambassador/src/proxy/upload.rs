@@ -124,7 +124,7 @@ impl Upload<'_> {
             let taken = self.trailers.take(self.body, chunk);
             let (mine, rest) = taken.map_err(ExchangeError::Request)?;
             *self.ahead = rest;
-            self.replay.add(&mine);
+            self.progress.keeps_more(self.replay.add(&mine));
             gather.push(mine);
             if !self.body.is_done() && gather.has_room() {
                 next = self.client.try_recv();

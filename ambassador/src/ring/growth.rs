@@ -70,7 +70,12 @@ pub fn look_again_at(much: usize) {
 }
 
 /// Somebody keeps so many bytes more on the heap, for a peer that does not go
-/// on.
-pub fn has_grown(bytes: usize) {
-    super::with(|core| core.driver.growth(|growth| growth.add(bytes)));
+/// on. Whether it is much with what came before.
+pub fn has_grown(bytes: usize) -> bool {
+    super::with(|core| {
+        core.driver.growth(|growth| {
+            growth.add(bytes);
+            growth.is_much()
+        })
+    })
 }

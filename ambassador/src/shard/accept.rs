@@ -221,6 +221,10 @@ impl Door {
                 }
             },
         };
+        if context.memory.is_full() {
+            tell_of_no_memory();
+            return self.turn_away(stream, DroppedAccept::Memory);
+        }
         let Meaning { index, entry, .. } = self.listening.meaning();
         let Some(seat) = self.listening.room.enter() else {
             tell_of_no_room();
@@ -263,6 +267,14 @@ fn tell_of_no_room() {
         tracing::warn!(
             "connections are reset: max_connections of their listener, or of all, is reached"
         );
+    }
+}
+
+/// Says in the log, once a second, that callers find no memory.
+fn tell_of_no_memory() {
+    static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
+    if TOLD.is_due() {
+        tracing::warn!("connections are reset: memory_limit is reached");
     }
 }
 

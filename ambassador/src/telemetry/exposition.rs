@@ -28,6 +28,8 @@ pub struct Extras {
     pub captured_connects: Vec<(&'static str, u64)>,
     /// Slots of the token table in use, where capture is on.
     pub capture_slots: Option<u64>,
+    /// Memory by what it is.
+    pub memory: Vec<(&'static str, u64)>,
     /// The backend of the shards, for `ambassador_build_info`.
     pub backend: &'static str,
 }
@@ -69,6 +71,13 @@ pub fn render(
     capture(&mut text, extras);
     control(&mut text, staleness, registry);
     build(&mut text, extras.backend);
+    text.gauge(
+        "ambassador_memory_bytes",
+        "Memory: held in all, of that for connections, and the limit where there is one.",
+    );
+    for (kind, bytes) in &extras.memory {
+        text.sample("ambassador_memory_bytes", &[("kind", *kind)], bytes);
+    }
     process(&mut text, &Process::read());
     if format == Format::OpenMetrics {
         text.out.push_str("# EOF\n");

@@ -125,6 +125,8 @@ labels! {
     ShedCause {
         /// It held an upstream's connection, and did not move, while others waited.
         Share = "share",
+        /// `memory_limit` was reached, and it held the most without moving.
+        Memory = "memory",
     }
 }
 
@@ -141,6 +143,8 @@ labels! {
         Descriptors = "descriptors",
         /// `max_connections` of its listener, or of all, is reached.
         MaxConnections = "max-connections",
+        /// `memory_limit` is reached, and nobody is left who could be ended.
+        Memory = "memory",
         /// The proxy is draining.
         Draining = "draining",
     }

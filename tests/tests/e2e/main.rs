@@ -50,6 +50,7 @@ mod limits;
 mod log_on_a_full_disk;
 mod loops;
 mod max_connections;
+mod memory;
 mod min_rate;
 mod numbers;
 mod odd_files;

@@ -146,6 +146,7 @@ impl Proxy {
         // From here on nothing fails.
         generation.put_in_force();
         room::set_total(new.max_connections);
+        common.memory.change(new.memory_limit);
         self.hand_out(
             &listeners.meanings(&new, registry),
             &listeners.gone,

@@ -327,7 +327,7 @@ fn statuses(statuses: &Statuses) -> Vec<Value> {
 }
 
 /// A size as the file writes it, in the largest unit that holds it whole.
-fn size(bytes: u64) -> String {
+pub(in crate::config) fn size(bytes: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     let whole = units
         .iter()

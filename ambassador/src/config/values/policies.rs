@@ -11,6 +11,7 @@ use crate::config::read::Scalar;
 use crate::policy::breaker::Ratio;
 use crate::policy::hedge::After;
 use crate::policy::pace::MinRate;
+use crate::proxy::memory;
 
 /// Requests per second. The least is one in 17 minutes, and the most one in a
 /// nanosecond: what a rate limit reckons in.
@@ -36,6 +37,10 @@ pub(in crate::config) struct Size(pub(in crate::config) u64);
 /// How fast something has to be; `None`: off.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct ByteRateOrOff(pub(in crate::config) Option<MinRate>);
+
+/// How much memory the process may hold.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct MemoryLimit(pub(in crate::config) memory::Limit);
 
 /// How long something may take, at all longer than nothing; `None`: any time.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +114,19 @@ impl Scalar for ByteRateOrOff {
         match rate.and_then(NonZeroU32::new) {
             Some(rate) => Ok(Self(Some(MinRate(rate)))),
             None => Err("must be off or a size per second, as 1KiB, below 4GiB".to_owned()),
+        }
+    }
+}
+
+impl Scalar for MemoryLimit {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self(memory::Limit::Auto)),
+            "none" => Ok(Self(memory::Limit::None)),
+            _ => match Size::parse(text) {
+                Ok(Size(bytes)) => Ok(Self(memory::Limit::Bytes(bytes))),
+                Err(what) => Err(format!("{what}, or auto or none")),
+            },
         }
     }
 }
@@ -259,6 +277,12 @@ value_schemas! {
         { "const": "off" },
         { "type": "integer", "minimum": 1, "maximum": u32::MAX },
         { "type": "string", "format": "size per second", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?(/s)?$" },
+    ] },
+    MemoryLimit: { "anyOf": [
+        { "const": "auto" },
+        { "const": "none" },
+        { "type": "integer", "minimum": 0 },
+        { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
     ] },
     TimeLimit: { "anyOf": [
         { "const": "none" },

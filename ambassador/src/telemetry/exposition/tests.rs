@@ -28,6 +28,7 @@ fn rendered(format: Format) -> String {
     cells.connection_opened(ListenerIndex::CAPTURE);
     cells.task_panics(4);
     let extras = Extras {
+        memory: vec![("held", 7)],
         captured_connects: vec![("captured", 3)],
         capture_slots: Some(5),
         backend: "epoll",
@@ -40,6 +41,7 @@ fn rendered(format: Format) -> String {
 fn every_metric_of_the_contract_is_there() {
     let text = rendered(Format::Prometheus);
     for line in [
+        r#"ambassador_memory_bytes{kind="held"} 7"#,
         r#"ambassador_requests_total{upstream="sh\"op",method="GET",status="503",reason="no-endpoint"} 1"#,
         r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.0025"} 0"#,
         r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 1"#,

@@ -1,0 +1,197 @@
+//! Who of a shard's clients is to go when memory runs out: whoever has the most
+//! buffered for it without moving.
+//!
+//! What is not done moving and is the client's to go on with comes first: the
+//! rest of a head or of a body, a response to be read. Then who waits for its
+//! upstream, and at last those who move. Among equals it is the peer that holds
+//! the most, and of that peer the client that does.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{Crowd, Holds, Member, Peer};
+use crate::clock::Instant;
+use crate::proxy::memory::Load;
+use crate::ring;
+
+/// Over how long it is looked whether a client moves.
+const PACE_OVER: Duration = Duration::from_secs(1);
+
+/// Who holds less is left alone: there would be next to nothing to gain.
+const WORTH_IT: u64 = 4 * 1024;
+
+/// Clients that are shed at a time; whoever sheds looks again.
+const SHED_AT_ONCE: usize = 64;
+
+/// Whether a client passes on what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standstill {
+    /// It has moved more than it holds in the last second.
+    Moves,
+    /// Its upstream keeps it waiting.
+    Waits,
+    /// It keeps others waiting.
+    Withholds,
+}
+
+/// What had moved of a client when that was last looked at.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    since: Option<Instant>,
+    moved: u32,
+    is_slow: bool,
+}
+
+/// What there is to free.
+#[derive(Debug, Clone, Copy)]
+pub struct Excess {
+    /// Whatever it costs.
+    pub over: u64,
+    /// Where it does not move.
+    pub free: u64,
+}
+
+/// What was shed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shed {
+    /// Clients.
+    pub clients: usize,
+    /// What they held.
+    pub bytes: u64,
+    /// The part of it that was in this process.
+    pub here: u64,
+}
+
+/// What a client holds.
+#[derive(Debug, Clone, Copy)]
+struct Weight {
+    standstill: Standstill,
+    here: u64,
+    in_kernel: u64,
+}
+
+/// A client that may go.
+struct Candidate {
+    key: usize,
+    peer: Peer,
+    weight: Weight,
+}
+
+impl Crowd {
+    /// What the shard holds for connections, but for those that were shed
+    /// already.
+    pub fn load(&self, now: Instant) -> Load {
+        let held = ring::held();
+        let mut load = Load {
+            here: held.here as u64,
+            in_kernel: held.in_kernel as u64,
+            still: 0,
+        };
+        for (_, member) in self.members.borrow_mut().iter_mut() {
+            let Some(weight) = member.weigh(now) else {
+                continue;
+            };
+            if member.is_shed {
+                // It leaves with the next turn.
+                load.here = load.here.saturating_sub(weight.here);
+                load.in_kernel = load.in_kernel.saturating_sub(weight.in_kernel);
+                continue;
+            }
+            load.here += u64::from(member.kept);
+            if weight.standstill != Standstill::Moves {
+                load.still += weight.bytes();
+            }
+        }
+        load
+    }
+
+    /// Sheds the worst until there is nothing in excess, nobody is left who is
+    /// worth it, or many were.
+    pub fn shed_for_memory(&self, excess: Excess, now: Instant) -> Shed {
+        let mut members = self.members.borrow_mut();
+        let mut held: HashMap<Peer, u64> = HashMap::new();
+        let mut candidates = Vec::new();
+        for (key, member) in members.iter_mut().filter(|(_, member)| !member.is_shed) {
+            let peer = member.peer;
+            let weight = member.weigh(now);
+            if let Some(weight) = weight.filter(|weight| weight.bytes() >= WORTH_IT) {
+                *held.entry(peer).or_default() += weight.bytes();
+                candidates.push(Candidate { key, peer, weight });
+            }
+        }
+        let mut shed = Shed::default();
+        while shed.clients < SHED_AT_ONCE {
+            let by = |one: &Candidate| {
+                let of_peer = held.get(&one.peer).copied();
+                (one.weight.standstill, of_peer, one.weight.bytes())
+            };
+            let worst = (0..candidates.len()).max_by_key(|at| by(&candidates[*at]));
+            let Some(worst) = worst.map(|at| candidates.swap_remove(at)) else {
+                break;
+            };
+            let wanted = match worst.weight.standstill {
+                Standstill::Moves => excess.over,
+                Standstill::Waits | Standstill::Withholds => excess.free,
+            };
+            if shed.bytes >= wanted {
+                break;
+            }
+            let member = &mut members[worst.key];
+            member.is_shed = true;
+            ring::fail(member.stream);
+            let bytes = worst.weight.bytes();
+            shed.clients += 1;
+            shed.bytes += bytes;
+            shed.here += worst.weight.here;
+            if let Some(held) = held.get_mut(&worst.peer) {
+                *held -= bytes;
+            }
+        }
+        shed
+    }
+}
+
+impl Member {
+    /// What it holds, and whether that moves; `None`: it has gone.
+    fn weigh(&mut self, now: Instant) -> Option<Weight> {
+        let standing = ring::standing(self.stream)?;
+        let in_kernel = match standing.is_backed_up {
+            true => ring::queued(self.stream) as u64,
+            false => 0,
+        };
+        let mut weight = Weight {
+            standstill: Standstill::Moves,
+            here: standing.held as u64 + u64::from(self.kept),
+            in_kernel,
+        };
+        self.pace.look(standing.moved, weight.bytes(), now);
+        // Nothing can be done with a part of a head.
+        let is_part_of_head = self.holds == Holds::Nothing && self.kept > 0;
+        weight.standstill = match (is_part_of_head, self.pace.is_slow) {
+            (true, _) => Standstill::Withholds,
+            (false, true) if standing.owes_bytes || standing.leaves_unread => Standstill::Withholds,
+            (false, true) => Standstill::Waits,
+            (false, false) => Standstill::Moves,
+        };
+        Some(weight)
+    }
+}
+
+impl Weight {
+    fn bytes(self) -> u64 {
+        self.here + self.in_kernel
+    }
+}
+
+impl Pace {
+    fn look(&mut self, moved: u32, held: u64, now: Instant) {
+        let Some(since) = self.since else {
+            (self.since, self.moved) = (Some(now), moved);
+            return;
+        };
+        if now.saturating_duration_since(since) >= PACE_OVER {
+            self.is_slow = u64::from(moved.wrapping_sub(self.moved)) < held;
+            (self.since, self.moved) = (Some(now), moved);
+        }
+    }
+}
