@@ -35,6 +35,7 @@ pub struct Gather {
     first: Option<Chunk>,
     second: Option<Chunk>,
     rest: Vec<Chunk>,
+    bytes: usize,
 }
 
 impl Chunk {
@@ -197,6 +198,7 @@ impl Gather {
         if chunk.is_empty() {
             return;
         }
+        self.bytes += chunk.len();
         match (&self.first, &self.second) {
             (None, _) => self.first = Some(chunk),
             (_, None) => self.second = Some(chunk),
@@ -222,9 +224,14 @@ impl Gather {
         !self.is_full() && self.bytes() + SIZE <= SENT_AT_ONCE
     }
 
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
     /// Bytes in all.
     pub fn bytes(&self) -> usize {
-        self.chunks().map(|chunk| chunk.len()).sum()
+        self.bytes
     }
 
     /// The chunks, in order.
@@ -233,7 +240,16 @@ impl Gather {
     }
 
     /// Drops the first `count` bytes.
+    ///
+    /// # Panics
+    /// When there are fewer.
     pub fn advance(&mut self, mut count: usize) {
+        if count == self.bytes {
+            *self = Self::default();
+            return;
+        }
+        assert!(count <= self.bytes, "advance within the gather");
+        self.bytes -= count;
         for chunk in self.chunks_mut() {
             let dropped = count.min(chunk.len());
             chunk.advance(dropped);

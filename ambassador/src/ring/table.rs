@@ -301,7 +301,7 @@ impl Table {
                 op.sent += bytes;
                 socket.gone = socket.gone.wrapping_add(bytes as u64);
                 op.gather.advance(bytes);
-                (op.gather.bytes() == 0).then_some(Ok(()))
+                op.gather.is_empty().then_some(Ok(()))
             }
             Err(libc::EAGAIN | libc::EINTR) => None,
             Err(error) => {
