@@ -82,7 +82,7 @@ pub enum Success {
     /// The client has been answered.
     Passed(Passed),
     /// There is a response, of which nothing has gone to the client.
-    Held(HeldBack),
+    Held(Box<HeldBack>),
 }
 
 /// How a client was answered.
@@ -95,7 +95,7 @@ pub enum Passed {
         ended: Instant,
     },
     /// The protocol was switched; what the upstream sent after its head.
-    Switched(Connection, Option<Chunk>),
+    Switched(Box<Connection>, Option<Chunk>),
 }
 
 /// A response that may have to give way to that of another try.
@@ -177,14 +177,14 @@ impl Sending<'_> {
     }
 
     /// Sends the response that was held back on to the client, after all.
-    pub async fn pass(&mut self, back: HeldBack) -> Result<Passed, Failure> {
+    pub async fn pass(&mut self, back: Box<HeldBack>) -> Result<Passed, Failure> {
         self.awaiting = None;
         let HeldBack {
             connection,
             held,
             sent_at,
             ..
-        } = back;
+        } = *back;
         self.progress.head_at.set(Some(ring::now()));
         match self.over(&connection).pass(held).await {
             Ok(passed) => Ok(self.passed(connection, passed, sent_at)),
@@ -358,13 +358,13 @@ impl Sending<'_> {
                 let score = score_of(target, self.response, &held.head);
                 let score = score.filter(|_| !self.progress.withheld.is_long(ring::now));
                 held.detach();
-                Success::Held(HeldBack {
+                Success::Held(Box::new(HeldBack {
                     connection,
                     held,
                     sent_at,
                     status: self.response.status(),
                     score,
-                })
+                }))
             }
         })
     }
@@ -411,7 +411,9 @@ impl Sending<'_> {
                     ended,
                 }
             }
-            Response::Switched(upstream_first) => Passed::Switched(connection, upstream_first),
+            Response::Switched(upstream_first) => {
+                Passed::Switched(Box::new(connection), upstream_first)
+            }
         }
     }
 
@@ -424,7 +426,7 @@ impl Sending<'_> {
         };
         let failure = match error {
             ExchangeError::Unsent(body) => {
-                self.outgoing = Some(body);
+                self.outgoing = Some(*body);
                 Failure::Unanswered(Unanswered::RESET)
             }
             error => Failure::of(&error),

@@ -353,7 +353,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
                 break (tried, Some(Reason::CircuitOpen));
             }
             if let Ok(Success::Held(back)) = tried {
-                sending.give_way(back);
+                sending.give_way(*back);
             }
             tried_endpoints.push(judges.endpoint.endpoint);
             let aim = Aim {
@@ -406,7 +406,7 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             }
         }
         Ok(Passed::Switched(connection, upstream_first)) => {
-            switch::tunnel(client, record, &way.target, connection, upstream_first).await
+            switch::tunnel(client, record, &way.target, *connection, upstream_first).await
         }
         // What has begun cannot be answered in another way.
         Err(Failure::Unanswered(unanswered)) if has_begun => {

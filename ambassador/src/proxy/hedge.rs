@@ -268,13 +268,13 @@ impl Sending<'_> {
         let offered = challenge::offered(response, &held.head);
         connection.tie = connection.tie.offered(offered);
         self.record.reused = connection.past.is_reused();
-        Success::Held(HeldBack {
+        Success::Held(Box::new(HeldBack {
             status,
             score,
             connection,
             held,
             sent_at,
-        })
+        }))
     }
 }
 

@@ -26,8 +26,9 @@ pub struct SendError {
     pub source: io::Error,
     /// Bytes it had taken before: none of the rest has left this process.
     pub sent: usize,
-    /// All that was to be sent, where the kernel took none of it.
-    pub unsent: Option<Gather>,
+    /// All that was to be sent, where the kernel took none of it. Boxed, so that
+    /// what goes well is told in few words.
+    pub unsent: Option<Box<Gather>>,
 }
 
 impl SendError {
@@ -36,7 +37,7 @@ impl SendError {
         Self {
             source: io::Error::from_raw_os_error(error),
             sent: 0,
-            unsent,
+            unsent: unsent.map(Box::new),
         }
     }
 }

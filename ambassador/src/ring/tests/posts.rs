@@ -99,7 +99,7 @@ async fn a_post_that_failed_gives_its_bytes_back() {
     );
     assert!(stream.send_failure().is_none(), "told once");
     let (out, back) = near_pair();
-    out.send(error.unsent.unwrap()).await.unwrap();
+    out.send(*error.unsent.unwrap()).await.unwrap();
     assert_eq!(recv_exact(&back, 13).await, b"head and body");
 }
 

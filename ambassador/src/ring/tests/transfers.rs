@@ -168,7 +168,7 @@ async fn what_a_failed_send_did_not_touch_comes_back() {
     let error = stream.send(both).await.unwrap_err();
     assert_eq!(error.sent, 0);
     let (out, back) = near_pair();
-    out.send(error.unsent.unwrap()).await.unwrap();
+    out.send(*error.unsent.unwrap()).await.unwrap();
     assert_eq!(recv_exact(&back, 13).await, b"head and body");
 }
 
