@@ -47,7 +47,7 @@ pub use send_op::SendError;
 pub use sockets::{dial_socket, is_quiet, local_address, steer_by_cpu};
 pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
-pub use stream::{Departure, Listener, Stream, StreamId};
+pub use stream::{Departure, Listener, Sending, Stream, StreamId};
 pub use table::{Held, Standing};
 
 use crate::clock::{self, Instant};

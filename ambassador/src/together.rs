@@ -4,11 +4,17 @@
 //! is given twice, once as its argument and once where it is pinned, and the
 //! size of these is what an idle connection costs.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
+
+/// Asks a future once. Most sends end at once: then nobody makes arrangements to
+/// wait for them.
+pub async fn at_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+}
 
 /// Which of two futures ended first.
 pub enum First<A, B> {

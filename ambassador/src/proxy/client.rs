@@ -164,11 +164,8 @@ impl Client {
     }
 
     async fn receive(&self, idle: Duration) -> Option<Chunk> {
-        timer::timeout(idle, self.stream.recv())
-            .await
-            .ok()?
-            .ok()
-            .flatten()
+        let received = self.stream.recv_by(ring::now() + idle).await;
+        received.ok()?.ok().flatten()
     }
 
     /// Waits between requests: for bytes, the end, or a drain.
@@ -199,7 +196,7 @@ impl Client {
             Turn::First => grace * FIRST_REQUEST_GRACES,
             Turn::Later => grace * 2,
         };
-        match timer::timeout(within, self.stream.recv()).await {
+        match self.stream.recv_by(ring::now() + within).await {
             Ok(Ok(Some(chunk))) => Woken::Bytes(chunk),
             Ok(_) => Woken::Ended,
             Err(_) => Woken::Drained,

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
+use std::task::Poll;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
@@ -25,7 +26,7 @@ use crate::proxy::way::Incoming;
 use crate::proxy::withheld::Withheld;
 use crate::ring::{self, Chunk, Gather, SendError, Stream};
 use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
-use crate::together::beside;
+use crate::together::{at_once, beside};
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +200,7 @@ pub struct Held {
 pub enum ExchangeError {
     /// The kernel took no byte of the request; this is what it did not take: of
     /// the whole request, or of what went along with its head.
-    Unsent(Gather),
+    Unsent(Box<Gather>),
     /// The connection failed while the request was handed to the kernel; a
     /// part of it may have arrived.
     Send,
@@ -504,8 +505,11 @@ impl Download<'_> {
 
     async fn send(&mut self, gather: Gather) -> Result<(), ExchangeError> {
         let bytes = gather.bytes() as u64;
-        let sent = self.client.post(gather);
-        self.until_read(sent).await?;
+        let mut sending = self.client.post(gather);
+        match at_once(&mut sending).await {
+            Poll::Ready(sent) => sent.map_err(|_| ExchangeError::ClientGone)?,
+            Poll::Pending => self.until_read(sending).await?,
+        }
         self.cells.bytes(self.label, Direction::Received, bytes);
         let moved = self.heads.progress.moved;
         moved.count(Direction::Received, bytes);

@@ -100,7 +100,7 @@ async fn look_ahead<T>(
         bytes.detach();
         client.member.keeps(bytes.len());
         let until = *until.get_or_insert_with(|| ring::now() + more_within);
-        let ended = match timer::timeout_at(until, client.stream.recv()).await {
+        let ended = match client.stream.recv_by(until).await {
             Ok(Ok(Some(more))) => {
                 bytes = Chunk::from([&bytes[..], &more[..]].concat());
                 continue;

@@ -1,8 +1,6 @@
 //! Reads the heads of the responses to one request.
 
-use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
 use std::task::Poll;
 
 use memchr::memchr;
@@ -12,7 +10,8 @@ use crate::http::{self, BadMessage, Method, ResponseHead};
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::exchange::{ExchangeError, Held, Progress};
 use crate::proxy::failure::is_shortage;
-use crate::ring::{self, Chunk, Gather, SendError, Stream, timer};
+use crate::ring::{self, Chunk, Gather, Sending, Stream, timer};
+use crate::together::at_once;
 
 /// Interim responses before the final one, at most.
 pub const INTERIM_MAX: u32 = 64;
@@ -130,12 +129,12 @@ impl Heads<'_> {
         // Whoever waits beside this one may be told before.
         let silence = self.deadlines.of_silence();
         if let Some(due) = silence.filter(|due| !heard && *due < until) {
-            match timer::timeout_at(due, self.upstream.recv()).await {
+            match self.upstream.recv_by(due).await {
                 Ok(received) => return ended_or(received),
                 Err(_) => self.deadlines.silence_is_kept(),
             }
         }
-        match timer::timeout_at(until, self.upstream.recv()).await {
+        match self.upstream.recv_by(until).await {
             Ok(received) => ended_or(received),
             Err(_) => Err(ExchangeError::Expired(limit)),
         }
@@ -145,15 +144,14 @@ impl Heads<'_> {
 /// Waits until the kernel has taken a request, or its beginning. What is taken at
 /// once needs no limit, which is most of them.
 pub async fn hand_over(
-    sent: impl Future<Output = Result<(), SendError>>,
+    mut sending: Sending<'_>,
     limit: impl FnOnce() -> (Instant, Limit),
 ) -> Result<(), ExchangeError> {
-    let mut sent = pin!(sent);
-    let sent = match poll_fn(|context| Poll::Ready(sent.as_mut().poll(context))).await {
+    let sent = match at_once(&mut sending).await {
         Poll::Ready(sent) => sent,
         Poll::Pending => {
             let (until, limit) = limit();
-            let sent = timer::timeout_at(until, sent).await;
+            let sent = timer::timeout_at(until, sending).await;
             sent.map_err(|_| ExchangeError::Expired(limit))?
         }
     };

@@ -16,7 +16,7 @@ use super::growth::Growth;
 use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
 use super::stream::StreamId;
-use super::table::{Connecting, Held, Key, Sending, Socket, Standing, Table, keep};
+use super::table::{Connecting, End, Held, Key, Sending, Socket, Standing, Table, keep};
 use super::uring::Uring;
 
 /// The I/O of one shard.
@@ -276,6 +276,23 @@ impl Driver {
     /// The next received chunk.
     pub fn take_received(&self, key: Key) -> Option<Chunk> {
         self.table.borrow_mut().take_received(key)
+    }
+
+    /// The next received chunk, or how receiving has ended: `None` by a FIN.
+    pub fn poll_recv(&self, key: Key, waker: &Waker) -> Poll<io::Result<Option<Chunk>>> {
+        let mut table = self.table.borrow_mut();
+        if let Some(chunk) = table.take_received(key) {
+            return Poll::Ready(Ok(Some(chunk)));
+        }
+        let socket = &mut table.sockets[key as usize];
+        match socket.end {
+            Some(End::Fin) => Poll::Ready(Ok(None)),
+            Some(End::Error(error)) => Poll::Ready(Err(io::Error::from_raw_os_error(error))),
+            None => {
+                keep(&mut socket.reader, waker);
+                Poll::Pending
+            }
+        }
     }
 
     /// The next accepted connection.

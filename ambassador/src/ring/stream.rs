@@ -1,10 +1,12 @@
 //! Streams and listeners as tasks see them.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
@@ -12,9 +14,10 @@ use super::driver::{Role, Until};
 use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
-use super::table::{Connecting, End, Key, Sending, keep};
-use super::timer;
-use crate::clock;
+use super::table::{self, Connecting, End, Key, keep};
+use super::timer::{self, Elapsed};
+use super::wheel;
+use crate::clock::{self, Instant};
 
 /// How long a listener rests when the process or the system is out of
 /// descriptors or memory.
@@ -29,6 +32,9 @@ const POST_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Stream {
     pub(super) key: Key,
+    /// The timer of whoever receives with a limit. It stays armed, so that the
+    /// next wait costs nothing; it may wake a task that no longer waits.
+    alarm: Cell<Option<wheel::Key>>,
     /// It belongs to its thread.
     _not_send: std::marker::PhantomData<*const ()>,
 }
@@ -38,6 +44,28 @@ pub struct Stream {
 pub struct StreamId {
     pub(super) key: Key,
     pub(super) generation: u32,
+}
+
+/// A send; see [`Stream::send`] and [`Stream::post`]. A struct, not an `async
+/// fn`: whoever waits for it moves it, bytes and all.
+#[derive(Debug)]
+pub struct Sending<'a> {
+    stream: &'a Stream,
+    unsent: Option<Gather>,
+    until: Until,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<(), SendError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if this.unsent.as_ref().is_some_and(Gather::is_empty) {
+            return Poll::Ready(Ok(()));
+        }
+        let (key, until, waker) = (this.stream.key, this.until, context.waker());
+        super::with(|core| core.driver.poll_send(key, &mut this.unsent, until, waker))
+    }
 }
 
 /// What became of a peer, as far as its connection tells.
@@ -155,6 +183,7 @@ impl Stream {
         let key = super::with(|core| core.driver.add(fd, role))?;
         Ok(Self {
             key,
+            alarm: Cell::new(None),
             _not_send: std::marker::PhantomData,
         })
     }
@@ -199,21 +228,24 @@ impl Stream {
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
-        poll_fn(|context| {
-            if let Some(chunk) = self.try_recv() {
-                return Poll::Ready(Ok(Some(chunk)));
-            }
-            super::with(|core| {
-                let mut socket = core.driver.socket(self.key);
-                match socket.end {
-                    Some(End::Fin) => Poll::Ready(Ok(None)),
-                    Some(End::Error(error)) => {
-                        Poll::Ready(Err(io::Error::from_raw_os_error(error)))
-                    }
-                    None => {
-                        keep(&mut socket.reader, context.waker());
-                        Poll::Pending
-                    }
+        poll_fn(|context| super::with(|core| core.driver.poll_recv(self.key, context.waker())))
+    }
+
+    /// The same, but not past `deadline`. What is here already comes even then.
+    pub fn recv_by(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + '_ {
+        poll_fn(move |context| {
+            let waker = context.waker();
+            super::with(|core| match core.driver.poll_recv(self.key, waker) {
+                Poll::Ready(received) => Poll::Ready(Ok(received)),
+                Poll::Pending if deadline <= core.now.get() => Poll::Ready(Err(Elapsed)),
+                Poll::Pending => {
+                    let mut wheel = core.wheel.borrow_mut();
+                    let alarm = wheel.keep(self.alarm.get(), deadline, waker);
+                    self.alarm.set(Some(alarm));
+                    Poll::Pending
                 }
             })
         })
@@ -241,6 +273,7 @@ impl Stream {
             super::with(|core| core.driver.poll_leave(key, waker))
         });
         let socket = left.await?;
+        self.disarm();
         // Its key is somebody else's from now on.
         std::mem::forget(self);
         Some(socket)
@@ -323,8 +356,8 @@ impl Stream {
     /// way, and nobody learns how much was taken: the stream is good for little
     /// but closing then. Another send waits until the first is over, and fails
     /// if that has failed.
-    pub async fn send(&self, gather: Gather) -> Result<(), SendError> {
-        self.send_until(gather, Until::Sent).await
+    pub fn send(&self, gather: Gather) -> Sending<'_> {
+        self.send_until(gather, Until::Sent)
     }
 
     /// Sends like [`Stream::send`], but does not wait for the kernel to take a
@@ -332,24 +365,20 @@ impl Stream {
     /// waits for news next, such as an answer. How it went is told by the next
     /// send, [`Stream::flush`] or [`Stream::send_failure`]. A stream must be
     /// flushed before it is closed or shut down, or the bytes may be lost.
-    pub async fn post(&self, gather: Gather) -> Result<(), SendError> {
+    pub fn post(&self, gather: Gather) -> Sending<'_> {
         let until = match gather.bytes() {
             ..=POST_MAX => Until::Queued,
             _ => Until::Sent,
         };
-        self.send_until(gather, until).await
+        self.send_until(gather, until)
     }
 
-    async fn send_until(&self, gather: Gather, until: Until) -> Result<(), SendError> {
-        if gather.bytes() == 0 {
-            return Ok(());
+    fn send_until(&self, gather: Gather, until: Until) -> Sending<'_> {
+        Sending {
+            stream: self,
+            unsent: Some(gather),
+            until,
         }
-        let mut unsent = Some(gather);
-        let result = poll_fn(|context| {
-            let (key, waker) = (self.key, context.waker());
-            super::with(|core| core.driver.poll_send(key, &mut unsent, until, waker))
-        });
-        result.await
     }
 
     /// Waits until the kernel has taken everything that was posted.
@@ -362,8 +391,8 @@ impl Stream {
     pub fn send_failure(&self) -> Option<SendError> {
         super::with(|core| {
             let mut socket = core.driver.socket(self.key);
-            match std::mem::replace(&mut socket.sending, Sending::Idle) {
-                Sending::Failed(error, op) => Some(op.into_error(error)),
+            match std::mem::replace(&mut socket.sending, table::Sending::Idle) {
+                table::Sending::Failed(error, op) => Some(op.into_error(error)),
                 other => {
                     socket.sending = other;
                     None
@@ -429,6 +458,12 @@ impl Stream {
         unsafe { BorrowedFd::borrow_raw(self.raw()) }
     }
 
+    fn disarm(&self) {
+        if let Some(alarm) = self.alarm.take() {
+            super::try_with(|core| core.wheel.borrow_mut().remove(alarm));
+        }
+    }
+
     /// The descriptor, open while this stream and its shard live.
     pub(super) fn raw(&self) -> RawFd {
         super::with(|core| core.driver.socket(self.key).fd.as_raw_fd())
@@ -437,6 +472,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.disarm();
         super::try_with(|core| core.driver.close(self.key));
     }
 }

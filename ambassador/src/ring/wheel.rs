@@ -16,6 +16,9 @@ const LEVELS: usize = 6;
 const SLOTS: u64 = 64;
 const SLOT_BITS: u32 = 6;
 
+/// A millisecond.
+const TICK_NS: u64 = 1_000_000;
+
 /// Farther deadlines fire at this distance: 64^6 ms, two years.
 const TICKS_MAX: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
 
@@ -71,10 +74,7 @@ impl Wheel {
 
     /// Arms a timer that wakes `waker` at `deadline`.
     pub fn arm(&mut self, deadline: Instant, waker: Waker) -> Key {
-        let since = deadline.saturating_duration_since(self.start);
-        let ticks = since.as_nanos().div_ceil(1_000_000);
-        let due = u64::try_from(ticks).unwrap_or(u64::MAX);
-        let due = due.clamp(self.elapsed + 1, self.elapsed.saturating_add(TICKS_MAX));
+        let due = self.tick(deadline);
         let key = self.timers.insert(Timer {
             due,
             waker,
@@ -84,6 +84,22 @@ impl Wheel {
         }) as u32;
         self.link(key);
         key
+    }
+
+    /// Has a timer wake `waker` at `deadline`, or before: one that is armed for
+    /// an earlier time stays so, which costs next to nothing. Whoever is woken
+    /// early calls this again.
+    pub fn keep(&mut self, key: Option<Key>, deadline: Instant, waker: &Waker) -> Key {
+        let due = self.tick(deadline);
+        if let Some(key) = key {
+            let timer = &mut self.timers[key as usize];
+            if timer.state != State::Fired && timer.due <= due {
+                timer.waker.clone_from(waker);
+                return key;
+            }
+            self.remove(key);
+        }
+        self.arm(deadline, waker.clone())
     }
 
     /// Changes whom an armed timer wakes; `true` once it has fired.
@@ -103,6 +119,13 @@ impl Wheel {
         ebb::shrink(&mut self.timers);
     }
 
+    /// The first tick that is not before `deadline`.
+    fn tick(&self, deadline: Instant) -> u64 {
+        let since = deadline.kernel_ns().saturating_sub(self.start.kernel_ns());
+        let latest = self.elapsed.saturating_add(TICKS_MAX);
+        since.div_ceil(TICK_NS).clamp(self.elapsed + 1, latest)
+    }
+
     /// How long until the next timer may fire; `None`: there is none. It may
     /// be earlier than a far timer's deadline, which is then only moved.
     pub fn wait(&self, now: Instant) -> Option<Duration> {
@@ -113,7 +136,7 @@ impl Wheel {
 
     /// Fires what is due.
     pub fn advance(&mut self, now: Instant) {
-        let now = now.saturating_duration_since(self.start).as_millis() as u64;
+        let now = now.kernel_ns().saturating_sub(self.start.kernel_ns()) / TICK_NS;
         while let Some((tick, level, slot)) = self.next_slot()
             && tick <= now
         {
@@ -232,6 +255,32 @@ mod tests {
 
     fn ms(start: Instant, ms: u64) -> Instant {
         start + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn one_that_is_kept_is_moved_only_to_an_earlier_time() {
+        let start = Instant::now();
+        let mut wheel = Wheel::new(start);
+        let woken = [(); 3].map(|()| Arc::new(Count::default()));
+        let counts = || {
+            woken
+                .each_ref()
+                .map(|woken| woken.0.load(Ordering::Relaxed))
+        };
+        let [first, second, third] = woken.each_ref().map(|woken| Arc::clone(woken).into());
+        let key = wheel.keep(None, ms(start, 10), &first);
+        assert_eq!(wheel.keep(Some(key), ms(start, 30), &second), key);
+        assert_eq!(wheel.wait(start), Some(Duration::from_millis(10)));
+        wheel.advance(ms(start, 10));
+        assert_eq!(counts(), [0, 1, 0], "whoever asked last is woken, early");
+        let key = wheel.keep(Some(key), ms(start, 30), &second);
+        let key = wheel.keep(Some(key), ms(start, 20), &third);
+        wheel.advance(ms(start, 19));
+        assert_eq!(counts(), [0, 1, 0]);
+        wheel.advance(ms(start, 20));
+        assert_eq!((counts(), wheel.len()), ([0, 1, 1], 1));
+        wheel.remove(key);
+        assert_eq!(wheel.wait(ms(start, 20)), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ fn send(errno: i32, unsent: Option<Gather>) -> ExchangeError {
     ExchangeError::of_send(SendError {
         source: io::Error::from_raw_os_error(errno),
         sent: usize::from(unsent.is_none()),
-        unsent,
+        unsent: unsent.map(Box::new),
     })
 }
 
