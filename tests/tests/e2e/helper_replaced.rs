@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use ambassador_tests::proxy::Launch;
 use ambassador_tests::{Backend, Cgroup, Proxy, Server, eventually, on_both_backends, os};
 
 use crate::capture_scope::{curl, witness, world};
@@ -147,8 +148,8 @@ fn what_exec_set_up_is_undone_by_whoever_is_left(backend: Backend) {
 }
 
 fn what_is_captured_later_is_known_to_the_next_one(backend: Backend) {
-    let spaces = [world(&["10.1.0.0/16"]), world(&["10.1.0.0/16"])];
-    let cgroups = [Cgroup::new(), Cgroup::new()];
+    let spaces = [(); 3].map(|()| world(&["10.1.0.0/16"]));
+    let cgroups = [(); 3].map(|()| Cgroup::new());
     let _servers = spaces.each_ref().map(witness);
     let before = spaces.each_ref().map(network);
     let config = |count: usize| {
@@ -168,7 +169,12 @@ fn what_is_captured_later_is_known_to_the_next_one(backend: Backend) {
         let output = curl(&spaces[place], &cgroups[place], "http://10.1.2.3/");
         output.stdout == b"proxied"
     };
-    let proxy = Proxy::start(backend, &config(1));
+    // Has a loader stay that prints what the programs log.
+    let launch = Launch {
+        environment: vec![("AMBASSADOR_KERNEL_LOG".into(), "1".into())],
+        ..Launch::default()
+    };
+    let proxy = Proxy::launch(backend, &config(1), launch);
     assert!(is_proxied(0));
     proxy.rewrite_config(&config(2));
     proxy.signal(libc::SIGHUP);
@@ -180,6 +186,9 @@ fn what_is_captured_later_is_known_to_the_next_one(backend: Backend) {
     for place in [0, 1] {
         assert!((0..CALLS).all(|_| is_proxied(place)), "{place}");
     }
+    proxy.rewrite_config(&config(3));
+    proxy.signal(libc::SIGHUP);
+    eventually("the third one is captured", SOON, || is_proxied(2));
     drop(proxy);
     eventually("all is undone", SOON, || {
         spaces.each_ref().map(network) == before

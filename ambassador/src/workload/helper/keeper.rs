@@ -30,8 +30,11 @@ use crate::workload::descriptors;
 const DEATHS_MAX: usize = 5;
 const DEATHS_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long a worker may go on with its last question once the proxy has ended.
+/// How long a worker may go on with its last question once the proxy has ended,
+/// and then what it has started.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
+
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Whom a worker has beside it.
 #[derive(Debug)]
@@ -252,7 +255,13 @@ impl Worker {
         // Its end of the line was open: it is ending, or to be ended.
         let _ = kill_process(self.process, Signal::KILL);
         let _ = waitpid(Some(self.process), WaitOptions::empty());
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        // What it has started may go on, but not beside the undoing: rules that
+        // come then would stay.
+        let limit = match hung_up(channel) {
+            true => ENDS_WITHIN,
+            false => Duration::ZERO,
+        };
+        reap(clock::now() + limit);
     }
 
     /// Who waits for its answer need not do so any longer.
@@ -265,6 +274,17 @@ impl Worker {
             let text = serde_json::to_vec(&answer).unwrap_or_default();
             // The proxy may be gone by now.
             let _ = descriptors::send(channel, &text, &[]);
+        }
+    }
+}
+
+/// Waits for all that was started by a worker which is dead, but not for long.
+fn reap(until: Instant) {
+    loop {
+        match wait(WaitOptions::NOHANG) {
+            Ok(Some(_)) => {}
+            Ok(None) if clock::now() < until => std::thread::sleep(LOOK_EVERY),
+            Ok(None) | Err(_) => return,
         }
     }
 }
