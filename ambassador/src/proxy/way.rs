@@ -167,6 +167,7 @@ pub struct Aim<'a> {
 }
 
 /// The upstream as callers in `namespace` have found it.
+#[inline]
 pub fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) -> Seen<'a> {
     let shared = &target.shared;
     match target.list_for(namespace) {
