@@ -1,12 +1,16 @@
 //! The roles an address can play. Two roles never share a bare `SocketAddr`,
 //! so that an original destination cannot be dialled by mistake for an endpoint.
 
+mod peer;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use memchr::memchr;
+
+pub use peer::Peer;
 
 /// Where an application meant to go before its connect() was captured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

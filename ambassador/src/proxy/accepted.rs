@@ -413,8 +413,8 @@ pub async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<
         pools.count_request(&target.shared, target.pool_policies(), now);
     }
     let judges = Judges::new(picked, trial, reputation);
-    let (context, namespace) = (&client.context, client.origin.namespace);
-    let reached = reach(context, target, namespace, judges, (aim, purpose), |_| {});
+    let (context, peer) = (&client.context, client.member.peer());
+    let reached = reach(context, target, peer, judges, (aim, purpose), |_| {});
     match first(reached, reset(&client.stream)).await {
         First::Left(Ok(Reached { connection, judges })) => Ok(Box::new(Leg {
             connection,

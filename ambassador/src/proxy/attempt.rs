@@ -25,9 +25,9 @@ use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{AttemptOutcome, RequestRecord, UpstreamIndex};
 use crate::upstream::balancer::Grade;
-use crate::upstream::connection::{Connection, Place, Tie};
+use crate::upstream::connection::{Connection, Tie};
 use crate::upstream::dial::Namespace;
-use crate::upstream::pool::Want;
+use crate::upstream::pool::{Checkout, Want};
 
 /// A request on its way to its upstream, over all its tries.
 pub struct Sending<'a> {
@@ -281,7 +281,9 @@ impl Sending<'_> {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
         }
-        connect(context, self.target(), place, self.deadlines, want).await
+        let peer = self.progress.peer();
+        let checkout = Checkout { place, want, peer };
+        connect(context, self.target(), checkout, self.deadlines).await
     }
 
     /// The head for `endpoint`, and what of the body goes along with it.
@@ -519,11 +521,10 @@ pub(super) fn score_of(target: &Target, response: &ResponseHead, head: &[u8]) ->
 pub(super) async fn connect(
     context: &Context,
     target: &Target,
-    place: Place,
+    checkout: Checkout,
     deadlines: &Deadlines<'_>,
-    want: Want,
 ) -> Result<Connection, Unanswered> {
-    let checkout = race::checkout(context, target, place, want);
+    let checkout = race::checkout(context, target, checkout);
     let checked_out = match deadlines.of_checkout() {
         None => checkout.await,
         Some((until, limit)) => match timer::timeout_at(until, checkout).await {

@@ -10,12 +10,12 @@ mod memory;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use slab::Slab;
 
+use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::proxy::context::Context;
 use crate::ring::{self, Stream, StreamId, ebb, growth};
@@ -41,17 +41,6 @@ const BYTES_OF_ONE: usize = 2 * 1024;
 pub struct Crowd {
     members: RefCell<Slab<Member>>,
     looked_at: std::cell::Cell<Option<Instant>>,
-}
-
-/// Who a client belongs to: what has a share of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Peer {
-    /// A captured cgroup.
-    Workload(u32),
-    /// An address that has connected to a listener.
-    Address(IpAddr),
-    /// Whoever may use a unix socket.
-    Local,
 }
 
 /// What a client holds.
@@ -233,6 +222,11 @@ impl Membership {
     pub fn keeps_more(&self, bytes: isize) {
         let kept = self.crowd.members.borrow()[self.key].kept;
         self.keeps((kept as usize).saturating_add_signed(bytes));
+    }
+
+    /// Who the client belongs to.
+    pub fn peer(&self) -> Peer {
+        self.crowd.members.borrow()[self.key].peer
     }
 
     /// Whether it was shed.

@@ -6,7 +6,7 @@ use std::future::Future;
 use std::io;
 use std::task::Poll;
 
-use crate::addr::EndpointAddr;
+use crate::addr::{EndpointAddr, Peer};
 use crate::clock::{self, Instant};
 use crate::http::challenge::{self, Asker};
 use crate::http::{
@@ -123,6 +123,11 @@ impl<'a> Progress<'a> {
         let sent = self.moved.bytes(Direction::Sent);
         let waits = sent == 0 && !self.any_byte.get() && incoming.expects_continue();
         (!waits).then_some(sent as i64)
+    }
+
+    /// Who has asked.
+    pub fn peer(&self) -> Peer {
+        self.keeper.map_or(Peer::Local, Membership::peer)
     }
 
     /// So much more is kept of the body, or less.

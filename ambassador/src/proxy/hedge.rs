@@ -4,6 +4,7 @@ use std::future::{pending, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 
+use crate::addr::Peer;
 use crate::clock::{self, Instant};
 use crate::http::{ResponseHead, challenge};
 use crate::policy::breaker::Trial;
@@ -23,7 +24,7 @@ use crate::telemetry::{AttemptOutcome, Moved};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
 use crate::upstream::connection::{Connection, Place};
-use crate::upstream::pool::Want;
+use crate::upstream::pool::{Checkout, Want};
 
 /// What one try of two needs.
 struct Leg<'a> {
@@ -31,6 +32,7 @@ struct Leg<'a> {
     way: &'a Way,
     incoming: &'a Incoming<'a>,
     place: Place,
+    peer: Peer,
     asked: Asked,
     replay: &'a Replay,
     deadlines: &'a Deadlines<'a>,
@@ -128,6 +130,7 @@ impl Sending<'_> {
                 way,
                 incoming,
                 place: (namespace, other.endpoint),
+                peer: progress.peer(),
                 asked,
                 replay: &replay,
                 deadlines,
@@ -189,6 +192,7 @@ impl Sending<'_> {
             way,
             incoming: self.incoming,
             place,
+            peer: self.progress.peer(),
             asked: self.asked,
             replay: &self.replay,
             deadlines: self.deadlines,
@@ -286,7 +290,9 @@ impl Leg<'_> {
         let (cells, label) = (&context.telemetry.cells, target.shared.label);
         let mut want = Want::Any;
         loop {
-            let connection = connect(context, target, self.place, self.deadlines, want).await;
+            let (place, peer) = (self.place, self.peer);
+            let checkout = Checkout { place, want, peer };
+            let connection = connect(context, target, checkout, self.deadlines).await;
             let mut connection = connection.map_err(Failure::Unanswered)?;
             let left = self.deadlines.left_for_caller(ring::now());
             let head = self.way.encode(self.incoming, connection.endpoint, left);

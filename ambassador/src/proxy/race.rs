@@ -14,7 +14,7 @@ use crate::route::settings::Endpoints;
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::{Ask, Grade, Probe};
 use crate::upstream::connection::{Connection, Place};
-use crate::upstream::pool::{CheckoutError, Want};
+use crate::upstream::pool::{Checkout, CheckoutError};
 use crate::upstream::shared::Shared;
 
 /// How long one family has before the other is tried beside it: the Connection
@@ -30,10 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub async fn checkout(
     context: &Context,
     target: &Target,
-    place: Place,
-    want: Want,
+    checkout: Checkout,
 ) -> Result<Connection, CheckoutError> {
-    let sought = seek(context, target, place, want);
+    let sought = seek(context, target, checkout);
     match first(sought, make_room(context, &target.shared)).await {
         First::Left(checked_out) => checked_out,
         First::Right(never) => match never {},
@@ -43,12 +42,15 @@ pub async fn checkout(
 async fn seek(
     context: &Context,
     target: &Target,
-    (namespace, endpoint): Place,
-    want: Want,
+    checkout: Checkout,
 ) -> Result<Connection, CheckoutError> {
+    let (namespace, endpoint) = checkout.place;
     let (shared, policies) = (&target.shared, target.pool_policies());
     let pools = &context.pools;
-    let to = |endpoint| pools.checkout(shared, policies, (namespace, endpoint), want);
+    let to = |endpoint| {
+        let place = (namespace, endpoint);
+        pools.checkout(shared, policies, Checkout { place, ..checkout })
+    };
     let Some(rival) = rival(context, target, (namespace, endpoint)) else {
         return to(endpoint).await;
     };

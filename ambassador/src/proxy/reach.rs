@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::addr::EndpointAddr;
+use crate::addr::{EndpointAddr, Peer};
 use crate::clock;
 use crate::policy::retry::Cause;
 use crate::proxy::context::Context;
@@ -14,8 +14,7 @@ use crate::proxy::way::{self, Aim};
 use crate::ring::{self, timer};
 use crate::upstream::balancer::Grade;
 use crate::upstream::connection::Connection;
-use crate::upstream::dial::Namespace;
-use crate::upstream::pool::Want;
+use crate::upstream::pool::{Checkout, Want};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,11 +55,11 @@ pub struct Unreached {
 
 /// Connects to `judges.endpoint`, and where that cannot be reached to the next
 /// ones: an endpoint that refuses is none that others must suffer for.
-/// `on_try` is called with the endpoint of each try.
+/// `peer` is who asks; `on_try` is called with the endpoint of each try.
 pub async fn reach<'a>(
     context: &Context,
     target: &'a Target,
-    namespace: Namespace,
+    peer: Peer,
     mut judges: Judges<'a>,
     (first_aim, purpose): (Aim<'_>, Purpose),
     mut on_try: impl FnMut(EndpointAddr),
@@ -70,8 +69,9 @@ pub async fn reach<'a>(
     let unanswered = loop {
         let endpoint = judges.endpoint.endpoint;
         on_try(endpoint);
-        let place = (namespace, endpoint);
-        let checkout = race::checkout(context, target, place, Want::Fresh);
+        let place = (first_aim.namespace, endpoint);
+        let want = Want::Fresh;
+        let checkout = race::checkout(context, target, Checkout { place, want, peer });
         let unanswered = match checkout.await {
             Ok(connection) => {
                 if connection.endpoint != endpoint {

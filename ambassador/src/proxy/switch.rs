@@ -80,11 +80,9 @@ pub async fn connect(
         record.attempts += 1;
         record.is_tried_at(endpoint);
     };
-    let (judges, namespace) = (
-        Judges::new(picked, trial, reputation),
-        client.origin.namespace,
-    );
-    let reached = reach(&context, target, namespace, judges, (aim, purpose), on_try);
+    let judges = Judges::new(picked, trial, reputation);
+    let peer = client.member.peer();
+    let reached = reach(&context, target, peer, judges, (aim, purpose), on_try);
     let gone = gone(&context, &client.stream, &client.origin);
     let reached = match first(reached, gone).await {
         First::Left(reached) => reached,

@@ -9,13 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::addr::OriginalDst;
+use crate::addr::{OriginalDst, Peer};
 use crate::clock;
 use crate::proxy::accepted::{self, Entry};
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
-use crate::proxy::crowd::Peer;
 use crate::proxy::listening::{Listening, Meaning};
 use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
@@ -210,7 +209,7 @@ impl Door {
         let (original, owner) = match &self.original {
             None => (
                 None,
-                peer.map_or(Peer::Local, |peer| Peer::Address(peer.ip())),
+                peer.map_or(Peer::Local, |peer| Peer::Address(peer.ip().to_canonical())),
             ),
             Some(find) => match find_original(&stream, peer, find) {
                 Ok((original, workload)) => (Some(original), Peer::Workload(workload)),

@@ -2,23 +2,26 @@
 //!
 //! A permit is a place under `max_connections`; every open connection holds
 //! one. Taking a free one is a compare-and-swap. Only when none is left does a
-//! caller join a FIFO behind a mutex: that is the cold path. A permit given
-//! back while somebody waits goes to the waiter and never becomes free in
-//! between, so newcomers cannot overtake the queue.
+//! caller join a queue behind a mutex, in which peers have turns: that is the cold
+//! path. A permit given back while somebody waits goes to the waiter and never
+//! becomes free in between, so newcomers cannot overtake the queue.
 //!
 //! No wake-up is lost: a waiter is queued and counted before it looks at
 //! `in_use` again, and a permit is given back before `waiting` is read, all of
 //! it sequentially consistent, so at least one of the two sees the other.
 
-use std::collections::VecDeque;
+mod queue;
+
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::addr::Peer;
 use crate::clock::Instant;
+use crate::policy::sync::{AtomicU32, Mutex, MutexGuard, Ordering::SeqCst, PoisonError};
+use queue::{Pushed, Queue, Waits};
 
 /// A connection that comes free is handed to a waiter of its own shard, because
 /// passing it on to another shard means closing it and dialling again. A waiter
@@ -31,11 +34,20 @@ pub struct Permits {
     cap: AtomicU32,
     in_use: AtomicU32,
     waiting: AtomicU32,
-    queue: Mutex<VecDeque<Arc<Waiter>>>,
+    queue: Mutex<Queue<Arc<Waiter>>>,
+}
+
+/// Who asks for a permit.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker {
+    /// The shard that it is on.
+    pub shard: u16,
+    /// Who it belongs to.
+    pub peer: Peer,
 }
 
 struct Waiter {
-    shard: u16,
+    asker: Asker,
     since: Instant,
     state: Mutex<State>,
 }
@@ -43,6 +55,8 @@ struct Waiter {
 enum State {
     Waiting(Option<Waker>),
     Granted(Grant),
+    /// Its place in the queue is another's.
+    TurnedAway,
     Taken,
 }
 
@@ -64,7 +78,8 @@ pub enum Acquire {
     Now(Permit),
     /// All places are taken; the future resolves when it is this caller's turn.
     Later(Wait),
-    /// As many as `max_pending` wait already.
+    /// As many as `max_pending` wait already, and no peer has more of them than
+    /// this caller's would have.
     Full,
 }
 
@@ -74,9 +89,11 @@ pub enum Turn {
     Dial(Permit),
     /// A connection of this shard was set aside for this caller.
     Reuse,
+    /// The queue is full, and its peer has more than its share of it.
+    TurnedAway,
 }
 
-/// A place in the FIFO. Dropped early, it leaves the queue and gives back the
+/// A place in the queue. Dropped early, it leaves the queue and gives back the
 /// permit it was given meanwhile; a connection that was set aside is for its
 /// owner to find, by [`Wait::leave`].
 pub struct Wait {
@@ -118,24 +135,22 @@ impl Permits {
     }
 
     /// A place now, a place in the queue, or neither.
-    pub fn acquire(self: &Arc<Self>, shard: u16, max_pending: u32, now: Instant) -> Acquire {
+    pub fn acquire(self: &Arc<Self>, asker: Asker, max_pending: u32, now: Instant) -> Acquire {
         if self.waiting() == 0 && self.take_free() {
             return Acquire::Now(self.permit());
         }
-        let waiter = {
-            let mut queue = lock(&self.queue);
-            if queue.len() as u64 >= u64::from(max_pending) {
-                return Acquire::Full;
+        let waiter = Arc::new(Waiter {
+            asker,
+            since: now,
+            state: Mutex::new(State::Waiting(None)),
+        });
+        match lock(&self.queue).push(Arc::clone(&waiter), max_pending) {
+            Pushed::Full => return Acquire::Full,
+            Pushed::Free => {
+                self.waiting.fetch_add(1, SeqCst);
             }
-            let waiter = Arc::new(Waiter {
-                shard,
-                since: now,
-                state: Mutex::new(State::Waiting(None)),
-            });
-            queue.push_back(Arc::clone(&waiter));
-            self.waiting.fetch_add(1, SeqCst);
-            waiter
-        };
+            Pushed::InPlaceOf(other) => other.end(State::TurnedAway),
+        }
         // A permit may have been given back before we were counted.
         self.serve_queue();
         Acquire::Later(Wait {
@@ -155,15 +170,11 @@ impl Permits {
         let Some(front) = queue.front() else {
             return HandOver::NobodyWaits;
         };
-        let waited = |waiter: &Waiter| now.saturating_duration_since(waiter.since);
-        let own = queue.iter().position(|waiter| waiter.shard == shard);
-        let own = own.filter(|own| {
-            *own == 0 || waited(front) < FOREIGN_PATIENCE.max(waited(&queue[*own]) * 2)
-        });
-        match own.and_then(|own| queue.remove(own)) {
+        let own = own_turn(&queue, front, (shard, now));
+        match own.and_then(|own| queue.take(own)) {
             Some(waiter) => {
                 self.waiting.fetch_sub(1, SeqCst);
-                waiter.grant(Grant::Connection);
+                waiter.end(State::Granted(Grant::Connection));
                 HandOver::Granted
             }
             None => HandOver::Close,
@@ -192,12 +203,25 @@ impl Permits {
 
     fn serve_queue(&self) {
         let mut queue = lock(&self.queue);
-        while !queue.is_empty() && self.take_free() {
-            let waiter = queue.pop_front().expect("checked: the queue is not empty");
+        while queue.front().is_some() && self.take_free() {
+            let waiter = queue.take(0).expect("checked: the queue is not empty");
             self.waiting.fetch_sub(1, SeqCst);
-            waiter.grant(Grant::Permit);
+            waiter.end(State::Granted(Grant::Permit));
         }
     }
+}
+
+/// The place of the first waiter of a shard, unless that in front is to go first.
+fn own_turn(
+    queue: &Queue<Arc<Waiter>>,
+    front: &Waiter,
+    (shard, now): (u16, Instant),
+) -> Option<usize> {
+    let waited = |waiter: &Waiter| now.saturating_duration_since(waiter.since);
+    let mut places = queue.iter().enumerate();
+    let (place, own) = places.find(|(_, waiter)| waiter.asker.shard == shard)?;
+    let may_go = place == 0 || waited(front) < FOREIGN_PATIENCE.max(waited(own) * 2);
+    may_go.then_some(place)
 }
 
 /// What became of a connection offered by [`Permits::hand_over`].
@@ -212,8 +236,10 @@ pub enum HandOver {
 }
 
 impl Waiter {
-    fn grant(&self, grant: Grant) {
-        let before = std::mem::replace(&mut *lock(&self.state), State::Granted(grant));
+    /// It waits no longer, because of this; called under the lock of the queue,
+    /// by whoever took it out.
+    fn end(&self, because: State) {
+        let before = std::mem::replace(&mut *lock(&self.state), because);
         if let State::Waiting(Some(waker)) = before {
             waker.wake();
         }
@@ -238,8 +264,18 @@ impl Future for Wait {
                 *state = State::Taken;
                 Poll::Ready(turn)
             }
+            State::TurnedAway => {
+                *state = State::Taken;
+                Poll::Ready(Turn::TurnedAway)
+            }
             State::Taken => Poll::Pending,
         }
+    }
+}
+
+impl Waits for Arc<Waiter> {
+    fn peer(&self) -> Peer {
+        self.asker.peer
     }
 }
 
@@ -251,8 +287,9 @@ impl Wait {
         let is_queued = matches!(*lock(&self.waiter.state), State::Waiting(_));
         if is_queued {
             let mut queue = lock(&self.permits.queue);
-            if let Some(place) = queue.iter().position(|w| Arc::ptr_eq(w, &self.waiter)) {
-                queue.remove(place);
+            let place = queue.iter().position(|w| Arc::ptr_eq(w, &self.waiter));
+            if let Some(place) = place {
+                queue.leave(place);
                 self.permits.waiting.fetch_sub(1, SeqCst);
             }
         }
@@ -260,7 +297,7 @@ impl Wait {
         match state {
             State::Granted(Grant::Permit) => Some(Turn::Dial(self.permits.permit())),
             State::Granted(Grant::Connection) => Some(Turn::Reuse),
-            State::Waiting(_) | State::Taken => None,
+            State::Waiting(_) | State::TurnedAway | State::Taken => None,
         }
     }
 }
@@ -285,14 +322,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::atomic::AtomicU32;
     use std::task::Waker;
+
+    use super::*;
 
     fn poll(wait: &mut Wait) -> Option<Turn> {
         match Pin::new(wait).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(turn) => Some(turn),
             Poll::Pending => None,
         }
+    }
+
+    fn on(shard: u16) -> Asker {
+        let peer = Peer::Local;
+        Asker { shard, peer }
     }
 
     fn permits(cap: u32) -> Arc<Permits> {
@@ -317,12 +361,12 @@ mod tests {
     fn waiters_are_served_in_order_and_newcomers_do_not_overtake() {
         let permits = permits(1);
         let now = Instant::now();
-        let held = now_permit(permits.acquire(0, 9, now));
-        let mut first = wait(permits.acquire(0, 9, now));
-        let mut second = wait(permits.acquire(1, 9, now));
+        let held = now_permit(permits.acquire(on(0), 9, now));
+        let mut first = wait(permits.acquire(on(0), 9, now));
+        let mut second = wait(permits.acquire(on(1), 9, now));
         assert!(poll(&mut first).is_none());
         drop(held);
-        let mut third = wait(permits.acquire(0, 9, now));
+        let mut third = wait(permits.acquire(on(0), 9, now));
         assert!(poll(&mut second).is_none());
         let Some(Turn::Dial(held)) = poll(&mut first) else {
             panic!("the first waits no longer")
@@ -337,18 +381,40 @@ mod tests {
     fn the_queue_is_limited() {
         let permits = permits(1);
         let now = Instant::now();
-        let _held = now_permit(permits.acquire(0, 1, now));
-        let _waiting = wait(permits.acquire(0, 1, now));
-        assert!(matches!(permits.acquire(0, 1, now), Acquire::Full));
+        let _held = now_permit(permits.acquire(on(0), 1, now));
+        let _waiting = wait(permits.acquire(on(0), 1, now));
+        assert!(matches!(permits.acquire(on(0), 1, now), Acquire::Full));
+    }
+
+    #[test]
+    fn who_has_less_of_a_full_queue_takes_the_place_of_who_has_the_most() {
+        let permits = permits(1);
+        let now = Instant::now();
+        let of = |peer| Asker {
+            shard: 0,
+            peer: Peer::Workload(peer),
+        };
+        let held = now_permit(permits.acquire(of(1), 2, now));
+        let mut first = wait(permits.acquire(of(1), 2, now));
+        let mut second = wait(permits.acquire(of(1), 2, now));
+        let mut other = wait(permits.acquire(of(2), 2, now));
+        assert!(matches!(poll(&mut second), Some(Turn::TurnedAway)));
+        assert!(second.leave().is_none());
+        assert_eq!(permits.waiting(), 2);
+        assert!(matches!(permits.acquire(of(1), 2, now), Acquire::Full));
+        drop(held);
+        drop(poll(&mut first));
+        assert!(matches!(poll(&mut other), Some(Turn::Dial(_))));
+        assert_eq!((permits.waiting(), permits.in_use()), (0, 0));
     }
 
     #[test]
     fn a_cancelled_waiter_passes_its_turn_on() {
         let permits = permits(1);
         let now = Instant::now();
-        let held = now_permit(permits.acquire(0, 9, now));
-        let first = wait(permits.acquire(0, 9, now));
-        let mut second = wait(permits.acquire(0, 9, now));
+        let held = now_permit(permits.acquire(on(0), 9, now));
+        let first = wait(permits.acquire(on(0), 9, now));
+        let mut second = wait(permits.acquire(on(0), 9, now));
         drop(held);
         drop(first);
         assert!(matches!(poll(&mut second), Some(Turn::Dial(_))));
@@ -359,13 +425,13 @@ mod tests {
     fn an_idle_connection_goes_to_its_own_shard_until_another_has_waited_long() {
         let permits = permits(1);
         let start = Instant::now();
-        let _held = now_permit(permits.acquire(0, 9, start));
-        let mut foreign = wait(permits.acquire(1, 9, start));
-        let mut local = wait(permits.acquire(0, 9, start));
+        let _held = now_permit(permits.acquire(on(0), 9, start));
+        let mut foreign = wait(permits.acquire(on(1), 9, start));
+        let mut local = wait(permits.acquire(on(0), 9, start));
         assert_eq!(permits.hand_over(0, start), HandOver::Granted);
         assert!(matches!(poll(&mut local), Some(Turn::Reuse)));
         let later = start + FOREIGN_PATIENCE;
-        let _local = wait(permits.acquire(0, 9, later));
+        let _local = wait(permits.acquire(on(0), 9, later));
         assert_eq!(permits.hand_over(0, later), HandOver::Close);
         assert!(poll(&mut foreign).is_none(), "it gets the permit on close");
         let both_long = later + FOREIGN_PATIENCE * 2;
@@ -376,8 +442,8 @@ mod tests {
     fn a_waiter_that_leaves_hands_out_what_was_set_aside_for_it() {
         let permits = permits(1);
         let now = Instant::now();
-        let _held = now_permit(permits.acquire(0, 9, now));
-        let mut first = wait(permits.acquire(0, 9, now));
+        let _held = now_permit(permits.acquire(on(0), 9, now));
+        let mut first = wait(permits.acquire(on(0), 9, now));
         assert_eq!(permits.hand_over(0, now), HandOver::Granted);
         assert!(matches!(first.leave(), Some(Turn::Reuse)));
         assert!(first.leave().is_none());
@@ -388,8 +454,8 @@ mod tests {
     fn raising_the_cap_serves_the_queue() {
         let permits = permits(1);
         let now = Instant::now();
-        let _held = now_permit(permits.acquire(0, 9, now));
-        let mut waiting = wait(permits.acquire(0, 9, now));
+        let _held = now_permit(permits.acquire(on(0), 9, now));
+        let mut waiting = wait(permits.acquire(on(0), 9, now));
         permits.set_cap(Some(2));
         assert!(matches!(poll(&mut waiting), Some(Turn::Dial(_))));
     }
@@ -404,12 +470,13 @@ mod tests {
                 let (permits, highest, inside) = (&permits, &highest, &inside);
                 scope.spawn(move || {
                     for _ in 0..2_000 {
-                        let held = match permits.acquire(shard, 100, Instant::now()) {
+                        let held = match permits.acquire(on(shard), 100, Instant::now()) {
                             Acquire::Now(permit) => permit,
                             Acquire::Later(mut wait) => loop {
                                 match poll(&mut wait) {
                                     Some(Turn::Dial(permit)) => break permit,
                                     Some(Turn::Reuse) => panic!("nothing was idle"),
+                                    Some(Turn::TurnedAway) => panic!("there is one peer"),
                                     None => std::thread::yield_now(),
                                 }
                             },

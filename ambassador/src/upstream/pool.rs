@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 
-use crate::addr::EndpointAddr;
+use crate::addr::{EndpointAddr, Peer};
 use crate::clock::Instant;
 use crate::policy::hedge::{self, After, Latencies};
 use crate::policy::limits;
@@ -27,7 +27,7 @@ use crate::upstream::connection::{Connection, Past, Place};
 use crate::upstream::dial::{DialError, Dialer, Namespace};
 use crate::upstream::elsewhere::There;
 use crate::upstream::endpoints::Published;
-use crate::upstream::permits::{Acquire, HandOver, Permit, Turn, Wait};
+use crate::upstream::permits::{Acquire, Asker, HandOver, Permit, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
 use crate::upstream::pool::takeover::{Answer, Demand};
 use crate::upstream::shared::Shared;
@@ -90,10 +90,21 @@ pub enum Want {
     Fresh,
 }
 
+/// What is wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Checkout {
+    /// Where it leads.
+    pub place: Place,
+    /// Which one.
+    pub want: Want,
+    /// For whom it is.
+    pub peer: Peer,
+}
+
 /// Why there is no connection.
 #[derive(Debug)]
 pub enum CheckoutError {
-    /// `max_pending` callers wait already.
+    /// `max_pending` callers wait already, and its peer has its share of them.
     Overloaded,
     /// No place under `max_connections` came free within the connect timeout.
     PendingTimeout,
@@ -271,9 +282,9 @@ impl Pools {
         self: &Rc<Self>,
         shared: &Arc<Shared>,
         (limits, timeouts): Policies<'_>,
-        place: Place,
-        want: Want,
+        checkout: Checkout,
     ) -> Result<Connection, CheckoutError> {
+        let Checkout { place, want, peer } = checkout;
         if let Some(connection) = self.take_idle(shared, place, want) {
             return Ok(connection);
         }
@@ -282,12 +293,14 @@ impl Pools {
         {
             return Ok(connection);
         }
+        let shard = self.shard;
+        let asker = Asker { shard, peer };
         let permit = loop {
             if let Some(connection) = self.take_idle(shared, place, want) {
                 return Ok(connection);
             }
             let now = ring::now();
-            let wait = match shared.permits.acquire(self.shard, limits.max_pending, now) {
+            let wait = match shared.permits.acquire(asker, limits.max_pending, now) {
                 Acquire::Now(permit) => break permit,
                 Acquire::Full => return Err(CheckoutError::Overloaded),
                 Acquire::Later(wait) => wait,
@@ -302,6 +315,7 @@ impl Pools {
             };
             match timer::timeout(timeouts.connect, &mut waiting.wait).await {
                 Err(_) => return Err(CheckoutError::PendingTimeout),
+                Ok(Turn::TurnedAway) => return Err(CheckoutError::Overloaded),
                 Ok(Turn::Dial(permit)) => break permit,
                 Ok(Turn::Reuse) => match self.take_set_aside(shared.id, place) {
                     Some(connection) if want == Want::Any && connection.is_live_at(place) => {

@@ -2,13 +2,20 @@
 
 use std::sync::Arc;
 
+use ambassador::addr::Peer;
 use ambassador::clock::Instant;
-use ambassador::upstream::permits::Permits;
+use ambassador::upstream::permits::{Asker, Permits};
 
 use crate::Measure;
 
 pub(crate) fn all(measure: &mut impl Measure) {
     let permits = Arc::new(Permits::new(Some(100)));
     let now = Instant::now();
-    measure.each("upstream/permit", || drop(permits.acquire(0, 50, now)));
+    let asker = Asker {
+        shard: 0,
+        peer: Peer::Local,
+    };
+    measure.each("upstream/permit", || {
+        drop(permits.acquire(asker, 50, now));
+    });
 }

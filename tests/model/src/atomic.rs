@@ -6,6 +6,10 @@
 //! touches a companion by a read-modify-write, which loom always orders against
 //! every other. Relaxed as it is, it makes no access visible to another thread
 //! that was not.
+//!
+//! loom takes sequentially consistent accesses for acquire and release. Where all
+//! accesses of an atomic are sequentially consistent, a load sees the last of the
+//! stores before it, as a read-modify-write does: such a load is one here.
 
 use loom::sync::atomic::{self, Ordering};
 
@@ -27,7 +31,10 @@ macro_rules! touching {
             }
 
             pub fn load(&self, order: Ordering) -> $value {
-                self.touched().load(order)
+                match order {
+                    Ordering::SeqCst => self.touched().fetch_add(0, order),
+                    _ => self.touched().load(order),
+                }
             }
 
             pub fn store(&self, value: $value, order: Ordering) {
@@ -44,6 +51,29 @@ macro_rules! touching {
             }
         }
     };
+}
+
+impl AtomicU32 {
+    pub fn fetch_sub(&self, value: u32, order: Ordering) -> u32 {
+        self.touched().fetch_sub(value, order)
+    }
+
+    pub fn fetch_update(
+        &self,
+        set: Ordering,
+        fetch: Ordering,
+        mut update: impl FnMut(u32) -> Option<u32>,
+    ) -> Result<u32, u32> {
+        let mut seen = self.load(fetch);
+        while let Some(next) = update(seen) {
+            let exchanged = self.value.compare_exchange(seen, next, set, fetch);
+            match exchanged {
+                Ok(before) => return Ok(before),
+                Err(now) => seen = now,
+            }
+        }
+        Err(seen)
+    }
 }
 
 touching!(AtomicU32, u32);

@@ -45,10 +45,19 @@ pub mod policy {
     }
 }
 
-/// What shards know of each other's idle connections.
+/// Who has a share of its own.
+#[path = "../../../ambassador/src/addr"]
+pub mod addr {
+    mod peer;
+
+    pub use peer::Peer;
+}
+
+/// What shards know of each other's idle connections, and the cap on all.
 #[path = "../../../ambassador/src/upstream"]
 pub mod upstream {
     pub mod holders;
+    pub mod permits;
 }
 
 /// How often a thread may be interrupted where it could have gone on. Defects of

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, os, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
 
 on_both_backends!(
     slow_uploads_give_way_to_who_waits,
@@ -19,6 +19,8 @@ on_both_backends!(
     who_waits_for_its_upstream_is_left_alone,
     a_peer_has_its_share_of_relays,
     one_peer_alone_may_have_all_relays,
+    a_peer_that_fills_the_queue_makes_room_for_others,
+    peers_have_turns,
 );
 
 const PLACES: usize = 4;
@@ -202,4 +204,92 @@ fn one_peer_alone_may_have_all_relays(backend: Backend) {
     let mut next = Client::connect(listen);
     next.send("hi");
     assert_eq!(next.exactly(2), b"hi");
+}
+
+/// Who may wait for a connection at once.
+const PENDING: usize = 6;
+
+/// All connections are taken by requests of this machine's usual address, and all
+/// places in the queue, of one shard.
+fn crowded(backend: Backend, server: &Server) -> (Proxy, SocketAddr, Vec<Client>) {
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let more = format!(
+        "pool: {{ max_connections: {PLACES}, max_pending: {PENDING} }}\n\
+         timeouts: {{ connect: 20s, request: 20s }}"
+    );
+    let config = one_upstream(listen, server.address(), &more);
+    let proxy = Proxy::start(backend, &format!("workers: 1\n{config}"));
+    let mut clients: Vec<Client> = (0..PLACES + PENDING)
+        .map(|_| Client::connect(listen))
+        .collect();
+    for client in &mut clients {
+        client.send(get("/of-many"));
+    }
+    expect_full(&proxy);
+    expect_pending(&proxy);
+    (proxy, listen, clients)
+}
+
+fn expect_pending(proxy: &Proxy) {
+    let pending = [("upstream", "web"), ("state", "pending")];
+    proxy.expect_metric("ambassador_pool_connections", &pending, PENDING as f64);
+}
+
+fn another_peer(listen: SocketAddr) -> Client {
+    let other = os::connect_from([127, 0, 0, 2].into(), listen).expect("loopback is a /8");
+    Client::over(other)
+}
+
+fn count(clients: Vec<Client>, status: u16) -> usize {
+    let answers = clients.into_iter().map(|mut client| client.response("GET"));
+    answers.filter(|answer| answer.status == status).count()
+}
+
+fn a_peer_that_fills_the_queue_makes_room_for_others(backend: Backend) {
+    let (server, release) = held();
+    let (proxy, listen, clients) = crowded(backend, &server);
+    let mut other = another_peer(listen);
+    other.send(get("/of-one"));
+    // In its place the newest of the others has gone.
+    let overloaded = [("reason", "overloaded"), ("status", "503")];
+    proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
+    expect_pending(&proxy);
+    // Of its own peer nobody goes for one more.
+    let mut late = Client::connect(listen);
+    let answer = late.get("/of-many");
+    assert_eq!((answer.status, answer.reason()), (503, "overloaded"));
+    drop(release);
+    assert_eq!(other.response("GET").status, 200);
+    assert_eq!(count(clients, 503), 1);
+    proxy.expect_metric("ambassador_requests_total", &overloaded, 2.0);
+    assert_eq!(
+        proxy.metric("ambassador_breaker_state", &[("upstream", "web")]),
+        0.0
+    );
+}
+
+fn peers_have_turns(backend: Backend) {
+    let (server, release) = held();
+    let (_proxy, listen, clients) = crowded(backend, &server);
+    let mut other = another_peer(listen);
+    other.send(get("/of-one"));
+    // Those who have connections, and who comes first in the queue; then it is
+    // the other's turn, before the rest of the queue.
+    let mut released = 0;
+    while !server
+        .requests()
+        .iter()
+        .any(|asked| asked.target == "/of-one")
+    {
+        let before = server.requests().len();
+        release.send(()).expect("the server listens");
+        released += 1;
+        assert!(released <= PLACES, "others come first");
+        eventually("the next is served", Duration::from_secs(10), || {
+            server.requests().len() > before
+        });
+    }
+    drop(release);
+    assert_eq!(other.response("GET").status, 200);
+    assert_eq!(count(clients, 200), PLACES + PENDING - 1);
 }

@@ -14,7 +14,9 @@ object! {
         /// Open connections at most.
         #[schemars(extend("default" = 100))]
         max_connections: Count,
-        /// Requests that may wait for a connection; one more is `overloaded`.
+        /// Requests that may wait for a connection; one more is `overloaded`. Callers
+        /// (captured cgroups, client addresses) have turns, and where it is full it
+        /// is the newest request of the caller with the most that is turned away.
         #[schemars(extend("default" = 50))]
         max_pending: Count,
         /// Requests in flight at most, waiting ones included; one more is `overloaded`.

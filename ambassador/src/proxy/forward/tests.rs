@@ -9,18 +9,17 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::addr::{EndpointAddr, OriginalDst};
+use crate::addr::{EndpointAddr, OriginalDst, Peer};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{self, Origin};
 use crate::proxy::context::Context;
-use crate::proxy::crowd::Peer;
 use crate::proxy::room::Room;
 use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Options, Stream};
 use crate::telemetry::{AttemptOutcome, ListenerIndex, UpstreamIndex};
 use crate::upstream::dial::Namespace;
-use crate::upstream::pool::Want;
+use crate::upstream::pool::{Checkout, Want};
 
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -123,7 +122,15 @@ async fn keep_a_dead_connection(
     let policies = target.pool_policies();
     let place = (Namespace::default(), EndpointAddr(address));
     let pools = &context.pools;
-    let dialled = pools.checkout(&target.shared, policies, place, Want::Fresh);
+    let dialled = pools.checkout(
+        &target.shared,
+        policies,
+        Checkout {
+            place,
+            want: Want::Fresh,
+            peer: Peer::Local,
+        },
+    );
     let Ok(connection) = dialled.await else {
         panic!("it listens");
     };

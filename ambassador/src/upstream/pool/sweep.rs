@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Pools, limits};
+use crate::addr::Peer;
 use crate::ring::{self, timer};
 use crate::upstream::connection::Past;
 use crate::upstream::dial::Namespace;
-use crate::upstream::permits::Acquire;
+use crate::upstream::permits::{Acquire, Asker};
 use crate::upstream::shared::Shared;
 
 /// How often idle connections are looked over while there are any. A peer that
@@ -86,8 +87,12 @@ impl Pools {
         let endpoint = self.with_pool(shared, policies, |pool| {
             pool.balancer.next_in_turn(&shared.endpoints)
         });
+        let asker = Asker {
+            shard: self.shard,
+            peer: Peer::Local,
+        };
         if let Some(endpoint) = endpoint
-            && let Acquire::Now(permit) = shared.permits.acquire(self.shard, 0, ring::now())
+            && let Acquire::Now(permit) = shared.permits.acquire(asker, 0, ring::now())
         {
             match self
                 .dial(permit, policies.1, (Namespace::default(), endpoint))

@@ -9,13 +9,13 @@ use std::task::Poll;
 use std::thread;
 
 use super::*;
-use crate::addr::EndpointAddr;
+use crate::addr::{EndpointAddr, Peer};
 use crate::policy::limits;
 use crate::ring::{Backend, Options, Spin};
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::connection::Past;
 use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
-use crate::upstream::pool::Want;
+use crate::upstream::pool::{Checkout, Want};
 
 /// An upstream that two shards have connections to: shard 0 in a thread of its
 /// own, shard 1 in that of the test.
@@ -33,12 +33,19 @@ fn pools(shard: u16) -> Rc<Pools> {
     Pools::new(shard, Rc::new(dialer))
 }
 
+fn checkout(place: Place) -> Checkout {
+    Checkout {
+        place,
+        want: Want::Any,
+        peer: Peer::Local,
+    }
+}
+
 impl Shards {
     async fn checkout(&self) -> Connection {
         let policies = (&self.limits, &self.timeouts);
-        let checkout = self
-            .pools
-            .checkout(&self.shared, policies, self.place, Want::Any);
+        let wanted = checkout(self.place);
+        let checkout = self.pools.checkout(&self.shared, policies, wanted);
         let Ok(connection) = checkout.await else {
             panic!("it listens");
         };
@@ -94,7 +101,7 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
                 let pools = pools(0);
                 let (limits, timeouts) = (limits::Pool::default(), limits::Timeouts::default());
                 let policies = (&limits, &timeouts);
-                let dialled = pools.checkout(&owned, policies, place, Want::Any).await;
+                let dialled = pools.checkout(&owned, policies, checkout(place)).await;
                 let Ok(connection) = dialled else {
                     panic!("it listens");
                 };

@@ -1,0 +1,259 @@
+//! Those who wait for a permit, in the order of their turns.
+//!
+//! A peer has one turn in a round: the order is by round, and within one by who
+//! came first. So a peer with many waiters is served as often as one with few,
+//! and one that is alone in the order in which its waiters came. Fair queueing
+//! with requests of one size (Demers, Keshav and Shenker, 1989).
+//!
+//! Where the queue is full, a newcomer takes the place of the newest waiter of
+//! the peer that has the most, as long as its own peer has fewer even then.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
+
+use crate::addr::Peer;
+
+/// One who waits.
+pub trait Waits {
+    /// Who it belongs to.
+    fn peer(&self) -> Peer;
+}
+
+/// The queue.
+pub struct Queue<W> {
+    places: VecDeque<Place<W>>,
+    peers: HashMap<Peer, Held>,
+}
+
+struct Place<W> {
+    round: u64,
+    waiter: W,
+}
+
+/// What a peer has of the queue.
+#[derive(Default)]
+struct Held {
+    waiting: u32,
+    /// The last round in which it is to have a turn, or has had one.
+    round: u64,
+    /// The last in which it has had one.
+    served: u64,
+}
+
+/// What came of asking for a place.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Pushed<W> {
+    /// There was one.
+    Free,
+    /// It is that of another, who waits no longer.
+    InPlaceOf(W),
+    /// There was none.
+    Full,
+}
+
+impl<W> Default for Queue<W> {
+    fn default() -> Self {
+        Self {
+            places: VecDeque::new(),
+            peers: HashMap::default(),
+        }
+    }
+}
+
+impl<W: Waits> Queue<W> {
+    /// Who is next.
+    pub fn front(&self) -> Option<&W> {
+        self.places.front().map(|place| &place.waiter)
+    }
+
+    /// Those who wait, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &W> {
+        self.places.iter().map(|place| &place.waiter)
+    }
+
+    /// Gives `waiter` a place, where there are fewer than `max`.
+    pub fn push(&mut self, waiter: W, max: u32) -> Pushed<W> {
+        let pushed = match (self.places.len() as u64).cmp(&u64::from(max)) {
+            Ordering::Less => Pushed::Free,
+            Ordering::Equal => {
+                let worst = self.worst_beside(waiter.peer());
+                let Some(other) = worst.and_then(|worst| self.leave(worst)) else {
+                    return Pushed::Full;
+                };
+                Pushed::InPlaceOf(other)
+            }
+            // The limit was lowered.
+            Ordering::Greater => return Pushed::Full,
+        };
+        let now = self.places.front().map_or(0, |place| place.round);
+        let held = self.peers.entry(waiter.peer()).or_default();
+        let round = match held.waiting == 0 && held.round < now {
+            true => now,
+            false => held.round + 1,
+        };
+        (held.waiting, held.round) = (held.waiting + 1, round);
+        let at = self.places.partition_point(|place| place.round <= round);
+        self.places.insert(at, Place { round, waiter });
+        pushed
+    }
+
+    /// The turn of the one at this place has come.
+    pub fn take(&mut self, at: usize) -> Option<W> {
+        let Place { round, waiter } = self.places.remove(at)?;
+        if let Some(held) = self.peers.get_mut(&waiter.peer()) {
+            (held.waiting, held.served) = (held.waiting - 1, round);
+        }
+        self.forget();
+        Some(waiter)
+    }
+
+    /// The one at this place waits no longer: it is as if it had never come.
+    pub fn leave(&mut self, at: usize) -> Option<W> {
+        let Place { waiter, .. } = self.places.remove(at)?;
+        let peer = waiter.peer();
+        let mut newest_first = self.places.iter().rev();
+        let last = newest_first.find(|place| place.waiter.peer() == peer);
+        if let Some(held) = self.peers.get_mut(&peer) {
+            held.waiting -= 1;
+            held.round = last.map_or(held.served, |last| last.round);
+        }
+        self.forget();
+        Some(waiter)
+    }
+
+    /// The newest waiter of the peer that has the most, where that is more than
+    /// `peer` has with one more.
+    fn worst_beside(&self, peer: Peer) -> Option<usize> {
+        let waiting = |peer| self.peers.get(&peer).map_or(0, |held| held.waiting);
+        let most = self.peers.values().map(|held| held.waiting).max()?;
+        if most <= waiting(peer) + 1 {
+            return None;
+        }
+        let has_most = |place: &Place<W>| waiting(place.waiter.peer()) == most;
+        self.places.iter().rposition(has_most)
+    }
+
+    /// Forgets peers that nobody waits for, and whose last turn is over.
+    fn forget(&mut self) {
+        let Some(front) = self.places.front() else {
+            // Nobody has anything to share.
+            return self.peers.clear();
+        };
+        let now = front.round;
+        if self.peers.len() > 2 * self.places.len() {
+            self.peers
+                .retain(|_, held| held.waiting > 0 || held.round >= now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A waiter of a peer, by its number.
+    type Numbered = (u32, u32);
+
+    impl Waits for Numbered {
+        fn peer(&self) -> Peer {
+            Peer::Workload(self.0)
+        }
+    }
+
+    fn queue(waiters: &[Numbered]) -> Queue<Numbered> {
+        let mut queue = Queue::default();
+        for waiter in waiters {
+            assert_eq!(queue.push(*waiter, u32::MAX), Pushed::Free);
+        }
+        queue
+    }
+
+    fn order(queue: &Queue<Numbered>) -> Vec<Numbered> {
+        queue.iter().copied().collect()
+    }
+
+    #[test]
+    fn one_peer_alone_is_served_in_order() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2)]);
+        assert_eq!(queue.take(0), Some((1, 0)));
+        queue.push((1, 3), 9);
+        assert_eq!(order(&queue), [(1, 1), (1, 2), (1, 3)]);
+    }
+
+    #[test]
+    fn peers_have_a_turn_each_in_a_round() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (2, 0), (2, 1), (3, 0)]);
+        let rounds = [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1), (1, 2)];
+        assert_eq!(order(&queue), rounds);
+        // Whoever comes back at once has had its turn.
+        assert_eq!(queue.take(0), Some((1, 0)));
+        assert_eq!(queue.take(0), Some((2, 0)));
+        assert_eq!(queue.take(0), Some((3, 0)));
+        queue.push((3, 1), 9);
+        let rounds = [(1, 1), (2, 1), (3, 1), (1, 2)];
+        assert_eq!(order(&queue), rounds);
+    }
+
+    #[test]
+    fn nobody_comes_before_others_time_and_again() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (1, 3)]);
+        let mut served = Vec::new();
+        for number in 0..4 {
+            queue.push((2, number), 9);
+            served.push(queue.take(0).unwrap());
+        }
+        assert_eq!(served, [(1, 0), (2, 0), (1, 1), (2, 1)]);
+    }
+
+    #[test]
+    fn who_leaves_has_had_no_turn() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]);
+        assert_eq!(queue.take(0), Some((1, 0)));
+        let last = queue.iter().position(|waiter| *waiter == (1, 2)).unwrap();
+        queue.leave(last);
+        let last = queue.iter().position(|waiter| *waiter == (1, 1)).unwrap();
+        queue.leave(last);
+        queue.push((1, 3), 9);
+        assert_eq!(order(&queue), [(2, 0), (2, 1), (1, 3)]);
+    }
+
+    #[test]
+    fn a_full_queue_has_a_place_for_who_has_less_than_a_share() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (2, 0)]);
+        assert_eq!(queue.push((1, 3), 4), Pushed::Full);
+        // With one more, it would have as many as the other.
+        assert_eq!(queue.push((2, 1), 4), Pushed::InPlaceOf((1, 2)));
+        assert_eq!(queue.push((2, 2), 4), Pushed::Full);
+        assert_eq!(queue.push((3, 0), 4), Pushed::InPlaceOf((2, 1)));
+        assert_eq!(queue.push((4, 0), 4), Pushed::InPlaceOf((1, 1)));
+        assert_eq!(queue.push((5, 0), 4), Pushed::Full);
+        assert_eq!(order(&queue), [(1, 0), (2, 0), (3, 0), (4, 0)]);
+    }
+
+    #[test]
+    fn where_nobody_may_wait_nobody_does() {
+        let mut queue = queue(&[]);
+        assert_eq!(queue.push((1, 0), 0), Pushed::Full);
+        // A limit that was lowered: who is here stays.
+        queue.push((1, 0), 9);
+        queue.push((1, 1), 9);
+        assert_eq!(queue.push((2, 0), 1), Pushed::Full);
+        assert_eq!(order(&queue), [(1, 0), (1, 1)]);
+    }
+
+    #[test]
+    fn peers_that_have_gone_are_forgotten() {
+        let mut queue = queue(&[(0, 0), (0, 1)]);
+        for peer in 1..1_000 {
+            queue.push((peer, 0), 9);
+            let at = queue.iter().position(|waiter| waiter.0 == peer).unwrap();
+            queue.leave(at);
+        }
+        assert!(queue.peers.len() <= 5, "{}", queue.peers.len());
+        queue.take(0);
+        queue.take(0);
+        assert!(queue.peers.is_empty());
+    }
+}
