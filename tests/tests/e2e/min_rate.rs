@@ -20,6 +20,7 @@ on_both_backends!(
     a_client_that_waits_for_leave_is_not_slow,
     a_client_that_reads_slowly_is_reset,
     a_response_that_drips_is_the_upstreams_failure,
+    an_endpoint_that_drips_is_ejected,
     an_upstream_that_takes_an_upload_slowly_has_failed,
     an_upstream_that_waits_for_the_body_is_not_slow,
     who_keeps_the_rate_is_left_alone,
@@ -164,15 +165,44 @@ fn a_client_that_reads_slowly_is_reset(backend: Backend) {
     assert_eq!(failures(&proxy), 0, "the upstream is not at fault");
 }
 
-fn a_response_that_drips_is_the_upstreams_failure(backend: Backend) {
-    let server = Server::start(|connection| {
+/// Begins each response at once, and goes on with it slowly.
+fn dripping() -> Server {
+    Server::start(|connection| {
         connection.request()?;
         connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
         loop {
             connection.write("a few bytes")?;
             thread::sleep(PAUSE);
         }
-    });
+    })
+}
+
+fn an_endpoint_that_drips_is_ejected(backend: Backend) {
+    let (slow, well) = (dripping(), Server::ok());
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    // Its heads alone would make it look as well as the other.
+    let config = format!(
+        "listeners: [{{ name: e, bind: \"{listen}\" }}]\n\
+         upstreams: {{ web: {{ hosts: [web.test], endpoints: [\"{}\", \"{}\"], \
+         load_balancing: round_robin, timeouts: {{ idle: 2s, min_rate: 1MiB }}, \
+         outlier: {{ consecutive: 2, base_ejection: 5m, max_ejected: 50% }} }} }}\n",
+        slow.address(),
+        well.address()
+    );
+    let proxy = Proxy::start(backend, &config);
+    let ask = || {
+        let mut client = Client::connect(listen);
+        client.send("GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n");
+        client.rest().is_ok()
+    };
+    let cut = (0..12).filter(|_| !ask()).count();
+    assert_eq!(cut, 2);
+    let breaker = [("upstream", "web")];
+    assert_eq!(proxy.metric("ambassador_breaker_state", &breaker), 0.0);
+}
+
+fn a_response_that_drips_is_the_upstreams_failure(backend: Backend) {
+    let server = dripping();
     let (proxy, listen) = start(backend, &server, RATE);
     let mut client = Client::connect(listen);
     let started = Instant::now();
