@@ -512,7 +512,7 @@ impl Download<'_> {
         let bytes = gather.bytes() as u64;
         let mut sending = self.client.post(gather);
         match at_once(&mut sending).await {
-            Poll::Ready(sent) => sent.map_err(|_| ExchangeError::ClientGone)?,
+            Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
             Poll::Pending => self.until_read(sending).await?,
         }
         self.cells.bytes(self.label, Direction::Received, bytes);
