@@ -79,13 +79,15 @@ impl Heads<'_> {
                 return Ok((chunk, (!rest.is_empty()).then_some(rest)));
             }
             // Rare: the head came in pieces. A piece without a line end cannot
-            // complete it, so it is not parsed again for one.
+            // complete it, so it is not parsed again for one. What it comes to
+            // counts to the request until that is over.
             collected.extend_from_slice(&chunk);
             drop(chunk);
             let whole_by = *whole_by.get_or_insert_with(|| self.deadlines.of_rest(ring::now()));
             loop {
                 let more = self.receive(Some(whole_by)).await?;
                 collected.extend_from_slice(&more);
+                self.progress.keeps_more(more.len().cast_signed());
                 if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
                     break;
                 }

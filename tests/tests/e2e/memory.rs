@@ -15,6 +15,7 @@ on_both_backends!(
     heads_that_do_not_end_give_way,
     uploads_that_stall_give_way,
     responses_that_nobody_reads_give_way,
+    heads_of_responses_that_do_not_end_give_way,
     the_peer_that_holds_the_most_gives_way,
     the_limit_is_that_of_the_cgroup,
     a_reload_changes_the_limit,
@@ -167,6 +168,31 @@ fn responses_that_nobody_reads_give_way(backend: Backend) {
         });
         attackers.collect()
     });
+}
+
+/// Begins a head for `/`, and never ends it.
+fn unfinished() -> Server {
+    Server::start(|connection| {
+        while let Some(request) = connection.head()? {
+            if request.target == "/live" {
+                connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlive")?;
+                continue;
+            }
+            let field = format!("x-filler: {}\r\n", "a".repeat(1010));
+            connection.write(format!("HTTP/1.1 200 OK\r\n{}", field.repeat(60)))?;
+            return connection.read(&mut [0]).map(|_| ());
+        }
+        Ok(())
+    })
+}
+
+fn heads_of_responses_that_do_not_end_give_way(backend: Backend) {
+    let server = unfinished();
+    let (proxy, listen) = start(backend, "24MiB", &server);
+    let ask = get("/").into_bytes();
+    bear(&proxy, listen, || send_on_many(MANY, listen, &ask));
+    let breaker = [("upstream", "web")];
+    assert_eq!(proxy.metric("ambassador_breaker_state", &breaker), 0.0);
 }
 
 fn the_peer_that_holds_the_most_gives_way(backend: Backend) {

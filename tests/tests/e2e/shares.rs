@@ -270,9 +270,12 @@ fn a_peer_that_fills_the_queue_makes_room_for_others(backend: Backend) {
 
 fn peers_have_turns(backend: Backend) {
     let (server, release) = held();
-    let (_proxy, listen, clients) = crowded(backend, &server);
+    let (proxy, listen, clients) = crowded(backend, &server);
     let mut other = another_peer(listen);
     other.send(get("/of-one"));
+    // It has a place.
+    let overloaded = [("reason", "overloaded"), ("status", "503")];
+    proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
     // Those who have connections, and who comes first in the queue; then it is
     // the other's turn, before the rest of the queue.
     let mut released = 0;
