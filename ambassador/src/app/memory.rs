@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::clock;
+use crate::proxy::context::Context;
 use crate::proxy::memory::{self, Limit, Memory};
 use crate::ring::Remote;
-use crate::shard;
 use crate::workload::MemoryLimits;
 use crate::workload::memory::give_back_freed;
 
@@ -113,11 +113,15 @@ impl Keeper {
         let (tell, told) = sync_channel(self.shards.len());
         for remote in &self.shards {
             let tell = tell.clone();
-            shard::tell_to(remote, move |context| {
-                context.look_at_memory();
+            let look = Box::new(move || {
+                if let Some(context) = Context::current() {
+                    context.look_at_memory();
+                }
                 // Who asked may have given up.
                 let _ = tell.try_send(());
             });
+            // One that is too busy to listen, or has ended, does without.
+            let _ = remote.send(look);
         }
         drop(tell);
         let until = clock::now() + LOOKED_WITHIN;

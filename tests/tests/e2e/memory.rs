@@ -19,6 +19,7 @@ on_both_backends!(
     the_peer_that_holds_the_most_gives_way,
     the_limit_is_that_of_the_cgroup,
     a_reload_changes_the_limit,
+    many_small_heads_give_way,
     nobody_more_is_let_in_where_nobody_can_go,
 );
 
@@ -258,18 +259,32 @@ fn a_reload_changes_the_limit(backend: Backend) {
     assert_eq!(memory(&proxy, "limit"), LIMIT as f64);
 }
 
+fn turned_away(proxy: &Proxy) -> f64 {
+    let cause = [("cause", "memory")];
+    proxy.metric("ambassador_dropped_accepts_total", &cause)
+}
+
+fn many_small_heads_give_way(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = start(backend, "16MiB\nworkers: 1", &server);
+    let head = &begun_head()[..1_500];
+    let mut attackers = Vec::new();
+    while shed(&proxy) == 0.0 {
+        assert!(attackers.len() < 15_000, "{}", memory(&proxy, "held"));
+        attackers.extend(send_on_many(100, listen, head));
+    }
+    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(turned_away(&proxy), 0.0);
+}
+
 /// Connections that hold nothing but themselves.
 fn nobody_more_is_let_in_where_nobody_can_go(backend: Backend) {
     let server = Server::ok();
     let (proxy, listen) = start(backend, "16MiB\nworkers: 1", &server);
-    let turned_away = || {
-        let cause = [("cause", "memory")];
-        proxy.metric("ambassador_dropped_accepts_total", &cause)
-    };
     let mut first = Client::connect(listen);
     assert_eq!(first.get("/").status, 200);
     let mut idle = Vec::new();
-    while turned_away() == 0.0 {
+    while turned_away(&proxy) == 0.0 {
         assert!(idle.len() < 15_000, "{} bytes", memory(&proxy, "held"));
         idle.extend((0..100).map(|_| Client::connect(listen)));
     }

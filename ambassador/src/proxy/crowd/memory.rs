@@ -17,7 +17,8 @@ use crate::ring;
 /// Over how long it is looked whether a client moves.
 const PACE_OVER: Duration = Duration::from_secs(1);
 
-/// Who holds less is left alone: there would be next to nothing to gain.
+/// Who holds less, and keeps nobody waiting, is left alone: there would be next to
+/// nothing to gain.
 const WORTH_IT: u64 = 4 * 1024;
 
 /// Clients that are shed at a time; whoever sheds looks again.
@@ -98,7 +99,7 @@ impl Crowd {
                 continue;
             }
             load.here += u64::from(member.kept);
-            if weight.standstill != Standstill::Moves {
+            if weight.standstill != Standstill::Moves && weight.is_worth_it() {
                 load.still += weight.bytes();
             }
         }
@@ -114,7 +115,7 @@ impl Crowd {
         for (key, member) in members.iter_mut().filter(|(_, member)| !member.is_shed) {
             let peer = member.peer;
             let weight = member.weigh(now);
-            if let Some(weight) = weight.filter(|weight| weight.bytes() >= WORTH_IT) {
+            if let Some(weight) = weight.filter(|weight| weight.is_worth_it()) {
                 *held.entry(peer).or_default() += weight.bytes();
                 candidates.push(Candidate { key, peer, weight });
             }
@@ -180,6 +181,14 @@ impl Member {
 impl Weight {
     fn bytes(self) -> u64 {
         self.here + self.in_kernel
+    }
+
+    fn is_worth_it(self) -> bool {
+        match self.standstill {
+            // With it goes what a connection takes by itself.
+            Standstill::Withholds => self.bytes() > 0,
+            Standstill::Waits | Standstill::Moves => self.bytes() >= WORTH_IT,
+        }
     }
 }
 
