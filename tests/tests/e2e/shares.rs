@@ -4,12 +4,15 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ambassador_tests::client::get;
-use ambassador_tests::proxy::one_upstream;
+use ambassador_tests::proxy::{Launch, one_upstream};
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
+use ambassador_tests::{
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, os, ports, program,
+};
 
 on_both_backends!(
     slow_uploads_give_way_to_who_waits,
@@ -21,6 +24,7 @@ on_both_backends!(
     one_peer_alone_may_have_all_relays,
     a_peer_that_fills_the_queue_makes_room_for_others,
     peers_have_turns,
+    a_cgroup_that_fills_the_queue_makes_room_for_another,
 );
 
 const PLACES: usize = 4;
@@ -123,7 +127,7 @@ fn uploads_that_move_are_left_alone(backend: Backend) {
             client.send(part);
         }
         sent += part.len();
-        std::thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(200));
     }
     for client in &mut moving {
         client.send(vec![b'x'; 100_000 - sent]);
@@ -295,4 +299,50 @@ fn peers_have_turns(backend: Backend) {
     drop(release);
     assert_eq!(other.response("GET").status, 200);
     assert_eq!(count(clients, 200), PLACES + PENDING - 1);
+}
+
+/// Asks so many times at once, as its argument says, and prints the statuses.
+const ASK: &str = r#"
+import socket, sys
+ask = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+asking = [socket.create_connection(("10.1.2.3", 80), 20) for _ in range(int(sys.argv[1]))]
+for connection in asking:
+    connection.sendall(ask)
+sys.stdout.write(" ".join(sorted(connection.recv(12)[9:].decode() for connection in asking)))
+"#;
+
+fn a_cgroup_that_fills_the_queue_makes_room_for_another(backend: Backend) {
+    let (server, release) = held();
+    let (many, one) = (Cgroup::new(), Cgroup::new());
+    let config = format!(
+        "workers: 1\nupstreams: {{ web: {{ hosts: [10.1.2.3], endpoints: [\"{}\"], \
+         pool: {{ max_connections: {PLACES}, max_pending: {PENDING} }} }} }}\n",
+        server.address()
+    );
+    let arguments = [&many, &one].map(|cgroup| cgroup.path().display().to_string());
+    let arguments = arguments
+        .into_iter()
+        .flat_map(|path| ["--cgroup".to_owned(), path]);
+    let launch = Launch {
+        arguments: arguments.collect(),
+        ..Launch::default()
+    };
+    let proxy = Proxy::launch(backend, &config, launch);
+    let ask = |cgroup: &Cgroup, count: usize| {
+        let mut python = cgroup.command(program::PYTHON);
+        program::succeed(python.args(["-c", ASK, &count.to_string()]))
+    };
+    thread::scope(|scope| {
+        let many = scope.spawn(|| ask(&many, PLACES + PENDING));
+        expect_full(&proxy);
+        expect_pending(&proxy);
+        let one = scope.spawn(|| ask(&one, 1));
+        let overloaded = [("reason", "overloaded"), ("status", "503")];
+        proxy.expect_metric("ambassador_requests_total", &overloaded, 1.0);
+        drop(release);
+        assert_eq!(one.join().expect("it ends"), "200");
+        let many = many.join().expect("it ends");
+        let turned_away = many.split(' ').filter(|status| *status == "503");
+        assert_eq!(turned_away.count(), 1, "{many}");
+    });
 }
