@@ -5,24 +5,53 @@
 //! in network order wherever the kernel side stores them.
 #![no_std]
 
-/// Slots of the token table: how many different destinations one proxy can
-/// have captured in its life. 32 bytes of kernel memory each, paid at start.
+/// Slots of the token table: how many different destinations can be in use at
+/// a time. 40 bytes of kernel memory each, paid at start.
 pub const SLOTS: u32 = 16_384;
 
 /// Slots that only claimed destinations may take, so that a scan of addresses
 /// nobody configured cannot push a configured upstream out of the table.
 pub const SLOTS_CLAIMED_ONLY: u32 = SLOTS / 4;
 
-/// The slot of the canary; interning starts behind it. The loader tags the
-/// canary's socket with it, which makes it one.
-pub const SLOT_CANARY: u32 = 0;
+/// Token numbers: the slot in the lower bits, above it how often the slot has
+/// been given out. So the token of an earlier destination is told from that of
+/// the present one, until the numbers of a slot have all been used.
+pub const NUMBERS: u32 = 1 << 22;
 
-/// Tokens are 127.64.0.0 + slot; the whole of 127.64.0.0/10 is left to them.
+/// The number and the slot of the canary; interning starts behind it. The
+/// loader tags the canary's socket with it, which makes it one.
+pub const CANARY: u32 = 0;
+
+/// The number of a slot that nobody has.
+pub const NUMBER_NONE: u32 = 0;
+
+/// The slot of a token number.
+pub const fn slot_of(number: u32) -> u32 {
+    number % SLOTS
+}
+
+/// The number under which the slot of `number` is given out the next time.
+pub const fn next_number(number: u32) -> u32 {
+    (number + SLOTS) % NUMBERS
+}
+
+/// The time in which the use of a slot is noted: CLOCK_MONOTONIC nanoseconds
+/// shifted right by this, some 1.07 s.
+pub const TICK_SHIFT: u32 = 30;
+
+/// Workloads whose slots are counted one by one, and one more for all that come
+/// on top. 8 bytes of kernel memory each, paid at start.
+pub const SHARES: u32 = 4_096;
+
+/// The share of those that have none of their own.
+pub const SHARE_OF_THE_REST: u32 = 0;
+
+/// Tokens are 127.64.0.0 + number; the whole of 127.64.0.0/10 is left to them.
 pub const TOKEN_V4: u32 = 0x7f40_0000;
 /// The mask of 127.64.0.0/10.
 pub const TOKEN_V4_MASK: u32 = 0xffc0_0000;
 
-/// IPv6 tokens are `fd7f:656d:6261:PORT::SLOT`, PORT being the proxy's: each
+/// IPv6 tokens are `fd7f:656d:6261:PORT::NUMBER`, PORT being the proxy's: each
 /// proxy of a namespace routes a /64 of its own. The first 48 bits.
 pub const TOKEN_V6: [u16; 3] = [0xfd7f, 0x656d, 0x6261];
 
@@ -51,8 +80,8 @@ pub const CIRCUIT_NONE: u32 = 0;
 /// The word of a closed circuit.
 pub const CIRCUIT_CLOSED: u64 = 0;
 
-/// A destination as a workload sees it: the key of interning and, once
-/// published, the fixed part of a slot.
+/// A destination as a workload sees it: the key of interning, and part of a
+/// slot.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Destination {
@@ -62,11 +91,25 @@ pub struct Destination {
     pub workload: u32,
     /// Network order.
     pub port: u16,
-    /// 1 in a published slot, 0 in a free one; 1 in every key.
-    pub used: u16,
+    /// In a slot, the [`Kind`] as which it was taken; 0 in a key.
+    pub kind: u16,
 }
 
-/// One entry of the token table. The destination never changes once written.
+/// What a slot was taken for: each kind is counted for itself.
+#[repr(u16)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A destination that no upstream claimed.
+    Unclaimed = 0,
+    /// One that an upstream claimed.
+    Claimed = 1,
+}
+
+/// How many kinds there are.
+pub const KINDS: usize = 2;
+
+/// One entry of the token table. While a number stands in it, the destination
+/// does not change: whoever finds the number of his token has what it is for.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Slot {
@@ -74,6 +117,35 @@ pub struct Slot {
     pub destination: Destination,
     /// The decision on it: epoch in the upper, [`rule`] bits in the lower half.
     pub decision: u64,
+    /// The number of its token; [`NUMBER_NONE`]: the slot is free.
+    pub number: u32,
+    /// When a connect went there last, in ticks of [`TICK_SHIFT`].
+    pub used_at: u32,
+}
+
+/// Which token a socket was given, and for what: what the guard looks for and
+/// getpeername() shows, whatever has become of the slot since.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Granted {
+    /// Of the token.
+    pub number: u32,
+    /// For whom.
+    pub workload: u32,
+    /// Network order; IPv4 as v4-mapped.
+    pub addr: [u32; 4],
+    /// Network order.
+    pub port: u16,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// How many slots a workload holds. Programs add, the proxy subtracts.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Share {
+    /// By [`Kind`].
+    pub held: [u32; KINDS],
 }
 
 /// The page both sides map.
@@ -81,8 +153,9 @@ pub struct Slot {
 pub struct Shared {
     /// Generation of the rules in force. Never 0 once rules are installed.
     pub epoch: u32,
-    /// Slots handed out, the canary's included.
-    pub slots_used: u32,
+    /// Slots that were ever given out, the canary's included: those above it
+    /// have only one number behind them.
+    pub slots_touched: u32,
     /// The proxy's thread group as the kernel numbers it, whatever namespace
     /// the proxy lives in; learned from its first canary. 0: not yet. Worth
     /// something only while `proxy_alive` is fresh: the number is given out
@@ -95,6 +168,8 @@ pub struct Shared {
     /// CLOCK_MONOTONIC nanoseconds at which some shard was last there, be it
     /// one that takes no more connections.
     pub proxy_alive: u64,
+    /// How many slots all workloads hold together.
+    pub all: Share,
 }
 
 /// Whether connects to what an upstream claims are refused at once. The proxy
@@ -165,7 +240,7 @@ pub enum Verdict {
     Passthrough,
     /// Refused by `unmatched: refuse`.
     Refused,
-    /// No slot was left; `on_failure` decided.
+    /// Hardly a slot is left, and none for anybody; `on_failure` decided.
     TableFull,
     /// No heartbeat or no listener; `on_failure` decided.
     ProxyDown,
@@ -183,11 +258,14 @@ pub enum Verdict {
     CanaryFailed,
     /// Refused by the open circuit of the upstream that claims it.
     CircuitOpen,
+    /// The workload holds as many slots as it may while others could want
+    /// some; `on_failure` decided.
+    OverQuota,
 }
 
 impl Verdict {
     /// Every verdict, in the order of its counter.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Captured,
         Self::Bypassed,
         Self::Passthrough,
@@ -201,6 +279,7 @@ impl Verdict {
         Self::Canary,
         Self::CanaryFailed,
         Self::CircuitOpen,
+        Self::OverQuota,
     ];
 
     /// The value of the metric's label.
@@ -219,18 +298,21 @@ impl Verdict {
             Self::Canary => "canary",
             Self::CanaryFailed => "canary_failed",
             Self::CircuitOpen => "circuit_open",
+            Self::OverQuota => "over_quota",
         }
     }
 }
 
 const _: () = assert!(size_of::<Destination>() == 24);
-const _: () = assert!(size_of::<Slot>() == 32);
+const _: () = assert!(size_of::<Slot>() == 40);
+const _: () = assert!(size_of::<Granted>() == 28);
+const _: () = assert!(size_of::<Share>() == 8);
 const _: () = assert!(size_of::<RuleKey>() == 24);
 const _: () = assert!(size_of::<Circuit>() == 16);
-const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS + 8);
+const _: () = assert!(size_of::<Shared>() == 16 + 8 * HEARTBEATS + 8 + 8);
 const _: () = assert!(
-    SLOTS <= 1 << 22,
-    "a slot fits the host part of 127.64.0.0/10"
+    SLOTS.is_power_of_two() && NUMBERS.is_power_of_two() && NUMBERS - 1 <= !TOKEN_V4_MASK,
+    "slots are the lower bits of numbers, which fit the host part of 127.64.0.0/10"
 );
 const _: () = assert!(
     CIRCUITS <= 1 << (32 - rule::CIRCUIT_SHIFT),

@@ -14,14 +14,15 @@
 //!    [`TokenTable::lookup`] for the local address of what it accepts.
 //! 5. [`Capture::update`] on reload, [`Capture::update_claims`] when a claimed
 //!    name resolves anew, [`Capture::canary`] behind `/readyz`,
-//!    [`Capture::verdicts`] and [`TokenTable::slots_used`] for metrics.
+//!    [`Capture::verdicts`] and [`TokenTable::slots_used`] for metrics;
+//!    [`Capture::take_back`] every few seconds.
 //! 6. [`Capture::circuit`] opens and closes the circuit that a claim names.
 //! 7. Dropping [`Capture`] detaches, unless links are pinned: those hold until
 //!    the next proxy takes them over or [`Pinned::remove`]. What outlives the
 //!    proxy and may (CAP_NET_ADMIN) calls [`unroute`] for each namespace.
 //!
-//! Invariants: a destination keeps its slot for the life of the process; the
-//! programs decide nothing but what the rules of the current epoch say; this
+//! Invariants: a token never leads to another destination than the one that it
+//! was given out for (see `reclaim`); the programs decide nothing but what the rules of the current epoch say; this
 //! process uses no privilege, the loader does.
 
 mod bpf;
@@ -37,8 +38,10 @@ mod mapping;
 mod netns;
 mod pins;
 mod programs;
+mod reclaim;
 mod rules;
 pub mod settings;
+mod shares;
 mod table;
 
 use std::fmt;
@@ -55,9 +58,12 @@ use self::circuits::Circuits;
 use self::conversation::{Conversation, unexpected};
 use self::in_force::{Attached, InForce, Pins, Place};
 use self::loader::{Attach, Job, Request};
+use self::reclaim::{Maps, Reclaim};
 use self::rules::Rule;
 use self::settings::{Claims, OnFailure, Quic, Settings, Target};
+use self::shares::{Assigned, Shares};
 use self::table::SharedPage;
+use crate::clock::Instant;
 use crate::workload::Helper;
 
 pub use ambassador_ebpf::Verdict;
@@ -106,6 +112,9 @@ pub struct Capture {
     circuits: Circuits,
     guard: Result<Vec<OwnedFd>, String>,
     in_force: Mutex<InForce>,
+    writable: Maps,
+    /// Locked after `in_force`.
+    reclaim: Mutex<Reclaim>,
     /// A loader that stayed to print what the programs log.
     logger: Option<Conversation>,
 }
@@ -127,6 +136,9 @@ const RULES: usize = 1;
 const SHARED: usize = 2;
 const VERDICTS: usize = 3;
 const CIRCUITS: usize = 4;
+const INTERNED: usize = 5;
+const RETURNED: usize = 6;
+const SHARES: usize = 7;
 
 /// Why capture could not start or change.
 #[derive(Debug)]
@@ -167,8 +179,10 @@ impl Capture {
         let rules = rules::compile(settings, claims).map_err(CaptureError::Rules)?;
         let pinned = options.may_pin && wants_pins(settings, claims);
         let datagrams = settings.quic == Quic::Refuse;
+        let mut assigned = Assigned::default();
         let jobs = workloads.iter().map(|workload| Job {
             workload: workload.clone(),
+            share: assigned.assign(workload.number),
             connects: true,
             datagrams,
         });
@@ -179,6 +193,7 @@ impl Capture {
         let prepare = |maps| Self::prepare(maps, rules, options, helper);
         let (mut capture, made, guard) = conversation.attach_first(request, prepare)?;
         capture.guard = guard;
+        capture.reclaim().assigned = assigned;
         capture.logger = options.kernel_log.then_some(conversation);
         let mut found = Vec::new();
         {
@@ -203,7 +218,14 @@ impl Capture {
         if maps.len() != loader::MAPS.len() {
             return Err(unexpected());
         }
-        let slots = maps[SLOT_TABLE].try_clone().map_err(CaptureError::Map)?;
+        let own = |map: usize| maps[map].try_clone().map_err(CaptureError::Map);
+        let slots = own(SLOT_TABLE)?;
+        let writable = Maps {
+            slots: own(SLOT_TABLE)?,
+            interned: own(INTERNED)?,
+            returned: own(RETURNED)?,
+            shares: Shares::map(maps[SHARES].as_fd()).map_err(CaptureError::Map)?,
+        };
         let page = SharedPage::map(maps[SHARED].as_fd()).map_err(CaptureError::Map)?;
         let page = Arc::new(page);
         let circuits = Circuits::map(maps[CIRCUITS].as_fd()).map_err(CaptureError::Map)?;
@@ -216,10 +238,12 @@ impl Capture {
             circuits,
             guard: Err("the loader did not say".into()),
             in_force: Mutex::default(),
+            writable,
+            reclaim: Mutex::default(),
             logger: None,
         };
         // Slot 0 is the canary's.
-        capture.page.slots_used().store(1, Ordering::Release);
+        capture.page.slots_touched().store(1, Ordering::Release);
         capture.install(&mut capture.in_force(), rules)?;
         Ok(capture)
     }
@@ -256,7 +280,10 @@ impl Capture {
         }
         let jobs: Vec<Job> = workloads
             .iter()
-            .filter_map(|workload| in_force.job(workload, datagrams))
+            .filter_map(|workload| {
+                let share = self.reclaim().assigned.assign(workload.number);
+                in_force.job(workload, datagrams, share)
+            })
             .collect();
         let attached = self
             .attach(jobs, pinned)
@@ -400,6 +427,38 @@ impl Capture {
         Ok(())
     }
 
+    /// Takes back slots that nobody uses any more. To be called every few seconds:
+    /// it costs a system call for each slot that was ever in use.
+    pub fn take_back(&self, now: Instant) -> io::Result<()> {
+        let in_force = self.in_force();
+        let mut reclaim = self.reclaim();
+        let shares = &self.writable.shares;
+        reclaim
+            .assigned
+            .retain(|workload, share| in_force.has(workload) || shares.held(share) > 0);
+        if !self.page.all_beat(self.options.shards, reclaim::HANGS) {
+            reclaim.wait(now);
+            return Ok(());
+        }
+        reclaim.sweep(&self.writable, &self.page, now)
+    }
+
+    /// Slots that were taken back so far.
+    pub fn slots_taken_back(&self) -> u64 {
+        self.reclaim().freed
+    }
+
+    /// Who holds the most slots, and how many; the number of a workload.
+    pub fn holds_most(&self) -> Option<(u32, u32)> {
+        let reclaim = self.reclaim();
+        let held = |(workload, share)| (workload, self.writable.shares.held(share));
+        reclaim
+            .assigned
+            .iter()
+            .map(held)
+            .max_by_key(|(_, held)| *held)
+    }
+
     /// Whether the programs stay attached when the proxy ends.
     pub fn is_pinned(&self) -> bool {
         let in_force = self.in_force();
@@ -418,6 +477,10 @@ impl Capture {
     /// A panic elsewhere leaves what was in force before it.
     fn in_force(&self) -> MutexGuard<'_, InForce> {
         self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reclaim(&self) -> MutexGuard<'_, Reclaim> {
+        self.reclaim.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

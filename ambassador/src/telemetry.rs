@@ -22,7 +22,7 @@ mod record;
 mod registry;
 
 pub use cells::{Cells, RequestKey, Snapshot, UpstreamCells};
-pub use exposition::{Extras, Format, render};
+pub use exposition::{CaptureSlots, Extras, Format, render};
 pub use gauges::{BreakerGauge, PoolGauge};
 pub use histogram::Histogram;
 pub use labels::{

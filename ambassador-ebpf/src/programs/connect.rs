@@ -1,10 +1,10 @@
 //! What connect4 and connect6 share: the decision on one connect().
 
 use ambassador_ebpf::{
-    CANARY_PORT, CANARY_V4, CIRCUIT_CLOSED, CIRCUIT_NONE, Destination, RULE_PREFIX_BITS, RuleKey,
-    SLOT_CANARY, SLOTS, SLOTS_CLAIMED_ONLY, STALE_NS, Shared, Slot, Verdict, rule,
+    CANARY, CANARY_PORT, CANARY_V4, CIRCUIT_CLOSED, CIRCUIT_NONE, Destination, Granted,
+    RULE_PREFIX_BITS, RuleKey, STALE_NS, Shared, TICK_SHIFT, Verdict, rule, slot_of,
 };
-use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, BPF_NOEXIST, bpf_sock_addr, bpf_sock_tuple};
+use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock_addr, bpf_sock_tuple};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_set_retval,
@@ -12,9 +12,9 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::SockAddrContext;
 
+use crate::intern::{Taken, UNKNOWN, intern, known};
 use crate::maps::{
-    CIRCUITS, GRANTED, INTERNED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count,
-    heartbeat,
+    CIRCUITS, GRANTED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count, heartbeat,
 };
 use crate::token::{self, Addr};
 
@@ -72,7 +72,9 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
     let Some(shared) = SHARED.get(0) else {
         return Outcome::Leave;
     };
-    let mut slot = SLOT_CANARY;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut number = CANARY;
     let mut decision = rule::CAPTURE | rule::FAIL_CLOSED;
     let mut verdict = Verdict::Canary;
     let tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
@@ -93,14 +95,14 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
             addr: *addr,
             workload: WORKLOAD.load(),
             port,
-            used: 1,
+            kind: 0,
         };
         let epoch = epoch(shared);
-        slot = known(&destination);
-        decision = if slot == UNKNOWN {
+        number = known(&destination);
+        decision = if number == UNKNOWN {
             look_up(addr, port, epoch)
         } else {
-            current(slot, addr, port, epoch)
+            current(number, addr, port, epoch)
         };
         match decision & rule::ACTION {
             rule::CAPTURE => {}
@@ -117,38 +119,37 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
                 return Outcome::Leave;
             }
         }
-        if slot == UNKNOWN {
-            slot = intern(&destination, decision, epoch, shared);
-        }
-        if slot == UNKNOWN {
-            return fail(decision, Verdict::TableFull);
+        let tick = (now >> TICK_SHIFT) as u32;
+        if number == UNKNOWN {
+            match intern(&destination, decision, epoch, tick, shared) {
+                Taken::Number(taken) => number = taken,
+                Taken::Not(why) => return fail(decision, why),
+            }
+        } else {
+            touch(number, tick);
         }
     }
-    capture(ctx, addr, slot, decision, shared, verdict)
+    capture(ctx, addr, number, decision, shared, (verdict, now))
 }
-
-/// What a slot's number is where there is none.
-pub const UNKNOWN: u32 = u32::MAX;
 
 #[inline(always)]
 fn is_canary(ctx: &SockAddrContext, addr: &Addr, port: u16) -> bool {
     token::is_mapped(addr)
         && addr[3] == CANARY_V4.to_be()
         && port == CANARY_PORT.to_be()
-        && granted(ctx) == SLOT_CANARY
+        && matches!(grant(ctx), Some(granted) if granted.number == CANARY)
 }
 
-/// The slot whose token a socket was given; [`UNKNOWN`]: none.
+/// What a socket was given.
 #[inline(always)]
-pub fn granted(ctx: &SockAddrContext) -> u32 {
-    // SAFETY: a checked context load; the storage is the socket's own and
-    // checked for null.
+pub fn grant<'a>(ctx: &'a SockAddrContext) -> Option<&'a Granted> {
+    // SAFETY: a checked context load; the storage is the socket's own, lives as
+    // long as that, and is checked for null.
     unsafe {
         if (*ctx.sock_addr).__bindgen_anon_1.sk.is_null() {
-            return UNKNOWN;
+            return None;
         }
-        let granted = GRANTED.get_ptr_mut(ctx);
-        if granted.is_null() { UNKNOWN } else { *granted }
+        GRANTED.get_ptr_mut(ctx).as_ref()
     }
 }
 
@@ -170,22 +171,12 @@ fn is_proxy(shared: &Shared, tgid: u32) -> bool {
     alive >= now || now - alive <= STALE_NS
 }
 
-/// The slot of a destination that was seen before.
-#[inline(always)]
-fn known(destination: &Destination) -> u32 {
-    // SAFETY: entries of this map are never removed.
-    match unsafe { INTERNED.get(destination) } {
-        Some(slot) => *slot,
-        None => UNKNOWN,
-    }
-}
-
 /// A slot's decision under this epoch, worked out anew where it is older. A
 /// racing program stores the same or a newer word; an older one is replaced at
 /// the next connect.
 #[inline(always)]
-fn current(slot: u32, addr: &Addr, port: u16, epoch: u32) -> u32 {
-    let Some(entry) = SLOT_TABLE.get_ptr_mut(slot) else {
+fn current(number: u32, addr: &Addr, port: u16, epoch: u32) -> u32 {
+    let Some(entry) = SLOT_TABLE.get_ptr_mut(slot_of(number)) else {
         return look_up(addr, port, epoch);
     };
     // SAFETY: a live array element; the word is loaded and stored whole.
@@ -200,16 +191,31 @@ fn current(slot: u32, addr: &Addr, port: u16, epoch: u32) -> u32 {
     fresh
 }
 
+/// Notes that a slot is in use. Most connects write nothing.
+#[inline(always)]
+fn touch(number: u32, tick: u32) {
+    let Some(entry) = SLOT_TABLE.get_ptr_mut(slot_of(number)) else {
+        return;
+    };
+    // SAFETY: a live array element; the word is loaded and stored whole.
+    unsafe {
+        let used_at = &raw mut (*entry).used_at;
+        if core::ptr::read_volatile(used_at) != tick {
+            core::ptr::write_volatile(used_at, tick);
+        }
+    }
+}
+
 /// Checks that the proxy can take the connection, tags the socket and names
 /// the token.
 #[inline(always)]
 fn capture(
     ctx: &SockAddrContext,
     addr: &mut Addr,
-    slot: u32,
+    number: u32,
     decision: u32,
     shared: &Shared,
-    verdict: Verdict,
+    (verdict, now): (Verdict, u64),
 ) -> Outcome {
     // SAFETY: checked context loads; a connecting address always has a socket.
     let device = unsafe {
@@ -222,8 +228,8 @@ fn capture(
     if device != 0 && device != LOOPBACK_IFINDEX {
         return fail(decision, unless_canary(verdict, Verdict::DeviceBound));
     }
-    // SAFETY: helpers without arguments.
-    let (now, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
     let beat = heartbeat(shared, cpu);
     if beat < now && now - beat > STALE_NS {
         return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
@@ -235,9 +241,9 @@ fn capture(
     }
     let prefixed = !token::is_mapped(addr) && V6_PREFIX.load() != 0;
     let token = if prefixed {
-        token::v6(slot)
+        token::v6(number)
     } else {
-        [0, 0, token::MAPPED, token::v4(slot)]
+        [0, 0, token::MAPPED, token::v4(number)]
     };
     if !listening(ctx, &token, prefixed) {
         return fail(decision, unless_canary(verdict, Verdict::ProxyDown));
@@ -247,8 +253,17 @@ fn capture(
     if granted.is_null() {
         return fail(decision, unless_canary(verdict, Verdict::TableFull));
     }
-    // SAFETY: not null; the connecting task holds the socket's lock.
-    unsafe { *granted = slot };
+    // SAFETY: not null; the connecting task holds the socket's lock. The port
+    // is a checked context load.
+    unsafe {
+        *granted = Granted {
+            number,
+            workload: WORKLOAD.load(),
+            addr: *addr,
+            port: (*ctx.sock_addr).user_port as u16,
+            pad: 0,
+        };
+    }
     count(verdict);
     *addr = token;
     Outcome::Rewrite
@@ -367,46 +382,6 @@ fn look_up(addr: &Addr, port: u16, epoch: u32) -> u32 {
         Some(rule) => *rule,
         None => rule::BYPASS,
     }
-}
-
-/// Gives a destination a slot: the slot is published before the key that leads
-/// to it. [`UNKNOWN`]: the table is full.
-#[inline(always)]
-fn intern(destination: &Destination, decision: u32, epoch: u32, shared: &Shared) -> u32 {
-    let limit = if decision & rule::CLAIMED != 0 {
-        SLOTS
-    } else {
-        SLOTS - SLOTS_CLAIMED_ONLY
-    };
-    let used = (&raw const shared.slots_used).cast_mut();
-    // SAFETY: the word is in the shared page; only programs change it.
-    let slot = unsafe {
-        if core::ptr::read_volatile(used) >= limit {
-            return UNKNOWN;
-        }
-        // SeqCst: a relaxed add whose result is used is miscompiled.
-        core::intrinsics::atomic_xadd::<u32, u32, { core::intrinsics::AtomicOrdering::SeqCst }>(
-            used, 1,
-        )
-    };
-    if slot >= SLOTS {
-        return UNKNOWN;
-    }
-    let value = Slot {
-        destination: *destination,
-        decision: (u64::from(epoch) << 32) | u64::from(decision),
-    };
-    if SLOT_TABLE.set(slot, value, 0).is_err() {
-        return UNKNOWN;
-    }
-    if INTERNED
-        .insert(destination, slot, BPF_NOEXIST.into())
-        .is_ok()
-    {
-        return slot;
-    }
-    // Another CPU was first (this slot stays unused), or memory is short.
-    known(destination)
 }
 
 /// UDP is left alone, but QUIC may be refused where TCP would be captured.

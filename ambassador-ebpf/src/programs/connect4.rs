@@ -1,6 +1,6 @@
 //! connect() of an IPv4 socket. Kernel 6.1 (bpf_set_retval); attached to the
-//! workload's cgroup; reads RULES and SHARED, writes SLOT_TABLE, INTERNED,
-//! CIRCUITS, GRANTED, VERDICTS. What fails does what `on_failure` says.
+//! workload's cgroup; reads RULES, writes SHARED, SHARES, SLOT_TABLE,
+//! INTERNED, RETURNED, CIRCUITS, GRANTED, VERDICTS. What fails does what `on_failure` says.
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;

@@ -1,5 +1,5 @@
 //! getpeername() of an IPv6 socket. Kernel 5.8; attached to the workload's
-//! cgroup; reads SLOT_TABLE. A token that it cannot place is shown as it is.
+//! cgroup; reads GRANTED and SLOT_TABLE. A token that it cannot place is shown as it is.
 
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -22,7 +22,7 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
             (*ctx.sock_addr).user_port,
         )
     };
-    if let Some((addr, port)) = behind(&shown, port) {
+    if let Some((addr, port)) = behind(&ctx, &shown, port) {
         // SAFETY: checked context stores, each of four bytes.
         unsafe {
             let a = (&raw mut (*ctx.sock_addr).user_ip6).cast::<u32>();

@@ -1,13 +1,15 @@
 //! connect() of any IPv4 socket of the machine: a token of ours is refused to
-//! a socket that was not given it. Kernel 6.1; attached to the root of cgroup2,
-//! whose programs run after those of the workloads; reads GRANTED.
+//! a socket that was not given it, or was so long ago that it is for another
+//! destination now. Kernel 6.1; attached to the root of cgroup2, whose programs
+//! run after those of the workloads; reads GRANTED and SLOT_TABLE.
 
-use ambassador_ebpf::Verdict;
+use ambassador_ebpf::{CANARY, Granted, Verdict};
 use aya_ebpf::helpers::bpf_get_retval;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::connect::{ALLOW, granted, refuse};
+use crate::connect::{ALLOW, grant, refuse};
+use crate::intern::leads_to;
 use crate::maps::{PROXY_PORT, count};
 use crate::token::{self, Addr, MAPPED};
 
@@ -26,7 +28,10 @@ pub fn guard(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> i32 {
     {
         return ALLOW;
     }
-    if token::slot(addr) == Some(granted(ctx)) {
+    if let Some(granted) = grant(ctx)
+        && token::number(addr) == Some(granted.number)
+        && (granted.number == CANARY || stands(granted))
+    {
         return ALLOW;
     }
     // SAFETY: reads the value that the system call would return: one that a
@@ -36,4 +41,17 @@ pub fn guard(ctx: &SockAddrContext, addr: &Addr, port_be: u32) -> i32 {
     }
     count(Verdict::ForgedToken);
     refuse()
+}
+
+/// Whether a socket's token still is that of the destination which it was for.
+#[inline(always)]
+fn stands(granted: &Granted) -> bool {
+    let Granted {
+        number,
+        workload,
+        addr,
+        port,
+        ..
+    } = granted;
+    leads_to(*number, addr, *workload, *port)
 }

@@ -12,6 +12,7 @@ mod getpeername4;
 mod getpeername6;
 mod guard4;
 mod guard6;
+mod intern;
 mod maps;
 mod sendmsg4;
 mod sendmsg6;

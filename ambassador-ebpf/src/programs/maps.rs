@@ -1,22 +1,33 @@
 //! The maps, and the constants that the loader writes before loading.
 
 use ambassador_ebpf::{
-    CIRCUITS as CIRCUITS_MAX, Circuit, Destination, HEARTBEATS, RULES_MAX, RuleKey, SLOTS, Shared,
-    Slot, Verdict,
+    CIRCUITS as CIRCUITS_MAX, Circuit, Destination, Granted, HEARTBEATS, RULES_MAX, RuleKey,
+    SHARES as SHARES_MAX, SLOTS, Share, Shared, Slot, Verdict,
 };
 use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, SkStorage};
+use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, Queue, SkStorage};
 use aya_ebpf::macros::btf_map;
 
-/// Token table: slot -> destination. Written once per slot, here only.
+/// Token table: slot -> destination. Programs fill free slots, the proxy frees
+/// those that nobody uses any more.
 #[btf_map]
 pub static SLOT_TABLE: Array<Slot, { SLOTS as usize }> = Array::new();
 
-/// Destination -> slot. Not preallocated: most processes know few.
+/// Destination -> number of its token. Programs add, the proxy removes. Not
+/// preallocated: most processes know few.
 #[btf_map]
 pub static INTERNED: HashMap<Destination, u32, { SLOTS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// Numbers of slots that were given back, the oldest first.
+#[btf_map]
+pub static RETURNED: Queue<u32, { SLOTS as usize }> = Queue::new();
+
+/// How many slots each workload holds, mapped by the proxy.
+#[btf_map]
+pub static SHARES: Array<Share, { SHARES_MAX as usize }, { BPF_F_MMAPABLE as usize }> =
+    Array::new();
 
 /// What to do with a destination; written by the proxy, a generation at a time.
 #[btf_map]
@@ -35,13 +46,16 @@ pub static CIRCUITS: Array<Circuit, { CIRCUITS_MAX as usize }, { BPF_F_MMAPABLE 
 #[btf_map]
 pub static VERDICTS: PerCpuArray<u64, { Verdict::ALL.len() }> = PerCpuArray::new();
 
-/// The slot whose token a socket was given: what the guard looks for.
+/// The token that a socket was given, and what for.
 #[btf_map]
-pub static GRANTED: SkStorage<u32> = SkStorage::new();
+pub static GRANTED: SkStorage<Granted> = SkStorage::new();
 
 /// Which workload these programs serve.
 #[unsafe(no_mangle)]
 pub static WORKLOAD: Global<u32> = Global::new(0);
+/// Which of [`SHARES`] is theirs.
+#[unsafe(no_mangle)]
+pub static SHARE: Global<u32> = Global::new(0);
 /// The proxy's port, host order.
 #[unsafe(no_mangle)]
 pub static PROXY_PORT: Global<u32> = Global::new(0);

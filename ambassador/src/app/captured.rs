@@ -3,9 +3,9 @@
 
 mod circuits;
 mod original;
+mod slots;
 mod spaces;
 
-use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +16,8 @@ use super::names::{Listeners, Places};
 use super::opened;
 use super::{Failure, unavailable};
 use crate::addr::EndpointAddr;
-use crate::capture::settings::{Claim, Claims, Mode, OnFailure, Quic, Settings};
-use crate::capture::{Capture, Found, Heartbeat, Options, TokenTable, Verdict, Workload, iptables};
+use crate::capture::settings::{Claim, Claims, Mode, Quic, Settings};
+use crate::capture::{Capture, Found, Heartbeat, Options, Workload, iptables};
 use crate::control::Watched;
 use crate::proxy::accepted::Entry;
 use crate::proxy::generation::Generation;
@@ -47,7 +47,7 @@ pub struct Captured {
 }
 
 enum Method {
-    Programs(Capture),
+    Programs(Box<Capture>),
     /// By rules of this owner.
     Rules(u32),
 }
@@ -69,36 +69,6 @@ struct Resolved {
     /// Where they are those of the name.
     namespace: Namespace,
     addresses: Arc<[EndpointAddr]>,
-}
-
-/// The token table has no place for another destination.
-#[derive(Debug)]
-pub struct FullTable {
-    slots: u32,
-    /// Not even for one that an upstream claims.
-    claimed_too: bool,
-    /// Connects that found no place, so far.
-    pub turned_away: u64,
-    on_failure: OnFailure,
-}
-
-impl fmt::Display for FullTable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = match self.claimed_too {
-            true => "destinations",
-            false => "destinations that no upstream claims",
-        };
-        let what = match self.on_failure {
-            OnFailure::Bypass => "connect straight, as on_failure says",
-            OnFailure::Refuse => "are refused, as on_failure says",
-        };
-        write!(
-            f,
-            "the token table is full ({} destinations since the start): further {whose} {what}; \
-             {} connects so far",
-            self.slots, self.turned_away
-        )
-    }
 }
 
 /// What shards have to do after a change.
@@ -158,7 +128,7 @@ pub fn start(
             if let Err(why) = programs.guarded() {
                 tracing::warn!(why, "tokens are not guarded at the root of the hierarchy");
             }
-            Method::Programs(programs)
+            Method::Programs(Box::new(programs))
         }
         Mode::Iptables => {
             let owner = std::process::id();
@@ -494,29 +464,6 @@ impl Captured {
                 .collect(),
             _ => Vec::new(),
         }
-    }
-
-    /// Whether destinations find no place in the token table any more.
-    pub fn full_table(&self) -> Option<FullTable> {
-        let programs = self.programs()?;
-        let slots = programs.table().slots_used();
-        if slots < TokenTable::SLOTS_FOR_ALL {
-            return None;
-        }
-        let of = |(verdict, count)| (verdict == Verdict::TableFull).then_some(count);
-        let turned_away = programs.verdicts().ok()?.into_iter().find_map(of)?;
-        let claimed_too = slots >= TokenTable::SLOTS;
-        (turned_away > 0).then_some(FullTable {
-            slots,
-            claimed_too,
-            turned_away,
-            on_failure: self.lock().settings.on_failure,
-        })
-    }
-
-    /// Slots of the token table in use.
-    pub fn slots(&self) -> Option<u64> {
-        Some(u64::from(self.programs()?.table().slots_used()))
     }
 
     fn programs(&self) -> Option<&Capture> {

@@ -3,6 +3,7 @@
 mod labels;
 mod loading;
 mod reload;
+mod slots;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -48,9 +49,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// takes a few hundred milliseconds, and all of it is to take a second.
 const LOOK_AROUND_EVERY: Duration = Duration::from_millis(500);
 
-/// How often the log says that the token table is full.
-const WARN_EVERY: Duration = Duration::from_secs(60);
-
 /// How long shards may take to cut what is left after the deadline of a drain.
 const CUT_WITHIN: Duration = Duration::from_millis(500);
 
@@ -94,10 +92,8 @@ pub struct Proxy {
     overrides: Overrides,
     /// It had when the main thread last looked around.
     burst_has_ended: bool,
-    /// Connects that found the token table full, when that was last said.
-    turned_away: u64,
-    /// When that may be said again.
-    next_warning: Option<Instant>,
+    /// Slots of the token table.
+    slots: slots::Slots,
     /// Numbers of names that are in use.
     labels: labels::Labels,
     /// Reads the file again.
@@ -284,8 +280,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
         file,
         overrides: start.overrides,
         burst_has_ended: false,
-        turned_away: 0,
-        next_warning: None,
+        slots: slots::Slots::default(),
         labels,
         loader: loading::Loader::default(),
         refused: None,
@@ -415,7 +410,9 @@ impl Proxy {
     /// What comes up by itself.
     fn look_around(&mut self) {
         self.follow_cgroups();
-        self.tell_of_full_table();
+        if let Some(captured) = &self.common.captured {
+            self.slots.look_after(captured, &self.common.readiness);
+        }
         self.labels.give_back(&self.common.registry, &self.shards);
         // Not at once, so that the shards have freed what they keep, too. What
         // ran for the burst need not run for what is left.
@@ -427,22 +424,6 @@ impl Proxy {
             for shard in &self.shards {
                 shard.tell(|context| context.drop_spares());
             }
-        }
-    }
-
-    /// Says in `/readyz`, and once a minute in the log, that destinations find
-    /// no place in the token table.
-    fn tell_of_full_table(&mut self) {
-        let captured = self.common.captured.as_ref();
-        let Some(full) = captured.and_then(Captured::full_table) else {
-            return;
-        };
-        self.common.readiness.remark(full.to_string());
-        let now = clock::now();
-        if full.turned_away > self.turned_away && self.next_warning.is_none_or(|at| at <= now) {
-            tracing::warn!("{full}");
-            self.turned_away = full.turned_away;
-            self.next_warning = Some(now + WARN_EVERY);
         }
     }
 

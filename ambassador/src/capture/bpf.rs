@@ -169,6 +169,19 @@ pub(super) fn write<K: Copy, V: Copy>(map: BorrowedFd<'_>, key: &K, value: &V) -
     bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
 }
 
+/// Appends to a queue.
+pub(super) fn push<V: Copy>(queue: BorrowedFd<'_>, value: &V) -> io::Result<()> {
+    let mut attr = ElemAttr {
+        map_fd: raw(queue),
+        pad: 0,
+        // It has none.
+        key: 0,
+        value: std::ptr::from_ref(value) as u64,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attr).map(drop)
+}
+
 /// Removes an element; one that is not there is no error.
 pub(super) fn remove<K: Copy>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     let mut attr = ElemAttr {

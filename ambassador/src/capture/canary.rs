@@ -10,7 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use ambassador_ebpf::{CANARY_PORT, CANARY_V4, SLOT_CANARY, TOKEN_V4};
+use ambassador_ebpf::{CANARY, CANARY_PORT, CANARY_V4, TOKEN_V4};
 
 use super::netns;
 
@@ -88,7 +88,7 @@ fn make() -> io::Result<OwnedFd> {
 pub(super) fn sing(socket: BorrowedFd<'_>, proxy_port: u16) -> io::Result<()> {
     let result = connect(socket).and_then(|()| peer(socket));
     disconnect(socket)?;
-    let token = Ipv4Addr::from_bits(TOKEN_V4 + SLOT_CANARY);
+    let token = Ipv4Addr::from_bits(TOKEN_V4 + CANARY);
     match result? {
         peer if peer == SocketAddrV4::new(token, proxy_port) => Ok(()),
         _ => Err(io::Error::other("another program answered in our place")),

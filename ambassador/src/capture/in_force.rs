@@ -56,6 +56,12 @@ pub(super) struct Attached {
 }
 
 impl InForce {
+    /// Whether programs are attached for a workload.
+    pub fn has(&self, number: u32) -> bool {
+        let mut attached = self.attached.iter();
+        attached.any(|attached| attached.workload.number == number)
+    }
+
     fn find(&mut self, number: u32) -> Option<&mut Attached> {
         let mut attached = self.attached.iter_mut();
         attached.find(|attached| attached.workload.number == number)
@@ -63,7 +69,7 @@ impl InForce {
 
     /// What a workload lacks. One whose cgroup was removed and made anew has
     /// nothing; one whose cgroup is gone needs nothing.
-    pub fn job(&mut self, workload: &Workload, datagrams: bool) -> Option<Job> {
+    pub fn job(&mut self, workload: &Workload, datagrams: bool, share: u32) -> Option<Job> {
         let current = cgroup_id(workload);
         let known = self
             .find(workload.number)
@@ -72,6 +78,7 @@ impl InForce {
         let datagrams = datagrams && known.is_none_or(|attached| !attached.refuses_quic());
         (connects || datagrams).then(|| Job {
             workload: workload.clone(),
+            share,
             connects,
             datagrams,
         })

@@ -27,13 +27,15 @@ pub const LOADER_COMMAND: &str = "capture-loader";
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/capture.o"));
 
 /// Maps that the workloads of one proxy share.
-pub(super) const MAPS: [&str; 8] = [
+pub(super) const MAPS: [&str; 10] = [
     "SLOT_TABLE",
     "RULES",
     "SHARED",
     "VERDICTS",
     "CIRCUITS",
     "INTERNED",
+    "RETURNED",
+    "SHARES",
     "GRANTED",
     "AYA_LOGS",
 ];
@@ -85,6 +87,8 @@ pub(super) struct Attach {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     pub workload: Workload,
+    /// Where its slots are counted.
+    pub share: u32,
     /// The programs at connect() and getpeername(), and a canary.
     pub connects: bool,
     /// Those at sendmsg(), which refuse QUIC.

@@ -1,6 +1,6 @@
 //! The token table as the proxy reads it, and the page it shares with the
 //! programs. A lookup costs one system call, once per accepted connection, so
-//! that the table's half megabyte is not mapped into the process.
+//! that the table is not mapped into the process.
 #![expect(unsafe_code, reason = "the shared page is mapped memory")]
 
 use std::io;
@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ambassador_ebpf::{
-    HEARTBEATS, SLOT_CANARY, SLOTS, SLOTS_CLAIMED_ONLY, Shared, Slot, TOKEN_V4, TOKEN_V4_MASK,
-    TOKEN_V6,
+    CANARY, HEARTBEATS, KINDS, NUMBER_NONE, NUMBERS, Shared, Slot, TOKEN_V4, TOKEN_V4_MASK,
+    TOKEN_V6, slot_of,
 };
 
 use super::bpf;
@@ -47,8 +47,6 @@ pub enum Accepted {
 /// A captured destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
-    /// Its slot: small, dense, the same for every connection to it.
-    pub slot: u32,
     /// Who connected: the number of a [`Workload`](super::Workload).
     pub workload: u32,
     /// Where the application meant to go, IPv4 never v4-mapped.
@@ -86,10 +84,7 @@ impl Heartbeat {
 
 impl TokenTable {
     /// How many destinations it has places for.
-    pub const SLOTS: u32 = SLOTS;
-
-    /// Those of them that are not kept for what upstreams claim.
-    pub const SLOTS_FOR_ALL: u32 = SLOTS - SLOTS_CLAIMED_ONLY;
+    pub const SLOTS: u32 = ambassador_ebpf::SLOTS;
 
     pub(super) fn new(slots: OwnedFd, page: Arc<SharedPage>, proxy_port: u16) -> Self {
         Self {
@@ -107,23 +102,23 @@ impl TokenTable {
         if local.port() != self.inner.proxy_port {
             return Ok(Accepted::Foreign);
         }
-        let Some(slot) = slot_of(local.ip(), self.inner.proxy_port) else {
+        let Some(number) = number_of(local.ip(), self.inner.proxy_port) else {
             return Ok(Accepted::Foreign);
         };
-        if slot == SLOT_CANARY {
+        if number == CANARY {
             return Ok(Accepted::Canary);
         }
-        let mut entry = [EMPTY];
-        if slot >= SLOTS || !bpf::read(self.inner.slots.as_fd(), &slot, &mut entry)? {
+        let mut entry = [FREE];
+        if !bpf::read(self.inner.slots.as_fd(), &slot_of(number), &mut entry)? {
+            return Ok(Accepted::Foreign);
+        }
+        // The slot may have been given to another since.
+        if entry[0].number != number {
             return Ok(Accepted::Foreign);
         }
         let known = entry[0].destination;
-        if known.used == 0 {
-            return Ok(Accepted::Foreign);
-        }
         let destination = SocketAddr::new(ip_of(known.addr), u16::from_be(known.port));
         Ok(Accepted::Token(Token {
-            slot,
             workload: known.workload,
             destination: OriginalDst(destination).canonical(),
         }))
@@ -137,29 +132,29 @@ impl TokenTable {
         }
     }
 
-    /// Slots handed out so far.
+    /// Slots that are taken, the canary's included.
     pub fn slots_used(&self) -> u32 {
-        self.inner
-            .page
-            .slots_used()
-            .load(Ordering::Relaxed)
-            .min(SLOTS)
+        let held = (0..KINDS).map(|kind| self.inner.page.held(kind).load(Ordering::Relaxed));
+        held.fold(1, u32::saturating_add).min(Self::SLOTS)
     }
 }
 
-const EMPTY: Slot = Slot {
+/// A slot to read into.
+pub(super) const FREE: Slot = Slot {
     destination: ambassador_ebpf::Destination {
         addr: [0; 4],
         workload: 0,
         port: 0,
-        used: 0,
+        kind: 0,
     },
     decision: 0,
+    number: NUMBER_NONE,
+    used_at: 0,
 };
 
-/// The slot that an address names, where it is a token of the proxy at `port`.
-fn slot_of(ip: IpAddr, port: u16) -> Option<u32> {
-    match ip.to_canonical() {
+/// The number of an address, where it is a token of the proxy at `port`.
+fn number_of(ip: IpAddr, port: u16) -> Option<u32> {
+    let number = match ip.to_canonical() {
         IpAddr::V4(ip) => {
             let bits = ip.to_bits();
             (bits & TOKEN_V4_MASK == TOKEN_V4).then_some(bits & !TOKEN_V4_MASK)
@@ -169,7 +164,8 @@ fn slot_of(ip: IpAddr, port: u16) -> Option<u32> {
             let ours = s[..3] == TOKEN_V6 && s[3] == port && s[4] == 0 && s[5] == 0;
             ours.then_some(u32::from(s[6]) << 16 | u32::from(s[7]))
         }
-    }
+    };
+    number.filter(|number| *number < NUMBERS)
 }
 
 fn ip_of(words: [u32; 4]) -> IpAddr {
@@ -194,9 +190,24 @@ impl SharedPage {
         unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).epoch) }
     }
 
-    pub(super) fn slots_used(&self) -> &AtomicU32 {
+    /// Slots that were ever given out.
+    pub(super) fn slots_touched(&self) -> &AtomicU32 {
         // SAFETY: as above.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).slots_used) }
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).slots_touched) }
+    }
+
+    /// Slots of a kind that are taken.
+    pub(super) fn held(&self, kind: usize) -> &AtomicU32 {
+        // SAFETY: as above; the index is bounds-checked.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.0.as_ptr()).all.held[kind]) }
+    }
+
+    /// Whether each of so many shards gave a sign of life within `limit`.
+    pub(super) fn all_beat(&self, shards: u16, limit: Duration) -> bool {
+        let now = clock::now().kernel_ns();
+        let limit = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
+        let mut beats = (0..usize::from(shards).min(HEARTBEATS)).map(|shard| self.heartbeat(shard));
+        beats.all(|beat| now.saturating_sub(beat.load(Ordering::Relaxed)) <= limit)
     }
 
     fn proxy_alive(&self) -> &AtomicU64 {
@@ -223,13 +234,14 @@ mod tests {
 
     #[test]
     fn tokens_are_told_from_other_addresses() {
-        let slot = |ip: &str| slot_of(ip.parse().unwrap(), 0x3a99);
-        assert_eq!(slot("127.64.0.7"), Some(7));
-        assert_eq!(slot("::ffff:127.64.1.0"), Some(256));
-        assert_eq!(slot("fd7f:656d:6261:3a99::1:2"), Some(0x1_0002));
-        assert_eq!(slot("fd7f:656d:6261:3a98::7"), None, "another proxy's");
-        assert_eq!(slot("127.0.0.1"), None);
-        assert_eq!(slot("127.128.0.1"), None);
-        assert_eq!(slot("fd7f:656d:6261:3a99:1::7"), None);
+        let number = |ip: &str| number_of(ip.parse().unwrap(), 0x3a99);
+        assert_eq!(number("127.64.0.7"), Some(7));
+        assert_eq!(number("::ffff:127.64.1.0"), Some(256));
+        assert_eq!(number("fd7f:656d:6261:3a99::1:2"), Some(0x1_0002));
+        assert_eq!(number("fd7f:656d:6261:3a98::7"), None, "another proxy's");
+        assert_eq!(number("fd7f:656d:6261:3a99::40:0"), None, "out of range");
+        assert_eq!(number("127.0.0.1"), None);
+        assert_eq!(number("127.128.0.1"), None);
+        assert_eq!(number("fd7f:656d:6261:3a99:1::7"), None);
     }
 }

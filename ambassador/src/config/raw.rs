@@ -110,8 +110,9 @@ object! {
         /// What happens to a destination in scope that no upstream claims.
         #[schemars(extend("default" = "proxy"))]
         unmatched: Unmatched,
-        /// What connects do while the proxy is dead, hung (for 1 s) or out of
-        /// slots for destinations.
+        /// What connects do while the proxy is dead, hung (for 1 s) or without a
+        /// slot for the destination: a captured cgroup gets as many as it leaves
+        /// others.
         #[schemars(extend("default" = "bypass"))]
         on_failure: OnFailure,
         /// What happens to QUIC, which is not captured.

@@ -40,9 +40,9 @@ impl Readiness {
         }
     }
 
-    /// Has `/readyz` say something more, from now on.
-    pub fn remark(&self, text: String) {
-        *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    /// Has `/readyz` say something more, from now on, or no more.
+    pub fn remark(&self, text: Option<String>) {
+        *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
     /// What it says while the program serves.

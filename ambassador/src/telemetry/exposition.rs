@@ -21,13 +21,22 @@ pub enum Format {
     OpenMetrics,
 }
 
+/// Slots of the token table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptureSlots {
+    /// In use now.
+    pub used: u64,
+    /// Taken back so far.
+    pub reclaimed: u64,
+}
+
 /// What is counted outside the shards.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Extras {
     /// Connects by the kernel's verdict, where capture is on.
     pub captured_connects: Vec<(&'static str, u64)>,
-    /// Slots of the token table in use, where capture is on.
-    pub capture_slots: Option<u64>,
+    /// Slots of the token table, where capture is on.
+    pub capture_slots: Option<CaptureSlots>,
     /// Memory by what it is.
     pub memory: Vec<(&'static str, u64)>,
     /// The backend of the shards, for `ambassador_build_info`.
@@ -279,7 +288,12 @@ fn capture(text: &mut Text, extras: &Extras) {
             "ambassador_capture_slots",
             "Slots of the token table in use.",
         );
-        text.sample("ambassador_capture_slots", &[], slots);
+        text.sample("ambassador_capture_slots", &[], slots.used);
+        text.counter(
+            "ambassador_capture_slots_reclaimed",
+            "Slots of the token table that were taken back because nobody used them any more.",
+        );
+        text.total("ambassador_capture_slots_reclaimed", &[], slots.reclaimed);
     }
 }
 

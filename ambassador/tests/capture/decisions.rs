@@ -11,11 +11,9 @@ use ambassador::capture::settings::Scope;
 use ambassador::route::settings::Unmatched;
 use ambassador_ebpf::Verdict;
 
-use crate::CLIENT;
 use crate::fixture::Cgroup;
 use crate::fixture::Proxy;
 use crate::fixture::ip;
-use crate::fixture::own_path;
 use crate::fixture::settings;
 
 pub fn rules_decide_and_are_replaced_at_once() {
@@ -61,42 +59,6 @@ pub fn rules_decide_and_are_replaced_at_once() {
     proxy.update(&settings, &Claims::default());
     assert_eq!(cgroup.connect(&direct), direct);
     assert_eq!(proxy.destination(0), direct);
-    proxy.clean();
-}
-
-pub fn a_full_table_keeps_a_quarter_for_claims() {
-    let cgroup = Cgroup::new("full");
-    let mut settings = settings(&[&cgroup]);
-    settings.on_failure = OnFailure::Refuse;
-    let proxy = Proxy::start(&settings, &Claims::default(), false);
-    let flooded = cgroup.run(&own_path(), &[CLIENT, "12300", "flood"]);
-    assert!(flooded.status.success(), "{flooded:?}");
-    assert_eq!(proxy.capture.table().slots_used(), 12_288, "three quarters");
-    assert_eq!(proxy.count(Verdict::TableFull), 12_300 - 12_287);
-
-    proxy.beat();
-    assert_eq!(
-        cgroup.connect("10.1.2.3:80"),
-        "ConnectionRefused",
-        "no slot left for it"
-    );
-    let claims = Claims {
-        nets: vec![Claim::new("10.1.0.0/16".parse().expect("a net"), None)],
-        any_names: false,
-    };
-    proxy.update(&settings, &claims);
-    assert_eq!(
-        cgroup.connect("10.1.2.3:80"),
-        "10.1.2.3:80",
-        "a claimed one has"
-    );
-    assert_eq!(proxy.destination(0), "10.1.2.3:80");
-    assert_eq!(
-        cgroup.connect("10.8.0.7:80"),
-        "10.8.0.7:80",
-        "a known one too"
-    );
-    assert_eq!(proxy.destination(0), "10.8.0.7:80");
     proxy.clean();
 }
 

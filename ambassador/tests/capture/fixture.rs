@@ -59,6 +59,13 @@ impl Cgroup {
         command.stdin(Stdio::piped()).spawn().expect("sh runs")
     }
 
+    /// The same with its standard output in a pipe, too.
+    pub fn spawn_speaking(&self, program: &str, args: &[&str]) -> Child {
+        let mut command = self.command(program, args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.spawn().expect("sh runs")
+    }
+
     fn command(&self, program: &str, args: &[&str]) -> Command {
         let mut command = Command::new("sh");
         command

@@ -34,6 +34,7 @@ fn attach_to(cgroup: &str, port: u16) -> Value {
     json!({ "Attach": {
         "jobs": [{
             "workload": { "number": 0, "target": { "cgroup": cgroup, "netns": null } },
+            "share": 1,
             "connects": true,
             "datagrams": false,
         }],

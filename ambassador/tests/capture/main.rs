@@ -12,6 +12,7 @@ mod destinations;
 mod fixture;
 mod licence;
 mod lifetime;
+mod slots;
 mod tokens;
 mod updates;
 
@@ -89,8 +90,36 @@ fn main() -> ExitCode {
             tokens::the_exemption_of_the_proxy_ends_with_it,
         ),
         (
-            "a_full_table_keeps_a_quarter_for_claims",
-            decisions::a_full_table_keeps_a_quarter_for_claims,
+            "one_workload_leaves_half_of_the_slots",
+            slots::one_workload_leaves_half_of_the_slots,
+        ),
+        (
+            "many_that_ask_for_all_leave_something",
+            slots::many_that_ask_for_all_leave_something,
+        ),
+        (
+            "slots_come_back_when_nobody_uses_them",
+            slots::slots_come_back_when_nobody_uses_them,
+        ),
+        (
+            "a_token_leads_to_nothing_but_its_destination",
+            slots::a_token_leads_to_nothing_but_its_destination,
+        ),
+        (
+            "a_socket_cannot_use_a_token_that_is_not_its_own_any_more",
+            slots::a_socket_cannot_use_a_token_that_is_not_its_own_any_more,
+        ),
+        (
+            "what_is_used_keeps_its_slot",
+            slots::what_is_used_keeps_its_slot,
+        ),
+        (
+            "nothing_comes_back_while_a_shard_hangs",
+            slots::nothing_comes_back_while_a_shard_hangs,
+        ),
+        (
+            "connects_that_race_with_the_sweep_find_their_destination",
+            slots::connects_that_race_with_the_sweep_find_their_destination,
         ),
         (
             "sockets_bound_to_a_device_do_what_on_failure_says",

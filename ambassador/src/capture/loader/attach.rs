@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use ambassador_ebpf::SLOT_CANARY;
+use ambassador_ebpf::{CANARY, Granted};
 use aya::programs::CgroupSockAddr;
 use aya::{Ebpf, EbpfLoader};
 
@@ -150,6 +150,7 @@ fn load_all(
             let v6_prefix = u32::from(no_v6.is_none());
             let mut programs = loader(request, shared)
                 .override_global("WORKLOAD", &opened.job.workload.number, true)
+                .override_global("SHARE", &opened.job.share, true)
                 .override_global("PROXY_PORT", &proxy_port, true)
                 .override_global("SHARDS", &shards, true)
                 .override_global("V6_PREFIX", &v6_prefix, true)
@@ -230,8 +231,14 @@ fn attach(
     if opened.job.connects {
         let canary = canary::socket(&target.cgroup, opened.netns.as_ref())
             .during(|| format!("making a socket in {path}"))?;
-        bpf::write(granted, &canary.as_raw_fd(), &SLOT_CANARY)
-            .during(|| "tagging the canary".into())?;
+        let tag = Granted {
+            number: CANARY,
+            workload: 0,
+            addr: [0; 4],
+            port: 0,
+            pad: 0,
+        };
+        bpf::write(granted, &canary.as_raw_fd(), &tag).during(|| "tagging the canary".into())?;
         fds.push(canary);
     }
     let mut links = Vec::new();

@@ -30,7 +30,10 @@ fn rendered(format: Format) -> String {
     let extras = Extras {
         memory: vec![("held", 7)],
         captured_connects: vec![("captured", 3)],
-        capture_slots: Some(5),
+        capture_slots: Some(CaptureSlots {
+            used: 5,
+            reclaimed: 6,
+        }),
         backend: "epoll",
     };
     let staleness = Duration::from_millis(1_500);
@@ -64,6 +67,7 @@ fn every_metric_of_the_contract_is_there() {
         "ambassador_config_last_reload_success_timestamp_seconds 1700000000",
         r#"ambassador_dns_failures_total{upstream="sh\"op"} 1"#,
         "ambassador_capture_slots 5",
+        "ambassador_capture_slots_reclaimed_total 6",
         r#"ambassador_dropped_accepts_total{cause="unknown-token"} 0"#,
         "ambassador_shard_staleness_seconds 1.5",
         "# TYPE process_cpu_seconds_total counter",
