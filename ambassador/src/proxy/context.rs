@@ -266,9 +266,11 @@ impl Context {
     /// much with what others hold, the worst of the shard that holds the most go.
     pub fn look_at_memory(&self) {
         let memory = &self.memory;
+        let grown = growth::look_again_at(usize::MAX);
         if memory.limit().is_none() {
-            return growth::look_again_at(usize::MAX);
+            return;
         }
+        memory.has_grown(grown as u64);
         memory.tell(self.shard, self.crowd.load(ring::now()));
         let state = memory.state();
         growth::look_again_at(state.look_after());

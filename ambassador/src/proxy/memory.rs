@@ -4,7 +4,7 @@
 //! connections that do not move. Shards look at it as what waits on their heaps
 //! grows, so that a burst is seen before it is over. What was freed stays resident
 //! until the allocator gives it back, which nobody waits for: until that is done,
-//! what was shed is taken for gone.
+//! what was shed is taken for gone, but for what has grown in its place.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -177,7 +177,14 @@ impl Memory {
 
     /// So many bytes of that were given back as far as they can be.
     pub fn has_left(&self, bytes: u64) {
-        self.leaving.fetch_sub(bytes, Relaxed);
+        let less = |leaving: u64| Some(leaving.saturating_sub(bytes));
+        // It always has a next value.
+        let _ = self.leaving.fetch_update(Relaxed, Relaxed, less);
+    }
+
+    /// So many bytes more are held: first in the place of what was shed.
+    pub fn has_grown(&self, bytes: u64) {
+        self.has_left(bytes);
     }
 
     /// Whether something has to go.
@@ -297,8 +304,13 @@ mod tests {
         assert_eq!(memory.state_of(35 * MIB), full(3 * MIB));
         memory.was_shed(5 * MIB);
         assert_eq!(memory.state_of(35 * MIB), State::Room(2 * MIB));
-        memory.has_left(4 * MIB);
+        memory.has_left(3 * MIB);
+        assert_eq!(memory.state_of(35 * MIB), full(MIB));
+        // Others have taken its place.
+        memory.has_grown(MIB);
         assert_eq!(memory.state_of(35 * MIB), full(2 * MIB));
+        memory.has_grown(9 * MIB);
+        assert_eq!(memory.state_of(35 * MIB), full(3 * MIB));
         memory.set_limit(None);
         assert_eq!(memory.limit(), None);
     }

@@ -49,9 +49,10 @@ impl Growth {
         Poll::Pending
     }
 
-    /// Counts anew, up to `much`.
-    fn look_again_at(&mut self, much: usize) {
-        (self.bytes, self.much) = (0, much);
+    /// Counts anew, up to `much`; says how many there were.
+    fn look_again_at(&mut self, much: usize) -> usize {
+        self.much = much;
+        std::mem::take(&mut self.bytes)
     }
 }
 
@@ -64,9 +65,10 @@ pub async fn much_has_grown() {
     .await;
 }
 
-/// From now on so many bytes are much.
-pub fn look_again_at(much: usize) {
-    super::with(|core| core.driver.growth(|growth| growth.look_again_at(much)));
+/// Counts anew, and from now on so many bytes are much; says how many there were
+/// since the last time.
+pub fn look_again_at(much: usize) -> usize {
+    super::with(|core| core.driver.growth(|growth| growth.look_again_at(much)))
 }
 
 /// Somebody keeps so many bytes more on the heap, for a peer that does not go

@@ -31,7 +31,7 @@ const LIMIT: u64 = 24 * MIB;
 /// How much more there may be for a moment: what arrives in one turn on each
 /// shard, what requests take besides their bytes, tables that grow, and what the
 /// allocator has not given back yet. Builds without optimization take the most.
-const SLACK: u64 = 12 * MIB;
+const SLACK: u64 = 8 * MIB;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -266,21 +266,27 @@ fn turned_away(proxy: &Proxy) -> f64 {
 
 fn many_small_heads_give_way(backend: Backend) {
     let server = Server::ok();
-    let (proxy, listen) = start(backend, "16MiB\nworkers: 1", &server);
+    let (proxy, listen) = start(backend, "19MiB\nworkers: 1", &server);
     let head = &begun_head()[..1_500];
     let mut attackers = Vec::new();
     while shed(&proxy) == 0.0 {
         assert!(attackers.len() < 15_000, "{}", memory(&proxy, "held"));
         attackers.extend(send_on_many(100, listen, head));
     }
-    assert_eq!(Client::connect(listen).get("/").status, 200);
-    assert_eq!(turned_away(&proxy), 0.0);
+    eventually("there is room for others", PATIENCE, || is_served(listen));
+    drop(attackers);
+}
+
+/// Whether somebody new finds room.
+fn is_served(listen: SocketAddr) -> bool {
+    let mut client = Client::connect(listen);
+    client.try_send(get("/")).is_ok() && client.try_response("GET").is_some()
 }
 
 /// Connections that hold nothing but themselves.
 fn nobody_more_is_let_in_where_nobody_can_go(backend: Backend) {
     let server = Server::ok();
-    let (proxy, listen) = start(backend, "16MiB\nworkers: 1", &server);
+    let (proxy, listen) = start(backend, "19MiB\nworkers: 1", &server);
     let mut first = Client::connect(listen);
     assert_eq!(first.get("/").status, 200);
     let mut idle = Vec::new();
@@ -296,8 +302,5 @@ fn nobody_more_is_let_in_where_nobody_can_go(backend: Backend) {
     // Who was here before is served, and others when they have left.
     assert_eq!(first.get("/").status, 200);
     drop(idle);
-    eventually("there is room again", PATIENCE, || {
-        let mut client = Client::connect(listen);
-        client.try_send(get("/")).is_ok() && client.try_response("GET").is_some()
-    });
+    eventually("there is room again", PATIENCE, || is_served(listen));
 }
