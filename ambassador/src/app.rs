@@ -1,6 +1,7 @@
 //! The commands, and how their failures become exit codes.
 
 mod advice;
+mod answers;
 mod captured;
 mod exec;
 mod figures;

@@ -13,6 +13,7 @@ mod effective;
 mod env;
 pub mod explain;
 pub mod fault;
+mod found;
 mod mistakes;
 mod raw;
 mod read;
@@ -64,9 +65,9 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Checks a text; `name` stands for the file in messages.
 pub fn load_str(name: &str, text: &str) -> Result<Checked, Mistakes> {
-    let mut found = read::Found::default();
+    let mut found = found::Found::default();
     let checked = yaml::parse(text, &mut found)
-        .and_then(|root| read::document(&root, &mut found))
+        .and_then(|root| raw::document(&root, &mut found))
         .map(|file| check::check(&file, &mut found));
     match checked {
         Some(mut checked) if found.mistakes.is_empty() => {

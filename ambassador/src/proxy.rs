@@ -2,6 +2,9 @@
 
 pub mod accepted;
 pub mod adopted;
+pub mod after;
+pub mod answer;
+pub mod asked;
 pub mod attempt;
 pub mod bound;
 pub mod client;
@@ -20,15 +23,18 @@ pub mod heads;
 mod hedge;
 pub mod http1;
 pub mod judges;
+mod leg;
 pub mod listening;
 pub mod memory;
 mod paced;
+pub mod progress;
 mod race;
 pub mod reach;
 pub mod replay;
 pub mod reply;
 pub mod room;
 pub mod server_first;
+mod shortage;
 mod slot;
 pub mod switch;
 pub mod trailers;
@@ -37,6 +43,17 @@ mod upload;
 pub mod way;
 mod withheld;
 
+use crate::ring;
+use context::Context;
+
+/// Frees what a shard keeps for its next requests: after a burst it is strewn
+/// over a heap that is free otherwise.
+pub fn drop_spares(context: &Context) {
+    context.drop_scratch();
+    slot::drop_all();
+    ring::drop_spares();
+}
+
 #[cfg(test)]
 mod tests {
     use std::future::Future;
@@ -44,10 +61,11 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::accepted::{self, Entry};
+    use super::accepted;
     use super::client::Client;
     use super::context::Context;
     use super::generation::Generation;
+    use super::listening::Entry;
     use super::memory::{Limit, Memory};
     use crate::ring::{self, Backend, Options, timer};
     use crate::route::settings::Settings;

@@ -29,8 +29,10 @@ mod spare;
 mod spin;
 mod stream;
 mod table;
+mod task;
 pub mod timer;
 mod uring;
+mod waiting;
 mod wheel;
 
 use std::cell::{Cell, RefCell};
@@ -44,11 +46,12 @@ pub use chunk::{Chunk, Gather};
 pub use keep_alive::{Liveness, look_every};
 pub use mailbox::{Remote, SendError as MailboxError};
 pub use send_op::SendError;
+pub use sockets::Departure;
 pub use sockets::{dial_socket, is_quiet, local_address, steer_by_cpu};
 pub use spare::drop_all as drop_spares;
 pub use spin::Spin;
-pub use stream::{Departure, Listener, Sending, Stream, StreamId};
-pub use table::{Held, Standing};
+pub use stream::{Listener, Sending, Stream};
+pub use table::{Held, Standing, StreamId};
 
 use crate::clock::{self, Instant};
 use driver::Driver;
@@ -232,7 +235,8 @@ impl Core {
             }
             self.turns.set(self.turns.get() + 1);
             self.wheel.borrow_mut().advance(self.now.get());
-            self.mailbox.drain(&self.executor);
+            let panics = self.mailbox.drain(|task| self.executor.wake(task));
+            self.executor.count_panics(panics);
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod access_log;
 mod cells;
 mod exposition;
 mod gauges;
+mod guard;
 mod histogram;
 mod labels;
 mod places;
@@ -24,13 +25,11 @@ mod registry;
 pub use cells::{Cells, RequestKey, Snapshot, UpstreamCells};
 pub use exposition::{CaptureSlots, Extras, Format, render};
 pub use gauges::{BreakerGauge, PoolGauge};
+pub use guard::{RelayGuard, RequestGuard, Telemetry};
 pub use histogram::Histogram;
 pub use labels::{
     AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, FaultKind, RelayProtocol, ShedCause,
     TcpOutcome,
 };
-pub use record::{
-    Description, FaultSet, Moved, Passage, RelayGuard, RelayRecord, RequestGuard, RequestRecord,
-    Telemetry,
-};
+pub use record::{Description, FaultSet, Moved, Passage, RelayRecord, RequestRecord};
 pub use registry::{ControlCounters, ListenerIndex, Registry, UpstreamIndex};

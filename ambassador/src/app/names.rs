@@ -7,8 +7,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::captured::Captured;
-use crate::addr::EndpointAddr;
 use crate::capture::settings::Settings;
 use crate::control::{Files, NameService, NameServices, Transport, Watched};
 use crate::proxy::generation::Generation;
@@ -133,43 +131,4 @@ pub fn watched(
         }
     }
     names.into_iter().collect()
-}
-
-/// Gives a new answer to the upstreams it is for, and to the kernel.
-pub fn publish(
-    generation: &Generation,
-    captured: Option<&Captured>,
-    watched: &Watched,
-    addresses: &Arc<[EndpointAddr]>,
-) {
-    for (upstream, shared) in generation.targets() {
-        if let Endpoints::Dns { name, port } = &upstream.endpoints
-            && (name, *port) == (&watched.name, watched.port)
-        {
-            let endpoints = addresses.iter().map(|address| (*address).into());
-            let zone = upstream.policies.zone.as_deref();
-            match watched.namespace == Namespace::default() {
-                true => shared.endpoints.publish(endpoints, zone),
-                false => {
-                    let there = shared.elsewhere.there(watched.namespace);
-                    there.endpoints.publish(endpoints, zone);
-                }
-            }
-        }
-    }
-    let Some(captured) = captured else {
-        return;
-    };
-    let port = Some(watched.port).filter(|port| *port != 0);
-    let claims = generation.table.claims();
-    let mut names = claims.names.iter();
-    if names.any(|claimed| claimed.what == watched.name && claimed.port == port)
-        && let Err(error) = captured.resolved(watched, Arc::clone(addresses), &claims)
-    {
-        tracing::error!(
-            name = watched.name,
-            %error,
-            "the kernel side cannot be told of an address"
-        );
-    }
 }

@@ -11,7 +11,7 @@ use crate::addr::BindAddr;
 use crate::clock;
 use crate::config::Checked;
 use crate::config::checked::{Listener, ListenerProtocol};
-use crate::proxy::accepted::Entry;
+use crate::proxy::listening::Entry;
 use crate::proxy::room::Room;
 use crate::ring;
 use crate::shard::accept::Intake;

@@ -26,7 +26,7 @@ use crate::control::{
 };
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
-use crate::proxy::room;
+use crate::proxy::{drop_spares, room};
 use crate::ring::{self, Backend, Remote, ebb};
 use crate::shard::accept::{self, Intake, host_addresses};
 use crate::shard::{self, Callers, Plan, Shard, descriptors, place};
@@ -371,7 +371,7 @@ fn start_control(
         config: Box::new(move || effective.now().checked.effective()),
         resolved: Arc::new(move |watched, addresses| {
             let generation = resolved.generation();
-            names::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
+            super::answers::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
         }),
         deadline: Arc::new(Deadline::new(move || {
             let checked = Arc::clone(&ending.now().checked);
@@ -422,7 +422,7 @@ impl Proxy {
         }
         if self.burst_has_ended {
             for shard in &self.shards {
-                shard.tell(|context| context.drop_spares());
+                shard.tell(|context| drop_spares(context));
             }
         }
     }

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use super::checked::{AccessLog, Admin, Checked, LogFormat, LogTarget, Workers};
 use super::effective::policies::size;
+use super::found::Found;
 use super::mistakes::Mistakes;
 use super::raw::File;
-use super::read::{Field, Found, Spanned};
+use super::read::{Field, Spanned};
 use super::values::{AbsolutePath, Bind, Text};
 use crate::addr::BindAddr;
 use crate::http::trace;

@@ -2,12 +2,12 @@
 //! variables.
 
 use super::checked::Checked;
+use super::found::Found;
 use super::mistakes::{Mistake, Mistakes};
-use super::read::Found;
 use super::read::Scalar;
 use super::values::{Bind, DnsName, Port, number};
 use super::yaml::{Key, Node, Value};
-use super::{check, read};
+use super::{check, raw};
 use crate::policy::breaker::FAILURES_MAX;
 
 /// Where messages say that a value stands.
@@ -80,7 +80,7 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         let admin = map(vec![("metrics_listen", text(&address))]);
         entries.push((key("admin"), admin));
     }
-    let checked = read::document(&file, &mut found).map(|file| check::check(&file, &mut found));
+    let checked = raw::document(&file, &mut found).map(|file| check::check(&file, &mut found));
     Some(match checked {
         Some(checked) if found.mistakes.is_empty() => Ok(checked),
         _ => Err(Mistakes::new(SOURCE, found.mistakes)),

@@ -4,11 +4,13 @@
 
 mod policies;
 
-use super::read::{Either, Named, Spanned, object};
+use super::found::Found;
+use super::read::{Either, Named, Place, Read, Spanned, object};
 use super::values::{
     AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, CountOrOff, DnsName, Host, KeepAlive,
     MemoryLimit, Off, Percent, Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
 };
+use super::yaml::Node;
 use crate::capture::settings as capture;
 use crate::config::checked;
 use crate::ring;
@@ -19,6 +21,11 @@ pub(super) use policies::{
     Hashing, Headers, Hedge, LoadBalancing, OnLimit, Outlier, Pool, RateLimit, Retry, Switch,
     Timeouts,
 };
+
+/// The whole file.
+pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
+    File::read(root, &Place::default(), found)
+}
 
 object! {
     /// The configuration of an ambassador.

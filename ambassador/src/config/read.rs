@@ -5,22 +5,11 @@ use std::ops::Deref;
 
 use schemars::JsonSchema;
 
+use super::found::Found;
 use super::mistakes::Mistake;
-use super::raw::File;
 use super::secrets;
 use super::yaml::{Key, Node, Value};
 
-/// What reading and checking has found so far.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) mistakes: Vec<Mistake>,
-    /// How many more there are than are kept.
-    pub(super) more: usize,
-    pub(super) warnings: Vec<Mistake>,
-}
-
-/// Mistakes, and warnings, that are told one by one.
-const TOLD_MAX: usize = 100;
 /// Entries of one list or mapping: some are compared each with each.
 const ENTRIES_MAX: usize = 10_000;
 /// The same where they are more than one value: an upstream takes some 10 KiB
@@ -72,30 +61,7 @@ pub(super) enum Either<S, M> {
 #[derive(Debug, Clone)]
 pub(super) struct Field<T>(pub(super) Option<Box<Spanned<T>>>);
 
-/// The whole file.
-pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
-    File::read(root, &Place::default(), found)
-}
-
 impl Found {
-    pub(super) fn note(&mut self, mistake: Mistake) {
-        match self.tells_more() {
-            true => self.mistakes.push(mistake),
-            false => self.more += 1,
-        }
-    }
-
-    pub(super) fn note_warning(&mut self, warning: Mistake) {
-        if self.warnings.len() < TOLD_MAX {
-            self.warnings.push(warning);
-        }
-    }
-
-    /// Whether another mistake is told, and worth finding words for.
-    pub(super) fn tells_more(&self) -> bool {
-        self.mistakes.len() < TOLD_MAX
-    }
-
     pub(super) fn mistake(&mut self, place: &Place, what: impl Into<String>) {
         self.note(place.say(what.into(), None));
     }
@@ -401,7 +367,7 @@ macro_rules! object {
             fn read(
                 node: &$crate::config::yaml::Node,
                 place: &$crate::config::read::Place,
-                found: &mut $crate::config::read::Found,
+                found: &mut $crate::config::found::Found,
             ) -> Option<Self> {
                 use $crate::config::read::{Field, Spanned, entries, key_name, unknown_key};
                 const KEYS: &[&str] = &[$(stringify!($field)),*];

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use saphyr_parser::{BufferedInput, Event, Parser, ScalarStyle, Span};
 
 use super::ahead::{Ahead, Looked};
+use super::found::Found;
 use super::mistakes::Mistake;
-use super::read::Found;
 
 /// Nesting; the file itself needs 7.
 const DEPTH_MAX: usize = 32;

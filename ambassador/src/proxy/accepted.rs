@@ -9,44 +9,30 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::addr::{Authority, EndpointAddr, OriginalDst};
+use crate::addr::{Authority, OriginalDst};
 use crate::clock::Instant;
-use crate::http::{Reason, Sniff};
+use crate::http::Sniff;
 use crate::policy::breaker::State;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Context;
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{Spoke, classify, server_name, who_speaks};
 use crate::proxy::generation::Target;
-use crate::proxy::gone::reset;
 use crate::proxy::http1;
-use crate::proxy::judges::Judges;
-use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
+use crate::proxy::leg::{GivenUp, Leg, dial, speaks_http_only};
+use crate::proxy::listening::Entry;
+use crate::proxy::reach::Purpose;
 use crate::proxy::server_first::is_greeting;
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::way::{self, Aim};
-use crate::ring::{self, Chunk, timer};
+use crate::proxy::way;
+use crate::ring::{self, timer};
 use crate::route::Resolution;
 use crate::route::settings::{Endpoints, Protocol};
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
-use crate::together::{First, first};
-use crate::upstream::balancer::{Picked, Probe};
-use crate::upstream::connection::Connection;
 
 /// How long a captured client may stay silent before its upstream is dialled
 /// without knowing the protocol.
 const SNIFF_WAIT: Duration = Duration::from_millis(5);
-
-/// What a listener does with its connections.
-#[derive(Debug, Clone)]
-pub enum Entry {
-    /// HTTP, routed by what each request says.
-    Http,
-    /// Opaque bytes for the upstream of this name.
-    Tcp(std::sync::Arc<str>),
-    /// Captured: the origin has the original destination.
-    Captured,
-}
 
 /// Serves a connection to its end.
 pub async fn serve(client: Box<Client>, entry: Entry) {
@@ -157,33 +143,8 @@ enum Sniffed {
     GivenUp(UpstreamIndex, GivenUp),
 }
 
-/// Why a connection is not relayed, and where it would have gone.
-pub struct GivenUp {
-    /// How that is counted.
-    pub outcome: TcpOutcome,
-    /// The endpoint, where there was one to try.
-    pub endpoint: Option<EndpointAddr>,
-}
-
-impl GivenUp {
-    const CIRCUIT_OPEN: Self = Self {
-        outcome: TcpOutcome::CircuitOpen,
-        endpoint: None,
-    };
-}
-
 /// A connection by the address alone.
 type Dialled = (Target, Box<Leg>);
-
-/// The way on: a connection to an endpoint, which is busy with it for as long as
-/// this lives. Boxed, as an idle connection pays for what it could hold.
-pub struct Leg {
-    /// The connection.
-    pub connection: Connection,
-    /// What the server said first.
-    said: Option<Chunk>,
-    _picked: Picked,
-}
 
 async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> Sniffed {
     let idle = patience.idle();
@@ -292,11 +253,6 @@ async fn relay_tls(
     relay_recorded(client, record, (target, name), leg).await;
 }
 
-/// Whether anything else is a bad request, by whatever claim it came here.
-pub fn speaks_http_only(target: &Target) -> bool {
-    target.upstream.protocol == Protocol::Http1
-}
-
 /// Whether what was dialled for the one is good for the other.
 fn leads_there(target: &Target, dialled: &Target) -> bool {
     let original = |target: &Target| target.upstream.endpoints == Endpoints::Original;
@@ -378,70 +334,6 @@ fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
     record.outcome = failed.outcome;
     record.passage.endpoint = failed.endpoint;
     client.stream.reset();
-}
-
-/// A new connection to one of the endpoints.
-pub async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
-    let policies = &target.upstream.policies;
-    let now = ring::now();
-    let seen = way::seen_from(&client.context.pools, target, client.origin.namespace);
-    let reputation = seen.reputation();
-    let admitted = {
-        let settings = &policies.circuit_breaker;
-        let shard = client.context.shard;
-        reputation.breaker.admit(settings, shard, now)
-    };
-    let Some(trial) = admitted else {
-        return Err(GivenUp::CIRCUIT_OPEN);
-    };
-    let pools = &client.context.pools;
-    let aim = Aim {
-        namespace: client.origin.namespace,
-        original: client.origin.original,
-        key: way::source_key(target, client.origin.peer),
-        tried: &[],
-        probe: Probe::beside(&trial),
-        bound: None,
-    };
-    let Some(picked) = way::pick(pools, target, aim) else {
-        return Err(GivenUp {
-            outcome: TcpOutcome::ConnectFailed,
-            endpoint: None,
-        });
-    };
-    if purpose == Purpose::Relay {
-        pools.count_request(&target.shared, target.pool_policies(), now);
-    }
-    let judges = Judges::new(picked, trial, reputation);
-    let (context, peer) = (&client.context, client.member.peer());
-    let reached = reach(context, target, peer, judges, (aim, purpose), |_| {});
-    match first(reached, reset(&client.stream)).await {
-        First::Left(Ok(Reached { connection, judges })) => Ok(Box::new(Leg {
-            connection,
-            said: None,
-            _picked: judges.into_endpoint(),
-        })),
-        First::Left(Err(Unreached {
-            unanswered,
-            endpoint,
-        })) => Err(GivenUp {
-            outcome: outcome_of(unanswered.reason),
-            endpoint: Some(endpoint),
-        }),
-        First::Right(()) => Err(GivenUp {
-            outcome: TcpOutcome::ClientReset,
-            endpoint: None,
-        }),
-    }
-}
-
-fn outcome_of(reason: Reason) -> TcpOutcome {
-    match reason {
-        Reason::Overloaded => TcpOutcome::Overloaded,
-        Reason::ConnectTimeout => TcpOutcome::ConnectTimeout,
-        Reason::Loop => TcpOutcome::Loop,
-        _ => TcpOutcome::ConnectFailed,
-    }
 }
 
 /// Where a connection goes that carries no request.

@@ -12,7 +12,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::addr::{Authority, OriginalDst};
 use crate::clock::Instant;
 use crate::policy::breaker::State;
-use crate::proxy::generation::Target;
 use crate::route::AdoptKey;
 use crate::route::settings::{Endpoints, Policies, Protocol, Upstream};
 use crate::telemetry::UpstreamIndex;
@@ -43,6 +42,17 @@ struct Entry {
 
 /// Keeps an adopted upstream from being evicted.
 pub struct Hold(Arc<Entry>);
+
+/// An adopted upstream, held.
+#[derive(Clone)]
+pub struct Adoption {
+    /// Its policies.
+    pub upstream: Arc<Upstream>,
+    /// What all shards share of it.
+    pub shared: Arc<Shared>,
+    /// Keeps it.
+    pub hold: Hold,
+}
 
 /// What is shown of an adopted upstream.
 #[derive(Clone)]
@@ -90,16 +100,16 @@ impl Cache {
         version: Version<'_>,
         key: AdoptKey<'_>,
         now: Instant,
-    ) -> Option<Target> {
+    ) -> Option<Adoption> {
         let known = match key {
             AdoptKey::Authority(authority) => self.by_authority.get_mut(authority),
             AdoptKey::Address(address) => self.by_address.get_mut(&address),
         };
         if let Some(cached) = known
-            && let Some(target) = cached.target(version)
+            && let Some(known) = cached.adoption(version)
         {
             adopted.touch(&cached.entry, now);
-            return Some(target);
+            return Some(known);
         }
         let hold = adopted.hold(key, now)?;
         let cached = Cached {
@@ -107,14 +117,14 @@ impl Cache {
             entry: Arc::clone(&hold.0),
             version: version.number,
         };
-        let target = Target::adopted(&cached.upstream, &cached.entry.shared, hold);
+        let adoption = cached.held_by(hold);
         let replaced = match key {
             AdoptKey::Authority(authority) => self.by_authority.insert(authority.clone(), cached),
             AdoptKey::Address(address) => self.by_address.insert(address, cached),
         };
         let ids = replaced.iter().map(|cached| cached.entry.shared.id);
         self.replaced.extend(ids);
-        Some(target)
+        Some(adoption)
     }
 
     /// Drops what was evicted since the last call and gives the ids of the
@@ -140,13 +150,21 @@ impl Cache {
 
 impl Cached {
     /// `None`: it was evicted.
-    fn target(&mut self, version: Version<'_>) -> Option<Target> {
+    fn adoption(&mut self, version: Version<'_>) -> Option<Adoption> {
         let hold = Entry::hold(&self.entry)?;
         if self.version != version.number {
             self.upstream = Arc::new(as_upstream(&self.entry.name, version.policies));
             self.version = version.number;
         }
-        Some(Target::adopted(&self.upstream, &self.entry.shared, hold))
+        Some(self.held_by(hold))
+    }
+
+    fn held_by(&self, hold: Hold) -> Adoption {
+        Adoption {
+            upstream: Arc::clone(&self.upstream),
+            shared: Arc::clone(&self.entry.shared),
+            hold,
+        }
     }
 }
 

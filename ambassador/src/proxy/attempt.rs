@@ -9,15 +9,16 @@ use crate::http::{BodyReader, ResponseHead, challenge};
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
 use crate::policy::retry_after;
+use crate::proxy::answer::{Answer, ExchangeError, Held, Response, Verdict};
+use crate::proxy::asked::Asked;
 use crate::proxy::bound::{self, Bound, Taken};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{
-    Answer, Asked, Exchange, ExchangeError, Held, Progress, Response, Verdict,
-};
+use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::judges::{Body, Judges, Score, Stage};
+use crate::proxy::progress::Progress;
 use crate::proxy::race;
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;

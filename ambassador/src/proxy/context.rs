@@ -16,7 +16,6 @@ use crate::proxy::listening::{Listening, Meaning};
 use crate::proxy::memory::{Memory, State};
 use crate::proxy::room::Room;
 use crate::proxy::server_first::{Learnt, Place, ServerFirst};
-use crate::proxy::slot::Slot;
 use crate::ring::{self, Remote, growth};
 use crate::route::AdoptKey;
 use crate::route::settings::Policies;
@@ -26,8 +25,8 @@ use crate::telemetry::{
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
 
-/// Parsing scratch and slots kept for the next request. More are made when more requests
-/// are in flight at once, and dropped afterwards.
+/// Parsing scratch kept for the next request. More is made when more requests are
+/// in flight at once, and dropped afterwards.
 const SCRATCH_KEPT: usize = 16;
 
 /// The state of one shard that its connections share.
@@ -61,7 +60,6 @@ pub struct Context {
     listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Listening>>>,
     #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
     scratch: RefCell<Vec<Box<Scratch>>>,
-    slots: RefCell<Vec<Slot>>,
 }
 
 /// What one exchange is read into; borrowed from the shard while it lasts.
@@ -108,7 +106,11 @@ impl Context {
             peers: RefCell::default(),
             listeners: RefCell::default(),
             scratch: RefCell::default(),
-            slots: RefCell::default(),
+        });
+        context.crowd.when_grown(|| {
+            if let Some(context) = Self::current() {
+                context.look_at_memory();
+            }
         });
         CURRENT.with_borrow_mut(|current| *current = Rc::downgrade(&context));
         context
@@ -427,26 +429,9 @@ impl Context {
         }
     }
 
-    /// Frees what is kept for the next requests: after a burst it is strewn over
-    /// a heap that is free otherwise.
-    pub fn drop_spares(&self) {
+    /// Frees the scratch that is kept for the next requests.
+    pub fn drop_scratch(&self) {
         self.scratch.take();
-        self.slots.take();
-        ring::drop_spares();
-    }
-
-    /// A slot for one request; `new` makes one where none is left.
-    pub(super) fn take_slot(&self, new: impl FnOnce() -> Slot) -> Slot {
-        let kept = self.slots.borrow_mut().pop();
-        kept.unwrap_or_else(new)
-    }
-
-    /// Gives a slot back.
-    pub(super) fn return_slot(&self, slot: Slot) {
-        let mut kept = self.slots.borrow_mut();
-        if kept.len() < SCRATCH_KEPT {
-            kept.push(slot);
-        }
     }
 }
 

@@ -8,7 +8,7 @@
 
 mod memory;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -17,7 +17,6 @@ use slab::Slab;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::proxy::context::Context;
 use crate::ring::{self, Stream, StreamId, ebb, growth};
 pub use memory::{Excess, Shed};
 
@@ -40,7 +39,8 @@ const BYTES_OF_ONE: usize = 2 * 1024;
 #[derive(Default)]
 pub struct Crowd {
     members: RefCell<Slab<Member>>,
-    looked_at: std::cell::Cell<Option<Instant>>,
+    looked_at: Cell<Option<Instant>>,
+    when_grown: Cell<Option<fn()>>,
 }
 
 /// What a client holds.
@@ -74,6 +74,11 @@ pub struct Membership {
 }
 
 impl Crowd {
+    /// Has `look` called when much is kept for clients that was not before.
+    pub fn when_grown(&self, look: fn()) {
+        self.when_grown.set(Some(look));
+    }
+
     /// A client that has just connected.
     pub fn join(self: &Rc<Self>, stream: &Stream, peer: Peer) -> Membership {
         growth::has_grown(BYTES_OF_ONE);
@@ -212,9 +217,9 @@ impl Membership {
         };
         // Many may be about to do the same: not when they have, but now.
         if growth::has_grown(bytes.saturating_sub(before as usize))
-            && let Some(context) = Context::current()
+            && let Some(look) = self.crowd.when_grown.get()
         {
-            context.look_at_memory();
+            look();
         }
     }
 

@@ -1,47 +1,27 @@
 //! One try of one request over one connection: the head and body go up, the
 //! response comes down, both at the same time.
 
-use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
 use std::task::Poll;
 
-use crate::addr::{EndpointAddr, Peer};
-use crate::clock::{self, Instant};
-use crate::http::challenge::{self, Asker};
+use crate::clock;
 use crate::http::{
-    self, BadMessage, BodyReader, Method, RequestHead, ResponseBody, ResponseHead, ResponseRewrite,
+    self, BadMessage, BodyReader, Method, ResponseBody, ResponseHead, ResponseRewrite,
 };
 use crate::policy::pace::Part;
-use crate::proxy::crowd::Membership;
+use crate::proxy::answer::{Answer, ExchangeError, Held, Response, Verdict};
+use crate::proxy::asked::Asked;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::drain::Drain;
-use crate::proxy::failure::is_shortage;
 use crate::proxy::heads::{Heads, INTERIM_MAX, ended_or, hand_over};
 use crate::proxy::paced::{Late, Paced, within};
+use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
-use crate::proxy::way::Incoming;
-use crate::proxy::withheld::Withheld;
 use crate::ring::{self, Chunk, Gather, SendError, Stream};
-use crate::telemetry::{Cells, Direction, Moved, UpstreamIndex};
+use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{at_once, beside};
-
-/// What of a request is needed once its head has been sent on.
-#[derive(Debug, Clone, Copy)]
-pub struct Asked {
-    /// Decides whether a response has a body.
-    pub method: Method,
-    /// The client speaks HTTP/1.0: no chunks, no interim responses.
-    pub http10: bool,
-    /// The client would send another request on this connection.
-    pub keep_alive: bool,
-    /// The client asked to switch protocols.
-    pub upgrade: bool,
-    /// To whom it presents credentials that are good for the connection.
-    pub presents: Option<Asker>,
-}
 
 /// One try.
 pub struct Exchange<'a> {
@@ -74,223 +54,6 @@ pub struct Exchange<'a> {
     pub label: UpstreamIndex,
     /// What has happened so far; readable however the exchange ends.
     pub progress: &'a Progress<'a>,
-}
-
-/// What is known of a request in flight, whoever ends it.
-pub struct Progress<'a> {
-    /// Among what whom holds a body counts that is kept.
-    keeper: Option<&'a Membership>,
-    /// The upstream of this try sent at least one byte.
-    pub any_byte: Cell<bool>,
-    /// The status, and bytes of the body and of the response.
-    pub moved: &'a Moved,
-    /// The last of the request's body has been read from the client.
-    pub body_read: Cell<bool>,
-    /// Whether it keeps the upstream waiting for more.
-    pub(super) withheld: Withheld,
-    /// The shard learnt that the first bytes of the final response are here.
-    pub head_at: Cell<Option<Instant>>,
-    /// They have been handed to the client.
-    pub forwarded_at: Cell<Option<Instant>>,
-    /// What was wrong with the body of a response that had begun.
-    pub malformed: Cell<Option<BadMessage>>,
-    /// Tries that have begun, and of whose end nothing was counted.
-    pub open_tries: Cell<u16>,
-    /// Where second tries were made beside others.
-    pub beside: RefCell<Vec<EndpointAddr>>,
-}
-
-impl<'a> Progress<'a> {
-    /// That of a request of which nothing has happened yet.
-    pub fn new(moved: &'a Moved, keeper: Option<&'a Membership>) -> Self {
-        Self {
-            keeper,
-            any_byte: Cell::new(false),
-            moved,
-            body_read: Cell::new(false),
-            withheld: Withheld::default(),
-            head_at: Cell::new(None),
-            forwarded_at: Cell::new(None),
-            malformed: Cell::new(None),
-            open_tries: Cell::new(0),
-            beside: RefCell::default(),
-        }
-    }
-
-    /// How much of the body has come; `None`: its client waits to be told that it
-    /// may send it.
-    pub(super) fn sent_of_body(&self, incoming: &Incoming<'_>) -> Option<i64> {
-        let sent = self.moved.bytes(Direction::Sent);
-        let waits = sent == 0 && !self.any_byte.get() && incoming.expects_continue();
-        (!waits).then_some(sent as i64)
-    }
-
-    /// Who has asked.
-    pub fn peer(&self) -> Peer {
-        self.keeper.map_or(Peer::Local, Membership::peer)
-    }
-
-    /// So much more is kept of the body, or less.
-    pub fn keeps_more(&self, bytes: isize) {
-        if let Some(keeper) = self.keeper {
-            keeper.keeps_more(bytes);
-        }
-    }
-
-    /// Whether nothing of a response has gone to the client.
-    pub fn is_unanswered(&self) -> bool {
-        self.moved.bytes(Direction::Received) == 0
-    }
-
-    /// A second try begins beside another one.
-    pub fn begin_beside(&self, endpoint: EndpointAddr) {
-        self.open_tries.set(self.open_tries.get() + 1);
-        self.beside.borrow_mut().push(endpoint);
-    }
-
-    /// Another try begins.
-    pub fn begin_try(&self) {
-        self.any_byte.set(false);
-        self.withheld.end();
-        self.head_at.set(None);
-        self.forwarded_at.set(None);
-    }
-}
-
-/// How an exchange ended well.
-pub enum Answer {
-    /// The response went to the client.
-    Passed(Response),
-    /// The response is here, and nothing of it has gone to the client.
-    Held(Held),
-}
-
-/// A response that went to the client.
-pub enum Response {
-    /// All of it.
-    Complete {
-        /// The upstream's connection may carry another request.
-        reusable: bool,
-        /// The client's connection may.
-        keep_alive: bool,
-        /// When the last of the response was handed to the client.
-        ended: Instant,
-    },
-    /// The protocol was switched; what the upstream sent after its head.
-    Switched(Option<Chunk>),
-}
-
-/// What is done with a response once its head is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes to the client.
-    Pass,
-    /// It may have to give way to that of another try.
-    Hold,
-    /// It is no answer to this request, which another connection is to carry.
-    Replace,
-}
-
-/// A response that was held back; its parsed head is still in the scratch.
-#[derive(Debug)]
-pub struct Held {
-    /// Its head as it came.
-    pub head: Chunk,
-    /// What came along of its body.
-    pub rest: Option<Chunk>,
-}
-
-/// How an exchange failed.
-#[derive(Debug)]
-pub enum ExchangeError {
-    /// The kernel took no byte of the request; this is what it did not take: of
-    /// the whole request, or of what went along with its head.
-    Unsent(Box<Gather>),
-    /// The connection failed while the request was handed to the kernel; a
-    /// part of it may have arrived.
-    Send,
-    /// The upstream's connection ended before a whole final head.
-    Ended,
-    /// This machine lacks what it takes to send or receive.
-    Shortage,
-    /// The upstream had waited too long for a request, and says so with a 408.
-    Stale,
-    /// What the upstream sent is not HTTP.
-    Response(BadMessage),
-    /// A limit has passed before the final response head.
-    Expired(Limit),
-    /// The response was cut after the client had been sent a part.
-    Cut,
-    /// The request body is malformed.
-    Request(BadMessage),
-    /// The upstream sends the body of its response more slowly than it may.
-    SlowResponse,
-    /// The client reads its response more slowly than it may.
-    SlowReader,
-    /// The client is gone.
-    ClientGone,
-}
-
-impl ExchangeError {
-    /// The upstream's connection did not take what was sent.
-    pub(super) fn of_send(error: SendError) -> Self {
-        match error.unsent {
-            _ if is_shortage(&error.source) => Self::Shortage,
-            Some(gather) => Self::Unsent(gather),
-            None => Self::Send,
-        }
-    }
-
-    /// The client's connection has failed.
-    pub(super) fn of_client(error: &io::Error) -> Self {
-        match is_shortage(error) {
-            true => Self::Shortage,
-            false => Self::ClientGone,
-        }
-    }
-
-    /// The same without the head, of so many bytes, in what was not taken.
-    pub fn behind_head(self, head_bytes: usize) -> Self {
-        match self {
-            Self::Unsent(mut gather) => {
-                gather.advance(head_bytes);
-                Self::Unsent(gather)
-            }
-            other => other,
-        }
-    }
-
-    /// Whether a reused connection that was dead before would show like this.
-    pub fn may_be_a_dead_connection(&self, progress: &Progress<'_>) -> bool {
-        match self {
-            Self::Unsent(_) | Self::Send | Self::Ended => !progress.any_byte.get(),
-            Self::Stale => true,
-            _ => false,
-        }
-    }
-}
-
-impl Held {
-    /// Lets go of shared buffers.
-    pub fn detach(&mut self) {
-        self.head.detach();
-        if let Some(rest) = &mut self.rest {
-            rest.detach();
-        }
-    }
-}
-
-impl Asked {
-    /// Takes it from a parsed head.
-    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
-        Self {
-            method: request.method(),
-            http10: request.is_http10(),
-            keep_alive: request.keep_alive(),
-            upgrade: request.is_upgrade(),
-            presents: challenge::presented(request, head),
-        }
-    }
 }
 
 impl<'a> Exchange<'a> {
@@ -376,20 +139,6 @@ impl<'a> Exchange<'a> {
             reads: None,
         };
         (download, upload)
-    }
-}
-
-impl Response {
-    /// It came before the whole request had been sent.
-    fn early(self) -> Self {
-        match self {
-            Self::Complete { ended, .. } => Self::Complete {
-                reusable: false,
-                keep_alive: false,
-                ended,
-            },
-            switched => switched,
-        }
     }
 }
 

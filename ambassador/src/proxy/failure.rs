@@ -1,14 +1,13 @@
 //! How a try of a request fails, who is at fault, and what that says.
 
-use std::io;
-
 use crate::http::{BadMessage, Reason};
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
+use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::Limit;
-use crate::proxy::exchange::ExchangeError;
 use crate::proxy::generation::Target;
 use crate::proxy::judges::{Judges, Score, Stage};
+use crate::proxy::shortage::is_shortage;
 use crate::ring;
 use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::Grade;
@@ -208,24 +207,6 @@ impl Unanswered {
             target.report_load(reputation, Sample::Dropped, ring::now());
         }
     }
-}
-
-/// Whether something failed for what this machine lacks: descriptors, ports,
-/// memory, or places in an epoll instance. Of a peer none of these tells, be its
-/// connection yet to be made or established.
-pub(super) fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EMFILE
-                | libc::ENFILE
-                | libc::ENOMEM
-                | libc::ENOBUFS
-                | libc::ENOSPC
-                | libc::EADDRNOTAVAIL
-                | libc::EAGAIN
-        )
-    )
 }
 
 impl Failure {

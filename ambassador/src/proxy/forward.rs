@@ -10,16 +10,18 @@ use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason};
 use crate::policy::rate_limit::Turn;
 use crate::policy::retry::Cause;
+use crate::proxy::after::After;
+use crate::proxy::asked::Asked;
 use crate::proxy::attempt::{self, Lane, Passed, Sending, Success};
 use crate::proxy::client::Client;
 use crate::proxy::context::Scratch;
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::exchange::{Asked, Progress};
 use crate::proxy::failure::Failure;
 use crate::proxy::fault::{self, Fate};
 use crate::proxy::gone::gone;
 use crate::proxy::hedge::SecondTry;
 use crate::proxy::judges::{Admitted, Judges};
+use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::switch;
@@ -31,19 +33,6 @@ use crate::route::settings::Protocol;
 use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Description, Direction};
 use crate::together::{First, first};
 use crate::upstream::balancer::Probe;
-
-/// What becomes of the client's connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// It may carry another request.
-    KeepAlive,
-    /// It is closed.
-    Close,
-    /// It is closed once the unread rest of the request has been drained.
-    Linger,
-    /// It is reset: the response was cut, or there is none to give.
-    Reset,
-}
 
 /// Serves one request whose head is `head`, parsed into `scratch.request`.
 pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk) -> After {

@@ -8,7 +8,7 @@ use crate::clock::{self, Instant};
 use crate::policy::concurrency::Sample;
 use crate::policy::limits;
 use crate::policy::rate_limit::RateLimit;
-use crate::proxy::adopted::{self, Adopted, AdoptedView, Hold, Version};
+use crate::proxy::adopted::{self, Adopted, AdoptedView, Adoption, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
@@ -151,8 +151,8 @@ impl Generation {
             policies: &self.table.settings().adopted,
         };
         // Beyond the limit what comes is passed on to where it was going.
-        let target = cache.adopt(&self.adopted, version, key, now);
-        let target = target.unwrap_or_else(|| self.unmatched());
+        let adoption = cache.adopt(&self.adopted, version, key, now);
+        let target = adoption.map_or_else(|| self.unmatched(), Target::adopted);
         (target, cache.take_evicted(&self.adopted))
     }
 
@@ -209,13 +209,12 @@ fn route_limits(settings: &Settings) -> Vec<Option<Arc<RateLimit>>> {
 }
 
 impl Target {
-    /// An adopted upstream.
-    pub(super) fn adopted(upstream: &Arc<Upstream>, shared: &Arc<Shared>, hold: Hold) -> Self {
+    fn adopted(adoption: Adoption) -> Self {
         Self {
-            upstream: Arc::clone(upstream),
-            shared: Arc::clone(shared),
+            upstream: adoption.upstream,
+            shared: adoption.shared,
             route_limit: None,
-            hold: Some(hold),
+            hold: Some(adoption.hold),
         }
     }
 

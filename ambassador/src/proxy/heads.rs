@@ -7,9 +7,10 @@ use memchr::memchr;
 
 use crate::clock::Instant;
 use crate::http::{self, BadMessage, Method, ResponseHead};
+use crate::proxy::answer::{ExchangeError, Held};
 use crate::proxy::deadlines::{Deadlines, Limit};
-use crate::proxy::exchange::{ExchangeError, Held, Progress};
-use crate::proxy::failure::is_shortage;
+use crate::proxy::progress::Progress;
+use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, Sending, Stream, timer};
 use crate::together::at_once;
 

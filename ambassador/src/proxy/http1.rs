@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience, Woken};
-use crate::proxy::forward::{self, After};
+use crate::proxy::forward;
 use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
 use crate::ring::{self, Chunk};
@@ -17,11 +18,11 @@ pub async fn serve(mut client: Box<Client>, patience: Patience) {
             Woken::Ended => break After::Close,
             Woken::Drained => break After::Linger,
         };
-        let mut request = client.context.take_slot(empty_slot);
+        let mut request = slot::take(empty_slot);
         request.as_mut().begin(client, chunk, patience);
         let after;
         (client, after) = request.as_mut().await;
-        client.context.return_slot(request);
+        slot::give_back(request);
         client.member.rests();
         if after != After::KeepAlive {
             break after;

@@ -3,10 +3,20 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::proxy::accepted::Entry;
 use crate::proxy::drain::Drain;
 use crate::proxy::room::Room;
 use crate::telemetry::ListenerIndex;
+
+/// What a listener does with its connections.
+#[derive(Debug, Clone)]
+pub enum Entry {
+    /// HTTP, routed by what each request says.
+    Http,
+    /// Opaque bytes for the upstream of this name.
+    Tcp(Arc<str>),
+    /// Captured: the origin has the original destination.
+    Captured,
+}
 
 /// What the connections of a listener are. A reload may change it, under the
 /// same socket.

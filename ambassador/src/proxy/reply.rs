@@ -2,9 +2,9 @@
 
 use crate::clock;
 use crate::http::{BadMessage, BodyReader, LocalReply, Reason};
+use crate::proxy::after::After;
+use crate::proxy::asked::Asked;
 use crate::proxy::client::Client;
-use crate::proxy::exchange::Asked;
-use crate::proxy::forward::After;
 use crate::telemetry::{Direction, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.

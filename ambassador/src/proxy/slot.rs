@@ -2,15 +2,24 @@
 //! the heap, so that a connection between two requests is small, and belongs to
 //! the shard, so that a request allocates nothing.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience};
-use crate::proxy::forward::After;
 use crate::ring::Chunk;
+
+/// Slots kept. More are made when more requests are in flight at once, and dropped
+/// afterwards.
+const KEPT_MAX: usize = 16;
+
+thread_local! {
+    static SPARE: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A place for the future of a request.
 pub type Slot = Pin<Box<dyn Serve>>;
@@ -28,6 +37,25 @@ pin_project! {
         #[pin]
         running: Option<F>,
     }
+}
+
+/// A slot for one request; `new` makes one where none is left.
+pub fn take(new: impl FnOnce() -> Slot) -> Slot {
+    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(new)
+}
+
+/// Keeps a slot, which is empty, for the next request.
+pub fn give_back(slot: Slot) {
+    SPARE.with_borrow_mut(|spare| {
+        if spare.len() < KEPT_MAX {
+            spare.push(slot);
+        }
+    });
+}
+
+/// Frees what is kept.
+pub fn drop_all() {
+    SPARE.take();
 }
 
 /// An empty slot for the futures of `serve`.

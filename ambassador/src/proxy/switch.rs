@@ -5,15 +5,15 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::http::{BodyReader, LocalReply, Reason, RequestBody, Sniff};
-use crate::proxy::accepted::{Leg, dial, speaks_http_only};
+use crate::proxy::after::After;
+use crate::proxy::asked::Asked;
 use crate::proxy::client::{Client, Patience};
-use crate::proxy::exchange::Asked;
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{Spoke, server_name, who_speaks};
-use crate::proxy::forward::After;
 use crate::proxy::generation::Target;
 use crate::proxy::gone::gone;
 use crate::proxy::judges::Judges;
+use crate::proxy::leg::{Leg, dial, speaks_http_only};
 use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
 use crate::proxy::reply;
 use crate::proxy::tunnel::Tunnel;

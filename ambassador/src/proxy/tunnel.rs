@@ -10,8 +10,8 @@ use std::io;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::proxy::failure::is_shortage;
 use crate::proxy::gone::reset;
+use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
 use crate::together::{First, both, first};
@@ -121,7 +121,7 @@ impl Tunnel<'_> {
             let posted = to.post(gather).await;
             posted.map_err(|error| failed(&error.source, to_reset))?;
             moved.set(ring::now());
-            self.passage.meter(self.cells, direction, bytes);
+            self.cells.meter(self.passage, direction, bytes);
         }
     }
 }

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use crate::http::{BadMessage, BodyReader};
 use crate::policy::pace::Part;
+use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Deadlines, Limit};
-use crate::proxy::exchange::{ExchangeError, Progress};
-use crate::proxy::failure::is_shortage;
 use crate::proxy::paced::{Late, Paced, within};
+use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
+use crate::proxy::shortage::is_shortage;
 use crate::proxy::trailers::Trailers;
 use crate::ring::{self, Chunk, Gather, Stream, timer};
 

@@ -15,9 +15,11 @@ use super::epoll::Epoll;
 use super::growth::Growth;
 use super::send_op::SendError;
 use super::sockets::{self, RawAddress};
-use super::stream::StreamId;
-use super::table::{Connecting, End, Held, Key, Sending, Socket, Standing, Table, keep};
+use super::table::{
+    Connecting, End, Held, Key, Role, Sending, Socket, Standing, StreamId, Table, Until,
+};
 use super::uring::Uring;
+use super::waiting::keep;
 
 /// The I/O of one shard.
 pub struct Driver {
@@ -29,26 +31,6 @@ pub struct Driver {
 enum Engine {
     Ring(Box<Uring>),
     Epoll(Epoll),
-}
-
-/// What a new socket is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Accepts connections.
-    Listener,
-    /// Carries bytes already.
-    Connected,
-    /// Is about to connect.
-    Unconnected,
-}
-
-/// What a sender waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// The kernel has all bytes.
-    Sent,
-    /// They are on their way.
-    Queued,
 }
 
 impl Driver {

@@ -14,17 +14,9 @@ use slab::Slab;
 
 use super::ebb;
 use super::mailbox::{self, Shared};
+use super::task::TaskId;
 
 type Future_ = Pin<Box<dyn Future<Output = ()>>>;
-
-/// Names a task: the executor it runs on, its place there, and how many tasks
-/// had that place before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskId {
-    executor: u16,
-    generation: u16,
-    place: u32,
-}
 
 /// The tasks of one thread.
 pub struct Executor {
@@ -84,7 +76,7 @@ impl Executor {
         let Some(mut future) = taken.flatten() else {
             return true;
         };
-        let waker = id.waker();
+        let waker = waker(id);
         let mut context = Context::from_waker(&waker);
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
         match polled {
@@ -93,7 +85,7 @@ impl Executor {
             }
             Ok(Poll::Ready(())) => self.remove(id, future),
             Err(_) => {
-                self.count_panic();
+                self.count_panics(1);
                 tracing::error!("a task panicked; its connection is closed, the others go on");
                 self.remove(id, future);
             }
@@ -116,9 +108,9 @@ impl Executor {
         self.tasks.borrow().len()
     }
 
-    /// Counts a panic that was caught.
-    pub fn count_panic(&self) {
-        self.panics.set(self.panics.get() + 1);
+    /// Counts panics that were caught.
+    pub fn count_panics(&self, panics: u64) {
+        self.panics.set(self.panics.get() + panics);
     }
 
     /// Panics caught so far.
@@ -169,31 +161,12 @@ fn drop_quietly(future: Option<Future_>) {
     }
 }
 
-impl TaskId {
-    fn pack(self) -> *const () {
-        let bits =
-            (self.executor as usize) << 48 | (self.generation as usize) << 32 | self.place as usize;
-        std::ptr::without_provenance(bits)
-    }
-
-    fn unpack(data: *const ()) -> Self {
-        let bits = data.addr();
-        Self {
-            executor: (bits >> 48) as u16,
-            generation: (bits >> 32) as u16,
-            place: bits as u32,
-        }
-    }
-
-    #[expect(unsafe_code, reason = "the only way to a waker without an allocation")]
-    fn waker(self) -> Waker {
-        // SAFETY: the functions of the table read the pointer as a number and
-        // never follow it, so the contract of RawWaker holds on any thread.
-        unsafe { Waker::from_raw(RawWaker::new(self.pack(), &TABLE)) }
-    }
+#[expect(unsafe_code, reason = "the only way to a waker without an allocation")]
+fn waker(id: TaskId) -> Waker {
+    // SAFETY: the functions of the table read the pointer as a number and
+    // never follow it, so the contract of RawWaker holds on any thread.
+    unsafe { Waker::from_raw(RawWaker::new(id.pack(), &TABLE)) }
 }
-
-const _: () = assert!(usize::BITS == 64, "a task id is packed into 64 bits");
 
 static TABLE: RawWakerVTable = RawWakerVTable::new(
     |data| RawWaker::new(data, &TABLE),

@@ -5,7 +5,7 @@
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-use super::table::keep;
+use super::waiting::keep;
 
 /// How much went to the heap since that was last looked at.
 pub struct Growth {

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::executor::{Executor, TaskId};
+use super::task::TaskId;
 
 /// Closures that may wait at once.
 const MAIL_MAX: usize = 1_024;
@@ -98,11 +98,12 @@ impl Mailbox {
         }
     }
 
-    /// Runs the closures and queues the wake-ups that have come in. The
-    /// eventfd is silenced by whoever saw that it is readable, before this.
-    pub fn drain(&self, executor: &Executor) {
+    /// Runs the closures that have come in, and gives the tasks that were woken to
+    /// `wake`. Counts panics. The eventfd is silenced by whoever saw that it is
+    /// readable, before this.
+    pub fn drain(&self, wake: impl Fn(TaskId)) -> u64 {
         if !self.shared.rung.swap(false, Ordering::AcqRel) {
-            return;
+            return 0;
         }
         let (mail, woken) = {
             let mut queue = lock(&self.shared.queue);
@@ -111,15 +112,15 @@ impl Mailbox {
                 std::mem::take(&mut queue.woken),
             )
         };
-        for id in woken {
-            executor.wake(id);
-        }
+        woken.into_iter().for_each(wake);
+        let mut panics = 0;
         for run in mail {
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                executor.count_panic();
+                panics += 1;
                 tracing::error!("a closure sent to the shard panicked; the shard goes on");
             }
         }
+        panics
     }
 
     /// Takes nothing more; what waits is dropped.

@@ -8,7 +8,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use rustix::event::{self, PollFd, PollFlags, Timespec};
 
 use super::Backend;
-use super::stream::Departure;
 
 /// A socket address as the kernel wants it.
 pub struct RawAddress {
@@ -286,6 +285,18 @@ pub fn reset_on_close(socket: &impl AsRawFd) {
             size_of::<libc::linger>() as libc::socklen_t,
         )
     };
+}
+
+/// What became of a peer, as far as its connection tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Departure {
+    /// It has ended its direction, and may still read.
+    Fin,
+    /// The connection has failed.
+    Failed,
+    /// It has sent more than its reader has taken. Receiving has stopped, so
+    /// that an end would not be seen.
+    Unseen,
 }
 
 /// What became of the peer of a connected socket, as the kernel knows it now.

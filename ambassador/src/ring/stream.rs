@@ -10,12 +10,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::chunk::{Chunk, Gather};
-use super::driver::{Role, Until};
 use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
-use super::sockets::{self, RawAddress};
-use super::table::{self, Connecting, End, Key, keep};
+use super::sockets::{self, Departure, RawAddress};
+use super::table::{self, Connecting, End, Key, Role, StreamId, Until};
 use super::timer::{self, Elapsed};
+use super::waiting::keep;
 use super::wheel;
 use crate::clock::{self, Instant};
 
@@ -39,13 +39,6 @@ pub struct Stream {
     _not_send: std::marker::PhantomData<*const ()>,
 }
 
-/// Names a stream to those who do not own it, also when it is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamId {
-    pub(super) key: Key,
-    pub(super) generation: u32,
-}
-
 /// A send; see [`Stream::send`] and [`Stream::post`]. A struct, not an `async
 /// fn`: whoever waits for it moves it, bytes and all.
 #[derive(Debug)]
@@ -66,18 +59,6 @@ impl Future for Sending<'_> {
         let (key, until, waker) = (this.stream.key, this.until, context.waker());
         super::with(|core| core.driver.poll_send(key, &mut this.unsent, until, waker))
     }
-}
-
-/// What became of a peer, as far as its connection tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
-    /// It has ended its direction, and may still read.
-    Fin,
-    /// The connection has failed.
-    Failed,
-    /// It has sent more than its reader has taken. Receiving has stopped, so
-    /// that an end would not be seen.
-    Unseen,
 }
 
 /// A listening socket.

@@ -16,6 +16,7 @@ use super::ebb;
 use super::growth::Growth;
 use super::send_op::SendOp;
 use super::sockets::RawAddress;
+use super::waiting::wake;
 
 /// Accepted sockets that wait for their listener's owner at most; the rest
 /// stays in the kernel's backlog.
@@ -104,6 +105,33 @@ pub struct Socket {
     pub abandoned: bool,
     /// It is to leave this shard: nothing is started on it any more.
     pub leaving: bool,
+}
+
+/// Names a stream to those who do not own it, also when it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamId {
+    pub(super) key: Key,
+    pub(super) generation: u32,
+}
+
+/// What a new socket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Accepts connections.
+    Listener,
+    /// Carries bytes already.
+    Connected,
+    /// Is about to connect.
+    Unconnected,
+}
+
+/// What a sender waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The kernel has all bytes.
+    Sent,
+    /// They are on their way.
+    Queued,
 }
 
 /// What a stream is doing, seen from outside.
@@ -579,18 +607,4 @@ impl Socket {
 /// The raw descriptor of a socket.
 pub fn raw(socket: &Socket) -> i32 {
     socket.fd.as_raw_fd()
-}
-
-/// Keeps `waker` in a slot.
-pub fn keep(slot: &mut Option<Waker>, waker: &Waker) {
-    match slot {
-        Some(kept) => kept.clone_from(waker),
-        None => *slot = Some(waker.clone()),
-    }
-}
-
-fn wake(waker: &mut Option<Waker>) {
-    if let Some(waker) = waker.take() {
-        waker.wake();
-    }
 }

@@ -13,10 +13,9 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use super::buffers::{Buffers, COUNT};
 use super::chunk::{Chunk, Gather};
-use super::driver::Until;
 use super::mailbox;
 use super::send_op::SendOp;
-use super::table::{Connecting, End, Key, Sending, Table, raw};
+use super::table::{Connecting, End, Key, Sending, Table, Until, raw};
 use crate::clock;
 
 /// Operations started per turn without an extra system call.

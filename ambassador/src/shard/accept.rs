@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use crate::addr::{OriginalDst, Peer};
 use crate::clock;
-use crate::proxy::accepted::{self, Entry};
+use crate::proxy::accepted;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
+use crate::proxy::listening::Entry;
 use crate::proxy::listening::{Listening, Meaning};
 use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
 use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
-use super::record::RequestRecord;
+use super::record::{Passage, RequestRecord};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::clock::Instant;
 
@@ -109,6 +109,22 @@ impl Cells {
                 cells.overhead.record(record.overhead.min(duration));
             }
         });
+    }
+
+    /// Counts bytes of a relayed connection as they move.
+    pub fn meter(&self, passage: &Passage, direction: Direction, bytes: u64) {
+        self.bytes(passage.upstream, direction, bytes);
+        passage.count_metered(direction, bytes);
+    }
+
+    /// Counts what was not when it moved.
+    pub fn meter_rest(&self, passage: &Passage) {
+        for direction in Direction::ALL {
+            let rest = passage.unmetered(*direction);
+            if rest > 0 {
+                self.bytes(passage.upstream, *direction, rest);
+            }
+        }
     }
 
     /// Counts the end of one try.
@@ -472,7 +488,6 @@ fn add<T: AddAssign + Copy, const N: usize>(mine: &mut [T; N], theirs: &[T; N]) 
 mod tests {
     use std::time::Duration;
 
-    use super::super::record::Passage;
     use super::*;
 
     const SHOP: UpstreamIndex = UpstreamIndex(2);

@@ -1,26 +1,13 @@
-//! One request or one relayed connection, from its start to its end, written
-//! down by a drop guard.
+//! What is known of one request or one relayed connection.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::access_log::{Line, Sink, Told};
-use super::cells::Cells;
-use super::labels::{DRAINED, Direction, FaultKind, RelayProtocol, TcpOutcome};
+use super::labels::{Direction, FaultKind, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
-use crate::clock::{self, Instant};
-
-/// What one shard counts and logs.
-#[derive(Debug, Default)]
-pub struct Telemetry {
-    /// Its counters.
-    pub cells: Cells,
-    log: RefCell<Option<Sink>>,
-}
+use crate::clock::Instant;
 
 /// What is known of a request and of a relayed connection alike: from where to
 /// where, since when, how much.
@@ -59,7 +46,7 @@ pub struct Moved {
 }
 
 /// Endpoints that were tried before the last one and are remembered at most.
-const EARLIER_MAX: usize = 8;
+pub(super) const EARLIER_MAX: usize = 8;
 
 /// Faults, each of them once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,25 +101,6 @@ pub struct Description<'a> {
     pub request_id: &'a [u8],
 }
 
-/// Holds the record of a relayed connection; dropping it writes the record down.
-#[derive(Debug)]
-pub struct RelayGuard {
-    record: RelayRecord,
-    line: Option<Line>,
-    telemetry: Rc<Telemetry>,
-}
-
-/// Holds the record of a request in flight; dropping it writes the record down,
-/// as cancelled unless [`RequestGuard::complete`] was called.
-#[derive(Debug)]
-pub struct RequestGuard {
-    record: RequestRecord,
-    moved: Moved,
-    ended: Option<Instant>,
-    line: Option<Line>,
-    telemetry: Rc<Telemetry>,
-}
-
 impl Passage {
     /// One that has just begun.
     pub fn new(listener: ListenerIndex, started: Instant) -> Self {
@@ -156,27 +124,16 @@ impl Passage {
         count.set(count.get() + bytes);
     }
 
-    /// Adds bytes that the metrics are to count now.
-    pub fn meter(&self, cells: &Cells, direction: Direction, bytes: u64) {
-        cells.bytes(self.upstream, direction, bytes);
-        self.count_metered(direction, bytes);
-    }
-
-    fn count_metered(&self, direction: Direction, bytes: u64) {
+    /// Adds bytes that the metrics have counted.
+    pub(super) fn count_metered(&self, direction: Direction, bytes: u64) {
         self.count(direction, bytes);
         let metered = &self.metered[direction as usize];
         metered.set(metered.get() + bytes);
     }
 
-    /// Has the metrics count what they have not.
-    fn meter_rest(&self, cells: &Cells) {
-        for direction in Direction::ALL {
-            let metered = self.metered[*direction as usize].get();
-            let rest = self.bytes(*direction).get() - metered;
-            if rest > 0 {
-                cells.bytes(self.upstream, *direction, rest);
-            }
-        }
+    /// Bytes that the metrics have not counted.
+    pub(super) fn unmetered(&self, direction: Direction) -> u64 {
+        self.bytes(direction).get() - self.metered[direction as usize].get()
     }
 
     fn bytes(&self, direction: Direction) -> &Cell<u64> {
@@ -250,274 +207,5 @@ impl RequestRecord {
                 self.earlier.push(*endpoint);
             }
         }
-    }
-}
-
-impl Telemetry {
-    /// The telemetry of a shard, with its end of the access log where that is on.
-    pub fn new(log: Option<Sink>) -> Self {
-        Self {
-            cells: Cells::default(),
-            log: RefCell::new(log),
-        }
-    }
-
-    /// Changes the access log after a reload; requests in flight that already
-    /// are to be logged go to the new one.
-    pub fn set_log(&self, log: Option<Sink>) {
-        *self.log.borrow_mut() = log;
-    }
-
-    /// Starts the record of a request, and decides whether it is logged.
-    pub fn begin(self: &Rc<Self>, passage: Passage) -> RequestGuard {
-        RequestGuard {
-            record: RequestRecord::new(passage),
-            moved: Moved::default(),
-            ended: None,
-            line: self.sample(),
-            telemetry: Rc::clone(self),
-        }
-    }
-
-    /// Starts the record of a relayed connection, and decides whether it is
-    /// logged.
-    pub fn begin_relay(self: &Rc<Self>, passage: Passage, protocol: RelayProtocol) -> RelayGuard {
-        RelayGuard {
-            record: RelayRecord {
-                passage,
-                protocol,
-                outcome: TcpOutcome::Drained,
-            },
-            line: self.sample(),
-            telemetry: Rc::clone(self),
-        }
-    }
-
-    fn sample(&self) -> Option<Line> {
-        self.log.borrow_mut().as_mut().and_then(Sink::sample)
-    }
-
-    fn log(&self, line: Option<Line>, ended: Instant, told: Told<'_>) {
-        if let Some(line) = line
-            && let Some(log) = self.log.borrow_mut().as_mut()
-        {
-            log.write(line, ended, told);
-        }
-    }
-}
-
-impl RequestGuard {
-    /// Whether this request goes to the access log.
-    pub fn is_logged(&self) -> bool {
-        self.line.is_some()
-    }
-
-    /// Copies what only the log shows, if this request is logged.
-    pub fn describe(&mut self, description: Description<'_>) {
-        if let Some(line) = &mut self.line {
-            line.describe(description);
-        }
-    }
-
-    /// Says more than the reason does, if this request is logged.
-    pub fn explain(&mut self, detail: &str) {
-        if let Some(line) = &mut self.line {
-            line.explain(self.record.method, detail);
-        }
-    }
-
-    /// The record, and beside it what moves.
-    pub fn parts(&mut self) -> (&mut RequestRecord, &Moved) {
-        (&mut self.record, &self.moved)
-    }
-
-    /// Puts down in the record what has moved.
-    pub fn settle(&mut self) {
-        let moved = std::mem::take(&mut self.moved);
-        for direction in Direction::ALL {
-            let bytes = moved.bytes(*direction);
-            self.record.passage.count_metered(*direction, bytes);
-        }
-        if moved.status.get() != 0 {
-            self.record.status = moved.status.get();
-        }
-    }
-
-    /// The response went out whole, or the tunnel ended.
-    pub fn complete(mut self, ended: Instant) {
-        self.ended = Some(ended);
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        let cancelled = self.ended.is_none();
-        let ended = self.ended.unwrap_or_else(clock::now);
-        self.settle();
-        if cancelled && self.record.tunnel.is_none() {
-            // Whoever else ends a request says why.
-            self.record.reason.get_or_insert(DRAINED);
-        }
-        let record = &self.record;
-        record.passage.meter_rest(&self.telemetry.cells);
-        self.telemetry.cells.request(record, ended);
-        if let Some(outcome) = record.tunnel {
-            let upstream = record.passage.upstream;
-            self.telemetry.cells.tcp_connection(upstream, outcome);
-        }
-        let told = Told::Request { record, cancelled };
-        self.telemetry.log(self.line.take(), ended, told);
-    }
-}
-
-impl RelayGuard {
-    /// Copies the server name that a TLS client asks for, if this connection
-    /// is logged.
-    pub fn describe(&mut self, server_name: &str) {
-        if let Some(line) = &mut self.line {
-            line.describe_tls(server_name);
-        }
-    }
-}
-
-impl Drop for RelayGuard {
-    fn drop(&mut self) {
-        let record = &self.record;
-        let upstream = record.passage.upstream;
-        record.passage.meter_rest(&self.telemetry.cells);
-        self.telemetry
-            .cells
-            .tcp_connection(upstream, record.outcome);
-        let told = Told::Relay(record);
-        self.telemetry.log(self.line.take(), clock::now(), told);
-    }
-}
-
-impl Deref for RelayGuard {
-    type Target = RelayRecord;
-
-    fn deref(&self) -> &RelayRecord {
-        &self.record
-    }
-}
-
-impl DerefMut for RelayGuard {
-    fn deref_mut(&mut self) -> &mut RelayRecord {
-        &mut self.record
-    }
-}
-
-impl Deref for RequestGuard {
-    type Target = RequestRecord;
-
-    fn deref(&self) -> &RequestRecord {
-        &self.record
-    }
-}
-
-impl DerefMut for RequestGuard {
-    fn deref_mut(&mut self) -> &mut RequestRecord {
-        &mut self.record
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn captured() -> Passage {
-        Passage::new(ListenerIndex::CAPTURE, clock::now())
-    }
-
-    #[test]
-    fn a_request_in_flight_stays_small() {
-        assert!(
-            size_of::<RequestGuard>() <= 312,
-            "{}",
-            size_of::<RequestGuard>()
-        );
-    }
-
-    #[test]
-    fn a_request_that_is_dropped_is_counted() {
-        let telemetry = Rc::new(Telemetry::default());
-        drop(telemetry.begin(captured()));
-        let mut request = telemetry.begin(captured());
-        request.method = "GET";
-        request.status = 204;
-        assert!(!request.is_logged());
-        request.complete(clock::now());
-
-        let snapshot = telemetry.cells.snapshot();
-        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
-        let mut keys: Vec<_> = unmatched
-            .requests()
-            .map(|(key, count)| (key.method, key.status, count))
-            .collect();
-        keys.sort_unstable();
-        assert_eq!(keys, [("GET", 204, 1), ("OTHER", 0, 1)]);
-    }
-
-    #[test]
-    fn bytes_are_counted_once_and_alike() {
-        let telemetry = Rc::new(Telemetry::default());
-        let mut request = telemetry.begin(captured());
-        request.passage.count(Direction::Sent, 100);
-        let moved = request.parts().1;
-        // As they moved.
-        telemetry
-            .cells
-            .bytes(UpstreamIndex::UNMATCHED, Direction::Sent, 20);
-        moved.count(Direction::Sent, 20);
-        moved.status.set(200);
-        request.settle();
-        request
-            .passage
-            .meter(&telemetry.cells, Direction::Received, 7);
-        request.passage.count(Direction::Received, 3);
-        let told = (
-            request.status,
-            request.passage.bytes_in.get(),
-            request.passage.bytes_out.get(),
-        );
-        assert_eq!(told, (200, 120, 10));
-        drop(request);
-        let snapshot = telemetry.cells.snapshot();
-        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
-        assert_eq!(unmatched.bytes(Direction::Sent), 120);
-        assert_eq!(unmatched.bytes(Direction::Received), 10);
-    }
-
-    #[test]
-    fn earlier_endpoints_are_remembered_up_to_a_limit() {
-        let mut record = RequestRecord::new(captured());
-        let endpoint = |port: u16| EndpointAddr(([127, 0, 0, 1], port).into());
-        for port in 1..=20 {
-            record.is_tried_at(endpoint(port));
-        }
-        let earlier: Vec<_> = (1..=EARLIER_MAX as u16).map(endpoint).collect();
-        assert_eq!(record.earlier, earlier);
-        assert_eq!(record.passage.endpoint, Some(endpoint(20)));
-    }
-
-    #[test]
-    fn a_relay_is_counted_once_by_how_it_ended() {
-        let telemetry = Rc::new(Telemetry::default());
-        drop(telemetry.begin_relay(captured(), RelayProtocol::Tcp));
-        let mut relay = telemetry.begin_relay(captured(), RelayProtocol::Tls);
-        relay.outcome = TcpOutcome::NoRoute;
-        drop(relay);
-        let mut tunnel = telemetry.begin(captured());
-        tunnel.tunnel = Some(TcpOutcome::Closed);
-        tunnel.complete(clock::now());
-
-        let snapshot = telemetry.cells.snapshot();
-        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
-        let counts = TcpOutcome::ALL.iter().map(|outcome| {
-            let count = unmatched.tcp_connections(*outcome);
-            (outcome.as_str(), count)
-        });
-        let counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
-        assert_eq!(counts, [("closed", 1), ("no-route", 1), ("drained", 1)]);
     }
 }

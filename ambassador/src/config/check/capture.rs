@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use super::path_of;
 use crate::capture::settings::{Scope, Settings, Target};
+use crate::config::found::Found;
 use crate::config::raw::{self, File};
-use crate::config::read::{Either, Field, Found};
+use crate::config::read::{Either, Field};
 use crate::route::settings::{self as route, Claim, Unmatched};
 use crate::workload::cgroup::is_cgroup;
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::upstreams::Upstreams;
 use crate::capture::settings::{self as capture, Mode};
 use crate::config::effective;
+use crate::config::found::Found;
 use crate::config::raw::{self, File};
-use crate::config::read::{Field, Found, Spanned};
+use crate::config::read::{Field, Spanned};
 use crate::route::settings::{Claim, Upstream};
 
 /// Notes who asks for it and cannot have it, and takes it from those who have

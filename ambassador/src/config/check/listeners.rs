@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{bind_of, name_mistake, overlap, upstream_named};
 use crate::addr::{BindAddr, EndpointAddr};
 use crate::config::checked::{Admin, Listener, ListenerProtocol};
+use crate::config::found::Found;
 use crate::config::raw::{self, File};
-use crate::config::read::{Found, Spanned};
+use crate::config::read::Spanned;
 use crate::route::settings::{Endpoint, Endpoints, Protocol, Settings, Upstream};
 
 pub(super) fn check(

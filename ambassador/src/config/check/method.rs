@@ -1,6 +1,7 @@
 //! Methods of requests, as routes and retries name them.
 
-use crate::config::read::{Found, Spanned};
+use crate::config::found::Found;
+use crate::config::read::Spanned;
 use crate::config::values::Text;
 
 /// Longer methods than any registered one (RFC 9110 section 9.1 sets no limit).

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use crate::config::checked::{Origin, Policy};
 use crate::config::effective::policies;
+use crate::config::found::Found;
 use crate::config::raw;
-use crate::config::read::{Either, Field, Found, Place, Spanned};
+use crate::config::read::{Either, Field, Place, Spanned};
 use crate::config::secrets;
 use crate::config::values::{CountOrOff, KeepAlive, Off, Propagation, Text, Time};
 use crate::policy::balance::{Key, LoadBalancing};

@@ -7,8 +7,9 @@ use super::policies::{Layer, Policies};
 use super::upstreams::Upstreams;
 use super::{method, upstream_named};
 use crate::config::checked::{Origin, Policy};
+use crate::config::found::Found;
 use crate::config::raw::{self, File};
-use crate::config::read::{Found, Spanned};
+use crate::config::read::Spanned;
 use crate::config::values::Text;
 use crate::route::settings::{Protocol, Route, RouteMatch, Upstream};
 

@@ -3,7 +3,8 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::choose;
-use crate::config::read::{Found, Place, Read, Scalar, Spanned};
+use crate::config::found::Found;
+use crate::config::read::{Place, Read, Scalar, Spanned};
 use crate::config::yaml::{Node, Value};
 use crate::http::trace::Formats;
 

@@ -27,7 +27,7 @@ impl World {
     }
 
     /// Adopts an address, a millisecond after the last one.
-    fn adopt(&mut self, cache: &mut Cache, port: u16) -> Target {
+    fn adopt(&mut self, cache: &mut Cache, port: u16) -> Adoption {
         self.now += Duration::from_millis(1);
         let version = self.version(1);
         let target = cache.adopt(&self.adopted, version, address(port), self.now);
@@ -181,7 +181,7 @@ fn requests_are_shown() {
     let mut world = World::new();
     let mut cache = Cache::default();
     for _ in 0..3 {
-        world.adopt(&mut cache, 1).count_use();
+        world.adopt(&mut cache, 1).hold.count_use();
     }
     let view = world.adopted.view();
     assert_eq!((&*view[0].name, view[0].requests), ("10.0.0.1:1", 3));

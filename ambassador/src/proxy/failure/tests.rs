@@ -1,5 +1,7 @@
+use std::io;
+
 use super::*;
-use crate::proxy::exchange::ExchangeError;
+use crate::proxy::answer::ExchangeError;
 use crate::proxy::heads::ended_or;
 use crate::ring::{Gather, SendError};
 use crate::upstream::pool::CheckoutError;
@@ -85,7 +87,7 @@ fn what_a_peer_does_is_its_own_failure() {
 #[test]
 fn a_dead_connection_is_told_from_a_shortage() {
     let moved = crate::telemetry::Moved::default();
-    let progress = crate::proxy::exchange::Progress::new(&moved, None);
+    let progress = crate::proxy::progress::Progress::new(&moved, None);
     let dead = |errno| send(errno, None).may_be_a_dead_connection(&progress);
     assert!(dead(libc::ECONNRESET) && dead(libc::EPIPE));
     assert!(!SHORTAGES.into_iter().any(dead));

@@ -378,7 +378,8 @@ mod tests {
 
     use tempfile::tempdir;
 
-    use super::super::super::record::{Passage, Telemetry};
+    use super::super::super::guard::Telemetry;
+    use super::super::super::record::Passage;
     use super::*;
 
     fn settings(target: Target, sample: f64) -> Settings {

@@ -2,8 +2,9 @@
 //! the proxy itself answers for.
 
 use super::Reading;
+use crate::config::found::Found;
 use crate::config::raw::Headers;
-use crate::config::read::{Found, Spanned};
+use crate::config::read::Spanned;
 use crate::config::values::Text;
 use crate::route::settings::HeaderRules;
 

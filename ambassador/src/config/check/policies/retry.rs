@@ -2,8 +2,9 @@
 
 use super::{Reading, headers};
 use crate::config::check::method;
+use crate::config::found::Found;
 use crate::config::raw;
-use crate::config::read::{Found, Spanned};
+use crate::config::read::Spanned;
 use crate::config::values::{RetryCause, Text};
 use crate::policy::budget;
 use crate::policy::methods::Methods;

@@ -1,0 +1,147 @@
+//! How an exchange ends.
+
+use std::io;
+
+use crate::clock::Instant;
+use crate::http::BadMessage;
+use crate::proxy::deadlines::Limit;
+use crate::proxy::progress::Progress;
+use crate::proxy::shortage::is_shortage;
+use crate::ring::{Chunk, Gather, SendError};
+
+/// How an exchange ended well.
+pub enum Answer {
+    /// The response went to the client.
+    Passed(Response),
+    /// The response is here, and nothing of it has gone to the client.
+    Held(Held),
+}
+
+/// A response that went to the client.
+pub enum Response {
+    /// All of it.
+    Complete {
+        /// The upstream's connection may carry another request.
+        reusable: bool,
+        /// The client's connection may.
+        keep_alive: bool,
+        /// When the last of the response was handed to the client.
+        ended: Instant,
+    },
+    /// The protocol was switched; what the upstream sent after its head.
+    Switched(Option<Chunk>),
+}
+
+/// What is done with a response once its head is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It goes to the client.
+    Pass,
+    /// It may have to give way to that of another try.
+    Hold,
+    /// It is no answer to this request, which another connection is to carry.
+    Replace,
+}
+
+/// A response that was held back; its parsed head is still in the scratch.
+#[derive(Debug)]
+pub struct Held {
+    /// Its head as it came.
+    pub head: Chunk,
+    /// What came along of its body.
+    pub rest: Option<Chunk>,
+}
+
+/// How an exchange failed.
+#[derive(Debug)]
+pub enum ExchangeError {
+    /// The kernel took no byte of the request; this is what it did not take: of
+    /// the whole request, or of what went along with its head.
+    Unsent(Box<Gather>),
+    /// The connection failed while the request was handed to the kernel; a
+    /// part of it may have arrived.
+    Send,
+    /// The upstream's connection ended before a whole final head.
+    Ended,
+    /// This machine lacks what it takes to send or receive.
+    Shortage,
+    /// The upstream had waited too long for a request, and says so with a 408.
+    Stale,
+    /// What the upstream sent is not HTTP.
+    Response(BadMessage),
+    /// A limit has passed before the final response head.
+    Expired(Limit),
+    /// The response was cut after the client had been sent a part.
+    Cut,
+    /// The request body is malformed.
+    Request(BadMessage),
+    /// The upstream sends the body of its response more slowly than it may.
+    SlowResponse,
+    /// The client reads its response more slowly than it may.
+    SlowReader,
+    /// The client is gone.
+    ClientGone,
+}
+
+impl ExchangeError {
+    /// The upstream's connection did not take what was sent.
+    pub(super) fn of_send(error: SendError) -> Self {
+        match error.unsent {
+            _ if is_shortage(&error.source) => Self::Shortage,
+            Some(gather) => Self::Unsent(gather),
+            None => Self::Send,
+        }
+    }
+
+    /// The client's connection has failed.
+    pub(super) fn of_client(error: &io::Error) -> Self {
+        match is_shortage(error) {
+            true => Self::Shortage,
+            false => Self::ClientGone,
+        }
+    }
+
+    /// The same without the head, of so many bytes, in what was not taken.
+    pub fn behind_head(self, head_bytes: usize) -> Self {
+        match self {
+            Self::Unsent(mut gather) => {
+                gather.advance(head_bytes);
+                Self::Unsent(gather)
+            }
+            other => other,
+        }
+    }
+
+    /// Whether a reused connection that was dead before would show like this.
+    pub fn may_be_a_dead_connection(&self, progress: &Progress<'_>) -> bool {
+        match self {
+            Self::Unsent(_) | Self::Send | Self::Ended => !progress.any_byte.get(),
+            Self::Stale => true,
+            _ => false,
+        }
+    }
+}
+
+impl Held {
+    /// Lets go of shared buffers.
+    pub fn detach(&mut self) {
+        self.head.detach();
+        if let Some(rest) = &mut self.rest {
+            rest.detach();
+        }
+    }
+}
+
+impl Response {
+    /// It came before the whole request had been sent.
+    pub fn early(self) -> Self {
+        match self {
+            Self::Complete { ended, .. } => Self::Complete {
+                reusable: false,
+                keep_alive: false,
+                ended,
+            },
+            switched => switched,
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What of a request is needed once its head has been sent on.
+
+use crate::http::challenge::{self, Asker};
+use crate::http::{Method, RequestHead};
+
+/// What of a request is needed once its head has been sent on.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Decides whether a response has a body.
+    pub method: Method,
+    /// The client speaks HTTP/1.0: no chunks, no interim responses.
+    pub http10: bool,
+    /// The client would send another request on this connection.
+    pub keep_alive: bool,
+    /// The client asked to switch protocols.
+    pub upgrade: bool,
+    /// To whom it presents credentials that are good for the connection.
+    pub presents: Option<Asker>,
+}
+
+impl Asked {
+    /// Takes it from a parsed head.
+    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
+        Self {
+            method: request.method(),
+            http10: request.is_http10(),
+            keep_alive: request.keep_alive(),
+            upgrade: request.is_upgrade(),
+            presents: challenge::presented(request, head),
+        }
+    }
+}

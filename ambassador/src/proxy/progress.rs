@@ -1,0 +1,92 @@
+//! What is known of a request in flight, whoever ends it.
+
+use std::cell::{Cell, RefCell};
+
+use crate::addr::{EndpointAddr, Peer};
+use crate::clock::Instant;
+use crate::http::BadMessage;
+use crate::proxy::crowd::Membership;
+use crate::proxy::way::Incoming;
+use crate::proxy::withheld::Withheld;
+use crate::telemetry::{Direction, Moved};
+
+/// What is known of a request in flight, whoever ends it.
+pub struct Progress<'a> {
+    /// Among what whom holds a body counts that is kept.
+    keeper: Option<&'a Membership>,
+    /// The upstream of this try sent at least one byte.
+    pub any_byte: Cell<bool>,
+    /// The status, and bytes of the body and of the response.
+    pub moved: &'a Moved,
+    /// The last of the request's body has been read from the client.
+    pub body_read: Cell<bool>,
+    /// Whether it keeps the upstream waiting for more.
+    pub(super) withheld: Withheld,
+    /// The shard learnt that the first bytes of the final response are here.
+    pub head_at: Cell<Option<Instant>>,
+    /// They have been handed to the client.
+    pub forwarded_at: Cell<Option<Instant>>,
+    /// What was wrong with the body of a response that had begun.
+    pub malformed: Cell<Option<BadMessage>>,
+    /// Tries that have begun, and of whose end nothing was counted.
+    pub open_tries: Cell<u16>,
+    /// Where second tries were made beside others.
+    pub beside: RefCell<Vec<EndpointAddr>>,
+}
+
+impl<'a> Progress<'a> {
+    /// That of a request of which nothing has happened yet.
+    pub fn new(moved: &'a Moved, keeper: Option<&'a Membership>) -> Self {
+        Self {
+            keeper,
+            any_byte: Cell::new(false),
+            moved,
+            body_read: Cell::new(false),
+            withheld: Withheld::default(),
+            head_at: Cell::new(None),
+            forwarded_at: Cell::new(None),
+            malformed: Cell::new(None),
+            open_tries: Cell::new(0),
+            beside: RefCell::default(),
+        }
+    }
+
+    /// How much of the body has come; `None`: its client waits to be told that it
+    /// may send it.
+    pub(super) fn sent_of_body(&self, incoming: &Incoming<'_>) -> Option<i64> {
+        let sent = self.moved.bytes(Direction::Sent);
+        let waits = sent == 0 && !self.any_byte.get() && incoming.expects_continue();
+        (!waits).then_some(sent as i64)
+    }
+
+    /// Who has asked.
+    pub fn peer(&self) -> Peer {
+        self.keeper.map_or(Peer::Local, Membership::peer)
+    }
+
+    /// So much more is kept of the body, or less.
+    pub fn keeps_more(&self, bytes: isize) {
+        if let Some(keeper) = self.keeper {
+            keeper.keeps_more(bytes);
+        }
+    }
+
+    /// Whether nothing of a response has gone to the client.
+    pub fn is_unanswered(&self) -> bool {
+        self.moved.bytes(Direction::Received) == 0
+    }
+
+    /// A second try begins beside another one.
+    pub fn begin_beside(&self, endpoint: EndpointAddr) {
+        self.open_tries.set(self.open_tries.get() + 1);
+        self.beside.borrow_mut().push(endpoint);
+    }
+
+    /// Another try begins.
+    pub fn begin_try(&self) {
+        self.any_byte.set(false);
+        self.withheld.end();
+        self.head_at.set(None);
+        self.forwarded_at.set(None);
+    }
+}

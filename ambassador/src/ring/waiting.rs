@@ -1,0 +1,18 @@
+//! A place for whoever waits.
+
+use std::task::Waker;
+
+/// Keeps `waker` in a slot.
+pub fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(kept) => kept.clone_from(waker),
+        None => *slot = Some(waker.clone()),
+    }
+}
+
+/// Wakes who waits, once.
+pub fn wake(waker: &mut Option<Waker>) {
+    if let Some(waker) = waker.take() {
+        waker.wake();
+    }
+}

@@ -1,0 +1,311 @@
+//! Writes a record down when its request or relayed connection has ended,
+//! however that came.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use super::access_log::{Line, Sink, Told};
+use super::cells::Cells;
+use super::labels::{DRAINED, Direction, RelayProtocol, TcpOutcome};
+use super::record::{Description, Moved, Passage, RelayRecord, RequestRecord};
+use crate::clock::{self, Instant};
+
+/// What one shard counts and logs.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    /// Its counters.
+    pub cells: Cells,
+    log: RefCell<Option<Sink>>,
+}
+
+/// Holds the record of a relayed connection; dropping it writes the record down.
+#[derive(Debug)]
+pub struct RelayGuard {
+    record: RelayRecord,
+    line: Option<Line>,
+    telemetry: Rc<Telemetry>,
+}
+
+/// Holds the record of a request in flight; dropping it writes the record down,
+/// as cancelled unless [`RequestGuard::complete`] was called.
+#[derive(Debug)]
+pub struct RequestGuard {
+    record: RequestRecord,
+    moved: Moved,
+    ended: Option<Instant>,
+    line: Option<Line>,
+    telemetry: Rc<Telemetry>,
+}
+
+impl Telemetry {
+    /// The telemetry of a shard, with its end of the access log where that is on.
+    pub fn new(log: Option<Sink>) -> Self {
+        Self {
+            cells: Cells::default(),
+            log: RefCell::new(log),
+        }
+    }
+
+    /// Changes the access log after a reload; requests in flight that already
+    /// are to be logged go to the new one.
+    pub fn set_log(&self, log: Option<Sink>) {
+        *self.log.borrow_mut() = log;
+    }
+
+    /// Starts the record of a request, and decides whether it is logged.
+    pub fn begin(self: &Rc<Self>, passage: Passage) -> RequestGuard {
+        RequestGuard {
+            record: RequestRecord::new(passage),
+            moved: Moved::default(),
+            ended: None,
+            line: self.sample(),
+            telemetry: Rc::clone(self),
+        }
+    }
+
+    /// Starts the record of a relayed connection, and decides whether it is
+    /// logged.
+    pub fn begin_relay(self: &Rc<Self>, passage: Passage, protocol: RelayProtocol) -> RelayGuard {
+        RelayGuard {
+            record: RelayRecord {
+                passage,
+                protocol,
+                outcome: TcpOutcome::Drained,
+            },
+            line: self.sample(),
+            telemetry: Rc::clone(self),
+        }
+    }
+
+    fn sample(&self) -> Option<Line> {
+        self.log.borrow_mut().as_mut().and_then(Sink::sample)
+    }
+
+    fn log(&self, line: Option<Line>, ended: Instant, told: Told<'_>) {
+        if let Some(line) = line
+            && let Some(log) = self.log.borrow_mut().as_mut()
+        {
+            log.write(line, ended, told);
+        }
+    }
+}
+
+impl RequestGuard {
+    /// Whether this request goes to the access log.
+    pub fn is_logged(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Copies what only the log shows, if this request is logged.
+    pub fn describe(&mut self, description: Description<'_>) {
+        if let Some(line) = &mut self.line {
+            line.describe(description);
+        }
+    }
+
+    /// Says more than the reason does, if this request is logged.
+    pub fn explain(&mut self, detail: &str) {
+        if let Some(line) = &mut self.line {
+            line.explain(self.record.method, detail);
+        }
+    }
+
+    /// The record, and beside it what moves.
+    pub fn parts(&mut self) -> (&mut RequestRecord, &Moved) {
+        (&mut self.record, &self.moved)
+    }
+
+    /// Puts down in the record what has moved.
+    pub fn settle(&mut self) {
+        let moved = std::mem::take(&mut self.moved);
+        for direction in Direction::ALL {
+            let bytes = moved.bytes(*direction);
+            self.record.passage.count_metered(*direction, bytes);
+        }
+        if moved.status.get() != 0 {
+            self.record.status = moved.status.get();
+        }
+    }
+
+    /// The response went out whole, or the tunnel ended.
+    pub fn complete(mut self, ended: Instant) {
+        self.ended = Some(ended);
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        let cancelled = self.ended.is_none();
+        let ended = self.ended.unwrap_or_else(clock::now);
+        self.settle();
+        if cancelled && self.record.tunnel.is_none() {
+            // Whoever else ends a request says why.
+            self.record.reason.get_or_insert(DRAINED);
+        }
+        let record = &self.record;
+        self.telemetry.cells.meter_rest(&record.passage);
+        self.telemetry.cells.request(record, ended);
+        if let Some(outcome) = record.tunnel {
+            let upstream = record.passage.upstream;
+            self.telemetry.cells.tcp_connection(upstream, outcome);
+        }
+        let told = Told::Request { record, cancelled };
+        self.telemetry.log(self.line.take(), ended, told);
+    }
+}
+
+impl RelayGuard {
+    /// Copies the server name that a TLS client asks for, if this connection
+    /// is logged.
+    pub fn describe(&mut self, server_name: &str) {
+        if let Some(line) = &mut self.line {
+            line.describe_tls(server_name);
+        }
+    }
+}
+
+impl Drop for RelayGuard {
+    fn drop(&mut self) {
+        let record = &self.record;
+        let upstream = record.passage.upstream;
+        self.telemetry.cells.meter_rest(&record.passage);
+        self.telemetry
+            .cells
+            .tcp_connection(upstream, record.outcome);
+        let told = Told::Relay(record);
+        self.telemetry.log(self.line.take(), clock::now(), told);
+    }
+}
+
+impl Deref for RelayGuard {
+    type Target = RelayRecord;
+
+    fn deref(&self) -> &RelayRecord {
+        &self.record
+    }
+}
+
+impl DerefMut for RelayGuard {
+    fn deref_mut(&mut self) -> &mut RelayRecord {
+        &mut self.record
+    }
+}
+
+impl Deref for RequestGuard {
+    type Target = RequestRecord;
+
+    fn deref(&self) -> &RequestRecord {
+        &self.record
+    }
+}
+
+impl DerefMut for RequestGuard {
+    fn deref_mut(&mut self) -> &mut RequestRecord {
+        &mut self.record
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::addr::EndpointAddr;
+    use crate::telemetry::record::EARLIER_MAX;
+    use crate::telemetry::registry::{ListenerIndex, UpstreamIndex};
+
+    fn captured() -> Passage {
+        Passage::new(ListenerIndex::CAPTURE, clock::now())
+    }
+
+    #[test]
+    fn a_request_in_flight_stays_small() {
+        assert!(
+            size_of::<RequestGuard>() <= 312,
+            "{}",
+            size_of::<RequestGuard>()
+        );
+    }
+
+    #[test]
+    fn a_request_that_is_dropped_is_counted() {
+        let telemetry = Rc::new(Telemetry::default());
+        drop(telemetry.begin(captured()));
+        let mut request = telemetry.begin(captured());
+        request.method = "GET";
+        request.status = 204;
+        assert!(!request.is_logged());
+        request.complete(clock::now());
+
+        let snapshot = telemetry.cells.snapshot();
+        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
+        let mut keys: Vec<_> = unmatched
+            .requests()
+            .map(|(key, count)| (key.method, key.status, count))
+            .collect();
+        keys.sort_unstable();
+        assert_eq!(keys, [("GET", 204, 1), ("OTHER", 0, 1)]);
+    }
+
+    #[test]
+    fn bytes_are_counted_once_and_alike() {
+        let telemetry = Rc::new(Telemetry::default());
+        let mut request = telemetry.begin(captured());
+        request.passage.count(Direction::Sent, 100);
+        let moved = request.parts().1;
+        // As they moved.
+        telemetry
+            .cells
+            .bytes(UpstreamIndex::UNMATCHED, Direction::Sent, 20);
+        moved.count(Direction::Sent, 20);
+        moved.status.set(200);
+        request.settle();
+        telemetry
+            .cells
+            .meter(&request.passage, Direction::Received, 7);
+        request.passage.count(Direction::Received, 3);
+        let told = (
+            request.status,
+            request.passage.bytes_in.get(),
+            request.passage.bytes_out.get(),
+        );
+        assert_eq!(told, (200, 120, 10));
+        drop(request);
+        let snapshot = telemetry.cells.snapshot();
+        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
+        assert_eq!(unmatched.bytes(Direction::Sent), 120);
+        assert_eq!(unmatched.bytes(Direction::Received), 10);
+    }
+
+    #[test]
+    fn earlier_endpoints_are_remembered_up_to_a_limit() {
+        let mut record = RequestRecord::new(captured());
+        let endpoint = |port: u16| EndpointAddr(([127, 0, 0, 1], port).into());
+        for port in 1..=20 {
+            record.is_tried_at(endpoint(port));
+        }
+        let earlier: Vec<_> = (1..=EARLIER_MAX as u16).map(endpoint).collect();
+        assert_eq!(record.earlier, earlier);
+        assert_eq!(record.passage.endpoint, Some(endpoint(20)));
+    }
+
+    #[test]
+    fn a_relay_is_counted_once_by_how_it_ended() {
+        let telemetry = Rc::new(Telemetry::default());
+        drop(telemetry.begin_relay(captured(), RelayProtocol::Tcp));
+        let mut relay = telemetry.begin_relay(captured(), RelayProtocol::Tls);
+        relay.outcome = TcpOutcome::NoRoute;
+        drop(relay);
+        let mut tunnel = telemetry.begin(captured());
+        tunnel.tunnel = Some(TcpOutcome::Closed);
+        tunnel.complete(clock::now());
+
+        let snapshot = telemetry.cells.snapshot();
+        let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
+        let counts = TcpOutcome::ALL.iter().map(|outcome| {
+            let count = unmatched.tcp_connections(*outcome);
+            (outcome.as_str(), count)
+        });
+        let counts: Vec<_> = counts.filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counts, [("closed", 1), ("no-route", 1), ("drained", 1)]);
+    }
+}
