@@ -3,6 +3,8 @@
 //! lock file lags behind the manifests; and that each block of a document says
 //! what it is.
 
+mod circles;
+
 use std::path::{Path, PathBuf};
 
 use crate::docs;
@@ -47,6 +49,25 @@ const ONLY_IN: [(&str, &str); 3] = [
     ("hyper", "control"),
 ];
 
+/// Files that import each other all the same, and why.
+const CIRCLES: [(&[&str], &str); 1] = [(
+    &[
+        "workload/helper",
+        "workload/helper/files",
+        "workload/helper/journal",
+        "workload/helper/keeper",
+        "workload/helper/loaders",
+        "workload/helper/message",
+        "workload/helper/registry",
+        "workload/helper/serve",
+        "workload/helper/undo",
+        "workload/named",
+        "workload/sockets",
+        "workload/supply",
+    ],
+    "the helper and what asks it for sockets and files speak in the same types",
+)];
+
 /// A file longer than this holds more than one noun.
 const LINES_MAX: usize = 700;
 
@@ -73,6 +94,7 @@ pub fn check() -> Result<(), Failure> {
             check_file(&path, &text, &mut mistakes);
         }
     }
+    check_circles(&mut mistakes)?;
     check_locks(&mut mistakes);
     // A block that says neither what it is nor why it does not run.
     match docs::documents(&workspace::root()) {
@@ -84,6 +106,27 @@ pub fn check() -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::Check(mistakes))
+}
+
+/// Files of the library that import each other have to be listed, and nothing is
+/// listed that does not.
+fn check_circles(mistakes: &mut Vec<String>) -> Result<(), Failure> {
+    let source = workspace::root().join("ambassador/src");
+    let circles = circles::of(&source, &rust_files(&source)?)?;
+    let is_listed = |circle: &Vec<String>| CIRCLES.iter().any(|(listed, _)| listed == circle);
+    for circle in circles.iter().filter(|circle| !is_listed(circle)) {
+        let circle = circle.join(", ");
+        mistakes.push(format!("files that import each other: {circle}"));
+    }
+    for (listed, _) in CIRCLES {
+        if !circles.iter().any(|circle| circle == listed) {
+            let listed = listed.join(", ");
+            mistakes.push(format!(
+                "xtask/src/tidy.rs lists no circle any more: {listed}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The fuzz targets are a workspace of their own: a build of everything else
