@@ -63,11 +63,12 @@ mod tests {
 
     use super::accepted;
     use super::client::Client;
-    use super::context::Context;
+    use super::context::{Context, Scratch};
+    use super::forward;
     use super::generation::Generation;
     use super::listening::Entry;
     use super::memory::{Limit, Memory};
-    use crate::ring::{self, Backend, Options, timer};
+    use crate::ring::{self, Backend, Chunk, Options, timer};
     use crate::route::settings::Settings;
     use crate::telemetry::{Registry, Telemetry};
     use crate::upstream::dial::{Dialer, OwnAddresses};
@@ -110,14 +111,25 @@ mod tests {
         size_of::<F>()
     }
 
+    /// What a request in flight costs beside its buffers: kept by the shard for
+    /// the next one.
+    const REQUEST_BYTES_MAX: usize = 6_656;
+
+    fn size_of_request<'a, F: Future>(
+        _: impl FnOnce(&'a mut Client, &'a mut Scratch, Chunk) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_stays_small() {
+        let size = size_of_request(forward::forward);
+        assert!(size <= REQUEST_BYTES_MAX, "{size} bytes");
+    }
+
     #[test]
     fn a_connection_stays_small() {
         let size = size_of::<Client>() + size_of_future(accepted::serve);
-        eprintln!(
-            "CLIENT {} FUT {}",
-            size_of::<Client>(),
-            size_of_future(accepted::serve)
-        );
         assert!(size <= CONNECTION_BYTES_MAX, "{size} bytes");
     }
 }
