@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::budget;
 use super::methods::Methods;
 use super::statuses::Statuses;
+use crate::clock::Instant;
 
 /// `retry` of an upstream or route.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +52,67 @@ pub enum Cause {
     Malformed,
     /// A response with this status.
     Status(u16),
+}
+
+/// How a try has ended that another one may better, as far as that depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// What another one may do better.
+    pub cause: Cause,
+    /// Tries so far, this one included.
+    pub tries: u16,
+    /// Whether the request may be sent again.
+    pub again: Again,
+    /// Where the next one would go.
+    pub place: NextPlace,
+    /// How long the upstream asks its callers to stay away.
+    pub retry_after: Option<Duration>,
+    /// When the request has to have its response; `None`: at any time.
+    pub deadline: Option<Instant>,
+}
+
+/// Whether a request may be sent again: by its number of tries, its method or
+/// key, and what of its body is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// It may.
+    May,
+    /// It may not.
+    MayNot,
+}
+
+/// Where a further try goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextPlace {
+    /// For the first time to an endpoint that was not tried yet.
+    AnotherFirst,
+    /// Anywhere else.
+    Any,
+}
+
+/// What comes after a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// What it has ended with is what the request gets.
+    Stop,
+    /// The same, because the circuit will be open by then.
+    CircuitOpen,
+    /// Another try.
+    Again {
+        /// How long it is waited for.
+        wait: Duration,
+        /// Whether the budget of retries has to allow it.
+        pays: Pays,
+    },
+}
+
+/// What a further try costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pays {
+    /// One retry.
+    Retry,
+    /// Nothing: nothing was sent, so that nothing is repeated.
+    Nothing,
 }
 
 impl Default for Retry {
@@ -101,6 +163,38 @@ impl Retry {
             Cause::TryTimeout => true,
             Cause::Malformed => false,
             Cause::Status(status) => self.on_statuses.contains(status),
+        }
+    }
+
+    /// What comes after a try that has ended so, `now`. `refuses_at` says whether
+    /// the circuit is open at a time; `random` gives 64 random bits.
+    ///
+    /// The first move to another endpoint after a connect that failed waits for
+    /// nothing: the other one knows nothing of what this one lacks.
+    pub fn next(
+        &self,
+        ended: &Ended,
+        refuses_at: impl FnOnce(Instant) -> bool,
+        now: Instant,
+        random: impl FnOnce() -> u64,
+    ) -> Next {
+        if ended.again == Again::MayNot {
+            return Next::Stop;
+        }
+        let (wait, pays) = match (ended.cause, ended.place) {
+            (Cause::ConnectFailure, NextPlace::AnotherFirst) => (Duration::ZERO, Pays::Nothing),
+            _ => {
+                let wait = self.wait(ended.tries, ended.retry_after, random());
+                (wait, Pays::Retry)
+            }
+        };
+        let then = now + wait;
+        if ended.deadline.is_some_and(|deadline| then >= deadline) {
+            return Next::Stop;
+        }
+        match refuses_at(then) {
+            true => Next::CircuitOpen,
+            false => Next::Again { wait, pays },
         }
     }
 
@@ -177,6 +271,113 @@ mod tests {
         assert!(retry.wait(4, Some(MS), u64::MAX) > 1_500 * MS);
         retry.honor_retry_after = false;
         assert_eq!(retry.wait(1, asked, 0), Duration::ZERO);
+    }
+
+    const CAUSES: [Cause; 5] = [
+        Cause::ConnectFailure,
+        Cause::Reset,
+        Cause::TryTimeout,
+        Cause::Malformed,
+        Cause::Status(503),
+    ];
+
+    fn ended(cause: Cause) -> Ended {
+        Ended {
+            cause,
+            tries: 1,
+            again: Again::May,
+            place: NextPlace::Any,
+            retry_after: None,
+            deadline: None,
+        }
+    }
+
+    /// With waits of up to 200 ms, as long as they may be.
+    fn next(ended: &Ended, refuses_at: impl FnOnce(Instant) -> bool, now: Instant) -> Next {
+        Retry::default().next(ended, refuses_at, now, || u64::MAX)
+    }
+
+    #[test]
+    fn each_cause_leads_to_another_try_after_its_wait() {
+        let now = Instant::now();
+        for cause in CAUSES {
+            let wait = Retry::default().wait(1, None, u64::MAX);
+            let pays = Pays::Retry;
+            let again = Next::Again { wait, pays };
+            assert_eq!(next(&ended(cause), |_| false, now), again);
+            let third = Ended {
+                tries: 2,
+                ..ended(cause)
+            };
+            let wait = Retry::default().wait(2, None, u64::MAX);
+            let again = Next::Again { wait, pays };
+            assert_eq!(next(&third, |_| false, now), again);
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_sent_again_is_not() {
+        let now = Instant::now();
+        let never = |_| -> bool { panic!("the circuit does not matter") };
+        for cause in CAUSES {
+            let may_not = Ended {
+                again: Again::MayNot,
+                ..ended(cause)
+            };
+            assert_eq!(next(&may_not, never, now), Next::Stop, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_failed_connect_moves_on_at_once_and_for_nothing() {
+        let now = Instant::now();
+        for cause in CAUSES {
+            let elsewhere = Ended {
+                place: NextPlace::AnotherFirst,
+                retry_after: Some(50 * MS),
+                // No time for any wait.
+                deadline: Some(now + MS),
+                ..ended(cause)
+            };
+            let expected = match cause {
+                Cause::ConnectFailure => Next::Again {
+                    wait: Duration::ZERO,
+                    pays: Pays::Nothing,
+                },
+                _ => Next::Stop,
+            };
+            assert_eq!(next(&elsewhere, |_| false, now), expected, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_wait_has_to_end_before_the_deadline() {
+        let now = Instant::now();
+        let wait = Retry::default().wait(1, None, u64::MAX);
+        let until = |deadline| Ended {
+            deadline: Some(deadline),
+            ..ended(Cause::Reset)
+        };
+        assert_eq!(next(&until(now + wait), |_| false, now), Next::Stop);
+        let later = until(now + wait + Duration::from_nanos(1));
+        assert!(matches!(next(&later, |_| false, now), Next::Again { .. }));
+        let asked = Ended {
+            retry_after: Some(900 * MS),
+            ..until(now + 900 * MS)
+        };
+        assert_eq!(next(&asked, |_| false, now), Next::Stop);
+    }
+
+    #[test]
+    fn the_circuit_is_asked_for_the_time_of_the_next_try() {
+        let now = Instant::now();
+        let wait = Retry::default().wait(1, None, u64::MAX);
+        let open_until = |until: Instant| move |then: Instant| then < until;
+        let reset = ended(Cause::Reset);
+        let before = now + wait + Duration::from_nanos(1);
+        assert_eq!(next(&reset, open_until(before), now), Next::CircuitOpen);
+        let again = next(&reset, open_until(now + wait), now);
+        assert!(matches!(again, Next::Again { .. }));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::http::{BodyReader, LocalReply, Reason};
 use crate::policy::rate_limit::Turn;
-use crate::policy::retry::Cause;
+use crate::policy::retry::{Again, Ended, Next, NextPlace, Pays};
 use crate::proxy::after::After;
 use crate::proxy::asked::Asked;
 use crate::proxy::attempt::{self, Lane, Passed, Sending, Success};
@@ -300,33 +300,36 @@ pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk
             };
 
             // Whether there is a reason for one more, and a way to make it.
+            let Some(cause) = attempt::cause(&tried, &way.target, &judges) else {
+                break (tried, None);
+            };
             let now = ring::now();
-            let cause = attempt::cause(&tried, &way.target, &judges);
-            let Some(cause) = cause.filter(|_| may_retry && sending.can_send_again(&tried)) else {
-                break (tried, None);
+            let ended = Ended {
+                cause,
+                tries: sending.tries(),
+                again: match may_retry && sending.can_send_again(&tried) {
+                    true => Again::May,
+                    false => Again::MayNot,
+                },
+                place: match tried_endpoints.is_empty() && judges.endpoint.has_alternatives() {
+                    true => NextPlace::AnotherFirst,
+                    false => NextPlace::Any,
+                },
+                retry_after: sending.retry_after(&tried),
+                deadline: sending.deadlines.of_request(),
             };
-            let moves_on = cause == Cause::ConnectFailure
-                && tried_endpoints.is_empty()
-                && judges.endpoint.has_alternatives();
-            let wait = match moves_on {
-                // Another endpoint knows nothing of what this one lacks. Nothing
-                // was sent, so that nothing is repeated: the budget is not asked.
-                true => Duration::ZERO,
-                false => {
-                    let asked_wait = sending.retry_after(&tried);
-                    let tries = sending.tries();
-                    policies.retry.wait(tries, asked_wait, clock::random_u64())
-                }
+            let refuses_at = |then| reputation.breaker.refuses_at(then);
+            let next = policies
+                .retry
+                .next(&ended, refuses_at, now, clock::random_u64);
+            let (wait, pays) = match next {
+                Next::Stop => break (tried, None),
+                Next::CircuitOpen => break (tried, Some(Reason::CircuitOpen)),
+                Next::Again { wait, pays } => (wait, pays),
             };
-            let deadline = sending.deadlines.of_request();
-            if deadline.is_some_and(|deadline| now + wait >= deadline) {
-                break (tried, None);
-            }
-            if reputation.breaker.refuses_at(now + wait) {
-                break (tried, Some(Reason::CircuitOpen));
-            }
             context.pools.report_requests(shared, now);
-            if !moves_on && !shared.retry_budget.withdraw(&policies.retry.budget, now) {
+            let budget = &policies.retry.budget;
+            if pays == Pays::Retry && !shared.retry_budget.withdraw(budget, now) {
                 break (tried, Some(Reason::RetryBudget));
             }
             context.telemetry.cells.retry(shared.label, cause.as_str());
