@@ -59,21 +59,29 @@ pub(super) fn at(cgroup: BorrowedFd<'_>) -> io::Result<Vec<Program>> {
     let mut programs = Vec::new();
     for hook in HOOKS {
         for id in bpf::effective(cgroup, hook)? {
+            let (name, owner) = (bpf::program_name(id), owner(id));
+            let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+            if name.as_ref().is_err_and(is_gone) || owner.as_ref().is_err_and(is_gone) {
+                continue;
+            }
             programs.push(Program {
                 hook: format!("{hook:?}").to_lowercase(),
                 id,
-                // It may be gone by now, or its name be kept from us.
-                name: bpf::program_name(id).unwrap_or_default(),
-                owner: owner(id),
+                // They may be kept from us.
+                name: name.unwrap_or_default(),
+                owner: owner.unwrap_or(Owner::Other),
             });
         }
     }
     Ok(programs)
 }
 
-fn owner(id: u32) -> Owner {
-    match bpf::program_maps(id) {
-        Ok(maps) if maps.iter().any(|name| OUR_MAPS.contains(&name.as_str())) => Owner::Ambassador,
-        _ => Owner::Other,
-    }
+fn owner(id: u32) -> io::Result<Owner> {
+    let maps = bpf::program_maps(id)?;
+    Ok(
+        match maps.iter().any(|name| OUR_MAPS.contains(&name.as_str())) {
+            true => Owner::Ambassador,
+            false => Owner::Other,
+        },
+    )
 }
