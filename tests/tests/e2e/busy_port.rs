@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use ambassador_tests::proxy::{Launch, one_upstream};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
 on_both_backends!(a_port_that_comes_free_is_taken);
 
@@ -14,7 +14,8 @@ const SOON: Duration = Duration::from_secs(10);
 /// proxy had open.
 fn a_port_that_comes_free_is_taken(backend: Backend) {
     let server = Server::ok();
-    let busy = TcpListener::bind("127.0.0.1:0").expect("a port is left");
+    // No client takes it for its own end of a connection once it is free.
+    let busy = TcpListener::bind(("127.0.0.1", ports::free())).expect("nobody has it");
     let listen = busy.local_addr().expect("it listens");
     let config = one_upstream(listen, server.address(), "");
     let proxy = Proxy::spawn(backend, &config, Launch::default());
