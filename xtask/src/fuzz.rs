@@ -3,8 +3,10 @@
 //! The pinned toolchain does: coverage is counted by a pass of LLVM, and what it
 //! counts is safe code, which needs no sanitizer. What is found new goes to
 //! `target/fuzz/corpus` and is where the next run begins, together with the seeds
-//! in the repository; an input that breaks something goes to
+//! and what is kept in the repository; an input that breaks something goes to
 //! `target/fuzz/artifacts`, and is run again by giving it to the target's binary.
+
+mod corpus;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,6 +74,31 @@ pub fn run(minutes: u32) -> Result<(), Failure> {
     }
 }
 
+/// Keeps in the repository, of what the runs so far have found, enough to reach
+/// every branch that they have reached.
+pub fn keep() -> Result<(), Failure> {
+    build()?;
+    for target in targets()? {
+        let (found, merged) = (place("corpus", &target), place("merged", &target));
+        if merged.is_dir() {
+            fs::remove_dir_all(&merged).map_err(|error| Failure::File(merged.clone(), error))?;
+        }
+        fs::create_dir_all(&merged).map_err(|error| Failure::File(merged.clone(), error))?;
+        let log = log(&target);
+        let written = fs::File::create(&log).map_err(|error| Failure::File(log, error))?;
+        let mut fuzzer = workspace::command(&binary(&target).display().to_string());
+        workspace::run(
+            fuzzer
+                .args(["-set_cover_merge=1", "-use_counters=0"])
+                .arg(format!("-max_len={}", corpus::KEPT_BYTES))
+                .args([&merged, &found])
+                .stderr(written),
+        )?;
+        println!("{target}: {} inputs", corpus::pack(&target, &merged)?);
+    }
+    Ok(())
+}
+
 /// The names of the targets, from their files.
 fn targets() -> Result<Vec<String>, Failure> {
     let directory = workspace::root().join("ambassador/fuzz/fuzz_targets");
@@ -101,17 +128,14 @@ fn build() -> Result<(), Failure> {
 }
 
 fn start(target: &str, seconds: u64) -> Result<Child, Failure> {
-    let release = directory()
-        .join("build")
-        .join(build::TARGET)
-        .join("release");
     let (corpus, artifacts) = (place("corpus", target), place("artifacts", target));
     for directory in [&corpus, &artifacts] {
         fs::create_dir_all(directory).map_err(|error| Failure::File(directory.clone(), error))?;
     }
+    corpus::unpack(target, &corpus)?;
     let log = log(target);
     let written = fs::File::create(&log).map_err(|error| Failure::File(log.clone(), error))?;
-    let mut fuzzer = workspace::command(&release.join(target).display().to_string());
+    let mut fuzzer = workspace::command(&binary(target).display().to_string());
     fuzzer.arg(&corpus);
     let seeds = match target {
         "config" => workspace::root().join("examples"),
@@ -135,7 +159,12 @@ fn start(target: &str, seconds: u64) -> Result<Child, Failure> {
         .stderr(written);
     fuzzer
         .spawn()
-        .map_err(|error| Failure::File(release.join(target), error))
+        .map_err(|error| Failure::File(binary(target), error))
+}
+
+fn binary(target: &str) -> PathBuf {
+    let build = directory().join("build").join(build::TARGET);
+    build.join("release").join(target)
 }
 
 /// Words that the inputs of a target are made of.

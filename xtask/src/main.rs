@@ -61,6 +61,10 @@ enum Task {
         /// How long all targets together take; 0 runs what is known already.
         #[arg(long, default_value_t = 10)]
         minutes: u32,
+        /// Afterwards, keep in `ambassador/fuzz/corpus` what reaches every branch
+        /// that was reached.
+        #[arg(long)]
+        keep: bool,
     },
     /// Make the container image: an OCI layout in `target/dist/image`.
     Image,
@@ -94,7 +98,10 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test { arguments } => test::all(&arguments),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Chaos { arguments } => chaos::run(&arguments),
-        Task::Fuzz { minutes } => fuzz::run(minutes),
+        Task::Fuzz { minutes, keep } => fuzz::run(minutes).and_then(|()| match keep {
+            true => fuzz::keep(),
+            false => Ok(()),
+        }),
         Task::Image => image::make().map(|layout| println!("made {}", layout.display())),
         Task::Dist => dist::make().map(|place| println!("made {}", place.display())),
         Task::Docs => docs::run(),
