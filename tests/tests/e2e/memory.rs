@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -34,6 +35,10 @@ const LIMIT: u64 = 24 * MIB;
 const SLACK: u64 = 8 * MIB;
 
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Held by a test that opens thousands of connections: the process that runs the
+/// tests has descriptors for one of them at a time.
+static THOUSANDS: Mutex<()> = Mutex::new(());
 
 /// Attackers, each of whom can have 64 KiB and more held.
 const MANY: usize = 600;
@@ -210,6 +215,7 @@ fn the_peer_that_holds_the_most_gives_way(backend: Backend) {
 }
 
 fn the_limit_is_that_of_the_cgroup(backend: Backend) {
+    let _alone = THOUSANDS.lock().unwrap_or_else(PoisonError::into_inner);
     os::raise_open_files().expect("a soft limit can be raised");
     let server = Server::ok();
     let cgroup = Cgroup::with_memory(64 * MIB);
@@ -265,6 +271,7 @@ fn turned_away(proxy: &Proxy) -> f64 {
 }
 
 fn many_small_heads_give_way(backend: Backend) {
+    let _alone = THOUSANDS.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::ok();
     let (proxy, listen) = start(backend, "19MiB\nworkers: 1", &server);
     let head = &begun_head()[..1_500];
@@ -285,6 +292,7 @@ fn is_served(listen: SocketAddr) -> bool {
 
 /// Connections that hold nothing but themselves.
 fn nobody_more_is_let_in_where_nobody_can_go(backend: Backend) {
+    let _alone = THOUSANDS.lock().unwrap_or_else(PoisonError::into_inner);
     let server = Server::ok();
     let (proxy, listen) = start(backend, "19MiB\nworkers: 1", &server);
     let mut first = Client::connect(listen);
