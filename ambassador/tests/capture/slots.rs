@@ -277,9 +277,9 @@ pub fn connects_that_race_with_the_sweep_find_their_destination() {
         });
         scope.spawn(|| {
             let said = cgroup.run(&own_path(), &[CLIENT, "10.1.2.0:80", "say"]);
-            assert!(said.status.success(), "{said:?}");
             ended.store(true, Ordering::Relaxed);
             TcpStream::connect(("127.0.0.1", proxy.port())).expect("it listens");
+            assert!(said.status.success(), "{said:?}");
         });
         while !ended.load(Ordering::Relaxed) {
             let (mut stream, accepted) = proxy.accepted();
