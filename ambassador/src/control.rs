@@ -150,7 +150,7 @@ impl Bound {
     pub fn bind(settings: &Settings) -> Result<Self, StartError> {
         let until = clock::now() + sockets::FREE_WITHIN;
         let listen_on = |address: &BindAddr| {
-            let bound = sockets::once_free(until, || listen::Bound::bind(address));
+            let bound = sockets::once_free(address, until, || listen::Bound::bind(address));
             bound.map_err(|source| StartError::Listen {
                 address: address.clone(),
                 source,

@@ -49,7 +49,9 @@ pub fn open(
         .map(|listener| {
             let what = format!("listener {}", listener.name);
             let sockets = match &listener.bind {
-                BindAddr::Tcp(address) => sockets::once_free(until, || tcp(*address, shards)),
+                BindAddr::Tcp(address) => {
+                    sockets::once_free(address, until, || tcp(*address, shards))
+                }
                 BindAddr::Unix(path) => unix(path, shards),
             };
             let sockets =

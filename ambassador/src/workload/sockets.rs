@@ -2,6 +2,7 @@
 //! through the [`Helper`].
 
 use std::cell::RefCell;
+use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -143,11 +144,21 @@ pub fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// Tries again while the address is in use: of a listener that closes, or of a
-/// process that was killed, the kernel takes its time to let go.
-pub fn once_free<T>(until: Instant, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+/// process that was killed, the kernel takes its time to let go. Says once that
+/// it waits for `what`.
+pub fn once_free<T>(
+    what: impl fmt::Display,
+    until: Instant,
+    mut bind: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    let mut said = false;
     loop {
         match bind() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && clock::now() < until => {
+                if !said {
+                    tracing::info!("{what} is in use, waiting for it");
+                    said = true;
+                }
                 std::thread::sleep(LOOK_EVERY);
             }
             bound => return bound,

@@ -19,8 +19,8 @@ fn a_port_that_comes_free_is_taken(backend: Backend) {
     let listen = busy.local_addr().expect("it listens");
     let config = one_upstream(listen, server.address(), "");
     let proxy = Proxy::spawn(backend, &config, Launch::default());
-    // Longer than a start takes.
-    std::thread::sleep(Duration::from_millis(700));
+    let waits = format!("{listen} is in use, waiting for it");
+    eventually("it waits", SOON, || proxy.log().contains(&waits));
     drop(busy);
     eventually("it serves", SOON, || {
         Client::try_connect(listen).is_some_and(|mut client| client.get("/").status == 200)

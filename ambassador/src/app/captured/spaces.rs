@@ -291,7 +291,8 @@ impl Space {
     /// that is 0. A listener that was let go a moment ago may still be there.
     pub fn listen(&self, port: u16, shards: u16, helper: &Helper) -> io::Result<Vec<OwnedFd>> {
         let until = clock::now() + sockets::FREE_WITHIN;
-        sockets::once_free(until, || self.try_to_listen(port, shards, helper))
+        let what = format_args!("port {port}, for captured connections,");
+        sockets::once_free(what, until, || self.try_to_listen(port, shards, helper))
     }
 
     /// The same, at once.
