@@ -46,7 +46,7 @@ const CONFIG: u8 = 78;
 
 /// Why a command failed.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// The command line asks for what makes no sense.
     Usage(String),
     /// Something the machine does not offer.

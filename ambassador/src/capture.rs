@@ -31,7 +31,7 @@ mod circuits;
 mod conversation;
 mod handoff;
 mod in_force;
-pub mod iptables;
+pub(crate) mod iptables;
 mod kernel_log;
 mod loader;
 mod mapping;
@@ -40,7 +40,7 @@ mod pins;
 mod programs;
 mod reclaim;
 mod rules;
-pub mod settings;
+pub(crate) mod settings;
 mod shares;
 mod table;
 
@@ -66,15 +66,18 @@ use self::table::SharedPage;
 use crate::clock::Instant;
 use crate::workload::Helper;
 
-pub use ambassador_ebpf::Verdict;
+pub(crate) use ambassador_ebpf::Verdict;
 
 pub use self::circuits::{Circuit, CircuitNumber};
 pub use self::loader::{LOADER_COMMAND, is_loader_request, loader_main};
 pub use self::netns::{token_prefix, unroute};
-pub use self::pins::{PinDirectory, Pinned, all as all_pinned, pin_directory};
-pub use self::programs::{Owner, Program, programs_at};
-pub use self::rules::TooManyRules;
-pub use self::table::{Accepted, Heartbeat, Token, TokenTable};
+pub(crate) use self::pins::{PinDirectory, pin_directory};
+pub use self::pins::{Pinned, all as all_pinned};
+pub use self::programs::programs_at;
+pub(crate) use self::programs::{Owner, Program};
+pub(crate) use self::rules::TooManyRules;
+pub use self::table::Accepted;
+pub(crate) use self::table::{Heartbeat, TokenTable};
 
 /// What [`Capture::start`] needs besides the configuration.
 #[derive(Debug, Clone, Copy)]

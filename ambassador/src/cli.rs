@@ -3,21 +3,27 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 /// A proxy for a program's outbound calls: captured by eBPF, forwarded over
 /// io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "ambassador", version, about)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
 
+/// The command line itself, for the pages that are made from it.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run a command with its outbound TCP captured, and nothing left behind
     Exec(Exec),
     /// Run as a service
@@ -77,7 +83,7 @@ pub enum Command {
 
 /// `exec`.
 #[derive(Debug, Args)]
-pub struct Exec {
+pub(crate) struct Exec {
     /// The configuration file; without one every destination is adopted, with
     /// retries and a circuit breaker.
     #[arg(long)]
@@ -103,7 +109,7 @@ pub struct Exec {
 
 /// `run`.
 #[derive(Debug, Args)]
-pub struct Run {
+pub(crate) struct Run {
     /// The configuration file; without one the environment is read
     /// (`LISTEN_ADDR`, `UPSTREAM_HOST`, `UPSTREAM_PORT`).
     #[arg(long)]
@@ -115,7 +121,7 @@ pub struct Run {
 
 /// How a running ambassador is reached.
 #[derive(Debug, Args)]
-pub struct Admin {
+pub(crate) struct Admin {
     /// Its admin address: ip:port or unix:/path.
     #[arg(long = "admin", default_value = "127.0.0.1:15000")]
     pub address: String,

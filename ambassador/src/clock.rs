@@ -14,30 +14,30 @@ pub fn now() -> Instant {
 }
 
 /// Milliseconds of wall time since 1970, for logs and request ids.
-pub fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Wall time, to compare with the dates of messages.
-pub fn wall() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
 /// Lets something happen once a second at most, over all threads, as a line in
 /// the log about what goes on all the time.
 #[derive(Debug)]
-pub struct OncePerSecond(AtomicU64);
+pub(crate) struct OncePerSecond(AtomicU64);
 
 impl OncePerSecond {
     /// One that has not happened yet.
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
     /// Whether it may happen now; it counts as having happened.
-    pub fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.is_due_at(now().kernel_ns())
     }
 
@@ -61,12 +61,12 @@ impl Default for OncePerSecond {
 }
 
 /// 64 random bits from the thread's generator.
-pub fn random_u64() -> u64 {
+pub(crate) fn random_u64() -> u64 {
     rand::random()
 }
 
 /// 128 random bits from the thread's generator.
-pub fn random_u128() -> u128 {
+pub(crate) fn random_u128() -> u128 {
     rand::random()
 }
 

@@ -8,17 +8,19 @@
 
 mod ahead;
 mod check;
-pub mod checked;
+pub(crate) mod checked;
 mod effective;
 mod env;
 pub mod explain;
-pub mod fault;
+pub(crate) mod fault;
 mod found;
 mod mistakes;
 mod raw;
 mod read;
+#[cfg(test)]
 mod reference;
 mod reload;
+mod schema;
 mod secrets;
 mod values;
 mod yaml;
@@ -28,19 +30,19 @@ use std::path::Path;
 
 use crate::workload::named;
 
-pub use check::ADMIN_LISTEN;
-pub use checked::Checked;
-pub use effective::policies_of;
+pub(crate) use check::ADMIN_LISTEN;
+pub(crate) use checked::Checked;
+pub(crate) use effective::policies_of;
 pub use env::from_env;
-pub use mistakes::{Mistake, Mistakes};
-pub use reference::{reference, schema};
-pub use secrets::shown;
+pub(crate) use mistakes::{Mistake, Mistakes};
+pub(crate) use schema::schema;
+pub(crate) use secrets::shown;
 
 /// A configuration file is at most this long.
 const FILE_BYTES_MAX: usize = 4 << 20;
 
 /// Reads and checks a file.
-pub fn load(path: &Path) -> Result<Checked, Mistakes> {
+pub(crate) fn load(path: &Path) -> Result<Checked, Mistakes> {
     let name = path.display().to_string();
     let text = read(path).map_err(|what| Mistakes::one(&name, Mistake::of_file(what)))?;
     load_str(&name, &text)

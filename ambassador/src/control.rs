@@ -8,9 +8,9 @@
 //! say comes back through a channel, or does not come.
 
 mod admin;
-pub mod client;
+pub(crate) mod client;
 mod deadline;
-pub mod dns;
+pub(crate) mod dns;
 mod figures;
 mod listen;
 mod readiness;
@@ -20,13 +20,13 @@ mod signals;
 mod upstreams;
 mod watch;
 
-pub use deadline::Deadline;
-pub use dns::files as name_files;
-pub use dns::{Files, MakeSocket, NameService, NameServices, Publish, Transport, Watched};
-pub use figures::AskShard;
-pub use readiness::{Phase, Readiness};
-pub use upstreams::{CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
-pub use watch::{Fingerprint, WatchedFile};
+pub(crate) use deadline::Deadline;
+pub(crate) use dns::files as name_files;
+pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, Watched};
+pub(crate) use figures::AskShard;
+pub(crate) use readiness::{Phase, Readiness};
+pub(crate) use upstreams::{CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
+pub(crate) use watch::{Fingerprint, WatchedFile};
 
 use std::io;
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What the control side is told at start.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The whole admin API; default 127.0.0.1:15000.
     pub listen: BindAddr,
     /// A second address that serves /livez, /readyz and /metrics alone.
@@ -65,7 +65,7 @@ pub struct Settings {
 
 /// Who receives the signals of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signals {
+pub(crate) enum Signals {
     /// SIGTERM and SIGINT drain, SIGHUP reloads.
     Handle,
     /// Another part of the program handles them (`exec` forwards them to CMD).
@@ -74,7 +74,7 @@ pub enum Signals {
 
 /// What the control side asks of the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// Take no new work, finish what is in flight, end. A second one means: now.
     Drain,
     /// Read the configuration file again.
@@ -82,11 +82,11 @@ pub enum Event {
 }
 
 /// Sets the circuit breaker of the upstream with a name; `false`: there is none.
-pub type ForceBreaker = Box<dyn Fn(&str, Force) -> bool + Send + Sync>;
+pub(crate) type ForceBreaker = Box<dyn Fn(&str, Force) -> bool + Send + Sync>;
 
 /// The rest of the program, as the control side sees it. Callbacks run on the
 /// control thread and must not block, [`Readiness`]'s canary apart.
-pub struct State {
+pub(crate) struct State {
     /// Names and control counters.
     pub registry: Arc<Registry>,
     /// One per shard, by number.
@@ -112,7 +112,7 @@ pub struct State {
 
 /// The running control side; dropping it ends its thread.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     names: mpsc::Sender<dns::Wanted>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
@@ -122,7 +122,7 @@ pub struct Control {
 
 /// Why the control side does not start.
 #[derive(Debug)]
-pub enum StartError {
+pub(crate) enum StartError {
     /// An address cannot be listened on.
     Listen {
         /// The address.
@@ -139,7 +139,7 @@ pub enum StartError {
 /// What takes the rights that the process has at its start: the admin addresses
 /// are bound, the file is watched.
 #[derive(Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     admin: listen::Bound,
     metrics: Option<listen::Bound>,
     watch: Option<watch::Prepared>,
@@ -147,7 +147,7 @@ pub struct Bound {
 
 impl Bound {
     /// Binds the addresses of the settings and watches their file.
-    pub fn bind(settings: &Settings) -> Result<Self, StartError> {
+    pub(crate) fn bind(settings: &Settings) -> Result<Self, StartError> {
         let until = clock::now() + sockets::FREE_WITHIN;
         let listen_on = |address: &BindAddr| {
             let bound = sockets::once_free(address, until, || listen::Bound::bind(address));
@@ -174,7 +174,7 @@ impl Bound {
 
 /// Serves on a thread of its own. When this returns, the admin addresses accept
 /// and signals no longer end the process.
-pub fn start(settings: Settings, bound: Bound, state: State) -> Result<Control, StartError> {
+pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Control, StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(2)
@@ -253,7 +253,7 @@ impl Control {
     /// anew where its service is not that of before. Waits only while four
     /// earlier calls have not been taken up, so not to be called by a callback
     /// of [`State`].
-    pub fn watch_names(&self, names: Vec<Watched>, services: NameServices) {
+    pub(crate) fn watch_names(&self, names: Vec<Watched>, services: NameServices) {
         let wanted = dns::Wanted { names, services };
         if self.names.blocking_send(wanted).is_err() {
             tracing::error!("the control thread is gone: names are no longer resolved");
@@ -261,12 +261,12 @@ impl Control {
     }
 
     /// Where the admin API listens, a port chosen by the kernel filled in.
-    pub fn listen(&self) -> &BindAddr {
+    pub(crate) fn listen(&self) -> &BindAddr {
         &self.listen
     }
 
     /// Where the metrics listen.
-    pub fn metrics_listen(&self) -> Option<&BindAddr> {
+    pub(crate) fn metrics_listen(&self) -> Option<&BindAddr> {
         self.metrics_listen.as_ref()
     }
 }

@@ -12,12 +12,12 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use leftovers::{Leftover, clean, leftovers};
+pub(crate) use leftovers::{clean, leftovers};
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Status {
+pub(crate) enum Status {
     /// Nothing to do.
     Ok,
     /// Something works worse, or only in part, without what is advised.
@@ -28,7 +28,7 @@ pub enum Status {
 
 /// One line of the report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// What was looked at, one word.
     pub name: &'static str,
     /// The verdict.
@@ -42,7 +42,7 @@ pub struct Check {
 
 /// What the checks cannot find out by themselves.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The I/O backend that would be used: `io_uring` or `epoll`.
     pub backend: String,
     /// Why it is not io_uring.
@@ -55,28 +55,28 @@ pub struct Facts {
 
 /// The whole report.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// In the order of the dependencies: the first that fails explains others.
     pub checks: Vec<Check>,
 }
 
 impl Report {
     /// Runs every check.
-    pub fn of(facts: &Facts) -> Self {
+    pub(crate) fn of(facts: &Facts) -> Self {
         Self {
             checks: checks::all(facts),
         }
     }
 
     /// Whether capture can work.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.checks
             .iter()
             .all(|check| check.status != Status::Missing)
     }
 
     /// For `--json`.
-    pub fn json(&self) -> serde_json::Result<String> {
+    pub(crate) fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self)
     }
 }

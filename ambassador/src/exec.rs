@@ -36,7 +36,7 @@ use signals::Signals;
 
 /// What to run, as on the command line.
 #[derive(Debug, Clone)]
-pub struct Command {
+pub(crate) struct Command {
     /// Looked up in PATH where it has no slash.
     pub program: OsString,
     /// Its arguments, without the program.
@@ -45,7 +45,7 @@ pub struct Command {
 
 /// Why a command could not be prepared.
 #[derive(Debug)]
-pub enum LaunchError {
+pub(crate) enum LaunchError {
     /// There is no usable cgroup2 hierarchy.
     NoCgroup(CgroupError),
     /// The cgroup could not be made: needs root, or a delegated group.
@@ -79,7 +79,7 @@ impl std::error::Error for LaunchError {
 
 /// How a command ended.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It ran.
     Ended(ExitStatus),
     /// It could not be executed.
@@ -90,7 +90,7 @@ impl Outcome {
     /// The exit code to end with: the command's own, 128 + n when it was
     /// killed by signal n, 127 when it does not exist, 126 when it can't be
     /// run.
-    pub fn code(&self) -> u8 {
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Ended(status) => {
                 let signal = std::os::unix::process::ExitStatusExt::signal(status);
@@ -110,7 +110,7 @@ impl Outcome {
 /// is removed if it is empty. So return from main instead of calling
 /// `process::exit` while one is alive.
 #[derive(Debug)]
-pub struct Launched {
+pub(crate) struct Launched {
     cgroup: Cgroup,
     process: Gated,
     signals: Signals,
@@ -121,7 +121,7 @@ impl Launched {
     /// the proxy has ended, however it ended; forks the process that will become
     /// the command. Blocks the signals that [`wait`](Self::wait) forwards, for this thread
     /// and those it starts: call it before any other thread runs.
-    pub fn prepare(command: &Command, helper: &Helper) -> Result<Self, LaunchError> {
+    pub(crate) fn prepare(command: &Command, helper: &Helper) -> Result<Self, LaunchError> {
         let words = gate::Words::new(command).ok_or(LaunchError::NulByte)?;
         cgroup::own_cgroup().map_err(LaunchError::NoCgroup)?;
         // By the helper, which removes it: we may be killed between any two lines.
@@ -144,7 +144,7 @@ impl Launched {
     }
 
     /// The cgroup of the command: what to capture.
-    pub fn cgroup(&self) -> &Path {
+    pub(crate) fn cgroup(&self) -> &Path {
         self.cgroup.path()
     }
 
@@ -155,7 +155,7 @@ impl Launched {
     }
 
     /// Opens the gate: the command is executed now.
-    pub fn release(&mut self) -> io::Result<()> {
+    pub(crate) fn release(&mut self) -> io::Result<()> {
         self.process.release()
     }
 
@@ -165,7 +165,7 @@ impl Launched {
     /// ended, signals go to all that it left running. The helper delivers
     /// those for programs of another user, which a proxy without CAP_KILL
     /// cannot.
-    pub fn wait(&mut self, helper: &Helper) -> io::Result<Outcome> {
+    pub(crate) fn wait(&mut self, helper: &Helper) -> io::Result<Outcome> {
         let events = self.cgroup.events()?;
         let mut outcome = None;
         loop {

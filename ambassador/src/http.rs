@@ -5,44 +5,44 @@
 //! a message that two parties could read differently is a smuggled one. What is
 //! only odd in a response is written as it should have been.
 
-pub mod body;
-pub mod caller_timeout;
-pub mod challenge;
+pub(crate) mod body;
+pub(crate) mod caller_timeout;
+pub(crate) mod challenge;
 mod cursor;
-pub mod encode;
+pub(crate) mod encode;
 mod fields;
-pub mod hops;
-pub mod identity;
-pub mod keep_alive;
-pub mod method;
-pub mod reason;
-pub mod refusal;
-pub mod reply;
-pub mod request;
-pub mod response;
+pub(crate) mod hops;
+pub(crate) mod identity;
+pub(crate) mod keep_alive;
+pub(crate) mod method;
+pub(crate) mod reason;
+pub(crate) mod refusal;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod response;
 pub mod server_name;
 pub mod sniff;
-pub mod trace;
-pub mod trailers;
+pub(crate) mod trace;
+pub(crate) mod trailers;
 
-pub use body::{BodyReader, Progress};
+pub use body::BodyReader;
 pub use caller_timeout::CallerTimeout;
 pub use encode::{RequestRewrite, ResponseRewrite, write_request, write_response};
-pub use hops::{Hops, X_HOPS};
+pub(crate) use hops::{Hops, X_HOPS};
 pub use identity::request_id;
 pub use method::Method;
 pub use reason::Reason;
-pub use refusal::BadMessage;
-pub use reply::LocalReply;
+pub(crate) use refusal::BadMessage;
+pub(crate) use reply::LocalReply;
 pub use request::{RequestBody, RequestHead};
 pub use response::{ResponseBody, ResponseHead};
 pub use server_name::{ServerName, server_name};
 pub use sniff::{Sniff, sniff};
 pub use trace::{TraceContext, TraceParent};
-pub use trailers::{may_trail, write_trailers};
+pub(crate) use trailers::{may_trail, write_trailers};
 
 /// The field by which a request is known from hop to hop.
-pub const X_REQUEST_ID: &str = "x-request-id";
+pub(crate) const X_REQUEST_ID: &str = "x-request-id";
 
 /// Bytes of a head at most: 64 KiB of fields, and a start line.
 const HEAD_BYTES_MAX: usize = 80 * 1024;

@@ -1,5 +1,5 @@
 //! The ambassador as a library: a proxy for the outbound calls of programs
-//! that know nothing of it. `main.rs` calls [`app::main`].
+//! that know nothing of it. `main.rs` calls [`main`].
 //!
 //! # Modules, lowest first
 //!
@@ -24,6 +24,11 @@
 //! - [`config`]: the file, checked
 //! - [`doctor`], [`exec`]: what the machine lacks; a captured command
 //! - [`app`], [`cli`]: the commands, wired
+//! - [`testing`]: what tests, benchmarks and fuzz targets reach
+//!
+//! Outside of the crate are [`main`], [`command`] and what [`testing`] lists;
+//! all else is `pub(crate)` or less, so that the compiler finds what nothing
+//! uses.
 //!
 //! # The life of one request
 //!
@@ -48,23 +53,29 @@
 //! Kernel state per connection, repair of ambiguous messages, and a second
 //! runtime on the way of a request. TLS, HTTP/2 and hedging are not here yet.
 
-pub mod addr;
-pub mod app;
-pub mod capture;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod control;
-pub mod doctor;
-pub mod exec;
-pub mod http;
-pub mod policy;
-pub mod proxy;
-pub mod ring;
-pub mod route;
-pub mod shard;
-pub mod telemetry;
-pub mod together;
-pub mod upstream;
-pub mod visible;
-pub mod workload;
+#![deny(unreachable_pub)]
+
+mod addr;
+mod app;
+mod capture;
+mod cli;
+mod clock;
+mod config;
+mod control;
+mod doctor;
+mod exec;
+mod http;
+mod policy;
+mod proxy;
+mod ring;
+mod route;
+mod shard;
+mod telemetry;
+pub mod testing;
+mod together;
+mod upstream;
+mod visible;
+mod workload;
+
+pub use app::main;
+pub use cli::command;

@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ambassador::app::main()
+    ambassador::main()
 }

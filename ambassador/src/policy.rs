@@ -1,18 +1,18 @@
 //! Decisions about a request that are pure functions of state and `now`.
 
-pub mod balance;
-pub mod breaker;
-pub mod budget;
-pub mod concurrency;
-pub mod fault;
-pub mod hedge;
+pub(crate) mod balance;
+pub(crate) mod breaker;
+pub(crate) mod budget;
+pub(crate) mod concurrency;
+pub(crate) mod fault;
+pub(crate) mod hedge;
 mod jitter;
-pub mod limits;
-pub mod methods;
-pub mod outlier;
-pub mod pace;
-pub mod rate_limit;
-pub mod retry;
-pub mod retry_after;
-pub mod statuses;
+pub(crate) mod limits;
+pub(crate) mod methods;
+pub(crate) mod outlier;
+pub(crate) mod pace;
+pub(crate) mod rate_limit;
+pub(crate) mod retry;
+pub(crate) mod retry_after;
+pub(crate) mod statuses;
 pub(crate) mod sync;

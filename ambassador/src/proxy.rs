@@ -1,46 +1,46 @@
 //! What happens to an accepted connection: sniffed, routed, forwarded.
 
-pub mod accepted;
-pub mod adopted;
-pub mod after;
-pub mod answer;
-pub mod asked;
-pub mod attempt;
-pub mod bound;
-pub mod client;
-pub mod context;
-pub mod crowd;
-pub mod deadlines;
-pub mod drain;
-pub mod exchange;
-pub mod failure;
+pub(crate) mod accepted;
+pub(crate) mod adopted;
+pub(crate) mod after;
+pub(crate) mod answer;
+pub(crate) mod asked;
+pub(crate) mod attempt;
+pub(crate) mod bound;
+pub(crate) mod client;
+pub(crate) mod context;
+pub(crate) mod crowd;
+pub(crate) mod deadlines;
+pub(crate) mod drain;
+pub(crate) mod exchange;
+pub(crate) mod failure;
 mod fault;
 mod first_bytes;
-pub mod forward;
-pub mod generation;
-pub mod gone;
-pub mod heads;
+pub(crate) mod forward;
+pub(crate) mod generation;
+pub(crate) mod gone;
+pub(crate) mod heads;
 mod hedge;
-pub mod http1;
-pub mod judges;
+pub(crate) mod http1;
+pub(crate) mod judges;
 mod leg;
-pub mod listening;
-pub mod memory;
+pub(crate) mod listening;
+pub(crate) mod memory;
 mod paced;
-pub mod progress;
+pub(crate) mod progress;
 mod race;
-pub mod reach;
-pub mod replay;
-pub mod reply;
-pub mod room;
-pub mod server_first;
+pub(crate) mod reach;
+pub(crate) mod replay;
+pub(crate) mod reply;
+pub(crate) mod room;
+pub(crate) mod server_first;
 mod shortage;
 mod slot;
-pub mod switch;
-pub mod trailers;
-pub mod tunnel;
+pub(crate) mod switch;
+pub(crate) mod trailers;
+pub(crate) mod tunnel;
 mod upload;
-pub mod way;
+pub(crate) mod way;
 mod withheld;
 
 use crate::ring;
@@ -48,7 +48,7 @@ use context::Context;
 
 /// Frees what a shard keeps for its next requests: after a burst it is strewn
 /// over a heap that is free otherwise.
-pub fn drop_spares(context: &Context) {
+pub(crate) fn drop_spares(context: &Context) {
     context.drop_scratch();
     slot::drop_all();
     ring::drop_spares();

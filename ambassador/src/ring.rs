@@ -17,10 +17,10 @@
 mod buffers;
 mod chunk;
 mod driver;
-pub mod ebb;
+pub(crate) mod ebb;
 mod epoll;
 mod executor;
-pub mod growth;
+pub(crate) mod growth;
 mod keep_alive;
 mod mailbox;
 mod send_op;
@@ -30,7 +30,7 @@ mod spin;
 mod stream;
 mod table;
 mod task;
-pub mod timer;
+pub(crate) mod timer;
 mod uring;
 mod waiting;
 mod wheel;
@@ -42,16 +42,19 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-pub use chunk::{Chunk, Gather};
-pub use keep_alive::{Liveness, look_every};
-pub use mailbox::{Remote, SendError as MailboxError};
-pub use send_op::SendError;
-pub use sockets::Departure;
-pub use sockets::{dial_socket, is_quiet, local_address, steer_by_cpu};
-pub use spare::drop_all as drop_spares;
+pub(crate) use chunk::Chunk;
+pub use chunk::Gather;
+pub(crate) use keep_alive::{Liveness, look_every};
+pub(crate) use mailbox::Remote;
+pub(crate) use send_op::SendError;
+pub(crate) use sockets::Departure;
+pub use sockets::dial_socket;
+pub(crate) use sockets::{is_quiet, local_address, steer_by_cpu};
+pub(crate) use spare::drop_all as drop_spares;
 pub use spin::Spin;
-pub use stream::{Listener, Sending, Stream};
-pub use table::{Held, Standing, StreamId};
+pub(crate) use stream::Sending;
+pub use stream::{Listener, Stream};
+pub(crate) use table::{Held, Standing, StreamId};
 
 use crate::clock::{self, Instant};
 use driver::Driver;
@@ -66,7 +69,7 @@ use wheel::Wheel;
 /// filled every shared buffer, 256 KiB, before the stop took effect. Together
 /// with what one send gathers ([`SENT_AT_ONCE`](chunk::SENT_AT_ONCE)) a stalled
 /// transfer holds 64 KiB.
-pub const RECEIVED_MAX: usize = 24 * 1024;
+pub(crate) const RECEIVED_MAX: usize = 24 * 1024;
 
 /// Tasks polled at most between two looks at the kernel, so that tasks which
 /// keep waking each other cannot keep I/O waiting.
@@ -158,48 +161,50 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 }
 
 /// Tasks that have not ended.
-pub fn task_count() -> usize {
+#[cfg(test)]
+pub(crate) fn task_count() -> usize {
     with(|core| core.executor.task_count())
 }
 
 /// Panics of tasks, and of closures that other threads sent, so far.
-pub fn task_panics() -> u64 {
+pub(crate) fn task_panics() -> u64 {
     with(|core| core.executor.panics())
 }
 
 /// The time at the start of this turn of the loop.
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     with(|core| core.now.get())
 }
 
 /// What a stream of this shard is doing; `None`: it is gone.
-pub fn standing(id: StreamId) -> Option<Standing> {
+pub(crate) fn standing(id: StreamId) -> Option<Standing> {
     with(|core| core.driver.standing(id))
 }
 
 /// What waits in all streams of this shard.
-pub fn held() -> Held {
+pub(crate) fn held() -> Held {
     with(|core| core.driver.held())
 }
 
 /// Bytes that wait in the kernel for a stream of this shard, either way.
-pub fn queued(id: StreamId) -> usize {
+pub(crate) fn queued(id: StreamId) -> usize {
     with(|core| core.driver.queued(id))
 }
 
 /// Ends a stream of this shard, whoever owns it: whoever waits on it finds it
 /// failed, as after a reset.
-pub fn fail(id: StreamId) {
+pub(crate) fn fail(id: StreamId) {
     with(|core| core.driver.fail(id, libc::ECONNABORTED));
 }
 
 /// Looks at the kernel so far: what shows that nobody spins.
-pub fn turns() -> u64 {
+#[cfg(test)]
+pub(crate) fn turns() -> u64 {
     with(|core| core.turns.get())
 }
 
 /// A handle by which other threads run closures on this shard.
-pub fn remote() -> Remote {
+pub(crate) fn remote() -> Remote {
     with(|core| core.mailbox.remote())
 }
 

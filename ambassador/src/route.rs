@@ -10,9 +10,8 @@ mod nets;
 mod paths;
 mod ports;
 mod requests;
-pub mod settings;
-pub mod table;
+pub(crate) mod settings;
+pub(crate) mod table;
 
-pub use table::{
-    AdoptKey, Claimed, Claims, HostHeader, Matched, RequestKey, Resolution, Table, Tunnelled, Via,
-};
+pub(crate) use table::{AdoptKey, Claimed, Claims, HostHeader, Matched, Tunnelled, Via};
+pub use table::{RequestKey, Resolution, Table};

@@ -1,8 +1,8 @@
 //! A shard: one thread that owns its ring, listeners, pools and counters, and
 //! serves the connections it accepted to their end.
 
-pub mod accept;
-pub mod descriptors;
+pub(crate) mod accept;
+pub(crate) mod descriptors;
 pub mod place;
 
 use std::io;
@@ -28,7 +28,7 @@ use crate::workload::helper::Reliance;
 
 /// How often a shard stamps its heartbeat; the kernel side takes it for hung
 /// after a second without.
-pub const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
+pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 
 /// What a shard starts with.
 pub struct Plan {
@@ -133,7 +133,7 @@ impl Shard {
 }
 
 /// Runs `tell` with the context of the shard behind `remote`.
-pub fn tell_to(remote: &Remote, tell: impl FnOnce(&Rc<Context>) + Send + 'static) {
+pub(crate) fn tell_to(remote: &Remote, tell: impl FnOnce(&Rc<Context>) + Send + 'static) {
     let sent = remote.send(Box::new(move || {
         if let Some(context) = Context::current() {
             tell(&context);
@@ -218,7 +218,7 @@ async fn watch_memory(context: Rc<Context>) {
 }
 
 /// Gives each shard its part of every `min_idle`.
-pub fn keep_warm(context: &Rc<Context>, shards: u16) {
+pub(crate) fn keep_warm(context: &Rc<Context>, shards: u16) {
     let generation = context.generation();
     for (upstream, shared) in generation.targets() {
         let share = upstream.policies.pool.min_idle as usize;

@@ -10,7 +10,7 @@
 //! Labels are names from the configuration, numbered once by the [`Registry`],
 //! and closed sets of words; never paths, never peers.
 
-pub mod access_log;
+pub(crate) mod access_log;
 mod cells;
 mod exposition;
 mod gauges;
@@ -22,14 +22,15 @@ mod process;
 mod record;
 mod registry;
 
-pub use cells::{Cells, RequestKey, Snapshot, UpstreamCells};
-pub use exposition::{CaptureSlots, Extras, Format, render};
-pub use gauges::{BreakerGauge, PoolGauge};
-pub use guard::{RelayGuard, RequestGuard, Telemetry};
+pub(crate) use cells::{Cells, Snapshot, UpstreamCells};
+pub(crate) use exposition::{CaptureSlots, Extras, Format, render};
+pub(crate) use gauges::{BreakerGauge, PoolGauge};
+pub use guard::Telemetry;
+pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
-pub use labels::{
-    AttemptOutcome, CLIENT_GONE, Direction, DroppedAccept, FaultKind, RelayProtocol, ShedCause,
-    TcpOutcome,
-};
-pub use record::{Description, FaultSet, Moved, Passage, RelayRecord, RequestRecord};
-pub use registry::{ControlCounters, ListenerIndex, Registry, UpstreamIndex};
+pub use labels::{AttemptOutcome, CLIENT_GONE, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
+pub(crate) use labels::{Direction, RelayProtocol};
+pub use record::Passage;
+pub(crate) use record::{Description, Moved, RequestRecord};
+pub(crate) use registry::UpstreamIndex;
+pub use registry::{ListenerIndex, Registry};

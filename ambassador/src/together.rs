@@ -12,12 +12,12 @@ use pin_project_lite::pin_project;
 
 /// Asks a future once. Most sends end at once: then nobody makes arrangements to
 /// wait for them.
-pub async fn at_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+pub(crate) async fn at_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }
 
 /// Which of two futures ended first.
-pub enum First<A, B> {
+pub(crate) enum First<A, B> {
     /// The left one.
     Left(A),
     /// The right one.
@@ -26,7 +26,7 @@ pub enum First<A, B> {
 
 pin_project! {
     /// See [`first`].
-    pub struct FirstOf<A, B> {
+    pub(crate) struct FirstOf<A, B> {
         #[pin]
         left: A,
         #[pin]
@@ -36,7 +36,7 @@ pin_project! {
 
 /// Runs both until one ends; the other is dropped. The left one is asked
 /// first, so it wins a tie.
-pub fn first<A: Future, B: Future>(left: A, right: B) -> FirstOf<A, B> {
+pub(crate) fn first<A: Future, B: Future>(left: A, right: B) -> FirstOf<A, B> {
     FirstOf { left, right }
 }
 
@@ -54,7 +54,7 @@ impl<A: Future, B: Future> Future for FirstOf<A, B> {
 
 pin_project! {
     /// See [`first_ok`].
-    pub struct FirstOk<A, B, E> {
+    pub(crate) struct FirstOk<A, B, E> {
         #[pin]
         left: A,
         #[pin]
@@ -66,7 +66,7 @@ pin_project! {
 
 /// Runs both until one succeeds; the other is dropped. If both fail, the error
 /// is that of the left one.
-pub fn first_ok<T, U, E, A, B>(left: A, right: B) -> FirstOk<A, B, E>
+pub(crate) fn first_ok<T, U, E, A, B>(left: A, right: B) -> FirstOk<A, B, E>
 where
     A: Future<Output = Result<T, E>>,
     B: Future<Output = Result<U, E>>,
@@ -124,7 +124,7 @@ pin_project! {
 
 /// Runs `main` to its end beside `side`. An error of `side` ends both; its
 /// success only means that `main` goes on alone.
-pub fn beside<T, E, M, S>(main: M, side: S) -> Beside<M, S>
+pub(crate) fn beside<T, E, M, S>(main: M, side: S) -> Beside<M, S>
 where
     M: Future<Output = Result<T, E>>,
     S: Future<Output = Result<(), E>>,

@@ -1,13 +1,13 @@
 //! Connections to upstreams: dialled, pooled, capped.
 
-pub mod balancer;
-pub mod connection;
-pub mod dial;
-pub mod elsewhere;
-pub mod endpoints;
-pub mod holders;
-pub mod in_flight;
-pub mod permits;
-pub mod pool;
-pub mod reputation;
-pub mod shared;
+pub(crate) mod balancer;
+pub(crate) mod connection;
+pub(crate) mod dial;
+pub(crate) mod elsewhere;
+pub(crate) mod endpoints;
+pub(crate) mod holders;
+pub(crate) mod in_flight;
+pub(crate) mod permits;
+pub(crate) mod pool;
+pub(crate) mod reputation;
+pub(crate) mod shared;

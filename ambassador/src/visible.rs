@@ -6,14 +6,14 @@ use std::fmt::{self, Write as _};
 
 /// Shows a text in one line.
 #[derive(Debug, Clone, Copy)]
-pub struct OneLine<'a>(pub &'a str);
+pub(crate) struct OneLine<'a>(pub &'a str);
 
 /// Shows a text whose lines are its own.
 #[derive(Debug, Clone, Copy)]
-pub struct Lines<'a>(pub &'a str);
+pub(crate) struct Lines<'a>(pub &'a str);
 
 /// Whether a character shows itself and nothing else.
-pub fn is_visible(c: char) -> bool {
+pub(crate) fn is_visible(c: char) -> bool {
     match c {
         ' '..='~' => true,
         '\0'..='\u{9f}' | '\u{ad}' => false,
@@ -27,7 +27,7 @@ pub fn is_visible(c: char) -> bool {
 }
 
 /// Appends a text as part of a JSON string (RFC 8259 section 7).
-pub fn push_json(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_json(out: &mut Vec<u8>, text: &str) {
     let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
     let mut rest = text;
     loop {
@@ -46,7 +46,7 @@ pub fn push_json(out: &mut Vec<u8>, text: &str) {
 }
 
 /// A JSON document with nothing but visible characters and the ends of its lines.
-pub fn json(document: &str) -> String {
+pub(crate) fn json(document: &str) -> String {
     let mut out = Vec::with_capacity(document.len());
     for c in document.chars() {
         match c {

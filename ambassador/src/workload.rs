@@ -8,47 +8,41 @@
 //! what was set up when the proxy ends, however it ends.
 //! Nothing here knows what is listened for or dialled.
 
-pub mod capabilities;
-pub mod cgroup;
+pub(crate) mod capabilities;
+pub(crate) mod cgroup;
 pub(crate) mod confinement;
 pub(crate) mod descriptors;
-pub mod file_access;
-pub mod helper;
-pub mod identity;
-pub mod local_addresses;
-pub mod memory;
+pub(crate) mod file_access;
+pub(crate) mod helper;
+pub(crate) mod identity;
+pub(crate) mod local_addresses;
+pub(crate) mod memory;
 mod memory_limit;
-pub mod named;
-pub mod netns;
-pub mod seccomp;
-pub mod signals;
-pub mod small_file;
-pub mod socket_owner;
-pub mod sockets;
-pub mod supply;
-pub mod temporary;
-pub mod unix_socket;
+pub(crate) mod named;
+pub(crate) mod netns;
+pub(crate) mod seccomp;
+pub(crate) mod signals;
+pub(crate) mod small_file;
+pub(crate) mod socket_owner;
+pub(crate) mod sockets;
+pub(crate) mod supply;
+pub(crate) mod temporary;
+pub(crate) mod unix_socket;
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use capabilities::drop_all_capabilities;
-pub use cgroup::{Cgroup, find_cgroup2};
-pub use confinement::{confine, is_confined};
+pub(crate) use cgroup::{Cgroup, find_cgroup2};
+pub(crate) use confinement::{confine, is_confined};
 pub use helper::Helper;
-pub use identity::{Identity, User};
-pub use local_addresses::LocalAddresses;
-pub use memory_limit::MemoryLimits;
-pub use netns::Netns;
-pub use socket_owner::Owner;
-pub use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};
-pub use supply::Supply;
-
-/// Which workload a listener, a token or a pool belongs to: dense, for the
-/// life of the process. `exec` and `run` number their targets from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WorkloadId(pub u32);
+pub(crate) use identity::{Identity, User};
+pub(crate) use local_addresses::LocalAddresses;
+pub(crate) use memory_limit::MemoryLimits;
+pub(crate) use netns::Netns;
+pub(crate) use socket_owner::Owner;
+pub(crate) use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};
+pub(crate) use supply::Supply;
 
 /// One captured cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

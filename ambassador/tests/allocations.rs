@@ -12,23 +12,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
-use ambassador::addr::EndpointAddr;
-use ambassador::clock::Instant;
-use ambassador::http::trace;
-use ambassador::policy::balance::{Key, LoadBalancing};
-use ambassador::policy::outlier;
-use ambassador::proxy::generation::Generation;
-use ambassador::proxy::listening::Entry;
-use ambassador::proxy::memory::{Limit, Memory};
-use ambassador::proxy::room::Room;
-use ambassador::ring::Backend;
-use ambassador::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
-use ambassador::shard::accept::Intake;
-use ambassador::shard::{self, Plan, Shard};
-use ambassador::telemetry::Registry;
-use ambassador::upstream::balancer::{Ask, Balancer, Grade, Probe};
-use ambassador::upstream::dial::{Namespace, OwnAddresses};
-use ambassador::upstream::endpoints::Published;
+use ambassador::testing::addr::EndpointAddr;
+use ambassador::testing::clock::Instant;
+use ambassador::testing::http::trace;
+use ambassador::testing::policy::balance::{Key, LoadBalancing};
+use ambassador::testing::policy::outlier;
+use ambassador::testing::proxy::generation::Generation;
+use ambassador::testing::proxy::listening::Entry;
+use ambassador::testing::proxy::memory::{Limit, Memory};
+use ambassador::testing::proxy::room::Room;
+use ambassador::testing::ring::Backend;
+use ambassador::testing::route::settings::{
+    Claim, Endpoints, Policies, Protocol, Settings, Upstream,
+};
+use ambassador::testing::shard::accept::Intake;
+use ambassador::testing::shard::{self, Plan, Shard};
+use ambassador::testing::telemetry::Registry;
+use ambassador::testing::upstream::balancer::{Ask, Balancer, Grade, Probe};
+use ambassador::testing::upstream::dial::{Namespace, OwnAddresses};
+use ambassador::testing::upstream::endpoints::Published;
 
 /// What a GET with a small response may allocate, once the shard has served a
 /// few.
@@ -186,7 +188,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         shards: 1,
         cpu: None,
         backend,
-        spin: ambassador::ring::Spin::Never,
+        spin: ambassador::testing::ring::Spin::Never,
         generation: Arc::new(Generation::new(settings, &registry, None)),
         intakes: vec![Intake {
             room: Room::new(None),

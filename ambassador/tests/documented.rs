@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use ambassador::http::Reason;
-use ambassador::telemetry::{
+use ambassador::testing::http::Reason;
+use ambassador::testing::telemetry::{
     AttemptOutcome, CLIENT_GONE, DroppedAccept, FaultKind, ShedCause, TcpOutcome,
 };
 

@@ -12,7 +12,7 @@ use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
-const LAYERS: [&[&str]; 16] = [
+const LAYERS: [&[&str]; 17] = [
     &["addr", "clock", "together", "visible"],
     &["http"],
     &["policy"],
@@ -29,6 +29,7 @@ const LAYERS: [&[&str]; 16] = [
     &["config"],
     &["doctor", "exec"],
     &["app", "cli"],
+    &["testing"],
 ];
 
 /// Imports that the order of the layers would allow and that are wrong still.

@@ -5,9 +5,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use ambassador::http::keep_alive::KeepAlive;
-use ambassador::http::{CallerTimeout, Limits, Method, RequestHead, ResponseHead, challenge};
-use ambassador::policy::retry_after;
+use ambassador::testing::http::keep_alive::KeepAlive;
+use ambassador::testing::http::{CallerTimeout, Limits, Method, RequestHead, ResponseHead, challenge};
+use ambassador::testing::policy::retry_after;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::http::{BodyReader, RequestBody, ResponseBody};
+use ambassador::testing::http::{BodyReader, RequestBody, ResponseBody};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::config::{explain, load_str};
+use ambassador::testing::config::{explain, load_str};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

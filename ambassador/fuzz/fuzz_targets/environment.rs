@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::config::from_env;
+use ambassador::testing::config::from_env;
 use libfuzzer_sys::fuzz_target;
 
 const NAMES: [&str; 8] = [

@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use ambassador::capture::is_loader_request;
-use ambassador::workload::helper::is_question;
+use ambassador::testing::capture::is_loader_request;
+use ambassador::testing::workload::helper::is_question;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

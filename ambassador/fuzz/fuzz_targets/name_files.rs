@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use ambassador::control::name_files::{Fallback, ResolvConf, addresses};
+use ambassador::testing::control::name_files::{Fallback, ResolvConf, addresses};
 use hickory_resolver::proto::op::Message;
 use libfuzzer_sys::fuzz_target;
 

@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use ambassador::http::trace::Formats;
-use ambassador::http::{Limits, RequestHead, RequestRewrite, write_request};
+use ambassador::testing::http::trace::Formats;
+use ambassador::testing::http::{Limits, RequestHead, RequestRewrite, write_request};
 use libfuzzer_sys::fuzz_target;
 
 const HOP_BY_HOP: [&[u8]; 3] = [b"keep-alive", b"proxy-connection", b"http2-settings"];

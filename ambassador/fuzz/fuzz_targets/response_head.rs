@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::http::{Limits, Method, ResponseHead, ResponseRewrite, write_response};
+use ambassador::testing::http::{Limits, Method, ResponseHead, ResponseRewrite, write_response};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

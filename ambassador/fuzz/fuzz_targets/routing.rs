@@ -5,10 +5,10 @@
 
 use std::sync::OnceLock;
 
-use ambassador::addr::OriginalDst;
-use ambassador::config::load_str;
-use ambassador::http::{Limits, RequestHead};
-use ambassador::route::{RequestKey, Resolution, Table};
+use ambassador::testing::addr::OriginalDst;
+use ambassador::testing::config::load_str;
+use ambassador::testing::http::{Limits, RequestHead};
+use ambassador::testing::route::{RequestKey, Resolution, Table};
 use libfuzzer_sys::fuzz_target;
 
 const FILE: &str = r#"

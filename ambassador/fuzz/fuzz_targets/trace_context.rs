@@ -3,8 +3,8 @@
 
 #![no_main]
 
-use ambassador::http::trace::{Formats, Settings};
-use ambassador::http::{Limits, RequestHead, TraceContext, TraceParent};
+use ambassador::testing::http::trace::{Formats, Settings};
+use ambassador::testing::http::{Limits, RequestHead, TraceContext, TraceParent};
 use libfuzzer_sys::fuzz_target;
 
 /// A list of 32 members, of 512 bytes in all, and a little of our own.

@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::http::TraceParent;
+use ambassador::testing::http::TraceParent;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

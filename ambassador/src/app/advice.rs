@@ -11,7 +11,7 @@ use crate::workload;
 const PRIVILEGED_PORTS: u16 = 1024;
 
 /// `what` cannot listen on `address`.
-pub fn cannot_listen(what: &str, address: &BindAddr, error: &io::Error) -> Failure {
+pub(super) fn cannot_listen(what: &str, address: &BindAddr, error: &io::Error) -> Failure {
     let why = without_number(error);
     let advice = match address {
         BindAddr::Tcp(address) => of_tcp(*address, error.kind()),
@@ -22,7 +22,7 @@ pub fn cannot_listen(what: &str, address: &BindAddr, error: &io::Error) -> Failu
 }
 
 /// A file that a reload names cannot be opened.
-pub fn named_too_late(failure: Failure) -> Failure {
+pub(super) fn named_too_late(failure: Failure) -> Failure {
     match failure {
         Failure::Unavailable(text) => Failure::Unavailable(format!(
             "{text}; what a reload names has to be in reach of `user`, and in a directory that was \
@@ -33,7 +33,7 @@ pub fn named_too_late(failure: Failure) -> Failure {
 }
 
 /// What the system said, without its number for it.
-pub fn without_number(error: &dyn std::error::Error) -> String {
+pub(super) fn without_number(error: &dyn std::error::Error) -> String {
     let text = error.to_string();
     let end = text.rfind(" (os error ").filter(|_| text.ends_with(')'));
     text[..end.unwrap_or(text.len())].to_owned()

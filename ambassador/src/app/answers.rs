@@ -10,7 +10,7 @@ use crate::route::settings::Endpoints;
 use crate::upstream::dial::Namespace;
 
 /// Gives a new answer to the upstreams it is for, and to the kernel.
-pub fn publish(
+pub(super) fn publish(
     generation: &Generation,
     captured: Option<&Captured>,
     watched: &Watched,

@@ -35,7 +35,7 @@ use crate::workload::{Helper, SocketStock, Supply};
 const PORTS_TRIED: usize = 8;
 
 /// Capture in force.
-pub struct Captured {
+pub(super) struct Captured {
     helper: Arc<Helper>,
     supply: Arc<Supply>,
     reliance: Arc<Reliance>,
@@ -73,7 +73,7 @@ struct Resolved {
 
 /// What shards have to do after a change.
 #[derive(Default)]
-pub struct Change {
+pub(super) struct Change {
     /// Per shard: namespaces that it did not know, in order.
     pub stocks: Vec<Vec<SocketStock>>,
     /// Per shard: what it accepts on from now on.
@@ -83,7 +83,7 @@ pub struct Change {
 }
 
 /// Sets capture up: listeners, then programs or rules.
-pub fn start(
+pub(super) fn start(
     settings: Settings,
     generation: &Generation,
     shards: u16,
@@ -252,7 +252,11 @@ fn rules(
 impl Captured {
     /// Puts new settings and the claims of a generation in force. On an error the
     /// old ones hold.
-    pub fn update(&self, settings: &Settings, generation: &Generation) -> Result<Change, Failure> {
+    pub(super) fn update(
+        &self,
+        settings: &Settings,
+        generation: &Generation,
+    ) -> Result<Change, Failure> {
         let mut now = self.lock();
         let spaces = now.spaces.with_targets(settings, &self.helper)?;
         let mut opened = Vec::new();
@@ -306,7 +310,10 @@ impl Captured {
 
     /// Captures cgroups that were removed and made anew since, as a service
     /// manager does when it starts a service again. None is no change.
-    pub fn follow_cgroups(&self, generation: &Generation) -> Option<Result<Change, Failure>> {
+    pub(super) fn follow_cgroups(
+        &self,
+        generation: &Generation,
+    ) -> Option<Result<Change, Failure>> {
         let settings = {
             let now = self.lock();
             now.spaces.is_outdated().then(|| now.settings.clone())
@@ -315,7 +322,7 @@ impl Captured {
     }
 
     /// A name that an upstream claims has other addresses now.
-    pub fn resolved(
+    pub(super) fn resolved(
         &self,
         watched: &Watched,
         addresses: Arc<[EndpointAddr]>,
@@ -420,28 +427,28 @@ impl Captured {
     }
 
     /// Where names are looked up for `listeners` and for what is captured.
-    pub fn name_places(&self, listeners: Listeners) -> Places {
+    pub(super) fn name_places(&self, listeners: Listeners) -> Places {
         self.lock().spaces.name_places(listeners)
     }
 
     /// Starts what asks the helper for sockets, and notices its end. To be called
     /// once this process may have threads.
-    pub fn start_supply(&self) -> io::Result<()> {
+    pub(super) fn start_supply(&self) -> io::Result<()> {
         self.supply.start()
     }
 
     /// Whether what is captured can be served.
-    pub fn reliance(&self) -> Arc<Reliance> {
+    pub(super) fn reliance(&self) -> Arc<Reliance> {
         Arc::clone(&self.reliance)
     }
 
     /// The sign of life of a shard.
-    pub fn heartbeat(&self, shard: u16) -> Option<Heartbeat> {
+    pub(super) fn heartbeat(&self, shard: u16) -> Option<Heartbeat> {
         Some(self.programs()?.table().heartbeat(shard))
     }
 
     /// Connects like a captured program and says why that was not captured.
-    pub fn canary(&self) -> Result<(), String> {
+    pub(super) fn canary(&self) -> Result<(), String> {
         match self.helper.life() {
             Life::Answers => {}
             Life::Silent => return Err("the privileged helper does not answer".into()),
@@ -451,12 +458,12 @@ impl Captured {
     }
 
     /// Whether connects are refused once the proxy has ended.
-    pub fn is_pinned(&self) -> bool {
+    pub(super) fn is_pinned(&self) -> bool {
         self.programs().is_some_and(Capture::is_pinned)
     }
 
     /// Connects by verdict.
-    pub fn verdicts(&self) -> Vec<(&'static str, u64)> {
+    pub(super) fn verdicts(&self) -> Vec<(&'static str, u64)> {
         match self.programs().map(Capture::verdicts) {
             Some(Ok(verdicts)) => verdicts
                 .into_iter()

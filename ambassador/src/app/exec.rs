@@ -30,7 +30,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const WITHOUT_FILE: &str = "capture: { unmatched: adopt }";
 
 /// Runs the command to its end; its exit status is ours.
-pub fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     let (mut checked, file) = match &arguments.config {
         Some(path) => {
             let loaded = Fingerprint::of(path);

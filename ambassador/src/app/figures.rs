@@ -17,7 +17,7 @@ use crate::upstream::endpoints::Published;
 use crate::upstream::shared::Shared;
 
 /// Asks a shard for its counters, where it runs already.
-pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskShard {
+pub(super) fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskShard {
     Box::new(move |reply| {
         let Some(remote) = remote() else {
             return;
@@ -30,7 +30,7 @@ pub fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -> AskSh
 }
 
 /// Every upstream as it is now.
-pub fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
+pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let now = clock::now();
     let seen = |at: Namespace, list: &Published| {
         let views = list.views(now).into_iter();
@@ -93,7 +93,7 @@ fn resilience(shared: &Shared, policies: &Policies) -> ResilienceInfo {
 }
 
 /// Sets the circuit breaker of an upstream, an adopted one too.
-pub fn force_breaker(generation: &Generation, name: &str, force: Force) -> bool {
+pub(super) fn force_breaker(generation: &Generation, name: &str, force: Force) -> bool {
     let named = generation
         .targets()
         .find(|(upstream, _)| &*upstream.name == name);
@@ -123,7 +123,11 @@ fn protocol(protocol: Protocol) -> &'static str {
 }
 
 /// What was done per upstream, as a table; `None`: nothing was.
-pub fn summary(sum: &Snapshot, registry: &Registry, generation: &Generation) -> Option<String> {
+pub(super) fn summary(
+    sum: &Snapshot,
+    registry: &Registry,
+    generation: &Generation,
+) -> Option<String> {
     let mut text = String::from(
         "upstream                 requests   reused  tcp conns        sent    received    p50 ms    p99 ms\n",
     );

@@ -13,7 +13,7 @@ use crate::route::settings::Unmatched;
 const NONE: &str = "none";
 
 /// What is said of a proxy that serves.
-pub struct Introduction {
+pub(super) struct Introduction {
     /// Who carries the I/O.
     pub backend: Backend,
     /// Why that is not io_uring.
@@ -32,7 +32,7 @@ pub struct Introduction {
 
 impl Introduction {
     /// Logs it.
-    pub fn log(&self) {
+    pub(super) fn log(&self) {
         let mut admin = self.admin.to_string();
         if let Some(metrics) = &self.metrics {
             // Writing to a String cannot fail.
@@ -62,7 +62,7 @@ impl Introduction {
 }
 
 /// Each with its address; `opened` has those of the same places.
-pub fn listeners(listeners: &[Listener], opened: &[Opened]) -> String {
+pub(super) fn listeners(listeners: &[Listener], opened: &[Opened]) -> String {
     let each = listeners.iter().zip(opened).map(|(listener, opened)| {
         let protocol = match listener.protocol {
             ListenerProtocol::Http => "http",
@@ -78,7 +78,7 @@ pub fn listeners(listeners: &[Listener], opened: &[Opened]) -> String {
 }
 
 /// The cgroups, by what means, and what becomes of what nobody claims.
-pub fn captured(capture: Option<&Settings>, unmatched: Unmatched) -> String {
+pub(super) fn captured(capture: Option<&Settings>, unmatched: Unmatched) -> String {
     let Some(settings) = capture else {
         return or_none(Vec::new());
     };

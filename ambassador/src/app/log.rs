@@ -8,7 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::visible::OneLine;
 
 /// Begins to log; `RUST_LOG` chooses other levels than `level`.
-pub fn start(level: &str) {
+pub(super) fn start(level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let colours = match io::stderr().is_terminal() {
         true => Colours::Shown,

@@ -36,7 +36,7 @@ struct Keeper {
 }
 
 /// Begins to look after `memory`, until everybody else has forgotten it.
-pub fn keep(memory: &Arc<Memory>, shards: Vec<Remote>) -> io::Result<()> {
+pub(super) fn keep(memory: &Arc<Memory>, shards: Vec<Remote>) -> io::Result<()> {
     let mut keeper = Keeper {
         shards,
         cgroup: MemoryLimits::find(),
@@ -146,7 +146,7 @@ impl Keeper {
 }
 
 /// What `/metrics` says of it.
-pub fn figures(memory: &Memory) -> Vec<(&'static str, u64)> {
+pub(super) fn figures(memory: &Memory) -> Vec<(&'static str, u64)> {
     let mut figures = vec![("held", memory.held())];
     if let Some(limit) = memory.limit() {
         figures.push(("connections", memory.of_connections()));

@@ -15,7 +15,7 @@ use crate::upstream::dial::Namespace;
 use crate::workload::{Family, Helper, Kind, Netns, SocketSpec};
 
 /// Where names are looked up, each as the programs there would do it themselves.
-pub struct Places {
+pub(super) struct Places {
     /// Where there are callers: what a name means to them is for them alone.
     pub callers: Vec<Place>,
     /// Whose addresses of claimed names the kernel is told.
@@ -23,11 +23,11 @@ pub struct Places {
 }
 
 /// A namespace, and how names are looked up in it.
-pub type Place = (Namespace, Arc<NameService>);
+pub(super) type Place = (Namespace, Arc<NameService>);
 
 /// Whether there are listeners besides those for what is captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listeners {
+pub(super) enum Listeners {
     /// They are in the proxy's own namespace.
     Some,
     /// Nobody calls there but who is captured.
@@ -36,7 +36,7 @@ pub enum Listeners {
 
 impl Places {
     /// Nothing is captured.
-    pub fn own(names: &Arc<NameService>) -> Self {
+    pub(super) fn own(names: &Arc<NameService>) -> Self {
         let own = (Namespace::default(), Arc::clone(names));
         Self {
             callers: vec![own.clone()],
@@ -45,14 +45,14 @@ impl Places {
     }
 
     /// By namespace.
-    pub fn services(self) -> NameServices {
+    pub(super) fn services(self) -> NameServices {
         self.callers.into_iter().chain([self.kernel]).collect()
     }
 }
 
 /// Looks names up as the programs in a namespace would: by their files, through
 /// sockets in it. `path` names it.
-pub fn service(netns: Netns, path: &Path, helper: &Arc<Helper>) -> NameService {
+pub(super) fn service(netns: Netns, path: &Path, helper: &Arc<Helper>) -> NameService {
     let files = files(path, helper);
     let helper = Arc::clone(helper);
     let make = move |server: SocketAddr, transport| {
@@ -99,7 +99,7 @@ fn files(netns: &Path, helper: &Helper) -> Files {
 /// whose addresses the kernel has to know: under `passthrough` only claimed ones
 /// are captured, and under `kernel_fail_fast` it refuses what one upstream alone
 /// claims.
-pub fn watched(
+pub(super) fn watched(
     generation: &Generation,
     capture: Option<&Settings>,
     places: &Places,

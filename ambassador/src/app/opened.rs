@@ -21,7 +21,7 @@ use crate::workload::unix_socket::listen_privately;
 use crate::workload::{BindSpec, Reach, sockets};
 
 /// A listener that accepts.
-pub struct Opened {
+pub(super) struct Opened {
     /// What metrics call it.
     pub index: ListenerIndex,
     /// Where it really listens, where that is TCP.
@@ -35,7 +35,7 @@ pub struct Opened {
 }
 
 /// Opens the listeners of `checked` that `wanted` selects.
-pub fn open(
+pub(super) fn open(
     checked: &Checked,
     registry: &Registry,
     shards: u16,
@@ -68,7 +68,7 @@ pub fn open(
 }
 
 /// What the connections of a listener are.
-pub fn entry(checked: &Checked, listener: &Listener) -> Entry {
+pub(super) fn entry(checked: &Checked, listener: &Listener) -> Entry {
     match (listener.protocol, listener.upstream) {
         (ListenerProtocol::Tcp, Some(upstream)) => {
             Entry::Tcp(Arc::clone(&checked.routes.upstreams[upstream].name))
@@ -79,7 +79,7 @@ pub fn entry(checked: &Checked, listener: &Listener) -> Entry {
 
 /// Sockets of one port, one per shard, with connections steered to the shard
 /// of the CPU that connects.
-pub fn tcp(address: SocketAddr, shards: u16) -> io::Result<Vec<OwnedFd>> {
+pub(super) fn tcp(address: SocketAddr, shards: u16) -> io::Result<Vec<OwnedFd>> {
     let sockets = sockets::listen(&BindSpec {
         addr: address,
         count: shards,
@@ -93,7 +93,7 @@ pub fn tcp(address: SocketAddr, shards: u16) -> io::Result<Vec<OwnedFd>> {
 
 /// Steers by CPU where there is a choice, and a CPU for each. Without it the
 /// kernel spreads by hash, which costs speed only.
-pub fn steer(sockets: &[OwnedFd]) {
+pub(super) fn steer(sockets: &[OwnedFd]) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     if sockets.len() > cpus {
         return;
@@ -117,14 +117,14 @@ fn unix(path: &Path, shards: u16) -> io::Result<Vec<OwnedFd>> {
 }
 
 /// The address of a TCP listener.
-pub fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
+pub(super) fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
     let copy = sockets.first()?.try_clone().ok()?;
     std::net::TcpListener::from(copy).local_addr().ok()
 }
 
 impl Opened {
     /// Splits it into what each shard gets.
-    pub fn intakes(self) -> Vec<Intake> {
+    pub(super) fn intakes(self) -> Vec<Intake> {
         let (index, entry, room) = (self.index, self.entry, self.room);
         self.sockets
             .into_iter()

@@ -60,7 +60,7 @@ const NO_TRAFFIC: &str = "no call to sum up: the command made no TCP connection 
      (loopback, UDP and what `capture` leaves out are not)\n";
 
 /// What to start.
-pub struct Start {
+pub(super) struct Start {
     /// The configuration.
     pub checked: Checked,
     /// Where it came from, if it can be read again, and what was read there,
@@ -79,10 +79,10 @@ pub struct Start {
 }
 
 /// Puts what the command line says in place of what the file does.
-pub type Overrides = Box<dyn Fn(&mut Checked)>;
+pub(super) type Overrides = Box<dyn Fn(&mut Checked)>;
 
 /// A running proxy.
-pub struct Proxy {
+pub(super) struct Proxy {
     shards: Vec<Shard>,
     control: Control,
     events: Receiver<Event>,
@@ -124,7 +124,7 @@ struct Now {
 }
 
 /// Starts everything and returns once all listeners accept.
-pub fn start(start: Start) -> Result<Proxy, Failure> {
+pub(super) fn start(start: Start) -> Result<Proxy, Failure> {
     let Start {
         checked, helper, ..
     } = start;
@@ -288,7 +288,7 @@ pub fn start(start: Start) -> Result<Proxy, Failure> {
 }
 
 /// The files that the proxy opens again, or only once it is somebody else.
-pub fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf, Access)> {
+pub(super) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf, Access)> {
     let mut files = Vec::new();
     let read = config.into_iter().chain(&checked.admin.token_file);
     files.extend(read.map(|path| (path.clone(), Access::Read)));
@@ -386,7 +386,7 @@ fn start_control(
 
 impl Proxy {
     /// Serves until it is told to drain; reloads on the way.
-    pub fn serve(&mut self) {
+    pub(super) fn serve(&mut self) {
         // By the clock: events may come more often than it is time to look.
         let mut next_look = clock::now() + LOOK_AROUND_EVERY;
         loop {
@@ -471,7 +471,7 @@ impl Proxy {
 
     /// Takes note of what has happened meanwhile; `exec` waits for its command
     /// instead of events.
-    pub fn handle_pending(&mut self) {
+    pub(super) fn handle_pending(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             match event {
                 Event::Reload => self.reload(),
@@ -483,7 +483,7 @@ impl Proxy {
     /// Goes on serving for `drain_delay`, while captured programs still run;
     /// then finishes what is in flight, within `drain_timeout`. Another drain
     /// event cuts what is left.
-    pub fn drain(mut self) {
+    pub(super) fn drain(mut self) {
         self.common.readiness.set(Phase::Draining);
         let checked = Arc::clone(&self.common.now().checked);
         self.delay(&checked);
@@ -501,7 +501,7 @@ impl Proxy {
 
     /// Ends, giving what is in flight until `deadline`, and who is about to
     /// connect or to ask `grace`; gives what all shards have counted.
-    pub fn finish(&mut self, deadline: Instant, grace: Duration) -> Snapshot {
+    pub(super) fn finish(&mut self, deadline: Instant, grace: Duration) -> Snapshot {
         for shard in &self.shards {
             shard.drain(deadline, grace);
         }
@@ -534,7 +534,7 @@ impl Proxy {
     }
 
     /// The summary of what [`Proxy::finish`] gave.
-    pub fn summary(&self, sum: &Snapshot) -> String {
+    pub(super) fn summary(&self, sum: &Snapshot) -> String {
         let generation = self.common.generation();
         let figures = figures::summary(sum, &self.common.registry, &generation);
         let mut text = figures.unwrap_or_else(|| NO_TRAFFIC.to_owned());

@@ -14,7 +14,7 @@ use crate::workload::helper::{Errand, Registration};
 use crate::workload::{Helper, Identity, User};
 
 /// Runs until it is drained.
-pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
+pub(super) fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
     let (mut checked, file) = match &arguments.config {
         Some(path) => {
             let loaded = Fingerprint::of(path);
@@ -70,7 +70,7 @@ pub fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
 }
 
 /// Whom `user` means.
-pub fn identity_of(user: &User) -> Result<Identity, Failure> {
+pub(super) fn identity_of(user: &User) -> Result<Identity, Failure> {
     Identity::plan(user).map_err(unavailable("user"))
 }
 

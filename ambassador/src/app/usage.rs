@@ -1,7 +1,7 @@
 //! A command line that makes no sense, in a line or two.
 
 /// What is wrong with it and where to look; clap tells the same in six lines.
-pub fn complaint(error: &clap::Error) -> String {
+pub(super) fn complaint(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let mut said = Vec::new();
     let mut tips = Vec::new();

@@ -57,7 +57,7 @@ pub(super) struct Attached {
 
 impl InForce {
     /// Whether programs are attached for a workload.
-    pub fn has(&self, number: u32) -> bool {
+    pub(super) fn has(&self, number: u32) -> bool {
         let mut attached = self.attached.iter();
         attached.any(|attached| attached.workload.number == number)
     }
@@ -69,7 +69,7 @@ impl InForce {
 
     /// What a workload lacks. One whose cgroup was removed and made anew has
     /// nothing; one whose cgroup is gone needs nothing.
-    pub fn job(&mut self, workload: &Workload, datagrams: bool, share: u32) -> Option<Job> {
+    pub(super) fn job(&mut self, workload: &Workload, datagrams: bool, share: u32) -> Option<Job> {
         let current = cgroup_id(workload);
         let known = self
             .find(workload.number)
@@ -85,7 +85,7 @@ impl InForce {
     }
 
     /// Takes what the loader made for a job.
-    pub fn take(&mut self, made: Made) -> Result<Option<Found>, CaptureError> {
+    pub(super) fn take(&mut self, made: Made) -> Result<Option<Found>, CaptureError> {
         let workload = made.job.workload;
         let links = made.links.into_iter();
         let mut fds = made.fds.into_iter();
@@ -113,7 +113,12 @@ impl InForce {
     }
 
     /// Detaches what is not wanted any more. Returns the pins to remove.
-    pub fn let_go(&mut self, workloads: &[Workload], datagrams: bool, pinned: bool) -> Vec<Pins> {
+    pub(super) fn let_go(
+        &mut self,
+        workloads: &[Workload],
+        datagrams: bool,
+        pinned: bool,
+    ) -> Vec<Pins> {
         let was_pinned = self.pinned;
         let mut unpinned = Vec::new();
         self.attached.retain_mut(|attached| {
@@ -148,7 +153,7 @@ fn cgroup_id(workload: &Workload) -> Option<u64> {
 
 impl Attached {
     /// What its path names now.
-    pub fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         match cgroup_id(&self.workload) {
             None => Place::Gone,
             Some(id) if id == self.cgroup_id => Place::Here,
@@ -157,7 +162,7 @@ impl Attached {
     }
 
     /// The names of all its links.
-    pub fn all_pins(&self) -> Pins {
+    pub(super) fn all_pins(&self) -> Pins {
         Pins {
             target: self.workload.target.clone(),
             cgroup_id: self.cgroup_id,

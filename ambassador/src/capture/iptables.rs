@@ -27,8 +27,8 @@ use super::settings::Scope;
 use crate::workload::cgroup::CgroupError;
 use crate::workload::{Netns, find_cgroup2};
 
-pub use original::original_dst;
-pub use restore::Backend;
+pub(crate) use original::original_dst;
+pub(crate) use restore::Backend;
 use restore::{Protocol, Table};
 
 /// Ports in one `multiport` match at most (xt_multiport).
@@ -39,7 +39,7 @@ const CHAIN_PREFIX: &str = "AMBASSADOR-";
 
 /// The rules of one namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rules {
+pub(crate) struct Rules {
     /// Tells our chains from those of another proxy: our pid.
     pub owner: u32,
     /// Whose connections are taken: directories under the cgroup2 mount.
@@ -60,7 +60,7 @@ pub struct Rules {
 
 /// Why rules could not be set up.
 #[derive(Debug)]
-pub enum IptablesError {
+pub(crate) enum IptablesError {
     /// There is no iptables, or none that works here; what each said.
     NoBackend(Vec<(Backend, io::Error)>),
     /// The environment names none that exists.
@@ -116,7 +116,7 @@ impl std::error::Error for IptablesError {
 /// one. Needs CAP_NET_ADMIN and CAP_NET_RAW. On
 /// an error there may be rules for one protocol: the caller installs what it
 /// had, or removes them.
-pub fn install(
+pub(crate) fn install(
     rules: &Rules,
     netns: &Netns,
     backend: Option<Backend>,
@@ -159,7 +159,7 @@ pub fn install(
 
 /// Removes what an owner has in a namespace, from every backend. Nothing being
 /// there is no error.
-pub fn remove(netns: &Netns, owner: u32) -> io::Result<()> {
+pub(crate) fn remove(netns: &Netns, owner: u32) -> io::Result<()> {
     netns.run(|| {
         for backend in Backend::ALL {
             restore::remove_owner(backend, owner);
@@ -168,7 +168,7 @@ pub fn remove(netns: &Netns, owner: u32) -> io::Result<()> {
 }
 
 /// The owners of rules in a namespace, in any backend.
-pub fn owners(netns: &Netns) -> io::Result<Vec<u32>> {
+pub(crate) fn owners(netns: &Netns) -> io::Result<Vec<u32>> {
     netns.run(|| {
         let mut owners: Vec<u32> = Backend::ALL.into_iter().flat_map(restore::owners).collect();
         owners.sort_unstable();

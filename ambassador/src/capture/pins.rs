@@ -112,7 +112,7 @@ fn not_ours(flaw: &str) -> io::Error {
 
 /// What stands where pins are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PinDirectory {
+pub(crate) enum PinDirectory {
     /// Nothing yet.
     None,
     /// What an ambassador has made.
@@ -123,7 +123,7 @@ pub enum PinDirectory {
 }
 
 /// Looks at it, without the privilege to open it.
-pub fn pin_directory() -> io::Result<PinDirectory> {
+pub(crate) fn pin_directory() -> io::Result<PinDirectory> {
     directory_at(Path::new(PIN_ROOT))
 }
 

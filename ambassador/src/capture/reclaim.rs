@@ -114,13 +114,13 @@ impl Resting {
 
 impl Reclaim {
     /// Says that some shard accepts nothing now.
-    pub fn wait(&mut self, now: Instant) {
+    pub(super) fn wait(&mut self, now: Instant) {
         self.resting.accepting_since = tick(now);
     }
 
     /// Looks at every slot that was ever given out. What fails is tried again the
     /// next time.
-    pub fn sweep(&mut self, maps: &Maps, page: &SharedPage, now: Instant) -> io::Result<()> {
+    pub(super) fn sweep(&mut self, maps: &Maps, page: &SharedPage, now: Instant) -> io::Result<()> {
         let now = tick(now);
         let touched = page.slots_touched().load(Ordering::Acquire);
         for slot in 1..touched.min(SLOTS) {

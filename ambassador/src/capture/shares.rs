@@ -22,7 +22,7 @@ pub(super) struct Shares(Mapping<[Share; SHARES as usize]>);
 impl Assigned {
     /// The share of a workload that programs are attached for. Those for whom
     /// there is none left have one together.
-    pub fn assign(&mut self, workload: u32) -> u32 {
+    pub(super) fn assign(&mut self, workload: u32) -> u32 {
         if let Some(share) = self.0.get(&workload) {
             return *share;
         }
@@ -35,35 +35,35 @@ impl Assigned {
     }
 
     /// The share in which the slots of a workload are counted.
-    pub fn of(&self, workload: u32) -> u32 {
+    pub(super) fn of(&self, workload: u32) -> u32 {
         self.0.get(&workload).copied().unwrap_or(SHARE_OF_THE_REST)
     }
 
     /// Keeps those that are in use.
-    pub fn retain(&mut self, is_in_use: impl Fn(u32, u32) -> bool) {
+    pub(super) fn retain(&mut self, is_in_use: impl Fn(u32, u32) -> bool) {
         self.0
             .retain(|workload, share| is_in_use(*workload, *share));
     }
 
     /// Every workload that has a share of its own, with that.
-    pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
         self.0.iter().map(|(workload, share)| (*workload, *share))
     }
 }
 
 impl Shares {
-    pub fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(super) fn map(map: BorrowedFd<'_>) -> io::Result<Self> {
         Mapping::of(map).map(Self)
     }
 
     /// How many slots a share holds.
-    pub fn held(&self, share: u32) -> u32 {
+    pub(super) fn held(&self, share: u32) -> u32 {
         let held = (0..KINDS).map(|kind| self.count(share, kind).load(Ordering::Relaxed));
         held.fold(0, u32::saturating_add)
     }
 
     /// Takes a slot of a kind from a share.
-    pub fn give_back(&self, share: u32, kind: usize) {
+    pub(super) fn give_back(&self, share: u32, kind: usize) {
         subtract(self.count(share, kind));
     }
 

@@ -32,7 +32,7 @@ use policies::Policies;
 pub(super) use policies::{ATTEMPTS_MAX, DELAY_MAX, STATUSES};
 
 /// Where the admin API listens unless the file says otherwise.
-pub const ADMIN_LISTEN: std::net::SocketAddr =
+pub(crate) const ADMIN_LISTEN: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 15000);
 
 /// Names that metrics use for what is no upstream of the file.

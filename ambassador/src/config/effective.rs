@@ -223,7 +223,7 @@ fn endpoint(endpoint: &Endpoint) -> Value {
 
 /// The policies of an upstream, or of a route as it sees one, as the file would
 /// write them; secrets masked.
-pub fn policies_of(upstream: &Upstream) -> Map<String, Value> {
+pub(crate) fn policies_of(upstream: &Upstream) -> Map<String, Value> {
     let policies = &upstream.policies;
     let mut shown = policies::groups(policies::entries(upstream.protocol, policies));
     if policies.headers != HeaderRules::default() {

@@ -11,7 +11,7 @@ const WANTED: &str = "must be a list of abort=STATUS:SHARE, delay=TIME:SHARE, re
 
 /// Reads `abort=503:10%,delay=200ms:5%,reset:1%`; a share that is not there is
 /// all. `authority` is whom they are for alone.
-pub fn from_words(spec: &str, authority: Option<&str>) -> Result<Settings, String> {
+pub(crate) fn from_words(spec: &str, authority: Option<&str>) -> Result<Settings, String> {
     let mut settings = Settings::default();
     if let Some(text) = authority {
         let parsed = text.parse::<Authority>();

@@ -1,11 +1,11 @@
-//! The JSON Schema of the file and the reference made from it.
+//! The reference of the file, made from its schema. A test holds that
+//! `docs/configuration.md` is it.
 
 use std::fmt::Write;
 
-use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use super::raw::File;
+use super::schema;
 
 /// Stands above the reference.
 const INTRODUCTION: &str = "\
@@ -34,22 +34,8 @@ Policies are looked for in the route, then the upstream, then `defaults`, key by
 key; what none of them says has the default below. Lists are replaced as a whole.
 ";
 
-/// The JSON Schema of the file.
-pub fn schema() -> Value {
-    let settings =
-        SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-    let mut schema = settings
-        .into_generator()
-        .into_root_schema_for::<File>()
-        .to_value();
-    if let Some(root) = schema.as_object_mut() {
-        root.insert("title".into(), "ambassador configuration".into());
-    }
-    schema
-}
-
 /// The reference for people, in Markdown.
-pub fn reference() -> String {
+pub(crate) fn reference() -> String {
     let schema = schema();
     let mut reference = Reference {
         out: INTRODUCTION.to_owned(),

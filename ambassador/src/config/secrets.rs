@@ -31,7 +31,7 @@ const MIXED_BYTES_MIN: usize = 20;
 const HEX_BYTES_MIN: usize = 32;
 
 /// A value of the key at `path` as a message may show it.
-pub fn shown<'a>(path: &str, value: &'a str) -> Cow<'a, str> {
+pub(crate) fn shown<'a>(path: &str, value: &'a str) -> Cow<'a, str> {
     // The names of headers are none.
     let name = path.ends_with(value) || is_below(path, "remove");
     match (looks_secret(value), is_secret(path)) {

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
+use super::reference::reference;
 use super::*;
 use crate::addr::BindAddr;
 use crate::config::checked::{ListenerProtocol, Workers};

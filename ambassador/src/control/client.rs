@@ -26,7 +26,7 @@ const TOP_EVERY: Duration = Duration::from_secs(1);
 
 /// Whom to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub(crate) struct Client {
     /// `--admin`: the admin address.
     pub admin: BindAddr,
     /// `--admin-token-file`: what allows changes over TCP.
@@ -35,7 +35,7 @@ pub struct Client {
 
 /// How `status` is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     /// A table for people.
     Table,
     /// The document of `/upstreams`.
@@ -44,7 +44,7 @@ pub enum Output {
 
 /// Why a command got no answer.
 #[derive(Debug)]
-pub enum ClientError {
+pub(crate) enum ClientError {
     /// The address cannot be reached.
     Connect(BindAddr, io::Error),
     /// The exchange broke off.
@@ -61,7 +61,7 @@ pub enum ClientError {
 
 impl Client {
     /// `ambassador status`: what one look shows.
-    pub fn status(&self, output: Output) -> Result<String, ClientError> {
+    pub(crate) fn status(&self, output: Output) -> Result<String, ClientError> {
         let body = self.call(Method::GET, "/upstreams")?;
         match output {
             Output::Json => Ok(visible::json(&body)),
@@ -71,7 +71,7 @@ impl Client {
 
     /// `ambassador top`: a table every second, until the terminal or the
     /// ambassador goes away.
-    pub fn top(&self) -> Result<(), ClientError> {
+    pub(crate) fn top(&self) -> Result<(), ClientError> {
         let mut before = None;
         let clear = if io::stdout().is_terminal() {
             "\x1b[H\x1b[2J"
@@ -92,12 +92,12 @@ impl Client {
     }
 
     /// `ambassador drain`: returns when draining has begun.
-    pub fn drain(&self) -> Result<(), ClientError> {
+    pub(crate) fn drain(&self) -> Result<(), ClientError> {
         self.call(Method::POST, "/drain").map(drop)
     }
 
     /// One exchange; the body of a successful answer.
-    pub fn call(&self, method: Method, path: &str) -> Result<String, ClientError> {
+    pub(crate) fn call(&self, method: Method, path: &str) -> Result<String, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

@@ -9,7 +9,7 @@ const BEYOND: Duration = Duration::from_millis(800);
 
 /// A thread that hangs, in a helper that was stopped for instance, must not keep
 /// the process from ending in time.
-pub struct Deadline {
+pub(crate) struct Deadline {
     drain: Box<dyn Fn() -> Option<Duration> + Send + Sync>,
     armed: AtomicBool,
 }
@@ -17,7 +17,7 @@ pub struct Deadline {
 impl Deadline {
     /// A drain may take as long as `drain` says when it begins; `None`: it is
     /// nobody's here to end the process.
-    pub fn new(drain: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(drain: impl Fn() -> Option<Duration> + Send + Sync + 'static) -> Self {
         Self {
             drain: Box::new(drain),
             armed: AtomicBool::new(false),
@@ -25,7 +25,7 @@ impl Deadline {
     }
 
     /// A drain begins, or is told again to.
-    pub fn arm(&self) {
+    pub(crate) fn arm(&self) {
         let Some(drain) = (self.drain)() else {
             return;
         };

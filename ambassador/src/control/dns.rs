@@ -3,10 +3,10 @@
 //! What was resolved last stays in force while resolution fails: a name server
 //! that is away must not take its names with it.
 
-pub mod files;
+pub(crate) mod files;
 mod service;
 
-pub use service::{Files, MakeSocket, NameService, Transport};
+pub(crate) use service::{Files, NameService, Transport};
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ use service::LookUpError;
 
 /// A name to keep resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Watched {
+pub(crate) struct Watched {
     /// The name, looked up in the hosts file and with the search list of
     /// resolv.conf, as the system's own resolver does.
     pub name: String,
@@ -38,11 +38,11 @@ pub struct Watched {
 }
 
 /// How names are looked up in each namespace.
-pub type NameServices = HashMap<Namespace, Arc<NameService>>;
+pub(crate) type NameServices = HashMap<Namespace, Arc<NameService>>;
 
 /// Takes a resolution: never empty, IPv4 first, sorted, and called only when it
 /// differs from the last one of that name. Runs on the control thread.
-pub type Publish = Arc<dyn Fn(&Watched, Arc<[EndpointAddr]>) + Send + Sync>;
+pub(crate) type Publish = Arc<dyn Fn(&Watched, Arc<[EndpointAddr]>) + Send + Sync>;
 
 /// An answer is kept at least this long, whatever its TTL.
 const TTL_MIN: Duration = Duration::from_secs(1);

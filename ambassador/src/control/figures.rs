@@ -11,7 +11,7 @@ use crate::telemetry::Snapshot;
 
 /// Asks one shard for a copy of its counters: runs on the control thread, leaves
 /// the sender in the shard's mailbox and returns. Dropping the sender means "no".
-pub type AskShard = Box<dyn Fn(oneshot::Sender<Snapshot>) + Send + Sync>;
+pub(crate) type AskShard = Box<dyn Fn(oneshot::Sender<Snapshot>) + Send + Sync>;
 
 /// A shard that needs longer is shown as it was when it last answered.
 pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(1);

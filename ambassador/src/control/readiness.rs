@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// How far the program is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub(crate) enum Phase {
     /// Listeners do not accept yet.
     Starting = 0,
     /// Every listener accepts.
@@ -16,7 +16,7 @@ pub enum Phase {
 }
 
 /// The phase, and a check that capture works.
-pub struct Readiness {
+pub(crate) struct Readiness {
     phase: AtomicU8,
     canary: Option<Canary>,
     /// What is worth knowing although it serves.
@@ -25,14 +25,14 @@ pub struct Readiness {
 
 /// Makes a connection in the captured group and says why it was not captured.
 /// It may block; it runs on a thread of its own.
-pub type Canary = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
+pub(super) type Canary = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// A canary that takes longer has failed.
 pub(super) const CANARY_WITHIN: Duration = Duration::from_secs(1);
 
 impl Readiness {
     /// A program that starts; `canary` where capture is on.
-    pub fn new(canary: Option<Canary>) -> Self {
+    pub(crate) fn new(canary: Option<Canary>) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Starting as u8),
             canary,
@@ -41,7 +41,7 @@ impl Readiness {
     }
 
     /// Has `/readyz` say something more, from now on, or no more.
-    pub fn remark(&self, text: Option<String>) {
+    pub(crate) fn remark(&self, text: Option<String>) {
         *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = text;
     }
 
@@ -55,12 +55,12 @@ impl Readiness {
     }
 
     /// Says how far the program is.
-    pub fn set(&self, phase: Phase) {
+    pub(crate) fn set(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
     /// How far the program is.
-    pub fn phase(&self) -> Phase {
+    pub(crate) fn phase(&self) -> Phase {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Starting,
             1 => Phase::Serving,

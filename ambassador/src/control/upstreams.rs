@@ -15,7 +15,7 @@ use crate::upstream::endpoints::EndpointView;
 
 /// One upstream as the program knows it now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UpstreamInfo {
+pub(crate) struct UpstreamInfo {
     /// Its name; an adopted one is named after its authority or address.
     pub name: String,
     /// Where its endpoints come from.
@@ -34,7 +34,7 @@ pub struct UpstreamInfo {
 
 /// What keeps an upstream and its callers from hurting each other, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResilienceInfo {
+pub(crate) struct ResilienceInfo {
     /// What its circuit breaker does, by the namespace whose callers it is for: one
     /// for all, and one for each that knows its name by itself.
     pub circuits: Vec<(Namespace, CircuitInfo)>,
@@ -51,7 +51,7 @@ pub struct ResilienceInfo {
 
 /// What a circuit breaker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CircuitInfo {
+pub(crate) struct CircuitInfo {
     /// With tries.
     pub state: State,
     /// Failures that count towards the threshold.
@@ -62,7 +62,7 @@ pub struct CircuitInfo {
 
 /// Where the endpoints of an upstream come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// Addresses in the file.
     Static,
     /// A name, resolved again and again.

@@ -29,11 +29,11 @@ const CONTENT_BYTES_MAX: usize = 8 << 20;
 
 /// What a file held, in 64 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fingerprint(Option<u64>);
+pub(crate) struct Fingerprint(Option<u64>);
 
 /// A file, and what it held when it was loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatchedFile {
+pub(crate) struct WatchedFile {
     /// The path as the user gave it.
     pub path: PathBuf,
     /// Taken before it was loaded, so that no change is lost in between.
@@ -42,7 +42,7 @@ pub struct WatchedFile {
 
 impl Fingerprint {
     /// Of the file as it is now; one that cannot be read has a fingerprint too.
-    pub fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         use io::ErrorKind::{FileTooLarge, InvalidInput, IsADirectory};
         let content = match named::read(path, CONTENT_BYTES_MAX) {
             // Something stands there, and whoever put it there is to be told.

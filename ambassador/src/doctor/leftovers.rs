@@ -21,7 +21,7 @@ use crate::capture::{self, Pinned, iptables};
 use crate::workload::Netns;
 use crate::workload::cgroup::{self, EXEC_PREFIX, find_cgroup2};
 
-pub use token_route::TokenRoute;
+pub(super) use token_route::TokenRoute;
 
 /// How deep in the hierarchy groups are looked for.
 const DEPTH_MAX: u32 = 16;
@@ -32,7 +32,7 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 /// Something whose owner is gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Leftover {
+pub(crate) enum Leftover {
     /// An empty cgroup.
     Cgroup(PathBuf),
     /// iptables rules in our namespace, of the process with this pid.
@@ -62,7 +62,7 @@ impl fmt::Display for Leftover {
 }
 
 /// Finds what is left over in the hierarchy and in our network namespace.
-pub fn leftovers() -> Vec<Leftover> {
+pub(crate) fn leftovers() -> Vec<Leftover> {
     let mut found = Vec::new();
     if let Ok(root) = find_cgroup2() {
         cgroups(&root, DEPTH_MAX, &mut found);
@@ -90,7 +90,7 @@ pub fn leftovers() -> Vec<Leftover> {
 }
 
 /// Removes everything that is left over; says for each whether it worked.
-pub fn clean() -> Vec<(Leftover, io::Result<()>)> {
+pub(crate) fn clean() -> Vec<(Leftover, io::Result<()>)> {
     let remove = |leftover: Leftover| {
         let removed = match &leftover {
             Leftover::Cgroup(path) => cgroup::remove(path),

@@ -1,5 +1,6 @@
 use std::fs;
 
+use super::leftovers::Leftover;
 use super::*;
 use crate::workload::cgroup::{EXEC_PREFIX, own_cgroup};
 

@@ -40,7 +40,7 @@ pub struct CallerTimeout {
 }
 
 /// A field of which the value is as long as any other.
-pub type Field = (&'static str, [u8; VALUE_BYTES]);
+pub(crate) type Field = (&'static str, [u8; VALUE_BYTES]);
 
 impl CallerTimeout {
     /// Reads it from a parsed head; of a repeated field the first counts. A

@@ -26,7 +26,7 @@ pub struct Cursor<'a> {
 }
 
 /// A part of the bytes, from where to where; heads are far below 4 GiB.
-pub type Span = (u32, u32);
+pub(super) type Span = (u32, u32);
 
 /// Why a walk ends before the head does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +199,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Whether a byte may stand in a token.
-pub const fn is_token(byte: u8) -> bool {
+pub(super) const fn is_token(byte: u8) -> bool {
     matches!(
         byte,
         b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'

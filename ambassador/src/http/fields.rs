@@ -11,7 +11,7 @@ use crate::http::keep_alive::KeepAlive;
 const LENGTH_DIGITS_MAX: usize = 18;
 
 /// Fields in one head at most.
-pub const FIELDS_MAX: usize = 256;
+pub(super) const FIELDS_MAX: usize = 256;
 
 /// Fields that `Connection` may name at most: every field of such a head is
 /// looked up among them.
@@ -424,7 +424,7 @@ impl Fields {
 }
 
 /// A part of a head.
-pub fn part(head: &[u8], (start, end): Span) -> &[u8] {
+pub(super) fn part(head: &[u8], (start, end): Span) -> &[u8] {
     &head[start as usize..end as usize]
 }
 
@@ -469,7 +469,7 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// What this proxy knows of a name.
-pub fn kind_of(name: &[u8]) -> Kind {
+pub(super) fn kind_of(name: &[u8]) -> Kind {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
     match name.len() {
         2 if is(b"te") => Kind::Te,

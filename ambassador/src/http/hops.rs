@@ -5,16 +5,16 @@ use crate::http::RequestHead;
 use crate::http::fields::Kind;
 
 /// The field that says it.
-pub const X_HOPS: &str = "x-ambassador-hops";
+pub(crate) const X_HOPS: &str = "x-ambassador-hops";
 
 const DIGITS_MAX: usize = 10;
 
 /// Proxies that a request has come through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Hops(pub u32);
+pub(crate) struct Hops(pub u32);
 
 /// A number as it is written.
-pub struct Text {
+pub(crate) struct Text {
     digits: [u8; DIGITS_MAX],
     start: usize,
 }
@@ -22,7 +22,7 @@ pub struct Text {
 impl Hops {
     /// Reads it from a parsed head; of several the most counts. A malformed
     /// value, which no proxy has written, says nothing.
-    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
+    pub(crate) fn of(request: &RequestHead, head: &[u8]) -> Self {
         let fields = request.fields();
         if !fields.has(Kind::Hops) {
             return Self::default();
@@ -33,7 +33,7 @@ impl Hops {
     }
 
     /// What the next one is told.
-    pub fn and_this(self) -> Text {
+    pub(crate) fn and_this(self) -> Text {
         let mut text = Text {
             digits: [b'0'; DIGITS_MAX],
             start: DIGITS_MAX - 1,
@@ -52,7 +52,7 @@ impl Hops {
 
 impl Text {
     /// Its digits.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.digits[self.start..]
     }
 }

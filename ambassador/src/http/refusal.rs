@@ -7,7 +7,6 @@ use crate::http::Reason;
 
 /// What is wrong with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the text of each is its meaning")]
 pub enum BadMessage {
     StartLine,
     Version,

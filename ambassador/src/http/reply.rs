@@ -6,7 +6,7 @@ use crate::http::{BadMessage, Method, Reason};
 
 /// A reply in the upstream's stead.
 #[derive(Debug, Clone)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     reason: Reason,
     status: u16,
     detail: Option<Box<str>>,
@@ -17,7 +17,7 @@ pub struct LocalReply {
 
 impl LocalReply {
     /// A reply for this reason on a connection that goes on.
-    pub fn new(reason: Reason) -> Self {
+    pub(crate) fn new(reason: Reason) -> Self {
         Self {
             reason,
             status: reason.status(),
@@ -29,14 +29,14 @@ impl LocalReply {
     }
 
     /// The reply to a request with this method: HEAD gets no body.
-    pub fn to(mut self, method: Method) -> Self {
+    pub(crate) fn to(mut self, method: Method) -> Self {
         self.without_body = method == Method::Head;
         self
     }
 
     /// The refusal of a malformed request: says which rule it broke, and with
     /// which field.
-    pub fn refusing(bad: BadMessage, field: &[u8]) -> Self {
+    pub(crate) fn refusing(bad: BadMessage, field: &[u8]) -> Self {
         Self {
             status: bad.status(),
             ..Self::new(bad.reason()).with_detail(bad.about(field))
@@ -44,53 +44,53 @@ impl LocalReply {
     }
 
     /// Says more than the reason does.
-    pub fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
+    pub(crate) fn with_detail(mut self, detail: impl Into<Box<str>>) -> Self {
         self.detail = Some(detail.into());
         self
     }
 
     /// The status of another reason.
-    pub fn with_status_of(mut self, reason: Reason) -> Self {
+    pub(crate) fn with_status_of(mut self, reason: Reason) -> Self {
         self.status = reason.status();
         self
     }
 
     /// A status of its own.
-    pub fn with_status(mut self, status: u16) -> Self {
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
         self.status = status;
         self
     }
 
     /// Asks the caller to stay away for so long, rounded up to whole seconds
     /// (RFC 9110 section 10.2.3).
-    pub fn retry_after(mut self, wait: Duration) -> Self {
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
     /// Its reason.
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         self.reason
     }
 
     /// Its status.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 
     /// What it says besides its reason.
-    pub fn detail(&self) -> Option<&str> {
+    pub(crate) fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
 
     /// The connection ends after it.
-    pub fn closing(mut self) -> Self {
+    pub(crate) fn closing(mut self) -> Self {
         self.close = true;
         self
     }
 
     /// Its bytes.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let reason = self.reason;
         let text = self.detail.as_deref().unwrap_or(reason.text());
         let connection = match self.close {

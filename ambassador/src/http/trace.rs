@@ -15,7 +15,7 @@ use state::TraceState;
 use crate::http::RequestHead;
 use crate::http::fields::Kind;
 
-pub use baggage::BaggageRoom;
+pub(crate) use baggage::BaggageRoom;
 pub use parent::TraceParent;
 
 const TRACEPARENT: &str = "traceparent";
@@ -53,7 +53,7 @@ pub struct TraceContext {
 
 /// Fields at most that a trace is written in: `traceparent`, `tracestate` and three
 /// of B3.
-pub const FIELDS_MAX: usize = 5;
+pub(crate) const FIELDS_MAX: usize = 5;
 
 /// `traceparent`, `tracestate`, then the longer form of B3.
 const TEXT_BYTES_MAX: usize = TraceParent::LEN + state::BYTES_MAX + 52;

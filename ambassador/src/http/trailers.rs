@@ -5,13 +5,13 @@ use crate::http::fields::{Kind, kind_of};
 /// Whether a field has no meaning on the way. Those that have one belong into
 /// the head, where it was looked for: a recipient that merges trailers into the
 /// head would see another request than was decided on.
-pub fn may_trail(name: &[u8]) -> bool {
+pub(crate) fn may_trail(name: &[u8]) -> bool {
     kind_of(name) == Kind::EndToEnd
 }
 
 /// Appends a whole trailer section to `out`, without the fields that `passes`
 /// is not true of. It is well formed: it has gone through a body reader.
-pub fn write_trailers(out: &mut Vec<u8>, section: &[u8], passes: impl Fn(&[u8]) -> bool) {
+pub(crate) fn write_trailers(out: &mut Vec<u8>, section: &[u8], passes: impl Fn(&[u8]) -> bool) {
     for line in section.split_inclusive(|byte| *byte == b'\n') {
         let name = memchr::memchr(b':', line).map(|end| &line[..end]);
         if name.is_none_or(&passes) {

@@ -11,14 +11,14 @@ mod peak_ewma;
 mod ring_hash;
 mod rotation;
 
-pub use candidates::{Candidate, Candidates, Listed, Zones};
-pub use hash::hash;
+pub use candidates::{Candidates, Listed, Zones};
+pub(crate) use hash::hash;
 pub use peak_ewma::PeakEwma;
-pub use ring_hash::Ring;
+pub(crate) use ring_hash::Ring;
 pub use rotation::Rotation;
 
 /// The largest weight of an endpoint.
-pub const WEIGHT_MAX: u32 = 65_535;
+pub(crate) const WEIGHT_MAX: u32 = 65_535;
 
 /// `load_balancing` of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

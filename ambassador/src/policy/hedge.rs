@@ -90,7 +90,7 @@ impl Settings {
 
 /// Whether requests with this method may be in two places at once: it asks for
 /// nothing to be changed (RFC 9110 section 9.2.1).
-pub fn is_safe(method: Method) -> bool {
+pub(crate) fn is_safe(method: Method) -> bool {
     matches!(
         method,
         Method::Get | Method::Head | Method::Options | Method::Trace

@@ -221,7 +221,7 @@ impl Health {
 /// Whether so few are not ejected that ejections are ignored: the fault then lies
 /// elsewhere, or the rest would fall under the load of all. The half is Envoy's
 /// panic threshold.
-pub fn is_panic(usable: usize, total: usize) -> bool {
+pub(crate) fn is_panic(usable: usize, total: usize) -> bool {
     usable * 2 < total
 }
 

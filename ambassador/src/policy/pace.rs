@@ -27,7 +27,7 @@ pub struct MinRate(pub NonZeroU32);
 
 /// What a peer does with bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// It sends them.
     Sends,
     /// It reads them.
@@ -36,7 +36,7 @@ pub enum Part {
 
 /// How a peer does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// As it should.
     Keeps,
     /// It moves too little.
@@ -45,7 +45,7 @@ pub enum Verdict {
 
 /// How one peer has done so far, in one direction.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     rate: MinRate,
     window: Duration,
     /// For how long it may be waited for before what comes next is looked at.
@@ -69,7 +69,7 @@ impl Pace {
     /// That of a peer which is about to be waited for, and has moved so many
     /// bytes before. `silence` ends it in any case, so the window is half of it
     /// at most.
-    pub fn new(rate: MinRate, part: Part, silence: Duration, moved: i64) -> Self {
+    pub(crate) fn new(rate: MinRate, part: Part, silence: Duration, moved: i64) -> Self {
         let window = WINDOW.min(silence / 2);
         let window = match part {
             Part::Sends => window,
@@ -85,22 +85,22 @@ impl Pace {
     }
 
     /// For how long it may be waited for until the next look.
-    pub fn until_look(&self) -> Duration {
+    pub(crate) fn until_look(&self) -> Duration {
         self.credit.max(LOOK_EVERY).saturating_sub(self.waited)
     }
 
     /// It was waited for.
-    pub fn spend(&mut self, waited: Duration) {
+    pub(crate) fn spend(&mut self, waited: Duration) {
         self.waited += waited;
     }
 
     /// It was waited for the other one, as it turns out.
-    pub fn excuse(&mut self) {
+    pub(crate) fn excuse(&mut self) {
         self.waited = Duration::ZERO;
     }
 
     /// Looks at it: it has moved so many bytes so far.
-    pub fn look(&mut self, moved: i64) -> Verdict {
+    pub(crate) fn look(&mut self, moved: i64) -> Verdict {
         let bytes = u64::try_from(moved.wrapping_sub(self.moved)).unwrap_or(0);
         let earned = self.credit + self.rate.time_of(bytes);
         self.moved = moved;

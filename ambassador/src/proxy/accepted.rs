@@ -35,7 +35,7 @@ use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 const SNIFF_WAIT: Duration = Duration::from_millis(5);
 
 /// Serves a connection to its end.
-pub async fn serve(client: Box<Client>, entry: Entry) {
+pub(crate) async fn serve(client: Box<Client>, entry: Entry) {
     let context = Rc::clone(&client.context);
     let listener = client.origin.listener;
     context.telemetry.cells.connection_opened(listener);

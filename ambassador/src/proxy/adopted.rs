@@ -311,7 +311,7 @@ impl Drop for Hold {
 }
 
 /// An upstream whose endpoint is the original destination.
-pub fn as_upstream(name: &str, policies: &Policies) -> Upstream {
+pub(crate) fn as_upstream(name: &str, policies: &Policies) -> Upstream {
     Upstream {
         name: name.into(),
         claims: Vec::new(),

@@ -2,7 +2,7 @@
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub(crate) enum After {
     /// It may carry another request.
     KeepAlive,
     /// It is closed.

@@ -10,7 +10,7 @@ use crate::proxy::shortage::is_shortage;
 use crate::ring::{Chunk, Gather, SendError};
 
 /// How an exchange ended well.
-pub enum Answer {
+pub(crate) enum Answer {
     /// The response went to the client.
     Passed(Response),
     /// The response is here, and nothing of it has gone to the client.
@@ -18,7 +18,7 @@ pub enum Answer {
 }
 
 /// A response that went to the client.
-pub enum Response {
+pub(crate) enum Response {
     /// All of it.
     Complete {
         /// The upstream's connection may carry another request.
@@ -34,7 +34,7 @@ pub enum Response {
 
 /// What is done with a response once its head is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It goes to the client.
     Pass,
     /// It may have to give way to that of another try.
@@ -45,7 +45,7 @@ pub enum Verdict {
 
 /// A response that was held back; its parsed head is still in the scratch.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     /// Its head as it came.
     pub head: Chunk,
     /// What came along of its body.
@@ -54,7 +54,7 @@ pub struct Held {
 
 /// How an exchange failed.
 #[derive(Debug)]
-pub enum ExchangeError {
+pub(crate) enum ExchangeError {
     /// The kernel took no byte of the request; this is what it did not take: of
     /// the whole request, or of what went along with its head.
     Unsent(Box<Gather>),
@@ -102,7 +102,7 @@ impl ExchangeError {
     }
 
     /// The same without the head, of so many bytes, in what was not taken.
-    pub fn behind_head(self, head_bytes: usize) -> Self {
+    pub(crate) fn behind_head(self, head_bytes: usize) -> Self {
         match self {
             Self::Unsent(mut gather) => {
                 gather.advance(head_bytes);
@@ -113,7 +113,7 @@ impl ExchangeError {
     }
 
     /// Whether a reused connection that was dead before would show like this.
-    pub fn may_be_a_dead_connection(&self, progress: &Progress<'_>) -> bool {
+    pub(crate) fn may_be_a_dead_connection(&self, progress: &Progress<'_>) -> bool {
         match self {
             Self::Unsent(_) | Self::Send | Self::Ended => !progress.any_byte.get(),
             Self::Stale => true,
@@ -124,7 +124,7 @@ impl ExchangeError {
 
 impl Held {
     /// Lets go of shared buffers.
-    pub fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         self.head.detach();
         if let Some(rest) = &mut self.rest {
             rest.detach();
@@ -134,7 +134,7 @@ impl Held {
 
 impl Response {
     /// It came before the whole request had been sent.
-    pub fn early(self) -> Self {
+    pub(crate) fn early(self) -> Self {
         match self {
             Self::Complete { ended, .. } => Self::Complete {
                 reusable: false,

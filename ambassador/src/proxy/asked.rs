@@ -5,7 +5,7 @@ use crate::http::{Method, RequestHead};
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// Decides whether a response has a body.
     pub method: Method,
     /// The client speaks HTTP/1.0: no chunks, no interim responses.
@@ -20,7 +20,7 @@ pub struct Asked {
 
 impl Asked {
     /// Takes it from a parsed head.
-    pub fn of(request: &RequestHead, head: &[u8]) -> Self {
+    pub(crate) fn of(request: &RequestHead, head: &[u8]) -> Self {
         Self {
             method: request.method(),
             http10: request.is_http10(),

@@ -31,7 +31,7 @@ use crate::upstream::dial::Namespace;
 use crate::upstream::pool::{Checkout, Want};
 
 /// A request on its way to its upstream, over all its tries.
-pub struct Sending<'a> {
+pub(crate) struct Sending<'a> {
     /// The shard's state.
     pub context: &'a Context,
     /// The client's socket.
@@ -71,7 +71,7 @@ pub struct Sending<'a> {
 
 /// Which connections a request may go over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub(crate) enum Lane {
     /// Any to its endpoint.
     Pool,
     /// The one on which its client has begun to authenticate.
@@ -79,7 +79,7 @@ pub enum Lane {
 }
 
 /// How a try ended well.
-pub enum Success {
+pub(crate) enum Success {
     /// The client has been answered.
     Passed(Passed),
     /// There is a response, of which nothing has gone to the client.
@@ -87,7 +87,7 @@ pub enum Success {
 }
 
 /// How a client was answered.
-pub enum Passed {
+pub(crate) enum Passed {
     /// The response went to it whole.
     Complete {
         /// The client's connection may carry another request.
@@ -100,7 +100,7 @@ pub enum Passed {
 }
 
 /// A response that may have to give way to that of another try.
-pub struct HeldBack {
+pub(crate) struct HeldBack {
     pub(super) connection: Connection,
     pub(super) held: Held,
     /// When the request was handed to the kernel.
@@ -115,7 +115,7 @@ impl Sending<'_> {
     /// Makes one try. `may_hold`: a response whose status is one to try again for
     /// is held back. A reused connection that turns out to have been dead is
     /// replaced within the same try.
-    pub async fn attempt(
+    pub(crate) async fn attempt(
         &mut self,
         judges: &mut Judges<'_>,
         may_hold: bool,
@@ -157,12 +157,12 @@ impl Sending<'_> {
     }
 
     /// Tries that have begun.
-    pub fn tries(&self) -> u16 {
+    pub(crate) fn tries(&self) -> u16 {
         self.record.attempts + self.progress.beside.borrow().len() as u16
     }
 
     /// Whether the request may be sent after that.
-    pub fn can_send_again(&self, tried: &Result<Success, Failure>) -> bool {
+    pub(crate) fn can_send_again(&self, tried: &Result<Success, Failure>) -> bool {
         match tried {
             Ok(_) => self.replay.is_whole(),
             Err(_) => self.outgoing.is_some(),
@@ -170,7 +170,7 @@ impl Sending<'_> {
     }
 
     /// How long the upstream asks its callers to stay away.
-    pub fn retry_after(&self, tried: &Result<Success, Failure>) -> Option<Duration> {
+    pub(crate) fn retry_after(&self, tried: &Result<Success, Failure>) -> Option<Duration> {
         let Ok(Success::Held(back)) = tried else {
             return None;
         };
@@ -178,7 +178,7 @@ impl Sending<'_> {
     }
 
     /// Sends the response that was held back on to the client, after all.
-    pub async fn pass(&mut self, back: Box<HeldBack>) -> Result<Passed, Failure> {
+    pub(crate) async fn pass(&mut self, back: Box<HeldBack>) -> Result<Passed, Failure> {
         self.awaiting = None;
         let HeldBack {
             connection,
@@ -195,7 +195,7 @@ impl Sending<'_> {
 
     /// Gives up a response that was held back, for another try. Its connection
     /// stays where all of it has come.
-    pub fn give_way(&mut self, back: HeldBack) {
+    pub(crate) fn give_way(&mut self, back: HeldBack) {
         self.outgoing = self.replay.again().map(Gather::from);
         let HeldBack {
             connection,
@@ -469,7 +469,7 @@ impl Sending<'_> {
 }
 
 /// What of a try's end is a cause of another one.
-pub fn cause(
+pub(crate) fn cause(
     tried: &Result<Success, Failure>,
     target: &Target,
     judges: &Judges<'_>,
@@ -497,7 +497,7 @@ fn is_cause(cause: Cause, target: &Target, judges: &Judges<'_>) -> bool {
 
 /// What the breaker is told of a request of which this was the last try, where
 /// it was not told; `None`: nothing.
-pub fn score(tried: &Result<Success, Failure>) -> Option<Score> {
+pub(crate) fn score(tried: &Result<Success, Failure>) -> Option<Score> {
     match tried {
         Ok(Success::Held(back)) => back.score,
         Ok(Success::Passed(_)) => None,

@@ -15,7 +15,7 @@ use crate::upstream::shared::Shared;
 
 /// The one that a client connection has, if any.
 #[derive(Default)]
-pub struct Bound(Option<Box<Kept>>);
+pub(crate) struct Bound(Option<Box<Kept>>);
 
 struct Kept {
     /// The id of the upstream it is of.
@@ -25,7 +25,7 @@ struct Kept {
 
 /// What became of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub(crate) enum Held {
     /// It waits for the next request, or nobody misses it.
     Well,
     /// It has ended, and the client had begun to authenticate on it.
@@ -33,7 +33,7 @@ pub enum Held {
 }
 
 /// What there is for a request.
-pub enum Taken {
+pub(crate) enum Taken {
     /// Nothing: it may go over any connection.
     Nothing,
     /// Its connection.
@@ -44,13 +44,13 @@ pub enum Taken {
 
 impl Bound {
     /// The endpoint that this client's requests to an upstream go to.
-    pub fn endpoint(&self, shared: &Shared, namespace: Namespace) -> Option<EndpointAddr> {
+    pub(crate) fn endpoint(&self, shared: &Shared, namespace: Namespace) -> Option<EndpointAddr> {
         let (its_namespace, endpoint) = self.of(shared)?.place();
         (its_namespace == namespace).then_some(endpoint)
     }
 
     /// Whether the upstream has asked for credentials as proxies do.
-    pub fn is_asked_by_proxy(&self, shared: &Shared) -> bool {
+    pub(crate) fn is_asked_by_proxy(&self, shared: &Shared) -> bool {
         let tie = self.of(shared).map(|connection| connection.tie);
         matches!(
             tie,
@@ -59,7 +59,7 @@ impl Bound {
     }
 
     /// The connection for a request to `place`.
-    pub fn take(&mut self, shared: &Shared, place: Place) -> Taken {
+    pub(crate) fn take(&mut self, shared: &Shared, place: Place) -> Taken {
         if self.of(shared).is_none_or(|kept| kept.place() != place) {
             return Taken::Nothing;
         }
@@ -73,7 +73,7 @@ impl Bound {
     /// Keeps a connection after a complete exchange. One on which the client has
     /// begun to authenticate does not give way to a mere offer of another
     /// upstream: that one closes.
-    pub fn keep(&mut self, shared: &Shared, mut connection: Connection) -> Held {
+    pub(crate) fn keep(&mut self, shared: &Shared, mut connection: Connection) -> Held {
         let begun = |kept: &Kept| kept.connection.tie.has_begun();
         if connection.stream.is_closed_or_busy() {
             return match connection.tie.has_begun() {
@@ -94,7 +94,7 @@ impl Bound {
 
     /// Resolves when the connection has ended on which the client has begun to
     /// authenticate: the client is to see that, as it would without a proxy.
-    pub async fn lost(&self) {
+    pub(crate) async fn lost(&self) {
         match &self.0 {
             Some(kept) if kept.connection.tie.has_begun() => {
                 kept.connection.stream.readable().await;

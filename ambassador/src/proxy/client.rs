@@ -41,7 +41,7 @@ const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
 /// An accepted connection. Boxed while it is served: the futures that pass it on
 /// would each hold a copy, and the size of these is what an idle connection
 /// costs.
-pub struct Client {
+pub(crate) struct Client {
     /// The shard's state.
     pub context: Rc<Context>,
     /// Its socket.
@@ -60,20 +60,21 @@ pub struct Client {
     pub member: Membership,
     /// Its place among all connections. Last, so that its socket is closed before
     /// another takes the place.
+    #[expect(dead_code, reason = "held until the client is gone")]
     pub seat: Seat,
 }
 
 /// How long a client may take with its requests, which no upstream has yet. In
 /// milliseconds: every connection has one.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub(crate) struct Patience {
     idle_ms: u32,
     head_ms: u32,
 }
 
 impl Patience {
     /// What these limits say.
-    pub fn of(timeouts: &Timeouts) -> Self {
+    pub(crate) fn of(timeouts: &Timeouts) -> Self {
         Self {
             idle_ms: milliseconds(timeouts.idle),
             head_ms: milliseconds(timeouts.head),
@@ -81,7 +82,7 @@ impl Patience {
     }
 
     /// The same with the time for a head of other limits.
-    pub fn with_head_of(self, timeouts: &Timeouts) -> Self {
+    pub(crate) fn with_head_of(self, timeouts: &Timeouts) -> Self {
         Self {
             head_ms: milliseconds(timeouts.head),
             ..self
@@ -89,12 +90,12 @@ impl Patience {
     }
 
     /// Silence, between requests and within a head.
-    pub fn idle(self) -> Duration {
+    pub(crate) fn idle(self) -> Duration {
         Duration::from_millis(self.idle_ms.into())
     }
 
     /// From the first byte of a head to its end.
-    pub fn head(self) -> Duration {
+    pub(crate) fn head(self) -> Duration {
         Duration::from_millis(self.head_ms.into())
     }
 }
@@ -105,7 +106,7 @@ fn milliseconds(time: Duration) -> u32 {
 
 /// Where a connection came in and where it was going.
 #[derive(Debug, Clone, Copy)]
-pub struct Origin {
+pub(crate) struct Origin {
     /// The listener.
     pub listener: ListenerIndex,
     /// Where the application meant to go; `None` on explicit listeners.
@@ -118,7 +119,7 @@ pub struct Origin {
 
 /// Which request of a connection is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
+pub(crate) enum Turn {
     /// The one that it was made for.
     First,
     /// One more, if there is one.
@@ -126,7 +127,7 @@ pub enum Turn {
 }
 
 /// What woke an idle connection.
-pub enum Woken {
+pub(crate) enum Woken {
     /// Bytes.
     Bytes(Chunk),
     /// The client closed, reset or fell silent; or the connection ended that is
@@ -139,7 +140,7 @@ pub enum Woken {
 impl Client {
     /// Whom its requests are addressed to: on an explicit listener this proxy,
     /// but for what comes through a tunnel.
-    pub fn addresses(&self) -> Addressee {
+    pub(crate) fn addresses(&self) -> Addressee {
         match self.origin.original.is_none() && self.tunnel.is_none() {
             true => Addressee::Proxy,
             false => Addressee::Upstream,
@@ -147,7 +148,7 @@ impl Client {
     }
 
     /// What the log is told of something that begins on this connection.
-    pub fn passage(&self, started: Instant) -> Passage {
+    pub(crate) fn passage(&self, started: Instant) -> Passage {
         let mut passage = Passage::new(self.origin.listener, started);
         passage.original = self.origin.original;
         passage.client = self.origin.peer;
@@ -156,7 +157,7 @@ impl Client {
 
     /// The next bytes, within `idle`; `None` at the end, after an error and
     /// after silence.
-    pub async fn next(&mut self, idle: Duration) -> Option<Chunk> {
+    pub(crate) async fn next(&mut self, idle: Duration) -> Option<Chunk> {
         if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
             return Some(chunk);
         }
@@ -169,7 +170,7 @@ impl Client {
     }
 
     /// Waits between requests: for bytes, the end, or a drain.
-    pub async fn next_request(&mut self, idle: Duration) -> Woken {
+    pub(crate) async fn next_request(&mut self, idle: Duration) -> Woken {
         if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
             self.turn = Turn::Later;
             return Woken::Bytes(chunk);
@@ -205,7 +206,7 @@ impl Client {
 
     /// Sends a reply made here. `false` when the client is gone, or does not read
     /// it. A client that reads no replies must not hold buffers that others need.
-    pub async fn reply(&mut self, bytes: Vec<u8>) -> bool {
+    pub(crate) async fn reply(&mut self, bytes: Vec<u8>) -> bool {
         if let Some(ahead) = &mut self.ahead {
             ahead.detach();
         }
@@ -215,7 +216,7 @@ impl Client {
 
     /// The reason of a request whose client has left: of its own accord, or because
     /// it was shed or this machine lacks what its connection takes.
-    pub fn departure(&self) -> &'static str {
+    pub(crate) fn departure(&self) -> &'static str {
         let lacks = || self.stream.failure().is_some_and(|e| is_shortage(&e));
         match self.member.is_shed() || lacks() {
             true => Reason::Overloaded.as_str(),
@@ -224,13 +225,13 @@ impl Client {
     }
 
     /// Waits until the client has taken what it was sent, before it is closed.
-    pub async fn flush(&self, limit: Duration) {
+    pub(crate) async fn flush(&self, limit: Duration) {
         // It is closed either way.
         let _ = timer::timeout(limit, self.stream.flush()).await;
     }
 
     /// Closes without destroying a reply that is still on its way.
-    pub async fn linger(self: Box<Self>) {
+    pub(crate) async fn linger(self: Box<Self>) {
         let limit = match self.context.drain.has_begun() {
             true => LINGER_TIME_MAX.min(self.context.drain_grace() * 2),
             false => LINGER_TIME_MAX,
@@ -250,7 +251,7 @@ impl Client {
 
     /// Reads a request head that begins with `chunk`; `None`: the client ended or
     /// fell silent before it was whole.
-    pub async fn read_request(
+    pub(crate) async fn read_request(
         &mut self,
         request: &mut RequestHead,
         mut chunk: Chunk,

@@ -18,7 +18,7 @@ use slab::Slab;
 use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::ring::{self, Stream, StreamId, ebb, growth};
-pub use memory::{Excess, Shed};
+pub(crate) use memory::Excess;
 
 /// How long a client is looked at before it is called slow.
 const SLOW_FOR: Duration = Duration::from_millis(1_500);

@@ -12,7 +12,7 @@ use crate::proxy::paced::Patience;
 /// was there: a client that is slow to send its body does not use them up. What
 /// the caller itself says of its patience runs from the head on.
 #[derive(Debug)]
-pub struct Deadlines<'a> {
+pub(crate) struct Deadlines<'a> {
     timeouts: &'a Timeouts,
     began: Cell<Instant>,
     /// When the last byte of the request's body was read; `None`: not yet.
@@ -35,7 +35,7 @@ enum Silence {
 
 /// Which limit it is that ends a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// `timeouts.idle`.
     Idle,
     /// `timeouts.min_rate`.
@@ -51,7 +51,7 @@ pub enum Limit {
 impl<'a> Deadlines<'a> {
     /// Those of a request whose head came at `now`, all of it where
     /// `is_whole`.
-    pub fn new(timeouts: &'a Timeouts, is_whole: bool, now: Instant) -> Self {
+    pub(crate) fn new(timeouts: &'a Timeouts, is_whole: bool, now: Instant) -> Self {
         Self {
             timeouts,
             began: Cell::new(now),
@@ -62,30 +62,30 @@ impl<'a> Deadlines<'a> {
     }
 
     /// Adds the caller's own limit.
-    pub fn bounded_by(self, limit: Option<Duration>) -> Self {
+    pub(crate) fn bounded_by(self, limit: Option<Duration>) -> Self {
         let caller = limit.map(|limit| self.began.get() + limit);
         Self { caller, ..self }
     }
 
     /// How much is left of the time that the caller gave; zero where it gave
     /// none.
-    pub fn left_for_caller(&self, now: Instant) -> Duration {
+    pub(crate) fn left_for_caller(&self, now: Instant) -> Duration {
         let until = self.caller.and(self.of_request());
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
     /// Another try begins.
-    pub fn begin_try(&self, now: Instant) {
+    pub(crate) fn begin_try(&self, now: Instant) {
         self.began.set(now);
     }
 
     /// Whether nothing of a response has come is of interest from `due` on.
-    pub fn notice_silence(&self, due: Instant) {
+    pub(crate) fn notice_silence(&self, due: Instant) {
         self.silence.set(Silence::Noticed(due));
     }
 
     /// When to look whether nothing has come.
-    pub fn of_silence(&self) -> Option<Instant> {
+    pub(crate) fn of_silence(&self) -> Option<Instant> {
         match self.silence.get() {
             Silence::Noticed(due) => Some(due),
             Silence::Ignored | Silence::Kept => None,
@@ -93,41 +93,36 @@ impl<'a> Deadlines<'a> {
     }
 
     /// Nothing has come by then.
-    pub fn silence_is_kept(&self) {
+    pub(crate) fn silence_is_kept(&self) {
         self.silence.set(Silence::Kept);
     }
 
     /// Whether nothing has come by then.
-    pub fn is_silence_kept(&self) -> bool {
+    pub(crate) fn is_silence_kept(&self) -> bool {
         self.silence.get() == Silence::Kept
     }
 
     /// How long the try has taken since the whole request was there; `None`: it
     /// is not.
-    pub fn waited(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn waited(&self, now: Instant) -> Option<Duration> {
         let began = self.began.get().max(self.whole_at.get()?);
         Some(now.saturating_duration_since(began))
     }
 
-    /// Whether the last byte of the request's body has been read and sent.
-    pub fn is_whole(&self) -> bool {
-        self.whole_at.get().is_some()
-    }
-
     /// The last of the request's body has been read.
-    pub fn request_is_whole(&self, now: Instant) {
+    pub(crate) fn request_is_whole(&self, now: Instant) {
         if self.whole_at.get().is_none() {
             self.whole_at.set(Some(now));
         }
     }
 
     /// Silence that ends a connection, in any state.
-    pub fn idle(&self) -> Duration {
+    pub(crate) fn idle(&self) -> Duration {
         self.timeouts.idle
     }
 
     /// How long a peer may be waited for that sends or reads a body.
-    pub fn patience(&self, silence: Duration, part: Part) -> Patience<'a> {
+    pub(crate) fn patience(&self, silence: Duration, part: Part) -> Patience<'a> {
         Patience {
             silence,
             timeouts: self.timeouts,
@@ -137,18 +132,18 @@ impl<'a> Deadlines<'a> {
 
     /// When the request is out of time; `None`: never, as far as is known before
     /// it is whole.
-    pub fn of_request(&self) -> Option<Instant> {
+    pub(crate) fn of_request(&self) -> Option<Instant> {
         let [own, callers] = self.of_own_and_caller();
         own.0.into_iter().chain(callers.0).min()
     }
 
     /// Whether the request is out of time.
-    pub fn have_passed(&self, now: Instant) -> bool {
+    pub(crate) fn have_passed(&self, now: Instant) -> bool {
         self.of_request().is_some_and(|until| until <= now)
     }
 
     /// Until when to wait for a connection.
-    pub fn of_checkout(&self) -> Option<(Instant, Limit)> {
+    pub(crate) fn of_checkout(&self) -> Option<(Instant, Limit)> {
         let began = self.whole_at.get().map(|at| self.began.get().max(at));
         let [own, callers] = self.of_own_and_caller();
         let per_try = began
@@ -158,17 +153,17 @@ impl<'a> Deadlines<'a> {
     }
 
     /// Until when to wait for a response head while the body is uploaded.
-    pub fn of_upload(&self) -> Option<(Instant, Limit)> {
+    pub(crate) fn of_upload(&self) -> Option<(Instant, Limit)> {
         Some((self.caller?, Limit::Caller))
     }
 
     /// By when a response head must be whole that has just begun.
-    pub fn of_rest(&self, now: Instant) -> Instant {
+    pub(crate) fn of_rest(&self, now: Instant) -> Instant {
         now + self.timeouts.head
     }
 
     /// Until when the upstream may leave unread what begins an upload.
-    pub fn of_beginning(&self, now: Instant) -> (Instant, Limit) {
+    pub(crate) fn of_beginning(&self, now: Instant) -> (Instant, Limit) {
         let idle = (Some(now + self.timeouts.idle), Limit::Idle);
         let earliest = earliest([idle, (self.caller, Limit::Caller)]);
         earliest.unwrap_or((now, Limit::Idle))
@@ -176,7 +171,7 @@ impl<'a> Deadlines<'a> {
 
     /// Until when to wait for more of a response head; `heard`: some of it has
     /// come. To be asked for the whole request only.
-    pub fn of_head(&self, heard: bool, now: Instant) -> (Instant, Limit) {
+    pub(crate) fn of_head(&self, heard: bool, now: Instant) -> (Instant, Limit) {
         let whole_at = self.whole_at.get().unwrap_or(now);
         let began = self.began.get().max(whole_at);
         let first_byte = self.timeouts.first_byte.filter(|_| !heard);

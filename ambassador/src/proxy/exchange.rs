@@ -24,7 +24,7 @@ use crate::telemetry::{Cells, Direction, UpstreamIndex};
 use crate::together::{at_once, beside};
 
 /// One try.
-pub struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     /// The client's socket.
     pub client: &'a Stream,
     /// Bytes of the client received before.
@@ -60,7 +60,7 @@ impl<'a> Exchange<'a> {
     /// Sends `gather` and what follows of the body, and passes the response
     /// back as it comes, unless `judge` has it held once the final status is
     /// known.
-    pub async fn run(
+    pub(crate) async fn run(
         self,
         gather: Gather,
         judge: impl FnOnce(&ResponseHead, &[u8]) -> Verdict,
@@ -91,7 +91,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Passes a response on that was held back.
-    pub async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
+    pub(crate) async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
         let (cells, label, progress) = (self.cells, self.label, self.progress);
         let (download, mut upload) = self.halves();
         let response = download.pass_response(held.head, held.rest).await?;

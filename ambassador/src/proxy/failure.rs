@@ -17,7 +17,7 @@ use crate::upstream::reputation::Reputation;
 
 /// How a try ended badly.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Without a response. Another try may have one.
     Unanswered(Unanswered),
     /// The request body is malformed.
@@ -34,7 +34,7 @@ pub enum Failure {
 
 /// Whose fault it is that there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// The caller's: its own time limit was the shorter one, it withholds its
     /// body, or it speaks HTTP/1.0 alone.
     Caller,
@@ -51,7 +51,7 @@ pub enum Fault {
 
 /// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unanswered {
+pub(crate) struct Unanswered {
     /// What the client is told where no other try follows.
     pub reason: Reason,
     /// What it is as a cause of another try; `None`: none.
@@ -133,7 +133,7 @@ impl Unanswered {
     }
 
     /// Why there is no connection.
-    pub fn without_connection(error: &CheckoutError) -> Self {
+    pub(crate) fn without_connection(error: &CheckoutError) -> Self {
         use AttemptOutcome::{ConnectFailed, ConnectTimeout};
         let failure = Some(Cause::ConnectFailure);
         let (reason, cause, outcome, fault) = match error {
@@ -172,12 +172,12 @@ impl Unanswered {
 
     /// What the breaker is told of a request whose last try ended like this;
     /// `None`: nothing.
-    pub fn score(&self) -> Option<Score> {
+    pub(crate) fn score(&self) -> Option<Score> {
         (self.fault == Fault::Endpoint).then_some(Score::Failure)
     }
 
     /// How the try is counted.
-    pub fn outcome(&self) -> AttemptOutcome {
+    pub(crate) fn outcome(&self) -> AttemptOutcome {
         self.outcome
     }
 

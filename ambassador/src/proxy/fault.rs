@@ -14,7 +14,7 @@ use crate::together::{First, first};
 
 /// What becomes of a request or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// It is served.
     Serve,
     /// It is answered with this status.
@@ -26,7 +26,7 @@ pub enum Fate {
 }
 
 /// The faults that a request gets, if any.
-pub fn of_request(
+pub(super) fn of_request(
     settings: &Settings,
     request: &RequestHead,
     head: &[u8],
@@ -43,7 +43,7 @@ pub fn of_request(
 
 /// The faults that a relayed connection gets, if any; `name` is what a TLS client
 /// asks for.
-pub fn of_connection(
+pub(super) fn of_connection(
     settings: &Settings,
     name: Option<&str>,
     original: Option<OriginalDst>,
@@ -81,7 +81,7 @@ fn is_for_authority(
 /// Lets the faults of a request happen, and writes them down. A delay ends when
 /// the caller leaves; one that would take longer than the request has, `until`
 /// then, ends it with the status of a request out of time.
-pub async fn inject(
+pub(super) async fn inject(
     client: &mut Client,
     faults: Faults,
     until: Option<Instant>,
@@ -117,7 +117,7 @@ pub async fn inject(
 }
 
 /// The same of a relayed connection: how it ends, where it is not relayed.
-pub async fn inject_relayed(
+pub(super) async fn inject_relayed(
     client: &mut Client,
     faults: Faults,
     passage: &mut Passage,

@@ -14,7 +14,7 @@ const SNIFF_MORE: Duration = Duration::from_millis(100);
 /// Reads until the first bytes tell what they are; they stay in `ahead`. Too
 /// few of them before a FIN are no HTTP and no TLS, but may be all that a
 /// client has to say. `None`: it broke off.
-pub async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
+pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
     let mut unfinished = Sniff::NeedMore;
     let tell = |bytes: &[u8]| match http::sniff(bytes) {
         told @ (Sniff::NeedMore | Sniff::RequestLine) => {
@@ -32,7 +32,7 @@ pub async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
 }
 
 /// Who speaks first between a client and a server.
-pub enum Spoke {
+pub(super) enum Spoke {
     /// The client, and like this.
     Client(Sniff),
     /// The server, or it has ended.
@@ -45,7 +45,7 @@ pub enum Spoke {
 
 /// Waits for the first bytes of either side; those of the client tell what it
 /// speaks.
-pub async fn who_speaks(
+pub(super) async fn who_speaks(
     client: &mut Client,
     server: &Stream,
     silence: Duration,
@@ -116,7 +116,7 @@ async fn look_ahead<T>(
 
 /// The server name that a TLS client asks for, if any. `None`: it broke off, or
 /// fell silent.
-pub async fn server_name(client: &mut Client, patience: Patience) -> Option<Option<String>> {
+pub(super) async fn server_name(client: &mut Client, patience: Patience) -> Option<Option<String>> {
     let tell = |bytes: &[u8]| match http::server_name(bytes) {
         ServerName::NeedMore => None,
         known => Some(known),

@@ -35,7 +35,7 @@ use crate::together::{First, first};
 use crate::upstream::balancer::Probe;
 
 /// Serves one request whose head is `head`, parsed into `scratch.request`.
-pub async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk) -> After {
+pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head: Chunk) -> After {
     let context = Rc::clone(&client.context);
     let request = &scratch.request;
     let asked = Asked::of(request, &head);

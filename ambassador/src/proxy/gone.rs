@@ -23,7 +23,7 @@ const LOOKS_AFTER_FIN: [Duration; 2] = [Duration::from_millis(2), Duration::from
 
 /// Resolves when the caller at the other end of `client` has left. Raced once
 /// beside everything that is done for a request.
-pub async fn gone(context: &Context, client: &Stream, origin: &Origin) {
+pub(crate) async fn gone(context: &Context, client: &Stream, origin: &Origin) {
     if ended(client).await == Departure::Failed {
         return;
     }
@@ -38,7 +38,7 @@ pub async fn gone(context: &Context, client: &Stream, origin: &Origin) {
 
 /// Resolves when the connection to a client was reset, whatever it had sent
 /// before. Opaque bytes may be meant to arrive after their sender has closed.
-pub async fn reset(client: &Stream) {
+pub(crate) async fn reset(client: &Stream) {
     if ended(client).await != Departure::Failed {
         client.failed().await;
     }

@@ -15,10 +15,10 @@ use crate::ring::{self, Chunk, Gather, Sending, Stream, timer};
 use crate::together::at_once;
 
 /// Interim responses before the final one, at most.
-pub const INTERIM_MAX: u32 = 64;
+pub(crate) const INTERIM_MAX: u32 = 64;
 
 /// Where they come from, and what they answer.
-pub struct Heads<'a> {
+pub(crate) struct Heads<'a> {
     /// The upstream's socket.
     pub upstream: &'a Stream,
     /// Decides whether a response has a body.
@@ -38,7 +38,7 @@ pub struct Heads<'a> {
 impl Heads<'_> {
     /// Sends a whole request and waits for the final response head; interim ones
     /// are dropped.
-    pub async fn ask(mut self, gather: Gather) -> Result<Held, ExchangeError> {
+    pub(crate) async fn ask(mut self, gather: Gather) -> Result<Held, ExchangeError> {
         let posted = self.upstream.post(gather);
         hand_over(posted, || self.deadlines.of_head(false, ring::now())).await?;
         let mut ahead = None;
@@ -59,7 +59,7 @@ impl Heads<'_> {
 
     /// The next head, whole and parsed, and what follows it; `ahead` is what
     /// came after the one before.
-    pub async fn next(
+    pub(crate) async fn next(
         &mut self,
         ahead: Option<Chunk>,
     ) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
@@ -146,7 +146,7 @@ impl Heads<'_> {
 
 /// Waits until the kernel has taken a request, or its beginning. What is taken at
 /// once needs no limit, which is most of them.
-pub async fn hand_over(
+pub(crate) async fn hand_over(
     mut sending: Sending<'_>,
     limit: impl FnOnce() -> (Instant, Limit),
 ) -> Result<(), ExchangeError> {
@@ -162,7 +162,7 @@ pub async fn hand_over(
 }
 
 /// What was received, or that the connection has ended.
-pub fn ended_or(received: io::Result<Option<Chunk>>) -> Result<Chunk, ExchangeError> {
+pub(crate) fn ended_or(received: io::Result<Option<Chunk>>) -> Result<Chunk, ExchangeError> {
     match received {
         Ok(Some(chunk)) => Ok(chunk),
         Err(error) if is_shortage(&error) => Err(ExchangeError::Shortage),

@@ -49,7 +49,7 @@ struct Answered {
 }
 
 /// Whether a second try may be made beside one, and when.
-pub enum SecondTry {
+pub(crate) enum SecondTry {
     /// It is not.
     Never,
     /// Once the first is slow (`hedge`).
@@ -62,7 +62,7 @@ impl Sending<'_> {
     /// Whether a second try may be made beside the one that begins, and when:
     /// only where the request is whole, changes nothing and may reach an upstream
     /// twice. `may_retry`: another one may follow.
-    pub fn second_try(&self, judges: &Judges<'_>, may_retry: bool) -> SecondTry {
+    pub(crate) fn second_try(&self, judges: &Judges<'_>, may_retry: bool) -> SecondTry {
         let target = self.target();
         let policies = &target.upstream.policies;
         let hedges = policies.hedge.after != After::Off && !judges.is_probe();
@@ -100,7 +100,7 @@ impl Sending<'_> {
     /// first goes to the client as ever. Should the second be answered before
     /// that, its response is held back, and the first is given up as one that
     /// took too long.
-    pub async fn attempt_beside<'t>(
+    pub(crate) async fn attempt_beside<'t>(
         &mut self,
         judges: &mut Judges<'t>,
         (due, may_hold): (Instant, bool),
@@ -171,7 +171,7 @@ impl Sending<'_> {
     /// and `second` grants one. The first response wins and is held back,
     /// whatever its status; the other try is given up. Interim responses are
     /// dropped: the client could not tell whose they are.
-    pub async fn attempt_hedged<'t>(
+    pub(crate) async fn attempt_hedged<'t>(
         &mut self,
         judges: &mut Judges<'t>,
         due: Instant,

@@ -11,7 +11,7 @@ use crate::ring::{self, Chunk};
 use crate::telemetry::Direction;
 
 /// Serves requests until the connection ends.
-pub async fn serve(mut client: Box<Client>, patience: Patience) {
+pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
     let after = loop {
         let chunk = match client.next_request(patience.idle()).await {
             Woken::Bytes(chunk) => chunk,

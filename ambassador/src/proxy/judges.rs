@@ -13,7 +13,7 @@ use crate::upstream::reputation::Reputation;
 
 /// Those who are told of a request's tries. Dropped, they learn nothing: the
 /// caller has left.
-pub struct Judges<'a> {
+pub(crate) struct Judges<'a> {
     /// The endpoint of the try under way.
     pub endpoint: Picked,
     /// `None`: it was told.
@@ -27,7 +27,7 @@ pub struct Judges<'a> {
 
 /// What the breaker counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Counts {
+pub(crate) enum Counts {
     /// Every try: there is one endpoint.
     Tries,
     /// Every request, by its last try.
@@ -36,7 +36,7 @@ pub enum Counts {
 
 /// Whether a try decides about its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Its result is that of the request.
     Last,
     /// The same, but the body of its response may yet come too slowly.
@@ -47,7 +47,7 @@ pub enum Stage {
 
 /// What became of the body of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
+pub(crate) enum Body {
     /// It came, or it was not the upstream that kept it from coming.
     Came,
     /// It came more slowly than it may.
@@ -56,7 +56,7 @@ pub enum Body {
 
 /// How a try went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Score {
+pub(crate) enum Score {
     /// The upstream did what it is there for.
     Success,
     /// It did not.
@@ -65,7 +65,7 @@ pub enum Score {
 
 impl Counts {
     /// What counts where `endpoint` was chosen.
-    pub fn of(endpoint: &Picked) -> Self {
+    pub(crate) fn of(endpoint: &Picked) -> Self {
         match endpoint.has_alternatives() {
             true => Self::Requests,
             false => Self::Tries,
@@ -76,7 +76,7 @@ impl Counts {
 impl<'a> Judges<'a> {
     /// For a request that the breaker let through, and whose first try goes to
     /// `endpoint`.
-    pub fn new(endpoint: Picked, breaker: Trial<'a>, reputation: &'a Reputation) -> Self {
+    pub(crate) fn new(endpoint: Picked, breaker: Trial<'a>, reputation: &'a Reputation) -> Self {
         let counts = Counts::of(&endpoint);
         Self {
             endpoint,
@@ -89,7 +89,7 @@ impl<'a> Judges<'a> {
 
     /// For a second try beside another one, which the breaker counts where there
     /// is a `breaker`.
-    pub fn of_second(
+    pub(crate) fn of_second(
         endpoint: Picked,
         breaker: Option<Trial<'a>>,
         reputation: &'a Reputation,
@@ -105,28 +105,28 @@ impl<'a> Judges<'a> {
 
     /// Leaves the endpoint, which is busy as long as it is kept. A breaker that
     /// was not told learns nothing.
-    pub fn into_endpoint(self) -> Picked {
+    pub(crate) fn into_endpoint(self) -> Picked {
         self.endpoint
     }
 
     /// What the breaker counts.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
     /// Whether the request is the probe of a half-open breaker.
-    pub fn is_probe(&self) -> bool {
+    pub(crate) fn is_probe(&self) -> bool {
         self.breaker.as_ref().is_some_and(Trial::is_probe)
     }
 
     /// Whether another try may follow, as far as the breaker goes. The probe of
     /// an upstream with one endpoint is one try.
-    pub fn may_try_again(&self) -> bool {
+    pub(crate) fn may_try_again(&self) -> bool {
         self.counts == Counts::Requests || !self.is_probe()
     }
 
     /// Asks the breaker for another try.
-    pub fn admit_again(&mut self, settings: &'a Settings, shard: u16) -> Admitted {
+    pub(crate) fn admit_again(&mut self, settings: &'a Settings, shard: u16) -> Admitted {
         let breaker = &self.reputation.breaker;
         let admitted = match self.counts {
             Counts::Tries => {
@@ -142,7 +142,7 @@ impl<'a> Judges<'a> {
     }
 
     /// Another try won the race: it is the one that counts.
-    pub fn replace(&mut self, endpoint: Picked, breaker: Option<Trial<'a>>) {
+    pub(crate) fn replace(&mut self, endpoint: Picked, breaker: Option<Trial<'a>>) {
         self.endpoint = endpoint;
         if breaker.is_some() {
             self.breaker = breaker;
@@ -150,7 +150,7 @@ impl<'a> Judges<'a> {
     }
 
     /// Tells endpoint and breaker of a try.
-    pub fn tell(
+    pub(crate) fn tell(
         &mut self,
         (score, grade): (Score, Grade),
         stage: Stage,
@@ -168,7 +168,7 @@ impl<'a> Judges<'a> {
     }
 
     /// Tells what was put off until it is known what became of the body.
-    pub fn settle(&mut self, body: Body, settings: &outlier::Settings, now: Instant) {
+    pub(crate) fn settle(&mut self, body: Body, settings: &outlier::Settings, now: Instant) {
         let Some((grade, at)) = self.put_off.take() else {
             return;
         };
@@ -184,7 +184,7 @@ impl<'a> Judges<'a> {
     /// Tells the breaker how the request went, unless it was told. What an
     /// endpoint gets wrong that is out, or went out by it, says nothing of the
     /// upstream while another one is well.
-    pub fn tell_breaker(&mut self, score: Score, now: Instant) {
+    pub(crate) fn tell_breaker(&mut self, score: Score, now: Instant) {
         if let Some(trial) = self.breaker.take() {
             match score {
                 Score::Success => trial.succeeded(now),
@@ -200,7 +200,7 @@ impl<'a> Judges<'a> {
 
 /// Whether the breaker lets another try through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admitted {
+pub(crate) enum Admitted {
     /// It does.
     Yes,
     /// The circuit is open.

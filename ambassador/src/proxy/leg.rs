@@ -17,7 +17,7 @@ use crate::upstream::connection::Connection;
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
 /// this lives. Boxed, as an idle connection pays for what it could hold.
-pub struct Leg {
+pub(super) struct Leg {
     /// The connection.
     pub connection: Connection,
     /// What the server said first.
@@ -26,7 +26,7 @@ pub struct Leg {
 }
 
 /// Why a connection is not relayed, and where it would have gone.
-pub struct GivenUp {
+pub(super) struct GivenUp {
     /// How that is counted.
     pub outcome: TcpOutcome,
     /// The endpoint, where there was one to try.
@@ -35,19 +35,23 @@ pub struct GivenUp {
 
 impl GivenUp {
     /// It is not dialled.
-    pub const CIRCUIT_OPEN: Self = Self {
+    pub(super) const CIRCUIT_OPEN: Self = Self {
         outcome: TcpOutcome::CircuitOpen,
         endpoint: None,
     };
 }
 
 /// Whether anything else is a bad request, by whatever claim it came here.
-pub fn speaks_http_only(target: &Target) -> bool {
+pub(super) fn speaks_http_only(target: &Target) -> bool {
     target.upstream.protocol == Protocol::Http1
 }
 
 /// A new connection to one of the endpoints.
-pub async fn dial(client: &Client, target: &Target, purpose: Purpose) -> Result<Box<Leg>, GivenUp> {
+pub(super) async fn dial(
+    client: &Client,
+    target: &Target,
+    purpose: Purpose,
+) -> Result<Box<Leg>, GivenUp> {
     let policies = &target.upstream.policies;
     let now = ring::now();
     let seen = way::seen_from(&client.context.pools, target, client.origin.namespace);

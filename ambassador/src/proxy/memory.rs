@@ -262,7 +262,7 @@ impl State {
 }
 
 /// What a proxy of so many shards needs to start with.
-pub fn needed(shards: u16) -> u64 {
+pub(crate) fn needed(shards: u16) -> u64 {
     NEEDED + NEEDED_PER_SHARD * u64::from(shards)
 }
 

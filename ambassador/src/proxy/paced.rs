@@ -16,11 +16,11 @@ use crate::ring::timer::{Sleep, sleep_until};
 
 /// How a peer has done so far; `None`: it has not been waited for, or need not
 /// be fast. Boxed, as every request has a place for four.
-pub type Paced = Option<Box<Pace>>;
+pub(super) type Paced = Option<Box<Pace>>;
 
 /// Why a peer is waited for no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Late {
+pub(super) enum Late {
     /// Nothing came of it for too long.
     Silent,
     /// It is slower than it may be.
@@ -29,7 +29,7 @@ pub enum Late {
 
 /// How long a peer may be waited for.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience<'a> {
+pub(crate) struct Patience<'a> {
     /// At a time.
     pub silence: Duration,
     /// Has the rate.
@@ -40,7 +40,7 @@ pub struct Patience<'a> {
 
 pin_project! {
     /// See [`within`].
-    pub struct Within<'a, F, M> {
+    pub(super) struct Within<'a, F, M> {
         #[pin]
         future: F,
         patience: Patience<'a>,
@@ -61,7 +61,7 @@ struct Wait {
 /// Waits for `future`, by which a peer moves bytes. `moved` says how many it has
 /// moved so far, and nothing where it is not this peer that is waited for, after
 /// all. What is ready at once costs nothing.
-pub fn within<'a, F, M>(
+pub(super) fn within<'a, F, M>(
     patience: Patience<'a>,
     pace: &'a mut Paced,
     future: F,

@@ -11,7 +11,7 @@ use crate::proxy::withheld::Withheld;
 use crate::telemetry::{Direction, Moved};
 
 /// What is known of a request in flight, whoever ends it.
-pub struct Progress<'a> {
+pub(crate) struct Progress<'a> {
     /// Among what whom holds a body counts that is kept.
     keeper: Option<&'a Membership>,
     /// The upstream of this try sent at least one byte.
@@ -36,7 +36,7 @@ pub struct Progress<'a> {
 
 impl<'a> Progress<'a> {
     /// That of a request of which nothing has happened yet.
-    pub fn new(moved: &'a Moved, keeper: Option<&'a Membership>) -> Self {
+    pub(crate) fn new(moved: &'a Moved, keeper: Option<&'a Membership>) -> Self {
         Self {
             keeper,
             any_byte: Cell::new(false),
@@ -60,30 +60,30 @@ impl<'a> Progress<'a> {
     }
 
     /// Who has asked.
-    pub fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         self.keeper.map_or(Peer::Local, Membership::peer)
     }
 
     /// So much more is kept of the body, or less.
-    pub fn keeps_more(&self, bytes: isize) {
+    pub(crate) fn keeps_more(&self, bytes: isize) {
         if let Some(keeper) = self.keeper {
             keeper.keeps_more(bytes);
         }
     }
 
     /// Whether nothing of a response has gone to the client.
-    pub fn is_unanswered(&self) -> bool {
+    pub(crate) fn is_unanswered(&self) -> bool {
         self.moved.bytes(Direction::Received) == 0
     }
 
     /// A second try begins beside another one.
-    pub fn begin_beside(&self, endpoint: EndpointAddr) {
+    pub(crate) fn begin_beside(&self, endpoint: EndpointAddr) {
         self.open_tries.set(self.open_tries.get() + 1);
         self.beside.borrow_mut().push(endpoint);
     }
 
     /// Another try begins.
-    pub fn begin_try(&self) {
+    pub(crate) fn begin_try(&self) {
         self.any_byte.set(false);
         self.withheld.end();
         self.head_at.set(None);

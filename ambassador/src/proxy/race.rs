@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A connection to `place`; where that takes too long and the upstream's name
 /// has addresses of the other family, to whichever is there first. One that
 /// fails at once is no matter of a race: the next try goes elsewhere.
-pub async fn checkout(
+pub(super) async fn checkout(
     context: &Context,
     target: &Target,
     checkout: Checkout,
@@ -80,7 +80,7 @@ async fn make_room(context: &Context, shared: &Shared) -> Infallible {
 
 /// Tells the endpoint of a try that another one was faster by so much that it
 /// counts as a failed connect, and goes on with that one.
-pub fn follow(
+pub(super) fn follow(
     context: &Context,
     target: &Target,
     judges: &mut Judges<'_>,

@@ -18,7 +18,7 @@ use crate::upstream::pool::{Checkout, Want};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Opaque bytes: that it came about is all that can be known of how well the
     /// upstream is.
     Relay,
@@ -28,7 +28,7 @@ pub enum Purpose {
 
 /// A connection, whose endpoint is busy with it for as long as the judges are
 /// kept.
-pub struct Reached<'a> {
+pub(crate) struct Reached<'a> {
     /// The connection.
     pub connection: Connection,
     /// Those who are told of it; they were, unless it was for a guess.
@@ -37,7 +37,7 @@ pub struct Reached<'a> {
 
 impl Reached<'_> {
     /// It turns out to be for a relay.
-    pub fn is_for_relay(&mut self, target: &Target) {
+    pub(crate) fn is_for_relay(&mut self, target: &Target) {
         let how = (Score::Success, Grade::Good);
         let settings = &target.upstream.policies.outlier;
         self.judges.tell(how, Stage::Last, settings, ring::now());
@@ -46,7 +46,7 @@ impl Reached<'_> {
 
 /// Why there is none.
 #[derive(Debug, Clone, Copy)]
-pub struct Unreached {
+pub(crate) struct Unreached {
     /// What is told of the last try.
     pub unanswered: Unanswered,
     /// Where it went.
@@ -56,7 +56,7 @@ pub struct Unreached {
 /// Connects to `judges.endpoint`, and where that cannot be reached to the next
 /// ones: an endpoint that refuses is none that others must suffer for.
 /// `peer` is who asks; `on_try` is called with the endpoint of each try.
-pub async fn reach<'a>(
+pub(crate) async fn reach<'a>(
     context: &Context,
     target: &'a Target,
     peer: Peer,

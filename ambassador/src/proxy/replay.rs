@@ -5,7 +5,7 @@ use crate::ring::Chunk;
 /// The body of a request as far as it has been read, while another try may need
 /// it.
 #[derive(Debug, Default)]
-pub struct Replay {
+pub(crate) struct Replay {
     /// `None`: not all of it is kept.
     body: Option<Vec<u8>>,
     /// Bytes that may still be kept.
@@ -14,12 +14,12 @@ pub struct Replay {
 
 impl Replay {
     /// Nothing is kept: it may be sent once.
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self::default()
     }
 
     /// Keeps up to `body_limit` bytes.
-    pub fn up_to(body_limit: u64) -> Self {
+    pub(crate) fn up_to(body_limit: u64) -> Self {
         Self {
             body: Some(Vec::new()),
             room: body_limit,
@@ -27,18 +27,18 @@ impl Replay {
     }
 
     /// Whether all that was read is still there.
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.body.is_some()
     }
 
     /// Whether nothing was read, and so nothing left out.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.body.as_ref().is_some_and(Vec::is_empty)
     }
 
     /// Keeps more of the body; says by how much what is kept has grown. Where it
     /// gets too large, nothing is kept any more.
-    pub fn add(&mut self, chunk: &[u8]) -> isize {
+    pub(crate) fn add(&mut self, chunk: &[u8]) -> isize {
         let Some(body) = &mut self.body else {
             return 0;
         };
@@ -57,7 +57,7 @@ impl Replay {
     }
 
     /// All that was read, to be sent again.
-    pub fn again(&self) -> Option<Chunk> {
+    pub(crate) fn again(&self) -> Option<Chunk> {
         let body = self.body.as_ref()?;
         Some(Chunk::written(body.len(), |copy| {
             copy.extend_from_slice(body);

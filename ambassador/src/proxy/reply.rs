@@ -8,7 +8,7 @@ use crate::proxy::client::Client;
 use crate::telemetry::{Direction, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.
-pub async fn answer(
+pub(crate) async fn answer(
     client: &mut Client,
     mut record: RequestGuard,
     asked: Asked,
@@ -45,7 +45,7 @@ pub async fn answer(
 
 /// Refuses a malformed request; `field` is which one it was, if any. Where its
 /// next message would begin is not known, so the connection ends.
-pub async fn refuse(
+pub(crate) async fn refuse(
     client: &mut Client,
     mut record: RequestGuard,
     bad: BadMessage,
@@ -56,7 +56,7 @@ pub async fn refuse(
 }
 
 /// Gives up a request whose head is not whole, for the memory that it takes.
-pub async fn give_up(client: &mut Client, mut record: RequestGuard) -> After {
+pub(crate) async fn give_up(client: &mut Client, mut record: RequestGuard) -> After {
     const WHY: &str = "given up: memory_limit is reached, and its head was not whole";
     record.explain(WHY);
     let reply = LocalReply::new(Reason::Overloaded).with_detail(WHY);

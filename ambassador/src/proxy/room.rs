@@ -22,7 +22,7 @@ pub struct Seat(Arc<Room>);
 
 /// Changes how many connections the process may have; `None`: any number.
 /// Those that are there may stay.
-pub fn set_total(max: Option<u32>) {
+pub(crate) fn set_total(max: Option<u32>) {
     ALL.set_max(max);
 }
 

@@ -18,17 +18,17 @@ const PLACES_MAX: usize = 4_096;
 const KEPT: Duration = Duration::from_secs(600);
 
 /// A destination, as one namespace knows it.
-pub type Place = (Namespace, OriginalDst);
+pub(crate) type Place = (Namespace, OriginalDst);
 
 /// The places whose servers speak first.
 #[derive(Default)]
-pub struct ServerFirst {
+pub(crate) struct ServerFirst {
     heard: HashMap<Place, Instant>,
 }
 
 /// Whether somebody else should hear of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Learnt {
+pub(crate) enum Learnt {
     /// It is new, or half forgotten.
     News,
     /// It is known well enough.
@@ -37,13 +37,13 @@ pub enum Learnt {
 
 impl ServerFirst {
     /// Whether the server there is known to speak first.
-    pub fn knows(&self, place: Place, now: Instant) -> bool {
+    pub(crate) fn knows(&self, place: Place, now: Instant) -> bool {
         let heard = self.heard.get(&place);
         heard.is_some_and(|heard| now.saturating_duration_since(*heard) < KEPT)
     }
 
     /// The server there has spoken first.
-    pub fn hear(&mut self, place: Place, now: Instant) -> Learnt {
+    pub(crate) fn hear(&mut self, place: Place, now: Instant) -> Learnt {
         let age = |heard: Instant| now.saturating_duration_since(heard);
         if let Some(heard) = self.heard.get_mut(&place) {
             if age(*heard) < KEPT / 2 {
@@ -65,7 +65,7 @@ impl ServerFirst {
 /// Whether a server that begins like this is one to which clients listen first.
 /// Servers of HTTP and TLS complain of silence, too; a beginning of that may be
 /// all that has come.
-pub fn is_greeting(said: &[u8]) -> bool {
+pub(crate) fn is_greeting(said: &[u8]) -> bool {
     const COMPLAINTS: [&[u8]; 2] = [b"HTTP/", &[0x15, 0x03]];
     let complains = |known: &[u8]| said.starts_with(known) || known.starts_with(said);
     !COMPLAINTS.into_iter().any(complains)

@@ -5,7 +5,7 @@ use std::io;
 /// Whether something failed for what this machine lacks: descriptors, ports,
 /// memory, or places in an epoll instance. Of a peer none of these tells, be its
 /// connection yet to be made or established.
-pub fn is_shortage(error: &io::Error) -> bool {
+pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(

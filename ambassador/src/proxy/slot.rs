@@ -22,11 +22,11 @@ thread_local! {
 }
 
 /// A place for the future of a request.
-pub type Slot = Pin<Box<dyn Serve>>;
+pub(super) type Slot = Pin<Box<dyn Serve>>;
 
 /// Serves one request after another. It resolves to the connection and what
 /// becomes of it, and may then [`begin`](Serve::begin) again.
-pub trait Serve: Future<Output = (Box<Client>, After)> {
+pub(super) trait Serve: Future<Output = (Box<Client>, After)> {
     /// Begins with a request of which `chunk` has the first bytes.
     fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, patience: Patience);
 }
@@ -40,12 +40,12 @@ pin_project! {
 }
 
 /// A slot for one request; `new` makes one where none is left.
-pub fn take(new: impl FnOnce() -> Slot) -> Slot {
+pub(super) fn take(new: impl FnOnce() -> Slot) -> Slot {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(new)
 }
 
 /// Keeps a slot, which is empty, for the next request.
-pub fn give_back(slot: Slot) {
+pub(super) fn give_back(slot: Slot) {
     SPARE.with_borrow_mut(|spare| {
         if spare.len() < KEPT_MAX {
             spare.push(slot);
@@ -54,12 +54,12 @@ pub fn give_back(slot: Slot) {
 }
 
 /// Frees what is kept.
-pub fn drop_all() {
+pub(super) fn drop_all() {
     SPARE.take();
 }
 
 /// An empty slot for the futures of `serve`.
-pub fn empty<F>(serve: impl Fn(Box<Client>, Chunk, Patience) -> F + 'static) -> Slot
+pub(super) fn empty<F>(serve: impl Fn(Box<Client>, Chunk, Patience) -> F + 'static) -> Slot
 where
     F: Future<Output = (Box<Client>, After)> + 'static,
 {

@@ -29,7 +29,7 @@ use crate::upstream::connection::Connection;
 /// CONNECT on an explicit listener: what comes through the tunnel is treated as
 /// on a captured connection to the upstream that claims the authority. HTTP is
 /// served under its policies, TLS goes by its server name, all else is relayed.
-pub async fn connect(
+pub(crate) async fn connect(
     client: &mut Client,
     mut record: RequestGuard,
     asked: Asked,
@@ -237,7 +237,7 @@ async fn inject(
 }
 
 /// The connection carries opaque bytes from here on.
-pub async fn tunnel(
+pub(crate) async fn tunnel(
     client: &mut Client,
     mut record: RequestGuard,
     target: &Target,

@@ -11,7 +11,7 @@ const NO_FIELDS: &[u8] = b"\r\n";
 
 /// Which trailer fields of a request go on.
 #[derive(Clone, Copy)]
-pub struct Trailers<'a> {
+pub(crate) struct Trailers<'a> {
     /// Where it goes.
     pub way: &'a Way,
     /// As it came.
@@ -21,7 +21,7 @@ pub struct Trailers<'a> {
 impl Trailers<'_> {
     /// Splits what goes on of a body off what follows it. The part of a trailer
     /// section that has come is kept back until all of it has.
-    pub fn take(
+    pub(crate) fn take(
         self,
         body: &mut BodyReader,
         mut chunk: Chunk,

@@ -17,7 +17,7 @@ use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
 use crate::together::{First, both, first};
 
 /// Where the bytes are counted, and when silence ends the tunnel.
-pub struct Tunnel<'a> {
+pub(crate) struct Tunnel<'a> {
     /// For the metrics.
     pub cells: &'a Cells,
     /// For the log; it says under which upstream the metrics count.
@@ -31,7 +31,7 @@ pub struct Tunnel<'a> {
 impl Tunnel<'_> {
     /// Relays until both sides have ended, one is reset or nothing moves for
     /// `silence`; the caller closes both then. `client_first` and `upstream_first` were received before.
-    pub async fn run(
+    pub(crate) async fn run(
         &self,
         client: &Stream,
         client_first: Option<Chunk>,

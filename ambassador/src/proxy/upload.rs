@@ -18,7 +18,7 @@ use crate::ring::{self, Chunk, Gather, Stream, timer};
 const FINISH_SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// The way up of one exchange: the rest of the request body.
-pub struct Upload<'a> {
+pub(super) struct Upload<'a> {
     /// The client's socket.
     pub client: &'a Stream,
     /// Bytes of the client received before.
@@ -44,7 +44,7 @@ pub struct Upload<'a> {
 impl Upload<'_> {
     /// Passes the body on, and tells `count` how much at a time; then watches
     /// over the wait for the response, whose time begins only now.
-    pub async fn run(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
+    pub(super) async fn run(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
         // Where it takes no more, the response decides what happens.
         self.pass(self.deadlines.idle(), count).await?;
         if self.body.is_done() {
@@ -61,7 +61,7 @@ impl Upload<'_> {
     /// Passes the rest of the body on behind a whole response, as long as the
     /// upstream reads and the client sends. However that ends, the client has its
     /// answer.
-    pub async fn finish(&mut self, count: impl Fn(u64)) {
+    pub(super) async fn finish(&mut self, count: impl Fn(u64)) {
         let _ = self.pass(FINISH_SILENCE_MAX, count).await;
     }
 

@@ -33,7 +33,7 @@ const X_UPSTREAM_HOST: &str = "x-upstream-host";
 const ADDED_MAX: usize = trace::FIELDS_MAX + 4;
 
 /// Where a request goes and what that changes in its head.
-pub struct Way {
+pub(crate) struct Way {
     /// The upstream.
     pub target: Target,
     host: Host,
@@ -51,13 +51,13 @@ enum Host {
 }
 
 /// The request id that a request carries from here on.
-pub struct Identity {
+pub(crate) struct Identity {
     /// `None`: the request has one already.
     made_id: Option<[u8; 36]>,
 }
 
 /// A request as it came. Each try encodes it anew, for its own endpoint.
-pub struct Incoming<'a> {
+pub(crate) struct Incoming<'a> {
     /// Its head, parsed.
     pub request: &'a RequestHead,
     /// Its head.
@@ -77,7 +77,7 @@ pub struct Incoming<'a> {
 impl Incoming<'_> {
     /// Whether its client may wait for an interim response before it sends the
     /// body (RFC 9110 section 10.1.1).
-    pub fn expects_continue(&self) -> bool {
+    pub(crate) fn expects_continue(&self) -> bool {
         let expected = self.request.fields().value(&self.head, "expect");
         expected.is_some_and(|expected| expected.eq_ignore_ascii_case(b"100-continue"))
     }
@@ -85,7 +85,7 @@ impl Incoming<'_> {
 
 /// Whom something in a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Addressee {
+pub(crate) enum Addressee {
     /// This proxy.
     Proxy,
     /// The upstream: it has asked for it on this client's connection.
@@ -94,7 +94,7 @@ pub enum Addressee {
 
 /// The way of a request; `None`: no upstream may take it. `buffer` is where the
 /// host is put that the request names.
-pub fn find(
+pub(crate) fn find(
     context: &Context,
     (original, tunnel): (Option<OriginalDst>, Option<&Tunnelled>),
     request: &RequestHead,
@@ -151,7 +151,7 @@ pub fn find(
 
 /// What the endpoint of a try is chosen by, besides the state of all.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Aim<'a> {
+pub(crate) struct Aim<'a> {
     /// Where the caller is.
     pub namespace: Namespace,
     /// Where the connection was going.
@@ -168,7 +168,7 @@ pub struct Aim<'a> {
 
 /// The upstream as callers in `namespace` have found it.
 #[inline]
-pub fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) -> Seen<'a> {
+pub(crate) fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) -> Seen<'a> {
     let shared = &target.shared;
     match target.list_for(namespace) {
         Namespace(0) => Seen::ByAll(&shared.reputation),
@@ -178,7 +178,7 @@ pub fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) ->
 
 /// The endpoint of a try. `None` where a name has not been resolved, and where
 /// the original destination is meant and there is none.
-pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
+pub(crate) fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
     match target.upstream.endpoints {
         Endpoints::Original => {
             let OriginalDst(address) = aim.original?;
@@ -206,7 +206,7 @@ pub fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
 /// The endpoint of a second try beside a slow one, and leave to make it; `None`:
 /// the upstream is not well, or had too many of those lately. The breaker counts
 /// it where it counts every try.
-pub fn hedge<'a>(
+pub(crate) fn hedge<'a>(
     pools: &Pools,
     target: &'a Target,
     reputation: &'a Reputation,
@@ -235,7 +235,7 @@ pub fn hedge<'a>(
 
 /// The endpoint of a second try beside a silent one, and leave to make it;
 /// `None`: there is no other that is well, or no budget for it.
-pub fn elsewhere(
+pub(crate) fn elsewhere(
     pools: &Pools,
     target: &Target,
     reputation: &Reputation,
@@ -257,7 +257,7 @@ pub fn elsewhere(
 
 /// The hash of what the upstream's `ring_hash` goes by, where the request has
 /// it.
-pub fn request_key(
+pub(crate) fn request_key(
     target: &Target,
     request: &RequestHead,
     head: &[u8],
@@ -270,7 +270,7 @@ pub fn request_key(
 }
 
 /// The same of a connection that carries no requests.
-pub fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
+pub(crate) fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
     let by_source = LoadBalancing::RingHash(Key::SourceIp);
     if target.upstream.policies.load_balancing != by_source {
         return None;
@@ -283,7 +283,7 @@ pub fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
 
 /// Whether bytes of this request may reach the upstream twice: its method is
 /// one of those, or its sender says so with an idempotency key that goes on.
-pub fn may_be_sent_twice(policies: &Policies, request: &RequestHead, head: &[u8]) -> bool {
+pub(crate) fn may_be_sent_twice(policies: &Policies, request: &RequestHead, head: &[u8]) -> bool {
     let (retry, rules) = (&policies.retry, &policies.headers);
     let key = || {
         let name = &retry.idempotency_header;
@@ -296,7 +296,7 @@ pub fn may_be_sent_twice(policies: &Policies, request: &RequestHead, head: &[u8]
 impl Identity {
     /// Keeps the id that a request has, or that the header rules of its upstream
     /// set, or makes one.
-    pub fn of(request: &RequestHead, head: &[u8], way: Option<&Way>) -> Self {
+    pub(crate) fn of(request: &RequestHead, head: &[u8], way: Option<&Way>) -> Self {
         let has_id = Self::known(request, head, way).is_some();
         Self {
             made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), clock::random_u128())),
@@ -304,7 +304,7 @@ impl Identity {
     }
 
     /// The id, wherever it came from.
-    pub fn request_id<'a>(
+    pub(crate) fn request_id<'a>(
         &'a self,
         request: &RequestHead,
         head: &'a [u8],
@@ -327,14 +327,14 @@ impl Identity {
 impl Way {
     /// Whether the request has come through more proxies than stand in a row on
     /// purpose.
-    pub fn is_circle(&self) -> bool {
+    pub(crate) fn is_circle(&self) -> bool {
         let max = self.target.upstream.policies.hops.max;
         matches!((self.hops, max), (Some(Hops(hops)), Some(max)) if hops > max)
     }
 
     /// How long the caller waits, as its request says. Where the header rules
     /// name a field that says it, the rules decide what goes on of that.
-    pub fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
+    pub(crate) fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
         let policies = &self.target.upstream.policies;
         if policies.marks == Marks::None {
             return CallerTimeout::default();
@@ -345,7 +345,12 @@ impl Way {
 
     /// The head as `endpoint` gets it, by a try that has `left` of the caller's
     /// time.
-    pub fn encode(&self, incoming: &Incoming<'_>, endpoint: EndpointAddr, left: Duration) -> Chunk {
+    pub(crate) fn encode(
+        &self,
+        incoming: &Incoming<'_>,
+        endpoint: EndpointAddr,
+        left: Duration,
+    ) -> Chunk {
         let Incoming {
             request,
             head,

@@ -13,11 +13,11 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// Whether the rest of a body is waited for.
 #[derive(Debug, Default)]
-pub struct Withheld(Cell<Option<Instant>>);
+pub(super) struct Withheld(Cell<Option<Instant>>);
 
 impl Withheld {
     /// Waits for `more` of it.
-    pub async fn wait<T>(&self, more: impl Future<Output = T>, now: Instant) -> T {
+    pub(super) async fn wait<T>(&self, more: impl Future<Output = T>, now: Instant) -> T {
         self.0.set(Some(now));
         let more = more.await;
         self.end();
@@ -25,12 +25,12 @@ impl Withheld {
     }
 
     /// It is not waited for any more.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         self.0.set(None);
     }
 
     /// Whether it has been waited for so long that the caller is at fault.
-    pub fn is_long(&self, now: impl FnOnce() -> Instant) -> bool {
+    pub(super) fn is_long(&self, now: impl FnOnce() -> Instant) -> bool {
         let since = self.0.get();
         since.is_some_and(|since| now().saturating_duration_since(since) >= LONG)
     }

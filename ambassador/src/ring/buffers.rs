@@ -11,13 +11,13 @@ use io_uring::types::BufRingEntry;
 
 /// Buffers of a shard. Few: a provided-buffer ring is used in turn, so all of
 /// them become resident under load.
-pub const COUNT: u16 = 32;
+pub(super) const COUNT: u16 = 32;
 
 /// Bytes of one buffer.
-pub const SIZE: usize = 8 * 1024;
+pub(super) const SIZE: usize = 8 * 1024;
 
 /// The buffers, counted per holder.
-pub struct Buffers {
+pub(super) struct Buffers {
     memory: Mapping,
     holders: [Cell<u16>; COUNT as usize],
     /// Buffers that nobody holds.
@@ -41,14 +41,14 @@ struct Mapping {
 
 impl Buffers {
     /// Buffers on a list, for reads by syscall.
-    pub fn listed() -> io::Result<Self> {
+    pub(super) fn listed() -> io::Result<Self> {
         let free = (0..COUNT).rev().collect();
         Self::with(Supply::Listed(RefCell::new(free)))
     }
 
     /// Buffers in a ring at the address of [`Buffers::ring_address`], for the
     /// kernel to choose from. Nothing is in it before [`Buffers::provide_all`].
-    pub fn provided() -> io::Result<Self> {
+    pub(super) fn provided() -> io::Result<Self> {
         Self::with(Supply::Provided {
             ring: Mapping::new(usize::from(COUNT) * size_of::<BufRingEntry>())?,
             tail: Cell::new(0),
@@ -65,7 +65,7 @@ impl Buffers {
     }
 
     /// Where the ring is, where there is one.
-    pub fn ring_address(&self) -> Option<u64> {
+    pub(super) fn ring_address(&self) -> Option<u64> {
         match &self.supply {
             Supply::Provided { ring, .. } => Some(ring.start.as_ptr() as u64),
             Supply::Listed(_) => None,
@@ -73,17 +73,17 @@ impl Buffers {
     }
 
     /// Puts every buffer into the ring; once, after it was registered.
-    pub fn provide_all(&self) {
+    pub(super) fn provide_all(&self) {
         (0..COUNT).for_each(|buffer| self.supply_again(buffer));
     }
 
     /// Buffers that nobody holds.
-    pub fn free(&self) -> usize {
+    pub(super) fn free(&self) -> usize {
         usize::from(self.free.get())
     }
 
     /// A free buffer of the list, to read into; held once.
-    pub fn take(&self) -> Option<u16> {
+    pub(super) fn take(&self) -> Option<u16> {
         match &self.supply {
             Supply::Listed(free) => {
                 let buffer = free.borrow_mut().pop()?;
@@ -95,7 +95,7 @@ impl Buffers {
     }
 
     /// The kernel has chosen this buffer: it is held once.
-    pub fn chosen(&self, buffer: u16) {
+    pub(super) fn chosen(&self, buffer: u16) {
         let holders = &self.holders[usize::from(buffer)];
         debug_assert_eq!(holders.get(), 0, "only free buffers are chosen");
         holders.set(1);
@@ -103,13 +103,13 @@ impl Buffers {
     }
 
     /// One more holder.
-    pub fn hold(&self, buffer: u16) {
+    pub(super) fn hold(&self, buffer: u16) {
         let holders = &self.holders[usize::from(buffer)];
         holders.set(holders.get() + 1);
     }
 
     /// One holder less; the last one gives the buffer back.
-    pub fn release(&self, buffer: u16) {
+    pub(super) fn release(&self, buffer: u16) {
         let holders = &self.holders[usize::from(buffer)];
         holders.set(holders.get() - 1);
         if holders.get() == 0 {
@@ -119,7 +119,7 @@ impl Buffers {
     }
 
     /// The address of a buffer.
-    pub fn address(&self, buffer: u16) -> *mut u8 {
+    pub(super) fn address(&self, buffer: u16) -> *mut u8 {
         assert!(buffer < COUNT, "a buffer of this set");
         // Within the mapping: the number is below COUNT.
         self.memory
@@ -130,7 +130,7 @@ impl Buffers {
 
     /// The bytes `start..end` of a buffer that the caller holds.
     #[expect(unsafe_code, reason = "the kernel writes these buffers")]
-    pub fn bytes(&self, buffer: u16, start: usize, end: usize) -> &[u8] {
+    pub(super) fn bytes(&self, buffer: u16, start: usize, end: usize) -> &[u8] {
         assert!(start <= end && end <= SIZE, "within one buffer");
         // SAFETY: the range lies in the mapping, which is initialised (zeroed
         // by the kernel) and lives as long as `self`. Nobody writes to a

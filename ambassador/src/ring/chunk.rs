@@ -8,11 +8,11 @@ use super::buffers::{Buffers, SIZE};
 use super::spare;
 
 /// Chunks that one send gathers at most.
-pub const GATHER_MAX: usize = 8;
+pub(super) const GATHER_MAX: usize = 8;
 
 /// Bytes of a transfer that one send takes along at most: those that wait when
 /// its peer stops reading.
-pub const SENT_AT_ONCE: usize = 4 * SIZE;
+pub(super) const SENT_AT_ONCE: usize = 4 * SIZE;
 
 /// Some bytes. Splitting one of a shared buffer copies nothing; both parts
 /// then hold the buffer.

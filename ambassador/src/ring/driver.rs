@@ -22,7 +22,7 @@ use super::uring::Uring;
 use super::waiting::keep;
 
 /// The I/O of one shard.
-pub struct Driver {
+pub(super) struct Driver {
     table: RefCell<Table>,
     engine: RefCell<Engine>,
     backend: Backend,
@@ -35,7 +35,7 @@ enum Engine {
 
 impl Driver {
     /// A driver without sockets; `event` ends its wait when readable.
-    pub fn new(backend: Backend, event: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(backend: Backend, event: OwnedFd) -> io::Result<Self> {
         let (engine, buffers) = match backend {
             Backend::Ring => {
                 let buffers = Rc::new(Buffers::provided()?);
@@ -57,12 +57,12 @@ impl Driver {
     }
 
     /// What carries the I/O.
-    pub fn backend(&self) -> Backend {
+    pub(super) fn backend(&self) -> Backend {
         self.backend
     }
 
     /// The socket under a key.
-    pub fn socket(&self, key: Key) -> RefMut<'_, Socket> {
+    pub(super) fn socket(&self, key: Key) -> RefMut<'_, Socket> {
         RefMut::map(self.table.borrow_mut(), |table| {
             &mut table.sockets[key as usize]
         })
@@ -70,7 +70,7 @@ impl Driver {
 
     /// Adds a stream or listener; a read is armed on it from the next turn,
     /// unless it has yet to be connected.
-    pub fn add(&self, fd: OwnedFd, role: Role) -> io::Result<Key> {
+    pub(super) fn add(&self, fd: OwnedFd, role: Role) -> io::Result<Key> {
         let mut table = self.table.borrow_mut();
         let key = table.insert(fd, role == Role::Listener);
         if let Engine::Epoll(epoll) = &mut *self.engine.borrow_mut()
@@ -86,7 +86,7 @@ impl Driver {
     }
 
     /// What a stream is doing; `None`: it is gone.
-    pub fn standing(&self, id: StreamId) -> Option<Standing> {
+    pub(super) fn standing(&self, id: StreamId) -> Option<Standing> {
         let table = self.table.borrow();
         let socket = table.sockets.get(id.key as usize);
         let socket = socket.filter(|socket| socket.generation == id.generation);
@@ -94,7 +94,7 @@ impl Driver {
     }
 
     /// What waits in all streams.
-    pub fn held(&self) -> Held {
+    pub(super) fn held(&self) -> Held {
         let table = self.table.borrow();
         let mut held = Held::default();
         for (_, socket) in &table.sockets {
@@ -108,7 +108,7 @@ impl Driver {
     }
 
     /// What waits in the kernel for a stream; nothing where it is gone.
-    pub fn queued(&self, id: StreamId) -> usize {
+    pub(super) fn queued(&self, id: StreamId) -> usize {
         let table = self.table.borrow();
         let socket = table.sockets.get(id.key as usize);
         let socket = socket.filter(|socket| socket.generation == id.generation);
@@ -116,12 +116,12 @@ impl Driver {
     }
 
     /// Looks at what has gone to the heap, or tells of more.
-    pub fn growth<R>(&self, look: impl FnOnce(&mut Growth) -> R) -> R {
+    pub(super) fn growth<R>(&self, look: impl FnOnce(&mut Growth) -> R) -> R {
         look(&mut self.table.borrow_mut().growth)
     }
 
     /// Ends a stream as if it had failed by `error`, unless it is gone.
-    pub fn fail(&self, id: StreamId, error: i32) {
+    pub(super) fn fail(&self, id: StreamId, error: i32) {
         let mut table = self.table.borrow_mut();
         let socket = table.sockets.get(id.key as usize);
         if socket.is_some_and(|socket| socket.generation == id.generation) {
@@ -131,12 +131,12 @@ impl Driver {
 
     /// Sockets that are open, or not yet closed.
     #[cfg(test)]
-    pub fn open_sockets(&self) -> usize {
+    pub(super) fn open_sockets(&self) -> usize {
         self.table.borrow().sockets.len()
     }
 
     /// Starts to connect.
-    pub fn connect(&self, key: Key, address: RawAddress) {
+    pub(super) fn connect(&self, key: Key, address: RawAddress) {
         let mut table = self.table.borrow_mut();
         table.sockets[key as usize].connecting = Connecting::Busy(Box::new(address));
         match &mut *self.engine.borrow_mut() {
@@ -149,7 +149,7 @@ impl Driver {
     /// where that is enough. A send that is under way ends first, whether its
     /// future was dropped or never waited: the kernel is still reading its
     /// bytes.
-    pub fn poll_send(
+    pub(super) fn poll_send(
         &self,
         key: Key,
         unsent: &mut Option<Gather>,
@@ -206,7 +206,7 @@ impl Driver {
     }
 
     /// Tells when nothing is being sent.
-    pub fn poll_flush(&self, key: Key, waker: &Waker) -> Poll<Result<(), SendError>> {
+    pub(super) fn poll_flush(&self, key: Key, waker: &Waker) -> Poll<Result<(), SendError>> {
         let mut table = self.table.borrow_mut();
         let table = &mut *table;
         let socket = &mut table.sockets[key as usize];
@@ -224,7 +224,7 @@ impl Driver {
 
     /// Takes a stream's socket out, once nothing is under way on it; `None`: it
     /// has bytes, an end or an error to tell of, or still sends.
-    pub fn poll_leave(&self, key: Key, waker: &Waker) -> Poll<Option<OwnedFd>> {
+    pub(super) fn poll_leave(&self, key: Key, waker: &Waker) -> Poll<Option<OwnedFd>> {
         let mut table = self.table.borrow_mut();
         let socket = &mut table.sockets[key as usize];
         if socket.is_closed_or_busy() {
@@ -247,7 +247,7 @@ impl Driver {
 
     /// What a stream may hold beyond the limit at most.
     #[cfg(test)]
-    pub fn received_on_top(&self) -> usize {
+    pub(super) fn received_on_top(&self) -> usize {
         use super::buffers::{COUNT, SIZE};
         match &*self.engine.borrow() {
             Engine::Ring(ring) if !ring.limits_receives() => usize::from(COUNT) * SIZE,
@@ -256,12 +256,12 @@ impl Driver {
     }
 
     /// The next received chunk.
-    pub fn take_received(&self, key: Key) -> Option<Chunk> {
+    pub(super) fn take_received(&self, key: Key) -> Option<Chunk> {
         self.table.borrow_mut().take_received(key)
     }
 
     /// The next received chunk, or how receiving has ended: `None` by a FIN.
-    pub fn poll_recv(&self, key: Key, waker: &Waker) -> Poll<io::Result<Option<Chunk>>> {
+    pub(super) fn poll_recv(&self, key: Key, waker: &Waker) -> Poll<io::Result<Option<Chunk>>> {
         let mut table = self.table.borrow_mut();
         if let Some(chunk) = table.take_received(key) {
             return Poll::Ready(Ok(Some(chunk)));
@@ -278,18 +278,18 @@ impl Driver {
     }
 
     /// The next accepted connection.
-    pub fn take_accepted(&self, key: Key) -> Option<OwnedFd> {
+    pub(super) fn take_accepted(&self, key: Key) -> Option<OwnedFd> {
         self.table.borrow_mut().take_accepted(key)
     }
 
     /// Reads or accepts again after a failure that may pass.
-    pub fn read_again(&self, key: Key) {
+    pub(super) fn read_again(&self, key: Key) {
         self.table.borrow_mut().read_soon(key);
     }
 
     /// The owner is gone: what is under way is cancelled, and the socket closed
     /// after its last completion.
-    pub fn close(&self, key: Key) {
+    pub(super) fn close(&self, key: Key) {
         let mut table = self.table.borrow_mut();
         if !table.abandon(key) {
             return;
@@ -304,7 +304,7 @@ impl Driver {
     /// One look at the kernel: passes on what has been started, waits up to
     /// `wait` for something to happen, the first `spin` of it awake, and takes
     /// note of it.
-    pub fn turn(&self, wait: Option<Duration>, spin: Duration) -> io::Result<()> {
+    pub(super) fn turn(&self, wait: Option<Duration>, spin: Duration) -> io::Result<()> {
         let mut table = self.table.borrow_mut();
         table.detach_received();
         match &mut *self.engine.borrow_mut() {
@@ -314,7 +314,7 @@ impl Driver {
     }
 
     /// Closes what is left, and takes the completions of what is in flight.
-    pub fn finish(&self) {
+    pub(super) fn finish(&self) {
         let keys: Vec<Key> = {
             let table = self.table.borrow();
             table.sockets.iter().map(|(key, _)| key as Key).collect()

@@ -19,7 +19,7 @@ static ENDED: AtomicBool = AtomicBool::new(false);
 
 /// Shrinks a table from which an entry was removed, where few are left. That
 /// costs something only while its last entries are vacant.
-pub fn shrink<T>(table: &mut Slab<T>) {
+pub(crate) fn shrink<T>(table: &mut Slab<T>) {
     shrink_and_tell(table, &ENDED);
 }
 
@@ -34,12 +34,12 @@ fn shrink_and_tell<T>(table: &mut Slab<T>, ended: &AtomicBool) {
 }
 
 /// Whether a table with room for `capacity` entries has too much of it.
-pub fn is_too_large(capacity: usize, len: usize) -> bool {
+pub(crate) fn is_too_large(capacity: usize, len: usize) -> bool {
     capacity > ROOM && len <= capacity / TIMES
 }
 
 /// Whether a burst has ended, on any shard, since this was last asked.
-pub fn burst_has_ended() -> bool {
+pub(crate) fn burst_has_ended() -> bool {
     ENDED.swap(false, Ordering::Relaxed)
 }
 

@@ -25,7 +25,7 @@ const ACCEPTS_PER_TURN: usize = 64;
 const EVENT_KEY: u64 = u64::MAX;
 
 /// An epoll instance.
-pub struct Epoll {
+pub(super) struct Epoll {
     epoll: OwnedFd,
     event: OwnedFd,
     events: Vec<libc::epoll_event>,
@@ -34,7 +34,7 @@ pub struct Epoll {
 impl Epoll {
     /// An instance that `event` wakes.
     #[expect(unsafe_code, reason = "epoll_create1")]
-    pub fn new(event: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(event: OwnedFd) -> io::Result<Self> {
         // SAFETY: no pointers are passed.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if epoll < 0 {
@@ -51,7 +51,7 @@ impl Epoll {
     }
 
     /// Watches a new socket, edge-triggered, until it is closed.
-    pub fn watch(&mut self, socket: &Socket, key: Key) -> io::Result<()> {
+    pub(super) fn watch(&mut self, socket: &Socket, key: Key) -> io::Result<()> {
         let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
         let data = u64::from(socket.generation) << 32 | u64::from(key);
         add(&self.epoll, raw(socket), interest as u32, data)
@@ -59,7 +59,7 @@ impl Epoll {
 
     /// Watches a socket no more.
     #[expect(unsafe_code, reason = "epoll_ctl")]
-    pub fn unwatch(&mut self, socket: &Socket) {
+    pub(super) fn unwatch(&mut self, socket: &Socket) {
         let (epoll, fd) = (self.epoll.as_raw_fd(), raw(socket));
         // SAFETY: deleting takes no event. It fails only for what is not watched.
         unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
@@ -67,7 +67,7 @@ impl Epoll {
 
     /// Starts to connect.
     #[expect(unsafe_code, reason = "connect with a raw address")]
-    pub fn connect(&mut self, table: &mut Table, key: Key) {
+    pub(super) fn connect(&mut self, table: &mut Table, key: Key) {
         let socket = &mut table.sockets[key as usize];
         let Connecting::Busy(address) = &socket.connecting else {
             return;
@@ -85,7 +85,7 @@ impl Epoll {
 
     /// Sends what the socket takes now; the rest when it takes more.
     #[expect(unsafe_code, reason = "sendmsg")]
-    pub fn send(&mut self, table: &mut Table, key: Key) {
+    pub(super) fn send(&mut self, table: &mut Table, key: Key) {
         loop {
             let socket = &mut table.sockets[key as usize];
             let fd = raw(socket);
@@ -108,7 +108,7 @@ impl Epoll {
     }
 
     /// Waits for events and acts on them.
-    pub fn turn(
+    pub(super) fn turn(
         &mut self,
         table: &mut Table,
         wait: Option<Duration>,

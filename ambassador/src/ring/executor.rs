@@ -19,7 +19,7 @@ use super::task::TaskId;
 type Future_ = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The tasks of one thread.
-pub struct Executor {
+pub(super) struct Executor {
     shared: Arc<Shared>,
     tasks: RefCell<Slab<Task>>,
     generation: Cell<u16>,
@@ -36,7 +36,7 @@ struct Task {
 
 impl Executor {
     /// No tasks; `shared` takes wake-ups from other threads.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
             shared,
             tasks: RefCell::default(),
@@ -47,7 +47,7 @@ impl Executor {
     }
 
     /// Adds a task; it is polled in this turn.
-    pub fn spawn(&self, future: Future_) -> TaskId {
+    pub(super) fn spawn(&self, future: Future_) -> TaskId {
         let generation = self.generation.get();
         self.generation.set(generation.wrapping_add(1));
         let place = self.tasks.borrow_mut().insert(Task {
@@ -65,7 +65,7 @@ impl Executor {
     }
 
     /// Polls the next ready task; `false`: none is ready.
-    pub fn poll_one(&self) -> bool {
+    pub(super) fn poll_one(&self) -> bool {
         let Some(id) = self.ready.borrow_mut().pop_front() else {
             return false;
         };
@@ -94,32 +94,33 @@ impl Executor {
     }
 
     /// Whether a task could be polled now.
-    pub fn has_ready(&self) -> bool {
+    pub(super) fn has_ready(&self) -> bool {
         !self.ready.borrow().is_empty()
     }
 
     /// Whether this task has not ended.
-    pub fn is_running(&self, id: TaskId) -> bool {
+    pub(super) fn is_running(&self, id: TaskId) -> bool {
         self.with_task(id, |_| ()).is_some()
     }
 
     /// Tasks that have not ended.
-    pub fn task_count(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn task_count(&self) -> usize {
         self.tasks.borrow().len()
     }
 
     /// Counts panics that were caught.
-    pub fn count_panics(&self, panics: u64) {
+    pub(super) fn count_panics(&self, panics: u64) {
         self.panics.set(self.panics.get() + panics);
     }
 
     /// Panics caught so far.
-    pub fn panics(&self) -> u64 {
+    pub(super) fn panics(&self) -> u64 {
         self.panics.get()
     }
 
     /// Queues a task for its next poll; stale ids do nothing.
-    pub fn wake(&self, id: TaskId) {
+    pub(super) fn wake(&self, id: TaskId) {
         let queue = self.with_task(id, |task| !std::mem::replace(&mut task.queued, true));
         if queue == Some(true) {
             self.ready.borrow_mut().push_back(id);
@@ -127,7 +128,7 @@ impl Executor {
     }
 
     /// Drops every task, also those that the drops spawn.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         loop {
             let mut tasks = std::mem::take(&mut *self.tasks.borrow_mut());
             if tasks.is_empty() {

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use super::waiting::keep;
 
 /// How much went to the heap since that was last looked at.
-pub struct Growth {
+pub(crate) struct Growth {
     bytes: usize,
     /// From how many on it is told.
     much: usize,
@@ -27,7 +27,7 @@ impl Default for Growth {
 
 impl Growth {
     /// So many more.
-    pub fn add(&mut self, bytes: usize) {
+    pub(crate) fn add(&mut self, bytes: usize) {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.is_much()
             && let Some(watcher) = self.watcher.take()
@@ -37,7 +37,7 @@ impl Growth {
     }
 
     /// Whether it is time to look.
-    pub fn is_much(&self) -> bool {
+    pub(crate) fn is_much(&self) -> bool {
         self.bytes >= self.much
     }
 
@@ -58,7 +58,7 @@ impl Growth {
 
 /// Resolves when much has gone to the heap of this shard, as
 /// [`look_again_at`] says how much that is. At first it is never much.
-pub async fn much_has_grown() {
+pub(crate) async fn much_has_grown() {
     poll_fn(|context| {
         super::with(|core| core.driver.growth(|growth| growth.watch(context.waker())))
     })
@@ -67,13 +67,13 @@ pub async fn much_has_grown() {
 
 /// Counts anew, and from now on so many bytes are much; says how many there were
 /// since the last time.
-pub fn look_again_at(much: usize) -> usize {
+pub(crate) fn look_again_at(much: usize) -> usize {
     super::with(|core| core.driver.growth(|growth| growth.look_again_at(much)))
 }
 
 /// Somebody keeps so many bytes more on the heap, for a peer that does not go
 /// on. Whether it is much with what came before.
-pub fn has_grown(bytes: usize) -> bool {
+pub(crate) fn has_grown(bytes: usize) -> bool {
     super::with(|core| {
         core.driver.growth(|growth| {
             growth.add(bytes);

@@ -24,7 +24,11 @@ pub enum Liveness {
 
 /// Sets when a socket asks its silent peer for a sign of life; `None`: never.
 /// An accepted socket inherits all of it from its listener.
-pub fn set(socket: &impl AsRawFd, silence: Option<Duration>, expected: Liveness) -> io::Result<()> {
+pub(super) fn set(
+    socket: &impl AsRawFd,
+    silence: Option<Duration>,
+    expected: Liveness,
+) -> io::Result<()> {
     const TCP: i32 = libc::IPPROTO_TCP;
     let on = i32::from(silence.is_some());
     set_int(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, on)?;
@@ -48,14 +52,14 @@ fn expect(socket: &impl AsRawFd, silence: Duration, expected: Liveness) -> io::R
 
 /// How often to look for a pause of a peer of which progress is expected: before
 /// the kernel gives it up.
-pub fn look_every(silence: Duration) -> Duration {
+pub(crate) fn look_every(silence: Duration) -> Duration {
     silence * PATIENCE / 2
 }
 
 /// The kernel takes a peer that has closed its window, and answers its probes,
 /// for one that has failed, once TCP_USER_TIMEOUT is over. It only pauses: no
 /// progress is expected of it until the next look.
-pub fn allow_pause(socket: &impl AsRawFd, silence: Duration) -> io::Result<()> {
+pub(super) fn allow_pause(socket: &impl AsRawFd, silence: Duration) -> io::Result<()> {
     let expected = match is_window_closed(socket)? {
         true => Liveness::Answers,
         false => Liveness::Progress,

@@ -16,12 +16,12 @@ const MAIL_MAX: usize = 1_024;
 type Mail = Box<dyn FnOnce() + Send>;
 
 /// The shard's end.
-pub struct Mailbox {
+pub(super) struct Mailbox {
     shared: Arc<Shared>,
 }
 
 /// What both ends have.
-pub struct Shared {
+pub(super) struct Shared {
     id: u16,
     event: OwnedFd,
     /// Something was put in since the last drain: the eventfd is written once
@@ -60,7 +60,7 @@ static EXECUTORS: Mutex<Option<HashMap<u16, Weak<Shared>>>> = Mutex::new(None);
 impl Mailbox {
     /// An empty mailbox under a number of its own.
     #[expect(unsafe_code, reason = "the standard library has no eventfd")]
-    pub fn new() -> io::Result<Self> {
+    pub(super) fn new() -> io::Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
         // SAFETY: no pointers are passed.
         let event = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
@@ -81,18 +81,18 @@ impl Mailbox {
     }
 
     /// Its shared part.
-    pub fn shared(&self) -> Arc<Shared> {
+    pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
     /// Readable when there is something to drain.
-    pub fn event(&self) -> OwnedFd {
+    pub(super) fn event(&self) -> OwnedFd {
         let event = self.shared.event.try_clone();
         event.expect("one more descriptor, at the start of a shard")
     }
 
     /// A handle for other threads.
-    pub fn remote(&self) -> Remote {
+    pub(super) fn remote(&self) -> Remote {
         Remote {
             shared: self.shared(),
         }
@@ -101,7 +101,7 @@ impl Mailbox {
     /// Runs the closures that have come in, and gives the tasks that were woken to
     /// `wake`. Counts panics. The eventfd is silenced by whoever saw that it is
     /// readable, before this.
-    pub fn drain(&self, wake: impl Fn(TaskId)) -> u64 {
+    pub(super) fn drain(&self, wake: impl Fn(TaskId)) -> u64 {
         if !self.shared.rung.swap(false, Ordering::AcqRel) {
             return 0;
         }
@@ -124,7 +124,7 @@ impl Mailbox {
     }
 
     /// Takes nothing more; what waits is dropped.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         if let Some(executors) = &mut *lock(&EXECUTORS) {
             executors.remove(&self.shared.id);
         }
@@ -139,7 +139,7 @@ impl Mailbox {
 
 impl Shared {
     /// The number that wakers carry.
-    pub fn id(&self) -> u16 {
+    pub(super) fn id(&self) -> u16 {
         self.id
     }
 
@@ -157,7 +157,7 @@ impl Shared {
 
 /// Makes a shard's eventfd unreadable until it is written to again.
 #[expect(unsafe_code, reason = "reads eight bytes from an eventfd")]
-pub fn silence(event: &OwnedFd) {
+pub(super) fn silence(event: &OwnedFd) {
     let mut count = [0_u8; 8];
     // SAFETY: the buffer is eight live bytes; EAGAIN means it was silent.
     unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
@@ -188,7 +188,7 @@ impl Remote {
 }
 
 /// Wakes a task of another thread's executor; one that has ended is ignored.
-pub fn wake_elsewhere(executor: u16, id: TaskId) {
+pub(super) fn wake_elsewhere(executor: u16, id: TaskId) {
     let shared = {
         let executors = lock(&EXECUTORS);
         let found = executors.as_ref().and_then(|all| all.get(&executor));

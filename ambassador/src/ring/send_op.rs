@@ -6,7 +6,7 @@ use super::chunk::{GATHER_MAX, Gather};
 
 /// Bytes on their way out and the structures that describe them to the kernel;
 /// boxed, so that neither moves while an operation is in flight.
-pub struct SendOp {
+pub(super) struct SendOp {
     /// What is left to send.
     pub gather: Gather,
     /// Bytes taken so far.
@@ -45,7 +45,7 @@ impl SendError {
 impl SendOp {
     #[expect(unsafe_code, reason = "all-zero kernel structures")]
     /// One without bytes.
-    pub fn boxed() -> Box<Self> {
+    pub(super) fn boxed() -> Box<Self> {
         // SAFETY: both are plain C structures for which zeroes are valid.
         let (parts, message) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         Box::new(Self {
@@ -60,7 +60,7 @@ impl SendOp {
 
     /// Takes note of a failure. What was to be sent is kept where none of it
     /// was, but off the shared buffers, as its owner may be late or gone.
-    pub fn fail(&mut self) {
+    pub(super) fn fail(&mut self) {
         match self.sent {
             0 => self.gather.detach(),
             _ => self.gather = Gather::default(),
@@ -68,7 +68,7 @@ impl SendOp {
     }
 
     /// The error of a send that has failed.
-    pub fn into_error(self, error: i32) -> SendError {
+    pub(super) fn into_error(self, error: i32) -> SendError {
         let unsent = (self.sent == 0).then_some(self.gather);
         SendError {
             sent: self.sent,
@@ -77,7 +77,7 @@ impl SendOp {
     }
 
     /// The message for what is left, valid until the operation is changed.
-    pub fn message(&mut self) -> *const libc::msghdr {
+    pub(super) fn message(&mut self) -> *const libc::msghdr {
         let mut count = 0;
         for (part, chunk) in self.parts.iter_mut().zip(self.gather.chunks()) {
             part.iov_base = chunk.as_ptr().cast_mut().cast();
@@ -91,7 +91,7 @@ impl SendOp {
 
     /// The flags of this try. For io_uring, MSG_WAITALL makes a failure of
     /// taking a part only; with MSG_DONTWAIT nothing is waited for all the same.
-    pub fn flags(&self) -> i32 {
+    pub(super) fn flags(&self) -> i32 {
         match (self.may_wait, self.quiet) {
             (true, _) => libc::MSG_NOSIGNAL,
             (false, false) => libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT,

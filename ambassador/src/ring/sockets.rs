@@ -10,7 +10,7 @@ use rustix::event::{self, PollFd, PollFlags, Timespec};
 use super::Backend;
 
 /// A socket address as the kernel wants it.
-pub struct RawAddress {
+pub(super) struct RawAddress {
     /// The address, of `length` bytes.
     pub storage: libc::sockaddr_storage,
     /// Its length for its family.
@@ -37,7 +37,7 @@ pub fn dial_socket(address: &SocketAddr) -> io::Result<OwnedFd> {
 /// connects: number `cpu % shards` in the order in which the sockets began to
 /// listen (classic BPF on SO_ATTACH_REUSEPORT_CBPF, Linux 4.5, no privilege).
 #[expect(unsafe_code, reason = "the standard library has no such socket option")]
-pub fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
+pub(crate) fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
     const LOAD_CPU: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_CPU) as u32;
     let instruction = |code: u32, k: u32| libc::sock_filter {
         code: code as u16,
@@ -81,7 +81,7 @@ pub fn steer_by_cpu(listener: BorrowedFd<'_>, shards: u16) -> io::Result<()> {
 /// not later. Here it is one that does not exist (SO_BINDTOIFINDEX, without a
 /// privilege since Linux 5.7). As long as another socket of a reuseport group
 /// takes connections, it may share them with this one.
-pub fn turn_away(listener: &impl AsRawFd) -> io::Result<()> {
+pub(super) fn turn_away(listener: &impl AsRawFd) -> io::Result<()> {
     match get_int(listener, libc::SO_DOMAIN)? {
         libc::AF_UNIX => shutdown_read(listener),
         _ => set_int(
@@ -118,7 +118,7 @@ fn socket(family: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
 
 /// Sets an integer option.
 #[expect(unsafe_code, reason = "setsockopt")]
-pub fn set_int(
+pub(super) fn set_int(
     socket: &impl AsRawFd,
     level: libc::c_int,
     name: libc::c_int,
@@ -142,7 +142,7 @@ pub fn set_int(
 }
 
 /// The error that is pending on a socket.
-pub fn pending_error(socket: &impl AsRawFd) -> io::Result<()> {
+pub(super) fn pending_error(socket: &impl AsRawFd) -> io::Result<()> {
     match get_int(socket, libc::SO_ERROR)? {
         0 => Ok(()),
         error => Err(io::Error::from_raw_os_error(error)),
@@ -173,7 +173,7 @@ fn get_int(socket: &impl AsRawFd, name: libc::c_int) -> io::Result<libc::c_int> 
 /// Bytes that the kernel keeps for a socket: received and not read, or sent and
 /// not acknowledged (SO_MEMINFO, Linux 4.12). Nothing where it does not say.
 #[expect(unsafe_code, reason = "getsockopt")]
-pub fn queued(socket: &impl AsRawFd) -> usize {
+pub(super) fn queued(socket: &impl AsRawFd) -> usize {
     /// SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_WMEM_QUEUED of linux/sock_diag.h.
     const RECEIVED: usize = 0;
     const SENT: usize = 5;
@@ -199,7 +199,7 @@ pub fn queued(socket: &impl AsRawFd) -> usize {
 
 /// Whether a connected socket has neither bytes nor an end nor an error to tell of.
 #[expect(unsafe_code, reason = "recv with MSG_PEEK")]
-pub fn is_quiet(socket: &impl AsRawFd) -> bool {
+pub(crate) fn is_quiet(socket: &impl AsRawFd) -> bool {
     let mut byte = [0_u8; 1];
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     // SAFETY: the buffer is one live byte.
@@ -213,7 +213,7 @@ pub fn is_quiet(socket: &impl AsRawFd) -> bool {
     unsafe_code,
     reason = "getsockopt with a struct that libc knows in part"
 )]
-pub fn is_window_closed(socket: &impl AsRawFd) -> io::Result<bool> {
+pub(super) fn is_window_closed(socket: &impl AsRawFd) -> io::Result<bool> {
     /// Where in struct tcp_info of linux/tcp.h it stands.
     const WINDOW: std::ops::Range<usize> = 228..232;
     let mut info = [0_u8; WINDOW.end];
@@ -239,7 +239,7 @@ pub fn is_window_closed(socket: &impl AsRawFd) -> io::Result<bool> {
 /// acknowledged, for a unix socket what it has not read, with what the kernel
 /// needs around it.
 #[expect(unsafe_code, reason = "ioctl")]
-pub fn outgoing_bytes(socket: &impl AsRawFd) -> io::Result<u64> {
+pub(super) fn outgoing_bytes(socket: &impl AsRawFd) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the pointer is to a live int, which the kernel fills. SIOCOUTQ has
     // the number of TIOCOUTQ.
@@ -252,7 +252,7 @@ pub fn outgoing_bytes(socket: &impl AsRawFd) -> io::Result<u64> {
 
 /// Sets or clears O_NONBLOCK as the backend needs it.
 #[expect(unsafe_code, reason = "fcntl")]
-pub fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {
+pub(super) fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {
     let fd = socket.as_raw_fd();
     // SAFETY: no pointers are passed.
     let flags = unsafe { libc::fcntl(fd, libc::F_GETFL) };
@@ -269,7 +269,7 @@ pub fn suit(socket: &impl AsRawFd, backend: Backend) -> io::Result<()> {
 
 /// Makes the close of a socket send a reset.
 #[expect(unsafe_code, reason = "setsockopt with a struct")]
-pub fn reset_on_close(socket: &impl AsRawFd) {
+pub(super) fn reset_on_close(socket: &impl AsRawFd) {
     let linger = libc::linger {
         l_onoff: 1,
         l_linger: 0,
@@ -300,7 +300,7 @@ pub enum Departure {
 }
 
 /// What became of the peer of a connected socket, as the kernel knows it now.
-pub fn departure(socket: &impl AsFd) -> Option<Departure> {
+pub(super) fn departure(socket: &impl AsFd) -> Option<Departure> {
     let mut polled = [PollFd::new(socket, PollFlags::RDHUP)];
     let now = Timespec::default();
     // Interrupted or out of memory: it is asked again before long.
@@ -314,18 +314,18 @@ pub fn departure(socket: &impl AsFd) -> Option<Departure> {
 
 /// Ends the sending direction.
 #[expect(unsafe_code, reason = "shutdown on a raw descriptor")]
-pub fn shutdown_write(socket: &impl AsRawFd) {
+pub(super) fn shutdown_write(socket: &impl AsRawFd) {
     // SAFETY: no pointers. ENOTCONN means that it has ended already.
     unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) };
 }
 
 /// The address of this end.
-pub fn local_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
+pub(crate) fn local_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
     address_by(socket, libc::getsockname)
 }
 
 /// The address of the other end.
-pub fn peer_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
+pub(super) fn peer_address(socket: &impl AsRawFd) -> io::Result<SocketAddr> {
     address_by(socket, libc::getpeername)
 }
 
@@ -383,7 +383,7 @@ impl RawAddress {
         unsafe_code,
         reason = "writes the variant of a sockaddr that the family names"
     )]
-    pub fn new(address: &SocketAddr) -> Self {
+    pub(super) fn new(address: &SocketAddr) -> Self {
         // SAFETY: zeroes are a valid sockaddr_storage.
         let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let place = &raw mut storage;

@@ -15,7 +15,7 @@ thread_local! {
 }
 
 /// An empty buffer with room for this many bytes.
-pub fn take(bytes: usize) -> Vec<u8> {
+pub(super) fn take(bytes: usize) -> Vec<u8> {
     if bytes > BYTES_MAX {
         return Vec::with_capacity(bytes);
     }
@@ -25,7 +25,7 @@ pub fn take(bytes: usize) -> Vec<u8> {
 }
 
 /// Keeps a buffer whose bytes nobody needs any more.
-pub fn give_back(mut buffer: Vec<u8>) {
+pub(super) fn give_back(mut buffer: Vec<u8>) {
     if !(1..=BYTES_MAX).contains(&buffer.capacity()) {
         return;
     }
@@ -40,7 +40,7 @@ pub fn give_back(mut buffer: Vec<u8>) {
 }
 
 /// Frees what is kept.
-pub fn drop_all() {
+pub(crate) fn drop_all() {
     SPARE.take();
 }
 

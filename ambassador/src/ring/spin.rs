@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// The longest spin before a sleep.
-pub const SPIN_MAX: Duration = Duration::from_micros(100);
+pub(super) const SPIN_MAX: Duration = Duration::from_micros(100);
 
 /// Whether a shard may spin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Spin {
 }
 
 /// How long the last waits were.
-pub struct Waits {
+pub(super) struct Waits {
     spin: Spin,
     /// Their moving average.
     usual: Duration,
@@ -29,7 +29,7 @@ pub struct Waits {
 
 impl Waits {
     /// None yet: nothing says that news comes fast.
-    pub fn new(spin: Spin) -> Self {
+    pub(super) fn new(spin: Spin) -> Self {
         Self {
             spin,
             usual: SPIN_MAX * 4,
@@ -37,7 +37,7 @@ impl Waits {
     }
 
     /// How long to spin in a wait of `wait` at most (`None`: without end).
-    pub fn spin(&self, wait: Option<Duration>) -> Duration {
+    pub(super) fn spin(&self, wait: Option<Duration>) -> Duration {
         let worthwhile = self.spin == Spin::Adaptive && self.usual < SPIN_MAX;
         match wait {
             Some(wait) if wait <= SPIN_MAX => Duration::ZERO,
@@ -48,7 +48,7 @@ impl Waits {
 
     /// Takes note of a wait. One long silence counts as a few, not as many, so
     /// that a burst after it is served well soon.
-    pub fn note(&mut self, waited: Duration) {
+    pub(super) fn note(&mut self, waited: Duration) {
         self.usual = (self.usual * 7 + waited.min(SPIN_MAX * 8)) / 8;
     }
 }

@@ -20,10 +20,10 @@ use super::waiting::wake;
 
 /// Accepted sockets that wait for their listener's owner at most; the rest
 /// stays in the kernel's backlog.
-pub const ACCEPTED_MAX: usize = 256;
+pub(super) const ACCEPTED_MAX: usize = 256;
 
 /// Every open socket.
-pub struct Table {
+pub(super) struct Table {
     /// Streams and listeners by their key.
     pub sockets: Slab<Socket>,
     /// The shard's receive buffers.
@@ -49,10 +49,10 @@ pub struct Table {
 }
 
 /// Names a socket while it is open.
-pub type Key = u32;
+pub(super) type Key = u32;
 
 /// One socket and what is under way on it.
-pub struct Socket {
+pub(super) struct Socket {
     /// Its descriptor; closed when the entry is dropped.
     pub fd: OwnedFd,
     /// Tells this socket from earlier ones under the same key.
@@ -116,7 +116,7 @@ pub struct StreamId {
 
 /// What a new socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub(super) enum Role {
     /// Accepts connections.
     Listener,
     /// Carries bytes already.
@@ -127,7 +127,7 @@ pub enum Role {
 
 /// What a sender waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub(super) enum Until {
     /// The kernel has all bytes.
     Sent,
     /// They are on their way.
@@ -136,7 +136,7 @@ pub enum Until {
 
 /// What a stream is doing, seen from outside.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Bytes that have come or gone, counted round and round.
     pub moved: u32,
     /// Bytes that wait here: received and not consumed, or not yet sent.
@@ -152,7 +152,7 @@ pub struct Standing {
 
 /// Bytes that wait.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Held {
+pub(crate) struct Held {
     /// In this process.
     pub here: usize,
     /// In the kernel's buffers.
@@ -161,7 +161,7 @@ pub struct Held {
 
 /// How receiving ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// The peer's FIN.
     Fin,
     /// An error, by its number.
@@ -169,7 +169,7 @@ pub enum End {
 }
 
 /// The sending direction of a socket.
-pub enum Sending {
+pub(super) enum Sending {
     /// Nothing.
     Idle,
     /// Under way.
@@ -181,7 +181,7 @@ pub enum Sending {
 }
 
 /// A connect.
-pub enum Connecting {
+pub(super) enum Connecting {
     /// None was started, or it has been taken note of.
     No,
     /// Under way; the address must not move.
@@ -192,7 +192,7 @@ pub enum Connecting {
 
 impl Table {
     /// No sockets.
-    pub fn new(buffers: Rc<Buffers>) -> Self {
+    pub(super) fn new(buffers: Rc<Buffers>) -> Self {
         Self {
             sockets: Slab::new(),
             buffers,
@@ -206,7 +206,7 @@ impl Table {
     }
 
     /// Adds a socket.
-    pub fn insert(&mut self, fd: OwnedFd, listens: bool) -> Key {
+    pub(super) fn insert(&mut self, fd: OwnedFd, listens: bool) -> Key {
         thread_local! {
             static GENERATION: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
         }
@@ -242,7 +242,7 @@ impl Table {
     }
 
     /// Bytes have arrived.
-    pub fn push_received(&mut self, key: Key, chunk: Chunk) {
+    pub(super) fn push_received(&mut self, key: Key, chunk: Chunk) {
         let socket = &mut self.sockets[key as usize];
         if socket.abandoned {
             return;
@@ -263,7 +263,7 @@ impl Table {
     }
 
     /// The next received chunk.
-    pub fn take_received(&mut self, key: Key) -> Option<Chunk> {
+    pub(super) fn take_received(&mut self, key: Key) -> Option<Chunk> {
         let socket = &mut self.sockets[key as usize];
         let chunk = socket.received.take()?;
         socket.received_bytes -= chunk.len();
@@ -279,7 +279,7 @@ impl Table {
     }
 
     /// The next accepted connection.
-    pub fn take_accepted(&mut self, key: Key) -> Option<OwnedFd> {
+    pub(super) fn take_accepted(&mut self, key: Key) -> Option<OwnedFd> {
         let socket = &mut self.sockets[key as usize];
         let accepted = socket.accepted.pop_front()?;
         if socket.accepted.is_empty() {
@@ -289,7 +289,7 @@ impl Table {
     }
 
     /// What `gather` needs to be sent.
-    pub fn new_send(&mut self, gather: Gather) -> Box<SendOp> {
+    pub(super) fn new_send(&mut self, gather: Gather) -> Box<SendOp> {
         let mut op = self.spare_sends.pop().unwrap_or_else(SendOp::boxed);
         op.gather = gather;
         (op.sent, op.may_wait, op.quiet) = (0, false, false);
@@ -297,7 +297,7 @@ impl Table {
     }
 
     /// Receiving is over.
-    pub fn end_receiving(&mut self, key: Key, end: End) {
+    pub(super) fn end_receiving(&mut self, key: Key, end: End) {
         let socket = &mut self.sockets[key as usize];
         let end = match (end, socket.send_failure) {
             (End::Fin, Some(error)) => End::Error(error),
@@ -309,7 +309,7 @@ impl Table {
     }
 
     /// Ends a stream from outside: whoever waits on it finds it failed.
-    pub fn fail(&mut self, key: Key, error: i32) {
+    pub(super) fn fail(&mut self, key: Key, error: i32) {
         let socket = &mut self.sockets[key as usize];
         socket.end = Some(End::Error(error));
         wake(&mut socket.reader);
@@ -319,7 +319,7 @@ impl Table {
 
     /// A send has moved on by `result` bytes, or failed. `true`: it is to be
     /// started again for what remains.
-    pub fn progress_send(&mut self, key: Key, result: Result<usize, i32>) -> bool {
+    pub(super) fn progress_send(&mut self, key: Key, result: Result<usize, i32>) -> bool {
         let socket = &mut self.sockets[key as usize];
         let Sending::Busy(mut op) = std::mem::replace(&mut socket.sending, Sending::Idle) else {
             return false;
@@ -368,7 +368,7 @@ impl Table {
     }
 
     /// A connect is over.
-    pub fn end_connect(&mut self, key: Key, result: Result<(), i32>) {
+    pub(super) fn end_connect(&mut self, key: Key, result: Result<(), i32>) {
         let socket = &mut self.sockets[key as usize];
         socket.connecting = Connecting::Done(result);
         wake(&mut socket.writer);
@@ -378,7 +378,7 @@ impl Table {
     }
 
     /// The engine is to start this socket's read in the next turn.
-    pub fn read_soon(&mut self, key: Key) {
+    pub(super) fn read_soon(&mut self, key: Key) {
         let Some(socket) = self.sockets.get_mut(key as usize) else {
             return;
         };
@@ -389,7 +389,7 @@ impl Table {
 
     /// The engine is to start this stream's read when there are buffers. One
     /// that is full is resumed by its owner instead.
-    pub fn read_when_fed(&mut self, key: Key) {
+    pub(super) fn read_when_fed(&mut self, key: Key) {
         let socket = &mut self.sockets[key as usize];
         let waits = socket.is_full() || socket.has_no_future() || socket.starved;
         if !waits {
@@ -408,7 +408,7 @@ impl Table {
 
     /// How many reads are to be started now: first of those that have found no
     /// buffer, as many as there are buffers now.
-    pub fn reads_due(&mut self) -> usize {
+    pub(super) fn reads_due(&mut self) -> usize {
         let fed = self.starved.len().min(self.buffers.free());
         for key in self.starved.drain(..fed).rev() {
             let socket = &mut self.sockets[key as usize];
@@ -419,7 +419,7 @@ impl Table {
     }
 
     /// The next of them; `None`: it is gone.
-    pub fn next_to_read(&mut self) -> Option<Key> {
+    pub(super) fn next_to_read(&mut self) -> Option<Key> {
         let key = self.to_read.pop_front()?;
         self.sockets.get_mut(key as usize)?.to_read = false;
         Some(key)
@@ -428,17 +428,17 @@ impl Table {
     /// Whether the next turn has reads to start, so that this one may not wait.
     /// Buffers that are free after as many starved streams were tried mean that
     /// some of those had nothing to read.
-    pub fn has_reads_due(&self) -> bool {
+    pub(super) fn has_reads_due(&self) -> bool {
         !self.to_read.is_empty() || !self.starved.is_empty() && self.buffers.free() > 0
     }
 
     /// Whether a stream waits for a buffer.
-    pub fn has_starved(&self) -> bool {
+    pub(super) fn has_starved(&self) -> bool {
         !self.starved.is_empty()
     }
 
     /// A connection was accepted.
-    pub fn push_accepted(&mut self, key: Key, fd: OwnedFd) {
+    pub(super) fn push_accepted(&mut self, key: Key, fd: OwnedFd) {
         let socket = &mut self.sockets[key as usize];
         if !socket.abandoned {
             socket.accepted.push_back(fd);
@@ -447,7 +447,7 @@ impl Table {
     }
 
     /// The owner is gone; `false`: so is the socket.
-    pub fn abandon(&mut self, key: Key) -> bool {
+    pub(super) fn abandon(&mut self, key: Key) -> bool {
         let Some(socket) = self.sockets.get_mut(key as usize) else {
             return false;
         };
@@ -458,7 +458,7 @@ impl Table {
     }
 
     /// Starts nothing more on a socket that is to leave this shard.
-    pub fn begin_to_leave(&mut self, key: Key) {
+    pub(super) fn begin_to_leave(&mut self, key: Key) {
         self.sockets[key as usize].leaving = true;
         self.no_longer_starved(key);
     }
@@ -470,12 +470,12 @@ impl Table {
     }
 
     /// The read of a socket is over that is to leave this shard.
-    pub fn may_leave(&mut self, key: Key) {
+    pub(super) fn may_leave(&mut self, key: Key) {
         wake(&mut self.sockets[key as usize].reader);
     }
 
     /// Forgets a socket on which nothing is under way, without closing it.
-    pub fn take_out(&mut self, key: Key) -> OwnedFd {
+    pub(super) fn take_out(&mut self, key: Key) -> OwnedFd {
         let socket = self.sockets.remove(key as usize);
         ebb::shrink(&mut self.sockets);
         socket.fd
@@ -483,7 +483,7 @@ impl Table {
 
     /// Forgets a socket whose owner is gone and whose operations are over;
     /// that closes it.
-    pub fn remove_if_over(&mut self, key: Key) {
+    pub(super) fn remove_if_over(&mut self, key: Key) {
         let socket = &self.sockets[key as usize];
         if socket.abandoned && socket.in_flight == 0 {
             drop(self.sockets.remove(key as usize));
@@ -492,7 +492,7 @@ impl Table {
     }
 
     /// Frees the shared buffers that queues still hold.
-    pub fn detach_received(&mut self) {
+    pub(super) fn detach_received(&mut self) {
         for key in self.holding.drain(..) {
             // The socket may be gone, or its key used again; then nothing of
             // it is shared, or it is detached a turn early.
@@ -541,7 +541,7 @@ impl Socket {
     }
 
     /// What it is doing.
-    pub fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         let (unsent, leaves_unread) = match &self.sending {
             Sending::Busy(op) => (op.gather.bytes(), op.may_wait),
             _ => (0, false),
@@ -556,55 +556,55 @@ impl Socket {
     }
 
     /// Bytes that the kernel has taken so far.
-    pub fn gone(&self) -> u64 {
+    pub(super) fn gone(&self) -> u64 {
         self.gone
     }
 
     /// How many bytes may still come before it is full.
-    pub fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         RECEIVED_MAX.saturating_sub(self.received_bytes)
     }
 
     /// Whether more waits than may.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.received_bytes >= RECEIVED_MAX || self.accepted.len() >= ACCEPTED_MAX
     }
 
     /// Whether nothing may be started on it any more.
-    pub fn has_no_future(&self) -> bool {
+    pub(super) fn has_no_future(&self) -> bool {
         self.abandoned || self.leaving
     }
 
     /// Whether bytes, the end or an error wait, or something is still being sent.
-    pub fn is_closed_or_busy(&self) -> bool {
+    pub(super) fn is_closed_or_busy(&self) -> bool {
         let sends = matches!(self.sending, Sending::Busy(_) | Sending::Failed(..));
         self.has_news() || sends
     }
 
     /// Whether bytes or the end wait.
-    pub fn has_news(&self) -> bool {
+    pub(super) fn has_news(&self) -> bool {
         self.received.is_some() || self.end.is_some()
     }
 
     /// Bytes that wait.
     #[cfg(test)]
-    pub fn received_bytes(&self) -> usize {
+    pub(super) fn received_bytes(&self) -> usize {
         self.received_bytes
     }
 
     /// Chunks that wait.
     #[cfg(test)]
-    pub fn received_chunks(&self) -> usize {
+    pub(super) fn received_chunks(&self) -> usize {
         usize::from(self.received.is_some()) + self.received_more.len()
     }
 
     /// Whether bytes wait.
-    pub fn has_received(&self) -> bool {
+    pub(super) fn has_received(&self) -> bool {
         self.received.is_some()
     }
 }
 
 /// The raw descriptor of a socket.
-pub fn raw(socket: &Socket) -> i32 {
+pub(super) fn raw(socket: &Socket) -> i32 {
     socket.fd.as_raw_fd()
 }

@@ -3,7 +3,7 @@
 /// Names a task: the executor it runs on, its place there, and how many tasks
 /// had that place before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TaskId {
+pub(super) struct TaskId {
     /// The number of its executor.
     pub executor: u16,
     /// How many tasks had its place before.
@@ -14,14 +14,14 @@ pub struct TaskId {
 
 impl TaskId {
     /// In the bits of a pointer that points to nothing.
-    pub fn pack(self) -> *const () {
+    pub(super) fn pack(self) -> *const () {
         let bits =
             (self.executor as usize) << 48 | (self.generation as usize) << 32 | self.place as usize;
         std::ptr::without_provenance(bits)
     }
 
     /// The counterpart.
-    pub fn unpack(data: *const ()) -> Self {
+    pub(super) fn unpack(data: *const ()) -> Self {
         let bits = data.addr();
         Self {
             executor: (bits >> 48) as u16,

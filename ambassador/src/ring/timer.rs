@@ -31,7 +31,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 }
 
 /// Waits until `deadline`.
-pub fn sleep_until(deadline: Instant) -> Sleep {
+pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
     Sleep {
         deadline,
         key: None,
@@ -40,14 +40,14 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// Waits for `future`, but not longer than `duration`. What is ready at once
 /// arms no timer.
-pub fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
+pub(crate) fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     Timeout {
         either: first(future, sleep(duration)),
     }
 }
 
 /// Waits for `future`, but not past `deadline`.
-pub fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
+pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> {
     Timeout {
         either: first(future, sleep_until(deadline)),
     }

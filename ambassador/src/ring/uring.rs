@@ -28,7 +28,7 @@ const COMPLETIONS: u32 = 2_048;
 const BUFFER_GROUP: u16 = 0;
 
 /// A ring and its provided buffers.
-pub struct Uring {
+pub(super) struct Uring {
     ring: IoUring,
     event: OwnedFd,
     event_armed: bool,
@@ -55,7 +55,7 @@ enum Op {
 }
 
 /// Whether a ring with everything that is used here works in this process.
-pub fn probe() -> io::Result<()> {
+pub(super) fn probe() -> io::Result<()> {
     let buffers = Rc::new(Buffers::provided()?);
     let mailbox = mailbox::Mailbox::new()?;
     let result = Uring::new(&buffers, mailbox.event()).and_then(|mut ring| {
@@ -69,7 +69,7 @@ pub fn probe() -> io::Result<()> {
 impl Uring {
     /// A ring that `event` wakes. SINGLE_ISSUER and DEFER_TASKRUN need
     /// Linux 6.1.
-    pub fn new(buffers: &Rc<Buffers>, event: OwnedFd) -> io::Result<Self> {
+    pub(super) fn new(buffers: &Rc<Buffers>, event: OwnedFd) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_coop_taskrun()
@@ -161,7 +161,7 @@ impl Uring {
     }
 
     /// Starts to connect.
-    pub fn connect(&mut self, table: &mut Table, key: Key) {
+    pub(super) fn connect(&mut self, table: &mut Table, key: Key) {
         let socket = &mut table.sockets[key as usize];
         let Connecting::Busy(address) = &socket.connecting else {
             return;
@@ -175,7 +175,7 @@ impl Uring {
 
     /// Starts to send what the socket's operation says. Where nobody waits for
     /// the end, the kernel does not tell of success.
-    pub fn send(&mut self, table: &mut Table, key: Key, until: Until) {
+    pub(super) fn send(&mut self, table: &mut Table, key: Key, until: Until) {
         let socket = &mut table.sockets[key as usize];
         let fd = Fd(raw(socket));
         let Sending::Busy(op) = &mut socket.sending else {
@@ -194,7 +194,7 @@ impl Uring {
     /// Cancels everything on a socket. Each operation goes by its own number,
     /// for which the kernel has a table; for a descriptor it looks at every
     /// operation of the ring.
-    pub fn cancel(&mut self, table: &mut Table, key: Key) {
+    pub(super) fn cancel(&mut self, table: &mut Table, key: Key) {
         let socket = &table.sockets[key as usize];
         let generation = socket.generation;
         let reads = match socket.listens {
@@ -215,7 +215,7 @@ impl Uring {
     }
 
     /// Stops the read of a stream that is to leave.
-    pub fn stop_reading(&mut self, table: &mut Table, key: Key) {
+    pub(super) fn stop_reading(&mut self, table: &mut Table, key: Key) {
         let socket = &mut table.sockets[key as usize];
         if socket.reading && !std::mem::replace(&mut socket.stopping, true) {
             let operation = pack(Op::Receive, socket.generation, key);
@@ -230,12 +230,12 @@ impl Uring {
 
     /// Whether the kernel ends a receive when enough has come.
     #[cfg(test)]
-    pub fn limits_receives(&self) -> bool {
+    pub(super) fn limits_receives(&self) -> bool {
         self.limits_receives
     }
 
     /// Submits what was started, waits, and takes the completions.
-    pub fn turn(
+    pub(super) fn turn(
         &mut self,
         table: &mut Table,
         mut wait: Option<Duration>,

@@ -3,7 +3,7 @@
 use std::task::Waker;
 
 /// Keeps `waker` in a slot.
-pub fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+pub(super) fn keep(slot: &mut Option<Waker>, waker: &Waker) {
     match slot {
         Some(kept) => kept.clone_from(waker),
         None => *slot = Some(waker.clone()),
@@ -11,7 +11,7 @@ pub fn keep(slot: &mut Option<Waker>, waker: &Waker) {
 }
 
 /// Wakes who waits, once.
-pub fn wake(waker: &mut Option<Waker>) {
+pub(super) fn wake(waker: &mut Option<Waker>) {
     if let Some(waker) = waker.take() {
         waker.wake();
     }

@@ -25,7 +25,7 @@ const TICKS_MAX: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
 const NONE: u32 = u32::MAX;
 
 /// The timers of a shard.
-pub struct Wheel {
+pub(super) struct Wheel {
     start: Instant,
     /// Ticks up to here have fired.
     elapsed: u64,
@@ -34,7 +34,7 @@ pub struct Wheel {
 }
 
 /// Names an armed or fired timer until it is removed.
-pub type Key = u32;
+pub(super) type Key = u32;
 
 #[derive(Clone, Copy)]
 struct Level {
@@ -59,7 +59,7 @@ enum State {
 
 impl Wheel {
     /// An empty wheel that starts now.
-    pub fn new(start: Instant) -> Self {
+    pub(super) fn new(start: Instant) -> Self {
         let empty = Level {
             occupied: 0,
             first: [NONE; SLOTS as usize],
@@ -73,7 +73,7 @@ impl Wheel {
     }
 
     /// Arms a timer that wakes `waker` at `deadline`.
-    pub fn arm(&mut self, deadline: Instant, waker: Waker) -> Key {
+    pub(super) fn arm(&mut self, deadline: Instant, waker: Waker) -> Key {
         let due = self.tick(deadline);
         let key = self.timers.insert(Timer {
             due,
@@ -89,7 +89,7 @@ impl Wheel {
     /// Has a timer wake `waker` at `deadline`, or before: one that is armed for
     /// an earlier time stays so, which costs next to nothing. Whoever is woken
     /// early calls this again.
-    pub fn keep(&mut self, key: Option<Key>, deadline: Instant, waker: &Waker) -> Key {
+    pub(super) fn keep(&mut self, key: Option<Key>, deadline: Instant, waker: &Waker) -> Key {
         let due = self.tick(deadline);
         if let Some(key) = key {
             let timer = &mut self.timers[key as usize];
@@ -103,7 +103,7 @@ impl Wheel {
     }
 
     /// Changes whom an armed timer wakes; `true` once it has fired.
-    pub fn poll(&mut self, key: Key, waker: &Waker) -> bool {
+    pub(super) fn poll(&mut self, key: Key, waker: &Waker) -> bool {
         let timer = &mut self.timers[key as usize];
         if timer.state == State::Fired {
             return true;
@@ -113,7 +113,7 @@ impl Wheel {
     }
 
     /// Forgets a timer, fired or not.
-    pub fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: Key) {
         self.unlink(key);
         self.timers.remove(key as usize);
         ebb::shrink(&mut self.timers);
@@ -128,14 +128,14 @@ impl Wheel {
 
     /// How long until the next timer may fire; `None`: there is none. It may
     /// be earlier than a far timer's deadline, which is then only moved.
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let (tick, _, _) = self.next_slot()?;
         let at = self.start + Duration::from_millis(tick);
         Some(at.saturating_duration_since(now))
     }
 
     /// Fires what is due.
-    pub fn advance(&mut self, now: Instant) {
+    pub(super) fn advance(&mut self, now: Instant) {
         let now = now.kernel_ns().saturating_sub(self.start.kernel_ns()) / TICK_NS;
         while let Some((tick, level, slot)) = self.next_slot()
             && tick <= now
@@ -160,7 +160,7 @@ impl Wheel {
 
     /// Armed and fired timers that have not been removed.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.timers.len()
     }
 

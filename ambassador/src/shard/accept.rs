@@ -61,7 +61,8 @@ pub enum NotServed {
 
 /// Finds the original destination of an accepted connection, and whose it is:
 /// the number of a workload. The error is why it must not be served.
-pub type FindOriginal = Box<dyn Fn(&Accepted<'_>) -> Result<(OriginalDst, u32), NotServed> + Send>;
+pub(crate) type FindOriginal =
+    Box<dyn Fn(&Accepted<'_>) -> Result<(OriginalDst, u32), NotServed> + Send>;
 
 /// What is known of a connection when it is accepted.
 pub struct Accepted<'a> {
@@ -75,10 +76,10 @@ pub struct Accepted<'a> {
 
 /// How long a listener that closes goes on accepting after the last connection:
 /// longer than a handshake takes that has begun.
-pub const CLOSING_GRACE: Duration = Duration::from_millis(100);
+pub(crate) const CLOSING_GRACE: Duration = Duration::from_millis(100);
 
 /// Starts accepting; ends when the shard drains or the listener is stopped.
-pub fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
+pub(crate) fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
     let address = ring::local_address(&intake.socket).ok();
     let listener = Listener::new(intake.socket)?;
     let meaning = Meaning {
@@ -310,7 +311,7 @@ fn find_original(
 
 /// The addresses of this host's interfaces, in the current namespace.
 #[expect(unsafe_code, reason = "the standard library cannot list addresses")]
-pub fn host_addresses() -> io::Result<Vec<IpAddr>> {
+pub(crate) fn host_addresses() -> io::Result<Vec<IpAddr>> {
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
     // SAFETY: on success `list` is a linked list that freeifaddrs releases.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {

@@ -22,7 +22,7 @@ static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
 /// Allows the process as many as its hard limit says: the soft one is often
 /// 1,024, for programs that use select(2).
 #[expect(unsafe_code, reason = "getrlimit and setrlimit")]
-pub fn use_all() -> io::Result<()> {
+pub(crate) fn use_all() -> io::Result<()> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -42,12 +42,12 @@ pub fn use_all() -> io::Result<()> {
 }
 
 /// Whether there is one for the caller whose accepted connection is `socket`.
-pub fn have_room_for(socket: &impl AsRawFd) -> bool {
+pub(crate) fn have_room_for(socket: &impl AsRawFd) -> bool {
     socket.as_raw_fd() < FIRST_TOO_MANY.load(Ordering::Relaxed)
 }
 
 /// Says in the log that callers are reset for want of descriptors, once a second.
-pub fn tell_of_reset() {
+pub(crate) fn tell_of_reset() {
     if TOLD.is_due() {
         let most = FIRST_TOO_MANY.load(Ordering::Relaxed);
         tracing::warn!(

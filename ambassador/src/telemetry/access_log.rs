@@ -10,8 +10,8 @@
 mod line;
 mod writer;
 
-pub use line::{Line, Told};
-pub use writer::{AccessLog, Sink};
+pub(crate) use line::{Line, Told};
+pub(crate) use writer::{AccessLog, Sink};
 
 use std::fs::File;
 use std::io;
@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 /// Where lines go, and how many of them.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Where they go.
     pub target: Target,
     /// Opens a file to append to it, and makes it where it is missing.
@@ -30,7 +30,7 @@ pub struct Settings {
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum Target {
     /// Standard output.
     Stdout,
     /// Standard error.

@@ -14,7 +14,7 @@ use super::registry::{Registry, UpstreamIndex};
 
 /// Which text format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// Prometheus' text format 0.0.4.
     Prometheus,
     /// OpenMetrics 1.0.
@@ -23,7 +23,7 @@ pub enum Format {
 
 /// Slots of the token table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CaptureSlots {
+pub(crate) struct CaptureSlots {
     /// In use now.
     pub used: u64,
     /// Taken back so far.
@@ -32,7 +32,7 @@ pub struct CaptureSlots {
 
 /// What is counted outside the shards.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Extras {
+pub(crate) struct Extras {
     /// Connects by the kernel's verdict, where capture is on.
     pub captured_connects: Vec<(&'static str, u64)>,
     /// Slots of the token table, where capture is on.
@@ -45,7 +45,7 @@ pub struct Extras {
 
 impl Format {
     /// The format that an `Accept` header asks for.
-    pub fn accepted(accept: &str) -> Self {
+    pub(crate) fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") {
             Self::OpenMetrics
         } else {
@@ -54,7 +54,7 @@ impl Format {
     }
 
     /// The value of `Content-Type`.
-    pub fn content_type(self) -> &'static str {
+    pub(crate) fn content_type(self) -> &'static str {
         match self {
             Self::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
@@ -63,7 +63,7 @@ impl Format {
 }
 
 /// All metrics of the process. `staleness` is the age of the oldest shard's copy.
-pub fn render(
+pub(crate) fn render(
     format: Format,
     snapshot: &Snapshot,
     staleness: Duration,

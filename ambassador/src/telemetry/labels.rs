@@ -25,7 +25,7 @@ macro_rules! labels {
 pub const CLIENT_GONE: &str = "client-gone";
 
 /// The reason of a request that the drain deadline cut.
-pub const DRAINED: &str = "drained";
+pub(super) const DRAINED: &str = "drained";
 
 labels! {
     /// How one try of a request ended: `ambassador_upstream_attempts_total`.

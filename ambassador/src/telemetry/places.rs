@@ -12,7 +12,7 @@ const PLACES_MAX: usize = 1 << PLACE_BITS;
 const TURNS: u32 = 1 << (u32::BITS - PLACE_BITS);
 
 /// The place that a number names.
-pub fn place(number: u32) -> usize {
+pub(super) fn place(number: u32) -> usize {
     (number & (PLACES_MAX as u32 - 1)) as usize
 }
 
@@ -22,14 +22,14 @@ fn turn(number: u32) -> u32 {
 
 /// Whether a number was given out after another of the same place. Turns begin
 /// again after some thousands, so it is a question of who is nearer.
-pub fn is_newer(number: u32, than: u32) -> bool {
+pub(super) fn is_newer(number: u32, than: u32) -> bool {
     let ahead = turn(number).wrapping_sub(turn(than)) % TURNS;
     ahead != 0 && ahead < TURNS / 2
 }
 
 /// The names of one kind.
 #[derive(Debug, Default)]
-pub struct Places {
+pub(super) struct Places {
     all: Vec<Place>,
     /// Those that are free, the longest one first.
     free: VecDeque<usize>,
@@ -37,7 +37,7 @@ pub struct Places {
 
 /// A name that has a number.
 #[derive(Debug)]
-pub struct Place {
+pub(super) struct Place {
     /// Its number.
     pub number: u32,
     /// The name; empty while nobody has the place.
@@ -49,7 +49,7 @@ pub struct Place {
 
 impl Places {
     /// These names have the first numbers.
-    pub fn of(names: &[&str]) -> Self {
+    pub(super) fn of(names: &[&str]) -> Self {
         let mut places = Self::default();
         for name in names {
             places.number_of(name);
@@ -58,7 +58,7 @@ impl Places {
     }
 
     /// The number of a name, given at its first call.
-    pub fn number_of(&mut self, name: &str) -> u32 {
+    pub(super) fn number_of(&mut self, name: &str) -> u32 {
         if let Some(known) = self.named().find(|place| &*place.name == name) {
             return known.number;
         }
@@ -78,7 +78,7 @@ impl Places {
     }
 
     /// Nobody uses a number any more.
-    pub fn forget(&mut self, number: u32) {
+    pub(super) fn forget(&mut self, number: u32) {
         let Some(place) = self.get(number) else {
             return;
         };
@@ -88,13 +88,13 @@ impl Places {
     }
 
     /// What is known under a number.
-    pub fn get(&mut self, number: u32) -> Option<&mut Place> {
+    pub(super) fn get(&mut self, number: u32) -> Option<&mut Place> {
         let place = self.all.get_mut(place(number))?;
         (place.number == number && !place.is_free).then_some(place)
     }
 
     /// All that have a name.
-    pub fn named(&self) -> impl Iterator<Item = &Place> {
+    pub(super) fn named(&self) -> impl Iterator<Item = &Place> {
         self.all.iter().filter(|place| !place.is_free)
     }
 }

@@ -8,7 +8,7 @@ const USER_HZ: f64 = 100.0;
 
 /// What /proc says of this process. A file that cannot be read leaves zeros.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Process {
+pub(super) struct Process {
     /// User and system time, all threads.
     pub cpu_seconds: f64,
     /// Resident memory.
@@ -27,7 +27,7 @@ pub struct Process {
 
 impl Process {
     /// Reads the current values.
-    pub fn read() -> Self {
+    pub(super) fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let mut process = Self::parse(
             &text("/proc/self/stat"),

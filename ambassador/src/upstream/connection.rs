@@ -37,7 +37,7 @@ pub struct Connection {
 }
 
 /// All of a connection but its socket: what changes shards with it.
-pub struct Luggage {
+pub(crate) struct Luggage {
     place: Place,
     past: Past,
     idle_limit: Option<Duration>,
@@ -59,7 +59,7 @@ pub enum Past {
 
 /// An endpoint as seen from a network namespace: what a connection is reused
 /// for.
-pub type Place = (Namespace, EndpointAddr);
+pub(crate) type Place = (Namespace, EndpointAddr);
 
 /// Whether a connection is one caller's own: the upstream knows the caller by
 /// the connection, and would take what others send over it for theirs.

@@ -9,7 +9,7 @@
 use crate::policy::sync::{AtomicU64, Ordering};
 
 /// Slots of an upstream: one cache line.
-pub const SLOTS: usize = 8;
+pub(crate) const SLOTS: usize = 8;
 
 /// The shards that may have some.
 #[derive(Default)]

@@ -79,7 +79,7 @@ struct Pool {
 }
 
 /// The limits and timeouts under which a caller asks.
-pub type Policies<'a> = (&'a limits::Pool, &'a limits::Timeouts);
+pub(crate) type Policies<'a> = (&'a limits::Pool, &'a limits::Timeouts);
 
 /// Which connections a caller accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,7 +14,7 @@ const VERSION_3: u32 = 0x2008_0522;
 
 /// Capabilities by number, as in capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Capability {
+pub(crate) enum Capability {
     /// Gives files and sockets to another user.
     Chown = 0,
     /// Acts on files of other users: cgroups that were delegated.
@@ -55,7 +55,7 @@ struct Sets {
 
 impl Capability {
     /// Its name in capabilities(7).
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Chown => "CAP_CHOWN",
             Self::DacOverride => "CAP_DAC_OVERRIDE",
@@ -76,7 +76,7 @@ impl Capability {
 /// inheritable, ambient and bounding, and sets no_new_privs, so that no program
 /// it starts can regain one. Call it before threads are started; it fails when
 /// some thread still holds a capability afterwards.
-pub fn drop_all_capabilities() -> io::Result<()> {
+pub(crate) fn drop_all_capabilities() -> io::Result<()> {
     keep_only(&[])?;
     for task in fs::read_dir("/proc/self/task")? {
         let status = match fs::read_to_string(task?.path().join("status")) {
@@ -98,7 +98,7 @@ pub fn drop_all_capabilities() -> io::Result<()> {
 }
 
 /// Whether the calling thread may use a capability.
-pub fn has(capability: Capability) -> bool {
+pub(crate) fn has(capability: Capability) -> bool {
     fs::read_to_string(Path::new("/proc/thread-self/status"))
         .ok()
         .and_then(|status| mask(&status, "CapEff"))

@@ -12,14 +12,14 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 
 /// What the name of a cgroup that `exec` makes begins with; the pid of the
 /// proxy follows.
-pub const EXEC_PREFIX: &str = "ambassador-exec-";
+pub(crate) const EXEC_PREFIX: &str = "ambassador-exec-";
 
 /// What statfs(2) says of the unified hierarchy (linux/magic.h).
 const CGROUP2_SUPER_MAGIC: rustix::fs::FsWord = 0x6367_7270;
 
 /// Why this process has no group of the unified hierarchy that it can use.
 #[derive(Debug)]
-pub enum CgroupError {
+pub(crate) enum CgroupError {
     /// No cgroup2 file system is mounted.
     NotMounted,
     /// The process's group is not below the mounted part of the hierarchy.
@@ -55,23 +55,23 @@ impl std::error::Error for CgroupError {
 
 /// Where the unified hierarchy is mounted: /sys/fs/cgroup, or elsewhere on
 /// hybrid systems.
-pub fn find_cgroup2() -> Result<PathBuf, CgroupError> {
+pub(crate) fn find_cgroup2() -> Result<PathBuf, CgroupError> {
     mount(Hierarchy::Unified).map(|mount| mount.point)
 }
 
 /// Whether a path names a group of a unified hierarchy.
-pub fn is_cgroup(path: &Path) -> bool {
+pub(crate) fn is_cgroup(path: &Path) -> bool {
     Cgroup::open(path).is_ok()
 }
 
 /// The group of this process, as a directory.
-pub fn own_cgroup() -> Result<PathBuf, CgroupError> {
+pub(crate) fn own_cgroup() -> Result<PathBuf, CgroupError> {
     own_in(Hierarchy::Unified).map(|(own, _)| own)
 }
 
 /// The group of this process in a hierarchy, and those that it is in, as far as
 /// they can be seen.
-pub fn own_and_above(hierarchy: Hierarchy) -> Result<Vec<PathBuf>, CgroupError> {
+pub(crate) fn own_and_above(hierarchy: Hierarchy) -> Result<Vec<PathBuf>, CgroupError> {
     let (own, mount) = own_in(hierarchy)?;
     let groups = own
         .ancestors()
@@ -102,7 +102,7 @@ fn own_in(hierarchy: Hierarchy) -> Result<(PathBuf, PathBuf), CgroupError> {
 
 /// A tree of groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hierarchy {
+pub(crate) enum Hierarchy {
     /// That of cgroup v2.
     Unified,
     /// That of the memory controller, on systems that are still of version 1, or
@@ -326,7 +326,7 @@ impl AsFd for Events {
 }
 
 /// See [`Cgroup::processes`].
-pub fn processes(group: &Path) -> io::Result<Vec<i32>> {
+pub(crate) fn processes(group: &Path) -> io::Result<Vec<i32>> {
     let text = fs::read_to_string(group.join("cgroup.procs"))?;
     let mut all: Vec<i32> = text
         .lines()
@@ -346,7 +346,7 @@ pub fn processes(group: &Path) -> io::Result<Vec<i32>> {
 
 /// Whether a living process is in the group or below it; false where the
 /// group does not exist.
-pub fn populated(group: &Path) -> io::Result<bool> {
+pub(crate) fn populated(group: &Path) -> io::Result<bool> {
     match Events::open(group) {
         Ok(events) => events.populated(),
         Err(error) if gone(&error) => Ok(false),
@@ -356,7 +356,7 @@ pub fn populated(group: &Path) -> io::Result<bool> {
 
 /// Removes a group and those below it. Fails with EBUSY where a process is
 /// left in one; a group that is gone already is no error.
-pub fn remove(group: &Path) -> io::Result<()> {
+pub(crate) fn remove(group: &Path) -> io::Result<()> {
     match fs::remove_dir(group) {
         Ok(()) => return Ok(()),
         Err(error) if gone(&error) => return Ok(()),
@@ -373,7 +373,7 @@ pub fn remove(group: &Path) -> io::Result<()> {
 }
 
 /// The groups directly below.
-pub fn children(group: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn children(group: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(group)? {
         let entry = entry?;

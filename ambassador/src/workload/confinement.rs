@@ -18,7 +18,7 @@ static CONFINED: AtomicBool = AtomicBool::new(false);
 
 /// Gives everything up that serving does not take. Of files, it goes on writing
 /// those that are named.
-pub fn confine(identity: &Identity, named: &[(PathBuf, Access)]) -> io::Result<()> {
+pub(crate) fn confine(identity: &Identity, named: &[(PathBuf, Access)]) -> io::Result<()> {
     // Takes a capability, which goes with the user.
     shrink_bounding_set(&[])?;
     identity.assume()?;
@@ -36,7 +36,7 @@ pub fn confine(identity: &Identity, named: &[(PathBuf, Access)]) -> io::Result<(
 }
 
 /// Whether this process has given up what it had at its start.
-pub fn is_confined() -> bool {
+pub(crate) fn is_confined() -> bool {
     CONFINED.load(Ordering::Relaxed)
 }
 

@@ -19,12 +19,12 @@ use super::identity::Access;
 const KNOWN: ABI = ABI::V6;
 
 /// The version from which on all of the rules are applied.
-pub const WHOLE: u32 = KNOWN as u32;
+pub(crate) const WHOLE: u32 = KNOWN as u32;
 
 /// The version of Landlock that the kernel has in use; the error of one that has
 /// none.
 #[expect(unsafe_code, reason = "std has no Landlock")]
-pub fn version() -> io::Result<u32> {
+pub(crate) fn version() -> io::Result<u32> {
     const OF_THE_VERSION: u32 = 1;
     let nothing = std::ptr::null::<libc::c_void>();
     // SAFETY: with this flag the kernel reads no memory, and says a number.

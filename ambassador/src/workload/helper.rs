@@ -28,11 +28,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-pub use life::{Life, Reliance};
+pub(crate) use life::{Life, Reliance};
 pub use message::Registration;
-pub use registry::TargetsIn;
+pub(crate) use registry::TargetsIn;
 pub use serve::{SUBCOMMAND, serve};
-pub use undo::{ADMIN_SOCKET, end_cgroup};
+pub(crate) use undo::ADMIN_SOCKET;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -77,7 +77,7 @@ pub struct NamedByRules {
 /// What a loader of capture is told by the helper, before the proxy speaks to
 /// it.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Licence {
+pub(crate) struct Licence {
     /// Whose programs it may attach, and whose links it may name.
     pub targets: Vec<Target>,
     /// The port that captured connections are sent to, where it is known.
@@ -85,7 +85,7 @@ pub struct Licence {
 }
 
 /// The [`Licence`] that a loader finds on its socket.
-pub fn take_licence(socket: BorrowedFd<'_>) -> io::Result<Licence> {
+pub(crate) fn take_licence(socket: BorrowedFd<'_>) -> io::Result<Licence> {
     let (text, _) = descriptors::receive(socket)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(serde_json::from_slice(&text)?)
 }

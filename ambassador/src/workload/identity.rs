@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::capabilities::{self, Capability};
 
 /// Who `auto` is, where there is such a user.
-pub const USER: &str = "ambassador";
+pub(crate) const USER: &str = "ambassador";
 
 /// What the setting `user` says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,7 +62,7 @@ impl fmt::Display for Ids {
 
 /// Whom the proxy becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// `None`: it stays who it is.
     to: Option<Ids>,
     /// Why that is less than it could be.
@@ -71,7 +71,7 @@ pub struct Identity {
 
 /// A user that the proxy cannot become, in words.
 #[derive(Debug)]
-pub struct IdentityError(String);
+pub(crate) struct IdentityError(String);
 
 impl fmt::Display for IdentityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,7 +83,7 @@ impl std::error::Error for IdentityError {}
 
 impl Identity {
     /// Looks up whom to become, from who this process is now.
-    pub fn plan(user: &User) -> Result<Self, IdentityError> {
+    pub(crate) fn plan(user: &User) -> Result<Self, IdentityError> {
         // SAFETY: they read a number.
         let now = unsafe {
             Ids {
@@ -134,7 +134,7 @@ impl Identity {
 
     /// Which of these files it cannot open as this process could, and as the
     /// reader or writer that it is to them.
-    pub fn out_of_reach(&self, files: &[(PathBuf, Access)]) -> io::Result<bool> {
+    pub(crate) fn out_of_reach(&self, files: &[(PathBuf, Access)]) -> io::Result<bool> {
         let Some(ids) = self.to else {
             return Ok(false);
         };

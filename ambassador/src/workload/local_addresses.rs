@@ -28,14 +28,14 @@ const NLM_F_REQUEST: u16 = 1;
 
 /// Asks for one namespace, and remembers for a moment what is local.
 #[derive(Debug)]
-pub struct LocalAddresses {
+pub(crate) struct LocalAddresses {
     socket: OwnedFd,
     known: RefCell<Vec<(IpAddr, Instant)>>,
 }
 
 impl LocalAddresses {
     /// Those of the namespace of this routing socket.
-    pub fn over(socket: OwnedFd) -> Self {
+    pub(crate) fn over(socket: OwnedFd) -> Self {
         Self {
             socket,
             known: RefCell::default(),
@@ -43,7 +43,7 @@ impl LocalAddresses {
     }
 
     /// Whether an address belongs to the namespace.
-    pub fn has(&self, ip: IpAddr) -> bool {
+    pub(crate) fn has(&self, ip: IpAddr) -> bool {
         let (ip, now) = (ip.to_canonical(), clock::now());
         let mut known = self.known.borrow_mut();
         known.retain(|(_, until)| now < *until);

@@ -9,12 +9,12 @@ use std::ops::Range;
 /// this process, though most of what reads command lines and configuration
 /// never runs again.
 #[derive(Debug)]
-pub struct MappedFiles(Vec<Range<usize>>);
+pub(crate) struct MappedFiles(Vec<Range<usize>>);
 
 impl MappedFiles {
     /// What is mapped now. None of it may be unmapped for good before the last
     /// [`unmap`](Self::unmap): libraries of the start never are.
-    pub fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let smaps = File::open("/proc/self/smaps").map(BufReader::new);
         Self(smaps.map(unchanged).unwrap_or_default())
     }
@@ -22,7 +22,7 @@ impl MappedFiles {
     /// Lets go of it. What is still in use is mapped anew from the page cache,
     /// 64 KiB at a time.
     #[expect(unsafe_code, reason = "std has no madvise")]
-    pub fn unmap(&self) {
+    pub(crate) fn unmap(&self) {
         for range in &self.0 {
             // SAFETY: the mapping is of a file, not writable, and has no page
             // that differs from the file: what is dropped is read again from
@@ -37,7 +37,7 @@ impl MappedFiles {
 
 /// The size of a page.
 #[expect(unsafe_code, reason = "std has no sysconf")]
-pub fn page_bytes() -> u64 {
+pub(crate) fn page_bytes() -> u64 {
     // SAFETY: it takes a number and touches no memory.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(bytes).unwrap_or(4096)
@@ -50,7 +50,7 @@ pub fn page_bytes() -> u64 {
     target_env = "gnu",
     expect(unsafe_code, reason = "std has no malloc_trim")
 )]
-pub fn give_back_freed() {
+pub(crate) fn give_back_freed() {
     // Others, musl among them, give back by themselves.
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes the allocator's own locks and touches nothing in use.

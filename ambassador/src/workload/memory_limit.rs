@@ -13,11 +13,11 @@ const UNLIMITED: u64 = 1 << 62;
 /// The files that say how much the process may have: of its cgroup, and of the
 /// cgroups that this one is in.
 #[derive(Debug)]
-pub struct MemoryLimits(Vec<PathBuf>);
+pub(crate) struct MemoryLimits(Vec<PathBuf>);
 
 impl MemoryLimits {
     /// Those of this process, as far as they can be seen.
-    pub fn find() -> Self {
+    pub(crate) fn find() -> Self {
         let named = [
             (Hierarchy::Unified, "memory.max"),
             (Hierarchy::Memory, "memory.limit_in_bytes"),
@@ -30,12 +30,12 @@ impl MemoryLimits {
     }
 
     /// Whether there are any.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The smallest, as of now; `None`: there is none.
-    pub fn smallest(&self) -> Option<u64> {
+    pub(crate) fn smallest(&self) -> Option<u64> {
         self.0.iter().filter_map(|file| limit(file)).min()
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-pub use super::identity::Access;
+pub(crate) use super::identity::Access;
 
 use super::{Helper, small_file};
 
@@ -31,7 +31,7 @@ struct Named {
 
 /// Has the helper open these files from now on, where this process cannot. Once,
 /// while the proxy starts.
-pub fn remember(helper: &Arc<Helper>, files: &[(PathBuf, Access)]) -> io::Result<()> {
+pub(crate) fn remember(helper: &Arc<Helper>, files: &[(PathBuf, Access)]) -> io::Result<()> {
     let mut known = Vec::new();
     for (path, access) in files {
         // One whose directory is not there cannot be told by a link later.
@@ -64,7 +64,7 @@ fn place_of(path: &Path) -> io::Result<PathBuf> {
 ///
 /// # Errors
 /// As those of it, and what the helper says.
-pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     small_file::read(path, bytes_max).or_else(|error| {
         let file = by_the_helper(path, Access::Read, error)?;
         small_file::read_open(file, bytes_max)
@@ -73,7 +73,7 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 
 /// Opens a file to append to it; makes it where it is missing. A FIFO that nobody
 /// reads is an error: who opens it would wait.
-pub fn append_to(path: &Path) -> io::Result<File> {
+pub(crate) fn append_to(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new()
         .append(true)
         .create(true)

@@ -19,7 +19,7 @@ use seccompiler::{
 };
 
 /// Set to `kill`, what is not allowed ends the process.
-pub const KILL: &str = "AMBASSADOR_SECCOMP";
+pub(crate) const KILL: &str = "AMBASSADOR_SECCOMP";
 
 /// Allowed whatever the arguments.
 const ALLOWED: &[i64] = &[
@@ -295,7 +295,7 @@ fn install(rules: Rules, otherwise: SeccompAction, matched: SeccompAction) -> io
 /// Whether the kernel takes a filter that ends a process; the error of one that
 /// does not.
 #[expect(unsafe_code, reason = "std has no seccomp")]
-pub fn is_available() -> io::Result<()> {
+pub(crate) fn is_available() -> io::Result<()> {
     let action: u32 = libc::SECCOMP_RET_KILL_PROCESS;
     // SAFETY: the kernel reads the word, which lives until it returns, and changes
     // nothing.

@@ -4,7 +4,7 @@ use std::io;
 
 /// What a program may be waiting for. SIGTSTP and SIGCONT are left alone: job
 /// control stops and continues proxy and command together.
-pub const FORWARDED: [libc::c_int; 7] = [
+pub(crate) const FORWARDED: [libc::c_int; 7] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -20,7 +20,7 @@ pub const FORWARDED: [libc::c_int; 7] = [
 /// later; until then they end nothing either. Programs that are executed from
 /// here get the default back, as with every handler.
 #[expect(unsafe_code, reason = "std installs no signal handlers")]
-pub fn outlive_stray_signals() -> io::Result<()> {
+pub(crate) fn outlive_stray_signals() -> io::Result<()> {
     extern "C" fn nothing(_signal: libc::c_int) {}
     const STRAY: [libc::c_int; 9] = [
         libc::SIGHUP,

@@ -15,7 +15,7 @@ use std::path::Path;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, open, openat2};
 
 /// As much as is read of a token, or of a file of a workload.
-pub const BYTES_MAX: usize = 64 << 10;
+pub(crate) const BYTES_MAX: usize = 64 << 10;
 
 /// Reads a file. Symbolic links are followed: the path is that of somebody who
 /// may choose it.
@@ -23,7 +23,7 @@ pub const BYTES_MAX: usize = 64 << 10;
 /// # Errors
 /// `InvalidInput` for what is no regular file, `FileTooLarge` for one that is
 /// longer than `bytes_max`, and what the kernel says.
-pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     read_if(path, bytes_max, |_| true)
 }
 
@@ -31,7 +31,7 @@ pub fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// As those of [`read`], and `PermissionDenied` for another file.
-pub fn read_if(
+pub(crate) fn read_if(
     path: &Path,
     bytes_max: usize,
     is_right: impl FnOnce(&Stat) -> bool,
@@ -48,7 +48,7 @@ pub fn read_if(
 ///
 /// # Errors
 /// As those of [`read`].
-pub fn read_in(root: &impl AsFd, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_in(root: &impl AsFd, path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     // No magic links: those of its /proc lead to whatever a process has open.
     let within = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let found = openat2(root, path, found(), Mode::empty(), within)?;

@@ -24,7 +24,7 @@ pub enum Owner {
 /// Asks for owners in one network namespace. The kernel answers while it is
 /// asked, so that nothing waits.
 #[derive(Debug)]
-pub struct OwnerLookup {
+pub(crate) struct OwnerLookup {
     socket: OwnedFd,
 }
 
@@ -41,7 +41,7 @@ const NLMSG_ERROR: u16 = 2;
 impl OwnerLookup {
     /// One that asks over this NETLINK_SOCK_DIAG socket, in whose namespace the
     /// connections are.
-    pub fn over(socket: OwnedFd) -> Self {
+    pub(crate) fn over(socket: OwnedFd) -> Self {
         Self { socket }
     }
 
@@ -50,7 +50,7 @@ impl OwnerLookup {
     /// # Errors
     /// Where the kernel cannot tell, for instance because it was built without
     /// `tcp_diag`.
-    pub fn owner_of(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
+    pub(crate) fn owner_of(&self, local: SocketAddr, peer: SocketAddr) -> io::Result<Owner> {
         send(&self.socket, &question(local, peer), SendFlags::DONTWAIT)?;
         let mut reply = [0; 512];
         let (_, length) = recv(&self.socket, &mut reply, RecvFlags::DONTWAIT)?;

@@ -23,12 +23,12 @@ use crate::clock::{self, Instant};
 /// caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 /// How long an address may stay in use before that is an error.
-pub const FREE_WITHIN: Duration = Duration::from_secs(2);
+pub(crate) const FREE_WITHIN: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// SO_MARK of the proxy's sockets in iptables mode, where its own cgroup is
 /// captured.
-pub const PROXY_MARK: u32 = 0x616d;
+pub(crate) const PROXY_MARK: u32 = 0x616d;
 
 /// A listener to open.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -120,7 +120,7 @@ impl SocketSpec {
 /// without SO_REUSEPORT comes first, so that a busy port is an error in either
 /// case, and where this thread may (CAP_CHOWN) the sockets are given to a user
 /// that no process is.
-pub fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
+pub(crate) fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
     if spec.count == 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -146,7 +146,7 @@ pub fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
 /// Tries again while the address is in use: of a listener that closes, or of a
 /// process that was killed, the kernel takes its time to let go. Says once that
 /// it waits for `what`.
-pub fn once_free<T>(
+pub(crate) fn once_free<T>(
     what: impl fmt::Display,
     until: Instant,
     mut bind: impl FnMut() -> io::Result<T>,
@@ -168,7 +168,7 @@ pub fn once_free<T>(
 
 /// Makes sockets in the namespace of the calling thread: non-blocking,
 /// close-on-exec.
-pub fn make(spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
+pub(crate) fn make(spec: &SocketSpec) -> io::Result<Vec<OwnedFd>> {
     (0..spec.count).map(|_| make_one(spec)).collect()
 }
 
@@ -263,13 +263,13 @@ impl SocketStock {
 }
 
 /// Which addresses are local in the proxy's own namespace.
-pub fn local_addresses() -> io::Result<LocalAddresses> {
+pub(crate) fn local_addresses() -> io::Result<LocalAddresses> {
     socket(Family::V4, Kind::Routes).map(LocalAddresses::over)
 }
 
 /// Which addresses are local in another namespace. To be called where waiting is
 /// fine.
-pub fn local_addresses_in(helper: &Helper, netns: &Netns) -> io::Result<LocalAddresses> {
+pub(crate) fn local_addresses_in(helper: &Helper, netns: &Netns) -> io::Result<LocalAddresses> {
     made_there(helper, netns, Kind::Routes).map(LocalAddresses::over)
 }
 

@@ -19,7 +19,7 @@ const PRIVATE: u32 = 0o700;
 
 /// A directory in which private ones are made.
 #[derive(Debug)]
-pub struct Base {
+pub(crate) struct Base {
     path: PathBuf,
     directory: OwnedFd,
 }
@@ -29,7 +29,7 @@ impl Base {
     ///
     /// # Errors
     /// What is wrong with the last of them.
-    pub fn first_of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
+    pub(crate) fn first_of(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let mut last = Err(io::ErrorKind::NotFound.into());
         for path in paths {
             last = Self::open(&path);
@@ -56,7 +56,7 @@ impl Base {
 
     /// Makes a directory of this name that only we may enter. One that we left
     /// behind earlier, with nothing but `file` in it, is replaced.
-    pub fn make(&self, name: &str, file: &str) -> io::Result<PathBuf> {
+    pub(crate) fn make(&self, name: &str, file: &str) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         let make = || rustix::fs::mkdirat(&self.directory, name, Mode::from_raw_mode(PRIVATE));
         match make() {

@@ -23,7 +23,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// `AddrInUse` where one is listened on, or a file of another kind is there;
 /// `PermissionDenied` where it is another user who listens.
-pub fn listen_privately(path: &Path) -> io::Result<UnixListener> {
+pub(crate) fn listen_privately(path: &Path) -> io::Result<UnixListener> {
     if let Ok(found) = path.symlink_metadata() {
         if !found.file_type().is_socket() {
             return Err(io::ErrorKind::AddrInUse.into());

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use ambassador::capture::Circuit;
-use ambassador::capture::CircuitNumber;
-use ambassador::capture::settings::Claim;
-use ambassador::capture::settings::Claims;
-use ambassador::capture::settings::Settings;
-use ambassador::clock::Instant;
-use ambassador::policy::breaker::Refuses;
+use ambassador::testing::capture::Circuit;
+use ambassador::testing::capture::CircuitNumber;
+use ambassador::testing::capture::settings::Claim;
+use ambassador::testing::capture::settings::Claims;
+use ambassador::testing::capture::settings::Settings;
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::breaker::Refuses;
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;

@@ -3,12 +3,12 @@
 use std::net::TcpListener;
 use std::process;
 
-use ambassador::capture::settings::Claim;
-use ambassador::capture::settings::Claims;
-use ambassador::capture::settings::OnFailure;
-use ambassador::capture::settings::Quic;
-use ambassador::capture::settings::Scope;
-use ambassador::route::settings::Unmatched;
+use ambassador::testing::capture::settings::Claim;
+use ambassador::testing::capture::settings::Claims;
+use ambassador::testing::capture::settings::OnFailure;
+use ambassador::testing::capture::settings::Quic;
+use ambassador::testing::capture::settings::Scope;
+use ambassador::testing::route::settings::Unmatched;
 use ambassador_ebpf::Verdict;
 
 use crate::fixture::Cgroup;

@@ -6,9 +6,9 @@ use std::io::Write;
 use std::net::Ipv6Addr;
 use std::thread;
 
-use ambassador::capture;
-use ambassador::capture::Accepted;
-use ambassador::capture::settings::{Claims, OnFailure};
+use ambassador::testing::capture;
+use ambassador::testing::capture::Accepted;
+use ambassador::testing::capture::settings::{Claims, OnFailure};
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;

@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
-use ambassador::capture::settings::{Claims, OnFailure};
-use ambassador::workload::Helper;
-use ambassador::workload::helper::Errand;
+use ambassador::testing::capture::settings::{Claims, OnFailure};
+use ambassador::testing::workload::Helper;
+use ambassador::testing::workload::helper::Errand;
 use ambassador_ebpf::Verdict;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde_json::{Value, json};
@@ -57,7 +57,7 @@ pub fn a_loader_touches_nothing_but_what_is_registered() {
     let theirs = settings(&[&victim]).targets;
     let error = helper.start_loader(theirs).expect_err("not registered");
     assert!(error.to_string().contains("registered"), "{error}");
-    let late = ambassador::workload::helper::Registration {
+    let late = ambassador::testing::workload::helper::Registration {
         targets: settings(&[&victim]).targets,
         config: None,
     };
@@ -121,7 +121,11 @@ pub fn pins_of_a_squatter_are_refused() {
         mount_own_bpffs();
         fs::create_dir(PINS).expect("a fresh bpffs");
         fs::set_permissions(PINS, fs::Permissions::from_mode(0o700)).expect("it is ours");
-        assert!(ambassador::capture::all_pinned().expect("ours").is_empty());
+        assert!(
+            ambassador::testing::capture::all_pinned()
+                .expect("ours")
+                .is_empty()
+        );
         fs::set_permissions(PINS, fs::Permissions::from_mode(0o777)).expect("it is ours");
         refused("anybody could have made what is in it");
         fs::set_permissions(PINS, fs::Permissions::from_mode(0o700)).expect("it is ours");
@@ -139,7 +143,7 @@ pub fn pins_of_a_squatter_are_refused() {
 const PINS: &str = "/sys/fs/bpf/ambassador";
 
 fn refused(why: &str) {
-    let error = ambassador::capture::all_pinned().expect_err(why);
+    let error = ambassador::testing::capture::all_pinned().expect_err(why);
     assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{why}");
     assert!(error.to_string().contains(PINS), "{error}");
 }

@@ -9,14 +9,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ambassador::capture;
-use ambassador::capture::Accepted;
-use ambassador::capture::CaptureError;
-use ambassador::capture::Options;
-use ambassador::capture::settings::Claims;
-use ambassador::capture::settings::OnFailure;
-use ambassador::capture::settings::Quic;
-use ambassador::route::settings::Unmatched;
+use ambassador::testing::capture;
+use ambassador::testing::capture::Accepted;
+use ambassador::testing::capture::CaptureError;
+use ambassador::testing::capture::Options;
+use ambassador::testing::capture::settings::Claims;
+use ambassador::testing::capture::settings::OnFailure;
+use ambassador::testing::capture::settings::Quic;
+use ambassador::testing::route::settings::Unmatched;
 use ambassador_ebpf::Verdict;
 
 use crate::LOGGED;

@@ -20,8 +20,8 @@ use std::env;
 use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use ambassador::capture;
-use ambassador::workload::helper;
+use ambassador::testing::capture;
+use ambassador::testing::workload::helper;
 
 /// Runs as a client in a cgroup: connects, prints its peer or the error.
 pub const CLIENT: &str = "client";

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use ambassador::capture::Accepted;
-use ambassador::capture::settings::{Claim, Claims, OnFailure};
-use ambassador::clock;
+use ambassador::testing::capture::Accepted;
+use ambassador::testing::capture::settings::{Claim, Claims, OnFailure};
+use ambassador::testing::clock;
 use ambassador_ebpf::{SLOTS, SLOTS_CLAIMED_ONLY, TICK_SHIFT, Verdict};
 
 use crate::CLIENT;

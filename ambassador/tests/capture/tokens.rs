@@ -15,9 +15,9 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use ambassador::capture;
-use ambassador::capture::Found;
-use ambassador::capture::settings::OnFailure;
+use ambassador::testing::capture;
+use ambassador::testing::capture::Found;
+use ambassador::testing::capture::settings::OnFailure;
 use ambassador_ebpf::Verdict;
 
 use crate::SECOND;

@@ -1,9 +1,9 @@
 //! What a reload changes while programs are attached.
 
-use ambassador::capture::CaptureError;
-use ambassador::capture::settings::Claims;
-use ambassador::capture::settings::OnFailure;
-use ambassador::capture::settings::Quic;
+use ambassador::testing::capture::CaptureError;
+use ambassador::testing::capture::settings::Claims;
+use ambassador::testing::capture::settings::OnFailure;
+use ambassador::testing::capture::settings::Quic;
 use ambassador_ebpf::Verdict;
 
 use crate::fixture::Barred;

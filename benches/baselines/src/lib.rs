@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 
-use ambassador::shard::place;
+use ambassador::testing::shard::place;
 use clap::Parser;
 
 /// The command line of a forwarder.

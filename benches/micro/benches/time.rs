@@ -21,7 +21,7 @@ impl Measure for Time {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = ambassador::app::as_part_of_a_proxy() {
+    if let Some(code) = ambassador::testing::app::as_part_of_a_proxy() {
         return code;
     }
     let criterion = Criterion::default().configure_from_args();

@@ -9,10 +9,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::{fs, process};
 
-use ambassador::capture::settings::{Claims, Settings, Target};
-use ambassador::capture::{self, Accepted, Capture, Options, Workload};
-use ambassador::workload::Helper;
-use ambassador::workload::helper::Errand;
+use ambassador::testing::capture::settings::{Claims, Settings, Target};
+use ambassador::testing::capture::{self, Accepted, Capture, Options, Workload};
+use ambassador::testing::workload::Helper;
+use ambassador::testing::workload::helper::Errand;
 
 use crate::Measure;
 

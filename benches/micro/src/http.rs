@@ -2,8 +2,8 @@
 
 use std::hint::black_box;
 
-use ambassador::addr::Authority;
-use ambassador::http::{
+use ambassador::testing::addr::Authority;
+use ambassador::testing::http::{
     Limits, Method, RequestHead, RequestRewrite, ResponseHead, ResponseRewrite, TraceParent,
     request_id, write_request, write_response,
 };

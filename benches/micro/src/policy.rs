@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::policy::breaker::{self, Breaker, Trip};
-use ambassador::policy::budget::{self, Budget};
-use ambassador::policy::rate_limit::{OnLimit, RateLimit, Settings};
-use ambassador::policy::retry::Retry;
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::breaker::{self, Breaker, Trip};
+use ambassador::testing::policy::budget::{self, Budget};
+use ambassador::testing::policy::rate_limit::{OnLimit, RateLimit, Settings};
+use ambassador::testing::policy::retry::Retry;
 
 use crate::Measure;
 

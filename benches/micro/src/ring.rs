@@ -6,9 +6,9 @@ use std::pin::pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::ring::timer::{self, Sleep};
-use ambassador::ring::{self, Backend, Options};
+use ambassador::testing::clock::Instant;
+use ambassador::testing::ring::timer::{self, Sleep};
+use ambassador::testing::ring::{self, Backend, Options};
 
 use crate::Measure;
 

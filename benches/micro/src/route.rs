@@ -4,11 +4,11 @@ use std::hint::black_box;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use ambassador::addr::{Authority, OriginalDst};
-use ambassador::route::settings::{
+use ambassador::testing::addr::{Authority, OriginalDst};
+use ambassador::testing::route::settings::{
     Claim, Endpoints, HostMatch, Protocol, Route, RouteMatch, Settings, Upstream,
 };
-use ambassador::route::{RequestKey, Resolution, Table};
+use ambassador::testing::route::{RequestKey, Resolution, Table};
 use ipnet::Ipv4Net;
 
 use crate::Measure;

@@ -4,8 +4,8 @@ use std::hint::black_box;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::telemetry::{Histogram, ListenerIndex, Passage, Telemetry};
+use ambassador::testing::clock::Instant;
+use ambassador::testing::telemetry::{Histogram, ListenerIndex, Passage, Telemetry};
 
 use crate::Measure;
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use ambassador::addr::Peer;
-use ambassador::clock::Instant;
-use ambassador::upstream::permits::{Asker, Permits};
+use ambassador::testing::addr::Peer;
+use ambassador::testing::clock::Instant;
+use ambassador::testing::upstream::permits::{Asker, Permits};
 
 use crate::Measure;
 

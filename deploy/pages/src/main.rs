@@ -7,8 +7,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use ambassador::cli::Cli;
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 /// The shells that Debian has completions for.
@@ -33,7 +31,7 @@ fn main() -> ExitCode {
 fn write(directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     // `help` is no page of its own.
-    let command = || Cli::command().disable_help_subcommand(true);
+    let command = || ambassador::command().disable_help_subcommand(true);
     clap_mangen::generate_to(command(), directory)?;
     for shell in SHELLS {
         clap_complete::generate_to(shell, &mut command(), "ambassador", directory)?;

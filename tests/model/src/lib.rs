@@ -28,6 +28,10 @@ pub mod policy {
     pub mod breaker;
     pub mod budget;
     mod jitter;
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for balancing, which is not here")
+    )]
     pub mod outlier;
     pub mod rate_limit;
     pub mod statuses;

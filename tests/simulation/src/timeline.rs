@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use ambassador::clock::Instant;
+use ambassador::testing::clock::Instant;
 
 /// Events in the order of their time; those of one moment in the order in which
 /// they were scheduled.

@@ -10,10 +10,14 @@ use crate::workload::LocalAddresses;
 
 /// Bits of a workload's number that say which it is of its namespace; those
 /// above say which namespace.
-pub const POSITION_BITS: u32 = 16;
+pub(super) const POSITION_BITS: u32 = 16;
 
 /// By the token that the programs put in place of the destination.
-pub fn by_token(table: TokenTable, namespace: Namespace, here: LocalAddresses) -> FindOriginal {
+pub(super) fn by_token(
+    table: TokenTable,
+    namespace: Namespace,
+    here: LocalAddresses,
+) -> FindOriginal {
     Box::new(move |accepted| match table.lookup(accepted.local) {
         Ok(Accepted::Canary) => Err(NotServed::Canary),
         Ok(Accepted::Token(token)) if token.workload >> POSITION_BITS == u32::from(namespace.0) => {
@@ -27,7 +31,7 @@ pub fn by_token(table: TokenTable, namespace: Namespace, here: LocalAddresses) -
 }
 
 /// By what the REDIRECT rules have noted.
-pub fn by_redirect(namespace: Namespace, here: LocalAddresses) -> FindOriginal {
+pub(super) fn by_redirect(namespace: Namespace, here: LocalAddresses) -> FindOriginal {
     Box::new(move |accepted| {
         check_peer(accepted.peer, &here)?;
         match iptables::original_dst(accepted.socket(), accepted.local) {

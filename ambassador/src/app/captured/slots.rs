@@ -11,7 +11,7 @@ use crate::telemetry::CaptureSlots;
 
 /// Destinations that found no slot, and why.
 #[derive(Debug)]
-pub struct Shortage {
+pub(crate) struct Shortage {
     /// Connects that found none because there was none.
     full: u64,
     /// Connects of those who hold as many as are left for others.
@@ -23,7 +23,7 @@ pub struct Shortage {
 
 impl Shortage {
     /// Connects that found no slot, so far.
-    pub fn turned_away(&self) -> u64 {
+    pub(crate) fn turned_away(&self) -> u64 {
         self.full + self.over_quota
     }
 }
@@ -52,7 +52,7 @@ impl fmt::Display for Shortage {
 
 impl Captured {
     /// Takes back slots that nobody uses any more.
-    pub fn take_slots_back(&self) {
+    pub(crate) fn take_slots_back(&self) {
         let Some(programs) = self.programs() else {
             return;
         };
@@ -66,13 +66,13 @@ impl Captured {
 
     /// Whether so many slots are taken that somebody may find none: nobody does
     /// while more are left than all hold together.
-    pub fn is_short_of_slots(&self) -> bool {
+    pub(crate) fn is_short_of_slots(&self) -> bool {
         let programs = self.programs();
         programs.is_some_and(|programs| programs.table().slots_used() >= TokenTable::SLOTS / 4)
     }
 
     /// Whether destinations found no slot so far.
-    pub fn shortage(&self) -> Option<Shortage> {
+    pub(crate) fn shortage(&self) -> Option<Shortage> {
         let programs = self.programs()?;
         let verdicts = programs.verdicts().ok()?;
         let count = |of: Verdict| {
@@ -98,7 +98,7 @@ impl Captured {
     }
 
     /// Slots of the token table.
-    pub fn slots(&self) -> Option<CaptureSlots> {
+    pub(crate) fn slots(&self) -> Option<CaptureSlots> {
         let programs = self.programs()?;
         Some(CaptureSlots {
             used: programs.table().slots_used().into(),

@@ -25,13 +25,13 @@ use crate::workload::{
 /// All namespaces that something was captured in since the start: numbers, once
 /// given, are not given to another. The proxy's own comes first.
 #[derive(Clone)]
-pub struct Spaces {
+pub(super) struct Spaces {
     all: Vec<Space>,
 }
 
 /// One namespace.
 #[derive(Clone)]
-pub struct Space {
+pub(super) struct Space {
     /// What shards call it.
     pub namespace: Namespace,
     /// The namespace itself.
@@ -51,7 +51,7 @@ pub struct Space {
 
 impl Spaces {
     /// Nothing is captured yet.
-    pub fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let own = Netns::own().map_err(unavailable("cannot open our network namespace"))?;
         let names = Arc::new(NameService::default());
         let own = Space::new(Namespace::default(), own, None, None, names);
@@ -59,7 +59,11 @@ impl Spaces {
     }
 
     /// The same with the targets of `settings` captured, and no others.
-    pub fn with_targets(&self, settings: &Settings, helper: &Arc<Helper>) -> Result<Self, Failure> {
+    pub(super) fn with_targets(
+        &self,
+        settings: &Settings,
+        helper: &Arc<Helper>,
+    ) -> Result<Self, Failure> {
         let mut new = self.clone();
         for space in &mut new.all {
             space.captured.clear();
@@ -149,7 +153,7 @@ impl Spaces {
     }
 
     /// Where names are looked up for `listeners` and for what is captured.
-    pub fn name_places(&self, listeners: Listeners) -> Places {
+    pub(super) fn name_places(&self, listeners: Listeners) -> Places {
         let place = |space: &Space| (space.namespace, Arc::clone(&space.names));
         let with_callers = |space: &&Space| {
             let has_listeners = listeners == Listeners::Some && space.namespace == Namespace(0);
@@ -165,7 +169,7 @@ impl Spaces {
     /// Whose answers the kernel goes by: it has one set of rules for all that is
     /// captured. Where that is in several namespaces, none of them is to say what
     /// a name means in another, and it is the proxy's own view.
-    pub fn view_of_kernel(&self) -> Namespace {
+    pub(super) fn view_of_kernel(&self) -> Namespace {
         let mut in_use = self.all.iter().filter(|space| space.is_in_use());
         match (in_use.next(), in_use.next()) {
             (Some(only), None) => only.namespace,
@@ -179,23 +183,23 @@ impl Spaces {
     }
 
     /// All, by number.
-    pub fn iter(&self) -> impl Iterator<Item = &Space> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Space> {
         self.all.iter()
     }
 
     /// The one of this number.
-    pub fn get(&self, namespace: Namespace) -> &Space {
+    pub(super) fn get(&self, namespace: Namespace) -> &Space {
         &self.all[usize::from(namespace.0)]
     }
 
     /// What is captured.
-    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
+    pub(super) fn workloads(&self) -> impl Iterator<Item = &Workload> {
         let captured = self.all.iter().flat_map(|space| &space.captured);
         captured.map(|(workload, _)| workload)
     }
 
     /// Whether a path names another cgroup than it did.
-    pub fn is_outdated(&self) -> bool {
+    pub(super) fn is_outdated(&self) -> bool {
         let mut captured = self.all.iter().flat_map(|space| &space.captured);
         captured.any(|(workload, known)| {
             let id = cgroup_id(&workload.target);
@@ -204,7 +208,7 @@ impl Spaces {
     }
 
     /// Those in which something is captured here, but not in `other`.
-    pub fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Space> {
+    pub(super) fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Space> {
         let in_use = |spaces: &Self, namespace: Namespace| {
             let space = spaces.all.get(usize::from(namespace.0));
             space.is_some_and(Space::is_in_use)
@@ -215,7 +219,7 @@ impl Spaces {
     }
 
     /// Those that `other` has not, in use or not.
-    pub fn added_to<'a>(&'a self, other: &Self) -> impl Iterator<Item = &'a Space> {
+    pub(super) fn added_to<'a>(&'a self, other: &Self) -> impl Iterator<Item = &'a Space> {
         self.all.iter().skip(other.all.len())
     }
 }
@@ -240,17 +244,17 @@ impl Space {
     }
 
     /// Whether something is captured in it.
-    pub fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         !self.captured.is_empty()
     }
 
     /// Whether something ever was.
-    pub fn was_in_use(&self) -> bool {
+    pub(super) fn was_in_use(&self) -> bool {
         !self.known.is_empty()
     }
 
     /// The cgroups that are captured in it and exist.
-    pub fn cgroups(&self) -> Vec<PathBuf> {
+    pub(super) fn cgroups(&self) -> Vec<PathBuf> {
         let captured = self.captured.iter();
         let existing = captured.filter(|(_, id)| id.is_some());
         existing
@@ -289,14 +293,19 @@ impl Space {
 
     /// Opens its listener, one socket per shard, at `port`, or at any where
     /// that is 0. A listener that was let go a moment ago may still be there.
-    pub fn listen(&self, port: u16, shards: u16, helper: &Helper) -> io::Result<Vec<OwnedFd>> {
+    pub(super) fn listen(
+        &self,
+        port: u16,
+        shards: u16,
+        helper: &Helper,
+    ) -> io::Result<Vec<OwnedFd>> {
         let until = clock::now() + sockets::FREE_WITHIN;
         let what = format_args!("port {port}, for captured connections,");
         sockets::once_free(what, until, || self.try_to_listen(port, shards, helper))
     }
 
     /// The same, at once.
-    pub fn try_to_listen(
+    pub(super) fn try_to_listen(
         &self,
         port: u16,
         shards: u16,
@@ -323,7 +332,7 @@ impl Space {
     }
 
     /// Where a shard's upstream sockets for it come from.
-    pub fn stock(&self, supply: &Arc<Supply>) -> io::Result<SocketStock> {
+    pub(super) fn stock(&self, supply: &Arc<Supply>) -> io::Result<SocketStock> {
         match self.namespace == Namespace::default() {
             true => Ok(SocketStock::own()),
             false => SocketStock::remote(supply, &self.netns, self.mark),
@@ -331,7 +340,7 @@ impl Space {
     }
 
     /// Which addresses are its own.
-    pub fn addresses(&self, helper: &Helper) -> io::Result<LocalAddresses> {
+    pub(super) fn addresses(&self, helper: &Helper) -> io::Result<LocalAddresses> {
         match self.is_own() {
             true => sockets::local_addresses(),
             false => sockets::local_addresses_in(helper, &self.netns),

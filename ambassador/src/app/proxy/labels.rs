@@ -21,7 +21,7 @@ pub(super) struct Labels {
 impl Labels {
     /// Takes note of the upstreams of a generation, whether it comes into force or
     /// not.
-    pub fn follow(&mut self, generation: &Generation) {
+    pub(super) fn follow(&mut self, generation: &Generation) {
         let shared = generation.targets().map(|(_, shared)| shared);
         self.upstreams
             .extend(shared.map(|shared| (shared.label, Arc::downgrade(shared))));
@@ -29,7 +29,7 @@ impl Labels {
 
     /// Takes note of the listeners that a reload has left and of those that are
     /// back.
-    pub fn follow_listeners(&mut self, before: &Known, now: &Known, shards: &[Shard]) {
+    pub(super) fn follow_listeners(&mut self, before: &Known, now: &Known, shards: &[Shard]) {
         let now: Vec<ListenerIndex> = now.values().map(|(_, index)| *index).collect();
         for index in &now {
             if self.leaving.remove(index).is_some() {
@@ -51,7 +51,7 @@ impl Labels {
     }
 
     /// Gives back what nobody uses.
-    pub fn give_back(&mut self, registry: &Registry, shards: &[Shard]) {
+    pub(super) fn give_back(&mut self, registry: &Registry, shards: &[Shard]) {
         let mut gone = Vec::new();
         self.upstreams.retain(|index, shared| {
             let in_use = shared.strong_count() > 0;

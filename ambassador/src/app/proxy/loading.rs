@@ -13,7 +13,7 @@ use crate::control::Fingerprint;
 const LOADED_WITHIN: Duration = Duration::from_secs(10);
 
 /// What was in the file.
-pub struct Loaded {
+pub(super) struct Loaded {
     /// Taken before it was read.
     pub content: Fingerprint,
     /// What it means.
@@ -22,14 +22,14 @@ pub struct Loaded {
 
 /// Loads one file at a time.
 #[derive(Default)]
-pub struct Loader {
+pub(super) struct Loader {
     /// The thread that has not come to an end in time.
     late: Option<JoinHandle<()>>,
 }
 
 impl Loader {
     /// Loads a file, or says why that does not come to an end.
-    pub fn load(&mut self, file: &Path) -> Result<Loaded, String> {
+    pub(super) fn load(&mut self, file: &Path) -> Result<Loaded, String> {
         let file = file.to_owned();
         self.within(LOADED_WITHIN, move || Loaded {
             content: Fingerprint::of(&file),

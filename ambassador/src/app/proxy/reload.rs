@@ -45,7 +45,7 @@ struct Listeners {
 impl Proxy {
     /// Reads the configuration again; a bad file changes nothing. What is wrong
     /// with it is told once: an editor and a signal may both ask.
-    pub fn reload(&mut self) {
+    pub(crate) fn reload(&mut self) {
         if let Some(log) = &self.log {
             log.reopen();
         }

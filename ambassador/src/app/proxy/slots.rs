@@ -48,7 +48,7 @@ enum Say {
 
 impl Slots {
     /// To be called now and then.
-    pub fn look_after(&mut self, captured: &Captured, readiness: &Readiness) {
+    pub(super) fn look_after(&mut self, captured: &Captured, readiness: &Readiness) {
         let now = clock::now();
         if self.take_back_at.is_none_or(|at| now >= at) {
             self.take_back_at = Some(now + TAKE_BACK_EVERY);

@@ -15,7 +15,10 @@ const ORIGINAL_DST: i32 = 80;
 /// `local`. None when it was not redirected: the client called the proxy's
 /// port itself.
 #[expect(unsafe_code, reason = "std has no getsockopt")]
-pub fn original_dst(socket: BorrowedFd<'_>, local: SocketAddr) -> io::Result<Option<OriginalDst>> {
+pub(crate) fn original_dst(
+    socket: BorrowedFd<'_>,
+    local: SocketAddr,
+) -> io::Result<Option<OriginalDst>> {
     // A v6 listener gets v4 connections as mapped ones: conntrack knows them
     // as v4.
     let level = match local.ip().to_canonical().is_ipv4() {

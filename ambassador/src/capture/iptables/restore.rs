@@ -13,7 +13,7 @@ use super::{CHAIN_PREFIX, chains};
 /// The two implementations of iptables; a machine may have rules in both, and
 /// both are then in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backend {
+pub(crate) enum Backend {
     /// On nf_tables.
     Nft,
     /// On the older x_tables interface.
@@ -22,10 +22,10 @@ pub enum Backend {
 
 impl Backend {
     /// In the order in which they are tried.
-    pub const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
+    pub(crate) const ALL: [Self; 2] = [Self::Nft, Self::Legacy];
 
     /// The variable that names the only backend to try: `nft` or `legacy`.
-    pub const ENVIRONMENT: &str = "AMBASSADOR_IPTABLES";
+    pub(crate) const ENVIRONMENT: &str = "AMBASSADOR_IPTABLES";
 
     /// The one that is named; the error is a name that is none.
     pub(super) fn from_environment() -> Result<Option<Self>, String> {
@@ -38,7 +38,7 @@ impl Backend {
     }
 
     /// What its tool calls itself; None where it is not installed.
-    pub fn version(self) -> Option<String> {
+    pub(crate) fn version(self) -> Option<String> {
         let mut tool = command(self, Protocol::V4, "restore");
         let output = tool.arg("--version").output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

@@ -29,7 +29,7 @@ pub(super) const DNS_PORT: u16 = 53;
 
 /// How names are looked up.
 #[derive(Clone)]
-pub struct NameService {
+pub(crate) struct NameService {
     files: Arc<Files>,
     /// Makes the sockets where they are not to be in the namespace of this
     /// process.
@@ -39,7 +39,7 @@ pub struct NameService {
 
 /// The files that a resolver reads; a missing hosts file is an empty one.
 #[derive(Debug)]
-pub enum Files {
+pub(crate) enum Files {
     /// Those of this machine.
     Own {
         /// Name servers, search list and options.
@@ -69,11 +69,12 @@ pub(super) type Found = (Vec<IpAddr>, Duration);
 
 /// Makes a fresh, unbound socket that reaches this server. It may block; it runs
 /// on a thread of its own.
-pub type MakeSocket = Arc<dyn Fn(SocketAddr, Transport) -> io::Result<OwnedFd> + Send + Sync>;
+pub(crate) type MakeSocket =
+    Arc<dyn Fn(SocketAddr, Transport) -> io::Result<OwnedFd> + Send + Sync>;
 
 /// What carries a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// A datagram socket.
     Udp,
     /// A stream socket, for answers too large for a datagram.
@@ -92,7 +93,7 @@ impl Default for NameService {
 
 impl NameService {
     /// Looks names up by `files`, through `sockets` or those of this process.
-    pub fn new(files: Files, sockets: Option<MakeSocket>) -> Self {
+    pub(crate) fn new(files: Files, sockets: Option<MakeSocket>) -> Self {
         Self {
             files: Arc::new(files),
             sockets,

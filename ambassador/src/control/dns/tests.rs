@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use super::service::MakeSocket;
 use super::*;
 
 /// What the name server says to a query for an A record.

@@ -10,14 +10,14 @@ const PREFIX: &str = "fd7f:656d:6261:";
 
 /// A routing rule and the table behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRoute {
+pub(crate) struct TokenRoute {
     proxy_port: u16,
     table: String,
 }
 
 impl TokenRoute {
     /// The destinations it is for.
-    pub fn prefix(&self) -> String {
+    pub(crate) fn prefix(&self) -> String {
         format!("{PREFIX}{:x}::/64", self.proxy_port)
     }
 

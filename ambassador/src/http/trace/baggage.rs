@@ -6,7 +6,7 @@ const MEMBERS_MAX: usize = 180;
 
 /// How much more may go on.
 #[derive(Debug)]
-pub struct BaggageRoom {
+pub(crate) struct BaggageRoom {
     bytes: usize,
     members: usize,
 }
@@ -23,7 +23,7 @@ impl Default for BaggageRoom {
 impl BaggageRoom {
     /// The members of a field that fit; those behind the first that does not
     /// stay behind as well.
-    pub fn take<'a>(&mut self, value: &'a [u8]) -> &'a [u8] {
+    pub(crate) fn take<'a>(&mut self, value: &'a [u8]) -> &'a [u8] {
         let mut end = 0;
         for member in value.split(|byte| *byte == b',') {
             let next = end + member.len() + usize::from(end > 0);

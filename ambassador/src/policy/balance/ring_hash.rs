@@ -15,7 +15,7 @@ const POINTS_MAX: u64 = 16_384;
 
 /// A ring.
 #[derive(Debug)]
-pub struct Ring {
+pub(crate) struct Ring {
     /// In the order of their hashes.
     points: Box<[Point]>,
 }
@@ -30,7 +30,7 @@ impl Ring {
     /// The ring of these endpoints, each with its weight, by their places. It
     /// depends on their addresses and weights alone: every process makes the
     /// same.
-    pub fn of(endpoints: impl Iterator<Item = (EndpointAddr, u32)> + Clone) -> Self {
+    pub(crate) fn of(endpoints: impl Iterator<Item = (EndpointAddr, u32)> + Clone) -> Self {
         let weights = endpoints
             .clone()
             .map(|(_, weight)| u64::from(weight.max(1)));
@@ -58,7 +58,7 @@ impl Ring {
 
     /// The owner of a key among those that `may_be_chosen`: others are as if
     /// they were not on the ring. `None`: there is none.
-    pub fn owner(&self, key: u64, may_be_chosen: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(crate) fn owner(&self, key: u64, may_be_chosen: impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.points.partition_point(|point| point.hash < key);
         let (before, after) = self.points.split_at(first);
         let clockwise = after.iter().chain(before);

@@ -19,17 +19,17 @@ const ROUNDING: f64 = 1e-9;
 /// The requests to an endpoint in this interval: all in the upper half, those
 /// that did well in the lower.
 #[derive(Debug, Default)]
-pub struct Tally(AtomicU64);
+pub(super) struct Tally(AtomicU64);
 
 impl Tally {
     /// Counts one.
-    pub fn count(&self, outcome: Outcome) {
+    pub(super) fn count(&self, outcome: Outcome) {
         let success = u64::from(outcome == Outcome::Success);
         self.0.fetch_add(1 << 32 | success, Ordering::Relaxed);
     }
 
     /// The share of successes, where there were enough requests; begins anew.
-    pub fn take(&self) -> Option<f64> {
+    pub(super) fn take(&self) -> Option<f64> {
         let counts = self.0.swap(0, Ordering::Relaxed);
         let (all, good) = ((counts >> 32) as u32, counts as u32);
         (all >= REQUESTS_MIN).then(|| f64::from(good) / f64::from(all))
@@ -37,7 +37,7 @@ impl Tally {
 }
 
 /// The places of outliers among these shares, the worst first.
-pub fn outliers(shares: impl Iterator<Item = Option<f64>>) -> Vec<usize> {
+pub(super) fn outliers(shares: impl Iterator<Item = Option<f64>>) -> Vec<usize> {
     let known = shares.enumerate();
     let mut known: Vec<(usize, f64)> = known
         .filter_map(|(place, share)| Some((place, share?)))

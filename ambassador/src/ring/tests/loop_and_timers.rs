@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
 use crate::clock::Instant;
-use crate::ring::{MailboxError, now, remote, spawn, task_count, task_panics};
+use crate::ring::mailbox::SendError as MailboxError;
+use crate::ring::{now, remote, spawn, task_count, task_panics};
 
 on_both_backends!(
     timers_fire_in_order_and_not_early,

@@ -9,7 +9,7 @@ use crate::visible;
 
 /// What a line tells of.
 #[derive(Debug, Clone, Copy)]
-pub enum Told<'a> {
+pub(crate) enum Told<'a> {
     /// A request.
     Request {
         /// What is known of it.
@@ -24,7 +24,7 @@ pub enum Told<'a> {
 /// The part of a line that is copied while what it tells of goes on. Values are kept
 /// escaped: a JSON member with its comma each.
 #[derive(Debug, Default)]
-pub struct Line {
+pub(crate) struct Line {
     members: Vec<u8>,
 }
 
@@ -33,7 +33,7 @@ const VALUE_BYTES_MAX: usize = 2 * 1024;
 
 /// What a record cannot know by itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Circumstances<'a> {
+pub(super) struct Circumstances<'a> {
     /// The upstream's name.
     pub upstream: &'a str,
     /// The listener's name.

@@ -26,7 +26,7 @@ const FINISH_WITHIN: Duration = Duration::from_secs(1);
 
 /// The access log of the process: owns the writer thread.
 #[derive(Debug)]
-pub struct AccessLog {
+pub(crate) struct AccessLog {
     shared: Arc<Shared>,
     writer: Thread,
     done: Receiver<()>,
@@ -60,7 +60,7 @@ struct Shared {
 
 impl AccessLog {
     /// Opens the target and starts the writer.
-    pub fn start(settings: &Settings, registry: Arc<Registry>) -> io::Result<Self> {
+    pub(crate) fn start(settings: &Settings, registry: Arc<Registry>) -> io::Result<Self> {
         let (file, before) = open(settings)?;
         let shared = Arc::new(Shared {
             dropped: Arc::clone(&registry.control.access_log_dropped),
@@ -88,7 +88,7 @@ impl AccessLog {
     }
 
     /// An end of the log for one shard.
-    pub fn sink(&self) -> Sink {
+    pub(crate) fn sink(&self) -> Sink {
         let buffer = Arc::default();
         lock(&self.shared.buffers).push(Arc::clone(&buffer));
         Sink {
@@ -104,20 +104,20 @@ impl AccessLog {
     }
 
     /// Opens the file anew, after it was rotated away.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.shared.reopen.store(true, Ordering::Release);
         self.writer.unpark();
     }
 
     /// Ends the thread of a log that nobody has written to.
-    pub fn give_up(&self) {
+    pub(crate) fn give_up(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.writer.unpark();
     }
 
     /// Writes out what is buffered and ends the thread; gives up after a second
     /// on a target that takes nothing.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         self.shared.stop.store(true, Ordering::Release);
         self.writer.unpark();
         match self.done.recv_timeout(FINISH_WITHIN) {

@@ -16,13 +16,13 @@ use foldhash::HashMap;
 use crate::addr::Peer;
 
 /// One who waits.
-pub trait Waits {
+pub(super) trait Waits {
     /// Who it belongs to.
     fn peer(&self) -> Peer;
 }
 
 /// The queue.
-pub struct Queue<W> {
+pub(super) struct Queue<W> {
     places: VecDeque<Place<W>>,
     peers: HashMap<Peer, Held>,
 }
@@ -44,7 +44,7 @@ struct Held {
 
 /// What came of asking for a place.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Pushed<W> {
+pub(super) enum Pushed<W> {
     /// There was one.
     Free,
     /// It is that of another, who waits no longer.
@@ -64,17 +64,17 @@ impl<W> Default for Queue<W> {
 
 impl<W: Waits> Queue<W> {
     /// Who is next.
-    pub fn front(&self) -> Option<&W> {
+    pub(super) fn front(&self) -> Option<&W> {
         self.places.front().map(|place| &place.waiter)
     }
 
     /// Those who wait, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &W> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &W> {
         self.places.iter().map(|place| &place.waiter)
     }
 
     /// Gives `waiter` a place, where there are fewer than `max`.
-    pub fn push(&mut self, waiter: W, max: u32) -> Pushed<W> {
+    pub(super) fn push(&mut self, waiter: W, max: u32) -> Pushed<W> {
         let pushed = match (self.places.len() as u64).cmp(&u64::from(max)) {
             Ordering::Less => Pushed::Free,
             Ordering::Equal => {
@@ -100,7 +100,7 @@ impl<W: Waits> Queue<W> {
     }
 
     /// The turn of the one at this place has come.
-    pub fn take(&mut self, at: usize) -> Option<W> {
+    pub(super) fn take(&mut self, at: usize) -> Option<W> {
         let Place { round, waiter } = self.places.remove(at)?;
         if let Some(held) = self.peers.get_mut(&waiter.peer()) {
             (held.waiting, held.served) = (held.waiting - 1, round);
@@ -110,7 +110,7 @@ impl<W: Waits> Queue<W> {
     }
 
     /// The one at this place waits no longer: it is as if it had never come.
-    pub fn leave(&mut self, at: usize) -> Option<W> {
+    pub(super) fn leave(&mut self, at: usize) -> Option<W> {
         let Place { waiter, .. } = self.places.remove(at)?;
         let peer = waiter.peer();
         let mut newest_first = self.places.iter().rev();

@@ -9,7 +9,7 @@ use crate::upstream::connection::{Connection, Place};
 use crate::upstream::holders::SLOTS;
 
 /// A connection that stands idle.
-pub struct Idle {
+pub(super) struct Idle {
     pub(super) connection: Connection,
     since: Instant,
     /// Until when the upstream lets it.

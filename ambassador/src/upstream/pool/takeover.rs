@@ -47,7 +47,7 @@ const SURPLUS_AFTER: Duration = Duration::from_secs(1);
 
 /// What another shard's connection is needed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub(super) enum Need {
     /// To carry a request.
     Idle,
     /// To be gone: it may keep the upstream from another one.
@@ -61,14 +61,14 @@ const STANDS_IN_THE_WAY_AFTER: Duration = Duration::from_millis(20);
 
 /// How many requests a shard had lately, in whole seconds.
 #[derive(Debug, Clone, Copy)]
-pub struct Demand {
+pub(super) struct Demand {
     since: Instant,
     count: u32,
     before: u32,
 }
 
 /// What another shard was asked, by the number of the question.
-pub enum Answer {
+pub(super) enum Answer {
     /// Nothing has come yet.
     Awaited(Option<Waker>),
     /// What has come.
@@ -76,7 +76,7 @@ pub enum Answer {
 }
 
 /// What a shard says that was asked for a connection.
-pub enum Reply<T> {
+pub(super) enum Reply<T> {
     /// Here it is.
     Given(T),
     /// There is none.
@@ -284,7 +284,7 @@ impl Drop for Question<'_> {
 
 impl Demand {
     /// None so far.
-    pub fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
             since: now,
             count: 0,
@@ -293,7 +293,7 @@ impl Demand {
     }
 
     /// One request more.
-    pub fn count(&mut self, now: Instant) {
+    pub(super) fn count(&mut self, now: Instant) {
         self.turn(now);
         self.count += 1;
     }

@@ -26,7 +26,7 @@ const CONFIG_BYTES_MAX: usize = 4 << 20;
 const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// Gives the targets that the text of a configuration names.
-pub type TargetsIn = fn(&str) -> io::Result<Vec<Target>>;
+pub(crate) type TargetsIn = fn(&str) -> io::Result<Vec<Target>>;
 
 #[derive(Debug)]
 pub(super) struct Registry {

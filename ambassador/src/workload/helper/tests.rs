@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::serve::serve_on;
+use super::undo::end_cgroup;
 use super::*;
 use crate::workload::sockets::PROXY_MARK;
 use crate::workload::{BindSpec, Family, Reach, SocketStock, Supply, cgroup};

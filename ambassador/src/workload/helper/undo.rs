@@ -18,7 +18,7 @@ use crate::workload::{Netns, signals};
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The admin socket of `exec`, in its directory.
-pub const ADMIN_SOCKET: &str = "admin.sock";
+pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
 
 /// What undoes itself, and whose it is.
 pub(super) struct Undo {
@@ -151,7 +151,7 @@ fn signal_in(group: &Cgroup, pid: i32, signal: Signal) -> io::Result<()> {
 
 /// Ends what still runs in a group, first by SIGTERM, after `grace` by
 /// SIGKILL, and removes the group. One that is gone already is no error.
-pub fn end_cgroup(group: &Cgroup, grace: Duration) -> io::Result<()> {
+pub(crate) fn end_cgroup(group: &Cgroup, grace: Duration) -> io::Result<()> {
     let events = match group.events() {
         Err(error) if cgroup::gone(&error) => return Ok(()),
         events => events?,

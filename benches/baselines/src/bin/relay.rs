@@ -5,8 +5,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use ambassador::ring::{self, Gather, Listener, Options, Spin, Stream};
-use ambassador::together::both;
+use ambassador::testing::ring::{self, Gather, Listener, Options, Spin, Stream};
+use ambassador::testing::together::both;
 use ambassador_baselines::{Start, start};
 
 fn main() -> io::Result<()> {

@@ -8,17 +8,17 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ambassador::addr::EndpointAddr;
-use ambassador::clock::Instant;
-use ambassador::policy::balance::LoadBalancing;
-use ambassador::policy::breaker::{self, Breaker, Transitions, Trial};
-use ambassador::policy::budget::Budget;
-use ambassador::policy::limits::Timeouts;
-use ambassador::policy::outlier;
-use ambassador::policy::retry::{Cause, Retry};
-use ambassador::route::settings;
-use ambassador::upstream::balancer::{Ask, Balancer, Grade, Picked, Probe};
-use ambassador::upstream::endpoints::Published;
+use ambassador::testing::addr::EndpointAddr;
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::balance::LoadBalancing;
+use ambassador::testing::policy::breaker::{self, Breaker, Transitions, Trial};
+use ambassador::testing::policy::budget::Budget;
+use ambassador::testing::policy::limits::Timeouts;
+use ambassador::testing::policy::outlier;
+use ambassador::testing::policy::retry::{Cause, Retry};
+use ambassador::testing::route::settings;
+use ambassador::testing::upstream::balancer::{Ask, Balancer, Grade, Picked, Probe};
+use ambassador::testing::upstream::endpoints::Published;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::policy::balance::{Candidates, Listed, PeakEwma, Rotation, Zones, least_request};
-use ambassador::policy::outlier::Standing;
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::balance::{
+    Candidates, Listed, PeakEwma, Rotation, Zones, least_request,
+};
+use ambassador::testing::policy::outlier::Standing;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 

@@ -4,8 +4,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::policy::breaker::{Breaker, Settings, State, Trial};
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::breaker::{Breaker, Settings, State, Trial};
 
 use crate::timeline::Timeline;
 

@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::policy::concurrency::{Concurrency, Sample, Settings};
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::concurrency::{Concurrency, Sample, Settings};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::policy::rate_limit::{RateLimit, Settings, Turn};
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::rate_limit::{RateLimit, Settings, Turn};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{RngExt, SeedableRng};
 

@@ -13,10 +13,10 @@
 
 use std::time::Duration;
 
-use ambassador::clock::Instant;
-use ambassador::policy::breaker::{self, Breaker, Trial, Trip};
-use ambassador::policy::budget::Budget;
-use ambassador::policy::retry::{Cause, Retry};
+use ambassador::testing::clock::Instant;
+use ambassador::testing::policy::breaker::{self, Breaker, Trial, Trip};
+use ambassador::testing::policy::budget::Budget;
+use ambassador::testing::policy::retry::{Cause, Retry};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ambassador::policy::breaker::Transitions;
-use ambassador::policy::limits::Pool;
+use ambassador::testing::policy::breaker::Transitions;
+use ambassador::testing::policy::limits::Pool;
 use ambassador_simulation::scenarios::bad_endpoints::report::{PLOT_SEED, Report, cases, script};
 use ambassador_simulation::scenarios::bad_endpoints::{Endpoint, Manner, Outcome, Script, run};
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ambassador::policy::breaker::State::{self, Closed, HalfOpen, Open};
-use ambassador::policy::breaker::{Ratio, Settings, Trip};
+use ambassador::testing::policy::breaker::State::{self, Closed, HalfOpen, Open};
+use ambassador::testing::policy::breaker::{Ratio, Settings, Trip};
 use ambassador_simulation::scenarios::breaker_timeline::{Script, run};
 
 const fn ms(ms: u64) -> Duration {

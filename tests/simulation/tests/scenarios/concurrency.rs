@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use ambassador::policy::concurrency::Settings;
+use ambassador::testing::policy::concurrency::Settings;
 use ambassador_simulation::scenarios::concurrency::{Outcome, Phase, Script, Spread, run};
 
 /// With the bounds that are the defaults.

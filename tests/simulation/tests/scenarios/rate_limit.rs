@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ambassador::policy::rate_limit::{OnLimit, Settings};
+use ambassador::testing::policy::rate_limit::{OnLimit, Settings};
 use ambassador_simulation::scenarios::rate_limit::{Arrivals, Passed, run};
 
 const BURST: u32 = 5;

@@ -35,7 +35,7 @@ fn jitter_lowers_the_peak_and_alone_it_ends_no_storm() {
 
 #[test]
 fn the_budget_bounds_the_tries_and_the_upstream_recovers() {
-    let settings = ambassador::policy::budget::Settings::default();
+    let settings = ambassador::testing::policy::budget::Settings::default();
     for (seed, outcome) in outcomes(Variant::Budget) {
         let requests = outcome.requests.len() as f64;
         let floor = f64::from(settings.min_per_second) * END.as_secs_f64();

@@ -1,0 +1,238 @@
+//! What this repository's own tests, benchmarks and fuzz targets reach of the
+//! library. It is no interface: an item is here because one of them names it,
+//! and leaves with the last that does. Its paths are those of the crate.
+//!
+//! `tests/model` compiles some policies from their source, and names items in
+//! them that nothing else does; those are here too.
+
+/// See `addr.rs`.
+pub mod addr {
+    pub use crate::addr::{Authority, EndpointAddr, OriginalDst, Peer};
+}
+
+/// See `app.rs`.
+pub mod app {
+    pub use crate::app::as_part_of_a_proxy;
+}
+
+/// See `capture.rs`.
+pub mod capture {
+    pub use crate::capture::{
+        Accepted, Capture, CaptureError, Circuit, CircuitNumber, Found, LOADER_COMMAND, Options,
+        Pinned, Workload, all_pinned, built_with_capture, is_loader_request, loader_main,
+        programs_at, token_prefix, unroute,
+    };
+
+    /// See `capture/settings.rs`.
+    pub mod settings {
+        pub use crate::capture::settings::{
+            Claim, Claims, OnFailure, Quic, Scope, Settings, Target,
+        };
+    }
+}
+
+/// See `clock.rs`.
+pub mod clock {
+    pub use crate::clock::{Instant, now};
+}
+
+/// See `config.rs`.
+pub mod config {
+    pub use crate::config::{explain, from_env, load_str};
+}
+
+/// See `control.rs`.
+pub mod control {
+    /// See `control/name_files.rs`.
+    pub mod name_files {
+        pub use crate::control::name_files::{Fallback, ResolvConf, addresses};
+    }
+}
+
+/// See `http.rs`.
+pub mod http {
+    pub use crate::http::{
+        BodyReader, CallerTimeout, Limits, Method, Reason, RequestBody, RequestHead,
+        RequestRewrite, ResponseBody, ResponseHead, ResponseRewrite, ServerName, Sniff,
+        TraceContext, TraceParent, request_id, server_name, sniff, write_request, write_response,
+    };
+
+    /// See `http/challenge.rs`.
+    pub mod challenge {
+        pub use crate::http::challenge::{offered, presented};
+    }
+
+    /// See `http/keep_alive.rs`.
+    pub mod keep_alive {
+        pub use crate::http::keep_alive::KeepAlive;
+    }
+
+    /// See `http/trace.rs`.
+    pub mod trace {
+        pub use crate::http::trace::{Formats, Settings};
+    }
+}
+
+/// See `policy.rs`.
+pub mod policy {
+    /// See `policy/balance.rs`.
+    pub mod balance {
+        pub use crate::policy::balance::{
+            Candidates, Key, Listed, LoadBalancing, PeakEwma, Rotation, Zones, least_request,
+        };
+    }
+
+    /// See `policy/breaker.rs`.
+    pub mod breaker {
+        pub use crate::policy::breaker::{
+            Breaker, FAILURES_MAX, Force, Observer, Ratio, Refuses, Settings, State, Transitions,
+            Trial, Trip,
+        };
+    }
+
+    /// See `policy/budget.rs`.
+    pub mod budget {
+        pub use crate::policy::budget::{Budget, REMEMBERED, Settings, Spent};
+    }
+
+    /// See `policy/concurrency.rs`.
+    pub mod concurrency {
+        pub use crate::policy::concurrency::{Concurrency, Sample, Settings};
+    }
+
+    /// See `policy/limits.rs`.
+    pub mod limits {
+        pub use crate::policy::limits::{Pool, Timeouts};
+    }
+
+    /// See `policy/outlier.rs`.
+    pub mod outlier {
+        pub use crate::policy::outlier::{Detector, Health, Outcome, Settings, Standing, State};
+    }
+
+    /// See `policy/rate_limit.rs`.
+    pub mod rate_limit {
+        pub use crate::policy::rate_limit::{OnLimit, RateLimit, Settings, Turn};
+    }
+
+    /// See `policy/retry.rs`.
+    pub mod retry {
+        pub use crate::policy::retry::{Cause, Retry};
+    }
+
+    /// See `policy/retry_after.rs`.
+    pub mod retry_after {
+        pub use crate::policy::retry_after::parse;
+    }
+}
+
+/// See `proxy.rs`.
+pub mod proxy {
+    /// See `proxy/generation.rs`.
+    pub mod generation {
+        pub use crate::proxy::generation::Generation;
+    }
+
+    /// See `proxy/listening.rs`.
+    pub mod listening {
+        pub use crate::proxy::listening::Entry;
+    }
+
+    /// See `proxy/memory.rs`.
+    pub mod memory {
+        pub use crate::proxy::memory::{Limit, Memory};
+    }
+
+    /// See `proxy/room.rs`.
+    pub mod room {
+        pub use crate::proxy::room::Room;
+    }
+}
+
+/// See `ring.rs`.
+pub mod ring {
+    pub use crate::ring::{
+        Backend, Gather, Listener, Options, Spin, Stream, dial_socket, probe, run, spawn,
+    };
+
+    /// See `ring/timer.rs`.
+    pub mod timer {
+        pub use crate::ring::timer::{Sleep, sleep};
+    }
+}
+
+/// See `route.rs`.
+pub mod route {
+    pub use crate::route::{RequestKey, Resolution, Table};
+
+    /// See `route/settings.rs`.
+    pub mod settings {
+        pub use crate::route::settings::{
+            Claim, Endpoint, Endpoints, HostMatch, Policies, Protocol, Route, RouteMatch, Settings,
+            Unmatched, Upstream,
+        };
+    }
+}
+
+/// See `shard.rs`.
+pub mod shard {
+    pub use crate::shard::{Callers, Plan, Shard, place, start};
+
+    /// See `shard/accept.rs`.
+    pub mod accept {
+        pub use crate::shard::accept::Intake;
+    }
+}
+
+/// See `telemetry.rs`.
+pub mod telemetry {
+    pub use crate::telemetry::{
+        AttemptOutcome, CLIENT_GONE, DroppedAccept, FaultKind, Histogram, ListenerIndex, Passage,
+        Registry, ShedCause, TcpOutcome, Telemetry,
+    };
+}
+
+/// See `together.rs`.
+pub mod together {
+    pub use crate::together::both;
+}
+
+/// See `upstream.rs`.
+pub mod upstream {
+    /// See `upstream/balancer.rs`.
+    pub mod balancer {
+        pub use crate::upstream::balancer::{Ask, Balancer, Grade, Picked, Probe};
+    }
+
+    /// See `upstream/dial.rs`.
+    pub mod dial {
+        pub use crate::upstream::dial::{Namespace, OwnAddresses};
+    }
+
+    /// See `upstream/endpoints.rs`.
+    pub mod endpoints {
+        pub use crate::upstream::endpoints::Published;
+    }
+
+    /// See `upstream/holders.rs`.
+    pub mod holders {
+        pub use crate::upstream::holders::Holders;
+    }
+
+    /// See `upstream/permits.rs`.
+    pub mod permits {
+        pub use crate::upstream::permits::{Acquire, Asker, Permit, Permits, Turn, Wait};
+    }
+}
+
+/// See `workload.rs`.
+pub mod workload {
+    pub use crate::workload::Helper;
+
+    /// See `workload/helper.rs`.
+    pub mod helper {
+        pub use crate::workload::helper::{
+            Duties, Errand, Registration, SUBCOMMAND, is_question, serve,
+        };
+    }
+}
