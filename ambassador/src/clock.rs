@@ -2,6 +2,8 @@
 //! them as arguments, so that its tests run on virtual time and fixed seeds.
 
 mod instant;
+#[cfg(test)]
+pub(crate) mod virtual_time;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -10,6 +12,10 @@ pub use instant::Instant;
 
 /// The monotonic clock.
 pub fn now() -> Instant {
+    #[cfg(test)]
+    if let Some(now) = virtual_time::now() {
+        return now;
+    }
     Instant::now()
 }
 
@@ -62,6 +68,10 @@ impl Default for OncePerSecond {
 
 /// 64 random bits from the thread's generator.
 pub(crate) fn random_u64() -> u64 {
+    #[cfg(test)]
+    if let Some(bits) = virtual_time::random_u64() {
+        return bits;
+    }
     rand::random()
 }
 

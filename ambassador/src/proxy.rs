@@ -33,6 +33,8 @@ pub(crate) mod reach;
 pub(crate) mod replay;
 pub(crate) mod reply;
 pub(crate) mod room;
+#[cfg(test)]
+mod scripted;
 pub(crate) mod server_first;
 mod shortage;
 mod slot;

@@ -16,7 +16,17 @@ pub struct Dialer {
     own: RefCell<OwnAddresses>,
     here: SocketStock,
     others: RefCell<Vec<Rc<SocketStock>>>,
+    #[cfg(test)]
+    network: RefCell<Option<Network>>,
 }
+
+/// What stands in for the network in a test: connects to an address.
+#[cfg(test)]
+pub(crate) type Network = Rc<dyn Fn(SocketAddr) -> Connecting>;
+
+/// A connect to a scripted endpoint.
+#[cfg(test)]
+pub(crate) type Connecting = std::pin::Pin<Box<dyn Future<Output = io::Result<Stream>>>>;
 
 /// A network namespace that upstream sockets are made in: 0 is the proxy's
 /// own, the others count from 1 in the order given to [`Dialer::new`].
@@ -53,7 +63,15 @@ impl Dialer {
             own: RefCell::new(own),
             here: SocketStock::own(),
             others: RefCell::new(others.into_iter().map(Rc::new).collect()),
+            #[cfg(test)]
+            network: RefCell::default(),
         }
+    }
+
+    /// Has every dial go through `network`.
+    #[cfg(test)]
+    pub(crate) fn dial_through(&self, network: Network) {
+        self.network.replace(Some(network));
     }
 
     /// A listener of this process accepts there from now on.
@@ -87,6 +105,15 @@ impl Dialer {
         let is_here = namespace == Namespace::default();
         if is_here && self.own.borrow().contains(endpoint.0) {
             return Err(DialError::Loop);
+        }
+        #[cfg(test)]
+        let network = self.network.borrow().clone();
+        #[cfg(test)]
+        if let Some(network) = network {
+            return match timer::timeout(timeout, network(endpoint.0)).await {
+                Ok(connected) => connected.map_err(DialError::Connect),
+                Err(_) => Err(DialError::Timeout),
+            };
         }
         let socket = match namespace.0.checked_sub(1) {
             None => ring::dial_socket(&endpoint.0),

@@ -1,163 +1,28 @@
-//! The replay. A connection that dies between two turns of the loop is still
-//! taken for alive, so its first send fails and the kernel takes nothing: that
-//! is made to happen here by not turning.
+//! Requests through all of a shard, between scripted callers and endpoints.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
-use std::thread;
+mod bodies;
+mod dead_connection;
+mod hedging;
+mod leaving;
+mod random;
+mod tries;
+
 use std::time::Duration;
 
-use super::*;
-use crate::addr::{EndpointAddr, OriginalDst, Peer};
-use crate::policy::limits::Timeouts;
-use crate::proxy::bound::Bound;
-use crate::proxy::client::{self, Origin};
-use crate::proxy::context::Context;
-use crate::proxy::room::Room;
-use crate::proxy::tests::context;
-use crate::ring::{self, Backend, Options, Stream};
-use crate::telemetry::{AttemptOutcome, ListenerIndex, UpstreamIndex};
-use crate::upstream::dial::Namespace;
-use crate::upstream::pool::{Checkout, Want};
+use crate::proxy::scripted::Deed;
+use crate::route::settings::Policies;
 
-const IDLE: Duration = Duration::from_secs(20);
+/// A second.
+const SECOND: Duration = Duration::from_secs(1);
 
-fn gather(bytes: &[u8]) -> Gather {
-    Gather::from(Chunk::from(bytes.to_vec()))
+/// The default policies, changed.
+fn policies(change: impl FnOnce(&mut Policies)) -> Policies {
+    let mut policies = Policies::default();
+    change(&mut policies);
+    policies
 }
 
-#[test]
-fn a_post_that_a_dead_connection_took_nothing_of_is_replayed() {
-    for backend in [Backend::Ring, Backend::Epoll] {
-        // What is here at once, and what comes while the replay waits.
-        for body in [2, 300_000] {
-            let replay = async move { post_over_a_dead_connection(body).await };
-            ring::run(
-                Options {
-                    backend,
-                    shard: 0,
-                    spin: ring::Spin::Never,
-                },
-                replay,
-            )
-            .unwrap();
-        }
-    }
-}
-
-async fn post_over_a_dead_connection(body: usize) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let context = context();
-    keep_a_dead_connection(&context, &listener, address).await;
-
-    let server = thread::spawn(move || {
-        let (mut connection, _) = listener.accept().unwrap();
-        let request = read_to(&mut connection, &vec![b'x'; body]);
-        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-        connection.write_all(answer).unwrap();
-        request
-    });
-    let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
-    let (mut client, far) = client(&context, address);
-    // The first bytes are at hand, so that nothing is waited for.
-    let first = Chunk::from(format!("{head}x").into_bytes());
-    let app = thread::spawn(move || {
-        (&far).write_all(&vec![b'x'; body - 1]).unwrap();
-        read_to(&mut &far, b"\r\n\r\n")
-    });
-    let mut scratch = context.take_scratch();
-    let patience = client::Patience::of(&Timeouts::default());
-    let head = client.read_request(&mut scratch.request, first, patience);
-    let head = head.await.unwrap().unwrap();
-    let after = forward(&mut client, &mut scratch, head).await;
-    assert_eq!(after, After::KeepAlive);
-    client.flush(IDLE).await;
-
-    let answer = app.join().unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{answer:?}");
-    let request = server.join().unwrap();
-    assert!(request.starts_with(b"POST /x HTTP/1.1\r\n"));
-    assert!(request.ends_with(&vec![b'x'; body]));
-    let snapshot = context.telemetry.cells.snapshot();
-    let counted = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
-    assert_eq!(counted.pool_reuse(), 1);
-    assert!(counted.bytes(Direction::Sent) > body as u64);
-    assert_eq!(counted.attempts(AttemptOutcome::Reset), 1);
-    assert_eq!(counted.attempts(AttemptOutcome::Response), 1);
-}
-
-/// A connection that was captured on its way to `original`, and its other end.
-fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
-    let stream = Stream::from_connected(near.into()).unwrap();
-    let client = Client {
-        context: Rc::clone(context),
-        member: context.crowd.join(&stream, Peer::Local),
-        stream,
-        origin: Origin {
-            listener: ListenerIndex::CAPTURE,
-            original: Some(OriginalDst(original)),
-            namespace: Namespace::default(),
-            peer: None,
-        },
-        ahead: None,
-        bound: Bound::default(),
-        turn: client::Turn::First,
-        tunnel: None,
-        seat: Room::new(None).enter().unwrap(),
-    };
-    (client, far)
-}
-
-/// Leaves a connection in the pool that the server has reset, unseen by the
-/// loop.
-async fn keep_a_dead_connection(
-    context: &Rc<Context>,
-    listener: &TcpListener,
-    address: SocketAddr,
-) {
-    let target = context.generation().unmatched();
-    let policies = target.pool_policies();
-    let place = (Namespace::default(), EndpointAddr(address));
-    let pools = &context.pools;
-    let dialled = pools.checkout(
-        &target.shared,
-        policies,
-        Checkout {
-            place,
-            want: Want::Fresh,
-            peer: Peer::Local,
-        },
-    );
-    let Ok(connection) = dialled.await else {
-        panic!("it listens");
-    };
-    connection.stream.send(gather(b"x")).await.unwrap();
-    let near = connection.stream.as_fd().try_clone_to_owned().unwrap();
-    pools.checkin(&target.shared, policies, connection);
-    // To close what has unread bytes is a reset.
-    let (accepted, _) = listener.accept().unwrap();
-    accepted.peek(&mut [0]).unwrap();
-    drop(accepted);
-    let near = TcpStream::from(near);
-    let alive = |peeked: std::io::Result<usize>| {
-        peeked.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
-    };
-    while alive(near.peek(&mut [0])) {
-        thread::yield_now();
-    }
-}
-
-/// Reads until `end` has come.
-fn read_to(stream: &mut impl Read, end: &[u8]) -> Vec<u8> {
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 16 * 1024]);
-    while !bytes.ends_with(end) {
-        match stream.read(&mut buffer).unwrap() {
-            0 => break,
-            count => bytes.extend_from_slice(&buffer[..count]),
-        }
-    }
-    bytes
+/// The same thing so many times.
+fn times(count: usize, deed: Deed) -> Vec<Deed> {
+    vec![deed; count]
 }

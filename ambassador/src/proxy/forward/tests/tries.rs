@@ -1,0 +1,74 @@
+//! How often a request is sent, to whom, and what its caller learns.
+
+use super::{SECOND, policies, times};
+use crate::proxy::scripted::{Connect, Deed, play};
+use crate::route::settings::Policies;
+
+#[test]
+fn an_answer_is_passed_on_and_counted_once() {
+    play(1, Policies::default(), 1, async |world| {
+        let answer = world.get().await;
+        assert_eq!((answer.status, answer.body), (200, Some(b"0".to_vec())));
+        let counted = world.counted();
+        assert_eq!(counted.requests, [(200, 1)]);
+        assert_eq!(counted.attempts, [("response", 1)]);
+        assert_eq!(counted.retries, []);
+        world
+    });
+}
+
+#[test]
+fn what_may_be_sent_again_is() {
+    for deed in [Deed::Answer(503), Deed::Close] {
+        play(1, Policies::default(), 1, async move |world| {
+            world.endpoints[0].does([deed]);
+            let answer = world.get().await;
+            assert_eq!(answer.status, 200);
+            assert_eq!(world.heard(), 2);
+            world
+        });
+    }
+}
+
+#[test]
+fn tries_end_with_their_number() {
+    let three = policies(|policies| policies.retry.attempts = 3);
+    play(1, three, 1, async |world| {
+        world.endpoints[0].does(times(3, Deed::Answer(503)));
+        let answer = world.get().await;
+        assert_eq!((answer.status, answer.reason()), (503, None));
+        assert_eq!(world.heard(), 3);
+        assert_eq!(world.counted().attempts, [("response", 3)]);
+        world
+    });
+}
+
+#[test]
+fn a_silent_endpoint_costs_the_time_that_it_has() {
+    let policies = policies(|policies| {
+        policies.timeouts.request = Some(3 * SECOND);
+        policies.retry.elsewhere = false;
+    });
+    play(1, policies, 1, async |world| {
+        world.endpoints[0].does([Deed::Silence]);
+        let before = crate::ring::now();
+        let answer = world.get().await;
+        assert_eq!(answer.status, 504);
+        assert_eq!(answer.reason(), Some("request-timeout"));
+        assert_eq!(crate::ring::now() - before, 3 * SECOND);
+        world
+    });
+}
+
+#[test]
+fn a_connect_that_is_refused_moves_on() {
+    play(1, Policies::default(), 2, async |world| {
+        for endpoint in &world.endpoints {
+            endpoint.meets([Connect::Refuse]);
+        }
+        let answer = world.get().await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(world.counted().retries, [("connect-failure", 2)]);
+        world
+    });
+}

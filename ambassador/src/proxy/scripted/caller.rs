@@ -1,0 +1,125 @@
+//! A caller that sends and reads what its script says.
+
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use super::HOST;
+use super::message::{self, Field, Length, Wire};
+use crate::addr::Peer;
+use crate::proxy::accepted;
+use crate::proxy::bound::Bound;
+use crate::proxy::client::{Client, Origin, Turn};
+use crate::proxy::context::Context;
+use crate::proxy::listening::Entry;
+use crate::proxy::room::Room;
+use crate::ring::{self, Stream};
+use crate::telemetry::ListenerIndex;
+use crate::upstream::dial::Namespace;
+
+/// One connection of a caller. Dropped, the caller has left.
+pub(crate) struct Caller {
+    wire: Wire,
+}
+
+/// An answer as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// Its status.
+    pub(crate) status: u16,
+    /// Its fields.
+    pub(crate) fields: Vec<Field>,
+    /// Its body; `None`: it was cut.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+impl Caller {
+    /// Connects to an explicit listener of the shard.
+    pub(crate) fn new(context: &Rc<Context>) -> Self {
+        let (near, far) = UnixStream::pair().expect("descriptors are left");
+        let stream = Stream::from_connected(near.into()).expect("a socket");
+        let client = Client {
+            context: Rc::clone(context),
+            member: context.crowd.join(&stream, Peer::Local),
+            stream,
+            origin: Origin {
+                listener: ListenerIndex::CAPTURE,
+                original: None,
+                namespace: Namespace::default(),
+                peer: None,
+            },
+            ahead: None,
+            bound: Bound::default(),
+            turn: Turn::First,
+            tunnel: None,
+            seat: Room::new(None).enter().expect("it has no limit"),
+        };
+        ring::spawn(accepted::serve(Box::new(client), Entry::Http));
+        let far = Stream::from_connected(far.into()).expect("a socket");
+        Self {
+            wire: Wire::new(far),
+        }
+    }
+
+    /// Sends bytes.
+    pub(crate) async fn send(&self, bytes: impl Into<Vec<u8>>) -> bool {
+        self.wire.send(bytes).await
+    }
+
+    /// Sends a request without a body.
+    pub(crate) async fn ask(&self, method: &str) -> bool {
+        let head = format!("{method} / HTTP/1.1\r\nHost: {HOST}\r\n\r\n");
+        self.send(head).await
+    }
+
+    /// Sends a request with a body.
+    pub(crate) async fn post(&self, fields: &str, body: &[u8]) -> bool {
+        let length = body.len();
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n{fields}\r\n");
+        self.send([head.as_bytes(), body].concat()).await
+    }
+
+    /// Bytes that it was sent.
+    pub(crate) fn received(&self) -> u64 {
+        self.wire.received
+    }
+
+    /// Asks `GET /`, and waits for the answer.
+    pub(crate) async fn get(&mut self) -> Option<Answer> {
+        self.ask("GET").await;
+        self.answer().await
+    }
+
+    /// The next answer, interim ones included; `None`: the connection ends before
+    /// its head is whole.
+    pub(crate) async fn answer(&mut self) -> Option<Answer> {
+        let head = self.wire.head().await?;
+        let mut place = [httparse::EMPTY_HEADER; 64];
+        let mut response = httparse::Response::new(&mut place);
+        response.parse(&head).expect("the proxy writes HTTP");
+        let status = response.code.expect("it was parsed");
+        let fields = message::fields(response.headers);
+        let length = match status {
+            100..=199 | 204 | 304 => Length::Exact(0),
+            _ => message::length(&fields).unwrap_or(Length::UntilClose),
+        };
+        let body = self.wire.body(length).await;
+        Some(Answer {
+            status,
+            fields,
+            body,
+        })
+    }
+}
+
+impl Answer {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        message::field(&self.fields, name)
+    }
+
+    /// Why the proxy answered in the upstream's stead.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        self.field("x-ambassador-reason")
+    }
+}

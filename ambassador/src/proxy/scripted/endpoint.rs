@@ -1,0 +1,169 @@
+//! An endpoint that does with each connect and each request what its script says.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::message::{self, Field, Length, Wire};
+use crate::addr::EndpointAddr;
+use crate::ring::{self, Stream, timer};
+use crate::upstream::dial::Network;
+
+/// What happens to a connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Connect {
+    /// It is accepted.
+    Accept,
+    /// It is refused at once.
+    Refuse,
+    /// Nothing comes of it.
+    Hang,
+}
+
+/// What an endpoint does with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Deed {
+    /// It answers with this status, and a body that is its number.
+    Answer(u16),
+    /// It writes these bytes.
+    Write(&'static str),
+    /// It waits before it does something.
+    After(Duration, Box<Deed>),
+    /// It sends an interim response first.
+    Interim(Box<Deed>),
+    /// It answers before it reads the body, which it reads then.
+    Early(u16),
+    /// It begins a response, and closes in the midst.
+    Cut,
+    /// It closes without a word.
+    Close,
+    /// It says nothing, and keeps the connection open.
+    Silence,
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub(crate) struct Heard {
+    /// Its fields.
+    pub(crate) fields: Vec<Field>,
+    /// Its body; `None`: it was cut.
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// One endpoint of the upstream.
+pub(crate) struct Endpoint {
+    /// Where it listens.
+    pub(crate) address: EndpointAddr,
+    /// What happens to its next connects; then they are accepted.
+    pub(crate) connects: RefCell<VecDeque<Connect>>,
+    /// What it does with its next requests; then it answers 200.
+    pub(crate) deeds: RefCell<VecDeque<Deed>>,
+    /// The requests that it has got.
+    pub(crate) heard: RefCell<Vec<Heard>>,
+    number: usize,
+}
+
+impl Endpoint {
+    /// One that accepts and answers.
+    pub(crate) fn new(number: usize) -> Rc<Self> {
+        let host = u8::try_from(number + 1).expect("few endpoints");
+        Rc::new(Self {
+            address: EndpointAddr(SocketAddr::from(([10, 0, 0, host], 80))),
+            connects: RefCell::default(),
+            deeds: RefCell::default(),
+            heard: RefCell::default(),
+            number,
+        })
+    }
+
+    /// Does these with its next requests.
+    pub(crate) fn does(&self, deeds: impl IntoIterator<Item = Deed>) {
+        self.deeds.borrow_mut().extend(deeds);
+    }
+
+    /// Does these with its next connects.
+    pub(crate) fn meets(&self, connects: impl IntoIterator<Item = Connect>) {
+        self.connects.borrow_mut().extend(connects);
+    }
+
+    async fn connect(self: Rc<Self>) -> io::Result<Stream> {
+        let next = self.connects.borrow_mut().pop_front();
+        match next.unwrap_or(Connect::Accept) {
+            Connect::Accept => {}
+            Connect::Refuse => return Err(io::ErrorKind::ConnectionRefused.into()),
+            Connect::Hang => std::future::pending().await,
+        }
+        let (near, far) = UnixStream::pair()?;
+        let far = Stream::from_connected(far.into())?;
+        ring::spawn(self.serve(Wire::new(far)));
+        Stream::from_connected(near.into())
+    }
+
+    async fn serve(self: Rc<Self>, mut wire: Wire) {
+        while let Some(head) = wire.head().await {
+            let mut place = [httparse::EMPTY_HEADER; 64];
+            let mut request = httparse::Request::new(&mut place);
+            request.parse(&head).expect("the proxy writes HTTP");
+            let fields = message::fields(request.headers);
+            let mut heard = Heard { body: None, fields };
+            let length = message::length(&heard.fields).unwrap_or(Length::Exact(0));
+            let deed = self.deeds.borrow_mut().pop_front();
+            let deed = deed.unwrap_or(Deed::Answer(200));
+            if let Deed::Early(status) = deed {
+                wire.send(self.answer(status)).await;
+            }
+            heard.body = wire.body(length).await;
+            let is_whole = heard.body.is_some();
+            self.heard.borrow_mut().push(heard);
+            if !is_whole || !Box::pin(self.act(&mut wire, deed)).await {
+                return;
+            }
+        }
+    }
+
+    /// Does one thing; `false`: the connection ends with it.
+    async fn act(&self, wire: &mut Wire, deed: Deed) -> bool {
+        match deed {
+            Deed::Answer(status) => wire.send(self.answer(status)).await,
+            Deed::Write(bytes) => wire.send(bytes).await,
+            Deed::After(time, deed) => {
+                timer::sleep(time).await;
+                Box::pin(self.act(wire, *deed)).await
+            }
+            Deed::Interim(deed) => {
+                wire.send("HTTP/1.1 103 Early Hints\r\n\r\n").await;
+                Box::pin(self.act(wire, *deed)).await
+            }
+            Deed::Early(_) => true,
+            Deed::Cut => {
+                let begun = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\na part";
+                wire.send(begun).await;
+                false
+            }
+            Deed::Close => false,
+            Deed::Silence => {
+                while wire.more().await {}
+                false
+            }
+        }
+    }
+
+    fn answer(&self, status: u16) -> String {
+        let body = self.number.to_string();
+        let length = body.len();
+        format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {length}\r\n\r\n{body}")
+    }
+}
+
+/// Leads to these endpoints.
+pub(crate) fn network(endpoints: Vec<Rc<Endpoint>>) -> Network {
+    Rc::new(move |address| {
+        let endpoint = endpoints.iter().find(|known| known.address.0 == address);
+        let endpoint = Rc::clone(endpoint.expect("the proxy dials endpoints only"));
+        Box::pin(endpoint.connect())
+    })
+}
