@@ -31,6 +31,6 @@ pub use histogram::Histogram;
 pub use labels::{AttemptOutcome, CLIENT_GONE, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
 pub(crate) use labels::{Direction, RelayProtocol};
 pub use record::Passage;
-pub(crate) use record::{Description, Moved, RequestRecord};
+pub(crate) use record::{Description, RequestRecord};
 pub(crate) use registry::UpstreamIndex;
 pub use registry::{ListenerIndex, Registry};

@@ -311,7 +311,7 @@ async fn relay_recorded(
             Err(failed) => return refuse(*client, record, failed),
         },
     };
-    record.passage.endpoint = Some(leg.connection.endpoint);
+    record.passage.endpoint.set(Some(leg.connection.endpoint));
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,
@@ -332,7 +332,7 @@ async fn relay_recorded(
 /// its caller sees a failure.
 fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
     record.outcome = failed.outcome;
-    record.passage.endpoint = failed.endpoint;
+    record.passage.endpoint.set(failed.endpoint);
     client.stream.reset();
 }
 

@@ -55,7 +55,7 @@ pub(crate) struct Sending<'a> {
     /// Scratch for the response.
     pub response: &'a mut ResponseHead,
     /// What is told of it.
-    pub record: &'a mut RequestRecord,
+    pub record: &'a RequestRecord,
     /// What has happened so far.
     pub progress: &'a Progress<'a>,
     /// What of the body the next try sends along with the head; `None`: the
@@ -158,7 +158,7 @@ impl Sending<'_> {
 
     /// Tries that have begun.
     pub(crate) fn tries(&self) -> u16 {
-        self.record.attempts + self.progress.beside.borrow().len() as u16
+        self.record.attempts.get()
     }
 
     /// Whether the request may be sent after that.
@@ -222,13 +222,13 @@ impl Sending<'_> {
     fn follow(&mut self, connection: &Connection, judges: &mut Judges<'_>) {
         if connection.endpoint != judges.endpoint.endpoint {
             race::follow(self.context, self.target(), judges, connection.place());
-            self.record.passage.endpoint = Some(connection.endpoint);
+            self.record.passage.endpoint.set(Some(connection.endpoint));
         }
     }
 
     /// Counts the beginning of a try.
     pub(super) fn begin_try(&mut self) {
-        self.record.attempts += 1;
+        self.record.begin_try();
         self.progress.begin_try();
         let open = &self.progress.open_tries;
         open.set(open.get() + 1);
@@ -304,7 +304,7 @@ impl Sending<'_> {
         may_hold: bool,
     ) -> Result<Success, ExchangeError> {
         let (context, target) = (self.context, &self.way.target);
-        self.record.reused = connection.past.is_reused();
+        self.record.reused.set(connection.past.is_reused());
         let sent_at = clock::now();
         let mut awaiting = self.awaiting.take();
         // Whether it may have been given up before the request came.
@@ -389,7 +389,6 @@ impl Sending<'_> {
             deadlines: self.deadlines,
             drain: &self.context.drain,
             cells: &self.context.telemetry.cells,
-            label: self.way.target.shared.label,
             progress: self.progress,
         }
     }
@@ -456,7 +455,7 @@ impl Sending<'_> {
             }
             _ => Duration::ZERO,
         };
-        self.record.overhead = before + after;
+        self.record.overhead.set(before + after);
     }
 
     pub(super) fn target(&self) -> &Target {

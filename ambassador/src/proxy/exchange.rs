@@ -20,7 +20,7 @@ use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather, SendError, Stream};
-use crate::telemetry::{Cells, Direction, UpstreamIndex};
+use crate::telemetry::{Cells, Direction};
 use crate::together::{at_once, beside};
 
 /// One try.
@@ -50,8 +50,6 @@ pub(crate) struct Exchange<'a> {
     pub drain: &'a Drain,
     /// Where bytes are counted.
     pub cells: &'a Cells,
-    /// Under which upstream.
-    pub label: UpstreamIndex,
     /// What has happened so far; readable however the exchange ends.
     pub progress: &'a Progress<'a>,
 }
@@ -65,7 +63,7 @@ impl<'a> Exchange<'a> {
         gather: Gather,
         judge: impl FnOnce(&ResponseHead, &[u8]) -> Verdict,
     ) -> Result<Answer, ExchangeError> {
-        let (cells, label, progress) = (self.cells, self.label, self.progress);
+        let (cells, record) = (self.cells, self.progress.record);
         let (download, mut upload) = self.halves();
         // Where the answer comes next, it tells how the send went; a body must
         // not begin behind a head that was not sent.
@@ -77,8 +75,7 @@ impl<'a> Exchange<'a> {
         let sent = upload.upstream.send(gather);
         hand_over(sent, || upload.deadlines.of_beginning(ring::now())).await?;
         let count = |bytes| {
-            cells.bytes(label, Direction::Sent, bytes);
-            progress.moved.count(Direction::Sent, bytes);
+            cells.meter(&record.passage, Direction::Sent, bytes);
         };
         let answer = beside(download.run(judge), upload.run(count)).await?;
         Ok(match answer {
@@ -92,15 +89,14 @@ impl<'a> Exchange<'a> {
 
     /// Passes a response on that was held back.
     pub(crate) async fn pass(self, held: Held) -> Result<Response, ExchangeError> {
-        let (cells, label, progress) = (self.cells, self.label, self.progress);
+        let (cells, record) = (self.cells, self.progress.record);
         let (download, mut upload) = self.halves();
         let response = download.pass_response(held.head, held.rest).await?;
         if upload.body.is_done() {
             return Ok(response);
         }
         let count = |bytes| {
-            cells.bytes(label, Direction::Sent, bytes);
-            progress.moved.count(Direction::Sent, bytes);
+            cells.meter(&record.passage, Direction::Sent, bytes);
         };
         upload.finish(count).await;
         Ok(response.early())
@@ -122,7 +118,6 @@ impl<'a> Exchange<'a> {
             asked: self.asked,
             drain: self.drain,
             cells: self.cells,
-            label: self.label,
             sends: None,
             reads: None,
         };
@@ -149,7 +144,6 @@ struct Download<'a> {
     asked: Asked,
     drain: &'a Drain,
     cells: &'a Cells,
-    label: UpstreamIndex,
     /// How the upstream does.
     sends: Paced,
     /// How the client does.
@@ -201,11 +195,8 @@ impl Download<'_> {
 
     /// Passes on the head of a response behind which other bytes follow.
     async fn switch(&mut self, head: &[u8], rest: Option<Chunk>) -> Result<Answer, ExchangeError> {
-        self.heads
-            .progress
-            .moved
-            .status
-            .set(self.heads.head.status());
+        let status = self.heads.head.status();
+        self.heads.progress.record.status.set(status);
         self.send_head(head, None, false).await?;
         Ok(Answer::Passed(Response::Switched(rest)))
     }
@@ -224,7 +215,7 @@ impl Download<'_> {
         } = self.heads;
         let patience = deadlines.patience(deadlines.idle(), Part::Sends);
         let sent = || {
-            let bytes = progress.moved.bytes(Direction::Received) as i64;
+            let bytes = progress.record.passage.bytes_out.get() as i64;
             progress.body_read.get().then_some(bytes)
         };
         match within(patience, &mut self.sends, upstream.recv(), sent).await {
@@ -264,9 +255,8 @@ impl Download<'_> {
             Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
             Poll::Pending => self.until_read(sending).await?,
         }
-        self.cells.bytes(self.label, Direction::Received, bytes);
-        let moved = self.heads.progress.moved;
-        moved.count(Direction::Received, bytes);
+        let passage = &self.heads.progress.record.passage;
+        self.cells.meter(passage, Direction::Received, bytes);
         Ok(())
     }
 
@@ -317,11 +307,8 @@ impl Download<'_> {
                 first_part = Some(part);
             }
         }
-        self.heads
-            .progress
-            .moved
-            .status
-            .set(self.heads.head.status());
+        let status = self.heads.head.status();
+        self.heads.progress.record.status.set(status);
         self.send_head(&head, first_part, close).await?;
         drop(head);
         let forwarded_at = clock::now();

@@ -248,8 +248,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
 
     // One try after another, until there is an answer or no time, no budget and
     // no reason for one more; or until the caller has left.
-    let (record_of_tries, moved) = record.parts();
-    let progress = Progress::new(moved, Some(&client.member));
+    let progress = Progress::new(&record, Some(&client.member));
     progress.body_read.set(body.is_done());
     // An injected delay is not the upstream's.
     let deadlines = Deadlines::new(&policies.timeouts, body.is_done(), now + delayed);
@@ -268,7 +267,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
         asked,
         body: &mut body,
         response: &mut scratch.response,
-        record: record_of_tries,
+        record: &record,
         progress: &progress,
         outgoing: Some(outgoing),
         replay,
@@ -361,10 +360,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
         }
         let passed = match tried {
             Ok(Success::Passed(passed)) => Ok(passed),
-            Ok(Success::Held(back)) => {
-                sending.record.reason = stopped.map(Reason::as_str);
-                sending.pass(back).await
-            }
+            Ok(Success::Held(back)) => sending.pass(back).await,
             Err(failure) => Err(failure),
         };
         (passed, stopped)
@@ -379,17 +375,15 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
     // It is busy to the end, of a tunnel too.
     let _busy = judges.into_endpoint();
     let is_unanswered = progress.is_unanswered();
-    let beside = progress.beside.take();
     let (open_tries, malformed) = (progress.open_tries.get(), progress.malformed.get());
-    record.settle();
-    let has_begun = record.status != 0;
-    record.was_tried_beside(&beside);
+    let has_begun = record.status.get() != 0;
     for _ in 0..open_tries {
         let cells = &context.telemetry.cells;
         cells.attempt(shared.label, AttemptOutcome::Cancelled);
     }
     match passed {
         Ok(Passed::Complete { keep_alive, ended }) => {
+            record.reason = stopped.map(Reason::as_str);
             record.complete(ended);
             match (keep_alive, body.is_done()) {
                 (true, true) => After::KeepAlive,

@@ -22,7 +22,7 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Gather, timer};
-use crate::telemetry::{AttemptOutcome, Moved};
+use crate::telemetry::{AttemptOutcome, RequestRecord};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
 use crate::upstream::connection::{Connection, Place};
@@ -36,6 +36,7 @@ struct Leg<'a> {
     place: Place,
     peer: Peer,
     asked: Asked,
+    record: &'a RequestRecord,
     replay: &'a Replay,
     deadlines: &'a Deadlines<'a>,
     head: &'a mut ResponseHead,
@@ -107,6 +108,7 @@ impl Sending<'_> {
         second: impl FnOnce() -> Option<Picked>,
     ) -> Result<Success, Failure> {
         let (context, way, progress) = (self.context, self.way, self.progress);
+        let record = self.record;
         let (target, label) = (&way.target, way.target.shared.label);
         let (namespace, incoming, deadlines) = (self.namespace, self.incoming, self.deadlines);
         let reputation = judges.reputation;
@@ -134,6 +136,7 @@ impl Sending<'_> {
                 place: (namespace, other.endpoint),
                 peer: progress.peer(),
                 asked,
+                record,
                 replay: &replay,
                 deadlines,
                 head: &mut head,
@@ -162,7 +165,7 @@ impl Sending<'_> {
         self.end_try(silent.outcome());
         silent.report(target, judges);
         *self.response = *head;
-        self.record.is_tried_at(other.endpoint);
+        self.record.is_answered_by(other.endpoint);
         judges.replace(other, None);
         Ok(self.hold(answered, judges))
     }
@@ -196,6 +199,7 @@ impl Sending<'_> {
             place,
             peer: self.progress.peer(),
             asked: self.asked,
+            record: self.record,
             replay: &self.replay,
             deadlines: self.deadlines,
             head,
@@ -241,7 +245,7 @@ impl Sending<'_> {
                 let settings = &target.upstream.policies.hedge;
                 context.pools.record_latency(&target.shared, settings, took);
                 *self.response = heads.1;
-                self.record.is_tried_at(other.endpoint);
+                self.record.is_answered_by(other.endpoint);
                 judges.replace(other, trial);
                 answered
             }
@@ -273,7 +277,7 @@ impl Sending<'_> {
         judge(context, target, response, &held.head, judges, waited);
         let offered = challenge::offered(response, &held.head);
         connection.tie = connection.tie.offered(offered);
-        self.record.reused = connection.past.is_reused();
+        self.record.reused.set(connection.past.is_reused());
         Success::Held(Box::new(HeldBack {
             status,
             score,
@@ -301,8 +305,7 @@ impl Leg<'_> {
             let body = self.replay.again().map(Gather::from).unwrap_or_default();
             let gather = body.behind(head);
             // Nothing of it goes to the client from here.
-            let moved = Moved::default();
-            let (progress, sent_at) = (Progress::new(&moved, None), clock::now());
+            let (progress, sent_at) = (Progress::new(self.record, None), clock::now());
             context.pools.watch(&target.shared, &connection);
             let heads = Heads {
                 upstream: &connection.stream,

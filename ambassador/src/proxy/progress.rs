@@ -1,6 +1,6 @@
 //! What is known of a request in flight, whoever ends it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use crate::addr::{EndpointAddr, Peer};
 use crate::clock::Instant;
@@ -8,7 +8,7 @@ use crate::http::BadMessage;
 use crate::proxy::crowd::Membership;
 use crate::proxy::way::Incoming;
 use crate::proxy::withheld::Withheld;
-use crate::telemetry::{Direction, Moved};
+use crate::telemetry::RequestRecord;
 
 /// What is known of a request in flight, whoever ends it.
 pub(crate) struct Progress<'a> {
@@ -16,8 +16,10 @@ pub(crate) struct Progress<'a> {
     keeper: Option<&'a Membership>,
     /// The upstream of this try sent at least one byte.
     pub any_byte: Cell<bool>,
-    /// The status, and bytes of the body and of the response.
-    pub moved: &'a Moved,
+    /// What is told of it.
+    pub record: &'a RequestRecord,
+    /// Bytes of it that had been taken before: its head, and what came along.
+    taken_before: u64,
     /// The last of the request's body has been read from the client.
     pub body_read: Cell<bool>,
     /// Whether it keeps the upstream waiting for more.
@@ -30,31 +32,29 @@ pub(crate) struct Progress<'a> {
     pub malformed: Cell<Option<BadMessage>>,
     /// Tries that have begun, and of whose end nothing was counted.
     pub open_tries: Cell<u16>,
-    /// Where second tries were made beside others.
-    pub beside: RefCell<Vec<EndpointAddr>>,
 }
 
 impl<'a> Progress<'a> {
     /// That of a request of which nothing has happened yet.
-    pub(crate) fn new(moved: &'a Moved, keeper: Option<&'a Membership>) -> Self {
+    pub(crate) fn new(record: &'a RequestRecord, keeper: Option<&'a Membership>) -> Self {
         Self {
             keeper,
             any_byte: Cell::new(false),
-            moved,
+            record,
+            taken_before: record.passage.bytes_in.get(),
             body_read: Cell::new(false),
             withheld: Withheld::default(),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
             malformed: Cell::new(None),
             open_tries: Cell::new(0),
-            beside: RefCell::default(),
         }
     }
 
     /// How much of the body has come; `None`: its client waits to be told that it
     /// may send it.
     pub(super) fn sent_of_body(&self, incoming: &Incoming<'_>) -> Option<i64> {
-        let sent = self.moved.bytes(Direction::Sent);
+        let sent = self.record.passage.bytes_in.get() - self.taken_before;
         let waits = sent == 0 && !self.any_byte.get() && incoming.expects_continue();
         (!waits).then_some(sent as i64)
     }
@@ -73,13 +73,14 @@ impl<'a> Progress<'a> {
 
     /// Whether nothing of a response has gone to the client.
     pub(crate) fn is_unanswered(&self) -> bool {
-        self.moved.bytes(Direction::Received) == 0
+        self.record.passage.bytes_out.get() == 0
     }
 
     /// A second try begins beside another one.
     pub(crate) fn begin_beside(&self, endpoint: EndpointAddr) {
         self.open_tries.set(self.open_tries.get() + 1);
-        self.beside.borrow_mut().push(endpoint);
+        self.record.begin_try();
+        self.record.is_tried_beside(endpoint);
     }
 
     /// Another try begins.

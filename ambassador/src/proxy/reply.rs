@@ -21,7 +21,7 @@ pub(crate) async fn answer(
         reply = reply.closing();
     }
     let bytes = reply.encode();
-    record.status = reply.status();
+    record.status.set(reply.status());
     record.reason = Some(reply.reason().as_str());
     if let Some(detail) = reply.detail() {
         record.explain(detail);
@@ -67,7 +67,7 @@ pub(crate) async fn give_up(client: &mut Client, mut record: RequestGuard) -> Af
 async fn end(client: &mut Client, mut record: RequestGuard, reply: LocalReply) -> After {
     let reply = reply.closing();
     let bytes = reply.encode();
-    record.status = reply.status();
+    record.status.set(reply.status());
     record.reason = Some(reply.reason().as_str());
     let length = bytes.len() as u64;
     discard(client, &record);

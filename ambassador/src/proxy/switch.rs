@@ -77,7 +77,7 @@ pub(crate) async fn connect(
         false => Purpose::Guess,
     };
     let on_try = |endpoint| {
-        record.attempts += 1;
+        record.begin_try();
         record.is_tried_at(endpoint);
     };
     let judges = Judges::new(picked, trial, reputation);
@@ -94,7 +94,7 @@ pub(crate) async fn connect(
     match reached {
         Ok(reached) => {
             cells.attempt(shared.label, AttemptOutcome::Response);
-            record.status = 200;
+            record.status.set(200);
             if !client.reply(ESTABLISHED.to_vec()).await {
                 record.reason = Some(client.departure());
                 return After::Reset;
@@ -171,7 +171,7 @@ async fn serve(
             match dial(client, &to, Purpose::Relay).await {
                 Ok(leg) => over(client, record, &to, *leg).await,
                 Err(failed) => {
-                    record.passage.endpoint = failed.endpoint;
+                    record.passage.endpoint.set(failed.endpoint);
                     end(record, failed.outcome)
                 }
             }
@@ -179,8 +179,8 @@ async fn serve(
     }
 }
 
-async fn over(client: &mut Client, mut record: RequestGuard, to: &Target, leg: Leg) -> After {
-    record.passage.endpoint = Some(leg.connection.endpoint);
+async fn over(client: &mut Client, record: RequestGuard, to: &Target, leg: Leg) -> After {
+    record.passage.endpoint.set(Some(leg.connection.endpoint));
     let Leg { connection, .. } = leg;
     tunnel(client, record, to, connection, None).await
 }

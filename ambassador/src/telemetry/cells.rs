@@ -97,7 +97,7 @@ impl Cells {
         self.upstream(record.passage.upstream, |cells| {
             let key = RequestKey {
                 method: record.method,
-                status: record.status,
+                status: record.status.get(),
                 reason: record.reason.unwrap_or(""),
             };
             let max = REQUEST_SERIES_MAX;
@@ -106,21 +106,22 @@ impl Cells {
             if record.tunnel.is_none() {
                 let duration = ended.saturating_duration_since(record.passage.started);
                 cells.duration.record(duration);
-                cells.overhead.record(record.overhead.min(duration));
+                cells.overhead.record(record.overhead.get().min(duration));
             }
         });
     }
 
-    /// Counts bytes of a relayed connection as they move.
+    /// Counts bytes as they move, and those that were not counted before.
     pub fn meter(&self, passage: &Passage, direction: Direction, bytes: u64) {
+        passage.count(direction, bytes);
+        let bytes = passage.take_unmetered(direction);
         self.bytes(passage.upstream, direction, bytes);
-        passage.count_metered(direction, bytes);
     }
 
     /// Counts what was not when it moved.
     pub fn meter_rest(&self, passage: &Passage) {
         for direction in Direction::ALL {
-            let rest = passage.unmetered(*direction);
+            let rest = passage.take_unmetered(*direction);
             if rest > 0 {
                 self.bytes(passage.upstream, *direction, rest);
             }
@@ -497,7 +498,7 @@ mod tests {
         let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
         record.passage.upstream = SHOP;
         record.method = method;
-        record.status = status;
+        record.status.set(status);
         (record, started + took)
     }
 
@@ -622,8 +623,8 @@ mod tests {
     #[test]
     fn overhead_never_exceeds_the_request() {
         let cells = Cells::default();
-        let (mut record, ended) = finished("GET", 200, Duration::from_millis(1));
-        record.overhead = Duration::from_secs(5);
+        let (record, ended) = finished("GET", 200, Duration::from_millis(1));
+        record.overhead.set(Duration::from_secs(5));
         cells.request(&record, ended);
         let snapshot = cells.snapshot();
         let overhead = snapshot.upstream(SHOP).unwrap().overhead().sum();

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use super::access_log::{Line, Sink, Told};
 use super::cells::Cells;
-use super::labels::{DRAINED, Direction, RelayProtocol, TcpOutcome};
-use super::record::{Description, Moved, Passage, RelayRecord, RequestRecord};
+use super::labels::{DRAINED, RelayProtocol, TcpOutcome};
+use super::record::{Description, Passage, RelayRecord, RequestRecord};
 use crate::clock::{self, Instant};
 
 /// What one shard counts and logs.
@@ -32,7 +32,6 @@ pub struct RelayGuard {
 #[derive(Debug)]
 pub struct RequestGuard {
     record: RequestRecord,
-    moved: Moved,
     ended: Option<Instant>,
     line: Option<Line>,
     telemetry: Rc<Telemetry>,
@@ -57,7 +56,6 @@ impl Telemetry {
     pub fn begin(self: &Rc<Self>, passage: Passage) -> RequestGuard {
         RequestGuard {
             record: RequestRecord::new(passage),
-            moved: Moved::default(),
             ended: None,
             line: self.sample(),
             telemetry: Rc::clone(self),
@@ -111,23 +109,6 @@ impl RequestGuard {
         }
     }
 
-    /// The record, and beside it what moves.
-    pub fn parts(&mut self) -> (&mut RequestRecord, &Moved) {
-        (&mut self.record, &self.moved)
-    }
-
-    /// Puts down in the record what has moved.
-    pub fn settle(&mut self) {
-        let moved = std::mem::take(&mut self.moved);
-        for direction in Direction::ALL {
-            let bytes = moved.bytes(*direction);
-            self.record.passage.count_metered(*direction, bytes);
-        }
-        if moved.status.get() != 0 {
-            self.record.status = moved.status.get();
-        }
-    }
-
     /// The response went out whole, or the tunnel ended.
     pub fn complete(mut self, ended: Instant) {
         self.ended = Some(ended);
@@ -138,7 +119,6 @@ impl Drop for RequestGuard {
     fn drop(&mut self) {
         let cancelled = self.ended.is_none();
         let ended = self.ended.unwrap_or_else(clock::now);
-        self.settle();
         if cancelled && self.record.tunnel.is_none() {
             // Whoever else ends a request says why.
             self.record.reason.get_or_insert(DRAINED);
@@ -209,8 +189,7 @@ impl DerefMut for RequestGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::addr::EndpointAddr;
-    use crate::telemetry::record::EARLIER_MAX;
+    use crate::telemetry::labels::Direction;
     use crate::telemetry::registry::{ListenerIndex, UpstreamIndex};
 
     fn captured() -> Passage {
@@ -232,7 +211,7 @@ mod tests {
         drop(telemetry.begin(captured()));
         let mut request = telemetry.begin(captured());
         request.method = "GET";
-        request.status = 204;
+        request.status.set(204);
         assert!(!request.is_logged());
         request.complete(clock::now());
 
@@ -249,43 +228,27 @@ mod tests {
     #[test]
     fn bytes_are_counted_once_and_alike() {
         let telemetry = Rc::new(Telemetry::default());
-        let mut request = telemetry.begin(captured());
+        let request = telemetry.begin(captured());
         request.passage.count(Direction::Sent, 100);
-        let moved = request.parts().1;
-        // As they moved.
-        telemetry
-            .cells
-            .bytes(UpstreamIndex::UNMATCHED, Direction::Sent, 20);
-        moved.count(Direction::Sent, 20);
-        moved.status.set(200);
-        request.settle();
-        telemetry
-            .cells
-            .meter(&request.passage, Direction::Received, 7);
-        request.passage.count(Direction::Received, 3);
-        let told = (
-            request.status,
-            request.passage.bytes_in.get(),
-            request.passage.bytes_out.get(),
-        );
-        assert_eq!(told, (200, 120, 10));
+        let (cells, passage) = (&telemetry.cells, &request.passage);
+        // As they move.
+        cells.meter(passage, Direction::Sent, 20);
+        cells.meter(passage, Direction::Received, 7);
+        let counted = |direction| {
+            let snapshot = cells.snapshot();
+            let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED);
+            unmatched.expect("it has bytes").bytes(direction)
+        };
+        assert_eq!(counted(Direction::Sent), 120);
+        passage.count(Direction::Received, 3);
+        assert_eq!(counted(Direction::Received), 7);
+        let told = (passage.bytes_in.get(), passage.bytes_out.get());
+        assert_eq!(told, (120, 10));
         drop(request);
         let snapshot = telemetry.cells.snapshot();
         let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
         assert_eq!(unmatched.bytes(Direction::Sent), 120);
         assert_eq!(unmatched.bytes(Direction::Received), 10);
-    }
-
-    #[test]
-    fn earlier_endpoints_are_remembered_up_to_a_limit() {
-        let mut record = RequestRecord::new(captured());
-        let endpoint = |port: u16| EndpointAddr(([127, 0, 0, 1], port).into());
-        for port in 1..=20 {
-            record.is_tried_at(endpoint(port));
-        }
-        let earlier: Vec<_> = (1..=EARLIER_MAX as u16).map(endpoint).collect();
-        assert_eq!(record.earlier, earlier);
-        assert_eq!(record.passage.endpoint, Some(endpoint(20)));
     }
 
     #[test]

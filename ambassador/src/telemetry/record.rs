@@ -1,6 +1,6 @@
 //! What is known of one request or one relayed connection.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct Passage {
     /// Those of each direction that the metrics have counted already.
     metered: [Cell<u64>; Direction::COUNT],
     /// Where it went, the last time it was tried.
-    pub endpoint: Option<EndpointAddr>,
+    pub endpoint: Cell<Option<EndpointAddr>>,
     /// Where a captured client meant to go.
     pub original: Option<OriginalDst>,
     /// The client, where it has an address.
@@ -36,24 +36,16 @@ pub struct Passage {
     pub faults: FaultSet,
 }
 
-/// What of a request has moved while a part of the proxy works on it that cannot
-/// reach its record.
-#[derive(Debug, Default)]
-pub struct Moved {
-    /// The status that the client was sent; 0: none yet.
-    pub status: Cell<u16>,
-    bytes: [Cell<u64>; Direction::COUNT],
-}
-
-/// Endpoints that were tried before the last one and are remembered at most.
-pub(super) const EARLIER_MAX: usize = 8;
+/// Endpoints that were tried besides the last one and are remembered at most.
+pub(super) const ELSEWHERE_MAX: usize = 8;
 
 /// Faults, each of them once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct FaultSet(u8);
 
-/// What is known of one request. The proxy fills it as it goes; what is not
-/// filled in keeps the value that says "did not happen".
+/// What is known of one request: the one ledger of its tries, outcomes and bytes.
+/// Whoever works on the request writes into it, so it is there however that ends;
+/// what is not filled in keeps the value that says "did not happen".
 #[derive(Debug, Clone)]
 pub struct RequestRecord {
     /// From where to where.
@@ -61,18 +53,18 @@ pub struct RequestRecord {
     /// The method's word, `OTHER` outside the standard.
     pub method: &'static str,
     /// The status sent to the client; 0: none.
-    pub status: u16,
+    pub status: Cell<u16>,
     /// The reason word, where the proxy had its own say in the answer.
     pub reason: Option<&'static str>,
     /// Time spent in this process: what passed while nothing was awaited from
     /// the client or the upstream. Waiting for a turn on the shard is part of it.
-    pub overhead: Duration,
+    pub overhead: Cell<Duration>,
     /// Tries made.
-    pub attempts: u16,
-    /// Where it was tried before `passage.endpoint`, the first of them.
-    pub earlier: Vec<EndpointAddr>,
+    pub attempts: Cell<u16>,
+    /// Where else it was tried than at `passage.endpoint`, the first of them.
+    pub elsewhere: RefCell<Vec<EndpointAddr>>,
     /// The last try went over a connection that had carried a request before.
-    pub reused: bool,
+    pub reused: Cell<bool>,
     /// How the tunnel that it became has ended.
     pub tunnel: Option<TcpOutcome>,
 }
@@ -111,7 +103,7 @@ impl Passage {
             bytes_in: Cell::new(0),
             bytes_out: Cell::new(0),
             metered: Default::default(),
-            endpoint: None,
+            endpoint: Cell::new(None),
             original: None,
             client: None,
             faults: FaultSet::default(),
@@ -124,16 +116,10 @@ impl Passage {
         count.set(count.get() + bytes);
     }
 
-    /// Adds bytes that the metrics have counted.
-    pub(super) fn count_metered(&self, direction: Direction, bytes: u64) {
-        self.count(direction, bytes);
-        let metered = &self.metered[direction as usize];
-        metered.set(metered.get() + bytes);
-    }
-
-    /// Bytes that the metrics have not counted.
-    pub(super) fn unmetered(&self, direction: Direction) -> u64 {
-        self.bytes(direction).get() - self.metered[direction as usize].get()
+    /// Bytes that the metrics have not counted; they do now.
+    pub(super) fn take_unmetered(&self, direction: Direction) -> u64 {
+        let bytes = self.bytes(direction).get();
+        bytes - self.metered[direction as usize].replace(bytes)
     }
 
     fn bytes(&self, direction: Direction) -> &Cell<u64> {
@@ -141,19 +127,6 @@ impl Passage {
             Direction::Sent => &self.bytes_in,
             Direction::Received => &self.bytes_out,
         }
-    }
-}
-
-impl Moved {
-    /// Adds bytes that the metrics have counted.
-    pub fn count(&self, direction: Direction, bytes: u64) {
-        let count = &self.bytes[direction as usize];
-        count.set(count.get() + bytes);
-    }
-
-    /// Bytes that went one way.
-    pub fn bytes(&self, direction: Direction) -> u64 {
-        self.bytes[direction as usize].get()
     }
 }
 
@@ -176,36 +149,88 @@ impl RequestRecord {
         Self {
             passage,
             method: "OTHER",
-            status: 0,
+            status: Cell::new(0),
             reason: None,
-            overhead: Duration::ZERO,
-            attempts: 0,
-            earlier: Vec::new(),
-            reused: false,
+            overhead: Cell::default(),
+            attempts: Cell::new(0),
+            elsewhere: RefCell::default(),
+            reused: Cell::new(false),
             tunnel: None,
         }
     }
 }
 
 impl RequestRecord {
-    /// Another try goes to this endpoint.
-    pub fn is_tried_at(&mut self, endpoint: EndpointAddr) {
-        if let Some(before) = self.passage.endpoint.replace(endpoint)
-            && self.earlier.len() < EARLIER_MAX
-        {
-            self.earlier.push(before);
+    /// Another try begins.
+    pub fn begin_try(&self) {
+        self.attempts.set(self.attempts.get() + 1);
+    }
+
+    /// It goes to this endpoint.
+    pub fn is_tried_at(&self, endpoint: EndpointAddr) {
+        if let Some(before) = self.passage.endpoint.replace(Some(endpoint)) {
+            self.remember(before);
         }
     }
 
-    /// These tries were made beside others, and may be the ones that were answered.
-    pub fn was_tried_beside(&mut self, endpoints: &[EndpointAddr]) {
-        self.attempts += endpoints.len() as u16;
-        for endpoint in endpoints {
-            let is_known =
-                self.passage.endpoint == Some(*endpoint) || self.earlier.contains(endpoint);
-            if !is_known && self.earlier.len() < EARLIER_MAX {
-                self.earlier.push(*endpoint);
-            }
+    /// It goes to this endpoint, beside another one.
+    pub fn is_tried_beside(&self, endpoint: EndpointAddr) {
+        self.remember(endpoint);
+    }
+
+    /// Of two that were made beside each other, this one is answered.
+    pub fn is_answered_by(&self, endpoint: EndpointAddr) {
+        let Some(other) = self.passage.endpoint.replace(Some(endpoint)) else {
+            return;
+        };
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        if let Some(place) = elsewhere.iter_mut().find(|known| **known == endpoint) {
+            *place = other;
+        }
+    }
+
+    fn remember(&self, endpoint: EndpointAddr) {
+        let mut elsewhere = self.elsewhere.borrow_mut();
+        if elsewhere.len() < ELSEWHERE_MAX {
+            elsewhere.push(endpoint);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn endpoint(port: u16) -> EndpointAddr {
+        EndpointAddr(([127, 0, 0, 1], port).into())
+    }
+
+    fn record() -> RequestRecord {
+        RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, clock::now()))
+    }
+
+    #[test]
+    fn other_endpoints_are_remembered_up_to_a_limit() {
+        let record = record();
+        for port in 1..=20 {
+            record.is_tried_at(endpoint(port));
+        }
+        record.is_tried_beside(endpoint(21));
+        let others: Vec<_> = (1..=ELSEWHERE_MAX as u16).map(endpoint).collect();
+        assert_eq!(*record.elsewhere.borrow(), others);
+        assert_eq!(record.passage.endpoint.get(), Some(endpoint(20)));
+    }
+
+    #[test]
+    fn of_two_beside_each_other_the_one_that_answers_is_last() {
+        for answers in [1, 2] {
+            let record = record();
+            record.is_tried_at(endpoint(1));
+            record.is_tried_beside(endpoint(2));
+            record.is_answered_by(endpoint(answers));
+            assert_eq!(record.passage.endpoint.get(), Some(endpoint(answers)));
+            assert_eq!(*record.elsewhere.borrow(), [endpoint(3 - answers)]);
         }
     }
 }

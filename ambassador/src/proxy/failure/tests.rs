@@ -1,9 +1,11 @@
 use std::io;
 
 use super::*;
+use crate::clock;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::heads::ended_or;
 use crate::ring::{Gather, SendError};
+use crate::telemetry::{ListenerIndex, Passage, RequestRecord};
 use crate::upstream::pool::CheckoutError;
 
 /// What no peer can bring about.
@@ -86,8 +88,9 @@ fn what_a_peer_does_is_its_own_failure() {
 
 #[test]
 fn a_dead_connection_is_told_from_a_shortage() {
-    let moved = crate::telemetry::Moved::default();
-    let progress = crate::proxy::progress::Progress::new(&moved, None);
+    let passage = Passage::new(ListenerIndex::CAPTURE, clock::now());
+    let record = RequestRecord::new(passage);
+    let progress = crate::proxy::progress::Progress::new(&record, None);
     let dead = |errno| send(errno, None).may_be_a_dead_connection(&progress);
     assert!(dead(libc::ECONNRESET) && dead(libc::EPIPE));
     assert!(!SHORTAGES.into_iter().any(dead));

@@ -120,7 +120,7 @@ impl Line {
             member(out, "method", record.method.as_bytes());
         }
         out.extend_from_slice(&self.members);
-        put(out, format_args!("\"status\":{},", record.status));
+        put(out, format_args!("\"status\":{},", record.status.get()));
         if let Some(reason) = record.reason {
             member(out, "reason", reason.as_bytes());
         }
@@ -135,18 +135,17 @@ impl Line {
             format_args!(
                 "\"duration_ms\":{},\"overhead_ms\":{},\"attempts\":{},\"reused\":{},",
                 Milliseconds(duration),
-                Milliseconds(record.overhead.min(duration)),
-                record.attempts,
-                record.reused,
+                Milliseconds(record.overhead.get().min(duration)),
+                record.attempts.get(),
+                record.reused.get(),
             ),
         );
-        if let Some(last) = record
-            .passage
-            .endpoint
-            .filter(|_| !record.earlier.is_empty())
+        let elsewhere = record.elsewhere.borrow();
+        if let Some(last) = record.passage.endpoint.get()
+            && !elsewhere.is_empty()
         {
             out.extend_from_slice(b"\"endpoints\":[");
-            for endpoint in &record.earlier {
+            for endpoint in &*elsewhere {
                 put(out, format_args!("\"{endpoint}\","));
             }
             put(out, format_args!("\"{last}\"],"));
@@ -172,7 +171,7 @@ fn ends(out: &mut Vec<u8>, passage: &Passage) {
     if passage.faults != FaultSet::default() {
         out.extend_from_slice(b"\",");
     }
-    if let Some(endpoint) = passage.endpoint {
+    if let Some(endpoint) = passage.endpoint.get() {
         put(out, format_args!("\"endpoint\":\"{endpoint}\","));
     }
     if let Some(original) = passage.original {
@@ -259,7 +258,7 @@ mod tests {
     /// To 10.1.2.3:80, begun now.
     fn passage() -> Passage {
         let mut passage = Passage::new(ListenerIndex::CAPTURE, Instant::now());
-        passage.endpoint = Some(EndpointAddr("10.1.2.3:80".parse().unwrap()));
+        passage.endpoint = Some(EndpointAddr("10.1.2.3:80".parse().unwrap())).into();
         passage
     }
 
@@ -279,9 +278,9 @@ mod tests {
 
     fn formatted(describe: Description<'_>, cancelled: bool) -> serde_json::Value {
         let mut record = RequestRecord::new(passage());
-        record.status = 503;
+        record.status.set(503);
         record.reason = Some("no-endpoint");
-        record.attempts = 1;
+        record.attempts.set(1);
         let mut line = Line::default();
         line.describe(describe);
         let record = &record;
@@ -358,7 +357,8 @@ mod tests {
     #[test]
     fn a_tunnel_says_how_it_ended() {
         let mut record = RequestRecord::new(passage());
-        (record.status, record.tunnel) = (101, Some(TcpOutcome::ClientReset));
+        record.status.set(101);
+        record.tunnel = Some(TcpOutcome::ClientReset);
         let told = Told::Request {
             record: &record,
             cancelled: false,
@@ -377,8 +377,8 @@ mod tests {
 
     #[test]
     fn where_it_was_tried_is_told_of_several_tries() {
-        let mut record = RequestRecord::new(passage());
-        let mut endpoints = || {
+        let record = RequestRecord::new(passage());
+        let endpoints = || {
             let told = Told::Request {
                 record: &record,
                 cancelled: false,

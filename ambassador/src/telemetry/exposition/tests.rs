@@ -14,10 +14,11 @@ fn rendered(format: Format) -> String {
     let cells = Cells::default();
     let started = Instant::now();
     let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
-    (record.method, record.status) = ("GET", 503);
+    record.method = "GET";
+    record.status.set(503);
     record.passage.upstream = shop;
     record.reason = Some("no-endpoint");
-    record.overhead = Duration::from_micros(30);
+    record.overhead.set(Duration::from_micros(30));
     cells.request(&record, started + Duration::from_millis(3));
     cells.attempt(shop, AttemptOutcome::Response);
     cells.retry(shop, "upstream-reset");
