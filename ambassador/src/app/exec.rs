@@ -13,7 +13,7 @@ use crate::addr::BindAddr;
 use crate::capture::settings::{Settings, Target};
 use crate::cli;
 use crate::clock;
-use crate::config;
+use crate::config::{self, Checked};
 use crate::control::{Fingerprint, Signals};
 use crate::exec::{Command, LaunchError, Launched, Outcome};
 use crate::policy::fault;
@@ -31,16 +31,10 @@ const WITHOUT_FILE: &str = "capture: { unmatched: adopt }";
 
 /// Runs the command to its end; its exit status is ours.
 pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
-    let (mut checked, file) = match &arguments.config {
-        Some(path) => {
-            let loaded = Fingerprint::of(path);
-            let checked = config::load(path).map_err(Failure::Config)?;
-            (checked.clone(), Some((path.clone(), loaded, checked)))
-        }
-        None => {
-            let checked = config::load_str("built in", WITHOUT_FILE).map_err(Failure::Config)?;
-            (checked, None)
-        }
+    let file = arguments.config.as_deref().map(read).transpose()?;
+    let mut checked = match &file {
+        Some((.., checked)) => checked.clone(),
+        None => config::load_str("built in", WITHOUT_FILE).map_err(Failure::Config)?,
     };
     let fault = arguments.fault.as_deref().map(|spec| {
         let only_for = arguments.fault_for.as_deref();
@@ -64,17 +58,7 @@ pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         Helper::start(Errand::Capture)
             .map_err(unavailable("cannot start the privileged helper"))?,
     );
-    let mut launched = Launched::prepare(&command, &helper).map_err(|error| match error {
-        LaunchError::NulByte => Failure::Usage(error.to_string()),
-        error => Failure::Unavailable(with_causes(&error)),
-    })?;
-    let registration = Registration {
-        targets: vec![target(launched.cgroup())],
-        config: None,
-    };
-    helper
-        .register(&registration)
-        .map_err(unavailable("the command's cgroup cannot be registered"))?;
+    let mut launched = prepare(&command, &helper)?;
     let directory = admin_directory(&helper)?;
     let admin = directory.join(ADMIN_SOCKET);
     let overrides = only(launched.cgroup().to_owned(), admin, wishes);
@@ -113,6 +97,29 @@ pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         tracing::warn!(%error, "the privileged helper ended early");
     }
     Ok(ExitCode::from(outcome.code()))
+}
+
+/// A file, and what it held when it was loaded.
+fn read(path: &Path) -> Result<(PathBuf, Fingerprint, Checked), Failure> {
+    let loaded = Fingerprint::of(path);
+    let checked = config::load(path).map_err(Failure::Config)?;
+    Ok((path.to_owned(), loaded, checked))
+}
+
+/// The command in its cgroup, before it runs.
+fn prepare(command: &Command, helper: &Arc<Helper>) -> Result<Launched, Failure> {
+    let launched = Launched::prepare(command, helper).map_err(|error| match error {
+        LaunchError::NulByte => Failure::Usage(error.to_string()),
+        error => Failure::Unavailable(with_causes(&error)),
+    })?;
+    let registration = Registration {
+        targets: vec![target(launched.cgroup())],
+        config: None,
+    };
+    helper
+        .register(&registration)
+        .map_err(unavailable("the command's cgroup cannot be registered"))?;
+    Ok(launched)
 }
 
 /// What the command line says of policies, whatever the file says.
