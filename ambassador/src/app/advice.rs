@@ -67,6 +67,9 @@ fn of_unix(kind: io::ErrorKind) -> Option<String> {
             "a process serves that socket, or the file is something else: remove it, or choose another path"
         }
         io::ErrorKind::NotFound => "its directory does not exist",
+        io::ErrorKind::PermissionDenied if workload::is_confined() => {
+            "a new unix listener needs a restart: the privileges of the start are gone"
+        }
         io::ErrorKind::PermissionDenied => "this user may not write in its directory",
         _ => return None,
     };

@@ -18,7 +18,7 @@ use crate::shard::accept::Intake;
 use crate::telemetry::{ListenerIndex, Registry};
 use crate::upstream::dial::Namespace;
 use crate::workload::unix_socket::listen_privately;
-use crate::workload::{BindSpec, Reach, sockets};
+use crate::workload::{self, BindSpec, Reach, sockets};
 
 /// A listener that accepts.
 pub(super) struct Opened {
@@ -105,8 +105,12 @@ pub(super) fn steer(sockets: &[OwnedFd]) {
     }
 }
 
-/// A unix listener, mode 0600, shared by the shards.
+/// A unix listener, mode 0600, shared by the shards. Once its privileges are
+/// gone, this process may neither set that mode nor move a file into place.
 fn unix(path: &Path, shards: u16) -> io::Result<Vec<OwnedFd>> {
+    if workload::is_confined() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
     let first = OwnedFd::from(listen_privately(path)?);
     let mut sockets = Vec::with_capacity(usize::from(shards));
     for _ in 1..shards {
