@@ -12,7 +12,7 @@
 //!    until then they do what `on_failure` says.
 //! 4. Each shard clones [`Capture::table`], beats every 250 ms, and asks
 //!    [`TokenTable::lookup`] for the local address of what it accepts.
-//! 5. [`Capture::update`] on reload, [`Capture::update_claims`] when a claimed
+//! 5. [`Capture::stage`] on reload, [`Capture::update_claims`] when a claimed
 //!    name resolves anew, [`Capture::canary`] behind `/readyz`,
 //!    [`Capture::verdicts`] and [`TokenTable::slots_used`] for metrics;
 //!    [`Capture::take_back`] every few seconds.
@@ -42,6 +42,7 @@ mod reclaim;
 mod rules;
 pub(crate) mod settings;
 mod shares;
+mod staged;
 mod table;
 
 use std::fmt;
@@ -56,8 +57,8 @@ use serde::{Deserialize, Serialize};
 
 use self::circuits::Circuits;
 use self::conversation::{Conversation, unexpected};
-use self::in_force::{Attached, InForce, Pins, Place};
-use self::loader::{Attach, Job, Request};
+use self::in_force::{Fresh, InForce, Place};
+use self::loader::{Attach, Job};
 use self::reclaim::{Maps, Reclaim};
 use self::rules::Rule;
 use self::settings::{Claims, OnFailure, Quic, Settings, Target};
@@ -76,6 +77,7 @@ pub use self::pins::{Pinned, all as all_pinned};
 pub use self::programs::programs_at;
 pub(crate) use self::programs::{Owner, Program};
 pub(crate) use self::rules::TooManyRules;
+pub(crate) use self::staged::Staged;
 pub use self::table::Accepted;
 pub(crate) use self::table::{Heartbeat, TokenTable};
 
@@ -203,7 +205,9 @@ impl Capture {
             let mut in_force = capture.in_force();
             in_force.pinned = pinned;
             for made in made {
-                found.extend(in_force.take(made)?);
+                let (fresh, new) = Fresh::of(made)?;
+                in_force.add(fresh);
+                found.extend(new);
             }
         }
         // Tells the programs which process this is. Before the first heartbeat
@@ -247,7 +251,7 @@ impl Capture {
         };
         // Slot 0 is the canary's.
         capture.page.slots_touched().store(1, Ordering::Release);
-        capture.install(&mut capture.in_force(), rules)?;
+        capture.install(rules)?;
         Ok(capture)
     }
 
@@ -262,131 +266,19 @@ impl Capture {
         self.circuits.circuit(number)
     }
 
-    /// Puts new settings and claims in force for every later connect in the
-    /// given cgroups, and lets go of those that are not given any more. What
-    /// was captured stays so. On an error all is as it was.
-    pub fn update(
-        &self,
-        settings: &Settings,
-        claims: &Claims,
-        workloads: &[Workload],
-    ) -> Result<Vec<Found>, CaptureError> {
-        let rules = rules::compile(settings, claims).map_err(CaptureError::Rules)?;
-        let pinned = self.options.may_pin && wants_pins(settings, claims);
-        let datagrams = settings.quic == Quic::Refuse;
-        let mut in_force = self.in_force();
-        // First: were it to fail after links were pinned that nobody keeps, their
-        // cgroups would be cut off.
-        let newly_pinned = pinned && !in_force.pinned;
-        if newly_pinned {
-            self.pin(&in_force.attached)?;
-        }
-        let jobs: Vec<Job> = workloads
-            .iter()
-            .filter_map(|workload| {
-                let share = self.reclaim().assigned.assign(workload.number);
-                in_force.job(workload, datagrams, share)
-            })
-            .collect();
-        let attached = self
-            .attach(jobs, pinned)
-            .and_then(|made| self.install(&mut in_force, rules).map(|()| made));
-        let made = attached.inspect_err(|_| {
-            let pinned = in_force.attached.iter().map(Attached::all_pins);
-            if newly_pinned && let Err(error) = self.unpin(pinned.collect()) {
-                tracing::warn!(%error, "names of links that are not to be kept stay in bpffs");
-            }
-        })?;
-        let mut found = Vec::new();
-        for made in made {
-            found.extend(in_force.take(made)?);
-        }
-        let unpinned = in_force.let_go(workloads, datagrams, pinned);
-        in_force.pinned = pinned;
-        if !unpinned.is_empty()
-            && let Err(error) = self.unpin(unpinned)
-        {
-            tracing::warn!(%error, "names of links that were let go stay in bpffs");
-        }
-        Ok(found)
-    }
-
-    fn attach(
-        &self,
-        jobs: Vec<Job>,
-        pinned: bool,
-    ) -> Result<Vec<conversation::Made>, CaptureError> {
-        if jobs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let targets = jobs.iter().map(|job| job.workload.target.clone());
-        let conversation = Conversation::start(&self.helper, targets)?;
-        conversation.attach(attach(jobs, &self.options, pinned), &self.maps)
-    }
-
     /// Puts new claims in force for every later connect. On an error the old
     /// ones hold.
     pub fn update_claims(&self, settings: &Settings, claims: &Claims) -> Result<(), CaptureError> {
         let rules = rules::compile(settings, claims).map_err(CaptureError::Rules)?;
-        self.install(&mut self.in_force(), rules)
+        self.install(rules)
     }
 
     /// Writes a generation of rules beside the one in force, then turns the
-    /// epoch to it in one store.
-    fn install(&self, in_force: &mut InForce, rules: Vec<Rule>) -> Result<(), CaptureError> {
-        let epoch = self.page.epoch().load(Ordering::Relaxed);
-        if epoch != 0 && rules == in_force.rules {
-            return Ok(());
-        }
-        // The table has room for two generations.
-        self.remove(epoch.wrapping_sub(1), &in_force.rules_before)?;
-        in_force.rules_before.clear();
-        let next = epoch + 1;
-        let map = self.maps[RULES].as_fd();
-        for (written, rule) in rules.iter().enumerate() {
-            if let Err(error) = bpf::write(map, &key(rule, next), &rule.value) {
-                self.remove(next, &rules[..written])?;
-                return Err(CaptureError::Map(error));
-            }
-        }
-        self.page.epoch().store(next, Ordering::Release);
-        in_force.rules_before = std::mem::replace(&mut in_force.rules, rules);
-        Ok(())
-    }
-
-    fn remove(&self, epoch: u32, rules: &[Rule]) -> Result<(), CaptureError> {
-        let map = self.maps[RULES].as_fd();
-        for rule in rules {
-            bpf::remove(map, &key(rule, epoch)).map_err(CaptureError::Map)?;
-        }
-        Ok(())
-    }
-
-    /// Has the links of workloads outlive this process.
-    fn pin(&self, attached: &[Attached]) -> Result<(), CaptureError> {
-        let targets = attached.iter().map(|attached| &attached.workload.target);
-        let conversation = Conversation::start(&self.helper, targets.cloned())?;
-        for attached in attached {
-            let mut names = vec![pins::PAGE.to_owned()];
-            let mut objects = vec![self.maps[SHARED].as_fd()];
-            for (name, link) in &attached.links {
-                names.push(name.clone());
-                objects.push(link.as_fd());
-            }
-            let cgroup_id = attached.cgroup_id;
-            conversation.name(&Request::Pin { cgroup_id, names }, &objects)?;
-        }
-        Ok(())
-    }
-
-    fn unpin(&self, pins: Vec<Pins>) -> Result<(), CaptureError> {
-        let targets = pins.iter().map(|pins| pins.target.clone());
-        let conversation = Conversation::start(&self.helper, targets)?;
-        for Pins {
-            cgroup_id, names, ..
-        } in pins
-        {
-            conversation.name(&Request::Unpin { cgroup_id, names }, &[])?;
+    /// epoch to it.
+    fn install(&self, rules: Vec<Rule>) -> Result<(), CaptureError> {
+        let mut in_force = self.in_force();
+        if let Some(rules) = self.stage_rules(&mut in_force, rules)? {
+            self.turn_to(&mut in_force, rules);
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ use std::time::Duration;
 pub(crate) use chunk::Chunk;
 pub use chunk::Gather;
 pub(crate) use keep_alive::{Liveness, look_every};
-pub(crate) use mailbox::Remote;
+pub(crate) use mailbox::{Remote, Reserved, SendError as MailboxError};
 pub(crate) use send_op::SendError;
 pub(crate) use sockets::Departure;
 pub use sockets::dial_socket;

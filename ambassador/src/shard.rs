@@ -4,6 +4,7 @@
 pub(crate) mod accept;
 pub(crate) mod descriptors;
 pub mod place;
+mod update;
 
 use std::io;
 use std::rc::Rc;
@@ -25,6 +26,8 @@ use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::workload::SocketStock;
 use crate::workload::helper::Reliance;
+
+pub(crate) use self::update::{LeavingNames, LogUpdate, Update, UpdateRoom};
 
 /// How often a shard stamps its heartbeat; the kernel side takes it for hung
 /// after a second without.
@@ -218,7 +221,7 @@ async fn watch_memory(context: Rc<Context>) {
 }
 
 /// Gives each shard its part of every `min_idle`.
-pub(crate) fn keep_warm(context: &Rc<Context>, shards: u16) {
+fn keep_warm(context: &Rc<Context>, shards: u16) {
     let generation = context.generation();
     for (upstream, shared) in generation.targets() {
         let share = upstream.policies.pool.min_idle as usize;

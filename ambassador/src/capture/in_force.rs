@@ -17,11 +17,17 @@ const SENDMSG: [&str; 2] = ["sendmsg4", "sendmsg6"];
 #[derive(Debug, Default)]
 pub(super) struct InForce {
     pub rules: Vec<Rule>,
-    /// The rules before those, which a program that has just read the old epoch
-    /// may still be looking for.
-    pub rules_before: Vec<Rule>,
+    /// Rules that are to leave the table before others are written.
+    pub stale: Vec<StaleRules>,
     pub attached: Vec<Attached>,
     pub pinned: bool,
+}
+
+/// Rules of an epoch that is not that of now.
+#[derive(Debug)]
+pub(super) struct StaleRules {
+    pub epoch: u32,
+    pub rules: Vec<Rule>,
 }
 
 /// What the path of a workload names, next to what programs are attached to.
@@ -55,6 +61,66 @@ pub(super) struct Attached {
     pub links: Vec<(String, OwnedFd)>,
 }
 
+/// What the loader made for one job.
+pub(super) enum Fresh {
+    /// All of a workload.
+    Workload(Attached),
+    /// Further links of one that has some.
+    Links {
+        workload: Workload,
+        cgroup_id: u64,
+        links: Vec<(String, OwnedFd)>,
+    },
+}
+
+impl Fresh {
+    /// Takes it from the loader's answer.
+    pub(super) fn of(made: Made) -> Result<(Self, Option<Found>), CaptureError> {
+        let workload = made.job.workload;
+        let cgroup_id = cgroup_id(&workload).ok_or_else(unexpected)?;
+        let mut fds = made.fds.into_iter();
+        let names = made.links.into_iter();
+        if !made.job.connects {
+            let links = names.zip(fds).collect();
+            let fresh = Self::Links {
+                workload,
+                cgroup_id,
+                links,
+            };
+            return Ok((fresh, None));
+        }
+        let found = Found {
+            cgroup: workload.target.cgroup.clone(),
+            others: made.others,
+            no_v6: made.no_v6,
+        };
+        let canary = fds.next().ok_or_else(unexpected)?;
+        let attached = Attached {
+            workload,
+            cgroup_id,
+            canary: Arc::new(canary),
+            links: names.zip(fds).collect(),
+        };
+        Ok((Self::Workload(attached), Some(found)))
+    }
+
+    /// The names that its links have, where they are pinned.
+    pub(super) fn pins(&self) -> Pins {
+        match self {
+            Self::Workload(attached) => attached.all_pins(),
+            Self::Links {
+                workload,
+                cgroup_id,
+                links,
+            } => Pins {
+                target: workload.target.clone(),
+                cgroup_id: *cgroup_id,
+                names: links.iter().map(|(name, _)| name.clone()).collect(),
+            },
+        }
+    }
+}
+
 impl InForce {
     /// Whether programs are attached for a workload.
     pub(super) fn has(&self, number: u32) -> bool {
@@ -84,32 +150,23 @@ impl InForce {
         })
     }
 
-    /// Takes what the loader made for a job.
-    pub(super) fn take(&mut self, made: Made) -> Result<Option<Found>, CaptureError> {
-        let workload = made.job.workload;
-        let links = made.links.into_iter();
-        let mut fds = made.fds.into_iter();
-        if !made.job.connects {
-            if let Some(attached) = self.find(workload.number) {
-                attached.links.extend(links.zip(fds));
+    /// Takes what was attached.
+    pub(super) fn add(&mut self, fresh: Fresh) {
+        match fresh {
+            Fresh::Workload(new) => {
+                let number = new.workload.number;
+                self.attached
+                    .retain(|attached| attached.workload.number != number);
+                self.attached.push(new);
             }
-            return Ok(None);
+            Fresh::Links {
+                workload, links, ..
+            } => {
+                if let Some(attached) = self.find(workload.number) {
+                    attached.links.extend(links);
+                }
+            }
         }
-        let canary = fds.next().ok_or_else(unexpected)?;
-        let found = Found {
-            cgroup: workload.target.cgroup.clone(),
-            others: made.others,
-            no_v6: made.no_v6,
-        };
-        self.attached
-            .retain(|attached| attached.workload.number != workload.number);
-        self.attached.push(Attached {
-            cgroup_id: cgroup_id(&workload).ok_or_else(unexpected)?,
-            workload,
-            canary: Arc::new(canary),
-            links: links.zip(fds).collect(),
-        });
-        Ok(Some(found))
     }
 
     /// Detaches what is not wanted any more. Returns the pins to remove.

@@ -34,6 +34,8 @@ pub(super) struct Shared {
 struct Queue {
     closed: bool,
     mail: VecDeque<Mail>,
+    /// Closures for which room is kept.
+    reserved: usize,
     /// At most one per task matters, and a task that is woken twice before the
     /// drain is merged by the executor.
     woken: Vec<TaskId>,
@@ -42,6 +44,11 @@ struct Queue {
 /// Runs closures on a shard; may be cloned and sent.
 #[derive(Clone)]
 pub struct Remote {
+    shared: Arc<Shared>,
+}
+
+/// Room for one closure in a mailbox, until it is sent or this is dropped.
+pub struct Reserved {
     shared: Arc<Shared>,
 }
 
@@ -174,16 +181,54 @@ impl Remote {
     pub fn send(&self, mail: Mail) -> Result<(), SendError> {
         {
             let mut queue = lock(&self.shared.queue);
-            if queue.closed {
-                return Err(SendError::Closed);
-            }
-            if queue.mail.len() >= MAIL_MAX {
-                return Err(SendError::Full);
-            }
+            queue.check_room()?;
             queue.mail.push_back(mail);
         }
         self.shared.ring();
         Ok(())
+    }
+
+    /// Keeps room for one closure, which can be sent whatever else is until then.
+    pub fn reserve(&self) -> Result<Reserved, SendError> {
+        let mut queue = lock(&self.shared.queue);
+        queue.check_room()?;
+        queue.reserved += 1;
+        drop(queue);
+        Ok(Reserved {
+            shared: Arc::clone(&self.shared),
+        })
+    }
+}
+
+impl Queue {
+    fn check_room(&self) -> Result<(), SendError> {
+        if self.closed {
+            return Err(SendError::Closed);
+        }
+        match self.mail.len() + self.reserved < MAIL_MAX {
+            true => Ok(()),
+            false => Err(SendError::Full),
+        }
+    }
+}
+
+impl Reserved {
+    /// Runs `mail` on the shard; where that has ended, it is dropped.
+    pub fn send(self, mail: Mail) {
+        {
+            let mut queue = lock(&self.shared.queue);
+            if queue.closed {
+                return;
+            }
+            queue.mail.push_back(mail);
+        }
+        self.shared.ring();
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        lock(&self.shared.queue).reserved -= 1;
     }
 }
 
@@ -208,4 +253,36 @@ pub(super) fn wake_elsewhere(executor: u16, id: TaskId) {
 /// Nothing panics while it holds one of these locks.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_that_is_kept_stays_for_whom_it_is_kept() {
+        let mailbox = Mailbox::new().unwrap();
+        let remote = mailbox.remote();
+        let reserved = remote.reserve().unwrap();
+        let given_up = remote.reserve().unwrap();
+        let send = || remote.send(Box::new(|| {}));
+        for _ in 2..MAIL_MAX {
+            send().unwrap();
+        }
+        assert_eq!(send(), Err(SendError::Full));
+        assert_eq!(remote.reserve().map(drop), Err(SendError::Full));
+        drop(given_up);
+        send().unwrap();
+        assert_eq!(send(), Err(SendError::Full));
+        let ran = Arc::new(AtomicBool::new(false));
+        let run = Arc::clone(&ran);
+        reserved.send(Box::new(move || run.store(true, Ordering::Relaxed)));
+        assert_eq!(mailbox.drain(|_| {}), 0, "nothing panics");
+        assert!(ran.load(Ordering::Relaxed));
+
+        let late = remote.reserve().unwrap();
+        mailbox.close();
+        assert_eq!(remote.reserve().map(drop), Err(SendError::Closed));
+        late.send(Box::new(|| unreachable!("the shard has ended")));
+    }
 }

@@ -227,8 +227,19 @@ impl Proxy {
     /// What is captured, and how, from now on.
     pub fn update(&self, settings: &Settings, claims: &Claims) -> Vec<Found> {
         register(&self.helper, settings);
-        let updated = self.capture.update(settings, claims, &workloads(settings));
+        let updated = self.try_to_update(settings, claims, workloads(settings));
         updated.expect("updated")
+    }
+
+    /// The same in these workloads, where it can be.
+    pub fn try_to_update(
+        &self,
+        settings: &Settings,
+        claims: &Claims,
+        workloads: Vec<Workload>,
+    ) -> Result<Vec<Found>, CaptureError> {
+        let staged = self.capture.stage(settings, claims, workloads)?;
+        Ok(staged.commit())
     }
 
     /// Accepts what is queued and says which destination it was for.

@@ -183,6 +183,10 @@ fn main() -> ExitCode {
             updates::an_update_that_fails_changes_nothing,
         ),
         (
+            "a_change_that_is_not_committed_leaves_nothing",
+            updates::a_change_that_is_not_committed_leaves_nothing,
+        ),
+        (
             "quic_is_refused_from_an_update_on",
             updates::quic_is_refused_from_an_update_on,
         ),

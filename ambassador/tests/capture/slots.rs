@@ -182,9 +182,7 @@ pub fn a_socket_cannot_use_a_token_that_is_not_its_own_any_more() {
     // Its programs are gone, the guard is not.
     let mut rest = workloads(&settings(&[&left, &kept]));
     rest.remove(0);
-    let update = proxy
-        .capture
-        .update(&settings(&[&kept]), &Claims::default(), &rest);
+    let update = proxy.try_to_update(&settings(&[&kept]), &Claims::default(), rest);
     update.expect("updated");
     assert_eq!(socket.ask(&token), "connected");
     assert_eq!(proxy.accepted().1, first);

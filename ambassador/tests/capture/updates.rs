@@ -42,9 +42,7 @@ pub fn cgroups_come_and_go() {
     // The first goes; the number of the other stays.
     let mut rest = workloads(&settings(&[&one, &two]));
     rest.remove(0);
-    let updated = proxy
-        .capture
-        .update(&settings(&[&two]), &Claims::default(), &rest);
+    let updated = proxy.try_to_update(&settings(&[&two]), &Claims::default(), rest);
     assert!(updated.expect("updated").is_empty());
     assert_eq!(names(&one), [0; 4]);
     assert_eq!(two.connect(DESTINATION), DESTINATION);
@@ -63,9 +61,7 @@ pub fn an_update_that_fails_changes_nothing() {
     wrong.quic = Quic::Refuse;
     wrong.on_failure = OnFailure::Refuse;
     register(&proxy.helper, &wrong);
-    let updated = proxy
-        .capture
-        .update(&wrong, &Claims::default(), &workloads(&wrong));
+    let updated = proxy.try_to_update(&wrong, &Claims::default(), workloads(&wrong));
     match updated {
         Err(CaptureError::Step { what, .. }) => assert!(what.contains("making a socket"), "{what}"),
         other => panic!("{other:?}"),
@@ -75,6 +71,37 @@ pub fn an_update_that_fails_changes_nothing() {
     assert_eq!(one.connect(DESTINATION), DESTINATION);
     assert_eq!(proxy.destination(0), DESTINATION);
     assert_eq!(pins_of(&one), 0);
+    proxy.clean();
+}
+
+pub fn a_change_that_is_not_committed_leaves_nothing() {
+    let (one, two) = (Cgroup::new("same"), Cgroup::new("nearly"));
+    let before = settings(&[&one]);
+    let proxy = Proxy::start(&before, &Claims::default(), true);
+    proxy.beat();
+    let mut after = settings(&[&one, &two]);
+    after.quic = Quic::Refuse;
+    after.on_failure = OnFailure::Refuse;
+    after.exclude.ports = vec![443];
+    register(&proxy.helper, &after);
+    for _ in 0..2 {
+        let staged = proxy
+            .capture
+            .stage(&after, &Claims::default(), workloads(&after))
+            .expect("nothing is in its way");
+        assert_eq!(programs_named(&two.0, "connect4"), 1);
+        assert_eq!((pins_of(&one), pins_of(&two)), (7, 7));
+        drop(staged);
+        assert_eq!(programs_named(&two.0, "connect4"), 0);
+        assert_eq!((pins_of(&one), pins_of(&two)), (0, 0));
+        // The rules are those of before.
+        assert_eq!(one.connect_as(DESTINATION, "udp"), DESTINATION);
+        assert_eq!(one.connect(DESTINATION), DESTINATION);
+        assert_eq!(proxy.destination(0), DESTINATION);
+    }
+    proxy.update(&after, &Claims::default());
+    assert_eq!(two.connect("10.1.2.3:80"), "10.1.2.3:80");
+    assert_eq!(proxy.destination(1), "10.1.2.3:80");
     proxy.clean();
 }
 

@@ -65,7 +65,7 @@ fn ask(cgroup: &Cgroup) -> String {
 
 /// Whether a connect of the cgroup ends here, on loopback, wherever it was
 /// going.
-fn is_captured(cgroup: &Cgroup) -> bool {
+pub fn is_captured(cgroup: &Cgroup) -> bool {
     let script = "import socket, sys\n\
                   try: print(socket.create_connection((sys.argv[1], 80), 0.2).getsockname()[0])\n\
                   except OSError: print('direct')";

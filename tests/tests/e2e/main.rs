@@ -58,6 +58,7 @@ mod opaque;
 mod pool;
 mod programs;
 mod reload;
+mod reload_fails;
 mod reload_pool;
 mod reload_whole;
 mod retries;

@@ -1,20 +1,14 @@
-//! A reload is all or nothing, says what it did, and leaves sockets alone.
+//! A reload says what it did, and leaves sockets alone.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ambassador_tests::proxy::{Scratch, one_upstream};
+use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports,
-};
-
-use crate::capture::get;
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
 
 on_both_backends!(
-    a_reload_that_fails_leaves_all_as_it_was,
-    a_capture_that_fails_leaves_all_as_it_was,
     a_listener_that_means_something_else_keeps_its_socket,
     listeners_may_swap_their_names,
     a_signal_that_changes_nothing_says_so_and_counts,
@@ -43,52 +37,6 @@ fn until_more(proxy: &Proxy, metric: &str, act: impl FnOnce()) {
 /// Two servers that say who they are.
 fn two() -> [Server; 2] {
     [Server::http(|_| text("one")), Server::http(|_| text("two"))]
-}
-
-fn a_reload_that_fails_leaves_all_as_it_was(backend: Backend) {
-    let [one, two] = two();
-    let (listen, more) = (free(), free());
-    let scratch = Scratch::new();
-    let log = scratch.path().join("missing/log");
-    let before = one_upstream(listen, one.address(), "");
-    let after = one_upstream(listen, two.address(), "pool: { max_connections: 1 }").replace(
-        "listeners:\n",
-        &format!("listeners:\n  - {{ name: more, bind: \"{more}\" }}\n"),
-    );
-    let proxy = Proxy::start(backend, &before);
-    let bad = format!(
-        "telemetry: {{ access_log: {{ path: {} }} }}\n{after}",
-        log.display()
-    );
-    until_more(&proxy, FAILURES, || proxy.rewrite_config(&bad));
-    assert_eq!(Client::connect(listen).get("/").text(), "one");
-    assert!(Client::try_connect(more).is_none());
-    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 0.0);
-    until_more(&proxy, RELOADS, || proxy.rewrite_config(&after));
-    assert_eq!(Client::connect(listen).get("/").text(), "two");
-    assert!(Client::try_connect(more).is_some());
-    assert_eq!(proxy.metric(SUCCESSFUL, &[]), 1.0);
-}
-
-fn a_capture_that_fails_leaves_all_as_it_was(backend: Backend) {
-    let [one, two] = two();
-    let (listen, cgroup) = (free(), Cgroup::new());
-    let config = |cgroups: &str, server: &Server| {
-        format!(
-            "capture: {{ cgroups: [{cgroups}] }}\n\
-             listeners: [{{ name: egress, bind: \"{listen}\" }}]\n\
-             upstreams: {{ web: {{ hosts: [10.1.2.3, web.test], endpoints: [\"{}\"] }} }}\n",
-            server.address()
-        )
-    };
-    let path = cgroup.path().display().to_string();
-    let proxy = Proxy::start(backend, &config(&path, &one));
-    let bad = config(&format!("{path}, {path}-missing"), &two);
-    until_more(&proxy, FAILURES, || proxy.rewrite_config(&bad));
-    assert_eq!(get(&cgroup, "blocking", "10.1.2.3", 80, &[]).1, "one");
-    let mut client = Client::connect(listen);
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-    assert_eq!(client.response("GET").text(), "one");
 }
 
 /// The sockets that listen at a port.

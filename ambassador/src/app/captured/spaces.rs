@@ -192,6 +192,11 @@ impl Spaces {
         &self.all[usize::from(namespace.0)]
     }
 
+    /// The same; `None`: there is none yet.
+    pub(super) fn find(&self, namespace: Namespace) -> Option<&Space> {
+        self.all.get(usize::from(namespace.0))
+    }
+
     /// What is captured.
     pub(super) fn workloads(&self) -> impl Iterator<Item = &Workload> {
         let captured = self.all.iter().flat_map(|space| &space.captured);
@@ -210,8 +215,7 @@ impl Spaces {
     /// Those in which something is captured here, but not in `other`.
     pub(super) fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Space> {
         let in_use = |spaces: &Self, namespace: Namespace| {
-            let space = spaces.all.get(usize::from(namespace.0));
-            space.is_some_and(Space::is_in_use)
+            spaces.find(namespace).is_some_and(Space::is_in_use)
         };
         self.all
             .iter()

@@ -1,12 +1,12 @@
 //! Numbers of names, given back once nobody uses them: an upstream's when its
 //! last request has ended, a listener's with its last connection.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
-use super::reload::Known;
+use super::listeners::Known;
 use crate::proxy::generation::Generation;
-use crate::shard::Shard;
+use crate::shard::{LeavingNames, Shard};
 use crate::telemetry::{ListenerIndex, Registry, UpstreamIndex};
 use crate::upstream::shared::Shared;
 
@@ -18,9 +18,52 @@ pub(super) struct Labels {
     leaving: HashMap<ListenerIndex, Weak<()>>,
 }
 
+/// Names that get numbers from some moment on. Dropped, they are forgotten again:
+/// nothing was counted for them. The main thread alone gives numbers.
+pub(super) struct NewNames<'a> {
+    registry: &'a Registry,
+    upstreams: BTreeMap<UpstreamIndex, Arc<str>>,
+    listeners: BTreeMap<ListenerIndex, Arc<str>>,
+    are_kept: bool,
+}
+
+impl<'a> NewNames<'a> {
+    /// Those that come after this.
+    pub(super) fn from_now_on(registry: &'a Registry) -> Self {
+        Self {
+            registry,
+            upstreams: registry.upstream_names(),
+            listeners: registry.listener_names(),
+            are_kept: false,
+        }
+    }
+
+    /// They are in use.
+    pub(super) fn keep(mut self) {
+        self.are_kept = true;
+    }
+}
+
+impl Drop for NewNames<'_> {
+    fn drop(&mut self) {
+        if self.are_kept {
+            return;
+        }
+        let is_new = |index: &UpstreamIndex| !self.upstreams.contains_key(index);
+        let upstreams = self.registry.upstream_names().into_keys();
+        for index in upstreams.filter(is_new) {
+            self.registry.forget_upstream(index);
+        }
+        let is_new = |index: &ListenerIndex| !self.listeners.contains_key(index);
+        let listeners = self.registry.listener_names().into_keys();
+        for index in listeners.filter(is_new) {
+            self.registry.forget_listener(index);
+        }
+    }
+}
+
 impl Labels {
-    /// Takes note of the upstreams of a generation, whether it comes into force or
-    /// not.
+    /// Takes note of the upstreams of a generation.
     pub(super) fn follow(&mut self, generation: &Generation) {
         let shared = generation.targets().map(|(_, shared)| shared);
         self.upstreams
@@ -29,25 +72,21 @@ impl Labels {
 
     /// Takes note of the listeners that a reload has left and of those that are
     /// back.
-    pub(super) fn follow_listeners(&mut self, before: &Known, now: &Known, shards: &[Shard]) {
+    pub(super) fn follow_listeners(&mut self, before: &Known, now: &Known) -> LeavingNames {
+        let mut names = LeavingNames::default();
         let now: Vec<ListenerIndex> = now.values().map(|(_, index)| *index).collect();
         for index in &now {
             if self.leaving.remove(index).is_some() {
-                let index = *index;
-                for shard in shards {
-                    shard.tell(move |context| context.telemetry.cells.listener_stays(index));
-                }
+                names.stay.push(*index);
             }
         }
         let before = before.values().map(|(_, index)| *index);
         for index in before.filter(|index| !now.contains(index)) {
             let token = Arc::new(());
             self.leaving.insert(index, Arc::downgrade(&token));
-            for shard in shards {
-                let token = Arc::clone(&token);
-                shard.tell(move |context| context.telemetry.cells.listener_leaves(index, token));
-            }
+            names.leave.push((index, token));
         }
+        names
     }
 
     /// Gives back what nobody uses.

@@ -30,7 +30,8 @@ pub(crate) struct AccessLog {
     shared: Arc<Shared>,
     writer: Thread,
     done: Receiver<()>,
-    handle: JoinHandle<()>,
+    /// None once it was waited for.
+    handle: Option<JoinHandle<()>>,
     registry: Arc<Registry>,
     sample: f64,
 }
@@ -81,7 +82,7 @@ impl AccessLog {
             shared,
             writer: handle.thread().clone(),
             done,
-            handle,
+            handle: Some(handle),
             registry,
             sample: settings.sample,
         })
@@ -109,27 +110,33 @@ impl AccessLog {
         self.writer.unpark();
     }
 
-    /// Ends the thread of a log that nobody has written to.
-    pub(crate) fn give_up(&self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.writer.unpark();
-    }
-
     /// Writes out what is buffered and ends the thread; gives up after a second
     /// on a target that takes nothing.
-    pub(crate) fn finish(self) {
-        self.shared.stop.store(true, Ordering::Release);
-        self.writer.unpark();
+    pub(crate) fn finish(mut self) {
+        self.stop();
         match self.done.recv_timeout(FINISH_WITHIN) {
             Err(RecvTimeoutError::Timeout) => {
                 tracing::warn!("the access log takes no more; its last lines are lost");
             }
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {
-                if self.handle.join().is_err() {
+                let handle = self.handle.take();
+                if handle.is_some_and(|handle| handle.join().is_err()) {
                     tracing::error!("the access log's writer panicked");
                 }
             }
         }
+    }
+
+    fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.writer.unpark();
+    }
+}
+
+impl Drop for AccessLog {
+    /// Its thread ends with what was buffered, and nobody waits for that.
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -1,0 +1,120 @@
+//! What the main thread does while the proxy serves: it waits for events, and looks
+//! around now and then.
+
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use super::slots::Slots;
+use super::{Proxy, reserve};
+use crate::app::Failure;
+use crate::app::captured::Captured;
+use crate::capture::settings::Settings;
+use crate::clock;
+use crate::control::Event;
+use crate::proxy::drop_spares;
+use crate::ring::ebb;
+use crate::workload::memory::{self, MappedFiles};
+
+/// How often the main thread looks whether captured cgroups are still those
+/// that their paths name, and whether there is memory to give back. To attach
+/// takes a few hundred milliseconds, and all of it is to take a second.
+const LOOK_AROUND_EVERY: Duration = Duration::from_millis(500);
+
+/// How long shards are given to free what a burst has left them.
+const SPARES_DROPPED_WITHIN: Duration = Duration::from_millis(100);
+
+/// What is looked after.
+#[derive(Default)]
+pub(super) struct Housekeeping {
+    /// It had when the main thread last looked around.
+    burst_has_ended: bool,
+    /// Slots of the token table.
+    slots: Slots,
+}
+
+impl Proxy {
+    /// Serves until it is told to drain; reloads on the way.
+    pub(crate) fn serve(&mut self) {
+        // By the clock: events may come more often than it is time to look.
+        let mut next_look = clock::now() + LOOK_AROUND_EVERY;
+        loop {
+            let wait = next_look.saturating_duration_since(clock::now());
+            match self.events.recv_timeout(wait) {
+                Ok(Event::Reload) => self.reload(),
+                Ok(Event::Drain) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if clock::now() >= next_look {
+                self.look_around();
+                next_look = clock::now()
+                    + match self.housekeeping.burst_has_ended {
+                        true => SPARES_DROPPED_WITHIN,
+                        false => LOOK_AROUND_EVERY,
+                    };
+            }
+        }
+    }
+
+    /// What comes up by itself.
+    fn look_around(&mut self) {
+        self.follow_cgroups();
+        if let Some(captured) = &self.common.captured {
+            self.housekeeping
+                .slots
+                .look_after(captured, &self.common.readiness);
+        }
+        self.labels.give_back(&self.common.registry, &self.shards);
+        // Not at once, so that the shards have freed what they keep, too. What
+        // ran for the burst need not run for what is left.
+        if std::mem::replace(
+            &mut self.housekeeping.burst_has_ended,
+            ebb::burst_has_ended(),
+        ) {
+            memory::give_back_freed();
+            MappedFiles::find().unmap();
+        }
+        if self.housekeeping.burst_has_ended {
+            for shard in &self.shards {
+                shard.tell(|context| drop_spares(context));
+            }
+        }
+    }
+
+    fn follow_cgroups(&self) {
+        let Some(captured) = &self.common.captured else {
+            return;
+        };
+        let Some(settings) = captured.outdated() else {
+            return;
+        };
+        match self.capture_anew(captured, &settings) {
+            Ok(()) => tracing::info!("a captured cgroup was made anew; it is captured again"),
+            Err(error) => {
+                tracing::error!(%error, "a captured cgroup was made anew and is not captured");
+            }
+        }
+    }
+
+    fn capture_anew(&self, captured: &Captured, settings: &Settings) -> Result<(), Failure> {
+        let rooms = reserve(&self.shards)?;
+        let generation = self.common.generation();
+        let change = captured.prepare(settings, &generation)?.commit();
+        change.forget_in(&generation);
+        let shards = self.shards.len() as u16;
+        for (room, update) in rooms.into_iter().zip(change.updates(shards)) {
+            room.fill(update, shards);
+        }
+        Ok(())
+    }
+
+    /// Takes note of what has happened meanwhile; `exec` waits for its command
+    /// instead of events.
+    pub(crate) fn handle_pending(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            match event {
+                Event::Reload => self.reload(),
+                Event::Drain => tracing::info!("exec drains when its command has ended"),
+            }
+        }
+    }
+}

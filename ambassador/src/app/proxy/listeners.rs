@@ -1,0 +1,82 @@
+//! What becomes of listeners when the configuration is another.
+
+use std::collections::HashMap;
+
+use crate::app::opened;
+use crate::config::Checked;
+use crate::config::checked::Listener;
+use crate::proxy::listening::Meaning;
+use crate::telemetry::{ListenerIndex, Registry};
+
+/// The listeners that there are, by name.
+pub(super) type Known = HashMap<String, (Listener, ListenerIndex)>;
+
+/// Which stay, and which do not.
+pub(super) struct Listeners {
+    /// Those of the new file that have a socket already, and its old number.
+    kept: Vec<(ListenerIndex, Listener)>,
+    /// Those that nobody wants any more.
+    pub gone: Vec<ListenerIndex>,
+}
+
+impl Listeners {
+    /// A listener is its address: what else is said of it is what its connections
+    /// mean, and needs no other socket.
+    pub(super) fn plan(known: &Known, new: &Checked) -> Self {
+        let mut left: Vec<&(Listener, ListenerIndex)> = known.values().collect();
+        let mut kept = Vec::new();
+        // Those of the same name first: several may want any free port.
+        for same_name in [true, false] {
+            for listener in &new.listeners {
+                if kept
+                    .iter()
+                    .any(|(_, known): &(_, Listener)| known.name == listener.name)
+                {
+                    continue;
+                }
+                let fits = |(old, _): &&(Listener, ListenerIndex)| {
+                    old.bind == listener.bind && (!same_name || old.name == listener.name)
+                };
+                if let Some(at) = left.iter().position(fits) {
+                    let (_, index) = left.swap_remove(at);
+                    kept.push((*index, listener.clone()));
+                }
+            }
+        }
+        Self {
+            kept,
+            gone: left.iter().map(|(_, index)| *index).collect(),
+        }
+    }
+
+    /// Whether one of the new file needs a socket.
+    pub(super) fn opens(&self, listener: &Listener) -> bool {
+        self.kept.iter().all(|(_, kept)| kept.name != listener.name)
+    }
+
+    /// What the sockets that are kept mean from now on.
+    pub(super) fn meanings(
+        &self,
+        new: &Checked,
+        registry: &Registry,
+    ) -> Vec<(ListenerIndex, Meaning)> {
+        let meaning = |(index, listener): &(ListenerIndex, Listener)| {
+            let meaning = Meaning {
+                index: registry.listener(&listener.name),
+                entry: opened::entry(new, listener),
+                max_connections: listener.max_connections,
+            };
+            (*index, meaning)
+        };
+        self.kept.iter().map(meaning).collect()
+    }
+}
+
+/// The listeners of a configuration, with their numbers.
+pub(super) fn by_name(checked: &Checked, registry: &Registry) -> Known {
+    let listeners = checked.listeners.iter().map(|listener| {
+        let index = registry.listener(&listener.name);
+        (listener.name.clone(), (listener.clone(), index))
+    });
+    listeners.collect()
+}

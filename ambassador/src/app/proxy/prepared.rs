@@ -1,0 +1,154 @@
+//! A reload that can be committed. Everything that can fail has made a value, which
+//! undoes itself when it is dropped; committing it cannot fail.
+//!
+//! Listeners are open and nobody accepts on them, the log has a writer and no lines,
+//! the kernel has rules under an epoch that is not in force, and there is room in
+//! each shard's mailbox for what it will be told. Capture comes last, since captured
+//! programs notice what is attached to them.
+
+use std::sync::Arc;
+
+use super::access_log::LogChange;
+use super::labels::NewNames;
+use super::listeners::{self, Listeners};
+use super::{Common, Now, Proxy, reserve};
+use crate::app::Failure;
+use crate::app::captured::{self, Change};
+use crate::app::opened::{self, Opened};
+use crate::capture::settings::Settings;
+use crate::config::Checked;
+use crate::proxy::generation::Generation;
+use crate::proxy::listening::Meaning;
+use crate::proxy::room;
+use crate::shard::{Shard, Update, UpdateRoom};
+use crate::telemetry::ListenerIndex;
+
+/// A configuration about to be in force.
+#[must_use = "dropped, it changes nothing"]
+pub(super) struct Prepared<'a> {
+    new: Checked,
+    gone: Vec<ListenerIndex>,
+    meanings: Vec<(ListenerIndex, Meaning)>,
+    opened: Vec<Opened>,
+    log: LogChange,
+    generation: Arc<Generation>,
+    rooms: Vec<UpdateRoom>,
+    /// `None`: this process captures nothing.
+    capture: Option<captured::Prepared<'a>>,
+    names: NewNames<'a>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Does all that can fail.
+    pub(super) fn prepare(
+        new: Checked,
+        common: &'a Common,
+        shards: &[Shard],
+    ) -> Result<Self, Failure> {
+        let registry = &common.registry;
+        let names = NewNames::from_now_on(registry);
+        let (old, known) = {
+            let now = common.now();
+            (Arc::clone(&now.checked), now.listeners.clone())
+        };
+        let plan = Listeners::plan(&known, &new);
+        let count = shards.len() as u16;
+        let opened = opened::open(&new, registry, count, |listener| plan.opens(listener))?;
+        let log = LogChange::prepare(&old, &new, registry)?;
+        let before = common.generation();
+        let generation = Generation::new(new.routes.clone(), registry, Some(&before));
+        let generation = Arc::new(generation);
+        let rooms = reserve(shards)?;
+        let capture = common.prepare_capture(&new, &generation)?;
+        Ok(Self {
+            meanings: plan.meanings(&new, registry),
+            gone: plan.gone,
+            new,
+            opened,
+            log,
+            generation,
+            rooms,
+            capture,
+            names,
+        })
+    }
+
+    /// Puts it in force.
+    pub(super) fn commit(self, running: &mut Proxy) {
+        let Self {
+            new,
+            gone,
+            meanings,
+            opened,
+            log,
+            generation,
+            rooms,
+            capture,
+            names,
+        } = self;
+        let common = Arc::clone(&running.common);
+        let shards = rooms.len() as u16;
+        names.keep();
+        let change = capture.map_or_else(Change::default, captured::Prepared::commit);
+        generation.put_in_force();
+        change.forget_in(&generation);
+        room::set_total(new.max_connections);
+        common.memory.change(new.memory_limit);
+        let leaving = {
+            let mut now = common.now();
+            let listeners = listeners::by_name(&new, &common.registry);
+            let labels = &mut running.labels;
+            labels.follow(&generation);
+            let leaving = labels.follow_listeners(&now.listeners, &listeners);
+            *now = Now {
+                checked: Arc::new(new),
+                generation: Arc::clone(&generation),
+                listeners,
+            };
+            leaving
+        };
+        let opened = opened.into_iter().map(Opened::intakes);
+        let mut opened: Vec<_> = opened.map(Vec::into_iter).collect();
+        for (room, mut update) in rooms.into_iter().zip(change.updates(shards)) {
+            update
+                .intakes
+                .extend(opened.iter_mut().filter_map(Iterator::next));
+            let update = Update {
+                generation: Some(Arc::clone(&generation)),
+                gone: gone.clone(),
+                meanings: meanings.clone(),
+                log: log.of_shard(),
+                names: leaving.clone(),
+                ..update
+            };
+            room.fill(update, shards);
+        }
+        if let LogChange::To(log) = log
+            && let Some(before) = std::mem::replace(&mut running.log, log)
+        {
+            before.finish();
+        }
+        common.watch_names(&running.control);
+    }
+}
+
+impl Common {
+    /// Prepares to capture what a configuration says. Without `capture` nothing is.
+    fn prepare_capture(
+        &self,
+        new: &Checked,
+        generation: &Generation,
+    ) -> Result<Option<captured::Prepared<'_>>, Failure> {
+        let nothing = Settings::default();
+        let settings = new.capture.as_ref().unwrap_or(&nothing);
+        match &self.captured {
+            Some(captured) => captured.prepare(settings, generation).map(Some),
+            None if settings.targets.is_empty() => Ok(None),
+            None => Err(Failure::Unavailable(
+                "capture: needs a restart, the proxy was started without and has given its \
+                 privileges up"
+                    .to_owned(),
+            )),
+        }
+    }
+}

@@ -1,0 +1,424 @@
+//! Starting: what takes privileges, giving them up, then threads.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+
+use super::access_log::open_log;
+use super::labels::Labels;
+use super::listeners;
+use super::loading::Loader;
+use super::{Common, Housekeeping, Now, Proxy};
+use crate::addr::BindAddr;
+use crate::app::captured::{self, Captured, Change};
+use crate::app::introduction::{self, Introduction};
+use crate::app::opened::{self, Opened};
+use crate::app::{Failure, advice, answers, figures, memory, unavailable, with_causes};
+use crate::clock;
+use crate::config::Checked;
+use crate::config::checked::{LogTarget, Workers};
+use crate::control::{
+    self, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
+};
+use crate::proxy::generation::Generation;
+use crate::proxy::memory::Memory;
+use crate::proxy::room;
+use crate::ring::{self, Backend, Remote};
+use crate::shard::accept::{Intake, host_addresses};
+use crate::shard::{self, Callers, Plan, Shard, descriptors, place};
+use crate::telemetry::Registry;
+use crate::telemetry::access_log::AccessLog;
+use crate::upstream::dial::OwnAddresses;
+use crate::workload::memory::MappedFiles;
+use crate::workload::named::{self, Access};
+use crate::workload::{self, Helper, Identity};
+
+/// Events that may wait for the main thread.
+const EVENTS: usize = 8;
+
+/// What to start.
+pub(crate) struct Start {
+    /// The configuration.
+    pub checked: Checked,
+    /// Where it came from, if it can be read again, and what was read there,
+    /// before the command line had its say.
+    pub file: Option<(PathBuf, Fingerprint, Checked)>,
+    /// What the command line says in place of the file.
+    pub overrides: Overrides,
+    /// Whom the proxy becomes.
+    pub identity: Identity,
+    /// The privileged helper, where it is needed.
+    pub helper: Option<Arc<Helper>>,
+    /// Who receives signals.
+    pub signals: Signals,
+    /// Pin links where the failure policy wants them to outlive the process.
+    pub may_pin: bool,
+}
+
+/// Puts what the command line says in place of what the file does.
+pub(crate) type Overrides = Box<dyn Fn(&mut Checked)>;
+
+/// What is made while this process has its privileges and one thread.
+struct Groundwork {
+    registry: Arc<Registry>,
+    generation: Arc<Generation>,
+    /// The CPUs that this process may use.
+    cpus: Vec<usize>,
+    shards: u16,
+    opened: Vec<Opened>,
+    captured: Option<Captured>,
+    change: Change,
+    control: control::Settings,
+    bound_control: control::Bound,
+    /// What is said of listeners and of what is captured.
+    listening: String,
+    captured_what: String,
+}
+
+/// What the shards have in common.
+struct Shared<'a> {
+    shards: u16,
+    generation: &'a Arc<Generation>,
+    captured: Option<&'a Captured>,
+    log: Option<&'a AccessLog>,
+    memory: &'a Arc<Memory>,
+    backend: Backend,
+    callers: Callers,
+}
+
+/// Starts everything and returns once all listeners accept.
+pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
+    let ground = Groundwork::lay(&start)?;
+    ground.give_up_privileges(&start)?;
+    // From here on there are threads, and nothing that needs a privilege.
+    if let Some(captured) = &ground.captured {
+        let started = captured.start_supply();
+        started.map_err(unavailable("cannot start a thread"))?;
+    }
+    let checked = start.checked;
+    let (backend, why_not_ring) = ring::probe();
+    let log = checked.access_log.as_ref();
+    let log = log.map(|log| open_log(log, &ground.registry)).transpose()?;
+    let memory = Arc::new(Memory::new(ground.shards, checked.memory_limit));
+    let shared = Shared {
+        shards: ground.shards,
+        generation: &ground.generation,
+        captured: ground.captured.as_ref(),
+        log: log.as_ref(),
+        memory: &memory,
+        backend,
+        callers: match start.signals {
+            Signals::Handle => Callers::Remain,
+            Signals::Leave => Callers::Ended,
+        },
+    };
+    let plans = shared.plans(&checked, ground.opened, ground.change, &ground.cpus);
+    let now = Now {
+        listeners: listeners::by_name(&checked, &ground.registry),
+        checked: Arc::new(checked),
+        generation: ground.generation,
+    };
+    let common = Common::new(ground.registry, ground.captured, memory, backend, now);
+    // Before the shards, so that whoever was served can end us by a signal.
+    let control = ground.control;
+    let (control, events) = start_control(&common, control, ground.bound_control, ground.shards)?;
+    let shards = start_shards(&common, plans)?;
+    let mut labels = Labels::default();
+    labels.follow(&common.generation());
+    common.watch_names(&control);
+    let introduction = Introduction {
+        backend,
+        why_not_ring,
+        shards: ground.shards,
+        listeners: ground.listening,
+        captured: ground.captured_what,
+        admin: control.listen().clone(),
+        metrics: control.metrics_listen().cloned(),
+    };
+    introduction.log();
+    if let Some(why) = &start.identity.remark {
+        tracing::warn!("it goes on as root: {why}");
+    }
+    common.readiness.set(Phase::Serving);
+    MappedFiles::find().unmap();
+    Ok(Proxy {
+        shards,
+        control,
+        events,
+        common,
+        log,
+        labels,
+        file: start.file.map(|(path, _, checked)| (path, checked)),
+        overrides: start.overrides,
+        loader: Loader::default(),
+        refused: None,
+        housekeeping: Housekeeping::default(),
+    })
+}
+
+impl Groundwork {
+    fn lay(start: &Start) -> Result<Self, Failure> {
+        let checked = &start.checked;
+        if let Err(error) = descriptors::use_all() {
+            tracing::warn!(%error, "the soft limit of open files stays as it is");
+        }
+        let registry = Arc::new(Registry::default());
+        let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;
+        let shards = workers(checked.workers, cpus.len());
+        room::set_total(checked.max_connections);
+        registry.control.loaded(clock::unix_ms() / 1_000);
+        let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
+        let opened = opened::open(checked, &registry, shards, |_| true)?;
+        let (captured, change) = match (&checked.capture, &start.helper) {
+            (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
+                let start = captured::Start {
+                    settings: settings.clone(),
+                    generation: &generation,
+                    shards,
+                    helper,
+                    may_pin: start.may_pin,
+                };
+                let (captured, change) = start.run()?;
+                (Some(captured), change)
+            }
+            _ => (None, Change::default()),
+        };
+        let control = control_settings(start);
+        let bound_control = control::Bound::bind(&control).map_err(cannot_control)?;
+        let capture = checked.capture.as_ref().filter(|_| captured.is_some());
+        Ok(Self {
+            listening: introduction::listeners(&checked.listeners, &opened),
+            captured_what: introduction::captured(capture, checked.routes.unmatched),
+            registry,
+            generation,
+            cpus,
+            shards,
+            opened,
+            captured,
+            change,
+            control,
+            bound_control,
+        })
+    }
+
+    fn give_up_privileges(&self, start: &Start) -> Result<(), Failure> {
+        let checked = &start.checked;
+        let mut files = named_files(checked, start.file.as_ref().map(|(path, ..)| path));
+        if let Some(helper) = &start.helper {
+            named::remember(helper, &files)
+                .and_then(|()| helper.seal())
+                .map_err(unavailable("the privileged helper does not answer"))?;
+        }
+        let listeners = checked.listeners.iter();
+        let sockets = listeners.filter_map(|listener| unix_path(&listener.bind));
+        files.extend(sockets.map(|path| (path, Access::Remove)));
+        workload::confine(&start.identity, &files).map_err(unavailable("cannot give up privileges"))
+    }
+}
+
+impl Shared<'_> {
+    /// What each shard starts with.
+    fn plans(
+        &self,
+        checked: &Checked,
+        opened: Vec<Opened>,
+        mut change: Change,
+        cpus: &[usize],
+    ) -> Vec<Plan> {
+        let count = usize::from(self.shards);
+        let mut intakes: Vec<Vec<Intake>> = (0..count).map(|_| Vec::new()).collect();
+        for opened in opened {
+            for (shard, intake) in opened.intakes().into_iter().enumerate() {
+                intakes[shard].push(intake);
+            }
+        }
+        let own = self.own_addresses();
+        let mut plans = Vec::with_capacity(count);
+        for (shard, mut intakes) in intakes.into_iter().enumerate() {
+            let mut heartbeat = None;
+            let mut namespaces = Vec::new();
+            if let Some(captured) = self.captured {
+                intakes.append(&mut change.intakes[shard]);
+                namespaces = std::mem::take(&mut change.stocks[shard]);
+                let beats = captured.heartbeat(shard as u16);
+                heartbeat = beats.map(|beats| (beats, captured.reliance()));
+            }
+            plans.push(Plan {
+                shard: shard as u16,
+                shards: self.shards,
+                cpu: (count == cpus.len()).then(|| cpus[shard]),
+                backend: self.backend,
+                spin: checked.spin,
+                generation: Arc::clone(self.generation),
+                intakes,
+                own: own.clone(),
+                memory: Arc::clone(self.memory),
+                namespaces,
+                log: self.log.map(AccessLog::sink),
+                heartbeat,
+                callers: self.callers,
+            });
+        }
+        plans
+    }
+
+    fn own_addresses(&self) -> OwnAddresses {
+        let captured = self.captured.iter();
+        let bound = captured.map(|captured| SocketAddr::from(([0; 4], captured.port)));
+        OwnAddresses {
+            // Explicit listeners are added where they accept.
+            bound: bound.collect(),
+            host: host_addresses().unwrap_or_default(),
+        }
+    }
+}
+
+impl Common {
+    fn new(
+        registry: Arc<Registry>,
+        captured: Option<Captured>,
+        memory: Arc<Memory>,
+        backend: Backend,
+        now: Now,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|weak: &Weak<Self>| {
+            let weak = weak.clone();
+            let canary = move || {
+                let common = weak.upgrade();
+                let captured = common.as_ref().and_then(|common| common.captured.as_ref());
+                captured.map_or(Ok(()), Captured::canary)
+            };
+            let canary: Box<dyn Fn() -> Result<(), String> + Send + Sync> = Box::new(canary);
+            Self {
+                registry,
+                readiness: Arc::new(Readiness::new(captured.is_some().then_some(canary))),
+                captured,
+                memory,
+                remotes: OnceLock::new(),
+                backend,
+                names: Arc::default(),
+                now: Mutex::new(now),
+            }
+        })
+    }
+}
+
+fn start_shards(common: &Common, plans: Vec<Plan>) -> Result<Vec<Shard>, Failure> {
+    let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
+    let remotes: Vec<Remote> = shards.iter().map(|shard| shard.remote.clone()).collect();
+    let kept = memory::keep(&common.memory, remotes.clone());
+    kept.map_err(unavailable("cannot start a thread"))?;
+    if common.remotes.set(remotes).is_err() {
+        unreachable!("they are set once, here");
+    }
+    Ok(shards)
+}
+
+/// The files that the proxy opens again, or only once it is somebody else.
+pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf, Access)> {
+    let mut files = Vec::new();
+    let read = config.into_iter().chain(&checked.admin.token_file);
+    files.extend(read.map(|path| (path.clone(), Access::Read)));
+    let admin = [
+        Some(&checked.admin.listen),
+        checked.admin.metrics_listen.as_ref(),
+    ];
+    let sockets = admin.into_iter().flatten().filter_map(unix_path);
+    files.extend(sockets.map(|path| (path, Access::Remove)));
+    if let Some(LogTarget::File(path)) = checked.access_log.as_ref().map(|log| &log.target) {
+        files.push((path.clone(), Access::Append));
+    }
+    files
+}
+
+fn unix_path(bind: &BindAddr) -> Option<PathBuf> {
+    match bind {
+        BindAddr::Unix(path) => Some(path.clone()),
+        BindAddr::Tcp(_) => None,
+    }
+}
+
+fn control_settings(start: &Start) -> control::Settings {
+    let admin = start.checked.admin.clone();
+    control::Settings {
+        listen: admin.listen,
+        metrics_listen: admin.metrics_listen,
+        token_file: admin.token_file,
+        signals: start.signals,
+        watch: start.file.as_ref().map(|(path, loaded, _)| WatchedFile {
+            path: path.clone(),
+            loaded: *loaded,
+        }),
+    }
+}
+
+fn cannot_control(error: control::StartError) -> Failure {
+    match &error {
+        control::StartError::Listen { address, source } => {
+            advice::cannot_listen("admin", address, source)
+        }
+        _ => Failure::Unavailable(with_causes(&error)),
+    }
+}
+
+fn start_control(
+    common: &Arc<Common>,
+    settings: control::Settings,
+    bound: control::Bound,
+    shards: u16,
+) -> Result<(Control, Receiver<Event>), Failure> {
+    let signals = settings.signals;
+    let (raise, events) = sync_channel(EVENTS);
+    let (extras, upstreams, breakers, effective, resolved, ending) = (
+        Arc::clone(common),
+        Arc::clone(common),
+        Arc::clone(common),
+        Arc::clone(common),
+        Arc::clone(common),
+        Arc::clone(common),
+    );
+    let state = control::State {
+        registry: Arc::clone(&common.registry),
+        shards: (0..usize::from(shards))
+            .map(|shard| {
+                let common = Arc::clone(common);
+                figures::ask(move || common.remotes.get().map(|remotes| remotes[shard].clone()))
+            })
+            .collect(),
+        readiness: Arc::clone(&common.readiness),
+        extras: Box::new(move || extras.extras()),
+        upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
+        force_breaker: Box::new(move |name, force| {
+            figures::force_breaker(&breakers.generation(), name, force)
+        }),
+        config: Box::new(move || effective.now().checked.effective()),
+        resolved: Arc::new(move |watched, addresses| {
+            let generation = resolved.generation();
+            answers::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
+        }),
+        deadline: Arc::new(Deadline::new(move || {
+            let checked = Arc::clone(&ending.now().checked);
+            // `exec` ends with its command.
+            (signals == Signals::Handle).then(|| checked.drain_delay + checked.drain_timeout)
+        })),
+        events: raise,
+    };
+    let control = control::start(settings, bound, state).map_err(cannot_control)?;
+    Ok((control, events))
+}
+
+/// One shard per CPU that the process may use, within its cgroup's quota.
+fn workers(workers: Workers, cpus: usize) -> u16 {
+    let count = match workers {
+        Workers::Count(count) => return count.max(1),
+        Workers::Auto => {
+            let own = workload::cgroup::own_cgroup().ok();
+            let quota = own
+                .and_then(|own| std::fs::read_to_string(own.join("cpu.max")).ok())
+                .and_then(|text| place::quota(&text));
+            quota.map_or(cpus, |quota| quota.min(cpus))
+        }
+    };
+    u16::try_from(count.max(1)).unwrap_or(u16::MAX)
+}
