@@ -1,10 +1,11 @@
 //! The configuration file: read with its line numbers, checked as a whole,
 //! handed out as the settings of each area.
 //!
-//! Two layers. `raw` mirrors the file, refuses unknown keys and is the source
-//! of the JSON Schema and of `docs/configuration.md`. [`Checked`] is what the
-//! rest of the program sees; every value in it is sound. All mistakes are
-//! found in one go. Nothing here starts or opens anything but the file.
+//! Each setting is one entry of a group (`policies`; `setting` says how), from which
+//! its reader, its checks, its merging, the JSON Schema, `docs/configuration.md`,
+//! `/config` and `explain` follow. [`Checked`] is what the rest of the program sees;
+//! every value in it is sound. All mistakes are found in one go. Nothing here starts
+//! or opens anything but the file.
 
 mod ahead;
 mod check;
@@ -14,7 +15,9 @@ mod env;
 pub mod explain;
 pub(crate) mod fault;
 mod found;
+mod marks;
 mod mistakes;
+mod policies;
 mod raw;
 mod read;
 #[cfg(test)]
@@ -22,6 +25,7 @@ mod reference;
 mod reload;
 mod schema;
 mod secrets;
+mod setting;
 mod values;
 mod yaml;
 

@@ -8,8 +8,6 @@
 mod capture;
 mod fail_fast;
 mod listeners;
-mod method;
-mod policies;
 mod routes;
 mod upstreams;
 
@@ -17,19 +15,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::checked::{AccessLog, Admin, Checked, LogFormat, LogTarget, Workers};
-use super::effective::policies::size;
 use super::found::Found;
 use super::mistakes::Mistakes;
+use super::policies::Layers;
 use super::raw::File;
 use super::read::{Field, Spanned};
-use super::values::{AbsolutePath, Bind, Text};
+use super::setting::Value;
+use super::values::{AbsolutePath, Bind, Text, size};
 use crate::addr::BindAddr;
 use crate::http::trace;
 use crate::proxy::memory;
 use crate::route;
-
-use policies::Policies;
-pub(super) use policies::{ATTEMPTS_MAX, DELAY_MAX, STATUSES};
 
 /// Where the admin API listens unless the file says otherwise.
 pub(crate) const ADMIN_LISTEN: std::net::SocketAddr =
@@ -56,12 +52,13 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
     };
     capture::check_reach(file, capture.as_ref(), &routes, found);
     listeners::check_reach(file, &routes, found);
-    let workers = file.workers.as_ref().and_then(|workers| workers.value.0);
+    let workers = file.workers.as_ref();
+    let workers = workers.map_or(Workers::Auto, |workers| workers.value.0);
     let time = |field: &Field<super::values::Time>, default| {
         field.as_ref().map_or(default, |time| time.value.0)
     };
     Checked {
-        workers: workers.map_or(Workers::Auto, Workers::Count),
+        workers,
         spin: file
             .spin
             .as_ref()
@@ -70,7 +67,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
         user: file
             .user
             .as_ref()
-            .map(|user| user.value.0.clone())
+            .map(|user| user.value.meaning())
             .unwrap_or_default(),
         admin,
         max_connections: file.max_connections.as_ref().and_then(|max| max.value.0),
@@ -80,7 +77,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
         capture,
         listeners,
         routes,
-        policies: upstreams.policies.iter().map(Policies::list).collect(),
+        policies: upstreams.policies.iter().map(Layers::list).collect(),
         route_policies: checked_routes.policies,
         access_log: access_log(file, found),
         tracing: tracing(file),
@@ -120,11 +117,14 @@ fn admin(file: &File, found: &mut Found) -> Admin {
 
 /// How much memory the process may hold: enough to start with. `auto` workers
 /// count as one here, as there may be more where the file is used.
-fn memory_limit(file: &File, workers: Option<u16>, found: &mut Found) -> memory::Limit {
+fn memory_limit(file: &File, workers: Workers, found: &mut Found) -> memory::Limit {
     let Some(raw) = file.memory_limit.as_ref() else {
         return memory::Limit::default();
     };
-    let needed = memory::needed(workers.unwrap_or(1));
+    let needed = memory::needed(match workers {
+        Workers::Auto => 1,
+        Workers::Count(count) => count,
+    });
     if let memory::Limit::Bytes(bytes) = raw.value.0
         && bytes < needed
     {
@@ -170,7 +170,7 @@ fn tracing(file: &File) -> Option<trace::Settings> {
         settings.sample = sample.value.0;
     }
     if let Some(propagate) = raw.propagate.as_ref() {
-        settings.formats = propagate.value.0;
+        settings.formats = propagate.value.meaning();
     }
     Some(settings)
 }

@@ -1,13 +1,13 @@
 //! The configuration in effect, in the form of the file: what `/config`
 //! answers. Secrets are masked.
 
-pub(super) mod policies;
-
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use super::checked::{Checked, LogTarget, Workers};
+use super::marks::Stand;
+use super::policies::Written;
+use super::setting::{self, View};
+use super::values::{Percent, Propagation, Time, size};
 use super::{raw, secrets};
 use crate::capture::settings::{Scope, Settings as Capture};
 use crate::proxy::memory::Limit;
@@ -25,7 +25,7 @@ impl Checked {
                 Workers::Count(count) => count.into(),
             },
         );
-        file.insert("spin".into(), raw::Spin::word(self.spin).into());
+        file.insert("spin".into(), word::<raw::Spin, _>(&self.spin));
         file.insert("user".into(), self.user.to_string().into());
         file.insert(
             "admin".into(),
@@ -49,8 +49,11 @@ impl Checked {
         );
         file.insert("max_connections".into(), count(self.max_connections));
         file.insert("memory_limit".into(), memory_limit(self.memory_limit));
-        file.insert("drain_timeout".into(), time(self.drain_timeout).into());
-        file.insert("drain_delay".into(), time(self.drain_delay).into());
+        file.insert(
+            "drain_timeout".into(),
+            Time::text(self.drain_timeout).into(),
+        );
+        file.insert("drain_delay".into(), Time::text(self.drain_delay).into());
         if let Some(settings) = &self.capture {
             file.insert("capture".into(), capture(settings));
         }
@@ -70,13 +73,13 @@ impl Checked {
                 LogTarget::Stderr => "stderr".to_owned(),
                 LogTarget::File(path) => path.display().to_string(),
             };
-            let sample = percent(log.sample);
-            let log = json!({ "path": path, "format": raw::LogFormat::word(log.format), "sample": sample });
+            let sample = Percent::text(log.sample);
+            let log = json!({ "path": path, "format": word::<raw::LogFormat, _>(&log.format), "sample": sample });
             telemetry.insert("access_log".into(), log);
         }
         if let Some(tracing) = &self.tracing {
-            let sample = percent(tracing.sample);
-            let propagate = policies::propagate(tracing.formats);
+            let sample = Percent::text(tracing.sample);
+            let propagate = word::<Propagation, _>(&tracing.formats);
             let tracing = json!({ "sample": sample, "propagate": propagate });
             telemetry.insert("tracing".into(), tracing);
         }
@@ -89,11 +92,11 @@ impl Checked {
     fn listeners(&self) -> Value {
         let listeners = self.listeners.iter().map(|listener| {
             let upstream = listener.upstream.map(|index| &self.routes.upstreams[index]);
-            let protocol = raw::ListenerProtocol::word(listener.protocol);
+            let protocol = word::<raw::ListenerProtocol, _>(&listener.protocol);
             object([
                 ("name", Some(listener.name.as_str().into())),
                 ("bind", Some(listener.bind.to_string().into())),
-                ("protocol", Some(protocol.into())),
+                ("protocol", Some(protocol)),
                 ("upstream", upstream.map(|upstream| (*upstream.name).into())),
                 ("max_connections", Some(count(listener.max_connections))),
             ])
@@ -122,31 +125,22 @@ impl Checked {
         let upstream = &*self.routes.upstreams[route.upstream].name;
         shown.insert("upstream".into(), upstream.into());
         if let Some(overridden) = &route.overridden {
-            let mut groups = policies_of(overridden);
-            // A route has none of its own.
-            groups.shift_remove("pool");
-            groups.shift_remove("zone");
-            groups.shift_remove("propagate");
-            groups.shift_remove("max_hops");
-            groups.shift_remove("tcp_keepalive");
-            if let Some(Value::Object(timeouts)) = groups.get_mut("timeouts") {
-                timeouts.shift_remove("head");
-            }
-            if let Some(Value::Object(breaker)) = groups.get_mut("circuit_breaker") {
-                breaker.shift_remove("kernel_fail_fast");
-            }
-            groups.shift_remove("concurrency");
-            shown.extend(groups);
+            let stand = Stand::Route;
+            shown.extend(policies(overridden, stand));
         }
         Value::Object(shown)
     }
+}
+
+fn word<V: setting::Value<T>, T>(meaning: &T) -> Value {
+    V::written(meaning).unwrap_or(Value::Null)
 }
 
 fn memory_limit(limit: Limit) -> Value {
     match limit {
         Limit::Auto => "auto".into(),
         Limit::None => "none".into(),
-        Limit::Bytes(bytes) => policies::size(bytes).into(),
+        Limit::Bytes(bytes) => size(bytes).into(),
     }
 }
 
@@ -172,12 +166,12 @@ fn capture(settings: &Capture) -> Value {
     });
     json!({
         "cgroups": cgroups.collect::<Value>(),
-        "mode": raw::Mode::word(settings.mode),
+        "mode": word::<raw::Mode, _>(&settings.mode),
         "include": scope(&settings.include),
         "exclude": scope(&settings.exclude),
-        "unmatched": raw::Unmatched::word(settings.unmatched),
-        "on_failure": raw::OnFailure::word(settings.on_failure),
-        "quic": raw::Quic::word(settings.quic),
+        "unmatched": word::<raw::Unmatched, _>(&settings.unmatched),
+        "on_failure": word::<raw::OnFailure, _>(&settings.on_failure),
+        "quic": word::<raw::Quic, _>(&settings.quic),
     })
 }
 
@@ -200,11 +194,7 @@ fn upstream(upstream: &Upstream) -> Value {
     if let Some((key, value)) = endpoints {
         shown.insert(key.into(), value);
     }
-    shown.insert(
-        "protocol".into(),
-        raw::Protocol::word(upstream.protocol).into(),
-    );
-    shown.extend(policies_of(upstream));
+    shown.extend(policies(upstream, Stand::Upstream));
     Value::Object(shown)
 }
 
@@ -221,15 +211,31 @@ fn endpoint(endpoint: &Endpoint) -> Value {
     shown
 }
 
-/// The policies of an upstream, or of a route as it sees one, as the file would
-/// write them; secrets masked.
+/// The policies of an upstream, as the file would write them; secrets masked.
 pub(crate) fn policies_of(upstream: &Upstream) -> Map<String, Value> {
-    let policies = &upstream.policies;
-    let mut shown = policies::groups(policies::entries(upstream.protocol, policies));
-    if policies.headers != HeaderRules::default() {
-        shown.insert("headers".into(), headers(&policies.headers));
-    }
+    let mut shown = policies(upstream, Stand::Upstream);
+    shown.shift_remove("protocol");
     shown
+}
+
+/// The policies of an upstream, or of a route as it sees one: a mapping for each
+/// group.
+fn policies(upstream: &Upstream, stand: Stand) -> Map<String, Value> {
+    let protocol = upstream.protocol;
+    let written = Written::of(protocol, &upstream.policies);
+    let mut groups = Map::new();
+    for (key, value) in written.shown(View { protocol, stand }) {
+        let (group, rest) = key.split_once('.').unwrap_or((&key, ""));
+        let mut at = groups.entry(group).or_insert(Value::Null);
+        for name in rest.split('.').filter(|name| !name.is_empty()) {
+            at = &mut at[name];
+        }
+        *at = value;
+    }
+    if upstream.policies.headers != HeaderRules::default() {
+        groups.insert("headers".into(), headers(&upstream.policies.headers));
+    }
+    groups
 }
 
 fn headers(rules: &HeaderRules) -> Value {
@@ -269,29 +275,5 @@ fn route_host(host: &HostMatch) -> String {
             suffix: suffix.clone(),
             port: *port,
         }),
-    }
-}
-
-/// A share as the file writes it, without the dust of binary fractions.
-fn percent(share: f64) -> String {
-    format!("{}%", (share * 1e10).round() / 1e8)
-}
-
-/// A duration as the file writes it, in the largest unit that holds it whole.
-pub(super) fn time(duration: Duration) -> String {
-    let ms = duration.as_millis();
-    let units = [
-        (86_400_000, "d"),
-        (3_600_000, "h"),
-        (60_000, "m"),
-        (1_000, "s"),
-    ];
-    let whole = units
-        .iter()
-        .find(|(unit, _)| ms > 0 && ms.is_multiple_of(*unit));
-    match whole {
-        Some((unit, name)) => format!("{}{name}", ms / unit),
-        None if ms == 0 => "0s".to_owned(),
-        None => format!("{ms}ms"),
     }
 }

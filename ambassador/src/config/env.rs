@@ -4,6 +4,7 @@
 use super::checked::Checked;
 use super::found::Found;
 use super::mistakes::{Mistake, Mistakes};
+use super::policies::ATTEMPTS_MAX;
 use super::read::Scalar;
 use super::values::{Bind, DnsName, Port, number};
 use super::yaml::{Key, Node, Value};
@@ -36,7 +37,7 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         count
     };
     let policies = Policies {
-        attempts: up_to("RETRY_MAX", check::ATTEMPTS_MAX.into()).map(|most| most.max(1)),
+        attempts: up_to("RETRY_MAX", ATTEMPTS_MAX).map(|most| most.max(1)),
         failures: up_to("CIRCUIT_BREAKER_THRESHOLD", FAILURES_MAX),
     };
     let mut needed = |name: &str, check: &dyn Fn(&str) -> Result<(), String>| {

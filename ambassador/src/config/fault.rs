@@ -1,8 +1,8 @@
 //! Faults in one word, as `exec --fault` takes them.
 
-use super::check::{DELAY_MAX, STATUSES};
+use super::policies::{DELAY_SECONDS_MAX, STATUS_MAX, STATUS_MIN};
 use super::read::Scalar;
-use super::values::{Percent, Time, number};
+use super::values::{Percent, Time, is_token, number};
 use crate::addr::Authority;
 use crate::policy::fault::{Abort, Delay, Settings};
 
@@ -45,20 +45,17 @@ fn one(word: &str, kind: &str, settings: &mut Settings) -> Result<(), String> {
     match kind {
         "abort" => {
             let (status, share) = value_and_share()?;
-            let known = number::<u32>(status).filter(|status| STATUSES.contains(status));
+            let known =
+                number::<u32>(status).filter(|status| (STATUS_MIN..=STATUS_MAX).contains(status));
             let status = known.ok_or_else(|| {
-                of_kind(format!(
-                    "status must be from {} to {}",
-                    STATUSES.start(),
-                    STATUSES.end()
-                ))
+                of_kind(format!("status must be from {STATUS_MIN} to {STATUS_MAX}"))
             })? as u16;
             settings.abort = Some(Abort { status, share });
         }
         "delay" => {
             let (wait, share) = value_and_share()?;
             let Time(wait) = Time::parse(wait).map_err(of_kind)?;
-            if wait.is_zero() || wait > DELAY_MAX {
+            if wait.is_zero() || wait.as_secs() > DELAY_SECONDS_MAX {
                 return Err(of_kind(
                     "must be longer than nothing, and at most 5m".to_owned(),
                 ));
@@ -71,8 +68,7 @@ fn one(word: &str, kind: &str, settings: &mut Settings) -> Result<(), String> {
         }
         "header" => {
             let name = rest.strip_prefix('=').unwrap_or_default();
-            let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            if name.is_empty() || !name.bytes().all(token) {
+            if !is_token(name) {
                 return Err(of_kind("is no header name".to_owned()));
             }
             settings.header = Some(name.to_ascii_lowercase().into());

@@ -2,25 +2,19 @@
 //! reference that users read, in the JSON Schema and in
 //! `docs/configuration.md`.
 
-mod policies;
-
 use super::found::Found;
+use super::policies::{InRoute, InUpstream, Policies};
 use super::read::{Either, Named, Place, Read, Spanned, object};
 use super::values::{
-    AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, CountOrOff, DnsName, Host, KeepAlive,
-    MemoryLimit, Off, Percent, Port, Propagation, RouteHost, Text, Time, User, Workers, choice,
+    AbsolutePath, Address, Bind, Cidr, Count, CountOrNone, DnsName, Host, MemoryLimit, Methods,
+    PathPrefix, Percent, Port, Propagation, RouteHost, Text, Time, User, Workers, Zone, choice,
 };
 use super::yaml::Node;
 use crate::capture::settings as capture;
 use crate::config::checked;
+use crate::policy::balance::WEIGHT_MAX;
 use crate::ring;
 use crate::route::settings as route;
-
-pub(super) use policies::{
-    Abort, Adaptive, Budget, CircuitBreaker, Concurrency, Delay, Fault, HashKey, HashSource,
-    Hashing, Headers, Hedge, LoadBalancing, OnLimit, Outlier, Pool, RateLimit, Retry, Switch,
-    Timeouts,
-};
 
 /// The whole file.
 pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
@@ -72,7 +66,7 @@ object! {
         /// Explicit listeners, for programs that call localhost.
         listeners: Vec<Spanned<Listener>>,
         /// What every upstream has where it does not say its own.
-        defaults: Defaults,
+        defaults: Policies,
         /// Destinations by name. A name has letters, digits, `.`, `_` and `-`;
         /// metrics, logs and the path prefix `/<name>/` use it.
         upstreams: Named<Upstream>,
@@ -237,67 +231,6 @@ choice! {
 }
 
 object! {
-    /// What upstreams inherit.
-    Defaults {
-        /// What is spoken.
-        #[schemars(extend("default" = "auto"))]
-        protocol: Protocol,
-        /// Limits of the connections and requests of one upstream, over all threads.
-        pool: Pool,
-        /// How long things may take.
-        timeouts: Timeouts,
-        /// After how much silence TCP asks whether the server is still there, in
-        /// whole seconds up to 9h. A connection fails whose server does not answer
-        /// for five times as long, or takes nothing of a request; what is relayed
-        /// may wait for a server that pauses and answers. That of `defaults` is for
-        /// accepted connections too, as far as answers go.
-        #[schemars(extend("default" = "60s"))]
-        tcp_keepalive: KeepAlive,
-        /// Whether and when a request is tried again.
-        retry: Retry,
-        /// When an upstream is left alone for a while; one for each upstream,
-        /// over all threads.
-        circuit_breaker: CircuitBreaker,
-        /// How many requests an upstream is sent in a second, over all threads.
-        #[schemars(extend("default" = "off"))]
-        rate_limit: Either<Off, RateLimit>,
-        /// Which endpoint of an upstream a request goes to. `round_robin`: to each
-        /// in turn. `least_request`: of two random ones, to that with fewer
-        /// requests. `peak_ewma`: of two random ones, to that which is expected to
-        /// answer sooner, by its latency and its requests; failures, `429` and
-        /// `Retry-After` count as slow. `random`: to a random one. All of them
-        /// go by weight, and avoid endpoints that earlier tries were sent to.
-        #[schemars(extend("default" = "least_request"))]
-        load_balancing: Either<LoadBalancing, Hashing>,
-        /// Where the callers are: endpoints of this zone are used as long as
-        /// one of them is not ejected.
-        zone: Text,
-        /// Which endpoints of an upstream get no requests for a while.
-        outlier: Outlier,
-        /// When a second try is made beside a slow one: of requests whose method is
-        /// GET, HEAD, OPTIONS or TRACE, and among `retry.methods`. Interim
-        /// responses to them are dropped.
-        hedge: Hedge,
-        /// How many requests an upstream may have in flight, found out from its
-        /// latency, over all threads.
-        concurrency: Concurrency,
-        /// Changes to request headers; an upstream's own are added to these.
-        headers: Headers,
-        /// How many proxies of this kind a request may have come through; one more
-        /// answers 508 `loop`, which ends a circle of them. They count in the header
-        /// `x-ambassador-hops`. `off`: it is not counted, and the header passes.
-        #[schemars(extend("default" = 16))]
-        max_hops: CountOrOff,
-        /// Faults injected on purpose, into requests and connections of upstreams.
-        #[schemars(extend("default" = "off"))]
-        fault: Either<Off, Fault>,
-        /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
-        /// it needs.
-        propagate: Propagation,
-    }
-}
-
-object! {
     /// A destination.
     Upstream {
         /// What means this upstream: names and `*.suffix` match the authority
@@ -312,46 +245,7 @@ object! {
         /// A name and port instead of `endpoints`, resolved again as its TTL
         /// says (1 s at least, 5 min at most).
         dns: DnsName,
-        /// What is spoken to it. Default: that of `defaults`.
-        protocol: Protocol,
-        /// Limits of its connections and requests, over all threads. Default:
-        /// those of `defaults`.
-        pool: Pool,
-        /// How long things may take. Default: those of `defaults`.
-        timeouts: Timeouts,
-        /// After how much silence TCP asks whether the server is still there.
-        /// Default: that of `defaults`.
-        tcp_keepalive: KeepAlive,
-        /// Whether and when a request is tried again. Default: as in `defaults`.
-        retry: Retry,
-        /// When it is left alone for a while. Default: as in `defaults`.
-        circuit_breaker: CircuitBreaker,
-        /// How many requests it is sent in a second. Default: as in
-        /// `defaults`; `off` undoes that.
-        rate_limit: Either<Off, RateLimit>,
-        /// Which of its endpoints a request goes to. Default: as in `defaults`.
-        load_balancing: Either<LoadBalancing, Hashing>,
-        /// Where its callers are: endpoints of this zone are used as long as
-        /// one of them is not ejected. Default: as in `defaults`.
-        zone: Text,
-        /// Which of its endpoints get no requests for a while. Default: as in
-        /// `defaults`.
-        outlier: Outlier,
-        /// When a second try is made beside a slow one. Default: as in
-        /// `defaults`.
-        hedge: Hedge,
-        /// How many requests it may have in flight, found out from its latency.
-        /// Default: as in `defaults`.
-        concurrency: Concurrency,
-        /// Changes to request headers, on top of those of `defaults`.
-        headers: Headers,
-        /// How many proxies of this kind a request to it may have come through.
-        /// Default: as in `defaults`.
-        max_hops: CountOrOff,
-        /// Faults injected on purpose. Default: as in `defaults`; `off` undoes that.
-        fault: Either<Off, Fault>,
-        /// Which headers carry traces on to it. Default: as in `defaults`.
-        propagate: Propagation,
+        ..policies: InUpstream
     }
 }
 
@@ -361,24 +255,11 @@ object! {
     Endpoint {
         /// Its IP address and port. Required.
         address: Address,
-        /// How much of the traffic it gets, next to the others: from 1 to 65535.
+        /// How much of the traffic it gets, next to the others.
         #[schemars(extend("default" = 1))]
-        weight: Count,
+        weight: Count<1, WEIGHT_MAX>,
         /// Where it is.
-        zone: Text,
-    }
-}
-
-choice! {
-    /// What is spoken to an upstream.
-    Protocol: route::Protocol {
-        /// HTTP/1.1 where a client's first line has a version of HTTP/1, opaque
-        /// otherwise.
-        Auto = "auto" => route::Protocol::Auto,
-        /// HTTP/1.1; anything else is a `bad-request`.
-        Http1 = "http1" => route::Protocol::Http1,
-        /// Opaque bytes.
-        Tcp = "tcp" => route::Protocol::Tcp,
+        zone: Zone,
     }
 }
 
@@ -390,25 +271,7 @@ object! {
         r#match: Match,
         /// Where it goes. Required.
         upstream: Text,
-        /// Changes to the `timeouts` of the upstream, for these requests.
-        timeouts: Timeouts,
-        /// Changes to its `retry`.
-        retry: Retry,
-        /// Changes to its `circuit_breaker`; the breaker is still the one of
-        /// the upstream.
-        circuit_breaker: CircuitBreaker,
-        /// Changes to its `rate_limit`; `off` undoes it.
-        rate_limit: Either<Off, RateLimit>,
-        /// Which endpoint of the upstream these requests go to.
-        load_balancing: Either<LoadBalancing, Hashing>,
-        /// Changes to its `outlier`; ejections are still those of the upstream.
-        outlier: Outlier,
-        /// Changes to its `hedge`.
-        hedge: Hedge,
-        /// Changes to request headers, on top of those of the upstream.
-        headers: Headers,
-        /// Changes to its `fault`; `off` undoes it.
-        fault: Either<Off, Fault>,
+        ..policies: InRoute
     }
 }
 
@@ -419,9 +282,9 @@ object! {
         /// only matters where given.
         host: RouteHost,
         /// The path is this or below it; compared byte by byte.
-        path_prefix: Text,
+        path_prefix: PathPrefix,
         /// One of these methods.
-        methods: Vec<Spanned<Text>>,
+        methods: Methods,
     }
 }
 

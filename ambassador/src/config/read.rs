@@ -6,6 +6,7 @@ use std::ops::Deref;
 use schemars::JsonSchema;
 
 use super::found::Found;
+use super::marks::Marks;
 use super::mistakes::Mistake;
 use super::secrets;
 use super::yaml::{Key, Node, Value};
@@ -36,6 +37,16 @@ pub(super) struct Spanned<T> {
 pub(super) trait Read: JsonSchema + Sized {
     /// `None` after a mistake has been noted.
     fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self>;
+
+    /// Adds the keys in it, with what is special about each.
+    fn marked<'a>(&'a self, _: &mut Vec<Marked<'a>>) {}
+}
+
+/// A key that is there, and what is special about it.
+pub(super) struct Marked<'a> {
+    pub(super) marks: Marks,
+    pub(super) place: &'a Place,
+    pub(super) text: &'a str,
 }
 
 /// A value written as one word or text.
@@ -67,8 +78,13 @@ impl Found {
     }
 
     pub(super) fn mistake_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
-        let got = Some(value.text.clone()).filter(|text| !text.is_empty());
-        self.note(value.place.say(what.into(), got));
+        self.mistake_of(&value.place, &value.text, what);
+    }
+
+    /// The same of the text at a place.
+    pub(super) fn mistake_of(&mut self, place: &Place, text: &str, what: impl Into<String>) {
+        let got = Some(text.to_owned()).filter(|text| !text.is_empty());
+        self.note(place.say(what.into(), got));
     }
 
     /// A scalar where there should be none, or the other way round.
@@ -131,6 +147,13 @@ impl<T: Read> Spanned<T> {
         };
         Some(Self { value, place, text })
     }
+
+    /// Adds this key and those in it.
+    pub(super) fn mark<'a>(&'a self, marks: Marks, marked: &mut Vec<Marked<'a>>) {
+        let (place, text) = (&self.place, self.text.as_str());
+        marked.push(Marked { marks, place, text });
+        self.value.marked(marked);
+    }
 }
 
 impl<T: Scalar> Read for T {
@@ -142,7 +165,7 @@ impl<T: Scalar> Read for T {
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(what) => {
-                found.note(place.say(what, Some(text.clone())));
+                found.mistake_of(place, text, what);
                 None
             }
         }
@@ -190,6 +213,13 @@ impl<S: Read, M: Read> Read for Either<S, M> {
         match &node.value {
             Value::Map(_) => M::read(node, place, found).map(Self::Full),
             _ => S::read(node, place, found).map(Self::Short),
+        }
+    }
+
+    fn marked<'a>(&'a self, marked: &mut Vec<Marked<'a>>) {
+        match self {
+            Self::Short(_) => {}
+            Self::Full(full) => full.marked(marked),
         }
     }
 }
@@ -350,17 +380,63 @@ pub(super) fn key_name(field: &str) -> &str {
     field.strip_prefix("r#").unwrap_or(field)
 }
 
-/// A mapping with fixed keys, each of which may be absent.
+/// A mapping with fixed keys, each of which may be absent. In brackets stands what
+/// is special about a key; behind two dots more keys, which another type reads.
 macro_rules! object {
-    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty,)* }) => {
+    (
+        $(#[$meta:meta])*
+        $name:ident {
+            $(
+                $(#[$field_meta:meta])*
+                $field:ident: $type:ty $([$($mark:ident $(($why:literal))?),+])?,
+            )*
+            $(.. $rest:ident: $rest_type:ty)?
+        }
+    ) => {
         #[derive(Debug, Clone, Default, schemars::JsonSchema)]
         $(#[$meta])*
         #[schemars(default, deny_unknown_fields)]
+        $(#[schemars(transform = <$rest_type>::describe)])?
         pub(in crate::config) struct $name {
             $(
                 $(#[$field_meta])*
                 pub(in crate::config) $field: $crate::config::read::Field<$type>,
             )*
+            $(
+                #[schemars(skip)]
+                pub(in crate::config) $rest: $rest_type,
+            )?
+        }
+
+        impl $name {
+            /// Every key and what is special about it.
+            pub(in crate::config) const KEYS: &[(&str, $crate::config::marks::Marks)] = {
+                use $crate::config::marks::Marks;
+                &[$((stringify!($field), Marks::NONE$($(.$mark($($why)?))+)?)),*]
+            };
+
+            /// What is special about the key of a field.
+            pub(in crate::config) fn marks(field: &str) -> $crate::config::marks::Marks {
+                let key = Self::KEYS.iter().find(|(key, _)| *key == field);
+                key.map_or($crate::config::marks::Marks::NONE, |(_, marks)| *marks)
+            }
+
+            /// Whether it is one of its keys, which it reads.
+            pub(in crate::config) fn read_key(
+                &mut self,
+                key: &$crate::config::yaml::Key,
+                node: &$crate::config::yaml::Node,
+                place: &$crate::config::read::Place,
+                found: &mut $crate::config::found::Found,
+            ) -> bool {
+                use $crate::config::read::{Field, Spanned, key_name};
+                $(if key.text == key_name(stringify!($field)) {
+                    let place = place.key(&key.text, key.line);
+                    self.$field = Field(Spanned::read(node, place, found).map(Box::new));
+                    return true;
+                })*
+                false $(|| self.$rest.read_key(key, node, place, found))?
+            }
         }
 
         impl $crate::config::read::Read for $name {
@@ -369,18 +445,22 @@ macro_rules! object {
                 place: &$crate::config::read::Place,
                 found: &mut $crate::config::found::Found,
             ) -> Option<Self> {
-                use $crate::config::read::{Field, Spanned, entries, key_name, unknown_key};
-                const KEYS: &[&str] = &[$(stringify!($field)),*];
+                use $crate::config::read::{entries, unknown_key};
                 let mut object = Self::default();
                 for (key, node) in entries(node, place, found)? {
-                    $(if key.text == key_name(stringify!($field)) {
-                        let place = place.key(&key.text, key.line);
-                        object.$field = Field(Spanned::read(node, place, found).map(Box::new));
-                        continue;
-                    })*
-                    unknown_key(key, KEYS, place, found);
+                    if !object.read_key(key, node, place, found) {
+                        let keys = Self::KEYS.iter().map(|(key, _)| *key);
+                        $(let keys = keys.chain(<$rest_type>::keys());)?
+                        unknown_key(key, &keys.collect::<Vec<_>>(), place, found);
+                    }
                 }
                 Some(object)
+            }
+
+            fn marked<'a>(&'a self, marked: &mut Vec<$crate::config::read::Marked<'a>>) {
+                $(if let Some(value) = self.$field.as_ref() {
+                    value.mark(Self::marks(stringify!($field)), marked);
+                })*
             }
         }
     };

@@ -11,7 +11,7 @@ use super::schema;
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Made from the types in ambassador/src/config/raw.rs; do not edit. A test \
+<!-- Made from the entries in ambassador/src/config; do not edit. A test \
 compares; AMBASSADOR_WRITE_REFERENCE=1 cargo test -p ambassador config:: writes it. -->
 
 The file is YAML. Unknown keys are errors, and `ambassador check FILE` prints \
@@ -31,7 +31,8 @@ For one upstream the environment will do: `LISTEN_ADDR`, `UPSTREAM_HOST`, \
 0 is `off`) and `METRICS_LISTEN_ADDR` (`admin.metrics_listen`).
 
 Policies are looked for in the route, then the upstream, then `defaults`, key by \
-key; what none of them says has the default below. Lists are replaced as a whole.
+key; what none of them says has the default below. Lists are \
+replaced as a whole, headers added, and `off` undoes what is inherited.
 ";
 
 /// The reference for people, in Markdown.
@@ -154,11 +155,22 @@ fn kind(schema: &Value) -> String {
     }
     match (schema["format"].as_str(), schema["type"].as_str()) {
         (Some(format), _) => format.to_owned(),
-        (None, Some("integer" | "number")) => "number".to_owned(),
+        (None, Some("integer" | "number")) => number(schema),
         (None, Some("boolean")) => "`true` or `false`".to_owned(),
         (None, Some("object")) => "mapping".to_owned(),
         (None, Some("string")) => "text".to_owned(),
         _ => String::new(),
+    }
+}
+
+/// A number, within bounds where it has some.
+fn number(schema: &Value) -> String {
+    let bound = |bound: &str| schema[bound].as_f64();
+    match (bound("minimum"), bound("maximum")) {
+        (Some(min), Some(max)) if min > 0.0 && max < f64::from(u32::MAX) => {
+            format!("number from {min} to {max}")
+        }
+        _ => "number".to_owned(),
     }
 }
 

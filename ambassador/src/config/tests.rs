@@ -4,6 +4,7 @@ mod fail_fast;
 mod fault;
 mod policies;
 mod secrets;
+mod settings;
 mod tracing;
 
 use std::net::SocketAddr;

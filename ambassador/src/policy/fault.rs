@@ -40,6 +40,22 @@ pub struct Delay {
     pub share: f64,
 }
 
+/// All of them, once there is a status.
+impl Default for Abort {
+    fn default() -> Self {
+        let (status, share) = (0, 1.0);
+        Self { status, share }
+    }
+}
+
+/// All of them, once there is a time.
+impl Default for Delay {
+    fn default() -> Self {
+        let (wait, share) = (Duration::ZERO, 1.0);
+        Self { wait, share }
+    }
+}
+
 /// What happens to one request or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Faults {

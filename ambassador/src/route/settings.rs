@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
 use crate::http::trace;
-use crate::policy::balance::LoadBalancing;
+use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::{breaker, concurrency, fault, hedge, limits, outlier, rate_limit, retry};
 
 /// Everything the table is built from.
@@ -199,6 +199,27 @@ impl Policies {
         policies.timeouts.request = None;
         policies.rate_limit = None;
         policies.concurrency.adaptive = false;
+        policies
+    }
+
+    /// For opaque bytes, which have no requests.
+    pub(crate) fn of_connections(&self) -> Self {
+        let mut policies = self.clone();
+        let timeouts = &mut policies.timeouts;
+        (timeouts.first_byte, timeouts.per_try, timeouts.request) = (None, None, None);
+        timeouts.min_rate = None;
+        policies.retry = policies.retry.of_connects();
+        policies.rate_limit = None;
+        policies.hedge = hedge::Settings::default();
+        if let LoadBalancing::RingHash(Key::Header(_)) = policies.load_balancing {
+            policies.load_balancing = LoadBalancing::default();
+        }
+        policies.concurrency.adaptive = false;
+        policies.headers = HeaderRules::default();
+        policies.hops.max = None;
+        policies.tracing = None;
+        let fault = policies.fault.take();
+        policies.fault = fault.and_then(|fault| fault.of_connections().map(Box::new));
         policies
     }
 

@@ -7,6 +7,7 @@ use crate::capture::settings::{Scope, Settings, Target};
 use crate::config::found::Found;
 use crate::config::raw::{self, File};
 use crate::config::read::{Either, Field};
+use crate::config::setting::Value;
 use crate::route::settings::{self as route, Claim, Unmatched};
 use crate::workload::cgroup::is_cgroup;
 

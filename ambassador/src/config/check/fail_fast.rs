@@ -6,8 +6,11 @@ use super::upstreams::Upstreams;
 use crate::capture::settings::{self as capture, Mode};
 use crate::config::effective;
 use crate::config::found::Found;
-use crate::config::raw::{self, File};
-use crate::config::read::{Field, Spanned};
+use crate::config::policies::Policies;
+use crate::config::raw::File;
+use crate::config::read::Spanned;
+use crate::config::setting::Value;
+use crate::config::values::Switch;
 use crate::route::settings::{Claim, Upstream};
 
 /// Notes who asks for it and cannot have it, and takes it from those who have
@@ -20,7 +23,7 @@ pub(super) fn check(
 ) {
     let lacks_capture = lack_of_capture(capture);
     let defaults = file.defaults.as_ref();
-    let defaults = defaults.and_then(|defaults| own(&defaults.circuit_breaker));
+    let defaults = defaults.and_then(|defaults| own(defaults));
     if let (Some(what), Some(key)) = (lacks_capture, defaults)
         && key.value.meaning()
     {
@@ -40,21 +43,17 @@ pub(super) fn check(
         let Some(what) = lack else {
             continue;
         };
-        if let Some(key) = own(&raw.circuit_breaker) {
+        if let Some(key) = own(&raw.policies.0) {
             found.mistake_at(key, what);
         }
         let upstream = Arc::make_mut(&mut upstreams.list[index]);
-        for policies in [
-            &mut upstream.policies,
-            &mut upstreams.policies[index].settings,
-        ] {
-            policies.circuit_breaker.kernel_fail_fast = false;
-        }
+        upstream.policies.circuit_breaker.kernel_fail_fast = false;
+        upstreams.policies[index].without_kernel_fail_fast();
     }
 }
 
-fn own(breaker: &Field<raw::CircuitBreaker>) -> Option<&Spanned<raw::Switch>> {
-    breaker.as_ref()?.kernel_fail_fast.as_ref()
+fn own(policies: &Policies) -> Option<&Spanned<Switch>> {
+    policies.circuit_breaker.as_ref()?.kernel_fail_fast.as_ref()
 }
 
 fn lack_of_capture(capture: Option<&capture::Settings>) -> Option<&'static str> {

@@ -8,6 +8,7 @@ use crate::config::checked::{Admin, Listener, ListenerProtocol};
 use crate::config::found::Found;
 use crate::config::raw::{self, File};
 use crate::config::read::Spanned;
+use crate::config::setting::Value;
 use crate::route::settings::{Endpoint, Endpoints, Protocol, Settings, Upstream};
 
 pub(super) fn check(

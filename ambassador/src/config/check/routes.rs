@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 
-use super::policies::{Layer, Policies};
+use super::upstream_named;
 use super::upstreams::Upstreams;
-use super::{method, upstream_named};
 use crate::config::checked::{Origin, Policy};
 use crate::config::found::Found;
+use crate::config::policies::Layers;
 use crate::config::raw::{self, File};
-use crate::config::read::Spanned;
-use crate::config::values::Text;
+use crate::config::read::{Read, Spanned};
+use crate::config::setting::Value;
 use crate::route::settings::{Protocol, Route, RouteMatch, Upstream};
 
 /// Routes, and where the policies of those came from that change some.
@@ -26,7 +26,7 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, found: &mut Found) -> Ro
     let list = list.map_or(&[][..], |routes| &routes.value);
     for (number, raw) in list.iter().enumerate() {
         let matches = match raw.r#match.as_ref() {
-            Some(matches) => conditions(matches, found),
+            Some(matches) => conditions(matches),
             None => RouteMatch::default(),
         };
         let mut earlier = routes.list.iter();
@@ -44,7 +44,7 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, found: &mut Found) -> Ro
         let upstream = upstream.unwrap_or_default();
         let overridden = match (&policies, upstreams.list.get(upstream)) {
             (Some(policies), Some(upstream)) => Some(Arc::new(Upstream {
-                policies: policies.settings.clone(),
+                policies: policies.settings().clone(),
                 ..Upstream::clone(upstream)
             })),
             _ => None,
@@ -82,72 +82,32 @@ fn upstream(
 fn policies(
     number: usize,
     raw: &raw::Route,
-    inherited: Option<&Policies>,
+    inherited: Option<&Layers>,
     found: &mut Found,
-) -> Option<Policies> {
-    let origin = |line| Origin::Route { number, line };
-    let layer = Layer {
-        protocol: None,
-        pool: None,
-        timeouts: raw.timeouts.as_ref(),
-        tcp_keepalive: None,
-        retry: raw.retry.as_ref(),
-        circuit_breaker: raw.circuit_breaker.as_ref(),
-        rate_limit: raw.rate_limit.as_ref(),
-        load_balancing: raw.load_balancing.as_ref(),
-        zone: None,
-        outlier: raw.outlier.as_ref(),
-        hedge: raw.hedge.as_ref(),
-        concurrency: None,
-        headers: raw.headers.as_ref(),
-        fault: raw.fault.as_ref(),
-        propagate: None,
-        max_hops: None,
-        origin: &origin,
-    };
-    if layer.is_empty() {
+) -> Option<Layers> {
+    let own = &raw.policies.0;
+    let mut marked = Vec::new();
+    own.marked(&mut marked);
+    if marked.is_empty() {
         return None;
     }
-    let breaker = raw.circuit_breaker.as_ref();
-    if let Some(fail_fast) = breaker.and_then(|breaker| breaker.kernel_fail_fast.as_ref()) {
-        let what = "is for a whole upstream: connects come before there is a request to route";
-        found.mistake_at(fail_fast, what);
-    }
-    let timeouts = raw.timeouts.as_ref();
-    if let Some(head) = timeouts.and_then(|timeouts| timeouts.value.head.as_ref()) {
-        found.mistake_at(head, "is over before there is a request to route");
+    for key in marked {
+        if let Some(why) = key.marks.not_in_routes {
+            found.mistake_of(key.place, key.text, why);
+        }
     }
     // Without an upstream its mistakes are looked for all the same.
     let inherited = inherited.cloned().unwrap_or_default();
-    Some(inherited.with(&layer, found))
+    let origin = |line| Origin::Route { number, line };
+    Some(inherited.with(own, &origin, found))
 }
 
-fn conditions(raw: &raw::Match, found: &mut Found) -> RouteMatch {
-    let path_prefix = raw.path_prefix.as_ref().map(|prefix| {
-        check_path(prefix, found);
-        prefix.value.0.clone()
-    });
+fn conditions(raw: &raw::Match) -> RouteMatch {
     let methods = raw.methods.as_ref();
-    let methods = methods.map_or(&[][..], |methods| &methods.value);
     RouteMatch {
         host: raw.host.as_ref().map(|host| host.value.0.clone()),
-        path_prefix,
-        methods: method::list(methods, found),
-    }
-}
-
-fn check_path(prefix: &Spanned<Text>, found: &mut Found) {
-    let text = &prefix.value.0;
-    if !text.starts_with('/') {
-        found.mistake_at(prefix, "must start with a slash");
-    } else if !text
-        .bytes()
-        .all(|b| !b.is_ascii() || b.is_ascii_graphic() && b != b'?' && b != b'#')
-    {
-        found.mistake_at(
-            prefix,
-            "must be a path as requests carry it, without a query",
-        );
+        path_prefix: raw.path_prefix.as_ref().map(|path| path.value.meaning()),
+        methods: methods.map_or_else(Vec::new, |methods| methods.value.0.clone()),
     }
 }
 

@@ -4,50 +4,35 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::name_mistake;
-use super::policies::{Layer, Policies, zone};
 use crate::config::checked::Origin;
 use crate::config::found::Found;
+use crate::config::policies::Layers;
 use crate::config::raw::{self, File};
-use crate::config::read::{Either, Place, Spanned};
+use crate::config::read::{Either, Marked, Read, Spanned};
+use crate::config::setting::Value;
 use crate::config::values::{Address, Host};
-use crate::policy::balance::WEIGHT_MAX;
 use crate::route::settings::{self as settings, Claim, Endpoint, Endpoints, Protocol, Upstream};
 
 /// Upstreams, each with where its policies came from.
 pub(super) struct Upstreams {
     pub(super) list: Vec<Arc<Upstream>>,
-    pub(super) policies: Vec<Policies>,
+    pub(super) policies: Vec<Layers>,
     pub(super) adopted: settings::Policies,
 }
 
 pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
-    let mut defaults = Policies::built_in(file);
+    let telemetry = file.telemetry.as_ref();
+    let tracing = telemetry.and_then(|telemetry| telemetry.tracing.as_ref());
+    let propagate = tracing.and_then(|tracing| tracing.propagate.as_ref());
+    let line = propagate.map(|propagate| propagate.place.line);
+    let mut defaults = Layers::built_in(super::tracing(file), line);
     if let Some(raw) = file.defaults.as_ref() {
-        let layer = Layer {
-            protocol: raw.protocol.as_ref(),
-            pool: raw.pool.as_ref(),
-            timeouts: raw.timeouts.as_ref(),
-            tcp_keepalive: raw.tcp_keepalive.as_ref(),
-            retry: raw.retry.as_ref(),
-            circuit_breaker: raw.circuit_breaker.as_ref(),
-            rate_limit: raw.rate_limit.as_ref(),
-            load_balancing: raw.load_balancing.as_ref(),
-            zone: raw.zone.as_ref(),
-            outlier: raw.outlier.as_ref(),
-            hedge: raw.hedge.as_ref(),
-            concurrency: raw.concurrency.as_ref(),
-            headers: raw.headers.as_ref(),
-            max_hops: raw.max_hops.as_ref(),
-            fault: raw.fault.as_ref(),
-            propagate: raw.propagate.as_ref(),
-            origin: &Origin::Defaults,
-        };
-        defaults = defaults.with(&layer, found);
+        defaults = defaults.with(raw, &Origin::Defaults, found);
     }
     let mut upstreams = Upstreams {
         list: Vec::new(),
         policies: Vec::new(),
-        adopted: defaults.settings.without_caps(),
+        adopted: defaults.settings().without_caps(),
     };
     let mut claimed = HashMap::new();
     for (name, raw) in file
@@ -70,46 +55,32 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
 fn upstream(
     name: &Spanned<String>,
     raw: &Spanned<raw::Upstream>,
-    defaults: &Policies,
+    defaults: &Layers,
     found: &mut Found,
-) -> (Upstream, Policies) {
-    let layer = Layer {
-        protocol: raw.protocol.as_ref(),
-        pool: raw.pool.as_ref(),
-        timeouts: raw.timeouts.as_ref(),
-        tcp_keepalive: raw.tcp_keepalive.as_ref(),
-        retry: raw.retry.as_ref(),
-        circuit_breaker: raw.circuit_breaker.as_ref(),
-        rate_limit: raw.rate_limit.as_ref(),
-        load_balancing: raw.load_balancing.as_ref(),
-        zone: raw.zone.as_ref(),
-        outlier: raw.outlier.as_ref(),
-        hedge: raw.hedge.as_ref(),
-        concurrency: raw.concurrency.as_ref(),
-        headers: raw.headers.as_ref(),
-        max_hops: raw.max_hops.as_ref(),
-        fault: raw.fault.as_ref(),
-        propagate: raw.propagate.as_ref(),
-        origin: &Origin::Upstream,
-    };
-    let mut policies = defaults.with(&layer, found);
+) -> (Upstream, Layers) {
+    let mut policies = defaults.with(&raw.policies.0, &Origin::Upstream, found);
     let endpoints = endpoints(raw, found);
-    if endpoints == Endpoints::Original && policies.settings.pool.min_idle > 0 {
-        let own = raw.pool.as_ref().and_then(|pool| pool.min_idle.as_ref());
+    if endpoints == Endpoints::Original && policies.settings().pool.min_idle > 0 {
+        let own = raw
+            .policies
+            .0
+            .pool
+            .as_ref()
+            .and_then(|pool| pool.min_idle.as_ref());
         if let Some(own) = own {
             found.mistake_at(
                 own,
                 "needs endpoints or dns: there is nothing to dial ahead of a request",
             );
         }
-        policies.settings.pool.min_idle = 0;
+        policies.without_min_idle();
     }
     if endpoints == Endpoints::Original {
-        for place in of_endpoints(raw) {
-            found.warn(place, "does nothing without endpoints or dns");
+        for key in marked(raw).iter().filter(|key| key.marks.of_endpoints) {
+            found.warn(key.place, "does nothing without endpoints or dns");
         }
     }
-    if policies.protocol == Protocol::Tcp {
+    if policies.protocol() == Protocol::Tcp {
         policies.without_requests();
     }
     let hosts = raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value);
@@ -117,8 +88,8 @@ fn upstream(
         name: name.value.as_str().into(),
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
         endpoints,
-        protocol: policies.protocol,
-        policies: policies.settings.clone(),
+        protocol: policies.protocol(),
+        policies: policies.settings().clone(),
     };
     (upstream, policies)
 }
@@ -148,13 +119,9 @@ fn endpoints(raw: &raw::Upstream, found: &mut Found) -> Endpoints {
         }
         if let Either::Full(raw) = &item.value {
             if let Some(weight) = raw.weight.as_ref() {
-                if !(1..=WEIGHT_MAX).contains(&weight.value.0) {
-                    let what = format!("must be from 1 to {WEIGHT_MAX}");
-                    found.mistake_at(weight, what);
-                }
                 endpoint.weight = weight.value.0;
             }
-            endpoint.zone = raw.zone.as_ref().and_then(|raw| zone(raw, found));
+            endpoint.zone = raw.zone.as_ref().map(|zone| zone.value.meaning());
         }
         list.push(endpoint);
     }
@@ -224,11 +191,11 @@ fn check_protocol(
     if upstream.protocol != Protocol::Tcp {
         return;
     }
-    if let Some(headers) = raw.headers.as_ref() {
+    if let Some(headers) = raw.policies.0.headers.as_ref() {
         found.mistake(&headers.place, "protocol tcp has no headers");
     }
-    for place in of_requests(raw) {
-        found.mistake(place, "protocol tcp has no requests");
+    for key in marked(raw).iter().filter(|key| key.marks.of_requests) {
+        found.mistake(key.place, "protocol tcp has no requests");
     }
     for host in raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value) {
         if !matches!(host.value.0, Claim::Net { .. }) {
@@ -244,59 +211,9 @@ fn check_protocol(
     }
 }
 
-/// Where policies stand that choose among endpoints.
-fn of_endpoints(raw: &raw::Upstream) -> impl Iterator<Item = &Place> {
-    let places = [
-        raw.load_balancing.as_ref().map(|key| &key.place),
-        raw.zone.as_ref().map(|key| &key.place),
-        raw.outlier.as_ref().map(|key| &key.place),
-    ];
-    places.into_iter().flatten()
-}
-
-/// Where policies stand that need requests.
-fn of_requests(raw: &raw::Upstream) -> Vec<&Place> {
-    let mut places = Vec::new();
-    if let Some(timeouts) = raw.timeouts.as_ref() {
-        let limits = [&timeouts.first_byte, &timeouts.per_try, &timeouts.request];
-        let limits = limits.into_iter().filter_map(|limit| limit.as_ref());
-        places.extend(limits.map(|limit| &limit.place));
-        places.extend(timeouts.head.as_ref().map(|head| &head.place));
-        places.extend(timeouts.min_rate.as_ref().map(|rate| &rate.place));
-    }
-    // A connect that fails is one to try again for without requests too.
-    if let Some(retry) = raw.retry.as_ref() {
-        let retry = &retry.value;
-        let of_requests = [
-            retry.on.as_ref().map(|key| &key.place),
-            retry.elsewhere.as_ref().map(|key| &key.place),
-            retry.methods.as_ref().map(|key| &key.place),
-            retry.idempotency_header.as_ref().map(|key| &key.place),
-            retry.body_limit.as_ref().map(|key| &key.place),
-            retry.honor_retry_after.as_ref().map(|key| &key.place),
-        ];
-        places.extend(of_requests.into_iter().flatten());
-    }
-    if let Some(fault) = raw.fault.as_ref()
-        && let Either::Full(fault) = &fault.value
-    {
-        places.extend(fault.abort.as_ref().map(|abort| &abort.place));
-        places.extend(fault.header.as_ref().map(|header| &header.place));
-    }
-    places.extend(raw.propagate.as_ref().map(|formats| &formats.place));
-    places.extend(raw.max_hops.as_ref().map(|hops| &hops.place));
-    places.extend(raw.rate_limit.as_ref().map(|limit| &limit.place));
-    places.extend(raw.hedge.as_ref().map(|hedge| &hedge.place));
-    if let Some(load_balancing) = raw.load_balancing.as_ref()
-        && let Either::Full(hashing) = &load_balancing.value
-    {
-        let by = hashing.ring_hash.as_ref();
-        let header = by.and_then(|by| by.header.as_ref());
-        places.extend(header.map(|header| &header.place));
-    }
-    places.extend(raw.concurrency.as_ref().map(|limit| &limit.place));
-    let breaker = raw.circuit_breaker.as_ref();
-    let statuses = breaker.and_then(|breaker| breaker.failure_statuses.as_ref());
-    places.extend(statuses.map(|statuses| &statuses.place));
-    places
+/// The policies that the upstream itself has, with what is special about each.
+fn marked(raw: &raw::Upstream) -> Vec<Marked<'_>> {
+    let mut marked = Vec::new();
+    raw.policies.0.marked(&mut marked);
+    marked
 }

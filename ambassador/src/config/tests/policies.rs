@@ -287,7 +287,11 @@ fn wrong_policies_are_one_mistake_each() {
     const BYTE_RATE: &str = "must be off or a size per second, as 1KiB, below 4GiB";
     for (key, value, wanted) in [
         ("pool.max_requests", "0", "must be at least 1"),
-        ("pool.max_requests", "none", COUNT),
+        (
+            "pool.max_requests",
+            "none",
+            "must be a whole number from 1 to 4294967295",
+        ),
         ("timeouts.first_byte", "0s", LIMIT),
         ("timeouts.per_try", "0ms", LIMIT),
         ("timeouts.request", "0s", LIMIT),
@@ -309,7 +313,11 @@ fn wrong_policies_are_one_mistake_each() {
         ("retry.attempts", "0", "must be from 1 to 100"),
         ("retry.attempts", "101", "must be from 1 to 100"),
         ("retry.attempts", "65537", "must be from 1 to 100"),
-        ("retry.attempts", "many", COUNT),
+        (
+            "retry.attempts",
+            "many",
+            "must be a whole number from 1 to 100",
+        ),
         ("retry.on", "reset", "must be a list"),
         ("retry.on[0]", "[timeout]", STATUS),
         ("retry.on[0]", "[99]", STATUS),
@@ -720,6 +728,7 @@ routes:
     rate_limit: { burst: 1 }
     headers: { set: { host: x } }
     pool: { max_requests: 1 }
+    poll: 1
 ";
     let wanted = [
         "f:4: routes[0].retry.attempts: must be from 1 to 100, got 0",
@@ -729,7 +738,8 @@ routes:
         "f:6: routes[0].circuit_breaker: has failures or consecutive, not both",
         "f:7: routes[0].rate_limit: must have requests_per_second",
         "f:8: routes[0].headers.set.host: is a header that the proxy itself answers for, got host",
-        "f:9: routes[0].pool: unknown key; known here: match, upstream, timeouts, retry, \
+        "f:9: routes[0].pool: is for a whole upstream: its routes share the connections",
+        "f:10: routes[0].poll: unknown key; known here: match, upstream, timeouts, retry, \
          circuit_breaker, rate_limit, load_balancing, outlier, hedge, headers, fault",
     ];
     assert_eq!(mistakes(text), wanted);

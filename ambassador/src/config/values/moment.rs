@@ -2,20 +2,18 @@
 
 use std::time::{Duration, SystemTime};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-use super::number;
+use super::{fills, number, value_schemas};
 use crate::config::read::Scalar;
 
 const WANTED: &str = "must be a date and time with its zone, as 2026-12-01T00:00:00Z";
 
 /// A moment, to the second.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct Moment(pub(in crate::config) SystemTime);
+pub(in crate::config) struct Moment(SystemTime);
 
 impl Moment {
     /// How the file would write it.
-    pub(in crate::config) fn text(moment: SystemTime) -> String {
+    fn text(moment: SystemTime) -> String {
         let since = moment.duration_since(SystemTime::UNIX_EPOCH);
         let seconds = since.unwrap_or_default().as_secs();
         let (year, month, day) = date(seconds / 86_400);
@@ -97,7 +95,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-super::value_schemas! {
+fills! {
+    Moment => SystemTime, |moment| Some(Self::text(*moment).into());
+}
+
+value_schemas! {
     Moment: { "type": "string", "format": "date-time" },
 }
 

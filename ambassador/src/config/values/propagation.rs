@@ -1,12 +1,11 @@
 //! `propagate`: the headers that carry traces on.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-use super::choose;
+use super::{choose, fills, value_schemas};
 use crate::config::found::Found;
 use crate::config::read::{Place, Read, Scalar, Spanned};
+use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::config::yaml::{Node, Value};
-use crate::http::trace::Formats;
+use crate::http::trace::{self, Formats};
 
 /// Each word, and its part of the formats.
 const WORDS: [(&str, Formats); 3] = [
@@ -35,7 +34,7 @@ const WORDS: [(&str, Formats); 3] = [
 
 /// A list of formats, or `off`.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct Propagation(pub(in crate::config) Formats);
+pub(in crate::config) struct Propagation(Formats);
 
 /// One word of the list.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +42,7 @@ struct Format(Formats);
 
 impl Propagation {
     /// The words of the list; none for `off`.
-    pub(in crate::config) fn words(formats: Formats) -> Vec<&'static str> {
+    fn words(formats: Formats) -> Vec<&'static str> {
         let [tracecontext, b3, baggage] = WORDS.map(|(word, _)| word);
         let words = [
             (tracecontext, formats.tracecontext),
@@ -81,7 +80,37 @@ impl Scalar for Format {
     }
 }
 
-super::value_schemas! {
+/// Traces that the file leaves alone are carried on by no upstream.
+impl Setting<Option<trace::Settings>> for Propagation {
+    fn lay(
+        &self,
+        place: &Place,
+        over: &mut Option<trace::Settings>,
+        key: &str,
+        layer: &mut Layer<'_>,
+    ) {
+        layer.note(key, place.line);
+        match over {
+            Some(tracing) => tracing.formats = self.0,
+            None => layer.found.mistake(place, "needs telemetry.tracing"),
+        }
+    }
+
+    fn show(tracing: &Option<trace::Settings>, key: &str, view: View, shown: &mut Vec<Shown>) {
+        if let Some(tracing) = tracing {
+            <Self as Setting<Formats>>::show(&tracing.formats, key, view, shown);
+        }
+    }
+}
+
+fills! {
+    Propagation => Formats, |formats| Some(match Self::words(*formats) {
+        words if words.is_empty() => "off".into(),
+        words => words.into(),
+    });
+}
+
+value_schemas! {
     Propagation: { "anyOf": [
         { "const": "off" },
         { "type": "array", "items": { "anyOf": [

@@ -1,0 +1,49 @@
+//! What is special about a key: for whom it means nothing, and where it may not
+//! stand.
+
+/// What is special about a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Marks {
+    /// It means nothing where bytes are opaque.
+    pub(super) of_requests: bool,
+    /// It means nothing without `endpoints` or `dns`.
+    pub(super) of_endpoints: bool,
+    /// Why it cannot stand in a route.
+    pub(super) not_in_routes: Option<&'static str>,
+}
+
+/// Where a key stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stand {
+    /// In `defaults`, in an upstream, or where there are no layers.
+    Upstream,
+    /// In a route.
+    Route,
+}
+
+impl Marks {
+    pub(super) const NONE: Self = Self {
+        of_requests: false,
+        of_endpoints: false,
+        not_in_routes: None,
+    };
+
+    pub(super) const fn of_requests(mut self) -> Self {
+        self.of_requests = true;
+        self
+    }
+
+    pub(super) const fn of_endpoints(mut self) -> Self {
+        self.of_endpoints = true;
+        self
+    }
+
+    pub(super) const fn not_in_routes(mut self, why: &'static str) -> Self {
+        self.not_in_routes = Some(why);
+        self
+    }
+
+    pub(super) fn may_stand(self, stand: Stand) -> bool {
+        stand == Stand::Upstream || self.not_in_routes.is_none()
+    }
+}

@@ -1,0 +1,198 @@
+//! The policies: what `defaults`, an upstream and a route can say. Each group of
+//! keys has a file.
+
+mod circuit_breaker;
+mod concurrency;
+mod fault;
+mod headers;
+mod hedge;
+mod layers;
+mod load_balancing;
+mod outlier;
+mod pool;
+mod rate_limit;
+mod retry;
+mod retry_causes;
+mod timeouts;
+
+use schemars::Schema;
+use schemars::generate::SchemaSettings;
+use serde_json::Value as Json;
+
+use super::found::Found;
+use super::marks::Stand;
+use super::read::{Either, Place};
+use super::setting::settings;
+use super::values::{CountOrOff, KeepAlive, Off, Propagation, Zone, choice};
+use super::yaml::{Key, Node};
+use crate::route::settings as route;
+
+use circuit_breaker::CircuitBreaker;
+use concurrency::Concurrency;
+use fault::Fault;
+use headers::Headers;
+use hedge::Hedge;
+use load_balancing::{Hashing, LoadBalancing};
+use outlier::Outlier;
+use pool::Pool;
+use rate_limit::RateLimit;
+use retry::Retry;
+use timeouts::Timeouts;
+
+pub(super) use fault::{DELAY_SECONDS_MAX, STATUS_MAX, STATUS_MIN};
+pub(super) use layers::{Layers, Written};
+pub(super) use retry::ATTEMPTS_MAX;
+
+settings! {
+    /// What upstreams inherit.
+    Policies for Written as all {
+        /// What is spoken.
+        protocol: Protocol [not_in_routes("is for a whole upstream")] = all.protocol,
+        /// Limits of the connections and requests of one upstream, over all threads.
+        pool: Pool [not_in_routes("is for a whole upstream: its routes share the connections")] = all.settings.pool,
+        /// How long things may take.
+        timeouts: Timeouts = all.settings.timeouts,
+        /// After how much silence TCP asks whether the server is still there, in
+        /// whole seconds up to 9h. A connection fails whose server does not answer
+        /// for five times as long, or takes nothing of a request; what is relayed
+        /// may wait for a server that pauses and answers. That of `defaults` is for
+        /// accepted connections too, as far as answers go.
+        tcp_keepalive: KeepAlive [not_in_routes("is for a whole upstream: its routes share the connections")] = all.settings.timeouts.keep_alive,
+        /// Whether and when a request is tried again.
+        retry: Retry = all.settings.retry,
+        /// When an upstream is left alone for a while; one for each upstream,
+        /// over all threads.
+        circuit_breaker: CircuitBreaker = all.circuit_breaker,
+        /// How many requests an upstream is sent in a second, over all threads.
+        rate_limit: Either<Off, RateLimit> [of_requests] = all.rate_limit,
+        /// Which endpoint of an upstream a request goes to. `round_robin`: to each
+        /// in turn. `least_request`: of two random ones, to that with fewer
+        /// requests. `peak_ewma`: of two random ones, to that which is expected to
+        /// answer sooner, by its latency and its requests; failures, `429` and
+        /// `Retry-After` count as slow. `random`: to a random one. All of them
+        /// go by weight, and avoid endpoints that earlier tries were sent to.
+        load_balancing: Either<LoadBalancing, Hashing> [of_endpoints] = all.settings.load_balancing,
+        /// Where the callers are: endpoints of this zone are used as long as
+        /// one of them is not ejected.
+        zone: Zone [of_endpoints, not_in_routes("is for a whole upstream")] = all.settings.zone,
+        /// Which endpoints of an upstream get no requests for a while; its routes
+        /// share the ejections.
+        outlier: Outlier [of_endpoints] = all.settings.outlier,
+        /// When a second try is made beside a slow one: of requests whose method is
+        /// GET, HEAD, OPTIONS or TRACE, and among `retry.methods`. Interim
+        /// responses to them are dropped.
+        hedge: Hedge [of_requests] = all.settings.hedge,
+        /// How many requests an upstream may have in flight, found out from its
+        /// latency, over all threads.
+        concurrency: Concurrency [of_requests, not_in_routes("is for a whole upstream")] = all.settings.concurrency,
+        /// Changes to request headers, on top of those that are inherited.
+        headers: Headers = all.settings.headers,
+        /// How many proxies of this kind a request may have come through; one more
+        /// answers 508 `loop`, which ends a circle of them. They count in the header
+        /// `x-ambassador-hops`. `off`: it is not counted, and the header passes.
+        max_hops: CountOrOff [of_requests, not_in_routes("is for a whole upstream")] = all.settings.hops.max,
+        /// Faults injected on purpose, into requests and connections of upstreams.
+        fault: Either<Off, Fault> = all.fault,
+        /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
+        /// it needs.
+        propagate: Propagation [of_requests, not_in_routes("is for a whole upstream")] = all.settings.tracing,
+    }
+}
+
+choice! {
+    /// What is spoken to an upstream.
+    Protocol: route::Protocol {
+        /// HTTP/1.1 where a client's first line has a version of HTTP/1, opaque
+        /// otherwise.
+        Auto = "auto" => route::Protocol::Auto,
+        /// HTTP/1.1; anything else is a `bad-request`.
+        Http1 = "http1" => route::Protocol::Http1,
+        /// Opaque bytes.
+        Tcp = "tcp" => route::Protocol::Tcp,
+    }
+}
+
+/// Those that stand in an upstream: all of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InUpstream(pub(super) Policies);
+
+/// Those that stand in a route.
+#[derive(Debug, Clone, Default)]
+pub(super) struct InRoute(pub(super) Policies);
+
+impl InUpstream {
+    pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+        Policies::standing(Stand::Upstream)
+    }
+
+    pub(super) fn read_key(
+        &mut self,
+        key: &Key,
+        node: &Node,
+        place: &Place,
+        found: &mut Found,
+    ) -> bool {
+        self.0.read_key(key, node, place, found)
+    }
+
+    pub(super) fn describe(schema: &mut Schema) {
+        Policies::describe(Stand::Upstream, "Default: as in `defaults`.", schema);
+    }
+}
+
+impl InRoute {
+    pub(super) fn keys() -> impl Iterator<Item = &'static str> {
+        Policies::standing(Stand::Route)
+    }
+
+    pub(super) fn read_key(
+        &mut self,
+        key: &Key,
+        node: &Node,
+        place: &Place,
+        found: &mut Found,
+    ) -> bool {
+        if let Some(why) = Policies::marks(&key.text).not_in_routes {
+            found.mistake(&place.key(&key.text, key.line), why);
+            return true;
+        }
+        self.0.read_key(key, node, place, found)
+    }
+
+    pub(super) fn describe(schema: &mut Schema) {
+        Policies::describe(Stand::Route, "Default: as in its upstream.", schema);
+    }
+}
+
+impl Policies {
+    fn standing(stand: Stand) -> impl Iterator<Item = &'static str> {
+        let keys = Self::KEYS.iter();
+        let keys = keys.filter(move |(_, marks)| marks.may_stand(stand));
+        keys.map(|(key, _)| *key)
+    }
+
+    /// Adds those that may stand there to the schema of what holds them: each by the
+    /// first sentence that `defaults` has of it.
+    fn describe(stand: Stand, default: &str, schema: &mut Schema) {
+        let settings =
+            SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let own = settings.into_generator().into_root_schema_for::<Self>();
+        let properties = schema.get_mut("properties").and_then(Json::as_object_mut);
+        let Some(properties) = properties else {
+            return;
+        };
+        for key in Self::standing(stand) {
+            let mut policy = own
+                .get("properties")
+                .map_or(Json::Null, |all| all[key].clone());
+            let text = policy["description"].as_str().unwrap_or_default();
+            let sentence = text.split(['.', ':']).next().unwrap_or_default();
+            let text = format!("{}. {default}", sentence.replace('\n', " "));
+            if let Some(policy) = policy.as_object_mut() {
+                policy.shift_remove("default");
+                policy.insert("description".to_owned(), text.into());
+            }
+            properties.insert(key.to_owned(), policy);
+        }
+    }
+}

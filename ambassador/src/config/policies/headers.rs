@@ -1,0 +1,99 @@
+//! `headers`: names and values that a request can carry, and none that the proxy
+//! itself answers for.
+
+use crate::config::found::Found;
+use crate::config::read::{Named, Place, Spanned, object};
+use crate::config::setting::{Layer, Setting, Shown, View, below};
+use crate::config::values::{Text, own_field_mistake};
+use crate::route::settings::HeaderRules;
+
+/// All rules of one upstream have to fit into a request head of 64 KiB.
+const VALUE_BYTES_MAX: usize = 8192;
+
+object! {
+    /// Changes to request headers.
+    Headers {
+        /// Fields set on each request, in place of those of the same name.
+        set: Named<Text>,
+        /// Names of fields removed from each request.
+        remove: Vec<Spanned<Text>>,
+    }
+}
+
+/// The rules of a layer on top of those it inherits: its own win.
+impl Setting<HeaderRules> for Headers {
+    fn lay(&self, _: &Place, over: &mut HeaderRules, key: &str, layer: &mut Layer<'_>) {
+        let rules = self.rules(layer.found);
+        for (name, _) in self.set() {
+            layer.note(&below(&below(key, "set"), &name.value), name.place.line);
+        }
+        for name in self.removed() {
+            layer.note(
+                &below(&below(key, "remove"), &name.value.0),
+                name.place.line,
+            );
+        }
+        let inherited = std::mem::replace(over, rules.clone());
+        let set = inherited.set.into_iter();
+        over.set.extend(set.filter(|(name, _)| !rules.names(name)));
+        let remove = inherited.remove.into_iter();
+        over.remove.extend(remove.filter(|name| !rules.names(name)));
+    }
+
+    /// Names hold dots, as keys do: they are shown apart.
+    fn show(_: &HeaderRules, _: &str, _: View, _: &mut Vec<Shown>) {}
+}
+
+impl Headers {
+    fn set(&self) -> &[(Spanned<String>, Spanned<Text>)] {
+        self.set.as_ref().map_or(&[], |set| &set.value.0)
+    }
+
+    fn removed(&self) -> &[Spanned<Text>] {
+        self.remove.as_ref().map_or(&[], |remove| &remove.value)
+    }
+
+    /// What the layer itself says.
+    fn rules(&self, found: &mut Found) -> HeaderRules {
+        let mut rules = HeaderRules::default();
+        let is = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
+        for (name, value) in self.set() {
+            if let Some(what) = own_field_mistake(name) {
+                found.mistake_at(name, what);
+            }
+            if let Some(what) = value_mistake(&value.value.0) {
+                found.mistake_at(value, what);
+            }
+            if rules.set.iter().any(|(other, _)| is(other, name)) {
+                found.mistake_at(name, "is set twice: header names have no case");
+            }
+            rules.set.push((name.value.clone(), value.value.0.clone()));
+        }
+        for name in self.removed() {
+            let text = &name.value.0;
+            if let Some(what) = own_field_mistake(text) {
+                found.mistake_at(name, what);
+            }
+            if rules.set.iter().any(|(other, _)| is(other, text)) {
+                found.mistake_at(name, "is set and removed");
+            }
+            if rules.remove.iter().any(|other| is(other, text)) {
+                found.mistake_at(name, "is removed twice");
+            }
+            rules.remove.push(text.clone());
+        }
+        rules
+    }
+}
+
+fn value_mistake(text: &str) -> Option<String> {
+    let visible = |b: u8| b == b'\t' || (b >= b' ' && b != 0x7f);
+    if !text.bytes().all(visible) {
+        return Some("a header value has no control characters".to_owned());
+    }
+    if text.trim_matches([' ', '\t']) != text {
+        return Some("a header value neither starts nor ends with a space".to_owned());
+    }
+    let long = || format!("a header value has at most {VALUE_BYTES_MAX} bytes");
+    (text.len() > VALUE_BYTES_MAX).then(long)
+}

@@ -1,0 +1,47 @@
+//! `pool`: caps that let something through, and idle connections within them.
+
+use crate::config::read::Place;
+use crate::config::setting::{Layer, settings};
+use crate::config::values::{Count, Period};
+use crate::policy::limits;
+
+settings! {
+    /// Limits of the connections and requests of one upstream.
+    Pool for limits::Pool as pool, checked by idle_within_caps {
+        /// Open connections at most.
+        max_connections: Count<1> = pool.max_connections,
+        /// Requests that may wait for a connection; one more is `overloaded`. Callers
+        /// (captured cgroups, client addresses) have turns, and where it is full it
+        /// is the newest request of the caller with the most that is turned away.
+        max_pending: Count = pool.max_pending,
+        /// Requests in flight at most, waiting ones included; one more is `overloaded`.
+        max_requests: Count<1> = pool.max_requests,
+        /// Idle connections kept for reuse.
+        max_idle: Count = pool.max_idle,
+        /// Idle connections kept open without traffic. Needs `endpoints` or `dns`.
+        min_idle: Count = pool.min_idle,
+        /// An idle connection is closed after this, less up to a tenth of its own;
+        /// sooner where the upstream's `Keep-Alive: timeout=` says so.
+        idle_timeout: Period = pool.idle_timeout,
+        /// A connection is not reused after this age, less up to a tenth of its own.
+        max_lifetime: Period = pool.max_lifetime,
+    }
+}
+
+/// Said where it was written: the layer may set only one of the two.
+fn idle_within_caps(written: &Pool, _: &Place, pool: &mut limits::Pool, layer: &mut Layer<'_>) {
+    let (min_idle, max_idle) = (pool.min_idle, pool.max_idle);
+    let (min, max) = (written.min_idle.as_ref(), written.max_idle.as_ref());
+    if let Some(at) = min.or(max).filter(|_| min_idle > max_idle) {
+        let what = format!("min_idle {min_idle} is over max_idle {max_idle}");
+        layer.found.mistake_at(at, what);
+    }
+    if let Some(cap) = pool.max_connections.filter(|cap| min_idle > *cap) {
+        let what = format!("min_idle {min_idle} is over max_connections {cap}");
+        match (min, written.max_connections.as_ref()) {
+            (Some(at), _) => layer.found.mistake_at(at, what),
+            (None, Some(at)) => layer.found.mistake_at(at, what),
+            (None, None) => {}
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `retry`: tries, causes, waits that grow, a budget.
+
+use super::retry_causes::RetryCauses;
+use crate::config::read::Place;
+use crate::config::setting::{Layer, settings};
+use crate::config::values::{Count, Flag, Methods, OwnFieldName, Percent, Period, Size, Switch};
+use crate::policy::{budget, retry};
+
+/// More tries than any wait between them leaves time for.
+pub(in crate::config) const ATTEMPTS_MAX: u32 = 100;
+/// It is memory for each request that is on its way.
+const BODY_BYTES_MAX: u64 = 16 << 20;
+
+settings! {
+    /// Whether and when a request is tried again.
+    Retry for retry::Retry as retry, checked by base_within_cap {
+        /// Tries at most, the first included. 1: none is repeated.
+        attempts: Count<1, ATTEMPTS_MAX> = retry.attempts,
+        /// What a request is tried again for: connections that cannot be
+        /// established (`connect-failure`) or end before a whole response head
+        /// (`reset`), and statuses. A `try-timeout` always is a cause.
+        on: RetryCauses [of_requests] = *retry,
+        /// With several endpoints, another one that is well is asked for what
+        /// this one gets wrong, of requests that may reach an upstream twice:
+        /// for a status of `circuit_breaker.failure_statuses` in the next try,
+        /// and for GET, HEAD, OPTIONS and TRACE beside a try without a response
+        /// after half of `timeouts.request`.
+        elsewhere: Switch [of_requests] = retry.elsewhere,
+        /// Methods whose requests may reach an upstream twice.
+        methods: Methods [of_requests] = retry.methods,
+        /// Requests with this field may reach an upstream twice as well.
+        idempotency_header: OwnFieldName [of_requests] = retry.idempotency_header,
+        /// The wait before a try is random, from nothing to twice this before
+        /// the second; the upper end doubles with each further try.
+        base: Period = retry.base,
+        /// No wait is longer.
+        cap: Period = retry.cap,
+        /// How many requests may be tried again.
+        budget: Budget = retry.budget,
+        /// A body up to this size (bytes where it has no unit, at most 16MiB)
+        /// is kept for another try; a larger one is streamed and its request
+        /// not tried again.
+        body_limit: Size<BODY_BYTES_MAX> [of_requests] = retry.body_limit,
+        /// Whether `Retry-After` in a response raises the wait, up to `cap`.
+        honor_retry_after: Flag [of_requests] = retry.honor_retry_after,
+    }
+}
+
+settings! {
+    /// How many requests may be tried again; the larger of the two holds.
+    Budget for budget::Settings as budget {
+        /// Extra tries as a share of the requests of the last 10 s.
+        ratio: Percent = budget.ratio,
+        /// Extra tries in a second that are always granted.
+        min_per_second: Count = budget.min_per_second,
+    }
+}
+
+/// The layer may set only one of the two.
+fn base_within_cap(written: &Retry, _: &Place, retry: &mut retry::Retry, layer: &mut Layer<'_>) {
+    let (base, cap) = (written.base.as_ref(), written.cap.as_ref());
+    if let Some(at) = base.or(cap).filter(|_| retry.base > retry.cap) {
+        layer.found.mistake_at(at, "base is over cap");
+    }
+}

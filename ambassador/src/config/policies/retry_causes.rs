@@ -1,0 +1,95 @@
+//! `retry.on`: what a request is tried again for.
+
+use crate::config::found::Found;
+use crate::config::read::{Place, Read, Scalar, Spanned};
+use crate::config::setting::{Layer, Setting, Shown, View};
+use crate::config::values::{STATUSES_WANTED, StatusRange, Statuses, list_schemas, value_schemas};
+use crate::config::yaml::Node;
+use crate::policy::retry::Retry;
+use crate::policy::statuses;
+
+/// All that a request is tried again for.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(in crate::config) struct RetryCauses {
+    connect_failure: bool,
+    reset: bool,
+    statuses: statuses::Statuses,
+}
+
+/// One cause.
+enum RetryCause {
+    ConnectFailure,
+    Reset,
+    Statuses(StatusRange),
+}
+
+impl RetryCauses {
+    fn with(mut self, cause: &RetryCause) -> Self {
+        match cause {
+            RetryCause::ConnectFailure => self.connect_failure = true,
+            RetryCause::Reset => self.reset = true,
+            RetryCause::Statuses(range) => self.statuses = self.statuses.with(range.0.clone()),
+        }
+        self
+    }
+}
+
+impl Scalar for RetryCause {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "connect-failure" => Ok(Self::ConnectFailure),
+            "reset" => Ok(Self::Reset),
+            _ => StatusRange::parse(text)
+                .map(Self::Statuses)
+                .map_err(|_| format!("must be connect-failure, reset, or {STATUSES_WANTED}")),
+        }
+    }
+}
+
+impl Read for RetryCauses {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        let list: Vec<Spanned<RetryCause>> = Read::read(node, place, found)?;
+        let mut causes = Self::default();
+        for cause in list {
+            let with = causes.with(&cause);
+            if with == causes {
+                found.mistake_at(&cause, "stands there twice");
+            }
+            causes = with;
+        }
+        Some(causes)
+    }
+}
+
+impl Setting<Retry> for RetryCauses {
+    fn lay(&self, place: &Place, over: &mut Retry, key: &str, layer: &mut Layer<'_>) {
+        layer.note(key, place.line);
+        over.on_connect_failure = self.connect_failure;
+        over.on_reset = self.reset;
+        over.on_statuses = self.statuses;
+    }
+
+    fn show(retry: &Retry, key: &str, _: View, shown: &mut Vec<Shown>) {
+        let causes = [
+            ("connect-failure", retry.on_connect_failure),
+            ("reset", retry.on_reset),
+        ];
+        let causes = causes.into_iter().filter(|(_, is_cause)| *is_cause);
+        let causes = causes.map(|(cause, _)| cause.into());
+        let causes = causes.chain(Statuses::list(retry.on_statuses));
+        shown.push((key.to_owned(), causes.collect()));
+    }
+}
+
+value_schemas! {
+    RetryCause: { "anyOf": [
+        { "const": "connect-failure" },
+        { "const": "reset" },
+        { "type": "integer", "minimum": 100, "maximum": 599 },
+        { "type": "string", "format": "range of statuses", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
+    ] },
+}
+
+list_schemas! {
+    RetryCauses: RetryCause,
+}

@@ -1,0 +1,204 @@
+//! What a setting is. Each is declared once, as an entry of a group:
+//!
+//! ```text
+//! settings! {
+//!     /// How long things may take.
+//!     Timeouts for limits::Timeouts as timeouts {
+//!         /// From the dial to an established connection.
+//!         connect: Period = timeouts.connect,
+//!         /// From the first byte of a request's head to its end.
+//!         head: Period [of_requests, not_in_routes("is over before ...")] = timeouts.head,
+//!     }
+//! }
+//! ```
+//!
+//! - `connect` is the key, and the comment its text in schema and reference.
+//! - [`Value`]s (`Period`, `Count<1, 100>`, ...) say what may stand there, range
+//!   included, and what is said of anything else.
+//! - The place behind `=` is the field of the area's settings that the value fills.
+//!   What the area's `Default` has there is the default of the key, and is written
+//!   nowhere else.
+//! - [`Marks`] say where it may not stand, and for whom it means nothing.
+//!
+//! A layer (`defaults`, upstream, route) changes what it says, key by key; a list
+//! replaces the whole list. Another way to merge is a [`Setting`] written by hand
+//! (`headers`). What keys must be together is a function of the group (`checked by`).
+//!
+//! From the entries follow the reader, the merging, `check`, the JSON Schema, the
+//! reference, `/config`, `explain` and the table in the README.
+
+use std::collections::BTreeMap;
+
+use schemars::Schema;
+use serde_json::Value as Json;
+
+use super::checked::Origin;
+use super::found::Found;
+use super::marks::{Marks, Stand};
+use super::read::{Place, Read, key_name};
+use crate::route::settings::Protocol;
+
+/// A key, as `pool.max_idle`, and what is in effect, as the file writes it.
+pub(super) type Shown = (String, Json);
+
+/// What may stand under a key whose settings are a `T`: a value, or a group of keys.
+pub(super) trait Setting<T>: Read {
+    /// Puts what a layer says in place of what those before it said.
+    fn lay(&self, place: &Place, over: &mut T, key: &str, layer: &mut Layer<'_>);
+
+    /// Adds what is in effect; what a file cannot say is left out.
+    fn show(settings: &T, key: &str, view: View, shown: &mut Vec<Shown>);
+}
+
+/// A value, and what fills a field of type `T` with it.
+pub(super) trait Value<T>: Read {
+    /// What it means.
+    fn meaning(&self) -> T;
+
+    /// How the file writes a meaning; `None`: it cannot.
+    fn written(meaning: &T) -> Option<Json>;
+}
+
+/// One layer while it is laid over those before it.
+pub(super) struct Layer<'a> {
+    /// Where the values of keys came from that are not built in.
+    pub(super) origins: &'a mut BTreeMap<String, Origin>,
+    /// Who the layer is, given the line of a key.
+    pub(super) origin: &'a dyn Fn(usize) -> Origin,
+    pub(super) found: &'a mut Found,
+}
+
+/// For whom settings are shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View {
+    pub(super) protocol: Protocol,
+    pub(super) stand: Stand,
+}
+
+impl<T, V: Value<T>> Setting<T> for V {
+    fn lay(&self, place: &Place, over: &mut T, key: &str, layer: &mut Layer<'_>) {
+        layer.note(key, place.line);
+        *over = self.meaning();
+    }
+
+    fn show(settings: &T, key: &str, _: View, shown: &mut Vec<Shown>) {
+        let written = V::written(settings);
+        shown.extend(written.map(|value| (key.to_owned(), value)));
+    }
+}
+
+impl Layer<'_> {
+    /// The value of this key is what the layer says on this line.
+    pub(super) fn note(&mut self, key: &str, line: usize) {
+        self.origins.insert(key.to_owned(), (self.origin)(line));
+    }
+
+    /// The layer says something else in place of all there was under this key.
+    pub(super) fn forget(&mut self, key: &str) {
+        self.origins.retain(|known, _| {
+            let rest = known.strip_prefix(key);
+            !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        });
+    }
+
+    /// Notes that something is missing in the mapping at this place, unless
+    /// what is there was wrong, has been noted and left out.
+    pub(super) fn mistake_unless_inside(&mut self, place: &Place, what: &str) {
+        let inside = format!("{}.", place.path);
+        let mut mistakes = self.found.mistakes.iter();
+        if !mistakes.any(|mistake| mistake.path.starts_with(&inside)) {
+            self.found.mistake(place, what);
+        }
+    }
+}
+
+impl View {
+    /// All that there is.
+    pub(super) const WHOLE: Self = Self {
+        protocol: Protocol::Auto,
+        stand: Stand::Upstream,
+    };
+
+    /// Whether a key with these marks means something there.
+    pub(super) fn has(self, marks: Marks) -> bool {
+        let has_requests = self.protocol != Protocol::Tcp;
+        (has_requests || !marks.of_requests) && marks.may_stand(self.stand)
+    }
+}
+
+/// The key of a field in the group at `key`.
+pub(super) fn below(key: &str, field: &str) -> String {
+    let name = key_name(field);
+    match key {
+        "" => name.to_owned(),
+        group => format!("{group}.{name}"),
+    }
+}
+
+/// Adds the defaults of a group to its schema.
+pub(super) fn with_defaults<S: Setting<T>, T: Default>(schema: &mut Schema) {
+    let mut defaults = Vec::new();
+    S::show(&T::default(), "", View::WHOLE, &mut defaults);
+    let properties = schema.get_mut("properties").and_then(Json::as_object_mut);
+    let Some(properties) = properties else {
+        return;
+    };
+    for (key, default) in defaults {
+        if let Some(property) = properties.get_mut(&key) {
+            property["default"] = default;
+        }
+    }
+}
+
+/// A group of settings, as the head of this file explains. It makes the mapping as
+/// it is written, and a [`Setting`] of it.
+macro_rules! settings {
+    (
+        $(#[$meta:meta])*
+        $group:ident for $settings:ty as $it:ident $(, checked by $check:path)? {
+            $(
+                $(#[$doc:meta])*
+                $key:ident: $value:ty $([$($mark:ident $(($why:literal))?),+])? = $field:expr,
+            )*
+        }
+    ) => {
+        $crate::config::read::object! {
+            $(#[$meta])*
+            #[schemars(transform = $crate::config::setting::with_defaults::<$group, $settings>)]
+            $group { $($(#[$doc])* $key: $value $([$($mark $(($why))?),+])?,)* }
+        }
+
+        impl $crate::config::setting::Setting<$settings> for $group {
+            fn lay(
+                &self,
+                place: &$crate::config::read::Place,
+                $it: &mut $settings,
+                key: &str,
+                layer: &mut $crate::config::setting::Layer<'_>,
+            ) {
+                use $crate::config::read::{Place, Spanned};
+                use $crate::config::setting::{Layer, Setting, below};
+                $(if let Some(Spanned { value, place, .. }) = self.$key.as_ref() {
+                    let key = below(key, stringify!($key));
+                    <$value as Setting<_>>::lay(value, place, &mut $field, &key, layer);
+                })*
+                let checks: &[fn(&Self, &Place, &mut $settings, &mut Layer<'_>)] = &[$($check)?];
+                checks.iter().for_each(|check| check(self, place, $it, layer));
+            }
+
+            fn show(
+                $it: &$settings,
+                key: &str,
+                view: $crate::config::setting::View,
+                shown: &mut Vec<$crate::config::setting::Shown>,
+            ) {
+                use $crate::config::setting::{Setting, below};
+                $(if view.has(Self::marks(stringify!($key))) {
+                    let key = below(key, stringify!($key));
+                    <$value as Setting<_>>::show(&$field, &key, view, shown);
+                })*
+            }
+        }
+    };
+}
+pub(super) use settings;

@@ -1,0 +1,88 @@
+//! Groups of keys that may be absent as a whole: left out, or `off`.
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::config::found::Found;
+use crate::config::read::{Either, Marked, Place, Read, Scalar};
+use crate::config::setting::{Layer, Setting, Shown, View};
+use crate::config::yaml::Node;
+
+/// The word `off` in place of a mapping.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Off;
+
+/// A group that is in effect where a layer has it, with what that layer says.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Optional<G>(pub(in crate::config) G);
+
+impl Scalar for Off {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self),
+            _ => Err("must be off or a mapping".to_owned()),
+        }
+    }
+}
+
+super::value_schemas! {
+    Off: { "const": "off" },
+}
+
+/// `off` undoes what the layers before say.
+impl<G: Setting<T>, T: Default> Setting<Option<T>> for Either<Off, G> {
+    fn lay(&self, place: &Place, over: &mut Option<T>, key: &str, layer: &mut Layer<'_>) {
+        match self {
+            Self::Full(group) => group.lay(place, over.get_or_insert_default(), key, layer),
+            Self::Short(Off) => {
+                layer.forget(key);
+                layer.note(key, place.line);
+                *over = None;
+            }
+        }
+    }
+
+    fn show(settings: &Option<T>, key: &str, view: View, shown: &mut Vec<Shown>) {
+        match settings {
+            Some(settings) => G::show(settings, key, view, shown),
+            None => shown.push((key.to_owned(), "off".into())),
+        }
+    }
+}
+
+impl<G: Setting<T>, T: Default> Setting<Option<T>> for Optional<G> {
+    fn lay(&self, place: &Place, over: &mut Option<T>, key: &str, layer: &mut Layer<'_>) {
+        self.0.lay(place, over.get_or_insert_default(), key, layer);
+    }
+
+    fn show(settings: &Option<T>, key: &str, view: View, shown: &mut Vec<Shown>) {
+        if let Some(settings) = settings {
+            G::show(settings, key, view, shown);
+        }
+    }
+}
+
+impl<G: Read> Read for Optional<G> {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        G::read(node, place, found).map(Self)
+    }
+
+    fn marked<'a>(&'a self, marked: &mut Vec<Marked<'a>>) {
+        self.0.marked(marked);
+    }
+}
+
+impl<G: JsonSchema> JsonSchema for Optional<G> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        G::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<G>()
+    }
+}

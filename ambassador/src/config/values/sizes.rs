@@ -1,0 +1,115 @@
+//! Numbers of bytes, and what may stand in their place.
+
+use std::num::NonZeroU32;
+
+use super::{fills, number, value_schemas};
+use crate::config::read::Scalar;
+use crate::policy::pace::MinRate;
+use crate::proxy::memory;
+
+const UNITS: [(&str, u64); 5] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+    ("", 1),
+];
+
+/// A number of bytes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Size<const MAX: u64 = { u64::MAX }>(u64);
+
+/// How fast something has to be; `None`: off.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct ByteRateOrOff(Option<MinRate>);
+
+/// How much memory the process may hold.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct MemoryLimit(pub(in crate::config) memory::Limit);
+
+/// A size as the file writes it, in the largest unit that holds it whole.
+pub(in crate::config) fn size(bytes: u64) -> String {
+    let whole = UNITS
+        .iter()
+        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    match whole {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
+}
+
+impl<const MAX: u64> Scalar for Size<MAX> {
+    fn parse(text: &str) -> Result<Self, String> {
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (digits, unit) = text.split_at(digits);
+        let unit = UNITS.iter().find(|(name, _)| *name == unit);
+        let (Some(number), Some((_, unit))) = (number::<u64>(digits), unit) else {
+            return Err(
+                "must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB".to_owned(),
+            );
+        };
+        match number.checked_mul(*unit) {
+            None => Err("must be fewer bytes".to_owned()),
+            Some(bytes) if bytes > MAX => Err(format!("must be at most {}", size(MAX))),
+            Some(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
+
+impl Scalar for ByteRateOrOff {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        let size: Option<Size> = Size::parse(text.strip_suffix("/s").unwrap_or(text)).ok();
+        let rate = size.and_then(|size| u32::try_from(size.0).ok());
+        match rate.and_then(NonZeroU32::new) {
+            Some(rate) => Ok(Self(Some(MinRate(rate)))),
+            None => Err("must be off or a size per second, as 1KiB, below 4GiB".to_owned()),
+        }
+    }
+}
+
+impl Scalar for MemoryLimit {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self(memory::Limit::Auto)),
+            "none" => Ok(Self(memory::Limit::None)),
+            _ => match Size::parse(text) {
+                Ok(Size::<{ u64::MAX }>(bytes)) => Ok(Self(memory::Limit::Bytes(bytes))),
+                Err(what) => Err(format!("{what}, or auto or none")),
+            },
+        }
+    }
+}
+
+fills! {
+    Size<MAX: u64> => u64, |bytes| Some(size(*bytes).into());
+    ByteRateOrOff => Option<MinRate>, |rate| Some(match rate {
+        None => "off".into(),
+        Some(MinRate(rate)) => format!("{}/s", size(rate.get().into())).into(),
+    });
+    MemoryLimit => memory::Limit, |limit| Some(match limit {
+        memory::Limit::Auto => "auto".into(),
+        memory::Limit::None => "none".into(),
+        memory::Limit::Bytes(bytes) => size(*bytes).into(),
+    });
+}
+
+value_schemas! {
+    Size<MAX: u64>: { "anyOf": [
+        { "type": "integer", "minimum": 0, "maximum": MAX },
+        { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
+    ] },
+    ByteRateOrOff: { "anyOf": [
+        { "const": "off" },
+        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+        { "type": "string", "format": "size per second", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?(/s)?$" },
+    ] },
+    MemoryLimit: { "anyOf": [
+        { "const": "auto" },
+        { "const": "none" },
+        { "type": "integer", "minimum": 0 },
+        { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
+    ] },
+}
