@@ -37,8 +37,6 @@ pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_millis(250);
 pub struct Plan {
     /// Its number.
     pub shard: u16,
-    /// How many there are.
-    pub shards: u16,
     /// The CPU it is bound to; `None` leaves it to the scheduler.
     pub cpu: Option<usize>,
     /// What carries its I/O.
@@ -174,7 +172,6 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
     for intake in plan.intakes {
         accept::spawn(&context, intake)?;
     }
-    keep_warm(&context, plan.shards);
     // The other end waits for exactly this.
     let _ = ready.send(ring::remote());
     context.drain.begun().await;
@@ -217,18 +214,6 @@ async fn watch_memory(context: Rc<Context>) {
     loop {
         growth::much_has_grown().await;
         context.look_at_memory();
-    }
-}
-
-/// Gives each shard its part of every `min_idle`.
-fn keep_warm(context: &Rc<Context>, shards: u16) {
-    let generation = context.generation();
-    for (upstream, shared) in generation.targets() {
-        let share = upstream.policies.pool.min_idle as usize;
-        let (each, more) = (share / shards as usize, share % shards as usize);
-        let keep = each + usize::from((context.shard as usize) < more);
-        let policies = (&upstream.policies.pool, &upstream.policies.timeouts);
-        context.pools.keep_warm(shared, policies, keep);
     }
 }
 

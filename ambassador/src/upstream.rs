@@ -7,6 +7,8 @@ pub(crate) mod elsewhere;
 pub(crate) mod endpoints;
 pub(crate) mod holders;
 pub(crate) mod in_flight;
+pub(crate) mod key;
+pub(crate) mod limits;
 pub(crate) mod permits;
 pub(crate) mod pool;
 pub(crate) mod reputation;

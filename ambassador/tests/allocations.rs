@@ -185,7 +185,6 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
     };
     let plan = Plan {
         shard: 0,
-        shards: 1,
         cpu: None,
         backend,
         spin: ambassador::testing::ring::Spin::Never,

@@ -187,7 +187,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
         Spoke::Nobody => {
             let silent = GivenUp {
                 outcome: TcpOutcome::IdleTimeout,
-                endpoint: Some(leg.connection.endpoint),
+                endpoint: Some(leg.connection.endpoint()),
             };
             Sniffed::GivenUp(target.shared.label, silent)
         }
@@ -199,10 +199,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
             Sniffed::Opaque(Some((target, leg)))
         }
         Spoke::Client(Sniff::Http1) => {
-            let policies = target.pool_policies();
-            context
-                .pools
-                .checkin(&target.shared, policies, leg.connection);
+            leg.connection.complete();
             Sniffed::Http
         }
         Spoke::Client(Sniff::Tls) => Sniffed::Tls(Some((target, leg))),
@@ -311,7 +308,7 @@ async fn relay_recorded(
             Err(failed) => return refuse(*client, record, failed),
         },
     };
-    record.passage.endpoint.set(Some(leg.connection.endpoint));
+    record.passage.endpoint.set(Some(leg.connection.endpoint()));
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,

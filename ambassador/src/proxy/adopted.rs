@@ -15,6 +15,7 @@ use crate::policy::breaker::State;
 use crate::route::AdoptKey;
 use crate::route::settings::{Endpoints, Policies, Protocol, Upstream};
 use crate::telemetry::UpstreamIndex;
+use crate::upstream::limits::Limits;
 use crate::upstream::shared::Shared;
 
 /// Adopted upstreams at most; the least recently used one leaves.
@@ -27,6 +28,8 @@ const EVICTED: u32 = u32::MAX;
 pub struct Adopted {
     started: Instant,
     entries: Mutex<HashMap<String, Arc<Entry>>>,
+    /// What the configuration in force says of the pools of all of them.
+    limits: Arc<Limits>,
     evictions: AtomicU64,
 }
 
@@ -168,17 +171,27 @@ impl Cached {
     }
 }
 
-impl Default for Adopted {
-    fn default() -> Self {
+impl Adopted {
+    /// None yet, for which these policies are in force.
+    pub fn new(policies: &Policies) -> Self {
         Self {
             started: crate::clock::now(),
             entries: Mutex::default(),
+            limits: Arc::new(Limits::new(&policies.pool, &policies.timeouts)),
             evictions: AtomicU64::new(0),
         }
     }
-}
 
-impl Adopted {
+    /// These policies are in force from now on.
+    pub fn set_limits(&self, policies: &Policies) {
+        self.limits.set(&policies.pool, &policies.timeouts);
+    }
+
+    /// An upstream that is in no configuration.
+    pub fn shared_as(&self, label: UpstreamIndex) -> Shared {
+        Shared::new(label, Arc::clone(&self.limits))
+    }
+
     fn hold(&self, key: AdoptKey<'_>, now: Instant) -> Option<Hold> {
         let name = match key {
             AdoptKey::Authority(authority) => authority.to_string(),
@@ -194,7 +207,7 @@ impl Adopted {
         }
         let entry = Arc::new(Entry {
             name: name.as_str().into(),
-            shared: Arc::new(Shared::new(UpstreamIndex::ADOPTED, None)),
+            shared: Arc::new(self.shared_as(UpstreamIndex::ADOPTED)),
             holders: AtomicU32::new(1),
             used_ms: AtomicU64::new(0),
             requests: AtomicU64::new(0),

@@ -28,7 +28,8 @@ use crate::telemetry::{AttemptOutcome, RequestRecord, UpstreamIndex};
 use crate::upstream::balancer::Grade;
 use crate::upstream::connection::{Connection, Tie};
 use crate::upstream::dial::Namespace;
-use crate::upstream::pool::{Checkout, Want};
+use crate::upstream::key::PoolKey;
+use crate::upstream::pool::{Checkout, Lease, Want};
 
 /// A request on its way to its upstream, over all its tries.
 pub(crate) struct Sending<'a> {
@@ -96,12 +97,12 @@ pub(crate) enum Passed {
         ended: Instant,
     },
     /// The protocol was switched; what the upstream sent after its head.
-    Switched(Box<Connection>, Option<Chunk>),
+    Switched(Box<Lease>, Option<Chunk>),
 }
 
 /// A response that may have to give way to that of another try.
 pub(crate) struct HeldBack {
-    pub(super) connection: Connection,
+    pub(super) connection: Lease,
     pub(super) held: Held,
     /// When the request was handed to the kernel.
     pub(super) sent_at: Instant,
@@ -220,9 +221,12 @@ impl Sending<'_> {
     /// Keeps to the endpoint that a connection leads to: another address of the
     /// name may have been faster.
     fn follow(&mut self, connection: &Connection, judges: &mut Judges<'_>) {
-        if connection.endpoint != judges.endpoint.endpoint {
-            race::follow(self.context, self.target(), judges, connection.place());
-            self.record.passage.endpoint.set(Some(connection.endpoint));
+        if connection.endpoint() != judges.endpoint.endpoint {
+            race::follow(self.context, self.target(), judges, connection.key());
+            self.record
+                .passage
+                .endpoint
+                .set(Some(connection.endpoint()));
         }
     }
 
@@ -243,14 +247,13 @@ impl Sending<'_> {
 
     /// Keeps a connection after a complete exchange: for this client where it has
     /// become its own, else for all.
-    fn keep(&mut self, connection: Connection) -> bound::Held {
-        let (target, pools) = (&self.way.target, &self.context.pools);
+    fn keep(&mut self, mut connection: Lease) -> bound::Held {
         match connection.tie {
             Tie::Free => {
-                pools.checkin(&target.shared, target.pool_policies(), connection);
+                connection.complete();
                 bound::Held::Well
             }
-            Tie::Offered(_) | Tie::Begun(_) => self.bound.keep(&target.shared, connection),
+            Tie::Offered(_) | Tie::Begun(_) => self.bound.keep(connection),
         }
     }
 
@@ -259,12 +262,12 @@ impl Sending<'_> {
         &mut self,
         endpoint: EndpointAddr,
         want: Want,
-    ) -> Result<Connection, Unanswered> {
-        let place = (self.namespace, endpoint);
+    ) -> Result<Lease, Unanswered> {
+        let key = PoolKey::http1(self.namespace, endpoint);
         let (context, shared) = (self.context, &self.way.target.shared);
-        let kept = match (self.bound.take(shared, place), self.lane) {
+        let kept = match (self.bound.take(shared, key), self.lane) {
             (Taken::Live(connection), _) => Some(connection),
-            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, place, want),
+            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, want),
             (Taken::Lost, _) | (Taken::Nothing, Lane::Bound) => {
                 self.outgoing = None;
                 return Err(Unanswered::LOST);
@@ -283,7 +286,7 @@ impl Sending<'_> {
             outgoing.detach();
         }
         let peer = self.progress.peer();
-        let checkout = Checkout { place, want, peer };
+        let checkout = Checkout { key, want, peer };
         connect(context, self.target(), checkout, self.deadlines).await
     }
 
@@ -299,7 +302,7 @@ impl Sending<'_> {
     /// One exchange over a connection.
     async fn exchange(
         &mut self,
-        mut connection: Connection,
+        mut connection: Lease,
         judges: &mut Judges<'_>,
         may_hold: bool,
     ) -> Result<Success, ExchangeError> {
@@ -342,7 +345,7 @@ impl Sending<'_> {
             }
             verdict
         };
-        let (outgoing, head_bytes) = self.encode(connection.endpoint);
+        let (outgoing, head_bytes) = self.encode(connection.endpoint());
         let exchanged = self.over(&connection).run(outgoing, judge).await;
         self.awaiting = awaiting;
         if rate.is_some() {
@@ -353,7 +356,8 @@ impl Sending<'_> {
             judges.settle(body, &target.upstream.policies.outlier, ring::now());
         }
         let answer = exchanged.map_err(|error| error.behind_head(head_bytes))?;
-        (connection.tie, connection.idle_limit) = (tie, idle_limit);
+        connection.tie = tie;
+        connection.set_idle_limit(idle_limit);
         self.end_try(AttemptOutcome::Response);
         Ok(match answer {
             Answer::Passed(response) => Success::Passed(self.passed(connection, response, sent_at)),
@@ -394,7 +398,7 @@ impl Sending<'_> {
     }
 
     /// What comes after a response went to the client.
-    fn passed(&mut self, connection: Connection, response: Response, sent_at: Instant) -> Passed {
+    fn passed(&mut self, connection: Lease, response: Response, sent_at: Instant) -> Passed {
         self.note_overhead(sent_at);
         match response {
             Response::Complete {
@@ -516,14 +520,13 @@ pub(super) fn score_of(target: &Target, response: &ResponseHead, head: &[u8]) ->
     }
 }
 
-/// A connection to `place`: an idle one, else a new one, within the limits of the
-/// try.
+/// A connection: an idle one, else a new one, within the limits of the try.
 pub(super) async fn connect(
     context: &Context,
     target: &Target,
     checkout: Checkout,
     deadlines: &Deadlines<'_>,
-) -> Result<Connection, Unanswered> {
+) -> Result<Lease, Unanswered> {
     let checkout = race::checkout(context, target, checkout);
     let checked_out = match deadlines.of_checkout() {
         None => checkout.await,

@@ -9,19 +9,15 @@ use std::future::pending;
 
 use crate::addr::EndpointAddr;
 use crate::http::challenge::Asker;
-use crate::upstream::connection::{Connection, Past, Place, Tie};
+use crate::upstream::connection::{Past, Tie};
 use crate::upstream::dial::Namespace;
+use crate::upstream::key::PoolKey;
+use crate::upstream::pool::Lease;
 use crate::upstream::shared::Shared;
 
 /// The one that a client connection has, if any.
 #[derive(Default)]
-pub(crate) struct Bound(Option<Box<Kept>>);
-
-struct Kept {
-    /// The id of the upstream it is of.
-    upstream: u32,
-    connection: Connection,
-}
+pub(crate) struct Bound(Option<Box<Lease>>);
 
 /// What became of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +33,7 @@ pub(crate) enum Taken {
     /// Nothing: it may go over any connection.
     Nothing,
     /// Its connection.
-    Live(Connection),
+    Live(Lease),
     /// Its connection has ended, and no other can stand in.
     Lost,
 }
@@ -45,8 +41,8 @@ pub(crate) enum Taken {
 impl Bound {
     /// The endpoint that this client's requests to an upstream go to.
     pub(crate) fn endpoint(&self, shared: &Shared, namespace: Namespace) -> Option<EndpointAddr> {
-        let (its_namespace, endpoint) = self.of(shared)?.place();
-        (its_namespace == namespace).then_some(endpoint)
+        let key = self.of(shared)?.key();
+        (key.namespace == namespace).then_some(key.endpoint)
     }
 
     /// Whether the upstream has asked for credentials as proxies do.
@@ -58,13 +54,13 @@ impl Bound {
         )
     }
 
-    /// The connection for a request to `place`.
-    pub(crate) fn take(&mut self, shared: &Shared, place: Place) -> Taken {
-        if self.of(shared).is_none_or(|kept| kept.place() != place) {
+    /// The connection for a request.
+    pub(crate) fn take(&mut self, shared: &Shared, key: PoolKey) -> Taken {
+        if self.of(shared).is_none_or(|kept| kept.key() != key) {
             return Taken::Nothing;
         }
-        match self.0.take().map(|kept| kept.connection) {
-            Some(connection) if connection.is_live_at(place) => Taken::Live(connection),
+        match self.0.take().map(|kept| *kept) {
+            Some(connection) if connection.serves(key) => Taken::Live(connection),
             Some(lost) if lost.tie.has_begun() => Taken::Lost,
             Some(_) | None => Taken::Nothing,
         }
@@ -73,8 +69,8 @@ impl Bound {
     /// Keeps a connection after a complete exchange. One on which the client has
     /// begun to authenticate does not give way to a mere offer of another
     /// upstream: that one closes.
-    pub(crate) fn keep(&mut self, shared: &Shared, mut connection: Connection) -> Held {
-        let begun = |kept: &Kept| kept.connection.tie.has_begun();
+    pub(crate) fn keep(&mut self, mut connection: Lease) -> Held {
+        let begun = |kept: &Lease| kept.tie.has_begun();
         if connection.stream.is_closed_or_busy() {
             return match connection.tie.has_begun() {
                 true => Held::Lost,
@@ -85,10 +81,7 @@ impl Bound {
             return Held::Well;
         }
         connection.past = Past::Used;
-        self.0 = Some(Box::new(Kept {
-            upstream: shared.id,
-            connection,
-        }));
+        self.0 = Some(Box::new(connection));
         Held::Well
     }
 
@@ -96,15 +89,13 @@ impl Bound {
     /// authenticate: the client is to see that, as it would without a proxy.
     pub(crate) async fn lost(&self) {
         match &self.0 {
-            Some(kept) if kept.connection.tie.has_begun() => {
-                kept.connection.stream.readable().await;
-            }
+            Some(kept) if kept.tie.has_begun() => kept.stream.readable().await,
             _ => pending().await,
         }
     }
 
-    fn of(&self, shared: &Shared) -> Option<&Connection> {
-        let kept = self.0.as_deref()?;
-        (kept.upstream == shared.id).then_some(&kept.connection)
+    fn of(&self, shared: &Shared) -> Option<&Lease> {
+        let kept = self.0.as_deref();
+        kept.filter(|kept| kept.upstream() == shared.id)
     }
 }

@@ -18,7 +18,6 @@ use crate::proxy::room::Room;
 use crate::proxy::server_first::{Learnt, Place, ServerFirst};
 use crate::ring::{self, Remote, growth};
 use crate::route::AdoptKey;
-use crate::route::settings::Policies;
 use crate::telemetry::{
     BreakerGauge, ListenerIndex, PoolGauge, ShedCause, Snapshot, Telemetry, UpstreamIndex,
 };
@@ -139,15 +138,8 @@ impl Context {
             cells.breaker(shared.label, |gauge| gauge.state = 0);
             cells.concurrency_limit(shared.label, None);
         }
-        let named: HashMap<u32, &Policies> = generation
-            .targets()
-            .map(|(upstream, shared)| (shared.id, &upstream.policies))
-            .collect();
-        let adopted = &generation.table.settings().adopted;
-        self.pools.set_policies(|shared| {
-            let policies = named.get(&shared.id).copied().unwrap_or(adopted);
-            (&policies.pool, &policies.timeouts)
-        });
+        self.pools
+            .obey_limits(generation.targets().map(|(_, shared)| shared));
     }
 
     /// The upstream of its own that an authority or address becomes.
@@ -163,6 +155,10 @@ impl Context {
     pub fn set_peers(&self, peers: Vec<Remote>) {
         self.pools.set_peers(peers.clone());
         self.peers.replace(peers);
+        // Each has its part of what `min_idle` wants.
+        let generation = self.generation();
+        self.pools
+            .obey_limits(generation.targets().map(|(_, shared)| shared));
     }
 
     /// Takes no new connections from now on; what is in flight may finish until

@@ -143,9 +143,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
             }
         }
     }
-    context
-        .pools
-        .count_request(shared, way.target.pool_policies(), now);
+    context.pools.count_request(shared, now);
 
     // Faults on purpose, once for a request.
     let mut delayed = Duration::ZERO;

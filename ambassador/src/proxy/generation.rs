@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::clock::{self, Instant};
 use crate::policy::concurrency::Sample;
-use crate::policy::limits;
 use crate::policy::rate_limit::RateLimit;
 use crate::proxy::adopted::{self, Adopted, AdoptedView, Adoption, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
@@ -14,6 +13,7 @@ use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::dial::Namespace;
 use crate::upstream::in_flight::Entered;
+use crate::upstream::limits::{Limits, Opening};
 use crate::upstream::reputation::Reputation;
 use crate::upstream::shared::Shared;
 
@@ -65,26 +65,26 @@ impl Generation {
                 let known = previous.and_then(|previous| previous.shared_of(&upstream.name));
                 known.unwrap_or_else(|| {
                     let label = registry.upstream(&upstream.name);
-                    let shared = Shared::new(label, upstream.policies.pool.max_connections);
+                    let shared = Shared::new(label, Arc::new(Limits::default()));
                     settle(upstream, &shared);
                     Arc::new(shared)
                 })
             })
             .collect();
         let policies = &table.settings().adopted;
+        let adopted = previous.map_or_else(
+            || Arc::new(Adopted::new(policies)),
+            |previous| Arc::clone(&previous.adopted),
+        );
         let unmatched = Target {
             upstream: Arc::new(adopted::as_upstream("unmatched", &policies.passing_on())),
             shared: previous.map_or_else(
-                || Arc::new(Shared::new(UpstreamIndex::UNMATCHED, None)),
+                || Arc::new(adopted.shared_as(UpstreamIndex::UNMATCHED)),
                 |previous| Arc::clone(&previous.unmatched.shared),
             ),
             route_limit: None,
             hold: None,
         };
-        let adopted = previous.map_or_else(
-            || Arc::new(Adopted::default()),
-            |previous| Arc::clone(&previous.adopted),
-        );
         Self {
             route_limits: route_limits(table.settings()),
             number: previous.map_or(0, |previous| previous.number + 1),
@@ -100,6 +100,7 @@ impl Generation {
         for (upstream, shared) in self.targets() {
             settle(upstream, shared);
         }
+        self.adopted.set_limits(&self.table.settings().adopted);
     }
 
     /// The upstream at a place in the table's settings.
@@ -190,11 +191,11 @@ impl Generation {
 }
 
 fn settle(upstream: &Upstream, shared: &Shared) {
-    shared
-        .permits
-        .set_cap(upstream.policies.pool.max_connections);
+    let policies = &upstream.policies;
+    shared.limits.set(&policies.pool, &policies.timeouts);
+    shared.permits.set_cap(policies.pool.max_connections);
     if let Endpoints::Static(list) = &upstream.endpoints {
-        let zone = upstream.policies.zone.as_deref();
+        let zone = policies.zone.as_deref();
         shared.endpoints.publish(list.iter().cloned(), zone);
     }
 }
@@ -258,12 +259,9 @@ impl Target {
             .report(settings, sample, awaiting, now);
     }
 
-    /// What the pool asks for.
-    pub fn pool_policies(&self) -> (&limits::Pool, &limits::Timeouts) {
-        (
-            &self.upstream.policies.pool,
-            &self.upstream.policies.timeouts,
-        )
+    /// How connections to it are opened.
+    pub fn opening(&self) -> Opening {
+        Opening::of(&self.upstream.policies.timeouts)
     }
 
     /// Counts a request or connection of an adopted upstream.

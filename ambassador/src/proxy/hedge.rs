@@ -25,15 +25,15 @@ use crate::ring::{self, Gather, timer};
 use crate::telemetry::{AttemptOutcome, RequestRecord};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
-use crate::upstream::connection::{Connection, Place};
-use crate::upstream::pool::{Checkout, Want};
+use crate::upstream::key::PoolKey;
+use crate::upstream::pool::{Checkout, Lease, Want};
 
 /// What one try of two needs.
 struct Leg<'a> {
     context: &'a Context,
     way: &'a Way,
     incoming: &'a Incoming<'a>,
-    place: Place,
+    key: PoolKey,
     peer: Peer,
     asked: Asked,
     record: &'a RequestRecord,
@@ -44,7 +44,7 @@ struct Leg<'a> {
 
 /// What it got.
 struct Answered {
-    connection: Connection,
+    connection: Lease,
     held: Held,
     sent_at: Instant,
 }
@@ -133,7 +133,7 @@ impl Sending<'_> {
                 context,
                 way,
                 incoming,
-                place: (namespace, other.endpoint),
+                key: PoolKey::http1(namespace, other.endpoint),
                 peer: progress.peer(),
                 asked,
                 record,
@@ -192,11 +192,11 @@ impl Sending<'_> {
         self.outgoing = None;
 
         let mut heads = (std::mem::take(self.response), ResponseHead::default());
-        let leg = |place, head| Leg {
+        let leg = |endpoint, head| Leg {
             context,
             way,
             incoming: self.incoming,
-            place,
+            key: PoolKey::http1(self.namespace, endpoint),
             peer: self.progress.peer(),
             asked: self.asked,
             record: self.record,
@@ -205,7 +205,7 @@ impl Sending<'_> {
             head,
         };
         let race = async {
-            let one = leg((self.namespace, endpoint), &mut heads.0);
+            let one = leg(endpoint, &mut heads.0);
             let mut one = pin!(one.run());
             match first(one.as_mut(), timer::sleep_until(due)).await {
                 First::Left(answered) => return answered.map(First::Left),
@@ -216,9 +216,9 @@ impl Sending<'_> {
             };
             cells.retry(label, "hedge");
             self.progress.begin_beside(other.endpoint);
-            let place = (self.namespace, other.endpoint);
+            let second = other.endpoint;
             let two = async {
-                match leg(place, &mut heads.1).run().await {
+                match leg(second, &mut heads.1).run().await {
                     Ok(answered) => Ok((answered, other, trial)),
                     Err(failure) => {
                         self.end_try(failure.outcome());
@@ -296,12 +296,12 @@ impl Leg<'_> {
         let (cells, label) = (&context.telemetry.cells, target.shared.label);
         let mut want = Want::Any;
         loop {
-            let (place, peer) = (self.place, self.peer);
-            let checkout = Checkout { place, want, peer };
+            let (key, peer) = (self.key, self.peer);
+            let checkout = Checkout { key, want, peer };
             let connection = connect(context, target, checkout, self.deadlines).await;
             let mut connection = connection.map_err(Failure::Unanswered)?;
             let left = self.deadlines.left_for_caller(ring::now());
-            let head = self.way.encode(self.incoming, connection.endpoint, left);
+            let head = self.way.encode(self.incoming, connection.endpoint(), left);
             let body = self.replay.again().map(Gather::from).unwrap_or_default();
             let gather = body.behind(head);
             // Nothing of it goes to the client from here.
@@ -324,7 +324,7 @@ impl Leg<'_> {
             match asked {
                 Ok(held) => {
                     connection.is_answered(&target.shared);
-                    connection.idle_limit = self.head.idle_limit();
+                    connection.set_idle_limit(self.head.idle_limit());
                     return Ok(Answered {
                         connection,
                         held,

@@ -13,13 +13,13 @@ use crate::route::settings::Protocol;
 use crate::telemetry::TcpOutcome;
 use crate::together::{First, first};
 use crate::upstream::balancer::{Picked, Probe};
-use crate::upstream::connection::Connection;
+use crate::upstream::pool::Lease;
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
 /// this lives. Boxed, as an idle connection pays for what it could hold.
 pub(super) struct Leg {
     /// The connection.
-    pub connection: Connection,
+    pub connection: Lease,
     /// What the server said first.
     pub said: Option<Chunk>,
     _picked: Picked,
@@ -80,7 +80,7 @@ pub(super) async fn dial(
         });
     };
     if purpose == Purpose::Relay {
-        pools.count_request(&target.shared, target.pool_policies(), now);
+        pools.count_request(&target.shared, now);
     }
     let judges = Judges::new(picked, trial, reputation);
     let (context, peer) = (&client.context, client.member.peer());

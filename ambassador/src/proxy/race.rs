@@ -13,8 +13,8 @@ use crate::ring::{self, timer};
 use crate::route::settings::Endpoints;
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::{Ask, Grade, Probe};
-use crate::upstream::connection::{Connection, Place};
-use crate::upstream::pool::{Checkout, CheckoutError};
+use crate::upstream::key::PoolKey;
+use crate::upstream::pool::{Checkout, CheckoutError, Lease};
 use crate::upstream::shared::Shared;
 
 /// How long one family has before the other is tried beside it: the Connection
@@ -24,14 +24,14 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// How often somebody who waits for a connection looks who could give up theirs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// A connection to `place`; where that takes too long and the upstream's name
+/// A connection for `checkout`; where that takes too long and the upstream's name
 /// has addresses of the other family, to whichever is there first. One that
 /// fails at once is no matter of a race: the next try goes elsewhere.
 pub(super) async fn checkout(
     context: &Context,
     target: &Target,
     checkout: Checkout,
-) -> Result<Connection, CheckoutError> {
+) -> Result<Lease, CheckoutError> {
     let sought = seek(context, target, checkout);
     match first(sought, make_room(context, &target.shared)).await {
         First::Left(checked_out) => checked_out,
@@ -43,20 +43,18 @@ async fn seek(
     context: &Context,
     target: &Target,
     checkout: Checkout,
-) -> Result<Connection, CheckoutError> {
-    let (namespace, endpoint) = checkout.place;
-    let (shared, policies) = (&target.shared, target.pool_policies());
-    let pools = &context.pools;
+) -> Result<Lease, CheckoutError> {
+    let (pools, shared, key) = (&context.pools, &target.shared, checkout.key);
     let to = |endpoint| {
-        let place = (namespace, endpoint);
-        pools.checkout(shared, policies, Checkout { place, ..checkout })
+        let key = key.at(endpoint);
+        pools.checkout(shared, target.opening(), Checkout { key, ..checkout })
     };
-    let Some(rival) = rival(context, target, (namespace, endpoint)) else {
-        return to(endpoint).await;
+    let Some(rival) = rival(context, target, key) else {
+        return to(key.endpoint).await;
     };
     // Rare, and twice as large.
     Box::pin(async {
-        let mut one = pin!(to(endpoint));
+        let mut one = pin!(to(key.endpoint));
         match first(one.as_mut(), timer::sleep(ATTEMPT_DELAY)).await {
             First::Left(checked_out) => checked_out,
             First::Right(()) => match first_ok(one, to(rival)).await? {
@@ -80,12 +78,7 @@ async fn make_room(context: &Context, shared: &Shared) -> Infallible {
 
 /// Tells the endpoint of a try that another one was faster by so much that it
 /// counts as a failed connect, and goes on with that one.
-pub(super) fn follow(
-    context: &Context,
-    target: &Target,
-    judges: &mut Judges<'_>,
-    (namespace, winner): Place,
-) {
+pub(super) fn follow(context: &Context, target: &Target, judges: &mut Judges<'_>, winner: PoolKey) {
     let now = ring::now();
     let policies = &target.upstream.policies;
     let bad = Grade::Bad { retry_after: None };
@@ -98,15 +91,18 @@ pub(super) fn follow(
         random: 0,
         now,
     };
-    let (shared, policies) = (&target.shared, target.pool_policies());
-    let place = (target.list_for(namespace), winner);
-    judges.endpoint = context.pools.pick_bound(shared, policies, place, &ask);
+    let list = target.list_for(winner.namespace);
+    let pools = &context.pools;
+    judges.endpoint = pools.pick_bound(&target.shared, list, winner.endpoint, &ask);
 }
 
 /// An address of the other family.
-fn rival(context: &Context, target: &Target, place: Place) -> Option<EndpointAddr> {
+fn rival(context: &Context, target: &Target, key: PoolKey) -> Option<EndpointAddr> {
     match target.upstream.endpoints {
-        Endpoints::Dns { .. } => context.pools.of_other_family(&target.shared, place),
+        Endpoints::Dns { .. } => {
+            let pools = &context.pools;
+            pools.of_other_family(&target.shared, key.namespace, key.endpoint)
+        }
         Endpoints::Static(_) | Endpoints::Original => None,
     }
 }

@@ -13,8 +13,8 @@ use crate::proxy::race;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, timer};
 use crate::upstream::balancer::Grade;
-use crate::upstream::connection::Connection;
-use crate::upstream::pool::{Checkout, Want};
+use crate::upstream::key::PoolKey;
+use crate::upstream::pool::{Checkout, Lease, Want};
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(crate) enum Purpose {
 /// kept.
 pub(crate) struct Reached<'a> {
     /// The connection.
-    pub connection: Connection,
+    pub connection: Lease,
     /// Those who are told of it; they were, unless it was for a guess.
     pub judges: Judges<'a>,
 }
@@ -69,13 +69,13 @@ pub(crate) async fn reach<'a>(
     let unanswered = loop {
         let endpoint = judges.endpoint.endpoint;
         on_try(endpoint);
-        let place = (first_aim.namespace, endpoint);
+        let key = PoolKey::http1(first_aim.namespace, endpoint);
         let want = Want::Fresh;
-        let checkout = race::checkout(context, target, Checkout { place, want, peer });
+        let checkout = race::checkout(context, target, Checkout { key, want, peer });
         let unanswered = match checkout.await {
             Ok(connection) => {
-                if connection.endpoint != endpoint {
-                    race::follow(context, target, &mut judges, connection.place());
+                if connection.endpoint() != endpoint {
+                    race::follow(context, target, &mut judges, connection.key());
                 }
                 let mut reached = Reached { connection, judges };
                 if purpose == Purpose::Relay {

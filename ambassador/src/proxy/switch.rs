@@ -24,7 +24,7 @@ use crate::route::{Resolution, Tunnelled};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
 use crate::upstream::balancer::Probe;
-use crate::upstream::connection::Connection;
+use crate::upstream::pool::Lease;
 
 /// CONNECT on an explicit listener: what comes through the tunnel is treated as
 /// on a captured connection to the upstream that claims the authority. HTTP is
@@ -131,7 +131,7 @@ async fn serve(
     let mut to = None;
     match spoke {
         Spoke::Client(Sniff::Http1) => {
-            give_back(client, target, reached.connection);
+            reached.connection.complete();
             return requests(client, (record, answered), tunnel);
         }
         Spoke::Client(Sniff::Tls) => {
@@ -159,7 +159,9 @@ async fn serve(
             after
         }
         Some(to) => {
-            give_back(client, target, reached.connection);
+            // Another one may be wanted, but this is as good as any idle one.
+            reached.connection.complete();
+            drop(reached);
             to.count_use();
             record.passage.upstream = to.shared.label;
             if speaks_http_only(&to) {
@@ -180,7 +182,7 @@ async fn serve(
 }
 
 async fn over(client: &mut Client, record: RequestGuard, to: &Target, leg: Leg) -> After {
-    record.passage.endpoint.set(Some(leg.connection.endpoint));
+    record.passage.endpoint.set(Some(leg.connection.endpoint()));
     let Leg { connection, .. } = leg;
     tunnel(client, record, to, connection, None).await
 }
@@ -204,15 +206,9 @@ fn end(mut record: RequestGuard, outcome: TcpOutcome) -> After {
     After::Reset
 }
 
-/// Another connection may be wanted, but this one is as good as any idle one.
-fn give_back(client: &Client, target: &Target, connection: Connection) {
-    let pools = &client.context.pools;
-    pools.checkin(&target.shared, target.pool_policies(), connection);
-}
-
 fn count(client: &Client, target: &Target) {
     let pools = &client.context.pools;
-    pools.count_request(&target.shared, target.pool_policies(), ring::now());
+    pools.count_request(&target.shared, ring::now());
 }
 
 /// The upstream that a server name leads to.
@@ -241,7 +237,7 @@ pub(crate) async fn tunnel(
     client: &mut Client,
     mut record: RequestGuard,
     target: &Target,
-    connection: Connection,
+    connection: Lease,
     upstream_first: Option<Chunk>,
 ) -> After {
     let context = Rc::clone(&client.context);

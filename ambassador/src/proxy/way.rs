@@ -172,7 +172,7 @@ pub(crate) fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namesp
     let shared = &target.shared;
     match target.list_for(namespace) {
         Namespace(0) => Seen::ByAll(&shared.reputation),
-        there => Seen::There(pools.there(shared, target.pool_policies(), there)),
+        there => Seen::There(pools.there(shared, there)),
     }
 }
 
@@ -193,11 +193,11 @@ pub(crate) fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picke
                 random: clock::random_u64(),
                 now: ring::now(),
             };
-            let (shared, policies) = (&target.shared, target.pool_policies());
+            let shared = &target.shared;
             let list = target.list_for(aim.namespace);
             match aim.bound {
-                Some(endpoint) => Some(pools.pick_bound(shared, policies, (list, endpoint), &ask)),
-                None => pools.pick(shared, policies, list, &ask),
+                Some(endpoint) => Some(pools.pick_bound(shared, list, endpoint, &ask)),
+                None => pools.pick(shared, list, &ask),
             }
         }
     }

@@ -4,8 +4,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::Shard;
 use super::accept::{self, Intake};
-use super::{Shard, keep_warm};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::proxy::listening::Meaning;
@@ -67,18 +67,18 @@ impl Shard {
 }
 
 impl UpdateRoom {
-    /// Has one of so many shards do what an update says.
-    pub fn fill(self, update: Update, shards: u16) {
+    /// Has the shard do what an update says.
+    pub fn fill(self, update: Update) {
         self.0.send(Box::new(move || {
             if let Some(context) = Context::current() {
-                update.apply(&context, shards);
+                update.apply(&context);
             }
         }));
     }
 }
 
 impl Update {
-    fn apply(self, context: &Rc<Context>, shards: u16) {
+    fn apply(self, context: &Rc<Context>) {
         for stock in self.stocks {
             context.pools.add_namespace(stock);
         }
@@ -88,7 +88,6 @@ impl Update {
         context.change_listeners(self.meanings);
         if let Some(generation) = self.generation {
             context.set_generation(generation);
-            keep_warm(context, shards);
         }
         for namespace in self.stopped {
             context.stop_listener(ListenerIndex::CAPTURE, namespace);

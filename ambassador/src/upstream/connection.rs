@@ -1,7 +1,6 @@
 //! An open connection to an endpoint, and what it may be used for.
 
 use std::cell::Cell;
-use std::hash::BuildHasher;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -9,28 +8,33 @@ use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
 use crate::http::challenge::Asker;
 use crate::ring::{self, Stream};
-use crate::upstream::dial::Namespace;
-use crate::upstream::holders::SLOTS;
+use crate::upstream::key::PoolKey;
 use crate::upstream::permits::Permit;
+
+/// Longer than any that an upstream means: 49 days.
+const NO_LIMIT: u32 = u32::MAX;
 
 /// An open connection to an endpoint, in use by one request or tunnel, or idle.
 pub struct Connection {
     /// The socket.
     pub stream: Stream,
-    /// Whom it leads to.
-    pub endpoint: EndpointAddr,
-    pub(super) namespace: Namespace,
+    key: PoolKey,
+    /// The id of the upstream whose pools it is of.
+    upstream: u32,
     /// What it has been through.
     pub past: Past,
-    /// For how long the upstream lets it stand idle.
-    pub idle_limit: Option<Duration>,
+    /// For how long the upstream lets it stand idle, in milliseconds;
+    /// [`NO_LIMIT`]: it has not said.
+    idle_limit_ms: u32,
+    /// Whether something may be on its way over it.
+    pub(super) traffic: Traffic,
     /// Whether it is one caller's own.
     pub tie: Tie,
     pub(super) permit: Permit,
     born: Instant,
     /// By how many 2,560ths its limits are shorter than those of the upstream.
     spread: u8,
-    /// That of its place.
+    /// That of its key.
     pub(super) slot: u8,
     /// Lives as long as the first answer is awaited, where that is watched.
     pub(super) unanswered: Cell<Option<Rc<()>>>,
@@ -38,12 +42,22 @@ pub struct Connection {
 
 /// All of a connection but its socket: what changes shards with it.
 pub(crate) struct Luggage {
-    place: Place,
+    key: PoolKey,
+    upstream: u32,
     past: Past,
-    idle_limit: Option<Duration>,
+    idle_limit_ms: u32,
     permit: Permit,
     born: Instant,
     spread: u8,
+}
+
+/// Whether something may be on its way over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Traffic {
+    /// It may: for the next user it would be an answer that nobody has asked for.
+    UnderWay,
+    /// All has come.
+    Over,
 }
 
 /// What a connection has been through.
@@ -56,10 +70,6 @@ pub enum Past {
     /// An exchange was completed on it.
     Used,
 }
-
-/// An endpoint as seen from a network namespace: what a connection is reused
-/// for.
-pub(crate) type Place = (Namespace, EndpointAddr);
 
 /// Whether a connection is one caller's own: the upstream knows the caller by
 /// the connection, and would take what others send over it for theirs.
@@ -76,35 +86,31 @@ pub enum Tie {
 
 impl Connection {
     /// One that has just been established.
-    pub(super) fn new(stream: Stream, (namespace, endpoint): Place, permit: Permit) -> Self {
+    pub(super) fn new(stream: Stream, key: PoolKey, upstream: u32, permit: Permit) -> Self {
         Self {
             stream,
-            endpoint,
-            namespace,
+            key,
+            upstream,
             past: Past::Dialled,
-            idle_limit: None,
+            idle_limit_ms: NO_LIMIT,
+            traffic: Traffic::UnderWay,
             tie: Tie::Free,
             permit,
             born: ring::now(),
             spread: clock::random_u64() as u8,
-            slot: Self::slot_of((namespace, endpoint)),
+            slot: key.slot(),
             unanswered: Cell::new(None),
         }
-    }
-
-    /// Under which slot of the holders a place is found.
-    pub(super) fn slot_of(place: Place) -> u8 {
-        let hash = foldhash::fast::FixedState::default().hash_one(place);
-        (hash % SLOTS as u64) as u8
     }
 
     /// Its socket, and the rest. One that is somebody's own is never given away.
     pub(super) fn pack(self) -> (Stream, Luggage) {
         debug_assert_eq!(self.tie, Tie::Free);
         let luggage = Luggage {
-            place: self.place(),
+            key: self.key,
+            upstream: self.upstream,
             past: self.past,
-            idle_limit: self.idle_limit,
+            idle_limit_ms: self.idle_limit_ms,
             permit: self.permit,
             born: self.born,
             spread: self.spread,
@@ -114,10 +120,23 @@ impl Connection {
 
     /// Both put together again, on another shard.
     pub(super) fn unpack(stream: Stream, luggage: Luggage) -> Self {
-        let mut connection = Self::new(stream, luggage.place, luggage.permit);
-        (connection.past, connection.idle_limit) = (luggage.past, luggage.idle_limit);
+        let mut connection = Self::new(stream, luggage.key, luggage.upstream, luggage.permit);
+        (connection.past, connection.idle_limit_ms) = (luggage.past, luggage.idle_limit_ms);
         (connection.born, connection.spread) = (luggage.born, luggage.spread);
         connection
+    }
+
+    /// For how long the upstream lets it stand idle; `None`: it has not said.
+    pub(super) fn idle_limit(&self) -> Option<Duration> {
+        let limit = Duration::from_millis(self.idle_limit_ms.into());
+        (self.idle_limit_ms != NO_LIMIT).then_some(limit)
+    }
+
+    /// What the upstream has said last of how long it may stand idle.
+    #[inline]
+    pub fn set_idle_limit(&mut self, limit: Option<Duration>) {
+        let ms = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(NO_LIMIT);
+        self.idle_limit_ms = limit.map_or(NO_LIMIT, ms);
     }
 
     /// Its own share of a limit that holds for all: up to a tenth less, so that
@@ -132,13 +151,25 @@ impl Connection {
     }
 
     /// What it may be reused for.
-    pub fn place(&self) -> Place {
-        (self.namespace, self.endpoint)
+    #[inline]
+    pub fn key(&self) -> PoolKey {
+        self.key
     }
 
-    /// Whether it leads to `place`, and nothing speaks against using it.
-    pub fn is_live_at(&self, place: Place) -> bool {
-        self.place() == place && !self.stream.is_closed_or_busy()
+    /// Whom it leads to.
+    #[inline]
+    pub fn endpoint(&self) -> EndpointAddr {
+        self.key.endpoint
+    }
+
+    /// The id of the upstream that it leads to.
+    pub fn upstream(&self) -> u32 {
+        self.upstream
+    }
+
+    /// Whether it may be used for `key`, and nothing speaks against that.
+    pub fn serves(&self, key: PoolKey) -> bool {
+        self.key == key && !self.stream.is_closed_or_busy()
     }
 }
 

@@ -6,9 +6,13 @@
 //! over all shards through [`Permits`](super::permits::Permits).
 
 mod blocked;
+mod choice;
 mod idle;
+mod lease;
 mod sweep;
 mod takeover;
+
+pub(crate) use self::lease::Lease;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -17,18 +21,19 @@ use std::time::Duration;
 
 use foldhash::HashMap;
 
-use crate::addr::{EndpointAddr, Peer};
+use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::policy::hedge::{self, After, Latencies};
-use crate::policy::limits;
 use crate::ring::{self, Liveness, Remote, timer};
-use crate::upstream::balancer::{Ask, Balancer, Picked};
-use crate::upstream::connection::{Connection, Past, Place};
-use crate::upstream::dial::{DialError, Dialer, Namespace};
+use crate::upstream::balancer::Balancer;
+use crate::upstream::connection::Connection;
+use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::elsewhere::There;
-use crate::upstream::endpoints::Published;
+use crate::upstream::key::PoolKey;
+use crate::upstream::limits::Opening;
 use crate::upstream::permits::{Acquire, Asker, HandOver, Permit, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
+use crate::upstream::pool::sweep::Sweep;
 use crate::upstream::pool::takeover::{Answer, Demand};
 use crate::upstream::shared::Shared;
 use crate::workload::SocketStock;
@@ -54,8 +59,6 @@ pub struct Pools {
 
 struct Pool {
     shared: Arc<Shared>,
-    limits: limits::Pool,
-    timeouts: limits::Timeouts,
     balancer: Balancer,
     /// What its name means in other namespaces, and the same for that.
     elsewhere: HashMap<u16, (Arc<There>, Balancer)>,
@@ -69,17 +72,13 @@ struct Pool {
     alone_until: Option<Instant>,
     /// Set aside for waiters that were told so; neither idle nor in use.
     set_aside: Vec<Connection>,
-    /// Idle connections this shard keeps open without traffic.
-    keep: usize,
+    /// Those that are being dialled for `min_idle`.
     dialing: usize,
     /// Requests that the budgets have not been told of.
     requests: u32,
     /// How long it took to answer lately, where somebody wants to know.
     latencies: Option<Latencies>,
 }
-
-/// The limits and timeouts under which a caller asks.
-pub(crate) type Policies<'a> = (&'a limits::Pool, &'a limits::Timeouts);
 
 /// Which connections a caller accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +92,8 @@ pub enum Want {
 /// What is wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Checkout {
-    /// Where it leads.
-    pub place: Place,
+    /// What it is to be good for.
+    pub key: PoolKey,
     /// Which one.
     pub want: Want,
     /// For whom it is.
@@ -154,89 +153,9 @@ impl Pools {
         self.peers.replace(peers);
     }
 
-    /// One of the endpoints published for `shared` in a namespace; `None`: there
-    /// are none.
-    pub fn pick(
-        &self,
-        shared: &Arc<Shared>,
-        policies: Policies<'_>,
-        namespace: Namespace,
-        ask: &Ask<'_>,
-    ) -> Option<Picked> {
-        if shared.is_retired() {
-            // Its last requests: what is known of its endpoints is forgotten.
-            let last = |published: &Published| {
-                let list = published.current();
-                let turn = published.next_turn().checked_rem(list.len())?;
-                Some(Picked::unwatched(list[turn].address))
-            };
-            return match namespace == Namespace::default() {
-                true => last(&shared.endpoints),
-                false => last(&shared.elsewhere.there(namespace).endpoints),
-            };
-        }
-        self.with_pool(shared, policies, |pool| {
-            let (published, balancer) = pool.endpoints_in(shared, namespace);
-            balancer.pick(published, ask)
-        })
-    }
-
-    /// An endpoint of the other address family that gets requests.
-    pub fn of_other_family(
-        &self,
-        shared: &Shared,
-        (namespace, endpoint): Place,
-    ) -> Option<EndpointAddr> {
-        let mut pools = self.pools.borrow_mut();
-        let pool = pools.get_mut(&shared.id)?;
-        let (published, balancer) = pool.endpoints_in(shared, namespace);
-        balancer.of_other_family(published, endpoint)
-    }
-
-    /// The endpoint of `place`, for a request whose connection is given.
-    pub fn pick_bound(
-        &self,
-        shared: &Arc<Shared>,
-        policies: Policies<'_>,
-        (namespace, endpoint): Place,
-        ask: &Ask<'_>,
-    ) -> Picked {
-        if shared.is_retired() {
-            return Picked::unwatched(endpoint);
-        }
-        self.with_pool(shared, policies, |pool| {
-            let (published, balancer) = pool.endpoints_in(shared, namespace);
-            balancer.pick_bound(published, endpoint, ask)
-        })
-    }
-
-    /// What the name of `shared` means in a namespace that is not the proxy's own.
-    pub fn there(
-        &self,
-        shared: &Arc<Shared>,
-        policies: Policies<'_>,
-        namespace: Namespace,
-    ) -> Arc<There> {
-        match shared.is_retired() {
-            // Its last requests.
-            true => shared.elsewhere.there(namespace),
-            false => self.with_pool(shared, policies, |pool| {
-                Arc::clone(&pool.in_namespace(shared, namespace).0)
-            }),
-        }
-    }
-
-    /// Forgets what names mean in a namespace where nothing is captured any
-    /// more.
-    pub fn forget_namespace(&self, namespace: Namespace) {
-        for pool in self.pools.borrow_mut().values_mut() {
-            pool.elsewhere.remove(&namespace.0);
-        }
-    }
-
     /// Counts a request, for the budgets of retries and second tries.
-    pub fn count_request(&self, shared: &Arc<Shared>, policies: Policies<'_>, now: Instant) {
-        self.with_pool(shared, policies, |pool| {
+    pub fn count_request(&self, shared: &Arc<Shared>, now: Instant) {
+        self.with_pool(shared, |pool| {
             pool.requests += 1;
             pool.demand.count(now);
             if pool.requests >= REPORT_EVERY {
@@ -275,32 +194,32 @@ impl Pools {
         settings.due(latencies, now)
     }
 
-    /// A connection to `place`: an idle one of this shard, else of another, else
-    /// a new one, else a place
-    /// in the queue for one.
+    /// A connection for a key: an idle one of this shard, else of another, else a
+    /// new one, else a place in the queue for one.
     pub async fn checkout(
         self: &Rc<Self>,
         shared: &Arc<Shared>,
-        (limits, timeouts): Policies<'_>,
+        opening: Opening,
         checkout: Checkout,
-    ) -> Result<Connection, CheckoutError> {
-        let Checkout { place, want, peer } = checkout;
-        if let Some(connection) = self.take_idle(shared, place, want) {
-            return Ok(connection);
+    ) -> Result<Lease, CheckoutError> {
+        let Checkout { key, want, peer } = checkout;
+        if let Some(lease) = self.take_idle(shared, key, want) {
+            return Ok(lease);
         }
         if want == Want::Any
-            && let Some(connection) = self.take_over(shared, place).await
+            && let Some(connection) = self.take_over(shared, key).await
         {
-            return Ok(connection);
+            return Ok(self.lend(shared, connection));
         }
         let shard = self.shard;
         let asker = Asker { shard, peer };
         let permit = loop {
-            if let Some(connection) = self.take_idle(shared, place, want) {
-                return Ok(connection);
+            if let Some(lease) = self.take_idle(shared, key, want) {
+                return Ok(lease);
             }
             let now = ring::now();
-            let wait = match shared.permits.acquire(asker, limits.max_pending, now) {
+            let max_pending = shared.limits.max_pending();
+            let wait = match shared.permits.acquire(asker, max_pending, now) {
                 Acquire::Now(permit) => break permit,
                 Acquire::Full => return Err(CheckoutError::Overloaded),
                 Acquire::Later(wait) => wait,
@@ -308,81 +227,84 @@ impl Pools {
             self.ask_for_idle(shared);
             let mut waiting = Waiting {
                 pools: self,
-                shared,
-                policies: (limits, timeouts),
-                place,
+                upstream: shared.id,
+                key,
                 wait,
             };
-            match timer::timeout(timeouts.connect, &mut waiting.wait).await {
+            match timer::timeout(opening.within, &mut waiting.wait).await {
                 Err(_) => return Err(CheckoutError::PendingTimeout),
                 Ok(Turn::TurnedAway) => return Err(CheckoutError::Overloaded),
                 Ok(Turn::Dial(permit)) => break permit,
-                Ok(Turn::Reuse) => match self.take_set_aside(shared.id, place) {
-                    Some(connection) if want == Want::Any && connection.is_live_at(place) => {
-                        return Ok(connection);
+                Ok(Turn::Reuse) => match self.take_set_aside(shared.id, key) {
+                    Some(connection) if want == Want::Any && connection.serves(key) => {
+                        return Ok(Lease::new(connection, self));
                     }
                     Some(other) => break other.permit,
                     None => {}
                 },
             }
         };
-        self.dial(permit, timeouts, place).await
+        let dialled = self.dial(shared, permit, opening, key).await?;
+        Ok(self.lend(shared, dialled))
     }
 
     async fn dial(
         &self,
+        shared: &Shared,
         permit: Permit,
-        timeouts: &limits::Timeouts,
-        (namespace, endpoint): Place,
+        opening: Opening,
+        key: PoolKey,
     ) -> Result<Connection, CheckoutError> {
         let stream = self
             .dialer
-            .dial(namespace, endpoint, timeouts.connect)
+            .dial(key.namespace, key.endpoint, opening.within)
             .await
             .map_err(CheckoutError::Dial)?;
-        stream.keep_alive(timeouts.keep_alive, Liveness::Progress);
-        Ok(Connection::new(stream, (namespace, endpoint), permit))
+        stream.keep_alive(opening.keep_alive, Liveness::Progress);
+        Ok(Connection::new(stream, key, shared.id, permit))
     }
 
-    /// Keeps a connection after a complete exchange, or closes it where its
-    /// limits say so.
-    pub fn checkin(
-        self: &Rc<Self>,
-        shared: &Arc<Shared>,
-        policies: Policies<'_>,
-        mut connection: Connection,
-    ) {
-        connection.past = Past::Used;
-        self.keep(shared, policies, connection);
+    /// Lends a connection that is new to this shard, which may have had none to
+    /// this upstream.
+    fn lend(self: &Rc<Self>, shared: &Arc<Shared>, connection: Connection) -> Lease {
+        if !shared.is_retired() {
+            self.with_pool(shared, |_| ());
+        }
+        Lease::new(connection, self)
     }
 
-    fn keep(self: &Rc<Self>, shared: &Arc<Shared>, policies: Policies<'_>, connection: Connection) {
+    /// Keeps a connection that nobody uses any more, or closes it where the limits
+    /// of its upstream say so.
+    fn give_back(self: &Rc<Self>, connection: Connection) {
         let now = ring::now();
-        let (limits, _) = policies;
+        let mut pools = self.pools.borrow_mut();
+        // Dropping a connection may wake waiters: not while the pools are
+        // borrowed. It is dropped after them where it is not kept.
+        let Some(pool) = pools.get_mut(&connection.upstream()) else {
+            return;
+        };
+        let (shared, limits) = (&pool.shared, &pool.shared.limits);
         let reusable = !self.closing.get()
             && !shared.is_retired()
             && shared.permits.above_cap() == 0
-            && !connection.is_old(limits.max_lifetime, now)
+            && !connection.is_old(limits.max_lifetime(), now)
             && !connection.stream.is_closed_or_busy();
         if !reusable {
             return;
         }
-        let counted = shared.try_add_idle(limits.max_idle);
+        let counted = shared.try_add_idle(limits.max_idle());
         match shared.permits.hand_over(self.shard, now) {
             HandOver::NobodyWaits if counted => {
-                let idle = Idle::new(connection, now);
-                self.with_pool(shared, policies, |pool| pool.push(idle, self.shard));
+                pool.push(Idle::new(connection, now), self.shard);
                 return self.start_sweeping();
             }
             // max_idle is reached, or its place is another shard's: it closes.
             HandOver::NobodyWaits | HandOver::Close => {}
             // With waiters the connection is theirs, whatever max_idle says.
-            HandOver::Granted => {
-                self.with_pool(shared, policies, |pool| pool.set_aside.push(connection));
-            }
+            HandOver::Granted => pool.set_aside.push(connection),
         }
         if counted {
-            shared.remove_idle();
+            pool.shared.remove_idle();
         }
     }
 
@@ -391,35 +313,20 @@ impl Pools {
     pub fn close_idle(&self) {
         self.closing.set(true);
         for pool in self.pools.borrow_mut().values_mut() {
-            pool.keep = 0;
             pool.clear();
             pool.withdraw_unheld(self.shard);
         }
     }
 
-    /// Puts the limits and timeouts of another configuration in force for the
-    /// pools that there are; idle connections above the new limits close.
-    pub fn set_policies<'a>(self: &Rc<Self>, of: impl Fn(&Shared) -> Policies<'a>) {
-        for pool in self.pools.borrow_mut().values_mut() {
-            let (limits, timeouts) = of(&pool.shared);
-            pool.limits = limits.clone();
-            pool.timeouts = timeouts.clone();
+    /// Goes by the limits in force of these upstreams: closes what stands idle
+    /// above them, and dials what `min_idle` wants.
+    pub fn obey_limits<'a>(self: &Rc<Self>, upstreams: impl Iterator<Item = &'a Arc<Shared>>) {
+        for shared in upstreams.filter(|shared| shared.limits.min_idle() > 0) {
+            self.with_pool(shared, |_| ());
         }
-        self.sweep();
-    }
-
-    /// Sets how many idle connections this shard keeps open to an upstream,
-    /// and dials them.
-    pub fn keep_warm(self: &Rc<Self>, shared: &Arc<Shared>, policies: Policies<'_>, keep: usize) {
-        if keep == 0 {
-            if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
-                pool.keep = 0;
-            }
-            return;
+        if self.sweep() == Sweep::SomethingLeft {
+            self.start_sweeping();
         }
-        self.with_pool(shared, policies, |pool| pool.keep = keep);
-        self.sweep();
-        self.start_sweeping();
     }
 
     /// Forgets an upstream that was evicted, or that retired: its idle
@@ -433,17 +340,10 @@ impl Pools {
         }
     }
 
-    fn with_pool<R>(
-        &self,
-        shared: &Arc<Shared>,
-        (limits, timeouts): Policies<'_>,
-        use_it: impl FnOnce(&mut Pool) -> R,
-    ) -> R {
+    fn with_pool<R>(&self, shared: &Arc<Shared>, use_it: impl FnOnce(&mut Pool) -> R) -> R {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.entry(shared.id).or_insert_with(|| Pool {
             shared: Arc::clone(shared),
-            limits: limits.clone(),
-            timeouts: timeouts.clone(),
             balancer: Balancer::default(),
             elsewhere: HashMap::default(),
             idle: Vec::new(),
@@ -451,7 +351,6 @@ impl Pools {
             demand: Demand::new(ring::now()),
             alone_until: None,
             set_aside: Vec::new(),
-            keep: 0,
             dialing: 0,
             requests: 0,
             latencies: None,
@@ -459,28 +358,30 @@ impl Pools {
         use_it(pool)
     }
 
-    /// The newest live idle connection to `place`, unless others wait for
-    /// one: newcomers do not overtake them.
-    pub fn take_idle(&self, shared: &Arc<Shared>, place: Place, want: Want) -> Option<Connection> {
+    /// The newest live idle connection for a key, unless others wait for one:
+    /// newcomers do not overtake them.
+    pub fn take_idle(
+        self: &Rc<Self>,
+        shared: &Arc<Shared>,
+        key: PoolKey,
+        want: Want,
+    ) -> Option<Lease> {
         if want == Want::Fresh || shared.permits.waiting() > 0 {
             return None;
         }
-        self.take_newest(shared.id, place)
-    }
-
-    fn take_newest(&self, id: u32, wanted: Place) -> Option<Connection> {
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.get_mut(&id)?;
-        pool.take_newest(wanted, ring::now(), &mut dead)
+        let pool = pools.get_mut(&shared.id)?;
+        let newest = pool.take_newest(key, ring::now(), &mut dead)?;
+        Some(Lease::new(newest, self))
     }
 
-    /// One of those set aside for waiters, to `place` if there is such a one.
-    fn take_set_aside(&self, id: u32, place: Place) -> Option<Connection> {
+    /// One of those set aside for waiters, for this key if there is such a one.
+    fn take_set_aside(&self, id: u32, key: PoolKey) -> Option<Connection> {
         let mut pools = self.pools.borrow_mut();
         let set_aside = &mut pools.get_mut(&id)?.set_aside;
-        let newest = set_aside.iter().rposition(|one| one.place() == place);
+        let newest = set_aside.iter().rposition(|one| one.key() == key);
         let one = newest.or(set_aside.len().checked_sub(1))?;
         Some(set_aside.swap_remove(one))
     }
@@ -511,29 +412,6 @@ impl Pools {
 }
 
 impl Pool {
-    /// What is published in a namespace, and the choice among it. Only the first
-    /// request there takes a lock.
-    fn endpoints_in<'a>(
-        &'a mut self,
-        shared: &'a Shared,
-        namespace: Namespace,
-    ) -> (&'a Published, &'a mut Balancer) {
-        if namespace == Namespace::default() {
-            return (&shared.endpoints, &mut self.balancer);
-        }
-        let (there, balancer) = self.in_namespace(shared, namespace);
-        (&there.endpoints, balancer)
-    }
-
-    fn in_namespace(
-        &mut self,
-        shared: &Shared,
-        namespace: Namespace,
-    ) -> &mut (Arc<There>, Balancer) {
-        let known = self.elsewhere.entry(namespace.0);
-        known.or_insert_with(|| (shared.elsewhere.there(namespace), Balancer::default()))
-    }
-
     fn report_requests(&mut self, shared: &Shared, now: Instant) {
         let requests = std::mem::take(&mut self.requests);
         shared.retry_budget.deposit(requests, now);
@@ -545,18 +423,17 @@ impl Pool {
 /// for it goes on to the next.
 struct Waiting<'a> {
     pools: &'a Rc<Pools>,
-    shared: &'a Arc<Shared>,
-    policies: Policies<'a>,
-    place: Place,
+    upstream: u32,
+    key: PoolKey,
     wait: Wait,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(Turn::Reuse) = self.wait.leave()
-            && let Some(connection) = self.pools.take_set_aside(self.shared.id, self.place)
+            && let Some(connection) = self.pools.take_set_aside(self.upstream, self.key)
         {
-            self.pools.keep(self.shared, self.policies, connection);
+            self.pools.give_back(connection);
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::upstream::elsewhere::{Elsewhere, Seen};
 use crate::upstream::endpoints::Published;
 use crate::upstream::holders::Holders;
 use crate::upstream::in_flight::InFlight;
+use crate::upstream::limits::Limits;
 use crate::upstream::permits::Permits;
 use crate::upstream::reputation::Reputation;
 
@@ -23,7 +24,9 @@ pub struct Shared {
     pub id: u32,
     /// What metrics call it; all adopted upstreams have one label together.
     pub label: UpstreamIndex,
-    /// The cap of its connections.
+    /// What the configuration says of its pools; one for all that are adopted.
+    pub limits: Arc<Limits>,
+    /// The cap of its connections; none before one is set.
     pub permits: Arc<Permits>,
     /// Its endpoints, where they do not depend on the connection. Those of a
     /// name are as the proxy's own namespace knows it.
@@ -50,13 +53,14 @@ pub struct Shared {
 
 impl Shared {
     /// An upstream without connections.
-    pub fn new(label: UpstreamIndex, max_connections: Option<u32>) -> Self {
+    pub fn new(label: UpstreamIndex, limits: Arc<Limits>) -> Self {
         static NEXT_ID: AtomicU32 = AtomicU32::new(0);
         let now = clock::now();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             label,
-            permits: Arc::new(Permits::new(max_connections)),
+            limits,
+            permits: Arc::new(Permits::new(None)),
             endpoints: Published::default(),
             reputation: Reputation::new(now),
             elsewhere: Elsewhere::default(),

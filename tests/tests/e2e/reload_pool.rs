@@ -14,6 +14,7 @@ on_both_backends!(
     a_higher_cap_serves_who_waits,
     a_connection_in_use_above_a_lower_cap_is_not_kept,
     min_idle_is_taken_back,
+    every_limit_holds_for_what_is_open_already,
 );
 
 const SOON: Duration = Duration::from_secs(5);
@@ -157,4 +158,76 @@ fn min_idle_is_taken_back(backend: Backend) {
     eventually("both were closed", SOON, || {
         scene.server.open_connections() == 0
     });
+}
+
+/// Each key of `pool` on its own, for a request that began before the reload or for
+/// the next one: which limits it began under is of no account.
+fn every_limit_holds_for_what_is_open_already(backend: Backend) {
+    higher_max_idle(backend);
+    lower_max_idle(backend);
+    higher_max_lifetime(backend);
+    lower_max_pending(backend);
+    higher_min_idle(backend);
+}
+
+fn answer_all(clients: &mut [Client], answer: impl Fn(usize)) {
+    answer(clients.len());
+    for client in clients {
+        assert_eq!(client.response("GET").status, 200);
+    }
+}
+
+fn higher_max_idle(backend: Backend) {
+    let (server, answer) = held();
+    let scene = Scene::start(backend, server, "max_idle: 1");
+    let mut clients = scene.at_once(3);
+    scene.reload("max_idle: 3");
+    answer_all(&mut clients, answer);
+    eventually("all are kept", SOON, || scene.idle() == 3.0);
+}
+
+fn lower_max_idle(backend: Backend) {
+    let (server, answer) = held();
+    let scene = Scene::start(backend, server, "max_idle: 3");
+    let mut clients = scene.at_once(3);
+    scene.reload("max_idle: 1");
+    answer_all(&mut clients, answer);
+    // Not only after the next look at what is idle.
+    let open = || scene.server.open_connections();
+    eventually("one is kept", Duration::from_millis(500), || open() == 1);
+    assert_eq!(scene.idle(), 1.0);
+}
+
+fn higher_max_lifetime(backend: Backend) {
+    let (server, answer) = held();
+    let scene = Scene::start(backend, server, "max_lifetime: 1ms");
+    let mut clients = scene.at_once(1);
+    scene.reload("max_lifetime: 1h");
+    answer_all(&mut clients, &answer);
+    let mut again = scene.at_once(1);
+    answer_all(&mut again, answer);
+    assert_eq!(scene.server.connections(), 1, "it was kept");
+}
+
+fn lower_max_pending(backend: Backend) {
+    let (server, answer) = held();
+    let scene = Scene::start(backend, server, "max_connections: 1, max_pending: 2");
+    let mut first = scene.at_once(1);
+    let mut waiting = Client::connect(scene.listen);
+    waiting.send(get("/"));
+    let pending = [("upstream", "web"), ("state", "pending")];
+    let pending = || scene.proxy.metric("ambassador_pool_connections", &pending);
+    eventually("it waits", SOON, || pending() == 1.0);
+    scene.reload("max_connections: 1, max_pending: 1");
+    assert_eq!(Client::connect(scene.listen).get("/").status, 503);
+    answer_all(&mut first, &answer);
+    answer(1);
+    assert_eq!(waiting.response("GET").status, 200, "it goes on waiting");
+}
+
+fn higher_min_idle(backend: Backend) {
+    let scene = Scene::start(backend, Server::ok(), "min_idle: 0");
+    scene.reload("min_idle: 2");
+    let open = || scene.server.open_connections();
+    eventually("two are dialled unasked", SOON, || open() == 2);
 }

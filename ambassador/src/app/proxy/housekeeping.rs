@@ -102,7 +102,7 @@ impl Proxy {
         change.forget_in(&generation);
         let shards = self.shards.len() as u16;
         for (room, update) in rooms.into_iter().zip(change.updates(shards)) {
-            room.fill(update, shards);
+            room.fill(update);
         }
         Ok(())
     }

@@ -121,7 +121,7 @@ impl<'a> Prepared<'a> {
                 names: leaving.clone(),
                 ..update
             };
-            room.fill(update, shards);
+            room.fill(update);
         }
         if let LogChange::To(log) = log
             && let Some(before) = std::mem::replace(&mut running.log, log)

@@ -246,7 +246,6 @@ impl Shared<'_> {
             }
             plans.push(Plan {
                 shard: shard as u16,
-                shards: self.shards,
                 cpu: (count == cpus.len()).then(|| cpus[shard]),
                 backend: self.backend,
                 spin: checked.spin,

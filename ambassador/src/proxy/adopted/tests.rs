@@ -11,11 +11,12 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let adopted = Adopted::default();
+        let policies = Policies::default();
+        let adopted = Adopted::new(&policies);
         Self {
             now: adopted.started,
             adopted,
-            policies: Policies::default(),
+            policies,
         }
     }
 

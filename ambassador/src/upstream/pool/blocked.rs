@@ -14,7 +14,8 @@ use std::time::Duration;
 use super::Pools;
 use super::takeover::Need;
 use crate::ring::{self, timer};
-use crate::upstream::connection::{Connection, Past, Place};
+use crate::upstream::connection::{Connection, Past};
+use crate::upstream::key::PoolKey;
 use crate::upstream::shared::Shared;
 
 /// When one to close is looked for at first, from one look to the next.
@@ -41,7 +42,7 @@ impl Pools {
         if connection.past != Past::Dialled {
             return;
         }
-        let (unanswered, place) = (connection.wait_for_answer(), connection.place());
+        let (unanswered, key) = (connection.wait_for_answer(), connection.key());
         let (pools, shared) = (Rc::downgrade(self), Arc::clone(shared));
         ring::spawn(async move {
             for look in 0..LOOKS_MAX {
@@ -52,20 +53,20 @@ impl Pools {
                 }
                 let doubts = look > 0 && look % DOUBT_EVERY == 0;
                 if doubts || shared.idle() > shared.answered_beside() {
-                    pools.make_way(&shared, place).await;
+                    pools.make_way(&shared, key).await;
                 }
             }
         });
     }
 
-    /// Closes an idle connection to `place`, of whatever shard.
-    async fn make_way(&self, shared: &Shared, place: Place) {
+    /// Closes an idle connection for `key`, of whatever shard.
+    async fn make_way(&self, shared: &Shared, key: PoolKey) {
         if shared.idle() == 0 {
             return;
         }
-        let own = self.take_blocking(shared.id, place);
+        let own = self.take_blocking(shared.id, key);
         if own.is_none() {
-            drop(self.ask_others(shared, place, Need::Blocked).await);
+            drop(self.ask_others(shared, key, Need::Blocked).await);
         }
     }
 }

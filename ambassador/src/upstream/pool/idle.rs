@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::Pool;
 use crate::clock::Instant;
 use crate::ring::ebb;
-use crate::upstream::connection::{Connection, Place};
+use crate::upstream::connection::Connection;
 use crate::upstream::holders::SLOTS;
+use crate::upstream::key::PoolKey;
 
 /// A connection that stands idle.
 pub(super) struct Idle {
@@ -20,15 +21,15 @@ impl Idle {
     /// `connection`, from now on.
     pub(super) fn new(connection: Connection, now: Instant) -> Self {
         Self {
-            until: connection.idle_limit.map(|limit| now + limit),
+            until: connection.idle_limit().map(|limit| now + limit),
             since: now,
             connection,
         }
     }
 
-    /// Where it leads.
-    pub(super) fn place(&self) -> Place {
-        self.connection.place()
+    /// What it may be used for.
+    pub(super) fn key(&self) -> PoolKey {
+        self.connection.key()
     }
 
     /// How long it has stood idle.
@@ -36,24 +37,24 @@ impl Idle {
         now.saturating_duration_since(self.since)
     }
 
-    /// Whether it is one to `place` that can be used.
-    pub(super) fn is_live_at(&self, place: Place, now: Instant) -> bool {
-        self.connection.is_live_at(place) && self.until.is_none_or(|until| now < until)
+    /// Whether it can be used for `key`.
+    pub(super) fn serves(&self, key: PoolKey, now: Instant) -> bool {
+        self.connection.serves(key) && self.until.is_none_or(|until| now < until)
     }
 }
 
 impl Pool {
-    /// The newest live one to `wanted`. What is found dead goes to `dead`.
+    /// The newest live one for `key`. What is found dead goes to `dead`.
     pub(super) fn take_newest(
         &mut self,
-        wanted: Place,
+        key: PoolKey,
         now: Instant,
         dead: &mut Vec<Idle>,
     ) -> Option<Connection> {
         loop {
-            let place = self.idle.iter().rposition(|idle| idle.place() == wanted)?;
+            let place = self.idle.iter().rposition(|idle| idle.key() == key)?;
             let idle = self.remove(place);
-            if idle.is_live_at(wanted, now) {
+            if idle.serves(key, now) {
                 return Some(idle.connection);
             }
             dead.push(idle);
@@ -70,7 +71,7 @@ impl Pool {
         self.idle.push(idle);
     }
 
-    /// Tells other shards to what places there are none any more.
+    /// Tells other shards for what keys there are none any more.
     pub(super) fn withdraw_unheld(&mut self, shard: u16) {
         let slots = self.idle.iter().map(|idle| idle.connection.slot);
         let held = slots.fold(0, |held, slot| held | 1 << slot);
@@ -94,10 +95,13 @@ impl Pool {
         }
     }
 
-    /// Moves those that are dead, idle for too long or too old to `expired`.
-    pub(super) fn take_expired(&mut self, now: Instant, expired: &mut Vec<Idle>) {
+    /// Moves those that are dead, idle for too long or too old to `expired`, but
+    /// for the `keep` that stay however long they are idle.
+    pub(super) fn take_expired(&mut self, keep: usize, now: Instant, expired: &mut Vec<Idle>) {
+        let limits = &self.shared.limits;
+        let (idle_timeout, max_lifetime) = (limits.idle_timeout(), limits.max_lifetime());
         // A reload may have lowered either limit. The oldest go first.
-        let above_idle = self.shared.idle().saturating_sub(self.limits.max_idle);
+        let above_idle = self.shared.idle().saturating_sub(limits.max_idle());
         let above = above_idle.max(self.shared.permits.above_cap()) as usize;
         for _ in 0..above.min(self.idle.len()) {
             expired.push(self.remove(0));
@@ -106,12 +110,12 @@ impl Pool {
         while place < self.idle.len() {
             let idle = &self.idle[place];
             let connection = &idle.connection;
-            let limit = connection.share_of(self.limits.idle_timeout);
+            let limit = connection.share_of(idle_timeout);
             let is_too_long = idle.age(now) >= limit;
             // The kept ones are not closed for being idle, only for being old.
-            if is_too_long && self.idle.len() > self.keep
-                || connection.is_old(self.limits.max_lifetime, now)
-                || !idle.is_live_at(idle.place(), now)
+            if is_too_long && self.idle.len() > keep
+                || connection.is_old(max_lifetime, now)
+                || !idle.serves(idle.key(), now)
             {
                 expired.push(self.remove(place));
             } else {

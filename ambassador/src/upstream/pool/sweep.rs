@@ -4,11 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Pools, limits};
+use super::Pools;
 use crate::addr::Peer;
 use crate::ring::{self, timer};
 use crate::upstream::connection::Past;
 use crate::upstream::dial::Namespace;
+use crate::upstream::key::PoolKey;
 use crate::upstream::permits::{Acquire, Asker};
 use crate::upstream::shared::Shared;
 
@@ -16,13 +17,6 @@ use crate::upstream::shared::Shared;
 /// closes one is noticed at the next reuse anyhow; this bounds how long its
 /// socket and permit linger.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// An idle connection that `min_idle` wants.
-struct Warm {
-    shared: Arc<Shared>,
-    limits: limits::Pool,
-    timeouts: limits::Timeouts,
-}
 
 /// What a look has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,35 +52,41 @@ impl Pools {
         let mut wanted = Vec::new();
         let mut left = Sweep::NothingLeft;
         for pool in self.pools.borrow_mut().values_mut() {
-            pool.take_expired(now, &mut expired);
+            let keep = self.share_of(pool.shared.limits.min_idle());
+            pool.take_expired(keep, now, &mut expired);
             pool.withdraw_unheld(self.shard);
-            if !self.closing.get() {
-                for _ in pool.idle.len() + pool.dialing..pool.keep {
-                    pool.dialing += 1;
-                    wanted.push(Warm {
-                        shared: Arc::clone(&pool.shared),
-                        limits: pool.limits.clone(),
-                        timeouts: pool.timeouts.clone(),
-                    });
-                }
+            for _ in pool.idle.len() + pool.dialing..keep {
+                pool.dialing += 1;
+                wanted.push(Arc::clone(&pool.shared));
             }
-            if !pool.idle.is_empty() || pool.keep > 0 {
+            if !pool.idle.is_empty() || keep > 0 {
                 left = Sweep::SomethingLeft;
             }
         }
         drop(expired);
-        for warm in wanted {
+        for shared in wanted {
             let pools = Rc::clone(self);
-            ring::spawn(async move { pools.warm_one(warm).await });
+            ring::spawn(async move { pools.dial_ahead(shared).await });
         }
         left
     }
 
-    async fn warm_one(self: Rc<Self>, warm: Warm) {
-        let (shared, policies) = (&warm.shared, (&warm.limits, &warm.timeouts));
-        let endpoint = self.with_pool(shared, policies, |pool| {
-            pool.balancer.next_in_turn(&shared.endpoints)
-        });
+    /// This shard's part of the idle connections that an upstream is to have.
+    fn share_of(&self, min_idle: u32) -> usize {
+        if self.closing.get() {
+            return 0;
+        }
+        let shards = self.peers.borrow().len() + 1;
+        let (each, more) = (min_idle as usize / shards, min_idle as usize % shards);
+        each + usize::from(usize::from(self.shard) < more)
+    }
+
+    async fn dial_ahead(self: Rc<Self>, shared: Arc<Shared>) {
+        let endpoint = {
+            let mut pools = self.pools.borrow_mut();
+            let pool = pools.get_mut(&shared.id);
+            pool.and_then(|pool| pool.balancer.next_in_turn(&shared.endpoints))
+        };
         let asker = Asker {
             shard: self.shard,
             peer: Peer::Local,
@@ -94,20 +94,21 @@ impl Pools {
         if let Some(endpoint) = endpoint
             && let Acquire::Now(permit) = shared.permits.acquire(asker, 0, ring::now())
         {
+            let key = PoolKey::http1(Namespace::default(), endpoint);
             match self
-                .dial(permit, policies.1, (Namespace::default(), endpoint))
+                .dial(&shared, permit, shared.limits.opening(), key)
                 .await
             {
                 Ok(mut connection) => {
                     connection.past = Past::Waited;
-                    self.keep(shared, policies, connection);
+                    self.give_back(connection);
                 }
                 // The next sweep tries again; requests report the cause.
                 Err(error) => tracing::debug!(%endpoint, ?error, "min_idle: dial failed"),
             }
         }
         if let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id) {
-            pool.dialing -= 1;
+            pool.dialing = pool.dialing.saturating_sub(1);
         }
     }
 }

@@ -19,7 +19,8 @@ use std::time::Duration;
 use super::{CURRENT, Pools};
 use crate::clock::Instant;
 use crate::ring::{self, Remote, Stream, timer};
-use crate::upstream::connection::{Connection, Luggage, Place};
+use crate::upstream::connection::{Connection, Luggage};
+use crate::upstream::key::PoolKey;
 use crate::upstream::shared::Shared;
 
 /// How long a request waits for other shards before it dials. They answer within
@@ -98,12 +99,12 @@ struct Question<'a> {
 }
 
 impl Pools {
-    /// A connection to `place` that another shard has idle.
-    pub(super) async fn take_over(&self, shared: &Shared, place: Place) -> Option<Connection> {
+    /// A connection for `key` that another shard has idle.
+    pub(super) async fn take_over(&self, shared: &Shared, key: PoolKey) -> Option<Connection> {
         if shared.permits.waiting() > 0 || shared.idle() == 0 || self.is_alone(shared.id) {
             return None;
         }
-        self.ask_others(shared, place, Need::Idle).await
+        self.ask_others(shared, key, Need::Idle).await
     }
 
     fn is_alone(&self, id: u32) -> bool {
@@ -116,10 +117,10 @@ impl Pools {
     pub(super) async fn ask_others(
         &self,
         shared: &Shared,
-        place: Place,
+        key: PoolKey,
         need: Need,
     ) -> Option<Connection> {
-        let slot = Connection::slot_of(place);
+        let slot = key.slot();
         let shards = self.peers.borrow().len() as u16 + 1;
         let until = ring::now() + WAIT_MAX;
         let others = shared.holders.others(slot, self.shard, shards);
@@ -129,7 +130,7 @@ impl Pools {
         };
         let mut others_are_busy = false;
         for shard in others.take(asked_max) {
-            let Some(question) = self.ask(shard, shared.id, place, need) else {
+            let Some(question) = self.ask(shard, shared.id, key, need) else {
                 continue;
             };
             match timer::timeout_at(until, question).await {
@@ -146,13 +147,13 @@ impl Pools {
     }
 
     /// Asks one shard. `None`: it takes no mail.
-    fn ask(&self, shard: u16, id: u32, place: Place, need: Need) -> Option<Question<'_>> {
+    fn ask(&self, shard: u16, id: u32, key: PoolKey, need: Need) -> Option<Question<'_>> {
         let number = self.questions.get();
         self.questions.set(number + 1);
         let asker = ring::remote();
         let ask = Box::new(move || {
             if let Some(pools) = CURRENT.with_borrow(std::rc::Weak::upgrade) {
-                pools.answer(id, place, need, Asker { asker, number });
+                pools.answer(id, key, need, Asker { asker, number });
             }
         });
         let peers = self.peers.borrow();
@@ -167,22 +168,22 @@ impl Pools {
     }
 
     /// One of this shard that may keep an upstream from another connection.
-    pub(super) fn take_blocking(&self, id: u32, place: Place) -> Option<Connection> {
+    pub(super) fn take_blocking(&self, id: u32, key: PoolKey) -> Option<Connection> {
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&id)?;
-        pool.take_oldest(place, STANDS_IN_THE_WAY_AFTER, ring::now(), &mut dead)
+        pool.take_oldest(key, STANDS_IN_THE_WAY_AFTER, ring::now(), &mut dead)
     }
 
-    /// Gives another shard one of this one's idle connections to `place`, if it
+    /// Gives another shard one of this one's idle connections for `key`, if it
     /// can be spared.
-    fn answer(self: &Rc<Self>, id: u32, place: Place, need: Need, asker: Asker) {
+    fn answer(self: &Rc<Self>, id: u32, key: PoolKey, need: Need, asker: Asker) {
         let now = ring::now();
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
         let reply = match self.pools.borrow_mut().get_mut(&id) {
-            Some(pool) => pool.reply(place, need, self.shard, now, &mut dead),
+            Some(pool) => pool.reply(key, need, self.shard, now, &mut dead),
             None => Reply::Nothing,
         };
         drop(dead);
@@ -316,10 +317,10 @@ impl Demand {
 
 /// What an upstream's idle connections are on one shard, for the others.
 impl super::Pool {
-    /// What another shard is told that needs one to `place`.
+    /// What another shard is told that needs one for `key`.
     fn reply(
         &mut self,
-        place: Place,
+        key: PoolKey,
         need: Need,
         shard: u16,
         now: Instant,
@@ -327,9 +328,9 @@ impl super::Pool {
     ) -> Reply<Connection> {
         let is_busy = self.demand.is_busy(now);
         let spared = match need {
-            Need::Blocked => self.take_oldest(place, STANDS_IN_THE_WAY_AFTER, now, dead),
-            Need::Idle if is_busy => self.take_oldest(place, SURPLUS_AFTER, now, dead),
-            Need::Idle => self.take_newest(place, now, dead),
+            Need::Blocked => self.take_oldest(key, STANDS_IN_THE_WAY_AFTER, now, dead),
+            Need::Idle if is_busy => self.take_oldest(key, SURPLUS_AFTER, now, dead),
+            Need::Idle => self.take_newest(key, now, dead),
         };
         self.withdraw_unheld(shard);
         match spared {
@@ -342,17 +343,17 @@ impl super::Pool {
     /// The oldest one, where it has stood idle for that long.
     fn take_oldest(
         &mut self,
-        place: Place,
+        key: PoolKey,
         age_min: Duration,
         now: Instant,
         dead: &mut Vec<super::Idle>,
     ) -> Option<Connection> {
-        let oldest = self.idle.iter().position(|idle| idle.place() == place)?;
+        let oldest = self.idle.iter().position(|idle| idle.key() == key)?;
         if self.idle[oldest].age(now) < age_min {
             return None;
         }
         let idle = self.remove(oldest);
-        if idle.is_live_at(place, now) {
+        if idle.serves(key, now) {
             return Some(idle.connection);
         }
         dead.push(idle);

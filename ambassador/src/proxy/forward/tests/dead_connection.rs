@@ -21,6 +21,7 @@ use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Chunk, Gather, Options, Stream};
 use crate::telemetry::{AttemptOutcome, Direction, ListenerIndex, UpstreamIndex};
 use crate::upstream::dial::Namespace;
+use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, Want};
 
 const IDLE: Duration = Duration::from_secs(20);
@@ -121,24 +122,24 @@ async fn keep_a_dead_connection(
     address: SocketAddr,
 ) {
     let target = context.generation().unmatched();
-    let policies = target.pool_policies();
-    let place = (Namespace::default(), EndpointAddr(address));
+    let key = PoolKey::http1(Namespace::default(), EndpointAddr(address));
     let pools = &context.pools;
     let dialled = pools.checkout(
         &target.shared,
-        policies,
+        target.opening(),
         Checkout {
-            place,
+            key,
             want: Want::Fresh,
             peer: Peer::Local,
         },
     );
-    let Ok(connection) = dialled.await else {
+    let Ok(mut connection) = dialled.await else {
         panic!("it listens");
     };
     connection.stream.send(gather(b"x")).await.unwrap();
     let near = connection.stream.as_fd().try_clone_to_owned().unwrap();
-    pools.checkin(&target.shared, policies, connection);
+    connection.complete();
+    drop(connection);
     // To close what has unread bytes is a reset.
     let (accepted, _) = listener.accept().unwrap();
     accepted.peek(&mut [0]).unwrap();

@@ -10,21 +10,19 @@ use std::thread;
 
 use super::*;
 use crate::addr::{EndpointAddr, Peer};
-use crate::policy::limits;
 use crate::ring::{Backend, Options, Spin};
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::connection::Past;
 use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
-use crate::upstream::pool::{Checkout, Want};
+use crate::upstream::limits::Limits;
+use crate::upstream::pool::{Checkout, Lease, Want};
 
 /// An upstream that two shards have connections to: shard 0 in a thread of its
 /// own, shard 1 in that of the test.
 struct Shards {
     shared: Arc<Shared>,
-    place: Place,
+    key: PoolKey,
     pools: Rc<Pools>,
-    limits: limits::Pool,
-    timeouts: limits::Timeouts,
     owner: Remote,
 }
 
@@ -33,28 +31,23 @@ fn pools(shard: u16) -> Rc<Pools> {
     Pools::new(shard, Rc::new(dialer))
 }
 
-fn checkout(place: Place) -> Checkout {
+fn checkout(key: PoolKey) -> Checkout {
     Checkout {
-        place,
+        key,
         want: Want::Any,
         peer: Peer::Local,
     }
 }
 
 impl Shards {
-    async fn checkout(&self) -> Connection {
-        let policies = (&self.limits, &self.timeouts);
-        let wanted = checkout(self.place);
-        let checkout = self.pools.checkout(&self.shared, policies, wanted);
-        let Ok(connection) = checkout.await else {
+    async fn checkout(&self) -> Lease {
+        let opening = self.shared.limits.opening();
+        let wanted = checkout(self.key);
+        let checkout = self.pools.checkout(&self.shared, opening, wanted);
+        let Ok(lease) = checkout.await else {
             panic!("it listens");
         };
-        connection
-    }
-
-    fn checkin(&self, connection: Connection) {
-        let policies = (&self.limits, &self.timeouts);
-        self.pools.checkin(&self.shared, policies, connection);
+        lease
     }
 
     /// Does something on the other shard, and waits for it.
@@ -92,20 +85,23 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
-        let place = (Namespace::default(), EndpointAddr(address));
-        let shared = Arc::new(Shared::new(UpstreamIndex::UNMATCHED, Some(9)));
+        let key = PoolKey::http1(Namespace::default(), EndpointAddr(address));
+        let shared = Arc::new(Shared::new(
+            UpstreamIndex::UNMATCHED,
+            Arc::new(Limits::default()),
+        ));
         let (ended, is_ready) = (Arc::new(AtomicBool::new(false)), mpsc::channel());
         let (end, owned) = (Arc::clone(&ended), Arc::clone(&shared));
         let owner = thread::spawn(move || {
             let serving = async move {
                 let pools = pools(0);
-                let (limits, timeouts) = (limits::Pool::default(), limits::Timeouts::default());
-                let policies = (&limits, &timeouts);
-                let dialled = pools.checkout(&owned, policies, checkout(place)).await;
-                let Ok(connection) = dialled else {
+                let opening = owned.limits.opening();
+                let dialled = pools.checkout(&owned, opening, checkout(key)).await;
+                let Ok(mut lease) = dialled else {
                     panic!("it listens");
                 };
-                pools.checkin(&owned, policies, connection);
+                lease.complete();
+                drop(lease);
                 is_ready.0.send(ring::remote()).unwrap();
                 until(|| end.load(Ordering::SeqCst)).await;
             };
@@ -117,10 +113,8 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
             pools.set_peers(vec![remote.clone()]);
             test(Shards {
                 shared,
-                place,
+                key,
                 pools,
-                limits: limits::Pool::default(),
-                timeouts: limits::Timeouts::default(),
                 owner: remote,
             })
             .await;
@@ -136,14 +130,12 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
 fn an_idle_connection_moves_with_its_permit() {
     on_two_shards(|shards| async move {
         assert_eq!(shards.counts(), (1, 1));
-        let connection = shards.checkout().await;
+        let mut connection = shards.checkout().await;
         assert_eq!((connection.past, shards.counts()), (Past::Used, (1, 0)));
-        shards.checkin(connection);
+        connection.complete();
+        drop(connection);
         assert_eq!(shards.counts(), (1, 1));
-        let others = shards
-            .shared
-            .holders
-            .others(Connection::slot_of(shards.place), 1, 2);
+        let others = shards.shared.holders.others(shards.key.slot(), 1, 2);
         assert_eq!(others.count(), 0, "its former shard has none any more");
         // And is used where it is now.
         let connection = shards.checkout().await;
@@ -169,15 +161,13 @@ fn what_comes_for_a_caller_that_has_left_closes() {
 fn a_busy_shard_keeps_its_own() {
     on_two_shards(|shards| async move {
         let be_busy = |pools: &Rc<Pools>, shared: &Arc<Shared>| {
-            let (limits, timeouts) = (limits::Pool::default(), limits::Timeouts::default());
             for _ in 0..BUSY_FROM {
-                pools.count_request(shared, (&limits, &timeouts), ring::now());
+                pools.count_request(shared, ring::now());
             }
         };
         shards.over_there(be_busy).await;
-        let policies = (&shards.limits, &shards.timeouts);
         let (pools, shared) = (&shards.pools, &shards.shared);
-        pools.count_request(shared, policies, ring::now());
+        pools.count_request(shared, ring::now());
         let connection = shards.checkout().await;
         assert_eq!(connection.past, Past::Dialled);
         assert_eq!(shards.counts(), (2, 1));
@@ -224,16 +214,15 @@ fn a_shard_that_drains_gives_nothing() {
         drop(connection);
         // Nor one that is found in vain.
         shards.shared.try_add_idle(9);
-        let slot = Connection::slot_of(shards.place);
-        shards.shared.holders.announce(slot, 0);
+        shards.shared.holders.announce(shards.key.slot(), 0);
         assert_eq!(shards.checkout().await.past, Past::Dialled);
     });
 }
 
 #[test]
-fn another_place_is_left_alone() {
+fn another_key_is_left_alone() {
     on_two_shards(|shards| async move {
-        let elsewhere = (Namespace(7), shards.place.1);
+        let elsewhere = PoolKey::http1(Namespace(7), shards.key.endpoint);
         assert!(
             shards
                 .pools

@@ -1,0 +1,61 @@
+//! What makes one connection as good as another.
+
+use std::hash::BuildHasher;
+
+use crate::addr::EndpointAddr;
+use crate::upstream::dial::Namespace;
+use crate::upstream::holders::SLOTS;
+
+/// What a connection may be reused for: requests with the same key share
+/// connections, and no others do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolKey {
+    /// Where its socket was made.
+    pub namespace: Namespace,
+    /// Whom it leads to.
+    pub endpoint: EndpointAddr,
+    /// As whom it was opened.
+    pub identity: Identity,
+    /// What is spoken over it.
+    pub protocol: Protocol,
+}
+
+/// As whom a connection is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// As nobody: no credentials are shown. A connection on which a caller shows
+    /// its own belongs to that caller ([`Tie`](super::connection::Tie)), and is
+    /// never shared.
+    Anonymous,
+}
+
+/// What is spoken over a connection that is shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// HTTP/1: one exchange at a time. One over which opaque bytes have gone is
+    /// never shared.
+    Http1,
+}
+
+impl PoolKey {
+    /// That of HTTP/1 in clear.
+    pub fn http1(namespace: Namespace, endpoint: EndpointAddr) -> Self {
+        Self {
+            namespace,
+            endpoint,
+            identity: Identity::Anonymous,
+            protocol: Protocol::Http1,
+        }
+    }
+
+    /// The same at another endpoint.
+    pub fn at(self, endpoint: EndpointAddr) -> Self {
+        Self { endpoint, ..self }
+    }
+
+    /// Under which slot of the [`Holders`](super::holders::Holders) it is found.
+    pub(super) fn slot(&self) -> u8 {
+        let hash = foldhash::fast::FixedState::default().hash_one(self);
+        (hash % SLOTS as u64) as u8
+    }
+}

@@ -1,0 +1,182 @@
+//! The limits of an upstream's pools, as the configuration in force has them.
+//!
+//! All shards read them here, and no pool keeps a copy: a reload changes this one
+//! place, and whatever a pool does from then on goes by it, also for requests that
+//! began before. The cap on open connections is in
+//! [`Permits`](super::permits::Permits), with those who wait below it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::policy::limits;
+
+/// Those of one upstream. Each is read by itself: while a reload changes them, one
+/// may be new and the next still old.
+#[derive(Debug)]
+pub struct Limits {
+    max_pending: AtomicU32,
+    max_idle: AtomicU32,
+    min_idle: AtomicU32,
+    idle_timeout: Time,
+    max_lifetime: Time,
+    connect: Time,
+    /// [`Time::NEVER`]: it is off.
+    keep_alive: Time,
+}
+
+/// How a connection is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening {
+    /// How long that may take.
+    pub within: Duration,
+    /// Silence after which TCP asks whether the other side is still there.
+    pub keep_alive: Option<Duration>,
+}
+
+/// A duration in nanoseconds.
+#[derive(Debug)]
+struct Time(AtomicU64);
+
+impl Limits {
+    /// What a configuration says.
+    pub fn new(pool: &limits::Pool, timeouts: &limits::Timeouts) -> Self {
+        let limits = Self {
+            max_pending: AtomicU32::default(),
+            max_idle: AtomicU32::default(),
+            min_idle: AtomicU32::default(),
+            idle_timeout: Time::new(),
+            max_lifetime: Time::new(),
+            connect: Time::new(),
+            keep_alive: Time::new(),
+        };
+        limits.set(pool, timeouts);
+        limits
+    }
+
+    /// Another configuration is in force.
+    pub fn set(&self, pool: &limits::Pool, timeouts: &limits::Timeouts) {
+        let limits::Pool {
+            // That of the permits, and that of who counts requests.
+            max_connections: _,
+            max_requests: _,
+            max_pending,
+            max_idle,
+            min_idle,
+            idle_timeout,
+            max_lifetime,
+        } = *pool;
+        self.max_pending.store(max_pending, Ordering::Relaxed);
+        self.max_idle.store(max_idle, Ordering::Relaxed);
+        self.min_idle.store(min_idle, Ordering::Relaxed);
+        self.idle_timeout.set(idle_timeout);
+        self.max_lifetime.set(max_lifetime);
+        self.connect.set(timeouts.connect);
+        self.keep_alive
+            .set(timeouts.keep_alive.unwrap_or(Duration::MAX));
+    }
+
+    /// Callers that may wait for a connection.
+    pub fn max_pending(&self) -> u32 {
+        self.max_pending.load(Ordering::Relaxed)
+    }
+
+    /// Idle connections kept for reuse.
+    pub fn max_idle(&self) -> u32 {
+        self.max_idle.load(Ordering::Relaxed)
+    }
+
+    /// Idle connections kept open without traffic.
+    pub fn min_idle(&self) -> u32 {
+        self.min_idle.load(Ordering::Relaxed)
+    }
+
+    /// An idle connection older than this is closed.
+    pub fn idle_timeout(&self) -> Duration {
+        self.idle_timeout.get()
+    }
+
+    /// A connection is not reused after this age.
+    pub fn max_lifetime(&self) -> Duration {
+        self.max_lifetime.get()
+    }
+
+    /// How a connection is opened that nobody has asked for yet.
+    pub fn opening(&self) -> Opening {
+        let keep_alive = self.keep_alive.get();
+        Opening {
+            within: self.connect.get(),
+            keep_alive: (keep_alive < Time::NEVER).then_some(keep_alive),
+        }
+    }
+}
+
+impl Opening {
+    /// For a request with these timeouts: its route may have its own.
+    pub fn of(timeouts: &limits::Timeouts) -> Self {
+        Self {
+            within: timeouts.connect,
+            keep_alive: timeouts.keep_alive,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::new(&limits::Pool::default(), &limits::Timeouts::default())
+    }
+}
+
+impl Time {
+    /// The longest that is told apart, 584 years.
+    const NEVER: Duration = Duration::from_nanos(u64::MAX);
+
+    fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn set(&self, time: Duration) {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.0.store(nanos, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_is_what_was_set_last() {
+        let limits = Limits::default();
+        let pool = limits::Pool {
+            max_pending: 1,
+            max_idle: 2,
+            min_idle: 3,
+            idle_timeout: Duration::from_micros(4),
+            max_lifetime: Duration::MAX,
+            ..limits::Pool::default()
+        };
+        let timeouts = limits::Timeouts {
+            connect: Duration::from_millis(5),
+            keep_alive: Some(Duration::from_secs(6)),
+            ..limits::Timeouts::default()
+        };
+        limits.set(&pool, &timeouts);
+        assert_eq!(limits.max_pending(), 1);
+        assert_eq!(limits.max_idle(), 2);
+        assert_eq!(limits.min_idle(), 3);
+        assert_eq!(limits.idle_timeout(), Duration::from_micros(4));
+        assert_eq!(limits.max_lifetime(), Time::NEVER);
+        assert_eq!(limits.opening().within, Duration::from_millis(5));
+        assert_eq!(limits.opening().keep_alive, Some(Duration::from_secs(6)));
+        let never = limits::Timeouts {
+            keep_alive: None,
+            ..timeouts
+        };
+        limits.set(&pool, &never);
+        assert_eq!(limits.opening().keep_alive, None);
+    }
+}

@@ -1,0 +1,114 @@
+//! The choice among the endpoints of an upstream, as its name is known in a
+//! namespace.
+
+use std::sync::Arc;
+
+use super::{Pool, Pools};
+use crate::addr::EndpointAddr;
+use crate::upstream::balancer::{Ask, Balancer, Picked};
+use crate::upstream::dial::Namespace;
+use crate::upstream::elsewhere::There;
+use crate::upstream::endpoints::Published;
+use crate::upstream::shared::Shared;
+
+impl Pools {
+    /// One of the endpoints published for `shared` in a namespace; `None`: there
+    /// are none.
+    pub fn pick(
+        &self,
+        shared: &Arc<Shared>,
+        namespace: Namespace,
+        ask: &Ask<'_>,
+    ) -> Option<Picked> {
+        if shared.is_retired() {
+            // Its last requests: what is known of its endpoints is forgotten.
+            let last = |published: &Published| {
+                let list = published.current();
+                let turn = published.next_turn().checked_rem(list.len())?;
+                Some(Picked::unwatched(list[turn].address))
+            };
+            return match namespace == Namespace::default() {
+                true => last(&shared.endpoints),
+                false => last(&shared.elsewhere.there(namespace).endpoints),
+            };
+        }
+        self.with_pool(shared, |pool| {
+            let (published, balancer) = pool.endpoints_in(shared, namespace);
+            balancer.pick(published, ask)
+        })
+    }
+
+    /// An endpoint of the other address family that gets requests.
+    pub fn of_other_family(
+        &self,
+        shared: &Shared,
+        namespace: Namespace,
+        endpoint: EndpointAddr,
+    ) -> Option<EndpointAddr> {
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.get_mut(&shared.id)?;
+        let (published, balancer) = pool.endpoints_in(shared, namespace);
+        balancer.of_other_family(published, endpoint)
+    }
+
+    /// This endpoint, for a request whose connection is given.
+    pub fn pick_bound(
+        &self,
+        shared: &Arc<Shared>,
+        namespace: Namespace,
+        endpoint: EndpointAddr,
+        ask: &Ask<'_>,
+    ) -> Picked {
+        if shared.is_retired() {
+            return Picked::unwatched(endpoint);
+        }
+        self.with_pool(shared, |pool| {
+            let (published, balancer) = pool.endpoints_in(shared, namespace);
+            balancer.pick_bound(published, endpoint, ask)
+        })
+    }
+
+    /// What the name of `shared` means in a namespace that is not the proxy's own.
+    pub fn there(&self, shared: &Arc<Shared>, namespace: Namespace) -> Arc<There> {
+        match shared.is_retired() {
+            // Its last requests.
+            true => shared.elsewhere.there(namespace),
+            false => self.with_pool(shared, |pool| {
+                Arc::clone(&pool.in_namespace(shared, namespace).0)
+            }),
+        }
+    }
+
+    /// Forgets what names mean in a namespace where nothing is captured any
+    /// more.
+    pub fn forget_namespace(&self, namespace: Namespace) {
+        for pool in self.pools.borrow_mut().values_mut() {
+            pool.elsewhere.remove(&namespace.0);
+        }
+    }
+}
+
+impl Pool {
+    /// What is published in a namespace, and the choice among it. Only the first
+    /// request there takes a lock.
+    fn endpoints_in<'a>(
+        &'a mut self,
+        shared: &'a Shared,
+        namespace: Namespace,
+    ) -> (&'a Published, &'a mut Balancer) {
+        if namespace == Namespace::default() {
+            return (&shared.endpoints, &mut self.balancer);
+        }
+        let (there, balancer) = self.in_namespace(shared, namespace);
+        (&there.endpoints, balancer)
+    }
+
+    fn in_namespace(
+        &mut self,
+        shared: &Shared,
+        namespace: Namespace,
+    ) -> &mut (Arc<There>, Balancer) {
+        let known = self.elsewhere.entry(namespace.0);
+        known.or_insert_with(|| (shared.elsewhere.there(namespace), Balancer::default()))
+    }
+}

@@ -1,0 +1,60 @@
+//! A connection on loan from the pools of a shard.
+
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+use super::Pools;
+use crate::upstream::connection::{Connection, Past, Traffic};
+
+/// The right to use a connection: today a whole one, exclusively. Dropped after
+/// [`Lease::complete`] it gives the connection back; dropped before, it closes it,
+/// as whatever is still on its way over it would be taken for the answer to
+/// another request. Its permit goes with the connection.
+pub struct Lease {
+    /// `None` only within the drop.
+    connection: Option<Connection>,
+    pools: Rc<Pools>,
+}
+
+impl Lease {
+    /// A loan by the pools that the connection is to come back to.
+    pub(super) fn new(mut connection: Connection, pools: &Rc<Pools>) -> Self {
+        connection.traffic = Traffic::UnderWay;
+        Self {
+            connection: Some(connection),
+            pools: Rc::clone(pools),
+        }
+    }
+
+    /// Nothing is on its way over the connection any more, and whoever comes next
+    /// may use it.
+    pub fn complete(&mut self) {
+        self.past = Past::Used;
+        self.traffic = Traffic::Over;
+    }
+}
+
+impl Deref for Lease {
+    type Target = Connection;
+
+    #[inline]
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("it is only taken by drop")
+    }
+}
+
+impl DerefMut for Lease {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("it is only taken by drop")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let complete = |connection: &mut Connection| connection.traffic == Traffic::Over;
+        if let Some(connection) = self.connection.take_if(complete) {
+            self.pools.give_back(connection);
+        }
+    }
+}
