@@ -262,24 +262,6 @@ impl Gather {
         }
     }
 
-    /// The same bytes on the heap, in one chunk.
-    pub fn copy(&self) -> Self {
-        Self::from(Chunk::written(self.bytes(), |copy| {
-            self.chunks()
-                .for_each(|chunk| copy.extend_from_slice(chunk));
-        }))
-    }
-
-    /// The first chunk, to be changed; `None` where it is in a shared buffer.
-    pub fn first_mut(&mut self) -> Option<&mut [u8]> {
-        let first = self.first.as_mut()?;
-        let (start, end) = (first.start as usize, first.end as usize);
-        match &mut first.store {
-            Store::Shared { .. } => None,
-            Store::Heap(bytes) => Some(&mut bytes[start..end]),
-        }
-    }
-
     /// Moves what is in shared buffers to the heap. For what is kept while a
     /// peer is waited for.
     pub fn detach(&mut self) {

@@ -174,12 +174,6 @@ impl Table {
         &self.settings
     }
 
-    /// The upstream of this name.
-    pub fn by_name(&self, name: &str) -> Option<&Arc<Upstream>> {
-        let index = *self.by_name.get(name)?;
-        Some(&self.settings.upstreams[index])
-    }
-
     /// The upstream whose addresses and networks hold this destination.
     pub fn claim_address(&self, original: OriginalDst) -> Option<&Arc<Upstream>> {
         let index = self.nets.find(original.0.ip(), original.0.port())?;

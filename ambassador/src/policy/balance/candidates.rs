@@ -71,11 +71,6 @@ impl Candidates {
         }
     }
 
-    /// Takes all out.
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
