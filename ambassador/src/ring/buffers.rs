@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Buffers of a shard. Few: a provided-buffer ring is used in turn, so all of
 /// them become resident under load.
@@ -181,18 +182,13 @@ impl Mapping {
     fn new(length: usize) -> io::Result<Self> {
         // SAFETY: an anonymous mapping at an address of the kernel's choice.
         let start = unsafe {
-            libc::mmap(
+            mmap_anonymous(
                 std::ptr::null_mut(),
                 length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
             )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        }?;
         let start = NonNull::new(start.cast()).expect("a mapping is never at address 0");
         Ok(Self { start, length })
     }
@@ -203,6 +199,6 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: this mapping is ours, and what points into it (chunks, the
         // registered ring) holds the `Buffers` that owns it.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

@@ -8,13 +8,15 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use rustix::net::SocketAddrAny;
+
 use super::Backend;
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
 use super::epoll::Epoll;
 use super::growth::Growth;
 use super::send_op::SendError;
-use super::sockets::{self, RawAddress};
+use super::sockets;
 use super::table::{
     Connecting, End, Held, Key, Role, Sending, Socket, Standing, StreamId, Table, Until,
 };
@@ -136,7 +138,7 @@ impl Driver {
     }
 
     /// Starts to connect.
-    pub(super) fn connect(&self, key: Key, address: RawAddress) {
+    pub(super) fn connect(&self, key: Key, address: SocketAddrAny) {
         let mut table = self.table.borrow_mut();
         table.sockets[key as usize].connecting = Connecting::Busy(Box::new(address));
         match &mut *self.engine.borrow_mut() {

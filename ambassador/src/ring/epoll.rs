@@ -1,15 +1,22 @@
 //! The epoll engine, for kernels and containers without io_uring: the same
 //! queues, filled by reads when the kernel says that there is something.
 
-use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::io::Errno;
+use rustix::net::{self, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, sockopt};
+
 use super::buffers::SIZE;
-use super::chunk::Chunk;
-use super::table::{Connecting, End, Key, Sending, Socket, Table, raw};
-use super::{mailbox, sockets};
+use super::chunk::{Chunk, GATHER_MAX, Gather};
+use super::mailbox;
+use super::table::{Connecting, End, Key, Sending, Socket, Table};
 use crate::clock;
 
 /// Events taken per turn.
@@ -21,6 +28,9 @@ const READS_PER_TURN: usize = 8;
 /// Connections accepted per turn: a burst must not fill the backlog.
 const ACCEPTS_PER_TURN: usize = 64;
 
+/// The longest wait. What waits longer than a day looks at the clock in between.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The key of the eventfd.
 const EVENT_KEY: u64 = u64::MAX;
 
@@ -28,21 +38,19 @@ const EVENT_KEY: u64 = u64::MAX;
 pub(super) struct Epoll {
     epoll: OwnedFd,
     event: OwnedFd,
-    events: Vec<libc::epoll_event>,
+    events: Vec<Event>,
 }
 
 impl Epoll {
     /// An instance that `event` wakes.
-    #[expect(unsafe_code, reason = "epoll_create1")]
     pub(super) fn new(event: OwnedFd) -> io::Result<Self> {
-        // SAFETY: no pointers are passed.
-        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if epoll < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is new and nobody else's.
-        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-        add(&epoll, event.as_raw_fd(), libc::EPOLLIN as u32, EVENT_KEY)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(
+            &epoll,
+            &event,
+            EventData::new_u64(EVENT_KEY),
+            EventFlags::IN,
+        )?;
         Ok(Self {
             epoll,
             event,
@@ -52,56 +60,45 @@ impl Epoll {
 
     /// Watches a new socket, edge-triggered, until it is closed.
     pub(super) fn watch(&mut self, socket: &Socket, key: Key) -> io::Result<()> {
-        let interest = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
         let data = u64::from(socket.generation) << 32 | u64::from(key);
-        add(&self.epoll, raw(socket), interest as u32, data)
+        Ok(epoll::add(
+            &self.epoll,
+            &socket.fd,
+            EventData::new_u64(data),
+            interest,
+        )?)
     }
 
     /// Watches a socket no more.
-    #[expect(unsafe_code, reason = "epoll_ctl")]
     pub(super) fn unwatch(&mut self, socket: &Socket) {
-        let (epoll, fd) = (self.epoll.as_raw_fd(), raw(socket));
-        // SAFETY: deleting takes no event. It fails only for what is not watched.
-        unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+        // It fails only for what is not watched.
+        let _ = epoll::delete(&self.epoll, &socket.fd);
     }
 
     /// Starts to connect.
-    #[expect(unsafe_code, reason = "connect with a raw address")]
     pub(super) fn connect(&mut self, table: &mut Table, key: Key) {
         let socket = &mut table.sockets[key as usize];
         let Connecting::Busy(address) = &socket.connecting else {
             return;
         };
-        let place = (&raw const address.storage).cast();
-        // SAFETY: the address is live and as long as it says.
-        let connected = unsafe { libc::connect(raw(socket), place, address.length) };
-        let error = if connected == 0 { 0 } else { last_error() };
-        match error {
-            0 => table.end_connect(key, Ok(())),
-            libc::EINPROGRESS | libc::EINTR => {}
-            error => table.end_connect(key, Err(error)),
+        match net::connect(&socket.fd, &**address) {
+            Ok(()) => table.end_connect(key, Ok(())),
+            Err(Errno::INPROGRESS | Errno::INTR) => {}
+            Err(error) => table.end_connect(key, Err(error.raw_os_error())),
         }
     }
 
     /// Sends what the socket takes now; the rest when it takes more.
-    #[expect(unsafe_code, reason = "sendmsg")]
     pub(super) fn send(&mut self, table: &mut Table, key: Key) {
         loop {
             let socket = &mut table.sockets[key as usize];
-            let fd = raw(socket);
-            let Sending::Busy(op) = &mut socket.sending else {
+            let Sending::Busy(op) = &socket.sending else {
                 return;
             };
-            let (message, flags) = (op.message(), op.flags());
-            // SAFETY: the message and what it points to are boxed in the
-            // socket and not touched during the call.
-            let sent = unsafe { libc::sendmsg(fd, message, flags) };
-            let outcome = match sent {
-                0.. => Ok(sent as usize),
-                _ => Err(last_error()),
-            };
-            let again = table.progress_send(key, outcome);
-            if !again || outcome == Err(libc::EAGAIN) {
+            let sent = send_once(&socket.fd, &op.gather);
+            let again = table.progress_send(key, sent.map_err(Errno::raw_os_error));
+            if !again || sent == Err(Errno::AGAIN) {
                 return;
             }
         }
@@ -122,52 +119,44 @@ impl Epoll {
                 read(table, key);
             }
         }
-        let milliseconds = match wait {
-            _ if busy || table.has_reads_due() => 0,
-            None => -1,
-            Some(wait) => wait.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128) as i32,
+        let wait = match busy || table.has_reads_due() {
+            true => Some(Duration::ZERO),
+            false => wait,
         };
         let mut found = false;
-        if milliseconds != 0 && !spin.is_zero() {
+        if wait != Some(Duration::ZERO) && !spin.is_zero() {
             let until = clock::now() + spin;
             while !found && clock::now() < until {
-                found = self.wait(0)?;
+                found = self.wait(Some(Duration::ZERO))?;
             }
         }
         if !found {
-            self.wait(milliseconds)?;
+            self.wait(wait)?;
         }
         // Taken out and put back: its memory is used again.
         let mut events = std::mem::take(&mut self.events);
         for event in events.drain(..) {
-            self.handle(table, event.u64, event.events as i32);
+            self.handle(table, event.data.u64(), event.flags);
         }
         self.events = events;
         Ok(())
     }
 
     /// Waits for events; whether there are some.
-    #[expect(unsafe_code, reason = "epoll_wait")]
-    fn wait(&mut self, milliseconds: i32) -> io::Result<bool> {
-        // SAFETY: the vector has room for EVENTS, and its length is set to
-        // what the kernel has filled in.
-        let count = unsafe {
-            let place = self.events.as_mut_ptr();
-            let epoll = self.epoll.as_raw_fd();
-            let count = libc::epoll_wait(epoll, place, EVENTS as i32, milliseconds);
-            self.events.set_len(count.max(0) as usize);
-            count
-        };
-        match count {
-            0.. => Ok(count > 0),
-            _ => match last_error() {
-                libc::EINTR => Ok(false),
-                error => Err(io::Error::from_raw_os_error(error)),
-            },
+    fn wait(&mut self, wait: Option<Duration>) -> io::Result<bool> {
+        let wait = wait.map(|wait| wait.min(WAIT_MAX)).map(|wait| Timespec {
+            tv_sec: wait.as_secs() as i64,
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        });
+        let place = spare_capacity(&mut self.events);
+        match epoll::wait(&self.epoll, place, wait.as_ref()) {
+            Ok(count) => Ok(count > 0),
+            Err(Errno::INTR) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn handle(&mut self, table: &mut Table, data: u64, events: i32) {
+    fn handle(&mut self, table: &mut Table, data: u64, events: EventFlags) {
         if data == EVENT_KEY {
             return mailbox::silence(&self.event);
         }
@@ -176,17 +165,16 @@ impl Epoll {
         let Some(socket) = known.filter(|socket| socket.generation == generation) else {
             return;
         };
-        let failed = events & (libc::EPOLLERR | libc::EPOLLHUP) != 0;
-        if events & libc::EPOLLOUT != 0 || failed {
+        let failed = events.intersects(EventFlags::ERR | EventFlags::HUP);
+        if events.contains(EventFlags::OUT) || failed {
             if matches!(socket.connecting, Connecting::Busy(_)) {
-                let result = sockets::pending_error(&socket.fd);
-                let result = result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
-                table.end_connect(key, result);
+                let result = sockopt::socket_error(&socket.fd).and_then(|pending| pending);
+                table.end_connect(key, result.map_err(Errno::raw_os_error));
             }
             self.send(table, key);
         }
-        let hung_up = failed || events & libc::EPOLLRDHUP != 0;
-        if events & libc::EPOLLIN != 0 || hung_up {
+        let hung_up = failed || events.contains(EventFlags::RDHUP);
+        if events.contains(EventFlags::IN) || hung_up {
             let socket = &mut table.sockets[key as usize];
             socket.readable = true;
             socket.hung_up |= hung_up;
@@ -256,69 +244,53 @@ fn receive_one(table: &mut Table, key: Key) -> Read {
         return Read::Starved;
     };
     let socket = &mut table.sockets[key as usize];
+    let place = buffers.address(buffer).cast::<MaybeUninit<u8>>();
     // SAFETY: the buffer is SIZE bytes, free, and held by nobody but us.
-    let received = unsafe { libc::recv(raw(socket), buffers.address(buffer).cast(), SIZE, 0) };
-    let error = if received < 0 { last_error() } else { 0 };
-    let length = received.max(0) as usize;
-    let chunk = Chunk::of_buffer(buffers, buffer, length);
-    match (received, error) {
-        (1.., _) => {
+    let place = unsafe { std::slice::from_raw_parts_mut(place, SIZE) };
+    let received = net::recv(&socket.fd, place, RecvFlags::empty());
+    let received = received.map(|(_, length)| length);
+    let chunk = Chunk::of_buffer(buffers, buffer, received.unwrap_or(0));
+    match received {
+        Ok(0) => table.end_receiving(key, End::Fin),
+        Ok(length) => {
             // Less than was asked for: that was all, and what comes later is
             // told by another event (epoll(7)). Only an end that was told
             // already is still to be read.
             socket.readable = length == SIZE || socket.hung_up;
             table.push_received(key, chunk);
         }
-        (0, _) => table.end_receiving(key, End::Fin),
-        (_, libc::EAGAIN) => socket.readable = false,
-        (_, libc::EINTR) => {}
-        (_, error) => table.end_receiving(key, End::Error(error)),
+        Err(Errno::AGAIN) => socket.readable = false,
+        Err(Errno::INTR) => {}
+        Err(error) => table.end_receiving(key, End::Error(error.raw_os_error())),
     }
     Read::Tried
 }
 
-#[expect(unsafe_code, reason = "accept4")]
 fn accept_one(table: &mut Table, key: Key) -> Read {
     let socket = &mut table.sockets[key as usize];
-    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: no address is asked for.
-    let fd = unsafe {
-        libc::accept4(
-            raw(socket),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            flags,
-        )
-    };
-    let error = if fd < 0 { last_error() } else { 0 };
-    match error {
-        0 => {
-            // SAFETY: the descriptor is new and nobody else's.
-            let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-            table.push_accepted(key, fd);
-        }
-        libc::EAGAIN => socket.readable = false,
-        libc::EINTR | libc::ECONNABORTED => {}
-        error => table.end_receiving(key, End::Error(error)),
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    match net::accept_with(&socket.fd, flags) {
+        Ok(accepted) => table.push_accepted(key, accepted),
+        Err(Errno::AGAIN) => socket.readable = false,
+        Err(Errno::INTR | Errno::CONNABORTED) => {}
+        Err(error) => table.end_receiving(key, End::Error(error.raw_os_error())),
     }
     Read::Tried
 }
 
-#[expect(unsafe_code, reason = "epoll_ctl")]
-fn add(epoll: &OwnedFd, fd: i32, events: u32, data: u64) -> io::Result<()> {
-    let mut event = libc::epoll_event { events, u64: data };
-    // SAFETY: the event is live; the kernel copies it.
-    let added =
-        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &raw mut event) };
-    if added == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+/// Sends as much as the socket takes now.
+fn send_once(socket: &OwnedFd, gather: &Gather) -> Result<usize, Errno> {
+    let mut parts = [IoSlice::new(&[]); GATHER_MAX];
+    let mut count = 0;
+    for (part, chunk) in parts.iter_mut().zip(gather.chunks()) {
+        *part = IoSlice::new(chunk);
+        count += 1;
     }
-}
-
-fn last_error() -> i32 {
-    io::Error::last_os_error()
-        .raw_os_error()
-        .unwrap_or(libc::EIO)
+    match &parts[..count] {
+        [part] => net::send(socket, part, SendFlags::NOSIGNAL),
+        parts => {
+            let mut control = SendAncillaryBuffer::default();
+            net::sendmsg(socket, parts, &mut control, SendFlags::NOSIGNAL)
+        }
+    }
 }

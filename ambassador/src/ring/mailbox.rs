@@ -3,10 +3,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use rustix::event::{EventfdFlags, eventfd};
 
 use super::task::TaskId;
 
@@ -66,18 +68,12 @@ static EXECUTORS: Mutex<Option<HashMap<u16, Weak<Shared>>>> = Mutex::new(None);
 
 impl Mailbox {
     /// An empty mailbox under a number of its own.
-    #[expect(unsafe_code, reason = "the standard library has no eventfd")]
     pub(super) fn new() -> io::Result<Self> {
         static NEXT: AtomicU16 = AtomicU16::new(0);
-        // SAFETY: no pointers are passed.
-        let event = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
-        if event < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        let event = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let shared = Arc::new(Shared {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            // SAFETY: the descriptor is new and nobody else's.
-            event: unsafe { OwnedFd::from_raw_fd(event) },
+            event,
             rung: AtomicBool::new(false),
             queue: Mutex::default(),
         });
@@ -150,24 +146,19 @@ impl Shared {
         self.id
     }
 
-    #[expect(unsafe_code, reason = "writes eight bytes to an eventfd")]
     fn ring(&self) {
         if self.rung.swap(true, Ordering::AcqRel) {
             return;
         }
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: the buffer is eight live bytes. The only failure is a full
-        // counter, and then the shard is awake already.
-        unsafe { libc::write(self.event.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        // The only failure is a full counter, and then the shard is awake already.
+        let _ = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
     }
 }
 
 /// Makes a shard's eventfd unreadable until it is written to again.
-#[expect(unsafe_code, reason = "reads eight bytes from an eventfd")]
 pub(super) fn silence(event: &OwnedFd) {
-    let mut count = [0_u8; 8];
-    // SAFETY: the buffer is eight live bytes; EAGAIN means it was silent.
-    unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    // A failure means that it was silent.
+    let _ = rustix::io::read(event, &mut [0; 8]);
 }
 
 impl AsFd for Shared {

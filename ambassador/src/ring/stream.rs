@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::net::sockopt;
+
 use super::chunk::{Chunk, Gather};
 use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
-use super::sockets::{self, Departure, RawAddress};
+use super::sockets::{self, Departure};
 use super::table::{self, Connecting, End, Key, Role, StreamId, Until};
 use super::timer::{self, Elapsed};
 use super::waiting::keep;
@@ -72,7 +74,7 @@ impl Listener {
     /// Accepts on a bound, listening socket.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         // Accepted sockets inherit it. A unix socket has no such option.
-        let _ = sockets::set_int(&socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1);
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
         suit(&socket)?;
         let key = super::with(|core| core.driver.add(socket, Role::Listener))?;
         Ok(Self {
@@ -133,14 +135,15 @@ impl Listener {
     /// Has the sockets that it will accept ask silent peers for a sign of life.
     /// Unix sockets have nobody to ask.
     pub fn keep_alive(&self, silence: Option<Duration>) {
-        let socket = super::with(|core| core.driver.socket(self.key).fd.as_raw_fd());
-        let _ = keep_alive::set(&socket, silence, Liveness::Answers);
+        super::with(|core| {
+            let socket = &core.driver.socket(self.key).fd;
+            let _ = keep_alive::set(socket, silence, Liveness::Answers);
+        });
     }
 
     /// Lets nobody join the queue any more; who is in it is still accepted.
     pub fn turn_away(&self) -> io::Result<()> {
-        let fd = super::with(|core| core.driver.socket(self.key).fd.as_raw_fd());
-        sockets::turn_away(&fd)
+        super::with(|core| sockets::turn_away(&core.driver.socket(self.key).fd))
     }
 }
 
@@ -181,7 +184,7 @@ impl Stream {
     pub async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<Self> {
         suit(&socket)?;
         let stream = Self::new(socket, Role::Unconnected)?;
-        super::with(|core| core.driver.connect(stream.key, RawAddress::new(address)));
+        super::with(|core| core.driver.connect(stream.key, (*address).into()));
         let connected = poll_fn(|context| {
             super::with(|core| {
                 let mut socket = core.driver.socket(stream.key);
@@ -386,7 +389,7 @@ impl Stream {
     /// unix sockets that is a measure to compare with itself, and may be negative.
     pub fn taken(&self) -> i64 {
         let gone = super::with(|core| core.driver.socket(self.key).gone());
-        let waiting = sockets::outgoing_bytes(&self.raw()).unwrap_or(0);
+        let waiting = sockets::outgoing_bytes(&self.as_fd()).unwrap_or(0);
         gone.wrapping_sub(waiting) as i64
     }
 
@@ -397,7 +400,7 @@ impl Stream {
 
     /// Ends the sending direction: the peer sees a FIN.
     pub fn shutdown_write(&self) {
-        sockets::shutdown_write(&self.raw());
+        sockets::shutdown_write(&self.as_fd());
     }
 
     /// Ends the connection with a reset.
@@ -407,28 +410,28 @@ impl Stream {
 
     /// Makes a reset of the close to come.
     pub fn reset_on_close(&self) {
-        sockets::reset_on_close(&self.raw());
+        sockets::reset_on_close(&self.as_fd());
     }
 
     /// Has it ask a silent peer for a sign of life; a failure leaves it as it was.
     pub fn keep_alive(&self, silence: Option<Duration>, expected: Liveness) {
-        let _ = keep_alive::set(&self.raw(), silence, expected);
+        let _ = keep_alive::set(&self.as_fd(), silence, expected);
     }
 
     /// Bears with a peer of which progress is expected and that pauses; to be
     /// called again after [`look_every`](super::look_every).
     pub fn allow_pause(&self, silence: Duration) {
-        let _ = keep_alive::allow_pause(&self.raw(), silence);
+        let _ = keep_alive::allow_pause(&self.as_fd(), silence);
     }
 
     /// The address of this end.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        sockets::local_address(&self.raw())
+        sockets::local_address(&self.as_fd())
     }
 
     /// The address of the other end; an error for unix sockets.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        sockets::peer_address(&self.raw())
+        sockets::peer_address(&self.as_fd())
     }
 
     /// The socket, for what only the kernel knows of it.

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
+use rustix::net::SocketAddrAny;
 use slab::Slab;
 
 use super::RECEIVED_MAX;
@@ -15,7 +16,6 @@ use super::chunk::{Chunk, Gather};
 use super::ebb;
 use super::growth::Growth;
 use super::send_op::SendOp;
-use super::sockets::RawAddress;
 use super::waiting::wake;
 
 /// Accepted sockets that wait for their listener's owner at most; the rest
@@ -185,7 +185,7 @@ pub(super) enum Connecting {
     /// None was started, or it has been taken note of.
     No,
     /// Under way; the address must not move.
-    Busy(Box<RawAddress>),
+    Busy(Box<SocketAddrAny>),
     /// Over.
     Done(Result<(), i32>),
 }

@@ -19,6 +19,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::{Backend, Chunk, Gather, Listener, Options, Spin, Stream, run, timer};
 
 /// Makes a test per backend of each of these async functions.
@@ -160,18 +162,13 @@ fn is_open(identity: &str) -> bool {
 }
 
 /// Asks for as many descriptors as the system lets this process have.
-#[expect(unsafe_code, reason = "getrlimit and setrlimit")]
 fn limit_descriptors(wanted: Option<u64>) {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
+    let limit = getrlimit(Resource::Nofile);
+    let limit = Rlimit {
+        current: wanted.or(limit.maximum),
+        ..limit
     };
-    // SAFETY: the struct is live and of the type that both calls take.
-    unsafe {
-        assert_eq!(libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit), 0);
-        limit.rlim_cur = wanted.unwrap_or(limit.rlim_max);
-        assert_eq!(libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit), 0);
-    }
+    setrlimit(Resource::Nofile, limit).unwrap();
 }
 
 #[test]

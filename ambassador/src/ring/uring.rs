@@ -166,8 +166,8 @@ impl Uring {
         let Connecting::Busy(address) = &socket.connecting else {
             return;
         };
-        let place = (&raw const address.storage).cast();
-        let entry = opcode::Connect::new(Fd(raw(socket)), place, address.length).build();
+        let (place, length) = (address.as_ptr().cast(), address.addr_len());
+        let entry = opcode::Connect::new(Fd(raw(socket)), place, length).build();
         socket.in_flight += 1;
         let entry = entry.user_data(pack(Op::Connect, socket.generation, key));
         self.push(entry);

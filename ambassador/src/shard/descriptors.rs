@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::clock;
 
 /// The share of all descriptors that is kept back for dials, the admin side and
@@ -21,24 +23,17 @@ static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
 
 /// Allows the process as many as its hard limit says: the soft one is often
 /// 1,024, for programs that use select(2).
-#[expect(unsafe_code, reason = "getrlimit and setrlimit")]
 pub(crate) fn use_all() -> io::Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
     };
-    // SAFETY: `limit` is a live rlimit for the kernel to fill.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let soft = limit.rlim_cur;
-    limit.rlim_cur = limit.rlim_max;
-    // SAFETY: `limit` is a live rlimit for the kernel to read.
-    let raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } == 0;
-    let failure = io::Error::last_os_error();
-    let in_force = if raised { limit.rlim_max } else { soft };
-    FIRST_TOO_MANY.store(first_too_many(in_force), Ordering::Relaxed);
-    raised.then_some(()).ok_or(failure)
+    let set = setrlimit(Resource::Nofile, raised);
+    let in_force = if set.is_ok() { raised } else { limit };
+    let first = first_too_many(in_force.current.unwrap_or(u64::MAX));
+    FIRST_TOO_MANY.store(first, Ordering::Relaxed);
+    Ok(set?)
 }
 
 /// Whether there is one for the caller whose accepted connection is `socket`.

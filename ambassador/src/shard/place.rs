@@ -2,34 +2,22 @@
 
 use std::io;
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
 /// The CPUs this process may run on, by number.
-#[expect(unsafe_code, reason = "the standard library only tells how many")]
 pub fn cpus() -> io::Result<Vec<usize>> {
-    // SAFETY: cpu_set_t is a plain bit set, for which all zeroes is empty.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the set is live and its size is the one named; 0 is this thread.
-    let got = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
-    if got != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the number is below CPU_SETSIZE, the size of the set in bits.
-    let has = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
-    Ok((0..libc::CPU_SETSIZE as usize).filter(has).collect())
+    let set = sched_getaffinity(None)?;
+    let all = 0..CpuSet::MAX_CPU;
+    Ok(all.filter(|cpu| set.is_set(*cpu)).collect())
 }
 
 /// Binds this thread to a CPU. New connections are steered to the shard of the
 /// CPU that connected, which only helps a shard that stays there. A refusal
 /// costs speed, not correctness.
-#[expect(unsafe_code, reason = "the standard library cannot bind threads")]
 pub fn pin_to(cpu: usize) {
-    // SAFETY: cpu_set_t is a plain bit set, for which all zeroes is empty.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the caller's number came out of such a set.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the set is live and its size is the one named; 0 is this thread.
-    let bound = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
-    if bound != 0 {
-        let error = io::Error::last_os_error();
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &set) {
         tracing::debug!(cpu, %error, "the shard cannot be bound to its CPU");
     }
 }

@@ -108,10 +108,8 @@ async fn a_dropped_connect_is_closed() {
     until(|| !is_open(&name)).await;
 }
 
-#[expect(unsafe_code, reason = "listen again with another backlog")]
 fn shrink_backlog(listener: &TcpListener) {
-    // SAFETY: no pointers are passed.
-    assert_eq!(unsafe { libc::listen(listener.as_raw_fd(), 0) }, 0);
+    rustix::net::listen(listener, 0).unwrap();
 }
 
 async fn a_dropped_listener_closes_what_it_had_accepted() {

@@ -4,6 +4,9 @@ use super::*;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
+use rustix::net;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
 use crate::ring::table::ACCEPTED_MAX;
 use crate::ring::{Departure, dial_socket, now, spawn, steer_by_cpu, timer};
 
@@ -186,31 +189,20 @@ async fn a_reuseport_group_is_steered() {
 
 fn reuseport(address: SocketAddr) -> OwnedFd {
     let socket = dial_socket(&address).unwrap();
-    crate::ring::sockets::set_int(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1).unwrap();
+    net::sockopt::set_socket_reuseport(&socket, true).unwrap();
     bind_and_listen(&socket, address);
     socket
 }
 
-#[expect(unsafe_code, reason = "bind and listen")]
 fn bind_and_listen(socket: &OwnedFd, address: SocketAddr) {
-    let raw = crate::ring::sockets::RawAddress::new(&address);
-    // SAFETY: the address is live and as long as it says.
-    unsafe {
-        let place = (&raw const raw.storage).cast();
-        assert_eq!(libc::bind(socket.as_raw_fd(), place, raw.length), 0);
-        assert_eq!(libc::listen(socket.as_raw_fd(), 1_024), 0);
-    }
+    net::bind(socket, &address).unwrap();
+    net::listen(socket, 1_024).unwrap();
 }
 
-#[expect(unsafe_code, reason = "sched_setaffinity")]
 fn run_on_cpu(cpu: usize) {
-    // SAFETY: zeroes are an empty set, which is live and as long as it says.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        let length = size_of::<libc::cpu_set_t>();
-        assert_eq!(libc::sched_setaffinity(0, length, &raw const set), 0);
-    }
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    sched_setaffinity(None, &set).unwrap();
 }
 
 /// In a process of its own, because the limit is the process's.
