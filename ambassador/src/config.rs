@@ -8,17 +8,15 @@
 //! or opens anything but the file.
 
 mod ahead;
-mod check;
 pub(crate) mod checked;
-mod effective;
 mod env;
 pub mod explain;
 pub(crate) mod fault;
+mod file;
 mod found;
 mod marks;
 mod mistakes;
 mod policies;
-mod raw;
 mod read;
 #[cfg(test)]
 mod reference;
@@ -34,11 +32,10 @@ use std::path::Path;
 
 use crate::workload::named;
 
-pub(crate) use check::ADMIN_LISTEN;
-pub(crate) use checked::Checked;
-pub(crate) use effective::policies_of;
+pub(crate) use checked::{ADMIN_LISTEN, Checked};
 pub use env::from_env;
 pub(crate) use mistakes::{Mistake, Mistakes};
+pub(crate) use policies::policies_of;
 pub(crate) use schema::schema;
 pub(crate) use secrets::shown;
 
@@ -73,8 +70,8 @@ fn read(path: &Path) -> Result<String, String> {
 pub fn load_str(name: &str, text: &str) -> Result<Checked, Mistakes> {
     let mut found = found::Found::default();
     let checked = yaml::parse(text, &mut found)
-        .and_then(|root| raw::document(&root, &mut found))
-        .map(|file| check::check(&file, &mut found));
+        .and_then(|root| file::document(&root, &mut found))
+        .map(|file| file::check(&file, &mut found));
     match checked {
         Some(mut checked) if found.mistakes.is_empty() => {
             checked.warnings = Mistakes::new(name, found.warnings);

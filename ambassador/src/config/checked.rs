@@ -1,5 +1,6 @@
 //! The configuration after every check: what the rest of the program sees.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +12,9 @@ use crate::proxy::memory;
 use crate::ring;
 use crate::route;
 use crate::workload::User;
+
+/// Where the admin API listens unless the file says otherwise.
+pub(crate) const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15000);
 
 /// A sound configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +53,63 @@ pub struct Checked {
     pub tracing: Option<trace::Settings>,
     /// What is sound but perhaps not meant.
     pub warnings: Mistakes,
+}
+
+/// What an empty file says.
+impl Default for Checked {
+    fn default() -> Self {
+        Self {
+            workers: Workers::Auto,
+            spin: ring::Spin::default(),
+            user: User::default(),
+            admin: Admin::default(),
+            max_connections: None,
+            memory_limit: memory::Limit::default(),
+            drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            capture: None,
+            listeners: Vec::new(),
+            routes: route::settings::Settings::default(),
+            policies: Vec::new(),
+            route_policies: Vec::new(),
+            access_log: None,
+            tracing: None,
+            warnings: Mistakes::default(),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: BindAddr::Tcp(ADMIN_LISTEN),
+            metrics_listen: None,
+            token_file: None,
+        }
+    }
+}
+
+/// One that has no name yet, and is bound nowhere.
+impl Default for Listener {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            bind: BindAddr::Unix(PathBuf::new()),
+            protocol: ListenerProtocol::Http,
+            upstream: None,
+            max_connections: None,
+        }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            target: LogTarget::Stdout,
+            format: LogFormat::Json,
+            sample: 1.0,
+        }
+    }
 }
 
 /// Data-plane threads.

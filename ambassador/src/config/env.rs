@@ -2,13 +2,13 @@
 //! variables.
 
 use super::checked::Checked;
+use super::file;
 use super::found::Found;
 use super::mistakes::{Mistake, Mistakes};
 use super::policies::ATTEMPTS_MAX;
 use super::read::Scalar;
 use super::values::{Bind, DnsName, Port, number};
 use super::yaml::{Key, Node, Value};
-use super::{check, raw};
 use crate::policy::breaker::FAILURES_MAX;
 
 /// Where messages say that a value stands.
@@ -76,12 +76,12 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         return Some(Err(Mistakes::new(SOURCE, mistakes)));
     }
     let mut found = Found::default();
-    let mut file = file(&listen, target, &protocol, &policies);
-    if let (Some(address), Value::Map(entries)) = (metrics_listen, &mut file.value) {
+    let mut written = written(&listen, target, &protocol, &policies);
+    if let (Some(address), Value::Map(entries)) = (metrics_listen, &mut written.value) {
         let admin = map(vec![("metrics_listen", text(&address))]);
         entries.push((key("admin"), admin));
     }
-    let checked = raw::document(&file, &mut found).map(|file| check::check(&file, &mut found));
+    let checked = file::document(&written, &mut found).map(|file| file::check(&file, &mut found));
     Some(match checked {
         Some(checked) if found.mistakes.is_empty() => Ok(checked),
         _ => Err(Mistakes::new(SOURCE, found.mistakes)),
@@ -117,7 +117,7 @@ impl Target {
 }
 
 /// The same as a file: every request of the listener goes to the upstream.
-fn file(listen: &str, target: Target, protocol: &str, policies: &Policies) -> Node {
+fn written(listen: &str, target: Target, protocol: &str, policies: &Policies) -> Node {
     let tcp = protocol == "tcp";
     let mut listener = vec![
         ("name", text(NAME)),

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::{Value, json};
 
 use super::checked::Checked;
-use super::effective::claim;
 use super::secrets;
+use super::values::claim;
 use crate::addr::{Authority, OriginalDst};
 use crate::capture::settings::Settings as Capture;
 use crate::route::settings::{Endpoint, Endpoints, Unmatched};

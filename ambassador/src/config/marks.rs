@@ -8,6 +8,8 @@ pub(super) struct Marks {
     pub(super) of_requests: bool,
     /// It means nothing without `endpoints` or `dns`.
     pub(super) of_endpoints: bool,
+    /// A reload cannot change it.
+    pub(super) needs_restart: bool,
     /// Why it cannot stand in a route.
     pub(super) not_in_routes: Option<&'static str>,
 }
@@ -25,6 +27,7 @@ impl Marks {
     pub(super) const NONE: Self = Self {
         of_requests: false,
         of_endpoints: false,
+        needs_restart: false,
         not_in_routes: None,
     };
 
@@ -35,6 +38,11 @@ impl Marks {
 
     pub(super) const fn of_endpoints(mut self) -> Self {
         self.of_endpoints = true;
+        self
+    }
+
+    pub(super) const fn needs_restart(mut self) -> Self {
+        self.needs_restart = true;
         self
     }
 

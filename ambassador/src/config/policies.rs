@@ -17,12 +17,12 @@ mod timeouts;
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::found::Found;
 use super::marks::Stand;
 use super::read::{Either, Place};
-use super::setting::settings;
+use super::setting::{View, grouped, settings};
 use super::values::{CountOrOff, KeepAlive, Off, Propagation, Zone, choice};
 use super::yaml::{Key, Node};
 use crate::route::settings as route;
@@ -136,7 +136,7 @@ impl InUpstream {
     }
 
     pub(super) fn describe(schema: &mut Schema) {
-        Policies::describe(Stand::Upstream, "Default: as in `defaults`.", schema);
+        Policies::describe_in(Stand::Upstream, "Default: as in `defaults`.", schema);
     }
 }
 
@@ -160,8 +160,32 @@ impl InRoute {
     }
 
     pub(super) fn describe(schema: &mut Schema) {
-        Policies::describe(Stand::Route, "Default: as in its upstream.", schema);
+        Policies::describe_in(Stand::Route, "Default: as in its upstream.", schema);
     }
+}
+
+/// The policies of an upstream, or of a route as it sees one, as the file would write
+/// them: a mapping for each group, secrets masked.
+pub(super) fn shown(upstream: &route::Upstream, stand: Stand) -> Map<String, Json> {
+    let written = Written::of(upstream.protocol, &upstream.policies);
+    let mut shown = grouped(written.shown(View {
+        protocol: upstream.protocol,
+        stand,
+        ..View::WHOLE
+    }));
+    let rules = &upstream.policies.headers;
+    if *rules != route::HeaderRules::default() {
+        shown.insert("headers".into(), headers::shown(rules));
+    }
+    shown
+}
+
+/// The policies of an upstream but its protocol, as the file would write them; secrets
+/// masked.
+pub(crate) fn policies_of(upstream: &route::Upstream) -> Map<String, Json> {
+    let mut shown = shown(upstream, Stand::Upstream);
+    shown.shift_remove("protocol");
+    shown
 }
 
 impl Policies {
@@ -173,7 +197,7 @@ impl Policies {
 
     /// Adds those that may stand there to the schema of what holds them: each by the
     /// first sentence that `defaults` has of it.
-    fn describe(stand: Stand, default: &str, schema: &mut Schema) {
+    fn describe_in(stand: Stand, default: &str, schema: &mut Schema) {
         let settings =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
         let own = settings.into_generator().into_root_schema_for::<Self>();

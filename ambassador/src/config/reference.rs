@@ -20,7 +20,7 @@ Durations are a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), sizes a \
 whole number and one of `B`, `KiB`, `MiB`, `GiB`. `ambassador schema` prints the JSON Schema for editors.
 
 SIGHUP, or a change of the file, loads it again; a file with a mistake changes \
-nothing. `workers`, `spin`, `user`, `admin` and `capture.mode` need a restart.
+nothing, nor does one with a change that needs a restart: the keys say so.
 
 A destination is out of scope when `capture.exclude` names its port or its \
 address, or when `capture.include` names ports or addresses and not its own.

@@ -2,30 +2,23 @@
 
 use super::checked::Checked;
 use super::mistakes::{Mistake, Mistakes};
-use crate::capture::settings::Mode;
 
 impl Checked {
     /// Refuses a new configuration that only a restart can bring into effect.
-    pub fn check_reload(&self, new: &Self, file: &str) -> Result<(), Mistakes> {
-        let mode = |checked: &Self| checked.capture.as_ref().map(|c| c.mode).unwrap_or_default();
-        let (mode_old, mode_new): (Mode, Mode) = (mode(self), mode(new));
-        let changed = [
-            ("workers", self.workers != new.workers),
-            ("spin", self.spin != new.spin),
-            ("user", self.user != new.user),
-            ("admin", self.admin != new.admin),
-            ("capture.mode", mode_old != mode_new),
-        ];
-        let mistakes = changed.into_iter().filter(|(_, changed)| *changed);
-        let mistakes = mistakes.map(|(key, _)| Mistake {
-            path: key.to_owned(),
+    pub(crate) fn check_reload(&self, new: &Self, file: &str) -> Result<(), Mistakes> {
+        let (old, new) = (self.needing_restart(), new.needing_restart());
+        let added = new.iter().filter(|entry| !old.contains(entry));
+        let gone = old
+            .iter()
+            .filter(|(key, _)| !new.iter().any(|(other, _)| other == key));
+        let mistakes = added.chain(gone).map(|(key, _)| Mistake {
+            path: key.clone(),
             ..Mistake::of_file("needs a restart".to_owned())
         });
         let mistakes = Mistakes::new(file, mistakes.collect());
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(mistakes)
+        match mistakes.is_empty() {
+            true => Ok(()),
+            false => Err(mistakes),
         }
     }
 }

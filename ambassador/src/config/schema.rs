@@ -3,7 +3,7 @@
 use schemars::generate::SchemaSettings;
 use serde_json::Value;
 
-use super::raw::File;
+use super::file::File;
 
 /// The JSON Schema of the file.
 pub(crate) fn schema() -> Value {

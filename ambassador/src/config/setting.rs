@@ -18,7 +18,10 @@
 //! - The place behind `=` is the field of the area's settings that the value fills.
 //!   What the area's `Default` has there is the default of the key, and is written
 //!   nowhere else.
-//! - [`Marks`] say where it may not stand, and for whom it means nothing.
+//! - [`Marks`] say where it may not stand, for whom it means nothing, and whether a
+//!   change needs a restart.
+//!
+//! What becomes of a key without a field is written by hand: references to others.
 //!
 //! A layer (`defaults`, upstream, route) changes what it says, key by key; a list
 //! replaces the whole list. Another way to merge is a [`Setting`] written by hand
@@ -30,7 +33,7 @@
 use std::collections::BTreeMap;
 
 use schemars::Schema;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
 
 use super::checked::Origin;
 use super::found::Found;
@@ -68,11 +71,15 @@ pub(super) struct Layer<'a> {
     pub(super) found: &'a mut Found,
 }
 
-/// For whom settings are shown.
+/// Which settings are shown.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View {
+    /// Those that mean something to it,
     pub(super) protocol: Protocol,
+    /// that may stand there,
     pub(super) stand: Stand,
+    /// and of which a reload can change none, if that is asked for.
+    pub(super) needing_restart: bool,
 }
 
 impl<T, V: Value<T>> Setting<T> for V {
@@ -81,9 +88,10 @@ impl<T, V: Value<T>> Setting<T> for V {
         *over = self.meaning();
     }
 
-    fn show(settings: &T, key: &str, _: View, shown: &mut Vec<Shown>) {
-        let written = V::written(settings);
-        shown.extend(written.map(|value| (key.to_owned(), value)));
+    fn show(settings: &T, key: &str, view: View, shown: &mut Vec<Shown>) {
+        if let Some(value) = V::written(settings) {
+            view.put(key, value, shown);
+        }
     }
 }
 
@@ -117,13 +125,45 @@ impl View {
     pub(super) const WHOLE: Self = Self {
         protocol: Protocol::Auto,
         stand: Stand::Upstream,
+        needing_restart: false,
     };
 
-    /// Whether a key with these marks means something there.
-    pub(super) fn has(self, marks: Marks) -> bool {
-        let has_requests = self.protocol != Protocol::Tcp;
-        (has_requests || !marks.of_requests) && marks.may_stand(self.stand)
+    /// All that a reload cannot change.
+    pub(super) const NEEDING_RESTART: Self = Self {
+        needing_restart: true,
+        ..Self::WHOLE
+    };
+
+    /// Adds a value, if it is one of those.
+    pub(super) fn put(self, key: &str, value: Json, shown: &mut Vec<Shown>) {
+        if !self.needing_restart {
+            shown.push((key.to_owned(), value));
+        }
     }
+
+    /// What is shown of a key with these marks, if anything.
+    pub(super) fn of(self, marks: Marks) -> Option<Self> {
+        let has_requests = self.protocol != Protocol::Tcp;
+        let is_shown = (has_requests || !marks.of_requests) && marks.may_stand(self.stand);
+        is_shown.then_some(Self {
+            needing_restart: self.needing_restart && !marks.needs_restart,
+            ..self
+        })
+    }
+}
+
+/// A mapping for each group.
+pub(super) fn grouped(shown: Vec<Shown>) -> Map<String, Json> {
+    let mut groups = Map::new();
+    for (key, value) in shown {
+        let (group, rest) = key.split_once('.').unwrap_or((&key, ""));
+        let mut at = groups.entry(group).or_insert(Json::Null);
+        for name in rest.split('.').filter(|name| !name.is_empty()) {
+            at = &mut at[name];
+        }
+        *at = value;
+    }
+    groups
 }
 
 /// The key of a field in the group at `key`.
@@ -135,17 +175,22 @@ pub(super) fn below(key: &str, field: &str) -> String {
     }
 }
 
-/// Adds the defaults of a group to its schema.
-pub(super) fn with_defaults<S: Setting<T>, T: Default>(schema: &mut Schema) {
-    let mut defaults = Vec::new();
-    S::show(&T::default(), "", View::WHOLE, &mut defaults);
+/// Completes the schema of a group with what its entries and the area say.
+pub(super) fn describe<S: Setting<T>, T: Default>(schema: &mut Schema, keys: &[(&str, Marks)]) {
     let properties = schema.get_mut("properties").and_then(Json::as_object_mut);
     let Some(properties) = properties else {
         return;
     };
+    let mut defaults = Vec::new();
+    S::show(&T::default(), "", View::WHOLE, &mut defaults);
     for (key, default) in defaults {
         if let Some(property) = properties.get_mut(&key) {
             property["default"] = default;
+        }
+    }
+    for (key, _) in keys.iter().filter(|(_, marks)| marks.needs_restart) {
+        if let Some(Json::String(text)) = properties[*key].get_mut("description") {
+            text.push_str(" A change needs a restart.");
         }
     }
 }
@@ -158,14 +203,20 @@ macro_rules! settings {
         $group:ident for $settings:ty as $it:ident $(, checked by $check:path)? {
             $(
                 $(#[$doc:meta])*
-                $key:ident: $value:ty $([$($mark:ident $(($why:literal))?),+])? = $field:expr,
+                $key:ident: $value:ty $([$($mark:ident $(($why:literal))?),+])? $(= $field:expr)?,
             )*
         }
     ) => {
         $crate::config::read::object! {
             $(#[$meta])*
-            #[schemars(transform = $crate::config::setting::with_defaults::<$group, $settings>)]
+            #[schemars(transform = $group::describe)]
             $group { $($(#[$doc])* $key: $value $([$($mark $(($why))?),+])?,)* }
+        }
+
+        impl $group {
+            fn describe(schema: &mut schemars::Schema) {
+                $crate::config::setting::describe::<Self, $settings>(schema, Self::KEYS);
+            }
         }
 
         impl $crate::config::setting::Setting<$settings> for $group {
@@ -178,10 +229,10 @@ macro_rules! settings {
             ) {
                 use $crate::config::read::{Place, Spanned};
                 use $crate::config::setting::{Layer, Setting, below};
-                $(if let Some(Spanned { value, place, .. }) = self.$key.as_ref() {
+                $($(if let Some(Spanned { value, place, .. }) = self.$key.as_ref() {
                     let key = below(key, stringify!($key));
                     <$value as Setting<_>>::lay(value, place, &mut $field, &key, layer);
-                })*
+                })?)*
                 let checks: &[fn(&Self, &Place, &mut $settings, &mut Layer<'_>)] = &[$($check)?];
                 checks.iter().for_each(|check| check(self, place, $it, layer));
             }
@@ -193,10 +244,10 @@ macro_rules! settings {
                 shown: &mut Vec<$crate::config::setting::Shown>,
             ) {
                 use $crate::config::setting::{Setting, below};
-                $(if view.has(Self::marks(stringify!($key))) {
+                $($(if let Some(view) = view.of(Self::marks(stringify!($key))) {
                     let key = below(key, stringify!($key));
                     <$value as Setting<_>>::show(&$field, &key, view, shown);
-                })*
+                })?)*
             }
         }
     };

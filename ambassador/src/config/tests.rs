@@ -561,8 +561,20 @@ fn only_some_things_need_a_restart() {
         .unwrap_err();
     let wanted = "f: workers: needs a restart\nf: spin: needs a restart\n\
                   f: user: needs a restart\n\
-                  f: admin: needs a restart\nf: capture.mode: needs a restart";
+                  f: admin.listen: needs a restart\nf: capture.mode: needs a restart";
     assert_eq!(refused.to_string(), wanted);
+
+    let nothing = load_str("f", "{}").unwrap();
+    let all = "capture: { cgroups: [/a], include: { ports: [1] } }\nmemory_limit: none\n\
+               listeners: [{ name: a, bind: 127.0.0.1:1 }]\ntelemetry: { access_log: {} }";
+    let all = load_str("f", all).unwrap();
+    assert_eq!(nothing.check_reload(&all, "f"), Ok(()));
+    assert_eq!(all.check_reload(&nothing, "f"), Ok(()));
+    let guarded = load_str("f", "admin: { token_file: /t }").unwrap();
+    for (old, new) in [(&nothing, &guarded), (&guarded, &nothing)] {
+        let refused = old.check_reload(new, "f").unwrap_err().to_string();
+        assert_eq!(refused, "f: admin.token_file: needs a restart");
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The kinds of value that a key can hold.
 
 mod addresses;
+mod distinct;
 mod moment;
 mod names;
 mod numbers;
@@ -12,10 +13,11 @@ mod times;
 
 use super::read::nearest;
 
-pub(super) use addresses::{AbsolutePath, Address, Bind, Cidr, DnsName, Host, RouteHost};
+pub(super) use addresses::{AbsolutePath, Address, Bind, Cidr, DnsName, Host, RouteHost, claim};
+pub(super) use distinct::Distinct;
 pub(super) use moment::Moment;
 pub(super) use names::{
-    FieldName, Methods, OwnFieldName, PathPrefix, Text, User, Zone, is_token, own_field_mistake,
+    FieldName, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token, own_field_mistake,
 };
 pub(super) use numbers::{
     Count, CountOrNone, CountOrOff, Flag, Percent, Port, Rate, RatioOrOff, Workers,

@@ -1,8 +1,11 @@
 //! `headers`: names and values that a request can carry, and none that the proxy
 //! itself answers for.
 
+use serde_json::{Value as Json, json};
+
 use crate::config::found::Found;
 use crate::config::read::{Named, Place, Spanned, object};
+use crate::config::secrets;
 use crate::config::setting::{Layer, Setting, Shown, View, below};
 use crate::config::values::{Text, own_field_mistake};
 use crate::route::settings::HeaderRules;
@@ -42,6 +45,13 @@ impl Setting<HeaderRules> for Headers {
 
     /// Names hold dots, as keys do: they are shown apart.
     fn show(_: &HeaderRules, _: &str, _: View, _: &mut Vec<Shown>) {}
+}
+
+pub(super) fn shown(rules: &HeaderRules) -> Json {
+    // Names do not tell which of them carries a secret.
+    let set = rules.set.iter();
+    let set = set.map(|(name, _)| (name.clone(), secrets::MASK.into()));
+    json!({ "set": Json::Object(set.collect()), "remove": rules.remove })
 }
 
 impl Headers {

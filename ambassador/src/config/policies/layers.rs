@@ -56,17 +56,16 @@ impl Written {
 }
 
 impl Layers {
-    /// Those that are built in, and how the file has traces carried on, with the line
-    /// that says so.
+    /// Those that are built in, and how the file has traces carried on, and where it
+    /// says so.
     pub(in crate::config) fn built_in(
         tracing: Option<trace::Settings>,
-        propagate: Option<usize>,
+        propagate: Option<Origin>,
     ) -> Self {
         let mut layers = Self::default();
         layers.written.settings.tracing = tracing;
-        let origin = propagate.map(Origin::Telemetry);
-        let origins = origin.map(|origin| ("propagate".to_owned(), origin));
-        layers.origins.extend(origins);
+        let origin = propagate.map(|origin| ("propagate".to_owned(), origin));
+        layers.origins.extend(origin);
         layers
     }
 

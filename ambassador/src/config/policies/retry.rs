@@ -3,7 +3,9 @@
 use super::retry_causes::RetryCauses;
 use crate::config::read::Place;
 use crate::config::setting::{Layer, settings};
-use crate::config::values::{Count, Flag, Methods, OwnFieldName, Percent, Period, Size, Switch};
+use crate::config::values::{
+    Count, Distinct, Flag, Method, OwnFieldName, Percent, Period, Size, Switch,
+};
 use crate::policy::{budget, retry};
 
 /// More tries than any wait between them leaves time for.
@@ -27,7 +29,7 @@ settings! {
         /// after half of `timeouts.request`.
         elsewhere: Switch [of_requests] = retry.elsewhere,
         /// Methods whose requests may reach an upstream twice.
-        methods: Methods [of_requests] = retry.methods,
+        methods: Distinct<Method> [of_requests] = retry.methods,
         /// Requests with this field may reach an upstream twice as well.
         idempotency_header: OwnFieldName [of_requests] = retry.idempotency_header,
         /// The wait before a try is random, from nothing to twice this before

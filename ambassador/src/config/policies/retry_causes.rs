@@ -69,7 +69,7 @@ impl Setting<Retry> for RetryCauses {
         over.on_statuses = self.statuses;
     }
 
-    fn show(retry: &Retry, key: &str, _: View, shown: &mut Vec<Shown>) {
+    fn show(retry: &Retry, key: &str, view: View, shown: &mut Vec<Shown>) {
         let causes = [
             ("connect-failure", retry.on_connect_failure),
             ("reset", retry.on_reset),
@@ -77,7 +77,7 @@ impl Setting<Retry> for RetryCauses {
         let causes = causes.into_iter().filter(|(_, is_cause)| *is_cause);
         let causes = causes.map(|(cause, _)| cause.into());
         let causes = causes.chain(Statuses::list(retry.on_statuses));
-        shown.push((key.to_owned(), causes.collect()));
+        view.put(key, causes.collect(), shown);
     }
 }
 

@@ -30,7 +30,7 @@ pub(in crate::config) struct DnsName {
     pub(in crate::config) port: u16,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::config) struct Cidr(pub(in crate::config) IpNet);
 
 #[derive(Debug, Clone)]
@@ -227,9 +227,42 @@ fn network(text: &str) -> Result<IpNet, String> {
     }
 }
 
+/// A claim as the file writes it.
+pub(in crate::config) fn claim(claim: &Claim) -> String {
+    let (host, port) = match claim {
+        Claim::Name { host, port } => (host.clone(), port),
+        Claim::Wildcard { suffix, port } => (format!("*{suffix}"), port),
+        Claim::Net { net, port } => {
+            let full = net.prefix_len() == net.max_prefix_len();
+            let host = if full {
+                net.addr().to_string()
+            } else {
+                net.to_string()
+            };
+            match (net.addr().is_ipv6(), port) {
+                (true, Some(_)) => (format!("[{host}]"), port),
+                _ => (host, port),
+            }
+        }
+    };
+    port.map_or(host.clone(), |port| format!("{host}:{port}"))
+}
+
+fn route_host(host: &HostMatch) -> String {
+    match host {
+        HostMatch::Exact(authority) => authority.to_string(),
+        HostMatch::Wildcard { suffix, port } => claim(&Claim::Wildcard {
+            suffix: suffix.clone(),
+            port: *port,
+        }),
+    }
+}
+
 fills! {
     AbsolutePath => PathBuf, |path| Some(path.display().to_string().into());
     Bind => BindAddr, |bind| Some(bind.to_string().into());
+    Cidr => IpNet, |net| Some(net.to_string().into());
+    RouteHost => HostMatch, |host| Some(route_host(host).into());
 }
 
 value_schemas! {

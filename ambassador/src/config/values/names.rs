@@ -4,11 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::{fills, list_schemas, number, value_schemas};
-use crate::config::found::Found;
-use crate::config::read::{Place, Read, Scalar, Spanned};
+use super::{Distinct, fills, number, value_schemas};
+use crate::config::read::Scalar;
 use crate::config::setting::Value;
-use crate::config::yaml::Node;
 use crate::policy::methods;
 use crate::workload;
 use crate::workload::identity::Ids;
@@ -59,12 +57,8 @@ pub(in crate::config) struct OwnFieldName(Box<str>);
 pub(in crate::config) struct PathPrefix(String);
 
 /// A method of requests.
-#[derive(Debug, Clone)]
-struct Method(String);
-
-/// Methods of requests, each of them once.
-#[derive(Debug, Clone)]
-pub(in crate::config) struct Methods(pub(in crate::config) Vec<String>);
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) struct Method(String);
 
 /// What is wrong with the name of a field, which the proxy itself may answer for.
 pub(in crate::config) fn own_field_mistake(name: &str) -> Option<&'static str> {
@@ -166,23 +160,9 @@ impl Scalar for Method {
     }
 }
 
-impl Read for Methods {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
-        let list: Vec<Spanned<Method>> = Read::read(node, place, found)?;
-        let mut methods: Vec<String> = Vec::new();
-        for method in list {
-            if methods.contains(&method.value.0) {
-                found.mistake_at(&method, "stands there twice");
-            }
-            methods.push(method.value.0);
-        }
-        Some(Self(methods))
-    }
-}
-
-impl Value<methods::Methods> for Methods {
+impl Value<methods::Methods> for Distinct<Method> {
     fn meaning(&self) -> methods::Methods {
-        methods::Methods::of(self.0.iter().map(String::as_str))
+        methods::Methods::of(self.0.iter().map(|method| method.value.0.as_str()))
     }
 
     fn written(methods: &methods::Methods) -> Option<Json> {
@@ -191,6 +171,7 @@ impl Value<methods::Methods> for Methods {
 }
 
 fills! {
+    Method => String, |method| Some(method.as_str().into());
     Text => String, |text| Some(text.as_str().into());
     User => workload::User, |user| Some(user.to_string().into());
     Zone => Arc<str>, |name| Some((**name).into());
@@ -207,8 +188,4 @@ value_schemas! {
     OwnFieldName: { "type": "string" },
     PathPrefix: { "type": "string" },
     Method: { "type": "string" },
-}
-
-list_schemas! {
-    Methods: Method,
 }

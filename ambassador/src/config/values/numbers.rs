@@ -47,7 +47,7 @@ pub(in crate::config) struct Rate(f64);
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Flag(bool);
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::config) struct Port(pub(in crate::config) u16);
 
 /// How many shards.
@@ -196,6 +196,7 @@ fills! {
         true => (*rate as u64).into(),
         false => (*rate).into(),
     });
+    Port => u16, |port| Some((*port).into());
     Flag => bool, |flag| Some((*flag).into());
     Workers => WorkerCount, |workers| Some(match workers {
         WorkerCount::Auto => "auto".into(),

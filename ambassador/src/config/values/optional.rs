@@ -46,7 +46,7 @@ impl<G: Setting<T>, T: Default> Setting<Option<T>> for Either<Off, G> {
     fn show(settings: &Option<T>, key: &str, view: View, shown: &mut Vec<Shown>) {
         match settings {
             Some(settings) => G::show(settings, key, view, shown),
-            None => shown.push((key.to_owned(), "off".into())),
+            None => view.put(key, "off".into(), shown),
         }
     }
 }

@@ -1,50 +1,97 @@
-//! Explicit listeners: each bound once, each leading somewhere.
+//! `listeners`: each bound once, each leading somewhere.
 
 use std::sync::Arc;
 
-use super::{bind_of, name_mistake, overlap, upstream_named};
+use serde_json::Value as Json;
+
+use super::{File, name_mistake, overlap, upstream_named};
 use crate::addr::{BindAddr, EndpointAddr};
-use crate::config::checked::{Admin, Listener, ListenerProtocol};
+use crate::config::checked::{self, Admin, Checked, ListenerProtocol as Spoken};
 use crate::config::found::Found;
-use crate::config::raw::{self, File};
 use crate::config::read::Spanned;
-use crate::config::setting::Value;
+use crate::config::setting::{Layer, Setting, View, grouped, settings};
+use crate::config::values::{Bind, CountOrNone, Text, choice};
 use crate::route::settings::{Endpoint, Endpoints, Protocol, Settings, Upstream};
+
+settings! {
+    /// An explicit listener.
+    #[schemars(extend("required" = ["name", "bind"]))]
+    Listener for checked::Listener as listener {
+        /// Its name in metrics and logs. Required.
+        name: Text,
+        /// Where it listens: an address and port, or `unix:/path`. Required.
+        bind: Bind,
+        /// What is spoken on it.
+        protocol: ListenerProtocol = listener.protocol,
+        /// Where its connections go. Required for `tcp`, not for `http`.
+        upstream: Text,
+        /// Its connections at most. One more is reset and counted.
+        max_connections: CountOrNone = listener.max_connections,
+    }
+}
+
+choice! {
+    /// What is spoken on a listener.
+    ListenerProtocol: Spoken {
+        /// Requests, routed by `X-Upstream-Host`, by routes, by their
+        /// authority, then by the path prefix `/<upstream>/`, which is removed.
+        Http = "http" => Spoken::Http,
+        /// Opaque bytes for one upstream.
+        Tcp = "tcp" => Spoken::Tcp,
+    }
+}
 
 pub(super) fn check(
     file: &File,
     upstreams: &[Arc<Upstream>],
     admin: &Admin,
-    found: &mut Found,
-) -> Vec<Listener> {
-    let mut listeners: Vec<Listener> = Vec::new();
+    layer: &mut Layer<'_>,
+) -> Vec<checked::Listener> {
+    let mut listeners: Vec<checked::Listener> = Vec::new();
     for raw in file.listeners.as_ref().map_or(&[][..], |list| &list.value) {
-        let protocol = raw.protocol.as_ref();
-        let protocol = protocol.map_or(ListenerProtocol::Http, |p| p.value.meaning());
-        let upstream = upstream(raw, protocol, upstreams, found);
-        let name = name(raw, &listeners, found);
+        let mut listener = checked::Listener::default();
+        raw.value.lay(&raw.place, &mut listener, "", layer);
+        listener.upstream = upstream(raw, listener.protocol, upstreams, layer.found);
+        listener.name = name(raw, &listeners, layer.found).unwrap_or_default();
         let Some(bind) = raw.bind.as_ref() else {
-            found.mistake(&raw.place, "must have a bind address");
+            layer.found.mistake(&raw.place, "must have a bind address");
             continue;
         };
         if let Some((who, other)) = bound_before(&bind.value.0, &listeners, admin) {
-            found.mistake_at(bind, format!("is bound twice, {who} has {other}"));
+            let what = format!("is bound twice, {who} has {other}");
+            layer.found.mistake_at(bind, what);
         }
         if !bind.value.0.is_local() {
-            found.warn_at(bind, "is open to other machines");
+            layer.found.warn_at(bind, "is open to other machines");
         }
-        listeners.push(Listener {
-            name: name.unwrap_or_default(),
-            bind: bind_of(bind),
-            protocol,
-            upstream,
-            max_connections: raw.max_connections.as_ref().and_then(|max| max.value.0),
-        });
+        listener.bind = bind.value.0.clone();
+        listeners.push(listener);
     }
     listeners
 }
 
-fn name(raw: &Spanned<raw::Listener>, before: &[Listener], found: &mut Found) -> Option<String> {
+/// As the file would write them.
+pub(in crate::config) fn shown(checked: &Checked) -> Json {
+    let listeners = checked.listeners.iter().map(|listener| {
+        let mut shown = vec![
+            ("name".to_owned(), listener.name.as_str().into()),
+            ("bind".to_owned(), listener.bind.to_string().into()),
+        ];
+        if let Some(index) = listener.upstream {
+            let name = &*checked.routes.upstreams[index].name;
+            shown.push(("upstream".to_owned(), name.into()));
+        }
+        Listener::show(listener, "", View::WHOLE, &mut shown);
+        grouped(shown)
+    });
+    listeners.collect()
+}
+
+fn name(
+    raw: &Spanned<Listener>,
+    before: &[checked::Listener],
+    found: &mut Found,
+) -> Option<String> {
     let Some(name) = raw.name.as_ref() else {
         found.mistake(&raw.place, "must have a name");
         return None;
@@ -59,25 +106,25 @@ fn name(raw: &Spanned<raw::Listener>, before: &[Listener], found: &mut Found) ->
 }
 
 fn upstream(
-    raw: &Spanned<raw::Listener>,
-    protocol: ListenerProtocol,
+    raw: &Spanned<Listener>,
+    protocol: Spoken,
     upstreams: &[Arc<Upstream>],
     found: &mut Found,
 ) -> Option<usize> {
     match (protocol, raw.upstream.as_ref()) {
-        (ListenerProtocol::Http, None) => None,
-        (ListenerProtocol::Http, Some(name)) => {
+        (Spoken::Http, None) => None,
+        (Spoken::Http, Some(name)) => {
             found.mistake_at(
                 name,
                 "an http listener routes each request; this is for protocol tcp",
             );
             None
         }
-        (ListenerProtocol::Tcp, None) => {
+        (Spoken::Tcp, None) => {
             found.mistake(&raw.place, "a tcp listener must have an upstream");
             None
         }
-        (ListenerProtocol::Tcp, Some(name)) => {
+        (Spoken::Tcp, Some(name)) => {
             let index = upstream_named(name, upstreams, found)?;
             if upstreams[index].endpoints == Endpoints::Original {
                 found.mistake_at(
@@ -95,7 +142,7 @@ fn upstream(
 
 fn bound_before<'a>(
     bind: &BindAddr,
-    before: &'a [Listener],
+    before: &'a [checked::Listener],
     admin: &'a Admin,
 ) -> Option<(String, &'a BindAddr)> {
     let admin_listen = overlap(bind, &admin.listen).map(|a| ("admin.listen".to_owned(), a));
@@ -124,8 +171,8 @@ pub(super) fn check_reach(file: &File, routes: &Settings, found: &mut Found) {
         })
     };
     let http = listeners.iter().any(|listener| {
-        let protocol = listener.protocol.as_ref().map(|p| p.value.meaning());
-        protocol != Some(ListenerProtocol::Tcp)
+        let protocol = listener.protocol.as_ref();
+        !protocol.is_some_and(|protocol| matches!(protocol.value, ListenerProtocol::Tcp))
     });
     let named = |name: &str| {
         let by_listener = listeners

@@ -1,34 +1,66 @@
-//! Upstreams: their claims, endpoints and policies.
+//! `upstreams`: their claims, endpoints and policies.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::name_mistake;
+use serde_json::{Map, Value as Json, json};
+
+use super::{File, name_mistake};
 use crate::config::checked::Origin;
 use crate::config::found::Found;
-use crate::config::policies::Layers;
-use crate::config::raw::{self, File};
-use crate::config::read::{Either, Marked, Read, Spanned};
+use crate::config::marks::Stand;
+use crate::config::policies::{self, InUpstream, Layers};
+use crate::config::read::{Either, Marked, Read, Spanned, object};
 use crate::config::setting::Value;
-use crate::config::values::{Address, Host};
-use crate::route::settings::{self as settings, Claim, Endpoint, Endpoints, Protocol, Upstream};
+use crate::config::values::{Address, Count, DnsName, Host, Zone, claim};
+use crate::policy::balance::WEIGHT_MAX;
+use crate::route::settings::{self, Claim, Endpoints, Protocol};
+
+object! {
+    /// A destination.
+    Upstream {
+        /// What means this upstream: names and `*.suffix` match the authority
+        /// of a request, addresses and CIDRs the destination of a connection
+        /// (and an authority that is an address); a port is optional. Names
+        /// win over addresses, exact names over wildcards, longer suffixes and
+        /// prefixes over shorter ones, then with a port over without.
+        hosts: Vec<Spanned<Host>>,
+        /// Where its requests go. With neither `endpoints` nor `dns`
+        /// they go to where the connection was going.
+        endpoints: Vec<Spanned<Either<Address, Endpoint>>>,
+        /// A name and port instead of `endpoints`, resolved again as its TTL
+        /// says (1 s at least, 5 min at most).
+        dns: DnsName,
+        ..policies: InUpstream
+    }
+}
+
+object! {
+    /// One instance of an upstream.
+    #[schemars(extend("required" = ["address"]))]
+    Endpoint {
+        /// Its IP address and port. Required.
+        address: Address,
+        /// How much of the traffic it gets, next to the others.
+        #[schemars(extend("default" = 1))]
+        weight: Count<1, WEIGHT_MAX>,
+        /// Where it is.
+        zone: Zone,
+    }
+}
 
 /// Upstreams, each with where its policies came from.
 pub(super) struct Upstreams {
-    pub(super) list: Vec<Arc<Upstream>>,
+    pub(super) list: Vec<Arc<settings::Upstream>>,
     pub(super) policies: Vec<Layers>,
     pub(super) adopted: settings::Policies,
 }
 
-pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
-    let telemetry = file.telemetry.as_ref();
-    let tracing = telemetry.and_then(|telemetry| telemetry.tracing.as_ref());
-    let propagate = tracing.and_then(|tracing| tracing.propagate.as_ref());
-    let line = propagate.map(|propagate| propagate.place.line);
-    let mut defaults = Layers::built_in(super::tracing(file), line);
-    if let Some(raw) = file.defaults.as_ref() {
-        defaults = defaults.with(raw, &Origin::Defaults, found);
-    }
+pub(super) fn check(file: &File, built_in: &Layers, found: &mut Found) -> Upstreams {
+    let defaults = match file.defaults.as_ref() {
+        Some(raw) => built_in.with(raw, &Origin::Defaults, found),
+        None => built_in.clone(),
+    };
     let mut upstreams = Upstreams {
         list: Vec::new(),
         policies: Vec::new(),
@@ -54,10 +86,10 @@ pub(super) fn check(file: &File, found: &mut Found) -> Upstreams {
 
 fn upstream(
     name: &Spanned<String>,
-    raw: &Spanned<raw::Upstream>,
+    raw: &Spanned<Upstream>,
     defaults: &Layers,
     found: &mut Found,
-) -> (Upstream, Layers) {
+) -> (settings::Upstream, Layers) {
     let mut policies = defaults.with(&raw.policies.0, &Origin::Upstream, found);
     let endpoints = endpoints(raw, found);
     if endpoints == Endpoints::Original && policies.settings().pool.min_idle > 0 {
@@ -84,7 +116,7 @@ fn upstream(
         policies.without_requests();
     }
     let hosts = raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value);
-    let upstream = Upstream {
+    let upstream = settings::Upstream {
         name: name.value.as_str().into(),
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
         endpoints,
@@ -94,7 +126,7 @@ fn upstream(
     (upstream, policies)
 }
 
-fn endpoints(raw: &raw::Upstream, found: &mut Found) -> Endpoints {
+fn endpoints(raw: &Upstream, found: &mut Found) -> Endpoints {
     if let (Some(endpoints), Some(_)) = (raw.endpoints.as_ref(), raw.dns.as_ref()) {
         found.mistake(
             &endpoints.place,
@@ -108,12 +140,12 @@ fn endpoints(raw: &raw::Upstream, found: &mut Found) -> Endpoints {
     let Some(raw) = raw.endpoints.as_ref() else {
         return Endpoints::Original;
     };
-    let mut list: Vec<Endpoint> = Vec::new();
+    let mut list: Vec<settings::Endpoint> = Vec::new();
     for item in &raw.value {
         let Some(address) = address(item, found) else {
             continue;
         };
-        let mut endpoint = Endpoint::from(address.value.0);
+        let mut endpoint = settings::Endpoint::from(address.value.0);
         if list.iter().any(|known| known.address == endpoint.address) {
             found.mistake_at(&address, "stands there twice");
         }
@@ -135,7 +167,7 @@ fn endpoints(raw: &raw::Upstream, found: &mut Found) -> Endpoints {
 }
 
 fn address(
-    item: &Spanned<Either<Address, raw::Endpoint>>,
+    item: &Spanned<Either<Address, Endpoint>>,
     found: &mut Found,
 ) -> Option<Spanned<Address>> {
     match &item.value {
@@ -157,7 +189,7 @@ fn address(
 /// Each claim belongs to one upstream.
 fn check_claims(
     name: &Spanned<String>,
-    raw: &raw::Upstream,
+    raw: &Upstream,
     claimed: &mut HashMap<String, String>,
     found: &mut Found,
 ) {
@@ -184,8 +216,8 @@ fn claim_key(host: &Spanned<Host>) -> String {
 /// What protocol tcp can't do.
 fn check_protocol(
     name: &Spanned<String>,
-    raw: &raw::Upstream,
-    upstream: &Upstream,
+    raw: &Upstream,
+    upstream: &settings::Upstream,
     found: &mut Found,
 ) {
     if upstream.protocol != Protocol::Tcp {
@@ -212,8 +244,39 @@ fn check_protocol(
 }
 
 /// The policies that the upstream itself has, with what is special about each.
-fn marked(raw: &raw::Upstream) -> Vec<Marked<'_>> {
+fn marked(raw: &Upstream) -> Vec<Marked<'_>> {
     let mut marked = Vec::new();
     raw.policies.0.marked(&mut marked);
     marked
+}
+
+/// As the file would write it.
+pub(in crate::config) fn shown(upstream: &settings::Upstream) -> Json {
+    let mut shown = Map::new();
+    shown.insert("hosts".into(), upstream.claims.iter().map(claim).collect());
+    match &upstream.endpoints {
+        Endpoints::Static(list) => {
+            let list = list.iter().map(endpoint);
+            shown.insert("endpoints".into(), list.collect());
+        }
+        Endpoints::Dns { name, port } => {
+            shown.insert("dns".into(), format!("{name}:{port}").into());
+        }
+        Endpoints::Original => {}
+    }
+    shown.extend(policies::shown(upstream, Stand::Upstream));
+    Json::Object(shown)
+}
+
+/// An address alone where nothing else is said.
+fn endpoint(endpoint: &settings::Endpoint) -> Json {
+    let address = endpoint.address.to_string();
+    if *endpoint == settings::Endpoint::from(endpoint.address) {
+        return address.into();
+    }
+    let mut shown = json!({ "address": address, "weight": endpoint.weight });
+    if let Some(zone) = &endpoint.zone {
+        shown["zone"] = (**zone).into();
+    }
+    shown
 }

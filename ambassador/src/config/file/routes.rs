@@ -1,55 +1,84 @@
-//! Routes: conditions that can hold, upstreams that exist, and what they
-//! change of their policies.
+//! `routes`: conditions that can hold, upstreams that exist, and what they change of
+//! their policies.
 
 use std::sync::Arc;
 
-use super::upstream_named;
+use serde_json::Value as Json;
+
 use super::upstreams::Upstreams;
-use crate::config::checked::{Origin, Policy};
+use super::{File, upstream_named};
+use crate::config::checked::{Checked, Origin, Policy};
 use crate::config::found::Found;
-use crate::config::policies::Layers;
-use crate::config::raw::{self, File};
-use crate::config::read::{Read, Spanned};
-use crate::config::setting::Value;
-use crate::route::settings::{Protocol, Route, RouteMatch, Upstream};
+use crate::config::marks::Stand;
+use crate::config::mistakes::Mistake;
+use crate::config::policies::{self, InRoute, Layers};
+use crate::config::read::{Read, Spanned, object};
+use crate::config::setting::{Layer, Setting, View, grouped, settings};
+use crate::config::values::{Distinct, Method, PathPrefix, RouteHost, Text};
+use crate::route::settings::{self, Protocol, RouteMatch};
+
+object! {
+    /// One route. Its policies are changed key by key.
+    #[schemars(extend("required" = ["upstream"]))]
+    Route {
+        /// What a request must be; every part given must match. Absent: any.
+        r#match: Match,
+        /// Where it goes. Required.
+        upstream: Text,
+        ..policies: InRoute
+    }
+}
+
+settings! {
+    /// The conditions of a route.
+    Match for RouteMatch as matches {
+        /// The authority of the request: a name, `*.suffix` or address; a port
+        /// only matters where given.
+        host: RouteHost = matches.host,
+        /// The path is this or below it; compared byte by byte.
+        path_prefix: PathPrefix = matches.path_prefix,
+        /// One of these methods.
+        methods: Distinct<Method> = matches.methods,
+    }
+}
 
 /// Routes, and where the policies of those came from that change some.
 #[derive(Default)]
 pub(super) struct Routes {
-    pub(super) list: Vec<Route>,
+    pub(super) list: Vec<settings::Route>,
     pub(super) policies: Vec<Option<Vec<Policy>>>,
 }
 
-pub(super) fn check(file: &File, upstreams: &Upstreams, found: &mut Found) -> Routes {
+pub(super) fn check(file: &File, upstreams: &Upstreams, layer: &mut Layer<'_>) -> Routes {
     let mut routes = Routes::default();
     let list = file.routes.as_ref();
     let list = list.map_or(&[][..], |routes| &routes.value);
     for (number, raw) in list.iter().enumerate() {
-        let matches = match raw.r#match.as_ref() {
-            Some(matches) => conditions(matches),
-            None => RouteMatch::default(),
-        };
+        let mut matches = RouteMatch::default();
+        if let Some(written) = raw.r#match.as_ref() {
+            written.value.lay(&written.place, &mut matches, "", layer);
+        }
         let mut earlier = routes.list.iter();
         if let Some(earlier) = earlier.position(|route| covers(&route.matches, &matches)) {
-            found.note_warning(crate::config::Mistake {
+            layer.found.note_warning(Mistake {
                 line: raw.place.line,
                 path: raw.place.path.clone(),
                 what: format!("is never reached: routes[{earlier}] takes all it matches"),
                 got: None,
             });
         }
-        let upstream = upstream(raw, &upstreams.list, found);
+        let upstream = upstream(raw, &upstreams.list, layer.found);
         let inherited = upstream.and_then(|index| upstreams.policies.get(index));
-        let policies = policies(number, raw, inherited, found);
+        let policies = policies(number, raw, inherited, layer.found);
         let upstream = upstream.unwrap_or_default();
         let overridden = match (&policies, upstreams.list.get(upstream)) {
-            (Some(policies), Some(upstream)) => Some(Arc::new(Upstream {
+            (Some(policies), Some(upstream)) => Some(Arc::new(settings::Upstream {
                 policies: policies.settings().clone(),
-                ..Upstream::clone(upstream)
+                ..settings::Upstream::clone(upstream)
             })),
             _ => None,
         };
-        routes.list.push(Route {
+        routes.list.push(settings::Route {
             matches,
             upstream,
             overridden,
@@ -61,9 +90,25 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, found: &mut Found) -> Ro
     routes
 }
 
+/// As the file would write them.
+pub(in crate::config) fn shown(checked: &Checked) -> Json {
+    let routes = checked.routes.routes.iter().map(|route| {
+        let mut shown = Vec::new();
+        Match::show(&route.matches, "match", View::WHOLE, &mut shown);
+        let upstream = &*checked.routes.upstreams[route.upstream].name;
+        shown.push(("upstream".to_owned(), upstream.into()));
+        let mut shown = grouped(shown);
+        if let Some(overridden) = &route.overridden {
+            shown.extend(policies::shown(overridden, Stand::Route));
+        }
+        shown
+    });
+    routes.collect()
+}
+
 fn upstream(
-    raw: &Spanned<raw::Route>,
-    upstreams: &[Arc<Upstream>],
+    raw: &Spanned<Route>,
+    upstreams: &[Arc<settings::Upstream>],
     found: &mut Found,
 ) -> Option<usize> {
     let Some(name) = raw.upstream.as_ref() else {
@@ -81,7 +126,7 @@ fn upstream(
 /// Those of the upstream with what the route changes; `None`: nothing.
 fn policies(
     number: usize,
-    raw: &raw::Route,
+    raw: &Route,
     inherited: Option<&Layers>,
     found: &mut Found,
 ) -> Option<Layers> {
@@ -100,15 +145,6 @@ fn policies(
     let inherited = inherited.cloned().unwrap_or_default();
     let origin = |line| Origin::Route { number, line };
     Some(inherited.with(own, &origin, found))
-}
-
-fn conditions(raw: &raw::Match) -> RouteMatch {
-    let methods = raw.methods.as_ref();
-    RouteMatch {
-        host: raw.host.as_ref().map(|host| host.value.0.clone()),
-        path_prefix: raw.path_prefix.as_ref().map(|path| path.value.meaning()),
-        methods: methods.map_or_else(Vec::new, |methods| methods.value.0.clone()),
-    }
 }
 
 /// Whether every request that `later` matches is matched by `earlier`, as far

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
+use super::File;
 use super::upstreams::Upstreams;
 use crate::capture::settings::{self as capture, Mode};
-use crate::config::effective;
 use crate::config::found::Found;
 use crate::config::policies::Policies;
-use crate::config::raw::File;
 use crate::config::read::Spanned;
 use crate::config::setting::Value;
-use crate::config::values::Switch;
+use crate::config::values::{Switch, claim};
 use crate::route::settings::{Claim, Upstream};
 
 /// Notes who asks for it and cannot have it, and takes it from those who have
@@ -77,7 +76,7 @@ fn lack_of_claims(upstream: &Upstream, all: &[Arc<Upstream>]) -> Option<String> 
         let mut mine = upstream.claims.iter();
         mine.any(|mine| overlap(mine, theirs))
     })?;
-    let (name, shared) = (&other.name, effective::claim(shared));
+    let (name, shared) = (&other.name, claim(shared));
     Some(format!(
         "needs addresses of its own, and {name} claims {shared}"
     ))

@@ -1,0 +1,245 @@
+//! The file as it is written, and from there to [`Checked`]: references resolved,
+//! what contradicts itself found.
+//!
+//! A part that is wrong is noted and replaced by something harmless, so that the rest
+//! of the file is still looked at; with one mistake noted the result is thrown away.
+
+mod admin;
+mod capture;
+mod fail_fast;
+mod listeners;
+mod routes;
+mod telemetry;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::checked::{Checked, Origin, Workers};
+use super::found::Found;
+use super::policies::{Layers, Policies};
+use super::read::{Named, Place, Read, Spanned};
+use super::setting::{Layer, Setting, Shown, View, grouped, settings};
+use super::values::{
+    CountOrNone, MemoryLimit, Optional, Text, Time, User, Workers as WorkersValue, choice, size,
+};
+use super::yaml::Node;
+use crate::addr::BindAddr;
+use crate::proxy::memory;
+use crate::ring;
+use crate::route;
+
+use admin::Admin;
+use capture::Capture;
+use telemetry::Telemetry;
+
+use listeners::Listener;
+use routes::Route;
+use upstreams::Upstream;
+
+/// Names that metrics use for what is no upstream of the file.
+const RESERVED_NAMES: [&str; 2] = ["unmatched", "adopted"];
+/// Names stand in metric labels and paths.
+const NAME_BYTES_MAX: usize = 63;
+
+/// The whole file.
+pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
+    File::read(root, &Place::default(), found)
+}
+
+settings! {
+    /// The configuration of an ambassador.
+    File for Checked as checked, checked by has_memory_to_start {
+        /// Data-plane threads. `auto` is one for each CPU that the process may
+        /// use, the quota of its cgroup respected.
+        workers: WorkersValue [needs_restart] = checked.workers,
+        /// Whether an idle thread looks for work before it sleeps.
+        spin: Spin [needs_restart] = checked.spin,
+        /// What the proxy runs as once it has started as root: a user in
+        /// /etc/passwd with its group, or `uid:gid`. `auto` is `ambassador`,
+        /// where there is such a user, else a number that no other process has.
+        /// Started by another user, `auto` stays that one.
+        user: User [needs_restart] = checked.user,
+        /// The admin API.
+        admin: Admin [needs_restart] = checked.admin,
+        /// Connections of applications at most, on all listeners and captured
+        /// together. One more is reset and counted. `none`: as many as the limit of
+        /// open files leaves room for.
+        max_connections: CountOrNone = checked.max_connections,
+        /// Memory of the process at most: what is resident, and what the kernel
+        /// has buffered for connections that do not move. From there on the
+        /// connections are ended that hold the most without moving, and new ones
+        /// are reset where there are none. `auto`: 80 % of the limit of its cgroup,
+        /// or of one that this is in; none where there is no limit.
+        memory_limit: MemoryLimit = checked.memory_limit,
+        /// How long work in flight may take to finish after SIGTERM or
+        /// `drain`; what is left then is cut off.
+        drain_timeout: Time = checked.drain_timeout,
+        /// How long to go on serving after SIGTERM before the drain starts;
+        /// ends early once the captured cgroups are empty.
+        drain_delay: Time = checked.drain_delay,
+        /// Interception of connect(). Without it only the listeners are served.
+        capture: Optional<Capture> = checked.capture,
+        /// Explicit listeners, for programs that call localhost.
+        listeners: Vec<Spanned<Listener>>,
+        /// What every upstream has where it does not say its own.
+        defaults: Policies,
+        /// Destinations by name. A name has letters, digits, `.`, `_` and `-`;
+        /// metrics, logs and the path prefix `/<name>/` use it.
+        upstreams: Named<Upstream>,
+        /// Requests sent to an upstream by what they ask for. The first that
+        /// matches wins, and wins over the `hosts` of the upstreams.
+        routes: Vec<Spanned<Route>>,
+        /// What is reported about the work done.
+        telemetry: Telemetry = *checked,
+    }
+}
+
+choice! {
+    /// What an idle thread does.
+    Spin: ring::Spin {
+        /// It sleeps at once.
+        Never = "never" => ring::Spin::Never,
+        /// It looks for work for up to 100 us before it sleeps, as long as work
+        /// has come within that time lately. For a CPU of its own: latency
+        /// falls by what a wake-up costs, and the CPU is busy at middling load.
+        Adaptive = "adaptive" => ring::Spin::Adaptive,
+    }
+}
+
+/// `auto` workers count as one here, as there may be more where the file is used.
+fn has_memory_to_start(written: &File, _: &Place, checked: &mut Checked, layer: &mut Layer<'_>) {
+    let needed = memory::needed(match checked.workers {
+        Workers::Auto => 1,
+        Workers::Count(count) => count,
+    });
+    if let Some(limit) = written.memory_limit.as_ref()
+        && let memory::Limit::Bytes(bytes) = limit.value.0
+        && bytes < needed
+    {
+        let needed = size(needed);
+        let what = format!("is too little to start with: the proxy needs {needed}");
+        layer.found.mistake_at(limit, what);
+    }
+}
+
+pub(super) fn check(file: &File, found: &mut Found) -> Checked {
+    let mut checked = Checked::default();
+    let mut origins = BTreeMap::new();
+    let layer = &mut Layer {
+        origins: &mut origins,
+        origin: &Origin::Telemetry,
+        found,
+    };
+    file.lay(&Place::default(), &mut checked, "", layer);
+    let propagate = origins.remove("telemetry.tracing.propagate");
+    let built_in = Layers::built_in(checked.tracing, propagate);
+    let mut upstreams = upstreams::check(file, &built_in, found);
+    fail_fast::check(file, checked.capture.as_ref(), &mut upstreams, found);
+    let layer = &mut Layer {
+        origins: &mut origins,
+        origin: &|_| Origin::BuiltIn,
+        found,
+    };
+    checked.listeners = listeners::check(file, &upstreams.list, &checked.admin, layer);
+    let routes = routes::check(file, &upstreams, layer);
+    let unmatched = checked.capture.as_ref().map(|capture| capture.unmatched);
+    checked.routes = route::settings::Settings {
+        routes: routes.list,
+        upstreams: upstreams.list,
+        unmatched: unmatched.unwrap_or_default(),
+        adopted: upstreams.adopted,
+    };
+    capture::check_reach(file, checked.capture.as_ref(), &checked.routes, found);
+    listeners::check_reach(file, &checked.routes, found);
+    checked.policies = upstreams.policies.iter().map(Layers::list).collect();
+    checked.route_policies = routes.policies;
+    checked
+}
+
+impl Checked {
+    /// Every setting in effect, secrets masked, as JSON that is also a valid file:
+    /// what `/config` answers.
+    pub(crate) fn effective(&self) -> Json {
+        let mut shown = Vec::new();
+        File::show(self, "", View::WHOLE, &mut shown);
+        let mut file = grouped(shown);
+        file.insert("listeners".into(), listeners::shown(self));
+        let upstreams = self.routes.upstreams.iter();
+        let upstreams = upstreams.map(|it| (it.name.to_string(), upstreams::shown(it)));
+        file.insert("upstreams".into(), Json::Object(upstreams.collect()));
+        file.insert("routes".into(), routes::shown(self));
+        Json::Object(file)
+    }
+
+    /// What of it only a restart can bring into effect, key by key.
+    pub(super) fn needing_restart(&self) -> Vec<Shown> {
+        let mut shown = Vec::new();
+        let view = View::NEEDING_RESTART;
+        File::show(self, "", view, &mut shown);
+        if self.capture.is_none() {
+            // Where nothing is captured yet, the first does not need one.
+            Capture::show(&Default::default(), "capture", view, &mut shown);
+        }
+        shown
+    }
+}
+
+/// The second of two addresses that can't both be bound.
+fn overlap<'a>(one: &BindAddr, two: &'a BindAddr) -> Option<&'a BindAddr> {
+    let clash = match (one, two) {
+        (BindAddr::Unix(a), BindAddr::Unix(b)) => a == b,
+        (BindAddr::Tcp(a), BindAddr::Tcp(b)) => {
+            let (ip_a, ip_b) = (a.ip().to_canonical(), b.ip().to_canonical());
+            let any = |ip: std::net::IpAddr, other: std::net::IpAddr| {
+                // A v6 wildcard takes the v4 port as well.
+                ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4())
+            };
+            a.port() == b.port()
+                && a.port() != 0
+                && (ip_a == ip_b || any(ip_a, ip_b) || any(ip_b, ip_a))
+        }
+        _ => false,
+    };
+    clash.then_some(two)
+}
+
+/// What is wrong with a name that the user chose.
+fn name_mistake(name: &str) -> Option<String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(allowed) {
+        return Some(format!(
+            "a name has 1 to {NAME_BYTES_MAX} letters, digits, '.', '_' or '-'"
+        ));
+    }
+    if name.bytes().all(|b| b == b'.') {
+        return Some("a name can't be dots alone".to_owned());
+    }
+    RESERVED_NAMES
+        .contains(&name)
+        .then(|| "this name is taken by the metrics".to_owned())
+}
+
+/// The place of the upstream of this name; notes it where there is none.
+fn upstream_named(
+    name: &Spanned<Text>,
+    upstreams: &[Arc<route::settings::Upstream>],
+    found: &mut Found,
+) -> Option<usize> {
+    let wanted = name.value.0.as_str();
+    let index = upstreams.iter().position(|u| &*u.name == wanted);
+    if index.is_none() {
+        let names = upstreams.iter().map(|u| &*u.name);
+        let names = names.filter(|_| found.tells_more());
+        found.mistake_at(
+            name,
+            match super::read::nearest(wanted, names) {
+                Some(meant) => format!("no such upstream, did you mean {meant}?"),
+                None => "no such upstream".to_owned(),
+            },
+        );
+    }
+    index
+}

@@ -1,0 +1,42 @@
+//! `admin`: where the admin API listens, and who may use it.
+
+use super::overlap;
+use crate::config::checked;
+use crate::config::read::Place;
+use crate::config::setting::{Layer, settings};
+use crate::config::values::{AbsolutePath, Bind};
+
+settings! {
+    /// The admin API.
+    Admin for checked::Admin as admin, checked by is_guarded {
+        /// Where it listens: an address and port, or `unix:/path` (made with
+        /// mode 0600). Off loopback only together with `token_file`, which is
+        /// needed then for all but health and metrics.
+        listen: Bind = admin.listen,
+        /// A second address that serves `/livez`, `/readyz` and `/metrics` only,
+        /// for kubelet and Prometheus. Absent: none.
+        metrics_listen: Bind = admin.metrics_listen,
+        /// A file with the token that requests which change something must
+        /// carry as `Authorization: Bearer`. Absent: those need the unix socket.
+        token_file: AbsolutePath = admin.token_file,
+    }
+}
+
+fn is_guarded(written: &Admin, _: &Place, admin: &mut checked::Admin, layer: &mut Layer<'_>) {
+    if let Some(listen) = written.listen.as_ref()
+        && !admin.listen.is_local()
+        && admin.token_file.is_none()
+    {
+        layer.found.mistake_at(
+            listen,
+            "must be on loopback or a unix socket; off loopback it needs token_file \
+             (for health and metrics alone use metrics_listen)",
+        );
+    }
+    if let Some(bind) = written.metrics_listen.as_ref()
+        && let Some(other) = overlap(&bind.value.0, &admin.listen)
+    {
+        let what = format!("is bound twice, admin.listen has {other}");
+        layer.found.mistake_at(bind, what);
+    }
+}

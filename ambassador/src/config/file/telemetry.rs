@@ -1,0 +1,81 @@
+//! `telemetry`: the access log and traces.
+
+use crate::config::checked::{self, Checked, LogTarget};
+use crate::config::read::Scalar;
+use crate::config::setting::settings;
+use crate::config::values::{Optional, Percent, Propagation, choice, fills, value_schemas};
+use crate::http::trace;
+
+settings! {
+    /// What is reported.
+    Telemetry for Checked as checked {
+        /// One line for each request and each relayed connection. Absent: none.
+        access_log: Optional<AccessLog> = checked.access_log,
+        /// The traces that requests are part of. Absent: what comes of one passes
+        /// as it is, and none is started. Empty: on, with the defaults.
+        tracing: Optional<Tracing> = checked.tracing,
+    }
+}
+
+settings! {
+    /// What is done about traces. Each try of a request is a span of its own, whose
+    /// id its upstream gets as the parent.
+    Tracing for trace::Settings as tracing {
+        /// The share of traces to sample about which the caller has not decided:
+        /// those that begin here, and those of B3 without a decision.
+        sample: Percent = tracing.sample,
+        /// Which headers carry a trace on: `tracecontext` (`traceparent`,
+        /// `tracestate`), `b3` (the single header, or the `x-b3-` ones where the
+        /// caller has those), `baggage` (which passes, up to 180 members and 8 KiB);
+        /// or `off`. Headers that are not named here pass as they are.
+        propagate: Propagation = tracing.formats,
+    }
+}
+
+settings! {
+    /// The access log.
+    AccessLog for checked::AccessLog as log {
+        /// `stdout`, `stderr` or the path of a file.
+        path: LogPath = log.target,
+        /// How a line is written.
+        format: LogFormat = log.format,
+        /// The share of requests that is logged.
+        sample: Percent = log.sample,
+    }
+}
+
+choice! {
+    /// How a log line is written.
+    LogFormat: checked::LogFormat {
+        /// One JSON object.
+        Json = "json" => checked::LogFormat::Json,
+    }
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct LogPath(LogTarget);
+
+impl Scalar for LogPath {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            // Only who made what is behind them may open these paths.
+            "stdout" | "/dev/stdout" => Ok(Self(LogTarget::Stdout)),
+            "stderr" | "/dev/stderr" => Ok(Self(LogTarget::Stderr)),
+            path if path.starts_with('/') => Ok(Self(LogTarget::File(path.into()))),
+            _ => Err("must be stdout, stderr or a path from the root".to_owned()),
+        }
+    }
+}
+
+fills! {
+    LogPath => LogTarget, |target| Some(match target {
+        LogTarget::Stdout => "stdout".into(),
+        LogTarget::Stderr => "stderr".into(),
+        LogTarget::File(path) => path.display().to_string().into(),
+    });
+}
+
+value_schemas! {
+    LogPath: { "type": "string" },
+}

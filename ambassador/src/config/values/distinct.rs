@@ -1,0 +1,49 @@
+//! Lists.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::Value as Json;
+
+use crate::config::found::Found;
+use crate::config::read::{Place, Read, Scalar, Spanned};
+use crate::config::setting::Value;
+use crate::config::yaml::Node;
+
+/// A list that holds each value once.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Distinct<V>(pub(in crate::config) Vec<Spanned<V>>);
+
+impl<V: Scalar + PartialEq> Read for Distinct<V> {
+    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+        let list: Vec<Spanned<V>> = Read::read(node, place, found)?;
+        for (at, item) in list.iter().enumerate() {
+            if list[..at].iter().any(|before| before.value == item.value) {
+                found.mistake_at(item, "stands there twice");
+            }
+        }
+        Some(Self(list))
+    }
+}
+
+impl<T, V: Value<T> + Scalar + PartialEq> Value<Vec<T>> for Distinct<V> {
+    fn meaning(&self) -> Vec<T> {
+        self.0.iter().map(|item| item.value.meaning()).collect()
+    }
+
+    fn written(list: &Vec<T>) -> Option<Json> {
+        Some(list.iter().map(V::written).collect())
+    }
+}
+
+impl<V: JsonSchema> JsonSchema for Distinct<V> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Distinct_{}", V::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<Vec<V>>()
+    }
+}
