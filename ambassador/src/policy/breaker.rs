@@ -16,114 +16,27 @@
 //! who come while it waits.
 
 mod counts;
+mod observer;
+mod settings;
+mod tally;
+mod word;
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::time::Duration;
 
-use self::counts::{Moment, Recent, Successes};
+use self::counts::{Moment, Successes};
+pub use self::observer::{Observer, Refuses};
+pub use self::settings::{FAILURES_MAX, Ratio, Settings, Trip};
+use self::tally::{LastFailures, Tally};
+use self::word::{Kind, Word};
 use super::jitter;
-use super::statuses::Statuses;
-use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering, PoisonError};
+use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::clock::Instant;
-
-/// Failures that a rolling window can be told to wait for.
-pub const FAILURES_MAX: u32 = 10_000;
-
-/// `circuit_breaker` of an upstream.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
-    /// What opens it.
-    pub trip: Trip,
-    /// How long it stays open before a probe, or up to a tenth longer.
-    pub sleep: Duration,
-    /// Responses that are failures.
-    pub failure_statuses: Statuses,
-    /// Whether connects to what only its upstream claims are refused, by the
-    /// kernel, while it is open.
-    pub kernel_fail_fast: bool,
-}
-
-/// What opens a breaker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trip {
-    /// Nothing does.
-    Never,
-    /// So many failures within a window.
-    Rolling {
-        /// How many, from 1 to [`FAILURES_MAX`].
-        failures: u32,
-        /// How long a failure counts.
-        window: Duration,
-        /// The share of all that was counted which they have to be besides, in
-        /// the window or in its last tenth; `None`: any.
-        ratio: Option<Ratio>,
-    },
-    /// So many failures without a success between them.
-    Consecutive(u32),
-}
-
-/// A share, more than nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ratio {
-    millionths: u32,
-}
-
-impl Ratio {
-    /// One half.
-    pub const HALF: Self = Self {
-        millionths: Self::WHOLE / 2,
-    };
-
-    const WHOLE: u32 = 1_000_000;
-
-    /// A share from a millionth to 1; `None`: it is none.
-    pub fn new(share: f64) -> Option<Self> {
-        let millionths = (share * f64::from(Self::WHOLE)).round();
-        let is_one = millionths >= 1.0 && millionths <= f64::from(Self::WHOLE);
-        is_one.then_some(Self {
-            millionths: millionths as u32,
-        })
-    }
-
-    /// As a number from 0 to 1.
-    pub fn share(self) -> f64 {
-        f64::from(self.millionths) / f64::from(Self::WHOLE)
-    }
-
-    fn is_reached(self, failed: u64, succeeded: u64) -> bool {
-        let whole = u64::from(Self::WHOLE);
-        failed * whole >= u64::from(self.millionths) * (failed + succeeded)
-    }
-}
 
 impl std::ops::AddAssign for Transitions {
     fn add_assign(&mut self, other: Self) {
         self.opened += other.opened;
         self.half_opened += other.half_opened;
         self.closed += other.closed;
-    }
-}
-
-impl Trip {
-    /// The stretch in which an outage shows at once, behind much success.
-    fn last_tenth_ms(window_ms: u64) -> u64 {
-        window_ms.div_ceil(10)
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            trip: Trip::Rolling {
-                failures: 5,
-                window: Duration::from_secs(10),
-                ratio: Some(Ratio::HALF),
-            },
-            sleep: Duration::from_secs(30),
-            failure_statuses: Statuses::default().with(500..=599),
-            kernel_fail_fast: false,
-        }
     }
 }
 
@@ -160,22 +73,6 @@ pub enum Force {
     Auto,
 }
 
-/// What a breaker refuses, as an [`Observer`] is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refuses {
-    /// Nothing: it is closed.
-    Nothing,
-    /// Every try before this time. Behind it one goes through as the probe.
-    Until(Instant),
-    /// Every try, until an operator sets it otherwise.
-    Always,
-}
-
-/// Is told whenever a breaker opens, opens again or closes, in the order in
-/// which that happens. That a probe was let through is not told: it follows from
-/// the time. Called under the lock of the breaker, so it must not use it.
-pub struct Observer(pub Box<dyn Fn(Refuses) + Send>);
-
 /// How often a breaker has changed to each state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Transitions {
@@ -201,27 +98,6 @@ pub struct Breaker {
     tally: Mutex<Tally>,
 }
 
-#[derive(Debug, Default)]
-struct Tally {
-    last: LastFailures,
-    /// How many failures there were lately, also where `last` does not hold them
-    /// all.
-    failed: OnceLock<Box<Recent>>,
-    transitions: Transitions,
-    observer: Option<Observer>,
-}
-
-/// When the last failures were: as many as open the breaker, by any of the
-/// settings that it was told of since its last change, for the longest window of
-/// these.
-#[derive(Debug, Default)]
-struct LastFailures {
-    /// In milliseconds since the start.
-    times: VecDeque<u64>,
-    kept: usize,
-    window_ms: u64,
-}
-
 /// A try that was let through. Its end is to be told; a probe that is dropped
 /// without leaves its place to the next that asks.
 #[derive(Debug)]
@@ -240,55 +116,6 @@ pub struct Trial<'a> {
 enum MayOpen {
     Yes,
     No,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Word {
-    kind: Kind,
-    /// Raised by every change.
-    epoch: u32,
-    /// When an open one may be probed, in milliseconds since the start.
-    until_ms: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Closed,
-    Open,
-    HalfOpen,
-    /// By force: nothing is counted.
-    HeldClosed,
-}
-
-impl Word {
-    const EPOCH_BITS: u32 = 22;
-    /// 34 years. An open breaker with this much is held open.
-    const FOR_EVER_MS: u64 = (1 << 40) - 1;
-
-    fn pack(self) -> u64 {
-        self.kind as u64 | u64::from(self.epoch) << 2 | self.until_ms << (2 + Self::EPOCH_BITS)
-    }
-
-    fn unpack(word: u64) -> Self {
-        Self {
-            kind: match word & 3 {
-                0 => Kind::Closed,
-                1 => Kind::Open,
-                2 => Kind::HalfOpen,
-                _ => Kind::HeldClosed,
-            },
-            epoch: (word >> 2) as u32 & ((1 << Self::EPOCH_BITS) - 1),
-            until_ms: word >> (2 + Self::EPOCH_BITS),
-        }
-    }
-
-    fn to(self, kind: Kind, until_ms: u64) -> Self {
-        Self {
-            kind,
-            epoch: (self.epoch + 1) & ((1 << Self::EPOCH_BITS) - 1),
-            until_ms: until_ms.min(Self::FOR_EVER_MS),
-        }
-    }
 }
 
 impl Breaker {
@@ -603,52 +430,9 @@ impl Breaker {
     }
 }
 
-impl Tally {
-    fn count(&mut self, failures: usize, moment: Moment) {
-        self.last.push(failures, moment);
-        let recent = || Box::new(Recent::new(moment.window_ms));
-        self.failed.get_or_init(recent).count(moment);
-    }
-
-    fn failed_within(&self, span_ms: u64, moment: Moment) -> u64 {
-        let recent = self.failed.get();
-        recent.map_or(0, |recent| recent.within(span_ms, moment))
-    }
-}
-
-impl LastFailures {
-    fn push(&mut self, failures: usize, moment: Moment) {
-        self.kept = self.kept.max(failures);
-        self.window_ms = self.window_ms.max(moment.window_ms);
-        let oldest_ms = moment.now_ms.saturating_sub(self.window_ms);
-        self.times.push_back(moment.now_ms);
-        while self.times.len() > self.kept
-            || self.times.front().is_some_and(|first| *first < oldest_ms)
-        {
-            self.times.pop_front();
-        }
-    }
-
-    /// There may have been more.
-    fn is_full(&self) -> bool {
-        self.times.len() >= self.kept
-    }
-
-    fn within(&self, span_ms: u64, now_ms: u64) -> usize {
-        let oldest_ms = now_ms.saturating_sub(span_ms);
-        self.times.len() - self.times.partition_point(|time| *time < oldest_ms)
-    }
-}
-
 /// Without the 128 bits that a `Duration` may have.
 fn ms(time: Duration) -> u64 {
     time.as_secs() * 1_000 + u64::from(time.subsec_millis())
-}
-
-impl fmt::Debug for Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
-    }
 }
 
 impl Trial<'_> {

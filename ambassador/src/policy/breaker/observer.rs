@@ -1,0 +1,27 @@
+//! Who is told of what a breaker refuses.
+
+use std::fmt;
+
+use crate::clock::Instant;
+
+/// What a breaker refuses, as an [`Observer`] is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refuses {
+    /// Nothing: it is closed.
+    Nothing,
+    /// Every try before this time. Behind it one goes through as the probe.
+    Until(Instant),
+    /// Every try, until an operator sets it otherwise.
+    Always,
+}
+
+/// Is told whenever a breaker opens, opens again or closes, in the order in
+/// which that happens. That a probe was let through is not told: it follows from
+/// the time. Called under the lock of the breaker, so it must not use it.
+pub struct Observer(pub Box<dyn Fn(Refuses) + Send>);
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
+    }
+}
