@@ -15,6 +15,7 @@
 //! - [`route`]: the immutable table from destination or request to upstream
 //! - [`telemetry`]: counters of a shard, the request record, the access log
 //! - [`ring`]: executor, io_uring and epoll, streams, buffers, timers
+//! - [`transport`]: what carries the bytes of a connection: a stream in clear
 //! - [`workload`]: cgroups, namespaces, capabilities, the privileged helper
 //! - [`capture`]: BPF programs, token table, canary; iptables rules
 //! - [`upstream`]: dial, pool, permits
@@ -73,6 +74,7 @@ mod shard;
 mod telemetry;
 pub mod testing;
 mod together;
+mod transport;
 mod upstream;
 mod visible;
 mod workload;

@@ -12,7 +12,7 @@ use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
-const LAYERS: [&[&str]; 17] = [
+const LAYERS: [&[&str]; 18] = [
     &["addr", "clock", "together", "visible"],
     &["http"],
     &["policy"],
@@ -20,6 +20,7 @@ const LAYERS: [&[&str]; 17] = [
     &["telemetry"],
     &["ring"],
     &["tls"],
+    &["transport"],
     &["workload"],
     &["capture"],
     &["upstream"],
@@ -42,6 +43,9 @@ const NEVER: [(&str, &str); 7] = [
     ("ring", "policy"),
     ("ring", "http"),
 ];
+
+/// Modules that speak to a transport, and never to the stream below it.
+const ABOVE_TRANSPORT: [&str; 2] = ["proxy", "upstream"];
 
 /// Crates that one module alone may know.
 const ONLY_IN: [(&str, &str); 3] = [
@@ -235,6 +239,11 @@ fn check_imports(module: &str, line: &str, place: &str, mistakes: &mut Vec<Strin
             }
         }
     }
+    if ABOVE_TRANSPORT.contains(&module) && words(code).any(|word| word == "Stream") {
+        mistakes.push(format!(
+            "{place}: `{module}` speaks to a `Transport`, not to a `Stream`"
+        ));
+    }
     for (name, owner) in ONLY_IN {
         let imports = code.contains(&format!("{name}::")) && !code.contains(&format!("_{name}::"));
         if imports && module != owner {
@@ -243,6 +252,10 @@ fn check_imports(module: &str, line: &str, place: &str, mistakes: &mut Vec<Strin
             ));
         }
     }
+}
+
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
 }
 
 fn layer_of(module: &str) -> Option<usize> {
@@ -326,5 +339,7 @@ mod tests {
         );
         assert_eq!(imports("ring", "use crate::http::Limits;").len(), 1);
         assert_eq!(imports("upstream", "use io_uring::opcode;").len(), 1);
+        assert_eq!(imports("proxy", "use crate::ring::{self, Stream};").len(), 1);
+        assert!(imports("proxy", "use std::os::unix::net::UnixStream;").is_empty());
     }
 }

@@ -23,8 +23,9 @@ use crate::proxy::race;
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::way::{Incoming, Way};
-use crate::ring::{self, Chunk, Gather, Stream, timer};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, RequestRecord, UpstreamIndex};
+use crate::transport::Transport;
 use crate::upstream::balancer::Grade;
 use crate::upstream::connection::{Connection, Tie};
 use crate::upstream::dial::Namespace;
@@ -36,7 +37,7 @@ pub(crate) struct Sending<'a> {
     /// The shard's state.
     pub context: &'a Context,
     /// The client's socket.
-    pub client: &'a Stream,
+    pub client: &'a Transport,
     /// Bytes of the client received before.
     pub ahead: &'a mut Option<Chunk>,
     /// The upstream connection that is the client's own.

@@ -16,10 +16,11 @@ use crate::proxy::crowd::Membership;
 use crate::proxy::room::Seat;
 use crate::proxy::shortage::is_shortage;
 use crate::proxy::way::Addressee;
-use crate::ring::{self, Chunk, Gather, Stream, timer};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
 use crate::telemetry::{CLIENT_GONE, ListenerIndex, Passage};
 use crate::together::{First, first};
+use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 
 /// What is read and thrown away before a connection with unread request bytes
@@ -45,7 +46,7 @@ pub(crate) struct Client {
     /// The shard's state.
     pub context: Rc<Context>,
     /// Its socket.
-    pub stream: Stream,
+    pub stream: Transport,
     /// Where it came in.
     pub origin: Origin,
     /// Received and not yet consumed; what `recv` returns next.

@@ -17,7 +17,8 @@ use slab::Slab;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::ring::{self, Stream, StreamId, ebb, growth};
+use crate::ring::{self, StreamId, ebb, growth};
+use crate::transport::Transport;
 pub(crate) use memory::Excess;
 
 /// How long a client is looked at before it is called slow.
@@ -80,7 +81,7 @@ impl Crowd {
     }
 
     /// A client that has just connected.
-    pub fn join(self: &Rc<Self>, stream: &Stream, peer: Peer) -> Membership {
+    pub fn join(self: &Rc<Self>, stream: &Transport, peer: Peer) -> Membership {
         growth::has_grown(BYTES_OF_ONE);
         let key = self.members.borrow_mut().insert(Member {
             stream: stream.id(),

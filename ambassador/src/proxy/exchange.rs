@@ -19,18 +19,19 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
-use crate::ring::{self, Chunk, Gather, SendError, Stream};
+use crate::ring::{self, Chunk, Gather, SendError};
 use crate::telemetry::{Cells, Direction};
 use crate::together::{at_once, beside};
+use crate::transport::Transport;
 
 /// One try.
 pub(crate) struct Exchange<'a> {
     /// The client's socket.
-    pub client: &'a Stream,
+    pub client: &'a Transport,
     /// Bytes of the client received before.
     pub ahead: &'a mut Option<Chunk>,
     /// The upstream's socket.
-    pub upstream: &'a Stream,
+    pub upstream: &'a Transport,
     /// The request.
     pub asked: Asked,
     /// Where its body is.
@@ -139,7 +140,7 @@ impl<'a> Exchange<'a> {
 
 /// The way down of one exchange.
 struct Download<'a> {
-    client: &'a Stream,
+    client: &'a Transport,
     heads: Heads<'a>,
     asked: Asked,
     drain: &'a Drain,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::http::{self, ServerName, Sniff};
 use crate::proxy::client::{Client, Patience};
-use crate::ring::{self, Chunk, Stream, timer};
+use crate::ring::{self, Chunk, timer};
 use crate::together::{First, first};
+use crate::transport::Transport;
 
 /// How long more is waited for where the first bytes are too few to tell. Who
 /// speaks HTTP or TLS sends the rest at once; anybody else waits for an answer.
@@ -47,7 +48,7 @@ pub(super) enum Spoke {
 /// speaks.
 pub(super) async fn who_speaks(
     client: &mut Client,
-    server: &Stream,
+    server: &Transport,
     silence: Duration,
     idle: Duration,
 ) -> Spoke {

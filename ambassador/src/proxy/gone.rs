@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::proxy::client::Origin;
 use crate::proxy::context::Context;
-use crate::ring::{Departure, Stream, timer};
+use crate::ring::{Departure, timer};
+use crate::transport::Transport;
 use crate::workload::Owner;
 
 /// How often a caller is looked at of which more has arrived than is read, so
@@ -23,7 +24,7 @@ const LOOKS_AFTER_FIN: [Duration; 2] = [Duration::from_millis(2), Duration::from
 
 /// Resolves when the caller at the other end of `client` has left. Raced once
 /// beside everything that is done for a request.
-pub(crate) async fn gone(context: &Context, client: &Stream, origin: &Origin) {
+pub(crate) async fn gone(context: &Context, client: &Transport, origin: &Origin) {
     if ended(client).await == Departure::Failed {
         return;
     }
@@ -38,7 +39,7 @@ pub(crate) async fn gone(context: &Context, client: &Stream, origin: &Origin) {
 
 /// Resolves when the connection to a client was reset, whatever it had sent
 /// before. Opaque bytes may be meant to arrive after their sender has closed.
-pub(crate) async fn reset(client: &Stream) {
+pub(crate) async fn reset(client: &Transport) {
     if ended(client).await != Departure::Failed {
         client.failed().await;
     }
@@ -46,7 +47,7 @@ pub(crate) async fn reset(client: &Stream) {
 
 /// Resolves when the client has sent a FIN, or its connection has failed. One of
 /// which more has arrived than is read is looked at every now and then.
-async fn ended(client: &Stream) -> Departure {
+async fn ended(client: &Transport) -> Departure {
     loop {
         let departure = match client.departure().await {
             Departure::Unseen => client.departure_now(),
@@ -60,7 +61,7 @@ async fn ended(client: &Stream) -> Departure {
 }
 
 /// Whether a caller that has sent a FIN has closed its socket.
-fn has_left(context: &Context, client: &Stream, origin: &Origin) -> bool {
+fn has_left(context: &Context, client: &Transport, origin: &Origin) -> bool {
     let Some(peer) = origin.peer else {
         // A unix socket tells the two apart by itself.
         return client.departure_now() == Some(Departure::Failed);

@@ -11,8 +11,9 @@ use crate::proxy::answer::{ExchangeError, Held};
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
-use crate::ring::{self, Chunk, Gather, Sending, Stream, timer};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::together::at_once;
+use crate::transport::{Sending, Transport};
 
 /// Interim responses before the final one, at most.
 pub(crate) const INTERIM_MAX: u32 = 64;
@@ -20,7 +21,7 @@ pub(crate) const INTERIM_MAX: u32 = 64;
 /// Where they come from, and what they answer.
 pub(crate) struct Heads<'a> {
     /// The upstream's socket.
-    pub upstream: &'a Stream,
+    pub upstream: &'a Transport,
     /// Decides whether a response has a body.
     pub method: Method,
     /// The head that was read last.

@@ -12,9 +12,10 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::proxy::gone::reset;
 use crate::proxy::shortage::is_shortage;
-use crate::ring::{self, Chunk, Gather, Stream, timer};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
 use crate::together::{First, both, first};
+use crate::transport::Transport;
 
 /// Where the bytes are counted, and when silence ends the tunnel.
 pub(crate) struct Tunnel<'a> {
@@ -33,9 +34,9 @@ impl Tunnel<'_> {
     /// `silence`; the caller closes both then. `client_first` and `upstream_first` were received before.
     pub(crate) async fn run(
         &self,
-        client: &Stream,
+        client: &Transport,
         client_first: Option<Chunk>,
-        upstream: &Stream,
+        upstream: &Transport,
         upstream_first: Option<Chunk>,
     ) -> TcpOutcome {
         let mut cut = Cut(Some([client, upstream]));
@@ -65,7 +66,7 @@ impl Tunnel<'_> {
 
     /// Resolves when nothing has moved for the silence that ends it. The timer is
     /// armed once for each silence and each look at the upstream, not per byte.
-    async fn watch(&self, upstream: &Stream, moved: &Cell<Instant>) {
+    async fn watch(&self, upstream: &Transport, moved: &Cell<Instant>) {
         let look = |silence| ring::now() + ring::look_every(silence);
         let mut look_at = self.keep_alive.map(|silence| (silence, look(silence)));
         loop {
@@ -86,8 +87,8 @@ impl Tunnel<'_> {
 
     async fn relay(
         &self,
-        from: &Stream,
-        to: &Stream,
+        from: &Transport,
+        to: &Transport,
         mut received: Option<Chunk>,
         direction: Direction,
         moved: &Cell<Instant>,
@@ -137,7 +138,7 @@ fn failed(error: &io::Error, reset: TcpOutcome) -> TcpOutcome {
 
 /// The ends of a tunnel, while closing them now would cut it: dropped, it turns
 /// the closes to come into resets.
-struct Cut<'a>(Option<[&'a Stream; 2]>);
+struct Cut<'a>(Option<[&'a Transport; 2]>);
 
 impl Drop for Cut<'_> {
     fn drop(&mut self) {

@@ -11,7 +11,8 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::shortage::is_shortage;
 use crate::proxy::trailers::Trailers;
-use crate::ring::{self, Chunk, Gather, Stream, timer};
+use crate::ring::{self, Chunk, Gather, timer};
+use crate::transport::Transport;
 
 /// How long the rest of an upload may pause behind a whole response, which may
 /// have been a refusal: the client then sends no more.
@@ -20,11 +21,11 @@ const FINISH_SILENCE_MAX: Duration = Duration::from_secs(30);
 /// The way up of one exchange: the rest of the request body.
 pub(super) struct Upload<'a> {
     /// The client's socket.
-    pub client: &'a Stream,
+    pub client: &'a Transport,
     /// Bytes of the client received before.
     pub ahead: &'a mut Option<Chunk>,
     /// The upstream's socket.
-    pub upstream: &'a Stream,
+    pub upstream: &'a Transport,
     /// Where the body is.
     pub body: &'a mut BodyReader,
     /// What of its trailers goes on.

@@ -22,6 +22,7 @@ use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::shard::descriptors;
 use crate::telemetry::{DroppedAccept, ListenerIndex};
 use crate::together::{First, first};
+use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 
 /// As many as a queue can hold: what is admitted at most before a listener
@@ -231,6 +232,7 @@ impl Door {
             tell_of_no_room();
             return self.turn_away(stream, DroppedAccept::MaxConnections);
         };
+        let stream = Transport::Plain(stream);
         let client = Box::new(Client {
             context: Rc::clone(context),
             member: context.crowd.join(&stream, owner),

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
 use crate::http::challenge::Asker;
-use crate::ring::{self, Stream};
+use crate::ring;
+use crate::transport::Transport;
 use crate::upstream::key::PoolKey;
 use crate::upstream::permits::Permit;
 
@@ -17,7 +18,7 @@ const NO_LIMIT: u32 = u32::MAX;
 /// An open connection to an endpoint, in use by one request or tunnel, or idle.
 pub struct Connection {
     /// The socket.
-    pub stream: Stream,
+    pub stream: Transport,
     key: PoolKey,
     /// The id of the upstream whose pools it is of.
     upstream: u32,
@@ -86,7 +87,7 @@ pub enum Tie {
 
 impl Connection {
     /// One that has just been established.
-    pub(super) fn new(stream: Stream, key: PoolKey, upstream: u32, permit: Permit) -> Self {
+    pub(super) fn new(stream: Transport, key: PoolKey, upstream: u32, permit: Permit) -> Self {
         Self {
             stream,
             key,
@@ -104,7 +105,7 @@ impl Connection {
     }
 
     /// Its socket, and the rest. One that is somebody's own is never given away.
-    pub(super) fn pack(self) -> (Stream, Luggage) {
+    pub(super) fn pack(self) -> (Transport, Luggage) {
         debug_assert_eq!(self.tie, Tie::Free);
         let luggage = Luggage {
             key: self.key,
@@ -119,7 +120,7 @@ impl Connection {
     }
 
     /// Both put together again, on another shard.
-    pub(super) fn unpack(stream: Stream, luggage: Luggage) -> Self {
+    pub(super) fn unpack(stream: Transport, luggage: Luggage) -> Self {
         let mut connection = Self::new(stream, luggage.key, luggage.upstream, luggage.permit);
         (connection.past, connection.idle_limit_ms) = (luggage.past, luggage.idle_limit_ms);
         (connection.born, connection.spread) = (luggage.born, luggage.spread);

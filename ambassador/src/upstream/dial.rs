@@ -8,7 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::addr::EndpointAddr;
-use crate::ring::{self, Stream, timer};
+use crate::ring::{self, timer};
+use crate::transport::Transport;
 use crate::workload::{Family, Owner, SocketStock};
 
 /// Opens connections, in the network namespace of whom they are for.
@@ -26,7 +27,7 @@ pub(crate) type Network = Rc<dyn Fn(SocketAddr) -> Connecting>;
 
 /// A connect to a scripted endpoint.
 #[cfg(test)]
-pub(crate) type Connecting = std::pin::Pin<Box<dyn Future<Output = io::Result<Stream>>>>;
+pub(crate) type Connecting = std::pin::Pin<Box<dyn Future<Output = io::Result<Transport>>>>;
 
 /// A network namespace that upstream sockets are made in: 0 is the proxy's
 /// own, the others count from 1 in the order given to [`Dialer::new`].
@@ -101,7 +102,7 @@ impl Dialer {
         namespace: Namespace,
         endpoint: EndpointAddr,
         timeout: Duration,
-    ) -> Result<Stream, DialError> {
+    ) -> Result<Transport, DialError> {
         let is_here = namespace == Namespace::default();
         if is_here && self.own.borrow().contains(endpoint.0) {
             return Err(DialError::Loop);
@@ -120,7 +121,7 @@ impl Dialer {
             Some(other) => self.stocked(other, &endpoint.0, timeout).await,
         };
         let socket = socket.map_err(DialError::Socket)?;
-        match timer::timeout(timeout, Stream::connect(socket, &endpoint.0)).await {
+        match timer::timeout(timeout, Transport::connect(socket, &endpoint.0)).await {
             Ok(Ok(stream)) if is_here && self.leads_back(&stream, endpoint) => Err(DialError::Loop),
             Ok(connected) => connected.map_err(DialError::Connect),
             Err(_) => Err(DialError::Timeout),
@@ -162,7 +163,7 @@ impl Dialer {
 
     /// Whether a connection has come back to a listener on all addresses, by one
     /// that the host was given later: both ends are then the same.
-    fn leads_back(&self, stream: &Stream, endpoint: EndpointAddr) -> bool {
+    fn leads_back(&self, stream: &Transport, endpoint: EndpointAddr) -> bool {
         self.own.borrow().is_everywhere(endpoint.0)
             && stream
                 .local_addr()

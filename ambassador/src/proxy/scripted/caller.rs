@@ -12,8 +12,9 @@ use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
 use crate::proxy::listening::Entry;
 use crate::proxy::room::Room;
-use crate::ring::{self, Stream};
+use crate::ring;
 use crate::telemetry::ListenerIndex;
+use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 
 /// One connection of a caller. Dropped, the caller has left.
@@ -36,7 +37,7 @@ impl Caller {
     /// Connects to an explicit listener of the shard.
     pub(crate) fn new(context: &Rc<Context>) -> Self {
         let (near, far) = UnixStream::pair().expect("descriptors are left");
-        let stream = Stream::from_connected(near.into()).expect("a socket");
+        let stream = Transport::from_connected(near.into()).expect("a socket");
         let client = Client {
             context: Rc::clone(context),
             member: context.crowd.join(&stream, Peer::Local),
@@ -54,7 +55,7 @@ impl Caller {
             seat: Room::new(None).enter().expect("it has no limit"),
         };
         ring::spawn(accepted::serve(Box::new(client), Entry::Http));
-        let far = Stream::from_connected(far.into()).expect("a socket");
+        let far = Transport::from_connected(far.into()).expect("a socket");
         Self {
             wire: Wire::new(far),
         }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use super::message::{self, Field, Length, Wire};
 use crate::addr::EndpointAddr;
-use crate::ring::{self, Stream, timer};
+use crate::ring::{self, timer};
+use crate::transport::Transport;
 use crate::upstream::dial::Network;
 
 /// What happens to a connect.
@@ -90,7 +91,7 @@ impl Endpoint {
         self.connects.borrow_mut().extend(connects);
     }
 
-    async fn connect(self: Rc<Self>) -> io::Result<Stream> {
+    async fn connect(self: Rc<Self>) -> io::Result<Transport> {
         let next = self.connects.borrow_mut().pop_front();
         match next.unwrap_or(Connect::Accept) {
             Connect::Accept => {}
@@ -98,9 +99,9 @@ impl Endpoint {
             Connect::Hang => std::future::pending().await,
         }
         let (near, far) = UnixStream::pair()?;
-        let far = Stream::from_connected(far.into())?;
+        let far = Transport::from_connected(far.into())?;
         ring::spawn(self.serve(Wire::new(far)));
-        Stream::from_connected(near.into())
+        Transport::from_connected(near.into())
     }
 
     async fn serve(self: Rc<Self>, mut wire: Wire) {

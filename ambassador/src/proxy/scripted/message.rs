@@ -1,11 +1,12 @@
 //! Reads messages at the scripted ends, with a parser that is not the proxy's.
 
-use crate::ring::{Chunk, Gather, Stream};
+use crate::ring::{Chunk, Gather};
+use crate::transport::Transport;
 
 /// Bytes of a connection as they come.
 pub(crate) struct Wire {
     /// The connection.
-    pub(crate) stream: Stream,
+    pub(crate) stream: Transport,
     unread: Vec<u8>,
     /// Bytes that have come.
     pub(crate) received: u64,
@@ -27,7 +28,7 @@ pub(crate) type Field = (String, String);
 
 impl Wire {
     /// Nothing of this connection was read.
-    pub(crate) fn new(stream: Stream) -> Self {
+    pub(crate) fn new(stream: Transport) -> Self {
         Self {
             stream,
             unread: Vec::new(),

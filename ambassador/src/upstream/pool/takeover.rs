@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use super::{CURRENT, Pools};
 use crate::clock::Instant;
-use crate::ring::{self, Remote, Stream, timer};
+use crate::ring::{self, Remote, timer};
+use crate::transport::Transport;
 use crate::upstream::connection::{Connection, Luggage};
 use crate::upstream::key::PoolKey;
 use crate::upstream::shared::Shared;
@@ -254,7 +255,7 @@ impl Parcel {
         if !ring::is_quiet(&self.socket) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let stream = Stream::from_connected(self.socket)?;
+        let stream = Transport::from_connected(self.socket)?;
         Ok(Connection::unpack(stream, self.luggage))
     }
 }

@@ -18,8 +18,9 @@ use crate::proxy::context::Context;
 use crate::proxy::forward::forward;
 use crate::proxy::room::Room;
 use crate::proxy::tests::context;
-use crate::ring::{self, Backend, Chunk, Gather, Options, Stream};
+use crate::ring::{self, Backend, Chunk, Gather, Options};
 use crate::telemetry::{AttemptOutcome, Direction, ListenerIndex, UpstreamIndex};
+use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, Want};
@@ -94,7 +95,7 @@ async fn post_over_a_dead_connection(body: usize) {
 /// A connection that was captured on its way to `original`, and its other end.
 fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
     let (near, far) = UnixStream::pair().unwrap();
-    let stream = Stream::from_connected(near.into()).unwrap();
+    let stream = Transport::from_connected(near.into()).unwrap();
     let client = Client {
         context: Rc::clone(context),
         member: context.crowd.join(&stream, Peer::Local),
