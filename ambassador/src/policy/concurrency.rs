@@ -162,6 +162,14 @@ struct Reference {
     latency_ns: f64,
 }
 
+/// Whether so many requests were in flight that the limit can be told from one
+/// that is too high.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pressure {
+    Felt,
+    None,
+}
+
 /// A window that has ended.
 struct Window {
     /// `None`: nothing was answered.
@@ -276,11 +284,14 @@ impl Control {
             // It was lowered, and is not in force yet.
             return;
         }
-        let binds = f64::from(window.in_flight) >= self.limit / 2.0;
+        let pressure = match f64::from(window.in_flight) >= self.limit / 2.0 {
+            true => Pressure::Felt,
+            false => Pressure::None,
+        };
         let limit = match window.latency_ns {
-            None if binds => self.limit,
+            None if pressure == Pressure::Felt => self.limit,
             None => return,
-            Some(latency_ns) => match self.follow(latency_ns, window, binds, min) {
+            Some(latency_ns) => match self.follow(latency_ns, window, pressure, min) {
                 Some(limit) => limit,
                 None => return,
             },
@@ -289,7 +300,13 @@ impl Control {
     }
 
     /// The next limit, drops aside; `None`: it is settled.
-    fn follow(&mut self, latency_ns: f64, window: &Window, binds: bool, min: f64) -> Option<f64> {
+    fn follow(
+        &mut self,
+        latency_ns: f64,
+        window: &Window,
+        pressure: Pressure,
+        min: f64,
+    ) -> Option<f64> {
         let found = Baseline {
             ns: latency_ns,
             seen_ms: window.now_ms,
@@ -308,7 +325,7 @@ impl Control {
         }
         baseline.learn(latency_ns, window.now_ms);
         let is_stale = window.now_ms.saturating_sub(baseline.seen_ms) > FRESH.as_millis() as u64;
-        if is_stale && (!binds || self.limit <= min) {
+        if is_stale && (pressure == Pressure::None || self.limit <= min) {
             // There is no less to measure it with.
             *baseline = found;
         }
@@ -316,7 +333,7 @@ impl Control {
             limit: self.limit,
             latency_ns,
         };
-        if !binds {
+        if pressure == Pressure::None {
             self.reference = Some(current);
             return None;
         }

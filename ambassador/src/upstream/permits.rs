@@ -170,7 +170,7 @@ impl Permits {
         let Some(front) = queue.front() else {
             return HandOver::NobodyWaits;
         };
-        let own = own_turn(&queue, front, (shard, now));
+        let own = own_turn(&queue, front, shard, now);
         match own.and_then(|own| queue.take(own)) {
             Some(waiter) => {
                 self.waiting.fetch_sub(1, SeqCst);
@@ -212,11 +212,7 @@ impl Permits {
 }
 
 /// The place of the first waiter of a shard, unless that in front is to go first.
-fn own_turn(
-    queue: &Queue<Arc<Waiter>>,
-    front: &Waiter,
-    (shard, now): (u16, Instant),
-) -> Option<usize> {
+fn own_turn(queue: &Queue<Arc<Waiter>>, front: &Waiter, shard: u16, now: Instant) -> Option<usize> {
     let waited = |waiter: &Waiter| now.saturating_duration_since(waiter.since);
     let mut places = queue.iter().enumerate();
     let (place, own) = places.find(|(_, waiter)| waiter.asker.shard == shard)?;
