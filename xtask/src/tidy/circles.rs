@@ -236,7 +236,7 @@ fn attributes(item: &Item) -> &[Attribute] {
 }
 
 /// `#[cfg(test)]`, and the like.
-fn is_for_tests(attribute: &Attribute) -> bool {
+pub(super) fn is_for_tests(attribute: &Attribute) -> bool {
     attribute.path().is_ident("cfg")
         && attribute
             .parse_args::<syn::Path>()
