@@ -25,9 +25,11 @@ mod signals;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 use std::process::ExitStatus;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 use crate::workload::Helper;
 use crate::workload::cgroup::{self, Cgroup, CgroupError};
@@ -172,15 +174,19 @@ impl Launched {
             if outcome.is_some() && !events.populated()? {
                 break;
             }
-            let ready = poll([
-                (self.signals.as_fd(), libc::POLLIN),
-                (
-                    self.process.pidfd(),
-                    if outcome.is_none() { libc::POLLIN } else { 0 },
-                ),
-                (events.as_fd(), libc::POLLPRI),
-            ])?;
-            if ready[1] && outcome.is_none() {
+            let (process, is_over) = (self.process.pidfd(), outcome.is_some());
+            let mut watched = [
+                PollFd::new(&self.signals, PollFlags::IN),
+                PollFd::new(&events, PollFlags::PRI),
+                PollFd::new(&process, PollFlags::IN),
+            ];
+            // A process that has ended stays ready.
+            let watched = &mut watched[..if is_over { 2 } else { 3 }];
+            match poll(watched, None) {
+                Err(Errno::INTR) => {}
+                polled => drop(polled?),
+            }
+            if !is_over && !watched[2].revents().is_empty() {
                 outcome = Some(self.process.reap()?);
             }
             while let Some(signal) = self.signals.next()? {
@@ -212,26 +218,6 @@ impl Drop for Launched {
         self.process.end_if_gated();
         // Not empty, or not ours to remove any more: the helper does it.
         let _ = self.cgroup.remove();
-    }
-}
-
-/// Waits for any of the descriptors and says which are ready.
-#[expect(unsafe_code, reason = "std has no poll")]
-fn poll<const N: usize>(watched: [(BorrowedFd<'_>, i16); N]) -> io::Result<[bool; N]> {
-    // A descriptor of which nothing is wanted is left out by a negative number.
-    let mut polled = watched.map(|(fd, events)| libc::pollfd {
-        fd: if events == 0 { -1 } else { fd.as_raw_fd() },
-        events,
-        revents: 0,
-    });
-    // SAFETY: the array is alive and its length is given.
-    let ready = unsafe { libc::poll(polled.as_mut_ptr(), N as libc::nfds_t, -1) };
-    match ready {
-        -1 => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok([false; N]),
-            error => Err(error),
-        },
-        _ => Ok(polled.map(|fd| fd.revents != 0)),
     }
 }
 

@@ -1,21 +1,26 @@
 //! The canary: a socket that belongs to the captured cgroup and connects to an
 //! address nobody has. A socket keeps the cgroup it was made in, so one made at
 //! start serves for good, without privilege.
-#![expect(unsafe_code, reason = "socket calls on an address of our own making")]
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ambassador_ebpf::{CANARY, CANARY_PORT, CANARY_V4, TOKEN_V4};
+use rustix::event::{self, PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 
 use super::netns;
 
-/// How long a canary may take to connect over loopback (milliseconds).
-const PATIENCE_MS: libc::c_int = 1000;
+/// How long a canary may take to connect over loopback.
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// Makes the socket inside the cgroup. A cgroup that distributes controllers
 /// takes no processes: then a child of it serves, and is removed again.
@@ -71,15 +76,9 @@ fn join(cgroup: &Path) -> io::Result<()> {
 }
 
 fn make() -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: no pointers; the descriptor is new.
-    unsafe {
-        let fd = libc::socket(libc::AF_INET, kind, 0);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(OwnedFd::from_raw_fd(fd))
-    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::INET, SocketType::STREAM, flags, None);
+    Ok(socket?)
 }
 
 /// Connects the canary and looks at its peer: the canary's token at our port,
@@ -96,86 +95,24 @@ pub(super) fn sing(socket: BorrowedFd<'_>, proxy_port: u16) -> io::Result<()> {
 }
 
 fn peer(socket: BorrowedFd<'_>) -> io::Result<SocketAddrV4> {
-    let mut length = size_of::<libc::sockaddr_in>() as libc::socklen_t;
-    // SAFETY: zero is a valid address; the kernel writes at most the length.
-    let (result, address) = unsafe {
-        let mut address: libc::sockaddr_in = std::mem::zeroed();
-        let to = (&raw mut address).cast();
-        (
-            libc::getpeername(socket.as_raw_fd(), to, &mut length),
-            address,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let ip = Ipv4Addr::from_bits(u32::from_be(address.sin_addr.s_addr));
-    Ok(SocketAddrV4::new(ip, u16::from_be(address.sin_port)))
+    let peer = net::getpeername(socket)?.ok_or(Errno::NOTCONN)?;
+    Ok(peer.try_into()?)
 }
 
 fn connect(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let address = libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
-        sin_port: CANARY_PORT.to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: CANARY_V4.to_be(),
-        },
-        sin_zero: [0; 8],
-    };
-    match connect_to(socket, &address) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        done => return done,
+    let address = SocketAddrV4::new(Ipv4Addr::from_bits(CANARY_V4), CANARY_PORT);
+    match net::connect(socket, &address) {
+        Err(Errno::INPROGRESS) => {}
+        done => return Ok(done?),
     }
-    let mut poll = libc::pollfd {
-        fd: socket.as_raw_fd(),
-        events: libc::POLLOUT,
-        revents: 0,
-    };
-    let mut status: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both calls write to live values of the lengths given.
-    unsafe {
-        match libc::poll(&mut poll, 1, PATIENCE_MS) {
-            0 => return Err(io::ErrorKind::TimedOut.into()),
-            n if n < 0 => return Err(io::Error::last_os_error()),
-            _ => {}
-        }
-        if libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ERROR,
-            (&raw mut status).cast(),
-            &mut length,
-        ) < 0
-        {
-            return Err(io::Error::last_os_error());
-        }
+    let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
+    if event::poll(&mut polled, Some(&PATIENCE))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
     }
-    match status {
-        0 => Ok(()),
-        code => Err(io::Error::from_raw_os_error(code)),
-    }
+    Ok(sockopt::socket_error(socket)??)
 }
 
 /// Makes the socket as new, whatever became of its last connect.
 fn disconnect(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: zero is a valid address; AF_UNSPEC ends the connection.
-    let mut address: libc::sockaddr_in = unsafe { std::mem::zeroed() };
-    address.sin_family = libc::AF_UNSPEC as u16;
-    connect_to(socket, &address)
-}
-
-fn connect_to(socket: BorrowedFd<'_>, address: &libc::sockaddr_in) -> io::Result<()> {
-    // SAFETY: the address is live and of the length given.
-    let result = unsafe {
-        libc::connect(
-            socket.as_raw_fd(),
-            std::ptr::from_ref(address).cast(),
-            size_of::<libc::sockaddr_in>() as libc::socklen_t,
-        )
-    };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    Ok(net::connect_unspec(socket)?)
 }

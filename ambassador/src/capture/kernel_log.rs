@@ -1,12 +1,13 @@
 //! What the programs log, written to standard error for as long as the proxy
 //! holds its end. Debugging only: the loader stays for it.
-#![expect(unsafe_code, reason = "poll() takes a pointer")]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 
 struct StandardError;
 
@@ -28,23 +29,19 @@ pub(super) fn follow(programs: &mut Ebpf, proxy: BorrowedFd<'_>) -> io::Result<(
     let mut logger =
         EbpfLogger::init_with_logger(programs, StandardError).map_err(io::Error::other)?;
     loop {
-        let mut ready = [logger.as_raw_fd(), proxy.as_raw_fd()].map(|fd| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        });
-        // SAFETY: the array is live and of the length given.
-        if unsafe { libc::poll(ready.as_mut_ptr(), 2, -1) } < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-            continue;
-        }
-        if ready[0].revents != 0 {
+        let mut ready = [
+            PollFd::new(&logger, PollFlags::IN),
+            PollFd::new(&proxy, PollFlags::IN),
+        ];
+        match poll(&mut ready, None) {
+            Err(Errno::INTR) => continue,
+            polled => polled?,
+        };
+        let [has_records, is_over] = ready.map(|polled| !polled.revents().is_empty());
+        if has_records {
             logger.flush();
         }
-        if ready[1].revents != 0 {
+        if is_over {
             return Ok(());
         }
     }

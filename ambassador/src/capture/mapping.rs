@@ -3,8 +3,10 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
+
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 /// An array, mapped as a value of the type that its elements make up. Whoever
 /// reads or writes it does so through atomics: the other side does as well.
@@ -24,18 +26,15 @@ impl<T> Mapping<T> {
     pub(super) fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start = unsafe {
-            libc::mmap(
+            mmap(
                 std::ptr::null_mut(),
                 size_of::<T>(),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                map.as_raw_fd(),
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map,
                 0,
             )
-        };
-        if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
+        }?;
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Self { start })
     }
@@ -55,6 +54,6 @@ impl<T> fmt::Debug for Mapping<T> {
 impl<T> Drop for Mapping<T> {
     fn drop(&mut self) {
         // SAFETY: mapped in `of` with this length; nothing borrows it any more.
-        unsafe { libc::munmap(self.start.as_ptr().cast(), size_of::<T>()) };
+        let _ = unsafe { munmap(self.start.as_ptr().cast(), size_of::<T>()) };
     }
 }

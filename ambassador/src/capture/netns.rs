@@ -2,14 +2,15 @@
 //! local there, for connections made there. The route stands in a table of its
 //! own behind a rule for locally made packets, so that a neighbour who routes
 //! the prefix here reaches nothing.
-#![expect(unsafe_code, reason = "setns() and netlink sockets are raw calls")]
 
 use std::fs::File;
 use std::io;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use ambassador_ebpf::TOKEN_V6;
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Runs `work` with this thread in another network namespace.
 pub(super) fn within<T>(
@@ -27,11 +28,8 @@ pub(super) fn within<T>(
 }
 
 fn enter(netns: &File) -> io::Result<()> {
-    // SAFETY: no pointers.
-    if unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    let kind = Some(LinkNameSpaceType::Network);
+    Ok(move_into_link_name_space(netns.as_fd(), kind)?)
 }
 
 /// The prefix of the proxy at this port; always a /64.
@@ -138,34 +136,15 @@ fn request(kind: u16, body: &[u8]) -> io::Result<bool> {
     message.extend(0_u32.to_ne_bytes());
     message.extend(body);
     let mut answer = [0_u8; 1024];
-    // SAFETY: the buffers are live and of the lengths given; the descriptor is
-    // new; a netlink socket that was never bound talks to the kernel.
-    let received = unsafe {
-        let fd = libc::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            libc::NETLINK_ROUTE,
-        );
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        let socket = OwnedFd::from_raw_fd(fd);
-        if libc::send(
-            socket.as_raw_fd(),
-            message.as_ptr().cast(),
-            message.len(),
-            0,
-        ) < 0
-        {
-            return Err(io::Error::last_os_error());
-        }
-        libc::recv(
-            socket.as_raw_fd(),
-            answer.as_mut_ptr().cast(),
-            answer.len(),
-            0,
-        )
-    };
+    // One that was never bound talks to the kernel; NETLINK_ROUTE is number 0.
+    let socket = net::socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    net::send(&socket, &message, SendFlags::empty())?;
+    let (_, received) = net::recv(&socket, &mut answer, RecvFlags::empty())?;
     if received < 20 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }

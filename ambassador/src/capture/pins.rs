@@ -1,9 +1,8 @@
 //! Names in bpffs: a private mount through which the workloads' programs share
 //! their maps, and the pins of links that must outlive the proxy.
-#![expect(unsafe_code, reason = "mount() is a raw call")]
+#![expect(unsafe_code, reason = "unshare may end what others rely on")]
 
 use std::cell::RefCell;
-use std::ffi::CStr;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,11 +10,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
 use super::bpf;
 use super::table::SharedPage;
 
-const BPFFS: &CStr = c"/sys/fs/bpf";
-const BPFFS_PATH: &str = "/sys/fs/bpf";
+const BPFFS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
 /// The mode bits of all but the owner.
 const OF_OTHERS: u32 = 0o077;
@@ -150,9 +151,9 @@ impl Directory {
     /// Opens or makes it, mounting bpffs at /sys/fs/bpf where nobody has, and
     /// removes the pins of cgroups that are gone.
     pub(super) fn open() -> io::Result<Self> {
-        let mounted = File::open(BPFFS_PATH).and_then(|place| is_bpffs(&place));
+        let mounted = File::open(BPFFS).and_then(|place| is_bpffs(&place));
         if !mounted.unwrap_or(false) {
-            mount(c"bpf", BPFFS, Some(c"bpf"), 0)?;
+            mount("bpf", BPFFS, "bpf", MountFlags::empty(), None)?;
         }
         match fs::DirBuilder::new().mode(0o700).create(PIN_ROOT) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -328,24 +329,14 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
 
 /// Mounts a bpffs that only this process sees; gone with it.
 pub(super) fn private_bpffs() -> io::Result<PathBuf> {
-    // SAFETY: no pointers; affects this process, which has one thread.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    mount(c"none", c"/", None, libc::MS_REC | libc::MS_PRIVATE)?;
-    mount(c"bpf", BPFFS, Some(c"bpf"), 0)?;
-    Ok(PathBuf::from(BPFFS_PATH))
-}
-
-fn mount(source: &CStr, at: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> io::Result<()> {
-    let kind = kind.map_or(std::ptr::null(), CStr::as_ptr);
-    // SAFETY: all are nul-terminated and live through the call.
-    let result =
-        unsafe { libc::mount(source.as_ptr(), at.as_ptr(), kind, flags, std::ptr::null()) };
-    if result < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    // SAFETY: the table of descriptors stays; this process has one thread.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS) }?;
+    mount_change(
+        "/",
+        MountPropagationFlags::REC | MountPropagationFlags::PRIVATE,
+    )?;
+    mount("bpf", BPFFS, "bpf", MountFlags::empty(), None)?;
+    Ok(PathBuf::from(BPFFS))
 }
 
 #[cfg(test)]

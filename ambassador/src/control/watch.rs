@@ -7,14 +7,17 @@
 //! the name. What counts in the end is whether the content is another.
 
 use std::collections::HashMap;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::io::unix::AsyncFd;
 
 use super::reading::Reader;
@@ -78,7 +81,7 @@ pub(super) struct Watch {
 impl Prepared {
     /// Starts watching.
     pub(super) fn new(file: WatchedFile) -> io::Result<Self> {
-        let inotify = inotify_init()?;
+        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?.into();
         let directories = follow(&inotify, &file.path)?;
         Ok(Self {
             file,
@@ -137,17 +140,20 @@ impl Watch {
 
     /// Waits for an event that can mean a new content, and takes all that wait.
     async fn next_change(&mut self) -> io::Result<()> {
-        let mut buffer = [0; 4096];
+        let mut buffer = [MaybeUninit::uninit(); 4096];
         loop {
             let mut ready = self.inotify.readable().await?;
-            let Ok(read) = ready.try_io(|inotify| inotify.get_ref().read(&mut buffer)) else {
-                continue;
-            };
-            let mut rest = &buffer[..read?];
             let mut relevant = false;
-            while let Some((event, after)) = RawEvent::split(rest) {
-                relevant |= self.is_relevant(&event);
-                rest = after;
+            let read = ready.try_io(|inotify| {
+                let mut events = inotify::Reader::new(inotify.get_ref(), &mut buffer);
+                relevant |= self.is_relevant(&events.next()?);
+                while !events.is_buffer_empty() {
+                    relevant |= self.is_relevant(&events.next()?);
+                }
+                Ok(())
+            });
+            if let Ok(read) = read {
+                read?;
             }
             if relevant {
                 return Ok(());
@@ -155,42 +161,15 @@ impl Watch {
         }
     }
 
-    fn is_relevant(&self, event: &RawEvent<'_>) -> bool {
+    fn is_relevant(&self, event: &inotify::Event<'_>) -> bool {
         // A plain file that was just made is still empty; its writer's close
         // follows. A link is whole at once.
-        event.mask & libc::IN_CREATE == 0
-            || self.directories.get(&event.directory).is_some_and(|at| {
-                let path = at.join(event.name());
+        !event.events().contains(ReadFlags::CREATE)
+            || self.directories.get(&event.wd()).is_some_and(|at| {
+                let name = event.file_name().map_or(&[][..], CStr::to_bytes);
+                let path = at.join(OsStr::from_bytes(name));
                 path.symlink_metadata().is_ok_and(|it| !it.is_file())
             })
-    }
-}
-
-/// `struct inotify_event`: four 32-bit fields, then the name, padded with NULs.
-struct RawEvent<'a> {
-    directory: i32,
-    mask: u32,
-    padded_name: &'a [u8],
-}
-
-impl<'a> RawEvent<'a> {
-    fn split(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (head, rest) = bytes.split_first_chunk::<16>()?;
-        let field = |at: usize| [head[at], head[at + 1], head[at + 2], head[at + 3]];
-        let length = u32::from_ne_bytes(field(12)) as usize;
-        let (padded_name, rest) = rest.split_at_checked(length)?;
-        let event = Self {
-            directory: i32::from_ne_bytes(field(0)),
-            mask: u32::from_ne_bytes(field(4)),
-            padded_name,
-        };
-        Some((event, rest))
-    }
-
-    fn name(&self) -> &'a std::ffi::OsStr {
-        use std::os::unix::ffi::OsStrExt;
-        let end = memchr::memchr(0, self.padded_name).unwrap_or(self.padded_name.len());
-        std::ffi::OsStr::from_bytes(&self.padded_name[..end])
     }
 }
 
@@ -198,13 +177,15 @@ impl<'a> RawEvent<'a> {
 fn follow(inotify: &File, path: &Path) -> io::Result<HashMap<i32, PathBuf>> {
     /// As many links as the kernel follows.
     const LINKS_MAX: usize = 40;
+    let events =
+        WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::ONLYDIR;
     let mut path = path.to_owned();
     let mut directories = HashMap::new();
     for _ in 0..LINKS_MAX {
         let directory = parent(&path);
-        directories.insert(inotify_add(inotify, &directory)?, directory);
+        directories.insert(inotify::add_watch(inotify, &directory, events)?, directory);
         if let Ok(real) = parent(&path).canonicalize() {
-            directories.insert(inotify_add(inotify, &real)?, real);
+            directories.insert(inotify::add_watch(inotify, &real, events)?, real);
         }
         match path.read_link() {
             Ok(target) => path = parent(&path).join(target),
@@ -221,35 +202,11 @@ fn parent(path: &Path) -> PathBuf {
     }
 }
 
-#[expect(unsafe_code, reason = "inotify has no safe wrapper in std or tokio")]
-fn inotify_init() -> io::Result<File> {
-    // SAFETY: no memory is passed.
-    let fd = unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made this descriptor for us; nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) }.into())
-}
-
 #[expect(unsafe_code, reason = "tokio cannot know that the file stays as it is")]
 fn registered(inotify: File) -> io::Result<AsyncFd<File>> {
     // SAFETY: the file is open, and only read through a shared reference until
     // the AsyncFd that owns it is dropped.
     Ok(unsafe { AsyncFd::register(inotify) }?)
-}
-
-#[expect(unsafe_code, reason = "inotify has no safe wrapper in std or tokio")]
-fn inotify_add(inotify: &File, directory: &Path) -> io::Result<i32> {
-    use std::os::unix::ffi::OsStrExt;
-    let path = std::ffi::CString::new(directory.as_os_str().as_bytes())?;
-    let mask = libc::IN_CLOSE_WRITE | libc::IN_MOVED_TO | libc::IN_CREATE | libc::IN_ONLYDIR;
-    // SAFETY: `path` is NUL-terminated and outlives the call; the descriptor is open.
-    let watch = unsafe { libc::inotify_add_watch(inotify.as_raw_fd(), path.as_ptr(), mask) };
-    if watch < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(watch)
 }
 
 #[cfg(test)]

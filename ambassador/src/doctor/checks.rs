@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
+
 use super::{Check, Facts};
 use crate::capture::iptables::Backend;
 use crate::capture::{self, Owner, PinDirectory, Program};
@@ -106,13 +108,8 @@ fn cgroup2() -> Check {
     }
 }
 
-#[expect(unsafe_code, reason = "std has no access(2)")]
 fn writable(directory: &Path) -> bool {
-    let Ok(path) = std::ffi::CString::new(directory.as_os_str().as_encoded_bytes()) else {
-        return false;
-    };
-    // SAFETY: the path is a NUL-terminated string that lives through the call.
-    unsafe { libc::access(path.as_ptr(), libc::W_OK) == 0 }
+    access(directory, Access::WRITE_OK).is_ok()
 }
 
 fn programs(facts: &Facts) -> Check {

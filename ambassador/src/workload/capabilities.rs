@@ -7,10 +7,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// `CAP_SETPCAP` of capability.h: what dropping from the bounding set takes.
-const SETPCAP: u32 = 8;
-/// `_LINUX_CAPABILITY_VERSION_3`: two words of 32 bits per set.
-const VERSION_3: u32 = 0x2008_0522;
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
+};
 
 /// Capabilities by number, as in capability.h.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,20 +38,6 @@ pub(crate) enum Capability {
     SysAdmin = 21,
     /// Loads BPF programs (5.8).
     Bpf = 39,
-}
-
-#[repr(C)]
-struct Header {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Sets {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
 }
 
 impl Capability {
@@ -107,77 +94,42 @@ pub(crate) fn has(capability: Capability) -> bool {
 
 /// Reduces the calling thread to those of its capabilities that are named,
 /// in every set, and sets no_new_privs.
-#[expect(unsafe_code, reason = "std has no capset and no prctl")]
 pub(crate) fn keep_only(kept: &[Capability]) -> io::Result<()> {
     shrink_bounding_set(kept)?;
-    let status = fs::read_to_string("/proc/thread-self/status")?;
-    let wanted = set_of(kept);
-    // SAFETY: prctl with integer arguments touches no memory.
-    if unsafe {
-        libc::prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL,
-            0,
-            0,
-            0,
-        )
-    } != 0
-    {
-        return Err(io::Error::last_os_error());
-    }
-    let remaining = mask(&status, "CapPrm").unwrap_or(0) & wanted;
-    let sets = [0, 32].map(|shift| {
-        let word = (remaining >> shift) as u32;
-        Sets {
-            effective: word,
-            permitted: word,
-            inheritable: 0,
-        }
-    });
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
+    clear_ambient_capability_set()?;
+    let remaining = capabilities(None)?.permitted & set_of(kept);
+    let sets = CapabilitySets {
+        effective: remaining,
+        permitted: remaining,
+        inheritable: CapabilitySet::empty(),
     };
-    // SAFETY: version 3 reads one header and two words of sets, which live
-    // until the call returns.
-    if unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: prctl with integer arguments touches no memory.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    set_capabilities(None, sets)?;
+    Ok(set_no_new_privs(true)?)
 }
 
 /// Reduces what programs started from here can have to those that are named,
 /// where this thread may.
-#[expect(unsafe_code, reason = "std has no prctl")]
 pub(super) fn shrink_bounding_set(kept: &[Capability]) -> io::Result<()> {
-    let status = fs::read_to_string("/proc/thread-self/status")?;
-    if mask(&status, "CapEff").unwrap_or(0) & (1 << SETPCAP) == 0 {
+    if !capabilities(None)?
+        .effective
+        .contains(CapabilitySet::SETPCAP)
+    {
         return Ok(());
     }
-    let wanted = set_of(kept);
-    for capability in (0..64).filter(|c| wanted & (1 << c) == 0) {
-        // SAFETY: prctl with integer arguments touches no memory.
-        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-        if dropped != 0 {
-            let error = io::Error::last_os_error();
-            // EINVAL: above the last capability that this kernel knows.
-            match error.raw_os_error() {
-                Some(libc::EINVAL) => break,
-                _ => return Err(error),
-            }
+    let all = (0..u64::BITS).map(|number| CapabilitySet::from_bits_retain(1 << number));
+    for dropped in all.filter(|one| !set_of(kept).contains(*one)) {
+        match remove_capability_from_bounding_set(dropped) {
+            // Above the last capability that this kernel knows.
+            Err(Errno::INVAL) => break,
+            removed => removed?,
         }
     }
     Ok(())
 }
 
-fn set_of(capabilities: &[Capability]) -> u64 {
-    capabilities
-        .iter()
-        .fold(0, |mask, &capability| mask | 1 << capability as u32)
+fn set_of(capabilities: &[Capability]) -> CapabilitySet {
+    let bits = capabilities.iter().map(|&one| 1 << one as u32);
+    CapabilitySet::from_bits_retain(bits.fold(0, |all, one| all | one))
 }
 
 fn mask(status: &str, name: &str) -> Option<u64> {

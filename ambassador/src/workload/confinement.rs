@@ -4,11 +4,11 @@
 //! of any, and nobody of that user can look into its memory. Callers are before
 //! threads are started.
 
-#![expect(unsafe_code, reason = "std has no prctl and no setrlimit")]
-
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use super::capabilities::{Capability, drop_all_capabilities, keep_only, shrink_bounding_set};
 use super::identity::{Access, Identity};
@@ -54,17 +54,10 @@ pub(crate) fn confine_helper(kept: &[Capability]) -> io::Result<()> {
 /// No core dump, and no ptrace or look at /proc/PID/{mem,fd,environ} by a process
 /// without CAP_SYS_PTRACE, be it of the same user.
 fn keep_memory_private() -> io::Result<()> {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
     };
-    // SAFETY: `none` is a live rlimit for the kernel to read.
-    if unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: prctl with integer arguments touches no memory.
-    if unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    setrlimit(Resource::Core, none)?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }

@@ -5,17 +5,18 @@
 
 #![expect(
     unsafe_code,
-    reason = "std changes the user of children, not of a thread"
+    reason = "only the C library changes the user of all threads"
 )]
 
-use std::ffi::CString;
 use std::fmt;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{self as file, AtFlags, CWD};
+use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::{self, Capability};
@@ -84,12 +85,9 @@ impl std::error::Error for IdentityError {}
 impl Identity {
     /// Looks up whom to become, from who this process is now.
     pub(crate) fn plan(user: &User) -> Result<Self, IdentityError> {
-        // SAFETY: they read a number.
-        let now = unsafe {
-            Ids {
-                uid: libc::geteuid(),
-                gid: libc::getegid(),
-            }
+        let now = Ids {
+            uid: geteuid().as_raw(),
+            gid: getegid().as_raw(),
         };
         let missing: Vec<&str> = [Capability::SetUid, Capability::SetGid]
             .into_iter()
@@ -183,37 +181,33 @@ impl Access {
     fn is_granted(self, path: &Path) -> bool {
         let parent = path.parent().unwrap_or(Path::new("/"));
         match self {
-            Self::Read => may(path, libc::R_OK),
+            Self::Read => may(path, file::Access::READ_OK),
             Self::Append => {
-                may(parent, libc::W_OK | libc::X_OK) && (!path.exists() || may(path, libc::W_OK))
+                may(parent, file::Access::WRITE_OK | file::Access::EXEC_OK)
+                    && (!path.exists() || may(path, file::Access::WRITE_OK))
             }
             // Where the directory is sticky, only its owner may.
             Self::Remove => {
                 let sticky = |directory: fs::Metadata| directory.mode() & libc::S_ISVTX != 0;
-                may(parent, libc::W_OK | libc::X_OK) && !parent.metadata().is_ok_and(sticky)
+                may(parent, file::Access::WRITE_OK | file::Access::EXEC_OK)
+                    && !parent.metadata().is_ok_and(sticky)
             }
         }
     }
 }
 
-fn may(path: &Path, what: i32) -> bool {
-    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
-        return false;
-    };
-    // SAFETY: the path ends with a NUL and outlives the call.
-    unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), what, libc::AT_EACCESS) == 0 }
+fn may(path: &Path, what: file::Access) -> bool {
+    file::accessat(CWD, path, what, AtFlags::EACCESS).is_ok()
 }
 
-/// The calls of the C library change all threads; the kernel's change one.
+/// The calls of the C library change all threads; these change one.
 fn this_thread_becomes(Ids { uid, gid }: Ids) -> io::Result<()> {
-    // SAFETY: they take numbers, and an empty list.
-    unsafe {
-        if may_leave_groups() {
-            checked(libc::syscall(libc::SYS_setgroups, 0, 0) as i32)?;
-        }
-        checked(libc::syscall(libc::SYS_setresgid, gid, gid, gid) as i32)?;
-        checked(libc::syscall(libc::SYS_setresuid, uid, uid, uid) as i32)
+    if may_leave_groups() {
+        set_thread_groups(&[])?;
     }
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_res_gid(gid, gid, gid)?;
+    Ok(set_thread_res_uid(uid, uid, uid)?)
 }
 
 fn checked(result: i32) -> io::Result<()> {

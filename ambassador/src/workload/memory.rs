@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::ops::Range;
 
+use rustix::mm::{Advice, madvise};
+
 /// What is mapped of the binary and of its libraries, and cannot be written to:
 /// code, constants, unwind tables. Pages of it that are mapped stay counted for
 /// this process, though most of what reads command lines and configuration
@@ -21,22 +23,20 @@ impl MappedFiles {
 
     /// Lets go of it. What is still in use is mapped anew from the page cache,
     /// 64 KiB at a time.
-    #[expect(unsafe_code, reason = "std has no madvise")]
+    #[expect(unsafe_code, reason = "madvise may take back what is in use")]
     pub(crate) fn unmap(&self) {
         for range in &self.0 {
             // SAFETY: the mapping is of a file, not writable, and has no page
             // that differs from the file: what is dropped is read again from
             // there (madvise(2), MADV_DONTNEED).
-            unsafe {
-                let start = range.start as *mut libc::c_void;
-                libc::madvise(start, range.len(), libc::MADV_DONTNEED);
-            }
+            let _ = unsafe { madvise(range.start as *mut _, range.len(), Advice::LinuxDontNeed) };
         }
     }
 }
 
-/// The size of a page.
-#[expect(unsafe_code, reason = "std has no sysconf")]
+/// The size of a page. The C library knows it from the start; rustix would read
+/// it from a file, which a confined process may not.
+#[expect(unsafe_code, reason = "sysconf")]
 pub(crate) fn page_bytes() -> u64 {
     // SAFETY: it takes a number and touches no memory.
     let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };

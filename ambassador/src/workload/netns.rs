@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// `NS_GET_NSTYPE` of nsfs.h (Linux 4.11): the CLONE_NEW* of a namespace.
 const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
@@ -67,14 +68,9 @@ impl Netns {
 
     /// Moves the calling thread into this namespace; its other threads stay.
     /// Needs CAP_SYS_ADMIN.
-    #[expect(unsafe_code, reason = "std has no setns")]
     pub fn enter(&self) -> io::Result<()> {
-        // SAFETY: setns takes a descriptor that we hold open and a flag; it
-        // touches no memory of ours.
-        match unsafe { libc::setns(self.fd.as_raw_fd(), libc::CLONE_NEWNET) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+        let kind = Some(LinkNameSpaceType::Network);
+        Ok(move_into_link_name_space(self.fd.as_fd(), kind)?)
     }
 
     /// Runs `work` in this namespace: here where the caller is in it already,

@@ -6,10 +6,11 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, netlink, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::{self, Capability};
@@ -73,11 +74,13 @@ impl Family {
             SocketAddr::V6(_) => Self::V6,
         }
     }
+}
 
-    fn raw(self) -> i32 {
-        match self {
-            Self::V4 => libc::AF_INET,
-            Self::V6 => libc::AF_INET6,
+impl From<Family> for AddressFamily {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::INET,
+            Family::V6 => Self::INET6,
         }
     }
 }
@@ -137,7 +140,7 @@ pub(crate) fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
     (0..spec.count)
         .map(|_| {
             let socket = bound(spec, addr, sharing)?;
-            start_listening(&socket)?;
+            net::listen(&socket, BACKLOG)?;
             Ok(socket)
         })
         .collect()
@@ -294,21 +297,16 @@ enum Sharing {
 fn bound(spec: &BindSpec, addr: SocketAddr, sharing: Sharing) -> io::Result<OwnedFd> {
     let family = Family::of(&addr);
     let socket = socket(family, Kind::Stream)?;
-    option(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
     if let Sharing::Shared(owner) = sharing {
         if owner.is_some() {
             // Before it is bound: the kernel remembers whose port it is.
             std::os::unix::fs::fchown(&socket, owner, None)?;
         }
-        option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
     }
     if family == Family::V6 {
-        option(
-            &socket,
-            libc::IPPROTO_IPV6,
-            libc::IPV6_V6ONLY,
-            i32::from(spec.v6_only),
-        )?;
+        sockopt::set_ipv6_v6only(&socket, spec.v6_only)?;
     }
     if spec.transparent {
         match family {
@@ -319,14 +317,14 @@ fn bound(spec: &BindSpec, addr: SocketAddr, sharing: Sharing) -> io::Result<Owne
     if spec.reach == Reach::Loopback {
         drop_from_outside(&socket)?;
     }
-    bind(&socket, addr)?;
+    net::bind(&socket, &addr)?;
     Ok(socket)
 }
 
 /// Binding to the device would do the same for IPv4; an IPv6 caller with an
 /// address of another device would then get no answer. Accepted sockets inherit
 /// the filter: four instructions per packet.
-#[expect(unsafe_code, reason = "the standard library has no such socket option")]
+#[expect(unsafe_code, reason = "a socket option of pointers")]
 fn drop_from_outside(socket: &OwnedFd) -> io::Result<()> {
     /// The loopback device's, in every network namespace.
     const LOOPBACK_INDEX: u32 = 1;
@@ -373,25 +371,21 @@ fn port_of(socket: &OwnedFd) -> io::Result<u16> {
     listener.local_addr().map(|addr| addr.port())
 }
 
-#[expect(unsafe_code, reason = "std makes no unconnected socket")]
 fn socket(family: Family, kind: Kind) -> io::Result<OwnedFd> {
+    use AddressFamily as A;
     let (family, kind, protocol) = match kind {
-        Kind::Stream => (family.raw(), libc::SOCK_STREAM, 0),
-        Kind::Datagram => (family.raw(), libc::SOCK_DGRAM, 0),
-        Kind::Diagnosis => (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_SOCK_DIAG),
-        Kind::Routes => (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE),
+        Kind::Stream => (family.into(), SocketType::STREAM, None),
+        Kind::Datagram => (family.into(), SocketType::DGRAM, None),
+        Kind::Diagnosis => (A::NETLINK, SocketType::RAW, Some(netlink::SOCK_DIAG)),
+        // NETLINK_ROUTE is number 0.
+        Kind::Routes => (A::NETLINK, SocketType::RAW, None),
     };
-    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: socket() takes integers; a descriptor it returns is ours alone.
-    unsafe {
-        match libc::socket(family, kind, protocol) {
-            -1 => Err(io::Error::last_os_error()),
-            fd => Ok(OwnedFd::from_raw_fd(fd)),
-        }
-    }
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    Ok(net::socket_with(family, kind, flags, protocol)?)
 }
 
-#[expect(unsafe_code, reason = "std has no setsockopt")]
+/// Sets an integer that rustix does not know.
+#[expect(unsafe_code, reason = "setsockopt")]
 fn option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the option value is an int that lives through the call, and its
     // size is given.
@@ -408,62 +402,5 @@ fn option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()>
         Ok(())
     } else {
         Err(io::Error::last_os_error())
-    }
-}
-
-#[expect(unsafe_code, reason = "std binds only what it makes itself")]
-fn bind(socket: &OwnedFd, addr: SocketAddr) -> io::Result<()> {
-    let result = match addr {
-        SocketAddr::V4(v4) => {
-            let raw = libc::sockaddr_in {
-                sin_family: libc::AF_INET as u16,
-                sin_port: v4.port().to_be(),
-                sin_addr: libc::in_addr {
-                    s_addr: u32::from_ne_bytes(v4.ip().octets()),
-                },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: the address is a live sockaddr_in of the size given.
-            unsafe {
-                libc::bind(
-                    socket.as_raw_fd(),
-                    (&raw const raw).cast(),
-                    size_of_val(&raw) as u32,
-                )
-            }
-        }
-        SocketAddr::V6(v6) => {
-            let raw = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as u16,
-                sin6_port: v6.port().to_be(),
-                sin6_flowinfo: v6.flowinfo(),
-                sin6_addr: libc::in6_addr {
-                    s6_addr: v6.ip().octets(),
-                },
-                sin6_scope_id: v6.scope_id(),
-            };
-            // SAFETY: the address is a live sockaddr_in6 of the size given.
-            unsafe {
-                libc::bind(
-                    socket.as_raw_fd(),
-                    (&raw const raw).cast(),
-                    size_of_val(&raw) as u32,
-                )
-            }
-        }
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
-}
-
-#[expect(unsafe_code, reason = "std listens only on what it makes itself")]
-fn start_listening(socket: &OwnedFd) -> io::Result<()> {
-    // SAFETY: listen() takes a descriptor that we own and an integer.
-    match unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
     }
 }

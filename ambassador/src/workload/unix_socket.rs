@@ -87,6 +87,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown};
     use std::os::unix::net::UnixStream;
 
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
     use tempfile::tempdir;
 
     use super::*;
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    #[expect(unsafe_code, reason = "std has no unshare")]
+    #[expect(unsafe_code, reason = "unshare may end what others rely on")]
     fn it_is_private_from_the_moment_it_has_a_name() {
         let scratch = tempdir().unwrap();
         let path = scratch.path().join("socket");
@@ -104,7 +105,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 // SAFETY: no pointers; the thread alone gets a mask of its own.
-                assert_eq!(unsafe { libc::unshare(libc::CLONE_FS) }, 0);
+                unsafe { unshare_unsafe(UnshareFlags::FS) }.unwrap();
                 rustix::process::umask(Mode::empty());
                 let _socket = bound(&path).unwrap();
                 assert_eq!(mode(&path), 0o600);

@@ -1,9 +1,10 @@
 //! What the helper undoes when the proxy has ended.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -172,7 +173,6 @@ pub(crate) fn end_cgroup(group: &Cgroup, grace: Duration) -> io::Result<()> {
     group.remove()
 }
 
-#[expect(unsafe_code, reason = "std has no poll")]
 fn empty_within(events: &cgroup::Events, limit: Duration) -> io::Result<bool> {
     let until: Instant = clock::now() + limit;
     while events.populated()? {
@@ -180,13 +180,9 @@ fn empty_within(events: &cgroup::Events, limit: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Ok(false);
         }
-        let mut watched = libc::pollfd {
-            fd: events.as_fd().as_raw_fd(),
-            events: libc::POLLPRI,
-            revents: 0,
-        };
-        // SAFETY: one live pollfd.
-        unsafe { libc::poll(&raw mut watched, 1, left.as_millis() as i32 + 1) };
+        let left = Timespec::try_from(left).ok();
+        // Interrupted or not: the group is looked at again.
+        let _ = poll(&mut [PollFd::new(&events, PollFlags::PRI)], left.as_ref());
     }
     Ok(true)
 }
