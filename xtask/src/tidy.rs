@@ -3,6 +3,7 @@
 //! be, and words that may not appear; that no lock file lags behind the
 //! manifests; and that each block of a document says what it is.
 
+mod by_hand;
 mod circles;
 mod shape;
 
@@ -148,6 +149,7 @@ pub fn check() -> Result<(), Failure> {
     }
     check_circles(&mut mistakes)?;
     check_shape(&mut mistakes)?;
+    check_by_hand(&mut mistakes)?;
     check_locks(&mut mistakes);
     // A block that says neither what it is nor why it does not run.
     match docs::documents(&workspace::root()) {
@@ -236,6 +238,15 @@ fn check_shape(mistakes: &mut Vec<String>) -> Result<(), Failure> {
 
 fn is_listed(file: &str, name: &str) -> bool {
     MISSHAPEN.contains(&(file, name))
+}
+
+/// What calls the C library itself is listed, with its reason.
+fn check_by_hand(mistakes: &mut Vec<String>) -> Result<(), Failure> {
+    let source = workspace::root().join("ambassador/src");
+    let path = workspace::root().join("ARCHITECTURE.md");
+    let document = std::fs::read_to_string(&path);
+    let document = document.map_err(|error| Failure::File(path, error))?;
+    by_hand::check(&source, &rust_files(&source)?, &document, mistakes)
 }
 
 /// The fuzz targets are a workspace of their own: a build of everything else

@@ -22,7 +22,7 @@ mod serve;
 mod undo;
 
 use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -36,6 +36,7 @@ pub(crate) use undo::ADMIN_SOCKET;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{self, Shutdown};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::{self, Cgroup, EXEC_PREFIX};
@@ -328,12 +329,10 @@ impl Helper {
 
     /// Ends the helper and waits until it has undone everything; one that hangs is
     /// left to itself. What is asked of it afterwards fails with BrokenPipe.
-    #[expect(unsafe_code, reason = "std shuts down only sockets of its own kinds")]
     pub fn finish(&self) -> io::Result<()> {
         self.life.note(Life::Ended);
         // Whoever waits for an answer gets none: no lock.
-        // SAFETY: shutdown takes a descriptor that we hold open and a flag.
-        unsafe { libc::shutdown(self.channel.as_raw_fd(), libc::SHUT_RDWR) };
+        let _ = net::shutdown(&self.channel, Shutdown::Both);
         self.process.as_ref().map_or(Ok(()), Process::wait)
     }
 

@@ -196,7 +196,7 @@ impl Reader<'_> {
 
 impl<'ast> Visit<'ast> for Reader<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
-        if !attributes(item).iter().any(is_for_tests) {
+        if !is_of_tests(item) {
             visit::visit_item(self, item);
         }
     }
@@ -223,6 +223,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
         visit::visit_path(self, path);
     }
+}
+
+/// Whether an item is compiled for tests alone.
+pub(super) fn is_of_tests(item: &Item) -> bool {
+    attributes(item).iter().any(is_for_tests)
 }
 
 fn attributes(item: &Item) -> &[Attribute] {

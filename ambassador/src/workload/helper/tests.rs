@@ -159,8 +159,11 @@ fn listeners_and_sockets_are_made_in_the_namespace() {
     let stock = SocketStock::remote(&supply, &netns.open(), Some(PROXY_MARK)).unwrap();
     for _ in 0..100 {
         let socket = slow::take_in_the_end(&stock).unwrap();
-        let inode =
-            fs::read_link(format!("/proc/self/fd/{}", AsRawFd::as_raw_fd(&socket))).unwrap();
+        let inode = fs::read_link(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&socket)
+        ))
+        .unwrap();
         assert!(inode.to_str().unwrap().starts_with("socket:"));
     }
     drop(supply);

@@ -195,7 +195,11 @@ fn a_root_is_that_of_a_process_and_no_other_directory() {
     register(&helper, named.to_vec());
     helper.root_of(&fake).unwrap_err();
     let root = helper.root_of(&real).unwrap();
-    let found = fs::read_link(format!("/proc/self/fd/{}", AsRawFd::as_raw_fd(&root))).unwrap();
+    let found = fs::read_link(format!(
+        "/proc/self/fd/{}",
+        std::os::fd::AsRawFd::as_raw_fd(&root)
+    ))
+    .unwrap();
     assert_eq!(found, Path::new("/"));
     process.kill().unwrap();
     process.wait().unwrap();
@@ -277,11 +281,7 @@ fn what_is_no_message_is_refused_and_what_is_too_long_ends_the_conversation() {
     let null = fs::File::open("/dev/null").unwrap();
     taken_over.is_refused("Sockets".into(), &[null.as_fd(); descriptors::FDS_MAX]);
     let long = vec![b' '; descriptors::BYTES_MAX + 1];
-    let sent = rustix::net::send(
-        &taken_over.0.channel,
-        &long,
-        rustix::net::SendFlags::empty(),
-    );
+    let sent = net::send(&taken_over.0.channel, &long, net::SendFlags::empty());
     assert_eq!(sent.unwrap(), long.len());
     assert!(served.join().unwrap().is_err());
 }
