@@ -162,7 +162,7 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
 impl Checked {
     /// Every setting in effect, secrets masked, as JSON that is also a valid file:
     /// what `/config` answers.
-    pub(crate) fn effective(&self) -> Json {
+    pub fn effective(&self) -> Json {
         let mut shown = Vec::new();
         File::show(self, "", View::WHOLE, &mut shown);
         let mut file = grouped(shown);
