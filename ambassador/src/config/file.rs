@@ -23,7 +23,7 @@ use super::policies::{Layers, Policies};
 use super::read::{Named, Place, Read, Spanned};
 use super::setting::{Layer, Setting, Shown, View, grouped, settings};
 use super::values::{
-    CountOrNone, MemoryLimit, Optional, Text, Time, User, Workers as WorkersValue, choice, size,
+    Count, MemoryLimit, Optional, OrNone, Text, Time, User, Workers as WorkersValue, choice, size,
 };
 use super::yaml::Node;
 use crate::addr::BindAddr;
@@ -67,7 +67,7 @@ settings! {
         /// Connections of applications at most, on all listeners and captured
         /// together. One more is reset and counted. `none`: as many as the limit of
         /// open files leaves room for.
-        max_connections: CountOrNone = checked.max_connections,
+        max_connections: OrNone<Count<1>> = checked.max_connections,
         /// Memory of the process at most: what is resident, and what the kernel
         /// has buffered for connections that do not move. From there on the
         /// connections are ended that hold the most without moving, and new ones

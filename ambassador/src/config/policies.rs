@@ -21,10 +21,9 @@ use serde_json::{Map, Value as Json};
 
 use super::found::Found;
 use super::marks::Stand;
-use super::read::{Either, Place};
+use super::read::{At, Either};
 use super::setting::{View, grouped, settings};
-use super::values::{CountOrOff, KeepAlive, Off, Propagation, Zone, choice};
-use super::yaml::{Key, Node};
+use super::values::{Count, KeepAlive, Off, OrOff, Propagation, Zone, choice};
 use crate::route::settings as route;
 
 use circuit_breaker::CircuitBreaker;
@@ -57,7 +56,7 @@ settings! {
         /// for five times as long, or takes nothing of a request; what is relayed
         /// may wait for a server that pauses and answers. That of `defaults` is for
         /// accepted connections too, as far as answers go.
-        tcp_keepalive: KeepAlive [not_in_routes("is for a whole upstream: its routes share the connections")] = all.settings.timeouts.keep_alive,
+        tcp_keepalive: OrOff<KeepAlive> [not_in_routes("is for a whole upstream: its routes share the connections")] = all.settings.timeouts.keep_alive,
         /// Whether and when a request is tried again.
         retry: Retry = all.settings.retry,
         /// When an upstream is left alone for a while; one for each upstream,
@@ -90,7 +89,7 @@ settings! {
         /// How many proxies of this kind a request may have come through; one more
         /// answers 508 `loop`, which ends a circle of them. They count in the header
         /// `x-ambassador-hops`. `off`: it is not counted, and the header passes.
-        max_hops: CountOrOff [of_requests, not_in_routes("is for a whole upstream")] = all.settings.hops.max,
+        max_hops: OrOff<Count<1>> [of_requests, not_in_routes("is for a whole upstream")] = all.settings.hops.max,
         /// Faults injected on purpose, into requests and connections of upstreams.
         fault: Either<Off, Fault> = all.fault,
         /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
@@ -109,58 +108,6 @@ choice! {
         Http1 = "http1" => route::Protocol::Http1,
         /// Opaque bytes.
         Tcp = "tcp" => route::Protocol::Tcp,
-    }
-}
-
-/// Those that stand in an upstream: all of them.
-#[derive(Debug, Clone, Default)]
-pub(super) struct InUpstream(pub(super) Policies);
-
-/// Those that stand in a route.
-#[derive(Debug, Clone, Default)]
-pub(super) struct InRoute(pub(super) Policies);
-
-impl InUpstream {
-    pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-        Policies::standing(Stand::Upstream)
-    }
-
-    pub(super) fn read_key(
-        &mut self,
-        key: &Key,
-        node: &Node,
-        place: &Place,
-        found: &mut Found,
-    ) -> bool {
-        self.0.read_key(key, node, place, found)
-    }
-
-    pub(super) fn describe(schema: &mut Schema) {
-        Policies::describe_in(Stand::Upstream, "Default: as in `defaults`.", schema);
-    }
-}
-
-impl InRoute {
-    pub(super) fn keys() -> impl Iterator<Item = &'static str> {
-        Policies::standing(Stand::Route)
-    }
-
-    pub(super) fn read_key(
-        &mut self,
-        key: &Key,
-        node: &Node,
-        place: &Place,
-        found: &mut Found,
-    ) -> bool {
-        if let Some(why) = Policies::marks(&key.text).not_in_routes {
-            found.mistake(&place.key(&key.text, key.line), why);
-            return true;
-        }
-        self.0.read_key(key, node, place, found)
-    }
-
-    pub(super) fn describe(schema: &mut Schema) {
-        Policies::describe_in(Stand::Route, "Default: as in its upstream.", schema);
     }
 }
 
@@ -188,35 +135,48 @@ pub(crate) fn policies_of(upstream: &route::Upstream) -> Map<String, Json> {
     shown
 }
 
+/// Where they stand beside other keys.
 impl Policies {
-    fn standing(stand: Stand) -> impl Iterator<Item = &'static str> {
+    pub(super) fn keys_in(stand: Stand) -> impl Iterator<Item = &'static str> {
         let keys = Self::KEYS.iter();
         let keys = keys.filter(move |(_, marks)| marks.may_stand(stand));
         keys.map(|(key, _)| *key)
     }
 
-    /// Adds those that may stand there to the schema of what holds them: each by the
-    /// first sentence that `defaults` has of it.
-    fn describe_in(stand: Stand, default: &str, schema: &mut Schema) {
+    pub(super) fn read_in(&mut self, stand: Stand, at: At<'_>, found: &mut Found) -> bool {
+        match Self::marks(&at.key.text).not_in_routes {
+            Some(why) if stand == Stand::Route => {
+                found.mistake(&at.place.key(&at.key.text, at.key.line), why);
+                true
+            }
+            _ => self.read_key(at, found),
+        }
+    }
+
+    /// Adds them to the schema of what holds them: each by the first sentence that
+    /// `defaults` has of it.
+    pub(super) fn describe_in(stand: Stand, schema: &mut Schema) {
         let settings =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
         let own = settings.into_generator().into_root_schema_for::<Self>();
         let properties = schema.get_mut("properties").and_then(Json::as_object_mut);
-        let Some(properties) = properties else {
+        let (Some(properties), Some(own)) = (properties, own.get("properties")) else {
             return;
         };
-        for key in Self::standing(stand) {
-            let mut policy = own
-                .get("properties")
-                .map_or(Json::Null, |all| all[key].clone());
+        let default = match stand {
+            Stand::Upstream => "as in `defaults`",
+            Stand::Route => "as in its upstream",
+        };
+        for key in Self::keys_in(stand) {
+            let Json::Object(mut policy) = own[key].clone() else {
+                continue;
+            };
+            policy.shift_remove("default");
             let text = policy["description"].as_str().unwrap_or_default();
             let sentence = text.split(['.', ':']).next().unwrap_or_default();
-            let text = format!("{}. {default}", sentence.replace('\n', " "));
-            if let Some(policy) = policy.as_object_mut() {
-                policy.shift_remove("default");
-                policy.insert("description".to_owned(), text.into());
-            }
-            properties.insert(key.to_owned(), policy);
+            let text = format!("{}. Default: {default}.", sentence.replace('\n', " "));
+            policy.insert("description".to_owned(), text.into());
+            properties.insert(key.to_owned(), policy.into());
         }
     }
 }

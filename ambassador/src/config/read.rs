@@ -42,6 +42,14 @@ pub(super) trait Read: JsonSchema + Sized {
     fn marked<'a>(&'a self, _: &mut Vec<Marked<'a>>) {}
 }
 
+/// A key, what stands under it, and the mapping that it is in.
+#[derive(Clone, Copy)]
+pub(super) struct At<'a> {
+    pub(super) key: &'a Key,
+    pub(super) node: &'a Node,
+    pub(super) place: &'a Place,
+}
+
 /// A key that is there, and what is special about it.
 pub(super) struct Marked<'a> {
     pub(super) marks: Marks,
@@ -236,48 +244,46 @@ impl<T> Field<T> {
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Field<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        generator.subschema_for::<T>()
+impl<T> Field<Vec<Spanned<T>>> {
+    /// What is in the list.
+    pub(super) fn items(&self) -> &[Spanned<T>] {
+        self.as_ref().map_or(&[], |list| &list.value)
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Spanned<T> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        generator.subschema_for::<T>()
+impl<T> Field<Named<T>> {
+    /// What is in the mapping.
+    pub(super) fn items(&self) -> &[(Spanned<String>, Spanned<T>)] {
+        self.as_ref().map_or(&[], |named| &named.value.0)
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Named<T> {
-    fn inline_schema() -> bool {
-        true
-    }
+/// Says what the schema of a kind of value is, which stands wherever the value may.
+macro_rules! inline_schema {
+    ($type:ty $([$($generics:tt)*])?: |$generator:pat_param| $schema:expr) => {
+        impl$(<$($generics)*>)? schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
 
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        format!("Named_{}", T::schema_name()).into()
-    }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                std::any::type_name::<Self>().into()
+            }
 
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        let value = generator.subschema_for::<T>();
-        schemars::json_schema!({ "type": "object", "additionalProperties": value })
-    }
+            fn json_schema($generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema
+            }
+        }
+    };
 }
+pub(super) use inline_schema;
+
+inline_schema!(Field<T> [T: JsonSchema]: |generator| generator.subschema_for::<T>());
+inline_schema!(Spanned<T> [T: JsonSchema]: |generator| generator.subschema_for::<T>());
+inline_schema!(Named<T> [T: JsonSchema]: |generator| schemars::json_schema!({
+    "type": "object",
+    "additionalProperties": generator.subschema_for::<T>(),
+}));
 
 /// The entries of a mapping, each key once. Nothing at all is an empty one.
 pub(super) fn entries<'a>(
@@ -369,13 +375,15 @@ macro_rules! object {
                 $(#[$field_meta:meta])*
                 $field:ident: $type:ty $([$($mark:ident $(($why:literal))?),+])?,
             )*
-            $(.. $rest:ident: $rest_type:ty)?
+            $(.. $rest:ident: $rest_type:ty as $stand:expr)?
         }
     ) => {
         #[derive(Debug, Clone, Default, schemars::JsonSchema)]
         $(#[$meta])*
         #[schemars(default, deny_unknown_fields)]
-        $(#[schemars(transform = <$rest_type>::describe)])?
+        $(#[schemars(transform = |schema: &mut schemars::Schema| {
+            <$rest_type>::describe_in($stand, schema);
+        })])?
         pub(in crate::config) struct $name {
             $(
                 $(#[$field_meta])*
@@ -403,18 +411,17 @@ macro_rules! object {
             /// Whether it is one of its keys, which it reads.
             pub(in crate::config) fn read_key(
                 &mut self,
-                key: &$crate::config::yaml::Key,
-                node: &$crate::config::yaml::Node,
-                place: &$crate::config::read::Place,
+                at: $crate::config::read::At<'_>,
                 found: &mut $crate::config::found::Found,
             ) -> bool {
-                use $crate::config::read::{Field, Spanned, key_name};
+                use $crate::config::read::{At, Field, Spanned, key_name};
+                let At { key, node, place } = at;
                 $(if key.text == key_name(stringify!($field)) {
                     let place = place.key(&key.text, key.line);
                     self.$field = Field(Spanned::read(node, place, found).map(Box::new));
                     return true;
                 })*
-                false $(|| self.$rest.read_key(key, node, place, found))?
+                false $(|| self.$rest.read_in($stand, at, found))?
             }
         }
 
@@ -424,12 +431,12 @@ macro_rules! object {
                 place: &$crate::config::read::Place,
                 found: &mut $crate::config::found::Found,
             ) -> Option<Self> {
-                use $crate::config::read::{entries, unknown_key};
+                use $crate::config::read::{At, entries, unknown_key};
                 let mut object = Self::default();
                 for (key, node) in entries(node, place, found)? {
-                    if !object.read_key(key, node, place, found) {
+                    if !object.read_key(At { key, node, place }, found) {
                         let keys = Self::KEYS.iter().map(|(key, _)| *key);
-                        $(let keys = keys.chain(<$rest_type>::keys());)?
+                        $(let keys = keys.chain(<$rest_type>::keys_in($stand));)?
                         unknown_key(key, &keys.collect::<Vec<_>>(), place, found);
                     }
                 }

@@ -130,7 +130,7 @@ fn one_mistake_each() {
         ("workers: 0".to_owned(), "got 0"),
         (
             "max_connections: 0".to_owned(),
-            "must be none or a whole number, at least 1",
+            "must be at least 1, or none",
         ),
         (
             "memory_limit: 4MiB".to_owned(),

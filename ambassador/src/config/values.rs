@@ -6,6 +6,7 @@ mod moment;
 mod names;
 mod numbers;
 mod optional;
+mod or_word;
 mod propagation;
 mod sizes;
 mod statuses;
@@ -19,14 +20,13 @@ pub(super) use moment::Moment;
 pub(super) use names::{
     FieldName, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token, own_field_mistake,
 };
-pub(super) use numbers::{
-    Count, CountOrNone, CountOrOff, Flag, Percent, Port, Rate, RatioOrOff, Workers,
-};
+pub(super) use numbers::{Count, Flag, LeastShare, Percent, Port, Rate, Workers};
 pub(super) use optional::{Off, Optional};
+pub(super) use or_word::{OrNone, OrOff};
 pub(super) use propagation::Propagation;
-pub(super) use sizes::{ByteRateOrOff, MemoryLimit, Size, size};
+pub(super) use sizes::{ByteRate, MemoryLimit, Size, size};
 pub(super) use statuses::{STATUSES_WANTED, StatusRange, Statuses};
-pub(super) use times::{HedgeAfter, KeepAlive, Period, Time, TimeLimit};
+pub(super) use times::{HedgeAfter, KeepAlive, Period, Time};
 
 /// A number written with digits only.
 pub(super) fn number<N: std::str::FromStr>(text: &str) -> Option<N> {
@@ -82,37 +82,8 @@ macro_rules! fills {
 
 macro_rules! value_schemas {
     ($($name:ident $(<$($param:ident: $type:ty),+>)?: $schema:tt,)*) => {$(
-        impl $(<$(const $param: $type),+>)? schemars::JsonSchema for $name $(<$($param),+>)? {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!($schema)
-            }
-        }
-    )*};
-}
-
-/// Kinds of value that are a list of others.
-macro_rules! list_schemas {
-    ($($name:ident: $item:ty,)*) => {$(
-        impl schemars::JsonSchema for $name {
-            fn inline_schema() -> bool {
-                true
-            }
-
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                stringify!($name).into()
-            }
-
-            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                generator.subschema_for::<Vec<$item>>()
-            }
+        $crate::config::read::inline_schema! {
+            $name $(<$($param),+> [$(const $param: $type),+])?: |_| schemars::json_schema!($schema)
         }
     )*};
 }
@@ -150,7 +121,7 @@ macro_rules! choice {
         }
     };
 }
-pub(super) use {choice, fills, list_schemas, value_schemas};
+pub(super) use {choice, fills, value_schemas};
 
 choice! {
     /// Whether something is done.

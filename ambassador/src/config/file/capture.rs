@@ -158,14 +158,14 @@ fn reaches_something(written: &Capture, _: &Place, capture: &mut Settings, layer
     let Some(include) = written.include.as_ref() else {
         return;
     };
-    for cidr in include.cidrs.as_ref().map_or(&[][..], |list| &list.value.0) {
+    for cidr in include.cidrs.items() {
         let mut out = capture.exclude.cidrs.iter();
         if out.any(|out| out.contains(&cidr.value.0)) {
             let what = "is excluded as a whole by capture.exclude.cidrs";
             layer.found.mistake_at(cidr, what);
         }
     }
-    for port in include.ports.as_ref().map_or(&[][..], |list| &list.value.0) {
+    for port in include.ports.items() {
         if capture.exclude.ports.contains(&port.value.0) {
             layer.found.mistake_at(port, "is included and excluded");
         }
@@ -182,16 +182,8 @@ pub(super) fn check_reach(
     let Some(settings) = settings else {
         return;
     };
-    for (_, upstream) in file
-        .upstreams
-        .as_ref()
-        .map_or(&[][..], |named| &named.value.0)
-    {
-        for host in upstream
-            .hosts
-            .as_ref()
-            .map_or(&[][..], |hosts| &hosts.value)
-        {
+    for (_, upstream) in file.upstreams.items() {
+        for host in upstream.hosts.items() {
             let wildcard = matches!(host.value.0, Claim::Wildcard { .. });
             if wildcard && settings.unmatched == route::Unmatched::Passthrough {
                 found.warn_at(

@@ -28,9 +28,7 @@ pub(super) fn check(
     {
         found.warn_at(key, format!("does nothing: {what}"));
     }
-    let named = file.upstreams.as_ref();
-    let named = named.map_or(&[][..], |named| &named.value.0);
-    for (index, (_, raw)) in named.iter().enumerate() {
+    for (index, (_, raw)) in file.upstreams.items().iter().enumerate() {
         let upstream = &upstreams.list[index];
         if !upstream.policies.circuit_breaker.kernel_fail_fast {
             continue;
@@ -42,7 +40,7 @@ pub(super) fn check(
         let Some(what) = lack else {
             continue;
         };
-        if let Some(key) = own(&raw.policies.0) {
+        if let Some(key) = own(&raw.policies) {
             found.mistake_at(key, what);
         }
         let upstream = Arc::make_mut(&mut upstreams.list[index]);

@@ -10,7 +10,7 @@ use crate::config::checked::{self, Admin, Checked, ListenerProtocol as Spoken};
 use crate::config::found::Found;
 use crate::config::read::Spanned;
 use crate::config::setting::{Layer, Setting, View, grouped, settings};
-use crate::config::values::{Bind, CountOrNone, Text, choice};
+use crate::config::values::{Bind, Count, OrNone, Text, choice};
 use crate::route::settings::{Endpoint, Endpoints, Protocol, Settings, Upstream};
 
 settings! {
@@ -26,7 +26,7 @@ settings! {
         /// Where its connections go. Required for `tcp`, not for `http`.
         upstream: Text,
         /// Its connections at most. One more is reset and counted.
-        max_connections: CountOrNone = listener.max_connections,
+        max_connections: OrNone<Count<1>> = listener.max_connections,
     }
 }
 
@@ -48,7 +48,7 @@ pub(super) fn check(
     layer: &mut Layer<'_>,
 ) -> Vec<checked::Listener> {
     let mut listeners: Vec<checked::Listener> = Vec::new();
-    for raw in file.listeners.as_ref().map_or(&[][..], |list| &list.value) {
+    for raw in file.listeners.items() {
         let mut listener = checked::Listener::default();
         raw.value.lay(&raw.place, &mut listener, "", layer);
         listener.upstream = upstream(raw, listener.protocol, upstreams, layer.found);
@@ -162,7 +162,7 @@ fn bound_before<'a>(
 /// Warns about endpoints that are our own listeners, and about upstreams
 /// that nothing leads to.
 pub(super) fn check_reach(file: &File, routes: &Settings, found: &mut Found) {
-    let listeners = file.listeners.as_ref().map_or(&[][..], |list| &list.value);
+    let listeners = file.listeners.items();
     let own = |endpoint: &Endpoint| {
         listeners.iter().any(|listener| {
             let EndpointAddr(address) = endpoint.address;
@@ -186,11 +186,7 @@ pub(super) fn check_reach(file: &File, routes: &Settings, found: &mut Found) {
                     .is_some_and(|u| &*u.name == name)
             })
     };
-    for (name, _) in file
-        .upstreams
-        .as_ref()
-        .map_or(&[][..], |named| &named.value.0)
-    {
+    for (name, _) in file.upstreams.items() {
         let Some(upstream) = routes.upstreams.iter().find(|u| *u.name == *name.value) else {
             continue;
         };

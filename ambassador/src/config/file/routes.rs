@@ -11,7 +11,7 @@ use crate::config::checked::{Checked, Origin, Policy};
 use crate::config::found::Found;
 use crate::config::marks::Stand;
 use crate::config::mistakes::Mistake;
-use crate::config::policies::{self, InRoute, Layers};
+use crate::config::policies::{self, Layers, Policies};
 use crate::config::read::{Read, Spanned, object};
 use crate::config::setting::{Layer, Setting, View, grouped, settings};
 use crate::config::values::{Distinct, Method, PathPrefix, RouteHost, Text};
@@ -25,7 +25,7 @@ object! {
         r#match: Match,
         /// Where it goes. Required.
         upstream: Text,
-        ..policies: InRoute
+        ..policies: Policies as Stand::Route
     }
 }
 
@@ -51,9 +51,7 @@ pub(super) struct Routes {
 
 pub(super) fn check(file: &File, upstreams: &Upstreams, layer: &mut Layer<'_>) -> Routes {
     let mut routes = Routes::default();
-    let list = file.routes.as_ref();
-    let list = list.map_or(&[][..], |routes| &routes.value);
-    for (number, raw) in list.iter().enumerate() {
+    for (number, raw) in file.routes.items().iter().enumerate() {
         let mut matches = RouteMatch::default();
         if let Some(written) = raw.r#match.as_ref() {
             written.value.lay(&written.place, &mut matches, "", layer);
@@ -130,7 +128,7 @@ fn policies(
     inherited: Option<&Layers>,
     found: &mut Found,
 ) -> Option<Layers> {
-    let own = &raw.policies.0;
+    let own = &raw.policies;
     let mut marked = Vec::new();
     own.marked(&mut marked);
     if marked.is_empty() {

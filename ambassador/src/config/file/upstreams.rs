@@ -9,7 +9,7 @@ use super::{File, name_mistake};
 use crate::config::checked::Origin;
 use crate::config::found::Found;
 use crate::config::marks::Stand;
-use crate::config::policies::{self, InUpstream, Layers};
+use crate::config::policies::{self, Layers, Policies};
 use crate::config::read::{Either, Marked, Read, Spanned, object};
 use crate::config::setting::Value;
 use crate::config::values::{Address, Count, DnsName, Host, Zone, claim};
@@ -31,7 +31,7 @@ object! {
         /// A name and port instead of `endpoints`, resolved again as its TTL
         /// says (1 s at least, 5 min at most).
         dns: DnsName,
-        ..policies: InUpstream
+        ..policies: Policies as Stand::Upstream
     }
 }
 
@@ -67,11 +67,7 @@ pub(super) fn check(file: &File, built_in: &Layers, found: &mut Found) -> Upstre
         adopted: defaults.settings().without_caps(),
     };
     let mut claimed = HashMap::new();
-    for (name, raw) in file
-        .upstreams
-        .as_ref()
-        .map_or(&[][..], |named| &named.value.0)
-    {
+    for (name, raw) in file.upstreams.items() {
         if let Some(what) = name_mistake(name) {
             found.mistake_at(name, what);
         }
@@ -90,12 +86,11 @@ fn upstream(
     defaults: &Layers,
     found: &mut Found,
 ) -> (settings::Upstream, Layers) {
-    let mut policies = defaults.with(&raw.policies.0, &Origin::Upstream, found);
+    let mut policies = defaults.with(&raw.policies, &Origin::Upstream, found);
     let endpoints = endpoints(raw, found);
     if endpoints == Endpoints::Original && policies.settings().pool.min_idle > 0 {
         let own = raw
             .policies
-            .0
             .pool
             .as_ref()
             .and_then(|pool| pool.min_idle.as_ref());
@@ -115,7 +110,7 @@ fn upstream(
     if policies.protocol() == Protocol::Tcp {
         policies.without_requests();
     }
-    let hosts = raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value);
+    let hosts = raw.hosts.items();
     let upstream = settings::Upstream {
         name: name.value.as_str().into(),
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
@@ -193,7 +188,7 @@ fn check_claims(
     claimed: &mut HashMap<String, String>,
     found: &mut Found,
 ) {
-    for host in raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value) {
+    for host in raw.hosts.items() {
         match claimed.insert(claim_key(host), name.value.clone()) {
             Some(other) if other == name.value => found.mistake_at(host, "stands there twice"),
             Some(other) => {
@@ -223,13 +218,13 @@ fn check_protocol(
     if upstream.protocol != Protocol::Tcp {
         return;
     }
-    if let Some(headers) = raw.policies.0.headers.as_ref() {
+    if let Some(headers) = raw.policies.headers.as_ref() {
         found.mistake(&headers.place, "protocol tcp has no headers");
     }
     for key in marked(raw).iter().filter(|key| key.marks.of_requests) {
         found.mistake(key.place, "protocol tcp has no requests");
     }
-    for host in raw.hosts.as_ref().map_or(&[][..], |hosts| &hosts.value) {
+    for host in raw.hosts.items() {
         if !matches!(host.value.0, Claim::Net { .. }) {
             found.warn_at(
                 host,
@@ -246,7 +241,7 @@ fn check_protocol(
 /// The policies that the upstream itself has, with what is special about each.
 fn marked(raw: &Upstream) -> Vec<Marked<'_>> {
     let mut marked = Vec::new();
-    raw.policies.0.marked(&mut marked);
+    raw.policies.marked(&mut marked);
     marked
 }
 

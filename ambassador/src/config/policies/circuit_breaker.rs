@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::read::Place;
 use crate::config::setting::{Layer, settings};
-use crate::config::values::{CountOrOff, Period, RatioOrOff, Statuses, Switch};
+use crate::config::values::{Count, LeastShare, OrOff, Period, Statuses, Switch};
 use crate::policy::breaker::{self, FAILURES_MAX, Ratio, Trip};
 use crate::policy::statuses;
 
@@ -12,20 +12,13 @@ use crate::policy::statuses;
 /// effect, but a later layer may return to the other form.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Written {
-    rolling: Rolling,
+    failures: Option<u32>,
+    ratio: Option<Ratio>,
+    window: Duration,
     consecutive: Option<u32>,
     sleep: Duration,
     failure_statuses: statuses::Statuses,
-    pub(in crate::config) kernel_fail_fast: bool,
-}
-
-/// Failures within a window. What is not there is not shown: another form is in
-/// effect.
-#[derive(Debug, Clone, Default)]
-struct Rolling {
-    failures: Option<Option<u32>>,
-    ratio: Option<Option<Ratio>>,
-    window: Option<Duration>,
+    pub(super) kernel_fail_fast: bool,
 }
 
 settings! {
@@ -33,20 +26,20 @@ settings! {
     CircuitBreaker for Written as breaker, checked by one_form {
         /// This many failures within `window` open it; `off`:
         /// none do. Written beside an inherited `consecutive`, it takes its place.
-        failures: CountOrOff<FAILURES_MAX> = breaker.rolling.failures,
+        failures: OrOff<Count<1, FAILURES_MAX>> = breaker.failures,
         /// The share of all that was counted which the failures have to be as
         /// well, within `window` or within its last tenth; `off`: their number is
         /// enough. Not together with `consecutive`; written beside an inherited
         /// one, it takes its place.
-        ratio: RatioOrOff = breaker.rolling.ratio,
+        ratio: OrOff<LeastShare> = breaker.ratio,
         /// How long a failure or success counts.
-        window: Period = breaker.rolling.window,
+        window: Period = breaker.window,
         /// How long it is open before one request may probe, or up to a tenth
         /// longer, by chance.
         sleep: Period = breaker.sleep,
         /// This many failures without a success between them open it, instead
         /// of `failures` and `ratio` within `window`.
-        consecutive: CountOrOff = breaker.consecutive,
+        consecutive: OrOff<Count<1>> = breaker.consecutive,
         /// Statuses that are failures, as connect failures, resets and timeouts are.
         failure_statuses: Statuses [of_requests] = breaker.failure_statuses,
         /// Whether captured connects get ECONNREFUSED from the kernel while it is
@@ -90,16 +83,15 @@ fn one_form(written: &CircuitBreaker, place: &Place, breaker: &mut Written, laye
 }
 
 impl Written {
-    pub(in crate::config) fn settings(&self) -> breaker::Settings {
-        let rolling = &self.rolling;
-        let trip = match (self.consecutive, rolling.failures, rolling.window) {
-            (Some(failures), ..) => Trip::Consecutive(failures),
-            (None, Some(Some(failures)), Some(window)) => Trip::Rolling {
+    pub(super) fn settings(&self) -> breaker::Settings {
+        let trip = match (self.consecutive, self.failures) {
+            (Some(failures), _) => Trip::Consecutive(failures),
+            (None, Some(failures)) => Trip::Rolling {
                 failures,
-                window,
-                ratio: rolling.ratio.flatten(),
+                window: self.window,
+                ratio: self.ratio,
             },
-            (None, ..) => Trip::Never,
+            (None, None) => Trip::Never,
         };
         breaker::Settings {
             trip,
@@ -108,30 +100,41 @@ impl Written {
             kernel_fail_fast: self.kernel_fail_fast,
         }
     }
+
+    /// Whether the key is of a form that is not in effect.
+    pub(super) fn hides(&self, key: &str) -> bool {
+        match key.strip_prefix("circuit_breaker.") {
+            Some("failures") => self.consecutive.is_some(),
+            Some("ratio" | "window") => self.consecutive.is_some() || self.failures.is_none(),
+            _ => false,
+        }
+    }
 }
 
 impl From<&breaker::Settings> for Written {
     fn from(settings: &breaker::Settings) -> Self {
         let mut written = Self {
-            rolling: Rolling::default(),
+            failures: None,
+            ratio: None,
+            window: Duration::ZERO,
             consecutive: None,
             sleep: settings.sleep,
             failure_statuses: settings.failure_statuses,
             kernel_fail_fast: settings.kernel_fail_fast,
         };
-        match settings.trip {
-            Trip::Never => written.rolling.failures = Some(None),
-            Trip::Consecutive(failures) => written.consecutive = Some(failures),
-            Trip::Rolling {
-                failures,
-                window,
-                ratio,
-            } => {
-                written.rolling = Rolling {
-                    failures: Some(Some(failures)),
-                    ratio: Some(ratio),
-                    window: Some(window),
-                };
+        // The default first: what a later layer returns to.
+        for trip in [breaker::Settings::default().trip, settings.trip] {
+            match trip {
+                Trip::Never => written.failures = None,
+                Trip::Consecutive(failures) => written.consecutive = Some(failures),
+                Trip::Rolling {
+                    failures,
+                    window,
+                    ratio,
+                } => {
+                    written.failures = Some(failures);
+                    (written.window, written.ratio) = (window, ratio);
+                }
             }
         }
         written

@@ -27,10 +27,10 @@ object! {
 impl Setting<HeaderRules> for Headers {
     fn lay(&self, _: &Place, over: &mut HeaderRules, key: &str, layer: &mut Layer<'_>) {
         let rules = self.rules(layer.found);
-        for (name, _) in self.set() {
+        for (name, _) in self.set.items() {
             layer.note(&below(&below(key, "set"), &name.value), name.place.line);
         }
-        for name in self.removed() {
+        for name in self.remove.items() {
             layer.note(
                 &below(&below(key, "remove"), &name.value.0),
                 name.place.line,
@@ -55,19 +55,11 @@ pub(super) fn shown(rules: &HeaderRules) -> Json {
 }
 
 impl Headers {
-    fn set(&self) -> &[(Spanned<String>, Spanned<Text>)] {
-        self.set.as_ref().map_or(&[], |set| &set.value.0)
-    }
-
-    fn removed(&self) -> &[Spanned<Text>] {
-        self.remove.as_ref().map_or(&[], |remove| &remove.value)
-    }
-
     /// What the layer itself says.
     fn rules(&self, found: &mut Found) -> HeaderRules {
         let mut rules = HeaderRules::default();
         let is = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
-        for (name, value) in self.set() {
+        for (name, value) in self.set.items() {
             if let Some(what) = own_field_mistake(name) {
                 found.mistake_at(name, what);
             }
@@ -79,7 +71,7 @@ impl Headers {
             }
             rules.set.push((name.value.clone(), value.value.0.clone()));
         }
-        for name in self.removed() {
+        for name in self.remove.items() {
             let text = &name.value.0;
             if let Some(what) = own_field_mistake(text) {
                 found.mistake_at(name, what);

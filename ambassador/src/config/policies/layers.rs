@@ -51,6 +51,7 @@ impl Written {
     pub(in crate::config) fn shown(&self, view: View) -> Vec<Shown> {
         let mut shown = Vec::new();
         Policies::show(self, "", view, &mut shown);
+        shown.retain(|(key, _)| !self.circuit_breaker.hides(key));
         shown
     }
 }

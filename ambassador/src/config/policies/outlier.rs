@@ -1,7 +1,7 @@
 //! `outlier`: what ejects endpoints, and for how long.
 
 use crate::config::setting::settings;
-use crate::config::values::{CountOrOff, Percent, Period, Switch};
+use crate::config::values::{Count, OrOff, Percent, Period, Switch};
 use crate::policy::outlier;
 
 settings! {
@@ -9,7 +9,7 @@ settings! {
     /// no connection, a reset, a timeout, a status from 500 to 599.
     Outlier for outlier::Settings as outlier {
         /// So many failures without a success between them eject an endpoint.
-        consecutive: CountOrOff = outlier.consecutive,
+        consecutive: OrOff<Count<1>> = outlier.consecutive,
         /// Whether an endpoint is ejected whose share of successes in an
         /// `interval` is more than 1.9 standard deviations below the mean. Only
         /// endpoints with 100 requests in it are compared, five at least.

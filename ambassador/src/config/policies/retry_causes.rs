@@ -1,9 +1,9 @@
 //! `retry.on`: what a request is tried again for.
 
 use crate::config::found::Found;
-use crate::config::read::{Place, Read, Scalar, Spanned};
+use crate::config::read::{Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::setting::{Layer, Setting, Shown, View};
-use crate::config::values::{STATUSES_WANTED, StatusRange, Statuses, list_schemas, value_schemas};
+use crate::config::values::{STATUSES_WANTED, StatusRange, Statuses, value_schemas};
 use crate::config::yaml::Node;
 use crate::policy::retry::Retry;
 use crate::policy::statuses;
@@ -90,6 +90,4 @@ value_schemas! {
     ] },
 }
 
-list_schemas! {
-    RetryCauses: RetryCause,
-}
+inline_schema!(RetryCauses: |generator| generator.subschema_for::<Vec<RetryCause>>());

@@ -1,7 +1,7 @@
 //! `timeouts`: how long steps may take.
 
 use crate::config::setting::settings;
-use crate::config::values::{ByteRateOrOff, Period, TimeLimit};
+use crate::config::values::{ByteRate, OrNone, OrOff, Period};
 use crate::policy::limits;
 
 settings! {
@@ -11,15 +11,15 @@ settings! {
         connect: Period = timeouts.connect,
         /// From a request's last byte to the first of its response. A try that
         /// takes longer is a `try-timeout`.
-        first_byte: TimeLimit [of_requests] = timeouts.first_byte,
+        first_byte: OrNone<Period> [of_requests] = timeouts.first_byte,
         /// One try, from the search for a connection to the final response
         /// head. One that takes longer is a `try-timeout`.
-        per_try: TimeLimit [of_requests] = timeouts.per_try,
+        per_try: OrNone<Period> [of_requests] = timeouts.per_try,
         /// From the whole request to the final response head, all tries and
         /// the waits between them included. Not for tunnels. A request may ask
         /// for less by `grpc-timeout` or `x-envoy-expected-rq-timeout-ms`,
         /// counted from its head on.
-        request: TimeLimit [of_requests] = timeouts.request,
+        request: OrNone<Period> [of_requests] = timeouts.request,
         /// Without a byte in either direction, for connections that carry
         /// requests, and their bodies.
         idle: Period = timeouts.idle,
@@ -44,6 +44,6 @@ settings! {
         /// `off`, also for a route, where a body may pause by its nature:
         /// server-sent events, long polling, streams of gRPC. Upgrades, CONNECT
         /// and relayed TCP have no such limit.
-        min_rate: ByteRateOrOff [of_requests] = timeouts.min_rate,
+        min_rate: OrOff<ByteRate> [of_requests] = timeouts.min_rate,
     }
 }

@@ -284,7 +284,7 @@ fn wrong_policies_are_one_mistake_each() {
     const STATUS: &str = "a status from 100 to 599, or a range of them, as 500-599";
     const HASHED: &str = "must have a header or a source, and not both";
     const RATE: &str = "must be a number from 0.001 to 1000000000";
-    const BYTE_RATE: &str = "must be off or a size per second, as 1KiB, below 4GiB";
+    const BYTE_RATE: &str = "must be a size per second, as 1KiB, below 4GiB, or off";
     for (key, value, wanted) in [
         ("pool.max_requests", "0", "must be at least 1"),
         (
@@ -309,7 +309,7 @@ fn wrong_policies_are_one_mistake_each() {
         ("tcp_keepalive", "1500ms", KEEP_ALIVE),
         ("tcp_keepalive", "10h", KEEP_ALIVE),
         ("tcp_keepalive", "none", "as 250ms or 10s, or off"),
-        ("max_hops", "0", "must be off or a whole number"),
+        ("max_hops", "0", "must be at least 1, or off"),
         ("retry.attempts", "0", "must be from 1 to 100"),
         ("retry.attempts", "101", "must be from 1 to 100"),
         ("retry.attempts", "65537", "must be from 1 to 100"),
@@ -352,22 +352,22 @@ fn wrong_policies_are_one_mistake_each() {
         (
             "circuit_breaker.failures",
             "0",
-            "must be off or a whole number, at least 1",
+            "must be from 1 to 10000, or off",
         ),
         (
             "circuit_breaker.failures",
             "10001",
-            "must be off or a number from 1 to 10000",
+            "must be from 1 to 10000, or off",
         ),
         (
             "circuit_breaker.ratio",
             "0%",
-            "must be off or a percentage from 0.0001% to 100%",
+            "must be a percentage from 0.0001% to 100%, or off",
         ),
         (
             "circuit_breaker.ratio",
             "0.5",
-            "must be off or a percentage from 0.0001% to 100%",
+            "must be a percentage from 0.0001% to 100%, or off",
         ),
         (
             "circuit_breaker.window",
@@ -378,7 +378,7 @@ fn wrong_policies_are_one_mistake_each() {
         (
             "circuit_breaker.consecutive",
             "0",
-            "must be off or a whole number, at least 1",
+            "must be at least 1, or off",
         ),
         ("circuit_breaker.failure_statuses[0]", "[reset]", STATUS),
         (
@@ -426,11 +426,7 @@ fn wrong_policies_are_one_mistake_each() {
             "must be one of ip",
         ),
         ("zone", "''", "must be the name of a zone"),
-        (
-            "outlier.consecutive",
-            "0",
-            "must be off or a whole number, at least 1",
-        ),
+        ("outlier.consecutive", "0", "must be at least 1, or off"),
         ("outlier.success_rate", "90%", "must be one of off, on"),
         ("outlier.interval", "0s", "must be longer than nothing"),
         ("outlier.base_ejection", "0s", "must be longer than nothing"),

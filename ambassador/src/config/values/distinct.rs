@@ -1,10 +1,10 @@
 //! Lists.
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde_json::Value as Json;
 
 use crate::config::found::Found;
-use crate::config::read::{Place, Read, Scalar, Spanned};
+use crate::config::read::{Field, Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::setting::Value;
 use crate::config::yaml::Node;
 
@@ -34,16 +34,11 @@ impl<T, V: Value<T> + Scalar + PartialEq> Value<Vec<T>> for Distinct<V> {
     }
 }
 
-impl<V: JsonSchema> JsonSchema for Distinct<V> {
-    fn inline_schema() -> bool {
-        true
-    }
+inline_schema!(Distinct<V> [V: JsonSchema]: |generator| generator.subschema_for::<Vec<V>>());
 
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        format!("Distinct_{}", V::schema_name()).into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<Vec<V>>()
+impl<V> Field<Distinct<V>> {
+    /// What is in the list.
+    pub(in crate::config) fn items(&self) -> &[Spanned<V>] {
+        self.as_ref().map_or(&[], |list| &list.value.0)
     }
 }

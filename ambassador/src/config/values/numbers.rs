@@ -22,23 +22,13 @@ pub(in crate::config) struct Count<const MIN: u32 = 0, const MAX: u32 = { u32::M
     pub(in crate::config) u32,
 );
 
-/// How many it takes, at least 1; `None`: off.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct CountOrOff<const MAX: u32 = { u32::MAX }>(
-    pub(in crate::config) Option<u32>,
-);
-
-/// How many there may be, at least 1; `None`: any number.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct CountOrNone(pub(in crate::config) Option<u32>);
-
 /// A share, from 0 to 1.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Percent(pub(in crate::config) f64);
 
-/// A share that something has to reach; `None`: off.
+/// A share that something has to reach.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct RatioOrOff(pub(in crate::config) Option<Ratio>);
+pub(in crate::config) struct LeastShare(Ratio);
 
 /// Requests per second.
 #[derive(Debug, Clone, Copy)]
@@ -75,29 +65,6 @@ impl<const MIN: u32, const MAX: u32> Scalar for Count<MIN, MAX> {
     }
 }
 
-impl<const MAX: u32> Scalar for CountOrOff<MAX> {
-    fn parse(text: &str) -> Result<Self, String> {
-        match (text, number(text)) {
-            ("off", _) => Ok(Self(None)),
-            (_, Some(count)) if (1..=MAX).contains(&count) => Ok(Self(Some(count))),
-            (_, Some(count)) if count > MAX => {
-                Err(format!("must be off or a number from 1 to {MAX}"))
-            }
-            _ => Err("must be off or a whole number, at least 1".to_owned()),
-        }
-    }
-}
-
-impl Scalar for CountOrNone {
-    fn parse(text: &str) -> Result<Self, String> {
-        match (text, number(text)) {
-            ("none", _) => Ok(Self(None)),
-            (_, Some(count)) if count > 0 => Ok(Self(Some(count))),
-            _ => Err("must be none or a whole number, at least 1".to_owned()),
-        }
-    }
-}
-
 impl Scalar for Percent {
     fn parse(text: &str) -> Result<Self, String> {
         let number = text
@@ -111,15 +78,12 @@ impl Scalar for Percent {
     }
 }
 
-impl Scalar for RatioOrOff {
+impl Scalar for LeastShare {
     fn parse(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
         let share = Percent::parse(text).ok();
         match share.and_then(|share| Ratio::new(share.0)) {
-            Some(ratio) => Ok(Self(Some(ratio))),
-            None => Err("must be off or a percentage from 0.0001% to 100%".to_owned()),
+            Some(ratio) => Ok(Self(ratio)),
+            None => Err("must be a percentage from 0.0001% to 100%".to_owned()),
         }
     }
 }
@@ -186,11 +150,8 @@ fills! {
     // What is out of bounds is not said yet.
     Count<MIN: u32, MAX: u32> => u32,
         |count| Some((*count).into()).filter(|_| (MIN..=MAX).contains(count));
-    CountOrOff<MAX: u32> => Option<u32>, |count| Some(count.map_or("off".into(), Json::from));
-    CountOrNone => Option<u32>, |count| Some(count.map_or("none".into(), Json::from));
     Percent => f64, |share| Some(Self::text(*share).into());
-    RatioOrOff => Option<Ratio>,
-        |ratio| Some(ratio.map_or("off".into(), |ratio| Percent::text(ratio.share())).into());
+    LeastShare => Ratio, |ratio| Some(Percent::text(ratio.share()).into());
     // 100, not 100.0.
     Rate => f64, |rate| Some(match rate.fract() == 0.0 {
         true => (*rate as u64).into(),
@@ -206,19 +167,8 @@ fills! {
 
 value_schemas! {
     Count<MIN: u32, MAX: u32>: { "type": "integer", "minimum": MIN, "maximum": MAX },
-    CountOrOff<MAX: u32>: { "anyOf": [
-        { "const": "off" },
-        { "type": "integer", "minimum": 1, "maximum": MAX },
-    ] },
-    CountOrNone: { "anyOf": [
-        { "const": "none" },
-        { "type": "integer", "minimum": 1, "maximum": u32::MAX },
-    ] },
     Percent: { "type": "string", "format": "percentage", "pattern": "^[0-9]+(\\.[0-9]+)?%$" },
-    RatioOrOff: { "anyOf": [
-        { "const": "off" },
-        { "type": "string", "format": "percentage", "pattern": "^[0-9]+(\\.[0-9]+)?%$" },
-    ] },
+    LeastShare: { "type": "string", "format": "percentage", "pattern": "^[0-9]+(\\.[0-9]+)?%$" },
     Rate: { "type": "number", "minimum": RATES.start(), "maximum": RATES.end() },
     Flag: { "type": "boolean" },
     Port: { "type": "integer", "minimum": 1, "maximum": u16::MAX },

@@ -1,11 +1,9 @@
 //! Groups of keys that may be absent as a whole: left out, or `off`.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 
 use crate::config::found::Found;
-use crate::config::read::{Either, Marked, Place, Read, Scalar};
+use crate::config::read::{Either, Marked, Place, Read, Scalar, inline_schema};
 use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::config::yaml::Node;
 
@@ -73,16 +71,4 @@ impl<G: Read> Read for Optional<G> {
     }
 }
 
-impl<G: JsonSchema> JsonSchema for Optional<G> {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        G::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        generator.subschema_for::<G>()
-    }
-}
+inline_schema!(Optional<G> [G: JsonSchema]: |generator| generator.subschema_for::<G>());

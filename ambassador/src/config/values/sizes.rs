@@ -19,9 +19,9 @@ const UNITS: [(&str, u64); 5] = [
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Size<const MAX: u64 = { u64::MAX }>(u64);
 
-/// How fast something has to be; `None`: off.
+/// How fast something has to be.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct ByteRateOrOff(Option<MinRate>);
+pub(in crate::config) struct ByteRate(MinRate);
 
 /// How much memory the process may hold.
 #[derive(Debug, Clone, Copy)]
@@ -56,16 +56,13 @@ impl<const MAX: u64> Scalar for Size<MAX> {
     }
 }
 
-impl Scalar for ByteRateOrOff {
+impl Scalar for ByteRate {
     fn parse(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
         let size: Option<Size> = Size::parse(text.strip_suffix("/s").unwrap_or(text)).ok();
         let rate = size.and_then(|size| u32::try_from(size.0).ok());
         match rate.and_then(NonZeroU32::new) {
-            Some(rate) => Ok(Self(Some(MinRate(rate)))),
-            None => Err("must be off or a size per second, as 1KiB, below 4GiB".to_owned()),
+            Some(rate) => Ok(Self(MinRate(rate))),
+            None => Err("must be a size per second, as 1KiB, below 4GiB".to_owned()),
         }
     }
 }
@@ -85,10 +82,7 @@ impl Scalar for MemoryLimit {
 
 fills! {
     Size<MAX: u64> => u64, |bytes| Some(size(*bytes).into());
-    ByteRateOrOff => Option<MinRate>, |rate| Some(match rate {
-        None => "off".into(),
-        Some(MinRate(rate)) => format!("{}/s", size(rate.get().into())).into(),
-    });
+    ByteRate => MinRate, |rate| Some(format!("{}/s", size(rate.0.get().into())).into());
     MemoryLimit => memory::Limit, |limit| Some(match limit {
         memory::Limit::Auto => "auto".into(),
         memory::Limit::None => "none".into(),
@@ -101,8 +95,7 @@ value_schemas! {
         { "type": "integer", "minimum": 0, "maximum": MAX },
         { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
     ] },
-    ByteRateOrOff: { "anyOf": [
-        { "const": "off" },
+    ByteRate: { "anyOf": [
         { "type": "integer", "minimum": 1, "maximum": u32::MAX },
         { "type": "string", "format": "size per second", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?(/s)?$" },
     ] },

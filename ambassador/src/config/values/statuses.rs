@@ -4,9 +4,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
-use super::{fills, list_schemas, number, value_schemas};
+use super::{fills, number, value_schemas};
 use crate::config::found::Found;
-use crate::config::read::{Place, Read, Scalar, Spanned};
+use crate::config::read::{Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::yaml::Node;
 use crate::policy::statuses;
 
@@ -75,6 +75,4 @@ value_schemas! {
     ] },
 }
 
-list_schemas! {
-    Statuses: StatusRange,
-}
+inline_schema!(Statuses: |generator| generator.subschema_for::<Vec<StatusRange>>());

@@ -20,13 +20,9 @@ pub(in crate::config) struct Time(pub(in crate::config) Duration);
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Period<const SECONDS_MAX: u64 = { DURATION_MAX.as_secs() }>(Duration);
 
-/// How long something may take, at all longer than nothing; `None`: any time.
+/// After how much silence TCP asks for a sign of life.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct TimeLimit(Option<Duration>);
-
-/// After how much silence TCP asks for a sign of life; `None`: never.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct KeepAlive(Option<Duration>);
+pub(in crate::config) struct KeepAlive(Duration);
 
 /// How slow a try has to be for a second one beside it.
 #[derive(Debug, Clone, Copy)]
@@ -87,32 +83,11 @@ impl<const SECONDS_MAX: u64> Scalar for Period<SECONDS_MAX> {
     }
 }
 
-impl Scalar for TimeLimit {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text == "none" {
-            return Ok(Self(None));
-        }
-        match Time::parse(text) {
-            Ok(Time(time)) if time.is_zero() => {
-                Err("must be longer than nothing, or none".to_owned())
-            }
-            Ok(Time(time)) => Ok(Self(Some(time))),
-            Err(what) => Err(format!("{what}, or none")),
-        }
-    }
-}
-
 impl Scalar for KeepAlive {
     fn parse(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        match Time::parse(text) {
-            Ok(Time(time)) if KEEP_ALIVES.contains(&time) && time.subsec_nanos() == 0 => {
-                Ok(Self(Some(time)))
-            }
-            Ok(_) => Err("must be whole seconds, from 1s to 9h, or off".to_owned()),
-            Err(what) => Err(format!("{what}, or off")),
+        match Time::parse(text)? {
+            Time(time) if KEEP_ALIVES.contains(&time) && time.subsec_nanos() == 0 => Ok(Self(time)),
+            _ => Err("must be whole seconds, from 1s to 9h".to_owned()),
         }
     }
 }
@@ -136,8 +111,7 @@ fills! {
     // No file can write a period of nothing.
     Period<SECONDS_MAX: u64> => Duration,
         |time| Some(Time::text(*time).into()).filter(|_| !time.is_zero());
-    TimeLimit => Option<Duration>, |limit| Some(limit.map_or("none".into(), Time::text).into());
-    KeepAlive => Option<Duration>, |silence| Some(silence.map_or("off".into(), Time::text).into());
+    KeepAlive => Duration, |silence| Some(Time::text(*silence).into());
     HedgeAfter => After, |after| Some(match after {
         After::Off => "off".into(),
         After::P95 => "p95".into(),
@@ -148,14 +122,7 @@ fills! {
 value_schemas! {
     Time: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
     Period<SECONDS_MAX: u64>: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
-    TimeLimit: { "anyOf": [
-        { "const": "none" },
-        { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
-    ] },
-    KeepAlive: { "anyOf": [
-        { "const": "off" },
-        { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h)$" },
-    ] },
+    KeepAlive: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h)$" },
     HedgeAfter: { "anyOf": [
         { "const": "off" },
         { "const": "p95" },
