@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::policies::{LAYERS, layers};
+use super::layers::LAYERS;
 use super::*;
 
 /// What is in effect is a file that means the same, routes included, but for
@@ -22,15 +22,15 @@ routes:
   - { match: { path_prefix: /c }, upstream: zoned, load_balancing: { ring_hash: { source: ip } } }
 ";
     for text in [LAYERS, more] {
-        let checked = layers(text);
+        let checked = loaded(text);
         let effective = checked.effective();
-        let again = layers(&effective.to_string());
+        let again = loaded(&effective.to_string());
         assert_eq!(again.effective(), effective);
         let routes = secrets::masked(checked.routes);
         assert_eq!(again.routes.routes, routes.routes);
         assert_eq!(again.routes.upstreams, routes.upstreams);
     }
-    let effective = layers(LAYERS).effective();
+    let effective = loaded(LAYERS).effective();
     let upstream = &effective["upstreams"]["one"];
     let mut breaker = json!({
         "failures": 9, "ratio": "50%", "window": "10s", "sleep": "30s", "consecutive": "off",

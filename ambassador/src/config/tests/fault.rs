@@ -7,10 +7,6 @@ use serde_json::json;
 use super::*;
 use crate::policy::fault::{Abort, Delay, Settings};
 
-fn loaded(text: &str) -> Checked {
-    load_str("f", text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"))
-}
-
 /// The faults of the first upstream.
 fn faults(text: &str) -> Option<Settings> {
     let policies = &loaded(text).routes.upstreams[0].policies;

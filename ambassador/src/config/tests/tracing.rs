@@ -5,10 +5,6 @@ use serde_json::json;
 use super::*;
 use crate::http::trace::{Formats, Settings};
 
-fn loaded(text: &str) -> Checked {
-    load_str("f", text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"))
-}
-
 /// How the traces of the requests of the first upstream are carried on.
 fn traced(text: &str) -> Option<Settings> {
     loaded(text).routes.upstreams[0].policies.tracing

@@ -1,0 +1,496 @@
+//! What is said of what is wrong, and of what is perhaps not meant.
+
+use super::*;
+
+#[test]
+fn every_mistake_is_reported_at_once_with_line_path_and_value() {
+    let text = "\
+wrokers: 2
+workers: none
+admin: { listen: 0.0.0.0:15000 }
+drain_timeout: 30
+capture:
+  cgroups: [relative, { netns: /proc/1/ns/net }]
+  mode: epbf
+  include: { ports: [0, 80], cidrs: [10.1.2.3/8] }
+listeners:
+  - { name: a, bind: localhost:80 }
+  - { name: b, bind: 127.0.0.1:81, protocol: tcp }
+  - { name: b, bind: 127.0.0.1:81, upstream: nobody }
+upstreams:
+  pay/ments:
+    endpoints: [10.1.2.3:0, api:80]
+  two:
+    hosts: [a.example, 10.0.0.0/8, \"a.*\"]
+    pool: { max_idle: 1, min_idle: 2, max_conections: 5 }
+  three:
+    hosts: [A.example., 10.0.0.0/8]
+    tls: { verify: full }
+routes:
+  - match: { path_prefix: v1, methods: [get] }
+    upstream: tow
+telemetry: { access_log: { sample: 101% } }
+";
+    let expected = "\
+f:1: wrokers: unknown key, did you mean workers?
+f:2: workers: must be auto or a number from 1 to 1024, got none
+f:3: admin.listen: must be on loopback or a unix socket; off loopback it needs token_file (for health and metrics alone use metrics_listen), got 0.0.0.0:15000
+f:4: drain_timeout: must be a whole number and a unit (ms, s, m, h, d), as 250ms or 10s, got 30
+f:6: capture.cgroups[0]: must be a path from the root, got relative
+f:6: capture.cgroups[1]: must have a path
+f:7: capture.mode: must be one of ebpf, iptables; did you mean ebpf?, got epbf
+f:8: capture.include.ports[0]: must be a port from 1 to 65535, got 0
+f:8: capture.include.cidrs[0]: has bits set beyond its prefix, did you mean 10.0.0.0/8?, got 10.1.2.3/8
+f:10: listeners[0].bind: must be an IP address and port, as 127.0.0.1:8081, or unix:/path, got localhost:80
+f:10: listeners[0]: must have a bind address
+f:11: listeners[1]: a tcp listener must have an upstream
+f:12: listeners[2].upstream: an http listener routes each request; this is for protocol tcp, got nobody
+f:12: listeners[2].name: is the name of another listener, got b
+f:12: listeners[2].bind: is bound twice, listener b has 127.0.0.1:81, got 127.0.0.1:81
+f:14: upstreams.pay/ments: a name has 1 to 63 letters, digits, '.', '_' or '-', got pay/ments
+f:15: upstreams.pay/ments.endpoints[0]: must have a port from 1 to 65535, got 10.1.2.3:0
+f:15: upstreams.pay/ments.endpoints[1]: must be an IP address and port, as 10.1.2.3:8443 (for a name use dns), got api:80
+f:17: upstreams.two.hosts[2]: a wildcard stands for the first labels, as *.pay.svc, got a.*
+f:18: upstreams.two.pool.max_conections: unknown key, did you mean max_connections?
+f:18: upstreams.two.pool.min_idle: min_idle 2 is over max_idle 1, got 2
+f:18: upstreams.two.pool.min_idle: needs endpoints or dns: there is nothing to dial ahead of a request, got 2
+f:20: upstreams.three.hosts[0]: is claimed twice, by two as well, got A.example.
+f:20: upstreams.three.hosts[1]: is claimed twice, by two as well, got 10.0.0.0/8
+f:21: upstreams.three.tls: unknown key; known here: hosts, endpoints, dns, protocol, pool, timeouts, tcp_keepalive, retry, circuit_breaker, rate_limit, load_balancing, zone, outlier, hedge, concurrency, headers, max_hops, fault, propagate
+f:23: routes[0].match.path_prefix: must start with a slash, got v1
+f:23: routes[0].match.methods[0]: methods have case, did you mean GET?, got get
+f:24: routes[0].upstream: no such upstream, did you mean two?, got tow
+f:25: telemetry.access_log.sample: must be a percentage from 0% to 100%, got 101%";
+    let found = mistakes(text);
+    let expected: Vec<&str> = expected.lines().collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn one_mistake_each() {
+    let upstream = |body: &str| format!("upstreams:\n  a: {{ {body} }}\n");
+    let listener = |body: &str| {
+        let upstreams = upstream("endpoints: [10.1.1.1:80]");
+        format!("{upstreams}listeners:\n  - {{ name: l, {body} }}\n")
+    };
+    let long = "x".repeat(110);
+    for (text, wanted) in [
+        ("a: [".to_owned(), "is not YAML"),
+        ("--- {}\n--- {}".to_owned(), "second YAML document"),
+        ("[1]".to_owned(), "must be a mapping, got a list"),
+        (
+            "workers: 1\nworkers: 2".to_owned(),
+            "f:2: workers: stands there twice, first on line 1",
+        ),
+        (
+            "workers:".to_owned(),
+            "f:1: workers: must be one value, got nothing",
+        ),
+        ("workers: 0".to_owned(), "got 0"),
+        (
+            "max_connections: 0".to_owned(),
+            "must be at least 1, or none",
+        ),
+        (
+            "memory_limit: 4MiB".to_owned(),
+            "is too little to start with: the proxy needs 12544KiB, got 4MiB",
+        ),
+        (
+            "workers: 64\nmemory_limit: 24MiB".to_owned(),
+            "the proxy needs 28MiB, got 24MiB",
+        ),
+        (
+            "memory_limit: lots".to_owned(),
+            "must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB, or auto or none",
+        ),
+        ("user: 998".to_owned(), "uid:gid as 998:998, got 998"),
+        ("user: \"998:\"".to_owned(), "must be auto, the name"),
+        ("user: 4294967295:1".to_owned(), "must be auto, the name"),
+        ("user: ../root".to_owned(), "must be auto, the name"),
+        ("drain_timeout: 400d".to_owned(), "must be at most 365d"),
+        ("drain_timeout: -1s".to_owned(), "must be a whole number"),
+        ("listeners: {}".to_owned(), "must be a list, got a mapping"),
+        (
+            "admin: { listen: 127.0.0.1:1, metrics_listen: 0.0.0.0:1 }".to_owned(),
+            "bound twice",
+        ),
+        (
+            "admin: { listen: unix:admin.sock }".to_owned(),
+            "path from the root",
+        ),
+        (
+            format!("admin: {{ listen: unix:/{long} }}"),
+            "at most 107 bytes",
+        ),
+        (
+            listener("bind: 127.0.0.1:15000"),
+            "admin.listen has 127.0.0.1:15000",
+        ),
+        (
+            listener("bind: 127.0.0.1:1, protocol: tcp, upstream: b"),
+            "no such upstream, got b",
+        ),
+        (
+            upstream("hosts: [10.1.1.1]")
+                + "listeners:\n  - { name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: a }",
+            "no original destination",
+        ),
+        (
+            upstream("endpoints: [10.1.1.1:1], protocol: http1")
+                + "listeners:\n  - { name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: a }",
+            "speaks http1",
+        ),
+        (upstream("endpoints: []"), "at least one endpoint"),
+        (
+            upstream("endpoints: [10.1.1.1:1, 10.1.1.1:1]"),
+            "endpoints[1]: stands there twice",
+        ),
+        (
+            upstream("endpoints: [0.0.0.0:1]"),
+            "must be the address of one host",
+        ),
+        (upstream("endpoints: [10.1.1.1:1], dns: a.b:1"), "not both"),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, wieght: 2 }]"),
+            "endpoints[0].wieght: unknown key, did you mean weight?",
+        ),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 0 }]"),
+            "endpoints[0].weight: must be from 1 to 65535, got 0",
+        ),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 65536 }]"),
+            "endpoints[0].weight: must be from 1 to 65535",
+        ),
+        (
+            upstream("endpoints: [{ address: 10.1.1.1:1, zone: '' }]"),
+            "endpoints[0].zone: must be the name of a zone",
+        ),
+        (
+            upstream("endpoints: [10.1.1.1:1, { address: 10.1.1.1:1, weight: 2 }]"),
+            "stands there twice",
+        ),
+        (upstream("endpoints: [{ }]"), "must have an address"),
+        (upstream("dns: a.example"), "host name and port"),
+        (
+            upstream("dns: 10.1.1.1:80"),
+            "addresses stand under endpoints",
+        ),
+        (upstream("hosts: [10.1.2]"), "whole IP address"),
+        (upstream("hosts: ['*.10.1.1.1']"), "CIDR"),
+        (upstream("hosts: ['a.example:0']"), "port"),
+        (
+            upstream("hosts: ['10.0.0.0/33']"),
+            "must be an IP address or CIDR",
+        ),
+        (
+            upstream("hosts: [a.example, A.EXAMPLE]"),
+            "hosts[1]: stands there twice",
+        ),
+        (upstream("hosts: ['10.0.0.0/8:0']"), "port"),
+        (
+            upstream("protocol: http2"),
+            "must be one of auto, http1, tcp; did you mean http1?",
+        ),
+        (
+            upstream("protocol: tcp, headers: { remove: [x] }"),
+            "protocol tcp has no headers",
+        ),
+        (
+            upstream("dns: 'b:1', pool: { min_idle: 30, max_connections: 20 }"),
+            "over max_connections 20",
+        ),
+        (
+            upstream("headers: { set: { Host: x } }"),
+            "proxy itself answers for",
+        ),
+        (
+            upstream("headers: { remove: [Transfer-Encoding] }"),
+            "proxy itself answers for",
+        ),
+        (
+            upstream("headers: { set: { 'a b': x } }"),
+            "is no header name",
+        ),
+        (
+            upstream("headers: { set: { a: \"x\\r\\ny\" } }"),
+            "control characters, got ***",
+        ),
+        (upstream("headers: { set: { a: ' x' } }"), "starts nor ends"),
+        (upstream("headers: { set: { a: x, A: y } }"), "set twice"),
+        (
+            upstream("headers: { set: { a: x }, remove: [A] }"),
+            "set and removed",
+        ),
+        (
+            "upstreams: { adopted: {} }".to_owned(),
+            "taken by the metrics",
+        ),
+        ("upstreams: { '..': {} }".to_owned(), "dots alone"),
+        (
+            upstream("protocol: tcp, endpoints: [10.1.1.1:1]") + "routes: [{ upstream: a }]",
+            "this upstream is protocol tcp",
+        ),
+        ("routes: [{}]".to_owned(), "must have an upstream"),
+        (
+            "capture: { cgroups: [/a, { path: /a }] }".to_owned(),
+            "captured twice",
+        ),
+        (
+            "capture: { include: { cidrs: [10.1.0.0/16] }, exclude: { cidrs: [10.0.0.0/8] } }"
+                .to_owned(),
+            "excluded as a whole",
+        ),
+        (
+            "capture: { include: { ports: [80] }, exclude: { ports: [80] } }".to_owned(),
+            "included and excluded",
+        ),
+        (
+            "telemetry: { access_log: { path: log.json } }".to_owned(),
+            "path from the root",
+        ),
+    ] {
+        let found = mistakes(&text);
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert!(found[0].contains(wanted), "{text}\n{}", found[0]);
+    }
+}
+
+#[test]
+fn what_is_perhaps_not_meant_is_warned_about() {
+    for (text, wanted) in [
+        (
+            "capture: { unmatched: passthrough }\nupstreams: { a: { hosts: ['*.b.example'] } }",
+            "2: upstreams.a.hosts[0]: under unmatched: passthrough",
+        ),
+        (
+            "capture: { exclude: { cidrs: [10.0.0.0/8] } }\nupstreams: { a: { hosts: [10.1.1.1] } }",
+            "never captured",
+        ),
+        (
+            "capture: { include: { ports: [80] } }\nupstreams: { a: { hosts: ['b:81'] } }",
+            "include.ports does not have its port",
+        ),
+        (
+            "capture: { include: { cidrs: [11.0.0.0/8] } }\nupstreams: { a: { hosts: [10.1.1.1] } }",
+            "include.cidrs does not have it",
+        ),
+        (
+            "capture: {}\nupstreams: { a: { hosts: [127.0.0.1] } }",
+            "loopback is out of scope",
+        ),
+        (
+            "upstreams: { a: { endpoints: [10.1.1.1:1] } }",
+            "nothing leads here",
+        ),
+        (
+            "upstreams: { a: { hosts: [b], load_balancing: random } }",
+            "upstreams.a.load_balancing: does nothing without endpoints or dns",
+        ),
+        (
+            "upstreams: { a: { hosts: [b], zone: c } }",
+            "upstreams.a.zone: does nothing without",
+        ),
+        (
+            "upstreams: { a: { hosts: [b], outlier: { interval: 1s } } }",
+            "upstreams.a.outlier: does nothing without",
+        ),
+        (
+            "listeners: [{ name: a, bind: 0.0.0.0:80 }]",
+            "open to other machines",
+        ),
+        (
+            "listeners: [{ name: a, bind: 127.0.0.1:80 }]\nupstreams: { a: { endpoints: [127.0.0.1:80] } }",
+            "which is a loop",
+        ),
+        (
+            "upstreams: { a: { hosts: [b] } }\nroutes: [{ upstream: a }, { match: { host: b }, upstream: a }]",
+            "routes[1]: is never reached",
+        ),
+        (
+            "upstreams: { a: { hosts: [b], protocol: tcp } }",
+            "never reads",
+        ),
+    ] {
+        let found = warnings(text);
+        assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+        assert!(found[0].contains(wanted), "{text}\n{}", found[0]);
+    }
+}
+
+/// A key and its value, and what is said of it.
+const WRONG_POLICIES: &str = "\
+pool.max_requests: 0 => must be at least 1
+pool.max_requests: none => must be a whole number from 1 to 4294967295
+timeouts.first_byte: 0s => must be longer than nothing, or none
+timeouts.per_try: 0ms => must be longer than nothing, or none
+timeouts.request: 0s => must be longer than nothing, or none
+timeouts.request: off => as 250ms or 10s, or none
+timeouts.connect: none => as 250ms or 10s
+timeouts.tunnel: 0s => must be longer than nothing
+timeouts.tunnel: none => as 250ms or 10s
+timeouts.head: 0s => must be longer than nothing
+timeouts.min_rate: 0 => must be a size per second, as 1KiB, below 4GiB, or off
+timeouts.min_rate: none => must be a size per second, as 1KiB, below 4GiB, or off
+timeouts.min_rate: 1KB => must be a size per second, as 1KiB, below 4GiB, or off
+timeouts.min_rate: 4GiB => must be a size per second, as 1KiB, below 4GiB, or off
+timeouts.min_rate: 1KiB/m => must be a size per second, as 1KiB, below 4GiB, or off
+tcp_keepalive: 0s => must be whole seconds, from 1s to 9h, or off
+tcp_keepalive: 1500ms => must be whole seconds, from 1s to 9h, or off
+tcp_keepalive: 10h => must be whole seconds, from 1s to 9h, or off
+tcp_keepalive: none => as 250ms or 10s, or off
+max_hops: 0 => must be at least 1, or off
+retry.attempts: 0 => must be from 1 to 100
+retry.attempts: 101 => must be from 1 to 100
+retry.attempts: 65537 => must be from 1 to 100
+retry.attempts: many => must be a whole number from 1 to 100
+retry.on: reset => must be a list
+retry.on[0]: [timeout] => a status from 100 to 599, or a range of them, as 500-599
+retry.on[0]: [99] => a status from 100 to 599, or a range of them, as 500-599
+retry.on[0]: [600] => a status from 100 to 599, or a range of them, as 500-599
+retry.on[0]: [500-600] => a status from 100 to 599, or a range of them, as 500-599
+retry.on[0]: [503-500] => a status from 100 to 599, or a range of them, as 500-599
+retry.on[0]: [5xx] => a status from 100 to 599, or a range of them, as 500-599
+retry.on[1]: [reset, reset] => stands there twice
+retry.on[1]: [500-599, 503] => stands there twice
+retry.methods[0]: [post] => did you mean POST?
+retry.methods[0]: ['A B'] => is no request method
+retry.methods[1]: [GET, GET] => stands there twice
+retry.idempotency_header: a b => is no header name
+retry.idempotency_header: Host => proxy itself answers for
+retry.base: 0s => must be longer than nothing
+retry.base: 31s => base is over cap
+retry.cap: 99ms => base is over cap
+retry.budget.ratio: 0.2 => must be a percentage
+retry.budget.ratio: 101% => must be a percentage
+retry.budget.min_per_second: -1 => must be a whole number from 0 to 4294967295
+retry.budget.max: 1 => unknown key
+retry.body_limit: 17MiB => must be at most 16MiB
+retry.body_limit: 64kb => as 64KiB
+retry.body_limit: 1.5MiB => as 64KiB
+retry.body_limit: KiB => as 64KiB
+retry.body_limit: 99999999999GiB => must be fewer bytes
+retry.honor_retry_after: yes => must be true or false
+circuit_breaker.failures: 0 => must be from 1 to 10000, or off
+circuit_breaker.failures: 10001 => must be from 1 to 10000, or off
+circuit_breaker.ratio: 0% => must be a percentage from 0.0001% to 100%, or off
+circuit_breaker.ratio: 0.5 => must be a percentage from 0.0001% to 100%, or off
+circuit_breaker.window: 0s => must be longer than nothing
+circuit_breaker.sleep: 0s => must be longer than nothing
+circuit_breaker.consecutive: 0 => must be at least 1, or off
+circuit_breaker.failure_statuses[0]: [reset] => a status from 100 to 599, or a range of them, as 500-599
+circuit_breaker.failure_statuses[1]: [500, 500] => stands there twice
+circuit_breaker.kernel_fail_fast: yes => must be one of off, on
+rate_limit: on => must be off or a mapping
+rate_limit: { burst: 5 } => must have requests_per_second
+rate_limit: {} => must have requests_per_second
+rate_limit.requests_per_second: 0 => must be a number from 0.001 to 1000000000
+rate_limit.requests_per_second: 1e3 => must be a number from 0.001 to 1000000000
+rate_limit.requests_per_second: 1000000001 => must be a number from 0.001 to 1000000000
+rate_limit.requests_per_second: '.' => must be a number from 0.001 to 1000000000
+rate_limit.requests_per_second: -1 => must be a number from 0.001 to 1000000000
+load_balancing: round-robin => must be one of round_robin, least_request, peak_ewma, random
+load_balancing: {} => must be a word, or have ring_hash
+load_balancing.ring_hash: {} => must have a header or a source, and not both
+load_balancing.ring_hash: { header: a, source: ip } => must have a header or a source, and not both
+load_balancing.ring_hash.header: a b => is no header name
+load_balancing.ring_hash.source: port => must be one of ip
+zone: '' => must be the name of a zone
+outlier.consecutive: 0 => must be at least 1, or off
+outlier.success_rate: 90% => must be one of off, on
+outlier.interval: 0s => must be longer than nothing
+outlier.base_ejection: 0s => must be longer than nothing
+outlier.max_ejected: 101% => must be a percentage
+outlier.max_ejection: 10% => unknown key
+concurrency.adaptive: true => must be one of off, on, got true
+concurrency.min: 0 => must be at least 1
+concurrency.max: 0 => must be at least 1
+concurrency.min: 1025 => min 1025 is over max 1024
+concurrency.max: 3 => min 4 is over max 3
+concurrency.start: 1 => unknown key
+";
+
+#[test]
+fn wrong_policies_are_one_mistake_each() {
+    for line in WRONG_POLICIES.lines() {
+        let (key, rest) = line.split_once(": ").unwrap();
+        let (value, wanted) = rest.split_once(" => ").unwrap();
+        let plain = key.split('[').next().unwrap();
+        let mut parts: Vec<&str> = plain.split('.').collect();
+        let name = parts.pop().unwrap();
+        let mut body = format!("{name}: {value}");
+        for part in parts.into_iter().rev() {
+            body = format!("{part}: {{ {body} }}");
+        }
+        for (text, place) in [
+            (format!("defaults:\n  {body}"), "2: defaults"),
+            (
+                format!("upstreams: {{ a: {{ hosts: [b],\n {body} }} }}"),
+                "2: upstreams.a",
+            ),
+        ] {
+            let found = mistakes(&text);
+            assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+            assert!(
+                found[0].starts_with(&format!("f:{place}.{key}: ")),
+                "{text}\n{}",
+                found[0]
+            );
+            assert!(found[0].contains(wanted), "{text}\n{}", found[0]);
+        }
+    }
+}
+
+#[test]
+fn what_contradicts_itself_is_a_mistake() {
+    for (body, wanted) in [
+        (
+            "circuit_breaker: { failures: 3, consecutive: 4 }",
+            "f:2: upstreams.a.circuit_breaker: has failures or consecutive, not both",
+        ),
+        (
+            "circuit_breaker: { ratio: 30%, consecutive: 4 }",
+            "f:2: upstreams.a.circuit_breaker: has ratio or consecutive, not both",
+        ),
+        (
+            "rate_limit: { requests_per_second: 1, burst: 0 }",
+            "f:2: upstreams.a.rate_limit.burst: must be at least 1, got 0",
+        ),
+        (
+            "rate_limit: { requests_per_second: 1, on_limit: drop }",
+            "f:2: upstreams.a.rate_limit.on_limit: must be one of reject, wait, got drop",
+        ),
+    ] {
+        let text = format!("upstreams: {{ a: {{ hosts: [b],\n {body} }} }}");
+        assert_eq!(mistakes(&text), [wanted], "{text}");
+    }
+}
+
+#[test]
+fn mistakes_of_a_route_have_its_path() {
+    let text = "\
+upstreams: { a: { hosts: [b], retry: { cap: 1s } } }
+routes:
+  - upstream: a
+    retry: { base: 2s, attempts: 0 }
+    timeouts: { per_try: 0s, head: 1s }
+    circuit_breaker: { failures: 1, consecutive: 1 }
+    rate_limit: { burst: 1 }
+    headers: { set: { host: x } }
+    pool: { max_requests: 1 }
+    poll: 1
+";
+    let wanted = [
+        "f:4: routes[0].retry.attempts: must be from 1 to 100, got 0",
+        "f:4: routes[0].retry.base: base is over cap, got 2s",
+        "f:5: routes[0].timeouts.per_try: must be longer than nothing, or none, got 0s",
+        "f:5: routes[0].timeouts.head: is over before there is a request to route, got 1s",
+        "f:6: routes[0].circuit_breaker: has failures or consecutive, not both",
+        "f:7: routes[0].rate_limit: must have requests_per_second",
+        "f:8: routes[0].headers.set.host: is a header that the proxy itself answers for, got host",
+        "f:9: routes[0].pool: is for a whole upstream: its routes share the connections",
+        "f:10: routes[0].poll: unknown key; known here: match, upstream, timeouts, retry, \
+         circuit_breaker, rate_limit, load_balancing, outlier, hedge, headers, fault",
+    ];
+    assert_eq!(mistakes(text), wanted);
+}
