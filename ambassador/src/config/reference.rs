@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use super::checked::Policy;
 use super::schema;
 
 /// Stands above the reference.
@@ -44,6 +45,34 @@ pub(crate) fn reference() -> String {
     };
     reference.section(&schema, "");
     reference.out
+}
+
+/// The README with the policies that are built in, in its table. What it remarks of
+/// a policy stays; of a new one it is the first sentence of the reference.
+pub(crate) fn with_defaults(readme: &str, policies: &[Policy]) -> String {
+    const HEAD: &str = "| policy | default | |\n|---|---|---|\n";
+    let (before, table) = readme.split_once(HEAD).unwrap_or((readme, ""));
+    let (table, after) = table.split_once("\n\n").unwrap_or((table, ""));
+    let schema = schema();
+    let mut out = format!("{before}{HEAD}");
+    for Policy { key, value, .. } in policies {
+        let start = format!("| `{key}` | ");
+        let row = table.lines().find_map(|row| row.strip_prefix(&start));
+        let remark = row
+            .and_then(|row| row.split_once(" | "))
+            .map(|(_, remark)| remark);
+        let new = || {
+            let defaults = &schema["properties"]["defaults"];
+            let entry = key
+                .split('.')
+                .fold(defaults, |at, name| &at["properties"][name]);
+            let text = meaning(entry);
+            format!("{} |", text.split(". ").next().unwrap_or_default())
+        };
+        let remark = remark.map_or_else(new, str::to_owned);
+        let _ = writeln!(out, "{start}`{value}` | {remark}");
+    }
+    out + "\n" + after
 }
 
 /// The reference while it is written.

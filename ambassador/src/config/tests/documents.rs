@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 
 use super::policies::policies;
-use super::reference::reference;
+use super::reference::{reference, with_defaults};
 use super::*;
 use crate::route::settings::Policies;
 
@@ -140,29 +140,19 @@ fn writing_a_default_of_the_schema_changes_nothing() {
     assert_eq!(limited(written), limited(rate));
 }
 
+/// Run with AMBASSADOR_WRITE_REFERENCE=1 to bring the table up to date.
 #[test]
 fn the_readme_says_the_defaults_as_they_are() {
-    let readme = std::fs::read_to_string(repository().join("README.md")).unwrap();
-    let after = readme.split("\n| policy | default |").nth(1).unwrap();
-    let rows = after
-        .lines()
-        .skip(2)
-        .take_while(|line| line.starts_with('|'));
-    let said: Vec<(String, String)> = rows
-        .map(|row| {
-            let cell = |at| {
-                row.split('|')
-                    .nth(at)
-                    .map_or("", str::trim)
-                    .trim_matches('`')
-            };
-            (cell(1).to_owned(), cell(2).to_owned())
-        })
-        .collect();
+    let path = repository().join("README.md");
     let built_in = load_str("f", "upstreams: { web: { endpoints: [\"10.1.2.3:80\"] } }").unwrap();
-    let are: Vec<(String, String)> = built_in.policies[0]
-        .iter()
-        .map(|policy| (policy.key.clone(), policy.value.clone()))
-        .collect();
-    assert_eq!(said, are);
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let current = with_defaults(&readme, &built_in.policies[0]);
+    if std::env::var_os("AMBASSADOR_WRITE_REFERENCE").is_some() {
+        std::fs::write(&path, &current).unwrap();
+    }
+    let readme = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        readme == current,
+        "the policies in README.md are out of date"
+    );
 }
