@@ -9,7 +9,7 @@ const SHOWN_BYTES_MAX: usize = 100;
 
 /// One thing that is wrong, or worth a warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
+pub(crate) struct Mistake {
     /// Line of the file, from 1; 0 for the file as a whole.
     pub line: usize,
     /// Path of the key, as `upstreams.payments.hosts[1]`.
@@ -64,7 +64,8 @@ impl Mistakes {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Mistake> {
+    #[cfg(test)]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Mistake> {
         self.list.iter()
     }
 

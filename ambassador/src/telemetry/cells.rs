@@ -278,6 +278,7 @@ impl Snapshot {
     }
 
     /// What was counted of one upstream, if anything.
+    #[cfg(test)]
     pub fn upstream(&self, index: UpstreamIndex) -> Option<&UpstreamCells> {
         let (known, cells) = self.upstreams.get(index.place())?.as_ref()?;
         (*known == index).then_some(cells)
