@@ -66,190 +66,75 @@ f:25: telemetry.access_log.sample: must be a percentage from 0% to 100%, got 101
     assert_eq!(found, expected);
 }
 
+/// A file, its lines parted by `\n`, and what is said of it.
+const WRONG: &str = r#"
+a: [ => is not YAML
+--- {}\n--- {} => second YAML document
+[1] => must be a mapping, got a list
+workers: 1\nworkers: 2 => f:2: workers: stands there twice, first on line 1
+workers: => f:1: workers: must be one value, got nothing
+workers: 0 => got 0
+max_connections: 0 => must be at least 1, or none
+memory_limit: 4MiB => is too little to start with: the proxy needs 12544KiB, got 4MiB
+workers: 64\nmemory_limit: 24MiB => the proxy needs 28MiB, got 24MiB
+memory_limit: lots => must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB, or auto or none
+user: 998 => uid:gid as 998:998, got 998
+user: "998:" => must be auto, the name
+user: 4294967295:1 => must be auto, the name
+user: ../root => must be auto, the name
+drain_timeout: 400d => must be at most 365d
+drain_timeout: -1s => must be a whole number
+listeners: {} => must be a list, got a mapping
+admin: { listen: 127.0.0.1:1, metrics_listen: 0.0.0.0:1 } => bound twice
+admin: { listen: unix:admin.sock } => path from the root
+admin: { listen: unix:/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx } => at most 107 bytes
+upstreams: { a: { endpoints: [10.1.1.1:80] } }\nlisteners: [{ name: l, bind: 127.0.0.1:15000 }] => admin.listen has 127.0.0.1:15000
+upstreams: { a: { endpoints: [10.1.1.1:80] } }\nlisteners: [{ name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: b }] => no such upstream, got b
+upstreams: { a: { hosts: [10.1.1.1] } }\nlisteners: [{ name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: a }] => no original destination
+upstreams: { a: { endpoints: [10.1.1.1:1], protocol: http1 } }\nlisteners: [{ name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: a }] => speaks http1
+upstreams: { a: { endpoints: [] } } => at least one endpoint
+upstreams: { a: { endpoints: [10.1.1.1:1, 10.1.1.1:1] } } => endpoints[1]: stands there twice
+upstreams: { a: { endpoints: [0.0.0.0:1] } } => must be the address of one host
+upstreams: { a: { endpoints: [10.1.1.1:1], dns: a.b:1 } } => not both
+upstreams: { a: { endpoints: [{ address: 10.1.1.1:1, wieght: 2 }] } } => endpoints[0].wieght: unknown key, did you mean weight?
+upstreams: { a: { endpoints: [{ address: 10.1.1.1:1, weight: 0 }] } } => endpoints[0].weight: must be from 1 to 65535, got 0
+upstreams: { a: { endpoints: [{ address: 10.1.1.1:1, weight: 65536 }] } } => endpoints[0].weight: must be from 1 to 65535
+upstreams: { a: { endpoints: [{ address: 10.1.1.1:1, zone: '' }] } } => endpoints[0].zone: must be the name of a zone
+upstreams: { a: { endpoints: [10.1.1.1:1, { address: 10.1.1.1:1, weight: 2 }] } } => stands there twice
+upstreams: { a: { endpoints: [{ }] } } => must have an address
+upstreams: { a: { dns: a.example } } => host name and port
+upstreams: { a: { dns: 10.1.1.1:80 } } => addresses stand under endpoints
+upstreams: { a: { hosts: [10.1.2] } } => whole IP address
+upstreams: { a: { hosts: ['*.10.1.1.1'] } } => CIDR
+upstreams: { a: { hosts: ['a.example:0'] } } => port
+upstreams: { a: { hosts: ['10.0.0.0/33'] } } => must be an IP address or CIDR
+upstreams: { a: { hosts: [a.example, A.EXAMPLE] } } => hosts[1]: stands there twice
+upstreams: { a: { hosts: ['10.0.0.0/8:0'] } } => port
+upstreams: { a: { protocol: http2 } } => must be one of auto, http1, tcp; did you mean http1?
+upstreams: { a: { protocol: tcp, headers: { remove: [x] } } } => protocol tcp has no headers
+upstreams: { a: { dns: 'b:1', pool: { min_idle: 30, max_connections: 20 } } } => over max_connections 20
+upstreams: { a: { headers: { set: { Host: x } } } } => proxy itself answers for
+upstreams: { a: { headers: { remove: [Transfer-Encoding] } } } => proxy itself answers for
+upstreams: { a: { headers: { set: { 'a b': x } } } } => is no header name
+upstreams: { a: { headers: { set: { a: "x\ry" } } } } => control characters, got ***
+upstreams: { a: { headers: { set: { a: ' x' } } } } => starts nor ends
+upstreams: { a: { headers: { set: { a: x, A: y } } } } => set twice
+upstreams: { a: { headers: { set: { a: x }, remove: [A] } } } => set and removed
+upstreams: { adopted: {} } => taken by the metrics
+upstreams: { '..': {} } => dots alone
+upstreams: { a: { protocol: tcp, endpoints: [10.1.1.1:1] } }\nroutes: [{ upstream: a }] => this upstream is protocol tcp
+routes: [{}] => must have an upstream
+capture: { cgroups: [/a, { path: /a }] } => captured twice
+capture: { include: { cidrs: [10.1.0.0/16] }, exclude: { cidrs: [10.0.0.0/8] } } => excluded as a whole
+capture: { include: { ports: [80] }, exclude: { ports: [80] } } => included and excluded
+telemetry: { access_log: { path: log.json } } => path from the root
+"#;
+
 #[test]
 fn one_mistake_each() {
-    let upstream = |body: &str| format!("upstreams:\n  a: {{ {body} }}\n");
-    let listener = |body: &str| {
-        let upstreams = upstream("endpoints: [10.1.1.1:80]");
-        format!("{upstreams}listeners:\n  - {{ name: l, {body} }}\n")
-    };
-    let long = "x".repeat(110);
-    for (text, wanted) in [
-        ("a: [".to_owned(), "is not YAML"),
-        ("--- {}\n--- {}".to_owned(), "second YAML document"),
-        ("[1]".to_owned(), "must be a mapping, got a list"),
-        (
-            "workers: 1\nworkers: 2".to_owned(),
-            "f:2: workers: stands there twice, first on line 1",
-        ),
-        (
-            "workers:".to_owned(),
-            "f:1: workers: must be one value, got nothing",
-        ),
-        ("workers: 0".to_owned(), "got 0"),
-        (
-            "max_connections: 0".to_owned(),
-            "must be at least 1, or none",
-        ),
-        (
-            "memory_limit: 4MiB".to_owned(),
-            "is too little to start with: the proxy needs 12544KiB, got 4MiB",
-        ),
-        (
-            "workers: 64\nmemory_limit: 24MiB".to_owned(),
-            "the proxy needs 28MiB, got 24MiB",
-        ),
-        (
-            "memory_limit: lots".to_owned(),
-            "must be a whole number and a unit (B, KiB, MiB, GiB), as 64KiB, or auto or none",
-        ),
-        ("user: 998".to_owned(), "uid:gid as 998:998, got 998"),
-        ("user: \"998:\"".to_owned(), "must be auto, the name"),
-        ("user: 4294967295:1".to_owned(), "must be auto, the name"),
-        ("user: ../root".to_owned(), "must be auto, the name"),
-        ("drain_timeout: 400d".to_owned(), "must be at most 365d"),
-        ("drain_timeout: -1s".to_owned(), "must be a whole number"),
-        ("listeners: {}".to_owned(), "must be a list, got a mapping"),
-        (
-            "admin: { listen: 127.0.0.1:1, metrics_listen: 0.0.0.0:1 }".to_owned(),
-            "bound twice",
-        ),
-        (
-            "admin: { listen: unix:admin.sock }".to_owned(),
-            "path from the root",
-        ),
-        (
-            format!("admin: {{ listen: unix:/{long} }}"),
-            "at most 107 bytes",
-        ),
-        (
-            listener("bind: 127.0.0.1:15000"),
-            "admin.listen has 127.0.0.1:15000",
-        ),
-        (
-            listener("bind: 127.0.0.1:1, protocol: tcp, upstream: b"),
-            "no such upstream, got b",
-        ),
-        (
-            upstream("hosts: [10.1.1.1]")
-                + "listeners:\n  - { name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: a }",
-            "no original destination",
-        ),
-        (
-            upstream("endpoints: [10.1.1.1:1], protocol: http1")
-                + "listeners:\n  - { name: l, bind: 127.0.0.1:1, protocol: tcp, upstream: a }",
-            "speaks http1",
-        ),
-        (upstream("endpoints: []"), "at least one endpoint"),
-        (
-            upstream("endpoints: [10.1.1.1:1, 10.1.1.1:1]"),
-            "endpoints[1]: stands there twice",
-        ),
-        (
-            upstream("endpoints: [0.0.0.0:1]"),
-            "must be the address of one host",
-        ),
-        (upstream("endpoints: [10.1.1.1:1], dns: a.b:1"), "not both"),
-        (
-            upstream("endpoints: [{ address: 10.1.1.1:1, wieght: 2 }]"),
-            "endpoints[0].wieght: unknown key, did you mean weight?",
-        ),
-        (
-            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 0 }]"),
-            "endpoints[0].weight: must be from 1 to 65535, got 0",
-        ),
-        (
-            upstream("endpoints: [{ address: 10.1.1.1:1, weight: 65536 }]"),
-            "endpoints[0].weight: must be from 1 to 65535",
-        ),
-        (
-            upstream("endpoints: [{ address: 10.1.1.1:1, zone: '' }]"),
-            "endpoints[0].zone: must be the name of a zone",
-        ),
-        (
-            upstream("endpoints: [10.1.1.1:1, { address: 10.1.1.1:1, weight: 2 }]"),
-            "stands there twice",
-        ),
-        (upstream("endpoints: [{ }]"), "must have an address"),
-        (upstream("dns: a.example"), "host name and port"),
-        (
-            upstream("dns: 10.1.1.1:80"),
-            "addresses stand under endpoints",
-        ),
-        (upstream("hosts: [10.1.2]"), "whole IP address"),
-        (upstream("hosts: ['*.10.1.1.1']"), "CIDR"),
-        (upstream("hosts: ['a.example:0']"), "port"),
-        (
-            upstream("hosts: ['10.0.0.0/33']"),
-            "must be an IP address or CIDR",
-        ),
-        (
-            upstream("hosts: [a.example, A.EXAMPLE]"),
-            "hosts[1]: stands there twice",
-        ),
-        (upstream("hosts: ['10.0.0.0/8:0']"), "port"),
-        (
-            upstream("protocol: http2"),
-            "must be one of auto, http1, tcp; did you mean http1?",
-        ),
-        (
-            upstream("protocol: tcp, headers: { remove: [x] }"),
-            "protocol tcp has no headers",
-        ),
-        (
-            upstream("dns: 'b:1', pool: { min_idle: 30, max_connections: 20 }"),
-            "over max_connections 20",
-        ),
-        (
-            upstream("headers: { set: { Host: x } }"),
-            "proxy itself answers for",
-        ),
-        (
-            upstream("headers: { remove: [Transfer-Encoding] }"),
-            "proxy itself answers for",
-        ),
-        (
-            upstream("headers: { set: { 'a b': x } }"),
-            "is no header name",
-        ),
-        (
-            upstream("headers: { set: { a: \"x\\r\\ny\" } }"),
-            "control characters, got ***",
-        ),
-        (upstream("headers: { set: { a: ' x' } }"), "starts nor ends"),
-        (upstream("headers: { set: { a: x, A: y } }"), "set twice"),
-        (
-            upstream("headers: { set: { a: x }, remove: [A] }"),
-            "set and removed",
-        ),
-        (
-            "upstreams: { adopted: {} }".to_owned(),
-            "taken by the metrics",
-        ),
-        ("upstreams: { '..': {} }".to_owned(), "dots alone"),
-        (
-            upstream("protocol: tcp, endpoints: [10.1.1.1:1]") + "routes: [{ upstream: a }]",
-            "this upstream is protocol tcp",
-        ),
-        ("routes: [{}]".to_owned(), "must have an upstream"),
-        (
-            "capture: { cgroups: [/a, { path: /a }] }".to_owned(),
-            "captured twice",
-        ),
-        (
-            "capture: { include: { cidrs: [10.1.0.0/16] }, exclude: { cidrs: [10.0.0.0/8] } }"
-                .to_owned(),
-            "excluded as a whole",
-        ),
-        (
-            "capture: { include: { ports: [80] }, exclude: { ports: [80] } }".to_owned(),
-            "included and excluded",
-        ),
-        (
-            "telemetry: { access_log: { path: log.json } }".to_owned(),
-            "path from the root",
-        ),
-    ] {
+    for line in WRONG.trim().lines() {
+        let (text, wanted) = line.split_once(" => ").unwrap();
+        let text = text.replace("\\n", "\n");
         let found = mistakes(&text);
         assert_eq!(found.len(), 1, "{text}\n{found:#?}");
         assert!(found[0].contains(wanted), "{text}\n{}", found[0]);
