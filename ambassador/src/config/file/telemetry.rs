@@ -35,7 +35,7 @@ settings! {
 settings! {
     /// The access log.
     AccessLog for checked::AccessLog as log {
-        /// `stdout`, `stderr` or the path of a file.
+        /// Where lines go; a file is appended to.
         path: LogPath = log.target,
         /// How a line is written.
         format: LogFormat = log.format,
@@ -77,5 +77,5 @@ fills! {
 }
 
 value_schemas! {
-    LogPath: { "type": "string" },
+    LogPath: { "type": "string", "format": "stdout, stderr or path" },
 }

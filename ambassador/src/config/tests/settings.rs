@@ -1,5 +1,5 @@
-//! Every setting of a policy, whatever it is: each entry of the schema is read,
-//! merged, shown, explained and described, and what is wrong with it is said.
+//! Every setting, whatever it is: each entry of the schema is read, merged, shown,
+//! explained and described, and what is wrong with it is said.
 
 use serde_json::{Map, Value, json};
 
@@ -13,25 +13,39 @@ struct Entry {
 }
 
 /// Every key of a policy that holds no other keys.
-fn entries() -> Vec<Entry> {
-    fn walk(schema: &Value, key: &str, entries: &mut Vec<Entry>) {
-        let choices = schema["anyOf"].as_array().into_iter().flatten();
-        for group in choices.chain([schema]) {
-            let properties = group["properties"].as_object().into_iter().flatten();
-            for (name, schema) in properties {
-                let dot = if key.is_empty() { "" } else { "." };
-                walk(schema, &format!("{key}{dot}{name}"), entries);
-            }
-        }
-        if kinds(schema).next().is_some() && key != "headers.set" {
-            let (key, schema) = (key.to_owned(), schema.clone());
-            entries.push(Entry { key, schema });
+fn policies() -> Vec<Entry> {
+    let mut entries = Vec::new();
+    walk(&schema()["properties"]["defaults"], "", &mut entries);
+    entries
+}
+
+/// The same of all that stands once in a file.
+fn of_the_file() -> Vec<Entry> {
+    let mut schema = schema();
+    let properties = schema["properties"].as_object_mut().unwrap();
+    properties.retain(|key, _| !["defaults", "listeners", "routes", "upstreams"].contains(&&**key));
+    let mut entries = Vec::new();
+    walk(&schema, "", &mut entries);
+    entries
+}
+
+fn walk(schema: &Value, key: &str, entries: &mut Vec<Entry>) {
+    let choices = schema["anyOf"].as_array().into_iter().flatten();
+    for group in choices.chain([schema]) {
+        let properties = group["properties"].as_object().into_iter().flatten();
+        for (name, schema) in properties {
+            walk(schema, &below(key, name), entries);
         }
     }
-    let mut entries = Vec::new();
-    let schema = schema();
-    walk(&schema["properties"]["defaults"], "", &mut entries);
-    entries
+    if kinds(schema).next().is_some() && key != "headers.set" {
+        let (key, schema) = (key.to_owned(), schema.clone());
+        entries.push(Entry { key, schema });
+    }
+}
+
+fn below(group: &str, name: &str) -> String {
+    let dot = if group.is_empty() { "" } else { "." };
+    format!("{group}{dot}{name}")
 }
 
 /// The kinds of value that may stand there, mappings aside.
@@ -59,6 +73,8 @@ impl Entry {
             return Some(word.clone());
         }
         Some(match (kind["type"].as_str()?, kind["format"].as_str()) {
+            // Shown with its unit.
+            ("integer", _) if self.key == "memory_limit" => return None,
             ("integer" | "number", _) => {
                 let min = kind["minimum"].as_f64().unwrap_or_default().ceil();
                 let default = self.schema["default"].as_f64().unwrap_or(min);
@@ -73,13 +89,25 @@ impl Entry {
             }]),
             ("string", Some("duration")) => json!("7s"),
             ("string", Some("percentage")) => json!("7%"),
+            ("string", Some("size")) if self.key == "memory_limit" => json!("7GiB"),
             ("string", Some("size")) => json!("7KiB"),
             ("string", Some("size per second")) => json!("7KiB/s"),
+            ("string", Some("path")) => json!("/a"),
+            ("string", Some("stdout, stderr or path")) => json!("/a"),
+            ("string", Some("ip:port or unix:/path")) => json!("127.0.0.1:7"),
+            ("string", Some("address or CIDR")) => json!("10.0.0.0/8"),
+            ("string", Some("auto, name or uid:gid")) => json!("7:7"),
             ("string", Some("date-time")) => json!("2126-12-01T00:00:00Z"),
             ("string", Some("range of statuses")) => json!("500-503"),
             ("string", None) => json!("x-name"),
             other => panic!("{}: no value is known of {other:?}", self.key),
         })
+    }
+
+    /// The key with a letter too many, and its name without.
+    fn misspelled(&self) -> (String, &str) {
+        let name = self.key.rsplit('.').next().unwrap();
+        (format!("{}x", self.key), name)
     }
 
     /// Values that may not stand there: those around its range among them.
@@ -139,35 +167,40 @@ fn listed(list: &[checked::Policy], key: &str) -> Option<(String, String)> {
 #[test]
 fn each_is_described() {
     let reference = reference();
-    let entries = entries();
-    assert!(entries.len() > 60, "{}", entries.len());
-    for Entry { key, schema } in entries {
-        let (group, name) = key.rsplit_once('.').unwrap_or(("", &key));
-        let dot = if group.is_empty() { "" } else { "." };
-        let heading = format!("## `defaults{dot}{group}`\n");
+    let policies = policies().into_iter();
+    let policies = policies.map(|entry| (below("defaults", &entry.key), entry.schema));
+    let others = of_the_file().into_iter();
+    let others = others.map(|entry| (entry.key, entry.schema));
+    let entries: Vec<(String, Value)> = policies.chain(others).collect();
+    assert!(entries.len() > 80, "{}", entries.len());
+    for (key, schema) in entries {
+        let heading = match key.rsplit_once('.') {
+            None => "## The file\n".to_owned(),
+            Some((group, _)) => format!("## `{group}`\n"),
+        };
         let section = reference.split(&heading).nth(1);
         let section = section.unwrap_or_else(|| panic!("no section of {key}"));
-        let row = section
-            .lines()
-            .find(|line| line.starts_with(&format!("| `{name}` |")));
+        let section = match section.trim().strip_prefix("The keys of [`") {
+            None => section,
+            Some(same) => {
+                let same = same.split('`').next().unwrap();
+                reference.split(&format!("## `{same}`\n")).nth(1).unwrap()
+            }
+        };
+        let start = format!("| `{}` |", key.rsplit('.').next().unwrap());
+        let row = section.lines().find(|line| line.starts_with(&start));
         let row = row.unwrap_or_else(|| panic!("no row of {key}"));
         let cells: Vec<&str> = row.split(" | ").collect();
         assert!(!cells[1].is_empty() && cells[3].len() > 2, "{row}");
-        assert!(
-            schema["description"]
-                .as_str()
-                .is_some_and(|text| !text.is_empty()),
-            "{key}"
-        );
+        let text = schema["description"].as_str();
+        assert!(text.is_some_and(|text| !text.is_empty()), "{key}");
     }
 }
 
 #[test]
 fn each_is_merged_shown_and_explained() {
-    for entry in entries()
-        .iter()
-        .filter(|entry| !entry.key.starts_with("headers."))
-    {
+    let entries = policies().into_iter();
+    for entry in entries.filter(|entry| !entry.key.starts_with("headers.")) {
         let key = &entry.key;
         let values = entry.sound();
         assert!(!values.is_empty(), "{key}");
@@ -208,7 +241,7 @@ fn each_is_merged_shown_and_explained() {
 
 #[test]
 fn what_is_wrong_with_each_is_said() {
-    for entry in entries() {
+    for entry in policies() {
         let key = &entry.key;
         for value in entry.wrong() {
             let said = layer(key, &value);
@@ -216,28 +249,56 @@ fn what_is_wrong_with_each_is_said() {
                 (file(&said, "", ""), "f:2: defaults"),
                 (file("", &said, ""), "f:3: upstreams.a"),
             ] {
-                let found = mistakes(&text);
-                assert_eq!(found.len(), 1, "{text}\n{found:#?}");
-                let start = format!("{place}.{key}: ");
-                assert!(found[0].starts_with(&start), "{text}\n{}", found[0]);
-                let got = value
-                    .as_str()
-                    .map_or_else(|| value.to_string(), str::to_owned);
-                let shown = if key.starts_with("headers") {
-                    "***"
-                } else {
-                    &got
-                };
-                let is_named = got.is_empty() || found[0].ends_with(&format!(", got {shown}"));
-                assert!(is_named, "{text}\n{}", found[0]);
+                is_said_of(&text, &format!("{place}.{key}"), &value);
             }
         }
-        let (group, name) = key.rsplit_once('.').unwrap_or(("", key));
-        let dot = if group.is_empty() { "" } else { "." };
-        let misspelled = format!("{group}{dot}{name}x");
+        let (misspelled, name) = entry.misspelled();
         let text = file("", &layer(&misspelled, &json!(1)), "");
         let start = format!("f:3: upstreams.a.{misspelled}: unknown key, did you mean {name}?");
         let found = mistakes(&text);
         assert!(found.contains(&start), "{text}\n{found:#?}");
     }
+}
+
+#[test]
+fn what_stands_once_is_shown_and_its_mistakes_are_said() {
+    for entry in of_the_file() {
+        let key = &entry.key;
+        let values = entry.sound();
+        assert!(!values.is_empty(), "{key}");
+        for value in values {
+            let text = format!("{{ {} }}", layer(key, &value));
+            let checked = load_str("f", &text).unwrap_or_else(|it| panic!("{text}\n{it}"));
+            let effective = checked.effective();
+            let shown = key.split('.').fold(&effective, |at, name| &at[name]);
+            assert_eq!(*shown, value, "{text}");
+            assert_eq!(loaded(&effective.to_string()).effective(), effective);
+        }
+        for value in entry.wrong() {
+            let text = format!("{{ {} }}", layer(key, &value));
+            is_said_of(&text, &format!("f:1: {key}"), &value);
+        }
+        let (misspelled, name) = entry.misspelled();
+        let text = format!("{{ {} }}", layer(&misspelled, &json!(1)));
+        let wanted = format!("f:1: {misspelled}: unknown key, did you mean {name}?");
+        assert_eq!(mistakes(&text), [wanted], "{text}");
+    }
+}
+
+/// That the file has this mistake alone: its place, and the value.
+fn is_said_of(text: &str, place: &str, value: &Value) {
+    let found = mistakes(text);
+    assert_eq!(found.len(), 1, "{text}\n{found:#?}");
+    assert!(
+        found[0].starts_with(&format!("{place}: ")),
+        "{text}\n{}",
+        found[0]
+    );
+    let got = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    let is_named = |got: &str| found[0].ends_with(&format!(", got {got}"));
+    // Some are shown masked, wherever they stand.
+    let is_named = got.is_empty() || is_named(&got) || is_named("***");
+    assert!(is_named, "{text}\n{}", found[0]);
 }
