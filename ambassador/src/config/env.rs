@@ -1,6 +1,8 @@
 //! The form without a file: one listener and one upstream from environment
 //! variables.
 
+use serde_json::{Value, json};
+
 use super::checked::Checked;
 use super::file;
 use super::found::Found;
@@ -8,7 +10,7 @@ use super::mistakes::{Mistake, Mistakes};
 use super::policies::ATTEMPTS_MAX;
 use super::read::Scalar;
 use super::values::{Bind, DnsName, Port, number};
-use super::yaml::{Key, Node, Value};
+use super::yaml;
 use crate::policy::breaker::FAILURES_MAX;
 
 /// Where messages say that a value stands.
@@ -76,12 +78,18 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         return Some(Err(Mistakes::new(SOURCE, mistakes)));
     }
     let mut found = Found::default();
-    let mut written = written(&listen, target, &protocol, &policies);
-    if let (Some(address), Value::Map(entries)) = (metrics_listen, &mut written.value) {
-        let admin = map(vec![("metrics_listen", text(&address))]);
-        entries.push((key("admin"), admin));
+    let mut written = written(&listen, &target, &protocol, &policies);
+    if let Some(address) = metrics_listen {
+        written["admin"] = json!({ "metrics_listen": address });
     }
-    let checked = file::document(&written, &mut found).map(|file| file::check(&file, &mut found));
+    let checked = yaml::parse(&written.to_string(), &mut found)
+        .and_then(|root| file::document(&root, &mut found))
+        .map(|file| file::check(&file, &mut found));
+    // There are no lines.
+    found
+        .mistakes
+        .iter_mut()
+        .for_each(|mistake| mistake.line = 0);
     Some(match checked {
         Some(checked) if found.mistakes.is_empty() => Ok(checked),
         _ => Err(Mistakes::new(SOURCE, found.mistakes)),
@@ -117,63 +125,31 @@ impl Target {
 }
 
 /// The same as a file: every request of the listener goes to the upstream.
-fn written(listen: &str, target: Target, protocol: &str, policies: &Policies) -> Node {
-    let tcp = protocol == "tcp";
-    let mut listener = vec![
-        ("name", text(NAME)),
-        ("bind", text(listen)),
-        ("protocol", text(if tcp { "tcp" } else { "http" })),
-    ];
-    let mut entries = Vec::new();
-    if tcp {
-        listener.push(("upstream", text(NAME)));
+fn written(listen: &str, target: &Target, protocol: &str, policies: &Policies) -> Value {
+    let mut listener = json!({ "name": NAME, "bind": listen });
+    let mut routes = json!([]);
+    if protocol == "tcp" {
+        listener["protocol"] = json!("tcp");
+        listener["upstream"] = json!(NAME);
     } else {
-        let route = map(vec![("upstream", text(NAME))]);
-        entries.push(("routes", list(route)));
+        routes = json!([{ "upstream": NAME }]);
     }
-    let destination = match target {
-        Target::Address(address) => ("endpoints", list(text(&address))),
-        Target::Dns(name) => ("dns", text(&name)),
-    };
-    let mut upstream = vec![destination, ("protocol", text(protocol))];
+    let mut upstream = json!({ "protocol": protocol });
+    match target {
+        Target::Address(address) => upstream["endpoints"] = json!([address]),
+        Target::Dns(name) => upstream["dns"] = json!(name),
+    }
     if let Some(attempts) = policies.attempts {
-        let attempts = text(&attempts.to_string());
-        upstream.push(("retry", map(vec![("attempts", attempts)])));
+        upstream["retry"] = json!({ "attempts": attempts });
     }
     if let Some(failures) = policies.failures {
         let failures = match failures {
-            0 => text("off"),
-            count => text(&count.to_string()),
+            0 => json!("off"),
+            count => json!(count),
         };
-        upstream.push(("circuit_breaker", map(vec![("failures", failures)])));
+        upstream["circuit_breaker"] = json!({ "failures": failures });
     }
-    entries.push(("listeners", list(map(listener))));
-    entries.push(("upstreams", map(vec![(NAME, map(upstream))])));
-    map(entries)
-}
-
-fn text(text: &str) -> Node {
-    node(Value::Text(text.to_owned()))
-}
-
-fn list(item: Node) -> Node {
-    node(Value::List(vec![item]))
-}
-
-fn map(entries: Vec<(&str, Node)>) -> Node {
-    let entries = entries.into_iter().map(|(name, value)| (key(name), value));
-    node(Value::Map(entries.collect()))
-}
-
-fn key(text: &str) -> Key {
-    Key {
-        line: 0,
-        text: text.to_owned(),
-    }
-}
-
-fn node(value: Value) -> Node {
-    Node { line: 0, value }
+    json!({ "listeners": [listener], "routes": routes, "upstreams": { NAME: upstream } })
 }
 
 fn mistake(name: &str, what: &str, got: Option<String>) -> Mistake {

@@ -17,13 +17,13 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::checked::{Checked, Origin, Workers};
+use super::checked::{self, Checked, Origin};
 use super::found::Found;
 use super::policies::{Layers, Policies};
 use super::read::{Named, Place, Read, Spanned};
 use super::setting::{Layer, Setting, Shown, View, grouped, settings};
 use super::values::{
-    Count, MemoryLimit, Optional, OrNone, Text, Time, User, Workers as WorkersValue, choice, size,
+    Count, MemoryLimit, Optional, OrNone, Text, Time, User, Workers, choice, size,
 };
 use super::yaml::Node;
 use crate::addr::BindAddr;
@@ -33,10 +33,9 @@ use crate::route;
 
 use admin::Admin;
 use capture::Capture;
-use telemetry::Telemetry;
-
 use listeners::Listener;
 use routes::Route;
+use telemetry::Telemetry;
 use upstreams::Upstream;
 
 /// Names that metrics use for what is no upstream of the file.
@@ -54,7 +53,7 @@ settings! {
     File for Checked as checked, checked by has_memory_to_start {
         /// Data-plane threads. `auto` is one for each CPU that the process may
         /// use, the quota of its cgroup respected.
-        workers: WorkersValue [needs_restart] = checked.workers,
+        workers: Workers [needs_restart] = checked.workers,
         /// Whether an idle thread looks for work before it sleeps.
         spin: Spin [needs_restart] = checked.spin,
         /// What the proxy runs as once it has started as root: a user in
@@ -112,8 +111,8 @@ choice! {
 /// `auto` workers count as one here, as there may be more where the file is used.
 fn has_memory_to_start(written: &File, _: &Place, checked: &mut Checked, layer: &mut Layer<'_>) {
     let needed = memory::needed(match checked.workers {
-        Workers::Auto => 1,
-        Workers::Count(count) => count,
+        checked::Workers::Auto => 1,
+        checked::Workers::Count(count) => count,
     });
     if let Some(limit) = written.memory_limit.as_ref()
         && let memory::Limit::Bytes(bytes) = limit.value.0
@@ -127,33 +126,27 @@ fn has_memory_to_start(written: &File, _: &Place, checked: &mut Checked, layer: 
 
 pub(super) fn check(file: &File, found: &mut Found) -> Checked {
     let mut checked = Checked::default();
-    let mut origins = BTreeMap::new();
     let layer = &mut Layer {
-        origins: &mut origins,
+        origins: &mut BTreeMap::new(),
         origin: &Origin::Telemetry,
         found,
     };
     file.lay(&Place::default(), &mut checked, "", layer);
-    let propagate = origins.remove("telemetry.tracing.propagate");
+    let propagate = layer.origins.remove("telemetry.tracing.propagate");
     let built_in = Layers::built_in(checked.tracing, propagate);
-    let mut upstreams = upstreams::check(file, &built_in, found);
-    fail_fast::check(file, checked.capture.as_ref(), &mut upstreams, found);
-    let layer = &mut Layer {
-        origins: &mut origins,
-        origin: &|_| Origin::BuiltIn,
-        found,
-    };
+    let capture = checked.capture.as_ref();
+    let mut upstreams = upstreams::check(file, &built_in, layer.found);
+    fail_fast::check(file, capture, &mut upstreams, layer.found);
     checked.listeners = listeners::check(file, &upstreams.list, &checked.admin, layer);
     let routes = routes::check(file, &upstreams, layer);
-    let unmatched = checked.capture.as_ref().map(|capture| capture.unmatched);
     checked.routes = route::settings::Settings {
         routes: routes.list,
         upstreams: upstreams.list,
-        unmatched: unmatched.unwrap_or_default(),
+        unmatched: capture.map_or_else(Default::default, |capture| capture.unmatched),
         adopted: upstreams.adopted,
     };
-    capture::check_reach(file, checked.capture.as_ref(), &checked.routes, found);
-    listeners::check_reach(file, &checked.routes, found);
+    capture::check_reach(file, capture, &checked.routes, layer.found);
+    listeners::check_reach(file, &checked.routes, layer.found);
     checked.policies = upstreams.policies.iter().map(Layers::list).collect();
     checked.route_policies = routes.policies;
     checked

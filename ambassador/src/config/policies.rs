@@ -48,7 +48,9 @@ settings! {
         /// What is spoken.
         protocol: Protocol [not_in_routes("is for a whole upstream")] = all.protocol,
         /// Limits of the connections and requests of one upstream, over all threads.
-        pool: Pool [not_in_routes("is for a whole upstream: its routes share the connections")] = all.settings.pool,
+        pool: Pool
+            [not_in_routes("is for a whole upstream: its routes share the connections")]
+            = all.settings.pool,
         /// How long things may take.
         timeouts: Timeouts = all.settings.timeouts,
         /// After how much silence TCP asks whether the server is still there, in
@@ -56,7 +58,9 @@ settings! {
         /// for five times as long, or takes nothing of a request; what is relayed
         /// may wait for a server that pauses and answers. That of `defaults` is for
         /// accepted connections too, as far as answers go.
-        tcp_keepalive: OrOff<KeepAlive> [not_in_routes("is for a whole upstream: its routes share the connections")] = all.settings.timeouts.keep_alive,
+        tcp_keepalive: OrOff<KeepAlive>
+            [not_in_routes("is for a whole upstream: its routes share the connections")]
+            = all.settings.timeouts.keep_alive,
         /// Whether and when a request is tried again.
         retry: Retry = all.settings.retry,
         /// When an upstream is left alone for a while; one for each upstream,
@@ -83,18 +87,24 @@ settings! {
         hedge: Hedge [of_requests] = all.settings.hedge,
         /// How many requests an upstream may have in flight, found out from its
         /// latency, over all threads.
-        concurrency: Concurrency [of_requests, not_in_routes("is for a whole upstream")] = all.settings.concurrency,
+        concurrency: Concurrency
+            [of_requests, not_in_routes("is for a whole upstream")]
+            = all.settings.concurrency,
         /// Changes to request headers, on top of those that are inherited.
         headers: Headers = all.settings.headers,
         /// How many proxies of this kind a request may have come through; one more
         /// answers 508 `loop`, which ends a circle of them. They count in the header
         /// `x-ambassador-hops`. `off`: it is not counted, and the header passes.
-        max_hops: OrOff<Count<1>> [of_requests, not_in_routes("is for a whole upstream")] = all.settings.hops.max,
+        max_hops: OrOff<Count<1>>
+            [of_requests, not_in_routes("is for a whole upstream")]
+            = all.settings.hops.max,
         /// Faults injected on purpose, into requests and connections of upstreams.
         fault: Either<Off, Fault> = all.fault,
         /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
         /// it needs.
-        propagate: Propagation [of_requests, not_in_routes("is for a whole upstream")] = all.settings.tracing,
+        propagate: Propagation
+            [of_requests, not_in_routes("is for a whole upstream")]
+            = all.settings.tracing,
     }
 }
 

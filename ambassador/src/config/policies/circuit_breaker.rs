@@ -51,7 +51,9 @@ settings! {
         /// address alone: what would ask there for another upstream, by a
         /// wildcard or route, is refused as well. In `defaults` it is for the
         /// upstreams that can have it. Not for routes.
-        kernel_fail_fast: Switch [not_in_routes("is for a whole upstream: connects come before there is a request to route")] = breaker.kernel_fail_fast,
+        kernel_fail_fast: Switch
+            [not_in_routes("is for a whole upstream: connects come before there is a request to route")]
+            = breaker.kernel_fail_fast,
     }
 }
 

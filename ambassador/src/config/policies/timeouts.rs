@@ -32,7 +32,9 @@ settings! {
         /// before their upstream is known, and go by `defaults`; that of an upstream
         /// holds for captured connections to the addresses that it claims, and for
         /// the heads of its responses: one that takes longer is a `try-timeout`.
-        head: Period [of_requests, not_in_routes("is over before there is a request to route")] = timeouts.head,
+        head: Period
+            [of_requests, not_in_routes("is over before there is a request to route")]
+            = timeouts.head,
         /// How fast the bytes of a body have to move at least, both ways, as
         /// `1KiB` or `1KiB/s`: 1024 bytes in a second. It is looked at over 10 s
         /// (half of `idle` where that is shorter) in which one side was waited for,
