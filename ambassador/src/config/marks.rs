@@ -51,6 +51,18 @@ impl Marks {
         self
     }
 
+    /// What they say in the reference, after the text of the key.
+    pub(super) fn text(self) -> String {
+        let said = [
+            (self.of_requests, " Not for `protocol: tcp`."),
+            (self.of_endpoints, " Needs `endpoints` or `dns`."),
+            (self.not_in_routes.is_some(), " Not for routes."),
+            (self.needs_restart, " A change needs a restart."),
+        ];
+        let said = said.into_iter().filter(|(is_so, _)| *is_so);
+        said.map(|(_, text)| text).collect()
+    }
+
     pub(super) fn may_stand(self, stand: Stand) -> bool {
         stand == Stand::Upstream || self.not_in_routes.is_none()
     }

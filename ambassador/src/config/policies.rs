@@ -63,8 +63,8 @@ settings! {
             = all.settings.timeouts.keep_alive,
         /// Whether and when a request is tried again.
         retry: Retry = all.settings.retry,
-        /// When an upstream is left alone for a while; one for each upstream,
-        /// over all threads.
+        /// When the circuit of an upstream opens, so that its requests fail at once;
+        /// one for each upstream, over all threads.
         circuit_breaker: CircuitBreaker = all.circuit_breaker,
         /// How many requests an upstream is sent in a second, over all threads.
         rate_limit: Either<Off, RateLimit> [of_requests] = all.rate_limit,

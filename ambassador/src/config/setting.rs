@@ -188,9 +188,11 @@ pub(super) fn describe<S: Setting<T>, T: Default>(schema: &mut Schema, keys: &[(
             property["default"] = default;
         }
     }
-    for (key, _) in keys.iter().filter(|(_, marks)| marks.needs_restart) {
-        if let Some(Json::String(text)) = properties[*key].get_mut("description") {
-            text.push_str(" A change needs a restart.");
+    for (key, marks) in keys {
+        let property = properties.get_mut(key_name(key));
+        let text = property.and_then(|property| property.get_mut("description"));
+        if let Some(Json::String(text)) = text {
+            text.push_str(&marks.text());
         }
     }
 }

@@ -22,7 +22,7 @@ pub(in crate::config) struct Written {
 }
 
 settings! {
-    /// When an upstream is left alone for a while.
+    /// When the circuit of an upstream opens, so that its requests fail at once.
     CircuitBreaker for Written as breaker, checked by one_form {
         /// This many failures within `window` open it; `off`:
         /// none do. Written beside an inherited `consecutive`, it takes its place.
@@ -50,7 +50,7 @@ settings! {
         /// turn out to share is left alone, with a warning. The kernel goes by
         /// address alone: what would ask there for another upstream, by a
         /// wildcard or route, is refused as well. In `defaults` it is for the
-        /// upstreams that can have it. Not for routes.
+        /// upstreams that can have it.
         kernel_fail_fast: Switch
             [not_in_routes("is for a whole upstream: connects come before there is a request to route")]
             = breaker.kernel_fail_fast,
