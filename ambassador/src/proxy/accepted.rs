@@ -22,7 +22,7 @@ use crate::proxy::http1;
 use crate::proxy::leg::{GivenUp, Leg, dial, speaks_http_only};
 use crate::proxy::listening::Entry;
 use crate::proxy::reach::Purpose;
-use crate::proxy::server_first::is_greeting;
+use crate::proxy::server_first::{Place, is_greeting};
 use crate::proxy::tunnel::Tunnel;
 use crate::proxy::way;
 use crate::ring::{self, timer};
@@ -149,7 +149,10 @@ type Dialled = (Target, Box<Leg>);
 async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> Sniffed {
     let idle = patience.idle();
     let context = Rc::clone(&client.context);
-    let place = (client.origin.namespace, original);
+    let place = Place {
+        namespace: client.origin.namespace,
+        original,
+    };
     let purpose = match context.speaks_first(place) {
         true => Purpose::Relay,
         false => Purpose::Guess,
@@ -247,7 +250,7 @@ async fn relay_tls(
         _ => None,
     };
     let name = authority.as_ref().map(Authority::host);
-    relay_recorded(client, record, (target, name), leg).await;
+    relay_recorded(client, record, Destination { target, name }, leg).await;
 }
 
 /// Whether what was dialled for the one is good for the other.
@@ -264,7 +267,8 @@ async fn relay(
     dialled: Option<Box<Leg>>,
 ) {
     let record = begin(&client, accepted, RelayProtocol::Tcp);
-    relay_recorded(client, record, (target, None), dialled).await;
+    let name = None;
+    relay_recorded(client, record, Destination { target, name }, dialled).await;
 }
 
 fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGuard {
@@ -272,15 +276,23 @@ fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGu
     telemetry.begin_relay(client.passage(accepted), protocol)
 }
 
-/// Relays a connection of which `record` tells, to `target`, which its client
-/// calls by a name, over `dialled` where that leads there already.
+/// Where a relayed connection goes.
+struct Destination<'a> {
+    /// The upstream; `None`: there is none.
+    target: Option<Target>,
+    /// What its client calls it by.
+    name: Option<&'a str>,
+}
+
+/// Relays a connection of which `record` tells, over `dialled` where that leads
+/// there already.
 async fn relay_recorded(
     mut client: Box<Client>,
     mut record: RelayGuard,
-    (target, name): (Option<Target>, Option<&str>),
+    to: Destination<'_>,
     dialled: Option<Box<Leg>>,
 ) {
-    let Some(target) = target else {
+    let Some(target) = to.target else {
         let nowhere = GivenUp {
             outcome: TcpOutcome::NoRoute,
             endpoint: None,
@@ -291,7 +303,7 @@ async fn relay_recorded(
     client.member.relays(target.shared.id);
     record.passage.upstream = target.shared.label;
     if let Some(settings) = &target.upstream.policies.fault {
-        let faults = fault::of_connection(settings, name, client.origin.original);
+        let faults = fault::of_connection(settings, to.name, client.origin.original);
         let ended = fault::inject_relayed(&mut client, faults, &mut record.passage);
         if let Some(outcome) = ended.await {
             let endpoint = None;

@@ -273,7 +273,7 @@ impl Context {
         let state = memory.state();
         growth::look_again_at(state.look_after());
         if let State::Room(_) = state {
-            return memory.set_full(false);
+            return memory.clear();
         }
         match memory.worst_shard() {
             worst if worst == self.shard => self.free_memory(),
@@ -305,11 +305,11 @@ impl Context {
             tell_of_shed(shed.clients, shed.bytes);
             memory.tell(self.shard, self.crowd.load(ring::now()));
             if shed.clients == 0 {
-                return memory.set_full(true);
+                return memory.fill();
             }
             memory.was_shed(shed.here);
         }
-        memory.set_full(false);
+        memory.clear();
     }
 
     /// Counts a listener in.
@@ -335,12 +335,12 @@ impl Context {
     }
 
     /// Whether the server there is known to speak first.
-    pub fn speaks_first(&self, place: Place) -> bool {
+    pub(crate) fn speaks_first(&self, place: Place) -> bool {
         self.server_first.borrow().knows(place, ring::now())
     }
 
     /// Remembers, on every shard, that the server there speaks first.
-    pub fn learn_speaks_first(&self, place: Place) {
+    pub(crate) fn learn_speaks_first(&self, place: Place) {
         let learnt = self.server_first.borrow_mut().hear(place, ring::now());
         if learnt == Learnt::Known {
             return;

@@ -24,7 +24,11 @@ pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Snif
         }
         known => Some(known),
     };
-    match look_ahead(client, (idle, SNIFF_MORE), tell).await {
+    let within = Within {
+        first: idle,
+        rest: SNIFF_MORE,
+    };
+    match look_ahead(client, within, tell).await {
         Looked::Told(told) => Some(told),
         Looked::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
         Looked::Silent | Looked::Finished => Some(Sniff::Opaque),
@@ -78,15 +82,23 @@ enum Looked<T> {
     Broken,
 }
 
+/// How long is waited for bytes.
+#[derive(Debug, Clone, Copy)]
+struct Within {
+    /// For the first.
+    first: Duration,
+    /// From these on for all others.
+    rest: Duration,
+}
+
 /// Reads until `tell` can tell something of all bytes so far, which it must
-/// within a bound of its own; they stay in `ahead` in any case. The first have to
-/// come within one time, the rest within another.
+/// within a bound of its own; they stay in `ahead` in any case.
 async fn look_ahead<T>(
     client: &mut Client,
-    (idle, more_within): (Duration, Duration),
+    within: Within,
     mut tell: impl FnMut(&[u8]) -> Option<T>,
 ) -> Looked<T> {
-    let Some(mut bytes) = client.next(idle).await else {
+    let Some(mut bytes) = client.next(within.first).await else {
         return match client.stream.ended_with_fin() {
             true => Looked::Finished,
             false => Looked::Broken,
@@ -100,7 +112,7 @@ async fn look_ahead<T>(
         }
         bytes.detach();
         client.member.keeps(bytes.len());
-        let until = *until.get_or_insert_with(|| ring::now() + more_within);
+        let until = *until.get_or_insert_with(|| ring::now() + within.rest);
         let ended = match client.stream.recv_by(until).await {
             Ok(Ok(Some(more))) => {
                 bytes = Chunk::from([&bytes[..], &more[..]].concat());
@@ -122,7 +134,11 @@ pub(super) async fn server_name(client: &mut Client, patience: Patience) -> Opti
         ServerName::NeedMore => None,
         known => Some(known),
     };
-    match look_ahead(client, (patience.idle(), patience.head()), tell).await {
+    let within = Within {
+        first: patience.idle(),
+        rest: patience.head(),
+    };
+    match look_ahead(client, within, tell).await {
         Looked::Told(ServerName::Name(name)) => Some(Some(name)),
         Looked::Told(ServerName::Absent | ServerName::NeedMore) | Looked::Finished => Some(None),
         Looked::Silent | Looked::Broken => None,

@@ -226,10 +226,14 @@ impl Memory {
         worst.map_or(0, |(shard, _)| shard as u16)
     }
 
-    /// Takes note of whether the limit is reached and nobody is left who could
-    /// go.
-    pub fn set_full(&self, is_full: bool) {
-        self.is_full.store(is_full, Relaxed);
+    /// The limit is reached, and nobody is left who could go.
+    pub fn fill(&self) {
+        self.is_full.store(true, Relaxed);
+    }
+
+    /// There is room again.
+    pub fn clear(&self) {
+        self.is_full.store(false, Relaxed);
     }
 
     /// Whether new connections find no memory.

@@ -18,7 +18,13 @@ const PLACES_MAX: usize = 4_096;
 const KEPT: Duration = Duration::from_secs(600);
 
 /// A destination, as one namespace knows it.
-pub(crate) type Place = (Namespace, OriginalDst);
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    /// The namespace.
+    pub namespace: Namespace,
+    /// The destination.
+    pub original: OriginalDst,
+}
 
 /// The places whose servers speak first.
 #[derive(Default)]
@@ -77,7 +83,10 @@ mod tests {
 
     fn place(namespace: u16, last: u8) -> Place {
         let address = format!("10.0.0.{last}:25").parse().unwrap();
-        (Namespace(namespace), OriginalDst(address))
+        Place {
+            namespace: Namespace(namespace),
+            original: OriginalDst(address),
+        }
     }
 
     #[test]
