@@ -10,8 +10,8 @@ use std::path::Path;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{
-    Attribute, FnArg, ImplItemFn, Item, ItemFn, ItemMod, ItemType, Pat, Signature, TraitItemFn,
-    Type,
+    Attribute, FnArg, ImplItemFn, Item, ItemFn, ItemMod, Pat, Signature, TraitItemFn, Type,
+    UsePath, UseTree,
 };
 
 use super::circles::is_for_tests;
@@ -51,15 +51,12 @@ pub fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Vec<Function>, Fa
 }
 
 fn functions(parsed: &[(String, syn::File)]) -> Vec<Function> {
-    let mut aliases = Aliases::default();
-    for (_, syntax) in parsed {
-        aliases.visit_file(syntax);
-    }
+    let aliases: Vec<Alias> = parsed.iter().flat_map(aliases_of).collect();
     let mut functions = Vec::new();
     for (file, syntax) in parsed {
         let mut reader = Reader {
             file,
-            aliases: aliases.seen_in(syntax),
+            tuples: seen_in(&aliases, file, syntax),
             functions: Vec::new(),
         };
         reader.visit_file(syntax);
@@ -68,53 +65,85 @@ fn functions(parsed: &[(String, syn::File)]) -> Vec<Function> {
     functions
 }
 
-/// Names that stand for a tuple.
-#[derive(Default)]
-struct Aliases(BTreeSet<String>);
-
-impl<'ast> Visit<'ast> for Aliases {
-    fn visit_item_type(&mut self, item: &'ast ItemType) {
-        if matches!(&*item.ty, Type::Tuple(tuple) if !tuple.elems.is_empty()) {
-            self.0.insert(item.ident.to_string());
-        }
-    }
+/// A name that stands for a tuple.
+struct Alias {
+    /// The file that defines it.
+    file: String,
+    name: String,
 }
 
-impl Aliases {
-    /// Without those whose name means a type of the file itself.
-    fn seen_in(&self, file: &syn::File) -> Self {
-        let own = |item: &Item| match item {
-            Item::Struct(item) => Some(item.ident.to_string()),
-            Item::Enum(item) => Some(item.ident.to_string()),
-            _ => None,
-        };
-        let own: BTreeSet<String> = file.items.iter().filter_map(own).collect();
-        Self(self.0.difference(&own).cloned().collect())
-    }
+fn aliases_of((file, syntax): &(String, syn::File)) -> Vec<Alias> {
+    let alias = |item: &Item| match item {
+        Item::Type(item) if is_tuple(&item.ty) => Some(Alias {
+            file: file.clone(),
+            name: item.ident.to_string(),
+        }),
+        _ => None,
+    };
+    syntax.items.iter().filter_map(alias).collect()
+}
 
-    /// Whether an argument of this type says nothing of what it means.
-    fn is_bare(&self, argument: &Type) -> bool {
-        match argument {
-            Type::Tuple(tuple) => !tuple.elems.is_empty(),
-            Type::Reference(reference) => self.is_bare(&reference.elem),
-            Type::Path(path) => path.path.segments.last().is_some_and(|last| {
-                last.ident == "bool" || self.0.contains(&last.ident.to_string())
-            }),
-            _ => false,
+fn is_tuple(argument: &Type) -> bool {
+    matches!(argument, Type::Tuple(tuple) if !tuple.elems.is_empty())
+}
+
+/// The names that stand for a tuple in a file: its own, and those that it imports
+/// from the file that defines them.
+fn seen_in(aliases: &[Alias], file: &str, syntax: &syn::File) -> BTreeSet<String> {
+    let mut imports = Imports::default();
+    imports.visit_file(syntax);
+    let is_seen = |alias: &&Alias| {
+        let module = alias.file.rsplit('/').next().unwrap_or_default();
+        let import = (module.to_owned(), alias.name.clone());
+        alias.file == file || imports.0.contains(&import)
+    };
+    let seen = aliases.iter().filter(is_seen);
+    seen.map(|alias| alias.name.clone()).collect()
+}
+
+/// What a file imports: each name with the module that it is of.
+#[derive(Default)]
+struct Imports(BTreeSet<(String, String)>);
+
+impl<'ast> Visit<'ast> for Imports {
+    fn visit_use_path(&mut self, path: &'ast UsePath) {
+        let mut leaves = vec![&*path.tree];
+        while let Some(tree) = leaves.pop() {
+            match tree {
+                UseTree::Name(name) => {
+                    let import = (path.ident.to_string(), name.ident.to_string());
+                    self.0.insert(import);
+                }
+                UseTree::Group(group) => leaves.extend(&group.items),
+                UseTree::Path(_) | UseTree::Rename(_) | UseTree::Glob(_) => {}
+            }
         }
+        visit::visit_use_path(self, path);
     }
 }
 
 struct Reader<'a> {
     file: &'a str,
-    aliases: Aliases,
+    /// Names that stand for a tuple.
+    tuples: BTreeSet<String>,
     functions: Vec<Function>,
 }
 
 impl Reader<'_> {
+    /// Whether an argument of this type says nothing of what it means.
+    fn is_bare(&self, argument: &Type) -> bool {
+        match argument {
+            Type::Reference(reference) => self.is_bare(&reference.elem),
+            Type::Path(path) => path.path.segments.last().is_some_and(|last| {
+                last.ident == "bool" || self.tuples.contains(&last.ident.to_string())
+            }),
+            _ => is_tuple(argument),
+        }
+    }
+
     fn note(&mut self, signature: &Signature, end: proc_macro2::Span) {
         let bare = signature.inputs.iter().filter_map(|input| match input {
-            FnArg::Typed(typed) if self.aliases.is_bare(&typed.ty) => Some(shown(&typed.pat)),
+            FnArg::Typed(typed) if self.is_bare(&typed.ty) => Some(shown(&typed.pat)),
             FnArg::Typed(_) | FnArg::Receiver(_) => None,
         });
         self.functions.push(Function {
@@ -192,6 +221,24 @@ mod tests {
         let found = read("/// Does.\n#[inline]\nfn long(\n    one: u8,\n) {\n    drop(one);\n}\n");
         assert_eq!(found[0].lines, 5);
         assert!(found[0].bare.is_empty());
+    }
+
+    #[test]
+    fn a_name_stands_for_a_tuple_where_it_is_imported() {
+        let file = |path: &str, text| (path.to_owned(), syn::parse_file(text).expect("it is Rust"));
+        let found = functions(&[
+            file("app/names", "type Place = (u8, u8);"),
+            file(
+                "proxy/way",
+                "use crate::app::names::Place; fn a(place: Place) {}",
+            ),
+            file(
+                "proxy/tunnel",
+                "use crate::proxy::first::Place; fn b(place: Place) {}",
+            ),
+        ]);
+        assert_eq!(found[0].bare, ["place"]);
+        assert!(found[1].bare.is_empty());
     }
 
     #[test]
