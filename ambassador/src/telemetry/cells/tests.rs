@@ -122,16 +122,6 @@ fn a_listener_leaves_with_its_last_connection() {
 }
 
 #[test]
-fn the_frequent_key_drifts_to_the_front() {
-    let mut tally = Tally::default();
-    tally.count("rare");
-    for _ in 0..3 {
-        tally.count("frequent");
-    }
-    assert_eq!(tally.counts, [("frequent", 3), ("rare", 1)]);
-}
-
-#[test]
 fn overhead_never_exceeds_the_request() {
     let cells = Cells::default();
     let (record, ended) = finished("GET", 200, Duration::from_millis(1));

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use super::super::cells::Cells;
+use super::super::labels::{AttemptOutcome, Direction, TcpOutcome};
 use super::super::record::{Passage, RequestRecord};
 use super::super::registry::ListenerIndex;
 use super::*;
