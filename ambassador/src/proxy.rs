@@ -23,6 +23,7 @@ pub(crate) mod heads;
 mod hedge;
 pub(crate) mod http1;
 pub(crate) mod judges;
+mod labels;
 mod leg;
 pub(crate) mod listening;
 pub(crate) mod memory;

@@ -28,8 +28,11 @@ pub(crate) use gauges::{BreakerGauge, PoolGauge};
 pub use guard::Telemetry;
 pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
-pub use labels::{AttemptOutcome, CLIENT_GONE, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
-pub(crate) use labels::{Direction, RelayProtocol};
+pub(crate) use labels::{
+    AttemptOutcome, BackendLabel, Direction, DroppedAccept, FaultKind, MemoryKind, RelayProtocol,
+    RetryCause, ShedCause, TcpOutcome,
+};
+pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;
 pub(crate) use record::{Description, RequestRecord};
 pub(crate) use registry::UpstreamIndex;

@@ -187,8 +187,7 @@ pub mod shard {
 /// See `telemetry.rs`.
 pub mod telemetry {
     pub use crate::telemetry::{
-        AttemptOutcome, CLIENT_GONE, DroppedAccept, FaultKind, Histogram, ListenerIndex, Passage,
-        Registry, ShedCause, TcpOutcome, Telemetry,
+        Histogram, ListenerIndex, MethodLabel, Passage, ReasonLabel, Registry, Telemetry,
     };
 }
 

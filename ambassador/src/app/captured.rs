@@ -20,7 +20,7 @@ use super::Failure;
 use super::names::{Listeners, Places};
 use crate::addr::EndpointAddr;
 use crate::capture::settings::{Claim, Claims, Settings};
-use crate::capture::{Capture, Found, Heartbeat};
+use crate::capture::{Capture, Found, Heartbeat, Verdict};
 use crate::control::Watched;
 use crate::proxy::generation::Generation;
 use crate::route::{self, Claimed};
@@ -213,14 +213,9 @@ impl Captured {
     }
 
     /// Connects by verdict.
-    pub(super) fn verdicts(&self) -> Vec<(&'static str, u64)> {
-        match self.programs().map(Capture::verdicts) {
-            Some(Ok(verdicts)) => verdicts
-                .into_iter()
-                .map(|(verdict, count)| (verdict.as_str(), count))
-                .collect(),
-            _ => Vec::new(),
-        }
+    pub(super) fn verdicts(&self) -> Vec<(Verdict, u64)> {
+        let verdicts = self.programs().map(Capture::verdicts);
+        verdicts.and_then(Result::ok).unwrap_or_default()
     }
 
     fn programs(&self) -> Option<&Capture> {

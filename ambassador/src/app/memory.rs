@@ -13,6 +13,7 @@ use crate::clock;
 use crate::proxy::context::Context;
 use crate::proxy::memory::{self, Limit, Memory};
 use crate::ring::Remote;
+use crate::telemetry::MemoryKind;
 use crate::workload::MemoryLimits;
 use crate::workload::memory::give_back_freed;
 
@@ -146,11 +147,11 @@ impl Keeper {
 }
 
 /// What `/metrics` says of it.
-pub(super) fn figures(memory: &Memory) -> Vec<(&'static str, u64)> {
-    let mut figures = vec![("held", memory.held())];
+pub(super) fn figures(memory: &Memory) -> Vec<(MemoryKind, u64)> {
+    let mut figures = vec![(MemoryKind::Held, memory.held())];
     if let Some(limit) = memory.limit() {
-        figures.push(("connections", memory.of_connections()));
-        figures.push(("limit", limit));
+        figures.push((MemoryKind::Connections, memory.of_connections()));
+        figures.push((MemoryKind::Limit, limit));
     }
     figures
 }

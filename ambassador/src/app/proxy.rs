@@ -26,7 +26,7 @@ use crate::proxy::memory::Memory;
 use crate::ring::{Backend, MailboxError, Remote};
 use crate::shard::{Shard, UpdateRoom};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::{Extras, Registry};
+use crate::telemetry::{BackendLabel, Extras, Registry};
 
 pub(super) use self::start::{Overrides, Start, named_files, start};
 
@@ -115,8 +115,8 @@ impl Common {
             capture_slots: captured.and_then(Captured::slots),
             memory: memory::figures(&self.memory),
             backend: match self.backend {
-                Backend::Ring => "io_uring",
-                Backend::Epoll => "epoll",
+                Backend::Ring => BackendLabel::IoUring,
+                Backend::Epoll => BackendLabel::Epoll,
             },
         }
     }

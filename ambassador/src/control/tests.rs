@@ -12,7 +12,7 @@ use super::*;
 use crate::addr::EndpointAddr;
 use crate::policy::breaker;
 use crate::policy::budget::Spent;
-use crate::telemetry::{Cells, Direction};
+use crate::telemetry::{BackendLabel, Cells, Direction};
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
 
@@ -91,7 +91,12 @@ impl Fixture {
                 }),
             ],
             readiness: Arc::clone(&readiness),
-            extras: Box::new(Extras::default),
+            extras: Box::new(|| Extras {
+                captured_connects: Vec::new(),
+                capture_slots: None,
+                memory: Vec::new(),
+                backend: BackendLabel::Epoll,
+            }),
             upstreams: Box::new(|| {
                 vec![UpstreamInfo {
                     name: "shop".into(),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::policy::breaker::{Force, State};
 use crate::policy::budget::Spent;
 use crate::telemetry::{
-    AttemptOutcome, Direction, Histogram, Registry, Snapshot, TcpOutcome, UpstreamCells,
+    AttemptOutcome, Direction, Histogram, Registry, RetryCause, Snapshot, TcpOutcome, UpstreamCells,
 };
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
@@ -211,11 +211,14 @@ fn figures(entry: &mut Map<String, Value>, cells: &UpstreamCells) {
     let tcp = TcpOutcome::ALL
         .iter()
         .map(|outcome| (outcome.as_str(), cells.tcp_connections(*outcome)));
+    let retries = RetryCause::ALL
+        .iter()
+        .map(|cause| (cause.as_str(), cells.retries(*cause)));
     for (name, value) in [
         ("requests", json!(total)),
         ("errors", json!(errors)),
         ("attempts", nonzero(attempts.collect())),
-        ("retries", nonzero(cells.retries().collect())),
+        ("retries", nonzero(retries.collect())),
         ("tcp_connections", nonzero(tcp.collect())),
         (
             "pool",

@@ -213,26 +213,6 @@ impl Retry {
     }
 }
 
-impl Cause {
-    /// The word in metrics and logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ConnectFailure => "connect-failure",
-            Self::Reset => "reset",
-            Self::TryTimeout => "try-timeout",
-            Self::Malformed => "protocol-error",
-            Self::Status(status) => match status {
-                429 => "429",
-                500 => "500",
-                502 => "502",
-                503 => "503",
-                504 => "504",
-                _ => "status",
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,7 +24,7 @@ use crate::proxy::replay::Replay;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather, timer};
-use crate::telemetry::{AttemptOutcome, RequestRecord, UpstreamIndex};
+use crate::telemetry::{AttemptOutcome, RequestRecord, RetryCause, UpstreamIndex};
 use crate::transport::Transport;
 use crate::upstream::balancer::Grade;
 use crate::upstream::connection::{Connection, Tie};
@@ -144,8 +144,8 @@ impl Sending<'_> {
             let failure = self.fail(error);
             if was_dead && self.outgoing.is_some() {
                 self.end_try(failure.outcome());
-                let cause = Cause::Reset.as_str();
-                self.context.telemetry.cells.retry(self.label(), cause);
+                let cells = &self.context.telemetry.cells;
+                cells.retry(self.label(), RetryCause::Reset);
                 want = Want::Fresh;
                 continue;
             }

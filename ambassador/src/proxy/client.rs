@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
-use crate::http::{BadMessage, Reason, RequestHead};
+use crate::http::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
@@ -18,7 +18,7 @@ use crate::proxy::shortage::is_shortage;
 use crate::proxy::way::Addressee;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
-use crate::telemetry::{CLIENT_GONE, ListenerIndex, Passage};
+use crate::telemetry::{ListenerIndex, Passage, ReasonLabel};
 use crate::together::{First, first};
 use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
@@ -217,11 +217,11 @@ impl Client {
 
     /// The reason of a request whose client has left: of its own accord, or because
     /// it was shed or this machine lacks what its connection takes.
-    pub(crate) fn departure(&self) -> &'static str {
+    pub(crate) fn departure(&self) -> ReasonLabel {
         let lacks = || self.stream.failure().is_some_and(|e| is_shortage(&e));
         match self.member.is_shed() || lacks() {
-            true => Reason::Overloaded.as_str(),
-            false => CLIENT_GONE,
+            true => ReasonLabel::Overloaded,
+            false => ReasonLabel::ClientGone,
         }
     }
 

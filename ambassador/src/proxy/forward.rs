@@ -30,7 +30,7 @@ use crate::proxy::way::{self, Addressee, Aim, Incoming};
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
 use crate::route::settings::Protocol;
-use crate::telemetry::{AttemptOutcome, CLIENT_GONE, Description, Direction};
+use crate::telemetry::{AttemptOutcome, Description, Direction, ReasonLabel};
 use crate::together::{First, first};
 use crate::upstream::balancer::Probe;
 
@@ -42,7 +42,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
     let mut body = BodyReader::of_request(request.body());
     let now = ring::now();
     let mut record = context.telemetry.begin(client.passage(now));
-    record.method = asked.method.as_str();
+    record.method = asked.method.into();
     record.passage.count(Direction::Sent, head.len() as u64);
 
     // Where to, and under which identity and trace; the log tells of those that
@@ -163,7 +163,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
                 return answer(client, record, asked, &body, reply).await;
             }
             Fate::Reset => {
-                record.reason = Some(Reason::FaultInjected.as_str());
+                record.reason = Some(ReasonLabel::FaultInjected);
                 return After::Reset;
             }
             Fate::Left => {
@@ -329,7 +329,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
             if pays == Pays::Retry && !shared.retry_budget.withdraw(budget, now) {
                 break (tried, Some(Reason::RetryBudget));
             }
-            context.telemetry.cells.retry(shared.label, cause.as_str());
+            context.telemetry.cells.retry(shared.label, cause.into());
             if !wait.is_zero() {
                 timer::sleep(wait).await;
             }
@@ -381,7 +381,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
     }
     match passed {
         Ok(Passed::Complete { keep_alive, ended }) => {
-            record.reason = stopped.map(Reason::as_str);
+            record.reason = stopped.map(ReasonLabel::from);
             record.complete(ended);
             match (keep_alive, body.is_done()) {
                 (true, true) => After::KeepAlive,
@@ -394,12 +394,12 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
         }
         // What has begun cannot be answered in another way.
         Err(Failure::Unanswered(unanswered)) if has_begun => {
-            record.reason = Some(unanswered.reason.as_str());
+            record.reason = Some(unanswered.reason.into());
             After::Reset
         }
         Err(Failure::BadRequest(bad)) if has_begun => {
             record.explain(bad.text());
-            record.reason = Some(bad.reason().as_str());
+            record.reason = Some(bad.reason().into());
             After::Reset
         }
         Err(Failure::Unanswered(unanswered)) => {
@@ -420,17 +420,17 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, mut head
             if let Some(bad) = malformed {
                 record.explain(bad.text());
             }
-            record.reason = Some(Reason::UpstreamReset.as_str());
+            record.reason = Some(ReasonLabel::UpstreamReset);
             After::Reset
         }
         Err(Failure::SlowResponse) => {
             record.explain(SLOW_RESPONSE);
-            record.reason = Some(Reason::UpstreamReset.as_str());
+            record.reason = Some(ReasonLabel::UpstreamReset);
             After::Reset
         }
         Err(Failure::SlowReader) => {
             record.explain(SLOW_READER);
-            record.reason = Some(CLIENT_GONE);
+            record.reason = Some(ReasonLabel::ClientGone);
             After::Reset
         }
         Err(Failure::ClientGone) if client.member.is_shed() && is_unanswered => {

@@ -9,7 +9,6 @@ use crate::clock::{self, Instant};
 use crate::http::{ResponseHead, challenge};
 use crate::policy::breaker::Trial;
 use crate::policy::hedge::{self, After};
-use crate::policy::retry::Cause;
 use crate::proxy::answer::{ExchangeError, Held};
 use crate::proxy::asked::Asked;
 use crate::proxy::attempt::{HeldBack, Sending, Success, connect, judge, score_of};
@@ -22,7 +21,7 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Gather, timer};
-use crate::telemetry::{AttemptOutcome, RequestRecord};
+use crate::telemetry::{AttemptOutcome, RequestRecord, RetryCause};
 use crate::together::{First, first, first_ok};
 use crate::upstream::balancer::Picked;
 use crate::upstream::key::PoolKey;
@@ -125,7 +124,7 @@ impl Sending<'_> {
             let Some(other) = second() else {
                 return pending().await;
             };
-            context.telemetry.cells.retry(label, "silence");
+            context.telemetry.cells.retry(label, RetryCause::Silence);
             progress.begin_beside(other.endpoint);
             // Boxed, as it is rare: every request has the place of this.
             let mut head = Box::new(ResponseHead::default());
@@ -214,7 +213,7 @@ impl Sending<'_> {
             let Some((other, trial)) = second() else {
                 return one.await.map(First::Left);
             };
-            cells.retry(label, "hedge");
+            cells.retry(label, RetryCause::Hedge);
             self.progress.begin_beside(other.endpoint);
             let second = other.endpoint;
             let two = async {
@@ -333,7 +332,7 @@ impl Leg<'_> {
                 }
                 Err(error) if may_be_stale && error.may_be_a_dead_connection(&progress) => {
                     cells.attempt(label, AttemptOutcome::Reset);
-                    cells.retry(label, Cause::Reset.as_str());
+                    cells.retry(label, RetryCause::Reset);
                     want = Want::Fresh;
                 }
                 Err(error) => return Err(Failure::of(&error)),

@@ -12,6 +12,7 @@ use crate::proxy::judges::{Admitted, Judges, Score, Stage};
 use crate::proxy::race;
 use crate::proxy::way::{self, Aim};
 use crate::ring::{self, timer};
+use crate::telemetry::RetryCause;
 use crate::upstream::balancer::Grade;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, Lease, Want};
@@ -104,8 +105,8 @@ pub(crate) async fn reach<'a>(
         if !is_first_move && !shared.retry_budget.withdraw(&policies.retry.budget, now) {
             break unanswered;
         }
-        let cause = Cause::ConnectFailure.as_str();
-        context.telemetry.cells.retry(shared.label, cause);
+        let cells = &context.telemetry.cells;
+        cells.retry(shared.label, RetryCause::ConnectFailure);
         tried.push(endpoint);
         let wait = match tried.len() {
             _ if is_first_move => Duration::ZERO,

@@ -22,7 +22,7 @@ pub(crate) async fn answer(
     }
     let bytes = reply.encode();
     record.status.set(reply.status());
-    record.reason = Some(reply.reason().as_str());
+    record.reason = Some(reply.reason().into());
     if let Some(detail) = reply.detail() {
         record.explain(detail);
     }
@@ -68,7 +68,7 @@ async fn end(client: &mut Client, mut record: RequestGuard, reply: LocalReply) -
     let reply = reply.closing();
     let bytes = reply.encode();
     record.status.set(reply.status());
-    record.reason = Some(reply.reason().as_str());
+    record.reason = Some(reply.reason().into());
     let length = bytes.len() as u64;
     discard(client, &record);
     if client.reply(bytes).await {

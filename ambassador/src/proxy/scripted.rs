@@ -22,7 +22,7 @@ use crate::proxy::generation::Generation;
 use crate::proxy::memory::{Limit, Memory};
 use crate::ring::{self, Backend, Options, timer};
 use crate::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
-use crate::telemetry::{AttemptOutcome, Direction, Registry, Telemetry, UpstreamIndex};
+use crate::telemetry::{AttemptOutcome, Direction, Registry, RetryCause, Telemetry, UpstreamIndex};
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::upstream::shared::Shared;
@@ -150,7 +150,10 @@ impl World {
         let attempts = AttemptOutcome::ALL
             .iter()
             .map(|outcome| (outcome.as_str(), cells.attempts(*outcome)));
-        let mut retries: Vec<_> = cells.retries().filter(|(_, count)| *count > 0).collect();
+        let retries = RetryCause::ALL
+            .iter()
+            .map(|cause| (cause.as_str(), cells.retries(*cause)));
+        let mut retries: Vec<_> = retries.filter(|(_, count)| *count > 0).collect();
         retries.sort_unstable();
         Counted {
             requests,

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use self::tally::Tally;
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
-use super::labels::{AttemptOutcome, Direction, DroppedAccept, FaultKind, ShedCause, TcpOutcome};
+use super::labels::{
+    AttemptOutcome, Direction, DroppedAccept, FaultKind, MethodLabel, ReasonLabel, RetryCause,
+    ShedCause, TcpOutcome,
+};
 use super::record::{Passage, RequestRecord};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::clock::Instant;
@@ -31,8 +34,8 @@ pub struct Snapshot {
     upstreams: Vec<Option<(UpstreamIndex, Box<UpstreamCells>)>>,
     /// Open connections, by place.
     connections: Vec<Option<(ListenerIndex, i64)>>,
-    dropped_accepts: [u64; DroppedAccept::COUNT],
-    shed: [u64; ShedCause::COUNT],
+    dropped_accepts: [u64; DroppedAccept::ALL.len()],
+    shed: [u64; ShedCause::ALL.len()],
     task_panics: u64,
 }
 
@@ -42,11 +45,11 @@ pub struct UpstreamCells {
     requests: Tally<RequestKey>,
     duration: Histogram,
     overhead: Histogram,
-    attempts: [u64; AttemptOutcome::COUNT],
-    retries: Tally<&'static str>,
-    tcp_connections: [u64; TcpOutcome::COUNT],
-    bytes: [u64; Direction::COUNT],
-    faults: [u64; FaultKind::COUNT],
+    attempts: [u64; AttemptOutcome::ALL.len()],
+    retries: [u64; RetryCause::ALL.len()],
+    tcp_connections: [u64; TcpOutcome::ALL.len()],
+    bytes: [u64; Direction::ALL.len()],
+    faults: [u64; FaultKind::ALL.len()],
     pool: PoolGauge,
     breaker: BreakerGauge,
     concurrency_limit: Option<u32>,
@@ -56,12 +59,12 @@ pub struct UpstreamCells {
 /// The labels of `ambassador_requests_total` beside the upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestKey {
-    /// The method's word; `OTHER` outside the standard.
-    pub method: &'static str,
+    /// The method.
+    pub method: MethodLabel,
     /// The final status; 0: none was sent; from 1 to 9: one of that class.
     pub status: u16,
-    /// The reason word; empty: the reply is the upstream's own.
-    pub reason: &'static str,
+    /// The reason; none: the reply is the upstream's own.
+    pub reason: Option<ReasonLabel>,
 }
 
 /// Series of requests that one upstream has at most on a shard before what is new
@@ -101,7 +104,7 @@ impl Cells {
             let key = RequestKey {
                 method: record.method,
                 status: record.status.get(),
-                reason: record.reason.unwrap_or(""),
+                reason: record.reason,
             };
             let max = REQUEST_SERIES_MAX;
             cells.requests.count_within(max, key, RequestKey::by_class);
@@ -136,9 +139,9 @@ impl Cells {
         self.upstream(upstream, |cells| cells.attempts[outcome as usize] += 1);
     }
 
-    /// Counts a try after the first; `cause` is a word of a closed set.
-    pub fn retry(&self, upstream: UpstreamIndex, cause: &'static str) {
-        self.upstream(upstream, |cells| cells.retries.count(cause));
+    /// Counts a try after the first.
+    pub fn retry(&self, upstream: UpstreamIndex, cause: RetryCause) {
+        self.upstream(upstream, |cells| cells.retries[cause as usize] += 1);
     }
 
     /// Counts the end of a relayed connection or tunnel.
@@ -340,8 +343,8 @@ impl UpstreamCells {
     }
 
     /// Tries after the first, by cause.
-    pub fn retries(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.retries.counts.iter().copied()
+    pub fn retries(&self, cause: RetryCause) -> u64 {
+        self.retries[cause as usize]
     }
 
     /// Relayed connections and tunnels by outcome.
@@ -384,7 +387,7 @@ impl UpstreamCells {
         self.duration.merge(&other.duration);
         self.overhead.merge(&other.overhead);
         add(&mut self.attempts, &other.attempts);
-        self.retries.merge(&other.retries);
+        add(&mut self.retries, &other.retries);
         add(&mut self.tcp_connections, &other.tcp_connections);
         add(&mut self.bytes, &other.bytes);
         add(&mut self.faults, &other.faults);

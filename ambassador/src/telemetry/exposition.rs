@@ -7,10 +7,12 @@ use std::fmt::Display;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use ambassador_ebpf::Verdict;
+
 use self::text::Text;
 use self::upstreams::upstreams;
 use super::cells::Snapshot;
-use super::labels::{DroppedAccept, ShedCause};
+use super::labels::{BackendLabel, DroppedAccept, MemoryKind, ShedCause};
 use super::process::Process;
 use super::registry::Registry;
 
@@ -26,16 +28,16 @@ pub(crate) struct CaptureSlots {
 }
 
 /// What is counted outside the shards.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Extras {
     /// Connects by the kernel's verdict, where capture is on.
-    pub captured_connects: Vec<(&'static str, u64)>,
+    pub captured_connects: Vec<(Verdict, u64)>,
     /// Slots of the token table, where capture is on.
     pub capture_slots: Option<CaptureSlots>,
     /// Memory by what it is.
-    pub memory: Vec<(&'static str, u64)>,
+    pub memory: Vec<(MemoryKind, u64)>,
     /// The backend of the shards, for `ambassador_build_info`.
-    pub backend: &'static str,
+    pub backend: BackendLabel,
 }
 
 /// All metrics of the process. `staleness` is the age of the oldest shard's copy.
@@ -61,7 +63,7 @@ pub(crate) fn render(
         "Memory: held in all, of that for connections, and the limit where there is one.",
     );
     for (kind, bytes) in &extras.memory {
-        text.sample("ambassador_memory_bytes", &[("kind", *kind)], bytes);
+        text.sample("ambassador_memory_bytes", &[("kind", kind.as_str())], bytes);
     }
     process(&mut text, &Process::read());
     if format == Format::OpenMetrics {
@@ -114,7 +116,7 @@ fn capture(text: &mut Text, extras: &Extras) {
             "Connects of captured cgroups by verdict, counted in the kernel.",
         );
         for (verdict, count) in &extras.captured_connects {
-            let labels = [("verdict", *verdict)];
+            let labels = [("verdict", verdict.as_str())];
             text.total("ambassador_captured_connects", &labels, count);
         }
     }
@@ -185,12 +187,15 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
     text.sample("ambassador_shard_staleness_seconds", &[], age);
 }
 
-fn build(text: &mut Text, backend: &str) {
+fn build(text: &mut Text, backend: BackendLabel) {
     text.gauge(
         "ambassador_build_info",
         "Always 1; the labels say what runs.",
     );
-    let labels = [("version", env!("CARGO_PKG_VERSION")), ("backend", backend)];
+    let labels = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("backend", backend.as_str()),
+    ];
     text.sample("ambassador_build_info", &labels, 1);
 }
 

@@ -1,6 +1,8 @@
 //! What an upstream is like now, as all shards share it: filled in by one of
 //! them when it is asked for.
 
+use super::labels::{BreakerState, PoolState};
+
 /// How many connections the pool of an upstream holds now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolGauge {
@@ -28,6 +30,15 @@ pub struct BreakerGauge {
 }
 
 impl PoolGauge {
+    /// How many are in a state.
+    pub(super) fn count(&self, state: PoolState) -> u32 {
+        match state {
+            PoolState::Open => self.open,
+            PoolState::Idle => self.idle,
+            PoolState::Pending => self.pending,
+        }
+    }
+
     pub(super) fn merge(&mut self, other: &Self) {
         self.open += other.open;
         self.idle += other.idle;
@@ -36,6 +47,15 @@ impl PoolGauge {
 }
 
 impl BreakerGauge {
+    /// How often it changed to a state.
+    pub(super) fn transitions(&self, to: BreakerState) -> u64 {
+        match to {
+            BreakerState::Open => self.opened,
+            BreakerState::HalfOpen => self.half_opened,
+            BreakerState::Closed => self.closed,
+        }
+    }
+
     /// Adds what another breaker under the same label does.
     pub fn merge(&mut self, other: &Self) {
         self.state = self.state.max(other.state);

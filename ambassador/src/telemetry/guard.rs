@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::access_log::{Line, Sink, Told};
 use super::cells::Cells;
-use super::labels::{DRAINED, RelayProtocol, TcpOutcome};
+use super::labels::{ReasonLabel, RelayProtocol, TcpOutcome};
 use super::record::{Description, Passage, RelayRecord, RequestRecord};
 use crate::clock::{self, Instant};
 
@@ -105,7 +105,7 @@ impl RequestGuard {
     /// Says more than the reason does, if this request is logged.
     pub fn explain(&mut self, detail: &str) {
         if let Some(line) = &mut self.line {
-            line.explain(self.record.method, detail);
+            line.explain(self.record.method.as_str(), detail);
         }
     }
 
@@ -121,7 +121,7 @@ impl Drop for RequestGuard {
         let ended = self.ended.unwrap_or_else(clock::now);
         if cancelled && self.record.tunnel.is_none() {
             // Whoever else ends a request says why.
-            self.record.reason.get_or_insert(DRAINED);
+            self.record.reason.get_or_insert(ReasonLabel::Drained);
         }
         let record = &self.record;
         self.telemetry.cells.meter_rest(&record.passage);
@@ -189,7 +189,7 @@ impl DerefMut for RequestGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::labels::Direction;
+    use crate::telemetry::labels::{Direction, MethodLabel};
     use crate::telemetry::registry::{ListenerIndex, UpstreamIndex};
 
     fn captured() -> Passage {
@@ -210,7 +210,7 @@ mod tests {
         let telemetry = Rc::new(Telemetry::default());
         drop(telemetry.begin(captured()));
         let mut request = telemetry.begin(captured());
-        request.method = "GET";
+        request.method = MethodLabel::Get;
         request.status.set(204);
         assert!(!request.is_logged());
         request.complete(clock::now());
@@ -219,7 +219,7 @@ mod tests {
         let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();
         let mut keys: Vec<_> = unmatched
             .requests()
-            .map(|(key, count)| (key.method, key.status, count))
+            .map(|(key, count)| (key.method.as_str(), key.status, count))
             .collect();
         keys.sort_unstable();
         assert_eq!(keys, [("GET", 204, 1), ("OTHER", 0, 1)]);

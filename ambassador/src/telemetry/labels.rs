@@ -1,35 +1,135 @@
 //! The closed sets of words that metrics carry as labels and the log as values.
 
-/// Declares an enum whose variants index an array of counters and have a word.
+/// Declares an enum whose variants index an array of counters and have a word. What
+/// a variant's doc comment says stands in docs/observability.md, too. All variants of
+/// one that indexes nothing are listed for tests alone.
 macro_rules! labels {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),* $(,)? }) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident $(, #[$listed:meta])? { $($(#[doc = $meaning:literal])* $variant:ident = $word:literal),* $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant),* }
+        $vis enum $name { $($(#[doc = $meaning])* $variant),* }
 
         impl $name {
             /// Every variant, in the order of its counters.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),*];
-            /// How many there are.
-            pub const COUNT: usize = Self::ALL.len();
+            $(#[$listed])?
+            $vis const ALL: &'static [Self] = &[$(Self::$variant),*];
 
             /// The word in metrics and logs.
-            pub fn as_str(self) -> &'static str {
+            $vis fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
+            }
+
+            /// What it means.
+            #[cfg(test)]
+            pub(in crate::telemetry) fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($meaning),*)),* }
             }
         }
     };
 }
 
-/// The reason of a request whose caller left before its end.
-pub const CLIENT_GONE: &str = "client-gone";
+labels! {
+    /// The method of a request, as metrics have it. The log has it as it was sent.
+    pub MethodLabel {
+        /// The method.
+        Get = "GET",
+        /// The method.
+        Head = "HEAD",
+        /// The method.
+        Post = "POST",
+        /// The method.
+        Put = "PUT",
+        /// The method.
+        Delete = "DELETE",
+        /// The method.
+        Connect = "CONNECT",
+        /// The method.
+        Options = "OPTIONS",
+        /// The method.
+        Trace = "TRACE",
+        /// The method.
+        Patch = "PATCH",
+        /// Any other method.
+        Other = "OTHER",
+    }
+}
 
-/// The reason of a request that the drain deadline cut.
-pub(super) const DRAINED: &str = "drained";
+labels! {
+    /// Why a request was not answered by its upstream alone.
+    pub ReasonLabel {
+        /// There was nothing to dial.
+        NoEndpoint = "no-endpoint",
+        /// The dial was refused or led nowhere.
+        ConnectFailed = "connect-failed",
+        /// No connection came about in time.
+        ConnectTimeout = "connect-timeout",
+        /// The upstream ended the connection before its answer was whole.
+        UpstreamReset = "upstream-reset",
+        /// What the upstream sent is not HTTP.
+        ProtocolError = "protocol-error",
+        /// The time of the request was over.
+        RequestTimeout = "request-timeout",
+        /// The time of a try was over.
+        TryTimeout = "try-timeout",
+        /// The circuit was open.
+        CircuitOpen = "circuit-open",
+        /// The budget of further tries was spent.
+        RetryBudget = "retry-budget",
+        /// The rate limit was reached.
+        RateLimited = "rate-limited",
+        /// A limit of this proxy or machine was reached.
+        Overloaded = "overloaded",
+        /// No upstream may take it.
+        NoRoute = "no-route",
+        /// It came back to this proxy.
+        Loop = "loop",
+        /// It was malformed.
+        BadRequest = "bad-request",
+        /// Its head was too large.
+        HeadersTooLarge = "headers-too-large",
+        /// A fault was injected.
+        FaultInjected = "fault-injected",
+        /// The caller left before its end.
+        ClientGone = "client-gone",
+        /// The deadline of the drain cut it.
+        Drained = "drained",
+    }
+}
+
+labels! {
+    /// Why a try was made after the first: `ambassador_retries_total`.
+    pub RetryCause {
+        /// No connection came about.
+        ConnectFailure = "connect-failure",
+        /// The connection ended before a whole response head; a reused one that was
+        /// dead, too.
+        Reset = "reset",
+        /// The try took longer than `per_try` or `first_byte`.
+        TryTimeout = "try-timeout",
+        /// The response was malformed.
+        ProtocolError = "protocol-error",
+        /// The response had this status.
+        Status429 = "429",
+        /// The response had this status.
+        Status500 = "500",
+        /// The response had this status.
+        Status502 = "502",
+        /// The response had this status.
+        Status503 = "503",
+        /// The response had this status.
+        Status504 = "504",
+        /// The response had another status that `retry.on` names.
+        OtherStatus = "status",
+        /// Made beside a try whose endpoint had been silent since it connected.
+        Silence = "silence",
+        /// Made beside a try that had no response yet (`hedge`).
+        Hedge = "hedge",
+    }
+}
 
 labels! {
     /// How one try of a request ended: `ambassador_upstream_attempts_total`.
-    AttemptOutcome {
+    pub AttemptOutcome {
         /// A final response head arrived, whatever its status.
         Response = "response",
         /// No connection came about.
@@ -58,7 +158,7 @@ labels! {
 
 labels! {
     /// How a relayed TCP connection or a tunnel ended: `ambassador_tcp_connections_total`.
-    TcpOutcome {
+    pub TcpOutcome {
         /// Both directions ended with a FIN.
         Closed = "closed",
         /// The dial failed; the client was reset.
@@ -89,7 +189,7 @@ labels! {
 labels! {
     /// What was injected into a request or connection on purpose:
     /// `ambassador_faults_injected_total`.
-    FaultKind {
+    pub FaultKind {
         /// It had to wait first.
         Delay = "delay",
         /// It was answered in the upstream's stead.
@@ -101,7 +201,7 @@ labels! {
 
 labels! {
     /// What a relayed connection carries, as the access log calls it.
-    RelayProtocol {
+    pub RelayProtocol {
         /// Opaque bytes.
         Tcp = "tcp",
         /// TLS that is passed through, told by its first bytes.
@@ -111,7 +211,7 @@ labels! {
 
 labels! {
     /// Which way bytes went: `ambassador_bytes_total`.
-    Direction {
+    pub Direction {
         /// From the application to the upstream.
         Sent = "sent",
         /// From the upstream to the application.
@@ -122,8 +222,9 @@ labels! {
 labels! {
     /// Why a connection was ended that others had to make do without:
     /// `ambassador_shed_connections_total`.
-    ShedCause {
-        /// It held an upstream's connection, and did not move, while others waited.
+    pub ShedCause {
+        /// It held an upstream's connection and did not move, while others waited for
+        /// one.
         Share = "share",
         /// `memory_limit` was reached, and it held the most without moving.
         Memory = "memory",
@@ -132,20 +233,76 @@ labels! {
 
 labels! {
     /// Why an accepted connection was reset at once: `ambassador_dropped_accepts_total`.
-    DroppedAccept {
+    pub DroppedAccept {
         /// Its local address is no published token of this workload.
         UnknownToken = "unknown-token",
         /// Its peer is neither loopback nor an address of the namespace.
         ForeignPeer = "foreign-peer",
         /// The original destination could not be read (`mode: iptables`).
         NoOriginalDst = "no-original-destination",
-        /// The process has no descriptors left.
+        /// All descriptors are in use but those kept back for dials and the admin side.
         Descriptors = "descriptors",
         /// `max_connections` of its listener, or of all, is reached.
         MaxConnections = "max-connections",
         /// `memory_limit` is reached, and nobody is left who could be ended.
         Memory = "memory",
-        /// The proxy is draining.
-        Draining = "draining",
     }
 }
+
+labels! {
+    /// What a connection to an upstream is: `ambassador_pool_connections`.
+    pub(crate) PoolState {
+        /// Connections that are open, idle ones included.
+        Open = "open",
+        /// Connections of those that no request uses.
+        Idle = "idle",
+        /// Requests that wait for a connection.
+        Pending = "pending",
+    }
+}
+
+labels! {
+    /// What a circuit breaker has become: `ambassador_breaker_transitions_total`.
+    pub(crate) BreakerState {
+        /// The upstream gets no requests.
+        Open = "open",
+        /// A probe finds out whether it works again.
+        HalfOpen = "half-open",
+        /// It gets requests.
+        Closed = "closed",
+    }
+}
+
+labels! {
+    /// What memory is: `ambassador_memory_bytes`.
+    pub(crate) MemoryKind, #[cfg(test)] {
+        /// What is resident, and what the kernel has buffered for connections that
+        /// do not move.
+        Held = "held",
+        /// What of it is held for connections; where there is a limit.
+        Connections = "connections",
+        /// The limit, where there is one.
+        Limit = "limit",
+    }
+}
+
+labels! {
+    /// What carries the I/O: `ambassador_build_info`.
+    pub(crate) BackendLabel, #[cfg(test)] {
+        /// The shards use io_uring.
+        IoUring = "io_uring",
+        /// The shards use epoll.
+        Epoll = "epoll",
+    }
+}
+
+labels! {
+    /// What a request is spoken in, as the access log calls it.
+    pub(crate) RequestProtocol, #[cfg(test)] {
+        /// HTTP/1.
+        Http1 = "http1",
+    }
+}
+
+#[cfg(test)]
+pub(in crate::telemetry) mod tests;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::labels::{Direction, FaultKind, RelayProtocol, TcpOutcome};
+use super::labels::{Direction, FaultKind, MethodLabel, ReasonLabel, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock::Instant;
@@ -25,7 +25,7 @@ pub struct Passage {
     /// Bytes sent to the client, heads included.
     pub bytes_out: Cell<u64>,
     /// Those of each direction that the metrics have counted already.
-    metered: [Cell<u64>; Direction::COUNT],
+    metered: [Cell<u64>; Direction::ALL.len()],
     /// Where it went, the last time it was tried.
     pub endpoint: Cell<Option<EndpointAddr>>,
     /// Where a captured client meant to go.
@@ -50,12 +50,12 @@ pub struct FaultSet(u8);
 pub struct RequestRecord {
     /// From where to where.
     pub passage: Passage,
-    /// The method's word, `OTHER` outside the standard.
-    pub method: &'static str,
+    /// The method.
+    pub method: MethodLabel,
     /// The status sent to the client; 0: none.
     pub status: Cell<u16>,
-    /// The reason word, where the proxy had its own say in the answer.
-    pub reason: Option<&'static str>,
+    /// The reason, where the proxy had its own say in the answer.
+    pub reason: Option<ReasonLabel>,
     /// Time spent in this process: what passed while nothing was awaited from
     /// the client or the upstream. Waiting for a turn on the shard is part of it.
     pub overhead: Cell<Duration>,
@@ -148,7 +148,7 @@ impl RequestRecord {
     pub fn new(passage: Passage) -> Self {
         Self {
             passage,
-            method: "OTHER",
+            method: MethodLabel::Other,
             status: Cell::new(0),
             reason: None,
             overhead: Cell::default(),

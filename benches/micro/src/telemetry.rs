@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use ambassador::testing::clock::Instant;
-use ambassador::testing::telemetry::{Histogram, ListenerIndex, Passage, Telemetry};
+use ambassador::testing::telemetry::{Histogram, ListenerIndex, MethodLabel, Passage, Telemetry};
 
 use crate::Measure;
 
@@ -18,7 +18,7 @@ pub(crate) fn all(measure: &mut impl Measure) {
     let now = Instant::now();
     measure.each("telemetry/request", || {
         let mut record = telemetry.begin(Passage::new(ListenerIndex::CAPTURE, now));
-        record.method = black_box("GET");
+        record.method = black_box(MethodLabel::Get);
         record.status.set(black_box(200));
         record.complete(now);
     });

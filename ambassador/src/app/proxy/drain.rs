@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Proxy;
 use crate::app::captured::Captured;
 use crate::app::figures;
+use crate::capture::Verdict;
 use crate::clock::{self, Instant};
 use crate::config::Checked;
 use crate::control::{Event, Phase};
@@ -86,9 +87,9 @@ impl Proxy {
         let mut text = figures.unwrap_or_else(|| NO_TRAFFIC.to_owned());
         if let Some(captured) = &self.common.captured {
             for (verdict, count) in captured.verdicts() {
-                // Canaries are the proxy's own.
-                if count > 0 && !verdict.starts_with("canary") {
-                    text.push_str(&format!("connects {verdict}: {count}\n"));
+                let is_own = matches!(verdict, Verdict::Canary | Verdict::CanaryFailed);
+                if count > 0 && !is_own {
+                    text.push_str(&format!("connects {}: {count}\n", verdict.as_str()));
                 }
             }
         }

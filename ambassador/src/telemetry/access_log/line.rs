@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use super::super::labels::RequestProtocol;
 use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
 use crate::clock::Instant;
 use crate::visible;
@@ -114,15 +115,16 @@ impl Line {
         cancelled: bool,
         duration: Duration,
     ) {
-        out.extend_from_slice(b"\"protocol\":\"http1\",");
+        let protocol = RequestProtocol::Http1.as_str();
+        member(out, "protocol", protocol.as_bytes());
         // What is refused before its head was read is not described.
         if !self.members.starts_with(b"\"method\"") {
-            member(out, "method", record.method.as_bytes());
+            member(out, "method", record.method.as_str().as_bytes());
         }
         out.extend_from_slice(&self.members);
         put(out, format_args!("\"status\":{},", record.status.get()));
         if let Some(reason) = record.reason {
-            member(out, "reason", reason.as_bytes());
+            member(out, "reason", reason.as_str().as_bytes());
         }
         if let Some(outcome) = record.tunnel {
             member(out, "outcome", outcome.as_str().as_bytes());
@@ -250,7 +252,9 @@ fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::labels::{Direction, FaultKind, RelayProtocol, TcpOutcome};
+    use super::super::super::labels::{
+        Direction, FaultKind, ReasonLabel, RelayProtocol, TcpOutcome,
+    };
     use super::super::super::registry::ListenerIndex;
     use super::*;
     use crate::addr::{EndpointAddr, OriginalDst};
@@ -279,7 +283,7 @@ mod tests {
     fn formatted(describe: Description<'_>, cancelled: bool) -> serde_json::Value {
         let mut record = RequestRecord::new(passage());
         record.status.set(503);
-        record.reason = Some("no-endpoint");
+        record.reason = Some(ReasonLabel::NoEndpoint);
         record.attempts.set(1);
         let mut line = Line::default();
         line.describe(describe);

@@ -4,7 +4,7 @@ use super::*;
 
 const SHOP: UpstreamIndex = UpstreamIndex(2);
 
-fn finished(method: &'static str, status: u16, took: Duration) -> (RequestRecord, Instant) {
+fn finished(method: MethodLabel, status: u16, took: Duration) -> (RequestRecord, Instant) {
     let started = Instant::now();
     let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
     record.passage.upstream = SHOP;
@@ -16,10 +16,10 @@ fn finished(method: &'static str, status: u16, took: Duration) -> (RequestRecord
 #[test]
 fn shards_are_summed() {
     let (one, two) = (Cells::default(), Cells::default());
-    let (record, ended) = finished("GET", 200, Duration::from_millis(3));
+    let (record, ended) = finished(MethodLabel::Get, 200, Duration::from_millis(3));
     one.request(&record, ended);
     two.request(&record, ended);
-    let (record, ended) = finished("POST", 503, Duration::from_millis(9));
+    let (record, ended) = finished(MethodLabel::Post, 503, Duration::from_millis(9));
     two.request(&record, ended);
     two.bytes(SHOP, Direction::Sent, 7);
     one.fault(SHOP, FaultKind::Delay);
@@ -35,7 +35,7 @@ fn shards_are_summed() {
     let shop = sum.upstream(SHOP).unwrap();
     let mut requests: Vec<_> = shop
         .requests()
-        .map(|(key, count)| (key.method, key.status, count))
+        .map(|(key, count)| (key.method.as_str(), key.status, count))
         .collect();
     requests.sort_unstable();
     assert_eq!(requests, [("GET", 200, 2), ("POST", 503, 1)]);
@@ -55,7 +55,7 @@ fn statuses_beyond_a_number_count_by_their_class() {
     let cells = Cells::default();
     for _ in 0..2 {
         for status in 100..1_000 {
-            let (record, ended) = finished("GET", status, Duration::ZERO);
+            let (record, ended) = finished(MethodLabel::Get, status, Duration::ZERO);
             cells.request(&record, ended);
         }
     }
@@ -124,7 +124,7 @@ fn a_listener_leaves_with_its_last_connection() {
 #[test]
 fn overhead_never_exceeds_the_request() {
     let cells = Cells::default();
-    let (record, ended) = finished("GET", 200, Duration::from_millis(1));
+    let (record, ended) = finished(MethodLabel::Get, 200, Duration::from_millis(1));
     record.overhead.set(Duration::from_secs(5));
     cells.request(&record, ended);
     let snapshot = cells.snapshot();

@@ -1,45 +1,81 @@
 use std::collections::HashSet;
 
 use super::super::cells::Cells;
-use super::super::labels::{AttemptOutcome, Direction, TcpOutcome};
+use super::super::labels::tests::{OPEN, all};
+use super::super::labels::{
+    AttemptOutcome, BackendLabel, Direction, FaultKind, MemoryKind, MethodLabel, ReasonLabel,
+    RetryCause, TcpOutcome,
+};
 use super::super::record::{Passage, RequestRecord};
-use super::super::registry::ListenerIndex;
+use super::super::registry::{ListenerIndex, UpstreamIndex};
 use super::*;
+use ambassador_ebpf::Verdict;
+
 use crate::clock::Instant;
 
+/// One of everything that can be counted, each label with each of its values.
 fn rendered(format: Format) -> String {
     let registry = Registry::default();
     let shop = registry.upstream("sh\"op");
     registry.dns_failure(shop);
     registry.control.reloaded(1_700_000_000);
     let cells = Cells::default();
-    let started = Instant::now();
-    let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
-    record.method = "GET";
-    record.status.set(503);
-    record.passage.upstream = shop;
-    record.reason = Some("no-endpoint");
-    record.overhead.set(Duration::from_micros(30));
-    cells.request(&record, started + Duration::from_millis(3));
-    cells.attempt(shop, AttemptOutcome::Response);
-    cells.retry(shop, "upstream-reset");
-    cells.tcp_connection(shop, TcpOutcome::Closed);
+    for (method, reason) in MethodLabel::ALL.iter().zip(reasons()) {
+        request(&cells, shop, *method, reason);
+    }
+    for reason in reasons() {
+        request(&cells, shop, MethodLabel::Get, reason);
+    }
+    AttemptOutcome::ALL
+        .iter()
+        .for_each(|outcome| cells.attempt(shop, *outcome));
+    RetryCause::ALL
+        .iter()
+        .for_each(|cause| cells.retry(shop, *cause));
+    TcpOutcome::ALL
+        .iter()
+        .for_each(|outcome| cells.tcp_connection(shop, *outcome));
+    FaultKind::ALL
+        .iter()
+        .for_each(|kind| cells.fault(shop, *kind));
     cells.bytes(shop, Direction::Sent, 11);
     cells.pool(shop, |pool| pool.idle = 2);
     cells.pool_reuse(shop);
     cells.connection_opened(ListenerIndex::CAPTURE);
     cells.task_panics(4);
     let extras = Extras {
-        memory: vec![("held", 7)],
-        captured_connects: vec![("captured", 3)],
+        memory: MemoryKind::ALL.iter().map(|kind| (*kind, 7)).collect(),
+        captured_connects: Verdict::ALL.map(|verdict| (verdict, 3)).to_vec(),
         capture_slots: Some(CaptureSlots {
             used: 5,
             reclaimed: 6,
         }),
-        backend: "epoll",
+        backend: BackendLabel::Epoll,
     };
     let staleness = Duration::from_millis(1_500);
     render(format, &cells.snapshot(), staleness, &registry, &extras)
+}
+
+fn reasons() -> impl Iterator<Item = Option<ReasonLabel>> {
+    let known = ReasonLabel::ALL.iter().copied().map(Some);
+    known.chain([None])
+}
+
+/// A request of 3 ms, 30 us of them spent here.
+fn request(
+    cells: &Cells,
+    upstream: UpstreamIndex,
+    method: MethodLabel,
+    reason: Option<ReasonLabel>,
+) {
+    let started = Instant::now();
+    let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
+    record.method = method;
+    record.status.set(503);
+    record.passage.upstream = upstream;
+    record.reason = reason;
+    record.overhead.set(Duration::from_micros(30));
+    cells.request(&record, started + Duration::from_millis(3));
 }
 
 #[test]
@@ -47,15 +83,15 @@ fn every_metric_of_the_contract_is_there() {
     let text = rendered(Format::Prometheus);
     for line in [
         r#"ambassador_memory_bytes{kind="held"} 7"#,
-        r#"ambassador_requests_total{upstream="sh\"op",method="GET",status="503",reason="no-endpoint"} 1"#,
+        r#"ambassador_requests_total{upstream="sh\"op",method="GET",status="503",reason="no-endpoint"} 2"#,
         r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.0025"} 0"#,
-        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 1"#,
-        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 1"#,
-        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 1"#,
-        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.003"#,
-        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.00003"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 29"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 29"#,
+        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 29"#,
+        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.087"#,
+        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.00087"#,
         r#"ambassador_upstream_attempts_total{upstream="sh\"op",outcome="response"} 1"#,
-        r#"ambassador_retries_total{upstream="sh\"op",cause="upstream-reset"} 1"#,
+        r#"ambassador_retries_total{upstream="sh\"op",cause="reset"} 1"#,
         r#"ambassador_tcp_connections_total{upstream="sh\"op",outcome="closed"} 1"#,
         r#"ambassador_bytes_total{upstream="sh\"op",direction="sent"} 11"#,
         r#"ambassador_pool_connections{upstream="sh\"op",state="idle"} 2"#,
@@ -78,6 +114,49 @@ fn every_metric_of_the_contract_is_there() {
     }
     assert!(text.contains("ambassador_build_info{version=\""));
     assert!(text.contains("\nprocess_resident_memory_bytes "));
+}
+
+/// `{a="b",c="d"}` without escapes in it.
+fn labels(line: &str) -> Vec<(&str, &str)> {
+    let Some((_, labels)) = line.split_once('{') else {
+        return Vec::new();
+    };
+    let (labels, _) = labels.rsplit_once('}').unwrap();
+    let pairs = labels
+        .split("\",")
+        .map(|pair| pair.split_once("=\"").unwrap());
+    pairs
+        .map(|(label, value)| (label, value.trim_end_matches('"')))
+        .collect()
+}
+
+#[test]
+fn no_label_has_a_value_that_the_documents_do_not_have() {
+    let text = rendered(Format::Prometheus);
+    let known = all();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        for (label, value) in labels(line) {
+            let metric = line.split('{').next();
+            let mut of_metric = known.iter();
+            let of_metric = of_metric.find(|it| it.metric == metric && it.label == label);
+            match of_metric {
+                Some(_) if label == "reason" && value.is_empty() => {}
+                Some(it) => assert!(it.values.iter().any(|(word, _)| *word == value), "{line}"),
+                None => assert!(OPEN.contains(&label), "{label} of {line}"),
+            }
+        }
+    }
+    // And each is there, but for the other backend.
+    for values in known.iter().filter(|it| it.label != "backend") {
+        let Some(metric) = values.metric else {
+            continue;
+        };
+        for (value, _) in &values.values {
+            let pair = format!("{}=\"{value}\"", values.label);
+            let mut lines = text.lines().filter(|line| line.starts_with(metric));
+            assert!(lines.any(|line| line.contains(&pair)), "{metric} {pair}");
+        }
+    }
 }
 
 #[test]

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::super::cells::{Snapshot, UpstreamCells};
-use super::super::labels::{AttemptOutcome, Direction, FaultKind, TcpOutcome};
+use super::super::labels::{
+    AttemptOutcome, BreakerState, Direction, FaultKind, PoolState, ReasonLabel, RetryCause,
+    TcpOutcome,
+};
 use super::super::registry::UpstreamIndex;
 use super::text::Text;
 
@@ -35,9 +38,9 @@ fn requests(text: &mut Text, cells: &Named<'_>) {
             let status = key.status_label();
             let labels = [
                 ("upstream", *name),
-                ("method", key.method),
+                ("method", key.method.as_str()),
                 ("status", &status),
-                ("reason", key.reason),
+                ("reason", key.reason.map_or("", ReasonLabel::as_str)),
             ];
             text.total("ambassador_requests", &labels, count);
         }
@@ -70,9 +73,9 @@ fn tries(text: &mut Text, cells: &Named<'_>) {
     }
     text.counter("ambassador_retries", "Tries after the first.");
     for (name, cells) in cells {
-        for (cause, count) in cells.retries() {
-            let labels = [("upstream", *name), ("cause", cause)];
-            text.total("ambassador_retries", &labels, count);
+        for cause in RetryCause::ALL {
+            let labels = [("upstream", *name), ("cause", cause.as_str())];
+            text.total_if_any("ambassador_retries", &labels, cells.retries(*cause));
         }
     }
 }
@@ -121,13 +124,9 @@ fn pool(text: &mut Text, cells: &Named<'_>) {
     );
     for (name, cells) in cells {
         let pool = cells.pool();
-        for (state, count) in [
-            ("open", pool.open),
-            ("idle", pool.idle),
-            ("pending", pool.pending),
-        ] {
-            let labels = [("upstream", *name), ("state", state)];
-            text.sample("ambassador_pool_connections", &labels, count);
+        for state in PoolState::ALL {
+            let labels = [("upstream", *name), ("state", state.as_str())];
+            text.sample("ambassador_pool_connections", &labels, pool.count(*state));
         }
     }
 }
@@ -147,13 +146,13 @@ fn breaker(text: &mut Text, cells: &Named<'_>) {
     );
     for (name, cells) in cells {
         let breaker = cells.breaker();
-        for (to, count) in [
-            ("open", breaker.opened),
-            ("half-open", breaker.half_opened),
-            ("closed", breaker.closed),
-        ] {
-            let labels = [("upstream", *name), ("to", to)];
-            text.total("ambassador_breaker_transitions", &labels, count);
+        for to in BreakerState::ALL {
+            let labels = [("upstream", *name), ("to", to.as_str())];
+            text.total(
+                "ambassador_breaker_transitions",
+                &labels,
+                breaker.transitions(*to),
+            );
         }
     }
 }

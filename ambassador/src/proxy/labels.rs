@@ -1,0 +1,84 @@
+//! What a request and its tries are called in metrics and logs.
+
+use crate::http::{Method, Reason};
+use crate::policy::retry::Cause;
+use crate::telemetry::{MethodLabel, ReasonLabel, RetryCause};
+
+impl From<Method> for MethodLabel {
+    fn from(method: Method) -> Self {
+        match method {
+            Method::Get => Self::Get,
+            Method::Head => Self::Head,
+            Method::Post => Self::Post,
+            Method::Put => Self::Put,
+            Method::Delete => Self::Delete,
+            Method::Connect => Self::Connect,
+            Method::Options => Self::Options,
+            Method::Trace => Self::Trace,
+            Method::Patch => Self::Patch,
+            Method::Other => Self::Other,
+        }
+    }
+}
+
+impl From<Reason> for ReasonLabel {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::NoEndpoint => Self::NoEndpoint,
+            Reason::ConnectFailed => Self::ConnectFailed,
+            Reason::ConnectTimeout => Self::ConnectTimeout,
+            Reason::UpstreamReset => Self::UpstreamReset,
+            Reason::ProtocolError => Self::ProtocolError,
+            Reason::RequestTimeout => Self::RequestTimeout,
+            Reason::TryTimeout => Self::TryTimeout,
+            Reason::CircuitOpen => Self::CircuitOpen,
+            Reason::RetryBudget => Self::RetryBudget,
+            Reason::RateLimited => Self::RateLimited,
+            Reason::Overloaded => Self::Overloaded,
+            Reason::NoRoute => Self::NoRoute,
+            Reason::Loop => Self::Loop,
+            Reason::BadRequest => Self::BadRequest,
+            Reason::HeadersTooLarge => Self::HeadersTooLarge,
+            Reason::FaultInjected => Self::FaultInjected,
+        }
+    }
+}
+
+impl From<Cause> for RetryCause {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::ConnectFailure => Self::ConnectFailure,
+            Cause::Reset => Self::Reset,
+            Cause::TryTimeout => Self::TryTimeout,
+            Cause::Malformed => Self::ProtocolError,
+            Cause::Status(429) => Self::Status429,
+            Cause::Status(500) => Self::Status500,
+            Cause::Status(502) => Self::Status502,
+            Cause::Status(503) => Self::Status503,
+            Cause::Status(504) => Self::Status504,
+            Cause::Status(_) => Self::OtherStatus,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_label_of_a_reason_is_the_word_of_its_header() {
+        for reason in Reason::ALL {
+            assert_eq!(ReasonLabel::from(reason).as_str(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn the_label_of_a_method_is_its_name() {
+        let methods = MethodLabel::ALL.iter();
+        for label in methods.filter(|label| **label != MethodLabel::Other) {
+            let method = Method::parse(label.as_str().as_bytes());
+            assert_eq!(MethodLabel::from(method), *label);
+        }
+        assert_eq!(MethodLabel::from(Method::parse(b"get")), MethodLabel::Other);
+    }
+}
