@@ -299,10 +299,11 @@ fn settled(proxy: &Proxy) -> Standing {
     last
 }
 
-/// A thread or a socket may take a moment to be gone.
+/// A thread or a socket may take a moment to be gone; the request in flight has
+/// longer than that.
 #[track_caller]
 fn expect_same(proxy: &Proxy, before: &Standing, says: &str) {
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + SOON / 2;
     loop {
         let differ: Vec<String> = before
             .symmetric_difference(&standing(proxy))
