@@ -2,7 +2,7 @@
 //!
 //! Each shard owns one [`Telemetry`]: plain integers behind `Cell`s, no atomics,
 //! no locks, no allocation once an upstream has been seen. A request is one
-//! [`RequestRecord`] and a relayed connection one [`RelayRecord`], written by
+//! [`RequestRecord`] and a relayed connection one `RelayRecord`, written by
 //! drop guards, so that cancelled work counts too.
 //! The admin side never reads the cells; it asks a shard for a [`Snapshot`],
 //! which the shard copies between two turns of its loop, and merges those.

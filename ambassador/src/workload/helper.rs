@@ -136,7 +136,7 @@ struct Process {
 
 impl Helper {
     /// Starts the helper with the privileges that this process has now.
-    /// Binaries that call this must handle [`SUBCOMMAND`] by [`serve`]; one that
+    /// Binaries that call this must handle [`SUBCOMMAND`] by [`serve()`]; one that
     /// does not would start itself without end, and gets an error instead.
     ///
     /// It leads a process group of its own, so that what is typed on the

@@ -19,11 +19,11 @@ use crate::workload::{Netns, Target, descriptors};
 enum Fact {
     /// The configuration names it by now.
     Target(Target),
-    /// [namespace]: that of a target.
+    /// With a namespace: that of a target.
     Namespace,
-    /// [namespace]: iptables rules are to be removed.
+    /// With a namespace: iptables rules are to be removed.
     Iptables,
-    /// [namespace]: so is the route of the IPv6 tokens.
+    /// With a namespace: so is the route of the IPv6 tokens.
     TokenPrefix(u16),
     /// [process of each]: the loaders at work.
     Loaders,

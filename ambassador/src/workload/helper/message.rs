@@ -35,7 +35,7 @@ pub(super) enum Request {
     /// with its directory. At the end what runs in it is ended, and it is
     /// removed.
     MakeCgroup,
-    /// [directory], until the seal. At the end: remove the directory of the
+    /// With a directory, until the seal. At the end: remove the directory of the
     /// admin socket of `exec` in this one.
     RemoveAdminDirectory,
     /// Nothing more is registered: the proxy is about to hear from others.
@@ -45,16 +45,16 @@ pub(super) enum Request {
     /// Answered with the root directory of the process by which the path of a
     /// target names its namespace (`/proc/PID/ns/net`).
     OpenRoot(PathBuf),
-    /// [namespace]: answered with the sockets of the capture listener.
+    /// With a namespace: answered with the sockets of the capture listener.
     Listener(BindSpec),
-    /// [namespace]: answered with the sockets.
+    /// With a namespace: answered with the sockets.
     Sockets(SocketSpec),
     /// [standard error, until the seal]: starts a loader of capture for these
     /// targets and no others; answered with the socket to it.
     StartLoader(Vec<Target>),
     /// Waits for the loader that was started last of those not waited for.
     EndLoader,
-    /// [namespace]: sets up iptables rules, or replaces them.
+    /// With a namespace: sets up iptables rules, or replaces them.
     InstallIptables(serde_json::Value),
     /// Sends a signal to a process of the cgroup that was made for `exec`.
     Signal {
@@ -63,9 +63,9 @@ pub(super) enum Request {
         /// One of those that `exec` forwards.
         number: i32,
     },
-    /// [namespace]. At the end: remove the rules.
+    /// With a namespace. At the end: remove the rules.
     RemoveIptables,
-    /// [namespace]. At the end: remove the route of the IPv6 tokens.
+    /// With a namespace. At the end: remove the route of the IPv6 tokens.
     RemoveTokenPrefix {
         /// The port of the proxy, which the prefix contains.
         proxy_port: u16,
