@@ -19,12 +19,11 @@ use crate::proxy::fault;
 use crate::proxy::first_bytes::{Spoke, classify, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::http1;
-use crate::proxy::leg::{GivenUp, Leg, dial, speaks_http_only};
+use crate::proxy::leg::{GivenUp, Leg, Purpose, dial, speaks_http_only};
 use crate::proxy::listening::Entry;
-use crate::proxy::reach::Purpose;
+use crate::proxy::pick;
 use crate::proxy::server_first::{Place, is_greeting};
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::way;
 use crate::ring::{self, timer};
 use crate::route::Resolution;
 use crate::route::settings::{Endpoints, Protocol};
@@ -164,10 +163,10 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
     let Some(target) = resolve(&context, original, None) else {
         return sniff_bytes(client, idle).await;
     };
-    // An upstream that is left alone is not dialled for a guess. Who speaks HTTP
+    // While the circuit is open, nothing is dialled for a guess. Who speaks HTTP
     // is answered in time; who waits for the server to speak is given up as if
     // the connect took too long, or may be the probe.
-    let seen = way::seen_from(&context.pools, &target, client.origin.namespace);
+    let seen = pick::seen_from(&context.pools, &target, client.origin.namespace);
     if seen.reputation().breaker.state() != State::Closed {
         let limit = match purpose {
             Purpose::Relay => SNIFF_WAIT,
@@ -304,7 +303,7 @@ async fn relay_recorded(
     record.passage.upstream = target.shared.label;
     if let Some(settings) = &target.upstream.policies.fault {
         let faults = fault::of_connection(settings, to.name, client.origin.original);
-        let ended = fault::inject_relayed(&mut client, faults, &mut record.passage);
+        let ended = fault::inject_relayed(&mut client, faults, &record.passage);
         if let Some(outcome) = ended.await {
             let endpoint = None;
             return refuse(*client, record, GivenUp { outcome, endpoint });

@@ -9,14 +9,6 @@ use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{Chunk, Gather, SendError};
 
-/// How an exchange ended well.
-pub(crate) enum Answer {
-    /// The response went to the client.
-    Passed(Response),
-    /// The response is here, and nothing of it has gone to the client.
-    Held(Held),
-}
-
 /// A response that went to the client.
 pub(crate) enum Response {
     /// All of it.
@@ -32,18 +24,8 @@ pub(crate) enum Response {
     Switched(Option<Chunk>),
 }
 
-/// What is done with a response once its head is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It goes to the client.
-    Pass,
-    /// It may have to give way to that of another try.
-    Hold,
-    /// It is no answer to this request, which another connection is to carry.
-    Replace,
-}
-
-/// A response that was held back; its parsed head is still in the scratch.
+/// A response of which the head has come, and nothing has gone to the client; its
+/// parsed head is in the scratch.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// Its head as it came.
@@ -71,8 +53,9 @@ pub(crate) enum ExchangeError {
     Response(BadMessage),
     /// A limit has passed before the final response head.
     Expired(Limit),
-    /// The response was cut after the client had been sent a part.
-    Cut,
+    /// The response was cut after the client had been sent a part; by what was
+    /// wrong with it.
+    Cut(Option<BadMessage>),
     /// The request body is malformed.
     Request(BadMessage),
     /// The upstream sends the body of its response more slowly than it may.

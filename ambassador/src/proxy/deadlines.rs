@@ -49,13 +49,12 @@ pub(crate) enum Limit {
 }
 
 impl<'a> Deadlines<'a> {
-    /// Those of a request whose head came at `now`, all of it where
-    /// `is_whole`.
-    pub(crate) fn new(timeouts: &'a Timeouts, is_whole: bool, now: Instant) -> Self {
+    /// Those of a request whose head came at `now`, and which is not whole yet.
+    pub(crate) fn new(timeouts: &'a Timeouts, now: Instant) -> Self {
         Self {
             timeouts,
             began: Cell::new(now),
-            whole_at: Cell::new(is_whole.then_some(now)),
+            whole_at: Cell::new(None),
             caller: None,
             silence: Cell::new(Silence::Ignored),
         }
@@ -72,6 +71,11 @@ impl<'a> Deadlines<'a> {
     pub(crate) fn left_for_caller(&self, now: Instant) -> Duration {
         let until = self.caller.and(self.of_request());
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// When the try has begun, before the first one the request.
+    pub(crate) fn began(&self) -> Instant {
+        self.began.get()
     }
 
     /// Another try begins.
@@ -135,11 +139,6 @@ impl<'a> Deadlines<'a> {
     pub(crate) fn of_request(&self) -> Option<Instant> {
         let [own, callers] = self.of_own_and_caller();
         own.0.into_iter().chain(callers.0).min()
-    }
-
-    /// Whether the request is out of time.
-    pub(crate) fn have_passed(&self, now: Instant) -> bool {
-        self.of_request().is_some_and(|until| until <= now)
     }
 
     /// Until when to wait for a connection.
@@ -224,7 +223,7 @@ mod tests {
     #[test]
     fn the_earliest_limit_counts() {
         let (start, timeouts) = (Instant::now(), timeouts());
-        let deadlines = Deadlines::new(&timeouts, true, start);
+        let deadlines = whole(&timeouts, start);
         let at = |seconds: u32| start + SECOND * seconds;
         assert_eq!(deadlines.of_head(false, start), (at(1), Limit::Try));
         assert_eq!(deadlines.of_head(true, start), (at(2), Limit::Try));
@@ -238,7 +237,7 @@ mod tests {
     #[test]
     fn none_runs_before_the_request_is_whole() {
         let (start, timeouts) = (Instant::now(), timeouts());
-        let deadlines = Deadlines::new(&timeouts, false, start);
+        let deadlines = Deadlines::new(&timeouts, start);
         assert_eq!(deadlines.of_request(), None);
         assert_eq!(deadlines.waited(start + SECOND), None);
         assert_eq!(deadlines.of_checkout(), None);
@@ -253,26 +252,26 @@ mod tests {
         );
     }
 
-    /// Those of a request whose caller waits for three seconds from `start` on.
-    fn bounded(timeouts: &Timeouts, is_whole: bool, start: Instant) -> Deadlines<'_> {
-        Deadlines::new(timeouts, is_whole, start).bounded_by(Some(3 * SECOND))
+    /// Those of a request that is whole.
+    fn whole(timeouts: &Timeouts, start: Instant) -> Deadlines<'_> {
+        let deadlines = Deadlines::new(timeouts, start);
+        deadlines.request_is_whole(start);
+        deadlines
     }
 
     #[test]
     fn what_the_caller_says_bounds_an_upload_too() {
         let start = Instant::now();
         let timeouts = timeouts();
-        let deadlines = bounded(&timeouts, false, start);
+        let deadlines = Deadlines::new(&timeouts, start).bounded_by(Some(3 * SECOND));
         let end = start + 3 * SECOND;
         assert_eq!(deadlines.of_request(), Some(end));
         assert_eq!(deadlines.of_checkout(), Some((end, Limit::Caller)));
         assert_eq!(deadlines.of_upload(), Some((end, Limit::Caller)));
-        assert!(!deadlines.have_passed(start + 2 * SECOND));
-        assert!(deadlines.have_passed(end));
         // `per_try` and `first_byte` have begun, and end later.
         deadlines.request_is_whole(start + SECOND * 5 / 2);
         assert_eq!(deadlines.of_head(false, start), (end, Limit::Caller));
-        assert_eq!(Deadlines::new(&timeouts, false, start).of_upload(), None);
+        assert_eq!(Deadlines::new(&timeouts, start).of_upload(), None);
     }
 
     #[test]
@@ -283,14 +282,14 @@ mod tests {
             (5, 4, Limit::Request),
             (9, 4, Limit::Request),
         ] {
-            let deadlines = Deadlines::new(&timeouts, true, start);
+            let deadlines = whole(&timeouts, start);
             let deadlines = deadlines.bounded_by(Some(said * SECOND));
             let now = start + SECOND;
             assert_eq!(deadlines.left_for_caller(now), left * SECOND);
             deadlines.begin_try(start + 4 * SECOND);
             assert_eq!(deadlines.of_checkout().unwrap().1, limit, "{said}");
         }
-        let silent = Deadlines::new(&timeouts, true, start);
+        let silent = whole(&timeouts, start);
         assert_eq!(silent.left_for_caller(start), Duration::ZERO);
     }
 
@@ -301,7 +300,7 @@ mod tests {
             request: None,
             ..Timeouts::default()
         };
-        let deadlines = Deadlines::new(&without, true, start);
+        let deadlines = whole(&without, start);
         let idle = start + Timeouts::default().idle;
         assert_eq!(deadlines.of_head(false, start), (idle, Limit::Idle));
         assert_eq!(deadlines.of_checkout(), None);

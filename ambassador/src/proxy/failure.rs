@@ -1,19 +1,22 @@
 //! How a try of a request fails, who is at fault, and what that says.
 
 use crate::http::{BadMessage, Reason};
-use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::Limit;
-use crate::proxy::generation::Target;
-use crate::proxy::judges::{Judges, Score, Stage};
 use crate::proxy::shortage::is_shortage;
-use crate::ring;
 use crate::telemetry::AttemptOutcome;
-use crate::upstream::balancer::Grade;
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::CheckoutError;
-use crate::upstream::reputation::Reputation;
+
+/// What a try says of the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Score {
+    /// It did what it is there for.
+    Success,
+    /// It did not.
+    Failure,
+}
 
 /// How a try ended badly.
 #[derive(Debug)]
@@ -23,7 +26,7 @@ pub(crate) enum Failure {
     /// The request body is malformed.
     BadRequest(BadMessage),
     /// The response was cut after the client had been sent a part.
-    Cut,
+    Cut(Option<BadMessage>),
     /// The same because its body came too slowly.
     SlowResponse,
     /// The client reads its response too slowly.
@@ -176,35 +179,16 @@ impl Unanswered {
         (self.fault == Fault::Endpoint).then_some(Score::Failure)
     }
 
-    /// How the try is counted.
-    pub(crate) fn outcome(&self) -> AttemptOutcome {
-        self.outcome
-    }
-
-    /// Tells endpoint, breaker and adaptive limit of a try that ended like this.
-    /// Whether another try follows is another matter.
-    pub(super) fn report(&self, target: &Target, judges: &mut Judges<'_>) {
-        self.report_load(target, judges.reputation);
-        if self.fault == Fault::Endpoint {
-            let how = (Score::Failure, Grade::Bad { retry_after: None });
-            let settings = &target.upstream.policies.outlier;
-            judges.tell(how, Stage::MayGiveWay, settings, ring::now());
-        }
-    }
-
-    /// Tells the adaptive limit, where nothing came in time, or there was no
-    /// place for it.
-    fn report_load(&self, target: &Target, reputation: &Reputation) {
+    /// Whether nothing came in time, or there was no place for it: the adaptive
+    /// limit goes by that.
+    pub(super) fn is_dropped(&self) -> bool {
         use Reason::{ConnectTimeout, RequestTimeout, TryTimeout};
-        let dropped = match self.fault {
+        match self.fault {
             Fault::Caller | Fault::Machine | Fault::Nobody => false,
             Fault::Pool => true,
             Fault::Endpoint => {
                 matches!(self.reason, ConnectTimeout | RequestTimeout | TryTimeout)
             }
-        };
-        if dropped {
-            target.report_load(reputation, Sample::Dropped, ring::now());
         }
     }
 }
@@ -221,7 +205,7 @@ impl Failure {
             ExchangeError::Response(bad) => Self::Unanswered(Unanswered::malformed(*bad)),
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),
             ExchangeError::Request(bad) => Self::BadRequest(*bad),
-            ExchangeError::Cut => Self::Cut,
+            ExchangeError::Cut(bad) => Self::Cut(*bad),
             ExchangeError::SlowResponse => Self::SlowResponse,
             ExchangeError::SlowReader => Self::SlowReader,
             ExchangeError::ClientGone => Self::ClientGone,
@@ -239,21 +223,13 @@ impl Failure {
         }
     }
 
-    /// Tells endpoint and breaker of a try that ended like this. Only what has no
-    /// response says anything about them.
-    pub(super) fn report(&self, target: &Target, judges: &mut Judges<'_>) {
-        if let Self::Unanswered(unanswered) = self {
-            unanswered.report(target, judges);
-        }
-    }
-
     /// What the breaker is told of a request whose last try ended like this;
     /// `None`: nothing.
     pub(super) fn score(&self) -> Option<Score> {
         match self {
             Self::Unanswered(unanswered) => unanswered.score(),
             Self::BadRequest(_)
-            | Self::Cut
+            | Self::Cut(_)
             | Self::SlowResponse
             | Self::SlowReader
             | Self::ClientGone => None,
@@ -263,7 +239,7 @@ impl Failure {
     pub(super) fn outcome(&self) -> AttemptOutcome {
         match self {
             Self::Unanswered(unanswered) => unanswered.outcome,
-            Self::Cut => AttemptOutcome::Reset,
+            Self::Cut(_) => AttemptOutcome::Reset,
             Self::SlowResponse => AttemptOutcome::TooSlow,
             Self::BadRequest(_) | Self::SlowReader | Self::ClientGone => AttemptOutcome::Cancelled,
         }

@@ -7,9 +7,9 @@ use crate::clock::{self, Instant};
 use crate::http::{Reason, RequestHead};
 use crate::policy::fault::{End, Faults, Settings};
 use crate::proxy::client::Client;
-use crate::proxy::gone::{gone, reset};
+use crate::proxy::gone::reset;
 use crate::ring::{self, timer};
-use crate::telemetry::{FaultKind, Passage, TcpOutcome};
+use crate::telemetry::{Cells, FaultKind, Passage, TcpOutcome};
 use crate::together::{First, first};
 
 /// What becomes of a request or connection.
@@ -21,8 +21,6 @@ pub(super) enum Fate {
     Abort(u16),
     /// Its connection is reset.
     Reset,
-    /// Its caller has left.
-    Left,
 }
 
 /// The faults that a request gets, if any.
@@ -78,39 +76,32 @@ fn is_for_authority(
     }
 }
 
-/// Lets the faults of a request happen, and writes them down. A delay ends when
-/// the caller leaves; one that would take longer than the request has, `until`
-/// then, ends it with the status of a request out of time.
+/// Lets the faults of a request happen, and writes them down. A delay that would
+/// take longer than the request has, `until` then, ends it with the status of a
+/// request out of time.
 pub(super) async fn inject(
-    client: &mut Client,
+    cells: &Cells,
     faults: Faults,
     until: Option<Instant>,
-    passage: &mut Passage,
+    passage: &Passage,
 ) -> Fate {
     if let Some(wait) = faults.delay {
-        note(client, passage, FaultKind::Delay);
-        if let Some(ahead) = &mut client.ahead {
-            ahead.detach();
-        }
+        note(cells, passage, FaultKind::Delay);
         let due = ring::now() + wait;
         let ends = until.filter(|until| *until <= due);
-        let gone = gone(&client.context, &client.stream, &client.origin);
-        match first(timer::sleep_until(ends.unwrap_or(due)), gone).await {
-            First::Right(()) => return Fate::Left,
-            First::Left(()) if ends.is_some() => {
-                return Fate::Abort(Reason::RequestTimeout.status());
-            }
-            First::Left(()) => {}
+        timer::sleep_until(ends.unwrap_or(due)).await;
+        if ends.is_some() {
+            return Fate::Abort(Reason::RequestTimeout.status());
         }
     }
     match faults.end {
         None => Fate::Serve,
         Some(End::Abort(status)) => {
-            note(client, passage, FaultKind::Abort);
+            note(cells, passage, FaultKind::Abort);
             Fate::Abort(status)
         }
         Some(End::Reset) => {
-            note(client, passage, FaultKind::Reset);
+            note(cells, passage, FaultKind::Reset);
             Fate::Reset
         }
     }
@@ -120,10 +111,11 @@ pub(super) async fn inject(
 pub(super) async fn inject_relayed(
     client: &mut Client,
     faults: Faults,
-    passage: &mut Passage,
+    passage: &Passage,
 ) -> Option<TcpOutcome> {
+    let cells = &client.context.telemetry.cells;
     if let Some(wait) = faults.delay {
-        note(client, passage, FaultKind::Delay);
+        note(cells, passage, FaultKind::Delay);
         if let Some(ahead) = &mut client.ahead {
             ahead.detach();
         }
@@ -132,12 +124,12 @@ pub(super) async fn inject_relayed(
         }
     }
     faults.end.map(|_| {
-        note(client, passage, FaultKind::Reset);
+        note(cells, passage, FaultKind::Reset);
         TcpOutcome::FaultInjected
     })
 }
 
-fn note(client: &Client, passage: &mut Passage, kind: FaultKind) {
-    passage.faults.add(kind);
-    client.context.telemetry.cells.fault(passage.upstream, kind);
+fn note(cells: &Cells, passage: &Passage, kind: FaultKind) {
+    passage.add_fault(kind);
+    cells.fault(passage.upstream, kind);
 }

@@ -6,17 +6,26 @@ use std::task::Poll;
 use memchr::memchr;
 
 use crate::clock::Instant;
-use crate::http::{self, BadMessage, Method, ResponseHead};
-use crate::proxy::answer::{ExchangeError, Held};
+use crate::http::{self, Method, ResponseHead};
+use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
-use crate::ring::{self, Chunk, Gather, timer};
+use crate::ring::{self, Chunk, timer};
 use crate::together::at_once;
 use crate::transport::{Sending, Transport};
 
 /// Interim responses before the final one, at most.
 pub(crate) const INTERIM_MAX: u32 = 64;
+
+/// What becomes of interim responses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interims {
+    /// They go to the client.
+    Pass,
+    /// They are dropped: of two tries, the client could not tell whose they are.
+    Drop,
+}
 
 /// Where they come from, and what they answer.
 pub(crate) struct Heads<'a> {
@@ -37,25 +46,10 @@ pub(crate) struct Heads<'a> {
 }
 
 impl Heads<'_> {
-    /// Sends a whole request and waits for the final response head; interim ones
-    /// are dropped.
-    pub(crate) async fn ask(mut self, gather: Gather) -> Result<Held, ExchangeError> {
-        let posted = self.upstream.post(gather);
-        hand_over(posted, || self.deadlines.of_head(false, ring::now())).await?;
-        let mut ahead = None;
-        for _ in 0..=INTERIM_MAX {
-            let (head, rest) = self.next(ahead).await?;
-            if self.head.status() == 101 {
-                return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
-            }
-            if !self.head.is_informational() {
-                let mut held = Held { head, rest };
-                held.detach();
-                return Ok(held);
-            }
-            ahead = rest;
-        }
-        Err(ExchangeError::Response(BadMessage::TooManyInterim))
+    /// Whether bytes of another protocol follow the head that was read last.
+    pub(crate) fn is_switch(&self) -> bool {
+        let status = self.head.status();
+        status == 101 || self.method == Method::Connect && (200..300).contains(&status)
     }
 
     /// The next head, whole and parsed, and what follows it; `ahead` is what

@@ -5,14 +5,14 @@ use crate::http::Reason;
 use crate::proxy::client::Client;
 use crate::proxy::generation::Target;
 use crate::proxy::gone::reset;
-use crate::proxy::judges::Judges;
-use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
-use crate::proxy::way::{self, Aim};
+use crate::proxy::pick::{self, Criteria};
+use crate::proxy::reach::{Caller, reach};
+use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::telemetry::TcpOutcome;
 use crate::together::{First, first};
-use crate::upstream::balancer::{Picked, Probe};
+use crate::upstream::balancer::Picked;
 use crate::upstream::pool::Lease;
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
@@ -33,10 +33,26 @@ pub(super) struct GivenUp {
     pub endpoint: Option<EndpointAddr>,
 }
 
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Opaque bytes: that it came about is all that can be known of how well the
+    /// upstream is.
+    Relay,
+    /// To see who speaks: a request may follow, which tells more.
+    Guess,
+}
+
 impl GivenUp {
     /// It is not dialled.
     pub(super) const CIRCUIT_OPEN: Self = Self {
         outcome: TcpOutcome::CircuitOpen,
+        endpoint: None,
+    };
+
+    /// There is nowhere to dial.
+    const NO_ENDPOINT: Self = Self {
+        outcome: TcpOutcome::ConnectFailed,
         endpoint: None,
     };
 }
@@ -52,51 +68,44 @@ pub(super) async fn dial(
     target: &Target,
     purpose: Purpose,
 ) -> Result<Box<Leg>, GivenUp> {
-    let policies = &target.upstream.policies;
-    let now = ring::now();
-    let seen = way::seen_from(&client.context.pools, target, client.origin.namespace);
-    let reputation = seen.reputation();
-    let admitted = {
-        let settings = &policies.circuit_breaker;
-        let shard = client.context.shard;
-        reputation.breaker.admit(settings, shard, now)
+    let (context, origin) = (&client.context, &client.origin);
+    let seen = pick::seen_from(&context.pools, target, origin.namespace);
+    let criteria = Criteria {
+        namespace: origin.namespace,
+        original: origin.original,
+        key: pick::source_key(target, origin.peer),
+        ..Criteria::default()
     };
-    let Some(trial) = admitted else {
-        return Err(GivenUp::CIRCUIT_OPEN);
-    };
-    let pools = &client.context.pools;
-    let aim = Aim {
-        namespace: client.origin.namespace,
-        original: client.origin.original,
-        key: way::source_key(target, client.origin.peer),
-        tried: &[],
-        probe: Probe::beside(&trial),
-        bound: None,
-    };
-    let Some(picked) = way::pick(pools, target, aim) else {
-        return Err(GivenUp {
-            outcome: TcpOutcome::ConnectFailed,
-            endpoint: None,
-        });
-    };
+    let mut tries = Tries::new(context, target, seen.reputation(), criteria);
+    let mut one = tries.begin().map_err(|reason| match reason {
+        Reason::CircuitOpen => GivenUp::CIRCUIT_OPEN,
+        _ => GivenUp::NO_ENDPOINT,
+    })?;
     if purpose == Purpose::Relay {
-        pools.count_request(&target.shared, now);
+        context.pools.count_request(&target.shared, ring::now());
     }
-    let judges = Judges::new(picked, trial, reputation);
-    let (context, peer) = (&client.context, client.member.peer());
-    let reached = reach(context, target, peer, judges, (aim, purpose), |_| {});
-    match first(reached, reset(&client.stream)).await {
-        First::Left(Ok(Reached { connection, judges })) => Ok(Box::new(Leg {
-            connection,
-            said: None,
-            _picked: judges.into_endpoint(),
-        })),
-        First::Left(Err(Unreached {
-            unanswered,
-            endpoint,
-        })) => Err(GivenUp {
+    let caller = Caller {
+        namespace: origin.namespace,
+        peer: client.member.peer(),
+    };
+    let reached = {
+        let reached = reach(&mut tries, &mut one, caller, |_| {});
+        first(reached, reset(&client.stream)).await
+    };
+    match reached {
+        First::Left(Ok(connection)) => {
+            if purpose == Purpose::Relay {
+                one.is_relayed();
+            }
+            Ok(Box::new(Leg {
+                connection,
+                said: None,
+                _picked: one.into_picked(),
+            }))
+        }
+        First::Left(Err(unanswered)) => Err(GivenUp {
             outcome: outcome_of(unanswered.reason),
-            endpoint: Some(endpoint),
+            endpoint: Some(one.endpoint()),
         }),
         First::Right(()) => Err(GivenUp {
             outcome: TcpOutcome::ClientReset,

@@ -2,9 +2,8 @@
 
 use std::cell::Cell;
 
-use crate::addr::{EndpointAddr, Peer};
+use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::http::BadMessage;
 use crate::proxy::crowd::Membership;
 use crate::proxy::way::Incoming;
 use crate::proxy::withheld::Withheld;
@@ -28,10 +27,6 @@ pub(crate) struct Progress<'a> {
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
     pub forwarded_at: Cell<Option<Instant>>,
-    /// What was wrong with the body of a response that had begun.
-    pub malformed: Cell<Option<BadMessage>>,
-    /// Tries that have begun, and of whose end nothing was counted.
-    pub open_tries: Cell<u16>,
 }
 
 impl<'a> Progress<'a> {
@@ -46,8 +41,6 @@ impl<'a> Progress<'a> {
             withheld: Withheld::default(),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
-            malformed: Cell::new(None),
-            open_tries: Cell::new(0),
         }
     }
 
@@ -74,13 +67,6 @@ impl<'a> Progress<'a> {
     /// Whether nothing of a response has gone to the client.
     pub(crate) fn is_unanswered(&self) -> bool {
         self.record.passage.bytes_out.get() == 0
-    }
-
-    /// A second try begins beside another one.
-    pub(crate) fn begin_beside(&self, endpoint: EndpointAddr) {
-        self.open_tries.set(self.open_tries.get() + 1);
-        self.record.begin_try();
-        self.record.is_tried_beside(endpoint);
     }
 
     /// Another try begins.

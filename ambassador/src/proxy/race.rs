@@ -8,11 +8,9 @@ use std::time::Duration;
 use crate::addr::EndpointAddr;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
-use crate::proxy::judges::Judges;
-use crate::ring::{self, timer};
+use crate::ring::timer;
 use crate::route::settings::Endpoints;
 use crate::together::{First, first, first_ok};
-use crate::upstream::balancer::{Ask, Grade, Probe};
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, CheckoutError, Lease};
 use crate::upstream::shared::Shared;
@@ -74,26 +72,6 @@ async fn make_room(context: &Context, shared: &Shared) -> Infallible {
             context.make_room(shared.id);
         }
     }
-}
-
-/// Tells the endpoint of a try that another one was faster by so much that it
-/// counts as a failed connect, and goes on with that one.
-pub(super) fn follow(context: &Context, target: &Target, judges: &mut Judges<'_>, winner: PoolKey) {
-    let now = ring::now();
-    let policies = &target.upstream.policies;
-    let bad = Grade::Bad { retry_after: None };
-    judges.endpoint.ended(bad, &policies.outlier, now);
-    let ask = Ask {
-        load_balancing: &policies.load_balancing,
-        key: None,
-        tried: &[],
-        probe: Probe::Avoided,
-        random: 0,
-        now,
-    };
-    let list = target.list_for(winner.namespace);
-    let pools = &context.pools;
-    judges.endpoint = pools.pick_bound(&target.shared, list, winner.endpoint, &ask);
 }
 
 /// An address of the other family.

@@ -4,7 +4,7 @@ use crate::ring::Chunk;
 
 /// The body of a request as far as it has been read, while another try may need
 /// it.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Replay {
     /// `None`: not all of it is kept.
     body: Option<Vec<u8>>,

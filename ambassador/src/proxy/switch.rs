@@ -4,26 +4,26 @@
 use std::rc::Rc;
 
 use crate::clock::{self, Instant};
-use crate::http::{BodyReader, LocalReply, Reason, RequestBody, Sniff};
+use crate::http::{BodyReader, LocalReply, RequestBody, Sniff};
 use crate::proxy::after::After;
 use crate::proxy::asked::Asked;
+use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{Spoke, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::gone::gone;
-use crate::proxy::judges::Judges;
-use crate::proxy::leg::{Leg, dial, speaks_http_only};
-use crate::proxy::reach::{Purpose, Reached, Unreached, reach};
+use crate::proxy::leg::{Leg, Purpose, dial, speaks_http_only};
+use crate::proxy::pick::{self, Criteria};
+use crate::proxy::reach::{Caller, reach};
 use crate::proxy::reply;
+use crate::proxy::tries::Tries;
 use crate::proxy::tunnel::Tunnel;
-use crate::proxy::way::{self, Aim};
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
-use crate::upstream::balancer::Probe;
 use crate::upstream::pool::Lease;
 
 /// CONNECT on an explicit listener: what comes through the tunnel is treated as
@@ -37,7 +37,6 @@ pub(crate) async fn connect(
     tunnel: Tunnelled,
 ) -> After {
     const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
-    let (shared, policies) = (&target.shared, &target.upstream.policies);
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
@@ -48,52 +47,45 @@ pub(crate) async fn connect(
     };
     let body = BodyReader::of_request(RequestBody::None);
     let context = Rc::clone(&client.context);
-    let cells = &context.telemetry.cells;
-    let settings = &policies.circuit_breaker;
-    let seen = way::seen_from(&context.pools, target, client.origin.namespace);
-    let reputation = seen.reputation();
-    let admitted = reputation
-        .breaker
-        .admit(settings, context.shard, ring::now());
-    let Some(trial) = admitted else {
-        let reply = LocalReply::new(Reason::CircuitOpen);
-        return reply::answer(client, record, asked, &body, reply).await;
-    };
-    let aim = Aim {
-        original: None,
-        namespace: client.origin.namespace,
+    let (origin, pools) = (client.origin, &context.pools);
+    let seen = pick::seen_from(pools, target, origin.namespace);
+    let criteria = Criteria {
+        namespace: origin.namespace,
         key,
-        tried: &[],
-        probe: Probe::beside(&trial),
-        bound: None,
+        ..Criteria::default()
     };
-    let Some(picked) = way::pick(&context.pools, target, aim) else {
-        let reply = LocalReply::new(Reason::NoEndpoint);
-        return reply::answer(client, record, asked, &body, reply).await;
+    let mut tries = Tries::new(&context, target, seen.reputation(), criteria);
+    let mut one = match tries.begin() {
+        Ok(one) => one,
+        Err(reason) => {
+            let reply = LocalReply::new(reason);
+            return reply::answer(client, record, asked, &body, reply).await;
+        }
     };
     // The probe does not wait for what its client may say.
-    let purpose = match trial.is_probe() || target.upstream.protocol == Protocol::Tcp {
+    let purpose = match one.is_probe() || target.upstream.protocol == Protocol::Tcp {
         true => Purpose::Relay,
         false => Purpose::Guess,
     };
-    let on_try = |endpoint| {
-        record.begin_try();
-        record.is_tried_at(endpoint);
+    let caller = Caller {
+        namespace: origin.namespace,
+        peer: client.member.peer(),
     };
-    let judges = Judges::new(picked, trial, reputation);
-    let peer = client.member.peer();
-    let reached = reach(&context, target, peer, judges, (aim, purpose), on_try);
-    let gone = gone(&context, &client.stream, &client.origin);
-    let reached = match first(reached, gone).await {
-        First::Left(reached) => reached,
-        First::Right(()) => {
-            record.reason = Some(client.departure());
-            return After::Reset;
-        }
+    let reached = {
+        let on_try = |one: &mut Try<'_>| {
+            record.begin_try();
+            record.is_tried_at(one.endpoint());
+            one.begin();
+        };
+        let reached = reach(&mut tries, &mut one, caller, on_try);
+        first(reached, gone(&context, &client.stream, &client.origin)).await
     };
     match reached {
-        Ok(reached) => {
-            cells.attempt(shared.label, AttemptOutcome::Response);
+        First::Left(Ok(connection)) => {
+            one.end(AttemptOutcome::Response);
+            if purpose == Purpose::Relay {
+                one.is_relayed();
+            }
             record.status.set(200);
             if !client.reply(ESTABLISHED.to_vec()).await {
                 record.reason = Some(client.departure());
@@ -101,14 +93,25 @@ pub(crate) async fn connect(
             }
             let length = ESTABLISHED.len() as u64;
             record.passage.count(Direction::Received, length);
+            let reached = Reached { connection, one };
             serve(client, (record, clock::now()), target, reached, tunnel).await
         }
-        Err(Unreached { unanswered, .. }) => {
-            cells.attempt(shared.label, unanswered.outcome());
+        First::Left(Err(unanswered)) => {
             let reply = LocalReply::new(unanswered.reason);
             reply::answer(client, record, asked, &body, reply).await
         }
+        First::Right(()) => {
+            record.reason = Some(client.departure());
+            After::Reset
+        }
     }
+}
+
+/// A connection for a tunnel, and the try that it came of: its endpoint is busy
+/// for as long as that is kept.
+struct Reached<'a> {
+    connection: Lease,
+    one: Try<'a>,
 }
 
 /// Serves what comes through the tunnel.
@@ -149,13 +152,13 @@ async fn serve(
             if let Some(outcome) = inject(client, &mut record, target, &tunnel).await {
                 return end(record, outcome);
             }
-            reached.is_for_relay(target);
+            reached.one.is_relayed();
             count(client, target);
-            let Reached { connection, judges } = reached;
+            let Reached { connection, one } = reached;
             let said = connection.stream.try_recv();
             let after = self::tunnel(client, record, target, connection, said).await;
             // The endpoint was busy until now.
-            drop(judges);
+            drop(one);
             after
         }
         Some(to) => {
@@ -229,7 +232,7 @@ async fn inject(
 ) -> Option<TcpOutcome> {
     let settings = target.upstream.policies.fault.as_ref()?;
     let faults = fault::of_connection(settings, Some(tunnel.authority.host()), None);
-    fault::inject_relayed(client, faults, &mut record.passage).await
+    fault::inject_relayed(client, faults, &record.passage).await
 }
 
 /// The connection carries opaque bytes from here on.

@@ -53,10 +53,12 @@ impl Upload<'_> {
         }
         let (until, limit) = self.deadlines.of_head(false, ring::now());
         timer::sleep_until(until).await;
-        match self.progress.head_at.get() {
-            Some(_) => Ok(()),
-            None => Err(ExchangeError::Expired(limit)),
-        }
+        Err(ExchangeError::Expired(limit))
+    }
+
+    /// Passes the body on beside a response that has begun.
+    pub(crate) async fn go_on(&mut self, count: impl Fn(u64)) -> Result<(), ExchangeError> {
+        self.pass(self.deadlines.idle(), count).await
     }
 
     /// Passes the rest of the body on behind a whole response, as long as the

@@ -1,7 +1,6 @@
 //! Which upstream a request goes to, and how its head changes on the way.
 
 use std::cell::RefCell;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
@@ -11,19 +10,11 @@ use crate::http::{
     self, BadMessage, CallerTimeout, Hops, RequestHead, RequestRewrite, TraceContext, X_HOPS,
     X_REQUEST_ID,
 };
-use crate::policy::balance::{self, Key, LoadBalancing};
-use crate::policy::breaker::{State, Trial};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
-use crate::proxy::judges::Counts;
-use crate::ring::{self, Chunk};
+use crate::ring::Chunk;
 use crate::route::settings::{Endpoints, Marks, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
-use crate::upstream::balancer::{Ask, Picked, Probe};
-use crate::upstream::dial::Namespace;
-use crate::upstream::elsewhere::Seen;
-use crate::upstream::pool::Pools;
-use crate::upstream::reputation::Reputation;
 
 /// The header by which a program names an upstream on an explicit listener.
 const X_UPSTREAM_HOST: &str = "x-upstream-host";
@@ -147,138 +138,6 @@ pub(crate) fn find(
         }
     }
     Ok(way)
-}
-
-/// What the endpoint of a try is chosen by, besides the state of all.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Aim<'a> {
-    /// Where the caller is.
-    pub namespace: Namespace,
-    /// Where the connection was going.
-    pub original: Option<OriginalDst>,
-    /// The hash of what `ring_hash` goes by: [`request_key`] or [`source_key`].
-    pub key: Option<u64>,
-    /// Where earlier tries were sent to.
-    pub tried: &'a [EndpointAddr],
-    /// Whether it may be the probe of an endpoint.
-    pub probe: Probe,
-    /// Where the connection leads that is the caller's own.
-    pub bound: Option<EndpointAddr>,
-}
-
-/// The upstream as callers in `namespace` have found it.
-#[inline]
-pub(crate) fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) -> Seen<'a> {
-    let shared = &target.shared;
-    match target.list_for(namespace) {
-        Namespace(0) => Seen::ByAll(&shared.reputation),
-        there => Seen::There(pools.there(shared, there)),
-    }
-}
-
-/// The endpoint of a try. `None` where a name has not been resolved, and where
-/// the original destination is meant and there is none.
-pub(crate) fn pick(pools: &Pools, target: &Target, aim: Aim<'_>) -> Option<Picked> {
-    match target.upstream.endpoints {
-        Endpoints::Original => {
-            let OriginalDst(address) = aim.original?;
-            Some(Picked::unwatched(EndpointAddr(address)))
-        }
-        Endpoints::Static(_) | Endpoints::Dns { .. } => {
-            let ask = Ask {
-                load_balancing: &target.upstream.policies.load_balancing,
-                key: aim.key,
-                tried: aim.tried,
-                probe: aim.probe,
-                random: clock::random_u64(),
-                now: ring::now(),
-            };
-            let shared = &target.shared;
-            let list = target.list_for(aim.namespace);
-            match aim.bound {
-                Some(endpoint) => Some(pools.pick_bound(shared, list, endpoint, &ask)),
-                None => pools.pick(shared, list, &ask),
-            }
-        }
-    }
-}
-
-/// The endpoint of a second try beside a slow one, and leave to make it; `None`:
-/// the upstream is not well, or had too many of those lately. The breaker counts
-/// it where it counts every try.
-pub(crate) fn hedge<'a>(
-    pools: &Pools,
-    target: &'a Target,
-    reputation: &'a Reputation,
-    (counts, aim): (Counts, Aim<'_>),
-) -> Option<(Picked, Option<Trial<'a>>)> {
-    let (shared, policies) = (&target.shared, &target.upstream.policies);
-    if reputation.breaker.state() != State::Closed {
-        return None;
-    }
-    let now = ring::now();
-    let picked = pick(pools, target, aim)?;
-    pools.report_requests(shared, now);
-    if !shared.hedge_budget.withdraw(&policies.hedge.budget(), now) {
-        return None;
-    }
-    let admit = || {
-        let settings = &policies.circuit_breaker;
-        reputation.breaker.admit(settings, pools.shard(), now)
-    };
-    let trial = match counts {
-        Counts::Tries => Some(admit()?),
-        Counts::Requests => None,
-    };
-    Some((picked, trial))
-}
-
-/// The endpoint of a second try beside a silent one, and leave to make it;
-/// `None`: there is no other that is well, or no budget for it.
-pub(crate) fn elsewhere(
-    pools: &Pools,
-    target: &Target,
-    reputation: &Reputation,
-    aim: Aim<'_>,
-) -> Option<Picked> {
-    let (shared, policies) = (&target.shared, &target.upstream.policies);
-    if reputation.breaker.state() != State::Closed {
-        return None;
-    }
-    let now = ring::now();
-    let picked = pick(pools, target, aim)?;
-    if aim.tried.contains(&picked.endpoint) || !picked.has_well_alternative() {
-        return None;
-    }
-    pools.report_requests(shared, now);
-    let granted = shared.retry_budget.withdraw(&policies.retry.budget, now);
-    granted.then_some(picked)
-}
-
-/// The hash of what the upstream's `ring_hash` goes by, where the request has
-/// it.
-pub(crate) fn request_key(
-    target: &Target,
-    request: &RequestHead,
-    head: &[u8],
-    peer: Option<SocketAddr>,
-) -> Option<u64> {
-    match &target.upstream.policies.load_balancing {
-        LoadBalancing::RingHash(Key::Header(name)) => request.field(head, name).map(balance::hash),
-        _ => source_key(target, peer),
-    }
-}
-
-/// The same of a connection that carries no requests.
-pub(crate) fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
-    let by_source = LoadBalancing::RingHash(Key::SourceIp);
-    if target.upstream.policies.load_balancing != by_source {
-        return None;
-    }
-    match peer?.ip().to_canonical() {
-        IpAddr::V4(ip) => Some(balance::hash(&ip.octets())),
-        IpAddr::V6(ip) => Some(balance::hash(&ip.octets())),
-    }
 }
 
 /// Whether bytes of this request may reach the upstream twice: its method is

@@ -33,7 +33,7 @@ pub struct Passage {
     /// The client, where it has an address.
     pub client: Option<SocketAddr>,
     /// What was injected into it on purpose.
-    pub faults: FaultSet,
+    pub faults: Cell<FaultSet>,
 }
 
 /// Endpoints that were tried besides the last one and are remembered at most.
@@ -106,7 +106,7 @@ impl Passage {
             endpoint: Cell::new(None),
             original: None,
             client: None,
-            faults: FaultSet::default(),
+            faults: Cell::default(),
         }
     }
 
@@ -114,6 +114,13 @@ impl Passage {
     pub fn count(&self, direction: Direction, bytes: u64) {
         let count = self.bytes(direction);
         count.set(count.get() + bytes);
+    }
+
+    /// Another fault was injected into it.
+    pub fn add_fault(&self, kind: FaultKind) {
+        let mut faults = self.faults.get();
+        faults.add(kind);
+        self.faults.set(faults);
     }
 
     /// Bytes that the metrics have not counted; they do now.

@@ -25,5 +25,7 @@ fn a_port_that_comes_free_is_taken(backend: Backend) {
     eventually("it serves", SOON, || {
         Client::try_connect(listen).is_some_and(|mut client| client.get("/").status == 200)
     });
-    assert_eq!(proxy.admin_status("/readyz"), Some(200));
+    eventually("it is ready", SOON, || {
+        proxy.admin_status("/readyz") == Some(200)
+    });
 }

@@ -63,7 +63,7 @@ fn a_shortage_of_this_machine_counts_for_nobody() {
             assert_eq!(failed.reason, Reason::Overloaded, "{errno}");
             assert_eq!(failed.fault, Fault::Machine, "{errno}");
             assert_eq!((failed.cause, failed.score()), (None, None), "{errno}");
-            assert_eq!(failed.outcome(), AttemptOutcome::Overloaded, "{errno}");
+            assert_eq!(failed.outcome, AttemptOutcome::Overloaded, "{errno}");
         }
         let client = ExchangeError::of_client(&io::Error::from_raw_os_error(errno));
         assert!(matches!(client, ExchangeError::Shortage), "{errno}");

@@ -166,11 +166,11 @@ impl Line {
 
 /// Faults, addresses and bytes, with which every line ends.
 fn ends(out: &mut Vec<u8>, passage: &Passage) {
-    for (number, kind) in passage.faults.iter().enumerate() {
+    for (number, kind) in passage.faults.get().iter().enumerate() {
         let before = if number == 0 { "\"fault\":\"" } else { "," };
         put(out, format_args!("{before}{}", kind.as_str()));
     }
-    if passage.faults != FaultSet::default() {
+    if passage.faults.get() != FaultSet::default() {
         out.extend_from_slice(b"\",");
     }
     if let Some(endpoint) = passage.endpoint.get() {
@@ -403,10 +403,10 @@ mod tests {
             (&[FaultKind::Delay], Some("delay")),
             (&[FaultKind::Abort, FaultKind::Delay], Some("delay,abort")),
         ] {
-            let mut record = RequestRecord::new(passage());
+            let record = RequestRecord::new(passage());
             kinds
                 .iter()
-                .for_each(|kind| record.passage.faults.add(*kind));
+                .for_each(|kind| record.passage.add_fault(*kind));
             let told = Told::Request {
                 record: &record,
                 cancelled: false,

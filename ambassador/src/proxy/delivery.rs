@@ -1,0 +1,187 @@
+//! What its caller gets in the end, however its request went.
+
+use crate::http::{BodyReader, LocalReply, Reason, ResponseHead};
+use crate::proxy::after::After;
+use crate::proxy::asked::Asked;
+use crate::proxy::client::Client;
+use crate::proxy::failure::{Failure, Unanswered};
+use crate::proxy::generation::Target;
+use crate::proxy::refusal::Refusal;
+use crate::proxy::reply::{answer, refuse};
+use crate::proxy::sending::Complete;
+use crate::proxy::switch;
+use crate::proxy::tries::Stopped;
+use crate::ring::Chunk;
+use crate::telemetry::{ReasonLabel, RequestGuard};
+use crate::upstream::balancer::Picked;
+use crate::upstream::in_flight::Entered;
+use crate::upstream::pool::Lease;
+
+/// What a caller is told that was slow while others waited.
+const SHED: &str = "given up: it was slow while others had to wait, or while memory was short";
+/// What the log says of a response that was cut.
+const SLOW_RESPONSE: &str = "the response came more slowly than timeouts.min_rate";
+/// The same where the caller is at fault.
+const SLOW_READER: &str = "the response was read more slowly than timeouts.min_rate";
+
+/// How a request went.
+pub(crate) enum Outcome<'a> {
+    /// Its caller was answered; and why no other try was made.
+    Complete(Complete, Stopped),
+    /// The protocol was switched.
+    Switched(Box<Switched<'a>>),
+    /// Nothing of it was sent.
+    Refused(Refusal),
+    /// It was tried in vain; and why no other try was made.
+    Failed(Failure, Stopped),
+    /// Its caller has left.
+    Left,
+}
+
+/// What a connection becomes another protocol's with.
+pub(crate) struct Switched<'a> {
+    /// The upstream's connection.
+    pub connection: Box<Lease>,
+    /// What it sent after its head.
+    pub upstream_first: Option<Chunk>,
+    /// The request is in flight to the end of the tunnel.
+    pub _in_flight: Entered<'a>,
+    /// So is its endpoint busy.
+    pub _picked: Picked,
+}
+
+/// A request whose outcome is known.
+pub(crate) struct Ended<'a> {
+    /// What of it decides about a reply.
+    pub asked: Asked,
+    /// How much of its body was read.
+    pub body: &'a BodyReader,
+    /// The head of the last response.
+    pub response: &'a ResponseHead,
+}
+
+impl<'a> Ended<'a> {
+    /// It has ended, with so much of its body read.
+    pub(crate) fn new(asked: Asked, body: &'a BodyReader, response: &'a ResponseHead) -> Self {
+        Self {
+            asked,
+            body,
+            response,
+        }
+    }
+
+    /// Its caller has been answered.
+    pub(crate) fn complete(
+        self,
+        mut record: RequestGuard,
+        complete: Complete,
+        stopped: Stopped,
+    ) -> After {
+        record.reason = stopped.reason().map(ReasonLabel::from);
+        record.complete(complete.ended);
+        match (complete.keep_alive, self.body.is_done()) {
+            (true, true) => After::KeepAlive,
+            (false, true) => After::Close,
+            (_, false) => After::Linger,
+        }
+    }
+
+    /// Gives its caller what there is to give.
+    pub(crate) async fn deliver(
+        self,
+        client: &mut Client,
+        mut record: RequestGuard,
+        target: &Target,
+        outcome: Outcome<'_>,
+    ) -> After {
+        let (failure, stopped) = match outcome {
+            Outcome::Failed(failure, stopped) => (failure, stopped),
+            Outcome::Complete(complete, stopped) => {
+                return self.complete(record, complete, stopped);
+            }
+            Outcome::Switched(switched) => {
+                let Switched {
+                    connection,
+                    upstream_first,
+                    ..
+                } = *switched;
+                return switch::tunnel(client, record, target, *connection, upstream_first).await;
+            }
+            Outcome::Refused(refusal) => return self.refuse(client, record, refusal).await,
+            Outcome::Left => return self.leave(client, record).await,
+        };
+        match failure {
+            Failure::Unanswered(unanswered) => {
+                let refusal = self.unanswered(unanswered, stopped);
+                self.refuse(client, record, refusal).await
+            }
+            Failure::BadRequest(bad) => self.refuse(client, record, Refusal::Malformed(bad)).await,
+            Failure::Cut(malformed) => {
+                if let Some(bad) = malformed {
+                    record.explain(bad.text());
+                }
+                cut(record, ReasonLabel::UpstreamReset)
+            }
+            Failure::SlowResponse => {
+                record.explain(SLOW_RESPONSE);
+                cut(record, ReasonLabel::UpstreamReset)
+            }
+            Failure::SlowReader => {
+                record.explain(SLOW_READER);
+                cut(record, ReasonLabel::ClientGone)
+            }
+            Failure::ClientGone => self.leave(client, record).await,
+        }
+    }
+
+    /// Turns a refusal into a reply: the one place that does. What has begun cannot
+    /// be answered in another way.
+    pub(crate) async fn refuse(
+        self,
+        client: &mut Client,
+        mut record: RequestGuard,
+        refusal: Refusal,
+    ) -> After {
+        let has_begun = record.status.get() != 0;
+        match refusal {
+            Refusal::Reset(reason) => cut(record, reason.into()),
+            Refusal::Reply(reply) if has_begun => cut(record, reply.reason().into()),
+            Refusal::Reply(reply) => answer(client, record, self.asked, self.body, reply).await,
+            Refusal::Malformed(bad) if has_begun => {
+                record.explain(bad.text());
+                cut(record, bad.reason().into())
+            }
+            Refusal::Malformed(bad) => refuse(client, record, bad, b"").await,
+        }
+    }
+
+    /// What a caller is told whose request has no response.
+    fn unanswered(&self, unanswered: Unanswered, stopped: Stopped) -> Refusal {
+        let reply = match stopped.reason() {
+            Some(Reason::RetryBudget) => {
+                LocalReply::new(Reason::RetryBudget).with_status_of(unanswered.reason)
+            }
+            stopped => LocalReply::new(stopped.unwrap_or(unanswered.reason)),
+        };
+        Refusal::Reply(match unanswered.malformed {
+            Some(bad) => reply.with_detail(bad.about(self.response.fields().blamed())),
+            None => reply,
+        })
+    }
+
+    /// Its caller has left, or was made to.
+    async fn leave(self, client: &mut Client, record: RequestGuard) -> After {
+        let is_unanswered = record.passage.bytes_out.get() == 0;
+        if client.member.is_shed() && is_unanswered {
+            let reply = LocalReply::new(Reason::Overloaded).with_detail(SHED);
+            return answer(client, record, self.asked, self.body, reply).await;
+        }
+        cut(record, client.departure())
+    }
+}
+
+/// Its connection is reset.
+fn cut(mut record: RequestGuard, reason: ReasonLabel) -> After {
+    record.reason = Some(reason);
+    After::Reset
+}

@@ -1,0 +1,123 @@
+//! One try of a request after another, until there is an answer, or no reason and
+//! no way to make one more.
+
+use std::time::Duration;
+
+use crate::policy::retry::{Again, Cause, Ended};
+use crate::proxy::attempt::{self, Try};
+use crate::proxy::failure::{Failure, Score};
+use crate::proxy::heads::Interims;
+use crate::proxy::sending::{May, Passed, Sending, Success};
+use crate::proxy::tries::{Stopped, Tries};
+use crate::ring;
+
+impl Sending<'_> {
+    /// Makes one try after another. Says how the last one ended, and why no other
+    /// one followed.
+    pub(crate) async fn run<'t>(
+        &mut self,
+        tries: &mut Tries<'t>,
+        one: &mut Try<'t>,
+    ) -> (Result<Passed, Failure>, Stopped) {
+        let (tried, stopped) = loop {
+            let is_last = self.record.attempts.get() + 1 >= tries.most();
+            let again = match !is_last && one.may_be_repeated() {
+                true => Again::May,
+                false => Again::MayNot,
+            };
+            let tried = self.attempt(tries, one, again).await;
+
+            // Whether there is a reason for one more, and a way to make it.
+            let Some(cause) = self.cause(&tried, one) else {
+                break (tried, Stopped::Done);
+            };
+            let ended = Ended {
+                cause,
+                tries: self.record.attempts.get(),
+                again: match self.can_send_again(&tried) {
+                    true => again,
+                    false => Again::MayNot,
+                },
+                place: tries.place_after(one),
+                retry_after: self.retry_after(&tried),
+                deadline: self.deadlines.of_request(),
+            };
+            if let Err(stopped) = tries.next(one, ended).await {
+                break (tried, stopped);
+            }
+            if let Ok(Success::Held(answered)) = tried {
+                self.give_way(*answered);
+            }
+        };
+        one.conclude(self.score(&tried, one));
+        let result = match tried {
+            Ok(Success::Passed(passed)) => Ok(passed),
+            Ok(Success::Held(answered)) => self.pass(one, &mut Some(*answered)).await,
+            Err(failure) => Err(failure),
+        };
+        (result, stopped)
+    }
+
+    /// Makes one try, and a second one beside it where that may help.
+    async fn attempt<'t>(
+        &mut self,
+        tries: &Tries<'t>,
+        one: &mut Try<'t>,
+        again: Again,
+    ) -> Result<Success, Failure> {
+        self.record.is_tried_at(one.endpoint());
+        self.deadlines.begin_try(ring::now());
+        let may = match again == Again::May && self.replay.is_whole() {
+            true => May::Hold,
+            false => May::Pass,
+        };
+        let answered = match self.second(one, again) {
+            None => self.ask(one, Interims::Pass).await?,
+            Some(second) => self.ask_beside(one, tries, second).await?,
+        };
+        let mut answered = Some(answered);
+        self.take(one, &mut answered, may).await
+    }
+
+    /// Whether the request may be sent after that.
+    fn can_send_again(&self, tried: &Result<Success, Failure>) -> bool {
+        match tried {
+            Ok(_) => self.replay.is_whole(),
+            Err(_) => self.outgoing.is_some(),
+        }
+    }
+
+    /// What of a try's end is a cause of another one.
+    fn cause(&self, tried: &Result<Success, Failure>, one: &Try<'_>) -> Option<Cause> {
+        let cause = match tried {
+            Ok(Success::Held(held)) => {
+                let score = one.score_of(self.response, &held.held.head);
+                score.map(|_| Cause::Status(self.response.status()))
+            }
+            Err(Failure::Unanswered(unanswered)) => unanswered.cause,
+            Ok(Success::Passed(_)) | Err(_) => None,
+        };
+        cause.filter(|cause| one.is_cause(*cause))
+    }
+
+    /// What the breaker is told of a request of which this was the last try, where
+    /// it was not told; `None`: nothing.
+    fn score(&self, tried: &Result<Success, Failure>, one: &Try<'_>) -> Option<Score> {
+        match tried {
+            Ok(Success::Held(held)) => {
+                let score = one.score_of(self.response, &held.held.head);
+                score.filter(|_| !self.progress.withheld.is_long(ring::now))
+            }
+            Ok(Success::Passed(_)) => None,
+            Err(failure) => failure.score(),
+        }
+    }
+
+    /// How long the upstream asks its callers to stay away.
+    fn retry_after(&self, tried: &Result<Success, Failure>) -> Option<Duration> {
+        let Ok(Success::Held(answered)) = tried else {
+            return None;
+        };
+        attempt::asked_wait(self.response, &answered.held.head)
+    }
+}

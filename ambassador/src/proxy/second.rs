@@ -1,0 +1,221 @@
+//! A second try beside one that is slow (`hedge`), or silent while another
+//! endpoint is well (`retry.elsewhere`).
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use crate::clock::Instant;
+use crate::http::{BodyReader, RequestBody, ResponseHead};
+use crate::policy::hedge::{self, After};
+use crate::policy::retry::Again;
+use crate::proxy::asked::Asked;
+use crate::proxy::attempt::Try;
+use crate::proxy::bound::Bound;
+use crate::proxy::context::Context;
+use crate::proxy::deadlines::{Deadlines, Limit};
+use crate::proxy::failure::{Failure, Unanswered};
+use crate::proxy::heads::Interims;
+use crate::proxy::progress::Progress;
+use crate::proxy::replay::Replay;
+use crate::proxy::sending::{Answered, Lane, Sending};
+use crate::proxy::tries::{Tries, Why};
+use crate::proxy::way::{Incoming, Way};
+use crate::ring::{self, Gather, timer};
+use crate::telemetry::RequestRecord;
+use crate::together::{First, first, first_ok};
+use crate::transport::Transport;
+use crate::upstream::dial::Namespace;
+
+/// A second try that may be made beside one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Second {
+    /// Not before.
+    due: Instant,
+    /// For what.
+    pub why: Why,
+}
+
+impl<'a> Sending<'a> {
+    /// Whether a second try may be made beside the one that begins, and when:
+    /// only where the request is whole, changes nothing and may reach an upstream
+    /// twice. `again`: whether another one may follow.
+    pub(crate) fn second(&self, one: &Try<'_>, again: Again) -> Option<Second> {
+        let target = self.target();
+        let policies = &target.upstream.policies;
+        let hedges = policies.hedge.after != After::Off && !one.is_probe();
+        if hedges && self.may_be_in_two_places() {
+            let (pools, now) = (&self.context.pools, ring::now());
+            if let Some(due) = pools.slow_at(&target.shared, &policies.hedge, now) {
+                let why = Why::Slow;
+                return Some(Second { due, why });
+            }
+        }
+        let looks_elsewhere = policies.retry.elsewhere
+            && again == Again::May
+            && one.has_alternatives()
+            && self.replay.is_empty()
+            && self.may_be_in_two_places();
+        let limit = policies.timeouts.request.filter(|_| looks_elsewhere)?;
+        Some(Second {
+            due: ring::now() + limit / 2,
+            why: Why::Silent,
+        })
+    }
+
+    fn may_be_in_two_places(&self) -> bool {
+        let shared = &self.target().shared;
+        hedge::is_safe(self.asked.method)
+            && !self.asked.upgrade
+            && self.asked.presents.is_none()
+            && self.bound.endpoint(shared, self.namespace).is_none()
+            && self.body.is_done()
+            && self.replay.is_whole()
+    }
+
+    /// One try, and where it is slow or silent a second one beside it: whichever
+    /// is answered first. The other one is given up.
+    pub(crate) async fn ask_beside<'t>(
+        &mut self,
+        one: &mut Try<'t>,
+        tries: &Tries<'t>,
+        second: Second,
+    ) -> Result<Answered, Failure> {
+        let (context, target, record) = (self.context, self.target(), self.record);
+        let (busy, began) = ([one.endpoint()], ring::now());
+        let Second { why, .. } = second;
+        let grant = one.second(|| tries.pick_beside(&busy, why));
+        let beside = self.beside();
+        let interims = match why {
+            Why::Slow => Interims::Drop,
+            Why::Silent => Interims::Pass,
+        };
+        let wait = second.wait(self.deadlines);
+        let answered = {
+            let mut asks = pin!(self.ask(one, interims));
+            match first(asks.as_mut(), wait).await {
+                First::Left(answered) => return answered,
+                First::Right(()) => {}
+            }
+            let Some(other) = grant() else {
+                return asks.await;
+            };
+            let (shared, cells) = (&target.shared, &context.telemetry.cells);
+            cells.retry(shared.label, why.cause());
+            record.is_tried_beside(other.endpoint());
+            // Boxed, as it is rare: every request has the place of this.
+            first_ok(asks, Box::pin(beside.ask(other))).await?
+        };
+        let other = match answered {
+            First::Left(answered) => return Ok(answered),
+            First::Right(other) => *other,
+        };
+        match why {
+            // The slower one says nothing about the upstream, but that it was no
+            // faster than this.
+            Why::Slow => {
+                let took = ring::now().saturating_duration_since(began);
+                let settings = &target.upstream.policies.hedge;
+                context.pools.record_latency(&target.shared, settings, took);
+            }
+            Why::Silent if one.is_open() => {
+                one.has_failed(&Failure::Unanswered(Unanswered::expired(Limit::Try)));
+            }
+            Why::Silent => {}
+        }
+        *self.response = other.response;
+        record.is_answered_by(other.attempt.endpoint());
+        one.give_way_to(other.attempt);
+        Ok(other.answered)
+    }
+
+    /// The same request for another try beside.
+    fn beside(&self) -> Beside<'a> {
+        Beside {
+            context: self.context,
+            client: self.client,
+            namespace: self.namespace,
+            way: self.way,
+            incoming: self.incoming,
+            asked: self.asked,
+            record: self.record,
+            replay: self.replay.clone(),
+            deadlines: self.deadlines,
+        }
+    }
+}
+
+impl Second {
+    /// Waits for the moment to make it.
+    fn wait(self, deadlines: &Deadlines<'_>) -> impl Future<Output = ()> {
+        if self.why == Why::Silent {
+            deadlines.notice_silence(self.due);
+        }
+        async move {
+            match self.why {
+                Why::Slow => timer::sleep_until(self.due).await,
+                Why::Silent => {
+                    // The first one tells, in the same task.
+                    poll_fn(|_| match deadlines.is_silence_kept() {
+                        true => Poll::Ready(()),
+                        false => Poll::Pending,
+                    })
+                    .await;
+                }
+            }
+        }
+    }
+}
+
+/// A request of which a copy is sent elsewhere.
+struct Beside<'a> {
+    context: &'a Context,
+    client: &'a Transport,
+    namespace: Namespace,
+    way: &'a Way,
+    incoming: &'a Incoming<'a>,
+    asked: Asked,
+    record: &'a RequestRecord,
+    replay: Replay,
+    deadlines: &'a Deadlines<'a>,
+}
+
+/// What came of the copy.
+struct AnsweredBeside<'t> {
+    answered: Answered,
+    response: ResponseHead,
+    attempt: Try<'t>,
+}
+
+impl Beside<'_> {
+    async fn ask<'t>(self, mut attempt: Try<'t>) -> Result<Box<AnsweredBeside<'t>>, Failure> {
+        let mut response = ResponseHead::default();
+        let progress = Progress::new(self.record, None);
+        let answered = Sending {
+            context: self.context,
+            client: self.client,
+            ahead: &mut None,
+            bound: &mut Bound::default(),
+            lane: Lane::Pool,
+            namespace: self.namespace,
+            way: self.way,
+            incoming: self.incoming,
+            asked: self.asked,
+            body: &mut BodyReader::of_request(RequestBody::None),
+            response: &mut response,
+            record: self.record,
+            progress: &progress,
+            outgoing: self.replay.again().map(Gather::from),
+            replay: self.replay,
+            deadlines: self.deadlines,
+            awaiting: None,
+        }
+        .ask(&mut attempt, Interims::Drop)
+        .await?;
+        Ok(Box::new(AnsweredBeside {
+            answered,
+            response,
+            attempt,
+        }))
+    }
+}

@@ -1,0 +1,448 @@
+//! A request on its way to its upstream, over all its tries.
+
+use std::time::Duration;
+
+use crate::addr::EndpointAddr;
+use crate::clock::{self, Instant};
+use crate::http::{BadMessage, BodyReader, ResponseHead, challenge};
+use crate::policy::retry::Cause;
+use crate::proxy::answer::{ExchangeError, Held, Response};
+use crate::proxy::asked::Asked;
+use crate::proxy::attempt::{Body, Stage, Try};
+use crate::proxy::bound::{self, Bound, Taken};
+use crate::proxy::context::Context;
+use crate::proxy::deadlines::Deadlines;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::failure::{Failure, Unanswered};
+use crate::proxy::generation::{Awaiting, Target};
+use crate::proxy::heads::Interims;
+use crate::proxy::progress::Progress;
+use crate::proxy::replay::Replay;
+use crate::proxy::trailers::Trailers;
+use crate::proxy::way::{Incoming, Way};
+use crate::ring::{self, Chunk, Gather};
+use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
+use crate::transport::Transport;
+use crate::upstream::connection::{Connection, Tie};
+use crate::upstream::dial::Namespace;
+use crate::upstream::key::PoolKey;
+use crate::upstream::pool::{Lease, Want};
+
+/// A request on its way to its upstream, over all its tries.
+pub(crate) struct Sending<'a> {
+    /// The shard's state.
+    pub context: &'a Context,
+    /// The client's socket.
+    pub client: &'a Transport,
+    /// Bytes of the client received before.
+    pub ahead: &'a mut Option<Chunk>,
+    /// The upstream connection that is the client's own.
+    pub bound: &'a mut Bound,
+    /// Which connections it may go over.
+    pub lane: Lane,
+    /// Where its upstream's sockets are made.
+    pub namespace: Namespace,
+    /// Where it goes.
+    pub way: &'a Way,
+    /// As it came.
+    pub incoming: &'a Incoming<'a>,
+    /// What decides about its response.
+    pub asked: Asked,
+    /// Where its body is.
+    pub body: &'a mut BodyReader,
+    /// Scratch for the response.
+    pub response: &'a mut ResponseHead,
+    /// What is told of it.
+    pub record: &'a RequestRecord,
+    /// What has happened so far.
+    pub progress: &'a Progress<'a>,
+    /// What of the body the next try sends along with the head; `None`: the
+    /// request may have arrived, and must not a second time.
+    pub outgoing: Option<Gather>,
+    /// What is kept of the body that has been sent.
+    pub replay: Replay,
+    /// Until when it may wait.
+    pub deadlines: &'a Deadlines<'a>,
+    /// That it waits for its response; `None`: it does no more.
+    pub awaiting: Option<Awaiting<'a>>,
+}
+
+/// Which connections a request may go over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Any to its endpoint.
+    Pool,
+    /// The one on which its client has begun to authenticate.
+    Bound,
+}
+
+/// Whether a response may be held back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum May {
+    /// Where its status is one to try again for.
+    Hold,
+    /// It goes to the client.
+    Pass,
+}
+
+/// A response of which the head has come.
+pub(crate) struct Answered {
+    connection: Lease,
+    /// Its head, and what came along.
+    pub held: Held,
+}
+
+/// How a try ended well.
+pub(crate) enum Success {
+    /// The client has been answered.
+    Passed(Passed),
+    /// There is a response, of which nothing has gone to the client.
+    Held(Box<Answered>),
+}
+
+/// A response that went to the client whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Complete {
+    /// The client's connection may carry another request.
+    pub keep_alive: bool,
+    /// When the last of the response was handed to the client.
+    pub ended: Instant,
+}
+
+/// How a client was answered.
+pub(crate) enum Passed {
+    /// The response went to it whole.
+    Complete(Complete),
+    /// The protocol was switched; what the upstream sent after its head.
+    Switched(Box<Lease>, Option<Chunk>),
+}
+
+impl<'a> Sending<'a> {
+    /// One try: sends the request until the head of its response has come, and
+    /// tells `one` of a failure. A reused connection that turns out to have been
+    /// dead is replaced within it.
+    pub(crate) async fn ask(
+        &mut self,
+        one: &mut Try<'_>,
+        interims: Interims,
+    ) -> Result<Answered, Failure> {
+        let mut want = Want::Any;
+        let failure = loop {
+            self.begin(one);
+            let mut connection = match self.connection(one, want).await {
+                Ok(connection) => connection,
+                Err(unanswered) => break Failure::Unanswered(unanswered),
+            };
+            let (shared, past) = (&self.way.target.shared, connection.past);
+            self.record.reused.set(past.is_reused());
+            one.sent_at = clock::now();
+            // Whether it may have been given up before the request came.
+            let may_be_stale =
+                past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
+            self.context.pools.watch(shared, &connection);
+            connection.tie = connection.tie.presented(self.asked.presents);
+            let (outgoing, head_bytes) = self.encode(connection.endpoint());
+            let answered = self.over(&connection).ask(outgoing, interims).await;
+            let error = match answered {
+                Ok(_)
+                    if may_be_stale
+                        && self.progress.is_unanswered()
+                        && self.response.is_idle_timeout() =>
+                {
+                    ExchangeError::Stale
+                }
+                Ok(held) => {
+                    connection.is_answered(shared);
+                    connection.set_idle_limit(self.response.idle_limit());
+                    let offered = challenge::offered(self.response, &held.head);
+                    connection.tie = connection.tie.offered(offered);
+                    return Ok(Answered { connection, held });
+                }
+                Err(error) => error.behind_head(head_bytes),
+            };
+            let was_dead = past.has_stood_idle()
+                && want == Want::Any
+                && error.may_be_a_dead_connection(self.progress);
+            let failure = self.fail(error);
+            if !was_dead || self.outgoing.is_none() {
+                break failure;
+            }
+            one.end(failure.outcome());
+            let cells = &self.context.telemetry.cells;
+            cells.retry(self.target().shared.label, RetryCause::Reset);
+            want = Want::Fresh;
+        };
+        one.has_failed(&failure);
+        Err(failure)
+    }
+
+    /// Tells `one` of the head of its response, and passes that on, or holds it
+    /// back for another try.
+    pub(crate) async fn take(
+        &mut self,
+        one: &mut Try<'_>,
+        answered: &mut Option<Answered>,
+        may: May,
+    ) -> Result<Success, Failure> {
+        let status = self.response.status();
+        let rate = self.target().upstream.policies.timeouts.min_rate;
+        // Not where an interim response went to the client: it was answered.
+        let may_hold = may == May::Hold && status != 101 && self.progress.is_unanswered();
+        let stage = match may_hold && one.is_cause(Cause::Status(status)) {
+            true => Stage::MayGiveWay,
+            // A probe keeps others waiting.
+            false if rate.is_some() && !one.is_probe() => Stage::Streams,
+            false => Stage::Last,
+        };
+        if let Some(Answered { held, .. }) = answered
+            && !self.progress.withheld.is_long(ring::now)
+        {
+            let waited = self.deadlines.waited(ring::now());
+            one.is_answered(self.response, &held.head, stage, waited);
+        }
+        if stage == Stage::MayGiveWay
+            && let Some(mut answered) = answered.take()
+        {
+            one.end(AttemptOutcome::Response);
+            answered.held.detach();
+            return Ok(Success::Held(Box::new(answered)));
+        }
+        let passed = self.pass(one, answered).await;
+        if rate.is_some() {
+            one.settle(match passed {
+                Err(Failure::SlowResponse) => Body::TooSlow,
+                _ => Body::Came,
+            });
+        }
+        match passed {
+            Ok(passed) => {
+                one.end(AttemptOutcome::Response);
+                Ok(Success::Passed(passed))
+            }
+            Err(failure) => {
+                one.has_failed(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    /// Passes a response on.
+    pub(crate) async fn pass(
+        &mut self,
+        one: &Try<'_>,
+        answered: &mut Option<Answered>,
+    ) -> Result<Passed, Failure> {
+        // What streams for long does not keep others waiting.
+        self.awaiting = None;
+        self.progress.head_at.set(Some(ring::now()));
+        let Some(Answered { connection, held }) = answered else {
+            return Err(Failure::Unanswered(Unanswered::RESET));
+        };
+        let passed = self.over(connection).pass(held).await;
+        let response = passed.map_err(|error| self.fail(error))?;
+        self.note_overhead(one.sent_at);
+        match answered.take() {
+            Some(answered) => Ok(self.passed(answered.connection, response)),
+            None => Err(Failure::Unanswered(Unanswered::RESET)),
+        }
+    }
+
+    /// Takes what of the body has come along with the head; what follows it stays
+    /// ahead.
+    pub(crate) fn take_ahead(&mut self) -> Result<(), BadMessage> {
+        let mut here = Gather::default();
+        if !self.body.is_done()
+            && let Some(chunk) = self.ahead.take()
+        {
+            let (way, incoming) = (self.way, self.incoming);
+            let (mine, rest) = (Trailers { way, incoming }).take(self.body, chunk)?;
+            let passage = &self.record.passage;
+            passage.count(Direction::Sent, mine.len() as u64);
+            self.progress.keeps_more(self.replay.add(&mine));
+            here.push(mine);
+            *self.ahead = rest;
+        }
+        if let Some(ahead) = self.ahead {
+            ahead.detach();
+        }
+        if self.body.is_done() {
+            self.progress.body_read.set(true);
+            self.deadlines.request_is_whole(self.deadlines.began());
+        }
+        self.outgoing = Some(here);
+        Ok(())
+    }
+
+    /// Gives up a response that was held back, for another try. Its connection
+    /// stays where all of it has come.
+    pub(crate) fn give_way(&mut self, answered: Answered) {
+        self.outgoing = self.replay.again().map(Gather::from);
+        let Answered {
+            connection,
+            mut held,
+        } = answered;
+        let mut body = BodyReader::of_response(self.response.body());
+        let mut rest = held.rest.take();
+        let mut clean = self.response.keep_alive() && self.body.is_done();
+        while clean
+            && !body.is_done()
+            && let Some(chunk) = rest.take().or_else(|| connection.stream.try_recv())
+        {
+            let progress = body.advance(&chunk);
+            clean = progress.is_ok_and(|progress| progress.consumed == chunk.len());
+        }
+        if clean && body.is_done() && rest.is_none() {
+            self.keep(connection);
+        }
+    }
+
+    /// Where it goes.
+    pub(crate) fn target(&self) -> &'a Target {
+        &self.way.target
+    }
+
+    fn begin(&self, one: &mut Try<'_>) {
+        one.begin();
+        self.record.begin_try();
+        self.progress.begin_try();
+    }
+
+    /// Keeps a connection after a complete exchange: for this client where it has
+    /// become its own, else for all.
+    fn keep(&mut self, mut connection: Lease) -> bound::Held {
+        match connection.tie {
+            Tie::Free => {
+                connection.complete();
+                bound::Held::Well
+            }
+            Tie::Offered(_) | Tie::Begun(_) => self.bound.keep(connection),
+        }
+    }
+
+    /// The client's own connection, else an idle one, else a new one.
+    async fn connection(&mut self, one: &mut Try<'_>, want: Want) -> Result<Lease, Unanswered> {
+        let key = PoolKey::http1(self.namespace, one.endpoint());
+        let (context, shared) = (self.context, &self.way.target.shared);
+        let kept = match (self.bound.take(shared, key), self.lane) {
+            (Taken::Live(connection), _) => Some(connection),
+            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, want),
+            (Taken::Lost, _) | (Taken::Nothing, Lane::Bound) => {
+                self.outgoing = None;
+                return Err(Unanswered::LOST);
+            }
+        };
+        if let Some(connection) = kept {
+            if connection.tie.has_begun() {
+                self.lane = Lane::Bound;
+            }
+            if connection.past.is_reused() {
+                context.telemetry.cells.pool_reuse(shared.label);
+            }
+            return Ok(connection);
+        }
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.detach();
+        }
+        let (peer, until) = (self.progress.peer(), self.deadlines.of_checkout());
+        let connection = one.reach(self.namespace, want, peer, until).await?;
+        self.record
+            .passage
+            .endpoint
+            .set(Some(connection.endpoint()));
+        Ok(connection)
+    }
+
+    /// The head for `endpoint`, and what of the body goes along with it.
+    fn encode(&mut self, endpoint: EndpointAddr) -> (Gather, usize) {
+        let left = self.deadlines.left_for_caller(ring::now());
+        let head = self.way.encode(self.incoming, endpoint, left);
+        let head_bytes = head.len();
+        let body = self.outgoing.take().unwrap_or_default();
+        (body.behind(head), head_bytes)
+    }
+
+    fn over<'b>(&'b mut self, connection: &'b Connection) -> Exchange<'b> {
+        Exchange {
+            client: self.client,
+            ahead: self.ahead,
+            upstream: &connection.stream,
+            asked: self.asked,
+            body: self.body,
+            trailers: Trailers {
+                way: self.way,
+                incoming: self.incoming,
+            },
+            head: self.response,
+            replay: &mut self.replay,
+            limits: &self.context.head_limits,
+            deadlines: self.deadlines,
+            drain: &self.context.drain,
+            cells: &self.context.telemetry.cells,
+            progress: self.progress,
+        }
+    }
+
+    /// What comes after a response went to the client.
+    fn passed(&mut self, connection: Lease, response: Response) -> Passed {
+        match response {
+            Response::Complete {
+                reusable,
+                keep_alive,
+                ended,
+            } => {
+                let held = match (reusable, connection.tie.has_begun()) {
+                    (true, _) => self.keep(connection),
+                    (false, true) => bound::Held::Lost,
+                    (false, false) => bound::Held::Well,
+                };
+                Passed::Complete(Complete {
+                    // The client is to see that its own connection has ended.
+                    keep_alive: keep_alive && held == bound::Held::Well,
+                    ended,
+                })
+            }
+            Response::Switched(upstream_first) => {
+                Passed::Switched(Box::new(connection), upstream_first)
+            }
+        }
+    }
+
+    /// What failed, and what may be sent again after it.
+    fn fail(&mut self, error: ExchangeError) -> Failure {
+        self.outgoing = match self.progress.is_unanswered() {
+            true => self.replay.again().map(Gather::from),
+            // An interim response went to the client: the request has arrived.
+            false => None,
+        };
+        let failure = match error {
+            ExchangeError::Unsent(body) => {
+                self.outgoing = Some(*body);
+                Failure::Unanswered(Unanswered::RESET)
+            }
+            error => Failure::of(&error),
+        };
+        let failure = match self.progress.withheld.is_long(ring::now) {
+            true => failure.of_the_caller(),
+            false => failure,
+        };
+        if self.lane == Lane::Bound {
+            // No other connection can stand in for the one that is gone.
+            self.outgoing = None;
+        }
+        failure
+    }
+
+    fn note_overhead(&mut self, sent_at: Instant) {
+        let started = self.record.passage.started;
+        let before = sent_at.saturating_duration_since(started);
+        let progress = self.progress;
+        let after = match (progress.head_at.get(), progress.forwarded_at.get()) {
+            // The shard's clock stands while a turn lasts.
+            (Some(head_at), Some(forwarded_at)) => {
+                forwarded_at.saturating_duration_since(head_at.max(sent_at))
+            }
+            _ => Duration::ZERO,
+        };
+        self.record.overhead.set(before + after);
+    }
+}

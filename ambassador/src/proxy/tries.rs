@@ -1,0 +1,179 @@
+//! One try after another, of a request or of a connection that carries none.
+
+use crate::addr::EndpointAddr;
+use crate::clock;
+use crate::http::Reason;
+use crate::policy::retry::{Ended, Next, NextPlace, Pays};
+use crate::proxy::attempt::{Admitted, Try};
+use crate::proxy::context::Context;
+use crate::proxy::generation::Target;
+use crate::proxy::pick::{self, Criteria};
+use crate::ring::{self, timer};
+use crate::telemetry::RetryCause;
+use crate::upstream::balancer::Picked;
+use crate::upstream::reputation::Reputation;
+
+/// The tries of one request, and where they went.
+pub(crate) struct Tries<'a> {
+    context: &'a Context,
+    target: &'a Target,
+    reputation: &'a Reputation,
+    criteria: Criteria<'static>,
+    tried: Vec<EndpointAddr>,
+}
+
+/// That no other try follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// There is none to make: what the last one has ended with is the result.
+    Done,
+    /// The circuit is open, or there is no budget for it.
+    By(Reason),
+}
+
+impl Stopped {
+    /// What the caller is told of it.
+    pub(crate) fn reason(self) -> Option<Reason> {
+        match self {
+            Self::Done => None,
+            Self::By(reason) => Some(reason),
+        }
+    }
+}
+
+/// Why a second try is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The first has no final response yet (`hedge`).
+    Slow,
+    /// Nothing of a response has come (`retry.elsewhere`).
+    Silent,
+}
+
+impl Why {
+    /// How it is counted.
+    pub(crate) fn cause(self) -> RetryCause {
+        match self {
+            Self::Slow => RetryCause::Hedge,
+            Self::Silent => RetryCause::Silence,
+        }
+    }
+}
+
+impl<'a> Tries<'a> {
+    /// None was made.
+    pub(crate) fn new(
+        context: &'a Context,
+        target: &'a Target,
+        reputation: &'a Reputation,
+        criteria: Criteria<'static>,
+    ) -> Self {
+        Self {
+            context,
+            target,
+            reputation,
+            criteria,
+            tried: Vec::new(),
+        }
+    }
+
+    /// The first.
+    ///
+    /// # Errors
+    /// `circuit-open` and `no-endpoint`.
+    pub(crate) fn begin(&mut self) -> Result<Try<'a>, Reason> {
+        Try::first(
+            self.context,
+            self.target,
+            self.reputation,
+            &mut self.criteria,
+        )
+    }
+
+    /// The endpoint of a second try beside the one at `busy`, and leave to make
+    /// it; `None`: there is no budget for it, or nowhere better to go.
+    pub(crate) fn pick_beside(&self, busy: &[EndpointAddr], why: Why) -> Option<Picked> {
+        let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
+        let (pools, now) = (&self.context.pools, ring::now());
+        let picked = self.pick(busy)?;
+        let grant = || match why {
+            Why::Silent => {
+                let budget = &policies.retry.budget;
+                shared.retry_budget.withdraw(budget, now)
+            }
+            Why::Slow => {
+                let budget = policies.hedge.budget();
+                shared.hedge_budget.withdraw(&budget, now)
+            }
+        };
+        let is_worse = busy.contains(&picked.endpoint) || !picked.has_well_alternative();
+        if why == Why::Silent && is_worse {
+            return None;
+        }
+        pools.report_requests(shared, now);
+        grant().then_some(picked)
+    }
+
+    fn pick(&self, tried: &[EndpointAddr]) -> Option<Picked> {
+        let criteria = Criteria {
+            tried,
+            ..self.criteria
+        };
+        pick::pick(&self.context.pools, self.target, criteria)
+    }
+
+    /// How many there are at most.
+    pub(crate) fn most(&self) -> u16 {
+        self.target.upstream.policies.retry.attempts
+    }
+
+    /// Where one would go that follows this one.
+    pub(crate) fn place_after(&self, one: &Try<'_>) -> NextPlace {
+        match self.tried.is_empty() && one.has_alternatives() {
+            true => NextPlace::AnotherFirst,
+            false => NextPlace::Any,
+        }
+    }
+
+    /// Decides whether another try follows, waits for its moment, and chooses its
+    /// endpoint.
+    ///
+    /// # Errors
+    /// No other one follows.
+    pub(crate) async fn next(&mut self, one: &mut Try<'a>, ended: Ended) -> Result<(), Stopped> {
+        let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
+        let now = ring::now();
+        let refuses_at = |then| self.reputation.breaker.refuses_at(then);
+        let next = policies
+            .retry
+            .next(&ended, refuses_at, now, clock::random_u64);
+        let (wait, pays) = match next {
+            Next::Stop => return Err(Stopped::Done),
+            Next::CircuitOpen => return Err(Stopped::By(Reason::CircuitOpen)),
+            Next::Again { wait, pays } => (wait, pays),
+        };
+        self.context.pools.report_requests(shared, now);
+        let budget = &policies.retry.budget;
+        if pays == Pays::Retry && !shared.retry_budget.withdraw(budget, now) {
+            return Err(Stopped::By(Reason::RetryBudget));
+        }
+        let cells = &self.context.telemetry.cells;
+        cells.retry(shared.label, ended.cause.into());
+        if !wait.is_zero() {
+            timer::sleep(wait).await;
+        }
+
+        // Time may have run out meanwhile, or the upstream was given up.
+        if ended.deadline.is_some_and(|until| until <= ring::now()) {
+            return Err(Stopped::Done);
+        }
+        if one.admit_again() == Admitted::No {
+            return Err(Stopped::By(Reason::CircuitOpen));
+        }
+        self.tried.push(one.endpoint());
+        if let Some(next) = self.pick(&self.tried) {
+            one.move_to(next);
+        }
+        Ok(())
+    }
+}
