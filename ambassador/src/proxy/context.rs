@@ -296,6 +296,9 @@ impl Context {
     fn free_memory(&self) {
         let memory = &self.memory;
         while let State::Full { over, free } = memory.state() {
+            if !memory.is_of_connections() {
+                return memory.fill();
+            }
             let shed = self
                 .crowd
                 .shed_for_memory(Excess { over, free }, ring::now());

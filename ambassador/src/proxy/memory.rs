@@ -159,6 +159,13 @@ impl Memory {
         self.sum(|part| &part.here) + self.sum(|part| &part.in_kernel)
     }
 
+    /// Whether connections hold enough for it to matter which of them go: a 16th of
+    /// the limit. Below that it is others that hold the rest, or the allocator has
+    /// yet to give back what those held that have gone.
+    pub fn is_of_connections(&self) -> bool {
+        self.of_connections() >= self.limit.load(Relaxed) / FREED
+    }
+
     /// What is held, by the last that shards have told of the kernel's part.
     pub fn held(&self) -> u64 {
         self.resident() + self.sum(|part| &part.in_kernel)
@@ -317,6 +324,17 @@ mod tests {
         assert_eq!(memory.state_of(35 * MIB), full(3 * MIB));
         memory.set_limit(None);
         assert_eq!(memory.limit(), None);
+    }
+
+    #[test]
+    fn connections_that_hold_little_in_all_are_not_what_is_too_much() {
+        let memory = Memory::new(2, Limit::Auto);
+        memory.set_limit(Some(32 * MIB));
+        memory.tell(0, load(MIB, 0, 0));
+        memory.tell(1, load(MIB - 1, 0, 0));
+        assert!(!memory.is_of_connections());
+        memory.tell(1, load(MIB - 1, 1, 0));
+        assert!(memory.is_of_connections());
     }
 
     #[test]
