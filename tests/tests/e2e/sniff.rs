@@ -216,8 +216,8 @@ fn a_server_that_has_spoken_first_is_sent_requests_all_the_same(backend: Backend
 
 fn two_silent_sides_have_the_time_of_a_tunnel(backend: Backend) {
     const SILENT: &str = "import socket, time\n\
-        connection = socket.create_connection(('10.1.2.3', 7000), 20)\n\
         since = time.monotonic()\n\
+        connection = socket.create_connection(('10.1.2.3', 7000), 20)\n\
         try: connection.recv(1)\n\
         except ConnectionResetError: print(time.monotonic() - since >= 0.6)";
     let server = Server::echo();
