@@ -52,7 +52,7 @@
 //! # Deliberately absent
 //!
 //! Kernel state per connection, repair of ambiguous messages, and a second
-//! runtime on the way of a request. TLS, HTTP/2 and hedging are not here yet.
+//! runtime on the way of a request. TLS and HTTP/2 are not here yet.
 
 #![deny(unreachable_pub)]
 
