@@ -376,4 +376,15 @@ mod tests {
             assert_eq!(retry.applies_to(cause), expected, "{cause:?}");
         }
     }
+
+    #[test]
+    fn where_there_are_no_requests_a_connect_is_the_only_cause() {
+        let retry = Retry::default().of_connects();
+        assert!(retry.applies_to(Cause::ConnectFailure) && !retry.elsewhere);
+        for cause in [Cause::Reset, Cause::Status(429), Cause::Status(503)] {
+            assert!(!retry.applies_to(cause), "{cause:?}");
+        }
+        assert_eq!(retry.attempts, Retry::default().attempts);
+        assert_eq!(Retry::never().attempts, 1);
+    }
 }

@@ -72,3 +72,27 @@ fn a_connect_that_is_refused_moves_on() {
         world
     });
 }
+
+#[test]
+fn another_try_goes_to_another_endpoint() {
+    for seed in 0..20 {
+        play(seed, Policies::default(), 2, async |world| {
+            world.endpoints[0].does(times(9, Deed::Answer(503)));
+            let answer = world.get().await;
+            assert_eq!((answer.status, answer.body), (200, Some(b"1".to_vec())));
+            assert!(world.endpoints[0].heard.borrow().len() <= 1);
+            world
+        });
+    }
+}
+
+#[test]
+fn an_endpoint_that_refuses_and_has_no_other_is_waited_for() {
+    play(1, Policies::default(), 1, async |world| {
+        world.endpoints[0].meets([Connect::Refuse]);
+        let before = crate::ring::now();
+        assert_eq!(world.get().await.status, 200);
+        assert!(crate::ring::now() > before, "it was tried again at once");
+        world
+    });
+}
