@@ -93,16 +93,19 @@ fn the_slower_one_may_yet_be_right() {
 
 #[test]
 fn what_changes_something_is_in_one_place() {
-    play(1, hedged(), 2, async |world| {
-        let late = || after(SECOND, Deed::Answer(200));
-        all_do(&world, [late(), late()]);
-        let mut caller = world.caller();
-        caller.post("", b"once").await;
-        assert_eq!(caller.answer().await.expect("it waits").status, 200);
-        assert_eq!(world.heard(), 1);
-        drop(caller);
-        world
-    });
+    // A key allows one try after another, not two beside each other.
+    for fields in ["", "Idempotency-Key: 1\r\n"] {
+        play(1, hedged(), 2, async move |world| {
+            let late = || after(SECOND, Deed::Answer(200));
+            all_do(&world, [late(), late()]);
+            let mut caller = world.caller();
+            caller.post(fields, b"once").await;
+            assert_eq!(caller.answer().await.expect("it waits").status, 200);
+            assert_eq!(world.heard(), 1);
+            drop(caller);
+            world
+        });
+    }
 }
 
 #[test]

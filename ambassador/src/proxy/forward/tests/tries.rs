@@ -1,6 +1,7 @@
 //! How often a request is sent, to whom, and what its caller learns.
 
 use super::{SECOND, policies, times};
+use crate::policy::breaker::Trip;
 use crate::proxy::scripted::{Connect, Deed, play};
 use crate::route::settings::Policies;
 
@@ -95,4 +96,34 @@ fn an_endpoint_that_refuses_and_has_no_other_is_waited_for() {
         assert!(crate::ring::now() > before, "it was tried again at once");
         world
     });
+}
+
+#[test]
+fn between_two_tries_there_is_a_wait() {
+    play(1, Policies::default(), 1, async |world| {
+        world.endpoints[0].does([Deed::Answer(503)]);
+        let before = crate::ring::now();
+        assert_eq!(world.get().await.status, 200);
+        assert!(crate::ring::now() > before, "it was tried again at once");
+        world
+    });
+}
+
+#[test]
+fn a_caller_learns_why_it_was_not_tried_again() {
+    let broke = policies(|policies| {
+        policies.retry.budget.ratio = 0.0;
+        policies.retry.budget.min_per_second = 0;
+    });
+    let touchy = policies(|policies| policies.circuit_breaker.trip = Trip::Consecutive(1));
+    for (policies, status, reason) in [(broke, 502, "retry-budget"), (touchy, 503, "circuit-open")]
+    {
+        play(1, policies, 1, async move |world| {
+            world.endpoints[0].does([Deed::Close]);
+            let answer = world.get().await;
+            assert_eq!((answer.status, answer.reason()), (status, Some(reason)));
+            assert_eq!(world.heard(), 1);
+            world
+        });
+    }
 }
