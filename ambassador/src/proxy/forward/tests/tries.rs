@@ -127,3 +127,15 @@ fn a_caller_learns_why_it_was_not_tried_again() {
         });
     }
 }
+
+#[test]
+fn an_upstream_that_asks_for_time_gets_it() {
+    play(1, Policies::default(), 1, async |world| {
+        let busy = "HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
+        world.endpoints[0].does([Deed::Write(busy)]);
+        let before = crate::ring::now();
+        assert_eq!(world.get().await.status, 200);
+        assert!(crate::ring::now() - before >= 2 * SECOND);
+        world
+    });
+}
