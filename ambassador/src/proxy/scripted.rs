@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use caller::{Answer, Caller};
+pub(crate) use caller::{Answer, Caller, accepted_client};
 pub(crate) use endpoint::{Connect, Deed, Endpoint};
 
 use crate::clock::virtual_time;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::HOST;
 use super::message::{self, Field, Length, Wire};
-use crate::addr::Peer;
+use crate::addr::{OriginalDst, Peer};
 use crate::proxy::accepted;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
@@ -33,27 +33,37 @@ pub(crate) struct Answer {
     pub(crate) body: Option<Vec<u8>>,
 }
 
+/// An accepted connection, captured where it was going to an `original`
+/// destination, and its other end.
+pub(crate) fn accepted_client(
+    context: &Rc<Context>,
+    original: Option<OriginalDst>,
+) -> (Client, UnixStream) {
+    let (near, far) = UnixStream::pair().expect("descriptors are left");
+    let stream = Transport::from_connected(near.into()).expect("a socket");
+    let client = Client {
+        context: Rc::clone(context),
+        member: context.crowd.join(&stream, Peer::Local),
+        stream,
+        origin: Origin {
+            listener: ListenerIndex::CAPTURE,
+            original,
+            namespace: Namespace::default(),
+            peer: None,
+        },
+        ahead: None,
+        bound: Bound::default(),
+        turn: Turn::First,
+        tunnel: None,
+        seat: Room::new(None).enter().expect("it has no limit"),
+    };
+    (client, far)
+}
+
 impl Caller {
     /// Connects to an explicit listener of the shard.
     pub(crate) fn new(context: &Rc<Context>) -> Self {
-        let (near, far) = UnixStream::pair().expect("descriptors are left");
-        let stream = Transport::from_connected(near.into()).expect("a socket");
-        let client = Client {
-            context: Rc::clone(context),
-            member: context.crowd.join(&stream, Peer::Local),
-            stream,
-            origin: Origin {
-                listener: ListenerIndex::CAPTURE,
-                original: None,
-                namespace: Namespace::default(),
-                peer: None,
-            },
-            ahead: None,
-            bound: Bound::default(),
-            turn: Turn::First,
-            tunnel: None,
-            seat: Room::new(None).enter().expect("it has no limit"),
-        };
+        let (client, far) = accepted_client(context, None);
         ring::spawn(accepted::serve(Box::new(client), Entry::Http));
         let far = Transport::from_connected(far.into()).expect("a socket");
         Self {

@@ -4,7 +4,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::thread;
 use std::time::Duration;
@@ -12,15 +11,13 @@ use std::time::Duration;
 use crate::addr::{EndpointAddr, OriginalDst, Peer};
 use crate::policy::limits::Timeouts;
 use crate::proxy::after::After;
-use crate::proxy::bound::Bound;
-use crate::proxy::client::{self, Client, Origin};
+use crate::proxy::client;
 use crate::proxy::context::Context;
 use crate::proxy::forward::forward;
-use crate::proxy::room::Room;
+use crate::proxy::scripted::accepted_client;
 use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Chunk, Gather, Options};
-use crate::telemetry::{AttemptOutcome, Direction, ListenerIndex, UpstreamIndex};
-use crate::transport::Transport;
+use crate::telemetry::{AttemptOutcome, Direction, UpstreamIndex};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, Want};
@@ -64,7 +61,7 @@ async fn post_over_a_dead_connection(body: usize) {
         request
     });
     let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
-    let (mut client, far) = client(&context, address);
+    let (mut client, far) = accepted_client(&context, Some(OriginalDst(address)));
     // The first bytes are at hand, so that nothing is waited for.
     let first = Chunk::from(format!("{head}x").into_bytes());
     let app = thread::spawn(move || {
@@ -90,29 +87,6 @@ async fn post_over_a_dead_connection(body: usize) {
     assert!(counted.bytes(Direction::Sent) > body as u64);
     assert_eq!(counted.attempts(AttemptOutcome::Reset), 1);
     assert_eq!(counted.attempts(AttemptOutcome::Response), 1);
-}
-
-/// A connection that was captured on its way to `original`, and its other end.
-fn client(context: &Rc<Context>, original: SocketAddr) -> (Client, UnixStream) {
-    let (near, far) = UnixStream::pair().unwrap();
-    let stream = Transport::from_connected(near.into()).unwrap();
-    let client = Client {
-        context: Rc::clone(context),
-        member: context.crowd.join(&stream, Peer::Local),
-        stream,
-        origin: Origin {
-            listener: ListenerIndex::CAPTURE,
-            original: Some(OriginalDst(original)),
-            namespace: Namespace::default(),
-            peer: None,
-        },
-        ahead: None,
-        bound: Bound::default(),
-        turn: client::Turn::First,
-        tunnel: None,
-        seat: Room::new(None).enter().unwrap(),
-    };
-    (client, far)
 }
 
 /// Leaves a connection in the pool that the server has reset, unseen by the
