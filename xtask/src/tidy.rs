@@ -78,9 +78,6 @@ const CIRCLES: [(&[&str], &str); 1] = [(
 /// A file longer than this holds more than one noun.
 const LINES_MAX: usize = 500;
 
-/// Files that are longer, until they are divided.
-const LONG_FILES: [&str; 0] = [];
-
 /// The same for files of tests: a behaviour each, told in many cases.
 const TEST_LINES_MAX: usize = 1000;
 
@@ -262,12 +259,8 @@ fn check_file(path: &Path, text: &str, mistakes: &mut Vec<String>) {
     let is_test = stem == "tests" || shown.contains("tests/");
     let lines_max = if is_test { TEST_LINES_MAX } else { LINES_MAX };
     let lines = text.lines().count();
-    match (lines > lines_max, LONG_FILES.contains(&&*shown)) {
-        (true, false) => mistakes.push(format!("{shown}: {lines} lines, at most {lines_max}")),
-        (false, true) => mistakes.push(format!(
-            "xtask/src/tidy.rs lists a file that is not long any more: {shown}"
-        )),
-        (true, true) | (false, false) => {}
+    if lines > lines_max {
+        mistakes.push(format!("{shown}: {lines} lines, at most {lines_max}"));
     }
     if stem == "mod" {
         mistakes.push(format!(
