@@ -9,7 +9,8 @@
 //! - [`addr`], [`clock`], [`together`], [`visible`]: roles of addresses; the only
 //!   reader of time and randomness; two futures in one task; what others wrote, as
 //!   a log or a terminal may show it
-//! - [`http`]: heads, body framing, local replies; no I/O
+//! - [`message`]: heads, fields, local replies, whatever carries them; no I/O
+//! - [`http1`]: the codec of HTTP/1; [`sniff`]: which protocol the first bytes are of
 //! - [`policy`]: retries, breaker, limits, balancing: pure functions of state
 //!   and time
 //! - [`route`]: the immutable table from destination or request to upstream
@@ -65,12 +66,14 @@ mod config;
 mod control;
 mod doctor;
 mod exec;
-mod http;
+mod http1;
+mod message;
 mod policy;
 mod proxy;
 mod ring;
 mod route;
 mod shard;
+mod sniff;
 mod telemetry;
 pub mod testing;
 mod together;

@@ -49,27 +49,34 @@ pub mod control {
     }
 }
 
-/// See `http.rs`.
-pub mod http {
-    pub use crate::http::{
-        BodyReader, CallerTimeout, Limits, Method, Reason, RequestBody, RequestHead,
-        RequestRewrite, ResponseBody, ResponseHead, ResponseRewrite, ServerName, Sniff,
-        TraceContext, TraceParent, request_id, server_name, sniff, write_request, write_response,
+/// See `http1.rs`.
+pub mod http1 {
+    pub use crate::http1::{
+        BodyReader, RequestRewrite, ResponseRewrite, parse_request, parse_response, write_request,
+        write_response,
+    };
+}
+
+/// See `message.rs`.
+pub mod message {
+    pub use crate::message::{
+        CallerTimeout, Limits, Method, Reason, RequestBody, RequestHead, ResponseBody,
+        ResponseHead, TraceContext, TraceParent, request_id,
     };
 
-    /// See `http/challenge.rs`.
+    /// See `message/challenge.rs`.
     pub mod challenge {
-        pub use crate::http::challenge::{offered, presented};
+        pub use crate::message::challenge::{offered, presented};
     }
 
-    /// See `http/keep_alive.rs`.
+    /// See `message/keep_alive.rs`.
     pub mod keep_alive {
-        pub use crate::http::keep_alive::KeepAlive;
+        pub use crate::message::keep_alive::KeepAlive;
     }
 
-    /// See `http/trace.rs`.
+    /// See `message/trace.rs`.
     pub mod trace {
-        pub use crate::http::trace::{Formats, Settings};
+        pub use crate::message::trace::{Formats, Settings};
     }
 }
 
@@ -182,6 +189,11 @@ pub mod shard {
     pub mod accept {
         pub use crate::shard::accept::Intake;
     }
+}
+
+/// See `sniff.rs`.
+pub mod sniff {
+    pub use crate::sniff::{ServerName, Sniff, server_name, sniff};
 }
 
 /// See `telemetry.rs`.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ambassador::testing::addr::EndpointAddr;
 use ambassador::testing::clock::Instant;
-use ambassador::testing::http::trace;
+use ambassador::testing::message::trace;
 use ambassador::testing::policy::balance::{Key, LoadBalancing};
 use ambassador::testing::policy::outlier;
 use ambassador::testing::proxy::generation::Generation;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use ambassador::testing::http::Reason;
+use ambassador::testing::message::Reason;
 use ambassador::testing::telemetry::ReasonLabel;
 
 const PAGE: &str = include_str!("../../docs/observability.md");

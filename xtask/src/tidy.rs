@@ -14,9 +14,10 @@ use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
-const LAYERS: [&[&str]; 18] = [
+const LAYERS: [&[&str]; 19] = [
     &["addr", "clock", "together", "visible"],
-    &["http"],
+    &["message"],
+    &["http1", "sniff"],
     &["policy"],
     &["route"],
     &["telemetry"],
@@ -36,14 +37,18 @@ const LAYERS: [&[&str]; 18] = [
 ];
 
 /// Imports that the order of the layers would allow and that are wrong still.
-const NEVER: [(&str, &str); 7] = [
-    ("telemetry", "http"),
+const NEVER: [(&str, &str); 11] = [
+    ("policy", "http1"),
+    ("route", "http1"),
+    ("telemetry", "message"),
+    ("telemetry", "http1"),
     ("tls", "policy"),
     ("upstream", "control"),
     ("ring", "telemetry"),
     ("ring", "route"),
     ("ring", "policy"),
-    ("ring", "http"),
+    ("ring", "message"),
+    ("ring", "http1"),
 ];
 
 /// Modules that speak to a transport, and never to the stream below it.
@@ -418,17 +423,17 @@ mod tests {
     #[test]
     fn downward_imports_pass() {
         assert!(imports("proxy", "use crate::{ring, upstream::Pool};").is_empty());
-        assert!(imports("http", "use crate::http::Limits; // crate::proxy").is_empty());
+        assert!(imports("message", "use crate::message::Limits; // crate::proxy").is_empty());
     }
 
     #[test]
     fn upward_and_named_imports_are_reported() {
-        assert_eq!(imports("http", "use crate::proxy::Forward;").len(), 1);
+        assert_eq!(imports("message", "use crate::http1::BodyReader;").len(), 1);
         assert_eq!(
             imports("policy", "use crate::{addr, ring, config};").len(),
             2
         );
-        assert_eq!(imports("ring", "use crate::http::Limits;").len(), 1);
+        assert_eq!(imports("ring", "use crate::message::Limits;").len(), 1);
         assert_eq!(imports("upstream", "use io_uring::opcode;").len(), 1);
         assert_eq!(
             imports("proxy", "use crate::ring::{self, Stream};").len(),

@@ -5,8 +5,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use ambassador::testing::http::keep_alive::KeepAlive;
-use ambassador::testing::http::{CallerTimeout, Limits, Method, RequestHead, ResponseHead, challenge};
+use ambassador::testing::http1::{parse_request, parse_response};
+use ambassador::testing::message::keep_alive::KeepAlive;
+use ambassador::testing::message::{
+    CallerTimeout, Limits, Method, RequestHead, ResponseHead, challenge,
+};
 use ambassador::testing::policy::retry_after;
 use libfuzzer_sys::fuzz_target;
 
@@ -26,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
 
     let limits = Limits::default();
     let mut request = RequestHead::default();
-    if let Ok(Some(length)) = request.parse(bytes, &limits) {
+    if let Ok(Some(length)) = parse_request(&mut request, bytes, &limits) {
         let head = &bytes[..length];
         let _ = challenge::presented(&request, head);
         let timeout = CallerTimeout::of(&request, head);
@@ -37,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let mut response = ResponseHead::default();
-    if let Ok(Some(length)) = response.parse(bytes, Method::Get, &limits) {
+    if let Ok(Some(length)) = parse_response(&mut response, bytes, Method::Get, &limits) {
         let _ = challenge::offered(&response, &bytes[..length]);
     }
 });
@@ -53,7 +56,7 @@ fn passed_on(name: &str, value: &[u8]) -> Duration {
     ]
     .concat();
     let mut request = RequestHead::default();
-    let parsed = request.parse(&text, &Limits::default());
+    let parsed = parse_request(&mut request, &text, &Limits::default());
     assert_eq!(parsed, Ok(Some(text.len())));
     let timeout = CallerTimeout::of(&request, &text);
     timeout.limit().expect("what is written can be read")

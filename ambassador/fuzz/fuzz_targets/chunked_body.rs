@@ -3,7 +3,8 @@
 
 #![no_main]
 
-use ambassador::testing::http::{BodyReader, RequestBody, ResponseBody};
+use ambassador::testing::http1::BodyReader;
+use ambassador::testing::message::{RequestBody, ResponseBody};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

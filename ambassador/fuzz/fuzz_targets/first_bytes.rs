@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::testing::http::{Sniff, sniff};
+use ambassador::testing::sniff::{Sniff, sniff};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {

@@ -3,8 +3,9 @@
 
 #![no_main]
 
-use ambassador::testing::http::trace::Formats;
-use ambassador::testing::http::{Limits, RequestHead, RequestRewrite, write_request};
+use ambassador::testing::http1::{RequestRewrite, parse_request, write_request};
+use ambassador::testing::message::trace::Formats;
+use ambassador::testing::message::{Limits, RequestHead};
 use libfuzzer_sys::fuzz_target;
 
 const HOP_BY_HOP: [&[u8]; 3] = [b"keep-alive", b"proxy-connection", b"http2-settings"];
@@ -26,8 +27,12 @@ fuzz_target!(|bytes: &[u8]| {
     let mut request = RequestHead::default();
     if let Some((&cut, bytes)) = bytes.split_first() {
         // What a front part says stays true with the rest behind it.
-        let front = request.parse(&bytes[..usize::from(cut).min(bytes.len())], &limits);
-        let whole = request.parse(bytes, &limits);
+        let front = parse_request(
+            &mut request,
+            &bytes[..usize::from(cut).min(bytes.len())],
+            &limits,
+        );
+        let whole = parse_request(&mut request, bytes, &limits);
         match front {
             Ok(None) => {}
             Ok(length) => assert_eq!(whole, Ok(length)),
@@ -35,7 +40,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
 
-    let Ok(Some(length)) = request.parse(bytes, &limits) else {
+    let Ok(Some(length)) = parse_request(&mut request, bytes, &limits) else {
         return;
     };
     let head = &bytes[..length];
@@ -48,7 +53,7 @@ fuzz_target!(|bytes: &[u8]| {
         head_bytes_max: usize::MAX,
         ..limits
     };
-    match again.parse(&out, &roomy) {
+    match parse_request(&mut again, &out, &roomy) {
         Ok(Some(length)) => assert_eq!(length, out.len()),
         // Host or Connection were added to as many fields as there may be.
         refused => {

@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 
 use ambassador::testing::addr::OriginalDst;
 use ambassador::testing::config::load_str;
-use ambassador::testing::http::{Limits, RequestHead};
+use ambassador::testing::http1::parse_request;
+use ambassador::testing::message::{Limits, RequestHead};
 use ambassador::testing::route::{RequestKey, Resolution, Table};
 use libfuzzer_sys::fuzz_target;
 
@@ -27,7 +28,7 @@ fuzz_target!(|bytes: &[u8]| {
         Table::new(checked.routes)
     });
     let mut request = RequestHead::default();
-    let Ok(Some(length)) = request.parse(bytes, &Limits::default()) else {
+    let Ok(Some(length)) = parse_request(&mut request, bytes, &Limits::default()) else {
         return;
     };
     let head = &bytes[..length];

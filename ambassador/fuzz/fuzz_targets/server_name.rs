@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::testing::http::{ServerName, server_name};
+use ambassador::testing::sniff::{ServerName, server_name};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

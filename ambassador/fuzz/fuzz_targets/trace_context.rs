@@ -3,8 +3,9 @@
 
 #![no_main]
 
-use ambassador::testing::http::trace::{Formats, Settings};
-use ambassador::testing::http::{Limits, RequestHead, TraceContext, TraceParent};
+use ambassador::testing::http1::parse_request;
+use ambassador::testing::message::trace::{Formats, Settings};
+use ambassador::testing::message::{Limits, RequestHead, TraceContext, TraceParent};
 use libfuzzer_sys::fuzz_target;
 
 /// A list of 32 members, of 512 bytes in all, and a little of our own.
@@ -24,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
         formats,
     };
     let mut request = RequestHead::default();
-    let Ok(Some(length)) = request.parse(bytes, &Limits::default()) else {
+    let Ok(Some(length)) = parse_request(&mut request, bytes, &Limits::default()) else {
         return;
     };
     let head = &bytes[..length];

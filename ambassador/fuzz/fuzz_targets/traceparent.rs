@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use ambassador::testing::http::TraceParent;
+use ambassador::testing::message::TraceParent;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::mistakes::Mistakes;
 use crate::addr::BindAddr;
 use crate::capture;
-use crate::http::trace;
+use crate::message::trace;
 use crate::proxy::memory;
 use crate::ring;
 use crate::route;

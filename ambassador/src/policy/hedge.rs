@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::budget;
 use crate::clock::Instant;
-use crate::http::Method;
+use crate::message::Method;
 
 /// `hedge` of an upstream or route.
 #[derive(Debug, Clone, Copy, PartialEq)]

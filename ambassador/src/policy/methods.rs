@@ -1,6 +1,6 @@
 //! A set of request methods.
 
-use crate::http::Method;
+use crate::message::Method;
 
 /// Methods as the file names them; case matters (RFC 9110 section 9.1).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use crate::addr::{Authority, OriginalDst};
 use crate::clock::Instant;
-use crate::http::Sniff;
 use crate::policy::breaker::State;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Context;
@@ -27,6 +26,7 @@ use crate::proxy::tunnel::Tunnel;
 use crate::ring::{self, timer};
 use crate::route::Resolution;
 use crate::route::settings::{Endpoints, Protocol};
+use crate::sniff::Sniff;
 use crate::telemetry::{RelayGuard, RelayProtocol, TcpOutcome, UpstreamIndex};
 
 /// How long a captured client may stay silent before its upstream is dialled

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
-use crate::http::{CallerTimeout, LocalReply, Reason, RequestHead};
+use crate::message::{CallerTimeout, LocalReply, Reason, RequestHead};
 use crate::policy;
 use crate::policy::rate_limit::{self, Turn};
 use crate::proxy::context::Context;
@@ -111,7 +111,7 @@ impl<'a> Arrived<'a, '_> {
                 Ok(())
             }
             Turn::Refused(wait) => Err(LocalReply::new(Reason::RateLimited)
-                .retry_after(wait)
+                .with_retry_after(wait)
                 .into()),
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::clock::Instant;
-use crate::http::BadMessage;
+use crate::message::BadMessage;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;

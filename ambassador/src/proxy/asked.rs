@@ -1,7 +1,7 @@
 //! What of a request is needed once its head has been sent on.
 
-use crate::http::challenge::{self, Asker};
-use crate::http::{Method, RequestHead};
+use crate::message::challenge::{self, Asker};
+use crate::message::{Method, RequestHead};
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]

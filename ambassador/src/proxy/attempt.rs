@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::addr::{EndpointAddr, Peer};
 use crate::clock::{self, Instant};
-use crate::http::{Reason, ResponseHead};
+use crate::message::{Reason, ResponseHead};
 use crate::policy::breaker::{State, Trial};
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;

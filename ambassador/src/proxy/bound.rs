@@ -8,7 +8,7 @@
 use std::future::pending;
 
 use crate::addr::EndpointAddr;
-use crate::http::challenge::Asker;
+use crate::message::challenge::Asker;
 use crate::upstream::connection::{Past, Tie};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;

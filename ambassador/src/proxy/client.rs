@@ -8,7 +8,8 @@ use memchr::memchr;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
-use crate::http::{BadMessage, RequestHead};
+use crate::http1;
+use crate::message::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
@@ -262,7 +263,7 @@ impl Client {
         let mut until = None;
         loop {
             let refused = |bad| (bad, chunk.len() as u64);
-            if let Some(length) = request.parse(&chunk, &limits).map_err(refused)? {
+            if let Some(length) = http1::parse_request(request, &chunk, &limits).map_err(refused)? {
                 let rest = chunk.split_off(length);
                 self.ahead = (!rest.is_empty()).then_some(rest);
                 return Ok(Some(chunk));

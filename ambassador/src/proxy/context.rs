@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Instant, OncePerSecond};
-use crate::http;
+use crate::message;
 use crate::proxy::adopted;
 use crate::proxy::crowd::{Crowd, Excess};
 use crate::proxy::drain::Drain;
@@ -33,7 +33,7 @@ pub struct Context {
     /// The shard's number.
     pub shard: u16,
     /// The limits of message heads.
-    pub head_limits: http::Limits,
+    pub head_limits: message::Limits,
     /// Connections to upstreams.
     pub pools: Rc<Pools>,
     /// Counters and the access log.
@@ -65,9 +65,9 @@ pub struct Context {
 #[derive(Default)]
 pub struct Scratch {
     /// The head of the request.
-    pub request: http::RequestHead,
+    pub request: message::RequestHead,
     /// The head of its response.
-    pub response: http::ResponseHead,
+    pub response: message::ResponseHead,
     /// The host that the request names.
     pub host: String,
 }
@@ -88,7 +88,7 @@ impl Context {
     ) -> Rc<Self> {
         let context = Rc::new(Self {
             shard,
-            head_limits: http::Limits::default(),
+            head_limits: message::Limits::default(),
             pools,
             telemetry,
             crowd: Rc::default(),

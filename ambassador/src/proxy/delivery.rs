@@ -1,6 +1,7 @@
 //! What its caller gets in the end, however its request went.
 
-use crate::http::{BodyReader, LocalReply, Reason, ResponseHead};
+use crate::http1::BodyReader;
+use crate::message::{LocalReply, Reason, ResponseHead};
 use crate::proxy::after::After;
 use crate::proxy::asked::Asked;
 use crate::proxy::client::Client;

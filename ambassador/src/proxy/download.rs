@@ -5,7 +5,9 @@ use std::future::Future;
 use std::task::Poll;
 
 use crate::clock;
-use crate::http::{self, BadMessage, BodyReader, ResponseBody, ResponseRewrite};
+use crate::http1;
+use crate::http1::{BodyReader, ResponseRewrite};
+use crate::message::{BadMessage, ResponseBody};
 use crate::policy::pace::Part;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, Held, Response};
@@ -112,7 +114,7 @@ impl Download<'_> {
             dechunk: self.asked.http10 && self.heads.head.body() == ResponseBody::Chunked,
         };
         let mut gather = Gather::from(Chunk::written(head.len() + 64, |out| {
-            http::write_response(out, head, self.heads.head, &rewrite);
+            http1::write_response(out, head, self.heads.head, &rewrite);
         }));
         if let Some(body) = body {
             gather.push(body);

@@ -1,7 +1,8 @@
 //! One request over one connection: head and body go up until the head of the
 //! response is there, then the response comes down beside the rest of the body.
 
-use crate::http::{self, BodyReader};
+use crate::http1::BodyReader;
+use crate::message;
 use crate::proxy::answer::{ExchangeError, Held, Response};
 use crate::proxy::asked::Asked;
 use crate::proxy::deadlines::Deadlines;
@@ -30,13 +31,13 @@ pub(crate) struct Exchange<'a> {
     /// Where its body is.
     pub body: &'a mut BodyReader,
     /// Scratch for the response.
-    pub head: &'a mut http::ResponseHead,
+    pub head: &'a mut message::ResponseHead,
     /// What of its trailers goes on.
     pub trailers: Trailers<'a>,
     /// What of the body is kept for another try.
     pub replay: &'a mut Replay,
     /// The limits of heads.
-    pub limits: &'a http::Limits,
+    pub limits: &'a message::Limits,
     /// Until when it may wait.
     pub deadlines: &'a Deadlines<'a>,
     /// Whether the shard drains by the time the response comes: it then says

@@ -1,6 +1,6 @@
 //! How a try of a request fails, who is at fault, and what that says.
 
-use crate::http::{BadMessage, Reason};
+use crate::message::{BadMessage, Reason};
 use crate::policy::retry::Cause;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::Limit;

@@ -4,7 +4,7 @@
 
 use crate::addr::OriginalDst;
 use crate::clock::{self, Instant};
-use crate::http::{Reason, RequestHead};
+use crate::message::{Reason, RequestHead};
 use crate::policy::fault::{End, Faults, Settings};
 use crate::proxy::client::Client;
 use crate::proxy::gone::reset;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use crate::http::{self, ServerName, Sniff};
 use crate::proxy::client::{Client, Patience};
 use crate::ring::{self, Chunk, timer};
+use crate::sniff;
+use crate::sniff::{ServerName, Sniff};
 use crate::together::{First, first};
 use crate::transport::Transport;
 
@@ -17,7 +18,7 @@ const SNIFF_MORE: Duration = Duration::from_millis(100);
 /// client has to say. `None`: it broke off.
 pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
     let mut unfinished = Sniff::NeedMore;
-    let tell = |bytes: &[u8]| match http::sniff(bytes) {
+    let tell = |bytes: &[u8]| match sniff::sniff(bytes) {
         told @ (Sniff::NeedMore | Sniff::RequestLine) => {
             unfinished = told;
             None
@@ -130,7 +131,7 @@ async fn look_ahead<T>(
 /// The server name that a TLS client asks for, if any. `None`: it broke off, or
 /// fell silent.
 pub(super) async fn server_name(client: &mut Client, patience: Patience) -> Option<Option<String>> {
-    let tell = |bytes: &[u8]| match http::server_name(bytes) {
+    let tell = |bytes: &[u8]| match sniff::server_name(bytes) {
         ServerName::NeedMore => None,
         known => Some(known),
     };

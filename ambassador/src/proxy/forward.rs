@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::http::{BodyReader, CallerTimeout, Reason, RequestHead, ResponseHead};
+use crate::http1::BodyReader;
+use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
 use crate::proxy::admission::Arrived;
 use crate::proxy::after::After;
 use crate::proxy::asked::Asked;

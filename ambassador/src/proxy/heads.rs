@@ -6,7 +6,7 @@ use std::task::Poll;
 use memchr::memchr;
 
 use crate::clock::Instant;
-use crate::http::{self, Method, ResponseHead};
+use crate::message::{Method, ResponseHead};
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::progress::Progress;
@@ -14,6 +14,7 @@ use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, timer};
 use crate::together::at_once;
 use crate::transport::{Sending, Transport};
+use crate::{http1, message};
 
 /// Interim responses before the final one, at most.
 pub(crate) const INTERIM_MAX: u32 = 64;
@@ -36,7 +37,7 @@ pub(crate) struct Heads<'a> {
     /// The head that was read last.
     pub head: &'a mut ResponseHead,
     /// The limits of heads.
-    pub limits: &'a http::Limits,
+    pub limits: &'a message::Limits,
     /// Until when it may wait.
     pub deadlines: &'a Deadlines<'a>,
     /// The upload watches over the time, but for the caller's own limit.
@@ -66,10 +67,8 @@ impl Heads<'_> {
         let mut collected = Vec::new();
         loop {
             self.progress.any_byte.set(true);
-            let parsed = self
-                .head
-                .parse(&chunk, self.method, self.limits)
-                .map_err(ExchangeError::Response)?;
+            let parsed = http1::parse_response(self.head, &chunk, self.method, self.limits);
+            let parsed = parsed.map_err(ExchangeError::Response)?;
             if let Some(length) = parsed {
                 let rest = chunk.split_off(length);
                 return Ok((chunk, (!rest.is_empty()).then_some(rest)));

@@ -1,6 +1,6 @@
 //! What a request and its tries are called in metrics and logs.
 
-use crate::http::{Method, Reason};
+use crate::message::{Method, Reason};
 use crate::policy::retry::Cause;
 use crate::telemetry::{MethodLabel, ReasonLabel, RetryCause};
 

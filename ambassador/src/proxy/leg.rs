@@ -1,7 +1,7 @@
 //! A connection of a client's own to an endpoint, for what is no request.
 
 use crate::addr::EndpointAddr;
-use crate::http::Reason;
+use crate::message::Reason;
 use crate::proxy::client::Client;
 use crate::proxy::generation::Target;
 use crate::proxy::gone::reset;

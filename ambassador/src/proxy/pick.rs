@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock;
-use crate::http::RequestHead;
+use crate::message::RequestHead;
 use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::proxy::generation::Target;
 use crate::ring;

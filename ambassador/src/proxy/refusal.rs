@@ -1,6 +1,6 @@
 //! Why a request goes no further, before anything of it was sent.
 
-use crate::http::{BadMessage, LocalReply, Reason};
+use crate::message::{BadMessage, LocalReply, Reason};
 
 /// Why a request goes no further.
 #[derive(Debug)]

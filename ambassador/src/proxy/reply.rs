@@ -1,7 +1,9 @@
 //! Replies made here, in the upstream's stead.
 
 use crate::clock;
-use crate::http::{BadMessage, BodyReader, LocalReply, Reason};
+use crate::http1;
+use crate::http1::BodyReader;
+use crate::message::{BadMessage, LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::asked::Asked;
 use crate::proxy::client::Client;
@@ -20,7 +22,7 @@ pub(crate) async fn answer(
     if !keep_alive {
         reply = reply.closing();
     }
-    let bytes = reply.encode();
+    let bytes = http1::encode_reply(&reply);
     record.status.set(reply.status());
     record.reason = Some(reply.reason().into());
     if let Some(detail) = reply.detail() {
@@ -66,7 +68,7 @@ pub(crate) async fn give_up(client: &mut Client, mut record: RequestGuard) -> Af
 /// Replies, and ends the connection.
 async fn end(client: &mut Client, mut record: RequestGuard, reply: LocalReply) -> After {
     let reply = reply.closing();
-    let bytes = reply.encode();
+    let bytes = http1::encode_reply(&reply);
     record.status.set(reply.status());
     record.reason = Some(reply.reason().into());
     let length = bytes.len() as u64;

@@ -6,7 +6,8 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::clock::Instant;
-use crate::http::{BodyReader, RequestBody, ResponseHead};
+use crate::http1::BodyReader;
+use crate::message::{RequestBody, ResponseHead};
 use crate::policy::hedge::{self, After};
 use crate::policy::retry::Again;
 use crate::proxy::asked::Asked;

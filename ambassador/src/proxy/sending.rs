@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
-use crate::http::{BadMessage, BodyReader, ResponseHead, challenge};
+use crate::http1::BodyReader;
+use crate::message::{BadMessage, ResponseHead, challenge};
 use crate::policy::retry::Cause;
 use crate::proxy::answer::{ExchangeError, Held, Response};
 use crate::proxy::asked::Asked;

@@ -4,7 +4,8 @@
 use std::rc::Rc;
 
 use crate::clock::{self, Instant};
-use crate::http::{BodyReader, LocalReply, RequestBody, Sniff};
+use crate::http1::BodyReader;
+use crate::message::{LocalReply, RequestBody};
 use crate::proxy::after::After;
 use crate::proxy::asked::Asked;
 use crate::proxy::attempt::Try;
@@ -22,6 +23,7 @@ use crate::proxy::tunnel::Tunnel;
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
+use crate::sniff::Sniff;
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
 use crate::upstream::pool::Lease;

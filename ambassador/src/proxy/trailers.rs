@@ -1,10 +1,12 @@
 //! The trailer section of a request: it is under the rules of its head, and what
 //! would have been looked for there does not pass.
 
-use crate::http::{self, BadMessage, BodyReader};
+use crate::http1::BodyReader;
+use crate::message::BadMessage;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::Chunk;
 use crate::route::settings::Marks;
+use crate::{http1, message};
 
 /// A section without fields.
 const NO_FIELDS: &[u8] = b"\r\n";
@@ -43,7 +45,7 @@ impl Trailers<'_> {
             let held = std::mem::take(&mut *held);
             chunk = Chunk::written(chunk.len() + held.len(), |out| {
                 out.extend_from_slice(&chunk);
-                http::write_trailers(out, &held, |name| self.passes(name));
+                http1::write_trailers(out, &held, |name| self.passes(name));
             });
         }
         Ok((chunk, rest))
@@ -56,11 +58,11 @@ impl Trailers<'_> {
     fn passes(self, name: &[u8]) -> bool {
         let policies = &self.way.target.upstream.policies;
         let Incoming { request, head, .. } = self.incoming;
-        http::may_trail(name)
+        message::may_trail(name)
             && !request.fields().names_for_this_hop(head, name)
             && !str::from_utf8(name).is_ok_and(|name| {
                 policies.headers.names(name)
-                    || name.eq_ignore_ascii_case(http::X_REQUEST_ID)
+                    || name.eq_ignore_ascii_case(message::X_REQUEST_ID)
                     || name.eq_ignore_ascii_case(&policies.retry.idempotency_header)
             })
     }

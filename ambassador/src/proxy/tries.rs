@@ -2,7 +2,7 @@
 
 use crate::addr::EndpointAddr;
 use crate::clock;
-use crate::http::Reason;
+use crate::message::Reason;
 use crate::policy::retry::{Ended, Next, NextPlace, Pays};
 use crate::proxy::attempt::{Admitted, Try};
 use crate::proxy::context::Context;

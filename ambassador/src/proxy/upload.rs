@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::http::{BadMessage, BodyReader};
+use crate::http1::BodyReader;
+use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Deadlines, Limit};

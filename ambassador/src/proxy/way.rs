@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
-use crate::http::trace::{self, Formats};
-use crate::http::{
-    self, BadMessage, CallerTimeout, Hops, RequestHead, RequestRewrite, TraceContext, X_HOPS,
-    X_REQUEST_ID,
+use crate::http1::RequestRewrite;
+use crate::message::trace::{self, Formats};
+use crate::message::{
+    BadMessage, CallerTimeout, Hops, RequestHead, TraceContext, X_HOPS, X_REQUEST_ID,
 };
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::Chunk;
 use crate::route::settings::{Endpoints, Marks, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
+use crate::{http1, message};
 
 /// The header by which a program names an upstream on an explicit listener.
 const X_UPSTREAM_HOST: &str = "x-upstream-host";
@@ -158,7 +159,7 @@ impl Identity {
     pub(crate) fn of(request: &RequestHead, head: &[u8], way: Option<&Way>) -> Self {
         let has_id = Self::known(request, head, way).is_some();
         Self {
-            made_id: (!has_id).then(|| http::request_id(clock::unix_ms(), clock::random_u128())),
+            made_id: (!has_id).then(|| message::request_id(clock::unix_ms(), clock::random_u128())),
         }
     }
 
@@ -281,7 +282,7 @@ impl Way {
             presented_here: addressed_here && *presented_to == Addressee::Proxy,
         };
         Chunk::written(head.len() + 192, |out| {
-            http::write_request(out, head, request, &rewrite);
+            http1::write_request(out, head, request, &rewrite);
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
-use crate::http::trace;
+use crate::message::trace;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::{breaker, concurrency, fault, hedge, limits, outlier, rate_limit, retry};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
-use crate::http::challenge::Asker;
+use crate::message::challenge::Asker;
 use crate::ring;
 use crate::transport::Transport;
 use crate::upstream::key::PoolKey;

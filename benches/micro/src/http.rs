@@ -3,9 +3,11 @@
 use std::hint::black_box;
 
 use ambassador::testing::addr::Authority;
-use ambassador::testing::http::{
-    Limits, Method, RequestHead, RequestRewrite, ResponseHead, ResponseRewrite, TraceParent,
-    request_id, write_request, write_response,
+use ambassador::testing::http1::{
+    RequestRewrite, ResponseRewrite, parse_request, parse_response, write_request, write_response,
+};
+use ambassador::testing::message::{
+    Limits, Method, RequestHead, ResponseHead, TraceParent, request_id,
 };
 
 use crate::Measure;
@@ -47,10 +49,13 @@ fn requests(measure: &mut impl Measure) {
     let limits = Limits::default();
     let mut request = RequestHead::default();
     measure.each("http/parse_request", || {
-        request.parse(black_box(REQUEST), &limits)
+        parse_request(&mut request, black_box(REQUEST), &limits)
     });
     // A case may be run without the one before.
-    assert_eq!(request.parse(REQUEST, &limits), Ok(Some(REQUEST.len())));
+    assert_eq!(
+        parse_request(&mut request, REQUEST, &limits),
+        Ok(Some(REQUEST.len()))
+    );
     let mut buffer = String::new();
     measure.each("http/authority", || {
         let authority = request.authority(black_box(REQUEST), std::mem::take(&mut buffer));
@@ -83,9 +88,9 @@ fn responses(measure: &mut impl Measure) {
     let limits = Limits::default();
     let mut response = ResponseHead::default();
     measure.each("http/parse_response", || {
-        response.parse(black_box(RESPONSE), Method::Get, &limits)
+        parse_response(&mut response, black_box(RESPONSE), Method::Get, &limits)
     });
-    let parsed = response.parse(RESPONSE, Method::Get, &limits);
+    let parsed = parse_response(&mut response, RESPONSE, Method::Get, &limits);
     assert_eq!(parsed, Ok(Some(RESPONSE.len())));
     let rewrite = ResponseRewrite {
         close: false,

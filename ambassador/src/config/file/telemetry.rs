@@ -4,7 +4,7 @@ use crate::config::checked::{self, Checked, LogTarget};
 use crate::config::read::Scalar;
 use crate::config::setting::settings;
 use crate::config::values::{Optional, Percent, Propagation, choice, fills, value_schemas};
-use crate::http::trace;
+use crate::message::trace;
 
 settings! {
     /// What is reported.

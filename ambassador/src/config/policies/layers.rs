@@ -11,7 +11,7 @@ use crate::config::found::Found;
 use crate::config::read::Place;
 use crate::config::secrets;
 use crate::config::setting::{Layer, Setting, Shown, View};
-use crate::http::trace;
+use crate::message::trace;
 use crate::policy::fault;
 use crate::route::settings::{self, HeaderRules, Protocol};
 

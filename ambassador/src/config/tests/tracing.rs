@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::http::trace::{Formats, Settings};
+use crate::message::trace::{Formats, Settings};
 
 /// How the traces of the requests of the first upstream are carried on.
 fn traced(text: &str) -> Option<Settings> {

@@ -5,7 +5,7 @@ use crate::config::found::Found;
 use crate::config::read::{Place, Read, Scalar, Spanned};
 use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::config::yaml::{Node, Value};
-use crate::http::trace::{self, Formats};
+use crate::message::trace::{self, Formats};
 
 /// Each word, and its part of the formats.
 const WORDS: [(&str, Formats); 3] = [

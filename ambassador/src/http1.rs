@@ -1,0 +1,23 @@
+//! HTTP/1 as a codec: heads and bodies from bytes and into bytes. No I/O.
+//!
+//! A warm parse or encode allocates nothing. What is ambiguous is refused, never
+//! repaired: a message that two parties could read differently is a smuggled one.
+//! What is only odd in a response is written as it should have been.
+
+mod body;
+mod cursor;
+mod encode;
+mod fields;
+mod framing;
+mod reply;
+mod request;
+mod response;
+mod trailers;
+
+pub use body::BodyReader;
+pub(crate) use cursor::is_token;
+pub use encode::{RequestRewrite, ResponseRewrite, write_request, write_response};
+pub(crate) use reply::encode_reply;
+pub use request::parse_request;
+pub use response::parse_response;
+pub(crate) use trailers::write_trailers;

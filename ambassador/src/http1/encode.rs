@@ -1,0 +1,270 @@
+//! Writes a head for the next hop: order and case stay, fields for one hop
+//! only go, the proxy's own come last.
+
+use std::ops::Range;
+
+use crate::message::fields::{Field, Fields, Form, Kind};
+use crate::message::trace::{BaggageRoom, Formats};
+use crate::message::{RequestHead, ResponseHead};
+
+/// How a request head changes on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRewrite<'a> {
+    /// Bytes to take off the front of the path; where the rest does not start
+    /// with a slash, one is put before it.
+    pub strip_path: usize,
+    /// The new `Host`.
+    pub host: Option<&'a [u8]>,
+    /// The upstream is itself a proxy: an absolute target stays one.
+    pub keep_absolute: bool,
+    /// Fields set: every one of the name is replaced by this one.
+    pub set: &'a [(String, String)],
+    /// Fields removed.
+    pub remove: &'a [String],
+    /// Which headers of a trace do not pass as they are: the upstream gets those
+    /// in `add`, and `baggage` within its limits.
+    pub trace: Formats,
+    /// Fields added; ones of the same name are removed.
+    pub add: &'a [(&'a str, &'a [u8])],
+    /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
+    /// is removed.
+    pub addressed_here: bool,
+    /// So was `Proxy-Authorization`.
+    pub presented_here: bool,
+}
+
+/// How a response head changes on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseRewrite {
+    /// The client's connection ends after it.
+    pub close: bool,
+    /// The client speaks HTTP/1.0: keep-alive has to be said.
+    pub http10: bool,
+    /// The body is passed on without its chunk framing.
+    pub dechunk: bool,
+}
+
+/// Appends the head of a request to `out`.
+pub fn write_request(
+    out: &mut Vec<u8>,
+    head: &[u8],
+    request: &RequestHead,
+    rewrite: &RequestRewrite<'_>,
+) {
+    let absolute = rewrite.keep_absolute && request.is_absolute();
+    out.extend_from_slice(request.method_bytes(head));
+    out.push(b' ');
+    if absolute || request.is_connect() {
+        out.extend_from_slice(request.target(head));
+    } else {
+        let path = request.path(head);
+        let path = &path[rewrite.strip_path.min(path.len())..];
+        let is_asterisk = rewrite.strip_path == 0 && path == b"*";
+        if !path.starts_with(b"/") && !is_asterisk {
+            out.push(b'/');
+        }
+        out.extend_from_slice(path);
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\n");
+
+    // The authority of the target is what counts; Host follows it
+    // (RFC 9112 section 3.2.2).
+    let host = rewrite.host.or_else(|| match request.is_connect() {
+        true => Some(request.target(head)),
+        false => request.target_authority(head),
+    });
+    let upgrade = request.is_upgrade();
+    let mut connection: Option<&[u8]> = match (upgrade, request.takes_trailers()) {
+        (true, true) => Some(b"Upgrade, TE"),
+        (true, false) => Some(b"Upgrade"),
+        (false, true) => Some(b"TE"),
+        (false, false) => None,
+    };
+    let mut host_written = false;
+    let mut baggage = BaggageRoom::default();
+    let mut lines = Lines::new(out, head, request.fields());
+    for field in request.fields().iter() {
+        match field.kind {
+            Kind::Host => {
+                host_written = true;
+                match host {
+                    Some(host) => lines.write(field.name(head), host),
+                    None => lines.pass(field),
+                }
+            }
+            Kind::ContentLength | Kind::TransferEncoding => lines.pass(field),
+            Kind::Connection => {
+                if let Some(tokens) = connection.take() {
+                    lines.write(field.name(head), tokens);
+                }
+            }
+            Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
+                lines.write(field.name(head), b"trailers");
+            }
+            Kind::HopByHop | Kind::KeepAlive | Kind::Te | Kind::Named => {}
+            Kind::Upgrade if !upgrade => {}
+            Kind::ForProxy if rewrite.addressed_here => {}
+            Kind::ProxyCredentials if rewrite.presented_here => {}
+            _ if is_replaced(field.name(head), rewrite) => {}
+            Kind::TraceContext if rewrite.trace.tracecontext => {}
+            Kind::B3 if rewrite.trace.b3 => {}
+            Kind::Baggage if rewrite.trace.baggage => {
+                let value = field.value(head);
+                match baggage.take(value) {
+                    whole if whole.len() == value.len() => lines.pass(field),
+                    [] => {}
+                    part => lines.write(field.name(head), part),
+                }
+            }
+            _ => lines.pass(field),
+        }
+    }
+    if !host_written {
+        // HTTP/1.1 has to have one, be it empty (RFC 9112 section 3.2).
+        lines.write(b"Host", host.unwrap_or_default());
+    }
+    if let Some(tokens) = connection {
+        lines.write(b"Connection", tokens);
+    }
+    for (name, value) in rewrite.set {
+        lines.write(name.as_bytes(), value.as_bytes());
+    }
+    for (name, value) in rewrite.add {
+        lines.write(name.as_bytes(), value);
+    }
+    lines.end();
+}
+
+/// Appends the head of a response to `out`.
+pub fn write_response(
+    out: &mut Vec<u8>,
+    head: &[u8],
+    response: &ResponseHead,
+    rewrite: &ResponseRewrite,
+) {
+    let switching = response.status() == 101;
+    out.extend_from_slice(b"HTTP/1.1 ");
+    let status_and_phrase = response.status_and_phrase(head);
+    out.extend_from_slice(status_and_phrase);
+    if status_and_phrase.len() == 3 {
+        // The space belongs to the grammar, the phrase need not be there.
+        out.push(b' ');
+    }
+    out.extend_from_slice(b"\r\n");
+    let mut lines = Lines::new(out, head, response.fields());
+    for field in response.fields().iter() {
+        match field.kind {
+            Kind::Connection if switching && is_first(response.fields(), field) => {
+                lines.write(field.name(head), b"Upgrade");
+            }
+            Kind::Connection | Kind::HopByHop | Kind::KeepAlive | Kind::Te | Kind::Named => {}
+            Kind::ContentLength | Kind::TransferEncoding if response.is_unframed() => {}
+            Kind::Upgrade if !switching => {}
+            Kind::TransferEncoding if rewrite.dechunk => {}
+            _ => lines.pass(field),
+        }
+    }
+    let interim = (100..200).contains(&response.status());
+    if rewrite.close && !interim {
+        lines.write(b"Connection", b"close");
+    } else if rewrite.http10 && !interim {
+        lines.write(b"Connection", b"keep-alive");
+    }
+    lines.end();
+}
+
+/// Writes field lines. Those that go on as they are and followed each other
+/// are copied together.
+struct Lines<'a> {
+    out: &'a mut Vec<u8>,
+    head: &'a [u8],
+    /// What is to be copied, without the end of its last line.
+    run: Range<usize>,
+    /// Not every line goes on as it is.
+    loose: bool,
+}
+
+impl<'a> Lines<'a> {
+    fn new(out: &'a mut Vec<u8>, head: &'a [u8], fields: &Fields) -> Self {
+        Self {
+            out,
+            head,
+            run: 0..0,
+            loose: fields.is_loose(),
+        }
+    }
+
+    /// A field as it was sent, or as it should have been.
+    fn pass(&mut self, field: &Field) {
+        if self.loose {
+            return self.write_anew(field);
+        }
+        let line = field.line();
+        // Between two lines stand CR and LF, and white space that does not
+        // go on.
+        if line.start != self.run.end + 2 {
+            self.copy();
+            self.run.start = line.start;
+        }
+        self.run.end = line.end;
+    }
+
+    /// A field without blanks before the colon, in one line with CR and LF.
+    fn write_anew(&mut self, field: &Field) {
+        if field.form == Form::AsSent {
+            self.out.extend_from_slice(&self.head[field.line()]);
+            self.out.extend_from_slice(b"\r\n");
+            return;
+        }
+        self.out.extend_from_slice(field.name(self.head));
+        self.out.push(b':');
+        let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        for line in field.value(self.head).split(is_end) {
+            // The empty part between CR and LF, or a line of blanks.
+            let line = line.trim_ascii();
+            if !line.is_empty() {
+                self.out.push(b' ');
+                self.out.extend_from_slice(line);
+            }
+        }
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// A field of our own.
+    fn write(&mut self, name: &[u8], value: &[u8]) {
+        self.copy();
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// The empty line.
+    fn end(mut self) {
+        self.copy();
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn copy(&mut self) {
+        let run = std::mem::take(&mut self.run);
+        if !run.is_empty() {
+            self.out.extend_from_slice(&self.head[run]);
+            self.out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+fn is_first(fields: &Fields, field: &Field) -> bool {
+    let first = fields.iter().find(|other| other.kind == field.kind);
+    first.is_some_and(|first| std::ptr::eq(first, field))
+}
+
+fn is_replaced(name: &[u8], rewrite: &RequestRewrite<'_>) -> bool {
+    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+    rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
+        || rewrite.set.iter().any(|(set, _)| is(set.as_bytes()))
+        || rewrite.remove.iter().any(|removed| is(removed.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests;

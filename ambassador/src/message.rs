@@ -1,0 +1,57 @@
+//! Messages, whatever carried them: heads, fields, the replies made here. No I/O.
+//!
+//! A head is a block of bytes and where its parts are in it; a codec reads it and
+//! writes it anew. Nothing here knows how it travels.
+
+pub(crate) mod bad_message;
+pub(crate) mod caller_timeout;
+pub(crate) mod challenge;
+pub(crate) mod fields;
+pub(crate) mod hops;
+pub(crate) mod identity;
+pub(crate) mod keep_alive;
+pub(crate) mod method;
+pub(crate) mod reason;
+pub(crate) mod reply;
+pub(crate) mod request;
+pub(crate) mod response;
+#[cfg(test)]
+pub(crate) mod sample;
+pub(crate) mod trace;
+pub(crate) mod trailers;
+
+pub(crate) use bad_message::BadMessage;
+pub use caller_timeout::CallerTimeout;
+pub(crate) use hops::{Hops, X_HOPS};
+pub use identity::request_id;
+pub use method::Method;
+pub use reason::Reason;
+pub(crate) use reply::LocalReply;
+pub use request::{RequestBody, RequestHead};
+pub use response::{ResponseBody, ResponseHead};
+pub use trace::{TraceContext, TraceParent};
+pub(crate) use trailers::may_trail;
+
+/// The field by which a request is known from hop to hop.
+pub(crate) const X_REQUEST_ID: &str = "x-request-id";
+
+/// Bytes of a head at most: 64 KiB of fields, and a start line.
+pub(crate) const HEAD_BYTES_MAX: usize = 80 * 1024;
+
+/// How large a message head may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes from the first of the start line to the empty line.
+    pub head_bytes_max: usize,
+    /// Fields; at most [`fields::FIELDS_MAX`].
+    pub fields_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: HEAD_BYTES_MAX,
+            fields_max: fields::FIELDS_MAX,
+        }
+    }
+}

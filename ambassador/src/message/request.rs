@@ -1,0 +1,142 @@
+//! The head of a request.
+
+use crate::addr::Authority;
+use crate::message::fields::{Fields, Kind, Span, part};
+use crate::message::{BadMessage, Method};
+
+/// A parsed request head; scratch that is used again for the next one.
+#[derive(Debug, Default)]
+pub struct RequestHead {
+    /// What is known of its method.
+    pub(crate) method: Method,
+    /// Where the method is.
+    pub(crate) method_text: Span,
+    /// Where the target is.
+    pub(crate) target: Span,
+    /// Within the target: where the authority of an absolute form is.
+    pub(crate) target_authority: Option<Span>,
+    /// Where the path of the target begins.
+    pub(crate) path_start: u32,
+    /// Its sender speaks HTTP/1.0.
+    pub(crate) http10: bool,
+    /// Where its body ends.
+    pub(crate) body: RequestBody,
+    /// Its fields.
+    pub(crate) fields: Fields,
+}
+
+/// Where the body of a request ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestBody {
+    /// At once.
+    #[default]
+    None,
+    /// After this many bytes; not 0.
+    Length(u64),
+    /// After the last chunk and the trailers.
+    Chunked,
+}
+
+impl RequestHead {
+    /// The method.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as it was sent.
+    pub fn method_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        part(head, self.method_text)
+    }
+
+    /// The request target as it was sent.
+    pub fn target<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        part(head, self.target)
+    }
+
+    /// Path and query; for an absolute form with neither, `/`, or `*` where
+    /// the method is OPTIONS (RFC 9112 section 3.2.4). Where an absolute form
+    /// has a query but no path, it begins with the question mark.
+    pub fn path<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        match part(head, (self.path_start, self.target.1)) {
+            [] if self.method == Method::Options => b"*",
+            [] => b"/",
+            path => path,
+        }
+    }
+
+    /// Whether the target names its authority: `http://host/path`.
+    pub fn is_absolute(&self) -> bool {
+        self.target_authority.is_some()
+    }
+
+    /// The bytes of the authority in an absolute target.
+    pub fn target_authority<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        Some(part(head, self.target_authority?))
+    }
+
+    /// Whom the request is for: the authority of its target, else `Host`
+    /// (RFC 9112 section 3.3). `None`: HTTP/1.0 without either, or an empty
+    /// `Host`. The host is kept in `buffer`.
+    pub fn authority(&self, head: &[u8], buffer: String) -> Result<Option<Authority>, BadMessage> {
+        if self.method != Method::Connect && self.target_authority.is_none() {
+            self.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
+        }
+        let bytes = self.authority_bytes(head);
+        if bytes.is_empty() && self.method != Method::Connect && self.target_authority.is_none() {
+            return Ok(None);
+        }
+        Authority::parse_with(bytes, buffer)
+            .map(Some)
+            .map_err(|_| BadMessage::Host)
+    }
+
+    /// The bytes that say whom the request is for; empty: nothing does.
+    pub fn authority_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        match (self.method, self.target_authority) {
+            (Method::Connect, _) => self.target(head),
+            (_, Some(authority)) => part(head, authority),
+            (_, None) => self.field(head, "host").unwrap_or_default(),
+        }
+    }
+
+    /// The value of the first field of this name.
+    pub fn field<'a>(&self, head: &'a [u8], name: &str) -> Option<&'a [u8]> {
+        self.fields.value(head, name)
+    }
+
+    /// The fields, in order.
+    pub fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// Where the body ends.
+    pub fn body(&self) -> RequestBody {
+        self.body
+    }
+
+    /// HTTP/1.0.
+    pub fn is_http10(&self) -> bool {
+        self.http10
+    }
+
+    /// Whether the connection may carry another request (RFC 9112 section 9.3).
+    pub fn keep_alive(&self) -> bool {
+        !self.fields.close && (!self.http10 || self.fields.keep_alive)
+    }
+
+    /// Whether a switch of protocols is asked for (RFC 9110 section 7.8);
+    /// asking for `h2c` does not count.
+    pub fn is_upgrade(&self) -> bool {
+        self.fields.upgrade && self.fields.names_protocol() && !self.http10 && !self.is_connect()
+    }
+
+    /// Whether the client can take trailer fields (RFC 9110 section 10.1.4).
+    pub fn takes_trailers(&self) -> bool {
+        self.fields.takes_trailers && !self.http10
+    }
+
+    /// CONNECT.
+    pub fn is_connect(&self) -> bool {
+        self.method == Method::Connect
+    }
+}
