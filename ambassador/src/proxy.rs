@@ -5,7 +5,6 @@ mod admission;
 pub(crate) mod adopted;
 pub(crate) mod after;
 pub(crate) mod answer;
-pub(crate) mod asked;
 pub(crate) mod attempt;
 pub(crate) mod bound;
 pub(crate) mod client;
@@ -36,6 +35,7 @@ pub(crate) mod reach;
 mod refusal;
 pub(crate) mod replay;
 pub(crate) mod reply;
+pub(crate) mod request_facts;
 mod retries;
 pub(crate) mod room;
 #[cfg(test)]

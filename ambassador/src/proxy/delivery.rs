@@ -3,12 +3,12 @@
 use crate::http1::BodyReader;
 use crate::message::{LocalReply, Reason, ResponseHead};
 use crate::proxy::after::After;
-use crate::proxy::asked::Asked;
 use crate::proxy::client::Client;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::Target;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::reply::{answer, refuse};
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::sending::Complete;
 use crate::proxy::switch;
 use crate::proxy::tries::Stopped;
@@ -54,7 +54,7 @@ pub(crate) struct Switched<'a> {
 /// A request whose outcome is known.
 pub(crate) struct Ended<'a> {
     /// What of it decides about a reply.
-    pub asked: Asked,
+    pub facts: RequestFacts,
     /// How much of its body was read.
     pub body: &'a BodyReader,
     /// The head of the last response.
@@ -63,9 +63,13 @@ pub(crate) struct Ended<'a> {
 
 impl<'a> Ended<'a> {
     /// It has ended, with so much of its body read.
-    pub(crate) fn new(asked: Asked, body: &'a BodyReader, response: &'a ResponseHead) -> Self {
+    pub(crate) fn new(
+        facts: RequestFacts,
+        body: &'a BodyReader,
+        response: &'a ResponseHead,
+    ) -> Self {
         Self {
-            asked,
+            facts,
             body,
             response,
         }
@@ -147,7 +151,7 @@ impl<'a> Ended<'a> {
         match refusal {
             Refusal::Reset(reason) => cut(record, reason.into()),
             Refusal::Reply(reply) if has_begun => cut(record, reply.reason().into()),
-            Refusal::Reply(reply) => answer(client, record, self.asked, self.body, reply).await,
+            Refusal::Reply(reply) => answer(client, record, self.facts, self.body, reply).await,
             Refusal::Malformed(bad) if has_begun => {
                 record.explain(bad.text());
                 cut(record, bad.reason().into())
@@ -175,7 +179,7 @@ impl<'a> Ended<'a> {
         let is_unanswered = record.passage.bytes_out.get() == 0;
         if client.member.is_shed() && is_unanswered {
             let reply = LocalReply::new(Reason::Overloaded).with_detail(SHED);
-            return answer(client, record, self.asked, self.body, reply).await;
+            return answer(client, record, self.facts, self.body, reply).await;
         }
         cut(record, client.departure())
     }

@@ -11,11 +11,11 @@ use crate::message::{BadMessage, ResponseBody};
 use crate::policy::pace::Part;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, Held, Response};
-use crate::proxy::asked::Asked;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, Interims, ended_or};
 use crate::proxy::paced::{Late, Paced, within};
+use crate::proxy::request_facts::RequestFacts;
 use crate::ring::{self, Chunk, Gather, SendError};
 use crate::telemetry::{Cells, Direction};
 use crate::together::at_once;
@@ -25,7 +25,7 @@ use crate::transport::Transport;
 pub(super) struct Download<'a> {
     pub client: &'a Transport,
     pub heads: Heads<'a>,
-    pub asked: Asked,
+    pub facts: RequestFacts,
     pub drain: &'a Drain,
     pub cells: &'a Cells,
     /// How the upstream does.
@@ -46,13 +46,13 @@ impl Download<'_> {
                 return Ok(Held { head, rest });
             }
             if self.heads.head.status() == 101 {
-                return match self.asked.upgrade {
+                return match self.facts.upgrade {
                     true => Ok(Held { head, rest }),
                     false => Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade)),
                 };
             }
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
-            if interims == Interims::Pass && !self.asked.http10 {
+            if interims == Interims::Pass && !self.facts.http10 {
                 self.send_head(&head, None, After::KeepAlive).await?;
             }
             ahead = rest;
@@ -110,8 +110,8 @@ impl Download<'_> {
     ) -> Result<(), ExchangeError> {
         let rewrite = ResponseRewrite {
             close: after == After::Close,
-            http10: self.asked.http10,
-            dechunk: self.asked.http10 && self.heads.head.body() == ResponseBody::Chunked,
+            http10: self.facts.http10,
+            dechunk: self.facts.http10 && self.heads.head.body() == ResponseBody::Chunked,
         };
         let mut gather = Gather::from(Chunk::written(head.len() + 64, |out| {
             http1::write_response(out, head, self.heads.head, &rewrite);
@@ -154,12 +154,12 @@ impl Download<'_> {
     /// Passes a final response on, head and body.
     async fn pass_response(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
         let length = self.heads.head.body();
-        if self.asked.http10 && self.heads.head.is_coded() {
+        if self.facts.http10 && self.heads.head.is_coded() {
             return Err(ExchangeError::Response(BadMessage::CodedForHttp10));
         }
         let until_close = length == ResponseBody::UntilClose;
         // Chunks are taken apart for a client that does not know them.
-        let framing = match self.asked.http10 && length == ResponseBody::Chunked {
+        let framing = match self.facts.http10 && length == ResponseBody::Chunked {
             true => Framing::Removed,
             false => Framing::Kept,
         };
@@ -167,7 +167,7 @@ impl Download<'_> {
         // What it still sends of its body is no request.
         let early = !self.heads.progress.body_read.get();
         let is_last = framing == Framing::Removed || closing || early;
-        let after = match !self.asked.keep_alive || until_close || is_last {
+        let after = match !self.facts.keep_alive || until_close || is_last {
             true => After::Close,
             false => After::KeepAlive,
         };

@@ -4,13 +4,13 @@
 use crate::http1::BodyReader;
 use crate::message;
 use crate::proxy::answer::{ExchangeError, Held, Response};
-use crate::proxy::asked::Asked;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::download::Download;
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, Interims, hand_over};
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
@@ -27,7 +27,7 @@ pub(crate) struct Exchange<'a> {
     /// The upstream's socket.
     pub upstream: &'a Transport,
     /// The request.
-    pub asked: Asked,
+    pub facts: RequestFacts,
     /// Where its body is.
     pub body: &'a mut BodyReader,
     /// Scratch for the response.
@@ -101,14 +101,14 @@ impl Exchange<'_> {
             client: self.client,
             heads: Heads {
                 upstream: self.upstream,
-                method: self.asked.method,
+                method: self.facts.method,
                 head: self.head,
                 limits: self.limits,
                 deadlines: self.deadlines,
                 uploading: !self.body.is_done(),
                 progress: self.progress,
             },
-            asked: self.asked,
+            facts: self.facts,
             drain: self.drain,
             cells: self.cells,
             sends: None,

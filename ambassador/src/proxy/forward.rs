@@ -9,7 +9,6 @@ use crate::http1::BodyReader;
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
 use crate::proxy::admission::Arrived;
 use crate::proxy::after::After;
-use crate::proxy::asked::Asked;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::{Context, Scratch};
@@ -22,6 +21,7 @@ use crate::proxy::pick::{self, Criteria};
 use crate::proxy::progress::Progress;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::replay::Replay;
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::sending::{Lane, Passed, Sending};
 use crate::proxy::switch;
 use crate::proxy::tries::Tries;
@@ -37,9 +37,9 @@ use crate::upstream::reputation::Reputation;
 pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) -> After {
     let context = Rc::clone(&client.context);
     let request = &scratch.request;
-    let asked = Asked::of(request, &head);
+    let facts = RequestFacts::of(request, &head);
     let mut body = BodyReader::of_request(request.body());
-    let mut record = begin(client, asked, &head);
+    let mut record = begin(client, facts, &head);
 
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
@@ -56,7 +56,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
         none => {
             drop(head);
             let refusal = none.err().unwrap_or(Reason::NoRoute.into());
-            let ended = Ended::new(asked, &body, &scratch.response);
+            let ended = Ended::new(facts, &body, &scratch.response);
             return Box::pin(ended.refuse(client, record, refusal)).await;
         }
     };
@@ -67,7 +67,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     if let Some(tunnel) = tunnel(client, target, request, &head) {
         let key = pick::request_key(target, request, &head, client.origin.peer);
         drop(head);
-        let connect = switch::connect(client, record, asked, (target, key), tunnel);
+        let connect = switch::connect(client, record, facts, (target, key), tunnel);
         return Box::pin(connect).await;
     }
 
@@ -80,7 +80,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
             way: &way,
             reputation: seen.reputation(),
             incoming: &mut incoming,
-            asked,
+            facts,
             record: &record,
             origin: client.origin,
             client: &client.stream,
@@ -98,7 +98,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     };
 
     // Whatever came of it, its caller is told.
-    let ended = Ended::new(asked, &body, &scratch.response);
+    let ended = Ended::new(facts, &body, &scratch.response);
     match outcome {
         Outcome::Complete(complete, stopped) => ended.complete(record, complete, stopped),
         other => Box::pin(ended.deliver(client, record, target, other)).await,
@@ -107,10 +107,10 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
 
 /// Starts the record of a request.
 #[inline(always)]
-fn begin(client: &Client, asked: Asked, head: &[u8]) -> RequestGuard {
+fn begin(client: &Client, facts: RequestFacts, head: &[u8]) -> RequestGuard {
     let telemetry = &client.context.telemetry;
     let mut record = telemetry.begin(client.passage(ring::now()));
-    record.method = asked.method.into();
+    record.method = facts.method.into();
     record.passage.count(Direction::Sent, head.len() as u64);
     record
 }
@@ -171,7 +171,7 @@ struct Routed<'a, 'r> {
     way: &'a Way,
     reputation: &'a Reputation,
     incoming: &'r mut Incoming<'r>,
-    asked: Asked,
+    facts: RequestFacts,
     record: &'r RequestRecord,
     origin: Origin,
     client: &'r Transport,
@@ -222,7 +222,7 @@ impl<'a> Routed<'a, '_> {
             namespace: self.origin.namespace,
             way,
             incoming: self.incoming,
-            asked: self.asked,
+            facts: self.facts,
             body: self.body,
             response: self.response,
             record: self.record,

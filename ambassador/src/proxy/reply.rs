@@ -5,20 +5,20 @@ use crate::http1;
 use crate::http1::BodyReader;
 use crate::message::{BadMessage, LocalReply, Reason};
 use crate::proxy::after::After;
-use crate::proxy::asked::Asked;
 use crate::proxy::client::Client;
+use crate::proxy::request_facts::RequestFacts;
 use crate::telemetry::{Direction, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.
 pub(crate) async fn answer(
     client: &mut Client,
     mut record: RequestGuard,
-    asked: Asked,
+    facts: RequestFacts,
     body: &BodyReader,
     reply: LocalReply,
 ) -> After {
-    let keep_alive = asked.keep_alive && body.is_done() && !client.context.drain.has_begun();
-    let mut reply = reply.to(asked.method);
+    let keep_alive = facts.keep_alive && body.is_done() && !client.context.drain.has_begun();
+    let mut reply = reply.to(facts.method);
     if !keep_alive {
         reply = reply.closing();
     }

@@ -10,7 +10,6 @@ use crate::http1::BodyReader;
 use crate::message::{RequestBody, ResponseHead};
 use crate::policy::hedge::{self, After};
 use crate::policy::retry::Again;
-use crate::proxy::asked::Asked;
 use crate::proxy::attempt::Try;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
@@ -19,6 +18,7 @@ use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::sending::{Answered, Lane, Sending};
 use crate::proxy::tries::{Tries, Why};
 use crate::proxy::way::{Incoming, Way};
@@ -66,9 +66,9 @@ impl<'a> Sending<'a> {
 
     fn may_be_in_two_places(&self) -> bool {
         let shared = &self.target().shared;
-        hedge::is_safe(self.asked.method)
-            && !self.asked.upgrade
-            && self.asked.presents.is_none()
+        hedge::is_safe(self.facts.method)
+            && !self.facts.upgrade
+            && self.facts.presents.is_none()
             && self.bound.endpoint(shared, self.namespace).is_none()
             && self.body.is_done()
             && self.replay.is_whole()
@@ -138,7 +138,7 @@ impl<'a> Sending<'a> {
             namespace: self.namespace,
             way: self.way,
             incoming: self.incoming,
-            asked: self.asked,
+            facts: self.facts,
             record: self.record,
             replay: self.replay.clone(),
             deadlines: self.deadlines,
@@ -175,7 +175,7 @@ struct Beside<'a> {
     namespace: Namespace,
     way: &'a Way,
     incoming: &'a Incoming<'a>,
-    asked: Asked,
+    facts: RequestFacts,
     record: &'a RequestRecord,
     replay: Replay,
     deadlines: &'a Deadlines<'a>,
@@ -201,7 +201,7 @@ impl Beside<'_> {
             namespace: self.namespace,
             way: self.way,
             incoming: self.incoming,
-            asked: self.asked,
+            facts: self.facts,
             body: &mut BodyReader::of_request(RequestBody::None),
             response: &mut response,
             record: self.record,

@@ -8,7 +8,6 @@ use crate::http1::BodyReader;
 use crate::message::{BadMessage, ResponseHead, challenge};
 use crate::policy::retry::Cause;
 use crate::proxy::answer::{ExchangeError, Held, Response};
-use crate::proxy::asked::Asked;
 use crate::proxy::attempt::{Body, Stage, Try};
 use crate::proxy::bound::{self, Bound, Taken};
 use crate::proxy::context::Context;
@@ -19,6 +18,7 @@ use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather};
@@ -48,7 +48,7 @@ pub(crate) struct Sending<'a> {
     /// As it came.
     pub incoming: &'a Incoming<'a>,
     /// What decides about its response.
-    pub asked: Asked,
+    pub facts: RequestFacts,
     /// Where its body is.
     pub body: &'a mut BodyReader,
     /// Scratch for the response.
@@ -141,7 +141,7 @@ impl<'a> Sending<'a> {
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
             self.context.pools.watch(shared, &connection);
-            connection.tie = connection.tie.presented(self.asked.presents);
+            connection.tie = connection.tie.presented(self.facts.presents);
             let (outgoing, head_bytes) = self.encode(connection.endpoint());
             let answered = self.over(&connection).ask(outgoing, interims).await;
             let error = match answered {
@@ -367,7 +367,7 @@ impl<'a> Sending<'a> {
             client: self.client,
             ahead: self.ahead,
             upstream: &connection.stream,
-            asked: self.asked,
+            facts: self.facts,
             body: self.body,
             trailers: Trailers {
                 way: self.way,

@@ -7,7 +7,6 @@ use crate::clock::{self, Instant};
 use crate::http1::BodyReader;
 use crate::message::{LocalReply, RequestBody};
 use crate::proxy::after::After;
-use crate::proxy::asked::Asked;
 use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::fault;
@@ -18,6 +17,7 @@ use crate::proxy::leg::{Leg, Purpose, dial, speaks_http_only};
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::reach::{Caller, reach};
 use crate::proxy::reply;
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::tries::Tries;
 use crate::proxy::tunnel::Tunnel;
 use crate::ring::{self, Chunk};
@@ -34,7 +34,7 @@ use crate::upstream::pool::Lease;
 pub(crate) async fn connect(
     client: &mut Client,
     mut record: RequestGuard,
-    asked: Asked,
+    facts: RequestFacts,
     (target, key): (&Target, Option<u64>),
     tunnel: Tunnelled,
 ) -> After {
@@ -43,9 +43,9 @@ pub(crate) async fn connect(
         ahead.detach();
     }
     // Without a tunnel, what follows the head is not for this proxy to read.
-    let asked = Asked {
+    let facts = RequestFacts {
         keep_alive: false,
-        ..asked
+        ..facts
     };
     let body = BodyReader::of_request(RequestBody::None);
     let context = Rc::clone(&client.context);
@@ -61,7 +61,7 @@ pub(crate) async fn connect(
         Ok(one) => one,
         Err(reason) => {
             let reply = LocalReply::new(reason);
-            return reply::answer(client, record, asked, &body, reply).await;
+            return reply::answer(client, record, facts, &body, reply).await;
         }
     };
     // The probe does not wait for what its client may say.
@@ -100,7 +100,7 @@ pub(crate) async fn connect(
         }
         First::Left(Err(unanswered)) => {
             let reply = LocalReply::new(unanswered.reason);
-            reply::answer(client, record, asked, &body, reply).await
+            reply::answer(client, record, facts, &body, reply).await
         }
         First::Right(()) => {
             record.reason = Some(client.departure());

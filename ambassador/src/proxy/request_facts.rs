@@ -5,7 +5,7 @@ use crate::message::{Method, RequestHead};
 
 /// What of a request is needed once its head has been sent on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct RequestFacts {
     /// Decides whether a response has a body.
     pub method: Method,
     /// The client speaks HTTP/1.0: no chunks, no interim responses.
@@ -18,7 +18,7 @@ pub(crate) struct Asked {
     pub presents: Option<Asker>,
 }
 
-impl Asked {
+impl RequestFacts {
     /// Takes it from a parsed head.
     pub(crate) fn of(request: &RequestHead, head: &[u8]) -> Self {
         Self {
