@@ -25,7 +25,7 @@ use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::{Ask, Grade, Picked, Probe};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
-use crate::upstream::pool::{Checkout, Lease, Want};
+use crate::upstream::pool::{Checkout, Freshness, Lease};
 use crate::upstream::reputation::Reputation;
 
 /// A try at one endpoint, which is busy until this is dropped. Dropped before its
@@ -208,12 +208,16 @@ impl<'a> Try<'a> {
     pub(crate) async fn reach(
         &mut self,
         namespace: Namespace,
-        want: Want,
+        freshness: Freshness,
         peer: Peer,
         until: Option<(Instant, Limit)>,
     ) -> Result<Lease, Unanswered> {
         let key = PoolKey::http1(namespace, self.endpoint());
-        let checkout = Checkout { key, want, peer };
+        let checkout = Checkout {
+            key,
+            freshness,
+            peer,
+        };
         let checkout = race::checkout(self.context, self.target, checkout);
         let checked_out = match until {
             None => checkout.await,

@@ -6,7 +6,7 @@ use crate::proxy::attempt::Try;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::tries::{Stopped, Tries};
 use crate::upstream::dial::Namespace;
-use crate::upstream::pool::{Lease, Want};
+use crate::upstream::pool::{Freshness, Lease};
 
 /// For whom a connection is made.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ pub(crate) async fn reach<'a>(
     loop {
         on_try(one);
         count += 1;
-        let unanswered = match one.reach(namespace, Want::Fresh, peer, None).await {
+        let unanswered = match one.reach(namespace, Freshness::New, peer, None).await {
             Ok(connection) => return Ok(connection),
             Err(unanswered) => unanswered,
         };

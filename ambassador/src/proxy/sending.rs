@@ -27,7 +27,7 @@ use crate::transport::Transport;
 use crate::upstream::connection::{Connection, Tie};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
-use crate::upstream::pool::{Lease, Want};
+use crate::upstream::pool::{Freshness, Lease};
 
 /// A request on its way to its upstream, over all its tries.
 pub(crate) struct Sending<'a> {
@@ -127,10 +127,10 @@ impl<'a> Sending<'a> {
         one: &mut Try<'_>,
         interims: Interims,
     ) -> Result<Answered, Failure> {
-        let mut want = Want::Any;
+        let mut freshness = Freshness::Any;
         let failure = loop {
             self.begin(one);
-            let mut connection = match self.connection(one, want).await {
+            let mut connection = match self.connection(one, freshness).await {
                 Ok(connection) => connection,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
@@ -162,7 +162,7 @@ impl<'a> Sending<'a> {
                 Err(error) => error.behind_head(head_bytes),
             };
             let was_dead = past.has_stood_idle()
-                && want == Want::Any
+                && freshness == Freshness::Any
                 && error.may_be_a_dead_connection(self.progress);
             let failure = self.fail(error);
             if !was_dead || self.outgoing.is_none() {
@@ -171,7 +171,7 @@ impl<'a> Sending<'a> {
             one.end(failure.outcome());
             let cells = &self.context.telemetry.cells;
             cells.retry(self.target().shared.label, RetryCause::Reset);
-            want = Want::Fresh;
+            freshness = Freshness::New;
         };
         one.has_failed(&failure);
         Err(failure)
@@ -321,12 +321,16 @@ impl<'a> Sending<'a> {
     }
 
     /// The client's own connection, else an idle one, else a new one.
-    async fn connection(&mut self, one: &mut Try<'_>, want: Want) -> Result<Lease, Unanswered> {
+    async fn connection(
+        &mut self,
+        one: &mut Try<'_>,
+        freshness: Freshness,
+    ) -> Result<Lease, Unanswered> {
         let key = PoolKey::http1(self.namespace, one.endpoint());
         let (context, shared) = (self.context, &self.way.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
             (Taken::Live(connection), _) => Some(connection),
-            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, want),
+            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, freshness),
             (Taken::Lost, _) | (Taken::Nothing, Lane::Bound) => {
                 self.outgoing = None;
                 return Err(Unanswered::LOST);
@@ -345,7 +349,7 @@ impl<'a> Sending<'a> {
             outgoing.detach();
         }
         let (peer, until) = (self.progress.peer(), self.deadlines.of_checkout());
-        let connection = one.reach(self.namespace, want, peer, until).await?;
+        let connection = one.reach(self.namespace, freshness, peer, until).await?;
         self.record
             .passage
             .endpoint

@@ -82,11 +82,11 @@ struct Pool {
 
 /// Which connections a caller accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum Freshness {
     /// An idle one where there is one.
     Any,
     /// One that has just been dialled: for replays and opaque streams.
-    Fresh,
+    New,
 }
 
 /// What is wanted.
@@ -95,7 +95,7 @@ pub struct Checkout {
     /// What it is to be good for.
     pub key: PoolKey,
     /// Which one.
-    pub want: Want,
+    pub freshness: Freshness,
     /// For whom it is.
     pub peer: Peer,
 }
@@ -202,11 +202,15 @@ impl Pools {
         opening: Opening,
         checkout: Checkout,
     ) -> Result<Lease, CheckoutError> {
-        let Checkout { key, want, peer } = checkout;
-        if let Some(lease) = self.take_idle(shared, key, want) {
+        let Checkout {
+            key,
+            freshness,
+            peer,
+        } = checkout;
+        if let Some(lease) = self.take_idle(shared, key, freshness) {
             return Ok(lease);
         }
-        if want == Want::Any
+        if freshness == Freshness::Any
             && let Some(connection) = self.take_over(shared, key).await
         {
             return Ok(self.lend(shared, connection));
@@ -214,7 +218,7 @@ impl Pools {
         let shard = self.shard;
         let asker = Asker { shard, peer };
         let permit = loop {
-            if let Some(lease) = self.take_idle(shared, key, want) {
+            if let Some(lease) = self.take_idle(shared, key, freshness) {
                 return Ok(lease);
             }
             let now = ring::now();
@@ -236,7 +240,7 @@ impl Pools {
                 Ok(Turn::TurnedAway) => return Err(CheckoutError::Overloaded),
                 Ok(Turn::Dial(permit)) => break permit,
                 Ok(Turn::Reuse) => match self.take_set_aside(shared.id, key) {
-                    Some(connection) if want == Want::Any && connection.serves(key) => {
+                    Some(connection) if freshness == Freshness::Any && connection.serves(key) => {
                         return Ok(Lease::new(connection, self));
                     }
                     Some(other) => break other.permit,
@@ -364,9 +368,9 @@ impl Pools {
         self: &Rc<Self>,
         shared: &Arc<Shared>,
         key: PoolKey,
-        want: Want,
+        freshness: Freshness,
     ) -> Option<Lease> {
-        if want == Want::Fresh || shared.permits.waiting() > 0 {
+        if freshness == Freshness::New || shared.permits.waiting() > 0 {
             return None;
         }
         // Dropping a connection may wake waiters: not while we are borrowed.

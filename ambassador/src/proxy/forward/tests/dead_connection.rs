@@ -20,7 +20,7 @@ use crate::ring::{self, Backend, Chunk, Gather, Options};
 use crate::telemetry::{AttemptOutcome, Direction, UpstreamIndex};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
-use crate::upstream::pool::{Checkout, Want};
+use crate::upstream::pool::{Checkout, Freshness};
 
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -104,7 +104,7 @@ async fn keep_a_dead_connection(
         target.opening(),
         Checkout {
             key,
-            want: Want::Fresh,
+            freshness: Freshness::New,
             peer: Peer::Local,
         },
     );

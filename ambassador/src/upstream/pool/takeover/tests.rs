@@ -15,7 +15,7 @@ use crate::telemetry::UpstreamIndex;
 use crate::upstream::connection::Past;
 use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
 use crate::upstream::limits::Limits;
-use crate::upstream::pool::{Checkout, Lease, Want};
+use crate::upstream::pool::{Checkout, Freshness, Lease};
 
 /// An upstream that two shards have connections to: shard 0 in a thread of its
 /// own, shard 1 in that of the test.
@@ -34,7 +34,7 @@ fn pools(shard: u16) -> Rc<Pools> {
 fn checkout(key: PoolKey) -> Checkout {
     Checkout {
         key,
-        want: Want::Any,
+        freshness: Freshness::Any,
         peer: Peer::Local,
     }
 }
