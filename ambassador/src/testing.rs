@@ -212,7 +212,7 @@ pub mod together {
 pub mod upstream {
     /// See `upstream/balancer.rs`.
     pub mod balancer {
-        pub use crate::upstream::balancer::{Ask, Balancer, Grade, Picked, Probe};
+        pub use crate::upstream::balancer::{Balancer, Grade, Pick, PickInput, Probe};
     }
 
     /// See `upstream/dial.rs`.

@@ -28,7 +28,7 @@ use ambassador::testing::route::settings::{
 use ambassador::testing::shard::accept::Intake;
 use ambassador::testing::shard::{self, Plan, Shard};
 use ambassador::testing::telemetry::Registry;
-use ambassador::testing::upstream::balancer::{Ask, Balancer, Grade, Probe};
+use ambassador::testing::upstream::balancer::{Balancer, Grade, PickInput, Probe};
 use ambassador::testing::upstream::dial::{Namespace, OwnAddresses};
 use ambassador::testing::upstream::endpoints::Published;
 
@@ -291,7 +291,7 @@ fn a_choice_among_endpoints_allocates_nothing() {
         let mut balancer = Balancer::default();
         let mut request = |random: u64| {
             for tried in [&[], &tried[..]] {
-                let ask = Ask {
+                let input = PickInput {
                     load_balancing: &load_balancing,
                     key: Some(random),
                     tried,
@@ -299,7 +299,7 @@ fn a_choice_among_endpoints_allocates_nothing() {
                     random,
                     now,
                 };
-                let mut picked = balancer.pick(&published, &ask).expect("there are ten");
+                let mut picked = balancer.pick(&published, &input).expect("there are ten");
                 let grade = Grade::of_status(if random == 7 { 503 } else { 200 }, None);
                 picked.ended(grade, &outlier, now);
             }

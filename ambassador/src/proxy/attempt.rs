@@ -22,7 +22,7 @@ use crate::proxy::pick::{self, Criteria};
 use crate::proxy::race;
 use crate::ring::{self, timer};
 use crate::telemetry::AttemptOutcome;
-use crate::upstream::balancer::{Ask, Grade, Picked, Probe};
+use crate::upstream::balancer::{Grade, Pick, PickInput, Probe};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, Freshness, Lease};
@@ -34,7 +34,7 @@ pub(crate) struct Try<'a> {
     context: &'a Context,
     target: &'a Target,
     reputation: &'a Reputation,
-    picked: Picked,
+    picked: Pick,
     /// `None`: the breaker was told.
     trial: Option<Trial<'a>>,
     counts: Counts,
@@ -123,7 +123,7 @@ impl<'a> Try<'a> {
     /// A second one beside another one, as its request may be in two places;
     /// `None`: the circuit is not closed. Unless every try counts for it, the
     /// breaker learns nothing of this one.
-    pub(crate) fn second<P: FnOnce() -> Option<Picked>>(
+    pub(crate) fn second<P: FnOnce() -> Option<Pick>>(
         &self,
         picked: P,
     ) -> impl FnOnce() -> Option<Self> + use<'a, P> {
@@ -244,7 +244,7 @@ impl<'a> Try<'a> {
         let policies = &self.target.upstream.policies;
         let bad = Grade::Bad { retry_after: None };
         self.picked.ended(bad, &policies.outlier, now);
-        let ask = Ask {
+        let input = PickInput {
             load_balancing: &policies.load_balancing,
             key: None,
             tried: &[],
@@ -254,7 +254,7 @@ impl<'a> Try<'a> {
         };
         let list = self.target.list_for(winner.namespace);
         let (pools, shared) = (&self.context.pools, &self.target.shared);
-        self.picked = pools.pick_bound(shared, list, winner.endpoint, &ask);
+        self.picked = pools.pick_bound(shared, list, winner.endpoint, &input);
     }
 
     /// Asks the breaker for another try.
@@ -275,7 +275,7 @@ impl<'a> Try<'a> {
     }
 
     /// The next one goes there.
-    pub(crate) fn move_to(&mut self, picked: Picked) {
+    pub(crate) fn move_to(&mut self, picked: Pick) {
         self.picked = picked;
     }
 
@@ -399,8 +399,8 @@ impl<'a> Try<'a> {
     }
 
     /// Leaves the endpoint, which is busy as long as it is kept.
-    pub(crate) fn into_picked(mut self) -> Picked {
-        let nobody = Picked::unwatched(self.endpoint());
+    pub(crate) fn into_pick(mut self) -> Pick {
+        let nobody = Pick::unwatched(self.endpoint());
         std::mem::replace(&mut self.picked, nobody)
     }
 

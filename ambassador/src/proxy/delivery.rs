@@ -14,7 +14,7 @@ use crate::proxy::switch;
 use crate::proxy::tries::Stopped;
 use crate::ring::Chunk;
 use crate::telemetry::{ReasonLabel, RequestGuard};
-use crate::upstream::balancer::Picked;
+use crate::upstream::balancer::Pick;
 use crate::upstream::in_flight::Entered;
 use crate::upstream::pool::Lease;
 
@@ -48,7 +48,7 @@ pub(crate) struct Switched<'a> {
     /// The request is in flight to the end of the tunnel.
     pub _in_flight: Entered<'a>,
     /// So is its endpoint busy.
-    pub _picked: Picked,
+    pub _pick: Pick,
 }
 
 /// A request whose outcome is known.

@@ -243,7 +243,7 @@ impl<'a> Routed<'a, '_> {
                     connection,
                     upstream_first,
                     _in_flight: admitted.in_flight,
-                    _picked: one.into_picked(),
+                    _pick: one.into_pick(),
                 }))
             }
             Err(failure) => Outcome::Failed(failure, stopped),

@@ -12,7 +12,7 @@ use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::telemetry::TcpOutcome;
 use crate::together::{First, first};
-use crate::upstream::balancer::Picked;
+use crate::upstream::balancer::Pick;
 use crate::upstream::pool::Lease;
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
@@ -22,7 +22,7 @@ pub(super) struct Leg {
     pub connection: Lease,
     /// What the server said first.
     pub said: Option<Chunk>,
-    _picked: Picked,
+    _pick: Pick,
 }
 
 /// Why a connection is not relayed, and where it would have gone.
@@ -100,7 +100,7 @@ pub(super) async fn dial(
             Ok(Box::new(Leg {
                 connection,
                 said: None,
-                _picked: one.into_picked(),
+                _pick: one.into_pick(),
             }))
         }
         First::Left(Err(unanswered)) => Err(GivenUp {

@@ -9,7 +9,7 @@ use crate::policy::balance::{self, Key, LoadBalancing};
 use crate::proxy::generation::Target;
 use crate::ring;
 use crate::route::settings::Endpoints;
-use crate::upstream::balancer::{Ask, Picked, Probe};
+use crate::upstream::balancer::{Pick, PickInput, Probe};
 use crate::upstream::dial::Namespace;
 use crate::upstream::elsewhere::Seen;
 use crate::upstream::pool::Pools;
@@ -43,14 +43,14 @@ pub(crate) fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namesp
 
 /// The endpoint of a try. `None` where a name has not been resolved, and where
 /// the original destination is meant and there is none.
-pub(crate) fn pick(pools: &Pools, target: &Target, criteria: Criteria<'_>) -> Option<Picked> {
+pub(crate) fn pick(pools: &Pools, target: &Target, criteria: Criteria<'_>) -> Option<Pick> {
     match target.upstream.endpoints {
         Endpoints::Original => {
             let OriginalDst(address) = criteria.original?;
-            Some(Picked::unwatched(EndpointAddr(address)))
+            Some(Pick::unwatched(EndpointAddr(address)))
         }
         Endpoints::Static(_) | Endpoints::Dns { .. } => {
-            let ask = Ask {
+            let input = PickInput {
                 load_balancing: &target.upstream.policies.load_balancing,
                 key: criteria.key,
                 tried: criteria.tried,
@@ -61,8 +61,8 @@ pub(crate) fn pick(pools: &Pools, target: &Target, criteria: Criteria<'_>) -> Op
             let shared = &target.shared;
             let list = target.list_for(criteria.namespace);
             match criteria.bound {
-                Some(endpoint) => Some(pools.pick_bound(shared, list, endpoint, &ask)),
-                None => pools.pick(shared, list, &ask),
+                Some(endpoint) => Some(pools.pick_bound(shared, list, endpoint, &input)),
+                None => pools.pick(shared, list, &input),
             }
         }
     }

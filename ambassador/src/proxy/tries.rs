@@ -10,7 +10,7 @@ use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
 use crate::ring::{self, timer};
 use crate::telemetry::RetryCause;
-use crate::upstream::balancer::Picked;
+use crate::upstream::balancer::Pick;
 use crate::upstream::reputation::Reputation;
 
 /// The tries of one request, and where they went.
@@ -92,7 +92,7 @@ impl<'a> Tries<'a> {
 
     /// The endpoint of a second try beside the one at `busy`, and leave to make
     /// it; `None`: there is no budget for it, or nowhere better to go.
-    pub(crate) fn pick_beside(&self, busy: &[EndpointAddr], why: Why) -> Option<Picked> {
+    pub(crate) fn pick_beside(&self, busy: &[EndpointAddr], why: Why) -> Option<Pick> {
         let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
         let (pools, now) = (&self.context.pools, ring::now());
         let picked = self.pick(busy)?;
@@ -114,7 +114,7 @@ impl<'a> Tries<'a> {
         grant().then_some(picked)
     }
 
-    fn pick(&self, tried: &[EndpointAddr]) -> Option<Picked> {
+    fn pick(&self, tried: &[EndpointAddr]) -> Option<Pick> {
         let criteria = Criteria {
             tried,
             ..self.criteria

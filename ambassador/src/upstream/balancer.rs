@@ -65,7 +65,7 @@ struct Load {
 
 /// Who asks for an endpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
+pub struct PickInput<'a> {
     /// How one is chosen.
     pub load_balancing: &'a LoadBalancing,
     /// The hash of the request's key, where it has one.
@@ -104,7 +104,7 @@ impl Probe {
 /// An endpoint that was chosen. It is active on this shard until this is
 /// dropped.
 #[must_use]
-pub struct Picked {
+pub struct Pick {
     /// Where it listens.
     pub endpoint: EndpointAddr,
     /// `None`: there is nothing to choose from, and nothing is counted.
@@ -150,14 +150,14 @@ impl Grade {
 
 impl Balancer {
     /// An endpoint for a try; `None`: there are none.
-    pub fn pick(&mut self, published: &Published, ask: &Ask<'_>) -> Option<Picked> {
+    pub fn pick(&mut self, published: &Published, input: &PickInput<'_>) -> Option<Pick> {
         self.refresh(published);
         match &*self.list {
             [] => None,
-            [only] => Some(Picked::unwatched(only.address)),
+            [only] => Some(Pick::unwatched(only.address)),
             _ => self
-                .probe(published.detector(), ask)
-                .or_else(|| self.choose(published, ask)),
+                .probe(published.detector(), input)
+                .or_else(|| self.choose(published, input)),
         }
     }
 
@@ -166,13 +166,13 @@ impl Balancer {
         &mut self,
         published: &Published,
         endpoint: EndpointAddr,
-        ask: &Ask<'_>,
-    ) -> Picked {
+        input: &PickInput<'_>,
+    ) -> Pick {
         self.refresh(published);
         let load = self.loads.iter().find(|load| load.address == endpoint);
         match load.filter(|_| self.loads.len() > 1) {
-            Some(load) => Picked::new(load, load.detector.begin(&load.health), ask),
-            None => Picked::unwatched(endpoint),
+            Some(load) => Pick::new(load, load.detector.begin(&load.health), input),
+            None => Pick::unwatched(endpoint),
         }
     }
 
@@ -200,35 +200,35 @@ impl Balancer {
 
     /// A request that comes when a probe is due is the probe, unless it is a
     /// retry, which has failed before.
-    fn probe(&self, detector: &Detector, ask: &Ask<'_>) -> Option<Picked> {
-        let may_be = ask.probe == Probe::Allowed && ask.tried.is_empty();
-        if !may_be || self.probe_due.is_none_or(|due| ask.now < due) {
+    fn probe(&self, detector: &Detector, input: &PickInput<'_>) -> Option<Pick> {
+        let may_be = input.probe == Probe::Allowed && input.tried.is_empty();
+        if !may_be || self.probe_due.is_none_or(|due| input.now < due) {
             return None;
         }
         self.out.iter().find_map(|place| {
             let load = &self.loads[*place];
-            let trial = detector.probe(&load.health, ask.now)?;
-            Some(Picked::new(load, trial, ask))
+            let trial = detector.probe(&load.health, input.now)?;
+            Some(Pick::new(load, trial, input))
         })
     }
 
-    fn choose(&mut self, published: &Published, ask: &Ask<'_>) -> Option<Picked> {
-        let place = match ask.tried.is_empty() {
-            true => self.first_choice(published, ask),
-            false => self.next_choice(ask),
+    fn choose(&mut self, published: &Published, input: &PickInput<'_>) -> Option<Pick> {
+        let place = match input.tried.is_empty() {
+            true => self.first_choice(published, input),
+            false => self.next_choice(input),
         }?;
         let load = &self.loads[place];
         let trial = load.detector.begin(&load.health);
-        Some(Picked::new(load, trial, ask))
+        Some(Pick::new(load, trial, input))
     }
 
-    fn first_choice(&mut self, published: &Published, ask: &Ask<'_>) -> Option<usize> {
-        let place = match ask.load_balancing {
+    fn first_choice(&mut self, published: &Published, input: &PickInput<'_>) -> Option<usize> {
+        let place = match input.load_balancing {
             LoadBalancing::RoundRobin => self.in_turn(published),
-            _ => self.among(Among::All, ask),
+            _ => self.among(Among::All, input),
         }?;
         // Keys stay where they belong: their endpoint has what they need.
-        let is_keyed = matches!(ask.load_balancing, LoadBalancing::RingHash(_));
+        let is_keyed = matches!(input.load_balancing, LoadBalancing::RingHash(_));
         if is_keyed || !self.loads[place].is_suspect() {
             return Some(place);
         }
@@ -242,7 +242,7 @@ impl Balancer {
                 loads[place].is_suspect()
             })
         {
-            return self.among(Among::Better, ask);
+            return self.among(Among::Better, input);
         }
         self.others.set(0);
         Some(place)
@@ -251,9 +251,9 @@ impl Balancer {
     /// That of a retry: one that it has not been to and that is no suspect, else
     /// one that it has not been to, else any. Where all that it has been to are
     /// of the upstream's zone, other zones come first.
-    fn next_choice(&mut self, ask: &Ask<'_>) -> Option<usize> {
+    fn next_choice(&mut self, input: &PickInput<'_>) -> Option<usize> {
         let (list, listed, loads) = (&self.list, &self.listed, &self.loads);
-        let was_tried = |place: usize| ask.tried.contains(&list[place].address);
+        let was_tried = |place: usize| input.tried.contains(&list[place].address);
         let is_elsewhere = |place: usize| was_tried(place) && !listed[place].in_zone;
         let zones = match (0..list.len()).any(is_elsewhere) {
             true => Zones::Own,
@@ -263,28 +263,28 @@ impl Balancer {
         let better = &mut self.better;
         let is_better =
             is_better(better, listed, zones, is_bad) || is_better(better, listed, zones, was_tried);
-        self.among(if is_better { Among::Better } else { Among::All }, ask)
+        self.among(if is_better { Among::Better } else { Among::All }, input)
     }
 
     /// A choice that takes nobody's turn.
-    fn among(&mut self, among: Among, ask: &Ask<'_>) -> Option<usize> {
+    fn among(&mut self, among: Among, input: &PickInput<'_>) -> Option<usize> {
         let candidates = match among {
             Among::All => &self.candidates,
             Among::Better => &self.better,
         };
         let loads = &self.loads;
-        let random = || candidates.draw(ask.random).map(|drawn| drawn.place);
-        match ask.load_balancing {
+        let random = || candidates.draw(input.random).map(|drawn| drawn.place);
+        match input.load_balancing {
             LoadBalancing::RoundRobin | LoadBalancing::Random => random(),
             LoadBalancing::LeastRequest => {
                 let active = |place: usize| loads[place].active.get();
-                least_request::choose(candidates, active, ask.random)
+                least_request::choose(candidates, active, input.random)
             }
             LoadBalancing::PeakEwma => {
                 let state = |place: usize| (loads[place].latency.get(), loads[place].active.get());
-                PeakEwma::choose(candidates, state, ask.random, ask.now)
+                PeakEwma::choose(candidates, state, input.random, input.now)
             }
-            LoadBalancing::RingHash(_) => match ask.key {
+            LoadBalancing::RingHash(_) => match input.key {
                 Some(key) => self
                     .ring
                     .get_or_insert_with(|| ring_of(&self.list))
@@ -399,7 +399,7 @@ impl Load {
     }
 }
 
-impl Picked {
+impl Pick {
     /// One of which nothing is counted: there is no other to take its place.
     pub fn unwatched(endpoint: EndpointAddr) -> Self {
         Self {
@@ -413,14 +413,14 @@ impl Picked {
         self.watch.is_some()
     }
 
-    fn new(load: &Rc<Load>, trial: Trial, ask: &Ask<'_>) -> Self {
+    fn new(load: &Rc<Load>, trial: Trial, input: &PickInput<'_>) -> Self {
         load.active.set(load.active.get() + 1);
         Self {
             endpoint: load.address,
             watch: Some(Watch {
                 load: Rc::clone(load),
-                since: ask.now,
-                measures_latency: *ask.load_balancing == LoadBalancing::PeakEwma,
+                since: input.now,
+                measures_latency: *input.load_balancing == LoadBalancing::PeakEwma,
                 trial: Some(trial),
             }),
         }

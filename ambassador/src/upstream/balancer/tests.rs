@@ -54,9 +54,9 @@ impl<'a> Shard<'a> {
         }
     }
 
-    fn ask(&mut self, key: Option<u64>, tried: &[EndpointAddr]) -> Option<Picked> {
+    fn ask(&mut self, key: Option<u64>, tried: &[EndpointAddr]) -> Option<Pick> {
         self.asked += 1;
-        let ask = Ask {
+        let input = PickInput {
             load_balancing: &self.load_balancing,
             key,
             tried,
@@ -64,10 +64,10 @@ impl<'a> Shard<'a> {
             random: hash(&self.asked.to_be_bytes()),
             now: self.now,
         };
-        self.balancer.pick(self.published, &ask)
+        self.balancer.pick(self.published, &input)
     }
 
-    fn pick(&mut self) -> Picked {
+    fn pick(&mut self) -> Pick {
         self.ask(None, &[]).unwrap()
     }
 
@@ -238,7 +238,7 @@ fn one_shard_ejects_for_all_and_one_probes() {
                     assert_eq!(ports(&shard.requests(100, &[])), [1]);
                     barrier.wait();
                     shard.now += 34 * SECOND;
-                    let held: Vec<Picked> = (0..10).map(|_| shard.pick()).collect();
+                    let held: Vec<Pick> = (0..10).map(|_| shard.pick()).collect();
                     barrier.wait();
                     let at_0 = held.iter().filter(|one| one.endpoint == address(0));
                     at_0.count()
@@ -456,7 +456,7 @@ fn the_probe_of_a_circuit_probes_no_endpoint() {
     shard.requests(200, &[0, 1]);
     shard.now += 34 * SECOND;
     for _ in 0..20 {
-        let ask = Ask {
+        let input = PickInput {
             load_balancing: &LoadBalancing::LeastRequest,
             key: None,
             tried: &[],
@@ -464,7 +464,7 @@ fn the_probe_of_a_circuit_probes_no_endpoint() {
             random: 7,
             now: shard.now,
         };
-        let picked = shard.balancer.pick(&published, &ask).unwrap();
+        let picked = shard.balancer.pick(&published, &input).unwrap();
         assert_eq!(picked.endpoint, address(2));
     }
     assert_ne!(shard.pick().endpoint, address(2));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Pool, Pools};
 use crate::addr::EndpointAddr;
-use crate::upstream::balancer::{Ask, Balancer, Picked};
+use crate::upstream::balancer::{Balancer, Pick, PickInput};
 use crate::upstream::dial::Namespace;
 use crate::upstream::elsewhere::There;
 use crate::upstream::endpoints::Published;
@@ -18,14 +18,14 @@ impl Pools {
         &self,
         shared: &Arc<Shared>,
         namespace: Namespace,
-        ask: &Ask<'_>,
-    ) -> Option<Picked> {
+        input: &PickInput<'_>,
+    ) -> Option<Pick> {
         if shared.is_retired() {
             // Its last requests: what is known of its endpoints is forgotten.
             let last = |published: &Published| {
                 let list = published.current();
                 let turn = published.next_turn().checked_rem(list.len())?;
-                Some(Picked::unwatched(list[turn].address))
+                Some(Pick::unwatched(list[turn].address))
             };
             return match namespace == Namespace::default() {
                 true => last(&shared.endpoints),
@@ -34,7 +34,7 @@ impl Pools {
         }
         self.with_pool(shared, |pool| {
             let (published, balancer) = pool.endpoints_in(shared, namespace);
-            balancer.pick(published, ask)
+            balancer.pick(published, input)
         })
     }
 
@@ -57,14 +57,14 @@ impl Pools {
         shared: &Arc<Shared>,
         namespace: Namespace,
         endpoint: EndpointAddr,
-        ask: &Ask<'_>,
-    ) -> Picked {
+        input: &PickInput<'_>,
+    ) -> Pick {
         if shared.is_retired() {
-            return Picked::unwatched(endpoint);
+            return Pick::unwatched(endpoint);
         }
         self.with_pool(shared, |pool| {
             let (published, balancer) = pool.endpoints_in(shared, namespace);
-            balancer.pick_bound(published, endpoint, ask)
+            balancer.pick_bound(published, endpoint, input)
         })
     }
 

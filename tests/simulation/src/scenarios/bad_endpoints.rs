@@ -17,7 +17,7 @@ use ambassador::testing::policy::limits::Timeouts;
 use ambassador::testing::policy::outlier;
 use ambassador::testing::policy::retry::{Cause, Retry};
 use ambassador::testing::route::settings;
-use ambassador::testing::upstream::balancer::{Ask, Balancer, Grade, Picked, Probe};
+use ambassador::testing::upstream::balancer::{Balancer, Grade, Pick, PickInput, Probe};
 use ambassador::testing::upstream::endpoints::Published;
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
@@ -202,9 +202,9 @@ struct Request<'a> {
     tried: Vec<EndpointAddr>,
     has_moved: bool,
     /// Where a try is under way.
-    picked: Option<Picked>,
+    picked: Option<Pick>,
     /// Where another one is that was silent.
-    silent: Option<Picked>,
+    silent: Option<Pick>,
     trial: Option<Trial<'a>>,
 }
 
@@ -308,7 +308,7 @@ impl Run<'_> {
         let random = self.rng.next_u64();
         let request = &mut self.requests[index];
         let probe = request.trial.as_ref().map(Probe::beside);
-        let ask = Ask {
+        let input = PickInput {
             load_balancing: &LoadBalancing::LeastRequest,
             key: None,
             tried: &request.tried,
@@ -317,7 +317,7 @@ impl Run<'_> {
             now: self.timeline.instant(),
         };
         let balancer = &mut self.balancers[usize::from(request.shard)];
-        let Some(picked) = balancer.pick(self.published, &ask) else {
+        let Some(picked) = balancer.pick(self.published, &input) else {
             return self.unserved(index, false);
         };
         let place = usize::from(picked.endpoint.0.port());
@@ -398,7 +398,7 @@ impl Run<'_> {
     }
 
     /// Another endpoint is asked beside one that is silent, where one is well.
-    fn silent(&mut self, index: usize, picked: Picked) {
+    fn silent(&mut self, index: usize, picked: Pick) {
         self.in_flight += 1;
         let now = self.timeline.instant();
         let left = self.left(index);
