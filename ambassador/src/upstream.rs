@@ -3,13 +3,13 @@
 pub(crate) mod balancer;
 pub(crate) mod connection;
 pub(crate) mod dial;
-pub(crate) mod elsewhere;
 pub(crate) mod endpoints;
+pub(crate) mod health;
 pub(crate) mod holders;
 pub(crate) mod in_flight;
 pub(crate) mod key;
 pub(crate) mod limits;
+pub(crate) mod other_namespaces;
 pub(crate) mod permits;
 pub(crate) mod pool;
-pub(crate) mod reputation;
 pub(crate) mod shared;

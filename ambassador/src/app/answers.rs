@@ -25,7 +25,7 @@ pub(super) fn publish(
             match watched.namespace == Namespace::default() {
                 true => shared.endpoints.publish(endpoints, zone),
                 false => {
-                    let there = shared.elsewhere.there(watched.namespace);
+                    let there = shared.other_namespaces.namespace(watched.namespace);
                     there.endpoints.publish(endpoints, zone);
                 }
             }

@@ -104,7 +104,7 @@ impl Change {
     pub(super) fn forget_in(&self, generation: &Generation) {
         for (_, shared) in generation.targets() {
             for namespace in &self.stopped {
-                shared.elsewhere.forget(*namespace);
+                shared.other_namespaces.forget(*namespace);
             }
         }
     }

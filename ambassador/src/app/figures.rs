@@ -41,9 +41,9 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
         let (source, endpoints) = match &upstream.endpoints {
             Endpoints::Static(_) => (Source::Static, own(shared).collect()),
             Endpoints::Dns { .. } => {
-                let elsewhere = shared.elsewhere.all().into_iter();
-                let elsewhere = elsewhere.flat_map(|(at, there)| seen(at, &there.endpoints));
-                (Source::Dns, own(shared).chain(elsewhere).collect())
+                let others = shared.other_namespaces.all().into_iter();
+                let others = others.flat_map(|(at, there)| seen(at, &there.endpoints));
+                (Source::Dns, own(shared).chain(others).collect())
             }
             Endpoints::Original => (Source::Original, Vec::new()),
         };
@@ -70,9 +70,9 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
 
 fn resilience(shared: &Shared, policies: &Policies) -> ResilienceInfo {
     let now = clock::now();
-    let reputations = shared.reputations();
-    let circuits = reputations.iter().map(|(namespace, seen)| {
-        let breaker = &seen.reputation().breaker;
+    let healths = shared.health_by_namespace();
+    let circuits = healths.iter().map(|(namespace, health)| {
+        let breaker = &health.breaker;
         let circuit = CircuitInfo {
             state: breaker.state(),
             failures: breaker.failures(&policies.circuit_breaker, now),
@@ -80,12 +80,12 @@ fn resilience(shared: &Shared, policies: &Policies) -> ResilienceInfo {
         };
         (*namespace, circuit)
     });
-    let limits = reputations
+    let limits = healths
         .iter()
-        .filter_map(|(_, seen)| seen.reputation().concurrency.limit(&policies.concurrency));
+        .filter_map(|(_, health)| health.concurrency.limit(&policies.concurrency));
     ResilienceInfo {
         circuits: circuits.collect(),
-        forced: shared.reputation.breaker.forced(),
+        forced: shared.health.breaker.forced(),
         budget: shared.retry_budget.spent(now),
         in_flight: shared.requests.count(),
         concurrency_limit: limits.min(),

@@ -166,8 +166,8 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
     // While the circuit is open, nothing is dialled for a guess. Who speaks HTTP
     // is answered in time; who waits for the server to speak is given up as if
     // the connect took too long, or may be the probe.
-    let seen = pick::seen_from(&context.pools, &target, client.origin.namespace);
-    if seen.reputation().breaker.state() != State::Closed {
+    let health = pick::health_for(&context.pools, &target, client.origin.namespace);
+    if health.breaker.state() != State::Closed {
         let limit = match purpose {
             Purpose::Relay => SNIFF_WAIT,
             Purpose::Guess => target.upstream.policies.timeouts.connect,

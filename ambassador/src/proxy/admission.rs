@@ -16,8 +16,8 @@ use crate::proxy::way::Way;
 use crate::ring::{self, Chunk, timer};
 use crate::route::settings::Protocol;
 use crate::telemetry::RequestRecord;
+use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
-use crate::upstream::reputation::Reputation;
 
 /// What a caller is told whose request comes back and back.
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
@@ -29,7 +29,7 @@ pub(crate) struct Arrived<'a, 'b> {
     /// Where it goes.
     pub way: &'a Way,
     /// What is known of how well its upstream is.
-    pub reputation: &'a Reputation,
+    pub health: &'a UpstreamHealth,
     /// Where its connection was going.
     pub original: Option<OriginalDst>,
     /// Its head, parsed.
@@ -74,7 +74,7 @@ impl<'a> Arrived<'a, '_> {
         }
         let in_flight = shared.requests.enter(policies.pool.max_requests);
         let in_flight = in_flight.ok_or(Reason::Overloaded)?;
-        let awaiting = target.enter_awaiting(self.reputation);
+        let awaiting = target.enter_awaiting(self.health);
         let awaiting = awaiting.ok_or(Reason::Overloaded)?;
         if let Some(settings) = &policies.rate_limit {
             self.take_turn(settings).await?;

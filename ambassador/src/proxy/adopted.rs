@@ -224,7 +224,7 @@ impl Adopted {
             let oldest = entries
                 .iter()
                 .filter(|(_, entry)| entry.holders.load(Ordering::Relaxed) == 0)
-                .filter(|(_, entry)| entry.shared.reputation.breaker.state() == State::Closed)
+                .filter(|(_, entry)| entry.shared.health.breaker.state() == State::Closed)
                 .min_by_key(|(_, entry)| entry.used_ms.load(Ordering::Relaxed))
                 .map(|(name, entry)| (name.clone(), Arc::clone(entry)));
             let Some((name, entry)) = oldest else {

@@ -24,16 +24,16 @@ use crate::ring::{self, timer};
 use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::{Grade, Pick, PickInput, Probe};
 use crate::upstream::dial::Namespace;
+use crate::upstream::health::UpstreamHealth;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, Freshness, Lease};
-use crate::upstream::reputation::Reputation;
 
 /// A try at one endpoint, which is busy until this is dropped. Dropped before its
 /// end it is abandoned: it is counted as cancelled, and nobody learns from it.
 pub(crate) struct Try<'a> {
     context: &'a Context,
     target: &'a Target,
-    reputation: &'a Reputation,
+    health: &'a UpstreamHealth,
     picked: Pick,
     /// `None`: the breaker was told.
     trial: Option<Trial<'a>>,
@@ -93,11 +93,11 @@ impl<'a> Try<'a> {
     pub(crate) fn first(
         context: &'a Context,
         target: &'a Target,
-        reputation: &'a Reputation,
+        health: &'a UpstreamHealth,
         criteria: &mut Criteria<'_>,
     ) -> Result<Self, Reason> {
         let settings = &target.upstream.policies.circuit_breaker;
-        let breaker = &reputation.breaker;
+        let breaker = &health.breaker;
         let admitted = breaker.admit(settings, context.shard, ring::now());
         let trial = admitted.ok_or(Reason::CircuitOpen)?;
         criteria.probe = Probe::beside(&trial);
@@ -110,7 +110,7 @@ impl<'a> Try<'a> {
         Ok(Self {
             context,
             target,
-            reputation,
+            health,
             picked,
             trial: Some(trial),
             counts,
@@ -127,16 +127,16 @@ impl<'a> Try<'a> {
         &self,
         picked: P,
     ) -> impl FnOnce() -> Option<Self> + use<'a, P> {
-        let (context, target, reputation) = (self.context, self.target, self.reputation);
+        let (context, target, health) = (self.context, self.target, self.health);
         let counts = self.counts;
         move || {
-            if reputation.breaker.state() != State::Closed {
+            if health.breaker.state() != State::Closed {
                 return None;
             }
             let picked = picked()?;
             let settings = &target.upstream.policies.circuit_breaker;
             let admit = || {
-                let breaker = &reputation.breaker;
+                let breaker = &health.breaker;
                 breaker.admit(settings, context.shard, ring::now())
             };
             let trial = match counts {
@@ -146,7 +146,7 @@ impl<'a> Try<'a> {
             Some(Self {
                 context,
                 target,
-                reputation,
+                health,
                 picked,
                 trial,
                 counts: Counts::Tries,
@@ -259,7 +259,7 @@ impl<'a> Try<'a> {
 
     /// Asks the breaker for another try.
     pub(crate) fn admit_again(&mut self) -> Admitted {
-        let breaker = &self.reputation.breaker;
+        let breaker = &self.health.breaker;
         let settings = &self.target.upstream.policies.circuit_breaker;
         let admitted = match self.counts {
             Counts::Tries => {
@@ -320,7 +320,7 @@ impl<'a> Try<'a> {
             && let Some(waited) = waited
         {
             let sample = Sample::Answered(waited);
-            self.target.report_load(self.reputation, sample, now);
+            self.target.report_load(self.health, sample, now);
         }
         let took = now.saturating_duration_since(self.sent_at);
         let pools = &self.context.pools;
@@ -346,7 +346,7 @@ impl<'a> Try<'a> {
         // Nothing came in time, or there was no place for it.
         if unanswered.is_dropped() {
             self.target
-                .report_load(self.reputation, Sample::Dropped, ring::now());
+                .report_load(self.health, Sample::Dropped, ring::now());
         }
         if unanswered.fault == Fault::Endpoint {
             let bad = Grade::Bad { retry_after: None };

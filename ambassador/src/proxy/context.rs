@@ -378,10 +378,10 @@ impl Context {
         }
         for (upstream, shared) in generation.targets() {
             let settings = &upstream.policies.concurrency;
-            let reputations = shared.reputations();
-            let limits = reputations
+            let healths = shared.health_by_namespace();
+            let limits = healths
                 .iter()
-                .filter_map(|(_, seen)| seen.reputation().concurrency.limit(settings));
+                .filter_map(|(_, health)| health.concurrency.limit(settings));
             cells.concurrency_limit(shared.label, limits.min());
         }
         let adopted = generation.adopted_shared();
@@ -399,9 +399,9 @@ impl Context {
                 gauge.idle += shared.idle();
                 gauge.pending += shared.permits.waiting();
             });
-            let (mut state, mut transitions) = (0, shared.elsewhere.forgotten());
-            for (_, seen) in shared.reputations() {
-                let breaker = &seen.reputation().breaker;
+            let (mut state, mut transitions) = (0, shared.other_namespaces.forgotten());
+            for (_, health) in shared.health_by_namespace() {
+                let breaker = &health.breaker;
                 state = state.max(breaker.state() as u8);
                 transitions += breaker.transitions();
             }

@@ -31,7 +31,7 @@ use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
 use crate::together::{First, first};
 use crate::transport::Transport;
-use crate::upstream::reputation::Reputation;
+use crate::upstream::health::UpstreamHealth;
 
 /// Serves one request whose head is `head`, parsed into `scratch.request`.
 pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) -> After {
@@ -72,13 +72,13 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     }
 
     // Admitted and tried, for as long as its caller is there.
-    let seen = pick::seen_from(&context.pools, target, client.origin.namespace);
+    let health = pick::health_for(&context.pools, target, client.origin.namespace);
     let mut incoming = incoming(client, target, request, head, identity);
     let outcome = {
         let mut routed = Routed {
             context: &context,
             way: &way,
-            reputation: seen.reputation(),
+            health: &health,
             incoming: &mut incoming,
             facts,
             record: &record,
@@ -169,7 +169,7 @@ fn tunnel(
 struct Routed<'a, 'r> {
     context: &'a Context,
     way: &'a Way,
-    reputation: &'a Reputation,
+    health: &'a UpstreamHealth,
     incoming: &'r mut Incoming<'r>,
     facts: RequestFacts,
     record: &'r RequestRecord,
@@ -195,7 +195,7 @@ impl<'a> Routed<'a, '_> {
             Ok(admitted) => admitted,
             Err(refusal) => return Outcome::Refused(refusal),
         };
-        let mut tries = Tries::new(context, &way.target, self.reputation, self.criteria());
+        let mut tries = Tries::new(context, &way.target, self.health, self.criteria());
         let mut one = match tries.begin() {
             Ok(one) => one,
             Err(reason) => return Outcome::Refused(reason.into()),
@@ -256,7 +256,7 @@ impl<'a> Routed<'a, '_> {
         Arrived {
             context: self.context,
             way: self.way,
-            reputation: self.reputation,
+            health: self.health,
             original: self.origin.original,
             request: self.incoming.request,
             head: &mut self.incoming.head,

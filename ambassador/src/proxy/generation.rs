@@ -12,9 +12,9 @@ use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, Matched, Table, Via};
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::dial::Namespace;
+use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
 use crate::upstream::limits::{Limits, Opening};
-use crate::upstream::reputation::Reputation;
 use crate::upstream::shared::Shared;
 
 /// One version of the configuration.
@@ -237,12 +237,12 @@ impl Target {
 
     /// Counts a request in that will wait for its response, where the limit of
     /// those is adaptive; `None`: it is over the limit.
-    pub fn enter_awaiting<'a>(&self, reputation: &'a Reputation) -> Option<Awaiting<'a>> {
+    pub fn enter_awaiting<'a>(&self, health: &'a UpstreamHealth) -> Option<Awaiting<'a>> {
         let settings = &self.upstream.policies.concurrency;
-        match reputation.concurrency.limit(settings) {
+        match health.concurrency.limit(settings) {
             None => Some(Awaiting { _entered: None }),
             limit => {
-                let entered = reputation.awaiting.enter(limit)?;
+                let entered = health.awaiting.enter(limit)?;
                 Some(Awaiting {
                     _entered: Some(entered),
                 })
@@ -251,12 +251,10 @@ impl Target {
     }
 
     /// Tells the adaptive limit, where there is one, how a try has ended.
-    pub fn report_load(&self, reputation: &Reputation, sample: Sample, now: Instant) {
+    pub fn report_load(&self, health: &UpstreamHealth, sample: Sample, now: Instant) {
         let settings = &self.upstream.policies.concurrency;
-        let awaiting = reputation.awaiting.count();
-        reputation
-            .concurrency
-            .report(settings, sample, awaiting, now);
+        let awaiting = health.awaiting.count();
+        health.concurrency.report(settings, sample, awaiting, now);
     }
 
     /// How connections to it are opened.

@@ -69,14 +69,14 @@ pub(super) async fn dial(
     purpose: Purpose,
 ) -> Result<Box<Leg>, GivenUp> {
     let (context, origin) = (&client.context, &client.origin);
-    let seen = pick::seen_from(&context.pools, target, origin.namespace);
+    let health = pick::health_for(&context.pools, target, origin.namespace);
     let criteria = Criteria {
         namespace: origin.namespace,
         original: origin.original,
         key: pick::source_key(target, origin.peer),
         ..Criteria::default()
     };
-    let mut tries = Tries::new(context, target, seen.reputation(), criteria);
+    let mut tries = Tries::new(context, target, &health, criteria);
     let mut one = tries.begin().map_err(|reason| match reason {
         Reason::CircuitOpen => GivenUp::CIRCUIT_OPEN,
         _ => GivenUp::NO_ENDPOINT,

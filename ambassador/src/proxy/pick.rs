@@ -11,7 +11,7 @@ use crate::ring;
 use crate::route::settings::Endpoints;
 use crate::upstream::balancer::{Pick, PickInput, Probe};
 use crate::upstream::dial::Namespace;
-use crate::upstream::elsewhere::Seen;
+use crate::upstream::other_namespaces::HealthRef;
 use crate::upstream::pool::Pools;
 
 /// What the endpoint of a try is chosen by, besides the state of all.
@@ -33,11 +33,15 @@ pub(crate) struct Criteria<'a> {
 
 /// The upstream as callers in `namespace` have found it.
 #[inline]
-pub(crate) fn seen_from<'a>(pools: &Pools, target: &'a Target, namespace: Namespace) -> Seen<'a> {
+pub(crate) fn health_for<'a>(
+    pools: &Pools,
+    target: &'a Target,
+    namespace: Namespace,
+) -> HealthRef<'a> {
     let shared = &target.shared;
     match target.list_for(namespace) {
-        Namespace(0) => Seen::ByAll(&shared.reputation),
-        there => Seen::There(pools.there(shared, there)),
+        Namespace(0) => HealthRef::Global(&shared.health),
+        there => HealthRef::Namespace(pools.namespace(shared, there)),
     }
 }
 

@@ -50,13 +50,13 @@ pub(crate) async fn connect(
     let body = BodyReader::of_request(RequestBody::None);
     let context = Rc::clone(&client.context);
     let (origin, pools) = (client.origin, &context.pools);
-    let seen = pick::seen_from(pools, target, origin.namespace);
+    let health = pick::health_for(pools, target, origin.namespace);
     let criteria = Criteria {
         namespace: origin.namespace,
         key,
         ..Criteria::default()
     };
-    let mut tries = Tries::new(&context, target, seen.reputation(), criteria);
+    let mut tries = Tries::new(&context, target, &health, criteria);
     let mut one = match tries.begin() {
         Ok(one) => one,
         Err(reason) => {

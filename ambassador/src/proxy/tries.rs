@@ -11,13 +11,13 @@ use crate::proxy::pick::{self, Criteria};
 use crate::ring::{self, timer};
 use crate::telemetry::RetryCause;
 use crate::upstream::balancer::Pick;
-use crate::upstream::reputation::Reputation;
+use crate::upstream::health::UpstreamHealth;
 
 /// The tries of one request, and where they went.
 pub(crate) struct Tries<'a> {
     context: &'a Context,
     target: &'a Target,
-    reputation: &'a Reputation,
+    health: &'a UpstreamHealth,
     criteria: Criteria<'static>,
     tried: Vec<EndpointAddr>,
 }
@@ -65,13 +65,13 @@ impl<'a> Tries<'a> {
     pub(crate) fn new(
         context: &'a Context,
         target: &'a Target,
-        reputation: &'a Reputation,
+        health: &'a UpstreamHealth,
         criteria: Criteria<'static>,
     ) -> Self {
         Self {
             context,
             target,
-            reputation,
+            health,
             criteria,
             tried: Vec::new(),
         }
@@ -82,12 +82,7 @@ impl<'a> Tries<'a> {
     /// # Errors
     /// `circuit-open` and `no-endpoint`.
     pub(crate) fn begin(&mut self) -> Result<Try<'a>, Reason> {
-        Try::first(
-            self.context,
-            self.target,
-            self.reputation,
-            &mut self.criteria,
-        )
+        Try::first(self.context, self.target, self.health, &mut self.criteria)
     }
 
     /// The endpoint of a second try beside the one at `busy`, and leave to make
@@ -143,7 +138,7 @@ impl<'a> Tries<'a> {
     pub(crate) async fn next(&mut self, one: &mut Try<'a>, ended: Ended) -> Result<(), Stopped> {
         let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
         let now = ring::now();
-        let refuses_at = |then| self.reputation.breaker.refuses_at(then);
+        let refuses_at = |then| self.health.breaker.refuses_at(then);
         let next = policies
             .retry
             .next(&ended, refuses_at, now, clock::random_u64);

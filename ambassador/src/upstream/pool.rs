@@ -28,9 +28,9 @@ use crate::ring::{self, Liveness, Remote, timer};
 use crate::upstream::balancer::Balancer;
 use crate::upstream::connection::Connection;
 use crate::upstream::dial::{DialError, Dialer};
-use crate::upstream::elsewhere::There;
 use crate::upstream::key::PoolKey;
 use crate::upstream::limits::Opening;
+use crate::upstream::other_namespaces::NamespaceState;
 use crate::upstream::permits::{Acquire, Asker, HandOver, Permit, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
 use crate::upstream::pool::sweep::Sweep;
@@ -61,7 +61,7 @@ struct Pool {
     shared: Arc<Shared>,
     balancer: Balancer,
     /// What its name means in other namespaces, and the same for that.
-    elsewhere: HashMap<u16, (Arc<There>, Balancer)>,
+    other_namespaces: HashMap<u16, (Arc<NamespaceState>, Balancer)>,
     /// Oldest first.
     idle: Vec<Idle>,
     /// The slots under which other shards find this one, a bit for each.
@@ -349,7 +349,7 @@ impl Pools {
         let pool = pools.entry(shared.id).or_insert_with(|| Pool {
             shared: Arc::clone(shared),
             balancer: Balancer::default(),
-            elsewhere: HashMap::default(),
+            other_namespaces: HashMap::default(),
             idle: Vec::new(),
             announced: 0,
             demand: Demand::new(ring::now()),

@@ -9,13 +9,13 @@ use crate::policy::budget::Budget;
 use crate::policy::rate_limit::RateLimit;
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::dial::Namespace;
-use crate::upstream::elsewhere::{Elsewhere, Seen};
 use crate::upstream::endpoints::Published;
+use crate::upstream::health::UpstreamHealth;
 use crate::upstream::holders::Holders;
 use crate::upstream::in_flight::InFlight;
 use crate::upstream::limits::Limits;
+use crate::upstream::other_namespaces::{HealthRef, OtherNamespaces};
 use crate::upstream::permits::Permits;
-use crate::upstream::reputation::Reputation;
 
 /// One upstream as all shards see it. It outlives reloads: connections and
 /// their counts belong to the name, not to a version of the file.
@@ -32,9 +32,9 @@ pub struct Shared {
     /// name are as the proxy's own namespace knows it.
     pub endpoints: Published,
     /// What is known of it, but for what other namespaces know of a name.
-    pub reputation: Reputation,
-    /// Endpoints and reputation of a name as other namespaces know it.
-    pub elsewhere: Elsewhere,
+    pub health: UpstreamHealth,
+    /// Endpoints and health of a name as other namespaces know it.
+    pub other_namespaces: OtherNamespaces,
     /// How many of its requests may be tried again.
     pub retry_budget: Budget,
     /// How many of them may be in two places at once.
@@ -62,8 +62,8 @@ impl Shared {
             limits,
             permits: Arc::new(Permits::new(None)),
             endpoints: Published::default(),
-            reputation: Reputation::new(now),
-            elsewhere: Elsewhere::default(),
+            health: UpstreamHealth::new(now),
+            other_namespaces: OtherNamespaces::default(),
             retry_budget: Budget::new(now),
             hedge_budget: Budget::new(now),
             rate_limit: RateLimit::new(now),
@@ -77,17 +77,17 @@ impl Shared {
 
     /// What is known of it by all who have found something out: in the proxy's own
     /// namespace, and in others where its name is theirs.
-    pub fn reputations(&self) -> Vec<(Namespace, Seen<'_>)> {
-        let own = (Namespace::default(), Seen::ByAll(&self.reputation));
-        let elsewhere = self.elsewhere.all().into_iter();
-        let elsewhere = elsewhere.map(|(namespace, there)| (namespace, Seen::There(there)));
-        std::iter::once(own).chain(elsewhere).collect()
+    pub fn health_by_namespace(&self) -> Vec<(Namespace, HealthRef<'_>)> {
+        let own = (Namespace::default(), HealthRef::Global(&self.health));
+        let others = self.other_namespaces.all().into_iter();
+        let others = others.map(|(namespace, there)| (namespace, HealthRef::Namespace(there)));
+        std::iter::once(own).chain(others).collect()
     }
 
     /// Sets its circuit breaker, for all.
     pub fn force(&self, force: Force) {
-        self.reputation.breaker.force(force);
-        self.elsewhere.force(force);
+        self.health.breaker.force(force);
+        self.other_namespaces.force(force);
     }
 
     /// It left the configuration: its connections are not kept any more.

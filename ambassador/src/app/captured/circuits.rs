@@ -41,10 +41,10 @@ struct Given {
 impl Given {
     fn observe(&self, observer: Option<Observer>) {
         match self.view {
-            Namespace(0) => self.shared.reputation.breaker.observe(observer),
+            Namespace(0) => self.shared.health.breaker.observe(observer),
             there => {
-                let there = self.shared.elsewhere.there(there);
-                there.reputation.breaker.observe(observer);
+                let there = self.shared.other_namespaces.namespace(there);
+                there.health.breaker.observe(observer);
             }
         }
     }

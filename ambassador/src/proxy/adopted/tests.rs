@@ -134,7 +134,7 @@ fn there_are_never_more_than_the_limit() {
     assert!(!world.knows(MAX + 1));
     // One that its breaker leaves alone stays, in use or not.
     let failed = held.pop().unwrap();
-    failed.shared.reputation.breaker.force(Force::Open);
+    failed.shared.health.breaker.force(Force::Open);
     drop(failed);
     assert!(more(&world, &mut cache).is_none());
     held.pop();

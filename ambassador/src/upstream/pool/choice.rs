@@ -7,8 +7,8 @@ use super::{Pool, Pools};
 use crate::addr::EndpointAddr;
 use crate::upstream::balancer::{Balancer, Pick, PickInput};
 use crate::upstream::dial::Namespace;
-use crate::upstream::elsewhere::There;
 use crate::upstream::endpoints::Published;
+use crate::upstream::other_namespaces::NamespaceState;
 use crate::upstream::shared::Shared;
 
 impl Pools {
@@ -29,7 +29,7 @@ impl Pools {
             };
             return match namespace == Namespace::default() {
                 true => last(&shared.endpoints),
-                false => last(&shared.elsewhere.there(namespace).endpoints),
+                false => last(&shared.other_namespaces.namespace(namespace).endpoints),
             };
         }
         self.with_pool(shared, |pool| {
@@ -69,10 +69,10 @@ impl Pools {
     }
 
     /// What the name of `shared` means in a namespace that is not the proxy's own.
-    pub fn there(&self, shared: &Arc<Shared>, namespace: Namespace) -> Arc<There> {
+    pub fn namespace(&self, shared: &Arc<Shared>, namespace: Namespace) -> Arc<NamespaceState> {
         match shared.is_retired() {
             // Its last requests.
-            true => shared.elsewhere.there(namespace),
+            true => shared.other_namespaces.namespace(namespace),
             false => self.with_pool(shared, |pool| {
                 Arc::clone(&pool.in_namespace(shared, namespace).0)
             }),
@@ -83,7 +83,7 @@ impl Pools {
     /// more.
     pub fn forget_namespace(&self, namespace: Namespace) {
         for pool in self.pools.borrow_mut().values_mut() {
-            pool.elsewhere.remove(&namespace.0);
+            pool.other_namespaces.remove(&namespace.0);
         }
     }
 }
@@ -107,8 +107,13 @@ impl Pool {
         &mut self,
         shared: &Shared,
         namespace: Namespace,
-    ) -> &mut (Arc<There>, Balancer) {
-        let known = self.elsewhere.entry(namespace.0);
-        known.or_insert_with(|| (shared.elsewhere.there(namespace), Balancer::default()))
+    ) -> &mut (Arc<NamespaceState>, Balancer) {
+        let known = self.other_namespaces.entry(namespace.0);
+        known.or_insert_with(|| {
+            (
+                shared.other_namespaces.namespace(namespace),
+                Balancer::default(),
+            )
+        })
     }
 }

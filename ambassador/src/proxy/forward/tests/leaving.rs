@@ -28,7 +28,7 @@ fn whoever_leaves_speaks_against_nobody() {
             while world.context.connections.get() > 0 {
                 timer::sleep(SECOND / 1_000).await;
             }
-            assert_eq!(world.shared.reputation.breaker.state(), State::Closed);
+            assert_eq!(world.shared.health.breaker.state(), State::Closed);
             assert_eq!(world.counted().attempts, [("cancelled", 1)]);
             assert_eq!(world.get().await.status, 200);
             world
@@ -62,7 +62,7 @@ fn the_probe_of_one_that_leaves_is_given_to_the_next() {
         let mut caller = world.caller();
         caller.post("", b"fails").await;
         assert_eq!(caller.answer().await.expect("it waits").status, 502);
-        assert_eq!(world.shared.reputation.breaker.state(), State::Open);
+        assert_eq!(world.shared.health.breaker.state(), State::Open);
         let refused = world.get().await;
         assert_eq!(
             (refused.status, refused.reason()),
@@ -79,7 +79,7 @@ fn the_probe_of_one_that_leaves_is_given_to_the_next() {
         drop(probe);
         timer::sleep(SECOND).await;
         assert_eq!(world.get().await.status, 200);
-        assert_eq!(world.shared.reputation.breaker.state(), State::Closed);
+        assert_eq!(world.shared.health.breaker.state(), State::Closed);
         drop(caller);
         world
     });
