@@ -38,6 +38,7 @@ pub(crate) mod reply;
 pub(crate) mod request_facts;
 mod retries;
 pub(crate) mod room;
+pub(crate) mod routing;
 #[cfg(test)]
 mod scripted;
 mod second;
@@ -50,7 +51,6 @@ pub(crate) mod trailers;
 mod tries;
 pub(crate) mod tunnel;
 mod upload;
-pub(crate) mod way;
 mod withheld;
 
 use crate::ring;

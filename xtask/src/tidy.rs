@@ -104,8 +104,8 @@ const MISSHAPEN: [(&str, &str); 6] = [
     ("proxy/switch", "connect"),
     ("proxy/switch", "requests"),
     ("proxy/switch", "serve"),
-    ("proxy/way", "encode"),
-    ("proxy/way", "find"),
+    ("proxy/routing", "encode"),
+    ("proxy/routing", "find"),
 ];
 
 /// Names that say nothing about what is inside.

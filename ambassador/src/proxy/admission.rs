@@ -12,7 +12,7 @@ use crate::proxy::context::Context;
 use crate::proxy::fault::{self, Fate};
 use crate::proxy::generation::Awaiting;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::way::Way;
+use crate::proxy::routing::RouteDecision;
 use crate::ring::{self, Chunk, timer};
 use crate::route::settings::Protocol;
 use crate::telemetry::RequestRecord;
@@ -27,7 +27,7 @@ pub(crate) struct Arrived<'a, 'b> {
     /// The shard's state.
     pub context: &'a Context,
     /// Where it goes.
-    pub way: &'a Way,
+    pub route: &'a RouteDecision,
     /// What is known of how well its upstream is.
     pub health: &'a UpstreamHealth,
     /// Where its connection was going.
@@ -62,13 +62,13 @@ impl<'a> Arrived<'a, '_> {
     /// # Errors
     /// It is refused.
     pub(crate) async fn admit(&mut self) -> Result<Admitted<'a>, Refusal> {
-        let target = &self.way.target;
+        let target = &self.route.target;
         let (shared, policies) = (&target.shared, &target.upstream.policies);
         if target.upstream.protocol == Protocol::Tcp {
             let detail = without_requests(&target.upstream.name);
             return Err(LocalReply::new(Reason::NoRoute).with_detail(detail).into());
         }
-        if self.way.is_circle() {
+        if self.route.is_circle() {
             let reply = LocalReply::new(Reason::Loop).with_detail(IN_A_CIRCLE);
             return Err(reply.into());
         }
@@ -98,7 +98,7 @@ impl<'a> Arrived<'a, '_> {
 
     /// Waits for its turn, where requests have a rate.
     async fn take_turn(&mut self, settings: &rate_limit::Settings) -> Result<(), Refusal> {
-        let target = &self.way.target;
+        let target = &self.route.target;
         let policies = &target.upstream.policies;
         let patience = policies.timeouts.request.unwrap_or(policies.timeouts.idle);
         let limit = self.timeout.limit();
@@ -122,7 +122,7 @@ impl<'a> Arrived<'a, '_> {
         &mut self,
         settings: &policy::fault::Settings,
     ) -> Result<Duration, Refusal> {
-        let policies = &self.way.target.upstream.policies;
+        let policies = &self.route.target.upstream.policies;
         let faults = fault::of_request(settings, self.request, self.head, self.original);
         if faults.delay.is_some() {
             self.detach();

@@ -22,10 +22,10 @@ use crate::proxy::progress::Progress;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
+use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
 use crate::proxy::sending::{Lane, Passed, Sending};
 use crate::proxy::switch;
 use crate::proxy::tries::Tries;
-use crate::proxy::way::{self, Addressee, Identity, Incoming, Way};
 use crate::ring::{self, Chunk};
 use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
@@ -44,15 +44,15 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
     let destination = (client.origin.original, client.tunnel.as_deref());
-    let found = way::find(&context, destination, request, &head, &mut scratch.host);
+    let found = routing::find(&context, destination, request, &head, &mut scratch.host);
     let known = found.as_ref().ok().and_then(Option::as_ref);
     let identity = Identity::of(request, &head, known);
     if record.is_logged() {
         let request_id = identity.request_id(request, &head, known);
         record.describe(described(request, &head, request_id));
     }
-    let way = match found.map_err(Refusal::Malformed) {
-        Ok(Some(way)) => way,
+    let route = match found.map_err(Refusal::Malformed) {
+        Ok(Some(route)) => route,
         none => {
             drop(head);
             let refusal = none.err().unwrap_or(Reason::NoRoute.into());
@@ -60,7 +60,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
             return Box::pin(ended.refuse(client, record, refusal)).await;
         }
     };
-    let target = &way.target;
+    let target = &route.target;
     target.count_use();
     client.member.asks(target.shared.id);
     record.passage.upstream = target.shared.label;
@@ -75,9 +75,9 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     let health = pick::health_for(&context.pools, target, client.origin.namespace);
     let mut incoming = incoming(client, target, request, head, identity);
     let outcome = {
-        let mut routed = Routed {
+        let mut routed = RoutedRequest {
             context: &context,
-            way: &way,
+            route: &route,
             health: &health,
             incoming: &mut incoming,
             facts,
@@ -166,9 +166,9 @@ fn tunnel(
 }
 
 /// A request whose upstream is known.
-struct Routed<'a, 'r> {
+struct RoutedRequest<'a, 'r> {
     context: &'a Context,
-    way: &'a Way,
+    route: &'a RouteDecision,
     health: &'a UpstreamHealth,
     incoming: &'r mut Incoming<'r>,
     facts: RequestFacts,
@@ -182,20 +182,20 @@ struct Routed<'a, 'r> {
     response: &'r mut ResponseHead,
 }
 
-impl<'a> Routed<'a, '_> {
+impl<'a> RoutedRequest<'a, '_> {
     /// Has it admitted, then makes one try after another, until there is an answer
     /// or no time, no budget and no reason for one more.
     async fn serve(&mut self) -> Outcome<'a> {
-        let (context, way) = (self.context, self.way);
-        let policies = &way.target.upstream.policies;
+        let (context, route) = (self.context, self.route);
+        let policies = &route.target.upstream.policies;
         let request = self.incoming.request;
-        let timeout = way.caller_timeout(request, &self.incoming.head);
+        let timeout = route.caller_timeout(request, &self.incoming.head);
         let mut arrived = self.arrived(timeout);
         let admitted = match arrived.admit().await {
             Ok(admitted) => admitted,
             Err(refusal) => return Outcome::Refused(refusal),
         };
-        let mut tries = Tries::new(context, &way.target, self.health, self.criteria());
+        let mut tries = Tries::new(context, &route.target, self.health, self.criteria());
         let mut one = match tries.begin() {
             Ok(one) => one,
             Err(reason) => return Outcome::Refused(reason.into()),
@@ -204,7 +204,7 @@ impl<'a> Routed<'a, '_> {
         // What of the body is here already, and what is kept of it. Nothing of the
         // shared buffers is kept while a peer is waited for.
         self.incoming.head.detach();
-        let replay = match way::may_be_sent_twice(policies, request, &self.incoming.head) {
+        let replay = match routing::may_be_sent_twice(policies, request, &self.incoming.head) {
             true => Replay::up_to(policies.retry.body_limit),
             false => Replay::none(),
         };
@@ -220,7 +220,7 @@ impl<'a> Routed<'a, '_> {
             bound: self.bound,
             lane: Lane::Pool,
             namespace: self.origin.namespace,
-            way,
+            route,
             incoming: self.incoming,
             facts: self.facts,
             body: self.body,
@@ -255,7 +255,7 @@ impl<'a> Routed<'a, '_> {
     fn arrived(&mut self, timeout: CallerTimeout) -> Arrived<'a, '_> {
         Arrived {
             context: self.context,
-            way: self.way,
+            route: self.route,
             health: self.health,
             original: self.origin.original,
             request: self.incoming.request,
@@ -270,7 +270,7 @@ impl<'a> Routed<'a, '_> {
     /// What its endpoints are chosen by.
     #[inline]
     fn criteria(&self) -> Criteria<'static> {
-        let (target, origin) = (&self.way.target, self.origin);
+        let (target, origin) = (&self.route.target, self.origin);
         let Incoming { request, head, .. } = &*self.incoming;
         Criteria {
             namespace: origin.namespace,

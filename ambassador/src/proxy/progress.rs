@@ -5,7 +5,7 @@ use std::cell::Cell;
 use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::proxy::crowd::Membership;
-use crate::proxy::way::Incoming;
+use crate::proxy::routing::Incoming;
 use crate::proxy::withheld::Withheld;
 use crate::telemetry::RequestRecord;
 

@@ -19,9 +19,9 @@ use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
+use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::proxy::sending::{Answered, Lane, Sending};
 use crate::proxy::tries::{Tries, Why};
-use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::RequestRecord;
 use crate::together::{First, first, first_ok};
@@ -136,7 +136,7 @@ impl<'a> Sending<'a> {
             context: self.context,
             client: self.client,
             namespace: self.namespace,
-            way: self.way,
+            route: self.route,
             incoming: self.incoming,
             facts: self.facts,
             record: self.record,
@@ -173,7 +173,7 @@ struct Beside<'a> {
     context: &'a Context,
     client: &'a Transport,
     namespace: Namespace,
-    way: &'a Way,
+    route: &'a RouteDecision,
     incoming: &'a Incoming<'a>,
     facts: RequestFacts,
     record: &'a RequestRecord,
@@ -199,7 +199,7 @@ impl Beside<'_> {
             bound: &mut Bound::default(),
             lane: Lane::Pool,
             namespace: self.namespace,
-            way: self.way,
+            route: self.route,
             incoming: self.incoming,
             facts: self.facts,
             body: &mut BodyReader::of_request(RequestBody::None),

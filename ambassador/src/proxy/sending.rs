@@ -19,8 +19,8 @@ use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
+use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::proxy::trailers::Trailers;
-use crate::proxy::way::{Incoming, Way};
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
 use crate::transport::Transport;
@@ -44,7 +44,7 @@ pub(crate) struct Sending<'a> {
     /// Where its upstream's sockets are made.
     pub namespace: Namespace,
     /// Where it goes.
-    pub way: &'a Way,
+    pub route: &'a RouteDecision,
     /// As it came.
     pub incoming: &'a Incoming<'a>,
     /// What decides about its response.
@@ -134,7 +134,7 @@ impl<'a> Sending<'a> {
                 Ok(connection) => connection,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
-            let (shared, past) = (&self.way.target.shared, connection.past);
+            let (shared, past) = (&self.route.target.shared, connection.past);
             self.record.reused.set(past.is_reused());
             one.sent_at = clock::now();
             // Whether it may have been given up before the request came.
@@ -255,8 +255,8 @@ impl<'a> Sending<'a> {
         if !self.body.is_done()
             && let Some(chunk) = self.ahead.take()
         {
-            let (way, incoming) = (self.way, self.incoming);
-            let (mine, rest) = (Trailers { way, incoming }).take(self.body, chunk)?;
+            let (route, incoming) = (self.route, self.incoming);
+            let (mine, rest) = (Trailers { route, incoming }).take(self.body, chunk)?;
             let passage = &self.record.passage;
             passage.count(Direction::Sent, mine.len() as u64);
             self.progress.keeps_more(self.replay.add(&mine));
@@ -299,7 +299,7 @@ impl<'a> Sending<'a> {
 
     /// Where it goes.
     pub(crate) fn target(&self) -> &'a Target {
-        &self.way.target
+        &self.route.target
     }
 
     fn begin(&self, one: &mut Try<'_>) {
@@ -327,7 +327,7 @@ impl<'a> Sending<'a> {
         freshness: Freshness,
     ) -> Result<Lease, Unanswered> {
         let key = PoolKey::http1(self.namespace, one.endpoint());
-        let (context, shared) = (self.context, &self.way.target.shared);
+        let (context, shared) = (self.context, &self.route.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
             (Taken::Live(connection), _) => Some(connection),
             (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, freshness),
@@ -360,7 +360,7 @@ impl<'a> Sending<'a> {
     /// The head for `endpoint`, and what of the body goes along with it.
     fn encode(&mut self, endpoint: EndpointAddr) -> (Gather, usize) {
         let left = self.deadlines.left_for_caller(ring::now());
-        let head = self.way.encode(self.incoming, endpoint, left);
+        let head = self.route.encode(self.incoming, endpoint, left);
         let head_bytes = head.len();
         let body = self.outgoing.take().unwrap_or_default();
         (body.behind(head), head_bytes)
@@ -374,7 +374,7 @@ impl<'a> Sending<'a> {
             facts: self.facts,
             body: self.body,
             trailers: Trailers {
-                way: self.way,
+                route: self.route,
                 incoming: self.incoming,
             },
             head: self.response,

@@ -3,7 +3,7 @@
 
 use crate::http1::BodyReader;
 use crate::message::BadMessage;
-use crate::proxy::way::{Incoming, Way};
+use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::ring::Chunk;
 use crate::route::settings::Marks;
 use crate::{http1, message};
@@ -15,7 +15,7 @@ const NO_FIELDS: &[u8] = b"\r\n";
 #[derive(Clone, Copy)]
 pub(crate) struct Trailers<'a> {
     /// Where it goes.
-    pub way: &'a Way,
+    pub route: &'a RouteDecision,
     /// As it came.
     pub incoming: &'a Incoming<'a>,
 }
@@ -52,11 +52,11 @@ impl Trailers<'_> {
     }
 
     fn pass_as_they_are(self) -> bool {
-        self.way.target.upstream.policies.marks == Marks::None
+        self.route.target.upstream.policies.marks == Marks::None
     }
 
     fn passes(self, name: &[u8]) -> bool {
-        let policies = &self.way.target.upstream.policies;
+        let policies = &self.route.target.upstream.policies;
         let Incoming { request, head, .. } = self.incoming;
         message::may_trail(name)
             && !request.fields().names_for_this_hop(head, name)

@@ -26,7 +26,7 @@ struct File {
     passed_on: BTreeMap<String, Vec<String>>,
 }
 
-/// Sets of files that import each other, each in order, as `proxy/way`.
+/// Sets of files that import each other, each in order, as `proxy/routing`.
 pub fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Vec<Vec<String>>, Failure> {
     let mut modules = BTreeMap::new();
     for path in files.iter().map(AsRef::as_ref) {
@@ -53,7 +53,7 @@ pub fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Vec<Vec<String>>,
     Ok(circles(&read.collect::<Result<_, Failure>>()?))
 }
 
-/// `proxy/way.rs` is `proxy::way`, `lib.rs` the root.
+/// `proxy/routing.rs` is `proxy::routing`, `lib.rs` the root.
 fn module_of(inside: &Path) -> Module {
     let inside = inside.with_extension("");
     let names = inside

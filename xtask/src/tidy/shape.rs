@@ -20,7 +20,7 @@ use crate::workspace::Failure;
 /// A function of the library.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
-    /// Its file, as `proxy/way`.
+    /// Its file, as `proxy/routing`.
     pub file: String,
     /// Its name.
     pub name: String,
@@ -213,7 +213,7 @@ mod tests {
 
     fn read(text: &str) -> Vec<Function> {
         let syntax = syn::parse_file(text).expect("it is Rust");
-        functions(&[("proxy/way".to_owned(), syntax)])
+        functions(&[("proxy/routing".to_owned(), syntax)])
     }
 
     #[test]
@@ -229,7 +229,7 @@ mod tests {
         let found = functions(&[
             file("app/names", "type Place = (u8, u8);"),
             file(
-                "proxy/way",
+                "proxy/routing",
                 "use crate::app::names::Place; fn a(place: Place) {}",
             ),
             file(

@@ -25,7 +25,7 @@ const X_UPSTREAM_HOST: &str = "x-upstream-host";
 const ADDED_MAX: usize = trace::FIELDS_MAX + 4;
 
 /// Where a request goes and what that changes in its head.
-pub(crate) struct Way {
+pub(crate) struct RouteDecision {
     /// The upstream.
     pub target: Target,
     host: Host,
@@ -92,7 +92,7 @@ pub(crate) fn find(
     request: &RequestHead,
     head: &[u8],
     buffer: &mut String,
-) -> Result<Option<Way>, BadMessage> {
+) -> Result<Option<RouteDecision>, BadMessage> {
     let authority = request.authority(head, std::mem::take(buffer))?;
     // A captured CONNECT is spoken to a proxy: its authority names what that
     // proxy is to reach, not where this connection was going.
@@ -107,15 +107,15 @@ pub(crate) fn find(
         path: request.path(head),
         method: request.method_bytes(head),
     });
-    let plain = |target| Way {
+    let plain = |target| RouteDecision {
         target,
         host: Host::Keep,
         strip_path: 0,
         trace: None,
         hops: None,
     };
-    let mut way = match resolution {
-        Resolution::Upstream(matched) => Some(Way {
+    let mut route = match resolution {
+        Resolution::Upstream(matched) => Some(RouteDecision {
             target: generation.matched(&matched),
             host: match matched.host {
                 HostHeader::Keep => Host::Keep,
@@ -131,14 +131,14 @@ pub(crate) fn find(
         Resolution::NoRoute => None,
     };
     *buffer = authority.map(Authority::into_host).unwrap_or_default();
-    if let Some(way) = &mut way {
-        let policies = &way.target.upstream.policies;
-        way.hops = policies.hops.max.map(|_| Hops::of(request, head));
+    if let Some(route) = &mut route {
+        let policies = &route.target.upstream.policies;
+        route.hops = policies.hops.max.map(|_| Hops::of(request, head));
         if let Some(tracing) = &policies.tracing {
-            way.trace = TraceContext::of(request, head, tracing, clock::random_u128());
+            route.trace = TraceContext::of(request, head, tracing, clock::random_u128());
         }
     }
-    Ok(way)
+    Ok(route)
 }
 
 /// Whether bytes of this request may reach the upstream twice: its method is
@@ -156,8 +156,8 @@ pub(crate) fn may_be_sent_twice(policies: &Policies, request: &RequestHead, head
 impl Identity {
     /// Keeps the id that a request has, or that the header rules of its upstream
     /// set, or makes one.
-    pub(crate) fn of(request: &RequestHead, head: &[u8], way: Option<&Way>) -> Self {
-        let has_id = Self::known(request, head, way).is_some();
+    pub(crate) fn of(request: &RequestHead, head: &[u8], route: Option<&RouteDecision>) -> Self {
+        let has_id = Self::known(request, head, route).is_some();
         Self {
             made_id: (!has_id).then(|| message::request_id(clock::unix_ms(), clock::random_u128())),
         }
@@ -168,23 +168,27 @@ impl Identity {
         &'a self,
         request: &RequestHead,
         head: &'a [u8],
-        way: Option<&'a Way>,
+        route: Option<&'a RouteDecision>,
     ) -> &'a [u8] {
         match &self.made_id {
             Some(id) => id,
-            None => Self::known(request, head, way).unwrap_or_default(),
+            None => Self::known(request, head, route).unwrap_or_default(),
         }
     }
 
-    fn known<'a>(request: &RequestHead, head: &'a [u8], way: Option<&'a Way>) -> Option<&'a [u8]> {
+    fn known<'a>(
+        request: &RequestHead,
+        head: &'a [u8],
+        route: Option<&'a RouteDecision>,
+    ) -> Option<&'a [u8]> {
         let sent = request.field(head, X_REQUEST_ID);
-        let rules = way.map(|way| &way.target.upstream.policies.headers);
+        let rules = route.map(|route| &route.target.upstream.policies.headers);
         // One that the rules remove is known by it here all the same.
         rules.map_or(sent, |rules| rules.outgoing(X_REQUEST_ID, sent).or(sent))
     }
 }
 
-impl Way {
+impl RouteDecision {
     /// Whether the request has come through more proxies than stand in a row on
     /// purpose.
     pub(crate) fn is_circle(&self) -> bool {
