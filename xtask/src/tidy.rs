@@ -98,16 +98,6 @@ const LONG_FUNCTIONS_PER_MILLE: usize = 3;
 /// Modules whose functions take neither a bare `bool` nor a tuple.
 const NAMED_ARGUMENTS: [&str; 3] = ["policy", "proxy", "upstream"];
 
-/// Functions that break one of these rules, until they are changed.
-const MISSHAPEN: [(&str, &str); 6] = [
-    ("proxy/deadlines", "of_head"),
-    ("proxy/switch", "connect"),
-    ("proxy/switch", "requests"),
-    ("proxy/switch", "serve"),
-    ("proxy/routing", "encode"),
-    ("proxy/routing", "find"),
-];
-
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 5] = ["util", "utils", "common", "helpers", "misc"];
 
@@ -165,44 +155,26 @@ fn check_circles(mistakes: &mut Vec<String>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Long functions are rare, and arguments have names that speak; who breaks that
-/// is listed, and nobody is listed who does not.
+/// Long functions are rare, and arguments have names that speak.
 fn check_shape(mistakes: &mut Vec<String>) -> Result<(), Failure> {
     let source = workspace::root().join("ambassador/src");
     let functions = shape::of(&source, &rust_files(&source)?)?;
-    let mut misshapen = Vec::new();
     for function in &functions {
         let module = function.file.split('/').next().unwrap_or_default();
         let (file, name, lines) = (&function.file, &function.name, function.lines);
-        let mut found = Vec::new();
         if lines > FUNCTION_LINES_MAX && SHORT_FUNCTIONS.contains(&module) {
-            found.push(format!(
+            mistakes.push(format!(
                 "{file}.rs: `{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}"
             ));
         }
         if !function.bare.is_empty() && NAMED_ARGUMENTS.contains(&module) {
             let bare = function.bare.join(", ");
-            found.push(format!(
+            mistakes.push(format!(
                 "{file}.rs: `{name}` takes a bare `bool` or a tuple: {bare}"
             ));
         }
-        if !found.is_empty() {
-            misshapen.push((&**file, &**name));
-        }
-        if !is_listed(file, name) {
-            mistakes.append(&mut found);
-        }
     }
-    for (file, name) in MISSHAPEN {
-        if !misshapen.contains(&(file, name)) {
-            mistakes.push(format!(
-                "xtask/src/tidy.rs lists a function that is in shape: {file}.rs, `{name}`"
-            ));
-        }
-    }
-    let is_long = |function: &&shape::Function| {
-        function.lines > FUNCTION_LINES_MAX && !is_listed(&function.file, &function.name)
-    };
+    let is_long = |function: &&shape::Function| function.lines > FUNCTION_LINES_MAX;
     let long: Vec<&shape::Function> = functions.iter().filter(is_long).collect();
     let most = functions.len() * LONG_FUNCTIONS_PER_MILLE / 1_000;
     if long.len() > most {
@@ -215,10 +187,6 @@ fn check_shape(mistakes: &mut Vec<String>) -> Result<(), Failure> {
         ));
     }
     Ok(())
-}
-
-fn is_listed(file: &str, name: &str) -> bool {
-    MISSHAPEN.contains(&(file, name))
 }
 
 /// What calls the C library itself is listed, with its reason.

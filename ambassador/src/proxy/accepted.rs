@@ -94,7 +94,7 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, patience: Pati
     }
     match Box::pin(sniff(&mut client, original, patience)).await {
         Sniffed::Http => http1::serve(client, patience).await,
-        Sniffed::Opaque(Some((target, leg))) => {
+        Sniffed::Opaque(Some(Dialled { target, leg })) => {
             Box::pin(relay(client, accepted, Some(target), Some(leg))).await;
         }
         Sniffed::Opaque(None) => {
@@ -143,7 +143,10 @@ enum Sniffed {
 }
 
 /// A connection by the address alone.
-type Dialled = (Target, Box<Leg>);
+struct Dialled {
+    target: Target,
+    leg: Box<Leg>,
+}
 
 async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> Sniffed {
     let idle = patience.idle();
@@ -198,14 +201,14 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
             if leg.said.as_deref().is_some_and(is_greeting) {
                 context.learn_speaks_first(place);
             }
-            Sniffed::Opaque(Some((target, leg)))
+            Sniffed::Opaque(Some(Dialled { target, leg }))
         }
         Spoke::Client(Sniff::Http1) => {
             leg.connection.complete();
             Sniffed::Http
         }
-        Spoke::Client(Sniff::Tls) => Sniffed::Tls(Some((target, leg))),
-        Spoke::Client(_) => Sniffed::Opaque(Some((target, leg))),
+        Spoke::Client(Sniff::Tls) => Sniffed::Tls(Some(Dialled { target, leg })),
+        Spoke::Client(_) => Sniffed::Opaque(Some(Dialled { target, leg })),
         Spoke::Ended => Sniffed::Ended,
     }
 }
@@ -245,7 +248,7 @@ async fn relay_tls(
         record.describe(name);
     }
     let leg = match (&target, dialled) {
-        (Some(target), Some((by_address, leg))) if leads_there(target, &by_address) => Some(leg),
+        (Some(target), Some(dialled)) if leads_there(target, &dialled.target) => Some(dialled.leg),
         _ => None,
     };
     let name = authority.as_ref().map(Authority::host);

@@ -15,7 +15,7 @@ use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
 use crate::policy::retry_after;
 use crate::proxy::context::Context;
-use crate::proxy::deadlines::Limit;
+use crate::proxy::deadlines::Deadline;
 use crate::proxy::failure::{Failure, Fault, Score, Unanswered};
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
@@ -210,7 +210,7 @@ impl<'a> Try<'a> {
         namespace: Namespace,
         freshness: Freshness,
         peer: Peer,
-        until: Option<(Instant, Limit)>,
+        until: Option<Deadline>,
     ) -> Result<Lease, Unanswered> {
         let key = PoolKey::http1(namespace, self.endpoint());
         let checkout = Checkout {
@@ -221,7 +221,7 @@ impl<'a> Try<'a> {
         let checkout = race::checkout(self.context, self.target, checkout);
         let checked_out = match until {
             None => checkout.await,
-            Some((until, limit)) => match timer::timeout_at(until, checkout).await {
+            Some(Deadline { at, limit }) => match timer::timeout_at(at, checkout).await {
                 Ok(checked_out) => checked_out,
                 Err(_) => return Err(Unanswered::expired(limit)),
             },

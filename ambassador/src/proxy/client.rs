@@ -15,7 +15,7 @@ use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::crowd::Membership;
 use crate::proxy::room::Seat;
-use crate::proxy::routing::Addressee;
+use crate::proxy::routing::{Addressee, Destination};
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
@@ -146,6 +146,14 @@ impl Client {
         match self.origin.original.is_none() && self.tunnel.is_none() {
             true => Addressee::Proxy,
             false => Addressee::Upstream,
+        }
+    }
+
+    /// Where the connection was going, before its requests say more.
+    pub(crate) fn destination(&self) -> Destination<'_> {
+        Destination {
+            original: self.origin.original,
+            tunnel: self.tunnel.as_deref(),
         }
     }
 

@@ -33,6 +33,20 @@ enum Silence {
     Kept,
 }
 
+/// When a wait ends, and by which limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub at: Instant,
+    pub limit: Limit,
+}
+
+/// What of a response head is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    FirstByte,
+    RestOfHead,
+}
+
 /// Which limit it is that ends a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
@@ -138,22 +152,22 @@ impl<'a> Deadlines<'a> {
     /// it is whole.
     pub(crate) fn of_request(&self) -> Option<Instant> {
         let [own, callers] = self.of_own_and_caller();
-        own.0.into_iter().chain(callers.0).min()
+        let earliest = earliest([own, callers]);
+        earliest.map(|deadline| deadline.at)
     }
 
     /// Until when to wait for a connection.
-    pub(crate) fn of_checkout(&self) -> Option<(Instant, Limit)> {
+    pub(crate) fn of_checkout(&self) -> Option<Deadline> {
         let began = self.whole_at.get().map(|at| self.began.get().max(at));
         let [own, callers] = self.of_own_and_caller();
-        let per_try = began
-            .zip(self.timeouts.per_try)
-            .map(|(began, limit)| began + limit);
-        earliest([(per_try, Limit::Try), own, callers])
+        let per_try = began.zip(self.timeouts.per_try);
+        let per_try = per_try.map(|(began, limit)| Limit::Try.at(began + limit));
+        earliest([per_try, own, callers])
     }
 
     /// Until when to wait for a response head while the body is uploaded.
-    pub(crate) fn of_upload(&self) -> Option<(Instant, Limit)> {
-        Some((self.caller?, Limit::Caller))
+    pub(crate) fn of_upload(&self) -> Option<Deadline> {
+        self.caller.map(|at| Limit::Caller.at(at))
     }
 
     /// By when a response head must be whole that has just begun.
@@ -162,46 +176,53 @@ impl<'a> Deadlines<'a> {
     }
 
     /// Until when the upstream may leave unread what begins an upload.
-    pub(crate) fn of_beginning(&self, now: Instant) -> (Instant, Limit) {
-        let idle = (Some(now + self.timeouts.idle), Limit::Idle);
-        let earliest = earliest([idle, (self.caller, Limit::Caller)]);
-        earliest.unwrap_or((now, Limit::Idle))
+    pub(crate) fn of_beginning(&self, now: Instant) -> Deadline {
+        let idle = Limit::Idle.at(now + self.timeouts.idle);
+        earliest([Some(idle), self.of_upload()]).unwrap_or(idle)
     }
 
-    /// Until when to wait for more of a response head; `heard`: some of it has
-    /// come. To be asked for the whole request only.
-    pub(crate) fn of_head(&self, heard: bool, now: Instant) -> (Instant, Limit) {
+    /// Until when to wait for that part of a response head. To be asked for the
+    /// whole request only.
+    pub(crate) fn of_head(&self, awaited: Awaited, now: Instant) -> Deadline {
         let whole_at = self.whole_at.get().unwrap_or(now);
         let began = self.began.get().max(whole_at);
-        let first_byte = self.timeouts.first_byte.filter(|_| !heard);
+        let first_byte = match awaited {
+            Awaited::FirstByte => self.timeouts.first_byte,
+            Awaited::RestOfHead => None,
+        };
         let [own, callers] = self.of_own_and_caller();
+        let of_try = |limit| Limit::Try.at(began + limit);
+        let idle = Limit::Idle.at(now + self.timeouts.idle);
         let limits = [
-            (self.timeouts.per_try.map(|limit| began + limit), Limit::Try),
-            (first_byte.map(|limit| began + limit), Limit::Try),
+            Some(idle),
+            self.timeouts.per_try.map(of_try),
+            first_byte.map(of_try),
             own,
             callers,
         ];
-        let idle = (now + self.timeouts.idle, Limit::Idle);
-        earliest(limits)
-            .filter(|limit| limit.0 < idle.0)
-            .unwrap_or(idle)
+        earliest(limits).unwrap_or(idle)
     }
 
     /// The limits of the whole request: the upstream's, then that of the caller,
     /// which counts where it is the shorter one.
-    fn of_own_and_caller(&self) -> [(Option<Instant>, Limit); 2] {
-        let whole_at = self.whole_at.get();
-        let own = whole_at
-            .zip(self.timeouts.request)
-            .map(|(at, limit)| at + limit);
-        [(own, Limit::Request), (self.caller, Limit::Caller)]
+    fn of_own_and_caller(&self) -> [Option<Deadline>; 2] {
+        let own = self.whole_at.get().zip(self.timeouts.request);
+        let own = own.map(|(at, limit)| Limit::Request.at(at + limit));
+        [own, self.caller.map(|at| Limit::Caller.at(at))]
     }
 }
 
-fn earliest<const N: usize>(limits: [(Option<Instant>, Limit); N]) -> Option<(Instant, Limit)> {
-    let limits = limits.into_iter();
-    let some = limits.filter_map(|(at, limit)| Some((at?, limit)));
-    some.min_by_key(|(at, _)| *at)
+impl Limit {
+    /// The end of a wait by this limit.
+    pub(crate) fn at(self, at: Instant) -> Deadline {
+        Deadline { at, limit: self }
+    }
+}
+
+/// The first of those that there are; of two at once the one that stands first.
+pub(crate) fn earliest<const N: usize>(limits: [Option<Deadline>; N]) -> Option<Deadline> {
+    let some = limits.into_iter().flatten();
+    some.min_by_key(|deadline| deadline.at)
 }
 
 #[cfg(test)]
@@ -225,13 +246,25 @@ mod tests {
         let (start, timeouts) = (Instant::now(), timeouts());
         let deadlines = whole(&timeouts, start);
         let at = |seconds: u32| start + SECOND * seconds;
-        assert_eq!(deadlines.of_head(false, start), (at(1), Limit::Try));
-        assert_eq!(deadlines.of_head(true, start), (at(2), Limit::Try));
+        assert_eq!(
+            deadlines.of_head(Awaited::FirstByte, start),
+            Limit::Try.at(at(1))
+        );
+        assert_eq!(
+            deadlines.of_head(Awaited::RestOfHead, start),
+            Limit::Try.at(at(2))
+        );
         deadlines.begin_try(at(4));
         assert_eq!(deadlines.waited(at(5)), Some(SECOND));
-        assert_eq!(deadlines.of_head(false, at(4)), (at(5), Limit::Try));
-        assert_eq!(deadlines.of_head(true, at(4)), (at(5), Limit::Request));
-        assert_eq!(deadlines.of_checkout(), Some((at(5), Limit::Request)));
+        assert_eq!(
+            deadlines.of_head(Awaited::FirstByte, at(4)),
+            Limit::Try.at(at(5))
+        );
+        assert_eq!(
+            deadlines.of_head(Awaited::RestOfHead, at(4)),
+            Limit::Request.at(at(5))
+        );
+        assert_eq!(deadlines.of_checkout(), Some(Limit::Request.at(at(5))));
     }
 
     #[test]
@@ -247,8 +280,8 @@ mod tests {
         assert_eq!(deadlines.waited(whole + SECOND), Some(SECOND));
         assert_eq!(deadlines.of_request(), Some(whole + 5 * SECOND));
         assert_eq!(
-            deadlines.of_head(false, whole),
-            (whole + SECOND, Limit::Try)
+            deadlines.of_head(Awaited::FirstByte, whole),
+            Limit::Try.at(whole + SECOND)
         );
     }
 
@@ -266,11 +299,14 @@ mod tests {
         let deadlines = Deadlines::new(&timeouts, start).bounded_by(Some(3 * SECOND));
         let end = start + 3 * SECOND;
         assert_eq!(deadlines.of_request(), Some(end));
-        assert_eq!(deadlines.of_checkout(), Some((end, Limit::Caller)));
-        assert_eq!(deadlines.of_upload(), Some((end, Limit::Caller)));
+        assert_eq!(deadlines.of_checkout(), Some(Limit::Caller.at(end)));
+        assert_eq!(deadlines.of_upload(), Some(Limit::Caller.at(end)));
         // `per_try` and `first_byte` have begun, and end later.
         deadlines.request_is_whole(start + SECOND * 5 / 2);
-        assert_eq!(deadlines.of_head(false, start), (end, Limit::Caller));
+        assert_eq!(
+            deadlines.of_head(Awaited::FirstByte, start),
+            Limit::Caller.at(end)
+        );
         assert_eq!(Deadlines::new(&timeouts, start).of_upload(), None);
     }
 
@@ -287,7 +323,7 @@ mod tests {
             let now = start + SECOND;
             assert_eq!(deadlines.left_for_caller(now), left * SECOND);
             deadlines.begin_try(start + 4 * SECOND);
-            assert_eq!(deadlines.of_checkout().unwrap().1, limit, "{said}");
+            assert_eq!(deadlines.of_checkout().unwrap().limit, limit, "{said}");
         }
         let silent = whole(&timeouts, start);
         assert_eq!(silent.left_for_caller(start), Duration::ZERO);
@@ -302,7 +338,10 @@ mod tests {
         };
         let deadlines = whole(&without, start);
         let idle = start + Timeouts::default().idle;
-        assert_eq!(deadlines.of_head(false, start), (idle, Limit::Idle));
+        assert_eq!(
+            deadlines.of_head(Awaited::FirstByte, start),
+            Limit::Idle.at(idle)
+        );
         assert_eq!(deadlines.of_checkout(), None);
     }
 }

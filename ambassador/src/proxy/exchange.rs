@@ -4,7 +4,7 @@
 use crate::http1::BodyReader;
 use crate::message;
 use crate::proxy::answer::{ExchangeError, Held, Response};
-use crate::proxy::deadlines::Deadlines;
+use crate::proxy::deadlines::{Awaited, Deadlines};
 use crate::proxy::download::Download;
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, Interims, hand_over};
@@ -62,7 +62,10 @@ impl Exchange<'_> {
         if self.body.is_done() {
             let deadlines = self.deadlines;
             let posted = self.upstream.post(gather);
-            hand_over(posted, || deadlines.of_head(false, ring::now())).await?;
+            hand_over(posted, || {
+                deadlines.of_head(Awaited::FirstByte, ring::now())
+            })
+            .await?;
             return self.download().head(interims).await;
         }
         let sent = self.upstream.send(gather);

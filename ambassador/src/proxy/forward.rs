@@ -24,7 +24,7 @@ use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
 use crate::proxy::sending::{Lane, Passed, Sending};
-use crate::proxy::switch;
+use crate::proxy::switch::{self, Connect};
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::Tunnelled;
@@ -43,7 +43,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
 
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
-    let destination = (client.origin.original, client.tunnel.as_deref());
+    let destination = client.destination();
     let found = routing::find(&context, destination, request, &head, &mut scratch.host);
     let known = found.as_ref().ok().and_then(Option::as_ref);
     let identity = Identity::of(request, &head, known);
@@ -64,11 +64,9 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     target.count_use();
     client.member.asks(target.shared.id);
     record.passage.upstream = target.shared.label;
-    if let Some(tunnel) = tunnel(client, target, request, &head) {
-        let key = pick::request_key(target, request, &head, client.origin.peer);
+    if let Some(connect) = connect(client, facts, target, request, &head) {
         drop(head);
-        let connect = switch::connect(client, record, facts, (target, key), tunnel);
-        return Box::pin(connect).await;
+        return Box::pin(switch::connect(client, record, connect)).await;
     }
 
     // Admitted and tried, for as long as its caller is there.
@@ -148,20 +146,26 @@ fn incoming<'a>(
     }
 }
 
-/// The tunnel that a CONNECT asks of this proxy; `None`: it asks for none.
-fn tunnel(
+/// A CONNECT that is addressed to this proxy; `None`: it is none.
+fn connect<'a>(
     client: &Client,
-    target: &Target,
+    facts: RequestFacts,
+    target: &'a Target,
     request: &RequestHead,
     head: &[u8],
-) -> Option<Tunnelled> {
+) -> Option<Connect<'a>> {
     if !request.is_connect() || client.addresses() != Addressee::Proxy {
         return None;
     }
     let authority = request.authority(head, String::new()).ok().flatten()?;
-    Some(Tunnelled {
-        authority,
-        upstream: Arc::clone(&target.upstream.name),
+    Some(Connect {
+        facts,
+        target,
+        key: pick::request_key(target, request, head, client.origin.peer),
+        tunnel: Tunnelled {
+            authority,
+            upstream: Arc::clone(&target.upstream.name),
+        },
     })
 }
 

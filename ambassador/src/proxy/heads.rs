@@ -8,7 +8,7 @@ use memchr::memchr;
 use crate::clock::Instant;
 use crate::message::{Method, ResponseHead};
 use crate::proxy::answer::ExchangeError;
-use crate::proxy::deadlines::{Deadlines, Limit};
+use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit, earliest};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, timer};
@@ -113,25 +113,27 @@ impl Heads<'_> {
         if let Some(chunk) = self.upstream.try_recv() {
             return Ok(chunk);
         }
-        let heard = self.progress.any_byte.get();
+        let awaited = match self.progress.any_byte.get() {
+            false => Awaited::FirstByte,
+            true => Awaited::RestOfHead,
+        };
         let limit = match self.uploading {
             true => self.deadlines.of_upload(),
-            false => Some(self.deadlines.of_head(heard, ring::now())),
+            false => Some(self.deadlines.of_head(awaited, ring::now())),
         };
-        let whole_by = whole_by.map(|by| (by, Limit::Try));
-        let limit = limit.into_iter().chain(whole_by).min_by_key(|(at, _)| *at);
-        let Some((until, limit)) = limit else {
+        let whole_by = whole_by.map(|by| Limit::Try.at(by));
+        let Some(Deadline { at, limit }) = earliest([limit, whole_by]) else {
             return ended_or(self.upstream.recv().await);
         };
         // Whoever waits beside this one may be told before.
         let silence = self.deadlines.of_silence();
-        if let Some(due) = silence.filter(|due| !heard && *due < until) {
+        if let Some(due) = silence.filter(|due| awaited == Awaited::FirstByte && *due < at) {
             match self.upstream.recv_by(due).await {
                 Ok(received) => return ended_or(received),
                 Err(_) => self.deadlines.silence_is_kept(),
             }
         }
-        match self.upstream.recv_by(until).await {
+        match self.upstream.recv_by(at).await {
             Ok(received) => ended_or(received),
             Err(_) => Err(ExchangeError::Expired(limit)),
         }
@@ -142,13 +144,13 @@ impl Heads<'_> {
 /// once needs no limit, which is most of them.
 pub(crate) async fn hand_over(
     mut sending: Sending<'_>,
-    limit: impl FnOnce() -> (Instant, Limit),
+    deadline: impl FnOnce() -> Deadline,
 ) -> Result<(), ExchangeError> {
     let sent = match at_once(&mut sending).await {
         Poll::Ready(sent) => sent,
         Poll::Pending => {
-            let (until, limit) = limit();
-            let sent = timer::timeout_at(until, sending).await;
+            let Deadline { at, limit } = deadline();
+            let sent = timer::timeout_at(at, sending).await;
             sent.map_err(|_| ExchangeError::Expired(limit))?
         }
     };

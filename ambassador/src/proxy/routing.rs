@@ -1,5 +1,6 @@
 //! Which upstream a request goes to, and how its head changes on the way.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::time::Duration;
 
@@ -23,6 +24,14 @@ const X_UPSTREAM_HOST: &str = "x-upstream-host";
 /// Fields that a request may get on its way: those of its trace, its id, how many
 /// proxies it has come through and two that say how long its caller waits.
 const ADDED_MAX: usize = trace::FIELDS_MAX + 4;
+
+/// Where a connection was going, before its requests say more.
+pub(crate) struct Destination<'a> {
+    /// The address, of a captured one.
+    pub original: Option<OriginalDst>,
+    /// The tunnel that it is, since a CONNECT.
+    pub tunnel: Option<&'a Tunnelled>,
+}
 
 /// Where a request goes and what that changes in its head.
 pub(crate) struct RouteDecision {
@@ -88,11 +97,12 @@ pub(crate) enum Addressee {
 /// host is put that the request names.
 pub(crate) fn find(
     context: &Context,
-    (original, tunnel): (Option<OriginalDst>, Option<&Tunnelled>),
+    destination: Destination<'_>,
     request: &RequestHead,
     head: &[u8],
     buffer: &mut String,
 ) -> Result<Option<RouteDecision>, BadMessage> {
+    let Destination { original, tunnel } = destination;
     let authority = request.authority(head, std::mem::take(buffer))?;
     // A captured CONNECT is spoken to a proxy: its authority names what that
     // proxy is to reach, not where this connection was going.
@@ -225,20 +235,7 @@ impl RouteDecision {
             ..
         } = incoming;
         let addressed_here = *addressed_to == Addressee::Proxy;
-        let made_host;
-        let host = match &self.host {
-            // HTTP/1.0 may come without one, and goes on as HTTP/1.1.
-            Host::Keep if request.is_http10() && request.field(head, "host").is_none() => {
-                made_host = original.map(|original| original.to_string());
-                made_host.as_ref().map(|host| host.as_bytes())
-            }
-            Host::Keep => None,
-            Host::Set(host) => Some(&**host),
-            Host::Endpoint => {
-                made_host = Some(endpoint.to_string());
-                made_host.as_ref().map(|host| host.as_bytes())
-            }
-        };
+        let host = self.host(incoming, endpoint);
         let policies = &self.target.upstream.policies;
         let rules = &policies.headers;
         let mut add: [(&str, &[u8]); ADDED_MAX] = [("", b""); ADDED_MAX];
@@ -273,7 +270,7 @@ impl RouteDecision {
         }
         let rewrite = RequestRewrite {
             strip_path: self.strip_path,
-            host,
+            host: host.as_deref(),
             keep_absolute: original.is_some()
                 && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
@@ -288,5 +285,21 @@ impl RouteDecision {
         Chunk::written(head.len() + 192, |out| {
             http1::write_request(out, head, request, &rewrite);
         })
+    }
+
+    /// The host that is named to `endpoint`; `None`: the one that came.
+    fn host(&self, incoming: &Incoming<'_>, endpoint: EndpointAddr) -> Option<Cow<'_, [u8]>> {
+        let Incoming { request, head, .. } = incoming;
+        let made = |host: String| Cow::Owned(host.into_bytes());
+        match &self.host {
+            // HTTP/1.0 may come without one, and goes on as HTTP/1.1.
+            Host::Keep if request.is_http10() && request.field(head, "host").is_none() => {
+                let original = incoming.original.as_ref();
+                original.map(|original| made(original.to_string()))
+            }
+            Host::Keep => None,
+            Host::Set(host) => Some(Cow::Borrowed(host)),
+            Host::Endpoint => Some(made(endpoint.to_string())),
+        }
     }
 }

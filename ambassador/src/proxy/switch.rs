@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::http1::BodyReader;
-use crate::message::{LocalReply, RequestBody};
+use crate::message::{LocalReply, Reason, RequestBody};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
@@ -28,26 +28,37 @@ use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
 use crate::together::{First, first};
 use crate::upstream::pool::Lease;
 
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
+
 /// CONNECT on an explicit listener: what comes through the tunnel is treated as
 /// on a captured connection to the upstream that claims the authority. HTTP is
 /// served under its policies, TLS goes by its server name, all else is relayed.
+pub(crate) struct Connect<'a> {
+    /// What it asked for.
+    pub facts: RequestFacts,
+    /// The upstream that claims the authority.
+    pub target: &'a Target,
+    /// What its endpoint is chosen by.
+    pub key: Option<u64>,
+    /// What it makes of the connection.
+    pub tunnel: Tunnelled,
+}
+
+/// Makes the tunnel and serves what comes through it.
 pub(crate) async fn connect(
     client: &mut Client,
     mut record: RequestGuard,
-    facts: RequestFacts,
-    (target, key): (&Target, Option<u64>),
-    tunnel: Tunnelled,
+    wanted: Connect<'_>,
 ) -> After {
-    const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
+    let Connect {
+        facts,
+        target,
+        key,
+        tunnel,
+    } = wanted;
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
-    // Without a tunnel, what follows the head is not for this proxy to read.
-    let facts = RequestFacts {
-        keep_alive: false,
-        ..facts
-    };
-    let body = BodyReader::of_request(RequestBody::None);
     let context = Rc::clone(&client.context);
     let (origin, pools) = (client.origin, &context.pools);
     let health = pick::health_for(pools, target, origin.namespace);
@@ -59,10 +70,7 @@ pub(crate) async fn connect(
     let mut tries = Tries::new(&context, target, &health, criteria);
     let mut one = match tries.begin() {
         Ok(one) => one,
-        Err(reason) => {
-            let reply = LocalReply::new(reason);
-            return reply::answer(client, record, facts, &body, reply).await;
-        }
+        Err(reason) => return refuse(client, record, facts, reason).await,
     };
     // The probe does not wait for what its client may say.
     let purpose = match one.is_probe() || target.upstream.protocol == Protocol::Tcp {
@@ -88,25 +96,31 @@ pub(crate) async fn connect(
             if purpose == Purpose::Relay {
                 one.is_relayed();
             }
-            record.status.set(200);
-            if !client.reply(ESTABLISHED.to_vec()).await {
-                record.reason = Some(client.departure());
-                return After::Reset;
-            }
-            let length = ESTABLISHED.len() as u64;
-            record.passage.count(Direction::Received, length);
             let reached = Reached { connection, one };
-            serve(client, (record, clock::now()), target, reached, tunnel).await
+            establish(client, record, target, reached, tunnel).await
         }
-        First::Left(Err(unanswered)) => {
-            let reply = LocalReply::new(unanswered.reason);
-            reply::answer(client, record, facts, &body, reply).await
-        }
+        First::Left(Err(unanswered)) => refuse(client, record, facts, unanswered.reason).await,
         First::Right(()) => {
             record.reason = Some(client.departure());
             After::Reset
         }
     }
+}
+
+/// Answers that there is no tunnel. What follows the head is then not for this
+/// proxy to read.
+async fn refuse(
+    client: &mut Client,
+    record: RequestGuard,
+    facts: RequestFacts,
+    reason: Reason,
+) -> After {
+    let facts = RequestFacts {
+        keep_alive: false,
+        ..facts
+    };
+    let body = BodyReader::of_request(RequestBody::None);
+    reply::answer(client, record, facts, &body, LocalReply::new(reason)).await
 }
 
 /// A connection for a tunnel, and the try that it came of: its endpoint is busy
@@ -116,14 +130,43 @@ struct Reached<'a> {
     one: Try<'a>,
 }
 
+/// A CONNECT that has been answered.
+struct Answered {
+    record: RequestGuard,
+    at: Instant,
+}
+
+/// Answers that there is a tunnel, and serves what comes through it.
+async fn establish(
+    client: &mut Client,
+    mut record: RequestGuard,
+    target: &Target,
+    reached: Reached<'_>,
+    tunnel: Tunnelled,
+) -> After {
+    record.status.set(200);
+    if !client.reply(ESTABLISHED.to_vec()).await {
+        record.reason = Some(client.departure());
+        return After::Reset;
+    }
+    let length = ESTABLISHED.len() as u64;
+    record.passage.count(Direction::Received, length);
+    let answered = Answered {
+        record,
+        at: clock::now(),
+    };
+    serve(client, answered, target, reached, tunnel).await
+}
+
 /// Serves what comes through the tunnel.
 async fn serve(
     client: &mut Client,
-    (mut record, answered): (RequestGuard, Instant),
+    answered: Answered,
     target: &Target,
     mut reached: Reached<'_>,
     tunnel: Tunnelled,
 ) -> After {
+    let Answered { mut record, at } = answered;
     // What a drain leaves standing.
     record.tunnel = Some(TcpOutcome::Drained);
     let timeouts = &target.upstream.policies.timeouts;
@@ -137,7 +180,7 @@ async fn serve(
     match spoke {
         Spoke::Client(Sniff::Http1) => {
             reached.connection.complete();
-            return requests(client, (record, answered), tunnel);
+            return requests(client, Answered { record, at }, tunnel);
         }
         Spoke::Client(Sniff::Tls) => {
             let Some(name) = server_name(client, Patience::of(timeouts)).await else {
@@ -170,7 +213,7 @@ async fn serve(
             to.count_use();
             record.passage.upstream = to.shared.label;
             if speaks_http_only(&to) {
-                return requests(client, (record, answered), tunnel);
+                return requests(client, Answered { record, at }, tunnel);
             }
             if let Some(outcome) = inject(client, &mut record, &to, &tunnel).await {
                 return end(record, outcome);
@@ -193,14 +236,11 @@ async fn over(client: &mut Client, record: RequestGuard, to: &Target, leg: Leg) 
 }
 
 /// Goes on with the requests that come through the tunnel.
-fn requests(
-    client: &mut Client,
-    (mut record, answered): (RequestGuard, Instant),
-    tunnel: Tunnelled,
-) -> After {
+fn requests(client: &mut Client, answered: Answered, tunnel: Tunnelled) -> After {
+    let Answered { mut record, at } = answered;
     client.tunnel = Some(Box::new(tunnel));
     record.tunnel = None;
-    record.complete(answered);
+    record.complete(at);
     After::KeepAlive
 }
 

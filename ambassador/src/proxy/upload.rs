@@ -6,7 +6,7 @@ use crate::http1::BodyReader;
 use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::answer::ExchangeError;
-use crate::proxy::deadlines::{Deadlines, Limit};
+use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit};
 use crate::proxy::paced::{Late, Paced, within};
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
@@ -52,8 +52,8 @@ impl Upload<'_> {
         if self.body.is_done() {
             self.deadlines.request_is_whole(ring::now());
         }
-        let (until, limit) = self.deadlines.of_head(false, ring::now());
-        timer::sleep_until(until).await;
+        let Deadline { at, limit } = self.deadlines.of_head(Awaited::FirstByte, ring::now());
+        timer::sleep_until(at).await;
         Err(ExchangeError::Expired(limit))
     }
 
