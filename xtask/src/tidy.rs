@@ -158,35 +158,57 @@ fn check_circles(mistakes: &mut Vec<String>) -> Result<(), Failure> {
 /// Long functions are rare, and arguments have names that speak.
 fn check_shape(mistakes: &mut Vec<String>) -> Result<(), Failure> {
     let source = workspace::root().join("ambassador/src");
-    let functions = shape::of(&source, &rust_files(&source)?)?;
-    for function in &functions {
-        let module = function.file.split('/').next().unwrap_or_default();
-        let (file, name, lines) = (&function.file, &function.name, function.lines);
-        if lines > FUNCTION_LINES_MAX && SHORT_FUNCTIONS.contains(&module) {
+    let shape = shape::of(&source, &rust_files(&source)?)?;
+    check_lengths(&shape.functions, mistakes);
+    for bare in &shape.bare {
+        if !NAMED_ARGUMENTS.contains(&top_of(&bare.file)) {
+            continue;
+        }
+        let shape::Bare {
+            file,
+            line,
+            argument,
+            ..
+        } = bare;
+        let who = bare.function.as_deref().map_or_else(
+            || "a closure".to_owned(),
+            |function| format!("`{function}`"),
+        );
+        mistakes.push(format!(
+            "{file}.rs:{line}: {who} takes a bare `bool` or a tuple: {argument}"
+        ));
+    }
+    Ok(())
+}
+
+/// The share of long functions, which is printed.
+fn check_lengths(functions: &[shape::Function], mistakes: &mut Vec<String>) {
+    let is_long = |function: &&shape::Function| function.lines > FUNCTION_LINES_MAX;
+    let long: Vec<&shape::Function> = functions.iter().filter(is_long).collect();
+    for shape::Function { file, name, lines } in &long {
+        if SHORT_FUNCTIONS.contains(&top_of(file)) {
             mistakes.push(format!(
                 "{file}.rs: `{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}"
             ));
         }
-        if !function.bare.is_empty() && NAMED_ARGUMENTS.contains(&module) {
-            let bare = function.bare.join(", ");
-            mistakes.push(format!(
-                "{file}.rs: `{name}` takes a bare `bool` or a tuple: {bare}"
-            ));
-        }
     }
-    let is_long = |function: &&shape::Function| function.lines > FUNCTION_LINES_MAX;
-    let long: Vec<&shape::Function> = functions.iter().filter(is_long).collect();
+    let found = format!(
+        "{} of {} functions have more than {FUNCTION_LINES_MAX} lines",
+        long.len(),
+        functions.len()
+    );
+    println!("{found}");
     let most = functions.len() * LONG_FUNCTIONS_PER_MILLE / 1_000;
     if long.len() > most {
         let names = long.iter().map(|one| format!("{}::{}", one.file, one.name));
-        mistakes.push(format!(
-            "{} of {} functions have more than {FUNCTION_LINES_MAX} lines, at most {most}: {}",
-            long.len(),
-            functions.len(),
-            names.collect::<Vec<_>>().join(", ")
-        ));
+        let names = names.collect::<Vec<_>>().join(", ");
+        mistakes.push(format!("{found}, at most {most}: {names}"));
     }
-    Ok(())
+}
+
+/// The module of the library that a file belongs to.
+fn top_of(file: &str) -> &str {
+    file.split('/').next().unwrap_or_default()
 }
 
 /// What calls the C library itself is listed, with its reason.
@@ -392,6 +414,40 @@ mod tests {
     fn downward_imports_pass() {
         assert!(imports("proxy", "use crate::{ring, upstream::Pool};").is_empty());
         assert!(imports("message", "use crate::message::Limits; // crate::proxy").is_empty());
+    }
+
+    #[test]
+    fn files_are_short_and_those_of_tests_twice_as_long() {
+        let found = |file: &str, lines: usize| {
+            let mut mistakes = Vec::new();
+            let path = workspace::root().join(file);
+            check_file(&path, &"//! It is.\n".repeat(lines), &mut mistakes);
+            mistakes.len()
+        };
+        assert_eq!(found("ambassador/src/proxy/routing.rs", 500), 0);
+        assert_eq!(found("ambassador/src/proxy/routing.rs", 501), 1);
+        assert_eq!(found("xtask/src/tidy.rs", 501), 1);
+        assert_eq!(found("ambassador/src/proxy/routing/tests.rs", 1_000), 0);
+        assert_eq!(found("tests/tests/e2e/retries.rs", 1_001), 1);
+    }
+
+    #[test]
+    fn long_functions_are_rare_and_in_some_modules_there_are_none() {
+        let found = |long: usize, file: &str| {
+            let function = |number| shape::Function {
+                file: file.to_owned(),
+                name: "it".to_owned(),
+                lines: 70 + usize::from(number < long),
+            };
+            let functions: Vec<_> = (0..1_000).map(function).collect();
+            let mut mistakes = Vec::new();
+            check_lengths(&functions, &mut mistakes);
+            mistakes.len()
+        };
+        assert_eq!(found(3, "config/keys"), 0);
+        assert_eq!(found(4, "config/keys"), 1);
+        assert_eq!(found(0, "proxy/routing"), 0);
+        assert_eq!(found(1, "proxy/routing"), 1);
     }
 
     #[test]

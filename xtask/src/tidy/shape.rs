@@ -1,5 +1,6 @@
-//! Measures the functions of the library: how long each is, and which of its
-//! arguments are a bare `bool` or a tuple, where an enum or a struct would speak.
+//! Measures the functions of the library: how long each is, and where one, or a
+//! closure that is taken or kept, has an argument that is a bare `bool` or a tuple,
+//! where an enum or a struct would speak.
 //!
 //! Tests are left out. The length of a function is that of its text, from `fn`
 //! to the closing brace.
@@ -10,15 +11,28 @@ use std::path::Path;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{
-    Attribute, FnArg, ImplItemFn, Item, ItemFn, ItemMod, Pat, Signature, TraitItemFn, Type,
-    UsePath, UseTree,
+    Attribute, ExprClosure, FnArg, GenericArgument, ImplItemFn, Item, ItemFn, ItemMod,
+    ParenthesizedGenericArguments, Pat, PathArguments, PathSegment, Signature, TraitItemFn, Type,
+    TypeBareFn, UsePath, UseTree,
 };
 
 use super::circles::is_for_tests;
 use crate::workspace::Failure;
 
+/// What holds or lends one value: a `bool` in it is as bare as without.
+const WRAPPERS: [&str; 8] = [
+    "Arc", "Box", "Cell", "Option", "Poll", "Rc", "RefCell", "Result",
+];
+
+/// The functions of the library, and its bare arguments.
+#[derive(Debug, Default)]
+pub struct Shape {
+    pub functions: Vec<Function>,
+    pub bare: Vec<Bare>,
+}
+
 /// A function of the library.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Function {
     /// Its file, as `proxy/routing`.
     pub file: String,
@@ -26,46 +40,70 @@ pub struct Function {
     pub name: String,
     /// How long it is.
     pub lines: usize,
-    /// Names of arguments that are a bare `bool` or a tuple.
-    pub bare: Vec<String>,
 }
 
-/// Every function of these files but for those of tests.
-pub fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Vec<Function>, Failure> {
+/// An argument that is a bare `bool` or a tuple.
+#[derive(Debug)]
+pub struct Bare {
+    /// The file, as `proxy/routing`.
+    pub file: String,
+    /// The line of it.
+    pub line: usize,
+    /// The name of the function that takes it; of a closure there is none.
+    pub function: Option<String>,
+    /// Its own name, as far as it has one.
+    pub argument: String,
+}
+
+/// The shape of these files, but for those of tests.
+pub fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Shape, Failure> {
     let mut parsed = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
         let Ok(inside) = path.strip_prefix(source) else {
             continue;
         };
         let file = inside.with_extension("").display().to_string();
-        if file.split('/').any(|part| part == "tests") {
-            continue;
-        }
         let failed = |error| Failure::File(path.to_owned(), error);
         let text = std::fs::read_to_string(path).map_err(failed)?;
         let syntax = syn::parse_file(&text)
             .map_err(|error| Failure::Check(vec![format!("{file}: {error}")]))?;
         parsed.push((file, syntax));
     }
-    Ok(functions(&parsed))
+    Ok(shape(&parsed))
 }
 
-fn functions(parsed: &[(String, syn::File)]) -> Vec<Function> {
+fn shape(parsed: &[(String, syn::File)]) -> Shape {
     let aliases: Vec<Alias> = parsed.iter().flat_map(aliases_of).collect();
-    let mut functions = Vec::new();
+    let of_tests: BTreeSet<String> = parsed.iter().flat_map(test_modules_of).collect();
+    let mut shape = Shape::default();
     for (file, syntax) in parsed {
+        let mut above = file.char_indices().filter(|(_, letter)| *letter == '/');
+        if of_tests.contains(file) || above.any(|(end, _)| of_tests.contains(&file[..end])) {
+            continue;
+        }
         let mut reader = Reader {
             file,
-            tuples: seen_in(&aliases, file, syntax),
-            functions: Vec::new(),
+            bare: seen_in(&aliases, file, syntax),
+            shape: &mut shape,
         };
         reader.visit_file(syntax);
-        functions.append(&mut reader.functions);
     }
-    functions
+    shape
 }
 
-/// A name that stands for a tuple.
+/// The files of modules that are compiled for tests alone.
+fn test_modules_of((file, syntax): &(String, syn::File)) -> Vec<String> {
+    let module = |item: &Item| match item {
+        Item::Mod(item) if item.attrs.iter().any(is_for_tests) => Some(match file.as_str() {
+            "lib" | "main" => item.ident.to_string(),
+            parent => format!("{parent}/{}", item.ident),
+        }),
+        _ => None,
+    };
+    syntax.items.iter().filter_map(module).collect()
+}
+
+/// A name that stands for a tuple or a `bool`.
 struct Alias {
     /// The file that defines it.
     file: String,
@@ -74,7 +112,7 @@ struct Alias {
 
 fn aliases_of((file, syntax): &(String, syn::File)) -> Vec<Alias> {
     let alias = |item: &Item| match item {
-        Item::Type(item) if is_tuple(&item.ty) => Some(Alias {
+        Item::Type(item) if is_bare(&item.ty, &BTreeSet::new()) => Some(Alias {
             file: file.clone(),
             name: item.ident.to_string(),
         }),
@@ -83,11 +121,35 @@ fn aliases_of((file, syntax): &(String, syn::File)) -> Vec<Alias> {
     syntax.items.iter().filter_map(alias).collect()
 }
 
-fn is_tuple(argument: &Type) -> bool {
-    matches!(argument, Type::Tuple(tuple) if !tuple.elems.is_empty())
+/// Whether an argument of this type says nothing of what it means; `aliases` are
+/// names that stand for such a type.
+fn is_bare(argument: &Type, aliases: &BTreeSet<String>) -> bool {
+    match argument {
+        Type::Group(inner) => is_bare(&inner.elem, aliases),
+        Type::Paren(inner) => is_bare(&inner.elem, aliases),
+        Type::Reference(reference) => is_bare(&reference.elem, aliases),
+        Type::Tuple(tuple) => !tuple.elems.is_empty(),
+        Type::Path(path) => path.path.segments.last().is_some_and(|last| {
+            last.ident == "bool"
+                || aliases.contains(&last.ident.to_string())
+                || holds_bare(last, aliases)
+        }),
+        _ => false,
+    }
 }
 
-/// The names that stand for a tuple in a file: its own, and those that it imports
+fn holds_bare(segment: &PathSegment, aliases: &BTreeSet<String>) -> bool {
+    let PathArguments::AngleBracketed(inside) = &segment.arguments else {
+        return false;
+    };
+    let is_wrapper = WRAPPERS.iter().any(|wrapper| segment.ident == wrapper);
+    is_wrapper
+        && inside.args.iter().any(
+            |argument| matches!(argument, GenericArgument::Type(held) if is_bare(held, aliases)),
+        )
+}
+
+/// The names that stand for such a type in a file: its own, and those that it imports
 /// from the file that defines them.
 fn seen_in(aliases: &[Alias], file: &str, syntax: &syn::File) -> BTreeSet<String> {
     let mut imports = Imports::default();
@@ -124,34 +186,35 @@ impl<'ast> Visit<'ast> for Imports {
 
 struct Reader<'a> {
     file: &'a str,
-    /// Names that stand for a tuple.
-    tuples: BTreeSet<String>,
-    functions: Vec<Function>,
+    /// Names that stand for a tuple or a `bool`.
+    bare: BTreeSet<String>,
+    shape: &'a mut Shape,
 }
 
 impl Reader<'_> {
-    /// Whether an argument of this type says nothing of what it means.
-    fn is_bare(&self, argument: &Type) -> bool {
-        match argument {
-            Type::Reference(reference) => self.is_bare(&reference.elem),
-            Type::Path(path) => path.path.segments.last().is_some_and(|last| {
-                last.ident == "bool" || self.tuples.contains(&last.ident.to_string())
-            }),
-            _ => is_tuple(argument),
-        }
-    }
-
     fn note(&mut self, signature: &Signature, end: proc_macro2::Span) {
-        let bare = signature.inputs.iter().filter_map(|input| match input {
-            FnArg::Typed(typed) if self.is_bare(&typed.ty) => Some(shown(&typed.pat)),
-            FnArg::Typed(_) | FnArg::Receiver(_) => None,
-        });
-        self.functions.push(Function {
+        for input in &signature.inputs {
+            if let FnArg::Typed(typed) = input {
+                let name = Some(signature.ident.to_string());
+                self.note_argument(name, &typed.ty, shown(&typed.pat));
+            }
+        }
+        self.shape.functions.push(Function {
             file: self.file.to_owned(),
             name: signature.ident.to_string(),
             lines: end.end().line + 1 - signature.span().start().line,
-            bare: bare.collect(),
         });
+    }
+
+    fn note_argument(&mut self, function: Option<String>, of: &Type, argument: String) {
+        if is_bare(of, &self.bare) {
+            self.shape.bare.push(Bare {
+                file: self.file.to_owned(),
+                line: of.span().start().line,
+                function,
+                argument,
+            });
+        }
     }
 }
 
@@ -163,6 +226,7 @@ fn shown(pattern: &Pat) -> String {
             let names: Vec<String> = parts.elems.iter().map(shown).collect();
             format!("({})", names.join(", "))
         }
+        Pat::Type(typed) => shown(&typed.pat),
         _ => "_".to_owned(),
     }
 }
@@ -197,6 +261,34 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         }
     }
 
+    fn visit_expr_closure(&mut self, closure: &'ast ExprClosure) {
+        for input in &closure.inputs {
+            if let Pat::Type(typed) = input {
+                self.note_argument(None, &typed.ty, shown(input));
+            }
+        }
+        visit::visit_expr_closure(self, closure);
+    }
+
+    fn visit_parenthesized_generic_arguments(
+        &mut self,
+        closure: &'ast ParenthesizedGenericArguments,
+    ) {
+        for input in &closure.inputs {
+            self.note_argument(None, input, "_".to_owned());
+        }
+        visit::visit_parenthesized_generic_arguments(self, closure);
+    }
+
+    fn visit_type_bare_fn(&mut self, pointer: &'ast TypeBareFn) {
+        for input in &pointer.inputs {
+            let name = input.name.as_ref();
+            let name = name.map_or_else(|| "_".to_owned(), |(name, _)| name.to_string());
+            self.note_argument(None, &input.ty, name);
+        }
+        visit::visit_type_bare_fn(self, pointer);
+    }
+
     fn visit_trait_item_fn(&mut self, function: &'ast TraitItemFn) {
         let end = function
             .default
@@ -211,59 +303,137 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Vec<Function> {
-        let syntax = syn::parse_file(text).expect("it is Rust");
-        functions(&[("proxy/routing".to_owned(), syntax)])
+    fn read(files: &[(&str, &str)]) -> Shape {
+        let parsed: Vec<_> = files
+            .iter()
+            .map(|(file, text)| {
+                let syntax = syn::parse_file(text).expect("it is Rust");
+                ((*file).to_owned(), syntax)
+            })
+            .collect();
+        shape(&parsed)
+    }
+
+    /// The bare arguments of a file, each with its function.
+    fn bare(shape: &Shape) -> Vec<(&str, &str)> {
+        shape
+            .bare
+            .iter()
+            .map(|bare| (bare.function.as_deref().unwrap_or("|_|"), &*bare.argument))
+            .collect()
     }
 
     #[test]
     fn the_length_is_from_the_signature_to_the_closing_brace() {
-        let found = read("/// Does.\n#[inline]\nfn long(\n    one: u8,\n) {\n    drop(one);\n}\n");
-        assert_eq!(found[0].lines, 5);
-        assert!(found[0].bare.is_empty());
+        let text = "/// Does.\n#[inline]\nfn long(\n    one: u8,\n) {\n    drop(one);\n}\n";
+        let found = read(&[("proxy/routing", text)]);
+        assert_eq!(found.functions[0].lines, 5);
+        assert!(found.bare.is_empty());
     }
 
     #[test]
     fn a_name_stands_for_a_tuple_where_it_is_imported() {
-        let file = |path: &str, text| (path.to_owned(), syn::parse_file(text).expect("it is Rust"));
-        let found = functions(&[
-            file("app/names", "type Place = (u8, u8);"),
-            file(
+        let found = read(&[
+            ("app/names", "type Place = (u8, u8); type IsSo = bool;"),
+            (
                 "proxy/routing",
-                "use crate::app::names::Place; fn a(place: Place) {}",
+                "use crate::app::names::{Place, IsSo}; fn a(place: Place, so: IsSo) {}",
             ),
-            file(
+            (
                 "proxy/tunnel",
                 "use crate::proxy::first::Place; fn b(place: Place) {}",
             ),
         ]);
-        assert_eq!(found[0].bare, ["place"]);
-        assert!(found[1].bare.is_empty());
+        assert_eq!(bare(&found), [("a", "place"), ("a", "so")]);
     }
 
     #[test]
     fn bare_arguments_are_found_by_whatever_name() {
-        let found = read(
+        let found = read(&[(
+            "proxy/routing",
             "type Pair<'a> = (&'a u8, u8);
              struct Told(bool);
              impl Told {
                  fn told(&self, (one, two): (u8, u8), may: bool, pair: Pair<'_>) {}
                  fn fine(&self, one: Told, nothing: (), list: &[(u8, u8)]) -> bool { true }
+                 fn fine_too(&self, none: Option<Told>, found: Vec<(u8, u8)>) -> (u8, u8) { (1, 2) }
              }
-             trait Tells { fn tell(&mut self, is_so: &bool); }
-             #[cfg(test)] mod tests { fn of_a_test(it: bool) {} }",
-        );
-        let bare: Vec<(&str, Vec<&str>)> = found
-            .iter()
-            .map(|one| (&*one.name, one.bare.iter().map(|name| &**name).collect()))
-            .collect();
-        assert_eq!(
-            bare,
-            [
-                ("told", vec!["(one, two)", "may", "pair"]),
-                ("fine", vec![]),
-                ("tell", vec!["is_so"]),
-            ]
-        );
+             trait Tells {
+                 fn tell(&mut self, is_so: &bool);
+                 fn tell_too(&mut self, is_so: bool) {}
+             }
+             impl From<(u8, u8)> for Told { fn from(pair: (u8, u8)) -> Self { Told(true) } }",
+        )]);
+        let expected = [
+            ("told", "(one, two)"),
+            ("told", "may"),
+            ("told", "pair"),
+            ("tell", "is_so"),
+            ("tell_too", "is_so"),
+            ("from", "pair"),
+        ];
+        assert_eq!(bare(&found), expected);
+        assert_eq!(found.functions.len(), 6);
+    }
+
+    #[test]
+    fn what_wraps_a_bare_argument_does_not_name_it() {
+        let found = read(&[(
+            "policy/retry",
+            "fn a(may: Option<bool>, pair: &mut Option<(u8, u8)>, cell: &Cell<bool>) {}
+             fn b(result: Result<bool, u8>, shared: std::rc::Rc<(bool)>) {}
+             fn fine(some: Option<u8>, cells: &[Cell<bool>]) {}",
+        )]);
+        let expected = [
+            ("a", "may"),
+            ("a", "pair"),
+            ("a", "cell"),
+            ("b", "result"),
+            ("b", "shared"),
+        ];
+        assert_eq!(bare(&found), expected);
+    }
+
+    #[test]
+    fn closures_name_their_arguments_too() {
+        let found = read(&[(
+            "upstream/pool",
+            "struct Pool { tell: Box<dyn Fn(u8, bool)>, look: fn(pair: (u8, u8)) }
+             fn each(mut give: impl FnMut((u8, u8))) {}
+             fn every<F>(give: F) where F: FnOnce(Option<bool>) {}
+             fn fine(give: impl Fn(&[(u8, u8)]) -> bool) {
+                 let told = |may: bool, pair| drop((may, pair));
+                 [(1, 2)].map(|(one, two)| one + two);
+             }",
+        )]);
+        let expected = [
+            ("|_|", "_"),
+            ("|_|", "pair"),
+            ("|_|", "_"),
+            ("|_|", "_"),
+            ("|_|", "may"),
+        ];
+        assert_eq!(bare(&found), expected);
+        assert_eq!(found.bare[1].line, 1);
+        assert_eq!(found.bare[4].line, 5);
+    }
+
+    #[test]
+    fn what_is_compiled_for_tests_is_left_out() {
+        let found = read(&[
+            ("lib", "#[cfg(test)] mod played; mod real;"),
+            ("played", "fn of_a_test(may: bool) {}"),
+            ("played/part", "fn of_a_test(may: bool) {}"),
+            ("played_not", "fn real(may: bool) {}"),
+            (
+                "real",
+                "#[cfg(test)] mod scene;
+                 #[cfg(test)] mod tests { fn of_a_test(it: bool) {} }
+                 #[cfg(test)] fn of_a_test(it: bool) {}",
+            ),
+            ("real/scene", "fn of_a_test(may: bool) {}"),
+        ]);
+        assert_eq!(bare(&found), [("real", "may")]);
+        assert_eq!(found.functions.len(), 1);
     }
 }
