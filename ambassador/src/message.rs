@@ -27,8 +27,8 @@ pub use identity::request_id;
 pub use method::Method;
 pub use reason::Reason;
 pub(crate) use reply::LocalReply;
-pub use request::{RequestBody, RequestHead};
-pub use response::{ResponseBody, ResponseHead};
+pub use request::RequestHead;
+pub use response::ResponseHead;
 pub use trace::{TraceContext, TraceParent};
 pub(crate) use trailers::may_trail;
 
@@ -37,6 +37,18 @@ pub(crate) const X_REQUEST_ID: &str = "x-request-id";
 
 /// Bytes of a head at most: 64 KiB of fields, and a start line.
 pub(crate) const HEAD_BYTES_MAX: usize = 80 * 1024;
+
+/// How long the content of a message is, as its head says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Length {
+    /// There is none.
+    #[default]
+    None,
+    /// So many bytes; not 0.
+    Exact(u64),
+    /// Its end says so.
+    Unknown,
+}
 
 /// How large a message head may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -60,8 +60,8 @@ pub mod http1 {
 /// See `message.rs`.
 pub mod message {
     pub use crate::message::{
-        CallerTimeout, Limits, Method, Reason, RequestBody, RequestHead, ResponseBody,
-        ResponseHead, TraceContext, TraceParent, request_id,
+        CallerTimeout, Length, Limits, Method, Reason, RequestHead, ResponseHead, TraceContext,
+        TraceParent, request_id,
     };
 
     /// See `message/challenge.rs`.

@@ -5,7 +5,7 @@
 //! behind a size, zeros before it.
 
 use crate::http1::cursor::{Grammar, is_token};
-use crate::message::{BadMessage, RequestBody, ResponseBody};
+use crate::message::{BadMessage, Length, ResponseHead};
 
 /// Bytes of one chunk's extensions, and of blanks before them, at most. Nothing uses them; they have been
 /// used to exhaust servers (CVE-2023-39326).
@@ -92,26 +92,30 @@ enum Line {
 }
 
 impl BodyReader {
-    /// The body of a request.
-    pub fn of_request(body: RequestBody) -> Self {
-        let state = match body {
-            RequestBody::None | RequestBody::Length(0) => State::Done,
-            RequestBody::Length(length) => State::Length(length),
-            RequestBody::Chunked => State::FIRST_CHUNK,
-        };
-        let grammar = Grammar::Strict;
-        Self { state, grammar }
+    /// The body of a request: chunked where its length is not known.
+    pub fn of_request(length: Length) -> Self {
+        Self::new(State::of(length), Grammar::Strict)
     }
 
-    /// The body of a response.
-    pub fn of_response(body: ResponseBody) -> Self {
-        let state = match body {
-            ResponseBody::None | ResponseBody::Length(0) => State::Done,
-            ResponseBody::Length(length) => State::Length(length),
-            ResponseBody::Chunked => State::FIRST_CHUNK,
-            ResponseBody::UntilClose => State::UntilClose,
-        };
-        let grammar = Grammar::Lenient;
+    /// The body of a response: chunked where its length is not known.
+    pub fn of_response(length: Length) -> Self {
+        Self::new(State::of(length), Grammar::Lenient)
+    }
+
+    /// The body of a response that ends with the connection.
+    pub fn until_close() -> Self {
+        Self::new(State::UntilClose, Grammar::Lenient)
+    }
+
+    /// The body that follows `response`.
+    pub(crate) fn behind(response: &ResponseHead) -> Self {
+        match response.ends_with_connection() {
+            true => Self::until_close(),
+            false => Self::of_response(response.length()),
+        }
+    }
+
+    fn new(state: State, grammar: Grammar) -> Self {
         Self { state, grammar }
     }
 
@@ -186,6 +190,14 @@ impl State {
         digits: 0,
         zeros: 0,
     };
+
+    fn of(length: Length) -> Self {
+        match length {
+            Length::None | Length::Exact(0) => Self::Done,
+            Length::Exact(length) => Self::Length(length),
+            Length::Unknown => Self::FIRST_CHUNK,
+        }
+    }
 
     fn is_trailer(self) -> bool {
         matches!(self, Self::Trailer { .. })

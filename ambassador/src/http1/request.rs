@@ -5,7 +5,7 @@ use crate::http1::cursor::{Cursor, Grammar, Stop};
 use crate::http1::fields;
 use crate::http1::framing::{self, Framing};
 use crate::message::fields::{Kind, Span};
-use crate::message::{BadMessage, Limits, Method, RequestBody, RequestHead};
+use crate::message::{BadMessage, Length, Limits, Method, RequestHead};
 
 /// Empty lines before a request line that are passed over: some old clients
 /// send one after a body (RFC 9112 section 2.2).
@@ -42,17 +42,17 @@ pub fn parse_request(
         }
         _ => {}
     }
-    request.body = match framing::of_head(&request.fields, head, request.http10)? {
-        Framing::Unsaid | Framing::Length(0) => RequestBody::None,
-        Framing::Length(length) => RequestBody::Length(length),
-        Framing::Chunked => RequestBody::Chunked,
+    request.length = match framing::of_head(&request.fields, head, request.http10)? {
+        Framing::Unsaid | Framing::Length(0) => Length::None,
+        Framing::Length(length) => Length::Exact(length),
+        Framing::Chunked => Length::Unknown,
         // Its end is known, but not to every server that gets it.
         Framing::CodedAndChunked => return Err(BadMessage::TransferCoding),
         Framing::Coded => return Err(BadMessage::TransferEncoding),
     };
     // Such a body would be content to one party and tunnelled bytes to
     // another (RFC 9110 section 9.3.6).
-    if request.is_connect() && request.body != RequestBody::None {
+    if request.is_connect() && request.length != Length::None {
         return Err(BadMessage::ConnectWithBody);
     }
     Ok(Some(length))

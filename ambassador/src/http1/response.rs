@@ -3,7 +3,7 @@
 use crate::http1::cursor::{Cursor, Grammar, Stop};
 use crate::http1::fields;
 use crate::http1::framing::{self, Framing};
-use crate::message::{BadMessage, Limits, Method, ResponseBody, ResponseHead};
+use crate::message::{BadMessage, Length, Limits, Method, ResponseHead};
 
 /// Empty lines before a status line that are passed over: some servers send one
 /// behind an interim response, or a body.
@@ -29,7 +29,7 @@ pub fn parse_response(
         return Err(BadMessage::StartLine);
     }
     let head = &bytes[..length];
-    response.body = find_body(response, head, method)?;
+    response.length = find_length(response, head, method)?;
     Ok(Some(length))
 }
 
@@ -70,11 +70,11 @@ fn read(
 }
 
 /// RFC 9112 section 6.3, in its order.
-fn find_body(
+fn find_length(
     response: &mut ResponseHead,
     head: &[u8],
     method: Method,
-) -> Result<ResponseBody, BadMessage> {
+) -> Result<Length, BadMessage> {
     let framing = framing::of_head(&response.fields, head, response.http10)?;
     let is_tunnel = method == Method::Connect && (200..300).contains(&response.status);
     response.unframed = is_tunnel || matches!(response.status, 100..=199 | 204);
@@ -84,16 +84,19 @@ fn find_body(
         // What follows is the final response to some, a body to others.
         return Err(BadMessage::InterimWithBody);
     }
-    response.coded = false;
+    (response.coded, response.until_close) = (false, false);
     if response.unframed || method == Method::Head || response.status == 304 {
-        return Ok(ResponseBody::None);
+        return Ok(Length::None);
     }
     response.coded = matches!(framing, Framing::CodedAndChunked | Framing::Coded);
     Ok(match framing {
-        Framing::Unsaid | Framing::Coded => ResponseBody::UntilClose,
-        Framing::Length(0) => ResponseBody::None,
-        Framing::Length(length) => ResponseBody::Length(length),
-        Framing::Chunked | Framing::CodedAndChunked => ResponseBody::Chunked,
+        Framing::Unsaid | Framing::Coded => {
+            response.until_close = true;
+            Length::Unknown
+        }
+        Framing::Length(0) => Length::None,
+        Framing::Length(length) => Length::Exact(length),
+        Framing::Chunked | Framing::CodedAndChunked => Length::Unknown,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::addr::Authority;
 use crate::message::fields::{Fields, Kind, Span, part};
-use crate::message::{BadMessage, Method};
+use crate::message::{BadMessage, Length, Method};
 
 /// A parsed request head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
@@ -19,22 +19,10 @@ pub struct RequestHead {
     pub(crate) path_start: u32,
     /// Its sender speaks HTTP/1.0.
     pub(crate) http10: bool,
-    /// Where its body ends.
-    pub(crate) body: RequestBody,
+    /// How long its body is.
+    pub(crate) length: Length,
     /// Its fields.
     pub(crate) fields: Fields,
-}
-
-/// Where the body of a request ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum RequestBody {
-    /// At once.
-    #[default]
-    None,
-    /// After this many bytes; not 0.
-    Length(u64),
-    /// After the last chunk and the trailers.
-    Chunked,
 }
 
 impl RequestHead {
@@ -109,9 +97,9 @@ impl RequestHead {
         &self.fields
     }
 
-    /// Where the body ends.
-    pub fn body(&self) -> RequestBody {
-        self.body
+    /// How long the body is.
+    pub fn length(&self) -> Length {
+        self.length
     }
 
     /// HTTP/1.0.

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::message::Reason;
 use crate::message::fields::{Fields, Span, part};
+use crate::message::{Length, Reason};
 
 /// A parsed response head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
@@ -14,8 +14,10 @@ pub struct ResponseHead {
     pub(crate) status_line: Span,
     /// Its sender speaks HTTP/1.0.
     pub(crate) http10: bool,
-    /// Where its body ends.
-    pub(crate) body: ResponseBody,
+    /// How long its body is.
+    pub(crate) length: Length,
+    /// Its body ends with the connection: nothing else says where.
+    pub(crate) until_close: bool,
     /// Neither length nor encoding mean anything, nor may they be sent.
     pub(crate) unframed: bool,
     /// There are some, and a client that believed them would wait for a body.
@@ -24,20 +26,6 @@ pub struct ResponseHead {
     pub(crate) coded: bool,
     /// Its fields.
     pub(crate) fields: Fields,
-}
-
-/// Where the body of a response ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ResponseBody {
-    /// At once.
-    #[default]
-    None,
-    /// After this many bytes.
-    Length(u64),
-    /// After the last chunk and the trailers.
-    Chunked,
-    /// With the connection.
-    UntilClose,
 }
 
 impl ResponseHead {
@@ -56,9 +44,19 @@ impl ResponseHead {
         (100..200).contains(&self.status) && self.status != 101
     }
 
-    /// Where the body ends.
-    pub fn body(&self) -> ResponseBody {
-        self.body
+    /// How long the body is.
+    pub fn length(&self) -> Length {
+        self.length
+    }
+
+    /// Whether the body ends with the connection (RFC 9112 section 6.3).
+    pub fn ends_with_connection(&self) -> bool {
+        self.until_close
+    }
+
+    /// Whether the body says itself where it ends.
+    pub fn is_chunked(&self) -> bool {
+        self.length == Length::Unknown && !self.until_close
     }
 
     /// The fields, in order.

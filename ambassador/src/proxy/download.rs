@@ -7,7 +7,7 @@ use std::task::Poll;
 use crate::clock;
 use crate::http1;
 use crate::http1::{BodyReader, ResponseRewrite};
-use crate::message::{BadMessage, ResponseBody};
+use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, Held, Response};
@@ -111,7 +111,7 @@ impl Download<'_> {
         let rewrite = ResponseRewrite {
             close: after == After::Close,
             http10: self.facts.http10,
-            dechunk: self.facts.http10 && self.heads.head.body() == ResponseBody::Chunked,
+            dechunk: self.facts.http10 && self.heads.head.is_chunked(),
         };
         let mut gather = Gather::from(Chunk::written(head.len() + 64, |out| {
             http1::write_response(out, head, self.heads.head, &rewrite);
@@ -153,13 +153,12 @@ impl Download<'_> {
 
     /// Passes a final response on, head and body.
     async fn pass_response(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
-        let length = self.heads.head.body();
         if self.facts.http10 && self.heads.head.is_coded() {
             return Err(ExchangeError::Response(BadMessage::CodedForHttp10));
         }
-        let until_close = length == ResponseBody::UntilClose;
+        let until_close = self.heads.head.ends_with_connection();
         // Chunks are taken apart for a client that does not know them.
-        let framing = match self.facts.http10 && length == ResponseBody::Chunked {
+        let framing = match self.facts.http10 && self.heads.head.is_chunked() {
             true => Framing::Removed,
             false => Framing::Kept,
         };
@@ -171,7 +170,7 @@ impl Download<'_> {
             true => After::Close,
             false => After::KeepAlive,
         };
-        let mut body = BodyReader::of_response(length);
+        let mut body = BodyReader::behind(self.heads.head);
         let mut reusable = self.heads.head.keep_alive() && !until_close;
 
         let mut first_part = None;
@@ -215,7 +214,7 @@ impl Download<'_> {
         body: &mut BodyReader,
         framing: Framing,
     ) -> Result<Leftover, ExchangeError> {
-        let until_close = self.heads.head.body() == ResponseBody::UntilClose;
+        let until_close = self.heads.head.ends_with_connection();
         let mut leftover = Leftover::None;
         while !body.is_done() {
             let chunk = match self.receive_body().await {

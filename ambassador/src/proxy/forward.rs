@@ -38,7 +38,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     let context = Rc::clone(&client.context);
     let request = &scratch.request;
     let facts = RequestFacts::of(request, &head);
-    let mut body = BodyReader::of_request(request.body());
+    let mut body = BodyReader::of_request(request.length());
     let mut record = begin(client, facts, &head);
 
     // Where to, and under which identity and trace; the log tells of those that

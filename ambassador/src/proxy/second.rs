@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use crate::clock::Instant;
 use crate::http1::BodyReader;
-use crate::message::{RequestBody, ResponseHead};
+use crate::message::{Length, ResponseHead};
 use crate::policy::hedge::{self, After};
 use crate::policy::retry::Again;
 use crate::proxy::attempt::Try;
@@ -202,7 +202,7 @@ impl Beside<'_> {
             route: self.route,
             incoming: self.incoming,
             facts: self.facts,
-            body: &mut BodyReader::of_request(RequestBody::None),
+            body: &mut BodyReader::of_request(Length::None),
             response: &mut response,
             record: self.record,
             progress: &progress,

@@ -282,7 +282,7 @@ impl<'a> Sending<'a> {
             connection,
             mut held,
         } = answered;
-        let mut body = BodyReader::of_response(self.response.body());
+        let mut body = BodyReader::behind(self.response);
         let mut rest = held.rest.take();
         let mut clean = self.response.keep_alive() && self.body.is_done();
         while clean

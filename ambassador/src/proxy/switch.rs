@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::http1::BodyReader;
-use crate::message::{LocalReply, Reason, RequestBody};
+use crate::message::{Length, LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
@@ -119,7 +119,7 @@ async fn refuse(
         keep_alive: false,
         ..facts
     };
-    let body = BodyReader::of_request(RequestBody::None);
+    let body = BodyReader::of_request(Length::None);
     reply::answer(client, record, facts, &body, LocalReply::new(reason)).await
 }
 

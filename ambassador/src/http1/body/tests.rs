@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn chunked() -> BodyReader {
-    BodyReader::of_request(RequestBody::Chunked)
+    BodyReader::of_request(Length::Unknown)
 }
 
 /// Bytes consumed, content and whether the body ended.
@@ -166,7 +166,7 @@ fn responses_may_be_chunked_loosely() {
         ("0000000000000000003\r\nabc\r\n0000\r\n\r\n", "abc"),
         (&format!("{zeros}3\r\nabc\r\n{zeros}\r\n\r\n"), "abc"),
     ] {
-        let of_response = BodyReader::of_response(ResponseBody::Chunked);
+        let of_response = BodyReader::of_response(Length::Unknown);
         let outcome = whole_and_bytewise(&of_response, body.as_bytes());
         let expected = Ok((body.len(), data.as_bytes().to_vec(), true));
         assert_eq!(outcome, expected, "{body:?}");
@@ -189,7 +189,7 @@ fn responses_may_be_chunked_loosely() {
         ("1;a=\"\n\"\r\na\r\n", BadMessage::ChunkExtension),
         ("1\r\na\n0\r\n\r\n", BadMessage::ChunkEnd),
     ] {
-        let of_response = BodyReader::of_response(ResponseBody::Chunked);
+        let of_response = BodyReader::of_response(Length::Unknown);
         let outcome = whole_and_bytewise(&of_response, body.as_bytes());
         assert_eq!(outcome, Err(refusal), "{body:?}");
     }
@@ -212,12 +212,12 @@ fn the_largest_chunk_size_does_not_overflow() {
 
 #[test]
 fn a_length_is_counted_down() {
-    let reader = BodyReader::of_request(RequestBody::Length(5));
+    let reader = BodyReader::of_request(Length::Exact(5));
     let outcome = whole_and_bytewise(&reader, b"abcdefg");
     assert_eq!(outcome, Ok((5, b"abcde".to_vec(), true)));
     let outcome = whole_and_bytewise(&reader, b"abcd");
     assert_eq!(outcome, Ok((4, b"abcd".to_vec(), false)));
-    let mut reader = BodyReader::of_response(ResponseBody::Length(u64::MAX));
+    let mut reader = BodyReader::of_response(Length::Exact(u64::MAX));
     assert_eq!(
         reader.advance(b"ab"),
         Ok(Progress {
@@ -231,10 +231,10 @@ fn a_length_is_counted_down() {
 #[test]
 fn without_a_body_nothing_is_taken() {
     for reader in [
-        BodyReader::of_request(RequestBody::None),
-        BodyReader::of_request(RequestBody::Length(0)),
-        BodyReader::of_response(ResponseBody::None),
-        BodyReader::of_response(ResponseBody::Length(0)),
+        BodyReader::of_request(Length::None),
+        BodyReader::of_request(Length::Exact(0)),
+        BodyReader::of_response(Length::None),
+        BodyReader::of_response(Length::Exact(0)),
     ] {
         assert!(reader.is_done());
         let outcome = whole_and_bytewise(&reader, b"GET /");
@@ -244,7 +244,7 @@ fn without_a_body_nothing_is_taken() {
 
 #[test]
 fn a_body_until_close_takes_everything_and_never_ends() {
-    let reader = BodyReader::of_response(ResponseBody::UntilClose);
+    let reader = BodyReader::until_close();
     let outcome = whole_and_bytewise(&reader, b"0\r\n\r\nx");
     assert_eq!(outcome, Ok((6, b"0\r\n\r\nx".to_vec(), false)));
 }
@@ -396,7 +396,7 @@ proptest! {
         prop_assert_eq!(&ended, &decode(&bytes));
         // What passes to the letter passes in a response, too.
         if let Some((consumed, data)) = ended {
-            let of_response = BodyReader::of_response(ResponseBody::Chunked);
+            let of_response = BodyReader::of_response(Length::Unknown);
             let outcome = feed(of_response, [&bytes[..]]);
             prop_assert_eq!(outcome, Ok((consumed, data, true)));
         }
@@ -408,7 +408,7 @@ proptest! {
         length in 0..60_u64,
         places in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        let reader = BodyReader::of_response(ResponseBody::Length(length));
+        let reader = BodyReader::of_response(Length::Exact(length));
         let taken = bytes.len().min(length as usize);
         let expected = (taken, bytes[..taken].to_vec(), bytes.len() as u64 >= length);
         prop_assert_eq!(feed(reader, cut(&bytes, &places)), Ok(expected));

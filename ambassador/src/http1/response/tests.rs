@@ -25,6 +25,14 @@ fn parsed(head: &str, method: Method) -> ResponseHead {
     response
 }
 
+/// A body that ends with the connection.
+const UNTIL_CLOSE: (Length, bool) = (Length::Unknown, true);
+
+/// A body that has its end in itself.
+fn framed(length: Length) -> (Length, bool) {
+    (length, false)
+}
+
 #[test]
 fn what_could_be_read_in_two_ways_is_refused() {
     for (head, refusal) in [
@@ -216,49 +224,40 @@ fn where_the_body_ends() {
     use Method::{Connect, Get, Head};
     let chunked = "Transfer-Encoding: chunked";
     for (method, status, field, body) in [
-        (Get, 200, "A: b", ResponseBody::UntilClose),
-        (Get, 200, "Content-Length: 0", ResponseBody::None),
-        (Get, 200, "Content-Length: 3", ResponseBody::Length(3)),
-        (Get, 200, chunked, ResponseBody::Chunked),
+        (Get, 200, "A: b", UNTIL_CLOSE),
+        (Get, 200, "Content-Length: 0", framed(Length::None)),
+        (Get, 200, "Content-Length: 3", framed(Length::Exact(3))),
+        (Get, 200, chunked, framed(Length::Unknown)),
         (
             Get,
             200,
             "Transfer-Encoding: GZIP , chunked",
-            ResponseBody::Chunked,
+            framed(Length::Unknown),
         ),
-        (
-            Get,
-            200,
-            "Transfer-Encoding: gzip",
-            ResponseBody::UntilClose,
-        ),
-        (
-            Get,
-            200,
-            "Transfer-Encoding: identity",
-            ResponseBody::UntilClose,
-        ),
-        (Get, 999, "Content-Length: 3", ResponseBody::Length(3)),
-        (Get, 404, "A: b", ResponseBody::UntilClose),
-        (Get, 205, "Content-Length: 3", ResponseBody::Length(3)),
-        (Get, 100, "A: b", ResponseBody::None),
-        (Get, 101, "A: b", ResponseBody::None),
-        (Get, 204, "A: b", ResponseBody::None),
-        (Get, 204, "Content-Length: 3", ResponseBody::None),
-        (Get, 204, chunked, ResponseBody::None),
-        (Get, 304, "Content-Length: 3", ResponseBody::None),
-        (Get, 304, chunked, ResponseBody::None),
-        (Head, 200, "Content-Length: 3", ResponseBody::None),
-        (Head, 200, chunked, ResponseBody::None),
-        (Head, 500, "A: b", ResponseBody::None),
-        (Connect, 200, "Content-Length: 3", ResponseBody::None),
-        (Connect, 299, chunked, ResponseBody::None),
-        (Connect, 300, "Content-Length: 3", ResponseBody::Length(3)),
-        (Connect, 407, chunked, ResponseBody::Chunked),
+        (Get, 200, "Transfer-Encoding: gzip", UNTIL_CLOSE),
+        (Get, 200, "Transfer-Encoding: identity", UNTIL_CLOSE),
+        (Get, 999, "Content-Length: 3", framed(Length::Exact(3))),
+        (Get, 404, "A: b", UNTIL_CLOSE),
+        (Get, 205, "Content-Length: 3", framed(Length::Exact(3))),
+        (Get, 100, "A: b", framed(Length::None)),
+        (Get, 101, "A: b", framed(Length::None)),
+        (Get, 204, "A: b", framed(Length::None)),
+        (Get, 204, "Content-Length: 3", framed(Length::None)),
+        (Get, 204, chunked, framed(Length::None)),
+        (Get, 304, "Content-Length: 3", framed(Length::None)),
+        (Get, 304, chunked, framed(Length::None)),
+        (Head, 200, "Content-Length: 3", framed(Length::None)),
+        (Head, 200, chunked, framed(Length::None)),
+        (Head, 500, "A: b", framed(Length::None)),
+        (Connect, 200, "Content-Length: 3", framed(Length::None)),
+        (Connect, 299, chunked, framed(Length::None)),
+        (Connect, 300, "Content-Length: 3", framed(Length::Exact(3))),
+        (Connect, 407, chunked, framed(Length::Unknown)),
     ] {
         let head = format!("HTTP/1.1 {status} X\r\n{field}\r\n\r\n");
         let response = parsed(&head, method);
-        assert_eq!(response.body(), body, "{method:?} {status} {field}");
+        let said = (response.length(), response.ends_with_connection());
+        assert_eq!(said, body, "{method:?} {status} {field}");
     }
 }
 
