@@ -56,15 +56,15 @@ pub enum Cause {
 
 /// How a try has ended that another one may better, as far as that depends on it.
 #[derive(Debug, Clone, Copy)]
-pub struct Ended {
+pub struct RetryInput {
     /// What another one may do better.
     pub cause: Cause,
     /// Tries so far, this one included.
     pub tries: u16,
     /// Whether the request may be sent again.
-    pub again: Again,
+    pub resend: Resend,
     /// Where the next one would go.
-    pub place: NextPlace,
+    pub place: NextEndpoint,
     /// How long the upstream asks its callers to stay away.
     pub retry_after: Option<Duration>,
     /// When the request has to have its response; `None`: at any time.
@@ -74,16 +74,16 @@ pub struct Ended {
 /// Whether a request may be sent again: by its number of tries, its method or
 /// key, and what of its body is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub enum Resend {
     /// It may.
-    May,
+    Allowed,
     /// It may not.
-    MayNot,
+    Forbidden,
 }
 
 /// Where a further try goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextPlace {
+pub enum NextEndpoint {
     /// For the first time to an endpoint that was not tried yet.
     AnotherFirst,
     /// Anywhere else.
@@ -92,7 +92,7 @@ pub enum NextPlace {
 
 /// What comes after a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
+pub enum RetryDecision {
     /// What it has ended with is what the request gets.
     Stop,
     /// The same, because the circuit will be open by then.
@@ -102,15 +102,15 @@ pub enum Next {
         /// How long it is waited for.
         wait: Duration,
         /// Whether the budget of retries has to allow it.
-        pays: Pays,
+        cost: RetryCost,
     },
 }
 
 /// What a further try costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pays {
+pub enum RetryCost {
     /// One retry.
-    Retry,
+    Budget,
     /// Nothing: nothing was sent, so that nothing is repeated.
     Nothing,
 }
@@ -173,28 +173,30 @@ impl Retry {
     /// nothing: the other one knows nothing of what this one lacks.
     pub fn next(
         &self,
-        ended: &Ended,
+        input: &RetryInput,
         refuses_at: impl FnOnce(Instant) -> bool,
         now: Instant,
         random: impl FnOnce() -> u64,
-    ) -> Next {
-        if ended.again == Again::MayNot {
-            return Next::Stop;
+    ) -> RetryDecision {
+        if input.resend == Resend::Forbidden {
+            return RetryDecision::Stop;
         }
-        let (wait, pays) = match (ended.cause, ended.place) {
-            (Cause::ConnectFailure, NextPlace::AnotherFirst) => (Duration::ZERO, Pays::Nothing),
+        let (wait, cost) = match (input.cause, input.place) {
+            (Cause::ConnectFailure, NextEndpoint::AnotherFirst) => {
+                (Duration::ZERO, RetryCost::Nothing)
+            }
             _ => {
-                let wait = self.wait(ended.tries, ended.retry_after, random());
-                (wait, Pays::Retry)
+                let wait = self.wait(input.tries, input.retry_after, random());
+                (wait, RetryCost::Budget)
             }
         };
         let then = now + wait;
-        if ended.deadline.is_some_and(|deadline| then >= deadline) {
-            return Next::Stop;
+        if input.deadline.is_some_and(|deadline| then >= deadline) {
+            return RetryDecision::Stop;
         }
         match refuses_at(then) {
-            true => Next::CircuitOpen,
-            false => Next::Again { wait, pays },
+            true => RetryDecision::CircuitOpen,
+            false => RetryDecision::Again { wait, cost },
         }
     }
 
@@ -261,20 +263,24 @@ mod tests {
         Cause::Status(503),
     ];
 
-    fn ended(cause: Cause) -> Ended {
-        Ended {
+    fn ended(cause: Cause) -> RetryInput {
+        RetryInput {
             cause,
             tries: 1,
-            again: Again::May,
-            place: NextPlace::Any,
+            resend: Resend::Allowed,
+            place: NextEndpoint::Any,
             retry_after: None,
             deadline: None,
         }
     }
 
     /// With waits of up to 200 ms, as long as they may be.
-    fn next(ended: &Ended, refuses_at: impl FnOnce(Instant) -> bool, now: Instant) -> Next {
-        Retry::default().next(ended, refuses_at, now, || u64::MAX)
+    fn next(
+        input: &RetryInput,
+        refuses_at: impl FnOnce(Instant) -> bool,
+        now: Instant,
+    ) -> RetryDecision {
+        Retry::default().next(input, refuses_at, now, || u64::MAX)
     }
 
     #[test]
@@ -282,15 +288,15 @@ mod tests {
         let now = Instant::now();
         for cause in CAUSES {
             let wait = Retry::default().wait(1, None, u64::MAX);
-            let pays = Pays::Retry;
-            let again = Next::Again { wait, pays };
+            let cost = RetryCost::Budget;
+            let again = RetryDecision::Again { wait, cost };
             assert_eq!(next(&ended(cause), |_| false, now), again);
-            let third = Ended {
+            let third = RetryInput {
                 tries: 2,
                 ..ended(cause)
             };
             let wait = Retry::default().wait(2, None, u64::MAX);
-            let again = Next::Again { wait, pays };
+            let again = RetryDecision::Again { wait, cost };
             assert_eq!(next(&third, |_| false, now), again);
         }
     }
@@ -300,11 +306,11 @@ mod tests {
         let now = Instant::now();
         let never = |_| -> bool { panic!("the circuit does not matter") };
         for cause in CAUSES {
-            let may_not = Ended {
-                again: Again::MayNot,
+            let may_not = RetryInput {
+                resend: Resend::Forbidden,
                 ..ended(cause)
             };
-            assert_eq!(next(&may_not, never, now), Next::Stop, "{cause:?}");
+            assert_eq!(next(&may_not, never, now), RetryDecision::Stop, "{cause:?}");
         }
     }
 
@@ -312,19 +318,19 @@ mod tests {
     fn only_a_failed_connect_moves_on_at_once_and_for_nothing() {
         let now = Instant::now();
         for cause in CAUSES {
-            let elsewhere = Ended {
-                place: NextPlace::AnotherFirst,
+            let elsewhere = RetryInput {
+                place: NextEndpoint::AnotherFirst,
                 retry_after: Some(50 * MS),
                 // No time for any wait.
                 deadline: Some(now + MS),
                 ..ended(cause)
             };
             let expected = match cause {
-                Cause::ConnectFailure => Next::Again {
+                Cause::ConnectFailure => RetryDecision::Again {
                     wait: Duration::ZERO,
-                    pays: Pays::Nothing,
+                    cost: RetryCost::Nothing,
                 },
-                _ => Next::Stop,
+                _ => RetryDecision::Stop,
             };
             assert_eq!(next(&elsewhere, |_| false, now), expected, "{cause:?}");
         }
@@ -334,18 +340,24 @@ mod tests {
     fn a_wait_has_to_end_before_the_deadline() {
         let now = Instant::now();
         let wait = Retry::default().wait(1, None, u64::MAX);
-        let until = |deadline| Ended {
+        let until = |deadline| RetryInput {
             deadline: Some(deadline),
             ..ended(Cause::Reset)
         };
-        assert_eq!(next(&until(now + wait), |_| false, now), Next::Stop);
+        assert_eq!(
+            next(&until(now + wait), |_| false, now),
+            RetryDecision::Stop
+        );
         let later = until(now + wait + Duration::from_nanos(1));
-        assert!(matches!(next(&later, |_| false, now), Next::Again { .. }));
-        let asked = Ended {
+        assert!(matches!(
+            next(&later, |_| false, now),
+            RetryDecision::Again { .. }
+        ));
+        let asked = RetryInput {
             retry_after: Some(900 * MS),
             ..until(now + 900 * MS)
         };
-        assert_eq!(next(&asked, |_| false, now), Next::Stop);
+        assert_eq!(next(&asked, |_| false, now), RetryDecision::Stop);
     }
 
     #[test]
@@ -355,9 +367,12 @@ mod tests {
         let open_until = |until: Instant| move |then: Instant| then < until;
         let reset = ended(Cause::Reset);
         let before = now + wait + Duration::from_nanos(1);
-        assert_eq!(next(&reset, open_until(before), now), Next::CircuitOpen);
+        assert_eq!(
+            next(&reset, open_until(before), now),
+            RetryDecision::CircuitOpen
+        );
         let again = next(&reset, open_until(now + wait), now);
-        assert!(matches!(again, Next::Again { .. }));
+        assert!(matches!(again, RetryDecision::Again { .. }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A new connection for what is no request: a relay, or CONNECT.
 
 use crate::addr::Peer;
-use crate::policy::retry::{Again, Cause, Ended};
+use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::Try;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::tries::{Stopped, Tries};
@@ -37,19 +37,19 @@ pub(crate) async fn reach<'a>(
         };
         one.has_failed(&Failure::Unanswered(unanswered));
         let is_cause = |cause: &Cause| *cause == Cause::ConnectFailure && one.is_cause(*cause);
-        let ended = unanswered.cause.filter(is_cause).map(|cause| Ended {
+        let input = unanswered.cause.filter(is_cause).map(|cause| RetryInput {
             cause,
             tries: count,
-            again: match count < tries.most() && one.has_alternatives() {
-                true => Again::May,
-                false => Again::MayNot,
+            resend: match count < tries.most() && one.has_alternatives() {
+                true => Resend::Allowed,
+                false => Resend::Forbidden,
             },
             place: tries.place_after(one),
             retry_after: None,
             deadline: None,
         });
-        let next = match ended {
-            Some(ended) => tries.next(one, ended).await,
+        let next = match input {
+            Some(input) => tries.next(one, input).await,
             None => Err(Stopped::Done),
         };
         if next.is_err() {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::policy::retry::{Again, Cause, Ended};
+use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::{self, Try};
 use crate::proxy::failure::{Failure, Score};
 use crate::proxy::heads::Interims;
@@ -21,28 +21,28 @@ impl Sending<'_> {
     ) -> (Result<Passed, Failure>, Stopped) {
         let (tried, stopped) = loop {
             let is_last = self.record.attempts.get() + 1 >= tries.most();
-            let again = match !is_last && one.may_be_repeated() {
-                true => Again::May,
-                false => Again::MayNot,
+            let resend = match !is_last && one.may_be_repeated() {
+                true => Resend::Allowed,
+                false => Resend::Forbidden,
             };
-            let tried = self.attempt(tries, one, again).await;
+            let tried = self.attempt(tries, one, resend).await;
 
             // Whether there is a reason for one more, and a way to make it.
             let Some(cause) = self.cause(&tried, one) else {
                 break (tried, Stopped::Done);
             };
-            let ended = Ended {
+            let input = RetryInput {
                 cause,
                 tries: self.record.attempts.get(),
-                again: match self.can_send_again(&tried) {
-                    true => again,
-                    false => Again::MayNot,
+                resend: match self.can_send_again(&tried) {
+                    true => resend,
+                    false => Resend::Forbidden,
                 },
                 place: tries.place_after(one),
                 retry_after: self.retry_after(&tried),
                 deadline: self.deadlines.of_request(),
             };
-            if let Err(stopped) = tries.next(one, ended).await {
+            if let Err(stopped) = tries.next(one, input).await {
                 break (tried, stopped);
             }
             if let Ok(Success::Held(answered)) = tried {
@@ -63,15 +63,15 @@ impl Sending<'_> {
         &mut self,
         tries: &Tries<'t>,
         one: &mut Try<'t>,
-        again: Again,
+        resend: Resend,
     ) -> Result<Success, Failure> {
         self.record.is_tried_at(one.endpoint());
         self.deadlines.begin_try(ring::now());
-        let may = match again == Again::May && self.replay.is_whole() {
+        let may = match resend == Resend::Allowed && self.replay.is_whole() {
             true => May::Hold,
             false => May::Pass,
         };
-        let answered = match self.second(one, again) {
+        let answered = match self.second(one, resend) {
             None => self.ask(one, Interims::Pass).await?,
             Some(second) => self.ask_beside(one, tries, second).await?,
         };

@@ -9,7 +9,7 @@ use crate::clock::Instant;
 use crate::http1::BodyReader;
 use crate::message::{Length, ResponseHead};
 use crate::policy::hedge::{self, After};
-use crate::policy::retry::Again;
+use crate::policy::retry::Resend;
 use crate::proxy::attempt::Try;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
@@ -41,7 +41,7 @@ impl<'a> Sending<'a> {
     /// Whether a second try may be made beside the one that begins, and when:
     /// only where the request is whole, changes nothing and may reach an upstream
     /// twice. `again`: whether another one may follow.
-    pub(crate) fn second(&self, one: &Try<'_>, again: Again) -> Option<Second> {
+    pub(crate) fn second(&self, one: &Try<'_>, resend: Resend) -> Option<Second> {
         let target = self.target();
         let policies = &target.upstream.policies;
         let hedges = policies.hedge.after != After::Off && !one.is_probe();
@@ -53,7 +53,7 @@ impl<'a> Sending<'a> {
             }
         }
         let looks_elsewhere = policies.retry.elsewhere
-            && again == Again::May
+            && resend == Resend::Allowed
             && one.has_alternatives()
             && self.replay.is_empty()
             && self.may_be_in_two_places();

@@ -3,7 +3,7 @@
 use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::message::Reason;
-use crate::policy::retry::{Ended, Next, NextPlace, Pays};
+use crate::policy::retry::{NextEndpoint, RetryCost, RetryDecision, RetryInput};
 use crate::proxy::attempt::{Admitted, Try};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
@@ -123,10 +123,10 @@ impl<'a> Tries<'a> {
     }
 
     /// Where one would go that follows this one.
-    pub(crate) fn place_after(&self, one: &Try<'_>) -> NextPlace {
+    pub(crate) fn place_after(&self, one: &Try<'_>) -> NextEndpoint {
         match self.tried.is_empty() && one.has_alternatives() {
-            true => NextPlace::AnotherFirst,
-            false => NextPlace::Any,
+            true => NextEndpoint::AnotherFirst,
+            false => NextEndpoint::Any,
         }
     }
 
@@ -135,31 +135,35 @@ impl<'a> Tries<'a> {
     ///
     /// # Errors
     /// No other one follows.
-    pub(crate) async fn next(&mut self, one: &mut Try<'a>, ended: Ended) -> Result<(), Stopped> {
+    pub(crate) async fn next(
+        &mut self,
+        one: &mut Try<'a>,
+        input: RetryInput,
+    ) -> Result<(), Stopped> {
         let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
         let now = ring::now();
         let refuses_at = |then| self.health.breaker.refuses_at(then);
         let next = policies
             .retry
-            .next(&ended, refuses_at, now, clock::random_u64);
-        let (wait, pays) = match next {
-            Next::Stop => return Err(Stopped::Done),
-            Next::CircuitOpen => return Err(Stopped::By(Reason::CircuitOpen)),
-            Next::Again { wait, pays } => (wait, pays),
+            .next(&input, refuses_at, now, clock::random_u64);
+        let (wait, cost) = match next {
+            RetryDecision::Stop => return Err(Stopped::Done),
+            RetryDecision::CircuitOpen => return Err(Stopped::By(Reason::CircuitOpen)),
+            RetryDecision::Again { wait, cost } => (wait, cost),
         };
         self.context.pools.report_requests(shared, now);
         let budget = &policies.retry.budget;
-        if pays == Pays::Retry && !shared.retry_budget.withdraw(budget, now) {
+        if cost == RetryCost::Budget && !shared.retry_budget.withdraw(budget, now) {
             return Err(Stopped::By(Reason::RetryBudget));
         }
         let cells = &self.context.telemetry.cells;
-        cells.retry(shared.label, ended.cause.into());
+        cells.retry(shared.label, input.cause.into());
         if !wait.is_zero() {
             timer::sleep(wait).await;
         }
 
         // Time may have run out meanwhile, or the upstream was given up.
-        if ended.deadline.is_some_and(|until| until <= ring::now()) {
+        if input.deadline.is_some_and(|until| until <= ring::now()) {
             return Err(Stopped::Done);
         }
         if one.admit_again() == Admitted::No {
