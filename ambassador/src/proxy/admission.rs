@@ -23,7 +23,7 @@ use crate::upstream::in_flight::Entered;
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
 
 /// A request that was routed, and of which nothing was sent.
-pub(crate) struct Arrived<'a, 'b> {
+pub(crate) struct Admission<'a, 'b> {
     /// The shard's state.
     pub context: &'a Context,
     /// Where it goes.
@@ -56,7 +56,7 @@ pub(crate) struct Admitted<'a> {
     pub delayed: Duration,
 }
 
-impl<'a> Arrived<'a, '_> {
+impl<'a> Admission<'a, '_> {
     /// Lets it through, after a wait where the policies say so.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::proxy::reply::{answer, refuse};
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::sending::Complete;
 use crate::proxy::switch;
-use crate::proxy::tries::Stopped;
+use crate::proxy::tries::TriesEnd;
 use crate::ring::Chunk;
 use crate::telemetry::{ReasonLabel, RequestGuard};
 use crate::upstream::balancer::Pick;
@@ -28,13 +28,13 @@ const SLOW_READER: &str = "the response was read more slowly than timeouts.min_r
 /// How a request went.
 pub(crate) enum Outcome<'a> {
     /// Its caller was answered; and why no other try was made.
-    Complete(Complete, Stopped),
+    Complete(Complete, TriesEnd),
     /// The protocol was switched.
     Switched(Box<Switched<'a>>),
     /// Nothing of it was sent.
     Refused(Refusal),
     /// It was tried in vain; and why no other try was made.
-    Failed(Failure, Stopped),
+    Failed(Failure, TriesEnd),
     /// Its caller has left.
     Left,
 }
@@ -80,7 +80,7 @@ impl<'a> Ended<'a> {
         self,
         mut record: RequestGuard,
         complete: Complete,
-        stopped: Stopped,
+        stopped: TriesEnd,
     ) -> After {
         record.reason = stopped.reason().map(ReasonLabel::from);
         record.complete(complete.ended);
@@ -161,7 +161,7 @@ impl<'a> Ended<'a> {
     }
 
     /// What a caller is told whose request has no response.
-    fn unanswered(&self, unanswered: Unanswered, stopped: Stopped) -> Refusal {
+    fn unanswered(&self, unanswered: Unanswered, stopped: TriesEnd) -> Refusal {
         let reply = match stopped.reason() {
             Some(Reason::RetryBudget) => {
                 LocalReply::new(Reason::RetryBudget).with_status_of(unanswered.reason)

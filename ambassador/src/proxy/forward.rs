@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::http1::BodyReader;
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
-use crate::proxy::admission::Arrived;
+use crate::proxy::admission::Admission;
 use crate::proxy::after::After;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin};
@@ -194,7 +194,7 @@ impl<'a> RoutedRequest<'a, '_> {
         let policies = &route.target.upstream.policies;
         let request = self.incoming.request;
         let timeout = route.caller_timeout(request, &self.incoming.head);
-        let mut arrived = self.arrived(timeout);
+        let mut arrived = self.admission(timeout);
         let admitted = match arrived.admit().await {
             Ok(admitted) => admitted,
             Err(refusal) => return Outcome::Refused(refusal),
@@ -256,8 +256,8 @@ impl<'a> RoutedRequest<'a, '_> {
 
     /// Itself, for those who admit it.
     #[inline]
-    fn arrived(&mut self, timeout: CallerTimeout) -> Arrived<'a, '_> {
-        Arrived {
+    fn admission(&mut self, timeout: CallerTimeout) -> Admission<'a, '_> {
+        Admission {
             context: self.context,
             route: self.route,
             health: self.health,

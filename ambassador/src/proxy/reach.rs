@@ -4,7 +4,7 @@ use crate::addr::Peer;
 use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::Try;
 use crate::proxy::failure::{Failure, Unanswered};
-use crate::proxy::tries::{Stopped, Tries};
+use crate::proxy::tries::{Tries, TriesEnd};
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::{Freshness, Lease};
 
@@ -50,7 +50,7 @@ pub(crate) async fn reach<'a>(
         });
         let next = match input {
             Some(input) => tries.next(one, input).await,
-            None => Err(Stopped::Done),
+            None => Err(TriesEnd::Done),
         };
         if next.is_err() {
             one.conclude(unanswered.score());

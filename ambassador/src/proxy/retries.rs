@@ -8,7 +8,7 @@ use crate::proxy::attempt::{self, Try};
 use crate::proxy::failure::{Failure, Score};
 use crate::proxy::heads::Interims;
 use crate::proxy::sending::{May, Passed, Sending, Success};
-use crate::proxy::tries::{Stopped, Tries};
+use crate::proxy::tries::{Tries, TriesEnd};
 use crate::ring;
 
 impl Sending<'_> {
@@ -18,7 +18,7 @@ impl Sending<'_> {
         &mut self,
         tries: &mut Tries<'t>,
         one: &mut Try<'t>,
-    ) -> (Result<Passed, Failure>, Stopped) {
+    ) -> (Result<Passed, Failure>, TriesEnd) {
         let (tried, stopped) = loop {
             let is_last = self.record.attempts.get() + 1 >= tries.most();
             let resend = match !is_last && one.may_be_repeated() {
@@ -29,7 +29,7 @@ impl Sending<'_> {
 
             // Whether there is a reason for one more, and a way to make it.
             let Some(cause) = self.cause(&tried, one) else {
-                break (tried, Stopped::Done);
+                break (tried, TriesEnd::Done);
             };
             let input = RetryInput {
                 cause,

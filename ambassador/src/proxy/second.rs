@@ -21,7 +21,7 @@ use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::proxy::sending::{Answered, Lane, Sending};
-use crate::proxy::tries::{Tries, Why};
+use crate::proxy::tries::{SecondTryCause, Tries};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::RequestRecord;
 use crate::together::{First, first, first_ok};
@@ -34,7 +34,7 @@ pub(crate) struct Second {
     /// Not before.
     due: Instant,
     /// For what.
-    pub why: Why,
+    pub why: SecondTryCause,
 }
 
 impl<'a> Sending<'a> {
@@ -48,7 +48,7 @@ impl<'a> Sending<'a> {
         if hedges && self.may_be_in_two_places() {
             let (pools, now) = (&self.context.pools, ring::now());
             if let Some(due) = pools.slow_at(&target.shared, &policies.hedge, now) {
-                let why = Why::Slow;
+                let why = SecondTryCause::Slow;
                 return Some(Second { due, why });
             }
         }
@@ -60,7 +60,7 @@ impl<'a> Sending<'a> {
         let limit = policies.timeouts.request.filter(|_| looks_elsewhere)?;
         Some(Second {
             due: ring::now() + limit / 2,
-            why: Why::Silent,
+            why: SecondTryCause::Silent,
         })
     }
 
@@ -88,8 +88,8 @@ impl<'a> Sending<'a> {
         let grant = one.second(|| tries.pick_beside(&busy, why));
         let beside = self.beside();
         let interims = match why {
-            Why::Slow => Interims::Drop,
-            Why::Silent => Interims::Pass,
+            SecondTryCause::Slow => Interims::Drop,
+            SecondTryCause::Silent => Interims::Pass,
         };
         let wait = second.wait(self.deadlines);
         let answered = {
@@ -114,15 +114,15 @@ impl<'a> Sending<'a> {
         match why {
             // The slower one says nothing about the upstream, but that it was no
             // faster than this.
-            Why::Slow => {
+            SecondTryCause::Slow => {
                 let took = ring::now().saturating_duration_since(began);
                 let settings = &target.upstream.policies.hedge;
                 context.pools.record_latency(&target.shared, settings, took);
             }
-            Why::Silent if one.is_open() => {
+            SecondTryCause::Silent if one.is_open() => {
                 one.has_failed(&Failure::Unanswered(Unanswered::expired(Limit::Try)));
             }
-            Why::Silent => {}
+            SecondTryCause::Silent => {}
         }
         *self.response = other.response;
         record.is_answered_by(other.attempt.endpoint());
@@ -149,13 +149,13 @@ impl<'a> Sending<'a> {
 impl Second {
     /// Waits for the moment to make it.
     fn wait(self, deadlines: &Deadlines<'_>) -> impl Future<Output = ()> {
-        if self.why == Why::Silent {
+        if self.why == SecondTryCause::Silent {
             deadlines.notice_silence(self.due);
         }
         async move {
             match self.why {
-                Why::Slow => timer::sleep_until(self.due).await,
-                Why::Silent => {
+                SecondTryCause::Slow => timer::sleep_until(self.due).await,
+                SecondTryCause::Silent => {
                     // The first one tells, in the same task.
                     poll_fn(|_| match deadlines.is_silence_kept() {
                         true => Poll::Ready(()),

@@ -24,14 +24,14 @@ pub(crate) struct Tries<'a> {
 
 /// That no other try follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stopped {
+pub(crate) enum TriesEnd {
     /// There is none to make: what the last one has ended with is the result.
     Done,
     /// The circuit is open, or there is no budget for it.
     By(Reason),
 }
 
-impl Stopped {
+impl TriesEnd {
     /// What the caller is told of it.
     pub(crate) fn reason(self) -> Option<Reason> {
         match self {
@@ -43,14 +43,14 @@ impl Stopped {
 
 /// Why a second try is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Why {
+pub(crate) enum SecondTryCause {
     /// The first has no final response yet (`hedge`).
     Slow,
     /// Nothing of a response has come (`retry.elsewhere`).
     Silent,
 }
 
-impl Why {
+impl SecondTryCause {
     /// How it is counted.
     pub(crate) fn cause(self) -> RetryCause {
         match self {
@@ -87,22 +87,22 @@ impl<'a> Tries<'a> {
 
     /// The endpoint of a second try beside the one at `busy`, and leave to make
     /// it; `None`: there is no budget for it, or nowhere better to go.
-    pub(crate) fn pick_beside(&self, busy: &[EndpointAddr], why: Why) -> Option<Pick> {
+    pub(crate) fn pick_beside(&self, busy: &[EndpointAddr], why: SecondTryCause) -> Option<Pick> {
         let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
         let (pools, now) = (&self.context.pools, ring::now());
         let picked = self.pick(busy)?;
         let grant = || match why {
-            Why::Silent => {
+            SecondTryCause::Silent => {
                 let budget = &policies.retry.budget;
                 shared.retry_budget.withdraw(budget, now)
             }
-            Why::Slow => {
+            SecondTryCause::Slow => {
                 let budget = policies.hedge.budget();
                 shared.hedge_budget.withdraw(&budget, now)
             }
         };
         let is_worse = busy.contains(&picked.endpoint) || !picked.has_well_alternative();
-        if why == Why::Silent && is_worse {
+        if why == SecondTryCause::Silent && is_worse {
             return None;
         }
         pools.report_requests(shared, now);
@@ -139,7 +139,7 @@ impl<'a> Tries<'a> {
         &mut self,
         one: &mut Try<'a>,
         input: RetryInput,
-    ) -> Result<(), Stopped> {
+    ) -> Result<(), TriesEnd> {
         let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
         let now = ring::now();
         let refuses_at = |then| self.health.breaker.refuses_at(then);
@@ -147,14 +147,14 @@ impl<'a> Tries<'a> {
             .retry
             .next(&input, refuses_at, now, clock::random_u64);
         let (wait, cost) = match next {
-            RetryDecision::Stop => return Err(Stopped::Done),
-            RetryDecision::CircuitOpen => return Err(Stopped::By(Reason::CircuitOpen)),
+            RetryDecision::Stop => return Err(TriesEnd::Done),
+            RetryDecision::CircuitOpen => return Err(TriesEnd::By(Reason::CircuitOpen)),
             RetryDecision::Again { wait, cost } => (wait, cost),
         };
         self.context.pools.report_requests(shared, now);
         let budget = &policies.retry.budget;
         if cost == RetryCost::Budget && !shared.retry_budget.withdraw(budget, now) {
-            return Err(Stopped::By(Reason::RetryBudget));
+            return Err(TriesEnd::By(Reason::RetryBudget));
         }
         let cells = &self.context.telemetry.cells;
         cells.retry(shared.label, input.cause.into());
@@ -164,10 +164,10 @@ impl<'a> Tries<'a> {
 
         // Time may have run out meanwhile, or the upstream was given up.
         if input.deadline.is_some_and(|until| until <= ring::now()) {
-            return Err(Stopped::Done);
+            return Err(TriesEnd::Done);
         }
         if one.admit_again() == Admitted::No {
-            return Err(Stopped::By(Reason::CircuitOpen));
+            return Err(TriesEnd::By(Reason::CircuitOpen));
         }
         self.tried.push(one.endpoint());
         if let Some(next) = self.pick(&self.tried) {
