@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::{Instant, OncePerSecond};
 use crate::message;
 use crate::proxy::adopted;
-use crate::proxy::crowd::{Crowd, Excess};
+use crate::proxy::clients::{Clients, Excess};
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
 use crate::proxy::listening::{Listening, Meaning};
@@ -39,7 +39,7 @@ pub struct Context {
     /// Counters and the access log.
     pub telemetry: Rc<Telemetry>,
     /// Its clients as a whole.
-    pub crowd: Rc<Crowd>,
+    pub clients: Rc<Clients>,
     /// That of the process.
     pub memory: Arc<Memory>,
     /// Whether the shard wants to end.
@@ -91,7 +91,7 @@ impl Context {
             head_limits: message::Limits::default(),
             pools,
             telemetry,
-            crowd: Rc::default(),
+            clients: Rc::default(),
             memory,
             drain: Drain::default(),
             served: Drain::default(),
@@ -106,7 +106,7 @@ impl Context {
             listeners: RefCell::default(),
             scratch: RefCell::default(),
         });
-        context.crowd.when_grown(|| {
+        context.clients.when_grown(|| {
             if let Some(context) = Self::current() {
                 context.look_at_memory();
             }
@@ -253,7 +253,7 @@ impl Context {
     }
 
     fn make_room_here(&self, upstream: u32) -> bool {
-        let made = self.crowd.make_room(upstream, ring::now());
+        let made = self.clients.make_room(upstream, ring::now());
         if made {
             self.telemetry.cells.shed(ShedCause::Share);
         }
@@ -269,7 +269,7 @@ impl Context {
             return;
         }
         memory.has_grown(grown as u64);
-        memory.tell(self.shard, self.crowd.load(ring::now()));
+        memory.tell(self.shard, self.clients.load(ring::now()));
         let state = memory.state();
         growth::look_again_at(state.look_after());
         if let State::Room(_) = state {
@@ -300,13 +300,13 @@ impl Context {
                 return memory.fill();
             }
             let shed = self
-                .crowd
+                .clients
                 .shed_for_memory(Excess { over, free }, ring::now());
             for _ in 0..shed.clients {
                 self.telemetry.cells.shed(ShedCause::Memory);
             }
             tell_of_shed(shed.clients, shed.bytes);
-            memory.tell(self.shard, self.crowd.load(ring::now()));
+            memory.tell(self.shard, self.clients.load(ring::now()));
             if shed.clients == 0 {
                 return memory.fill();
             }

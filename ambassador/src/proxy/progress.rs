@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::proxy::crowd::Membership;
+use crate::proxy::clients::Membership;
 use crate::proxy::routing::Incoming;
 use crate::proxy::withheld::Withheld;
 use crate::telemetry::RequestRecord;

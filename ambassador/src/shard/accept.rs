@@ -235,7 +235,7 @@ impl Door {
         let stream = Transport::Plain(stream);
         let client = Box::new(Client {
             context: Rc::clone(context),
-            member: context.crowd.join(&stream, owner),
+            member: context.clients.join(&stream, owner),
             stream,
             origin: Origin {
                 listener: index,

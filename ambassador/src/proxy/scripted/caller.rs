@@ -43,7 +43,7 @@ pub(crate) fn accepted_client(
     let stream = Transport::from_connected(near.into()).expect("a socket");
     let client = Client {
         context: Rc::clone(context),
-        member: context.crowd.join(&stream, Peer::Local),
+        member: context.clients.join(&stream, Peer::Local),
         stream,
         origin: Origin {
             listener: ListenerIndex::CAPTURE,

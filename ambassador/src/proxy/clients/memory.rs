@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Crowd, Holds, Member, Peer};
+use super::{Clients, Holds, Member, Peer};
 use crate::clock::Instant;
 use crate::proxy::memory::Load;
 use crate::ring;
@@ -78,7 +78,7 @@ struct Candidate {
     weight: Weight,
 }
 
-impl Crowd {
+impl Clients {
     /// What the shard holds for connections, but for those that were shed
     /// already.
     pub fn load(&self, now: Instant) -> Load {

@@ -38,7 +38,7 @@ const BYTES_OF_ONE: usize = 2 * 1024;
 
 /// Everybody who is connected to a shard.
 #[derive(Default)]
-pub struct Crowd {
+pub struct Clients {
     members: RefCell<Slab<Member>>,
     looked_at: Cell<Option<Instant>>,
     when_grown: Cell<Option<fn()>>,
@@ -70,11 +70,11 @@ struct Member {
 
 /// The place of one client in its crowd, until it is dropped.
 pub struct Membership {
-    crowd: Rc<Crowd>,
+    clients: Rc<Clients>,
     key: usize,
 }
 
-impl Crowd {
+impl Clients {
     /// Has `look` called when much is kept for clients that was not before.
     pub fn when_grown(&self, look: fn()) {
         self.when_grown.set(Some(look));
@@ -92,8 +92,8 @@ impl Crowd {
             pace: memory::Pace::default(),
             is_shed: false,
         });
-        let crowd = Rc::clone(self);
-        Membership { crowd, key }
+        let clients = Rc::clone(self);
+        Membership { clients, key }
     }
 
     /// Somebody has waited for a connection to this upstream for a while: the
@@ -195,7 +195,7 @@ impl Member {
 impl Membership {
     /// It is about to hold a connection to an upstream for a request.
     pub fn asks(&self, upstream: u32) {
-        let mut members = self.crowd.members.borrow_mut();
+        let mut members = self.clients.members.borrow_mut();
         let member = &mut members[self.key];
         (member.holds, member.seen) = (Holds::Request(upstream), None);
     }
@@ -213,12 +213,12 @@ impl Membership {
     /// So many bytes are kept for it.
     pub fn keeps(&self, bytes: usize) {
         let before = {
-            let mut members = self.crowd.members.borrow_mut();
+            let mut members = self.clients.members.borrow_mut();
             std::mem::replace(&mut members[self.key].kept, bytes as u32)
         };
         // Many may be about to do the same: not when they have, but now.
         if growth::has_grown(bytes.saturating_sub(before as usize))
-            && let Some(look) = self.crowd.when_grown.get()
+            && let Some(look) = self.clients.when_grown.get()
         {
             look();
         }
@@ -226,22 +226,22 @@ impl Membership {
 
     /// So many bytes more are kept for it, or fewer.
     pub fn keeps_more(&self, bytes: isize) {
-        let kept = self.crowd.members.borrow()[self.key].kept;
+        let kept = self.clients.members.borrow()[self.key].kept;
         self.keeps((kept as usize).saturating_add_signed(bytes));
     }
 
     /// Who the client belongs to.
     pub fn peer(&self) -> Peer {
-        self.crowd.members.borrow()[self.key].peer
+        self.clients.members.borrow()[self.key].peer
     }
 
     /// Whether it was shed.
     pub fn is_shed(&self) -> bool {
-        self.crowd.members.borrow()[self.key].is_shed
+        self.clients.members.borrow()[self.key].is_shed
     }
 
     fn begin(&self, holds: Holds) {
-        let mut members = self.crowd.members.borrow_mut();
+        let mut members = self.clients.members.borrow_mut();
         let member = &mut members[self.key];
         (member.holds, member.seen, member.kept) = (holds, None, 0);
     }
@@ -249,7 +249,7 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut members = self.crowd.members.borrow_mut();
+        let mut members = self.clients.members.borrow_mut();
         members.remove(self.key);
         ebb::shrink(&mut members);
     }
