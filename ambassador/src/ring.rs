@@ -17,13 +17,13 @@
 mod buffers;
 mod chunk;
 mod driver;
-pub(crate) mod ebb;
 mod epoll;
 mod executor;
 pub(crate) mod growth;
 mod keep_alive;
 mod mailbox;
 mod send_op;
+pub(crate) mod slack;
 mod sockets;
 mod spare;
 mod spin;

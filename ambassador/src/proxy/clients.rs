@@ -17,7 +17,7 @@ use slab::Slab;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::ring::{self, StreamId, ebb, growth};
+use crate::ring::{self, StreamId, growth, slack};
 use crate::transport::Transport;
 pub(crate) use memory::Excess;
 
@@ -251,6 +251,6 @@ impl Drop for Membership {
     fn drop(&mut self) {
         let mut members = self.clients.members.borrow_mut();
         members.remove(self.key);
-        ebb::shrink(&mut members);
+        slack::shrink(&mut members);
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
-use crate::ring::ebb;
+use crate::ring::slack;
 
 /// Set once, never unset.
 #[derive(Default)]
@@ -74,7 +74,7 @@ impl Drop for Begun<'_> {
         {
             let mut waiting = self.drain.waiting.borrow_mut();
             waiting.remove(place);
-            ebb::shrink(&mut waiting);
+            slack::shrink(&mut waiting);
         }
     }
 }

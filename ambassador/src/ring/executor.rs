@@ -12,8 +12,8 @@ use std::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 
 use slab::Slab;
 
-use super::ebb;
 use super::mailbox::{self, Shared};
+use super::slack;
 use super::task::TaskId;
 
 type Future_ = Pin<Box<dyn Future<Output = ()>>>;
@@ -143,7 +143,7 @@ impl Executor {
     fn remove(&self, id: TaskId, future: Future_) {
         let mut tasks = self.tasks.borrow_mut();
         tasks.try_remove(id.place as usize);
-        ebb::shrink(&mut tasks);
+        slack::shrink(&mut tasks);
         drop(tasks);
         drop_quietly(Some(future));
     }

@@ -16,9 +16,9 @@ pub(crate) use self::socket::Standing;
 pub(super) use self::socket::{Connecting, End, Sending, Socket, raw};
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
-use super::ebb;
 use super::growth::Growth;
 use super::send_op::SendOp;
+use super::slack;
 use super::waiting::wake;
 
 /// Every open socket.
@@ -373,7 +373,7 @@ impl Table {
     /// Forgets a socket on which nothing is under way, without closing it.
     pub(super) fn take_out(&mut self, key: Key) -> OwnedFd {
         let socket = self.sockets.remove(key as usize);
-        ebb::shrink(&mut self.sockets);
+        slack::shrink(&mut self.sockets);
         socket.fd
     }
 
@@ -383,7 +383,7 @@ impl Table {
         let socket = &self.sockets[key as usize];
         if socket.abandoned && socket.in_flight == 0 {
             drop(self.sockets.remove(key as usize));
-            ebb::shrink(&mut self.sockets);
+            slack::shrink(&mut self.sockets);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use slab::Slab;
 
-use super::ebb;
+use super::slack;
 use crate::clock::Instant;
 
 const LEVELS: usize = 6;
@@ -116,7 +116,7 @@ impl Wheel {
     pub(super) fn remove(&mut self, key: Key) {
         self.unlink(key);
         self.timers.remove(key as usize);
-        ebb::shrink(&mut self.timers);
+        slack::shrink(&mut self.timers);
     }
 
     /// The first tick that is not before `deadline`.

@@ -12,7 +12,7 @@ use crate::capture::settings::Settings;
 use crate::clock;
 use crate::control::Event;
 use crate::proxy::drop_spares;
-use crate::ring::ebb;
+use crate::ring::slack;
 use crate::workload::memory::{self, MappedFiles};
 
 /// How often the main thread looks whether captured cgroups are still those
@@ -68,7 +68,7 @@ impl Proxy {
         // ran for the burst need not run for what is left.
         if std::mem::replace(
             &mut self.housekeeping.burst_has_ended,
-            ebb::burst_has_ended(),
+            slack::burst_has_ended(),
         ) {
             memory::give_back_freed();
             MappedFiles::find().unmap();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Pool;
 use crate::clock::Instant;
-use crate::ring::ebb;
+use crate::ring::slack;
 use crate::upstream::connection::Connection;
 use crate::upstream::holders::SLOTS;
 use crate::upstream::key::PoolKey;
@@ -122,7 +122,7 @@ impl Pool {
                 place += 1;
             }
         }
-        if ebb::is_too_large(self.idle.capacity(), self.idle.len()) {
+        if slack::is_too_large(self.idle.capacity(), self.idle.len()) {
             self.idle.shrink_to_fit();
         }
     }
