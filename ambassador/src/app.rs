@@ -31,8 +31,8 @@ use crate::cli::{Admin, Cli, Command};
 use crate::config::{self, Mistakes, explain};
 use crate::control::client::{Client, Output};
 use crate::doctor;
+use crate::printable::{self, Lines};
 use crate::ring;
-use crate::visible::{self, Lines};
 use crate::workload;
 use crate::workload::helper::{Duties, NamedByRules};
 use crate::workload::signals::outlive_stray_signals;
@@ -153,7 +153,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
             let explanation = explain::explain(&checked, &destination)
                 .map_err(|bad| Failure::Usage(bad.to_string()))?;
             match json {
-                true => print(&visible::json(&format!("{:#}", explanation.to_json())))?,
+                true => print(&printable::json(&format!("{:#}", explanation.to_json())))?,
                 false => print(explanation.to_string().trim_end())?,
             }
         }
@@ -199,7 +199,7 @@ fn doctor(json: bool, clean: bool, cgroup: Option<PathBuf>) -> Result<ExitCode, 
     match json {
         true => {
             let json = report.json().map_err(unavailable("cannot write JSON"))?;
-            print(&visible::json(&json))?;
+            print(&printable::json(&json))?;
         }
         false => print(report.to_string().trim_end())?,
     }

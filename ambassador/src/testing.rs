@@ -203,9 +203,9 @@ pub mod telemetry {
     };
 }
 
-/// See `together.rs`.
-pub mod together {
-    pub use crate::together::both;
+/// See `combinators.rs`.
+pub mod combinators {
+    pub use crate::combinators::both;
 }
 
 /// See `upstream.rs`.

@@ -15,7 +15,7 @@ use crate::workspace::{self, Failure};
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
 const LAYERS: [&[&str]; 19] = [
-    &["addr", "clock", "together", "visible"],
+    &["addr", "clock", "combinators", "printable"],
     &["message"],
     &["http1", "sniff"],
     &["policy"],

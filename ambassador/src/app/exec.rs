@@ -17,7 +17,7 @@ use crate::config::{self, Checked};
 use crate::control::{Fingerprint, Signals};
 use crate::exec::{Command, LaunchError, Launched, Outcome};
 use crate::policy::fault;
-use crate::visible::Lines;
+use crate::printable::Lines;
 use crate::workload::Helper;
 use crate::workload::cgroup::EXEC_PREFIX;
 use crate::workload::helper::{ADMIN_SOCKET, Errand, Registration};

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::visible::OneLine;
+use crate::printable::OneLine;
 
 /// Begins to log; `RUST_LOG` chooses other levels than `level`.
 pub(super) fn start(level: &str) {

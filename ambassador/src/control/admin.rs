@@ -25,8 +25,8 @@ use super::reading::Reader;
 use super::rounds::Rounds;
 use super::{Event, State, raise, upstreams};
 use crate::policy::breaker::Force;
+use crate::printable::{self, Lines};
 use crate::telemetry::{Format, render};
-use crate::visible::{self, Lines};
 use crate::workload::{named, small_file};
 
 use places::{Limited, Place, Places};
@@ -299,7 +299,7 @@ fn text(status: StatusCode, body: &str) -> Reply {
 }
 
 fn json_body(status: StatusCode, body: &serde_json::Value) -> Reply {
-    let body = visible::json(&format!("{body:#}\n"));
+    let body = printable::json(&format!("{body:#}\n"));
     reply(status, "application/json", body)
 }
 

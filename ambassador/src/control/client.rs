@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::listen::Stream;
 use crate::addr::BindAddr;
-use crate::visible::{self, Lines, OneLine};
+use crate::printable::{self, Lines, OneLine};
 use crate::workload::small_file;
 
 /// How long an answer may take.
@@ -64,7 +64,7 @@ impl Client {
     pub(crate) fn status(&self, output: Output) -> Result<String, ClientError> {
         let body = self.call(Method::GET, "/upstreams")?;
         match output {
-            Output::Json => Ok(visible::json(&body)),
+            Output::Json => Ok(printable::json(&body)),
             Output::Table => Ok(table(&parse(&body)?, None)),
         }
     }

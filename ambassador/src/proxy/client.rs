@@ -8,6 +8,7 @@ use memchr::memchr;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
+use crate::combinators::{First, first};
 use crate::http1;
 use crate::message::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
@@ -20,7 +21,6 @@ use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
 use crate::telemetry::{ListenerIndex, Passage, ReasonLabel};
-use crate::together::{First, first};
 use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 

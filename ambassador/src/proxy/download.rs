@@ -5,6 +5,7 @@ use std::future::Future;
 use std::task::Poll;
 
 use crate::clock;
+use crate::combinators::at_once;
 use crate::http1;
 use crate::http1::{BodyReader, ResponseRewrite};
 use crate::message::BadMessage;
@@ -18,7 +19,6 @@ use crate::proxy::paced::{Late, Paced, within};
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::{self, Chunk, Gather, SendError};
 use crate::telemetry::{Cells, Direction};
-use crate::together::at_once;
 use crate::transport::Transport;
 
 /// The way down of one exchange.

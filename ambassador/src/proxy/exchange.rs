@@ -1,6 +1,7 @@
 //! One request over one connection: head and body go up until the head of the
 //! response is there, then the response comes down beside the rest of the body.
 
+use crate::combinators::beside;
 use crate::http1::BodyReader;
 use crate::message;
 use crate::proxy::answer::{ExchangeError, Held, Response};
@@ -15,7 +16,6 @@ use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{Cells, Direction};
-use crate::together::beside;
 use crate::transport::Transport;
 
 /// One request over one connection.

@@ -4,13 +4,13 @@
 
 use crate::addr::OriginalDst;
 use crate::clock::{self, Instant};
+use crate::combinators::{First, first};
 use crate::message::{Reason, RequestHead};
 use crate::policy::fault::{End, Faults, Settings};
 use crate::proxy::client::Client;
 use crate::proxy::gone::reset;
 use crate::ring::{self, timer};
 use crate::telemetry::{Cells, FaultKind, Passage, TcpOutcome};
-use crate::together::{First, first};
 
 /// What becomes of a request or connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

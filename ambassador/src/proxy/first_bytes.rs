@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use crate::combinators::{First, first};
 use crate::proxy::client::{Client, Patience};
 use crate::ring::{self, Chunk, timer};
 use crate::sniff;
 use crate::sniff::{ServerName, Sniff};
-use crate::together::{First, first};
 use crate::transport::Transport;
 
 /// How long more is waited for where the first bytes are too few to tell. Who

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::combinators::{First, first};
 use crate::http1::BodyReader;
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
 use crate::proxy::admission::Admission;
@@ -29,7 +30,6 @@ use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
-use crate::together::{First, first};
 use crate::transport::Transport;
 use crate::upstream::health::UpstreamHealth;
 

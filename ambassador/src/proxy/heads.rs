@@ -6,13 +6,13 @@ use std::task::Poll;
 use memchr::memchr;
 
 use crate::clock::Instant;
+use crate::combinators::at_once;
 use crate::message::{Method, ResponseHead};
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit, earliest};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, timer};
-use crate::together::at_once;
 use crate::transport::{Sending, Transport};
 use crate::{http1, message};
 

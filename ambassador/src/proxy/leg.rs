@@ -1,6 +1,7 @@
 //! A connection of a client's own to an endpoint, for what is no request.
 
 use crate::addr::EndpointAddr;
+use crate::combinators::{First, first};
 use crate::message::Reason;
 use crate::proxy::client::Client;
 use crate::proxy::generation::Target;
@@ -11,7 +12,6 @@ use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::telemetry::TcpOutcome;
-use crate::together::{First, first};
 use crate::upstream::balancer::Pick;
 use crate::upstream::pool::Lease;
 

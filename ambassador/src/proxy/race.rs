@@ -6,11 +6,11 @@ use std::pin::pin;
 use std::time::Duration;
 
 use crate::addr::EndpointAddr;
+use crate::combinators::{First, first, first_ok};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::timer;
 use crate::route::settings::Endpoints;
-use crate::together::{First, first, first_ok};
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Checkout, CheckoutError, Lease};
 use crate::upstream::shared::Shared;

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::clock::Instant;
+use crate::combinators::{First, first, first_ok};
 use crate::http1::BodyReader;
 use crate::message::{Length, ResponseHead};
 use crate::policy::hedge::{self, After};
@@ -24,7 +25,6 @@ use crate::proxy::sending::{Answered, Lane, Sending};
 use crate::proxy::tries::{SecondTryCause, Tries};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::RequestRecord;
-use crate::together::{First, first, first_ok};
 use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 

@@ -4,6 +4,7 @@
 use std::rc::Rc;
 
 use crate::clock::{self, Instant};
+use crate::combinators::{First, first};
 use crate::http1::BodyReader;
 use crate::message::{Length, LocalReply, Reason};
 use crate::proxy::after::After;
@@ -25,7 +26,6 @@ use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
 use crate::sniff::Sniff;
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
-use crate::together::{First, first};
 use crate::upstream::pool::Lease;
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";

@@ -10,11 +10,11 @@ use std::io;
 use std::time::Duration;
 
 use crate::clock::Instant;
+use crate::combinators::{First, both, first};
 use crate::proxy::gone::reset;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
-use crate::together::{First, both, first};
 use crate::transport::Transport;
 
 /// Where the bytes are counted, and when silence ends the tunnel.

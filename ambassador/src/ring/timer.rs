@@ -9,7 +9,7 @@ use pin_project_lite::pin_project;
 
 use super::wheel::Key;
 use crate::clock::Instant;
-use crate::together::{First, FirstOf, first};
+use crate::combinators::{First, FirstOf, first};
 
 /// A time limit has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

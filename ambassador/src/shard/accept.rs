@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::addr::{OriginalDst, Peer};
 use crate::clock;
+use crate::combinators::{First, first};
 use crate::proxy::accepted;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
@@ -21,7 +22,6 @@ use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::shard::descriptors;
 use crate::telemetry::{DroppedAccept, ListenerIndex};
-use crate::together::{First, first};
 use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 

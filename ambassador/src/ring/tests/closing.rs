@@ -3,8 +3,8 @@
 use super::*;
 use std::io::{Read, Write};
 
+use crate::combinators::both;
 use crate::ring::{dial_socket, spawn, task_count};
-use crate::together::both;
 
 on_both_backends!(
     a_dropped_stream_is_closed,
@@ -254,7 +254,7 @@ async fn nothing_is_mixed_up_when_everything_is_dropped_at_random() {
         });
     }
     let clients = until(|| task_count() <= 1);
-    let _ = crate::together::first(clients, server).await;
+    let _ = crate::combinators::first(clients, server).await;
     assert_eq!(done.get(), CLIENTS, "no client has panicked");
     let (cut, ended) = talks.get();
     assert!(cut > 0 && ended > 0, "{cut} were cut, {ended} ended");

@@ -3,8 +3,8 @@
 use super::*;
 use std::io::{Read, Write};
 
+use crate::combinators::both;
 use crate::ring::{Departure, RECEIVED_MAX, spawn};
-use crate::together::both;
 
 on_both_backends!(
     four_mebibytes_cross_both_ways_past_slow_readers,

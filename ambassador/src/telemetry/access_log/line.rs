@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::labels::RequestProtocol;
 use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
 use crate::clock::Instant;
-use crate::visible;
+use crate::printable;
 
 /// What a line tells of.
 #[derive(Debug, Clone, Copy)]
@@ -212,7 +212,7 @@ fn member(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     put(out, format_args!("\"{name}\":\""));
     let value = &value[..value.len().min(VALUE_BYTES_MAX)];
     for chunk in value.utf8_chunks() {
-        visible::push_json(out, chunk.valid());
+        printable::push_json(out, chunk.valid());
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
@@ -322,7 +322,7 @@ mod tests {
         let mut line = Line::default();
         line.describe(describe);
         let text = String::from_utf8(line.into_buffer()).unwrap();
-        assert!(text.chars().all(visible::is_visible), "{text:?}");
+        assert!(text.chars().all(printable::is_visible), "{text:?}");
         assert!(text.contains("é \u{1f600}"), "{text}");
         assert_eq!(formatted(describe, false)["request_id"], id);
     }

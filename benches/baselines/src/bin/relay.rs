@@ -5,8 +5,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use ambassador::testing::combinators::both;
 use ambassador::testing::ring::{self, Gather, Listener, Options, Spin, Stream};
-use ambassador::testing::together::both;
 use ambassador_baselines::{Start, start};
 
 fn main() -> io::Result<()> {
