@@ -7,20 +7,20 @@
 //! every value in it is sound. All mistakes are found in one go. Nothing here starts
 //! or opens anything but the file.
 
-mod ahead;
 pub(crate) mod checked;
 mod env;
 pub mod explain;
 pub(crate) mod fault;
 mod file;
-mod found;
-mod marks;
+mod findings;
+mod lookahead;
 mod mistakes;
 mod policies;
 mod read;
 #[cfg(test)]
 mod reference;
 mod reload;
+mod restrictions;
 mod schema;
 mod secrets;
 mod setting;
@@ -68,16 +68,16 @@ fn read(path: &Path) -> Result<String, String> {
 
 /// Checks a text; `name` stands for the file in messages.
 pub fn load_str(name: &str, text: &str) -> Result<Checked, Mistakes> {
-    let mut found = found::Found::default();
-    let checked = yaml::parse(text, &mut found)
-        .and_then(|root| file::document(&root, &mut found))
-        .map(|file| file::check(&file, &mut found));
+    let mut findings = findings::Findings::default();
+    let checked = yaml::parse(text, &mut findings)
+        .and_then(|root| file::document(&root, &mut findings))
+        .map(|file| file::check(&file, &mut findings));
     match checked {
-        Some(mut checked) if found.mistakes.is_empty() => {
-            checked.warnings = Mistakes::new(name, found.warnings);
+        Some(mut checked) if findings.mistakes.is_empty() => {
+            checked.warnings = Mistakes::new(name, findings.warnings);
             Ok(checked)
         }
-        _ => Err(Mistakes::new(name, found.mistakes).and_more(found.more)),
+        _ => Err(Mistakes::new(name, findings.mistakes).and_more(findings.more)),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::checked::Checked;
 use super::file;
-use super::found::Found;
+use super::findings::Findings;
 use super::mistakes::{Mistake, Mistakes};
 use super::policies::ATTEMPTS_MAX;
 use super::read::Scalar;
@@ -77,22 +77,22 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
     if !mistakes.is_empty() {
         return Some(Err(Mistakes::new(SOURCE, mistakes)));
     }
-    let mut found = Found::default();
+    let mut findings = Findings::default();
     let mut written = written(&listen, &target, &protocol, &policies);
     if let Some(address) = metrics_listen {
         written["admin"] = json!({ "metrics_listen": address });
     }
-    let checked = yaml::parse(&written.to_string(), &mut found)
-        .and_then(|root| file::document(&root, &mut found))
-        .map(|file| file::check(&file, &mut found));
+    let checked = yaml::parse(&written.to_string(), &mut findings)
+        .and_then(|root| file::document(&root, &mut findings))
+        .map(|file| file::check(&file, &mut findings));
     // There are no lines.
-    found
+    findings
         .mistakes
         .iter_mut()
         .for_each(|mistake| mistake.line = 0);
     Some(match checked {
-        Some(checked) if found.mistakes.is_empty() => Ok(checked),
-        _ => Err(Mistakes::new(SOURCE, found.mistakes)),
+        Some(checked) if findings.mistakes.is_empty() => Ok(checked),
+        _ => Err(Mistakes::new(SOURCE, findings.mistakes)),
     })
 }
 

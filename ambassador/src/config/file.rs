@@ -18,7 +18,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::checked::{self, Checked, Origin};
-use super::found::Found;
+use super::findings::Findings;
 use super::policies::{Layers, Policies};
 use super::read::{Named, Place, Read, Spanned};
 use super::setting::{Layer, Setting, Shown, View, grouped, settings};
@@ -44,8 +44,8 @@ const RESERVED_NAMES: [&str; 2] = ["unmatched", "adopted"];
 const NAME_BYTES_MAX: usize = 63;
 
 /// The whole file.
-pub(super) fn document(root: &Node, found: &mut Found) -> Option<File> {
-    File::read(root, &Place::default(), found)
+pub(super) fn document(root: &Node, findings: &mut Findings) -> Option<File> {
+    File::read(root, &Place::default(), findings)
 }
 
 settings! {
@@ -120,23 +120,23 @@ fn has_memory_to_start(written: &File, _: &Place, checked: &mut Checked, layer: 
     {
         let needed = size(needed);
         let what = format!("is too little to start with: the proxy needs {needed}");
-        layer.found.mistake_at(limit, what);
+        layer.findings.mistake_at(limit, what);
     }
 }
 
-pub(super) fn check(file: &File, found: &mut Found) -> Checked {
+pub(super) fn check(file: &File, findings: &mut Findings) -> Checked {
     let mut checked = Checked::default();
     let layer = &mut Layer {
         origins: &mut BTreeMap::new(),
         origin: &Origin::Telemetry,
-        found,
+        findings,
     };
     file.lay(&Place::default(), &mut checked, "", layer);
     let propagate = layer.origins.remove("telemetry.tracing.propagate");
     let built_in = Layers::built_in(checked.tracing, propagate);
     let capture = checked.capture.as_ref();
-    let mut upstreams = upstreams::check(file, &built_in, layer.found);
-    fail_fast::check(file, capture, &mut upstreams, layer.found);
+    let mut upstreams = upstreams::check(file, &built_in, layer.findings);
+    fail_fast::check(file, capture, &mut upstreams, layer.findings);
     checked.listeners = listeners::check(file, &upstreams.list, &checked.admin, layer);
     let routes = routes::check(file, &upstreams, layer);
     checked.routes = route::settings::Settings {
@@ -145,8 +145,8 @@ pub(super) fn check(file: &File, found: &mut Found) -> Checked {
         unmatched: capture.map_or_else(Default::default, |capture| capture.unmatched),
         adopted: upstreams.adopted,
     };
-    capture::check_reach(file, capture, &checked.routes, layer.found);
-    listeners::check_reach(file, &checked.routes, layer.found);
+    capture::check_reach(file, capture, &checked.routes, layer.findings);
+    listeners::check_reach(file, &checked.routes, layer.findings);
     checked.policies = upstreams.policies.iter().map(Layers::list).collect();
     checked.route_policies = routes.policies;
     checked
@@ -219,14 +219,14 @@ fn name_mistake(name: &str) -> Option<String> {
 fn upstream_named(
     name: &Spanned<Text>,
     upstreams: &[Arc<route::settings::Upstream>],
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<usize> {
     let wanted = name.value.0.as_str();
     let index = upstreams.iter().position(|u| &*u.name == wanted);
     if index.is_none() {
         let names = upstreams.iter().map(|u| &*u.name);
-        let names = names.filter(|_| found.tells_more());
-        found.mistake_at(
+        let names = names.filter(|_| findings.has_room());
+        findings.mistake_at(
             name,
             match super::read::nearest(wanted, names) {
                 Some(meant) => format!("no such upstream, did you mean {meant}?"),

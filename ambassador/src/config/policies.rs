@@ -19,9 +19,9 @@ use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value as Json};
 
-use super::found::Found;
-use super::marks::Stand;
+use super::findings::Findings;
 use super::read::{At, Either};
+use super::restrictions::Section;
 use super::setting::{View, grouped, settings};
 use super::values::{Count, KeepAlive, Off, OrOff, Propagation, Zone, choice};
 use crate::route::settings as route;
@@ -123,11 +123,11 @@ choice! {
 
 /// The policies of an upstream, or of a route as it sees one, as the file would write
 /// them: a mapping for each group, secrets masked.
-pub(super) fn shown(upstream: &route::Upstream, stand: Stand) -> Map<String, Json> {
+pub(super) fn shown(upstream: &route::Upstream, section: Section) -> Map<String, Json> {
     let written = Written::of(upstream.protocol, &upstream.policies);
     let mut shown = grouped(written.shown(View {
         protocol: upstream.protocol,
-        stand,
+        section,
         ..View::WHOLE
     }));
     let rules = &upstream.policies.headers;
@@ -140,32 +140,37 @@ pub(super) fn shown(upstream: &route::Upstream, stand: Stand) -> Map<String, Jso
 /// The policies of an upstream but its protocol, as the file would write them; secrets
 /// masked.
 pub(crate) fn policies_of(upstream: &route::Upstream) -> Map<String, Json> {
-    let mut shown = shown(upstream, Stand::Upstream);
+    let mut shown = shown(upstream, Section::Upstream);
     shown.shift_remove("protocol");
     shown
 }
 
 /// Where they stand beside other keys.
 impl Policies {
-    pub(super) fn keys_in(stand: Stand) -> impl Iterator<Item = &'static str> {
+    pub(super) fn keys_in(section: Section) -> impl Iterator<Item = &'static str> {
         let keys = Self::KEYS.iter();
-        let keys = keys.filter(move |(_, marks)| marks.may_stand(stand));
+        let keys = keys.filter(move |(_, restrictions)| restrictions.allows(section));
         keys.map(|(key, _)| *key)
     }
 
-    pub(super) fn read_in(&mut self, stand: Stand, at: At<'_>, found: &mut Found) -> bool {
-        match Self::marks(&at.key.text).not_in_routes {
-            Some(why) if stand == Stand::Route => {
-                found.mistake(&at.place.key(&at.key.text, at.key.line), why);
+    pub(super) fn read_in(
+        &mut self,
+        section: Section,
+        at: At<'_>,
+        findings: &mut Findings,
+    ) -> bool {
+        match Self::restrictions(&at.key.text).not_in_routes {
+            Some(why) if section == Section::Route => {
+                findings.mistake(&at.place.key(&at.key.text, at.key.line), why);
                 true
             }
-            _ => self.read_key(at, found),
+            _ => self.read_key(at, findings),
         }
     }
 
     /// Adds them to the schema of what holds them: each by the first sentence that
     /// `defaults` has of it.
-    pub(super) fn describe_in(stand: Stand, schema: &mut Schema) {
+    pub(super) fn describe_in(section: Section, schema: &mut Schema) {
         let settings =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
         let own = settings.into_generator().into_root_schema_for::<Self>();
@@ -173,11 +178,11 @@ impl Policies {
         let (Some(properties), Some(own)) = (properties, own.get("properties")) else {
             return;
         };
-        let default = match stand {
-            Stand::Upstream => "as in `defaults`",
-            Stand::Route => "as in its upstream",
+        let default = match section {
+            Section::Upstream => "as in `defaults`",
+            Section::Route => "as in its upstream",
         };
-        for key in Self::keys_in(stand) {
+        for key in Self::keys_in(section) {
             let Json::Object(mut policy) = own[key].clone() else {
                 continue;
             };

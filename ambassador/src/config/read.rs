@@ -5,9 +5,9 @@ use std::ops::Deref;
 
 use schemars::JsonSchema;
 
-use super::found::Found;
-use super::marks::Marks;
+use super::findings::Findings;
 use super::mistakes::Mistake;
+use super::restrictions::Restrictions;
 use super::secrets;
 use super::yaml::{Key, Node, Value};
 
@@ -36,10 +36,10 @@ pub(super) struct Spanned<T> {
 /// Something a node of the file can be.
 pub(super) trait Read: JsonSchema + Sized {
     /// `None` after a mistake has been noted.
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self>;
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self>;
 
     /// Adds the keys in it, with what is special about each.
-    fn marked<'a>(&'a self, _: &mut Vec<Marked<'a>>) {}
+    fn restricted_keys<'a>(&'a self, _: &mut Vec<RestrictedKey<'a>>) {}
 }
 
 /// A key, what stands under it, and the mapping that it is in.
@@ -51,8 +51,8 @@ pub(super) struct At<'a> {
 }
 
 /// A key that is there, and what is special about it.
-pub(super) struct Marked<'a> {
-    pub(super) marks: Marks,
+pub(super) struct RestrictedKey<'a> {
+    pub(super) restrictions: Restrictions,
     pub(super) place: &'a Place,
     pub(super) text: &'a str,
 }
@@ -80,7 +80,7 @@ pub(super) enum Either<S, M> {
 #[derive(Debug, Clone)]
 pub(super) struct Field<T>(pub(super) Option<Box<Spanned<T>>>);
 
-impl Found {
+impl Findings {
     pub(super) fn mistake(&mut self, place: &Place, what: impl Into<String>) {
         self.note(place.say(what.into(), None));
     }
@@ -147,8 +147,8 @@ impl<T> Deref for Spanned<T> {
 }
 
 impl<T: Read> Spanned<T> {
-    pub(super) fn read(node: &Node, place: Place, found: &mut Found) -> Option<Self> {
-        let value = T::read(node, &place, found)?;
+    pub(super) fn read(node: &Node, place: Place, findings: &mut Findings) -> Option<Self> {
+        let value = T::read(node, &place, findings)?;
         let text = match &node.value {
             Value::Text(text) => text.clone(),
             _ => String::new(),
@@ -157,23 +157,31 @@ impl<T: Read> Spanned<T> {
     }
 
     /// Adds this key and those in it.
-    pub(super) fn mark<'a>(&'a self, marks: Marks, marked: &mut Vec<Marked<'a>>) {
+    pub(super) fn note_key<'a>(
+        &'a self,
+        restrictions: Restrictions,
+        restricted_keys: &mut Vec<RestrictedKey<'a>>,
+    ) {
         let (place, text) = (&self.place, self.text.as_str());
-        marked.push(Marked { marks, place, text });
-        self.value.marked(marked);
+        restricted_keys.push(RestrictedKey {
+            restrictions,
+            place,
+            text,
+        });
+        self.value.restricted_keys(restricted_keys);
     }
 }
 
 impl<T: Scalar> Read for T {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
         let Value::Text(text) = &node.value else {
-            found.wrong_kind(place, "must be one value", &node.value);
+            findings.wrong_kind(place, "must be one value", &node.value);
             return None;
         };
         match T::parse(text) {
             Ok(value) => Some(value),
             Err(what) => {
-                found.mistake_of(place, text, what);
+                findings.mistake_of(place, text, what);
                 None
             }
         }
@@ -184,31 +192,30 @@ impl<T: Read> Read for Vec<Spanned<T>>
 where
     Self: JsonSchema,
 {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
         let Value::List(list) = &node.value else {
-            found.wrong_kind(place, "must be a list", &node.value);
+            findings.wrong_kind(place, "must be a list", &node.value);
             return None;
         };
-        check_entries(list.iter(), place, found)?;
-        let items = list
-            .iter()
-            .enumerate()
-            .filter_map(|(number, node)| Spanned::read(node, place.item(number, node.line), found));
+        check_entries(list.iter(), place, findings)?;
+        let items = list.iter().enumerate().filter_map(|(number, node)| {
+            Spanned::read(node, place.item(number, node.line), findings)
+        });
         Some(items.collect())
     }
 }
 
 impl<T: Read> Read for Named<T> {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
         let mut named = Vec::new();
-        for (key, node) in entries(node, place, found)? {
+        for (key, node) in entries(node, place, findings)? {
             let place = place.key(&key.text, key.line);
             let name = Spanned {
                 value: key.text.clone(),
                 place: place.clone(),
                 text: key.text.clone(),
             };
-            if let Some(value) = Spanned::read(node, place, found) {
+            if let Some(value) = Spanned::read(node, place, findings) {
                 named.push((name, value));
             }
         }
@@ -217,17 +224,17 @@ impl<T: Read> Read for Named<T> {
 }
 
 impl<S: Read, M: Read> Read for Either<S, M> {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
         match &node.value {
-            Value::Map(_) => M::read(node, place, found).map(Self::Full),
-            _ => S::read(node, place, found).map(Self::Short),
+            Value::Map(_) => M::read(node, place, findings).map(Self::Full),
+            _ => S::read(node, place, findings).map(Self::Short),
         }
     }
 
-    fn marked<'a>(&'a self, marked: &mut Vec<Marked<'a>>) {
+    fn restricted_keys<'a>(&'a self, restricted_keys: &mut Vec<RestrictedKey<'a>>) {
         match self {
             Self::Short(_) => {}
-            Self::Full(full) => full.marked(marked),
+            Self::Full(full) => full.restricted_keys(restricted_keys),
         }
     }
 }
@@ -289,22 +296,22 @@ inline_schema!(Named<T> [T: JsonSchema]: |generator| schemars::json_schema!({
 pub(super) fn entries<'a>(
     node: &'a Node,
     place: &Place,
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<Vec<(&'a Key, &'a Node)>> {
     let map = match &node.value {
         Value::Null => return Some(Vec::new()),
         Value::Map(map) => map,
         other => {
-            found.wrong_kind(place, "must be a mapping", other);
+            findings.wrong_kind(place, "must be a mapping", other);
             return None;
         }
     };
-    check_entries(map.iter().map(|(_, node)| node), place, found)?;
+    check_entries(map.iter().map(|(_, node)| node), place, findings)?;
     let mut entries: Vec<(&Key, &Node)> = Vec::with_capacity(map.len());
     let mut lines = std::collections::HashMap::new();
     for (key, value) in map {
         match lines.insert(key.text.as_str(), key.line) {
-            Some(line) => found.mistake(
+            Some(line) => findings.mistake(
                 &place.key(&key.text, key.line),
                 format!("stands there twice, first on line {line}"),
             ),
@@ -317,7 +324,7 @@ pub(super) fn entries<'a>(
 fn check_entries<'a>(
     mut entries: impl ExactSizeIterator<Item = &'a Node>,
     place: &Place,
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<()> {
     let count = entries.len();
     let max = match entries.all(|entry| matches!(entry.value, Value::Text(_))) {
@@ -325,16 +332,16 @@ fn check_entries<'a>(
         false => PARTS_MAX,
     };
     if count > max {
-        found.mistake(place, format!("has more than {max} entries"));
+        findings.mistake(place, format!("has more than {max} entries"));
         return None;
     }
     Some(())
 }
 
 /// Notes a key that does not exist, with the one that was perhaps meant.
-pub(super) fn unknown_key(key: &Key, keys: &[&str], place: &Place, found: &mut Found) {
+pub(super) fn unknown_key(key: &Key, keys: &[&str], place: &Place, findings: &mut Findings) {
     let words = keys.iter().map(|key| key_name(key));
-    let meant = nearest(&key.text, words.filter(|_| found.tells_more()));
+    let meant = nearest(&key.text, words.filter(|_| findings.has_room()));
     let what = match meant {
         Some(meant) => format!("unknown key, did you mean {meant}?"),
         None => {
@@ -342,7 +349,7 @@ pub(super) fn unknown_key(key: &Key, keys: &[&str], place: &Place, found: &mut F
             format!("unknown key; known here: {}", keys.join(", "))
         }
     };
-    found.mistake(&place.key(&key.text, key.line), what);
+    findings.mistake(&place.key(&key.text, key.line), what);
 }
 
 /// A word this long or longer is not worth comparing.
@@ -375,14 +382,14 @@ macro_rules! object {
                 $(#[$field_meta:meta])*
                 $field:ident: $type:ty $([$($mark:ident $(($why:literal))?),+])?,
             )*
-            $(.. $rest:ident: $rest_type:ty as $stand:expr)?
+            $(.. $rest:ident: $rest_type:ty as $section:expr)?
         }
     ) => {
         #[derive(Debug, Clone, Default, schemars::JsonSchema)]
         $(#[$meta])*
         #[schemars(default, deny_unknown_fields)]
         $(#[schemars(transform = |schema: &mut schemars::Schema| {
-            <$rest_type>::describe_in($stand, schema);
+            <$rest_type>::describe_in($section, schema);
         })])?
         pub(in crate::config) struct $name {
             $(
@@ -397,31 +404,31 @@ macro_rules! object {
 
         impl $name {
             /// Every key and what is special about it.
-            pub(in crate::config) const KEYS: &[(&str, $crate::config::marks::Marks)] = {
-                use $crate::config::marks::Marks;
-                &[$((stringify!($field), Marks::NONE$($(.$mark($($why)?))+)?)),*]
+            pub(in crate::config) const KEYS: &[(&str, $crate::config::restrictions::Restrictions)] = {
+                use $crate::config::restrictions::Restrictions;
+                &[$((stringify!($field), Restrictions::NONE$($(.$mark($($why)?))+)?)),*]
             };
 
             /// What is special about the key of a field.
-            pub(in crate::config) fn marks(field: &str) -> $crate::config::marks::Marks {
+            pub(in crate::config) fn restrictions(field: &str) -> $crate::config::restrictions::Restrictions {
                 let key = Self::KEYS.iter().find(|(key, _)| *key == field);
-                key.map_or($crate::config::marks::Marks::NONE, |(_, marks)| *marks)
+                key.map_or($crate::config::restrictions::Restrictions::NONE, |(_, restrictions)| *restrictions)
             }
 
             /// Whether it is one of its keys, which it reads.
             pub(in crate::config) fn read_key(
                 &mut self,
                 at: $crate::config::read::At<'_>,
-                found: &mut $crate::config::found::Found,
+                findings: &mut $crate::config::findings::Findings,
             ) -> bool {
                 use $crate::config::read::{At, Field, Spanned, key_name};
                 let At { key, node, place } = at;
                 $(if key.text == key_name(stringify!($field)) {
                     let place = place.key(&key.text, key.line);
-                    self.$field = Field(Spanned::read(node, place, found).map(Box::new));
+                    self.$field = Field(Spanned::read(node, place, findings).map(Box::new));
                     return true;
                 })*
-                false $(|| self.$rest.read_in($stand, at, found))?
+                false $(|| self.$rest.read_in($section, at, findings))?
             }
         }
 
@@ -429,23 +436,23 @@ macro_rules! object {
             fn read(
                 node: &$crate::config::yaml::Node,
                 place: &$crate::config::read::Place,
-                found: &mut $crate::config::found::Found,
+                findings: &mut $crate::config::findings::Findings,
             ) -> Option<Self> {
                 use $crate::config::read::{At, entries, unknown_key};
                 let mut object = Self::default();
-                for (key, node) in entries(node, place, found)? {
-                    if !object.read_key(At { key, node, place }, found) {
+                for (key, node) in entries(node, place, findings)? {
+                    if !object.read_key(At { key, node, place }, findings) {
                         let keys = Self::KEYS.iter().map(|(key, _)| *key);
-                        $(let keys = keys.chain(<$rest_type>::keys_in($stand));)?
-                        unknown_key(key, &keys.collect::<Vec<_>>(), place, found);
+                        $(let keys = keys.chain(<$rest_type>::keys_in($section));)?
+                        unknown_key(key, &keys.collect::<Vec<_>>(), place, findings);
                     }
                 }
                 Some(object)
             }
 
-            fn marked<'a>(&'a self, marked: &mut Vec<$crate::config::read::Marked<'a>>) {
+            fn restricted_keys<'a>(&'a self, restricted_keys: &mut Vec<$crate::config::read::RestrictedKey<'a>>) {
                 $(if let Some(value) = self.$field.as_ref() {
-                    value.mark(Self::marks(stringify!($field)), marked);
+                    value.note_key(Self::restrictions(stringify!($field)), restricted_keys);
                 })*
             }
         }

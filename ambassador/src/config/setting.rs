@@ -18,7 +18,7 @@
 //! - The place behind `=` is the field of the area's settings that the value fills.
 //!   What the area's `Default` has there is the default of the key, and is written
 //!   nowhere else.
-//! - [`Marks`] say where it may not stand, for whom it means nothing, and whether a
+//! - [`Restrictions`] say where it may not stand, for whom it means nothing, and whether a
 //!   change needs a restart.
 //!
 //! What becomes of a key without a field is written by hand: references to others.
@@ -36,9 +36,9 @@ use schemars::Schema;
 use serde_json::{Map, Value as Json};
 
 use super::checked::Origin;
-use super::found::Found;
-use super::marks::{Marks, Stand};
+use super::findings::Findings;
 use super::read::{Place, Read, key_name};
+use super::restrictions::{Restrictions, Section};
 use crate::route::settings::Protocol;
 
 /// A key, as `pool.max_idle`, and what is in effect, as the file writes it.
@@ -68,7 +68,7 @@ pub(super) struct Layer<'a> {
     pub(super) origins: &'a mut BTreeMap<String, Origin>,
     /// Who the layer is, given the line of a key.
     pub(super) origin: &'a dyn Fn(usize) -> Origin,
-    pub(super) found: &'a mut Found,
+    pub(super) findings: &'a mut Findings,
 }
 
 /// Which settings are shown.
@@ -77,7 +77,7 @@ pub(super) struct View {
     /// Those that mean something to it,
     pub(super) protocol: Protocol,
     /// that may stand there,
-    pub(super) stand: Stand,
+    pub(super) section: Section,
     /// and of which a reload can change none, if that is asked for.
     pub(super) needing_restart: bool,
 }
@@ -113,9 +113,9 @@ impl Layer<'_> {
     /// what is there was wrong, has been noted and left out.
     pub(super) fn mistake_unless_inside(&mut self, place: &Place, what: &str) {
         let inside = format!("{}.", place.path);
-        let mut mistakes = self.found.mistakes.iter();
+        let mut mistakes = self.findings.mistakes.iter();
         if !mistakes.any(|mistake| mistake.path.starts_with(&inside)) {
-            self.found.mistake(place, what);
+            self.findings.mistake(place, what);
         }
     }
 }
@@ -124,7 +124,7 @@ impl View {
     /// All that there is.
     pub(super) const WHOLE: Self = Self {
         protocol: Protocol::Auto,
-        stand: Stand::Upstream,
+        section: Section::Upstream,
         needing_restart: false,
     };
 
@@ -142,11 +142,12 @@ impl View {
     }
 
     /// What is shown of a key with these marks, if anything.
-    pub(super) fn of(self, marks: Marks) -> Option<Self> {
+    pub(super) fn of(self, restrictions: Restrictions) -> Option<Self> {
         let has_requests = self.protocol != Protocol::Tcp;
-        let is_shown = (has_requests || !marks.of_requests) && marks.may_stand(self.stand);
+        let is_shown =
+            (has_requests || !restrictions.of_requests) && restrictions.allows(self.section);
         is_shown.then_some(Self {
-            needing_restart: self.needing_restart && !marks.needs_restart,
+            needing_restart: self.needing_restart && !restrictions.needs_restart,
             ..self
         })
     }
@@ -176,7 +177,10 @@ pub(super) fn below(key: &str, field: &str) -> String {
 }
 
 /// Completes the schema of a group with what its entries and the area say.
-pub(super) fn describe<S: Setting<T>, T: Default>(schema: &mut Schema, keys: &[(&str, Marks)]) {
+pub(super) fn describe<S: Setting<T>, T: Default>(
+    schema: &mut Schema,
+    keys: &[(&str, Restrictions)],
+) {
     let properties = schema.get_mut("properties").and_then(Json::as_object_mut);
     let Some(properties) = properties else {
         return;
@@ -188,11 +192,11 @@ pub(super) fn describe<S: Setting<T>, T: Default>(schema: &mut Schema, keys: &[(
             property["default"] = default;
         }
     }
-    for (key, marks) in keys {
+    for (key, restrictions) in keys {
         let property = properties.get_mut(key_name(key));
         let text = property.and_then(|property| property.get_mut("description"));
         if let Some(Json::String(text)) = text {
-            text.push_str(&marks.text());
+            text.push_str(&restrictions.text());
         }
     }
 }
@@ -246,7 +250,7 @@ macro_rules! settings {
                 shown: &mut Vec<$crate::config::setting::Shown>,
             ) {
                 use $crate::config::setting::{Setting, below};
-                $($(if let Some(view) = view.of(Self::marks(stringify!($key))) {
+                $($(if let Some(view) = view.of(Self::restrictions(stringify!($key))) {
                     let key = below(key, stringify!($key));
                     <$value as Setting<_>>::show(&$field, &key, view, shown);
                 })?)*

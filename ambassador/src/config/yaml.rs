@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use saphyr_parser::{BufferedInput, Event, Parser, ScalarStyle, Span};
 
-use super::ahead::{Ahead, Looked};
-use super::found::Found;
+use super::findings::Findings;
+use super::lookahead::{BoundedText, Lookahead};
 use super::mistakes::Mistake;
 
 /// Nesting; the file itself needs 7.
@@ -45,11 +45,11 @@ pub(super) struct Key {
 }
 
 /// The one document of `text`; a mistake is reported where there is none.
-pub(super) fn parse(text: &str, found: &mut Found) -> Option<Node> {
-    let (ahead, looked) = Ahead::new(text);
+pub(super) fn parse(text: &str, findings: &mut Findings) -> Option<Node> {
+    let (text, lookahead) = BoundedText::new(text);
     let mut builder = Builder {
-        parser: Parser::new_from_iter(ahead),
-        looked,
+        parser: Parser::new_from_iter(text),
+        lookahead,
         anchors: HashMap::new(),
         nodes: 0,
         bytes: 0,
@@ -57,15 +57,15 @@ pub(super) fn parse(text: &str, found: &mut Found) -> Option<Node> {
     match builder.document() {
         Ok(node) => Some(node),
         Err(mistake) => {
-            found.note(mistake);
+            findings.note(mistake);
             None
         }
     }
 }
 
 struct Builder<'input> {
-    parser: Parser<'input, BufferedInput<Ahead<'input>>>,
-    looked: Looked,
+    parser: Parser<'input, BufferedInput<BoundedText<'input>>>,
+    lookahead: Lookahead,
     anchors: HashMap<usize, (Node, Extent)>,
     /// What is kept so far, copies for anchors and aliases included.
     nodes: usize,
@@ -108,7 +108,7 @@ impl<'input> Builder<'input> {
 
     fn next(&mut self) -> Result<(Event<'input>, Span), Mistake> {
         let next = self.parser.next_event();
-        if self.looked.is_too_far() {
+        if self.lookahead.is_too_far() {
             let line = match &next {
                 Some(Ok((_, span))) => span.start.line(),
                 Some(Err(error)) => error.marker().line(),
@@ -119,7 +119,7 @@ impl<'input> Builder<'input> {
                 ..Mistake::of_file("holds too much between one pair of brackets".to_owned())
             });
         }
-        self.looked.settle();
+        self.lookahead.settle();
         match next {
             None => Ok((Event::StreamEnd, Span::default())),
             Some(Ok(event)) => Ok(event),

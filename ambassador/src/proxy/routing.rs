@@ -14,7 +14,7 @@ use crate::message::{
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::Chunk;
-use crate::route::settings::{Endpoints, Marks, Policies};
+use crate::route::settings::{AddedHeaders, Endpoints, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::{http1, message};
 
@@ -210,7 +210,7 @@ impl RouteDecision {
     /// name a field that says it, the rules decide what goes on of that.
     pub(crate) fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
         let policies = &self.target.upstream.policies;
-        if policies.marks == Marks::None {
+        if policies.added_headers == AddedHeaders::None {
             return CallerTimeout::default();
         }
         let rules = &policies.headers;
@@ -252,7 +252,7 @@ impl RouteDecision {
             }
         }
         if let Some(id) = &identity.made_id
-            && policies.marks == Marks::Made
+            && policies.added_headers == AddedHeaders::Standard
             && !rules.names(X_REQUEST_ID)
         {
             add_field(X_REQUEST_ID, id);

@@ -5,7 +5,7 @@ use crate::http1::BodyReader;
 use crate::message::BadMessage;
 use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::ring::Chunk;
-use crate::route::settings::Marks;
+use crate::route::settings::AddedHeaders;
 use crate::{http1, message};
 
 /// A section without fields.
@@ -52,7 +52,7 @@ impl Trailers<'_> {
     }
 
     fn pass_as_they_are(self) -> bool {
-        self.route.target.upstream.policies.marks == Marks::None
+        self.route.target.upstream.policies.added_headers == AddedHeaders::None
     }
 
     fn passes(self, name: &[u8]) -> bool {

@@ -72,18 +72,18 @@ pub struct Policies {
     pub fault: Option<Box<fault::Settings>>,
     /// How traces are carried on; `None`: what comes of one passes as it is.
     pub tracing: Option<trace::Settings>,
-    /// What is added to requests unasked.
-    pub marks: Marks,
+    /// Headers that the proxy adds to requests.
+    pub added_headers: AddedHeaders,
 }
 
-/// What a request gets on its way, whatever the header rules say.
+/// Headers that the proxy adds to requests, besides those of the header rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Marks {
-    /// An `x-request-id`, how many proxies it has come through, and what is left
-    /// of the time that its caller gives.
+pub enum AddedHeaders {
+    /// `x-request-id`, the number of proxies passed, and what is left of the
+    /// caller's time.
     #[default]
-    Made,
-    /// Nothing: it is only looked at.
+    Standard,
+    /// None: `exec --observe`.
     None,
 }
 
@@ -250,7 +250,7 @@ impl Policies {
         policies.headers = HeaderRules::default();
         policies.tracing = None;
         policies.hops.max = None;
-        policies.marks = Marks::None;
+        policies.added_headers = AddedHeaders::None;
         policies
     }
 }

@@ -27,7 +27,7 @@ fn is_guarded(written: &Admin, _: &Place, admin: &mut checked::Admin, layer: &mu
         && !admin.listen.is_local()
         && admin.token_file.is_none()
     {
-        layer.found.mistake_at(
+        layer.findings.mistake_at(
             listen,
             "must be on loopback or a unix socket; off loopback it needs token_file \
              (for health and metrics alone use metrics_listen)",
@@ -37,6 +37,6 @@ fn is_guarded(written: &Admin, _: &Place, admin: &mut checked::Admin, layer: &mu
         && let Some(other) = overlap(&bind.value.0, &admin.listen)
     {
         let what = format!("is bound twice, admin.listen has {other}");
-        layer.found.mistake_at(bind, what);
+        layer.findings.mistake_at(bind, what);
     }
 }

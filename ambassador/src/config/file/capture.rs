@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::File;
 use crate::capture::settings::{self, Settings, Target};
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::{Either, Place, Spanned, object};
 use crate::config::setting::{Layer, Setting, Shown, View, settings};
 use crate::config::values::{AbsolutePath, Cidr, Distinct, Port, choice};
@@ -109,16 +109,16 @@ impl Setting<Vec<Target>> for Vec<Spanned<Either<AbsolutePath, Cgroup>>> {
         let mut cgroups = HashSet::new();
         over.clear();
         for item in self {
-            let Some(target) = target(item, layer.found) else {
+            let Some(target) = target(item, layer.findings) else {
                 continue;
             };
             // One that does not exist may be made before the start.
             if target.cgroup.exists() && !is_cgroup(&target.cgroup) {
                 let what = "is no cgroup of a cgroup2 hierarchy";
-                layer.found.mistake_at(item, what);
+                layer.findings.mistake_at(item, what);
             }
             if !cgroups.insert(target.cgroup.clone()) {
-                layer.found.mistake_at(item, "is captured twice");
+                layer.findings.mistake_at(item, "is captured twice");
             }
             over.push(target);
         }
@@ -133,7 +133,7 @@ impl Setting<Vec<Target>> for Vec<Spanned<Either<AbsolutePath, Cgroup>>> {
     }
 }
 
-fn target(item: &Spanned<Either<AbsolutePath, Cgroup>>, found: &mut Found) -> Option<Target> {
+fn target(item: &Spanned<Either<AbsolutePath, Cgroup>>, findings: &mut Findings) -> Option<Target> {
     let path = |path: &Spanned<AbsolutePath>| path.value.0.clone();
     match &item.value {
         Either::Short(AbsolutePath(path)) => Some(Target {
@@ -142,7 +142,7 @@ fn target(item: &Spanned<Either<AbsolutePath, Cgroup>>, found: &mut Found) -> Op
         }),
         Either::Full(cgroup) => {
             let Some(cgroup_path) = cgroup.path.as_ref() else {
-                found.mistake(&item.place, "must have a path");
+                findings.mistake(&item.place, "must have a path");
                 return None;
             };
             Some(Target {
@@ -162,12 +162,12 @@ fn reaches_something(written: &Capture, _: &Place, capture: &mut Settings, layer
         let mut out = capture.exclude.cidrs.iter();
         if out.any(|out| out.contains(&cidr.value.0)) {
             let what = "is excluded as a whole by capture.exclude.cidrs";
-            layer.found.mistake_at(cidr, what);
+            layer.findings.mistake_at(cidr, what);
         }
     }
     for port in include.ports.items() {
         if capture.exclude.ports.contains(&port.value.0) {
-            layer.found.mistake_at(port, "is included and excluded");
+            layer.findings.mistake_at(port, "is included and excluded");
         }
     }
 }
@@ -177,7 +177,7 @@ pub(super) fn check_reach(
     file: &File,
     settings: Option<&Settings>,
     routes: &route::Settings,
-    found: &mut Found,
+    findings: &mut Findings,
 ) {
     let Some(settings) = settings else {
         return;
@@ -186,14 +186,14 @@ pub(super) fn check_reach(
         for host in upstream.hosts.items() {
             let wildcard = matches!(host.value.0, Claim::Wildcard { .. });
             if wildcard && settings.unmatched == route::Unmatched::Passthrough {
-                found.warn_at(
+                findings.warn_at(
                     host,
                     "under unmatched: passthrough the kernel decides by address, and a wildcard \
                      has none: it captures nothing",
                 );
             }
             if let Some(why) = out_of_scope(&host.value.0, settings) {
-                found.warn_at(host, format!("is never captured: {why}"));
+                findings.warn_at(host, format!("is never captured: {why}"));
             }
         }
     }
@@ -205,7 +205,7 @@ pub(super) fn check_reach(
             .all(|upstream| upstream.claims.is_empty())
         && !routes.routes.is_empty()
     {
-        found.warn_at(
+        findings.warn_at(
             list,
             "under unmatched: passthrough routes see only what the hosts of an upstream claim",
         );

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::File;
 use super::upstreams::Upstreams;
 use crate::capture::settings::{self as capture, Mode};
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::policies::Policies;
 use crate::config::read::Spanned;
 use crate::config::setting::Value;
@@ -18,7 +18,7 @@ pub(super) fn check(
     file: &File,
     capture: Option<&capture::Settings>,
     upstreams: &mut Upstreams,
-    found: &mut Found,
+    findings: &mut Findings,
 ) {
     let lacks_capture = lack_of_capture(capture);
     let defaults = file.defaults.as_ref();
@@ -26,7 +26,7 @@ pub(super) fn check(
     if let (Some(what), Some(key)) = (lacks_capture, defaults)
         && key.value.meaning()
     {
-        found.warn_at(key, format!("does nothing: {what}"));
+        findings.warn_at(key, format!("does nothing: {what}"));
     }
     for (index, (_, raw)) in file.upstreams.items().iter().enumerate() {
         let upstream = &upstreams.list[index];
@@ -41,7 +41,7 @@ pub(super) fn check(
             continue;
         };
         if let Some(key) = own(&raw.policies) {
-            found.mistake_at(key, what);
+            findings.mistake_at(key, what);
         }
         let upstream = Arc::make_mut(&mut upstreams.list[index]);
         upstream.policies.circuit_breaker.kernel_fail_fast = false;

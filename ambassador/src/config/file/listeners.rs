@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use super::{File, name_mistake, overlap, upstream_named};
 use crate::addr::{BindAddr, EndpointAddr};
 use crate::config::checked::{self, Admin, Checked, ListenerProtocol as Spoken};
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::Spanned;
 use crate::config::setting::{Layer, Setting, View, grouped, settings};
 use crate::config::values::{Bind, Count, OrNone, Text, choice};
@@ -51,18 +51,20 @@ pub(super) fn check(
     for raw in file.listeners.items() {
         let mut listener = checked::Listener::default();
         raw.value.lay(&raw.place, &mut listener, "", layer);
-        listener.upstream = upstream(raw, listener.protocol, upstreams, layer.found);
-        listener.name = name(raw, &listeners, layer.found).unwrap_or_default();
+        listener.upstream = upstream(raw, listener.protocol, upstreams, layer.findings);
+        listener.name = name(raw, &listeners, layer.findings).unwrap_or_default();
         let Some(bind) = raw.bind.as_ref() else {
-            layer.found.mistake(&raw.place, "must have a bind address");
+            layer
+                .findings
+                .mistake(&raw.place, "must have a bind address");
             continue;
         };
         if let Some((who, other)) = bound_before(&bind.value.0, &listeners, admin) {
             let what = format!("is bound twice, {who} has {other}");
-            layer.found.mistake_at(bind, what);
+            layer.findings.mistake_at(bind, what);
         }
         if !bind.value.0.is_local() {
-            layer.found.warn_at(bind, "is open to other machines");
+            layer.findings.warn_at(bind, "is open to other machines");
         }
         listener.bind = bind.value.0.clone();
         listeners.push(listener);
@@ -90,17 +92,17 @@ pub(in crate::config) fn shown(checked: &Checked) -> Json {
 fn name(
     raw: &Spanned<Listener>,
     before: &[checked::Listener],
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<String> {
     let Some(name) = raw.name.as_ref() else {
-        found.mistake(&raw.place, "must have a name");
+        findings.mistake(&raw.place, "must have a name");
         return None;
     };
     let text = &name.value.0;
     if let Some(what) = name_mistake(text) {
-        found.mistake_at(name, what);
+        findings.mistake_at(name, what);
     } else if before.iter().any(|other| other.name == *text) {
-        found.mistake_at(name, "is the name of another listener");
+        findings.mistake_at(name, "is the name of another listener");
     }
     Some(text.clone())
 }
@@ -109,31 +111,31 @@ fn upstream(
     raw: &Spanned<Listener>,
     protocol: Spoken,
     upstreams: &[Arc<Upstream>],
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<usize> {
     match (protocol, raw.upstream.as_ref()) {
         (Spoken::Http, None) => None,
         (Spoken::Http, Some(name)) => {
-            found.mistake_at(
+            findings.mistake_at(
                 name,
                 "an http listener routes each request; this is for protocol tcp",
             );
             None
         }
         (Spoken::Tcp, None) => {
-            found.mistake(&raw.place, "a tcp listener must have an upstream");
+            findings.mistake(&raw.place, "a tcp listener must have an upstream");
             None
         }
         (Spoken::Tcp, Some(name)) => {
-            let index = upstream_named(name, upstreams, found)?;
+            let index = upstream_named(name, upstreams, findings)?;
             if upstreams[index].endpoints == Endpoints::Original {
-                found.mistake_at(
+                findings.mistake_at(
                     name,
                     "needs endpoints or dns: a listener has no original destination to go to",
                 );
             }
             if upstreams[index].protocol == Protocol::Http1 {
-                found.mistake_at(name, "speaks http1, and this listener is protocol tcp");
+                findings.mistake_at(name, "speaks http1, and this listener is protocol tcp");
             }
             Some(index)
         }
@@ -161,7 +163,7 @@ fn bound_before<'a>(
 
 /// Warns about endpoints that are our own listeners, and about upstreams
 /// that nothing leads to.
-pub(super) fn check_reach(file: &File, routes: &Settings, found: &mut Found) {
+pub(super) fn check_reach(file: &File, routes: &Settings, findings: &mut Findings) {
     let listeners = file.listeners.items();
     let own = |endpoint: &Endpoint| {
         listeners.iter().any(|listener| {
@@ -193,13 +195,13 @@ pub(super) fn check_reach(file: &File, routes: &Settings, found: &mut Found) {
         if let Endpoints::Static(list) = &upstream.endpoints
             && list.iter().any(own)
         {
-            found.warn_at(
+            findings.warn_at(
                 name,
                 "has one of the listeners here as an endpoint, which is a loop",
             );
         }
         if upstream.claims.is_empty() && !http && !named(&name.value) {
-            found.warn_at(
+            findings.warn_at(
                 name,
                 "nothing leads here: it has no hosts, route or listener",
             );

@@ -8,11 +8,11 @@ use serde_json::Value as Json;
 use super::upstreams::Upstreams;
 use super::{File, upstream_named};
 use crate::config::checked::{Checked, Origin, Policy};
-use crate::config::found::Found;
-use crate::config::marks::Stand;
+use crate::config::findings::Findings;
 use crate::config::mistakes::Mistake;
 use crate::config::policies::{self, Layers, Policies};
 use crate::config::read::{Read, Spanned, object};
+use crate::config::restrictions::Section;
 use crate::config::setting::{Layer, Setting, View, grouped, settings};
 use crate::config::values::{Distinct, Method, PathPrefix, RouteHost, Text};
 use crate::route::settings::{self, Protocol, RouteMatch};
@@ -25,7 +25,7 @@ object! {
         r#match: Match,
         /// Where it goes. Required.
         upstream: Text,
-        ..policies: Policies as Stand::Route
+        ..policies: Policies as Section::Route
     }
 }
 
@@ -58,16 +58,16 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, layer: &mut Layer<'_>) -
         }
         let mut earlier = routes.list.iter();
         if let Some(earlier) = earlier.position(|route| covers(&route.matches, &matches)) {
-            layer.found.note_warning(Mistake {
+            layer.findings.note_warning(Mistake {
                 line: raw.place.line,
                 path: raw.place.path.clone(),
                 what: format!("is never reached: routes[{earlier}] takes all it matches"),
                 got: None,
             });
         }
-        let upstream = upstream(raw, &upstreams.list, layer.found);
+        let upstream = upstream(raw, &upstreams.list, layer.findings);
         let inherited = upstream.and_then(|index| upstreams.policies.get(index));
-        let policies = policies(number, raw, inherited, layer.found);
+        let policies = policies(number, raw, inherited, layer.findings);
         let upstream = upstream.unwrap_or_default();
         let overridden = match (&policies, upstreams.list.get(upstream)) {
             (Some(policies), Some(upstream)) => Some(Arc::new(settings::Upstream {
@@ -97,7 +97,7 @@ pub(in crate::config) fn shown(checked: &Checked) -> Json {
         shown.push(("upstream".to_owned(), upstream.into()));
         let mut shown = grouped(shown);
         if let Some(overridden) = &route.overridden {
-            shown.extend(policies::shown(overridden, Stand::Route));
+            shown.extend(policies::shown(overridden, Section::Route));
         }
         shown
     });
@@ -107,16 +107,16 @@ pub(in crate::config) fn shown(checked: &Checked) -> Json {
 fn upstream(
     raw: &Spanned<Route>,
     upstreams: &[Arc<settings::Upstream>],
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<usize> {
     let Some(name) = raw.upstream.as_ref() else {
-        found.mistake(&raw.place, "must have an upstream");
+        findings.mistake(&raw.place, "must have an upstream");
         return None;
     };
-    let index = upstream_named(name, upstreams, found)?;
+    let index = upstream_named(name, upstreams, findings)?;
     if upstreams[index].protocol == Protocol::Tcp {
         let what = "routes are for requests, and this upstream is protocol tcp";
-        found.mistake_at(name, what);
+        findings.mistake_at(name, what);
     }
     Some(index)
 }
@@ -126,23 +126,23 @@ fn policies(
     number: usize,
     raw: &Route,
     inherited: Option<&Layers>,
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<Layers> {
     let own = &raw.policies;
-    let mut marked = Vec::new();
-    own.marked(&mut marked);
-    if marked.is_empty() {
+    let mut restricted_keys = Vec::new();
+    own.restricted_keys(&mut restricted_keys);
+    if restricted_keys.is_empty() {
         return None;
     }
-    for key in marked {
-        if let Some(why) = key.marks.not_in_routes {
-            found.mistake_of(key.place, key.text, why);
+    for key in restricted_keys {
+        if let Some(why) = key.restrictions.not_in_routes {
+            findings.mistake_of(key.place, key.text, why);
         }
     }
     // Without an upstream its mistakes are looked for all the same.
     let inherited = inherited.cloned().unwrap_or_default();
     let origin = |line| Origin::Route { number, line };
-    Some(inherited.with(own, &origin, found))
+    Some(inherited.with(own, &origin, findings))
 }
 
 /// Whether every request that `later` matches is matched by `earlier`, as far

@@ -7,10 +7,10 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{File, name_mistake};
 use crate::config::checked::Origin;
-use crate::config::found::Found;
-use crate::config::marks::Stand;
+use crate::config::findings::Findings;
 use crate::config::policies::{self, Layers, Policies};
-use crate::config::read::{Either, Marked, Read, Spanned, object};
+use crate::config::read::{Either, Read, RestrictedKey, Spanned, object};
+use crate::config::restrictions::Section;
 use crate::config::setting::Value;
 use crate::config::values::{Address, Count, DnsName, Host, Zone, claim};
 use crate::policy::balance::WEIGHT_MAX;
@@ -31,7 +31,7 @@ object! {
         /// A name and port instead of `endpoints`, resolved again as its TTL
         /// says (1 s at least, 5 min at most).
         dns: DnsName,
-        ..policies: Policies as Stand::Upstream
+        ..policies: Policies as Section::Upstream
     }
 }
 
@@ -56,9 +56,9 @@ pub(super) struct Upstreams {
     pub(super) adopted: settings::Policies,
 }
 
-pub(super) fn check(file: &File, built_in: &Layers, found: &mut Found) -> Upstreams {
+pub(super) fn check(file: &File, built_in: &Layers, findings: &mut Findings) -> Upstreams {
     let defaults = match file.defaults.as_ref() {
-        Some(raw) => built_in.with(raw, &Origin::Defaults, found),
+        Some(raw) => built_in.with(raw, &Origin::Defaults, findings),
         None => built_in.clone(),
     };
     let mut upstreams = Upstreams {
@@ -69,11 +69,11 @@ pub(super) fn check(file: &File, built_in: &Layers, found: &mut Found) -> Upstre
     let mut claimed = HashMap::new();
     for (name, raw) in file.upstreams.items() {
         if let Some(what) = name_mistake(name) {
-            found.mistake_at(name, what);
+            findings.mistake_at(name, what);
         }
-        let (upstream, policies) = upstream(name, raw, &defaults, found);
-        check_claims(name, raw, &mut claimed, found);
-        check_protocol(name, raw, &upstream, found);
+        let (upstream, policies) = upstream(name, raw, &defaults, findings);
+        check_claims(name, raw, &mut claimed, findings);
+        check_protocol(name, raw, &upstream, findings);
         upstreams.list.push(Arc::new(upstream));
         upstreams.policies.push(policies);
     }
@@ -84,10 +84,10 @@ fn upstream(
     name: &Spanned<String>,
     raw: &Spanned<Upstream>,
     defaults: &Layers,
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> (settings::Upstream, Layers) {
-    let mut policies = defaults.with(&raw.policies, &Origin::Upstream, found);
-    let endpoints = endpoints(raw, found);
+    let mut policies = defaults.with(&raw.policies, &Origin::Upstream, findings);
+    let endpoints = endpoints(raw, findings);
     if endpoints == Endpoints::Original && policies.settings().pool.min_idle > 0 {
         let own = raw
             .policies
@@ -95,7 +95,7 @@ fn upstream(
             .as_ref()
             .and_then(|pool| pool.min_idle.as_ref());
         if let Some(own) = own {
-            found.mistake_at(
+            findings.mistake_at(
                 own,
                 "needs endpoints or dns: there is nothing to dial ahead of a request",
             );
@@ -103,8 +103,11 @@ fn upstream(
         policies.without_min_idle();
     }
     if endpoints == Endpoints::Original {
-        for key in marked(raw).iter().filter(|key| key.marks.of_endpoints) {
-            found.warn(key.place, "does nothing without endpoints or dns");
+        for key in restricted_keys(raw)
+            .iter()
+            .filter(|key| key.restrictions.of_endpoints)
+        {
+            findings.warn(key.place, "does nothing without endpoints or dns");
         }
     }
     if policies.protocol() == Protocol::Tcp {
@@ -121,9 +124,9 @@ fn upstream(
     (upstream, policies)
 }
 
-fn endpoints(raw: &Upstream, found: &mut Found) -> Endpoints {
+fn endpoints(raw: &Upstream, findings: &mut Findings) -> Endpoints {
     if let (Some(endpoints), Some(_)) = (raw.endpoints.as_ref(), raw.dns.as_ref()) {
-        found.mistake(
+        findings.mistake(
             &endpoints.place,
             "an upstream has endpoints or dns, not both",
         );
@@ -137,12 +140,12 @@ fn endpoints(raw: &Upstream, found: &mut Found) -> Endpoints {
     };
     let mut list: Vec<settings::Endpoint> = Vec::new();
     for item in &raw.value {
-        let Some(address) = address(item, found) else {
+        let Some(address) = address(item, findings) else {
             continue;
         };
         let mut endpoint = settings::Endpoint::from(address.value.0);
         if list.iter().any(|known| known.address == endpoint.address) {
-            found.mistake_at(&address, "stands there twice");
+            findings.mistake_at(&address, "stands there twice");
         }
         if let Either::Full(raw) = &item.value {
             if let Some(weight) = raw.weight.as_ref() {
@@ -154,16 +157,19 @@ fn endpoints(raw: &Upstream, found: &mut Found) -> Endpoints {
     }
     // Items with mistakes of their own are missing from the list.
     let inside = format!("{}[", raw.place.path);
-    let noted = found.mistakes.iter().any(|m| m.path.starts_with(&inside));
+    let noted = findings
+        .mistakes
+        .iter()
+        .any(|m| m.path.starts_with(&inside));
     if raw.value.is_empty() && !noted {
-        found.mistake(&raw.place, "must name at least one endpoint");
+        findings.mistake(&raw.place, "must name at least one endpoint");
     }
     Endpoints::Static(list)
 }
 
 fn address(
     item: &Spanned<Either<Address, Endpoint>>,
-    found: &mut Found,
+    findings: &mut Findings,
 ) -> Option<Spanned<Address>> {
     match &item.value {
         Either::Short(address) => Some(Spanned {
@@ -174,7 +180,7 @@ fn address(
         Either::Full(endpoint) => {
             let address = endpoint.address.as_ref();
             if address.is_none() {
-                found.mistake(&item.place, "must have an address");
+                findings.mistake(&item.place, "must have an address");
             }
             address.cloned()
         }
@@ -186,13 +192,13 @@ fn check_claims(
     name: &Spanned<String>,
     raw: &Upstream,
     claimed: &mut HashMap<String, String>,
-    found: &mut Found,
+    findings: &mut Findings,
 ) {
     for host in raw.hosts.items() {
         match claimed.insert(claim_key(host), name.value.clone()) {
-            Some(other) if other == name.value => found.mistake_at(host, "stands there twice"),
+            Some(other) if other == name.value => findings.mistake_at(host, "stands there twice"),
             Some(other) => {
-                found.mistake_at(host, format!("is claimed twice, by {other} as well"));
+                findings.mistake_at(host, format!("is claimed twice, by {other} as well"));
             }
             None => {}
         }
@@ -213,20 +219,23 @@ fn check_protocol(
     name: &Spanned<String>,
     raw: &Upstream,
     upstream: &settings::Upstream,
-    found: &mut Found,
+    findings: &mut Findings,
 ) {
     if upstream.protocol != Protocol::Tcp {
         return;
     }
     if let Some(headers) = raw.policies.headers.as_ref() {
-        found.mistake(&headers.place, "protocol tcp has no headers");
+        findings.mistake(&headers.place, "protocol tcp has no headers");
     }
-    for key in marked(raw).iter().filter(|key| key.marks.of_requests) {
-        found.mistake(key.place, "protocol tcp has no requests");
+    for key in restricted_keys(raw)
+        .iter()
+        .filter(|key| key.restrictions.of_requests)
+    {
+        findings.mistake(key.place, "protocol tcp has no requests");
     }
     for host in raw.hosts.items() {
         if !matches!(host.value.0, Claim::Net { .. }) {
-            found.warn_at(
+            findings.warn_at(
                 host,
                 format!(
                     "names are looked for in requests, which protocol tcp never reads; \
@@ -239,10 +248,10 @@ fn check_protocol(
 }
 
 /// The policies that the upstream itself has, with what is special about each.
-fn marked(raw: &Upstream) -> Vec<Marked<'_>> {
-    let mut marked = Vec::new();
-    raw.policies.marked(&mut marked);
-    marked
+fn restricted_keys(raw: &Upstream) -> Vec<RestrictedKey<'_>> {
+    let mut restricted_keys = Vec::new();
+    raw.policies.restricted_keys(&mut restricted_keys);
+    restricted_keys
 }
 
 /// As the file would write it.
@@ -259,7 +268,7 @@ pub(in crate::config) fn shown(upstream: &settings::Upstream) -> Json {
         }
         Endpoints::Original => {}
     }
-    shown.extend(policies::shown(upstream, Stand::Upstream));
+    shown.extend(policies::shown(upstream, Section::Upstream));
     Json::Object(shown)
 }
 

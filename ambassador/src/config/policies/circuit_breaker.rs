@@ -71,7 +71,7 @@ fn one_form(written: &CircuitBreaker, place: &Place, breaker: &mut Written, laye
             (None, None) => None,
         };
         if let Some(what) = both.filter(|_| consecutive.value.0.is_some()) {
-            layer.found.mistake(place, what);
+            layer.findings.mistake(place, what);
         }
         return;
     }

@@ -39,6 +39,6 @@ fn min_within_max(
     let at = written.min.as_ref().or(written.max.as_ref());
     if let Some(at) = at.filter(|_| min > max) {
         let what = format!("min {min} is over max {max}");
-        layer.found.mistake_at(at, what);
+        layer.findings.mistake_at(at, what);
     }
 }

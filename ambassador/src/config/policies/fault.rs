@@ -55,7 +55,7 @@ settings! {
 fn shares_within_all(_: &Fault, place: &Place, fault: &mut fault::Settings, layer: &mut Layer<'_>) {
     if fault.exceeds_all() {
         let what = "abort and reset are more than 100% together";
-        layer.found.mistake(place, what);
+        layer.findings.mistake(place, what);
     }
 }
 

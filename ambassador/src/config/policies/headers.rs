@@ -3,7 +3,7 @@
 
 use serde_json::{Value as Json, json};
 
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::{Named, Place, Spanned, object};
 use crate::config::secrets;
 use crate::config::setting::{Layer, Setting, Shown, View, below};
@@ -26,7 +26,7 @@ object! {
 /// The rules of a layer on top of those it inherits: its own win.
 impl Setting<HeaderRules> for Headers {
     fn lay(&self, _: &Place, over: &mut HeaderRules, key: &str, layer: &mut Layer<'_>) {
-        let rules = self.rules(layer.found);
+        let rules = self.rules(layer.findings);
         for (name, _) in self.set.items() {
             layer.note(&below(&below(key, "set"), &name.value), name.place.line);
         }
@@ -56,31 +56,31 @@ pub(super) fn shown(rules: &HeaderRules) -> Json {
 
 impl Headers {
     /// What the layer itself says.
-    fn rules(&self, found: &mut Found) -> HeaderRules {
+    fn rules(&self, findings: &mut Findings) -> HeaderRules {
         let mut rules = HeaderRules::default();
         let is = |one: &str, other: &str| one.eq_ignore_ascii_case(other);
         for (name, value) in self.set.items() {
             if let Some(what) = own_field_mistake(name) {
-                found.mistake_at(name, what);
+                findings.mistake_at(name, what);
             }
             if let Some(what) = value_mistake(&value.value.0) {
-                found.mistake_at(value, what);
+                findings.mistake_at(value, what);
             }
             if rules.set.iter().any(|(other, _)| is(other, name)) {
-                found.mistake_at(name, "is set twice: header names have no case");
+                findings.mistake_at(name, "is set twice: header names have no case");
             }
             rules.set.push((name.value.clone(), value.value.0.clone()));
         }
         for name in self.remove.items() {
             let text = &name.value.0;
             if let Some(what) = own_field_mistake(text) {
-                found.mistake_at(name, what);
+                findings.mistake_at(name, what);
             }
             if rules.set.iter().any(|(other, _)| is(other, text)) {
-                found.mistake_at(name, "is set and removed");
+                findings.mistake_at(name, "is set and removed");
             }
             if rules.remove.iter().any(|other| is(other, text)) {
-                found.mistake_at(name, "is removed twice");
+                findings.mistake_at(name, "is removed twice");
             }
             rules.remove.push(text.clone());
         }

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::{Policies, circuit_breaker, rate_limit};
 use crate::config::checked::{Origin, Policy};
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::Place;
 use crate::config::secrets;
 use crate::config::setting::{Layer, Setting, Shown, View};
@@ -76,13 +76,13 @@ impl Layers {
         &self,
         policies: &Policies,
         origin: &dyn Fn(usize) -> Origin,
-        found: &mut Found,
+        findings: &mut Findings,
     ) -> Self {
         let mut result = self.clone();
         let layer = &mut Layer {
             origins: &mut result.origins,
             origin,
-            found,
+            findings,
         };
         let written = &mut result.written;
         policies.lay(&Place::default(), written, "", layer);

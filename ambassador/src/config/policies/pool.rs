@@ -34,13 +34,13 @@ fn idle_within_caps(written: &Pool, _: &Place, pool: &mut limits::Pool, layer: &
     let (min, max) = (written.min_idle.as_ref(), written.max_idle.as_ref());
     if let Some(at) = min.or(max).filter(|_| min_idle > max_idle) {
         let what = format!("min_idle {min_idle} is over max_idle {max_idle}");
-        layer.found.mistake_at(at, what);
+        layer.findings.mistake_at(at, what);
     }
     if let Some(cap) = pool.max_connections.filter(|cap| min_idle > *cap) {
         let what = format!("min_idle {min_idle} is over max_connections {cap}");
         match (min, written.max_connections.as_ref()) {
-            (Some(at), _) => layer.found.mistake_at(at, what),
-            (None, Some(at)) => layer.found.mistake_at(at, what),
+            (Some(at), _) => layer.findings.mistake_at(at, what),
+            (None, Some(at)) => layer.findings.mistake_at(at, what),
             (None, None) => {}
         }
     }

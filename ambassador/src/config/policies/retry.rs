@@ -62,6 +62,6 @@ settings! {
 fn base_within_cap(written: &Retry, _: &Place, retry: &mut retry::Retry, layer: &mut Layer<'_>) {
     let (base, cap) = (written.base.as_ref(), written.cap.as_ref());
     if let Some(at) = base.or(cap).filter(|_| retry.base > retry.cap) {
-        layer.found.mistake_at(at, "base is over cap");
+        layer.findings.mistake_at(at, "base is over cap");
     }
 }

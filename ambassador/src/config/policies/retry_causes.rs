@@ -1,6 +1,6 @@
 //! `retry.on`: what a request is tried again for.
 
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::{Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::config::values::{STATUSES_WANTED, StatusRange, Statuses, value_schemas};
@@ -47,13 +47,13 @@ impl Scalar for RetryCause {
 }
 
 impl Read for RetryCauses {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
-        let list: Vec<Spanned<RetryCause>> = Read::read(node, place, found)?;
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
+        let list: Vec<Spanned<RetryCause>> = Read::read(node, place, findings)?;
         let mut causes = Self::default();
         for cause in list {
             let with = causes.with(&cause);
             if with == causes {
-                found.mistake_at(&cause, "stands there twice");
+                findings.mistake_at(&cause, "stands there twice");
             }
             causes = with;
         }

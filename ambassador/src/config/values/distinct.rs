@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde_json::Value as Json;
 
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::{Field, Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::setting::Value;
 use crate::config::yaml::Node;
@@ -13,11 +13,11 @@ use crate::config::yaml::Node;
 pub(in crate::config) struct Distinct<V>(pub(in crate::config) Vec<Spanned<V>>);
 
 impl<V: Scalar + PartialEq> Read for Distinct<V> {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
-        let list: Vec<Spanned<V>> = Read::read(node, place, found)?;
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
+        let list: Vec<Spanned<V>> = Read::read(node, place, findings)?;
         for (at, item) in list.iter().enumerate() {
             if list[..at].iter().any(|before| before.value == item.value) {
-                found.mistake_at(item, "stands there twice");
+                findings.mistake_at(item, "stands there twice");
             }
         }
         Some(Self(list))

@@ -2,8 +2,8 @@
 
 use schemars::JsonSchema;
 
-use crate::config::found::Found;
-use crate::config::read::{Either, Marked, Place, Read, Scalar, inline_schema};
+use crate::config::findings::Findings;
+use crate::config::read::{Either, Place, Read, RestrictedKey, Scalar, inline_schema};
 use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::config::yaml::Node;
 
@@ -62,12 +62,12 @@ impl<G: Setting<T>, T: Default> Setting<Option<T>> for Optional<G> {
 }
 
 impl<G: Read> Read for Optional<G> {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
-        G::read(node, place, found).map(Self)
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
+        G::read(node, place, findings).map(Self)
     }
 
-    fn marked<'a>(&'a self, marked: &mut Vec<Marked<'a>>) {
-        self.0.marked(marked);
+    fn restricted_keys<'a>(&'a self, restricted_keys: &mut Vec<RestrictedKey<'a>>) {
+        self.0.restricted_keys(restricted_keys);
     }
 }
 

@@ -1,7 +1,7 @@
 //! `propagate`: the headers that carry traces on.
 
 use super::{choose, fills, value_schemas};
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::{Place, Read, Scalar, Spanned};
 use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::config::yaml::{Node, Value};
@@ -55,15 +55,15 @@ impl Propagation {
 }
 
 impl Read for Propagation {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
         let Value::List(_) = &node.value else {
             let is_off = matches!(&node.value, Value::Text(text) if text == "off");
             if !is_off {
-                found.wrong_kind(place, "must be a list of formats, or off", &node.value);
+                findings.wrong_kind(place, "must be a list of formats, or off", &node.value);
             }
             return is_off.then_some(Self(Formats::OFF));
         };
-        let list: Vec<Spanned<Format>> = Read::read(node, place, found)?;
+        let list: Vec<Spanned<Format>> = Read::read(node, place, findings)?;
         let formats = list.iter().map(|format| format.value.0);
         let formats = formats.fold(Formats::OFF, |all, one| Formats {
             tracecontext: all.tracecontext | one.tracecontext,
@@ -92,7 +92,7 @@ impl Setting<Option<trace::Settings>> for Propagation {
         layer.note(key, place.line);
         match over {
             Some(tracing) => tracing.formats = self.0,
-            None => layer.found.mistake(place, "needs telemetry.tracing"),
+            None => layer.findings.mistake(place, "needs telemetry.tracing"),
         }
     }
 

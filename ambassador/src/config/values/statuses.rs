@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::Value as Json;
 
 use super::{fills, number, value_schemas};
-use crate::config::found::Found;
+use crate::config::findings::Findings;
 use crate::config::read::{Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::yaml::Node;
 use crate::policy::statuses;
@@ -50,13 +50,13 @@ impl Scalar for StatusRange {
 }
 
 impl Read for Statuses {
-    fn read(node: &Node, place: &Place, found: &mut Found) -> Option<Self> {
-        let list: Vec<Spanned<StatusRange>> = Read::read(node, place, found)?;
+    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
+        let list: Vec<Spanned<StatusRange>> = Read::read(node, place, findings)?;
         let mut statuses = statuses::Statuses::default();
         for range in list {
             let with = statuses.with(range.value.0.clone());
             if with == statuses {
-                found.mistake_at(&range, "stands there twice");
+                findings.mistake_at(&range, "stands there twice");
             }
             statuses = with;
         }

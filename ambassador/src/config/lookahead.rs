@@ -12,16 +12,16 @@ use std::str::Chars;
 const WEIGHT_MAX: u32 = 200_000;
 
 /// The text.
-pub(super) struct Ahead<'a> {
+pub(super) struct BoundedText<'a> {
     text: Chars<'a>,
-    looked: Looked,
+    lookahead: Lookahead,
 }
 
 /// What the parser has looked at since it last gave something.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Looked(Rc<Cell<u32>>);
+pub(super) struct Lookahead(Rc<Cell<u32>>);
 
-impl Looked {
+impl Lookahead {
     /// The parser gave something.
     pub(super) fn settle(&self) {
         if !self.is_too_far() {
@@ -35,22 +35,22 @@ impl Looked {
     }
 }
 
-impl<'a> Ahead<'a> {
-    pub(super) fn new(text: &'a str) -> (Self, Looked) {
-        let looked = Looked::default();
+impl<'a> BoundedText<'a> {
+    pub(super) fn new(text: &'a str) -> (Self, Lookahead) {
+        let lookahead = Lookahead::default();
         let ahead = Self {
             text: text.chars(),
-            looked: looked.clone(),
+            lookahead: lookahead.clone(),
         };
-        (ahead, looked)
+        (ahead, lookahead)
     }
 }
 
-impl Iterator for Ahead<'_> {
+impl Iterator for BoundedText<'_> {
     type Item = char;
 
     fn next(&mut self) -> Option<char> {
-        if self.looked.is_too_far() {
+        if self.lookahead.is_too_far() {
             return None;
         }
         let next = self.text.next()?;
@@ -59,7 +59,7 @@ impl Iterator for Ahead<'_> {
             '"' | '\'' => 1,
             _ => return Some(next),
         };
-        self.looked.0.set(self.looked.0.get() + weight);
+        self.lookahead.0.set(self.lookahead.0.get() + weight);
         Some(next)
     }
 }

@@ -3,7 +3,7 @@
 
 /// What is special about a key.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Marks {
+pub(super) struct Restrictions {
     /// It means nothing where bytes are opaque.
     pub(super) of_requests: bool,
     /// It means nothing without `endpoints` or `dns`.
@@ -16,14 +16,14 @@ pub(super) struct Marks {
 
 /// Where a key stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stand {
+pub(super) enum Section {
     /// In `defaults`, in an upstream, or where there are no layers.
     Upstream,
     /// In a route.
     Route,
 }
 
-impl Marks {
+impl Restrictions {
     pub(super) const NONE: Self = Self {
         of_requests: false,
         of_endpoints: false,
@@ -63,7 +63,7 @@ impl Marks {
         said.map(|(_, text)| text).collect()
     }
 
-    pub(super) fn may_stand(self, stand: Stand) -> bool {
-        stand == Stand::Upstream || self.not_in_routes.is_none()
+    pub(super) fn allows(self, section: Section) -> bool {
+        section == Section::Upstream || self.not_in_routes.is_none()
     }
 }
