@@ -22,7 +22,7 @@ mod watch;
 
 pub(crate) use deadline::Deadline;
 pub(crate) use dns::files as name_files;
-pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, Watched};
+pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, WatchedName};
 pub(crate) use figures::AskShard;
 pub(crate) use readiness::{Phase, Readiness};
 pub(crate) use upstreams::{CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
@@ -113,7 +113,7 @@ pub(crate) struct State {
 /// The running control side; dropping it ends its thread.
 #[derive(Debug)]
 pub(crate) struct Control {
-    names: mpsc::Sender<dns::Wanted>,
+    names: mpsc::Sender<dns::WatchedNames>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -253,8 +253,8 @@ impl Control {
     /// anew where its service is not that of before. Waits only while four
     /// earlier calls have not been taken up, so not to be called by a callback
     /// of [`State`].
-    pub(crate) fn watch_names(&self, names: Vec<Watched>, services: NameServices) {
-        let wanted = dns::Wanted { names, services };
+    pub(crate) fn watch_names(&self, names: Vec<WatchedName>, services: NameServices) {
+        let wanted = dns::WatchedNames { names, services };
         if self.names.blocking_send(wanted).is_err() {
             tracing::error!("the control thread is gone: names are no longer resolved");
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::captured::Captured;
 use crate::addr::EndpointAddr;
-use crate::control::Watched;
+use crate::control::WatchedName;
 use crate::proxy::generation::Generation;
 use crate::route::settings::Endpoints;
 use crate::upstream::dial::Namespace;
@@ -13,7 +13,7 @@ use crate::upstream::dial::Namespace;
 pub(super) fn publish(
     generation: &Generation,
     captured: Option<&Captured>,
-    watched: &Watched,
+    watched: &WatchedName,
     addresses: &Arc<[EndpointAddr]>,
 ) {
     for (upstream, shared) in generation.targets() {

@@ -21,7 +21,7 @@ use super::names::{Listeners, Places};
 use crate::addr::EndpointAddr;
 use crate::capture::settings::{Claim, Claims, Settings};
 use crate::capture::{Capture, Found, Heartbeat, Verdict};
-use crate::control::Watched;
+use crate::control::WatchedName;
 use crate::proxy::generation::Generation;
 use crate::route::{self, Claimed};
 use crate::shard::Update;
@@ -139,7 +139,7 @@ impl Captured {
     /// A name that an upstream claims has other addresses now.
     pub(super) fn resolved(
         &self,
-        watched: &Watched,
+        watched: &WatchedName,
         addresses: Arc<[EndpointAddr]>,
         claims: &route::Claims,
     ) -> Result<(), Failure> {

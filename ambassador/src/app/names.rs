@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::capture::settings::Settings;
-use crate::control::{Files, NameService, NameServices, Transport, Watched};
+use crate::control::{Files, NameService, NameServices, Transport, WatchedName};
 use crate::proxy::generation::Generation;
 use crate::route::settings::{Claim, Endpoints, Unmatched};
 use crate::upstream::dial::Namespace;
@@ -103,7 +103,7 @@ pub(super) fn watched(
     generation: &Generation,
     capture: Option<&Settings>,
     places: &Places,
-) -> Vec<Watched> {
+) -> Vec<WatchedName> {
     let mut targets = generation.targets();
     let fails_fast =
         targets.any(|(upstream, _)| upstream.policies.circuit_breaker.kernel_fail_fast);
@@ -112,7 +112,7 @@ pub(super) fn watched(
     let mut names = HashSet::new();
     for (upstream, shared) in generation.targets() {
         if let Endpoints::Dns { name, port } = &upstream.endpoints {
-            names.extend(places.callers.iter().map(|(namespace, _)| Watched {
+            names.extend(places.callers.iter().map(|(namespace, _)| WatchedName {
                 name: name.clone(),
                 port: *port,
                 upstream: shared.label,
@@ -121,7 +121,7 @@ pub(super) fn watched(
         }
         for claim in &upstream.claims {
             if kernel_asks && let Claim::Name { host, port } = claim {
-                names.insert(Watched {
+                names.insert(WatchedName {
                     name: host.clone(),
                     port: port.unwrap_or(0),
                     upstream: shared.label,

@@ -25,7 +25,7 @@ use service::LookUpError;
 
 /// A name to keep resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedName {
     /// The name, looked up in the hosts file and with the search list of
     /// resolv.conf, as the system's own resolver does.
     pub name: String,
@@ -42,7 +42,7 @@ pub(crate) type NameServices = HashMap<Namespace, Arc<NameService>>;
 
 /// Takes a resolution: never empty, IPv4 first, sorted, and called only when it
 /// differs from the last one of that name. Runs on the control thread.
-pub(crate) type Publish = Arc<dyn Fn(&Watched, Arc<[EndpointAddr]>) + Send + Sync>;
+pub(crate) type Publish = Arc<dyn Fn(&WatchedName, Arc<[EndpointAddr]>) + Send + Sync>;
 
 /// An answer is kept at least this long, whatever its TTL.
 const TTL_MIN: Duration = Duration::from_secs(1);
@@ -60,27 +60,27 @@ const ADDRESSES_MAX: usize = 256;
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// The names to keep resolved, and how they are looked up.
-pub(super) struct Wanted {
-    pub names: Vec<Watched>,
+pub(super) struct WatchedNames {
+    pub names: Vec<WatchedName>,
     /// One for the namespace of each of them.
     pub services: NameServices,
 }
 
 /// Resolves the newest list of names that came in, until the sender is gone.
 pub(super) async fn run(
-    mut wanted: mpsc::Receiver<Wanted>,
+    mut wanted: mpsc::Receiver<WatchedNames>,
     registry: Arc<Registry>,
     publish: Publish,
 ) {
-    let mut tasks: HashMap<Watched, Task> = HashMap::new();
+    let mut tasks: HashMap<WatchedName, Task> = HashMap::new();
     let mut known = NameServices::new();
-    while let Some(Wanted { names, services }) = wanted.recv().await {
+    while let Some(WatchedNames { names, services }) = wanted.recv().await {
         let is_same = |namespace: Namespace| match (known.get(&namespace), services.get(&namespace))
         {
             (Some(before), Some(now)) => Arc::ptr_eq(before, now),
             _ => false,
         };
-        let wanted: HashSet<&Watched> = names.iter().collect();
+        let wanted: HashSet<&WatchedName> = names.iter().collect();
         tasks.retain(|watched, _| is_same(watched.namespace) && wanted.contains(watched));
         for watched in names {
             let Some(service) = services.get(&watched.namespace) else {
@@ -115,7 +115,7 @@ type Answered = Result<(Arc<[EndpointAddr]>, Duration), LookUpError>;
 
 /// One name being kept resolved.
 struct Resolution {
-    watched: Watched,
+    watched: WatchedName,
     service: Arc<NameService>,
     server_port: u16,
     registry: Arc<Registry>,
@@ -141,7 +141,7 @@ impl Resolution {
                     this.registry.dns_failure(this.watched.upstream);
                     let now = clock::now();
                     if next_warning.is_none_or(|at| at <= now) {
-                        let Watched {
+                        let WatchedName {
                             name, namespace, ..
                         } = &this.watched;
                         let namespace = namespace.0;

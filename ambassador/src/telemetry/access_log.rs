@@ -10,7 +10,7 @@
 mod line;
 mod writer;
 
-pub(crate) use line::{Line, Told};
+pub(crate) use line::{Line, LogRecord};
 pub(crate) use writer::{AccessLog, Sink};
 
 use std::fs::File;

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use super::access_log::{Line, Sink, Told};
+use super::access_log::{Line, LogRecord, Sink};
 use super::cells::Cells;
 use super::labels::{ReasonLabel, RelayProtocol, TcpOutcome};
 use super::record::{Description, Passage, RelayRecord, RequestRecord};
@@ -80,11 +80,11 @@ impl Telemetry {
         self.log.borrow_mut().as_mut().and_then(Sink::sample)
     }
 
-    fn log(&self, line: Option<Line>, ended: Instant, told: Told<'_>) {
+    fn log(&self, line: Option<Line>, ended: Instant, logged: LogRecord<'_>) {
         if let Some(line) = line
             && let Some(log) = self.log.borrow_mut().as_mut()
         {
-            log.write(line, ended, told);
+            log.write(line, ended, logged);
         }
     }
 }
@@ -130,8 +130,8 @@ impl Drop for RequestGuard {
             let upstream = record.passage.upstream;
             self.telemetry.cells.tcp_connection(upstream, outcome);
         }
-        let told = Told::Request { record, cancelled };
-        self.telemetry.log(self.line.take(), ended, told);
+        let logged = LogRecord::Request { record, cancelled };
+        self.telemetry.log(self.line.take(), ended, logged);
     }
 }
 
@@ -153,8 +153,8 @@ impl Drop for RelayGuard {
         self.telemetry
             .cells
             .tcp_connection(upstream, record.outcome);
-        let told = Told::Relay(record);
-        self.telemetry.log(self.line.take(), clock::now(), told);
+        let logged = LogRecord::Relay(record);
+        self.telemetry.log(self.line.take(), clock::now(), logged);
     }
 }
 
@@ -242,8 +242,8 @@ mod tests {
         assert_eq!(counted(Direction::Sent), 120);
         passage.count(Direction::Received, 3);
         assert_eq!(counted(Direction::Received), 7);
-        let told = (passage.bytes_in.get(), passage.bytes_out.get());
-        assert_eq!(told, (120, 10));
+        let logged = (passage.bytes_in.get(), passage.bytes_out.get());
+        assert_eq!(logged, (120, 10));
         drop(request);
         let snapshot = telemetry.cells.snapshot();
         let unmatched = snapshot.upstream(UpstreamIndex::UNMATCHED).unwrap();

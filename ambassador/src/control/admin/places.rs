@@ -24,11 +24,11 @@ const EXCHANGE_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    held: Mutex<Held>,
+    held: Mutex<Connections>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Connections {
     next: u64,
     /// From the oldest to the newest.
     places: Vec<(u64, Holder)>,
@@ -36,13 +36,13 @@ struct Held {
 
 #[derive(Debug)]
 struct Holder {
-    doing: Doing,
+    activity: Activity,
     /// `None`: its task is about to be made.
     task: Option<AbortHandle>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Doing {
+enum Activity {
     /// No request is answered.
     Idle { since: Instant },
     /// One is, with so many bytes.
@@ -66,7 +66,7 @@ impl Places {
         let number = held.next;
         held.next += 1;
         let holder = Holder {
-            doing: Doing::Idle {
+            activity: Activity::Idle {
                 since: Instant::now(),
             },
             task: None,
@@ -86,13 +86,13 @@ impl Places {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn held(&self) -> MutexGuard<'_, Connections> {
         // A holder adds, changes or removes one entry.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
+impl Connections {
     fn find(&mut self, number: u64) -> Option<&mut Holder> {
         let mut places = self.places.iter_mut();
         let found = places.find(|(held, _)| *held == number);
@@ -101,9 +101,9 @@ impl Held {
 
     fn evict_idle_or_oldest(&mut self) {
         let idle = self.places.iter().enumerate();
-        let idle = idle.filter_map(|(at, (_, holder))| match holder.doing {
-            Doing::Idle { since } => Some((since, at)),
-            Doing::Answers { .. } => None,
+        let idle = idle.filter_map(|(at, (_, holder))| match holder.activity {
+            Activity::Idle { since } => Some((since, at)),
+            Activity::Answers { .. } => None,
         });
         let at = idle.min().map_or(0, |(_, at)| at);
         self.evict(at);
@@ -111,9 +111,9 @@ impl Held {
 
     /// The oldest answers go until `number`'s has room beside the others.
     fn make_room(&mut self, number: u64) {
-        let unread = |holder: &Holder| match holder.doing {
-            Doing::Idle { .. } => 0,
-            Doing::Answers { bytes, .. } => bytes,
+        let unread = |holder: &Holder| match holder.activity {
+            Activity::Idle { .. } => 0,
+            Activity::Answers { bytes, .. } => bytes,
         };
         while self.places.iter().map(|(_, it)| unread(it)).sum::<usize>() > UNREAD_BYTES_MAX {
             let mut others = self.places.iter();
@@ -141,9 +141,9 @@ impl Place {
     /// A request is there.
     pub(super) fn begins(&self) {
         let now = Instant::now();
-        self.change(|doing| {
-            if matches!(doing, Doing::Idle { .. }) {
-                *doing = Doing::Answers {
+        self.change(|activity| {
+            if matches!(activity, Activity::Idle { .. }) {
+                *activity = Activity::Answers {
                     since: now,
                     bytes: 0,
                 };
@@ -153,8 +153,8 @@ impl Place {
 
     /// This much is to be written.
     pub(super) fn answers(&self, length: usize) {
-        self.change(|doing| {
-            if let Doing::Answers { bytes, .. } = doing {
+        self.change(|activity| {
+            if let Activity::Answers { bytes, .. } = activity {
                 *bytes = length;
             }
         });
@@ -164,22 +164,24 @@ impl Place {
     /// All is written.
     fn is_idle(&self) {
         let now = Instant::now();
-        self.change(|doing| match doing {
-            Doing::Answers { bytes, .. } if *bytes > 0 => *doing = Doing::Idle { since: now },
+        self.change(|activity| match activity {
+            Activity::Answers { bytes, .. } if *bytes > 0 => {
+                *activity = Activity::Idle { since: now }
+            }
             _ => {}
         });
     }
 
     fn answers_since(&self) -> Option<Instant> {
-        match self.places.held().find(self.number)?.doing {
-            Doing::Idle { .. } => None,
-            Doing::Answers { since, .. } => Some(since),
+        match self.places.held().find(self.number)?.activity {
+            Activity::Idle { .. } => None,
+            Activity::Answers { since, .. } => Some(since),
         }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Doing)) {
+    fn change(&self, change: impl FnOnce(&mut Activity)) {
         if let Some(holder) = self.places.held().find(self.number) {
-            change(&mut holder.doing);
+            change(&mut holder.activity);
         }
     }
 }

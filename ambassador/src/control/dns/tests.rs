@@ -111,7 +111,7 @@ fn published(
     let (sender, mut receiver) = mpsc::channel(8);
     let sender = Mutex::new(sender);
     let resolution = Resolution {
-        watched: Watched {
+        watched: WatchedName {
             name: name.into(),
             port: 80,
             upstream: registry.upstream("shop"),

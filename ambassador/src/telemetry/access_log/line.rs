@@ -10,7 +10,7 @@ use crate::printable;
 
 /// What a line tells of.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Told<'a> {
+pub(crate) enum LogRecord<'a> {
     /// A request.
     Request {
         /// What is known of it.
@@ -45,7 +45,7 @@ pub(super) struct Circumstances<'a> {
     pub ended: Instant,
 }
 
-impl<'a> Told<'a> {
+impl<'a> LogRecord<'a> {
     /// From where to where it went.
     pub(super) fn passage(self) -> &'a Passage {
         match self {
@@ -92,17 +92,19 @@ impl Line {
     }
 
     /// Appends the whole line to `out`.
-    pub(super) fn format(&self, out: &mut Vec<u8>, told: Told<'_>, at: Circumstances<'_>) {
-        let passage = told.passage();
+    pub(super) fn format(&self, out: &mut Vec<u8>, logged: LogRecord<'_>, at: Circumstances<'_>) {
+        let passage = logged.passage();
         let duration = at.ended.saturating_duration_since(passage.started);
         out.extend_from_slice(b"{\"time\":\"");
         timestamp(out, at.unix_ms);
         out.extend_from_slice(b"\",");
         member(out, "listener", at.listener.as_bytes());
         member(out, "upstream", at.upstream.as_bytes());
-        match told {
-            Told::Request { record, cancelled } => self.request(out, record, cancelled, duration),
-            Told::Relay(record) => self.relay(out, record, duration),
+        match logged {
+            LogRecord::Request { record, cancelled } => {
+                self.request(out, record, cancelled, duration)
+            }
+            LogRecord::Relay(record) => self.relay(out, record, duration),
         }
         ends(out, passage);
     }
@@ -267,15 +269,15 @@ mod tests {
     }
 
     /// The line of what lasted 1.203 ms.
-    fn parsed(line: &Line, told: Told<'_>) -> serde_json::Value {
+    fn parsed(line: &Line, logged: LogRecord<'_>) -> serde_json::Value {
         let mut out = Vec::new();
         let circumstances = Circumstances {
             upstream: "shop",
             listener: "capture",
             unix_ms: 1_709_210_096_789,
-            ended: told.passage().started + Duration::from_micros(1_203),
+            ended: logged.passage().started + Duration::from_micros(1_203),
         };
-        line.format(&mut out, told, circumstances);
+        line.format(&mut out, logged, circumstances);
         assert_eq!(out.pop(), Some(b'\n'));
         serde_json::from_slice(&out).unwrap()
     }
@@ -288,7 +290,7 @@ mod tests {
         let mut line = Line::default();
         line.describe(describe);
         let record = &record;
-        parsed(&line, Told::Request { record, cancelled })
+        parsed(&line, LogRecord::Request { record, cancelled })
     }
 
     #[test]
@@ -355,7 +357,7 @@ mod tests {
             "bytes_in": 5,
             "bytes_out": 70,
         });
-        assert_eq!(parsed(&line, Told::Relay(&relay)), expected);
+        assert_eq!(parsed(&line, LogRecord::Relay(&relay)), expected);
     }
 
     #[test]
@@ -363,11 +365,11 @@ mod tests {
         let mut record = RequestRecord::new(passage());
         record.status.set(101);
         record.tunnel = Some(TcpOutcome::ClientReset);
-        let told = Told::Request {
+        let logged = LogRecord::Request {
             record: &record,
             cancelled: false,
         };
-        let line = parsed(&Line::default(), told);
+        let line = parsed(&Line::default(), logged);
         assert_eq!(
             (&line["status"], &line["outcome"]),
             (&101.into(), &"client-reset".into())
@@ -383,11 +385,11 @@ mod tests {
     fn where_it_was_tried_is_told_of_several_tries() {
         let record = RequestRecord::new(passage());
         let endpoints = || {
-            let told = Told::Request {
+            let logged = LogRecord::Request {
                 record: &record,
                 cancelled: false,
             };
-            let line = parsed(&Line::default(), told);
+            let line = parsed(&Line::default(), logged);
             record.is_tried_at(EndpointAddr("10.1.2.4:80".parse().unwrap()));
             line.get("endpoints").cloned()
         };
@@ -407,11 +409,11 @@ mod tests {
             kinds
                 .iter()
                 .for_each(|kind| record.passage.add_fault(*kind));
-            let told = Told::Request {
+            let logged = LogRecord::Request {
                 record: &record,
                 cancelled: false,
             };
-            let line = parsed(&Line::default(), told);
+            let line = parsed(&Line::default(), logged);
             let fault = line.get("fault").map(|fault| fault.as_str().unwrap());
             assert_eq!(fault, expected);
         }

@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use super::super::registry::{ListenerIndex, Registry, UpstreamIndex};
-use super::line::{Circumstances, Line, Told};
+use super::line::{Circumstances, Line, LogRecord};
 use super::{Settings, Target};
 use crate::clock::{self, Instant};
 
@@ -150,8 +150,8 @@ impl Sink {
     }
 
     /// Formats a line and leaves it to the writer.
-    pub(crate) fn write(&mut self, line: Line, ended: Instant, told: Told<'_>) {
-        let passage = told.passage();
+    pub(crate) fn write(&mut self, line: Line, ended: Instant, logged: LogRecord<'_>) {
+        let passage = logged.passage();
         let (upstream, listener) = (passage.upstream, passage.listener);
         let known =
             self.upstreams.contains_key(&upstream) && self.listeners.contains_key(&listener);
@@ -167,7 +167,7 @@ impl Sink {
         };
         let mut buffer = lock(&self.buffer);
         let before = buffer.len();
-        line.format(&mut buffer, told, circumstances);
+        line.format(&mut buffer, logged, circumstances);
         if buffer.len() > BUFFER_BYTES_MAX {
             buffer.truncate(before);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
