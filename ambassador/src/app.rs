@@ -9,7 +9,7 @@ mod introduction;
 mod log;
 mod memory;
 mod names;
-mod opened;
+mod open_listeners;
 mod proxy;
 mod run;
 mod usage;

@@ -42,7 +42,7 @@ pub(super) struct Captured {
     method: Method,
     /// The port of the listeners.
     pub port: u16,
-    now: Mutex<Now>,
+    now: Mutex<Current>,
 }
 
 enum Method {
@@ -51,7 +51,7 @@ enum Method {
 }
 
 /// What a reload, or a name that resolves anew, changes.
-struct Now {
+struct Current {
     settings: Settings,
     spaces: Spaces,
     /// What the kernel knows of what upstreams claim.
@@ -111,7 +111,7 @@ impl Change {
 }
 
 /// A listener, one socket per shard, and the namespace it is in.
-type Opened = (Namespace, Vec<OwnedFd>);
+type OpenSockets = (Namespace, Vec<OwnedFd>);
 
 fn say(found: &Found) {
     let cgroup = found.cgroup.display();
@@ -225,12 +225,12 @@ impl Captured {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Now> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Current> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Now {
+impl Current {
     /// What the rules of iptables are made of.
     fn source(&self) -> Source<'_> {
         Source {

@@ -40,7 +40,7 @@ pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         let only_for = arguments.fault_for.as_deref();
         config::fault::from_words(spec, only_for).map_err(Failure::Usage)
     });
-    let wishes = Wishes {
+    let flags = PolicyFlags {
         observe: arguments.observe,
         fault: fault.transpose()?,
     };
@@ -61,7 +61,7 @@ pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
     let mut launched = prepare(&command, &helper)?;
     let directory = admin_directory(&helper)?;
     let admin = directory.join(ADMIN_SOCKET);
-    let overrides = only(launched.cgroup().to_owned(), admin, wishes);
+    let overrides = only(launched.cgroup().to_owned(), admin, flags);
     overrides(&mut checked);
     let mut proxy = proxy::start(Start {
         checked,
@@ -123,7 +123,7 @@ fn prepare(command: &Command, helper: &Arc<Helper>) -> Result<Launched, Failure>
 }
 
 /// What the command line says of policies, whatever the file says.
-struct Wishes {
+struct PolicyFlags {
     /// None is in force.
     observe: bool,
     /// These faults are injected.
@@ -134,12 +134,12 @@ struct Wishes {
 /// for. The admin socket is private where the file does not place it: the default
 /// port would clash with a service on this machine, or with an exec within an
 /// exec.
-fn only(cgroup: PathBuf, admin: PathBuf, wishes: Wishes) -> Overrides {
+fn only(cgroup: PathBuf, admin: PathBuf, flags: PolicyFlags) -> Overrides {
     Box::new(move |checked| {
-        if wishes.observe {
+        if flags.observe {
             checked.routes = checked.routes.observed();
         }
-        if let Some(fault) = &wishes.fault {
+        if let Some(fault) = &flags.fault {
             checked.routes.inject(fault);
         }
         let capture = checked.capture.get_or_insert_with(Settings::default);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::opened::Opened;
+use super::open_listeners::OpenListener;
 use crate::addr::BindAddr;
 use crate::capture::settings::{Mode, Settings};
 use crate::config::checked::{Listener, ListenerProtocol};
@@ -62,7 +62,7 @@ impl Introduction {
 }
 
 /// Each with its address; `opened` has those of the same places.
-pub(super) fn listeners(listeners: &[Listener], opened: &[Opened]) -> String {
+pub(super) fn listeners(listeners: &[Listener], opened: &[OpenListener]) -> String {
     let each = listeners.iter().zip(opened).map(|(listener, opened)| {
         let protocol = match listener.protocol {
             ListenerProtocol::Http => "http",

@@ -35,7 +35,7 @@ pub(super) struct Proxy {
     shards: Vec<Shard>,
     control: Control,
     events: Receiver<Event>,
-    common: Arc<Common>,
+    state: Arc<ProxyState>,
     log: Option<AccessLog>,
     file: Option<(PathBuf, Checked)>,
     overrides: Overrides,
@@ -49,7 +49,7 @@ pub(super) struct Proxy {
 }
 
 /// What callbacks of the control side share with the main thread.
-struct Common {
+struct ProxyState {
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
     captured: Option<Captured>,
@@ -59,14 +59,14 @@ struct Common {
     backend: Backend,
     /// How names are looked up where nothing is captured.
     names: Arc<NameService>,
-    now: Mutex<Now>,
+    current: Mutex<Current>,
 }
 
 /// What a reload replaces.
-struct Now {
+struct Current {
     checked: Arc<Checked>,
     generation: Arc<Generation>,
-    listeners: listeners::Known,
+    listeners: listeners::ListenersByName,
 }
 
 /// Keeps room in each shard's mailbox for what it will be told.
@@ -81,18 +81,18 @@ fn reserve(shards: &[Shard]) -> Result<Vec<UpdateRoom>, Failure> {
     })
 }
 
-impl Common {
-    fn now(&self) -> MutexGuard<'_, Now> {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+impl ProxyState {
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn generation(&self) -> Arc<Generation> {
-        Arc::clone(&self.now().generation)
+        Arc::clone(&self.current().generation)
     }
 
     fn watch_names(&self, control: &Control) {
         let (checked, generation) = {
-            let now = self.now();
+            let now = self.current();
             (Arc::clone(&now.checked), Arc::clone(&now.generation))
         };
         let listeners = match checked.listeners.is_empty() {

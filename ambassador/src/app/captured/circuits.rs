@@ -22,13 +22,13 @@ use crate::upstream::shared::Shared;
 /// The circuits that are in use.
 #[derive(Default)]
 pub(super) struct Circuits {
-    given: Vec<Given>,
+    given: Vec<UpstreamCircuit>,
     /// Claims with a circuit that has no say over all of them, as last said.
     contested: Vec<Claim>,
 }
 
 /// A circuit and whose it is.
-struct Given {
+struct UpstreamCircuit {
     upstream: Arc<str>,
     shared: Arc<Shared>,
     /// Whose circuit breaker it follows.
@@ -38,7 +38,7 @@ struct Given {
     permit: Duration,
 }
 
-impl Given {
+impl UpstreamCircuit {
     fn observe(&self, observer: Option<Observer>) {
         match self.view {
             Namespace(0) => self.shared.health.breaker.observe(observer),
@@ -68,7 +68,7 @@ impl Circuits {
                 tracing::warn!(upstream, most, "no circuit is left for kernel_fail_fast");
                 continue;
             };
-            given.push(Given {
+            given.push(UpstreamCircuit {
                 upstream: Arc::clone(&upstream.name),
                 shared: Arc::clone(shared),
                 view: match upstream.endpoints {
@@ -144,7 +144,7 @@ impl Circuits {
         self.contested = contested;
     }
 
-    fn of_shared(&self, shared: &Shared) -> Option<&Given> {
+    fn of_shared(&self, shared: &Shared) -> Option<&UpstreamCircuit> {
         self.given.iter().find(|given| given.shared.id == shared.id)
     }
 

@@ -8,7 +8,7 @@ use super::circuits::Circuits;
 use super::rules::{Replaced, Source};
 use super::spaces::{Space, Spaces};
 use super::start::undo_at_end;
-use super::{Captured, Change, Method, Now, Opened, failed, kernel_claims, original, say};
+use super::{Captured, Change, Current, Method, OpenSockets, failed, kernel_claims, original, say};
 use crate::app::{Failure, unavailable};
 use crate::capture::settings::{Claims, Settings};
 use crate::capture::{Capture, Staged};
@@ -26,7 +26,7 @@ use crate::workload::SocketStock;
 #[must_use = "dropped, it changes nothing"]
 pub(crate) struct Prepared<'a> {
     captured: &'a Captured,
-    now: MutexGuard<'a, Now>,
+    now: MutexGuard<'a, Current>,
     settings: Settings,
     spaces: Spaces,
     claims: Claims,
@@ -108,7 +108,7 @@ impl Captured {
         &self,
         before: &Spaces,
         after: &Spaces,
-        opened: Vec<Opened>,
+        opened: Vec<OpenSockets>,
     ) -> Result<Change, Failure> {
         let mut change = Change {
             stopped: before.not_in(after).map(|space| space.namespace).collect(),

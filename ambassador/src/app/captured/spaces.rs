@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::original::POSITION_BITS;
 use crate::app::names::{self, Listeners, Places};
-use crate::app::{Failure, opened, unavailable};
+use crate::app::{Failure, open_listeners, unavailable};
 use crate::capture::Workload;
 use crate::capture::settings::{Mode, Settings, Target};
 use crate::clock;
@@ -331,7 +331,7 @@ impl Space {
         };
         let sockets = listen_at(Ipv6Addr::UNSPECIFIED.into())
             .or_else(|_| listen_at(Ipv4Addr::UNSPECIFIED.into()))?;
-        opened::steer(&sockets);
+        open_listeners::steer(&sockets);
         Ok(sockets)
     }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use super::circuits::Circuits;
 use super::rules::{Owner, Source};
 use super::spaces::{Space, Spaces};
-use super::{Captured, Change, Method, Now, Opened, failed, kernel_claims, say};
-use crate::app::{Failure, opened, unavailable};
+use super::{Captured, Change, Current, Method, OpenSockets, failed, kernel_claims, say};
+use crate::app::{Failure, open_listeners, unavailable};
 use crate::capture::settings::{Mode, Settings};
 use crate::capture::{Capture, Options, Workload};
 use crate::proxy::generation::Generation;
@@ -64,7 +64,7 @@ impl Start<'_> {
             shards: self.shards,
             method,
             port,
-            now: Mutex::new(Now {
+            now: Mutex::new(Current {
                 settings: self.settings,
                 spaces,
                 claims,
@@ -146,7 +146,7 @@ fn listen_anywhere(
     spaces: &Spaces,
     shards: u16,
     helper: &Helper,
-) -> Result<(u16, Vec<Opened>), Failure> {
+) -> Result<(u16, Vec<OpenSockets>), Failure> {
     let mut tried = 0;
     loop {
         tried += 1;
@@ -156,13 +156,13 @@ fn listen_anywhere(
                 0 => space.listen(0, shards, helper)?,
                 port => space.try_to_listen(port, shards, helper)?,
             };
-            if let Some(address) = opened::local_address(&sockets) {
+            if let Some(address) = open_listeners::local_address(&sockets) {
                 port = address.port();
             }
             Ok((space.namespace, sockets))
         };
         let in_use = spaces.iter().filter(|space| space.is_in_use());
-        let result: io::Result<Vec<Opened>> = in_use.map(listen).collect();
+        let result: io::Result<Vec<OpenSockets>> = in_use.map(listen).collect();
         match result {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED => {}
             result => {

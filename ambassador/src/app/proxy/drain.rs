@@ -31,13 +31,13 @@ impl Proxy {
     /// then finishes what is in flight, within `drain_timeout`. Another drain
     /// event cuts what is left.
     pub(crate) fn drain(mut self) {
-        self.common.readiness.set(Phase::Draining);
-        let checked = Arc::clone(&self.common.now().checked);
+        self.state.readiness.set(Phase::Draining);
+        let checked = Arc::clone(&self.state.current().checked);
         self.delay(&checked);
         let deadline = clock::now() + checked.drain_timeout;
         tracing::info!(timeout = ?checked.drain_timeout, "draining");
         self.finish(deadline, accept::CLOSING_GRACE);
-        let captured = self.common.captured.as_ref();
+        let captured = self.state.captured.as_ref();
         if captured.is_some_and(Captured::is_pinned) {
             tracing::warn!(
                 "by on_failure: refuse, captured programs cannot connect until the next start; \
@@ -82,10 +82,10 @@ impl Proxy {
 
     /// The summary of what [`Proxy::finish`] gave.
     pub(crate) fn summary(&self, sum: &Snapshot) -> String {
-        let generation = self.common.generation();
-        let figures = figures::summary(sum, &self.common.registry, &generation);
+        let generation = self.state.generation();
+        let figures = figures::summary(sum, &self.state.registry, &generation);
         let mut text = figures.unwrap_or_else(|| NO_TRAFFIC.to_owned());
-        if let Some(captured) = &self.common.captured {
+        if let Some(captured) = &self.state.captured {
             for (verdict, count) in captured.verdicts() {
                 let is_own = matches!(verdict, Verdict::Canary | Verdict::CanaryFailed);
                 if count > 0 && !is_own {

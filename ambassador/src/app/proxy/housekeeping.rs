@@ -58,12 +58,12 @@ impl Proxy {
     /// What comes up by itself.
     fn look_around(&mut self) {
         self.follow_cgroups();
-        if let Some(captured) = &self.common.captured {
+        if let Some(captured) = &self.state.captured {
             self.housekeeping
                 .slots
-                .look_after(captured, &self.common.readiness);
+                .look_after(captured, &self.state.readiness);
         }
-        self.labels.give_back(&self.common.registry, &self.shards);
+        self.labels.give_back(&self.state.registry, &self.shards);
         // Not at once, so that the shards have freed what they keep, too. What
         // ran for the burst need not run for what is left.
         if std::mem::replace(
@@ -81,7 +81,7 @@ impl Proxy {
     }
 
     fn follow_cgroups(&self) {
-        let Some(captured) = &self.common.captured else {
+        let Some(captured) = &self.state.captured else {
             return;
         };
         let Some(settings) = captured.outdated() else {
@@ -97,7 +97,7 @@ impl Proxy {
 
     fn capture_anew(&self, captured: &Captured, settings: &Settings) -> Result<(), Failure> {
         let rooms = reserve(&self.shards)?;
-        let generation = self.common.generation();
+        let generation = self.state.generation();
         let change = captured.prepare(settings, &generation)?.commit();
         change.forget_in(&generation);
         let shards = self.shards.len() as u16;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
-use super::listeners::Known;
+use super::listeners::ListenersByName;
 use crate::proxy::generation::Generation;
 use crate::shard::{LeavingNames, Shard};
 use crate::telemetry::{ListenerIndex, Registry, UpstreamIndex};
@@ -72,7 +72,11 @@ impl Labels {
 
     /// Takes note of the listeners that a reload has left and of those that are
     /// back.
-    pub(super) fn follow_listeners(&mut self, before: &Known, now: &Known) -> LeavingNames {
+    pub(super) fn follow_listeners(
+        &mut self,
+        before: &ListenersByName,
+        now: &ListenersByName,
+    ) -> LeavingNames {
         let mut names = LeavingNames::default();
         let now: Vec<ListenerIndex> = now.values().map(|(_, index)| *index).collect();
         for index in &now {

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::app::opened;
+use crate::app::open_listeners;
 use crate::config::Checked;
 use crate::config::checked::Listener;
 use crate::proxy::listening::Meaning;
 use crate::telemetry::{ListenerIndex, Registry};
 
 /// The listeners that there are, by name.
-pub(super) type Known = HashMap<String, (Listener, ListenerIndex)>;
+pub(super) type ListenersByName = HashMap<String, (Listener, ListenerIndex)>;
 
 /// Which stay, and which do not.
 pub(super) struct Listeners {
@@ -22,7 +22,7 @@ pub(super) struct Listeners {
 impl Listeners {
     /// A listener is its address: what else is said of it is what its connections
     /// mean, and needs no other socket.
-    pub(super) fn plan(known: &Known, new: &Checked) -> Self {
+    pub(super) fn plan(known: &ListenersByName, new: &Checked) -> Self {
         let mut left: Vec<&(Listener, ListenerIndex)> = known.values().collect();
         let mut kept = Vec::new();
         // Those of the same name first: several may want any free port.
@@ -63,7 +63,7 @@ impl Listeners {
         let meaning = |(index, listener): &(ListenerIndex, Listener)| {
             let meaning = Meaning {
                 index: registry.listener(&listener.name),
-                entry: opened::entry(new, listener),
+                entry: open_listeners::entry(new, listener),
                 max_connections: listener.max_connections,
             };
             (*index, meaning)
@@ -73,7 +73,7 @@ impl Listeners {
 }
 
 /// The listeners of a configuration, with their numbers.
-pub(super) fn by_name(checked: &Checked, registry: &Registry) -> Known {
+pub(super) fn by_name(checked: &Checked, registry: &Registry) -> ListenersByName {
     let listeners = checked.listeners.iter().map(|listener| {
         let index = registry.listener(&listener.name);
         (listener.name.clone(), (listener.clone(), index))

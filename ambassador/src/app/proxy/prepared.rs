@@ -11,10 +11,10 @@ use std::sync::Arc;
 use super::access_log::LogChange;
 use super::labels::NewNames;
 use super::listeners::{self, Listeners};
-use super::{Common, Now, Proxy, reserve};
+use super::{Current, Proxy, ProxyState, reserve};
 use crate::app::Failure;
 use crate::app::captured::{self, Change};
-use crate::app::opened::{self, Opened};
+use crate::app::open_listeners::{self, OpenListener};
 use crate::capture::settings::Settings;
 use crate::config::Checked;
 use crate::proxy::generation::Generation;
@@ -29,7 +29,7 @@ pub(super) struct Prepared<'a> {
     new: Checked,
     gone: Vec<ListenerIndex>,
     meanings: Vec<(ListenerIndex, Meaning)>,
-    opened: Vec<Opened>,
+    opened: Vec<OpenListener>,
     log: LogChange,
     generation: Arc<Generation>,
     rooms: Vec<UpdateRoom>,
@@ -42,24 +42,24 @@ impl<'a> Prepared<'a> {
     /// Does all that can fail.
     pub(super) fn prepare(
         new: Checked,
-        common: &'a Common,
+        state: &'a ProxyState,
         shards: &[Shard],
     ) -> Result<Self, Failure> {
-        let registry = &common.registry;
+        let registry = &state.registry;
         let names = NewNames::from_now_on(registry);
         let (old, known) = {
-            let now = common.now();
+            let now = state.current();
             (Arc::clone(&now.checked), now.listeners.clone())
         };
         let plan = Listeners::plan(&known, &new);
         let count = shards.len() as u16;
-        let opened = opened::open(&new, registry, count, |listener| plan.opens(listener))?;
+        let opened = open_listeners::open(&new, registry, count, |listener| plan.opens(listener))?;
         let log = LogChange::prepare(&old, &new, registry)?;
-        let before = common.generation();
+        let before = state.generation();
         let generation = Generation::new(new.routes.clone(), registry, Some(&before));
         let generation = Arc::new(generation);
         let rooms = reserve(shards)?;
-        let capture = common.prepare_capture(&new, &generation)?;
+        let capture = state.prepare_capture(&new, &generation)?;
         Ok(Self {
             meanings: plan.meanings(&new, registry),
             gone: plan.gone,
@@ -86,28 +86,28 @@ impl<'a> Prepared<'a> {
             capture,
             names,
         } = self;
-        let common = Arc::clone(&running.common);
+        let state = Arc::clone(&running.state);
         let shards = rooms.len() as u16;
         names.keep();
         let change = capture.map_or_else(Change::default, captured::Prepared::commit);
         generation.put_in_force();
         change.forget_in(&generation);
         room::set_total(new.max_connections);
-        common.memory.change(new.memory_limit);
+        state.memory.change(new.memory_limit);
         let leaving = {
-            let mut now = common.now();
-            let listeners = listeners::by_name(&new, &common.registry);
+            let mut current = state.current();
+            let listeners = listeners::by_name(&new, &state.registry);
             let labels = &mut running.labels;
             labels.follow(&generation);
-            let leaving = labels.follow_listeners(&now.listeners, &listeners);
-            *now = Now {
+            let leaving = labels.follow_listeners(&current.listeners, &listeners);
+            *current = Current {
                 checked: Arc::new(new),
                 generation: Arc::clone(&generation),
                 listeners,
             };
             leaving
         };
-        let opened = opened.into_iter().map(Opened::intakes);
+        let opened = opened.into_iter().map(OpenListener::intakes);
         let mut opened: Vec<_> = opened.map(Vec::into_iter).collect();
         for (room, mut update) in rooms.into_iter().zip(change.updates(shards)) {
             update
@@ -128,11 +128,11 @@ impl<'a> Prepared<'a> {
         {
             before.finish();
         }
-        common.watch_names(&running.control);
+        state.watch_names(&running.control);
     }
 }
 
-impl Common {
+impl ProxyState {
     /// Prepares to capture what a configuration says. Without `capture` nothing is.
     fn prepare_capture(
         &self,

@@ -18,7 +18,7 @@ pub(super) struct Refused {
 }
 
 /// What became of a good file.
-enum Taken {
+enum ReloadOutcome {
     InForce,
     Unchanged,
 }
@@ -40,15 +40,15 @@ impl Proxy {
             }
             Err(why) => (None, Err(format!("{}: {why}", file.display()))),
         };
-        let control = &self.common.registry.control;
+        let control = &self.state.registry.control;
         match taken {
             Ok(taken) => {
                 control.reloaded(crate::clock::unix_ms() / 1_000);
                 self.refused = None;
                 let file = file.display();
                 match taken {
-                    Taken::InForce => tracing::info!(%file, "configuration reloaded"),
-                    Taken::Unchanged => {
+                    ReloadOutcome::InForce => tracing::info!(%file, "configuration reloaded"),
+                    ReloadOutcome::Unchanged => {
                         tracing::info!(%file, "configuration read again: nothing has changed");
                     }
                 }
@@ -74,27 +74,27 @@ impl Proxy {
         file: &Path,
         before: &Checked,
         new: Result<Checked, Mistakes>,
-    ) -> Result<Taken, String> {
+    ) -> Result<ReloadOutcome, String> {
         let new = new.and_then(|new| {
             before.check_reload(&new, &file.display().to_string())?;
             Ok(new)
         });
         let new = new.map_err(|mistakes| mistakes.to_string())?;
         if new == *before {
-            return Ok(Taken::Unchanged);
+            return Ok(ReloadOutcome::Unchanged);
         }
         let mut overridden = new.clone();
         (self.overrides)(&mut overridden);
         self.apply(overridden)
             .map_err(|failure| failure.to_string())?;
         self.file = Some((file.to_owned(), new));
-        Ok(Taken::InForce)
+        Ok(ReloadOutcome::InForce)
     }
 
     /// Puts a new configuration in force, or leaves all as it was.
     fn apply(&mut self, new: Checked) -> Result<(), Failure> {
-        let common = Arc::clone(&self.common);
-        Prepared::prepare(new, &common, &self.shards)?.commit(self);
+        let state = Arc::clone(&self.state);
+        Prepared::prepare(new, &state, &self.shards)?.commit(self);
         Ok(())
     }
 }

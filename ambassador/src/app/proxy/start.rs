@@ -9,11 +9,11 @@ use super::access_log::open_log;
 use super::labels::Labels;
 use super::listeners;
 use super::loading::Loader;
-use super::{Common, Housekeeping, Now, Proxy};
+use super::{Current, Housekeeping, Proxy, ProxyState};
 use crate::addr::BindAddr;
 use crate::app::captured::{self, Captured, Change};
 use crate::app::introduction::{self, Introduction};
-use crate::app::opened::{self, Opened};
+use crate::app::open_listeners::{self, OpenListener};
 use crate::app::{Failure, advice, answers, figures, memory, unavailable, with_causes};
 use crate::clock;
 use crate::config::Checked;
@@ -66,7 +66,7 @@ struct Groundwork {
     /// The CPUs that this process may use.
     cpus: Vec<usize>,
     shards: u16,
-    opened: Vec<Opened>,
+    opened: Vec<OpenListener>,
     captured: Option<Captured>,
     change: Change,
     control: control::Settings,
@@ -114,19 +114,19 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
         },
     };
     let plans = shared.plans(&checked, ground.opened, ground.change, &ground.cpus);
-    let now = Now {
+    let now = Current {
         listeners: listeners::by_name(&checked, &ground.registry),
         checked: Arc::new(checked),
         generation: ground.generation,
     };
-    let common = Common::new(ground.registry, ground.captured, memory, backend, now);
+    let state = ProxyState::new(ground.registry, ground.captured, memory, backend, now);
     // Before the shards, so that whoever was served can end us by a signal.
     let control = ground.control;
-    let (control, events) = start_control(&common, control, ground.bound_control, ground.shards)?;
-    let shards = start_shards(&common, plans)?;
+    let (control, events) = start_control(&state, control, ground.bound_control, ground.shards)?;
+    let shards = start_shards(&state, plans)?;
     let mut labels = Labels::default();
-    labels.follow(&common.generation());
-    common.watch_names(&control);
+    labels.follow(&state.generation());
+    state.watch_names(&control);
     let introduction = Introduction {
         backend,
         why_not_ring,
@@ -140,13 +140,13 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
     if let Some(why) = &start.identity.remark {
         tracing::warn!("it goes on as root: {why}");
     }
-    common.readiness.set(Phase::Serving);
+    state.readiness.set(Phase::Serving);
     MappedFiles::find().unmap();
     Ok(Proxy {
         shards,
         control,
         events,
-        common,
+        state,
         log,
         labels,
         file: start.file.map(|(path, _, checked)| (path, checked)),
@@ -169,7 +169,7 @@ impl Groundwork {
         room::set_total(checked.max_connections);
         registry.control.loaded(clock::unix_ms() / 1_000);
         let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
-        let opened = opened::open(checked, &registry, shards, |_| true)?;
+        let opened = open_listeners::open(checked, &registry, shards, |_| true)?;
         let (captured, change) = match (&checked.capture, &start.helper) {
             (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
                 let start = captured::Start {
@@ -222,7 +222,7 @@ impl Shared<'_> {
     fn plans(
         &self,
         checked: &Checked,
-        opened: Vec<Opened>,
+        opened: Vec<OpenListener>,
         mut change: Change,
         cpus: &[usize],
     ) -> Vec<Plan> {
@@ -273,19 +273,19 @@ impl Shared<'_> {
     }
 }
 
-impl Common {
+impl ProxyState {
     fn new(
         registry: Arc<Registry>,
         captured: Option<Captured>,
         memory: Arc<Memory>,
         backend: Backend,
-        now: Now,
+        now: Current,
     ) -> Arc<Self> {
         Arc::new_cyclic(|weak: &Weak<Self>| {
             let weak = weak.clone();
             let canary = move || {
-                let common = weak.upgrade();
-                let captured = common.as_ref().and_then(|common| common.captured.as_ref());
+                let state = weak.upgrade();
+                let captured = state.as_ref().and_then(|state| state.captured.as_ref());
                 captured.map_or(Ok(()), Captured::canary)
             };
             let canary: Box<dyn Fn() -> Result<(), String> + Send + Sync> = Box::new(canary);
@@ -297,18 +297,18 @@ impl Common {
                 remotes: OnceLock::new(),
                 backend,
                 names: Arc::default(),
-                now: Mutex::new(now),
+                current: Mutex::new(now),
             }
         })
     }
 }
 
-fn start_shards(common: &Common, plans: Vec<Plan>) -> Result<Vec<Shard>, Failure> {
+fn start_shards(state: &ProxyState, plans: Vec<Plan>) -> Result<Vec<Shard>, Failure> {
     let shards = shard::start(plans).map_err(unavailable("cannot start the shards"))?;
     let remotes: Vec<Remote> = shards.iter().map(|shard| shard.remote.clone()).collect();
-    let kept = memory::keep(&common.memory, remotes.clone());
+    let kept = memory::keep(&state.memory, remotes.clone());
     kept.map_err(unavailable("cannot start a thread"))?;
-    if common.remotes.set(remotes).is_err() {
+    if state.remotes.set(remotes).is_err() {
         unreachable!("they are set once, here");
     }
     Ok(shards)
@@ -362,7 +362,7 @@ fn cannot_control(error: control::StartError) -> Failure {
 }
 
 fn start_control(
-    common: &Arc<Common>,
+    state: &Arc<ProxyState>,
     settings: control::Settings,
     bound: control::Bound,
     shards: u16,
@@ -370,34 +370,34 @@ fn start_control(
     let signals = settings.signals;
     let (raise, events) = sync_channel(EVENTS);
     let (extras, upstreams, breakers, effective, resolved, ending) = (
-        Arc::clone(common),
-        Arc::clone(common),
-        Arc::clone(common),
-        Arc::clone(common),
-        Arc::clone(common),
-        Arc::clone(common),
+        Arc::clone(state),
+        Arc::clone(state),
+        Arc::clone(state),
+        Arc::clone(state),
+        Arc::clone(state),
+        Arc::clone(state),
     );
     let state = control::State {
-        registry: Arc::clone(&common.registry),
+        registry: Arc::clone(&state.registry),
         shards: (0..usize::from(shards))
             .map(|shard| {
-                let common = Arc::clone(common);
-                figures::ask(move || common.remotes.get().map(|remotes| remotes[shard].clone()))
+                let state = Arc::clone(state);
+                figures::ask(move || state.remotes.get().map(|remotes| remotes[shard].clone()))
             })
             .collect(),
-        readiness: Arc::clone(&common.readiness),
+        readiness: Arc::clone(&state.readiness),
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
         force_breaker: Box::new(move |name, force| {
             figures::force_breaker(&breakers.generation(), name, force)
         }),
-        config: Box::new(move || effective.now().checked.effective()),
+        config: Box::new(move || effective.current().checked.effective()),
         resolved: Arc::new(move |watched, addresses| {
             let generation = resolved.generation();
             answers::publish(&generation, resolved.captured.as_ref(), watched, &addresses);
         }),
         deadline: Arc::new(Deadline::new(move || {
-            let checked = Arc::clone(&ending.now().checked);
+            let checked = Arc::clone(&ending.current().checked);
             // `exec` ends with its command.
             (signals == Signals::Handle).then(|| checked.drain_delay + checked.drain_timeout)
         })),

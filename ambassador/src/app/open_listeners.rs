@@ -21,7 +21,7 @@ use crate::workload::unix_socket::listen_privately;
 use crate::workload::{self, BindSpec, Reach, sockets};
 
 /// A listener that accepts.
-pub(super) struct Opened {
+pub(super) struct OpenListener {
     /// What metrics call it.
     pub index: ListenerIndex,
     /// Where it really listens, where that is TCP.
@@ -40,7 +40,7 @@ pub(super) fn open(
     registry: &Registry,
     shards: u16,
     wanted: impl Fn(&Listener) -> bool,
-) -> Result<Vec<Opened>, Failure> {
+) -> Result<Vec<OpenListener>, Failure> {
     let until = clock::now() + sockets::FREE_WITHIN;
     checked
         .listeners
@@ -56,7 +56,7 @@ pub(super) fn open(
             };
             let sockets =
                 sockets.map_err(|error| advice::cannot_listen(&what, &listener.bind, &error))?;
-            Ok(Opened {
+            Ok(OpenListener {
                 index: registry.listener(&listener.name),
                 address: local_address(&sockets),
                 sockets,
@@ -126,7 +126,7 @@ pub(super) fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
     std::net::TcpListener::from(copy).local_addr().ok()
 }
 
-impl Opened {
+impl OpenListener {
     /// Splits it into what each shard gets.
     pub(super) fn intakes(self) -> Vec<Intake> {
         let (index, entry, room) = (self.index, self.entry, self.room);
