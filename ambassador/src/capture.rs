@@ -57,7 +57,7 @@ use serde::{Deserialize, Serialize};
 
 use self::circuits::Circuits;
 use self::conversation::{Conversation, unexpected};
-use self::in_force::{Fresh, InForce, Place};
+use self::in_force::{InForce, NewAttachment, Place};
 use self::loader::{Attach, Job};
 use self::reclaim::{Maps, Reclaim};
 use self::rules::Rule;
@@ -126,7 +126,7 @@ pub struct Capture {
 
 /// What was found where programs were attached.
 #[derive(Debug)]
-pub struct Found {
+pub struct AttachReport {
     /// The cgroup.
     pub cgroup: PathBuf,
     /// Programs of others that ran at our hooks when we came.
@@ -177,7 +177,7 @@ impl Capture {
         workloads: &[Workload],
         options: Options,
         helper: &Arc<Helper>,
-    ) -> Result<(Self, Vec<Found>), CaptureError> {
+    ) -> Result<(Self, Vec<AttachReport>), CaptureError> {
         if !loader::built_with_capture() {
             return Err(CaptureError::NotBuilt);
         }
@@ -205,7 +205,7 @@ impl Capture {
             let mut in_force = capture.in_force();
             in_force.pinned = pinned;
             for made in made {
-                let (fresh, new) = Fresh::of(made)?;
+                let (fresh, new) = NewAttachment::of(made)?;
                 in_force.add(fresh);
                 found.extend(new);
             }

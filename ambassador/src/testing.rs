@@ -18,8 +18,8 @@ pub mod app {
 /// See `capture.rs`.
 pub mod capture {
     pub use crate::capture::{
-        Accepted, Capture, CaptureError, Circuit, CircuitNumber, Found, LOADER_COMMAND, Options,
-        Pinned, Workload, all_pinned, built_with_capture, is_loader_request, loader_main,
+        Accepted, AttachReport, Capture, CaptureError, Circuit, CircuitNumber, LOADER_COMMAND,
+        Options, Pinned, Workload, all_pinned, built_with_capture, is_loader_request, loader_main,
         programs_at, token_prefix, unroute,
     };
 

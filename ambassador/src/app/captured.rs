@@ -20,7 +20,7 @@ use super::Failure;
 use super::names::{Listeners, Places};
 use crate::addr::EndpointAddr;
 use crate::capture::settings::{Claim, Claims, Settings};
-use crate::capture::{Capture, Found, Heartbeat, Verdict};
+use crate::capture::{AttachReport, Capture, Heartbeat, Verdict};
 use crate::control::WatchedName;
 use crate::proxy::generation::Generation;
 use crate::route::{self, Claimed};
@@ -113,7 +113,7 @@ impl Change {
 /// A listener, one socket per shard, and the namespace it is in.
 type OpenSockets = (Namespace, Vec<OwnedFd>);
 
-fn say(found: &Found) {
+fn say(found: &AttachReport) {
     let cgroup = found.cgroup.display();
     if !found.others.is_empty() {
         let others: Vec<String> = found.others.iter().map(ToString::to_string).collect();

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::loader::{Attach, Go, Job, Reply, Request};
+use super::loader::{Attach, Job, Proceed, Reply, Request};
 use super::programs::Program;
 use super::{CaptureError, handoff};
 use crate::workload::{Helper, Target};
@@ -17,7 +17,7 @@ pub(super) struct Conversation {
 }
 
 /// What the loader made for one job.
-pub(super) struct Made {
+pub(super) struct JobResult {
     pub job: Job,
     /// The names of its links.
     pub links: Vec<String>,
@@ -50,7 +50,7 @@ impl Conversation {
         &self,
         request: Attach,
         maps: &[OwnedFd],
-    ) -> Result<Vec<Made>, CaptureError> {
+    ) -> Result<Vec<JobResult>, CaptureError> {
         let maps: Vec<BorrowedFd<'_>> = maps.iter().map(AsFd::as_fd).collect();
         let request = Request::Attach(request);
         self.send(&request, &maps)?;
@@ -64,7 +64,7 @@ impl Conversation {
         &self,
         request: Attach,
         prepare: impl FnOnce(Vec<OwnedFd>) -> Result<T, CaptureError>,
-    ) -> Result<(T, Vec<Made>, Guard), CaptureError> {
+    ) -> Result<(T, Vec<JobResult>, Guard), CaptureError> {
         let request = Request::Attach(request);
         self.send(&request, &[])?;
         let Some((Reply::Maps, maps)) = self.next()? else {
@@ -72,7 +72,7 @@ impl Conversation {
         };
         let prepared = prepare(maps)?;
         let socket = self.socket()?;
-        handoff::send(socket, &Go {}, &[]).map_err(CaptureError::Loader)?;
+        handoff::send(socket, &Proceed {}, &[]).map_err(CaptureError::Loader)?;
         let (made, guard) = self.take_links(request)?;
         Ok((prepared, made, guard.ok_or_else(unexpected)?))
     }
@@ -91,7 +91,10 @@ impl Conversation {
     }
 
     /// Takes what the loader makes, to the end of its answer.
-    fn take_links(&self, request: Request) -> Result<(Vec<Made>, Option<Guard>), CaptureError> {
+    fn take_links(
+        &self,
+        request: Request,
+    ) -> Result<(Vec<JobResult>, Option<Guard>), CaptureError> {
         let mut jobs = match request {
             Request::Attach(request) => request.jobs,
             Request::Pin { .. } | Request::Unpin { .. } => Vec::new(),
@@ -108,7 +111,7 @@ impl Conversation {
                         no_v6,
                     },
                     fds,
-                ) => made.push(Made {
+                ) => made.push(JobResult {
                     job: jobs.next().ok_or_else(unexpected)?,
                     links,
                     fds,

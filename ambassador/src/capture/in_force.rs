@@ -4,10 +4,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::conversation::{Made, unexpected};
+use super::conversation::{JobResult, unexpected};
 use super::loader::Job;
 use super::rules::Rule;
-use super::{CaptureError, Found, Workload};
+use super::{AttachReport, CaptureError, Workload};
 use crate::workload::Target;
 
 /// The programs that refuse QUIC.
@@ -62,7 +62,7 @@ pub(super) struct Attached {
 }
 
 /// What the loader made for one job.
-pub(super) enum Fresh {
+pub(super) enum NewAttachment {
     /// All of a workload.
     Workload(Attached),
     /// Further links of one that has some.
@@ -73,9 +73,9 @@ pub(super) enum Fresh {
     },
 }
 
-impl Fresh {
+impl NewAttachment {
     /// Takes it from the loader's answer.
-    pub(super) fn of(made: Made) -> Result<(Self, Option<Found>), CaptureError> {
+    pub(super) fn of(made: JobResult) -> Result<(Self, Option<AttachReport>), CaptureError> {
         let workload = made.job.workload;
         let cgroup_id = cgroup_id(&workload).ok_or_else(unexpected)?;
         let mut fds = made.fds.into_iter();
@@ -89,7 +89,7 @@ impl Fresh {
             };
             return Ok((fresh, None));
         }
-        let found = Found {
+        let found = AttachReport {
             cgroup: workload.target.cgroup.clone(),
             others: made.others,
             no_v6: made.no_v6,
@@ -151,15 +151,15 @@ impl InForce {
     }
 
     /// Takes what was attached.
-    pub(super) fn add(&mut self, fresh: Fresh) {
+    pub(super) fn add(&mut self, fresh: NewAttachment) {
         match fresh {
-            Fresh::Workload(new) => {
+            NewAttachment::Workload(new) => {
                 let number = new.workload.number;
                 self.attached
                     .retain(|attached| attached.workload.number != number);
                 self.attached.push(new);
             }
-            Fresh::Links {
+            NewAttachment::Links {
                 workload, links, ..
             } => {
                 if let Some(attached) = self.find(workload.number) {

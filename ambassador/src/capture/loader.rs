@@ -97,12 +97,12 @@ pub(super) struct Job {
 
 /// What the proxy says when the rules are in place.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Go {}
+pub(super) struct Proceed {}
 
 /// What the loader answers, in this order.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
-    /// At the start: carries new [`MAPS`], and waits for [`Go`].
+    /// At the start: carries new [`MAPS`], and waits for [`Proceed`].
     Maps,
     /// Carries the links of a job, behind its canary where it has one.
     Attached {

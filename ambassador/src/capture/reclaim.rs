@@ -61,14 +61,14 @@ pub(super) struct Maps {
 #[derive(Debug, Default)]
 pub(super) struct Reclaim {
     pub assigned: Assigned,
-    resting: Resting,
+    resting: WithdrawnSlots,
     /// Slots that were freed so far.
     pub freed: u64,
 }
 
 /// Slots that were withdrawn, by number, and when each was.
 #[derive(Debug, Default)]
-struct Resting {
+struct WithdrawnSlots {
     withdrawn: HashMap<u32, u32>,
     /// When some shard accepted nothing, the last time that it was looked.
     accepting_since: u32,
@@ -87,7 +87,7 @@ fn tick(time: Instant) -> u32 {
     (time.kernel_ns() >> TICK_SHIFT) as u32
 }
 
-impl Resting {
+impl WithdrawnSlots {
     fn step(&self, number: u32, used_at: u32, now: u32) -> Step {
         let used_at = used_at.max(self.accepting_since);
         let unused = |since: u32| now.saturating_sub(since.max(used_at));
@@ -181,7 +181,7 @@ fn withdraw(maps: &Maps, entry: &Slot) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn step(resting: &mut Resting, number: u32, used_at: u32, now: u32) -> Step {
+    fn step(resting: &mut WithdrawnSlots, number: u32, used_at: u32, now: u32) -> Step {
         let step = resting.step(number, used_at, now);
         resting.took(step, number, now);
         step
@@ -189,7 +189,7 @@ mod tests {
 
     /// Steps of one slot, each at its time, with the time of the last connect.
     #[track_caller]
-    fn steps(resting: &mut Resting, steps: &[(u32, u32, Step)]) {
+    fn steps(resting: &mut WithdrawnSlots, steps: &[(u32, u32, Step)]) {
         for (now, used_at, expected) in steps {
             assert_eq!(step(resting, 5, *used_at, *now), *expected, "at {now}");
         }
@@ -199,7 +199,7 @@ mod tests {
     fn what_is_not_used_is_withdrawn_and_freed_later() {
         let withdrawn = 1_000 + REST;
         steps(
-            &mut Resting::default(),
+            &mut WithdrawnSlots::default(),
             &[
                 (1_000, 1_000, Step::Keep),
                 (withdrawn - 1, 1_000, Step::Keep),
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn what_is_used_is_kept() {
-        let mut resting = Resting::default();
+        let mut resting = WithdrawnSlots::default();
         for now in 1_000..3_000 {
             assert_eq!(step(&mut resting, 5, now - REST + 1, now), Step::Keep);
         }
@@ -223,7 +223,7 @@ mod tests {
     fn a_connect_that_found_it_before_it_was_withdrawn_counts() {
         let withdrawn = 1_000 + REST;
         steps(
-            &mut Resting::default(),
+            &mut WithdrawnSlots::default(),
             &[
                 (withdrawn, 1_000, Step::Withdraw),
                 (withdrawn + 5, withdrawn + 2, Step::Keep),
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn it_is_withdrawn_once_per_number() {
-        let mut resting = Resting::default();
+        let mut resting = WithdrawnSlots::default();
         let withdrawn = 1_000 + REST;
         let freed = withdrawn + QUARANTINE;
         assert_eq!(step(&mut resting, 5, 1_000, withdrawn), Step::Withdraw);
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_step_that_failed_is_due_again() {
-        let mut resting = Resting::default();
+        let mut resting = WithdrawnSlots::default();
         let withdrawn = 1_000 + REST;
         assert_eq!(resting.step(5, 1_000, withdrawn), Step::Withdraw);
         assert_eq!(
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn time_does_not_count_while_nobody_accepts() {
         let withdrawn = 1_000 + REST;
-        let mut resting = Resting::default();
+        let mut resting = WithdrawnSlots::default();
         assert_eq!(step(&mut resting, 5, 1_000, withdrawn), Step::Withdraw);
         resting.accepting_since = 9_000;
         assert_eq!(step(&mut resting, 5, 1_000, 9_001), Step::Keep);
@@ -282,7 +282,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_read_before_the_slot_is_no_age() {
-        assert_eq!(step(&mut Resting::default(), 5, 1_001, 1_000), Step::Keep);
+        assert_eq!(
+            step(&mut WithdrawnSlots::default(), 5, 1_001, 1_000),
+            Step::Keep
+        );
     }
 
     #[test]

@@ -10,13 +10,14 @@ use std::os::fd::AsFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
-use super::conversation::{Conversation, Made};
-use super::in_force::{Attached, Fresh, InForce, Pins, StaleRules};
+use super::conversation::{Conversation, JobResult};
+use super::in_force::{Attached, InForce, NewAttachment, Pins, StaleRules};
 use super::loader::{Job, Request};
 use super::rules::{self, Rule};
 use super::settings::{Claims, Quic, Settings};
 use super::{
-    Capture, CaptureError, Found, RULES, SHARED, Workload, attach, bpf, key, pins, wants_pins,
+    AttachReport, Capture, CaptureError, RULES, SHARED, Workload, attach, bpf, key, pins,
+    wants_pins,
 };
 
 /// A change that nothing can keep from coming into force.
@@ -24,17 +25,17 @@ use super::{
 pub struct Staged<'a> {
     capture: &'a Capture,
     in_force: MutexGuard<'a, InForce>,
-    wanted: Wanted,
+    plan: CapturePlan,
     /// Written for the next epoch; `None`: the same as those in force.
     rules: Option<Vec<Rule>>,
-    attached: Vec<Fresh>,
-    found: Vec<Found>,
+    attached: Vec<NewAttachment>,
+    found: Vec<AttachReport>,
     /// Names in bpffs that were given for this.
     pins: Vec<Pins>,
 }
 
 /// What is to be captured, and how.
-struct Wanted {
+struct CapturePlan {
     workloads: Vec<Workload>,
     /// QUIC is refused.
     datagrams: bool,
@@ -56,7 +57,7 @@ impl Capture {
         let mut staged = Staged {
             capture: self,
             in_force: self.in_force(),
-            wanted: Wanted {
+            plan: CapturePlan {
                 workloads,
                 datagrams: settings.quic == Quic::Refuse,
                 pinned: self.options.may_pin && wants_pins(settings, claims),
@@ -169,7 +170,7 @@ impl Capture {
 
 impl Staged<'_> {
     /// Puts it in force.
-    pub fn commit(mut self) -> Vec<Found> {
+    pub fn commit(mut self) -> Vec<AttachReport> {
         if let Some(rules) = self.rules.take() {
             self.capture.turn_to(&mut self.in_force, rules);
         }
@@ -177,11 +178,11 @@ impl Staged<'_> {
         for fresh in std::mem::take(&mut self.attached) {
             self.in_force.add(fresh);
         }
-        let Wanted {
+        let CapturePlan {
             workloads,
             datagrams,
             pinned,
-        } = &self.wanted;
+        } = &self.plan;
         let unpinned = self.in_force.let_go(workloads, *datagrams, *pinned);
         self.in_force.pinned = *pinned;
         self.capture.unpin(unpinned);
@@ -191,7 +192,7 @@ impl Staged<'_> {
     /// Before anything is attached: were it to fail after links were pinned that
     /// nobody keeps, their cgroups would be cut off.
     fn pin(&mut self) -> Result<(), CaptureError> {
-        if self.wanted.pinned && !self.in_force.pinned {
+        if self.plan.pinned && !self.in_force.pinned {
             let attached = &self.in_force.attached;
             self.pins.extend(attached.iter().map(Attached::all_pins));
             self.capture.pin(attached)?;
@@ -200,11 +201,11 @@ impl Staged<'_> {
     }
 
     fn attach(&mut self) -> Result<(), CaptureError> {
-        let Wanted {
+        let CapturePlan {
             workloads,
             datagrams,
             pinned,
-        } = &self.wanted;
+        } = &self.plan;
         let jobs: Vec<Job> = workloads
             .iter()
             .filter_map(|workload| {
@@ -224,9 +225,9 @@ impl Staged<'_> {
         taken.fold(Ok(()), Result::and)
     }
 
-    fn take(&mut self, made: Made) -> Result<(), CaptureError> {
-        let (fresh, found) = Fresh::of(made)?;
-        if self.wanted.pinned {
+    fn take(&mut self, made: JobResult) -> Result<(), CaptureError> {
+        let (fresh, found) = NewAttachment::of(made)?;
+        if self.plan.pinned {
             self.pins.push(fresh.pins());
         }
         self.attached.push(fresh);

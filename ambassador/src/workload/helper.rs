@@ -122,7 +122,7 @@ pub struct Helper {
     /// How many questions were asked; held by whose is being answered.
     turn: Mutex<u64>,
     process: Option<Process>,
-    life: life::Known,
+    life: life::LifeCell,
 }
 
 /// What was started.
@@ -170,7 +170,7 @@ impl Helper {
             channel,
             turn: Mutex::default(),
             process,
-            life: life::Known::default(),
+            life: life::LifeCell::default(),
         }
     }
 

@@ -21,9 +21,9 @@ use super::{Helper, small_file};
 pub(super) const MODE: u32 = 0o640;
 
 /// Those of this process, known to its helper.
-static NAMED: OnceLock<Named> = OnceLock::new();
+static NAMED: OnceLock<NamedFiles> = OnceLock::new();
 
-struct Named {
+struct NamedFiles {
     helper: Arc<Helper>,
     /// As they were named; the helper knows them by their position.
     files: Vec<(PathBuf, Access)>,
@@ -41,7 +41,7 @@ pub(crate) fn remember(helper: &Arc<Helper>, files: &[(PathBuf, Access)]) -> io:
         helper.remember_file(&place, *access)?;
         known.push((path.clone(), *access));
     }
-    let named = Named {
+    let named = NamedFiles {
         helper: Arc::clone(helper),
         files: known,
     };

@@ -89,7 +89,7 @@ impl Supply {
         let Some(asked) = asked else {
             return Ok(());
         };
-        let asker = Asker {
+        let thread = SupplyThread {
             helper: Arc::clone(&self.helper),
             asked,
             bell: Arc::clone(&self.bell),
@@ -97,7 +97,7 @@ impl Supply {
         std::thread::Builder::new()
             .name("helper".into())
             .stack_size(STACK_BYTES)
-            .spawn(move || asker.run())
+            .spawn(move || thread.run())
             .map(drop)
     }
 
@@ -238,13 +238,13 @@ impl Shelf {
 }
 
 /// The thread's own part.
-struct Asker {
+struct SupplyThread {
     helper: Arc<Helper>,
     asked: Receiver<Arc<Shelf>>,
     bell: Arc<OwnedFd>,
 }
 
-impl Asker {
+impl SupplyThread {
     fn run(self) {
         while self.wait(None) {
             let mut rung = [0; 8];

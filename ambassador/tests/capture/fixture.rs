@@ -21,9 +21,9 @@ use std::time::Instant;
 
 use ambassador::testing::capture;
 use ambassador::testing::capture::Accepted;
+use ambassador::testing::capture::AttachReport;
 use ambassador::testing::capture::Capture;
 use ambassador::testing::capture::CaptureError;
-use ambassador::testing::capture::Found;
 use ambassador::testing::capture::Options;
 use ambassador::testing::capture::Pinned;
 use ambassador::testing::capture::Workload;
@@ -183,7 +183,7 @@ pub struct Proxy {
     pub listener: TcpListener,
     pub helper: Arc<Helper>,
     pub capture: Capture,
-    pub found: Vec<Found>,
+    pub found: Vec<AttachReport>,
 }
 
 impl Proxy {
@@ -225,7 +225,7 @@ impl Proxy {
     }
 
     /// What is captured, and how, from now on.
-    pub fn update(&self, settings: &Settings, claims: &Claims) -> Vec<Found> {
+    pub fn update(&self, settings: &Settings, claims: &Claims) -> Vec<AttachReport> {
         register(&self.helper, settings);
         let updated = self.try_to_update(settings, claims, workloads(settings));
         updated.expect("updated")
@@ -237,7 +237,7 @@ impl Proxy {
         settings: &Settings,
         claims: &Claims,
         workloads: Vec<Workload>,
-    ) -> Result<Vec<Found>, CaptureError> {
+    ) -> Result<Vec<AttachReport>, CaptureError> {
         let staged = self.capture.stage(settings, claims, workloads)?;
         Ok(staged.commit())
     }
@@ -346,7 +346,7 @@ pub fn start(
     settings: &Settings,
     claims: &Claims,
     options: Options,
-) -> Result<(Capture, Vec<Found>), CaptureError> {
+) -> Result<(Capture, Vec<AttachReport>), CaptureError> {
     let helper = Arc::new(Helper::start(Errand::Capture).expect("a helper"));
     start_with(&helper, settings, claims, options)
 }
@@ -356,7 +356,7 @@ fn start_with(
     settings: &Settings,
     claims: &Claims,
     options: Options,
-) -> Result<(Capture, Vec<Found>), CaptureError> {
+) -> Result<(Capture, Vec<AttachReport>), CaptureError> {
     register(helper, settings);
     Capture::start(settings, claims, &workloads(settings), options, helper)
 }

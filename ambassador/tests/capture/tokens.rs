@@ -16,7 +16,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use ambassador::testing::capture;
-use ambassador::testing::capture::Found;
+use ambassador::testing::capture::AttachReport;
 use ambassador::testing::capture::settings::OnFailure;
 use ambassador_ebpf::Verdict;
 
@@ -147,7 +147,7 @@ pub fn of_two_proxies_the_first_captures_and_the_second_knows() {
 pub fn second(cgroup: &str) -> ExitCode {
     let cgroup = std::mem::ManuallyDrop::new(Cgroup(PathBuf::from(cgroup)));
     let second = Proxy::beating(&settings(&[&cgroup]));
-    let Found { others, .. } = &second.found[0];
+    let AttachReport { others, .. } = &second.found[0];
     assert!(
         others.iter().any(|program| program.name == "connect4"),
         "{others:?}"

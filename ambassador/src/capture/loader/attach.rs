@@ -9,7 +9,7 @@ use ambassador_ebpf::{CANARY, Granted};
 use aya::programs::CgroupSockAddr;
 use aya::{Ebpf, EbpfLoader};
 
-use super::{Attach, During, Failure, Go, Job, MAPS, OBJECT, Reply, reply};
+use super::{Attach, During, Failure, Job, MAPS, OBJECT, Proceed, Reply, reply};
 use crate::capture::bpf::{self, Hook};
 use crate::capture::programs::{self, Owner, Program};
 use crate::capture::{canary, handoff, kernel_log, netns, pins};
@@ -31,14 +31,14 @@ pub(super) const DATAGRAMS: [Hooked; 2] =
 const GUARD: [Hooked; 2] = [("guard4", Hook::Connect4), ("guard6", Hook::Connect6)];
 
 /// One job with its descriptors opened, before the mounts change.
-struct Opened<'a> {
+struct OpenJob<'a> {
     job: &'a Job,
     cgroup: Cgroup,
     netns: Option<File>,
 }
 
 /// One job's programs.
-struct Loaded {
+struct LoadedJob {
     programs: Ebpf,
     /// Why it has no IPv6 tokens.
     no_v6: Option<String>,
@@ -86,7 +86,7 @@ pub(super) fn answer(
     result
 }
 
-fn open(request: &Attach) -> Result<Vec<Opened<'_>>, Failure> {
+fn open(request: &Attach) -> Result<Vec<OpenJob<'_>>, Failure> {
     let opening = |path: &Path| format!("opening {}", path.display());
     if request.jobs.is_empty() {
         return Err(Failure {
@@ -104,7 +104,7 @@ fn open(request: &Attach) -> Result<Vec<Opened<'_>>, Failure> {
                 let netns = Netns::open(path).and_then(|netns| netns.as_fd().try_clone_to_owned());
                 netns.during(|| opening(path)).map(File::from)
             });
-            Ok(Opened {
+            Ok(OpenJob {
                 job,
                 cgroup,
                 netns: netns.transpose()?,
@@ -116,7 +116,7 @@ fn open(request: &Attach) -> Result<Vec<Opened<'_>>, Failure> {
 /// Adds the token prefix to each namespace and says where there is none, and
 /// why. `routed` gets those that had no prefix before.
 fn prepare<'a>(
-    jobs: &'a [Opened<'_>],
+    jobs: &'a [OpenJob<'_>],
     proxy_port: u16,
     routed: &mut Vec<Option<&'a File>>,
 ) -> Result<Vec<Option<String>>, Failure> {
@@ -139,10 +139,10 @@ fn prepare<'a>(
 /// Loads the programs once per job; the maps are shared by their names.
 fn load_all(
     request: &Attach,
-    jobs: &[Opened<'_>],
+    jobs: &[OpenJob<'_>],
     no_v6: Vec<Option<String>>,
     shared: &Path,
-) -> Result<Vec<Loaded>, Failure> {
+) -> Result<Vec<LoadedJob>, Failure> {
     let (proxy_port, shards) = (u32::from(request.proxy_port), u32::from(request.shards));
     jobs.iter()
         .zip(no_v6)
@@ -159,7 +159,7 @@ fn load_all(
             for (name, _) in hooks(opened.job).chain(GUARD) {
                 load(&mut programs, name)?;
             }
-            Ok(Loaded { programs, no_v6 })
+            Ok(LoadedJob { programs, no_v6 })
         })
         .collect()
 }
@@ -167,8 +167,8 @@ fn load_all(
 fn serve(
     socket: BorrowedFd<'_>,
     request: &Attach,
-    jobs: &[Opened<'_>],
-    mut loaded: Vec<Loaded>,
+    jobs: &[OpenJob<'_>],
+    mut loaded: Vec<LoadedJob>,
     (shared, is_start): (&Path, bool),
     pins: Option<&pins::Directory>,
 ) -> Result<(), Failure> {
@@ -176,7 +176,7 @@ fn serve(
     let maps: Vec<OwnedFd> = MAPS.iter().map(map).collect::<Result<_, _>>()?;
     if is_start {
         reply(socket, &Reply::Maps, &maps)?;
-        let go = handoff::receive::<Go>(socket).during(|| "waiting for the rules".into())?;
+        let go = handoff::receive::<Proceed>(socket).during(|| "waiting for the rules".into())?;
         if go.is_none() {
             return Err(Failure {
                 what: "waiting for the rules".into(),
@@ -215,8 +215,8 @@ fn serve(
 
 fn attach(
     socket: BorrowedFd<'_>,
-    opened: &Opened<'_>,
-    loaded: &Loaded,
+    opened: &OpenJob<'_>,
+    loaded: &LoadedJob,
     place: &Place<'_>,
     granted: BorrowedFd<'_>,
 ) -> Result<(), Failure> {

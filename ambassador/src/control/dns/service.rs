@@ -65,7 +65,7 @@ pub(super) enum LookUpError {
 }
 
 /// Addresses, and for how long they may be used.
-pub(super) type Found = (Vec<IpAddr>, Duration);
+pub(super) type Resolved = (Vec<IpAddr>, Duration);
 
 /// Makes a fresh, unbound socket that reaches this server. It may block; it runs
 /// on a thread of its own.
@@ -103,7 +103,11 @@ impl NameService {
 
     /// The addresses of a name. Reads the files anew each time: they are small,
     /// this is rare, and a change to them needs no notice of its own.
-    pub(super) async fn look_up(&self, name: &str, server_port: u16) -> Result<Found, LookUpError> {
+    pub(super) async fn look_up(
+        &self,
+        name: &str,
+        server_port: u16,
+    ) -> Result<Resolved, LookUpError> {
         /// An answer of a file holds for longer than any is kept.
         const HOLDS: Duration = Duration::from_secs(60 * 60);
         let (files, owned) = (Arc::clone(&self.files), name.to_owned());

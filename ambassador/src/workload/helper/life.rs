@@ -18,9 +18,9 @@ pub enum Life {
 
 /// What is known of it by now.
 #[derive(Debug, Default)]
-pub(super) struct Known(AtomicU8);
+pub(super) struct LifeCell(AtomicU8);
 
-impl Known {
+impl LifeCell {
     pub(super) fn get(&self) -> Life {
         match self.0.load(Ordering::Acquire) {
             0 => Life::Answers,
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn silence_ends_with_an_answer_and_the_end_does_not() {
-        let known = Known::default();
+        let known = LifeCell::default();
         assert!(!known.note(Life::Answers));
         assert!(known.note(Life::Silent));
         assert!(!known.note(Life::Silent), "known already");

@@ -101,12 +101,12 @@ pub(super) fn serve_on(
     let mut serving = Serving::new(duties, owner)?;
     loop {
         match (serving.converse(channel, None), news) {
-            (Ok(Over::Sealed), Some(news)) => {
+            (Ok(ConversationEnd::Sealed), Some(news)) => {
                 return keeper::serve_in_two(serving, channel, news);
             }
-            (Ok(Over::Sealed), None) => {}
+            (Ok(ConversationEnd::Sealed), None) => {}
             // However the conversation ends, what was set up is undone.
-            (Ok(Over::Ended), _) => return serving.undo(),
+            (Ok(ConversationEnd::Ended), _) => return serving.undo(),
             (Err(error), _) => return serving.undo().and(Err(error)),
         }
     }
@@ -114,7 +114,7 @@ pub(super) fn serve_on(
 
 /// Why a conversation does not go on as it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Over {
+pub(super) enum ConversationEnd {
     /// The proxy has ended, or the keeper.
     Ended,
     /// What the proxy says may be somebody else's words from now on.
@@ -181,14 +181,14 @@ impl Serving {
         &mut self,
         channel: BorrowedFd<'_>,
         keeper: Option<&Keeper>,
-    ) -> io::Result<Over> {
+    ) -> io::Result<ConversationEnd> {
         loop {
             self.code.unmap();
             if keeper.is_some_and(|keeper| !keeper.waits_along(channel)) {
-                return Ok(Over::Ended);
+                return Ok(ConversationEnd::Ended);
             }
             let Some((text, fds)) = descriptors::receive(channel)? else {
-                return Ok(Over::Ended);
+                return Ok(ConversationEnd::Ended);
             };
             let question = serde_json::from_slice::<Question>(&text);
             let number = question.as_ref().ok().map(|question| question.number);
@@ -204,7 +204,7 @@ impl Serving {
             let _ = reply(channel, number, answer);
             match keeper {
                 Some(keeper) => keeper.end(),
-                None if is_seal => return Ok(Over::Sealed),
+                None if is_seal => return Ok(ConversationEnd::Sealed),
                 None => {}
             }
         }
