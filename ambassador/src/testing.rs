@@ -232,7 +232,7 @@ pub mod upstream {
 
     /// See `upstream/permits.rs`.
     pub mod permits {
-        pub use crate::upstream::permits::{Acquire, Asker, Permit, Permits, Turn, Wait};
+        pub use crate::upstream::permits::{Acquisition, Permit, Permits, Requester, Turn, Wait};
     }
 }
 

@@ -6,7 +6,7 @@ use crate::message::{RequestHead, ResponseHead};
 
 /// Who asks for the credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asker {
+pub enum Challenger {
     /// The server: 401, `WWW-Authenticate`, `Authorization`.
     Server,
     /// A proxy on the way: 407, `Proxy-Authenticate`, `Proxy-Authorization`.
@@ -14,24 +14,24 @@ pub enum Asker {
 }
 
 /// Who offers such a scheme in a response.
-pub fn offered(response: &ResponseHead, head: &[u8]) -> Option<Asker> {
-    let (asker, kind) = match response.status() {
-        401 => (Asker::Server, Kind::Challenge),
-        407 => (Asker::Proxy, Kind::ProxyChallenge),
+pub fn offered(response: &ResponseHead, head: &[u8]) -> Option<Challenger> {
+    let (challenger, kind) = match response.status() {
+        401 => (Challenger::Server, Kind::Challenge),
+        407 => (Challenger::Proxy, Kind::ProxyChallenge),
         _ => return None,
     };
     let offers = |value: &[u8]| challenges(value).any(is_of_the_connection);
-    any(response.fields(), kind, head, offers).then_some(asker)
+    any(response.fields(), kind, head, offers).then_some(challenger)
 }
 
 /// For whom a request carries credentials of such a scheme.
-pub fn presented(request: &RequestHead, head: &[u8]) -> Option<Asker> {
+pub fn presented(request: &RequestHead, head: &[u8]) -> Option<Challenger> {
     let fields = request.fields();
     let presents = |kind| any(fields, kind, head, is_of_the_connection);
     if presents(Kind::Credentials) {
-        Some(Asker::Server)
+        Some(Challenger::Server)
     } else {
-        presents(Kind::ProxyCredentials).then_some(Asker::Proxy)
+        presents(Kind::ProxyCredentials).then_some(Challenger::Proxy)
     }
 }
 
@@ -72,12 +72,12 @@ mod tests {
     use super::*;
     use crate::message::sample;
 
-    fn of_response(status: u16, fields: &str) -> Option<Asker> {
+    fn of_response(status: u16, fields: &str) -> Option<Challenger> {
         let head = format!("HTTP/1.1 {status} x\r\n{fields}\r\nContent-Length: 0\r\n\r\n");
         offered(&sample::response(&head), head.as_bytes())
     }
 
-    fn of_request(fields: &str) -> Option<Asker> {
+    fn of_request(fields: &str) -> Option<Challenger> {
         let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n");
         presented(&sample::request(&head), head.as_bytes())
     }
@@ -96,10 +96,14 @@ mod tests {
             "Basic realm=\"x\"\r\nWWW-Authenticate: Negotiate",
         ] {
             let field = format!("Www-authenticate: {offer}");
-            assert_eq!(of_response(401, &field), Some(Asker::Server), "{offer}");
+            assert_eq!(
+                of_response(401, &field),
+                Some(Challenger::Server),
+                "{offer}"
+            );
         }
         let proxy = "Proxy-Authenticate: Basic realm=x\r\nproxy-authenticate:NTLM";
-        assert_eq!(of_response(407, proxy), Some(Asker::Proxy));
+        assert_eq!(of_response(407, proxy), Some(Challenger::Proxy));
     }
 
     #[test]
@@ -121,16 +125,19 @@ mod tests {
 
     #[test]
     fn credentials_go_by_their_scheme() {
-        for (field, asker) in [
-            ("Authorization: NTLM TlRM", Some(Asker::Server)),
-            ("authorization: negotiate YII=", Some(Asker::Server)),
-            ("Proxy-Authorization: Negotiate YII=", Some(Asker::Proxy)),
+        for (field, challenger) in [
+            ("Authorization: NTLM TlRM", Some(Challenger::Server)),
+            ("authorization: negotiate YII=", Some(Challenger::Server)),
+            (
+                "Proxy-Authorization: Negotiate YII=",
+                Some(Challenger::Proxy),
+            ),
             ("Authorization: Basic bnRsbQ==", None),
             ("Authorization: Bearer NTLM", None),
             ("Proxy-Authorization: Basic eA==", None),
             ("X-Authorization: NTLM TlRM", None),
         ] {
-            assert_eq!(of_request(field), asker, "{field}");
+            assert_eq!(of_request(field), challenger, "{field}");
         }
     }
 }

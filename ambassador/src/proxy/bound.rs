@@ -8,7 +8,7 @@
 use std::future::pending;
 
 use crate::addr::EndpointAddr;
-use crate::message::challenge::Asker;
+use crate::message::challenge::Challenger;
 use crate::upstream::connection::{Past, Tie};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
@@ -50,7 +50,7 @@ impl Bound {
         let tie = self.of(shared).map(|connection| connection.tie);
         matches!(
             tie,
-            Some(Tie::Offered(Asker::Proxy) | Tie::Begun(Asker::Proxy))
+            Some(Tie::Offered(Challenger::Proxy) | Tie::Begun(Challenger::Proxy))
         )
     }
 

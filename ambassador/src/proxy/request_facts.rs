@@ -1,6 +1,6 @@
 //! What of a request is needed once its head has been sent on.
 
-use crate::message::challenge::{self, Asker};
+use crate::message::challenge::{self, Challenger};
 use crate::message::{Method, RequestHead};
 
 /// What of a request is needed once its head has been sent on.
@@ -15,7 +15,7 @@ pub(crate) struct RequestFacts {
     /// The client asked to switch protocols.
     pub upgrade: bool,
     /// To whom it presents credentials that are good for the connection.
-    pub presents: Option<Asker>,
+    pub presents: Option<Challenger>,
 }
 
 impl RequestFacts {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
-use crate::message::challenge::Asker;
+use crate::message::challenge::Challenger;
 use crate::ring;
 use crate::transport::Transport;
 use crate::upstream::key::PoolKey;
@@ -42,7 +42,7 @@ pub struct Connection {
 }
 
 /// All of a connection but its socket: what changes shards with it.
-pub(crate) struct Luggage {
+pub(crate) struct ConnectionState {
     key: PoolKey,
     upstream: u32,
     past: Past,
@@ -80,9 +80,9 @@ pub enum Tie {
     #[default]
     Free,
     /// A response has offered to authenticate the connection.
-    Offered(Asker),
+    Offered(Challenger),
     /// The caller has sent credentials for it.
-    Begun(Asker),
+    Begun(Challenger),
 }
 
 impl Connection {
@@ -105,9 +105,9 @@ impl Connection {
     }
 
     /// Its socket, and the rest. One that is somebody's own is never given away.
-    pub(super) fn pack(self) -> (Transport, Luggage) {
+    pub(super) fn pack(self) -> (Transport, ConnectionState) {
         debug_assert_eq!(self.tie, Tie::Free);
-        let luggage = Luggage {
+        let state = ConnectionState {
             key: self.key,
             upstream: self.upstream,
             past: self.past,
@@ -116,14 +116,14 @@ impl Connection {
             born: self.born,
             spread: self.spread,
         };
-        (self.stream, luggage)
+        (self.stream, state)
     }
 
     /// Both put together again, on another shard.
-    pub(super) fn unpack(stream: Transport, luggage: Luggage) -> Self {
-        let mut connection = Self::new(stream, luggage.key, luggage.upstream, luggage.permit);
-        (connection.past, connection.idle_limit_ms) = (luggage.past, luggage.idle_limit_ms);
-        (connection.born, connection.spread) = (luggage.born, luggage.spread);
+    pub(super) fn unpack(stream: Transport, state: ConnectionState) -> Self {
+        let mut connection = Self::new(stream, state.key, state.upstream, state.permit);
+        (connection.past, connection.idle_limit_ms) = (state.past, state.idle_limit_ms);
+        (connection.born, connection.spread) = (state.born, state.spread);
         connection
     }
 
@@ -192,12 +192,12 @@ impl Past {
 
 impl Tie {
     /// After a request that carries credentials.
-    pub fn presented(self, to: Option<Asker>) -> Self {
+    pub fn presented(self, to: Option<Challenger>) -> Self {
         to.map_or(self, Self::Begun)
     }
 
     /// After a response with an offer.
-    pub fn offered(self, by: Option<Asker>) -> Self {
+    pub fn offered(self, by: Option<Challenger>) -> Self {
         match (self, by) {
             (Self::Begun(_), _) | (_, None) => self,
             (Self::Free | Self::Offered(_), Some(by)) => Self::Offered(by),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::policy::sync::{AtomicU32, Mutex, MutexGuard, Ordering::SeqCst, PoisonError};
-use queue::{Pushed, Queue, Waits};
+use queue::{PushOutcome, Queue, QueueEntry};
 
 /// A connection that comes free is handed to a waiter of its own shard, because
 /// passing it on to another shard means closing it and dialling again. A waiter
@@ -39,7 +39,7 @@ pub struct Permits {
 
 /// Who asks for a permit.
 #[derive(Debug, Clone, Copy)]
-pub struct Asker {
+pub struct Requester {
     /// The shard that it is on.
     pub shard: u16,
     /// Who it belongs to.
@@ -47,7 +47,7 @@ pub struct Asker {
 }
 
 struct Waiter {
-    asker: Asker,
+    requester: Requester,
     since: Instant,
     state: Mutex<State>,
 }
@@ -73,7 +73,7 @@ pub struct Permit {
 }
 
 /// What came of [`Permits::acquire`].
-pub enum Acquire {
+pub enum Acquisition {
     /// A place was free.
     Now(Permit),
     /// All places are taken; the future resolves when it is this caller's turn.
@@ -135,25 +135,30 @@ impl Permits {
     }
 
     /// A place now, a place in the queue, or neither.
-    pub fn acquire(self: &Arc<Self>, asker: Asker, max_pending: u32, now: Instant) -> Acquire {
+    pub fn acquire(
+        self: &Arc<Self>,
+        requester: Requester,
+        max_pending: u32,
+        now: Instant,
+    ) -> Acquisition {
         if self.waiting() == 0 && self.take_free() {
-            return Acquire::Now(self.permit());
+            return Acquisition::Now(self.permit());
         }
         let waiter = Arc::new(Waiter {
-            asker,
+            requester,
             since: now,
             state: Mutex::new(State::Waiting(None)),
         });
         match lock(&self.queue).push(Arc::clone(&waiter), max_pending) {
-            Pushed::Full => return Acquire::Full,
-            Pushed::Free => {
+            PushOutcome::Full => return Acquisition::Full,
+            PushOutcome::Free => {
                 self.waiting.fetch_add(1, SeqCst);
             }
-            Pushed::InPlaceOf(other) => other.end(State::TurnedAway),
+            PushOutcome::InPlaceOf(other) => other.end(State::TurnedAway),
         }
         // A permit may have been given back before we were counted.
         self.serve_queue();
-        Acquire::Later(Wait {
+        Acquisition::Later(Wait {
             permits: Arc::clone(self),
             waiter,
         })
@@ -162,22 +167,22 @@ impl Permits {
     /// Grants the turn to a waiter of `shard`, of which a connection has just
     /// come free, for the caller to set aside. `Close`: the connection should
     /// be closed instead, so that its place goes to a waiter of another shard.
-    pub fn hand_over(&self, shard: u16, now: Instant) -> HandOver {
+    pub fn hand_over(&self, shard: u16, now: Instant) -> Handover {
         if self.waiting() == 0 {
-            return HandOver::NobodyWaits;
+            return Handover::NobodyWaits;
         }
         let mut queue = lock(&self.queue);
         let Some(front) = queue.front() else {
-            return HandOver::NobodyWaits;
+            return Handover::NobodyWaits;
         };
         let own = own_turn(&queue, front, shard, now);
         match own.and_then(|own| queue.take(own)) {
             Some(waiter) => {
                 self.waiting.fetch_sub(1, SeqCst);
                 waiter.end(State::Granted(Grant::Connection));
-                HandOver::Granted
+                Handover::Granted
             }
-            None => HandOver::Close,
+            None => Handover::Close,
         }
     }
 
@@ -215,14 +220,14 @@ impl Permits {
 fn own_turn(queue: &Queue<Arc<Waiter>>, front: &Waiter, shard: u16, now: Instant) -> Option<usize> {
     let waited = |waiter: &Waiter| now.saturating_duration_since(waiter.since);
     let mut places = queue.iter().enumerate();
-    let (place, own) = places.find(|(_, waiter)| waiter.asker.shard == shard)?;
+    let (place, own) = places.find(|(_, waiter)| waiter.requester.shard == shard)?;
     let may_go = place == 0 || waited(front) < FOREIGN_PATIENCE.max(waited(own) * 2);
     may_go.then_some(place)
 }
 
 /// What became of a connection offered by [`Permits::hand_over`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HandOver {
+pub enum Handover {
     /// No one waits: keep it.
     NobodyWaits,
     /// A waiter of this shard was woken to take it: set it aside.
@@ -269,9 +274,9 @@ impl Future for Wait {
     }
 }
 
-impl Waits for Arc<Waiter> {
+impl QueueEntry for Arc<Waiter> {
     fn peer(&self) -> Peer {
-        self.asker.peer
+        self.requester.peer
     }
 }
 
@@ -330,25 +335,25 @@ mod tests {
         }
     }
 
-    fn on(shard: u16) -> Asker {
+    fn on(shard: u16) -> Requester {
         let peer = Peer::Local;
-        Asker { shard, peer }
+        Requester { shard, peer }
     }
 
     fn permits(cap: u32) -> Arc<Permits> {
         Arc::new(Permits::new(Some(cap)))
     }
 
-    fn now_permit(acquired: Acquire) -> Permit {
+    fn now_permit(acquired: Acquisition) -> Permit {
         match acquired {
-            Acquire::Now(permit) => permit,
+            Acquisition::Now(permit) => permit,
             _ => panic!("a place was free"),
         }
     }
 
-    fn wait(acquired: Acquire) -> Wait {
+    fn wait(acquired: Acquisition) -> Wait {
         match acquired {
-            Acquire::Later(wait) => wait,
+            Acquisition::Later(wait) => wait,
             _ => panic!("no place was free"),
         }
     }
@@ -379,14 +384,14 @@ mod tests {
         let now = Instant::now();
         let _held = now_permit(permits.acquire(on(0), 1, now));
         let _waiting = wait(permits.acquire(on(0), 1, now));
-        assert!(matches!(permits.acquire(on(0), 1, now), Acquire::Full));
+        assert!(matches!(permits.acquire(on(0), 1, now), Acquisition::Full));
     }
 
     #[test]
     fn who_has_less_of_a_full_queue_takes_the_place_of_who_has_the_most() {
         let permits = permits(1);
         let now = Instant::now();
-        let of = |peer| Asker {
+        let of = |peer| Requester {
             shard: 0,
             peer: Peer::Workload(peer),
         };
@@ -397,7 +402,7 @@ mod tests {
         assert!(matches!(poll(&mut second), Some(Turn::TurnedAway)));
         assert!(second.leave().is_none());
         assert_eq!(permits.waiting(), 2);
-        assert!(matches!(permits.acquire(of(1), 2, now), Acquire::Full));
+        assert!(matches!(permits.acquire(of(1), 2, now), Acquisition::Full));
         drop(held);
         drop(poll(&mut first));
         assert!(matches!(poll(&mut other), Some(Turn::Dial(_))));
@@ -424,14 +429,14 @@ mod tests {
         let _held = now_permit(permits.acquire(on(0), 9, start));
         let mut foreign = wait(permits.acquire(on(1), 9, start));
         let mut local = wait(permits.acquire(on(0), 9, start));
-        assert_eq!(permits.hand_over(0, start), HandOver::Granted);
+        assert_eq!(permits.hand_over(0, start), Handover::Granted);
         assert!(matches!(poll(&mut local), Some(Turn::Reuse)));
         let later = start + FOREIGN_PATIENCE;
         let _local = wait(permits.acquire(on(0), 9, later));
-        assert_eq!(permits.hand_over(0, later), HandOver::Close);
+        assert_eq!(permits.hand_over(0, later), Handover::Close);
         assert!(poll(&mut foreign).is_none(), "it gets the permit on close");
         let both_long = later + FOREIGN_PATIENCE * 2;
-        assert_eq!(permits.hand_over(0, both_long), HandOver::Granted);
+        assert_eq!(permits.hand_over(0, both_long), Handover::Granted);
     }
 
     #[test]
@@ -440,10 +445,10 @@ mod tests {
         let now = Instant::now();
         let _held = now_permit(permits.acquire(on(0), 9, now));
         let mut first = wait(permits.acquire(on(0), 9, now));
-        assert_eq!(permits.hand_over(0, now), HandOver::Granted);
+        assert_eq!(permits.hand_over(0, now), Handover::Granted);
         assert!(matches!(first.leave(), Some(Turn::Reuse)));
         assert!(first.leave().is_none());
-        assert_eq!(permits.hand_over(0, now), HandOver::NobodyWaits);
+        assert_eq!(permits.hand_over(0, now), Handover::NobodyWaits);
     }
 
     #[test]
@@ -467,8 +472,8 @@ mod tests {
                 scope.spawn(move || {
                     for _ in 0..2_000 {
                         let held = match permits.acquire(on(shard), 100, Instant::now()) {
-                            Acquire::Now(permit) => permit,
-                            Acquire::Later(mut wait) => loop {
+                            Acquisition::Now(permit) => permit,
+                            Acquisition::Later(mut wait) => loop {
                                 match poll(&mut wait) {
                                     Some(Turn::Dial(permit)) => break permit,
                                     Some(Turn::Reuse) => panic!("nothing was idle"),
@@ -476,7 +481,7 @@ mod tests {
                                     None => std::thread::yield_now(),
                                 }
                             },
-                            Acquire::Full => panic!("four callers fit"),
+                            Acquisition::Full => panic!("four callers fit"),
                         };
                         highest.fetch_max(inside.fetch_add(1, SeqCst) + 1, SeqCst);
                         inside.fetch_sub(1, SeqCst);

@@ -31,7 +31,7 @@ use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::key::PoolKey;
 use crate::upstream::limits::Opening;
 use crate::upstream::other_namespaces::NamespaceState;
-use crate::upstream::permits::{Acquire, Asker, HandOver, Permit, Turn, Wait};
+use crate::upstream::permits::{Acquisition, Handover, Permit, Requester, Turn, Wait};
 use crate::upstream::pool::idle::Idle;
 use crate::upstream::pool::sweep::Sweep;
 use crate::upstream::pool::takeover::{Answer, Demand};
@@ -216,17 +216,17 @@ impl Pools {
             return Ok(self.lend(shared, connection));
         }
         let shard = self.shard;
-        let asker = Asker { shard, peer };
+        let requester = Requester { shard, peer };
         let permit = loop {
             if let Some(lease) = self.take_idle(shared, key, freshness) {
                 return Ok(lease);
             }
             let now = ring::now();
             let max_pending = shared.limits.max_pending();
-            let wait = match shared.permits.acquire(asker, max_pending, now) {
-                Acquire::Now(permit) => break permit,
-                Acquire::Full => return Err(CheckoutError::Overloaded),
-                Acquire::Later(wait) => wait,
+            let wait = match shared.permits.acquire(requester, max_pending, now) {
+                Acquisition::Now(permit) => break permit,
+                Acquisition::Full => return Err(CheckoutError::Overloaded),
+                Acquisition::Later(wait) => wait,
             };
             self.ask_for_idle(shared);
             let mut waiting = Waiting {
@@ -298,14 +298,14 @@ impl Pools {
         }
         let counted = shared.try_add_idle(limits.max_idle());
         match shared.permits.hand_over(self.shard, now) {
-            HandOver::NobodyWaits if counted => {
+            Handover::NobodyWaits if counted => {
                 pool.push(Idle::new(connection, now), self.shard);
                 return self.start_sweeping();
             }
             // max_idle is reached, or its place is another shard's: it closes.
-            HandOver::NobodyWaits | HandOver::Close => {}
+            Handover::NobodyWaits | Handover::Close => {}
             // With waiters the connection is theirs, whatever max_idle says.
-            HandOver::Granted => pool.set_aside.push(connection),
+            Handover::Granted => pool.set_aside.push(connection),
         }
         if counted {
             pool.shared.remove_idle();

@@ -7,18 +7,18 @@ use std::task::{Context, Poll, Waker};
 
 use ambassador_model::addr::Peer;
 use ambassador_model::clock::Instant;
-use ambassador_model::upstream::permits::{Acquire, Asker, Permit, Permits, Turn, Wait};
+use ambassador_model::upstream::permits::{Acquisition, Permit, Permits, Requester, Turn, Wait};
 use ambassador_model::{explore, spawn};
 
 /// Who may wait at once.
 const PENDING_MAX: u32 = 2;
 
-fn ask(permits: &Arc<Permits>, peer: u32) -> Acquire {
-    let asker = Asker {
+fn ask(permits: &Arc<Permits>, peer: u32) -> Acquisition {
+    let requester = Requester {
         shard: peer as u16,
         peer: Peer::Workload(peer),
     };
-    permits.acquire(asker, PENDING_MAX, Instant::now())
+    permits.acquire(requester, PENDING_MAX, Instant::now())
 }
 
 fn poll(wait: &mut Wait) -> Option<Turn> {
@@ -28,9 +28,9 @@ fn poll(wait: &mut Wait) -> Option<Turn> {
     }
 }
 
-fn wait(acquired: Acquire) -> Wait {
+fn wait(acquired: Acquisition) -> Wait {
     match acquired {
-        Acquire::Later(wait) => wait,
+        Acquisition::Later(wait) => wait,
         _ => panic!("there is a place in the queue, and no permit"),
     }
 }
@@ -38,7 +38,7 @@ fn wait(acquired: Acquire) -> Wait {
 /// One permit, held by peer 1, and a queue that is full of waiters of peer 1.
 fn crowded() -> (Arc<Permits>, Permit, [Wait; 2]) {
     let permits = Arc::new(Permits::new(Some(1)));
-    let Acquire::Now(held) = ask(&permits, 1) else {
+    let Acquisition::Now(held) = ask(&permits, 1) else {
         panic!("it is free");
     };
     let waits = [(); 2].map(|()| wait(ask(&permits, 1)));
@@ -71,7 +71,7 @@ fn whoever_takes_a_place_while_a_permit_comes_back_is_served() {
 fn whoever_asks_while_the_last_permit_comes_back_is_served() {
     explore(|| {
         let permits = Arc::new(Permits::new(Some(1)));
-        let Acquire::Now(held) = ask(&permits, 1) else {
+        let Acquisition::Now(held) = ask(&permits, 1) else {
             panic!("it is free");
         };
         let held = Arc::new(Mutex::new(Some(held)));
@@ -79,9 +79,9 @@ fn whoever_asks_while_the_last_permit_comes_back_is_served() {
         let other = ask(&permits, 2);
         gives_back.join().unwrap();
         match other {
-            Acquire::Now(permit) => drop(permit),
-            Acquire::Later(mut wait) => assert!(is_served(&mut wait)),
-            Acquire::Full => panic!("nobody waits"),
+            Acquisition::Now(permit) => drop(permit),
+            Acquisition::Later(mut wait) => assert!(is_served(&mut wait)),
+            Acquisition::Full => panic!("nobody waits"),
         }
         assert_eq!((permits.in_use(), permits.waiting()), (0, 0));
     });
@@ -97,9 +97,9 @@ fn of_two_peers_that_come_at_once_one_takes_the_place() {
         let mut places: Vec<Wait> = Vec::new();
         for came in came {
             match came {
-                Acquire::Later(wait) => places.push(wait),
-                Acquire::Full => {}
-                Acquire::Now(_) => panic!("the permit is held"),
+                Acquisition::Later(wait) => places.push(wait),
+                Acquisition::Full => {}
+                Acquisition::Now(_) => panic!("the permit is held"),
             }
         }
         assert_eq!(places.len(), 1);

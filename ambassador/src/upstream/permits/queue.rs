@@ -16,7 +16,7 @@ use foldhash::HashMap;
 use crate::addr::Peer;
 
 /// One who waits.
-pub(super) trait Waits {
+pub(super) trait QueueEntry {
     /// Who it belongs to.
     fn peer(&self) -> Peer;
 }
@@ -24,7 +24,7 @@ pub(super) trait Waits {
 /// The queue.
 pub(super) struct Queue<W> {
     places: VecDeque<Place<W>>,
-    peers: HashMap<Peer, Held>,
+    peers: HashMap<Peer, PeerShare>,
 }
 
 struct Place<W> {
@@ -34,7 +34,7 @@ struct Place<W> {
 
 /// What a peer has of the queue.
 #[derive(Default)]
-struct Held {
+struct PeerShare {
     waiting: u32,
     /// The last round in which it is to have a turn, or has had one.
     round: u64,
@@ -44,7 +44,7 @@ struct Held {
 
 /// What came of asking for a place.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Pushed<W> {
+pub(super) enum PushOutcome<W> {
     /// There was one.
     Free,
     /// It is that of another, who waits no longer.
@@ -62,7 +62,7 @@ impl<W> Default for Queue<W> {
     }
 }
 
-impl<W: Waits> Queue<W> {
+impl<W: QueueEntry> Queue<W> {
     /// Who is next.
     pub(super) fn front(&self) -> Option<&W> {
         self.places.front().map(|place| &place.waiter)
@@ -74,18 +74,18 @@ impl<W: Waits> Queue<W> {
     }
 
     /// Gives `waiter` a place, where there are fewer than `max`.
-    pub(super) fn push(&mut self, waiter: W, max: u32) -> Pushed<W> {
+    pub(super) fn push(&mut self, waiter: W, max: u32) -> PushOutcome<W> {
         let pushed = match (self.places.len() as u64).cmp(&u64::from(max)) {
-            Ordering::Less => Pushed::Free,
+            Ordering::Less => PushOutcome::Free,
             Ordering::Equal => {
                 let worst = self.worst_beside(waiter.peer());
                 let Some(other) = worst.and_then(|worst| self.leave(worst)) else {
-                    return Pushed::Full;
+                    return PushOutcome::Full;
                 };
-                Pushed::InPlaceOf(other)
+                PushOutcome::InPlaceOf(other)
             }
             // The limit was lowered.
-            Ordering::Greater => return Pushed::Full,
+            Ordering::Greater => return PushOutcome::Full,
         };
         let now = self.places.front().map_or(0, |place| place.round);
         let held = self.peers.entry(waiter.peer()).or_default();
@@ -156,7 +156,7 @@ mod tests {
     /// A waiter of a peer, by its number.
     type Numbered = (u32, u32);
 
-    impl Waits for Numbered {
+    impl QueueEntry for Numbered {
         fn peer(&self) -> Peer {
             Peer::Workload(self.0)
         }
@@ -165,7 +165,7 @@ mod tests {
     fn queue(waiters: &[Numbered]) -> Queue<Numbered> {
         let mut queue = Queue::default();
         for waiter in waiters {
-            assert_eq!(queue.push(*waiter, u32::MAX), Pushed::Free);
+            assert_eq!(queue.push(*waiter, u32::MAX), PushOutcome::Free);
         }
         queue
     }
@@ -222,24 +222,24 @@ mod tests {
     #[test]
     fn a_full_queue_has_a_place_for_who_has_less_than_a_share() {
         let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (2, 0)]);
-        assert_eq!(queue.push((1, 3), 4), Pushed::Full);
+        assert_eq!(queue.push((1, 3), 4), PushOutcome::Full);
         // With one more, it would have as many as the other.
-        assert_eq!(queue.push((2, 1), 4), Pushed::InPlaceOf((1, 2)));
-        assert_eq!(queue.push((2, 2), 4), Pushed::Full);
-        assert_eq!(queue.push((3, 0), 4), Pushed::InPlaceOf((2, 1)));
-        assert_eq!(queue.push((4, 0), 4), Pushed::InPlaceOf((1, 1)));
-        assert_eq!(queue.push((5, 0), 4), Pushed::Full);
+        assert_eq!(queue.push((2, 1), 4), PushOutcome::InPlaceOf((1, 2)));
+        assert_eq!(queue.push((2, 2), 4), PushOutcome::Full);
+        assert_eq!(queue.push((3, 0), 4), PushOutcome::InPlaceOf((2, 1)));
+        assert_eq!(queue.push((4, 0), 4), PushOutcome::InPlaceOf((1, 1)));
+        assert_eq!(queue.push((5, 0), 4), PushOutcome::Full);
         assert_eq!(order(&queue), [(1, 0), (2, 0), (3, 0), (4, 0)]);
     }
 
     #[test]
     fn where_nobody_may_wait_nobody_does() {
         let mut queue = queue(&[]);
-        assert_eq!(queue.push((1, 0), 0), Pushed::Full);
+        assert_eq!(queue.push((1, 0), 0), PushOutcome::Full);
         // A limit that was lowered: who is here stays.
         queue.push((1, 0), 9);
         queue.push((1, 1), 9);
-        assert_eq!(queue.push((2, 0), 1), Pushed::Full);
+        assert_eq!(queue.push((2, 0), 1), PushOutcome::Full);
         assert_eq!(order(&queue), [(1, 0), (1, 1)]);
     }
 

@@ -10,7 +10,7 @@ use crate::ring::{self, timer};
 use crate::upstream::connection::Past;
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
-use crate::upstream::permits::{Acquire, Asker};
+use crate::upstream::permits::{Acquisition, Requester};
 use crate::upstream::shared::Shared;
 
 /// How often idle connections are looked over while there are any. A peer that
@@ -87,12 +87,12 @@ impl Pools {
             let pool = pools.get_mut(&shared.id);
             pool.and_then(|pool| pool.balancer.next_in_turn(&shared.endpoints))
         };
-        let asker = Asker {
+        let requester = Requester {
             shard: self.shard,
             peer: Peer::Local,
         };
         if let Some(endpoint) = endpoint
-            && let Acquire::Now(permit) = shared.permits.acquire(asker, 0, ring::now())
+            && let Acquisition::Now(permit) = shared.permits.acquire(requester, 0, ring::now())
         {
             let key = PoolKey::http1(Namespace::default(), endpoint);
             match self

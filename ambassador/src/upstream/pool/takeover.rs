@@ -20,7 +20,7 @@ use super::{CURRENT, Pools};
 use crate::clock::Instant;
 use crate::ring::{self, Remote, timer};
 use crate::transport::Transport;
-use crate::upstream::connection::{Connection, Luggage};
+use crate::upstream::connection::{Connection, ConnectionState};
 use crate::upstream::key::PoolKey;
 use crate::upstream::shared::Shared;
 
@@ -90,7 +90,7 @@ pub(super) enum Reply<T> {
 /// A connection on its way to another shard. Dropped, it closes.
 struct Parcel {
     socket: OwnedFd,
-    luggage: Luggage,
+    state: ConnectionState,
 }
 
 /// A question to another shard.
@@ -151,10 +151,10 @@ impl Pools {
     fn ask(&self, shard: u16, id: u32, key: PoolKey, need: Need) -> Option<Question<'_>> {
         let number = self.questions.get();
         self.questions.set(number + 1);
-        let asker = ring::remote();
+        let requester = ring::remote();
         let ask = Box::new(move || {
             if let Some(pools) = CURRENT.with_borrow(std::rc::Weak::upgrade) {
-                pools.answer(id, key, need, Asker { asker, number });
+                pools.answer(id, key, need, ReplyAddress { requester, number });
             }
         });
         let peers = self.peers.borrow();
@@ -179,7 +179,7 @@ impl Pools {
 
     /// Gives another shard one of this one's idle connections for `key`, if it
     /// can be spared.
-    fn answer(self: &Rc<Self>, id: u32, key: PoolKey, need: Need, asker: Asker) {
+    fn answer(self: &Rc<Self>, id: u32, key: PoolKey, need: Need, reply_to: ReplyAddress) {
         let now = ring::now();
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
@@ -190,13 +190,13 @@ impl Pools {
         drop(dead);
         match reply {
             Reply::Given(connection) => ring::spawn(async move {
-                asker.tell(match Parcel::of(connection).await {
+                reply_to.tell(match Parcel::of(connection).await {
                     Some(parcel) => Reply::Given(parcel),
                     None => Reply::Nothing,
                 });
             }),
-            Reply::Nothing => asker.tell(Reply::Nothing),
-            Reply::Kept => asker.tell(Reply::Kept),
+            Reply::Nothing => reply_to.tell(Reply::Nothing),
+            Reply::Kept => reply_to.tell(Reply::Kept),
         }
     }
 
@@ -225,12 +225,12 @@ impl Pools {
 }
 
 /// Where the answer to a question goes.
-struct Asker {
-    asker: Remote,
+struct ReplyAddress {
+    requester: Remote,
     number: u64,
 }
 
-impl Asker {
+impl ReplyAddress {
     fn tell(self, reply: Reply<Parcel>) {
         let number = self.number;
         let tell = Box::new(move || {
@@ -239,15 +239,15 @@ impl Asker {
             }
         });
         // A shard that takes no mail dials, and the connection closes.
-        let _ = self.asker.send(tell);
+        let _ = self.requester.send(tell);
     }
 }
 
 impl Parcel {
     async fn of(connection: Connection) -> Option<Self> {
-        let (stream, luggage) = connection.pack();
+        let (stream, state) = connection.pack();
         let socket = stream.leave().await?;
-        Some(Self { socket, luggage })
+        Some(Self { socket, state })
     }
 
     fn unpack(self) -> io::Result<Connection> {
@@ -256,7 +256,7 @@ impl Parcel {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let stream = Transport::from_connected(self.socket)?;
-        Ok(Connection::unpack(stream, self.luggage))
+        Ok(Connection::unpack(stream, self.state))
     }
 }
 
