@@ -54,13 +54,13 @@ pub(crate) use spare::drop_all as drop_spares;
 pub use spin::Spin;
 pub(crate) use stream::Sending;
 pub use stream::{Listener, Stream};
-pub(crate) use table::{Held, Standing, StreamId};
+pub(crate) use table::{PendingBytes, StreamActivity, StreamId};
 
 use crate::clock::{self, Instant};
 use driver::Driver;
 use executor::Executor;
 use mailbox::Mailbox;
-use spin::Waits;
+use spin::WaitHistory;
 use wheel::Wheel;
 
 /// Bytes kept of a stream that nobody reads; from there on the read is stopped.
@@ -103,7 +103,7 @@ struct Core {
     mailbox: Mailbox,
     now: Cell<Instant>,
     turns: Cell<u64>,
-    waits: RefCell<Waits>,
+    waits: RefCell<WaitHistory>,
 }
 
 thread_local! {
@@ -138,7 +138,7 @@ pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static
         mailbox,
         now: Cell::new(clock::now()),
         turns: Cell::new(0),
-        waits: RefCell::new(Waits::new(options.spin)),
+        waits: RefCell::new(WaitHistory::new(options.spin)),
     });
     CORE.with_borrow_mut(|slot| {
         assert!(slot.is_none(), "a thread runs one shard at a time");
@@ -177,12 +177,12 @@ pub(crate) fn now() -> Instant {
 }
 
 /// What a stream of this shard is doing; `None`: it is gone.
-pub(crate) fn standing(id: StreamId) -> Option<Standing> {
+pub(crate) fn standing(id: StreamId) -> Option<StreamActivity> {
     with(|core| core.driver.standing(id))
 }
 
 /// What waits in all streams of this shard.
-pub(crate) fn held() -> Held {
+pub(crate) fn held() -> PendingBytes {
     with(|core| core.driver.held())
 }
 

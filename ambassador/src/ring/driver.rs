@@ -18,7 +18,8 @@ use super::growth::Growth;
 use super::send_op::SendError;
 use super::sockets;
 use super::table::{
-    Connecting, End, Held, Key, Role, Sending, Socket, Standing, StreamId, Table, Until,
+    Connecting, End, Key, PendingBytes, Role, SendGoal, Sending, Socket, StreamActivity, StreamId,
+    Table,
 };
 use super::uring::Uring;
 use super::waiting::keep;
@@ -88,7 +89,7 @@ impl Driver {
     }
 
     /// What a stream is doing; `None`: it is gone.
-    pub(super) fn standing(&self, id: StreamId) -> Option<Standing> {
+    pub(super) fn standing(&self, id: StreamId) -> Option<StreamActivity> {
         let table = self.table.borrow();
         let socket = table.sockets.get(id.key as usize);
         let socket = socket.filter(|socket| socket.generation == id.generation);
@@ -96,9 +97,9 @@ impl Driver {
     }
 
     /// What waits in all streams.
-    pub(super) fn held(&self) -> Held {
+    pub(super) fn held(&self) -> PendingBytes {
         let table = self.table.borrow();
-        let mut held = Held::default();
+        let mut held = PendingBytes::default();
         for (_, socket) in &table.sockets {
             let standing = socket.standing();
             held.here += standing.held;
@@ -155,7 +156,7 @@ impl Driver {
         &self,
         key: Key,
         unsent: &mut Option<Gather>,
-        until: Until,
+        until: SendGoal,
         waker: &Waker,
     ) -> Poll<Result<(), SendError>> {
         let mut table = self.table.borrow_mut();
@@ -168,7 +169,7 @@ impl Driver {
             ) {
                 (Sending::Idle, Some(gather)) => {
                     self.start_send(table, key, gather, until);
-                    if until == Until::Queued {
+                    if until == SendGoal::Queued {
                         return Poll::Ready(Ok(()));
                     }
                 }
@@ -198,7 +199,7 @@ impl Driver {
         }
     }
 
-    fn start_send(&self, table: &mut Table, key: Key, gather: Gather, until: Until) {
+    fn start_send(&self, table: &mut Table, key: Key, gather: Gather, until: SendGoal) {
         let op = table.new_send(gather);
         table.sockets[key as usize].sending = Sending::Busy(op);
         match &mut *self.engine.borrow_mut() {

@@ -21,13 +21,13 @@ pub enum Spin {
 }
 
 /// How long the last waits were.
-pub(super) struct Waits {
+pub(super) struct WaitHistory {
     spin: Spin,
     /// Their moving average.
     usual: Duration,
 }
 
-impl Waits {
+impl WaitHistory {
     /// None yet: nothing says that news comes fast.
     pub(super) fn new(spin: Spin) -> Self {
         Self {
@@ -57,7 +57,7 @@ impl Waits {
 mod tests {
     use super::*;
 
-    fn after(waits: &mut Waits, count: usize, waited: Duration) -> Duration {
+    fn after(waits: &mut WaitHistory, count: usize, waited: Duration) -> Duration {
         for _ in 0..count {
             waits.note(waited);
         }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn it_spins_only_while_news_comes_fast() {
-        let mut waits = Waits::new(Spin::Adaptive);
+        let mut waits = WaitHistory::new(Spin::Adaptive);
         let (short, long) = (SPIN_MAX / 5, SPIN_MAX * 2);
         assert_eq!(waits.spin(None), Duration::ZERO, "nothing has come yet");
         assert_eq!(after(&mut waits, 20, short), SPIN_MAX);
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn a_short_wait_is_not_spun_through() {
-        let mut waits = Waits::new(Spin::Adaptive);
+        let mut waits = WaitHistory::new(Spin::Adaptive);
         after(&mut waits, 50, Duration::ZERO);
         assert_eq!(waits.spin(Some(Duration::from_secs(1))), SPIN_MAX);
         assert_eq!(waits.spin(Some(SPIN_MAX)), Duration::ZERO);
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn never_is_never() {
-        let mut waits = Waits::new(Spin::Never);
+        let mut waits = WaitHistory::new(Spin::Never);
         assert_eq!(after(&mut waits, 50, Duration::ZERO), Duration::ZERO);
     }
 }

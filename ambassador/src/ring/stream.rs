@@ -15,7 +15,7 @@ use super::chunk::{Chunk, Gather};
 use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
 use super::sockets::{self, Departure};
-use super::table::{self, Connecting, End, Key, Role, StreamId, Until};
+use super::table::{self, Connecting, End, Key, Role, SendGoal, StreamId};
 use super::timer::{self, Elapsed};
 use super::waiting::keep;
 use super::wheel;
@@ -47,7 +47,7 @@ pub struct Stream {
 pub struct Sending<'a> {
     stream: &'a Stream,
     unsent: Option<Gather>,
-    until: Until,
+    until: SendGoal,
 }
 
 impl Future for Sending<'_> {
@@ -341,7 +341,7 @@ impl Stream {
     /// but closing then. Another send waits until the first is over, and fails
     /// if that has failed.
     pub fn send(&self, gather: Gather) -> Sending<'_> {
-        self.send_until(gather, Until::Sent)
+        self.send_until(gather, SendGoal::Sent)
     }
 
     /// Sends like [`Stream::send`], but does not wait for the kernel to take a
@@ -351,13 +351,13 @@ impl Stream {
     /// flushed before it is closed or shut down, or the bytes may be lost.
     pub fn post(&self, gather: Gather) -> Sending<'_> {
         let until = match gather.bytes() {
-            ..=POST_MAX => Until::Queued,
-            _ => Until::Sent,
+            ..=POST_MAX => SendGoal::Queued,
+            _ => SendGoal::Sent,
         };
         self.send_until(gather, until)
     }
 
-    fn send_until(&self, gather: Gather, until: Until) -> Sending<'_> {
+    fn send_until(&self, gather: Gather, until: SendGoal) -> Sending<'_> {
         Sending {
             stream: self,
             unsent: Some(gather),

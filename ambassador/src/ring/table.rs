@@ -12,7 +12,7 @@ use slab::Slab;
 
 #[cfg(test)]
 pub(super) use self::socket::ACCEPTED_MAX;
-pub(crate) use self::socket::Standing;
+pub(crate) use self::socket::StreamActivity;
 pub(super) use self::socket::{Connecting, End, Sending, Socket, raw};
 use super::buffers::Buffers;
 use super::chunk::{Chunk, Gather};
@@ -70,7 +70,7 @@ pub(super) enum Role {
 
 /// What a sender waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Until {
+pub(super) enum SendGoal {
     /// The kernel has all bytes.
     Sent,
     /// They are on their way.
@@ -79,7 +79,7 @@ pub(super) enum Until {
 
 /// Bytes that wait.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Held {
+pub(crate) struct PendingBytes {
     /// In this process.
     pub here: usize,
     /// In the kernel's buffers.

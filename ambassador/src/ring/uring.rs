@@ -18,7 +18,7 @@ use super::buffers::{Buffers, COUNT};
 use super::chunk::Chunk;
 use super::mailbox;
 use super::send_op::SendOp;
-use super::table::{Connecting, End, Key, Sending, Table, Until, raw};
+use super::table::{Connecting, End, Key, SendGoal, Sending, Table, raw};
 use crate::clock;
 
 /// Operations started per turn without an extra system call.
@@ -112,13 +112,13 @@ impl Uring {
 
     /// Starts to send what the socket's operation says. Where nobody waits for
     /// the end, the kernel does not tell of success.
-    pub(super) fn send(&mut self, table: &mut Table, key: Key, until: Until) {
+    pub(super) fn send(&mut self, table: &mut Table, key: Key, until: SendGoal) {
         let socket = &mut table.sockets[key as usize];
         let fd = Fd(raw(socket));
         let Sending::Busy(op) = &mut socket.sending else {
             return;
         };
-        op.quiet = until == Until::Queued;
+        op.quiet = until == SendGoal::Queued;
         let entry = send_entry(fd, op);
         if op.quiet {
             self.quiet.push(key);
@@ -325,7 +325,7 @@ impl Uring {
             Some(Op::Connect) => table.end_connect(key, outcome.map(|_| ())),
             Some(Op::Send) => {
                 if table.progress_send(key, outcome) {
-                    self.send(table, key, Until::Sent);
+                    self.send(table, key, SendGoal::Sent);
                 }
             }
             Some(Op::Event | Op::Cancel) | None => {}

@@ -72,7 +72,7 @@ pub(crate) struct Socket {
 
 /// What a stream is doing, seen from outside.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Standing {
+pub(crate) struct StreamActivity {
     /// Bytes that have come or gone, counted round and round.
     pub moved: u32,
     /// Bytes that wait here: received and not consumed, or not yet sent.
@@ -152,12 +152,12 @@ impl Socket {
     }
 
     /// What it is doing.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> StreamActivity {
         let (unsent, leaves_unread) = match &self.sending {
             Sending::Busy(op) => (op.gather.bytes(), op.may_wait),
             _ => (0, false),
         };
-        Standing {
+        StreamActivity {
             moved: self.came.wrapping_add(self.gone as u32),
             held: self.received_bytes + unsent,
             owes_bytes: self.reader.is_some() && self.received.is_none(),
