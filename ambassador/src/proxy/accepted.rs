@@ -15,10 +15,10 @@ use crate::policy::breaker::State;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Context;
 use crate::proxy::fault;
-use crate::proxy::first_bytes::{Spoke, classify, server_name, who_speaks};
+use crate::proxy::first_bytes::{FirstSpeaker, classify, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::http1;
-use crate::proxy::leg::{GivenUp, Leg, Purpose, dial, speaks_http_only};
+use crate::proxy::leg::{Leg, Purpose, RelayFailure, dial, speaks_http_only};
 use crate::proxy::listening::Entry;
 use crate::proxy::pick;
 use crate::proxy::server_first::{Place, is_greeting};
@@ -39,7 +39,7 @@ pub(crate) async fn serve(client: Box<Client>, entry: Entry) {
     let listener = client.origin.listener;
     context.telemetry.cells.connection_opened(listener);
     context.connection_opened();
-    let _open = Open {
+    let _open = OpenConnection {
         context: Rc::clone(&context),
         listener,
     };
@@ -66,12 +66,12 @@ pub(crate) async fn serve(client: Box<Client>, entry: Entry) {
 }
 
 /// Counts the connection out, however it ends.
-struct Open {
+struct OpenConnection {
     context: Rc<Context>,
     listener: crate::telemetry::ListenerIndex,
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.context.connection_closed();
         self.context
@@ -93,19 +93,19 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, patience: Pati
         Protocol::Auto => {}
     }
     match Box::pin(sniff(&mut client, original, patience)).await {
-        Sniffed::Http => http1::serve(client, patience).await,
-        Sniffed::Opaque(Some(Dialled { target, leg })) => {
+        SniffOutcome::Http => http1::serve(client, patience).await,
+        SniffOutcome::Opaque(Some(Dialled { target, leg })) => {
             Box::pin(relay(client, accepted, Some(target), Some(leg))).await;
         }
-        Sniffed::Opaque(None) => {
+        SniffOutcome::Opaque(None) => {
             let target = resolve(&client.context, original, None);
             Box::pin(relay(client, accepted, target, None)).await;
         }
-        Sniffed::Tls(dialled) => {
+        SniffOutcome::Tls(dialled) => {
             Box::pin(relay_tls(client, accepted, original, patience, dialled)).await
         }
-        Sniffed::Ended => {}
-        Sniffed::GivenUp(label, failed) => {
+        SniffOutcome::Ended => {}
+        SniffOutcome::RelayFailure(label, failed) => {
             let mut record = begin(&client, accepted, RelayProtocol::Tcp);
             record.passage.upstream = label;
             refuse(*client, record, failed);
@@ -134,12 +134,12 @@ fn by_address(
 
 /// What the first bytes tell; the connections are those that were dialled
 /// because there were none.
-enum Sniffed {
+enum SniffOutcome {
     Http,
     Opaque(Option<Dialled>),
     Tls(Option<Dialled>),
     Ended,
-    GivenUp(UpstreamIndex, GivenUp),
+    RelayFailure(UpstreamIndex, RelayFailure),
 }
 
 /// A connection by the address alone.
@@ -148,7 +148,7 @@ struct Dialled {
     leg: Box<Leg>,
 }
 
-async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> Sniffed {
+async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -> SniffOutcome {
     let idle = patience.idle();
     let context = Rc::clone(&client.context);
     let place = Place {
@@ -179,47 +179,47 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
             return sniff_bytes(client, idle).await;
         }
         if purpose == Purpose::Guess {
-            return Sniffed::GivenUp(target.shared.label, GivenUp::CIRCUIT_OPEN);
+            return SniffOutcome::RelayFailure(target.shared.label, RelayFailure::CIRCUIT_OPEN);
         }
     }
     // Nothing to go by: dial where the address leads and see who speaks.
     let mut leg = match dial(client, &target, purpose).await {
         Ok(leg) => leg,
-        Err(failed) => return Sniffed::GivenUp(target.shared.label, failed),
+        Err(failed) => return SniffOutcome::RelayFailure(target.shared.label, failed),
     };
     let silence = target.upstream.policies.timeouts.tunnel;
     match who_speaks(client, &leg.connection.stream, silence, idle).await {
-        Spoke::Nobody => {
-            let silent = GivenUp {
+        FirstSpeaker::Nobody => {
+            let silent = RelayFailure {
                 outcome: TcpOutcome::IdleTimeout,
                 endpoint: Some(leg.connection.endpoint()),
             };
-            Sniffed::GivenUp(target.shared.label, silent)
+            SniffOutcome::RelayFailure(target.shared.label, silent)
         }
-        Spoke::Server => {
+        FirstSpeaker::Server => {
             leg.said = leg.connection.stream.try_recv();
             if leg.said.as_deref().is_some_and(is_greeting) {
                 context.learn_speaks_first(place);
             }
-            Sniffed::Opaque(Some(Dialled { target, leg }))
+            SniffOutcome::Opaque(Some(Dialled { target, leg }))
         }
-        Spoke::Client(Sniff::Http1) => {
+        FirstSpeaker::Client(Sniff::Http1) => {
             leg.connection.complete();
-            Sniffed::Http
+            SniffOutcome::Http
         }
-        Spoke::Client(Sniff::Tls) => Sniffed::Tls(Some(Dialled { target, leg })),
-        Spoke::Client(_) => Sniffed::Opaque(Some(Dialled { target, leg })),
-        Spoke::Ended => Sniffed::Ended,
+        FirstSpeaker::Client(Sniff::Tls) => SniffOutcome::Tls(Some(Dialled { target, leg })),
+        FirstSpeaker::Client(_) => SniffOutcome::Opaque(Some(Dialled { target, leg })),
+        FirstSpeaker::Ended => SniffOutcome::Ended,
     }
 }
 
 /// What the first bytes tell of a client that has no connection yet.
-async fn sniff_bytes(client: &mut Client, idle: Duration) -> Sniffed {
+async fn sniff_bytes(client: &mut Client, idle: Duration) -> SniffOutcome {
     match classify(client, idle).await {
-        Some(Sniff::Http1) => Sniffed::Http,
-        Some(Sniff::Tls) => Sniffed::Tls(None),
-        Some(_) => Sniffed::Opaque(None),
-        None => Sniffed::Ended,
+        Some(Sniff::Http1) => SniffOutcome::Http,
+        Some(Sniff::Tls) => SniffOutcome::Tls(None),
+        Some(_) => SniffOutcome::Opaque(None),
+        None => SniffOutcome::Ended,
     }
 }
 
@@ -295,7 +295,7 @@ async fn relay_recorded(
     dialled: Option<Box<Leg>>,
 ) {
     let Some(target) = to.target else {
-        let nowhere = GivenUp {
+        let nowhere = RelayFailure {
             outcome: TcpOutcome::NoRoute,
             endpoint: None,
         };
@@ -309,7 +309,7 @@ async fn relay_recorded(
         let ended = fault::inject_relayed(&mut client, faults, &record.passage);
         if let Some(outcome) = ended.await {
             let endpoint = None;
-            return refuse(*client, record, GivenUp { outcome, endpoint });
+            return refuse(*client, record, RelayFailure { outcome, endpoint });
         }
     }
     if let Some(ahead) = &mut client.ahead {
@@ -341,7 +341,7 @@ async fn relay_recorded(
 
 /// A connection that is given up is reset, never closed politely, so that
 /// its caller sees a failure.
-fn refuse(client: Client, mut record: RelayGuard, failed: GivenUp) {
+fn refuse(client: Client, mut record: RelayGuard, failed: RelayFailure) {
     record.outcome = failed.outcome;
     record.passage.endpoint.set(failed.endpoint);
     client.stream.reset();

@@ -21,7 +21,7 @@ pub(crate) struct Bound(Option<Box<Lease>>);
 
 /// What became of a connection after an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
+pub(crate) enum BoundOutcome {
     /// It waits for the next request, or nobody misses it.
     Well,
     /// It has ended, and the client had begun to authenticate on it.
@@ -29,7 +29,7 @@ pub(crate) enum Held {
 }
 
 /// What there is for a request.
-pub(crate) enum Taken {
+pub(crate) enum BoundLease {
     /// Nothing: it may go over any connection.
     Nothing,
     /// Its connection.
@@ -55,34 +55,34 @@ impl Bound {
     }
 
     /// The connection for a request.
-    pub(crate) fn take(&mut self, shared: &Shared, key: PoolKey) -> Taken {
+    pub(crate) fn take(&mut self, shared: &Shared, key: PoolKey) -> BoundLease {
         if self.of(shared).is_none_or(|kept| kept.key() != key) {
-            return Taken::Nothing;
+            return BoundLease::Nothing;
         }
         match self.0.take().map(|kept| *kept) {
-            Some(connection) if connection.serves(key) => Taken::Live(connection),
-            Some(lost) if lost.tie.has_begun() => Taken::Lost,
-            Some(_) | None => Taken::Nothing,
+            Some(connection) if connection.serves(key) => BoundLease::Live(connection),
+            Some(lost) if lost.tie.has_begun() => BoundLease::Lost,
+            Some(_) | None => BoundLease::Nothing,
         }
     }
 
     /// Keeps a connection after a complete exchange. One on which the client has
     /// begun to authenticate does not give way to a mere offer of another
     /// upstream: that one closes.
-    pub(crate) fn keep(&mut self, mut connection: Lease) -> Held {
+    pub(crate) fn keep(&mut self, mut connection: Lease) -> BoundOutcome {
         let begun = |kept: &Lease| kept.tie.has_begun();
         if connection.stream.is_closed_or_busy() {
             return match connection.tie.has_begun() {
-                true => Held::Lost,
-                false => Held::Well,
+                true => BoundOutcome::Lost,
+                false => BoundOutcome::Well,
             };
         }
         if self.0.as_deref().is_some_and(begun) && !connection.tie.has_begun() {
-            return Held::Well;
+            return BoundOutcome::Well;
         }
         connection.past = Past::Used;
         self.0 = Some(Box::new(connection));
-        Held::Well
+        BoundOutcome::Well
     }
 
     /// Resolves when the connection has ended on which the client has begun to

@@ -15,7 +15,7 @@ use crate::proxy::generation::{Generation, Target};
 use crate::proxy::listening::{Listening, Meaning};
 use crate::proxy::memory::{Memory, State};
 use crate::proxy::room::Room;
-use crate::proxy::server_first::{Learnt, Place, ServerFirst};
+use crate::proxy::server_first::{Observation, Place, ServerFirst};
 use crate::ring::{self, Remote, growth};
 use crate::route::AdoptKey;
 use crate::telemetry::{
@@ -345,7 +345,7 @@ impl Context {
     /// Remembers, on every shard, that the server there speaks first.
     pub(crate) fn learn_speaks_first(&self, place: Place) {
         let learnt = self.server_first.borrow_mut().hear(place, ring::now());
-        if learnt == Learnt::Known {
+        if learnt == Observation::Known {
             return;
         }
         for peer in self.peers.borrow().iter() {

@@ -25,20 +25,20 @@ pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Snif
         }
         known => Some(known),
     };
-    let within = Within {
+    let within = PeekTimes {
         first: idle,
         rest: SNIFF_MORE,
     };
     match look_ahead(client, within, tell).await {
-        Looked::Told(told) => Some(told),
-        Looked::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
-        Looked::Silent | Looked::Finished => Some(Sniff::Opaque),
-        Looked::Broken => None,
+        Peek::Known(told) => Some(told),
+        Peek::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
+        Peek::Silent | Peek::Finished => Some(Sniff::Opaque),
+        Peek::Broken => None,
     }
 }
 
 /// Who speaks first between a client and a server.
-pub(super) enum Spoke {
+pub(super) enum FirstSpeaker {
     /// The client, and like this.
     Client(Sniff),
     /// The server, or it has ended.
@@ -56,25 +56,25 @@ pub(super) async fn who_speaks(
     server: &Transport,
     silence: Duration,
     idle: Duration,
-) -> Spoke {
+) -> FirstSpeaker {
     if client.ahead.is_none() {
         let spoke = first(client.stream.readable(), server.readable());
         match timer::timeout(silence, spoke).await {
-            Err(_) => return Spoke::Nobody,
-            Ok(First::Right(())) => return Spoke::Server,
+            Err(_) => return FirstSpeaker::Nobody,
+            Ok(First::Right(())) => return FirstSpeaker::Server,
             Ok(First::Left(())) => {}
         }
     }
     match classify(client, idle).await {
-        Some(sniff) => Spoke::Client(sniff),
-        None => Spoke::Ended,
+        Some(sniff) => FirstSpeaker::Client(sniff),
+        None => FirstSpeaker::Ended,
     }
 }
 
 /// What came of looking ahead.
-enum Looked<T> {
+enum Peek<T> {
     /// The bytes told it.
-    Told(T),
+    Known(T),
     /// They did not, and no more came in time.
     Silent,
     /// Nor will more come: a FIN.
@@ -85,7 +85,7 @@ enum Looked<T> {
 
 /// How long is waited for bytes.
 #[derive(Debug, Clone, Copy)]
-struct Within {
+struct PeekTimes {
     /// For the first.
     first: Duration,
     /// From these on for all others.
@@ -96,20 +96,20 @@ struct Within {
 /// within a bound of its own; they stay in `ahead` in any case.
 async fn look_ahead<T>(
     client: &mut Client,
-    within: Within,
+    within: PeekTimes,
     mut tell: impl FnMut(&[u8]) -> Option<T>,
-) -> Looked<T> {
+) -> Peek<T> {
     let Some(mut bytes) = client.next(within.first).await else {
         return match client.stream.ended_with_fin() {
-            true => Looked::Finished,
-            false => Looked::Broken,
+            true => Peek::Finished,
+            false => Peek::Broken,
         };
     };
     let mut until = None;
     loop {
         if let Some(told) = tell(&bytes) {
             client.ahead = Some(bytes);
-            return Looked::Told(told);
+            return Peek::Known(told);
         }
         bytes.detach();
         client.member.keeps(bytes.len());
@@ -119,9 +119,9 @@ async fn look_ahead<T>(
                 bytes = Chunk::from([&bytes[..], &more[..]].concat());
                 continue;
             }
-            Ok(Ok(None)) => Looked::Finished,
-            Ok(Err(_)) => Looked::Broken,
-            Err(_) => Looked::Silent,
+            Ok(Ok(None)) => Peek::Finished,
+            Ok(Err(_)) => Peek::Broken,
+            Err(_) => Peek::Silent,
         };
         client.ahead = Some(bytes);
         return ended;
@@ -135,13 +135,13 @@ pub(super) async fn server_name(client: &mut Client, patience: Patience) -> Opti
         ServerName::NeedMore => None,
         known => Some(known),
     };
-    let within = Within {
+    let within = PeekTimes {
         first: patience.idle(),
         rest: patience.head(),
     };
     match look_ahead(client, within, tell).await {
-        Looked::Told(ServerName::Name(name)) => Some(Some(name)),
-        Looked::Told(ServerName::Absent | ServerName::NeedMore) | Looked::Finished => Some(None),
-        Looked::Silent | Looked::Broken => None,
+        Peek::Known(ServerName::Name(name)) => Some(Some(name)),
+        Peek::Known(ServerName::Absent | ServerName::NeedMore) | Peek::Finished => Some(None),
+        Peek::Silent | Peek::Broken => None,
     }
 }

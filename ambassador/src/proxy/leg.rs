@@ -26,7 +26,7 @@ pub(super) struct Leg {
 }
 
 /// Why a connection is not relayed, and where it would have gone.
-pub(super) struct GivenUp {
+pub(super) struct RelayFailure {
     /// How that is counted.
     pub outcome: TcpOutcome,
     /// The endpoint, where there was one to try.
@@ -43,7 +43,7 @@ pub(super) enum Purpose {
     Guess,
 }
 
-impl GivenUp {
+impl RelayFailure {
     /// It is not dialled.
     pub(super) const CIRCUIT_OPEN: Self = Self {
         outcome: TcpOutcome::CircuitOpen,
@@ -67,7 +67,7 @@ pub(super) async fn dial(
     client: &Client,
     target: &Target,
     purpose: Purpose,
-) -> Result<Box<Leg>, GivenUp> {
+) -> Result<Box<Leg>, RelayFailure> {
     let (context, origin) = (&client.context, &client.origin);
     let health = pick::health_for(&context.pools, target, origin.namespace);
     let criteria = Criteria {
@@ -78,8 +78,8 @@ pub(super) async fn dial(
     };
     let mut tries = Tries::new(context, target, &health, criteria);
     let mut one = tries.begin().map_err(|reason| match reason {
-        Reason::CircuitOpen => GivenUp::CIRCUIT_OPEN,
-        _ => GivenUp::NO_ENDPOINT,
+        Reason::CircuitOpen => RelayFailure::CIRCUIT_OPEN,
+        _ => RelayFailure::NO_ENDPOINT,
     })?;
     if purpose == Purpose::Relay {
         context.pools.count_request(&target.shared, ring::now());
@@ -103,11 +103,11 @@ pub(super) async fn dial(
                 _pick: one.into_pick(),
             }))
         }
-        First::Left(Err(unanswered)) => Err(GivenUp {
+        First::Left(Err(unanswered)) => Err(RelayFailure {
             outcome: outcome_of(unanswered.reason),
             endpoint: Some(one.endpoint()),
         }),
-        First::Right(()) => Err(GivenUp {
+        First::Right(()) => Err(RelayFailure {
             outcome: TcpOutcome::ClientReset,
             endpoint: None,
         }),

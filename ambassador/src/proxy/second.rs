@@ -30,7 +30,7 @@ use crate::upstream::dial::Namespace;
 
 /// A second try that may be made beside one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Second {
+pub(crate) struct SecondTry {
     /// Not before.
     due: Instant,
     /// For what.
@@ -41,7 +41,7 @@ impl<'a> Sending<'a> {
     /// Whether a second try may be made beside the one that begins, and when:
     /// only where the request is whole, changes nothing and may reach an upstream
     /// twice. `again`: whether another one may follow.
-    pub(crate) fn second(&self, one: &Try<'_>, resend: Resend) -> Option<Second> {
+    pub(crate) fn second(&self, one: &Try<'_>, resend: Resend) -> Option<SecondTry> {
         let target = self.target();
         let policies = &target.upstream.policies;
         let hedges = policies.hedge.after != After::Off && !one.is_probe();
@@ -49,7 +49,7 @@ impl<'a> Sending<'a> {
             let (pools, now) = (&self.context.pools, ring::now());
             if let Some(due) = pools.slow_at(&target.shared, &policies.hedge, now) {
                 let why = SecondTryCause::Slow;
-                return Some(Second { due, why });
+                return Some(SecondTry { due, why });
             }
         }
         let looks_elsewhere = policies.retry.elsewhere
@@ -58,7 +58,7 @@ impl<'a> Sending<'a> {
             && self.replay.is_empty()
             && self.may_be_in_two_places();
         let limit = policies.timeouts.request.filter(|_| looks_elsewhere)?;
-        Some(Second {
+        Some(SecondTry {
             due: ring::now() + limit / 2,
             why: SecondTryCause::Silent,
         })
@@ -80,11 +80,11 @@ impl<'a> Sending<'a> {
         &mut self,
         one: &mut Try<'t>,
         tries: &Tries<'t>,
-        second: Second,
+        second: SecondTry,
     ) -> Result<Answered, Failure> {
         let (context, target, record) = (self.context, self.target(), self.record);
         let (busy, began) = ([one.endpoint()], ring::now());
-        let Second { why, .. } = second;
+        let SecondTry { why, .. } = second;
         let grant = one.second(|| tries.pick_beside(&busy, why));
         let beside = self.beside();
         let interims = match why {
@@ -131,8 +131,8 @@ impl<'a> Sending<'a> {
     }
 
     /// The same request for another try beside.
-    fn beside(&self) -> Beside<'a> {
-        Beside {
+    fn beside(&self) -> SecondRequest<'a> {
+        SecondRequest {
             context: self.context,
             client: self.client,
             namespace: self.namespace,
@@ -146,7 +146,7 @@ impl<'a> Sending<'a> {
     }
 }
 
-impl Second {
+impl SecondTry {
     /// Waits for the moment to make it.
     fn wait(self, deadlines: &Deadlines<'_>) -> impl Future<Output = ()> {
         if self.why == SecondTryCause::Silent {
@@ -169,7 +169,7 @@ impl Second {
 }
 
 /// A request of which a copy is sent elsewhere.
-struct Beside<'a> {
+struct SecondRequest<'a> {
     context: &'a Context,
     client: &'a Transport,
     namespace: Namespace,
@@ -182,14 +182,14 @@ struct Beside<'a> {
 }
 
 /// What came of the copy.
-struct AnsweredBeside<'t> {
+struct SecondResponse<'t> {
     answered: Answered,
     response: ResponseHead,
     attempt: Try<'t>,
 }
 
-impl Beside<'_> {
-    async fn ask<'t>(self, mut attempt: Try<'t>) -> Result<Box<AnsweredBeside<'t>>, Failure> {
+impl SecondRequest<'_> {
+    async fn ask<'t>(self, mut attempt: Try<'t>) -> Result<Box<SecondResponse<'t>>, Failure> {
         let mut response = ResponseHead::default();
         let progress = Progress::new(self.record, None);
         let answered = Sending {
@@ -213,7 +213,7 @@ impl Beside<'_> {
         }
         .ask(&mut attempt, Interims::Drop)
         .await?;
-        Ok(Box::new(AnsweredBeside {
+        Ok(Box::new(SecondResponse {
             answered,
             response,
             attempt,

@@ -9,7 +9,7 @@ use crate::message::{BadMessage, ResponseHead, challenge};
 use crate::policy::retry::Cause;
 use crate::proxy::answer::{ExchangeError, Held, Response};
 use crate::proxy::attempt::{Body, Stage, Try};
-use crate::proxy::bound::{self, Bound, Taken};
+use crate::proxy::bound::{self, Bound, BoundLease};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::exchange::Exchange;
@@ -310,11 +310,11 @@ impl<'a> Sending<'a> {
 
     /// Keeps a connection after a complete exchange: for this client where it has
     /// become its own, else for all.
-    fn keep(&mut self, mut connection: Lease) -> bound::Held {
+    fn keep(&mut self, mut connection: Lease) -> bound::BoundOutcome {
         match connection.tie {
             Tie::Free => {
                 connection.complete();
-                bound::Held::Well
+                bound::BoundOutcome::Well
             }
             Tie::Offered(_) | Tie::Begun(_) => self.bound.keep(connection),
         }
@@ -329,9 +329,9 @@ impl<'a> Sending<'a> {
         let key = PoolKey::http1(self.namespace, one.endpoint());
         let (context, shared) = (self.context, &self.route.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
-            (Taken::Live(connection), _) => Some(connection),
-            (Taken::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, freshness),
-            (Taken::Lost, _) | (Taken::Nothing, Lane::Bound) => {
+            (BoundLease::Live(connection), _) => Some(connection),
+            (BoundLease::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, freshness),
+            (BoundLease::Lost, _) | (BoundLease::Nothing, Lane::Bound) => {
                 self.outgoing = None;
                 return Err(Unanswered::LOST);
             }
@@ -397,12 +397,12 @@ impl<'a> Sending<'a> {
             } => {
                 let held = match (reusable, connection.tie.has_begun()) {
                     (true, _) => self.keep(connection),
-                    (false, true) => bound::Held::Lost,
-                    (false, false) => bound::Held::Well,
+                    (false, true) => bound::BoundOutcome::Lost,
+                    (false, false) => bound::BoundOutcome::Well,
                 };
                 Passed::Complete(Complete {
                     // The client is to see that its own connection has ended.
-                    keep_alive: keep_alive && held == bound::Held::Well,
+                    keep_alive: keep_alive && held == bound::BoundOutcome::Well,
                     ended,
                 })
             }

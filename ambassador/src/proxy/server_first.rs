@@ -34,9 +34,9 @@ pub(crate) struct ServerFirst {
 
 /// Whether somebody else should hear of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Learnt {
+pub(crate) enum Observation {
     /// It is new, or half forgotten.
-    News,
+    New,
     /// It is known well enough.
     Known,
 }
@@ -49,14 +49,14 @@ impl ServerFirst {
     }
 
     /// The server there has spoken first.
-    pub(crate) fn hear(&mut self, place: Place, now: Instant) -> Learnt {
+    pub(crate) fn hear(&mut self, place: Place, now: Instant) -> Observation {
         let age = |heard: Instant| now.saturating_duration_since(heard);
         if let Some(heard) = self.heard.get_mut(&place) {
             if age(*heard) < KEPT / 2 {
-                return Learnt::Known;
+                return Observation::Known;
             }
             *heard = now;
-            return Learnt::News;
+            return Observation::New;
         }
         if self.heard.len() == PLACES_MAX {
             self.heard.retain(|_, heard| age(*heard) < KEPT);
@@ -64,7 +64,7 @@ impl ServerFirst {
         if self.heard.len() < PLACES_MAX {
             self.heard.insert(place, now);
         }
-        Learnt::News
+        Observation::New
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
     fn a_place_is_known_in_its_namespace_and_for_a_while() {
         let mut known = ServerFirst::default();
         let start = Instant::now();
-        assert_eq!(known.hear(place(1, 1), start), Learnt::News);
+        assert_eq!(known.hear(place(1, 1), start), Observation::New);
         assert!(known.knows(place(1, 1), start + KEPT - Duration::from_millis(1)));
         assert!(!known.knows(place(1, 1), start + KEPT));
         assert!(!known.knows(place(0, 1), start));
@@ -106,8 +106,8 @@ mod tests {
         let start = Instant::now();
         known.hear(place(0, 1), start);
         let soon = start + KEPT / 2 - Duration::from_millis(1);
-        assert_eq!(known.hear(place(0, 1), soon), Learnt::Known);
-        assert_eq!(known.hear(place(0, 1), start + KEPT / 2), Learnt::News);
+        assert_eq!(known.hear(place(0, 1), soon), Observation::Known);
+        assert_eq!(known.hear(place(0, 1), start + KEPT / 2), Observation::New);
         assert!(known.knows(place(0, 1), start + KEPT));
     }
 

@@ -11,7 +11,7 @@ use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::fault;
-use crate::proxy::first_bytes::{Spoke, server_name, who_speaks};
+use crate::proxy::first_bytes::{FirstSpeaker, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::gone::gone;
 use crate::proxy::leg::{Leg, Purpose, dial, speaks_http_only};
@@ -96,7 +96,7 @@ pub(crate) async fn connect(
             if purpose == Purpose::Relay {
                 one.is_relayed();
             }
-            let reached = Reached { connection, one };
+            let reached = TunnelConnection { connection, one };
             establish(client, record, target, reached, tunnel).await
         }
         First::Left(Err(unanswered)) => refuse(client, record, facts, unanswered.reason).await,
@@ -125,7 +125,7 @@ async fn refuse(
 
 /// A connection for a tunnel, and the try that it came of: its endpoint is busy
 /// for as long as that is kept.
-struct Reached<'a> {
+struct TunnelConnection<'a> {
     connection: Lease,
     one: Try<'a>,
 }
@@ -141,7 +141,7 @@ async fn establish(
     client: &mut Client,
     mut record: RequestGuard,
     target: &Target,
-    reached: Reached<'_>,
+    reached: TunnelConnection<'_>,
     tunnel: Tunnelled,
 ) -> After {
     record.status.set(200);
@@ -163,7 +163,7 @@ async fn serve(
     client: &mut Client,
     answered: Answered,
     target: &Target,
-    mut reached: Reached<'_>,
+    mut reached: TunnelConnection<'_>,
     tunnel: Tunnelled,
 ) -> After {
     let Answered { mut record, at } = answered;
@@ -172,25 +172,25 @@ async fn serve(
     let timeouts = &target.upstream.policies.timeouts;
     let server = &reached.connection.stream;
     let spoke = match target.upstream.protocol {
-        Protocol::Http1 => Spoke::Client(Sniff::Http1),
-        Protocol::Tcp => Spoke::Client(Sniff::Opaque),
+        Protocol::Http1 => FirstSpeaker::Client(Sniff::Http1),
+        Protocol::Tcp => FirstSpeaker::Client(Sniff::Opaque),
         Protocol::Auto => who_speaks(client, server, timeouts.tunnel, timeouts.idle).await,
     };
     let mut to = None;
     match spoke {
-        Spoke::Client(Sniff::Http1) => {
+        FirstSpeaker::Client(Sniff::Http1) => {
             reached.connection.complete();
             return requests(client, Answered { record, at }, tunnel);
         }
-        Spoke::Client(Sniff::Tls) => {
+        FirstSpeaker::Client(Sniff::Tls) => {
             let Some(name) = server_name(client, Patience::of(timeouts)).await else {
                 return end(record, TcpOutcome::ClientReset);
             };
             to = by_server_name(client, &tunnel, name.as_deref());
         }
-        Spoke::Client(_) | Spoke::Server => {}
-        Spoke::Nobody => return end(record, TcpOutcome::IdleTimeout),
-        Spoke::Ended => return end(record, TcpOutcome::ClientReset),
+        FirstSpeaker::Client(_) | FirstSpeaker::Server => {}
+        FirstSpeaker::Nobody => return end(record, TcpOutcome::IdleTimeout),
+        FirstSpeaker::Ended => return end(record, TcpOutcome::ClientReset),
     }
     match to.filter(|to| to.shared.id != target.shared.id) {
         None => {
@@ -199,7 +199,7 @@ async fn serve(
             }
             reached.one.is_relayed();
             count(client, target);
-            let Reached { connection, one } = reached;
+            let TunnelConnection { connection, one } = reached;
             let said = connection.stream.try_recv();
             let after = self::tunnel(client, record, target, connection, said).await;
             // The endpoint was busy until now.
