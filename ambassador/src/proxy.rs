@@ -25,7 +25,7 @@ pub(crate) mod heads;
 pub(crate) mod http1;
 mod labels;
 mod leg;
-pub(crate) mod listening;
+pub(crate) mod listener;
 pub(crate) mod memory;
 mod paced;
 mod pick;
@@ -76,7 +76,7 @@ mod tests {
     use super::context::{Context, Scratch};
     use super::forward;
     use super::generation::Generation;
-    use super::listening::Entry;
+    use super::listener::Entry;
     use super::memory::{Limit, Memory};
     use crate::ring::{self, Backend, Chunk, Options, timer};
     use crate::route::settings::Settings;

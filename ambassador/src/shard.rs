@@ -19,7 +19,7 @@ use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::ring::{self, Backend, Remote, Spin, growth, timer};
-use crate::shard::accept::Intake;
+use crate::shard::accept::ListenSocket;
 use crate::telemetry::access_log::Sink;
 use crate::telemetry::{Snapshot, Telemetry};
 use crate::upstream::dial::{Dialer, OwnAddresses};
@@ -46,7 +46,7 @@ pub struct Plan {
     /// The configuration.
     pub generation: Arc<Generation>,
     /// Its listening sockets and what they are for.
-    pub intakes: Vec<Intake>,
+    pub listen_sockets: Vec<ListenSocket>,
     /// What it must not dial.
     pub own: OwnAddresses,
     /// The memory of the process.
@@ -169,8 +169,8 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
         heartbeat.beat();
         ring::spawn(beat(heartbeat, reliance, Rc::clone(&context)));
     }
-    for intake in plan.intakes {
-        accept::spawn(&context, intake)?;
+    for listen_socket in plan.listen_sockets {
+        accept::spawn(&context, listen_socket)?;
     }
     // The other end waits for exactly this.
     let _ = ready.send(ring::remote());

@@ -141,8 +141,8 @@ pub mod proxy {
     }
 
     /// See `proxy/listening.rs`.
-    pub mod listening {
-        pub use crate::proxy::listening::Entry;
+    pub mod listener {
+        pub use crate::proxy::listener::Entry;
     }
 
     /// See `proxy/memory.rs`.
@@ -187,7 +187,7 @@ pub mod shard {
 
     /// See `shard/accept.rs`.
     pub mod accept {
-        pub use crate::shard::accept::Intake;
+        pub use crate::shard::accept::ListenSocket;
     }
 }
 

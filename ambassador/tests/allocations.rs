@@ -18,14 +18,14 @@ use ambassador::testing::message::trace;
 use ambassador::testing::policy::balance::{Key, LoadBalancing};
 use ambassador::testing::policy::outlier;
 use ambassador::testing::proxy::generation::Generation;
-use ambassador::testing::proxy::listening::Entry;
+use ambassador::testing::proxy::listener::Entry;
 use ambassador::testing::proxy::memory::{Limit, Memory};
 use ambassador::testing::proxy::room::Room;
 use ambassador::testing::ring::Backend;
 use ambassador::testing::route::settings::{
     Claim, Endpoints, Policies, Protocol, Settings, Upstream,
 };
-use ambassador::testing::shard::accept::Intake;
+use ambassador::testing::shard::accept::ListenSocket;
 use ambassador::testing::shard::{self, Plan, Shard};
 use ambassador::testing::telemetry::Registry;
 use ambassador::testing::upstream::balancer::{Balancer, Grade, PickInput, Probe};
@@ -189,7 +189,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         backend,
         spin: ambassador::testing::ring::Spin::Never,
         generation: Arc::new(Generation::new(settings, &registry, None)),
-        intakes: vec![Intake {
+        listen_sockets: vec![ListenSocket {
             room: Room::new(None),
             socket: listener.into(),
             index: registry.listener("egress"),

@@ -25,7 +25,7 @@ use crate::control::WatchedName;
 use crate::proxy::generation::Generation;
 use crate::route::{self, Claimed};
 use crate::shard::Update;
-use crate::shard::accept::Intake;
+use crate::shard::accept::ListenSocket;
 use crate::upstream::dial::Namespace;
 use crate::workload::helper::{Life, Reliance};
 use crate::workload::{Helper, SocketStock, Supply};
@@ -77,7 +77,7 @@ pub(super) struct Change {
     /// Per shard: namespaces that it did not know, in order.
     pub stocks: Vec<Vec<SocketStock>>,
     /// Per shard: what it accepts on from now on.
-    pub intakes: Vec<Vec<Intake>>,
+    pub listen_sockets: Vec<Vec<ListenSocket>>,
     /// Where nothing is captured any more.
     pub stopped: Vec<Namespace>,
 }
@@ -87,13 +87,13 @@ impl Change {
     pub(super) fn updates(self, shards: u16) -> impl Iterator<Item = Update> {
         let Self {
             stocks,
-            intakes,
+            listen_sockets,
             stopped,
         } = self;
-        let (mut stocks, mut intakes) = (stocks.into_iter(), intakes.into_iter());
+        let (mut stocks, mut listen_sockets) = (stocks.into_iter(), listen_sockets.into_iter());
         (0..shards).map(move |_| Update {
             stocks: stocks.next().unwrap_or_default(),
-            intakes: intakes.next().unwrap_or_default(),
+            listen_sockets: listen_sockets.next().unwrap_or_default(),
             stopped: stopped.clone(),
             ..Update::default()
         })

@@ -11,10 +11,10 @@ use crate::addr::BindAddr;
 use crate::clock;
 use crate::config::Checked;
 use crate::config::checked::{Listener, ListenerProtocol};
-use crate::proxy::listening::Entry;
+use crate::proxy::listener::Entry;
 use crate::proxy::room::Room;
 use crate::ring;
-use crate::shard::accept::Intake;
+use crate::shard::accept::ListenSocket;
 use crate::telemetry::{ListenerIndex, Registry};
 use crate::upstream::dial::Namespace;
 use crate::workload::unix_socket::listen_privately;
@@ -128,11 +128,11 @@ pub(super) fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
 
 impl OpenListener {
     /// Splits it into what each shard gets.
-    pub(super) fn intakes(self) -> Vec<Intake> {
+    pub(super) fn listen_sockets(self) -> Vec<ListenSocket> {
         let (index, entry, room) = (self.index, self.entry, self.room);
         self.sockets
             .into_iter()
-            .map(|socket| Intake {
+            .map(|socket| ListenSocket {
                 socket,
                 index,
                 entry: entry.clone(),

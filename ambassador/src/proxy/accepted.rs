@@ -19,7 +19,7 @@ use crate::proxy::first_bytes::{FirstSpeaker, classify, server_name, who_speaks}
 use crate::proxy::generation::Target;
 use crate::proxy::http1;
 use crate::proxy::leg::{Leg, Purpose, RelayFailure, dial, speaks_http_only};
-use crate::proxy::listening::Entry;
+use crate::proxy::listener::Entry;
 use crate::proxy::pick;
 use crate::proxy::server_first::{Place, is_greeting};
 use crate::proxy::tunnel::Tunnel;

@@ -12,7 +12,7 @@ use crate::proxy::adopted;
 use crate::proxy::clients::{Clients, Excess};
 use crate::proxy::drain::Drain;
 use crate::proxy::generation::{Generation, Target};
-use crate::proxy::listening::{Listening, Meaning};
+use crate::proxy::listener::{ListenerSettings, ShardListener};
 use crate::proxy::memory::{Memory, State};
 use crate::proxy::room::Room;
 use crate::proxy::server_first::{Observation, Place, ServerFirst};
@@ -49,14 +49,14 @@ pub struct Context {
     /// Connections being served, tunnels included.
     pub connections: Cell<usize>,
     /// Listeners that accept.
-    listening: Cell<usize>,
+    accepting: Cell<usize>,
     drain_deadline: Cell<Option<Instant>>,
     drain_grace: Cell<Duration>,
     generation: RefCell<Arc<Generation>>,
     adopted: RefCell<adopted::Cache>,
     server_first: RefCell<ServerFirst>,
     peers: RefCell<Vec<Remote>>,
-    listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<Listening>>>,
+    listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<ShardListener>>>,
     #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
     scratch: RefCell<Vec<Box<Scratch>>>,
 }
@@ -96,7 +96,7 @@ impl Context {
             drain: Drain::default(),
             served: Drain::default(),
             connections: Cell::new(0),
-            listening: Cell::new(0),
+            accepting: Cell::new(0),
             drain_deadline: Cell::new(None),
             drain_grace: Cell::new(Duration::ZERO),
             generation: RefCell::new(generation),
@@ -178,7 +178,7 @@ impl Context {
     }
 
     fn end_if_served(&self) {
-        if self.drain.has_begun() && self.connections.get() == 0 && self.listening.get() == 0 {
+        if self.drain.has_begun() && self.connections.get() == 0 && self.accepting.get() == 0 {
             self.served.begin();
         }
     }
@@ -195,18 +195,18 @@ impl Context {
 
     /// A listener that accepts from now on, in one namespace, and how a reload
     /// reaches it.
-    pub fn listening(
+    pub fn add_listener(
         &self,
-        meaning: Meaning,
+        settings: ListenerSettings,
         room: Arc<Room>,
         namespace: Namespace,
-    ) -> Rc<Listening> {
-        let key = (meaning.index, namespace);
-        let listening = Rc::new(Listening::new(meaning, room));
+    ) -> Rc<ShardListener> {
+        let key = (settings.index, namespace);
+        let listener = Rc::new(ShardListener::new(settings, room));
         self.listeners
             .borrow_mut()
-            .insert(key, Rc::clone(&listening));
-        listening
+            .insert(key, Rc::clone(&listener));
+        listener
     }
 
     /// Stops accepting on a listener; its connections go on.
@@ -219,17 +219,17 @@ impl Context {
 
     /// Gives listeners, by their number, another meaning; connections that they
     /// have accepted keep the old one.
-    pub fn change_listeners(&self, meanings: Vec<(ListenerIndex, Meaning)>) {
+    pub fn change_listeners(&self, new_settings: Vec<(ListenerIndex, ListenerSettings)>) {
         let mut listeners = self.listeners.borrow_mut();
         let here = Namespace::default();
         // All are taken out first: two may swap their names.
-        let changed: Vec<_> = meanings
+        let changed: Vec<_> = new_settings
             .into_iter()
-            .filter_map(|(before, meaning)| Some((listeners.remove(&(before, here))?, meaning)))
+            .filter_map(|(before, settings)| Some((listeners.remove(&(before, here))?, settings)))
             .collect();
-        for (listening, meaning) in changed {
-            let key = (meaning.index, here);
-            listening.change(meaning);
+        for (listening, settings) in changed {
+            let key = (settings.index, here);
+            listening.change(settings);
             listeners.insert(key, listening);
         }
     }
@@ -317,12 +317,12 @@ impl Context {
 
     /// Counts a listener in.
     pub fn listener_opened(&self) {
-        self.listening.set(self.listening.get() + 1);
+        self.accepting.set(self.accepting.get() + 1);
     }
 
     /// Counts a listener out.
     pub fn listener_closed(&self) {
-        self.listening.set(self.listening.get() - 1);
+        self.accepting.set(self.accepting.get() - 1);
         self.end_if_served();
     }
 

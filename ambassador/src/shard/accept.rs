@@ -16,8 +16,8 @@ use crate::proxy::accepted;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
-use crate::proxy::listening::Entry;
-use crate::proxy::listening::{Listening, Meaning};
+use crate::proxy::listener::Entry;
+use crate::proxy::listener::{ListenerSettings, ShardListener};
 use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::shard::descriptors;
@@ -34,7 +34,7 @@ const TURNED_AWAY_MAX: usize = 8;
 const RESET_AFTER: Duration = Duration::from_millis(20);
 
 /// One listening socket of a shard.
-pub struct Intake {
+pub struct ListenSocket {
     /// The socket, bound and listening.
     pub socket: OwnedFd,
     /// What metrics call the listener.
@@ -80,30 +80,33 @@ pub struct Accepted<'a> {
 pub(crate) const CLOSING_GRACE: Duration = Duration::from_millis(100);
 
 /// Starts accepting; ends when the shard drains or the listener is stopped.
-pub(crate) fn spawn(context: &Rc<Context>, intake: Intake) -> io::Result<()> {
-    let address = ring::local_address(&intake.socket).ok();
-    let listener = Listener::new(intake.socket)?;
-    let meaning = Meaning {
-        index: intake.index,
-        entry: intake.entry,
-        max_connections: intake.room.max(),
+pub(crate) fn spawn(context: &Rc<Context>, listen_socket: ListenSocket) -> io::Result<()> {
+    let address = ring::local_address(&listen_socket.socket).ok();
+    let listener = Listener::new(listen_socket.socket)?;
+    let settings = ListenerSettings {
+        index: listen_socket.index,
+        entry: listen_socket.entry,
+        max_connections: listen_socket.room.max(),
     };
-    let door = Door {
+    let acceptor = Acceptor {
         context: Rc::clone(context),
         keep_alive: Cell::new(keep_alive_of(context)),
-        listening: context.listening(meaning, intake.room, intake.namespace),
-        original: intake.original,
-        namespace: intake.namespace,
+        listener: context.add_listener(settings, listen_socket.room, listen_socket.namespace),
+        original: listen_socket.original,
+        namespace: listen_socket.namespace,
         address,
         turned_away: Rc::default(),
     };
-    listener.keep_alive(door.keep_alive.get());
-    if let Some(address) = door.address {
-        context.pools.dialer().listens_at(door.namespace, address);
+    listener.keep_alive(acceptor.keep_alive.get());
+    if let Some(address) = acceptor.address {
+        context
+            .pools
+            .dialer()
+            .listens_at(acceptor.namespace, address);
     }
     context.listener_opened();
     ring::spawn(async move {
-        if let Err(error) = door.keep(&listener).await {
+        if let Err(error) = acceptor.keep(&listener).await {
             tracing::error!(%error, "accepting has failed; the listener is closed");
         }
     });
@@ -118,11 +121,11 @@ fn keep_alive_of(context: &Context) -> Option<Duration> {
 }
 
 /// A listener's side of a shard.
-struct Door {
+struct Acceptor {
     context: Rc<Context>,
     /// What accepted sockets inherit.
     keep_alive: Cell<Option<Duration>>,
-    listening: Rc<Listening>,
+    listener: Rc<ShardListener>,
     original: Option<FindOriginal>,
     namespace: Namespace,
     /// Where it listens, where that is TCP.
@@ -131,10 +134,10 @@ struct Door {
     turned_away: Rc<RefCell<VecDeque<Stream>>>,
 }
 
-impl Door {
+impl Acceptor {
     async fn keep(self, listener: &Listener) -> io::Result<()> {
         loop {
-            let ended = first(self.context.drain.begun(), self.listening.stop.begun());
+            let ended = first(self.context.drain.begun(), self.listener.stop.begun());
             match first(listener.accept(), ended).await {
                 First::Left(accepted) => {
                     let stream = accepted?;
@@ -227,8 +230,8 @@ impl Door {
             tell_of_no_memory();
             return self.turn_away(stream, DroppedAccept::Memory);
         }
-        let Meaning { index, entry, .. } = self.listening.meaning();
-        let Some(seat) = self.listening.room.enter() else {
+        let ListenerSettings { index, entry, .. } = self.listener.settings();
+        let Some(seat) = self.listener.room.enter() else {
             tell_of_no_room();
             return self.turn_away(stream, DroppedAccept::MaxConnections);
         };
@@ -253,7 +256,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for Acceptor {
     fn drop(&mut self) {
         if let Some(address) = self.address {
             let dialer = self.context.pools.dialer();

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::Shard;
-use super::accept::{self, Intake};
+use super::accept::{self, ListenSocket};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
-use crate::proxy::listening::Meaning;
+use crate::proxy::listener::ListenerSettings;
 use crate::ring::{MailboxError, Reserved};
 use crate::telemetry::ListenerIndex;
 use crate::telemetry::access_log::Sink;
@@ -23,9 +23,9 @@ pub struct Update {
     /// Listeners that nobody wants any more.
     pub gone: Vec<ListenerIndex>,
     /// What listeners, by the number that they had, mean from now on.
-    pub meanings: Vec<(ListenerIndex, Meaning)>,
+    pub listeners: Vec<(ListenerIndex, ListenerSettings)>,
     /// What it accepts on from now on.
-    pub intakes: Vec<Intake>,
+    pub listen_sockets: Vec<ListenSocket>,
     /// Namespaces that it did not know, in order.
     pub stocks: Vec<SocketStock>,
     /// Where nothing is captured any more.
@@ -85,7 +85,7 @@ impl Update {
         for index in self.gone {
             context.stop_listener(index, Namespace::default());
         }
-        context.change_listeners(self.meanings);
+        context.change_listeners(self.listeners);
         if let Some(generation) = self.generation {
             context.set_generation(generation);
         }
@@ -93,9 +93,9 @@ impl Update {
             context.stop_listener(ListenerIndex::CAPTURE, namespace);
             context.pools.forget_namespace(namespace);
         }
-        for intake in self.intakes {
+        for listen_socket in self.listen_sockets {
             // As when accepting fails at any later time: the others go on.
-            if let Err(error) = accept::spawn(context, intake) {
+            if let Err(error) = accept::spawn(context, listen_socket) {
                 tracing::error!(%error, "a listener of the new configuration cannot accept");
             }
         }

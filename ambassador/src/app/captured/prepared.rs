@@ -13,10 +13,10 @@ use crate::app::{Failure, unavailable};
 use crate::capture::settings::{Claims, Settings};
 use crate::capture::{Capture, Staged};
 use crate::proxy::generation::Generation;
-use crate::proxy::listening::Entry;
+use crate::proxy::listener::Entry;
 use crate::proxy::room::Room;
 use crate::route::Claimed;
-use crate::shard::accept::Intake;
+use crate::shard::accept::ListenSocket;
 use crate::telemetry::ListenerIndex;
 use crate::upstream::dial::Namespace;
 use crate::workload::SocketStock;
@@ -120,14 +120,14 @@ impl Captured {
                 added.map(|space| space.stock(&self.supply)).collect();
             let no_sockets = "cannot make sockets in a network namespace";
             change.stocks.push(stocks.map_err(unavailable(no_sockets))?);
-            let mut intakes = Vec::new();
+            let mut listen_sockets = Vec::new();
             for (namespace, sockets) in &opened {
                 let space = after.get(*namespace);
                 let socket = sockets[shard].try_clone();
                 let socket = socket.map_err(unavailable("cannot share a listener"))?;
                 let here = space.addresses(&self.helper);
                 let here = here.map_err(unavailable(no_sockets))?;
-                intakes.push(Intake {
+                listen_sockets.push(ListenSocket {
                     socket,
                     index: ListenerIndex::CAPTURE,
                     entry: Entry::Captured,
@@ -141,7 +141,7 @@ impl Captured {
                     namespace: *namespace,
                 });
             }
-            change.intakes.push(intakes);
+            change.listen_sockets.push(listen_sockets);
         }
         Ok(change)
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::app::open_listeners;
 use crate::config::Checked;
 use crate::config::checked::Listener;
-use crate::proxy::listening::Meaning;
+use crate::proxy::listener::ListenerSettings;
 use crate::telemetry::{ListenerIndex, Registry};
 
 /// The listeners that there are, by name.
@@ -55,20 +55,20 @@ impl Listeners {
     }
 
     /// What the sockets that are kept mean from now on.
-    pub(super) fn meanings(
+    pub(super) fn listeners(
         &self,
         new: &Checked,
         registry: &Registry,
-    ) -> Vec<(ListenerIndex, Meaning)> {
-        let meaning = |(index, listener): &(ListenerIndex, Listener)| {
-            let meaning = Meaning {
+    ) -> Vec<(ListenerIndex, ListenerSettings)> {
+        let settings = |(index, listener): &(ListenerIndex, Listener)| {
+            let settings = ListenerSettings {
                 index: registry.listener(&listener.name),
                 entry: open_listeners::entry(new, listener),
                 max_connections: listener.max_connections,
             };
-            (*index, meaning)
+            (*index, settings)
         };
-        self.kept.iter().map(meaning).collect()
+        self.kept.iter().map(settings).collect()
     }
 }
 

@@ -18,7 +18,7 @@ use crate::app::open_listeners::{self, OpenListener};
 use crate::capture::settings::Settings;
 use crate::config::Checked;
 use crate::proxy::generation::Generation;
-use crate::proxy::listening::Meaning;
+use crate::proxy::listener::ListenerSettings;
 use crate::proxy::room;
 use crate::shard::{Shard, Update, UpdateRoom};
 use crate::telemetry::ListenerIndex;
@@ -28,7 +28,7 @@ use crate::telemetry::ListenerIndex;
 pub(super) struct Prepared<'a> {
     new: Checked,
     gone: Vec<ListenerIndex>,
-    meanings: Vec<(ListenerIndex, Meaning)>,
+    listeners: Vec<(ListenerIndex, ListenerSettings)>,
     opened: Vec<OpenListener>,
     log: LogChange,
     generation: Arc<Generation>,
@@ -61,7 +61,7 @@ impl<'a> Prepared<'a> {
         let rooms = reserve(shards)?;
         let capture = state.prepare_capture(&new, &generation)?;
         Ok(Self {
-            meanings: plan.meanings(&new, registry),
+            listeners: plan.listeners(&new, registry),
             gone: plan.gone,
             new,
             opened,
@@ -78,7 +78,7 @@ impl<'a> Prepared<'a> {
         let Self {
             new,
             gone,
-            meanings,
+            listeners,
             opened,
             log,
             generation,
@@ -107,16 +107,16 @@ impl<'a> Prepared<'a> {
             };
             leaving
         };
-        let opened = opened.into_iter().map(OpenListener::intakes);
+        let opened = opened.into_iter().map(OpenListener::listen_sockets);
         let mut opened: Vec<_> = opened.map(Vec::into_iter).collect();
         for (room, mut update) in rooms.into_iter().zip(change.updates(shards)) {
             update
-                .intakes
+                .listen_sockets
                 .extend(opened.iter_mut().filter_map(Iterator::next));
             let update = Update {
                 generation: Some(Arc::clone(&generation)),
                 gone: gone.clone(),
-                meanings: meanings.clone(),
+                listeners: listeners.clone(),
                 log: log.of_shard(),
                 names: leaving.clone(),
                 ..update

@@ -25,7 +25,7 @@ use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::proxy::room;
 use crate::ring::{self, Backend, Remote};
-use crate::shard::accept::{Intake, host_addresses};
+use crate::shard::accept::{ListenSocket, host_addresses};
 use crate::shard::{self, Callers, Plan, Shard, descriptors, place};
 use crate::telemetry::Registry;
 use crate::telemetry::access_log::AccessLog;
@@ -227,19 +227,19 @@ impl Shared<'_> {
         cpus: &[usize],
     ) -> Vec<Plan> {
         let count = usize::from(self.shards);
-        let mut intakes: Vec<Vec<Intake>> = (0..count).map(|_| Vec::new()).collect();
+        let mut listen_sockets: Vec<Vec<ListenSocket>> = (0..count).map(|_| Vec::new()).collect();
         for opened in opened {
-            for (shard, intake) in opened.intakes().into_iter().enumerate() {
-                intakes[shard].push(intake);
+            for (shard, listen_socket) in opened.listen_sockets().into_iter().enumerate() {
+                listen_sockets[shard].push(listen_socket);
             }
         }
         let own = self.own_addresses();
         let mut plans = Vec::with_capacity(count);
-        for (shard, mut intakes) in intakes.into_iter().enumerate() {
+        for (shard, mut listen_sockets) in listen_sockets.into_iter().enumerate() {
             let mut heartbeat = None;
             let mut namespaces = Vec::new();
             if let Some(captured) = self.captured {
-                intakes.append(&mut change.intakes[shard]);
+                listen_sockets.append(&mut change.listen_sockets[shard]);
                 namespaces = std::mem::take(&mut change.stocks[shard]);
                 let beats = captured.heartbeat(shard as u16);
                 heartbeat = beats.map(|beats| (beats, captured.reliance()));
@@ -250,7 +250,7 @@ impl Shared<'_> {
                 backend: self.backend,
                 spin: checked.spin,
                 generation: Arc::clone(self.generation),
-                intakes,
+                listen_sockets,
                 own: own.clone(),
                 memory: Arc::clone(self.memory),
                 namespaces,

@@ -10,7 +10,7 @@ use crate::proxy::accepted;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
 use crate::proxy::context::Context;
-use crate::proxy::listening::Entry;
+use crate::proxy::listener::Entry;
 use crate::proxy::room::Room;
 use crate::ring;
 use crate::telemetry::ListenerIndex;

@@ -21,7 +21,7 @@ pub enum Entry {
 /// What the connections of a listener are. A reload may change it, under the
 /// same socket.
 #[derive(Debug, Clone)]
-pub struct Meaning {
+pub struct ListenerSettings {
     /// What metrics call the listener.
     pub index: ListenerIndex,
     /// What its connections are.
@@ -31,32 +31,32 @@ pub struct Meaning {
 }
 
 /// One listener of a shard.
-pub struct Listening {
+pub struct ShardListener {
     /// Begins when a reload removes it.
     pub stop: Drain,
     /// For how many connections, on all shards.
     pub room: Arc<Room>,
-    meaning: RefCell<Meaning>,
+    settings: RefCell<ListenerSettings>,
 }
 
-impl Listening {
+impl ShardListener {
     /// One that accepts from now on.
-    pub fn new(meaning: Meaning, room: Arc<Room>) -> Self {
+    pub fn new(settings: ListenerSettings, room: Arc<Room>) -> Self {
         Self {
             stop: Drain::default(),
             room,
-            meaning: RefCell::new(meaning),
+            settings: RefCell::new(settings),
         }
     }
 
     /// What is accepted now is this.
-    pub fn meaning(&self) -> Meaning {
-        self.meaning.borrow().clone()
+    pub fn settings(&self) -> ListenerSettings {
+        self.settings.borrow().clone()
     }
 
     /// What is accepted from now on is something else.
-    pub fn change(&self, meaning: Meaning) {
-        self.room.set_max(meaning.max_connections);
-        self.meaning.replace(meaning);
+    pub fn change(&self, settings: ListenerSettings) {
+        self.room.set_max(settings.max_connections);
+        self.settings.replace(settings);
     }
 }
