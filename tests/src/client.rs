@@ -152,6 +152,16 @@ impl Client {
         Ok(std::mem::take(&mut self.unread))
     }
 
+    /// Whether bytes have come, or the end; does not wait.
+    pub fn has_unread(&self) -> bool {
+        let set = |on| self.stream.set_nonblocking(on).expect("it is a socket");
+        set(true);
+        let peeked = self.stream.peek(&mut [0]);
+        set(false);
+        let nothing = matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+        !self.unread.is_empty() || !nothing
+    }
+
     fn timed_out(&mut self) -> bool {
         // A second look at an ended connection answers at once.
         let mut byte = [0];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::client::Client;
+use crate::column::Column;
 use crate::exposition::Exposition;
 use crate::{os, ports, program};
 
@@ -101,6 +102,7 @@ impl Drop for Scratch {
 /// A running proxy; ended by SIGTERM, then SIGKILL, when dropped.
 pub struct Proxy {
     child: Child,
+    column: Column,
     admin: SocketAddr,
     scratch: Scratch,
 }
@@ -120,16 +122,16 @@ impl Proxy {
     /// Runs `ambassador run` with `config`, to which the admin address is
     /// added, and waits until it is ready.
     #[track_caller]
-    pub fn start(backend: Backend, config: &str) -> Proxy {
-        Proxy::launch(backend, config, Launch::default())
+    pub fn start(column: impl Into<Column>, config: &str) -> Proxy {
+        Proxy::launch(column, config, Launch::default())
     }
 
     /// The same, attached to a cgroup.
     #[track_caller]
-    pub fn capturing(backend: Backend, cgroup: &crate::Cgroup, config: &str) -> Proxy {
+    pub fn capturing(column: impl Into<Column>, cgroup: &crate::Cgroup, config: &str) -> Proxy {
         let arguments = vec!["--cgroup".into(), cgroup.path().display().to_string()];
         Proxy::launch(
-            backend,
+            column,
             config,
             Launch {
                 arguments,
@@ -140,8 +142,8 @@ impl Proxy {
 
     /// The same, in full.
     #[track_caller]
-    pub fn launch(backend: Backend, config: &str, launch: Launch) -> Proxy {
-        let proxy = Proxy::spawn(backend, config, launch);
+    pub fn launch(column: impl Into<Column>, config: &str, launch: Launch) -> Proxy {
+        let proxy = Proxy::spawn(column, config, launch);
         let deadline = Instant::now() + Duration::from_secs(20);
         let mut proxy = proxy;
         loop {
@@ -161,10 +163,11 @@ impl Proxy {
     }
 
     /// The same without waiting.
-    pub fn spawn(backend: Backend, config: &str, launch: Launch) -> Proxy {
+    pub fn spawn(column: impl Into<Column>, config: &str, launch: Launch) -> Proxy {
+        let column = column.into();
         let scratch = Scratch::new();
         let admin = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-        let config = format!("admin: {{ listen: \"{admin}\" }}\n{config}");
+        let config = configured(column, admin, config);
         let file = scratch.file("ambassador.yaml", &config);
         let log = fs::File::create(scratch.path().join("log")).expect("the directory is writable");
         let mut words = launch
@@ -178,7 +181,7 @@ impl Proxy {
             .arg("--config")
             .arg(&file)
             .args(launch.arguments)
-            .env("AMBASSADOR_BACKEND", backend.name())
+            .env("AMBASSADOR_BACKEND", column.backend.name())
             .envs(STRICT)
             .envs(launch.environment)
             .stdin(Stdio::null())
@@ -189,6 +192,7 @@ impl Proxy {
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Proxy {
             child,
+            column,
             admin,
             scratch,
         }
@@ -197,21 +201,21 @@ impl Proxy {
     /// A proxy with one listener in front of one endpoint, by the upstream
     /// name `web`, and the listener's address.
     #[track_caller]
-    pub fn in_front_of(backend: Backend, endpoint: SocketAddr) -> (Proxy, SocketAddr) {
-        Proxy::in_front_of_with(backend, endpoint, "")
+    pub fn in_front_of(column: impl Into<Column>, endpoint: SocketAddr) -> (Proxy, SocketAddr) {
+        Proxy::in_front_of_with(column, endpoint, "")
     }
 
     /// The same; `more` is further YAML of the upstream, `pool: { ... }`, one
     /// key per line without indentation.
     #[track_caller]
     pub fn in_front_of_with(
-        backend: Backend,
+        column: impl Into<Column>,
         endpoint: SocketAddr,
         more: &str,
     ) -> (Proxy, SocketAddr) {
         let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
         let config = one_upstream(listen, endpoint, more);
-        (Proxy::start(backend, &config), listen)
+        (Proxy::start(column, &config), listen)
     }
 
     /// Its process id.
@@ -232,7 +236,7 @@ impl Proxy {
     /// Replaces the configuration, the admin address kept, as a careful
     /// editor does: by a rename.
     pub fn rewrite_config(&self, config: &str) {
-        let text = format!("admin: {{ listen: \"{}\" }}\n{config}", self.admin);
+        let text = configured(self.column, self.admin, config);
         let new = self.scratch.file("new.yaml", &text);
         fs::rename(new, self.config_file()).expect("the directory is writable");
     }
@@ -373,6 +377,12 @@ pub fn one_upstream(listen: SocketAddr, endpoint: SocketAddr, more: &str) -> Str
          listeners:\n  - {{ name: egress, bind: \"{listen}\", protocol: http }}\n\
          upstreams:\n  web:\n    hosts: [web.test]\n    endpoints: [\"{endpoint}\"]\n{more}"
     )
+}
+
+/// The file of a test, with what its admin address and its column need.
+fn configured(column: Column, admin: SocketAddr, config: &str) -> String {
+    let config = column.upstream.configure(config);
+    format!("admin: {{ listen: \"{admin}\" }}\n{config}")
 }
 
 fn admin_request(method: &str, path: &str) -> String {

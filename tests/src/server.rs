@@ -37,6 +37,13 @@ impl Request {
             .find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
+
+    /// The first value of a trailer field, by any case of its name.
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        let mut trailers = self.trailers.iter();
+        let found = trailers.find(|(key, _)| key.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str())
+    }
 }
 
 /// One accepted connection.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ambassador_tests::server::{response, text};
-use ambassador_tests::{Cgroup, Client, Netns, Server, eventually, program};
+use ambassador_tests::{
+    Answer, Call, Cgroup, Client, Netns, Protocol, Server, eventually, program,
+};
 
 #[test]
 fn a_client_and_a_server_understand_each_other() {
@@ -31,6 +33,77 @@ fn a_client_and_a_server_understand_each_other() {
         [("T".to_owned(), "1".to_owned())]
     );
     assert_eq!((server.connections(), server.requests().len()), (1, 3));
+}
+
+#[test]
+fn a_caller_and_an_upstream_understand_each_other_in_every_protocol() {
+    for protocol in Protocol::ALL {
+        let server = protocol.script(|exchange| match exchange.head().target.as_str() {
+            "/echo" => {
+                exchange.interim(103, &[("Link", "</a>")])?;
+                let request = exchange.request()?;
+                let sum = request.trailer("x-sum").unwrap_or("none");
+                exchange.send(&Answer::status(201).field("X-Sum", sum).body(&request.body))
+            }
+            "/pieces" => {
+                exchange.request()?;
+                exchange.send(&Answer::status(200).in_pieces())?;
+                exchange.piece("some")?;
+                exchange.piece("thing")?;
+                exchange.end(&[("X-End", "yes")])
+            }
+            "/cut" => {
+                exchange.send(&Answer::status(200).announces(4))?;
+                exchange.piece("som")?;
+                exchange.reset()
+            }
+            "/left" => {
+                exchange.until_left()?;
+                exchange.request().map(drop)
+            }
+            early => exchange.send(&Answer::ok(early)),
+        });
+        let mut caller = protocol.connect(server.address());
+        // Its body goes up when the server has told that it wants it.
+        assert_eq!(caller.call(&Call::post("/echo", "whole")).status, 103);
+        assert_eq!(caller.answer().text(), "whole");
+        assert_eq!(
+            caller.call(&Call::new("PUT", "/echo").announces(5)).status,
+            103
+        );
+        caller.piece("five!");
+        assert_eq!(caller.answer().text(), "five!");
+        assert_eq!(
+            caller.call(&Call::new("PUT", "/echo").in_pieces()).status,
+            103
+        );
+        caller.piece("some");
+        caller.piece("thing");
+        caller.end(&[("X-Sum", "9")]);
+        let answer = caller.answer();
+        assert_eq!(
+            (answer.status, answer.text()),
+            (201, "something".to_owned())
+        );
+        assert_eq!(answer.field("x-sum"), Some("9"));
+
+        let pieces = caller.call(&Call::get("/pieces"));
+        let trailers = pieces.trailers.len();
+        assert_eq!((pieces.text(), trailers), ("something".to_owned(), 1));
+        let early = caller.call(&Call::post("/early", "unread"));
+        assert_eq!(early.text(), "/early");
+        assert_eq!(server.last_request().target, "/pieces");
+
+        let mut left = protocol.connect(server.address());
+        left.send(&Call::get("/left"));
+        assert!(!left.is_answered());
+        left.leave();
+        eventually("the server has seen it", Duration::from_secs(5), || {
+            server.last_request().target == "/left"
+        });
+        caller.send(&Call::get("/cut"));
+        assert!(caller.try_answer().is_none(), "it is not whole");
+    }
 }
 
 #[test]

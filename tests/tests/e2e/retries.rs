@@ -6,23 +6,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, ports};
+use ambassador_tests::server::text;
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1, ports,
+};
 
-on_both_backends!(
+matrix!(
     a_refusal_is_hidden_by_a_second_try,
     attempts_count_the_first_and_the_last_answer_is_returned,
     a_post_is_sent_once_whatever_the_answer,
     a_post_with_a_key_is_tried_again_with_its_body,
-    a_post_is_sent_once_under_resets_at_every_byte,
-    a_get_is_tried_again_under_resets_at_every_byte_of_the_head,
     a_cut_body_is_not_tried_again,
     a_connect_that_fails_is_tried_at_another_endpoint,
     a_post_that_reached_nobody_is_tried_again,
     retry_after_is_waited_for_in_seconds_and_dates,
     what_cannot_end_in_time_is_answered_at_once,
     a_large_body_is_streamed_and_sent_once,
-    uploads_that_break_off_are_sent_once,
     a_body_in_pieces_is_kept_up_to_the_limit,
     the_budget_bounds_what_is_tried_again,
     a_route_has_its_own_retries,
@@ -33,39 +32,44 @@ on_both_backends!(
     it_says_when_the_circuit_opened_between_tries,
 );
 
+on_http1!(
+    a_post_is_sent_once_under_resets_at_every_byte,
+    a_get_is_tried_again_under_resets_at_every_byte_of_the_head,
+    uploads_that_break_off_are_sent_once,
+);
+
 /// What is said once more than once in these tests: no wait, no breaker.
 const QUICK: &str = "base: 1ms, cap: 5s, budget: { ratio: 100%, min_per_second: 1000 }";
 
 /// A proxy in front of `server`, which is never left alone; `retry` is more of
 /// the upstream's `retry`.
-fn start(backend: Backend, server: &Server, retry: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, server: &Server, retry: &str) -> (Proxy, SocketAddr) {
     let more = format!("retry: {{ {QUICK}{retry} }}\ncircuit_breaker: {{ failures: off }}");
-    Proxy::in_front_of_with(backend, server.address(), &more)
+    Proxy::in_front_of_with(column, server.address(), &more)
 }
 
 /// Answers with the statuses in turn, then with 200.
-fn in_turn(statuses: &'static [&'static str]) -> Server {
+fn in_turn(column: Column, statuses: &'static [u16]) -> Server {
     let asked = AtomicUsize::new(0);
-    Server::http(move |_| {
+    column.server(move |_| {
         let turn = asked.fetch_add(1, Ordering::SeqCst);
         match statuses.get(turn) {
-            Some(status) => response(status, "", "not now"),
-            None => text("ok"),
+            Some(status) => Answer::status(*status).body("not now"),
+            None => Answer::ok("ok"),
         }
     })
 }
 
-fn post(body: &str, fields: &str) -> String {
-    format!(
-        "POST /x HTTP/1.1\r\nHost: web.test\r\n{fields}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
+/// The bytes of a POST.
+fn post(body: &str) -> String {
+    let length = body.len();
+    format!("POST /x HTTP/1.1\r\nHost: web.test\r\nContent-Length: {length}\r\n\r\n{body}")
 }
 
-fn a_refusal_is_hidden_by_a_second_try(backend: Backend) {
-    let server = in_turn(&["503 Service Unavailable", "429 Too Many Requests"]);
-    let (proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+fn a_refusal_is_hidden_by_a_second_try(column: Column) {
+    let server = in_turn(column, &[503, 429]);
+    let (proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     let answer = client.get("/");
     assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
     assert_eq!(server.requests().len(), 3);
@@ -80,12 +84,16 @@ fn a_refusal_is_hidden_by_a_second_try(backend: Backend) {
     assert_eq!(client.get("/").status, 200);
 }
 
-fn attempts_count_the_first_and_the_last_answer_is_returned(backend: Backend) {
-    let server = Server::http(|_| response("503 Nope", "X-Own: yes\r\n", "my own words"));
+fn attempts_count_the_first_and_the_last_answer_is_returned(column: Column) {
+    let server = column.server(|_| {
+        Answer::status(503)
+            .field("X-Own", "yes")
+            .body("my own words")
+    });
     for (attempts, expected) in [(1, 1), (2, 2), (5, 5)] {
         let before = server.requests().len();
-        let (_proxy, listen) = start(backend, &server, &format!(", attempts: {attempts}"));
-        let answer = Client::connect(listen).get("/");
+        let (_proxy, listen) = start(column, &server, &format!(", attempts: {attempts}"));
+        let answer = column.connect(listen).get("/");
         assert_eq!((answer.status, answer.reason()), (503, ""));
         assert_eq!(answer.text(), "my own words");
         assert_eq!(answer.field("x-own"), Some("yes"));
@@ -93,23 +101,21 @@ fn attempts_count_the_first_and_the_last_answer_is_returned(backend: Backend) {
     }
 }
 
-fn a_post_is_sent_once_whatever_the_answer(backend: Backend) {
-    for status in ["503 Service Unavailable", "429 Too Many Requests"] {
-        let server = Server::http(move |_| response(status, "", ""));
-        let (_proxy, listen) = start(backend, &server, "");
-        let mut client = Client::connect(listen);
-        client.send(post("pay", ""));
-        assert_eq!(client.response("POST").status.to_string(), status[..3]);
+fn a_post_is_sent_once_whatever_the_answer(column: Column) {
+    for status in [503, 429] {
+        let server = column.server(move |_| Answer::status(status));
+        let (_proxy, listen) = start(column, &server, "");
+        let answer = column.connect(listen).call(&Call::post("/x", "pay"));
+        assert_eq!(answer.status, status);
         assert_eq!(server.requests().len(), 1);
     }
 }
 
-fn a_post_with_a_key_is_tried_again_with_its_body(backend: Backend) {
-    let server = in_turn(&["503 Service Unavailable"]);
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
-    client.send(post("pay 7", "Idempotency-Key: 1\r\n"));
-    assert_eq!(client.response("POST").status, 200);
+fn a_post_with_a_key_is_tried_again_with_its_body(column: Column) {
+    let server = in_turn(column, &[503]);
+    let (_proxy, listen) = start(column, &server, "");
+    let pay = Call::post("/x", "pay 7").field("Idempotency-Key", "1");
+    assert_eq!(column.connect(listen).call(&pay).status, 200);
     let bodies: Vec<_> = server.requests().into_iter().map(|r| r.body).collect();
     assert_eq!(bodies, [b"pay 7", b"pay 7"]);
 }
@@ -131,7 +137,7 @@ fn cut_after(bytes: &Arc<AtomicUsize>) -> (Server, Arc<AtomicUsize>) {
 
 fn a_post_is_sent_once_under_resets_at_every_byte(backend: Backend) {
     // At every byte of the request: it is read in part, then reset.
-    let request = post("pay", "");
+    let request = post("pay");
     for bytes in 1..=request.len() {
         let seen = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&seen);
@@ -200,15 +206,18 @@ fn a_get_is_tried_again_under_resets_at_every_byte_of_the_head(backend: Backend)
     }
 }
 
-fn a_cut_body_is_not_tried_again(backend: Backend) {
-    let cut = Arc::new(AtomicUsize::new(text("an answer").len() - 3));
-    let (server, seen) = cut_after(&cut);
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-    let rest = client.rest();
-    assert!(rest.is_err() || !rest.is_ok_and(|rest| rest.ends_with(b"answer")));
-    assert_eq!(seen.load(Ordering::SeqCst), 1);
+fn a_cut_body_is_not_tried_again(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::status(200).announces(9))?;
+        exchange.piece("an ans")?;
+        exchange.reset()
+    });
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
+    assert!(client.try_answer().is_none(), "it is not whole");
+    assert_eq!(server.requests().len(), 1);
 }
 
 fn two_endpoints(listen: SocketAddr, endpoints: [SocketAddr; 2], more: &str) -> String {
@@ -225,30 +234,29 @@ fn refusing() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::free()))
 }
 
-fn a_connect_that_fails_is_tried_at_another_endpoint(backend: Backend) {
-    let server = Server::ok();
+fn a_connect_that_fails_is_tried_at_another_endpoint(column: Column) {
+    let server = column.ok();
     let listen = refusing();
     let more = format!("    retry: {{ {QUICK} }}\n    circuit_breaker: {{ failures: off }}\n");
     let config = two_endpoints(listen, [refusing(), server.address()], &more);
-    let proxy = Proxy::start(backend, &config);
+    let proxy = Proxy::start(column, &config);
     for _ in 0..10 {
-        assert_eq!(Client::connect(listen).get("/").status, 200);
+        assert_eq!(column.connect(listen).get("/").status, 200);
     }
     assert_eq!(server.requests().len(), 10);
     let failed = [("cause", "connect-failure")];
     assert!(proxy.metric("ambassador_retries_total", &failed) >= 1.0);
 }
 
-fn a_post_that_reached_nobody_is_tried_again(backend: Backend) {
-    let server = Server::ok();
+fn a_post_that_reached_nobody_is_tried_again(column: Column) {
+    let server = column.ok();
     let listen = refusing();
     let more = format!("    retry: {{ {QUICK} }}\n    circuit_breaker: {{ failures: off }}\n");
     let config = two_endpoints(listen, [refusing(), server.address()], &more);
-    let _proxy = Proxy::start(backend, &config);
+    let _proxy = Proxy::start(column, &config);
     for number in 1..=6 {
-        let mut client = Client::connect(listen);
-        client.send(post(&format!("pay {number}"), ""));
-        assert_eq!(client.response("POST").status, 200);
+        let pay = Call::post("/x", format!("pay {number}"));
+        assert_eq!(column.connect(listen).call(&pay).status, 200);
     }
     let bodies: Vec<_> = server.requests().into_iter().map(|r| r.body).collect();
     let expected: Vec<_> = (1..=6).map(|n| format!("pay {n}").into_bytes()).collect();
@@ -257,29 +265,30 @@ fn a_post_that_reached_nobody_is_tried_again(backend: Backend) {
 
 /// Answers 503 with `Retry-After` first, and notes when it was asked.
 fn asks_to_wait(
+    column: Column,
     value: impl Fn() -> String + Send + Sync + 'static,
 ) -> (Server, Arc<Mutex<Vec<Instant>>>) {
     let asked = Arc::<Mutex<Vec<Instant>>>::default();
     let note = Arc::clone(&asked);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         let mut asked = note.lock().expect("no panic");
         asked.push(Instant::now());
         match asked.len() {
-            1 => response("503 Busy", &format!("Retry-After: {}\r\n", value()), ""),
-            _ => text("ok"),
+            1 => Answer::status(503).field("Retry-After", &value()),
+            _ => Answer::ok("ok"),
         }
     });
     (server, asked)
 }
 
-fn retry_after_is_waited_for_in_seconds_and_dates(backend: Backend) {
+fn retry_after_is_waited_for_in_seconds_and_dates(column: Column) {
     let waited = |asked: &Mutex<Vec<Instant>>| {
         let asked = asked.lock().expect("no panic");
         asked[1].duration_since(asked[0])
     };
-    let (server, asked) = asks_to_wait(|| "1".to_owned());
-    let (_proxy, listen) = start(backend, &server, "");
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let (server, asked) = asks_to_wait(column, || "1".to_owned());
+    let (_proxy, listen) = start(column, &server, "");
+    assert_eq!(column.connect(listen).get("/").status, 200);
     assert!(
         waited(&asked) >= Duration::from_secs(1),
         "{:?}",
@@ -288,40 +297,40 @@ fn retry_after_is_waited_for_in_seconds_and_dates(backend: Backend) {
 
     // Dates have whole seconds: this one is between 1 and 2 seconds away.
     let date = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(2));
-    let (server, asked) = asks_to_wait(date);
-    let (_proxy, listen) = start(backend, &server, "");
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let (server, asked) = asks_to_wait(column, date);
+    let (_proxy, listen) = start(column, &server, "");
+    assert_eq!(column.connect(listen).get("/").status, 200);
     assert!(
         waited(&asked) >= Duration::from_millis(900),
         "{:?}",
         waited(&asked)
     );
 
-    let (server, asked) = asks_to_wait(|| "60".to_owned());
-    let (_proxy, listen) = start(backend, &server, ", honor_retry_after: false");
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let (server, asked) = asks_to_wait(column, || "60".to_owned());
+    let (_proxy, listen) = start(column, &server, ", honor_retry_after: false");
+    assert_eq!(column.connect(listen).get("/").status, 200);
     assert!(waited(&asked) < Duration::from_secs(30));
 }
 
-fn what_cannot_end_in_time_is_answered_at_once(backend: Backend) {
-    let server = Server::http(|_| response("503 Busy", "Retry-After: 4\r\n", "later"));
+fn what_cannot_end_in_time_is_answered_at_once(column: Column) {
+    let server = column.server(|_| Answer::status(503).field("Retry-After", "4").body("later"));
     let more = format!("retry: {{ {QUICK} }}\ntimeouts: {{ request: 3s }}");
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), &more);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), &more);
     let started = Instant::now();
-    let answer = Client::connect(listen).get("/");
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.text()), (503, "later".to_owned()));
     assert!(started.elapsed() < Duration::from_secs(3));
     assert_eq!(server.requests().len(), 1);
 }
 
-fn a_large_body_is_streamed_and_sent_once(backend: Backend) {
-    let server = Server::http(|_| response("503 Busy", "", ""));
-    let (_proxy, listen) = start(backend, &server, ", body_limit: 1KiB");
-    let mut client = Client::connect(listen);
+fn a_large_body_is_streamed_and_sent_once(column: Column) {
+    let server = column.server(|_| Answer::status(503));
+    let (_proxy, listen) = start(column, &server, ", body_limit: 1KiB");
+    let mut client = column.connect(listen);
     for (bytes, tries) in [(1024, 3), (1025, 1), (300_000, 1)] {
         let before = server.requests().len();
-        client.send(post(&"x".repeat(bytes), "Idempotency-Key: 1\r\n"));
-        assert_eq!(client.response("POST").status, 503);
+        let call = Call::post("/x", "x".repeat(bytes)).field("Idempotency-Key", "1");
+        assert_eq!(client.call(&call).status, 503);
         assert_eq!(server.requests().len() - before, tries, "{bytes} bytes");
     }
 }
@@ -343,7 +352,7 @@ fn uploads_that_break_off_are_sent_once(backend: Backend) {
                 for _ in 0..UPLOADS {
                     let mut client = Client::connect(listen);
                     // The answer may come before the end, and so may a close.
-                    let _ = client.try_send(post(&"x".repeat(400_000), ""));
+                    let _ = client.try_send(post(&"x".repeat(400_000)));
                     if let Some(answer) = client.try_response("POST") {
                         assert_eq!((answer.status, answer.reason()), (502, "upstream-reset"));
                     }
@@ -354,33 +363,35 @@ fn uploads_that_break_off_are_sent_once(backend: Backend) {
     assert_eq!(server.connections(), CLIENTS * UPLOADS);
 }
 
-fn a_body_in_pieces_is_kept_up_to_the_limit(backend: Backend) {
-    let server = in_turn(&["503 Busy", "503 Busy"]);
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+fn a_body_in_pieces_is_kept_up_to_the_limit(column: Column) {
+    let server = in_turn(column, &[503, 503]);
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     client.send(
-        "PUT /x HTTP/1.1\r\nHost: web.test\r\nIdempotency-Key: 1\r\n\
-         Transfer-Encoding: chunked\r\n\r\n",
+        &Call::new("PUT", "/x")
+            .field("Idempotency-Key", "1")
+            .in_pieces(),
     );
     for piece in ["one", "two", "six"] {
-        client.send(format!("3\r\n{piece}\r\n"));
+        client.piece(piece);
     }
-    client.send("0\r\nX-Sum: 3\r\n\r\n");
-    assert_eq!(client.response("PUT").status, 200);
+    client.end(&[("X-Sum", "3")]);
+    assert_eq!(client.answer().status, 200);
     for request in server.requests() {
         assert_eq!(request.body, b"onetwosix");
-        assert_eq!(request.trailers, [("X-Sum".to_owned(), "3".to_owned())]);
+        assert_eq!(request.trailer("x-sum"), Some("3"));
+        assert_eq!(request.trailers.len(), 1);
     }
     assert_eq!(server.requests().len(), 3);
     assert_eq!(client.get("/").status, 200, "the connection goes on");
 }
 
-fn the_budget_bounds_what_is_tried_again(backend: Backend) {
-    let server = Server::http(|_| response("503 Busy", "", "no"));
+fn the_budget_bounds_what_is_tried_again(column: Column) {
+    let server = column.server(|_| Answer::status(503).body("no"));
     let more = "retry: { base: 1ms, cap: 2ms, budget: { ratio: 20%, min_per_second: 0 } }\n\
                 circuit_breaker: { failures: off }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut client = column.connect(listen);
     for _ in 0..100 {
         let answer = client.get("/");
         assert_eq!((answer.status, answer.reason()), (503, ""));
@@ -394,8 +405,8 @@ fn the_budget_bounds_what_is_tried_again(backend: Backend) {
     assert!(proxy.metric("ambassador_requests_total", &refused) >= 80.0);
 }
 
-fn a_route_has_its_own_retries(backend: Backend) {
-    let server = Server::http(|_| response("503 Busy", "", ""));
+fn a_route_has_its_own_retries(column: Column) {
+    let server = column.server(|_| Answer::status(503));
     let listen = refusing();
     let config = format!(
         "listeners:\n  - {{ name: egress, bind: \"{listen}\" }}\n\
@@ -408,8 +419,8 @@ fn a_route_has_its_own_retries(backend: Backend) {
            upstream: web\n  retry: {{ attempts: 1 }}\n",
         server.address()
     );
-    let _proxy = Proxy::start(backend, &config);
-    let mut client = Client::connect(listen);
+    let _proxy = Proxy::start(column, &config);
+    let mut client = column.connect(listen);
     for (method, path, tries) in [
         ("POST", "/charges", 4),
         ("POST", "/other", 1),
@@ -417,35 +428,31 @@ fn a_route_has_its_own_retries(backend: Backend) {
         ("GET", "/once/more", 1),
     ] {
         let before = server.requests().len();
-        client.send(format!(
-            "{method} {path} HTTP/1.1\r\nHost: web.test\r\nContent-Length: 0\r\n\r\n"
-        ));
-        assert_eq!(client.response(method).status, 503);
+        assert_eq!(client.call(&Call::new(method, path).body("")).status, 503);
         assert_eq!(server.requests().len() - before, tries, "{method} {path}");
     }
 }
 
-fn a_client_that_goes_ends_the_tries(backend: Backend) {
-    let server = Server::http(|_| response("503 Busy", "Retry-After: 2\r\n", ""));
-    let (proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+fn a_client_that_goes_ends_the_tries(column: Column) {
+    let server = column.server(|_| Answer::status(503).field("Retry-After", "2"));
+    let (proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     let limit = Duration::from_secs(5);
     ambassador_tests::eventually("it was tried", limit, || server.requests().len() == 1);
-    ambassador_tests::os::reset_on_close(client.stream()).expect("it is a socket");
-    drop(client);
+    client.leave();
     ambassador_tests::eventually("the request is over", limit, || {
         proxy.metric("ambassador_requests_total", &[("upstream", "web")]) == 1.0
     });
-    let kept = Client::connect(listen).get("/");
+    let kept = column.connect(listen).get("/");
     assert_eq!(kept.status, 503);
     assert_eq!(server.requests().len(), 1 + 3, "the first was tried once");
 }
 
-fn one_request_id_for_all_tries(backend: Backend) {
-    let server = in_turn(&["503 Busy", "503 Busy"]);
-    let (_proxy, listen) = start(backend, &server, "");
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+fn one_request_id_for_all_tries(column: Column) {
+    let server = in_turn(column, &[503, 503]);
+    let (_proxy, listen) = start(column, &server, "");
+    assert_eq!(column.connect(listen).get("/").status, 200);
     let ids: Vec<_> = server
         .requests()
         .iter()
@@ -458,18 +465,16 @@ fn one_request_id_for_all_tries(backend: Backend) {
     );
 }
 
-fn nothing_is_tried_again_after_an_interim_response(backend: Backend) {
-    let server = Server::start(|connection| {
-        while connection.request()?.is_some() {
-            connection.write("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n")?;
-            connection.write(response("503 Busy", "", "after the hint"))?;
-        }
-        Ok(())
+fn nothing_is_tried_again_after_an_interim_response(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.interim(103, &[("Link", "</a>")])?;
+        exchange.send(&Answer::status(503).body("after the hint"))
     });
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/").status, 103);
-    let answer = client.response("GET");
+    let answer = client.answer();
     assert_eq!(
         (answer.status, answer.text()),
         (503, "after the hint".to_owned())
@@ -477,18 +482,18 @@ fn nothing_is_tried_again_after_an_interim_response(backend: Backend) {
     assert_eq!(server.requests().len(), 1);
 }
 
-fn what_fails_for_want_of_budget_says_so(backend: Backend) {
+fn what_fails_for_want_of_budget_says_so(column: Column) {
     let more = "retry: { base: 1ms, budget: { ratio: 0%, min_per_second: 0 } }\n\
                 circuit_breaker: { failures: off }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, refusing(), more);
-    let answer = Client::connect(listen).get("/");
+    let (_proxy, listen) = Proxy::in_front_of_with(column, refusing(), more);
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (502, "retry-budget"));
 }
 
-fn it_says_when_the_circuit_opened_between_tries(backend: Backend) {
+fn it_says_when_the_circuit_opened_between_tries(column: Column) {
     let more = "retry: { base: 1ms, attempts: 5 }\ncircuit_breaker: { failures: 2 }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, refusing(), more);
-    let answer = Client::connect(listen).get("/");
+    let (proxy, listen) = Proxy::in_front_of_with(column, refusing(), more);
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (503, "circuit-open"));
     let failed = [("outcome", "connect-failed")];
     proxy.expect_metric("ambassador_upstream_attempts_total", &failed, 2.0);

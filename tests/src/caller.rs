@@ -1,0 +1,111 @@
+//! A client that makes requests and reads answers, whatever protocol carries them.
+
+use std::io;
+
+use crate::client::{Client, Response};
+use crate::message::{Body, Call};
+use crate::os;
+
+/// One connection to the proxy, with one request at a time.
+pub struct Caller {
+    connection: Connection,
+    /// The method of the request that is under way.
+    method: String,
+    /// Its body.
+    body: Body,
+}
+
+enum Connection {
+    Http1(Client),
+}
+
+impl Caller {
+    pub(crate) fn http1(client: Client) -> Caller {
+        Caller {
+            connection: Connection::Http1(client),
+            method: String::new(),
+            body: Body::None,
+        }
+    }
+
+    /// Sends a request, with its body where that is whole.
+    #[track_caller]
+    pub fn send(&mut self, call: &Call) {
+        self.try_send(call).expect("the peer takes what is sent");
+    }
+
+    /// The same, and says if the peer went away.
+    pub fn try_send(&mut self, call: &Call) -> io::Result<()> {
+        self.method.clone_from(&call.method);
+        self.body.clone_from(&call.body);
+        match &mut self.connection {
+            Connection::Http1(client) => client.try_send(call.http1()),
+        }
+    }
+
+    /// Sends more of the body.
+    #[track_caller]
+    pub fn piece(&mut self, bytes: impl AsRef<[u8]>) {
+        self.try_piece(bytes).expect("the peer takes what is sent");
+    }
+
+    /// The same, and says if the peer went away.
+    pub fn try_piece(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+        match &mut self.connection {
+            Connection::Http1(client) => client.try_send(self.body.http1_piece(bytes.as_ref())),
+        }
+    }
+
+    /// Ends a body that came in pieces.
+    #[track_caller]
+    pub fn end(&mut self, trailers: &[(&str, &str)]) {
+        match &mut self.connection {
+            Connection::Http1(client) => client.send(self.body.http1_end(trailers)),
+        }
+    }
+
+    /// The next answer, interim ones included.
+    #[track_caller]
+    pub fn answer(&mut self) -> Response {
+        match &mut self.connection {
+            Connection::Http1(client) => client.response(&self.method),
+        }
+    }
+
+    /// The next answer, or `None` where the request ended without one.
+    pub fn try_answer(&mut self) -> Option<Response> {
+        match &mut self.connection {
+            Connection::Http1(client) => client.try_response(&self.method),
+        }
+    }
+
+    /// Whether something of an answer has come, or the end; does not wait.
+    pub fn is_answered(&self) -> bool {
+        match &self.connection {
+            Connection::Http1(client) => client.has_unread(),
+        }
+    }
+
+    /// Makes a request and gives its answer.
+    #[track_caller]
+    pub fn call(&mut self, call: &Call) -> Response {
+        self.send(call);
+        self.answer()
+    }
+
+    /// Makes a GET for the upstream `web` by its name.
+    #[track_caller]
+    pub fn get(&mut self, path: &str) -> Response {
+        let call = Call::get(path).to("client.test");
+        self.call(&call.field("X-Upstream-Host", "web"))
+    }
+
+    /// Gives the request up: neither its rest nor an answer is of interest.
+    pub fn leave(self) {
+        match self.connection {
+            Connection::Http1(client) => {
+                os::reset_on_close(client.stream()).expect("it is a socket");
+            }
+        }
+    }
+}

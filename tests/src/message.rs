@@ -1,0 +1,190 @@
+//! Requests and answers as a test says them, whatever protocol carries them.
+
+/// A request to be sent.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub(crate) method: String,
+    pub(crate) authority: String,
+    pub(crate) path: String,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Body,
+}
+
+/// An answer of an upstream.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub(crate) status: u16,
+    pub(crate) fields: Vec<(String, String)>,
+    pub(crate) body: Body,
+}
+
+/// What follows a head.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Nothing.
+    None,
+    /// All of it, sent with the head.
+    Whole(Vec<u8>),
+    /// So many bytes, which the test sends later.
+    Announced(usize),
+    /// Some bytes, which the test sends later, and their end.
+    Pieces,
+}
+
+impl Call {
+    /// A request without a body for `web.test`.
+    pub fn new(method: &str, path: &str) -> Call {
+        Call {
+            method: method.to_owned(),
+            authority: "web.test".to_owned(),
+            path: path.to_owned(),
+            fields: Vec::new(),
+            body: Body::None,
+        }
+    }
+
+    /// A GET for `web.test`.
+    pub fn get(path: &str) -> Call {
+        Call::new("GET", path)
+    }
+
+    /// A POST for `web.test`.
+    pub fn post(path: &str, body: impl AsRef<[u8]>) -> Call {
+        Call::new("POST", path).body(body)
+    }
+
+    /// The same for another authority.
+    pub fn to(mut self, authority: &str) -> Call {
+        self.authority = authority.to_owned();
+        self
+    }
+
+    /// Adds a field.
+    pub fn field(mut self, name: &str, value: &str) -> Call {
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With this body.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Call {
+        self.body = Body::Whole(body.as_ref().to_vec());
+        self
+    }
+
+    /// With a body of so many bytes, sent later.
+    pub fn announces(mut self, length: usize) -> Call {
+        self.body = Body::Announced(length);
+        self
+    }
+
+    /// With a body of a length that is not told, sent later.
+    pub fn in_pieces(mut self) -> Call {
+        self.body = Body::Pieces;
+        self
+    }
+
+    /// The bytes of HTTP/1.1.
+    pub(crate) fn http1(&self) -> Vec<u8> {
+        let Call {
+            method,
+            authority,
+            path,
+            ..
+        } = self;
+        let start = format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\n");
+        self.body.http1(start, &self.fields)
+    }
+}
+
+impl Answer {
+    /// An answer without a body.
+    pub fn status(status: u16) -> Answer {
+        Answer {
+            status,
+            fields: Vec::new(),
+            body: Body::Whole(Vec::new()),
+        }
+    }
+
+    /// 200 with this body.
+    pub fn ok(body: impl AsRef<[u8]>) -> Answer {
+        Answer::status(200).body(body)
+    }
+
+    /// Adds a field.
+    pub fn field(mut self, name: &str, value: &str) -> Answer {
+        self.fields.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With this body.
+    pub fn body(mut self, body: impl AsRef<[u8]>) -> Answer {
+        self.body = Body::Whole(body.as_ref().to_vec());
+        self
+    }
+
+    /// With a body of so many bytes, sent later.
+    pub fn announces(mut self, length: usize) -> Answer {
+        self.body = Body::Announced(length);
+        self
+    }
+
+    /// With a body of a length that is not told, sent later.
+    pub fn in_pieces(mut self) -> Answer {
+        self.body = Body::Pieces;
+        self
+    }
+
+    /// The bytes of HTTP/1.1.
+    pub(crate) fn http1(&self) -> Vec<u8> {
+        let start = format!("HTTP/1.1 {} Said\r\n", self.status);
+        self.body.http1(start, &self.fields)
+    }
+}
+
+impl Body {
+    fn http1(&self, mut head: String, fields: &[(String, String)]) -> Vec<u8> {
+        match self {
+            Body::None => {}
+            Body::Whole(bytes) => head += &format!("Content-Length: {}\r\n", bytes.len()),
+            Body::Announced(length) => head += &format!("Content-Length: {length}\r\n"),
+            Body::Pieces => head += "Transfer-Encoding: chunked\r\n",
+        }
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        let mut bytes = (head + "\r\n").into_bytes();
+        if let Body::Whole(body) = self {
+            bytes.extend(body);
+        }
+        bytes
+    }
+
+    /// A part of it in HTTP/1.1.
+    pub(crate) fn http1_piece(&self, bytes: &[u8]) -> Vec<u8> {
+        match self {
+            Body::Pieces => {
+                let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+                chunk.extend(bytes);
+                chunk.extend(b"\r\n");
+                chunk
+            }
+            Body::None | Body::Whole(_) | Body::Announced(_) => bytes.to_vec(),
+        }
+    }
+
+    /// Its end in HTTP/1.1, with trailer fields.
+    pub(crate) fn http1_end(&self, trailers: &[(&str, &str)]) -> Vec<u8> {
+        match self {
+            Body::Pieces => {
+                let trailers = trailers.iter();
+                let trailers = trailers.map(|(name, value)| format!("{name}: {value}\r\n"));
+                format!("0\r\n{}\r\n", trailers.collect::<String>()).into_bytes()
+            }
+            Body::None | Body::Whole(_) | Body::Announced(_) => {
+                assert!(trailers.is_empty(), "only pieces have trailers");
+                Vec::new()
+            }
+        }
+    }
+}
