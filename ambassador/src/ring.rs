@@ -101,13 +101,15 @@ struct Core {
     wheel: RefCell<Wheel>,
     driver: Driver,
     mailbox: Mailbox,
-    now: Cell<Instant>,
     turns: Cell<u64>,
     waits: RefCell<WaitHistory>,
 }
 
 thread_local! {
     static CORE: RefCell<Option<Rc<Core>>> = const { RefCell::new(None) };
+    /// When this turn of the loop began. Beside the core, because it is asked for
+    /// some twenty times by every request.
+    static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// The backend to use, and why it is not the ring where it is not.
@@ -136,7 +138,6 @@ pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static
         wheel: RefCell::new(Wheel::new(clock::now())),
         driver: Driver::new(options.backend, mailbox.event())?,
         mailbox,
-        now: Cell::new(clock::now()),
         turns: Cell::new(0),
         waits: RefCell::new(WaitHistory::new(options.spin)),
     });
@@ -144,12 +145,14 @@ pub fn run<T: 'static>(options: Options, main: impl Future<Output = T> + 'static
         assert!(slot.is_none(), "a thread runs one shard at a time");
         *slot = Some(Rc::clone(&core));
     });
+    NOW.set(Some(clock::now()));
     let result = core.run(main);
     // Tasks own streams, and dropping those needs the core.
     core.executor.clear();
     core.mailbox.close();
     core.driver.finish();
     CORE.with_borrow_mut(|slot| *slot = None);
+    NOW.set(None);
     tracing::debug!(shard = options.shard, backend = %options.backend, "the shard has ended");
     result
 }
@@ -173,7 +176,7 @@ pub(crate) fn task_panics() -> u64 {
 
 /// The time at the start of this turn of the loop.
 pub(crate) fn now() -> Instant {
-    with(|core| core.now.get())
+    NOW.get().expect("called on a thread that runs a shard")
 }
 
 /// What a stream of this shard is doing; `None`: it is gone.
@@ -229,7 +232,7 @@ impl Core {
             }
             if self.executor.has_ready() {
                 self.driver.turn(Some(Duration::ZERO), Duration::ZERO)?;
-                self.now.set(clock::now());
+                NOW.set(Some(clock::now()));
             } else {
                 let before = clock::now();
                 let wait = self.wheel.borrow().wait(before);
@@ -237,11 +240,12 @@ impl Core {
                 let wait = self.skip(wait)?;
                 let spin = self.waits.borrow().spin(wait);
                 self.driver.turn(wait, spin)?;
-                self.now.set(clock::now());
-                self.waits.borrow_mut().note(self.now.get() - before);
+                let after = clock::now();
+                NOW.set(Some(after));
+                self.waits.borrow_mut().note(after - before);
             }
             self.turns.set(self.turns.get() + 1);
-            self.wheel.borrow_mut().advance(self.now.get());
+            self.wheel.borrow_mut().advance(now());
             let panics = self.mailbox.drain(|task| self.executor.wake(task));
             self.executor.count_panics(panics);
         }

@@ -9,6 +9,8 @@ use std::time::Duration;
 /// The longest spin before a sleep.
 pub(super) const SPIN_MAX: Duration = Duration::from_micros(100);
 
+const SPIN_MAX_NS: u64 = SPIN_MAX.as_nanos() as u64;
+
 /// Whether a shard may spin.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Spin {
@@ -23,8 +25,8 @@ pub enum Spin {
 /// How long the last waits were.
 pub(super) struct WaitHistory {
     spin: Spin,
-    /// Their moving average.
-    usual: Duration,
+    /// Their moving average, in nanoseconds.
+    usual_ns: u64,
 }
 
 impl WaitHistory {
@@ -32,13 +34,13 @@ impl WaitHistory {
     pub(super) fn new(spin: Spin) -> Self {
         Self {
             spin,
-            usual: SPIN_MAX * 4,
+            usual_ns: SPIN_MAX_NS * 4,
         }
     }
 
     /// How long to spin in a wait of `wait` at most (`None`: without end).
     pub(super) fn spin(&self, wait: Option<Duration>) -> Duration {
-        let worthwhile = self.spin == Spin::Adaptive && self.usual < SPIN_MAX;
+        let worthwhile = self.spin == Spin::Adaptive && self.usual_ns < SPIN_MAX_NS;
         match wait {
             Some(wait) if wait <= SPIN_MAX => Duration::ZERO,
             _ if worthwhile => SPIN_MAX,
@@ -49,7 +51,8 @@ impl WaitHistory {
     /// Takes note of a wait. One long silence counts as a few, not as many, so
     /// that a burst after it is served well soon.
     pub(super) fn note(&mut self, waited: Duration) {
-        self.usual = (self.usual * 7 + waited.min(SPIN_MAX * 8)) / 8;
+        let waited_ns = waited.min(SPIN_MAX * 8).subsec_nanos();
+        self.usual_ns = (self.usual_ns * 7 + u64::from(waited_ns)) / 8;
     }
 }
 

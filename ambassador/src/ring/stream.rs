@@ -224,7 +224,7 @@ impl Stream {
             let waker = context.waker();
             super::with(|core| match core.driver.poll_recv(self.key, waker) {
                 Poll::Ready(received) => Poll::Ready(Ok(received)),
-                Poll::Pending if deadline <= core.now.get() => Poll::Ready(Err(Elapsed)),
+                Poll::Pending if deadline <= super::now() => Poll::Ready(Err(Elapsed)),
                 Poll::Pending => {
                     let mut wheel = core.wheel.borrow_mut();
                     let alarm = wheel.keep(self.alarm.get(), deadline, waker);

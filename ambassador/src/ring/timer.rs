@@ -85,7 +85,7 @@ impl Future for Sleep {
             match self.key {
                 Some(key) if wheel.poll(key, context.waker()) => None,
                 Some(key) => Some(key),
-                None if deadline <= core.now.get() => None,
+                None if deadline <= super::now() => None,
                 None => Some(wheel.arm(deadline, context.waker().clone())),
             }
         });

@@ -23,12 +23,16 @@ const TICK_NS: u64 = 1_000_000;
 const TICKS_MAX: u64 = (1 << (SLOT_BITS * LEVELS as u32)) - 1;
 
 const NONE: u32 = u32::MAX;
+const NEVER: u64 = u64::MAX;
 
 /// The timers of a shard.
 pub(super) struct Wheel {
     start: Instant,
     /// Ticks up to here have fired.
     elapsed: u64,
+    /// When the next occupied slot begins, or `NEVER`: every turn of the loop asks
+    /// twice, and few change it.
+    next: u64,
     levels: Box<[Level; LEVELS]>,
     timers: Slab<Timer>,
 }
@@ -67,6 +71,7 @@ impl Wheel {
         Self {
             start,
             elapsed: 0,
+            next: NEVER,
             levels: Box::new([empty; LEVELS]),
             timers: Slab::new(),
         }
@@ -129,14 +134,23 @@ impl Wheel {
     /// How long until the next timer may fire; `None`: there is none. It may
     /// be earlier than a far timer's deadline, which is then only moved.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
-        let (tick, _, _) = self.next_slot()?;
-        let at = self.start + Duration::from_millis(tick);
+        if self.next == NEVER {
+            return None;
+        }
+        let at = self.start + Duration::from_millis(self.next);
         Some(at.saturating_duration_since(now))
     }
 
     /// Fires what is due.
     pub(super) fn advance(&mut self, now: Instant) {
         let now = now.kernel_ns().saturating_sub(self.start.kernel_ns()) / TICK_NS;
+        if self.next <= now {
+            self.fire(now);
+        }
+        self.elapsed = self.elapsed.max(now);
+    }
+
+    fn fire(&mut self, now: u64) {
         while let Some((tick, level, slot)) = self.next_slot()
             && tick <= now
         {
@@ -155,7 +169,11 @@ impl Wheel {
                 key = next;
             }
         }
-        self.elapsed = self.elapsed.max(now);
+        self.find_next();
+    }
+
+    fn find_next(&mut self) {
+        self.next = self.next_slot().map_or(NEVER, |(tick, _, _)| tick);
     }
 
     /// Armed and fired timers that have not been removed.
@@ -190,7 +208,9 @@ impl Wheel {
         // level the two fall into different slots.
         let differs = (self.elapsed ^ due) | (SLOTS - 1);
         let level = (((63 - differs.leading_zeros()) / SLOT_BITS) as usize).min(LEVELS - 1);
-        let slot = ((due >> (SLOT_BITS * level as u32)) % SLOTS) as usize;
+        let shift = SLOT_BITS * level as u32;
+        let slot = ((due >> shift) % SLOTS) as usize;
+        self.next = self.next.min((due >> shift) << shift);
         let head = std::mem::replace(&mut self.levels[level].first[slot], key);
         self.levels[level].occupied |= 1 << slot;
         if head != NONE {
@@ -207,6 +227,7 @@ impl Wheel {
 
     fn unlink(&mut self, key: Key) {
         let Timer {
+            due,
             state,
             previous,
             next,
@@ -215,6 +236,7 @@ impl Wheel {
         let State::Armed { level, slot } = state else {
             return;
         };
+        let shift = SLOT_BITS * u32::from(level);
         if next != NONE {
             self.timers[next as usize].previous = previous;
         }
@@ -226,6 +248,9 @@ impl Wheel {
         level.first[slot as usize] = next;
         if next == NONE {
             level.occupied &= !(1 << slot);
+            if (due >> shift) << shift == self.next {
+                self.find_next();
+            }
         }
     }
 
