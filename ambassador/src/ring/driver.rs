@@ -163,48 +163,52 @@ impl Driver {
         let table = &mut *table;
         loop {
             let socket = &mut table.sockets[key as usize];
-            match (
-                std::mem::replace(&mut socket.sending, Sending::Idle),
-                unsent.take(),
-            ) {
-                (Sending::Idle, Some(gather)) => {
-                    self.start_send(table, key, gather, until);
+            match &socket.sending {
+                Sending::Idle | Sending::Done if unsent.is_some() => {
+                    self.start_send(table, key, unsent, until);
                     if until == SendGoal::Queued {
                         return Poll::Ready(Ok(()));
                     }
                 }
-                (Sending::Busy(op), waiting) => {
+                Sending::Busy(op) => {
                     table.in_a_hurry |= op.quiet;
-                    socket.sending = Sending::Busy(op);
-                    *unsent = waiting;
                     if let Some(gather) = unsent {
                         gather.detach();
                     }
                     keep(&mut socket.writer, waker);
                     return Poll::Pending;
                 }
-                (Sending::Done, None) => return Poll::Ready(Ok(())),
-                (Sending::Failed(error, op), None) => {
-                    return Poll::Ready(Err(op.into_error(error)));
+                Sending::Done => {
+                    socket.sending = Sending::Idle;
+                    return Poll::Ready(Ok(()));
                 }
-                (Sending::Done, waiting) => *unsent = waiting,
-                (Sending::Failed(error, _), waiting) => {
-                    return Poll::Ready(Err(SendError::before(error, waiting)));
+                Sending::Failed(error, _) => {
+                    let waiting = unsent.take();
+                    let unsent = waiting.map(|all| SendError::before(*error, Some(all)));
+                    let failure = socket.take_failure();
+                    return Poll::Ready(unsent.or(failure).map_or(Ok(()), Err));
                 }
                 // Two futures sent at once, and the other took the result.
-                (Sending::Idle, None) => {
+                Sending::Idle => {
                     return Poll::Ready(Err(SendError::before(libc::ECANCELED, None)));
                 }
             }
         }
     }
 
-    fn start_send(&self, table: &mut Table, key: Key, gather: Gather, until: SendGoal) {
-        let op = table.new_send(gather);
-        table.sockets[key as usize].sending = Sending::Busy(op);
+    fn start_send(
+        &self,
+        table: &mut Table,
+        key: Key,
+        unsent: &mut Option<Gather>,
+        until: SendGoal,
+    ) {
         match &mut *self.engine.borrow_mut() {
-            Engine::Ring(ring) => ring.send(table, key, until),
-            Engine::Epoll(epoll) => epoll.send(table, key),
+            Engine::Ring(ring) => {
+                table.begin_send(key, unsent.take().unwrap_or_default());
+                ring.send(table, key, until);
+            }
+            Engine::Epoll(epoll) => epoll.begin_send(table, key, unsent),
         }
     }
 
@@ -213,16 +217,12 @@ impl Driver {
         let mut table = self.table.borrow_mut();
         let table = &mut *table;
         let socket = &mut table.sockets[key as usize];
-        match std::mem::replace(&mut socket.sending, Sending::Idle) {
-            Sending::Idle | Sending::Done => Poll::Ready(Ok(())),
-            Sending::Failed(error, op) => Poll::Ready(Err(op.into_error(error))),
-            Sending::Busy(op) => {
-                table.in_a_hurry |= op.quiet;
-                socket.sending = Sending::Busy(op);
-                keep(&mut socket.writer, waker);
-                Poll::Pending
-            }
+        if let Sending::Busy(op) = &socket.sending {
+            table.in_a_hurry |= op.quiet;
+            keep(&mut socket.writer, waker);
+            return Poll::Pending;
         }
+        Poll::Ready(socket.take_failure().map_or(Ok(()), Err))
     }
 
     /// Takes a stream's socket out, once nothing is under way on it; `None`: it

@@ -89,16 +89,34 @@ impl Epoll {
         }
     }
 
-    /// Sends what the socket takes now; the rest when it takes more.
-    pub(super) fn send(&mut self, table: &mut Table, key: Key) {
+    /// Sends what the socket takes now, which is all most of the time; the rest
+    /// when it takes more.
+    pub(super) fn begin_send(&mut self, table: &mut Table, key: Key, unsent: &mut Option<Gather>) {
+        let Some(gather) = unsent else {
+            return;
+        };
+        let socket = &mut table.sockets[key as usize];
+        let sent = send_once(&socket.fd, gather);
+        if sent == Ok(gather.bytes()) {
+            socket.is_sent(gather.bytes());
+            *unsent = None;
+            return;
+        }
+        table.begin_send(key, unsent.take().unwrap_or_default());
+        if goes_on(table, key, sent) {
+            self.send(table, key);
+        }
+    }
+
+    /// Sends what the socket takes now of what is left.
+    fn send(&mut self, table: &mut Table, key: Key) {
         loop {
             let socket = &mut table.sockets[key as usize];
             let Sending::Busy(op) = &socket.sending else {
                 return;
             };
             let sent = send_once(&socket.fd, &op.gather);
-            let again = table.progress_send(key, sent.map_err(Errno::raw_os_error));
-            if !again || sent == Err(Errno::AGAIN) {
+            if !goes_on(table, key, sent) {
                 return;
             }
         }
@@ -276,6 +294,12 @@ fn accept_one(table: &mut Table, key: Key) -> Read {
         Err(error) => table.end_receiving(key, End::Error(error.raw_os_error())),
     }
     Read::Tried
+}
+
+/// Takes note of what was sent; whether the socket may take more now.
+fn goes_on(table: &mut Table, key: Key, sent: Result<usize, Errno>) -> bool {
+    let again = table.progress_send(key, sent.map_err(Errno::raw_os_error));
+    again && sent != Err(Errno::AGAIN)
 }
 
 /// Sends as much as the socket takes now.

@@ -15,7 +15,7 @@ use super::chunk::{Chunk, Gather};
 use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
 use super::sockets::{self, Departure};
-use super::table::{self, Connecting, End, Key, Role, SendGoal, StreamId};
+use super::table::{Connecting, End, Key, Role, SendGoal, StreamId};
 use super::timer::{self, Elapsed};
 use super::waiting::keep;
 use super::wheel;
@@ -373,16 +373,7 @@ impl Stream {
 
     /// How a post has failed, if it has; told once.
     pub fn send_failure(&self) -> Option<SendError> {
-        super::with(|core| {
-            let mut socket = core.driver.socket(self.key);
-            match std::mem::replace(&mut socket.sending, table::Sending::Idle) {
-                table::Sending::Failed(error, op) => Some(op.into_error(error)),
-                other => {
-                    socket.sending = other;
-                    None
-                }
-            }
-        })
+        super::with(|core| core.driver.socket(self.key).take_failure())
     }
 
     /// Bytes that the peer has taken so far, as far as the kernel can tell. For

@@ -161,6 +161,8 @@ impl Table {
     /// The next received chunk.
     pub(super) fn take_received(&mut self, key: Key) -> Option<Chunk> {
         let socket = &mut self.sockets[key as usize];
+        // Nothing is moved where there is nothing, which is half of the time.
+        socket.received.as_ref()?;
         let chunk = socket.received.take()?;
         socket.received_bytes -= chunk.len();
         socket.received = socket.received_more.pop_front();
@@ -184,12 +186,12 @@ impl Table {
         Some(accepted)
     }
 
-    /// What `gather` needs to be sent.
-    pub(super) fn new_send(&mut self, gather: Gather) -> Box<SendOp> {
+    /// Makes `gather` what is being sent.
+    pub(super) fn begin_send(&mut self, key: Key, gather: Gather) {
         let mut op = self.spare_sends.pop().unwrap_or_else(SendOp::boxed);
         op.gather = gather;
         (op.sent, op.may_wait, op.quiet) = (0, false, false);
-        op
+        self.sockets[key as usize].sending = Sending::Busy(op);
     }
 
     /// Receiving is over.
@@ -305,6 +307,9 @@ impl Table {
     /// How many reads are to be started now: first of those that have found no
     /// buffer, as many as there are buffers now.
     pub(super) fn reads_due(&mut self) -> usize {
+        if self.starved.is_empty() {
+            return self.to_read.len();
+        }
         let fed = self.starved.len().min(self.buffers.free());
         for key in self.starved.drain(..fed).rev() {
             let socket = &mut self.sockets[key as usize];

@@ -8,7 +8,7 @@ use rustix::net::SocketAddrAny;
 
 use super::super::RECEIVED_MAX;
 use super::super::chunk::Chunk;
-use super::super::send_op::SendOp;
+use super::super::send_op::{SendError, SendOp};
 
 /// Accepted sockets that wait for their listener's owner at most; the rest
 /// stays in the kernel's backlog.
@@ -163,6 +163,23 @@ impl Socket {
             owes_bytes: self.reader.is_some() && self.received.is_none(),
             leaves_unread,
             is_backed_up: leaves_unread || self.received_bytes >= RECEIVED_MAX,
+        }
+    }
+
+    /// All that was to be sent was taken at once.
+    pub(crate) fn is_sent(&mut self, bytes: usize) {
+        self.gone = self.gone.wrapping_add(bytes as u64);
+        self.sending = Sending::Done;
+    }
+
+    /// How what was sent last has failed, if it has; told once.
+    pub(crate) fn take_failure(&mut self) -> Option<SendError> {
+        if !matches!(self.sending, Sending::Failed(..)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.sending, Sending::Idle) {
+            Sending::Failed(error, op) => Some(op.into_error(error)),
+            _ => None,
         }
     }
 
