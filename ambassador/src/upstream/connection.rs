@@ -87,8 +87,8 @@ pub enum Tie {
 
 impl Connection {
     /// One that has just been established.
-    pub(super) fn new(stream: Transport, key: PoolKey, upstream: u32, permit: Permit) -> Self {
-        Self {
+    pub(super) fn new(stream: Transport, key: PoolKey, upstream: u32, permit: Permit) -> Box<Self> {
+        Box::new(Self {
             stream,
             key,
             upstream,
@@ -101,7 +101,7 @@ impl Connection {
             spread: clock::random_u64() as u8,
             slot: key.slot(),
             unanswered: Cell::new(None),
-        }
+        })
     }
 
     /// Its socket, and the rest. One that is somebody's own is never given away.
@@ -120,7 +120,7 @@ impl Connection {
     }
 
     /// Both put together again, on another shard.
-    pub(super) fn unpack(stream: Transport, state: ConnectionState) -> Self {
+    pub(super) fn unpack(stream: Transport, state: ConnectionState) -> Box<Self> {
         let mut connection = Self::new(stream, state.key, state.upstream, state.permit);
         (connection.past, connection.idle_limit_ms) = (state.past, state.idle_limit_ms);
         (connection.born, connection.spread) = (state.born, state.spread);

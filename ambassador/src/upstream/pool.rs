@@ -71,7 +71,8 @@ struct Pool {
     /// Until when other shards are not asked: they need what they have.
     alone_until: Option<Instant>,
     /// Set aside for waiters that were told so; neither idle nor in use.
-    set_aside: Vec<Connection>,
+    #[expect(clippy::vec_box, reason = "they are handed out by pointer, not copied")]
+    set_aside: Vec<Box<Connection>>,
     /// Those that are being dialled for `min_idle`.
     dialing: usize,
     /// Requests that the budgets have not been told of.
@@ -258,7 +259,7 @@ impl Pools {
         permit: Permit,
         opening: Opening,
         key: PoolKey,
-    ) -> Result<Connection, CheckoutError> {
+    ) -> Result<Box<Connection>, CheckoutError> {
         let stream = self
             .dialer
             .dial(key.namespace, key.endpoint, opening.within)
@@ -270,7 +271,7 @@ impl Pools {
 
     /// Lends a connection that is new to this shard, which may have had none to
     /// this upstream.
-    fn lend(self: &Rc<Self>, shared: &Arc<Shared>, connection: Connection) -> Lease {
+    fn lend(self: &Rc<Self>, shared: &Arc<Shared>, connection: Box<Connection>) -> Lease {
         if !shared.is_retired() {
             self.with_pool(shared, |_| ());
         }
@@ -279,7 +280,7 @@ impl Pools {
 
     /// Keeps a connection that nobody uses any more, or closes it where the limits
     /// of its upstream say so.
-    fn give_back(self: &Rc<Self>, connection: Connection) {
+    fn give_back(self: &Rc<Self>, connection: Box<Connection>) {
         let now = ring::now();
         let mut pools = self.pools.borrow_mut();
         // Dropping a connection may wake waiters: not while the pools are
@@ -382,7 +383,7 @@ impl Pools {
     }
 
     /// One of those set aside for waiters, for this key if there is such a one.
-    fn take_set_aside(&self, id: u32, key: PoolKey) -> Option<Connection> {
+    fn take_set_aside(&self, id: u32, key: PoolKey) -> Option<Box<Connection>> {
         let mut pools = self.pools.borrow_mut();
         let set_aside = &mut pools.get_mut(&id)?.set_aside;
         let newest = set_aside.iter().rposition(|one| one.key() == key);
@@ -390,7 +391,7 @@ impl Pools {
         Some(set_aside.swap_remove(one))
     }
 
-    fn take_oldest(&self, id: u32) -> Option<Connection> {
+    fn take_oldest(&self, id: u32) -> Option<Box<Connection>> {
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&id)?;
         (!pool.idle.is_empty()).then(|| pool.remove(0).connection)

@@ -11,7 +11,7 @@ use crate::upstream::key::PoolKey;
 
 /// A connection that stands idle.
 pub(super) struct Idle {
-    pub(super) connection: Connection,
+    pub(super) connection: Box<Connection>,
     since: Instant,
     /// Until when the upstream lets it.
     until: Option<Instant>,
@@ -19,7 +19,7 @@ pub(super) struct Idle {
 
 impl Idle {
     /// `connection`, from now on.
-    pub(super) fn new(connection: Connection, now: Instant) -> Self {
+    pub(super) fn new(connection: Box<Connection>, now: Instant) -> Self {
         Self {
             until: connection.idle_limit().map(|limit| now + limit),
             since: now,
@@ -50,7 +50,7 @@ impl Pool {
         key: PoolKey,
         now: Instant,
         dead: &mut Vec<Idle>,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         loop {
             let place = self.idle.iter().rposition(|idle| idle.key() == key)?;
             let idle = self.remove(place);

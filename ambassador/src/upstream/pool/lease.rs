@@ -11,14 +11,14 @@ use crate::upstream::connection::{Connection, Past, Traffic};
 /// as whatever is still on its way over it would be taken for the answer to
 /// another request. Its permit goes with the connection.
 pub struct Lease {
-    /// `None` only within the drop.
-    connection: Option<Connection>,
+    /// `None` only within the drop. Boxed, as every step of a request moves it.
+    connection: Option<Box<Connection>>,
     pools: Rc<Pools>,
 }
 
 impl Lease {
     /// A loan by the pools that the connection is to come back to.
-    pub(super) fn new(mut connection: Connection, pools: &Rc<Pools>) -> Self {
+    pub(super) fn new(mut connection: Box<Connection>, pools: &Rc<Pools>) -> Self {
         connection.traffic = Traffic::UnderWay;
         Self {
             connection: Some(connection),
@@ -39,20 +39,24 @@ impl Deref for Lease {
 
     #[inline]
     fn deref(&self) -> &Connection {
-        self.connection.as_ref().expect("it is only taken by drop")
+        self.connection
+            .as_deref()
+            .expect("it is only taken by drop")
     }
 }
 
 impl DerefMut for Lease {
     #[inline]
     fn deref_mut(&mut self) -> &mut Connection {
-        self.connection.as_mut().expect("it is only taken by drop")
+        self.connection
+            .as_deref_mut()
+            .expect("it is only taken by drop")
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let complete = |connection: &mut Connection| connection.traffic == Traffic::Over;
+        let complete = |connection: &mut Box<Connection>| connection.traffic == Traffic::Over;
         if let Some(connection) = self.connection.take_if(complete) {
             self.pools.give_back(connection);
         }

@@ -74,7 +74,7 @@ pub(super) enum Answer {
     /// Nothing has come yet.
     Awaited(Option<Waker>),
     /// What has come.
-    Come(Reply<Connection>),
+    Come(Reply<Box<Connection>>),
 }
 
 /// What a shard says that was asked for a connection.
@@ -101,7 +101,7 @@ struct Question<'a> {
 
 impl Pools {
     /// A connection for `key` that another shard has idle.
-    pub(super) async fn take_over(&self, shared: &Shared, key: PoolKey) -> Option<Connection> {
+    pub(super) async fn take_over(&self, shared: &Shared, key: PoolKey) -> Option<Box<Connection>> {
         if shared.permits.waiting() > 0 || shared.idle() == 0 || self.is_alone(shared.id) {
             return None;
         }
@@ -120,7 +120,7 @@ impl Pools {
         shared: &Shared,
         key: PoolKey,
         need: Need,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         let slot = key.slot();
         let shards = self.peers.borrow().len() as u16 + 1;
         let until = ring::now() + WAIT_MAX;
@@ -169,7 +169,7 @@ impl Pools {
     }
 
     /// One of this shard that may keep an upstream from another connection.
-    pub(super) fn take_blocking(&self, id: u32, key: PoolKey) -> Option<Connection> {
+    pub(super) fn take_blocking(&self, id: u32, key: PoolKey) -> Option<Box<Connection>> {
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
         let mut pools = self.pools.borrow_mut();
@@ -244,13 +244,13 @@ impl ReplyAddress {
 }
 
 impl Parcel {
-    async fn of(connection: Connection) -> Option<Self> {
+    async fn of(connection: Box<Connection>) -> Option<Self> {
         let (stream, state) = connection.pack();
         let socket = stream.leave().await?;
         Some(Self { socket, state })
     }
 
-    fn unpack(self) -> io::Result<Connection> {
+    fn unpack(self) -> io::Result<Box<Connection>> {
         // What came on the way belongs to no request.
         if !ring::is_quiet(&self.socket) {
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -261,7 +261,7 @@ impl Parcel {
 }
 
 impl Future for Question<'_> {
-    type Output = Reply<Connection>;
+    type Output = Reply<Box<Connection>>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut answers = self.pools.answers.borrow_mut();
@@ -326,7 +326,7 @@ impl super::Pool {
         shard: u16,
         now: Instant,
         dead: &mut Vec<super::Idle>,
-    ) -> Reply<Connection> {
+    ) -> Reply<Box<Connection>> {
         let is_busy = self.demand.is_busy(now);
         let spared = match need {
             Need::Blocked => self.take_oldest(key, STANDS_IN_THE_WAY_AFTER, now, dead),
@@ -348,7 +348,7 @@ impl super::Pool {
         age_min: Duration,
         now: Instant,
         dead: &mut Vec<super::Idle>,
-    ) -> Option<Connection> {
+    ) -> Option<Box<Connection>> {
         let oldest = self.idle.iter().position(|idle| idle.key() == key)?;
         if self.idle[oldest].age(now) < age_min {
             return None;
