@@ -400,21 +400,34 @@ impl UpstreamCells {
 }
 
 /// The cells of an upstream; `None`: another has its place since.
+#[inline]
 fn cells_of(
     list: &mut Vec<Option<(UpstreamIndex, Box<UpstreamCells>)>>,
     upstream: UpstreamIndex,
 ) -> Option<&mut UpstreamCells> {
+    let place = upstream.place();
+    let is_known = matches!(list.get(place), Some(Some((known, _))) if *known == upstream);
+    if !is_known {
+        begin(list, upstream)?;
+    }
+    let (_, cells) = list[place].as_mut()?;
+    Some(cells)
+}
+
+/// Makes the cells of an upstream that has none.
+#[cold]
+fn begin(
+    list: &mut Vec<Option<(UpstreamIndex, Box<UpstreamCells>)>>,
+    upstream: UpstreamIndex,
+) -> Option<()> {
     let place = slot(list, upstream.place());
     if let Some((known, _)) = place
-        && *known != upstream
+        && !upstream.is_newer_than(*known)
     {
-        if !upstream.is_newer_than(*known) {
-            return None;
-        }
-        *place = None;
+        return None;
     }
-    let (_, cells) = place.get_or_insert_with(|| (upstream, Box::default()));
-    Some(cells)
+    *place = Some((upstream, Box::default()));
+    Some(())
 }
 
 /// Adds to the open connections of a listener, unless another has its place.
