@@ -66,11 +66,28 @@ impl Authority {
 
     /// Reads `host`, `host:port`, `[v6]` or `[v6]:port`.
     pub fn parse(text: &[u8]) -> Result<Self, AuthorityError> {
-        Self::parse_with(text, String::new())
+        Self::read(text, String::new())
     }
 
-    /// The same; the host is kept in `buffer`, in place of what is in there.
-    pub fn parse_with(text: &[u8], buffer: String) -> Result<Self, AuthorityError> {
+    /// The same, in place of one that was read before. Callers ask for few hosts
+    /// again and again: the same one is not read twice.
+    pub fn parse_again(text: &[u8], before: Option<Self>) -> Result<Self, AuthorityError> {
+        let Some(before) = before else {
+            return Self::parse(text);
+        };
+        // With a colon, the same bytes may be a host or a host and a port.
+        let is_same = before.host.as_bytes() == text && !text.contains(&b':');
+        match is_same {
+            true => Ok(Self {
+                port: None,
+                ..before
+            }),
+            false => Self::read(text, before.host),
+        }
+    }
+
+    /// The host is kept in `buffer`, in place of what is in there.
+    fn read(text: &[u8], buffer: String) -> Result<Self, AuthorityError> {
         let text = str::from_utf8(text).map_err(|_| AuthorityError::Character)?;
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (literal, after) = rest.split_once(']').ok_or(AuthorityError::Character)?;
@@ -114,11 +131,6 @@ impl Authority {
         buffer.make_ascii_lowercase();
         check_host(&buffer)?;
         Ok(Self { host: buffer, port })
-    }
-
-    /// The host alone: a buffer for the next one.
-    pub fn into_host(self) -> String {
-        self.host
     }
 
     /// The host, lower case, without brackets.

@@ -32,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     let head = &bytes[..length];
-    let Ok(authority) = request.authority(head, String::new()) else {
+    let Ok(authority) = request.authority(head, None) else {
         return;
     };
     let name = request.field(head, "x-upstream-host");

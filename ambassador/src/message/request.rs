@@ -64,8 +64,12 @@ impl RequestHead {
 
     /// Whom the request is for: the authority of its target, else `Host`
     /// (RFC 9112 section 3.3). `None`: HTTP/1.0 without either, or an empty
-    /// `Host`. The host is kept in `buffer`.
-    pub fn authority(&self, head: &[u8], buffer: String) -> Result<Option<Authority>, BadMessage> {
+    /// `Host`. `before` is that of an earlier request, whose memory is used again.
+    pub fn authority(
+        &self,
+        head: &[u8],
+        before: Option<Authority>,
+    ) -> Result<Option<Authority>, BadMessage> {
         if self.method != Method::Connect && self.target_authority.is_none() {
             self.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
         }
@@ -73,7 +77,7 @@ impl RequestHead {
         if bytes.is_empty() && self.method != Method::Connect && self.target_authority.is_none() {
             return Ok(None);
         }
-        Authority::parse_with(bytes, buffer)
+        Authority::parse_again(bytes, before)
             .map(Some)
             .map_err(|_| BadMessage::Host)
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::addr::Authority;
 use crate::clock::{Instant, OncePerSecond};
 use crate::message;
 use crate::proxy::adopted;
@@ -68,8 +69,8 @@ pub struct Scratch {
     pub request: message::RequestHead,
     /// The head of its response.
     pub response: message::ResponseHead,
-    /// The host that the request names.
-    pub host: String,
+    /// Whom the request is for.
+    pub authority: Option<Authority>,
 }
 
 thread_local! {

@@ -68,7 +68,7 @@ fn is_for_authority(
         return true;
     }
     let default_port = original.map_or(80, |OriginalDst(address)| address.port());
-    match request.authority(head, String::new()) {
+    match request.authority(head, None) {
         Ok(Some(authority)) => {
             settings.are_for(authority.host(), authority.port(), Some(default_port))
         }

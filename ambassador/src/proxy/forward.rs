@@ -44,7 +44,13 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
     let destination = client.destination();
-    let found = routing::find(&context, destination, request, &head, &mut scratch.host);
+    let found = routing::find(
+        &context,
+        destination,
+        request,
+        &head,
+        &mut scratch.authority,
+    );
     let known = found.as_ref().ok().and_then(Option::as_ref);
     let identity = Identity::of(request, &head, known);
     if record.is_logged() {
@@ -157,7 +163,7 @@ fn connect<'a>(
     if !request.is_connect() || client.addresses() != Addressee::Proxy {
         return None;
     }
-    let authority = request.authority(head, String::new()).ok().flatten()?;
+    let authority = request.authority(head, None).ok().flatten()?;
     Some(Connect {
         facts,
         target,

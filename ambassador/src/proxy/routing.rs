@@ -93,26 +93,27 @@ pub(crate) enum Addressee {
     Upstream,
 }
 
-/// The way of a request; `None`: no upstream may take it. `buffer` is where the
-/// host is put that the request names.
+/// The way of a request; `None`: no upstream may take it. `asked_for` is the
+/// authority of an earlier request, and becomes that of this one.
 pub(crate) fn find(
     context: &Context,
     destination: Destination<'_>,
     request: &RequestHead,
     head: &[u8],
-    buffer: &mut String,
+    asked_for: &mut Option<Authority>,
 ) -> Result<Option<RouteDecision>, BadMessage> {
     let Destination { original, tunnel } = destination;
-    let authority = request.authority(head, std::mem::take(buffer))?;
+    *asked_for = request.authority(head, asked_for.take())?;
     // A captured CONNECT is spoken to a proxy: its authority names what that
     // proxy is to reach, not where this connection was going.
-    let authority =
-        authority.filter(|_| !request.is_connect() || original.is_none() && tunnel.is_none());
+    let authority = asked_for
+        .as_ref()
+        .filter(|_| !request.is_connect() || original.is_none() && tunnel.is_none());
     let generation = context.generation();
     let resolution = generation.table.resolve_request(&RequestKey {
         original,
         tunnel,
-        authority: authority.as_ref(),
+        authority,
         x_upstream_host: request.field(head, X_UPSTREAM_HOST),
         path: request.path(head),
         method: request.method_bytes(head),
@@ -140,7 +141,6 @@ pub(crate) fn find(
         Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
         Resolution::NoRoute => None,
     };
-    *buffer = authority.map(Authority::into_host).unwrap_or_default();
     if let Some(route) = &mut route {
         let policies = &route.target.upstream.policies;
         route.hops = policies.hops.max.map(|_| Hops::of(request, head));

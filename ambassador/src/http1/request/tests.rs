@@ -508,7 +508,7 @@ fn the_authority_is_that_of_the_target_or_else_of_host() {
     ] {
         let head = format!("{start} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let request = parsed(head.as_bytes());
-        let found = request.authority(head.as_bytes(), String::new()).unwrap();
+        let found = request.authority(head.as_bytes(), None).unwrap();
         let found = found.map(|authority| authority.to_string());
         assert_eq!(found.as_deref(), authority, "{start}");
         assert_eq!(request.path(head.as_bytes()), path.as_bytes(), "{start}");
@@ -523,7 +523,7 @@ fn a_host_that_is_none_has_no_authority() {
     ] {
         let head = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let request = parsed(head.as_bytes());
-        let authority = request.authority(head.as_bytes(), String::new());
+        let authority = request.authority(head.as_bytes(), None);
         assert_eq!(authority, Err(BadMessage::Host), "{host}");
     }
 }
@@ -533,7 +533,7 @@ fn a_request_without_host_is_fine_before_http11() {
     let head = b"GET / HTTP/1.0\r\n\r\n";
     let request = parsed(head);
     assert!(request.is_http10());
-    assert_eq!(request.authority(head, String::new()), Ok(None));
+    assert_eq!(request.authority(head, None), Ok(None));
 }
 
 #[test]
@@ -656,7 +656,7 @@ proptest! {
             prop_assert!(head.ends_with(b"\r\n\r\n"));
             prop_assert!(!request.path(head).is_empty());
             // Must not panic, whatever it finds.
-            let _ = request.authority(head, String::new());
+            let _ = request.authority(head, None);
         }
     }
 
