@@ -2,7 +2,7 @@
 
 use crate::http1::cursor::{Cursor, Stop};
 use crate::message::BadMessage;
-use crate::message::fields::{Field, Fields, Form, Kind, Span, kind_of};
+use crate::message::fields::{Field, Fields, Form, Span, kind_of};
 
 /// Reads field lines up to the empty line and over it.
 pub(super) fn read(
@@ -53,7 +53,7 @@ pub(super) fn blame(fields: &mut Fields, cursor: &Cursor<'_>, bad: BadMessage) {
 #[cold]
 fn fold(fields: &mut Fields, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
     let folded = fields.last_mut();
-    let folded = folded.filter(|field| field.kind == Kind::EndToEnd && cursor.is_lenient());
+    let folded = folded.filter(|field| field.kind.is_end_to_end() && cursor.is_lenient());
     let folded = folded.ok_or(BadMessage::FoldedLine)?;
     read_fold(folded, cursor)?;
     fields.loosen();

@@ -190,6 +190,15 @@ impl Fields {
         Some(field.value(head))
     }
 
+    /// The value of the first field of this kind.
+    pub fn first<'a>(&self, head: &'a [u8], kind: Kind) -> Option<&'a [u8]> {
+        if !self.has(kind) {
+            return None;
+        }
+        let field = self.list.iter().find(|field| field.kind == kind)?;
+        Some(field.value(head))
+    }
+
     /// Whether there is a field of this kind.
     pub fn has(&self, kind: Kind) -> bool {
         self.kinds & kind.bit() != 0

@@ -70,9 +70,6 @@ impl RequestHead {
         head: &[u8],
         before: Option<Authority>,
     ) -> Result<Option<Authority>, BadMessage> {
-        if self.method != Method::Connect && self.target_authority.is_none() {
-            self.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
-        }
         let bytes = self.authority_bytes(head);
         if bytes.is_empty() && self.method != Method::Connect && self.target_authority.is_none() {
             return Ok(None);
@@ -87,7 +84,7 @@ impl RequestHead {
         match (self.method, self.target_authority) {
             (Method::Connect, _) => self.target(head),
             (_, Some(authority)) => part(head, authority),
-            (_, None) => self.field(head, "host").unwrap_or_default(),
+            (_, None) => self.fields.first(head, Kind::Host).unwrap_or_default(),
         }
     }
 

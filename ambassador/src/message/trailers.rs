@@ -1,12 +1,12 @@
 //! Which trailer fields of a body go on.
 
-use crate::message::fields::{Kind, kind_of};
+use crate::message::fields::kind_of;
 
 /// Whether a field has no meaning on the way. Those that have one belong into
 /// the head, where it was looked for: a recipient that merges trailers into the
 /// head would see another request than was decided on.
 pub(crate) fn may_trail(name: &[u8]) -> bool {
-    kind_of(name) == Kind::EndToEnd
+    kind_of(name).is_end_to_end()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::http1::RequestRewrite;
+use crate::message::fields::Kind;
 use crate::message::trace::{self, Formats};
 use crate::message::{
     BadMessage, CallerTimeout, Hops, RequestHead, TraceContext, X_HOPS, X_REQUEST_ID,
@@ -17,9 +18,6 @@ use crate::ring::Chunk;
 use crate::route::settings::{AddedHeaders, Endpoints, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::{http1, message};
-
-/// The header by which a program names an upstream on an explicit listener.
-const X_UPSTREAM_HOST: &str = "x-upstream-host";
 
 /// Fields that a request may get on its way: those of its trace, its id, how many
 /// proxies it has come through and two that say how long its caller waits.
@@ -114,7 +112,7 @@ pub(crate) fn find(
         original,
         tunnel,
         authority,
-        x_upstream_host: request.field(head, X_UPSTREAM_HOST),
+        x_upstream_host: request.fields().first(head, Kind::ForProxy),
         path: request.path(head),
         method: request.method_bytes(head),
     });
@@ -191,7 +189,7 @@ impl Identity {
         head: &'a [u8],
         route: Option<&'a RouteDecision>,
     ) -> Option<&'a [u8]> {
-        let sent = request.field(head, X_REQUEST_ID);
+        let sent = request.fields().first(head, Kind::RequestId);
         let rules = route.map(|route| &route.target.upstream.policies.headers);
         // One that the rules remove is known by it here all the same.
         rules.map_or(sent, |rules| rules.outgoing(X_REQUEST_ID, sent).or(sent))
