@@ -36,26 +36,20 @@ use crate::upstream::health::UpstreamHealth;
 /// Serves one request whose head is `head`, parsed into `scratch.request`.
 pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) -> After {
     let context = Rc::clone(&client.context);
-    let request = &scratch.request;
-    let facts = RequestFacts::of(request, &head);
+    let (request, bytes) = (&scratch.request, &*head);
+    let facts = RequestFacts::of(request, bytes);
     let mut body = BodyReader::of_request(request.length());
-    let mut record = begin(client, facts, &head);
+    let mut record = begin(client, facts, bytes);
 
     // Where to, and under which identity and trace; the log tells of those that
     // are refused as well.
-    let destination = client.destination();
-    let found = routing::find(
-        &context,
-        destination,
-        request,
-        &head,
-        &mut scratch.authority,
-    );
+    let (destination, authority) = (client.destination(), &mut scratch.authority);
+    let found = routing::find(&context, destination, request, bytes, authority);
     let known = found.as_ref().ok().and_then(Option::as_ref);
-    let identity = Identity::of(request, &head, known);
+    let identity = Identity::of(request, bytes, known);
     if record.is_logged() {
-        let request_id = identity.request_id(request, &head, known);
-        record.describe(described(request, &head, request_id));
+        let request_id = identity.request_id(request, bytes, known);
+        record.describe(described(request, bytes, request_id));
     }
     let route = match found.map_err(Refusal::Malformed) {
         Ok(Some(route)) => route,
@@ -70,7 +64,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     target.count_use();
     client.member.asks(target.shared.id);
     record.passage.upstream = target.shared.label;
-    if let Some(connect) = connect(client, facts, target, request, &head) {
+    if let Some(connect) = connect(client, facts, target, request, bytes) {
         drop(head);
         return Box::pin(switch::connect(client, record, connect)).await;
     }

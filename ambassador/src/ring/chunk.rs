@@ -61,6 +61,16 @@ impl Chunk {
         Self::written(bytes.len(), |copy| copy.extend_from_slice(bytes))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// Whether it holds a buffer that others need.
     pub(super) fn is_shared(&self) -> bool {
         matches!(self.store, Store::Shared { .. })
