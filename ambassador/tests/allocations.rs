@@ -296,7 +296,7 @@ fn a_choice_among_endpoints_allocates_nothing() {
                     key: Some(random),
                     tried,
                     probe: Probe::Allowed,
-                    random,
+                    random: &|| random,
                     now,
                 };
                 let mut picked = balancer.pick(&published, &input).expect("there are ten");

@@ -249,7 +249,7 @@ impl<'a> Try<'a> {
             key: None,
             tried: &[],
             probe: Probe::Avoided,
-            random: 0,
+            random: &clock::random_u64,
             now,
         };
         let list = self.target.list_for(winner.namespace);

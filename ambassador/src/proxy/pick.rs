@@ -59,7 +59,7 @@ pub(crate) fn pick(pools: &Pools, target: &Target, criteria: Criteria<'_>) -> Op
                 key: criteria.key,
                 tried: criteria.tried,
                 probe: criteria.probe,
-                random: clock::random_u64(),
+                random: &clock::random_u64,
                 now: ring::now(),
             };
             let shared = &target.shared;

@@ -64,7 +64,7 @@ struct Load {
 }
 
 /// Who asks for an endpoint.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct PickInput<'a> {
     /// How one is chosen.
     pub load_balancing: &'a LoadBalancing,
@@ -75,8 +75,8 @@ pub struct PickInput<'a> {
     pub tried: &'a [EndpointAddr],
     /// Whether it may be the probe of an endpoint.
     pub probe: Probe,
-    /// 64 random bits.
-    pub random: u64,
+    /// Draws 64 random bits, for a choice that needs them.
+    pub random: &'a dyn Fn() -> u64,
     /// The shard's time.
     pub now: Instant,
 }
@@ -273,16 +273,16 @@ impl Balancer {
             Among::Better => &self.better,
         };
         let loads = &self.loads;
-        let random = || candidates.draw(input.random).map(|drawn| drawn.place);
+        let random = || candidates.draw((input.random)()).map(|drawn| drawn.place);
         match input.load_balancing {
             LoadBalancing::RoundRobin | LoadBalancing::Random => random(),
             LoadBalancing::LeastRequest => {
                 let active = |place: usize| loads[place].active.get();
-                least_request::choose(candidates, active, input.random)
+                least_request::choose(candidates, active, (input.random)())
             }
             LoadBalancing::PeakEwma => {
                 let state = |place: usize| (loads[place].latency.get(), loads[place].active.get());
-                PeakEwma::choose(candidates, state, input.random, input.now)
+                PeakEwma::choose(candidates, state, (input.random)(), input.now)
             }
             LoadBalancing::RingHash(_) => match input.key {
                 Some(key) => self

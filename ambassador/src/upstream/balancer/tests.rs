@@ -56,12 +56,13 @@ impl<'a> Shard<'a> {
 
     fn ask(&mut self, key: Option<u64>, tried: &[EndpointAddr]) -> Option<Pick> {
         self.asked += 1;
+        let asked = self.asked;
         let input = PickInput {
             load_balancing: &self.load_balancing,
             key,
             tried,
             probe: Probe::Allowed,
-            random: hash(&self.asked.to_be_bytes()),
+            random: &|| hash(&asked.to_be_bytes()),
             now: self.now,
         };
         self.balancer.pick(self.published, &input)
@@ -461,7 +462,7 @@ fn the_probe_of_a_circuit_probes_no_endpoint() {
             key: None,
             tried: &[],
             probe: Probe::Avoided,
-            random: 7,
+            random: &|| 7,
             now: shard.now,
         };
         let picked = shard.balancer.pick(&published, &input).unwrap();

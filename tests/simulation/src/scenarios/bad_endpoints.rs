@@ -313,7 +313,7 @@ impl Run<'_> {
             key: None,
             tried: &request.tried,
             probe: probe.unwrap_or_default(),
-            random,
+            random: &|| random,
             now: self.timeline.instant(),
         };
         let balancer = &mut self.balancers[usize::from(request.shard)];
