@@ -13,5 +13,5 @@ mod requests;
 pub(crate) mod settings;
 pub(crate) mod table;
 
-pub(crate) use table::{AdoptKey, Claimed, Claims, HostHeader, Matched, Tunnelled, Via};
+pub(crate) use table::{AdoptKey, Claimed, Claims, HostHeader, MatchSource, Matched, Tunnelled};
 pub use table::{RequestKey, Resolution, Table};

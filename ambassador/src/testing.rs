@@ -92,8 +92,8 @@ pub mod policy {
     /// See `policy/breaker.rs`.
     pub mod breaker {
         pub use crate::policy::breaker::{
-            Breaker, FAILURES_MAX, Force, Observer, Ratio, Refuses, Settings, State, Transitions,
-            Trial, Trip,
+            Breaker, FAILURES_MAX, Force, Observer, Ratio, RefusalPeriod, Settings, State,
+            Transitions, Trial, Trip,
         };
     }
 

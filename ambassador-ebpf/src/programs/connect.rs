@@ -12,7 +12,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::SockAddrContext;
 
-use crate::intern::{Taken, UNKNOWN, intern, known};
+use crate::intern::{InternResult, UNKNOWN, intern, known};
 use crate::maps::{
     CIRCUITS, GRANTED, PROXY_PORT, RULES, SHARED, SLOT_TABLE, V6_PREFIX, WORKLOAD, count, heartbeat,
 };
@@ -122,8 +122,8 @@ pub fn decide(ctx: &SockAddrContext, addr: &mut Addr, port_be: u32) -> Outcome {
         let tick = (now >> TICK_SHIFT) as u32;
         if number == UNKNOWN {
             match intern(&destination, decision, epoch, tick, shared) {
-                Taken::Number(taken) => number = taken,
-                Taken::Not(why) => return fail(decision, why),
+                InternResult::Number(taken) => number = taken,
+                InternResult::Not(why) => return fail(decision, why),
             }
         } else {
             touch(number, tick);

@@ -20,7 +20,7 @@ const SLOTS_FOR_DESTINATIONS: u32 = SLOTS - 1;
 pub const UNKNOWN: u32 = u32::MAX;
 
 /// Whether a destination got a slot.
-pub enum Taken {
+pub enum InternResult {
     /// The number of its token.
     Number(u32),
     /// None, and why.
@@ -80,7 +80,7 @@ pub fn intern(
     epoch: u32,
     tick: u32,
     shared: &Shared,
-) -> Taken {
+) -> InternResult {
     let claimed = decision & rule::CLAIMED != 0;
     let kind = if claimed {
         Kind::Claimed
@@ -90,17 +90,17 @@ pub fn intern(
     let all = &raw const shared.all;
     let allowance = allowance(all, kind);
     if allowance == 0 {
-        return Taken::Not(Verdict::TableFull);
+        return InternResult::Not(Verdict::TableFull);
     }
     let Some(share) = SHARES.get_ptr_mut(SHARE.load()) else {
-        return Taken::Not(Verdict::TableFull);
+        return InternResult::Not(Verdict::TableFull);
     };
     if held(share, kind) >= allowance {
-        return Taken::Not(Verdict::OverQuota);
+        return InternResult::Not(Verdict::OverQuota);
     }
     let number = free_number(shared);
     if number == UNKNOWN {
-        return Taken::Not(Verdict::TableFull);
+        return InternResult::Not(Verdict::TableFull);
     }
     let mut value = Slot {
         destination: *destination,
@@ -110,7 +110,7 @@ pub fn intern(
     };
     value.destination.kind = kind as u16;
     if SLOT_TABLE.set(slot_of(number), value, 0).is_err() {
-        return Taken::Not(Verdict::TableFull);
+        return InternResult::Not(Verdict::TableFull);
     }
     if INTERNED
         .insert(destination, number, BPF_NOEXIST.into())
@@ -118,7 +118,7 @@ pub fn intern(
     {
         add(all.cast_mut(), kind);
         add(share, kind);
-        return Taken::Number(number);
+        return InternResult::Number(number);
     }
     // Another CPU was first, or memory is short. Nobody knows the number yet.
     if let Some(slot) = SLOT_TABLE.get_ptr_mut(slot_of(number)) {
@@ -127,8 +127,8 @@ pub fn intern(
     }
     let _ = RETURNED.push(number, 0);
     match known(destination) {
-        UNKNOWN => Taken::Not(Verdict::TableFull),
-        number => Taken::Number(number),
+        UNKNOWN => InternResult::Not(Verdict::TableFull),
+        number => InternResult::Number(number),
     }
 }
 

@@ -2,11 +2,11 @@
 //! listeners that take the connections.
 
 mod circuits;
+mod namespaces;
 mod original;
 mod prepared;
 mod rules;
 mod slots;
-mod spaces;
 mod start;
 
 use std::io;
@@ -14,8 +14,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::circuits::Circuits;
+use self::namespaces::CapturedNamespaces;
 use self::rules::{Owner, Source};
-use self::spaces::Spaces;
 use super::Failure;
 use super::names::{Listeners, Places};
 use crate::addr::EndpointAddr;
@@ -53,7 +53,7 @@ enum Method {
 /// What a reload, or a name that resolves anew, changes.
 struct Current {
     settings: Settings,
-    spaces: Spaces,
+    namespaces: CapturedNamespaces,
     /// What the kernel knows of what upstreams claim.
     claims: Claims,
     /// Current addresses of exact names that upstreams claim.
@@ -133,7 +133,7 @@ impl Captured {
     /// manager does when it starts a service again.
     pub(super) fn outdated(&self) -> Option<Settings> {
         let now = self.lock();
-        now.spaces.is_outdated().then(|| now.settings.clone())
+        now.namespaces.is_outdated().then(|| now.settings.clone())
     }
 
     /// A name that an upstream claims has other addresses now.
@@ -153,7 +153,7 @@ impl Captured {
         let of = |known: &Resolved| (known.name.clone(), known.port, known.namespace);
         now.resolved.retain(|known| of(known) != of(&resolved));
         now.resolved.push(resolved);
-        let view = now.spaces.view_of_kernel();
+        let view = now.namespaces.view_of_kernel();
         if view != watched.namespace {
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl Captured {
 
     /// Where names are looked up for `listeners` and for what is captured.
     pub(super) fn name_places(&self, listeners: Listeners) -> Places {
-        self.lock().spaces.name_places(listeners)
+        self.lock().namespaces.name_places(listeners)
     }
 
     /// Starts what asks the helper for sockets, and notices its end. To be called
@@ -235,7 +235,7 @@ impl Current {
     fn source(&self) -> Source<'_> {
         Source {
             settings: &self.settings,
-            spaces: &self.spaces,
+            namespaces: &self.namespaces,
             claims: &self.claims,
         }
     }

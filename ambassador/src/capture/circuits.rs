@@ -13,7 +13,7 @@ use std::time::Duration;
 use ambassador_ebpf::{CIRCUIT_CLOSED, CIRCUITS};
 
 use super::mapping::Mapping;
-use crate::policy::breaker::Refuses;
+use crate::policy::breaker::RefusalPeriod;
 
 type Words = [ambassador_ebpf::Circuit; CIRCUITS as usize];
 
@@ -67,12 +67,12 @@ impl Circuit {
     /// Has connects refused, by the programs, as a circuit breaker refuses tries.
     /// Behind the time of [`Refuses::Until`] one connect goes through, and a
     /// further one whenever the permit of the last has expired.
-    pub fn set(&self, refuses: Refuses) {
+    pub fn set(&self, refuses: RefusalPeriod) {
         let word = match refuses {
-            Refuses::Nothing => CIRCUIT_CLOSED,
+            RefusalPeriod::Nothing => CIRCUIT_CLOSED,
             // No time is the word of a closed one.
-            Refuses::Until(then) => then.kernel_ns().max(CIRCUIT_CLOSED + 1),
-            Refuses::Always => u64::MAX,
+            RefusalPeriod::Until(then) => then.kernel_ns().max(CIRCUIT_CLOSED + 1),
+            RefusalPeriod::Always => u64::MAX,
         };
         self.open_until().store(word, Ordering::Relaxed);
     }

@@ -11,7 +11,7 @@ use super::values::claim;
 use crate::addr::{Authority, OriginalDst};
 use crate::capture::settings::Settings as Capture;
 use crate::route::settings::{Endpoint, Endpoints, Unmatched};
-use crate::route::{Matched, RequestKey, Resolution, Table, Via};
+use crate::route::{MatchSource, Matched, RequestKey, Resolution, Table};
 
 /// What `ambassador explain` prints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,11 +91,11 @@ fn resolve<'a>(
 fn explain_upstream(checked: &Checked, matched: &Matched<'_>, lines: &mut Vec<Line>) {
     let upstream = matched.upstream;
     let via = match matched.via {
-        Via::Route(number) => format!("routes[{number}]"),
-        Via::Authority => "the name asked for".to_owned(),
-        Via::Address => "the address".to_owned(),
-        Via::XUpstreamHost => "X-Upstream-Host".to_owned(),
-        Via::PathPrefix => "the path".to_owned(),
+        MatchSource::Route(number) => format!("routes[{number}]"),
+        MatchSource::Authority => "the name asked for".to_owned(),
+        MatchSource::Address => "the address".to_owned(),
+        MatchSource::XUpstreamHost => "X-Upstream-Host".to_owned(),
+        MatchSource::PathPrefix => "the path".to_owned(),
     };
     lines.push(line("route", via));
     lines.push(line("upstream", upstream.name.to_string()));
@@ -111,7 +111,7 @@ fn explain_upstream(checked: &Checked, matched: &Matched<'_>, lines: &mut Vec<Li
     };
     lines.push(line("endpoints", endpoints));
     let overridden = match matched.via {
-        Via::Route(number) => checked.route_policies.get(number).and_then(Option::as_ref),
+        MatchSource::Route(number) => checked.route_policies.get(number).and_then(Option::as_ref),
         _ => None,
     };
     let policies = overridden.or_else(|| checked.policies.get(matched.index));

@@ -20,7 +20,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value as Json};
 
 use super::findings::Findings;
-use super::read::{At, Either};
+use super::read::{Either, KeyValue};
 use super::restrictions::Section;
 use super::setting::{View, grouped, settings};
 use super::values::{Count, KeepAlive, Off, OrOff, Propagation, Zone, choice};
@@ -156,7 +156,7 @@ impl Policies {
     pub(super) fn read_in(
         &mut self,
         section: Section,
-        at: At<'_>,
+        at: KeyValue<'_>,
         findings: &mut Findings,
     ) -> bool {
         match Self::restrictions(&at.key.text).not_in_routes {

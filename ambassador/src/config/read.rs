@@ -44,7 +44,7 @@ pub(super) trait Read: JsonSchema + Sized {
 
 /// A key, what stands under it, and the mapping that it is in.
 #[derive(Clone, Copy)]
-pub(super) struct At<'a> {
+pub(super) struct KeyValue<'a> {
     pub(super) key: &'a Key,
     pub(super) node: &'a Node,
     pub(super) place: &'a Place,
@@ -418,11 +418,11 @@ macro_rules! object {
             /// Whether it is one of its keys, which it reads.
             pub(in crate::config) fn read_key(
                 &mut self,
-                at: $crate::config::read::At<'_>,
+                at: $crate::config::read::KeyValue<'_>,
                 findings: &mut $crate::config::findings::Findings,
             ) -> bool {
-                use $crate::config::read::{At, Field, Spanned, key_name};
-                let At { key, node, place } = at;
+                use $crate::config::read::{KeyValue, Field, Spanned, key_name};
+                let KeyValue { key, node, place } = at;
                 $(if key.text == key_name(stringify!($field)) {
                     let place = place.key(&key.text, key.line);
                     self.$field = Field(Spanned::read(node, place, findings).map(Box::new));
@@ -438,10 +438,10 @@ macro_rules! object {
                 place: &$crate::config::read::Place,
                 findings: &mut $crate::config::findings::Findings,
             ) -> Option<Self> {
-                use $crate::config::read::{At, entries, unknown_key};
+                use $crate::config::read::{KeyValue, entries, unknown_key};
                 let mut object = Self::default();
                 for (key, node) in entries(node, place, findings)? {
-                    if !object.read_key(At { key, node, place }, findings) {
+                    if !object.read_key(KeyValue { key, node, place }, findings) {
                         let keys = Self::KEYS.iter().map(|(key, _)| *key);
                         $(let keys = keys.chain(<$rest_type>::keys_in($section));)?
                         unknown_key(key, &keys.collect::<Vec<_>>(), place, findings);

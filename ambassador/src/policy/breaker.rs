@@ -24,7 +24,7 @@ mod word;
 use std::time::Duration;
 
 use self::counts::{Moment, Successes};
-pub use self::observer::{Observer, Refuses};
+pub use self::observer::{Observer, RefusalPeriod};
 pub use self::settings::{FAILURES_MAX, Ratio, Settings, Trip};
 use self::tally::{LastFailures, Tally};
 use self::word::{Kind, Word};
@@ -393,11 +393,11 @@ impl Breaker {
             return;
         };
         told(match word.kind {
-            Kind::Closed | Kind::HeldClosed => Refuses::Nothing,
-            Kind::Open if word.until_ms == Word::FOR_EVER_MS => Refuses::Always,
+            Kind::Closed | Kind::HeldClosed => RefusalPeriod::Nothing,
+            Kind::Open if word.until_ms == Word::FOR_EVER_MS => RefusalPeriod::Always,
             // A half-open one has the time of the start.
             Kind::Open | Kind::HalfOpen => {
-                Refuses::Until(self.started + Duration::from_millis(word.until_ms))
+                RefusalPeriod::Until(self.started + Duration::from_millis(word.until_ms))
             }
         });
     }

@@ -11,14 +11,14 @@ use crate::message::Method;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
     /// When the second try is made.
-    pub after: After,
+    pub after: HedgeDelay,
     /// Second tries for each request, from 0 to 1.
     pub budget: f64,
 }
 
 /// When a second try is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub enum HedgeDelay {
     /// Never.
     Off,
     /// Once the first takes longer than 95 of 100 did lately.
@@ -61,7 +61,7 @@ impl Default for Latencies {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            after: After::Off,
+            after: HedgeDelay::Off,
             budget: 0.05,
         }
     }
@@ -80,9 +80,9 @@ impl Settings {
     /// slow is, or of no interest.
     pub fn due(&self, latencies: Option<&Latencies>, now: Instant) -> Option<Instant> {
         let after = match self.after {
-            After::Off => return None,
-            After::Time(time) => time,
-            After::P95 => latencies?.p95?,
+            HedgeDelay::Off => return None,
+            HedgeDelay::Time(time) => time,
+            HedgeDelay::P95 => latencies?.p95?,
         };
         Some(now + after)
     }
@@ -166,7 +166,7 @@ mod tests {
     fn a_few_answers_are_no_percentile() {
         let mut latencies = Latencies::default();
         let settings = Settings {
-            after: After::P95,
+            after: HedgeDelay::P95,
             ..Settings::default()
         };
         let now = Instant::now();
@@ -177,7 +177,7 @@ mod tests {
         let due = settings.due(Some(&latencies), now).unwrap();
         assert!(due >= now + MS && due <= now + MS.mul_f64(1.2));
         let fixed = Settings {
-            after: After::Time(7 * MS),
+            after: HedgeDelay::Time(7 * MS),
             ..settings
         };
         assert_eq!(fixed.due(None, now), Some(now + 7 * MS));

@@ -46,7 +46,7 @@ pub struct Clients {
 
 /// What a client holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holds {
+enum Holding {
     /// No upstream's connection.
     Nothing,
     /// One to the upstream of this number, for a request.
@@ -58,7 +58,7 @@ enum Holds {
 struct Member {
     stream: StreamId,
     peer: Peer,
-    holds: Holds,
+    holds: Holding,
     /// What had moved when it was looked at first since it holds that.
     seen: Option<(Instant, u32)>,
     /// Bytes that are kept for it besides those that its stream holds: of its
@@ -86,7 +86,7 @@ impl Clients {
         let key = self.members.borrow_mut().insert(Member {
             stream: stream.id(),
             peer,
-            holds: Holds::Nothing,
+            holds: Holding::Nothing,
             seen: None,
             kept: 0,
             pace: memory::Pace::default(),
@@ -152,7 +152,7 @@ impl Shares {
     }
 }
 
-impl Holds {
+impl Holding {
     fn upstream(self) -> Option<u32> {
         match self {
             Self::Nothing => None,
@@ -170,7 +170,7 @@ impl Member {
         }
         let standing = ring::standing(self.stream)?;
         let may_go = match self.holds {
-            Holds::Relay(_) => shares.is_exceeded_by(self.peer),
+            Holding::Relay(_) => shares.is_exceeded_by(self.peer),
             _ => standing.owes_bytes || standing.leaves_unread,
         };
         if !may_go {
@@ -181,7 +181,7 @@ impl Member {
         let watched = now.saturating_duration_since(since);
         let moved = u64::from(standing.moved.wrapping_sub(moved));
         let enough = match self.holds {
-            Holds::Relay(_) => 1,
+            Holding::Relay(_) => 1,
             _ => SLOW_RATE * watched.as_secs().max(1),
         };
         if moved >= enough || watched > SEEN_MAX && moved > 0 {
@@ -197,17 +197,17 @@ impl Membership {
     pub fn asks(&self, upstream: u32) {
         let mut members = self.clients.members.borrow_mut();
         let member = &mut members[self.key];
-        (member.holds, member.seen) = (Holds::Request(upstream), None);
+        (member.holds, member.seen) = (Holding::Request(upstream), None);
     }
 
     /// It holds one for opaque bytes, and nothing is kept for it.
     pub fn relays(&self, upstream: u32) {
-        self.begin(Holds::Relay(upstream));
+        self.begin(Holding::Relay(upstream));
     }
 
     /// It holds none, and nothing is kept for it.
     pub fn rests(&self) {
-        self.begin(Holds::Nothing);
+        self.begin(Holding::Nothing);
     }
 
     /// So many bytes are kept for it.
@@ -240,7 +240,7 @@ impl Membership {
         self.clients.members.borrow()[self.key].is_shed
     }
 
-    fn begin(&self, holds: Holds) {
+    fn begin(&self, holds: Holding) {
         let mut members = self.clients.members.borrow_mut();
         let member = &mut members[self.key];
         (member.holds, member.seen, member.kept) = (holds, None, 0);

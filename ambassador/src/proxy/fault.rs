@@ -8,7 +8,7 @@ use crate::combinators::{First, first};
 use crate::message::{Reason, RequestHead};
 use crate::policy::fault::{End, Faults, Settings};
 use crate::proxy::client::Client;
-use crate::proxy::gone::reset;
+use crate::proxy::departure::reset;
 use crate::ring::{self, timer};
 use crate::telemetry::{Cells, FaultKind, Passage, TcpOutcome};
 

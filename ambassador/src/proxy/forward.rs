@@ -16,8 +16,8 @@ use crate::proxy::clients::Membership;
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::delivery::{Ended, Outcome, Switched};
+use crate::proxy::departure::caller_left;
 use crate::proxy::generation::Target;
-use crate::proxy::gone::gone;
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::progress::Progress;
 use crate::proxy::refusal::Refusal;
@@ -88,8 +88,8 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
             body: &mut body,
             response: &mut scratch.response,
         };
-        let gone = gone(&context, &client.stream, &client.origin);
-        match first(routed.serve(), gone).await {
+        let left = caller_left(&context, &client.stream, &client.origin);
+        match first(routed.serve(), left).await {
             First::Left(outcome) => outcome,
             First::Right(()) => Outcome::Left,
         }

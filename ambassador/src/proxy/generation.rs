@@ -9,7 +9,7 @@ use crate::policy::concurrency::Sample;
 use crate::policy::rate_limit::RateLimit;
 use crate::proxy::adopted::{self, Adopted, AdoptedView, Adoption, Hold, Version};
 use crate::route::settings::{Endpoints, Settings, Upstream};
-use crate::route::{AdoptKey, Matched, Table, Via};
+use crate::route::{AdoptKey, MatchSource, Matched, Table};
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::dial::Namespace;
 use crate::upstream::health::UpstreamHealth;
@@ -117,7 +117,7 @@ impl Generation {
     /// there.
     pub fn matched(&self, matched: &Matched<'_>) -> Target {
         let mut target = self.target(matched.index);
-        if let Via::Route(route) = matched.via
+        if let MatchSource::Route(route) = matched.via
             && let Some(overridden) = &self.table.settings().routes[route].overridden
         {
             target.upstream = Arc::clone(overridden);

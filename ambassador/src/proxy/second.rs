@@ -9,7 +9,7 @@ use crate::clock::Instant;
 use crate::combinators::{First, first, first_ok};
 use crate::http1::BodyReader;
 use crate::message::{Length, ResponseHead};
-use crate::policy::hedge::{self, After};
+use crate::policy::hedge::{self, HedgeDelay};
 use crate::policy::retry::Resend;
 use crate::proxy::attempt::Try;
 use crate::proxy::bound::Bound;
@@ -44,7 +44,7 @@ impl<'a> Sending<'a> {
     pub(crate) fn second(&self, one: &Try<'_>, resend: Resend) -> Option<SecondTry> {
         let target = self.target();
         let policies = &target.upstream.policies;
-        let hedges = policies.hedge.after != After::Off && !one.is_probe();
+        let hedges = policies.hedge.after != HedgeDelay::Off && !one.is_probe();
         if hedges && self.may_be_in_two_places() {
             let (pools, now) = (&self.context.pools, ring::now());
             if let Some(due) = pools.slow_at(&target.shared, &policies.hedge, now) {

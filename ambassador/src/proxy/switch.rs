@@ -10,10 +10,10 @@ use crate::message::{Length, LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
+use crate::proxy::departure::caller_left;
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{FirstSpeaker, server_name, who_speaks};
 use crate::proxy::generation::Target;
-use crate::proxy::gone::gone;
 use crate::proxy::leg::{Leg, Purpose, dial, speaks_http_only};
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::reach::{Caller, reach};
@@ -88,7 +88,11 @@ pub(crate) async fn connect(
             one.begin();
         };
         let reached = reach(&mut tries, &mut one, caller, on_try);
-        first(reached, gone(&context, &client.stream, &client.origin)).await
+        first(
+            reached,
+            caller_left(&context, &client.stream, &client.origin),
+        )
+        .await
     };
     match reached {
         First::Left(Ok(connection)) => {

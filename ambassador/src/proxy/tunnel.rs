@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::combinators::{First, both, first};
-use crate::proxy::gone::reset;
+use crate::proxy::departure::reset;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};

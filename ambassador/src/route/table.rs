@@ -76,7 +76,7 @@ pub struct Matched<'a> {
     /// Its place in [`Settings::upstreams`].
     pub index: usize,
     /// What led to it.
-    pub via: Via,
+    pub via: MatchSource,
     /// Bytes to take off the front of the path. Where the rest then does not
     /// start with a slash, one is put before it.
     pub strip_path: usize,
@@ -86,7 +86,7 @@ pub struct Matched<'a> {
 
 /// What led to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Via {
+pub enum MatchSource {
     /// The route with this place in [`Settings::routes`].
     Route(usize),
     /// `X-Upstream-Host`.
@@ -212,7 +212,7 @@ impl Table {
         let port = tunnel.port();
         let by_name = server_name.and_then(|name| self.names.find(name, port));
         match by_name.or_else(|| self.by_name.get(&tunnel.upstream).copied()) {
-            Some(index) => self.matched(index, Via::Authority),
+            Some(index) => self.matched(index, MatchSource::Authority),
             None => Resolution::NoRoute,
         }
     }
@@ -227,10 +227,10 @@ impl Table {
         let (ip, port) = (original.0.ip(), original.0.port());
         let claimed = |name: &Authority| self.names.find(name.host(), port);
         if let Some(index) = server_name.and_then(claimed) {
-            return self.matched(index, Via::Authority);
+            return self.matched(index, MatchSource::Authority);
         }
         match self.nets.find(ip, port) {
-            Some(index) => self.matched(index, Via::Address),
+            Some(index) => self.matched(index, MatchSource::Address),
             None => {
                 let by_address = AdoptKey::Address(original);
                 self.unclaimed(
@@ -262,21 +262,24 @@ impl Table {
     ) -> Resolution<'a> {
         let (ip, port) = (original.0.ip(), original.0.port());
         if let Some(route) = self.route(request, request.authority, port) {
-            return self.matched(self.settings.routes[route].upstream, Via::Route(route));
+            return self.matched(
+                self.settings.routes[route].upstream,
+                MatchSource::Route(route),
+            );
         }
         if let Some(authority) = request.authority
             && let Some(index) = self.name_index(authority, port)
         {
-            return self.matched(index, Via::Authority);
+            return self.matched(index, MatchSource::Authority);
         }
         if let Some(index) = self.nets.find(ip, port) {
-            return self.matched(index, Via::Address);
+            return self.matched(index, MatchSource::Address);
         }
         let Some(authority) = request.authority else {
             return self.unclaimed(original, AdoptKey::Address(original));
         };
         match self.authority_index(authority, port) {
-            Some(index) => self.matched(index, Via::Authority),
+            Some(index) => self.matched(index, MatchSource::Authority),
             None => self.unclaimed(original, AdoptKey::Authority(authority)),
         }
     }
@@ -288,12 +291,15 @@ impl Table {
     ) -> Resolution<'a> {
         let port = tunnel.port();
         if let Some(route) = self.route(request, request.authority, port) {
-            return self.matched(self.settings.routes[route].upstream, Via::Route(route));
+            return self.matched(
+                self.settings.routes[route].upstream,
+                MatchSource::Route(route),
+            );
         }
         let authority = request.authority;
         let by_name = authority.and_then(|authority| self.name_index(authority, port));
         match by_name.or_else(|| self.by_name.get(&tunnel.upstream).copied()) {
-            Some(index) => self.matched(index, Via::Authority),
+            Some(index) => self.matched(index, MatchSource::Authority),
             // A reload has taken it away.
             None => Resolution::NoRoute,
         }
@@ -306,7 +312,7 @@ impl Table {
     ) -> Resolution<'a> {
         let name = str::from_utf8(text).ok();
         if let Some(&index) = name.and_then(|name| self.by_name.get(name)) {
-            return self.redirected(index, Via::XUpstreamHost, 0);
+            return self.redirected(index, MatchSource::XUpstreamHost, 0);
         }
         let Ok(authority) = Authority::parse(text) else {
             return Resolution::NoRoute;
@@ -320,7 +326,7 @@ impl Table {
             Some(index) => Resolution::Upstream(Matched {
                 upstream: &self.settings.upstreams[index],
                 index,
-                via: route.map_or(Via::XUpstreamHost, Via::Route),
+                via: route.map_or(MatchSource::XUpstreamHost, MatchSource::Route),
                 strip_path: 0,
                 host: HostHeader::Set(text),
             }),
@@ -330,7 +336,7 @@ impl Table {
 
     fn resolve_explicit<'a>(&'a self, request: &RequestKey<'a>) -> Resolution<'a> {
         if let Some(route) = self.route(request, request.authority, HTTP_PORT) {
-            let via = Via::Route(route);
+            let via = MatchSource::Route(route);
             let route = &self.settings.routes[route];
             return match route.matches.host {
                 Some(_) => self.matched(route.upstream, via),
@@ -340,11 +346,11 @@ impl Table {
         if let Some(authority) = request.authority
             && let Some(index) = self.authority_index(authority, HTTP_PORT)
         {
-            return self.matched(index, Via::Authority);
+            return self.matched(index, MatchSource::Authority);
         }
         let name = first_segment(request.path);
         match name.and_then(|name| Some((self.by_name.get(name)?, name.len() + 1))) {
-            Some((index, strip)) => self.redirected(*index, Via::PathPrefix, strip),
+            Some((index, strip)) => self.redirected(*index, MatchSource::PathPrefix, strip),
             None => Resolution::NoRoute,
         }
     }
@@ -378,7 +384,7 @@ impl Table {
         by_name.or_else(|| self.nets.find(authority.ip()?, port))
     }
 
-    fn matched(&self, index: usize, via: Via) -> Resolution<'_> {
+    fn matched(&self, index: usize, via: MatchSource) -> Resolution<'_> {
         Resolution::Upstream(Matched {
             upstream: &self.settings.upstreams[index],
             index,
@@ -389,7 +395,7 @@ impl Table {
     }
 
     /// A request that did not ask for the upstream by its own authority.
-    fn redirected(&self, index: usize, via: Via, strip_path: usize) -> Resolution<'_> {
+    fn redirected(&self, index: usize, via: MatchSource, strip_path: usize) -> Resolution<'_> {
         let host = self.host_headers[index].as_ref();
         Resolution::Upstream(Matched {
             upstream: &self.settings.upstreams[index],

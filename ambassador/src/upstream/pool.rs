@@ -23,7 +23,7 @@ use foldhash::HashMap;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::policy::hedge::{self, After, Latencies};
+use crate::policy::hedge::{self, HedgeDelay, Latencies};
 use crate::ring::{self, Liveness, Remote, timer};
 use crate::upstream::balancer::Balancer;
 use crate::upstream::connection::Connection;
@@ -175,7 +175,7 @@ impl Pools {
     /// Takes note of how long an upstream took to answer, where these settings go
     /// by that.
     pub fn record_latency(&self, shared: &Shared, settings: &hedge::Settings, took: Duration) {
-        if settings.after == After::P95
+        if settings.after == HedgeDelay::P95
             && let Some(pool) = self.pools.borrow_mut().get_mut(&shared.id)
         {
             pool.latencies.get_or_insert_default().record(took);

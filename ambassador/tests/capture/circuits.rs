@@ -8,7 +8,7 @@ use ambassador::testing::capture::settings::Claim;
 use ambassador::testing::capture::settings::Claims;
 use ambassador::testing::capture::settings::Settings;
 use ambassador::testing::clock::Instant;
-use ambassador::testing::policy::breaker::Refuses;
+use ambassador::testing::policy::breaker::RefusalPeriod;
 use ambassador_ebpf::Verdict;
 
 use crate::CLIENT;
@@ -43,8 +43,8 @@ fn start(settings: &Settings, claims: &Claims) -> (Proxy, Circuit) {
     (proxy, circuit)
 }
 
-fn passed() -> Refuses {
-    Refuses::Until(Instant::now())
+fn passed() -> RefusalPeriod {
+    RefusalPeriod::Until(Instant::now())
 }
 
 pub fn an_open_circuit_refuses_connects_at_once() {
@@ -72,10 +72,14 @@ pub fn an_open_circuit_refuses_connects_at_once() {
     };
     each(None);
     for (refuses, refused, count) in [
-        (Refuses::Until(Instant::now() + HOUR), Some(REFUSED), 3),
-        (Refuses::Nothing, None, 3),
-        (Refuses::Always, Some(REFUSED), 6),
-        (Refuses::Nothing, None, 6),
+        (
+            RefusalPeriod::Until(Instant::now() + HOUR),
+            Some(REFUSED),
+            3,
+        ),
+        (RefusalPeriod::Nothing, None, 3),
+        (RefusalPeriod::Always, Some(REFUSED), 6),
+        (RefusalPeriod::Nothing, None, 6),
     ] {
         circuit.set(refuses);
         each(refused);
@@ -89,7 +93,7 @@ pub fn of_many_connects_one_takes_the_permit() {
     const ROUNDS: u64 = 10_000;
     let cgroup = Cgroup::new("permit");
     let (proxy, circuit) = start(&settings(&[&cgroup]), &claims(&[("10.1.0.0/16", Some(0))]));
-    circuit.set(Refuses::Always);
+    circuit.set(RefusalPeriod::Always);
     proxy.beat();
     let mut hammer = cgroup.spawn(&own_path(), &[CLIENT, "10.1.2.3:80", "hammer"]);
     for round in 1..=ROUNDS {
@@ -119,7 +123,7 @@ pub fn a_permit_holds_until_it_expires_or_the_proxy_decides() {
     circuit.set(passed());
     assert_eq!(connect(), DESTINATION, "the proxy has the last word");
     assert_eq!(connect(), REFUSED);
-    circuit.set(Refuses::Nothing);
+    circuit.set(RefusalPeriod::Nothing);
     assert_eq!(connect(), DESTINATION);
     assert_eq!(connect(), DESTINATION);
     circuit.set_permit(Duration::from_nanos(1));
@@ -134,7 +138,7 @@ pub fn circuits_go_where_claims_go() {
     let cgroup = Cgroup::new("claims");
     let settings = settings(&[&cgroup]);
     let (proxy, circuit) = start(&settings, &claims(&[("10.1.0.0/16", Some(0))]));
-    circuit.set(Refuses::Until(Instant::now() + HOUR));
+    circuit.set(RefusalPeriod::Until(Instant::now() + HOUR));
     proxy.beat();
     // Gets its slot while it is refused.
     assert_eq!(cgroup.connect("10.1.2.3:80"), REFUSED);
@@ -160,7 +164,7 @@ pub fn circuits_go_where_claims_go() {
 pub fn the_circuits_of_a_dead_proxy_refuse_nothing() {
     let cgroup = Cgroup::new("dead-open");
     let (proxy, circuit) = start(&settings(&[&cgroup]), &claims(&[("10.1.0.0/16", Some(0))]));
-    circuit.set(Refuses::Always);
+    circuit.set(RefusalPeriod::Always);
     let straight = cgroup.connect("10.1.2.3:80");
     assert_ne!(straight, REFUSED, "let through, to nowhere");
     assert_eq!(proxy.count(Verdict::ProxyDown), 1);

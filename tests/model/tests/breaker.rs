@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ambassador_model::clock::Instant;
 use ambassador_model::policy::breaker::{
-    Breaker, Force, Observer, Ratio, Refuses, Settings, State, Transitions, Trial, Trip,
+    Breaker, Force, Observer, Ratio, RefusalPeriod, Settings, State, Transitions, Trial, Trip,
 };
 use ambassador_model::{explore, on_threads, spawn};
 
@@ -356,7 +356,7 @@ fn a_success_among_failures_comes_before_between_or_after_them() {
 }
 
 /// An observer, and what it was told last.
-fn observer() -> (Observer, Arc<Mutex<Option<Refuses>>>) {
+fn observer() -> (Observer, Arc<Mutex<Option<RefusalPeriod>>>) {
     let last = Arc::new(Mutex::new(None));
     let told = Arc::clone(&last);
     let observer = Observer(Box::new(move |refuses| {
@@ -387,7 +387,7 @@ fn an_observer_is_told_last_what_holds() {
         scene.breaker.observe(Some(comes));
         let found = found.lock().unwrap().unwrap();
         assert_eq!(followed.lock().unwrap().unwrap(), found);
-        seen.lock().unwrap().insert(found == Refuses::Nothing);
+        seen.lock().unwrap().insert(found == RefusalPeriod::Nothing);
     });
     assert_eq!(*outcomes.lock().unwrap(), BTreeSet::from([false, true]));
 }

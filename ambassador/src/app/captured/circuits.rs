@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::capture::settings::{Claim, Claims};
 use crate::capture::{Capture, CircuitNumber};
-use crate::policy::breaker::{Observer, Refuses};
+use crate::policy::breaker::{Observer, RefusalPeriod};
 use crate::proxy::generation::Generation;
 use crate::route::settings::Endpoints;
 use crate::upstream::dial::Namespace;
@@ -114,7 +114,7 @@ impl Circuits {
         for given in &self.given {
             if after.of_shared(&given.shared).is_none() {
                 given.observe(None);
-                programs.circuit(given.number).set(Refuses::Nothing);
+                programs.circuit(given.number).set(RefusalPeriod::Nothing);
             }
         }
     }

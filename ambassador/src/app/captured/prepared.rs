@@ -5,8 +5,8 @@ use std::io;
 use std::sync::MutexGuard;
 
 use super::circuits::Circuits;
+use super::namespaces::{CapturedNamespace, CapturedNamespaces};
 use super::rules::{Replaced, Source};
-use super::spaces::{Space, Spaces};
 use super::start::undo_at_end;
 use super::{Captured, Change, Current, Method, OpenSockets, failed, kernel_claims, original, say};
 use crate::app::{Failure, unavailable};
@@ -28,7 +28,7 @@ pub(crate) struct Prepared<'a> {
     captured: &'a Captured,
     now: MutexGuard<'a, Current>,
     settings: Settings,
-    spaces: Spaces,
+    namespaces: CapturedNamespaces,
     claims: Claims,
     /// The names that upstreams claim.
     claimed: Vec<Claimed<String>>,
@@ -54,18 +54,18 @@ impl Captured {
         generation: &Generation,
     ) -> Result<Prepared<'_>, Failure> {
         let now = self.lock();
-        let spaces = now.spaces.with_targets(settings, &self.helper)?;
+        let namespaces = now.namespaces.with_targets(settings, &self.helper)?;
         let mut opened = Vec::new();
-        for space in spaces.not_in(&now.spaces) {
+        for space in namespaces.not_in(&now.namespaces) {
             let sockets = space
                 .listen(self.port, self.shards, &self.helper)
                 .map_err(unavailable("cannot listen for captured connections"))?;
             opened.push((space.namespace, sockets));
             undo_at_end(settings.mode, space, self.port, &self.helper)?;
         }
-        let change = self.change(&now.spaces, &spaces, opened)?;
+        let change = self.change(&now.namespaces, &namespaces, opened)?;
         let of_table = generation.table.claims();
-        let view = spaces.view_of_kernel();
+        let view = namespaces.view_of_kernel();
         let circuits = match &self.method {
             Method::Programs(_) => Circuits::of(generation, view, &now.circuits),
             Method::Rules(_) => Circuits::default(),
@@ -74,7 +74,7 @@ impl Captured {
         // Last: it is what captured programs notice.
         let kernel = match &self.method {
             Method::Programs(programs) => {
-                let workloads = spaces.workloads().cloned().collect();
+                let workloads = namespaces.workloads().cloned().collect();
                 let staged = programs.stage(settings, &claims, workloads);
                 Kernel::Programs {
                     programs,
@@ -85,7 +85,7 @@ impl Captured {
             Method::Rules(owner) => {
                 let after = Source {
                     settings,
-                    spaces: &spaces,
+                    namespaces: &namespaces,
                     claims: &claims,
                 };
                 Kernel::Rules(owner.replace(now.source(), after, &self.helper)?)
@@ -95,7 +95,7 @@ impl Captured {
             captured: self,
             now,
             settings: settings.clone(),
-            spaces,
+            namespaces,
             claims,
             claimed: of_table.names,
             kernel,
@@ -106,8 +106,8 @@ impl Captured {
     /// What shards have to do when `before` becomes `after`.
     pub(super) fn change(
         &self,
-        before: &Spaces,
-        after: &Spaces,
+        before: &CapturedNamespaces,
+        after: &CapturedNamespaces,
         opened: Vec<OpenSockets>,
     ) -> Result<Change, Failure> {
         let mut change = Change {
@@ -148,10 +148,12 @@ impl Captured {
 
     /// Shards show signs of life only while the helper does, where what is captured
     /// needs it.
-    pub(super) fn rely_on_helper(&self, spaces: &Spaces) {
-        let needs_helper =
-            |space: &Space| space.is_in_use() && space.namespace != Namespace::default();
-        self.reliance.set_needed(spaces.iter().any(needs_helper));
+    pub(super) fn rely_on_helper(&self, namespaces: &CapturedNamespaces) {
+        let needs_helper = |space: &CapturedNamespace| {
+            space.is_in_use() && space.namespace != Namespace::default()
+        };
+        self.reliance
+            .set_needed(namespaces.iter().any(needs_helper));
     }
 }
 
@@ -162,7 +164,7 @@ impl Prepared<'_> {
             captured,
             mut now,
             settings,
-            spaces,
+            namespaces,
             claims,
             claimed,
             kernel,
@@ -185,15 +187,15 @@ impl Prepared<'_> {
             }
             Kernel::Rules(replaced) => replaced.keep(),
         }
-        captured.rely_on_helper(&spaces);
+        captured.rely_on_helper(&namespaces);
         now.resolved.retain(|known| {
             let own = known.namespace == Namespace::default();
-            let has_callers = own || spaces.get(known.namespace).is_in_use();
+            let has_callers = own || namespaces.get(known.namespace).is_in_use();
             let mut claimed = claimed.iter().filter(|_| has_callers);
             claimed.any(|claimed| (&claimed.what, claimed.port) == (&known.name, known.port))
         });
         now.settings = settings;
-        now.spaces = spaces;
+        now.namespaces = namespaces;
         now.claims = claims;
         change
     }

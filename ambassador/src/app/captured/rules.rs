@@ -8,7 +8,7 @@ use crate::capture::settings::{Claims, Quic, Settings};
 use crate::route::settings::Unmatched;
 use crate::workload::{Helper, Netns};
 
-use super::spaces::{Space, Spaces};
+use super::namespaces::{CapturedNamespace, CapturedNamespaces};
 
 /// Whose rules they are, and where they lead.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) struct Owner {
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub settings: &'a Settings,
-    pub spaces: &'a Spaces,
+    pub namespaces: &'a CapturedNamespaces,
     pub claims: &'a Claims,
 }
 
@@ -46,9 +46,9 @@ impl Owner {
             helper,
             before: Vec::new(),
         };
-        for space in after.spaces.iter().filter(|space| space.was_in_use()) {
+        for space in after.namespaces.iter().filter(|space| space.was_in_use()) {
             let new = self.rules(space, after);
-            let old = match before.spaces.find(space.namespace) {
+            let old = match before.namespaces.find(space.namespace) {
                 Some(space) => self.rules(space, before),
                 None => iptables::Rules {
                     cgroups: Vec::new(),
@@ -62,7 +62,7 @@ impl Owner {
     }
 
     /// The rules of one namespace.
-    fn rules(self, space: &Space, source: Source<'_>) -> iptables::Rules {
+    fn rules(self, space: &CapturedNamespace, source: Source<'_>) -> iptables::Rules {
         let Source {
             settings, claims, ..
         } = source;

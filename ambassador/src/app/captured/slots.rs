@@ -85,7 +85,7 @@ impl Captured {
         }
         let now = self.lock();
         let most = programs.holds_most().and_then(|(number, held)| {
-            let mut workloads = now.spaces.workloads();
+            let mut workloads = now.namespaces.workloads();
             let workload = workloads.find(|workload| workload.number == number)?;
             Some((workload.target.cgroup.display().to_string(), held))
         });

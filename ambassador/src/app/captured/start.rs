@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use super::circuits::Circuits;
+use super::namespaces::{CapturedNamespace, CapturedNamespaces};
 use super::rules::{Owner, Source};
-use super::spaces::{Space, Spaces};
 use super::{Captured, Change, Current, Method, OpenSockets, failed, kernel_claims, say};
 use crate::app::{Failure, open_listeners, unavailable};
 use crate::capture::settings::{Mode, Settings};
@@ -45,16 +45,16 @@ impl Start<'_> {
         check_privileges(self.settings.mode)?;
         let helper = self.helper;
         let supply = Supply::new(helper).map_err(unavailable("cannot supply sockets"))?;
-        let before = Spaces::new()?;
-        let spaces = before.with_targets(&self.settings, helper)?;
-        let (port, sockets) = listen_anywhere(&spaces, self.shards, helper)?;
-        for space in spaces.iter().filter(|space| space.is_in_use()) {
+        let before = CapturedNamespaces::new()?;
+        let namespaces = before.with_targets(&self.settings, helper)?;
+        let (port, sockets) = listen_anywhere(&namespaces, self.shards, helper)?;
+        for space in namespaces.iter().filter(|space| space.is_in_use()) {
             undo_at_end(self.settings.mode, space, port, helper)?;
         }
         let claims = self.generation.table.claims();
         let Kernel { method, circuits } = match self.settings.mode {
-            Mode::Ebpf => self.programs(&spaces, port)?,
-            Mode::Iptables => self.rules((&before, &spaces), port)?,
+            Mode::Ebpf => self.programs(&namespaces, port)?,
+            Mode::Iptables => self.rules((&before, &namespaces), port)?,
         };
         let claims = kernel_claims(&claims, &[], &circuits);
         let captured = Captured {
@@ -66,7 +66,7 @@ impl Start<'_> {
             port,
             now: Mutex::new(Current {
                 settings: self.settings,
-                spaces,
+                namespaces,
                 claims,
                 resolved: Vec::new(),
                 circuits,
@@ -74,14 +74,14 @@ impl Start<'_> {
         };
         let change = {
             let now = captured.lock();
-            captured.rely_on_helper(&now.spaces);
-            captured.change(&before, &now.spaces, sockets)?
+            captured.rely_on_helper(&now.namespaces);
+            captured.change(&before, &now.namespaces, sockets)?
         };
         Ok((captured, change))
     }
 
-    fn programs(&self, spaces: &Spaces, port: u16) -> Result<Kernel, Failure> {
-        let workloads: Vec<Workload> = spaces.workloads().cloned().collect();
+    fn programs(&self, namespaces: &CapturedNamespaces, port: u16) -> Result<Kernel, Failure> {
+        let workloads: Vec<Workload> = namespaces.workloads().cloned().collect();
         let options = Options {
             proxy_port: port,
             shards: self.shards,
@@ -89,7 +89,7 @@ impl Start<'_> {
             kernel_log: std::env::var_os("AMBASSADOR_KERNEL_LOG").is_some(),
         };
         let none = Circuits::default();
-        let mut circuits = Circuits::of(self.generation, spaces.view_of_kernel(), &none);
+        let mut circuits = Circuits::of(self.generation, namespaces.view_of_kernel(), &none);
         let claims = kernel_claims(&self.generation.table.claims(), &[], &circuits);
         let (programs, found) =
             Capture::start(&self.settings, &claims, &workloads, options, self.helper)
@@ -106,19 +106,23 @@ impl Start<'_> {
         })
     }
 
-    fn rules(&self, (before, spaces): (&Spaces, &Spaces), port: u16) -> Result<Kernel, Failure> {
+    fn rules(
+        &self,
+        (before, namespaces): (&CapturedNamespaces, &CapturedNamespaces),
+        port: u16,
+    ) -> Result<Kernel, Failure> {
         let owner = Owner {
             pid: std::process::id(),
             port,
         };
         let circuits = Circuits::default();
         let claims = kernel_claims(&self.generation.table.claims(), &[], &circuits);
-        let source = |spaces| Source {
+        let source = |namespaces| Source {
             settings: &self.settings,
-            spaces,
+            namespaces,
             claims: &claims,
         };
-        let replaced = owner.replace(source(before), source(spaces), self.helper)?;
+        let replaced = owner.replace(source(before), source(namespaces), self.helper)?;
         replaced.keep();
         Ok(Kernel {
             method: Method::Rules(owner),
@@ -143,7 +147,7 @@ fn check_privileges(mode: Mode) -> Result<(), Failure> {
 
 /// Opens a listener in every namespace, all at the same port.
 fn listen_anywhere(
-    spaces: &Spaces,
+    namespaces: &CapturedNamespaces,
     shards: u16,
     helper: &Helper,
 ) -> Result<(u16, Vec<OpenSockets>), Failure> {
@@ -151,7 +155,7 @@ fn listen_anywhere(
     loop {
         tried += 1;
         let mut port = 0;
-        let listen = |space: &Space| {
+        let listen = |space: &CapturedNamespace| {
             let sockets: Vec<OwnedFd> = match port {
                 0 => space.listen(0, shards, helper)?,
                 port => space.try_to_listen(port, shards, helper)?,
@@ -161,7 +165,7 @@ fn listen_anywhere(
             }
             Ok((space.namespace, sockets))
         };
-        let in_use = spaces.iter().filter(|space| space.is_in_use());
+        let in_use = namespaces.iter().filter(|space| space.is_in_use());
         let result: io::Result<Vec<OpenSockets>> = in_use.map(listen).collect();
         match result {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && tried < PORTS_TRIED => {}
@@ -177,7 +181,7 @@ fn listen_anywhere(
 /// was put there is fine with it.
 pub(super) fn undo_at_end(
     mode: Mode,
-    space: &Space,
+    space: &CapturedNamespace,
     port: u16,
     helper: &Helper,
 ) -> Result<(), Failure> {

@@ -35,7 +35,7 @@ struct Shortage {
 
 /// What is to be said now.
 #[derive(Debug, PartialEq, Eq)]
-enum Say {
+enum Notice {
     /// All as before.
     Nothing,
     /// In `/readyz`.
@@ -61,34 +61,34 @@ impl Slots {
             return;
         };
         match self.shortage.look(shortage.turned_away(), now) {
-            Say::Nothing => {}
-            Say::InReadyz => readiness.remark(Some(shortage.to_string())),
-            Say::InLogToo => {
+            Notice::Nothing => {}
+            Notice::InReadyz => readiness.remark(Some(shortage.to_string())),
+            Notice::InLogToo => {
                 readiness.remark(Some(shortage.to_string()));
                 tracing::warn!("{shortage}");
             }
-            Say::ItIsOver => readiness.remark(None),
+            Notice::ItIsOver => readiness.remark(None),
         }
     }
 }
 
 impl Shortage {
     /// So many connects found none so far.
-    fn look(&mut self, turned_away: u64, now: Instant) -> Say {
+    fn look(&mut self, turned_away: u64, now: Instant) -> Notice {
         if turned_away == self.turned_away {
             let is_over = |last| now.saturating_duration_since(last) >= EVERY;
             return match self.last.take_if(|last| is_over(*last)) {
-                Some(_) => Say::ItIsOver,
-                None => Say::Nothing,
+                Some(_) => Notice::ItIsOver,
+                None => Notice::Nothing,
             };
         }
         self.turned_away = turned_away;
         self.last = Some(now);
         if self.again.is_some_and(|again| now < again) {
-            return Say::InReadyz;
+            return Notice::InReadyz;
         }
         self.again = Some(now + EVERY);
-        Say::InLogToo
+        Notice::InLogToo
     }
 }
 
@@ -104,14 +104,14 @@ mod tests {
             let now = start + Duration::from_secs(seconds);
             shortage.look(turned_away, now)
         };
-        assert_eq!(look(0, 0), Say::Nothing);
-        assert_eq!(look(3, 1), Say::InLogToo);
-        assert_eq!(look(3, 2), Say::Nothing);
-        assert_eq!(look(4, 3), Say::InReadyz, "the log has said it");
-        assert_eq!(look(5, 61), Say::InLogToo);
-        assert_eq!(look(5, 120), Say::Nothing);
-        assert_eq!(look(5, 121), Say::ItIsOver);
-        assert_eq!(look(5, 200), Say::Nothing);
-        assert_eq!(look(6, 201), Say::InLogToo);
+        assert_eq!(look(0, 0), Notice::Nothing);
+        assert_eq!(look(3, 1), Notice::InLogToo);
+        assert_eq!(look(3, 2), Notice::Nothing);
+        assert_eq!(look(4, 3), Notice::InReadyz, "the log has said it");
+        assert_eq!(look(5, 61), Notice::InLogToo);
+        assert_eq!(look(5, 120), Notice::Nothing);
+        assert_eq!(look(5, 121), Notice::ItIsOver);
+        assert_eq!(look(5, 200), Notice::Nothing);
+        assert_eq!(look(6, 201), Notice::InLogToo);
     }
 }

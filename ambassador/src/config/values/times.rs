@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{fills, value_schemas};
 use crate::config::read::Scalar;
-use crate::policy::hedge::After;
+use crate::policy::hedge::HedgeDelay;
 
 /// A year: longer than anything here has to wait, and far from overflow.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -26,7 +26,7 @@ pub(in crate::config) struct KeepAlive(Duration);
 
 /// How slow a try has to be for a second one beside it.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct HedgeAfter(After);
+pub(in crate::config) struct HedgeAfter(HedgeDelay);
 
 impl Time {
     /// As the file writes it, in the largest unit that holds it whole.
@@ -95,10 +95,10 @@ impl Scalar for KeepAlive {
 impl Scalar for HedgeAfter {
     fn parse(text: &str) -> Result<Self, String> {
         let after = match text {
-            "off" => After::Off,
-            "p95" => After::P95,
+            "off" => HedgeDelay::Off,
+            "p95" => HedgeDelay::P95,
             time => match Time::parse(time) {
-                Ok(Time(time)) => After::Time(time),
+                Ok(Time(time)) => HedgeDelay::Time(time),
                 Err(what) => return Err(format!("{what}, or p95, or off")),
             },
         };
@@ -112,10 +112,10 @@ fills! {
     Period<SECONDS_MAX: u64> => Duration,
         |time| Some(Time::text(*time).into()).filter(|_| !time.is_zero());
     KeepAlive => Duration, |silence| Some(Time::text(*silence).into());
-    HedgeAfter => After, |after| Some(match after {
-        After::Off => "off".into(),
-        After::P95 => "p95".into(),
-        After::Time(after) => Time::text(*after).into(),
+    HedgeAfter => HedgeDelay, |after| Some(match after {
+        HedgeDelay::Off => "off".into(),
+        HedgeDelay::P95 => "p95".into(),
+        HedgeDelay::Time(after) => Time::text(*after).into(),
     });
 }
 

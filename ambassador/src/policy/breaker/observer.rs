@@ -6,7 +6,7 @@ use crate::clock::Instant;
 
 /// What a breaker refuses, as an [`Observer`] is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refuses {
+pub enum RefusalPeriod {
     /// Nothing: it is closed.
     Nothing,
     /// Every try before this time. Behind it one goes through as the probe.
@@ -18,7 +18,7 @@ pub enum Refuses {
 /// Is told whenever a breaker opens, opens again or closes, in the order in
 /// which that happens. That a probe was let through is not told: it follows from
 /// the time. Called under the lock of the breaker, so it must not use it.
-pub struct Observer(pub Box<dyn Fn(Refuses) + Send>);
+pub struct Observer(pub Box<dyn Fn(RefusalPeriod) + Send>);
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -421,24 +421,24 @@ fn an_observer_is_told_what_is_refused() {
     let observer = Observer(Box::new(move |refuses| list.lock().unwrap().push(refuses)));
     let so_far = || std::mem::take(&mut *told.lock().unwrap());
     breaker.observe(Some(observer));
-    assert_eq!(so_far(), [Refuses::Nothing], "what it was found at");
+    assert_eq!(so_far(), [RefusalPeriod::Nothing], "what it was found at");
 
     fail(&breaker, &settings, start + SECOND);
     let due = due(&breaker, &settings, start + SECOND);
-    assert_eq!(so_far(), [Refuses::Until(due)]);
+    assert_eq!(so_far(), [RefusalPeriod::Until(due)]);
     let probe = breaker.admit(&settings, 0, due).unwrap();
     assert_eq!(so_far(), [], "it follows from the time");
     drop(probe);
-    assert_eq!(so_far(), [Refuses::Until(due)], "the next may come");
+    assert_eq!(so_far(), [RefusalPeriod::Until(due)], "the next may come");
     let probe = breaker.admit(&settings, 0, due + SECOND).unwrap();
     probe.succeeded(due + SECOND);
-    assert_eq!(so_far(), [Refuses::Nothing]);
+    assert_eq!(so_far(), [RefusalPeriod::Nothing]);
 
     for (force, refuses) in [
-        (Force::Open, Refuses::Always),
-        (Force::Auto, Refuses::Nothing),
-        (Force::Open, Refuses::Always),
-        (Force::Closed, Refuses::Nothing),
+        (Force::Open, RefusalPeriod::Always),
+        (Force::Auto, RefusalPeriod::Nothing),
+        (Force::Open, RefusalPeriod::Always),
+        (Force::Closed, RefusalPeriod::Nothing),
     ] {
         breaker.force(force);
         assert_eq!(so_far(), [refuses], "{force:?}");
@@ -461,9 +461,9 @@ fn who_comes_while_a_probe_is_out_is_told_of_a_time_that_has_passed() {
     breaker.observe(Some(Observer(Box::new(move |refuses| {
         tell.send(refuses).unwrap();
     }))));
-    assert_eq!(told.recv(), Ok(Refuses::Until(start)));
+    assert_eq!(told.recv(), Ok(RefusalPeriod::Until(start)));
     probe.succeeded(due);
-    assert_eq!(told.recv(), Ok(Refuses::Nothing));
+    assert_eq!(told.recv(), Ok(RefusalPeriod::Nothing));
 }
 
 #[test]

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Clients, Holds, Member, Peer};
+use super::{Clients, Holding, Member, Peer};
 use crate::clock::Instant;
 use crate::proxy::memory::Load;
 use crate::ring;
@@ -167,7 +167,7 @@ impl Member {
         };
         self.pace.look(standing.moved, weight.bytes(), now);
         // Nothing can be done with a part of a head.
-        let is_part_of_head = self.holds == Holds::Nothing && self.kept > 0;
+        let is_part_of_head = self.holds == Holding::Nothing && self.kept > 0;
         weight.standstill = match (is_part_of_head, self.pace.is_slow) {
             (true, _) => Standstill::Withholds,
             (false, true) if standing.owes_bytes || standing.leaves_unread => Standstill::Withholds,

@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_millis(100);
 
 fn hedged() -> Policies {
     policies(|policies| {
-        policies.hedge.after = hedge::After::Time(SOON);
+        policies.hedge.after = hedge::HedgeDelay::Time(SOON);
         policies.hedge.budget = 1.0;
         policies.retry.elsewhere = false;
     })

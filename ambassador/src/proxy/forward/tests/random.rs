@@ -114,7 +114,7 @@ fn any_policies() -> impl Strategy<Value = Policies> {
                 policies.pool.max_connections = Some(connections);
                 policies.pool.max_pending = pending;
                 if let Some(after) = hedge {
-                    policies.hedge.after = hedge::After::Time(after);
+                    policies.hedge.after = hedge::HedgeDelay::Time(after);
                     policies.hedge.budget = 1.0;
                 }
                 if let Some(failures) = breaker {

@@ -25,13 +25,13 @@ use crate::workload::{
 /// All namespaces that something was captured in since the start: numbers, once
 /// given, are not given to another. The proxy's own comes first.
 #[derive(Clone)]
-pub(super) struct Spaces {
-    all: Vec<Space>,
+pub(super) struct CapturedNamespaces {
+    all: Vec<CapturedNamespace>,
 }
 
 /// One namespace.
 #[derive(Clone)]
-pub(super) struct Space {
+pub(super) struct CapturedNamespace {
     /// What shards call it.
     pub namespace: Namespace,
     /// The namespace itself.
@@ -49,12 +49,12 @@ pub(super) struct Space {
     captured: Vec<(Workload, Option<u64>)>,
 }
 
-impl Spaces {
+impl CapturedNamespaces {
     /// Nothing is captured yet.
     pub(super) fn new() -> Result<Self, Failure> {
         let own = Netns::own().map_err(unavailable("cannot open our network namespace"))?;
         let names = Arc::new(NameService::default());
-        let own = Space::new(Namespace::default(), own, None, None, names);
+        let own = CapturedNamespace::new(Namespace::default(), own, None, None, names);
         Ok(Self { all: vec![own] })
     }
 
@@ -94,7 +94,7 @@ impl Spaces {
         target: &Target,
         mark: Option<u32>,
         helper: &Arc<Helper>,
-    ) -> Result<&mut Space, Failure> {
+    ) -> Result<&mut CapturedNamespace, Failure> {
         let netns = match &target.netns {
             None => self.all[0].netns.clone(),
             Some(path) => match (helper.netns(path), self.of(target)) {
@@ -108,7 +108,7 @@ impl Spaces {
                 }
             },
         };
-        let known = |space: &Space| space.netns == netns && !space.known.is_empty();
+        let known = |space: &CapturedNamespace| space.netns == netns && !space.known.is_empty();
         let number = match self.all.iter().position(known) {
             Some(at) if mark.is_none() || self.all[at].mark == mark => at,
             Some(_) => {
@@ -126,7 +126,7 @@ impl Spaces {
                 .map_err(unavailable("too many network namespaces since the start"))?;
             let path = target.netns.clone();
             let names = self.names_in(&netns, path.as_deref(), helper);
-            let space = Space::new(namespace, netns, mark, path, names);
+            let space = CapturedNamespace::new(namespace, netns, mark, path, names);
             self.all.push(space);
         } else if !self.all[number].is_in_use() && number != 0 {
             // The program that named it may be another now, with other files.
@@ -154,8 +154,8 @@ impl Spaces {
 
     /// Where names are looked up for `listeners` and for what is captured.
     pub(super) fn name_places(&self, listeners: Listeners) -> Places {
-        let place = |space: &Space| (space.namespace, Arc::clone(&space.names));
-        let with_callers = |space: &&Space| {
+        let place = |space: &CapturedNamespace| (space.namespace, Arc::clone(&space.names));
+        let with_callers = |space: &&CapturedNamespace| {
             let has_listeners = listeners == Listeners::Some && space.namespace == Namespace(0);
             has_listeners || space.is_in_use()
         };
@@ -178,22 +178,22 @@ impl Spaces {
     }
 
     /// Where a target was captured before.
-    fn of(&self, target: &Target) -> Option<&Space> {
+    fn of(&self, target: &Target) -> Option<&CapturedNamespace> {
         self.all.iter().find(|space| space.known.contains(target))
     }
 
     /// All, by number.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Space> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &CapturedNamespace> {
         self.all.iter()
     }
 
     /// The one of this number.
-    pub(super) fn get(&self, namespace: Namespace) -> &Space {
+    pub(super) fn get(&self, namespace: Namespace) -> &CapturedNamespace {
         &self.all[usize::from(namespace.0)]
     }
 
     /// The same; `None`: there is none yet.
-    pub(super) fn find(&self, namespace: Namespace) -> Option<&Space> {
+    pub(super) fn find(&self, namespace: Namespace) -> Option<&CapturedNamespace> {
         self.all.get(usize::from(namespace.0))
     }
 
@@ -213,9 +213,14 @@ impl Spaces {
     }
 
     /// Those in which something is captured here, but not in `other`.
-    pub(super) fn not_in<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Space> {
-        let in_use = |spaces: &Self, namespace: Namespace| {
-            spaces.find(namespace).is_some_and(Space::is_in_use)
+    pub(super) fn not_in<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = &'a CapturedNamespace> {
+        let in_use = |namespaces: &Self, namespace: Namespace| {
+            namespaces
+                .find(namespace)
+                .is_some_and(CapturedNamespace::is_in_use)
         };
         self.all
             .iter()
@@ -223,12 +228,15 @@ impl Spaces {
     }
 
     /// Those that `other` has not, in use or not.
-    pub(super) fn added_to<'a>(&'a self, other: &Self) -> impl Iterator<Item = &'a Space> {
+    pub(super) fn added_to<'a>(
+        &'a self,
+        other: &Self,
+    ) -> impl Iterator<Item = &'a CapturedNamespace> {
         self.all.iter().skip(other.all.len())
     }
 }
 
-impl Space {
+impl CapturedNamespace {
     fn new(
         namespace: Namespace,
         netns: Netns,

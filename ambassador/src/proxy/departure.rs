@@ -24,7 +24,7 @@ const LOOKS_AFTER_FIN: [Duration; 2] = [Duration::from_millis(2), Duration::from
 
 /// Resolves when the caller at the other end of `client` has left. Raced once
 /// beside everything that is done for a request.
-pub(crate) async fn gone(context: &Context, client: &Transport, origin: &Origin) {
+pub(crate) async fn caller_left(context: &Context, client: &Transport, origin: &Origin) {
     if ended(client).await == Departure::Failed {
         return;
     }
