@@ -1,10 +1,11 @@
 //! Holds what ARCHITECTURE.md promises against the code: which module may
 //! import which, how long a file and a function may be, what an argument may not
-//! be, and words that may not appear; that no lock file lags behind the
-//! manifests; and that each block of a document says what it is.
+//! be, and words that may not appear; that names are nouns; that no lock file
+//! lags behind the manifests; and that each block of a document says what it is.
 
 mod by_hand;
 mod circles;
+mod names;
 mod shape;
 
 use std::path::{Path, PathBuf};
@@ -288,6 +289,13 @@ fn check_file(path: &Path, text: &str, mistakes: &mut Vec<String>) {
         mistakes.push(format!(
             "{shown}: the module `{module}` has no layer in xtask/src/tidy.rs"
         ));
+    }
+    if ["ambassador/", "ambassador-ebpf/", "xtask/"]
+        .iter()
+        .any(|top| shown.starts_with(top))
+        && !is_test
+    {
+        names::check(&shown, path, text, mistakes);
     }
     for (index, line) in text.lines().enumerate() {
         let place = format!("{shown}:{}", index + 1);
