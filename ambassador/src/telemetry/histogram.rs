@@ -31,6 +31,22 @@ const fn bounds() -> [u64; 75] {
     bounds
 }
 
+/// The first bound that a duration may belong to, by how many bits it has. At most
+/// four bounds lie between a power of two and the next.
+const FIRST_BY_BITS: [u8; u64::BITS as usize + 1] = {
+    let mut first = [0; u64::BITS as usize + 1];
+    let mut bits = 1;
+    while bits < first.len() {
+        let mut at = first[bits - 1];
+        while (at as usize) < BOUNDS_NS.len() && BOUNDS_NS[at as usize] < 1 << (bits - 1) {
+            at += 1;
+        }
+        first[bits] = at;
+        bits += 1;
+    }
+    first
+};
+
 /// Counts of durations by bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
@@ -52,8 +68,7 @@ impl Histogram {
     /// Counts one duration.
     pub fn record(&mut self, duration: Duration) {
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        let bucket = BOUNDS_NS.partition_point(|bound| *bound < ns);
-        self.counts[bucket] += 1;
+        self.counts[bucket_of(ns)] += 1;
         self.sum_ns = self.sum_ns.saturating_add(ns);
     }
 
@@ -114,6 +129,12 @@ impl Histogram {
     }
 }
 
+fn bucket_of(ns: u64) -> usize {
+    let first = usize::from(FIRST_BY_BITS[(u64::BITS - ns.leading_zeros()) as usize]);
+    let below = BOUNDS_NS[first..].iter().take_while(|bound| **bound < ns);
+    first + below.count()
+}
+
 fn is_shown(bound_ns: u64) -> bool {
     let mut mantissa = bound_ns;
     while mantissa.is_multiple_of(10) {
@@ -134,6 +155,18 @@ mod tests {
         assert_eq!(BOUNDS_NS[74], LAST_NS);
         assert_eq!(BOUNDS_NS[73], 50_000_000_000);
         assert!(BOUNDS_NS.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn the_bucket_is_that_of_the_first_bound_that_is_not_exceeded() {
+        let powers = (0..u64::BITS).map(|bits| 1 << bits);
+        let edges = BOUNDS_NS.into_iter().chain(powers).chain([0, u64::MAX]);
+        for edge in edges {
+            for ns in [edge.saturating_sub(1), edge, edge.saturating_add(1)] {
+                let expected = BOUNDS_NS.partition_point(|bound| *bound < ns);
+                assert_eq!(bucket_of(ns), expected, "{ns}");
+            }
+        }
     }
 
     #[test]
