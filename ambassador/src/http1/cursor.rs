@@ -149,7 +149,7 @@ impl<'a> Cursor<'a> {
 
     /// As many visible bytes, spaces and tabs as there are, those above ASCII
     /// too: a field value with white space behind it (RFC 9110 section 5.5).
-    #[inline]
+    #[inline(always)]
     pub(super) fn text(&mut self) -> Span {
         let (start, mut end) = self.skip(count_printable(self.rest, b' '));
         while let [b'\t', rest @ ..] = self.rest {

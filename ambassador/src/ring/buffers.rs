@@ -110,6 +110,7 @@ impl Buffers {
     }
 
     /// One holder less; the last one gives the buffer back.
+    #[inline]
     pub(super) fn release(&self, buffer: u16) {
         let holders = &self.holders[usize::from(buffer)];
         holders.set(holders.get() - 1);

@@ -57,6 +57,7 @@ impl Chunk {
     }
 
     /// The same bytes, on the heap.
+    #[inline]
     fn copy_of(bytes: &[u8]) -> Self {
         Self::written(bytes.len(), |copy| copy.extend_from_slice(bytes))
     }
@@ -184,6 +185,7 @@ impl Deref for Chunk {
 }
 
 impl Drop for Chunk {
+    #[inline]
     fn drop(&mut self) {
         match &mut self.store {
             Store::Shared { buffers, buffer } => buffers.release(*buffer),

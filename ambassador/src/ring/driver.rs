@@ -259,11 +259,13 @@ impl Driver {
     }
 
     /// The next received chunk.
+    #[inline]
     pub(super) fn take_received(&self, key: Key) -> Option<Chunk> {
         self.table.borrow_mut().take_received(key)
     }
 
     /// The next received chunk, or how receiving has ended: `None` by a FIN.
+    #[inline]
     pub(super) fn poll_recv(&self, key: Key, waker: &Waker) -> Poll<io::Result<Option<Chunk>>> {
         let mut table = self.table.borrow_mut();
         if let Some(chunk) = table.take_received(key) {

@@ -189,7 +189,10 @@ impl Epoll {
                 let result = sockopt::socket_error(&socket.fd).and_then(|pending| pending);
                 table.end_connect(key, result.map_err(Errno::raw_os_error));
             }
-            self.send(table, key);
+            // Of every socket that has room the kernel says so with each event.
+            if matches!(table.sockets[key as usize].sending, Sending::Busy(_)) {
+                self.send(table, key);
+            }
         }
         let hung_up = failed || events.contains(EventFlags::RDHUP);
         if events.contains(EventFlags::IN) || hung_up {

@@ -15,6 +15,7 @@ thread_local! {
 }
 
 /// An empty buffer with room for this many bytes.
+#[inline]
 pub(super) fn take(bytes: usize) -> Vec<u8> {
     if bytes > BYTES_MAX {
         return Vec::with_capacity(bytes);
@@ -25,6 +26,7 @@ pub(super) fn take(bytes: usize) -> Vec<u8> {
 }
 
 /// Keeps a buffer whose bytes nobody needs any more.
+#[inline]
 pub(super) fn give_back(mut buffer: Vec<u8>) {
     if !(1..=BYTES_MAX).contains(&buffer.capacity()) {
         return;

@@ -51,6 +51,9 @@ impl WaitHistory {
     /// Takes note of a wait. One long silence counts as a few, not as many, so
     /// that a burst after it is served well soon.
     pub(super) fn note(&mut self, waited: Duration) {
+        if self.spin == Spin::Never {
+            return;
+        }
         let waited_ns = waited.min(SPIN_MAX * 8).subsec_nanos();
         self.usual_ns = (self.usual_ns * 7 + u64::from(waited_ns)) / 8;
     }

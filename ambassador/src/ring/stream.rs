@@ -236,6 +236,7 @@ impl Stream {
     }
 
     /// Bytes that have arrived already.
+    #[inline]
     pub fn try_recv(&self) -> Option<Chunk> {
         super::with(|core| core.driver.take_received(self.key))
     }
@@ -243,6 +244,7 @@ impl Stream {
     /// Whether bytes, the end or an error wait to be received, or something is
     /// still being sent: any of them means that a pooled connection cannot be
     /// used.
+    #[inline]
     pub fn is_closed_or_busy(&self) -> bool {
         super::with(|core| core.driver.socket(self.key).is_closed_or_busy())
     }
@@ -372,6 +374,7 @@ impl Stream {
     }
 
     /// How a post has failed, if it has; told once.
+    #[inline]
     pub fn send_failure(&self) -> Option<SendError> {
         super::with(|core| core.driver.socket(self.key).take_failure())
     }

@@ -158,11 +158,18 @@ impl Table {
         }
     }
 
-    /// The next received chunk.
+    /// The next received chunk. Most of the time there is none: that is found out
+    /// in line.
+    #[inline]
     pub(super) fn take_received(&mut self, key: Key) -> Option<Chunk> {
+        match self.sockets[key as usize].has_received() {
+            true => self.take_first_received(key),
+            false => None,
+        }
+    }
+
+    fn take_first_received(&mut self, key: Key) -> Option<Chunk> {
         let socket = &mut self.sockets[key as usize];
-        // Nothing is moved where there is nothing, which is half of the time.
-        socket.received.as_ref()?;
         let chunk = socket.received.take()?;
         socket.received_bytes -= chunk.len();
         socket.received = socket.received_more.pop_front();
@@ -306,17 +313,21 @@ impl Table {
 
     /// How many reads are to be started now: first of those that have found no
     /// buffer, as many as there are buffers now.
+    #[inline]
     pub(super) fn reads_due(&mut self) -> usize {
-        if self.starved.is_empty() {
-            return self.to_read.len();
+        if !self.starved.is_empty() {
+            self.feed();
         }
+        self.to_read.len()
+    }
+
+    fn feed(&mut self) {
         let fed = self.starved.len().min(self.buffers.free());
         for key in self.starved.drain(..fed).rev() {
             let socket = &mut self.sockets[key as usize];
             (socket.starved, socket.to_read) = (false, true);
             self.to_read.push_front(key);
         }
-        self.to_read.len()
     }
 
     /// The next of them; `None`: it is gone.
@@ -394,7 +405,7 @@ impl Table {
 
     /// Frees the shared buffers that queues still hold.
     pub(super) fn detach_received(&mut self) {
-        for key in self.holding.drain(..) {
+        while let Some(key) = self.holding.pop() {
             // The socket may be gone, or its key used again; then nothing of
             // it is shared, or it is detached a turn early.
             if let Some(socket) = self.sockets.get_mut(key as usize)
