@@ -307,12 +307,13 @@ impl Demand {
     }
 
     fn turn(&mut self, now: Instant) {
-        let seconds = now.saturating_duration_since(self.since).as_secs();
-        if seconds > 0 {
-            self.before = if seconds == 1 { self.count } else { 0 };
-            self.count = 0;
-            self.since += Duration::from_secs(seconds);
+        if now < self.since + Duration::from_secs(1) {
+            return;
         }
+        let seconds = now.saturating_duration_since(self.since).as_secs();
+        self.before = if seconds == 1 { self.count } else { 0 };
+        self.count = 0;
+        self.since += Duration::from_secs(seconds);
     }
 }
 
