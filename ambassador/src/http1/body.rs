@@ -125,6 +125,7 @@ impl BodyReader {
     }
 
     /// Takes in the next bytes of the connection.
+    #[inline]
     pub fn advance(&mut self, bytes: &[u8]) -> Result<Progress, BadMessage> {
         self.walk(bytes, |_| ())
     }

@@ -75,7 +75,7 @@ fn read_target(request: &mut RequestHead, head: &[u8]) -> Result<(), BadMessage>
     // A fragment is never sent (RFC 9110 section 7.1); what follows it is
     // path to some and nothing to others. Bytes above ASCII should not be
     // sent either, but are, and mean the same to everybody.
-    if memchr::memchr(b'#', bytes).is_some() {
+    if bytes.contains(&b'#') {
         return Err(BadMessage::Target);
     }
     request.path_start = request.target.0;

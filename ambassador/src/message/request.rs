@@ -80,6 +80,7 @@ impl RequestHead {
     }
 
     /// The bytes that say whom the request is for; empty: nothing does.
+    #[inline]
     pub fn authority_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         match (self.method, self.target_authority) {
             (Method::Connect, _) => self.target(head),

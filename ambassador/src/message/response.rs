@@ -90,6 +90,7 @@ impl ResponseHead {
     }
 
     /// Whether a proxy of this kind says that the request goes in a circle.
+    #[inline]
     pub fn is_of_a_circle(&self, head: &[u8]) -> bool {
         self.status == Reason::Loop.status()
             && self.fields.value(head, "x-ambassador-reason")

@@ -138,6 +138,7 @@ impl Breaker {
 
     /// Asks for a try of a shard; `None`: it is refused. The end of a try is told
     /// by the shard that asked.
+    #[inline]
     pub fn admit<'a>(
         &'a self,
         settings: &'a Settings,

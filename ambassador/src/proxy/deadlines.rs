@@ -183,6 +183,7 @@ impl<'a> Deadlines<'a> {
 
     /// Until when to wait for that part of a response head. To be asked for the
     /// whole request only.
+    #[inline]
     pub(crate) fn of_head(&self, awaited: Awaited, now: Instant) -> Deadline {
         let whole_at = self.whole_at.get().unwrap_or(now);
         let began = self.began.get().max(whole_at);
@@ -220,9 +221,10 @@ impl Limit {
 }
 
 /// The first of those that there are; of two at once the one that stands first.
+#[inline]
 pub(crate) fn earliest<const N: usize>(limits: [Option<Deadline>; N]) -> Option<Deadline> {
     let some = limits.into_iter().flatten();
-    some.min_by_key(|deadline| deadline.at)
+    some.reduce(|first, next| if next.at < first.at { next } else { first })
 }
 
 #[cfg(test)]

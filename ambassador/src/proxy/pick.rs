@@ -87,6 +87,7 @@ pub(crate) fn request_key(
 }
 
 /// The same of a connection that carries no requests.
+#[inline]
 pub(crate) fn source_key(target: &Target, peer: Option<SocketAddr>) -> Option<u64> {
     let by_source = LoadBalancing::RingHash(Key::SourceIp);
     if target.upstream.policies.load_balancing != by_source {

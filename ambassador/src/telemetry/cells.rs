@@ -135,6 +135,7 @@ impl Cells {
     }
 
     /// Counts the end of one try.
+    #[inline]
     pub fn attempt(&self, upstream: UpstreamIndex, outcome: AttemptOutcome) {
         self.upstream(upstream, |cells| cells.attempts[outcome as usize] += 1);
     }
@@ -152,6 +153,7 @@ impl Cells {
     }
 
     /// Counts bytes that the application has sent or received, heads included.
+    #[inline]
     pub fn bytes(&self, upstream: UpstreamIndex, direction: Direction, count: u64) {
         self.upstream(upstream, |cells| cells.bytes[direction as usize] += count);
     }
@@ -162,6 +164,7 @@ impl Cells {
     }
 
     /// Counts a request that found an idle connection.
+    #[inline]
     pub fn pool_reuse(&self, upstream: UpstreamIndex) {
         self.upstream(upstream, |cells| cells.pool_reuse += 1);
     }

@@ -45,6 +45,7 @@ impl Idle {
 
 impl Pool {
     /// The newest live one for `key`. What is found dead goes to `dead`.
+    #[inline]
     pub(super) fn take_newest(
         &mut self,
         key: PoolKey,
