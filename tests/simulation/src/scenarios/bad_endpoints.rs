@@ -36,7 +36,7 @@ pub enum Manner {
     /// It answers after a time like this.
     Answers(RangeInclusive<Duration>),
     /// It refuses the connection.
-    RefusalPeriod,
+    Refuses,
     /// It resets the connection.
     Resets,
     /// It answers with status 500.
@@ -349,7 +349,7 @@ impl Run<'_> {
                 let takes = self.rng.random_range(time.clone());
                 (takes, End::Answered(200))
             }
-            Manner::RefusalPeriod => (MS / 5, End::Failed(Cause::ConnectFailure)),
+            Manner::Refuses => (MS / 5, End::Failed(Cause::ConnectFailure)),
             Manner::Resets => (MS, End::Failed(Cause::Reset)),
             Manner::Fails => (2 * MS, End::Answered(500)),
             Manner::Hangs => (Duration::MAX, End::OutOfTime),

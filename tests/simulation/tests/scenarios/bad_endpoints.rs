@@ -174,7 +174,7 @@ fn a_slow_one_gets_little_and_is_used() {
 #[test]
 fn all_of_them_bad_open_the_circuit_and_it_closes_when_they_are_well() {
     for seed in SEEDS {
-        let down = Endpoint::from(10 * SECOND, Manner::RefusalPeriod).until(30 * SECOND);
+        let down = Endpoint::from(10 * SECOND, Manner::Refuses).until(30 * SECOND);
         let outcome = run(&Script {
             until: 120 * SECOND,
             seed,

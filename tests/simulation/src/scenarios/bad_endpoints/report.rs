@@ -31,14 +31,14 @@ pub fn cases(from: Duration, until: Duration) -> Vec<(&'static str, Vec<Endpoint
         let well = std::iter::repeat_n(Endpoint::well(), all - count);
         std::iter::repeat_n(bad, count).chain(well).collect()
     };
-    let mut zones = among(bad(Manner::RefusalPeriod), 3, 6);
+    let mut zones = among(bad(Manner::Refuses), 3, 6);
     for (place, endpoint) in zones.iter_mut().enumerate() {
         endpoint.zone = Some(if place < 3 { "a" } else { "b" });
     }
     vec![
-        ("1 of 3 refuses", among(bad(Manner::RefusalPeriod), 1, 3)),
-        ("2 of 3 refuse", among(bad(Manner::RefusalPeriod), 2, 3)),
-        ("1 of 10 refuses", among(bad(Manner::RefusalPeriod), 1, 10)),
+        ("1 of 3 refuses", among(bad(Manner::Refuses), 1, 3)),
+        ("2 of 3 refuse", among(bad(Manner::Refuses), 2, 3)),
+        ("1 of 10 refuses", among(bad(Manner::Refuses), 1, 10)),
         ("2 of 3 reset", among(bad(Manner::Resets), 2, 3)),
         ("1 of 3 answers 500", among(bad(Manner::Fails), 1, 3)),
         ("2 of 3 answer 500", among(bad(Manner::Fails), 2, 3)),
@@ -58,7 +58,7 @@ fn flapping(from: Duration, until: Duration) -> Endpoint {
     let mut endpoint = Endpoint::well();
     let mut time = from;
     while time < until {
-        endpoint.phases.push((time, Manner::RefusalPeriod));
+        endpoint.phases.push((time, Manner::Refuses));
         endpoint = endpoint.until(time + Duration::from_secs(5));
         time += Duration::from_secs(10);
     }
