@@ -6,6 +6,7 @@
 
 mod caller;
 mod endpoint;
+mod log;
 mod message;
 
 use std::future::Future;
@@ -15,14 +16,19 @@ use std::time::Duration;
 
 pub(crate) use caller::{Answer, Caller, accepted_client};
 pub(crate) use endpoint::{Connect, Deed, Endpoint};
+pub(crate) use message::Wire;
 
+use crate::addr::OriginalDst;
 use crate::clock::virtual_time;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
+use crate::proxy::listening::Entry;
 use crate::proxy::memory::{Limit, Memory};
 use crate::ring::{self, Backend, Options, timer};
 use crate::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
-use crate::telemetry::{AttemptOutcome, Direction, Registry, RetryCause, Telemetry, UpstreamIndex};
+use crate::telemetry::{
+    AttemptOutcome, Direction, Registry, RetryCause, TcpOutcome, Telemetry, UpstreamIndex,
+};
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::upstream::shared::Shared;
@@ -30,8 +36,24 @@ use crate::upstream::shared::Shared;
 /// The host that the upstream claims.
 pub(crate) const HOST: &str = "up.test";
 
+/// An address that the upstream claims.
+pub(crate) const ADDRESS: &str = "10.1.0.1:443";
+
 /// No scenario takes longer, on its own clock.
 const HUNG_AFTER: Duration = Duration::from_secs(3_600);
+
+/// How a world is made.
+#[derive(Clone)]
+pub(crate) struct Plan {
+    /// How many endpoints the upstream has.
+    pub(crate) endpoints: usize,
+    /// How its requests are treated.
+    pub(crate) policies: Policies,
+    /// What is spoken to it.
+    pub(crate) protocol: Protocol,
+    /// What else is configured.
+    pub(crate) settings: Settings,
+}
 
 /// A shard with one upstream.
 pub(crate) struct World {
@@ -41,6 +63,7 @@ pub(crate) struct World {
     pub(crate) endpoints: Vec<Rc<Endpoint>>,
     /// What all shards share of the upstream.
     pub(crate) shared: Arc<Shared>,
+    log: log::Log,
 }
 
 /// What was counted for the upstream.
@@ -52,6 +75,8 @@ pub(crate) struct Counted {
     pub(crate) attempts: Vec<(&'static str, u64)>,
     /// Tries after the first by their cause.
     pub(crate) retries: Vec<(&'static str, u64)>,
+    /// Connections without requests by how they ended.
+    pub(crate) relays: Vec<(&'static str, u64)>,
     /// Bytes of callers, and bytes for them.
     pub(crate) bytes: [u64; 2],
 }
@@ -64,6 +89,21 @@ pub(crate) fn play<F: Future<Output = World> + 'static>(
     endpoints: usize,
     scenario: impl FnOnce(World) -> F + 'static,
 ) {
+    let plan = Plan {
+        endpoints,
+        policies,
+        protocol: Protocol::Http1,
+        settings: Settings::default(),
+    };
+    play_in(seed, plan, scenario);
+}
+
+/// The same in a world of any kind.
+pub(crate) fn play_in<F: Future<Output = World> + 'static>(
+    seed: u64,
+    plan: Plan,
+    scenario: impl FnOnce(World) -> F + 'static,
+) {
     let _virtual = virtual_time::begin(seed);
     let options = Options {
         backend: Backend::Epoll,
@@ -72,7 +112,7 @@ pub(crate) fn play<F: Future<Output = World> + 'static>(
     };
     let played = ring::run(options, async move {
         let played = async {
-            let world = scenario(World::new(policies, endpoints)).await;
+            let world = scenario(World::new(plan)).await;
             world.wind_up().await;
         };
         let in_time = timer::timeout(HUNG_AFTER, played).await.is_ok();
@@ -84,44 +124,68 @@ pub(crate) fn play<F: Future<Output = World> + 'static>(
 }
 
 impl World {
-    fn new(policies: Policies, endpoints: usize) -> Self {
-        let endpoints: Vec<_> = (0..endpoints).map(Endpoint::new).collect();
+    fn new(plan: Plan) -> Self {
+        let endpoints: Vec<_> = (0..plan.endpoints).map(Endpoint::new).collect();
         let addresses = endpoints.iter().map(|endpoint| endpoint.address.into());
-        let upstream = Upstream {
-            name: "up".into(),
-            claims: vec![Claim::Name {
+        let claims = vec![
+            Claim::Name {
                 host: HOST.into(),
                 port: None,
-            }],
+            },
+            Claim::Net {
+                net: "10.1.0.0/16".parse().expect("a network"),
+                port: None,
+            },
+        ];
+        let upstream = Upstream {
+            name: "up".into(),
+            claims,
             endpoints: Endpoints::Static(addresses.collect()),
-            protocol: Protocol::Http1,
-            policies,
+            protocol: plan.protocol,
+            policies: plan.policies,
         };
-        let settings = Settings {
-            upstreams: vec![Arc::new(upstream)],
-            ..Settings::default()
-        };
-        let generation = Generation::new(settings, &Registry::default(), None);
+        let mut settings = plan.settings;
+        settings.upstreams.insert(0, Arc::new(upstream));
+        let registry = Arc::new(Registry::default());
+        let generation = Generation::new(settings, &registry, None);
         let shared = generation.target(0).shared;
         let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
         dialer.dial_through(endpoint::network(endpoints.clone()));
+        let (sink, log) = log::begin(registry);
         let context = Context::new(
             0,
             Arc::new(generation),
             Pools::new(0, Rc::new(dialer)),
-            Rc::new(Telemetry::default()),
+            Rc::new(Telemetry::new(Some(sink))),
             Arc::new(Memory::new(1, Limit::None)),
         );
         Self {
             context,
             endpoints,
             shared,
+            log,
         }
     }
 
     /// A new connection of a caller to an explicit listener.
     pub(crate) fn caller(&self) -> Caller {
-        Caller::new(&self.context)
+        Caller::new(&self.context, Entry::Http, None)
+    }
+
+    /// A new connection to a listener that relays to the upstream.
+    pub(crate) fn relayed(&self) -> Caller {
+        Caller::new(&self.context, Entry::Tcp("up".into()), None)
+    }
+
+    /// A new connection that was captured on its way to `original`.
+    pub(crate) fn captured(&self, original: &str) -> Caller {
+        let original = OriginalDst(original.parse().expect("an address"));
+        Caller::new(&self.context, Entry::Captured, Some(original))
+    }
+
+    /// What the access log says so far.
+    pub(crate) fn log(&self) -> Vec<log::Line> {
+        self.log.lines()
     }
 
     /// What `GET /` by a new caller is answered.
@@ -155,10 +219,14 @@ impl World {
             .map(|cause| (cause.as_str(), cells.retries(*cause)));
         let mut retries: Vec<_> = retries.filter(|(_, count)| *count > 0).collect();
         retries.sort_unstable();
+        let relays = TcpOutcome::ALL
+            .iter()
+            .map(|outcome| (outcome.as_str(), cells.tcp_connections(*outcome)));
         Counted {
             requests,
             attempts: attempts.filter(|(_, count)| *count > 0).collect(),
             retries,
+            relays: relays.filter(|(_, count)| *count > 0).collect(),
             bytes: [Direction::Sent, Direction::Received].map(|way| cells.bytes(way)),
         }
     }
@@ -177,6 +245,9 @@ impl World {
         assert_eq!(shared.requests.count(), 0, "requests in flight");
         assert_eq!(shared.permits.waiting(), 0, "waiters");
         assert_eq!(shared.permits.in_use(), shared.idle(), "permits in use");
+        assert_eq!(shared.reputation.awaiting.count(), 0, "requests that wait");
+        self.log
+            .agrees_with(&self.context.telemetry.cells.snapshot());
         let tries: u64 = self.counted().attempts.iter().map(|(_, n)| n).sum();
         assert!(tries >= self.heard() as u64, "a try was not counted");
     }

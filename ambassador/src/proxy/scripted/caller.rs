@@ -19,7 +19,8 @@ use crate::upstream::dial::Namespace;
 
 /// One connection of a caller. Dropped, the caller has left.
 pub(crate) struct Caller {
-    wire: Wire,
+    /// The connection.
+    pub(crate) wire: Wire,
 }
 
 /// An answer as it came.
@@ -61,10 +62,10 @@ pub(crate) fn accepted_client(
 }
 
 impl Caller {
-    /// Connects to an explicit listener of the shard.
-    pub(crate) fn new(context: &Rc<Context>) -> Self {
-        let (client, far) = accepted_client(context, None);
-        ring::spawn(accepted::serve(Box::new(client), Entry::Http));
+    /// Connects to a listener of the shard.
+    pub(crate) fn new(context: &Rc<Context>, entry: Entry, original: Option<OriginalDst>) -> Self {
+        let (client, far) = accepted_client(context, original);
+        ring::spawn(accepted::serve(Box::new(client), entry));
         let far = Transport::from_connected(far.into()).expect("a socket");
         Self {
             wire: Wire::new(far),

@@ -23,6 +23,8 @@ pub(crate) enum Connect {
     Refuse,
     /// Nothing comes of it.
     Hang,
+    /// It is accepted, and the scenario itself is the server.
+    Hand,
 }
 
 /// What an endpoint does with a request.
@@ -49,6 +51,8 @@ pub(crate) enum Deed {
 /// A request as it came.
 #[derive(Debug, Clone)]
 pub(crate) struct Heard {
+    /// Its method and target.
+    pub(crate) line: String,
     /// Its fields.
     pub(crate) fields: Vec<Field>,
     /// Its body; `None`: it was cut.
@@ -65,7 +69,15 @@ pub(crate) struct Endpoint {
     pub(crate) deeds: RefCell<VecDeque<Deed>>,
     /// The requests that it has got.
     pub(crate) heard: RefCell<Vec<Heard>>,
+    handed: RefCell<VecDeque<Wire>>,
     number: usize,
+}
+
+impl Heard {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        message::field(&self.fields, name)
+    }
 }
 
 impl Endpoint {
@@ -77,6 +89,7 @@ impl Endpoint {
             connects: RefCell::default(),
             deeds: RefCell::default(),
             heard: RefCell::default(),
+            handed: RefCell::default(),
             number,
         })
     }
@@ -91,16 +104,36 @@ impl Endpoint {
         self.connects.borrow_mut().extend(connects);
     }
 
+    /// The next connection of which the scenario is the server.
+    pub(crate) async fn handed(&self) -> Wire {
+        loop {
+            let next = self.handed.borrow_mut().pop_front();
+            match next {
+                Some(wire) => return wire,
+                None => timer::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    }
+
+    /// Whether there is one.
+    pub(crate) fn is_reached(&self) -> bool {
+        !self.handed.borrow().is_empty()
+    }
+
     async fn connect(self: Rc<Self>) -> io::Result<Transport> {
         let next = self.connects.borrow_mut().pop_front();
-        match next.unwrap_or(Connect::Accept) {
-            Connect::Accept => {}
+        let next = next.unwrap_or(Connect::Accept);
+        match next {
+            Connect::Accept | Connect::Hand => {}
             Connect::Refuse => return Err(io::ErrorKind::ConnectionRefused.into()),
             Connect::Hang => std::future::pending().await,
         }
         let (near, far) = UnixStream::pair()?;
         let far = Transport::from_connected(far.into())?;
-        ring::spawn(self.serve(Wire::new(far)));
+        match next {
+            Connect::Hand => self.handed.borrow_mut().push_back(Wire::new(far)),
+            _ => ring::spawn(self.serve(Wire::new(far))),
+        }
         Transport::from_connected(near.into())
     }
 
@@ -110,7 +143,13 @@ impl Endpoint {
             let mut request = httparse::Request::new(&mut place);
             request.parse(&head).expect("the proxy writes HTTP");
             let fields = message::fields(request.headers);
-            let mut heard = Heard { body: None, fields };
+            let method = request.method.unwrap_or_default();
+            let target = request.path.unwrap_or_default();
+            let mut heard = Heard {
+                line: format!("{method} {target}"),
+                body: None,
+                fields,
+            };
             let length = message::length(&heard.fields).unwrap_or(Length::Exact(0));
             let deed = self.deeds.borrow_mut().pop_front();
             let deed = deed.unwrap_or(Deed::Answer(200));

@@ -54,6 +54,18 @@ impl Wire {
         }
     }
 
+    /// The next bytes as text, so many of them; fewer: that was all.
+    pub(crate) async fn text(&mut self, length: usize) -> String {
+        while self.unread.len() < length && self.more().await {}
+        let length = length.min(self.unread.len());
+        String::from_utf8(self.unread.drain(..length).collect()).expect("it is text")
+    }
+
+    /// All that comes until the end, as text.
+    pub(crate) async fn rest(&mut self) -> String {
+        self.text(usize::MAX).await
+    }
+
     /// The bytes of a head, which ends with an empty line; `None`: it ends before.
     pub(crate) async fn head(&mut self) -> Option<Vec<u8>> {
         loop {

@@ -141,6 +141,23 @@ impl Drop for AccessLog {
 }
 
 impl Sink {
+    /// One of which nobody writes anything out, and the lines that it gets.
+    #[cfg(test)]
+    pub(crate) fn kept(registry: Arc<Registry>) -> (Self, Arc<Mutex<Vec<u8>>>) {
+        let buffer = Arc::default();
+        let sink = Self {
+            buffer: Arc::clone(&buffer),
+            shared: Arc::default(),
+            writer: thread::current(),
+            registry,
+            threshold: None,
+            spares: Vec::new(),
+            upstreams: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+        };
+        (sink, buffer)
+    }
+
     /// Decides whether a request or relayed connection is logged.
     pub(crate) fn sample(&mut self) -> Option<Line> {
         let wanted = self
