@@ -41,15 +41,12 @@ impl Download<'_> {
         let mut ahead = None;
         for _ in 0..=INTERIM_MAX {
             let (head, rest) = self.heads.next(ahead.take()).await?;
+            if self.heads.head.status() == 101 && !self.facts.upgrade {
+                return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
+            }
             if !self.heads.head.is_informational() {
                 self.heads.progress.head_at.set(Some(ring::now()));
                 return Ok(Held { head, rest });
-            }
-            if self.heads.head.status() == 101 {
-                return match self.facts.upgrade {
-                    true => Ok(Held { head, rest }),
-                    false => Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade)),
-                };
             }
             // HTTP/1.0 knows no interim responses (RFC 9110 section 15.2).
             if interims == Interims::Pass && !self.facts.http10 {
