@@ -361,3 +361,6 @@ fn resolve(
         Resolution::NoRoute => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

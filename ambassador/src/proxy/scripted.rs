@@ -14,9 +14,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use caller::{Answer, Caller, accepted_client};
+pub(crate) use caller::{Answer, Caller, Link, accepted_client};
 pub(crate) use endpoint::{Connect, Deed, Endpoint};
-pub(crate) use message::Wire;
+pub(crate) use message::{End, client_hello};
 
 use crate::addr::OriginalDst;
 use crate::clock::virtual_time;
@@ -123,6 +123,12 @@ pub(crate) fn play_in<F: Future<Output = World> + 'static>(
     assert_eq!(panics, 0, "a task panicked");
 }
 
+/// How long to wait before the next look at something: soon at first, and then
+/// seldom, so that an hour of it is over soon.
+fn waits() -> impl Iterator<Item = Duration> {
+    (1..).map(|look| Duration::from_millis(1 + look / 100 * 100))
+}
+
 impl World {
     fn new(plan: Plan) -> Self {
         let endpoints: Vec<_> = (0..plan.endpoints).map(Endpoint::new).collect();
@@ -169,18 +175,38 @@ impl World {
 
     /// A new connection of a caller to an explicit listener.
     pub(crate) fn caller(&self) -> Caller {
-        Caller::new(&self.context, Entry::Http, None)
+        Caller::new(&self.context, Link::Unix, Entry::Http, None)
+    }
+
+    /// The same over TCP.
+    pub(crate) fn caller_over_tcp(&self) -> Caller {
+        Caller::new(&self.context, Link::Tcp, Entry::Http, None)
     }
 
     /// A new connection to a listener that relays to the upstream.
     pub(crate) fn relayed(&self) -> Caller {
-        Caller::new(&self.context, Entry::Tcp("up".into()), None)
+        Caller::new(&self.context, Link::Unix, Entry::Tcp("up".into()), None)
     }
 
     /// A new connection that was captured on its way to `original`.
     pub(crate) fn captured(&self, original: &str) -> Caller {
         let original = OriginalDst(original.parse().expect("an address"));
-        Caller::new(&self.context, Entry::Captured, Some(original))
+        Caller::new(&self.context, Link::Unix, Entry::Captured, Some(original))
+    }
+
+    /// How many connections all endpoints have accepted.
+    pub(crate) fn connected(&self) -> usize {
+        self.endpoints.iter().map(|one| one.connected.get()).sum()
+    }
+
+    /// Until all callers have left, and been served.
+    pub(crate) async fn until_all_have_left(&self) {
+        for wait in waits() {
+            if self.context.connections.get() == 0 {
+                return;
+            }
+            timer::sleep(wait).await;
+        }
     }
 
     /// What the access log says so far.
@@ -238,9 +264,7 @@ impl World {
     /// All callers have left: nothing is in flight any more, and each connection
     /// that is open stands idle.
     async fn wind_up(self) {
-        while self.context.connections.get() > 0 {
-            timer::sleep(Duration::from_millis(100)).await;
-        }
+        self.until_all_have_left().await;
         let shared = &self.shared;
         assert_eq!(shared.requests.count(), 0, "requests in flight");
         assert_eq!(shared.permits.waiting(), 0, "waiters");

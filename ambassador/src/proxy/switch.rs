@@ -314,3 +314,6 @@ pub(crate) async fn tunnel(
     record.complete(clock::now());
     After::Close
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ mod bodies;
 mod dead_connection;
 mod hedging;
 mod leaving;
+mod messages;
 mod random;
 mod tries;
 

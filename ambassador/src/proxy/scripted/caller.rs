@@ -1,5 +1,7 @@
 //! A caller that sends and reads what its script says.
 
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
@@ -34,6 +36,15 @@ pub(crate) struct Answer {
     pub(crate) body: Option<Vec<u8>>,
 }
 
+/// What a caller's connection is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// A pair of unix sockets.
+    Unix,
+    /// TCP, of which each side sees whether the other one closes or resets it.
+    Tcp,
+}
+
 /// An accepted connection, captured where it was going to an `original`
 /// destination, and its other end.
 pub(crate) fn accepted_client(
@@ -41,8 +52,12 @@ pub(crate) fn accepted_client(
     original: Option<OriginalDst>,
 ) -> (Client, UnixStream) {
     let (near, far) = UnixStream::pair().expect("descriptors are left");
-    let stream = Transport::from_connected(near.into()).expect("a socket");
-    let client = Client {
+    (accepted(context, original, near.into()), far)
+}
+
+fn accepted(context: &Rc<Context>, original: Option<OriginalDst>, near: OwnedFd) -> Client {
+    let stream = Transport::from_connected(near).expect("a socket");
+    Client {
         context: Rc::clone(context),
         member: context.clients.join(&stream, Peer::Local),
         stream,
@@ -57,16 +72,39 @@ pub(crate) fn accepted_client(
         turn: Turn::First,
         tunnel: None,
         seat: Room::new(None).enter().expect("it has no limit"),
-    };
-    (client, far)
+    }
+}
+
+impl Link {
+    fn pair(self) -> (OwnedFd, OwnedFd) {
+        match self {
+            Self::Unix => {
+                let (near, far) = UnixStream::pair().expect("descriptors are left");
+                (near.into(), far.into())
+            }
+            Self::Tcp => {
+                let listener = TcpListener::bind("127.0.0.1:0").expect("a port is left");
+                let address = listener.local_addr().expect("it is bound");
+                let far = TcpStream::connect(address).expect("it listens");
+                let (near, _) = listener.accept().expect("it was connected to");
+                (near.into(), far.into())
+            }
+        }
+    }
 }
 
 impl Caller {
     /// Connects to a listener of the shard.
-    pub(crate) fn new(context: &Rc<Context>, entry: Entry, original: Option<OriginalDst>) -> Self {
-        let (client, far) = accepted_client(context, original);
+    pub(crate) fn new(
+        context: &Rc<Context>,
+        link: Link,
+        entry: Entry,
+        original: Option<OriginalDst>,
+    ) -> Self {
+        let (near, far) = link.pair();
+        let client = accepted(context, original, near);
         ring::spawn(accepted::serve(Box::new(client), entry));
-        let far = Transport::from_connected(far.into()).expect("a socket");
+        let far = Transport::from_connected(far).expect("a socket");
         Self {
             wire: Wire::new(far),
         }

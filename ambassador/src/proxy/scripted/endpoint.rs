@@ -1,6 +1,6 @@
 //! An endpoint that does with each connect and each request what its script says.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +34,12 @@ pub(crate) enum Deed {
     Answer(u16),
     /// It writes these bytes.
     Write(&'static str),
+    /// It writes these pieces, with a pause before each.
+    Pieces(Duration, Vec<&'static str>),
+    /// It writes these bytes, and closes.
+    Last(&'static str),
+    /// It answers 200 with a body of so many bytes.
+    Large(usize),
     /// It waits before it does something.
     After(Duration, Box<Deed>),
     /// It sends an interim response first.
@@ -69,6 +75,8 @@ pub(crate) struct Endpoint {
     pub(crate) deeds: RefCell<VecDeque<Deed>>,
     /// The requests that it has got.
     pub(crate) heard: RefCell<Vec<Heard>>,
+    /// How many connections it has accepted.
+    pub(crate) connected: Cell<usize>,
     handed: RefCell<VecDeque<Wire>>,
     number: usize,
 }
@@ -89,6 +97,7 @@ impl Endpoint {
             connects: RefCell::default(),
             deeds: RefCell::default(),
             heard: RefCell::default(),
+            connected: Cell::default(),
             handed: RefCell::default(),
             number,
         })
@@ -106,13 +115,13 @@ impl Endpoint {
 
     /// The next connection of which the scenario is the server.
     pub(crate) async fn handed(&self) -> Wire {
-        loop {
-            let next = self.handed.borrow_mut().pop_front();
-            match next {
-                Some(wire) => return wire,
-                None => timer::sleep(Duration::from_millis(1)).await,
+        for wait in super::waits() {
+            if let Some(wire) = self.handed.borrow_mut().pop_front() {
+                return wire;
             }
+            timer::sleep(wait).await;
         }
+        unreachable!("it waits for ever")
     }
 
     /// Whether there is one.
@@ -128,6 +137,7 @@ impl Endpoint {
             Connect::Refuse => return Err(io::ErrorKind::ConnectionRefused.into()),
             Connect::Hang => std::future::pending().await,
         }
+        self.connected.set(self.connected.get() + 1);
         let (near, far) = UnixStream::pair()?;
         let far = Transport::from_connected(far.into())?;
         match next {
@@ -170,6 +180,24 @@ impl Endpoint {
         match deed {
             Deed::Answer(status) => wire.send(self.answer(status)).await,
             Deed::Write(bytes) => wire.send(bytes).await,
+            Deed::Pieces(pause, pieces) => {
+                for piece in pieces {
+                    timer::sleep(pause).await;
+                    if !wire.send(piece).await {
+                        return false;
+                    }
+                }
+                true
+            }
+            Deed::Last(bytes) => {
+                wire.send(bytes).await;
+                false
+            }
+            Deed::Large(bytes) => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n");
+                wire.send([head.into_bytes(), vec![b'x'; bytes]].concat())
+                    .await
+            }
             Deed::After(time, deed) => {
                 timer::sleep(time).await;
                 Box::pin(self.act(wire, *deed)).await

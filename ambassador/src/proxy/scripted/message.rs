@@ -10,6 +10,17 @@ pub(crate) struct Wire {
     unread: Vec<u8>,
     /// Bytes that have come.
     pub(crate) received: u64,
+    /// How it has ended.
+    pub(crate) end: Option<End>,
+}
+
+/// How the other side of a connection has ended it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It sends no more.
+    Fin,
+    /// It has failed.
+    Reset,
 }
 
 /// How a body ends.
@@ -33,6 +44,7 @@ impl Wire {
             stream,
             unread: Vec::new(),
             received: 0,
+            end: None,
         }
     }
 
@@ -50,7 +62,14 @@ impl Wire {
                 self.received += chunk.len() as u64;
                 true
             }
-            Ok(None) | Err(_) => false,
+            ended => {
+                let is_reset = ended.is_err();
+                self.end = Some(match is_reset {
+                    true => End::Reset,
+                    false => End::Fin,
+                });
+                false
+            }
         }
     }
 
@@ -139,4 +158,18 @@ pub(crate) fn length(fields: &[Field]) -> Option<Length> {
     }
     let length = field(fields, "content-length")?;
     Some(Length::Exact(length.parse().expect("a number")))
+}
+
+/// The first bytes of a TLS client that asks for a server of this name.
+pub(crate) fn client_hello(name: &str) -> Vec<u8> {
+    let short = |length: usize| (length as u16).to_be_bytes();
+    let list = [&[0][..], &short(name.len()), name.as_bytes()].concat();
+    let extension = [&short(list.len())[..], &list].concat();
+    let extension = [&[0, 0][..], &short(extension.len()), &extension].concat();
+    let mut body = vec![3; 2 + 32];
+    body.extend([0, 0, 2, 0x13, 1, 1, 0]);
+    body.extend(short(extension.len()));
+    body.extend(extension);
+    let hello = [&[1, 0][..], &short(body.len()), &body].concat();
+    [&[22, 3, 1][..], &short(hello.len()), &hello].concat()
 }
