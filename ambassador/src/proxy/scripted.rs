@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub(crate) use caller::{Answer, Caller, Link, accepted_client};
 pub(crate) use endpoint::{Connect, Deed, Endpoint};
-pub(crate) use message::{End, client_hello};
+pub(crate) use message::{End, Wire, client_hello};
 
 use crate::addr::OriginalDst;
 use crate::clock::virtual_time;
@@ -40,7 +40,7 @@ pub(crate) const HOST: &str = "up.test";
 pub(crate) const ADDRESS: &str = "10.1.0.1:443";
 
 /// No scenario takes longer, on its own clock.
-const HUNG_AFTER: Duration = Duration::from_secs(3_600);
+const HUNG_AFTER: Duration = Duration::from_secs(1_000);
 
 /// How a world is made.
 #[derive(Clone)]

@@ -1,11 +1,14 @@
 //! Requests through all of a shard, between scripted callers and endpoints.
 
+mod admission;
+mod binding;
 mod bodies;
 mod dead_connection;
 mod hedging;
 mod leaving;
 mod messages;
 mod random;
+mod slow;
 mod tries;
 
 use std::time::Duration;
