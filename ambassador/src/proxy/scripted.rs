@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use caller::{Answer, Caller, Link, accepted_client};
-pub(crate) use endpoint::{Connect, Deed, Endpoint};
+pub(crate) use endpoint::{Connect, Deed, Endpoint, Heard};
 pub(crate) use message::{End, Wire, client_hello};
 
 use crate::addr::OriginalDst;

@@ -4,6 +4,7 @@ mod admission;
 mod binding;
 mod bodies;
 mod dead_connection;
+mod heads;
 mod hedging;
 mod leaving;
 mod messages;

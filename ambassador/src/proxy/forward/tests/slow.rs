@@ -210,7 +210,8 @@ fn who_was_told_to_go_on_and_does_not_is_slow() {
         assert_eq!(caller.answer().await.expect("interim").status, 100);
         let before = ring::now();
         assert_eq!(caller.answer().await.expect("an answer").status, 408);
-        assert_eq!((ring::now() - before).as_secs(), 10);
+        let took = ring::now() - before;
+        assert!(took > 9 * SECOND && took < 11 * SECOND, "{took:?}");
         world
     });
 }
