@@ -22,7 +22,7 @@ use crate::addr::OriginalDst;
 use crate::clock::virtual_time;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
-use crate::proxy::listening::Entry;
+use crate::proxy::listener::Entry;
 use crate::proxy::memory::{Limit, Memory};
 use crate::ring::{self, Backend, Options, timer};
 use crate::route::settings::{Claim, Endpoints, Policies, Protocol, Settings, Upstream};
@@ -269,7 +269,7 @@ impl World {
         assert_eq!(shared.requests.count(), 0, "requests in flight");
         assert_eq!(shared.permits.waiting(), 0, "waiters");
         assert_eq!(shared.permits.in_use(), shared.idle(), "permits in use");
-        assert_eq!(shared.reputation.awaiting.count(), 0, "requests that wait");
+        assert_eq!(shared.health.awaiting.count(), 0, "requests that wait");
         self.log
             .agrees_with(&self.context.telemetry.cells.snapshot());
         let tries: u64 = self.counted().attempts.iter().map(|(_, n)| n).sum();

@@ -281,7 +281,7 @@ fn the_circuit_counts_for_tunnels_and_one_may_be_its_probe() {
             timer::sleep(60 * SECOND).await;
             let caller = established(&world).await;
             // It is not waited for what its client may say.
-            assert_eq!(world.shared.reputation.breaker.state(), State::Closed);
+            assert_eq!(world.shared.health.breaker.state(), State::Closed);
             drop((caller, world.endpoints[0].handed().await));
             world
         });
@@ -296,11 +296,7 @@ fn a_tunnel_that_is_no_probe_tells_nothing_before_it_is_known_what_it_carries() 
         let settings = world.context.generation().target(0);
         let failures = || {
             let settings = &settings.upstream.policies.circuit_breaker;
-            world
-                .shared
-                .reputation
-                .breaker
-                .failures(settings, ring::now())
+            world.shared.health.breaker.failures(settings, ring::now())
         };
         world.endpoints[0].meets([Connect::Refuse, Connect::Hand]);
         let mut caller = world.caller();

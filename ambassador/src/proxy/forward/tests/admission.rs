@@ -124,11 +124,11 @@ fn what_waits_for_its_response_has_an_adaptive_limit() {
             caller.ask("GET").await;
             timer::sleep(MS).await;
         }
-        assert_eq!(world.shared.reputation.awaiting.count(), 2);
+        assert_eq!(world.shared.health.awaiting.count(), 2);
         assert_eq!(world.get().await.reason(), Some("overloaded"));
         // What streams keeps nobody waiting.
         timer::sleep(SECOND + MS).await;
-        assert_eq!(world.shared.reputation.awaiting.count(), 0);
+        assert_eq!(world.shared.health.awaiting.count(), 0);
         assert_eq!(world.get().await.status, 200);
         for caller in &mut callers {
             assert_eq!(

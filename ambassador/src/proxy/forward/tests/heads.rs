@@ -8,7 +8,7 @@ use crate::addr::Authority;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::proxy::scripted::{ADDRESS, Deed, Heard, Plan, World, play, play_in};
 use crate::route::settings::{
-    Endpoints, HostMatch, Marks, Policies, Protocol, Route, RouteMatch, Settings, Upstream,
+    AddedHeaders, Endpoints, HostMatch, Policies, Protocol, Route, RouteMatch, Settings, Upstream,
 };
 
 /// What the upstream gets of a request.
@@ -97,13 +97,13 @@ fn what_the_header_rules_name_is_theirs() {
             None,
         ),
         (
-            |policies| policies.marks = Marks::None,
+            |policies| policies.added_headers = AddedHeaders::None,
             "",
             "x-request-id",
             None,
         ),
         (
-            |policies| policies.marks = Marks::None,
+            |policies| policies.added_headers = AddedHeaders::None,
             "grpc-timeout: 4S\r\n",
             "grpc-timeout",
             Some("4S"),
@@ -372,7 +372,7 @@ fn a_trailer_section_is_under_the_rules_of_its_head() {
 fn trailers_pass_as_they_are_where_nothing_is_marked() {
     play(
         1,
-        policies(|policies| policies.marks = Marks::None),
+        policies(|policies| policies.added_headers = AddedHeaders::None),
         1,
         async |world| {
             world.endpoints[0].meets([crate::proxy::scripted::Connect::Hand]);

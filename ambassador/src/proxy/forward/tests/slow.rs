@@ -25,7 +25,7 @@ fn paced(rate: u32) -> Policies {
 }
 
 fn state(world: &World) -> State {
-    world.shared.reputation.breaker.state()
+    world.shared.health.breaker.state()
 }
 
 #[test]
