@@ -13,6 +13,9 @@ pub struct Caller {
     method: String,
     /// Its body.
     body: Body,
+    /// The head of an answer that is read in parts, and what was read of it.
+    answered: Option<Response>,
+    unread: Vec<u8>,
 }
 
 enum Connection {
@@ -25,6 +28,8 @@ impl Caller {
             connection: Connection::Http1(client),
             method: String::new(),
             body: Body::None,
+            answered: None,
+            unread: Vec::new(),
         }
     }
 
@@ -77,6 +82,30 @@ impl Caller {
         match &mut self.connection {
             Connection::Http1(client) => client.try_response(&self.method),
         }
+    }
+
+    /// The head of the next answer, whose content is read with [`Caller::content`].
+    #[track_caller]
+    pub fn head(&mut self) -> Response {
+        let head = match &mut self.connection {
+            Connection::Http1(client) => client.head(),
+        };
+        self.answered = Some(head.clone());
+        head
+    }
+
+    /// The next bytes of the content, exactly so many.
+    #[track_caller]
+    pub fn content(&mut self, count: usize) -> Vec<u8> {
+        let response = self.answered.as_ref().expect("there was a head");
+        while self.unread.len() < count {
+            let more = match &mut self.connection {
+                Connection::Http1(client) => client.content(response).expect("bytes come"),
+            };
+            assert!(!more.is_empty(), "ended after {}", self.unread.len());
+            self.unread.extend(more);
+        }
+        self.unread.drain(..count).collect()
     }
 
     /// Whether something of an answer has come, or the end; does not wait.

@@ -216,7 +216,40 @@ impl Client {
         Ok(self.unread.drain(..count).collect())
     }
 
-    fn read_response(&mut self, method: &str) -> io::Result<Option<Response>> {
+    /// The head of the next answer; what follows it is read as [`Client::content`].
+    #[track_caller]
+    pub fn head(&mut self) -> Response {
+        let head = self.read_head().expect("a whole head");
+        head.expect("closed without an answer")
+    }
+
+    /// The next bytes of the content of `response`; none at its end.
+    pub fn content(&mut self, response: &Response) -> io::Result<Vec<u8>> {
+        if response.field("transfer-encoding").is_some() {
+            return Ok(self.chunk()?.unwrap_or_default());
+        }
+        if self.unread.is_empty() {
+            self.fill()?;
+        }
+        Ok(std::mem::take(&mut self.unread))
+    }
+
+    /// The next chunk; `None`: the last one was there.
+    fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let line = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let size = line.split(';').next().unwrap_or(&line).trim();
+        let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
+        if size == 0 {
+            return Ok(None);
+        }
+        let chunk = self.bytes(size)?;
+        match &*self.bytes(2)? {
+            b"\r\n" => Ok(Some(chunk)),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn read_head(&mut self) -> io::Result<Option<Response>> {
         let Some(status_line) = self.line()? else {
             return Ok(None);
         };
@@ -229,13 +262,20 @@ impl Client {
         let head = fields.iter().fold(status_line, |head, (name, value)| {
             format!("{head}\r\n{name}: {value}")
         });
-        let mut response = Response {
+        Ok(Some(Response {
             status,
             head,
             fields,
             body: Vec::new(),
             trailers: Vec::new(),
+        }))
+    }
+
+    fn read_response(&mut self, method: &str) -> io::Result<Option<Response>> {
+        let Some(mut response) = self.read_head()? else {
+            return Ok(None);
         };
+        let status = response.status;
         let tunnel = method == "CONNECT" && (200..300).contains(&status);
         if method == "HEAD" || status < 200 || status == 204 || status == 304 || tunnel {
             return Ok(Some(response));
@@ -244,17 +284,8 @@ impl Client {
             let length = length.parse().map_err(io::Error::other)?;
             response.body = self.bytes(length)?;
         } else if response.field("transfer-encoding").is_some() {
-            loop {
-                let line = self.line()?.ok_or(io::ErrorKind::UnexpectedEof)?;
-                let size = line.split(';').next().unwrap_or(&line).trim();
-                let size = usize::from_str_radix(size, 16).map_err(io::Error::other)?;
-                if size == 0 {
-                    break;
-                }
-                response.body.extend(self.bytes(size)?);
-                if self.bytes(2)? != b"\r\n" {
-                    return Err(io::ErrorKind::InvalidData.into());
-                }
+            while let Some(chunk) = self.chunk()? {
+                response.body.extend(chunk);
             }
             response.trailers = self.fields()?;
         } else {

@@ -65,6 +65,15 @@ impl Call {
         self
     }
 
+    /// Adds fields that are written as lines, each with its end.
+    pub fn lines(self, lines: &str) -> Call {
+        let fields = lines.split_terminator("\r\n");
+        fields.fold(self, |call, line| {
+            let (name, value) = line.split_once(':').expect("a name and a value");
+            call.field(name, value.trim())
+        })
+    }
+
     /// With this body.
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Call {
         self.body = Body::Whole(body.as_ref().to_vec());

@@ -38,6 +38,11 @@ impl Request {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Whom it is addressed to.
+    pub fn authority(&self) -> Option<&str> {
+        self.field("host")
+    }
+
     /// The first value of a trailer field, by any case of its name.
     pub fn trailer(&self, name: &str) -> Option<&str> {
         let mut trailers = self.trailers.iter();

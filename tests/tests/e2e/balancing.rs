@@ -6,27 +6,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Caller, Client, Column, Proxy, Server, eventually, matrix,
+    on_both_backends, on_http1, ports,
+};
 
-on_both_backends!(
+matrix!(
     requests_go_by_weight,
     endpoints_of_the_zone_come_first,
-    clients_of_one_address_go_to_one_endpoint,
-    a_dead_endpoint_is_ejected_and_shown,
     requests_with_the_same_header_go_to_one_endpoint,
     an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe,
     the_busy_endpoint_gets_less,
-    a_tunnel_keeps_its_endpoint_busy,
     a_retry_goes_to_another_endpoint,
     all_are_served_while_one_of_three_is_well,
     few_see_an_endpoint_that_answers_500,
 );
 
+on_http1!(a_tunnel_keeps_its_endpoint_busy,);
+
+on_both_backends!(
+    clients_of_one_address_go_to_one_endpoint,
+    a_dead_endpoint_is_ejected_and_shown,
+);
+
 const SOON: Duration = Duration::from_secs(10);
 
 /// A listener before an upstream `web` that says this.
-fn start(backend: Backend, protocol: &str, upstream: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, protocol: &str, upstream: &str) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let to = match protocol {
         "tcp" => ", upstream: web",
@@ -36,18 +42,18 @@ fn start(backend: Backend, protocol: &str, upstream: &str) -> (Proxy, SocketAddr
         "listeners: [{{ name: egress, bind: \"{listen}\", protocol: {protocol}{to} }}]\n\
          upstreams: {{ web: {{ {upstream} }} }}\n"
     );
-    (Proxy::start(backend, &config), listen)
+    (Proxy::start(column, &config), listen)
 }
 
-fn requests_go_by_weight(backend: Backend) {
-    let servers = [Server::ok(), Server::ok()];
+fn requests_go_by_weight(column: Column) {
+    let servers = [column.ok(), column.ok()];
     let [light, heavy] = servers.each_ref().map(Server::address);
     let (_proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!("endpoints: [\"{light}\", {{ address: \"{heavy}\", weight: 3 }}]"),
     );
-    let mut client = Client::connect(listen);
+    let mut client = column.connect(listen);
     for _ in 0..400 {
         assert_eq!(client.get("/").status, 200);
     }
@@ -56,18 +62,18 @@ fn requests_go_by_weight(backend: Backend) {
     assert!((240..=360).contains(&count), "{count} of 400");
 }
 
-fn endpoints_of_the_zone_come_first(backend: Backend) {
-    let servers = [Server::ok(), Server::ok()];
+fn endpoints_of_the_zone_come_first(column: Column) {
+    let servers = [column.ok(), column.ok()];
     let [here, there] = servers.each_ref().map(Server::address);
     let (_proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!(
             "zone: a, endpoints: [{{ address: \"{here}\", zone: a }}, \
              {{ address: \"{there}\", zone: b }}]"
         ),
     );
-    let mut client = Client::connect(listen);
+    let mut client = column.connect(listen);
     for _ in 0..50 {
         assert_eq!(client.get("/").status, 200);
     }
@@ -127,24 +133,23 @@ fn a_dead_endpoint_is_ejected_and_shown(backend: Backend) {
     assert_eq!(endpoints[1]["ejected"], false);
 }
 
-fn requests_with_the_same_header_go_to_one_endpoint(backend: Backend) {
-    let servers = [Server::ok(), Server::ok(), Server::ok()];
+fn requests_with_the_same_header_go_to_one_endpoint(column: Column) {
+    let servers = [column.ok(), column.ok(), column.ok()];
     let list = servers.each_ref().map(|it| format!("\"{}\"", it.address()));
     let (_proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!(
             "load_balancing: {{ ring_hash: {{ header: x-user }} }}, endpoints: [{}]",
             list.join(", ")
         ),
     );
-    let mut client = Client::connect(listen);
+    let mut client = column.connect(listen);
     for round in 1..=3 {
         for user in 0..60 {
-            client.send(format!(
-                "GET / HTTP/1.1\r\nHost: web\r\nX-Upstream-Host: web\r\nX-User: user-{user}\r\n\r\n"
-            ));
-            assert_eq!(client.response("GET").status, 200);
+            let call = Call::get("/").field("X-Upstream-Host", "web");
+            let call = call.field("X-User", &format!("user-{user}"));
+            assert_eq!(client.call(&call).status, 200);
         }
         let mut users = 0;
         for server in &servers {
@@ -158,16 +163,16 @@ fn requests_with_the_same_header_go_to_one_endpoint(backend: Backend) {
     }
 }
 
-fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backend) {
+fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(column: Column) {
     let healthy = Arc::new(AtomicBool::new(false));
     let answers = Arc::clone(&healthy);
-    let flaky = Server::http(move |_| match answers.load(Ordering::SeqCst) {
-        true => text("well"),
-        false => response("500 Internal Server Error", "", ""),
+    let flaky = column.server(move |_| match answers.load(Ordering::SeqCst) {
+        true => Answer::ok("well"),
+        false => Answer::status(500),
     });
-    let steady = Server::ok();
+    let steady = column.ok();
     let (_proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!(
             "load_balancing: round_robin, circuit_breaker: {{ failures: off }}, retry: {{ on: [], elsewhere: off }}, \
@@ -176,7 +181,7 @@ fn an_endpoint_that_fails_is_ejected_and_comes_back_by_one_probe(backend: Backen
             steady.address()
         ),
     );
-    let mut client = Client::connect(listen);
+    let mut client = column.connect(listen);
     let failed = (0..20).filter(|_| client.get("/").status == 500).count();
     assert!(
         (3..=4).contains(&failed),
@@ -224,15 +229,15 @@ fn a_tunnel_keeps_its_endpoint_busy(backend: Backend) {
     drop(clients);
 }
 
-fn the_busy_endpoint_gets_less(backend: Backend) {
+fn the_busy_endpoint_gets_less(column: Column) {
     // One holds on to its requests until the test is over.
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
-    let busy = Server::http(move |_| {
+    let busy = column.server(move |_| {
         let _ = held.lock().expect("no panic").recv();
-        text("late")
+        Answer::ok("late")
     });
-    let free = Server::ok();
+    let free = column.ok();
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = format!(
         "workers: 1\nlisteners: [{{ name: egress, bind: \"{listen}\" }}]\n\
@@ -240,35 +245,35 @@ fn the_busy_endpoint_gets_less(backend: Backend) {
         busy.address(),
         free.address()
     );
-    let _proxy = Proxy::start(backend, &config);
-    let mut clients: Vec<Client> = (0..40).map(|_| Client::connect(listen)).collect();
+    let _proxy = Proxy::start(column, &config);
+    let mut clients: Vec<Caller> = (0..40).map(|_| column.connect(listen)).collect();
     let mut answered = 0;
     for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n\r\n");
+        client.send(&Call::get("/").field("X-Upstream-Host", "web"));
         // Two choices with replacement may both fall on the busy one; what goes
         // to the free one is answered, and so is it free again.
         eventually("it is sent on", SOON, || {
-            free.requests().len() + busy.connections() > answered
+            free.requests().len() + busy.requests().len() > answered
         });
-        answered = free.requests().len() + busy.connections();
+        answered = free.requests().len() + busy.requests().len();
     }
-    let stuck = busy.connections();
+    let stuck = busy.requests().len();
     assert!(stuck < 10, "{stuck} of 40 wait for the busy one");
     drop(release);
     for client in &mut clients {
-        assert_eq!(client.response("GET").status, 200);
+        assert_eq!(client.answer().status, 200);
     }
 }
 
-fn a_retry_goes_to_another_endpoint(backend: Backend) {
+fn a_retry_goes_to_another_endpoint(column: Column) {
     let servers = [
-        Server::http(|_| response("503 Busy", "", "")),
-        Server::http(|_| response("503 Busy", "", "")),
-        Server::http(|_| response("503 Busy", "", "")),
+        column.server(|_| Answer::status(503)),
+        column.server(|_| Answer::status(503)),
+        column.server(|_| Answer::status(503)),
     ];
     let list = servers.each_ref().map(|it| format!("\"{}\"", it.address()));
     let (_proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!(
             "retry: {{ base: 1ms, budget: {{ ratio: 100%, min_per_second: 100 }} }}, \
@@ -277,7 +282,7 @@ fn a_retry_goes_to_another_endpoint(backend: Backend) {
             list.join(", ")
         ),
     );
-    let mut client = Client::connect(listen);
+    let mut client = column.connect(listen);
     for asked in 1..=20 {
         assert_eq!(client.get("/").status, 503);
         let counts = servers.each_ref().map(|server| server.requests().len());
@@ -303,37 +308,37 @@ fn health(proxy: &Proxy) -> (String, usize, usize) {
     )
 }
 
-fn all_are_served_while_one_of_three_is_well(backend: Backend) {
-    let well = Server::ok();
+fn all_are_served_while_one_of_three_is_well(column: Column) {
+    let well = column.ok();
     let [refuses, also] = [(); 2].map(|()| SocketAddr::from(([127, 0, 0, 1], ports::free())));
     let (proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!(
             "endpoints: [\"{refuses}\", \"{also}\", \"{}\"]",
             well.address()
         ),
     );
-    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(listen)).collect();
+    let mut clients: Vec<Caller> = (0..8).map(|_| column.connect(listen)).collect();
     for turn in 0..240 {
         assert_eq!(clients[turn % 8].get("/").status, 200, "{turn}");
     }
     assert_eq!(health(&proxy), ("closed".to_owned(), 1, 1));
 }
 
-fn few_see_an_endpoint_that_answers_500(backend: Backend) {
-    let broken = Server::http(|_| response("500 Internal Server Error", "", ""));
-    let well = [Server::ok(), Server::ok()];
+fn few_see_an_endpoint_that_answers_500(column: Column) {
+    let broken = column.server(|_| Answer::status(500));
+    let well = [column.ok(), column.ok()];
     let list = [&broken, &well[0], &well[1]].map(|it| format!("\"{}\"", it.address()));
     let (proxy, listen) = start(
-        backend,
+        column,
         "http",
         &format!(
             "retry: {{ elsewhere: off }}, endpoints: [{}]",
             list.join(", ")
         ),
     );
-    let mut clients: Vec<Client> = (0..8).map(|_| Client::connect(listen)).collect();
+    let mut clients: Vec<Caller> = (0..8).map(|_| column.connect(listen)).collect();
     let answers = (0..240).map(|turn| clients[turn % 8].get("/"));
     let failed = answers.filter(|answer| answer.status == 500).count();
     assert_eq!(failed, 5, "it is ejected then");

@@ -6,16 +6,23 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Caller, Client, Column, Proxy, Server, eventually, matrix,
+    on_both_backends, on_http1, ports,
+};
 
-on_both_backends!(
-    a_caller_that_withholds_its_body_opens_nothing,
+matrix!(
     it_opens_at_the_threshold_and_closes_by_a_probe,
     it_opens_for_connections_that_fail,
     consecutive_failures_are_counted_as_such,
     one_probe_among_many_callers,
     a_probe_whose_client_goes_does_not_wedge_it,
     the_last_answer_is_returned_when_it_opens_between_tries,
+);
+
+on_http1!(a_caller_that_withholds_its_body_opens_nothing,);
+
+on_both_backends!(
     an_operator_sets_it,
     opaque_connections_are_reset_while_it_is_open,
     adopted_upstreams_have_one_each,
@@ -31,12 +38,13 @@ struct Flaky {
 }
 
 impl Flaky {
-    fn failing() -> Self {
+    fn failing(column: impl Into<Column>) -> Self {
         let failing = Arc::new(AtomicBool::new(true));
         let fails = Arc::clone(&failing);
-        let server = Server::http(move |_| match fails.load(Ordering::SeqCst) {
-            true => response("500 Broken", "", "broken"),
-            false => text("ok"),
+        let column = column.into();
+        let server = column.server(move |_| match fails.load(Ordering::SeqCst) {
+            true => Answer::status(500).body("broken"),
+            false => Answer::ok("ok"),
         });
         Self { server, failing }
     }
@@ -54,15 +62,15 @@ fn state(proxy: &Proxy) -> f64 {
     proxy.metric("ambassador_breaker_state", &[("upstream", "web")])
 }
 
-fn start(backend: Backend, server: &Server, breaker: &str) -> (Proxy, SocketAddr) {
+fn start(column: Column, server: &Server, breaker: &str) -> (Proxy, SocketAddr) {
     let more = format!("circuit_breaker: {{ {breaker} }}");
-    Proxy::in_front_of_with(backend, server.address(), &more)
+    Proxy::in_front_of_with(column, server.address(), &more)
 }
 
-fn it_opens_at_the_threshold_and_closes_by_a_probe(backend: Backend) {
-    let flaky = Flaky::failing();
-    let (proxy, listen) = start(backend, &flaky.server, "failures: 5, sleep: 500ms");
-    let mut client = Client::connect(listen);
+fn it_opens_at_the_threshold_and_closes_by_a_probe(column: Column) {
+    let flaky = Flaky::failing(column);
+    let (proxy, listen) = start(column, &flaky.server, "failures: 5, sleep: 500ms");
+    let mut client = column.connect(listen);
     for _ in 0..5 {
         let answer = client.get("/");
         assert_eq!((answer.status, answer.reason()), (500, ""));
@@ -89,29 +97,29 @@ fn it_opens_at_the_threshold_and_closes_by_a_probe(backend: Backend) {
     }
 }
 
-fn it_opens_for_connections_that_fail(backend: Backend) {
+fn it_opens_for_connections_that_fail(column: Column) {
     let nobody = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let more = "retry: { attempts: 1 }\ncircuit_breaker: { failures: 3 }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, nobody, more);
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, nobody, more);
+    let mut client = column.connect(listen);
     for _ in 0..3 {
         assert_eq!(client.get("/").reason(), "connect-failed");
     }
     assert_eq!(client.get("/").reason(), "circuit-open");
 }
 
-fn consecutive_failures_are_counted_as_such(backend: Backend) {
+fn consecutive_failures_are_counted_as_such(column: Column) {
     let turn = AtomicUsize::new(0);
     // Two of three fail, then all.
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         let turn = turn.fetch_add(1, Ordering::SeqCst);
         match turn % 3 == 2 && turn < 30 {
-            true => text("ok"),
-            false => response("502 Broken", "", ""),
+            true => Answer::ok("ok"),
+            false => Answer::status(502),
         }
     });
-    let (_proxy, listen) = start(backend, &server, "consecutive: 3");
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = start(column, &server, "consecutive: 3");
+    let mut client = column.connect(listen);
     for _ in 0..30 {
         assert_eq!(client.get("/").reason(), "");
     }
@@ -121,66 +129,73 @@ fn consecutive_failures_are_counted_as_such(backend: Backend) {
     assert_eq!(client.get("/").reason(), "circuit-open");
 }
 
-fn one_probe_among_many_callers(backend: Backend) {
-    let flaky = Flaky::failing();
-    let (proxy, listen) = start(backend, &flaky.server, "failures: 1, sleep: 1s");
+fn one_probe_among_many_callers(column: Column) {
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let asked = AtomicUsize::new(0);
+    // Fails; a probe is held until all other callers have their answers.
+    let server = column.server(move |_| {
+        if asked.fetch_add(1, Ordering::SeqCst) > 0 {
+            let _ = held.lock().expect("no panic").recv();
+        }
+        Answer::status(500)
+    });
+    let (proxy, listen) = start(column, &server, "failures: 1, sleep: 1s");
     // All shards have callers.
     ambassador_tests::os::raise_open_files().expect("a soft limit can be raised");
-    let mut clients: Vec<Client> = (0..2_000).map(|_| Client::connect(listen)).collect();
+    let mut clients: Vec<Caller> = (0..2_000).map(|_| column.connect(listen)).collect();
     assert_eq!(clients[0].get("/").status, 500);
     for round in 1..=3 {
-        let answered_by_upstream = |clients: &mut Vec<Client>| {
-            for client in &mut *clients {
-                client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-            }
-            let answers = clients.iter_mut().map(|client| client.response("GET"));
-            answers.filter(|answer| answer.reason().is_empty()).count()
-        };
         let mut probes = 0;
         eventually("there was a probe", SOON, || {
-            probes += answered_by_upstream(&mut clients);
+            for client in &mut clients {
+                client.send(&Call::get("/"));
+            }
+            let mut waiting: Vec<&Caller> = clients.iter().collect();
+            eventually("all but a probe are answered", SOON, || {
+                waiting.retain(|client| !client.is_answered());
+                waiting.len() == server.requests().len() - round
+            });
+            if waiting.len() == 1 {
+                release.send(()).expect("the server runs");
+            }
+            let answers = clients.iter_mut().map(Caller::answer);
+            probes += answers.filter(|answer| answer.reason().is_empty()).count();
             probes > 0
         });
-        assert_eq!((probes, flaky.requests()), (1, 1 + round));
+        assert_eq!((probes, server.requests().len()), (1, 1 + round));
     }
     assert!(state(&proxy) > 0.0);
 }
 
-fn a_probe_whose_client_goes_does_not_wedge_it(backend: Backend) {
+fn a_probe_whose_client_goes_does_not_wedge_it(column: Column) {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&asked);
     // Fails once, is silent once, then well.
-    let server = Server::start(move |connection| {
-        while connection.request()?.is_some() {
-            match count.fetch_add(1, Ordering::SeqCst) {
-                0 => connection.write(response("500 Broken", "", ""))?,
-                1 => {}
-                _ => connection.write(text("ok"))?,
-            }
+    let server = column.script(move |exchange| {
+        exchange.request()?;
+        match count.fetch_add(1, Ordering::SeqCst) {
+            0 => exchange.send(&Answer::status(500)),
+            1 => Ok(()),
+            _ => exchange.send(&Answer::ok("ok")),
         }
-        Ok(())
     });
-    let (proxy, listen) = start(backend, &server, "failures: 1, sleep: 4s");
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = start(column, &server, "failures: 1, sleep: 4s");
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/").status, 500);
     let probes = || asked.load(Ordering::SeqCst) == 2;
     let probe = loop {
-        let mut candidate = Client::connect(listen);
-        candidate.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-        candidate
-            .stream()
-            .set_nonblocking(true)
-            .expect("it is a socket");
+        let mut candidate = column.connect(listen);
+        candidate.send(&Call::get("/"));
         eventually("it is answered, or the probe", SOON, || {
-            probes() || candidate.stream().peek(&mut [0]).is_ok()
+            probes() || candidate.is_answered()
         });
         if probes() {
             break candidate;
         }
     };
     assert_eq!(client.get("/").reason(), "circuit-open");
-    ambassador_tests::os::reset_on_close(probe.stream()).expect("it is a socket");
-    drop(probe);
+    probe.leave();
     // Sooner than after another sleep.
     eventually("the next is the probe", Duration::from_secs(3), || {
         client.get("/").status == 200
@@ -188,11 +203,11 @@ fn a_probe_whose_client_goes_does_not_wedge_it(backend: Backend) {
     assert_eq!(state(&proxy), 0.0);
 }
 
-fn the_last_answer_is_returned_when_it_opens_between_tries(backend: Backend) {
-    let server = Server::http(|_| response("503 Busy", "", "my own words"));
+fn the_last_answer_is_returned_when_it_opens_between_tries(column: Column) {
+    let server = column.server(|_| Answer::status(503).body("my own words"));
     let more = "retry: { attempts: 5, base: 1ms }\ncircuit_breaker: { failures: 2 }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut client = column.connect(listen);
     let answer = client.get("/");
     assert_eq!((answer.status, answer.reason()), (503, ""));
     assert_eq!(answer.text(), "my own words");
@@ -260,7 +275,7 @@ fn opaque_connections_are_reset_while_it_is_open(backend: Backend) {
 }
 
 fn adopted_upstreams_have_one_each(backend: Backend) {
-    let (flaky, well) = (Flaky::failing(), Server::ok());
+    let (flaky, well) = (Flaky::failing(backend), Server::ok());
     let cgroup = ambassador_tests::Cgroup::new();
     let config = "capture: { include: { cidrs: [127.0.0.0/8] }, unmatched: adopt }\n";
     let proxy = Proxy::capturing(backend, &cgroup, config);
@@ -290,7 +305,7 @@ fn adopted_upstreams_have_one_each(backend: Backend) {
 /// The proxy dials ahead for a captured client that says nothing, as its server
 /// may speak first. That it can be dialled makes no upstream well.
 fn a_client_that_is_slow_to_ask_is_no_probe_and_no_success(backend: Backend) {
-    let flaky = Flaky::failing();
+    let flaky = Flaky::failing(backend);
     let cgroup = ambassador_tests::Cgroup::new();
     let config = format!(
         "capture: {{ include: {{ cidrs: [10.1.2.3/32] }} }}\n\

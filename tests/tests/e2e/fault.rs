@@ -9,20 +9,25 @@ use std::time::{Duration, Instant};
 use ambassador_tests::proxy::{self, one_upstream};
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Client, Netns, Proxy, Server, eventually, on_both_backends, ports, program,
+    Answer, Backend, Call, Client, Column, Netns, Proxy, Server, eventually, matrix,
+    on_both_backends, on_http1, ports, program,
 };
 
 use crate::access_log::{LOGGED, lines};
 use crate::capture_scope::world;
 
-on_both_backends!(
+matrix!(
     an_abort_is_an_answer_that_blames_nobody,
     a_delay_is_waited_and_the_request_served,
     a_delay_takes_no_longer_than_the_request_may,
     a_delay_does_not_use_up_the_upstreams_time,
     a_delay_ends_when_its_caller_leaves,
-    a_reset_reaches_the_caller,
     only_what_is_meant_gets_a_fault,
+);
+
+on_http1!(a_reset_reaches_the_caller,);
+
+on_both_backends!(
     a_connection_without_requests_is_delayed_and_reset,
     exec_injects_faults_into_calls_to_one_host,
     a_wrong_fault_reads_well,
@@ -33,26 +38,28 @@ const WEB: (&str, &str) = ("upstream", "web");
 
 /// A logged proxy with these faults before `server`; `more` are further keys of
 /// the upstream.
-fn faulty(backend: Backend, server: &Server, fault: &str, more: &str) -> (Proxy, SocketAddr) {
+fn faulty(
+    column: impl Into<Column>,
+    server: &Server,
+    fault: &str,
+    more: &str,
+) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let upstream = one_upstream(listen, server.address(), &format!("fault: {fault}\n{more}"));
-    (
-        Proxy::start(backend, &format!("{LOGGED}{upstream}")),
-        listen,
-    )
+    (Proxy::start(column, &format!("{LOGGED}{upstream}")), listen)
 }
 
 fn injected(proxy: &Proxy, kind: &str) -> f64 {
     proxy.metric("ambassador_faults_injected_total", &[WEB, ("kind", kind)])
 }
 
-fn an_abort_is_an_answer_that_blames_nobody(backend: Backend) {
+fn an_abort_is_an_answer_that_blames_nobody(column: Column) {
     // More than open a circuit or eject an endpoint.
     const TIMES: usize = 12;
-    let server = Server::ok();
+    let server = column.ok();
     let fault = "{ abort: { status: 503 } }";
-    let (proxy, listen) = faulty(backend, &server, fault, "retry: { attempts: 5, base: 1ms }");
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = faulty(column, &server, fault, "retry: { attempts: 5, base: 1ms }");
+    let mut client = column.connect(listen);
     for _ in 0..TIMES {
         let answer = client.get("/");
         assert_eq!((answer.status, answer.reason()), (503, "fault-injected"));
@@ -80,14 +87,13 @@ fn an_abort_is_an_answer_that_blames_nobody(backend: Backend) {
     }
 }
 
-fn a_delay_is_waited_and_the_request_served(backend: Backend) {
+fn a_delay_is_waited_and_the_request_served(column: Column) {
     const DELAY: Duration = Duration::from_millis(200);
-    let server = Server::ok();
-    let (proxy, listen) = faulty(backend, &server, "{ delay: { for: 200ms } }", "");
-    let mut client = Client::connect(listen);
+    let server = column.ok();
+    let (proxy, listen) = faulty(column, &server, "{ delay: { for: 200ms } }", "");
+    let mut client = column.connect(listen);
     let began = Instant::now();
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 2\r\n\r\nhi");
-    let answer = client.response("POST");
+    let answer = client.call(&Call::new("POST", "/").body("hi"));
     assert_eq!((answer.status, answer.reason()), (200, ""));
     assert!(began.elapsed() >= DELAY, "{:?}", began.elapsed());
     assert_eq!(server.last_request().body, b"hi");
@@ -99,34 +105,34 @@ fn a_delay_is_waited_and_the_request_served(backend: Backend) {
     assert_eq!(injected(&proxy, "delay"), 1.0);
 }
 
-fn a_delay_takes_no_longer_than_the_request_may(backend: Backend) {
-    let server = Server::ok();
+fn a_delay_takes_no_longer_than_the_request_may(column: Column) {
+    let server = column.ok();
     let more = "timeouts: { request: 100ms }";
-    let (proxy, listen) = faulty(backend, &server, "{ delay: { for: 5m } }", more);
-    let answer = Client::connect(listen).get("/");
+    let (proxy, listen) = faulty(column, &server, "{ delay: { for: 5m } }", more);
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (504, "fault-injected"));
     assert_eq!(lines(&proxy, 1)[0]["fault"], "delay");
     assert_eq!(server.connections(), 0);
 }
 
-fn a_delay_does_not_use_up_the_upstreams_time(backend: Backend) {
-    let server = Server::http(|_| {
+fn a_delay_does_not_use_up_the_upstreams_time(column: Column) {
+    let server = column.server(|_| {
         std::thread::sleep(Duration::from_millis(600));
-        text("late")
+        Answer::ok("late")
     });
     let fault = "{ delay: { for: 800ms } }";
-    let (_proxy, listen) = faulty(backend, &server, fault, "timeouts: { request: 1s }");
-    assert_eq!(Client::connect(listen).get("/").text(), "late");
+    let (_proxy, listen) = faulty(column, &server, fault, "timeouts: { request: 1s }");
+    assert_eq!(column.connect(listen).get("/").text(), "late");
 }
 
-fn a_delay_ends_when_its_caller_leaves(backend: Backend) {
-    let server = Server::ok();
+fn a_delay_ends_when_its_caller_leaves(column: Column) {
+    let server = column.ok();
     let more = "timeouts: { request: none }";
-    let (proxy, listen) = faulty(backend, &server, "{ delay: { for: 5m } }", more);
-    let mut client = Client::connect(listen);
-    client.send(ambassador_tests::client::get("/"));
+    let (proxy, listen) = faulty(column, &server, "{ delay: { for: 5m } }", more);
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it waits", SOON, || injected(&proxy, "delay") == 1.0);
-    drop(client);
+    client.leave();
     let line = &lines(&proxy, 1)[0];
     assert_eq!(
         (&line["status"], &line["cancelled"]),
@@ -153,13 +159,13 @@ fn a_reset_reaches_the_caller(backend: Backend) {
     assert_eq!(server.connections(), 0);
 }
 
-fn only_what_is_meant_gets_a_fault(backend: Backend) {
-    let server = Server::ok();
+fn only_what_is_meant_gets_a_fault(column: Column) {
+    let server = column.ok();
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let all = "abort: { status: 418 }";
     let address = server.address();
     let proxy = Proxy::start(
-        backend,
+        column,
         &format!(
             "listeners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
              defaults: {{ fault: {{ {all}, header: x-fault }} }}\n\
@@ -173,11 +179,9 @@ fn only_what_is_meant_gets_a_fault(backend: Backend) {
              \x20 - {{ match: {{ path_prefix: /broken }}, upstream: none, fault: {{ {all} }} }}\n"
         ),
     );
-    let mut client = Client::connect(listen);
-    let mut status = |path: &str, fields: &str| {
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
-        client.response("GET").status
-    };
+    let mut client = column.connect(listen);
+    let mut status =
+        |path: &str, fields: &str| client.call(&Call::get(path).to("a").lines(fields)).status;
     let marked = "X-Fault: 1\r\n";
     for (path, fields, expected) in [
         ("/marked/", marked, 418),

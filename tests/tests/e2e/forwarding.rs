@@ -2,16 +2,21 @@
 
 use std::process::Command;
 
-use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, program};
+use ambassador_tests::server::response;
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1, program,
+};
 
-on_both_backends!(
-    request_and_answer_are_unchanged,
+matrix!(
     every_method_passes,
     every_status_passes,
-    a_wrk_run_has_no_failed_request,
     a_refused_dial_is_a_502,
     a_reset_before_the_answer_is_a_502,
+);
+
+on_http1!(
+    request_and_answer_are_unchanged,
+    a_wrk_run_has_no_failed_request,
     garbage_from_the_upstream_is_a_502,
 );
 
@@ -43,27 +48,27 @@ fn request_and_answer_are_unchanged(backend: Backend) {
     assert_eq!(request.body, b"hello");
 }
 
-fn every_method_passes(backend: Backend) {
-    let server = Server::http(|request| text(&request.method));
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
+fn every_method_passes(column: Column) {
+    let server = column.server(|request| Answer::ok(&request.method));
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
     for method in [
         "GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "QUERY",
     ] {
-        client.send(format!(
-            "{method} / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nContent-Length: 0\r\n\r\n"
-        ));
-        assert_eq!(client.response(method).text(), method);
+        let call = Call::new(method, "/").body("");
+        assert_eq!(client.call(&call).text(), method);
     }
 }
 
-fn every_status_passes(backend: Backend) {
-    let server =
-        Server::http(|request| response(&format!("{} Said", &request.target[1..]), "", "body"));
+fn every_status_passes(column: Column) {
+    let server = column.server(|request| {
+        let status = request.target[1..].parse().expect("a status");
+        Answer::status(status).body("body")
+    });
     // Failures are passed on however many there are.
     let more = "retry: { attempts: 1 }\ncircuit_breaker: { failures: off }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut client = column.connect(listen);
     for status in [200, 201, 206, 301, 400, 404, 418, 429, 500, 502, 503, 599] {
         let answer = client.get(&format!("/{status}"));
         assert_eq!((answer.status, answer.text().as_str()), (status, "body"));
@@ -92,10 +97,10 @@ fn a_wrk_run_has_no_failed_request(backend: Backend) {
     assert!(answered >= 100.0, "{answered} requests\n{report}");
 }
 
-fn a_refused_dial_is_a_502(backend: Backend) {
-    let closed = Server::ok().address();
-    let (proxy, listen) = Proxy::in_front_of(backend, closed);
-    let answer = Client::connect(listen).get("/");
+fn a_refused_dial_is_a_502(column: Column) {
+    let closed = column.ok().address();
+    let (proxy, listen) = Proxy::in_front_of(column, closed);
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (502, "connect-failed"));
     let labels = [
         ("upstream", "web"),
@@ -105,13 +110,13 @@ fn a_refused_dial_is_a_502(backend: Backend) {
     proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }
 
-fn a_reset_before_the_answer_is_a_502(backend: Backend) {
-    let server = Server::start(|connection| {
-        connection.request()?;
-        connection.reset()
+fn a_reset_before_the_answer_is_a_502(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.reset()
     });
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
     let answer = client.get("/");
     assert_eq!((answer.status, answer.reason()), (502, "upstream-reset"));
 }

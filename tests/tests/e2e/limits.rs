@@ -5,11 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use ambassador_tests::client::get;
-use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Answer, Call, Caller, Column, Proxy, eventually, matrix, ports};
 
-on_both_backends!(
+matrix!(
     requests_in_flight_have_a_limit,
     a_rate_is_kept_by_refusals,
     a_rate_is_kept_by_waiting,
@@ -18,40 +16,39 @@ on_both_backends!(
     streams_do_not_use_up_an_adaptive_limit,
 );
 
-fn requests_in_flight_have_a_limit(backend: Backend) {
+fn requests_in_flight_have_a_limit(column: Column) {
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = Mutex::new(held);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         // Until the test lets go, or is gone.
         let _ = held.lock().expect("no panic").recv();
-        text("ok")
+        Answer::ok("ok")
     });
     let more = "pool: { max_requests: 2 }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut waiting: Vec<Client> = (0..2).map(|_| Client::connect(listen)).collect();
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut waiting: Vec<Caller> = (0..2).map(|_| column.connect(listen)).collect();
     for client in &mut waiting {
-        client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        client.send(&Call::get("/"));
     }
-    let open = [("upstream", "web"), ("state", "open")];
     eventually("both are in flight", Duration::from_secs(10), || {
-        proxy.metric("ambassador_pool_connections", &open) == 2.0
+        server.requests().len() == 2
     });
-    let answer = Client::connect(listen).get("/");
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (503, "overloaded"));
     drop(release);
     for client in &mut waiting {
-        assert_eq!(client.response("GET").status, 200);
+        assert_eq!(client.answer().status, 200);
     }
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
 }
 
-fn a_rate_is_kept_by_refusals(backend: Backend) {
-    let server = Server::ok();
+fn a_rate_is_kept_by_refusals(column: Column) {
+    let server = column.ok();
     let more = "rate_limit: { requests_per_second: 1, burst: 3 }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
     // Over connections of every shard.
     let started = Instant::now();
-    let answers: Vec<_> = (0..20).map(|_| Client::connect(listen).get("/")).collect();
+    let answers: Vec<_> = (0..20).map(|_| column.connect(listen).get("/")).collect();
     let passed = answers.iter().filter(|answer| answer.status == 200).count();
     let due = 3 + started.elapsed().as_secs() as usize;
     assert!((3..=due + 1).contains(&passed), "{passed} of {due}");
@@ -62,12 +59,12 @@ fn a_rate_is_kept_by_refusals(backend: Backend) {
     assert_eq!(server.requests().len(), passed);
 }
 
-fn a_rate_is_kept_by_waiting(backend: Backend) {
-    let server = Server::ok();
+fn a_rate_is_kept_by_waiting(column: Column) {
+    let server = column.ok();
     let more = "rate_limit: { requests_per_second: 20, burst: 1, on_limit: wait }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
     let started = Instant::now();
-    let mut client = Client::connect(listen);
+    let mut client = column.connect(listen);
     for _ in 0..11 {
         assert_eq!(client.get("/").status, 200);
     }
@@ -75,8 +72,8 @@ fn a_rate_is_kept_by_waiting(backend: Backend) {
     assert!(started.elapsed() >= Duration::from_millis(490));
 }
 
-fn a_route_has_its_own_rate(backend: Backend) {
-    let server = Server::ok();
+fn a_route_has_its_own_rate(column: Column) {
+    let server = column.ok();
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = format!(
         "listeners:\n  - {{ name: egress, bind: \"{listen}\" }}\n\
@@ -85,12 +82,9 @@ fn a_route_has_its_own_rate(backend: Backend) {
          rate_limit: {{ requests_per_second: 0.01, burst: 1 }}\n",
         server.address()
     );
-    let _proxy = Proxy::start(backend, &config);
-    let mut client = Client::connect(listen);
-    let mut get = |path: &str| {
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n\r\n"));
-        client.response("GET")
-    };
+    let _proxy = Proxy::start(column, &config);
+    let mut client = column.connect(listen);
+    let mut get = |path: &str| client.call(&Call::get(path));
     assert_eq!(get("/rare").status, 200);
     assert_eq!(get("/rare/or/below").reason(), "rate-limited");
     for _ in 0..20 {
@@ -145,7 +139,7 @@ struct Load {
 
 /// Callers that each have a request under way all the time, until the upstream
 /// has answered a few hundred, and as many again.
-fn load(backend: Backend, more: &str) -> Load {
+fn load(column: Column, more: &str) -> Load {
     const HALF: usize = 800;
     let busy = Arc::new(Busy {
         free: Mutex::new(WORKERS),
@@ -154,15 +148,15 @@ fn load(backend: Backend, more: &str) -> Load {
         peak: AtomicUsize::new(0),
     });
     let works = Arc::clone(&busy);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         works.work();
-        text("ok")
+        Answer::ok("ok")
     });
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
     let (answered, overloaded) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let latencies = Mutex::new(Vec::new());
     let call = || {
-        let mut client = Client::connect(listen);
+        let mut client = column.connect(listen);
         while answered.load(Ordering::SeqCst) < 2 * HALF {
             let began = Instant::now();
             let answer = client.get("/");
@@ -202,12 +196,12 @@ fn load(backend: Backend, more: &str) -> Load {
     }
 }
 
-fn an_adaptive_limit_finds_what_the_upstream_can_do(backend: Backend) {
-    let without = load(backend, "");
+fn an_adaptive_limit_finds_what_the_upstream_can_do(column: Column) {
+    let without = load(column, "");
     assert_eq!((without.limit, without.overloaded), (None, 0));
     assert!(without.peak > CALLERS * 3 / 4, "{}", without.peak);
 
-    let with = load(backend, "concurrency: { adaptive: on }");
+    let with = load(column, "concurrency: { adaptive: on }");
     let limit = with.limit.expect("it is shown") as usize;
     assert!((WORKERS / 2..=WORKERS * 3).contains(&limit), "{limit}");
     // It may have been higher for a while.
@@ -218,30 +212,26 @@ fn an_adaptive_limit_finds_what_the_upstream_can_do(backend: Backend) {
     assert!(fast * 2 < slow, "{fast:?}, and {slow:?} without a limit");
 }
 
-fn streams_do_not_use_up_an_adaptive_limit(backend: Backend) {
-    let server = Server::start(|connection| {
-        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
-        while let Some(request) = connection.request()? {
-            if request.target == "/stream" {
-                connection.write(head)?;
-                // Until the client goes.
-                connection.read(&mut [0])?;
-                return Ok(());
-            }
-            connection.write(text("ok"))?;
+fn streams_do_not_use_up_an_adaptive_limit(column: Column) {
+    let server = column.script(|exchange| {
+        if exchange.request()?.target != "/stream" {
+            return exchange.send(&Answer::ok("ok"));
         }
-        Ok(())
+        let stream = Answer::status(200).field("Content-Type", "text/event-stream");
+        exchange.send(&stream.in_pieces())?;
+        // Until the client goes.
+        exchange.until_left()
     });
     let more = "concurrency: { adaptive: on, min: 2, max: 2 }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let streams: Vec<Client> = (0..8)
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let streams: Vec<Caller> = (0..8)
         .map(|_| {
-            let mut client = Client::connect(listen);
-            client.send(get("/stream"));
-            assert_eq!(client.exactly(12), b"HTTP/1.1 200");
+            let mut client = column.connect(listen);
+            client.send(&Call::get("/stream"));
+            assert_eq!(client.head().status, 200);
             client
         })
         .collect();
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
     drop(streams);
 }

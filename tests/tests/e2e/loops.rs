@@ -4,19 +4,24 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ambassador_tests::proxy::{Launch, Scratch, binary, one_upstream};
+use ambassador_tests::server::Request;
 use ambassador_tests::{
-    Backend, Client, Netns, Proxy, Response, Server, eventually, on_both_backends, ports, program,
+    Backend, Call, Client, Column, Netns, Proxy, Response, Server, eventually, matrix,
+    on_both_backends, on_http1, ports, program,
 };
 
-on_both_backends!(
+matrix!(
     no_address_of_its_own_is_dialled,
     no_name_of_its_own_is_dialled,
-    an_address_that_came_later_is_its_own,
     a_listener_that_came_later_is_its_own,
     proxies_in_a_circle_stop,
     hops_are_counted_unless_that_is_off,
     nobody_speaks_against_an_upstream_by_hops,
 );
+
+on_http1!(connection_does_not_hide_them,);
+
+on_both_backends!(an_address_that_came_later_is_its_own,);
 
 fn local() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::free()))
@@ -33,7 +38,7 @@ fn is_loop(answer: &Response) {
     );
 }
 
-fn no_address_of_its_own_is_dialled(backend: Backend) {
+fn no_address_of_its_own_is_dialled(column: Column) {
     for (bind, endpoint) in [
         ("127.0.0.1", "[::ffff:127.0.0.1]"),
         ("0.0.0.0", "127.0.0.9"),
@@ -45,19 +50,19 @@ fn no_address_of_its_own_is_dialled(backend: Backend) {
         let endpoint = format!("{endpoint}:{port}").parse().expect("valid");
         // Without hops, so that this alone ends it.
         let config = one_upstream(bind, endpoint, "max_hops: off");
-        let proxy = Proxy::start(backend, &config);
+        let proxy = Proxy::start(column, &config);
         let host = match bind.ip().is_loopback() {
             true => bind.ip(),
             false => [127, 0, 0, 1].into(),
         };
-        is_loop(&Client::connect(SocketAddr::new(host, port)).get("/"));
+        is_loop(&column.connect(SocketAddr::new(host, port)).get("/"));
         let requests = [("upstream", "web")];
         proxy.expect_metric("ambassador_requests_total", &requests, 1.0);
     }
 }
 
 /// To the kernel, no address in particular is this host.
-fn no_name_of_its_own_is_dialled(backend: Backend) {
+fn no_name_of_its_own_is_dialled(column: Column) {
     let scratch = Scratch::new();
     let names = "0.0.0.0 four.test\n:: six.test\n127.0.0.1 own.test\n";
     let hosts = scratch.file("hosts", names).display().to_string();
@@ -83,12 +88,12 @@ fn no_name_of_its_own_is_dialled(backend: Backend) {
             wrapper: with_names.collect(),
             ..Launch::default()
         };
-        let _proxy = Proxy::launch(backend, &config, launch);
+        let _proxy = Proxy::launch(column, &config, launch);
         let bind: SocketAddr = format!("{bind}:{port}").parse().expect("valid");
         eventually("the name is resolved", Duration::from_secs(5), || {
-            Client::connect(bind).get("/").status != 503
+            column.connect(bind).get("/").status != 503
         });
-        is_loop(&Client::connect(bind).get("/"));
+        is_loop(&column.connect(bind).get("/"));
     }
 }
 
@@ -131,15 +136,15 @@ fn an_address_that_came_later_is_its_own(backend: Backend) {
     assert_eq!(status, "508");
 }
 
-fn a_listener_that_came_later_is_its_own(backend: Backend) {
+fn a_listener_that_came_later_is_its_own(column: Column) {
     let (first, second) = (local(), local());
     let rest = format!("upstreams: {{ web: {{ endpoints: [\"{second}\"], max_hops: off }} }}\n");
     let proxy = Proxy::start(
-        backend,
+        column,
         &format!("listeners: [{{ name: e, bind: \"{first}\" }}]\n{rest}"),
     );
     assert_eq!(
-        Client::connect(first).get("/").status,
+        column.connect(first).get("/").status,
         502,
         "nobody is there"
     );
@@ -149,17 +154,17 @@ fn a_listener_that_came_later_is_its_own(backend: Backend) {
     proxy.signal(libc::SIGHUP);
     let reloaded = || Client::try_connect(second).is_some();
     eventually("it listens there", Duration::from_secs(5), reloaded);
-    is_loop(&Client::connect(first).get("/"));
+    is_loop(&column.connect(first).get("/"));
 }
 
-fn proxies_in_a_circle_stop(backend: Backend) {
+fn proxies_in_a_circle_stop(column: Column) {
     let (one, other) = (local(), local());
     let more = "retry: { on: [500-599], base: 1ms }";
     let proxies = [(one, other), (other, one)]
-        .map(|(listen, endpoint)| Proxy::start(backend, &one_upstream(listen, endpoint, more)));
+        .map(|(listen, endpoint)| Proxy::start(column, &one_upstream(listen, endpoint, more)));
     for _ in 0..6 {
         // None of it opens a circuit.
-        is_loop(&Client::connect(one).get("/"));
+        is_loop(&column.connect(one).get("/"));
     }
     let labels = [("upstream", "web"), ("status", "508")];
     for proxy in proxies {
@@ -169,29 +174,19 @@ fn proxies_in_a_circle_stop(backend: Backend) {
     }
 }
 
-fn hops_are_counted_unless_that_is_off(backend: Backend) {
-    let server = Server::ok();
+fn hops_are_counted_unless_that_is_off(column: Column) {
+    let server = column.ok();
     let ask = |more: &str, own: &str| {
-        let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-        let mut client = Client::connect(listen);
-        client.send(format!(
-            "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n{own}\r\n"
-        ));
-        let status = client.response("GET").status;
-        let fields = server.last_request().fields;
-        let hops = fields
-            .into_iter()
-            .filter(|(name, _)| name.eq_ignore_ascii_case("x-ambassador-hops"));
-        (status, hops.map(|(_, value)| value).collect::<Vec<_>>())
+        let (_proxy, listen) = column.in_front_of(&server, more);
+        let status = column
+            .connect(listen)
+            .call(&Call::get("/").lines(own))
+            .status;
+        (status, hops(&server.last_request()))
     };
     for (more, own, expected) in [
         ("", "", "1"),
         ("", "X-Ambassador-Hops: 16\r\n", "17"),
-        (
-            "",
-            "X-Ambassador-Hops: 16\r\nConnection: x-ambassador-hops\r\n",
-            "17",
-        ),
         ("", "x-ambassador-hops: many\r\n", "1"),
         ("max_hops: 2", "X-Ambassador-Hops: 2\r\n", "3"),
         ("max_hops: off", "", ""),
@@ -227,18 +222,35 @@ fn hops_are_counted_unless_that_is_off(backend: Backend) {
     assert_eq!(server.requests().len(), asked);
 }
 
-/// The next proxy refuses what has come through too many, as its caller says.
-fn nobody_speaks_against_an_upstream_by_hops(backend: Backend) {
+/// A field of the connection alone would not count.
+fn connection_does_not_hide_them(backend: Backend) {
     let server = Server::ok();
-    let (_next, inner) = Proxy::in_front_of_with(backend, server.address(), "max_hops: 3");
+    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
+    let mut client = Client::connect(listen);
+    client.send(
+        "GET / HTTP/1.1\r\nHost: web.test\r\nX-Ambassador-Hops: 16\r\n\
+         Connection: x-ambassador-hops\r\n\r\n",
+    );
+    assert_eq!(client.response("GET").status, 200);
+    assert_eq!(hops(&server.last_request()), ["17"]);
+}
+
+/// What a request says of the proxies that it came through.
+fn hops(request: &Request) -> Vec<String> {
+    let fields = request.fields.iter();
+    let hops = fields.filter(|(name, _)| name.eq_ignore_ascii_case("x-ambassador-hops"));
+    hops.map(|(_, value)| value.clone()).collect()
+}
+
+/// The next proxy refuses what has come through too many, as its caller says.
+fn nobody_speaks_against_an_upstream_by_hops(column: Column) {
+    let server = column.ok();
+    let (_next, inner) = Proxy::in_front_of_with(column, server.address(), "max_hops: 3");
     let more = "circuit_breaker: { failures: 2 }\nretry: { on: [500-599], base: 1ms }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, inner, more);
+    let (proxy, listen) = Proxy::in_front_of_with(column, inner, more);
     for _ in 0..4 {
-        let mut client = Client::connect(listen);
-        client.send(
-            "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nX-Ambassador-Hops: 3\r\n\r\n",
-        );
-        is_loop(&client.response("GET"));
+        let mut client = column.connect(listen);
+        is_loop(&client.call(&Call::get("/").field("X-Ambassador-Hops", "3")));
     }
     assert_eq!(
         proxy.metric("ambassador_retries_total", &[("upstream", "web")]),

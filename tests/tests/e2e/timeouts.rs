@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use ambassador_tests::server::{Request, response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends};
+use ambassador_tests::server::{Request, text};
+use ambassador_tests::{Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1};
 
-on_both_backends!(
+matrix!(
     a_request_that_is_not_answered_in_time,
     a_try_that_takes_too_long_is_followed_by_another,
     the_last_try_says_that_it_took_too_long,
-    a_first_byte_has_a_limit_of_its_own,
     an_upload_uses_up_no_time,
     a_stream_is_not_cut_once_it_has_begun,
     what_the_caller_says_bounds_its_request,
@@ -19,29 +18,25 @@ on_both_backends!(
     a_second_try_is_told_of_less,
     tries_end_within_what_the_caller_says,
     a_time_that_is_over_is_not_tried,
-    what_the_caller_says_badly_is_passed_on,
     header_rules_decide_what_goes_on_of_it,
     what_the_caller_says_bounds_an_upload,
+);
+
+on_http1!(
+    a_first_byte_has_a_limit_of_its_own,
+    what_the_caller_says_badly_is_passed_on,
     what_the_caller_says_does_not_cut_an_answer_beside_an_upload,
 );
 
-/// Reads requests and never answers.
-fn silent() -> Server {
-    Server::start(|connection| {
-        while connection.request()?.is_some() {}
-        Ok(())
-    })
-}
-
-fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, SocketAddr) {
     let more = format!("circuit_breaker: {{ failures: off }}\n{more}");
-    Proxy::in_front_of_with(backend, server.address(), &more)
+    Proxy::in_front_of_with(column, server.address(), &more)
 }
 
-fn a_request_that_is_not_answered_in_time(backend: Backend) {
-    let server = silent();
-    let (_proxy, listen) = start(backend, &server, "timeouts: { request: 300ms }");
-    let mut client = Client::connect(listen);
+fn a_request_that_is_not_answered_in_time(column: Column) {
+    let server = column.silent();
+    let (_proxy, listen) = start(column, &server, "timeouts: { request: 300ms }");
+    let mut client = column.connect(listen);
     let started = Instant::now();
     let answer = client.get("/");
     assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
@@ -51,35 +46,33 @@ fn a_request_that_is_not_answered_in_time(backend: Backend) {
     assert_eq!(client.get("/").status, 504);
 }
 
-fn a_try_that_takes_too_long_is_followed_by_another(backend: Backend) {
+fn a_try_that_takes_too_long_is_followed_by_another(column: Column) {
     let asked = AtomicUsize::new(0);
-    let server = Server::start(move |connection| {
-        while connection.request()?.is_some() {
-            if asked.fetch_add(1, Ordering::SeqCst) > 0 {
-                connection.write(text("at last"))?;
-            }
+    let server = column.script(move |exchange| {
+        exchange.request()?;
+        match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(()),
+            _ => exchange.send(&Answer::ok("at last")),
         }
-        Ok(())
     });
     let more = "timeouts: { per_try: 200ms }\nretry: { base: 1ms }";
-    let (proxy, listen) = start(backend, &server, more);
-    let answer = Client::connect(listen).get("/");
+    let (proxy, listen) = start(column, &server, more);
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, answer.text()), (200, "at last".to_owned()));
     let cause = [("cause", "try-timeout")];
     proxy.expect_metric("ambassador_retries_total", &cause, 1.0);
 }
 
-fn the_last_try_says_that_it_took_too_long(backend: Backend) {
-    let server = silent();
+fn the_last_try_says_that_it_took_too_long(column: Column) {
+    let server = column.silent();
     let more = "timeouts: { per_try: 100ms }\nretry: { base: 1ms, attempts: 2 }";
-    let (proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
     let answer = client.get("/");
     assert_eq!((answer.status, answer.reason()), (504, "try-timeout"));
     let tries = [("outcome", "try-timeout")];
     proxy.expect_metric("ambassador_upstream_attempts_total", &tries, 2.0);
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 0\r\n\r\n");
-    let answer = client.response("POST");
+    let answer = client.call(&Call::new("POST", "/").body(""));
     assert_eq!((answer.status, answer.reason()), (504, "try-timeout"));
     assert_eq!(server.requests().len(), 3, "the POST was sent once");
 }
@@ -99,57 +92,54 @@ fn a_first_byte_has_a_limit_of_its_own(backend: Backend) {
     let (_proxy, listen) = start(backend, &server, "timeouts: { first_byte: 200ms }");
     assert_eq!(Client::connect(listen).get("/").status, 200);
 
-    let server = silent();
+    let server = Column::from(backend).silent();
     let more = "timeouts: { first_byte: 100ms }\nretry: { attempts: 1 }";
     let (_proxy, listen) = start(backend, &server, more);
     let answer = Client::connect(listen).get("/");
     assert_eq!((answer.status, answer.reason()), (504, "try-timeout"));
 }
 
-fn an_upload_uses_up_no_time(backend: Backend) {
-    let server = Server::ok();
+fn an_upload_uses_up_no_time(column: Column) {
+    let server = column.ok();
     let more = "timeouts: { request: 300ms, per_try: 300ms }";
-    let (_proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\r\n");
+    let (_proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
+    client.send(&Call::new("POST", "/").announces(4));
     let started = Instant::now();
     for byte in ["s", "l", "o", "w"] {
         std::thread::sleep(Duration::from_millis(150));
-        client.send(byte);
+        client.piece(byte);
     }
-    assert_eq!(client.response("POST").status, 200);
+    assert_eq!(client.answer().status, 200);
     assert!(started.elapsed() >= Duration::from_millis(600));
     assert_eq!(server.last_request().body, b"slow");
 
     // Once it is up, the time runs.
-    let server = silent();
-    let (_proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 2\r\n\r\nx");
+    let server = column.silent();
+    let (_proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
+    client.send(&Call::new("POST", "/").announces(2));
+    client.piece("x");
     std::thread::sleep(Duration::from_millis(400));
-    client.send("y");
-    let answer = client.response("POST");
+    client.piece("y");
+    let answer = client.answer();
     assert_eq!(answer.status, 504);
 }
 
-fn a_stream_is_not_cut_once_it_has_begun(backend: Backend) {
-    let server = Server::start(|connection| {
-        while connection.request()?.is_some() {
-            connection.write(
-                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
-                 Transfer-Encoding: chunked\r\n\r\n",
-            )?;
-            for _ in 0..6 {
-                std::thread::sleep(Duration::from_millis(100));
-                connection.write("8\r\ndata: x\n\r\n")?;
-            }
-            connection.write("0\r\n\r\n")?;
+fn a_stream_is_not_cut_once_it_has_begun(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        let stream = Answer::status(200).field("Content-Type", "text/event-stream");
+        exchange.send(&stream.in_pieces())?;
+        for _ in 0..6 {
+            std::thread::sleep(Duration::from_millis(100));
+            exchange.piece("data: x\n")?;
         }
-        Ok(())
+        exchange.end(&[])
     });
     let more = "timeouts: { request: 200ms, per_try: 200ms, first_byte: 200ms }";
-    let (_proxy, listen) = start(backend, &server, more);
-    let answer = Client::connect(listen).get("/");
+    let (_proxy, listen) = start(column, &server, more);
+    let answer = column.connect(listen).get("/");
     assert_eq!(answer.status, 200);
     assert_eq!(answer.text(), "data: x\n".repeat(6));
 }
@@ -157,8 +147,9 @@ fn a_stream_is_not_cut_once_it_has_begun(backend: Backend) {
 const GRPC: &str = "grpc-timeout";
 const ENVOY: &str = "x-envoy-expected-rq-timeout-ms";
 
-fn get(fields: &str) -> String {
-    format!("GET / HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n")
+/// A GET with these lines of fields.
+fn get(lines: &str) -> Call {
+    Call::get("/").lines(lines)
 }
 
 /// How long the caller of `request` waits, by its `grpc-timeout`.
@@ -174,18 +165,17 @@ fn told(request: &Request) -> Duration {
     }
 }
 
-fn what_the_caller_says_bounds_its_request(backend: Backend) {
-    let server = silent();
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
+fn what_the_caller_says_bounds_its_request(column: Column) {
+    let server = column.silent();
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
     for fields in [
         "grpc-timeout: 200m\r\n",
         "x-envoy-expected-rq-timeout-ms: 200\r\n",
         "Grpc-Timeout: 5S\r\nX-Envoy-Expected-Rq-Timeout-Ms: 200\r\n",
     ] {
         let started = Instant::now();
-        client.send(get(fields));
-        let answer = client.response("GET");
+        let answer = client.call(&get(fields));
         assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
         let took = started.elapsed();
         assert!(took >= Duration::from_millis(200), "{took:?}");
@@ -194,13 +184,13 @@ fn what_the_caller_says_bounds_its_request(backend: Backend) {
     assert_eq!(server.requests().len(), 3, "none was tried again");
 }
 
-fn what_the_caller_says_is_passed_on_reduced(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = start(backend, &server, "timeouts: { request: 30s }");
-    let mut client = Client::connect(listen);
-    client.send(get("grpc-timeout: 20S\r\nX-Mid: 1\r\ngrpc-timeout: 1S\r\n\
-         x-envoy-expected-rq-timeout-ms: 15000\r\n"));
-    assert_eq!(client.response("GET").status, 200);
+fn what_the_caller_says_is_passed_on_reduced(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = start(column, &server, "timeouts: { request: 30s }");
+    let mut client = column.connect(listen);
+    let fields = "grpc-timeout: 20S\r\nX-Mid: 1\r\ngrpc-timeout: 1S\r\n\
+                  x-envoy-expected-rq-timeout-ms: 15000\r\n";
+    assert_eq!(client.call(&get(fields)).status, 200);
     let request = server.last_request();
     // The shortest of the three counts; most of it is left.
     let left = told(&request);
@@ -213,19 +203,17 @@ fn what_the_caller_says_is_passed_on_reduced(backend: Backend) {
     assert_eq!(of_grpc.count(), 1);
 }
 
-fn a_second_try_is_told_of_less(backend: Backend) {
+fn a_second_try_is_told_of_less(column: Column) {
     let pause = Duration::from_millis(150);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         std::thread::sleep(pause);
-        response("503 Not Yet", "", "")
+        Answer::status(503)
     });
-    let (_proxy, listen) = start(backend, &server, "retry: { base: 1ms, attempts: 3 }");
-    let mut client = Client::connect(listen);
-    client.send(
-        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\
-         Idempotency-Key: 1\r\ngrpc-timeout: 9S\r\n\r\nbody",
-    );
-    assert_eq!(client.response("POST").status, 503);
+    let (_proxy, listen) = start(column, &server, "retry: { base: 1ms, attempts: 3 }");
+    let mut client = column.connect(listen);
+    let fields = "Idempotency-Key: 1\r\ngrpc-timeout: 9S\r\n";
+    let call = Call::post("/", "body").lines(fields);
+    assert_eq!(client.call(&call).status, 503);
     let requests = server.requests();
     assert_eq!(requests.len(), 3);
     assert!(told(&requests[0]) <= Duration::from_secs(9));
@@ -235,38 +223,36 @@ fn a_second_try_is_told_of_less(backend: Backend) {
     }
 }
 
-fn tries_end_within_what_the_caller_says(backend: Backend) {
-    let server = Server::http(|_| {
+fn tries_end_within_what_the_caller_says(column: Column) {
+    let server = column.server(|_| {
         std::thread::sleep(Duration::from_millis(100));
-        response("503 Not Yet", "", "")
+        Answer::status(503)
     });
     let more = "retry: { base: 1ms, attempts: 100 }\ntimeouts: { request: none }";
-    let (_proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
     let started = Instant::now();
-    client.send(get("grpc-timeout: 1500m\r\n"));
-    let answer = client.response("GET");
+    let answer = client.call(&get("grpc-timeout: 1500m\r\n"));
     // Cut within a try, or no time for the wait before the next one.
     assert!(matches!(answer.status, 503 | 504), "{}", answer.status);
     assert!(started.elapsed() < Duration::from_secs(8));
     let tries = server.requests().len();
     assert!((2..=15).contains(&tries), "{tries}");
     // A wait that cannot end in time is not begun.
-    let server = Server::http(|_| response("503 Later", "Retry-After: 1\r\n", ""));
+    let server = column.server(|_| Answer::status(503).field("Retry-After", "1"));
     let more = "retry: { base: 1ms, cap: 5s }\ntimeouts: { request: none }";
-    let (_proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
-    client.send(get("x-envoy-expected-rq-timeout-ms: 900\r\n"));
-    assert_eq!(client.response("GET").status, 503);
+    let (_proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
+    let answer = client.call(&get("x-envoy-expected-rq-timeout-ms: 900\r\n"));
+    assert_eq!(answer.status, 503);
     assert_eq!(server.requests().len(), 1);
 }
 
-fn a_time_that_is_over_is_not_tried(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = start(backend, &server, "");
-    let mut client = Client::connect(listen);
-    client.send(get("grpc-timeout: 0S\r\n"));
-    let answer = client.response("GET");
+fn a_time_that_is_over_is_not_tried(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = start(column, &server, "");
+    let mut client = column.connect(listen);
+    let answer = client.call(&get("grpc-timeout: 0S\r\n"));
     assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
     assert_eq!(server.connections(), 0);
     assert_eq!(client.get("/").status, 200);
@@ -277,43 +263,45 @@ fn what_the_caller_says_badly_is_passed_on(backend: Backend) {
     let (_proxy, listen) = start(backend, &server, "");
     let mut client = Client::connect(listen);
     let fields = "grpc-timeout: 0.1S\r\nx-envoy-expected-rq-timeout-ms:  0\r\n";
-    client.send(get(fields));
+    client.send(format!("GET / HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n"));
     assert_eq!(client.response("GET").status, 200);
     let head = server.last_request().head;
     assert!(head.contains(fields), "{head}");
 }
 
-fn header_rules_decide_what_goes_on_of_it(backend: Backend) {
-    let server = silent();
+fn header_rules_decide_what_goes_on_of_it(column: Column) {
+    let server = column.silent();
     let more = "headers: { set: { Grpc-Timeout: 7H }, remove: [X-Envoy-Expected-Rq-Timeout-Ms] }";
-    let (_proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
-    client.send(get(
-        "grpc-timeout: 9S\r\nx-envoy-expected-rq-timeout-ms: 200\r\n",
-    ));
-    assert_eq!(client.response("GET").reason(), "request-timeout");
+    let (_proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
+    let fields = "grpc-timeout: 9S\r\nx-envoy-expected-rq-timeout-ms: 200\r\n";
+    assert_eq!(client.call(&get(fields)).reason(), "request-timeout");
     let request = server.last_request();
     assert_eq!(request.field(GRPC), Some("7H"));
     assert_eq!(request.field(ENVOY), None);
-    assert_eq!(request.head.to_lowercase().matches(GRPC).count(), 1);
+    let names = request.fields.iter().map(|(name, _)| name);
+    let of_grpc = names.filter(|name| name.eq_ignore_ascii_case(GRPC));
+    assert_eq!(of_grpc.count(), 1);
 }
 
-fn what_the_caller_says_bounds_an_upload(backend: Backend) {
-    let server = Server::ok();
+fn what_the_caller_says_bounds_an_upload(column: Column) {
+    let server = column.ok();
     let more = "circuit_breaker: { failures: 1 }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut client = Client::connect(listen);
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut client = column.connect(listen);
     let started = Instant::now();
     client.send(
-        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 4\r\n\
-         grpc-timeout: 200m\r\n\r\nx",
+        &Call::new("POST", "/")
+            .field("grpc-timeout", "200m")
+            .announces(4),
     );
-    let answer = client.response("POST");
+    client.piece("x");
+    let answer = client.answer();
     assert_eq!((answer.status, answer.reason()), (504, "request-timeout"));
     assert!(started.elapsed() >= Duration::from_millis(200));
     assert!(server.requests().is_empty(), "it never came whole");
     // The upstream is not to blame for that.
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
 }
 
 fn what_the_caller_says_does_not_cut_an_answer_beside_an_upload(backend: Backend) {

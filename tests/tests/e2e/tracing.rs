@@ -3,26 +3,29 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 
-use ambassador_tests::server::{Request, response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, ports};
+use ambassador_tests::server::Request;
+use ambassador_tests::{
+    Answer, Backend, Call, Caller, Column, Proxy, Server, matrix, on_http1, ports,
+};
 
-on_both_backends!(
-    without_a_word_about_traces_nothing_of_them_changes,
+matrix!(
     a_trace_is_continued_or_started,
     an_upstream_may_want_another_format,
     a_reload_switches_it_on,
     each_try_is_a_span_of_its_own,
 );
 
+on_http1!(without_a_word_about_traces_nothing_of_them_changes,);
+
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const SPAN: &str = "b7ad6b7169203331";
 
 /// A proxy with this `telemetry.tracing` before the upstream `web`, of which
 /// `more` is a further line.
-fn traced(backend: Backend, server: &Server, tracing: &str, more: &str) -> (Proxy, Client) {
+fn traced(column: Column, server: &Server, tracing: &str, more: &str) -> (Proxy, Caller) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = config(listen, server, tracing, more);
-    (Proxy::start(backend, &config), Client::connect(listen))
+    (Proxy::start(column, &config), column.connect(listen))
 }
 
 fn config(listen: SocketAddr, server: &Server, tracing: &str, more: &str) -> String {
@@ -34,13 +37,13 @@ fn config(listen: SocketAddr, server: &Server, tracing: &str, more: &str) -> Str
 }
 
 /// The request that arrives when one with these fields is sent.
-fn arrives(client: &mut Client, server: &Server, fields: &str) -> Request {
-    client.send(format!("GET / HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n"));
-    assert_eq!(client.response("GET").status, 200);
+fn arrives(client: &mut Caller, server: &Server, fields: &str) -> Request {
+    assert_eq!(client.call(&Call::get("/").lines(fields)).status, 200);
     server.last_request()
 }
 
-/// The fields of a request that have to do with traces, as they came.
+/// The fields of a request that have to do with traces, as they came; names are
+/// lower case where the protocol has no other.
 fn of_trace(request: &Request) -> String {
     let names = ["trace", "b3", "x-b3-", "baggage"];
     let lines = request.fields.iter().filter(|(name, _)| {
@@ -68,7 +71,7 @@ fn parent(request: &Request) -> [String; 4] {
 
 fn without_a_word_about_traces_nothing_of_them_changes(backend: Backend) {
     let server = Server::ok();
-    let (_proxy, mut client) = traced(backend, &server, "", "");
+    let (_proxy, mut client) = traced(backend.into(), &server, "", "");
     let valid = format!("TraceParent: 00-{TRACE}-{SPAN}-01\r\n");
     for fields in [
         "",
@@ -85,9 +88,9 @@ fn without_a_word_about_traces_nothing_of_them_changes(backend: Backend) {
     }
 }
 
-fn a_trace_is_continued_or_started(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, mut client) = traced(backend, &server, "{ sample: 100% }", "");
+fn a_trace_is_continued_or_started(column: Column) {
+    let server = column.ok();
+    let (_proxy, mut client) = traced(column, &server, "{ sample: 100% }", "");
     let mut ids = HashSet::new();
     for flags in ["00", "01", "02", "03"] {
         let fields = format!(
@@ -119,14 +122,14 @@ fn a_trace_is_continued_or_started(backend: Backend) {
         assert!(trace != TRACE && ids.insert(trace), "{fields}");
         assert_eq!(request.field("tracestate"), None, "{fields}");
     }
-    let (_proxy, mut client) = traced(backend, &server, "{ sample: 0% }", "");
+    let (_proxy, mut client) = traced(column, &server, "{ sample: 0% }", "");
     assert_eq!(parent(&arrives(&mut client, &server, ""))[3], "02");
 }
 
-fn an_upstream_may_want_another_format(backend: Backend) {
-    let server = Server::ok();
+fn an_upstream_may_want_another_format(column: Column) {
+    let server = column.ok();
     let traceparent = format!("traceparent: 00-{TRACE}-{SPAN}-01\r\n");
-    let (_proxy, mut client) = traced(backend, &server, "{}", "propagate: [b3]");
+    let (_proxy, mut client) = traced(column, &server, "{}", "propagate: [b3]");
     let request = arrives(&mut client, &server, &traceparent);
     // What is not asked for passes as it is.
     let all = of_trace(&request);
@@ -145,7 +148,7 @@ fn an_upstream_may_want_another_format(backend: Backend) {
         format!("x-b3-traceid: {TRACE}\r\nx-b3-spanid: {span}\r\nx-b3-sampled: 1\r\n")
     );
 
-    let (_proxy, mut client) = traced(backend, &server, "{ sample: 100% }", "propagate: off");
+    let (_proxy, mut client) = traced(column, &server, "{ sample: 100% }", "propagate: off");
     for fields in [
         "",
         &traceparent,
@@ -156,35 +159,33 @@ fn an_upstream_may_want_another_format(backend: Backend) {
 
     // The rules of an upstream have the last word.
     let more = "headers: { set: { traceparent: mine }, remove: [tracestate] }";
-    let (_proxy, mut client) = traced(backend, &server, "{}", more);
+    let (_proxy, mut client) = traced(column, &server, "{}", more);
     let fields = format!("{traceparent}tracestate: a=1\r\n");
     let request = arrives(&mut client, &server, &fields);
     assert_eq!(of_trace(&request), "traceparent: mine\r\n");
 }
 
-fn a_reload_switches_it_on(backend: Backend) {
-    let server = Server::ok();
+fn a_reload_switches_it_on(column: Column) {
+    let server = column.ok();
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let proxy = Proxy::start(backend, &config(listen, &server, "", ""));
-    let mut client = Client::connect(listen);
+    let proxy = Proxy::start(column, &config(listen, &server, "", ""));
+    let mut client = column.connect(listen);
     assert_eq!(of_trace(&arrives(&mut client, &server, "")), "");
     proxy.rewrite_config(&config(listen, &server, "{ sample: 100% }", ""));
     proxy.expect_metric("ambassador_config_reloads_total", &[], 1.0);
     assert_eq!(parent(&arrives(&mut client, &server, ""))[3], "03");
 }
 
-fn each_try_is_a_span_of_its_own(backend: Backend) {
-    let server = Server::http(|request| match request.target.as_str() {
-        "/fails" => response("503 Service Unavailable", "", ""),
-        _ => text("ok"),
+fn each_try_is_a_span_of_its_own(column: Column) {
+    let server = column.server(|request| match request.target.as_str() {
+        "/fails" => Answer::status(503),
+        _ => Answer::ok("ok"),
     });
     let retry = "retry: { attempts: 3, base: 1ms }";
-    let (_proxy, mut client) = traced(backend, &server, "{}", retry);
-    client.send(format!(
-        "GET /fails HTTP/1.1\r\nHost: web.test\r\ntraceparent: 00-{TRACE}-{SPAN}-01\r\n\
-         grpc-timeout: 9S\r\n\r\n"
-    ));
-    assert_eq!(client.response("GET").status, 503);
+    let (_proxy, mut client) = traced(column, &server, "{}", retry);
+    let call = Call::get("/fails").field("grpc-timeout", "9S");
+    let call = call.field("traceparent", &format!("00-{TRACE}-{SPAN}-01"));
+    assert_eq!(client.call(&call).status, 503);
     let tries = server.requests();
     let parents: Vec<_> = tries.iter().map(parent).collect();
     assert_eq!(parents.len(), 3);
