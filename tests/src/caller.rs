@@ -108,6 +108,16 @@ impl Caller {
         self.unread.drain(..count).collect()
     }
 
+    /// Whether the content has come to its end, and that came whole. Waits.
+    #[track_caller]
+    pub fn is_at_end(&mut self) -> bool {
+        let response = self.answered.as_ref().expect("there was a head");
+        let more = match &mut self.connection {
+            Connection::Http1(client) => client.content(response),
+        };
+        self.unread.is_empty() && more.expect("an end comes").is_empty()
+    }
+
     /// Whether something of an answer has come, or the end; does not wait.
     pub fn is_answered(&self) -> bool {
         match &self.connection {
@@ -127,6 +137,11 @@ impl Caller {
     pub fn get(&mut self, path: &str) -> Response {
         let call = Call::get(path).to("client.test");
         self.call(&call.field("X-Upstream-Host", "web"))
+    }
+
+    /// Ends the connection as a program does that closes it, or that has ended.
+    pub fn close(self) {
+        drop(self.connection);
     }
 
     /// Gives the request up: neither its rest nor an answer is of interest.

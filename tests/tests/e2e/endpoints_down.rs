@@ -9,29 +9,34 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::proxy::{Launch, Scratch};
-use ambassador_tests::server::{Connection, response};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Exchange, Proxy, Server, eventually, matrix, on_http1,
+    os, ports,
+};
 
 use crate::access_log::{LOGGED, lines};
 
-on_both_backends!(
+matrix!(
     one_that_refuses_is_not_noticed,
     one_that_resets_is_not_noticed,
     a_burst_at_the_start_is_served,
     two_of_three_that_refuse_are_not_noticed,
     all_that_fail_open_the_circuit,
-    the_address_family_that_works_is_used,
     one_that_fails_is_not_noticed,
-    one_that_answers_nonsense_is_not_noticed,
     what_may_not_be_sent_twice_sees_the_failure,
     one_that_hangs_is_not_noticed,
     one_that_is_slow_is_waited_for,
     one_that_hangs_is_taken_out,
     the_next_endpoint_is_asked_without_a_wait,
-    a_tunnel_goes_to_the_next_endpoint,
     a_probe_is_tried_at_other_endpoints,
     host_names_the_endpoint_of_the_try,
     a_callers_own_limit_speaks_against_nobody,
+);
+
+on_http1!(
+    the_address_family_that_works_is_used,
+    one_that_answers_nonsense_is_not_noticed,
+    a_tunnel_goes_to_the_next_endpoint,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -41,7 +46,7 @@ fn refused() -> SocketAddr {
 }
 
 /// A listener before an upstream `web` of these endpoints, by its Host alone.
-fn start(backend: Backend, endpoints: &[SocketAddr], more: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, endpoints: &[SocketAddr], more: &str) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let list: Vec<_> = endpoints.iter().map(|at| format!("\"{at}\"")).collect();
     let config = format!(
@@ -50,7 +55,7 @@ fn start(backend: Backend, endpoints: &[SocketAddr], more: &str) -> (Proxy, Sock
          routes: [{{ match: {{ host: web.test }}, upstream: web }}]\n",
         list.join(", ")
     );
-    (Proxy::start(backend, &config), listen)
+    (Proxy::start(column, &config), listen)
 }
 
 #[track_caller]
@@ -63,59 +68,57 @@ fn is_closed(proxy: &Proxy) {
 }
 
 #[track_caller]
-fn serves_everybody(proxy: &Proxy, listen: SocketAddr) {
+fn serves_everybody(column: impl Into<Column>, proxy: &Proxy, listen: SocketAddr) {
+    let column = column.into();
     for round in 0..100 {
-        let answer = Client::connect(listen).get("/");
+        let answer = column.connect(listen).get("/");
         assert_eq!(answer.status, 200, "{round}: {}", answer.reason());
     }
     is_closed(proxy);
 }
 
-fn one_that_refuses_is_not_noticed(backend: Backend) {
-    let (one, two) = (Server::ok(), Server::ok());
-    let (proxy, listen) = start(backend, &[refused(), one.address(), two.address()], "");
-    serves_everybody(&proxy, listen);
+fn one_that_refuses_is_not_noticed(column: Column) {
+    let (one, two) = (column.ok(), column.ok());
+    let (proxy, listen) = start(column, &[refused(), one.address(), two.address()], "");
+    serves_everybody(column, &proxy, listen);
 }
 
 /// Half of these meet the dead one before anybody can know, which is more than
 /// a retry budget allows.
-fn a_burst_at_the_start_is_served(backend: Backend) {
-    let one = Server::ok();
-    let (proxy, listen) = start(backend, &[refused(), one.address()], "");
-    let mut clients: Vec<_> = (0..80).map(|_| Client::connect(listen)).collect();
+fn a_burst_at_the_start_is_served(column: Column) {
+    let one = column.ok();
+    let (proxy, listen) = start(column, &[refused(), one.address()], "");
+    let mut clients: Vec<_> = (0..80).map(|_| column.connect(listen)).collect();
     for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        client.send(&Call::get("/"));
     }
     for client in &mut clients {
-        let answer = client.response("GET");
+        let answer = client.answer();
         assert_eq!(answer.status, 200, "{}", answer.reason());
     }
     is_closed(&proxy);
 }
 
-fn one_that_resets_is_not_noticed(backend: Backend) {
-    let bad = Server::start(|connection| {
-        connection.head()?;
-        connection.reset()
-    });
-    let (one, two) = (Server::ok(), Server::ok());
-    let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
-    serves_everybody(&proxy, listen);
+fn one_that_resets_is_not_noticed(column: Column) {
+    let bad = column.script(|exchange| exchange.reset());
+    let (one, two) = (column.ok(), column.ok());
+    let (proxy, listen) = start(column, &[bad.address(), one.address(), two.address()], "");
+    serves_everybody(column, &proxy, listen);
 }
 
-fn two_of_three_that_refuse_are_not_noticed(backend: Backend) {
-    let one = Server::ok();
-    let (proxy, listen) = start(backend, &[refused(), refused(), one.address()], "");
-    serves_everybody(&proxy, listen);
+fn two_of_three_that_refuse_are_not_noticed(column: Column) {
+    let one = column.ok();
+    let (proxy, listen) = start(column, &[refused(), refused(), one.address()], "");
+    serves_everybody(column, &proxy, listen);
 }
 
-fn all_that_fail_open_the_circuit(backend: Backend) {
-    let bad = || Server::http(|_| response("500 Internal Server Error", "", "no"));
+fn all_that_fail_open_the_circuit(column: Column) {
+    let bad = || column.server(|_| Answer::status(500).body("no"));
     let servers = [bad(), bad(), bad()];
     let endpoints = servers.each_ref().map(Server::address);
-    let (_proxy, listen) = start(backend, &endpoints, "");
+    let (_proxy, listen) = start(column, &endpoints, "");
     let mut asked = 0;
-    while Client::connect(listen).get("/").status == 500 {
+    while column.connect(listen).get("/").status == 500 {
         asked += 1;
     }
     // As many as `failures` says, but for those of an endpoint that went out
@@ -182,14 +185,14 @@ fn is_ejected(proxy: &Proxy) {
     assert_eq!(ejected, true);
 }
 
-fn fails() -> Server {
-    Server::http(|_| response("500 Internal Server Error", "", "no"))
+fn fails(column: Column) -> Server {
+    column.server(|_| Answer::status(500).body("no"))
 }
 
-fn one_that_fails_is_not_noticed(backend: Backend) {
-    let (bad, one, two) = (fails(), Server::ok(), Server::ok());
-    let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
-    serves_everybody(&proxy, listen);
+fn one_that_fails_is_not_noticed(column: Column) {
+    let (bad, one, two) = (fails(column), column.ok(), column.ok());
+    let (proxy, listen) = start(column, &[bad.address(), one.address(), two.address()], "");
+    serves_everybody(column, &proxy, listen);
     // Five show that the endpoint is ill.
     assert_eq!(bad.requests().len(), 5);
     is_ejected(&proxy);
@@ -204,25 +207,23 @@ fn one_that_answers_nonsense_is_not_noticed(backend: Backend) {
     });
     let (one, two) = (Server::ok(), Server::ok());
     let (proxy, listen) = start(backend, &[bad.address(), one.address(), two.address()], "");
-    serves_everybody(&proxy, listen);
+    serves_everybody(backend, &proxy, listen);
     is_ejected(&proxy);
     let cause = [("cause", "protocol-error")];
     proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
 }
 
-fn what_may_not_be_sent_twice_sees_the_failure(backend: Backend) {
-    let (bad, one) = (fails(), Server::ok());
+fn what_may_not_be_sent_twice_sees_the_failure(column: Column) {
+    let (bad, one) = (fails(column), column.ok());
     let endpoints = [bad.address(), one.address()];
     for (method, more) in [("POST", ""), ("GET", "retry: { elsewhere: off }")] {
-        let (proxy, listen) = start(backend, &endpoints, more);
+        let (proxy, listen) = start(column, &endpoints, more);
         let before = bad.requests().len();
         let mut failed = 0;
         for _ in 0..100 {
-            let mut client = Client::connect(listen);
-            client.send(format!(
-                "{method} / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 0\r\n\r\n"
-            ));
-            failed += usize::from(client.response(method).status == 500);
+            let mut client = column.connect(listen);
+            client.send(&Call::new(method, "/").body(""));
+            failed += usize::from(client.answer().status == 500);
         }
         // Until it is ejected.
         assert_eq!(failed, 5, "{method}");
@@ -231,13 +232,13 @@ fn what_may_not_be_sent_twice_sees_the_failure(backend: Backend) {
     }
 }
 
-fn one_that_hangs_is_not_noticed(backend: Backend) {
-    let bad = Server::start(hang);
-    let (one, two) = (Server::ok(), Server::ok());
+fn one_that_hangs_is_not_noticed(column: Column) {
+    let bad = hangs(column);
+    let (one, two) = (column.ok(), column.ok());
     let endpoints = [bad.address(), one.address(), two.address()];
     let more = "timeouts: { request: 1s }, load_balancing: round_robin";
-    let (proxy, listen) = start(backend, &endpoints, more);
-    serves_everybody(&proxy, listen);
+    let (proxy, listen) = start(column, &endpoints, more);
+    serves_everybody(column, &proxy, listen);
     is_ejected(&proxy);
     let cause = [("cause", "silence")];
     proxy.expect_metric("ambassador_retries_total", &cause, 5.0);
@@ -247,27 +248,26 @@ fn one_that_hangs_is_not_noticed(backend: Backend) {
 
 /// A second endpoint is asked beside one that takes more than half of the time,
 /// but its answer is not lost for that.
-fn one_that_is_slow_is_waited_for(backend: Backend) {
+fn one_that_is_slow_is_waited_for(column: Column) {
     let asked = Arc::new(AtomicUsize::new(0));
     let slow = || {
         let asked = Arc::clone(&asked);
-        Server::start(move |connection| {
-            connection.head()?;
+        column.script(move |exchange| {
             match asked.fetch_add(1, Ordering::SeqCst) {
                 // Answers once another one was asked.
                 0 => {
                     let both = || asked.load(Ordering::SeqCst) == 2;
                     eventually("another one is asked", SOON, both);
-                    connection.write(response("200 OK", "", "first"))
+                    exchange.send(&Answer::ok("first"))
                 }
-                _ => hang(connection),
+                _ => exchange.until_left(),
             }
         })
     };
     let servers = [slow(), slow()];
     let endpoints = servers.each_ref().map(Server::address);
-    let (proxy, listen) = start(backend, &endpoints, "timeouts: { request: 2s }");
-    let answer = Client::connect(listen).get("/");
+    let (proxy, listen) = start(column, &endpoints, "timeouts: { request: 2s }");
+    let answer = column.connect(listen).get("/");
     assert_eq!((answer.status, &*answer.text()), (200, "first"));
     let outcome = [("outcome", "cancelled")];
     proxy.expect_metric("ambassador_upstream_attempts_total", &outcome, 1.0);
@@ -280,32 +280,27 @@ fn one_that_is_slow_is_waited_for(backend: Backend) {
     assert_eq!((tried.len(), first), (2, &line["endpoint"]), "{line}");
 }
 
-fn hang(connection: &mut Connection) -> io::Result<()> {
-    connection.head()?;
-    let mut byte = [0];
-    connection.read(&mut byte).map(drop)
+/// Never answers.
+fn hangs(column: Column) -> Server {
+    column.script(|exchange| exchange.until_left())
 }
 
-fn one_that_hangs_is_taken_out(backend: Backend) {
-    let bad = Server::start(hang);
-    let (one, two) = (Server::ok(), Server::ok());
+fn one_that_hangs_is_taken_out(column: Column) {
+    let bad = hangs(column);
+    let (one, two) = (column.ok(), column.ok());
     let more = "timeouts: { per_try: 50ms }, retry: { base: 1ms }";
-    let (proxy, listen) = start(
-        backend,
-        &[bad.address(), one.address(), two.address()],
-        more,
-    );
-    serves_everybody(&proxy, listen);
+    let (proxy, listen) = start(column, &[bad.address(), one.address(), two.address()], more);
+    serves_everybody(column, &proxy, listen);
     is_ejected(&proxy);
 }
 
-fn the_next_endpoint_is_asked_without_a_wait(backend: Backend) {
-    let one = Server::ok();
+fn the_next_endpoint_is_asked_without_a_wait(column: Column) {
+    let one = column.ok();
     let more = "load_balancing: round_robin, retry: { base: 1h, cap: 1h }";
-    let (proxy, listen) = start(backend, &[refused(), one.address()], more);
+    let (proxy, listen) = start(column, &[refused(), one.address()], more);
     let began = Instant::now();
     for _ in 0..4 {
-        assert_eq!(Client::connect(listen).get("/").status, 200);
+        assert_eq!(column.connect(listen).get("/").status, 200);
     }
     assert!(began.elapsed() < Duration::from_secs(5));
     let cause = [("cause", "connect-failure")];
@@ -325,38 +320,33 @@ fn a_tunnel_goes_to_the_next_endpoint(backend: Backend) {
     is_closed(&proxy);
 }
 
-fn a_probe_is_tried_at_other_endpoints(backend: Backend) {
+fn a_probe_is_tried_at_other_endpoints(column: Column) {
     let ill = Arc::new(AtomicBool::new(true));
-    let flaky = |well: fn(&mut Connection) -> io::Result<()>| {
+    let flaky = |well: fn(&mut Exchange<'_>) -> io::Result<()>| {
         let ill = Arc::clone(&ill);
-        Server::start(move |connection| {
-            while connection.request()?.is_some() {
-                match ill.load(Ordering::SeqCst) {
-                    true => connection.write(response("500 Broken", "", "ill"))?,
-                    false => well(connection)?,
-                }
+        column.script(move |exchange| {
+            exchange.request()?;
+            match ill.load(Ordering::SeqCst) {
+                true => exchange.send(&Answer::status(500).body("ill")),
+                false => well(exchange),
             }
-            Ok(())
         })
     };
-    let bad = flaky(|connection| {
-        connection.reset()?;
-        Err(io::ErrorKind::ConnectionReset.into())
-    });
-    let good = flaky(|connection| connection.write(response("200 OK", "", "well")));
+    let bad = flaky(|exchange| exchange.reset());
+    let good = flaky(|exchange| exchange.send(&Answer::ok("well")));
     let more = "load_balancing: round_robin, retry: { base: 1ms }, \
                 circuit_breaker: { failures: 3, sleep: 100ms }, outlier: { consecutive: off }";
-    let (proxy, listen) = start(backend, &[bad.address(), good.address()], more);
+    let (proxy, listen) = start(column, &[bad.address(), good.address()], more);
     for round in 1..=4 {
         ill.store(true, Ordering::SeqCst);
         eventually("the circuit opens", SOON, || {
-            Client::connect(listen).get("/").reason() == "circuit-open"
+            column.connect(listen).get("/").reason() == "circuit-open"
         });
         ill.store(false, Ordering::SeqCst);
         // Whichever endpoint the probe meets first.
-        let mut answer = Client::connect(listen).get("/");
+        let mut answer = column.connect(listen).get("/");
         eventually("the probe is let through", SOON, || {
-            answer = Client::connect(listen).get("/");
+            answer = column.connect(listen).get("/");
             answer.reason() != "circuit-open"
         });
         assert_eq!(answer.status, 200, "{round}: {}", answer.reason());
@@ -365,17 +355,19 @@ fn a_probe_is_tried_at_other_endpoints(backend: Backend) {
     }
 }
 
-fn host_names_the_endpoint_of_the_try(backend: Backend) {
-    let failing = || Server::http(|_| response("503 Service Unavailable", "", "later"));
+fn host_names_the_endpoint_of_the_try(column: Column) {
+    let failing = || column.server(|_| Answer::status(503).body("later"));
     let (one, two) = (failing(), failing());
     let more = "retry: { base: 1ms }, circuit_breaker: { failures: off }";
-    let (_proxy, listen) = start(backend, &[one.address(), two.address()], more);
-    let mut client = Client::connect(listen);
-    client.send("GET /web/ HTTP/1.1\r\nHost: by-path.test\r\n\r\n");
-    assert_eq!(client.response("GET").status, 503);
+    let (_proxy, listen) = start(column, &[one.address(), two.address()], more);
+    let mut client = column.connect(listen);
+    assert_eq!(
+        client.call(&Call::get("/web/").to("by-path.test")).status,
+        503
+    );
     let asked = [&one, &two].map(|server| {
         let hosts = server.requests().into_iter().map(|request| {
-            let host = request.field("host").map(str::to_owned);
+            let host = request.authority().map(str::to_owned);
             assert_eq!(host, Some(server.address().to_string()));
         });
         hosts.count()
@@ -384,28 +376,22 @@ fn host_names_the_endpoint_of_the_try(backend: Backend) {
     assert!(asked.iter().all(|count| *count > 0), "{asked:?}");
 }
 
-fn a_callers_own_limit_speaks_against_nobody(backend: Backend) {
-    let slow = Server::start(|connection| {
-        while connection.request()?.is_some() {
-            std::thread::sleep(Duration::from_millis(100));
-            connection.write(response("200 OK", "", "well"))?;
-        }
-        Ok(())
+fn a_callers_own_limit_speaks_against_nobody(column: Column) {
+    let slow = column.server(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        Answer::ok("well")
     });
-    let (one, two) = (slow.address(), Server::ok());
+    let (one, two) = (slow.address(), column.ok());
     for endpoints in [&[one][..], &[one, two.address()]] {
-        let (proxy, listen) = start(backend, endpoints, "");
+        let (proxy, listen) = start(column, endpoints, "");
         for limit in ["grpc-timeout: 5m", "x-envoy-expected-rq-timeout-ms: 5"] {
             for _ in 0..10 {
-                let mut hasty = Client::connect(listen);
-                hasty.send(format!(
-                    "GET / HTTP/1.1\r\nHost: web.test\r\n{limit}\r\n\r\n"
-                ));
-                let status = hasty.response("GET").status;
+                let hasty = Call::get("/").lines(limit);
+                let status = column.connect(listen).call(&hasty).status;
                 assert!(matches!(status, 200 | 504), "{status}");
             }
         }
-        assert_eq!(Client::connect(listen).get("/").status, 200);
+        assert_eq!(column.connect(listen).get("/").status, 200);
         is_closed(&proxy);
         let endpoints = proxy.upstream("web")["endpoints"].clone();
         for endpoint in endpoints.as_array().expect("a list") {

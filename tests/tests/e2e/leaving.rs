@@ -6,37 +6,41 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
+use ambassador_tests::server::text;
+use ambassador_tests::{
+    Answer, Backend, Call, Caller, Client, Column, Exchange, Proxy, Server, eventually, matrix,
+    on_http1, os, ports,
+};
 
-on_both_backends!(
+matrix!(
     a_close_ends_the_wait_for_an_answer,
     a_close_ends_a_silent_stream,
-    a_close_ends_the_wait_for_a_place,
     a_close_ends_the_wait_between_tries,
     a_close_ends_the_wait_for_a_turn,
+    a_caller_that_closes_behind_its_answer_is_no_failure,
+);
+
+on_http1!(
+    a_close_ends_the_wait_for_a_place,
     a_reset_ends_an_upload_that_is_stuck,
     a_half_close_gets_its_answer,
     a_client_that_reads_no_replies_is_given_up,
-    a_caller_that_closes_behind_its_answer_is_no_failure,
 );
 
 /// What a caller may cost after it has left. The proxy takes 60 ms at most; the
 /// rest is for a busy machine.
 const SOON: Duration = Duration::from_secs(2);
 
-/// Tells of each connection whose peer has ended.
+/// Tells of each request that is given up.
 fn watched(
-    begin: impl Fn(&mut ambassador_tests::server::Connection) -> std::io::Result<()>
-    + Send
-    + Sync
-    + 'static,
+    column: Column,
+    begin: impl Fn(&mut Exchange<'_>) -> std::io::Result<()> + Send + Sync + 'static,
 ) -> (Server, mpsc::Receiver<Instant>) {
     let (ended, told) = mpsc::channel();
-    let server = Server::start(move |connection| {
-        begin(connection)?;
-        let mut rest = [0; 1024];
-        while matches!(connection.read(&mut rest), Ok(1..)) {}
+    let server = column.script(move |exchange| {
+        exchange.request()?;
+        begin(exchange)?;
+        exchange.until_left()?;
         let _ = ended.send(Instant::now());
         Ok(())
     });
@@ -49,26 +53,19 @@ fn assert_soon(left: Instant, told: &mpsc::Receiver<Instant>) {
     assert!(ended.saturating_duration_since(left) < SOON);
 }
 
-fn read_to(client: &mut Client, end: &str) {
-    let mut read = Vec::new();
-    while !read.ends_with(end.as_bytes()) {
-        read.extend(client.exactly(1));
-    }
-}
-
 fn gone(proxy: &Proxy, count: f64) {
     let reason = [("reason", "client-gone")];
     proxy.expect_metric("ambassador_requests_total", &reason, count);
 }
 
-fn a_close_ends_the_wait_for_an_answer(backend: Backend) {
-    let (server, told) = watched(|connection| connection.head().map(drop));
-    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
-    for (asked, rest) in [(1, "\r\n"), (2, "Content-Length: 4\r\n\r\nbody")] {
-        let mut client = Client::connect(listen);
-        client.send(format!("POST / HTTP/1.1\r\nHost: web.test\r\n{rest}"));
-        eventually("it is asked", SOON, || server.connections() == asked);
-        drop(client);
+fn a_close_ends_the_wait_for_an_answer(column: Column) {
+    let (server, told) = watched(column, |_| Ok(()));
+    let (proxy, listen) = Proxy::in_front_of(column, server.address());
+    for (asked, call) in [(1, Call::new("POST", "/")), (2, Call::post("/", "body"))] {
+        let mut client = column.connect(listen);
+        client.send(&call);
+        eventually("it is asked", SOON, || server.requests().len() == asked);
+        client.close();
         assert_soon(Instant::now(), &told);
     }
     gone(&proxy, 2.0);
@@ -76,24 +73,23 @@ fn a_close_ends_the_wait_for_an_answer(backend: Backend) {
     assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 0);
 }
 
-fn a_close_ends_a_silent_stream(backend: Backend) {
-    let (server, told) = watched(|connection| {
-        connection.head()?;
-        connection.write(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
-             Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n",
-        )
+fn a_close_ends_a_silent_stream(column: Column) {
+    let (server, told) = watched(column, |exchange| {
+        let stream = Answer::status(200).field("Content-Type", "text/event-stream");
+        exchange.send(&stream.in_pieces())?;
+        exchange.piece("hi")
     });
     // All places are taken by those who leave.
     let more = "pool: { max_connections: 3, max_pending: 0 }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
     for _ in 0..2 {
-        let mut clients: Vec<_> = (0..3).map(|_| Client::connect(listen)).collect();
+        let mut clients: Vec<_> = (0..3).map(|_| column.connect(listen)).collect();
         for client in &mut clients {
-            client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-            read_to(client, "hi\r\n");
+            client.send(&Call::get("/"));
+            assert_eq!(client.head().status, 200);
+            assert_eq!(client.content(2), b"hi");
         }
-        drop(clients);
+        clients.into_iter().for_each(Caller::close);
         let left = Instant::now();
         (0..3).for_each(|_| assert_soon(left, &told));
     }
@@ -101,7 +97,7 @@ fn a_close_ends_a_silent_stream(backend: Backend) {
 }
 
 fn a_close_ends_the_wait_for_a_place(backend: Backend) {
-    let (server, _told) = watched(|connection| connection.head().map(drop));
+    let (server, _told) = watched(backend.into(), |_| Ok(()));
     let more = "pool: { max_connections: 1, max_pending: 1 }\ntimeouts: { connect: 1h }";
     let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
     let mut first = Client::connect(listen);
@@ -119,32 +115,31 @@ fn a_close_ends_the_wait_for_a_place(backend: Backend) {
     assert_eq!(server.connections(), 1);
 }
 
-fn a_close_ends_the_wait_between_tries(backend: Backend) {
-    let server =
-        Server::http(|_| response("503 Service Unavailable", "Retry-After: 9\r\n", "later"));
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), "");
-    let mut client = Client::connect(listen);
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+fn a_close_ends_the_wait_between_tries(column: Column) {
+    let server = column.server(|_| Answer::status(503).field("Retry-After", "9").body("later"));
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), "");
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("a try has failed", SOON, || server.requests().len() == 1);
-    drop(client);
+    client.close();
     gone(&proxy, 1.0);
     assert_eq!(server.requests().len(), 1);
 }
 
-fn a_close_ends_the_wait_for_a_turn(backend: Backend) {
-    let server = Server::ok();
+fn a_close_ends_the_wait_for_a_turn(column: Column) {
+    let server = column.ok();
     let more = "rate_limit: { requests_per_second: 1, burst: 1, on_limit: wait }\n\
                 timeouts: { request: 1h }";
-    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    let (proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    assert_eq!(column.connect(listen).get("/").status, 200);
     let clients: Vec<_> = (0..20)
         .map(|_| {
-            let mut client = Client::connect(listen);
-            client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+            let mut client = column.connect(listen);
+            client.send(&Call::get("/"));
             client
         })
         .collect();
-    drop(clients);
+    clients.into_iter().for_each(Caller::close);
     eventually("all but a few have left", SOON, || {
         let reason = [("reason", "client-gone")];
         proxy.metric("ambassador_requests_total", &reason) >= 17.0
@@ -218,11 +213,11 @@ fn a_half_close_gets_its_answer(backend: Backend) {
     let _ = std::fs::remove_file(path);
 }
 
-fn a_caller_that_closes_behind_its_answer_is_no_failure(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen): (Proxy, SocketAddr) = Proxy::in_front_of(backend, server.address());
+fn a_caller_that_closes_behind_its_answer_is_no_failure(column: Column) {
+    let server = column.ok();
+    let (proxy, listen): (Proxy, SocketAddr) = Proxy::in_front_of(column, server.address());
     for _ in 0..20 {
-        assert_eq!(Client::connect(listen).get("/").status, 200);
+        assert_eq!(column.connect(listen).get("/").status, 200);
     }
     let ok = [("status", "200"), ("reason", "")];
     proxy.expect_metric("ambassador_requests_total", &ok, 20.0);
