@@ -5,38 +5,43 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, eventually, matrix, on_http1, ports,
+};
 
-on_both_backends!(
+matrix!(
     work_in_flight_finishes,
-    an_idle_proxy_ends_at_once,
-    idle_connections_close_at_once_and_busy_ones_with_their_answer,
     the_deadline_cuts_what_does_not_finish,
     a_second_signal_cuts_the_delay_and_no_request,
 );
 
+on_http1!(
+    an_idle_proxy_ends_at_once,
+    idle_connections_close_at_once_and_busy_ones_with_their_answer,
+);
+
 const SOON: Duration = Duration::from_secs(10);
 
-fn work_in_flight_finishes(backend: Backend) {
+fn work_in_flight_finishes(column: Column) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         let _ = wait
             .lock()
             .expect("one user")
             .recv_timeout(Duration::from_secs(20));
-        text("finished")
+        Answer::ok("finished")
     });
-    let (mut proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.send(get("/"));
+    let (mut proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it is in flight", SOON, || server.requests().len() == 1);
     proxy.signal(libc::SIGTERM);
     eventually("it takes no more", SOON, || {
         proxy.admin_status("/readyz") != Some(200) || Client::try_connect(listen).is_none()
     });
     go.send(()).expect("the server waits");
-    assert_eq!(client.response("GET").text(), "finished");
+    assert_eq!(client.answer().text(), "finished");
     assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
 
@@ -86,19 +91,19 @@ fn idle_connections_close_at_once_and_busy_ones_with_their_answer(backend: Backe
     assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
 
-fn a_second_signal_cuts_the_delay_and_no_request(backend: Backend) {
+fn a_second_signal_cuts_the_delay_and_no_request(column: Column) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let server = Server::http(move |_| {
+    let server = column.server(move |_| {
         let wait = wait.lock().expect("one user");
         let _ = wait.recv_timeout(Duration::from_secs(20));
-        text("finished")
+        Answer::ok("finished")
     });
     let listen = ([127, 0, 0, 1], ports::free()).into();
     let config = one_upstream(listen, server.address(), "").replace("drain_timeout: 2s", "");
-    let mut proxy = Proxy::start(backend, &format!("drain_delay: 20s\n{config}"));
-    let mut client = Client::connect(listen);
-    client.send(get("/"));
+    let mut proxy = Proxy::start(column, &format!("drain_delay: 20s\n{config}"));
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it is in flight", SOON, || server.requests().len() == 1);
     proxy.signal(libc::SIGTERM);
     eventually("it is told", SOON, || {
@@ -112,19 +117,15 @@ fn a_second_signal_cuts_the_delay_and_no_request(backend: Backend) {
     // Longer than an end that hangs is given beyond its time.
     std::thread::sleep(Duration::from_millis(1_200));
     go.send(()).expect("the server waits");
-    assert_eq!(client.response("GET").text(), "finished");
+    assert_eq!(client.answer().text(), "finished");
     assert_eq!(proxy.wait(SOON).code(), Some(0));
 }
 
-fn the_deadline_cuts_what_does_not_finish(backend: Backend) {
-    let server = Server::start(|connection| {
-        connection.request()?;
-        let mut byte = [0];
-        connection.read(&mut byte).map(drop)
-    });
-    let (mut proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.send(get("/"));
+fn the_deadline_cuts_what_does_not_finish(column: Column) {
+    let server = column.silent();
+    let (mut proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it is in flight", SOON, || server.requests().len() == 1);
     proxy.signal(libc::SIGTERM);
     assert_eq!(
@@ -134,7 +135,7 @@ fn the_deadline_cuts_what_does_not_finish(backend: Backend) {
     );
     assert!(
         client
-            .try_response("GET")
+            .try_answer()
             .is_none_or(|answer| answer.status == 503)
     );
 }

@@ -5,12 +5,15 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use ambassador_tests::server::response;
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends, program};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1, program,
+};
 
-on_both_backends!(
+matrix!(the_rest_of_the_body_is_passed_on,);
+
+on_http1!(
     an_early_answer_says_that_the_connection_ends,
     one_that_was_held_back_says_so_too,
-    the_rest_of_the_body_is_passed_on,
     an_answer_that_has_begun_is_not_followed_by_another,
     a_client_of_the_standard_library_lives_on,
     curl_lives_on_with_a_refused_expectation,
@@ -84,22 +87,18 @@ fn an_answer_that_has_begun_is_not_followed_by_another(backend: Backend) {
     proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }
 
-fn the_rest_of_the_body_is_passed_on(backend: Backend) {
+fn the_rest_of_the_body_is_passed_on(column: Column) {
     let (arrived, told) = mpsc::channel();
-    let server = Server::start(move |connection| {
-        let Some(mut request) = connection.head()? else {
-            return Ok(());
-        };
-        connection.write(response("202 Accepted", "", "so far so good"))?;
-        connection.body(&mut request)?;
-        let _ = arrived.send(request.body.len());
+    let server = column.script(move |exchange| {
+        exchange.send(&Answer::status(202).body("so far so good"))?;
+        let _ = arrived.send(exchange.request()?.body.len());
         Ok(())
     });
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 3000000\r\n\r\n");
-    assert_eq!(client.response("POST").status, 202);
-    client.send(vec![b'x'; 3_000_000]);
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    let call = Call::new("POST", "/").announces(3_000_000);
+    assert_eq!(client.call(&call).status, 202);
+    client.piece(vec![b'x'; 3_000_000]);
     let limit = Duration::from_secs(10);
     assert_eq!(told.recv_timeout(limit), Ok(3_000_000));
 }

@@ -361,10 +361,8 @@ fn host_names_the_endpoint_of_the_try(column: Column) {
     let more = "retry: { base: 1ms }, circuit_breaker: { failures: off }";
     let (_proxy, listen) = start(column, &[one.address(), two.address()], more);
     let mut client = column.connect(listen);
-    assert_eq!(
-        client.call(&Call::get("/web/").to("by-path.test")).status,
-        503
-    );
+    let call = Call::get("/web/").to("by-path.test");
+    assert_eq!(client.call(&call).status, 503);
     let asked = [&one, &two].map(|server| {
         let hosts = server.requests().into_iter().map(|request| {
             let host = request.authority().map(str::to_owned);

@@ -67,16 +67,12 @@ fn a_caller_and_an_upstream_understand_each_other_in_every_protocol() {
         // Its body goes up when the server has told that it wants it.
         assert_eq!(caller.call(&Call::post("/echo", "whole")).status, 103);
         assert_eq!(caller.answer().text(), "whole");
-        assert_eq!(
-            caller.call(&Call::new("PUT", "/echo").announces(5)).status,
-            103
-        );
+        let call = Call::new("PUT", "/echo").announces(5);
+        assert_eq!(caller.call(&call).status, 103);
         caller.piece("five!");
         assert_eq!(caller.answer().text(), "five!");
-        assert_eq!(
-            caller.call(&Call::new("PUT", "/echo").in_pieces()).status,
-            103
-        );
+        let call = Call::new("PUT", "/echo").in_pieces();
+        assert_eq!(caller.call(&call).status, 103);
         caller.piece("some");
         caller.piece("thing");
         caller.end(&[("X-Sum", "9")]);

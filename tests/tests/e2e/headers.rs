@@ -3,16 +3,21 @@
 use std::time::Duration;
 
 use ambassador_tests::server::{Request, response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, eventually, matrix, on_http1,
+};
 
-on_both_backends!(
+matrix!(
+    a_request_id_is_given_or_kept,
+    configured_fields_are_set_and_removed,
+    the_id_of_a_request_is_under_the_header_rules,
+);
+
+on_http1!(
     order_and_case_are_kept,
     hop_by_hop_fields_are_removed_from_requests,
     hop_by_hop_fields_are_removed_from_answers,
-    a_request_id_is_given_or_kept,
-    configured_fields_are_set_and_removed,
     what_connection_names_is_not_decided_on,
-    the_id_of_a_request_is_under_the_header_rules,
     trailers_are_under_the_rules_of_the_head,
     a_trailer_section_in_pieces_is_one,
 );
@@ -29,7 +34,7 @@ fn order_and_case_are_kept(backend: Backend) {
     let mut client = Client::connect(listen);
     client.send(
         "GET / HTTP/1.1\r\nX-zEd: 1\r\nHost: a\r\nX-Upstream-Host: web\r\nacCEPT: x, y\r\n\
-         X-Twice: a\r\nB: \r\nX-Twice: b\r\n\r\n",
+         X-Twice: a\r\nB: \r\nX-Twice: b\r\nX-Request-ID: mine\r\n\r\n",
     );
     let answer = client.response("GET");
     let kept = |fields: &[(String, String)], names: &[&str]| -> Vec<String> {
@@ -47,9 +52,16 @@ fn order_and_case_are_kept(backend: Backend) {
     assert_eq!(
         kept(
             &server.last_request().fields,
-            &["X-zEd", "acCEPT", "X-Twice", "B"]
+            &["X-zEd", "acCEPT", "X-Twice", "B", "X-Request-ID"]
         ),
-        ["X-zEd=1", "acCEPT=x, y", "X-Twice=a", "B=", "X-Twice=b"]
+        [
+            "X-zEd=1",
+            "acCEPT=x, y",
+            "X-Twice=a",
+            "B=",
+            "X-Twice=b",
+            "X-Request-ID=mine"
+        ]
     );
 }
 
@@ -108,10 +120,10 @@ fn hop_by_hop_fields_are_removed_from_answers(backend: Backend) {
     assert_eq!(answer.field("x-public"), Some("1"));
 }
 
-fn a_request_id_is_given_or_kept(backend: Backend) {
-    let server = Server::ok();
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let mut client = Client::connect(listen);
+fn a_request_id_is_given_or_kept(column: Column) {
+    let server = column.ok();
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
     client.get("/");
     client.get("/");
     let ids: Vec<String> = server
@@ -130,25 +142,24 @@ fn a_request_id_is_given_or_kept(backend: Backend) {
         assert_eq!(groups, [8, 4, 4, 4, 12], "{id}");
         assert!(matches!(id.as_bytes()[14], b'4' | b'7'), "{id}");
     }
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nX-Request-ID: mine\r\n\r\n");
-    client.response("GET");
-    let fields = server.last_request().fields;
-    let all: Vec<_> = fields
-        .iter()
-        .filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id"))
-        .collect();
-    assert_eq!(all, [&("X-Request-ID".to_owned(), "mine".to_owned())]);
+    client.call(&Call::get("/").field("X-Request-ID", "mine"));
+    assert_eq!(self::ids(&server.last_request()), ["mine"]);
 }
 
-fn configured_fields_are_set_and_removed(backend: Backend) {
-    let server = Server::http(|_| text("ok"));
+/// Its ids, of which there may be one.
+fn ids(request: &Request) -> Vec<String> {
+    let fields = request.fields.iter();
+    let ids = fields.filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
+    ids.map(|(_, value)| value.clone()).collect()
+}
+
+fn configured_fields_are_set_and_removed(column: Column) {
+    let server = column.server(|_| Answer::ok("ok"));
     let more = "headers: { set: { x-team: shop }, remove: [x-debug] }";
-    let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), more);
-    let mut client = Client::connect(listen);
-    client.send(
-        "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\nX-Debug: 1\r\nX-Team: other\r\n\r\n",
-    );
-    client.response("GET");
+    let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), more);
+    let mut client = column.connect(listen);
+    let call = Call::get("/").field("X-Debug", "1");
+    client.call(&call.field("X-Team", "other"));
     let request = server.last_request();
     assert_eq!(
         (request.field("x-team"), request.field("x-debug")),
@@ -195,26 +206,18 @@ fn what_connection_names_is_not_decided_on(backend: Backend) {
     }
 }
 
-fn the_id_of_a_request_is_under_the_header_rules(backend: Backend) {
+fn the_id_of_a_request_is_under_the_header_rules(column: Column) {
     for (rules, expected) in [
         ("{ set: { x-request-id: fixed } }", vec!["fixed"]),
         ("{ remove: [x-request-id] }", vec![]),
     ] {
-        let server = Server::ok();
+        let server = column.ok();
         let more = format!("headers: {rules}");
-        let (_proxy, listen) = Proxy::in_front_of_with(backend, server.address(), &more);
-        let mut client = Client::connect(listen);
+        let (_proxy, listen) = Proxy::in_front_of_with(column, server.address(), &more);
+        let mut client = column.connect(listen);
         for own in ["", "X-Request-ID: mine\r\n"] {
-            client.send(format!(
-                "GET / HTTP/1.1\r\nHost: a\r\nX-Upstream-Host: web\r\n{own}\r\n"
-            ));
-            assert_eq!(client.response("GET").status, 200);
-            let fields = server.last_request().fields;
-            let ids = fields
-                .iter()
-                .filter(|(name, _)| name.eq_ignore_ascii_case("x-request-id"));
-            let ids: Vec<&str> = ids.map(|(_, value)| value.as_str()).collect();
-            assert_eq!(ids, expected, "{rules} {own:?}");
+            assert_eq!(client.call(&Call::get("/").lines(own)).status, 200);
+            assert_eq!(ids(&server.last_request()), expected, "{rules} {own:?}");
         }
     }
 }

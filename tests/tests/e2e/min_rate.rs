@@ -10,14 +10,17 @@ use std::time::{Duration, Instant};
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Connection, Proxy, Server, on_both_backends, os, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Connection, Proxy, Server, matrix, on_http1, os, ports,
+};
 
 use crate::access_log::{LOGGED, lines};
 
-on_both_backends!(
+matrix!(a_client_that_waits_for_leave_is_not_slow,);
+
+on_http1!(
     an_upload_that_drips_is_given_up,
     an_upload_in_a_tunnel_keeps_the_same_rate,
-    a_client_that_waits_for_leave_is_not_slow,
     a_client_that_reads_slowly_is_reset,
     a_response_that_drips_is_the_upstreams_failure,
     an_endpoint_that_drips_is_ejected,
@@ -37,10 +40,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 const UPLOAD: &str = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 100000000\r\n\r\n";
 
-fn start(backend: Backend, server: &Server, more: &str) -> (Proxy, SocketAddr) {
+fn start(column: impl Into<Column>, server: &Server, more: &str) -> (Proxy, SocketAddr) {
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = one_upstream(listen, server.address(), more);
-    (Proxy::start(backend, &format!("{LOGGED}{config}")), listen)
+    (Proxy::start(column, &format!("{LOGGED}{config}")), listen)
 }
 
 /// Sends `part` again and again, with pauses, until it fails.
@@ -112,24 +115,21 @@ fn an_upload_in_a_tunnel_keeps_the_same_rate(backend: Backend) {
     told.recv_timeout(SOON).expect("the upstream is free again");
 }
 
-fn a_client_that_waits_for_leave_is_not_slow(backend: Backend) {
-    let server = Server::start(|connection| {
-        let Some(mut request) = connection.head()? else {
-            return Ok(());
-        };
+fn a_client_that_waits_for_leave_is_not_slow(column: Column) {
+    let server = column.script(|exchange| {
         thread::sleep(WINDOW * 3 / 2);
-        connection.write("HTTP/1.1 100 Continue\r\n\r\n")?;
-        connection.body(&mut request)?;
-        connection.write(text("taken"))
+        exchange.interim(100, &[])?;
+        exchange.request()?;
+        exchange.send(&Answer::ok("taken"))
     });
-    let (_proxy, listen) = start(backend, &server, RATE);
-    let mut client = Client::connect(listen);
-    client.send(
-        "POST / HTTP/1.1\r\nHost: web.test\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n",
-    );
-    assert_eq!(client.response("POST").status, 100);
-    client.send("body");
-    assert_eq!(client.response("POST").text(), "taken");
+    let (_proxy, listen) = start(column, &server, RATE);
+    let mut client = column.connect(listen);
+    let call = Call::new("POST", "/")
+        .field("Expect", "100-continue")
+        .announces(4);
+    assert_eq!(client.call(&call).status, 100);
+    client.piece("body");
+    assert_eq!(client.answer().text(), "taken");
 }
 
 /// Answers with more than anybody reads here.

@@ -9,19 +9,24 @@ use ambassador_tests::program::Running;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports,
+    Answer, Backend, Call, Cgroup, Client, Column, Proxy, Server, eventually, matrix,
+    on_both_backends, on_http1, ports,
 };
 
 use crate::capture::get;
 
-on_both_backends!(
+matrix!(
     a_reload_under_load_fails_no_request,
     a_changed_file_is_seen_without_a_signal,
-    a_swapped_link_is_seen_as_of_a_config_map,
     a_bad_file_changes_nothing,
-    what_needs_a_restart_is_refused,
     work_in_flight_finishes_where_it_started,
-    an_upstream_that_is_gone_keeps_no_connection,
+);
+
+on_http1!(an_upstream_that_is_gone_keeps_no_connection,);
+
+on_both_backends!(
+    a_swapped_link_is_seen_as_of_a_config_map,
+    what_needs_a_restart_is_refused,
     claims_of_captured_destinations_follow,
 );
 
@@ -31,14 +36,17 @@ fn listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], ports::free()))
 }
 
-fn a_reload_under_load_fails_no_request(backend: Backend) {
-    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+fn a_reload_under_load_fails_no_request(column: Column) {
+    let (one, two) = (
+        column.server(|_| Answer::ok("one")),
+        column.server(|_| Answer::ok("two")),
+    );
     let listen = listen();
     let configs = [
         one_upstream(listen, one.address(), ""),
         one_upstream(listen, two.address(), ""),
     ];
-    let proxy = Proxy::start(backend, &configs[0]);
+    let proxy = Proxy::start(column, &configs[0]);
     let (stop, failed) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -47,7 +55,7 @@ fn a_reload_under_load_fails_no_request(backend: Backend) {
         .map(|_| {
             let (stop, failed) = (Arc::clone(&stop), Arc::clone(&failed));
             std::thread::spawn(move || {
-                let mut client = Client::connect(listen);
+                let mut client = column.connect(listen);
                 let mut count = 0_usize;
                 while !stop.load(Ordering::Relaxed) {
                     if client.get("/").status != 200 {
@@ -55,7 +63,7 @@ fn a_reload_under_load_fails_no_request(backend: Backend) {
                     }
                     count += 1;
                     if count.is_multiple_of(50) {
-                        client = Client::connect(listen);
+                        client = column.connect(listen);
                     }
                 }
                 count
@@ -78,11 +86,14 @@ fn a_reload_under_load_fails_no_request(backend: Backend) {
     assert!(!one.requests().is_empty() && !two.requests().is_empty());
 }
 
-fn a_changed_file_is_seen_without_a_signal(backend: Backend) {
-    let (one, two) = (Server::http(|_| text("one")), Server::http(|_| text("two")));
+fn a_changed_file_is_seen_without_a_signal(column: Column) {
+    let (one, two) = (
+        column.server(|_| Answer::ok("one")),
+        column.server(|_| Answer::ok("two")),
+    );
     let listen = listen();
-    let proxy = Proxy::start(backend, &one_upstream(listen, one.address(), ""));
-    let mut client = Client::connect(listen);
+    let proxy = Proxy::start(column, &one_upstream(listen, one.address(), ""));
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/").text(), "one");
     proxy.rewrite_config(&one_upstream(listen, two.address(), ""));
     eventually("the new upstream answers", SOON, || {
@@ -121,10 +132,10 @@ fn a_swapped_link_is_seen_as_of_a_config_map(backend: Backend) {
     assert_eq!(child.wait(SOON).code(), Some(0));
 }
 
-fn a_bad_file_changes_nothing(backend: Backend) {
-    let server = Server::ok();
+fn a_bad_file_changes_nothing(column: Column) {
+    let server = column.ok();
     let listen = listen();
-    let proxy = Proxy::start(backend, &one_upstream(listen, server.address(), ""));
+    let proxy = Proxy::start(column, &one_upstream(listen, server.address(), ""));
     proxy.rewrite_config("upstreams: { web: { endpointz: [] } }\n");
     proxy.signal(libc::SIGHUP);
     eventually("the failure is counted", SOON, || {
@@ -134,7 +145,7 @@ fn a_bad_file_changes_nothing(backend: Backend) {
         proxy.log().contains("endpointz"),
         "the mistake is in the log"
     );
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
     assert_eq!(proxy.admin_status("/readyz"), Some(200));
 }
 
@@ -151,21 +162,21 @@ fn what_needs_a_restart_is_refused(backend: Backend) {
     assert!(proxy.log().contains("needs a restart"), "{}", proxy.log());
 }
 
-fn work_in_flight_finishes_where_it_started(backend: Backend) {
+fn work_in_flight_finishes_where_it_started(column: Column) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let slow = Server::http(move |_| {
+    let slow = column.server(move |_| {
         let _ = wait
             .lock()
             .expect("one user")
             .recv_timeout(Duration::from_secs(20));
-        text("slow")
+        Answer::ok("slow")
     });
-    let quick = Server::http(|_| text("quick"));
+    let quick = column.server(|_| Answer::ok("quick"));
     let listen = listen();
-    let proxy = Proxy::start(backend, &one_upstream(listen, slow.address(), ""));
-    let mut client = Client::connect(listen);
-    client.send(ambassador_tests::client::get("/"));
+    let proxy = Proxy::start(column, &one_upstream(listen, slow.address(), ""));
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it is in flight", SOON, || slow.requests().len() == 1);
     proxy.rewrite_config(&one_upstream(listen, quick.address(), ""));
     proxy.signal(libc::SIGHUP);
@@ -174,10 +185,10 @@ fn work_in_flight_finishes_where_it_started(backend: Backend) {
         proxy.metric("ambassador_config_reloads_total", &[]) >= 1.0
     });
     eventually("new work goes elsewhere", SOON, || {
-        Client::connect(listen).get("/").text() == "quick"
+        column.connect(listen).get("/").text() == "quick"
     });
     go.send(()).expect("the server waits");
-    assert_eq!(client.response("GET").text(), "slow");
+    assert_eq!(client.answer().text(), "slow");
     assert_eq!(client.get("/").text(), "quick");
 }
 

@@ -33,8 +33,8 @@ struct World {
 /// Two upstreams; `more` is appended to the configuration.
 fn world(column: impl Into<Column>, more: &str) -> World {
     let column = column.into();
-    let one = column.server(|request| Answer::ok(&format!("one {}", request.target)));
-    let two = column.server(|request| Answer::ok(&format!("two {}", request.target)));
+    let one = column.server(|request| Answer::ok(format!("one {}", request.target)));
+    let two = column.server(|request| Answer::ok(format!("two {}", request.target)));
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let proxy = Proxy::start(
         column,
