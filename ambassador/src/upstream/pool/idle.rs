@@ -37,9 +37,10 @@ impl Idle {
         now.saturating_duration_since(self.since)
     }
 
-    /// Whether it can be used for `key`.
-    pub(super) fn serves(&self, key: PoolKey, now: Instant) -> bool {
-        self.connection.serves(key) && self.until.is_none_or(|until| now < until)
+    /// Whether it can be used for what it is kept for.
+    pub(super) fn is_usable(&self, now: Instant) -> bool {
+        let may_stand = self.until.is_none_or(|until| now < until);
+        may_stand && !self.connection.stream.is_closed_or_busy()
     }
 }
 
@@ -55,7 +56,7 @@ impl Pool {
         loop {
             let place = self.idle.iter().rposition(|idle| idle.key() == key)?;
             let idle = self.remove(place);
-            if idle.serves(key, now) {
+            if idle.is_usable(now) {
                 return Some(idle.connection);
             }
             dead.push(idle);
@@ -116,7 +117,7 @@ impl Pool {
             // The kept ones are not closed for being idle, only for being old.
             if is_too_long && self.idle.len() > keep
                 || connection.is_old(max_lifetime, now)
-                || !idle.serves(idle.key(), now)
+                || !idle.is_usable(now)
             {
                 expired.push(self.remove(place));
             } else {

@@ -355,7 +355,7 @@ impl super::Pool {
             return None;
         }
         let idle = self.remove(oldest);
-        if idle.serves(key, now) {
+        if idle.is_usable(now) {
             return Some(idle.connection);
         }
         dead.push(idle);
