@@ -99,6 +99,17 @@ impl Transport {
         }
     }
 
+    /// The same as [`Transport::readable`], but not past `deadline`.
+    #[inline]
+    pub(crate) fn readable_by(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<(), Elapsed>> + '_ {
+        match self {
+            Self::Plain(stream) => stream.readable_by(deadline),
+        }
+    }
+
     /// Resolves when bytes, the end or an error wait; takes nothing.
     pub(crate) fn readable(&self) -> impl Future<Output = ()> + '_ {
         match self {

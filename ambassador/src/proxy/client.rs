@@ -130,8 +130,8 @@ pub(crate) enum Turn {
 
 /// What woke an idle connection.
 pub(crate) enum Woken {
-    /// Bytes.
-    Bytes(Chunk),
+    /// Bytes, which are ahead.
+    Bytes,
     /// The client closed, reset or fell silent; or the connection ended that is
     /// its own.
     Ended,
@@ -179,37 +179,43 @@ impl Client {
         received.ok()?.ok().flatten()
     }
 
-    /// Waits between requests: for bytes, the end, or a drain.
+    /// Waits between requests: for bytes, which stay ahead, for the end, or a
+    /// drain.
     pub(crate) async fn next_request(&mut self, idle: Duration) -> Woken {
-        if let Some(chunk) = self.ahead.take().or_else(|| self.stream.try_recv()) {
-            self.turn = Turn::Later;
-            return Woken::Bytes(chunk);
+        if self.ahead.is_some() {
+            return self.woken();
         }
         let ended = first(self.bound.lost(), self.context.drain.begun());
-        let woken = match first(self.receive(idle), ended).await {
-            First::Left(Some(chunk)) => Some(Woken::Bytes(chunk)),
-            First::Left(None) | First::Right(First::Left(_)) => Some(Woken::Ended),
-            First::Right(First::Right(())) => None,
-        };
-        if let Some(woken) = woken {
-            self.turn = Turn::Later;
-            return woken;
+        let readable = self.stream.readable_by(ring::now() + idle);
+        match first(readable, ended).await {
+            First::Left(_) | First::Right(First::Left(())) => self.woken(),
+            // Boxed, so that nobody pays for it before.
+            First::Right(First::Right(())) => Box::pin(self.last_request()).await,
         }
-        // Boxed, so that nobody pays for it before.
-        Box::pin(self.last_request()).await
+    }
+
+    /// What it was woken by, which is no drain.
+    fn woken(&mut self) -> Woken {
+        self.turn = Turn::Later;
+        if self.ahead.is_none() {
+            self.ahead = self.stream.try_recv();
+        }
+        match self.ahead {
+            Some(_) => Woken::Bytes,
+            None => Woken::Ended,
+        }
     }
 
     /// A request that is on its way when the drain begins would be reset by the
     /// close.
-    async fn last_request(&self) -> Woken {
+    async fn last_request(&mut self) -> Woken {
         let grace = self.context.drain_grace();
         let within = match self.turn {
             Turn::First => grace * FIRST_REQUEST_GRACES,
             Turn::Later => grace * 2,
         };
-        match self.stream.recv_by(ring::now() + within).await {
-            Ok(Ok(Some(chunk))) => Woken::Bytes(chunk),
-            Ok(_) => Woken::Ended,
+        match self.stream.readable_by(ring::now() + within).await {
+            Ok(()) => self.woken(),
             Err(_) => Woken::Drained,
         }
     }
@@ -259,21 +265,22 @@ impl Client {
         let _ = timer::timeout(limit, drained).await;
     }
 
-    /// Reads a request head that begins with `chunk`; `None`: the client ended or
-    /// fell silent before it was whole.
+    /// Reads a request head, of which the first bytes are ahead; `None`: the client
+    /// ended or fell silent before it was whole.
     pub(crate) async fn read_request(
         &mut self,
         request: &mut RequestHead,
-        mut chunk: Chunk,
         patience: Patience,
     ) -> Result<Option<Chunk>, (BadMessage, u64)> {
         let limits = self.context.head_limits;
         let mut until = None;
+        let Some(mut chunk) = self.ahead.take() else {
+            return Ok(None);
+        };
         loop {
             let refused = |bad| (bad, chunk.len() as u64);
             if let Some(length) = http1::parse_request(request, &chunk, &limits).map_err(refused)? {
-                let rest = chunk.split_off(length);
-                self.ahead = (!rest.is_empty()).then_some(rest);
+                self.ahead = chunk.split_rest(length);
                 return Ok(Some(chunk));
             }
             let mut collected = chunk.to_vec();

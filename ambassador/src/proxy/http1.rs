@@ -7,19 +7,19 @@ use crate::proxy::client::{Client, Patience, Woken};
 use crate::proxy::forward;
 use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
-use crate::ring::{self, Chunk};
+use crate::ring;
 use crate::telemetry::Direction;
 
 /// Serves requests until the connection ends.
 pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
     let after = loop {
-        let chunk = match client.next_request(patience.idle()).await {
-            Woken::Bytes(chunk) => chunk,
+        match client.next_request(patience.idle()).await {
+            Woken::Bytes => {}
             Woken::Ended => break After::Close,
             Woken::Drained => break After::Linger,
-        };
+        }
         let mut request = slot::take(empty_slot);
-        request.as_mut().begin(client, chunk, patience);
+        request.as_mut().begin(client, patience);
         let after;
         (client, after) = request.as_mut().await;
         slot::give_back(request);
@@ -39,16 +39,16 @@ pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
 }
 
 fn empty_slot() -> Slot {
-    slot::empty(|mut client, chunk, patience| async move {
-        let after = one(&mut client, chunk, patience).await;
+    slot::empty(|mut client, patience| async move {
+        let after = one(&mut client, patience).await;
         (client, after)
     })
 }
 
-async fn one(client: &mut Client, chunk: Chunk, patience: Patience) -> After {
+async fn one(client: &mut Client, patience: Patience) -> After {
     let context = Rc::clone(&client.context);
     let mut scratch = context.take_scratch();
-    let head = client.read_request(&mut scratch.request, chunk, patience);
+    let head = client.read_request(&mut scratch.request, patience);
     let after = match head.await {
         Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
         Ok(None) if client.member.is_shed() => {

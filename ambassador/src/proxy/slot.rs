@@ -11,7 +11,6 @@ use pin_project_lite::pin_project;
 
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience};
-use crate::ring::Chunk;
 
 /// Slots kept. More are made when more requests are in flight at once, and dropped
 /// afterwards.
@@ -27,8 +26,8 @@ pub(super) type Slot = Pin<Box<dyn Serve>>;
 /// Serves one request after another. It resolves to the connection and what
 /// becomes of it, and may then [`begin`](Serve::begin) again.
 pub(super) trait Serve: Future<Output = (Box<Client>, After)> {
-    /// Begins with a request of which `chunk` has the first bytes.
-    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, patience: Patience);
+    /// Begins with a request of which the first bytes are ahead.
+    fn begin(self: Pin<&mut Self>, client: Box<Client>, patience: Patience);
 }
 
 pin_project! {
@@ -59,7 +58,7 @@ pub(super) fn drop_all() {
 }
 
 /// An empty slot for the futures of `serve`.
-pub(super) fn empty<F>(serve: impl Fn(Box<Client>, Chunk, Patience) -> F + 'static) -> Slot
+pub(super) fn empty<F>(serve: impl Fn(Box<Client>, Patience) -> F + 'static) -> Slot
 where
     F: Future<Output = (Box<Client>, After)> + 'static,
 {
@@ -71,12 +70,12 @@ where
 
 impl<S, F> Serve for Server<S, F>
 where
-    S: Fn(Box<Client>, Chunk, Patience) -> F,
+    S: Fn(Box<Client>, Patience) -> F,
     F: Future<Output = (Box<Client>, After)>,
 {
-    fn begin(self: Pin<&mut Self>, client: Box<Client>, chunk: Chunk, patience: Patience) {
+    fn begin(self: Pin<&mut Self>, client: Box<Client>, patience: Patience) {
         let mut this = self.project();
-        let running = (this.serve)(client, chunk, patience);
+        let running = (this.serve)(client, patience);
         this.running.set(Some(running));
     }
 }

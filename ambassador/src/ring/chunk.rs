@@ -107,6 +107,11 @@ impl Chunk {
         rest
     }
 
+    /// The same where there is a rest.
+    pub fn split_rest(&mut self, at: usize) -> Option<Self> {
+        (at < self.len()).then(|| self.split_off(at))
+    }
+
     /// Keeps the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         if length < self.len() {

@@ -6,11 +6,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::sockopt;
 
+use super::Core;
 use super::chunk::{Chunk, Gather};
 use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
@@ -224,15 +225,21 @@ impl Stream {
             let waker = context.waker();
             super::with(|core| match core.driver.poll_recv(self.key, waker) {
                 Poll::Ready(received) => Poll::Ready(Ok(received)),
-                Poll::Pending if deadline <= super::now() => Poll::Ready(Err(Elapsed)),
-                Poll::Pending => {
-                    let mut wheel = core.wheel.borrow_mut();
-                    let alarm = wheel.keep(self.alarm.get(), deadline, waker);
-                    self.alarm.set(Some(alarm));
-                    Poll::Pending
-                }
+                Poll::Pending => self.poll_deadline(core, deadline, waker).map(Err),
             })
         })
+    }
+
+    /// Tells when it is too late to wait any longer.
+    #[inline]
+    fn poll_deadline(&self, core: &Core, deadline: Instant, waker: &Waker) -> Poll<Elapsed> {
+        if deadline <= super::now() {
+            return Poll::Ready(Elapsed);
+        }
+        let mut wheel = core.wheel.borrow_mut();
+        let alarm = wheel.keep(self.alarm.get(), deadline, waker);
+        self.alarm.set(Some(alarm));
+        Poll::Pending
     }
 
     /// Bytes that have arrived already.
@@ -276,16 +283,28 @@ impl Stream {
 
     /// Resolves when bytes, the end or an error wait; takes nothing.
     pub fn readable(&self) -> impl Future<Output = ()> + '_ {
-        poll_fn(|context| {
-            super::with(|core| {
-                let mut socket = core.driver.socket(self.key);
-                if socket.has_news() {
-                    return Poll::Ready(());
-                }
-                keep(&mut socket.reader, context.waker());
-                Poll::Pending
+        poll_fn(|context| super::with(|core| self.poll_readable(core, context.waker())))
+    }
+
+    /// The same, but not past `deadline`.
+    pub fn readable_by(&self, deadline: Instant) -> impl Future<Output = Result<(), Elapsed>> + '_ {
+        poll_fn(move |context| {
+            let waker = context.waker();
+            super::with(|core| match self.poll_readable(core, waker) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => self.poll_deadline(core, deadline, waker).map(Err),
             })
         })
+    }
+
+    #[inline]
+    fn poll_readable(&self, core: &Core, waker: &Waker) -> Poll<()> {
+        let mut socket = core.driver.socket(self.key);
+        if socket.has_news() {
+            return Poll::Ready(());
+        }
+        keep(&mut socket.reader, waker);
+        Poll::Pending
     }
 
     /// Resolves when the peer has ended its direction or the connection has

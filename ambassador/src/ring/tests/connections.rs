@@ -127,8 +127,15 @@ async fn an_idle_stream_shows_that_its_peer_has_gone() {
     assert!(!stream.is_closed_or_busy());
     let early = timer::timeout(Duration::from_millis(5), stream.readable()).await;
     assert!(early.is_err());
+    let soon = now() + Duration::from_millis(5);
+    assert_eq!(stream.readable_by(soon).await, Err(timer::Elapsed));
     drop(far);
     stream.readable().await;
+    assert_eq!(
+        stream.readable_by(soon).await,
+        Ok(()),
+        "what is here counts"
+    );
     assert!(stream.is_closed_or_busy());
     assert_eq!(stream.departure().await, Departure::Fin);
 }

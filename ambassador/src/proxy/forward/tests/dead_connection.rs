@@ -63,14 +63,14 @@ async fn post_over_a_dead_connection(body: usize) {
     let head = format!("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {body}\r\n\r\n");
     let (mut client, far) = accepted_client(&context, Some(OriginalDst(address)));
     // The first bytes are at hand, so that nothing is waited for.
-    let first = Chunk::from(format!("{head}x").into_bytes());
+    client.ahead = Some(Chunk::from(format!("{head}x").into_bytes()));
     let app = thread::spawn(move || {
         (&far).write_all(&vec![b'x'; body - 1]).unwrap();
         read_to(&mut &far, b"\r\n\r\n")
     });
     let mut scratch = context.take_scratch();
     let patience = client::Patience::of(&Timeouts::default());
-    let head = client.read_request(&mut scratch.request, first, patience);
+    let head = client.read_request(&mut scratch.request, patience);
     let head = head.await.unwrap().unwrap();
     let after = forward(&mut client, &mut scratch, head).await;
     assert_eq!(after, After::KeepAlive);
