@@ -51,11 +51,12 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
         let request_id = identity.request_id(request, bytes, known);
         record.describe(described(request, bytes, request_id));
     }
-    let route = match found.map_err(Refusal::Malformed) {
+    let route = match found {
         Ok(Some(route)) => route,
         none => {
             drop(head);
-            let refusal = none.err().unwrap_or(Reason::NoRoute.into());
+            let malformed = none.err().map(Refusal::Malformed);
+            let refusal = malformed.unwrap_or(Reason::NoRoute.into());
             let ended = Ended::new(facts, &body, &scratch.response);
             return Box::pin(ended.refuse(client, record, refusal)).await;
         }

@@ -49,6 +49,16 @@ enum Host {
     Set(Box<[u8]>),
 }
 
+impl Host {
+    fn of(header: HostHeader<'_>) -> Self {
+        match header {
+            HostHeader::Keep => Self::Keep,
+            HostHeader::Set(host) => Self::Set(host.into()),
+            HostHeader::Endpoint => Self::Endpoint,
+        }
+    }
+}
+
 /// The request id that a request carries from here on.
 pub(crate) struct Identity {
     /// `None`: the request has one already.
@@ -116,37 +126,25 @@ pub(crate) fn find(
         path: request.path(head),
         method: request.method_bytes(head),
     });
-    let plain = |target| RouteDecision {
-        target,
-        host: Host::Keep,
-        strip_path: 0,
-        trace: None,
-        hops: None,
-    };
-    let mut route = match resolution {
-        Resolution::Upstream(matched) => Some(RouteDecision {
-            target: generation.matched(&matched),
-            host: match matched.host {
-                HostHeader::Keep => Host::Keep,
-                HostHeader::Set(host) => Host::Set(host.into()),
-                HostHeader::Endpoint => Host::Endpoint,
-            },
-            strip_path: matched.strip_path,
-            trace: None,
-            hops: None,
-        }),
-        Resolution::Adopt(key) => Some(plain(context.adopt(&generation, key))),
-        Resolution::Unmatched(_) => Some(plain(generation.unmatched())),
-        Resolution::NoRoute => None,
-    };
-    if let Some(route) = &mut route {
-        let policies = &route.target.upstream.policies;
-        route.hops = policies.hops.max.map(|_| Hops::of(request, head));
-        if let Some(tracing) = &policies.tracing {
-            route.trace = TraceContext::of(request, head, tracing, clock::random_u128());
+    let (mut host, mut strip_path) = (Host::Keep, 0);
+    let target = match resolution {
+        Resolution::Upstream(matched) => {
+            (host, strip_path) = (Host::of(matched.host), matched.strip_path);
+            generation.matched(&matched)
         }
-    }
-    Ok(route)
+        Resolution::Adopt(key) => context.adopt(&generation, key),
+        Resolution::Unmatched(_) => generation.unmatched(),
+        Resolution::NoRoute => return Ok(None),
+    };
+    let policies = &target.upstream.policies;
+    let trace = |tracing| TraceContext::of(request, head, tracing, clock::random_u128());
+    Ok(Some(RouteDecision {
+        host,
+        strip_path,
+        trace: policies.tracing.as_ref().and_then(trace),
+        hops: policies.hops.max.map(|_| Hops::of(request, head)),
+        target,
+    }))
 }
 
 /// Whether bytes of this request may reach the upstream twice: its method is
