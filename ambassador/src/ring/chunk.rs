@@ -226,8 +226,11 @@ impl Gather {
     /// The same behind one more chunk, which must have a place.
     pub fn behind(self, first: Chunk) -> Self {
         let mut all = Self::from(first);
-        let few = self.first.into_iter().chain(self.second);
-        few.chain(self.rest).for_each(|chunk| all.push(chunk));
+        // A request without a body has none.
+        if !self.is_empty() {
+            let few = self.first.into_iter().chain(self.second);
+            few.chain(self.rest).for_each(|chunk| all.push(chunk));
+        }
         all
     }
 

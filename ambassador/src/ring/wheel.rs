@@ -94,14 +94,22 @@ impl Wheel {
     /// Has a timer wake `waker` at `deadline`, or before: one that is armed for
     /// an earlier time stays so, which costs next to nothing. Whoever is woken
     /// early calls this again.
+    #[inline]
     pub(super) fn keep(&mut self, key: Option<Key>, deadline: Instant, waker: &Waker) -> Key {
-        let due = self.tick(deadline);
         if let Some(key) = key {
+            let since = self.since_start(deadline);
             let timer = &mut self.timers[key as usize];
-            if timer.state != State::Fired && timer.due <= due {
+            // Its tick is that of the deadline, or one before.
+            if timer.state != State::Fired && (timer.due - 1) * TICK_NS < since {
                 timer.waker.clone_from(waker);
                 return key;
             }
+        }
+        self.arm_again(key, deadline, waker)
+    }
+
+    fn arm_again(&mut self, key: Option<Key>, deadline: Instant, waker: &Waker) -> Key {
+        if let Some(key) = key {
             self.remove(key);
         }
         self.arm(deadline, waker.clone())
@@ -124,9 +132,13 @@ impl Wheel {
         slack::shrink(&mut self.timers);
     }
 
+    fn since_start(&self, time: Instant) -> u64 {
+        time.kernel_ns().saturating_sub(self.start.kernel_ns())
+    }
+
     /// The first tick that is not before `deadline`.
     fn tick(&self, deadline: Instant) -> u64 {
-        let since = deadline.kernel_ns().saturating_sub(self.start.kernel_ns());
+        let since = self.since_start(deadline);
         let latest = self.elapsed.saturating_add(TICKS_MAX);
         since.div_ceil(TICK_NS).clamp(self.elapsed + 1, latest)
     }
@@ -143,7 +155,7 @@ impl Wheel {
 
     /// Fires what is due.
     pub(super) fn advance(&mut self, now: Instant) {
-        let now = now.kernel_ns().saturating_sub(self.start.kernel_ns()) / TICK_NS;
+        let now = self.since_start(now) / TICK_NS;
         if self.next <= now {
             self.fire(now);
         }
