@@ -101,7 +101,7 @@ impl<'a> Try<'a> {
         let admitted = breaker.admit(settings, context.shard, ring::now());
         let trial = admitted.ok_or(Reason::CircuitOpen)?;
         criteria.probe = Probe::beside(&trial);
-        let picked = pick::pick(&context.pools, target, *criteria);
+        let picked = pick::pick(&context.pools, target, criteria);
         let picked = picked.ok_or(Reason::NoEndpoint)?;
         let counts = match picked.has_alternatives() {
             true => Counts::Requests,

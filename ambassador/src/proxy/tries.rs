@@ -114,7 +114,7 @@ impl<'a> Tries<'a> {
             tried,
             ..self.criteria
         };
-        pick::pick(&self.context.pools, self.target, criteria)
+        pick::pick(&self.context.pools, self.target, &criteria)
     }
 
     /// How many there are at most.

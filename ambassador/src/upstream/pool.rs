@@ -347,20 +347,10 @@ impl Pools {
 
     fn with_pool<R>(&self, shared: &Arc<Shared>, use_it: impl FnOnce(&mut Pool) -> R) -> R {
         let mut pools = self.pools.borrow_mut();
-        let pool = pools.entry(shared.id).or_insert_with(|| Pool {
-            shared: Arc::clone(shared),
-            balancer: Balancer::default(),
-            other_namespaces: HashMap::default(),
-            idle: Vec::new(),
-            announced: 0,
-            demand: Demand::new(ring::now()),
-            alone_until: None,
-            set_aside: Vec::new(),
-            dialing: 0,
-            requests: 0,
-            latencies: None,
-        });
-        use_it(pool)
+        match pools.get_mut(&shared.id) {
+            Some(pool) => use_it(pool),
+            None => use_it(pools.entry(shared.id).or_insert_with(|| Pool::new(shared))),
+        }
     }
 
     /// The newest live idle connection for a key, unless others wait for one:
@@ -417,6 +407,23 @@ impl Pools {
 }
 
 impl Pool {
+    #[cold]
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self {
+            shared: Arc::clone(shared),
+            balancer: Balancer::default(),
+            other_namespaces: HashMap::default(),
+            idle: Vec::new(),
+            announced: 0,
+            demand: Demand::new(ring::now()),
+            alone_until: None,
+            set_aside: Vec::new(),
+            dialing: 0,
+            requests: 0,
+            latencies: None,
+        }
+    }
+
     fn report_requests(&mut self, shared: &Shared, now: Instant) {
         let requests = std::mem::take(&mut self.requests);
         shared.retry_budget.deposit(requests, now);
