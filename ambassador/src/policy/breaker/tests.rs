@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod operator;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn settings(trip: Trip) -> Settings {
@@ -381,28 +383,6 @@ fn a_try_counts_only_in_the_state_it_was_admitted_in() {
 }
 
 #[test]
-fn an_operator_holds_it_open_or_closed() {
-    let (start, settings) = (Instant::now(), rolling(1));
-    let breaker = closed(start);
-    breaker.force(Force::Open);
-    let years = start + SECOND * 86_400 * 3_650;
-    assert!(breaker.admit(&settings, 0, years).is_none());
-    assert_eq!(breaker.refuses_for(start), None);
-    assert_eq!(breaker.forced(), Force::Open);
-    breaker.force(Force::Closed);
-    for _ in 0..100 {
-        fail(&breaker, &settings, start);
-    }
-    assert_eq!(breaker.state(), State::Closed);
-    breaker.force(Force::Auto);
-    fail(&breaker, &settings, start);
-    assert_eq!(
-        (breaker.state(), breaker.forced()),
-        (State::Open, Force::Auto)
-    );
-}
-
-#[test]
 fn without_a_trip_nothing_opens_it() {
     let (now, settings) = (Instant::now(), settings(Trip::Never));
     let breaker = closed(now);
@@ -410,60 +390,6 @@ fn without_a_trip_nothing_opens_it() {
         fail(&breaker, &settings, now);
     }
     assert_eq!(breaker.state(), State::Closed);
-}
-
-#[test]
-fn an_observer_is_told_what_is_refused() {
-    let (start, settings) = (Instant::now(), settings(Trip::Consecutive(1)));
-    let breaker = closed(start);
-    let told = std::sync::Arc::new(Mutex::new(Vec::new()));
-    let list = std::sync::Arc::clone(&told);
-    let observer = Observer(Box::new(move |refuses| list.lock().unwrap().push(refuses)));
-    let so_far = || std::mem::take(&mut *told.lock().unwrap());
-    breaker.observe(Some(observer));
-    assert_eq!(so_far(), [RefusalPeriod::Nothing], "what it was found at");
-
-    fail(&breaker, &settings, start + SECOND);
-    let due = due(&breaker, &settings, start + SECOND);
-    assert_eq!(so_far(), [RefusalPeriod::Until(due)]);
-    let probe = breaker.admit(&settings, 0, due).unwrap();
-    assert_eq!(so_far(), [], "it follows from the time");
-    drop(probe);
-    assert_eq!(so_far(), [RefusalPeriod::Until(due)], "the next may come");
-    let probe = breaker.admit(&settings, 0, due + SECOND).unwrap();
-    probe.succeeded(due + SECOND);
-    assert_eq!(so_far(), [RefusalPeriod::Nothing]);
-
-    for (force, refuses) in [
-        (Force::Open, RefusalPeriod::Always),
-        (Force::Auto, RefusalPeriod::Nothing),
-        (Force::Open, RefusalPeriod::Always),
-        (Force::Closed, RefusalPeriod::Nothing),
-    ] {
-        breaker.force(force);
-        assert_eq!(so_far(), [refuses], "{force:?}");
-    }
-    breaker.force(Force::Auto);
-    so_far();
-    breaker.observe(None);
-    fail(&breaker, &settings, due + 61 * SECOND);
-    assert_eq!(so_far(), [], "nobody is told any more");
-}
-
-#[test]
-fn who_comes_while_a_probe_is_out_is_told_of_a_time_that_has_passed() {
-    let (start, settings) = (Instant::now(), settings(Trip::Consecutive(1)));
-    let breaker = closed(start);
-    fail(&breaker, &settings, start);
-    let due = due(&breaker, &settings, start);
-    let probe = breaker.admit(&settings, 0, due).unwrap();
-    let (tell, told) = std::sync::mpsc::channel();
-    breaker.observe(Some(Observer(Box::new(move |refuses| {
-        tell.send(refuses).unwrap();
-    }))));
-    assert_eq!(told.try_recv(), Ok(RefusalPeriod::Until(start)));
-    probe.succeeded(due);
-    assert_eq!(told.try_recv(), Ok(RefusalPeriod::Nothing));
 }
 
 #[test]
