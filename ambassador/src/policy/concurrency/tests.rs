@@ -1,5 +1,7 @@
 use super::*;
 
+mod control;
+
 const MS: Duration = Duration::from_millis(1);
 const SETTINGS: Settings = Settings {
     adaptive: true,
@@ -139,9 +141,10 @@ fn a_few_slow_answers_do_not_lower_it() {
 #[test]
 fn a_permanent_step_becomes_the_baseline() {
     let mut windows = Windows::new();
-    while windows.limit() < 100 {
+    for _ in 0..20 {
         windows.answered(20 * MS);
     }
+    assert!(windows.limit() > 100);
     for latency in [60 * MS, 400 * MS] {
         let before = windows.limit();
         let lowest = (0..20).map(|_| windows.answered(latency)).min();
@@ -205,6 +208,60 @@ fn few_samples_close_no_window() {
         concurrency.report(&SETTINGS, latency, 4, later);
     }
     assert_eq!(concurrency.limit(&SETTINGS), limit);
+}
+
+/// One whose first window was closed at 100 ms, with this latency.
+fn after_a_window(latency: Duration) -> (Concurrency, Instant) {
+    let start = Instant::now();
+    let concurrency = Concurrency::new(start);
+    for _ in 0..FIRST_SAMPLES_MIN {
+        let sample = Sample::Answered(latency);
+        concurrency.report(&SETTINGS, sample, 4, start + WINDOW);
+    }
+    assert_eq!(concurrency.limit(&SETTINGS), Some(7));
+    (concurrency, start)
+}
+
+#[test]
+fn a_window_opens_a_latency_after_the_last_and_lasts_another() {
+    // The latency in microseconds; when samples come, in milliseconds, and how
+    // many; whether a window was closed.
+    for (latency_us, samples, closes) in [
+        (20_500, &[(120, 29), (221, 1)][..], false),
+        (20_500, &[(121, 29), (221, 1)], true),
+        (20_500, &[(221, 29)], false),
+        (20_500, &[(220, 40)], false),
+        (20_500, &[(220, 40), (221, 1)], true),
+        (500_500, &[(600, 40), (1_102, 1)], false),
+        (500_500, &[(1_101, 40)], false),
+        (500_500, &[(1_101, 40), (1_102, 1)], true),
+    ] {
+        let latency = Duration::from_micros(latency_us);
+        let (concurrency, start) = after_a_window(latency);
+        for (ms, times) in samples {
+            for _ in 0..*times {
+                let sample = Sample::Answered(latency);
+                concurrency.report(&SETTINGS, sample, 7, start + MS * *ms);
+            }
+        }
+        let closed = concurrency.limit(&SETTINGS) != Some(7);
+        assert_eq!(closed, closes, "{latency_us} us: {samples:?}");
+    }
+}
+
+#[test]
+fn drops_close_windows_too() {
+    let start = Instant::now();
+    let concurrency = Concurrency::new(start);
+    let report = |times, sample, at| {
+        (0..times).for_each(|_| concurrency.report(&SETTINGS, sample, 4, at));
+        concurrency.limit(&SETTINGS)
+    };
+    report(FIRST_SAMPLES_MIN, Sample::Dropped, start + WINDOW);
+    // In the next one the drops of the first are over.
+    let (next, answered) = (start + 2 * WINDOW, Sample::Answered(MS));
+    assert_eq!(report(SAMPLES_MIN - 1, answered, next), Some(4));
+    assert_eq!(report(1, answered, next), Some(7));
 }
 
 #[test]
