@@ -6,6 +6,8 @@ use crate::clock;
 use crate::policy::balance::{Key, hash};
 use crate::route::settings;
 
+mod picks;
+
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const BAD: Grade = Grade::Bad { retry_after: None };
@@ -409,7 +411,7 @@ fn what_fails_stays_rarer_than_what_does_not_however_many_are_bad() {
             // Until each has failed once, which tells of it.
             let mut unknown = bad.clone();
             let (mut failed, mut well) = (0, 0);
-            while well < 200 {
+            for _ in 0..1_000 {
                 let port = {
                     let mut picked = shard.pick();
                     let port = picked.endpoint.0.port();
@@ -427,6 +429,7 @@ fn what_fails_stays_rarer_than_what_does_not_however_many_are_bad() {
                 }
                 assert!(failed * 3 <= well, "{load_balancing:?} {bad:?}");
             }
+            assert!(well > 200, "{load_balancing:?} {bad:?}: {well}");
         }
     }
 }
