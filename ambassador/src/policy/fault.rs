@@ -206,6 +206,41 @@ mod tests {
     }
 
     #[test]
+    fn more_than_all_is_too_much_and_a_rounding_is_not() {
+        for (abort, reset, exceeds) in [
+            (0.0, 0.0, false),
+            (0.5, 0.5, false),
+            (0.6, 0.5, true),
+            (0.5, 0.6, true),
+            (1.0, 1e-9, false),
+            (1.0, 2e-9, true),
+        ] {
+            let faults = settings(abort, 1.0, reset);
+            assert_eq!(faults.exceeds_all(), exceeds, "{abort} {reset}");
+        }
+        let resets = Settings {
+            reset: 1.0,
+            ..Settings::default()
+        };
+        assert!(!resets.exceeds_all(), "nothing is aborted besides");
+    }
+
+    #[test]
+    fn connections_without_requests_get_what_needs_none() {
+        let all = settings(0.1, 0.2, 0.3);
+        let expected = Settings {
+            abort: None,
+            ..all.clone()
+        };
+        assert_eq!(all.of_connections(), Some(expected));
+        let by_field = Settings {
+            header: Some("x-chaos".into()),
+            ..all
+        };
+        assert_eq!(by_field.of_connections(), None);
+    }
+
+    #[test]
     fn they_end_at_their_time() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
         let until = |until| Settings {

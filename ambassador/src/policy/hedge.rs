@@ -197,6 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_halved_keeps_its_shares() {
+        let mut latencies = Latencies::default();
+        for answer in 0..SAMPLES_MAX {
+            latencies.record(if answer % 8 == 0 { 1_000 * MS } else { MS });
+        }
+        assert_eq!(latencies.total, SAMPLES_MAX / 2);
+        for (share, exact) in [(0.8, MS), (0.95, 1_000 * MS)] {
+            let found = latencies.quantile(share).unwrap();
+            assert!(found >= exact && found <= exact.mul_f64(1.2), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn the_budget_of_second_tries_has_no_floor() {
+        let settings = Settings {
+            budget: 0.25,
+            ..Settings::default()
+        };
+        let expected = budget::Settings {
+            ratio: 0.25,
+            min_per_second: 0,
+        };
+        assert_eq!(settings.budget(), expected);
+    }
+
+    #[test]
     fn any_time_has_a_bucket() {
         let mut latencies = Latencies::default();
         for took in [Duration::ZERO, FLOOR, Duration::MAX] {

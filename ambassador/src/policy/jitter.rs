@@ -32,4 +32,10 @@ mod tests {
         assert_eq!(lengthened_ms(0, 7), 0);
         assert!(lengthened_ms(u64::MAX, 7) == u64::MAX);
     }
+
+    #[test]
+    fn numbers_are_mixed_as_splitmix64_does() {
+        assert_eq!(mixed(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(mixed(1_234_567), 6_457_827_717_110_365_317);
+    }
 }

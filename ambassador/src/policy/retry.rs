@@ -399,6 +399,7 @@ mod tests {
         for cause in [Cause::Reset, Cause::Status(429), Cause::Status(503)] {
             assert!(!retry.applies_to(cause), "{cause:?}");
         }
+        assert_eq!(retry.methods.names().count(), 0);
         assert_eq!(retry.attempts, Retry::default().attempts);
         assert_eq!(Retry::never().attempts, 1);
     }

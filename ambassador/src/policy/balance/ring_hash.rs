@@ -67,3 +67,40 @@ impl Ring {
             .find(|place| may_be_chosen(*place))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(weights: &[u32]) -> Ring {
+        let address = |port: usize| EndpointAddr(([10, 1, 2, 3], port as u16).into());
+        let endpoints = weights.iter().enumerate();
+        Ring::of(endpoints.map(|(port, weight)| (address(port), *weight)))
+    }
+
+    #[test]
+    fn points_are_halved_until_they_fit_and_each_endpoint_has_one() {
+        for (weights, expected) in [
+            (&[1][..], &[128][..]),
+            (&[1, 0, 3], &[128, 128, 384]),
+            (&[128], &[16_384]),
+            (&[127, 1], &[16_256, 128]),
+            (&[128, 1], &[8_192, 64]),
+            (&[65_535, 1], &[16_383, 1]),
+        ] {
+            let ring = ring(weights);
+            let of = |place| ring.points.iter().filter(|one| one.place == place).count();
+            let counts: Vec<usize> = (0..weights.len() as u32).map(of).collect();
+            assert_eq!(counts, expected, "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_on_a_point_is_owned_by_that_point() {
+        let ring = ring(&[1, 1, 1]);
+        for point in &ring.points {
+            let owner = ring.owner(point.hash, |_| true);
+            assert_eq!(owner, Some(point.place as usize));
+        }
+    }
+}

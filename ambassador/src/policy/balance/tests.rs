@@ -116,6 +116,7 @@ fn assert_by_weight(counts: &[u64], weights: &[u32]) {
 #[test]
 fn nothing_is_chosen_of_nothing() {
     let none = Candidates::default();
+    assert!(none.is_empty() && !candidates(&[1]).is_empty());
     assert_eq!(none.draw(1), None);
     assert_eq!(none.draw_two(1), None);
     assert_eq!(Rotation::of(&none).at(3), None);
@@ -167,6 +168,24 @@ fn an_order_of_turns_is_of_bounded_length() {
     let turns = (0..4_096).filter_map(|turn| rotation.at(turn));
     let light = turns.filter(|place| *place == 2).count();
     assert!((1..=2).contains(&light), "{light}: it has a turn still");
+}
+
+#[test]
+fn an_order_of_turns_begins_anew_after_a_round() {
+    for (weights, round) in [
+        (&[5, 1, 1][..], 7),
+        (&[10, 2, 2], 7),
+        // More than an order holds, but for what divides them all.
+        (&[8_000, 3_000], 11),
+        (&[8, 3], 11),
+        (&[2_048, 2_047, 1], 4_096),
+    ] {
+        let rotation = Rotation::of(&candidates(weights));
+        for turn in 0..4_096 {
+            let (one, next) = (rotation.at(turn), rotation.at(turn + round));
+            assert_eq!(one, next, "{weights:?}: {turn}");
+        }
+    }
 }
 
 #[test]
@@ -232,6 +251,31 @@ fn peak_ewma_takes_a_peak_at_once_and_forgets_it_slowly() {
     let settled = ewma.cost(0, start + 99 * SECOND);
     assert!((0.0045..0.0055).contains(&settled), "{settled}");
     assert_eq!(ewma.cost(3, start + 99 * SECOND), settled * 4.0);
+}
+
+#[test]
+fn peak_ewma_weighs_the_past_by_its_age() {
+    let start = Instant::now();
+    let mut ewma = PeakEwma::default();
+    ewma.observe(400 * MS, start);
+    // After the time in which the past decays to 1/e.
+    ewma.observe(5 * MS, start + 10 * SECOND);
+    let kept = (-1.0_f64).exp();
+    let expected = 0.4 * kept + 0.005 * (1.0 - kept);
+    let found = ewma.cost(0, start + 10 * SECOND);
+    assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+}
+
+#[test]
+fn of_two_that_are_alike_the_first_drawn_is_taken() {
+    let (candidates, now) = (candidates(&[1, 1, 1]), Instant::now());
+    for turn in 0..100 {
+        let random = nth(7, turn);
+        let first = candidates.draw_two(random).map(|[first, _]| first.place);
+        let alike = |_| (PeakEwma::default(), 1);
+        assert_eq!(PeakEwma::choose(&candidates, alike, random, now), first);
+        assert_eq!(least_request::choose(&candidates, |_| 1, random), first);
+    }
 }
 
 #[test]

@@ -187,3 +187,73 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(now_ms: u64, window_ms: u64) -> Moment {
+        Moment {
+            epoch: 0,
+            now_ms,
+            window_ms,
+        }
+    }
+
+    #[test]
+    fn each_shard_has_counters_of_its_own() {
+        let successes = Successes::default();
+        for shard in 0..64 {
+            successes.count(shard, at(0, 1_000));
+        }
+        let counters = 4 * size_of::<Chunk>() + 64 * size_of::<Recent>();
+        assert_eq!(successes.bytes(), counters);
+        assert_eq!(successes.within(1_000, at(0, 1_000)), 64);
+    }
+
+    #[test]
+    fn each_window_is_counted_apart_up_to_a_limit() {
+        let recent = Recent::new(1_000);
+        let lengths = || {
+            let first = Some(&recent);
+            let all = std::iter::successors(first, |recent| recent.next.get().map(|it| &**it));
+            all.map(|recent| recent.window_ms).collect::<Vec<_>>()
+        };
+        for (window_ms, expected) in [
+            (1_000, &[1_000][..]),
+            (2_000, &[1_000, 2_000]),
+            (1_000, &[1_000, 2_000]),
+            (3_000, &[1_000, 2_000, 3_000]),
+            (4_000, &[1_000, 2_000, 3_000, 4_000]),
+            (5_000, &[1_000, 2_000, 3_000, 4_000]),
+        ] {
+            recent.count(at(0, window_ms));
+            assert_eq!(lengths(), expected, "{window_ms}");
+        }
+        assert_eq!(recent.within(9_000, at(0, 9_000)), 6);
+    }
+
+    #[test]
+    fn what_counts_was_in_the_span_or_is_ahead_by_a_bucket() {
+        // Tenths of 1,002 ms, thirds of 334 ms.
+        for (counted_ms, span_ms, expected) in [
+            (20_040, 10_000, 1),
+            (21_042, 10_000, 1),
+            (22_044, 10_000, 0),
+            (30_060, 10_000, 0),
+            (10_020, 10_000, 1),
+            (10_019, 10_000, 0),
+            (20_374, 1_002, 1),
+            (20_708, 1_002, 0),
+            (19_038, 1_002, 1),
+            (19_037, 1_002, 0),
+            (19_372, 668, 1),
+            (19_371, 668, 0),
+        ] {
+            let recent = Recent::new(10_000);
+            recent.count(at(counted_ms, 10_000));
+            let found = recent.within(span_ms, at(20_040, 10_000));
+            assert_eq!(found, expected, "{counted_ms} in {span_ms}");
+        }
+    }
+}

@@ -63,3 +63,28 @@ impl LastFailures {
         self.times.len() - self.times.partition_point(|time| *time < oldest_ms)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_failures_are_as_many_as_open_it_and_of_its_window() {
+        let mut last = LastFailures::default();
+        let mut push = |now_ms| {
+            let moment = Moment {
+                epoch: 0,
+                now_ms,
+                window_ms: 1_000,
+            };
+            last.push(3, moment);
+            (Vec::from(last.times.clone()), last.is_full())
+        };
+        assert_eq!(push(0), (vec![0], false));
+        assert_eq!(push(10), (vec![0, 10], false));
+        assert_eq!(push(20), (vec![0, 10, 20], true));
+        assert_eq!(push(30), (vec![10, 20, 30], true));
+        assert_eq!(push(1_010), (vec![20, 30, 1_010], true));
+        assert_eq!(push(1_031), (vec![1_010, 1_031], false));
+    }
+}

@@ -77,6 +77,17 @@ fn failures_leave_the_window_one_by_one() {
 }
 
 #[test]
+fn fewer_failures_than_open_it_are_shown_to_the_millisecond() {
+    let (start, settings) = (Instant::now(), rolling(5));
+    let breaker = closed(start);
+    fail(&breaker, &settings, start);
+    let window = 10 * SECOND;
+    let later = start + window + Duration::from_millis(1);
+    assert_eq!(breaker.failures(&settings, start + window), 1);
+    assert_eq!(breaker.failures(&settings, later), 0);
+}
+
+#[test]
 fn successes_do_not_save_a_window_without_a_ratio() {
     let (now, settings) = (Instant::now(), rolling(3));
     let breaker = closed(now);

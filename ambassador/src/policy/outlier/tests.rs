@@ -4,6 +4,8 @@ use std::sync::Barrier;
 use super::Outcome::{Failure, Success};
 use super::*;
 
+mod success_rate;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A detector of so many endpoints, and these.
@@ -400,69 +402,26 @@ fn fewer_than_half_are_a_panic() {
     }
 }
 
-fn by_success_rate() -> Settings {
-    Settings {
-        consecutive: None,
-        success_rate: true,
-        ..settings()
-    }
-}
-
-/// Requests to an endpoint of which some fail, one after the other by turns.
-fn requests(detector: &Detector, health: &Health, count: u32, failures: u32, now: Instant) {
-    let settings = by_success_rate();
-    for request in 0..count {
-        if request < failures {
-            fail(detector, health, &settings, 1, now);
-        } else {
-            succeed(detector, health, &settings, now);
-        }
-    }
-}
-
-/// So many endpoints, whose last one fails 60 of its requests, after an
-/// interval: whether it is ejected. The others fail 2 of theirs.
-fn compare(endpoints: usize, count: u32) -> bool {
-    let start = Instant::now();
-    let (detector, members) = upstream(endpoints, start);
-    // The first request begins the first interval.
-    requests(&detector, &members[0], 1, 0, start);
-    let (last, others) = members.split_last().unwrap();
-    for health in others {
-        requests(&detector, health, count, 2, start + SECOND);
-    }
-    requests(&detector, last, count, 60, start + SECOND);
-    assert_eq!(
-        detector.state(last),
-        State::Usable,
-        "the interval is not over"
-    );
-    requests(&detector, &members[0], 1, 0, start + 10 * SECOND);
-    for health in others {
-        assert_eq!(detector.state(health), State::Usable);
-    }
-    detector.state(last) != State::Usable
-}
-
 #[test]
-fn a_share_of_successes_far_below_the_others_ejects() {
-    assert!(compare(6, 100));
-    assert!(!compare(6, 99), "too few requests to tell");
-    assert!(!compare(4, 100), "too few endpoints to compare");
-}
-
-#[test]
-fn endpoints_that_are_alike_are_no_outliers() {
-    for share in [0.0, 0.31, 0.99, 1.0] {
-        let alike = std::iter::repeat_n(Some(share), 30);
-        assert_eq!(success_rate::outliers(alike), [0_usize; 0], "{share}");
+fn one_that_is_avoided_is_ejected_by_its_probe_where_there_is_room_by_then() {
+    let (start, settings) = (Instant::now(), Settings::default());
+    let (detector, members) = upstream(3, start);
+    fail(&detector, &members[0], &settings, 5, start);
+    fail(&detector, &members[1], &settings, 5, start);
+    assert_eq!(members[1].standing(), Standing::Avoided);
+    for (outcome, hours) in [(Failure, 1), (Success, 2)] {
+        // The first is still out, then it is not.
+        let now = start + 3_600 * SECOND * hours;
+        let probe = detector.probe(&members[0], now).unwrap();
+        detector.end(&members[0], probe, outcome, &settings, now);
+        let probe = detector.probe(&members[1], now).unwrap();
+        detector.end(&members[1], probe, Failure, &settings, now);
+        let expected = match outcome {
+            Failure => Standing::Avoided,
+            Success => Standing::Ejected,
+        };
+        assert_eq!(members[1].standing(), expected, "{outcome:?}");
     }
-    let mut shares = [Some(1.0); 20];
-    shares[3] = Some(0.5);
-    shares[7] = Some(0.2);
-    shares[9] = None;
-    let outliers = success_rate::outliers(shares.into_iter());
-    assert_eq!(outliers, [7, 3], "the worst first");
 }
 
 /// What happens to an upstream.
