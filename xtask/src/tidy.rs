@@ -124,7 +124,7 @@ pub fn check() -> Result<(), Failure> {
     check_circles(&mut mistakes)?;
     check_shape(&mut mistakes)?;
     check_by_hand(&mut mistakes)?;
-    check_documents(&mut mistakes)?;
+    documents::check(&LAYERS, &mut mistakes)?;
     check_locks(&mut mistakes);
     // A block that says neither what it is nor why it does not run.
     match docs::documents(&workspace::root()) {
@@ -213,27 +213,6 @@ fn check_lengths(functions: &[shape::Function], mistakes: &mut Vec<String>) {
 /// The module of the library that a file belongs to.
 fn top_of(file: &str) -> &str {
     file.split('/').next().unwrap_or_default()
-}
-
-/// Documents name files that exist, and ARCHITECTURE.md the layers above.
-fn check_documents(mistakes: &mut Vec<String>) -> Result<(), Failure> {
-    let root = workspace::root();
-    let mut git = workspace::command("git");
-    git.args(["ls-files", "*.md"]).current_dir(&root);
-    let listed = workspace::output(&mut git)?;
-    // A log names what was there once.
-    for name in listed.lines().filter(|name| *name != "CHANGELOG.md") {
-        let path = root.join(name);
-        let text = std::fs::read_to_string(&path);
-        let text = text.map_err(|error| Failure::File(path, error))?;
-        documents::check_paths(&root, name, &text, mistakes);
-        if name == "ARCHITECTURE.md" {
-            let source = root.join("ambassador/src");
-            let exists = |module: &str| source.join(module).with_extension("rs").exists();
-            documents::check_layers(&text, &LAYERS, exists, mistakes);
-        }
-    }
-    Ok(())
 }
 
 /// What calls the C library itself is listed, with its reason.

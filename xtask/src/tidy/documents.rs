@@ -1,7 +1,12 @@
 //! Holds what the documents say of the code against it: the files that they
-//! name exist, and the table of modules in ARCHITECTURE.md is that of the layers.
+//! name exist, the table of modules in ARCHITECTURE.md is that of the layers, and
+//! the limits in README.md are those of the code.
+
+mod limits;
 
 use std::path::Path;
+
+use crate::workspace::{self, Failure};
 
 /// Names that stand for any file.
 const EXAMPLES: [&str; 4] = ["foo.rs", "foo/", "foo/tests.rs", "mod.rs"];
@@ -20,9 +25,33 @@ const TOPS: [&str; 5] = [
     "tests/tests/e2e",
 ];
 
+/// Checks every document but the change log, which names what was there once.
+pub fn check(layers: &[&[&str]], mistakes: &mut Vec<String>) -> Result<(), Failure> {
+    let root = workspace::root();
+    let mut git = workspace::command("git");
+    git.args(["ls-files", "*.md"]).current_dir(&root);
+    let listed = workspace::output(&mut git)?;
+    for name in listed.lines().filter(|name| *name != "CHANGELOG.md") {
+        let path = root.join(name);
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|error| Failure::File(path, error))?;
+        check_paths(&root, name, &text, mistakes);
+        match name {
+            "README.md" => limits::check(&root, &text, mistakes)?,
+            "ARCHITECTURE.md" => {
+                let source = root.join("ambassador/src");
+                let exists = |module: &str| source.join(module).with_extension("rs").exists();
+                check_layers(&text, layers, exists, mistakes);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Reports every file that a document names, in backticks or as a link, and that
 /// does not exist.
-pub fn check_paths(root: &Path, name: &str, text: &str, mistakes: &mut Vec<String>) {
+fn check_paths(root: &Path, name: &str, text: &str, mistakes: &mut Vec<String>) {
     let here = root.join(name);
     let here = here.parent().unwrap_or(root);
     let exists = |path: &str| {
@@ -79,7 +108,7 @@ fn is_path(span: &str) -> bool {
 
 /// Reports a difference between the table under "Modules" and the layers, but
 /// for modules that do not exist yet.
-pub fn check_layers(
+fn check_layers(
     document: &str,
     layers: &[&[&str]],
     exists: impl Fn(&str) -> bool,
@@ -119,7 +148,6 @@ fn table(document: &str) -> Vec<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::workspace;
 
     fn paths(text: &str) -> Vec<String> {
         let mut mistakes = Vec::new();
