@@ -7,9 +7,13 @@ use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::{self, Try};
 use crate::proxy::failure::{Failure, Score};
 use crate::proxy::heads::Interims;
-use crate::proxy::sending::{May, Passed, Sending, Success};
+use crate::proxy::sending::{Answered, May, Passed, Sending, Success};
 use crate::proxy::tries::{Tries, TriesEnd};
 use crate::ring;
+
+/// How a try has ended whose response has not gone to the client: one may be held
+/// back.
+type Tried = Result<Box<Answered>, Failure>;
 
 impl Sending<'_> {
     /// Makes one try after another. Says how the last one ended, and why no other
@@ -25,7 +29,11 @@ impl Sending<'_> {
                 true => Resend::Allowed,
                 false => Resend::Forbidden,
             };
-            let tried = self.attempt(tries, one, resend).await;
+            let tried = match self.attempt(tries, one, resend).await {
+                Ok(Success::Passed(passed)) => return (Ok(passed), TriesEnd::Done),
+                Ok(Success::Held(answered)) => Ok(answered),
+                Err(failure) => Err(failure),
+            };
 
             // Whether there is a reason for one more, and a way to make it.
             let Some(cause) = self.cause(&tried, one) else {
@@ -45,14 +53,13 @@ impl Sending<'_> {
             if let Err(stopped) = tries.next(one, input).await {
                 break (tried, stopped);
             }
-            if let Ok(Success::Held(answered)) = tried {
+            if let Ok(answered) = tried {
                 self.give_way(*answered);
             }
         };
         one.conclude(self.score(&tried, one));
         let result = match tried {
-            Ok(Success::Passed(passed)) => Ok(passed),
-            Ok(Success::Held(answered)) => self.pass(one, &mut Some(*answered)).await,
+            Ok(answered) => self.pass(one, &mut Some(*answered)).await,
             Err(failure) => Err(failure),
         };
         (result, stopped)
@@ -80,7 +87,7 @@ impl Sending<'_> {
     }
 
     /// Whether the request may be sent after that.
-    fn can_send_again(&self, tried: &Result<Success, Failure>) -> bool {
+    fn can_send_again(&self, tried: &Tried) -> bool {
         match tried {
             Ok(_) => self.replay.is_whole(),
             Err(_) => self.outgoing.is_some(),
@@ -88,36 +95,33 @@ impl Sending<'_> {
     }
 
     /// What of a try's end is a cause of another one.
-    fn cause(&self, tried: &Result<Success, Failure>, one: &Try<'_>) -> Option<Cause> {
+    fn cause(&self, tried: &Tried, one: &Try<'_>) -> Option<Cause> {
         let cause = match tried {
-            Ok(Success::Held(held)) => {
-                let score = one.score_of(self.response, &held.held.head);
+            Ok(answered) => {
+                let score = one.score_of(self.response, &answered.held.head);
                 score.map(|_| Cause::Status(self.response.status()))
             }
             Err(Failure::Unanswered(unanswered)) => unanswered.cause,
-            Ok(Success::Passed(_)) | Err(_) => None,
+            Err(_) => None,
         };
         cause.filter(|cause| one.is_cause(*cause))
     }
 
     /// What the breaker is told of a request of which this was the last try, where
     /// it was not told; `None`: nothing.
-    fn score(&self, tried: &Result<Success, Failure>, one: &Try<'_>) -> Option<Score> {
+    fn score(&self, tried: &Tried, one: &Try<'_>) -> Option<Score> {
         match tried {
-            Ok(Success::Held(held)) => {
-                let score = one.score_of(self.response, &held.held.head);
+            Ok(answered) => {
+                let score = one.score_of(self.response, &answered.held.head);
                 score.filter(|_| !self.progress.withheld.is_long(ring::now))
             }
-            Ok(Success::Passed(_)) => None,
             Err(failure) => failure.score(),
         }
     }
 
     /// How long the upstream asks its callers to stay away.
-    fn retry_after(&self, tried: &Result<Success, Failure>) -> Option<Duration> {
-        let Ok(Success::Held(answered)) = tried else {
-            return None;
-        };
+    fn retry_after(&self, tried: &Tried) -> Option<Duration> {
+        let answered = tried.as_ref().ok()?;
         attempt::asked_wait(self.response, &answered.held.head)
     }
 }
