@@ -6,7 +6,7 @@ mod instant;
 pub(crate) mod virtual_time;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 pub use instant::Instant;
 
@@ -21,9 +21,8 @@ pub fn now() -> Instant {
 
 /// Milliseconds of wall time since 1970, for logs and request ids.
 pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
+    let time = instant::read(libc::CLOCK_REALTIME);
+    time.tv_sec.max(0) as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
 }
 
 /// Wall time, to compare with the dates of messages.
@@ -83,6 +82,19 @@ pub(crate) fn random_u128() -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wall_time_is_that_of_std() {
+        let ms = || {
+            wall()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap()
+                .as_millis()
+        };
+        let before = ms();
+        let now = u128::from(unix_ms());
+        assert!((before..=ms()).contains(&now), "{before} {now}");
+    }
 
     #[test]
     fn once_a_second_is_not_twice() {

@@ -14,17 +14,8 @@ pub struct Instant(u64);
 
 impl Instant {
     /// Reads the clock.
-    #[expect(
-        unsafe_code,
-        reason = "std's Instant hides the value that the kernel side compares"
-    )]
     pub fn now() -> Self {
-        let mut time = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        // SAFETY: the pointer is to a live timespec; CLOCK_MONOTONIC always exists.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+        let time = read(libc::CLOCK_MONOTONIC);
         Self(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
     }
 
@@ -78,6 +69,22 @@ impl Sub for Instant {
     fn sub(self, earlier: Self) -> Duration {
         self.saturating_duration_since(earlier)
     }
+}
+
+/// The time of a clock, by the number that the kernel gives it.
+#[expect(
+    unsafe_code,
+    reason = "std's times hide the value that the kernel side compares"
+)]
+pub(super) fn read(clock: libc::clockid_t) -> libc::timespec {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the pointer is to a live timespec; both clocks that are asked for
+    // always exist.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time
 }
 
 /// The same in one word; 584 years are as good as more.
