@@ -296,8 +296,10 @@ impl Gather {
 
 impl From<Chunk> for Gather {
     fn from(chunk: Chunk) -> Self {
-        let mut gather = Self::default();
-        gather.push(chunk);
-        gather
+        Self {
+            bytes: chunk.len(),
+            first: (!chunk.is_empty()).then_some(chunk),
+            ..Self::default()
+        }
     }
 }

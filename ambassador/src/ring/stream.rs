@@ -231,7 +231,7 @@ impl Stream {
     }
 
     /// Tells when it is too late to wait any longer.
-    #[inline]
+    #[inline(always)]
     fn poll_deadline(&self, core: &Core, deadline: Instant, waker: &Waker) -> Poll<Elapsed> {
         if deadline <= super::now() {
             return Poll::Ready(Elapsed);

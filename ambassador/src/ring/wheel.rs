@@ -149,8 +149,8 @@ impl Wheel {
         if self.next == NEVER {
             return None;
         }
-        let at = self.start + Duration::from_millis(self.next);
-        Some(at.saturating_duration_since(now))
+        let wait_ns = (self.next * TICK_NS).saturating_sub(self.since_start(now));
+        Some(Duration::from_nanos(wait_ns))
     }
 
     /// Fires what is due.
