@@ -51,6 +51,13 @@ impl Protocol {
         }
     }
 
+    /// The same, if something listens.
+    pub fn try_connect(self, address: SocketAddr) -> Option<Caller> {
+        match self {
+            Protocol::Http1 => crate::Client::try_connect(address).map(Caller::http1),
+        }
+    }
+
     /// A server that answers every request as `respond` says.
     pub fn server(self, respond: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Server {
         self.script(move |exchange| {
@@ -84,6 +91,11 @@ impl Column {
     #[track_caller]
     pub fn connect(self, address: SocketAddr) -> Caller {
         self.client.connect(address)
+    }
+
+    /// The same, if something listens.
+    pub fn try_connect(self, address: SocketAddr) -> Option<Caller> {
+        self.client.try_connect(address)
     }
 
     /// An upstream of this column that answers every request as `respond` says.

@@ -1,12 +1,13 @@
 //! Holds what ARCHITECTURE.md promises against the code: which module may
 //! import which, how long a file and a function may be, what an argument may not
-//! be, and words that may not appear; that names are nouns; that documents
-//! name files that exist; that no lock file lags behind the manifests; and that
-//! each block of a document says what it is.
+//! be, and words that may not appear; that names are nouns; that documents name
+//! files that exist; that tests of the matrix name no protocol; that no lock file
+//! lags behind the manifests; and that each block of a document says what it is.
 
 mod by_hand;
 mod circles;
 mod documents;
+mod matrix;
 mod names;
 mod shape;
 
@@ -89,18 +90,6 @@ const LINES_MAX: usize = 500;
 /// The same for files of tests: a behaviour each, told in many cases.
 const TEST_LINES_MAX: usize = 1000;
 
-/// A function longer than this does not fit on a screen.
-const FUNCTION_LINES_MAX: usize = 70;
-
-/// Modules without any that is longer.
-const SHORT_FUNCTIONS: [&str; 4] = ["policy", "proxy", "ring", "upstream"];
-
-/// How many functions of a thousand may be longer elsewhere.
-const LONG_FUNCTIONS_PER_MILLE: usize = 3;
-
-/// Modules whose functions take neither a bare `bool` nor a tuple.
-const NAMED_ARGUMENTS: [&str; 3] = ["policy", "proxy", "upstream"];
-
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 5] = ["util", "utils", "common", "helpers", "misc"];
 
@@ -122,7 +111,7 @@ pub fn check() -> Result<(), Failure> {
         }
     }
     check_circles(&mut mistakes)?;
-    check_shape(&mut mistakes)?;
+    shape::check(&mut mistakes)?;
     check_by_hand(&mut mistakes)?;
     documents::check(&LAYERS, &mut mistakes)?;
     check_locks(&mut mistakes);
@@ -157,62 +146,6 @@ fn check_circles(mistakes: &mut Vec<String>) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Long functions are rare, and arguments have names that speak.
-fn check_shape(mistakes: &mut Vec<String>) -> Result<(), Failure> {
-    let source = workspace::root().join("ambassador/src");
-    let shape = shape::of(&source, &rust_files(&source)?)?;
-    check_lengths(&shape.functions, mistakes);
-    for bare in &shape.bare {
-        if !NAMED_ARGUMENTS.contains(&top_of(&bare.file)) {
-            continue;
-        }
-        let shape::Bare {
-            file,
-            line,
-            argument,
-            ..
-        } = bare;
-        let who = bare.function.as_deref().map_or_else(
-            || "a closure".to_owned(),
-            |function| format!("`{function}`"),
-        );
-        mistakes.push(format!(
-            "{file}.rs:{line}: {who} takes a bare `bool` or a tuple: {argument}"
-        ));
-    }
-    Ok(())
-}
-
-/// The share of long functions, which is printed.
-fn check_lengths(functions: &[shape::Function], mistakes: &mut Vec<String>) {
-    let is_long = |function: &&shape::Function| function.lines > FUNCTION_LINES_MAX;
-    let long: Vec<&shape::Function> = functions.iter().filter(is_long).collect();
-    for shape::Function { file, name, lines } in &long {
-        if SHORT_FUNCTIONS.contains(&top_of(file)) {
-            mistakes.push(format!(
-                "{file}.rs: `{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}"
-            ));
-        }
-    }
-    let found = format!(
-        "{} of {} functions have more than {FUNCTION_LINES_MAX} lines",
-        long.len(),
-        functions.len()
-    );
-    println!("{found}");
-    let most = functions.len() * LONG_FUNCTIONS_PER_MILLE / 1_000;
-    if long.len() > most {
-        let names = long.iter().map(|one| format!("{}::{}", one.file, one.name));
-        let names = names.collect::<Vec<_>>().join(", ");
-        mistakes.push(format!("{found}, at most {most}: {names}"));
-    }
-}
-
-/// The module of the library that a file belongs to.
-fn top_of(file: &str) -> &str {
-    file.split('/').next().unwrap_or_default()
 }
 
 /// What calls the C library itself is listed, with its reason.
@@ -299,6 +232,9 @@ fn check_file(path: &Path, text: &str, mistakes: &mut Vec<String>) {
         && !is_test
     {
         names::check(&shown, path, text, mistakes);
+    }
+    if shown.starts_with("tests/tests/e2e") {
+        matrix::check(&shown, text, mistakes);
     }
     for (index, line) in text.lines().enumerate() {
         let place = format!("{shown}:{}", index + 1);
@@ -440,25 +376,6 @@ mod tests {
         assert_eq!(found("xtask/src/tidy.rs", 501), 1);
         assert_eq!(found("ambassador/src/proxy/routing/tests.rs", 1_000), 0);
         assert_eq!(found("tests/tests/e2e/retries.rs", 1_001), 1);
-    }
-
-    #[test]
-    fn long_functions_are_rare_and_in_some_modules_there_are_none() {
-        let found = |long: usize, file: &str| {
-            let function = |number| shape::Function {
-                file: file.to_owned(),
-                name: "it".to_owned(),
-                lines: 70 + usize::from(number < long),
-            };
-            let functions: Vec<_> = (0..1_000).map(function).collect();
-            let mut mistakes = Vec::new();
-            check_lengths(&functions, &mut mistakes);
-            mistakes.len()
-        };
-        assert_eq!(found(3, "config/keys"), 0);
-        assert_eq!(found(4, "config/keys"), 1);
-        assert_eq!(found(0, "proxy/routing"), 0);
-        assert_eq!(found(1, "proxy/routing"), 1);
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn work_in_flight_finishes(column: Column) {
     eventually("it is in flight", SOON, || server.requests().len() == 1);
     proxy.signal(libc::SIGTERM);
     eventually("it takes no more", SOON, || {
-        proxy.admin_status("/readyz") != Some(200) || Client::try_connect(listen).is_none()
+        proxy.admin_status("/readyz") != Some(200) || column.try_connect(listen).is_none()
     });
     go.send(()).expect("the server waits");
     assert_eq!(client.answer().text(), "finished");
@@ -109,10 +109,10 @@ fn a_second_signal_cuts_the_delay_and_no_request(column: Column) {
     eventually("it is told", SOON, || {
         proxy.admin_status("/readyz") != Some(200)
     });
-    assert!(Client::try_connect(listen).is_some(), "it serves on");
+    assert!(column.try_connect(listen).is_some(), "it serves on");
     proxy.signal(libc::SIGTERM);
     eventually("it takes no more", SOON, || {
-        Client::try_connect(listen).is_none()
+        column.try_connect(listen).is_none()
     });
     // Longer than an end that hangs is given beyond its time.
     std::thread::sleep(Duration::from_millis(1_200));

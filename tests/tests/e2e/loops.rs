@@ -152,8 +152,10 @@ fn a_listener_that_came_later_is_its_own(column: Column) {
         "listeners: [{{ name: e, bind: \"{first}\" }}, {{ name: f, bind: \"{second}\" }}]\n{rest}"
     ));
     proxy.signal(libc::SIGHUP);
-    let reloaded = || Client::try_connect(second).is_some();
-    eventually("it listens there", Duration::from_secs(5), reloaded);
+    // It listens before all of the reload is in force.
+    let reloaded = || proxy.metric("ambassador_config_reloads_total", &[]) >= 1.0;
+    eventually("it is reloaded", Duration::from_secs(20), reloaded);
+    assert!(column.try_connect(second).is_some(), "it listens there");
     is_loop(&column.connect(first).get("/"));
 }
 

@@ -17,46 +17,115 @@ use syn::{
 };
 
 use super::circles::is_for_tests;
-use crate::workspace::Failure;
+use super::rust_files;
+use crate::workspace::{self, Failure};
+
+/// A function longer than this does not fit on a screen.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// Modules without any that is longer.
+const SHORT_FUNCTIONS: [&str; 4] = ["policy", "proxy", "ring", "upstream"];
+
+/// How many functions of a thousand may be longer elsewhere.
+const LONG_FUNCTIONS_PER_MILLE: usize = 3;
+
+/// Modules whose functions take neither a bare `bool` nor a tuple.
+const NAMED_ARGUMENTS: [&str; 3] = ["policy", "proxy", "upstream"];
 
 /// What holds or lends one value: a `bool` in it is as bare as without.
 const WRAPPERS: [&str; 8] = [
     "Arc", "Box", "Cell", "Option", "Poll", "Rc", "RefCell", "Result",
 ];
 
+/// Long functions are rare, and arguments have names that speak.
+pub fn check(mistakes: &mut Vec<String>) -> Result<(), Failure> {
+    let source = workspace::root().join("ambassador/src");
+    let shape = of(&source, &rust_files(&source)?)?;
+    check_lengths(&shape.functions, mistakes);
+    for bare in &shape.bare {
+        if !NAMED_ARGUMENTS.contains(&top_of(&bare.file)) {
+            continue;
+        }
+        let Bare {
+            file,
+            line,
+            argument,
+            ..
+        } = bare;
+        let who = bare.function.as_deref().map_or_else(
+            || "a closure".to_owned(),
+            |function| format!("`{function}`"),
+        );
+        mistakes.push(format!(
+            "{file}.rs:{line}: {who} takes a bare `bool` or a tuple: {argument}"
+        ));
+    }
+    Ok(())
+}
+
+/// The share of long functions, which is printed.
+fn check_lengths(functions: &[Function], mistakes: &mut Vec<String>) {
+    let is_long = |function: &&Function| function.lines > FUNCTION_LINES_MAX;
+    let long: Vec<&Function> = functions.iter().filter(is_long).collect();
+    for Function { file, name, lines } in &long {
+        if SHORT_FUNCTIONS.contains(&top_of(file)) {
+            mistakes.push(format!(
+                "{file}.rs: `{name}` has {lines} lines, at most {FUNCTION_LINES_MAX}"
+            ));
+        }
+    }
+    let found = format!(
+        "{} of {} functions have more than {FUNCTION_LINES_MAX} lines",
+        long.len(),
+        functions.len()
+    );
+    println!("{found}");
+    let most = functions.len() * LONG_FUNCTIONS_PER_MILLE / 1_000;
+    if long.len() > most {
+        let names = long.iter().map(|one| format!("{}::{}", one.file, one.name));
+        let names = names.collect::<Vec<_>>().join(", ");
+        mistakes.push(format!("{found}, at most {most}: {names}"));
+    }
+}
+
+/// The module of the library that a file belongs to.
+fn top_of(file: &str) -> &str {
+    file.split('/').next().unwrap_or_default()
+}
+
 /// The functions of the library, and its bare arguments.
 #[derive(Debug, Default)]
-pub struct Shape {
-    pub functions: Vec<Function>,
-    pub bare: Vec<Bare>,
+struct Shape {
+    functions: Vec<Function>,
+    bare: Vec<Bare>,
 }
 
 /// A function of the library.
 #[derive(Debug)]
-pub struct Function {
+struct Function {
     /// Its file, as `proxy/routing`.
-    pub file: String,
+    file: String,
     /// Its name.
-    pub name: String,
+    name: String,
     /// How long it is.
-    pub lines: usize,
+    lines: usize,
 }
 
 /// An argument that is a bare `bool` or a tuple.
 #[derive(Debug)]
-pub struct Bare {
+struct Bare {
     /// The file, as `proxy/routing`.
-    pub file: String,
+    file: String,
     /// The line of it.
-    pub line: usize,
+    line: usize,
     /// The name of the function that takes it; of a closure there is none.
-    pub function: Option<String>,
+    function: Option<String>,
     /// Its own name, as far as it has one.
-    pub argument: String,
+    argument: String,
 }
 
 /// The shape of these files, but for those of tests.
-pub fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Shape, Failure> {
+fn of(source: &Path, files: &[impl AsRef<Path>]) -> Result<Shape, Failure> {
     let mut parsed = Vec::new();
     for path in files.iter().map(AsRef::as_ref) {
         let Ok(inside) = path.strip_prefix(source) else {
@@ -300,140 +369,4 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(files: &[(&str, &str)]) -> Shape {
-        let parsed: Vec<_> = files
-            .iter()
-            .map(|(file, text)| {
-                let syntax = syn::parse_file(text).expect("it is Rust");
-                ((*file).to_owned(), syntax)
-            })
-            .collect();
-        shape(&parsed)
-    }
-
-    /// The bare arguments of a file, each with its function.
-    fn bare(shape: &Shape) -> Vec<(&str, &str)> {
-        shape
-            .bare
-            .iter()
-            .map(|bare| (bare.function.as_deref().unwrap_or("|_|"), &*bare.argument))
-            .collect()
-    }
-
-    #[test]
-    fn the_length_is_from_the_signature_to_the_closing_brace() {
-        let text = "/// Does.\n#[inline]\nfn long(\n    one: u8,\n) {\n    drop(one);\n}\n";
-        let found = read(&[("proxy/routing", text)]);
-        assert_eq!(found.functions[0].lines, 5);
-        assert!(found.bare.is_empty());
-    }
-
-    #[test]
-    fn a_name_stands_for_a_tuple_where_it_is_imported() {
-        let found = read(&[
-            ("app/names", "type Place = (u8, u8); type IsSo = bool;"),
-            (
-                "proxy/routing",
-                "use crate::app::names::{Place, IsSo}; fn a(place: Place, so: IsSo) {}",
-            ),
-            (
-                "proxy/tunnel",
-                "use crate::proxy::first::Place; fn b(place: Place) {}",
-            ),
-        ]);
-        assert_eq!(bare(&found), [("a", "place"), ("a", "so")]);
-    }
-
-    #[test]
-    fn bare_arguments_are_found_by_whatever_name() {
-        let found = read(&[(
-            "proxy/routing",
-            "type Pair<'a> = (&'a u8, u8);
-             struct Told(bool);
-             impl Told {
-                 fn told(&self, (one, two): (u8, u8), may: bool, pair: Pair<'_>) {}
-                 fn fine(&self, one: Told, nothing: (), list: &[(u8, u8)]) -> bool { true }
-                 fn fine_too(&self, none: Option<Told>, found: Vec<(u8, u8)>) -> (u8, u8) { (1, 2) }
-             }
-             trait Tells {
-                 fn tell(&mut self, is_so: &bool);
-                 fn tell_too(&mut self, is_so: bool) {}
-             }
-             impl From<(u8, u8)> for Told { fn from(pair: (u8, u8)) -> Self { Told(true) } }",
-        )]);
-        let expected = [
-            ("told", "(one, two)"),
-            ("told", "may"),
-            ("told", "pair"),
-            ("tell", "is_so"),
-            ("tell_too", "is_so"),
-            ("from", "pair"),
-        ];
-        assert_eq!(bare(&found), expected);
-        assert_eq!(found.functions.len(), 6);
-    }
-
-    #[test]
-    fn what_wraps_a_bare_argument_does_not_name_it() {
-        let found = read(&[(
-            "policy/retry",
-            "fn a(may: Option<bool>, pair: &mut Option<(u8, u8)>, cell: &Cell<bool>) {}
-             fn b(result: Result<bool, u8>, shared: std::rc::Rc<(bool)>) {}
-             fn fine(some: Option<u8>, cells: &[Cell<bool>]) {}",
-        )]);
-        let expected = [
-            ("a", "may"),
-            ("a", "pair"),
-            ("a", "cell"),
-            ("b", "result"),
-            ("b", "shared"),
-        ];
-        assert_eq!(bare(&found), expected);
-    }
-
-    #[test]
-    fn closures_name_their_arguments_too() {
-        let found = read(&[(
-            "upstream/pool",
-            "struct Pool { tell: Box<dyn Fn(u8, bool)>, look: fn(pair: (u8, u8)) }
-             fn each(mut give: impl FnMut((u8, u8))) {}
-             fn every<F>(give: F) where F: FnOnce(Option<bool>) {}
-             fn fine(give: impl Fn(&[(u8, u8)]) -> bool) {
-                 let told = |may: bool, pair| drop((may, pair));
-                 [(1, 2)].map(|(one, two)| one + two);
-             }",
-        )]);
-        let expected = [
-            ("|_|", "_"),
-            ("|_|", "pair"),
-            ("|_|", "_"),
-            ("|_|", "_"),
-            ("|_|", "may"),
-        ];
-        assert_eq!(bare(&found), expected);
-        assert_eq!(found.bare[1].line, 1);
-        assert_eq!(found.bare[4].line, 5);
-    }
-
-    #[test]
-    fn what_is_compiled_for_tests_is_left_out() {
-        let found = read(&[
-            ("lib", "#[cfg(test)] mod played; mod real;"),
-            ("played", "fn of_a_test(may: bool) {}"),
-            ("played/part", "fn of_a_test(may: bool) {}"),
-            ("played_not", "fn real(may: bool) {}"),
-            (
-                "real",
-                "#[cfg(test)] mod scene;
-                 #[cfg(test)] mod tests { fn of_a_test(it: bool) {} }
-                 #[cfg(test)] fn of_a_test(it: bool) {}",
-            ),
-            ("real/scene", "fn of_a_test(may: bool) {}"),
-        ]);
-        assert_eq!(bare(&found), [("real", "may")]);
-        assert_eq!(found.functions.len(), 1);
-    }
-}
+mod tests;
