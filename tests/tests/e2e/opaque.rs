@@ -127,9 +127,10 @@ fn silence_ends_a_relay_after_a_time_of_its_own(backend: Backend) {
     );
     let proxy = Proxy::start(backend, &config);
     let mut client = Client::connect(listen);
+    // No later than the last byte passes.
+    let silent_since = Instant::now();
     client.send("hello");
     assert_eq!(client.exactly(5), b"hello");
-    let silent_since = Instant::now();
     client.rest().expect_err("never a polite end");
     assert!(silent_since.elapsed() >= Duration::from_millis(600));
     let labels = [("upstream", "db"), ("outcome", "idle-timeout")];

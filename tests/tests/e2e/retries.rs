@@ -138,19 +138,22 @@ fn cut_after(bytes: &Arc<AtomicUsize>) -> (Server, Arc<AtomicUsize>) {
 fn a_post_is_sent_once_under_resets_at_every_byte(backend: Backend) {
     // At every byte of the request: it is read in part, then reset.
     let request = post("pay");
-    for bytes in 1..=request.len() {
-        let seen = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&seen);
-        let server = Server::start(move |connection| {
-            let mut buffer = vec![0; bytes];
-            let mut read = 0;
-            while read < bytes {
-                read += connection.read(&mut buffer[read..])?;
+    let (cut, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (wanted, count) = (Arc::clone(&cut), Arc::clone(&seen));
+    let server = Server::start(move |connection| {
+        let mut left = wanted.load(Ordering::SeqCst);
+        while left > 0 {
+            match connection.read(&mut vec![0; left])? {
+                0 => return Ok(()),
+                read => left -= read,
             }
-            count.fetch_add(1, Ordering::SeqCst);
-            connection.reset()
-        });
-        let (_proxy, listen) = start(backend, &server, "");
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        connection.reset()
+    });
+    let (_proxy, listen) = start(backend, &server, "");
+    for bytes in 1..=request.len() {
+        cut.store(bytes, Ordering::SeqCst);
         let mut client = Client::connect(listen);
         client.send(&request);
         let answer = client.response("POST");
@@ -159,11 +162,8 @@ fn a_post_is_sent_once_under_resets_at_every_byte(backend: Backend) {
             (502, "upstream-reset"),
             "{bytes}"
         );
-        assert_eq!(
-            seen.load(Ordering::SeqCst),
-            1,
-            "byte {bytes} of the request"
-        );
+        let seen = seen.load(Ordering::SeqCst);
+        assert_eq!(seen, bytes, "byte {bytes} of the request");
     }
     // At every byte of the answer, short of the last.
     let cut = Arc::new(AtomicUsize::new(0));
