@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports, program,
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, on_http1, ports, program,
 };
 use serde_json::Value;
 
+on_http1!(each_request_is_a_line, a_tunnel_is_the_line_of_its_request,);
+
 on_both_backends!(
-    each_request_is_a_line,
     each_relayed_connection_is_a_line_at_its_end,
     a_connection_that_leads_nowhere_is_a_line,
-    a_tunnel_is_the_line_of_its_request,
     a_captured_connection_tells_where_it_was_going,
     a_captured_connection_without_a_word_is_a_line,
     what_the_drain_cuts_is_a_line,

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, os, ports};
 
-on_both_backends!(
+on_http1!(
     a_gibibyte_passes_in_flat_memory,
     a_client_that_does_not_read_stops_the_upstream,
     an_upstream_that_does_not_read_stops_the_client,

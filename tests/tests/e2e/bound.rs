@@ -8,12 +8,12 @@ use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Connection, Proxy, Server, eventually, on_both_backends, ports,
+    Backend, Cgroup, Client, Connection, Proxy, Server, eventually, on_both_backends, on_http1,
+    ports,
 };
 
-on_both_backends!(
+on_http1!(
     a_handshake_has_a_connection_of_its_own,
-    a_captured_handshake_with_a_proxy_has_one_too,
     an_upstream_that_asks_as_a_proxy_is_answered,
     every_step_goes_to_the_same_endpoint,
     it_closes_with_its_client,
@@ -22,6 +22,8 @@ on_both_backends!(
     a_request_that_authenticated_is_not_replayed_elsewhere,
     other_schemes_share_connections,
 );
+
+on_both_backends!(a_captured_handshake_with_a_proxy_has_one_too,);
 
 const SOON: Duration = Duration::from_secs(5);
 

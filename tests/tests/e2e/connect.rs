@@ -5,20 +5,22 @@ use std::net::SocketAddr;
 
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Connection, Proxy, Response, Server, on_both_backends, ports, program,
+    Backend, Cgroup, Client, Connection, Proxy, Response, Server, on_both_backends, on_http1,
+    ports, program,
 };
 
 use crate::tunnels::echo;
 
-on_both_backends!(
+on_http1!(
     requests_in_a_tunnel_are_under_the_policies,
     odd_and_slow_requests_in_a_tunnel_are_requests,
     a_request_in_a_tunnel_goes_where_a_captured_one_would,
     what_is_no_request_in_a_tunnel_is_relayed,
     the_protocol_of_an_upstream_holds_in_a_tunnel,
     a_tunnel_that_leads_nowhere_is_told_so,
-    a_captured_connect_is_a_request_with_a_tunnel,
 );
+
+on_both_backends!(a_captured_connect_is_a_request_with_a_tunnel,);
 
 const CONNECT: &str = "CONNECT one.test:80 HTTP/1.1\r\nHost: one.test:80\r\n\r\n";
 

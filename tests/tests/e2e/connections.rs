@@ -8,9 +8,9 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::Scratch;
 use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1};
 
-on_both_backends!(
+on_http1!(
     many_requests_share_both_connections,
     pipelined_requests_are_answered_in_order,
     connection_close_is_obeyed,

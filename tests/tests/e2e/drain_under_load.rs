@@ -7,17 +7,20 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, ports, program,
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, on_http1, ports, program,
 };
 
 use crate::capture_scope::{inside, witness, world};
+
+on_http1!(
+    a_first_request_is_answered_after_the_drain_began,
+    a_request_that_crosses_the_drain_is_answered,
+);
 
 on_both_backends!(
     who_connects_during_the_end_is_served_or_refused,
     who_is_captured_during_the_end_is_served_or_connects_straight,
     who_connects_to_a_listener_that_goes_is_served_or_refused,
-    a_first_request_is_answered_after_the_drain_began,
-    a_request_that_crosses_the_drain_is_answered,
 );
 
 const SOON: Duration = Duration::from_secs(10);

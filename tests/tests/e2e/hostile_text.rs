@@ -4,13 +4,11 @@
 use std::time::Duration;
 
 use ambassador_tests::proxy::{ambassador, one_upstream};
-use ambassador_tests::{
-    Backend, Client, Proxy, Server, eventually, on_both_backends, ports, program,
-};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports, program};
 
 use crate::access_log::{LOGGED, lines};
 
-on_both_backends!(logs_show_it_as_numbers);
+on_http1!(logs_show_it_as_numbers,);
 
 /// C1, override of direction, separators of lines, no width.
 const HOSTILE: &str = "\u{9b}31m\u{202e}\u{2028}\u{2029}\u{feff}\u{2066}";

@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
 use serde_json::Value;
 
 use crate::access_log::{LOGGED, lines};
 
-on_both_backends!(
+on_http1!(
     the_authority_is_the_one_that_was_routed_by,
     a_switched_connection_has_its_status_and_no_duration,
 );

@@ -9,18 +9,21 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::{Launch, one_upstream};
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, os, ports,
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, on_http1, os, ports,
 };
 
-on_both_backends!(
+on_http1!(
     heads_that_do_not_end_give_way,
     uploads_that_stall_give_way,
     responses_that_nobody_reads_give_way,
     heads_of_responses_that_do_not_end_give_way,
+    many_small_heads_give_way,
+);
+
+on_both_backends!(
     the_peer_that_holds_the_most_gives_way,
     the_limit_is_that_of_the_cgroup,
     a_reload_changes_the_limit,
-    many_small_heads_give_way,
     nobody_more_is_let_in_where_nobody_can_go,
 );
 

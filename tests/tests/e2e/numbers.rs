@@ -6,15 +6,16 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use ambassador_tests::server::{response, text};
-use ambassador_tests::{Backend, Connection, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{
+    Backend, Column, Connection, Proxy, Server, eventually, matrix, on_http1, ports,
+};
 use serde_json::Value;
 
 use crate::access_log::{LOGGED, lines};
 
-on_both_backends!(
-    whatever_happens_all_count_the_same,
-    endpoints_stand_in_the_line_of_a_request_that_had_several,
-);
+matrix!(endpoints_stand_in_the_line_of_a_request_that_had_several,);
+
+on_http1!(whatever_happens_all_count_the_same,);
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -269,16 +270,16 @@ fn whatever_happens_all_count_the_same(backend: Backend) {
     );
 }
 
-fn endpoints_stand_in_the_line_of_a_request_that_had_several(backend: Backend) {
-    let well = Server::ok();
-    let ill = Server::start(|connection| {
-        connection.request()?;
-        connection.reset()
+fn endpoints_stand_in_the_line_of_a_request_that_had_several(column: Column) {
+    let well = column.ok();
+    let ill = column.script(|exchange| {
+        exchange.request()?;
+        exchange.reset()
     });
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let endpoints = [ill.address(), well.address()].map(|address| address.to_string());
     let proxy = Proxy::start(
-        backend,
+        column,
         &format!(
             "{LOGGED}workers: 1\n\
              listeners: [{{ name: egress, bind: \"{listen}\", protocol: http }}]\n\
@@ -286,7 +287,7 @@ fn endpoints_stand_in_the_line_of_a_request_that_had_several(backend: Backend) {
              outlier: {{ consecutive: off }}, retry: {{ base: 1ms }} }} }}\n"
         ),
     );
-    let mut client = ambassador_tests::Client::connect(listen);
+    let mut client = column.connect(listen);
     for _ in 0..6 {
         assert_eq!(client.get("/").status, 200);
     }

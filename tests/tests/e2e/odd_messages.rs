@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{
-    Backend, Client, Connection, Proxy, Server, eventually, on_both_backends, ports,
-};
+use ambassador_tests::{Backend, Client, Connection, Proxy, Server, eventually, on_http1, ports};
 use serde_json::Value;
 
-on_both_backends!(
+on_http1!(
     odd_requests_pass,
     odd_targets_are_routed_and_logged,
     heads_of_64_kib_pass_both_ways,

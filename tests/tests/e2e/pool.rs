@@ -7,9 +7,9 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
 
-on_both_backends!(
+on_http1!(
     clients_share_upstream_connections,
     a_closed_idle_connection_is_not_reused,
     a_get_on_a_dying_connection_is_replayed,

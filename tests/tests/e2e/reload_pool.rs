@@ -6,9 +6,9 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
 
-on_both_backends!(
+on_http1!(
     a_shorter_idle_timeout_ends_what_is_idle,
     a_lower_cap_closes_what_is_above_it,
     a_higher_cap_serves_who_waits,

@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, eventually, matrix, on_both_backends,
+    on_http1, ports,
+};
 
-on_both_backends!(
-    a_listener_that_means_something_else_keeps_its_socket,
-    listeners_may_swap_their_names,
+matrix!(
     a_signal_that_changes_nothing_says_so_and_counts,
-    what_is_wrong_is_told_once,
     names_that_left_are_forgotten,
     a_name_stays_as_long_as_its_last_request,
 );
+
+on_http1!(a_listener_that_means_something_else_keeps_its_socket,);
+
+on_both_backends!(listeners_may_swap_their_names, what_is_wrong_is_told_once,);
 
 const SOON: Duration = Duration::from_secs(10);
 const RELOADS: &str = "ambassador_config_reloads_total";
@@ -109,9 +113,9 @@ fn listeners_may_swap_their_names(backend: Backend) {
     assert_eq!((sockets(first), sockets(second)), before);
 }
 
-fn a_signal_that_changes_nothing_says_so_and_counts(backend: Backend) {
-    let server = Server::ok();
-    let (proxy, listen) = Proxy::in_front_of(backend, server.address());
+fn a_signal_that_changes_nothing_says_so_and_counts(column: Column) {
+    let server = column.ok();
+    let (proxy, listen) = Proxy::in_front_of(column, server.address());
     let since = proxy.metric(
         "ambassador_config_last_reload_success_timestamp_seconds",
         &[],
@@ -124,7 +128,7 @@ fn a_signal_that_changes_nothing_says_so_and_counts(backend: Backend) {
         "{}",
         proxy.log()
     );
-    assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(column.connect(listen).get("/").status, 200);
 }
 
 fn what_is_wrong_is_told_once(backend: Backend) {
@@ -163,11 +167,11 @@ fn generated(listen: SocketAddr, endpoint: SocketAddr, round: usize) -> String {
     text
 }
 
-fn names_that_left_are_forgotten(backend: Backend) {
-    let server = Server::ok();
+fn names_that_left_are_forgotten(column: Column) {
+    let server = column.ok();
     let listen = free();
     let config = |round| generated(listen, server.address(), round);
-    let proxy = Proxy::start(backend, &config(0));
+    let proxy = Proxy::start(column, &config(0));
     let names = || {
         let metrics = proxy.admin_get("/metrics");
         let named = metrics.split("upstream=\"gen-").skip(1);
@@ -179,10 +183,10 @@ fn names_that_left_are_forgotten(backend: Backend) {
     let mut early = 0;
     for round in 1..=60 {
         until_more(&proxy, RELOADS, || proxy.rewrite_config(&config(round)));
-        let mut client = Client::connect(listen);
+        let mut client = column.connect(listen);
         for number in 0..10 {
-            client.send(format!("GET / HTTP/1.1\r\nHost: host{number}.test\r\n\r\n"));
-            assert_eq!(client.response("GET").status, 200);
+            let call = Call::get("/").to(&format!("host{number}.test"));
+            assert_eq!(client.call(&call).status, 200);
         }
         if round == 20 {
             early = proxy.anonymous_bytes();
@@ -199,13 +203,13 @@ fn names_that_left_are_forgotten(backend: Backend) {
     assert!(grown < 2 << 20, "{grown} bytes more than after 20 rounds");
 }
 
-fn a_name_stays_as_long_as_its_last_request(backend: Backend) {
+fn a_name_stays_as_long_as_its_last_request(column: Column) {
     let (go, wait) = std::sync::mpsc::channel::<()>();
     let wait = std::sync::Mutex::new(wait);
-    let slow = Server::http(move |_| {
+    let slow = column.server(move |_| {
         let wait = wait.lock().expect("one user");
         let _ = wait.recv_timeout(Duration::from_secs(20));
-        text("slow")
+        Answer::ok("slow")
     });
     let listen = free();
     let config = |name: &str| {
@@ -215,19 +219,18 @@ fn a_name_stays_as_long_as_its_last_request(backend: Backend) {
             slow.address()
         )
     };
-    let proxy = Proxy::start(backend, &config("before"));
-    let mut client = Client::connect(listen);
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    let proxy = Proxy::start(column, &config("before"));
+    let mut client = column.connect(listen);
+    client.send(&Call::get("/"));
     eventually("it is in flight", SOON, || slow.requests().len() == 1);
     until_more(&proxy, RELOADS, || proxy.rewrite_config(&config("after")));
     go.send(()).expect("the server waits");
-    assert_eq!(client.response("GET").text(), "slow");
+    assert_eq!(client.answer().text(), "slow");
     eventually("it is forgotten", SOON, || {
         !proxy.admin_get("/metrics").contains("upstream=\"before\"")
     });
     go.send(()).expect("the server waits");
-    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
-    assert_eq!(client.response("GET").text(), "slow");
+    assert_eq!(client.call(&Call::get("/")).text(), "slow");
     let labels = [("upstream", "after"), ("status", "200")];
     proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }

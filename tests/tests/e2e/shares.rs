@@ -11,19 +11,23 @@ use ambassador_tests::client::get;
 use ambassador_tests::proxy::{Launch, one_upstream};
 use ambassador_tests::server::text;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, os, ports, program,
+    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, on_http1, os, ports,
+    program,
 };
 
-on_both_backends!(
+on_http1!(
     slow_uploads_give_way_to_who_waits,
     stalled_readers_give_way_to_who_waits,
     a_caller_that_has_ended_its_direction_gives_way_too,
     uploads_that_move_are_left_alone,
     who_waits_for_its_upstream_is_left_alone,
-    a_peer_has_its_share_of_relays,
-    one_peer_alone_may_have_all_relays,
     a_peer_that_fills_the_queue_makes_room_for_others,
     peers_have_turns,
+);
+
+on_both_backends!(
+    a_peer_has_its_share_of_relays,
+    one_peer_alone_may_have_all_relays,
     a_cgroup_that_fills_the_queue_makes_room_for_another,
 );
 

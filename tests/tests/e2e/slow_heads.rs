@@ -6,20 +6,23 @@ use std::time::{Duration, Instant};
 
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
-use ambassador_tests::{Backend, Cgroup, Client, Proxy, Server, on_both_backends, ports, program};
+use ambassador_tests::{
+    Backend, Cgroup, Client, Proxy, Server, on_both_backends, on_http1, ports, program,
+};
 
 use crate::capture::claim;
 
-on_both_backends!(
+on_http1!(
     a_head_that_drips_is_given_up,
     a_later_head_has_the_same_time,
     silence_before_a_head_is_not_a_slow_head,
     the_upstream_of_an_address_has_a_time_of_its_own,
-    a_hello_that_does_not_end_is_given_up,
     a_head_in_a_tunnel_has_the_same_time,
     a_response_head_that_drips_is_given_up,
     a_response_head_in_pieces_is_whole_in_time,
 );
+
+on_both_backends!(a_hello_that_does_not_end_is_given_up,);
 
 const HEAD: Duration = Duration::from_millis(400);
 

@@ -4,9 +4,9 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use ambassador_tests::{Backend, Client, Proxy, Server, on_both_backends};
+use ambassador_tests::{Backend, Client, Proxy, Server, on_http1};
 
-on_both_backends!(
+on_http1!(
     refused_in_one_piece,
     refused_byte_by_byte,
     oversized_heads_are_431,

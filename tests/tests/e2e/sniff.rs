@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Cgroup, Connection, Proxy, Server, on_both_backends, program};
+use ambassador_tests::{
+    Backend, Cgroup, Connection, Proxy, Server, on_both_backends, on_http1, program,
+};
 
 use crate::capture::claim;
+
+on_http1!(requests_behind_one_of_an_odd_method_are_requests,);
 
 on_both_backends!(
     what_has_no_http_version_is_relayed,
@@ -15,7 +19,6 @@ on_both_backends!(
     a_server_that_complains_of_silence_does_not_speak_first,
     a_server_that_has_spoken_first_is_sent_requests_all_the_same,
     two_silent_sides_have_the_time_of_a_tunnel,
-    requests_behind_one_of_an_odd_method_are_requests,
     what_is_configured_is_not_sniffed,
 );
 

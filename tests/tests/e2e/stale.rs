@@ -6,9 +6,9 @@ use std::time::Duration;
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
 
-on_both_backends!(
+on_http1!(
     the_keep_alive_timeout_of_the_upstream_is_kept,
     an_upstream_that_takes_no_other_request_gets_none,
     a_408_before_the_request_went_out_is_a_dead_connection,

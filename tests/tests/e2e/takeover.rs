@@ -5,9 +5,9 @@ use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, ports};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_http1, ports};
 
-on_both_backends!(
+on_http1!(
     an_upstream_that_serves_one_connection_at_a_time_serves_all_shards,
     an_upstream_that_serves_one_connection_at_a_time_serves_a_crowd,
     an_upstream_that_serves_few_connections_at_a_time_serves_a_crowd,
