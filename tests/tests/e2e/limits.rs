@@ -96,8 +96,9 @@ fn a_route_has_its_own_rate(column: Column) {
 const WORKERS: usize = 8;
 /// Those who call it.
 const CALLERS: usize = 64;
-/// How long it works on one.
-const WORK: Duration = Duration::from_millis(20);
+/// How long it works on one: much longer than a busy machine delays anybody, which
+/// would look like a slow upstream.
+const WORK: Duration = Duration::from_millis(80);
 
 /// An upstream that works on so many requests at once and has the others wait.
 struct Busy {
@@ -140,7 +141,7 @@ struct Load {
 /// Callers that each have a request under way all the time, until the upstream
 /// has answered a few hundred, and as many again.
 fn load(column: Column, more: &str) -> Load {
-    const HALF: usize = 800;
+    const HALF: usize = 400;
     let busy = Arc::new(Busy {
         free: Mutex::new(WORKERS),
         freed: Condvar::new(),

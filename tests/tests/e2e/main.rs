@@ -1,5 +1,6 @@
 //! End to end: one binary, a module per behaviour, each test on both backends
-//! where the data path is concerned.
+//! where the data path is concerned, and in each column of the matrix where the
+//! way of a request is.
 
 mod access_log;
 mod admin;
