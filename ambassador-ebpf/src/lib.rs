@@ -212,7 +212,7 @@ pub mod rule {
     pub const BYPASS: u32 = 1;
     /// Captured.
     pub const CAPTURE: u32 = 2;
-    /// In scope, unclaimed, left alone.
+    /// In scope and unclaimed: the kernel connects straight.
     pub const PASSTHROUGH: u32 = 3;
     /// ECONNREFUSED.
     pub const REFUSE: u32 = 4;

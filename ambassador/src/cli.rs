@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-/// A proxy for a program's outbound calls: captured by eBPF, forwarded over
-/// io_uring.
+/// A proxy for the outbound calls of programs: captures them with eBPF, forwards
+/// them over io_uring.
 #[derive(Debug, Parser)]
 #[command(name = "ambassador", version, about)]
 pub(crate) struct Cli {
@@ -24,11 +24,11 @@ pub fn command() -> clap::Command {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run a command with its outbound TCP captured, and nothing left behind
+    /// Run a command with its outbound TCP captured; leave nothing behind
     Exec(Exec),
     /// Run as a service
     Run(Run),
-    /// Check a configuration file: every mistake at once
+    /// Check a configuration file and print every mistake at once
     Check {
         /// The file.
         file: PathBuf,
@@ -48,34 +48,34 @@ pub(crate) enum Command {
     },
     /// Show the upstreams of a running ambassador
     Status {
-        /// Whom to ask.
+        /// The running ambassador.
         #[command(flatten)]
         admin: Admin,
         /// Print JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Show the upstreams of a running ambassador, live
+    /// Show the upstreams of a running ambassador, once a second
     Top {
-        /// Whom to ask.
+        /// The running ambassador.
         #[command(flatten)]
         admin: Admin,
     },
-    /// Have a running ambassador finish what is in flight and end
+    /// Let a running ambassador finish its requests in flight and end
     Drain {
-        /// Whom to ask.
+        /// The running ambassador.
         #[command(flatten)]
         admin: Admin,
     },
-    /// Say what this machine offers and lacks
+    /// Say what this machine has and lacks
     Doctor {
         /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// Remove what a killed `exec` has left behind.
+        /// Remove what killed proxies have left behind.
         #[arg(long)]
         clean: bool,
-        /// The cgroup whose hooks are looked at; default: our own.
+        /// The cgroup whose hooks are checked; default: that of this process.
         #[arg(long)]
         cgroup: Option<PathBuf>,
     },
@@ -84,22 +84,22 @@ pub(crate) enum Command {
 /// `exec`.
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
-    /// The configuration file; without one every destination is adopted, with
-    /// retries and a circuit breaker.
+    /// The configuration file. Without one every destination is adopted: it
+    /// becomes an upstream with the default policies.
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// Only look: no retries, no breaker, no limits, requests as they come,
-    /// whatever the file says.
+    /// Capture, count and log only: no retries, no circuit breaker, no limits,
+    /// requests unchanged, whatever the file says.
     #[arg(long)]
     pub observe: bool,
-    /// Inject faults, as abort=503:10%,delay=200ms:5%,reset:1%, whatever the file
-    /// says of them.
+    /// Inject faults, as abort=503:10%,delay=200ms:5%,reset:1%, instead of those of
+    /// the file.
     #[arg(long, value_name = "SPEC")]
     pub fault: Option<String>,
-    /// Inject them into calls to this host alone, with or without a port.
+    /// Inject faults only into calls to this host, with or without a port.
     #[arg(long, value_name = "HOST", requires = "fault")]
     pub fault_for: Option<String>,
-    /// Say on standard error what was done per upstream.
+    /// Print on standard error what was done for each upstream.
     #[arg(long)]
     pub summary: bool,
     /// The command and its arguments.
@@ -110,11 +110,11 @@ pub(crate) struct Exec {
 /// `run`.
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// The configuration file; without one the environment is read
+    /// The configuration file. Without one the environment configures one upstream
     /// (`LISTEN_ADDR`, `UPSTREAM_HOST`, `UPSTREAM_PORT`).
     #[arg(long)]
     pub config: Option<PathBuf>,
-    /// A cgroup to capture, besides those in the file. May be repeated.
+    /// A cgroup to capture in addition to those of the file. May be repeated.
     #[arg(long)]
     pub cgroup: Vec<PathBuf>,
 }
@@ -122,10 +122,10 @@ pub(crate) struct Run {
 /// How a running ambassador is reached.
 #[derive(Debug, Args)]
 pub(crate) struct Admin {
-    /// Its admin address: ip:port or unix:/path.
+    /// The admin address of the ambassador: ip:port or unix:/path.
     #[arg(long = "admin", default_value = "127.0.0.1:15000")]
     pub address: String,
-    /// The file with the token that allows changes over TCP.
+    /// A file with the token that changes over TCP need.
     #[arg(long = "admin-token-file")]
     pub token_file: Option<PathBuf>,
 }

@@ -183,9 +183,13 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
             Callers::Remain => tracing::warn!(
                 shard,
                 connections,
-                "drain_timeout has passed; what is left is cut"
+                "drain_timeout has passed; remaining connections are cut"
             ),
-            Callers::Ended => tracing::debug!(shard, connections, "what nobody waits for is cut"),
+            Callers::Ended => tracing::debug!(
+                shard,
+                connections,
+                "connections without a waiting caller are cut"
+            ),
         }
     }
     Ok(telemetry)

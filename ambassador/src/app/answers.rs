@@ -43,7 +43,7 @@ pub(super) fn publish(
         tracing::error!(
             name = watched.name,
             %error,
-            "the kernel side cannot be told of an address"
+            "cannot update the kernel's rules with an address"
         );
     }
 }

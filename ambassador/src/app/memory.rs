@@ -91,7 +91,7 @@ impl Keeper {
             Some(limit) if limit < needed => tracing::warn!(
                 limit,
                 needed,
-                "memory_limit is less than a proxy with so many workers needs"
+                "memory_limit is too small for this number of workers"
             ),
             Some(limit) => tracing::debug!(limit, "memory_limit"),
             None => tracing::debug!("memory is not limited"),

@@ -79,7 +79,7 @@ fn files(netns: &Path, helper: &Helper) -> Files {
         match helper.root_of(netns) {
             Ok(root) => return Files::Workload(root),
             Err(error) => {
-                tracing::warn!(path = %netns.display(), %error, "names are looked up by the proxy's own files");
+                tracing::warn!(path = %netns.display(), %error, "names of this namespace are resolved with the proxy's own files");
             }
         }
     }

@@ -115,7 +115,7 @@ impl Capture {
         let epoch = self.page.epoch().load(Ordering::Relaxed) + 1;
         let stale = StaleRules { epoch, rules };
         if let Err(error) = self.remove(&stale) {
-            tracing::warn!(%error, "rules that are not in force stay in the table for now");
+            tracing::warn!(%error, "cannot remove old rules from the kernel's table yet");
             in_force.stale.push(stale);
         }
     }
@@ -148,7 +148,7 @@ impl Capture {
     /// Removes names of links, as far as it can.
     fn unpin(&self, pins: Vec<Pins>) {
         if let Err(error) = self.try_to_unpin(pins) {
-            tracing::warn!(%error, "names of links that nobody wants any more stay in bpffs");
+            tracing::warn!(%error, "cannot remove names of old links from bpffs");
         }
     }
 

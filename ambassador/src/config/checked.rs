@@ -49,7 +49,7 @@ pub struct Checked {
     /// The access log; `None`: off.
     pub access_log: Option<AccessLog>,
     /// The traces of requests, as upstreams have them that say nothing else;
-    /// `None`: they are left alone.
+    /// `None`: the headers pass unchanged.
     pub tracing: Option<trace::Settings>,
     /// What is sound but perhaps not meant.
     pub warnings: Mistakes,

@@ -51,47 +51,47 @@ pub(super) fn document(root: &Node, findings: &mut Findings) -> Option<File> {
 settings! {
     /// The configuration of an ambassador.
     File for Checked as checked, checked by has_memory_to_start {
-        /// Data-plane threads. `auto` is one for each CPU that the process may
-        /// use, the quota of its cgroup respected.
+        /// Data-plane threads. `auto`: one for each CPU that the process may use,
+        /// within the quota of its cgroup.
         workers: Workers [needs_restart] = checked.workers,
-        /// Whether an idle thread looks for work before it sleeps.
+        /// Whether an idle thread polls for work before it sleeps.
         spin: Spin [needs_restart] = checked.spin,
-        /// What the proxy runs as once it has started as root: a user in
-        /// /etc/passwd with its group, or `uid:gid`. `auto` is `ambassador`,
-        /// where there is such a user, else a number that no other process has.
-        /// Started by another user, `auto` stays that one.
+        /// The user that the proxy becomes after it has started as root: a user
+        /// in /etc/passwd with its group, or `uid:gid`. `auto`: `ambassador`
+        /// where that user exists, else a number that no other process has. A
+        /// proxy that another user starts stays that user with `auto`.
         user: User [needs_restart] = checked.user,
         /// The admin API.
         admin: Admin [needs_restart] = checked.admin,
         /// Connections of applications at most, on all listeners and captured
-        /// together. One more is reset and counted. `none`: as many as the limit of
-        /// open files leaves room for.
+        /// together. Further ones are reset and counted. `none`: as many as the
+        /// limit of open files allows.
         max_connections: OrNone<Count<1>> = checked.max_connections,
-        /// Memory of the process at most: what is resident, and what the kernel
-        /// has buffered for connections that do not move. From there on the
-        /// connections are ended that hold the most without moving, and new ones
-        /// are reset where there are none. `auto`: 80 % of the limit of its cgroup,
-        /// or of one that this is in; none where there is no limit.
+        /// Memory of the process at most: resident memory, and bytes that the
+        /// kernel buffers for stalled connections. Above it the proxy ends the
+        /// stalled connections that hold the most, and resets new ones when no
+        /// stalled one is left. `auto`: 80 % of the memory limit of its cgroup or
+        /// of a parent; no limit where those have none.
         memory_limit: MemoryLimit = checked.memory_limit,
-        /// How long work in flight may take to finish after SIGTERM or
-        /// `drain`; what is left then is cut off.
+        /// How long requests in flight may take to finish after SIGTERM or
+        /// `drain`. After that they are cut off.
         drain_timeout: Time = checked.drain_timeout,
-        /// How long to go on serving after SIGTERM before the drain starts;
-        /// ends early once the captured cgroups are empty.
+        /// How long to keep serving after SIGTERM before the drain starts. It
+        /// ends early when the captured cgroups are empty.
         drain_delay: Time = checked.drain_delay,
-        /// Interception of connect(). Without it only the listeners are served.
+        /// Interception of connect(). Absent: only the listeners are served.
         capture: Optional<Capture> = checked.capture,
         /// Explicit listeners, for programs that call localhost.
         listeners: Vec<Spanned<Listener>>,
-        /// What every upstream has where it does not say its own.
+        /// Policies for all upstreams. An upstream's own keys come first.
         defaults: Policies,
         /// Destinations by name. A name has letters, digits, `.`, `_` and `-`;
         /// metrics, logs and the path prefix `/<name>/` use it.
         upstreams: Named<Upstream>,
-        /// Requests sent to an upstream by what they ask for. The first that
-        /// matches wins, and wins over the `hosts` of the upstreams.
+        /// Requests mapped to an upstream by host, path and method. The first
+        /// match wins, also over the `hosts` of upstreams.
         routes: Vec<Spanned<Route>>,
-        /// What is reported about the work done.
+        /// The access log and traces.
         telemetry: Telemetry = *checked,
     }
 }
@@ -101,9 +101,9 @@ choice! {
     Spin: ring::Spin {
         /// It sleeps at once.
         Never = "never" => ring::Spin::Never,
-        /// It looks for work for up to 100 us before it sleeps, as long as work
-        /// has come within that time lately. For a CPU of its own: latency
-        /// falls by what a wake-up costs, and the CPU is busy at middling load.
+        /// It polls for up to 100 us before it sleeps, as long as work has come
+        /// within that time lately. For a shard with a CPU of its own: latency
+        /// falls by the cost of a wake-up, and the CPU is busy at medium load.
         Adaptive = "adaptive" => ring::Spin::Adaptive,
     }
 }

@@ -43,65 +43,66 @@ pub(super) use layers::{Layers, Written};
 pub(super) use retry::ATTEMPTS_MAX;
 
 settings! {
-    /// What upstreams inherit.
+    /// Policies for all upstreams.
     Policies for Written as all {
-        /// What is spoken.
+        /// The protocol.
         protocol: Protocol [not_in_routes("is for a whole upstream")] = all.protocol,
         /// Limits of the connections and requests of one upstream, over all threads.
         pool: Pool
             [not_in_routes("is for a whole upstream: its routes share the connections")]
             = all.settings.pool,
-        /// How long things may take.
+        /// Time limits.
         timeouts: Timeouts = all.settings.timeouts,
-        /// After how much silence TCP asks whether the server is still there, in
-        /// whole seconds up to 9h. A connection fails whose server does not answer
-        /// for five times as long, or takes nothing of a request; what is relayed
-        /// may wait for a server that pauses and answers. That of `defaults` is for
-        /// accepted connections too, as far as answers go.
+        /// Silence after which TCP probes the server, in whole seconds up to 9h.
+        /// A connection fails when the server does not answer for five times as
+        /// long, or takes none of a request. A relayed connection may wait for a
+        /// server that pauses and answers probes. The value of `defaults` also
+        /// applies to accepted connections, for probes only.
         tcp_keepalive: OrOff<KeepAlive>
             [not_in_routes("is for a whole upstream: its routes share the connections")]
             = all.settings.timeouts.keep_alive,
         /// Whether and when a request is tried again.
         retry: Retry = all.settings.retry,
-        /// When the circuit of an upstream opens, so that its requests fail at once;
-        /// one for each upstream, over all threads.
+        /// When the circuit of an upstream opens, so that its requests fail at
+        /// once. There is one circuit for each upstream, over all threads.
         circuit_breaker: CircuitBreaker = all.circuit_breaker,
-        /// How many requests an upstream is sent in a second, over all threads.
+        /// Requests per second to an upstream, over all threads.
         rate_limit: Either<Off, RateLimit> [of_requests] = all.rate_limit,
-        /// Which endpoint of an upstream a request goes to. `round_robin`: to each
-        /// in turn. `least_request`: of two random ones, to that with fewer
-        /// requests. `peak_ewma`: of two random ones, to that which is expected to
-        /// answer sooner, by its latency and its requests; failures, `429` and
-        /// `Retry-After` count as slow. `random`: to a random one. All of them
-        /// go by weight, and avoid endpoints that earlier tries were sent to.
+        /// How the endpoint of a request is chosen. `round_robin`: each in turn.
+        /// `least_request`: of two random ones, the one with fewer requests.
+        /// `peak_ewma`: of two random ones, the one expected to answer sooner, by
+        /// its latency and its requests; failures, `429` and `Retry-After` count
+        /// as slow. `random`: a random one. All of them respect weights, and
+        /// avoid endpoints that earlier tries of the request used.
         load_balancing: Either<LoadBalancing, Hashing> [of_endpoints] = all.settings.load_balancing,
-        /// Where the callers are: endpoints of this zone are used as long as
+        /// The zone of the callers. Endpoints of this zone are used as long as
         /// one of them is not ejected.
         zone: Zone [of_endpoints, not_in_routes("is for a whole upstream")] = all.settings.zone,
-        /// Which endpoints of an upstream get no requests for a while; its routes
-        /// share the ejections.
+        /// When an endpoint is ejected, so that it gets no requests for a while.
+        /// The routes of an upstream share its ejections.
         outlier: Outlier [of_endpoints] = all.settings.outlier,
-        /// When a second try is made beside a slow one: of requests whose method is
-        /// GET, HEAD, OPTIONS or TRACE, and among `retry.methods`. Interim
-        /// responses to them are dropped.
+        /// When a second try is made beside a slow one. Only for requests whose
+        /// method is GET, HEAD, OPTIONS or TRACE and in `retry.methods`. Their
+        /// interim responses are dropped.
         hedge: Hedge [of_requests] = all.settings.hedge,
-        /// How many requests an upstream may have in flight, found out from its
-        /// latency, over all threads.
+        /// An adaptive limit of the requests in flight to an upstream, found from
+        /// its latency, over all threads.
         concurrency: Concurrency
             [of_requests, not_in_routes("is for a whole upstream")]
             = all.settings.concurrency,
-        /// Changes to request headers, on top of those that are inherited.
+        /// Changes to request headers, in addition to inherited ones.
         headers: Headers = all.settings.headers,
-        /// How many proxies of this kind a request may have come through; one more
-        /// answers 508 `loop`, which ends a circle of them. They count in the header
-        /// `x-ambassador-hops`. `off`: it is not counted, and the header passes.
+        /// How many ambassadors a request may have passed. One more answers 508
+        /// `loop`, which ends a circle of them. They count themselves in the
+        /// header `x-ambassador-hops`. `off`: nothing is counted, and the header
+        /// passes unchanged.
         max_hops: OrOff<Count<1>>
             [of_requests, not_in_routes("is for a whole upstream")]
             = all.settings.hops.max,
         /// Faults injected on purpose, into requests and connections of upstreams.
         fault: Either<Off, Fault> = all.fault,
-        /// Which headers carry traces on. Default: as in `telemetry.tracing`, which
-        /// it needs.
+        /// The headers that carry traces. Default: as in `telemetry.tracing`,
+        /// which must be set.
         propagate: Propagation
             [of_requests, not_in_routes("is for a whole upstream")]
             = all.settings.tracing,
@@ -109,10 +110,10 @@ settings! {
 }
 
 choice! {
-    /// What is spoken to an upstream.
+    /// The protocol of an upstream.
     Protocol: route::Protocol {
-        /// HTTP/1.1 where a client's first line has a version of HTTP/1, opaque
-        /// otherwise.
+        /// HTTP/1.1 if the client's first line has a version of HTTP/1, else
+        /// opaque bytes.
         Auto = "auto" => route::Protocol::Auto,
         /// HTTP/1.1; anything else is a `bad-request`.
         Http1 = "http1" => route::Protocol::Http1,

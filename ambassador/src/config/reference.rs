@@ -20,20 +20,21 @@ every mistake at once as `FILE:LINE: key.path: what is wrong, got VALUE`. \
 Durations are a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), sizes a \
 whole number and one of `B`, `KiB`, `MiB`, `GiB`. `ambassador schema` prints the JSON Schema for editors.
 
-SIGHUP, or a change of the file, loads it again; a file with a mistake changes \
-nothing, nor does one with a change that needs a restart: the keys say so.
+SIGHUP, or a change of the file, reloads it. A file with a mistake changes \
+nothing. Nor does a file that changes a key which needs a restart; the texts of \
+the keys say which do.
 
 A destination is out of scope when `capture.exclude` names its port or its \
-address, or when `capture.include` names ports or addresses and not its own.
+address, or when `capture.include` names other ports or addresses only.
 
-For one upstream the environment will do: `LISTEN_ADDR`, `UPSTREAM_HOST`, \
-`UPSTREAM_PORT`, `PROTOCOL` (`auto`, `http1` or `tcp`), `RETRY_MAX` (`attempts` of \
-`retry`, 0 is 1), `CIRCUIT_BREAKER_THRESHOLD` (`failures` of `circuit_breaker`, \
-0 is `off`) and `METRICS_LISTEN_ADDR` (`admin.metrics_listen`).
+One upstream can be configured by the environment, without a file: `LISTEN_ADDR`, \
+`UPSTREAM_HOST`, `UPSTREAM_PORT`, `PROTOCOL` (`auto`, `http1` or `tcp`), `RETRY_MAX` \
+(`attempts` of `retry`, 0 is 1), `CIRCUIT_BREAKER_THRESHOLD` (`failures` of \
+`circuit_breaker`, 0 is `off`) and `METRICS_LISTEN_ADDR` (`admin.metrics_listen`).
 
-Policies are looked for in the route, then the upstream, then `defaults`, key by \
-key; what none of them says has the default below. Lists are \
-replaced as a whole, headers added, and `off` undoes what is inherited.
+Each policy key is looked up in the route, then in the upstream, then in \
+`defaults`; if none has it, the default below applies. A list replaces the inherited \
+list, headers are added, and `off` switches off what is inherited.
 ";
 
 /// The reference for people, in Markdown.

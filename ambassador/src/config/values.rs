@@ -126,9 +126,9 @@ pub(super) use {choice, fills, value_schemas};
 choice! {
     /// Whether something is done.
     Switch: bool {
-        /// It is not.
+        /// No.
         Off = "off" => false,
-        /// It is.
+        /// Yes.
         On = "on" => true,
     }
 }

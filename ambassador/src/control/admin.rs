@@ -198,7 +198,7 @@ impl Server {
     /// What only some may ask for.
     fn change(&self, path: &str) -> Reply {
         let Some((upstream, force)) = breaker(path) else {
-            tracing::info!("drain asked for through the admin API");
+            tracing::info!("drain requested through the admin API");
             self.state.deadline.arm();
             raise(&self.state.events, Event::Drain);
             return json_body(StatusCode::ACCEPTED, &json!({ "draining": true }));

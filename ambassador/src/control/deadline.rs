@@ -35,11 +35,11 @@ impl Deadline {
         let within = drain + BEYOND;
         let wait = move || {
             thread::sleep(within);
-            tracing::error!("the drain has not ended in time; what is left is cut");
+            tracing::error!("the drain took too long; remaining connections are cut");
             std::process::exit(0);
         };
         if let Err(error) = thread::Builder::new().name("deadline".into()).spawn(wait) {
-            tracing::error!(%error, "nothing ends a drain that hangs");
+            tracing::error!(%error, "cannot start the thread that ends a hung drain");
         }
     }
 }

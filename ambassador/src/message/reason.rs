@@ -17,18 +17,17 @@ pub enum Reason {
     RequestTimeout,
     /// There was no answer in the time that a try has.
     TryTimeout,
-    /// The upstream failed too often, and is left alone for a while.
+    /// The circuit is open: the upstream failed too often.
     CircuitOpen,
-    /// Another try was in order, but too many requests had one lately. The
-    /// status is that of the failure.
+    /// The retry budget is used up. The status is that of the failure.
     RetryBudget,
-    /// The upstream gets no more requests in this time.
+    /// The rate limit of the upstream is used up.
     RateLimited,
     /// `max_pending` callers wait already, or `max_requests` are in flight.
     Overloaded,
     /// No upstream may take it.
     NoRoute,
-    /// The proxy would dial itself, or the request goes in a circle of proxies.
+    /// The request would come back to this proxy, or goes in a circle of proxies.
     Loop,
     /// The request is malformed.
     BadRequest,
@@ -108,12 +107,12 @@ impl Reason {
             Self::UpstreamReset => "the upstream closed the connection before it answered",
             Self::ProtocolError => "the upstream's answer is not HTTP",
             Self::RequestTimeout | Self::TryTimeout => "the upstream did not answer in time",
-            Self::CircuitOpen => "the upstream failed too often and is left alone for a while",
-            Self::RetryBudget => {
-                "the upstream failed, and too many requests were tried again lately"
+            Self::CircuitOpen => {
+                "circuit open: the upstream failed too often and gets no requests for now"
             }
-            Self::RateLimited => "too many requests for this upstream",
-            Self::Overloaded => "too many requests are in flight to this upstream or wait for it",
+            Self::RetryBudget => "the upstream failed, and the retry budget is used up",
+            Self::RateLimited => "the rate limit of the upstream is used up",
+            Self::Overloaded => "too many requests to this upstream are in flight or waiting",
             Self::NoRoute => "no upstream is configured for this request",
             Self::Loop => "the request would come back to this proxy",
             Self::BadRequest => "the request is malformed",

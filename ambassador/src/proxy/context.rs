@@ -442,7 +442,7 @@ fn tell_of_shed(clients: usize, bytes: u64) {
         tracing::warn!(
             clients,
             bytes,
-            "memory_limit is reached: connections are ended that hold the most without moving"
+            "memory_limit is reached: stalled connections that hold the most are ended"
         );
     }
 }

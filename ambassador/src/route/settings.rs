@@ -49,7 +49,7 @@ pub struct Policies {
     pub timeouts: limits::Timeouts,
     /// Whether and when a request is tried again.
     pub retry: retry::Retry,
-    /// When the upstream is left alone.
+    /// When the circuit of the upstream opens.
     pub circuit_breaker: breaker::Settings,
     /// How many requests it gets in a second; `None`: as many as come.
     pub rate_limit: Option<rate_limit::Settings>,

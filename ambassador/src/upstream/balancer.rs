@@ -132,7 +132,7 @@ pub enum Grade {
     /// It could not be connected to, broke off, took too long, or answered
     /// with a status from 500 to 599.
     Bad {
-        /// How long it wants to be left alone.
+        /// How long it asks for no requests (`Retry-After`).
         retry_after: Option<Duration>,
     },
 }

@@ -188,7 +188,7 @@ impl Helper {
             Life::Answers => tracing::info!("the privileged helper answers again"),
             Life::Silent => tracing::error!("the privileged helper does not answer"),
             Life::Ended => tracing::error!(
-                "the privileged helper has ended: nothing more can be captured, and what was set up may stay"
+                "the privileged helper has ended: nothing more can be captured, and cgroups, rules and routes may stay behind"
             ),
         }
     }
@@ -217,9 +217,7 @@ impl Helper {
                 .read(&mut bytes)
                 .is_ok_and(|heard| heard > 0)
             {
-                tracing::warn!(
-                    "a process of the privileged helper had ended; another one has taken its place"
-                );
+                tracing::warn!("a process of the privileged helper ended and was replaced");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Circuits: connects that the kernel refuses while an upstream is left alone.
+//! Circuits: connects that the kernel refuses while the circuit of an upstream is open.
 
 use std::time::Duration;
 

@@ -263,7 +263,7 @@ fn where_a_name_is_dead_no_other_namespace_is_refused(backend: Backend) {
     let proxy = Proxy::start(backend, &config);
     eventually("the names are known", SOON, all_serve);
     eventually("its circuit opens", SOON, || {
-        ask(&dead, &cgroup).contains("left alone")
+        ask(&dead, &cgroup).contains("circuit open")
     });
     for _ in 0..10 {
         assert_eq!(listener(), "own");

@@ -60,7 +60,7 @@ fn who_needs_it_is_served_on(backend: Backend) {
     assert_eq!(world.readiness().0, Some(200));
     world.the_listener_answers_at_once();
     let log = world.proxy.log();
-    assert!(log.contains("has taken its place"), "{log}");
+    assert!(log.contains("was replaced"), "{log}");
     assert!(!log.contains("does not answer"), "{log}");
 }
 

@@ -138,7 +138,7 @@ fn what_is_wrong_is_told_once(backend: Backend) {
     let proxy = Proxy::start(backend, &good);
     let bad = "upstreams: { web: { endpointz: [] } }\n";
     until_more(&proxy, FAILURES, || proxy.rewrite_config(bad));
-    let still = "what was wrong with it still is";
+    let still = "the file has the same mistakes as before";
     for times in 1..=2 {
         proxy.signal(libc::SIGHUP);
         eventually("it is read again", SOON, || {

@@ -138,7 +138,7 @@ impl Circuits {
                 upstream,
                 net = %claim.net,
                 port = claim.port,
-                "kernel_fail_fast leaves addresses alone that another upstream claims, too"
+                "kernel_fail_fast does not refuse addresses that another upstream claims as well"
             );
         }
         self.contested = contested;

@@ -40,8 +40,8 @@ impl Proxy {
         let captured = self.state.captured.as_ref();
         if captured.is_some_and(Captured::is_pinned) {
             tracing::warn!(
-                "by on_failure: refuse, captured programs cannot connect until the next start; \
-                 `ambassador doctor --clean` lets them, 10 s from now"
+                "on_failure: refuse: captured programs cannot connect until the next start; \
+                 `ambassador doctor --clean` ends that, 10 s from now"
             );
         }
     }
@@ -54,7 +54,7 @@ impl Proxy {
         }
         while !self.shards.iter().all(Shard::has_ended) {
             if clock::now() >= deadline + CUT_WITHIN {
-                tracing::error!("a shard hangs; what it counted last is lost");
+                tracing::error!("a shard hangs; its last counts are lost");
                 break;
             }
             match self.events.recv_timeout(LOOK_EVERY) {

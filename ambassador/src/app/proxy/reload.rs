@@ -57,7 +57,7 @@ impl Proxy {
                 let refused = Some(Refused { content, why });
                 if refused == self.refused {
                     let file = file.display();
-                    tracing::info!(%file, "configuration not reloaded: what was wrong with it still is");
+                    tracing::info!(%file, "configuration not reloaded: the file has the same mistakes as before");
                     return;
                 }
                 control.reload_failed();

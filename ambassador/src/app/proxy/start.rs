@@ -138,7 +138,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
     };
     introduction.log();
     if let Some(why) = &start.identity.remark {
-        tracing::warn!("it goes on as root: {why}");
+        tracing::warn!("the proxy stays root: {why}");
     }
     state.readiness.set(Phase::Serving);
     MappedFiles::find().unmap();
@@ -161,7 +161,7 @@ impl Groundwork {
     fn lay(start: &Start) -> Result<Self, Failure> {
         let checked = &start.checked;
         if let Err(error) = descriptors::use_all() {
-            tracing::warn!(%error, "the soft limit of open files stays as it is");
+            tracing::warn!(%error, "cannot raise the soft limit of open files");
         }
         let registry = Arc::new(Registry::default());
         let cpus = place::cpus().map_err(unavailable("cannot read the CPU affinity"))?;

@@ -9,15 +9,15 @@ use crate::config::values::{AbsolutePath, Bind};
 settings! {
     /// The admin API.
     Admin for checked::Admin as admin, checked by is_guarded {
-        /// Where it listens: an address and port, or `unix:/path` (made with
-        /// mode 0600). Off loopback only together with `token_file`, which is
-        /// needed then for all but health and metrics.
+        /// Where it listens: an address and port, or `unix:/path` (made with mode
+        /// 0600). An address that is not loopback needs `token_file`; requests
+        /// then need the token, except health and metrics.
         listen: Bind = admin.listen,
         /// A second address that serves `/livez`, `/readyz` and `/metrics` only,
         /// for kubelet and Prometheus. Absent: none.
         metrics_listen: Bind = admin.metrics_listen,
-        /// A file with the token that requests which change something must
-        /// carry as `Authorization: Bearer`. Absent: those need the unix socket.
+        /// A file with a token. Requests that change something must carry it as
+        /// `Authorization: Bearer`. Absent: such requests need the unix socket.
         token_file: AbsolutePath = admin.token_file,
     }
 }

@@ -23,15 +23,15 @@ settings! {
         mode: Mode [needs_restart] = capture.mode,
         /// What is in scope. Absent, or without `cidrs`: everything but loopback.
         include: Scope = capture.include,
-        /// What is out of scope: the kernel connects straight, always.
+        /// What is out of scope. The kernel connects straight to it, always.
         exclude: Scope = capture.exclude,
         /// What happens to a destination in scope that no upstream claims.
         unmatched: Unmatched = capture.unmatched,
-        /// What connects do while the proxy is dead, hung (for 1 s) or without a
-        /// slot for the destination: a captured cgroup gets as many as it leaves
-        /// others.
+        /// What captured connects do while the proxy is dead, hung (for 1 s) or
+        /// without a slot for the destination. Slots are limited for each
+        /// captured cgroup.
         on_failure: OnFailure = capture.on_failure,
-        /// What happens to QUIC, which is not captured.
+        /// What happens to QUIC (UDP port 443), which is not captured.
         quic: Quic = capture.quic,
     }
 }
@@ -50,7 +50,7 @@ object! {
 settings! {
     /// A set of destinations.
     Scope for settings::Scope as scope {
-        /// Ports. Under `include` absent or empty means all.
+        /// Ports. Under `include`, absent or empty means all ports.
         ports: Distinct<Port> = scope.ports,
         /// Addresses and CIDRs.
         cidrs: Distinct<Cidr> = scope.cidrs,
@@ -58,7 +58,7 @@ settings! {
 }
 
 choice! {
-    /// The means of capture.
+    /// How connects are captured.
     Mode: settings::Mode {
         /// BPF programs at connect().
         Ebpf = "ebpf" => settings::Mode::Ebpf,
@@ -70,14 +70,14 @@ choice! {
 choice! {
     /// What happens to unclaimed destinations.
     Unmatched: route::Unmatched {
-        /// Captured, relayed to where it was going, counted.
+        /// It is captured, counted and relayed to the original destination.
         Proxy = "proxy" => route::Unmatched::Proxy,
         /// Each authority or address becomes an upstream of its own with the
-        /// defaults; 1,024 at most, the least recently used leaves.
+        /// defaults; 1,024 at most, the least recently used is dropped.
         Adopt = "adopt" => route::Unmatched::Adopt,
         /// The kernel connects straight; only claimed destinations are captured.
         Passthrough = "passthrough" => route::Unmatched::Passthrough,
-        /// The connect is refused, or its request answered `no-route`.
+        /// The connect is refused, or the request is answered `no-route`.
         Refuse = "refuse" => route::Unmatched::Refuse,
     }
 }
@@ -95,7 +95,7 @@ choice! {
 choice! {
     /// What happens to UDP port 443.
     Quic: settings::Quic {
-        /// It is left alone.
+        /// The kernel sends it straight to its destination.
         Leave = "leave" => settings::Quic::Leave,
         /// It is refused, so that clients fall back to TCP.
         Refuse = "refuse" => settings::Quic::Refuse,

@@ -21,11 +21,11 @@ settings! {
         name: Text,
         /// Where it listens: an address and port, or `unix:/path`. Required.
         bind: Bind,
-        /// What is spoken on it.
+        /// The protocol of its clients.
         protocol: ListenerProtocol = listener.protocol,
-        /// Where its connections go. Required for `tcp`, not for `http`.
+        /// The upstream of its connections. Required for `tcp`, not for `http`.
         upstream: Text,
-        /// Its connections at most. One more is reset and counted.
+        /// Its connections at most. Further ones are reset and counted.
         max_connections: OrNone<Count<1>> = listener.max_connections,
     }
 }

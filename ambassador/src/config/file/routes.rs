@@ -21,9 +21,10 @@ object! {
     /// One route. Its policies are changed key by key.
     #[schemars(extend("required" = ["upstream"]))]
     Route {
-        /// What a request must be; every part given must match. Absent: any.
+        /// What a request must match; every given part counts. Absent: any
+        /// request.
         r#match: Match,
-        /// Where it goes. Required.
+        /// The upstream that it goes to. Required.
         upstream: Text,
         ..policies: Policies as Section::Route
     }

@@ -11,8 +11,8 @@ settings! {
     Telemetry for Checked as checked {
         /// One line for each request and each relayed connection. Absent: none.
         access_log: Optional<AccessLog> = checked.access_log,
-        /// The traces that requests are part of. Absent: what comes of one passes
-        /// as it is, and none is started. Empty: on, with the defaults.
+        /// Traces in the headers of requests. Absent: the headers pass unchanged,
+        /// and no trace is started. Empty: on, with the defaults.
         tracing: Optional<Tracing> = checked.tracing,
     }
 }

@@ -19,17 +19,18 @@ use crate::route::settings::{self, Claim, Endpoints, Protocol};
 object! {
     /// A destination.
     Upstream {
-        /// What means this upstream: names and `*.suffix` match the authority
-        /// of a request, addresses and CIDRs the destination of a connection
-        /// (and an authority that is an address); a port is optional. Names
-        /// win over addresses, exact names over wildcards, longer suffixes and
-        /// prefixes over shorter ones, then with a port over without.
+        /// The names and addresses of this upstream. Names and `*.suffix` match
+        /// the authority of a request; addresses and CIDRs match the destination
+        /// of a connection, and an authority that is an address; a port is
+        /// optional. Names win over addresses, exact names over wildcards, longer
+        /// suffixes and prefixes over shorter ones, and then entries with a port
+        /// over those without.
         hosts: Vec<Spanned<Host>>,
-        /// Where its requests go. With neither `endpoints` nor `dns`
-        /// they go to where the connection was going.
+        /// The endpoints that its requests go to. Without `endpoints` and `dns`
+        /// they go to the original destination of the connection.
         endpoints: Vec<Spanned<Either<Address, Endpoint>>>,
-        /// A name and port instead of `endpoints`, resolved again as its TTL
-        /// says (1 s at least, 5 min at most).
+        /// A name and port instead of `endpoints`. It is resolved again when its
+        /// TTL ends (after 1 s at least, 5 min at most).
         dns: DnsName,
         ..policies: Policies as Section::Upstream
     }
@@ -41,10 +42,10 @@ object! {
     Endpoint {
         /// Its IP address and port. Required.
         address: Address,
-        /// How much of the traffic it gets, next to the others.
+        /// Its share of the traffic, relative to the other endpoints.
         #[schemars(extend("default" = 1))]
         weight: Count<1, WEIGHT_MAX>,
-        /// Where it is.
+        /// Its zone.
         zone: Zone,
     }
 }

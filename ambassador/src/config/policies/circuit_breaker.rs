@@ -24,33 +24,33 @@ pub(in crate::config) struct Written {
 settings! {
     /// When the circuit of an upstream opens, so that its requests fail at once.
     CircuitBreaker for Written as breaker, checked by one_form {
-        /// This many failures within `window` open it; `off`:
-        /// none do. Written beside an inherited `consecutive`, it takes its place.
+        /// This many failures within `window` open the circuit. `off`: no number
+        /// does. It replaces an inherited `consecutive`.
         failures: OrOff<Count<1, FAILURES_MAX>> = breaker.failures,
-        /// The share of all that was counted which the failures have to be as
-        /// well, within `window` or within its last tenth; `off`: their number is
-        /// enough. Not together with `consecutive`; written beside an inherited
-        /// one, it takes its place.
+        /// The failures must also be this share of all counted results, within
+        /// `window` or within its last tenth. `off`: their number is enough. It
+        /// cannot be combined with `consecutive`, and replaces an inherited one.
         ratio: OrOff<LeastShare> = breaker.ratio,
         /// How long a failure or success counts.
         window: Period = breaker.window,
-        /// How long it is open before one request may probe, or up to a tenth
-        /// longer, by chance.
+        /// How long the circuit is open before one request probes the upstream. A
+        /// random time of up to a tenth is added.
         sleep: Period = breaker.sleep,
-        /// This many failures without a success between them open it, instead
-        /// of `failures` and `ratio` within `window`.
+        /// This many failures in a row open the circuit, instead of `failures`
+        /// and `ratio` within `window`.
         consecutive: OrOff<Count<1>> = breaker.consecutive,
-        /// Statuses that are failures, as connect failures, resets and timeouts are.
+        /// Statuses that count as failures, like failed connects, resets and
+        /// timeouts.
         failure_statuses: Statuses [of_requests] = breaker.failure_statuses,
-        /// Whether captured connects get ECONNREFUSED from the kernel while it is
-        /// open. After `sleep` one goes through, then one more whenever
-        /// `timeouts.connect` has passed and nothing was decided. `on` needs
+        /// Whether the kernel refuses captured connects (ECONNREFUSED) while the
+        /// circuit is open. After `sleep` it admits one, then one more each time
+        /// `timeouts.connect` has passed without a result. `on` needs
         /// `capture.mode: ebpf` and, in `hosts`, an address, CIDR or whole name
-        /// that shares no address with another upstream's; an address that names
-        /// turn out to share is left alone, with a warning. The kernel goes by
-        /// address alone: what would ask there for another upstream, by a
-        /// wildcard or route, is refused as well. In `defaults` it is for the
-        /// upstreams that can have it.
+        /// whose addresses no other upstream has. An address that names turn out
+        /// to share is not refused; a warning is logged. The kernel knows
+        /// addresses only, so it also refuses connects to that address that a
+        /// wildcard or route would have sent to another upstream. In `defaults`
+        /// it applies to the upstreams that can have it.
         kernel_fail_fast: Switch
             [not_in_routes("is for a whole upstream: connects come before there is a request to route")]
             = breaker.kernel_fail_fast,

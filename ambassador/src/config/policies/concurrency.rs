@@ -8,8 +8,8 @@ use crate::policy::concurrency;
 settings! {
     /// A limit of the requests in flight that is found out from the latency.
     Concurrency for concurrency::Settings as concurrency, checked by min_within_max {
-        /// Whether there is one. A request over it is `overloaded`; one whose
-        /// response head has come does not count.
+        /// Whether there is an adaptive limit. A request over it is `overloaded`.
+        /// Requests whose response head has arrived do not count.
         adaptive: Adaptive = concurrency.adaptive,
         /// The limit is never lower, and starts here.
         min: Count<1> = concurrency.min,

@@ -17,25 +17,25 @@ settings! {
     /// nothing about the upstream. Connections that carry no requests are delayed and
     /// reset as well, where there is no `header`.
     Fault for fault::Settings as fault, checked by shares_within_all {
-        /// Requests answered in the upstream's stead, with the reason
+        /// Requests that the proxy answers itself, with the reason
         /// `fault-injected`.
         abort: Optional<Abort> [of_requests] = fault.abort,
-        /// Requests that wait before they are served. One that would wait longer
-        /// than `timeouts.request` is answered 504 then.
+        /// Requests that wait before they are served. A request that would wait
+        /// longer than `timeouts.request` is answered 504 after that time.
         delay: Optional<Delay> = fault.delay,
         /// The share of requests whose caller's connection is reset.
         reset: Percent = fault.reset,
-        /// Only requests with this field. Default: all.
+        /// Only requests with this header get faults. Default: all requests.
         header: FieldName [of_requests] = fault.header,
-        /// Until then, as `2026-12-01T00:00:00Z`. Default: for ever.
+        /// When the faults end, as `2026-12-01T00:00:00Z`. Default: never.
         until: Moment = fault.until,
     }
 }
 
 settings! {
-    /// Requests answered in the upstream's stead.
+    /// Requests that the proxy answers itself, with the reason `fault-injected`.
     Abort for fault::Abort as abort, checked by has_status {
-        /// What they are answered. Required, unless inherited.
+        /// The status of the answer. Required, unless inherited.
         status: Count<STATUS_MIN, STATUS_MAX> = abort.status,
         /// The share of requests.
         share: Percent = abort.share,
@@ -45,7 +45,7 @@ settings! {
 settings! {
     /// Requests that wait.
     Delay for fault::Delay as delay, checked by has_time {
-        /// How long, up to 5m. Required, unless inherited.
+        /// How long requests wait, up to 5m. Required, unless inherited.
         r#for: Period<DELAY_SECONDS_MAX> = delay.wait,
         /// The share of requests.
         share: Percent = delay.share,

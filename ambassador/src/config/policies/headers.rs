@@ -16,9 +16,9 @@ const VALUE_BYTES_MAX: usize = 8192;
 object! {
     /// Changes to request headers.
     Headers {
-        /// Fields set on each request, in place of those of the same name.
+        /// Headers set on each request; they replace headers of the same name.
         set: Named<Text>,
-        /// Names of fields removed from each request.
+        /// Names of headers removed from each request.
         remove: Vec<Spanned<Text>>,
     }
 }

@@ -23,8 +23,8 @@ object! {
     /// Requests that are alike go to the same endpoint.
     #[schemars(extend("required" = ["ring_hash"]))]
     Hashing {
-        /// By consistent hashing of one of these. When endpoints come, go or
-        /// are ejected, only requests move that they get or had.
+        /// Consistent hashing of one of these. When an endpoint comes, goes or is
+        /// ejected, only the requests of that endpoint move.
         ring_hash: HashKey,
     }
 }
@@ -32,7 +32,8 @@ object! {
 object! {
     /// What of a request is hashed: `header` or `source`.
     HashKey {
-        /// The value of this field; a request without it goes to a random endpoint.
+        /// The value of this header; a request without it goes to a random
+        /// endpoint.
         header: FieldName [of_requests],
         /// The address of the client.
         source: HashSource,

@@ -10,20 +10,23 @@ settings! {
     Pool for limits::Pool as pool, checked by idle_within_caps {
         /// Open connections at most.
         max_connections: Count<1> = pool.max_connections,
-        /// Requests that may wait for a connection; one more is `overloaded`. Callers
-        /// (captured cgroups, client addresses) have turns, and where it is full it
-        /// is the newest request of the caller with the most that is turned away.
+        /// Requests that may wait for a connection. Callers (captured cgroups,
+        /// client addresses) take turns. When the queue is full, the newest
+        /// request of the caller with the most waiting ones is `overloaded`.
         max_pending: Count = pool.max_pending,
-        /// Requests in flight at most, waiting ones included; one more is `overloaded`.
+        /// Requests in flight at most, with those that wait. Further ones are
+        /// `overloaded`.
         max_requests: Count<1> = pool.max_requests,
         /// Idle connections kept for reuse.
         max_idle: Count = pool.max_idle,
-        /// Idle connections kept open without traffic. Needs `endpoints` or `dns`.
+        /// Idle connections to keep open without traffic.
         min_idle: Count = pool.min_idle,
-        /// An idle connection is closed after this, less up to a tenth of its own;
-        /// sooner where the upstream's `Keep-Alive: timeout=` says so.
+        /// An idle connection is closed after this time, less a random share of
+        /// up to a tenth; sooner if `Keep-Alive: timeout=` of the upstream says
+        /// so.
         idle_timeout: Period = pool.idle_timeout,
-        /// A connection is not reused after this age, less up to a tenth of its own.
+        /// A connection older than this, less a random share of up to a tenth, is
+        /// not reused.
         max_lifetime: Period = pool.max_lifetime,
     }
 }

@@ -20,7 +20,8 @@ settings! {
     RateLimit for Written as limit, checked by has_rate {
         /// The rate. Required, unless inherited.
         requests_per_second: Rate = limit.requests_per_second,
-        /// Requests that may come at once. Default: those of one second, at least 1.
+        /// Requests that may come at once. Default: the requests of one second,
+        /// at least 1.
         burst: Count<1> = limit.burst,
         /// What happens to a request over the limit.
         on_limit: OnLimit = limit.on_limit,

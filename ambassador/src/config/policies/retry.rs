@@ -16,32 +16,32 @@ const BODY_BYTES_MAX: u64 = 16 << 20;
 settings! {
     /// Whether and when a request is tried again.
     Retry for retry::Retry as retry, checked by base_within_cap {
-        /// Tries at most, the first included. 1: none is repeated.
+        /// Tries at most, with the first one. 1: no retries.
         attempts: Count<1, ATTEMPTS_MAX> = retry.attempts,
-        /// What a request is tried again for: connections that cannot be
-        /// established (`connect-failure`) or end before a whole response head
-        /// (`reset`), and statuses. A `try-timeout` always is a cause.
+        /// Causes of another try: connections that cannot be established
+        /// (`connect-failure`) or that end before a whole response head
+        /// (`reset`), and statuses. A `try-timeout` is always a cause.
         on: RetryCauses [of_requests] = *retry,
-        /// With several endpoints, another one that is well is asked for what
-        /// this one gets wrong, of requests that may reach an upstream twice:
-        /// for a status of `circuit_breaker.failure_statuses` in the next try,
-        /// and for GET, HEAD, OPTIONS and TRACE beside a try without a response
-        /// after half of `timeouts.request`.
+        /// Whether another healthy endpoint is tried, if there are several, for
+        /// requests that may reach an upstream twice. After a status of
+        /// `circuit_breaker.failure_statuses` it is the next try. For GET, HEAD,
+        /// OPTIONS and TRACE without a response after half of `timeouts.request`
+        /// it is a second try beside the first.
         elsewhere: Switch [of_requests] = retry.elsewhere,
         /// Methods whose requests may reach an upstream twice.
         methods: Distinct<Method> [of_requests] = retry.methods,
         /// Requests with this field may reach an upstream twice as well.
         idempotency_header: OwnFieldName [of_requests] = retry.idempotency_header,
-        /// The wait before a try is random, from nothing to twice this before
-        /// the second; the upper end doubles with each further try.
+        /// The wait before the second try is random between zero and twice this.
+        /// The upper end doubles with each further try.
         base: Period = retry.base,
-        /// No wait is longer.
+        /// The longest wait.
         cap: Period = retry.cap,
-        /// How many requests may be tried again.
+        /// How many retries are allowed.
         budget: Budget = retry.budget,
-        /// A body up to this size (bytes where it has no unit, at most 16MiB)
-        /// is kept for another try; a larger one is streamed and its request
-        /// not tried again.
+        /// A body up to this size (bytes if it has no unit, at most 16MiB) is
+        /// kept for another try. A larger one is streamed, and its request is not
+        /// retried.
         body_limit: Size<BODY_BYTES_MAX> [of_requests] = retry.body_limit,
         /// Whether `Retry-After` in a response raises the wait, up to `cap`.
         honor_retry_after: Flag [of_requests] = retry.honor_retry_after,
@@ -49,11 +49,11 @@ settings! {
 }
 
 settings! {
-    /// How many requests may be tried again; the larger of the two holds.
+    /// How many retries are allowed; the larger of the two counts.
     Budget for budget::Settings as budget {
-        /// Extra tries as a share of the requests of the last 10 s.
+        /// Retries as a share of the requests of the last 10 s.
         ratio: Percent = budget.ratio,
-        /// Extra tries in a second that are always granted.
+        /// Retries per second that are always allowed.
         min_per_second: Count = budget.min_per_second,
     }
 }

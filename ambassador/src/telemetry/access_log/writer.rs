@@ -116,7 +116,7 @@ impl AccessLog {
         self.stop();
         match self.done.recv_timeout(FINISH_WITHIN) {
             Err(RecvTimeoutError::Timeout) => {
-                tracing::warn!("the access log takes no more; its last lines are lost");
+                tracing::warn!("the access log cannot be written; its last lines are lost");
             }
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {
                 let handle = self.handle.take();
