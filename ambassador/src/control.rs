@@ -1,11 +1,11 @@
-//! Everything beside the path of a request: the admin API, signals, the watch of
-//! the configuration file, name resolution, and the commands that ask a running
-//! ambassador.
+//! Everything that is not on the path of a request: the admin API, signals, the
+//! watch of the configuration file, name resolution, and the commands that call a
+//! running ambassador.
 //!
-//! All of it runs on one thread of its own, on a tokio runtime. It knows the rest
-//! of the program only through [`State`], a set of callbacks, and tells it what
-//! to do only by an [`Event`]. It never blocks on a shard: what a shard has to
-//! say comes back through a channel, or does not come.
+//! All of it runs on one thread, on a tokio runtime. It knows the rest of the
+//! program only through the callbacks in [`State`], and changes it only by
+//! sending an [`Event`]. It never blocks on a shard: a shard answers through a
+//! channel, or not at all.
 
 mod admin;
 pub(crate) mod client;

@@ -1,8 +1,8 @@
-//! `ambassador doctor`: what this machine lacks, and what a killed `exec`
-//! left behind.
+//! `ambassador doctor`: what this machine lacks, and what killed proxies left
+//! behind.
 //!
-//! Each check looks at one thing and says what to do about it. Nothing is
-//! changed, except by [`clean`].
+//! Each check tests one thing and says what to do about it. Nothing is changed,
+//! except by [`clean`].
 
 mod checks;
 mod leftovers;

@@ -1,6 +1,6 @@
-//! Text that others wrote, as it may stand in a log or on a terminal: what moves a
-//! cursor, begins a line, turns the direction of what follows or is not seen at all
-//! is written as its number.
+//! Foreign text made safe for a log or a terminal: characters that move the
+//! cursor, begin a line, change the direction of text or are invisible are
+//! written as numbers.
 
 use std::fmt::{self, Write as _};
 

@@ -1,12 +1,12 @@
-//! What is captured together: a cgroup, the network namespace of its
-//! programs, and the privileges that serving it takes.
+//! Workloads: cgroups, network namespaces, and the privileges that serving them
+//! takes.
 //!
-//! The proxy itself keeps no capability and is a user who owns nothing. Before it
-//! starts its threads it starts a [`Helper`], a small process of the same binary
-//! that answers a handful of requests (listeners and sockets in a namespace, a
-//! loader of capture, iptables rules, files that only root may open) and undoes
-//! what was set up when the proxy ends, however it ends.
-//! Nothing here knows what is listened for or dialled.
+//! The proxy keeps no capability and becomes a user who owns nothing. Before it
+//! starts its threads it starts a [`Helper`], a process of the same binary that
+//! answers a short list of requests (listeners and sockets in a namespace, a
+//! loader of capture, iptables rules, files that only root may open), and undoes
+//! everything when the proxy ends, however it ends. Nothing here knows the
+//! purpose of a socket.
 
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;

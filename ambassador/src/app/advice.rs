@@ -1,4 +1,5 @@
-//! What a person can do about a start that failed: a few words behind what failed.
+//! Advice for a failed start: what a person can do about it, appended to the
+//! error.
 
 use std::io;
 use std::net::SocketAddr;

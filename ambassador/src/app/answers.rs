@@ -1,4 +1,5 @@
-//! What a new answer to a name changes.
+//! Applies a new DNS answer: publishes the endpoints, and updates the kernel's
+//! rules.
 
 use std::sync::Arc;
 

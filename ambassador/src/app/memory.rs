@@ -1,7 +1,7 @@
-//! Looks after the memory of the process: puts the limit in force, has the shards
-//! look once a second, and has the allocator give back what was freed. A thread of
-//! its own, as the main thread waits for the command in `exec`, and no shard is to
-//! wait for the allocator.
+//! Keeps the memory of the process within its limit: puts the limit in force, has
+//! each shard check once a second, and has the allocator return freed memory. It
+//! is a thread of its own, because in `exec` the main thread waits for the
+//! command, and no shard may wait for the allocator.
 
 use std::io;
 use std::sync::mpsc::sync_channel;

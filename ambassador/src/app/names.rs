@@ -1,5 +1,4 @@
-//! Where names are looked up, which are kept resolved, and what an answer
-//! changes.
+//! Decides which names are resolved, in which namespaces and with whose files.
 
 use std::collections::HashSet;
 use std::io;
@@ -14,7 +13,7 @@ use crate::route::settings::{Claim, Endpoints, Unmatched};
 use crate::upstream::dial::Namespace;
 use crate::workload::{Family, Helper, Kind, Netns, SocketSpec};
 
-/// Where names are looked up, each as the programs there would do it themselves.
+/// Where names are resolved, each place with its own files and sockets.
 pub(super) struct Places {
     /// Where there are callers: what a name means to them is for them alone.
     pub callers: Vec<Place>,

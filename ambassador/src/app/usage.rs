@@ -1,4 +1,4 @@
-//! A command line that makes no sense, in a line or two.
+//! Prints a usage error in a line or two.
 
 /// What is wrong with it and where to look; clap tells the same in six lines.
 pub(super) fn complaint(error: &clap::Error) -> String {

@@ -1,6 +1,6 @@
-//! The circuits that the programs look at: one word of mapped memory for each
-//! upstream that has its connects refused while its circuit breaker is open. A
-//! change is a store, no system call.
+//! The circuits of the kernel: for each upstream with `kernel_fail_fast` one word
+//! of mapped memory, which says whether connects are refused. A change is a
+//! store, no system call.
 #![expect(unsafe_code, reason = "the words are mapped memory")]
 
 use std::io;

@@ -1,4 +1,4 @@
-//! What the proxy says to a loader, and what it takes from it.
+//! The proxy's side of a conversation with a loader.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What capture has in force: rules, and what is attached for whom.
+//! The state of capture: the rules, and the programs attached for each workload.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;

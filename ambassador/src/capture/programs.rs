@@ -1,4 +1,4 @@
-//! Who has programs on the hooks that capture uses.
+//! Finds programs of others on the hooks that capture uses.
 
 use std::fmt;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Takes slots of the token table back that nobody uses any more.
+//! Takes unused slots of the token table back.
 //!
 //! A slot matters from a connect until the proxy has accepted the connection
 //! and looked it up; after that the proxy knows the destination, and the

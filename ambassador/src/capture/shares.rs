@@ -1,5 +1,5 @@
-//! Whose slots are counted where: each workload has a share of its own in
-//! mapped memory, to which programs add and from which the proxy subtracts.
+//! Counts the slots of each workload in a word of mapped memory: programs add,
+//! the proxy subtracts.
 #![expect(unsafe_code, reason = "the counts are mapped memory")]
 
 use std::collections::{BTreeMap, BTreeSet};

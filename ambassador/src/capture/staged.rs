@@ -1,10 +1,10 @@
-//! A change of what is captured, made ready: rules lie in the table under an epoch
-//! that nobody looks at yet, links are pinned, programs attached. Committing it is
-//! a store and closes descriptors. Dropped, it leaves what was there before.
+//! A prepared change of capture: rules are in the table under the next epoch,
+//! links are pinned, programs attached. Committing it is a store, and closes
+//! descriptors. Dropping it restores the state before.
 //!
-//! A link has no state in which it is there and does nothing: a cgroup that is new
-//! is captured, under the rules in force, from when its programs are attached. So
-//! that comes last of what can fail, and of several cgroups all or none stay so.
+//! An attached link works at once: a new cgroup is captured, under the old rules,
+//! as soon as its programs are attached. So attaching is the last step that can
+//! fail, and of several cgroups all stay attached or none.
 
 use std::os::fd::AsFd;
 use std::sync::MutexGuard;

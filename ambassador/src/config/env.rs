@@ -1,4 +1,4 @@
-//! The form without a file: one listener and one upstream from environment
+//! Configuration without a file: one listener and one upstream from environment
 //! variables.
 
 use serde_json::{Value, json};

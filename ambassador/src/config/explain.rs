@@ -1,4 +1,5 @@
-//! What happens to one destination, and which lines of the file say so.
+//! `explain`: what happens to one destination, and which lines of the file decide
+//! that.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,14 +1,14 @@
-//! What is found wrong while a file is read and checked.
+//! Mistakes and warnings, collected while a file is read and checked.
 
 use super::mistakes::Mistake;
 
-/// Mistakes, and warnings, that are told one by one.
+/// Mistakes, and warnings, that are reported one by one.
 const REPORTED_MAX: usize = 100;
-/// What reading and checking has found so far.
+/// Mistakes and warnings so far.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) mistakes: Vec<Mistake>,
-    /// How many more there are than are kept.
+    /// How many mistakes there are beyond those kept.
     pub(super) more: usize,
     pub(super) warnings: Vec<Mistake>,
 }
@@ -27,7 +27,7 @@ impl Findings {
         }
     }
 
-    /// Whether another mistake is told, and worth finding words for.
+    /// Whether another mistake would be kept, and is worth a text.
     pub(super) fn has_room(&self) -> bool {
         self.mistakes.len() < REPORTED_MAX
     }

@@ -1,28 +1,27 @@
-//! The text of a file on its way to the YAML parser, which may have to look far
-//! ahead: everything between two brackets can still turn out to be a key. It
-//! keeps a few hundred bytes for each word that it looks at, so the text ends
-//! for it where it has looked at too many.
+//! Limits how far the YAML parser looks ahead. Everything between two brackets
+//! may still become a key, and the parser keeps a few hundred bytes for each word
+//! until it knows. So the text ends early when it has looked at too many.
 
 use std::cell::Cell;
 use std::rc::Rc;
 use std::str::Chars;
 
-/// As many words as it may keep take some 30 MiB: each has one mark besides it,
-/// or a pair of quotes. Five thousand upstreams in JSON have fewer.
+/// This many words take some 30 MiB. Each word also has a mark or a pair of
+/// quotes. Five thousand upstreams in JSON have fewer.
 const WEIGHT_MAX: u32 = 200_000;
 
-/// The text.
+/// The text of a file, which ends where the parser has looked too far ahead.
 pub(super) struct BoundedText<'a> {
     text: Chars<'a>,
     lookahead: Lookahead,
 }
 
-/// What the parser has looked at since it last gave something.
+/// How much the parser has looked at since its last event.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lookahead(Rc<Cell<u32>>);
 
 impl Lookahead {
-    /// The parser gave something.
+    /// The parser has returned an event.
     pub(super) fn settle(&self) {
         if !self.is_too_far() {
             self.0.set(0);

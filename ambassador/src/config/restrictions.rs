@@ -1,25 +1,25 @@
-//! What is special about a key: for whom it means nothing, and where it may not
-//! stand.
+//! Restrictions of a key: for which protocols and upstreams it has a meaning,
+//! where it may be written, and whether a change needs a restart.
 
-/// What is special about a key.
+/// Restrictions of a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Restrictions {
-    /// It means nothing where bytes are opaque.
+    /// It applies to requests only, not to opaque bytes.
     pub(super) of_requests: bool,
-    /// It means nothing without `endpoints` or `dns`.
+    /// It needs `endpoints` or `dns`.
     pub(super) of_endpoints: bool,
-    /// A reload cannot change it.
+    /// A change needs a restart.
     pub(super) needs_restart: bool,
-    /// Why it cannot stand in a route.
+    /// Why a route cannot have it.
     pub(super) not_in_routes: Option<&'static str>,
 }
 
-/// Where a key stands.
+/// The section that a key is written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Section {
-    /// In `defaults`, in an upstream, or where there are no layers.
+    /// `defaults`, an upstream, or a section without layers.
     Upstream,
-    /// In a route.
+    /// A route.
     Route,
 }
 
@@ -51,7 +51,7 @@ impl Restrictions {
         self
     }
 
-    /// What they say in the reference, after the text of the key.
+    /// Their text in the reference, after that of the key.
     pub(super) fn text(self) -> String {
         let said = [
             (self.of_requests, " Not for `protocol: tcp`."),

@@ -1,5 +1,5 @@
-//! What is not shown of a value that may be a secret: not in `/config`, `explain`
-//! and `status`, not in a mistake that rejects it, whatever key it stands under.
+//! Masks values that may be secrets: in `/config`, `explain`, `status` and in
+//! mistakes, whatever their key.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Ends the process where its drain does not end.
+//! Ends the process if its drain takes too long.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

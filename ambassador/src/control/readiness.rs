@@ -1,4 +1,4 @@
-//! Whether the program may be sent work.
+//! Whether the program is ready: `/readyz`.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Reads files where nothing waits for them: what a path leads to may be a file
-//! system that never answers.
+//! Reads files on a thread of its own, because a path may lead to a file system
+//! that never answers.
 
 use std::io;
 use std::sync::Arc;

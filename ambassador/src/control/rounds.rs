@@ -1,5 +1,5 @@
-//! One round of asking for many who want to know: what an answer costs the rest
-//! of the program does not grow with the number of those who ask.
+//! Answers many callers with one round of questions, so that more callers cost
+//! the rest of the program no more.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What an `exec` left behind that was killed together with its helper.
+//! What killed proxies left behind: cgroups, iptables chains, pinned links,
+//! routes.
 //!
 //! A cgroup or a chain carries the pid of its owner in its name. It is left
 //! over when there is no such process, and, for a cgroup, nothing runs in it:

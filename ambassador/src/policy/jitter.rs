@@ -1,5 +1,5 @@
-//! Chance without a generator: who waits for the same thing, at several places,
-//! does not come back to it at the same moment.
+//! Jitter without a random generator, so that waiters in several places do not
+//! return at the same moment.
 
 /// A time with up to a tenth more. The same `number` gives the same.
 pub(super) fn lengthened_ms(time_ms: u64, number: u64) -> u64 {

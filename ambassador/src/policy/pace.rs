@@ -1,11 +1,10 @@
-//! `timeouts.min_rate`: whether a peer moves the bytes of a body as fast as it
-//! should, while it is waited for.
+//! `timeouts.min_rate`: whether a peer moves the bytes of a body fast enough.
 //!
-//! Only time counts in which this peer is waited for, so that nobody answers for
-//! the slowness of the other side. After a window of it one looks how much has
-//! moved since the last look: that earns the time that so many bytes take at the
-//! rate, a window at most. Who has earned less than it was waited for is too
-//! slow. Nothing is done for a single piece.
+//! Only time in which this peer is waited for counts, so nobody answers for the
+//! slowness of the other side. After each window of it the pace checks how much
+//! has moved since the last check. That earns the peer the time that so many
+//! bytes take at the rate, at most a window. A peer that has earned less than it
+//! was waited for is too slow. Single pieces cost nothing.
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -1,10 +1,10 @@
-//! What an accepted connection turns out to be.
+//! Decides what an accepted connection carries, and serves it.
 //!
-//! On an explicit listener the configuration says. A captured connection is
-//! HTTP or opaque: its first bytes tell, for which it is given 5 ms, once, and
-//! 100 ms more where they are too few. A server that speaks first is remembered
-//! for a while, and its silent clients are connected at once. TLS goes by the server name it asks for, and
-//! is passed through; adopted, it is an upstream of that name.
+//! On an explicit listener the configuration decides. A captured connection is
+//! HTTP or opaque, by its first bytes: it has 5 ms to send some, once, and 100 ms
+//! more where they are too few. A server that speaks first is remembered for a
+//! while, and its silent clients are connected at once. TLS is routed by its
+//! server name and passed through; adopted, it is an upstream of that name.
 
 use std::rc::Rc;
 use std::time::Duration;

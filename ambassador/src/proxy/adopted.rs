@@ -1,9 +1,9 @@
-//! Upstreams made from what programs call: each authority or address that no
-//! upstream of the file claims becomes one of its own.
+//! Adopted upstreams: each authority or address that no upstream of the file
+//! claims becomes an upstream of its own.
 //!
-//! All shards share the map of them, behind a lock that only the first request
-//! to each takes; a shard finds it again in a cache of its own. One that is
-//! held is not evicted, and one that was evicted can't be held any more.
+//! All shards share their map, behind a lock that only the first request to each
+//! takes; afterwards a shard finds it in a cache of its own. An adopted upstream
+//! in use is not evicted, and an evicted one cannot be used any more.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What becomes of a client's connection after a request.
+//! What happens to a client's connection after a request.
 
 /// What becomes of the client's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

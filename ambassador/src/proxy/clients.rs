@@ -1,10 +1,9 @@
-//! The clients of a shard as a whole, and which of them is to go when there is
-//! not enough for all: whoever holds what others wait for, and does not move.
+//! The clients of a shard, and which of them is ended when connections or memory
+//! run out: one that holds what others wait for, and stalls.
 //!
-//! A client is slow by its own doing where its request body is waited for, or
-//! where it does not read its response; that its upstream takes its time is no
-//! fault of it. To shed one ends its connection; whoever serves it finds out as
-//! if it had been reset.
+//! A client stalls if its request body is waited for or its response unread. A
+//! slow upstream is not its fault. Shedding a client ends its connection; the
+//! task that serves it sees a reset.
 
 mod memory;
 

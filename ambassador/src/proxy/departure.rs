@@ -1,9 +1,9 @@
-//! Whether the caller of a request is still there.
+//! Notices that the caller of a request has left.
 //!
-//! A reset says that it is not. A FIN may be a half-close, whose sender waits
-//! for its answer, or a close: for a caller on this machine the kernel knows
-//! which. From elsewhere a FIN is taken for a half-close; TCP keep-alive finds
-//! those that are gone.
+//! A reset means that it has. A FIN may be a half-close, whose sender waits for
+//! its answer, or a close: for a caller on this machine the kernel knows which.
+//! From other machines a FIN is taken for a half-close; TCP keep-alive finds
+//! callers that have vanished.
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
-//! Faults injected on purpose. They come after the limits and before the circuit
-//! breaker, once for a request: nothing is tried again for them, and they say
-//! nothing about the upstream.
+//! Injected faults. They come after the limits and before the circuit breaker,
+//! once for a request. They are not retried and not counted against the upstream.
 
 use crate::addr::OriginalDst;
 use crate::clock::{self, Instant};

@@ -1,4 +1,4 @@
-//! What the first bytes of a client tell, which stay to be passed on.
+//! Looks at the first bytes of a client without consuming them.
 
 use std::time::Duration;
 

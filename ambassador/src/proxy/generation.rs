@@ -1,6 +1,6 @@
-//! What one version of the configuration means to the request path: the route
-//! table beside the shared state of its upstreams. Replaced whole on reload; a
-//! request in flight keeps the one it started with.
+//! One version of the configuration on the request path: the route table and the
+//! shared state of its upstreams. A reload replaces it as a whole; a request in
+//! flight keeps the one that it started with.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a request and its tries are called in metrics and logs.
+//! Translates results of requests and tries into labels of metrics and logs.
 
 use crate::message::{Method, Reason};
 use crate::policy::retry::Cause;

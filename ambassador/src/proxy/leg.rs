@@ -1,4 +1,5 @@
-//! A connection of a client's own to an endpoint, for what is no request.
+//! A connection to an endpoint that carries no requests: the upstream leg of a
+//! relay.
 
 use crate::addr::EndpointAddr;
 use crate::combinators::{First, first};

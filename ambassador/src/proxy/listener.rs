@@ -1,4 +1,4 @@
-//! A listener as a shard knows it: what its connections mean, and when it ends.
+//! A listener on a shard: its settings, which a reload may change, and its end.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub enum Entry {
     Captured,
 }
 
-/// What the connections of a listener are. A reload may change it, under the
+/// What a listener does with its connections. A reload may change it, under the
 /// same socket.
 #[derive(Debug, Clone)]
 pub struct ListenerSettings {

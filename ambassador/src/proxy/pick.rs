@@ -1,4 +1,4 @@
-//! Which endpoint a try goes to.
+//! Picks the endpoint of a try.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +14,7 @@ use crate::upstream::dial::Namespace;
 use crate::upstream::other_namespaces::HealthRef;
 use crate::upstream::pool::Pools;
 
-/// What the endpoint of a try is chosen by, besides the state of all.
+/// What decides about the endpoint of a try, besides the state of the endpoints.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Criteria<'a> {
     /// Where the caller is.

@@ -1,4 +1,4 @@
-//! What is known of a request in flight, whoever ends it.
+//! The progress of a request in flight, shared by everything that works on it.
 
 use std::cell::Cell;
 
@@ -9,7 +9,7 @@ use crate::proxy::routing::Incoming;
 use crate::proxy::withheld::Withheld;
 use crate::telemetry::RequestRecord;
 
-/// What is known of a request in flight, whoever ends it.
+/// The progress of a request in flight, shared by everything that works on it.
 pub(crate) struct Progress<'a> {
     /// Among what whom holds a body counts that is kept.
     keeper: Option<&'a Membership>,

@@ -1,4 +1,4 @@
-//! A new connection for what is no request: a relay, or CONNECT.
+//! A new connection that carries no requests: for a relay or CONNECT.
 
 use crate::addr::Peer;
 use crate::policy::retry::{Cause, Resend, RetryInput};

@@ -1,8 +1,8 @@
-//! Why a request goes no further, before anything of it was sent.
+//! Why a request is refused before anything of it was sent.
 
 use crate::message::{BadMessage, LocalReply, Reason};
 
-/// Why a request goes no further.
+/// Why a request is refused before anything of it was sent.
 #[derive(Debug)]
 pub(crate) enum Refusal {
     /// It is answered here.

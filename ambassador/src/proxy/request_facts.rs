@@ -1,9 +1,9 @@
-//! What of a request is needed once its head has been sent on.
+//! The facts of a request that decide about its response.
 
 use crate::message::challenge::{self, Challenger};
 use crate::message::{Method, RequestHead};
 
-/// What of a request is needed once its head has been sent on.
+/// The facts of a request that decide about its response.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestFacts {
     /// Decides whether a response has a body.
@@ -14,7 +14,7 @@ pub(crate) struct RequestFacts {
     pub keep_alive: bool,
     /// The client asked to switch protocols.
     pub upgrade: bool,
-    /// To whom it presents credentials that are good for the connection.
+    /// Who gets its credentials, if they authenticate the connection.
     pub presents: Option<Challenger>,
 }
 

@@ -1,5 +1,5 @@
-//! How many connections of applications there may be: of one listener, and of
-//! the process. Counted over all shards.
+//! Limits connections of applications, of one listener and of the process,
+//! counted over all shards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

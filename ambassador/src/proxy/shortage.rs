@@ -1,4 +1,5 @@
-//! What this machine lacks is nobody's failure.
+//! Recognises shortages of this machine (descriptors, ports, memory), which are
+//! no failure of an endpoint.
 
 use std::io;
 

@@ -1,5 +1,4 @@
-//! HTTP connections that become something else at some point: CONNECT and
-//! upgrades.
+//! HTTP connections that become tunnels: CONNECT and upgrades.
 
 use std::rc::Rc;
 

@@ -1,6 +1,5 @@
-//! Bytes that go to the heap because whoever they are for does not take them,
-//! and who is told when that has become much. What takes what it gets, as most
-//! do, adds nothing.
+//! Counts bytes moved to the heap because their reader does not take them, and
+//! reports when they have become many. Bytes that are read at once add nothing.
 
 use std::future::poll_fn;
 use std::task::{Poll, Waker};

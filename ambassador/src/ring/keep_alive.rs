@@ -1,4 +1,4 @@
-//! TCP keep-alive: a peer that has vanished without a word is found out.
+//! TCP keep-alive: finds peers that have vanished without a FIN.
 
 use std::io;
 use std::os::fd::AsFd;

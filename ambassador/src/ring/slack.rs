@@ -1,17 +1,16 @@
-//! What a burst of connections leaves behind: tables with room for all of it.
-//! They shrink when few entries are left. That a burst has ended is noted, for
-//! whoever has the allocator give up what was freed: no shard is to wait for
-//! that.
+//! Shrinks tables after a burst of connections, when few entries are left. It
+//! also notes that a burst has ended, for the thread that has the allocator
+//! return memory: no shard may wait for that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use slab::Slab;
 
-/// Room that a table may keep, whatever is in it.
+/// Room that a table may always keep.
 const ROOM: usize = 256;
 
-/// A table is too large for its entries when it has room for so many times as
-/// many. Far from the factor by which it grows, so that few are moved for it.
+/// A table is too large when it has room for this many times its entries. That is
+/// far from the factor by which it grows, so few tables are moved for it.
 const TIMES: usize = 8;
 
 /// Some shard has seen the end of a burst.

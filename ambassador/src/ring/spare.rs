@@ -1,5 +1,5 @@
-//! Heap buffers of this thread's chunks, used again for the next ones: heads
-//! are written and copies taken for every request.
+//! Spare heap buffers of this thread: heads are written and copies taken for
+//! every request, and each takes one of them.
 
 use std::cell::RefCell;
 

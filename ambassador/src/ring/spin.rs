@@ -1,8 +1,8 @@
-//! Looking for news instead of sleeping, while news comes fast.
+//! Polls instead of sleeping, while events come fast.
 //!
-//! To sleep and be woken costs tens of microseconds where the CPU has to leave
-//! an idle state. A shard that spins is there at once, and burns its CPU for as
-//! long as it does, so it spins only while the last waits were short.
+//! Sleeping and waking costs tens of microseconds when the CPU has to leave an
+//! idle state. A shard that spins reacts at once and keeps its CPU busy, so it
+//! spins only while its last waits were short.
 
 use std::time::Duration;
 

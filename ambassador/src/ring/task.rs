@@ -1,4 +1,4 @@
-//! What a task is called.
+//! The id of a task.
 
 /// Names a task: the executor it runs on, its place there, and how many tasks
 /// had that place before.

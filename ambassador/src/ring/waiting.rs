@@ -1,4 +1,4 @@
-//! A place for whoever waits.
+//! The waker of the one task that waits.
 
 use std::task::Waker;
 

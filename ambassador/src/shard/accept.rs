@@ -1,4 +1,4 @@
-//! Accepts connections and says where each was going.
+//! Accepts connections and finds the original destination of each.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
-//! How many descriptors the process may have, and how many of them callers may
-//! take: some are kept back, so that those who are here can still be served.
+//! Limits the descriptors that callers may take, so that some are left to serve
+//! the connections that are open.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};

@@ -1,5 +1,5 @@
-//! What a reload changes on a shard. A shard is told all of it at once, in a
-//! message for which there was room before anything changed.
+//! What a reload changes on a shard. The shard gets all of it in one message,
+//! whose room in the mailbox was reserved before anything changed.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What an upstream is like now, as all shards share it: filled in by one of
-//! them when it is asked for.
+//! The present state of an upstream, shared by all shards; one shard fills it in
+//! when asked.
 
 use super::labels::{BreakerState, PoolState};
 

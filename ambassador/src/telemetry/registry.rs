@@ -1,4 +1,4 @@
-//! Names become dense numbers once, so that counting needs no lookup.
+//! Gives names dense numbers once, so that counting needs no lookup.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,10 +1,11 @@
-//! Which shards may have idle connections of an upstream, by where these lead.
+//! An index of the shards that may have idle connections of an upstream, by pool
+//! key.
 //!
-//! A hint, not a count: a shard puts itself in when it begins to keep connections
-//! to a place, and takes itself out when it has been found to have none. A request
-//! that uses its own shard's connection writes nothing here, so that a shard may
-//! stand here while all of its connections are in use. Many places share a slot,
-//! and shards above 64 a bit with others: who asks is told no at worst.
+//! It is a hint, not a count. A shard enters itself when it begins to keep
+//! connections for a key, and removes itself when it was found to have none. A
+//! request that uses its own shard's connection writes nothing here, so a shard
+//! may be listed while all of its connections are in use. Many keys share a slot,
+//! and shards above 64 share bits: at worst a shard that is asked has none.
 
 use crate::policy::sync::{AtomicU64, Ordering};
 

@@ -1,4 +1,4 @@
-//! What makes one connection as good as another.
+//! The pool key: requests with the same key may share connections.
 
 use std::hash::BuildHasher;
 

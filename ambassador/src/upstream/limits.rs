@@ -1,9 +1,8 @@
 //! The limits of an upstream's pools, as the configuration in force has them.
 //!
-//! All shards read them here, and no pool keeps a copy: a reload changes this one
-//! place, and whatever a pool does from then on goes by it, also for requests that
-//! began before. The cap on open connections is in
-//! [`Permits`](super::permits::Permits), with those who wait below it.
+//! All shards read the limits here, and no pool keeps a copy. So a reload takes
+//! effect at once, also for requests that began before it. The cap on open
+//! connections is in [`Permits`](super::permits::Permits), with the queue for it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! One shard's connections to upstreams that no request is using.
+//! The pools of one shard: idle connections to upstreams, and how requests get
+//! one.
 //!
 //! The newest connection is reused first, so that the old ones run into their
 //! idle limit. A read is armed on every one of them (the ring does that for

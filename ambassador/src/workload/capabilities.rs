@@ -1,7 +1,7 @@
-//! Giving privileges away for good.
+//! Gives capabilities up for good.
 //!
-//! Capabilities belong to threads, so this runs before threads are started,
-//! and looks at every thread afterwards.
+//! Capabilities belong to threads, so this runs before threads are started, and
+//! checks every thread afterwards.
 
 use std::fs;
 use std::io;

@@ -1,7 +1,7 @@
-//! What the proxy is left with once it has started.
+//! Confines the proxy before it serves.
 //!
-//! From then on it is a user of its own without groups, capabilities or the hope
-//! of any, and nobody of that user can look into its memory. Callers are before
+//! It becomes a user of its own without groups and capabilities, cannot regain
+//! any, and no process of that user can read its memory. It must be called before
 //! threads are started.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Memory that was needed for a while and is not any more.
+//! Returns memory that was needed for a while only.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

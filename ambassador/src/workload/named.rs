@@ -1,9 +1,9 @@
-//! Files that the command line and the configuration named at the start: read,
-//! or appended to, for as long as the proxy runs.
+//! Files named at the start by the command line and the configuration: read or
+//! appended to as long as the proxy runs.
 //!
-//! The proxy may have been root then, and is not any more. What it cannot open
-//! itself the helper opens, by the very paths that were named; what a reload
-//! names besides has to be in the proxy's own reach.
+//! The proxy may have been root at the start and is not any more. The helper
+//! opens what the proxy cannot open itself, by the paths named at the start.
+//! Files that a reload names in addition must be readable by the proxy's user.
 
 use std::fs::{File, OpenOptions};
 use std::io;

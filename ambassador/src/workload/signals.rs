@@ -1,4 +1,4 @@
-//! Signals that are passed on, and those that nobody here has a use for.
+//! Which signals are forwarded, and which are blocked.
 
 use std::io;
 

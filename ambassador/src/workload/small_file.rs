@@ -1,11 +1,11 @@
 //! Reads files that another party may replace at any time: those of a workload,
 //! the configuration, tokens.
 //!
-//! What stands under their name may be anything by then. So a file is first
-//! found, without being opened: only a regular one is. A FIFO would wait for a
-//! writer, and to open a device can do things (a watchdog resets the machine).
-//! No more is read than the caller takes. A file system may still never answer:
-//! callers read where nothing waits for them.
+//! A name may lead to anything by then. So a file is found first, without being
+//! opened, and only a regular one is opened: a FIFO would wait for a writer, and
+//! opening a device can have effects (a watchdog resets the machine). No more is
+//! read than the caller asks for. A file system may still never answer, so
+//! callers read on threads that nothing waits for.
 
 use std::fs::File;
 use std::io::{self, Read};

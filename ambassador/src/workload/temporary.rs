@@ -1,8 +1,7 @@
 //! Private directories in places where others may write, too.
 //!
-//! A name there is known before it is used, so that somebody may be waiting
-//! with a directory or a link of theirs. Nothing that is not ours is used,
-//! followed or removed.
+//! The name is known before it is used, so others may have put a directory or a
+//! link there. Nothing of others is used, followed or removed.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

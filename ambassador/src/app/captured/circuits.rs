@@ -1,12 +1,11 @@
-//! Which upstream has which circuit of the kernel: those with
-//! `kernel_fail_fast`.
+//! Assigns circuits of the kernel to the upstreams with `kernel_fail_fast`.
 //!
-//! A circuit follows the circuit breaker as its observer, so it is stored in the
-//! order in which the breaker changes, whichever shard changed it: both happen
-//! under the lock of the breaker. That a probe is out is never stored. Once the
-//! time of an open breaker has passed, the programs let one connect through by
-//! themselves, since without a connect no request would come to probe; whether
-//! that or a request on an older connection is the probe, its end is a change.
+//! A circuit observes the circuit breaker under the breaker's lock, so its stores
+//! have the order of the breaker's changes, on whatever shard. A probe in flight
+//! is not stored. When the time of an open breaker has passed, the programs admit
+//! one connect by themselves, because without a connect no request would come to
+//! probe. The end of the probe, on that connection or on an older one, is a
+//! change of the breaker again.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The network namespaces of captured programs: who is captured in each, its
-//! listener, and the sockets that are made there.
+//! The network namespaces of captured programs: their workloads, listeners and
+//! sockets.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,5 +1,5 @@
-//! A change of what is captured, prepared: everything that can fail has been done,
-//! and is undone when this is dropped.
+//! A prepared change of capture: everything that can fail has been done. Dropping
+//! it undoes that.
 
 use std::io;
 use std::sync::MutexGuard;

@@ -1,5 +1,5 @@
-//! Slots of the token table: what is taken back, and what is said where there
-//! is none.
+//! Slots of the token table: takes unused ones back, and reports when there are
+//! none.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! What the main thread does while the proxy serves: it waits for events, and looks
-//! around now and then.
+//! The main thread while the proxy serves: it waits for events and does periodic
+//! work.
 
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Numbers of names, given back once nobody uses them: an upstream's when its
-//! last request has ended, a listener's with its last connection.
+//! Gives numbers of names back when nothing uses them any more: an upstream's
+//! after its last request, a listener's after its last connection.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};

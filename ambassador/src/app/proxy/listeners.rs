@@ -1,4 +1,5 @@
-//! What becomes of listeners when the configuration is another.
+//! Compares the listeners of two configurations: which open, stay, change or
+//! close.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! What the main thread does about slots of the token table: it takes unused ones
-//! back, and says where destinations find none.
+//! The main thread's work on the token table: it takes unused slots back, and
+//! reports destinations that found none.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What a loader may do, whatever the proxy says: the helper has told it before
-//! the proxy could speak.
+//! What a loader may do. The helper tells it before the proxy can speak to it, so
+//! the proxy cannot extend it.
 
 use std::os::fd::{AsFd, OwnedFd};
 

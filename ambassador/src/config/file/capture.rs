@@ -1,4 +1,4 @@
-//! `capture`: cgroups, scope, and what of the upstreams it can see.
+//! `capture`: cgroups and scope. Warns of upstreams that the scope cannot reach.
 
 use std::collections::HashSet;
 

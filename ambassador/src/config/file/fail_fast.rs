@@ -1,4 +1,4 @@
-//! `circuit_breaker.kernel_fail_fast`: who can have it.
+//! `circuit_breaker.kernel_fail_fast`: checks which upstreams can have it.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `listeners`: each bound once, each leading somewhere.
+//! `listeners`: checks that each address is bound once and each upstream exists.
 
 use std::sync::Arc;
 

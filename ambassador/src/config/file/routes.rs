@@ -1,5 +1,5 @@
-//! `routes`: conditions that can hold, upstreams that exist, and what they change of
-//! their policies.
+//! `routes`: checks that conditions can match and upstreams exist, and applies
+//! the routes' changes to policies.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! `headers`: names and values that a request can carry, and none that the proxy
-//! itself answers for.
+//! `headers`: checks that names and values are valid, and that the proxy does not
+//! set these headers itself.
 
 use serde_json::{Value as Json, json};
 

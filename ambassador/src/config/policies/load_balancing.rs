@@ -1,4 +1,4 @@
-//! `load_balancing`: a word, or what `ring_hash` goes by.
+//! `load_balancing`: a word, or the key of `ring_hash`.
 
 use crate::config::read::{Either, Place, object};
 use crate::config::setting::{Layer, Setting, Shown, Value, View, below};

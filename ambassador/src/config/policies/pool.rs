@@ -1,4 +1,4 @@
-//! `pool`: caps that let something through, and idle connections within them.
+//! `pool`: caps, which are at least 1, and idle connections within them.
 
 use crate::config::read::Place;
 use crate::config::setting::{Layer, settings};

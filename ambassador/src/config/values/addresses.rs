@@ -1,4 +1,4 @@
-//! Paths and addresses: where something stands, listens or is reached.
+//! Paths and addresses: of files, listeners, endpoints and hosts.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
-//! The places of an admin listener. There are few, and nobody keeps others out of
-//! them: who connects always gets one, of the connection that has been idle for
-//! longest, or else of the oldest. So health is answered whoever else connects.
+//! The connections of an admin listener. There are few, but a new one always gets
+//! a place: that of the connection that has been idle longest, else that of the
+//! oldest. So health checks are answered whoever else connects.
 
 use std::io;
 use std::pin::Pin;

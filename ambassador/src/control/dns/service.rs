@@ -1,5 +1,5 @@
-//! Where names are looked up: the files that a workload's own resolver would
-//! read, and sockets in its network namespace.
+//! Resolves names as a workload's own resolver would: with its files, and with
+//! sockets in its network namespace.
 
 use std::fmt;
 use std::future::Future;

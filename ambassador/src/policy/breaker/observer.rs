@@ -1,4 +1,4 @@
-//! Who is told of what a breaker refuses.
+//! An observer of a breaker: it learns what the breaker refuses.
 
 use std::fmt;
 

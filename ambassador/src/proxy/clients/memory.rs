@@ -1,10 +1,10 @@
-//! Who of a shard's clients is to go when memory runs out: whoever has the most
-//! buffered for it without moving.
+//! Which of a shard's clients is ended when memory runs out: the stalled one with
+//! the most buffered bytes.
 //!
-//! What is not done moving and is the client's to go on with comes first: the
-//! rest of a head or of a body, a response to be read. Then who waits for its
-//! upstream, and at last those who move. Among equals it is the peer that holds
-//! the most, and of that peer the client that does.
+//! First come clients that do not do their part: the rest of a head or body is
+//! missing, or a response is unread. Then come those that wait for their
+//! upstream, and last those that move. Among equals it is the peer that holds the
+//! most, and of that peer the client that holds the most.
 
 use std::collections::HashMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The thread that writes, and the end of it that a shard holds.
+//! The thread that writes the access log, and the buffer of each shard.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

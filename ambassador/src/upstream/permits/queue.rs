@@ -1,12 +1,12 @@
-//! Those who wait for a permit, in the order of their turns.
+//! The queue for permits, fair among peers.
 //!
-//! A peer has one turn in a round: the order is by round, and within one by who
-//! came first. So a peer with many waiters is served as often as one with few,
-//! and one that is alone in the order in which its waiters came. Fair queueing
-//! with requests of one size (Demers, Keshav and Shenker, 1989).
+//! Each peer has one turn in a round, so a peer with many waiters is served as
+//! often as one with few. Within a round, and for one peer alone, the order is
+//! that of arrival. This is fair queueing with requests of one size (Demers,
+//! Keshav and Shenker, 1989).
 //!
-//! Where the queue is full, a newcomer takes the place of the newest waiter of
-//! the peer that has the most, as long as its own peer has fewer even then.
+//! When the queue is full, a newcomer replaces the newest waiter of the peer that
+//! has the most, if its own peer would still have fewer.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;

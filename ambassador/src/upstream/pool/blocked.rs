@@ -1,11 +1,11 @@
-//! Requests on connections that the upstream may not look at yet.
+//! Upstreams that serve few connections at a time: closes idle connections that
+//! block a new one.
 //!
-//! An upstream with one thread, or with a few processes, serves as many
-//! connections at a time, idle ones included: a connection that has just been
-//! dialled is answered when another one closes. As long as a dialled connection
-//! has no answer, while more connections stand idle than the upstream was ever
-//! seen to answer beside, one of those is closed now and then; every two seconds or
-//! so in any case.
+//! An upstream with one thread or a few processes serves only as many
+//! connections, idle ones included: a new connection is answered when another one
+//! closes. While a new connection has no answer, and more connections are idle
+//! than the upstream was ever seen to serve, one of those is closed now and then;
+//! every two seconds or so in any case.
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;

@@ -1,5 +1,4 @@
-//! The choice among the endpoints of an upstream, as its name is known in a
-//! namespace.
+//! Picks an endpoint of an upstream, from its list in the caller's namespace.
 
 use std::sync::Arc;
 

@@ -1,11 +1,12 @@
-//! Connections that one shard has idle and another has a request for.
+//! Hands an idle connection of one shard to another shard that has a request for
+//! it.
 //!
-//! A shard without one asks another that may have one, and waits a few
-//! milliseconds at most before it dials. The shard that is asked hands over the
-//! socket with all that belongs to it, the permit included; what cannot be handed
-//! over, or comes too late to be used, closes, so that an upstream which serves
-//! one connection at a time is free for the one that is dialled instead. A shard
-//! that needs its connections itself keeps them.
+//! A shard without an idle connection asks a shard that may have one, and waits a
+//! few milliseconds at most before it dials. The owner hands over the socket with
+//! all its state and its permit. A connection that cannot be handed over, or that
+//! arrives too late, closes, so that an upstream which serves one connection at a
+//! time is free for the new one. A shard that needs its connections itself keeps
+//! them.
 
 use std::collections::hash_map::Entry;
 use std::future::Future;

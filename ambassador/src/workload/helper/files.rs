@@ -1,5 +1,4 @@
-//! The files that the helper opens for the proxy: those that were named at the
-//! start, and no others.
+//! The files that the helper opens for the proxy: only those named at the start.
 
 use std::fs::{self, File};
 use std::io;

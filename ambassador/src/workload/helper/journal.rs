@@ -1,9 +1,9 @@
-//! What a worker takes note of after the seal, so that its keeper, and the
-//! worker after it, know it too.
+//! The journal of a worker: what it learns after the seal, sent to its keeper, so
+//! that the next worker knows it too.
 //!
-//! It is sent before the question is answered, and what was sent is read even
-//! when its sender is dead by then. Both are of the same privileges: what is
-//! read here was checked by the one who wrote it.
+//! An entry is sent before the question is answered, and read even if its sender
+//! has died since. Both sides have the same privileges, so the reader does not
+//! check again what the writer has checked.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

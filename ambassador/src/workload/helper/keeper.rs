@@ -1,13 +1,13 @@
-//! The two processes that a helper is after the seal, so that it outlives the
-//! death of one.
+//! The two processes of a helper after the seal, so that it survives the death of
+//! one.
 //!
 //! The *worker* answers the proxy. The *keeper* hears from nobody but its worker:
 //! it holds the same state, starts another worker when that one dies, and undoes
 //! everything at the end. A worker whose keeper dies becomes the keeper of
 //! another. Both are confined alike, and neither opens the other.
 //!
-//! Where workers die too often no more are started. The proxy finds its channel
-//! ended then, and all is still undone at the end.
+//! If workers die too often, no more are started. The proxy then finds its
+//! channel closed, and everything is still undone at the end.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

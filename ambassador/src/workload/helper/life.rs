@@ -1,4 +1,4 @@
-//! Whether there is a helper to ask, as far as the proxy has noticed.
+//! Whether the helper answers, as far as the proxy has noticed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

@@ -1,9 +1,9 @@
-//! What the proxy may have its helper do things to.
+//! What the helper may act on for the proxy.
 //!
-//! It is said before the proxy gives up its privileges, and so before it has
-//! heard from anybody. Afterwards one thing is added only: what the
-//! configuration names by then, which the helper reads itself. A proxy that
-//! was taken over can ask for no other cgroup and no other namespace.
+//! The proxy registers it before it gives up its privileges, and so before it has
+//! read a byte from anybody. Later the helper adds only what the configuration
+//! names by then, which it reads itself. A proxy that was taken over can ask for
+//! no other cgroup and no other namespace.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
