@@ -16,7 +16,7 @@ mod trailers;
 
 pub use body::BodyReader;
 pub(crate) use cursor::is_token;
-pub use encode::{RequestRewrite, ResponseRewrite, write_request, write_response};
+pub use encode::{ResponseRewrite, write_request, write_response};
 pub(crate) use reply::encode_reply;
 pub use request::parse_request;
 pub use response::parse_response;

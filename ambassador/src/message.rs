@@ -15,6 +15,7 @@ pub(crate) mod reason;
 pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod response;
+pub(crate) mod rewrite;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod trace;
@@ -29,6 +30,7 @@ pub use reason::Reason;
 pub(crate) use reply::LocalReply;
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub use rewrite::RequestRewrite;
 pub use trace::{TraceContext, TraceParent};
 pub(crate) use trailers::may_trail;
 
@@ -48,6 +50,15 @@ pub enum Length {
     Exact(u64),
     /// Its end says so.
     Unknown,
+}
+
+/// What becomes of the framing of a body on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// It passes as it came: from HTTP/1 to HTTP/1.
+    Kept,
+    /// Only the content passes.
+    Removed,
 }
 
 /// How large a message head may be.

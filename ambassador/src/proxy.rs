@@ -14,6 +14,7 @@ pub(crate) mod deadlines;
 mod delivery;
 pub(crate) mod departure;
 mod download;
+mod downstream;
 pub(crate) mod drain;
 pub(crate) mod exchange;
 pub(crate) mod failure;
@@ -27,6 +28,7 @@ mod labels;
 mod leg;
 pub(crate) mod listener;
 pub(crate) mod memory;
+mod outbound;
 mod paced;
 mod pick;
 pub(crate) mod progress;
@@ -74,6 +76,7 @@ mod tests {
     use super::accepted;
     use super::client::Client;
     use super::context::{Context, Scratch};
+    use super::downstream::Downstream;
     use super::forward;
     use super::generation::Generation;
     use super::listener::Entry;
@@ -126,7 +129,7 @@ mod tests {
     const REQUEST_BYTES_MAX: usize = 6_656;
 
     fn size_of_request<'a, F: Future>(
-        _: impl FnOnce(&'a mut Client, &'a mut Scratch, Chunk) -> F,
+        _: impl FnOnce(&'a mut Downstream<'a>, &'a mut Scratch, Chunk) -> F,
     ) -> usize {
         size_of::<F>()
     }

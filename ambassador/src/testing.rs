@@ -52,16 +52,15 @@ pub mod control {
 /// See `http1.rs`.
 pub mod http1 {
     pub use crate::http1::{
-        BodyReader, RequestRewrite, ResponseRewrite, parse_request, parse_response, write_request,
-        write_response,
+        BodyReader, ResponseRewrite, parse_request, parse_response, write_request, write_response,
     };
 }
 
 /// See `message.rs`.
 pub mod message {
     pub use crate::message::{
-        CallerTimeout, Length, Limits, Method, Reason, RequestHead, ResponseHead, TraceContext,
-        TraceParent, request_id,
+        CallerTimeout, Length, Limits, Method, Reason, RequestHead, RequestRewrite, ResponseHead,
+        TraceContext, TraceParent, request_id,
     };
 
     /// See `message/challenge.rs`.

@@ -3,9 +3,9 @@
 
 #![no_main]
 
-use ambassador::testing::http1::{RequestRewrite, parse_request, write_request};
+use ambassador::testing::http1::{parse_request, write_request};
 use ambassador::testing::message::trace::Formats;
-use ambassador::testing::message::{Limits, RequestHead};
+use ambassador::testing::message::{Limits, RequestHead, RequestRewrite};
 use libfuzzer_sys::fuzz_target;
 
 const HOP_BY_HOP: [&[u8]; 3] = [b"keep-alive", b"proxy-connection", b"http2-settings"];

@@ -4,34 +4,8 @@
 use std::ops::Range;
 
 use crate::message::fields::{Field, Fields, Form, Kind};
-use crate::message::trace::{BaggageRoom, Formats};
-use crate::message::{RequestHead, ResponseHead};
-
-/// How a request head changes on its way.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestRewrite<'a> {
-    /// Bytes to take off the front of the path; where the rest does not start
-    /// with a slash, one is put before it.
-    pub strip_path: usize,
-    /// The new `Host`.
-    pub host: Option<&'a [u8]>,
-    /// The upstream is itself a proxy: an absolute target stays one.
-    pub keep_absolute: bool,
-    /// Fields set: every one of the name is replaced by this one.
-    pub set: &'a [(String, String)],
-    /// Fields removed.
-    pub remove: &'a [String],
-    /// Which headers of a trace do not pass as they are: the upstream gets those
-    /// in `add`, and `baggage` within its limits.
-    pub trace: Formats,
-    /// Fields added; ones of the same name are removed.
-    pub add: &'a [(&'a str, &'a [u8])],
-    /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
-    /// is removed.
-    pub addressed_here: bool,
-    /// So was `Proxy-Authorization`.
-    pub presented_here: bool,
-}
+use crate::message::trace::BaggageRoom;
+use crate::message::{RequestHead, RequestRewrite, ResponseHead};
 
 /// How a response head changes on its way.
 #[derive(Debug, Clone, Copy)]

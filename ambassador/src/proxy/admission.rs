@@ -9,6 +9,7 @@ use crate::message::{CallerTimeout, LocalReply, Reason, RequestHead};
 use crate::policy;
 use crate::policy::rate_limit::{self, Turn};
 use crate::proxy::context::Context;
+use crate::proxy::downstream::RecvRequest;
 use crate::proxy::fault::{self, Fate};
 use crate::proxy::generation::Awaiting;
 use crate::proxy::refusal::Refusal;
@@ -36,8 +37,8 @@ pub(crate) struct Admission<'a, 'b> {
     pub request: &'b RequestHead,
     /// Its head.
     pub head: &'b mut Chunk,
-    /// What has come behind it.
-    pub ahead: &'b mut Option<Chunk>,
+    /// Its body, as it comes.
+    pub recv: RecvRequest<'b>,
     /// How long its caller waits.
     pub timeout: CallerTimeout,
     /// What is told of it.
@@ -144,9 +145,7 @@ impl<'a> Admission<'a, '_> {
     /// Lets go of shared buffers, before a wait.
     fn detach(&mut self) {
         self.head.detach();
-        if let Some(ahead) = self.ahead {
-            ahead.detach();
-        }
+        self.recv.detach();
     }
 }
 

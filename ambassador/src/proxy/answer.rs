@@ -4,7 +4,9 @@ use std::io;
 
 use crate::clock::Instant;
 use crate::message::BadMessage;
+use crate::proxy::after::After;
 use crate::proxy::deadlines::Limit;
+use crate::proxy::outbound::Reuse;
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{Chunk, Gather, SendError};
@@ -13,10 +15,10 @@ use crate::ring::{Chunk, Gather, SendError};
 pub(crate) enum Response {
     /// All of it.
     Complete {
-        /// The upstream's connection may carry another request.
-        reusable: bool,
-        /// The client's connection may.
-        keep_alive: bool,
+        /// Whether the upstream's connection may carry another request.
+        reuse: Reuse,
+        /// What becomes of the caller's connection, as it was told.
+        after: After,
         /// When the last of the response was handed to the client.
         ended: Instant,
     },
@@ -120,8 +122,8 @@ impl Response {
     pub(crate) fn early(self) -> Self {
         match self {
             Self::Complete { ended, .. } => Self::Complete {
-                reusable: false,
-                keep_alive: false,
+                reuse: Reuse::MayNot,
+                after: After::Close,
                 ended,
             },
             switched => switched,

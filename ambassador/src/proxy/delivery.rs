@@ -1,9 +1,8 @@
 //! What its caller gets in the end, however its request went.
 
-use crate::http1::BodyReader;
 use crate::message::{LocalReply, Reason, ResponseHead};
 use crate::proxy::after::After;
-use crate::proxy::client::Client;
+use crate::proxy::downstream::Downstream;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::Target;
 use crate::proxy::refusal::Refusal;
@@ -55,46 +54,33 @@ pub(crate) struct Switched<'a> {
 pub(crate) struct Ended<'a> {
     /// What of it decides about a reply.
     pub facts: RequestFacts,
-    /// How much of its body was read.
-    pub body: &'a BodyReader,
     /// The head of the last response.
     pub response: &'a ResponseHead,
 }
 
 impl<'a> Ended<'a> {
     /// It has ended, with so much of its body read.
-    pub(crate) fn new(
-        facts: RequestFacts,
-        body: &'a BodyReader,
-        response: &'a ResponseHead,
-    ) -> Self {
-        Self {
-            facts,
-            body,
-            response,
-        }
+    pub(crate) fn new(facts: RequestFacts, response: &'a ResponseHead) -> Self {
+        Self { facts, response }
     }
 
     /// Its caller has been answered.
     pub(crate) fn complete(
         self,
+        downstream: &Downstream<'_>,
         mut record: RequestGuard,
         complete: Complete,
         stopped: TriesEnd,
     ) -> After {
         record.reason = stopped.reason().map(ReasonLabel::from);
         record.complete(complete.ended);
-        match (complete.keep_alive, self.body.is_done()) {
-            (true, true) => After::KeepAlive,
-            (false, true) => After::Close,
-            (_, false) => After::Linger,
-        }
+        downstream.after(complete.after)
     }
 
     /// Gives its caller what there is to give.
     pub(crate) async fn deliver(
         self,
-        client: &mut Client,
+        downstream: &mut Downstream<'_>,
         mut record: RequestGuard,
         target: &Target,
         outcome: Outcome<'_>,
@@ -102,7 +88,7 @@ impl<'a> Ended<'a> {
         let (failure, stopped) = match outcome {
             Outcome::Failed(failure, stopped) => (failure, stopped),
             Outcome::Complete(complete, stopped) => {
-                return self.complete(record, complete, stopped);
+                return self.complete(downstream, record, complete, stopped);
             }
             Outcome::Switched(switched) => {
                 let Switched {
@@ -110,17 +96,27 @@ impl<'a> Ended<'a> {
                     upstream_first,
                     ..
                 } = *switched;
-                return switch::tunnel(client, record, target, *connection, upstream_first).await;
+                return switch::tunnel(
+                    downstream.client_mut(),
+                    record,
+                    target,
+                    *connection,
+                    upstream_first,
+                )
+                .await;
             }
-            Outcome::Refused(refusal) => return self.refuse(client, record, refusal).await,
-            Outcome::Left => return self.leave(client, record).await,
+            Outcome::Refused(refusal) => return self.refuse(downstream, record, refusal).await,
+            Outcome::Left => return self.leave(downstream, record).await,
         };
         match failure {
             Failure::Unanswered(unanswered) => {
                 let refusal = self.unanswered(unanswered, stopped);
-                self.refuse(client, record, refusal).await
+                self.refuse(downstream, record, refusal).await
             }
-            Failure::BadRequest(bad) => self.refuse(client, record, Refusal::Malformed(bad)).await,
+            Failure::BadRequest(bad) => {
+                self.refuse(downstream, record, Refusal::Malformed(bad))
+                    .await
+            }
             Failure::Cut(malformed) => {
                 if let Some(bad) = malformed {
                     record.explain(bad.text());
@@ -135,7 +131,7 @@ impl<'a> Ended<'a> {
                 record.explain(SLOW_READER);
                 cut(record, ReasonLabel::ClientGone)
             }
-            Failure::ClientGone => self.leave(client, record).await,
+            Failure::ClientGone => self.leave(downstream, record).await,
         }
     }
 
@@ -143,7 +139,7 @@ impl<'a> Ended<'a> {
     /// be answered in another way.
     pub(crate) async fn refuse(
         self,
-        client: &mut Client,
+        downstream: &mut Downstream<'_>,
         mut record: RequestGuard,
         refusal: Refusal,
     ) -> After {
@@ -151,12 +147,12 @@ impl<'a> Ended<'a> {
         match refusal {
             Refusal::Reset(reason) => cut(record, reason.into()),
             Refusal::Reply(reply) if has_begun => cut(record, reply.reason().into()),
-            Refusal::Reply(reply) => answer(client, record, self.facts, self.body, reply).await,
+            Refusal::Reply(reply) => answer(downstream, record, self.facts, reply).await,
             Refusal::Malformed(bad) if has_begun => {
                 record.explain(bad.text());
                 cut(record, bad.reason().into())
             }
-            Refusal::Malformed(bad) => refuse(client, record, bad, b"").await,
+            Refusal::Malformed(bad) => refuse(downstream, record, bad, b"").await,
         }
     }
 
@@ -175,13 +171,13 @@ impl<'a> Ended<'a> {
     }
 
     /// Its caller has left, or was made to.
-    async fn leave(self, client: &mut Client, record: RequestGuard) -> After {
+    async fn leave(self, downstream: &mut Downstream<'_>, record: RequestGuard) -> After {
         let is_unanswered = record.passage.bytes_out.get() == 0;
-        if client.member.is_shed() && is_unanswered {
+        if downstream.client().member.is_shed() && is_unanswered {
             let reply = LocalReply::new(Reason::Overloaded).with_detail(SHED);
-            return answer(client, record, self.facts, self.body, reply).await;
+            return answer(downstream, record, self.facts, reply).await;
         }
-        cut(record, client.departure())
+        cut(record, downstream.client().departure())
     }
 }
 

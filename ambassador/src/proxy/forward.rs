@@ -1,22 +1,18 @@
 //! One request, from its head to its end: the order of the filters, written
 //! once, as straight-line code.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::combinators::{First, first};
-use crate::http1::BodyReader;
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
 use crate::proxy::admission::Admission;
 use crate::proxy::after::After;
-use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin};
-use crate::proxy::clients::Membership;
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::delivery::{Ended, Outcome, Switched};
-use crate::proxy::departure::caller_left;
+use crate::proxy::downstream::{Downstream, Parts};
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::progress::Progress;
@@ -30,15 +26,18 @@ use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
-use crate::transport::Transport;
 use crate::upstream::health::UpstreamHealth;
 
 /// Serves one request whose head is `head`, parsed into `scratch.request`.
-pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Chunk) -> After {
+pub(crate) async fn forward(
+    downstream: &mut Downstream<'_>,
+    scratch: &mut Scratch,
+    head: Chunk,
+) -> After {
+    let client = downstream.client();
     let context = Rc::clone(&client.context);
     let (request, bytes) = (&scratch.request, &*head);
     let facts = RequestFacts::of(request, bytes);
-    let mut body = BodyReader::of_request(request.length());
     let mut record = begin(client, facts, bytes);
 
     // Where to, and under which identity and trace; the log tells of those that
@@ -57,8 +56,8 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
             drop(head);
             let malformed = none.err().map(Refusal::Malformed);
             let refusal = malformed.unwrap_or(Reason::NoRoute.into());
-            let ended = Ended::new(facts, &body, &scratch.response);
-            return Box::pin(ended.refuse(client, record, refusal)).await;
+            let ended = Ended::new(facts, &scratch.response);
+            return Box::pin(ended.refuse(downstream, record, refusal)).await;
         }
     };
     let target = &route.target;
@@ -67,7 +66,7 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     record.passage.upstream = target.shared.label;
     if let Some(connect) = connect(client, facts, target, request, bytes) {
         drop(head);
-        return Box::pin(switch::connect(client, record, connect)).await;
+        return Box::pin(switch::connect(downstream, record, connect)).await;
     }
 
     // Admitted and tried, for as long as its caller is there.
@@ -82,14 +81,10 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
             facts,
             record: &record,
             origin: client.origin,
-            client: &client.stream,
-            member: &client.member,
-            bound: &mut client.bound,
-            ahead: &mut client.ahead,
-            body: &mut body,
+            caller: downstream.parts(),
             response: &mut scratch.response,
         };
-        let left = caller_left(&context, &client.stream, &client.origin);
+        let left = routed.caller.send.caller_left(&context);
         match first(routed.serve(), left).await {
             First::Left(outcome) => outcome,
             First::Right(()) => Outcome::Left,
@@ -97,10 +92,12 @@ pub(crate) async fn forward(client: &mut Client, scratch: &mut Scratch, head: Ch
     };
 
     // Whatever came of it, its caller is told.
-    let ended = Ended::new(facts, &body, &scratch.response);
+    let ended = Ended::new(facts, &scratch.response);
     match outcome {
-        Outcome::Complete(complete, stopped) => ended.complete(record, complete, stopped),
-        other => Box::pin(ended.deliver(client, record, target, other)).await,
+        Outcome::Complete(complete, stopped) => {
+            ended.complete(downstream, record, complete, stopped)
+        }
+        other => Box::pin(ended.deliver(downstream, record, target, other)).await,
     }
 }
 
@@ -143,7 +140,6 @@ fn incoming<'a>(
             true => Addressee::Upstream,
             false => Addressee::Proxy,
         },
-        trailers: RefCell::default(),
     }
 }
 
@@ -179,11 +175,7 @@ struct RoutedRequest<'a, 'r> {
     facts: RequestFacts,
     record: &'r RequestRecord,
     origin: Origin,
-    client: &'r Transport,
-    member: &'r Membership,
-    bound: &'r mut Bound,
-    ahead: &'r mut Option<Chunk>,
-    body: &'r mut BodyReader,
+    caller: Parts<'r>,
     response: &'r mut ResponseHead,
 }
 
@@ -213,22 +205,21 @@ impl<'a> RoutedRequest<'a, '_> {
             true => Replay::up_to(policies.retry.body_limit),
             false => Replay::none(),
         };
-        let progress = Progress::new(self.record, Some(self.member));
+        let progress = Progress::new(self.record, Some(self.caller.member));
         // An injected delay is not the upstream's.
         let began = self.record.passage.started + admitted.delayed;
         let left = timeout.limit();
         let left = left.map(|limit| limit.saturating_sub(admitted.delayed));
         let mut sending = Sending {
             context,
-            client: self.client,
-            ahead: self.ahead,
-            bound: self.bound,
+            recv: self.caller.recv.reborrow(),
+            send: self.caller.send,
+            bound: self.caller.bound,
             lane: Lane::Pool,
             namespace: self.origin.namespace,
             route,
             incoming: self.incoming,
             facts: self.facts,
-            body: self.body,
             response: self.response,
             record: self.record,
             progress: &progress,
@@ -237,7 +228,7 @@ impl<'a> RoutedRequest<'a, '_> {
             deadlines: &Deadlines::new(&policies.timeouts, began).bounded_by(left),
             awaiting: Some(admitted.awaiting),
         };
-        if let Err(bad) = sending.take_ahead() {
+        if let Err(bad) = sending.take_along() {
             return Outcome::Refused(Refusal::Malformed(bad));
         }
         let (result, stopped) = sending.run(&mut tries, &mut one).await;
@@ -265,7 +256,7 @@ impl<'a> RoutedRequest<'a, '_> {
             original: self.origin.original,
             request: self.incoming.request,
             head: &mut self.incoming.head,
-            ahead: self.ahead,
+            recv: self.caller.recv.reborrow(),
             timeout,
             record: self.record,
             now: self.record.passage.started,
@@ -281,7 +272,7 @@ impl<'a> RoutedRequest<'a, '_> {
             namespace: origin.namespace,
             original: origin.original,
             key: pick::request_key(target, request, head, origin.peer),
-            bound: self.bound.endpoint(&target.shared, origin.namespace),
+            bound: self.caller.bound.endpoint(&target.shared, origin.namespace),
             ..Criteria::default()
         }
     }

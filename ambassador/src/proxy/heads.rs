@@ -3,18 +3,15 @@
 use std::io;
 use std::task::Poll;
 
-use memchr::memchr;
-
 use crate::clock::Instant;
 use crate::combinators::at_once;
-use crate::message::{Method, ResponseHead};
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit, earliest};
+use crate::proxy::outbound::{Received, RecvResponse};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, timer};
-use crate::transport::{Sending, Transport};
-use crate::{http1, message};
+use crate::transport::Sending;
 
 /// Interim responses before the final one, at most.
 pub(crate) const INTERIM_MAX: u32 = 64;
@@ -28,16 +25,10 @@ pub(crate) enum Interims {
     Drop,
 }
 
-/// Where they come from, and what they answer.
+/// Where they come from, and how long they may take.
 pub(crate) struct Heads<'a> {
-    /// The upstream's socket.
-    pub upstream: &'a Transport,
-    /// Decides whether a response has a body.
-    pub method: Method,
-    /// The head that was read last.
-    pub head: &'a mut ResponseHead,
-    /// The limits of heads.
-    pub limits: &'a message::Limits,
+    /// The response.
+    pub from: RecvResponse<'a>,
     /// Until when it may wait.
     pub deadlines: &'a Deadlines<'a>,
     /// The upload watches over the time, but for the caller's own limit.
@@ -47,12 +38,6 @@ pub(crate) struct Heads<'a> {
 }
 
 impl Heads<'_> {
-    /// Whether bytes of another protocol follow the head that was read last.
-    pub(crate) fn is_switch(&self) -> bool {
-        let status = self.head.status();
-        status == 101 || self.method == Method::Connect && (200..300).contains(&status)
-    }
-
     /// The next head, whole and parsed, and what follows it; `ahead` is what
     /// came after the one before.
     pub(crate) async fn next(
@@ -64,30 +49,16 @@ impl Heads<'_> {
             None => self.first_bytes().await?,
         };
         let mut whole_by = None;
-        let mut collected = Vec::new();
         loop {
             self.progress.any_byte.set(true);
-            let parsed = http1::parse_response(self.head, &chunk, self.method, self.limits);
-            let parsed = parsed.map_err(ExchangeError::Response)?;
-            if let Some(length) = parsed {
-                let rest = chunk.split_off(length);
-                return Ok((chunk, (!rest.is_empty()).then_some(rest)));
+            let received = self.from.take_head(chunk);
+            match received.map_err(ExchangeError::Response)? {
+                Received::Whole(head, rest) => return Ok((head, rest)),
+                // What it comes to counts to the request until that is over.
+                Received::Part(bytes) => self.progress.keeps_more(bytes.cast_signed()),
             }
-            // Rare: the head came in pieces. A piece without a line end cannot
-            // complete it, so it is not parsed again for one. What it comes to
-            // counts to the request until that is over.
-            collected.extend_from_slice(&chunk);
-            drop(chunk);
             let whole_by = *whole_by.get_or_insert_with(|| self.deadlines.of_rest(ring::now()));
-            loop {
-                let more = self.receive(Some(whole_by)).await?;
-                collected.extend_from_slice(&more);
-                self.progress.keeps_more(more.len().cast_signed());
-                if memchr(b'\n', &more).is_some() || collected.len() > self.limits.head_bytes_max {
-                    break;
-                }
-            }
-            chunk = Chunk::from(std::mem::take(&mut collected));
+            chunk = self.receive(Some(whole_by)).await?;
         }
     }
 
@@ -99,7 +70,7 @@ impl Heads<'_> {
         let received = self.receive(None).await;
         let failure = match self.uploading {
             true => None,
-            false => self.upstream.send_failure(),
+            false => self.from.send_failure(),
         };
         match failure {
             Some(failure) => Err(ExchangeError::of_send(failure)),
@@ -110,7 +81,7 @@ impl Heads<'_> {
     /// More of a head, within the limits of the try, and by the time at which one
     /// that has begun must be whole.
     async fn receive(&self, whole_by: Option<Instant>) -> Result<Chunk, ExchangeError> {
-        if let Some(chunk) = self.upstream.try_recv() {
+        if let Some(chunk) = self.from.try_recv() {
             return Ok(chunk);
         }
         let awaited = match self.progress.any_byte.get() {
@@ -123,17 +94,17 @@ impl Heads<'_> {
         };
         let whole_by = whole_by.map(|by| Limit::Try.at(by));
         let Some(Deadline { at, limit }) = earliest([limit, whole_by]) else {
-            return ended_or(self.upstream.recv().await);
+            return ended_or(self.from.recv().await);
         };
         // Whoever waits beside this one may be told before.
         let silence = self.deadlines.of_silence();
         if let Some(due) = silence.filter(|due| awaited == Awaited::FirstByte && *due < at) {
-            match self.upstream.recv_by(due).await {
+            match self.from.recv_by(due).await {
                 Ok(received) => return ended_or(received),
                 Err(_) => self.deadlines.silence_is_kept(),
             }
         }
-        match self.upstream.recv_by(at).await {
+        match self.from.recv_by(at).await {
             Ok(received) => ended_or(received),
             Err(_) => Err(ExchangeError::Expired(limit)),
         }

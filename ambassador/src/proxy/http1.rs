@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience, Woken};
+use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
 use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
@@ -50,16 +51,20 @@ async fn one(client: &mut Client, patience: Patience) -> After {
     let mut scratch = context.take_scratch();
     let head = client.read_request(&mut scratch.request, patience);
     let after = match head.await {
-        Ok(Some(head)) => forward::forward(client, &mut scratch, head).await,
+        Ok(Some(head)) => {
+            let mut downstream = Downstream::http1(client, &scratch.request);
+            forward::forward(&mut downstream, &mut scratch, head).await
+        }
         Ok(None) if client.member.is_shed() => {
             let record = context.telemetry.begin(client.passage(ring::now()));
-            reply::give_up(client, record).await
+            reply::give_up(&mut Downstream::headless(client), record).await
         }
         Ok(None) => After::Close,
         Err((bad, bytes)) => {
             let record = context.telemetry.begin(client.passage(ring::now()));
             record.passage.count(Direction::Sent, bytes);
-            reply::refuse(client, record, bad, scratch.request.fields().blamed()).await
+            let field = scratch.request.fields().blamed();
+            reply::refuse(&mut Downstream::headless(client), record, bad, field).await
         }
     };
     context.return_scratch(scratch);

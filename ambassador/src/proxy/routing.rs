@@ -1,23 +1,22 @@
 //! Which upstream a request goes to, and how its head changes on the way.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
-use crate::http1::RequestRewrite;
+use crate::message;
 use crate::message::fields::Kind;
 use crate::message::trace::{self, Formats};
 use crate::message::{
-    BadMessage, CallerTimeout, Hops, RequestHead, TraceContext, X_HOPS, X_REQUEST_ID,
+    BadMessage, CallerTimeout, Hops, RequestHead, RequestRewrite, TraceContext, X_HOPS,
+    X_REQUEST_ID,
 };
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::Chunk;
 use crate::route::settings::{AddedHeaders, Endpoints, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
-use crate::{http1, message};
 
 /// Fields that a request may get on its way: those of its trace, its id, how many
 /// proxies it has come through and two that say how long its caller waits.
@@ -79,8 +78,6 @@ pub(crate) struct Incoming<'a> {
     pub addressed_to: Addressee,
     /// Whom its `Proxy-Authorization` is for.
     pub presented_to: Addressee,
-    /// What is kept back of its trailer section, which has a limit.
-    pub trailers: RefCell<Vec<u8>>,
 }
 
 impl Incoming<'_> {
@@ -213,14 +210,15 @@ impl RouteDecision {
         CallerTimeout::of(request, head).passed_by(|name| !rules.names(name))
     }
 
-    /// The head as `endpoint` gets it, by a try that has `left` of the caller's
-    /// time.
-    pub(crate) fn encode(
+    /// How the head changes for `endpoint`, by a try that has `left` of the caller's
+    /// time: for `write` to write it so.
+    pub(crate) fn rewrite<R>(
         &self,
         incoming: &Incoming<'_>,
         endpoint: EndpointAddr,
         left: Duration,
-    ) -> Chunk {
+        write: impl FnOnce(&RequestRewrite<'_>) -> R,
+    ) -> R {
         let Incoming {
             request,
             head,
@@ -264,7 +262,7 @@ impl RouteDecision {
         for (name, value) in limits.iter().flatten() {
             add_field(name, value);
         }
-        let rewrite = RequestRewrite {
+        write(&RequestRewrite {
             strip_path: self.strip_path,
             host: host.as_deref(),
             keep_absolute: original.is_some()
@@ -277,9 +275,6 @@ impl RouteDecision {
             add: &add[..added],
             addressed_here,
             presented_here: addressed_here && *presented_to == Addressee::Proxy,
-        };
-        Chunk::written(head.len() + 192, |out| {
-            http1::write_request(out, head, request, &rewrite);
         })
     }
 

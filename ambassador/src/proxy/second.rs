@@ -7,14 +7,14 @@ use std::task::Poll;
 
 use crate::clock::Instant;
 use crate::combinators::{First, first, first_ok};
-use crate::http1::BodyReader;
-use crate::message::{Length, ResponseHead};
+use crate::message::ResponseHead;
 use crate::policy::hedge::{self, HedgeDelay};
 use crate::policy::retry::Resend;
 use crate::proxy::attempt::Try;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::{Deadlines, Limit};
+use crate::proxy::downstream::{RecvRequest, SendResponse, Whole};
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
@@ -25,7 +25,6 @@ use crate::proxy::sending::{Answered, Lane, Sending};
 use crate::proxy::tries::{SecondTryCause, Tries};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::RequestRecord;
-use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 
 /// A second try that may be made beside one.
@@ -70,7 +69,7 @@ impl<'a> Sending<'a> {
             && !self.facts.upgrade
             && self.facts.presents.is_none()
             && self.bound.endpoint(shared, self.namespace).is_none()
-            && self.body.is_done()
+            && self.recv.is_whole()
             && self.replay.is_whole()
     }
 
@@ -134,7 +133,7 @@ impl<'a> Sending<'a> {
     fn beside(&self) -> SecondRequest<'a> {
         SecondRequest {
             context: self.context,
-            client: self.client,
+            send: self.send,
             namespace: self.namespace,
             route: self.route,
             incoming: self.incoming,
@@ -171,7 +170,7 @@ impl SecondTry {
 /// A request of which a copy is sent elsewhere.
 struct SecondRequest<'a> {
     context: &'a Context,
-    client: &'a Transport,
+    send: SendResponse<'a>,
     namespace: Namespace,
     route: &'a RouteDecision,
     incoming: &'a Incoming<'a>,
@@ -190,19 +189,18 @@ struct SecondResponse<'t> {
 
 impl SecondRequest<'_> {
     async fn ask<'t>(self, mut attempt: Try<'t>) -> Result<Box<SecondResponse<'t>>, Failure> {
-        let mut response = ResponseHead::default();
+        let (mut response, mut whole) = (ResponseHead::default(), Whole::default());
         let progress = Progress::new(self.record, None);
         let answered = Sending {
             context: self.context,
-            client: self.client,
-            ahead: &mut None,
+            recv: RecvRequest::nothing(&mut whole, self.send),
+            send: self.send,
             bound: &mut Bound::default(),
             lane: Lane::Pool,
             namespace: self.namespace,
             route: self.route,
             incoming: self.incoming,
             facts: self.facts,
-            body: &mut BodyReader::of_request(Length::None),
             response: &mut response,
             record: self.record,
             progress: &progress,

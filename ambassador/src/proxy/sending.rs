@@ -2,29 +2,30 @@
 
 use std::time::Duration;
 
-use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
-use crate::http1::BodyReader;
-use crate::message::{BadMessage, ResponseHead, challenge};
+use crate::message::{BadMessage, RequestRewrite, ResponseHead};
 use crate::policy::retry::Cause;
+use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, Held, Response};
 use crate::proxy::attempt::{Body, Stage, Try};
 use crate::proxy::bound::{self, Bound, BoundLease};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
+use crate::proxy::download::Download;
+use crate::proxy::downstream::{RecvRequest, SendResponse};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::generation::{Awaiting, Target};
-use crate::proxy::heads::Interims;
+use crate::proxy::heads::{Heads, Interims};
+use crate::proxy::outbound::{Outbound, Reading};
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::proxy::trailers::Trailers;
+use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
-use crate::transport::Transport;
-use crate::upstream::connection::{Connection, Tie};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Freshness, Lease};
@@ -33,10 +34,10 @@ use crate::upstream::pool::{Freshness, Lease};
 pub(crate) struct Sending<'a> {
     /// The shard's state.
     pub context: &'a Context,
-    /// The client's socket.
-    pub client: &'a Transport,
-    /// Bytes of the client received before.
-    pub ahead: &'a mut Option<Chunk>,
+    /// Its body, as it comes.
+    pub recv: RecvRequest<'a>,
+    /// The way of its response.
+    pub send: SendResponse<'a>,
     /// The upstream connection that is the client's own.
     pub bound: &'a mut Bound,
     /// Which connections it may go over.
@@ -49,8 +50,6 @@ pub(crate) struct Sending<'a> {
     pub incoming: &'a Incoming<'a>,
     /// What decides about its response.
     pub facts: RequestFacts,
-    /// Where its body is.
-    pub body: &'a mut BodyReader,
     /// Scratch for the response.
     pub response: &'a mut ResponseHead,
     /// What is told of it.
@@ -88,7 +87,7 @@ pub(crate) enum May {
 
 /// A response of which the head has come.
 pub(crate) struct Answered {
-    connection: Lease,
+    outbound: Outbound,
     /// Its head, and what came along.
     pub held: Held,
 }
@@ -104,8 +103,8 @@ pub(crate) enum Success {
 /// A response that went to the client whole.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Complete {
-    /// The client's connection may carry another request.
-    pub keep_alive: bool,
+    /// What becomes of the client's connection.
+    pub after: After,
     /// When the last of the response was handed to the client.
     pub ended: Instant,
 }
@@ -130,20 +129,19 @@ impl<'a> Sending<'a> {
         let mut freshness = Freshness::Any;
         let failure = loop {
             self.begin(one);
-            let mut connection = match self.connection(one, freshness).await {
-                Ok(connection) => connection,
+            let mut outbound = match self.connection(one, freshness).await {
+                Ok(outbound) => outbound,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
-            let (shared, past) = (&self.route.target.shared, connection.past);
+            let (shared, past) = (&self.route.target.shared, outbound.past());
             self.record.reused.set(past.is_reused());
             one.sent_at = clock::now();
             // Whether it may have been given up before the request came.
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
-            self.context.pools.watch(shared, &connection);
-            connection.tie = connection.tie.presented(self.facts.presents);
-            let (outgoing, head_bytes) = self.encode(connection.endpoint());
-            let answered = self.over(&connection).ask(outgoing, interims).await;
+            outbound.begin(self.context, shared, self.facts);
+            let (outgoing, head_bytes) = self.encode(&outbound);
+            let answered = self.over(&outbound).ask(outgoing, interims).await;
             let error = match answered {
                 Ok(_)
                     if may_be_stale
@@ -153,11 +151,8 @@ impl<'a> Sending<'a> {
                     ExchangeError::Stale
                 }
                 Ok(held) => {
-                    connection.is_answered(shared);
-                    connection.set_idle_limit(self.response.idle_limit());
-                    let offered = challenge::offered(self.response, &held.head);
-                    connection.tie = connection.tie.offered(offered);
-                    return Ok(Answered { connection, held });
+                    outbound.is_answered(shared, self.response, &held.head);
+                    return Ok(Answered { outbound, held });
                 }
                 Err(error) => error.behind_head(head_bytes),
             };
@@ -236,37 +231,30 @@ impl<'a> Sending<'a> {
         // What streams for long does not keep others waiting.
         self.awaiting = None;
         self.progress.head_at.set(Some(ring::now()));
-        let Some(Answered { connection, held }) = answered else {
+        let Some(Answered { outbound, held }) = answered else {
             return Err(Failure::Unanswered(Unanswered::RESET));
         };
-        let passed = self.over(connection).pass(held).await;
+        let passed = self.over(outbound).pass(held).await;
         let response = passed.map_err(|error| self.fail(error))?;
         self.note_overhead(one.sent_at);
         match answered.take() {
-            Some(answered) => Ok(self.passed(answered.connection, response)),
+            Some(answered) => Ok(self.passed(answered.outbound, response)),
             None => Err(Failure::Unanswered(Unanswered::RESET)),
         }
     }
 
     /// Takes what of the body has come along with the head; what follows it stays
     /// ahead.
-    pub(crate) fn take_ahead(&mut self) -> Result<(), BadMessage> {
+    pub(crate) fn take_along(&mut self) -> Result<(), BadMessage> {
         let mut here = Gather::default();
-        if !self.body.is_done()
-            && let Some(chunk) = self.ahead.take()
-        {
-            let (route, incoming) = (self.route, self.incoming);
-            let (mine, rest) = (Trailers { route, incoming }).take(self.body, chunk)?;
+        let (route, incoming) = (self.route, self.incoming);
+        if let Some(along) = self.recv.along(Trailers { route, incoming })? {
             let passage = &self.record.passage;
-            passage.count(Direction::Sent, mine.len() as u64);
-            self.progress.keeps_more(self.replay.add(&mine));
-            here.push(mine);
-            *self.ahead = rest;
+            passage.count(Direction::Sent, along.len() as u64);
+            self.progress.keeps_more(self.replay.add(&along));
+            here.push(along);
         }
-        if let Some(ahead) = self.ahead {
-            ahead.detach();
-        }
-        if self.body.is_done() {
+        if self.recv.is_whole() {
             self.progress.body_read.set(true);
             self.deadlines.request_is_whole(self.deadlines.began());
         }
@@ -278,22 +266,9 @@ impl<'a> Sending<'a> {
     /// stays where all of it has come.
     pub(crate) fn give_way(&mut self, answered: Answered) {
         self.outgoing = self.replay.again().map(Gather::from);
-        let Answered {
-            connection,
-            mut held,
-        } = answered;
-        let mut body = BodyReader::behind(self.response);
-        let mut rest = held.rest.take();
-        let mut clean = self.response.keep_alive() && self.body.is_done();
-        while clean
-            && !body.is_done()
-            && let Some(chunk) = rest.take().or_else(|| connection.stream.try_recv())
-        {
-            let progress = body.advance(&chunk);
-            clean = progress.is_ok_and(|progress| progress.consumed == chunk.len());
-        }
-        if clean && body.is_done() && rest.is_none() {
-            self.keep(connection);
+        let Answered { outbound, held } = answered;
+        if self.recv.is_whole() {
+            outbound.give_up(self.response, held.rest, self.bound);
         }
     }
 
@@ -308,24 +283,12 @@ impl<'a> Sending<'a> {
         self.progress.begin_try();
     }
 
-    /// Keeps a connection after a complete exchange: for this client where it has
-    /// become its own, else for all.
-    fn keep(&mut self, mut connection: Lease) -> bound::BoundOutcome {
-        match connection.tie {
-            Tie::Free => {
-                connection.complete();
-                bound::BoundOutcome::Well
-            }
-            Tie::Offered(_) | Tie::Begun(_) => self.bound.keep(connection),
-        }
-    }
-
     /// The client's own connection, else an idle one, else a new one.
     async fn connection(
         &mut self,
         one: &mut Try<'_>,
         freshness: Freshness,
-    ) -> Result<Lease, Unanswered> {
+    ) -> Result<Outbound, Unanswered> {
         let key = PoolKey::http1(self.namespace, one.endpoint());
         let (context, shared) = (self.context, &self.route.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
@@ -343,7 +306,7 @@ impl<'a> Sending<'a> {
             if connection.past.is_reused() {
                 context.telemetry.cells.pool_reuse(shared.label);
             }
-            return Ok(connection);
+            return Ok(Outbound::over(connection));
         }
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
@@ -354,60 +317,80 @@ impl<'a> Sending<'a> {
             .passage
             .endpoint
             .set(Some(connection.endpoint()));
-        Ok(connection)
+        Ok(Outbound::over(connection))
     }
 
-    /// The head for `endpoint`, and what of the body goes along with it.
-    fn encode(&mut self, endpoint: EndpointAddr) -> (Gather, usize) {
+    /// The head for the endpoint, and what of the body goes along with it.
+    fn encode(&mut self, outbound: &Outbound) -> (Gather, usize) {
         let left = self.deadlines.left_for_caller(ring::now());
-        let head = self.route.encode(self.incoming, endpoint, left);
+        let Incoming { request, head, .. } = self.incoming;
+        let write = |rewrite: &RequestRewrite<'_>| outbound.encode(request, head, rewrite);
+        let endpoint = outbound.endpoint();
+        let head = self.route.rewrite(self.incoming, endpoint, left, write);
         let head_bytes = head.len();
         let body = self.outgoing.take().unwrap_or_default();
         (body.behind(head), head_bytes)
     }
 
-    fn over<'b>(&'b mut self, connection: &'b Connection) -> Exchange<'b> {
-        Exchange {
-            client: self.client,
-            ahead: self.ahead,
-            upstream: &connection.stream,
-            facts: self.facts,
-            body: self.body,
-            trailers: Trailers {
-                route: self.route,
-                incoming: self.incoming,
-            },
-            head: self.response,
-            replay: &mut self.replay,
+    #[inline(always)]
+    fn over<'b>(&'b mut self, outbound: &'b Outbound) -> Exchange<'b> {
+        let uploading = !self.recv.is_whole();
+        let (to, from) = outbound.halves(Reading {
+            method: self.facts.method,
             limits: &self.context.head_limits,
-            deadlines: self.deadlines,
-            drain: &self.context.drain,
-            cells: &self.context.telemetry.cells,
-            progress: self.progress,
+            head: self.response,
+        });
+        let cells = &self.context.telemetry.cells;
+        Exchange {
+            upload: Upload {
+                recv: self.recv.reborrow(),
+                caller: self.send,
+                to,
+                trailers: Trailers {
+                    route: self.route,
+                    incoming: self.incoming,
+                },
+                replay: &mut self.replay,
+                deadlines: self.deadlines,
+                cells,
+                progress: self.progress,
+                sends: None,
+                reads: None,
+            },
+            download: Download {
+                send: self.send,
+                heads: Heads {
+                    from,
+                    deadlines: self.deadlines,
+                    uploading,
+                    progress: self.progress,
+                },
+                facts: self.facts,
+                drain: &self.context.drain,
+                cells,
+                sends: None,
+                reads: None,
+            },
         }
     }
 
     /// What comes after a response went to the client.
-    fn passed(&mut self, connection: Lease, response: Response) -> Passed {
+    fn passed(&mut self, outbound: Outbound, response: Response) -> Passed {
         match response {
             Response::Complete {
-                reusable,
-                keep_alive,
+                reuse,
+                after,
                 ended,
-            } => {
-                let held = match (reusable, connection.tie.has_begun()) {
-                    (true, _) => self.keep(connection),
-                    (false, true) => bound::BoundOutcome::Lost,
-                    (false, false) => bound::BoundOutcome::Well,
-                };
-                Passed::Complete(Complete {
+            } => Passed::Complete(Complete {
+                after: match outbound.finish(reuse, self.bound) {
+                    bound::BoundOutcome::Well => after,
                     // The client is to see that its own connection has ended.
-                    keep_alive: keep_alive && held == bound::BoundOutcome::Well,
-                    ended,
-                })
-            }
+                    bound::BoundOutcome::Lost => After::Close,
+                },
+                ended,
+            }),
             Response::Switched(upstream_first) => {
-                Passed::Switched(Box::new(connection), upstream_first)
+                Passed::Switched(Box::new(outbound.into_lease()), upstream_first)
             }
         }
     }

@@ -4,12 +4,12 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::combinators::{First, first};
-use crate::http1::BodyReader;
-use crate::message::{Length, LocalReply, Reason};
+use crate::message::{LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::departure::caller_left;
+use crate::proxy::downstream::Downstream;
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{FirstSpeaker, server_name, who_speaks};
 use crate::proxy::generation::Target;
@@ -45,7 +45,7 @@ pub(crate) struct Connect<'a> {
 
 /// Makes the tunnel and serves what comes through it.
 pub(crate) async fn connect(
-    client: &mut Client,
+    downstream: &mut Downstream<'_>,
     mut record: RequestGuard,
     wanted: Connect<'_>,
 ) -> After {
@@ -55,6 +55,7 @@ pub(crate) async fn connect(
         key,
         tunnel,
     } = wanted;
+    let client = downstream.client_mut();
     if let Some(ahead) = &mut client.ahead {
         ahead.detach();
     }
@@ -69,7 +70,7 @@ pub(crate) async fn connect(
     let mut tries = Tries::new(&context, target, &health, criteria);
     let mut one = match tries.begin() {
         Ok(one) => one,
-        Err(reason) => return refuse(client, record, facts, reason).await,
+        Err(reason) => return refuse(downstream, record, facts, reason).await,
     };
     // The probe does not wait for what its client may say.
     let purpose = match one.is_probe() || target.upstream.protocol == Protocol::Tcp {
@@ -102,7 +103,7 @@ pub(crate) async fn connect(
             let reached = TunnelConnection { connection, one };
             establish(client, record, target, reached, tunnel).await
         }
-        First::Left(Err(unanswered)) => refuse(client, record, facts, unanswered.reason).await,
+        First::Left(Err(unanswered)) => refuse(downstream, record, facts, unanswered.reason).await,
         First::Right(()) => {
             record.reason = Some(client.departure());
             After::Reset
@@ -113,17 +114,13 @@ pub(crate) async fn connect(
 /// Answers that there is no tunnel. What follows the head is then not for this
 /// proxy to read.
 async fn refuse(
-    client: &mut Client,
+    downstream: &mut Downstream<'_>,
     record: RequestGuard,
     facts: RequestFacts,
     reason: Reason,
 ) -> After {
-    let facts = RequestFacts {
-        keep_alive: false,
-        ..facts
-    };
-    let body = BodyReader::of_request(Length::None);
-    reply::answer(client, record, facts, &body, LocalReply::new(reason)).await
+    downstream.is_last();
+    reply::answer(downstream, record, facts, LocalReply::new(reason)).await
 }
 
 /// A connection for a tunnel, and the try that it came of: its endpoint is busy

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 
 use ambassador::testing::http1::{
-    RequestRewrite, ResponseRewrite, parse_request, parse_response, write_request, write_response,
+    ResponseRewrite, parse_request, parse_response, write_request, write_response,
 };
 use ambassador::testing::message::{
-    Limits, Method, RequestHead, ResponseHead, TraceParent, request_id,
+    Limits, Method, RequestHead, RequestRewrite, ResponseHead, TraceParent, request_id,
 };
 
 use crate::Measure;

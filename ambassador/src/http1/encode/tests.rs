@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::http1::cursor::{Cursor, Grammar};
 use crate::http1::{fields, parse_request, parse_response};
+use crate::message::trace::Formats;
 use crate::message::{Length, Limits, Method};
 
 const PLAIN: RequestRewrite<'static> = RequestRewrite {

@@ -13,6 +13,7 @@ use crate::policy::limits::Timeouts;
 use crate::proxy::after::After;
 use crate::proxy::client;
 use crate::proxy::context::Context;
+use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::forward;
 use crate::proxy::scripted::accepted_client;
 use crate::proxy::tests::context;
@@ -72,7 +73,8 @@ async fn post_over_a_dead_connection(body: usize) {
     let patience = client::Patience::of(&Timeouts::default());
     let head = client.read_request(&mut scratch.request, patience);
     let head = head.await.unwrap().unwrap();
-    let after = forward(&mut client, &mut scratch, head).await;
+    let mut downstream = Downstream::http1(&mut client, &scratch.request);
+    let after = forward(&mut downstream, &mut scratch, head).await;
     assert_eq!(after, After::KeepAlive);
     client.flush(IDLE).await;
 

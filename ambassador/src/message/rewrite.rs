@@ -1,0 +1,29 @@
+//! How a request changes on its way, whatever it is written as.
+
+use crate::message::trace::Formats;
+
+/// How a request head changes on its way.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestRewrite<'a> {
+    /// Bytes to take off the front of the path; where the rest does not start
+    /// with a slash, one is put before it.
+    pub strip_path: usize,
+    /// The new `Host`.
+    pub host: Option<&'a [u8]>,
+    /// The upstream is itself a proxy: an absolute target stays one.
+    pub keep_absolute: bool,
+    /// Fields set: every one of the name is replaced by this one.
+    pub set: &'a [(String, String)],
+    /// Fields removed.
+    pub remove: &'a [String],
+    /// Which headers of a trace do not pass as they are: the upstream gets those
+    /// in `add`, and `baggage` within its limits.
+    pub trace: Formats,
+    /// Fields added; ones of the same name are removed.
+    pub add: &'a [(&'a str, &'a [u8])],
+    /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
+    /// is removed.
+    pub addressed_here: bool,
+    /// So was `Proxy-Authorization`.
+    pub presented_here: bool,
+}

@@ -1,0 +1,303 @@
+//! The caller's side of one request, whatever its connection speaks.
+//!
+//! Two directions go on beside each other: the body of the request comes
+//! ([`RecvRequest`]), the response goes ([`SendResponse`]). What one protocol alone
+//! knows, such as keep-alive and HTTP/1.0, stays in its variant.
+
+mod http1;
+
+pub(crate) use http1::Whole;
+
+use std::future::Future;
+
+use crate::message::{BadMessage, Framing, LocalReply, RequestHead, ResponseHead};
+use crate::proxy::after::After;
+use crate::proxy::answer::ExchangeError;
+use crate::proxy::bound::Bound;
+use crate::proxy::client::Client;
+use crate::proxy::clients::Membership;
+use crate::proxy::context::Context;
+use crate::proxy::trailers::Trailers;
+use crate::ring::{Chunk, Gather, SendError};
+use crate::transport::Sending;
+
+/// One request of a caller.
+pub(crate) enum Downstream<'a> {
+    /// The one request that its connection carries at a time.
+    Http1(http1::Downstream<'a>),
+}
+
+/// What serves a request has of its caller while it is tried.
+pub(crate) struct Parts<'a> {
+    /// Its connection's place among those of the shard.
+    pub member: &'a Membership,
+    /// The upstream connection that belongs to its connection.
+    pub bound: &'a mut Bound,
+    /// The body of the request.
+    pub recv: RecvRequest<'a>,
+    /// The response.
+    pub send: SendResponse<'a>,
+}
+
+/// The body of a request, as it comes.
+pub(crate) enum RecvRequest<'a> {
+    /// Bytes of a connection, up to where the body ends.
+    Http1(http1::RecvRequest<'a>),
+}
+
+/// The way of a response to its caller.
+#[derive(Clone, Copy)]
+pub(crate) enum SendResponse<'a> {
+    /// The connection, in order.
+    Http1(http1::SendResponse<'a>),
+}
+
+/// How a response goes to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passage {
+    /// What becomes of the framing of its body.
+    pub framing: Framing,
+    /// What becomes of the caller's connection.
+    pub after: After,
+}
+
+/// What else decides about how a response goes to its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// Another request may follow.
+    Goes,
+    /// None may: the shard drains, or the body of this one has not all come.
+    Last,
+}
+
+impl Passage {
+    /// A head behind which more of a response, or another protocol, follows.
+    pub(crate) const INTERIM: Self = Self {
+        framing: Framing::Kept,
+        after: After::KeepAlive,
+    };
+}
+
+impl<'a> Downstream<'a> {
+    /// The request whose head was read from `client`.
+    #[inline]
+    pub(crate) fn http1(client: &'a mut Client, request: &RequestHead) -> Self {
+        Self::Http1(http1::Downstream::new(client, request))
+    }
+
+    /// A request of which the head is not known.
+    pub(crate) fn headless(client: &'a mut Client) -> Self {
+        Self::Http1(http1::Downstream::headless(client))
+    }
+
+    /// Its connection.
+    #[inline]
+    pub(crate) fn client(&self) -> &Client {
+        match self {
+            Self::Http1(one) => one.client,
+        }
+    }
+
+    /// Its connection, where it becomes another protocol's.
+    #[inline]
+    pub(crate) fn client_mut(&mut self) -> &mut Client {
+        match self {
+            Self::Http1(one) => one.client,
+        }
+    }
+
+    /// Its directions, and what of its connection is needed beside them.
+    #[inline]
+    pub(crate) fn parts(&mut self) -> Parts<'_> {
+        match self {
+            Self::Http1(one) => one.parts(),
+        }
+    }
+
+    /// No other request follows on its connection.
+    pub(crate) fn is_last(&mut self) {
+        match self {
+            Self::Http1(one) => one.is_last(),
+        }
+    }
+
+    /// Whether its connection may carry another request after a reply made here.
+    pub(crate) fn goes_on(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.goes_on(),
+        }
+    }
+
+    /// What becomes of its connection after the response that [`Passage::after`]
+    /// has told it of.
+    #[inline]
+    pub(crate) fn after(&self, told: After) -> After {
+        match self {
+            Self::Http1(one) => one.after(told),
+        }
+    }
+
+    /// Whether all of its body has come.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.is_whole(),
+        }
+    }
+
+    /// Throws away what has come of the rest of the request; says how many bytes.
+    pub(crate) fn discard(&mut self) -> u64 {
+        match self {
+            Self::Http1(one) => one.discard(),
+        }
+    }
+
+    /// Sends a reply made here; says how many bytes. `None`: its caller is gone, or
+    /// does not read.
+    pub(crate) async fn reply(&mut self, reply: &LocalReply) -> Option<u64> {
+        match self {
+            Self::Http1(one) => one.reply(reply).await,
+        }
+    }
+}
+
+impl<'a> RecvRequest<'a> {
+    /// Of a request whose body has come: nothing more.
+    pub(crate) fn nothing(whole: &'a mut Whole, send: SendResponse<'a>) -> Self {
+        match send {
+            SendResponse::Http1(send) => Self::Http1(http1::RecvRequest::nothing(whole, send)),
+        }
+    }
+
+    /// The same for a shorter time.
+    #[inline]
+    pub(crate) fn reborrow(&mut self) -> RecvRequest<'_> {
+        match self {
+            Self::Http1(one) => RecvRequest::Http1(one.reborrow()),
+        }
+    }
+
+    /// Whether all of the body has come.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.is_whole(),
+        }
+    }
+
+    /// Lets go of shared buffers.
+    #[inline]
+    pub(crate) fn detach(&mut self) {
+        match self {
+            Self::Http1(one) => one.detach(),
+        }
+    }
+
+    /// What of the body has come along with the head.
+    ///
+    /// # Errors
+    /// It is malformed.
+    #[inline]
+    pub(crate) fn along(&mut self, trailers: Trailers<'_>) -> Result<Option<Chunk>, BadMessage> {
+        match self {
+            Self::Http1(one) => one.along(trailers),
+        }
+    }
+
+    /// The next piece of a body that is not whole, as it goes on: what is kept back
+    /// of its trailers is not in it.
+    ///
+    /// # Errors
+    /// It is malformed, or its caller is gone.
+    pub(crate) fn piece<'b>(
+        &'b mut self,
+        trailers: Trailers<'b>,
+    ) -> impl Future<Output = Result<Chunk, ExchangeError>> + use<'a, 'b> {
+        match self {
+            Self::Http1(one) => one.piece(trailers),
+        }
+    }
+
+    /// A piece that has come already.
+    ///
+    /// # Errors
+    /// It is malformed.
+    pub(crate) fn try_piece(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<Option<Chunk>, BadMessage> {
+        match self {
+            Self::Http1(one) => one.try_piece(trailers),
+        }
+    }
+}
+
+impl<'a> SendResponse<'a> {
+    /// Resolves when the caller has left.
+    #[inline]
+    pub(crate) fn caller_left(self, context: &'a Context) -> impl Future<Output = ()> + use<'a> {
+        match self {
+            Self::Http1(one) => one.caller_left(context),
+        }
+    }
+
+    /// Whether the caller knows interim responses.
+    pub(crate) fn takes_interim(self) -> bool {
+        match self {
+            Self::Http1(one) => one.takes_interim(),
+        }
+    }
+
+    /// How `response` goes to the caller.
+    ///
+    /// # Errors
+    /// It cannot be said in the protocol that the caller speaks.
+    #[inline]
+    pub(crate) fn passage(
+        self,
+        response: &ResponseHead,
+        turn: Turn,
+    ) -> Result<Passage, BadMessage> {
+        match self {
+            Self::Http1(one) => one.passage(response, turn),
+        }
+    }
+
+    /// The head of a response that is to go to the caller so.
+    #[inline]
+    pub(crate) fn head(self, response: &ResponseHead, head: &[u8], passage: Passage) -> Chunk {
+        match self {
+            Self::Http1(one) => one.head(response, head, passage),
+        }
+    }
+
+    /// Hands bytes of the response to the kernel; they need not have been taken when
+    /// it resolves.
+    #[inline]
+    pub(crate) fn post(self, bytes: Gather) -> Sending<'a> {
+        match self {
+            Self::Http1(one) => one.post(bytes),
+        }
+    }
+
+    /// Waits until the kernel has taken what was posted.
+    pub(crate) fn flush(self) -> impl Future<Output = Result<(), SendError>> + use<'a> {
+        match self {
+            Self::Http1(one) => one.flush(),
+        }
+    }
+
+    /// Bytes that the caller has taken, as far as the kernel can tell.
+    pub(crate) fn taken(self) -> i64 {
+        match self {
+            Self::Http1(one) => one.taken(),
+        }
+    }
+
+    /// Whether the caller leaves unread what it is sent.
+    pub(crate) fn leaves_unread(self) -> bool {
+        match self {
+            Self::Http1(one) => one.leaves_unread(),
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! One request on an HTTP/1 connection.
+
+use std::future::Future;
+
+use crate::http1::{self, BodyReader, ResponseRewrite};
+use crate::message::{BadMessage, Framing, Length, LocalReply, RequestHead, ResponseHead};
+use crate::proxy::after::After;
+use crate::proxy::answer::ExchangeError;
+use crate::proxy::client::{Client, Origin};
+use crate::proxy::context::Context;
+use crate::proxy::departure::caller_left;
+use crate::proxy::downstream::{self, Parts, Passage, Turn};
+use crate::proxy::trailers::Trailers;
+use crate::ring::{Chunk, Gather, SendError};
+use crate::transport::{Sending, Transport};
+
+/// A section without fields.
+const NO_TRAILERS: &[u8] = b"\r\n";
+
+/// One request on an HTTP/1 connection.
+pub(crate) struct Downstream<'a> {
+    pub(super) client: &'a mut Client,
+    /// Where its body is.
+    body: BodyReader,
+    /// What is kept back of its trailer section, which has a limit.
+    section: Vec<u8>,
+    version: Version,
+    persistence: Persistence,
+}
+
+/// What the caller speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// HTTP/1.0: no chunks, no interim responses.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+}
+
+/// Whether the caller would send another request on its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Persistence {
+    KeepAlive,
+    Close,
+}
+
+/// The body of the request: bytes of the connection, up to where it ends.
+pub(crate) struct RecvRequest<'a> {
+    stream: &'a Transport,
+    /// What was received before.
+    ahead: &'a mut Option<Chunk>,
+    body: &'a mut BodyReader,
+    section: &'a mut Vec<u8>,
+}
+
+/// What a request needs of which nothing more comes.
+pub(crate) struct Whole {
+    ahead: Option<Chunk>,
+    body: BodyReader,
+    section: Vec<u8>,
+}
+
+/// The way of the response.
+#[derive(Clone, Copy)]
+pub(crate) struct SendResponse<'a> {
+    stream: &'a Transport,
+    origin: &'a Origin,
+    version: Version,
+    persistence: Persistence,
+}
+
+impl<'a> Downstream<'a> {
+    #[inline]
+    pub(super) fn new(client: &'a mut Client, request: &RequestHead) -> Self {
+        Self {
+            client,
+            body: BodyReader::of_request(request.length()),
+            section: Vec::new(),
+            version: match request.is_http10() {
+                true => Version::Http10,
+                false => Version::Http11,
+            },
+            persistence: match request.keep_alive() {
+                true => Persistence::KeepAlive,
+                false => Persistence::Close,
+            },
+        }
+    }
+
+    pub(super) fn headless(client: &'a mut Client) -> Self {
+        Self {
+            client,
+            body: BodyReader::of_request(Length::Unknown),
+            section: Vec::new(),
+            version: Version::Http11,
+            persistence: Persistence::Close,
+        }
+    }
+
+    #[inline]
+    pub(super) fn parts(&mut self) -> Parts<'_> {
+        let Client {
+            stream,
+            origin,
+            member,
+            bound,
+            ahead,
+            ..
+        } = &mut *self.client;
+        let stream = &*stream;
+        Parts {
+            member,
+            bound,
+            recv: downstream::RecvRequest::Http1(RecvRequest {
+                stream,
+                ahead,
+                body: &mut self.body,
+                section: &mut self.section,
+            }),
+            send: downstream::SendResponse::Http1(SendResponse {
+                stream,
+                origin,
+                version: self.version,
+                persistence: self.persistence,
+            }),
+        }
+    }
+
+    pub(super) fn is_last(&mut self) {
+        self.persistence = Persistence::Close;
+    }
+
+    #[inline]
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.is_done()
+    }
+
+    pub(super) fn goes_on(&self) -> bool {
+        self.persistence == Persistence::KeepAlive
+            && self.is_whole()
+            && !self.client.context.drain.has_begun()
+    }
+
+    #[inline]
+    pub(super) fn after(&self, told: After) -> After {
+        match self.is_whole() {
+            true => told,
+            // Where its next message would begin is not known.
+            false => After::Linger,
+        }
+    }
+
+    /// Nothing else is among it: the connection ends.
+    pub(super) fn discard(&mut self) -> u64 {
+        let mut bytes = 0;
+        let mut next = self.client.ahead.take();
+        while let Some(chunk) = next.or_else(|| self.client.stream.try_recv()) {
+            bytes += chunk.len() as u64;
+            next = None;
+        }
+        bytes
+    }
+
+    pub(super) async fn reply(&mut self, reply: &LocalReply) -> Option<u64> {
+        let bytes = http1::encode_reply(reply);
+        let length = bytes.len() as u64;
+        self.client.reply(bytes).await.then_some(length)
+    }
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self {
+            ahead: None,
+            body: BodyReader::of_request(Length::None),
+            section: Vec::new(),
+        }
+    }
+}
+
+impl<'a> RecvRequest<'a> {
+    pub(super) fn nothing(whole: &'a mut Whole, send: SendResponse<'a>) -> Self {
+        Self {
+            stream: send.stream,
+            ahead: &mut whole.ahead,
+            body: &mut whole.body,
+            section: &mut whole.section,
+        }
+    }
+
+    #[inline]
+    pub(super) fn reborrow(&mut self) -> RecvRequest<'_> {
+        RecvRequest {
+            stream: self.stream,
+            ahead: self.ahead,
+            body: self.body,
+            section: self.section,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.is_done()
+    }
+
+    #[inline]
+    pub(super) fn along(&mut self, trailers: Trailers<'_>) -> Result<Option<Chunk>, BadMessage> {
+        let along = match self.is_whole() {
+            true => None,
+            false => self.ahead.take(),
+        };
+        let along = along.map(|chunk| self.take(chunk, trailers)).transpose()?;
+        self.detach();
+        Ok(along)
+    }
+
+    #[inline]
+    pub(super) fn detach(&mut self) {
+        if let Some(ahead) = self.ahead {
+            ahead.detach();
+        }
+    }
+
+    pub(super) async fn piece(&mut self, trailers: Trailers<'_>) -> Result<Chunk, ExchangeError> {
+        let chunk = match self.ahead.take() {
+            Some(chunk) => chunk,
+            None => match self.stream.recv().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return Err(ExchangeError::ClientGone),
+                Err(error) => return Err(ExchangeError::of_client(&error)),
+            },
+        };
+        self.take(chunk, trailers).map_err(ExchangeError::Request)
+    }
+
+    pub(super) fn try_piece(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<Option<Chunk>, BadMessage> {
+        let more = match self.is_whole() {
+            true => None,
+            false => self.stream.try_recv(),
+        };
+        more.map(|chunk| self.take(chunk, trailers)).transpose()
+    }
+
+    /// Splits what goes on of the body off what follows it, which stays ahead. The
+    /// part of a trailer section that has come is kept back until all of it has.
+    #[inline]
+    fn take(&mut self, mut chunk: Chunk, trailers: Trailers<'_>) -> Result<Chunk, BadMessage> {
+        let progress = self.body.advance(&chunk)?;
+        let rest = chunk.split_off(progress.consumed);
+        *self.ahead = (!rest.is_empty()).then_some(rest);
+        self.detach();
+        if progress.trailers == 0 {
+            return Ok(chunk);
+        }
+        let section_at = progress.consumed - progress.trailers;
+        let is_plain =
+            progress.done && self.section.is_empty() && chunk[section_at..] == *NO_TRAILERS;
+        if is_plain || trailers.pass_as_they_are() {
+            return Ok(chunk);
+        }
+        let section = chunk.split_off(section_at);
+        self.section.extend_from_slice(&section);
+        if progress.done {
+            let section = std::mem::take(self.section);
+            chunk = Chunk::written(chunk.len() + section.len(), |out| {
+                out.extend_from_slice(&chunk);
+                http1::write_trailers(out, &section, |name| trailers.passes(name));
+            });
+        }
+        Ok(chunk)
+    }
+}
+
+impl<'a> SendResponse<'a> {
+    #[inline]
+    pub(super) fn caller_left(self, context: &'a Context) -> impl Future<Output = ()> + use<'a> {
+        caller_left(context, self.stream, self.origin)
+    }
+
+    /// HTTP/1.0 knows none (RFC 9110 section 15.2).
+    pub(super) fn takes_interim(self) -> bool {
+        self.version == Version::Http11
+    }
+
+    #[inline]
+    pub(super) fn passage(
+        self,
+        response: &ResponseHead,
+        turn: Turn,
+    ) -> Result<Passage, BadMessage> {
+        let is_old = self.version == Version::Http10;
+        if is_old && response.is_coded() {
+            return Err(BadMessage::CodedForHttp10);
+        }
+        // Chunks are taken apart for a caller that does not know them.
+        let framing = match is_old && response.is_chunked() {
+            true => Framing::Removed,
+            false => Framing::Kept,
+        };
+        let ends = framing == Framing::Removed || response.ends_with_connection();
+        let after = match self.persistence {
+            Persistence::KeepAlive if turn == Turn::Goes && !ends => After::KeepAlive,
+            Persistence::KeepAlive | Persistence::Close => After::Close,
+        };
+        Ok(Passage { framing, after })
+    }
+
+    #[inline]
+    pub(super) fn head(self, response: &ResponseHead, head: &[u8], passage: Passage) -> Chunk {
+        let rewrite = ResponseRewrite {
+            close: passage.after == After::Close,
+            http10: self.version == Version::Http10,
+            dechunk: passage.framing == Framing::Removed,
+        };
+        Chunk::written(head.len() + 64, |out| {
+            http1::write_response(out, head, response, &rewrite);
+        })
+    }
+
+    #[inline]
+    pub(super) fn post(self, bytes: Gather) -> Sending<'a> {
+        self.stream.post(bytes)
+    }
+
+    pub(super) async fn flush(self) -> Result<(), SendError> {
+        self.stream.flush().await
+    }
+
+    pub(super) fn taken(self) -> i64 {
+        self.stream.taken()
+    }
+
+    pub(super) fn leaves_unread(self) -> bool {
+        self.stream.leaves_unread()
+    }
+}

@@ -1,0 +1,299 @@
+//! The upstream's side of one try, whatever its connection speaks.
+//!
+//! A try goes over one lease. Two directions go on beside each other: the request
+//! goes ([`SendRequest`]), the response comes ([`RecvResponse`]). Dropped before its
+//! end, a try is cancelled: with HTTP/1 its connection closes.
+
+mod http1;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use crate::addr::EndpointAddr;
+use crate::clock::Instant;
+use crate::message::{
+    self, BadMessage, Framing, Method, RequestHead, RequestRewrite, ResponseHead,
+};
+use crate::proxy::bound::{Bound, BoundOutcome};
+use crate::proxy::context::Context;
+use crate::proxy::request_facts::RequestFacts;
+use crate::ring::timer::Elapsed;
+use crate::ring::{Chunk, Gather, SendError};
+use crate::transport::Sending;
+use crate::upstream::connection::Past;
+use crate::upstream::pool::Lease;
+use crate::upstream::shared::Shared;
+
+/// One try over one lease.
+pub(crate) enum Outbound {
+    /// Over a connection of its own.
+    Http1(http1::Outbound),
+}
+
+/// The way of a request to its endpoint.
+#[derive(Clone, Copy)]
+pub(crate) enum SendRequest<'a> {
+    /// The connection, in order.
+    Http1(http1::SendRequest<'a>),
+}
+
+/// A response, as it comes from its endpoint.
+pub(crate) enum RecvResponse<'a> {
+    /// Bytes of a connection, up to where the response ends.
+    Http1(http1::RecvResponse<'a>),
+}
+
+/// What is needed to read a response.
+pub(crate) struct Reading<'a> {
+    /// Decides whether a response has a body.
+    pub method: Method,
+    /// The limits of heads.
+    pub limits: &'a message::Limits,
+    /// The head that was read last.
+    pub head: &'a mut ResponseHead,
+}
+
+/// How much of a head has come.
+pub(crate) enum Received {
+    /// All of it, and what came along of the body.
+    Whole(Chunk, Option<Chunk>),
+    /// A part, so many bytes more than before.
+    Part(usize),
+}
+
+impl Outbound {
+    /// A try over `lease`.
+    #[inline]
+    pub(crate) fn over(lease: Lease) -> Self {
+        Self::Http1(http1::Outbound(lease))
+    }
+
+    /// What its connection has been through.
+    #[inline]
+    pub(crate) fn past(&self) -> Past {
+        match self {
+            Self::Http1(one) => one.past(),
+        }
+    }
+
+    /// Where it goes.
+    #[inline]
+    pub(crate) fn endpoint(&self) -> EndpointAddr {
+        match self {
+            Self::Http1(one) => one.endpoint(),
+        }
+    }
+
+    /// A request with these facts is about to go.
+    #[inline]
+    pub(crate) fn begin(&mut self, context: &Context, shared: &Arc<Shared>, facts: RequestFacts) {
+        match self {
+            Self::Http1(one) => one.begin(context, shared, facts),
+        }
+    }
+
+    /// The head of a request as it goes.
+    #[inline]
+    pub(crate) fn encode(
+        &self,
+        request: &RequestHead,
+        head: &[u8],
+        rewrite: &RequestRewrite<'_>,
+    ) -> Chunk {
+        match self {
+            Self::Http1(one) => one.encode(request, head, rewrite),
+        }
+    }
+
+    /// Its directions.
+    #[inline]
+    pub(crate) fn halves<'a>(
+        &'a self,
+        reading: Reading<'a>,
+    ) -> (SendRequest<'a>, RecvResponse<'a>) {
+        match self {
+            Self::Http1(one) => one.halves(reading),
+        }
+    }
+
+    /// The head of its response has come, and says this of the connection.
+    #[inline]
+    pub(crate) fn is_answered(&mut self, shared: &Shared, response: &ResponseHead, head: &[u8]) {
+        match self {
+            Self::Http1(one) => one.is_answered(shared, response, head),
+        }
+    }
+
+    /// The exchange is complete. Gives the lease back, or closes its connection where
+    /// it is not to be used again.
+    #[inline]
+    pub(crate) fn finish(self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
+        match self {
+            Self::Http1(one) => one.finish(reuse, bound),
+        }
+    }
+
+    /// Nobody wants the rest of its response, of which `rest` has come. The lease is
+    /// given back where all of it is here.
+    pub(crate) fn give_up(self, response: &ResponseHead, rest: Option<Chunk>, bound: &mut Bound) {
+        match self {
+            Self::Http1(one) => one.give_up(response, rest, bound),
+        }
+    }
+
+    /// Its lease, where the protocol was switched.
+    pub(crate) fn into_lease(self) -> Lease {
+        match self {
+            Self::Http1(one) => one.0,
+        }
+    }
+}
+
+/// Whether a connection may carry another request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// It may.
+    May,
+    /// It may not: its end said so, or the response had none of its own.
+    MayNot,
+}
+
+impl<'a> SendRequest<'a> {
+    /// Hands bytes of the request to the kernel; they need not have been taken when
+    /// it resolves.
+    #[inline]
+    pub(crate) fn post(self, bytes: Gather) -> Sending<'a> {
+        match self {
+            Self::Http1(one) => one.post(bytes),
+        }
+    }
+
+    /// Sends bytes of the request.
+    pub(crate) fn send(self, bytes: Gather) -> Sending<'a> {
+        match self {
+            Self::Http1(one) => one.send(bytes),
+        }
+    }
+
+    /// Bytes that the endpoint has taken, as far as the kernel can tell.
+    pub(crate) fn taken(self) -> i64 {
+        match self {
+            Self::Http1(one) => one.taken(),
+        }
+    }
+}
+
+impl<'a> RecvResponse<'a> {
+    /// The head that was read last.
+    #[inline]
+    pub(crate) fn response(&self) -> &ResponseHead {
+        match self {
+            Self::Http1(one) => one.response(),
+        }
+    }
+
+    /// Whether bytes of another protocol follow that head.
+    #[inline]
+    pub(crate) fn is_switch(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.is_switch(),
+        }
+    }
+
+    /// Takes in more of a head.
+    ///
+    /// # Errors
+    /// It is malformed.
+    #[inline]
+    pub(crate) fn take_head(&mut self, more: Chunk) -> Result<Received, BadMessage> {
+        match self {
+            Self::Http1(one) => one.take_head(more),
+        }
+    }
+
+    /// The head that was read last is that of the final response. Gives what of the
+    /// body came along, `rest`, as it goes on.
+    ///
+    /// # Errors
+    /// It is malformed.
+    #[inline]
+    pub(crate) fn begin_body(
+        &mut self,
+        framing: Framing,
+        rest: Option<Chunk>,
+    ) -> Result<Option<Chunk>, BadMessage> {
+        match self {
+            Self::Http1(one) => one.begin_body(framing, rest),
+        }
+    }
+
+    /// Whether all of the body has come.
+    #[inline]
+    pub(crate) fn is_whole(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.is_whole(),
+        }
+    }
+
+    /// Takes in more of the body: what goes on of it.
+    ///
+    /// # Errors
+    /// It is malformed.
+    #[inline]
+    pub(crate) fn take_body(&mut self, more: Chunk) -> Result<Chunk, BadMessage> {
+        match self {
+            Self::Http1(one) => one.take_body(more),
+        }
+    }
+
+    /// Whether the end that has come is that of the body.
+    pub(crate) fn ends_here(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.ends_here(),
+        }
+    }
+
+    /// Whether its connection may carry another request.
+    #[inline]
+    pub(crate) fn reuse(&self) -> Reuse {
+        match self {
+            Self::Http1(one) => one.reuse(),
+        }
+    }
+
+    /// More of the response that has come already.
+    #[inline]
+    pub(crate) fn try_recv(&self) -> Option<Chunk> {
+        match self {
+            Self::Http1(one) => one.try_recv(),
+        }
+    }
+
+    /// More of the response; `None`: it ends.
+    #[inline]
+    pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + use<'_, 'a> {
+        match self {
+            Self::Http1(one) => one.recv(),
+        }
+    }
+
+    /// The same, but not past `deadline`.
+    #[inline]
+    pub(crate) fn recv_by(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + use<'_, 'a> {
+        match self {
+            Self::Http1(one) => one.recv_by(deadline),
+        }
+    }
+
+    /// How the request that was posted has failed, if it has; told once.
+    #[inline]
+    pub(crate) fn send_failure(&self) -> Option<SendError> {
+        match self {
+            Self::Http1(one) => one.send_failure(),
+        }
+    }
+}

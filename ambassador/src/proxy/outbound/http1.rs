@@ -1,0 +1,291 @@
+//! One try over one HTTP/1 connection.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+
+use memchr::memchr;
+
+use crate::addr::EndpointAddr;
+use crate::clock::Instant;
+use crate::http1::{self, BodyReader};
+use crate::message::{
+    BadMessage, Framing, Length, Method, RequestHead, RequestRewrite, ResponseHead, challenge,
+};
+use crate::proxy::bound::{Bound, BoundOutcome};
+use crate::proxy::context::Context;
+use crate::proxy::outbound::{self, Reading, Received, Reuse};
+use crate::proxy::request_facts::RequestFacts;
+use crate::ring::timer::Elapsed;
+use crate::ring::{Chunk, Gather, SendError};
+use crate::transport::{Sending, Transport};
+use crate::upstream::connection::{Past, Tie};
+use crate::upstream::pool::Lease;
+use crate::upstream::shared::Shared;
+
+/// One try over one HTTP/1 connection.
+pub(crate) struct Outbound(pub(super) Lease);
+
+/// The way of the request.
+#[derive(Clone, Copy)]
+pub(crate) struct SendRequest<'a> {
+    stream: &'a Transport,
+}
+
+/// The response.
+pub(crate) struct RecvResponse<'a> {
+    stream: &'a Transport,
+    reading: Reading<'a>,
+    /// What has come of a head that is not whole.
+    part: Vec<u8>,
+    /// Where its body is.
+    body: BodyReader,
+    framing: Framing,
+    /// Whether bytes followed the end of the response that nobody asked for.
+    leftover: Leftover,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftover {
+    None,
+    Some,
+}
+
+impl Outbound {
+    #[inline]
+    pub(super) fn past(&self) -> Past {
+        self.0.past
+    }
+
+    #[inline]
+    pub(super) fn endpoint(&self) -> EndpointAddr {
+        self.0.endpoint()
+    }
+
+    #[inline]
+    pub(super) fn begin(&mut self, context: &Context, shared: &Arc<Shared>, facts: RequestFacts) {
+        context.pools.watch(shared, &self.0);
+        self.0.tie = self.0.tie.presented(facts.presents);
+    }
+
+    #[inline]
+    pub(super) fn encode(
+        &self,
+        request: &RequestHead,
+        head: &[u8],
+        rewrite: &RequestRewrite<'_>,
+    ) -> Chunk {
+        Chunk::written(head.len() + 192, |out| {
+            http1::write_request(out, head, request, rewrite);
+        })
+    }
+
+    #[inline]
+    pub(super) fn halves<'a>(
+        &'a self,
+        reading: Reading<'a>,
+    ) -> (outbound::SendRequest<'a>, outbound::RecvResponse<'a>) {
+        let stream = &self.0.stream;
+        let recv = RecvResponse {
+            stream,
+            reading,
+            part: Vec::new(),
+            body: BodyReader::of_response(Length::None),
+            framing: Framing::Kept,
+            leftover: Leftover::None,
+        };
+        (
+            outbound::SendRequest::Http1(SendRequest { stream }),
+            outbound::RecvResponse::Http1(recv),
+        )
+    }
+
+    #[inline]
+    pub(super) fn is_answered(&mut self, shared: &Shared, response: &ResponseHead, head: &[u8]) {
+        self.0.is_answered(shared);
+        self.0.set_idle_limit(response.idle_limit());
+        self.0.tie = self.0.tie.offered(challenge::offered(response, head));
+    }
+
+    /// Keeps the connection for the caller alone whose own it has become, else for
+    /// all.
+    #[inline]
+    pub(super) fn finish(mut self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
+        match (reuse, self.0.tie) {
+            (Reuse::May, Tie::Free) => {
+                self.0.complete();
+                BoundOutcome::Well
+            }
+            (Reuse::May, Tie::Offered(_) | Tie::Begun(_)) => bound.keep(self.0),
+            (Reuse::MayNot, Tie::Begun(_)) => BoundOutcome::Lost,
+            (Reuse::MayNot, Tie::Free | Tie::Offered(_)) => BoundOutcome::Well,
+        }
+    }
+
+    pub(super) fn give_up(
+        self,
+        response: &ResponseHead,
+        mut rest: Option<Chunk>,
+        bound: &mut Bound,
+    ) {
+        let mut body = BodyReader::behind(response);
+        while !body.is_done()
+            && let Some(chunk) = rest.take().or_else(|| self.0.stream.try_recv())
+        {
+            let progress = body.advance(&chunk);
+            if !progress.is_ok_and(|progress| progress.consumed == chunk.len()) {
+                return;
+            }
+        }
+        if body.is_done() && rest.is_none() && response.keep_alive() {
+            self.finish(Reuse::May, bound);
+        }
+    }
+}
+
+impl<'a> SendRequest<'a> {
+    #[inline]
+    pub(super) fn post(self, bytes: Gather) -> Sending<'a> {
+        self.stream.post(bytes)
+    }
+
+    pub(super) fn send(self, bytes: Gather) -> Sending<'a> {
+        self.stream.send(bytes)
+    }
+
+    pub(super) fn taken(self) -> i64 {
+        self.stream.taken()
+    }
+}
+
+impl<'a> RecvResponse<'a> {
+    #[inline]
+    pub(super) fn response(&self) -> &ResponseHead {
+        self.reading.head
+    }
+
+    #[inline]
+    pub(super) fn is_switch(&self) -> bool {
+        let status = self.reading.head.status();
+        status == 101 || self.reading.method == Method::Connect && (200..300).contains(&status)
+    }
+
+    #[inline]
+    pub(super) fn take_head(&mut self, mut chunk: Chunk) -> Result<Received, BadMessage> {
+        let more = chunk.len();
+        if !self.part.is_empty() {
+            match self.complete(&chunk) {
+                Some(collected) => chunk = collected,
+                None => return Ok(Received::Part(more)),
+            }
+        }
+        let Reading {
+            method,
+            limits,
+            head,
+        } = &mut self.reading;
+        match http1::parse_response(head, &chunk, *method, limits)? {
+            Some(length) => {
+                let rest = chunk.split_off(length);
+                Ok(Received::Whole(chunk, (!rest.is_empty()).then_some(rest)))
+            }
+            None => {
+                self.part.extend_from_slice(&chunk);
+                Ok(Received::Part(more))
+            }
+        }
+    }
+
+    /// More of a head that came in pieces, which is rare. A piece without a line end
+    /// cannot complete it, so it is not parsed again for one.
+    #[cold]
+    fn complete(&mut self, more: &[u8]) -> Option<Chunk> {
+        self.part.extend_from_slice(more);
+        let is_long = self.part.len() > self.reading.limits.head_bytes_max;
+        (is_long || memchr(b'\n', more).is_some())
+            .then(|| Chunk::from(std::mem::take(&mut self.part)))
+    }
+
+    #[inline]
+    pub(super) fn begin_body(
+        &mut self,
+        framing: Framing,
+        rest: Option<Chunk>,
+    ) -> Result<Option<Chunk>, BadMessage> {
+        self.body = BodyReader::behind(self.reading.head);
+        self.framing = framing;
+        match rest {
+            Some(_) if self.body.is_done() => {
+                self.leftover = Leftover::Some;
+                Ok(None)
+            }
+            rest => rest.map(|rest| self.take_body(rest)).transpose(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_whole(&self) -> bool {
+        self.body.is_done()
+    }
+
+    #[inline]
+    pub(super) fn take_body(&mut self, mut chunk: Chunk) -> Result<Chunk, BadMessage> {
+        let length = chunk.len();
+        let consumed = match self.framing {
+            Framing::Kept => {
+                let progress = self.body.advance(&chunk)?;
+                chunk.truncate(progress.consumed);
+                progress.consumed
+            }
+            Framing::Removed => {
+                let mut data = Vec::with_capacity(length);
+                let progress = self.body.advance_into(&chunk, &mut data)?;
+                chunk = Chunk::from(data);
+                progress.consumed
+            }
+        };
+        if consumed < length {
+            self.leftover = Leftover::Some;
+        }
+        Ok(chunk)
+    }
+
+    /// The end of the connection is the end of a body without another; a reset
+    /// cannot be told from one that arrived whole.
+    pub(super) fn ends_here(&self) -> bool {
+        self.reading.head.ends_with_connection() && self.stream.ended_with_fin()
+    }
+
+    #[inline]
+    pub(super) fn reuse(&self) -> Reuse {
+        let head = &self.reading.head;
+        let is_clean = self.leftover == Leftover::None && !head.ends_with_connection();
+        match is_clean && head.keep_alive() {
+            true => Reuse::May,
+            false => Reuse::MayNot,
+        }
+    }
+
+    #[inline]
+    pub(super) fn try_recv(&self) -> Option<Chunk> {
+        self.stream.try_recv()
+    }
+
+    #[inline]
+    pub(super) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + use<'_, 'a> {
+        self.stream.recv()
+    }
+
+    #[inline]
+    pub(super) fn recv_by(
+        &self,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + use<'_, 'a> {
+        self.stream.recv_by(deadline)
+    }
+
+    #[inline]
+    pub(super) fn send_failure(&self) -> Option<SendError> {
+        self.stream.send_failure()
+    }
+}
