@@ -11,7 +11,7 @@ use crate::policy::pace::Part;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, Held, Response};
 use crate::proxy::deadlines::Limit;
-use crate::proxy::downstream::{Passage, SendResponse, Turn};
+use crate::proxy::downstream::{NextRequest, ResponsePlan, SendResponse};
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, Interims, ended_or};
 use crate::proxy::paced::{Late, Paced, within};
@@ -49,7 +49,7 @@ impl Download<'_> {
                 return Ok(Held { head, rest });
             }
             if interims == Interims::Pass && self.send.takes_interim() {
-                self.send_head(&head, None, Passage::INTERIM).await?;
+                self.send_head(&head, None, ResponsePlan::INTERIM).await?;
             }
             ahead = rest;
         }
@@ -68,7 +68,8 @@ impl Download<'_> {
     async fn switch(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
         let status = self.heads.from.response().status();
         self.heads.progress.record.status.set(status);
-        self.send_head(&held.head, None, Passage::INTERIM).await?;
+        self.send_head(&held.head, None, ResponsePlan::INTERIM)
+            .await?;
         Ok(Response::Switched(held.rest.take()))
     }
 
@@ -102,10 +103,10 @@ impl Download<'_> {
         &mut self,
         head: &[u8],
         body: Option<Chunk>,
-        passage: Passage,
+        plan: ResponsePlan,
     ) -> Result<(), ExchangeError> {
         let response = self.heads.from.response();
-        let mut gather = Gather::from(self.send.head(response, head, passage));
+        let mut gather = Gather::from(self.send.head(response, head, plan));
         if let Some(body) = body {
             gather.push(body);
         }
@@ -144,19 +145,19 @@ impl Download<'_> {
     async fn pass_response(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
         // What the caller still sends of its body is no request.
         let is_early = !self.heads.progress.body_read.get();
-        let turn = match is_early || self.drain.has_begun() {
-            true => Turn::Last,
-            false => Turn::Goes,
+        let next = match is_early || self.drain.has_begun() {
+            true => NextRequest::Refused,
+            false => NextRequest::Allowed,
         };
         let from = &mut self.heads.from;
-        let passage = self.send.passage(from.response(), turn);
-        let passage = passage.map_err(ExchangeError::Response)?;
-        let first_part = from.begin_body(passage.framing, held.rest.take());
+        let plan = self.send.plan(from.response(), next);
+        let plan = plan.map_err(ExchangeError::Response)?;
+        let first_part = from.begin_body(plan.framing, held.rest.take());
         let first_part = first_part.map_err(ExchangeError::Response)?;
         let was_whole = from.is_whole();
         let status = from.response().status();
         self.heads.progress.record.status.set(status);
-        self.send_head(&held.head, first_part, passage).await?;
+        self.send_head(&held.head, first_part, plan).await?;
         // The shared buffer that it is in is free again.
         held.head = Chunk::from(Vec::new());
         let forwarded_at = clock::now();
@@ -165,13 +166,13 @@ impl Download<'_> {
         if !was_whole {
             self.pass_body().await?;
         }
-        if passage.after == After::Close {
+        if plan.after == After::Close {
             let flushed = self.send.flush();
             self.until_read(flushed).await?;
         }
         Ok(Response::Complete {
             reuse: self.heads.from.reuse(),
-            after: passage.after,
+            after: plan.after,
             ended: match was_whole {
                 true => forwarded_at,
                 false => clock::now(),

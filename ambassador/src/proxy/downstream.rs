@@ -6,7 +6,7 @@
 
 mod http1;
 
-pub(crate) use http1::Whole;
+pub(crate) use http1::NoBody;
 
 use std::future::Future;
 
@@ -54,23 +54,24 @@ pub(crate) enum SendResponse<'a> {
 
 /// How a response goes to its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Passage {
+pub(crate) struct ResponsePlan {
     /// What becomes of the framing of its body.
     pub framing: Framing,
     /// What becomes of the caller's connection.
     pub after: After,
 }
 
-/// What else decides about how a response goes to its caller.
+/// Whether another request may follow on the caller's connection, as far as this
+/// proxy goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Another request may follow.
-    Goes,
-    /// None may: the shard drains, or the body of this one has not all come.
-    Last,
+pub(crate) enum NextRequest {
+    /// It may.
+    Allowed,
+    /// The shard drains, or the body of this one has not all come.
+    Refused,
 }
 
-impl Passage {
+impl ResponsePlan {
     /// A head behind which more of a response, or another protocol, follows.
     pub(crate) const INTERIM: Self = Self {
         framing: Framing::Kept,
@@ -115,20 +116,20 @@ impl<'a> Downstream<'a> {
     }
 
     /// No other request follows on its connection.
-    pub(crate) fn is_last(&mut self) {
+    pub(crate) fn close_after(&mut self) {
         match self {
-            Self::Http1(one) => one.is_last(),
+            Self::Http1(one) => one.close_after(),
         }
     }
 
     /// Whether its connection may carry another request after a reply made here.
-    pub(crate) fn goes_on(&self) -> bool {
+    pub(crate) fn keeps_alive(&self) -> bool {
         match self {
-            Self::Http1(one) => one.goes_on(),
+            Self::Http1(one) => one.keeps_alive(),
         }
     }
 
-    /// What becomes of its connection after the response that [`Passage::after`]
+    /// What becomes of its connection after the response that [`ResponsePlan::after`]
     /// has told it of.
     #[inline]
     pub(crate) fn after(&self, told: After) -> After {
@@ -163,9 +164,9 @@ impl<'a> Downstream<'a> {
 
 impl<'a> RecvRequest<'a> {
     /// Of a request whose body has come: nothing more.
-    pub(crate) fn nothing(whole: &'a mut Whole, send: SendResponse<'a>) -> Self {
+    pub(crate) fn none(no_body: &'a mut NoBody, send: SendResponse<'a>) -> Self {
         match send {
-            SendResponse::Http1(send) => Self::Http1(http1::RecvRequest::nothing(whole, send)),
+            SendResponse::Http1(send) => Self::Http1(http1::RecvRequest::none(no_body, send)),
         }
     }
 
@@ -198,9 +199,12 @@ impl<'a> RecvRequest<'a> {
     /// # Errors
     /// It is malformed.
     #[inline]
-    pub(crate) fn along(&mut self, trailers: Trailers<'_>) -> Result<Option<Chunk>, BadMessage> {
+    pub(crate) fn piece_at_hand(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<Option<Chunk>, BadMessage> {
         match self {
-            Self::Http1(one) => one.along(trailers),
+            Self::Http1(one) => one.piece_at_hand(trailers),
         }
     }
 
@@ -253,21 +257,21 @@ impl<'a> SendResponse<'a> {
     /// # Errors
     /// It cannot be said in the protocol that the caller speaks.
     #[inline]
-    pub(crate) fn passage(
+    pub(crate) fn plan(
         self,
         response: &ResponseHead,
-        turn: Turn,
-    ) -> Result<Passage, BadMessage> {
+        next: NextRequest,
+    ) -> Result<ResponsePlan, BadMessage> {
         match self {
-            Self::Http1(one) => one.passage(response, turn),
+            Self::Http1(one) => one.plan(response, next),
         }
     }
 
     /// The head of a response that is to go to the caller so.
     #[inline]
-    pub(crate) fn head(self, response: &ResponseHead, head: &[u8], passage: Passage) -> Chunk {
+    pub(crate) fn head(self, response: &ResponseHead, head: &[u8], plan: ResponsePlan) -> Chunk {
         match self {
-            Self::Http1(one) => one.head(response, head, passage),
+            Self::Http1(one) => one.head(response, head, plan),
         }
     }
 

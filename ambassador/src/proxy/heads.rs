@@ -44,21 +44,31 @@ impl Heads<'_> {
         &mut self,
         ahead: Option<Chunk>,
     ) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
-        let mut chunk = match ahead {
+        let chunk = match ahead {
             Some(chunk) => chunk,
             None => self.first_bytes().await?,
         };
-        let mut whole_by = None;
+        self.progress.any_byte.set(true);
+        let received = self.from.take_head(chunk);
+        match received.map_err(ExchangeError::Response)? {
+            Received::Whole(head, rest) => Ok((head, rest)),
+            // Boxed, as it is rare.
+            Received::Part(bytes) => Box::pin(self.rest(bytes)).await,
+        }
+    }
+
+    /// The rest of a head of which `bytes` have come.
+    async fn rest(&mut self, mut bytes: usize) -> Result<(Chunk, Option<Chunk>), ExchangeError> {
+        let whole_by = self.deadlines.of_rest(ring::now());
         loop {
-            self.progress.any_byte.set(true);
+            // What it comes to counts to the request until that is over.
+            self.progress.keeps_more(bytes.cast_signed());
+            let chunk = self.receive(Some(whole_by)).await?;
             let received = self.from.take_head(chunk);
             match received.map_err(ExchangeError::Response)? {
                 Received::Whole(head, rest) => return Ok((head, rest)),
-                // What it comes to counts to the request until that is over.
-                Received::Part(bytes) => self.progress.keeps_more(bytes.cast_signed()),
+                Received::Part(more) => bytes = more,
             }
-            let whole_by = *whole_by.get_or_insert_with(|| self.deadlines.of_rest(ring::now()));
-            chunk = self.receive(Some(whole_by)).await?;
         }
     }
 
@@ -81,9 +91,6 @@ impl Heads<'_> {
     /// More of a head, within the limits of the try, and by the time at which one
     /// that has begun must be whole.
     async fn receive(&self, whole_by: Option<Instant>) -> Result<Chunk, ExchangeError> {
-        if let Some(chunk) = self.from.try_recv() {
-            return Ok(chunk);
-        }
         let awaited = match self.progress.any_byte.get() {
             false => Awaited::FirstByte,
             true => Awaited::RestOfHead,

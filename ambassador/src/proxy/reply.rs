@@ -14,7 +14,7 @@ pub(crate) async fn answer(
     facts: RequestFacts,
     reply: LocalReply,
 ) -> After {
-    let goes_on = downstream.goes_on();
+    let goes_on = downstream.keeps_alive();
     let mut reply = reply.to(facts.method);
     if !goes_on {
         reply = reply.closing();

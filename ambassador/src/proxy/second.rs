@@ -14,7 +14,7 @@ use crate::proxy::attempt::Try;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::{Deadlines, Limit};
-use crate::proxy::downstream::{RecvRequest, SendResponse, Whole};
+use crate::proxy::downstream::{NoBody, RecvRequest, SendResponse};
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
@@ -189,11 +189,11 @@ struct SecondResponse<'t> {
 
 impl SecondRequest<'_> {
     async fn ask<'t>(self, mut attempt: Try<'t>) -> Result<Box<SecondResponse<'t>>, Failure> {
-        let (mut response, mut whole) = (ResponseHead::default(), Whole::default());
+        let (mut response, mut no_body) = (ResponseHead::default(), NoBody::default());
         let progress = Progress::new(self.record, None);
         let answered = Sending {
             context: self.context,
-            recv: RecvRequest::nothing(&mut whole, self.send),
+            recv: RecvRequest::none(&mut no_body, self.send),
             send: self.send,
             bound: &mut Bound::default(),
             lane: Lane::Pool,

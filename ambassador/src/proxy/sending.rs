@@ -100,7 +100,7 @@ pub(crate) enum Success {
     Held(Box<Answered>),
 }
 
-/// A response that went to the client whole.
+/// A response that went to the client no_body.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Complete {
     /// What becomes of the client's connection.
@@ -111,7 +111,7 @@ pub(crate) struct Complete {
 
 /// How a client was answered.
 pub(crate) enum Passed {
-    /// The response went to it whole.
+    /// The response went to it no_body.
     Complete(Complete),
     /// The protocol was switched; what the upstream sent after its head.
     Switched(Box<Lease>, Option<Chunk>),
@@ -248,7 +248,7 @@ impl<'a> Sending<'a> {
     pub(crate) fn take_along(&mut self) -> Result<(), BadMessage> {
         let mut here = Gather::default();
         let (route, incoming) = (self.route, self.incoming);
-        if let Some(along) = self.recv.along(Trailers { route, incoming })? {
+        if let Some(along) = self.recv.piece_at_hand(Trailers { route, incoming })? {
             let passage = &self.record.passage;
             passage.count(Direction::Sent, along.len() as u64);
             self.progress.keeps_more(self.replay.add(&along));
@@ -334,43 +334,49 @@ impl<'a> Sending<'a> {
 
     #[inline(always)]
     fn over<'b>(&'b mut self, outbound: &'b Outbound) -> Exchange<'b> {
-        let uploading = !self.recv.is_whole();
         let (to, from) = outbound.halves(Reading {
             method: self.facts.method,
             limits: &self.context.head_limits,
             head: self.response,
         });
+        let (deadlines, progress) = (self.deadlines, self.progress);
         let cells = &self.context.telemetry.cells;
+        let trailers = Trailers {
+            route: self.route,
+            incoming: self.incoming,
+        };
+        let uploading = !self.recv.is_whole();
+        let upload = uploading.then(|| Upload {
+            recv: self.recv.reborrow(),
+            caller: self.send,
+            to,
+            trailers,
+            replay: &mut self.replay,
+            deadlines,
+            cells,
+            progress,
+            sends: None,
+            reads: None,
+        });
+        let download = Download {
+            send: self.send,
+            heads: Heads {
+                from,
+                deadlines,
+                uploading,
+                progress,
+            },
+            facts: self.facts,
+            drain: &self.context.drain,
+            cells,
+            sends: None,
+            reads: None,
+        };
         Exchange {
-            upload: Upload {
-                recv: self.recv.reborrow(),
-                caller: self.send,
-                to,
-                trailers: Trailers {
-                    route: self.route,
-                    incoming: self.incoming,
-                },
-                replay: &mut self.replay,
-                deadlines: self.deadlines,
-                cells,
-                progress: self.progress,
-                sends: None,
-                reads: None,
-            },
-            download: Download {
-                send: self.send,
-                heads: Heads {
-                    from,
-                    deadlines: self.deadlines,
-                    uploading,
-                    progress: self.progress,
-                },
-                facts: self.facts,
-                drain: &self.context.drain,
-                cells,
-                sends: None,
-                reads: None,
-            },
+            to,
+            deadlines,
+            upload,
+            download,
         }
     }
 

@@ -119,7 +119,7 @@ async fn refuse(
     facts: RequestFacts,
     reason: Reason,
 ) -> After {
-    downstream.is_last();
+    downstream.close_after();
     reply::answer(downstream, record, facts, LocalReply::new(reason)).await
 }
 

@@ -9,7 +9,7 @@ use crate::proxy::answer::ExchangeError;
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
 use crate::proxy::departure::caller_left;
-use crate::proxy::downstream::{self, Parts, Passage, Turn};
+use crate::proxy::downstream::{self, NextRequest, Parts, ResponsePlan};
 use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::transport::{Sending, Transport};
@@ -54,7 +54,7 @@ pub(crate) struct RecvRequest<'a> {
 }
 
 /// What a request needs of which nothing more comes.
-pub(crate) struct Whole {
+pub(crate) struct NoBody {
     ahead: Option<Chunk>,
     body: BodyReader,
     section: Vec<u8>,
@@ -126,7 +126,7 @@ impl<'a> Downstream<'a> {
         }
     }
 
-    pub(super) fn is_last(&mut self) {
+    pub(super) fn close_after(&mut self) {
         self.persistence = Persistence::Close;
     }
 
@@ -135,7 +135,7 @@ impl<'a> Downstream<'a> {
         self.body.is_done()
     }
 
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn keeps_alive(&self) -> bool {
         self.persistence == Persistence::KeepAlive
             && self.is_whole()
             && !self.client.context.drain.has_begun()
@@ -168,7 +168,7 @@ impl<'a> Downstream<'a> {
     }
 }
 
-impl Default for Whole {
+impl Default for NoBody {
     fn default() -> Self {
         Self {
             ahead: None,
@@ -179,12 +179,12 @@ impl Default for Whole {
 }
 
 impl<'a> RecvRequest<'a> {
-    pub(super) fn nothing(whole: &'a mut Whole, send: SendResponse<'a>) -> Self {
+    pub(super) fn none(no_body: &'a mut NoBody, send: SendResponse<'a>) -> Self {
         Self {
             stream: send.stream,
-            ahead: &mut whole.ahead,
-            body: &mut whole.body,
-            section: &mut whole.section,
+            ahead: &mut no_body.ahead,
+            body: &mut no_body.body,
+            section: &mut no_body.section,
         }
     }
 
@@ -204,7 +204,10 @@ impl<'a> RecvRequest<'a> {
     }
 
     #[inline]
-    pub(super) fn along(&mut self, trailers: Trailers<'_>) -> Result<Option<Chunk>, BadMessage> {
+    pub(super) fn piece_at_hand(
+        &mut self,
+        trailers: Trailers<'_>,
+    ) -> Result<Option<Chunk>, BadMessage> {
         let along = match self.is_whole() {
             true => None,
             false => self.ahead.take(),
@@ -286,11 +289,11 @@ impl<'a> SendResponse<'a> {
     }
 
     #[inline]
-    pub(super) fn passage(
+    pub(super) fn plan(
         self,
         response: &ResponseHead,
-        turn: Turn,
-    ) -> Result<Passage, BadMessage> {
+        next: NextRequest,
+    ) -> Result<ResponsePlan, BadMessage> {
         let is_old = self.version == Version::Http10;
         if is_old && response.is_coded() {
             return Err(BadMessage::CodedForHttp10);
@@ -302,18 +305,18 @@ impl<'a> SendResponse<'a> {
         };
         let ends = framing == Framing::Removed || response.ends_with_connection();
         let after = match self.persistence {
-            Persistence::KeepAlive if turn == Turn::Goes && !ends => After::KeepAlive,
+            Persistence::KeepAlive if next == NextRequest::Allowed && !ends => After::KeepAlive,
             Persistence::KeepAlive | Persistence::Close => After::Close,
         };
-        Ok(Passage { framing, after })
+        Ok(ResponsePlan { framing, after })
     }
 
     #[inline]
-    pub(super) fn head(self, response: &ResponseHead, head: &[u8], passage: Passage) -> Chunk {
+    pub(super) fn head(self, response: &ResponseHead, head: &[u8], plan: ResponsePlan) -> Chunk {
         let rewrite = ResponseRewrite {
-            close: passage.after == After::Close,
+            close: plan.after == After::Close,
             http10: self.version == Version::Http10,
-            dechunk: passage.framing == Framing::Removed,
+            dechunk: plan.framing == Framing::Removed,
         };
         Chunk::written(head.len() + 64, |out| {
             http1::write_response(out, head, response, &rewrite);
