@@ -94,9 +94,7 @@ pub(crate) async fn forward(
     // Whatever came of it, its caller is told.
     let ended = Ended::new(facts, &scratch.response);
     match outcome {
-        Outcome::Complete(complete, stopped) => {
-            ended.complete(downstream, record, complete, stopped)
-        }
+        Outcome::Complete(whole, end) => ended.complete(downstream, record, whole, end),
         other => Box::pin(ended.deliver(downstream, record, target, other)).await,
     }
 }

@@ -252,8 +252,7 @@ impl<'a> RecvRequest<'a> {
     #[inline]
     fn take(&mut self, mut chunk: Chunk, trailers: Trailers<'_>) -> Result<Chunk, BadMessage> {
         let progress = self.body.advance(&chunk)?;
-        let rest = chunk.split_off(progress.consumed);
-        *self.ahead = (!rest.is_empty()).then_some(rest);
+        *self.ahead = chunk.split_rest(progress.consumed);
         self.detach();
         if progress.trailers == 0 {
             return Ok(chunk);

@@ -186,8 +186,8 @@ impl<'a> RecvResponse<'a> {
         } = &mut self.reading;
         match http1::parse_response(head, &chunk, *method, limits)? {
             Some(length) => {
-                let rest = chunk.split_off(length);
-                Ok(Received::Whole(chunk, (!rest.is_empty()).then_some(rest)))
+                let rest = chunk.split_rest(length);
+                Ok(Received::Whole(chunk, rest))
             }
             None => {
                 self.part.extend_from_slice(&chunk);
