@@ -10,8 +10,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-/// Asks a future once. Most sends end at once: then nobody makes arrangements to
-/// wait for them.
+/// Polls a future once. Most sends are ready at once, and then nobody prepares to
+/// wait.
 pub(crate) async fn at_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
 }

@@ -69,7 +69,7 @@ pub struct Shard {
     thread: JoinHandle<io::Result<Snapshot>>,
 }
 
-/// Who waits for what a drain cuts.
+/// Whether callers still wait for what a drain cuts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callers {
     /// They may still run.

@@ -384,7 +384,7 @@ fn look_up(addr: &Addr, port: u16, epoch: u32) -> u32 {
     }
 }
 
-/// UDP is left alone, but QUIC may be refused where TCP would be captured.
+/// UDP is not captured, but QUIC may be refused where TCP would be captured.
 #[inline(always)]
 pub fn quic(addr: &Addr, port: u16) -> Outcome {
     if u16::from_be(port) != QUIC_PORT {

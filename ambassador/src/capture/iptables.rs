@@ -2,12 +2,11 @@
 //! and for kernels that lack the hooks.
 //!
 //! Rules live in the `nat` table of one namespace, in three chains named after
-//! the process that owns them: the first, jumped to from OUTPUT, says which
-//! cgroups are captured (xt_cgroup, Linux 4.5), so that the proxy, in another
-//! one, is left alone; the second what is in scope, the third what of that is
-//! claimed. Every change is one transaction of `iptables-restore` for each
-//! table: the rules are there as a whole or not at all, and a change leaves no
-//! moment without.
+//! the process that owns them: the first, jumped to from OUTPUT, matches
+//! the captured cgroups (xt_cgroup, Linux 4.5), so the proxy in another cgroup is
+//! not captured; the second matches the scope, the third the claims. Every change
+//! is one transaction of `iptables-restore` for each table: the rules change as a
+//! whole, and at no moment are there none.
 //!
 //! What differs from eBPF: the destination must have a route; a proxy that
 //! hangs refuses connections whatever `on_failure` says; and one that is

@@ -276,7 +276,7 @@ impl Pinned {
         let mut links = names.iter().filter(|name| *name != PAGE);
         !links.any(|name| {
             let link = bpf::open_pin(&root.path_of(self.cgroup_id, name));
-            // What cannot be opened is left alone.
+            // What cannot be opened is skipped.
             link.and_then(|link| bpf::linked_cgroup(link.as_fd()))
                 .map_or(true, |cgroup| cgroup != 0)
         })

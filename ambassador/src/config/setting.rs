@@ -18,8 +18,8 @@
 //! - The place behind `=` is the field of the area's settings that the value fills.
 //!   What the area's `Default` has there is the default of the key, and is written
 //!   nowhere else.
-//! - [`Restrictions`] say where it may not stand, for whom it means nothing, and whether a
-//!   change needs a restart.
+//! - [`Restrictions`] say where it may not be written, to what it does not apply,
+//!   and whether a change needs a restart.
 //!
 //! What becomes of a key without a field is written by hand: references to others.
 //!

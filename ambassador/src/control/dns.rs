@@ -1,4 +1,4 @@
-//! Names resolved again whenever their answers expire.
+//! Keeps names resolved: resolves them again when their answers expire.
 //!
 //! What was resolved last stays in force while resolution fails: a name server
 //! that is away must not take its names with it.

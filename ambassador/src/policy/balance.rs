@@ -39,7 +39,7 @@ pub enum LoadBalancing {
     RingHash(Key),
 }
 
-/// What of a request is hashed.
+/// The part of a request that is hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Key {
     /// The value of a header; its name is in lower case.

@@ -40,7 +40,7 @@ impl std::ops::AddAssign for Transitions {
     }
 }
 
-/// What a breaker does with tries.
+/// The state of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// It lets them through.
@@ -84,7 +84,7 @@ pub struct Transitions {
     pub closed: u64,
 }
 
-/// A breaker.
+/// A circuit breaker.
 #[derive(Debug)]
 pub struct Breaker {
     started: Instant,
@@ -98,8 +98,8 @@ pub struct Breaker {
     tally: Mutex<Tally>,
 }
 
-/// A try that was let through. Its end is to be told; a probe that is dropped
-/// without leaves its place to the next that asks.
+/// An admitted try. Its result must be reported. A probe that is dropped without
+/// a result lets the next request probe.
 #[derive(Debug)]
 pub struct Trial<'a> {
     breaker: &'a Breaker,
@@ -119,7 +119,7 @@ enum MayOpen {
 }
 
 impl Breaker {
-    /// A closed one. `seed` is 64 random bits.
+    /// A closed breaker. `seed` is 64 random bits.
     pub fn new(now: Instant, seed: u64) -> Self {
         let word = Word {
             kind: Kind::Closed,
@@ -136,8 +136,8 @@ impl Breaker {
         }
     }
 
-    /// Asks for a try of a shard; `None`: it is refused. The end of a try is told
-    /// by the shard that asked.
+    /// Asks for a try of a shard; `None`: it is refused. The same shard reports
+    /// its result.
     #[inline]
     pub fn admit<'a>(
         &'a self,
@@ -167,8 +167,8 @@ impl Breaker {
         }
     }
 
-    /// What it does with tries. Open past its time is still open: nothing
-    /// changes before somebody asks.
+    /// The state. An open breaker stays open past its time until somebody asks
+    /// for a try.
     pub fn state(&self) -> State {
         match self.word().kind {
             Kind::Closed | Kind::HeldClosed => State::Closed,
@@ -177,8 +177,7 @@ impl Breaker {
         }
     }
 
-    /// Whether it would still refuse a try at that time, for all that is known
-    /// now.
+    /// Whether it would refuse a try at that time, as far as is known now.
     pub fn refuses_at(&self, then: Instant) -> bool {
         let word = self.word();
         word.kind == Kind::Open && self.ms(then) < word.until_ms
@@ -193,7 +192,7 @@ impl Breaker {
         (counts && left_ms > 0).then(|| Duration::from_millis(left_ms))
     }
 
-    /// How an operator has set it.
+    /// How an operator has forced it.
     pub fn forced(&self) -> Force {
         let word = self.word();
         match word.kind {
@@ -203,7 +202,7 @@ impl Breaker {
         }
     }
 
-    /// Sets it.
+    /// Forces it, or lets it work by itself again.
     pub fn force(&self, force: Force) {
         let mut tally = self.lock();
         loop {
@@ -226,15 +225,15 @@ impl Breaker {
         }
     }
 
-    /// Has an observer told of what it refuses, now and from here on, in the
-    /// place of the one that was; `None`: nobody is told.
+    /// Replaces the observer, and tells it the present refusal; `None`: no
+    /// observer.
     pub fn observe(&self, observer: Option<Observer>) {
         let mut tally = self.lock();
         tally.observer = observer;
         self.tell(self.word(), &tally);
     }
 
-    /// How often it has changed.
+    /// How often it has changed to each state.
     pub fn transitions(&self) -> Transitions {
         self.lock().transitions
     }
@@ -442,29 +441,30 @@ impl Trial<'_> {
         self.probe_since.is_some()
     }
 
-    /// The upstream did what it is there for.
+    /// Reports a success.
     pub fn succeeded(mut self, now: Instant) {
         self.breaker.succeeded(&self, now);
         self.probe_since = None;
     }
 
-    /// It did not.
+    /// Reports a failure.
     pub fn failed(mut self, now: Instant) {
         self.breaker.failed(&self, now, MayOpen::Yes);
         self.probe_since = None;
     }
 
-    /// It did not, where a part of it is known to be well. That counts as any
-    /// failure, but opens nothing: the next one may, if that part fails too. The
-    /// place of a probe is free for the next that asks.
+    /// Reports a failure of one endpoint while another is healthy. It counts like
+    /// any failure but does not open the breaker: the next failure may, if the
+    /// other endpoint fails too. The place of a probe is free for the next
+    /// request.
     pub fn failed_in_part(self, now: Instant) {
         if !self.is_probe() {
             self.breaker.failed(&self, now, MayOpen::No);
         }
     }
 
-    /// The try says nothing about the upstream: it was never made, or its
-    /// caller went. The place of a probe is free for the next that asks.
+    /// Ends the try without a result: it was never made, or its caller left. The
+    /// place of a probe is free for the next request.
     pub fn abandoned(self) {}
 }
 

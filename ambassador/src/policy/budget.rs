@@ -49,7 +49,7 @@ pub struct Spent {
 }
 
 impl Budget {
-    /// One that has seen nothing.
+    /// A budget without history.
     pub fn new(now: Instant) -> Self {
         Self {
             started: now,
@@ -65,7 +65,7 @@ impl Budget {
         self.requests[(second % SLOTS) as usize].add(second, requests);
     }
 
-    /// Asks for one more try. What is granted counts from then on.
+    /// Asks for one more try. A granted one counts from now on.
     pub fn withdraw(&self, settings: &Settings, now: Instant) -> bool {
         let second = self.second(now);
         let slot = &self.extra[(second % SLOTS) as usize];

@@ -64,7 +64,7 @@ impl Default for Settings {
     }
 }
 
-/// How a try has ended that says something about the upstream's load.
+/// The result of a try, as far as it says something about the upstream's load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
     /// It was answered, so long after it began.
@@ -73,7 +73,7 @@ pub enum Sample {
     Dropped,
 }
 
-/// The limit of an upstream and what it is found from.
+/// The adaptive limit of an upstream, and its measurements.
 #[derive(Debug)]
 pub struct Concurrency {
     started: Instant,
@@ -182,7 +182,7 @@ struct Window {
 }
 
 impl Concurrency {
-    /// One that knows nothing yet.
+    /// A limit without measurements.
     pub fn new(now: Instant) -> Self {
         Self {
             started: now,

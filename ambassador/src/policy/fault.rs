@@ -82,8 +82,8 @@ impl Settings {
         self.reset + self.abort.map_or(0.0, |abort| abort.share) > 1.0 + DUST
     }
 
-    /// What of these can be done to connections that carry no requests: those have
-    /// no fields, and nothing can be answered.
+    /// The faults that also apply to connections without requests: those have no
+    /// headers and cannot be answered.
     pub fn of_connections(&self) -> Option<Self> {
         let abort = None;
         let whole = self.header.is_none().then(|| self.clone());

@@ -76,8 +76,8 @@ impl Settings {
         }
     }
 
-    /// When the try that began at `now` is slow; `None`: it is not known what
-    /// slow is, or of no interest.
+    /// When the try that began at `now` counts as slow; `None`: unknown, or
+    /// hedging is off.
     pub fn due(&self, latencies: Option<&Latencies>, now: Instant) -> Option<Instant> {
         let after = match self.after {
             HedgeDelay::Off => return None,

@@ -66,7 +66,7 @@ impl Default for Settings {
     }
 }
 
-/// What a request says about the endpoint that it was sent to.
+/// The result of a request, for its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It did what it is there for.
@@ -76,7 +76,8 @@ pub enum Outcome {
     Failure,
 }
 
-/// Which endpoints come before others.
+/// The rank of an endpoint: usable ones come before avoided ones, ejected ones
+/// get no requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// It gets no requests.
@@ -122,8 +123,8 @@ pub struct Detector {
     members: Mutex<Vec<Arc<Health>>>,
 }
 
-/// What is known of an endpoint. The fields are changed under the lock of the
-/// detector, but for `tally`.
+/// The health of an endpoint. Its fields change under the lock of the detector,
+/// except `tally`.
 #[derive(Debug, Default)]
 pub struct Health {
     /// A packed [`Place`].
@@ -138,7 +139,7 @@ pub struct Health {
     tally: success_rate::Tally,
 }
 
-/// A request to an endpoint, whose end is to be told.
+/// A request to an endpoint. Its result must be reported.
 #[derive(Debug)]
 #[must_use = "a probe that is not told of keeps its endpoint out"]
 pub struct Trial {
@@ -204,7 +205,7 @@ impl Health {
         self.run.load(Ordering::Relaxed)
     }
 
-    /// Whether it comes before others.
+    /// Its rank.
     pub fn standing(&self) -> Standing {
         self.place().standing
     }
@@ -250,7 +251,7 @@ impl Detector {
         self.version.load(Ordering::Acquire)
     }
 
-    /// Whether there is one that gets requests and did not fail the last.
+    /// Whether an endpoint gets requests and did not fail its last one.
     pub fn has_well(&self) -> bool {
         let is_well = |health: &Arc<Health>| {
             health.standing() == Standing::Usable && health.consecutive_failures() == 0
@@ -324,8 +325,8 @@ impl Detector {
         }
     }
 
-    /// Ends a request without one: its caller left, or it was never sent. The next
-    /// request may then be the probe at once: nothing was learned.
+    /// Ends a request without a result: its caller left, or it was never sent.
+    /// The next request may be the probe at once.
     pub fn abandon(&self, health: &Health, trial: Trial) {
         let Some(since) = trial.probe_since else {
             return;

@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MinRate(pub NonZeroU32);
 
-/// What a peer does with bytes.
+/// The role of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     /// It sends them.
@@ -33,7 +33,7 @@ pub(crate) enum Part {
     Reads,
 }
 
-/// How a peer does.
+/// The verdict on a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// As it should.
@@ -42,7 +42,7 @@ pub(crate) enum Verdict {
     TooSlow,
 }
 
-/// How one peer has done so far, in one direction.
+/// The pace of one peer in one direction.
 #[derive(Debug)]
 pub(crate) struct Pace {
     rate: MinRate,
@@ -88,12 +88,12 @@ impl Pace {
         self.credit.max(LOOK_EVERY).saturating_sub(self.waited)
     }
 
-    /// It was waited for.
+    /// Adds time in which this peer was waited for.
     pub(crate) fn spend(&mut self, waited: Duration) {
         self.waited += waited;
     }
 
-    /// It was waited for the other one, as it turns out.
+    /// Takes that time back: the other peer was waited for.
     pub(crate) fn excuse(&mut self) {
         self.waited = Duration::ZERO;
     }

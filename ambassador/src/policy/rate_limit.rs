@@ -30,7 +30,7 @@ pub enum OnLimit {
     Wait,
 }
 
-/// What becomes of a request.
+/// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     /// It goes on at once.
@@ -50,7 +50,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// One that nothing was taken from.
+    /// A rate limit without requests.
     pub fn new(now: Instant) -> Self {
         Self {
             started: now,
@@ -58,8 +58,8 @@ impl RateLimit {
         }
     }
 
-    /// Takes a turn. Where that would be later than `patience` from now, or at
-    /// all where the settings say `reject`, none is taken.
+    /// Takes a turn. None is taken if it would be later than `patience` from now,
+    /// or not now and the settings say `reject`.
     pub fn take(&self, settings: &Settings, patience: Duration, now: Instant) -> Turn {
         // 584 years fit.
         let now_ns = now.saturating_duration_since(self.started).as_nanos() as u64;

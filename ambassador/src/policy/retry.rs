@@ -39,7 +39,7 @@ pub struct Retry {
     pub honor_retry_after: bool,
 }
 
-/// Why a try is made after the first.
+/// The cause of a further try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// The connection could not be established.
@@ -54,7 +54,7 @@ pub enum Cause {
     Status(u16),
 }
 
-/// How a try has ended that another one may better, as far as that depends on it.
+/// What the retry decision depends on: how the last try ended, and what is left.
 #[derive(Debug, Clone, Copy)]
 pub struct RetryInput {
     /// What another one may do better.
@@ -71,8 +71,8 @@ pub struct RetryInput {
     pub deadline: Option<Instant>,
 }
 
-/// Whether a request may be sent again: by its number of tries, its method or
-/// key, and what of its body is kept.
+/// Whether the request may be sent again, by its number of tries, its method or
+/// key, and the kept part of its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resend {
     /// It may.
@@ -81,7 +81,7 @@ pub enum Resend {
     Forbidden,
 }
 
-/// Where a further try goes.
+/// The endpoint of a further try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NextEndpoint {
     /// For the first time to an endpoint that was not tried yet.
@@ -90,7 +90,7 @@ pub enum NextEndpoint {
     Any,
 }
 
-/// What comes after a try.
+/// The decision after a try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryDecision {
     /// What it has ended with is what the request gets.
@@ -135,7 +135,7 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// One try and no more.
+    /// No retries.
     pub fn never() -> Self {
         Self {
             attempts: 1,
@@ -143,7 +143,8 @@ impl Retry {
         }
     }
 
-    /// The same where there are no requests: only a connect that fails is a cause.
+    /// The settings for connections without requests: only a failed connect is a
+    /// cause.
     pub fn of_connects(self) -> Self {
         Self {
             on_reset: false,
@@ -154,8 +155,7 @@ impl Retry {
         }
     }
 
-    /// Whether this cause is one to try again for. A time limit of a try is
-    /// set for nothing else.
+    /// Whether a try with this cause is retried. A time limit of a try always is.
     pub fn applies_to(&self, cause: Cause) -> bool {
         match cause {
             Cause::ConnectFailure => self.on_connect_failure,

@@ -20,16 +20,16 @@ use crate::telemetry::RequestRecord;
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
 
-/// What a caller is told whose request comes back and back.
+/// The text for a request in a circle.
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
 
-/// A request that was routed, and of which nothing was sent.
+/// A routed request that asks for admission; nothing of it was sent.
 pub(crate) struct Admission<'a, 'b> {
     /// The shard's state.
     pub context: &'a Context,
     /// Where it goes.
     pub route: &'a RouteDecision,
-    /// What is known of how well its upstream is.
+    /// The health of its upstream.
     pub health: &'a UpstreamHealth,
     /// Where its connection was going.
     pub original: Option<OriginalDst>,
@@ -41,7 +41,7 @@ pub(crate) struct Admission<'a, 'b> {
     pub recv: RecvRequest<'b>,
     /// How long its caller waits.
     pub timeout: CallerTimeout,
-    /// What is told of it.
+    /// Its record.
     pub record: &'b RequestRecord,
     /// When its head was there.
     pub now: Instant,
@@ -58,7 +58,7 @@ pub(crate) struct Admitted<'a> {
 }
 
 impl<'a> Admission<'a, '_> {
-    /// Lets it through, after a wait where the policies say so.
+    /// Admits it, after a wait if the policies say so.
     ///
     /// # Errors
     /// It is refused.
@@ -117,8 +117,7 @@ impl<'a> Admission<'a, '_> {
         }
     }
 
-    /// Lets the faults happen that are injected on purpose, once for a request. Says
-    /// for how long it was held up.
+    /// Injects faults, once for a request. Returns how long it was delayed.
     async fn meet_faults(
         &mut self,
         settings: &policy::fault::Settings,
@@ -142,7 +141,7 @@ impl<'a> Admission<'a, '_> {
         }
     }
 
-    /// Lets go of shared buffers, before a wait.
+    /// Releases shared buffers, before a wait.
     fn detach(&mut self) {
         self.head.detach();
         self.recv.detach();

@@ -55,7 +55,7 @@ enum Counts {
     Requests,
 }
 
-/// Whether a try decides about its request.
+/// Whether another try may follow this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     /// Its result is that of the request.

@@ -13,8 +13,8 @@ use crate::ring::{Departure, timer};
 use crate::transport::Transport;
 use crate::workload::Owner;
 
-/// How often a caller is looked at of which more has arrived than is read, so
-/// that its end is not seen. It bounds how long its upstream works for nothing.
+/// How often to check a caller that has unread bytes, which hide its end. It
+/// limits how long an upstream works for a caller that has left.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// When a caller that has sent a FIN is looked at. The kernel sends the FIN of a

@@ -32,7 +32,7 @@ pub struct Generation {
     adopted: Arc<Adopted>,
 }
 
-/// An upstream with its policies as one request sees them.
+/// An upstream with the policies of one request.
 #[derive(Clone)]
 pub struct Target {
     /// Its definition.

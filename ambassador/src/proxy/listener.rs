@@ -30,7 +30,7 @@ pub struct ListenerSettings {
     pub max_connections: Option<u32>,
 }
 
-/// One listener of a shard.
+/// A listener on a shard.
 pub struct ShardListener {
     /// Begins when a reload removes it.
     pub stop: Drain,

@@ -75,7 +75,7 @@ pub struct Load {
     pub still: u64,
 }
 
-/// How things stand.
+/// The state of the memory limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// There is room for so many bytes.

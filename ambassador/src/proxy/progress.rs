@@ -15,7 +15,7 @@ pub(crate) struct Progress<'a> {
     keeper: Option<&'a Membership>,
     /// The upstream of this try sent at least one byte.
     pub any_byte: Cell<bool>,
-    /// What is told of it.
+    /// Its record.
     pub record: &'a RequestRecord,
     /// Bytes of it that had been taken before: its head, and what came along.
     taken_before: u64,

@@ -1,4 +1,4 @@
-//! Which upstream a request goes to, and how its head changes on the way.
+//! The route decision of a request: its upstream, and the changes to its head.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) struct Destination<'a> {
     pub tunnel: Option<&'a Tunnelled>,
 }
 
-/// Where a request goes and what that changes in its head.
+/// A route decision: the upstream of a request, and the changes to its head.
 pub(crate) struct RouteDecision {
     /// The upstream.
     pub target: Target,
@@ -64,7 +64,7 @@ pub(crate) struct Identity {
     made_id: Option<[u8; 36]>,
 }
 
-/// A request as it came. Each try encodes it anew, for its own endpoint.
+/// A request as it was received. Each try encodes it anew, for its own endpoint.
 pub(crate) struct Incoming<'a> {
     /// Its head, parsed.
     pub request: &'a RequestHead,
@@ -89,7 +89,7 @@ impl Incoming<'_> {
     }
 }
 
-/// Whom something in a request is for.
+/// The addressee of a part of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Addressee {
     /// This proxy.
@@ -98,8 +98,8 @@ pub(crate) enum Addressee {
     Upstream,
 }
 
-/// The way of a request; `None`: no upstream may take it. `asked_for` is the
-/// authority of an earlier request, and becomes that of this one.
+/// Decides where a request goes; `None`: no upstream matches. `buffer` receives
+/// the host that the request names.
 pub(crate) fn find(
     context: &Context,
     destination: Destination<'_>,
@@ -192,8 +192,7 @@ impl Identity {
 }
 
 impl RouteDecision {
-    /// Whether the request has come through more proxies than stand in a row on
-    /// purpose.
+    /// Whether the request has passed more proxies than `max_hops`.
     pub(crate) fn is_circle(&self) -> bool {
         let max = self.target.upstream.policies.hops.max;
         matches!((self.hops, max), (Some(Hops(hops)), Some(max)) if hops > max)

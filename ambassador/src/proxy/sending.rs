@@ -52,7 +52,7 @@ pub(crate) struct Sending<'a> {
     pub facts: RequestFacts,
     /// Scratch for the response.
     pub response: &'a mut ResponseHead,
-    /// What is told of it.
+    /// Its record.
     pub record: &'a RequestRecord,
     /// What has happened so far.
     pub progress: &'a Progress<'a>,

@@ -1,4 +1,4 @@
-//! One try after another, of a request or of a connection that carries none.
+//! The tries of a request, or of a connection without requests.
 
 use crate::addr::EndpointAddr;
 use crate::clock;
@@ -13,7 +13,7 @@ use crate::telemetry::RetryCause;
 use crate::upstream::balancer::Pick;
 use crate::upstream::health::UpstreamHealth;
 
-/// The tries of one request, and where they went.
+/// The tries of one request, and the endpoints they went to.
 pub(crate) struct Tries<'a> {
     context: &'a Context,
     target: &'a Target,
@@ -22,17 +22,17 @@ pub(crate) struct Tries<'a> {
     tried: Vec<EndpointAddr>,
 }
 
-/// That no other try follows.
+/// Why no other try follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TriesEnd {
-    /// There is none to make: what the last one has ended with is the result.
+    /// None is due: the last result stands.
     Done,
-    /// The circuit is open, or there is no budget for it.
+    /// It was refused: the circuit is open, or the budget is used up.
     By(Reason),
 }
 
 impl TriesEnd {
-    /// What the caller is told of it.
+    /// The reason for the caller, if any.
     pub(crate) fn reason(self) -> Option<Reason> {
         match self {
             Self::Done => None,
@@ -41,7 +41,7 @@ impl TriesEnd {
     }
 }
 
-/// Why a second try is made.
+/// The cause of a second try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SecondTryCause {
     /// The first has no final response yet (`hedge`).
@@ -51,7 +51,7 @@ pub(crate) enum SecondTryCause {
 }
 
 impl SecondTryCause {
-    /// How it is counted.
+    /// Its label in metrics.
     pub(crate) fn cause(self) -> RetryCause {
         match self {
             Self::Slow => RetryCause::Hedge,
@@ -61,7 +61,7 @@ impl SecondTryCause {
 }
 
 impl<'a> Tries<'a> {
-    /// None was made.
+    /// No try was made yet.
     pub(crate) fn new(
         context: &'a Context,
         target: &'a Target,
@@ -77,7 +77,7 @@ impl<'a> Tries<'a> {
         }
     }
 
-    /// The first.
+    /// Begins the first try.
     ///
     /// # Errors
     /// `circuit-open` and `no-endpoint`.
@@ -85,8 +85,8 @@ impl<'a> Tries<'a> {
         Try::first(self.context, self.target, self.health, &mut self.criteria)
     }
 
-    /// The endpoint of a second try beside the one at `busy`, and leave to make
-    /// it; `None`: there is no budget for it, or nowhere better to go.
+    /// Picks the endpoint of a second try beside the one at `busy`, and takes its
+    /// budget; `None`: the budget is used up, or no endpoint is better.
     pub(crate) fn pick_beside(&self, busy: &[EndpointAddr], why: SecondTryCause) -> Option<Pick> {
         let (shared, policies) = (&self.target.shared, &self.target.upstream.policies);
         let (pools, now) = (&self.context.pools, ring::now());
@@ -117,12 +117,12 @@ impl<'a> Tries<'a> {
         pick::pick(&self.context.pools, self.target, &criteria)
     }
 
-    /// How many there are at most.
+    /// The largest number of tries.
     pub(crate) fn most(&self) -> u16 {
         self.target.upstream.policies.retry.attempts
     }
 
-    /// Where one would go that follows this one.
+    /// The endpoint of a try that follows this one.
     pub(crate) fn place_after(&self, one: &Try<'_>) -> NextEndpoint {
         match self.tried.is_empty() && one.has_alternatives() {
             true => NextEndpoint::AnotherFirst,

@@ -188,7 +188,7 @@ pub(super) fn reset_on_close(socket: &impl AsFd) {
     let _ = sockopt::set_socket_linger(socket, Some(Duration::ZERO));
 }
 
-/// What became of a peer, as far as its connection tells.
+/// How a peer has left, as far as its connection tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Departure {
     /// It has ended its direction, and may still read.

@@ -68,7 +68,7 @@ pub(super) enum Role {
     Unconnected,
 }
 
-/// What a sender waits for.
+/// How far a send is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendGoal {
     /// The kernel has all bytes.
@@ -77,7 +77,7 @@ pub(super) enum SendGoal {
     Queued,
 }
 
-/// Bytes that wait.
+/// Bytes that are not delivered yet.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct PendingBytes {
     /// In this process.

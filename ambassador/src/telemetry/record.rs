@@ -9,8 +9,8 @@ use super::registry::{ListenerIndex, UpstreamIndex};
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock::Instant;
 
-/// What is known of a request and of a relayed connection alike: from where to
-/// where, since when, how much.
+/// The part that requests and relayed connections share: from where to where,
+/// since when, how many bytes.
 #[derive(Debug, Clone)]
 pub struct Passage {
     /// Whose it is; unmatched until it is routed.

@@ -30,7 +30,7 @@ use crate::upstream::endpoints::{Endpoint, Published};
 /// cost fewer retries than a budget of a fifth grants.
 const ANSWERS_FOR_EACH_SUSPECT: u32 = 3;
 
-/// What a shard knows of an upstream's endpoints.
+/// The balancer of one upstream on one shard.
 #[derive(Default)]
 pub struct Balancer {
     /// That of the detector when the rest was made from its states.
@@ -63,7 +63,7 @@ struct Load {
     others: Rc<Cell<u32>>,
 }
 
-/// Who asks for an endpoint.
+/// What an endpoint is picked by.
 #[derive(Clone, Copy)]
 pub struct PickInput<'a> {
     /// How one is chosen.
@@ -101,8 +101,7 @@ impl Probe {
     }
 }
 
-/// An endpoint that was chosen. It is active on this shard until this is
-/// dropped.
+/// A picked endpoint. It counts as busy on this shard until the pick is dropped.
 #[must_use]
 pub struct Pick {
     /// Where it listens.
@@ -119,7 +118,7 @@ struct Watch {
     trial: Option<Trial>,
 }
 
-/// How an endpoint did with a try.
+/// The result of a try, for its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grade {
     /// It did what it is there for.
@@ -138,7 +137,7 @@ pub enum Grade {
 }
 
 impl Grade {
-    /// That of a response.
+    /// The grade of a response status.
     pub fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
             429 => Self::Throttled { retry_after },
@@ -161,7 +160,7 @@ impl Balancer {
         }
     }
 
-    /// `endpoint`, whatever its health, for a try that has no choice.
+    /// This endpoint, whatever its health, for a try without a choice.
     pub fn pick_bound(
         &mut self,
         published: &Published,
@@ -191,7 +190,7 @@ impl Balancer {
         Some(other.address)
     }
 
-    /// The endpoint whose turn it is, for what is no request.
+    /// The next endpoint in turn, for a connection without requests.
     pub fn next_in_turn(&mut self, published: &Published) -> Option<EndpointAddr> {
         self.refresh(published);
         let place = self.in_turn(published)?;
@@ -400,7 +399,7 @@ impl Load {
 }
 
 impl Pick {
-    /// One of which nothing is counted: there is no other to take its place.
+    /// A pick without counting, for an upstream with one endpoint.
     pub fn unwatched(endpoint: EndpointAddr) -> Self {
         Self {
             endpoint,
@@ -408,7 +407,7 @@ impl Pick {
         }
     }
 
-    /// Whether there are other endpoints to take its place.
+    /// Whether the upstream has other endpoints.
     pub fn has_alternatives(&self) -> bool {
         self.watch.is_some()
     }
@@ -426,16 +425,15 @@ impl Pick {
         }
     }
 
-    /// Whether an endpoint of the upstream is known to be well, or nothing bad of
-    /// it.
+    /// Whether another endpoint of the upstream is healthy, or nothing bad is
+    /// known of it.
     pub fn has_well_alternative(&self) -> bool {
         let detector = self.watch.as_ref().map(|watch| &watch.load.detector);
         detector.is_some_and(|detector| detector.has_well())
     }
 
-    /// Tells how it did, once its response head is there or will not come. The
-    /// time since it was picked is its latency. Only the first telling counts;
-    /// without one the try says nothing about it.
+    /// Reports the result, once the response head has arrived or will not come.
+    /// The time since the pick is its latency. Only the first report counts.
     pub fn ended(&mut self, grade: Grade, settings: &outlier::Settings, now: Instant) {
         if let Some(watch) = &mut self.watch {
             watch.ended(grade, settings, now);

@@ -20,28 +20,28 @@ pub struct Connection {
     /// The socket.
     pub stream: Transport,
     key: PoolKey,
-    /// The id of the upstream whose pools it is of.
+    /// The id of its upstream.
     upstream: u32,
-    /// What it has been through.
+    /// How it was used before.
     pub past: Past,
-    /// For how long the upstream lets it stand idle, in milliseconds;
-    /// [`NO_LIMIT`]: it has not said.
+    /// How long the upstream keeps it open while idle, in milliseconds.
     idle_limit_ms: u32,
     /// Whether something may be on its way over it.
     pub(super) traffic: Traffic,
-    /// Whether it is one caller's own.
+    /// Whether it is authenticated for one caller.
     pub tie: Tie,
     pub(super) permit: Permit,
     born: Instant,
     /// By how many 2,560ths its limits are shorter than those of the upstream.
     spread: u8,
-    /// That of its key.
+    /// The slot of its key in the index of holders.
     pub(super) slot: u8,
     /// Lives as long as the first answer is awaited, where that is watched.
     pub(super) unanswered: Cell<Option<Rc<()>>>,
 }
 
-/// All of a connection but its socket: what changes shards with it.
+/// The state of a connection without its socket, which moves to another shard
+/// with it.
 pub(crate) struct ConnectionState {
     key: PoolKey,
     upstream: u32,
@@ -52,7 +52,7 @@ pub(crate) struct ConnectionState {
     spread: u8,
 }
 
-/// Whether something may be on its way over a connection.
+/// Whether bytes may be on their way over a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Traffic {
     /// It may: for the next user it would be an answer that nobody has asked for.
@@ -61,10 +61,10 @@ pub(super) enum Traffic {
     Over,
 }
 
-/// What a connection has been through.
+/// How a connection was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
-    /// It was dialled for who has it.
+    /// It was dialled for its present user.
     Dialled,
     /// It was dialled ahead, and has stood idle.
     Waited,
@@ -72,8 +72,8 @@ pub enum Past {
     Used,
 }
 
-/// Whether a connection is one caller's own: the upstream knows the caller by
-/// the connection, and would take what others send over it for theirs.
+/// Whether a connection is authenticated for one caller: the upstream would take
+/// requests of others over it for that caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tie {
     /// It is not.
@@ -86,7 +86,7 @@ pub enum Tie {
 }
 
 impl Connection {
-    /// One that has just been established.
+    /// A new connection.
     pub(super) fn new(stream: Transport, key: PoolKey, upstream: u32, permit: Permit) -> Box<Self> {
         Box::new(Self {
             stream,
@@ -104,7 +104,8 @@ impl Connection {
         })
     }
 
-    /// Its socket, and the rest. One that is somebody's own is never given away.
+    /// Splits it into socket and state. A connection tied to one caller is never
+    /// handed over.
     pub(super) fn pack(self) -> (Transport, ConnectionState) {
         debug_assert_eq!(self.tie, Tie::Free);
         let state = ConnectionState {
@@ -119,7 +120,7 @@ impl Connection {
         (self.stream, state)
     }
 
-    /// Both put together again, on another shard.
+    /// Puts socket and state together again, on another shard.
     pub(super) fn unpack(stream: Transport, state: ConnectionState) -> Box<Self> {
         let mut connection = Self::new(stream, state.key, state.upstream, state.permit);
         (connection.past, connection.idle_limit_ms) = (state.past, state.idle_limit_ms);
@@ -127,21 +128,21 @@ impl Connection {
         connection
     }
 
-    /// For how long the upstream lets it stand idle; `None`: it has not said.
+    /// How long the upstream keeps it open while idle; `None`: unknown.
     pub(super) fn idle_limit(&self) -> Option<Duration> {
         let limit = Duration::from_millis(self.idle_limit_ms.into());
         (self.idle_limit_ms != NO_LIMIT).then_some(limit)
     }
 
-    /// What the upstream has said last of how long it may stand idle.
+    /// Sets how long the upstream keeps it open while idle.
     #[inline]
     pub fn set_idle_limit(&mut self, limit: Option<Duration>) {
         let ms = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(NO_LIMIT);
         self.idle_limit_ms = limit.map_or(NO_LIMIT, ms);
     }
 
-    /// Its own share of a limit that holds for all: up to a tenth less, so that
-    /// those which were opened together do not close together.
+    /// The limit less this connection's random share of up to a tenth, so that
+    /// connections opened together do not close together.
     pub(super) fn share_of(&self, limit: Duration) -> Duration {
         share(limit, self.spread)
     }
@@ -153,24 +154,24 @@ impl Connection {
         age >= max_lifetime / 2 && age >= self.share_of(max_lifetime)
     }
 
-    /// What it may be reused for.
+    /// Its pool key.
     #[inline]
     pub fn key(&self) -> PoolKey {
         self.key
     }
 
-    /// Whom it leads to.
+    /// Its endpoint.
     #[inline]
     pub fn endpoint(&self) -> EndpointAddr {
         self.key.endpoint
     }
 
-    /// The id of the upstream that it leads to.
+    /// The id of its upstream.
     pub fn upstream(&self) -> u32 {
         self.upstream
     }
 
-    /// Whether it may be used for `key`, and nothing speaks against that.
+    /// Whether it has this key and is usable.
     pub fn serves(&self, key: PoolKey) -> bool {
         self.key == key && !self.stream.is_closed_or_busy()
     }
@@ -181,12 +182,12 @@ fn share(limit: Duration, spread: u8) -> Duration {
 }
 
 impl Past {
-    /// Whether somebody has used it before.
+    /// Whether an exchange was completed on it.
     pub fn is_reused(self) -> bool {
         self == Self::Used
     }
 
-    /// Whether it may have ended unseen while it stood idle.
+    /// Whether it was idle, and so may have ended unnoticed.
     pub fn has_stood_idle(self) -> bool {
         self != Self::Dialled
     }

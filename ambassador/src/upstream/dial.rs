@@ -12,7 +12,7 @@ use crate::ring::{self, timer};
 use crate::transport::Transport;
 use crate::workload::{Family, Owner, SocketStock};
 
-/// Opens connections, in the network namespace of whom they are for.
+/// Opens connections, in the network namespace of their caller.
 pub struct Dialer {
     own: RefCell<OwnAddresses>,
     here: SocketStock,
@@ -82,7 +82,7 @@ impl Dialer {
         }
     }
 
-    /// One listener less does.
+    /// A listener of this process does not accept there any more.
     pub fn listens_no_more(&self, namespace: Namespace, address: SocketAddr) {
         let bound = &mut self.own.borrow_mut().bound;
         let at = bound.iter().position(|bound| *bound == address);

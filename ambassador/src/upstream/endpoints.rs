@@ -17,8 +17,7 @@ pub struct Published {
     turn: AtomicUsize,
 }
 
-/// One of them. What is known of its health outlives the list, as long as its
-/// address stays in it.
+/// An endpoint. Its health outlives the list, as long as its address stays in it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     /// Where it listens.

@@ -12,7 +12,7 @@ use crate::policy::sync::{AtomicU64, Ordering};
 /// Slots of an upstream: one cache line.
 pub(crate) const SLOTS: usize = 8;
 
-/// The shards that may have some.
+/// The shards that may have idle connections.
 #[derive(Default)]
 pub struct Holders {
     slots: [AtomicU64; SLOTS],
@@ -25,13 +25,13 @@ impl Holders {
         self.slots[index(slot)].fetch_or(bit(shard), Ordering::Release);
     }
 
-    /// It keeps none.
+    /// `shard` keeps no connections of `slot` any more.
     pub fn withdraw(&self, slot: u8, shard: u16) {
         self.slots[index(slot)].fetch_and(!bit(shard), Ordering::Release);
     }
 
-    /// Whom to ask, of `shards`, but for `shard` itself: the one behind it first,
-    /// so that not all ask the same.
+    /// The shards to ask, except `shard` itself: the next one first, so that not
+    /// all ask the same.
     pub fn others(&self, slot: u8, shard: u16, shards: u16) -> impl Iterator<Item = u16> {
         let word = self.slots[index(slot)].load(Ordering::Acquire);
         let behind = (1..shards).map(move |step| (shard + step) % shards);

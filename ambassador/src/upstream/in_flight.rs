@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many there are.
+/// The count of requests in flight.
 #[derive(Debug, Default)]
 pub struct InFlight(AtomicU32);
 
-/// One of them, until it is dropped.
+/// A request in flight, until it is dropped.
 #[derive(Debug)]
 pub struct Entered<'a>(&'a InFlight);
 

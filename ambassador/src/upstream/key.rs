@@ -20,7 +20,7 @@ pub struct PoolKey {
     pub protocol: Protocol,
 }
 
-/// As whom a connection is opened.
+/// The identity under which a connection is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// As nobody: no credentials are shown. A connection on which a caller shows
@@ -29,7 +29,7 @@ pub enum Identity {
     Anonymous,
 }
 
-/// What is spoken over a connection that is shared.
+/// The protocol of a shared connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// HTTP/1: one exchange at a time. One over which opaque bytes have gone is
@@ -38,7 +38,7 @@ pub enum Protocol {
 }
 
 impl PoolKey {
-    /// That of HTTP/1 in clear.
+    /// The key of HTTP/1 in clear.
     pub fn http1(namespace: Namespace, endpoint: EndpointAddr) -> Self {
         Self {
             namespace,
@@ -48,12 +48,12 @@ impl PoolKey {
         }
     }
 
-    /// The same at another endpoint.
+    /// The same key at another endpoint.
     pub fn at(self, endpoint: EndpointAddr) -> Self {
         Self { endpoint, ..self }
     }
 
-    /// Under which slot of the [`Holders`](super::holders::Holders) it is found.
+    /// Its slot in [`Holders`](super::holders::Holders).
     pub(super) fn slot(&self) -> u8 {
         let hash = foldhash::fast::FixedState::default().hash_one(self);
         (hash % SLOTS as u64) as u8

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use crate::policy::limits;
 
-/// Those of one upstream. Each is read by itself: while a reload changes them, one
-/// may be new and the next still old.
+/// The limits of one upstream. Each is read by itself: during a reload one may be
+/// new and the next still old.
 #[derive(Debug)]
 pub struct Limits {
     max_pending: AtomicU32,
@@ -37,7 +37,7 @@ pub struct Opening {
 struct Time(AtomicU64);
 
 impl Limits {
-    /// What a configuration says.
+    /// The limits of a configuration.
     pub fn new(pool: &limits::Pool, timeouts: &limits::Timeouts) -> Self {
         let limits = Self {
             max_pending: AtomicU32::default(),
@@ -52,7 +52,7 @@ impl Limits {
         limits
     }
 
-    /// Another configuration is in force.
+    /// Takes over the limits of another configuration.
     pub fn set(&self, pool: &limits::Pool, timeouts: &limits::Timeouts) {
         let limits::Pool {
             // That of the permits, and that of who counts requests.
@@ -99,7 +99,7 @@ impl Limits {
         self.max_lifetime.get()
     }
 
-    /// How a connection is opened that nobody has asked for yet.
+    /// How a connection for `min_idle` is opened.
     pub fn opening(&self) -> Opening {
         let keep_alive = self.keep_alive.get();
         Opening {
@@ -110,7 +110,8 @@ impl Limits {
 }
 
 impl Opening {
-    /// For a request with these timeouts: its route may have its own.
+    /// How a connection is opened for a request with these timeouts, which its
+    /// route may change.
     pub fn of(timeouts: &limits::Timeouts) -> Self {
         Self {
             within: timeouts.connect,

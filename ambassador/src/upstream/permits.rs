@@ -29,7 +29,7 @@ use queue::{PushOutcome, Queue, QueueEntry};
 /// long, and twice as long as the one that would overtake it.
 const FOREIGN_PATIENCE: Duration = Duration::from_millis(10);
 
-/// The cap of one upstream and those who wait for it.
+/// The cap of one upstream, and the queue for it.
 pub struct Permits {
     cap: AtomicU32,
     in_use: AtomicU32,
@@ -72,7 +72,7 @@ pub struct Permit {
     permits: Arc<Permits>,
 }
 
-/// What came of [`Permits::acquire`].
+/// The result of [`Permits::acquire`].
 pub enum Acquisition {
     /// A place was free.
     Now(Permit),
@@ -83,7 +83,7 @@ pub enum Acquisition {
     Full,
 }
 
-/// What came of a wait.
+/// The result of a wait.
 pub enum Turn {
     /// A place to dial with.
     Dial(Permit),
@@ -134,7 +134,7 @@ impl Permits {
         self.waiting.load(SeqCst)
     }
 
-    /// A place now, a place in the queue, or neither.
+    /// Gives a permit now, or a place in the queue, or neither.
     pub fn acquire(
         self: &Arc<Self>,
         requester: Requester,
@@ -225,7 +225,7 @@ fn own_turn(queue: &Queue<Arc<Waiter>>, front: &Waiter, shard: u16, now: Instant
     may_go.then_some(place)
 }
 
-/// What became of a connection offered by [`Permits::hand_over`].
+/// The result of [`Permits::hand_over`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handover {
     /// No one waits: keep it.

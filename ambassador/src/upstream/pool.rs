@@ -91,14 +91,14 @@ pub enum Freshness {
     New,
 }
 
-/// What is wanted.
+/// A request for a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Checkout {
-    /// What it is to be good for.
+    /// The pool key.
     pub key: PoolKey,
-    /// Which one.
+    /// Whether an idle one will do.
     pub freshness: Freshness,
-    /// For whom it is.
+    /// The peer that it is for.
     pub peer: Peer,
 }
 
@@ -135,12 +135,12 @@ impl Pools {
         pools
     }
 
-    /// Makes the sockets of one more network namespace, the next by number.
+    /// Adds the sockets of one more network namespace, the next by number.
     pub fn add_namespace(&self, stock: SocketStock) {
         self.dialer.add(stock);
     }
 
-    /// Whose they are.
+    /// The number of the shard.
     pub fn shard(&self) -> u16 {
         self.shard
     }
@@ -324,8 +324,8 @@ impl Pools {
         }
     }
 
-    /// Goes by the limits in force of these upstreams: closes what stands idle
-    /// above them, and dials what `min_idle` wants.
+    /// Applies the limits in force: closes idle connections above them, and dials
+    /// for `min_idle`.
     pub fn obey_limits<'a>(self: &Rc<Self>, upstreams: impl Iterator<Item = &'a Arc<Shared>>) {
         for shared in upstreams.filter(|shared| shared.limits.min_idle() > 0) {
             self.with_pool(shared, |_| ());

@@ -75,8 +75,8 @@ impl Shared {
         }
     }
 
-    /// What is known of it by all who have found something out: in the proxy's own
-    /// namespace, and in others where its name is theirs.
+    /// Its health in the proxy's own namespace, and in others where its name
+    /// resolves differently.
     pub fn health_by_namespace(&self) -> Vec<(Namespace, HealthRef<'_>)> {
         let own = (Namespace::default(), HealthRef::Global(&self.health));
         let others = self.other_namespaces.all().into_iter();
@@ -90,7 +90,8 @@ impl Shared {
         self.other_namespaces.force(force);
     }
 
-    /// It left the configuration: its connections are not kept any more.
+    /// Marks that it left the configuration: its connections are not kept any
+    /// more.
     pub fn retire(&self) {
         self.retired.store(true, Ordering::Relaxed);
     }
@@ -105,8 +106,7 @@ impl Shared {
         self.idle.load(Ordering::SeqCst)
     }
 
-    /// A connection that had just been dialled was answered, whatever stands idle
-    /// now.
+    /// Notes that a new connection was answered beside the present idle ones.
     pub(super) fn answer_beside_idle(&self) {
         let idle = self.idle();
         if idle > self.answered_beside() {
@@ -114,8 +114,8 @@ impl Shared {
         }
     }
 
-    /// How many idle connections at most were seen to keep no other from being
-    /// answered.
+    /// The largest number of idle connections beside which the upstream answered
+    /// a new one.
     pub(super) fn answered_beside(&self) -> u32 {
         self.answered_beside.load(Ordering::Relaxed)
     }

@@ -247,7 +247,7 @@ const UNUSED: u32 = 0x7000_0000;
 const PIDS: u32 = 1 << 22;
 /// The place of the number that no process has.
 const NOBODY: u32 = 0;
-/// What is left alone at the upper end of a small namespace, and used below it.
+/// Reserved at the upper end of a small namespace; numbers below it are used.
 const RESERVED: u32 = 1_024;
 const SPARE: u32 = 2_048;
 

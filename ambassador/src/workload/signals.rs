@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// What a program may be waiting for. SIGTSTP and SIGCONT are left alone: job
+/// Signals that a program may wait for. SIGTSTP and SIGCONT are not forwarded: job
 /// control stops and continues proxy and command together.
 pub(crate) const FORWARDED: [libc::c_int; 7] = [
     libc::SIGHUP,

@@ -234,6 +234,6 @@ fn said(output: Output) -> io::Result<String> {
     let words = String::from_utf8_lossy(&output.stderr);
     let line = words.lines().find(|line| !line.trim().is_empty());
     Err(io::Error::other(
-        line.unwrap_or("failed without a word").trim().to_owned(),
+        line.unwrap_or("failed without a message").trim().to_owned(),
     ))
 }

@@ -39,11 +39,9 @@ pub enum Zones {
 }
 
 impl Candidates {
-    /// Takes those of the list that may be chosen, in place of those before:
-    /// usable ones, those to be avoided where there are none; of these the ones
-    /// of the zones that come first, others where there are none. Where most of
-    /// the list is ejected, all may be. Those that are `left_out` are, be there
-    /// another or not.
+    /// Replaces the candidates: the usable endpoints of the list, or if there are
+    /// none the avoided ones; of these the ones of the preferred zone, if there
+    /// are some.
     pub fn select(&mut self, list: &[Listed], zones: Zones, left_out: impl Fn(usize) -> bool) {
         self.0.clear();
         let is_ejected = |one: &&Listed| one.standing == Standing::Ejected;
@@ -86,14 +84,13 @@ impl Candidates {
         self.0.binary_search_by_key(&place, |one| one.place).is_ok()
     }
 
-    /// A random one, each as likely as its weight says. `None`: there are none.
+    /// Draws one at random, by weight. `None`: there are none.
     pub fn draw(&self, random: u64) -> Option<Candidate> {
         let total = self.total();
         (total > 0).then(|| self.at(below(total, random)))
     }
 
-    /// A random one, and another from the rest; twice the same where there is
-    /// one alone.
+    /// Draws two at random, by weight; the same twice if there is only one.
     pub fn draw_two(&self, random: u64) -> Option<[Candidate; 2]> {
         let first = self.draw(random)?;
         let weight = u64::from(first.weight);

@@ -56,8 +56,8 @@ impl Ring {
         }
     }
 
-    /// The owner of a key among those that `may_be_chosen`: others are as if
-    /// they were not on the ring. `None`: there is none.
+    /// The owner of a key among the endpoints that `may_be_chosen`; others are
+    /// skipped. `None`: there is none.
     pub(crate) fn owner(&self, key: u64, may_be_chosen: impl Fn(usize) -> bool) -> Option<usize> {
         let first = self.points.partition_point(|point| point.hash < key);
         let (before, after) = self.points.split_at(first);

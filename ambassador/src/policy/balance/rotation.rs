@@ -15,7 +15,7 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// The order of these.
+    /// The order of turns of these candidates.
     pub fn of(candidates: &Candidates) -> Self {
         let turns = turns(candidates);
         let sum: i64 = turns.iter().sum();

@@ -34,7 +34,7 @@ struct Chunk {
     next: OnceLock<Box<Self>>,
 }
 
-/// What one writer counted lately: a shard, or who holds the lock.
+/// The recent counts of one writer: of a shard, or of the holder of the lock.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Recent {
@@ -65,7 +65,7 @@ pub(super) struct Moment {
 }
 
 impl Successes {
-    /// Counts one. Only `shard` itself does that.
+    /// Counts one. Only `shard` itself may call it.
     pub(super) fn count(&self, shard: u16, moment: Moment) {
         let shard = usize::from(shard);
         let mut chunk = self.first.get_or_init(Box::default);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::clock::Instant;
 
-/// What a breaker refuses, as an [`Observer`] is told.
+/// For how long a breaker refuses tries, as its [`Observer`] learns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalPeriod {
     /// Nothing: it is closed.

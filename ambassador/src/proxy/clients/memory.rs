@@ -14,11 +14,11 @@ use crate::clock::Instant;
 use crate::proxy::memory::Load;
 use crate::ring;
 
-/// Over how long it is looked whether a client moves.
+/// The time over which the movement of a client is measured.
 const PACE_OVER: Duration = Duration::from_secs(1);
 
-/// Who holds less, and keeps nobody waiting, is left alone: there would be next to
-/// nothing to gain.
+/// A client that holds less, and keeps nobody waiting, is not shed: that would gain
+/// next to nothing.
 const WORTH_IT: u64 = 4 * 1024;
 
 /// Clients that are shed at a time; whoever sheds looks again.

@@ -70,7 +70,7 @@ pub(crate) struct Socket {
     pub leaving: bool,
 }
 
-/// What a stream is doing, seen from outside.
+/// The activity of a stream, for those who judge it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StreamActivity {
     /// Bytes that have come or gone, counted round and round.

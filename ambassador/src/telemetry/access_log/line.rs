@@ -8,7 +8,7 @@ use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestR
 use crate::clock::Instant;
 use crate::printable;
 
-/// What a line tells of.
+/// What a line records: a request or a relayed connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum LogRecord<'a> {
     /// A request.
@@ -32,7 +32,7 @@ pub(crate) struct Line {
 /// Values longer than this are cut: a line has a bounded size.
 const VALUE_BYTES_MAX: usize = 2 * 1024;
 
-/// What a record cannot know by itself.
+/// What a record does not hold itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Circumstances<'a> {
     /// The upstream's name.

@@ -15,7 +15,7 @@ use foldhash::HashMap;
 
 use crate::addr::Peer;
 
-/// One who waits.
+/// A waiter.
 pub(super) trait QueueEntry {
     /// Who it belongs to.
     fn peer(&self) -> Peer;
@@ -32,7 +32,7 @@ struct Place<W> {
     waiter: W,
 }
 
-/// What a peer has of the queue.
+/// A peer's share of the queue.
 #[derive(Default)]
 struct PeerShare {
     waiting: u32,
@@ -42,7 +42,7 @@ struct PeerShare {
     served: u64,
 }
 
-/// What came of asking for a place.
+/// The result of [`Queue::push`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum PushOutcome<W> {
     /// There was one.
@@ -99,7 +99,7 @@ impl<W: QueueEntry> Queue<W> {
         pushed
     }
 
-    /// The turn of the one at this place has come.
+    /// Takes the waiter at this place: its turn has come.
     pub(super) fn take(&mut self, at: usize) -> Option<W> {
         let Place { round, waiter } = self.places.remove(at)?;
         if let Some(held) = self.peers.get_mut(&waiter.peer()) {
@@ -109,7 +109,7 @@ impl<W: QueueEntry> Queue<W> {
         Some(waiter)
     }
 
-    /// The one at this place waits no longer: it is as if it had never come.
+    /// Removes the waiter at this place, as if it had never come.
     pub(super) fn leave(&mut self, at: usize) -> Option<W> {
         let Place { waiter, .. } = self.places.remove(at)?;
         let peer = waiter.peer();

@@ -36,8 +36,8 @@ const DOUBT_EVERY: usize = 10;
 const LOOKS_MAX: usize = 120;
 
 impl Pools {
-    /// Watches over a request that is about to go over `connection`, until
-    /// [`Connection::is_answered`].
+    /// Watches a request over `connection` until [`Connection::is_answered`], and
+    /// closes idle connections that block it.
     pub fn watch(self: &Rc<Self>, shared: &Arc<Shared>, connection: &Connection) {
         if connection.past != Past::Dialled {
             return;

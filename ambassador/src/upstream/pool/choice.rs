@@ -50,7 +50,7 @@ impl Pools {
         balancer.of_other_family(published, endpoint)
     }
 
-    /// This endpoint, for a request whose connection is given.
+    /// This endpoint, for a request that already has a connection.
     pub fn pick_bound(
         &self,
         shared: &Arc<Shared>,
@@ -67,7 +67,7 @@ impl Pools {
         })
     }
 
-    /// What the name of `shared` means in a namespace that is not the proxy's own.
+    /// The state of `shared` in a namespace that is not the proxy's own.
     pub fn namespace(&self, shared: &Arc<Shared>, namespace: Namespace) -> Arc<NamespaceState> {
         match shared.is_retired() {
             // Its last requests.
@@ -78,8 +78,7 @@ impl Pools {
         }
     }
 
-    /// Forgets what names mean in a namespace where nothing is captured any
-    /// more.
+    /// Forgets a namespace in which nothing is captured any more.
     pub fn forget_namespace(&self, namespace: Namespace) {
         for pool in self.pools.borrow_mut().values_mut() {
             pool.other_namespaces.remove(&namespace.0);

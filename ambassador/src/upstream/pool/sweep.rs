@@ -18,7 +18,7 @@ use crate::upstream::shared::Shared;
 /// socket and permit linger.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// What a look has left.
+/// Whether a sweep left something to sweep later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sweep {
     NothingLeft,

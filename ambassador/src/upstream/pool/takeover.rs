@@ -48,7 +48,7 @@ const ALONE_FOR: Duration = Duration::from_millis(100);
 /// A busy shard has no use for a connection that stood idle for this long.
 const SURPLUS_AFTER: Duration = Duration::from_secs(1);
 
-/// What another shard's connection is needed for.
+/// Why another shard's connection is needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
     /// To carry a request.
@@ -70,7 +70,7 @@ pub(super) struct Demand {
     before: u32,
 }
 
-/// What another shard was asked, by the number of the question.
+/// The state of a question to another shard.
 pub(super) enum Answer {
     /// Nothing has come yet.
     Awaited(Option<Waker>),
@@ -78,7 +78,7 @@ pub(super) enum Answer {
     Come(Reply<Box<Connection>>),
 }
 
-/// What a shard says that was asked for a connection.
+/// The answer of a shard that was asked for a connection.
 pub(super) enum Reply<T> {
     /// Here it is.
     Given(T),
@@ -115,7 +115,7 @@ impl Pools {
         until.is_some_and(|until| ring::now() < until)
     }
 
-    /// The same, for whatever need.
+    /// Asks other shards for a connection, for any need.
     pub(super) async fn ask_others(
         &self,
         shared: &Shared,
@@ -169,7 +169,7 @@ impl Pools {
         })
     }
 
-    /// One of this shard that may keep an upstream from another connection.
+    /// Takes an idle connection of this shard that may block an upstream.
     pub(super) fn take_blocking(&self, id: u32, key: PoolKey) -> Option<Box<Connection>> {
         // Dropping a connection may wake waiters: not while we are borrowed.
         let mut dead = Vec::new();
