@@ -56,7 +56,10 @@ pub fn explain(checked: &Checked, destination: &str) -> Result<Explanation, BadD
         Resolution::Upstream(matched) => explain_upstream(checked, &matched, &mut lines),
         Resolution::Adopt(_) => lines.push(line("upstream", "adopted, with the defaults")),
         Resolution::Unmatched(_) => {
-            lines.push(line("upstream", "unmatched: relayed to where it was going"));
+            lines.push(line(
+                "upstream",
+                "unmatched: relayed to the original destination",
+            ));
         }
         Resolution::NoRoute => lines.push(line("upstream", "none: no-route")),
     }

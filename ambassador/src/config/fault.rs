@@ -57,7 +57,7 @@ fn one(word: &str, kind: &str, settings: &mut Settings) -> Result<(), String> {
             let Time(wait) = Time::parse(wait).map_err(of_kind)?;
             if wait.is_zero() || wait.as_secs() > DELAY_SECONDS_MAX {
                 return Err(of_kind(
-                    "must be longer than nothing, and at most 5m".to_owned(),
+                    "must be longer than zero, and at most 5m".to_owned(),
                 ));
             }
             settings.delay = Some(Delay { wait, share });
@@ -134,7 +134,7 @@ mod tests {
             (
                 "delay=1h:5%",
                 None,
-                "--fault delay: must be longer than nothing, and at most 5m",
+                "--fault delay: must be longer than zero, and at most 5m",
             ),
             ("reset:1%,reset:2%", None, "--fault has reset twice"),
             (

@@ -313,7 +313,7 @@ pub(super) fn entries<'a>(
         match lines.insert(key.text.as_str(), key.line) {
             Some(line) => findings.mistake(
                 &place.key(&key.text, key.line),
-                format!("stands there twice, first on line {line}"),
+                format!("is written twice, first on line {line}"),
             ),
             None => entries.push((key, value)),
         }

@@ -247,11 +247,11 @@ impl fmt::Display for ClientError {
             Self::Connect(address, _) => {
                 write!(
                     f,
-                    "no ambassador answers on {address}; is it running, and is --admin right?"
+                    "no ambassador answers on {address}: is it running, and is --admin right?"
                 )
             }
-            Self::Exchange(_) => f.write_str("the exchange with the ambassador broke off"),
-            Self::Timeout => f.write_str("the ambassador gave no answer in 5 s"),
+            Self::Exchange(_) => f.write_str("the connection to the ambassador broke"),
+            Self::Timeout => f.write_str("the ambassador did not answer in 5 s"),
             Self::Refused(status, body) => {
                 write!(f, "refused with {status}: {}", OneLine(body))
             }

@@ -184,11 +184,11 @@ fn bpffs() -> Check {
 pub(super) fn pins(found: io::Result<PinDirectory>) -> Check {
     match found {
         Ok(PinDirectory::None) => Check::ok("pins", "none yet"),
-        Ok(PinDirectory::Ours) => Check::ok("pins", "their directory is ours alone"),
+        Ok(PinDirectory::Ours) => Check::ok("pins", "nobody else can change their directory"),
         Ok(PinDirectory::NotOurs(flaw)) => Check::missing(
             "pins",
             flaw,
-            "nothing is captured before you have removed it, and whatever made it",
+            "remove it and find out what made it; nothing is captured before",
         ),
         Err(error) => Check::advice(
             "pins",
@@ -200,11 +200,14 @@ pub(super) fn pins(found: io::Result<PinDirectory>) -> Check {
 
 pub(super) fn seccomp(available: io::Result<()>) -> Check {
     match available {
-        Ok(()) => Check::ok("seccomp", "the proxy is left the system calls of serving"),
+        Ok(()) => Check::ok(
+            "seccomp",
+            "the proxy keeps only the system calls that serving needs",
+        ),
         Err(error) => Check::advice(
             "seccomp",
             format!("no filters: {error}"),
-            "every system call is left to the proxy: use a kernel with CONFIG_SECCOMP_FILTER",
+            "system calls are not limited: use a kernel with CONFIG_SECCOMP_FILTER",
         ),
     }
 }
@@ -212,14 +215,15 @@ pub(super) fn seccomp(available: io::Result<()>) -> Check {
 pub(super) fn landlock(version: io::Result<u32>) -> Check {
     let version = match version {
         Ok(version) if version >= file_access::WHOLE => {
-            let found = format!("version {version}: the proxy writes what was named at the start");
+            let found =
+                format!("version {version}: the proxy writes only to what was named at the start");
             return Check::ok("landlock", found);
         }
         Ok(version) => {
             return Check::advice(
                 "landlock",
-                format!("version {version}: the proxy writes what was named at the start"),
-                "from Linux 6.12 on it can signal no process outside either",
+                format!("version {version}: the proxy writes only to what was named at the start"),
+                "from Linux 6.12 on it cannot signal other processes either",
             );
         }
         Err(error) => error,
@@ -228,7 +232,7 @@ pub(super) fn landlock(version: io::Result<u32>) -> Check {
         Some(libc::EOPNOTSUPP) => "enable it: `lsm=landlock,...` at boot",
         _ => "use a kernel with CONFIG_SECURITY_LANDLOCK",
     };
-    let advice = format!("what its user may write the proxy may, too: {enable}");
+    let advice = format!("the proxy may write everything that its user may: {enable}");
     Check::advice("landlock", format!("not in use: {version}"), advice)
 }
 

@@ -67,7 +67,7 @@ impl Published {
         }
     }
 
-    /// Replaces the list. An address that stands there twice is one endpoint.
+    /// Replaces the list. An address that is listed twice is one endpoint.
     /// Those in `zone` come before the others.
     pub fn publish(
         &self,

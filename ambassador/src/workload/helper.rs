@@ -147,7 +147,7 @@ impl Helper {
             .is_some_and(|first| first == SUBCOMMAND)
         {
             return Err(io::Error::other(
-                "this program was started as a helper, and serves as none",
+                "this program was started as a helper but cannot be one",
             ));
         }
         let (ours, theirs) = descriptors::pair()?;

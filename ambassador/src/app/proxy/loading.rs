@@ -44,7 +44,7 @@ impl Loader {
     ) -> Result<T, String> {
         self.late.take_if(|late| late.is_finished());
         if self.late.is_some() {
-            return Err("an earlier reading of it has not come to an end".to_owned());
+            return Err("an earlier load has not finished".to_owned());
         }
         let (sender, loaded) = sync_channel(1);
         let thread = thread::Builder::new().name("config".into()).spawn(move || {
@@ -57,7 +57,7 @@ impl Loader {
             Err(RecvTimeoutError::Disconnected) => Err("reading it has failed".to_owned()),
             Err(RecvTimeoutError::Timeout) => {
                 self.late = Some(thread);
-                Err(format!("reading it takes longer than {within:?}"))
+                Err(format!("loading takes longer than {within:?}"))
             }
         }
     }

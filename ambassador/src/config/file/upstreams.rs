@@ -146,7 +146,7 @@ fn endpoints(raw: &Upstream, findings: &mut Findings) -> Endpoints {
         };
         let mut endpoint = settings::Endpoint::from(address.value.0);
         if list.iter().any(|known| known.address == endpoint.address) {
-            findings.mistake_at(&address, "stands there twice");
+            findings.mistake_at(&address, "is listed twice");
         }
         if let Either::Full(raw) = &item.value {
             if let Some(weight) = raw.weight.as_ref() {
@@ -197,7 +197,7 @@ fn check_claims(
 ) {
     for host in raw.hosts.items() {
         match claimed.insert(claim_key(host), name.value.clone()) {
-            Some(other) if other == name.value => findings.mistake_at(host, "stands there twice"),
+            Some(other) if other == name.value => findings.mistake_at(host, "is listed twice"),
             Some(other) => {
                 findings.mistake_at(host, format!("is claimed twice, by {other} as well"));
             }

@@ -67,6 +67,6 @@ fn has_status(_: &Abort, place: &Place, abort: &mut fault::Abort, layer: &mut La
 
 fn has_time(_: &Delay, place: &Place, delay: &mut fault::Delay, layer: &mut Layer<'_>) {
     if delay.wait.is_zero() {
-        layer.mistake_unless_inside(place, "must say how long, by for");
+        layer.mistake_unless_inside(place, "must have for: how long requests wait");
     }
 }

@@ -53,7 +53,7 @@ impl Read for RetryCauses {
         for cause in list {
             let with = causes.with(&cause);
             if with == causes {
-                findings.mistake_at(&cause, "stands there twice");
+                findings.mistake_at(&cause, "is listed twice");
             }
             causes = with;
         }

@@ -33,7 +33,7 @@ fn a_destination_is_explained_with_the_lines_that_decide() {
     );
     assert_eq!(
         explain("10.2.7.7:80")["upstream"],
-        "unmatched: relayed to where it was going"
+        "unmatched: relayed to the original destination"
     );
     assert_eq!(
         explain("127.0.0.1:80")["captured"],
@@ -62,7 +62,7 @@ fn a_destination_is_explained_with_the_lines_that_decide() {
     );
     assert_eq!(
         explain("10.1.2.20:5432")["upstream"],
-        "unmatched: relayed to where it was going"
+        "unmatched: relayed to the original destination"
     );
     for bad in ["nonsense", "ftp://a", "http://", "http://a:0/"] {
         assert!(explain::explain(&checked, bad).is_err(), "{bad}");

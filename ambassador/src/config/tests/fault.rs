@@ -111,7 +111,7 @@ fn mistakes_are_named() {
         ),
         (
             "{ delay: { share: 1% } }",
-            "f:1: upstreams.a.fault.delay: must say how long, by for",
+            "f:1: upstreams.a.fault.delay: must have for: how long requests wait",
         ),
         (
             "{ delay: { for: 6m } }",
@@ -119,7 +119,7 @@ fn mistakes_are_named() {
         ),
         (
             "{ delay: { for: 0s } }",
-            "f:1: upstreams.a.fault.delay.for: must be longer than nothing, got 0s",
+            "f:1: upstreams.a.fault.delay.for: must be longer than zero, got 0s",
         ),
         (
             "{ abort: { status: 500, share: 60% }, reset: 41% }",

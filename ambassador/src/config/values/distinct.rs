@@ -17,7 +17,7 @@ impl<V: Scalar + PartialEq> Read for Distinct<V> {
         let list: Vec<Spanned<V>> = Read::read(node, place, findings)?;
         for (at, item) in list.iter().enumerate() {
             if list[..at].iter().any(|before| before.value == item.value) {
-                findings.mistake_at(item, "stands there twice");
+                findings.mistake_at(item, "is listed twice");
             }
         }
         Some(Self(list))

@@ -56,7 +56,7 @@ impl Read for Statuses {
         for range in list {
             let with = statuses.with(range.value.0.clone());
             if with == statuses {
-                findings.mistake_at(&range, "stands there twice");
+                findings.mistake_at(&range, "is listed twice");
             }
             statuses = with;
         }

@@ -76,7 +76,7 @@ impl<const SECONDS_MAX: u64> Scalar for Period<SECONDS_MAX> {
         let Time(time) = Time::parse(text)?;
         let max = Duration::from_secs(SECONDS_MAX);
         match time {
-            Duration::ZERO => Err("must be longer than nothing".to_owned()),
+            Duration::ZERO => Err("must be longer than zero".to_owned()),
             time if time > max => Err(format!("must be at most {}", Time::text(max))),
             time => Ok(Self(time)),
         }

@@ -112,9 +112,7 @@ impl fmt::Display for Refusal {
                 "changes need admin.listen to be a unix socket, or admin.token_file to be set"
             }
             Self::TokenFile => "admin.token_file cannot be read or is empty",
-            Self::WrongToken => {
-                "Authorization: Bearer with the token of admin.token_file is needed"
-            }
+            Self::WrongToken => "needs Authorization: Bearer with the token of admin.token_file",
         })
     }
 }
