@@ -56,12 +56,10 @@ mod upload;
 mod withheld;
 
 use crate::ring;
-use context::Context;
 
 /// Frees what a shard keeps for its next requests: after a burst it is strewn
 /// over a heap that is free otherwise.
-pub(crate) fn drop_spares(context: &Context) {
-    context.drop_scratch();
+pub(crate) fn drop_spares() {
     slot::drop_all();
     ring::drop_spares();
 }

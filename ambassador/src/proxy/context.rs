@@ -25,10 +25,6 @@ use crate::telemetry::{
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Pools;
 
-/// Parsing scratch kept for the next request. More is made when more requests are
-/// in flight at once, and dropped afterwards.
-const SCRATCH_KEPT: usize = 16;
-
 /// The state of one shard that its connections share.
 pub struct Context {
     /// The shard's number.
@@ -58,13 +54,11 @@ pub struct Context {
     server_first: RefCell<ServerFirst>,
     peers: RefCell<Vec<Remote>>,
     listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<ShardListener>>>,
-    #[expect(clippy::vec_box, reason = "it is handed out by pointer, not copied")]
-    scratch: RefCell<Vec<Box<Scratch>>>,
 }
 
-/// What one exchange is read into; borrowed from the shard while it lasts.
+/// What one exchange is read into, one after another.
 #[derive(Default)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// The head of the request.
     pub request: message::RequestHead,
     /// The head of its response.
@@ -105,7 +99,6 @@ impl Context {
             server_first: RefCell::default(),
             peers: RefCell::default(),
             listeners: RefCell::default(),
-            scratch: RefCell::default(),
         });
         context.clients.when_grown(|| {
             if let Some(context) = Self::current() {
@@ -414,24 +407,6 @@ impl Context {
             };
             cells.breaker(shared.label, |gauge| gauge.merge(&breaker));
         }
-    }
-
-    /// Scratch for one exchange.
-    pub fn take_scratch(&self) -> Box<Scratch> {
-        self.scratch.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Gives scratch back.
-    pub fn return_scratch(&self, scratch: Box<Scratch>) {
-        let mut kept = self.scratch.borrow_mut();
-        if kept.len() < SCRATCH_KEPT {
-            kept.push(scratch);
-        }
-    }
-
-    /// Frees the scratch that is kept for the next requests.
-    pub fn drop_scratch(&self) {
-        self.scratch.take();
     }
 }
 

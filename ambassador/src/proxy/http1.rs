@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience, Woken};
+use crate::proxy::context::Scratch;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
 use crate::proxy::reply;
@@ -40,20 +41,19 @@ pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
 }
 
 fn empty_slot() -> Slot {
-    slot::empty(|mut client, patience| async move {
-        let after = one(&mut client, patience).await;
-        (client, after)
+    slot::empty(|mut client, mut scratch, patience| async move {
+        let after = one(&mut client, &mut scratch, patience).await;
+        (client, scratch, after)
     })
 }
 
-async fn one(client: &mut Client, patience: Patience) -> After {
+async fn one(client: &mut Client, scratch: &mut Scratch, patience: Patience) -> After {
     let context = Rc::clone(&client.context);
-    let mut scratch = context.take_scratch();
     let head = client.read_request(&mut scratch.request, patience);
-    let after = match head.await {
+    match head.await {
         Ok(Some(head)) => {
             let mut downstream = Downstream::http1(client, &scratch.request);
-            forward::forward(&mut downstream, &mut scratch, head).await
+            forward::forward(&mut downstream, scratch, head).await
         }
         Ok(None) if client.member.is_shed() => {
             let record = context.telemetry.begin(client.passage(ring::now()));
@@ -66,7 +66,5 @@ async fn one(client: &mut Client, patience: Patience) -> After {
             let field = scratch.request.fields().blamed();
             reply::refuse(&mut Downstream::headless(client), record, bad, field).await
         }
-    };
-    context.return_scratch(scratch);
-    after
+    }
 }

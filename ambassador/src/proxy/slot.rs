@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience};
+use crate::proxy::context::Scratch;
 
 /// Slots kept. More are made when more requests are in flight at once, and dropped
 /// afterwards.
@@ -33,6 +34,8 @@ pub(super) trait Serve: Future<Output = (Box<Client>, After)> {
 pin_project! {
     struct Server<S, F> {
         serve: S,
+        // `None` while a request has it.
+        scratch: Option<Box<Scratch>>,
         #[pin]
         running: Option<F>,
     }
@@ -58,40 +61,46 @@ pub(super) fn drop_all() {
 }
 
 /// An empty slot for the futures of `serve`.
-pub(super) fn empty<F>(serve: impl Fn(Box<Client>, Patience) -> F + 'static) -> Slot
+pub(super) fn empty<F>(serve: impl Fn(Box<Client>, Box<Scratch>, Patience) -> F + 'static) -> Slot
 where
-    F: Future<Output = (Box<Client>, After)> + 'static,
+    F: Future<Output = (Box<Client>, Box<Scratch>, After)> + 'static,
 {
     Box::pin(Server {
         serve,
+        scratch: None,
         running: None,
     })
 }
 
 impl<S, F> Serve for Server<S, F>
 where
-    S: Fn(Box<Client>, Patience) -> F,
-    F: Future<Output = (Box<Client>, After)>,
+    S: Fn(Box<Client>, Box<Scratch>, Patience) -> F,
+    F: Future<Output = (Box<Client>, Box<Scratch>, After)>,
 {
     fn begin(self: Pin<&mut Self>, client: Box<Client>, patience: Patience) {
         let mut this = self.project();
-        let running = (this.serve)(client, patience);
+        let scratch = this.scratch.take().unwrap_or_default();
+        let running = (this.serve)(client, scratch, patience);
         this.running.set(Some(running));
     }
 }
 
-impl<S, F: Future> Future for Server<S, F> {
-    type Output = F::Output;
+impl<S, F> Future for Server<S, F>
+where
+    F: Future<Output = (Box<Client>, Box<Scratch>, After)>,
+{
+    type Output = (Box<Client>, After);
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let mut running = self.project().running;
-        let future = running.as_mut().as_pin_mut();
-        let done = ready!(
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let future = this.running.as_mut().as_pin_mut();
+        let (client, scratch, after) = ready!(
             future
                 .expect("awaited only after it has begun")
                 .poll(context)
         );
-        running.set(None);
-        Poll::Ready(done)
+        this.running.set(None);
+        *this.scratch = Some(scratch);
+        Poll::Ready((client, after))
     }
 }

@@ -75,7 +75,7 @@ impl Proxy {
         }
         if self.housekeeping.burst_has_ended {
             for shard in &self.shards {
-                shard.tell(|context| drop_spares(context));
+                shard.tell(|_| drop_spares());
             }
         }
     }

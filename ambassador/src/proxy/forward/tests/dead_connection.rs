@@ -12,7 +12,7 @@ use crate::addr::{EndpointAddr, OriginalDst, Peer};
 use crate::policy::limits::Timeouts;
 use crate::proxy::after::After;
 use crate::proxy::client;
-use crate::proxy::context::Context;
+use crate::proxy::context::{Context, Scratch};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::forward;
 use crate::proxy::scripted::accepted_client;
@@ -69,7 +69,7 @@ async fn post_over_a_dead_connection(body: usize) {
         (&far).write_all(&vec![b'x'; body - 1]).unwrap();
         read_to(&mut &far, b"\r\n\r\n")
     });
-    let mut scratch = context.take_scratch();
+    let mut scratch = Scratch::default();
     let patience = client::Patience::of(&Timeouts::default());
     let head = client.read_request(&mut scratch.request, patience);
     let head = head.await.unwrap().unwrap();
