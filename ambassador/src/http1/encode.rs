@@ -169,6 +169,7 @@ impl<'a> Lines<'a> {
     }
 
     /// A field as it was sent, or as it should have been.
+    #[inline(always)]
     fn pass(&mut self, field: &Field) {
         if self.loose {
             return self.write_anew(field);
@@ -214,17 +215,24 @@ impl<'a> Lines<'a> {
     }
 
     /// The empty line.
+    #[inline(always)]
     fn end(mut self) {
         self.copy();
         self.out.extend_from_slice(b"\r\n");
     }
 
+    #[inline]
     fn copy(&mut self) {
-        let run = std::mem::take(&mut self.run);
-        if !run.is_empty() {
-            self.out.extend_from_slice(&self.head[run]);
-            self.out.extend_from_slice(b"\r\n");
+        if !self.run.is_empty() {
+            self.copy_run();
         }
+    }
+
+    #[inline(always)]
+    fn copy_run(&mut self) {
+        let run = std::mem::take(&mut self.run);
+        self.out.extend_from_slice(&self.head[run]);
+        self.out.extend_from_slice(b"\r\n");
     }
 }
 

@@ -23,7 +23,7 @@ use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
 use crate::proxy::sending::{Lane, Passed, Sending};
 use crate::proxy::switch::{self, Connect};
 use crate::proxy::tries::Tries;
-use crate::ring::{self, Chunk};
+use crate::ring::{self, Chunk, Gather};
 use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
 use crate::upstream::health::UpstreamHealth;
@@ -184,7 +184,7 @@ impl<'a> RoutedRequest<'a, '_> {
         let (context, route) = (self.context, self.route);
         let policies = &route.target.upstream.policies;
         let request = self.incoming.request;
-        let timeout = route.caller_timeout(request, &self.incoming.head);
+        let timeout = route.caller_timeout(self.incoming);
         let mut arrived = self.admission(timeout);
         let admitted = match arrived.admit().await {
             Ok(admitted) => admitted,
@@ -221,7 +221,7 @@ impl<'a> RoutedRequest<'a, '_> {
             response: self.response,
             record: self.record,
             progress: &progress,
-            outgoing: None,
+            outgoing: Some(Gather::default()),
             replay,
             deadlines: &Deadlines::new(&policies.timeouts, began).bounded_by(left),
             awaiting: Some(admitted.awaiting),

@@ -146,6 +146,7 @@ pub(crate) fn find(
 
 /// Whether bytes of this request may reach the upstream twice: its method is
 /// one of those, or its sender says so with an idempotency key that goes on.
+#[inline(always)]
 pub(crate) fn may_be_sent_twice(policies: &Policies, request: &RequestHead, head: &[u8]) -> bool {
     let (retry, rules) = (&policies.retry, &policies.headers);
     let key = || {
@@ -179,6 +180,7 @@ impl Identity {
         }
     }
 
+    #[inline(always)]
     fn known<'a>(
         request: &RequestHead,
         head: &'a [u8],
@@ -200,9 +202,12 @@ impl RouteDecision {
 
     /// How long the caller waits, as its request says. Where the header rules
     /// name a field that says it, the rules decide what goes on of that.
-    pub(crate) fn caller_timeout(&self, request: &RequestHead, head: &[u8]) -> CallerTimeout {
+    #[inline(always)]
+    pub(crate) fn caller_timeout(&self, incoming: &Incoming<'_>) -> CallerTimeout {
+        let Incoming { request, head, .. } = incoming;
         let policies = &self.target.upstream.policies;
-        if policies.added_headers == AddedHeaders::None {
+        let is_said = request.fields().has(Kind::CallerTimeout);
+        if !is_said || policies.added_headers == AddedHeaders::None {
             return CallerTimeout::default();
         }
         let rules = &policies.headers;
@@ -257,8 +262,9 @@ impl RouteDecision {
         if let Some(hops) = &hops {
             add_field(X_HOPS, hops.bytes());
         }
-        let limits = self.caller_timeout(request, head).fields(left);
-        for (name, value) in limits.iter().flatten() {
+        let timeout = self.caller_timeout(incoming);
+        let limits = timeout.limit().map(|_| timeout.fields(left));
+        for (name, value) in limits.iter().flatten().flatten() {
             add_field(name, value);
         }
         write(&RequestRewrite {

@@ -245,20 +245,19 @@ impl<'a> Sending<'a> {
 
     /// Takes what of the body has come along with the head; what follows it stays
     /// ahead.
+    #[inline(always)]
     pub(crate) fn take_along(&mut self) -> Result<(), BadMessage> {
-        let mut here = Gather::default();
         let (route, incoming) = (self.route, self.incoming);
         if let Some(along) = self.recv.piece_at_hand(Trailers { route, incoming })? {
             let passage = &self.record.passage;
             passage.count(Direction::Sent, along.len() as u64);
             self.progress.keeps_more(self.replay.add(&along));
-            here.push(along);
+            self.outgoing.get_or_insert_default().push(along);
         }
         if self.recv.is_whole() {
             self.progress.body_read.set(true);
             self.deadlines.request_is_whole(self.deadlines.began());
         }
-        self.outgoing = Some(here);
         Ok(())
     }
 
@@ -321,6 +320,7 @@ impl<'a> Sending<'a> {
     }
 
     /// The head for the endpoint, and what of the body goes along with it.
+    #[inline(always)]
     fn encode(&mut self, outbound: &Outbound) -> (Gather, usize) {
         let left = self.deadlines.left_for_caller(ring::now());
         let Incoming { request, head, .. } = self.incoming;
