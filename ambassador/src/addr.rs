@@ -71,7 +71,7 @@ impl Authority {
 
     /// The same, in place of one that was read before. Callers ask for few hosts
     /// again and again: the same one is not read twice.
-    #[inline]
+    #[inline(always)]
     pub fn parse_again(text: &[u8], before: Option<Self>) -> Result<Self, AuthorityError> {
         let Some(before) = before else {
             return Self::parse(text);

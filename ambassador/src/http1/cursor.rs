@@ -128,7 +128,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// As many bytes of a token as there are (RFC 9110 section 5.6.2).
-    #[inline]
+    #[inline(always)]
     pub(super) fn token(&mut self) -> Span {
         self.skip(count_while(self.rest, |byte| TOKEN[usize::from(byte)]))
     }
@@ -174,7 +174,7 @@ impl<'a> Cursor<'a> {
 
     /// The end of a line; `other` is the refusal where there is something else,
     /// `lone_cr` where CR comes without LF.
-    #[inline]
+    #[inline(always)]
     pub(super) fn line_end(&mut self, other: BadMessage, lone_cr: BadMessage) -> Result<(), Stop> {
         if let [b'\r', b'\n', rest @ ..] = self.rest {
             self.rest = rest;
@@ -218,7 +218,7 @@ static TOKEN: [bool; 256] = {
 };
 
 /// Bytes up to the first that is not wanted.
-#[inline]
+#[inline(always)]
 fn count_while(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
     count(bytes, &wanted, |word| {
         word.iter().position(|byte| !wanted(*byte))
@@ -229,7 +229,7 @@ fn count_while(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
 ///
 /// In each word the high bit of a byte is set where subtracting borrowed: the
 /// byte was smaller. A borrow can spoil bytes above the first, never below.
-#[inline]
+#[inline(always)]
 fn count_printable(bytes: &[u8], least: u8) -> usize {
     const EACH: u64 = 0x0101_0101_0101_0101;
     const DEL: u8 = 0x7f;
@@ -245,7 +245,7 @@ fn count_printable(bytes: &[u8], least: u8) -> usize {
 
 /// Bytes up to the first that is not wanted; `first_unwanted` looks for it in
 /// eight at a time.
-#[inline]
+#[inline(always)]
 fn count(
     bytes: &[u8],
     wanted: impl Fn(u8) -> bool,

@@ -5,6 +5,7 @@ use crate::message::BadMessage;
 use crate::message::fields::{Field, Fields, Form, Span, kind_of};
 
 /// Reads field lines up to the empty line and over it.
+#[inline(always)]
 pub(super) fn read(
     fields: &mut Fields,
     cursor: &mut Cursor<'_>,
@@ -61,7 +62,7 @@ fn fold(fields: &mut Fields, cursor: &mut Cursor<'_>) -> Result<(), Stop> {
 }
 
 /// Reads a line (RFC 9112 section 5).
-#[inline]
+#[inline(always)]
 fn read_field(cursor: &mut Cursor<'_>) -> Result<Field, Stop> {
     let name = cursor.token();
     let (mut form, mut after_colon) = (Form::AsSent, name.1 + 1);

@@ -39,6 +39,7 @@ pub(super) enum Framing {
 /// How the body is delimited (RFC 9112 section 6). What the RFC lets a
 /// recipient repair is refused: a repeated length even where all are
 /// equal, a length beside an encoding.
+#[inline(always)]
 pub(super) fn of_head(fields: &Fields, head: &[u8], http10: bool) -> Result<Framing, BadMessage> {
     let length = fields.only(Kind::ContentLength, BadMessage::RepeatedLength)?;
     let encoding = fields.only(Kind::TransferEncoding, BadMessage::TransferEncoding)?;

@@ -104,7 +104,7 @@ impl Fields {
     }
 
     /// Takes in the next field of a head, and what it says about the connection.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, head: &[u8], field: Field) {
         self.list.push(field);
         self.kinds |= field.kind.bit();

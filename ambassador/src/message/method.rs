@@ -32,7 +32,7 @@ impl Method {
     ];
 
     /// Reads a method; they are case-sensitive (RFC 9110 section 9.1).
-    #[inline]
+    #[inline(always)]
     pub fn parse(bytes: &[u8]) -> Self {
         match bytes {
             b"GET" => Self::Get,

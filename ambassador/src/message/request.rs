@@ -65,6 +65,7 @@ impl RequestHead {
     /// Whom the request is for: the authority of its target, else `Host`
     /// (RFC 9112 section 3.3). `None`: HTTP/1.0 without either, or an empty
     /// `Host`. `before` is that of an earlier request, whose memory is used again.
+    #[inline(always)]
     pub fn authority(
         &self,
         head: &[u8],

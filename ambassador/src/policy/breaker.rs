@@ -138,7 +138,7 @@ impl Breaker {
 
     /// Asks for a try of a shard; `None`: it is refused. The same shard reports
     /// its result.
-    #[inline]
+    #[inline(always)]
     pub fn admit<'a>(
         &'a self,
         settings: &'a Settings,
@@ -262,6 +262,7 @@ impl Breaker {
         }
     }
 
+    #[inline(always)]
     fn succeeded(&self, trial: &Trial<'_>, now: Instant) {
         if trial.probe_since.is_none() {
             self.count_success(trial, now);
@@ -288,6 +289,7 @@ impl Breaker {
         }
     }
 
+    #[inline(always)]
     fn count_success(&self, trial: &Trial<'_>, now: Instant) {
         let word = self.word();
         if let Trip::Rolling { window, .. } = trial.settings.trip
@@ -442,6 +444,7 @@ impl Trial<'_> {
     }
 
     /// Reports a success.
+    #[inline(always)]
     pub fn succeeded(mut self, now: Instant) {
         self.breaker.succeeded(&self, now);
         self.probe_since = None;

@@ -90,6 +90,7 @@ impl<'a> Try<'a> {
     ///
     /// # Errors
     /// `circuit-open` and `no-endpoint`.
+    #[inline(always)]
     pub(crate) fn first(
         context: &'a Context,
         target: &'a Target,
@@ -293,6 +294,7 @@ impl<'a> Try<'a> {
     }
 
     /// Counts how it has ended.
+    #[inline(always)]
     pub(crate) fn end(&mut self, outcome: AttemptOutcome) {
         self.is_open = false;
         let label = self.target.shared.label;
@@ -388,6 +390,7 @@ impl<'a> Try<'a> {
     /// What a response says of the upstream; `None`: nothing, and no other try
     /// would go better. A caller may have said how many proxies its request has
     /// come through.
+    #[inline(always)]
     pub(crate) fn score_of(&self, response: &ResponseHead, head: &[u8]) -> Option<Score> {
         let policies = &self.target.upstream.policies;
         let failures = &policies.circuit_breaker.failure_statuses;
@@ -405,6 +408,7 @@ impl<'a> Try<'a> {
     }
 
     /// Tells endpoint and breaker.
+    #[inline(always)]
     fn tell(&mut self, score: Score, grade: Grade, stage: Stage) {
         let now = ring::now();
         if stage == Stage::Streams && score == Score::Success {
@@ -421,6 +425,7 @@ impl<'a> Try<'a> {
     /// Tells the breaker how the request went, unless it was told. What an
     /// endpoint gets wrong that is out, or went out by it, says nothing of the
     /// upstream while another one is well.
+    #[inline(always)]
     fn tell_breaker(&mut self, score: Score, now: Instant) {
         if let Some(trial) = self.trial.take() {
             match score {

@@ -48,7 +48,7 @@ impl Drain {
 impl Future for Begun<'_> {
     type Output = ();
 
-    #[inline]
+    #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if self.drain.begun.get() {
             self.place = None;
@@ -68,7 +68,7 @@ impl Future for Begun<'_> {
 }
 
 impl Drop for Begun<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         // Once the drain has begun the list is empty.
         if let Some(place) = self.place

@@ -205,7 +205,7 @@ impl<'a> RecvResponse<'a> {
     ///
     /// # Errors
     /// It is malformed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take_head(&mut self, more: Chunk) -> Result<Received, BadMessage> {
         match self {
             Self::Http1(one) => one.take_head(more),

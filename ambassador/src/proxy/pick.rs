@@ -47,6 +47,7 @@ pub(crate) fn health_for<'a>(
 
 /// The endpoint of a try. `None` where a name has not been resolved, and where
 /// the original destination is meant and there is none.
+#[inline(always)]
 pub(crate) fn pick(pools: &Pools, target: &Target, criteria: &Criteria<'_>) -> Option<Pick> {
     match target.upstream.endpoints {
         Endpoints::Original => {

@@ -81,6 +81,7 @@ impl<'a> Tries<'a> {
     ///
     /// # Errors
     /// `circuit-open` and `no-endpoint`.
+    #[inline(always)]
     pub(crate) fn begin(&mut self) -> Result<Try<'a>, Reason> {
         Try::first(self.context, self.target, self.health, &mut self.criteria)
     }

@@ -50,6 +50,7 @@ impl Chunk {
     }
 
     /// The bytes that `write` appends to an empty buffer, about `bytes` of them.
+    #[inline(always)]
     pub fn written(bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Self {
         let mut buffer = spare::take(bytes);
         write(&mut buffer);
@@ -81,6 +82,7 @@ impl Chunk {
     ///
     /// # Panics
     /// When there are fewer than `at`.
+    #[inline(always)]
     pub fn split_off(&mut self, at: usize) -> Self {
         assert!(at <= self.len(), "split within the chunk");
         let middle = self.start + at as u32;
@@ -108,6 +110,7 @@ impl Chunk {
     }
 
     /// The same where there is a rest.
+    #[inline(always)]
     pub fn split_rest(&mut self, at: usize) -> Option<Self> {
         (at < self.len()).then(|| self.split_off(at))
     }
@@ -210,6 +213,7 @@ impl Gather {
     ///
     /// # Panics
     /// When the gather is full.
+    #[inline(always)]
     pub fn push(&mut self, chunk: Chunk) {
         assert!(!self.is_full(), "a gather holds {GATHER_MAX} chunks");
         if chunk.is_empty() {

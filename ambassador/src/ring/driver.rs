@@ -265,7 +265,7 @@ impl Driver {
     }
 
     /// The next received chunk, or how receiving has ended: `None` by a FIN.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll_recv(&self, key: Key, waker: &Waker) -> Poll<io::Result<Option<Chunk>>> {
         let mut table = self.table.borrow_mut();
         if let Some(chunk) = table.take_received(key) {

@@ -215,6 +215,7 @@ enum Read {
 
 /// Reads or accepts until there is no more, no room, or others must have a
 /// turn.
+#[inline(always)]
 fn read(table: &mut Table, key: Key) {
     let Some(socket) = table.sockets.get_mut(key as usize) else {
         return;
@@ -251,6 +252,7 @@ fn read(table: &mut Table, key: Key) {
 }
 
 #[expect(unsafe_code, reason = "recv into a shared buffer")]
+#[inline(always)]
 fn receive_one(table: &mut Table, key: Key) -> Read {
     let buffers = Rc::clone(&table.buffers);
     let buffer = buffers.take().or_else(|| {
@@ -306,6 +308,7 @@ fn goes_on(table: &mut Table, key: Key, sent: Result<usize, Errno>) -> bool {
 }
 
 /// Sends as much as the socket takes now.
+#[inline(always)]
 fn send_once(socket: &OwnedFd, gather: &Gather) -> Result<usize, Errno> {
     let mut parts = [IoSlice::new(&[]); GATHER_MAX];
     let mut count = 0;

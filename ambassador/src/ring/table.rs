@@ -138,6 +138,7 @@ impl Table {
     }
 
     /// Bytes have arrived.
+    #[inline(always)]
     pub(super) fn push_received(&mut self, key: Key, chunk: Chunk) {
         let socket = &mut self.sockets[key as usize];
         if socket.abandoned {
@@ -168,6 +169,7 @@ impl Table {
         }
     }
 
+    #[inline(always)]
     fn take_first_received(&mut self, key: Key) -> Option<Chunk> {
         let socket = &mut self.sockets[key as usize];
         let chunk = socket.received.take()?;
@@ -404,6 +406,7 @@ impl Table {
     }
 
     /// Frees the shared buffers that queues still hold.
+    #[inline(always)]
     pub(super) fn detach_received(&mut self) {
         while let Some(key) = self.holding.pop() {
             // The socket may be gone, or its key used again; then nothing of

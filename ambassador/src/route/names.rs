@@ -28,6 +28,7 @@ impl NameClaims {
     }
 
     /// `host` is in lower case.
+    #[inline(always)]
     pub(super) fn find(&self, host: &str, port: u16) -> Option<usize> {
         let host = without_root(host);
         let exact = self.exact.get(host).and_then(|ports| ports.find(port));

@@ -197,6 +197,7 @@ impl Table {
     ///
     /// On an explicit listener: `X-Upstream-Host`, which alone decides where
     /// it is present; else routes, the authority, `/<upstream>/`.
+    #[inline(always)]
     pub fn resolve_request<'a>(&'a self, request: &RequestKey<'a>) -> Resolution<'a> {
         match (request.original, request.tunnel, request.x_upstream_host) {
             (Some(original), _, _) => self.resolve_captured(request, original),
@@ -334,6 +335,7 @@ impl Table {
         }
     }
 
+    #[inline(always)]
     fn resolve_explicit<'a>(&'a self, request: &RequestKey<'a>) -> Resolution<'a> {
         if let Some(route) = self.route(request, request.authority, HTTP_PORT) {
             let via = MatchSource::Route(route);
@@ -355,6 +357,7 @@ impl Table {
         }
     }
 
+    #[inline(always)]
     fn route(
         &self,
         request: &RequestKey<'_>,
@@ -378,6 +381,7 @@ impl Table {
         self.names.find(authority.host(), port)
     }
 
+    #[inline(always)]
     fn authority_index(&self, authority: &Authority, default_port: u16) -> Option<usize> {
         let port = authority.port().unwrap_or(default_port);
         let by_name = self.names.find(authority.host(), port);

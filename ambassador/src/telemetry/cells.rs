@@ -118,6 +118,7 @@ impl Cells {
     }
 
     /// Counts bytes as they move, and those that were not counted before.
+    #[inline(always)]
     pub fn meter(&self, passage: &Passage, direction: Direction, bytes: u64) {
         passage.count(direction, bytes);
         let bytes = passage.take_unmetered(direction);
@@ -125,6 +126,7 @@ impl Cells {
     }
 
     /// Counts what was not when it moved.
+    #[inline(always)]
     pub fn meter_rest(&self, passage: &Passage) {
         for direction in Direction::ALL {
             let rest = passage.take_unmetered(*direction);
@@ -262,6 +264,7 @@ impl Cells {
         self.inner.borrow().clone()
     }
 
+    #[inline(always)]
     fn upstream(&self, upstream: UpstreamIndex, count: impl FnOnce(&mut UpstreamCells)) {
         let mut inner = self.inner.borrow_mut();
         if let Some(cells) = cells_of(&mut inner.upstreams, upstream) {

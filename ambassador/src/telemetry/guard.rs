@@ -80,6 +80,7 @@ impl Telemetry {
         self.log.borrow_mut().as_mut().and_then(Sink::sample)
     }
 
+    #[inline(always)]
     fn log(&self, line: Option<Line>, ended: Instant, logged: LogRecord<'_>) {
         if let Some(line) = line
             && let Some(log) = self.log.borrow_mut().as_mut()

@@ -149,6 +149,7 @@ impl Grade {
 
 impl Balancer {
     /// An endpoint for a try; `None`: there are none.
+    #[inline(always)]
     pub fn pick(&mut self, published: &Published, input: &PickInput<'_>) -> Option<Pick> {
         self.refresh(published);
         match &*self.list {
@@ -299,6 +300,7 @@ impl Balancer {
             .at(published.next_turn())
     }
 
+    #[inline(always)]
     fn refresh(&mut self, published: &Published) {
         let detector = published.detector();
         let version = detector.version();
@@ -434,6 +436,7 @@ impl Pick {
 
     /// Reports the result, once the response head has arrived or will not come.
     /// The time since the pick is its latency. Only the first report counts.
+    #[inline(always)]
     pub fn ended(&mut self, grade: Grade, settings: &outlier::Settings, now: Instant) {
         if let Some(watch) = &mut self.watch {
             watch.ended(grade, settings, now);

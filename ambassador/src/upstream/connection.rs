@@ -148,6 +148,7 @@ impl Connection {
     }
 
     /// Whether it is too old to be used again.
+    #[inline(always)]
     pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.born);
         // Most are far from it, and need no division to tell.

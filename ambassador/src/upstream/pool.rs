@@ -156,6 +156,7 @@ impl Pools {
     }
 
     /// Counts a request, for the budgets of retries and second tries.
+    #[inline(always)]
     pub fn count_request(&self, shared: &Arc<Shared>, now: Instant) {
         self.with_pool(shared, |pool| {
             pool.requests += 1;
@@ -281,6 +282,7 @@ impl Pools {
 
     /// Keeps a connection that nobody uses any more, or closes it where the limits
     /// of its upstream say so.
+    #[inline(always)]
     fn give_back(self: &Rc<Self>, connection: Box<Connection>) {
         let now = ring::now();
         let mut pools = self.pools.borrow_mut();
@@ -346,6 +348,7 @@ impl Pools {
         }
     }
 
+    #[inline(always)]
     fn with_pool<R>(&self, shared: &Arc<Shared>, use_it: impl FnOnce(&mut Pool) -> R) -> R {
         let mut pools = self.pools.borrow_mut();
         match pools.get_mut(&shared.id) {
@@ -356,6 +359,7 @@ impl Pools {
 
     /// The newest live idle connection for a key, unless others wait for one:
     /// newcomers do not overtake them.
+    #[inline(always)]
     pub fn take_idle(
         self: &Rc<Self>,
         shared: &Arc<Shared>,

@@ -78,6 +78,7 @@ impl Kind {
 }
 
 /// What this proxy knows of a name.
+#[inline(always)]
 pub(crate) fn kind_of(name: &[u8]) -> Kind {
     match name.len() {
         2 if is(name, b"te") => Kind::Te,
@@ -112,6 +113,7 @@ pub(crate) fn kind_of(name: &[u8]) -> Kind {
 
 /// Whether a name is this one, which is in lower case. Every field of every head
 /// comes by here: eight bytes are compared at once, the last eight once more.
+#[inline(always)]
 fn is<const LENGTH: usize>(name: &[u8], known: &[u8; LENGTH]) -> bool {
     if LENGTH < 8 || name.len() != LENGTH {
         return name.eq_ignore_ascii_case(known);

@@ -66,6 +66,7 @@ pub(super) struct Moment {
 
 impl Successes {
     /// Counts one. Only `shard` itself may call it.
+    #[inline(always)]
     pub(super) fn count(&self, shard: u16, moment: Moment) {
         let shard = usize::from(shard);
         let mut chunk = self.first.get_or_init(Box::default);
@@ -110,6 +111,7 @@ impl Recent {
     }
 
     /// Counts one.
+    #[inline(always)]
     pub(super) fn count(&self, moment: Moment) {
         let mut recent = self;
         for _ in 1..WINDOWS_MAX {
@@ -122,6 +124,7 @@ impl Recent {
         recent.count_here(moment);
     }
 
+    #[inline(always)]
     fn count_here(&self, moment: Moment) {
         if self.epoch.load(Ordering::Relaxed) != moment.epoch {
             for bucket in self.tenths.iter().chain(&self.thirds) {

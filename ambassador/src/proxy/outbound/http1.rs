@@ -109,7 +109,7 @@ impl Outbound {
 
     /// Keeps the connection for the caller alone whose own it has become, else for
     /// all.
-    #[inline]
+    #[inline(always)]
     pub(super) fn finish(mut self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
         match (reuse, self.0.tie) {
             (Reuse::May, Tie::Free) => {
@@ -170,7 +170,7 @@ impl<'a> RecvResponse<'a> {
         status == 101 || self.reading.method == Method::Connect && (200..300).contains(&status)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_head(&mut self, mut chunk: Chunk) -> Result<Received, BadMessage> {
         let more = chunk.len();
         if !self.part.is_empty() {
@@ -228,7 +228,7 @@ impl<'a> RecvResponse<'a> {
         self.body.is_done()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_body(&mut self, mut chunk: Chunk) -> Result<Chunk, BadMessage> {
         let length = chunk.len();
         let consumed = match self.framing {

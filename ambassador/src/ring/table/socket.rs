@@ -173,6 +173,7 @@ impl Socket {
     }
 
     /// How what was sent last has failed, if it has; told once.
+    #[inline(always)]
     pub(crate) fn take_failure(&mut self) -> Option<SendError> {
         if !matches!(self.sending, Sending::Failed(..)) {
             return None;

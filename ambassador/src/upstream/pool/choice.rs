@@ -13,6 +13,7 @@ use crate::upstream::shared::Shared;
 impl Pools {
     /// One of the endpoints published for `shared` in a namespace; `None`: there
     /// are none.
+    #[inline(always)]
     pub fn pick(
         &self,
         shared: &Arc<Shared>,

@@ -46,7 +46,7 @@ impl Idle {
 
 impl Pool {
     /// The newest live one for `key`. What is found dead goes to `dead`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_newest(
         &mut self,
         key: PoolKey,
@@ -64,6 +64,7 @@ impl Pool {
     }
 
     /// Puts the newest in, for other shards to find.
+    #[inline(always)]
     pub(super) fn push(&mut self, idle: Idle, shard: u16) {
         let slot = idle.connection.slot;
         if self.announced & 1 << slot == 0 {
