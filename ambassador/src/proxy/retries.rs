@@ -59,7 +59,7 @@ impl Sending<'_> {
         };
         one.conclude(self.score(&tried, one));
         let result = match tried {
-            Ok(answered) => self.pass(one, &mut Some(*answered)).await,
+            Ok(answered) => self.pass(one, *answered).await,
             Err(failure) => Err(failure),
         };
         (result, stopped)
@@ -82,8 +82,7 @@ impl Sending<'_> {
             None => self.ask(one, Interims::Pass).await?,
             Some(second) => self.ask_beside(one, tries, second).await?,
         };
-        let mut answered = Some(answered);
-        self.take(one, &mut answered, may).await
+        self.take(one, answered, may).await
     }
 
     /// Whether the request may be sent after that.

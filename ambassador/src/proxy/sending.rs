@@ -177,7 +177,7 @@ impl<'a> Sending<'a> {
     pub(crate) async fn take(
         &mut self,
         one: &mut Try<'_>,
-        answered: &mut Option<Answered>,
+        mut answered: Answered,
         may: May,
     ) -> Result<Success, Failure> {
         let status = self.response.status();
@@ -190,15 +190,11 @@ impl<'a> Sending<'a> {
             false if rate.is_some() && !one.is_probe() => Stage::Streams,
             false => Stage::Last,
         };
-        if let Some(Answered { held, .. }) = answered
-            && !self.progress.withheld.is_long(ring::now)
-        {
+        if !self.progress.withheld.is_long(ring::now) {
             let waited = self.deadlines.waited(ring::now());
-            one.is_answered(self.response, &held.head, stage, waited);
+            one.is_answered(self.response, &answered.held.head, stage, waited);
         }
-        if stage == Stage::MayGiveWay
-            && let Some(mut answered) = answered.take()
-        {
+        if stage == Stage::MayGiveWay {
             one.end(AttemptOutcome::Response);
             answered.held.detach();
             return Ok(Success::Held(Box::new(answered)));
@@ -226,21 +222,16 @@ impl<'a> Sending<'a> {
     pub(crate) async fn pass(
         &mut self,
         one: &Try<'_>,
-        answered: &mut Option<Answered>,
+        answered: Answered,
     ) -> Result<Passed, Failure> {
         // What streams for long does not keep others waiting.
         self.awaiting = None;
         self.progress.head_at.set(Some(ring::now()));
-        let Some(Answered { outbound, held }) = answered else {
-            return Err(Failure::Unanswered(Unanswered::RESET));
-        };
-        let passed = self.over(outbound).pass(held).await;
+        let Answered { outbound, mut held } = answered;
+        let passed = self.over(&outbound).pass(&mut held).await;
         let response = passed.map_err(|error| self.fail(error))?;
         self.note_overhead(one.sent_at);
-        match answered.take() {
-            Some(answered) => Ok(self.passed(answered.outbound, response)),
-            None => Err(Failure::Unanswered(Unanswered::RESET)),
-        }
+        Ok(self.passed(outbound, response))
     }
 
     /// Takes what of the body has come along with the head; what follows it stays
