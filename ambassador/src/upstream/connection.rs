@@ -220,6 +220,60 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_past_tells_who_had_it_and_whether_it_stood_idle() {
+        for (past, is_reused, has_stood_idle) in [
+            (Past::Dialled, false, false),
+            (Past::Waited, false, true),
+            (Past::Used, true, true),
+        ] {
+            assert_eq!(past.is_reused(), is_reused, "{past:?}");
+            assert_eq!(past.has_stood_idle(), has_stood_idle, "{past:?}");
+        }
+    }
+
+    #[test]
+    fn a_caller_that_has_begun_to_authenticate_keeps_its_connection() {
+        let (server, proxy) = (Challenger::Server, Challenger::Proxy);
+        for (tie, to, presented, offered) in [
+            (Tie::Free, None, Tie::Free, Tie::Free),
+            (
+                Tie::Free,
+                Some(proxy),
+                Tie::Begun(proxy),
+                Tie::Offered(proxy),
+            ),
+            (
+                Tie::Offered(server),
+                None,
+                Tie::Offered(server),
+                Tie::Offered(server),
+            ),
+            (
+                Tie::Offered(server),
+                Some(proxy),
+                Tie::Begun(proxy),
+                Tie::Offered(proxy),
+            ),
+            (
+                Tie::Begun(server),
+                None,
+                Tie::Begun(server),
+                Tie::Begun(server),
+            ),
+            (
+                Tie::Begun(server),
+                Some(proxy),
+                Tie::Begun(proxy),
+                Tie::Begun(server),
+            ),
+        ] {
+            assert_eq!(tie.presented(to), presented, "{tie:?} {to:?}");
+            assert_eq!(tie.offered(to), offered, "{tie:?} {to:?}");
+            assert_eq!(tie.has_begun(), matches!(tie, Tie::Begun(_)));
+        }
+    }
+
+    #[test]
     fn limits_are_spread_over_a_tenth_and_fixed_at_birth() {
         let minute = Duration::from_secs(60);
         let shares: Vec<Duration> = (0..=u8::MAX).map(|spread| share(minute, spread)).collect();

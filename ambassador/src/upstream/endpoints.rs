@@ -202,6 +202,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_avoided_is_not_shown_as_ejected() {
+        let (published, now) = (Published::default(), clock::now());
+        published.publish(endpoints(&[1, 2, 3]), None);
+        // One may be ejected of three.
+        fail(&published, 0, 5, now);
+        fail(&published, 1, 5, now);
+        let views = published.views(now);
+        let out = views.iter();
+        let out = out.map(|view| (view.ejected_for.is_some(), view.avoided_for.is_some()));
+        let expected = [(true, false), (false, true), (false, false)];
+        assert_eq!(out.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn an_address_that_stands_there_twice_is_one() {
         let published = Published::default();
         published.publish(endpoints(&[1, 2, 1]), None);

@@ -59,3 +59,29 @@ impl PoolKey {
         (hash % SLOTS as u64) as u8
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(host: u8) -> PoolKey {
+        let endpoint = EndpointAddr(([10, 0, 0, host], 80).into());
+        PoolKey::http1(Namespace(3), endpoint)
+    }
+
+    #[test]
+    fn a_key_at_another_endpoint_differs_in_that_alone() {
+        assert_eq!(key(1).at(key(2).endpoint), key(2));
+        assert_ne!(key(1), key(2));
+    }
+
+    #[test]
+    fn keys_are_spread_over_all_slots() {
+        let mut keys = [0; SLOTS];
+        for host in 0..=u8::MAX {
+            assert_eq!(key(host).slot(), key(host).slot());
+            keys[usize::from(key(host).slot())] += 1;
+        }
+        assert!(keys.iter().all(|keys| (16..64).contains(keys)), "{keys:?}");
+    }
+}

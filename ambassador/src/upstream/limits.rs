@@ -152,7 +152,7 @@ mod tests {
     fn each_is_what_was_set_last() {
         let limits = Limits::default();
         let pool = limits::Pool {
-            max_pending: 1,
+            max_pending: 7,
             max_idle: 2,
             min_idle: 3,
             idle_timeout: Duration::from_micros(4),
@@ -165,7 +165,7 @@ mod tests {
             ..limits::Timeouts::default()
         };
         limits.set(&pool, &timeouts);
-        assert_eq!(limits.max_pending(), 1);
+        assert_eq!(limits.max_pending(), 7);
         assert_eq!(limits.max_idle(), 2);
         assert_eq!(limits.min_idle(), 3);
         assert_eq!(limits.idle_timeout(), Duration::from_micros(4));

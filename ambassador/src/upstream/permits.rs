@@ -379,6 +379,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lowered_cap_has_no_place_for_is_counted() {
+        let (permits, now) = (permits(3), Instant::now());
+        let mut held: Vec<Permit> = (0..3)
+            .map(|_| now_permit(permits.acquire(on(0), 9, now)))
+            .collect();
+        for (cap, above) in [(Some(3), 0), (Some(2), 1), (Some(0), 3), (None, 0)] {
+            permits.set_cap(cap);
+            assert_eq!(permits.above_cap(), above, "{cap:?}");
+        }
+        permits.set_cap(Some(2));
+        held.pop();
+        assert_eq!((permits.above_cap(), permits.in_use()), (0, 2));
+    }
+
+    #[test]
     fn the_queue_is_limited() {
         let permits = permits(1);
         let now = Instant::now();

@@ -135,3 +135,58 @@ impl Shared {
         self.idle.fetch_sub(1, Ordering::SeqCst);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::breaker::State;
+
+    fn shared() -> Shared {
+        Shared::new(UpstreamIndex::UNMATCHED, Arc::default())
+    }
+
+    #[test]
+    fn an_operator_sets_the_circuit_of_every_namespace() {
+        let shared = shared();
+        shared.other_namespaces.namespace(Namespace(4));
+        shared.other_namespaces.namespace(Namespace(2));
+        shared.force(Force::Open);
+        let all = shared.health_by_namespace();
+        let all = all
+            .iter()
+            .map(|(name, health)| (name.0, health.breaker.state()));
+        let expected = [0, 2, 4].map(|name| (name, State::Open));
+        assert_eq!(all.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn idle_ones_are_counted_up_to_a_limit() {
+        let shared = shared();
+        let added = [2, 2, 2, 3].map(|max| shared.try_add_idle(max));
+        assert_eq!((added, shared.idle()), ([true, true, false, true], 3));
+        shared.remove_idle();
+        assert_eq!(shared.idle(), 2);
+        assert!(!shared.try_add_idle(0));
+    }
+
+    #[test]
+    fn the_most_that_an_answer_came_beside_is_remembered() {
+        let shared = shared();
+        for (idle, most) in [(0, 0), (2, 2), (1, 2), (3, 3)] {
+            while shared.idle() > 0 {
+                shared.remove_idle();
+            }
+            (0..idle).for_each(|_| assert!(shared.try_add_idle(9)));
+            shared.answer_beside_idle();
+            assert_eq!(shared.answered_beside(), most, "beside {idle}");
+        }
+    }
+
+    #[test]
+    fn each_has_a_number_of_its_own_and_may_retire() {
+        let (one, other) = (shared(), shared());
+        assert_ne!(one.id, other.id);
+        one.retire();
+        assert!(one.is_retired() && !other.is_retired());
+    }
+}

@@ -244,6 +244,16 @@ mod tests {
     }
 
     #[test]
+    fn who_was_served_in_this_round_is_remembered() {
+        let mut queue = queue(&[(1, 0), (2, 0), (3, 0), (4, 0), (5, 0), (5, 1)]);
+        for peer in 1..5 {
+            assert_eq!(queue.take(0), Some((peer, 0)));
+        }
+        queue.push((1, 1), 9);
+        assert_eq!(order(&queue), [(5, 0), (5, 1), (1, 1)]);
+    }
+
+    #[test]
     fn peers_that_have_gone_are_forgotten() {
         let mut queue = queue(&[(0, 0), (0, 1)]);
         for peer in 1..1_000 {

@@ -72,7 +72,7 @@ impl Pools {
     }
 
     /// This shard's part of the idle connections that an upstream is to have.
-    fn share_of(&self, min_idle: u32) -> usize {
+    pub(super) fn share_of(&self, min_idle: u32) -> usize {
         if self.closing.get() {
             return 0;
         }

@@ -83,6 +83,7 @@ fn an_outlier_stays_where_no_more_may_be_ejected() {
 #[test]
 fn a_share_of_successes_far_below_the_others_ejects() {
     assert!(compare(6, 100));
+    assert!(compare(5, 100));
     assert!(!compare(6, 99), "too few requests to tell");
     assert!(!compare(4, 100), "too few endpoints to compare");
 }
@@ -99,4 +100,21 @@ fn endpoints_that_are_alike_are_no_outliers() {
     shares[9] = None;
     let outliers = success_rate::outliers(shares.into_iter());
     assert_eq!(outliers, [7, 3], "the worst first");
+}
+
+#[test]
+fn it_is_the_share_that_counts_and_not_how_many_there_were() {
+    for (all, failures) in [(1_000, 20), (100, 0)] {
+        let start = Instant::now();
+        let (detector, members) = upstream(6, start);
+        requests(&detector, &members[0], 1, 0, start);
+        let (last, others) = members.split_last().unwrap();
+        for health in others {
+            requests(&detector, health, 100, 2, start + SECOND);
+        }
+        requests(&detector, last, all, failures, start + SECOND);
+        requests(&detector, last, 1, 0, start + 10 * SECOND);
+        let is_out = |health: &Arc<Health>| detector.state(health) != State::Usable;
+        assert!(!members.iter().any(is_out), "{failures} of {all}");
+    }
 }

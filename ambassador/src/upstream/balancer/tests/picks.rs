@@ -162,3 +162,21 @@ fn a_retry_goes_to_a_suspect_only_where_no_other_is_left() {
         }
     }
 }
+
+#[test]
+fn an_alternative_is_well_where_one_did_not_fail_last() {
+    let published = Published::default();
+    published.publish(weighing(&[1, 1]), None);
+    let mut shard = Shard::of(&published, LoadBalancing::LeastRequest);
+    let mut fail = |port| {
+        let load_balancing = LoadBalancing::LeastRequest;
+        let input = input(&load_balancing, shard.now);
+        let mut pick = shard.balancer.pick_bound(&published, address(port), &input);
+        assert!(pick.has_alternatives());
+        pick.ended(BAD, &shard.outlier, shard.now);
+        pick.has_well_alternative()
+    };
+    assert_eq!([fail(0), fail(1)], [true, false]);
+    let lone = Pick::unwatched(address(0));
+    assert!(!lone.has_alternatives() && !lone.has_well_alternative());
+}
