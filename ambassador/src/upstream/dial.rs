@@ -261,4 +261,34 @@ mod tests {
         dialer.listens_no_more(Namespace::default(), address);
         assert!(!is_own());
     }
+
+    #[test]
+    fn a_loop_is_one_where_this_process_listens_and_nowhere_else() {
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        let own = OwnAddresses {
+            bound: vec![address],
+            ..OwnAddresses::default()
+        };
+        let dialer = Dialer::new(own, Vec::new());
+        dialer.dial_through(Rc::new(|_| {
+            let refused = io::ErrorKind::ConnectionRefused.into();
+            Box::pin(std::future::ready(Err(refused)))
+        }));
+        let options = ring::Options {
+            backend: ring::Backend::Epoll,
+            shard: 0,
+            spin: ring::Spin::Never,
+        };
+        let dialled = ring::run(options, async move {
+            let mut is_loop = Vec::new();
+            for namespace in [0, 1] {
+                let endpoint = EndpointAddr(address);
+                let timeout = Duration::from_secs(1);
+                let dialled = dialer.dial(Namespace(namespace), endpoint, timeout).await;
+                is_loop.push(matches!(dialled, Err(DialError::Loop)));
+            }
+            is_loop
+        });
+        assert_eq!(dialled.unwrap(), [true, false]);
+    }
 }

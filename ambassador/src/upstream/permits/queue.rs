@@ -254,6 +254,25 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_late_is_in_the_round_of_those_who_wait() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (1, 3)]);
+        queue.take(0);
+        queue.take(0);
+        queue.push((2, 0), 9);
+        assert_eq!(order(&queue), [(1, 2), (2, 0), (1, 3)]);
+    }
+
+    #[test]
+    fn who_was_served_has_the_less_of_the_queue() {
+        let mut queue = queue(&[(1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]);
+        for number in 0..2 {
+            let at = queue.iter().position(|waiter| *waiter == (1, number));
+            queue.take(at.unwrap());
+        }
+        assert_eq!(queue.push((3, 0), 3), PushOutcome::InPlaceOf((2, 1)));
+    }
+
+    #[test]
     fn peers_that_have_gone_are_forgotten() {
         let mut queue = queue(&[(0, 0), (0, 1)]);
         for peer in 1..1_000 {

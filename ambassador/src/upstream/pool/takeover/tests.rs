@@ -220,6 +220,22 @@ fn a_shard_that_drains_gives_nothing() {
 }
 
 #[test]
+fn an_idle_connection_of_another_shard_makes_room() {
+    on_two_shards(|shards| async move {
+        shards.shared.permits.set_cap(Some(1));
+        let wanted = Checkout {
+            freshness: Freshness::New,
+            ..checkout(shards.key)
+        };
+        let opening = shards.shared.limits.opening();
+        let new = shards.pools.checkout(&shards.shared, opening, wanted);
+        let past = new.await.map(|lease| lease.past);
+        assert!(matches!(past, Ok(Past::Dialled)));
+        assert_eq!(shards.counts(), (0, 0));
+    });
+}
+
+#[test]
 fn another_key_is_left_alone() {
     on_two_shards(|shards| async move {
         let elsewhere = PoolKey::http1(Namespace(7), shards.key.endpoint);
