@@ -302,11 +302,14 @@ impl<'a> Sending<'a> {
             outgoing.detach();
         }
         let (peer, until) = (self.progress.peer(), self.deadlines.of_checkout());
+        let sought = Some(one.endpoint());
         let connection = one.reach(self.namespace, freshness, peer, until).await?;
-        self.record
-            .passage
-            .endpoint
-            .set(Some(connection.endpoint()));
+        // Another address of its name may have been faster. A try beside another
+        // one is not what the log tells of before it is answered.
+        let endpoint = &self.record.passage.endpoint;
+        if endpoint.get() == sought {
+            endpoint.set(Some(connection.endpoint()));
+        }
         Ok(Outbound::over(connection))
     }
 
