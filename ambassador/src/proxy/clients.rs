@@ -253,3 +253,6 @@ impl Drop for Membership {
         slack::shrink(&mut members);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -92,6 +92,7 @@ mod tests {
     #[test]
     fn a_full_room_has_a_place_when_somebody_leaves_or_it_grows() {
         let room = Room::new(Some(2));
+        assert_eq!(room.max(), Some(2));
         let first = room.enter().unwrap();
         let _second = room.enter().unwrap();
         assert!(room.enter().is_none());
@@ -100,6 +101,7 @@ mod tests {
         let _third = room.enter().unwrap();
         assert!(room.enter().is_none());
         room.set_max(None);
+        assert_eq!(room.max(), None);
         let _fourth = room.enter().unwrap();
         room.set_max(Some(1));
         assert!(room.enter().is_none());

@@ -32,6 +32,7 @@ use crate::telemetry::{
 use crate::upstream::dial::{Dialer, OwnAddresses};
 use crate::upstream::pool::Pools;
 use crate::upstream::shared::Shared;
+use crate::workload::Family;
 
 /// The host that the upstream claims.
 pub(crate) const HOST: &str = "up.test";
@@ -43,8 +44,10 @@ pub(crate) const ADDRESS: &str = "10.1.0.1:443";
 const HUNG_AFTER: Duration = Duration::from_secs(1_000);
 
 /// How a world is made.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Plan {
+    /// Whether the endpoints are addresses of a name, of each family in turn.
+    pub(crate) is_named: bool,
     /// How many endpoints the upstream has.
     pub(crate) endpoints: usize,
     /// How its requests are treated.
@@ -93,7 +96,7 @@ pub(crate) fn play<F: Future<Output = World> + 'static>(
         endpoints,
         policies,
         protocol: Protocol::Http1,
-        settings: Settings::default(),
+        ..Plan::default()
     };
     play_in(seed, plan, scenario);
 }
@@ -131,8 +134,15 @@ fn waits() -> impl Iterator<Item = Duration> {
 
 impl World {
     fn new(plan: Plan) -> Self {
-        let endpoints: Vec<_> = (0..plan.endpoints).map(Endpoint::new).collect();
+        let family = |number| match plan.is_named && number % 2 == 1 {
+            true => Family::V6,
+            false => Family::V4,
+        };
+        let endpoints: Vec<_> = (0..plan.endpoints)
+            .map(|number| Endpoint::new(number, family(number)))
+            .collect();
         let addresses = endpoints.iter().map(|endpoint| endpoint.address.into());
+        let addresses: Vec<_> = addresses.collect();
         let claims = vec![
             Claim::Name {
                 host: HOST.into(),
@@ -146,7 +156,13 @@ impl World {
         let upstream = Upstream {
             name: "up".into(),
             claims,
-            endpoints: Endpoints::Static(addresses.collect()),
+            endpoints: match plan.is_named {
+                true => Endpoints::Dns {
+                    name: HOST.into(),
+                    port: 80,
+                },
+                false => Endpoints::Static(addresses.clone()),
+            },
             protocol: plan.protocol,
             policies: plan.policies,
         };
@@ -155,6 +171,7 @@ impl World {
         let registry = Arc::new(Registry::default());
         let generation = Generation::new(settings, &registry, None);
         let shared = generation.target(0).shared;
+        shared.endpoints.publish(addresses, None);
         let dialer = Dialer::new(OwnAddresses::default(), Vec::new());
         dialer.dial_through(endpoint::network(endpoints.clone()));
         let (sink, log) = log::begin(registry);

@@ -3,8 +3,10 @@ mod tls;
 use super::*;
 use crate::policy::breaker::Trip;
 use crate::policy::fault;
-use crate::proxy::scripted::{ADDRESS, Connect, Deed, End, HOST, Plan, World, play_in};
-use crate::route::settings::{Policies, Settings, Unmatched};
+use crate::proxy::scripted::{
+    ADDRESS, Caller, Connect, Deed, End, HOST, Link, Plan, World, play_in,
+};
+use crate::route::settings::{Policies, Unmatched};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -22,7 +24,7 @@ fn plan(protocol: Protocol) -> Plan {
         endpoints: 1,
         policies,
         protocol,
-        settings: Settings::default(),
+        ..Plan::default()
     }
 }
 
@@ -428,6 +430,83 @@ fn faults_meet_relays() {
         assert_eq!(line["upstream"], "up");
         world
     });
+}
+
+#[test]
+fn a_relay_has_as_many_tries_as_a_request_and_for_connects_alone() {
+    for (on_connect_failure, expected) in [(true, 3), (false, 1)] {
+        let mut two = Plan {
+            endpoints: 2,
+            ..plan(Protocol::Tcp)
+        };
+        two.policies.retry.on_connect_failure = on_connect_failure;
+        play_in(1, two, async move |world| {
+            for endpoint in &world.endpoints {
+                endpoint.meets(vec![Connect::Refuse; 20]);
+            }
+            let mut caller = world.relayed();
+            assert_eq!(caller.wire.rest().await, "");
+            let left = world
+                .endpoints
+                .iter()
+                .map(|one| one.connects.borrow().len());
+            assert_eq!(40 - left.sum::<usize>(), expected);
+            world
+        });
+    }
+}
+
+#[test]
+fn a_relay_without_a_place_in_the_pool_is_refused() {
+    let mut full = plan(Protocol::Tcp);
+    full.policies.pool.max_connections = Some(1);
+    full.policies.pool.max_pending = 0;
+    play_in(1, full, async |world| {
+        hands(&world, 2);
+        let first = world.relayed();
+        let server = world.endpoints[0].handed().await;
+        let mut second = world.relayed();
+        assert_eq!(second.wire.rest().await, "");
+        drop((first, server, second));
+        world.until_all_have_left().await;
+        let mut ended = outcomes(&world);
+        ended.sort_unstable();
+        assert_eq!(ended, ["closed", "overloaded"]);
+        world
+    });
+}
+
+#[test]
+fn a_captured_head_has_the_time_of_its_upstream() {
+    let mut hasty = plan(Protocol::Http1);
+    hasty.policies.timeouts.head = 3 * SECOND;
+    play_in(1, hasty, async |world| {
+        let before = ring::now();
+        let mut caller = world.captured(ADDRESS);
+        caller.send("GET / HT").await;
+        assert_eq!(caller.answer().await.expect("an answer").status, 408);
+        assert_eq!(ring::now() - before, 3 * SECOND);
+        world
+    });
+}
+
+#[test]
+fn a_relay_that_is_cut_is_reset_and_one_that_ended_is_not() {
+    for (ends, expected) in [(true, End::Fin), (false, End::Reset)] {
+        play_in(1, plan(Protocol::Tcp), async move |world| {
+            hands(&world, 1);
+            let entry = Entry::Tcp("up".into());
+            let mut caller = Caller::new(&world.context, Link::Tcp, entry, None);
+            let server = world.endpoints[0].handed().await;
+            if ends {
+                caller.wire.stream.shutdown_write();
+                drop(server);
+            }
+            assert_eq!(caller.wire.rest().await, "");
+            assert_eq!(caller.wire.end, Some(expected));
+            world
+        });
+    }
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! Requests through all of a shard, between scripted callers and endpoints.
 
 mod admission;
+mod beside;
 mod binding;
 mod bodies;
 mod dead_connection;
+mod draining;
+mod families;
 mod heads;
 mod hedging;
+mod learning;
 mod leaving;
 mod messages;
 mod random;

@@ -13,6 +13,7 @@ use crate::addr::EndpointAddr;
 use crate::ring::{self, timer};
 use crate::transport::Transport;
 use crate::upstream::dial::Network;
+use crate::workload::Family;
 
 /// What happens to a connect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,10 +91,14 @@ impl Heard {
 
 impl Endpoint {
     /// One that accepts and answers.
-    pub(crate) fn new(number: usize) -> Rc<Self> {
+    pub(crate) fn new(number: usize, family: Family) -> Rc<Self> {
         let host = u8::try_from(number + 1).expect("few endpoints");
+        let address = match family {
+            Family::V4 => SocketAddr::from(([10, 0, 0, host], 80)),
+            Family::V6 => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, host.into()], 80)),
+        };
         Rc::new(Self {
-            address: EndpointAddr(SocketAddr::from(([10, 0, 0, host], 80))),
+            address: EndpointAddr(address),
             connects: RefCell::default(),
             deeds: RefCell::default(),
             heard: RefCell::default(),

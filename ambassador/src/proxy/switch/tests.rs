@@ -7,7 +7,7 @@ use crate::policy::breaker::{State, Trip};
 use crate::policy::fault as injected;
 use crate::proxy::scripted::{Caller, Connect, Plan, World, client_hello, play_in};
 use crate::ring::timer;
-use crate::route::settings::{Claim, Endpoints, Policies, Settings, Upstream};
+use crate::route::settings::{Claim, Endpoints, Policies, Upstream};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MS: Duration = Duration::from_millis(1);
@@ -23,7 +23,7 @@ fn plan(protocol: Protocol) -> Plan {
         endpoints: 1,
         policies: Policies::default(),
         protocol,
-        settings: Settings::default(),
+        ..Plan::default()
     }
 }
 

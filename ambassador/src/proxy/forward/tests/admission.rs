@@ -30,6 +30,7 @@ fn an_upstream_without_requests_and_a_host_that_nobody_claims_have_no_route() {
             unmatched: Unmatched::Refuse,
             ..Settings::default()
         },
+        ..Plan::default()
     };
     play_in(1, tcp, async |world| {
         let answer = world.get().await;

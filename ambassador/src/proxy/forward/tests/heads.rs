@@ -215,6 +215,7 @@ fn routed(change: impl FnOnce(&mut Route, &mut Policies)) -> Plan {
             routes: vec![route],
             ..Settings::default()
         },
+        ..Plan::default()
     }
 }
 

@@ -416,3 +416,65 @@ fn a_wait_for_a_connection_ends_with_the_time_of_its_request() {
         });
     }
 }
+
+#[test]
+fn a_response_that_has_begun_is_cut_by_what_its_request_comes_to() {
+    play(1, Policies::default(), 1, async move |world| {
+        world.endpoints[0].meets([Connect::Hand]);
+        let mut caller = world.caller_over_tcp();
+        let head = "POST / HTTP/1.1\r\nHost: up.test\r\nTransfer-Encoding: chunked\r\n\r\n";
+        caller.send(head).await;
+        let mut server = world.endpoints[0].handed().await;
+        server.head().await.expect("a head");
+        let response = "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart";
+        server.send(response).await;
+        assert_eq!(caller.wire.text(12).await, "HTTP/1.1 200");
+        caller.send("xyz\r\n").await;
+        while caller.wire.more().await {}
+        assert_eq!(caller.wire.end, Some(crate::proxy::scripted::End::Reset));
+        world.until_all_have_left().await;
+        let line = &world.log()[0];
+        assert_eq!(
+            (&line["status"], &line["reason"]),
+            (&200.into(), &"bad-request".into())
+        );
+        assert!(line["detail"].is_string());
+        world
+    });
+}
+
+#[test]
+fn a_response_may_depend_on_the_rest_of_its_request() {
+    play(1, Policies::default(), 1, async |world| {
+        world.endpoints[0].meets([Connect::Hand]);
+        let mut caller = upload(&world, "half").await;
+        let mut server = world.endpoints[0].handed().await;
+        server.head().await.expect("a head");
+        server
+            .send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+            .await;
+        assert_eq!(caller.wire.text(12).await, "HTTP/1.1 200");
+        caller.send(" more").await;
+        assert_eq!(server.text(9).await, "half more");
+        server.send("half more").await;
+        assert!(caller.wire.rest().await.ends_with("half more"));
+        world
+    });
+}
+
+#[test]
+fn a_response_head_that_never_ends_is_refused_at_its_limit() {
+    let one = policies(|policies| policies.retry.attempts = 1);
+    play(1, one, 1, async |world| {
+        let endless: &'static str = Box::leak(format!("X: {}", "x".repeat(90_000)).into());
+        world.endpoints[0].does([Deed::Pieces(MS, vec!["HTTP/1.1 200 OK\r\n", endless])]);
+        let before = ring::now();
+        let answer = world.get().await;
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (502, Some("protocol-error"))
+        );
+        assert!(ring::now() - before < SECOND);
+        world
+    });
+}
