@@ -104,13 +104,20 @@ fn endpoints_that_are_alike_are_no_outliers() {
 
 #[test]
 fn it_is_the_share_that_counts_and_not_how_many_there_were() {
-    for (all, failures) in [(1_000, 20), (100, 0)] {
+    // Requests to each of the others, and to the last.
+    for (others_all, all, failures) in [(1_000, 100, 2), (100, 1_000, 20), (100, 100, 0)] {
         let start = Instant::now();
         let (detector, members) = upstream(6, start);
         requests(&detector, &members[0], 1, 0, start);
         let (last, others) = members.split_last().unwrap();
         for health in others {
-            requests(&detector, health, 100, 2, start + SECOND);
+            requests(
+                &detector,
+                health,
+                others_all,
+                others_all / 50,
+                start + SECOND,
+            );
         }
         requests(&detector, last, all, failures, start + SECOND);
         requests(&detector, last, 1, 0, start + 10 * SECOND);

@@ -235,11 +235,14 @@ fn other_shards_are_told_where_there_are_some() {
         shard.idle(1, 2).await;
         assert_eq!((holders(1), holders(other)), (vec![3], vec![]));
         shard.idle(other, 1).await;
+        timer::sleep(1_001 * MS).await;
         assert_eq!((holders(1), holders(other)), (vec![3], vec![3]));
         shard.close(0);
         shard.close(1);
         timer::sleep(1_001 * MS).await;
         assert_eq!((holders(1), holders(other)), (vec![], vec![3]));
+        shard.idle(1, 1).await;
+        assert_eq!((holders(1), holders(other)), (vec![3], vec![3]));
         assert_eq!(shard.pools.shard(), 3);
     });
 }
