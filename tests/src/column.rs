@@ -43,6 +43,13 @@ impl Protocol {
     /// Each of them.
     pub const ALL: [Protocol; 1] = [Protocol::Http1];
 
+    /// What log and metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Http1 => "http1",
+        }
+    }
+
     /// A client that speaks it; panics where nothing listens.
     #[track_caller]
     pub fn connect(self, address: SocketAddr) -> Caller {

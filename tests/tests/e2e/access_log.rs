@@ -5,11 +5,17 @@ use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, Server, eventually, on_both_backends, on_http1, ports, program,
+    Backend, Call, Cgroup, Client, Column, Proxy, Server, eventually, matrix, on_both_backends,
+    on_http1, ports, program,
 };
 use serde_json::Value;
 
-on_http1!(each_request_is_a_line, a_tunnel_is_the_line_of_its_request,);
+matrix!(each_request_is_a_line);
+
+on_http1!(
+    what_is_no_request_is_a_line_too,
+    a_tunnel_is_the_line_of_its_request,
+);
 
 on_both_backends!(
     each_relayed_connection_is_a_line_at_its_end,
@@ -52,36 +58,54 @@ fn free() -> SocketAddr {
     ([127, 0, 0, 1], ports::free()).into()
 }
 
-fn each_request_is_a_line(backend: Backend) {
+fn each_request_is_a_line(column: Column) {
+    let server = column.ok();
+    let listen = free();
+    let config = one_upstream(listen, server.address(), "");
+    let proxy = Proxy::start(column, &format!("{LOGGED}{config}"));
+    let mut client = column.connect(listen);
+    client.get("/logged?secret=1");
+    let nowhere = Call::get("/nowhere").to("nobody.test");
+    assert_eq!(client.call(&nowhere).status, 404);
+    assert_eq!(client.call(&Call::post("/", "hello")).status, 200);
+
+    let lines = lines(&proxy, 3);
+    assert_eq!(told(&lines[0]), (Some(200), "GET", ""));
+    assert_eq!(told(&lines[1]), (Some(404), "GET", "no-route"));
+    assert_eq!(told(&lines[2]), (Some(200), "POST", ""));
+    // What was refused is told of as much as what was not.
+    assert_eq!(lines[1]["authority"], "nobody.test");
+    assert_eq!(lines[1]["path"], "/nowhere");
+    assert!(lines[1]["request_id"].is_string(), "{}", lines[1]);
+    assert_eq!(lines[0]["upstream"], "web");
+    for line in &lines {
+        assert_eq!(line["protocol"], column.client.name());
+        assert!(line["client"].is_string(), "{line}");
+    }
+}
+
+/// Status, method and reason of a request.
+fn told(line: &Value) -> (Option<u64>, &str, &str) {
+    let word = |name: &str| line[name].as_str().unwrap_or_default();
+    (line["status"].as_u64(), word("method"), word("reason"))
+}
+
+fn what_is_no_request_is_a_line_too(backend: Backend) {
     let server = Server::ok();
     let listen = free();
     let config = one_upstream(listen, server.address(), "");
     let proxy = Proxy::start(backend, &format!("{LOGGED}{config}"));
     let mut client = Client::connect(listen);
-    client.get("/logged?secret=1");
-    client.send("GET /nowhere HTTP/1.1\r\nHost: nobody.test\r\n\r\n");
-    assert_eq!(client.response("GET").status, 404);
     let post = "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 5\r\n\r\nhello";
     client.send(post);
     assert_eq!(client.response("POST").status, 200);
     client.send("NOT HTTP\r\n\r\n");
     assert_eq!(client.response("GET").status, 400);
 
-    let lines = lines(&proxy, 4);
-    let told = |at: usize| {
-        let word = |name: &str| lines[at][name].as_str().unwrap_or_default();
-        (lines[at]["status"].as_u64(), word("method"), word("reason"))
-    };
-    assert_eq!(told(0), (Some(200), "GET", ""));
-    assert_eq!(told(1), (Some(404), "GET", "no-route"));
-    assert_eq!(told(2), (Some(200), "POST", ""));
-    assert_eq!(told(3), (Some(400), "OTHER", "bad-request"));
-    // What was refused is told of as much as what was not.
-    assert_eq!(lines[1]["authority"], "nobody.test");
-    assert_eq!(lines[1]["path"], "/nowhere");
-    assert!(lines[1]["request_id"].is_string(), "{}", lines[1]);
-    assert_eq!(lines[0]["upstream"], "web");
-    assert_eq!(lines[2]["bytes_in"], post.len());
+    let lines = lines(&proxy, 2);
+    assert_eq!(told(&lines[0]), (Some(200), "POST", ""));
+    assert_eq!(lines[0]["bytes_in"], post.len());
+    assert_eq!(told(&lines[1]), (Some(400), "OTHER", "bad-request"));
     for line in &lines {
         assert_eq!(line["protocol"], "http1");
         assert!(line["client"].is_string(), "{line}");

@@ -9,25 +9,26 @@ use std::time::{Duration, Instant};
 
 use ambassador_tests::client::get;
 use ambassador_tests::proxy::one_upstream;
-use ambassador_tests::server::{response, text};
 use ambassador_tests::{
     Answer, Backend, Call, Client, Column, Connection, Proxy, Server, matrix, on_http1, os, ports,
 };
 
 use crate::access_log::{LOGGED, lines};
 
-matrix!(a_client_that_waits_for_leave_is_not_slow,);
+matrix!(
+    a_route_may_have_no_rate,
+    who_keeps_the_rate_is_left_alone,
+    an_upstream_that_waits_for_the_body_is_not_slow,
+    an_endpoint_that_drips_is_ejected,
+    a_client_that_waits_for_leave_is_not_slow,
+);
 
 on_http1!(
     an_upload_that_drips_is_given_up,
     an_upload_in_a_tunnel_keeps_the_same_rate,
     a_client_that_reads_slowly_is_reset,
     a_response_that_drips_is_the_upstreams_failure,
-    an_endpoint_that_drips_is_ejected,
     an_upstream_that_takes_an_upload_slowly_has_failed,
-    an_upstream_that_waits_for_the_body_is_not_slow,
-    who_keeps_the_rate_is_left_alone,
-    a_route_may_have_no_rate,
     what_is_relayed_has_no_rate,
 );
 
@@ -166,19 +167,19 @@ fn a_client_that_reads_slowly_is_reset(backend: Backend) {
 }
 
 /// Begins each response at once, and goes on with it slowly.
-fn dripping() -> Server {
-    Server::start(|connection| {
-        connection.request()?;
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")?;
+fn dripping(column: impl Into<Column>) -> Server {
+    column.into().script(|exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::status(200).announces(1_000_000))?;
         loop {
-            connection.write("a few bytes")?;
+            exchange.piece("a few bytes")?;
             thread::sleep(PAUSE);
         }
     })
 }
 
-fn an_endpoint_that_drips_is_ejected(backend: Backend) {
-    let (slow, well) = (dripping(), Server::ok());
+fn an_endpoint_that_drips_is_ejected(column: Column) {
+    let (slow, well) = (dripping(column), column.ok());
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     // Its heads alone would make it look as well as the other.
     let config = format!(
@@ -189,11 +190,11 @@ fn an_endpoint_that_drips_is_ejected(backend: Backend) {
         slow.address(),
         well.address()
     );
-    let proxy = Proxy::start(backend, &config);
+    let proxy = Proxy::start(column, &config);
     let ask = || {
-        let mut client = Client::connect(listen);
-        client.send("GET / HTTP/1.1\r\nHost: web.test\r\nConnection: close\r\n\r\n");
-        client.rest().is_ok()
+        let mut client = column.connect(listen);
+        client.send(&Call::get("/"));
+        client.try_answer().is_some()
     };
     let cut = (0..12).filter(|_| !ask()).count();
     assert_eq!(cut, 2);
@@ -202,7 +203,7 @@ fn an_endpoint_that_drips_is_ejected(backend: Backend) {
 }
 
 fn a_response_that_drips_is_the_upstreams_failure(backend: Backend) {
-    let server = dripping();
+    let server = dripping(backend);
     let (proxy, listen) = start(backend, &server, RATE);
     let mut client = Client::connect(listen);
     let started = Instant::now();
@@ -240,81 +241,75 @@ fn an_upstream_that_takes_an_upload_slowly_has_failed(backend: Backend) {
     sending.join().expect("it writes or ends");
 }
 
-fn an_upstream_that_waits_for_the_body_is_not_slow(backend: Backend) {
-    let server = Server::start(|connection| {
-        let Some(mut request) = connection.head()? else {
-            return Ok(());
-        };
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
-        connection.body(&mut request)?;
-        connection.write("cd")
+fn an_upstream_that_waits_for_the_body_is_not_slow(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.send(&Answer::status(200).announces(4))?;
+        exchange.piece("ab")?;
+        exchange.request()?;
+        exchange.piece("cd")
     });
     let more = "timeouts: { idle: 4s, min_rate: 1KiB/s }";
-    let (proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
-    // Twice as fast as it must be, for longer than a window of two seconds.
-    client.send("POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: 6144\r\n\r\n");
+    let (proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
+    // Ten times as fast as it must be, for longer than a window of two seconds.
+    client.send(&Call::new("POST", "/").announces(30_720));
     for _ in 0..30 {
-        client.send([b'x'; 204]);
+        client.piece([b'x'; 1_020]);
         thread::sleep(2 * PAUSE);
     }
-    client.send([b'x'; 6_144 - 30 * 204]);
-    assert_eq!(client.response("POST").text(), "abcd");
+    client.piece([b'x'; 30_720 - 30 * 1_020]);
+    assert_eq!(client.answer().text(), "abcd");
     assert_eq!(failures(&proxy), 0);
 }
 
-fn who_keeps_the_rate_is_left_alone(backend: Backend) {
+fn who_keeps_the_rate_is_left_alone(column: Column) {
     const BODY: usize = 4 * 1024 * 1024;
-    let server = Server::http(|request| match request.method.as_str() {
-        "POST" => text(&request.body.len().to_string()),
-        _ => response("200 OK", "", &"x".repeat(BODY)),
+    let server = column.server(|request| match request.method.as_str() {
+        "POST" => Answer::ok(request.body.len().to_string()),
+        _ => Answer::ok("x".repeat(BODY)),
     });
     let more = "timeouts: { idle: 2s, min_rate: 64KiB/s }";
-    let (proxy, listen) = start(backend, &server, more);
-    let mut client = Client::connect(listen);
+    let (proxy, listen) = start(column, &server, more);
+    let mut client = column.connect(listen);
     assert_eq!(client.get("/").body.len(), BODY);
-    client.send(format!(
-        "POST / HTTP/1.1\r\nHost: web.test\r\nContent-Length: {BODY}\r\n\r\n"
-    ));
+    client.send(&Call::new("POST", "/").announces(BODY));
     // In bursts, and for longer than one is looked at.
     for part in vec![b'x'; BODY].chunks(BODY / 16) {
-        client.send(part);
+        client.piece(part);
         thread::sleep(2 * PAUSE);
     }
-    assert_eq!(client.response("POST").text(), BODY.to_string());
+    assert_eq!(client.answer().text(), BODY.to_string());
     // A client reads in bursts as well.
-    let mut reader = Client::connect(listen);
-    reader.send(get("/"));
+    let mut reader = column.connect(listen);
+    reader.send(&Call::get("/"));
+    assert_eq!(reader.head().status, 200);
     for _ in 0..16 {
-        reader.exactly(BODY / 16);
+        reader.content(BODY / 16);
         thread::sleep(2 * PAUSE);
     }
     assert_eq!(failures(&proxy), 0);
 }
 
-fn a_route_may_have_no_rate(backend: Backend) {
-    let server = Server::start(|connection| {
-        while let Some(request) = connection.request()? {
-            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")?;
-            thread::sleep(WINDOW * 3 / 2);
-            connection.write("cd")?;
-            connection.record(&request);
-        }
-        Ok(())
+fn a_route_may_have_no_rate(column: Column) {
+    let server = column.script(|exchange| {
+        exchange.request()?;
+        exchange.send(&Answer::status(200).announces(4))?;
+        exchange.piece("ab")?;
+        thread::sleep(WINDOW * 3 / 2);
+        exchange.piece("cd")
     });
     let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let config = one_upstream(listen, server.address(), RATE);
     let routes = "routes:\n  - match: { path_prefix: /events }\n    upstream: web\n    \
                   timeouts: { min_rate: off }\n";
-    let _proxy = Proxy::start(backend, &format!("{config}{routes}"));
+    let _proxy = Proxy::start(column, &format!("{config}{routes}"));
     let ask = |path| {
-        let mut client = Client::connect(listen);
-        client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n\r\n"));
-        client
+        let mut client = column.connect(listen);
+        client.send(&Call::get(path));
+        client.try_answer()
     };
-    assert_eq!(ask("/events").response("GET").text(), "abcd");
-    let rest = ask("/else").rest();
-    assert!(rest.is_err(), "it has the rate of the upstream");
+    assert_eq!(ask("/events").expect("it is whole").text(), "abcd");
+    assert!(ask("/else").is_none(), "it has the rate of the upstream");
 }
 
 fn what_is_relayed_has_no_rate(backend: Backend) {
