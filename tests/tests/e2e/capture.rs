@@ -1,9 +1,12 @@
 //! Unmodified clients are captured at connect(), however they connect.
 
 use std::process::Command;
+use std::time::Duration;
 
 use ambassador_tests::server::text;
-use ambassador_tests::{Backend, Cgroup, Netns, Proxy, Server, on_both_backends, program};
+use ambassador_tests::{
+    Backend, Cgroup, Netns, Proxy, Server, eventually, on_both_backends, program,
+};
 
 on_both_backends!(
     curl_to_an_unroutable_address,
@@ -163,11 +166,9 @@ fn an_opaque_protocol_is_relayed(backend: Backend) {
         \x20s.sendall(b'\\x00\\xffquit'); assert s.recv(100)==b'\\x00\\xffquit'; assert s.recv(1)==b''\n\
         \x20s.close()\n";
     program::succeed(cgroup.command(program::PYTHON).args(["-c", script]));
-    ambassador_tests::eventually(
-        "three were counted",
-        std::time::Duration::from_secs(5),
-        || proxy.metric("ambassador_tcp_connections_total", &[("upstream", "web")]) == 3.0,
-    );
+    eventually("three were counted", Duration::from_secs(5), || {
+        proxy.metric("ambassador_tcp_connections_total", &[("upstream", "web")]) == 3.0
+    });
 }
 
 fn a_client_that_says_little_and_ends_is_relayed(backend: Backend) {
@@ -258,5 +259,9 @@ fn keep_alive_through_capture(backend: Backend) {
     let body = program::succeed(curl.args(["-sS", "-m20", "http://10.1.2.3/[1-20]"]));
     assert_eq!(body.matches('/').count(), 20);
     assert_eq!(server.connections(), 1);
-    proxy.expect_metric("ambassador_pool_reuse_total", &[("upstream", "web")], 19.0);
+    // All but the first; that too where it came late, to a connection that was
+    // dialled to see who speaks.
+    eventually("they are counted", Duration::from_secs(5), || {
+        proxy.metric("ambassador_pool_reuse_total", &[("upstream", "web")]) >= 19.0
+    });
 }
