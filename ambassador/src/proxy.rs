@@ -6,6 +6,7 @@ pub(crate) mod adopted;
 pub(crate) mod after;
 pub(crate) mod answer;
 pub(crate) mod attempt;
+mod body_wait;
 pub(crate) mod bound;
 pub(crate) mod client;
 pub(crate) mod clients;
@@ -53,7 +54,6 @@ pub(crate) mod trailers;
 mod tries;
 pub(crate) mod tunnel;
 mod upload;
-mod withheld;
 
 use crate::ring;
 

@@ -19,7 +19,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
         Outcome::Leave => {
             debug!(
                 &ctx,
-                "connect4: left alone, {:i}:{}",
+                "connect4: not captured, {:i}:{}",
                 u32::from_be(ip),
                 u16::from_be(port as u16)
             );

@@ -28,7 +28,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
         Outcome::Leave => {
             debug!(
                 &ctx,
-                "connect6: left alone, ..{:x}:{}",
+                "connect6: not captured, ..{:x}:{}",
                 u32::from_be(addr[3]),
                 u16::from_be(port as u16)
             );

@@ -29,7 +29,7 @@ pub(crate) enum Response {
 /// A response of which the head has come, and nothing has gone to the client; its
 /// parsed head is in the scratch.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct HeldResponse {
     /// Its head as it came.
     pub head: Chunk,
     /// What came along of its body.
@@ -107,7 +107,7 @@ impl ExchangeError {
     }
 }
 
-impl Held {
+impl HeldResponse {
     /// Lets go of shared buffers.
     pub(crate) fn detach(&mut self) {
         self.head.detach();

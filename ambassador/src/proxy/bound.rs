@@ -9,7 +9,7 @@ use std::future::pending;
 
 use crate::addr::EndpointAddr;
 use crate::message::challenge::Challenger;
-use crate::upstream::connection::{Past, Tie};
+use crate::upstream::connection::{ConnectionAuth, ConnectionUse};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::Lease;
@@ -50,7 +50,10 @@ impl Bound {
         let tie = self.of(shared).map(|connection| connection.tie);
         matches!(
             tie,
-            Some(Tie::Offered(Challenger::Proxy) | Tie::Begun(Challenger::Proxy))
+            Some(
+                ConnectionAuth::Offered(Challenger::Proxy)
+                    | ConnectionAuth::Begun(Challenger::Proxy)
+            )
         )
     }
 
@@ -80,7 +83,7 @@ impl Bound {
         if self.0.as_deref().is_some_and(begun) && !connection.tie.has_begun() {
             return BoundOutcome::Well;
         }
-        connection.past = Past::Used;
+        connection.past = ConnectionUse::Used;
         self.0 = Some(Box::new(connection));
         BoundOutcome::Well
     }

@@ -129,7 +129,7 @@ pub(crate) enum Turn {
 }
 
 /// What woke an idle connection.
-pub(crate) enum Woken {
+pub(crate) enum ClientEvent {
     /// Bytes, which are ahead.
     Bytes,
     /// The client closed, reset or fell silent; or the connection ended that is
@@ -181,7 +181,7 @@ impl Client {
 
     /// Waits between requests: for bytes, which stay ahead, for the end, or a
     /// drain.
-    pub(crate) async fn next_request(&mut self, idle: Duration) -> Woken {
+    pub(crate) async fn next_request(&mut self, idle: Duration) -> ClientEvent {
         if self.ahead.is_some() {
             return self.woken();
         }
@@ -195,20 +195,20 @@ impl Client {
     }
 
     /// What it was woken by, which is no drain.
-    fn woken(&mut self) -> Woken {
+    fn woken(&mut self) -> ClientEvent {
         self.turn = Turn::Later;
         if self.ahead.is_none() {
             self.ahead = self.stream.try_recv();
         }
         match self.ahead {
-            Some(_) => Woken::Bytes,
-            None => Woken::Ended,
+            Some(_) => ClientEvent::Bytes,
+            None => ClientEvent::Ended,
         }
     }
 
     /// A request that is on its way when the drain begins would be reset by the
     /// close.
-    async fn last_request(&mut self) -> Woken {
+    async fn last_request(&mut self) -> ClientEvent {
         let grace = self.context.drain_grace();
         let within = match self.turn {
             Turn::First => grace * FIRST_REQUEST_GRACES,
@@ -216,7 +216,7 @@ impl Client {
         };
         match self.stream.readable_by(ring::now() + within).await {
             Ok(()) => self.woken(),
-            Err(_) => Woken::Drained,
+            Err(_) => ClientEvent::Drained,
         }
     }
 

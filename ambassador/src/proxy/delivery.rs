@@ -51,14 +51,14 @@ pub(crate) struct Switched<'a> {
 }
 
 /// A request whose outcome is known.
-pub(crate) struct Ended<'a> {
+pub(crate) struct Delivery<'a> {
     /// What of it decides about a reply.
     pub facts: RequestFacts,
     /// The head of the last response.
     pub response: &'a ResponseHead,
 }
 
-impl<'a> Ended<'a> {
+impl<'a> Delivery<'a> {
     /// It has ended, with so much of its body read.
     pub(crate) fn new(facts: RequestFacts, response: &'a ResponseHead) -> Self {
         Self { facts, response }

@@ -9,12 +9,12 @@ use crate::combinators::at_once;
 use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::after::After;
-use crate::proxy::answer::{ExchangeError, Held, Response};
+use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::deadlines::Limit;
 use crate::proxy::downstream::{NextRequest, ResponsePlan, SendResponse};
 use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, Interims, ended_or};
-use crate::proxy::paced::{Late, Paced, within};
+use crate::proxy::paced::{Paced, PeerTimeout, within};
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::{self, Chunk, Gather, SendError};
 use crate::telemetry::{Cells, Direction};
@@ -36,7 +36,7 @@ pub(crate) struct Download<'a> {
 impl Download<'_> {
     /// The head of the final response. Interim ones before it are passed on, or
     /// dropped.
-    pub(super) async fn head(&mut self, interims: Interims) -> Result<Held, ExchangeError> {
+    pub(super) async fn head(&mut self, interims: Interims) -> Result<HeldResponse, ExchangeError> {
         let mut ahead = None;
         for _ in 0..=INTERIM_MAX {
             let (head, rest) = self.heads.next(ahead.take()).await?;
@@ -46,7 +46,7 @@ impl Download<'_> {
             }
             if !response.is_informational() {
                 self.heads.progress.head_at.set(Some(ring::now()));
-                return Ok(Held { head, rest });
+                return Ok(HeldResponse { head, rest });
             }
             if interims == Interims::Pass && self.send.takes_interim() {
                 self.send_head(&head, None, ResponsePlan::INTERIM).await?;
@@ -57,7 +57,10 @@ impl Download<'_> {
     }
 
     /// Passes the response on whose head has come.
-    pub(super) async fn pass(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
+    pub(super) async fn pass(
+        &mut self,
+        held: &mut HeldResponse,
+    ) -> Result<Response, ExchangeError> {
         match self.heads.from.is_switch() {
             true => self.switch(held).await,
             false => self.pass_response(held).await,
@@ -65,7 +68,7 @@ impl Download<'_> {
     }
 
     /// Passes on the head of a response behind which other bytes follow.
-    async fn switch(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
+    async fn switch(&mut self, held: &mut HeldResponse) -> Result<Response, ExchangeError> {
         let status = self.heads.from.response().status();
         self.heads.progress.record.status.set(status);
         self.send_head(&held.head, None, ResponsePlan::INTERIM)
@@ -92,8 +95,8 @@ impl Download<'_> {
         };
         match within(patience, &mut self.sends, from.recv(), sent).await {
             Ok(received) => ended_or(received),
-            Err(Late::Silent) => Err(ExchangeError::Expired(Limit::Idle)),
-            Err(Late::TooSlow) => Err(ExchangeError::SlowResponse),
+            Err(PeerTimeout::Silent) => Err(ExchangeError::Expired(Limit::Idle)),
+            Err(PeerTimeout::TooSlow) => Err(ExchangeError::SlowResponse),
         }
     }
 
@@ -135,14 +138,14 @@ impl Download<'_> {
         let taken = || Some(caller.taken());
         match within(patience, &mut self.reads, sent, taken).await {
             Ok(Ok(())) => Ok(()),
-            Err(Late::TooSlow) => Err(ExchangeError::SlowReader),
+            Err(PeerTimeout::TooSlow) => Err(ExchangeError::SlowReader),
             Ok(Err(error)) => Err(ExchangeError::of_client(&error.source)),
-            Err(Late::Silent) => Err(ExchangeError::ClientGone),
+            Err(PeerTimeout::Silent) => Err(ExchangeError::ClientGone),
         }
     }
 
     /// Passes a final response on, head and body.
-    async fn pass_response(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
+    async fn pass_response(&mut self, held: &mut HeldResponse) -> Result<Response, ExchangeError> {
         // What the caller still sends of its body is no request.
         let is_early = !self.heads.progress.body_read.get();
         let next = match is_early || self.drain.has_begun() {

@@ -2,7 +2,7 @@
 //! response is there, then the response comes down beside the rest of the body.
 
 use crate::combinators::beside;
-use crate::proxy::answer::{ExchangeError, Held, Response};
+use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::deadlines::{Awaited, Deadlines};
 use crate::proxy::download::Download;
 use crate::proxy::heads::{Interims, hand_over};
@@ -29,7 +29,7 @@ impl Exchange<'_> {
         &mut self,
         gather: Gather,
         interims: Interims,
-    ) -> Result<Held, ExchangeError> {
+    ) -> Result<HeldResponse, ExchangeError> {
         let (download, deadlines) = (&mut self.download, self.deadlines);
         let Some(upload) = &mut self.upload else {
             // The answer comes next and tells how the send went.
@@ -45,7 +45,10 @@ impl Exchange<'_> {
     }
 
     /// Passes the response on whose head has come, and what is left of the body.
-    pub(crate) async fn pass(&mut self, held: &mut Held) -> Result<Response, ExchangeError> {
+    pub(crate) async fn pass(
+        &mut self,
+        held: &mut HeldResponse,
+    ) -> Result<Response, ExchangeError> {
         let Some(upload) = &mut self.upload else {
             return self.download.pass(held).await;
         };

@@ -11,7 +11,7 @@ use crate::proxy::after::After;
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::deadlines::Deadlines;
-use crate::proxy::delivery::{Ended, Outcome, Switched};
+use crate::proxy::delivery::{Delivery, Outcome, Switched};
 use crate::proxy::downstream::{Downstream, Parts};
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
@@ -20,7 +20,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
-use crate::proxy::sending::{Lane, Passed, Sending};
+use crate::proxy::sending::{Delivered, Lane, Sending};
 use crate::proxy::switch::{self, Connect};
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk, Gather};
@@ -56,7 +56,7 @@ pub(crate) async fn forward(
             drop(head);
             let malformed = none.err().map(Refusal::Malformed);
             let refusal = malformed.unwrap_or(Reason::NoRoute.into());
-            let ended = Ended::new(facts, &scratch.response);
+            let ended = Delivery::new(facts, &scratch.response);
             return Box::pin(ended.refuse(downstream, record, refusal)).await;
         }
     };
@@ -92,7 +92,7 @@ pub(crate) async fn forward(
     };
 
     // Whatever came of it, its caller is told.
-    let ended = Ended::new(facts, &scratch.response);
+    let ended = Delivery::new(facts, &scratch.response);
     match outcome {
         Outcome::Complete(whole, end) => ended.complete(downstream, record, whole, end),
         other => Box::pin(ended.deliver(downstream, record, target, other)).await,
@@ -231,8 +231,8 @@ impl<'a> RoutedRequest<'a, '_> {
         }
         let (result, stopped) = sending.run(&mut tries, &mut one).await;
         match result {
-            Ok(Passed::Complete(complete)) => Outcome::Complete(complete, stopped),
-            Ok(Passed::Switched(connection, upstream_first)) => {
+            Ok(Delivered::Complete(complete)) => Outcome::Complete(complete, stopped),
+            Ok(Delivered::Switched(connection, upstream_first)) => {
                 Outcome::Switched(Box::new(Switched {
                     connection,
                     upstream_first,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::proxy::after::After;
-use crate::proxy::client::{Client, Patience, Woken};
+use crate::proxy::client::{Client, ClientEvent, Patience};
 use crate::proxy::context::Scratch;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
@@ -16,9 +16,9 @@ use crate::telemetry::Direction;
 pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
     let after = loop {
         match client.next_request(patience.idle()).await {
-            Woken::Bytes => {}
-            Woken::Ended => break After::Close,
-            Woken::Drained => break After::Linger,
+            ClientEvent::Bytes => {}
+            ClientEvent::Ended => break After::Close,
+            ClientEvent::Drained => break After::Linger,
         }
         let mut request = slot::take(empty_slot);
         request.as_mut().begin(client, patience);

@@ -21,7 +21,7 @@ use crate::proxy::request_facts::RequestFacts;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::transport::Sending;
-use crate::upstream::connection::Past;
+use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::Lease;
 use crate::upstream::shared::Shared;
 
@@ -71,7 +71,7 @@ impl Outbound {
 
     /// What its connection has been through.
     #[inline]
-    pub(crate) fn past(&self) -> Past {
+    pub(crate) fn past(&self) -> ConnectionUse {
         match self {
             Self::Http1(one) => one.past(),
         }

@@ -20,7 +20,7 @@ pub(super) type Paced = Option<Box<Pace>>;
 
 /// Why a peer is waited for no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Late {
+pub(super) enum PeerTimeout {
     /// Nothing came of it for too long.
     Silent,
     /// It is slower than it may be.
@@ -81,7 +81,7 @@ where
 }
 
 impl<F: Future, M: Fn() -> Option<i64>> Future for Within<'_, F, M> {
-    type Output = Result<F::Output, Late>;
+    type Output = Result<F::Output, PeerTimeout>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -101,15 +101,15 @@ impl<F: Future, M: Fn() -> Option<i64>> Future for Within<'_, F, M> {
             }
             let now = ring::now();
             if now >= wait.silent_at {
-                return Poll::Ready(Err(Late::Silent));
+                return Poll::Ready(Err(PeerTimeout::Silent));
             }
             let Some(pace) = this.pace.as_mut() else {
                 // Cannot be: nothing else ends the sleep.
-                return Poll::Ready(Err(Late::Silent));
+                return Poll::Ready(Err(PeerTimeout::Silent));
             };
             pace.spend(now.saturating_duration_since(wait.since));
             match moved().map(|moved| pace.look(moved)) {
-                Some(Verdict::TooSlow) => return Poll::Ready(Err(Late::TooSlow)),
+                Some(Verdict::TooSlow) => return Poll::Ready(Err(PeerTimeout::TooSlow)),
                 Some(Verdict::Keeps) => {}
                 None => pace.excuse(),
             }

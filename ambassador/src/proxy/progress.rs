@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
+use crate::proxy::body_wait::BodyWait;
 use crate::proxy::clients::Membership;
 use crate::proxy::routing::Incoming;
-use crate::proxy::withheld::Withheld;
 use crate::telemetry::RequestRecord;
 
 /// The progress of a request in flight, shared by everything that works on it.
@@ -22,7 +22,7 @@ pub(crate) struct Progress<'a> {
     /// The last of the request's body has been read from the client.
     pub body_read: Cell<bool>,
     /// Whether it keeps the upstream waiting for more.
-    pub(super) withheld: Withheld,
+    pub(super) withheld: BodyWait,
     /// The shard learnt that the first bytes of the final response are here.
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
@@ -38,7 +38,7 @@ impl<'a> Progress<'a> {
             record,
             taken_before: record.passage.bytes_in.get(),
             body_read: Cell::new(false),
-            withheld: Withheld::default(),
+            withheld: BodyWait::default(),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
         }

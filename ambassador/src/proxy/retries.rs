@@ -7,13 +7,13 @@ use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::{self, Try};
 use crate::proxy::failure::{Failure, Score};
 use crate::proxy::heads::Interims;
-use crate::proxy::sending::{Answered, May, Passed, Sending, Success};
+use crate::proxy::sending::{AnsweredTry, Delivered, HoldBack, Sending, Success};
 use crate::proxy::tries::{Tries, TriesEnd};
 use crate::ring;
 
 /// How a try has ended whose response has not gone to the client: one may be held
 /// back.
-type Tried = Result<Box<Answered>, Failure>;
+type Tried = Result<Box<AnsweredTry>, Failure>;
 
 impl Sending<'_> {
     /// Makes one try after another. Says how the last one ended, and why no other
@@ -22,7 +22,7 @@ impl Sending<'_> {
         &mut self,
         tries: &mut Tries<'t>,
         one: &mut Try<'t>,
-    ) -> (Result<Passed, Failure>, TriesEnd) {
+    ) -> (Result<Delivered, Failure>, TriesEnd) {
         let (tried, stopped) = loop {
             let is_last = self.record.attempts.get() + 1 >= tries.most();
             let resend = match !is_last && one.may_be_repeated() {
@@ -30,7 +30,7 @@ impl Sending<'_> {
                 false => Resend::Forbidden,
             };
             let tried = match self.attempt(tries, one, resend).await {
-                Ok(Success::Passed(passed)) => return (Ok(passed), TriesEnd::Done),
+                Ok(Success::Delivered(passed)) => return (Ok(passed), TriesEnd::Done),
                 Ok(Success::Held(answered)) => Ok(answered),
                 Err(failure) => Err(failure),
             };
@@ -74,15 +74,15 @@ impl Sending<'_> {
     ) -> Result<Success, Failure> {
         self.record.is_tried_at(one.endpoint());
         self.deadlines.begin_try(ring::now());
-        let may = match resend == Resend::Allowed && self.replay.is_whole() {
-            true => May::Hold,
-            false => May::Pass,
+        let hold_back = match resend == Resend::Allowed && self.replay.is_whole() {
+            true => HoldBack::Allowed,
+            false => HoldBack::Forbidden,
         };
         let answered = match self.second(one, resend) {
             None => self.ask(one, Interims::Pass).await?,
             Some(second) => self.ask_beside(one, tries, second).await?,
         };
-        self.take(one, answered, may).await
+        self.take(one, answered, hold_back).await
     }
 
     /// Whether the request may be sent after that.

@@ -21,7 +21,7 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision};
-use crate::proxy::sending::{Answered, Lane, Sending};
+use crate::proxy::sending::{AnsweredTry, Lane, Sending};
 use crate::proxy::tries::{SecondTryCause, Tries};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::RequestRecord;
@@ -80,7 +80,7 @@ impl<'a> Sending<'a> {
         one: &mut Try<'t>,
         tries: &Tries<'t>,
         second: SecondTry,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<AnsweredTry, Failure> {
         let (context, target, record) = (self.context, self.target(), self.record);
         let (busy, began) = ([one.endpoint()], ring::now());
         let SecondTry { why, .. } = second;
@@ -182,7 +182,7 @@ struct SecondRequest<'a> {
 
 /// What came of the copy.
 struct SecondResponse<'t> {
-    answered: Answered,
+    answered: AnsweredTry,
     response: ResponseHead,
     attempt: Try<'t>,
 }

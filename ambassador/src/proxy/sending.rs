@@ -6,7 +6,7 @@ use crate::clock::{self, Instant};
 use crate::message::{BadMessage, RequestRewrite, ResponseHead};
 use crate::policy::retry::Cause;
 use crate::proxy::after::After;
-use crate::proxy::answer::{ExchangeError, Held, Response};
+use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::attempt::{Body, Stage, Try};
 use crate::proxy::bound::{self, Bound, BoundLease};
 use crate::proxy::context::Context;
@@ -76,28 +76,28 @@ pub(crate) enum Lane {
     Bound,
 }
 
-/// Whether a response may be held back.
+/// Whether a response may be held back for another try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum May {
+pub(crate) enum HoldBack {
     /// Where its status is one to try again for.
-    Hold,
+    Allowed,
     /// It goes to the client.
-    Pass,
+    Forbidden,
 }
 
 /// A response of which the head has come.
-pub(crate) struct Answered {
+pub(crate) struct AnsweredTry {
     outbound: Outbound,
     /// Its head, and what came along.
-    pub held: Held,
+    pub held: HeldResponse,
 }
 
 /// How a try ended well.
 pub(crate) enum Success {
     /// The client has been answered.
-    Passed(Passed),
+    Delivered(Delivered),
     /// There is a response, of which nothing has gone to the client.
-    Held(Box<Answered>),
+    Held(Box<AnsweredTry>),
 }
 
 /// A response that went to the client no_body.
@@ -110,7 +110,7 @@ pub(crate) struct Complete {
 }
 
 /// How a client was answered.
-pub(crate) enum Passed {
+pub(crate) enum Delivered {
     /// The response went to it no_body.
     Complete(Complete),
     /// The protocol was switched; what the upstream sent after its head.
@@ -125,7 +125,7 @@ impl<'a> Sending<'a> {
         &mut self,
         one: &mut Try<'_>,
         interims: Interims,
-    ) -> Result<Answered, Failure> {
+    ) -> Result<AnsweredTry, Failure> {
         let mut freshness = Freshness::Any;
         let failure = loop {
             self.begin(one);
@@ -152,7 +152,7 @@ impl<'a> Sending<'a> {
                 }
                 Ok(held) => {
                     outbound.is_answered(shared, self.response, &held.head);
-                    return Ok(Answered { outbound, held });
+                    return Ok(AnsweredTry { outbound, held });
                 }
                 Err(error) => error.behind_head(head_bytes),
             };
@@ -177,13 +177,14 @@ impl<'a> Sending<'a> {
     pub(crate) async fn take(
         &mut self,
         one: &mut Try<'_>,
-        mut answered: Answered,
-        may: May,
+        mut answered: AnsweredTry,
+        hold_back: HoldBack,
     ) -> Result<Success, Failure> {
         let status = self.response.status();
         let rate = self.target().upstream.policies.timeouts.min_rate;
         // Not where an interim response went to the client: it was answered.
-        let may_hold = may == May::Hold && status != 101 && self.progress.is_unanswered();
+        let may_hold =
+            hold_back == HoldBack::Allowed && status != 101 && self.progress.is_unanswered();
         let stage = match may_hold && one.is_cause(Cause::Status(status)) {
             true => Stage::MayGiveWay,
             // A probe keeps others waiting.
@@ -209,7 +210,7 @@ impl<'a> Sending<'a> {
         match passed {
             Ok(passed) => {
                 one.end(AttemptOutcome::Response);
-                Ok(Success::Passed(passed))
+                Ok(Success::Delivered(passed))
             }
             Err(failure) => {
                 one.has_failed(&failure);
@@ -222,12 +223,12 @@ impl<'a> Sending<'a> {
     pub(crate) async fn pass(
         &mut self,
         one: &Try<'_>,
-        answered: Answered,
-    ) -> Result<Passed, Failure> {
+        answered: AnsweredTry,
+    ) -> Result<Delivered, Failure> {
         // What streams for long does not keep others waiting.
         self.awaiting = None;
         self.progress.head_at.set(Some(ring::now()));
-        let Answered { outbound, mut held } = answered;
+        let AnsweredTry { outbound, mut held } = answered;
         let passed = self.over(&outbound).pass(&mut held).await;
         let response = passed.map_err(|error| self.fail(error))?;
         self.note_overhead(one.sent_at);
@@ -254,9 +255,9 @@ impl<'a> Sending<'a> {
 
     /// Gives up a response that was held back, for another try. Its connection
     /// stays where all of it has come.
-    pub(crate) fn give_way(&mut self, answered: Answered) {
+    pub(crate) fn give_way(&mut self, answered: AnsweredTry) {
         self.outgoing = self.replay.again().map(Gather::from);
-        let Answered { outbound, held } = answered;
+        let AnsweredTry { outbound, held } = answered;
         if self.recv.is_whole() {
             outbound.give_up(self.response, held.rest, self.bound);
         }
@@ -375,13 +376,13 @@ impl<'a> Sending<'a> {
     }
 
     /// What comes after a response went to the client.
-    fn passed(&mut self, outbound: Outbound, response: Response) -> Passed {
+    fn passed(&mut self, outbound: Outbound, response: Response) -> Delivered {
         match response {
             Response::Complete {
                 reuse,
                 after,
                 ended,
-            } => Passed::Complete(Complete {
+            } => Delivered::Complete(Complete {
                 after: match outbound.finish(reuse, self.bound) {
                     bound::BoundOutcome::Well => after,
                     // The client is to see that its own connection has ended.
@@ -390,7 +391,7 @@ impl<'a> Sending<'a> {
                 ended,
             }),
             Response::Switched(upstream_first) => {
-                Passed::Switched(Box::new(outbound.into_lease()), upstream_first)
+                Delivered::Switched(Box::new(outbound.into_lease()), upstream_first)
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit};
 use crate::proxy::downstream::{RecvRequest, SendResponse};
 use crate::proxy::outbound::SendRequest;
-use crate::proxy::paced::{Late, Paced, within};
+use crate::proxy::paced::{Paced, PeerTimeout, within};
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::shortage::is_shortage;
@@ -87,8 +87,8 @@ impl Upload<'_> {
                     return Err(ExchangeError::Shortage);
                 }
                 Ok(Err(_)) => break,
-                Err(Late::Silent) => return Err(ExchangeError::Expired(Limit::Idle)),
-                Err(Late::TooSlow) => return Err(ExchangeError::Expired(Limit::Rate)),
+                Err(PeerTimeout::Silent) => return Err(ExchangeError::Expired(Limit::Idle)),
+                Err(PeerTimeout::TooSlow) => return Err(ExchangeError::Expired(Limit::Rate)),
             }
         }
         Ok(())
@@ -105,8 +105,10 @@ impl Upload<'_> {
             let more = within(patience, &mut self.sends, piece, sent);
             match self.progress.withheld.wait(more, ring::now()).await {
                 Ok(piece) => self.keep(piece?, &mut gather),
-                Err(Late::TooSlow) => return Err(ExchangeError::Request(BadMessage::BodyTooSlow)),
-                Err(Late::Silent) => return Err(ExchangeError::ClientGone),
+                Err(PeerTimeout::TooSlow) => {
+                    return Err(ExchangeError::Request(BadMessage::BodyTooSlow));
+                }
+                Err(PeerTimeout::Silent) => return Err(ExchangeError::ClientGone),
             }
             // And what else is there already.
             while gather.has_room()

@@ -23,13 +23,13 @@ pub struct Connection {
     /// The id of its upstream.
     upstream: u32,
     /// How it was used before.
-    pub past: Past,
+    pub past: ConnectionUse,
     /// How long the upstream keeps it open while idle, in milliseconds.
     idle_limit_ms: u32,
     /// Whether something may be on its way over it.
     pub(super) traffic: Traffic,
     /// Whether it is authenticated for one caller.
-    pub tie: Tie,
+    pub tie: ConnectionAuth,
     pub(super) permit: Permit,
     born: Instant,
     /// By how many 2,560ths its limits are shorter than those of the upstream.
@@ -45,7 +45,7 @@ pub struct Connection {
 pub(crate) struct ConnectionState {
     key: PoolKey,
     upstream: u32,
-    past: Past,
+    past: ConnectionUse,
     idle_limit_ms: u32,
     permit: Permit,
     born: Instant,
@@ -63,7 +63,7 @@ pub(super) enum Traffic {
 
 /// How a connection was used before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Past {
+pub enum ConnectionUse {
     /// It was dialled for its present user.
     Dialled,
     /// It was dialled ahead, and has stood idle.
@@ -75,7 +75,7 @@ pub enum Past {
 /// Whether a connection is authenticated for one caller: the upstream would take
 /// requests of others over it for that caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Tie {
+pub enum ConnectionAuth {
     /// It is not.
     #[default]
     Free,
@@ -92,10 +92,10 @@ impl Connection {
             stream,
             key,
             upstream,
-            past: Past::Dialled,
+            past: ConnectionUse::Dialled,
             idle_limit_ms: NO_LIMIT,
             traffic: Traffic::UnderWay,
-            tie: Tie::Free,
+            tie: ConnectionAuth::Free,
             permit,
             born: ring::now(),
             spread: clock::random_u64() as u8,
@@ -107,7 +107,7 @@ impl Connection {
     /// Splits it into socket and state. A connection tied to one caller is never
     /// handed over.
     pub(super) fn pack(self) -> (Transport, ConnectionState) {
-        debug_assert_eq!(self.tie, Tie::Free);
+        debug_assert_eq!(self.tie, ConnectionAuth::Free);
         let state = ConnectionState {
             key: self.key,
             upstream: self.upstream,
@@ -182,7 +182,7 @@ fn share(limit: Duration, spread: u8) -> Duration {
     limit - limit / 2_560 * u32::from(spread)
 }
 
-impl Past {
+impl ConnectionUse {
     /// Whether an exchange was completed on it.
     pub fn is_reused(self) -> bool {
         self == Self::Used
@@ -194,7 +194,7 @@ impl Past {
     }
 }
 
-impl Tie {
+impl ConnectionAuth {
     /// After a request that carries credentials.
     pub fn presented(self, to: Option<Challenger>) -> Self {
         to.map_or(self, Self::Begun)
@@ -222,9 +222,9 @@ mod tests {
     #[test]
     fn the_past_tells_who_had_it_and_whether_it_stood_idle() {
         for (past, is_reused, has_stood_idle) in [
-            (Past::Dialled, false, false),
-            (Past::Waited, false, true),
-            (Past::Used, true, true),
+            (ConnectionUse::Dialled, false, false),
+            (ConnectionUse::Waited, false, true),
+            (ConnectionUse::Used, true, true),
         ] {
             assert_eq!(past.is_reused(), is_reused, "{past:?}");
             assert_eq!(past.has_stood_idle(), has_stood_idle, "{past:?}");
@@ -235,41 +235,46 @@ mod tests {
     fn a_caller_that_has_begun_to_authenticate_keeps_its_connection() {
         let (server, proxy) = (Challenger::Server, Challenger::Proxy);
         for (tie, to, presented, offered) in [
-            (Tie::Free, None, Tie::Free, Tie::Free),
             (
-                Tie::Free,
-                Some(proxy),
-                Tie::Begun(proxy),
-                Tie::Offered(proxy),
-            ),
-            (
-                Tie::Offered(server),
+                ConnectionAuth::Free,
                 None,
-                Tie::Offered(server),
-                Tie::Offered(server),
+                ConnectionAuth::Free,
+                ConnectionAuth::Free,
             ),
             (
-                Tie::Offered(server),
+                ConnectionAuth::Free,
                 Some(proxy),
-                Tie::Begun(proxy),
-                Tie::Offered(proxy),
+                ConnectionAuth::Begun(proxy),
+                ConnectionAuth::Offered(proxy),
             ),
             (
-                Tie::Begun(server),
+                ConnectionAuth::Offered(server),
                 None,
-                Tie::Begun(server),
-                Tie::Begun(server),
+                ConnectionAuth::Offered(server),
+                ConnectionAuth::Offered(server),
             ),
             (
-                Tie::Begun(server),
+                ConnectionAuth::Offered(server),
                 Some(proxy),
-                Tie::Begun(proxy),
-                Tie::Begun(server),
+                ConnectionAuth::Begun(proxy),
+                ConnectionAuth::Offered(proxy),
+            ),
+            (
+                ConnectionAuth::Begun(server),
+                None,
+                ConnectionAuth::Begun(server),
+                ConnectionAuth::Begun(server),
+            ),
+            (
+                ConnectionAuth::Begun(server),
+                Some(proxy),
+                ConnectionAuth::Begun(proxy),
+                ConnectionAuth::Begun(server),
             ),
         ] {
             assert_eq!(tie.presented(to), presented, "{tie:?} {to:?}");
             assert_eq!(tie.offered(to), offered, "{tie:?} {to:?}");
-            assert_eq!(tie.has_begun(), matches!(tie, Tie::Begun(_)));
+            assert_eq!(tie.has_begun(), matches!(tie, ConnectionAuth::Begun(_)));
         }
     }
 

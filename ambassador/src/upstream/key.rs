@@ -24,7 +24,7 @@ pub struct PoolKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Identity {
     /// As nobody: no credentials are shown. A connection on which a caller shows
-    /// its own belongs to that caller ([`Tie`](super::connection::Tie)), and is
+    /// its own belongs to that caller ([`ConnectionAuth`](super::connection::ConnectionAuth)), and is
     /// never shared.
     Anonymous,
 }

@@ -19,7 +19,7 @@ use crate::proxy::request_facts::RequestFacts;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::transport::{Sending, Transport};
-use crate::upstream::connection::{Past, Tie};
+use crate::upstream::connection::{ConnectionAuth, ConnectionUse};
 use crate::upstream::pool::Lease;
 use crate::upstream::shared::Shared;
 
@@ -53,7 +53,7 @@ enum Leftover {
 
 impl Outbound {
     #[inline]
-    pub(super) fn past(&self) -> Past {
+    pub(super) fn past(&self) -> ConnectionUse {
         self.0.past
     }
 
@@ -112,13 +112,17 @@ impl Outbound {
     #[inline(always)]
     pub(super) fn finish(mut self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
         match (reuse, self.0.tie) {
-            (Reuse::May, Tie::Free) => {
+            (Reuse::May, ConnectionAuth::Free) => {
                 self.0.complete();
                 BoundOutcome::Well
             }
-            (Reuse::May, Tie::Offered(_) | Tie::Begun(_)) => bound.keep(self.0),
-            (Reuse::MayNot, Tie::Begun(_)) => BoundOutcome::Lost,
-            (Reuse::MayNot, Tie::Free | Tie::Offered(_)) => BoundOutcome::Well,
+            (Reuse::May, ConnectionAuth::Offered(_) | ConnectionAuth::Begun(_)) => {
+                bound.keep(self.0)
+            }
+            (Reuse::MayNot, ConnectionAuth::Begun(_)) => BoundOutcome::Lost,
+            (Reuse::MayNot, ConnectionAuth::Free | ConnectionAuth::Offered(_)) => {
+                BoundOutcome::Well
+            }
         }
     }
 

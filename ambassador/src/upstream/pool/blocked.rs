@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::Pools;
 use super::takeover::Need;
 use crate::ring::{self, timer};
-use crate::upstream::connection::{Connection, Past};
+use crate::upstream::connection::{Connection, ConnectionUse};
 use crate::upstream::key::PoolKey;
 use crate::upstream::shared::Shared;
 
@@ -39,7 +39,7 @@ impl Pools {
     /// Watches a request over `connection` until [`Connection::is_answered`], and
     /// closes idle connections that block it.
     pub fn watch(self: &Rc<Self>, shared: &Arc<Shared>, connection: &Connection) {
-        if connection.past != Past::Dialled {
+        if connection.past != ConnectionUse::Dialled {
             return;
         }
         let (unanswered, key) = (connection.wait_for_answer(), connection.key());
@@ -82,7 +82,7 @@ impl Connection {
 
     /// The upstream has answered on it.
     pub fn is_answered(&self, shared: &Shared) {
-        if self.past == Past::Dialled {
+        if self.past == ConnectionUse::Dialled {
             shared.answer_beside_idle();
             self.unanswered.set(None);
         }

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use super::Pools;
-use crate::upstream::connection::{Connection, Past, Traffic};
+use crate::upstream::connection::{Connection, ConnectionUse, Traffic};
 
 /// The right to use a connection: today a whole one, exclusively. Dropped after
 /// [`Lease::complete`] it gives the connection back; dropped before, it closes it,
@@ -29,7 +29,7 @@ impl Lease {
     /// Nothing is on its way over the connection any more, and whoever comes next
     /// may use it.
     pub fn complete(&mut self) {
-        self.past = Past::Used;
+        self.past = ConnectionUse::Used;
         self.traffic = Traffic::Over;
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Pools;
 use crate::addr::Peer;
 use crate::ring::{self, timer};
-use crate::upstream::connection::Past;
+use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::permits::{Acquisition, Requester};
@@ -100,7 +100,7 @@ impl Pools {
                 .await
             {
                 Ok(mut connection) => {
-                    connection.past = Past::Waited;
+                    connection.past = ConnectionUse::Waited;
                     self.give_back(connection);
                 }
                 // The next sweep tries again; requests report the cause.

@@ -14,7 +14,7 @@ use crate::ring::{Backend, Options, Spin, StreamId};
 use crate::route::settings;
 use crate::telemetry::UpstreamIndex;
 use crate::transport::Transport;
-use crate::upstream::connection::Past;
+use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::{Namespace, OwnAddresses};
 use crate::upstream::limits::Limits;
 

@@ -68,7 +68,7 @@ fn the_probe_of_one_that_leaves_is_given_to_the_next() {
             (refused.status, refused.reason()),
             (503, Some("circuit-open"))
         );
-        // Past the time that it is open.
+        // ConnectionUse the time that it is open.
         timer::sleep(60 * SECOND).await;
         let probe = world.caller();
         probe.ask("GET").await;

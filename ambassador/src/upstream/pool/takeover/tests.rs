@@ -12,7 +12,7 @@ use super::*;
 use crate::addr::{EndpointAddr, Peer};
 use crate::ring::{Backend, Options, Spin};
 use crate::telemetry::UpstreamIndex;
-use crate::upstream::connection::Past;
+use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
 use crate::upstream::limits::Limits;
 use crate::upstream::pool::{Checkout, Freshness, Lease};
@@ -131,7 +131,10 @@ fn an_idle_connection_moves_with_its_permit() {
     on_two_shards(|shards| async move {
         assert_eq!(shards.counts(), (1, 1));
         let mut connection = shards.checkout().await;
-        assert_eq!((connection.past, shards.counts()), (Past::Used, (1, 0)));
+        assert_eq!(
+            (connection.past, shards.counts()),
+            (ConnectionUse::Used, (1, 0))
+        );
         connection.complete();
         drop(connection);
         assert_eq!(shards.counts(), (1, 1));
@@ -139,7 +142,10 @@ fn an_idle_connection_moves_with_its_permit() {
         assert_eq!(others.count(), 0, "its former shard has none any more");
         // And is used where it is now.
         let connection = shards.checkout().await;
-        assert_eq!((connection.past, shards.counts()), (Past::Used, (1, 0)));
+        assert_eq!(
+            (connection.past, shards.counts()),
+            (ConnectionUse::Used, (1, 0))
+        );
     });
 }
 
@@ -153,7 +159,7 @@ fn what_comes_for_a_caller_that_has_left_closes() {
         }
         until(|| shards.counts() == (0, 0)).await;
         assert!(shards.pools.answers.borrow().is_empty());
-        assert_eq!(shards.checkout().await.past, Past::Dialled);
+        assert_eq!(shards.checkout().await.past, ConnectionUse::Dialled);
     });
 }
 
@@ -169,7 +175,7 @@ fn a_busy_shard_keeps_its_own() {
         let (pools, shared) = (&shards.pools, &shards.shared);
         pools.count_request(shared, ring::now());
         let connection = shards.checkout().await;
-        assert_eq!(connection.past, Past::Dialled);
+        assert_eq!(connection.past, ConnectionUse::Dialled);
         assert_eq!(shards.counts(), (2, 1));
         let asked = shards.pools.questions.get();
         drop(shards.checkout().await);
@@ -196,7 +202,10 @@ fn a_shard_that_takes_no_mail_is_not_waited_for() {
         while shards.owner.send(Box::new(|| {})).is_ok() {}
         let before = ring::now();
         let connection = shards.checkout().await;
-        assert_eq!((connection.past, shards.counts()), (Past::Dialled, (2, 1)));
+        assert_eq!(
+            (connection.past, shards.counts()),
+            (ConnectionUse::Dialled, (2, 1))
+        );
         assert!(ring::now() - before < WAIT_MAX, "nobody was waited for");
         goes_on.store(true, Ordering::SeqCst);
         drop(connection);
@@ -210,12 +219,12 @@ fn a_shard_that_drains_gives_nothing() {
         shards.over_there(|pools, _| pools.close_idle()).await;
         assert_eq!(shards.counts(), (0, 0));
         let connection = shards.checkout().await;
-        assert_eq!(connection.past, Past::Dialled);
+        assert_eq!(connection.past, ConnectionUse::Dialled);
         drop(connection);
         // Nor one that is found in vain.
         shards.shared.try_add_idle(9);
         shards.shared.holders.announce(shards.key.slot(), 0);
-        assert_eq!(shards.checkout().await.past, Past::Dialled);
+        assert_eq!(shards.checkout().await.past, ConnectionUse::Dialled);
     });
 }
 
@@ -230,7 +239,7 @@ fn an_idle_connection_of_another_shard_makes_room() {
         let opening = shards.shared.limits.opening();
         let new = shards.pools.checkout(&shards.shared, opening, wanted);
         let past = new.await.map(|lease| lease.past);
-        assert!(matches!(past, Ok(Past::Dialled)));
+        assert!(matches!(past, Ok(ConnectionUse::Dialled)));
         assert_eq!(shards.counts(), (0, 0));
     });
 }

@@ -17,7 +17,11 @@ fn so_many_are_dialled_ahead_as_are_to_stand_idle() {
         assert_eq!((shard.counts(), shard.dials()), ((2, 2), 2));
         for number in [1, 2] {
             let lease = shard.lease(number).await;
-            assert_eq!(lease.past, Past::Waited, "each endpoint in its turn");
+            assert_eq!(
+                lease.past,
+                ConnectionUse::Waited,
+                "each endpoint in its turn"
+            );
             give_back(lease);
         }
         timer::sleep(5 * SECOND).await;

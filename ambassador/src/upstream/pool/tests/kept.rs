@@ -9,7 +9,7 @@ fn the_newest_is_used_first_and_one_that_is_not_complete_closes() {
         assert_eq!(shard.counts(), (2, 2));
         for id in ids.iter().rev() {
             let lease = shard.lease(1).await;
-            assert_eq!((lease.stream.id(), lease.past), (*id, Past::Used));
+            assert_eq!((lease.stream.id(), lease.past), (*id, ConnectionUse::Used));
             std::mem::forget(lease);
         }
         assert_eq!((shard.counts(), shard.dials()), ((2, 0), 2));
@@ -33,7 +33,7 @@ fn who_wants_a_new_one_leaves_the_idle_ones() {
     on_a_shard(of(9), |shard| async move {
         shard.idle(1, 1).await;
         let new = shard.checkout(1, Freshness::New).await.unwrap();
-        assert_eq!(new.past, Past::Dialled);
+        assert_eq!(new.past, ConnectionUse::Dialled);
         assert_eq!((shard.counts(), shard.dials()), ((2, 1), 2));
     });
 }

@@ -13,7 +13,7 @@ fn who_waits_gets_what_comes_back_and_no_newcomer_does() {
         let mut third = pin!(shard.checkout(1, Freshness::Any));
         assert!(is_pending(&mut third).await);
         let second = second.await.unwrap();
-        assert_eq!((second.stream.id(), second.past), (id, Past::Used));
+        assert_eq!((second.stream.id(), second.past), (id, ConnectionUse::Used));
         give_back(second);
         assert_eq!(third.await.unwrap().stream.id(), id);
         assert_eq!(shard.dials(), 1);
@@ -63,7 +63,7 @@ fn what_comes_back_is_not_what_everybody_wants() {
             }
             let second = second.await.unwrap();
             assert_eq!(second.endpoint(), endpoint(number));
-            assert_eq!(second.past, Past::Dialled);
+            assert_eq!(second.past, ConnectionUse::Dialled);
             assert_eq!(shard.counts(), (1, 0), "with the permit of the other");
         });
     }
@@ -146,7 +146,7 @@ fn an_idle_one_makes_room_for_another_the_oldest_first() {
     on_a_shard(of(2), |shard| async move {
         let ids = shard.idle(1, 2).await;
         let other = shard.lease(2).await;
-        assert_eq!(other.past, Past::Dialled);
+        assert_eq!(other.past, ConnectionUse::Dialled);
         assert_eq!((shard.counts(), shard.dials()), ((2, 1), 3));
         assert_eq!(shard.lease(1).await.stream.id(), ids[1]);
     });

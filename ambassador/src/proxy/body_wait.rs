@@ -13,9 +13,9 @@ const LONG: Duration = Duration::from_secs(1);
 
 /// Whether the rest of a body is waited for.
 #[derive(Debug, Default)]
-pub(super) struct Withheld(Cell<Option<Instant>>);
+pub(super) struct BodyWait(Cell<Option<Instant>>);
 
-impl Withheld {
+impl BodyWait {
     /// Waits for `more` of it.
     pub(super) async fn wait<T>(&self, more: impl Future<Output = T>, now: Instant) -> T {
         self.0.set(Some(now));
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn it_counts_while_nothing_comes() {
-        let (withheld, now) = (Withheld::default(), Instant::now());
+        let (withheld, now) = (BodyWait::default(), Instant::now());
         assert!(!withheld.is_long(|| now + LONG));
         let here = Cell::new(false);
         let more = std::future::poll_fn(|_| match here.get() {
