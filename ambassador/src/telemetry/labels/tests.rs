@@ -113,9 +113,9 @@ fn meaning_of(verdict: Verdict) -> &'static str {
 /// their own, with their statuses.
 fn section() -> String {
     let mut text = format!(
-        "{HEADING}\nEvery value of a label, and of a field of the log, that is not a name of the \
-         configuration or a number. `reason` has those of [Reasons](#reasons), and none where \
-         the reply is the upstream's own. The log's `outcome` has those of \
+        "{HEADING}\nThis is every value of a label or log field that is not a name of the \
+         configuration or a number. `reason` has the values of [Reasons](#reasons), and is empty \
+         for the upstream's own replies. The log's `outcome` has the values of \
          `ambassador_tcp_connections_total`, its `fault` those of \
          `ambassador_faults_injected_total`.\n\n| label | value | meaning |\n|---|---|---|\n"
     );
