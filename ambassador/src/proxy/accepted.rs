@@ -204,7 +204,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
             SniffOutcome::Opaque(Some(Dialled { target, leg }))
         }
         FirstSpeaker::Client(Sniff::Http1) => {
-            leg.connection.complete();
+            leg.connection.release_unused();
             SniffOutcome::Http
         }
         FirstSpeaker::Client(Sniff::Tls) => SniffOutcome::Tls(Some(Dialled { target, leg })),

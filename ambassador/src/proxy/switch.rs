@@ -179,7 +179,7 @@ async fn serve(
     let mut to = None;
     match spoke {
         FirstSpeaker::Client(Sniff::Http1) => {
-            reached.connection.complete();
+            reached.connection.release_unused();
             return requests(client, Answered { record, at }, tunnel);
         }
         FirstSpeaker::Client(Sniff::Tls) => {
@@ -208,7 +208,7 @@ async fn serve(
         }
         Some(to) => {
             // Another one may be wanted, but this is as good as any idle one.
-            reached.connection.complete();
+            reached.connection.release_unused();
             drop(reached);
             to.count_use();
             record.passage.upstream = to.shared.label;

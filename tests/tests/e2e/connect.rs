@@ -13,6 +13,7 @@ use crate::tunnels::echo;
 
 on_http1!(
     requests_in_a_tunnel_are_under_the_policies,
+    the_first_request_in_a_tunnel_reuses_nothing,
     odd_and_slow_requests_in_a_tunnel_are_requests,
     a_request_in_a_tunnel_goes_where_a_captured_one_would,
     what_is_no_request_in_a_tunnel_is_relayed,
@@ -27,7 +28,7 @@ const CONNECT: &str = "CONNECT one.test:80 HTTP/1.1\r\nHost: one.test:80\r\n\r\n
 struct World {
     proxy: Proxy,
     listen: SocketAddr,
-    _servers: [Server; 2],
+    servers: [Server; 2],
 }
 
 /// Two upstreams, which answer with their name and what they see of a request,
@@ -60,7 +61,7 @@ fn world(backend: Backend, more: &str) -> World {
     World {
         proxy: Proxy::start(backend, &config),
         listen,
-        _servers: servers,
+        servers,
     }
 }
 
@@ -108,6 +109,24 @@ fn requests_in_a_tunnel_are_under_the_policies(backend: Backend) {
     }
     let tunnels = world.proxy.metric("ambassador_tcp_connections_total", &[]);
     assert_eq!(tunnels, 0.0, "nothing was relayed");
+}
+
+/// Its connection was dialled for the tunnel, and nobody has used it.
+fn the_first_request_in_a_tunnel_reuses_nothing(backend: Backend) {
+    let world = world(backend, "");
+    let mut client = world.tunnel();
+    for (requests, reuses) in [(1.0, 0.0), (2.0, 1.0)] {
+        client.send("GET /a HTTP/1.1\r\nHost: one.test\r\n\r\n");
+        assert_eq!(client.response("GET").status, 200);
+        let of_one = |name, count| {
+            let labels = [("upstream", "one")];
+            world.proxy.expect_metric(name, &labels, count);
+        };
+        // With the CONNECT.
+        of_one("ambassador_requests_total", requests + 1.0);
+        of_one("ambassador_pool_reuse_total", reuses);
+    }
+    assert_eq!(world.servers[0].connections(), 1);
 }
 
 fn odd_and_slow_requests_in_a_tunnel_are_requests(backend: Backend) {

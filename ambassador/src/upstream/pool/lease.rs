@@ -32,6 +32,15 @@ impl Lease {
         self.past = ConnectionUse::Used;
         self.traffic = Traffic::Over;
     }
+
+    /// The same for one whose use did not come about: where it was dialled for
+    /// that, whoever comes next is the first.
+    pub fn release_unused(&mut self) {
+        if self.past == ConnectionUse::Dialled {
+            self.past = ConnectionUse::Waited;
+        }
+        self.traffic = Traffic::Over;
+    }
 }
 
 impl Deref for Lease {
