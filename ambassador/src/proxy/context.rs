@@ -421,3 +421,6 @@ fn tell_of_shed(clients: usize, bytes: u64) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -269,3 +269,6 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
