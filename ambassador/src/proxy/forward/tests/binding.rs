@@ -1,7 +1,7 @@
 //! Connections on which a client authenticates belong to it alone (NTLM).
 
 use super::SECOND;
-use crate::proxy::scripted::{Caller, Connect, HOST, World, play};
+use crate::proxy::scripted::{Caller, Connect, HOST, Wire, World, play};
 use crate::ring::timer;
 use crate::route::settings::Policies;
 
@@ -18,7 +18,7 @@ async fn ask(caller: &Caller, fields: &str) {
 /// An exchange over a connection of which the scenario is the server.
 async fn exchange(
     caller: &mut Caller,
-    server: &mut crate::proxy::scripted::Wire,
+    server: &mut Wire,
     fields: &str,
     response: &'static str,
 ) -> (String, u16) {
@@ -27,6 +27,22 @@ async fn exchange(
     server.send(response).await;
     let status = caller.answer().await.expect("an answer").status;
     (String::from_utf8(head).expect("it is text"), status)
+}
+
+/// An exchange over the next connection that is made: the connection, and the
+/// status that came.
+async fn first_exchange(
+    world: &World,
+    caller: &mut Caller,
+    fields: &str,
+    response: &'static str,
+) -> (Wire, u16) {
+    ask(caller, fields).await;
+    let mut server = world.endpoints[0].handed().await;
+    server.head().await.expect("a request");
+    server.send(response).await;
+    let status = caller.answer().await.expect("an answer").status;
+    (server, status)
 }
 
 fn hands(world: &World, count: usize) {
@@ -40,20 +56,14 @@ fn from_the_offer_on_a_connection_is_its_clients() {
     play(1, Policies::default(), 1, async |world| {
         hands(&world, 2);
         let mut caller = world.caller();
-        ask(&caller, "").await;
-        let mut server = world.endpoints[0].handed().await;
-        server.head().await.expect("a request");
-        server.send(OFFER).await;
-        assert_eq!(caller.answer().await.expect("an answer").status, 401);
+        let (mut server, status) = first_exchange(&world, &mut caller, "", OFFER).await;
+        assert_eq!(status, 401);
         assert_eq!(world.shared.idle(), 0, "it is in no pool");
 
         // Somebody else gets another one.
         let mut other = world.caller();
-        ask(&other, "").await;
-        let mut second = world.endpoints[0].handed().await;
-        second.head().await.expect("a request");
-        second.send(OK).await;
-        assert_eq!(other.answer().await.expect("an answer").status, 200);
+        let (_second, status) = first_exchange(&world, &mut other, "", OK).await;
+        assert_eq!(status, 200);
         assert_eq!(world.shared.idle(), 1);
 
         let credentials = "Authorization: NTLM abc\r\n";
@@ -74,11 +84,9 @@ fn credentials_alone_bind_as_well() {
     play(1, Policies::default(), 1, async |world| {
         hands(&world, 1);
         let mut caller = world.caller();
-        ask(&caller, "Authorization: Negotiate abc\r\n").await;
-        let mut server = world.endpoints[0].handed().await;
-        server.head().await.expect("a request");
-        server.send(OK).await;
-        assert_eq!(caller.answer().await.expect("an answer").status, 200);
+        let (server, status) =
+            first_exchange(&world, &mut caller, "Authorization: Negotiate abc\r\n", OK).await;
+        assert_eq!(status, 200);
         assert_eq!(world.shared.idle(), 0);
         // Its end is that of the client's connection.
         drop(server);
@@ -92,11 +100,8 @@ fn a_mere_offer_is_forgotten_where_its_connection_ends() {
     play(1, Policies::default(), 1, async |world| {
         hands(&world, 1);
         let mut caller = world.caller();
-        ask(&caller, "").await;
-        let mut server = world.endpoints[0].handed().await;
-        server.head().await.expect("a request");
-        server.send(OFFER).await;
-        assert_eq!(caller.answer().await.expect("an answer").status, 401);
+        let (server, status) = first_exchange(&world, &mut caller, "", OFFER).await;
+        assert_eq!(status, 401);
         drop(server);
         timer::sleep(SECOND).await;
         assert_eq!(caller.get().await.expect("an answer").status, 200);
@@ -127,11 +132,9 @@ fn nothing_stands_in_for_a_connection_on_which_a_client_has_authenticated() {
     play(1, Policies::default(), 1, async |world| {
         hands(&world, 1);
         let mut caller = world.caller();
-        ask(&caller, "Authorization: NTLM abc\r\n").await;
-        let mut server = world.endpoints[0].handed().await;
-        server.head().await.expect("a request");
-        server.send(OK).await;
-        assert_eq!(caller.answer().await.expect("an answer").status, 200);
+        let (mut server, status) =
+            first_exchange(&world, &mut caller, "Authorization: NTLM abc\r\n", OK).await;
+        assert_eq!(status, 200);
         ask(&caller, "").await;
         server.head().await.expect("a request");
         drop(server);
@@ -174,11 +177,7 @@ fn credentials_for_a_proxy_go_on_where_the_upstream_has_asked_for_them() {
         play(1, Policies::default(), 1, async move |world| {
             hands(&world, 1);
             let mut caller = world.caller();
-            ask(&caller, "").await;
-            let mut server = world.endpoints[0].handed().await;
-            server.head().await.expect("a request");
-            server.send(offer).await;
-            caller.answer().await.expect("an answer");
+            let (mut server, _) = first_exchange(&world, &mut caller, "", offer).await;
             let (head, _) = exchange(&mut caller, &mut server, credentials, OK).await;
             assert_eq!(head.contains("Proxy-Authorization"), goes_on, "{head}");
             world

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{SECOND, policies};
 use crate::policy::breaker::{State, Trip};
 use crate::policy::pace::MinRate;
-use crate::proxy::scripted::{Connect, Deed, HOST, World, play};
+use crate::proxy::scripted::{Caller, Connect, Deed, End, HOST, Wire, World, play};
 use crate::ring::{self, timer};
 use crate::route::settings::Policies;
 
@@ -136,7 +136,7 @@ fn a_large_body_passes_as_fast_as_it_is_read() {
     });
 }
 
-async fn upload(world: &World, part: &str) -> crate::proxy::scripted::Caller {
+async fn upload(world: &World, part: &str) -> Caller {
     let caller = world.caller();
     let head = format!("PUT / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\n");
     caller.send(format!("{head}{part}")).await;
@@ -173,17 +173,24 @@ fn a_caller_that_falls_silent_within_its_body_is_gone() {
     });
 }
 
+/// A caller that waits to be told to go on, and the server that its request has
+/// come to.
+async fn expecting(world: &World) -> (Caller, Wire) {
+    let caller = world.caller();
+    let head = format!(
+        "PUT / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+    );
+    caller.send(head).await;
+    let mut server = world.endpoints[0].handed().await;
+    server.head().await.expect("a head");
+    (caller, server)
+}
+
 #[test]
 fn who_expects_to_be_told_to_go_on_is_not_slow() {
     play(1, paced(100), 1, async |world| {
         world.endpoints[0].meets([Connect::Hand]);
-        let mut caller = world.caller();
-        let head = format!(
-            "PUT / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
-        );
-        caller.send(head).await;
-        let mut server = world.endpoints[0].handed().await;
-        server.head().await.expect("a head");
+        let (mut caller, mut server) = expecting(&world).await;
         timer::sleep(40 * SECOND).await;
         server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
         assert_eq!(caller.answer().await.expect("interim").status, 100);
@@ -199,13 +206,7 @@ fn who_expects_to_be_told_to_go_on_is_not_slow() {
 fn who_was_told_to_go_on_and_does_not_is_slow() {
     play(1, paced(100), 1, async |world| {
         world.endpoints[0].meets([Connect::Hand]);
-        let mut caller = world.caller();
-        let head = format!(
-            "PUT / HTTP/1.1\r\nHost: {HOST}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
-        );
-        caller.send(head).await;
-        let mut server = world.endpoints[0].handed().await;
-        server.head().await.expect("a head");
+        let (mut caller, server) = expecting(&world).await;
         server.send("HTTP/1.1 100 Continue\r\n\r\n").await;
         assert_eq!(caller.answer().await.expect("interim").status, 100);
         let before = ring::now();
@@ -431,7 +432,7 @@ fn a_response_that_has_begun_is_cut_by_what_its_request_comes_to() {
         assert_eq!(caller.wire.text(12).await, "HTTP/1.1 200");
         caller.send("xyz\r\n").await;
         while caller.wire.more().await {}
-        assert_eq!(caller.wire.end, Some(crate::proxy::scripted::End::Reset));
+        assert_eq!(caller.wire.end, Some(End::Reset));
         world.until_all_have_left().await;
         let line = &world.log()[0];
         assert_eq!(
