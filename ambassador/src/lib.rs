@@ -17,6 +17,7 @@ mod clock;
 mod combinators;
 mod config;
 mod control;
+mod credential;
 mod doctor;
 mod exec;
 mod http1;

@@ -18,10 +18,11 @@ use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
-const LAYERS: [&[&str]; 19] = [
+const LAYERS: [&[&str]; 20] = [
     &["addr", "clock", "combinators", "printable"],
     &["message"],
     &["http1", "sniff"],
+    &["credential"],
     &["policy"],
     &["route"],
     &["telemetry"],

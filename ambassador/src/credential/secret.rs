@@ -1,0 +1,41 @@
+//! Bytes that nobody else is to see.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A password, token or key. It is zeroed when it is dropped, and no text shows it.
+pub(crate) struct Secret(Zeroizing<Vec<u8>>);
+
+#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
+impl Secret {
+    /// What only the one who sends it may read.
+    pub(crate) fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<Vec<u8>> for Secret {
+    /// Takes the bytes over: no copy stays behind.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_shows_a_secret() {
+        let secret = Secret::from(b"hunter2".to_vec());
+        assert_eq!(format!("{secret:?}"), "***");
+        assert_eq!(secret.expose(), b"hunter2");
+    }
+}
