@@ -46,17 +46,28 @@ pub struct Formats {
 pub struct TraceContext {
     parent: TraceParent,
     formats: Formats,
+    origin: Origin,
     form: Form,
     debug: bool,
-    keeps_state: bool,
 }
 
-/// Fields at most that a trace is written in: `traceparent`, `tracestate` and three
+/// Where the trace comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The caller's `traceparent`, to which its `tracestate` belongs.
+    TraceParent,
+    /// The caller's B3.
+    B3,
+    /// It begins here. A `tracestate` that came belongs to nothing (section 3.3).
+    Here,
+}
+
+/// Fields at most that a trace is written in: `traceparent`, `tracestate` and four
 /// of B3.
-pub(crate) const FIELDS_MAX: usize = 5;
+pub(crate) const FIELDS_MAX: usize = 6;
 
 /// `traceparent`, `tracestate`, then the longer form of B3.
-const TEXT_BYTES_MAX: usize = TraceParent::LEN + state::BYTES_MAX + 52;
+const TEXT_BYTES_MAX: usize = TraceParent::LEN + state::BYTES_MAX + b3::SINGLE_BYTES_MAX;
 
 /// The fields of one try.
 #[derive(Debug)]
@@ -107,30 +118,29 @@ impl TraceContext {
             true => B3::of(request, head),
             false => B3::default(),
         };
-        let context = |parent| Self {
+        let context = |origin, parent| Self {
             parent,
             formats,
+            origin,
             form: b3.form,
             debug: b3.decision == Some(Decision::Debug),
-            keeps_state: false,
         };
         if formats.tracecontext
             && let Some(text) = only(request, head, Kind::TraceContext, TRACEPARENT)
             && let Some(parent) = TraceParent::parse(text)
         {
-            return Some(Self {
-                keeps_state: true,
-                ..context(parent)
-            });
+            return Some(context(Origin::TraceParent, parent));
         }
-        // Where a trace begins, or a `traceparent` cannot be read, a `tracestate`
-        // belongs to nothing (section 4.3).
-        let parent = b3.trace.unwrap_or_else(|| TraceParent::start(random, 1));
-        Some(context(match b3.decision {
+        let (origin, parent) = match b3.trace {
+            Some(parent) => (Origin::B3, parent),
+            None => (Origin::Here, TraceParent::start(random, 1)),
+        };
+        let parent = match b3.decision {
             None => parent.sampled_by(settings.sample),
             Some(Decision::Drop) => parent,
             Some(Decision::Sample | Decision::Debug) => parent.sampled(),
-        }))
+        };
+        Some(context(origin, parent))
     }
 
     /// What is written for a try, which is the span `span`.
@@ -143,8 +153,8 @@ impl TraceContext {
             count: 0,
         };
         if self.formats.tracecontext {
-            fields.write(TRACEPARENT, &[&parent.encode()]);
-            if self.keeps_state {
+            fields.write(TRACEPARENT, &parent.encode());
+            if self.origin == Origin::TraceParent {
                 fields.write_state(request, head);
             }
         }
@@ -166,17 +176,31 @@ impl TraceContext {
             (true, false) => Decision::Sample,
             (false, _) => Decision::Drop,
         };
+        // A server may make the span of a request its own, and then says of it
+        // what the request says: without its parent the tree would end here.
+        let caller = match self.origin {
+            Origin::TraceParent | Origin::B3 => Some(self.parent.span_digits()),
+            Origin::Here => None,
+        };
         match self.form {
             Form::Single => {
                 let parts: [&[u8]; 5] = [trace, b"-", &span, b"-", decision.letter()];
-                fields.write(b3::SINGLE, &parts);
+                parts.iter().for_each(|part| fields.put(part));
+                if let Some(caller) = &caller {
+                    fields.put(b"-");
+                    fields.put(caller);
+                }
+                fields.end(b3::SINGLE);
             }
             Form::Multi => {
-                fields.write(b3::TRACE_ID, &[trace]);
-                fields.write(b3::SPAN_ID, &[&span]);
+                fields.write(b3::TRACE_ID, trace);
+                fields.write(b3::SPAN_ID, &span);
+                if let Some(caller) = &caller {
+                    fields.write(b3::PARENT_SPAN_ID, caller);
+                }
                 match decision {
-                    Decision::Debug => fields.write(b3::FLAGS, &[b"1"]),
-                    decision => fields.write(b3::SAMPLED, &[decision.letter()]),
+                    Decision::Debug => fields.write(b3::FLAGS, b"1"),
+                    decision => fields.write(b3::SAMPLED, decision.letter()),
                 }
             }
         }
@@ -212,8 +236,8 @@ impl TraceFields {
         self.end(TRACESTATE);
     }
 
-    fn write(&mut self, name: &'static str, parts: &[&[u8]]) {
-        parts.iter().for_each(|part| self.put(part));
+    fn write(&mut self, name: &'static str, value: &[u8]) {
+        self.put(value);
         self.end(name);
     }
 

@@ -145,7 +145,10 @@ fn an_upstream_may_want_another_format(column: Column) {
     assert_ne!(span, SPAN);
     assert_eq!(
         of_trace(&request),
-        format!("x-b3-traceid: {TRACE}\r\nx-b3-spanid: {span}\r\nx-b3-sampled: 1\r\n")
+        format!(
+            "x-b3-traceid: {TRACE}\r\nx-b3-spanid: {span}\r\nx-b3-parentspanid: {SPAN}\r\n\
+             x-b3-sampled: 1\r\n"
+        )
     );
 
     let (_proxy, mut client) = traced(column, &server, "{ sample: 100% }", "propagate: off");

@@ -9,8 +9,12 @@ use crate::message::identity::hex;
 pub(super) const SINGLE: &str = "b3";
 pub(super) const TRACE_ID: &str = "x-b3-traceid";
 pub(super) const SPAN_ID: &str = "x-b3-spanid";
+pub(super) const PARENT_SPAN_ID: &str = "x-b3-parentspanid";
 pub(super) const SAMPLED: &str = "x-b3-sampled";
 pub(super) const FLAGS: &str = "x-b3-flags";
+
+/// `TRACE-SPAN-STATE-PARENT`; the values of the several fields are shorter together.
+pub(super) const SINGLE_BYTES_MAX: usize = 32 + 1 + 16 + 1 + 1 + 1 + 16;
 
 /// What the caller says about recording the trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

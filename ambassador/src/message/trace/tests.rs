@@ -100,7 +100,7 @@ fn the_share_decides_where_the_caller_did_not() {
         }
     }
     let undecided = format!("b3: {TRACE}-{SPAN}\r\n");
-    let written = |decision| format!("b3: {TRACE}-0000000000000005-{decision}\r\n");
+    let written = |decision| format!("b3: {TRACE}-0000000000000005-{decision}-{SPAN}\r\n");
     assert_eq!(carried(B3, &undecided), written(0));
     assert_eq!(carried(always(B3), &undecided), written(1));
     assert_eq!(
@@ -134,17 +134,20 @@ fn state_goes_on_in_one_field() {
 #[test]
 fn b3_goes_on_in_the_form_it_came_in() {
     let multi = |id: &str, last: &str| {
-        format!("x-b3-traceid: {id}\r\nx-b3-spanid: 0000000000000005\r\nx-b3-{last}\r\n")
+        format!(
+            "x-b3-traceid: {id}\r\nx-b3-spanid: 0000000000000005\r\n\
+             x-b3-parentspanid: {SPAN}\r\nx-b3-{last}\r\n"
+        )
     };
     let came =
         |id: &str, last: &str| format!("X-B3-TraceId: {id}\r\nX-B3-SpanId: {SPAN}\r\n{last}");
-    let single = |id: &str, state: &str| format!("b3: {id}-0000000000000005-{state}\r\n");
+    let single = |id: &str, state: &str| format!("b3: {id}-0000000000000005-{state}-{SPAN}\r\n");
     for (fields, expected) in [
         (format!("b3: {TRACE}-{SPAN}-1\r\n"), single(TRACE, "1")),
         (format!("b3: {TRACE}-{SPAN}-0\r\n"), single(TRACE, "0")),
         (format!("b3: {TRACE}-{SPAN}-d\r\n"), single(TRACE, "d")),
         (
-            format!("b3: {SHORT}-{SPAN}-1-{SPAN}\r\n"),
+            format!("b3: {SHORT}-{SPAN}-1-{SHORT}\r\n"),
             single(SHORT, "1"),
         ),
         (
@@ -211,12 +214,15 @@ fn formats_carry_the_same_trace() {
         ALL,
         &format!("traceparent: 00-{TRACE}-{SPAN}-01\r\nb3: 0\r\n"),
     );
-    let expected = format!("{}b3: {TRACE}-0000000000000005-1\r\n", continued("01"));
+    let expected = format!(
+        "{}b3: {TRACE}-0000000000000005-1-{SPAN}\r\n",
+        continued("01")
+    );
     assert_eq!(of_parent, expected);
     let of_b3 = carried(ALL, &format!("b3: {SHORT}-{SPAN}-1\r\ntracestate: a=1\r\n"));
     let expected = format!(
         "traceparent: 00-0000000000000000{SHORT}-0000000000000005-01\r\n\
-         b3: {SHORT}-0000000000000005-1\r\n"
+         b3: {SHORT}-0000000000000005-1-{SPAN}\r\n"
     );
     assert_eq!(of_b3, expected);
     let off = Settings {
@@ -232,12 +238,15 @@ fn formats_carry_the_same_trace() {
 #[test]
 fn the_longest_of_all_fits() {
     let member = |key: char| format!("{key}={}", "v".repeat(126));
-    let state: Vec<String> = ('a'..='d').map(member).collect();
-    let fields = format!(
-        "traceparent: 00-{TRACE}-{SPAN}-01\r\ntracestate: {}\r\nX-B3-Flags: 1\r\n",
-        state.join(",")[..512].to_owned()
-    );
-    let written = carried(ALL, &fields);
-    assert!(written.contains(&state[..3].join(",")), "{written}");
-    assert!(written.ends_with("x-b3-flags: 1\r\n"), "{written}");
+    let state: Vec<String> = ('a'..='c').map(member).collect();
+    let state = format!("{},d={}", state.join(","), "v".repeat(512 - 3 * 129 - 2));
+    let parent = format!("traceparent: 00-{TRACE}-{SPAN}-01\r\ntracestate: {state}\r\n");
+    for (b3, last) in [
+        ("", format!("b3: {TRACE}-0000000000000005-1-{SPAN}\r\n")),
+        ("X-B3-Flags: 1\r\n", "x-b3-flags: 1\r\n".to_owned()),
+    ] {
+        let written = carried(ALL, &format!("{parent}{b3}"));
+        assert!(written.contains(&format!(": {state}\r\n")), "{written}");
+        assert!(written.ends_with(&last), "{written}");
+    }
 }
