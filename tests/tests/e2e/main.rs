@@ -78,5 +78,6 @@ mod taken_over;
 mod takeover;
 mod timeouts;
 mod tokens;
+mod trace_context;
 mod tracing;
 mod tunnels;
