@@ -21,6 +21,7 @@ mod epoll;
 mod executor;
 pub(crate) mod growth;
 mod keep_alive;
+mod listener;
 mod mailbox;
 mod send_op;
 pub(crate) mod slack;
@@ -45,6 +46,7 @@ use std::time::Duration;
 pub(crate) use chunk::Chunk;
 pub use chunk::Gather;
 pub(crate) use keep_alive::{Liveness, look_every};
+pub use listener::Listener;
 pub(crate) use mailbox::{Remote, Reserved, SendError as MailboxError};
 pub(crate) use send_op::SendError;
 pub(crate) use sockets::Departure;
@@ -53,7 +55,7 @@ pub(crate) use sockets::{is_quiet, local_address, steer_by_cpu};
 pub(crate) use spare::drop_all as drop_spares;
 pub use spin::Spin;
 pub(crate) use stream::Sending;
-pub use stream::{Listener, Stream};
+pub use stream::Stream;
 pub(crate) use table::{PendingBytes, StreamActivity, StreamId};
 
 use crate::clock::{self, Instant};
@@ -200,8 +202,7 @@ pub(crate) fn fail(id: StreamId) {
     with(|core| core.driver.fail(id, libc::ECONNABORTED));
 }
 
-/// Looks at the kernel so far: what shows that nobody spins.
-#[cfg(test)]
+/// Looks at the kernel so far: between two of them, tasks share the time.
 pub(crate) fn turns() -> u64 {
     with(|core| core.turns.get())
 }

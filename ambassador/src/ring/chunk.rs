@@ -259,7 +259,7 @@ impl Gather {
     }
 
     /// The chunks, in order.
-    pub(super) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.first.iter().chain(&self.second).chain(&self.rest)
     }
 

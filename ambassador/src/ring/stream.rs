@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::net::sockopt;
+use rustix::net::SendFlags;
 
 use super::Core;
 use super::chunk::{Chunk, Gather};
@@ -17,14 +17,10 @@ use super::keep_alive::{self, Liveness};
 use super::send_op::SendError;
 use super::sockets::{self, Departure};
 use super::table::{Connecting, End, Key, Role, SendGoal, StreamId};
-use super::timer::{self, Elapsed};
+use super::timer::Elapsed;
 use super::waiting::keep;
 use super::wheel;
-use crate::clock::{self, Instant};
-
-/// How long a listener rests when the process or the system is out of
-/// descriptors or memory.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+use crate::clock::Instant;
 
 /// What [`Stream::post`] does not wait for. More would let every stalled peer
 /// hold as much once more.
@@ -64,107 +60,8 @@ impl Future for Sending<'_> {
     }
 }
 
-/// A listening socket.
-#[derive(Debug)]
-pub struct Listener {
-    pub(super) key: Key,
-    _not_send: std::marker::PhantomData<*const ()>,
-}
-
-impl Listener {
-    /// Accepts on a bound, listening socket.
-    pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        // Accepted sockets inherit it. A unix socket has no such option.
-        let _ = sockopt::set_tcp_nodelay(&socket, true);
-        suit(&socket)?;
-        let key = super::with(|core| core.driver.add(socket, Role::Listener))?;
-        Ok(Self {
-            key,
-            _not_send: std::marker::PhantomData,
-        })
-    }
-
-    /// The next connection. Out of descriptors it rests and goes on; cancelling
-    /// it loses nothing.
-    ///
-    /// # Errors
-    /// When the listener itself is broken.
-    pub async fn accept(&self) -> io::Result<Stream> {
-        static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
-        loop {
-            let accepted = poll_fn(|context| {
-                super::with(|core| {
-                    if let Some(fd) = core.driver.take_accepted(self.key) {
-                        return Poll::Ready(Ok(fd));
-                    }
-                    let mut socket = core.driver.socket(self.key);
-                    if let Some(End::Error(error)) = socket.end.take() {
-                        return Poll::Ready(Err(error));
-                    }
-                    keep(&mut socket.reader, context.waker());
-                    Poll::Pending
-                })
-            })
-            .await;
-            match accepted {
-                Ok(fd) => match Stream::new(fd, Role::Connected) {
-                    Ok(stream) => return Ok(stream),
-                    Err(error) if TOLD.is_due() => {
-                        tracing::warn!(%error, "an accepted connection is dropped");
-                    }
-                    Err(_) => {}
-                },
-                Err(error @ (libc::EBADF | libc::EINVAL | libc::ENOTSOCK)) => {
-                    return Err(io::Error::from_raw_os_error(error));
-                }
-                // Out of descriptors or memory, or a network error that was
-                // the connection's (accept(2)).
-                Err(error) => {
-                    let _again = AcceptAgain(self.key);
-                    if TOLD.is_due() {
-                        let error = io::Error::from_raw_os_error(error);
-                        tracing::warn!(%error, "cannot accept: resting");
-                    }
-                    timer::sleep(ACCEPT_REST).await;
-                }
-            }
-        }
-    }
-}
-
-impl Listener {
-    /// Has the sockets that it will accept ask silent peers for a sign of life.
-    /// Unix sockets have nobody to ask.
-    pub fn keep_alive(&self, silence: Option<Duration>) {
-        super::with(|core| {
-            let socket = &core.driver.socket(self.key).fd;
-            let _ = keep_alive::set(socket, silence, Liveness::Answers);
-        });
-    }
-
-    /// Lets nobody join the queue any more; who is in it is still accepted.
-    pub fn turn_away(&self) -> io::Result<()> {
-        super::with(|core| sockets::turn_away(&core.driver.socket(self.key).fd))
-    }
-}
-
-/// Starts accepting again when the rest is over, or was given up.
-struct AcceptAgain(Key);
-
-impl Drop for AcceptAgain {
-    fn drop(&mut self) {
-        super::try_with(|core| core.driver.read_again(self.0));
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        super::try_with(|core| core.driver.close(self.key));
-    }
-}
-
 impl Stream {
-    fn new(fd: OwnedFd, role: Role) -> io::Result<Self> {
+    pub(super) fn new(fd: OwnedFd, role: Role) -> io::Result<Self> {
         let key = super::with(|core| core.driver.add(fd, role))?;
         Ok(Self {
             key,
@@ -212,25 +109,31 @@ impl Stream {
 
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
-    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
-        poll_fn(|context| super::with(|core| core.driver.poll_recv(self.key, context.waker())))
-    }
-
-    /// The same, but not past `deadline`. What is here already comes even then.
-    pub fn recv_by(
-        &self,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + '_ {
-        poll_fn(move |context| {
-            let waker = context.waker();
-            super::with(|core| match core.driver.poll_recv(self.key, waker) {
-                Poll::Ready(received) => Poll::Ready(Ok(received)),
-                Poll::Pending => self.poll_deadline(core, deadline, waker).map(Err),
-            })
-        })
+    #[inline]
+    pub fn poll_recv(&self, context: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        super::with(|core| core.driver.poll_recv(self.key, context.waker()))
     }
 
     /// Tells when it is too late to wait any longer.
+    pub fn poll_elapsed(&self, deadline: Instant, context: &Context<'_>) -> Poll<Elapsed> {
+        super::with(|core| self.poll_deadline(core, deadline, context.waker()))
+    }
+
+    /// The same as [`Stream::poll_recv`], but not past `deadline`. What is here
+    /// already comes even then.
+    #[inline]
+    pub fn poll_recv_by(
+        &self,
+        deadline: Instant,
+        context: &Context<'_>,
+    ) -> Poll<Result<io::Result<Option<Chunk>>, Elapsed>> {
+        let waker = context.waker();
+        super::with(|core| match core.driver.poll_recv(self.key, waker) {
+            Poll::Ready(received) => Poll::Ready(Ok(received)),
+            Poll::Pending => self.poll_deadline(core, deadline, waker).map(Err),
+        })
+    }
+
     #[inline(always)]
     fn poll_deadline(&self, core: &Core, deadline: Instant, waker: &Waker) -> Poll<Elapsed> {
         if deadline <= super::now() {
@@ -240,6 +143,24 @@ impl Stream {
         let alarm = wheel.keep(self.alarm.get(), deadline, waker);
         self.alarm.set(Some(alarm));
         Poll::Pending
+    }
+
+    /// The same as [`Stream::poll_readable`], but not past `deadline`.
+    #[inline]
+    pub fn poll_readable_by(
+        &self,
+        deadline: Instant,
+        context: &Context<'_>,
+    ) -> Poll<Result<(), Elapsed>> {
+        match self.poll_readable(context) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => self.poll_elapsed(deadline, context).map(Err),
+        }
+    }
+
+    /// [`Stream::poll_recv`] as a future.
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
+        poll_fn(|context| self.poll_recv(context))
     }
 
     /// Bytes that have arrived already.
@@ -281,30 +202,22 @@ impl Stream {
         })
     }
 
-    /// Resolves when bytes, the end or an error wait; takes nothing.
-    pub fn readable(&self) -> impl Future<Output = ()> + '_ {
-        poll_fn(|context| super::with(|core| self.poll_readable(core, context.waker())))
-    }
-
-    /// The same, but not past `deadline`.
-    pub fn readable_by(&self, deadline: Instant) -> impl Future<Output = Result<(), Elapsed>> + '_ {
-        poll_fn(move |context| {
-            let waker = context.waker();
-            super::with(|core| match self.poll_readable(core, waker) {
-                Poll::Ready(()) => Poll::Ready(Ok(())),
-                Poll::Pending => self.poll_deadline(core, deadline, waker).map(Err),
-            })
+    /// Ready when bytes, the end or an error wait; takes nothing.
+    #[inline]
+    pub fn poll_readable(&self, context: &Context<'_>) -> Poll<()> {
+        super::with(|core| {
+            let mut socket = core.driver.socket(self.key);
+            if socket.has_news() {
+                return Poll::Ready(());
+            }
+            keep(&mut socket.reader, context.waker());
+            Poll::Pending
         })
     }
 
-    #[inline]
-    fn poll_readable(&self, core: &Core, waker: &Waker) -> Poll<()> {
-        let mut socket = core.driver.socket(self.key);
-        if socket.has_news() {
-            return Poll::Ready(());
-        }
-        keep(&mut socket.reader, waker);
-        Poll::Pending
+    /// [`Stream::poll_readable`] as a future.
+    pub fn readable(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| self.poll_readable(context))
     }
 
     /// Resolves when the peer has ended its direction or the connection has
@@ -411,6 +324,16 @@ impl Stream {
         super::with(|core| core.driver.socket(self.key).standing().leaves_unread)
     }
 
+    /// Sends the last bytes of this direction without waiting, as far as the socket
+    /// takes them and nothing else is under way. For what the peer can do without.
+    pub fn send_last(&self, bytes: &[u8]) {
+        let is_free = super::with(|core| !core.driver.socket(self.key).is_sending());
+        if is_free {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let _ = rustix::net::send(self.as_fd(), bytes, flags);
+        }
+    }
+
     /// Ends the sending direction: the peer sees a FIN.
     pub fn shutdown_write(&self) {
         sockets::shutdown_write(&self.as_fd());
@@ -475,7 +398,7 @@ impl Drop for Stream {
 }
 
 /// Blocking or not, as the backend wants it; accepted sockets are so already.
-fn suit(socket: &OwnedFd) -> io::Result<()> {
+pub(super) fn suit(socket: &OwnedFd) -> io::Result<()> {
     let backend = super::with(|core| core.driver.backend());
     sockets::suit(socket, backend)
 }

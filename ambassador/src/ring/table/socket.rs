@@ -206,8 +206,12 @@ impl Socket {
 
     /// Whether bytes, the end or an error wait, or something is still being sent.
     pub(crate) fn is_closed_or_busy(&self) -> bool {
-        let sends = matches!(self.sending, Sending::Busy(_) | Sending::Failed(..));
-        self.has_news() || sends
+        self.has_news() || self.is_sending()
+    }
+
+    /// Whether something is being sent, or was not.
+    pub(crate) fn is_sending(&self) -> bool {
+        matches!(self.sending, Sending::Busy(_) | Sending::Failed(..))
     }
 
     /// Whether bytes or the end wait.

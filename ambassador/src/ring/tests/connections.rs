@@ -1,6 +1,7 @@
 //! Accepting, connecting, and how connections end.
 
 use super::*;
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 
@@ -128,11 +129,14 @@ async fn an_idle_stream_shows_that_its_peer_has_gone() {
     let early = timer::timeout(Duration::from_millis(5), stream.readable()).await;
     assert!(early.is_err());
     let soon = now() + Duration::from_millis(5);
-    assert_eq!(stream.readable_by(soon).await, Err(timer::Elapsed));
+    assert_eq!(
+        poll_fn(|context| stream.poll_readable_by(soon, context)).await,
+        Err(timer::Elapsed)
+    );
     drop(far);
     stream.readable().await;
     assert_eq!(
-        stream.readable_by(soon).await,
+        poll_fn(|context| stream.poll_readable_by(soon, context)).await,
         Ok(()),
         "what is here counts"
     );

@@ -147,7 +147,7 @@ const ROWS: [(&str, &[Constant]); 24] = [
     ),
     (
         "pause after accept found no descriptors",
-        &[("ambassador/src/ring/stream.rs", "ACCEPT_REST", Time)],
+        &[("ambassador/src/ring/listener.rs", "ACCEPT_REST", Time)],
     ),
     (
         "access log buffer per shard; one value in it",
