@@ -174,6 +174,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
 
 fn check(file: &Path) -> Result<(), Failure> {
     let checked = config::load(file).map_err(Failure::Config)?;
+    let certificates = checked.open_certificates(&file.display().to_string(), |_| None);
+    certificates.map_err(Failure::Config)?;
     if !checked.warnings.is_empty() {
         eprintln!("{}", Lines(&checked.warnings.to_string()));
     }

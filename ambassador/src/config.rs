@@ -7,6 +7,7 @@
 //! every value in it is sound. All mistakes are found in one go. Nothing here starts
 //! or opens anything but the file.
 
+mod certificates;
 pub(crate) mod checked;
 mod env;
 pub mod explain;
@@ -46,7 +47,9 @@ const FILE_BYTES_MAX: usize = 4 << 20;
 pub(crate) fn load(path: &Path) -> Result<Checked, Mistakes> {
     let name = path.display().to_string();
     let text = read(path).map_err(|what| Mistakes::one(&name, Mistake::of_file(what)))?;
-    load_str(&name, &text)
+    let mut checked = load_str(&name, &text)?;
+    checked.directory = path.parent().map(Path::to_owned).unwrap_or_default();
+    Ok(checked)
 }
 
 /// The text of a file, or what is wrong with it as a whole.

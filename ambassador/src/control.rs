@@ -8,6 +8,7 @@
 //! channel, or not at all.
 
 mod admin;
+pub(crate) mod certificates;
 pub(crate) mod client;
 mod deadline;
 pub(crate) mod dns;
@@ -20,6 +21,7 @@ mod signals;
 mod upstreams;
 mod watch;
 
+pub(crate) use certificates::WatchedCertificates;
 pub(crate) use deadline::Deadline;
 pub(crate) use dns::files as name_files;
 pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, WatchedName};
@@ -114,6 +116,7 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Control {
     names: mpsc::Sender<dns::WatchedNames>,
+    certificates: mpsc::Sender<Vec<WatchedCertificates>>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -203,6 +206,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
         false => admin::Surface::Guarded,
     };
     let (names, names_in) = mpsc::channel(4);
+    let (certificates, certificates_in) = mpsc::channel(4);
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
         let state = Arc::new(state);
@@ -216,6 +220,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
         tokio::select! {
             _ = stopped => {}
             () = dns => {}
+            () = certificates::run(certificates_in, &state.registry) => {}
             () = server.clone().serve(admin, surface) => {}
             () = serve_optional(server, metrics) => {}
             () = async { match watch {
@@ -234,6 +239,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
     });
     Ok(Control {
         names,
+        certificates,
         listen,
         metrics_listen,
         stop: Some(stop),
@@ -257,6 +263,14 @@ impl Control {
         let wanted = dns::WatchedNames { names, services };
         if self.names.blocking_send(wanted).is_err() {
             tracing::error!("the control thread is gone: names are no longer resolved");
+        }
+    }
+
+    /// Follows the files of these certificates from now on, and of no others. Waits as
+    /// [`Control::watch_names`] does.
+    pub(crate) fn watch_certificates(&self, watched: Vec<WatchedCertificates>) {
+        if self.certificates.blocking_send(watched).is_err() {
+            tracing::error!("the control thread is gone: certificates are no longer watched");
         }
     }
 

@@ -31,6 +31,7 @@ mod shard;
 mod sniff;
 mod telemetry;
 pub mod testing;
+mod tls;
 mod transport;
 mod upstream;
 mod workload;

@@ -12,6 +12,7 @@ mod ports;
 mod requests;
 pub(crate) mod settings;
 pub(crate) mod table;
+pub(crate) mod tls;
 
 pub(crate) use table::{AdoptKey, Claimed, Claims, HostHeader, MatchSource, Matched, Tunnelled};
 pub use table::{RequestKey, Resolution, Table};

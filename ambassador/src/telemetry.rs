@@ -21,6 +21,7 @@ mod places;
 mod process;
 mod record;
 mod registry;
+mod tls;
 
 pub(crate) use cells::{Cells, Snapshot, UpstreamCells};
 pub(crate) use exposition::{CaptureSlots, Extras, Format, render};
@@ -30,10 +31,11 @@ pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, Direction, DroppedAccept, FaultKind, MemoryKind, RelayProtocol,
-    RetryCause, ShedCause, TcpOutcome,
+    RetryCause, ShedCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
 };
 pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;
 pub(crate) use record::{Description, RequestRecord};
 pub(crate) use registry::UpstreamIndex;
 pub use registry::{ListenerIndex, Registry};
+pub(crate) use tls::{HandshakeCount, Handshakes, Resumption, TlsSummary};

@@ -1,29 +1,69 @@
-//! What carries the bytes of a connection: a socket in clear today, later TLS over
-//! one.
+//! What carries the bytes of a connection: a socket in clear, or TLS over one.
 //!
-//! The codecs, tunnels and pools above speak to this alone, so that encryption is
-//! one more variant here and nothing there. What a transport has received and not
-//! yet given out counts as bytes that wait, whoever asks.
+//! The codecs, tunnels and pools above speak to this alone. What a transport has
+//! received and not yet given out counts as bytes that wait, whoever asks.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 #[cfg(test)]
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use rustls::client::ClientConfig;
+use rustls::pki_types::ServerName;
 
 use crate::clock::Instant;
 use crate::ring::timer::Elapsed;
-use crate::ring::{Chunk, Departure, Gather, Liveness, SendError, Stream, StreamId};
-
-pub(crate) use crate::ring::Sending;
+use crate::ring::{self, Chunk, Departure, Gather, Liveness, SendError, Stream, StreamId};
+use crate::telemetry::TlsSummary;
+use crate::tls::{Agreement, HandshakeError, Session};
 
 /// One end of a connection. Dropping it closes it.
 #[derive(Debug)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// In clear.
     Plain(Stream),
+    /// Encrypted.
+    Tls(Session),
+}
+
+/// A transport between two shards. Dropping it closes it.
+pub(crate) struct Detached {
+    socket: OwnedFd,
+    session: Option<Box<Agreement>>,
+}
+
+/// A send; see [`Transport::send`] and [`Transport::post`].
+#[derive(Debug)]
+pub(crate) struct Sending<'a> {
+    sending: ring::Sending<'a>,
+    /// `None`: in clear.
+    session: Option<&'a Session>,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<(), SendError>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match ready!(Pin::new(&mut self.sending).poll(context)) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(error) => Poll::Ready(Err(unsealed(self.session, error))),
+        }
+    }
+}
+
+#[cold]
+fn unsealed(session: Option<&Session>, error: SendError) -> SendError {
+    match session {
+        Some(session) => session.unsealed(error),
+        None => error,
+    }
 }
 
 impl Transport {
@@ -32,26 +72,71 @@ impl Transport {
         Stream::connect(socket, address).await.map(Self::Plain)
     }
 
-    /// Takes over a connected socket in clear, such as one that has left another
-    /// shard.
+    /// Agrees upon a TLS session as the client of the server `name`. Dropping the
+    /// future closes the connection.
+    pub(crate) async fn encrypt(
+        self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, HandshakeError> {
+        match self {
+            Self::Plain(stream) => Session::connect(stream, config, name).await.map(Self::Tls),
+            Self::Tls(_) => Ok(self),
+        }
+    }
+
+    /// Takes over a connected socket in clear.
+    #[cfg(test)]
     pub(crate) fn from_connected(socket: OwnedFd) -> io::Result<Self> {
         Stream::from_connected(socket).map(Self::Plain)
     }
 
+    /// Goes on with one that has left another shard.
+    pub(crate) fn attach(detached: Detached) -> io::Result<Self> {
+        let stream = Stream::from_connected(detached.socket)?;
+        Ok(match detached.session {
+            None => Self::Plain(stream),
+            Some(session) => Self::Tls(Session::new(stream, *session)),
+        })
+    }
+
+    /// What its TLS session was agreed upon with; `None`: it is in clear.
+    pub(crate) fn tls(&self) -> Option<TlsSummary> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(session) => Some(session.summary()),
+        }
+    }
+
+    fn session(&self) -> Option<&Session> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(session) => Some(session),
+        }
+    }
+
+    /// The stream, for what encryption does not change.
+    #[inline(always)]
+    fn stream(&self) -> &Stream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(session) => session.stream(),
+        }
+    }
+
     /// Names it to those who do not own it.
     pub(crate) fn id(&self) -> StreamId {
-        match self {
-            Self::Plain(stream) => stream.id(),
-        }
+        self.stream().id()
     }
 
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
     #[inline]
     pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
-        match self {
-            Self::Plain(stream) => stream.recv(),
-        }
+        poll_fn(move |context| match self {
+            Self::Plain(stream) => stream.poll_recv(context),
+            Self::Tls(session) => session.poll_recv(context),
+        })
     }
 
     /// The same, but not past `deadline`. What is here already comes even then.
@@ -60,9 +145,10 @@ impl Transport {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + '_ {
-        match self {
-            Self::Plain(stream) => stream.recv_by(deadline),
-        }
+        poll_fn(move |context| match self {
+            Self::Plain(stream) => stream.poll_recv_by(deadline, context),
+            Self::Tls(session) => session.poll_recv_by(deadline, context),
+        })
     }
 
     /// Bytes that have arrived already.
@@ -70,6 +156,7 @@ impl Transport {
     pub(crate) fn try_recv(&self) -> Option<Chunk> {
         match self {
             Self::Plain(stream) => stream.try_recv(),
+            Self::Tls(session) => session.try_recv(),
         }
     }
 
@@ -80,14 +167,25 @@ impl Transport {
     pub(crate) fn is_closed_or_busy(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_closed_or_busy(),
+            Self::Tls(session) => session.is_closed_or_busy(),
         }
     }
 
     /// Leaves this shard, so that another can go on with it. `None`, and closed:
     /// it cannot be used any more. Dropping the future closes it.
-    pub(crate) async fn leave(self) -> Option<OwnedFd> {
+    pub(crate) async fn leave(self) -> Option<Detached> {
         match self {
-            Self::Plain(stream) => stream.leave().await,
+            Self::Plain(stream) => Some(Detached {
+                socket: stream.leave().await?,
+                session: None,
+            }),
+            Self::Tls(session) => {
+                let (socket, session) = session.leave().await?;
+                Some(Detached {
+                    socket,
+                    session: Some(Box::new(session)),
+                })
+            }
         }
     }
 
@@ -96,6 +194,7 @@ impl Transport {
     pub(crate) fn ended_with_fin(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.ended_with_fin(),
+            Self::Tls(session) => session.ended_in_order(),
         }
     }
 
@@ -105,54 +204,55 @@ impl Transport {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<(), Elapsed>> + '_ {
-        match self {
-            Self::Plain(stream) => stream.readable_by(deadline),
-        }
+        poll_fn(move |context| match self {
+            Self::Plain(stream) => stream.poll_readable_by(deadline, context),
+            Self::Tls(session) => session.poll_readable_by(deadline, context),
+        })
     }
 
     /// Resolves when bytes, the end or an error wait; takes nothing.
     pub(crate) fn readable(&self) -> impl Future<Output = ()> + '_ {
-        match self {
-            Self::Plain(stream) => stream.readable(),
-        }
+        poll_fn(move |context| match self {
+            Self::Plain(stream) => stream.poll_readable(context),
+            Self::Tls(session) => session.poll_readable(context),
+        })
     }
 
     /// Resolves when the peer has ended its direction or the connection has
     /// failed; never for bytes, and takes nothing.
     #[inline]
     pub(crate) fn departure(&self) -> impl Future<Output = Departure> + '_ {
-        match self {
-            Self::Plain(stream) => stream.departure(),
-        }
+        self.stream().departure()
     }
 
     /// The same as of now, by asking the kernel; `None`: the peer is there.
     pub(crate) fn departure_now(&self) -> Option<Departure> {
-        match self {
-            Self::Plain(stream) => stream.departure_now(),
-        }
+        self.stream().departure_now()
     }
 
     /// How the connection has failed, where it has.
     pub(crate) fn failure(&self) -> Option<io::Error> {
-        match self {
-            Self::Plain(stream) => stream.failure(),
-        }
+        self.stream().failure()
     }
 
     /// Resolves when the connection has failed, be it after the peer had ended its
     /// direction.
     pub(crate) fn failed(&self) -> impl Future<Output = ()> + '_ {
-        match self {
-            Self::Plain(stream) => stream.failed(),
-        }
+        self.stream().failed()
     }
 
     /// Sends all of `gather`; see [`Stream::send`].
     #[inline]
     pub(crate) fn send(&self, gather: Gather) -> Sending<'_> {
         match self {
-            Self::Plain(stream) => stream.send(gather),
+            Self::Plain(stream) => Sending {
+                sending: stream.send(gather),
+                session: None,
+            },
+            Self::Tls(session) => Sending {
+                sending: session.stream().send(session.seal(gather)),
+                session: Some(session),
+            },
         }
     }
 
@@ -161,87 +261,86 @@ impl Transport {
     #[inline]
     pub(crate) fn post(&self, gather: Gather) -> Sending<'_> {
         match self {
-            Self::Plain(stream) => stream.post(gather),
+            Self::Plain(stream) => Sending {
+                sending: stream.post(gather),
+                session: None,
+            },
+            Self::Tls(session) => Sending {
+                sending: session.stream().post(session.seal(gather)),
+                session: Some(session),
+            },
         }
     }
 
     /// Waits until the kernel has taken everything that was posted.
     pub(crate) async fn flush(&self) -> Result<(), SendError> {
-        match self {
-            Self::Plain(stream) => stream.flush().await,
+        match self.stream().flush().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(unsealed(self.session(), error)),
         }
     }
 
     /// How a post has failed, if it has; told once.
     #[inline]
     pub(crate) fn send_failure(&self) -> Option<SendError> {
-        match self {
-            Self::Plain(stream) => stream.send_failure(),
-        }
+        let failure = self.stream().send_failure()?;
+        Some(unsealed(self.session(), failure))
     }
 
     /// Bytes that the peer has taken so far, as far as the kernel can tell; see
     /// [`Stream::taken`].
     pub(crate) fn taken(&self) -> i64 {
-        match self {
-            Self::Plain(stream) => stream.taken(),
-        }
+        self.stream().taken()
     }
 
     /// Whether the peer leaves unread what it is sent: the kernel takes no more.
     pub(crate) fn leaves_unread(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.leaves_unread(),
-        }
+        self.stream().leaves_unread()
     }
 
     /// Ends the sending direction: the peer sees the end of the bytes.
     pub(crate) fn shutdown_write(&self) {
-        match self {
-            Self::Plain(stream) => stream.shutdown_write(),
+        if let Self::Tls(session) = self {
+            session.close_write();
         }
+        self.stream().shutdown_write();
     }
 
     /// Ends the connection with a reset.
     pub(crate) fn reset(self) {
-        match self {
-            Self::Plain(stream) => stream.reset(),
-        }
+        self.reset_on_close();
     }
 
     /// Makes a reset of the close to come.
     pub(crate) fn reset_on_close(&self) {
-        match self {
-            Self::Plain(stream) => stream.reset_on_close(),
-        }
+        self.stream().reset_on_close()
     }
 
     /// Has it ask a silent peer for a sign of life.
     pub(crate) fn keep_alive(&self, silence: Option<Duration>, expected: Liveness) {
-        match self {
-            Self::Plain(stream) => stream.keep_alive(silence, expected),
-        }
+        self.stream().keep_alive(silence, expected)
     }
 
     /// Bears with a peer of which progress is expected and that pauses.
     pub(crate) fn allow_pause(&self, silence: Duration) {
-        match self {
-            Self::Plain(stream) => stream.allow_pause(silence),
-        }
+        self.stream().allow_pause(silence)
     }
 
     /// The address of this end.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Plain(stream) => stream.local_addr(),
-        }
+        self.stream().local_addr()
     }
 
     /// The socket, for what only the kernel knows of it.
     #[cfg(test)]
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Plain(stream) => stream.as_fd(),
-        }
+        self.stream().as_fd()
+    }
+}
+
+impl Detached {
+    /// Whether nothing has come meanwhile.
+    pub(crate) fn is_quiet(&self) -> bool {
+        ring::is_quiet(&self.socket)
     }
 }

@@ -12,4 +12,5 @@ pub(crate) mod limits;
 pub(crate) mod other_namespaces;
 pub(crate) mod permits;
 pub(crate) mod pool;
+pub(crate) mod server;
 pub(crate) mod shared;

@@ -162,6 +162,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
     let registry = Registry::default();
     let settings = Settings {
         upstreams: vec![Arc::new(Upstream {
+            tls: None,
             name: "web".into(),
             claims: vec![Claim::Name {
                 host: "web.test".into(),

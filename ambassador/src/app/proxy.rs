@@ -19,8 +19,9 @@ use self::housekeeping::Housekeeping;
 use super::captured::Captured;
 use super::names::{self, Listeners, Places};
 use super::{Failure, memory};
+use crate::clock;
 use crate::config::Checked;
-use crate::control::{Control, Event, NameService, Readiness};
+use crate::control::{Control, Event, NameService, Readiness, WatchedCertificates};
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::ring::{Backend, MailboxError, Remote};
@@ -108,9 +109,37 @@ impl ProxyState {
         control.watch_names(watched, places.services());
     }
 
+    /// The certificates in force.
+    fn certificates(&self) -> Vec<WatchedCertificates> {
+        let now = self.current();
+        let upstreams = now.generation.targets();
+        let clients = upstreams.filter_map(|(upstream, _)| {
+            let client = now.generation.tls_of(&upstream.name)?;
+            Some(WatchedCertificates {
+                name: format!("upstreams.{}.tls", upstream.name),
+                client: Arc::clone(client),
+                directory: now.checked.directory.clone(),
+            })
+        });
+        clients.collect()
+    }
+
     fn extras(&self) -> Extras {
         let captured = self.captured.as_ref();
+        let now = clock::unix_ms() / 1_000;
+        let certificates = self.certificates().into_iter().filter_map(|one| {
+            let end = one.client.in_force().not_after?;
+            Some((one.name, end.cast_signed() - now.cast_signed()))
+        });
+        let generation = self.generation();
+        let handshakes = generation
+            .targets()
+            .map(|(upstream, shared)| (upstream.name.to_string(), shared.handshakes.all()));
         Extras {
+            certificates: certificates.collect(),
+            handshakes: handshakes
+                .filter(|(_, counts)| !counts.is_empty())
+                .collect(),
             captured_connects: captured.map(Captured::verdicts).unwrap_or_default(),
             capture_slots: captured.and_then(Captured::slots),
             memory: memory::figures(&self.memory),

@@ -51,6 +51,8 @@ pub struct Checked {
     /// The traces of requests, as upstreams have them that say nothing else;
     /// `None`: the headers pass unchanged.
     pub tracing: Option<trace::Settings>,
+    /// Where relative paths begin: the directory of the file.
+    pub directory: PathBuf,
     /// What is sound but perhaps not meant.
     pub warnings: Mistakes,
 }
@@ -74,6 +76,7 @@ impl Default for Checked {
             route_policies: Vec::new(),
             access_log: None,
             tracing: None,
+            directory: PathBuf::new(),
             warnings: Mistakes::default(),
         }
     }

@@ -22,13 +22,20 @@ const NAME: &str = "upstream";
 /// upstream. `LISTEN_ADDR`, `UPSTREAM_HOST` and `UPSTREAM_PORT` are needed,
 /// `PROTOCOL` is auto, http1 or tcp; `RETRY_MAX` is `retry.attempts` and
 /// `CIRCUIT_BREAKER_THRESHOLD` is `circuit_breaker.failures`, 0 for none of it;
+/// `TLS_ENABLED` true is `tls: on`;
 /// `METRICS_LISTEN_ADDR` is `admin.metrics_listen`.
 pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, Mistakes>> {
     let host = get("UPSTREAM_HOST")?;
     let mut mistakes = Vec::new();
-    if let Some(value) = get("TLS_ENABLED").filter(|value| value != "false" && value != "0") {
-        mistakes.push(mistake("TLS_ENABLED", "is not supported yet", Some(value)));
-    }
+    let tls = match get("TLS_ENABLED").as_deref() {
+        None | Some("" | "false" | "0") => Tls::Off,
+        Some("true" | "1") => Tls::On,
+        Some(other) => {
+            let other = Some(other.to_owned());
+            mistakes.push(mistake("TLS_ENABLED", "must be true or false", other));
+            Tls::Off
+        }
+    };
     let mut up_to = |name: &str, most: u32| {
         let value = get(name)?;
         let count = number(&value).filter(|count: &u32| *count <= most);
@@ -41,6 +48,7 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
     let policies = Policies {
         attempts: up_to("RETRY_MAX", ATTEMPTS_MAX).map(|most| most.max(1)),
         failures: up_to("CIRCUIT_BREAKER_THRESHOLD", FAILURES_MAX),
+        tls,
     };
     let mut needed = |name: &str, check: &dyn Fn(&str) -> Result<(), String>| {
         let value = get(name);
@@ -101,6 +109,14 @@ struct Policies {
     attempts: Option<u32>,
     /// 0: off.
     failures: Option<u32>,
+    tls: Tls,
+}
+
+/// Whether connections are encrypted.
+#[derive(PartialEq, Eq)]
+enum Tls {
+    On,
+    Off,
 }
 
 /// What the upstream is reached by.
@@ -138,6 +154,9 @@ fn written(listen: &str, target: &Target, protocol: &str, policies: &Policies) -
     match target {
         Target::Address(address) => upstream["endpoints"] = json!([address]),
         Target::Dns(name) => upstream["dns"] = json!(name),
+    }
+    if policies.tls == Tls::On {
+        upstream["tls"] = json!("on");
     }
     if let Some(attempts) = policies.attempts {
         upstream["retry"] = json!({ "attempts": attempts });

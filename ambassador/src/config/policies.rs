@@ -14,6 +14,7 @@ mod rate_limit;
 mod retry;
 mod retry_causes;
 mod timeouts;
+mod tls;
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -23,7 +24,7 @@ use super::findings::Findings;
 use super::read::{Either, KeyValue};
 use super::restrictions::Section;
 use super::setting::{View, grouped, settings};
-use super::values::{Count, KeepAlive, Off, OrOff, Propagation, Zone, choice};
+use super::values::{Count, KeepAlive, Off, OnOff, OrOff, Propagation, Zone, choice};
 use crate::route::settings as route;
 
 use circuit_breaker::CircuitBreaker;
@@ -37,6 +38,7 @@ use pool::Pool;
 use rate_limit::RateLimit;
 use retry::Retry;
 use timeouts::Timeouts;
+use tls::Tls;
 
 pub(super) use fault::{DELAY_SECONDS_MAX, STATUS_MAX, STATUS_MIN};
 pub(super) use layers::{Layers, Written};
@@ -47,6 +49,11 @@ settings! {
     Policies for Written as all {
         /// The protocol.
         protocol: Protocol [not_in_routes("is for a whole upstream")] = all.protocol,
+        /// How connections to an upstream are encrypted: `on`, `off`, or what is to
+        /// differ from `on`. What a client encrypts itself passes as it is.
+        tls: Either<OnOff, Tls>
+            [not_in_routes("is for a whole upstream: its routes share the connections")]
+            = all.tls,
         /// Limits of the connections and requests of one upstream, over all threads.
         pool: Pool
             [not_in_routes("is for a whole upstream: its routes share the connections")]
@@ -125,7 +132,11 @@ choice! {
 /// The policies of an upstream, or of a route as it sees one, as the file would write
 /// them: a mapping for each group, secrets masked.
 pub(super) fn shown(upstream: &route::Upstream, section: Section) -> Map<String, Json> {
-    let written = Written::of(upstream.protocol, &upstream.policies);
+    let written = Written::of(
+        upstream.protocol,
+        upstream.tls.as_deref(),
+        &upstream.policies,
+    );
     let mut shown = grouped(written.shown(View {
         protocol: upstream.protocol,
         section,

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod distinct;
+mod files;
 mod moment;
 mod names;
 mod numbers;
@@ -16,12 +17,13 @@ use super::read::nearest;
 
 pub(super) use addresses::{AbsolutePath, Address, Bind, Cidr, DnsName, Host, RouteHost, claim};
 pub(super) use distinct::Distinct;
+pub(super) use files::{CaFile, FilePath, ServerName};
 pub(super) use moment::Moment;
 pub(super) use names::{
     FieldName, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token, own_field_mistake,
 };
 pub(super) use numbers::{Count, Flag, LeastShare, Percent, Port, Rate, Workers};
-pub(super) use optional::{Off, Optional};
+pub(super) use optional::{Off, OnOff, Optional};
 pub(super) use or_word::{OrNone, OrOff};
 pub(super) use propagation::Propagation;
 pub(super) use sizes::{ByteRate, MemoryLimit, Size, size};

@@ -92,6 +92,8 @@ impl Fixture {
             ],
             readiness: Arc::clone(&readiness),
             extras: Box::new(|| Extras {
+                certificates: Vec::new(),
+                handshakes: Vec::new(),
                 captured_connects: Vec::new(),
                 capture_slots: None,
                 memory: Vec::new(),

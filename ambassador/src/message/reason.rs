@@ -13,6 +13,8 @@ pub enum Reason {
     UpstreamReset,
     /// What the upstream sent is not HTTP.
     ProtocolError,
+    /// No TLS session came about with the upstream.
+    TlsFailed,
     /// There was no answer in the time that the request has.
     RequestTimeout,
     /// There was no answer in the time that a try has.
@@ -39,12 +41,13 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoEndpoint,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::UpstreamReset,
         Self::ProtocolError,
+        Self::TlsFailed,
         Self::RequestTimeout,
         Self::TryTimeout,
         Self::CircuitOpen,
@@ -66,6 +69,7 @@ impl Reason {
             Self::ConnectTimeout => "connect-timeout",
             Self::UpstreamReset => "upstream-reset",
             Self::ProtocolError => "protocol-error",
+            Self::TlsFailed => "tls-failed",
             Self::RequestTimeout => "request-timeout",
             Self::TryTimeout => "try-timeout",
             Self::CircuitOpen => "circuit-open",
@@ -87,7 +91,9 @@ impl Reason {
             Self::NoRoute => 404,
             Self::RateLimited => 429,
             Self::HeadersTooLarge => 431,
-            Self::ConnectFailed | Self::UpstreamReset | Self::ProtocolError => 502,
+            Self::ConnectFailed | Self::UpstreamReset | Self::ProtocolError | Self::TlsFailed => {
+                502
+            }
             Self::NoEndpoint
             | Self::Overloaded
             | Self::CircuitOpen
@@ -106,6 +112,7 @@ impl Reason {
             Self::ConnectTimeout => "no connection to the upstream in time",
             Self::UpstreamReset => "the upstream closed the connection before it answered",
             Self::ProtocolError => "the upstream's answer is not HTTP",
+            Self::TlsFailed => "no TLS session came about with the upstream",
             Self::RequestTimeout | Self::TryTimeout => "the upstream did not answer in time",
             Self::CircuitOpen => {
                 "circuit open: the upstream failed too often and gets no requests for now"

@@ -172,7 +172,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
     let health = pick::health_for(&context.pools, &target, client.origin.namespace);
     if health.breaker.state() != State::Closed {
         let limit = match purpose {
-            Purpose::Relay => SNIFF_WAIT,
+            Purpose::Relay | Purpose::RelayTls => SNIFF_WAIT,
             Purpose::Guess => target.upstream.policies.timeouts.connect,
         };
         if may_speak(limit).await.is_ok() {
@@ -248,15 +248,24 @@ async fn relay_tls(
         record.describe(name);
     }
     let leg = match (&target, dialled) {
-        (Some(target), Some(dialled)) if leads_there(target, &dialled.target) => Some(dialled.leg),
+        (Some(target), Some(dialled)) if leads_there(target, &dialled) => Some(dialled.leg),
         _ => None,
     };
-    let name = authority.as_ref().map(Authority::host);
-    relay_recorded(client, record, Destination { target, name }, leg).await;
+    let to = Destination {
+        target,
+        name: authority.as_ref().map(Authority::host),
+        purpose: Purpose::RelayTls,
+    };
+    relay_recorded(client, record, to, leg).await;
 }
 
-/// Whether what was dialled for the one is good for the other.
-fn leads_there(target: &Target, dialled: &Target) -> bool {
+/// Whether what was dialled is good for bytes that the client encrypts itself, and that
+/// go to `target`.
+fn leads_there(target: &Target, dialled: &Dialled) -> bool {
+    if dialled.leg.connection.stream.tls().is_some() {
+        return false;
+    }
+    let dialled = &dialled.target;
     let original = |target: &Target| target.upstream.endpoints == Endpoints::Original;
     target.shared.id == dialled.shared.id || original(target) && original(dialled)
 }
@@ -269,8 +278,12 @@ async fn relay(
     dialled: Option<Box<Leg>>,
 ) {
     let record = begin(&client, accepted, RelayProtocol::Tcp);
-    let name = None;
-    relay_recorded(client, record, Destination { target, name }, dialled).await;
+    let to = Destination {
+        target,
+        name: None,
+        purpose: Purpose::Relay,
+    };
+    relay_recorded(client, record, to, dialled).await;
 }
 
 fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGuard {
@@ -284,6 +297,8 @@ struct Destination<'a> {
     target: Option<Target>,
     /// What its client calls it by.
     name: Option<&'a str>,
+    /// Whose the encryption is.
+    purpose: Purpose,
 }
 
 /// Relays a connection of which `record` tells, over `dialled` where that leads
@@ -317,12 +332,13 @@ async fn relay_recorded(
     }
     let mut leg = match dialled {
         Some(leg) => leg,
-        None => match dial(&client, &target, Purpose::Relay).await {
+        None => match dial(&client, &target, to.purpose).await {
             Ok(leg) => leg,
             Err(failed) => return refuse(*client, record, failed),
         },
     };
     record.passage.endpoint.set(Some(leg.connection.endpoint()));
+    record.passage.tls.set(leg.connection.stream.tls());
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,

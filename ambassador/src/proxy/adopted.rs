@@ -330,6 +330,7 @@ pub(crate) fn as_upstream(name: &str, policies: &Policies) -> Upstream {
         claims: Vec::new(),
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
+        tls: None,
         policies: policies.clone(),
     }
 }

@@ -7,13 +7,14 @@
 
 use std::time::Duration;
 
-use crate::addr::{EndpointAddr, Peer};
+use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
 use crate::message::{Reason, ResponseHead};
 use crate::policy::breaker::{State, Trial};
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
 use crate::policy::retry_after;
+use crate::proxy::caller::Caller;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadline;
 use crate::proxy::failure::{Failure, Fault, Score, Unanswered};
@@ -23,9 +24,8 @@ use crate::proxy::race;
 use crate::ring::{self, timer};
 use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::{Grade, Pick, PickInput, Probe};
-use crate::upstream::dial::Namespace;
 use crate::upstream::health::UpstreamHealth;
-use crate::upstream::key::PoolKey;
+use crate::upstream::key::{Identity, PoolKey};
 use crate::upstream::pool::{Checkout, Freshness, Lease};
 
 /// A try at one endpoint, which is busy until this is dropped. Dropped before its
@@ -208,16 +208,17 @@ impl<'a> Try<'a> {
     /// the name was faster.
     pub(crate) async fn reach(
         &mut self,
-        namespace: Namespace,
+        caller: Caller<'_>,
         freshness: Freshness,
-        peer: Peer,
         until: Option<Deadline>,
     ) -> Result<Lease, Unanswered> {
-        let key = PoolKey::http1(namespace, self.endpoint());
+        let server = caller.server;
+        let identity = server.map_or(Identity::Anonymous, |server| server.identity);
         let checkout = Checkout {
-            key,
+            key: PoolKey::http1(caller.namespace, self.endpoint(), identity),
             freshness,
-            peer,
+            peer: caller.peer,
+            server_name: server.and_then(|server| server.name.as_ref()),
         };
         let checkout = race::checkout(self.context, self.target, checkout);
         let checked_out = match until {

@@ -68,7 +68,7 @@ struct Member {
 }
 
 /// The place of one client in its crowd, until it is dropped.
-pub struct Membership {
+pub(crate) struct Membership {
     clients: Rc<Clients>,
     key: usize,
 }
@@ -80,7 +80,7 @@ impl Clients {
     }
 
     /// A client that has just connected.
-    pub fn join(self: &Rc<Self>, stream: &Transport, peer: Peer) -> Membership {
+    pub(crate) fn join(self: &Rc<Self>, stream: &Transport, peer: Peer) -> Membership {
         growth::has_grown(BYTES_OF_ONE);
         let key = self.members.borrow_mut().insert(Member {
             stream: stream.id(),
@@ -193,24 +193,24 @@ impl Member {
 
 impl Membership {
     /// It is about to hold a connection to an upstream for a request.
-    pub fn asks(&self, upstream: u32) {
+    pub(crate) fn asks(&self, upstream: u32) {
         let mut members = self.clients.members.borrow_mut();
         let member = &mut members[self.key];
         (member.holds, member.seen) = (Holding::Request(upstream), None);
     }
 
     /// It holds one for opaque bytes, and nothing is kept for it.
-    pub fn relays(&self, upstream: u32) {
+    pub(crate) fn relays(&self, upstream: u32) {
         self.begin(Holding::Relay(upstream));
     }
 
     /// It holds none, and nothing is kept for it.
-    pub fn rests(&self) {
+    pub(crate) fn rests(&self) {
         self.begin(Holding::Nothing);
     }
 
     /// So many bytes are kept for it.
-    pub fn keeps(&self, bytes: usize) {
+    pub(crate) fn keeps(&self, bytes: usize) {
         let before = {
             let mut members = self.clients.members.borrow_mut();
             std::mem::replace(&mut members[self.key].kept, bytes as u32)
@@ -224,18 +224,18 @@ impl Membership {
     }
 
     /// So many bytes more are kept for it, or fewer.
-    pub fn keeps_more(&self, bytes: isize) {
+    pub(crate) fn keeps_more(&self, bytes: isize) {
         let kept = self.clients.members.borrow()[self.key].kept;
         self.keeps((kept as usize).saturating_add_signed(bytes));
     }
 
     /// Who the client belongs to.
-    pub fn peer(&self) -> Peer {
+    pub(crate) fn peer(&self) -> Peer {
         self.clients.members.borrow()[self.key].peer
     }
 
     /// Whether it was shed.
-    pub fn is_shed(&self) -> bool {
+    pub(crate) fn is_shed(&self) -> bool {
         self.clients.members.borrow()[self.key].is_shed
     }
 

@@ -3,7 +3,7 @@
 use crate::message::{LocalReply, Reason, ResponseHead};
 use crate::proxy::after::After;
 use crate::proxy::downstream::Downstream;
-use crate::proxy::failure::{Failure, Unanswered};
+use crate::proxy::failure::{Detail, Failure, Unanswered};
 use crate::proxy::generation::Target;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::reply::{answer, refuse};
@@ -164,8 +164,11 @@ impl<'a> Delivery<'a> {
             }
             stopped => LocalReply::new(stopped.unwrap_or(unanswered.reason)),
         };
-        Refusal::Reply(match unanswered.malformed {
-            Some(bad) => reply.with_detail(bad.about(self.response.fields().blamed())),
+        Refusal::Reply(match unanswered.detail {
+            Some(Detail::Malformed(bad)) => {
+                reply.with_detail(bad.about(self.response.fields().blamed()))
+            }
+            Some(Detail::Tls(outcome)) => reply.with_detail(outcome.as_str()),
             None => reply,
         })
     }

@@ -5,7 +5,7 @@ use crate::policy::retry::Cause;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::shortage::is_shortage;
-use crate::telemetry::AttemptOutcome;
+use crate::telemetry::{AttemptOutcome, TlsOutcome};
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::CheckoutError;
 
@@ -52,6 +52,15 @@ pub(crate) enum Fault {
     Endpoint,
 }
 
+/// What exactly is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// With what the upstream sent.
+    Malformed(BadMessage),
+    /// With the TLS handshake.
+    Tls(TlsOutcome),
+}
+
 /// Why there is no response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Unanswered {
@@ -61,8 +70,8 @@ pub(crate) struct Unanswered {
     pub cause: Option<Cause>,
     /// Who is at fault.
     pub fault: Fault,
-    /// What is wrong with what the upstream sent.
-    pub malformed: Option<BadMessage>,
+    /// What exactly is wrong, where the reason leaves that open.
+    pub detail: Option<Detail>,
     outcome: AttemptOutcome,
 }
 
@@ -72,7 +81,7 @@ impl Unanswered {
         reason: Reason::UpstreamReset,
         cause: Some(Cause::Reset),
         fault: Fault::Endpoint,
-        malformed: None,
+        detail: None,
         outcome: AttemptOutcome::Reset,
     };
 
@@ -82,7 +91,7 @@ impl Unanswered {
         reason: Reason::UpstreamReset,
         cause: None,
         fault: Fault::Nobody,
-        malformed: None,
+        detail: None,
         outcome: AttemptOutcome::Reset,
     };
 
@@ -91,7 +100,7 @@ impl Unanswered {
         reason: Reason::Overloaded,
         cause: None,
         fault: Fault::Machine,
-        malformed: None,
+        detail: None,
         outcome: AttemptOutcome::Overloaded,
     };
 
@@ -105,7 +114,7 @@ impl Unanswered {
             reason: Reason::ProtocolError,
             cause,
             fault,
-            malformed: Some(bad),
+            detail: Some(Detail::Malformed(bad)),
             outcome: AttemptOutcome::ProtocolError,
         }
     }
@@ -130,14 +139,14 @@ impl Unanswered {
             reason,
             cause,
             fault,
-            malformed: None,
+            detail: None,
             outcome,
         }
     }
 
     /// Why there is no connection.
     pub(crate) fn without_connection(error: &CheckoutError) -> Self {
-        use AttemptOutcome::{ConnectFailed, ConnectTimeout};
+        use AttemptOutcome::{ConnectFailed, ConnectTimeout, TlsFailed};
         let failure = Some(Cause::ConnectFailure);
         let (reason, cause, outcome, fault) = match error {
             CheckoutError::Overloaded => (Reason::Overloaded, None, ConnectFailed, Fault::Pool),
@@ -163,12 +172,20 @@ impl Unanswered {
                 ConnectFailed,
                 Fault::Endpoint,
             ),
+            // Another endpoint may be better at it only where nobody has spoken.
+            CheckoutError::Dial(DialError::Tls(error)) => {
+                let cause = failure.filter(|_| error.outcome == TlsOutcome::Closed);
+                (Reason::TlsFailed, cause, TlsFailed, Fault::Endpoint)
+            }
         };
         Self {
             reason,
             cause,
             fault,
-            malformed: None,
+            detail: match error {
+                CheckoutError::Dial(DialError::Tls(error)) => Some(Detail::Tls(error.outcome)),
+                _ => None,
+            },
             outcome,
         }
     }

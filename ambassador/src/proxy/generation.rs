@@ -11,10 +11,12 @@ use crate::proxy::adopted::{self, Adopted, AdoptedView, Adoption, Hold, Version}
 use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, MatchSource, Matched, Table};
 use crate::telemetry::{Registry, UpstreamIndex};
+use crate::tls::Client;
 use crate::upstream::dial::Namespace;
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
 use crate::upstream::limits::{Limits, Opening};
+use crate::upstream::server::Server;
 use crate::upstream::shared::Shared;
 
 /// One version of the configuration.
@@ -25,6 +27,8 @@ pub struct Generation {
     number: u64,
     /// By the place of the upstream in the table's settings.
     shared: Vec<Arc<Shared>>,
+    /// By the place of the upstream: what its connections are encrypted with.
+    tls: Vec<Option<Arc<Client>>>,
     /// By the place of the route: those that override the rate limit of their
     /// upstream.
     route_limits: Vec<Option<Arc<RateLimit>>>,
@@ -87,6 +91,7 @@ impl Generation {
         };
         Self {
             route_limits: route_limits(table.settings()),
+            tls: Vec::new(),
             number: previous.map_or(0, |previous| previous.number + 1),
             table,
             shared,
@@ -95,10 +100,24 @@ impl Generation {
         }
     }
 
+    /// The same with what the connections of each upstream are encrypted with, by its
+    /// place in the table's settings.
+    pub(crate) fn with_tls(self, tls: Vec<Option<Arc<Client>>>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// What the connections of the upstream of this name are encrypted with.
+    pub(crate) fn tls_of(&self, name: &str) -> Option<&Arc<Client>> {
+        let upstreams = &self.table.settings().upstreams;
+        let index = upstreams.iter().position(|known| &*known.name == name)?;
+        self.tls.get(index)?.as_ref()
+    }
+
     /// Tells what all shards share of each upstream what this version says of it.
     pub fn put_in_force(&self) {
-        for (upstream, shared) in self.targets() {
+        for (index, (upstream, shared)) in self.targets().enumerate() {
             settle(upstream, shared);
+            shared.tls.store(self.tls.get(index).cloned().flatten());
         }
         self.adopted.set_limits(&self.table.settings().adopted);
     }
@@ -255,6 +274,18 @@ impl Target {
         let settings = &self.upstream.policies.concurrency;
         let awaiting = health.awaiting.count();
         health.concurrency.report(settings, sample, awaiting, now);
+    }
+
+    /// The server that connections are to lead to: the one that `host` names, else
+    /// the one that the configuration does. `None`: they are in clear.
+    pub(crate) fn server(&self, host: Option<&str>) -> Option<Server> {
+        self.upstream.tls.as_ref()?;
+        let client = self.shared.tls.load();
+        let client = client.as_deref()?;
+        Some(match host {
+            Some(host) => Server::named(client, host),
+            None => Server::default_of(client),
+        })
     }
 
     /// How connections to it are opened.

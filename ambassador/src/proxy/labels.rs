@@ -29,6 +29,7 @@ impl From<Reason> for ReasonLabel {
             Reason::ConnectTimeout => Self::ConnectTimeout,
             Reason::UpstreamReset => Self::UpstreamReset,
             Reason::ProtocolError => Self::ProtocolError,
+            Reason::TlsFailed => Self::TlsFailed,
             Reason::RequestTimeout => Self::RequestTimeout,
             Reason::TryTimeout => Self::TryTimeout,
             Reason::CircuitOpen => Self::CircuitOpen,

@@ -4,11 +4,12 @@
 use crate::addr::EndpointAddr;
 use crate::combinators::{First, first};
 use crate::message::Reason;
+use crate::proxy::caller::Caller;
 use crate::proxy::client::Client;
 use crate::proxy::departure::reset;
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
-use crate::proxy::reach::{Caller, reach};
+use crate::proxy::reach::reach;
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
@@ -40,8 +41,17 @@ pub(super) enum Purpose {
     /// Opaque bytes: that it came about is all that can be known of how well the
     /// upstream is.
     Relay,
+    /// Bytes that the client encrypts itself.
+    RelayTls,
     /// To see who speaks: a request may follow, which tells more.
     Guess,
+}
+
+impl Purpose {
+    /// Whether it is known that the connection is relayed.
+    pub(super) fn is_relay(self) -> bool {
+        self != Self::Guess
+    }
 }
 
 impl RelayFailure {
@@ -82,12 +92,17 @@ pub(super) async fn dial(
         Reason::CircuitOpen => RelayFailure::CIRCUIT_OPEN,
         _ => RelayFailure::NO_ENDPOINT,
     })?;
-    if purpose == Purpose::Relay {
+    if purpose.is_relay() {
         context.pools.count_request(&target.shared, ring::now());
     }
+    let server = match purpose {
+        Purpose::RelayTls => None,
+        Purpose::Relay | Purpose::Guess => target.server(None),
+    };
     let caller = Caller {
         namespace: origin.namespace,
         peer: client.member.peer(),
+        server: server.as_ref(),
     };
     let reached = {
         let reached = reach(&mut tries, &mut one, caller, |_| {});
@@ -95,7 +110,7 @@ pub(super) async fn dial(
     };
     match reached {
         First::Left(Ok(connection)) => {
-            if purpose == Purpose::Relay {
+            if purpose.is_relay() {
                 one.is_relayed();
             }
             Ok(Box::new(Leg {

@@ -20,6 +20,7 @@ use crate::proxy::context::Context;
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
+use crate::telemetry::TlsSummary;
 use crate::transport::Sending;
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::Lease;
@@ -74,6 +75,14 @@ impl Outbound {
     pub(crate) fn past(&self) -> ConnectionUse {
         match self {
             Self::Http1(one) => one.past(),
+        }
+    }
+
+    /// What its connection is encrypted with; `None`: it is in clear.
+    #[inline]
+    pub(crate) fn tls(&self) -> Option<TlsSummary> {
+        match self {
+            Self::Http1(one) => one.tls(),
         }
     }
 

@@ -28,7 +28,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 pub(super) async fn checkout(
     context: &Context,
     target: &Target,
-    checkout: Checkout,
+    checkout: Checkout<'_>,
 ) -> Result<Lease, CheckoutError> {
     let sought = seek(context, target, checkout);
     match first(sought, make_room(context, &target.shared)).await {
@@ -40,7 +40,7 @@ pub(super) async fn checkout(
 async fn seek(
     context: &Context,
     target: &Target,
-    checkout: Checkout,
+    checkout: Checkout<'_>,
 ) -> Result<Lease, CheckoutError> {
     let (pools, shared, key) = (&context.pools, &target.shared, checkout.key);
     let to = |endpoint| {

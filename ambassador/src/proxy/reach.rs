@@ -1,21 +1,11 @@
 //! A new connection that carries no requests: for a relay or CONNECT.
 
-use crate::addr::Peer;
 use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::Try;
+use crate::proxy::caller::Caller;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::tries::{Tries, TriesEnd};
-use crate::upstream::dial::Namespace;
 use crate::upstream::pool::{Freshness, Lease};
-
-/// For whom a connection is made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Caller {
-    /// Where it is.
-    pub namespace: Namespace,
-    /// Who it is.
-    pub peer: Peer,
-}
 
 /// Connects where `one` goes, and where that cannot be reached to the next ones:
 /// an endpoint that refuses is none that others must suffer for. `on_try` is told
@@ -23,15 +13,14 @@ pub(crate) struct Caller {
 pub(crate) async fn reach<'a>(
     tries: &mut Tries<'a>,
     one: &mut Try<'a>,
-    caller: Caller,
+    caller: Caller<'_>,
     mut on_try: impl FnMut(&mut Try<'a>),
 ) -> Result<Lease, Unanswered> {
-    let Caller { namespace, peer } = caller;
     let mut count = 0;
     loop {
         on_try(one);
         count += 1;
-        let unanswered = match one.reach(namespace, Freshness::New, peer, None).await {
+        let unanswered = match one.reach(caller, Freshness::New, None).await {
             Ok(connection) => return Ok(connection),
             Err(unanswered) => unanswered,
         };

@@ -17,6 +17,8 @@ use crate::proxy::generation::Target;
 use crate::ring::Chunk;
 use crate::route::settings::{AddedHeaders, Endpoints, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
+use crate::upstream::key;
+use crate::upstream::server::Server;
 
 /// Fields that a request may get on its way: those of its trace, its id, how many
 /// proxies it has come through and two that say how long its caller waits.
@@ -40,6 +42,8 @@ pub(crate) struct RouteDecision {
     trace: Option<TraceContext>,
     /// Proxies that it has come through; `None`: they are not counted.
     hops: Option<Hops>,
+    /// Whom its connection is to lead to; `None`: it is in clear.
+    server: Option<Box<Server>>,
 }
 
 enum Host {
@@ -55,6 +59,21 @@ impl Host {
             HostHeader::Set(host) => Self::Set(host.into()),
             HostHeader::Endpoint => Self::Endpoint,
         }
+    }
+
+    /// The server that goes by it.
+    #[cold]
+    fn server(&self, target: &Target, asked_for: Option<&Authority>) -> Option<Box<Server>> {
+        let set;
+        let authority = match self {
+            Self::Keep => asked_for,
+            Self::Endpoint => None,
+            Self::Set(host) => {
+                set = Authority::parse(host).ok();
+                set.as_ref()
+            }
+        };
+        target.server(authority.map(Authority::host)).map(Box::new)
     }
 }
 
@@ -135,11 +154,16 @@ pub(crate) fn find(
     };
     let policies = &target.upstream.policies;
     let trace = |tracing| TraceContext::of(request, head, tracing, clock::random_u128());
+    let server = match target.upstream.tls {
+        None => None,
+        Some(_) => host.server(&target, asked_for.as_ref()),
+    };
     Ok(Some(RouteDecision {
         host,
         strip_path,
         trace: policies.tracing.as_ref().and_then(trace),
         hops: policies.hops.max.map(|_| Hops::of(request, head)),
+        server,
         target,
     }))
 }
@@ -281,6 +305,18 @@ impl RouteDecision {
             addressed_here,
             presented_here: addressed_here && *presented_to == Addressee::Proxy,
         })
+    }
+
+    /// Whom its connection is to lead to; `None`: it is in clear.
+    pub(crate) fn server(&self) -> Option<&Server> {
+        self.server.as_deref()
+    }
+
+    /// As whom its connection is opened.
+    #[inline]
+    pub(crate) fn identity(&self) -> key::Identity {
+        let server = self.server.as_ref();
+        server.map_or(key::Identity::Anonymous, |server| server.identity)
     }
 
     /// The host that is named to `endpoint`; `None`: the one that came.

@@ -154,6 +154,7 @@ impl World {
             },
         ];
         let upstream = Upstream {
+            tls: None,
             name: "up".into(),
             claims,
             endpoints: match plan.is_named {

@@ -9,6 +9,7 @@ use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::attempt::{Body, Stage, Try};
 use crate::proxy::bound::{self, Bound, BoundLease};
+use crate::proxy::caller::Caller;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::download::Download;
@@ -135,6 +136,7 @@ impl<'a> Sending<'a> {
             };
             let (shared, past) = (&self.route.target.shared, outbound.past());
             self.record.reused.set(past.is_reused());
+            self.record.passage.tls.set(outbound.tls());
             one.sent_at = clock::now();
             // Whether it may have been given up before the request came.
             let may_be_stale =
@@ -280,7 +282,7 @@ impl<'a> Sending<'a> {
         one: &mut Try<'_>,
         freshness: Freshness,
     ) -> Result<Outbound, Unanswered> {
-        let key = PoolKey::http1(self.namespace, one.endpoint());
+        let key = PoolKey::http1(self.namespace, one.endpoint(), self.route.identity());
         let (context, shared) = (self.context, &self.route.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
             (BoundLease::Live(connection), _) => Some(connection),
@@ -302,9 +304,14 @@ impl<'a> Sending<'a> {
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
         }
-        let (peer, until) = (self.progress.peer(), self.deadlines.of_checkout());
+        let until = self.deadlines.of_checkout();
+        let caller = Caller {
+            namespace: self.namespace,
+            peer: self.progress.peer(),
+            server: self.route.server(),
+        };
         let sought = Some(one.endpoint());
-        let connection = one.reach(self.namespace, freshness, peer, until).await?;
+        let connection = one.reach(caller, freshness, until).await?;
         // Another address of its name may have been faster. A try beside another
         // one is not what the log tells of before it is answered.
         let endpoint = &self.record.passage.endpoint;

@@ -7,6 +7,7 @@ use crate::combinators::{First, first};
 use crate::message::{LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
+use crate::proxy::caller::Caller;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::departure::caller_left;
 use crate::proxy::downstream::Downstream;
@@ -15,7 +16,7 @@ use crate::proxy::first_bytes::{FirstSpeaker, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::leg::{Leg, Purpose, dial, speaks_http_only};
 use crate::proxy::pick::{self, Criteria};
-use crate::proxy::reach::{Caller, reach};
+use crate::proxy::reach::reach;
 use crate::proxy::reply;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::tries::Tries;
@@ -77,9 +78,11 @@ pub(crate) async fn connect(
         true => Purpose::Relay,
         false => Purpose::Guess,
     };
+    let server = target.server(None);
     let caller = Caller {
         namespace: origin.namespace,
         peer: client.member.peer(),
+        server: server.as_ref(),
     };
     let reached = {
         let on_try = |one: &mut Try<'_>| {
@@ -176,7 +179,7 @@ async fn serve(
         Protocol::Tcp => FirstSpeaker::Client(Sniff::Opaque),
         Protocol::Auto => who_speaks(client, server, timeouts.tunnel, timeouts.idle).await,
     };
-    let mut to = None;
+    let (mut to, mut purpose) = (None, Purpose::Relay);
     match spoke {
         FirstSpeaker::Client(Sniff::Http1) => {
             reached.connection.release_unused();
@@ -187,25 +190,20 @@ async fn serve(
                 return end(record, TcpOutcome::ClientReset);
             };
             to = by_server_name(client, &tunnel, name.as_deref());
+            purpose = Purpose::RelayTls;
         }
         FirstSpeaker::Client(_) | FirstSpeaker::Server => {}
         FirstSpeaker::Nobody => return end(record, TcpOutcome::IdleTimeout),
         FirstSpeaker::Ended => return end(record, TcpOutcome::ClientReset),
     }
-    match to.filter(|to| to.shared.id != target.shared.id) {
-        None => {
-            if let Some(outcome) = inject(client, &mut record, target, &tunnel).await {
-                return end(record, outcome);
-            }
-            reached.one.is_relayed();
-            count(client, target);
-            let TunnelConnection { connection, one } = reached;
-            let said = connection.stream.try_recv();
-            let after = self::tunnel(client, record, target, connection, said).await;
-            // The endpoint was busy until now.
-            drop(one);
-            after
-        }
+    // What the client encrypts itself is not encrypted once more.
+    let is_fit = purpose == Purpose::Relay || reached.connection.stream.tls().is_none();
+    let to = match to.filter(|to| to.shared.id != target.shared.id) {
+        None if !is_fit => Some(target.clone()),
+        to => to,
+    };
+    match to {
+        None => relay(client, record, target, reached, &tunnel).await,
         Some(to) => {
             // Another one may be wanted, but this is as good as any idle one.
             reached.connection.release_unused();
@@ -218,7 +216,7 @@ async fn serve(
             if let Some(outcome) = inject(client, &mut record, &to, &tunnel).await {
                 return end(record, outcome);
             }
-            match dial(client, &to, Purpose::Relay).await {
+            match dial(client, &to, purpose).await {
                 Ok(leg) => over(client, record, &to, *leg).await,
                 Err(failed) => {
                     record.passage.endpoint.set(failed.endpoint);
@@ -227,6 +225,27 @@ async fn serve(
             }
         }
     }
+}
+
+/// Relays what comes through the tunnel over the connection that there is.
+async fn relay(
+    client: &mut Client,
+    mut record: RequestGuard,
+    target: &Target,
+    mut reached: TunnelConnection<'_>,
+    tunnel: &Tunnelled,
+) -> After {
+    if let Some(outcome) = inject(client, &mut record, target, tunnel).await {
+        return end(record, outcome);
+    }
+    reached.one.is_relayed();
+    count(client, target);
+    let TunnelConnection { connection, one } = reached;
+    let said = connection.stream.try_recv();
+    let after = self::tunnel(client, record, target, connection, said).await;
+    // The endpoint was busy until now.
+    drop(one);
+    after
 }
 
 async fn over(client: &mut Client, record: RequestGuard, to: &Target, leg: Leg) -> After {

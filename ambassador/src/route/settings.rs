@@ -10,6 +10,7 @@ use crate::addr::{Authority, EndpointAddr};
 use crate::message::trace;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::{breaker, concurrency, fault, hedge, limits, outlier, rate_limit, retry};
+use crate::route::tls::Tls;
 
 /// Everything the table is built from.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -36,6 +37,8 @@ pub struct Upstream {
     pub endpoints: Endpoints,
     /// What is spoken to it.
     pub protocol: Protocol,
+    /// How its connections are encrypted; `None`: they are in clear.
+    pub tls: Option<Arc<Tls>>,
     /// How its requests are treated.
     pub policies: Policies,
 }

@@ -11,6 +11,7 @@ use ambassador_ebpf::Verdict;
 
 use self::text::Text;
 use self::upstreams::upstreams;
+use super::HandshakeCount;
 use super::cells::Snapshot;
 use super::labels::{BackendLabel, DroppedAccept, MemoryKind, ShedCause};
 use super::process::Process;
@@ -36,6 +37,10 @@ pub(crate) struct Extras {
     pub capture_slots: Option<CaptureSlots>,
     /// Memory by what it is.
     pub memory: Vec<(MemoryKind, u64)>,
+    /// Certificates and the seconds until they end, by what they are for.
+    pub certificates: Vec<(String, i64)>,
+    /// How TLS handshakes went, by upstream.
+    pub handshakes: Vec<(String, Vec<HandshakeCount>)>,
     /// The backend of the shards, for `ambassador_build_info`.
     pub backend: BackendLabel,
 }
@@ -56,6 +61,7 @@ pub(crate) fn render(
     upstreams(&mut text, snapshot, &names);
     shards(&mut text, snapshot, registry);
     capture(&mut text, extras);
+    tls(&mut text, extras);
     control(&mut text, staleness, registry);
     build(&mut text, extras.backend);
     text.gauge(
@@ -134,6 +140,48 @@ fn capture(text: &mut Text, extras: &Extras) {
     }
 }
 
+fn tls(text: &mut Text, extras: &Extras) {
+    if !extras.handshakes.is_empty() {
+        text.counter(
+            "ambassador_tls_handshakes",
+            "TLS handshakes, by how they ended and what was agreed upon.",
+        );
+    }
+    for (upstream, counts) in &extras.handshakes {
+        for HandshakeCount {
+            outcome,
+            agreed,
+            count,
+        } in counts
+        {
+            let (version, group, resumed) = match agreed {
+                Some((version, group, resumption)) => {
+                    (version.as_str(), group.as_str(), resumption.as_str())
+                }
+                None => ("", "", ""),
+            };
+            let labels = [
+                ("upstream", upstream.as_str()),
+                ("outcome", outcome.as_str()),
+                ("version", version),
+                ("group", group),
+                ("resumed", resumed),
+            ];
+            text.total("ambassador_tls_handshakes", &labels, count);
+        }
+    }
+    if !extras.certificates.is_empty() {
+        text.gauge(
+            "ambassador_certificate_expiry_seconds",
+            "Seconds until a certificate in use ends; below 0 once it has.",
+        );
+    }
+    for (name, seconds) in &extras.certificates {
+        let labels = [("name", name.as_str())];
+        text.sample("ambassador_certificate_expiry_seconds", &labels, seconds);
+    }
+}
+
 fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
     let counters = &registry.control;
     for (name, help, count) in [
@@ -146,6 +194,11 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
             "ambassador_config_reload_failures",
             "Configurations refused.",
             &counters.config_reload_failures,
+        ),
+        (
+            "ambassador_certificate_reload_failures",
+            "Changed certificates, keys and lists refused; the old ones stay.",
+            &counters.certificate_reload_failures,
         ),
         (
             "ambassador_access_log_dropped_lines",

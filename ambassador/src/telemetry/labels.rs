@@ -67,6 +67,8 @@ labels! {
         UpstreamReset = "upstream-reset",
         /// What the upstream sent is not HTTP.
         ProtocolError = "protocol-error",
+        /// No TLS session came about with the upstream; `detail` has the cause.
+        TlsFailed = "tls-failed",
         /// The time of the request was over.
         RequestTimeout = "request-timeout",
         /// The time of a try was over.
@@ -136,6 +138,8 @@ labels! {
         ConnectFailed = "connect-failed",
         /// The dial took longer than `timeouts.connect`.
         ConnectTimeout = "connect-timeout",
+        /// It was connected, and no TLS session came about.
+        TlsFailed = "tls-failed",
         /// The connection ended before a whole response head.
         Reset = "upstream-reset",
         /// What arrived is not HTTP.
@@ -153,6 +157,73 @@ labels! {
         Overloaded = "overloaded",
         /// The client went away first.
         Cancelled = "cancelled",
+    }
+}
+
+labels! {
+    /// How a TLS handshake ended: `ambassador_tls_handshakes_total`, and the log's
+    /// `detail` where it failed.
+    pub(crate) TlsOutcome {
+        /// A session was agreed upon.
+        Completed = "completed",
+        /// The peer's certificate, or one above it, has expired.
+        Expired = "certificate-expired",
+        /// The peer's certificate, or one above it, is not valid yet.
+        NotYetValid = "certificate-not-yet-valid",
+        /// The peer's certificate is for another name or id.
+        WrongName = "wrong-name",
+        /// No certificate of the trusted ones has signed that of the peer.
+        UnknownCa = "unknown-ca",
+        /// The peer's certificate was revoked.
+        Revoked = "revoked",
+        /// No valid list says whether the peer's certificate was revoked.
+        UnknownRevocation = "unknown-revocation-status",
+        /// The peer's certificate is unfit in another way.
+        BadCertificate = "bad-certificate",
+        /// The peer showed no certificate.
+        NoCertificate = "no-certificate",
+        /// No application protocol (ALPN) is known to both.
+        NoProtocol = "no-common-protocol",
+        /// No version of TLS is allowed by both.
+        NoVersion = "no-common-version",
+        /// No cipher suite, group or signature scheme is known to both.
+        NothingInCommon = "nothing-in-common",
+        /// The peer did not accept our certificate, or something else of ours.
+        Refused = "refused-by-peer",
+        /// The connection ended amid the handshake.
+        Closed = "closed",
+        /// It took too long.
+        Timeout = "timeout",
+        /// What the peer sent is not TLS, or not as TLS is to be.
+        Malformed = "malformed",
+    }
+}
+
+labels! {
+    /// The version of TLS: the log's `tls_version`.
+    pub TlsVersion {
+        /// RFC 5246.
+        Tls12 = "1.2",
+        /// RFC 8446.
+        Tls13 = "1.3",
+    }
+}
+
+labels! {
+    /// The group of a key exchange: the log's `tls_group`.
+    pub TlsGroup {
+        /// X25519 together with ML-KEM, which a quantum computer does not break.
+        X25519MlKem768 = "X25519MLKEM768",
+        /// X25519.
+        X25519 = "X25519",
+        /// P-256.
+        Secp256r1 = "secp256r1",
+        /// P-384.
+        Secp384r1 = "secp384r1",
+        /// Another one.
+        Other = "other",
+        /// A resumed session needed none.
+        None = "none",
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::labels::{Direction, FaultKind, MethodLabel, ReasonLabel, RelayProtocol, TcpOutcome};
 use super::registry::{ListenerIndex, UpstreamIndex};
+use super::tls::TlsSummary;
 use crate::addr::{EndpointAddr, OriginalDst};
 use crate::clock::Instant;
 
@@ -34,6 +35,8 @@ pub struct Passage {
     pub client: Option<SocketAddr>,
     /// What was injected into it on purpose.
     pub faults: Cell<FaultSet>,
+    /// What the connection to the endpoint is encrypted with; `None`: it is in clear.
+    pub tls: Cell<Option<TlsSummary>>,
 }
 
 /// Endpoints that were tried besides the last one and are remembered at most.
@@ -107,6 +110,7 @@ impl Passage {
             original: None,
             client: None,
             faults: Cell::default(),
+            tls: Cell::new(None),
         }
     }
 

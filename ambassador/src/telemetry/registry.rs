@@ -69,6 +69,8 @@ pub struct ControlCounters {
     pub config_reloads: AtomicU64,
     /// Configurations refused, by their mistakes or because they need a restart.
     pub config_reload_failures: AtomicU64,
+    /// Changed files of certificates that were refused.
+    pub certificate_reload_failures: AtomicU64,
     /// When a configuration was last taken over, in seconds since 1970.
     pub config_loaded_at: AtomicU64,
     /// Whether the last one was refused.
@@ -163,6 +165,12 @@ impl ControlCounters {
     pub fn reloaded(&self, unix_seconds: u64) {
         self.loaded(unix_seconds);
         self.config_reloads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts files of certificates refused.
+    pub(crate) fn certificate_refused(&self) {
+        self.certificate_reload_failures
+            .fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a configuration refused.

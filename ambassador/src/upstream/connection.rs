@@ -18,7 +18,7 @@ const NO_LIMIT: u32 = u32::MAX;
 /// An open connection to an endpoint, in use by one request or tunnel, or idle.
 pub struct Connection {
     /// The socket.
-    pub stream: Transport,
+    pub(crate) stream: Transport,
     key: PoolKey,
     /// The id of its upstream.
     upstream: u32,
@@ -32,6 +32,8 @@ pub struct Connection {
     pub tie: ConnectionAuth,
     pub(super) permit: Permit,
     born: Instant,
+    /// How long it may be used, by what it was encrypted with.
+    lifetime: Duration,
     /// By how many 2,560ths its limits are shorter than those of the upstream.
     spread: u8,
     /// The slot of its key in the index of holders.
@@ -49,6 +51,7 @@ pub(crate) struct ConnectionState {
     idle_limit_ms: u32,
     permit: Permit,
     born: Instant,
+    lifetime: Duration,
     spread: u8,
 }
 
@@ -98,6 +101,7 @@ impl Connection {
             tie: ConnectionAuth::Free,
             permit,
             born: ring::now(),
+            lifetime: Duration::MAX,
             spread: clock::random_u64() as u8,
             slot: key.slot(),
             unanswered: Cell::new(None),
@@ -115,6 +119,7 @@ impl Connection {
             idle_limit_ms: self.idle_limit_ms,
             permit: self.permit,
             born: self.born,
+            lifetime: self.lifetime,
             spread: self.spread,
         };
         (self.stream, state)
@@ -125,6 +130,7 @@ impl Connection {
         let mut connection = Self::new(stream, state.key, state.upstream, state.permit);
         (connection.past, connection.idle_limit_ms) = (state.past, state.idle_limit_ms);
         (connection.born, connection.spread) = (state.born, state.spread);
+        connection.lifetime = state.lifetime;
         connection
     }
 
@@ -147,10 +153,17 @@ impl Connection {
         share(limit, self.spread)
     }
 
+    /// The certificate that it was opened with ends after `left`: it is not used again
+    /// from nine tenths of that on, or a minute before.
+    pub(super) fn ends_in(&mut self, left: Duration) {
+        self.lifetime = (left - left / 10).max(left.saturating_sub(Duration::from_secs(60)));
+    }
+
     /// Whether it is too old to be used again.
     #[inline(always)]
     pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.born);
+        let max_lifetime = max_lifetime.min(self.lifetime);
         // Most are far from it, and need no division to tell.
         age >= max_lifetime / 2 && age >= self.share_of(max_lifetime)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::ring::{self, timer};
+use crate::tls::HandshakeError;
 use crate::transport::Transport;
 use crate::workload::{Family, Owner, SocketStock};
 
@@ -45,15 +46,17 @@ pub struct OwnAddresses {
 
 /// Why a dial failed.
 #[derive(Debug)]
-pub enum DialError {
+pub(crate) enum DialError {
     /// The endpoint is a listener of this process.
     Loop,
     /// Not established within the connect timeout.
     Timeout,
     /// There is no socket to connect: this machine lacks something.
-    Socket(io::Error),
+    Socket(#[expect(dead_code, reason = "the debug log shows it")] io::Error),
     /// What the kernel said.
     Connect(io::Error),
+    /// Connected, but no TLS session came about.
+    Tls(HandshakeError),
 }
 
 impl Dialer {
@@ -97,7 +100,7 @@ impl Dialer {
     }
 
     /// Connects to `endpoint` within `timeout`.
-    pub async fn dial(
+    pub(crate) async fn dial(
         &self,
         namespace: Namespace,
         endpoint: EndpointAddr,

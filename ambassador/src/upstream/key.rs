@@ -1,6 +1,10 @@
 //! The pool key: requests with the same key may share connections.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU64;
+use std::sync::OnceLock;
+
+use rustls_pki_types::ServerName;
 
 use crate::addr::EndpointAddr;
 use crate::upstream::dial::Namespace;
@@ -27,6 +31,24 @@ pub enum Identity {
     /// its own belongs to that caller ([`ConnectionAuth`](super::connection::ConnectionAuth)), and is
     /// never shared.
     Anonymous,
+    /// Over TLS, to a server that was verified under a name and with the settings that
+    /// this number stands for; as a client certificate says, where there is one.
+    Tls(TlsPeer),
+}
+
+/// A number for whom a TLS connection leads to: a keyed hash (SipHash-1-3) of settings
+/// and name. Who does not know the key of this process finds no second name with the
+/// same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TlsPeer(NonZeroU64);
+
+impl TlsPeer {
+    /// That of a name and of settings with this number.
+    pub(crate) fn new(settings: u32, name: Option<&ServerName<'_>>) -> Self {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let hash = KEY.get_or_init(RandomState::new).hash_one((settings, name));
+        Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
+    }
 }
 
 /// The protocol of a shared connection.
@@ -38,12 +60,12 @@ pub enum Protocol {
 }
 
 impl PoolKey {
-    /// The key of HTTP/1 in clear.
-    pub fn http1(namespace: Namespace, endpoint: EndpointAddr) -> Self {
+    /// The key of HTTP/1.
+    pub fn http1(namespace: Namespace, endpoint: EndpointAddr, identity: Identity) -> Self {
         Self {
             namespace,
             endpoint,
-            identity: Identity::Anonymous,
+            identity,
             protocol: Protocol::Http1,
         }
     }
@@ -66,7 +88,7 @@ mod tests {
 
     fn key(host: u8) -> PoolKey {
         let endpoint = EndpointAddr(([10, 0, 0, host], 80).into());
-        PoolKey::http1(Namespace(3), endpoint)
+        PoolKey::http1(Namespace(3), endpoint, Identity::Anonymous)
     }
 
     #[test]

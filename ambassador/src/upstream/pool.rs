@@ -8,6 +8,7 @@
 
 mod blocked;
 mod choice;
+mod dialling;
 mod idle;
 mod lease;
 mod sweep;
@@ -21,18 +22,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foldhash::HashMap;
+use rustls_pki_types::ServerName;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::policy::hedge::{self, HedgeDelay, Latencies};
-use crate::ring::{self, Liveness, Remote, timer};
+use crate::ring::{self, Remote, timer};
 use crate::upstream::balancer::Balancer;
 use crate::upstream::connection::Connection;
 use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::key::PoolKey;
 use crate::upstream::limits::Opening;
 use crate::upstream::other_namespaces::NamespaceState;
-use crate::upstream::permits::{Acquisition, Handover, Permit, Requester, Turn, Wait};
+use crate::upstream::permits::{Acquisition, Handover, Requester, Turn, Wait};
+use crate::upstream::pool::dialling::DialTarget;
 use crate::upstream::pool::idle::Idle;
 use crate::upstream::pool::sweep::Sweep;
 use crate::upstream::pool::takeover::{Answer, Demand};
@@ -93,18 +96,21 @@ pub enum Freshness {
 
 /// A request for a connection.
 #[derive(Debug, Clone, Copy)]
-pub struct Checkout {
+pub(crate) struct Checkout<'a> {
     /// The pool key.
     pub key: PoolKey,
     /// Whether an idle one will do.
     pub freshness: Freshness,
     /// The peer that it is for.
     pub peer: Peer,
+    /// The name of the server, where the key asks for one that is verified, and the
+    /// settings leave the name open.
+    pub server_name: Option<&'a ServerName<'static>>,
 }
 
 /// Why there is no connection.
 #[derive(Debug)]
-pub enum CheckoutError {
+pub(crate) enum CheckoutError {
     /// `max_pending` callers wait already, and its peer has its share of them.
     Overloaded,
     /// No place under `max_connections` came free within the connect timeout.
@@ -199,16 +205,17 @@ impl Pools {
 
     /// A connection for a key: an idle one of this shard, else of another, else a
     /// new one, else a place in the queue for one.
-    pub async fn checkout(
+    pub(crate) async fn checkout(
         self: &Rc<Self>,
         shared: &Arc<Shared>,
         opening: Opening,
-        checkout: Checkout,
+        checkout: Checkout<'_>,
     ) -> Result<Lease, CheckoutError> {
         let Checkout {
             key,
             freshness,
             peer,
+            server_name,
         } = checkout;
         if let Some(lease) = self.take_idle(shared, key, freshness) {
             return Ok(lease);
@@ -251,24 +258,11 @@ impl Pools {
                 },
             }
         };
-        let dialled = self.dial(shared, permit, opening, key).await?;
+        let dialled = {
+            let to = DialTarget { key, server_name };
+            self.dial(shared, permit, opening, to).await?
+        };
         Ok(self.lend(shared, dialled))
-    }
-
-    async fn dial(
-        &self,
-        shared: &Shared,
-        permit: Permit,
-        opening: Opening,
-        key: PoolKey,
-    ) -> Result<Box<Connection>, CheckoutError> {
-        let stream = self
-            .dialer
-            .dial(key.namespace, key.endpoint, opening.within)
-            .await
-            .map_err(CheckoutError::Dial)?;
-        stream.keep_alive(opening.keep_alive, Liveness::Progress);
-        Ok(Connection::new(stream, key, shared.id, permit))
     }
 
     /// Lends a connection that is new to this shard, which may have had none to

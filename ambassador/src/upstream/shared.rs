@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use arc_swap::ArcSwapOption;
+
 use crate::clock;
 use crate::policy::breaker::Force;
 use crate::policy::budget::Budget;
 use crate::policy::rate_limit::RateLimit;
-use crate::telemetry::UpstreamIndex;
+use crate::telemetry::{Handshakes, UpstreamIndex};
+use crate::tls::Client;
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::Published;
 use crate::upstream::health::UpstreamHealth;
@@ -16,6 +19,7 @@ use crate::upstream::in_flight::InFlight;
 use crate::upstream::limits::Limits;
 use crate::upstream::other_namespaces::{HealthRef, OtherNamespaces};
 use crate::upstream::permits::Permits;
+use crate::upstream::server::Server;
 
 /// One upstream as all shards see it. It outlives reloads: connections and
 /// their counts belong to the name, not to a version of the file.
@@ -45,6 +49,10 @@ pub struct Shared {
     pub requests: InFlight,
     /// Which shards may have idle connections.
     pub holders: Holders,
+    /// What its connections are encrypted with; none: they are in clear.
+    pub(crate) tls: ArcSwapOption<Client>,
+    /// How its TLS handshakes went.
+    pub(crate) handshakes: Handshakes,
     idle: AtomicU32,
     /// The most idle connections beside which a dialled one was answered.
     answered_beside: AtomicU32,
@@ -69,6 +77,8 @@ impl Shared {
             rate_limit: RateLimit::new(now),
             requests: InFlight::default(),
             holders: Holders::default(),
+            tls: ArcSwapOption::empty(),
+            handshakes: Handshakes::default(),
             idle: AtomicU32::new(0),
             answered_beside: AtomicU32::new(0),
             retired: AtomicBool::new(false),
@@ -82,6 +92,13 @@ impl Shared {
         let others = self.other_namespaces.all().into_iter();
         let others = others.map(|(namespace, there)| (namespace, HealthRef::Namespace(there)));
         std::iter::once(own).chain(others).collect()
+    }
+
+    /// The server that its connections lead to which name none; `None`: they are in
+    /// clear.
+    pub(crate) fn default_server(&self) -> Option<Server> {
+        let client = self.tls.load();
+        client.as_deref().map(Server::default_of)
     }
 
     /// Sets its circuit breaker, for all.

@@ -116,6 +116,7 @@ fn upstream(by: By, n: usize) -> Upstream {
         claims: claim.into_iter().collect(),
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
+        tls: None,
         policies: Default::default(),
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Prepared<'a> {
 impl<'a> Prepared<'a> {
     /// Does all that can fail.
     pub(super) fn prepare(
+        file: &str,
         new: Checked,
         state: &'a ProxyState,
         shards: &[Shard],
@@ -56,7 +57,10 @@ impl<'a> Prepared<'a> {
         let opened = open_listeners::open(&new, registry, count, |listener| plan.opens(listener))?;
         let log = LogChange::prepare(&old, &new, registry)?;
         let before = state.generation();
+        let certificates = new.open_certificates(file, |name| before.tls_of(name));
+        let certificates = certificates.map_err(Failure::Config)?;
         let generation = Generation::new(new.routes.clone(), registry, Some(&before));
+        let generation = generation.with_tls(certificates);
         let generation = Arc::new(generation);
         let rooms = reserve(shards)?;
         let capture = state.prepare_capture(&new, &generation)?;
@@ -129,6 +133,7 @@ impl<'a> Prepared<'a> {
             before.finish();
         }
         state.watch_names(&running.control);
+        running.control.watch_certificates(state.certificates());
     }
 }
 

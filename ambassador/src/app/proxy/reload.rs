@@ -85,16 +85,16 @@ impl Proxy {
         }
         let mut overridden = new.clone();
         (self.overrides)(&mut overridden);
-        self.apply(overridden)
+        self.apply(&file.display().to_string(), overridden)
             .map_err(|failure| failure.to_string())?;
         self.file = Some((file.to_owned(), new));
         Ok(ReloadOutcome::InForce)
     }
 
     /// Puts a new configuration in force, or leaves all as it was.
-    fn apply(&mut self, new: Checked) -> Result<(), Failure> {
+    fn apply(&mut self, file: &str, new: Checked) -> Result<(), Failure> {
         let state = Arc::clone(&self.state);
-        Prepared::prepare(new, &state, &self.shards)?.commit(self);
+        Prepared::prepare(file, new, &state, &self.shards)?.commit(self);
         Ok(())
     }
 }

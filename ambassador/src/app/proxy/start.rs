@@ -20,6 +20,7 @@ use crate::config::Checked;
 use crate::config::checked::{LogTarget, Workers};
 use crate::control::{
     self, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
+    certificates,
 };
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
@@ -127,6 +128,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
     let mut labels = Labels::default();
     labels.follow(&state.generation());
     state.watch_names(&control);
+    control.watch_certificates(state.certificates());
     let introduction = Introduction {
         backend,
         why_not_ring,
@@ -168,7 +170,16 @@ impl Groundwork {
         let shards = workers(checked.workers, cpus.len());
         room::set_total(checked.max_connections);
         registry.control.loaded(clock::unix_ms() / 1_000);
-        let generation = Arc::new(Generation::new(checked.routes.clone(), &registry, None));
+        let file = start
+            .file
+            .as_ref()
+            .map(|(path, ..)| path.display().to_string());
+        let file = file.as_deref().unwrap_or("environment");
+        let certificates = checked.open_certificates(file, |_| None);
+        let certificates = certificates.map_err(Failure::Config)?;
+        let generation = Generation::new(checked.routes.clone(), &registry, None);
+        let generation = Arc::new(generation.with_tls(certificates));
+        generation.put_in_force();
         let opened = open_listeners::open(checked, &registry, shards, |_| true)?;
         let (captured, change) = match (&checked.capture, &start.helper) {
             (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
@@ -319,6 +330,18 @@ pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(P
     let mut files = Vec::new();
     let read = config.into_iter().chain(&checked.admin.token_file);
     files.extend(read.map(|path| (path.clone(), Access::Read)));
+    let tls = checked
+        .routes
+        .upstreams
+        .iter()
+        .filter_map(|it| it.tls.as_deref());
+    let certificates = tls.flat_map(|tls| certificates::paths(tls, &checked.directory));
+    for path in certificates {
+        // Upstreams may share them.
+        if !files.iter().any(|(known, _)| *known == path) {
+            files.push((path, Access::Read));
+        }
+    }
     let admin = [
         Some(&checked.admin.listen),
         checked.admin.metrics_listen.as_ref(),

@@ -15,6 +15,7 @@ use crate::config::setting::Value;
 use crate::config::values::{Address, Count, DnsName, Host, Zone, claim};
 use crate::policy::balance::WEIGHT_MAX;
 use crate::route::settings::{self, Claim, Endpoints, Protocol};
+use crate::route::tls::Verify;
 
 object! {
     /// A destination.
@@ -114,12 +115,14 @@ fn upstream(
     if policies.protocol() == Protocol::Tcp {
         policies.without_requests();
     }
+    check_tls(name, raw, &policies, &endpoints, findings);
     let hosts = raw.hosts.items();
     let upstream = settings::Upstream {
         name: name.value.as_str().into(),
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
         endpoints,
         protocol: policies.protocol(),
+        tls: policies.tls(),
         policies: policies.settings().clone(),
     };
     (upstream, policies)
@@ -185,6 +188,32 @@ fn address(
             }
             address.cloned()
         }
+    }
+}
+
+/// Whether whoever answers may be somebody else.
+fn check_tls(
+    name: &Spanned<String>,
+    raw: &Upstream,
+    policies: &Layers,
+    endpoints: &Endpoints,
+    findings: &mut Findings,
+) {
+    let Some(tls) = policies.tls() else { return };
+    let own = raw.policies.tls.as_ref().map(|tls| &tls.place);
+    let place = own.unwrap_or(&name.place);
+    if tls.verify == Verify::Off {
+        findings.warn(
+            place,
+            "tls.verify is off: whoever can take the place of the server is believed",
+        );
+    }
+    if tls.cert.is_some() && *endpoints == Endpoints::Original && !tls.is_verified() {
+        findings.mistake(
+            place,
+            "a client certificate needs endpoints, dns or verify: full: a forged Host would have \
+             it shown to anybody",
+        );
     }
 }
 

@@ -2,6 +2,7 @@
 //! and which of them each value came from.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -14,12 +15,14 @@ use crate::config::setting::{Layer, Setting, Shown, View};
 use crate::message::trace;
 use crate::policy::fault;
 use crate::route::settings::{self, HeaderRules, Protocol};
+use crate::route::tls::Tls;
 
 /// What the layers so far write. Settings of the areas that hold less than that are
 /// made at the end.
 #[derive(Debug, Clone, Default)]
 pub(in crate::config) struct Written {
     pub(super) protocol: Protocol,
+    pub(super) tls: Option<Tls>,
     pub(super) settings: settings::Policies,
     pub(super) circuit_breaker: circuit_breaker::Written,
     pub(super) rate_limit: Option<rate_limit::Written>,
@@ -36,9 +39,14 @@ pub(in crate::config) struct Layers {
 
 impl Written {
     /// As a file would write them that means the same.
-    pub(in crate::config) fn of(protocol: Protocol, settings: &settings::Policies) -> Self {
+    pub(in crate::config) fn of(
+        protocol: Protocol,
+        tls: Option<&Tls>,
+        settings: &settings::Policies,
+    ) -> Self {
         Self {
             protocol,
+            tls: tls.cloned(),
             circuit_breaker: (&settings.circuit_breaker).into(),
             rate_limit: settings.rate_limit.map(Into::into),
             fault: settings.fault.as_deref().cloned(),
@@ -96,6 +104,10 @@ impl Layers {
         self.written.protocol
     }
 
+    pub(in crate::config) fn tls(&self) -> Option<Arc<Tls>> {
+        self.written.tls.clone().map(Arc::new)
+    }
+
     pub(in crate::config) fn settings(&self) -> &settings::Policies {
         &self.written.settings
     }
@@ -119,13 +131,16 @@ impl Layers {
     /// Every value with where it came from.
     pub(in crate::config) fn list(&self) -> Vec<Policy> {
         let Written {
-            protocol, settings, ..
+            protocol,
+            tls,
+            settings,
+            ..
         } = &self.written;
         let view = View {
             protocol: *protocol,
             ..View::WHOLE
         };
-        let shown = Written::of(*protocol, settings).shown(view);
+        let shown = Written::of(*protocol, tls.as_ref(), settings).shown(view);
         let shown = shown.into_iter();
         let shown = shown.map(|(key, value)| (key, text(&value)));
         let HeaderRules { set, remove } = &settings.headers;

@@ -50,12 +50,12 @@ fn the_environment_makes_one_upstream() {
     let wrong = environment(&[
         ("UPSTREAM_HOST", "a b"),
         ("UPSTREAM_PORT", "x"),
-        ("TLS_ENABLED", "true"),
+        ("TLS_ENABLED", "maybe"),
         ("METRICS_LISTEN_ADDR", "15020"),
         ("PROTOCOL", "h3"),
     ]);
     let wanted = "\
-environment: TLS_ENABLED: is not supported yet, got true
+environment: TLS_ENABLED: must be true or false, got maybe
 environment: LISTEN_ADDR: is needed beside UPSTREAM_HOST
 environment: UPSTREAM_PORT: must be a port from 1 to 65535, got x
 environment: METRICS_LISTEN_ADDR: must be an IP address and port, as 127.0.0.1:8081, or unix:/path, got 15020

@@ -354,7 +354,8 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
             "protocol",
             "retry",
             "tcp_keepalive",
-            "timeouts"
+            "timeouts",
+            "tls"
         ]
         .into()
     );

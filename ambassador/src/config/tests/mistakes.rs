@@ -25,7 +25,8 @@ upstreams:
     pool: { max_idle: 1, min_idle: 2, max_conections: 5 }
   three:
     hosts: [A.example., 10.0.0.0/8]
-    tls: { verify: full }
+    tls: { verify: fully, sni: \"-\" }
+    tla: on
 routes:
   - match: { path_prefix: v1, methods: [get] }
     upstream: tow
@@ -56,11 +57,13 @@ f:18: upstreams.two.pool.min_idle: min_idle 2 is over max_idle 1, got 2
 f:18: upstreams.two.pool.min_idle: needs endpoints or dns: there is nothing to dial ahead of a request, got 2
 f:20: upstreams.three.hosts[0]: is claimed twice, by two as well, got A.example.
 f:20: upstreams.three.hosts[1]: is claimed twice, by two as well, got 10.0.0.0/8
-f:21: upstreams.three.tls: unknown key; known here: hosts, endpoints, dns, protocol, pool, timeouts, tcp_keepalive, retry, circuit_breaker, rate_limit, load_balancing, zone, outlier, hedge, concurrency, headers, max_hops, fault, propagate
-f:23: routes[0].match.path_prefix: must start with a slash, got v1
-f:23: routes[0].match.methods[0]: methods have case, did you mean GET?, got get
-f:24: routes[0].upstream: no such upstream, did you mean two?, got tow
-f:25: telemetry.access_log.sample: must be a percentage from 0% to 100%, got 101%";
+f:21: upstreams.three.tls.verify: must be one of full, ca, off; did you mean full?, got fully
+f:21: upstreams.three.tls.sni: must be a host name: labels of letters, digits and hyphens, got -
+f:22: upstreams.three.tla: unknown key, did you mean tls?
+f:24: routes[0].match.path_prefix: must start with a slash, got v1
+f:24: routes[0].match.methods[0]: methods have case, did you mean GET?, got get
+f:25: routes[0].upstream: no such upstream, did you mean two?, got tow
+f:26: telemetry.access_log.sample: must be a percentage from 0% to 100%, got 101%";
     let found = mistakes(text);
     let expected: Vec<&str> = expected.lines().collect();
     assert_eq!(found, expected);
@@ -378,4 +381,19 @@ routes:
          circuit_breaker, rate_limit, load_balancing, outlier, hedge, headers, fault",
     ];
     assert_eq!(mistakes(text), wanted);
+}
+
+#[test]
+fn a_certificate_goes_with_its_key_and_with_a_server_that_is_known() {
+    let all = |tls: &str, to: &str| mistakes(&format!("upstreams: {{ a: {{ {to} tls: {tls} }} }}"));
+    let neither = ["f:1: upstreams.a.tls: must have cert and key, or neither"];
+    for tls in ["{ cert: c.pem }", "{ key: k.pem }"] {
+        assert_eq!(all(tls, "dns: a.example:443,"), neither);
+    }
+    let both = |verify: &str| format!("{{ cert: c.pem, key: k.pem, verify: {verify} }}");
+    let hosts = "hosts: [a.example],";
+    assert_eq!(all(&both("full"), hosts), [""; 0]);
+    assert_eq!(all(&both("ca"), "dns: a.example:443,"), [""; 0]);
+    let refused = all(&both("ca"), hosts);
+    assert!(refused[0].starts_with("f:1: upstreams.a.tls: a client certificate needs endpoints"));
 }

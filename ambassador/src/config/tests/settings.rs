@@ -130,6 +130,8 @@ fn with_what_it_needs(key: &str) -> Map<String, Value> {
     let needed = match key.rsplit_once('.').map(|(group, _)| group) {
         Some("rate_limit") => json!({ "rate_limit": { "requests_per_second": 7 } }),
         Some("fault.abort") => json!({ "fault": { "abort": { "status": 500 } } }),
+        Some("tls") if key.ends_with(".cert") => json!({ "tls": { "key": "/key" } }),
+        Some("tls") if key.ends_with(".key") => json!({ "tls": { "cert": "/cert" } }),
         Some("fault.delay") => json!({ "fault": { "delay": { "for": "1s" } } }),
         _ => json!({}),
     };

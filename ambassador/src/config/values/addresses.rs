@@ -160,6 +160,11 @@ fn wildcard(text: &str) -> Result<Option<(String, Option<u16>)>, String> {
     Ok(Some((format!(".{}", authority.host()), authority.port())))
 }
 
+/// Whether a text is a host name, or what is wrong with it.
+pub(super) fn is_host_name(text: &str) -> Result<(), String> {
+    host_name(text)
+}
+
 /// RFC 1123 labels, with the underscore that DNS itself allows.
 fn host_name(host: &str) -> Result<(), String> {
     let host = host.strip_suffix('.').unwrap_or(host);

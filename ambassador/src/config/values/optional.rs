@@ -11,6 +11,15 @@ use crate::config::yaml::Node;
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Off;
 
+/// The words `on` and `off` in place of a mapping.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) enum OnOff {
+    /// The group with its defaults.
+    On,
+    /// No group.
+    Off,
+}
+
 /// A group that is in effect where a layer has it, with what that layer says.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Optional<G>(pub(in crate::config) G);
@@ -24,8 +33,19 @@ impl Scalar for Off {
     }
 }
 
+impl Scalar for OnOff {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err("must be on, off or a mapping".to_owned()),
+        }
+    }
+}
+
 super::value_schemas! {
     Off: { "const": "off" },
+    OnOff: { "anyOf": [{ "const": "off" }, { "enum": ["on"] }] },
 }
 
 /// `off` undoes what the layers before say.
@@ -34,6 +54,31 @@ impl<G: Setting<T>, T: Default> Setting<Option<T>> for Either<Off, G> {
         match self {
             Self::Full(group) => group.lay(place, over.get_or_insert_default(), key, layer),
             Self::Short(Off) => {
+                layer.forget(key);
+                layer.note(key, place.line);
+                *over = None;
+            }
+        }
+    }
+
+    fn show(settings: &Option<T>, key: &str, view: View, shown: &mut Vec<Shown>) {
+        match settings {
+            Some(settings) => G::show(settings, key, view, shown),
+            None => view.put(key, "off".into(), shown),
+        }
+    }
+}
+
+/// `on` keeps what the layers before say.
+impl<G: Setting<T>, T: Default> Setting<Option<T>> for Either<OnOff, G> {
+    fn lay(&self, place: &Place, over: &mut Option<T>, key: &str, layer: &mut Layer<'_>) {
+        match self {
+            Self::Full(group) => group.lay(place, over.get_or_insert_default(), key, layer),
+            Self::Short(OnOff::On) => {
+                layer.note(key, place.line);
+                over.get_or_insert_default();
+            }
+            Self::Short(OnOff::Off) => {
                 layer.forget(key);
                 layer.note(key, place.line);
                 *over = None;

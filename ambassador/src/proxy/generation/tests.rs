@@ -10,6 +10,7 @@ fn upstream(name: &str, port: u16, change: impl FnOnce(&mut Policies)) -> Arc<Up
     let mut policies = Policies::default();
     change(&mut policies);
     Arc::new(Upstream {
+        tls: None,
         name: name.into(),
         claims: vec![Claim::Name {
             host: format!("{name}.test"),

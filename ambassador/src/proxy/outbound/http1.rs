@@ -18,6 +18,7 @@ use crate::proxy::outbound::{self, Reading, Received, Reuse};
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
+use crate::telemetry::TlsSummary;
 use crate::transport::{Sending, Transport};
 use crate::upstream::connection::{ConnectionAuth, ConnectionUse};
 use crate::upstream::pool::Lease;
@@ -55,6 +56,11 @@ impl Outbound {
     #[inline]
     pub(super) fn past(&self) -> ConnectionUse {
         self.0.past
+    }
+
+    #[inline]
+    pub(super) fn tls(&self) -> Option<TlsSummary> {
+        self.0.stream.tls()
     }
 
     #[inline]

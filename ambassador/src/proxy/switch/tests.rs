@@ -135,6 +135,7 @@ fn who_leaves_a_tunnel_without_a_word_closes_it() {
 fn with_named(protocol: Protocol) -> Plan {
     let mut plan = plan(Protocol::Auto);
     plan.settings.upstreams.push(Arc::new(Upstream {
+        tls: None,
         name: "named".into(),
         claims: vec![Claim::Name {
             host: "tls.test".into(),

@@ -12,6 +12,7 @@ fn upstream(name: &str, claims: Vec<Claim>) -> Upstream {
         claims,
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
+        tls: None,
         policies: Default::default(),
     }
 }

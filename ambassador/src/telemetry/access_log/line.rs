@@ -178,6 +178,15 @@ fn ends(out: &mut Vec<u8>, passage: &Passage) {
     if let Some(endpoint) = passage.endpoint.get() {
         put(out, format_args!("\"endpoint\":\"{endpoint}\","));
     }
+    if let Some(tls) = passage.tls.get() {
+        member(out, "tls_version", tls.version.as_str().as_bytes());
+        member(out, "tls_group", tls.group.as_str().as_bytes());
+        member(out, "tls_cipher", tls.cipher.as_bytes());
+        put(
+            out,
+            format_args!("\"tls_resumed\":{},", tls.resumption.as_str()),
+        );
+    }
     if let Some(original) = passage.original {
         put(
             out,

@@ -4,10 +4,11 @@ use super::super::cells::Cells;
 use super::super::labels::tests::{OPEN, all};
 use super::super::labels::{
     AttemptOutcome, BackendLabel, Direction, FaultKind, MemoryKind, MethodLabel, ReasonLabel,
-    RetryCause, TcpOutcome,
+    RetryCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
 };
 use super::super::record::{Passage, RequestRecord};
 use super::super::registry::{ListenerIndex, UpstreamIndex};
+use super::super::{HandshakeCount, Resumption};
 use super::*;
 use ambassador_ebpf::Verdict;
 
@@ -44,6 +45,8 @@ fn rendered(format: Format) -> String {
     cells.connection_opened(ListenerIndex::CAPTURE);
     cells.task_panics(4);
     let extras = Extras {
+        certificates: vec![("upstreams.shop.tls".to_owned(), -5)],
+        handshakes: vec![("shop".to_owned(), handshakes())],
         memory: MemoryKind::ALL.iter().map(|kind| (*kind, 7)).collect(),
         captured_connects: Verdict::ALL.map(|verdict| (verdict, 3)).to_vec(),
         capture_slots: Some(CaptureSlots {
@@ -78,6 +81,26 @@ fn request(
     cells.request(&record, started + Duration::from_millis(3));
 }
 
+/// Some with every result that there is.
+fn handshakes() -> Vec<HandshakeCount> {
+    let failed = TlsOutcome::ALL.iter().map(|outcome| (*outcome, None));
+    let completed = TlsVersion::ALL.iter().flat_map(|version| {
+        TlsGroup::ALL.iter().flat_map(|group| {
+            [Resumption::Full, Resumption::Resumed].map(|resumption| {
+                let agreed = (*version, *group, resumption);
+                (TlsOutcome::Completed, Some(agreed))
+            })
+        })
+    });
+    let counts = failed.chain(completed);
+    let counts = counts.map(|(outcome, agreed)| HandshakeCount {
+        outcome,
+        agreed,
+        count: 8,
+    });
+    counts.collect()
+}
+
 #[test]
 fn every_metric_of_the_contract_is_there() {
     let text = rendered(Format::Prometheus);
@@ -85,11 +108,11 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_memory_bytes{kind="held"} 7"#,
         r#"ambassador_requests_total{upstream="sh\"op",method="GET",status="503",reason="no-endpoint"} 2"#,
         r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.0025"} 0"#,
-        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 29"#,
-        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 29"#,
-        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 29"#,
-        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.087"#,
-        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.00087"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 30"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 30"#,
+        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 30"#,
+        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.09"#,
+        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.0009"#,
         r#"ambassador_upstream_attempts_total{upstream="sh\"op",outcome="response"} 1"#,
         r#"ambassador_retries_total{upstream="sh\"op",cause="reset"} 1"#,
         r#"ambassador_tcp_connections_total{upstream="sh\"op",outcome="closed"} 1"#,
@@ -99,6 +122,10 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_connections{listener="capture"} 1"#,
         r#"ambassador_captured_connects_total{verdict="captured"} 3"#,
         "ambassador_task_panics_total 4",
+        r#"ambassador_tls_handshakes_total{upstream="shop",outcome="completed",version="1.3",group="X25519MLKEM768",resumed="true"} 8"#,
+        r#"ambassador_tls_handshakes_total{upstream="shop",outcome="wrong-name",version="",group="",resumed=""} 8"#,
+        r#"ambassador_certificate_expiry_seconds{name="upstreams.shop.tls"} -5"#,
+        "ambassador_certificate_reload_failures_total 0",
         "ambassador_config_reloads_total 1",
         "ambassador_config_reload_failures_total 0",
         "ambassador_config_last_reload_successful 1",
@@ -141,6 +168,9 @@ fn no_label_has_a_value_that_the_documents_do_not_have() {
             let of_metric = of_metric.find(|it| it.metric == metric && it.label == label);
             match of_metric {
                 Some(_) if label == "reason" && value.is_empty() => {}
+                // Nothing was agreed upon.
+                Some(_)
+                    if metric == Some("ambassador_tls_handshakes_total") && value.is_empty() => {}
                 Some(it) => assert!(it.values.iter().any(|(word, _)| *word == value), "{line}"),
                 None => assert!(OPEN.contains(&label), "{label} of {line}"),
             }

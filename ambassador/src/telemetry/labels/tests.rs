@@ -11,8 +11,8 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/observability.m
 const HEADING: &str = "## Label values\n";
 
 /// Labels that are names of the configuration, or numbers.
-pub(in crate::telemetry) const OPEN: [&str; 5] =
-    ["upstream", "listener", "status", "le", "version"];
+pub(in crate::telemetry) const OPEN: [&str; 6] =
+    ["upstream", "listener", "status", "le", "version", "name"];
 
 /// Where a label, or a field of the log, has which values.
 pub(in crate::telemetry) struct Values {
@@ -79,6 +79,25 @@ pub(in crate::telemetry) fn all() -> Vec<Values> {
                 .iter()
                 .map(|verdict| (verdict.as_str(), meaning_of(*verdict)))
                 .collect(),
+        },
+        values!(
+            Some("ambassador_tls_handshakes_total"),
+            "outcome",
+            TlsOutcome
+        ),
+        values!(
+            Some("ambassador_tls_handshakes_total"),
+            "version",
+            TlsVersion
+        ),
+        values!(Some("ambassador_tls_handshakes_total"), "group", TlsGroup),
+        Values {
+            metric: Some("ambassador_tls_handshakes_total"),
+            label: "resumed",
+            values: vec![
+                ("true", "An earlier session was resumed."),
+                ("false", "A session was agreed upon anew."),
+            ],
         },
         values!(Some("ambassador_build_info"), "backend", BackendLabel),
         values!(None, "protocol", RequestProtocol),

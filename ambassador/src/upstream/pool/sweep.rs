@@ -4,12 +4,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Pools;
+use super::{DialTarget, Pools};
 use crate::addr::Peer;
 use crate::ring::{self, timer};
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::Namespace;
-use crate::upstream::key::PoolKey;
+use crate::upstream::key::{Identity, PoolKey};
 use crate::upstream::permits::{Acquisition, Requester};
 use crate::upstream::shared::Shared;
 
@@ -94,9 +94,16 @@ impl Pools {
         if let Some(endpoint) = endpoint
             && let Acquisition::Now(permit) = shared.permits.acquire(requester, 0, ring::now())
         {
-            let key = PoolKey::http1(Namespace::default(), endpoint);
+            let server = shared.default_server();
+            let identity = server
+                .as_ref()
+                .map_or(Identity::Anonymous, |it| it.identity);
+            let to = DialTarget {
+                key: PoolKey::http1(Namespace::default(), endpoint, identity),
+                server_name: server.as_ref().and_then(|server| server.name.as_ref()),
+            };
             match self
-                .dial(&shared, permit, shared.limits.opening(), key)
+                .dial(&shared, permit, shared.limits.opening(), to)
                 .await
             {
                 Ok(mut connection) => {

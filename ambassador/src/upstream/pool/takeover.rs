@@ -11,7 +11,6 @@
 use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -20,7 +19,7 @@ use std::time::Duration;
 use super::{CURRENT, Pools};
 use crate::clock::Instant;
 use crate::ring::{self, Remote, timer};
-use crate::transport::Transport;
+use crate::transport::{Detached, Transport};
 use crate::upstream::connection::{Connection, ConnectionState};
 use crate::upstream::key::PoolKey;
 use crate::upstream::shared::Shared;
@@ -90,7 +89,7 @@ pub(super) enum Reply<T> {
 
 /// A connection on its way to another shard. Dropped, it closes.
 struct Parcel {
-    socket: OwnedFd,
+    transport: Detached,
     state: ConnectionState,
 }
 
@@ -247,16 +246,16 @@ impl ReplyAddress {
 impl Parcel {
     async fn of(connection: Box<Connection>) -> Option<Self> {
         let (stream, state) = connection.pack();
-        let socket = stream.leave().await?;
-        Some(Self { socket, state })
+        let transport = stream.leave().await?;
+        Some(Self { transport, state })
     }
 
     fn unpack(self) -> io::Result<Box<Connection>> {
         // What came on the way belongs to no request.
-        if !ring::is_quiet(&self.socket) {
+        if !self.transport.is_quiet() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        let stream = Transport::from_connected(self.socket)?;
+        let stream = Transport::attach(self.transport)?;
         Ok(Connection::unpack(stream, self.state))
     }
 }

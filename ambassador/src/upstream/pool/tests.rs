@@ -16,6 +16,7 @@ use crate::telemetry::UpstreamIndex;
 use crate::transport::Transport;
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::{Namespace, OwnAddresses};
+use crate::upstream::key::Identity;
 use crate::upstream::limits::Limits;
 
 mod ahead;
@@ -42,7 +43,7 @@ fn endpoint(number: u8) -> EndpointAddr {
 }
 
 fn key(number: u8) -> PoolKey {
-    PoolKey::http1(Namespace::default(), endpoint(number))
+    PoolKey::http1(Namespace::default(), endpoint(number), Identity::Anonymous)
 }
 
 /// A pool of so many connections, with room for two that wait.
@@ -113,6 +114,7 @@ impl Shard {
             key: key(number),
             freshness,
             peer,
+            server_name: None,
         };
         let opening = self.shared.limits.opening();
         self.pools.checkout(&self.shared, opening, wanted).await

@@ -11,6 +11,7 @@ use crate::route::settings::{Claim, Upstream};
 fn with_named(protocol: Protocol, named: Protocol) -> Plan {
     let mut plan = plan(protocol);
     plan.settings.upstreams.push(Arc::new(Upstream {
+        tls: None,
         name: "named".into(),
         claims: vec![Claim::Name {
             host: "tls.test".into(),

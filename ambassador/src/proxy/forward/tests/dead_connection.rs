@@ -20,7 +20,7 @@ use crate::proxy::tests::context;
 use crate::ring::{self, Backend, Chunk, Gather, Options};
 use crate::telemetry::{AttemptOutcome, Direction, UpstreamIndex};
 use crate::upstream::dial::Namespace;
-use crate::upstream::key::PoolKey;
+use crate::upstream::key::{Identity, PoolKey};
 use crate::upstream::pool::{Checkout, Freshness};
 
 const IDLE: Duration = Duration::from_secs(20);
@@ -99,7 +99,11 @@ async fn keep_a_dead_connection(
     address: SocketAddr,
 ) {
     let target = context.generation().unmatched();
-    let key = PoolKey::http1(Namespace::default(), EndpointAddr(address));
+    let key = PoolKey::http1(
+        Namespace::default(),
+        EndpointAddr(address),
+        Identity::Anonymous,
+    );
     let pools = &context.pools;
     let dialled = pools.checkout(
         &target.shared,
@@ -108,6 +112,7 @@ async fn keep_a_dead_connection(
             key,
             freshness: Freshness::New,
             peer: Peer::Local,
+            server_name: None,
         },
     );
     let Ok(mut connection) = dialled.await else {

@@ -204,6 +204,7 @@ fn routed(change: impl FnOnce(&mut Route, &mut Policies)) -> Plan {
                 std::net::SocketAddr::from(([10, 0, 0, 1], 80)).into(),
             ]),
             protocol: Protocol::Http1,
+            tls: None,
             policies,
         }));
     }

@@ -14,6 +14,7 @@ use crate::ring::{Backend, Options, Spin};
 use crate::telemetry::UpstreamIndex;
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::{Dialer, Namespace, OwnAddresses};
+use crate::upstream::key::Identity;
 use crate::upstream::limits::Limits;
 use crate::upstream::pool::{Checkout, Freshness, Lease};
 
@@ -31,11 +32,12 @@ fn pools(shard: u16) -> Rc<Pools> {
     Pools::new(shard, Rc::new(dialer))
 }
 
-fn checkout(key: PoolKey) -> Checkout {
+fn checkout(key: PoolKey) -> Checkout<'static> {
     Checkout {
         key,
         freshness: Freshness::Any,
         peer: Peer::Local,
+        server_name: None,
     }
 }
 
@@ -85,7 +87,11 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
         };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
-        let key = PoolKey::http1(Namespace::default(), EndpointAddr(address));
+        let key = PoolKey::http1(
+            Namespace::default(),
+            EndpointAddr(address),
+            Identity::Anonymous,
+        );
         let shared = Arc::new(Shared::new(
             UpstreamIndex::UNMATCHED,
             Arc::new(Limits::default()),
@@ -247,7 +253,7 @@ fn an_idle_connection_of_another_shard_makes_room() {
 #[test]
 fn another_key_is_left_alone() {
     on_two_shards(|shards| async move {
-        let elsewhere = PoolKey::http1(Namespace(7), shards.key.endpoint);
+        let elsewhere = PoolKey::http1(Namespace(7), shards.key.endpoint, Identity::Anonymous);
         assert!(
             shards
                 .pools

@@ -1,0 +1,76 @@
+//! `tls`: how connections to an upstream are encrypted.
+
+use crate::config::read::Place;
+use crate::config::setting::{Layer, settings};
+use crate::config::values::{CaFile, FilePath, OrOff, ServerName, choice};
+use crate::route::tls;
+
+settings! {
+    /// How connections to an upstream are encrypted.
+    Tls for tls::Tls as tls, checked by has_both {
+        /// Who may have signed the certificate of the server: `system`, or a file in
+        /// PEM. A file that is named by a relative path begins in the directory of the
+        /// configuration file.
+        ca: CaFile = tls.ca,
+        /// A file with the client certificate and those between it and a root, in PEM.
+        /// A changed file is taken within 2 s, for new connections. Old ones are closed
+        /// before their certificate ends.
+        cert: FilePath = tls.cert,
+        /// The file with its key, in PEM.
+        key: FilePath = tls.key,
+        /// The name that is asked for, and that the certificate must have: `auto`, a
+        /// name or an address. `auto` is the name in the authority of the request; for
+        /// connections without requests the first name in `hosts`, else that of `dns`,
+        /// else the address of the endpoint.
+        sni: ServerName = tls.sni,
+        /// What must be right with the certificate of the server.
+        verify: Verify = tls.verify,
+        /// The application protocols (ALPN) that are offered.
+        alpn: Alpn = tls.alpn,
+        /// The oldest version that is spoken.
+        min_version: MinVersion = tls.min_version,
+        /// A file with lists of revoked certificates, in PEM. With it, a certificate is
+        /// refused whose issuer has no valid list there.
+        crl: OrOff<FilePath> = tls.crl,
+    }
+}
+
+choice! {
+    /// What must be right with the certificate of a server.
+    Verify: tls::Verify {
+        /// Who signed it, and its name.
+        Full = "full" => tls::Verify::Full,
+        /// Who signed it. Its name may be any.
+        Ca = "ca" => tls::Verify::Ca,
+        /// Nothing: whoever can take the place of the server is believed. Each start
+        /// warns of it.
+        Off = "off" => tls::Verify::Off,
+    }
+}
+
+choice! {
+    /// The application protocols that are offered.
+    Alpn: tls::Alpn {
+        /// Those of `protocol`.
+        Auto = "auto" => tls::Alpn::Auto,
+        /// None.
+        Off = "off" => tls::Alpn::Off,
+    }
+}
+
+choice! {
+    /// The oldest version that is spoken.
+    MinVersion: tls::MinVersion {
+        /// TLS 1.2.
+        Tls12 = "1.2" => tls::MinVersion::Tls12,
+        /// TLS 1.3.
+        Tls13 = "1.3" => tls::MinVersion::Tls13,
+    }
+}
+
+/// A certificate is nothing without its key.
+fn has_both(_: &Tls, place: &Place, tls: &mut tls::Tls, layer: &mut Layer<'_>) {
+    if tls.cert.is_some() != tls.key.is_some() {
+        layer.mistake_unless_inside(place, "must have cert and key, or neither");
+    }
+}

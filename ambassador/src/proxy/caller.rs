@@ -1,0 +1,16 @@
+//! For whom a connection is made, and to whom it leads.
+
+use crate::addr::Peer;
+use crate::upstream::dial::Namespace;
+use crate::upstream::server::Server;
+
+/// For whom a connection is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    /// Where it is.
+    pub namespace: Namespace,
+    /// Who it is.
+    pub peer: Peer,
+    /// Whom the connection is to lead to; `None`: it is in clear.
+    pub server: Option<&'a Server>,
+}

@@ -1,0 +1,84 @@
+//! What the configuration says of TLS towards an upstream.
+
+use std::path::PathBuf;
+
+/// How connections to an upstream are encrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Who may have signed the certificate of the server.
+    pub ca: Ca,
+    /// The client certificate, with those between it and a root; PEM.
+    pub cert: Option<PathBuf>,
+    /// Its key; PEM.
+    pub key: Option<PathBuf>,
+    /// The name that is asked for, and that the certificate must have.
+    pub sni: Sni,
+    /// What is verified.
+    pub verify: Verify,
+    /// The application protocols that are offered.
+    pub alpn: Alpn,
+    /// The oldest version that is spoken.
+    pub min_version: MinVersion,
+    /// Lists of revoked certificates; PEM.
+    pub crl: Option<PathBuf>,
+}
+
+/// Certificate authorities.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Ca {
+    /// Those that the system trusts.
+    #[default]
+    System,
+    /// Those of a file; PEM.
+    File(PathBuf),
+}
+
+/// A server's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Sni {
+    /// That of the request's authority; for connections without requests that of the
+    /// upstream.
+    #[default]
+    Auto,
+    /// This one.
+    Name(String),
+}
+
+/// What must be right with the certificate of a server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// The authority, and the name.
+    #[default]
+    Full,
+    /// The authority.
+    Ca,
+    /// Nothing: whoever can take the place of the server is believed.
+    Off,
+}
+
+/// Application protocols (RFC 7301).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Alpn {
+    /// Those of the upstream's protocol.
+    #[default]
+    Auto,
+    /// None.
+    Off,
+}
+
+/// Versions of TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum MinVersion {
+    /// 1.2.
+    #[default]
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+impl Tls {
+    /// Whether whoever answers is known to be the one that was asked for.
+    pub fn is_verified(&self) -> bool {
+        self.verify == Verify::Full
+    }
+}

@@ -1,0 +1,273 @@
+//! What connections to an upstream are encrypted with: trust, client certificate and
+//! what else its configuration says, as they are in force.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use rustls::client::{ClientConfig, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::{RootCertStore, SupportedProtocolVersion, version};
+use zeroize::Zeroizing;
+
+use super::certificate;
+use super::verifier::Verifier;
+use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
+use crate::route::tls::{Alpn, Ca, MinVersion, Sni, Tls, Verify};
+
+/// What one upstream's connections are encrypted with.
+#[derive(Debug)]
+pub(crate) struct Client {
+    id: u32,
+    settings: Arc<Tls>,
+    protocols: Vec<Vec<u8>>,
+    /// The name that is asked for, where it does not depend on the request.
+    fixed_name: Option<ServerName<'static>>,
+    /// The name that is asked for where there is no request.
+    default_name: Option<ServerName<'static>>,
+    in_force: ArcSwap<Identity>,
+}
+
+/// A client certificate and the trust that goes with it.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// What sessions are agreed upon with.
+    pub config: Arc<ClientConfig>,
+    /// Until when the client certificate is valid, in seconds since 1970; `None`: there
+    /// is none.
+    pub not_after: Option<u64>,
+}
+
+/// The content of the files that the configuration names.
+#[derive(Debug, Default)]
+pub(crate) struct ClientFiles {
+    /// Of `ca`.
+    pub ca: Option<Vec<u8>>,
+    /// Of `cert`.
+    pub cert: Option<Vec<u8>>,
+    /// Of `key`.
+    pub key: Option<Zeroizing<Vec<u8>>>,
+    /// Of `crl`.
+    pub crl: Option<Vec<u8>>,
+}
+
+/// What is wrong with a file, or with the system's certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FileError {
+    /// The key of the configuration that names it.
+    pub key: &'static str,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl Client {
+    /// For an upstream and the files that its settings name; `None`: it is reached in
+    /// clear.
+    ///
+    /// # Errors
+    /// Where a file has no such thing in it, or a certificate is not that of the key.
+    pub(crate) fn new(upstream: &Upstream, files: &ClientFiles) -> Result<Option<Self>, FileError> {
+        static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+        let Some(settings) = &upstream.tls else {
+            return Ok(None);
+        };
+        let protocols = protocols(settings, upstream.protocol);
+        let fixed_name = match &settings.sni {
+            Sni::Auto => None,
+            Sni::Name(name) => {
+                let name = ServerName::try_from(name.clone());
+                Some(name.map_err(|error| wrong("sni", error))?)
+            }
+        };
+        Ok(Some(Self {
+            default_name: default_name(upstream),
+            in_force: ArcSwap::from_pointee(Identity::new(settings, files, &protocols)?),
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            settings: Arc::clone(settings),
+            protocols,
+            fixed_name,
+        }))
+    }
+
+    /// Has new connections take what the files say now.
+    ///
+    /// # Errors
+    /// As those of [`Client::new`]; then all stays as it was.
+    pub(crate) fn renew(&self, files: &ClientFiles) -> Result<(), FileError> {
+        let identity = Identity::new(&self.settings, files, &self.protocols)?;
+        self.in_force.store(Arc::new(identity));
+        Ok(())
+    }
+
+    /// Distinguishes it from all others: their connections are not shared.
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether it is what would be made for an upstream.
+    pub(crate) fn serves(&self, upstream: &Upstream) -> bool {
+        upstream.tls.as_ref() == Some(&self.settings)
+            && self.protocols == protocols(&self.settings, upstream.protocol)
+            && self.default_name == default_name(upstream)
+    }
+
+    /// What it was made for.
+    pub(crate) fn settings(&self) -> &Arc<Tls> {
+        &self.settings
+    }
+
+    /// The name that is asked for, where it does not depend on the request.
+    pub(crate) fn fixed_name(&self) -> Option<&ServerName<'static>> {
+        self.fixed_name.as_ref()
+    }
+
+    /// The name that is asked for where there is no request.
+    pub(crate) fn default_name(&self) -> Option<&ServerName<'static>> {
+        self.default_name.as_ref()
+    }
+
+    /// What new connections take.
+    pub(crate) fn in_force(&self) -> Arc<Identity> {
+        self.in_force.load_full()
+    }
+}
+
+impl Identity {
+    fn new(settings: &Tls, files: &ClientFiles, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
+        let provider = provider();
+        let verifier = Verifier {
+            chain: chain_verifier(settings, files, &provider)?,
+            verify: settings.verify.clone(),
+            provider: Arc::clone(&provider),
+        };
+        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
+            MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
+            MinVersion::Tls13 => &[&version::TLS13],
+        };
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .map_err(|error| wrong("min_version", error))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let (mut config, not_after) = match (&files.cert, &files.key) {
+            (Some(cert), Some(key)) => {
+                let chain = certificates("cert", cert)?;
+                let key = PrivateKeyDer::from_pem_slice(key);
+                let key = key.map_err(|error| wrong("key", error))?;
+                let not_after = chain.first().and_then(|leaf| certificate::not_after(leaf));
+                let config = builder.with_client_auth_cert(chain, key);
+                (config.map_err(|error| wrong("cert", error))?, not_after)
+            }
+            _ => (builder.with_no_client_auth(), None),
+        };
+        config.alpn_protocols = protocols.to_vec();
+        Ok(Self {
+            config: Arc::new(config),
+            not_after,
+        })
+    }
+}
+
+/// The application protocols to offer.
+fn protocols(settings: &Tls, protocol: Protocol) -> Vec<Vec<u8>> {
+    match (settings.alpn, protocol) {
+        (Alpn::Auto, Protocol::Auto | Protocol::Http1) => vec![b"http/1.1".to_vec()],
+        (Alpn::Auto, Protocol::Tcp) | (Alpn::Off, _) => Vec::new(),
+    }
+}
+
+/// The first name that is no wildcard, else the one that is resolved.
+fn default_name(upstream: &Upstream) -> Option<ServerName<'static>> {
+    let mut claimed = upstream.claims.iter().filter_map(|claim| match claim {
+        Claim::Name { host, .. } => Some(host),
+        Claim::Wildcard { .. } | Claim::Net { .. } => None,
+    });
+    let resolved = match &upstream.endpoints {
+        Endpoints::Dns { name, .. } => Some(name),
+        Endpoints::Static(_) | Endpoints::Original => None,
+    };
+    let name = claimed.next().or(resolved)?;
+    let name = name.strip_suffix('.').unwrap_or(name);
+    ServerName::try_from(name.to_owned()).ok()
+}
+
+/// The cryptography of every session.
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
+}
+
+fn chain_verifier(
+    settings: &Tls,
+    files: &ClientFiles,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<WebPkiServerVerifier>>, FileError> {
+    if settings.verify == Verify::Off {
+        return Ok(None);
+    }
+    let roots = match (&settings.ca, &files.ca) {
+        (Ca::File(_), Some(ca)) => Arc::new(roots(certificates("ca", ca)?)),
+        _ => system_roots()?,
+    };
+    if roots.is_empty() {
+        return Err(wrong("ca", "has no certificate of an authority"));
+    }
+    let mut builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+    if let Some(crl) = &files.crl {
+        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(crl).collect();
+        let lists = lists.map_err(|error| wrong("crl", error))?;
+        if lists.is_empty() {
+            return Err(wrong("crl", "has no list in PEM"));
+        }
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
+    }
+    builder
+        .build()
+        .map(Some)
+        .map_err(|error| wrong("crl", error))
+}
+
+fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all {
+        Ok(all) if all.is_empty() => Err(wrong(key, "has no certificate in PEM")),
+        all => all.map_err(|error| wrong(key, error)),
+    }
+}
+
+/// Those that can be trust anchors.
+fn roots(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(certificates);
+    roots
+}
+
+/// The system's, read once.
+fn system_roots() -> Result<Arc<RootCertStore>, FileError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    if let Some(known) = ROOTS.get() {
+        return Ok(Arc::clone(known));
+    }
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let why = found.errors.first().map(ToString::to_string);
+        let why = why.unwrap_or_else(|| "install ca-certificates, or set ca".to_owned());
+        return Err(wrong(
+            "ca",
+            format!("the system has no trusted certificates: {why}"),
+        ));
+    }
+    Ok(Arc::clone(
+        ROOTS.get_or_init(|| Arc::new(roots(found.certs))),
+    ))
+}
+
+fn wrong(key: &'static str, what: impl fmt::Display) -> FileError {
+    FileError {
+        key,
+        what: what.to_string(),
+    }
+}

@@ -1,0 +1,176 @@
+//! Agreeing upon a session. It takes some 100 us of computing in a few pieces; a
+//! shard takes one piece a turn of its loop, so that requests of others go on
+//! between them.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::task::Poll;
+
+use rustls::client::ClientConfig;
+use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConnection, Connection, Error, PeerIncompatible};
+
+use super::session::{Agreement, Progress, Session, open, take_ciphertext};
+use crate::ring::{self, Chunk, Stream};
+use crate::telemetry::TlsOutcome;
+
+/// What a peer may send until a session is agreed upon. Chains of certificates of
+/// some KiB are common, and 64 KiB is the most that a message may have.
+const BYTES_MAX: usize = 128 * 1024;
+
+/// Why no session was agreed upon.
+#[derive(Debug)]
+pub(crate) struct HandshakeError {
+    /// The kind of failure.
+    pub outcome: TlsOutcome,
+    /// What was said about it.
+    pub source: io::Error,
+}
+
+impl Session {
+    /// Agrees upon a session with the server `name` at the other end. Dropping the
+    /// future closes the connection.
+    pub(crate) async fn connect(
+        stream: Stream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, HandshakeError> {
+        turn().await;
+        let connection = ClientConnection::new(config, name).map_err(HandshakeError::of)?;
+        agree(stream, connection.into()).await
+    }
+}
+
+async fn agree(stream: Stream, mut connection: Connection) -> Result<Session, HandshakeError> {
+    let (mut received, mut plain) = (0, None);
+    loop {
+        if connection.wants_write() {
+            let bytes = take_ciphertext(&mut connection, 0);
+            stream
+                .send(bytes.into())
+                .await
+                .map_err(|error| HandshakeError::cut(error.source))?;
+        }
+        if !connection.is_handshaking() {
+            return Ok(Session::after_handshake(
+                stream,
+                Agreement::new(connection),
+                plain,
+            ));
+        }
+        // No received bytes are held while others have their turn.
+        stream.readable().await;
+        turn().await;
+        let chunk = match stream.recv().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return Err(HandshakeError::cut(io::ErrorKind::UnexpectedEof.into())),
+            Err(error) => return Err(HandshakeError::cut(error)),
+        };
+        received += chunk.len();
+        if received > BYTES_MAX {
+            let error = format!("the peer's part has more than {BYTES_MAX} bytes");
+            return Err(HandshakeError {
+                outcome: TlsOutcome::Malformed,
+                source: io::Error::new(io::ErrorKind::InvalidData, error),
+            });
+        }
+        if let Err(error) = feed(&mut connection, &chunk, &mut plain) {
+            // What is wrong, for the peer's log.
+            let alert = take_ciphertext(&mut connection, 0);
+            stream.send_last(&alert);
+            return Err(error);
+        }
+    }
+}
+
+fn feed(
+    connection: &mut Connection,
+    chunk: &Chunk,
+    plain: &mut Option<Chunk>,
+) -> Result<(), HandshakeError> {
+    match open(connection, chunk, plain) {
+        Ok(Progress::More) => Ok(()),
+        Ok(Progress::Closed) => Err(HandshakeError::cut(io::ErrorKind::UnexpectedEof.into())),
+        Err(error) => Err(HandshakeError::of(error)),
+    }
+}
+
+/// Waits until this task may compute: one does in each turn of the loop.
+async fn turn() {
+    thread_local! {
+        static TAKEN: Cell<u64> = const { Cell::new(0) };
+    }
+    poll_fn(|context| {
+        let turn = ring::turns();
+        if TAKEN.replace(turn) != turn {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl HandshakeError {
+    /// The connection ended before.
+    fn cut(source: io::Error) -> Self {
+        Self {
+            outcome: TlsOutcome::Closed,
+            source,
+        }
+    }
+
+    fn of(error: Error) -> Self {
+        Self {
+            outcome: outcome_of(&error),
+            source: io::Error::new(io::ErrorKind::InvalidData, error),
+        }
+    }
+}
+
+fn outcome_of(error: &Error) -> TlsOutcome {
+    match error {
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::NoCertificatesPresented => TlsOutcome::NoCertificate,
+        Error::NoApplicationProtocol => TlsOutcome::NoProtocol,
+        Error::PeerIncompatible(
+            PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        ) => TlsOutcome::NoVersion,
+        Error::PeerIncompatible(_) => TlsOutcome::NothingInCommon,
+        Error::AlertReceived(alert) => of_alert(*alert),
+        Error::InvalidMessage(_) => TlsOutcome::Malformed,
+        _ => TlsOutcome::Malformed,
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> TlsOutcome {
+    use CertificateError::*;
+    match error {
+        Expired | ExpiredContext { .. } => TlsOutcome::Expired,
+        NotValidYet | NotValidYetContext { .. } => TlsOutcome::NotYetValid,
+        NotValidForName | NotValidForNameContext { .. } => TlsOutcome::WrongName,
+        UnknownIssuer => TlsOutcome::UnknownCa,
+        Revoked => TlsOutcome::Revoked,
+        UnknownRevocationStatus | ExpiredRevocationList | ExpiredRevocationListContext { .. } => {
+            TlsOutcome::UnknownRevocation
+        }
+        _ => TlsOutcome::BadCertificate,
+    }
+}
+
+fn of_alert(alert: rustls::AlertDescription) -> TlsOutcome {
+    use rustls::AlertDescription as Alert;
+    match alert {
+        Alert::NoApplicationProtocol => TlsOutcome::NoProtocol,
+        Alert::ProtocolVersion => TlsOutcome::NoVersion,
+        Alert::HandshakeFailure | Alert::InsufficientSecurity => TlsOutcome::NothingInCommon,
+        Alert::CloseNotify => TlsOutcome::Closed,
+        _ => TlsOutcome::Refused,
+    }
+}
