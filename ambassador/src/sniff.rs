@@ -8,7 +8,8 @@ use crate::message::{HEAD_BYTES_MAX, Method};
 
 pub mod server_name;
 
-pub use server_name::{ServerName, server_name};
+pub(crate) use server_name::TLS_HANDSHAKE;
+pub use server_name::{HelloReader, ServerName, server_name};
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +35,8 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Looks at the first bytes of a connection.
 pub fn sniff(bytes: &[u8]) -> Sniff {
     match bytes {
-        [] | [0x16] => return Sniff::NeedMore,
-        [0x16, 0x03, ..] => return Sniff::Tls,
+        [] | [TLS_HANDSHAKE] => return Sniff::NeedMore,
+        [TLS_HANDSHAKE, 0x03, ..] => return Sniff::Tls,
         _ if bytes.starts_with(HTTP2_PREFACE) => return Sniff::Http2Preface,
         _ if HTTP2_PREFACE.starts_with(bytes) => return Sniff::NeedMore,
         _ => {}

@@ -192,7 +192,7 @@ pub mod shard {
 
 /// See `sniff.rs`.
 pub mod sniff {
-    pub use crate::sniff::{ServerName, Sniff, server_name, sniff};
+    pub use crate::sniff::{HelloReader, ServerName, Sniff, server_name, sniff};
 }
 
 /// See `telemetry.rs`.

@@ -132,6 +132,17 @@ fn by_address(
     }
 }
 
+/// Whose a connection is that ends before it names a server.
+fn label_by_address(context: &Context, original: OriginalDst) -> UpstreamIndex {
+    let generation = context.generation();
+    match generation.table.resolve_connection(original, None) {
+        Resolution::Upstream(matched) => generation.target(matched.index).shared.label,
+        Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => {
+            UpstreamIndex::UNMATCHED
+        }
+    }
+}
+
 /// What the first bytes tell; the connections are those that were dialled
 /// because there were none.
 enum SniffOutcome {
@@ -232,8 +243,14 @@ async fn relay_tls(
     patience: Patience,
     dialled: Option<Dialled>,
 ) {
-    let Some(asked) = server_name(&mut client, patience).await else {
-        return;
+    let asked = match server_name(&mut client, patience).await {
+        Ok(asked) => asked,
+        Err(outcome) => {
+            let mut record = begin(&client, accepted, RelayProtocol::Tls);
+            record.passage.upstream = label_by_address(&client.context, original);
+            let endpoint = None;
+            return refuse(*client, record, RelayFailure { outcome, endpoint });
+        }
     };
     // What is adopted is told apart by port too, and shown with it.
     let port = Some(original.0.port());

@@ -6,30 +6,41 @@ use crate::combinators::{First, first};
 use crate::proxy::client::{Client, Patience};
 use crate::ring::{self, Chunk, timer};
 use crate::sniff;
-use crate::sniff::{ServerName, Sniff};
+use crate::sniff::{HelloReader, ServerName, Sniff};
+use crate::telemetry::TcpOutcome;
 use crate::transport::Transport;
 
 /// How long more is waited for where the first bytes are too few to tell. Who
 /// speaks HTTP or TLS sends the rest at once; anybody else waits for an answer.
 const SNIFF_MORE: Duration = Duration::from_millis(100);
 
+/// The same after a first byte that begins a TLS record: little else begins with it,
+/// and what holds for a server name is not to be got around by a pause.
+const SNIFF_MORE_TLS: Duration = Duration::from_secs(1);
+
 /// Reads until the first bytes tell what they are; they stay in `ahead`. Too
 /// few of them before a FIN are no HTTP and no TLS, but may be all that a
 /// client has to say. `None`: it broke off.
 pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
     let mut unfinished = Sniff::NeedMore;
-    let tell = |bytes: &[u8]| match sniff::sniff(bytes) {
+    let mut tell = |bytes: &[u8]| match sniff::sniff(bytes) {
         told @ (Sniff::NeedMore | Sniff::RequestLine) => {
             unfinished = told;
             None
         }
         known => Some(known),
     };
-    let within = PeekTimes {
+    let mut within = PeekTimes {
         first: idle,
         rest: SNIFF_MORE,
     };
-    match look_ahead(client, within, tell).await {
+    let mut peek = look_ahead(client, within, &mut tell).await;
+    let first = client.ahead.as_deref();
+    if matches!(peek, Peek::Silent) && first == Some(&[sniff::TLS_HANDSHAKE]) {
+        within.rest = SNIFF_MORE_TLS;
+        peek = look_ahead(client, within, tell).await;
+    }
+    match peek {
         Peek::Known(told) => Some(told),
         Peek::Silent if unfinished == Sniff::RequestLine => Some(Sniff::Http1),
         Peek::Silent | Peek::Finished => Some(Sniff::Opaque),
@@ -99,39 +110,46 @@ async fn look_ahead<T>(
     within: PeekTimes,
     mut tell: impl FnMut(&[u8]) -> Option<T>,
 ) -> Peek<T> {
-    let Some(mut bytes) = client.next(within.first).await else {
+    let Some(first) = client.next(within.first).await else {
         return match client.stream.ended_with_fin() {
             true => Peek::Finished,
             false => Peek::Broken,
         };
     };
-    let mut until = None;
-    loop {
-        if let Some(told) = tell(&bytes) {
-            client.ahead = Some(bytes);
-            return Peek::Known(told);
-        }
-        bytes.detach();
-        client.member.keeps(bytes.len());
-        let until = *until.get_or_insert_with(|| ring::now() + within.rest);
-        let ended = match client.stream.recv_by(until).await {
-            Ok(Ok(Some(more))) => {
-                bytes = Chunk::from([&bytes[..], &more[..]].concat());
-                continue;
-            }
-            Ok(Ok(None)) => Peek::Finished,
-            Ok(Err(_)) => Peek::Broken,
-            Err(_) => Peek::Silent,
-        };
-        client.ahead = Some(bytes);
-        return ended;
+    if let Some(told) = tell(&first) {
+        client.ahead = Some(first);
+        return Peek::Known(told);
     }
+    let until = ring::now() + within.rest;
+    let mut bytes = first.to_vec();
+    drop(first);
+    let outcome = loop {
+        client.member.keeps(bytes.capacity());
+        match client.stream.recv_by(until).await {
+            Ok(Ok(Some(more))) => bytes.extend_from_slice(&more),
+            Ok(Ok(None)) => break Peek::Finished,
+            Ok(Err(_)) => break Peek::Broken,
+            Err(_) => break Peek::Silent,
+        }
+        if let Some(told) = tell(&bytes) {
+            break Peek::Known(told);
+        }
+    };
+    client.ahead = Some(Chunk::from(bytes));
+    outcome
 }
 
-/// The server name that a TLS client asks for, if any. `None`: it broke off, or
-/// fell silent.
-pub(super) async fn server_name(client: &mut Client, patience: Patience) -> Option<Option<String>> {
-    let tell = |bytes: &[u8]| match sniff::server_name(bytes) {
+/// The server name that a TLS client asks for, if any.
+///
+/// # Errors
+/// How the connection ends whose hello does not: it broke off, took too long, or is
+/// longer than any.
+pub(super) async fn server_name(
+    client: &mut Client,
+    patience: Patience,
+) -> Result<Option<String>, TcpOutcome> {
+    let mut hello = HelloReader::default();
+    let tell = |bytes: &[u8]| match hello.read(bytes) {
         ServerName::NeedMore => None,
         known => Some(known),
     };
@@ -140,8 +158,10 @@ pub(super) async fn server_name(client: &mut Client, patience: Patience) -> Opti
         rest: patience.head(),
     };
     match look_ahead(client, within, tell).await {
-        Peek::Known(ServerName::Name(name)) => Some(Some(name)),
-        Peek::Known(ServerName::Absent | ServerName::NeedMore) | Peek::Finished => Some(None),
-        Peek::Silent | Peek::Broken => None,
+        Peek::Known(ServerName::Name(name)) => Ok(Some(name)),
+        Peek::Known(ServerName::Absent | ServerName::NeedMore) | Peek::Finished => Ok(None),
+        Peek::Known(ServerName::TooLong) | Peek::Silent => Err(TcpOutcome::BadRequest),
+        Peek::Broken if client.member.is_shed() => Err(TcpOutcome::Overloaded),
+        Peek::Broken => Err(TcpOutcome::ClientReset),
     }
 }

@@ -186,10 +186,11 @@ async fn serve(
             return requests(client, Answered { record, at }, tunnel);
         }
         FirstSpeaker::Client(Sniff::Tls) => {
-            let Some(name) = server_name(client, Patience::of(timeouts)).await else {
-                return end(record, TcpOutcome::ClientReset);
-            };
-            to = by_server_name(client, &tunnel, name.as_deref());
+            let patience = Patience::of(timeouts);
+            match by_server_name(client, &mut record, &tunnel, patience).await {
+                Ok(named) => to = named,
+                Err(outcome) => return end(record, outcome),
+            }
             purpose = Purpose::RelayTls;
         }
         FirstSpeaker::Client(_) | FirstSpeaker::Server => {}
@@ -275,13 +276,26 @@ fn count(client: &Client, target: &Target) {
     pools.count_request(&target.shared, ring::now());
 }
 
-/// The upstream that a server name leads to.
-fn by_server_name(client: &Client, tunnel: &Tunnelled, name: Option<&str>) -> Option<Target> {
+/// The upstream that the server name in a TLS hello leads to.
+///
+/// # Errors
+/// How the tunnel ends whose hello does not.
+async fn by_server_name(
+    client: &mut Client,
+    record: &mut RequestGuard,
+    tunnel: &Tunnelled,
+    patience: Patience,
+) -> Result<Option<Target>, TcpOutcome> {
+    let name = server_name(client, patience).await?;
+    if let Some(name) = &name {
+        record.describe_tls(name);
+    }
     let generation = client.context.generation();
-    match generation.table.resolve_tunnel(tunnel, name) {
+    let resolved = generation.table.resolve_tunnel(tunnel, name.as_deref());
+    Ok(match resolved {
         Resolution::Upstream(matched) => Some(generation.target(matched.index)),
         Resolution::Adopt(_) | Resolution::Unmatched(_) | Resolution::NoRoute => None,
-    }
+    })
 }
 
 /// Lets the faults of a relayed connection happen.

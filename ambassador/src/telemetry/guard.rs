@@ -110,6 +110,14 @@ impl RequestGuard {
         }
     }
 
+    /// Adds the server name that is asked for through the tunnel, if this request
+    /// is logged.
+    pub fn describe_tls(&mut self, server_name: &str) {
+        if let Some(line) = &mut self.line {
+            line.describe_tls(server_name);
+        }
+    }
+
     /// The response went out whole, or the tunnel ended.
     pub fn complete(mut self, ended: Instant) {
         self.ended = Some(ended);

@@ -246,6 +246,9 @@ labels! {
         CircuitOpen = "circuit-open",
         /// No upstream may take it; the client was reset.
         NoRoute = "no-route",
+        /// The TLS hello of the client was longer than 64 KiB, or did not end within
+        /// `timeouts.head`; the client was reset.
+        BadRequest = "bad-request",
         /// It would have dialled the proxy itself; the client was reset.
         Loop = "loop",
         /// The caps of the upstream are used up; the client was reset.

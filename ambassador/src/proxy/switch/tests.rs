@@ -170,6 +170,8 @@ fn tls_through_a_tunnel_goes_by_the_name_that_it_asks_for() {
                 (&line["upstream"], &line["outcome"]),
                 (&upstream.into(), &"closed".into())
             );
+            assert_eq!(line["server_name"], name);
+            assert_eq!(line["authority"], "up.test:443");
             world
         });
     }
@@ -219,7 +221,7 @@ fn a_hello_that_breaks_off_ends_the_tunnel() {
         assert_eq!(caller.wire.rest().await, "");
         assert_eq!(ring::now() - before, 5 * SECOND);
         world.until_all_have_left().await;
-        assert_eq!(world.counted().relays, [("client-reset", 1)]);
+        assert_eq!(world.counted().relays, [("bad-request", 1)]);
         world
     });
 }

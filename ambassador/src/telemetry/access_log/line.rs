@@ -85,9 +85,8 @@ impl Line {
         member(&mut self.members, "detail", detail.as_bytes());
     }
 
-    /// Copies the server name that a TLS client asks for.
+    /// Adds the server name that a TLS client asks for.
     pub(crate) fn describe_tls(&mut self, server_name: &str) {
-        self.members.clear();
         member(&mut self.members, "server_name", server_name.as_bytes());
     }
 

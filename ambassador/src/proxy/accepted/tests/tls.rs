@@ -80,15 +80,112 @@ fn tls_to_what_speaks_http_alone_is_a_bad_request() {
     );
 }
 
+/// A hello without an end is reset when its time is over, however busy it is.
 #[test]
-fn a_hello_that_breaks_off_is_no_connection() {
-    play_in(1, plan(Protocol::Auto), async |world| {
-        let mut caller = world.captured(ADDRESS);
-        caller.send(&client_hello("tls.test")[..20]).await;
-        assert_eq!(caller.wire.rest().await, "");
-        world.until_all_have_left().await;
-        assert_eq!(world.log(), [] as [serde_json::Value; 0]);
-        assert_eq!(world.shared.permits.in_use(), 0);
-        world
-    });
+fn a_hello_has_the_time_of_a_head() {
+    for pause in [60 * SECOND, SECOND] {
+        let mut hasty = plan(Protocol::Auto);
+        hasty.policies.timeouts.head = 5 * SECOND;
+        play_in(1, hasty, async move |world| {
+            let before = ring::now();
+            let original = OriginalDst(ADDRESS.parse().expect("an address"));
+            let entry = Entry::Captured;
+            let mut caller = Caller::new(&world.context, Link::Tcp, entry, Some(original));
+            let hello = client_hello("tls.test");
+            caller.send(&hello[..20]).await;
+            for byte in hello[20..].chunks(1) {
+                timer::sleep(pause).await;
+                if !caller.send(byte).await {
+                    break;
+                }
+            }
+            caller.wire.rest().await;
+            assert_eq!(caller.wire.end, Some(End::Reset));
+            assert!(ring::now() - before < 70 * SECOND);
+            world.until_all_have_left().await;
+            assert_eq!(world.counted().relays, [("bad-request", 1)]);
+            let line = &world.log()[0];
+            assert_eq!(
+                (&line["protocol"], &line["upstream"]),
+                (&"tls".into(), &"up".into())
+            );
+            let took = line["duration_ms"].as_f64().expect("a number");
+            assert!((5_000.0..5_100.0).contains(&took), "{took}");
+            assert_eq!(world.shared.permits.in_use(), 0);
+            world
+        });
+    }
+}
+
+#[test]
+fn a_hello_that_is_too_long_is_reset_and_one_that_breaks_off_is_counted() {
+    let long = [&[22, 3, 1, 0x40, 0, 1, 1, 0, 1][..], &[0; 100]].concat();
+    let broken = client_hello("tls.test")[..20].to_vec();
+    for (hello, leaves, outcome) in [(long, false, "bad-request"), (broken, true, "client-reset")] {
+        play_in(1, plan(Protocol::Auto), async move |world| {
+            let original = OriginalDst(ADDRESS.parse().expect("an address"));
+            let entry = Entry::Captured;
+            let mut caller = Caller::new(&world.context, Link::Tcp, entry, Some(original));
+            caller.send(hello).await;
+            timer::sleep(10 * MS).await;
+            if leaves {
+                caller.wire.stream.reset();
+            } else {
+                caller.wire.rest().await;
+                assert_eq!(caller.wire.end, Some(End::Reset));
+            }
+            world.until_all_have_left().await;
+            assert_eq!(world.counted().relays, [(outcome, 1)]);
+            assert!(!world.endpoints[0].is_reached());
+            world
+        });
+    }
+}
+
+/// No pause gets around what holds for the name.
+#[test]
+fn a_pause_after_any_byte_changes_nothing() {
+    for at in [1, 2, 4, 5, 6, 9, 43, 60] {
+        let plan = with_named(Protocol::Auto, Protocol::Auto);
+        play_in(1, plan, async move |world| {
+            hands(&world, 1);
+            let hello = client_hello("tls.test");
+            let caller = world.captured(ADDRESS);
+            caller.send(&hello[..at]).await;
+            timer::sleep(900 * MS).await;
+            caller.send(&hello[at..]).await;
+            let mut server = world.endpoints[0].handed().await;
+            while server.received < hello.len() as u64 && server.more().await {}
+            drop((caller, server));
+            world.until_all_have_left().await;
+            assert_eq!(world.log()[0]["upstream"], "named", "{at}");
+            world
+        });
+    }
+}
+
+#[test]
+fn a_name_may_be_claimed_for_a_port() {
+    for (port, upstream) in [(443, "named"), (444, "up")] {
+        let mut plan = with_named(Protocol::Auto, Protocol::Auto);
+        let named = Arc::make_mut(&mut plan.settings.upstreams[0]);
+        named.claims = vec![Claim::Name {
+            host: "tls.test".into(),
+            port: Some(443),
+        }];
+        play_in(1, plan, async move |world| {
+            hands(&world, 1);
+            let caller = world.captured(&format!("10.1.0.1:{port}"));
+            caller.send(client_hello("TLS.test.")).await;
+            let server = world.endpoints[0].handed().await;
+            drop((caller, server));
+            world.until_all_have_left().await;
+            let line = &world.log()[0];
+            assert_eq!(
+                (&line["upstream"], &line["server_name"]),
+                (&upstream.into(), &"tls.test".into())
+            );
+            world
+        });
+    }
 }
