@@ -265,7 +265,9 @@ async fn relay_tls(
         record.describe(name);
     }
     let leg = match (&target, dialled) {
-        (Some(target), Some(dialled)) if leads_there(target, &dialled) => Some(dialled.leg),
+        (Some(target), Some(dialled)) if leads_there(&client, target, &dialled) => {
+            Some(dialled.leg)
+        }
         _ => None,
     };
     let to = Destination {
@@ -277,14 +279,25 @@ async fn relay_tls(
 }
 
 /// Whether what was dialled is good for bytes that the client encrypts itself, and that
-/// go to `target`.
-fn leads_there(target: &Target, dialled: &Dialled) -> bool {
+/// go to `target`: both lead to the same server, and `target` has nothing to say about
+/// its connections.
+fn leads_there(client: &Client, target: &Target, dialled: &Dialled) -> bool {
     if dialled.leg.connection.stream.tls().is_some() {
         return false;
     }
     let dialled = &dialled.target;
+    if target.shared.id == dialled.shared.id {
+        return true;
+    }
     let original = |target: &Target| target.upstream.endpoints == Endpoints::Original;
-    target.shared.id == dialled.shared.id || original(target) && original(dialled)
+    let pools = &client.context.pools;
+    original(target)
+        && original(dialled)
+        && target.upstream.policies.pool.max_connections.is_none()
+        && pick::health_for(pools, target, client.origin.namespace)
+            .breaker
+            .state()
+            == State::Closed
 }
 
 /// Relays opaque bytes.

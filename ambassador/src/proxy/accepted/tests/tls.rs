@@ -164,6 +164,73 @@ fn a_pause_after_any_byte_changes_nothing() {
     }
 }
 
+/// An upstream that goes where its clients meant to go, with this beside it.
+fn at_the_original(change: impl FnOnce(&mut Policies)) -> Plan {
+    let mut plan = with_named(Protocol::Auto, Protocol::Auto);
+    let named = Arc::make_mut(&mut plan.settings.upstreams[0]);
+    named.endpoints = Endpoints::Original;
+    change(&mut named.policies);
+    plan
+}
+
+/// The limits of an upstream hold for those, too, for whom its server was dialled
+/// before they named it.
+#[test]
+fn the_limits_of_the_name_hold_for_what_the_address_has_dialled() {
+    for limit in [None, Some(1)] {
+        let plan = at_the_original(|policies| {
+            policies.pool.max_connections = limit;
+            policies.pool.max_pending = 0;
+        });
+        play_in(1, plan, async move |world| {
+            hands(&world, 9);
+            let mut callers = Vec::new();
+            for _ in 0..2 {
+                let caller = world.captured("10.0.0.1:80");
+                timer::sleep(SECOND).await;
+                caller.send(client_hello("tls.test")).await;
+                timer::sleep(10 * MS).await;
+                callers.push(caller);
+            }
+            // For the address, and for the name where that has a limit.
+            let dialled = limit.map_or(2, |_| 3);
+            assert_eq!(world.connected(), dialled);
+            drop(callers);
+            for _ in 0..dialled {
+                drop(world.endpoints[0].handed().await);
+            }
+            world.until_all_have_left().await;
+            let mut ended = outcomes(&world);
+            ended.sort_unstable();
+            let second = limit.map_or("closed", |_| "overloaded");
+            assert_eq!(ended, ["closed", second]);
+            assert!(world.log().iter().all(|line| line["upstream"] == "named"));
+            world
+        });
+    }
+}
+
+#[test]
+fn the_circuit_of_the_name_holds_for_what_the_address_has_dialled() {
+    let plan = at_the_original(|policies| {
+        policies.circuit_breaker.trip = Trip::Consecutive(1);
+        policies.retry.attempts = 1;
+    });
+    play_in(1, plan, async |world| {
+        world.endpoints[0].meets([Connect::Refuse]);
+        hands(&world, 9);
+        for silent_for in [Duration::ZERO, SECOND] {
+            let mut caller = world.captured("10.0.0.1:80");
+            timer::sleep(silent_for).await;
+            caller.send(client_hello("tls.test")).await;
+            assert_eq!(caller.wire.rest().await, "");
+        }
+        world.until_all_have_left().await;
+        assert_eq!(outcomes(&world), ["connect-failed", "circuit-open"]);
+        world
+    });
+}
+
 #[test]
 fn a_name_may_be_claimed_for_a_port() {
     for (port, upstream) in [(443, "named"), (444, "up")] {
