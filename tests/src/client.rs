@@ -131,14 +131,17 @@ impl Client {
     /// Exactly `count` bytes.
     #[track_caller]
     pub fn exactly(&mut self, count: usize) -> Vec<u8> {
-        while self.unread.len() < count {
-            assert!(
-                self.fill().expect("bytes come") > 0,
-                "ended after {}",
-                self.unread.len()
-            );
-        }
-        self.unread.drain(..count).collect()
+        let bytes = self.at_most(count).expect("bytes come");
+        assert_eq!(bytes.len(), count, "it ended before");
+        bytes
+    }
+
+    /// The next `count` bytes, fewer where the peer ended before; an error if it was
+    /// by a reset.
+    pub fn at_most(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.unread.len() < count && self.fill()? > 0 {}
+        let count = count.min(self.unread.len());
+        Ok(self.unread.drain(..count).collect())
     }
 
     /// Whether the peer ended the connection, in whatever way, with nothing more said.

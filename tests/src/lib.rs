@@ -12,6 +12,7 @@ pub mod client;
 pub mod column;
 pub mod exchange;
 pub mod exposition;
+pub mod hello;
 pub mod message;
 pub mod netns;
 pub mod os;

@@ -37,6 +37,7 @@ mod forwarding;
 mod harness;
 mod headers;
 mod hedging;
+mod hello;
 mod helper_gone;
 mod helper_replaced;
 mod hostile_text;

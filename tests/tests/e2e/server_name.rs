@@ -9,6 +9,7 @@ use ambassador_tests::{Backend, Cgroup, Proxy, on_both_backends, ports, program}
 
 on_both_backends!(
     tls_goes_where_its_server_name_says,
+    openssl_goes_where_its_server_name_says,
     a_hello_in_pieces_after_a_silence_is_understood,
     a_tunnel_goes_where_the_server_name_says,
     tls_is_a_bad_request_where_the_name_speaks_http,
@@ -39,8 +40,8 @@ for name in sys.argv[3:]:
     threading.Thread(target=serve, args=(listener, name)).start()
 "#;
 
-/// Says nothing, then its hello in three pieces; prints the last line of the
-/// answer.
+/// Says nothing, then its hello in three pieces, byte by byte or in records of 20
+/// bytes; prints the last line of the answer.
 const SLOW: &str = r#"
 import socket, ssl, sys, time
 context = ssl.create_default_context()
@@ -50,15 +51,22 @@ received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
 tls = context.wrap_bio(received, sent, server_hostname=sys.argv[1])
 connection = socket.create_connection(("10.1.2.3", 443), 20)
 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def pieces(said):
+    if sys.argv[2] == "bytes":
+        return [said[at:at + 1] for at in range(len(said))], 0.001
+    if sys.argv[2] == "records" and said[:1] == b"\x16":
+        parts = [said[at:at + 20] for at in range(5, len(said), 20)]
+        return [said[:3] + len(part).to_bytes(2, "big") + part for part in parts], 0.005
+    return [said[:1], said[1:100], said[100:]], 0.03
 def until_done(step):
     while True:
         try:
             return step()
         except ssl.SSLWantReadError:
-            hello = sent.read()
-            for piece in (hello[:1], hello[1:100], hello[100:]):
-                time.sleep(0.03)
-                connection.sendall(piece)
+            parts, pause = pieces(sent.read())
+            for part in parts:
+                time.sleep(pause)
+                connection.sendall(part)
             got = connection.recv(65536)
             assert got, "closed"
             received.write(got)
@@ -143,15 +151,47 @@ fn tls_goes_where_its_server_name_says(backend: Backend) {
     proxy.expect_metric("ambassador_tcp_connections_total", &labels, 1.0);
 }
 
+fn openssl_goes_where_its_server_name_says(backend: Backend) {
+    let cgroup = Cgroup::new();
+    let (_servers, _proxy) = world(backend, &cgroup, "proxy");
+    let ask = |options: &str| {
+        let client = format!(
+            "printf 'GET / HTTP/1.1\\r\\n\\r\\n' | \
+             openssl s_client -quiet -connect 10.1.2.3:443 {options} 2>/dev/null"
+        );
+        let mut shell = cgroup.command("sh");
+        let said = program::output(shell.args(["-c", &client])).stdout;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        let answer = said.lines().find(|line| line.contains(" for "));
+        answer.unwrap_or(&said).to_owned()
+    };
+    for version in ["-tls1_2", "-tls1_3"] {
+        for (name, answer) in [
+            ("-servername api.test", "named for api.test"),
+            ("-servername API.Test", "named for API.Test"),
+            ("-servername other.test", "addressed for other.test"),
+            ("-noservername", "addressed for None"),
+        ] {
+            assert_eq!(ask(&format!("{version} {name}")), answer);
+        }
+    }
+}
+
 fn a_hello_in_pieces_after_a_silence_is_understood(backend: Backend) {
     let cgroup = Cgroup::new();
     let (_servers, _proxy) = world(backend, &cgroup, "proxy");
-    let ask = |name: &str| {
+    let ask = |name: &str, mode: &str| {
         let mut client = cgroup.command(program::PYTHON);
-        program::succeed(client.args(["-c", SLOW, name]))
+        program::succeed(client.args(["-c", SLOW, name, mode]))
     };
-    assert_eq!(ask("api.test"), "named for api.test\n");
-    assert_eq!(ask("other.test"), "addressed for other.test\n");
+    for mode in ["pieces", "bytes", "records"] {
+        assert_eq!(ask("api.test", mode), "named for api.test\n", "{mode}");
+        assert_eq!(
+            ask("other.test", mode),
+            "addressed for other.test\n",
+            "{mode}"
+        );
+    }
 }
 
 fn a_tunnel_goes_where_the_server_name_says(backend: Backend) {
