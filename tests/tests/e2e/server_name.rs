@@ -13,6 +13,7 @@ on_both_backends!(
     a_hello_in_pieces_after_a_silence_is_understood,
     a_tunnel_goes_where_the_server_name_says,
     tls_is_a_bad_request_where_the_name_speaks_http,
+    tls_of_a_program_is_not_encrypted_once_more,
 );
 
 /// Two TLS servers that answer with their own name and the one asked for.
@@ -231,4 +232,38 @@ fn tls_is_a_bad_request_where_the_name_speaks_http(backend: Backend) {
     assert!(!program::output(&mut curl).status.success());
     let labels = [("reason", "bad-request")];
     proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
+}
+
+/// The upstream speaks TLS with those who do not; who does keeps its own.
+fn tls_of_a_program_is_not_encrypted_once_more(backend: Backend) {
+    let cgroup = Cgroup::new();
+    let listen = format!("127.0.0.1:{}", ports::free());
+    let listener = format!("listeners: [{{ name: e, bind: \"{listen}\" }}]");
+    let encrypts = "auto, tls: { verify: off }";
+    let (_servers, proxy) = world_with(backend, &cgroup, &listener, encrypts);
+    let resolve = ["--resolve", "api.test:443:10.9.9.9"];
+    let through = ["-x", &format!("http://{listen}")];
+    for way in [resolve, through] {
+        let mut curl = match way == resolve {
+            true => cgroup.command("curl"),
+            false => Command::new("curl"),
+        };
+        curl.args(["-sSk", "-m20"]).args(way);
+        let answer = program::succeed(curl.arg("https://api.test/"));
+        assert_eq!(answer, "named for api.test", "{way:?}");
+    }
+    // Silent at first, so that its server is dialled before it says that it speaks TLS.
+    let mut client = cgroup.command(program::PYTHON);
+    let answer = program::succeed(client.args(["-c", SLOW, "api.test", "pieces"]));
+    assert_eq!(answer, "named for api.test\n");
+    // What a program leaves open is encrypted here.
+    let mut curl = cgroup.command("curl");
+    curl.args(["-sS", "-m20", "--resolve", "api.test:80:10.9.9.9"]);
+    let answer = program::succeed(curl.arg("http://api.test/"));
+    assert!(answer.starts_with("named for "), "{answer}");
+    proxy.expect_metric(
+        "ambassador_tcp_connections_total",
+        &[("upstream", "named")],
+        3.0,
+    );
 }
