@@ -16,6 +16,8 @@ on_both_backends!(
     the_limits_of_the_name_hold,
     the_circuit_of_the_name_holds,
     the_log_names_the_server,
+    tls_where_requests_are_expected_is_a_bad_request,
+    requests_where_tls_is_expected_are_requests,
 );
 
 /// Sends a file to 10.1.2.3:443 in pieces of this size with a pause after each, and
@@ -189,17 +191,22 @@ fn a_hello_without_an_end_has_the_time_of_a_head(backend: Backend) {
     let begun = Instant::now();
     // It would take 9 s.
     assert_eq!(world.say(&hello, 1, 0.005), "reset");
-    let mut silent = world.tunnel();
-    silent.send(&hello[..700]);
-    assert!(silent.rest().is_err(), "it is reset");
+    let mut silent: Vec<Client> = (0..50).map(|_| world.tunnel()).collect();
+    for tunnel in &mut silent {
+        tunnel.send(&hello[..700]);
+    }
+    // They are in nobody's way.
+    assert_eq!(world.say(&hello, 100, 0.0), "as it was");
+    for tunnel in &mut silent {
+        assert!(tunnel.rest().is_err(), "it is reset");
+    }
     assert!(
         begun.elapsed() < Duration::from_secs(6),
         "{:?}",
         begun.elapsed()
     );
     let labels = [("upstream", "addressed"), ("outcome", "bad-request")];
-    world.proxy.expect_metric(RELAYED, &labels, 2.0);
-    assert_eq!(world.say(&hello, 100, 0.0), "as it was");
+    world.proxy.expect_metric(RELAYED, &labels, 51.0);
 }
 
 fn the_limits_of_the_name_hold(backend: Backend) {
@@ -279,4 +286,41 @@ fn the_log_names_the_server(backend: Backend) {
         let named = lines.filter(|line| line.contains("\"upstream\":\"named\""));
         named.count() == 2
     });
+}
+
+fn tls_where_requests_are_expected_is_a_bad_request(backend: Backend) {
+    let world = World::start(backend, "", "");
+    let mut refused = 0.0;
+    let sound = ("sound", hello::sound("api.test"));
+    let hostile = hello::hostile("api.test").into_iter();
+    for (what, said) in std::iter::once(sound).chain(hostile.map(|one| (one.fault, one.bytes))) {
+        let mut client = Client::connect(world.listen);
+        // The proxy may have had enough before all of it is there.
+        let _ = client.try_send(&said);
+        client.finish_quietly();
+        if let Some(answer) = client.try_response("GET") {
+            assert_eq!(
+                (answer.status, answer.reason()),
+                (400, "bad-request"),
+                "{what}"
+            );
+        }
+        refused += 1.0;
+        let labels = [("upstream", "unmatched"), ("reason", "bad-request")];
+        world
+            .proxy
+            .expect_metric("ambassador_requests_total", &labels, refused);
+    }
+}
+
+fn requests_where_tls_is_expected_are_requests(backend: Backend) {
+    let server = Server::ok();
+    let cgroup = Cgroup::new();
+    let claim = crate::capture::claim("api.test, \"10.1.2.3:443\"", &server);
+    let _proxy = Proxy::capturing(backend, &cgroup, &claim);
+    let mut curl = cgroup.command("curl");
+    curl.args(["-sS", "-m20", "-D-", "-o/dev/null", "http://10.1.2.3:443/"]);
+    let head = program::succeed(&mut curl);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(server.last_request().field("x-request-id").is_some());
 }
