@@ -174,7 +174,8 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
 
 fn check(file: &Path) -> Result<(), Failure> {
     let checked = config::load(file).map_err(Failure::Config)?;
-    let certificates = checked.open_certificates(&file.display().to_string(), |_| None);
+    let nothing = config::Certificates::default();
+    let certificates = config::Certificates::open(&checked, &file.display().to_string(), &nothing);
     certificates.map_err(Failure::Config)?;
     if !checked.warnings.is_empty() {
         eprintln!("{}", Lines(&checked.warnings.to_string()));

@@ -33,6 +33,7 @@ use std::path::Path;
 
 use crate::workload::named;
 
+pub(crate) use certificates::Certificates;
 pub(crate) use checked::{ADMIN_LISTEN, Checked};
 pub use env::from_env;
 pub(crate) use mistakes::{Mistake, Mistakes};

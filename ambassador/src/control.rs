@@ -21,7 +21,7 @@ mod signals;
 mod upstreams;
 mod watch;
 
-pub(crate) use certificates::WatchedCertificates;
+pub(crate) use certificates::{CertificateHolder, WatchedCertificates};
 pub(crate) use deadline::Deadline;
 pub(crate) use dns::files as name_files;
 pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, WatchedName};

@@ -10,6 +10,7 @@ mod body_wait;
 pub(crate) mod bound;
 pub(crate) mod caller;
 pub(crate) mod client;
+pub(crate) mod client_certificate;
 mod clients;
 pub(crate) mod context;
 pub(crate) mod deadlines;

@@ -9,9 +9,36 @@
 mod certificate;
 mod client;
 mod handshake;
+mod outcome;
+mod server;
 mod session;
 mod verifier;
 
-pub(crate) use client::{Client, ClientFiles, FileError};
+pub(crate) use certificate::uris;
+pub(crate) use client::{Client, FileError};
 pub(crate) use handshake::HandshakeError;
+pub(crate) use server::Server;
 pub(crate) use session::{Agreement, Session};
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use zeroize::Zeroizing;
+
+/// The content of the files that the configuration names for one upstream or listener.
+#[derive(Debug, Default)]
+pub(crate) struct Files {
+    /// Certificates of authorities.
+    pub ca: Option<Vec<u8>>,
+    /// The own certificate.
+    pub cert: Option<Vec<u8>>,
+    /// Its key.
+    pub key: Option<Zeroizing<Vec<u8>>>,
+    /// Lists of revoked certificates.
+    pub crl: Option<Vec<u8>>,
+}
+
+/// A number that no other upstream or listener has.
+fn next_id() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -15,12 +15,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustls::client::ClientConfig;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::ServerConfig;
 
 use crate::clock::Instant;
 use crate::ring::timer::Elapsed;
 use crate::ring::{self, Chunk, Departure, Gather, Liveness, SendError, Stream, StreamId};
-use crate::telemetry::TlsSummary;
+use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::tls::{Agreement, HandshakeError, Session};
 
 /// One end of a connection. Dropping it closes it.
@@ -82,6 +83,32 @@ impl Transport {
         match self {
             Self::Plain(stream) => Session::connect(stream, config, name).await.map(Self::Tls),
             Self::Tls(_) => Ok(self),
+        }
+    }
+
+    /// Agrees upon a TLS session as the server of whoever has connected. Dropping the
+    /// future closes the connection.
+    pub(crate) async fn accept_tls(
+        self,
+        config: Arc<ServerConfig>,
+    ) -> Result<Self, HandshakeError> {
+        match self {
+            Self::Plain(stream) => Session::accept(stream, config).await.map(Self::Tls),
+            Self::Tls(_) => Ok(self),
+        }
+    }
+
+    /// How the other side of its TLS session has refused what it was shown; `None`: it has
+    /// not.
+    pub(crate) fn refusal(&self) -> Option<TlsOutcome> {
+        self.session().and_then(Session::refusal)
+    }
+
+    /// The certificate that the other side of its TLS session has shown, in DER.
+    pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(session) => session.peer_certificate(),
         }
     }
 

@@ -191,6 +191,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         spin: ambassador::testing::ring::Spin::Never,
         generation: Arc::new(Generation::new(settings, &registry, None)),
         listen_sockets: vec![ListenSocket {
+            tls: None,
             room: Room::new(None),
             socket: listener.into(),
             index: registry.listener("egress"),

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use super::{Failure, advice};
 use crate::addr::BindAddr;
 use crate::clock;
-use crate::config::Checked;
 use crate::config::checked::{Listener, ListenerProtocol};
+use crate::config::{Certificates, Checked};
 use crate::proxy::listener::Entry;
 use crate::proxy::room::Room;
 use crate::ring;
 use crate::shard::accept::ListenSocket;
 use crate::telemetry::{ListenerIndex, Registry};
+use crate::tls::Server;
 use crate::upstream::dial::Namespace;
 use crate::workload::unix_socket::listen_privately;
 use crate::workload::{self, BindSpec, Reach, sockets};
@@ -32,11 +33,14 @@ pub(super) struct OpenListener {
     pub entry: Entry,
     /// For how many of them there is room.
     pub room: Arc<Room>,
+    /// What they are encrypted with.
+    pub tls: Option<Arc<Server>>,
 }
 
 /// Opens the listeners of `checked` that `wanted` selects.
 pub(super) fn open(
     checked: &Checked,
+    certificates: &Certificates,
     registry: &Registry,
     shards: u16,
     wanted: impl Fn(&Listener) -> bool,
@@ -62,6 +66,7 @@ pub(super) fn open(
                 sockets,
                 entry: entry(checked, listener),
                 room: Room::new(listener.max_connections),
+                tls: certificates.of_listener(&listener.name).cloned(),
             })
         })
         .collect()
@@ -129,7 +134,7 @@ pub(super) fn local_address(sockets: &[OwnedFd]) -> Option<SocketAddr> {
 impl OpenListener {
     /// Splits it into what each shard gets.
     pub(super) fn listen_sockets(self) -> Vec<ListenSocket> {
-        let (index, entry, room) = (self.index, self.entry, self.room);
+        let (index, entry, room, tls) = (self.index, self.entry, self.room, self.tls);
         self.sockets
             .into_iter()
             .map(|socket| ListenSocket {
@@ -137,6 +142,7 @@ impl OpenListener {
                 index,
                 entry: entry.clone(),
                 room: Arc::clone(&room),
+                tls: tls.clone(),
                 original: None,
                 namespace: Namespace::default(),
             })

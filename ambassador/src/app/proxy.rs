@@ -20,14 +20,14 @@ use super::captured::Captured;
 use super::names::{self, Listeners, Places};
 use super::{Failure, memory};
 use crate::clock;
-use crate::config::Checked;
+use crate::config::{Certificates, Checked};
 use crate::control::{Control, Event, NameService, Readiness, WatchedCertificates};
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::ring::{Backend, MailboxError, Remote};
 use crate::shard::{Shard, UpdateRoom};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::{BackendLabel, Extras, Registry};
+use crate::telemetry::{BackendLabel, Extras, HandshakeCount, Registry};
 
 pub(super) use self::start::{Overrides, Start, named_files, start};
 
@@ -68,6 +68,7 @@ struct Current {
     checked: Arc<Checked>,
     generation: Arc<Generation>,
     listeners: listeners::ListenersByName,
+    certificates: Certificates,
 }
 
 /// Keeps room in each shard's mailbox for what it will be told.
@@ -112,34 +113,38 @@ impl ProxyState {
     /// The certificates in force.
     fn certificates(&self) -> Vec<WatchedCertificates> {
         let now = self.current();
-        let upstreams = now.generation.targets();
-        let clients = upstreams.filter_map(|(upstream, _)| {
-            let client = now.generation.tls_of(&upstream.name)?;
-            Some(WatchedCertificates {
-                name: format!("upstreams.{}.tls", upstream.name),
-                client: Arc::clone(client),
-                directory: now.checked.directory.clone(),
-            })
+        now.certificates.watched(&now.checked)
+    }
+
+    /// How TLS handshakes went, of each upstream and listener that has had any.
+    fn handshakes(&self) -> Vec<(&'static str, String, Vec<HandshakeCount>)> {
+        let now = self.current();
+        let upstreams = now.generation.targets().map(|(upstream, shared)| {
+            (
+                "upstream",
+                upstream.name.to_string(),
+                shared.handshakes.all(),
+            )
         });
-        clients.collect()
+        let listeners = now
+            .certificates
+            .servers()
+            .map(|(name, server)| ("listener", name.to_owned(), server.handshakes.all()));
+        let all = upstreams.chain(listeners);
+        all.filter(|(.., counts)| !counts.is_empty()).collect()
     }
 
     fn extras(&self) -> Extras {
         let captured = self.captured.as_ref();
         let now = clock::unix_ms() / 1_000;
         let certificates = self.certificates().into_iter().filter_map(|one| {
-            let end = one.client.in_force().not_after?;
+            let end = one.holder.not_after()?;
             Some((one.name, end.cast_signed() - now.cast_signed()))
         });
-        let generation = self.generation();
-        let handshakes = generation
-            .targets()
-            .map(|(upstream, shared)| (upstream.name.to_string(), shared.handshakes.all()));
+        let handshakes = self.handshakes();
         Extras {
             certificates: certificates.collect(),
-            handshakes: handshakes
-                .filter(|(_, counts)| !counts.is_empty())
-                .collect(),
+            handshakes,
             captured_connects: captured.map(Captured::verdicts).unwrap_or_default(),
             capture_slots: captured.and_then(Captured::slots),
             memory: memory::figures(&self.memory),

@@ -1,31 +1,40 @@
 //! Checks the files with certificates and keys that a configuration names, and makes
 //! of them what connections are encrypted with.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::checked::{Checked, Origin};
+use super::checked::{Checked, Listener, ListenerProtocol, Origin};
 use super::mistakes::{Mistake, Mistakes};
 use crate::control::certificates;
+use crate::control::{CertificateHolder, WatchedCertificates};
 use crate::route::settings::Upstream;
-use crate::tls::{Client, FileError};
+use crate::tls::{Client, FileError, Server};
 
-impl Checked {
-    /// What the connections of each upstream are encrypted with, in their order.
-    /// `known` says what is in force for an upstream with a name: it stays where the
-    /// settings are the same. `file` stands for the configuration in messages.
+/// What the connections of one configuration are encrypted with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Certificates {
+    /// Those of upstreams, by name.
+    clients: BTreeMap<Arc<str>, Arc<Client>>,
+    /// Those of listeners, by name.
+    servers: BTreeMap<String, Arc<Server>>,
+}
+
+impl Certificates {
+    /// Reads those that a configuration names. Where the settings are as they were, what
+    /// is in force as `known` stays. `file` stands for the configuration in messages.
     ///
     /// # Errors
     /// Every file that cannot be used.
-    pub(crate) fn open_certificates<'a>(
-        &self,
-        file: &str,
-        known: impl Fn(&str) -> Option<&'a Arc<Client>>,
-    ) -> Result<Vec<Option<Arc<Client>>>, Mistakes> {
+    pub(crate) fn open(checked: &Checked, file: &str, known: &Self) -> Result<Self, Mistakes> {
+        let mut opened = Self::default();
         let mut mistakes = Vec::new();
-        let mut all = Vec::new();
-        for (upstream, policies) in self.routes.upstreams.iter().zip(&self.policies) {
-            match self.open(upstream, known(&upstream.name)) {
-                Ok(client) => all.push(client),
+        for (upstream, policies) in checked.routes.upstreams.iter().zip(&checked.policies) {
+            match client(checked, upstream, known) {
+                Ok(None) => {}
+                Ok(Some(client)) => {
+                    opened.clients.insert(Arc::clone(&upstream.name), client);
+                }
                 Err(FileError { key, what }) => {
                     let key = format!("tls.{key}");
                     let policy = policies.iter().find(|policy| policy.key == key);
@@ -38,26 +47,98 @@ impl Checked {
                 }
             }
         }
+        for (number, listener) in checked.listeners.iter().enumerate() {
+            match server(checked, listener, known) {
+                Ok(None) => {}
+                Ok(Some(server)) => {
+                    opened.servers.insert(listener.name.clone(), server);
+                }
+                Err(FileError { key, what }) => mistakes.push(Mistake {
+                    line: listener.tls_line,
+                    path: format!("listeners[{number}].tls.{key}"),
+                    what,
+                    got: None,
+                }),
+            }
+        }
         match mistakes.is_empty() {
-            true => Ok(all),
+            true => Ok(opened),
             false => Err(Mistakes::new(file, mistakes)),
         }
     }
 
-    fn open(
-        &self,
-        upstream: &Upstream,
-        known: Option<&Arc<Client>>,
-    ) -> Result<Option<Arc<Client>>, FileError> {
-        let Some(settings) = &upstream.tls else {
-            return Ok(None);
-        };
-        if let Some(known) = known.filter(|known| known.serves(upstream)) {
-            return Ok(Some(Arc::clone(known)));
-        }
-        let files = certificates::read(settings, &self.directory)?;
-        Ok(Client::new(upstream, &files)?.map(Arc::new))
+    /// Those of upstreams, in the order of these.
+    pub(crate) fn of_upstreams(&self, upstreams: &[Arc<Upstream>]) -> Vec<Option<Arc<Client>>> {
+        let client = |upstream: &Arc<Upstream>| self.clients.get(&upstream.name).cloned();
+        upstreams.iter().map(client).collect()
     }
+
+    /// That of the listener with this name.
+    pub(crate) fn of_listener(&self, name: &str) -> Option<&Arc<Server>> {
+        self.servers.get(name)
+    }
+
+    /// Those of listeners, by name.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = (&str, &Arc<Server>)> {
+        let servers = self.servers.iter();
+        servers.map(|(name, server)| (name.as_str(), server))
+    }
+
+    /// All of them, to be renewed when their files change.
+    pub(crate) fn watched(&self, checked: &Checked) -> Vec<WatchedCertificates> {
+        let clients = self.clients.iter().map(|(name, client)| {
+            let holder = CertificateHolder::Upstream(Arc::clone(client));
+            (format!("upstreams.{name}.tls"), holder)
+        });
+        let servers = self.servers.iter().map(|(name, server)| {
+            let holder = CertificateHolder::Listener(Arc::clone(server));
+            (format!("listeners.{name}.tls"), holder)
+        });
+        let all = clients
+            .chain(servers)
+            .map(|(name, holder)| WatchedCertificates {
+                name,
+                holder,
+                directory: checked.directory.clone(),
+            });
+        all.collect()
+    }
+}
+
+fn client(
+    checked: &Checked,
+    upstream: &Upstream,
+    known: &Certificates,
+) -> Result<Option<Arc<Client>>, FileError> {
+    let Some(settings) = &upstream.tls else {
+        return Ok(None);
+    };
+    let known = known.clients.get(&upstream.name);
+    if let Some(known) = known.filter(|known| known.serves(upstream)) {
+        return Ok(Some(Arc::clone(known)));
+    }
+    let files = certificates::of_upstream(settings, &checked.directory).read()?;
+    Ok(Client::new(upstream, &files)?.map(Arc::new))
+}
+
+fn server(
+    checked: &Checked,
+    listener: &Listener,
+    known: &Certificates,
+) -> Result<Option<Arc<Server>>, FileError> {
+    let Some(settings) = &listener.tls else {
+        return Ok(None);
+    };
+    let protocols = match listener.protocol {
+        ListenerProtocol::Http => vec![b"http/1.1".to_vec()],
+        ListenerProtocol::Tcp => Vec::new(),
+    };
+    let known = known.servers.get(&listener.name);
+    if let Some(known) = known.filter(|known| known.serves(settings, &protocols)) {
+        return Ok(Some(Arc::clone(known)));
+    }
+    let files = certificates::of_listener(settings, &checked.directory).read()?;
+    Server::new(settings, &files, protocols).map(|server| Some(Arc::new(server)))
 }
 
 impl Origin {

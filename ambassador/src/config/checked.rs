@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::mistakes::Mistakes;
@@ -11,6 +12,7 @@ use crate::message::trace;
 use crate::proxy::memory;
 use crate::ring;
 use crate::route;
+use crate::route::tls::ListenerTls;
 use crate::workload::User;
 
 /// Where the admin API listens unless the file says otherwise.
@@ -101,6 +103,8 @@ impl Default for Listener {
             protocol: ListenerProtocol::Http,
             upstream: None,
             max_connections: None,
+            tls: None,
+            tls_line: 0,
         }
     }
 }
@@ -148,6 +152,10 @@ pub struct Listener {
     pub upstream: Option<usize>,
     /// Connections at most; `None`: any number.
     pub max_connections: Option<u32>,
+    /// How its connections are encrypted; `None`: they are in clear.
+    pub tls: Option<Arc<ListenerTls>>,
+    /// The line that says so; 0: none does.
+    pub tls_line: usize,
 }
 
 /// What is spoken on a listener.

@@ -7,6 +7,7 @@
 mod admin;
 mod capture;
 mod fail_fast;
+mod listener_tls;
 mod listeners;
 mod routes;
 mod telemetry;

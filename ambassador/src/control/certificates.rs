@@ -18,9 +18,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
 use super::reading::Reader;
-use crate::route::tls::{Ca, Tls};
+use crate::route::tls::{Ca, ListenerTls, Tls};
 use crate::telemetry::Registry;
-use crate::tls::{Client, ClientFiles, FileError};
+use crate::tls::{Client, FileError, Files, Server};
 use crate::workload::named;
 
 /// More than a bundle of all public authorities has.
@@ -31,15 +31,33 @@ const KEY_BYTES_MAX: usize = 64 << 10;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The certificates of an upstream.
+/// Certificates that are followed.
 #[derive(Debug, Clone)]
 pub(crate) struct WatchedCertificates {
     /// What they are called in metrics and log.
     pub name: String,
     /// Where they are in force.
-    pub client: Arc<Client>,
+    pub holder: CertificateHolder,
     /// Where relative paths begin.
     pub directory: PathBuf,
+}
+
+/// Where certificates are in force.
+#[derive(Debug, Clone)]
+pub(crate) enum CertificateHolder {
+    /// For connections to an upstream.
+    Upstream(Arc<Client>),
+    /// For connections to a listener.
+    Listener(Arc<Server>),
+}
+
+/// The files of one upstream or listener, each with the key that names it.
+#[derive(Debug, Clone)]
+pub(crate) struct FileSet {
+    ca: (&'static str, Option<PathBuf>),
+    cert: (&'static str, Option<PathBuf>),
+    key: (&'static str, Option<PathBuf>),
+    crl: (&'static str, Option<PathBuf>),
 }
 
 /// What tells one state of a file from another, without reading it.
@@ -64,45 +82,101 @@ struct FileState {
     is_told: bool,
 }
 
-/// Reads the files that these settings name.
-///
-/// # Errors
-/// Which one cannot be read, and why.
-pub(crate) fn read(settings: &Tls, directory: &Path) -> Result<ClientFiles, FileError> {
-    let read = |key, path: &Option<PathBuf>, most| match path {
-        None => Ok(None),
-        Some(path) => named::read(&directory.join(path), most)
-            .map(Some)
-            .map_err(|error| FileError::unreadable(key, &error)),
-    };
-    let ca = match &settings.ca {
-        Ca::System => None,
-        Ca::File(path) => Some(path.clone()),
-    };
-    Ok(ClientFiles {
-        ca: read("ca", &ca, BYTES_MAX)?,
-        cert: read("cert", &settings.cert, BYTES_MAX)?,
-        key: read("key", &settings.key, KEY_BYTES_MAX)?.map(Zeroizing::new),
-        crl: read("crl", &settings.crl, BYTES_MAX)?,
-    })
-}
-
-/// Every file that these settings name.
-pub(crate) fn paths<'a>(
-    settings: &'a Tls,
-    directory: &'a Path,
-) -> impl Iterator<Item = PathBuf> + 'a {
+/// The files of an upstream; relative paths begin in `directory`.
+pub(crate) fn of_upstream(settings: &Tls, directory: &Path) -> FileSet {
     let ca = match &settings.ca {
         Ca::System => None,
         Ca::File(path) => Some(path),
     };
-    let named = [
-        ca,
-        settings.cert.as_ref(),
-        settings.key.as_ref(),
-        settings.crl.as_ref(),
-    ];
-    named.into_iter().flatten().map(|path| directory.join(path))
+    let at = |path: Option<&PathBuf>| path.map(|path| directory.join(path));
+    FileSet {
+        ca: ("ca", at(ca)),
+        cert: ("cert", at(settings.cert.as_ref())),
+        key: ("key", at(settings.key.as_ref())),
+        crl: ("crl", at(settings.crl.as_ref())),
+    }
+}
+
+/// The files of a listener; relative paths begin in `directory`.
+pub(crate) fn of_listener(settings: &ListenerTls, directory: &Path) -> FileSet {
+    let at = |path: Option<&PathBuf>| path.map(|path| directory.join(path));
+    FileSet {
+        ca: ("client_ca", at(settings.client_ca.as_ref())),
+        cert: ("cert", at(Some(&settings.cert))),
+        key: ("key", at(Some(&settings.key))),
+        crl: ("crl", at(settings.crl.as_ref())),
+    }
+}
+
+impl FileSet {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Which one cannot be read, and why.
+    pub(crate) fn read(&self) -> Result<Files, FileError> {
+        let read = |(key, path): &(&'static str, Option<PathBuf>), most| match path {
+            None => Ok(None),
+            Some(path) => named::read(path, most)
+                .map(Some)
+                .map_err(|error| FileError::unreadable(key, &error)),
+        };
+        Ok(Files {
+            ca: read(&self.ca, BYTES_MAX)?,
+            cert: read(&self.cert, BYTES_MAX)?,
+            key: read(&self.key, KEY_BYTES_MAX)?.map(Zeroizing::new),
+            crl: read(&self.crl, BYTES_MAX)?,
+        })
+    }
+
+    /// Each of them.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let all = [&self.ca, &self.cert, &self.key, &self.crl];
+        all.into_iter().filter_map(|(_, path)| path.as_ref())
+    }
+
+    fn stamps(&self) -> Stamps {
+        let stamp = |path: &PathBuf| {
+            let file = fs::metadata(path).ok()?;
+            Some(Stamp {
+                place: (file.dev(), file.ino()),
+                size: file.size(),
+                modified: (file.mtime(), file.mtime_nsec()),
+                changed: (file.ctime(), file.ctime_nsec()),
+            })
+        };
+        self.paths().map(stamp).collect()
+    }
+}
+
+impl CertificateHolder {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Upstream(client) => client.id(),
+            Self::Listener(server) => server.id(),
+        }
+    }
+
+    /// When the certificate in force ends, in seconds since 1970; `None`: there is none.
+    pub(crate) fn not_after(&self) -> Option<u64> {
+        match self {
+            Self::Upstream(client) => client.in_force().not_after,
+            Self::Listener(server) => server.in_force().not_after,
+        }
+    }
+
+    fn files(&self, directory: &Path) -> FileSet {
+        match self {
+            Self::Upstream(client) => of_upstream(client.settings(), directory),
+            Self::Listener(server) => of_listener(server.settings(), directory),
+        }
+    }
+
+    fn renew(&self, files: &Files) -> Result<(), FileError> {
+        match self {
+            Self::Upstream(client) => client.renew(files),
+            Self::Listener(server) => server.renew(files),
+        }
+    }
 }
 
 /// Follows the files of what it is told to watch, until nobody tells it any more.
@@ -120,14 +194,14 @@ pub(super) async fn run(
             told = watched_in.recv() => match told {
                 Some(told) => {
                     watched = told;
-                    let stays = |id| watched.iter().any(|one: &WatchedCertificates| one.client.id() == id);
+                    let stays = |id| watched.iter().any(|one: &WatchedCertificates| one.holder.id() == id);
                     states.retain(|id, _| stays(*id));
                 }
                 None => return,
             },
             _ = look.tick(), if !watched.is_empty() => {
                 for one in &watched {
-                    let before = states.entry(one.client.id()).or_default();
+                    let before = states.entry(one.holder.id()).or_default();
                     follow(one, before, &reader, registry).await;
                 }
             }
@@ -135,27 +209,26 @@ pub(super) async fn run(
     }
 }
 
-/// Puts the files of one upstream in force where they have changed.
+/// Puts files in force where they have changed.
 async fn follow(
     one: &WatchedCertificates,
     state: &mut FileState,
     reader: &Reader,
     registry: &Registry,
 ) {
-    let (settings, directory) = (Arc::clone(one.client.settings()), one.directory.clone());
-    let look = reader.read(move || Ok(stamps(&settings, &directory)));
+    let files = one.holder.files(&one.directory);
+    let looked_at = files.clone();
     // A file system that does not answer says nothing of a change.
-    let Ok(now) = look.await else { return };
+    let Ok(now) = reader.read(move || Ok(looked_at.stamps())).await else {
+        return;
+    };
     let is_same = now == state.stamps;
     if is_same && (!state.is_bad || state.is_told) {
         return;
     }
-    let (client, directory) = (Arc::clone(&one.client), one.directory.clone());
-    let renew = reader.read(move || {
-        let files = read(client.settings(), &directory);
-        Ok(files.and_then(|files| client.renew(&files)))
-    });
-    let renewed = match renew.await {
+    let holder = one.holder.clone();
+    let renew = move || Ok(files.read().and_then(|files| holder.renew(&files)));
+    let renewed = match reader.read(renew).await {
         Ok(renewed) => renewed,
         Err(error) => Err(FileError::unreadable("cert", &error)),
     };
@@ -170,19 +243,6 @@ async fn follow(
             tracing::error!("{name}.{key}: {what}; what was in force before stays");
         }
     }
-}
-
-fn stamps(settings: &Tls, directory: &Path) -> Stamps {
-    let stamp = |path: PathBuf| {
-        let file = fs::metadata(path).ok()?;
-        Some(Stamp {
-            place: (file.dev(), file.ino()),
-            size: file.size(),
-            modified: (file.mtime(), file.mtime_nsec()),
-            changed: (file.ctime(), file.ctime_nsec()),
-        })
-    };
-    paths(settings, directory).map(stamp).collect()
 }
 
 impl FileError {

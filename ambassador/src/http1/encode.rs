@@ -103,7 +103,7 @@ pub fn write_request(
     for (name, value) in rewrite.set {
         lines.write(name.as_bytes(), value.as_bytes());
     }
-    for (name, value) in rewrite.add {
+    for (name, value) in rewrite.add.iter().filter(|(_, value)| !value.is_empty()) {
         lines.write(name.as_bytes(), value);
     }
     lines.end();

@@ -19,7 +19,8 @@ pub struct RequestRewrite<'a> {
     /// Which headers of a trace do not pass as they are: the upstream gets those
     /// in `add`, and `baggage` within its limits.
     pub trace: Formats,
-    /// Fields added; ones of the same name are removed.
+    /// Fields added; ones of the same name are removed. With an empty value they are
+    /// only removed.
     pub add: &'a [(&'a str, &'a [u8])],
     /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
     /// is removed.

@@ -368,7 +368,9 @@ async fn relay_recorded(
         },
     };
     record.passage.endpoint.set(Some(leg.connection.endpoint()));
-    record.passage.tls.set(leg.connection.stream.tls());
+    if let Some(tls) = leg.connection.stream.tls() {
+        record.passage.tls.set(Some(tls));
+    }
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,

@@ -10,6 +10,7 @@ use crate::proxy::outbound::Reuse;
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{Chunk, Gather, SendError};
+use crate::telemetry::TlsOutcome;
 
 /// A response that went to the client.
 pub(crate) enum Response {
@@ -49,6 +50,8 @@ pub(crate) enum ExchangeError {
     Ended,
     /// This machine lacks what it takes to send or receive.
     Shortage,
+    /// The upstream did not accept what it was shown when the connection was opened.
+    Refused(TlsOutcome),
     /// The upstream had waited too long for a request, and says so with a 408.
     Stale,
     /// What the upstream sent is not HTTP.

@@ -13,6 +13,7 @@ use crate::http1;
 use crate::message::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
 use crate::proxy::bound::Bound;
+use crate::proxy::client_certificate::ClientCertificate;
 use crate::proxy::clients::Membership;
 use crate::proxy::context::Context;
 use crate::proxy::room::Seat;
@@ -58,6 +59,8 @@ pub(crate) struct Client {
     pub turn: Turn,
     /// The tunnel that it has become, on an explicit listener.
     pub tunnel: Option<Box<Tunnelled>>,
+    /// What its client has shown; `None`: it is in clear.
+    pub certificate: Option<Rc<ClientCertificate>>,
     /// Its place among the clients of the shard.
     pub member: Membership,
     /// Its place among all connections. Last, so that its socket is closed before
@@ -162,6 +165,7 @@ impl Client {
         let mut passage = Passage::new(self.origin.listener, started);
         passage.original = self.origin.original;
         passage.client = self.origin.peer;
+        passage.tls.set(self.stream.tls());
         passage
     }
 
@@ -228,6 +232,12 @@ impl Client {
         }
         let sent = self.stream.send(Gather::from(Chunk::from(bytes)));
         matches!(timer::timeout(REPLY_TIME_MAX, sent).await, Ok(Ok(())))
+    }
+
+    /// Who it is by its certificate; empty: it has shown none.
+    pub(crate) fn peer_id(&self) -> &[u8] {
+        let id = self.certificate.as_ref().and_then(|it| it.id.as_ref());
+        id.map_or(b"", |id| id.as_bytes())
     }
 
     /// The reason of a request whose client has left: of its own accord, or because

@@ -104,6 +104,19 @@ impl Unanswered {
         outcome: AttemptOutcome::Overloaded,
     };
 
+    /// No TLS session came about, or none that the endpoint goes on with.
+    fn tls(outcome: TlsOutcome) -> Self {
+        // Another endpoint may be better at it only where nobody has spoken.
+        let may_be_better = outcome == TlsOutcome::Closed;
+        Self {
+            reason: Reason::TlsFailed,
+            cause: may_be_better.then_some(Cause::ConnectFailure),
+            fault: Fault::Endpoint,
+            detail: Some(Detail::Tls(outcome)),
+            outcome: AttemptOutcome::TlsFailed,
+        }
+    }
+
     fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {
             // Sound, but its client knows no such thing.
@@ -146,7 +159,7 @@ impl Unanswered {
 
     /// Why there is no connection.
     pub(crate) fn without_connection(error: &CheckoutError) -> Self {
-        use AttemptOutcome::{ConnectFailed, ConnectTimeout, TlsFailed};
+        use AttemptOutcome::{ConnectFailed, ConnectTimeout};
         let failure = Some(Cause::ConnectFailure);
         let (reason, cause, outcome, fault) = match error {
             CheckoutError::Overloaded => (Reason::Overloaded, None, ConnectFailed, Fault::Pool),
@@ -172,20 +185,13 @@ impl Unanswered {
                 ConnectFailed,
                 Fault::Endpoint,
             ),
-            // Another endpoint may be better at it only where nobody has spoken.
-            CheckoutError::Dial(DialError::Tls(error)) => {
-                let cause = failure.filter(|_| error.outcome == TlsOutcome::Closed);
-                (Reason::TlsFailed, cause, TlsFailed, Fault::Endpoint)
-            }
+            CheckoutError::Dial(DialError::Tls(error)) => return Self::tls(error.outcome),
         };
         Self {
             reason,
             cause,
             fault,
-            detail: match error {
-                CheckoutError::Dial(DialError::Tls(error)) => Some(Detail::Tls(error.outcome)),
-                _ => None,
-            },
+            detail: None,
             outcome,
         }
     }
@@ -218,6 +224,7 @@ impl Failure {
             | ExchangeError::Send
             | ExchangeError::Ended
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
+            ExchangeError::Refused(outcome) => Self::Unanswered(Unanswered::tls(*outcome)),
             ExchangeError::Shortage => Self::Unanswered(Unanswered::SHORTAGE),
             ExchangeError::Response(bad) => Self::Unanswered(Unanswered::malformed(*bad)),
             ExchangeError::Expired(limit) => Self::Unanswered(Unanswered::expired(*limit)),

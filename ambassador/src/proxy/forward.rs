@@ -48,7 +48,7 @@ pub(crate) async fn forward(
     let identity = Identity::of(request, bytes, known);
     if record.is_logged() {
         let request_id = identity.request_id(request, bytes, known);
-        record.describe(described(request, bytes, request_id));
+        record.describe(described(request, bytes, request_id, client.peer_id()));
     }
     let route = match found {
         Ok(Some(route)) => route,
@@ -110,12 +110,18 @@ fn begin(client: &Client, facts: RequestFacts, head: &[u8]) -> RequestGuard {
 }
 
 /// What only the log tells of a request.
-fn described<'a>(request: &RequestHead, head: &'a [u8], request_id: &'a [u8]) -> Description<'a> {
+fn described<'a>(
+    request: &RequestHead,
+    head: &'a [u8],
+    request_id: &'a [u8],
+    peer_id: &'a [u8],
+) -> Description<'a> {
     Description {
         method: request.method_bytes(head),
         authority: request.authority_bytes(head),
         path: request.path(head),
         request_id,
+        peer_id,
     }
 }
 
@@ -133,6 +139,7 @@ fn incoming<'a>(
         head,
         identity,
         original: client.origin.original,
+        certificate: client.certificate.clone(),
         addressed_to: client.addresses(),
         presented_to: match client.bound.is_asked_by_proxy(&target.shared) {
             true => Addressee::Upstream,

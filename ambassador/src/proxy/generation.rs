@@ -106,13 +106,6 @@ impl Generation {
         Self { tls, ..self }
     }
 
-    /// What the connections of the upstream of this name are encrypted with.
-    pub(crate) fn tls_of(&self, name: &str) -> Option<&Arc<Client>> {
-        let upstreams = &self.table.settings().upstreams;
-        let index = upstreams.iter().position(|known| &*known.name == name)?;
-        self.tls.get(index)?.as_ref()
-    }
-
     /// Tells what all shards share of each upstream what this version says of it.
     pub fn put_in_force(&self) {
         for (index, (upstream, shared)) in self.targets().enumerate() {

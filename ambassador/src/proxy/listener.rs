@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::proxy::drain::Drain;
 use crate::proxy::room::Room;
 use crate::telemetry::ListenerIndex;
+use crate::tls::Server;
 
 /// What a listener does with its connections.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub struct ListenerSettings {
     pub entry: Entry,
     /// How many there may be; `None`: any number.
     pub max_connections: Option<u32>,
+    /// What they are encrypted with; `None`: they are in clear.
+    pub tls: Option<Arc<Server>>,
 }
 
 /// A listener on a shard.

@@ -20,7 +20,7 @@ use crate::proxy::context::Context;
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
-use crate::telemetry::TlsSummary;
+use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::transport::Sending;
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::Lease;
@@ -75,6 +75,14 @@ impl Outbound {
     pub(crate) fn past(&self) -> ConnectionUse {
         match self {
             Self::Http1(one) => one.past(),
+        }
+    }
+
+    /// How its endpoint has refused what it was shown when the connection was opened;
+    /// `None`: it has not.
+    pub(crate) fn refusal(&self) -> Option<TlsOutcome> {
+        match self {
+            Self::Http1(one) => one.refusal(),
         }
     }
 

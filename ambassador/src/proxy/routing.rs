@@ -1,6 +1,7 @@
 //! The route decision of a request: its upstream, and the changes to its head.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
@@ -12,6 +13,7 @@ use crate::message::{
     BadMessage, CallerTimeout, Hops, RequestHead, RequestRewrite, TraceContext, X_HOPS,
     X_REQUEST_ID,
 };
+use crate::proxy::client_certificate::{ClientCertificate, Forwarded};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::ring::Chunk;
@@ -21,8 +23,12 @@ use crate::upstream::key;
 use crate::upstream::server::Server;
 
 /// Fields that a request may get on its way: those of its trace, its id, how many
-/// proxies it has come through and two that say how long its caller waits.
-const ADDED_MAX: usize = trace::FIELDS_MAX + 4;
+/// proxies it has come through, two that say how long its caller waits, and what its
+/// caller has shown.
+const ADDED_MAX: usize = trace::FIELDS_MAX + 5;
+
+/// What the client of a TLS listener has shown, in the form of Envoy.
+const X_FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 
 /// Where a connection was going, before its requests say more.
 pub(crate) struct Destination<'a> {
@@ -93,6 +99,8 @@ pub(crate) struct Incoming<'a> {
     pub identity: Identity,
     /// Where a captured connection was going.
     pub original: Option<OriginalDst>,
+    /// What its client has shown; `None`: it came in clear.
+    pub certificate: Option<Rc<ClientCertificate>>,
     /// Whom it is addressed to.
     pub addressed_to: Addressee,
     /// Whom its `Proxy-Authorization` is for.
@@ -100,6 +108,16 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl Incoming<'_> {
+    /// What stands in for what it says of its client's certificate, empty: nothing does;
+    /// `None`: it passes.
+    fn forwarded_certificate(&self) -> Option<&[u8]> {
+        match &self.certificate.as_ref()?.forwarded {
+            Forwarded::Kept => None,
+            Forwarded::Removed => Some(b""),
+            Forwarded::Replaced(element) => Some(element.as_bytes()),
+        }
+    }
+
     /// Whether its client may wait for an interim response before it sends the
     /// body (RFC 9110 section 10.1.1).
     pub(crate) fn expects_continue(&self) -> bool {
@@ -285,6 +303,9 @@ impl RouteDecision {
             .map(Hops::and_this);
         if let Some(hops) = &hops {
             add_field(X_HOPS, hops.bytes());
+        }
+        if let Some(forwarded) = incoming.forwarded_certificate() {
+            add_field(X_FORWARDED_CLIENT_CERT, forwarded);
         }
         let timeout = self.caller_timeout(incoming);
         let limits = timeout.limit().map(|_| timeout.fields(left));

@@ -136,7 +136,9 @@ impl<'a> Sending<'a> {
             };
             let (shared, past) = (&self.route.target.shared, outbound.past());
             self.record.reused.set(past.is_reused());
-            self.record.passage.tls.set(outbound.tls());
+            if let Some(tls) = outbound.tls() {
+                self.record.passage.tls.set(Some(tls));
+            }
             one.sent_at = clock::now();
             // Whether it may have been given up before the request came.
             let may_be_stale =
@@ -156,7 +158,13 @@ impl<'a> Sending<'a> {
                     outbound.is_answered(shared, self.response, &held.head);
                     return Ok(AnsweredTry { outbound, held });
                 }
-                Err(error) => error.behind_head(head_bytes),
+                Err(error) => match outbound.refusal() {
+                    Some(outcome) if !self.progress.any_byte.get() => {
+                        shared.handshakes.failed(outcome);
+                        ExchangeError::Refused(outcome)
+                    }
+                    _ => error.behind_head(head_bytes),
+                },
             };
             let was_dead = past.has_stood_idle()
                 && freshness == Freshness::Any

@@ -23,6 +23,47 @@ pub struct Tls {
     pub crl: Option<PathBuf>,
 }
 
+/// How connections to a listener are encrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The certificate, with those between it and a root; PEM.
+    pub cert: PathBuf,
+    /// Its key; PEM.
+    pub key: PathBuf,
+    /// Who may have signed the certificates of clients; PEM.
+    pub client_ca: Option<PathBuf>,
+    /// Whether clients show a certificate.
+    pub client_auth: ClientAuth,
+    /// Lists of revoked certificates; PEM.
+    pub crl: Option<PathBuf>,
+    /// The oldest version that is spoken.
+    pub min_version: MinVersion,
+    /// What requests tell of the certificate of their client.
+    pub forward_client_cert: ForwardClientCert,
+}
+
+/// Whether clients show a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked for one.
+    #[default]
+    Off,
+    /// They may. One that is not good ends the handshake.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// What requests tell of the certificate of their client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ForwardClientCert {
+    /// Nothing. What they say themselves passes.
+    #[default]
+    Off,
+    /// Its hash and names, in place of what they say themselves.
+    SanitizeSet,
+}
+
 /// Certificate authorities.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Ca {

@@ -15,6 +15,7 @@ use crate::combinators::{First, first};
 use crate::proxy::accepted;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::{Client, Origin, Turn};
+use crate::proxy::client_certificate::{Secured, secure};
 use crate::proxy::context::Context;
 use crate::proxy::listener::Entry;
 use crate::proxy::listener::{ListenerSettings, ShardListener};
@@ -22,6 +23,7 @@ use crate::proxy::room::Room;
 use crate::ring::{self, Listener, Liveness, Stream, timer};
 use crate::shard::descriptors;
 use crate::telemetry::{DroppedAccept, ListenerIndex};
+use crate::tls::Server;
 use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 
@@ -43,6 +45,8 @@ pub struct ListenSocket {
     pub entry: Entry,
     /// For how many of them there is room, over all shards.
     pub room: Arc<Room>,
+    /// What they are encrypted with; `None`: they are in clear.
+    pub tls: Option<Arc<Server>>,
     /// How a captured connection tells where it was going.
     pub original: Option<FindOriginal>,
     /// Where its upstream sockets are made.
@@ -84,6 +88,7 @@ pub(crate) fn spawn(context: &Rc<Context>, listen_socket: ListenSocket) -> io::R
     let address = ring::local_address(&listen_socket.socket).ok();
     let listener = Listener::new(listen_socket.socket)?;
     let settings = ListenerSettings {
+        tls: listen_socket.tls,
         index: listen_socket.index,
         entry: listen_socket.entry,
         max_connections: listen_socket.room.max(),
@@ -118,6 +123,13 @@ pub(crate) fn spawn(context: &Rc<Context>, listen_socket: ListenSocket) -> io::R
 fn keep_alive_of(context: &Context) -> Option<Duration> {
     let generation = context.generation();
     generation.table.settings().adopted.timeouts.keep_alive
+}
+
+/// How long a client may take for its TLS handshake: as long as for a head. Which
+/// upstream it is for is not known yet.
+fn head_timeout(context: &Context) -> Duration {
+    let generation = context.generation();
+    generation.table.settings().adopted.timeouts.head
 }
 
 /// A listener's side of a shard.
@@ -230,29 +242,53 @@ impl Acceptor {
             tell_of_no_memory();
             return self.turn_away(stream, DroppedAccept::Memory);
         }
-        let ListenerSettings { index, entry, .. } = self.listener.settings();
+        let ListenerSettings {
+            index, entry, tls, ..
+        } = self.listener.settings();
         let Some(seat) = self.listener.room.enter() else {
             tell_of_no_room();
             return self.turn_away(stream, DroppedAccept::MaxConnections);
         };
         let stream = Transport::Plain(stream);
-        let client = Box::new(Client {
-            context: Rc::clone(context),
-            member: context.clients.join(&stream, owner),
-            stream,
-            origin: Origin {
-                listener: index,
-                original,
-                namespace: self.namespace,
-                peer,
-            },
-            ahead: None,
-            bound: Bound::default(),
-            turn: Turn::First,
-            tunnel: None,
-            seat,
-        });
-        ring::spawn(accepted::serve(client, entry));
+        let origin = Origin {
+            listener: index,
+            original,
+            namespace: self.namespace,
+            peer,
+        };
+        let context = Rc::clone(context);
+        let member = context.clients.join(&stream, owner);
+        let client = move |stream, certificate| {
+            Box::new(Client {
+                context,
+                member,
+                stream,
+                origin,
+                ahead: None,
+                bound: Bound::default(),
+                turn: Turn::First,
+                tunnel: None,
+                certificate,
+                seat,
+            })
+        };
+        match tls {
+            None => ring::spawn(accepted::serve(client(stream, None), entry)),
+            Some(server) => {
+                let within = head_timeout(&self.context);
+                ring::spawn(async move {
+                    // Large, and over soon.
+                    let secured = Box::pin(secure(stream, server, within)).await;
+                    if let Some(Secured {
+                        stream,
+                        certificate,
+                    }) = secured
+                    {
+                        accepted::serve(client(stream, Some(certificate)), entry).await;
+                    }
+                });
+            }
+        }
     }
 }
 

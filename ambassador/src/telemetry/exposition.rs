@@ -39,8 +39,8 @@ pub(crate) struct Extras {
     pub memory: Vec<(MemoryKind, u64)>,
     /// Certificates and the seconds until they end, by what they are for.
     pub certificates: Vec<(String, i64)>,
-    /// How TLS handshakes went, by upstream.
-    pub handshakes: Vec<(String, Vec<HandshakeCount>)>,
+    /// How TLS handshakes went, by the label and name of an upstream or listener.
+    pub handshakes: Vec<(&'static str, String, Vec<HandshakeCount>)>,
     /// The backend of the shards, for `ambassador_build_info`.
     pub backend: BackendLabel,
 }
@@ -147,7 +147,7 @@ fn tls(text: &mut Text, extras: &Extras) {
             "TLS handshakes, by how they ended and what was agreed upon.",
         );
     }
-    for (upstream, counts) in &extras.handshakes {
+    for (label, name, counts) in &extras.handshakes {
         for HandshakeCount {
             outcome,
             agreed,
@@ -161,7 +161,7 @@ fn tls(text: &mut Text, extras: &Extras) {
                 None => ("", "", ""),
             };
             let labels = [
-                ("upstream", upstream.as_str()),
+                (*label, name.as_str()),
                 ("outcome", outcome.as_str()),
                 ("version", version),
                 ("group", group),

@@ -35,7 +35,8 @@ pub struct Passage {
     pub client: Option<SocketAddr>,
     /// What was injected into it on purpose.
     pub faults: Cell<FaultSet>,
-    /// What the connection to the endpoint is encrypted with; `None`: it is in clear.
+    /// What the connection to the endpoint is encrypted with, else that of the client;
+    /// `None`: they are in clear.
     pub tls: Cell<Option<TlsSummary>>,
 }
 
@@ -94,6 +95,8 @@ pub struct Description<'a> {
     pub path: &'a [u8],
     /// The `x-request-id`, kept or made.
     pub request_id: &'a [u8],
+    /// Who the client is by its certificate; empty: it has shown none.
+    pub peer_id: &'a [u8],
 }
 
 impl Passage {

@@ -1,5 +1,17 @@
-//! Until when a certificate is valid: the one field that is needed of it beside what
-//! verification reads.
+//! What is needed of a certificate beside its verification: until when it is valid, and
+//! the URIs that it is for.
+
+use rustls::pki_types::CertificateDer;
+use webpki::EndEntityCert;
+
+/// The URIs that a certificate is for (RFC 5280 section 4.2.1.6), such as a SPIFFE id.
+pub(crate) fn uris(certificate: &[u8]) -> Vec<String> {
+    let der = CertificateDer::from(certificate);
+    let Ok(certificate) = EndEntityCert::try_from(&der) else {
+        return Vec::new();
+    };
+    certificate.valid_uri_names().map(str::to_owned).collect()
+}
 
 /// The end of a certificate's validity (RFC 5280 section 4.1.2.5), in seconds since
 /// 1970; `None`: it is malformed, or was before.

@@ -2,7 +2,6 @@
 //! what else its configuration says, as they are in force.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -11,10 +10,9 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
-use zeroize::Zeroizing;
 
-use super::certificate;
 use super::verifier::Verifier;
+use super::{Files, certificate, next_id};
 use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Alpn, Ca, MinVersion, Sni, Tls, Verify};
 
@@ -41,19 +39,6 @@ pub(crate) struct Identity {
     pub not_after: Option<u64>,
 }
 
-/// The content of the files that the configuration names.
-#[derive(Debug, Default)]
-pub(crate) struct ClientFiles {
-    /// Of `ca`.
-    pub ca: Option<Vec<u8>>,
-    /// Of `cert`.
-    pub cert: Option<Vec<u8>>,
-    /// Of `key`.
-    pub key: Option<Zeroizing<Vec<u8>>>,
-    /// Of `crl`.
-    pub crl: Option<Vec<u8>>,
-}
-
 /// What is wrong with a file, or with the system's certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileError {
@@ -69,8 +54,7 @@ impl Client {
     ///
     /// # Errors
     /// Where a file has no such thing in it, or a certificate is not that of the key.
-    pub(crate) fn new(upstream: &Upstream, files: &ClientFiles) -> Result<Option<Self>, FileError> {
-        static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+    pub(crate) fn new(upstream: &Upstream, files: &Files) -> Result<Option<Self>, FileError> {
         let Some(settings) = &upstream.tls else {
             return Ok(None);
         };
@@ -85,7 +69,7 @@ impl Client {
         Ok(Some(Self {
             default_name: default_name(upstream),
             in_force: ArcSwap::from_pointee(Identity::new(settings, files, &protocols)?),
-            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            id: next_id(),
             settings: Arc::clone(settings),
             protocols,
             fixed_name,
@@ -96,7 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// As those of [`Client::new`]; then all stays as it was.
-    pub(crate) fn renew(&self, files: &ClientFiles) -> Result<(), FileError> {
+    pub(crate) fn renew(&self, files: &Files) -> Result<(), FileError> {
         let identity = Identity::new(&self.settings, files, &self.protocols)?;
         self.in_force.store(Arc::new(identity));
         Ok(())
@@ -136,19 +120,15 @@ impl Client {
 }
 
 impl Identity {
-    fn new(settings: &Tls, files: &ClientFiles, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
+    fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
         let provider = provider();
         let verifier = Verifier {
             chain: chain_verifier(settings, files, &provider)?,
             verify: settings.verify.clone(),
             provider: Arc::clone(&provider),
         };
-        let versions: &[&SupportedProtocolVersion] = match settings.min_version {
-            MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
-            MinVersion::Tls13 => &[&version::TLS13],
-        };
         let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
+            .with_protocol_versions(versions(settings.min_version))
             .map_err(|error| wrong("min_version", error))?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
@@ -194,15 +174,24 @@ fn default_name(upstream: &Upstream) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
 
+/// The versions from this one on.
+pub(super) fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static TLS13_ALONE: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    match min {
+        MinVersion::Tls12 => rustls::ALL_VERSIONS,
+        MinVersion::Tls13 => &TLS13_ALONE,
+    }
+}
+
 /// The cryptography of every session.
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
 fn chain_verifier(
     settings: &Tls,
-    files: &ClientFiles,
+    files: &Files,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Option<Arc<WebPkiServerVerifier>>, FileError> {
     if settings.verify == Verify::Off {
@@ -217,12 +206,9 @@ fn chain_verifier(
     }
     let mut builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
     if let Some(crl) = &files.crl {
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(crl).collect();
-        let lists = lists.map_err(|error| wrong("crl", error))?;
-        if lists.is_empty() {
-            return Err(wrong("crl", "has no list in PEM"));
-        }
-        builder = builder.with_crls(lists).enforce_revocation_expiration();
+        builder = builder
+            .with_crls(revoked(crl)?)
+            .enforce_revocation_expiration();
     }
     builder
         .build()
@@ -230,7 +216,19 @@ fn chain_verifier(
         .map_err(|error| wrong("crl", error))
 }
 
-fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, FileError> {
+/// Lists of revoked certificates.
+pub(super) fn revoked(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    match lists {
+        Ok(lists) if lists.is_empty() => Err(wrong("crl", "has no list in PEM")),
+        lists => lists.map_err(|error| wrong("crl", error)),
+    }
+}
+
+pub(super) fn certificates(
+    key: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, FileError> {
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
         Ok(all) if all.is_empty() => Err(wrong(key, "has no certificate in PEM")),
@@ -239,7 +237,7 @@ fn certificates(key: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'sta
 }
 
 /// Those that can be trust anchors.
-fn roots(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+pub(super) fn roots(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates);
     roots
@@ -265,7 +263,7 @@ fn system_roots() -> Result<Arc<RootCertStore>, FileError> {
     ))
 }
 
-fn wrong(key: &'static str, what: impl fmt::Display) -> FileError {
+pub(super) fn wrong(key: &'static str, what: impl fmt::Display) -> FileError {
     FileError {
         key,
         what: what.to_string(),

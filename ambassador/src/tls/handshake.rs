@@ -10,8 +10,10 @@ use std::task::Poll;
 
 use rustls::client::ClientConfig;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConnection, Connection, Error, PeerIncompatible};
+use rustls::server::ServerConfig;
+use rustls::{ClientConnection, Connection, Error, ServerConnection};
 
+use super::outcome::outcome_of;
 use super::session::{Agreement, Progress, Session, open, take_ciphertext};
 use crate::ring::{self, Chunk, Stream};
 use crate::telemetry::TlsOutcome;
@@ -39,6 +41,16 @@ impl Session {
     ) -> Result<Self, HandshakeError> {
         turn().await;
         let connection = ClientConnection::new(config, name).map_err(HandshakeError::of)?;
+        agree(stream, connection.into()).await
+    }
+
+    /// Agrees upon a session with the client at the other end. Dropping the future closes
+    /// the connection.
+    pub(crate) async fn accept(
+        stream: Stream,
+        config: Arc<ServerConfig>,
+    ) -> Result<Self, HandshakeError> {
+        let connection = ServerConnection::new(config).map_err(HandshakeError::of)?;
         agree(stream, connection.into()).await
     }
 }
@@ -127,50 +139,5 @@ impl HandshakeError {
             outcome: outcome_of(&error),
             source: io::Error::new(io::ErrorKind::InvalidData, error),
         }
-    }
-}
-
-fn outcome_of(error: &Error) -> TlsOutcome {
-    match error {
-        Error::InvalidCertificate(error) => of_certificate(error),
-        Error::NoCertificatesPresented => TlsOutcome::NoCertificate,
-        Error::NoApplicationProtocol => TlsOutcome::NoProtocol,
-        Error::PeerIncompatible(
-            PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
-            | PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::SupportedVersionsExtensionRequired
-            | PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled,
-        ) => TlsOutcome::NoVersion,
-        Error::PeerIncompatible(_) => TlsOutcome::NothingInCommon,
-        Error::AlertReceived(alert) => of_alert(*alert),
-        Error::InvalidMessage(_) => TlsOutcome::Malformed,
-        _ => TlsOutcome::Malformed,
-    }
-}
-
-fn of_certificate(error: &CertificateError) -> TlsOutcome {
-    use CertificateError::*;
-    match error {
-        Expired | ExpiredContext { .. } => TlsOutcome::Expired,
-        NotValidYet | NotValidYetContext { .. } => TlsOutcome::NotYetValid,
-        NotValidForName | NotValidForNameContext { .. } => TlsOutcome::WrongName,
-        UnknownIssuer => TlsOutcome::UnknownCa,
-        Revoked => TlsOutcome::Revoked,
-        UnknownRevocationStatus | ExpiredRevocationList | ExpiredRevocationListContext { .. } => {
-            TlsOutcome::UnknownRevocation
-        }
-        _ => TlsOutcome::BadCertificate,
-    }
-}
-
-fn of_alert(alert: rustls::AlertDescription) -> TlsOutcome {
-    use rustls::AlertDescription as Alert;
-    match alert {
-        Alert::NoApplicationProtocol => TlsOutcome::NoProtocol,
-        Alert::ProtocolVersion => TlsOutcome::NoVersion,
-        Alert::HandshakeFailure | Alert::InsufficientSecurity => TlsOutcome::NothingInCommon,
-        Alert::CloseNotify => TlsOutcome::Closed,
-        _ => TlsOutcome::Refused,
     }
 }

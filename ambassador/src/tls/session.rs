@@ -9,12 +9,14 @@ use std::io::{self, BufRead, IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use rustls::{Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 
+use super::outcome::refusal;
 use crate::clock::Instant;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError, Stream};
-use crate::telemetry::{Resumption, TlsGroup, TlsSummary, TlsVersion};
+use crate::telemetry::{Resumption, TlsGroup, TlsOutcome, TlsSummary, TlsVersion};
 
 /// What a record adds to its bytes, at most (RFC 8446 section 5.2, RFC 5246 section
 /// 6.2.3.3).
@@ -117,6 +119,23 @@ impl Session {
     /// What was agreed upon.
     pub(crate) fn summary(&self) -> TlsSummary {
         self.state().agreement.summary
+    }
+
+    /// How the peer has refused what it was shown; `None`: it has not.
+    pub(crate) fn refusal(&self) -> Option<TlsOutcome> {
+        // It may have come while something was sent.
+        while !self.has_news() && self.take_arrived() {}
+        match &self.state().end {
+            Some(End::Broken(rustls::Error::AlertReceived(alert))) => refusal(*alert),
+            _ => None,
+        }
+    }
+
+    /// The certificate that the peer has shown, in DER.
+    pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
+        let state = self.state();
+        let chain = state.agreement.connection.peer_certificates()?;
+        chain.first().cloned()
     }
 
     /// The next bytes; `None`: the peer has said that it sends no more.

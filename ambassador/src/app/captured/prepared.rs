@@ -128,6 +128,7 @@ impl Captured {
                 let here = space.addresses(&self.helper);
                 let here = here.map_err(unavailable(no_sockets))?;
                 listen_sockets.push(ListenSocket {
+                    tls: None,
                     socket,
                     index: ListenerIndex::CAPTURE,
                     entry: Entry::Captured,

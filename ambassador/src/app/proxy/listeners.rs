@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use crate::app::open_listeners;
-use crate::config::Checked;
 use crate::config::checked::Listener;
+use crate::config::{Certificates, Checked};
 use crate::proxy::listener::ListenerSettings;
 use crate::telemetry::{ListenerIndex, Registry};
 
@@ -59,6 +59,7 @@ impl Listeners {
     pub(super) fn listeners(
         &self,
         new: &Checked,
+        certificates: &Certificates,
         registry: &Registry,
     ) -> Vec<(ListenerIndex, ListenerSettings)> {
         let settings = |(index, listener): &(ListenerIndex, Listener)| {
@@ -66,6 +67,7 @@ impl Listeners {
                 index: registry.listener(&listener.name),
                 entry: open_listeners::entry(new, listener),
                 max_connections: listener.max_connections,
+                tls: certificates.of_listener(&listener.name).cloned(),
             };
             (*index, settings)
         };

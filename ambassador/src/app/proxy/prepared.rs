@@ -16,7 +16,8 @@ use crate::app::Failure;
 use crate::app::captured::{self, Change};
 use crate::app::open_listeners::{self, OpenListener};
 use crate::capture::settings::Settings;
-use crate::config::Checked;
+use crate::config::checked::Listener;
+use crate::config::{Certificates, Checked};
 use crate::proxy::generation::Generation;
 use crate::proxy::listener::ListenerSettings;
 use crate::proxy::room;
@@ -36,6 +37,7 @@ pub(super) struct Prepared<'a> {
     /// `None`: this process captures nothing.
     capture: Option<captured::Prepared<'a>>,
     names: NewNames<'a>,
+    certificates: Certificates,
 }
 
 impl<'a> Prepared<'a> {
@@ -48,24 +50,30 @@ impl<'a> Prepared<'a> {
     ) -> Result<Self, Failure> {
         let registry = &state.registry;
         let names = NewNames::from_now_on(registry);
-        let (old, known) = {
+        let (old, known, now_open) = {
             let now = state.current();
-            (Arc::clone(&now.checked), now.listeners.clone())
+            let certificates = now.certificates.clone();
+            (
+                Arc::clone(&now.checked),
+                now.listeners.clone(),
+                certificates,
+            )
         };
         let plan = Listeners::plan(&known, &new);
         let count = shards.len() as u16;
-        let opened = open_listeners::open(&new, registry, count, |listener| plan.opens(listener))?;
+        let certificates = Certificates::open(&new, file, &now_open);
+        let certificates = certificates.map_err(Failure::Config)?;
+        let opens = |listener: &Listener| plan.opens(listener);
+        let opened = open_listeners::open(&new, &certificates, registry, count, opens)?;
         let log = LogChange::prepare(&old, &new, registry)?;
         let before = state.generation();
-        let certificates = new.open_certificates(file, |name| before.tls_of(name));
-        let certificates = certificates.map_err(Failure::Config)?;
         let generation = Generation::new(new.routes.clone(), registry, Some(&before));
-        let generation = generation.with_tls(certificates);
+        let generation = generation.with_tls(certificates.of_upstreams(&new.routes.upstreams));
         let generation = Arc::new(generation);
         let rooms = reserve(shards)?;
         let capture = state.prepare_capture(&new, &generation)?;
         Ok(Self {
-            listeners: plan.listeners(&new, registry),
+            listeners: plan.listeners(&new, &certificates, registry),
             gone: plan.gone,
             new,
             opened,
@@ -74,6 +82,7 @@ impl<'a> Prepared<'a> {
             rooms,
             capture,
             names,
+            certificates,
         })
     }
 
@@ -89,6 +98,7 @@ impl<'a> Prepared<'a> {
             rooms,
             capture,
             names,
+            certificates,
         } = self;
         let state = Arc::clone(&running.state);
         let shards = rooms.len() as u16;
@@ -108,6 +118,7 @@ impl<'a> Prepared<'a> {
                 checked: Arc::new(new),
                 generation: Arc::clone(&generation),
                 listeners,
+                certificates,
             };
             leaving
         };
@@ -133,7 +144,8 @@ impl<'a> Prepared<'a> {
             before.finish();
         }
         state.watch_names(&running.control);
-        running.control.watch_certificates(state.certificates());
+        let watched = state.certificates();
+        running.control.watch_certificates(watched);
     }
 }
 

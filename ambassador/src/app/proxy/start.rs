@@ -16,8 +16,8 @@ use crate::app::introduction::{self, Introduction};
 use crate::app::open_listeners::{self, OpenListener};
 use crate::app::{Failure, advice, answers, figures, memory, unavailable, with_causes};
 use crate::clock;
-use crate::config::Checked;
 use crate::config::checked::{LogTarget, Workers};
+use crate::config::{Certificates, Checked};
 use crate::control::{
     self, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
     certificates,
@@ -64,6 +64,7 @@ pub(crate) type Overrides = Box<dyn Fn(&mut Checked)>;
 struct Groundwork {
     registry: Arc<Registry>,
     generation: Arc<Generation>,
+    certificates: Certificates,
     /// The CPUs that this process may use.
     cpus: Vec<usize>,
     shards: u16,
@@ -119,6 +120,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
         listeners: listeners::by_name(&checked, &ground.registry),
         checked: Arc::new(checked),
         generation: ground.generation,
+        certificates: ground.certificates,
     };
     let state = ProxyState::new(ground.registry, ground.captured, memory, backend, now);
     // Before the shards, so that whoever was served can end us by a signal.
@@ -175,12 +177,13 @@ impl Groundwork {
             .as_ref()
             .map(|(path, ..)| path.display().to_string());
         let file = file.as_deref().unwrap_or("environment");
-        let certificates = checked.open_certificates(file, |_| None);
+        let certificates = Certificates::open(checked, file, &Certificates::default());
         let certificates = certificates.map_err(Failure::Config)?;
         let generation = Generation::new(checked.routes.clone(), &registry, None);
-        let generation = Arc::new(generation.with_tls(certificates));
+        let generation =
+            Arc::new(generation.with_tls(certificates.of_upstreams(&checked.routes.upstreams)));
         generation.put_in_force();
-        let opened = open_listeners::open(checked, &registry, shards, |_| true)?;
+        let opened = open_listeners::open(checked, &certificates, &registry, shards, |_| true)?;
         let (captured, change) = match (&checked.capture, &start.helper) {
             (Some(settings), Some(helper)) if !settings.targets.is_empty() => {
                 let start = captured::Start {
@@ -203,6 +206,7 @@ impl Groundwork {
             captured_what: introduction::captured(capture, checked.routes.unmatched),
             registry,
             generation,
+            certificates,
             cpus,
             shards,
             opened,
@@ -330,13 +334,7 @@ pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(P
     let mut files = Vec::new();
     let read = config.into_iter().chain(&checked.admin.token_file);
     files.extend(read.map(|path| (path.clone(), Access::Read)));
-    let tls = checked
-        .routes
-        .upstreams
-        .iter()
-        .filter_map(|it| it.tls.as_deref());
-    let certificates = tls.flat_map(|tls| certificates::paths(tls, &checked.directory));
-    for path in certificates {
+    for path in certificate_files(checked) {
         // Upstreams may share them.
         if !files.iter().any(|(known, _)| *known == path) {
             files.push((path, Access::Read));
@@ -351,6 +349,21 @@ pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(P
     if let Some(LogTarget::File(path)) = checked.access_log.as_ref().map(|log| &log.target) {
         files.push((path.clone(), Access::Append));
     }
+    files
+}
+
+fn certificate_files(checked: &Checked) -> Vec<PathBuf> {
+    let directory = &checked.directory;
+    let upstreams = checked.routes.upstreams.iter();
+    let upstreams = upstreams.filter_map(|upstream| upstream.tls.as_deref());
+    let upstreams = upstreams.map(|tls| certificates::of_upstream(tls, directory));
+    let listeners = checked.listeners.iter();
+    let listeners = listeners.filter_map(|listener| listener.tls.as_deref());
+    let listeners = listeners.map(|tls| certificates::of_listener(tls, directory));
+    let mut files = Vec::new();
+    upstreams
+        .chain(listeners)
+        .for_each(|set| files.extend(set.paths().cloned()));
     files
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::listener_tls::{self, ListenerTls};
 use super::{File, name_mistake, overlap, upstream_named};
 use crate::addr::{BindAddr, EndpointAddr};
 use crate::config::checked::{self, Admin, Checked, ListenerProtocol as Spoken};
@@ -27,6 +28,8 @@ settings! {
         upstream: Text,
         /// Its connections at most. Further ones are reset and counted.
         max_connections: OrNone<Count<1>> = listener.max_connections,
+        /// How its connections are encrypted. Default: they are in clear.
+        tls: ListenerTls,
     }
 }
 
@@ -52,6 +55,12 @@ pub(super) fn check(
         let mut listener = checked::Listener::default();
         raw.value.lay(&raw.place, &mut listener, "", layer);
         listener.upstream = upstream(raw, listener.protocol, upstreams, layer.findings);
+        if let Some(tls) = raw.tls.as_ref() {
+            let mut written = listener_tls::Written::default();
+            tls.value.lay(&tls.place, &mut written, "tls", layer);
+            listener.tls = Some(Arc::new(written.settings()));
+            listener.tls_line = tls.place.line;
+        }
         listener.name = name(raw, &listeners, layer.findings).unwrap_or_default();
         let Some(bind) = raw.bind.as_ref() else {
             layer
@@ -84,6 +93,10 @@ pub(in crate::config) fn shown(checked: &Checked) -> Json {
             shown.push(("upstream".to_owned(), name.into()));
         }
         Listener::show(listener, "", View::WHOLE, &mut shown);
+        if let Some(tls) = &listener.tls {
+            let written = listener_tls::Written::from(&**tls);
+            ListenerTls::show(&written, "tls", View::WHOLE, &mut shown);
+        }
         grouped(shown)
     });
     listeners.collect()

@@ -10,6 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn settings(registry: &Registry, name: &str, max: Option<u32>) -> ListenerSettings {
     ListenerSettings {
+        tls: None,
         index: registry.listener(name),
         entry: Entry::Http,
         max_connections: max,

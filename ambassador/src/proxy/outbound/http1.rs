@@ -18,7 +18,7 @@ use crate::proxy::outbound::{self, Reading, Received, Reuse};
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
-use crate::telemetry::TlsSummary;
+use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::transport::{Sending, Transport};
 use crate::upstream::connection::{ConnectionAuth, ConnectionUse};
 use crate::upstream::pool::Lease;
@@ -56,6 +56,10 @@ impl Outbound {
     #[inline]
     pub(super) fn past(&self) -> ConnectionUse {
         self.0.past
+    }
+
+    pub(super) fn refusal(&self) -> Option<TlsOutcome> {
+        self.0.stream.refusal()
     }
 
     #[inline]

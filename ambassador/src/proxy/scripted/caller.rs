@@ -71,6 +71,7 @@ fn accepted(context: &Rc<Context>, original: Option<OriginalDst>, near: OwnedFd)
         bound: Bound::default(),
         turn: Turn::First,
         tunnel: None,
+        certificate: None,
         seat: Room::new(None).enter().expect("it has no limit"),
     }
 }

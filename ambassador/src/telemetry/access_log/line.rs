@@ -74,6 +74,9 @@ impl Line {
         member(&mut self.members, "authority", description.authority);
         member(&mut self.members, "path", description.path);
         member(&mut self.members, "request_id", description.request_id);
+        if !description.peer_id.is_empty() {
+            member(&mut self.members, "peer_id", description.peer_id);
+        }
     }
 
     /// Adds what the reason alone does not say; `method` is that of a request
@@ -309,6 +312,7 @@ mod tests {
                 authority: b"shop.example",
                 path: b"/a\"b\\c\x01\xff?q",
                 request_id: b"7",
+                peer_id: b"",
             },
             false,
         );

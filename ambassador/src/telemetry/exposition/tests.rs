@@ -46,7 +46,7 @@ fn rendered(format: Format) -> String {
     cells.task_panics(4);
     let extras = Extras {
         certificates: vec![("upstreams.shop.tls".to_owned(), -5)],
-        handshakes: vec![("shop".to_owned(), handshakes())],
+        handshakes: vec![("upstream", "shop".to_owned(), handshakes())],
         memory: MemoryKind::ALL.iter().map(|kind| (*kind, 7)).collect(),
         captured_connects: Verdict::ALL.map(|verdict| (verdict, 3)).to_vec(),
         capture_slots: Some(CaptureSlots {
