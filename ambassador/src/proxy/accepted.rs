@@ -245,11 +245,15 @@ async fn relay_tls(
 ) {
     let asked = match server_name(&mut client, patience).await {
         Ok(asked) => asked,
-        Err(outcome) => {
+        Err(failure) => {
             let mut record = begin(&client, accepted, RelayProtocol::Tls);
             record.passage.upstream = label_by_address(&client.context, original);
-            let endpoint = None;
-            return refuse(*client, record, RelayFailure { outcome, endpoint });
+            record.explain(failure.detail);
+            let failed = RelayFailure {
+                outcome: failure.outcome,
+                endpoint: None,
+            };
+            return refuse(*client, record, failed);
         }
     };
     // What is adopted is told apart by port too, and shown with it.

@@ -139,15 +139,41 @@ async fn look_ahead<T>(
     outcome
 }
 
+/// Why a hello does not end.
+pub(super) struct HelloFailure {
+    /// How that is counted.
+    pub outcome: TcpOutcome,
+    /// What the log says of it.
+    pub detail: &'static str,
+}
+
+impl HelloFailure {
+    const TOO_LONG: Self = Self {
+        outcome: TcpOutcome::BadRequest,
+        detail: "the TLS hello is longer than 64 KiB",
+    };
+    const TOO_SLOW: Self = Self {
+        outcome: TcpOutcome::BadRequest,
+        detail: "the TLS hello did not end within timeouts.head",
+    };
+    const BROKEN_OFF: Self = Self {
+        outcome: TcpOutcome::ClientReset,
+        detail: "the client left amid its TLS hello",
+    };
+    const SHED: Self = Self {
+        outcome: TcpOutcome::Overloaded,
+        detail: "the client was shed amid its TLS hello",
+    };
+}
+
 /// The server name that a TLS client asks for, if any.
 ///
 /// # Errors
-/// How the connection ends whose hello does not: it broke off, took too long, or is
-/// longer than any.
+/// How the connection ends whose hello does not.
 pub(super) async fn server_name(
     client: &mut Client,
     patience: Patience,
-) -> Result<Option<String>, TcpOutcome> {
+) -> Result<Option<String>, HelloFailure> {
     let mut hello = HelloReader::default();
     let tell = |bytes: &[u8]| match hello.read(bytes) {
         ServerName::NeedMore => None,
@@ -160,8 +186,9 @@ pub(super) async fn server_name(
     match look_ahead(client, within, tell).await {
         Peek::Known(ServerName::Name(name)) => Ok(Some(name)),
         Peek::Known(ServerName::Absent | ServerName::NeedMore) | Peek::Finished => Ok(None),
-        Peek::Known(ServerName::TooLong) | Peek::Silent => Err(TcpOutcome::BadRequest),
-        Peek::Broken if client.member.is_shed() => Err(TcpOutcome::Overloaded),
-        Peek::Broken => Err(TcpOutcome::ClientReset),
+        Peek::Known(ServerName::TooLong) => Err(HelloFailure::TOO_LONG),
+        Peek::Silent => Err(HelloFailure::TOO_SLOW),
+        Peek::Broken if client.member.is_shed() => Err(HelloFailure::SHED),
+        Peek::Broken => Err(HelloFailure::BROKEN_OFF),
     }
 }

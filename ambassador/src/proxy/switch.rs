@@ -286,7 +286,11 @@ async fn by_server_name(
     tunnel: &Tunnelled,
     patience: Patience,
 ) -> Result<Option<Target>, TcpOutcome> {
-    let name = server_name(client, patience).await?;
+    let name = server_name(client, patience).await;
+    let name = name.map_err(|failure| {
+        record.explain(failure.detail);
+        failure.outcome
+    })?;
     if let Some(name) = &name {
         record.describe_tls(name);
     }

@@ -152,6 +152,13 @@ impl RelayGuard {
             line.describe_tls(server_name);
         }
     }
+
+    /// Says more than the outcome does, if this connection is logged.
+    pub fn explain(&mut self, detail: &str) {
+        if let Some(line) = &mut self.line {
+            line.detail(detail);
+        }
+    }
 }
 
 impl Drop for RelayGuard {

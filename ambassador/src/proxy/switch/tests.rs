@@ -222,6 +222,8 @@ fn a_hello_that_breaks_off_ends_the_tunnel() {
         assert_eq!(ring::now() - before, 5 * SECOND);
         world.until_all_have_left().await;
         assert_eq!(world.counted().relays, [("bad-request", 1)]);
+        let detail = "the TLS hello did not end within timeouts.head";
+        assert_eq!(world.log()[0]["detail"], detail);
         world
     });
 }

@@ -85,6 +85,11 @@ impl Line {
         if self.members.is_empty() {
             member(&mut self.members, "method", method.as_bytes());
         }
+        self.detail(detail);
+    }
+
+    /// Adds what the outcome alone does not say.
+    pub(crate) fn detail(&mut self, detail: &str) {
         member(&mut self.members, "detail", detail.as_bytes());
     }
 

@@ -109,6 +109,10 @@ fn a_hello_has_the_time_of_a_head() {
                 (&line["protocol"], &line["upstream"]),
                 (&"tls".into(), &"up".into())
             );
+            assert_eq!(
+                line["detail"],
+                "the TLS hello did not end within timeouts.head"
+            );
             let took = line["duration_ms"].as_f64().expect("a number");
             assert!((5_000.0..5_100.0).contains(&took), "{took}");
             assert_eq!(world.shared.permits.in_use(), 0);
@@ -121,7 +125,12 @@ fn a_hello_has_the_time_of_a_head() {
 fn a_hello_that_is_too_long_is_reset_and_one_that_breaks_off_is_counted() {
     let long = [&[22, 3, 1, 0x40, 0, 1, 1, 0, 1][..], &[0; 100]].concat();
     let broken = client_hello("tls.test")[..20].to_vec();
-    for (hello, leaves, outcome) in [(long, false, "bad-request"), (broken, true, "client-reset")] {
+    let too_long = "the TLS hello is longer than 64 KiB";
+    let left = "the client left amid its TLS hello";
+    for (hello, leaves, outcome, detail) in [
+        (long, false, "bad-request", too_long),
+        (broken, true, "client-reset", left),
+    ] {
         play_in(1, plan(Protocol::Auto), async move |world| {
             let original = OriginalDst(ADDRESS.parse().expect("an address"));
             let entry = Entry::Captured;
@@ -136,6 +145,7 @@ fn a_hello_that_is_too_long_is_reset_and_one_that_breaks_off_is_counted() {
             }
             world.until_all_have_left().await;
             assert_eq!(world.counted().relays, [(outcome, 1)]);
+            assert_eq!(world.log()[0]["detail"], detail);
             assert!(!world.endpoints[0].is_reached());
             world
         });
