@@ -2,6 +2,7 @@
 //! that comes; a hostile hello costs its own connection.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ambassador_tests::hello::{self, Hostile, Reading};
@@ -18,6 +19,7 @@ on_both_backends!(
     the_log_names_the_server,
     tls_where_requests_are_expected_is_a_bad_request,
     requests_where_tls_is_expected_are_requests,
+    a_hostile_hello_costs_a_listener_its_own_connection,
 );
 
 /// Sends a file to 10.1.2.3:443 in pieces of this size with a pause after each, and
@@ -323,4 +325,82 @@ fn requests_where_tls_is_expected_are_requests(backend: Backend) {
     let head = program::succeed(&mut curl);
     assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
     assert!(server.last_request().field("x-request-id").is_some());
+}
+
+/// A listener that speaks TLS itself ends each of them, and serves all others.
+fn a_hostile_hello_costs_a_listener_its_own_connection(backend: Backend) {
+    let scratch = Scratch::new();
+    let (certificate, key) = (scratch.path().join("c"), scratch.path().join("k"));
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req", "-x509", "-newkey", "ec", "-nodes", "-days", "2", "-batch",
+    ]);
+    openssl.args([
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-subj",
+        "/CN=test",
+    ]);
+    program::succeed(
+        openssl
+            .arg("-out")
+            .arg(&certificate)
+            .arg("-keyout")
+            .arg(&key),
+    );
+    let server = Server::ok();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    let config = format!(
+        "defaults: {{ timeouts: {{ head: 1s }} }}\n\
+         listeners: [{{ name: e, bind: \"{listen}\", tls: {{ cert: \"{}\", key: \"{}\" }} }}]\n\
+         upstreams: {{ web: {{ hosts: [\"{listen}\"], endpoints: [\"{}\"] }} }}\n",
+        certificate.display(),
+        key.display(),
+        server.address()
+    );
+    let proxy = Proxy::start(backend, &config);
+    let get = || {
+        let url = format!("https://{listen}/");
+        let mut curl = Command::new("curl");
+        program::succeed(curl.args(["-sSk", "-m20", &url]))
+    };
+    let (mut handshakes, mut completed) = (0.0, 0.0);
+    let mut silent = Client::connect(listen);
+    silent.send(&hello::post_quantum("api.test")[..700]);
+    let http = Hostile {
+        fault: "a request in clear",
+        bytes: b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        reading: Reading::Nameless,
+    };
+    let hostile = hello::hostile("api.test");
+    for (number, hostile) in hostile.iter().chain([&http]).enumerate() {
+        let mut client = Client::connect(listen);
+        // The proxy may have had enough before all of it is there.
+        let _ = client.try_send(&hostile.bytes);
+        client.finish_quietly();
+        let answer = client.rest().unwrap_or_default();
+        assert!(
+            answer.len() < 8 * 1024,
+            "{}: {}",
+            hostile.fault,
+            answer.len()
+        );
+        assert!(!answer.starts_with(b"HTTP/"), "{}", hostile.fault);
+        handshakes += 1.0;
+        if number % 10 == 0 {
+            assert_eq!(get(), "ok", "after {}", hostile.fault);
+            completed += 1.0;
+        }
+    }
+    assert!(
+        silent.rest().is_err() || silent.is_ended(),
+        "its time is over"
+    );
+    let labels = [("listener", "e")];
+    let all = handshakes + completed + 1.0;
+    proxy.expect_metric("ambassador_tls_handshakes_total", &labels, all);
+    proxy.expect_metric("ambassador_connections", &labels, 0.0);
+    let labels = [("listener", "e"), ("outcome", "completed")];
+    proxy.expect_metric("ambassador_tls_handshakes_total", &labels, completed);
+    assert_eq!(get(), "ok");
 }
