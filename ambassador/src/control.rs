@@ -10,6 +10,7 @@
 mod admin;
 pub(crate) mod certificates;
 pub(crate) mod client;
+mod credentials;
 mod deadline;
 pub(crate) mod dns;
 mod figures;
@@ -22,6 +23,7 @@ mod upstreams;
 mod watch;
 
 pub(crate) use certificates::{CertificateHolder, WatchedCertificates};
+pub(crate) use credentials::KeptCredential;
 pub(crate) use deadline::Deadline;
 pub(crate) use dns::files as name_files;
 pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, WatchedName};
@@ -117,6 +119,7 @@ pub(crate) struct State {
 pub(crate) struct Control {
     names: mpsc::Sender<dns::WatchedNames>,
     certificates: mpsc::Sender<Vec<WatchedCertificates>>,
+    credentials: mpsc::Sender<Vec<KeptCredential>>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -207,6 +210,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
     };
     let (names, names_in) = mpsc::channel(4);
     let (certificates, certificates_in) = mpsc::channel(4);
+    let (credentials, credentials_in) = mpsc::channel(4);
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
         let state = Arc::new(state);
@@ -216,11 +220,13 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
             Arc::clone(&state.registry),
             Arc::clone(&state.resolved),
         );
+        let kept = credentials::run(credentials_in, Arc::clone(&state.registry));
         let server = admin::Server::new(Arc::clone(&state), settings.token_file);
         tokio::select! {
             _ = stopped => {}
             () = dns => {}
             () = certificates::run(certificates_in, &state.registry) => {}
+            () = kept => {}
             () = server.clone().serve(admin, surface) => {}
             () = serve_optional(server, metrics) => {}
             () = async { match watch {
@@ -240,6 +246,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
     Ok(Control {
         names,
         certificates,
+        credentials,
         listen,
         metrics_listen,
         stop: Some(stop),
@@ -271,6 +278,14 @@ impl Control {
     pub(crate) fn watch_certificates(&self, watched: Vec<WatchedCertificates>) {
         if self.certificates.blocking_send(watched).is_err() {
             tracing::error!("the control thread is gone: certificates are no longer watched");
+        }
+    }
+
+    /// Keeps these credentials fetched from now on, and no others. Waits as
+    /// [`Control::watch_names`] does.
+    pub(crate) fn keep_credentials(&self, credentials: Vec<KeptCredential>) {
+        if self.credentials.blocking_send(credentials).is_err() {
+            tracing::error!("the control thread is gone: credentials are no longer fetched");
         }
     }
 

@@ -30,8 +30,8 @@ pub use guard::Telemetry;
 pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
 pub(crate) use labels::{
-    AttemptOutcome, BackendLabel, Direction, DroppedAccept, FaultKind, MemoryKind, RelayProtocol,
-    RetryCause, ShedCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
+    AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,
+    MemoryKind, RelayProtocol, RetryCause, ShedCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
 };
 pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;

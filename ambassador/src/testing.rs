@@ -49,6 +49,11 @@ pub mod control {
     }
 }
 
+/// See `credential.rs`.
+pub mod credential {
+    pub use crate::credential::settings;
+}
+
 /// See `http1.rs`.
 pub mod http1 {
     pub use crate::http1::{
@@ -59,8 +64,8 @@ pub mod http1 {
 /// See `message.rs`.
 pub mod message {
     pub use crate::message::{
-        CallerTimeout, Length, Limits, Method, Reason, RequestHead, RequestRewrite, ResponseHead,
-        TraceContext, TraceParent, request_id,
+        CallerTimeout, CredentialField, Length, Limits, Method, Reason, RequestHead,
+        RequestRewrite, ResponseHead, TraceContext, TraceParent, request_id,
     };
 
     /// See `message/challenge.rs`.

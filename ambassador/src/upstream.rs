@@ -2,6 +2,7 @@
 
 pub(crate) mod balancer;
 pub(crate) mod connection;
+pub(crate) mod credential;
 pub(crate) mod dial;
 pub(crate) mod endpoints;
 pub(crate) mod health;

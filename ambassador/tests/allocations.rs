@@ -170,6 +170,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
             }],
             endpoints: Endpoints::Static(vec![upstream.into()]),
             protocol: Protocol::Auto,
+            auth: None,
             policies: Policies {
                 tracing: Some(trace::Settings {
                     sample: 0.5,

@@ -18,6 +18,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
     remove: &[],
     trace: Formats::OFF,
     add: &[],
+    credential: None,
     addressed_here: false,
     presented_here: false,
 };

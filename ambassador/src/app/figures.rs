@@ -1,7 +1,9 @@
 //! What the admin API and `exec --summary` show of a running proxy.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock;
 use crate::config;
@@ -32,6 +34,10 @@ pub(super) fn ask(remote: impl Fn() -> Option<Remote> + Send + Sync + 'static) -
 /// Every upstream as it is now.
 pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let now = clock::now();
+    let credentials = generation.credentials();
+    let credentials: HashMap<u32, _> = credentials
+        .map(|(_, shared, credential)| (shared.id, credential))
+        .collect();
     let seen = |at: Namespace, list: &Published| {
         let views = list.views(now).into_iter();
         views.map(move |view| (at, view))
@@ -49,6 +55,7 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
         };
         UpstreamInfo {
             name: upstream.name.to_string(),
+            credential: credentials.get(&shared.id).map(|it| it.view(now)),
             source,
             protocol: protocol(upstream.protocol),
             policies: config::policies_of(upstream),
@@ -59,6 +66,7 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let policies = &generation.table.settings().adopted;
     let adopted = generation.adopted().into_iter().map(|view| UpstreamInfo {
         name: view.name.to_string(),
+        credential: None,
         policies: Default::default(),
         resilience: resilience(&view.shared, policies),
         source: Source::Adopted,
@@ -90,6 +98,16 @@ fn resilience(shared: &Shared, policies: &Policies) -> ResilienceInfo {
         in_flight: shared.requests.count(),
         concurrency_limit: limits.min(),
     }
+}
+
+/// How long credentials are still valid, by upstream, where that has an end.
+pub(super) fn credential_expiry(generation: &Generation) -> Vec<(Arc<str>, Duration)> {
+    let now = clock::now();
+    let credentials = generation.credentials();
+    let left = credentials.filter_map(|(upstream, _, credential)| {
+        Some((Arc::clone(&upstream.name), credential.expires_in(now)?))
+    });
+    left.collect()
 }
 
 /// Sets the circuit breaker of an upstream, an adopted one too.

@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use self::housekeeping::Housekeeping;
 use super::captured::Captured;
 use super::names::{self, Listeners, Places};
-use super::{Failure, memory};
+use super::{Failure, figures, memory};
 use crate::clock;
 use crate::config::{Certificates, Checked};
-use crate::control::{Control, Event, NameService, Readiness, WatchedCertificates};
+use crate::control::{Control, Event, KeptCredential, NameService, Readiness, WatchedCertificates};
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::ring::{Backend, MailboxError, Remote};
@@ -134,6 +134,21 @@ impl ProxyState {
         all.filter(|(.., counts)| !counts.is_empty()).collect()
     }
 
+    /// Has the credentials of the configuration fetched, and no others.
+    fn keep_credentials(&self, control: &Control) {
+        let generation = self.generation();
+        let credentials = generation.credentials();
+        control.keep_credentials(
+            credentials
+                .map(|(upstream, shared, credential)| KeptCredential {
+                    upstream: Arc::clone(&upstream.name),
+                    label: shared.label,
+                    credential: Arc::clone(credential),
+                })
+                .collect(),
+        );
+    }
+
     fn extras(&self) -> Extras {
         let captured = self.captured.as_ref();
         let now = clock::unix_ms() / 1_000;
@@ -148,6 +163,7 @@ impl ProxyState {
             captured_connects: captured.map(Captured::verdicts).unwrap_or_default(),
             capture_slots: captured.and_then(Captured::slots),
             memory: memory::figures(&self.memory),
+            credential_expiry: figures::credential_expiry(&self.generation()),
             backend: match self.backend {
                 Backend::Ring => BackendLabel::IoUring,
                 Backend::Epoll => BackendLabel::Epoll,

@@ -5,6 +5,7 @@
 //! of the file is still looked at; with one mistake noted the result is thrown away.
 
 mod admin;
+mod auth;
 mod capture;
 mod fail_fast;
 mod listener_tls;

@@ -85,6 +85,16 @@ impl Findings {
         self.note(place.say(what.into(), None));
     }
 
+    /// Notes that something is missing in the mapping at this place, unless what is
+    /// there was wrong, has been noted and left out.
+    pub(super) fn mistake_unless_inside(&mut self, place: &Place, what: &str) {
+        let inside = format!("{}.", place.path);
+        let mut mistakes = self.mistakes.iter();
+        if !mistakes.any(|mistake| mistake.path.starts_with(&inside)) {
+            self.mistake(place, what);
+        }
+    }
+
     pub(super) fn mistake_at<T>(&mut self, value: &Spanned<T>, what: impl Into<String>) {
         self.mistake_of(&value.place, &value.text, what);
     }

@@ -112,11 +112,7 @@ impl Layer<'_> {
     /// Notes that something is missing in the mapping at this place, unless
     /// what is there was wrong, has been noted and left out.
     pub(super) fn mistake_unless_inside(&mut self, place: &Place, what: &str) {
-        let inside = format!("{}.", place.path);
-        let mut mistakes = self.findings.mistakes.iter();
-        if !mistakes.any(|mistake| mistake.path.starts_with(&inside)) {
-            self.findings.mistake(place, what);
-        }
+        self.findings.mistake_unless_inside(place, what);
     }
 }
 

@@ -97,6 +97,7 @@ impl Fixture {
                 captured_connects: Vec::new(),
                 capture_slots: None,
                 memory: Vec::new(),
+                credential_expiry: Vec::new(),
                 backend: BackendLabel::Epoll,
             }),
             upstreams: Box::new(|| {
@@ -105,6 +106,7 @@ impl Fixture {
                     source: Source::Static,
                     protocol: "auto",
                     policies: Default::default(),
+                    credential: None,
                     resilience: ResilienceInfo {
                         circuits: vec![
                             circuit(0, breaker::State::Closed),

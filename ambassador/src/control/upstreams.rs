@@ -10,6 +10,7 @@ use crate::policy::budget::Spent;
 use crate::telemetry::{
     AttemptOutcome, Direction, Histogram, Registry, RetryCause, Snapshot, TcpOutcome, UpstreamCells,
 };
+use crate::upstream::credential::CredentialView;
 use crate::upstream::dial::Namespace;
 use crate::upstream::endpoints::EndpointView;
 
@@ -25,6 +26,8 @@ pub(crate) struct UpstreamInfo {
     /// Its policies as the file would write them; empty where they are those of
     /// all adopted ones.
     pub policies: Map<String, Value>,
+    /// What is known of its credential, where it has one.
+    pub credential: Option<CredentialView>,
     /// What is known of how well it does.
     pub resilience: ResilienceInfo,
     /// Where its requests go now; empty for the original destination. A name may
@@ -106,6 +109,9 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
         if !info.policies.is_empty() {
             entry.insert("policies".into(), info.policies.clone().into());
         }
+        if let Some(view) = &info.credential {
+            entry.insert("credential".into(), credential(view));
+        }
         resilience(&mut entry, &info.resilience);
         if info.source != Source::Adopted {
             let none = UpstreamCells::default();
@@ -161,6 +167,15 @@ fn resilience(entry: &mut Map<String, Value>, info: &ResilienceInfo) {
     if let Some(limit) = info.concurrency_limit {
         entry.insert("concurrency_limit".into(), json!(limit));
     }
+}
+
+fn credential(view: &CredentialView) -> Value {
+    json!({
+        "kind": view.kind,
+        "state": view.state.as_str(),
+        "expires_in_seconds": view.expires_in.map(|left| left.as_secs()),
+        "last_failure": view.failure.as_deref(),
+    })
 }
 
 fn circuit(info: &CircuitInfo) -> Map<String, Value> {

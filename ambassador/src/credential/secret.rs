@@ -5,9 +5,9 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 /// A password, token or key. It is zeroed when it is dropped, and no text shows it.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Secret(Zeroizing<Vec<u8>>);
 
-#[cfg_attr(not(test), expect(dead_code, reason = "its first users follow"))]
 impl Secret {
     /// What only the one who sends it may read.
     pub(crate) fn expose(&self) -> &[u8] {

@@ -100,11 +100,17 @@ pub fn write_request(
     if let Some(tokens) = connection {
         lines.write(b"Connection", tokens);
     }
+    let credential = rewrite.credential.as_ref();
     for (name, value) in rewrite.set {
-        lines.write(name.as_bytes(), value.as_bytes());
+        if !credential.is_some_and(|field| field.is_named(name.as_bytes())) {
+            lines.write(name.as_bytes(), value.as_bytes());
+        }
     }
     for (name, value) in rewrite.add.iter().filter(|(_, value)| !value.is_empty()) {
         lines.write(name.as_bytes(), value);
+    }
+    if let Some(field) = credential {
+        lines.write(field.name.as_bytes(), field.value);
     }
     lines.end();
 }
@@ -243,7 +249,9 @@ fn is_first(fields: &Fields, field: &Field) -> bool {
 
 fn is_replaced(name: &[u8], rewrite: &RequestRewrite<'_>) -> bool {
     let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-    rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
+    let credential = rewrite.credential.as_ref();
+    credential.is_some_and(|field| field.is_named(name))
+        || rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
         || rewrite.set.iter().any(|(set, _)| is(set.as_bytes()))
         || rewrite.remove.iter().any(|removed| is(removed.as_bytes()))
 }

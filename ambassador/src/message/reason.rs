@@ -35,13 +35,15 @@ pub enum Reason {
     BadRequest,
     /// The request's head is too large.
     HeadersTooLarge,
+    /// The upstream has a credential, and there is none that is valid.
+    AuthUnavailable,
     /// A fault was injected on purpose. The status is as configured.
     FaultInjected,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoEndpoint,
         Self::ConnectFailed,
         Self::ConnectTimeout,
@@ -58,6 +60,7 @@ impl Reason {
         Self::Loop,
         Self::BadRequest,
         Self::HeadersTooLarge,
+        Self::AuthUnavailable,
         Self::FaultInjected,
     ];
 
@@ -80,6 +83,7 @@ impl Reason {
             Self::Loop => "loop",
             Self::BadRequest => "bad-request",
             Self::HeadersTooLarge => "headers-too-large",
+            Self::AuthUnavailable => "auth-unavailable",
             Self::FaultInjected => "fault-injected",
         }
     }
@@ -98,6 +102,7 @@ impl Reason {
             | Self::Overloaded
             | Self::CircuitOpen
             | Self::RetryBudget
+            | Self::AuthUnavailable
             | Self::FaultInjected => 503,
             Self::ConnectTimeout | Self::RequestTimeout | Self::TryTimeout => 504,
             Self::Loop => 508,
@@ -124,6 +129,7 @@ impl Reason {
             Self::Loop => "the request would come back to this proxy",
             Self::BadRequest => "the request is malformed",
             Self::HeadersTooLarge => "the request's header fields are too large",
+            Self::AuthUnavailable => "there is no valid credential for the upstream",
             Self::FaultInjected => "this fault is injected on purpose",
         }
     }

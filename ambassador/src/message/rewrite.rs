@@ -1,5 +1,7 @@
 //! How a request changes on its way, whatever it is written as.
 
+use std::fmt;
+
 use crate::message::trace::Formats;
 
 /// How a request head changes on its way.
@@ -22,9 +24,34 @@ pub struct RequestRewrite<'a> {
     /// Fields added; ones of the same name are removed. With an empty value they are
     /// only removed.
     pub add: &'a [(&'a str, &'a [u8])],
+    /// What shows who sends it: no other field of that name goes on, whoever says
+    /// so.
+    pub credential: Option<CredentialField<'a>>,
     /// The request was addressed to this proxy: `X-Upstream-Host` was for it and
     /// is removed.
     pub addressed_here: bool,
     /// So was `Proxy-Authorization`.
     pub presented_here: bool,
+}
+
+/// A field whose value nobody but the upstream is to see.
+#[derive(Clone, Copy)]
+pub struct CredentialField<'a> {
+    /// Its name as it is sent.
+    pub name: &'a str,
+    /// Its value as it is sent.
+    pub value: &'a [u8],
+}
+
+impl CredentialField<'_> {
+    /// Whether a field of this name is one of its own.
+    pub(crate) fn is_named(&self, name: &[u8]) -> bool {
+        name.eq_ignore_ascii_case(self.name.as_bytes())
+    }
+}
+
+impl fmt::Debug for CredentialField<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ***", self.name)
+    }
 }

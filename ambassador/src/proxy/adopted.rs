@@ -331,6 +331,7 @@ pub(crate) fn as_upstream(name: &str, policies: &Policies) -> Upstream {
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
         tls: None,
+        auth: None,
         policies: policies.clone(),
     }
 }

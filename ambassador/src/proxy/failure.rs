@@ -41,8 +41,8 @@ pub(crate) enum Fault {
     /// The caller's: its own time limit was the shorter one, it withholds its
     /// body, or it speaks HTTP/1.0 alone.
     Caller,
-    /// This machine's: it lacks descriptors, ports or memory, or the address
-    /// leads back to it.
+    /// This machine's: it lacks descriptors, ports, memory or a credential, or the
+    /// address leads back to it.
     Machine,
     /// Nobody's: the limits of the pool were reached.
     Pool,
@@ -116,6 +116,15 @@ impl Unanswered {
             outcome: AttemptOutcome::TlsFailed,
         }
     }
+
+    /// There is no valid credential: nothing is sent without one.
+    pub(super) const WITHOUT_CREDENTIAL: Self = Self {
+        reason: Reason::AuthUnavailable,
+        cause: None,
+        fault: Fault::Machine,
+        detail: None,
+        outcome: AttemptOutcome::AuthUnavailable,
+    };
 
     fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {

@@ -3,7 +3,9 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::clock::Instant;
 use crate::combinators::{First, first};
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
 use crate::proxy::admission::Admission;
@@ -23,10 +25,14 @@ use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
 use crate::proxy::sending::{Delivered, Lane, Sending};
 use crate::proxy::switch::{self, Connect};
 use crate::proxy::tries::Tries;
-use crate::ring::{self, Chunk, Gather};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
+use crate::upstream::credential::UpstreamCredential;
 use crate::upstream::health::UpstreamHealth;
+
+/// How long a request waits at most for the first credential of its upstream.
+const CREDENTIAL_WITHIN: Duration = Duration::from_secs(2);
 
 /// Serves one request whose head is `head`, parsed into `scratch.request`.
 pub(crate) async fn forward(
@@ -197,6 +203,12 @@ impl<'a> RoutedRequest<'a, '_> {
             Ok(admitted) => admitted,
             Err(refusal) => return Outcome::Refused(refusal),
         };
+        if let Some(credential) = &route.target.credential
+            && !credential.is_valid(ring::now())
+            && !Box::pin(self.await_credential(credential, timeout)).await
+        {
+            return Outcome::Refused(Reason::AuthUnavailable.into());
+        }
         let mut tries = Tries::new(context, &route.target, self.health, self.criteria());
         let mut one = match tries.begin() {
             Ok(one) => one,
@@ -249,6 +261,25 @@ impl<'a> RoutedRequest<'a, '_> {
             }
             Err(failure) => Outcome::Failed(failure, stopped),
         }
+    }
+
+    /// Waits while the credential of its upstream is fetched for the first time. Whether
+    /// there is one then.
+    async fn await_credential(
+        &mut self,
+        credential: &UpstreamCredential,
+        timeout: CallerTimeout,
+    ) -> bool {
+        self.incoming.head.detach();
+        self.caller.recv.detach();
+        let request = self.route.target.upstream.policies.timeouts.request;
+        let started = self.record.passage.started;
+        let limits = [request, timeout.limit()].into_iter().flatten();
+        let until = limits.map(|limit| started + limit);
+        let until = until.fold(ring::now() + CREDENTIAL_WITHIN, Instant::min);
+        // Whether it came is seen below.
+        let _ = timer::timeout_at(until, credential.settled(ring::now)).await;
+        credential.is_valid(ring::now())
     }
 
     /// Itself, for those who admit it.

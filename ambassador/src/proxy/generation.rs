@@ -12,6 +12,7 @@ use crate::route::settings::{Endpoints, Settings, Upstream};
 use crate::route::{AdoptKey, MatchSource, Matched, Table};
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::tls::Client;
+use crate::upstream::credential::UpstreamCredential;
 use crate::upstream::dial::Namespace;
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
@@ -29,6 +30,8 @@ pub struct Generation {
     shared: Vec<Arc<Shared>>,
     /// By the place of the upstream: what its connections are encrypted with.
     tls: Vec<Option<Arc<Client>>>,
+    /// By the same place: of those that have one.
+    credentials: Vec<Option<Arc<UpstreamCredential>>>,
     /// By the place of the route: those that override the rate limit of their
     /// upstream.
     route_limits: Vec<Option<Arc<RateLimit>>>,
@@ -43,6 +46,8 @@ pub struct Target {
     pub upstream: Arc<Upstream>,
     /// What all shards share of it.
     pub shared: Arc<Shared>,
+    /// What its requests show, where it has `auth`.
+    pub credential: Option<Arc<UpstreamCredential>>,
     /// That of a route which has its own.
     route_limit: Option<Arc<RateLimit>>,
     /// Keeps it while someone has this, where it is adopted.
@@ -75,6 +80,9 @@ impl Generation {
                 })
             })
             .collect();
+        let credentials = table.settings().upstreams.iter();
+        let credentials = credentials.map(|upstream| credential(upstream, previous));
+        let credentials = credentials.collect();
         let policies = &table.settings().adopted;
         let adopted = previous.map_or_else(
             || Arc::new(Adopted::new(policies)),
@@ -86,6 +94,7 @@ impl Generation {
                 || Arc::new(adopted.shared_as(UpstreamIndex::UNMATCHED)),
                 |previous| Arc::clone(&previous.unmatched.shared),
             ),
+            credential: None,
             route_limit: None,
             hold: None,
         };
@@ -95,6 +104,7 @@ impl Generation {
             number: previous.map_or(0, |previous| previous.number + 1),
             table,
             shared,
+            credentials,
             unmatched,
             adopted,
         }
@@ -120,6 +130,7 @@ impl Generation {
         Target {
             upstream: Arc::clone(&self.table.settings().upstreams[index]),
             shared: Arc::clone(&self.shared[index]),
+            credential: self.credentials[index].clone(),
             route_limit: None,
             hold: None,
         }
@@ -180,6 +191,16 @@ impl Generation {
         self.table.settings().upstreams.iter().zip(&self.shared)
     }
 
+    /// Every upstream that has a credential, with its shared state and that.
+    pub fn credentials(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<Upstream>, &Arc<Shared>, &Arc<UpstreamCredential>)> {
+        let of_each = self.targets().zip(&self.credentials);
+        of_each.filter_map(|((upstream, shared), credential)| {
+            Some((upstream, shared, credential.as_ref()?))
+        })
+    }
+
     /// The shared state of those that have no name in the configuration.
     pub fn unmatched_shared(&self) -> &Arc<Shared> {
         &self.unmatched.shared
@@ -200,6 +221,17 @@ impl Generation {
         let index = upstreams.iter().position(|known| &*known.name == name)?;
         Some(Arc::clone(&self.shared[index]))
     }
+}
+
+/// The credential of an upstream: that of before, where `auth` says the same.
+fn credential(
+    upstream: &Upstream,
+    previous: Option<&Generation>,
+) -> Option<Arc<UpstreamCredential>> {
+    let auth = upstream.auth.as_ref()?;
+    let known = previous.and_then(|previous| previous.target_by_name(&upstream.name)?.credential);
+    let known = known.filter(|known| known.auth == *auth);
+    Some(known.unwrap_or_else(|| Arc::new(UpstreamCredential::new(auth))))
 }
 
 fn settle(upstream: &Upstream, shared: &Shared) {
@@ -226,6 +258,7 @@ impl Target {
         Self {
             upstream: adoption.upstream,
             shared: adoption.shared,
+            credential: None,
             route_limit: None,
             hold: Some(adoption.hold),
         }

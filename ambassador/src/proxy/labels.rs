@@ -40,6 +40,7 @@ impl From<Reason> for ReasonLabel {
             Reason::Loop => Self::Loop,
             Reason::BadRequest => Self::BadRequest,
             Reason::HeadersTooLarge => Self::HeadersTooLarge,
+            Reason::AuthUnavailable => Self::AuthUnavailable,
             Reason::FaultInjected => Self::FaultInjected,
         }
     }

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
+use crate::credential::Credential;
 use crate::message;
 use crate::message::fields::Kind;
-use crate::message::trace::{self, Formats};
+use crate::message::trace;
 use crate::message::{
-    BadMessage, CallerTimeout, Hops, RequestHead, RequestRewrite, TraceContext, X_HOPS,
-    X_REQUEST_ID,
+    BadMessage, CallerTimeout, CredentialField, Hops, RequestHead, RequestRewrite, TraceContext,
+    X_HOPS, X_REQUEST_ID,
 };
 use crate::proxy::client_certificate::{ClientCertificate, Forwarded};
 use crate::proxy::context::Context;
@@ -105,6 +106,17 @@ pub(crate) struct Incoming<'a> {
     pub addressed_to: Addressee,
     /// Whom its `Proxy-Authorization` is for.
     pub presented_to: Addressee,
+}
+
+/// What a head depends on beside the request.
+#[derive(Clone, Copy)]
+pub(crate) struct TryFacts<'a> {
+    /// Where the try goes.
+    pub endpoint: EndpointAddr,
+    /// What it has of the caller's time.
+    pub left: Duration,
+    /// What it shows, where the upstream has `auth`.
+    pub credential: Option<&'a Credential>,
 }
 
 impl Incoming<'_> {
@@ -256,13 +268,11 @@ impl RouteDecision {
         CallerTimeout::of(request, head).passed_by(|name| !rules.names(name))
     }
 
-    /// How the head changes for `endpoint`, by a try that has `left` of the caller's
-    /// time: for `write` to write it so.
+    /// How the head changes for a try: for `write` to write it so.
     pub(crate) fn rewrite<R>(
         &self,
         incoming: &Incoming<'_>,
-        endpoint: EndpointAddr,
-        left: Duration,
+        facts: TryFacts<'_>,
         write: impl FnOnce(&RequestRewrite<'_>) -> R,
     ) -> R {
         let Incoming {
@@ -275,7 +285,7 @@ impl RouteDecision {
             ..
         } = incoming;
         let addressed_here = *addressed_to == Addressee::Proxy;
-        let host = self.host(incoming, endpoint);
+        let host = self.host(incoming, facts.endpoint);
         let policies = &self.target.upstream.policies;
         let rules = &policies.headers;
         let mut add: [(&str, &[u8]); ADDED_MAX] = [("", b""); ADDED_MAX];
@@ -308,7 +318,7 @@ impl RouteDecision {
             add_field(X_FORWARDED_CLIENT_CERT, forwarded);
         }
         let timeout = self.caller_timeout(incoming);
-        let limits = timeout.limit().map(|_| timeout.fields(left));
+        let limits = timeout.limit().map(|_| timeout.fields(facts.left));
         for (name, value) in limits.iter().flatten().flatten() {
             add_field(name, value);
         }
@@ -319,10 +329,9 @@ impl RouteDecision {
                 && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
             remove: &rules.remove,
-            trace: policies
-                .tracing
-                .map_or(Formats::OFF, |tracing| tracing.formats),
+            trace: policies.trace_formats(),
             add: &add[..added],
+            credential: facts.credential.map(credential_field),
             addressed_here,
             presented_here: addressed_here && *presented_to == Addressee::Proxy,
         })
@@ -354,5 +363,13 @@ impl RouteDecision {
             Host::Set(host) => Some(Cow::Borrowed(host)),
             Host::Endpoint => Some(made(endpoint.to_string())),
         }
+    }
+}
+
+/// The field that a credential stands in.
+fn credential_field(Credential::Header { name, value }: &Credential) -> CredentialField<'_> {
+    CredentialField {
+        name,
+        value: value.expose(),
     }
 }

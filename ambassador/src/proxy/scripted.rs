@@ -20,6 +20,7 @@ pub(crate) use message::{End, Wire, client_hello};
 
 use crate::addr::OriginalDst;
 use crate::clock::virtual_time;
+use crate::credential::settings::Auth;
 use crate::proxy::context::Context;
 use crate::proxy::generation::Generation;
 use crate::proxy::listener::Entry;
@@ -54,6 +55,8 @@ pub(crate) struct Plan {
     pub(crate) policies: Policies,
     /// What is spoken to it.
     pub(crate) protocol: Protocol,
+    /// Where its credential comes from.
+    pub(crate) auth: Option<Auth>,
     /// What else is configured.
     pub(crate) settings: Settings,
 }
@@ -165,6 +168,7 @@ impl World {
                 false => Endpoints::Static(addresses.clone()),
             },
             protocol: plan.protocol,
+            auth: plan.auth.map(Arc::new),
             policies: plan.policies,
         };
         let mut settings = plan.settings;

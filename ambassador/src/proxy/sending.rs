@@ -22,7 +22,7 @@ use crate::proxy::outbound::{Outbound, Reading};
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
-use crate::proxy::routing::{Incoming, RouteDecision};
+use crate::proxy::routing::{Incoming, RouteDecision, TryFacts};
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
@@ -144,7 +144,10 @@ impl<'a> Sending<'a> {
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
             outbound.begin(self.context, shared, self.facts);
-            let (outgoing, head_bytes) = self.encode(&outbound);
+            let (outgoing, head_bytes) = match self.encode(&outbound) {
+                Ok(encoded) => encoded,
+                Err(unanswered) => break Failure::Unanswered(unanswered),
+            };
             let answered = self.over(&outbound).ask(outgoing, interims).await;
             let error = match answered {
                 Ok(_)
@@ -290,6 +293,11 @@ impl<'a> Sending<'a> {
         one: &mut Try<'_>,
         freshness: Freshness,
     ) -> Result<Outbound, Unanswered> {
+        if let Some(credential) = &self.target().credential
+            && !credential.is_valid(ring::now())
+        {
+            return Err(Unanswered::WITHOUT_CREDENTIAL);
+        }
         let key = PoolKey::http1(self.namespace, one.endpoint(), self.route.identity());
         let (context, shared) = (self.context, &self.route.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
@@ -331,15 +339,28 @@ impl<'a> Sending<'a> {
 
     /// The head for the endpoint, and what of the body goes along with it.
     #[inline(always)]
-    fn encode(&mut self, outbound: &Outbound) -> (Gather, usize) {
+    fn encode(&mut self, outbound: &Outbound) -> Result<(Gather, usize), Unanswered> {
         let left = self.deadlines.left_for_caller(ring::now());
+        let issued = match &self.target().credential {
+            None => None,
+            // That of before may have expired while a connection was waited for.
+            Some(credential) => Some(
+                credential
+                    .valid(ring::now())
+                    .ok_or(Unanswered::WITHOUT_CREDENTIAL)?,
+            ),
+        };
+        let facts = TryFacts {
+            endpoint: outbound.endpoint(),
+            left,
+            credential: issued.as_ref().and_then(|issued| issued.credential()),
+        };
         let Incoming { request, head, .. } = self.incoming;
         let write = |rewrite: &RequestRewrite<'_>| outbound.encode(request, head, rewrite);
-        let endpoint = outbound.endpoint();
-        let head = self.route.rewrite(self.incoming, endpoint, left, write);
+        let head = self.route.rewrite(self.incoming, facts, write);
         let head_bytes = head.len();
         let body = self.outgoing.take().unwrap_or_default();
-        (body.behind(head), head_bytes)
+        Ok((body.behind(head), head_bytes))
     }
 
     #[inline(always)]

@@ -24,7 +24,9 @@ impl Trailers<'_> {
     pub(crate) fn passes(self, name: &[u8]) -> bool {
         let policies = &self.route.target.upstream.policies;
         let Incoming { request, head, .. } = self.incoming;
+        let credential = self.route.target.credential.as_ref();
         message::may_trail(name)
+            && !credential.is_some_and(|credential| credential.auth.is_field(name))
             && !request.fields().names_for_this_hop(head, name)
             && !str::from_utf8(name).is_ok_and(|name| {
                 policies.headers.names(name)

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::addr::{Authority, EndpointAddr};
+use crate::credential::settings::Auth;
 use crate::message::trace;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::{breaker, concurrency, fault, hedge, limits, outlier, rate_limit, retry};
@@ -39,6 +40,8 @@ pub struct Upstream {
     pub protocol: Protocol,
     /// How its connections are encrypted; `None`: they are in clear.
     pub tls: Option<Arc<Tls>>,
+    /// Who its requests show that they come from; `None`: as the programs say.
+    pub auth: Option<Arc<Auth>>,
     /// How its requests are treated.
     pub policies: Policies,
 }
@@ -156,6 +159,7 @@ impl Settings {
     pub fn observed(&self) -> Self {
         let observed = |upstream: &Arc<Upstream>| {
             Arc::new(Upstream {
+                auth: None,
                 policies: upstream.policies.observed(),
                 ..Upstream::clone(upstream)
             })
@@ -192,6 +196,12 @@ impl Settings {
 }
 
 impl Policies {
+    /// The headers of traces that do not pass as they are.
+    pub(crate) fn trace_formats(&self) -> trace::Formats {
+        let tracing = self.tracing.as_ref();
+        tracing.map_or(trace::Formats::OFF, |tracing| tracing.formats)
+    }
+
     /// For upstreams that are not in the file: nothing is refused that their
     /// callers would have done directly, and nothing dialled ahead.
     pub fn without_caps(&self) -> Self {

@@ -4,6 +4,7 @@ mod text;
 mod upstreams;
 
 use std::fmt::Display;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -41,6 +42,8 @@ pub(crate) struct Extras {
     pub certificates: Vec<(String, i64)>,
     /// How TLS handshakes went, by the label and name of an upstream or listener.
     pub handshakes: Vec<(&'static str, String, Vec<HandshakeCount>)>,
+    /// How long the credential of an upstream is still valid, where that has an end.
+    pub credential_expiry: Vec<(Arc<str>, Duration)>,
     /// The backend of the shards, for `ambassador_build_info`.
     pub backend: BackendLabel,
 }
@@ -63,6 +66,15 @@ pub(crate) fn render(
     capture(&mut text, extras);
     tls(&mut text, extras);
     control(&mut text, staleness, registry);
+    text.gauge(
+        "ambassador_credential_expiry_seconds",
+        "How long the credential of the upstream is still valid, where that has an end.",
+    );
+    for (name, left) in &extras.credential_expiry {
+        let labels = [("upstream", &**name)];
+        let left = left.as_secs_f64();
+        text.sample("ambassador_credential_expiry_seconds", &labels, left);
+    }
     build(&mut text, extras.backend);
     text.gauge(
         "ambassador_memory_bytes",
@@ -231,6 +243,14 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
     );
     for (name, count) in registry.dns_failures() {
         text.total("ambassador_dns_failures", &[("upstream", &name)], count);
+    }
+    text.counter(
+        "ambassador_credential_refreshes",
+        "Credentials of upstreams fetched, by how that went.",
+    );
+    for (name, outcome, count) in registry.credential_refreshes() {
+        let labels = [("upstream", &*name), ("outcome", outcome.as_str())];
+        text.total("ambassador_credential_refreshes", &labels, count);
     }
     text.gauge(
         "ambassador_shard_staleness_seconds",

@@ -89,6 +89,8 @@ labels! {
         BadRequest = "bad-request",
         /// Its head was too large.
         HeadersTooLarge = "headers-too-large",
+        /// There was no valid credential for the upstream.
+        AuthUnavailable = "auth-unavailable",
         /// A fault was injected.
         FaultInjected = "fault-injected",
         /// The caller left before its end.
@@ -155,6 +157,8 @@ labels! {
         TooSlow = "too-slow",
         /// This machine lacked descriptors, ports or memory.
         Overloaded = "overloaded",
+        /// The credential of the upstream expired before the request was sent.
+        AuthUnavailable = "auth-unavailable",
         /// The client went away first.
         Cancelled = "cancelled",
     }
@@ -344,6 +348,18 @@ labels! {
         HalfOpen = "half-open",
         /// It gets requests.
         Closed = "closed",
+    }
+}
+
+labels! {
+    /// How a credential was fetched: `ambassador_credential_refreshes_total`.
+    pub(crate) CredentialOutcome {
+        /// Another one than before came, or the first.
+        Refreshed = "refreshed",
+        /// The same as before came.
+        Unchanged = "unchanged",
+        /// None came; the one before is used as long as it is valid.
+        Failed = "failed",
     }
 }
 

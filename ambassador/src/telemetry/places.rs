@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::labels::CredentialOutcome;
+
 /// Bits of a number that are the place.
 const PLACE_BITS: u32 = 20;
 const PLACES_MAX: usize = 1 << PLACE_BITS;
@@ -42,9 +44,18 @@ pub(super) struct Place {
     pub number: u32,
     /// The name; empty while nobody has the place.
     pub name: Arc<str>,
+    /// What the control side counts of it.
+    pub counts: Counts,
+    is_free: bool,
+}
+
+/// What the control side counts of a name.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
     /// Failed resolutions.
     pub dns_failures: u64,
-    is_free: bool,
+    /// Fetched credentials, by how that went.
+    pub credential_refreshes: [u64; CredentialOutcome::ALL.len()],
 }
 
 impl Places {
@@ -67,7 +78,7 @@ impl Places {
             self.all.push(Place {
                 number: number.expect("names come from a file of bounded size"),
                 name: "".into(),
-                dns_failures: 0,
+                counts: Counts::default(),
                 is_free: true,
             });
             self.all.len() - 1
@@ -82,7 +93,7 @@ impl Places {
         let Some(place) = self.get(number) else {
             return;
         };
-        (place.name, place.is_free, place.dns_failures) = ("".into(), true, 0);
+        (place.name, place.is_free, place.counts) = ("".into(), true, Counts::default());
         place.number = place.number.wrapping_add(PLACES_MAX as u32);
         self.free.push_back(self::place(number));
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::labels::CredentialOutcome;
 use super::places::{self, Places};
 
 /// The number of an upstream's name, until nobody uses the name any more: then it
@@ -133,7 +134,7 @@ impl Registry {
     /// A resolution for this upstream failed; its last good answer stays.
     pub fn dns_failure(&self, index: UpstreamIndex) {
         if let Some(place) = self.names().upstreams.get(index.0) {
-            place.dns_failures += 1;
+            place.counts.dns_failures += 1;
         }
     }
 
@@ -141,10 +142,30 @@ impl Registry {
     pub fn dns_failures(&self) -> Vec<(Arc<str>, u64)> {
         let names = self.names();
         let named = names.upstreams.named();
-        let failing = named.filter(|place| place.dns_failures > 0);
+        let failing = named.filter(|place| place.counts.dns_failures > 0);
         failing
-            .map(|place| (Arc::clone(&place.name), place.dns_failures))
+            .map(|place| (Arc::clone(&place.name), place.counts.dns_failures))
             .collect()
+    }
+
+    /// The credential of this upstream was fetched.
+    pub(crate) fn credential_refresh(&self, index: UpstreamIndex, outcome: CredentialOutcome) {
+        if let Some(place) = self.names().upstreams.get(index.0) {
+            place.counts.credential_refreshes[outcome as usize] += 1;
+        }
+    }
+
+    /// Fetched credentials by upstream and how that went, where there are any.
+    pub(crate) fn credential_refreshes(&self) -> Vec<(Arc<str>, CredentialOutcome, u64)> {
+        let names = self.names();
+        let named = names.upstreams.named();
+        let counted = named.flat_map(|place| {
+            let counts = place.counts.credential_refreshes;
+            let outcomes = CredentialOutcome::ALL.iter();
+            outcomes
+                .map(move |outcome| (Arc::clone(&place.name), *outcome, counts[*outcome as usize]))
+        });
+        counted.filter(|(.., count)| *count > 0).collect()
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {

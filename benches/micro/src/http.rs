@@ -69,6 +69,7 @@ fn requests(measure: &mut impl Measure) {
         remove: &[],
         trace: Default::default(),
         add: &[("traceparent", &trace)],
+        credential: None,
         addressed_here: true,
         presented_here: true,
     };

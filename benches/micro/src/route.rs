@@ -117,6 +117,7 @@ fn upstream(by: By, n: usize) -> Upstream {
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
         tls: None,
+        auth: None,
         policies: Default::default(),
     }
 }

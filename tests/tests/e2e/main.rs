@@ -20,6 +20,7 @@ mod capture_scope;
 mod command_line;
 mod connect;
 mod connections;
+mod credentials;
 mod descriptors;
 mod doctor;
 mod drain;

@@ -146,6 +146,7 @@ impl<'a> Prepared<'a> {
         state.watch_names(&running.control);
         let watched = state.certificates();
         running.control.watch_certificates(watched);
+        state.keep_credentials(&running.control);
     }
 }
 

@@ -131,6 +131,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
     labels.follow(&state.generation());
     state.watch_names(&control);
     control.watch_certificates(state.certificates());
+    state.keep_credentials(&control);
     let introduction = Introduction {
         backend,
         why_not_ring,
@@ -333,6 +334,9 @@ fn start_shards(state: &ProxyState, plans: Vec<Plan>) -> Result<Vec<Shard>, Fail
 pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf, Access)> {
     let mut files = Vec::new();
     let read = config.into_iter().chain(&checked.admin.token_file);
+    let upstreams = checked.routes.upstreams.iter();
+    let auths = upstreams.filter_map(|upstream| upstream.auth.as_ref());
+    let read = read.chain(auths.flat_map(|auth| auth.files()));
     files.extend(read.map(|path| (path.clone(), Access::Read)));
     for path in certificate_files(checked) {
         // Upstreams may share them.

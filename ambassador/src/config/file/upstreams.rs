@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::auth::{self, Auth};
 use super::{File, name_mistake};
 use crate::config::checked::Origin;
 use crate::config::findings::Findings;
@@ -33,6 +34,9 @@ object! {
         /// A name and port instead of `endpoints`. It is resolved again when its
         /// TTL ends (after 1 s at least, 5 min at most).
         dns: DnsName,
+        /// The credential that its requests carry. The proxy adds it; programs never
+        /// have it. Needs `endpoints` on loopback. Absent: none.
+        auth: Auth,
         ..policies: Policies as Section::Upstream
     }
 }
@@ -116,10 +120,17 @@ fn upstream(
         policies.without_requests();
     }
     check_tls(name, raw, &policies, &endpoints, findings);
+    let place = auth::Carrier {
+        endpoints: &endpoints,
+        protocol: policies.protocol(),
+    };
+    let auth = raw.auth.as_ref();
+    let auth = auth.and_then(|auth| auth::check(auth, place, findings));
     let hosts = raw.hosts.items();
     let upstream = settings::Upstream {
         name: name.value.as_str().into(),
         claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
+        auth: auth.map(Arc::new),
         endpoints,
         protocol: policies.protocol(),
         tls: policies.tls(),
@@ -297,6 +308,9 @@ pub(in crate::config) fn shown(upstream: &settings::Upstream) -> Json {
             shown.insert("dns".into(), format!("{name}:{port}").into());
         }
         Endpoints::Original => {}
+    }
+    if let Some(auth) = &upstream.auth {
+        shown.insert("auth".into(), auth::shown(auth));
     }
     shown.extend(policies::shown(upstream, Section::Upstream));
     Json::Object(shown)

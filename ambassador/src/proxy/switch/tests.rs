@@ -143,6 +143,7 @@ fn with_named(protocol: Protocol) -> Plan {
         }],
         endpoints: Endpoints::Static(vec![SocketAddr::from(([10, 0, 0, 1], 80)).into()]),
         protocol,
+        auth: None,
         policies: Policies::default(),
     }));
     plan

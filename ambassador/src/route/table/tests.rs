@@ -13,6 +13,7 @@ fn upstream(name: &str, claims: Vec<Claim>) -> Upstream {
         endpoints: Endpoints::Original,
         protocol: Protocol::Auto,
         tls: None,
+        auth: None,
         policies: Default::default(),
     }
 }

@@ -3,8 +3,8 @@ use std::collections::HashSet;
 use super::super::cells::Cells;
 use super::super::labels::tests::{OPEN, all};
 use super::super::labels::{
-    AttemptOutcome, BackendLabel, Direction, FaultKind, MemoryKind, MethodLabel, ReasonLabel,
-    RetryCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
+    AttemptOutcome, BackendLabel, CredentialOutcome, Direction, FaultKind, MemoryKind, MethodLabel,
+    ReasonLabel, RetryCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
 };
 use super::super::record::{Passage, RequestRecord};
 use super::super::registry::{ListenerIndex, UpstreamIndex};
@@ -18,6 +18,9 @@ use crate::clock::Instant;
 fn rendered(format: Format) -> String {
     let registry = Registry::default();
     let shop = registry.upstream("sh\"op");
+    CredentialOutcome::ALL
+        .iter()
+        .for_each(|outcome| registry.credential_refresh(shop, *outcome));
     registry.dns_failure(shop);
     registry.control.reloaded(1_700_000_000);
     let cells = Cells::default();
@@ -53,6 +56,7 @@ fn rendered(format: Format) -> String {
             used: 5,
             reclaimed: 6,
         }),
+        credential_expiry: vec![("shop".into(), Duration::from_secs(90))],
         backend: BackendLabel::Epoll,
     };
     let staleness = Duration::from_millis(1_500);
@@ -108,11 +112,11 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_memory_bytes{kind="held"} 7"#,
         r#"ambassador_requests_total{upstream="sh\"op",method="GET",status="503",reason="no-endpoint"} 2"#,
         r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.0025"} 0"#,
-        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 30"#,
-        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 30"#,
-        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 30"#,
-        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.09"#,
-        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.0009"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="0.005"} 31"#,
+        r#"ambassador_request_duration_seconds_bucket{upstream="sh\"op",le="+Inf"} 31"#,
+        r#"ambassador_request_duration_seconds_count{upstream="sh\"op"} 31"#,
+        r#"ambassador_request_duration_seconds_sum{upstream="sh\"op"} 0.093"#,
+        r#"ambassador_overhead_seconds_sum{upstream="sh\"op"} 0.00093"#,
         r#"ambassador_upstream_attempts_total{upstream="sh\"op",outcome="response"} 1"#,
         r#"ambassador_retries_total{upstream="sh\"op",cause="reset"} 1"#,
         r#"ambassador_tcp_connections_total{upstream="sh\"op",outcome="closed"} 1"#,
@@ -131,6 +135,8 @@ fn every_metric_of_the_contract_is_there() {
         "ambassador_config_last_reload_successful 1",
         "ambassador_config_last_reload_success_timestamp_seconds 1700000000",
         r#"ambassador_dns_failures_total{upstream="sh\"op"} 1"#,
+        r#"ambassador_credential_refreshes_total{upstream="sh\"op",outcome="failed"} 1"#,
+        r#"ambassador_credential_expiry_seconds{upstream="shop"} 90"#,
         "ambassador_capture_slots 5",
         "ambassador_capture_slots_reclaimed_total 6",
         r#"ambassador_dropped_accepts_total{cause="unknown-token"} 0"#,

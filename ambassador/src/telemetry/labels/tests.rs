@@ -71,6 +71,11 @@ pub(in crate::telemetry) fn all() -> Vec<Values> {
             "cause",
             DroppedAccept
         ),
+        values!(
+            Some("ambassador_credential_refreshes_total"),
+            "outcome",
+            CredentialOutcome
+        ),
         values!(Some("ambassador_memory_bytes"), "kind", MemoryKind),
         Values {
             metric: Some("ambassador_captured_connects_total"),

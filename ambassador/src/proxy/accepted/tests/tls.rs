@@ -19,6 +19,7 @@ fn with_named(protocol: Protocol, named: Protocol) -> Plan {
         }],
         endpoints: Endpoints::Static(vec![SocketAddr::from(([10, 0, 0, 1], 80)).into()]),
         protocol: named,
+        auth: None,
         policies: plan.policies.clone(),
     }));
     plan

@@ -205,6 +205,7 @@ fn routed(change: impl FnOnce(&mut Route, &mut Policies)) -> Plan {
             ]),
             protocol: Protocol::Http1,
             tls: None,
+            auth: None,
             policies,
         }));
     }

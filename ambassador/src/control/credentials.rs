@@ -1,0 +1,61 @@
+//! Keeps the credentials of upstreams fetched: one task for each upstream that has
+//! one.
+
+mod refresh;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::telemetry::{Registry, UpstreamIndex};
+use crate::upstream::credential::UpstreamCredential;
+
+use refresh::Refresh;
+use source::Source;
+
+/// The credential of an upstream, to be kept fetched.
+pub(crate) struct KeptCredential {
+    /// The name of the upstream.
+    pub upstream: Arc<str>,
+    /// Where it is counted.
+    pub label: UpstreamIndex,
+    /// What requests get.
+    pub credential: Arc<UpstreamCredential>,
+}
+
+/// Ends with its handle.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Keeps the newest list of credentials that came in fetched, until the sender is
+/// gone. One that stays in the list goes on as it was.
+pub(super) async fn run(mut wanted: mpsc::Receiver<Vec<KeptCredential>>, registry: Arc<Registry>) {
+    // By what tells one credential from another: its place in memory, which its task
+    // keeps.
+    let mut tasks: HashMap<usize, Task> = HashMap::new();
+    while let Some(wanted) = wanted.recv().await {
+        let wanted: HashMap<usize, KeptCredential> = wanted
+            .into_iter()
+            .map(|kept| (Arc::as_ptr(&kept.credential).addr(), kept))
+            .collect();
+        tasks.retain(|place, _| wanted.contains_key(place));
+        for (place, kept) in wanted {
+            tasks.entry(place).or_insert_with(|| {
+                let refresh = Refresh {
+                    source: Source::of(&kept.credential.auth),
+                    kept,
+                    registry: Arc::clone(&registry),
+                };
+                Task(tokio::spawn(refresh.keep()))
+            });
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Credentials that the proxy adds: what the upstream gets, and who else sees it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ambassador_tests::proxy::{Scratch, one_upstream};
+use ambassador_tests::{
+    Answer, Backend, Call, Column, Proxy, Request, Server, eventually, matrix, on_both_backends,
+    ports,
+};
+
+use crate::identity::assert_private;
+
+matrix!(
+    a_token_of_a_file_is_what_the_upstream_gets,
+    a_token_that_changes_fails_no_request,
+    an_upstream_gets_its_own_token_and_no_other,
+    without_a_token_nothing_is_sent,
+    a_retry_carries_the_token,
+);
+
+on_both_backends!(
+    a_token_is_nowhere_to_be_seen,
+    a_file_that_turns_bad_leaves_the_token_of_before,
+    a_token_in_a_swapped_directory_is_followed,
+    a_reload_that_names_another_file_sends_no_old_token,
+);
+
+const SOON: Duration = Duration::from_secs(30);
+
+pub(crate) fn listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
+}
+
+/// A file that root alone may read.
+pub(crate) fn secret(scratch: &Scratch, name: &str, text: &str) -> PathBuf {
+    let path = scratch.file(name, text);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    path
+}
+
+/// Puts another file in its place.
+pub(crate) fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    fs::write(&new, text).expect("it is writable");
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).expect("it is ours");
+    fs::rename(new, path).expect("it is writable");
+}
+
+fn bearer(file: &Path) -> String {
+    format!("auth: {{ bearer: {{ file: \"{}\" }} }}\n", file.display())
+}
+
+/// Every value of the field of this name, in the order they came.
+pub(crate) fn all(request: &Request, name: &str) -> Vec<String> {
+    let fields = request.fields.iter();
+    let named = fields.filter(|(key, _)| key.eq_ignore_ascii_case(name));
+    named.map(|(_, value)| value.clone()).collect()
+}
+
+fn a_token_of_a_file_is_what_the_upstream_gets(column: Column) {
+    let server = column.ok();
+    let scratch = Scratch::new();
+    let token = secret(&scratch, "token", "t0ken-1\n");
+    let more = format!(
+        "{}headers: {{ set: {{ authorization: by-a-rule }} }}\n",
+        bearer(&token)
+    );
+    let (_proxy, listen) = column.in_front_of(&server, &more);
+    let mut caller = column.connect(listen);
+    for lines in [
+        "",
+        "Authorization: Basic b3duOm93bg==\r\n",
+        "authorization: one\r\nAUTHORIZATION: two\r\nx-kept: yes\r\n",
+    ] {
+        let call = Call::get("/").to("web.test").lines(lines);
+        assert_eq!(caller.call(&call).status, 200);
+        let request = server.last_request();
+        assert_eq!(
+            all(&request, "authorization"),
+            ["Bearer t0ken-1"],
+            "{lines}"
+        );
+    }
+    assert_eq!(server.last_request().field("x-kept"), Some("yes"));
+    // Nor in a trailer, where a server may look for it as well.
+    let call = Call::new("POST", "/").to("web.test").in_pieces();
+    caller.send(&call.field("trailer", "authorization"));
+    caller.piece("body");
+    caller.end(&[("authorization", "own"), ("x-sum", "1")]);
+    assert_eq!(caller.answer().status, 200);
+    let request = server.last_request();
+    assert_eq!(all(&request, "authorization"), ["Bearer t0ken-1"]);
+    assert_eq!(request.trailer("authorization"), None);
+    assert_eq!(request.trailer("x-sum"), Some("1"));
+}
+
+fn a_token_that_changes_fails_no_request(column: Column) {
+    let server = column.ok();
+    let scratch = Scratch::new();
+    let token = scratch.file("token", "t0ken-0\n");
+    let (proxy, listen) = column.in_front_of(&server, &bearer(&token));
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..3)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut caller = column.connect(listen);
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(caller.get("/").status, 200);
+                }
+            })
+        })
+        .collect();
+    assert_eq!(column.connect(listen).get("/").status, 200);
+    for round in 1..=20 {
+        replace(&token, &format!("t0ken-{round}\n"));
+        let wanted = format!("Bearer t0ken-{round}");
+        eventually("the new token is sent", SOON, || {
+            server.last_request().field("authorization") == Some(&wanted)
+        });
+    }
+    stop.store(true, Ordering::Relaxed);
+    for worker in workers {
+        worker.join().expect("no request fails");
+    }
+    let valid = |value: &str| value.starts_with("Bearer t0ken-");
+    let requests = server.requests();
+    assert!(
+        requests
+            .iter()
+            .all(|it| it.field("authorization").is_some_and(valid))
+    );
+    let refreshed = [("upstream", "web"), ("outcome", "refreshed")];
+    assert_eq!(
+        proxy.metric("ambassador_credential_refreshes_total", &refreshed),
+        21.0
+    );
+}
+
+/// Routed by its name, by another upstream's name, and told by a redirect.
+fn an_upstream_gets_its_own_token_and_no_other(column: Column) {
+    let (mine, other) = (column.ok(), column.ok());
+    let away = format!("http://{}/", other.address());
+    let moved = column.server(move |_| Answer::status(302).field("location", &away));
+    let scratch = Scratch::new();
+    let (one, two) = (
+        scratch.file("one", "t0ken-1"),
+        scratch.file("two", "t0ken-2"),
+    );
+    let listen = listen();
+    let config = format!(
+        "{}  moved: {{ hosts: [moved.test], endpoints: [\"{}\"], {} }}\n  \
+         other: {{ hosts: [other.test], endpoints: [\"{}\"] }}\n",
+        one_upstream(listen, mine.address(), &bearer(&one)),
+        moved.address(),
+        bearer(&two).trim(),
+        other.address(),
+    );
+    let _proxy = Proxy::start(column, &config);
+    let mut caller = column.connect(listen);
+    let call = |host: &str| Call::get("/").to(host);
+    assert_eq!(caller.call(&call("web.test")).status, 200);
+    let redirect = caller.call(&call("moved.test"));
+    assert_eq!(redirect.status, 302);
+    assert!(
+        redirect.field("location").is_some(),
+        "it is the program's to follow"
+    );
+    assert_eq!(caller.call(&call("other.test")).status, 200);
+    assert_eq!(
+        mine.last_request().field("authorization"),
+        Some("Bearer t0ken-1")
+    );
+    assert_eq!(
+        moved.last_request().field("authorization"),
+        Some("Bearer t0ken-2")
+    );
+    assert_eq!(other.last_request().field("authorization"), None);
+    assert_eq!(other.requests().len(), 1);
+}
+
+fn without_a_token_nothing_is_sent(column: Column) {
+    let server = column.ok();
+    let scratch = Scratch::new();
+    let token = scratch.path().join("token");
+    let more = format!("{}circuit_breaker: {{ consecutive: 1 }}\n", bearer(&token));
+    let (proxy, listen) = column.in_front_of(&server, &more);
+    let mut caller = column.connect(listen);
+    for _ in 0..3 {
+        let answer = caller.get("/");
+        assert_eq!((answer.status, answer.reason()), (503, "auth-unavailable"));
+    }
+    assert_eq!((server.connections(), server.requests().len()), (0, 0));
+    let upstream = proxy.upstream("web");
+    assert_eq!(upstream["circuit_breaker"]["state"], "closed");
+    assert_eq!(upstream["credential"]["state"], "failed");
+    let why = upstream["credential"]["last_failure"].to_string();
+    assert!(
+        why.contains("token") && why.contains("No such file"),
+        "{why}"
+    );
+    assert_eq!(
+        proxy.metric("ambassador_retries_total", &[("upstream", "web")]),
+        0.0
+    );
+    // It comes, and requests go at once.
+    replace(&token, "t0ken-1\n");
+    eventually("the token is there", SOON, || caller.get("/").status == 200);
+    assert_eq!(
+        server.last_request().field("authorization"),
+        Some("Bearer t0ken-1")
+    );
+}
+
+fn a_retry_carries_the_token(column: Column) {
+    let busy = column.server(|_| Answer::status(503));
+    let well = column.ok();
+    let scratch = Scratch::new();
+    let token = scratch.file("token", "t0ken-1");
+    let listen = listen();
+    let config = format!(
+        "listeners:\n  - {{ name: egress, bind: \"{listen}\", protocol: http }}\n\
+         upstreams:\n  web:\n    hosts: [web.test]\n    \
+         endpoints: [\"{}\", \"{}\"]\n    retry: {{ base: 1ms }}\n    {}",
+        busy.address(),
+        well.address(),
+        bearer(&token)
+    );
+    let _proxy = Proxy::start(column, &config);
+    let mut caller = column.connect(listen);
+    eventually("one was retried", SOON, || {
+        assert_eq!(caller.get("/").status, 200);
+        !busy.requests().is_empty()
+    });
+    for request in busy.requests().iter().chain(&well.requests()) {
+        assert_eq!(all(request, "authorization"), ["Bearer t0ken-1"]);
+    }
+}
+
+/// Not in the access log, what the admin API tells, the log, or a core.
+fn a_token_is_nowhere_to_be_seen(backend: Backend) {
+    let server = Server::ok();
+    let scratch = Scratch::new();
+    let token = secret(&scratch, "token", "s3cret-token\n");
+    let telemetry = "telemetry: { access_log: { path: stdout }, tracing: {} }";
+    let (auth, listen) = (bearer(&token), listen());
+    let config = format!(
+        "{telemetry}\n{}",
+        one_upstream(listen, server.address(), &auth)
+    );
+    let proxy = Proxy::start(backend, &config);
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    assert_eq!(
+        server.last_request().field("authorization"),
+        Some("Bearer s3cret-token")
+    );
+    // It turns into one that is refused: what is said of it does not show it.
+    replace(&token, "s3cret token\n");
+    let failed = [("upstream", "web"), ("outcome", "failed")];
+    eventually("it is refused", SOON, || {
+        proxy.metric("ambassador_credential_refreshes_total", &failed) >= 1.0
+    });
+    eventually("the log tells", SOON, || {
+        proxy.log().contains("cannot fetch the credential") && proxy.log().contains("\"path\"")
+    });
+    for said in [
+        proxy.log(),
+        proxy.admin_get("/config"),
+        proxy.admin_get("/upstreams"),
+        proxy.admin_get("/metrics"),
+    ] {
+        assert!(!said.contains("s3cret"), "{said}");
+    }
+    // What is written of it is a path.
+    assert!(
+        proxy
+            .admin_get("/config")
+            .contains(&token.display().to_string())
+    );
+    assert_private(proxy.pid());
+}
+
+fn a_file_that_turns_bad_leaves_the_token_of_before(backend: Backend) {
+    let server = Server::ok();
+    let scratch = Scratch::new();
+    let token = scratch.file("token", "t0ken-1\n");
+    let (proxy, listen) = Proxy::in_front_of_with(backend, server.address(), &bearer(&token));
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    let long = "x".repeat(10_000);
+    for (count, text) in ["", "\n", "one\r\nx-admin: yes", &long]
+        .into_iter()
+        .enumerate()
+    {
+        replace(&token, text);
+        let failed = [("upstream", "web"), ("outcome", "failed")];
+        eventually("it is refused", SOON, || {
+            proxy.metric("ambassador_credential_refreshes_total", &failed) > count as f64
+        });
+        assert_eq!(caller.get("/").status, 200);
+        let request = server.last_request();
+        assert_eq!(all(&request, "authorization"), ["Bearer t0ken-1"]);
+    }
+    assert_eq!(proxy.upstream("web")["credential"]["state"], "valid");
+    replace(&token, "t0ken-2\n");
+    eventually("the new token is sent", SOON, || {
+        assert_eq!(caller.get("/").status, 200);
+        server.last_request().field("authorization") == Some("Bearer t0ken-2")
+    });
+}
+
+/// As Kubernetes projects a service account's token.
+fn a_token_in_a_swapped_directory_is_followed(backend: Backend) {
+    let server = Server::ok();
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.path().join(name);
+    for (version, text) in [("v1", "t0ken-1"), ("v2", "t0ken-2")] {
+        fs::create_dir(path(version)).expect("it is writable");
+        fs::write(path(version).join("token"), text).expect("it is writable");
+    }
+    symlink("v1", path("..data")).expect("it is writable");
+    symlink("..data/token", path("token")).expect("it is writable");
+    let (_proxy, listen) =
+        Proxy::in_front_of_with(backend, server.address(), &bearer(&path("token")));
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    assert_eq!(
+        server.last_request().field("authorization"),
+        Some("Bearer t0ken-1")
+    );
+    symlink("v2", path("..new")).expect("it is writable");
+    fs::rename(path("..new"), path("..data")).expect("it is writable");
+    eventually("the new token is sent", SOON, || {
+        assert_eq!(caller.get("/").status, 200);
+        server.last_request().field("authorization") == Some("Bearer t0ken-2")
+    });
+}
+
+fn a_reload_that_names_another_file_sends_no_old_token(backend: Backend) {
+    let (one, two) = (Server::ok(), Server::ok());
+    let scratch = Scratch::new();
+    let (old, new) = (scratch.file("old", "t0ken-1"), scratch.path().join("new"));
+    let listen = listen();
+    let proxy = Proxy::start(backend, &one_upstream(listen, one.address(), &bearer(&old)));
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    proxy.rewrite_config(&one_upstream(listen, two.address(), &bearer(&new)));
+    eventually("it was reloaded", SOON, || {
+        proxy.metric("ambassador_config_reloads_total", &[]) >= 1.0
+    });
+    eventually("there is no token", SOON, || {
+        let mut caller = ambassador_tests::Client::connect(listen);
+        caller.get("/").reason() == "auth-unavailable"
+    });
+    replace(&new, "t0ken-2");
+    eventually("there is one", SOON, || {
+        let mut caller = ambassador_tests::Client::connect(listen);
+        caller.get("/").status == 200
+    });
+    let requests = two.requests();
+    let values = requests.iter().map(|request| all(request, "authorization"));
+    assert!(
+        values
+            .into_iter()
+            .all(|values| values == ["Bearer t0ken-2"])
+    );
+    // Without auth, without a token.
+    proxy.rewrite_config(&one_upstream(listen, two.address(), ""));
+    eventually("it was reloaded", SOON, || {
+        proxy.metric("ambassador_config_reloads_total", &[]) >= 2.0
+    });
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    assert_eq!(two.last_request().field("authorization"), None);
+}
