@@ -38,6 +38,7 @@ pub(crate) mod progress;
 mod race;
 pub(crate) mod reach;
 mod refusal;
+pub(crate) mod renewal;
 pub(crate) mod replay;
 pub(crate) mod reply;
 pub(crate) mod request_facts;

@@ -19,6 +19,7 @@ use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::progress::Progress;
 use crate::proxy::refusal::Refusal;
+use crate::proxy::renewal::Presented;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
@@ -220,6 +221,9 @@ impl<'a> RoutedRequest<'a, '_> {
         self.incoming.head.detach();
         let replay = match routing::may_be_sent_twice(policies, request, &self.incoming.head) {
             true => Replay::up_to(policies.retry.body_limit),
+            false if route.target.credential.is_some() => {
+                Replay::of_refused(policies.retry.body_limit)
+            }
             false => Replay::none(),
         };
         let progress = Progress::new(self.record, Some(self.caller.member));
@@ -244,6 +248,7 @@ impl<'a> RoutedRequest<'a, '_> {
             replay,
             deadlines: &Deadlines::new(&policies.timeouts, began).bounded_by(left),
             awaiting: Some(admitted.awaiting),
+            presented: Presented::default(),
         };
         if let Err(bad) = sending.take_along() {
             return Outcome::Refused(Refusal::Malformed(bad));

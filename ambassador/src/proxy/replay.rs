@@ -1,4 +1,8 @@
 //! What of a request's body is kept so that it can be sent again.
+//!
+//! Most failures leave open whether the request has arrived; then only what may
+//! arrive twice is sent again. A refusal does not: the upstream says that it has not
+//! acted on it.
 
 use crate::ring::Chunk;
 
@@ -10,6 +14,17 @@ pub(crate) struct Replay {
     body: Option<Vec<u8>>,
     /// Bytes that may still be kept.
     room: u64,
+    after: ReplayAfter,
+}
+
+/// After what it is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum ReplayAfter {
+    /// Whatever went wrong.
+    #[default]
+    AnyFailure,
+    /// A refusal alone: it must not arrive twice.
+    Refusal,
 }
 
 impl Replay {
@@ -23,17 +38,32 @@ impl Replay {
         Self {
             body: Some(Vec::new()),
             room: body_limit,
+            after: ReplayAfter::AnyFailure,
         }
     }
 
-    /// Whether all that was read is still there.
+    /// The same of a request that must not arrive twice: it is sent again where it was
+    /// refused.
+    pub(crate) fn of_refused(body_limit: u64) -> Self {
+        Self {
+            after: ReplayAfter::Refusal,
+            ..Self::up_to(body_limit)
+        }
+    }
+
+    /// Whether all that was read is still there, to be sent again whatever went wrong.
     pub(crate) fn is_whole(&self) -> bool {
+        self.body.is_some() && self.after == ReplayAfter::AnyFailure
+    }
+
+    /// Whether all that was read is still there, to be sent again after a refusal.
+    pub(crate) fn is_whole_after_refusal(&self) -> bool {
         self.body.is_some()
     }
 
     /// Whether nothing was read, and so nothing left out.
     pub(crate) fn is_empty(&self) -> bool {
-        self.body.as_ref().is_some_and(Vec::is_empty)
+        self.is_whole() && self.body.as_ref().is_some_and(Vec::is_empty)
     }
 
     /// Keeps more of the body; says by how much what is kept has grown. Where it
@@ -56,8 +86,16 @@ impl Replay {
         }
     }
 
-    /// All that was read, to be sent again.
+    /// All that was read, to be sent again whatever went wrong.
     pub(crate) fn again(&self) -> Option<Chunk> {
+        match self.after {
+            ReplayAfter::AnyFailure => self.again_after_refusal(),
+            ReplayAfter::Refusal => None,
+        }
+    }
+
+    /// All that was read, to be sent again after a refusal.
+    pub(crate) fn again_after_refusal(&self) -> Option<Chunk> {
         let body = self.body.as_ref()?;
         Some(Chunk::written(body.len(), |copy| {
             copy.extend_from_slice(body);
@@ -91,6 +129,18 @@ mod tests {
         assert!(!replay.is_whole() && replay.again().is_none());
         assert_eq!(replay.add(b"more"), 0);
         assert!(replay.again().is_none());
+    }
+
+    #[test]
+    fn what_must_not_arrive_twice_is_sent_again_after_a_refusal_alone() {
+        let mut replay = Replay::of_refused(4);
+        assert_eq!(replay.add(b"body"), 4);
+        assert!(!replay.is_whole() && replay.again().is_none());
+        assert!(replay.is_whole_after_refusal());
+        assert_eq!(&*replay.again_after_refusal().unwrap(), b"body");
+        assert_eq!(replay.add(b"!"), -4);
+        assert!(!replay.is_whole_after_refusal());
+        assert!(replay.again_after_refusal().is_none());
     }
 
     #[test]

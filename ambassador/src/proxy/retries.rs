@@ -24,7 +24,7 @@ impl Sending<'_> {
         one: &mut Try<'t>,
     ) -> (Result<Delivered, Failure>, TriesEnd) {
         let (tried, stopped) = loop {
-            let is_last = self.record.attempts.get() + 1 >= tries.most();
+            let is_last = self.tries_made() + 1 >= tries.most();
             let resend = match !is_last && one.may_be_repeated() {
                 true => Resend::Allowed,
                 false => Resend::Forbidden,
@@ -41,7 +41,7 @@ impl Sending<'_> {
             };
             let input = RetryInput {
                 cause,
-                tries: self.record.attempts.get(),
+                tries: self.tries_made(),
                 resend: match self.can_send_again(&tried) {
                     true => resend,
                     false => Resend::Forbidden,
@@ -81,6 +81,11 @@ impl Sending<'_> {
         let answered = match self.second(one, resend) {
             None => self.ask(one, Interims::Pass).await?,
             Some(second) => self.ask_beside(one, tries, second).await?,
+        };
+        let answered = match self.is_refused() {
+            // Boxed, as it is rare.
+            true => Box::pin(self.ask_renewed(one, answered)).await?,
+            false => answered,
         };
         self.take(one, answered, hold_back).await
     }

@@ -18,6 +18,7 @@ use crate::proxy::downstream::{NoBody, RecvRequest, SendResponse};
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::heads::Interims;
 use crate::proxy::progress::Progress;
+use crate::proxy::renewal::Presented;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision};
@@ -208,6 +209,7 @@ impl SecondRequest<'_> {
             replay: self.replay,
             deadlines: self.deadlines,
             awaiting: None,
+            presented: Presented::default(),
         }
         .ask(&mut attempt, Interims::Drop)
         .await?;

@@ -20,6 +20,7 @@ use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::heads::{Heads, Interims};
 use crate::proxy::outbound::{Outbound, Reading};
 use crate::proxy::progress::Progress;
+use crate::proxy::renewal::Presented;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision, TryFacts};
@@ -66,6 +67,8 @@ pub(crate) struct Sending<'a> {
     pub deadlines: &'a Deadlines<'a>,
     /// That it waits for its response; `None`: it does no more.
     pub awaiting: Option<Awaiting<'a>>,
+    /// The credential that went with it.
+    pub presented: Presented,
 }
 
 /// Which connections a request may go over.
@@ -350,6 +353,9 @@ impl<'a> Sending<'a> {
                     .ok_or(Unanswered::WITHOUT_CREDENTIAL)?,
             ),
         };
+        if let Some(issued) = &issued {
+            self.presented.number = issued.number();
+        }
         let facts = TryFacts {
             endpoint: outbound.endpoint(),
             left,

@@ -124,6 +124,8 @@ labels! {
         Status504 = "504",
         /// The response had another status that `retry.on` names.
         OtherStatus = "status",
+        /// The upstream refused the credential (401), and there was a fresh one.
+        Credential = "credential",
         /// Made beside a try whose endpoint had been silent since it connected.
         Silence = "silence",
         /// Made beside a try that had no response yet (`hedge`).

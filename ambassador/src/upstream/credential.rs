@@ -18,6 +18,10 @@ use crate::credential::settings::Auth;
 /// Requests that may wait for a credential at once; further ones do without.
 const WAITING_MAX: usize = 4096;
 
+/// How soon a credential may be fetched again because the upstream refuses it: one
+/// that refuses every credential must not make its source busy.
+const RENEWED_EVERY: Duration = Duration::from_secs(5);
+
 /// What requests get, and what is known of how it is fetched.
 pub struct UpstreamCredential {
     /// Where it comes from.
@@ -31,7 +35,9 @@ pub struct UpstreamCredential {
 #[derive(Debug)]
 pub(crate) struct Issued {
     /// What requests get.
-    pub credential: Credential,
+    credential: Credential,
+    /// Tells it from others: a later one has a higher number.
+    number: u64,
     /// Until when; `None`: until there is another one.
     expires: Option<Instant>,
 }
@@ -48,12 +54,27 @@ pub(crate) enum IssueOutcome {
     Unchanged,
 }
 
+/// Whether another credential is there, in place of one that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// There is another one.
+    Done,
+    /// There is none, or not yet.
+    Failed,
+}
+
 #[derive(Default)]
 struct Fetching {
     /// Why it was fetched in vain, since it was fetched last.
     failure: Option<Arc<str>>,
-    /// Requests that wait for the first one.
+    /// Requests that wait for the end of a fetch.
     waiting: Vec<Waker>,
+    /// The number of a refused one that is to be replaced.
+    refused: Option<u64>,
+    /// When the next one may be replaced for that.
+    renewable_at: Option<Instant>,
+    /// Who fetches.
+    fetcher: Option<Waker>,
 }
 
 /// What there is to tell of a credential, without the credential.
@@ -98,6 +119,11 @@ impl ValidCredential {
     /// What requests get.
     pub(crate) fn credential(&self) -> Option<&Credential> {
         Some(&self.0.as_ref()?.credential)
+    }
+
+    /// Which one it is.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.as_ref().map_or(0, |issued| issued.number)
     }
 }
 
@@ -150,12 +176,16 @@ impl UpstreamCredential {
         let (outcome, waiting) = {
             let mut fetching = self.fetching();
             let before = self.current.load();
-            let outcome = match before.as_ref() {
-                Some(before) if before.credential == credential => IssueOutcome::Unchanged,
-                _ => IssueOutcome::Replaced,
+            let (outcome, number) = match before.as_ref() {
+                Some(before) if before.credential == credential => {
+                    (IssueOutcome::Unchanged, before.number)
+                }
+                Some(before) => (IssueOutcome::Replaced, before.number + 1),
+                None => (IssueOutcome::Replaced, 1),
             };
             let issued = Issued {
                 credential,
+                number,
                 expires,
             };
             self.current.store(Some(Arc::new(issued)));
@@ -175,6 +205,56 @@ impl UpstreamCredential {
             fetching.end()
         };
         waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// The upstream has refused the one of this number: has another one fetched, once
+    /// for all who say so.
+    pub(crate) fn refuse(&self, number: u64, now: Instant) {
+        let mut fetching = self.fetching();
+        let is_due = fetching.renewable_at.is_none_or(|at| at <= now);
+        if fetching.refused.is_some() || !is_due || self.has_newer(number, now) {
+            return;
+        }
+        fetching.refused = Some(number);
+        fetching.renewable_at = Some(now + RENEWED_EVERY);
+        if let Some(fetcher) = fetching.fetcher.take() {
+            fetcher.wake();
+        }
+    }
+
+    /// Until there is another one than that of this number, which was refused, or it
+    /// is known that there will be none. `now` tells the time.
+    pub(crate) async fn renewed(&self, number: u64, now: impl Fn() -> Instant) -> Renewal {
+        poll_fn(|context| {
+            let mut fetching = self.fetching();
+            if self.has_newer(number, now()) {
+                return Poll::Ready(Renewal::Done);
+            }
+            match fetching.refused {
+                Some(_) => fetching.wait(context.waker()).map(|()| Renewal::Failed),
+                None => Poll::Ready(Renewal::Failed),
+            }
+        })
+        .await
+    }
+
+    fn has_newer(&self, number: u64, now: Instant) -> bool {
+        self.valid(now).is_some_and(|valid| valid.number() > number)
+    }
+
+    /// Until the upstream has refused the present one, for who fetches.
+    pub(crate) async fn refused(&self) {
+        poll_fn(|context| {
+            let mut fetching = self.fetching();
+            match fetching.refused {
+                Some(_) => Poll::Ready(()),
+                None => {
+                    fetching.fetcher = Some(context.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
     }
 
     /// How long it is still valid; `None`: without an end, or there is none.
@@ -222,6 +302,7 @@ impl Fetching {
 
     /// Those to tell.
     fn end(&mut self) -> Vec<Waker> {
+        self.refused = None;
         std::mem::take(&mut self.waiting)
     }
 }

@@ -22,6 +22,7 @@ matrix!(
     an_upstream_gets_its_own_token_and_no_other,
     without_a_token_nothing_is_sent,
     a_retry_carries_the_token,
+    a_refused_token_is_read_again_and_the_request_sent_once_more,
 );
 
 on_both_backends!(
@@ -241,6 +242,32 @@ fn a_retry_carries_the_token(column: Column) {
     for request in busy.requests().iter().chain(&well.requests()) {
         assert_eq!(all(request, "authorization"), ["Bearer t0ken-1"]);
     }
+}
+
+/// The server takes the second token alone. The file cannot be watched, so that only a
+/// refusal makes the proxy read it at once.
+fn a_refused_token_is_read_again_and_the_request_sent_once_more(column: Column) {
+    let server = column.server(|request| match request.field("authorization") {
+        Some("Bearer t0ken-2") => Answer::ok(&request.body),
+        _ => Answer::status(401).field("www-authenticate", "Bearer"),
+    });
+    let scratch = Scratch::new();
+    let token = scratch.file("token", "t0ken-1");
+    let (proxy, listen) = column.in_front_of(&server, &bearer(&token));
+    let mut caller = column.connect(listen);
+    let call = || Call::post("/", "the body").to("web.test");
+    // Nothing better is there.
+    let answer = caller.call(&call());
+    assert_eq!((answer.status, answer.field("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!(server.requests().len(), 1);
+    let retried = [("upstream", "web"), ("cause", "credential")];
+    assert_eq!(proxy.metric("ambassador_retries_total", &retried), 0.0);
+    replace(&token, "t0ken-2");
+    eventually("the new token is sent", SOON, || {
+        let answer = caller.call(&call());
+        answer.status == 200 && answer.text() == "the body"
+    });
+    assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 0);
 }
 
 /// Not in the access log, what the admin API tells, the log, or a core.

@@ -67,6 +67,7 @@ impl Refresh {
             tokio::select! {
                 () = due => {}
                 () = self.source.change() => {}
+                () = self.kept.credential.refused() => {}
             }
         }
     }

@@ -4,6 +4,7 @@ mod admission;
 mod beside;
 mod binding;
 mod bodies;
+mod credentials;
 mod dead_connection;
 mod draining;
 mod families;
