@@ -7,6 +7,9 @@ pub(crate) mod token;
 
 pub(crate) use secret::Secret;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use zeroize::Zeroizing;
+
 use settings::Auth;
 use token::TokenMistake;
 
@@ -33,6 +36,13 @@ impl Credential {
                 token::check_bearer(token)?;
                 [b"Bearer ", token.expose()].concat()
             }
+            Auth::Basic { user, .. } => {
+                let pair = [user.as_bytes(), b":", token.expose()].concat();
+                let pair = Zeroizing::new(pair);
+                let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*pair));
+                [b"Basic ", encoded.as_bytes()].concat()
+            }
+            Auth::Header { .. } => token.expose().to_vec(),
         };
         Ok(Self::Header {
             name: auth.field().into(),
@@ -59,5 +69,34 @@ mod tests {
         );
         let words = Secret::from(b"t0 ken".to_vec());
         assert_eq!(Credential::of(&auth, &words), Err(TokenMistake::NoToken));
+    }
+
+    fn sent(auth: &Auth, secret: &str) -> String {
+        let secret = Secret::from(secret.as_bytes().to_vec());
+        let Credential::Header { name, value } = Credential::of(auth, &secret).unwrap();
+        format!("{name}: {}", String::from_utf8_lossy(value.expose()))
+    }
+
+    /// The examples of RFC 7617 sections 2 and 2.1.
+    #[test]
+    fn a_password_is_sent_as_basic_has_it() {
+        let auth = |user: &str| Auth::Basic {
+            user: user.into(),
+            password: "/a".into(),
+        };
+        let expected = "Authorization: Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==";
+        assert_eq!(sent(&auth("Aladdin"), "open sesame"), expected);
+        let expected = "Authorization: Basic dGVzdDoxMjPCow==";
+        assert_eq!(sent(&auth("test"), "123\u{a3}"), expected);
+    }
+
+    #[test]
+    fn a_field_of_any_name_has_the_secret_alone() {
+        let auth = Auth::Header {
+            name: "X-Api-Key".into(),
+            value: "/a".into(),
+        };
+        assert_eq!(sent(&auth, "k3y of mine"), "X-Api-Key: k3y of mine");
+        assert!(auth.is_field(b"x-api-key") && !auth.is_field(b"authorization"));
     }
 }

@@ -34,6 +34,7 @@ pub(crate) mod memory;
 mod outbound;
 mod paced;
 mod pick;
+mod presented;
 pub(crate) mod progress;
 mod race;
 pub(crate) mod reach;

@@ -4,7 +4,7 @@ mod kind;
 
 use std::ops::Range;
 
-pub(crate) use self::kind::{Kind, kind_of};
+pub(crate) use self::kind::{Kind, is_between_ends, kind_of};
 use crate::message::BadMessage;
 use crate::message::keep_alive::KeepAlive;
 

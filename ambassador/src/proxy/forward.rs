@@ -17,9 +17,9 @@ use crate::proxy::delivery::{Delivery, Outcome, Switched};
 use crate::proxy::downstream::{Downstream, Parts};
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
+use crate::proxy::presented::Presented;
 use crate::proxy::progress::Progress;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::renewal::Presented;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
@@ -197,7 +197,6 @@ impl<'a> RoutedRequest<'a, '_> {
     async fn serve(&mut self) -> Outcome<'a> {
         let (context, route) = (self.context, self.route);
         let policies = &route.target.upstream.policies;
-        let request = self.incoming.request;
         let timeout = route.caller_timeout(self.incoming);
         let mut arrived = self.admission(timeout);
         let admitted = match arrived.admit().await {
@@ -219,13 +218,7 @@ impl<'a> RoutedRequest<'a, '_> {
         // What of the body is here already, and what is kept of it. Nothing of the
         // shared buffers is kept while a peer is waited for.
         self.incoming.head.detach();
-        let replay = match routing::may_be_sent_twice(policies, request, &self.incoming.head) {
-            true => Replay::up_to(policies.retry.body_limit),
-            false if route.target.credential.is_some() => {
-                Replay::of_refused(policies.retry.body_limit)
-            }
-            false => Replay::none(),
-        };
+        let replay = self.replay();
         let progress = Progress::new(self.record, Some(self.caller.member));
         // An injected delay is not the upstream's.
         let began = self.record.passage.started + admitted.delayed;
@@ -301,6 +294,19 @@ impl<'a> RoutedRequest<'a, '_> {
             timeout,
             record: self.record,
             now: self.record.passage.started,
+        }
+    }
+
+    /// What is kept of its body for another try.
+    #[inline(always)]
+    fn replay(&self) -> Replay {
+        let target = &self.route.target;
+        let policies = &target.upstream.policies;
+        let Incoming { request, head, .. } = &*self.incoming;
+        match routing::may_be_sent_twice(policies, request, head) {
+            true => Replay::up_to(policies.retry.body_limit),
+            false if target.credential.is_some() => Replay::of_refused(policies.retry.body_limit),
+            false => Replay::none(),
         }
     }
 

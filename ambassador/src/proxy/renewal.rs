@@ -14,27 +14,11 @@ use crate::upstream::credential::Renewal;
 /// How long a request waits at most for a credential in place of a refused one.
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
 
-/// What a request shows of its upstream's credential.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Presented {
-    /// Which one went with it last; 0: none has yet.
-    pub number: u64,
-    /// Whether it was sent once more with a fresh one.
-    renewed: Renewed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Renewed {
-    #[default]
-    No,
-    Yes,
-}
-
 impl Sending<'_> {
     /// Tries as the policies count them: one that was made because of a stale
     /// credential takes nothing from those that the upstream may fail.
     pub(crate) fn tries_made(&self) -> u16 {
-        let again = u16::from(self.presented.renewed == Renewed::Yes);
+        let again = u16::from(self.presented.is_renewed);
         self.record.attempts.get().saturating_sub(again)
     }
 
@@ -57,7 +41,7 @@ impl Sending<'_> {
         };
         let number = self.presented.number;
         credential.refuse(number, ring::now());
-        let may_go_again = self.presented.renewed == Renewed::No
+        let may_go_again = !self.presented.is_renewed
             && self.replay.is_whole_after_refusal()
             && self.progress.is_unanswered();
         if !may_go_again {
@@ -71,7 +55,7 @@ impl Sending<'_> {
         if !matches!(renewal.await, Ok(Renewal::Done)) {
             return Ok(answered);
         }
-        self.presented.renewed = Renewed::Yes;
+        self.presented.is_renewed = true;
         one.end(AttemptOutcome::Response);
         let cells = &self.context.telemetry.cells;
         cells.retry(self.target().shared.label, RetryCause::Credential);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +20,7 @@ matrix!(
     a_token_of_a_file_is_what_the_upstream_gets,
     a_token_that_changes_fails_no_request,
     an_upstream_gets_its_own_token_and_no_other,
+    a_password_and_a_key_are_sent_as_their_kinds_have_it,
     without_a_token_nothing_is_sent,
     a_retry_carries_the_token,
     a_refused_token_is_read_again_and_the_request_sent_once_more,
@@ -186,6 +187,32 @@ fn an_upstream_gets_its_own_token_and_no_other(column: Column) {
     assert_eq!(other.requests().len(), 1);
 }
 
+fn a_password_and_a_key_are_sent_as_their_kinds_have_it(column: Column) {
+    let server = column.ok();
+    let scratch = Scratch::new();
+    let path = secret(&scratch, "secret", "open sesame\n");
+    let file = path.display();
+    let basic = format!("auth: {{ basic: {{ user: Aladdin, password: {{ file: \"{file}\" }} }} }}");
+    let key = format!("auth: {{ header: {{ name: X-Api-Key, value: {{ file: \"{file}\" }} }} }}");
+    let own = "authorization: own\r\nx-api-key: own\r\nX-API-KEY: own\r\n";
+    let shown = |more: &str| {
+        let (_proxy, listen) = column.in_front_of(&server, more);
+        let call = Call::get("/").to("web.test").lines(own);
+        assert_eq!(column.connect(listen).call(&call).status, 200);
+        let request = server.last_request();
+        [all(&request, "authorization"), all(&request, "x-api-key")]
+    };
+    let own = || "own".to_owned();
+    let basic = shown(&basic);
+    assert_eq!(basic[0], ["Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ=="]);
+    assert_eq!(basic[1], [own(), own()], "another field is the program's");
+    let key = shown(&key);
+    assert_eq!(
+        (&*key[0], &*key[1]),
+        (&[own()][..], &["open sesame".to_owned()][..])
+    );
+}
+
 fn without_a_token_nothing_is_sent(column: Column) {
     let server = column.ok();
     let scratch = Scratch::new();
@@ -244,8 +271,8 @@ fn a_retry_carries_the_token(column: Column) {
     }
 }
 
-/// The server takes the second token alone. The file cannot be watched, so that only a
-/// refusal makes the proxy read it at once.
+/// The file changes and stays open, of which the kernel tells nobody: only a refusal
+/// makes the proxy read it.
 fn a_refused_token_is_read_again_and_the_request_sent_once_more(column: Column) {
     let server = column.server(|request| match request.field("authorization") {
         Some("Bearer t0ken-2") => Answer::ok(&request.body),
@@ -253,19 +280,28 @@ fn a_refused_token_is_read_again_and_the_request_sent_once_more(column: Column) 
     });
     let scratch = Scratch::new();
     let token = scratch.file("token", "t0ken-1");
-    let (proxy, listen) = column.in_front_of(&server, &bearer(&token));
+    let more = format!("{}retry: {{ attempts: 1 }}\n", bearer(&token));
+    let (proxy, listen) = column.in_front_of(&server, &more);
     let mut caller = column.connect(listen);
-    let call = || Call::post("/", "the body").to("web.test");
-    // Nothing better is there.
-    let answer = caller.call(&call());
-    assert_eq!((answer.status, answer.field("www-authenticate")), (401, Some("Bearer")));
-    assert_eq!(server.requests().len(), 1);
+    let open = fs::OpenOptions::new().write(true).open(&token);
+    let open = open.expect("it is writable");
+    open.write_all_at(b"t0ken-2", 0).expect("it is writable");
+    let answer = caller.call(&Call::post("/", "the body").to("web.test"));
+    assert_eq!((answer.status, answer.text().as_str()), (200, "the body"));
+    let shown = server.requests();
+    let shown: Vec<_> = shown
+        .iter()
+        .filter_map(|it| it.field("authorization"))
+        .collect();
+    assert_eq!(shown, ["Bearer t0ken-1", "Bearer t0ken-2"]);
     let retried = [("upstream", "web"), ("cause", "credential")];
-    assert_eq!(proxy.metric("ambassador_retries_total", &retried), 0.0);
-    replace(&token, "t0ken-2");
-    eventually("the new token is sent", SOON, || {
-        let answer = caller.call(&call());
-        answer.status == 200 && answer.text() == "the body"
+    proxy.expect_metric("ambassador_retries_total", &retried, 1.0);
+    // One that is refused although nothing better is there goes back as it is.
+    open.write_all_at(b"t0ken-3", 0).expect("it is writable");
+    drop(open);
+    eventually("the server's answer is passed on", SOON, || {
+        let answer = caller.call(&Call::get("/").to("web.test"));
+        answer.status == 401 && answer.field("www-authenticate") == Some("Bearer")
     });
     assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 0);
 }

@@ -14,8 +14,11 @@ upstreams:
   tcp: { hosts: [10.1.1.1], protocol: tcp }
   never: { hosts: [c], circuit_breaker: { failures: off }, rate_limit: { requests_per_second: 0.001 } }
   run: { hosts: [d], circuit_breaker: { consecutive: 2 }, retry: { body_limit: 1025, on: [], budget: { ratio: 7% } } }
-  zoned: { hosts: [e], endpoints: [10.1.1.1:1], zone: z, load_balancing: { ring_hash: { header: h } },
+  zoned: { hosts: [e], zone: z, load_balancing: { ring_hash: { header: h } },
+           auth: { bearer: { file: /t } }, endpoints: [127.0.0.1:1],
            outlier: { consecutive: off, success_rate: on, max_ejected: 33.3% } }
+  basic: { hosts: [f], endpoints: [127.0.0.1:1], auth: { basic: { user: u, password: { file: /p } } } }
+  header: { hosts: [g], endpoints: [127.0.0.1:1], auth: { header: { name: X-Key, value: { file: /k } } } }
 routes:
   - { match: { path_prefix: /a }, upstream: run, circuit_breaker: { failures: 3 } }
   - { match: { path_prefix: /b }, upstream: never, rate_limit: off, circuit_breaker: { consecutive: 3 } }

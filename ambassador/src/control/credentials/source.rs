@@ -57,7 +57,9 @@ impl Source {
     /// That of an upstream.
     pub(super) fn of(auth: &Auth) -> Self {
         match auth {
-            Auth::Bearer(TokenSource::File(path)) => Self::File(FileSource::new(path)),
+            Auth::Bearer(TokenSource::File(path))
+            | Auth::Basic { password: path, .. }
+            | Auth::Header { value: path, .. } => Self::File(FileSource::new(path)),
         }
     }
 

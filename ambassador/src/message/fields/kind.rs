@@ -111,6 +111,12 @@ pub(crate) fn kind_of(name: &[u8]) -> Kind {
     }
 }
 
+/// Whether nobody reads or writes the field of this name between a program and its
+/// upstream.
+pub(crate) fn is_between_ends(name: &[u8]) -> bool {
+    matches!(kind_of(name), Kind::EndToEnd | Kind::Credentials)
+}
+
 /// Whether a name is this one, which is in lower case. Every field of every head
 /// comes by here: eight bytes are compared at once, the last eight once more.
 #[inline(always)]
