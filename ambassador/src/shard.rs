@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::capture::Heartbeat;
 use crate::clock::Instant;
-use crate::proxy::context::Context;
+use crate::proxy::context::{Context, Tokens};
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::ring::{self, Backend, Remote, Spin, growth, timer};
@@ -58,6 +58,8 @@ pub struct Plan {
     /// Tells the programs that it lives, where something is captured, as long
     /// as what that relies on holds.
     pub heartbeat: Option<(Heartbeat, Arc<Reliance>)>,
+    /// Whose a captured connection may be.
+    pub tokens: Tokens,
     /// Who waits for what the drain cuts.
     pub callers: Callers,
 }
@@ -164,6 +166,7 @@ async fn serve(plan: Plan, ready: SyncSender<Remote>) -> io::Result<Rc<Telemetry
     let telemetry = Rc::new(Telemetry::new(plan.log));
     let (counted, memory) = (Rc::clone(&telemetry), plan.memory);
     let context = Context::new(plan.shard, plan.generation, pools, counted, memory);
+    context.tokens.set(plan.tokens);
     ring::spawn(watch_memory(Rc::clone(&context)));
     if let Some((heartbeat, reliance)) = plan.heartbeat {
         heartbeat.beat();

@@ -187,6 +187,7 @@ pub mod route {
 
 /// See `shard.rs`.
 pub mod shard {
+    pub use crate::proxy::context::Tokens;
     pub use crate::shard::{Callers, Plan, Shard, place, start};
 
     /// See `shard/accept.rs`.

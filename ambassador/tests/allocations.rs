@@ -171,6 +171,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
             endpoints: Endpoints::Static(vec![upstream.into()]),
             protocol: Protocol::Auto,
             auth: None,
+            on_failure: None,
             policies: Policies {
                 tracing: Some(trace::Settings {
                     sample: 0.5,
@@ -186,6 +187,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
         ..Settings::default()
     };
     let plan = Plan {
+        tokens: shard::Tokens::Guarded,
         shard: 0,
         cpu: None,
         backend,

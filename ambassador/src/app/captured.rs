@@ -22,6 +22,7 @@ use crate::addr::EndpointAddr;
 use crate::capture::settings::{Claim, Claims, Settings};
 use crate::capture::{AttachReport, Capture, Heartbeat, Verdict};
 use crate::control::WatchedName;
+use crate::proxy::context::Tokens;
 use crate::proxy::generation::Generation;
 use crate::route::{self, Claimed};
 use crate::shard::Update;
@@ -207,6 +208,14 @@ impl Captured {
         self.programs().map_or(Ok(()), Capture::canary)
     }
 
+    /// Whose a captured connection may be.
+    pub(super) fn tokens(&self) -> Tokens {
+        match self.programs().map(Capture::guarded) {
+            Some(Err(_)) => Tokens::Borrowable,
+            Some(Ok(())) | None => Tokens::Guarded,
+        }
+    }
+
     /// Whether connects are refused once the proxy has ended.
     pub(super) fn is_pinned(&self) -> bool {
         self.programs().is_some_and(Capture::is_pinned)
@@ -249,14 +258,16 @@ impl Current {
 
 fn kernel_claims(claims: &route::Claims, resolved: &[&Resolved], circuits: &Circuits) -> Claims {
     let mut nets = Vec::new();
-    let mut add = |net, port, upstream: &str| {
-        nets.push(Claim {
-            circuit: circuits.number_of(upstream),
-            ..Claim::new(net, port)
-        });
+    let of_upstream = |upstream: &str, claim: Claim| Claim {
+        circuit: circuits.number_of(upstream),
+        ..claim
     };
     for claimed in &claims.nets {
-        add(claimed.what, claimed.port, &claimed.upstream);
+        let claim = Claim {
+            on_failure: claimed.on_failure,
+            ..Claim::new(claimed.what, claimed.port)
+        };
+        nets.push(of_upstream(&claimed.upstream, claim));
     }
     for known in resolved {
         let means = |claimed: &&Claimed<String>| {
@@ -264,7 +275,11 @@ fn kernel_claims(claims: &route::Claims, resolved: &[&Resolved], circuits: &Circ
         };
         for claimed in claims.names.iter().filter(means) {
             for address in known.addresses.iter() {
-                add(address.0.ip().into(), claimed.port, &claimed.upstream);
+                let claim = Claim {
+                    on_failure: claimed.on_failure,
+                    ..Claim::new(address.0.ip().into(), claimed.port)
+                };
+                nets.push(of_upstream(&claimed.upstream, claim));
             }
         }
     }

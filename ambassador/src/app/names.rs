@@ -96,8 +96,8 @@ fn files(netns: &Path, helper: &Helper) -> Files {
 
 /// The names of `dns:` endpoints, wherever there are callers; and of exact `hosts`
 /// whose addresses the kernel has to know: under `passthrough` only claimed ones
-/// are captured, and under `kernel_fail_fast` it refuses what one upstream alone
-/// claims.
+/// are captured, under `kernel_fail_fast` it refuses what one upstream alone claims, and
+/// without the proxy what an upstream has its own `on_failure` for.
 pub(super) fn watched(
     generation: &Generation,
     capture: Option<&Settings>,
@@ -106,8 +106,11 @@ pub(super) fn watched(
     let mut targets = generation.targets();
     let fails_fast =
         targets.any(|(upstream, _)| upstream.policies.circuit_breaker.kernel_fail_fast);
-    let kernel_asks =
-        capture.is_some_and(|capture| fails_fast || capture.unmatched == Unmatched::Passthrough);
+    let mut targets = generation.targets();
+    let fails_apart = targets.any(|(upstream, _)| upstream.failure_policy().is_some());
+    let kernel_asks = capture.is_some_and(|capture| {
+        fails_fast || fails_apart || capture.unmatched == Unmatched::Passthrough
+    });
     let mut names = HashSet::new();
     for (upstream, shared) in generation.targets() {
         if let Endpoints::Dns { name, port } = &upstream.endpoints {

@@ -144,9 +144,8 @@ fn loopback() -> [IpNet; 4] {
 
 fn decide(settings: &Settings, claims: &Claims, net: IpNet, port: Option<u16>) -> u32 {
     let claim = best_claim(claims, net, port);
-    let fail = claim
-        .and_then(|claim| claim.on_failure)
-        .unwrap_or(settings.on_failure);
+    let own = claim.and_then(|claim| on_failure(claims, claim));
+    let fail = own.unwrap_or(settings.on_failure);
     let mut value = match fail {
         OnFailure::Bypass => 0,
         OnFailure::Refuse => rule::FAIL_CLOSED,
@@ -204,6 +203,18 @@ fn best_claim(claims: &Claims, net: IpNet, port: Option<u16>) -> Option<&Claim> 
         .iter()
         .filter(|claim| claim.covers(&net, port))
         .max_by_key(|claim| (claim.net.prefix_len(), claim.port.is_some()))
+}
+
+/// What those say together that have this claim. One that has something to hide is
+/// not to be left to another that has not.
+fn on_failure(claims: &Claims, claim: &Claim) -> Option<OnFailure> {
+    let is_same = |other: &&Claim| (other.net, other.port) == (claim.net, claim.port);
+    let same = claims.nets.iter().filter(is_same);
+    let refuses = |other: &Claim| other.on_failure == Some(OnFailure::Refuse);
+    match same.clone().any(refuses) {
+        true => Some(OnFailure::Refuse),
+        false => same.filter_map(|other| other.on_failure).next(),
+    }
 }
 
 /// The circuit that all claims have in common. A connect to what somebody else
@@ -357,11 +368,19 @@ mod tests {
             ],
             any_names: false,
         };
+        let mut both = claims.clone();
         let rules = compile(&settings, &claims).unwrap();
         let closed = |ip, port| look_up(&rules, ip, port) & rule::FAIL_CLOSED != 0;
         assert!(!closed("10.2.0.1", 443));
         assert!(closed("10.1.0.1", 443));
         assert!(!closed("10.1.0.1", 80));
+        // Whoever else claims the same does not open it.
+        let other = claim("10.1.0.0/16", None);
+        for at in [1, 2] {
+            both.nets.insert(at, other);
+            let rules = compile(&settings, &both).unwrap();
+            assert!(look_up(&rules, "10.1.0.1", 443) & rule::FAIL_CLOSED != 0);
+        }
     }
 
     #[test]

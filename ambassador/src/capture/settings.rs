@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::circuits::CircuitNumber;
 use crate::route::settings::Unmatched;
 
+pub use crate::route::settings::OnFailure;
 pub use crate::workload::Target;
 
 /// `capture` of the configuration.
@@ -59,16 +60,6 @@ pub struct Scope {
     pub ports: Vec<u16>,
     /// Destination networks.
     pub cidrs: Vec<IpNet>,
-}
-
-/// What a connect does that should be captured and cannot be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnFailure {
-    /// It goes straight.
-    #[default]
-    Bypass,
-    /// It gets ECONNREFUSED.
-    Refuse,
 }
 
 /// What happens to UDP port 443 in scope.

@@ -8,7 +8,7 @@ use crate::clock::Instant;
 use crate::message::{CallerTimeout, LocalReply, Reason, RequestHead};
 use crate::policy;
 use crate::policy::rate_limit::{self, Turn};
-use crate::proxy::context::Context;
+use crate::proxy::context::{Context, Tokens};
 use crate::proxy::downstream::RecvRequest;
 use crate::proxy::fault::{self, Fate};
 use crate::proxy::generation::Awaiting;
@@ -22,6 +22,9 @@ use crate::upstream::in_flight::Entered;
 
 /// The text for a request in a circle.
 const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they go in a circle";
+
+/// The text for a captured request where nobody guards tokens.
+const UNGUARDED: &str = "captured requests get no credentials: the guard that keeps other programs from posing as captured ones is not attached";
 
 /// A routed request that asks for admission; nothing of it was sent.
 pub(crate) struct Admission<'a, 'b> {
@@ -69,6 +72,10 @@ impl<'a> Admission<'a, '_> {
             let detail = without_requests(&target.upstream.name);
             return Err(LocalReply::new(Reason::NoRoute).with_detail(detail).into());
         }
+        if self.may_be_borrowed() {
+            let reply = LocalReply::new(Reason::AuthUnavailable);
+            return Err(reply.with_detail(UNGUARDED).into());
+        }
         if self.route.is_circle() {
             let reply = LocalReply::new(Reason::Loop).with_detail(IN_A_CIRCLE);
             return Err(reply.into());
@@ -95,6 +102,15 @@ impl<'a> Admission<'a, '_> {
             awaiting,
             delayed,
         })
+    }
+
+    /// Whether it came by a token that may be another's, and would be shown to its
+    /// upstream as if it were not.
+    #[inline(always)]
+    fn may_be_borrowed(&self) -> bool {
+        self.context.tokens.get() == Tokens::Borrowable
+            && self.original.is_some()
+            && self.route.target.upstream.has_credentials()
     }
 
     /// Waits for its turn, where requests have a rate.

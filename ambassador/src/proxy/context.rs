@@ -35,6 +35,8 @@ pub struct Context {
     pub pools: Rc<Pools>,
     /// Counters and the access log.
     pub telemetry: Rc<Telemetry>,
+    /// Whether a captured connection is surely one of a captured program.
+    pub tokens: Cell<Tokens>,
     /// Its clients as a whole.
     pub clients: Rc<Clients>,
     /// That of the process.
@@ -54,6 +56,15 @@ pub struct Context {
     server_first: RefCell<ServerFirst>,
     peers: RefCell<Vec<Remote>>,
     listeners: RefCell<HashMap<(ListenerIndex, Namespace), Rc<ShardListener>>>,
+}
+
+/// Whether a program can use a token that was given to another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tokens {
+    /// The guard programs keep it from that, or there are no tokens.
+    Guarded,
+    /// It can: a captured connection may be anybody's.
+    Borrowable,
 }
 
 /// What one exchange is read into, one after another.
@@ -86,6 +97,7 @@ impl Context {
             head_limits: message::Limits::default(),
             pools,
             telemetry,
+            tokens: Cell::new(Tokens::Guarded),
             clients: Rc::default(),
             memory,
             drain: Drain::default(),

@@ -169,6 +169,7 @@ impl World {
             },
             protocol: plan.protocol,
             auth: plan.auth.map(Arc::new),
+            on_failure: None,
             policies: plan.policies,
         };
         let mut settings = plan.settings;

@@ -42,6 +42,9 @@ pub struct Upstream {
     pub tls: Option<Arc<Tls>>,
     /// Who its requests show that they come from; `None`: as the programs say.
     pub auth: Option<Arc<Auth>>,
+    /// What captured connects to it do while the proxy cannot serve them, as the file
+    /// says.
+    pub on_failure: Option<OnFailure>,
     /// How its requests are treated.
     pub policies: Policies,
 }
@@ -192,6 +195,22 @@ impl Settings {
             .filter_map(|route| route.overridden.as_mut())
             .for_each(inject);
         self.adopted.fault = Some(Box::new(fault.clone()));
+    }
+}
+
+impl Upstream {
+    /// What captured connects to it do while the proxy cannot serve them; `None`: what
+    /// others do. A program has no business there without the proxy's credentials.
+    pub fn failure_policy(&self) -> Option<OnFailure> {
+        let refuses = self.has_credentials().then_some(OnFailure::Refuse);
+        self.on_failure.or(refuses)
+    }
+
+    /// Whether whoever reaches it through the proxy counts as somebody else than a
+    /// program alone.
+    pub(crate) fn has_credentials(&self) -> bool {
+        let certificate = self.tls.as_ref().and_then(|tls| tls.cert.as_ref());
+        self.auth.is_some() || certificate.is_some()
     }
 }
 
@@ -357,6 +376,16 @@ pub enum HostMatch {
         /// Only at this port.
         port: Option<u16>,
     },
+}
+
+/// What a connect does that should be captured and cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// It goes straight.
+    #[default]
+    Bypass,
+    /// It gets ECONNREFUSED.
+    Refuse,
 }
 
 /// `capture.unmatched`.

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::names::NameClaims;
 use super::nets::NetClaims;
 use super::requests::{RouteIndex, Subject};
-use super::settings::{Claim, Endpoints, Settings, Unmatched, Upstream};
+use super::settings::{Claim, Endpoints, OnFailure, Settings, Unmatched, Upstream};
 use crate::addr::{Authority, OriginalDst};
 
 /// The port of an authority without one, where there is no original
@@ -140,6 +140,9 @@ pub struct Claimed<T> {
     pub port: Option<u16>,
     /// The name of the upstream.
     pub upstream: Arc<str>,
+    /// What connects do there while the proxy cannot serve them; `None`: what others
+    /// do.
+    pub on_failure: Option<OnFailure>,
 }
 
 impl Table {
@@ -250,7 +253,7 @@ impl Table {
         };
         for upstream in &self.settings.upstreams {
             for claim in &upstream.claims {
-                claims.add(claim, &upstream.name);
+                claims.add(claim, upstream);
             }
         }
         claims
@@ -428,13 +431,15 @@ impl Tunnelled {
 }
 
 impl Claims {
-    fn add(&mut self, claim: &Claim, upstream: &Arc<str>) {
-        let upstream = Arc::clone(upstream);
+    fn add(&mut self, claim: &Claim, upstream: &Upstream) {
+        let on_failure = upstream.failure_policy();
+        let upstream = Arc::clone(&upstream.name);
         match claim {
             Claim::Net { net, port } => self.nets.push(Claimed {
                 what: *net,
                 port: *port,
                 upstream,
+                on_failure,
             }),
             Claim::Wildcard { .. } => self.any_names = true,
             Claim::Name { host, port } => {
@@ -443,6 +448,7 @@ impl Claims {
                     what: host.clone(),
                     port: *port,
                     upstream,
+                    on_failure,
                 });
             }
         }

@@ -21,6 +21,7 @@ mod command_line;
 mod connect;
 mod connections;
 mod credentials;
+mod credentials_captured;
 mod descriptors;
 mod doctor;
 mod drain;

@@ -98,7 +98,11 @@ impl Start<'_> {
         circuits.follow(&none, &programs);
         circuits.warn_of_contested(&claims);
         if let Err(why) = programs.guarded() {
-            tracing::warn!(why, "tokens are not guarded at the root of the hierarchy");
+            tracing::warn!(
+                why,
+                "tokens are not guarded at the root of the hierarchy: captured requests get no \
+                 credentials of the proxy"
+            );
         }
         Ok(Kernel {
             method: Method::Programs(Box::new(programs)),

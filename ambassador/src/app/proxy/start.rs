@@ -22,6 +22,7 @@ use crate::control::{
     self, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
     certificates,
 };
+use crate::proxy::context::Tokens;
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::proxy::room;
@@ -272,6 +273,7 @@ impl Shared<'_> {
                 namespaces,
                 log: self.log.map(AccessLog::sink),
                 heartbeat,
+                tokens: self.captured.map_or(Tokens::Guarded, Captured::tokens),
                 callers: self.callers,
             });
         }

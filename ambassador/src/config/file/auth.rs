@@ -9,7 +9,8 @@ use crate::config::read::{Field, Place, Spanned, object};
 use crate::config::values::{AbsolutePath, Text, own_field_mistake};
 use crate::credential::settings::{self, TokenSource};
 use crate::message::fields::is_between_ends;
-use crate::route::settings::{Endpoints, Protocol};
+use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
+use crate::route::tls::{Sni, Tls};
 
 object! {
     /// The credential that the requests of an upstream carry: one of these.
@@ -71,8 +72,10 @@ const PROXY_FIELD: &str = "is a header that the proxy itself answers for";
 /// What carries a credential.
 #[derive(Clone, Copy)]
 pub(super) struct Carrier<'a> {
+    pub(super) claims: &'a [Claim],
     pub(super) endpoints: &'a Endpoints,
     pub(super) protocol: Protocol,
+    pub(super) tls: Option<&'a Tls>,
 }
 
 /// What `auth` means there; `None`: that is a mistake, which is noted.
@@ -115,27 +118,44 @@ impl Carrier<'_> {
         if self.protocol == Protocol::Tcp {
             return Some("protocol tcp has no requests that could carry a credential");
         }
+        let is_verified = self.tls.is_some_and(Tls::is_verified);
         match self.endpoints {
-            Endpoints::Original => Some(
-                "needs endpoints: a request with a forged host would carry the credential anywhere",
-            ),
-            _ if self.is_private() => None,
+            Endpoints::Static(_) | Endpoints::Dns { .. } if is_verified => None,
+            Endpoints::Static(list) if is_loopback(list) => None,
             Endpoints::Static(_) | Endpoints::Dns { .. } => Some(
-                "needs endpoints on loopback: elsewhere the credential would go in plain text to \
-                 whoever answers there",
+                "needs tls with verify: full, or endpoints on loopback: the credential would go \
+                 to whoever answers there, or listens on the way",
+            ),
+            Endpoints::Original if is_verified && self.is_named() => None,
+            Endpoints::Original => Some(
+                "needs endpoints or dns, or tls with verify: full and an sni or hosts that are \
+                 names: a forged host would have the credential sent anywhere",
             ),
         }
     }
 
-    /// Whether nobody else can read or answer what goes there. A name may resolve to
-    /// anything, localhost too.
-    fn is_private(self) -> bool {
-        let Endpoints::Static(list) = self.endpoints else {
-            return false;
-        };
-        let mut endpoints = list.iter();
-        endpoints.all(|endpoint| endpoint.address.0.ip().to_canonical().is_loopback())
+    /// Whether the name that is verified is one of the file, not of the program.
+    fn is_named(self) -> bool {
+        let is_name = |claim: &Claim| matches!(claim, Claim::Name { .. } | Claim::Wildcard { .. });
+        let is_set = self.tls.is_some_and(|tls| tls.sni != Sni::Auto);
+        is_set || !self.claims.is_empty() && self.claims.iter().all(is_name)
     }
+}
+
+/// Whether nobody else can answer there. A name may resolve to anything, localhost
+/// too.
+fn is_loopback(list: &[Endpoint]) -> bool {
+    let mut endpoints = list.iter();
+    endpoints.all(|endpoint| endpoint.address.0.ip().to_canonical().is_loopback())
+}
+
+/// Whether a route without a host would have the credential of an upstream sent to
+/// whoever a program names.
+pub(super) fn goes_where_a_host_says(upstream: &Upstream) -> bool {
+    let tls = upstream.tls.as_deref();
+    upstream.auth.is_some()
+        && upstream.endpoints == Endpoints::Original
+        && tls.is_none_or(|tls| tls.sni == Sni::Auto)
 }
 
 impl Bearer {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
+use super::auth;
 use super::upstreams::Upstreams;
 use super::{File, upstream_named};
 use crate::config::checked::{Checked, Origin, Policy};
@@ -77,6 +78,14 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, layer: &mut Layer<'_>) -
             })),
             _ => None,
         };
+        if let Some(upstream) = upstreams.list.get(upstream)
+            && matches.host.is_none()
+            && auth::goes_where_a_host_says(upstream)
+        {
+            let what = "match must have a host: this upstream has auth and no endpoints, so the \
+                        credential would go wherever a program says";
+            layer.findings.mistake(&raw.place, what);
+        }
         routes.list.push(settings::Route {
             matches,
             upstream,

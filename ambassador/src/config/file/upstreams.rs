@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use super::auth::{self, Auth};
+use super::capture::OnFailure;
 use super::{File, name_mistake};
 use crate::config::checked::Origin;
 use crate::config::findings::Findings;
@@ -35,8 +36,13 @@ object! {
         /// TTL ends (after 1 s at least, 5 min at most).
         dns: DnsName,
         /// The credential that its requests carry. The proxy adds it; programs never
-        /// have it. Needs `endpoints` on loopback. Absent: none.
+        /// have it. Needs `tls` with `verify: full`, or `endpoints` on loopback.
+        /// Absent: none.
         auth: Auth,
+        /// What captured connects to this upstream do while the proxy is dead, hung or
+        /// without a slot. Default: `refuse` where it has `auth` or `tls.cert`, else as
+        /// in `capture`.
+        on_failure: OnFailure,
         ..policies: Policies as Section::Upstream
     }
 }
@@ -120,20 +126,25 @@ fn upstream(
         policies.without_requests();
     }
     check_tls(name, raw, &policies, &endpoints, findings);
-    let place = auth::Carrier {
+    let hosts = raw.hosts.items();
+    let claims: Vec<Claim> = hosts.iter().map(|host| host.value.0.clone()).collect();
+    let tls = policies.tls();
+    let carrier = auth::Carrier {
+        claims: &claims,
         endpoints: &endpoints,
         protocol: policies.protocol(),
+        tls: tls.as_deref(),
     };
     let auth = raw.auth.as_ref();
-    let auth = auth.and_then(|auth| auth::check(auth, place, findings));
-    let hosts = raw.hosts.items();
+    let auth = auth.and_then(|auth| auth::check(auth, carrier, findings));
     let upstream = settings::Upstream {
         name: name.value.as_str().into(),
-        claims: hosts.iter().map(|host| host.value.0.clone()).collect(),
+        claims,
         auth: auth.map(Arc::new),
+        on_failure: raw.on_failure.as_ref().map(|it| it.value.meaning()),
         endpoints,
         protocol: policies.protocol(),
-        tls: policies.tls(),
+        tls,
         policies: policies.settings().clone(),
     };
     (upstream, policies)
@@ -311,6 +322,9 @@ pub(in crate::config) fn shown(upstream: &settings::Upstream) -> Json {
     }
     if let Some(auth) = &upstream.auth {
         shown.insert("auth".into(), auth::shown(auth));
+    }
+    if let Some(written) = upstream.on_failure.as_ref().and_then(OnFailure::written) {
+        shown.insert("on_failure".into(), written);
     }
     shown.extend(policies::shown(upstream, Section::Upstream));
     Json::Object(shown)

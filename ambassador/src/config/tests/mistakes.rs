@@ -139,9 +139,13 @@ upstreams: { a: { endpoints: [127.0.0.1:1], auth: { header: { name: Transfer-Enc
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { header: { name: traceparent, value: { file: /k } } } } } => auth.header.name: is a header that the proxy itself answers for
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { header: { name: 'a b', value: { file: /k } } } } } => auth.header.name: is no header name
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { beerer: {} } } } => did you mean bearer?
-upstreams: { a: { hosts: [a.example], auth: { bearer: { file: /t } } } } => needs endpoints: a request with a forged host
-upstreams: { a: { dns: 'localhost:1', auth: { bearer: { file: /t } } } } => needs endpoints on loopback
-upstreams: { a: { endpoints: [127.0.0.1:1, 10.1.1.1:1], auth: { bearer: { file: /t } } } } => needs endpoints on loopback
+upstreams: { a: { hosts: [a.example], auth: { bearer: { file: /t } } } } => needs endpoints or dns, or tls with verify: full
+upstreams: { a: { dns: 'localhost:1', auth: { bearer: { file: /t } } } } => needs tls with verify: full, or endpoints on loopback
+upstreams: { a: { hosts: [10.1.1.1], tls: on, auth: { bearer: { file: /t } } } } => and an sni or hosts that are names
+upstreams: { a: { hosts: [a.example], tls: { verify: ca }, auth: { bearer: { file: /t } } } } => needs endpoints or dns, or tls with verify: full
+upstreams: { a: { dns: 'a.example:1', tls: { verify: ca }, auth: { bearer: { file: /t } } } } => needs tls with verify: full
+upstreams: { a: { hosts: [a.example], tls: on, auth: { bearer: { file: /t } } } }\nroutes: [{ match: { path_prefix: /a }, upstream: a }] => routes[0]: match must have a host
+upstreams: { a: { endpoints: [127.0.0.1:1, 10.1.1.1:1], auth: { bearer: { file: /t } } } } => needs tls with verify: full, or endpoints on loopback
 upstreams: { a: { endpoints: [127.0.0.1:1], protocol: tcp, auth: { bearer: { file: /t } } } } => protocol tcp has no requests
 defaults: { auth: { bearer: { file: /t } } } => defaults.auth: unknown key
 upstreams: { '..': {} } => dots alone

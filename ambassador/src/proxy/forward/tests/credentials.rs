@@ -11,7 +11,8 @@ use crate::clock::Instant;
 use crate::credential::settings::{Auth, TokenSource};
 use crate::credential::{Credential, Secret};
 use crate::policy::breaker::Trip;
-use crate::proxy::scripted::{Deed, Plan, World, play_in};
+use crate::proxy::context::Tokens;
+use crate::proxy::scripted::{ADDRESS, Deed, Plan, World, play_in};
 use crate::ring::{self, timer};
 use crate::route::settings::{Policies, Protocol};
 use crate::upstream::credential::UpstreamCredential;
@@ -342,6 +343,28 @@ fn a_post_is_sent_again_after_a_refusal_and_not_after_a_reset() {
             (502, Some("upstream-reset"))
         );
         assert_eq!(world.heard(), 1);
+        world
+    });
+}
+
+#[test]
+fn where_tokens_may_be_borrowed_what_is_captured_gets_no_credential() {
+    play(Policies::default(), 1, async |world| {
+        issue(&credential(&world), "t0ken", None);
+        world.context.tokens.set(Tokens::Borrowable);
+        let mut captured = world.captured(ADDRESS);
+        let answer = captured.get().await.expect("an answer");
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (503, Some("auth-unavailable"))
+        );
+        assert_eq!((world.connected(), world.heard()), (0, 0));
+        // Who calls the listener is who may.
+        assert_eq!(world.get().await.status, 200);
+        world.context.tokens.set(Tokens::Guarded);
+        let mut captured = world.captured(ADDRESS);
+        assert_eq!(captured.get().await.expect("an answer").status, 200);
+        assert_eq!(shown(&world), times_of(2, &["Bearer t0ken"]));
         world
     });
 }
