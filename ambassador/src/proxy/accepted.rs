@@ -2,8 +2,9 @@
 //!
 //! On an explicit listener the configuration decides. A captured connection is
 //! HTTP or opaque, by its first bytes: it has 5 ms to send some, once, and 100 ms
-//! more where they are too few. A server that speaks first is remembered for a
-//! while, and its silent clients are connected at once. TLS is routed by its
+//! more where they are too few, or a second where they begin like TLS. A server
+//! that speaks first is remembered for a while, and its silent clients are
+//! connected at once. TLS is routed by its
 //! server name and passed through; adopted, it is an upstream of that name.
 
 use std::rc::Rc;
