@@ -1,6 +1,7 @@
 //! The only reader of time and randomness. Logic that depends on either takes
 //! them as arguments, so that its tests run on virtual time and fixed seeds.
 
+pub(crate) mod calendar;
 mod instant;
 #[cfg(test)]
 pub(crate) mod virtual_time;

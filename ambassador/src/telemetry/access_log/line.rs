@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::labels::RequestProtocol;
 use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
-use crate::clock::Instant;
+use crate::clock::{Instant, calendar};
 use crate::printable;
 
 /// What a line records: a request or a relayed connection.
@@ -238,24 +238,10 @@ fn member(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(b"\",");
 }
 
-/// RFC 3339 in UTC with milliseconds. Days become a date by Howard Hinnant's
-/// `civil_from_days`: years that start in March put the leap day last.
+/// RFC 3339 in UTC with milliseconds.
 fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
     let (days, ms) = (unix_ms / 86_400_000, unix_ms % 86_400_000);
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (year, month, day) = calendar::date(days);
     put(
         out,
         format_args!(
