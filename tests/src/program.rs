@@ -1,6 +1,8 @@
 //! Running other programs to their end, with a bound.
 
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::os;
@@ -62,6 +64,30 @@ pub fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
 
 /// The Python that `cargo xtask setup` makes sure of.
 pub const PYTHON: &str = "python3";
+
+/// Python with a package of the Python Package Index at hand, as `pyjwt==2.10.1`: it is
+/// fetched once, into `target/tools`.
+#[track_caller]
+pub fn python_with(package: &str) -> Command {
+    // One at a time, and the others wait for it.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    let place = tools.join(package);
+    if !place.join("done").is_file() {
+        let mut pip = Command::new(PYTHON);
+        pip.args(["-m", "pip", "install", "--quiet", "--no-input"])
+            .args(["--disable-pip-version-check", "--root-user-action=ignore"])
+            .args(["--upgrade", "--target"])
+            .arg(&place);
+        succeed(pip.arg(package));
+        std::fs::write(place.join("done"), "").expect("pip made the directory");
+    }
+    drop(fetching);
+    let mut python = Command::new(PYTHON);
+    python.env("PYTHONPATH", place);
+    python
+}
 
 /// A running program; killed when dropped, so that a failed test leaves none.
 pub struct Running(Child);

@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
 
-use ambassador_tests::program::{self, PYTHON};
+use ambassador_tests::program;
 use serde_json::Value;
 
 use crate::root;
@@ -56,24 +55,7 @@ pub fn files() -> Vec<PathBuf> {
     files
 }
 
-/// Python with the validator, its schemas and a YAML reader at hand, which are
-/// fetched once.
+/// Python with the validator, its schemas and a YAML reader at hand.
 pub fn python() -> Command {
-    static FETCHED: OnceLock<PathBuf> = OnceLock::new();
-    let place = FETCHED.get_or_init(|| {
-        let place = root().join("target/tools").join(VALIDATOR);
-        if !place.join("done").is_file() {
-            let mut pip = Command::new(PYTHON);
-            pip.args(["-m", "pip", "install", "--quiet", "--no-input"])
-                .args(["--disable-pip-version-check", "--root-user-action=ignore"])
-                .args(["--upgrade", "--target"])
-                .arg(&place);
-            program::succeed(pip.arg(VALIDATOR));
-            std::fs::write(place.join("done"), "").expect("pip made the directory");
-        }
-        place
-    });
-    let mut python = Command::new(PYTHON);
-    python.env("PYTHONPATH", place);
-    python
+    program::python_with(VALIDATOR)
 }
