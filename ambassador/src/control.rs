@@ -56,7 +56,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 pub(crate) struct Settings {
     /// The whole admin API; default 127.0.0.1:15000.
     pub listen: BindAddr,
-    /// A second address that serves /livez, /readyz and /metrics alone.
+    /// A second address that serves /livez, /readyz, /metrics and /jwks.json alone.
     pub metrics_listen: Option<BindAddr>,
     /// Holds the token without which nothing is changed over TCP; read at every
     /// use, so that it may be rotated.
@@ -220,8 +220,13 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
             Arc::clone(&state.registry),
             Arc::clone(&state.resolved),
         );
-        let kept = credentials::run(credentials_in, Arc::clone(&state.registry));
-        let server = admin::Server::new(Arc::clone(&state), settings.token_file);
+        let public_keys = Arc::<credentials::PublicKeys>::default();
+        let kept = credentials::run(
+            credentials_in,
+            Arc::clone(&state.registry),
+            Arc::clone(&public_keys),
+        );
+        let server = admin::Server::new(Arc::clone(&state), settings.token_file, public_keys);
         tokio::select! {
             _ = stopped => {}
             () = dns => {}

@@ -1,8 +1,11 @@
 //! What a request shows about who sends it, added on the way out: secrets, and the
 //! credentials made of them. No I/O: the control side reads files and asks servers.
 
+pub(crate) mod jwt;
+pub(crate) mod key_set;
 pub(crate) mod secret;
 pub mod settings;
+pub(crate) mod signing_key;
 pub(crate) mod token;
 
 pub(crate) use secret::Secret;
@@ -43,6 +46,7 @@ impl Credential {
                 [b"Basic ", encoded.as_bytes()].concat()
             }
             Auth::Header { .. } => token.expose().to_vec(),
+            Auth::Identity(_) => token.expose().to_vec(),
         };
         Ok(Self::Header {
             name: auth.field().into(),

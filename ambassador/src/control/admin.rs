@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::credentials::PublicKeys;
 use super::figures::{Collected, Figures};
 use super::listen::{Listener, Stream};
 use super::readiness::{CANARY_WITHIN, Phase};
@@ -51,10 +52,10 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub(super) enum Surface {
     /// Everything; changes need the token, over a unix socket nothing does.
     Whole,
-    /// Everything, to who is elsewhere: all but health and metrics, which have an
-    /// address for everyone, needs the token.
+    /// Everything, to who is elsewhere: all but health, public keys and metrics, which
+    /// have an address for everyone, needs the token.
     Guarded,
-    /// /livez, /readyz and /metrics.
+    /// /livez, /readyz, /jwks.json and /metrics.
     Metrics,
 }
 
@@ -65,6 +66,8 @@ pub(super) struct Server {
     collecting: Rounds<Arc<Collected>>,
     /// Of trying whether capture works.
     trying: Rounds<Result<(), String>>,
+    /// Those of the tokens that this proxy signs.
+    public_keys: Arc<PublicKeys>,
     token_file: Option<PathBuf>,
     /// Of that file.
     reader: Reader,
@@ -75,8 +78,13 @@ pub(super) struct Server {
 type Reply = Response<Full<Bytes>>;
 
 impl Server {
-    pub(super) fn new(state: Arc<State>, token_file: Option<PathBuf>) -> Arc<Self> {
+    pub(super) fn new(
+        state: Arc<State>,
+        token_file: Option<PathBuf>,
+        public_keys: Arc<PublicKeys>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            public_keys,
             figures: Figures::new(state.shards.len()),
             state,
             collecting: Rounds::default(),
@@ -142,7 +150,7 @@ impl Server {
     async fn answer(&self, request: Request<Incoming>, surface: Surface, over_unix: bool) -> Reply {
         let path = request.uri().path();
         let allowed = match (path, surface) {
-            ("/livez" | "/readyz" | "/metrics", _) => Method::GET,
+            ("/livez" | "/readyz" | "/metrics" | "/jwks.json", _) => Method::GET,
             ("/upstreams" | "/config", Surface::Whole | Surface::Guarded) => Method::GET,
             ("/drain", Surface::Whole | Surface::Guarded) => Method::POST,
             (path, Surface::Whole | Surface::Guarded) if breaker(path).is_some() => Method::POST,
@@ -158,7 +166,8 @@ impl Server {
             return reply;
         }
         let permitted = match (path, surface) {
-            ("/livez" | "/readyz", _) | (_, Surface::Metrics) => Ok(()),
+            // Who verifies a token has the public keys, and nothing else of this proxy.
+            ("/livez" | "/readyz" | "/jwks.json", _) | (_, Surface::Metrics) => Ok(()),
             ("/metrics", _) => permission::check_site(&request, over_unix),
             (_, Surface::Whole) if allowed == Method::GET => {
                 permission::check_site(&request, over_unix)
@@ -174,6 +183,7 @@ impl Server {
                 Ok(()) => text(StatusCode::OK, &self.state.readiness.text()),
                 Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, &why),
             },
+            "/jwks.json" => json_body(StatusCode::OK, &self.public_keys.document()),
             "/metrics" => self.metrics(&request).await,
             "/upstreams" => {
                 let collected = self.figures().await;

@@ -1,8 +1,11 @@
 //! Keeps the credentials of upstreams fetched: one task for each upstream that has
 //! one.
 
+mod identity;
 mod refresh;
+mod secret_file;
 mod source;
+mod token;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +17,9 @@ use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::credential::UpstreamCredential;
 
 use refresh::Refresh;
-use source::Source;
+use source::{Source, Surroundings};
+
+pub(super) use identity::PublicKeys;
 
 /// The credential of an upstream, to be kept fetched.
 pub(crate) struct KeptCredential {
@@ -37,7 +42,12 @@ impl Drop for Task {
 
 /// Keeps the newest list of credentials that came in fetched, until the sender is
 /// gone. One that stays in the list goes on as it was.
-pub(super) async fn run(mut wanted: mpsc::Receiver<Vec<KeptCredential>>, registry: Arc<Registry>) {
+pub(super) async fn run(
+    mut wanted: mpsc::Receiver<Vec<KeptCredential>>,
+    registry: Arc<Registry>,
+    public_keys: Arc<PublicKeys>,
+) {
+    let surroundings = Surroundings { public_keys };
     // By what tells one credential from another: its place in memory, which its task
     // keeps.
     let mut tasks: HashMap<usize, Task> = HashMap::new();
@@ -50,7 +60,7 @@ pub(super) async fn run(mut wanted: mpsc::Receiver<Vec<KeptCredential>>, registr
         for (place, kept) in wanted {
             tasks.entry(place).or_insert_with(|| {
                 let refresh = Refresh {
-                    source: Source::of(&kept.credential.auth),
+                    source: Source::of(&kept.credential.auth, &surroundings),
                     kept,
                     registry: Arc::clone(&registry),
                 };

@@ -13,6 +13,13 @@ impl Secret {
     pub(crate) fn expose(&self) -> &[u8] {
         &self.0
     }
+
+    /// Takes the line ends from behind it.
+    pub(super) fn trim_line_ends(&mut self) {
+        while self.0.last().is_some_and(|byte| b"\r\n".contains(byte)) {
+            self.0.pop();
+        }
+    }
 }
 
 impl From<Vec<u8>> for Secret {

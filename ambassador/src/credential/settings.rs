@@ -1,6 +1,9 @@
 //! `auth` of an upstream, checked: where its credential comes from.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use super::signing_key::Algorithm;
 
 /// Where the credential of an upstream comes from, and what is made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +24,28 @@ pub enum Auth {
         /// The file with its value, read again when it changes.
         value: PathBuf,
     },
+    /// `X-Service-Identity` and a token that is signed here.
+    Identity(Identity),
+}
+
+/// A token that is signed here (RFC 7519).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The file of the key, in PEM.
+    pub key: PathBuf,
+    /// What the key signs by.
+    pub(crate) algorithm: Algorithm,
+    /// Who calls.
+    pub issuer: String,
+    /// Who is called.
+    pub audience: String,
+    /// How long a token is valid; 10 s at least.
+    pub ttl: Duration,
+}
+
+impl Identity {
+    /// How long a token is valid where the file does not say.
+    pub(crate) const TTL: Duration = Duration::from_secs(300);
 }
 
 /// Where a token comes from.
@@ -37,6 +62,7 @@ impl Auth {
             Self::Bearer(_) => "bearer",
             Self::Basic { .. } => "basic",
             Self::Header { .. } => "header",
+            Self::Identity(_) => "identity",
         }
     }
 
@@ -45,6 +71,7 @@ impl Auth {
         match self {
             Self::Bearer(_) | Self::Basic { .. } => "Authorization",
             Self::Header { name, .. } => name,
+            Self::Identity(_) => "X-Service-Identity",
         }
     }
 
@@ -59,6 +86,7 @@ impl Auth {
             Self::Bearer(TokenSource::File(file))
             | Self::Basic { password: file, .. }
             | Self::Header { value: file, .. } => Some(file),
+            Self::Identity(identity) => Some(&identity.key),
         }
     }
 }

@@ -26,11 +26,8 @@ pub(crate) enum TokenMistake {
 ///
 /// # Errors
 /// It cannot be sent.
-pub(crate) fn without_line_end(mut bytes: Vec<u8>) -> Result<Secret, TokenMistake> {
-    while bytes.last().is_some_and(|byte| b"\r\n".contains(byte)) {
-        bytes.pop();
-    }
-    let secret = Secret::from(bytes);
+pub(crate) fn without_line_end(mut secret: Secret) -> Result<Secret, TokenMistake> {
+    secret.trim_line_ends();
     let bytes = secret.expose();
     let is_blank = |byte: Option<&u8>| byte.is_some_and(|byte| b" \t".contains(byte));
     if bytes.is_empty() {
@@ -76,7 +73,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Vec<u8>, TokenMistake> {
-        let secret = without_line_end(text.into());
+        let secret = without_line_end(Secret::from(text.as_bytes().to_vec()));
         secret.map(|secret| secret.expose().to_vec())
     }
 

@@ -69,6 +69,7 @@ mod retries;
 mod routing;
 mod scale;
 mod server_name;
+mod service_identity;
 mod shares;
 mod signals;
 mod slots;

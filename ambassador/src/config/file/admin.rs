@@ -11,10 +11,11 @@ settings! {
     Admin for checked::Admin as admin, checked by is_guarded {
         /// Where it listens: an address and port, or `unix:/path` (made with mode
         /// 0600). An address that is not loopback needs `token_file`; requests
-        /// then need the token, except health and metrics.
+        /// then need the token, except health, public keys and metrics.
         listen: Bind = admin.listen,
-        /// A second address that serves `/livez`, `/readyz` and `/metrics` only,
-        /// for kubelet and Prometheus. Absent: none.
+        /// A second address that serves `/livez`, `/readyz`, `/metrics` and
+        /// `/jwks.json` only, for kubelet, Prometheus and who verifies tokens.
+        /// Absent: none.
         metrics_listen: Bind = admin.metrics_listen,
         /// A file with a token. Requests that change something must carry it as
         /// `Authorization: Bearer`. Absent: such requests need the unix socket.

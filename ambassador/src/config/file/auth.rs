@@ -1,5 +1,7 @@
 //! `auth` of an upstream: one kind of credential, where it cannot go astray.
 
+mod identity;
+
 use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
@@ -11,6 +13,7 @@ use crate::credential::settings::{self, TokenSource};
 use crate::message::fields::is_between_ends;
 use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Sni, Tls};
+use identity::Identity;
 
 object! {
     /// The credential that the requests of an upstream carry: one of these.
@@ -21,6 +24,8 @@ object! {
         basic: Basic,
         /// A field of its own.
         header: Header,
+        /// `X-Service-Identity` and a token that the proxy signs, a JWT.
+        identity: Identity,
     }
 }
 
@@ -91,6 +96,7 @@ pub(super) fn check(
         raw.bearer.as_ref().map(|it| &it.place),
         raw.basic.as_ref().map(|it| &it.place),
         raw.header.as_ref().map(|it| &it.place),
+        raw.identity.as_ref().map(|it| &it.place),
     ];
     for other in places.into_iter().flatten().skip(1) {
         findings.mistake(
@@ -107,7 +113,11 @@ pub(super) fn check(
     if let Some(header) = raw.header.as_ref() {
         return header.settings(&header.place, findings);
     }
-    let what = "must say what the credential is: bearer, basic or header";
+    if let Some(identity) = raw.identity.as_ref() {
+        let settings = identity.settings(&identity.place, findings);
+        return settings.map(settings::Auth::Identity);
+    }
+    let what = "must say what the credential is: bearer, basic, header or identity";
     findings.mistake_unless_inside(&raw.place, what);
     None
 }
@@ -233,6 +243,7 @@ pub(super) fn shown(auth: &settings::Auth) -> Json {
         settings::Auth::Bearer(TokenSource::File(_)) => file,
         settings::Auth::Basic { user, .. } => json!({ "user": user, "password": file }),
         settings::Auth::Header { name, .. } => json!({ "name": name, "value": file }),
+        settings::Auth::Identity(settings) => identity::shown(settings),
     };
     json!({ auth.kind(): shown })
 }

@@ -147,6 +147,12 @@ upstreams: { a: { dns: 'a.example:1', tls: { verify: ca }, auth: { bearer: { fil
 upstreams: { a: { hosts: [a.example], tls: on, auth: { bearer: { file: /t } } } }\nroutes: [{ match: { path_prefix: /a }, upstream: a }] => routes[0]: match must have a host
 upstreams: { a: { endpoints: [127.0.0.1:1, 10.1.1.1:1], auth: { bearer: { file: /t } } } } => needs tls with verify: full, or endpoints on loopback
 upstreams: { a: { endpoints: [127.0.0.1:1], protocol: tcp, auth: { bearer: { file: /t } } } } => protocol tcp has no requests
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { identity: { issuer: a, audience: b } } } } => auth.identity: must have a key
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { identity: { key: /k, audience: b } } } } => auth.identity: must have an issuer
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { identity: { key: /k, issuer: a, audience: '' } } } } => auth.identity: must have an audience
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { identity: { key: /k, issuer: a, audience: b, algorithm: RS256 } } } } => must be one of EdDSA, ES256
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { identity: { key: /k, issuer: a, audience: b, ttl: 9s } } } } => must be 10s at least
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { identity: { key: /k, issuer: a, audience: b }, bearer: { file: /t } } } } => auth.identity: is the second kind of credential here
 defaults: { auth: { bearer: { file: /t } } } => defaults.auth: unknown key
 upstreams: { '..': {} } => dots alone
 upstreams: { a: { protocol: tcp, endpoints: [10.1.1.1:1] } }\nroutes: [{ upstream: a }] => this upstream is protocol tcp

@@ -12,7 +12,8 @@ use crate::telemetry::{CredentialOutcome, Registry};
 use crate::upstream::credential::IssueOutcome;
 
 use super::KeptCredential;
-use super::source::{Source, SourceError};
+use super::source::Source;
+use super::token::SourceError;
 
 /// How long a fetch may take.
 const FETCH_WITHIN: Duration = Duration::from_secs(10);

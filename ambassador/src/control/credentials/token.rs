@@ -1,0 +1,85 @@
+//! What a source of credentials gives, or why it gives nothing.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::credential::Secret;
+use crate::credential::signing_key::{Algorithm, KeyError, SignError};
+use crate::credential::token::TokenMistake;
+
+/// What a source gives.
+#[derive(Debug)]
+pub(super) struct Token {
+    /// The secret alone, without a scheme.
+    pub value: Secret,
+    /// Until when it is valid; `None`: until there is another one.
+    pub expires: Option<Instant>,
+}
+
+/// Why there is no token. Tells nothing of what a source gave.
+#[derive(Debug)]
+pub(super) enum SourceError {
+    /// The file cannot be read.
+    Read(io::Error),
+    /// What came cannot be sent.
+    Unusable(TokenMistake),
+    /// There is no key in it.
+    Key(KeyError),
+    /// The key is one for other signatures than these.
+    Algorithm(Algorithm),
+    /// The key does not sign.
+    Sign(SignError),
+    /// It took longer than that.
+    Late(Duration),
+}
+
+impl From<io::Error> for SourceError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<KeyError> for SourceError {
+    fn from(error: KeyError) -> Self {
+        Self::Key(error)
+    }
+}
+
+impl From<SignError> for SourceError {
+    fn from(error: SignError) -> Self {
+        Self::Sign(error)
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => write!(f, "cannot be read: {error}"),
+            Self::Unusable(mistake) => write!(f, "{mistake}"),
+            Self::Key(error) => write!(f, "{error}"),
+            Self::Algorithm(named) => {
+                write!(
+                    f,
+                    "holds a key that does not sign by {}: name its algorithm",
+                    named.name()
+                )
+            }
+            Self::Sign(error) => write!(f, "{error}"),
+            Self::Late(limit) => write!(f, "gives nothing within {limit:?}"),
+        }
+    }
+}
+
+impl std::error::Error for SourceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Read(error) => Some(error),
+            Self::Unusable(mistake) => Some(mistake),
+            Self::Key(error) => Some(error),
+            Self::Sign(error) => Some(error),
+            Self::Algorithm(_) | Self::Late(_) => None,
+        }
+    }
+}
