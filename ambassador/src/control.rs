@@ -14,6 +14,7 @@ mod credentials;
 mod deadline;
 pub(crate) mod dns;
 mod figures;
+mod https;
 mod listen;
 mod readiness;
 mod reading;

@@ -1,9 +1,11 @@
 //! What a request shows about who sends it, added on the way out: secrets, and the
 //! credentials made of them. No I/O: the control side reads files and asks servers.
 
+pub(crate) mod form;
 pub(crate) mod jwt;
 pub(crate) mod key_set;
 pub(crate) mod secret;
+pub(crate) mod server_url;
 pub mod settings;
 pub(crate) mod signing_key;
 pub(crate) mod token;
@@ -35,7 +37,7 @@ impl Credential {
     /// It cannot be sent.
     pub(crate) fn of(auth: &Auth, token: &Secret) -> Result<Self, TokenMistake> {
         let value = match auth {
-            Auth::Bearer(_) => {
+            Auth::Bearer(_) | Auth::OAuth2(_) | Auth::TokenExchange(_) => {
                 token::check_bearer(token)?;
                 [b"Bearer ", token.expose()].concat()
             }

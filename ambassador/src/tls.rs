@@ -15,7 +15,7 @@ mod session;
 mod verifier;
 
 pub(crate) use certificate::uris;
-pub(crate) use client::{Client, FileError};
+pub(crate) use client::{Client, FileError, https_config};
 pub(crate) use handshake::HandshakeError;
 pub(crate) use server::Server;
 pub(crate) use session::{Agreement, Session};

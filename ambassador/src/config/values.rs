@@ -12,6 +12,7 @@ mod propagation;
 mod sizes;
 mod statuses;
 mod times;
+mod urls;
 
 use super::read::nearest;
 
@@ -29,6 +30,7 @@ pub(super) use propagation::Propagation;
 pub(super) use sizes::{ByteRate, MemoryLimit, Size, size};
 pub(super) use statuses::{STATUSES_WANTED, StatusRange, Statuses};
 pub(super) use times::{HedgeAfter, KeepAlive, Period, Time};
+pub(super) use urls::Url;
 
 /// A number written with digits only.
 pub(super) fn number<N: std::str::FromStr>(text: &str) -> Option<N> {

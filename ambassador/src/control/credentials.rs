@@ -2,10 +2,14 @@
 //! one.
 
 mod identity;
+mod oauth2;
 mod refresh;
 mod secret_file;
 mod source;
 mod token;
+mod token_answer;
+mod token_exchange;
+mod token_server;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -47,7 +51,10 @@ pub(super) async fn run(
     registry: Arc<Registry>,
     public_keys: Arc<PublicKeys>,
 ) {
-    let surroundings = Surroundings { public_keys };
+    let surroundings = Surroundings {
+        public_keys,
+        names: Arc::default(),
+    };
     // By what tells one credential from another: its place in memory, which its task
     // keeps.
     let mut tasks: HashMap<usize, Task> = HashMap::new();

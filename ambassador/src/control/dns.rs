@@ -6,6 +6,7 @@
 pub(crate) mod files;
 mod service;
 
+pub(super) use service::LookUpError;
 pub(crate) use service::{Files, NameService, Transport};
 
 use std::collections::{HashMap, HashSet};
@@ -21,7 +22,6 @@ use crate::addr::EndpointAddr;
 use crate::clock;
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::dial::Namespace;
-use service::LookUpError;
 
 /// A name to keep resolved.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -22,6 +22,13 @@ impl Secret {
     }
 }
 
+impl AsRef<[u8]> for Secret {
+    /// The same, for what takes it over to send it.
+    fn as_ref(&self) -> &[u8] {
+        self.expose()
+    }
+}
+
 impl From<Vec<u8>> for Secret {
     /// Takes the bytes over: no copy stays behind.
     fn from(bytes: Vec<u8>) -> Self {

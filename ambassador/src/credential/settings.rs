@@ -1,9 +1,12 @@
 //! `auth` of an upstream, checked: where its credential comes from.
 
+pub mod servers;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::signing_key::Algorithm;
+use servers::{ClientCredentials, TokenExchange};
 
 /// Where the credential of an upstream comes from, and what is made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub enum Auth {
     },
     /// `X-Service-Identity` and a token that is signed here.
     Identity(Identity),
+    /// A bearer token that a client gets for itself.
+    OAuth2(Box<ClientCredentials>),
+    /// A bearer token that is got for another one.
+    TokenExchange(Box<TokenExchange>),
 }
 
 /// A token that is signed here (RFC 7519).
@@ -63,13 +70,17 @@ impl Auth {
             Self::Basic { .. } => "basic",
             Self::Header { .. } => "header",
             Self::Identity(_) => "identity",
+            Self::OAuth2(_) => "oauth2",
+            Self::TokenExchange(_) => "token_exchange",
         }
     }
 
     /// The name of the field that the credential stands in, as it is sent.
     pub(crate) fn field(&self) -> &str {
         match self {
-            Self::Bearer(_) | Self::Basic { .. } => "Authorization",
+            Self::Bearer(_) | Self::Basic { .. } | Self::OAuth2(_) | Self::TokenExchange(_) => {
+                "Authorization"
+            }
             Self::Header { name, .. } => name,
             Self::Identity(_) => "X-Service-Identity",
         }
@@ -80,13 +91,21 @@ impl Auth {
         name.eq_ignore_ascii_case(self.field().as_bytes())
     }
 
-    /// The file that its secret is read from.
-    pub(crate) fn file(&self) -> Option<&PathBuf> {
+    /// The files that it is read from, or with which it is got.
+    pub(crate) fn files(&self) -> Vec<&PathBuf> {
         match self {
             Self::Bearer(TokenSource::File(file))
             | Self::Basic { password: file, .. }
-            | Self::Header { value: file, .. } => Some(file),
-            Self::Identity(identity) => Some(&identity.key),
+            | Self::Header { value: file, .. } => vec![file],
+            Self::Identity(identity) => vec![&identity.key],
+            Self::OAuth2(settings) => {
+                let own = settings.client_auth.file();
+                own.into_iter().chain(settings.server.files()).collect()
+            }
+            Self::TokenExchange(settings) => {
+                let own = std::iter::once(&settings.subject);
+                own.chain(settings.server.files()).collect()
+            }
         }
     }
 }

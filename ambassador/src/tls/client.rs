@@ -119,6 +119,15 @@ impl Client {
     }
 }
 
+/// What a connection of the control side to an HTTPS server is encrypted with.
+///
+/// # Errors
+/// As those of [`Client::new`].
+pub(crate) fn https_config(settings: &Tls, files: &Files) -> Result<Arc<ClientConfig>, FileError> {
+    let identity = Identity::new(settings, files, &[b"http/1.1".to_vec()])?;
+    Ok(identity.config)
+}
+
 impl Identity {
     fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
         let provider = provider();

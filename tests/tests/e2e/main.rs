@@ -56,6 +56,7 @@ mod max_connections;
 mod memory;
 mod min_rate;
 mod numbers;
+mod oauth2;
 mod odd_files;
 mod odd_messages;
 mod opaque;

@@ -338,7 +338,7 @@ pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(P
     let read = config.into_iter().chain(&checked.admin.token_file);
     let upstreams = checked.routes.upstreams.iter();
     let auths = upstreams.filter_map(|upstream| upstream.auth.as_ref());
-    let read = read.chain(auths.filter_map(|auth| auth.file()));
+    let read = read.chain(auths.flat_map(|auth| auth.files()));
     files.extend(read.map(|path| (path.clone(), Access::Read)));
     for path in certificate_files(checked) {
         // Upstreams may share them.

@@ -1,6 +1,9 @@
 //! `auth` of an upstream: one kind of credential, where it cannot go astray.
 
 mod identity;
+mod oauth2;
+mod server;
+mod token_exchange;
 
 use std::path::PathBuf;
 
@@ -14,6 +17,8 @@ use crate::message::fields::is_between_ends;
 use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Sni, Tls};
 use identity::Identity;
+use oauth2::OAuth2;
+use token_exchange::TokenExchange;
 
 object! {
     /// The credential that the requests of an upstream carry: one of these.
@@ -26,6 +31,10 @@ object! {
         header: Header,
         /// `X-Service-Identity` and a token that the proxy signs, a JWT.
         identity: Identity,
+        /// A bearer token of an OAuth 2.0 server.
+        oauth2: OAuth2,
+        /// A bearer token that is got for another one.
+        token_exchange: TokenExchange,
     }
 }
 
@@ -97,6 +106,8 @@ pub(super) fn check(
         raw.basic.as_ref().map(|it| &it.place),
         raw.header.as_ref().map(|it| &it.place),
         raw.identity.as_ref().map(|it| &it.place),
+        raw.oauth2.as_ref().map(|it| &it.place),
+        raw.token_exchange.as_ref().map(|it| &it.place),
     ];
     for other in places.into_iter().flatten().skip(1) {
         findings.mistake(
@@ -117,7 +128,15 @@ pub(super) fn check(
         let settings = identity.settings(&identity.place, findings);
         return settings.map(settings::Auth::Identity);
     }
-    let what = "must say what the credential is: bearer, basic, header or identity";
+    if let Some(oauth2) = raw.oauth2.as_ref() {
+        let settings = oauth2.settings(&oauth2.place, findings)?;
+        return Some(settings::Auth::OAuth2(Box::new(settings)));
+    }
+    if let Some(exchange) = raw.token_exchange.as_ref() {
+        let settings = exchange.settings(&exchange.place, findings)?;
+        return Some(settings::Auth::TokenExchange(Box::new(settings)));
+    }
+    let what = "must say what the credential is, as bearer or oauth2";
     findings.mistake_unless_inside(&raw.place, what);
     None
 }
@@ -237,13 +256,15 @@ fn file(file: &Field<AbsolutePath>, place: &Place, findings: &mut Findings) -> O
 
 /// As the file would write it: where secrets are, and none of them.
 pub(super) fn shown(auth: &settings::Auth) -> Json {
-    let file = auth.file().map(|file| file.display().to_string());
+    let file = auth.files().first().map(|file| file.display().to_string());
     let file = json!({ "file": file });
     let shown = match auth {
         settings::Auth::Bearer(TokenSource::File(_)) => file,
         settings::Auth::Basic { user, .. } => json!({ "user": user, "password": file }),
         settings::Auth::Header { name, .. } => json!({ "name": name, "value": file }),
         settings::Auth::Identity(settings) => identity::shown(settings),
+        settings::Auth::OAuth2(settings) => oauth2::shown(settings),
+        settings::Auth::TokenExchange(settings) => token_exchange::shown(settings),
     };
     json!({ auth.kind(): shown })
 }

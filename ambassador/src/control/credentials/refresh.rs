@@ -47,7 +47,7 @@ impl Refresh {
                     next_warning = None;
                     lifetime.map(|lifetime| ahead_of(lifetime, clock::random_u64()))
                 }
-                Err(why) => {
+                Err(Failure { why, retry_after }) => {
                     failures += 1;
                     let now = clock::now();
                     if next_warning.is_none_or(|at| at <= now) {
@@ -55,7 +55,8 @@ impl Refresh {
                         tracing::warn!(%upstream, %why, "cannot fetch the credential");
                         next_warning = Some(now + WARN_EVERY);
                     }
-                    Some(after_failure(failures, clock::random_u64()))
+                    let own = after_failure(failures, clock::random_u64());
+                    Some(own.max(retry_after.unwrap_or_default()))
                 }
             };
             let due = wait.map(|wait| TokioInstant::now() + wait);
@@ -75,7 +76,7 @@ impl Refresh {
 
     /// Fetches it once, and publishes what comes of that. Gives how long it is valid;
     /// `None`: until there is another one.
-    async fn fetch(&mut self) -> Result<Option<Duration>, String> {
+    async fn fetch(&mut self) -> Result<Option<Duration>, Failure> {
         let fetched = match timeout(FETCH_WITHIN, self.source.fetch()).await {
             Ok(fetched) => fetched,
             Err(_) => Err(SourceError::Late(FETCH_WITHIN)),
@@ -97,12 +98,20 @@ impl Refresh {
             Err(error) => {
                 let why = format!("{} {error}", self.source);
                 credential.fail(&why);
-                (CredentialOutcome::Failed, Err(why))
+                let retry_after = error.retry_after();
+                (CredentialOutcome::Failed, Err(Failure { why, retry_after }))
             }
         };
         self.registry.credential_refresh(self.kept.label, outcome);
         result
     }
+}
+
+/// A fetch that gave nothing.
+struct Failure {
+    why: String,
+    /// How long the source wants to be left alone.
+    retry_after: Option<Duration>,
 }
 
 /// How long to wait with the next fetch of what is valid for `lifetime`: a fifth to a

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::identity::{IdentitySource, PublicKeys};
 use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
+use super::token_server::{Grant, ServerSource};
+use crate::control::NameService;
 use crate::credential::settings::{Auth, TokenSource};
 use crate::credential::token::{self, TOKEN_BYTES_MAX};
 
@@ -15,13 +17,17 @@ pub(super) enum Source {
     File(FileSource),
     /// A key that signs it.
     Identity(IdentitySource),
+    /// A server that gives it.
+    Server(Box<ServerSource>),
 }
 
 /// What sources share.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Surroundings {
     /// Those of the tokens that are signed here.
     pub public_keys: Arc<PublicKeys>,
+    /// How the names of servers are looked up.
+    pub names: Arc<NameService>,
 }
 
 /// A file that holds a token.
@@ -37,6 +43,14 @@ impl Source {
             Auth::Identity(settings) => {
                 Self::Identity(IdentitySource::new(settings, &surroundings.public_keys))
             }
+            Auth::OAuth2(settings) => {
+                let grant = Grant::ClientCredentials(settings.as_ref().clone());
+                Self::Server(Box::new(ServerSource::new(grant, &surroundings.names)))
+            }
+            Auth::TokenExchange(settings) => {
+                let grant = Grant::Exchange(settings.as_ref().clone());
+                Self::Server(Box::new(ServerSource::new(grant, &surroundings.names)))
+            }
         }
     }
 
@@ -48,6 +62,7 @@ impl Source {
         match self {
             Self::File(file) => file.fetch().await,
             Self::Identity(identity) => identity.fetch().await,
+            Self::Server(server) => server.fetch().await,
         }
     }
 
@@ -56,6 +71,7 @@ impl Source {
         match self {
             Self::File(file) => file.0.change().await,
             Self::Identity(identity) => identity.change().await,
+            Self::Server(server) => server.change().await,
         }
     }
 }
@@ -66,6 +82,7 @@ impl fmt::Display for Source {
         match self {
             Self::File(file) => write!(f, "{}", file.0.path().display()),
             Self::Identity(identity) => write!(f, "{}", identity.file().path().display()),
+            Self::Server(server) => write!(f, "{}", server.url()),
         }
     }
 }

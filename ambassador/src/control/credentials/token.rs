@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::token_answer::ServerError;
 use crate::clock::Instant;
 use crate::credential::Secret;
 use crate::credential::signing_key::{Algorithm, KeyError, SignError};
 use crate::credential::token::TokenMistake;
+use crate::tls::FileError;
 
 /// What a source gives.
 #[derive(Debug)]
@@ -31,8 +34,29 @@ pub(super) enum SourceError {
     Algorithm(Algorithm),
     /// The key does not sign.
     Sign(SignError),
+    /// The server gives nothing.
+    Server(ServerError),
+    /// No connection to the server can be encrypted.
+    Tls(FileError),
+    /// A file that it needs is of no use.
+    Needs(PathBuf, Box<SourceError>),
     /// It took longer than that.
     Late(Duration),
+}
+
+impl SourceError {
+    /// It is this file that is of no use.
+    pub(super) fn of_file(path: &Path, error: impl Into<Self>) -> Self {
+        Self::Needs(path.to_owned(), Box::new(error.into()))
+    }
+
+    /// How long the source wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Server(error) => error.retry_after(),
+            _ => None,
+        }
+    }
 }
 
 impl From<io::Error> for SourceError {
@@ -44,6 +68,12 @@ impl From<io::Error> for SourceError {
 impl From<KeyError> for SourceError {
     fn from(error: KeyError) -> Self {
         Self::Key(error)
+    }
+}
+
+impl From<ServerError> for SourceError {
+    fn from(error: ServerError) -> Self {
+        Self::Server(error)
     }
 }
 
@@ -67,6 +97,9 @@ impl fmt::Display for SourceError {
                 )
             }
             Self::Sign(error) => write!(f, "{error}"),
+            Self::Server(error) => write!(f, "{error}"),
+            Self::Tls(FileError { key, what }) => write!(f, "needs tls.{key}, which {what}"),
+            Self::Needs(path, error) => write!(f, "needs {}, which {error}", path.display()),
             Self::Late(limit) => write!(f, "gives nothing within {limit:?}"),
         }
     }
@@ -79,7 +112,9 @@ impl std::error::Error for SourceError {
             Self::Unusable(mistake) => Some(mistake),
             Self::Key(error) => Some(error),
             Self::Sign(error) => Some(error),
-            Self::Algorithm(_) | Self::Late(_) => None,
+            Self::Server(error) => Some(error),
+            Self::Needs(_, error) => Some(error),
+            Self::Algorithm(_) | Self::Tls(_) | Self::Late(_) => None,
         }
     }
 }

@@ -53,7 +53,7 @@ pub(crate) enum Files {
 
 /// Why a name has no address.
 #[derive(Debug)]
-pub(super) enum LookUpError {
+pub(in crate::control) enum LookUpError {
     /// A file cannot be read. What is in it is nowhere told.
     File(&'static str, io::Error),
     /// There is nobody to ask.
@@ -99,6 +99,16 @@ impl NameService {
             sockets,
             reader: Reader::default(),
         }
+    }
+
+    /// The addresses of a name or of an address, IPv4 first; there is one at least.
+    pub(in crate::control) async fn addresses(
+        &self,
+        name: &str,
+    ) -> Result<Vec<IpAddr>, LookUpError> {
+        let (mut addresses, _) = self.look_up(name, DNS_PORT).await?;
+        addresses.sort_by_key(IpAddr::is_ipv6);
+        Ok(addresses)
     }
 
     /// The addresses of a name. Reads the files anew each time: they are small,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use super::server::required;
 use crate::config::findings::Findings;
-use crate::config::read::{Field, Place, object};
+use crate::config::read::{Place, object};
 use crate::config::setting::Value;
 use crate::config::values::{AbsolutePath, Period, Text, Time, choice};
 use crate::credential::settings;
@@ -56,8 +57,8 @@ impl Identity {
         if key.is_none() {
             findings.mistake_unless_inside(place, "must have a key");
         }
-        let issuer = named(&self.issuer, place, "must have an issuer", findings);
-        let audience = named(&self.audience, place, "must have an audience", findings);
+        let issuer = required(&self.issuer, place, "must have an issuer", findings);
+        let audience = required(&self.audience, place, "must have an audience", findings);
         let mut ttl = settings::Identity::TTL;
         if let Some(own) = self.ttl.as_ref() {
             ttl = own.meaning();
@@ -74,16 +75,6 @@ impl Identity {
             ttl,
         })
     }
-}
-
-/// A name that has to be there.
-fn named(name: &Field<Text>, place: &Place, what: &str, findings: &mut Findings) -> Option<String> {
-    let name = name.as_ref().map(|name| name.value.0.clone());
-    let name = name.filter(|name| !name.is_empty());
-    if name.is_none() {
-        findings.mistake_unless_inside(place, what);
-    }
-    name
 }
 
 /// As the file would write it.

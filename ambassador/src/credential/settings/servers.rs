@@ -1,0 +1,121 @@
+//! Servers that give credentials, and what they are asked for.
+
+use std::path::PathBuf;
+
+use crate::credential::server_url::ServerUrl;
+
+/// A server that gives tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenServer {
+    /// Where it is asked.
+    pub(crate) url: ServerUrl,
+    /// Who vouches for its certificate; `None`: whom the system trusts.
+    pub(crate) ca: Option<PathBuf>,
+    /// What is shown to it.
+    pub(crate) certificate: Option<ClientCertificate>,
+}
+
+/// A certificate and its key, in files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The chain in PEM, that of the client first.
+    pub cert: PathBuf,
+    /// The key in PEM.
+    pub key: PathBuf,
+}
+
+/// A token that a client gets for itself (RFC 6749 section 4.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCredentials {
+    /// Whom to ask.
+    pub(crate) server: TokenServer,
+    /// Who asks.
+    pub client_id: String,
+    /// How it shows that.
+    pub client_auth: ClientAuth,
+    /// What the token is to allow.
+    pub scopes: Vec<String>,
+    /// Who is to accept the token, where the server wants to be told.
+    pub audience: Option<String>,
+}
+
+/// How a client shows who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// A secret of a file, in the form.
+    SecretPost(PathBuf),
+    /// The same, in `Authorization: Basic`.
+    SecretBasic(PathBuf),
+    /// A token that it signs (RFC 7523).
+    PrivateKeyJwt(ClientKey),
+    /// The certificate of [`TokenServer`] (RFC 8705).
+    Mtls,
+}
+
+/// The key of a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientKey {
+    /// The key in PEM.
+    pub file: PathBuf,
+    /// What the server calls it; `None`: by its thumbprint.
+    pub id: Option<String>,
+}
+
+/// A token that is got for another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenExchange {
+    /// Whom to ask.
+    pub(crate) server: TokenServer,
+    /// The file with the token that is shown.
+    pub subject: PathBuf,
+    /// What is asked for.
+    pub(crate) grant: ExchangeGrant,
+}
+
+/// What is asked for in exchange, by the kind of server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ExchangeGrant {
+    /// As RFC 8693 has it.
+    Rfc8693 {
+        /// Who is to accept the token.
+        audience: Option<String>,
+        /// What it is to allow.
+        scopes: Vec<String>,
+    },
+    /// The Security Token Service of Google Cloud.
+    Gcp {
+        /// The provider of the pool that trusts the subject.
+        audience: String,
+        /// Where a token of a service account is got for the one of the exchange.
+        impersonate: Option<ServerUrl>,
+        /// What it is to allow.
+        scopes: Vec<String>,
+    },
+    /// Microsoft Entra, where the subject stands for the secret of an application.
+    Azure {
+        /// The application.
+        client_id: String,
+        /// What the token is to allow.
+        scope: String,
+    },
+}
+
+impl TokenServer {
+    /// The files that are read to reach it.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let certificate = self.certificate.iter();
+        let certificate = certificate.flat_map(|certificate| [&certificate.cert, &certificate.key]);
+        self.ca.iter().chain(certificate)
+    }
+}
+
+impl ClientAuth {
+    /// The file that it takes.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::SecretPost(file) | Self::SecretBasic(file) => Some(file),
+            Self::PrivateKeyJwt(key) => Some(&key.file),
+            Self::Mtls => None,
+        }
+    }
+}
