@@ -2,7 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::{ClientConfig, ClientConnection};
+
+use crate::session::Session;
 
 /// No answer of a test takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -10,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// One connection.
 pub struct Client {
     stream: TcpStream,
+    session: Option<Session>,
     unread: Vec<u8>,
 }
 
@@ -74,8 +80,35 @@ impl Client {
         stream.set_nodelay(true).expect("a TCP socket");
         Client {
             stream,
+            session: None,
             unread: Vec::new(),
         }
+    }
+
+    /// Agrees upon a TLS session with the server of this name, through which all goes
+    /// from then on.
+    ///
+    /// # Errors
+    /// Where none comes about.
+    pub fn secure(&mut self, config: Arc<ClientConfig>, name: &str) -> io::Result<()> {
+        let name = name.to_owned().try_into().map_err(io::Error::other)?;
+        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        self.session = Some(Session::agree(connection, &mut self.stream)?);
+        Ok(())
+    }
+
+    /// The TLS session, where there is one.
+    pub fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
+    }
+
+    /// Says that no more will be sent, within TLS too.
+    pub fn close_write(&mut self) {
+        if let Some(session) = &mut self.session {
+            let finished = session.finish(&mut self.stream);
+            finished.expect("the peer takes what is sent");
+        }
+        self.finish();
     }
 
     /// The stream itself.
@@ -91,7 +124,10 @@ impl Client {
 
     /// Sends, and says if the peer went away.
     pub fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        match &mut self.session {
+            Some(session) => session.write(&mut self.stream, bytes.as_ref()),
+            None => self.stream.write_all(bytes.as_ref()),
+        }
     }
 
     /// No more will be sent.
@@ -178,7 +214,10 @@ impl Client {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 64 * 1024];
-        let count = self.stream.read(&mut buffer)?;
+        let count = match &mut self.session {
+            Some(session) => session.read(&mut self.stream, &mut buffer)?,
+            None => self.stream.read(&mut buffer)?,
+        };
         self.unread.extend_from_slice(&buffer[..count]);
         Ok(count)
     }

@@ -16,10 +16,12 @@ pub mod hello;
 pub mod message;
 pub mod netns;
 pub mod os;
+pub mod pki;
 pub mod ports;
 pub mod program;
 pub mod proxy;
 pub mod server;
+pub mod session;
 pub mod terminal;
 pub mod wait;
 
@@ -31,8 +33,10 @@ pub use exchange::Exchange;
 pub use exposition::Exposition;
 pub use message::{Answer, Call};
 pub use netns::Netns;
+pub use pki::{Authority, Leaf};
 pub use proxy::{Backend, Proxy};
 pub use server::{Connection, Request, Server};
+pub use session::Session;
 pub use terminal::Terminal;
 pub use wait::eventually;
 

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustls::{ServerConfig, ServerConnection};
+
 use crate::os;
+use crate::session::Session;
 
 /// No peer of a test keeps a server waiting longer, except in a tunnel.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,6 +57,7 @@ impl Request {
 /// One accepted connection.
 pub struct Connection {
     stream: TcpStream,
+    session: Option<Session>,
     unread: Vec<u8>,
     shared: Arc<Shared>,
     /// Counts from 1.
@@ -115,6 +119,7 @@ impl Server {
                         let shared = Arc::clone(&state);
                         let mut connection = Connection {
                             stream,
+                            session: None,
                             unread: Vec::new(),
                             shared,
                             number,
@@ -131,6 +136,19 @@ impl Server {
             accepting: Some(accepting),
             wake,
         }
+    }
+
+    /// The same over TLS, once a session is agreed upon.
+    pub fn secured(
+        config: ServerConfig,
+        serve: impl Fn(&mut Connection) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Server {
+        let config = Arc::new(config);
+        Server::start(move |connection| {
+            connection.secure(Arc::clone(&config))?;
+            serve(connection)?;
+            connection.finish()
+        })
     }
 
     /// Answers every request of every connection with what `respond` gives:
@@ -204,7 +222,7 @@ impl Connection {
     /// The next bytes, already buffered ones first; 0 is the peer's FIN.
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.unread.is_empty() {
-            return self.stream.read(buffer);
+            return self.receive(buffer);
         }
         let count = buffer.len().min(self.unread.len());
         buffer[..count].copy_from_slice(&self.unread[..count]);
@@ -214,12 +232,38 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref())
+        match &mut self.session {
+            Some(session) => session.write(&mut self.stream, bytes.as_ref()),
+            None => self.stream.write_all(bytes.as_ref()),
+        }
     }
 
     /// No more will be sent.
-    pub fn finish(&self) -> io::Result<()> {
+    pub fn finish(&mut self) -> io::Result<()> {
+        if let Some(session) = &mut self.session {
+            session.finish(&mut self.stream)?;
+        }
         self.stream.shutdown(Shutdown::Write)
+    }
+
+    /// Agrees upon a TLS session, through which all goes from then on.
+    pub fn secure(&mut self, config: Arc<ServerConfig>) -> io::Result<()> {
+        let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+        self.session = Some(Session::agree(connection, &mut self.stream)?);
+        Ok(())
+    }
+
+    /// The TLS session, where there is one, and the stream that it goes over.
+    pub fn session(&mut self) -> Option<(&mut Session, &mut TcpStream)> {
+        let session = self.session.as_mut()?;
+        Some((session, &mut self.stream))
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.session {
+            Some(session) => session.read(&mut self.stream, buffer),
+            None => self.stream.read(buffer),
+        }
     }
 
     /// The address the peer called.
@@ -349,7 +393,7 @@ impl Connection {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 16 * 1024];
-        let count = self.stream.read(&mut buffer)?;
+        let count = self.receive(&mut buffer)?;
         self.unread.extend_from_slice(&buffer[..count]);
         Ok(count)
     }

@@ -5,22 +5,53 @@ use std::net::TcpListener;
 use crate::identity::{assert_all, assert_private, four};
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Launch, Scratch, ambassador, one_upstream};
-use ambassador_tests::{Backend, Cgroup, Client, Proxy, Server, on_both_backends, ports, program};
+use ambassador_tests::{
+    Authority, Backend, Cgroup, Client, Proxy, Server, on_both_backends, ports, program,
+};
 
-on_both_backends!(the_environment_is_a_configuration);
+on_both_backends!(
+    the_environment_is_a_configuration,
+    the_environment_can_ask_for_tls,
+);
 
 /// Without a file the admin API is at its one default port.
 static DEFAULT_ADMIN_PORT: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn the_environment_is_a_configuration(backend: Backend) {
+    let server = Server::ok();
+    assert_eq!(answer_by_environment(backend, &server, &[]), Some(200));
+}
+
+fn the_environment_can_ask_for_tls(backend: Backend) {
+    let authority = Authority::new("root");
+    let leaf = authority.issue(&["127.0.0.1", "whatever.test"]);
+    let server = Server::secured(leaf.server(), |connection| {
+        connection.serve_http(|_| ambassador_tests::server::text("ok"))
+    });
+    let scratch = Scratch::new();
+    let ca = scratch.file("ca.pem", &authority.pem).display().to_string();
+    for (enabled, status) in [("true", 200), ("false", 502)] {
+        let environment = [("TLS_ENABLED", enabled), ("SSL_CERT_FILE", &ca)];
+        let answered = answer_by_environment(backend, &server, &environment);
+        assert_eq!(answered, Some(status), "{enabled}");
+    }
+}
+
+/// What a request is answered by a proxy that has its configuration from these, and from
+/// those that have it reach a server.
+fn answer_by_environment(
+    backend: Backend,
+    server: &Server,
+    environment: &[(&str, &str)],
+) -> Option<u16> {
     let _alone = DEFAULT_ADMIN_PORT
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    let server = Server::ok();
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], ports::free()));
     let mut child = Running::start(
         ambassador(backend)
             .arg("run")
+            .envs(environment.iter().copied())
             .env("LISTEN_ADDR", listen.to_string())
             .env("UPSTREAM_HOST", "127.0.0.1")
             .env("UPSTREAM_PORT", server.address().port().to_string()),
@@ -36,7 +67,7 @@ fn the_environment_is_a_configuration(backend: Backend) {
     });
     ambassador_tests::os::kill(child.id(), libc::SIGTERM).expect("it runs");
     assert_eq!(child.wait(limit).code(), Some(0));
-    assert_eq!(answer, Some(200));
+    answer
 }
 
 #[test]
