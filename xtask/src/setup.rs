@@ -9,11 +9,12 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests, the demo and the benchmark use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 17] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 18] = [
     ("capsh", "libcap2-bin"),
     ("curl", "curl"),
     ("dpkg-shlibdeps", "dpkg-dev"),
     ("h2load", "nghttp2-client"),
+    ("haproxy", "haproxy"),
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("lintian", "lintian"),

@@ -13,7 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::ServerConfig;
 use rustls::{ClientConnection, Connection, Error, ServerConnection};
 
-use super::outcome::outcome_of;
+use super::outcome::{outcome_of, refusal};
 use super::session::{Agreement, Progress, Session, open, take_ciphertext};
 use crate::ring::{self, Chunk, Stream};
 use crate::telemetry::TlsOutcome;
@@ -105,7 +105,18 @@ fn feed(
     match open(connection, chunk, plain) {
         Ok(Progress::More) => Ok(()),
         Ok(Progress::Closed) => Err(HandshakeError::cut(io::ErrorKind::UnexpectedEof.into())),
-        Err(error) => Err(HandshakeError::of(error)),
+        Err(error) => {
+            let is_agreed = connection.negotiated_cipher_suite().is_some();
+            let refused = match &error {
+                Error::AlertReceived(alert) if is_agreed => refusal(*alert),
+                _ => None,
+            };
+            let failed = HandshakeError::of(error);
+            Err(HandshakeError {
+                outcome: refused.unwrap_or(failed.outcome),
+                ..failed
+            })
+        }
     }
 }
 

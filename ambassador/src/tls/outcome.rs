@@ -39,9 +39,10 @@ fn of_certificate(error: &CertificateError) -> TlsOutcome {
     }
 }
 
-/// What an alert of the peer says about what it was shown (RFC 8446 section 6.2); `None`:
-/// nothing. With TLS 1.3 a client learns only behind its handshake that the server does
-/// not accept its certificate.
+/// What an alert of the peer says about what it was shown, once version and ciphers are
+/// agreed upon (RFC 8446 section 6.2); `None`: nothing. With TLS 1.2 some say no more than
+/// that the handshake has failed. With TLS 1.3 a client learns only behind its handshake
+/// that the server does not accept its certificate.
 pub(super) fn refusal(alert: AlertDescription) -> Option<TlsOutcome> {
     use AlertDescription as Alert;
     match alert {
@@ -57,11 +58,11 @@ pub(super) fn refusal(alert: AlertDescription) -> Option<TlsOutcome> {
         | Alert::DecryptError
         | Alert::HandshakeFailure
         | Alert::InsufficientSecurity
-        | Alert::NoApplicationProtocol
         | Alert::NoCertificate
         | Alert::UnknownCA
         | Alert::UnrecognisedName
-        | Alert::UnsupportedCertificate => Some(of_alert(alert)),
+        | Alert::UnsupportedCertificate => Some(TlsOutcome::Refused),
+        Alert::NoApplicationProtocol => Some(TlsOutcome::NoProtocol),
         _ => None,
     }
 }
