@@ -14,6 +14,8 @@ pub(super) fn outcome_of(error: &Error) -> TlsOutcome {
             PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::ServerDoesNotSupportTls12Or13
             | PeerIncompatible::SupportedVersionsExtensionRequired
+            // Those of TLS 1.1 and before must not send it (RFC 5246 section 7.4.1.4.1).
+            | PeerIncompatible::SignatureAlgorithmsExtensionRequired
             | PeerIncompatible::Tls12NotOffered
             | PeerIncompatible::Tls12NotOfferedOrEnabled,
         ) => TlsOutcome::NoVersion,

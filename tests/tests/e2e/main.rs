@@ -82,6 +82,7 @@ mod start;
 mod taken_over;
 mod takeover;
 mod timeouts;
+mod tls_listener;
 mod tls_peers;
 mod tls_reload;
 mod tls_streams;
