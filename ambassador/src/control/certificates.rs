@@ -6,7 +6,6 @@
 //! go together yet, as one was written before the other, have a second to do so.
 
 use std::collections::HashMap;
-use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -136,7 +135,7 @@ impl FileSet {
 
     fn stamps(&self) -> Stamps {
         let stamp = |path: &PathBuf| {
-            let file = fs::metadata(path).ok()?;
+            let file = named::metadata(path).ok()?;
             Some(Stamp {
                 place: (file.dev(), file.ino()),
                 size: file.size(),

@@ -5,7 +5,7 @@
 //! opens what the proxy cannot open itself, by the paths named at the start.
 //! Files that a reload names in addition must be readable by the proxy's user.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -69,6 +69,14 @@ pub(crate) fn read(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
         let file = by_the_helper(path, Access::Read, error)?;
         small_file::read_open(file, bytes_max)
     })
+}
+
+/// What is known of a file that is to be read; see [`small_file::read`].
+///
+/// # Errors
+/// As those of [`read`].
+pub(crate) fn metadata(path: &Path) -> io::Result<Metadata> {
+    fs::metadata(path).or_else(|error| by_the_helper(path, Access::Read, error)?.metadata())
 }
 
 /// Opens a file to append to it; makes it where it is missing. A FIFO that nobody

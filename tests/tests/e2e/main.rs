@@ -85,6 +85,7 @@ mod timeouts;
 mod tls_listener;
 mod tls_peers;
 mod tls_reload;
+mod tls_rotation;
 mod tls_streams;
 mod tls_upstream;
 mod tokens;
