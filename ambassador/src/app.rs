@@ -60,15 +60,22 @@ pub(crate) enum Failure {
 /// asks this first.
 pub fn as_part_of_a_proxy() -> Option<ExitCode> {
     let first = std::env::args_os().nth(1).unwrap_or_default();
-    if [capture::LOADER_COMMAND, workload::helper::SUBCOMMAND]
-        .map(OsStr::new)
-        .contains(&&*first)
+    if [
+        capture::LOADER_COMMAND,
+        workload::helper::SUBCOMMAND,
+        workload::commands::SUBCOMMAND,
+    ]
+    .map(OsStr::new)
+    .contains(&&*first)
     {
         // At worst they end as before.
         let _ = outlive_stray_signals();
     }
     if first == OsStr::new(capture::LOADER_COMMAND) {
         return Some(capture::loader_main());
+    }
+    if first == OsStr::new(workload::commands::SUBCOMMAND) {
+        return Some(workload::commands::serve());
     }
     if first == OsStr::new(workload::helper::SUBCOMMAND) {
         return Some(workload::helper::serve(duties()));

@@ -46,14 +46,14 @@ use crate::addr::BindAddr;
 use crate::clock;
 use crate::policy::breaker::Force;
 use crate::telemetry::{Extras, Registry};
-use crate::workload::sockets;
+use crate::workload::{Commands, sockets};
 
 /// How long the thread may take to end.
 const ENDS_WITHIN: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// What the control side is told at start.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// The whole admin API; default 127.0.0.1:15000.
     pub listen: BindAddr,
@@ -66,6 +66,8 @@ pub(crate) struct Settings {
     pub signals: Signals,
     /// The configuration file, where a change to it is to be taken over.
     pub watch: Option<WatchedFile>,
+    /// Runs commands that print credentials.
+    pub commands: Arc<Commands>,
 }
 
 /// Who receives the signals of the process.
@@ -222,11 +224,12 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
             Arc::clone(&state.resolved),
         );
         let public_keys = Arc::<credentials::PublicKeys>::default();
-        let kept = credentials::run(
-            credentials_in,
-            Arc::clone(&state.registry),
-            Arc::clone(&public_keys),
-        );
+        let surroundings = credentials::Surroundings {
+            public_keys: Arc::clone(&public_keys),
+            names: Arc::default(),
+            commands: settings.commands,
+        };
+        let kept = credentials::run(credentials_in, Arc::clone(&state.registry), surroundings);
         let server = admin::Server::new(Arc::clone(&state), settings.token_file, public_keys);
         tokio::select! {
             _ = stopped => {}

@@ -10,6 +10,7 @@
 
 pub(crate) mod capabilities;
 pub(crate) mod cgroup;
+pub(crate) mod commands;
 pub(crate) mod confinement;
 pub(crate) mod descriptors;
 pub(crate) mod file_access;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cgroup::{Cgroup, find_cgroup2};
+pub(crate) use commands::Commands;
 pub(crate) use confinement::{confine, is_confined};
 pub use helper::Helper;
 pub(crate) use identity::{Identity, User};

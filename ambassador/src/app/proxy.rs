@@ -28,6 +28,7 @@ use crate::ring::{Backend, MailboxError, Remote};
 use crate::shard::{Shard, UpdateRoom};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{BackendLabel, Extras, HandshakeCount, Registry};
+use crate::workload::Commands;
 
 pub(super) use self::start::{Overrides, Start, named_files, start};
 
@@ -42,6 +43,8 @@ pub(super) struct Proxy {
     overrides: Overrides,
     /// Numbers of names that are in use.
     labels: labels::Labels,
+    /// Runs commands that print credentials.
+    commands: Arc<Commands>,
     /// Reads the file again.
     loader: loading::Loader,
     /// The file that was refused last.

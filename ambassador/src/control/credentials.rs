@@ -1,6 +1,7 @@
 //! Keeps the credentials of upstreams fetched: one task for each upstream that has
 //! one.
 
+mod command;
 mod identity;
 mod oauth2;
 mod refresh;
@@ -21,9 +22,10 @@ use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::credential::UpstreamCredential;
 
 use refresh::Refresh;
-use source::{Source, Surroundings};
+use source::Source;
 
 pub(super) use identity::PublicKeys;
+pub(super) use source::Surroundings;
 
 /// The credential of an upstream, to be kept fetched.
 pub(crate) struct KeptCredential {
@@ -49,12 +51,8 @@ impl Drop for Task {
 pub(super) async fn run(
     mut wanted: mpsc::Receiver<Vec<KeptCredential>>,
     registry: Arc<Registry>,
-    public_keys: Arc<PublicKeys>,
+    surroundings: Surroundings,
 ) {
-    let surroundings = Surroundings {
-        public_keys,
-        names: Arc::default(),
-    };
     // By what tells one credential from another: its place in memory, which its task
     // keeps.
     let mut tasks: HashMap<usize, Task> = HashMap::new();

@@ -18,17 +18,24 @@ const READ_WITHIN: Duration = Duration::from_secs(2);
 pub(super) struct Reader {
     /// Taken by the thread that reads.
     turn: Arc<Semaphore>,
+    within: Duration,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self {
-            turn: Arc::new(Semaphore::new(1)),
-        }
+        Self::within(READ_WITHIN)
     }
 }
 
 impl Reader {
+    /// One whose reads may take so long.
+    pub(super) fn within(within: Duration) -> Self {
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            within,
+        }
+    }
+
     /// What `read` gives; `TimedOut` where that takes too long, or an earlier
     /// one still does.
     pub(super) async fn read<T: Send + 'static>(
@@ -47,7 +54,7 @@ impl Reader {
                 .await
                 .unwrap_or_else(|_| Err(io::Error::other("reading it has failed")))
         };
-        match timeout(READ_WITHIN, in_turn).await {
+        match timeout(self.within, in_turn).await {
             Ok(read) => read,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }

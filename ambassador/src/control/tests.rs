@@ -52,6 +52,7 @@ impl Fixture {
         let token_file = directory.join("token");
         std::fs::write(&token_file, "s3cret\n").unwrap();
         let settings = Settings {
+            commands: Arc::default(),
             listen: match over {
                 Over::Tcp => BindAddr::Tcp("127.0.0.1:0".parse().unwrap()),
                 Over::Outside => BindAddr::Tcp("0.0.0.0:0".parse().unwrap()),

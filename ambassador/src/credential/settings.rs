@@ -60,6 +60,13 @@ impl Identity {
 pub enum TokenSource {
     /// A file, read again when it changes.
     File(PathBuf),
+    /// What a command prints.
+    Command {
+        /// The program and its arguments.
+        words: Vec<String>,
+        /// How long that is valid.
+        ttl: Duration,
+    },
 }
 
 impl Auth {
@@ -91,12 +98,21 @@ impl Auth {
         name.eq_ignore_ascii_case(self.field().as_bytes())
     }
 
+    /// The command that prints its secret.
+    pub(crate) fn command(&self) -> Option<&Vec<String>> {
+        match self {
+            Self::Bearer(TokenSource::Command { words, .. }) => Some(words),
+            _ => None,
+        }
+    }
+
     /// The files that it is read from, or with which it is got.
     pub(crate) fn files(&self) -> Vec<&PathBuf> {
         match self {
             Self::Bearer(TokenSource::File(file))
             | Self::Basic { password: file, .. }
             | Self::Header { value: file, .. } => vec![file],
+            Self::Bearer(TokenSource::Command { .. }) => Vec::new(),
             Self::Identity(identity) => vec![&identity.key],
             Self::OAuth2(settings) => {
                 let own = settings.client_auth.file();

@@ -40,6 +40,14 @@ pub(crate) fn is_confined() -> bool {
     CONFINED.load(Ordering::Relaxed)
 }
 
+/// What a process that runs commands for the proxy does without: everything but that.
+pub(super) fn confine_runner(identity: &Identity) -> io::Result<()> {
+    shrink_bounding_set(&[])?;
+    identity.assume()?;
+    drop_all_capabilities()?;
+    keep_memory_private()
+}
+
 /// What a process that keeps some privileges for the proxy does without.
 pub(crate) fn confine_helper(kept: &[Capability]) -> io::Result<()> {
     keep_only(kept)?;

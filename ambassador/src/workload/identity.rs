@@ -47,7 +47,7 @@ impl fmt::Display for User {
 }
 
 /// A user and a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ids {
     /// The user.
     pub uid: u32,
@@ -124,6 +124,16 @@ impl Identity {
                 missing.join(" and ")
             ))),
         }
+    }
+
+    /// That of these numbers; `None`: it stays who it is.
+    pub(super) fn of(to: Option<Ids>) -> Self {
+        Self { to, remark: None }
+    }
+
+    /// Whom to become; `None`: it stays who it is.
+    pub(super) fn ids(&self) -> Option<Ids> {
+        self.to
     }
 
     fn staying(remark: Option<String>) -> Self {

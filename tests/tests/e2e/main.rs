@@ -22,6 +22,7 @@ mod connect;
 mod connections;
 mod credentials;
 mod credentials_captured;
+mod credentials_commands;
 mod descriptors;
 mod doctor;
 mod drain;

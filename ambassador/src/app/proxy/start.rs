@@ -34,7 +34,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::upstream::dial::OwnAddresses;
 use crate::workload::memory::MappedFiles;
 use crate::workload::named::{self, Access};
-use crate::workload::{self, Helper, Identity};
+use crate::workload::{self, Commands, Helper, Identity};
 
 /// Events that may wait for the main thread.
 const EVENTS: usize = 8;
@@ -72,6 +72,7 @@ struct Groundwork {
     opened: Vec<OpenListener>,
     captured: Option<Captured>,
     change: Change,
+    commands: Arc<Commands>,
     control: control::Settings,
     bound_control: control::Bound,
     /// What is said of listeners and of what is captured.
@@ -158,6 +159,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
         file: start.file.map(|(path, _, checked)| (path, checked)),
         overrides: start.overrides,
         loader: Loader::default(),
+        commands: ground.commands,
         refused: None,
         housekeeping: Housekeeping::default(),
     })
@@ -200,7 +202,10 @@ impl Groundwork {
             }
             _ => (None, Change::default()),
         };
-        let control = control_settings(start);
+        let commands = Commands::start(&start.identity, commands_of(checked));
+        let commands = commands.map_err(unavailable("cannot start what runs commands"))?;
+        let commands = Arc::new(commands);
+        let control = control_settings(start, &commands);
         let bound_control = control::Bound::bind(&control).map_err(cannot_control)?;
         let capture = checked.capture.as_ref().filter(|_| captured.is_some());
         Ok(Self {
@@ -214,6 +219,7 @@ impl Groundwork {
             opened,
             captured,
             change,
+            commands,
             control,
             bound_control,
         })
@@ -373,6 +379,19 @@ fn certificate_files(checked: &Checked) -> Vec<PathBuf> {
     files
 }
 
+/// The commands that print credentials, each once.
+fn commands_of(checked: &Checked) -> Vec<Vec<String>> {
+    let upstreams = checked.routes.upstreams.iter();
+    let auths = upstreams.filter_map(|upstream| upstream.auth.as_ref());
+    let mut commands: Vec<Vec<String>> = Vec::new();
+    for command in auths.filter_map(|auth| auth.command()) {
+        if !commands.contains(command) {
+            commands.push(command.clone());
+        }
+    }
+    commands
+}
+
 fn unix_path(bind: &BindAddr) -> Option<PathBuf> {
     match bind {
         BindAddr::Unix(path) => Some(path.clone()),
@@ -380,12 +399,13 @@ fn unix_path(bind: &BindAddr) -> Option<PathBuf> {
     }
 }
 
-fn control_settings(start: &Start) -> control::Settings {
+fn control_settings(start: &Start, commands: &Arc<Commands>) -> control::Settings {
     let admin = start.checked.admin.clone();
     control::Settings {
         listen: admin.listen,
         metrics_listen: admin.metrics_listen,
         token_file: admin.token_file,
+        commands: Arc::clone(commands),
         signals: start.signals,
         watch: start.file.as_ref().map(|(path, loaded, _)| WatchedFile {
             path: path.clone(),

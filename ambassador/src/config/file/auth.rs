@@ -6,12 +6,15 @@ mod server;
 mod token_exchange;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use crate::config::findings::Findings;
 use crate::config::read::{Field, Place, Spanned, object};
-use crate::config::values::{AbsolutePath, Text, own_field_mistake};
+use crate::config::secrets;
+use crate::config::setting::Value;
+use crate::config::values::{AbsolutePath, Period, Text, Time, own_field_mistake};
 use crate::credential::settings::{self, TokenSource};
 use crate::message::fields::is_between_ends;
 use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
@@ -39,11 +42,18 @@ object! {
 }
 
 object! {
-    /// A token.
+    /// A token: from a file or a command.
     Bearer {
         /// A file with the token, which is read again when it changes. A line end
         /// behind the token is no part of it.
         file: AbsolutePath,
+        /// A program and its arguments, instead of `file`: it prints the token. It runs
+        /// as the proxy's user, for 10s at most, with PATH and HOME alone in its
+        /// environment. A change needs a restart.
+        exec: Vec<Spanned<Text>>,
+        /// How long the printed token is valid. It is fetched anew ahead of that.
+        #[schemars(extend("default" = "10m"))]
+        ttl: Period,
     }
 }
 
@@ -79,6 +89,9 @@ object! {
         file: AbsolutePath,
     }
 }
+
+/// How long a printed token is valid, where the file does not say.
+const COMMAND_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// What is said of a name that is taken.
 const PROXY_FIELD: &str = "is a header that the proxy itself answers for";
@@ -189,8 +202,28 @@ pub(super) fn goes_where_a_host_says(upstream: &Upstream) -> bool {
 
 impl Bearer {
     fn settings(&self, place: &Place, findings: &mut Findings) -> Option<settings::Auth> {
-        let file = file(&self.file, place, findings)?;
-        Some(settings::Auth::Bearer(TokenSource::File(file)))
+        let Some(exec) = self.exec.as_ref() else {
+            if let Some(ttl) = self.ttl.as_ref() {
+                findings.mistake_at(ttl, "is that of exec: a file says itself when it changes");
+            }
+            let what = "must have a file or exec";
+            let file = self.file.as_ref().map(|file| file.value.0.clone());
+            if file.is_none() {
+                findings.mistake_unless_inside(place, what);
+            }
+            return Some(settings::Auth::Bearer(TokenSource::File(file?)));
+        };
+        if self.file.as_ref().is_some() {
+            findings.mistake(&exec.place, "a token has file or exec, not both");
+        }
+        let words = exec.value.iter().map(|word| word.value.0.clone());
+        let words: Vec<String> = words.collect();
+        if words.first().is_none_or(String::is_empty) || words.iter().any(|it| it.contains('\0')) {
+            findings.mistake(&exec.place, "must be a program and its arguments");
+        }
+        let ttl = self.ttl.as_ref().map(|ttl| ttl.value.meaning());
+        let ttl = ttl.unwrap_or(COMMAND_TTL);
+        Some(settings::Auth::Bearer(TokenSource::Command { words, ttl }))
     }
 }
 
@@ -260,6 +293,13 @@ pub(super) fn shown(auth: &settings::Auth) -> Json {
     let file = json!({ "file": file });
     let shown = match auth {
         settings::Auth::Bearer(TokenSource::File(_)) => file,
+        settings::Auth::Bearer(TokenSource::Command { words, ttl }) => {
+            // Arguments may hold a secret.
+            let shown = words.iter().enumerate();
+            let shown = shown.map(|(at, word)| if at == 0 { word } else { secrets::MASK });
+            let ttl = Time::text(*ttl);
+            json!({ "exec": shown.collect::<Vec<_>>(), "ttl": ttl })
+        }
         settings::Auth::Basic { user, .. } => json!({ "user": user, "password": file }),
         settings::Auth::Header { name, .. } => json!({ "name": name, "value": file }),
         settings::Auth::Identity(settings) => identity::shown(settings),

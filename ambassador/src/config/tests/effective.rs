@@ -17,6 +17,7 @@ upstreams:
   zoned: { hosts: [e], zone: z, load_balancing: { ring_hash: { header: h } },
            auth: { bearer: { file: /t } }, endpoints: [127.0.0.1:1],
            outlier: { consecutive: off, success_rate: on, max_ejected: 33.3% } }
+  printed: { hosts: [h], endpoints: [127.0.0.1:1], auth: { bearer: { exec: [echo], ttl: 90s } } }
   basic: { hosts: [f], endpoints: [127.0.0.1:1], auth: { basic: { user: u, password: { file: /p } } } }
   header: { hosts: [g], endpoints: [127.0.0.1:1], auth: { header: { name: X-Key, value: { file: /k } } } }
 routes:

@@ -16,7 +16,7 @@ use super::source::Source;
 use super::token::SourceError;
 
 /// How long a fetch may take.
-const FETCH_WITHIN: Duration = Duration::from_secs(10);
+const FETCH_WITHIN: Duration = Duration::from_secs(15);
 /// The wait after the first failure; it doubles with each further one.
 const AGAIN_MIN: Duration = Duration::from_secs(1);
 /// The longest wait after a failure.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::command::CommandSource;
 use super::identity::{IdentitySource, PublicKeys};
 use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
@@ -10,11 +11,14 @@ use super::token_server::{Grant, ServerSource};
 use crate::control::NameService;
 use crate::credential::settings::{Auth, TokenSource};
 use crate::credential::token::{self, TOKEN_BYTES_MAX};
+use crate::workload::Commands;
 
 /// Where a credential comes from.
 pub(super) enum Source {
     /// A file.
     File(FileSource),
+    /// A command.
+    Command(CommandSource),
     /// A key that signs it.
     Identity(IdentitySource),
     /// A server that gives it.
@@ -23,11 +27,13 @@ pub(super) enum Source {
 
 /// What sources share.
 #[derive(Clone)]
-pub(super) struct Surroundings {
+pub(in crate::control) struct Surroundings {
     /// Those of the tokens that are signed here.
     pub public_keys: Arc<PublicKeys>,
     /// How the names of servers are looked up.
     pub names: Arc<NameService>,
+    /// What runs commands.
+    pub commands: Arc<Commands>,
 }
 
 /// A file that holds a token.
@@ -40,6 +46,9 @@ impl Source {
             Auth::Bearer(TokenSource::File(path))
             | Auth::Basic { password: path, .. }
             | Auth::Header { value: path, .. } => Self::File(FileSource(SecretFile::new(path))),
+            Auth::Bearer(TokenSource::Command { words, ttl }) => {
+                Self::Command(CommandSource::new(words, *ttl, &surroundings.commands))
+            }
             Auth::Identity(settings) => {
                 Self::Identity(IdentitySource::new(settings, &surroundings.public_keys))
             }
@@ -61,6 +70,7 @@ impl Source {
     pub(super) async fn fetch(&mut self) -> Result<Token, SourceError> {
         match self {
             Self::File(file) => file.fetch().await,
+            Self::Command(command) => command.fetch().await,
             Self::Identity(identity) => identity.fetch().await,
             Self::Server(server) => server.fetch().await,
         }
@@ -70,6 +80,7 @@ impl Source {
     pub(super) async fn change(&mut self) {
         match self {
             Self::File(file) => file.0.change().await,
+            Self::Command(_) => std::future::pending().await,
             Self::Identity(identity) => identity.change().await,
             Self::Server(server) => server.change().await,
         }
@@ -81,6 +92,8 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => write!(f, "{}", file.0.path().display()),
+            // Its arguments may hold a secret.
+            Self::Command(command) => f.write_str(command.program()),
             Self::Identity(identity) => write!(f, "{}", identity.file().path().display()),
             Self::Server(server) => write!(f, "{}", server.url()),
         }

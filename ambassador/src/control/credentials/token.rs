@@ -26,6 +26,8 @@ pub(super) struct Token {
 pub(super) enum SourceError {
     /// The file cannot be read.
     Read(io::Error),
+    /// The command fails.
+    Command(io::Error),
     /// What came cannot be sent.
     Unusable(TokenMistake),
     /// There is no key in it.
@@ -87,6 +89,7 @@ impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Read(error) => write!(f, "cannot be read: {error}"),
+            Self::Command(error) => write!(f, "{error}"),
             Self::Unusable(mistake) => write!(f, "{mistake}"),
             Self::Key(error) => write!(f, "{error}"),
             Self::Algorithm(named) => {
@@ -108,7 +111,7 @@ impl fmt::Display for SourceError {
 impl std::error::Error for SourceError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Read(error) => Some(error),
+            Self::Read(error) | Self::Command(error) => Some(error),
             Self::Unusable(mistake) => Some(mistake),
             Self::Key(error) => Some(error),
             Self::Sign(error) => Some(error),
