@@ -158,7 +158,7 @@ impl Transport {
 
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
         poll_fn(move |context| match self {
             Self::Plain(stream) => stream.poll_recv(context),
@@ -167,7 +167,7 @@ impl Transport {
     }
 
     /// The same, but not past `deadline`. What is here already comes even then.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn recv_by(
         &self,
         deadline: Instant,
@@ -179,7 +179,7 @@ impl Transport {
     }
 
     /// Bytes that have arrived already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn try_recv(&self) -> Option<Chunk> {
         match self {
             Self::Plain(stream) => stream.try_recv(),
@@ -190,7 +190,7 @@ impl Transport {
     /// Whether bytes, the end or an error wait to be received, or something is
     /// still being sent: any of them means that a pooled connection cannot be
     /// used.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_closed_or_busy(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_closed_or_busy(),
@@ -226,7 +226,7 @@ impl Transport {
     }
 
     /// The same as [`Transport::readable`], but not past `deadline`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn readable_by(
         &self,
         deadline: Instant,
@@ -247,7 +247,7 @@ impl Transport {
 
     /// Resolves when the peer has ended its direction or the connection has
     /// failed; never for bytes, and takes nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn departure(&self) -> impl Future<Output = Departure> + '_ {
         self.stream().departure()
     }
@@ -269,7 +269,7 @@ impl Transport {
     }
 
     /// Sends all of `gather`; see [`Stream::send`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&self, gather: Gather) -> Sending<'_> {
         match self {
             Self::Plain(stream) => Sending {
@@ -285,7 +285,7 @@ impl Transport {
 
     /// Sends like [`Transport::send`], but does not wait for the kernel to take
     /// little; see [`Stream::post`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn post(&self, gather: Gather) -> Sending<'_> {
         match self {
             Self::Plain(stream) => Sending {
@@ -308,7 +308,7 @@ impl Transport {
     }
 
     /// How a post has failed, if it has; told once.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send_failure(&self) -> Option<SendError> {
         let failure = self.stream().send_failure()?;
         Some(unsealed(self.session(), failure))

@@ -213,7 +213,7 @@ impl<'a> Try<'a> {
         until: Option<Deadline>,
     ) -> Result<Lease, Unanswered> {
         let server = caller.server;
-        let identity = server.map_or(Identity::Anonymous, |server| server.identity);
+        let identity = server.map_or(Identity::ANONYMOUS, |server| server.identity);
         let checkout = Checkout {
             key: PoolKey::http1(caller.namespace, self.endpoint(), identity),
             freshness,

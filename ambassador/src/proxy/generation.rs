@@ -126,6 +126,7 @@ impl Generation {
     }
 
     /// The upstream at a place in the table's settings.
+    #[inline(always)]
     pub fn target(&self, index: usize) -> Target {
         Target {
             upstream: Arc::clone(&self.table.settings().upstreams[index]),

@@ -78,15 +78,14 @@ impl Sending<'_> {
             true => HoldBack::Allowed,
             false => HoldBack::Forbidden,
         };
-        let answered = match self.second(one, resend) {
+        let mut answered = match self.second(one, resend) {
             None => self.ask(one, Interims::Pass).await?,
             Some(second) => self.ask_beside(one, tries, second).await?,
         };
-        let answered = match self.is_refused() {
+        if self.is_refused() {
             // Boxed, as it is rare.
-            true => Box::pin(self.ask_renewed(one, answered)).await?,
-            false => answered,
-        };
+            answered = Box::pin(self.ask_renewed(one, answered)).await?;
+        }
         self.take(one, answered, hold_back).await
     }
 

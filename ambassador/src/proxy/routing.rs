@@ -346,7 +346,7 @@ impl RouteDecision {
     #[inline]
     pub(crate) fn identity(&self) -> key::Identity {
         let server = self.server.as_ref();
-        server.map_or(key::Identity::Anonymous, |server| server.identity)
+        server.map_or(key::Identity::ANONYMOUS, |server| server.identity)
     }
 
     /// The host that is named to `endpoint`; `None`: the one that came.

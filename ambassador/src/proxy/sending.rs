@@ -28,6 +28,7 @@ use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
+use crate::upstream::credential::ValidCredential;
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Freshness, Lease};
@@ -147,10 +148,15 @@ impl<'a> Sending<'a> {
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
             outbound.begin(self.context, shared, self.facts);
-            let (outgoing, head_bytes) = match self.encode(&outbound) {
-                Ok(encoded) => encoded,
-                Err(unanswered) => break Failure::Unanswered(unanswered),
+            let issued = match &self.route.target.credential {
+                None => None,
+                // That of before may have expired while a connection was waited for.
+                Some(credential) => match credential.valid(ring::now()) {
+                    None => break Failure::Unanswered(Unanswered::WITHOUT_CREDENTIAL),
+                    issued => issued,
+                },
             };
+            let (outgoing, head_bytes) = self.encode(&outbound, issued);
             let answered = self.over(&outbound).ask(outgoing, interims).await;
             let error = match answered {
                 Ok(_)
@@ -342,17 +348,8 @@ impl<'a> Sending<'a> {
 
     /// The head for the endpoint, and what of the body goes along with it.
     #[inline(always)]
-    fn encode(&mut self, outbound: &Outbound) -> Result<(Gather, usize), Unanswered> {
+    fn encode(&mut self, outbound: &Outbound, issued: Option<ValidCredential>) -> (Gather, usize) {
         let left = self.deadlines.left_for_caller(ring::now());
-        let issued = match &self.target().credential {
-            None => None,
-            // That of before may have expired while a connection was waited for.
-            Some(credential) => Some(
-                credential
-                    .valid(ring::now())
-                    .ok_or(Unanswered::WITHOUT_CREDENTIAL)?,
-            ),
-        };
         if let Some(issued) = &issued {
             self.presented.number = issued.number();
         }
@@ -366,7 +363,7 @@ impl<'a> Sending<'a> {
         let head = self.route.rewrite(self.incoming, facts, write);
         let head_bytes = head.len();
         let body = self.outgoing.take().unwrap_or_default();
-        Ok((body.behind(head), head_bytes))
+        (body.behind(head), head_bytes)
     }
 
     #[inline(always)]

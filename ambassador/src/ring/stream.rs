@@ -109,7 +109,7 @@ impl Stream {
 
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
-    #[inline]
+    #[inline(always)]
     pub fn poll_recv(&self, context: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         super::with(|core| core.driver.poll_recv(self.key, context.waker()))
     }
@@ -121,7 +121,7 @@ impl Stream {
 
     /// The same as [`Stream::poll_recv`], but not past `deadline`. What is here
     /// already comes even then.
-    #[inline]
+    #[inline(always)]
     pub fn poll_recv_by(
         &self,
         deadline: Instant,
@@ -146,16 +146,17 @@ impl Stream {
     }
 
     /// The same as [`Stream::poll_readable`], but not past `deadline`.
-    #[inline]
+    #[inline(always)]
     pub fn poll_readable_by(
         &self,
         deadline: Instant,
         context: &Context<'_>,
     ) -> Poll<Result<(), Elapsed>> {
-        match self.poll_readable(context) {
+        let waker = context.waker();
+        super::with(|core| match self.readable_in(core, waker) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => self.poll_elapsed(deadline, context).map(Err),
-        }
+            Poll::Pending => self.poll_deadline(core, deadline, waker).map(Err),
+        })
     }
 
     /// [`Stream::poll_recv`] as a future.
@@ -203,16 +204,19 @@ impl Stream {
     }
 
     /// Ready when bytes, the end or an error wait; takes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn poll_readable(&self, context: &Context<'_>) -> Poll<()> {
-        super::with(|core| {
-            let mut socket = core.driver.socket(self.key);
-            if socket.has_news() {
-                return Poll::Ready(());
-            }
-            keep(&mut socket.reader, context.waker());
-            Poll::Pending
-        })
+        super::with(|core| self.readable_in(core, context.waker()))
+    }
+
+    #[inline(always)]
+    fn readable_in(&self, core: &Core, waker: &Waker) -> Poll<()> {
+        let mut socket = core.driver.socket(self.key);
+        if socket.has_news() {
+            return Poll::Ready(());
+        }
+        keep(&mut socket.reader, waker);
+        Poll::Pending
     }
 
     /// [`Stream::poll_readable`] as a future.

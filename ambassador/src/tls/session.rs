@@ -3,6 +3,9 @@
 //! What arrives is decrypted as it is received, and nothing is sent by receiving:
 //! the answer to a key update goes along with what is sent next (RFC 8446 section
 //! 4.6.3). What is sent is encrypted when the send begins.
+//!
+//! What connections in clear do as well is not inlined, so that they pay for a branch
+//! alone.
 
 use std::cell::{RefCell, RefMut};
 use std::io::{self, BufRead, IoSlice, Write};
@@ -117,6 +120,7 @@ impl Session {
     }
 
     /// What was agreed upon.
+    #[inline(never)]
     pub(crate) fn summary(&self) -> TlsSummary {
         self.state().agreement.summary
     }
@@ -143,6 +147,7 @@ impl Session {
     /// # Errors
     /// `UnexpectedEof` where the connection ended without that, `InvalidData` for what
     /// the peer did not send, and what the kernel says.
+    #[inline(never)]
     pub(crate) fn poll_recv(&self, context: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
         let mut state = self.state();
         loop {
@@ -160,6 +165,7 @@ impl Session {
     }
 
     /// The same, but not past `deadline`. What is here already comes even then.
+    #[inline(never)]
     pub(crate) fn poll_recv_by(
         &self,
         deadline: Instant,
@@ -172,6 +178,7 @@ impl Session {
     }
 
     /// Ready when bytes, the end or an error wait; takes nothing.
+    #[inline(never)]
     pub(crate) fn poll_readable(&self, context: &Context<'_>) -> Poll<()> {
         loop {
             if self.has_news() {
@@ -185,6 +192,7 @@ impl Session {
     }
 
     /// The same, but not past `deadline`.
+    #[inline(never)]
     pub(crate) fn poll_readable_by(
         &self,
         deadline: Instant,
@@ -197,6 +205,7 @@ impl Session {
     }
 
     /// Bytes that have arrived already.
+    #[inline(never)]
     pub(crate) fn try_recv(&self) -> Option<Chunk> {
         loop {
             let received = self.state().received.take();
@@ -208,6 +217,7 @@ impl Session {
 
     /// Whether bytes, the end or an error wait to be received, or something is still
     /// being sent. Tickets and key updates are none of these.
+    #[inline(never)]
     pub(crate) fn is_closed_or_busy(&self) -> bool {
         loop {
             if self.has_news() {
@@ -226,6 +236,7 @@ impl Session {
     }
 
     /// Encrypts what is to be sent next.
+    #[inline(never)]
     pub(crate) fn seal(&self, gather: Gather) -> Gather {
         self.state().seal(gather)
     }

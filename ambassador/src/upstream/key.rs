@@ -1,7 +1,6 @@
 //! The pool key: requests with the same key may share connections.
 
 use std::hash::{BuildHasher, RandomState};
-use std::num::NonZeroU64;
 use std::sync::OnceLock;
 
 use rustls_pki_types::ServerName;
@@ -24,30 +23,26 @@ pub struct PoolKey {
     pub protocol: Protocol,
 }
 
-/// The identity under which a connection is opened.
+/// As whom a connection is opened, and to whom it leads: in clear to nobody in
+/// particular, or over TLS.
+///
+/// In clear no credentials are shown. A connection on which a caller shows its own belongs
+/// to that caller ([`ConnectionAuth`](super::connection::ConnectionAuth)), and is never
+/// shared. Over TLS it is a number for the server's name and the settings that it was
+/// verified with, client certificate included: a keyed hash (SipHash-1-3). Who does not
+/// know the key of this process finds no second name with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Identity {
-    /// As nobody: no credentials are shown. A connection on which a caller shows
-    /// its own belongs to that caller ([`ConnectionAuth`](super::connection::ConnectionAuth)), and is
-    /// never shared.
-    Anonymous,
-    /// Over TLS, to a server that was verified under a name and with the settings that
-    /// this number stands for; as a client certificate says, where there is one.
-    Tls(TlsPeer),
-}
+pub struct Identity(u64);
 
-/// A number for whom a TLS connection leads to: a keyed hash (SipHash-1-3) of settings
-/// and name. Who does not know the key of this process finds no second name with the
-/// same number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TlsPeer(NonZeroU64);
+impl Identity {
+    /// In clear.
+    pub const ANONYMOUS: Self = Self(0);
 
-impl TlsPeer {
-    /// That of a name and of settings with this number.
-    pub(crate) fn new(settings: u32, name: Option<&ServerName<'_>>) -> Self {
+    /// Over TLS with settings of this number, to a server of this name.
+    pub(crate) fn tls(settings: u32, name: Option<&ServerName<'_>>) -> Self {
         static KEY: OnceLock<RandomState> = OnceLock::new();
         let hash = KEY.get_or_init(RandomState::new).hash_one((settings, name));
-        Self(NonZeroU64::new(hash).unwrap_or(NonZeroU64::MIN))
+        Self(hash.max(1))
     }
 }
 
@@ -88,7 +83,7 @@ mod tests {
 
     fn key(host: u8) -> PoolKey {
         let endpoint = EndpointAddr(([10, 0, 0, host], 80).into());
-        PoolKey::http1(Namespace(3), endpoint, Identity::Anonymous)
+        PoolKey::http1(Namespace(3), endpoint, Identity::ANONYMOUS)
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use rustls_pki_types::ServerName;
 
 use crate::tls::Client;
-use crate::upstream::key::{Identity, TlsPeer};
+use crate::upstream::key::Identity;
 
 /// A server that has to prove who it is. Boxed where a request keeps it: most have
 /// none.
@@ -45,5 +45,5 @@ impl Server {
 
 /// As whom connections to a server of this name are opened.
 pub(super) fn identity(client: &Client, name: Option<&ServerName<'static>>) -> Identity {
-    Identity::Tls(TlsPeer::new(client.id(), name))
+    Identity::tls(client.id(), name)
 }

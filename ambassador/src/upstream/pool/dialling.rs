@@ -52,7 +52,7 @@ impl Pools {
             .await
             .map_err(CheckoutError::Dial)?;
         stream.keep_alive(opening.keep_alive, Liveness::Progress);
-        if key.identity == Identity::Anonymous {
+        if key.identity == Identity::ANONYMOUS {
             return Ok(Connection::new(stream, key, shared.id, permit));
         }
         // Rare, and large.

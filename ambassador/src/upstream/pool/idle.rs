@@ -38,6 +38,7 @@ impl Idle {
     }
 
     /// Whether it can be used for what it is kept for.
+    #[inline(always)]
     pub(super) fn is_usable(&self, now: Instant) -> bool {
         let may_stand = self.until.is_none_or(|until| now < until);
         may_stand && !self.connection.stream.is_closed_or_busy()

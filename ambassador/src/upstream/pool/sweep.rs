@@ -97,7 +97,7 @@ impl Pools {
             let server = shared.default_server();
             let identity = server
                 .as_ref()
-                .map_or(Identity::Anonymous, |it| it.identity);
+                .map_or(Identity::ANONYMOUS, |it| it.identity);
             let to = DialTarget {
                 key: PoolKey::http1(Namespace::default(), endpoint, identity),
                 server_name: server.as_ref().and_then(|server| server.name.as_ref()),

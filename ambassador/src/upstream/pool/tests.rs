@@ -43,7 +43,7 @@ fn endpoint(number: u8) -> EndpointAddr {
 }
 
 fn key(number: u8) -> PoolKey {
-    PoolKey::http1(Namespace::default(), endpoint(number), Identity::Anonymous)
+    PoolKey::http1(Namespace::default(), endpoint(number), Identity::ANONYMOUS)
 }
 
 /// A pool of so many connections, with room for two that wait.

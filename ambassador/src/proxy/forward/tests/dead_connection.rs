@@ -102,7 +102,7 @@ async fn keep_a_dead_connection(
     let key = PoolKey::http1(
         Namespace::default(),
         EndpointAddr(address),
-        Identity::Anonymous,
+        Identity::ANONYMOUS,
     );
     let pools = &context.pools;
     let dialled = pools.checkout(

@@ -90,7 +90,7 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
         let key = PoolKey::http1(
             Namespace::default(),
             EndpointAddr(address),
-            Identity::Anonymous,
+            Identity::ANONYMOUS,
         );
         let shared = Arc::new(Shared::new(
             UpstreamIndex::UNMATCHED,
@@ -253,7 +253,7 @@ fn an_idle_connection_of_another_shard_makes_room() {
 #[test]
 fn another_key_is_left_alone() {
     on_two_shards(|shards| async move {
-        let elsewhere = PoolKey::http1(Namespace(7), shards.key.endpoint, Identity::Anonymous);
+        let elsewhere = PoolKey::http1(Namespace(7), shards.key.endpoint, Identity::ANONYMOUS);
         assert!(
             shards
                 .pools
