@@ -8,6 +8,7 @@ pub(crate) mod secret;
 pub(crate) mod server_url;
 pub mod settings;
 pub(crate) mod signing_key;
+pub(crate) mod spiffe_id;
 pub(crate) mod token;
 
 pub(crate) use secret::Secret;

@@ -6,13 +6,19 @@
 //! A shard takes the configuration in force for each new connection, so a new
 //! certificate changes no connection that is open.
 
-mod certificate;
+pub(crate) mod certificate;
 mod client;
 mod handshake;
 mod outcome;
 mod server;
 mod session;
+pub(crate) mod svid;
+mod svid_verifier;
+#[cfg(test)]
+pub(crate) mod test_authority;
+pub(crate) mod trust;
 mod verifier;
+pub(crate) mod x509_context;
 
 pub(crate) use certificate::uris;
 pub(crate) use client::{Client, FileError, https_config};
@@ -20,13 +26,17 @@ pub(crate) use handshake::HandshakeError;
 pub(crate) use server::Server;
 pub(crate) use session::{Agreement, Session};
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use x509_context::X509Context;
 use zeroize::Zeroizing;
 
 /// The content of the files that the configuration names for one upstream or listener.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
+    /// No file but the proxy's own identity, where it is there.
+    pub identity: Option<Arc<X509Context>>,
     /// Certificates of authorities.
     pub ca: Option<Vec<u8>>,
     /// The own certificate.
