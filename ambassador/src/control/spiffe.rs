@@ -1,0 +1,17 @@
+//! Identities from a SPIFFE Workload API: a small client of gRPC over h2, of which
+//! one server-streaming call is all that is needed.
+
+mod backoff;
+mod endpoint;
+mod files;
+mod grpc;
+mod keeper;
+mod message;
+#[cfg(test)]
+mod test_agent;
+mod workload_api;
+
+pub(crate) use endpoint::{Endpoint, EndpointError};
+pub(crate) use files::IdentityFiles;
+pub(crate) use keeper::{IdentitySource, keep};
+pub(crate) use workload_api::Publish;
