@@ -24,6 +24,7 @@ pub mod server;
 pub mod session;
 pub mod terminal;
 pub mod wait;
+pub mod workload_api;
 
 pub use caller::Caller;
 pub use cgroup::Cgroup;
