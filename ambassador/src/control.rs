@@ -20,6 +20,7 @@ mod readiness;
 mod reading;
 mod rounds;
 mod signals;
+pub(crate) mod spiffe;
 mod upstreams;
 mod watch;
 
@@ -47,6 +48,7 @@ use crate::clock;
 use crate::policy::breaker::Force;
 use crate::telemetry::{Extras, Registry};
 use crate::workload::{Commands, sockets};
+use spiffe::IdentitySource;
 
 /// How long the thread may take to end.
 const ENDS_WITHIN: Duration = Duration::from_millis(200);
@@ -110,6 +112,8 @@ pub(crate) struct State {
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Where a resolution goes.
     pub resolved: Publish,
+    /// Where the identity of the proxy goes.
+    pub identity: spiffe::Publish,
     /// Ends the process where a drain does not end.
     pub deadline: Arc<Deadline>,
     /// Where events go. The channel is bounded; an event that finds it full is
@@ -123,6 +127,7 @@ pub(crate) struct Control {
     names: mpsc::Sender<dns::WatchedNames>,
     certificates: mpsc::Sender<Vec<WatchedCertificates>>,
     credentials: mpsc::Sender<Vec<KeptCredential>>,
+    identity: tokio::sync::watch::Sender<Option<IdentitySource>>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -214,10 +219,13 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
     let (names, names_in) = mpsc::channel(4);
     let (certificates, certificates_in) = mpsc::channel(4);
     let (credentials, credentials_in) = mpsc::channel(4);
+    let (identity, identity_in) = tokio::sync::watch::channel(None);
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
         let state = Arc::new(state);
         let events = &state.events;
+        let publish = state.identity.clone();
+        let published = publish.subscribe();
         let dns = dns::run(
             names_in,
             Arc::clone(&state.registry),
@@ -234,7 +242,8 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
         tokio::select! {
             _ = stopped => {}
             () = dns => {}
-            () = certificates::run(certificates_in, &state.registry) => {}
+            () = certificates::run(certificates_in, published, &state.registry) => {}
+            () = spiffe::keep(identity_in, publish, &state.registry) => {}
             () = kept => {}
             () = server.clone().serve(admin, surface) => {}
             () = serve_optional(server, metrics) => {}
@@ -256,6 +265,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
         names,
         certificates,
         credentials,
+        identity,
         listen,
         metrics_listen,
         stop: Some(stop),
@@ -296,6 +306,15 @@ impl Control {
         if self.credentials.blocking_send(credentials).is_err() {
             tracing::error!("the control thread is gone: credentials are no longer fetched");
         }
+    }
+
+    /// Has the identity of the proxy come from here from now on.
+    pub(crate) fn keep_identity(&self, source: Option<IdentitySource>) {
+        self.identity.send_if_modified(|before| {
+            let is_new = *before != source;
+            *before = source;
+            is_new
+        });
     }
 
     /// Where the admin API listens, a port chosen by the kernel filled in.

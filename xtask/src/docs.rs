@@ -24,9 +24,10 @@ const DOCUMENT: Duration = Duration::from_secs(15 * 60);
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Programs that the documents use, and the Debian package that has each.
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("curl", "curl"),
     ("ip", "iproute2"),
+    ("openssl", "openssl"),
     ("python3", "python3"),
     ("unshare", "util-linux"),
 ];

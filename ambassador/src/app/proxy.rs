@@ -21,6 +21,7 @@ use super::names::{self, Listeners, Places};
 use super::{Failure, figures, memory};
 use crate::clock;
 use crate::config::{Certificates, Checked};
+use crate::control::spiffe::{self, IdentitySource};
 use crate::control::{Control, Event, KeptCredential, NameService, Readiness, WatchedCertificates};
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
@@ -63,6 +64,8 @@ struct ProxyState {
     backend: Backend,
     /// How names are looked up where nothing is captured.
     names: Arc<NameService>,
+    /// Who the proxy is; the control side keeps it.
+    identity: spiffe::Publish,
     current: Mutex<Current>,
 }
 
@@ -152,16 +155,24 @@ impl ProxyState {
         );
     }
 
+    /// Where the identity of the proxy comes from.
+    fn identity_source(&self) -> Option<IdentitySource> {
+        self.current().checked.identity_source()
+    }
+
     fn extras(&self) -> Extras {
         let captured = self.captured.as_ref();
         let now = clock::unix_ms() / 1_000;
+        let identity = self.identity.borrow().as_ref().map(|it| it.not_after);
+        let identity = identity.map(|end| ("identity".to_owned(), end));
         let certificates = self.certificates().into_iter().filter_map(|one| {
             let end = one.holder.not_after()?;
-            Some((one.name, end.cast_signed() - now.cast_signed()))
+            Some((one.name, end))
         });
+        let left = |(name, end): (_, u64)| (name, end.cast_signed() - now.cast_signed());
         let handshakes = self.handshakes();
         Extras {
-            certificates: certificates.collect(),
+            certificates: certificates.chain(identity).map(left).collect(),
             handshakes,
             captured_connects: captured.map(Captured::verdicts).unwrap_or_default(),
             capture_slots: captured.and_then(Captured::slots),

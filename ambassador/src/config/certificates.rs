@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use super::checked::{Checked, Listener, ListenerProtocol, Origin};
 use super::mistakes::{Mistake, Mistakes};
+use crate::clock;
 use crate::control::certificates;
+use crate::control::spiffe::IdentitySource;
 use crate::control::{CertificateHolder, WatchedCertificates};
 use crate::route::settings::Upstream;
+use crate::tls::x509_context::X509Context;
 use crate::tls::{Client, FileError, Server};
 
 /// What the connections of one configuration are encrypted with.
@@ -18,6 +21,8 @@ pub(crate) struct Certificates {
     clients: BTreeMap<Arc<str>, Arc<Client>>,
     /// Those of listeners, by name.
     servers: BTreeMap<String, Arc<Server>>,
+    /// That of the proxy.
+    identity: Option<Arc<X509Context>>,
 }
 
 impl Certificates {
@@ -29,8 +34,18 @@ impl Certificates {
     pub(crate) fn open(checked: &Checked, file: &str, known: &Self) -> Result<Self, Mistakes> {
         let mut opened = Self::default();
         let mut mistakes = Vec::new();
+        match identity(checked) {
+            Ok(from_files) => opened.identity = from_files.or_else(|| known.identity.clone()),
+            Err(what) => mistakes.push(Mistake {
+                line: 0,
+                path: "identity".to_owned(),
+                what,
+                got: None,
+            }),
+        }
+        let own = opened.identity.clone();
         for (upstream, policies) in checked.routes.upstreams.iter().zip(&checked.policies) {
-            match client(checked, upstream, known) {
+            match client(checked, upstream, known, own.clone()) {
                 Ok(None) => {}
                 Ok(Some(client)) => {
                     opened.clients.insert(Arc::clone(&upstream.name), client);
@@ -65,6 +80,16 @@ impl Certificates {
             true => Ok(opened),
             false => Err(Mistakes::new(file, mistakes)),
         }
+    }
+
+    /// The same, with another identity of the proxy.
+    pub(crate) fn with_identity(self, identity: Option<Arc<X509Context>>) -> Self {
+        Self { identity, ..self }
+    }
+
+    /// That of the proxy, where its files hold it, or it was known before.
+    pub(crate) fn identity(&self) -> Option<Arc<X509Context>> {
+        self.identity.clone()
     }
 
     /// Those of upstreams, in the order of these.
@@ -105,10 +130,22 @@ impl Certificates {
     }
 }
 
+/// The identity of the proxy that files hold; `None`: it comes from elsewhere, or there
+/// is none.
+fn identity(checked: &Checked) -> Result<Option<Arc<X509Context>>, String> {
+    let Some(IdentitySource::Files(files)) = checked.identity_source() else {
+        return Ok(None);
+    };
+    let identity = files.read(clock::unix_ms() / 1_000);
+    let identity = identity.map_err(|error| error.to_string())?;
+    Ok(Some(Arc::new(identity)))
+}
+
 fn client(
     checked: &Checked,
     upstream: &Upstream,
     known: &Certificates,
+    identity: Option<Arc<X509Context>>,
 ) -> Result<Option<Arc<Client>>, FileError> {
     let Some(settings) = &upstream.tls else {
         return Ok(None);
@@ -117,7 +154,7 @@ fn client(
     if let Some(known) = known.filter(|known| known.serves(upstream)) {
         return Ok(Some(Arc::clone(known)));
     }
-    let files = certificates::of_upstream(settings, &checked.directory).read()?;
+    let files = certificates::of_upstream(settings, &checked.directory).read(identity)?;
     Ok(Client::new(upstream, &files)?.map(Arc::new))
 }
 
@@ -137,8 +174,16 @@ fn server(
     if let Some(known) = known.filter(|known| known.serves(settings, &protocols)) {
         return Ok(Some(Arc::clone(known)));
     }
-    let files = certificates::of_listener(settings, &checked.directory).read()?;
+    let files = certificates::of_listener(settings, &checked.directory).read(None)?;
     Server::new(settings, &files, protocols).map(|server| Some(Arc::new(server)))
+}
+
+impl Checked {
+    /// Where the identity of the proxy comes from.
+    pub(crate) fn identity_source(&self) -> Option<IdentitySource> {
+        let identity = self.identity.as_ref();
+        identity.and_then(|identity| identity.source(&self.directory))
+    }
 }
 
 impl Origin {

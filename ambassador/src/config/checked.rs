@@ -1,13 +1,14 @@
 //! The configuration after every check: what the rest of the program sees.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::mistakes::Mistakes;
 use crate::addr::BindAddr;
 use crate::capture;
+use crate::control::spiffe::{Endpoint, IdentityFiles, IdentitySource};
 use crate::message::trace;
 use crate::proxy::memory;
 use crate::ring;
@@ -37,6 +38,8 @@ pub struct Checked {
     pub drain_timeout: Duration,
     /// How long to go on serving before the drain starts.
     pub drain_delay: Duration,
+    /// Who the proxy is; `None`: nobody.
+    pub identity: Option<Identity>,
     /// Interception; `None`: the file has no `capture`.
     pub capture: Option<capture::settings::Settings>,
     /// Explicit listeners.
@@ -71,6 +74,7 @@ impl Default for Checked {
             memory_limit: memory::Limit::default(),
             drain_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            identity: None,
             capture: None,
             listeners: Vec::new(),
             routes: route::settings::Settings::default(),
@@ -80,6 +84,29 @@ impl Default for Checked {
             tracing: None,
             directory: PathBuf::new(),
             warnings: Mistakes::default(),
+        }
+    }
+}
+
+impl Identity {
+    /// Where it comes from. Relative paths begin in `directory`.
+    pub(crate) fn source(&self, directory: &Path) -> Option<IdentitySource> {
+        match self {
+            Self {
+                spiffe: Some(endpoint),
+                ..
+            } => Some(IdentitySource::WorkloadApi(endpoint.clone())),
+            Self {
+                cert: Some(cert),
+                key: Some(key),
+                bundle: Some(bundle),
+                ..
+            } => Some(IdentitySource::Files(IdentityFiles {
+                cert: directory.join(cert),
+                key: directory.join(key),
+                bundle: directory.join(bundle),
+            })),
+            _ => None,
         }
     }
 }
@@ -117,6 +144,19 @@ impl Default for AccessLog {
             sample: 1.0,
         }
     }
+}
+
+/// Where the identity of the proxy comes from: a Workload API, or three files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// Where a Workload API is served.
+    pub spiffe: Option<Endpoint>,
+    /// The SVID and the certificates between it and an authority.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// The authorities of its trust domain.
+    pub bundle: Option<PathBuf>,
 }
 
 /// Data-plane threads.

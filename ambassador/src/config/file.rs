@@ -8,6 +8,7 @@ mod admin;
 mod auth;
 mod capture;
 mod fail_fast;
+mod identity;
 mod listener_tls;
 mod listeners;
 mod routes;
@@ -35,6 +36,7 @@ use crate::route;
 
 use admin::Admin;
 use capture::Capture;
+use identity::Identity;
 use listeners::Listener;
 use routes::Route;
 use telemetry::Telemetry;
@@ -81,6 +83,8 @@ settings! {
         /// How long to keep serving after SIGTERM before the drain starts. It
         /// ends early when the captured cgroups are empty.
         drain_delay: Time = checked.drain_delay,
+        /// Who the proxy is, for upstreams with `tls: { cert: identity }`. Absent: nobody.
+        identity: Optional<Identity> = checked.identity,
         /// Interception of connect(). Absent: only the listeners are served.
         capture: Optional<Capture> = checked.capture,
         /// Explicit listeners, for programs that call localhost.
@@ -139,6 +143,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) -> Checked {
     let capture = checked.capture.as_ref();
     let mut upstreams = upstreams::check(file, &built_in, layer.findings);
     fail_fast::check(file, capture, &mut upstreams, layer.findings);
+    identity::check(file, &upstreams.list, layer.findings);
     checked.listeners = listeners::check(file, &upstreams.list, &checked.admin, layer);
     let routes = routes::check(file, &upstreams, layer);
     checked.routes = route::settings::Settings {

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
 use super::reading::Reader;
-use crate::route::tls::{Ca, ListenerTls, Tls};
+use crate::route::tls::{Ca, Cert, ListenerTls, Tls};
 use crate::telemetry::Registry;
+use crate::tls::x509_context::X509Context;
 use crate::tls::{Client, FileError, Files, Server};
 use crate::workload::named;
 
@@ -28,7 +29,8 @@ const BYTES_MAX: usize = 4 << 20;
 /// A key is much shorter.
 const KEY_BYTES_MAX: usize = 64 << 10;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often files are looked at.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Certificates that are followed.
 #[derive(Debug, Clone)]
@@ -68,13 +70,16 @@ struct Stamp {
     changed: (i64, i64),
 }
 
-/// The state of the files of one upstream; `None`: it cannot be told of one.
-type Stamps = Vec<Option<Stamp>>;
-
-/// What has become of the files of one upstream.
+/// The state of files that go together; `None`: it cannot be told of one.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-struct FileState {
+pub(super) struct Stamps(Vec<Option<Stamp>>);
+
+/// What has become of files that go together.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(super) struct FileState {
     stamps: Stamps,
+    /// They are to be read, whether they have changed or not.
+    is_outdated: bool,
     /// They did not go together when they were read.
     is_bad: bool,
     /// That was told.
@@ -84,13 +89,17 @@ struct FileState {
 /// The files of an upstream; relative paths begin in `directory`.
 pub(crate) fn of_upstream(settings: &Tls, directory: &Path) -> FileSet {
     let ca = match &settings.ca {
-        Ca::System => None,
+        Ca::System | Ca::Identity => None,
         Ca::File(path) => Some(path),
+    };
+    let cert = match &settings.cert {
+        None | Some(Cert::Identity) => None,
+        Some(Cert::File(path)) => Some(path),
     };
     let at = |path: Option<&PathBuf>| path.map(|path| directory.join(path));
     FileSet {
         ca: ("ca", at(ca)),
-        cert: ("cert", at(settings.cert.as_ref())),
+        cert: ("cert", at(cert)),
         key: ("key", at(settings.key.as_ref())),
         crl: ("crl", at(settings.crl.as_ref())),
     }
@@ -108,11 +117,11 @@ pub(crate) fn of_listener(settings: &ListenerTls, directory: &Path) -> FileSet {
 }
 
 impl FileSet {
-    /// Reads them.
+    /// Reads them. `identity` is that of the proxy.
     ///
     /// # Errors
     /// Which one cannot be read, and why.
-    pub(crate) fn read(&self) -> Result<Files, FileError> {
+    pub(crate) fn read(&self, identity: Option<Arc<X509Context>>) -> Result<Files, FileError> {
         let read = |(key, path): &(&'static str, Option<PathBuf>), most| match path {
             None => Ok(None),
             Some(path) => named::read(path, most)
@@ -120,6 +129,7 @@ impl FileSet {
                 .map_err(|error| FileError::unreadable(key, &error)),
         };
         Ok(Files {
+            identity,
             ca: read(&self.ca, BYTES_MAX)?,
             cert: read(&self.cert, BYTES_MAX)?,
             key: read(&self.key, KEY_BYTES_MAX)?.map(Zeroizing::new),
@@ -132,8 +142,11 @@ impl FileSet {
         let all = [&self.ca, &self.cert, &self.key, &self.crl];
         all.into_iter().filter_map(|(_, path)| path.as_ref())
     }
+}
 
-    fn stamps(&self) -> Stamps {
+impl Stamps {
+    /// Of these files, as their paths lead now; waits for the file system.
+    pub(super) fn of<'a>(paths: impl Iterator<Item = &'a PathBuf>) -> Self {
         let stamp = |path: &PathBuf| {
             let file = named::metadata(path).ok()?;
             Some(Stamp {
@@ -143,7 +156,35 @@ impl FileSet {
                 changed: (file.ctime(), file.ctime_nsec()),
             })
         };
-        self.paths().map(stamp).collect()
+        Self(paths.map(stamp).collect())
+    }
+}
+
+impl FileState {
+    /// Whether the files are to be read, as they are now.
+    pub(super) fn is_due(&self, now: &Stamps) -> bool {
+        self.stamps != *now || self.is_outdated || (self.is_bad && !self.is_told)
+    }
+
+    /// Notes what came of reading them; says what is to be told of it.
+    pub(super) fn note<E>(&mut self, now: Stamps, read: Result<(), E>) -> Option<E> {
+        let is_same = self.stamps == now;
+        self.stamps = now;
+        self.is_outdated = false;
+        match read {
+            Ok(()) => {
+                (self.is_bad, self.is_told) = (false, false);
+                None
+            }
+            Err(_) if !self.is_bad || !is_same => {
+                (self.is_bad, self.is_told) = (true, false);
+                None
+            }
+            Err(error) => {
+                self.is_told = true;
+                Some(error)
+            }
+        }
     }
 }
 
@@ -158,8 +199,16 @@ impl CertificateHolder {
     /// When the certificate in force ends, in seconds since 1970; `None`: there is none.
     pub(crate) fn not_after(&self) -> Option<u64> {
         match self {
-            Self::Upstream(client) => client.in_force().not_after,
+            Self::Upstream(client) => client.in_force()?.not_after,
             Self::Listener(server) => server.in_force().not_after,
+        }
+    }
+
+    /// Whether it needs the proxy's own identity.
+    fn needs_identity(&self) -> bool {
+        match self {
+            Self::Upstream(client) => client.settings().needs_identity(),
+            Self::Listener(_) => false,
         }
     }
 
@@ -178,13 +227,15 @@ impl CertificateHolder {
     }
 }
 
-/// Follows the files of what it is told to watch, until nobody tells it any more.
+/// Follows the files of what it is told to watch, and the identity of the proxy,
+/// until nobody tells it any more.
 pub(super) async fn run(
     mut watched_in: mpsc::Receiver<Vec<WatchedCertificates>>,
+    mut identity: watch::Receiver<Option<Arc<X509Context>>>,
     registry: &Registry,
 ) {
     let reader = Reader::default();
-    let mut watched = Vec::new();
+    let mut watched: Vec<WatchedCertificates> = Vec::new();
     let mut states: HashMap<u32, FileState> = HashMap::new();
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -195,13 +246,29 @@ pub(super) async fn run(
                     watched = told;
                     let stays = |id| watched.iter().any(|one: &WatchedCertificates| one.holder.id() == id);
                     states.retain(|id, _| stays(*id));
+                    // The identity may be another than the one that they were made with.
+                    for one in watched.iter().filter(|one| one.holder.needs_identity()) {
+                        states.entry(one.holder.id()).or_default().is_outdated = true;
+                    }
                 }
                 None => return,
             },
+            changed = identity.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let now = identity.borrow_and_update().clone();
+                for one in watched.iter().filter(|one| one.holder.needs_identity()) {
+                    let before = states.entry(one.holder.id()).or_default();
+                    before.is_outdated = true;
+                    follow(one, now.clone(), before, &reader, registry).await;
+                }
+            }
             _ = look.tick(), if !watched.is_empty() => {
                 for one in &watched {
                     let before = states.entry(one.holder.id()).or_default();
-                    follow(one, before, &reader, registry).await;
+                    let now = identity.borrow().clone();
+                    follow(one, now, before, &reader, registry).await;
                 }
             }
         }
@@ -211,6 +278,7 @@ pub(super) async fn run(
 /// Puts files in force where they have changed.
 async fn follow(
     one: &WatchedCertificates,
+    identity: Option<Arc<X509Context>>,
     state: &mut FileState,
     reader: &Reader,
     registry: &Registry,
@@ -218,29 +286,20 @@ async fn follow(
     let files = one.holder.files(&one.directory);
     let looked_at = files.clone();
     // A file system that does not answer says nothing of a change.
-    let Ok(now) = reader.read(move || Ok(looked_at.stamps())).await else {
+    let stamps = reader.read(move || Ok(Stamps::of(looked_at.paths()))).await;
+    let Some(now) = stamps.ok().filter(|now| state.is_due(now)) else {
         return;
     };
-    let is_same = now == state.stamps;
-    if is_same && (!state.is_bad || state.is_told) {
-        return;
-    }
     let holder = one.holder.clone();
-    let renew = move || Ok(files.read().and_then(|files| holder.renew(&files)));
+    let renew = move || Ok(files.read(identity).and_then(|files| holder.renew(&files)));
     let renewed = match reader.read(renew).await {
         Ok(renewed) => renewed,
         Err(error) => Err(FileError::unreadable("cert", &error)),
     };
-    state.stamps = now;
-    match renewed {
-        Ok(()) => (state.is_bad, state.is_told) = (false, false),
-        Err(_) if !state.is_bad || !is_same => (state.is_bad, state.is_told) = (true, false),
-        Err(error) => {
-            state.is_told = true;
-            registry.control.certificate_refused();
-            let (name, FileError { key, what }) = (&one.name, error);
-            tracing::error!("{name}.{key}: {what}; what was in force before stays");
-        }
+    if let Some(FileError { key, what }) = state.note(now, renewed) {
+        registry.control.certificate_refused();
+        let name = &one.name;
+        tracing::error!("{name}.{key}: {what}; what was in force before stays");
     }
 }
 

@@ -82,6 +82,7 @@ impl Fixture {
         let forced = Arc::<Mutex<Option<Force>>>::default();
         let record = Arc::clone(&forced);
         let state = State {
+            identity: spiffe::Publish::default(),
             registry,
             shards: vec![
                 Box::new(answer),

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use crate::credential::spiffe_id::IdMatch;
+
 /// How connections to an upstream are encrypted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tls {
     /// Who may have signed the certificate of the server.
     pub ca: Ca,
-    /// The client certificate, with those between it and a root; PEM.
-    pub cert: Option<PathBuf>,
+    /// The client certificate.
+    pub cert: Option<Cert>,
     /// Its key; PEM.
     pub key: Option<PathBuf>,
     /// The name that is asked for, and that the certificate must have.
@@ -72,6 +74,17 @@ pub enum Ca {
     System,
     /// Those of a file; PEM.
     File(PathBuf),
+    /// Those that came with the proxy's own identity.
+    Identity,
+}
+
+/// A client certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cert {
+    /// That of a file, with those between it and a root; PEM.
+    File(PathBuf),
+    /// That of the proxy's own identity.
+    Identity,
 }
 
 /// A server's name.
@@ -93,6 +106,8 @@ pub enum Verify {
     Full,
     /// The authority.
     Ca,
+    /// The authority, and the SPIFFE ID.
+    Spiffe(IdMatch),
     /// Nothing: whoever can take the place of the server is believed.
     Off,
 }
@@ -120,6 +135,11 @@ pub enum MinVersion {
 impl Tls {
     /// Whether whoever answers is known to be the one that was asked for.
     pub fn is_verified(&self) -> bool {
-        self.verify == Verify::Full
+        matches!(self.verify, Verify::Full | Verify::Spiffe(_))
+    }
+
+    /// Whether it needs the proxy's own identity.
+    pub fn needs_identity(&self) -> bool {
+        self.cert == Some(Cert::Identity) || self.ca == Ca::Identity
     }
 }

@@ -196,6 +196,8 @@ labels! {
         NothingInCommon = "nothing-in-common",
         /// The peer did not accept our certificate, or something else of ours.
         Refused = "refused-by-peer",
+        /// The proxy's own `identity` was not there.
+        NoIdentity = "no-identity",
         /// The connection ended amid the handshake.
         Closed = "closed",
         /// It took too long.

@@ -4,17 +4,20 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
+use super::svid_verifier::SvidVerifier;
 use super::verifier::Verifier;
 use super::{Files, certificate, next_id};
 use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
-use crate::route::tls::{Alpn, Ca, MinVersion, Sni, Tls, Verify};
+use crate::route::tls::{Alpn, Ca, Cert, MinVersion, Sni, Tls, Verify};
 
 /// What one upstream's connections are encrypted with.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ pub(crate) struct Client {
     fixed_name: Option<ServerName<'static>>,
     /// The name that is asked for where there is no request.
     default_name: Option<ServerName<'static>>,
-    in_force: ArcSwap<Identity>,
+    /// Nothing while the proxy's own identity is needed and not there.
+    in_force: ArcSwapOption<Identity>,
 }
 
 /// A client certificate and the trust that goes with it.
@@ -68,7 +72,7 @@ impl Client {
         };
         Ok(Some(Self {
             default_name: default_name(upstream),
-            in_force: ArcSwap::from_pointee(Identity::new(settings, files, &protocols)?),
+            in_force: Identity::find(settings, files, &protocols)?.into(),
             id: next_id(),
             settings: Arc::clone(settings),
             protocols,
@@ -81,8 +85,8 @@ impl Client {
     /// # Errors
     /// As those of [`Client::new`]; then all stays as it was.
     pub(crate) fn renew(&self, files: &Files) -> Result<(), FileError> {
-        let identity = Identity::new(&self.settings, files, &self.protocols)?;
-        self.in_force.store(Arc::new(identity));
+        let identity = Identity::find(&self.settings, files, &self.protocols)?;
+        self.in_force.store(identity);
         Ok(())
     }
 
@@ -113,8 +117,8 @@ impl Client {
         self.default_name.as_ref()
     }
 
-    /// What new connections take.
-    pub(crate) fn in_force(&self) -> Arc<Identity> {
+    /// What new connections take; `None`: the proxy's own identity is missing.
+    pub(crate) fn in_force(&self) -> Option<Arc<Identity>> {
         self.in_force.load_full()
     }
 }
@@ -129,20 +133,36 @@ pub(crate) fn https_config(settings: &Tls, files: &Files) -> Result<Arc<ClientCo
 }
 
 impl Identity {
+    /// `None`: it needs the proxy's own identity, which is not there.
+    fn find(
+        settings: &Tls,
+        files: &Files,
+        protocols: &[Vec<u8>],
+    ) -> Result<Option<Arc<Self>>, FileError> {
+        if settings.needs_identity() && files.identity.is_none() {
+            return Ok(None);
+        }
+        let identity = Self::new(settings, files, protocols)?;
+        Ok(Some(Arc::new(identity)))
+    }
+
     fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
         let provider = provider();
-        let verifier = Verifier {
-            chain: chain_verifier(settings, files, &provider)?,
-            verify: settings.verify.clone(),
-            provider: Arc::clone(&provider),
-        };
+        let verifier = verifier(settings, files, &provider)?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions(settings.min_version))
             .map_err(|error| wrong("min_version", error))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
-        let (mut config, not_after) = match (&files.cert, &files.key) {
-            (Some(cert), Some(key)) => {
+            .with_custom_certificate_verifier(verifier);
+        let own = files.identity.as_ref();
+        let own = own.filter(|_| settings.cert == Some(Cert::Identity));
+        let (mut config, not_after) = match (own, &files.cert, &files.key) {
+            (Some(own), ..) => {
+                let key = SingleCertAndKey::from(Arc::clone(&own.certified_key));
+                let config = builder.with_client_cert_resolver(Arc::new(key));
+                (config, Some(own.not_after))
+            }
+            (None, Some(cert), Some(key)) => {
                 let chain = certificates("cert", cert)?;
                 let key = PrivateKeyDer::from_pem_slice(key);
                 let key = key.map_err(|error| wrong("key", error))?;
@@ -198,6 +218,28 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
+/// What decides whether a server is the right one.
+fn verifier(
+    settings: &Tls,
+    files: &Files,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ServerCertVerifier>, FileError> {
+    if let (Ca::Identity, Verify::Spiffe(expected), Some(own)) =
+        (&settings.ca, &settings.verify, &files.identity)
+    {
+        return Ok(Arc::new(SvidVerifier {
+            trust: Arc::clone(&own.trust),
+            expected: expected.clone(),
+            algorithms: provider.signature_verification_algorithms,
+        }));
+    }
+    Ok(Arc::new(Verifier {
+        chain: chain_verifier(settings, files, provider)?,
+        verify: settings.verify.clone(),
+        provider: Arc::clone(provider),
+    }))
+}
+
 fn chain_verifier(
     settings: &Tls,
     files: &Files,
@@ -206,9 +248,12 @@ fn chain_verifier(
     if settings.verify == Verify::Off {
         return Ok(None);
     }
-    let roots = match (&settings.ca, &files.ca) {
-        (Ca::File(_), Some(ca)) => Arc::new(roots(certificates("ca", ca)?)),
-        _ => system_roots()?,
+    let own = files.identity.as_ref();
+    let own = own.filter(|_| settings.ca == Ca::Identity);
+    let roots = match (own, &files.ca) {
+        (Some(own), _) => own.roots(),
+        (None, Some(ca)) => Arc::new(roots(certificates("ca", ca)?)),
+        (None, None) => system_roots()?,
     };
     if roots.is_empty() {
         return Err(wrong("ca", "has no certificate of an authority"));
@@ -218,6 +263,10 @@ fn chain_verifier(
         builder = builder
             .with_crls(revoked(crl)?)
             .enforce_revocation_expiration();
+    } else if let Some(own) = own {
+        // Theirs count for who has one, and until there is another.
+        let lists = own.trust.revocation_lists().iter().cloned();
+        builder = builder.with_crls(lists).allow_unknown_revocation_status();
     }
     builder
         .build()

@@ -11,7 +11,7 @@ use std::task::Poll;
 use rustls::client::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls::server::ServerConfig;
-use rustls::{ClientConnection, Connection, Error, ServerConnection};
+use rustls::{CertificateError, ClientConnection, Connection, Error, ServerConnection};
 
 use super::outcome::{outcome_of, refusal};
 use super::session::{Agreement, Progress, Session, open, take_ciphertext};
@@ -146,9 +146,23 @@ impl HandshakeError {
     }
 
     fn of(error: Error) -> Self {
+        let outcome = outcome_of(&error);
+        let invalid = io::ErrorKind::InvalidData;
+        let source = match error {
+            // What it says itself says more.
+            Error::InvalidCertificate(CertificateError::Other(error)) => {
+                io::Error::new(invalid, error.0)
+            }
+            error => io::Error::new(invalid, error),
+        };
+        Self { outcome, source }
+    }
+
+    /// Who we are is not known, and has to be.
+    pub(crate) fn no_identity() -> Self {
         Self {
-            outcome: outcome_of(&error),
-            source: io::Error::new(io::ErrorKind::InvalidData, error),
+            outcome: TlsOutcome::NoIdentity,
+            source: io::Error::other("the identity of the proxy is not there"),
         }
     }
 }

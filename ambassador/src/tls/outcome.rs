@@ -2,6 +2,7 @@
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
+use super::svid_verifier::PeerError;
 use crate::telemetry::TlsOutcome;
 
 /// How a handshake with this error has ended.
@@ -34,6 +35,11 @@ fn of_certificate(error: &CertificateError) -> TlsOutcome {
         NotValidForName | NotValidForNameContext { .. } => TlsOutcome::WrongName,
         UnknownIssuer => TlsOutcome::UnknownCa,
         Revoked => TlsOutcome::Revoked,
+        Other(error) => match error.0.downcast_ref() {
+            Some(PeerError::Id { .. }) => TlsOutcome::WrongName,
+            Some(PeerError::NoBundle(_)) => TlsOutcome::UnknownCa,
+            Some(PeerError::Svid(_)) | None => TlsOutcome::BadCertificate,
+        },
         UnknownRevocationStatus | ExpiredRevocationList | ExpiredRevocationListContext { .. } => {
             TlsOutcome::UnknownRevocation
         }

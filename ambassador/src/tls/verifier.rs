@@ -8,6 +8,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::svid_verifier::expect;
 use crate::route::tls::Verify;
 
 /// Verifies servers.
@@ -39,9 +40,15 @@ impl ServerCertVerifier for Verifier {
         match (verified, &self.verify) {
             // The name comes last: all else is right.
             (
-                Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })),
-                Verify::Ca,
-            ) => Ok(ServerCertVerified::assertion()),
+                Ok(_)
+                | Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })),
+                Verify::Ca | Verify::Spiffe(_),
+            ) => {
+                if let Verify::Spiffe(expected) = &self.verify {
+                    expect(expected, end_entity)?;
+                }
+                Ok(ServerCertVerified::assertion())
+            }
             (verified, _) => verified,
         }
     }

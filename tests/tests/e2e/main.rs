@@ -78,6 +78,7 @@ mod slots;
 mod slow_heads;
 mod smuggling;
 mod sniff;
+mod spiffe;
 mod stale;
 mod start;
 mod taken_over;

@@ -53,6 +53,7 @@ impl<'a> Prepared<'a> {
         let (old, known, now_open) = {
             let now = state.current();
             let certificates = now.certificates.clone();
+            let certificates = certificates.with_identity(state.identity.borrow().clone());
             (
                 Arc::clone(&now.checked),
                 now.listeners.clone(),
@@ -147,6 +148,7 @@ impl<'a> Prepared<'a> {
         let watched = state.certificates();
         running.control.watch_certificates(watched);
         state.keep_credentials(&running.control);
+        running.control.keep_identity(state.identity_source());
     }
 }
 

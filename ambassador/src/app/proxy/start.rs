@@ -18,6 +18,7 @@ use crate::app::{Failure, advice, answers, figures, memory, unavailable, with_ca
 use crate::clock;
 use crate::config::checked::{LogTarget, Workers};
 use crate::config::{Certificates, Checked};
+use crate::control::spiffe::{self, IdentitySource};
 use crate::control::{
     self, Control, Deadline, Event, Fingerprint, Phase, Readiness, Signals, WatchedFile,
     certificates,
@@ -124,7 +125,9 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
         generation: ground.generation,
         certificates: ground.certificates,
     };
+    let identity = now.certificates.identity();
     let state = ProxyState::new(ground.registry, ground.captured, memory, backend, now);
+    state.identity.send_replace(identity);
     // Before the shards, so that whoever was served can end us by a signal.
     let control = ground.control;
     let (control, events) = start_control(&state, control, ground.bound_control, ground.shards)?;
@@ -134,6 +137,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
     state.watch_names(&control);
     control.watch_certificates(state.certificates());
     state.keep_credentials(&control);
+    control.keep_identity(state.identity_source());
     let introduction = Introduction {
         backend,
         why_not_ring,
@@ -321,6 +325,7 @@ impl ProxyState {
                 remotes: OnceLock::new(),
                 backend,
                 names: Arc::default(),
+                identity: spiffe::Publish::default(),
                 current: Mutex::new(now),
             }
         })
@@ -372,7 +377,9 @@ fn certificate_files(checked: &Checked) -> Vec<PathBuf> {
     let listeners = checked.listeners.iter();
     let listeners = listeners.filter_map(|listener| listener.tls.as_deref());
     let listeners = listeners.map(|tls| certificates::of_listener(tls, directory));
-    let mut files = Vec::new();
+    let identity = checked.identity_source();
+    let identity = identity.iter().flat_map(IdentitySource::paths);
+    let mut files: Vec<PathBuf> = identity.cloned().collect();
     upstreams
         .chain(listeners)
         .for_each(|set| files.extend(set.paths().cloned()));
@@ -448,6 +455,7 @@ fn start_control(
             })
             .collect(),
         readiness: Arc::clone(&state.readiness),
+        identity: state.identity.clone(),
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
         force_breaker: Box::new(move |name, force| {

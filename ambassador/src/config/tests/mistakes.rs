@@ -57,7 +57,7 @@ f:18: upstreams.two.pool.min_idle: min_idle 2 is over max_idle 1, got 2
 f:18: upstreams.two.pool.min_idle: needs endpoints or dns: there is nothing to dial ahead of a request, got 2
 f:20: upstreams.three.hosts[0]: is claimed twice, by two as well, got A.example.
 f:20: upstreams.three.hosts[1]: is claimed twice, by two as well, got 10.0.0.0/8
-f:21: upstreams.three.tls.verify: must be one of full, ca, off; did you mean full?, got fully
+f:21: upstreams.three.tls.verify: must be full, ca, off, or a SPIFFE ID as spiffe://td/path, got fully
 f:21: upstreams.three.tls.sni: must be a host name: labels of letters, digits and hyphens, got -
 f:22: upstreams.three.tla: unknown key, did you mean tls?
 f:24: routes[0].match.path_prefix: must start with a slash, got v1

@@ -93,6 +93,8 @@ impl Entry {
             ("string", Some("size")) => json!("7KiB"),
             ("string", Some("size per second")) => json!("7KiB/s"),
             ("string", Some("path")) => json!("/a"),
+            ("string", Some("SPIFFE ID")) => json!("spiffe://td/a"),
+            ("string", Some("unix:/path or tcp://ip:port")) => json!("unix:/a"),
             ("string", Some("stdout, stderr or path")) => json!("/a"),
             ("string", Some("ip:port or unix:/path")) => json!("127.0.0.1:7"),
             ("string", Some("address or CIDR")) => json!("10.0.0.0/8"),
@@ -132,6 +134,9 @@ fn with_what_it_needs(key: &str) -> Map<String, Value> {
         Some("fault.abort") => json!({ "fault": { "abort": { "status": 500 } } }),
         Some("tls") if key.ends_with(".cert") => json!({ "tls": { "key": "/key" } }),
         Some("tls") if key.ends_with(".key") => json!({ "tls": { "cert": "/cert" } }),
+        Some("identity") if !key.contains("spiffe") => {
+            json!({ "identity": { "cert": "/cert", "key": "/key", "bundle": "/bundle" } })
+        }
         Some("fault.delay") => json!({ "fault": { "delay": { "for": "1s" } } }),
         _ => json!({}),
     };

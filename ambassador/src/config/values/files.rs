@@ -7,14 +7,23 @@ use serde_json::Value as Json;
 use super::addresses::is_host_name;
 use crate::config::read::Scalar;
 use crate::config::setting::Value;
-use crate::route::tls::{Ca, Sni};
+use crate::credential::spiffe_id::IdMatch;
+use crate::route::tls::{self, Ca, Cert, Sni};
 
 /// A file. A path that does not begin at the root begins in the directory of the
 /// configuration file.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct FilePath(pub(in crate::config) PathBuf);
 
-/// Certificate authorities: the system's, or a file.
+/// A client certificate: that of the identity, or a file.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct CertFile(Cert);
+
+/// What must be right with a certificate: a word, or a SPIFFE ID.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Verify(tls::Verify);
+
+/// Certificate authorities: the system's, those of the identity, or a file.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct CaFile(Ca);
 
@@ -35,8 +44,33 @@ impl Scalar for CaFile {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "system" => Ok(Self(Ca::System)),
+            "identity" => Ok(Self(Ca::Identity)),
             path => Ok(Self(Ca::File(FilePath::parse(path)?.0))),
         }
+    }
+}
+
+impl Scalar for CertFile {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "identity" => Ok(Self(Cert::Identity)),
+            path => Ok(Self(Cert::File(FilePath::parse(path)?.0))),
+        }
+    }
+}
+
+impl Scalar for Verify {
+    fn parse(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "full" => tls::Verify::Full,
+            "ca" => tls::Verify::Ca,
+            "off" => tls::Verify::Off,
+            id if id.contains("://") => {
+                let id: Result<IdMatch, _> = id.parse();
+                tls::Verify::Spiffe(id.map_err(|error| error.to_string())?)
+            }
+            _ => return Err("must be full, ca, off, or a SPIFFE ID as spiffe://td/path".into()),
+        }))
     }
 }
 
@@ -64,7 +98,23 @@ impl Value<Ca> for CaFile {
     fn written(meaning: &Ca) -> Option<Json> {
         Some(match meaning {
             Ca::System => "system".into(),
+            Ca::Identity => "identity".into(),
             Ca::File(path) => path.display().to_string().into(),
+        })
+    }
+}
+
+impl Value<tls::Verify> for Verify {
+    fn meaning(&self) -> tls::Verify {
+        self.0.clone()
+    }
+
+    fn written(meaning: &tls::Verify) -> Option<Json> {
+        Some(match meaning {
+            tls::Verify::Full => "full".into(),
+            tls::Verify::Ca => "ca".into(),
+            tls::Verify::Off => "off".into(),
+            tls::Verify::Spiffe(id) => id.to_string().into(),
         })
     }
 }
@@ -84,10 +134,23 @@ impl Value<Sni> for ServerName {
 
 super::fills! {
     FilePath => PathBuf, |path| Some(path.display().to_string().into());
+    CertFile => Cert, |cert| Some(match cert {
+        Cert::Identity => "identity".into(),
+        Cert::File(path) => path.display().to_string().into(),
+    });
 }
 
 super::value_schemas! {
     FilePath: { "type": "string", "minLength": 1 },
     CaFile: { "type": "string", "minLength": 1 },
+    CertFile: { "type": "string", "minLength": 1 },
+    Verify: {
+        "anyOf": [
+            { "const": "full" },
+            { "const": "ca" },
+            { "const": "off" },
+            { "type": "string", "format": "SPIFFE ID", "pattern": "^spiffe://" },
+        ],
+    },
     ServerName: { "type": "string", "minLength": 1 },
 }

@@ -146,6 +146,7 @@ impl ServerFiles {
             ..Tls::default()
         };
         let read = Files {
+            identity: None,
             ca: content(&mut self.ca, CERTIFICATES_BYTES_MAX).await?,
             cert: content(&mut self.cert, CERTIFICATES_BYTES_MAX).await?,
             key: content(&mut self.key, KEY_BYTES_MAX).await?.map(Into::into),

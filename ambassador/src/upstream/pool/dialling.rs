@@ -9,6 +9,7 @@ use super::{CheckoutError, Pools};
 use crate::clock;
 use crate::ring::{self, Liveness, timer};
 use crate::telemetry::TlsOutcome;
+use crate::tls::HandshakeError;
 use crate::transport::Transport;
 use crate::upstream::connection::Connection;
 use crate::upstream::dial::DialError;
@@ -87,9 +88,15 @@ async fn encrypt(
     let client = shared.tls.load_full().ok_or_else(gone)?;
     let name = client.fixed_name().or(to.server_name).cloned();
     let name = name.unwrap_or_else(|| to.key.endpoint.0.ip().to_canonical().into());
-    let in_force = client.in_force();
-    match stream.encrypt(Arc::clone(&in_force.config), name).await {
-        Ok(stream) => {
+    let encrypted = match client.in_force() {
+        Some(in_force) => {
+            let encrypted = stream.encrypt(Arc::clone(&in_force.config), name).await;
+            encrypted.map(|stream| (stream, in_force.not_after))
+        }
+        None => Err(HandshakeError::no_identity()),
+    };
+    match encrypted {
+        Ok((stream, not_after)) => {
             if let Some(summary) = stream.tls() {
                 shared.handshakes.completed(&summary);
             }
@@ -98,7 +105,7 @@ async fn encrypt(
             Ok(Encrypted {
                 stream,
                 identity: server::identity(&client, to.server_name),
-                left: in_force.not_after.map(left),
+                left: not_after.map(left),
             })
         }
         Err(error) => {
