@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ambassador_tests::proxy::{Scratch, one_upstream};
+use ambassador_tests::server::text;
 use ambassador_tests::{
-    Answer, Backend, Call, Column, Proxy, Request, Server, eventually, matrix, on_both_backends,
-    ports,
+    Answer, Authority, Backend, Call, Column, Proxy, Request, Server, eventually, matrix,
+    on_both_backends, ports,
 };
 
 use crate::identity::assert_private;
@@ -28,6 +29,7 @@ matrix!(
 
 on_both_backends!(
     a_token_is_nowhere_to_be_seen,
+    a_server_that_does_not_prove_who_it_is_gets_no_token,
     a_file_that_turns_bad_leaves_the_token_of_before,
     a_token_in_a_swapped_directory_is_followed,
     a_reload_that_names_another_file_sends_no_old_token,
@@ -304,6 +306,35 @@ fn a_refused_token_is_read_again_and_the_request_sent_once_more(column: Column) 
         answer.status == 401 && answer.field("www-authenticate") == Some("Bearer")
     });
     assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 0);
+}
+
+/// Nor does another endpoint, as trying one would only tell more servers of it.
+fn a_server_that_does_not_prove_who_it_is_gets_no_token(backend: Backend) {
+    let scratch = Scratch::new();
+    let authority = Authority::new("root");
+    let ca = scratch.file("ca.pem", &authority.pem);
+    let token = scratch.file("token", "t0ken-1");
+    let serve = |name: &str| {
+        let leaf = authority.issue(&[name]);
+        Server::secured(leaf.server(), |connection| {
+            connection.serve_http(|_| text("ok"))
+        })
+    };
+    let (right, wrong) = (serve("web.test"), serve("other.test"));
+    let tls = format!("tls: {{ ca: {} }}\nretry: {{ base: 1ms }}\n", ca.display());
+    let more = format!("{}{tls}", bearer(&token));
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, wrong.address(), &more);
+    let mut caller = ambassador_tests::Client::connect(listen);
+    let answer = caller.get("/");
+    assert_eq!((answer.status, answer.reason()), (502, "tls-failed"));
+    assert!(wrong.requests().is_empty());
+    let (_proxy, listen) = Proxy::in_front_of_with(backend, right.address(), &more);
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    assert_eq!(
+        right.last_request().field("authorization"),
+        Some("Bearer t0ken-1")
+    );
 }
 
 /// Not in the access log, what the admin API tells, the log, or a core.

@@ -211,3 +211,13 @@ fn a_minimum_rate_is_a_size_per_second() {
     }
     assert_eq!(rate_of(&policies("")), None, "it is off by default");
 }
+
+/// Who only looks on adds nothing.
+#[test]
+fn what_is_only_observed_carries_no_credential() {
+    let text = "upstreams: { a: { hosts: [a], endpoints: [127.0.0.1:1], \
+                auth: { bearer: { file: /t } } } }";
+    let routes = loaded(text).routes;
+    assert!(routes.upstreams[0].auth.is_some());
+    assert!(routes.observed().upstreams[0].auth.is_none());
+}
