@@ -1,6 +1,7 @@
 //! The progress of a request in flight, shared by everything that works on it.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
@@ -23,6 +24,8 @@ pub(crate) struct Progress<'a> {
     pub body_read: Cell<bool>,
     /// Whether it keeps the upstream waiting for more.
     pub(super) withheld: BodyWait,
+    /// How long connections were waited for, dials and handshakes included.
+    pub connecting: Cell<Duration>,
     /// The shard learnt that the first bytes of the final response are here.
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
@@ -39,6 +42,7 @@ impl<'a> Progress<'a> {
             taken_before: record.passage.bytes_in.get(),
             body_read: Cell::new(false),
             withheld: BodyWait::default(),
+            connecting: Cell::new(Duration::ZERO),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
         }

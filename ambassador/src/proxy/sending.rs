@@ -336,7 +336,10 @@ impl<'a> Sending<'a> {
             server: self.route.server(),
         };
         let sought = Some(one.endpoint());
+        let began = clock::now();
         let connection = one.reach(caller, freshness, until).await?;
+        let connecting = &self.progress.connecting;
+        connecting.set(connecting.get() + clock::now().saturating_duration_since(began));
         // Another address of its name may have been faster. A try beside another
         // one is not what the log tells of before it is answered.
         let endpoint = &self.record.passage.endpoint;
@@ -462,8 +465,10 @@ impl<'a> Sending<'a> {
 
     fn note_overhead(&mut self, sent_at: Instant) {
         let started = self.record.passage.started;
-        let before = sent_at.saturating_duration_since(started);
         let progress = self.progress;
+        let before = sent_at.saturating_duration_since(started);
+        // The upstream was awaited then.
+        let before = before.saturating_sub(progress.connecting.get());
         let after = match (progress.head_at.get(), progress.forwarded_at.get()) {
             // The shard's clock stands while a turn lasts.
             (Some(head_at), Some(forwarded_at)) => {

@@ -90,6 +90,7 @@ mod tls_reload;
 mod tls_rotation;
 mod tls_streams;
 mod tls_upstream;
+mod tls_waits;
 mod tokens;
 mod trace_context;
 mod tracing;
