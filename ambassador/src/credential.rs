@@ -10,6 +10,7 @@ pub mod settings;
 pub(crate) mod signing_key;
 pub(crate) mod spiffe_id;
 pub(crate) mod token;
+pub(crate) mod workload_endpoint;
 
 pub(crate) use secret::Secret;
 

@@ -9,15 +9,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use h2::RecvStream;
 use h2::server::{self, SendResponse};
-use hyper::Response;
 use hyper::body::Bytes;
 use hyper::header::HeaderMap;
+use hyper::{Request, Response};
 use prost::Message;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
+use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
 
@@ -139,6 +143,26 @@ struct SvidMessage {
     x509_svid_key: Vec<u8>,
     #[prost(bytes = "vec", tag = "4")]
     bundle: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct JwtRequest {
+    #[prost(string, repeated, tag = "1")]
+    audience: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct JwtResponse {
+    #[prost(message, repeated, tag = "1")]
+    svids: Vec<JwtMessage>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct JwtMessage {
+    #[prost(string, tag = "1")]
+    spiffe_id: String,
+    #[prost(string, tag = "2")]
+    svid: String,
 }
 
 impl Update {
@@ -271,14 +295,67 @@ async fn serve(stream: UnixStream, answers: watch::Receiver<Answer>, calls: Arc<
     let Some(Ok((request, response))) = connection.accept().await else {
         return;
     };
-    assert_eq!(request.uri().path(), "/SpiffeWorkloadAPI/FetchX509SVID");
     assert_eq!(request.headers()["workload.spiffe.io"], "true");
+    if request.uri().path() == "/SpiffeWorkloadAPI/FetchJWTSVID" {
+        tokio::select! {
+            () = async { while connection.accept().await.is_some() {} } => {}
+            () = token(request, response, answers) => {}
+        }
+        return;
+    }
+    assert_eq!(request.uri().path(), "/SpiffeWorkloadAPI/FetchX509SVID");
     calls.fetch_add(1, Ordering::Relaxed);
     // The connection ends with the answer, or the other way round.
     tokio::select! {
         () = async { while connection.accept().await.is_some() {} } => {}
         () = answer(response, answers) => {}
     }
+}
+
+/// Gives a JWT-SVID of the workload, for whoever is asked for.
+async fn token(
+    request: Request<RecvStream>,
+    mut response: SendResponse<Bytes>,
+    answers: watch::Receiver<Answer>,
+) {
+    let Answer::Updates(update) = answers.borrow().clone() else {
+        return;
+    };
+    let Some(Ok(frame)) = request.into_body().data().await else {
+        return;
+    };
+    let wanted = JwtRequest::decode(&frame[5..]).expect("a message");
+    let id = update.svids[0].spiffe_id.clone();
+    let end = SystemTime::now() + Duration::from_secs(60);
+    let end = end
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .expect("it is later");
+    let claims = json!({ "sub": id, "aud": wanted.audience, "exp": end.as_secs() });
+    let [head, claims] =
+        [json!({ "alg": "ES256" }), claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+    let given = JwtResponse {
+        svids: vec![JwtMessage {
+            spiffe_id: id,
+            svid: format!("{head}.{claims}.c2ln"),
+        }],
+    };
+    let head = Response::builder().header("content-type", "application/grpc");
+    let head = head.body(()).expect("it is a head");
+    let Ok(mut body) = response.send_response(head, false) else {
+        return;
+    };
+    let mut fields = HeaderMap::new();
+    fields.insert("grpc-status", 0.into());
+    let _ = body.send_data(framed(&given), false);
+    let _ = body.send_trailers(fields);
+    // The client leaves when it has read this.
+    std::future::pending().await
+}
+
+fn framed(message: &impl Message) -> Bytes {
+    let content = message.encode_to_vec();
+    let length = (content.len() as u32).to_be_bytes();
+    [&[0][..], &length, &content].concat().into()
 }
 
 async fn answer(mut response: SendResponse<Bytes>, mut answers: watch::Receiver<Answer>) {
@@ -292,11 +369,8 @@ async fn answer(mut response: SendResponse<Bytes>, mut answers: watch::Receiver<
                     let head = head.body(()).expect("it is a head");
                     response.send_response(head, false)
                 });
-                let content = update.encode_to_vec();
-                let length = (content.len() as u32).to_be_bytes();
-                let frame = [&[0][..], &length, &content].concat();
                 let Ok(body) = body else { return };
-                if body.send_data(frame.into(), false).is_err() {
+                if body.send_data(framed(&*update), false).is_err() {
                     return;
                 }
             }

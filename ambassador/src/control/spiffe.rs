@@ -5,13 +5,14 @@ mod backoff;
 mod endpoint;
 mod files;
 mod grpc;
+mod jwt_svid;
 mod keeper;
 mod message;
 #[cfg(test)]
 mod test_agent;
 mod workload_api;
 
-pub(crate) use endpoint::{Endpoint, EndpointError};
 pub(crate) use files::IdentityFiles;
+pub(crate) use jwt_svid::fetch_jwt_svid;
 pub(crate) use keeper::{IdentitySource, keep};
-pub(crate) use workload_api::Publish;
+pub(crate) use workload_api::{CallError, Publish};

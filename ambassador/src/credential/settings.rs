@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::signing_key::Algorithm;
-use servers::{ClientCredentials, TokenExchange};
+use super::workload_endpoint::Endpoint;
+use servers::{ClientCredentials, Subject, TokenExchange};
 
 /// Where the credential of an upstream comes from, and what is made of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +68,17 @@ pub enum TokenSource {
         /// How long that is valid.
         ttl: Duration,
     },
+    /// A Workload API.
+    Spiffe(SvidAudience),
+}
+
+/// For whom a JWT-SVID of the proxy's own identity is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SvidAudience {
+    /// Where it is got.
+    pub endpoint: Endpoint,
+    /// Who is to accept it.
+    pub audience: String,
 }
 
 impl Auth {
@@ -106,20 +118,29 @@ impl Auth {
         }
     }
 
+    /// Whether it shows the proxy's own identity.
+    pub(crate) fn shows_identity(&self) -> bool {
+        match self {
+            Self::Bearer(source) => matches!(source, TokenSource::Spiffe(_)),
+            Self::TokenExchange(settings) => matches!(settings.subject, Subject::Spiffe(_)),
+            Self::Basic { .. } | Self::Header { .. } | Self::Identity(_) | Self::OAuth2(_) => false,
+        }
+    }
+
     /// The files that it is read from, or with which it is got.
     pub(crate) fn files(&self) -> Vec<&PathBuf> {
         match self {
             Self::Bearer(TokenSource::File(file))
             | Self::Basic { password: file, .. }
             | Self::Header { value: file, .. } => vec![file],
-            Self::Bearer(TokenSource::Command { .. }) => Vec::new(),
+            Self::Bearer(TokenSource::Command { .. } | TokenSource::Spiffe(_)) => Vec::new(),
             Self::Identity(identity) => vec![&identity.key],
             Self::OAuth2(settings) => {
                 let own = settings.client_auth.file();
                 own.into_iter().chain(settings.server.files()).collect()
             }
             Self::TokenExchange(settings) => {
-                let own = std::iter::once(&settings.subject);
+                let own = settings.subject.file().into_iter();
                 own.chain(settings.server.files()).collect()
             }
         }

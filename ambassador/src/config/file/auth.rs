@@ -15,7 +15,8 @@ use crate::config::read::{Field, Place, Spanned, object};
 use crate::config::secrets;
 use crate::config::setting::Value;
 use crate::config::values::{AbsolutePath, Period, Text, Time, own_field_mistake};
-use crate::credential::settings::{self, TokenSource};
+use crate::credential::settings::{self, SvidAudience, TokenSource};
+use crate::credential::workload_endpoint;
 use crate::message::fields::is_between_ends;
 use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Sni, Tls};
@@ -54,6 +55,9 @@ object! {
         /// How long the printed token is valid. It is fetched anew ahead of that.
         #[schemars(extend("default" = "10m"))]
         ttl: Period,
+        /// In place of a file: the audience of a JWT-SVID, which the Workload API of
+        /// `identity.spiffe` gives, again before it ends.
+        spiffe: Text,
     }
 }
 
@@ -103,6 +107,8 @@ pub(super) struct Carrier<'a> {
     pub(super) endpoints: &'a Endpoints,
     pub(super) protocol: Protocol,
     pub(super) tls: Option<&'a Tls>,
+    /// Who gives JWT-SVIDs.
+    pub(super) workload_api: Option<&'a workload_endpoint::Endpoint>,
 }
 
 /// What `auth` means there; `None`: that is a mistake, which is noted.
@@ -129,7 +135,7 @@ pub(super) fn check(
         );
     }
     if let Some(bearer) = raw.bearer.as_ref() {
-        return bearer.settings(&bearer.place, findings);
+        return bearer.settings(&bearer.place, carrier, findings);
     }
     if let Some(basic) = raw.basic.as_ref() {
         return basic.settings(&basic.place, findings);
@@ -146,7 +152,7 @@ pub(super) fn check(
         return Some(settings::Auth::OAuth2(Box::new(settings)));
     }
     if let Some(exchange) = raw.token_exchange.as_ref() {
-        let settings = exchange.settings(&exchange.place, findings)?;
+        let settings = exchange.settings(&exchange.place, carrier, findings)?;
         return Some(settings::Auth::TokenExchange(Box::new(settings)));
     }
     let what = "must say what the credential is, as bearer or oauth2";
@@ -176,6 +182,20 @@ impl Carrier<'_> {
         }
     }
 
+    /// A JWT-SVID for an audience.
+    fn jwt_svid(
+        self,
+        audience: String,
+        place: &Place,
+        findings: &mut Findings,
+    ) -> Option<SvidAudience> {
+        let Some(endpoint) = self.workload_api.cloned() else {
+            findings.mistake(place, "needs identity.spiffe, which gives JWT-SVIDs");
+            return None;
+        };
+        Some(SvidAudience { endpoint, audience })
+    }
+
     /// Whether the name that is verified is one of the file, not of the program.
     fn is_named(self) -> bool {
         let is_name = |claim: &Claim| matches!(claim, Claim::Name { .. } | Claim::Wildcard { .. });
@@ -201,12 +221,30 @@ pub(super) fn goes_where_a_host_says(upstream: &Upstream) -> bool {
 }
 
 impl Bearer {
-    fn settings(&self, place: &Place, findings: &mut Findings) -> Option<settings::Auth> {
+    fn settings(
+        &self,
+        place: &Place,
+        carrier: Carrier<'_>,
+        findings: &mut Findings,
+    ) -> Option<settings::Auth> {
+        if let Some(audience) = self.spiffe.as_ref() {
+            let others = [
+                self.file.as_ref().map(|it| &it.place),
+                self.exec.as_ref().map(|it| &it.place),
+                self.ttl.as_ref().map(|it| &it.place),
+            ];
+            for other in others.into_iter().flatten() {
+                findings.mistake(other, "must not be there with spiffe");
+            }
+            let audience = audience.value.0.clone();
+            let wanted = carrier.jwt_svid(audience, place, findings)?;
+            return Some(settings::Auth::Bearer(TokenSource::Spiffe(wanted)));
+        }
         let Some(exec) = self.exec.as_ref() else {
             if let Some(ttl) = self.ttl.as_ref() {
                 findings.mistake_at(ttl, "is that of exec: a file says itself when it changes");
             }
-            let what = "must have a file or exec";
+            let what = "must have a file, exec or spiffe";
             let file = self.file.as_ref().map(|file| file.value.0.clone());
             if file.is_none() {
                 findings.mistake_unless_inside(place, what);
@@ -299,6 +337,9 @@ pub(super) fn shown(auth: &settings::Auth) -> Json {
             let shown = shown.map(|(at, word)| if at == 0 { word } else { secrets::MASK });
             let ttl = Time::text(*ttl);
             json!({ "exec": shown.collect::<Vec<_>>(), "ttl": ttl })
+        }
+        settings::Auth::Bearer(TokenSource::Spiffe(wanted)) => {
+            json!({ "spiffe": wanted.audience })
         }
         settings::Auth::Basic { user, .. } => json!({ "user": user, "password": file }),
         settings::Auth::Header { name, .. } => json!({ "name": name, "value": file }),

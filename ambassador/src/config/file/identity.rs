@@ -8,7 +8,8 @@ use crate::config::findings::Findings;
 use crate::config::read::{Place, Scalar};
 use crate::config::setting::{Layer, settings};
 use crate::config::values::{FilePath, fills, value_schemas};
-use crate::control::spiffe::{Endpoint, EndpointError};
+use crate::credential::settings::Auth;
+use crate::credential::workload_endpoint::{Endpoint, EndpointError};
 use crate::route::{self, tls};
 
 settings! {
@@ -68,6 +69,12 @@ fn has_one_source(
     }
 }
 
+/// Where a Workload API is served, if the identity comes from one.
+pub(super) fn workload_api(file: &File) -> Option<&Endpoint> {
+    let spiffe = file.identity.as_ref()?.value.0.spiffe.as_ref()?;
+    Some(&spiffe.value.0)
+}
+
 /// Whether there is an identity where one is needed.
 pub(super) fn check(
     file: &File,
@@ -77,6 +84,7 @@ pub(super) fn check(
     let needs_it = |tls: &tls::Tls| tls.needs_identity();
     let mut used = false;
     for (upstream, (name, raw)) in upstreams.iter().zip(file.upstreams.items()) {
+        used |= upstream.auth.as_deref().is_some_and(Auth::shows_identity);
         if !upstream.tls.as_deref().is_some_and(needs_it) {
             continue;
         }
@@ -88,7 +96,7 @@ pub(super) fn check(
         }
     }
     if let Some(identity) = file.identity.as_ref().filter(|_| !used) {
-        let what = "does nothing: no upstream has tls with cert or ca: identity";
+        let what = "does nothing: no upstream has tls or auth with it";
         findings.warn(&identity.place, what);
     }
 }

@@ -15,6 +15,7 @@ use crate::config::read::{Either, Read, RestrictedKey, Spanned, object};
 use crate::config::restrictions::Section;
 use crate::config::setting::Value;
 use crate::config::values::{Address, Count, DnsName, Host, Zone, claim};
+use crate::credential::workload_endpoint;
 use crate::policy::balance::WEIGHT_MAX;
 use crate::route::settings::{self, Claim, Endpoints, Protocol};
 use crate::route::tls::Verify;
@@ -78,12 +79,13 @@ pub(super) fn check(file: &File, built_in: &Layers, findings: &mut Findings) -> 
         policies: Vec::new(),
         adopted: defaults.settings().without_caps(),
     };
+    let workload_api = super::identity::workload_api(file);
     let mut claimed = HashMap::new();
     for (name, raw) in file.upstreams.items() {
         if let Some(what) = name_mistake(name) {
             findings.mistake_at(name, what);
         }
-        let (upstream, policies) = upstream(name, raw, &defaults, findings);
+        let (upstream, policies) = upstream(name, raw, &defaults, workload_api, findings);
         check_claims(name, raw, &mut claimed, findings);
         check_protocol(name, raw, &upstream, findings);
         upstreams.list.push(Arc::new(upstream));
@@ -96,6 +98,7 @@ fn upstream(
     name: &Spanned<String>,
     raw: &Spanned<Upstream>,
     defaults: &Layers,
+    workload_api: Option<&workload_endpoint::Endpoint>,
     findings: &mut Findings,
 ) -> (settings::Upstream, Layers) {
     let mut policies = defaults.with(&raw.policies, &Origin::Upstream, findings);
@@ -134,6 +137,7 @@ fn upstream(
         endpoints: &endpoints,
         protocol: policies.protocol(),
         tls: tls.as_deref(),
+        workload_api,
     };
     let auth = raw.auth.as_ref();
     let auth = auth.and_then(|auth| auth::check(auth, carrier, findings));

@@ -9,7 +9,7 @@ use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
 use super::token_server::{Grant, ServerSource};
 use crate::control::NameService;
-use crate::credential::settings::{Auth, TokenSource};
+use crate::credential::settings::{Auth, SvidAudience, TokenSource};
 use crate::credential::token::{self, TOKEN_BYTES_MAX};
 use crate::workload::Commands;
 
@@ -19,6 +19,8 @@ pub(super) enum Source {
     File(FileSource),
     /// A command.
     Command(CommandSource),
+    /// A Workload API.
+    Spiffe(SvidAudience),
     /// A key that signs it.
     Identity(IdentitySource),
     /// A server that gives it.
@@ -43,6 +45,7 @@ impl Source {
     /// That of an upstream.
     pub(super) fn of(auth: &Auth, surroundings: &Surroundings) -> Self {
         match auth {
+            Auth::Bearer(TokenSource::Spiffe(wanted)) => Self::Spiffe(wanted.clone()),
             Auth::Bearer(TokenSource::File(path))
             | Auth::Basic { password: path, .. }
             | Auth::Header { value: path, .. } => Self::File(FileSource(SecretFile::new(path))),
@@ -71,6 +74,7 @@ impl Source {
         match self {
             Self::File(file) => file.fetch().await,
             Self::Command(command) => command.fetch().await,
+            Self::Spiffe(wanted) => Token::of_svid(wanted).await,
             Self::Identity(identity) => identity.fetch().await,
             Self::Server(server) => server.fetch().await,
         }
@@ -81,6 +85,7 @@ impl Source {
         match self {
             Self::File(file) => file.0.change().await,
             Self::Command(_) => std::future::pending().await,
+            Self::Spiffe(_) => std::future::pending().await,
             Self::Identity(identity) => identity.change().await,
             Self::Server(server) => server.change().await,
         }
@@ -94,6 +99,7 @@ impl fmt::Display for Source {
             Self::File(file) => write!(f, "{}", file.0.path().display()),
             // Its arguments may hold a secret.
             Self::Command(command) => f.write_str(command.program()),
+            Self::Spiffe(wanted) => write!(f, "{}", wanted.endpoint),
             Self::Identity(identity) => write!(f, "{}", identity.file().path().display()),
             Self::Server(server) => write!(f, "{}", server.url()),
         }

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::token_answer::ServerError;
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
+use crate::control::spiffe::{CallError, fetch_jwt_svid};
 use crate::credential::Secret;
+use crate::credential::settings::SvidAudience;
 use crate::credential::signing_key::{Algorithm, KeyError, SignError};
 use crate::credential::token::TokenMistake;
 use crate::tls::FileError;
+
+/// A token that says that it is valid for longer is asked for again after that.
+const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 /// What a source gives.
 #[derive(Debug)]
@@ -38,12 +43,28 @@ pub(super) enum SourceError {
     Sign(SignError),
     /// The server gives nothing.
     Server(ServerError),
+    /// A Workload API gives none.
+    Spiffe(CallError),
     /// No connection to the server can be encrypted.
     Tls(FileError),
     /// A file that it needs is of no use.
     Needs(PathBuf, Box<SourceError>),
     /// It took longer than that.
     Late(Duration),
+}
+
+impl Token {
+    /// A JWT-SVID for these.
+    pub(super) async fn of_svid(wanted: &SvidAudience) -> Result<Self, SourceError> {
+        let svid = fetch_jwt_svid(wanted).await.map_err(SourceError::Spiffe)?;
+        let left_s = svid.expires.saturating_sub(clock::unix_ms() / 1_000);
+        // No token is valid for years.
+        let left = Duration::from_secs(left_s).min(LIFETIME_MAX);
+        Ok(Self {
+            value: svid.token,
+            expires: Some(clock::now() + left),
+        })
+    }
 }
 
 impl SourceError {
@@ -101,6 +122,7 @@ impl fmt::Display for SourceError {
             }
             Self::Sign(error) => write!(f, "{error}"),
             Self::Server(error) => write!(f, "{error}"),
+            Self::Spiffe(error) => write!(f, "{error}"),
             Self::Tls(FileError { key, what }) => write!(f, "needs tls.{key}, which {what}"),
             Self::Needs(path, error) => write!(f, "needs {}, which {error}", path.display()),
             Self::Late(limit) => write!(f, "gives nothing within {limit:?}"),
@@ -116,6 +138,7 @@ impl std::error::Error for SourceError {
             Self::Key(error) => Some(error),
             Self::Sign(error) => Some(error),
             Self::Server(error) => Some(error),
+            Self::Spiffe(error) => Some(error),
             Self::Needs(_, error) => Some(error),
             Self::Algorithm(_) | Self::Tls(_) | Self::Late(_) => None,
         }

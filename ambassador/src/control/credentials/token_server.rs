@@ -13,7 +13,7 @@ use crate::control::https::{HttpsClient, Limits};
 use crate::credential::Secret;
 use crate::credential::server_url::ServerUrl;
 use crate::credential::settings::servers::{
-    ClientAuth, ClientCredentials, TokenExchange, TokenServer,
+    ClientAuth, ClientCredentials, Subject, TokenExchange, TokenServer,
 };
 use crate::credential::signing_key::SigningKey;
 use crate::credential::token::{self, TOKEN_BYTES_MAX};
@@ -53,7 +53,7 @@ impl ServerSource {
     pub(super) fn new(grant: Grant, names: &Arc<NameService>) -> Self {
         let shown = match &grant {
             Grant::ClientCredentials(settings) => settings.client_auth.file(),
-            Grant::Exchange(settings) => Some(&settings.subject),
+            Grant::Exchange(settings) => settings.subject.file(),
         };
         Self {
             shown: shown.map(|path| SecretFile::new(path)),
@@ -93,8 +93,13 @@ impl ServerSource {
                 oauth2::fetch(settings, &proof, &client).await?
             }
             Grant::Exchange(settings) => {
-                let subject = shown.unwrap_or_else(|| Secret::from(Vec::new()));
-                let subject = self.without_line_end(subject)?;
+                let subject = match (&settings.subject, shown) {
+                    (Subject::Spiffe(wanted), _) => Token::of_svid(wanted).await?.value,
+                    (Subject::File(_), shown) => {
+                        let text = shown.unwrap_or_else(|| Secret::from(Vec::new()));
+                        self.without_line_end(text)?
+                    }
+                };
                 token_exchange::fetch(settings, &subject, &client).await?
             }
         };

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::endpoint::Endpoint;
 use super::files::{FilesError, IdentityFiles};
 use super::workload_api::{Publish, WorkloadApi};
 use crate::clock;
 use crate::control::certificates::{FileState, LOOK_EVERY, Stamps};
 use crate::control::reading::Reader;
+use crate::credential::workload_endpoint::Endpoint;
 use crate::telemetry::Registry;
 
 /// Where the identity of the proxy comes from.

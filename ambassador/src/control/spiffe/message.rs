@@ -87,16 +87,14 @@ pub(crate) enum MessageError {
     },
     /// What it says is of no use.
     Identity(X509ContextError),
+    /// A token is no JWT, or one of somebody else.
+    Token,
 }
 
 impl X509SvidResponse {
     /// Reads one.
     pub(super) fn read(frame: Bytes) -> Result<Self, MessageError> {
-        match field_count(&frame) {
-            Some(..=FIELDS_MAX) => Self::decode(frame).map_err(|_| MessageError::Protobuf),
-            Some(_) => Err(MessageError::Fields),
-            None => Err(MessageError::Protobuf),
-        }
+        read(frame)
     }
 
     /// The default identity, checked. `now` is in seconds since 1970.
@@ -162,7 +160,16 @@ impl X509SvidResponse {
     }
 }
 
-fn id(text: &str) -> Result<SpiffeId, MessageError> {
+/// Reads a message of no more parts than there may be.
+pub(super) fn read<M: Message + Default>(frame: Bytes) -> Result<M, MessageError> {
+    match field_count(&frame) {
+        Some(..=FIELDS_MAX) => M::decode(frame).map_err(|_| MessageError::Protobuf),
+        Some(_) => Err(MessageError::Fields),
+        None => Err(MessageError::Protobuf),
+    }
+}
+
+pub(super) fn id(text: &str) -> Result<SpiffeId, MessageError> {
     text.parse().map_err(|source| MessageError::Id {
         text: text.to_owned(),
         source,
@@ -243,6 +250,7 @@ impl fmt::Display for MessageError {
                 write!(f, "the SVID of {named} has the certificate of {certified}")
             }
             Self::Identity(error) => write!(f, "{error}"),
+            Self::Token => f.write_str("its token is no JWT of that id"),
         }
     }
 }

@@ -15,8 +15,8 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::endpoint::Endpoint;
 use super::message::{X509Svid, X509SvidResponse};
+use crate::credential::workload_endpoint::Endpoint;
 use crate::tls::test_authority::{TestAuthority, TestSvid};
 
 /// Listens until it is dropped.

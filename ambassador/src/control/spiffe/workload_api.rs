@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
-use super::endpoint::Endpoint;
 use super::grpc::{self, Code, GrpcError};
 use super::message::{MessageError, X509SvidRequest, X509SvidResponse};
 use crate::clock;
+use crate::credential::workload_endpoint::Endpoint;
 use crate::tls::x509_context::X509Context;
 
 /// A call that went on for so long has shown that the agent works.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::SvidAudience;
 use crate::credential::server_url::ServerUrl;
 
 /// A server that gives tokens.
@@ -66,10 +67,29 @@ pub struct ClientKey {
 pub struct TokenExchange {
     /// Whom to ask.
     pub(crate) server: TokenServer,
-    /// The file with the token that is shown.
-    pub subject: PathBuf,
+    /// The token that is shown.
+    pub subject: Subject,
     /// What is asked for.
     pub(crate) grant: ExchangeGrant,
+}
+
+/// The token that is shown for another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject {
+    /// That of a file, read again when it changes.
+    File(PathBuf),
+    /// That of a Workload API.
+    Spiffe(SvidAudience),
+}
+
+impl Subject {
+    /// The file, where it is one.
+    pub(crate) fn file(&self) -> Option<&PathBuf> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Spiffe(_) => None,
+        }
+    }
 }
 
 /// What is asked for in exchange, by the kind of server.

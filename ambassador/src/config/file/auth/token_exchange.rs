@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use serde_json::{Value as Json, json};
 
 use super::server::{ServerTls, optional, required, scopes, server, shown_tls};
-use super::{SecretFile, file};
+use super::{Carrier, SecretFile, file};
 use crate::config::findings::Findings;
 use crate::config::read::{Either, Place, Spanned, object};
 use crate::config::setting::Value as _;
 use crate::config::values::{Text, Url, choice};
 use crate::credential::server_url::ServerUrl;
-use crate::credential::settings::servers;
 use crate::credential::settings::servers::ExchangeGrant;
+use crate::credential::settings::servers::{self, Subject};
 
 /// The token of the service account of a pod.
 const KUBERNETES: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -31,9 +31,12 @@ object! {
         /// `rfc8693`. Absent: `https://sts.googleapis.com/v1/token` for `gcp`, and
         /// `https://login.microsoftonline.com/TENANT/oauth2/v2.0/token` for `azure`.
         url: Url,
-        /// The token that is shown: a file, or `kubernetes`, the service account's token
-        /// at `/var/run/secrets/kubernetes.io/serviceaccount/token`. Required.
-        subject: Either<Kubernetes, SecretFile>,
+        /// The token that is shown: a file; `kubernetes`, the service account's token
+        /// at `/var/run/secrets/kubernetes.io/serviceaccount/token`; or `spiffe`, a
+        /// JWT-SVID of the Workload API of `identity.spiffe`. Its audience is the URL of
+        /// the token endpoint; for `gcp` that of the provider, `https:` and `audience`;
+        /// for `azure` `api://AzureADTokenExchange`. Required.
+        subject: Either<SubjectWord, SecretFile>,
         /// Who is to accept the token. `gcp` needs the full name of the provider of the
         /// pool; for `azure`, `AUDIENCE/.default` is the scope where none is given.
         audience: Text,
@@ -53,10 +56,12 @@ object! {
 }
 
 choice! {
-    /// The word for the token of a service account.
-    Kubernetes: &'static str {
+    /// A token that needs no more words.
+    SubjectWord: Option<&'static str> {
         /// The token of the pod's service account.
-        Kubernetes = "kubernetes" => KUBERNETES,
+        Kubernetes = "kubernetes" => Some(KUBERNETES),
+        /// A JWT-SVID.
+        Spiffe = "spiffe" => None,
     }
 }
 
@@ -76,9 +81,9 @@ impl TokenExchange {
     pub(super) fn settings(
         &self,
         place: &Place,
+        carrier: Carrier<'_>,
         findings: &mut Findings,
     ) -> Option<servers::TokenExchange> {
-        let subject = self.subject(place, findings);
         let Some(kind) = self.grant.as_ref().map(|grant| grant.value) else {
             findings.mistake_unless_inside(place, "must have a grant");
             return None;
@@ -86,22 +91,36 @@ impl TokenExchange {
         self.check_unused(kind, findings);
         let grant = self.grant(kind, place, findings);
         let url = self.url(kind, place, findings);
-        let server = server(url?, &self.tls, findings);
+        let (url, grant) = (url?, grant?);
+        let subject = self.subject(place, carrier, audience(&url, &grant), findings);
+        let server = server(url, &self.tls, findings);
         Some(servers::TokenExchange {
             server,
             subject: subject?,
-            grant: grant?,
+            grant,
         })
     }
 
-    fn subject(&self, place: &Place, findings: &mut Findings) -> Option<PathBuf> {
+    fn subject(
+        &self,
+        place: &Place,
+        carrier: Carrier<'_>,
+        audience: String,
+        findings: &mut Findings,
+    ) -> Option<Subject> {
         let Some(subject) = self.subject.as_ref() else {
             findings.mistake_unless_inside(place, "must have a subject");
             return None;
         };
         match &subject.value {
-            Either::Short(word) => Some(PathBuf::from(word.meaning())),
-            Either::Full(named) => file(&named.file, &subject.place, findings),
+            Either::Short(word) => match word.meaning() {
+                Some(file) => Some(Subject::File(PathBuf::from(file))),
+                None => {
+                    let wanted = carrier.jwt_svid(audience, &subject.place, findings)?;
+                    Some(Subject::Spiffe(wanted))
+                }
+            },
+            Either::Full(named) => file(&named.file, &subject.place, findings).map(Subject::File),
         }
     }
 
@@ -209,11 +228,24 @@ impl TokenExchange {
     }
 }
 
+/// For whom a JWT-SVID is that is shown to a server.
+fn audience(url: &ServerUrl, grant: &ExchangeGrant) -> String {
+    match grant {
+        ExchangeGrant::Rfc8693 { .. } => url.to_string(),
+        // What the provider of a pool accepts where it is told nothing else.
+        ExchangeGrant::Gcp { audience, .. } => format!("https:{audience}"),
+        ExchangeGrant::Azure { .. } => "api://AzureADTokenExchange".to_owned(),
+    }
+}
+
 /// As the file would write it.
 pub(super) fn shown(settings: &servers::TokenExchange) -> Json {
     let mut shown = json!({
         "url": settings.server.url.to_string(),
-        "subject": { "file": settings.subject.display().to_string() },
+        "subject": match &settings.subject {
+            Subject::File(file) => json!({ "file": file.display().to_string() }),
+            Subject::Spiffe(_) => json!("spiffe"),
+        },
     });
     let more = match &settings.grant {
         ExchangeGrant::Rfc8693 { audience, scopes } => {

@@ -2,6 +2,7 @@ use super::super::oauth2::tests::{json as answer_of, server};
 use super::*;
 use crate::clock::calendar;
 use crate::control::https::tests::{Ca, Server, client, run};
+use crate::credential::settings::servers::Subject;
 
 const ISSUED: &str = r#"{"access_token":"t0ken","token_type":"Bearer","expires_in":60,
     "issued_token_type":"urn:ietf:params:oauth:token-type:access_token"}"#;
@@ -13,7 +14,7 @@ fn subject() -> Secret {
 async fn fetched(at: &Server, grant: ExchangeGrant) -> Result<AccessToken, ServerError> {
     let settings = TokenExchange {
         server: server(&at.url("http", "127.0.0.1").to_string()),
-        subject: "/var/run/token".into(),
+        subject: Subject::File("/var/run/token".into()),
         grant,
     };
     fetch(&settings, &subject(), &client(&Ca::new().roots)).await
