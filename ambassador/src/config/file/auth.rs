@@ -19,7 +19,7 @@ use crate::credential::settings::{self, SvidAudience, TokenSource};
 use crate::credential::workload_endpoint;
 use crate::message::fields::is_between_ends;
 use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
-use crate::route::tls::{Sni, Tls};
+use crate::route::tls::{Sni, Tls, Verify};
 use identity::Identity;
 use oauth2::OAuth2;
 use token_exchange::TokenExchange;
@@ -199,7 +199,7 @@ impl Carrier<'_> {
     /// Whether the name that is verified is one of the file, not of the program.
     fn is_named(self) -> bool {
         let is_name = |claim: &Claim| matches!(claim, Claim::Name { .. } | Claim::Wildcard { .. });
-        let is_set = self.tls.is_some_and(|tls| tls.sni != Sni::Auto);
+        let is_set = self.tls.is_some_and(is_one_server);
         is_set || !self.claims.is_empty() && self.claims.iter().all(is_name)
     }
 }
@@ -217,7 +217,12 @@ pub(super) fn goes_where_a_host_says(upstream: &Upstream) -> bool {
     let tls = upstream.tls.as_deref();
     upstream.auth.is_some()
         && upstream.endpoints == Endpoints::Original
-        && tls.is_none_or(|tls| tls.sni == Sni::Auto)
+        && !tls.is_some_and(is_one_server)
+}
+
+/// Whether the file says whom the server is to be, whatever a program asks for.
+fn is_one_server(tls: &Tls) -> bool {
+    tls.sni != Sni::Auto || matches!(tls.verify, Verify::Spiffe(_))
 }
 
 impl Bearer {

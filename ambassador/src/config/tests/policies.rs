@@ -221,3 +221,22 @@ fn what_is_only_observed_carries_no_credential() {
     assert!(routes.upstreams[0].auth.is_some());
     assert!(routes.observed().upstreams[0].auth.is_none());
 }
+
+/// Without endpoints a credential goes where the file says who the server is: by a
+/// name, or by a SPIFFE ID.
+#[test]
+fn a_credential_follows_what_the_file_has_verified() {
+    let with = |tls: &str| {
+        format!(
+            "upstreams: {{ a: {{ hosts: [10.1.1.1], tls: {{ {tls} }}, \
+             auth: {{ bearer: {{ file: /t }} }} }} }}\n\
+             identity: {{ cert: /c, key: /k, bundle: /b }}\n\
+             routes: [{{ match: {{ path_prefix: /a }}, upstream: a }}]"
+        )
+    };
+    for tls in ["sni: a.example", "verify: \"spiffe://td/a\""] {
+        let found = load_str("f", &with(tls));
+        assert!(found.is_ok(), "{tls}: {:?}", found.err());
+    }
+    assert_eq!(mistakes(&with("alpn: auto")).len(), 2);
+}
