@@ -171,7 +171,7 @@ upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { url: 'http
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { url: 'https://a.example/t', grant: rfc8693 } } } } => auth.token_exchange: must have a subject
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { url: 'https://a.example/t', grant: rfc8693, subject: spiffe } } } } => needs identity.spiffe, which gives JWT-SVIDs
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { bearer: { spiffe: x } } } } => needs identity.spiffe, which gives JWT-SVIDs
-identity: { spiffe: 'unix:/a' }, upstreams: { a: { endpoints: [127.0.0.1:1], auth: { bearer: { spiffe: x, file: /a } } } } => must not be there with spiffe
+{ identity: { spiffe: 'unix:/a' }, upstreams: { a: { endpoints: [127.0.0.1:1], auth: { bearer: { spiffe: x, file: /a } } } } } => must not be there with spiffe
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: gcp, subject: kubernetes } } } } => auth.token_exchange: must have an audience
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: gcp, subject: kubernetes, audience: a, impersonate: 'a@b/x' } } } } => must be an e-mail address or a URL
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azure, subject: kubernetes, tenant: t, audience: a } } } } => auth.token_exchange: must have a client_id
