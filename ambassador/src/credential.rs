@@ -1,6 +1,7 @@
 //! What a request shows about who sends it, added on the way out: secrets, and the
 //! credentials made of them. No I/O: the control side reads files and asks servers.
 
+pub(crate) mod aws_profile;
 pub(crate) mod form;
 pub(crate) mod jwt;
 pub(crate) mod key_set;
@@ -8,6 +9,7 @@ pub(crate) mod secret;
 pub(crate) mod server_url;
 pub mod settings;
 pub(crate) mod signing_key;
+pub(crate) mod sigv4;
 pub(crate) mod spiffe_id;
 pub(crate) mod token;
 pub(crate) mod workload_endpoint;
@@ -18,6 +20,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use zeroize::Zeroizing;
 
 use settings::Auth;
+use sigv4::{AwsKeys, Signer};
 use token::TokenMistake;
 
 /// What a request gets on its way to an upstream.
@@ -30,9 +33,35 @@ pub(crate) enum Credential {
         /// Its value as it is sent.
         value: Secret,
     },
+    /// Signatures of AWS, in place of the program's own.
+    Signatures(Signer),
+}
+
+/// What a source gives.
+#[derive(Debug)]
+pub(crate) enum Material {
+    /// A secret that is sent, without a scheme.
+    Secret(Secret),
+    /// Keys that sign.
+    Keys(AwsKeys),
 }
 
 impl Credential {
+    /// What `auth` makes of it.
+    ///
+    /// # Errors
+    /// It cannot be sent.
+    pub(crate) fn made_of(auth: &Auth, material: Material) -> Result<Self, TokenMistake> {
+        match (auth, material) {
+            (Auth::SigV4(settings), Material::Keys(keys)) => {
+                Ok(Self::Signatures(Signer::new(keys, settings.scope.clone())))
+            }
+            (_, Material::Secret(secret)) => Self::of(auth, &secret),
+            // No source gives that.
+            (_, Material::Keys(_)) => Err(TokenMistake::Empty),
+        }
+    }
+
     /// What `auth` makes of what its source gave.
     ///
     /// # Errors
@@ -49,8 +78,9 @@ impl Credential {
                 let encoded = Zeroizing::new(BASE64_STANDARD.encode(&*pair));
                 [b"Basic ", encoded.as_bytes()].concat()
             }
-            Auth::Header { .. } => token.expose().to_vec(),
-            Auth::Identity(_) => token.expose().to_vec(),
+            Auth::Header { .. } | Auth::Identity(_) => token.expose().to_vec(),
+            // A signature takes more than a secret.
+            Auth::SigV4(_) => return Err(TokenMistake::Empty),
         };
         Ok(Self::Header {
             name: auth.field().into(),
@@ -70,7 +100,9 @@ mod tests {
         let secret = Secret::from(b"t0ken".to_vec());
         let credential = Credential::of(&auth, &secret).unwrap();
         assert!(!format!("{credential:?}").contains("t0ken"));
-        let Credential::Header { name, value } = credential;
+        let Credential::Header { name, value } = credential else {
+            panic!()
+        };
         assert_eq!(
             (&*name, value.expose()),
             ("Authorization", &b"Bearer t0ken"[..])
@@ -81,7 +113,9 @@ mod tests {
 
     fn sent(auth: &Auth, secret: &str) -> String {
         let secret = Secret::from(secret.as_bytes().to_vec());
-        let Credential::Header { name, value } = Credential::of(auth, &secret).unwrap();
+        let Credential::Header { name, value } = Credential::of(auth, &secret).unwrap() else {
+            panic!()
+        };
         format!("{name}: {}", String::from_utf8_lossy(value.expose()))
     }
 

@@ -30,6 +30,7 @@ pub use reason::Reason;
 pub(crate) use reply::LocalReply;
 pub use request::RequestHead;
 pub use response::ResponseHead;
+pub(crate) use rewrite::WrittenHead;
 pub use rewrite::{CredentialField, RequestRewrite};
 pub use trace::{TraceContext, TraceParent};
 pub(crate) use trailers::may_trail;

@@ -52,12 +52,14 @@ mod second;
 mod sending;
 pub(crate) mod server_first;
 mod shortage;
+mod signing;
 mod slot;
 pub(crate) mod switch;
 pub(crate) mod trailers;
 mod tries;
 pub(crate) mod tunnel;
 mod upload;
+mod whole_body;
 
 use crate::ring;
 

@@ -1,6 +1,8 @@
 //! Keeps the credentials of upstreams fetched: one task for each upstream that has
 //! one.
 
+mod aws;
+mod aws_keys;
 mod command;
 mod identity;
 mod oauth2;

@@ -1,5 +1,6 @@
 //! `auth` of an upstream, checked: where its credential comes from.
 
+pub mod aws;
 pub mod servers;
 
 use std::path::PathBuf;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use super::signing_key::Algorithm;
 use super::workload_endpoint::Endpoint;
+use aws::{AwsKeySource, SigV4};
 use servers::{ClientCredentials, Subject, TokenExchange};
 
 /// Where the credential of an upstream comes from, and what is made of it.
@@ -34,6 +36,8 @@ pub enum Auth {
     OAuth2(Box<ClientCredentials>),
     /// A bearer token that is got for another one.
     TokenExchange(Box<TokenExchange>),
+    /// Signatures of AWS on each request.
+    SigV4(SigV4),
 }
 
 /// A token that is signed here (RFC 7519).
@@ -91,6 +95,7 @@ impl Auth {
             Self::Identity(_) => "identity",
             Self::OAuth2(_) => "oauth2",
             Self::TokenExchange(_) => "token_exchange",
+            Self::SigV4(_) => "sigv4",
         }
     }
 
@@ -100,6 +105,7 @@ impl Auth {
             Self::Bearer(_) | Self::Basic { .. } | Self::OAuth2(_) | Self::TokenExchange(_) => {
                 "Authorization"
             }
+            Self::SigV4(_) => "Authorization",
             Self::Header { name, .. } => name,
             Self::Identity(_) => "X-Service-Identity",
         }
@@ -123,7 +129,11 @@ impl Auth {
         match self {
             Self::Bearer(source) => matches!(source, TokenSource::Spiffe(_)),
             Self::TokenExchange(settings) => matches!(settings.subject, Subject::Spiffe(_)),
-            Self::Basic { .. } | Self::Header { .. } | Self::Identity(_) | Self::OAuth2(_) => false,
+            Self::Basic { .. }
+            | Self::Header { .. }
+            | Self::Identity(_)
+            | Self::OAuth2(_)
+            | Self::SigV4(_) => false,
         }
     }
 
@@ -135,6 +145,12 @@ impl Auth {
             | Self::Header { value: file, .. } => vec![file],
             Self::Bearer(TokenSource::Command { .. } | TokenSource::Spiffe(_)) => Vec::new(),
             Self::Identity(identity) => vec![&identity.key],
+            Self::SigV4(settings) => match &settings.keys {
+                AwsKeySource::Profile { file, .. } => vec![file],
+                AwsKeySource::Env | AwsKeySource::WebIdentity | AwsKeySource::Container => {
+                    Vec::new()
+                }
+            },
             Self::OAuth2(settings) => {
                 let own = settings.client_auth.file();
                 own.into_iter().chain(settings.server.files()).collect()

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::message::fields::{Field, Fields, Form, Kind};
 use crate::message::trace::BaggageRoom;
-use crate::message::{RequestHead, RequestRewrite, ResponseHead};
+use crate::message::{RequestHead, RequestRewrite, ResponseHead, WrittenHead};
 
 /// How a response head changes on its way.
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +113,36 @@ pub fn write_request(
         lines.write(field.name.as_bytes(), field.value);
     }
     lines.end();
+}
+
+/// The parts of a request's head that [`write_request`] wrote.
+pub(crate) fn written_head(head: &[u8]) -> WrittenHead<'_> {
+    let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end);
+    let mut words = lines.next().unwrap_or_default().split(|b| *b == b' ');
+    let (method, target) = (words.next(), words.next());
+    let fields = lines.filter_map(|line| {
+        let colon = line.iter().position(|b| *b == b':')?;
+        Some((&line[..colon], line[colon + 1..].trim_ascii()))
+    });
+    WrittenHead {
+        method: method.unwrap_or_default(),
+        target: target.unwrap_or_default(),
+        fields: fields.collect(),
+    }
+}
+
+/// A request's head with more fields behind those that it has.
+pub(crate) fn with_fields(out: &mut Vec<u8>, head: &[u8], fields: &[(&'static str, Vec<u8>)]) {
+    // The empty line stays last.
+    let (lines, end) = head.split_at(head.len().saturating_sub(2));
+    out.extend_from_slice(lines);
+    for (name, value) in fields {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(end);
 }
 
 /// Appends the head of a response to `out`.

@@ -34,6 +34,17 @@ pub struct RequestRewrite<'a> {
     pub presented_here: bool,
 }
 
+/// A request's head as it goes.
+#[derive(Debug)]
+pub(crate) struct WrittenHead<'a> {
+    /// The method.
+    pub method: &'a [u8],
+    /// The target.
+    pub target: &'a [u8],
+    /// Names and values of the fields, in order.
+    pub fields: Vec<(&'a [u8], &'a [u8])>,
+}
+
 /// A field whose value nobody but the upstream is to see.
 #[derive(Clone, Copy)]
 pub struct CredentialField<'a> {

@@ -246,6 +246,9 @@ impl<'a> RoutedRequest<'a, '_> {
         if let Err(bad) = sending.take_along() {
             return Outcome::Refused(Refusal::Malformed(bad));
         }
+        if let Some(refusal) = sending.complete_body().await {
+            return Outcome::Refused(refusal);
+        }
         let (result, stopped) = sending.run(&mut tries, &mut one).await;
         match result {
             Ok(Delivered::Complete(complete)) => Outcome::Complete(complete, stopped),

@@ -18,6 +18,7 @@ use crate::message::{
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::request_facts::RequestFacts;
+use crate::proxy::signing::Signing;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
@@ -120,6 +121,13 @@ impl Outbound {
     ) -> Chunk {
         match self {
             Self::Http1(one) => one.encode(request, head, rewrite),
+        }
+    }
+
+    /// A head that [`Self::encode`] made, signed.
+    pub(crate) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> Chunk {
+        match self {
+            Self::Http1(one) => one.signed(head, signing),
         }
     }
 

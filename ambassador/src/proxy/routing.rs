@@ -17,6 +17,7 @@ use crate::message::{
 use crate::proxy::client_certificate::{ClientCertificate, Forwarded};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
+use crate::proxy::signing;
 use crate::ring::Chunk;
 use crate::route::settings::{AddedHeaders, Endpoints, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
@@ -322,6 +323,8 @@ impl RouteDecision {
         for (name, value) in limits.iter().flatten().flatten() {
             add_field(name, value);
         }
+        let signed = signing::rules_of(facts.credential, rules);
+        let rules = signed.as_ref().unwrap_or(rules);
         write(&RequestRewrite {
             strip_path: self.strip_path,
             host: host.as_deref(),
@@ -331,7 +334,7 @@ impl RouteDecision {
             remove: &rules.remove,
             trace: policies.trace_formats(),
             add: &add[..added],
-            credential: facts.credential.map(credential_field),
+            credential: facts.credential.and_then(credential_field),
             addressed_here,
             presented_here: addressed_here && *presented_to == Addressee::Proxy,
         })
@@ -367,9 +370,13 @@ impl RouteDecision {
 }
 
 /// The field that a credential stands in.
-fn credential_field(Credential::Header { name, value }: &Credential) -> CredentialField<'_> {
-    CredentialField {
-        name,
-        value: value.expose(),
+fn credential_field(credential: &Credential) -> Option<CredentialField<'_>> {
+    match credential {
+        Credential::Header { name, value } => Some(CredentialField {
+            name,
+            value: value.expose(),
+        }),
+        // Made of the head when it is written.
+        Credential::Signatures(_) => None,
     }
 }

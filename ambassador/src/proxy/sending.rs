@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::{self, Instant};
+use crate::credential::Credential;
 use crate::message::{BadMessage, RequestRewrite, ResponseHead};
 use crate::policy::retry::Cause;
 use crate::proxy::after::After;
@@ -24,6 +25,7 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision, TryFacts};
+use crate::proxy::signing::Signing;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
@@ -151,7 +153,7 @@ impl<'a> Sending<'a> {
             let issued = match &self.route.target.credential {
                 None => None,
                 // That of before may have expired while a connection was waited for.
-                Some(credential) => match credential.valid(ring::now()) {
+                Some(credential) => match self.presentable(credential) {
                     None => break Failure::Unanswered(Unanswered::WITHOUT_CREDENTIAL),
                     issued => issued,
                 },
@@ -363,10 +365,14 @@ impl<'a> Sending<'a> {
         };
         let Incoming { request, head, .. } = self.incoming;
         let write = |rewrite: &RequestRewrite<'_>| outbound.encode(request, head, rewrite);
-        let head = self.route.rewrite(self.incoming, facts, write);
-        let head_bytes = head.len();
+        let mut encoded = self.route.rewrite(self.incoming, facts, write);
+        if let Some(Credential::Signatures(signer)) = facts.credential {
+            let signing = Signing::of(signer, request, head, self.known_body());
+            encoded = outbound.signed(&encoded, &signing);
+        }
+        let head_bytes = encoded.len();
         let body = self.outgoing.take().unwrap_or_default();
-        (body.behind(head), head_bytes)
+        (body.behind(encoded), head_bytes)
     }
 
     #[inline(always)]

@@ -74,6 +74,7 @@ mod server_name;
 mod service_identity;
 mod shares;
 mod signals;
+mod sigv4;
 mod slots;
 mod slow_heads;
 mod smuggling;

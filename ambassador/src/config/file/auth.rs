@@ -3,6 +3,7 @@
 mod identity;
 mod oauth2;
 mod server;
+mod sigv4;
 mod token_exchange;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::route::settings::{Claim, Endpoint, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Sni, Tls, Verify};
 use identity::Identity;
 use oauth2::OAuth2;
+use sigv4::Sigv4;
 use token_exchange::TokenExchange;
 
 object! {
@@ -39,6 +41,8 @@ object! {
         oauth2: OAuth2,
         /// A bearer token that is got for another one.
         token_exchange: TokenExchange,
+        /// Signatures of AWS.
+        sigv4: Sigv4,
     }
 }
 
@@ -127,6 +131,7 @@ pub(super) fn check(
         raw.identity.as_ref().map(|it| &it.place),
         raw.oauth2.as_ref().map(|it| &it.place),
         raw.token_exchange.as_ref().map(|it| &it.place),
+        raw.sigv4.as_ref().map(|it| &it.place),
     ];
     for other in places.into_iter().flatten().skip(1) {
         findings.mistake(
@@ -150,6 +155,10 @@ pub(super) fn check(
     if let Some(oauth2) = raw.oauth2.as_ref() {
         let settings = oauth2.settings(&oauth2.place, findings)?;
         return Some(settings::Auth::OAuth2(Box::new(settings)));
+    }
+    if let Some(sigv4) = raw.sigv4.as_ref() {
+        let settings = sigv4.settings(&sigv4.place, findings);
+        return settings.map(settings::Auth::SigV4);
     }
     if let Some(exchange) = raw.token_exchange.as_ref() {
         let settings = exchange.settings(&exchange.place, carrier, findings)?;
@@ -349,6 +358,7 @@ pub(super) fn shown(auth: &settings::Auth) -> Json {
         settings::Auth::Basic { user, .. } => json!({ "user": user, "password": file }),
         settings::Auth::Header { name, .. } => json!({ "name": name, "value": file }),
         settings::Auth::Identity(settings) => identity::shown(settings),
+        settings::Auth::SigV4(settings) => sigv4::shown(settings),
         settings::Auth::OAuth2(settings) => oauth2::shown(settings),
         settings::Auth::TokenExchange(settings) => token_exchange::shown(settings),
     };

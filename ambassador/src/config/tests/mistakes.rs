@@ -178,6 +178,12 @@ upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azu
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azure, subject: kubernetes, tenant: t, client_id: c } } } } => auth.token_exchange: must have scopes or an audience
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azure, subject: kubernetes, tenant: 'a/b', client_id: c, audience: a } } } } => must be the name or the id of a tenant
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: gcp, subject: kubernetes, audience: a, tenant: t } } } } => auth.token_exchange.tenant: does nothing with this grant
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { region: r, credentials: env } } } } => auth.sigv4: must have a service
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, credentials: env } } } } => auth.sigv4: must have a region
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, region: 'eu/west', credentials: env } } } } => has small letters, digits and hyphens alone
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, region: r } } } } => auth.sigv4: must have credentials
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, region: r, credentials: {} } } } } => auth.sigv4.credentials: must have a file
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, region: r, credentials: imds } } } } => must be one of env, web_identity, container
 defaults: { auth: { bearer: { file: /t } } } => defaults.auth: unknown key
 upstreams: { '..': {} } => dots alone
 upstreams: { a: { protocol: tcp, endpoints: [10.1.1.1:1] } }\nroutes: [{ upstream: a }] => this upstream is protocol tcp

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::token::{SourceError, Token};
 use crate::clock;
 use crate::control::reading::Reader;
-use crate::credential::{Secret, token};
+use crate::credential::{Material, Secret, token};
 use crate::workload::Commands;
 use crate::workload::commands::RUNS_WITHIN;
 
@@ -49,7 +49,7 @@ impl CommandSource {
         });
         let token = run.await.map_err(SourceError::Command)?;
         Ok(Token {
-            value: token.map_err(SourceError::Unusable)?,
+            value: Material::Secret(token.map_err(SourceError::Unusable)?),
             expires: Some(clock::now() + self.ttl),
         })
     }

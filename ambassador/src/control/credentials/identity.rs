@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
 use crate::clock;
+use crate::credential::Material;
 use crate::credential::jwt::Claims;
 use crate::credential::key_set::KeySet;
 use crate::credential::settings::Identity;
@@ -80,7 +81,7 @@ impl IdentitySource {
             .with(|keys| keys.has_signed(&key, expires_at, now));
         let left = Duration::from_secs(expires_at.saturating_sub(now));
         Ok(Token {
-            value,
+            value: Material::Secret(value),
             expires: Some(clock::now() + left),
         })
     }

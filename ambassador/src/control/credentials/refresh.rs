@@ -83,7 +83,7 @@ impl Refresh {
         };
         let credential = &self.kept.credential;
         let issued = fetched.and_then(|token| {
-            let made = Credential::of(&credential.auth, &token.value);
+            let made = Credential::made_of(&credential.auth, token.value);
             Ok((made.map_err(SourceError::Unusable)?, token.expires))
         });
         let (outcome, result) = match issued {

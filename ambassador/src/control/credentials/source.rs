@@ -3,12 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::aws_keys::KeySource;
 use super::command::CommandSource;
 use super::identity::{IdentitySource, PublicKeys};
 use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
+use super::token_answer::AccessToken;
 use super::token_server::{Grant, ServerSource};
 use crate::control::NameService;
+use crate::credential::Material;
 use crate::credential::settings::{Auth, SvidAudience, TokenSource};
 use crate::credential::token::{self, TOKEN_BYTES_MAX};
 use crate::workload::Commands;
@@ -25,6 +28,8 @@ pub(super) enum Source {
     Identity(IdentitySource),
     /// A server that gives it.
     Server(Box<ServerSource>),
+    /// Keys of AWS.
+    Keys(Box<KeySource>),
 }
 
 /// What sources share.
@@ -55,6 +60,9 @@ impl Source {
             Auth::Identity(settings) => {
                 Self::Identity(IdentitySource::new(settings, &surroundings.public_keys))
             }
+            Auth::SigV4(settings) => {
+                Self::Keys(Box::new(KeySource::new(settings, &surroundings.names)))
+            }
             Auth::OAuth2(settings) => {
                 let grant = Grant::ClientCredentials(settings.as_ref().clone());
                 Self::Server(Box::new(ServerSource::new(grant, &surroundings.names)))
@@ -74,9 +82,10 @@ impl Source {
         match self {
             Self::File(file) => file.fetch().await,
             Self::Command(command) => command.fetch().await,
-            Self::Spiffe(wanted) => Token::of_svid(wanted).await,
+            Self::Spiffe(wanted) => AccessToken::of_svid(wanted).await.map(Token::from),
             Self::Identity(identity) => identity.fetch().await,
             Self::Server(server) => server.fetch().await,
+            Self::Keys(keys) => keys.fetch().await,
         }
     }
 
@@ -88,6 +97,7 @@ impl Source {
             Self::Spiffe(_) => std::future::pending().await,
             Self::Identity(identity) => identity.change().await,
             Self::Server(server) => server.change().await,
+            Self::Keys(keys) => keys.change().await,
         }
     }
 }
@@ -102,6 +112,7 @@ impl fmt::Display for Source {
             Self::Spiffe(wanted) => write!(f, "{}", wanted.endpoint),
             Self::Identity(identity) => write!(f, "{}", identity.file().path().display()),
             Self::Server(server) => write!(f, "{}", server.url()),
+            Self::Keys(keys) => write!(f, "{keys}"),
         }
     }
 }
@@ -111,7 +122,7 @@ impl FileSource {
         // Enough to tell what is too long from a line end.
         let text = self.0.read(TOKEN_BYTES_MAX + 2).await?;
         Ok(Token {
-            value: token::without_line_end(text).map_err(SourceError::Unusable)?,
+            value: Material::Secret(token::without_line_end(text).map_err(SourceError::Unusable)?),
             expires: None,
         })
     }

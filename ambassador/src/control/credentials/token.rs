@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::token_answer::ServerError;
+use super::token_answer::{AccessToken, ServerError};
 use crate::clock::{self, Instant};
 use crate::control::spiffe::{CallError, fetch_jwt_svid};
-use crate::credential::Secret;
+use crate::credential::Material;
+use crate::credential::aws_profile::ProfileError;
 use crate::credential::settings::SvidAudience;
 use crate::credential::signing_key::{Algorithm, KeyError, SignError};
 use crate::credential::token::TokenMistake;
@@ -20,8 +21,8 @@ const LIFETIME_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// What a source gives.
 #[derive(Debug)]
 pub(super) struct Token {
-    /// The secret alone, without a scheme.
-    pub value: Secret,
+    /// The secret alone, without a scheme, or keys.
+    pub value: Material,
     /// Until when it is valid; `None`: until there is another one.
     pub expires: Option<Instant>,
 }
@@ -49,11 +50,15 @@ pub(super) enum SourceError {
     Tls(FileError),
     /// A file that it needs is of no use.
     Needs(PathBuf, Box<SourceError>),
+    /// There are no keys in it.
+    Profile(ProfileError),
+    /// A variable of the environment is missing, or of no use.
+    Variable(&'static str),
     /// It took longer than that.
     Late(Duration),
 }
 
-impl Token {
+impl AccessToken {
     /// A JWT-SVID for these.
     pub(super) async fn of_svid(wanted: &SvidAudience) -> Result<Self, SourceError> {
         let svid = fetch_jwt_svid(wanted).await.map_err(SourceError::Spiffe)?;
@@ -62,8 +67,17 @@ impl Token {
         let left = Duration::from_secs(left_s).min(LIFETIME_MAX);
         Ok(Self {
             value: svid.token,
-            expires: Some(clock::now() + left),
+            lifetime: left,
         })
+    }
+}
+
+impl From<AccessToken> for Token {
+    fn from(token: AccessToken) -> Self {
+        Self {
+            value: Material::Secret(token.value),
+            expires: Some(clock::now() + token.lifetime),
+        }
     }
 }
 
@@ -125,6 +139,8 @@ impl fmt::Display for SourceError {
             Self::Spiffe(error) => write!(f, "{error}"),
             Self::Tls(FileError { key, what }) => write!(f, "needs tls.{key}, which {what}"),
             Self::Needs(path, error) => write!(f, "needs {}, which {error}", path.display()),
+            Self::Profile(error) => write!(f, "{error}"),
+            Self::Variable(name) => write!(f, "has no {name} that can be used"),
             Self::Late(limit) => write!(f, "gives nothing within {limit:?}"),
         }
     }
@@ -140,7 +156,8 @@ impl std::error::Error for SourceError {
             Self::Server(error) => Some(error),
             Self::Spiffe(error) => Some(error),
             Self::Needs(_, error) => Some(error),
-            Self::Algorithm(_) | Self::Tls(_) | Self::Late(_) => None,
+            Self::Profile(error) => Some(error),
+            Self::Algorithm(_) | Self::Tls(_) | Self::Variable(_) | Self::Late(_) => None,
         }
     }
 }

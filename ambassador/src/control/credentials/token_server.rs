@@ -7,7 +7,6 @@ use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
 use super::token_answer::AccessToken;
 use super::token_exchange;
-use crate::clock;
 use crate::control::NameService;
 use crate::control::https::{HttpsClient, Limits};
 use crate::credential::Secret;
@@ -94,7 +93,7 @@ impl ServerSource {
             }
             Grant::Exchange(settings) => {
                 let subject = match (&settings.subject, shown) {
-                    (Subject::Spiffe(wanted), _) => Token::of_svid(wanted).await?.value,
+                    (Subject::Spiffe(wanted), _) => AccessToken::of_svid(wanted).await?.value,
                     (Subject::File(_), shown) => {
                         let text = shown.unwrap_or_else(|| Secret::from(Vec::new()));
                         self.without_line_end(text)?
@@ -180,24 +179,15 @@ async fn content(
     }
 }
 
-async fn needed(file: &mut SecretFile, bytes_max: usize) -> Result<Secret, SourceError> {
+pub(super) async fn needed(file: &mut SecretFile, bytes_max: usize) -> Result<Secret, SourceError> {
     let read = file.read(bytes_max).await;
     read.map_err(|error| SourceError::of_file(file.path(), error))
 }
 
 /// For ever where there is no file.
-async fn change_of(file: &mut Option<SecretFile>) {
+pub(super) async fn change_of(file: &mut Option<SecretFile>) {
     match file {
         Some(file) => file.change().await,
         None => std::future::pending().await,
-    }
-}
-
-impl From<AccessToken> for Token {
-    fn from(token: AccessToken) -> Self {
-        Self {
-            value: token.value,
-            expires: Some(clock::now() + token.lifetime),
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use memchr::memchr;
 
 use crate::addr::EndpointAddr;
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::http1::{self, BodyReader};
 use crate::message::{
     BadMessage, Framing, Length, Method, RequestHead, RequestRewrite, ResponseHead, challenge,
@@ -16,6 +16,7 @@ use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::outbound::{self, Reading, Received, Reuse};
 use crate::proxy::request_facts::RequestFacts;
+use crate::proxy::signing::Signing;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
@@ -87,6 +88,19 @@ impl Outbound {
     ) -> Chunk {
         Chunk::written(head.len() + 192, |out| {
             http1::write_request(out, head, request, rewrite);
+        })
+    }
+
+    /// A head that [`Self::encode`] made, signed.
+    pub(super) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> Chunk {
+        let written = http1::written_head(head);
+        let fields = signing.fields(&written, clock::unix_ms() / 1_000);
+        let mut bytes = head.len();
+        for (name, value) in &fields {
+            bytes += name.len() + value.len() + 4;
+        }
+        Chunk::written(bytes, |out| {
+            http1::with_fields(out, head, &fields);
         })
     }
 

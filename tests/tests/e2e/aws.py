@@ -1,0 +1,108 @@
+# A service of AWS that believes nobody: botocore computes each signature anew. It is
+# the Security Token Service and the agent of a container as well.
+import hashlib, http.server, json, re, sys, urllib.parse
+
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+SECRETS = {
+    "AKIDFILE": ("file/s3cr3t+", None),
+    "AKIDNEXT": ("next/s3cr3t+", "next+token="),
+    "AKIDENV": ("env/s3cr3t+", "env+token="),
+    "AKIDROLE": ("role/s3cr3t+", "role+token/=="),
+    "AKIDAGENT": ("agent/s3cr3t+", "agent+token="),
+}
+ROLE = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
+<AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>AKIDROLE</AccessKeyId>
+<SecretAccessKey>role/s3cr3t+</SecretAccessKey><SessionToken>role+token/==</SessionToken>
+<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
+</AssumeRoleWithWebIdentityResponse>"""
+WANTED = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=(\w+)/(\d{8})/([\w-]+)/([\w-]+)/aws4_request, "
+    r"SignedHeaders=([\w;-]+), Signature=([0-9a-f]{64})"
+)
+
+
+def mistake(method, path, fields, body):
+    named = lambda name: [value for key, value in fields if key.lower() == name]
+    if len(named("authorization")) != 1 or len(named("x-amz-date")) != 1:
+        return f"not one signature: {fields}"
+    parts = WANTED.fullmatch(named("authorization")[0])
+    if not parts:
+        return f"no signature: {named('authorization')}"
+    key, day, region, service, names, signature = parts.groups()
+    secret, token = SECRETS[key]
+    if named("x-amz-security-token") != ([token] if token else []):
+        return "another token"
+    date = named("x-amz-date")[0]
+    if not date.startswith(day):
+        return "another day"
+    unsigned = [k for k, _ in fields if k.lower().startswith("x-amz-") and k.lower() not in names]
+    if unsigned or "host" not in names.split(";"):
+        return f"not signed: {unsigned}"
+    content = named("x-amz-content-sha256")
+    hashed = hashlib.sha256(body).hexdigest()
+    if content not in ([], [hashed]) and not (service == "s3" and content == ["UNSIGNED-PAYLOAD"]):
+        return f"another body: {content}"
+    if service == "s3" and not content:
+        return "nothing said of the body"
+    request = AWSRequest(method=method, url=f"http://{named('host')[0]}{path}", data=body)
+    for name in names.split(";"):
+        for value in named(name):
+            request.headers[name] = value
+    request.context["timestamp"] = date
+    kind = S3SigV4Auth if service == "s3" else SigV4Auth
+    auth = kind(Credentials(key, secret, token), service, region)
+    canonical = auth.canonical_request(request)
+    expected = auth.signature(auth.string_to_sign(request, canonical), request)
+    return None if signature == expected else f"another signature of\n{canonical}"
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        length = self.headers["Content-Length"]
+        body = b""
+        if length:
+            body = self.rfile.read(int(length))
+        elif self.headers["Transfer-Encoding"]:
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        form = dict(urllib.parse.parse_qsl(body.decode("latin-1")))
+        if form.get("Action") == "AssumeRoleWithWebIdentity":
+            wanted = {
+                "Action": "AssumeRoleWithWebIdentity", "Version": "2011-06-15",
+                "RoleArn": "arn:aws:iam::123456789012:role/app", "RoleSessionName": "orders",
+                "WebIdentityToken": "sub.ject.jwt",
+            }
+            status, text = (200, ROLE) if form == wanted else (400, f"{form}")
+        elif self.path == "/keys":
+            keys = {
+                "AccessKeyId": "AKIDAGENT", "SecretAccessKey": "agent/s3cr3t+",
+                "Token": "agent+token=", "Expiration": "2099-01-01T00:00:00Z",
+            }
+            ok = self.headers["Authorization"] == "sh0wn"
+            status, text = (200, json.dumps(keys)) if ok else (403, "{}")
+        else:
+            what = mistake(self.command, self.path, self.headers.items(), body)
+            key = self.headers["Authorization"].split("Credential=")[1].split("/")[0] if not what else ""
+            text = what or f"{key} {self.headers['x-amz-content-sha256'] or ''}"
+            status = 403 if what else 200
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    do_GET = do_PUT = do_POST = answer
+
+    def log_message(self, *_):
+        pass
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
+print(server.server_address[1], flush=True)
+server.serve_forever()
