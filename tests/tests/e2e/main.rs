@@ -85,6 +85,7 @@ mod start;
 mod taken_over;
 mod takeover;
 mod timeouts;
+mod tls_connections;
 mod tls_listener;
 mod tls_peers;
 mod tls_reload;
