@@ -96,7 +96,17 @@ impl Authority {
 
     /// A client that trusts it, and shows a certificate or none.
     pub fn client(&self, shown: Option<&Leaf>) -> ClientConfig {
-        let trusting = ClientConfig::builder().with_root_certificates(self.roots());
+        self.client_of(rustls::ALL_VERSIONS, shown)
+    }
+
+    /// The same, which speaks these versions.
+    pub fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        shown: Option<&Leaf>,
+    ) -> ClientConfig {
+        let trusting = ClientConfig::builder_with_protocol_versions(versions)
+            .with_root_certificates(self.roots());
         match shown {
             Some(leaf) => trusting
                 .with_client_auth_cert(leaf.chain(), leaf.private_key())

@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use rustls::{Connection, ServerConnection};
+use rustls::{Connection, HandshakeKind, ServerConnection};
 
 /// One end of a session.
 pub struct Session(Connection);
@@ -29,6 +29,11 @@ impl Session {
     /// What was agreed upon.
     pub fn connection(&mut self) -> &mut Connection {
         &mut self.0
+    }
+
+    /// Whether it takes up one from before.
+    pub fn is_resumed(&self) -> bool {
+        self.0.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// The name that the client has asked for.

@@ -51,7 +51,14 @@ impl Session {
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
         let connection = ServerConnection::new(config).map_err(HandshakeError::of)?;
-        agree(stream, connection.into()).await
+        let session = agree(stream, connection.into()).await?;
+        // A session that is taken up again is not verified again.
+        match session.peer_has_expired() {
+            false => Ok(session),
+            true => Err(HandshakeError::of(Error::InvalidCertificate(
+                CertificateError::Expired,
+            ))),
+        }
     }
 }
 

@@ -15,8 +15,9 @@ use std::task::{Context, Poll, ready};
 use rustls::pki_types::CertificateDer;
 use rustls::{Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 
+use super::certificate;
 use super::outcome::refusal;
-use crate::clock::Instant;
+use crate::clock::{self, Instant};
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError, Stream};
 use crate::telemetry::{Resumption, TlsGroup, TlsOutcome, TlsSummary, TlsVersion};
@@ -133,6 +134,16 @@ impl Session {
             Some(End::Broken(rustls::Error::AlertReceived(alert))) => refusal(*alert),
             _ => None,
         }
+    }
+
+    /// Whether the certificate that the peer has shown, now or in the session that is
+    /// taken up again, has come to its end.
+    pub(super) fn peer_has_expired(&self) -> bool {
+        let state = self.state();
+        let chain = state.agreement.connection.peer_certificates();
+        let leaf = chain.and_then(|chain| chain.first());
+        let end = leaf.and_then(|leaf| certificate::not_after(leaf));
+        end.is_some_and(|end| end < clock::unix_ms() / 1_000)
     }
 
     /// The certificate that the peer has shown, in DER.
