@@ -10,6 +10,7 @@ pub(crate) mod certificate;
 mod client;
 mod handshake;
 mod outcome;
+mod resumption;
 mod server;
 mod session;
 pub(crate) mod svid;

@@ -6,13 +6,14 @@ use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::client::{ClientConfig, WebPkiServerVerifier};
+use rustls::client::{self, ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
 
+use super::resumption::{Resumption, Witness};
 use super::svid_verifier::SvidVerifier;
 use super::verifier::Verifier;
 use super::{Files, certificate, next_id};
@@ -148,12 +149,16 @@ impl Identity {
 
     fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
         let provider = provider();
-        let verifier = verifier(settings, files, &provider)?;
+        let resumption = Arc::new(Resumption::new());
+        let verifier = Witness {
+            verifier: verifier(settings, files, &provider)?,
+            resumption: Arc::clone(&resumption),
+        };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions(settings.min_version))
             .map_err(|error| wrong("min_version", error))?
             .dangerous()
-            .with_custom_certificate_verifier(verifier);
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let own = files.identity.as_ref();
         let own = own.filter(|_| settings.cert == Some(Cert::Identity));
         let (mut config, not_after) = match (own, &files.cert, &files.key) {
@@ -173,6 +178,10 @@ impl Identity {
             _ => (builder.with_no_client_auth(), None),
         };
         config.alpn_protocols = protocols.to_vec();
+        // Who is not verified has no certificate that could end.
+        if settings.verify != Verify::Off {
+            config.resumption = client::Resumption::store(resumption);
+        }
         Ok(Self {
             config: Arc::new(config),
             not_after,

@@ -7,18 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ambassador_tests::pki::ends_in;
 use ambassador_tests::proxy::Scratch;
-use ambassador_tests::server::text;
+use ambassador_tests::server::{response, text};
 use ambassador_tests::{
     Authority, Backend, Cgroup, Client, Connection, Leaf, Proxy, Server, eventually,
     on_both_backends, program,
 };
 
-use crate::tls_upstream::{config, free};
+use rustls::version::{TLS12, TLS13};
+
+use crate::tls_upstream::{HANDSHAKES, config, free};
 
 on_both_backends!(
     an_endpoint_with_a_bad_certificate_is_ejected,
     an_address_without_a_name_is_verified,
+    no_session_outlasts_the_certificate_of_its_server,
     a_connection_that_dies_when_used_again_is_replaced,
     bytes_behind_an_answer_answer_no_other_request,
     a_slow_reader_stops_an_upstream_over_tls,
@@ -134,7 +138,7 @@ fn an_address_without_a_name_is_verified(backend: Backend) {
         let server = Server::secured(authority.issue(&[of]).server(), serve);
         let cgroup = Cgroup::new();
         let text = format!(
-            "upstreams: {{ web: {{ hosts: [10.1.2.3], endpoints: [\"{}\"], \
+            "upstreams: {{ web: {{ hosts: [10.1.2.3], endpoints: [\"{}\"], protocol: http1, \
              tls: {{ ca: {} }} }} }}\n",
             server.address(),
             ca.display()
@@ -149,6 +153,32 @@ fn an_address_without_a_name_is_verified(backend: Backend) {
             "http://10.1.2.3/",
         ]);
         assert_eq!(program::succeed(&mut curl), status);
+    }
+}
+
+fn no_session_outlasts_the_certificate_of_its_server(backend: Backend) {
+    let scratch = Scratch::new();
+    let authority = Authority::new("root");
+    let ca = scratch.file("ca.pem", &authority.pem);
+    for version in [&TLS12, &TLS13] {
+        let left = Duration::from_secs(6);
+        let short = authority.issue_with(&["web.test"], |wanted| ends_in(wanted, left));
+        let server = Server::secured(short.server_of(&[version], None), |connection| {
+            let close = "Connection: close\r\n";
+            connection.serve_http(|_| response("200 OK", close, "ok"))
+        });
+        let listen = free();
+        let tls = format!("tls: {{ ca: {} }}", ca.display());
+        let proxy = Proxy::start(backend, &config(listen, server.address(), &tls));
+        let get = || Client::connect(listen).get("/").status;
+        let labels = [("upstream", "web"), ("resumed", "true")];
+        eventually("a session is taken up", left, || {
+            assert_eq!(get(), 200);
+            proxy.metric(HANDSHAKES, &labels) >= 1.0
+        });
+        eventually("its certificate ends", 3 * left, || get() == 502);
+        let labels = [("upstream", "web"), ("outcome", "certificate-expired")];
+        proxy.expect_metric(HANDSHAKES, &labels, 1.0);
     }
 }
 
@@ -172,7 +202,9 @@ fn a_connection_that_dies_when_used_again_is_replaced(backend: Backend) {
 }
 
 fn bytes_behind_an_answer_answer_no_other_request(backend: Backend) {
-    let world = World::start(backend, |connection| {
+    let poisoned = Arc::new(AtomicUsize::new(0));
+    let poisons = Arc::clone(&poisoned);
+    let world = World::start(backend, move |connection| {
         while let Some(request) = connection.request()? {
             match request.target.as_str() {
                 // In the records of the answer, and in one of its own.
@@ -180,6 +212,7 @@ fn bytes_behind_an_answer_answer_no_other_request(backend: Backend) {
                 "/later" => {
                     connection.write(text("ok"))?;
                     connection.write(text("poison"))?;
+                    poisons.fetch_add(1, Ordering::SeqCst);
                 }
                 _ => connection.write(text("ok"))?,
             }
@@ -187,8 +220,15 @@ fn bytes_behind_an_answer_answer_no_other_request(backend: Backend) {
         Ok(())
     });
     let mut client = Client::connect(world.listen);
-    for path in ["/at-once", "/", "/later", "/"].repeat(5) {
-        assert_eq!(client.get(path).text(), "ok", "{path}");
+    for number in 1..=5 {
+        for path in ["/at-once", "/", "/later"] {
+            assert_eq!(client.get(path).text(), "ok", "{path}");
+        }
+        // What comes when another request is under way already is that one's answer.
+        eventually("it was sent", Duration::from_secs(5), || {
+            poisoned.load(Ordering::SeqCst) == number
+        });
+        assert_eq!(client.get("/").text(), "ok");
     }
     assert!(world.server.connections() > 1);
 }
