@@ -25,6 +25,7 @@ on_both_backends!(
     a_bad_file_keeps_what_was_good,
     a_connection_ends_before_its_certificate,
     files_that_root_alone_may_read_are_followed,
+    a_list_that_revokes_holds_for_sessions_from_before,
 );
 
 /// The time in which a changed file is taken, and then some for a busy machine.
@@ -429,5 +430,63 @@ fn files_that_root_alone_may_read_are_followed(backend: Backend) {
                 renewed.shown() == der(&next)
             });
         }
+    }
+}
+
+fn a_list_that_revokes_holds_for_sessions_from_before(backend: Backend) {
+    let scratch = Scratch::new();
+    let authority = Authority::new("root");
+    let ca = scratch.file("ca.pem", &authority.pem).display().to_string();
+    let seventh = |names: &[&str]| {
+        authority.issue_with(names, |wanted| wanted.serial_number = Some(7_u64.into()))
+    };
+    let server = Server::secured(seventh(&["web.test"]).server(), |connection| {
+        let close = "Connection: close\r\n";
+        connection.serve_http(|_| response("200 OK", close, "ok"))
+    });
+    let revoking = |serials: &[u64]| {
+        let list = authority.revoking(serials, false);
+        let list = scratch.file("next.pem", &list);
+        let place = scratch.path().join("list.pem");
+        fs::rename(list, &place).expect("the directory is writable");
+        place.display().to_string()
+    };
+    let list = revoking(&[1]);
+    let (cert, key) = authority.issue(&["in.test"]).write(&scratch, "in");
+    let (clear, encrypted) = (free(), free());
+    let text = format!(
+        "listeners:\n  - {{ name: out, bind: \"{clear}\" }}\n  \
+         - {{ name: in, bind: \"{encrypted}\", tls: {{ cert: {}, key: {}, client_ca: {ca}, crl: {list} }} }}\n\
+         upstreams: {{ web: {{ hosts: [web.test], endpoints: [\"{}\"], \
+         tls: {{ ca: {ca}, crl: {list} }} }} }}\n",
+        cert.display(),
+        key.display(),
+        server.address()
+    );
+    let proxy = Proxy::start(backend, &text);
+    let trusting = Arc::new(authority.client(Some(&seventh(&["client.test"]))));
+    let out = || Client::connect(clear).get("/").status;
+    let inside = || {
+        let mut client = Client::connect(encrypted);
+        client.secure(Arc::clone(&trusting), "in.test").ok()?;
+        let request = ambassador_tests::client::get("/");
+        client.try_send(request).ok()?;
+        Some(client.try_response("GET")?.status)
+    };
+    let is_resumed = |label: (&str, &str)| {
+        let labels = [label, ("resumed", "true")];
+        proxy.metric(crate::tls_upstream::HANDSHAKES, &labels) >= 1.0
+    };
+    eventually("sessions are taken up", TAKEN_WITHIN, || {
+        assert_eq!((out(), inside()), (200, Some(200)));
+        is_resumed(("upstream", "web")) && is_resumed(("listener", "in"))
+    });
+    revoking(&[7]);
+    eventually("neither is let in", TAKEN_WITHIN, || {
+        out() == 502 && inside().is_none()
+    });
+    for label in [("upstream", "web"), ("listener", "in")] {
+        let labels = [label, ("outcome", "revoked")];
+        assert!(proxy.metric(crate::tls_upstream::HANDSHAKES, &labels) >= 1.0);
     }
 }

@@ -434,15 +434,19 @@ fn sessions_are_resumed(backend: Backend) {
         );
         let world = World::start(backend, server.address(), &tls);
         assert_eq!(world.get("/first"), 200);
-        assert_eq!(world.get("/second"), 200);
         assert_eq!(line(&world.proxy, "/first")["tls_resumed"], false);
-        assert_eq!(line(&world.proxy, "/second")["tls_resumed"], true);
+        let mut number = 0;
+        eventually("a session is taken up", Duration::from_secs(5), || {
+            number += 1;
+            let path = format!("/second{number}");
+            assert_eq!(world.get(&path), 200);
+            line(&world.proxy, &path)["tls_resumed"] == true
+        });
         let labels = [("upstream", "web"), ("resumed", "true")];
-        world.proxy.expect_metric(HANDSHAKES, &labels, 1.0);
+        assert!(world.proxy.metric(HANDSHAKES, &labels) >= 1.0);
         // A session with another certificate would be that of another client.
         clients.issue(&["other.test"]).write(&scratch, "client");
         let shown = || shown.lock().expect("no thread panics with it").clone();
-        let mut number = 0;
         eventually("it is taken", Duration::from_secs(5), || {
             number += 1;
             assert_eq!(world.get(&format!("/again{number}")), 200);
