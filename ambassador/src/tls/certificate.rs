@@ -329,6 +329,22 @@ mod tests {
         assert_eq!(CertificateFacts::read(&padded), Err(BadEncoding));
     }
 
+    /// A peer shows it before anybody has verified it.
+    #[test]
+    fn no_change_of_a_certificate_panics() {
+        let mut params = CertificateParams::new(["a.test".to_owned()]).unwrap();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let der = certificate(params);
+        for at in 0..der.len() {
+            for bit in 0..8 {
+                let mut changed = der.clone();
+                changed[at] ^= 1 << bit;
+                let _ = CertificateFacts::read(&changed);
+                let _ = split(&changed);
+            }
+        }
+    }
+
     #[test]
     fn an_extension_stands_once() {
         let names = |uri: &[u8]| {
