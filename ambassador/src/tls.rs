@@ -27,8 +27,9 @@ pub(crate) use handshake::HandshakeError;
 pub(crate) use server::Server;
 pub(crate) use session::{Agreement, Session};
 
-use std::sync::Arc;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use x509_context::X509Context;
 use zeroize::Zeroizing;
@@ -46,6 +47,29 @@ pub(crate) struct Files {
     pub key: Option<Zeroizing<Vec<u8>>>,
     /// Lists of revoked certificates.
     pub crl: Option<Vec<u8>>,
+}
+
+impl Files {
+    /// Tells what was read from what was read before, and is not stored anywhere; `None`:
+    /// it is not to be told, as there is more to it than files.
+    fn fingerprint(&self) -> Option<u64> {
+        static KEY: OnceLock<RandomState> = OnceLock::new();
+        let Self {
+            identity: None,
+            ca,
+            cert,
+            key,
+            crl,
+        } = self
+        else {
+            return None;
+        };
+        let key = key.as_deref();
+        Some(
+            KEY.get_or_init(RandomState::new)
+                .hash_one((ca, cert, key, crl)),
+        )
+    }
 }
 
 /// A number that no other upstream or listener has.

@@ -175,7 +175,10 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
     if purpose == Purpose::Guess && may_speak(SNIFF_WAIT).await.is_ok() {
         return sniff_bytes(client, idle).await;
     }
-    let Some(target) = resolve(&context, original, None) else {
+    let target = resolve(&context, original, None);
+    // Over TLS a connection is dialled for a server of a name, which the client may still
+    // say; and it may be about to encrypt for itself.
+    let Some(target) = target.filter(|target| target.upstream.tls.is_none()) else {
         return sniff_bytes(client, idle).await;
     };
     // While the circuit is open, nothing is dialled for a guess. Who speaks HTTP

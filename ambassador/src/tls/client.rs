@@ -42,6 +42,8 @@ pub(crate) struct Identity {
     /// Until when the client certificate is valid, in seconds since 1970; `None`: there
     /// is none.
     pub not_after: Option<u64>,
+    /// That of the files; `None`: it may be another one by now.
+    fingerprint: Option<u64>,
 }
 
 /// What is wrong with a file, or with the system's certificates.
@@ -81,11 +83,16 @@ impl Client {
         }))
     }
 
-    /// Has new connections take what the files say now.
+    /// Has new connections take what the files say now. Where they say the same as
+    /// before, sessions that can be resumed stay.
     ///
     /// # Errors
     /// As those of [`Client::new`]; then all stays as it was.
     pub(crate) fn renew(&self, files: &Files) -> Result<(), FileError> {
+        let before = self.in_force().and_then(|before| before.fingerprint);
+        if before.is_some() && before == files.fingerprint() {
+            return Ok(());
+        }
         let identity = Identity::find(&self.settings, files, &self.protocols)?;
         self.in_force.store(identity);
         Ok(())
@@ -185,6 +192,7 @@ impl Identity {
         Ok(Self {
             config: Arc::new(config),
             not_after,
+            fingerprint: files.fingerprint(),
         })
     }
 }
@@ -334,5 +342,50 @@ pub(super) fn wrong(key: &'static str, what: impl fmt::Display) -> FileError {
     FileError {
         key,
         what: what.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
+    use super::*;
+    use crate::route::settings::Policies;
+
+    fn authority() -> Vec<u8> {
+        let parameters = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let certificate = parameters.self_signed(&KeyPair::generate().unwrap());
+        certificate.unwrap().pem().into_bytes()
+    }
+
+    #[test]
+    fn files_that_say_the_same_renew_nothing() {
+        let upstream = Upstream {
+            name: "web".into(),
+            claims: Vec::new(),
+            endpoints: Endpoints::Original,
+            protocol: Protocol::Auto,
+            tls: Some(Arc::new(Tls {
+                ca: Ca::File("ca.pem".into()),
+                ..Tls::default()
+            })),
+            auth: None,
+            on_failure: None,
+            policies: Policies::default(),
+        };
+        let mut files = Files {
+            ca: Some(authority()),
+            ..Files::default()
+        };
+        let client = Client::new(&upstream, &files).unwrap().unwrap();
+        let first = client.in_force().unwrap();
+        client.renew(&files).unwrap();
+        assert!(Arc::ptr_eq(&first, &client.in_force().unwrap()));
+        files.ca = Some(b"no certificate".to_vec());
+        assert_eq!(client.renew(&files).unwrap_err().key, "ca");
+        assert!(Arc::ptr_eq(&first, &client.in_force().unwrap()));
+        files.ca = Some(authority());
+        client.renew(&files).unwrap();
+        assert!(!Arc::ptr_eq(&first, &client.in_force().unwrap()));
     }
 }

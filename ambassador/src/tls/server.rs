@@ -35,6 +35,8 @@ pub(crate) struct ServerIdentity {
     pub uri: Option<String>,
     /// Until when the certificate is valid, in seconds since 1970.
     pub not_after: Option<u64>,
+    /// That of the files.
+    fingerprint: Option<u64>,
 }
 
 impl Server {
@@ -57,11 +59,16 @@ impl Server {
         })
     }
 
-    /// Has new connections take what the files say now.
+    /// Has new connections take what the files say now. Where they say the same as
+    /// before, sessions that can be resumed stay.
     ///
     /// # Errors
     /// As those of [`Server::new`]; then all stays as it was.
     pub(crate) fn renew(&self, files: &Files) -> Result<(), FileError> {
+        let before = self.in_force().fingerprint;
+        if before.is_some() && before == files.fingerprint() {
+            return Ok(());
+        }
         let identity = ServerIdentity::new(&self.settings, files, &self.protocols)?;
         self.in_force.store(Arc::new(identity));
         Ok(())
@@ -119,6 +126,7 @@ impl ServerIdentity {
             config: Arc::new(config),
             uri,
             not_after,
+            fingerprint: files.fingerprint(),
         })
     }
 }
