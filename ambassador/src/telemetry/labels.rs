@@ -236,6 +236,32 @@ labels! {
 }
 
 labels! {
+    /// A cipher suite, by its name in the registry of IANA: the log's `tls_cipher`.
+    pub TlsCipher {
+        /// TLS 1.3.
+        Aes128 = "TLS_AES_128_GCM_SHA256",
+        /// TLS 1.3.
+        Aes256 = "TLS_AES_256_GCM_SHA384",
+        /// TLS 1.3.
+        ChaCha20 = "TLS_CHACHA20_POLY1305_SHA256",
+        /// TLS 1.2.
+        EcdsaAes128 = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+        /// TLS 1.2.
+        EcdsaAes256 = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+        /// TLS 1.2.
+        EcdsaChaCha20 = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+        /// TLS 1.2.
+        RsaAes128 = "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        /// TLS 1.2.
+        RsaAes256 = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+        /// TLS 1.2.
+        RsaChaCha20 = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+        /// Another one.
+        Other = "other",
+    }
+}
+
+labels! {
     /// How a relayed TCP connection or a tunnel ended: `ambassador_tcp_connections_total`.
     pub TcpOutcome {
         /// Both directions ended with a FIN.

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::labels::{TlsGroup, TlsOutcome, TlsVersion};
+use super::labels::{TlsCipher, TlsGroup, TlsOutcome, TlsVersion};
 
 /// What was agreed upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,8 +12,8 @@ pub struct TlsSummary {
     pub version: TlsVersion,
     /// The group of the key exchange.
     pub group: TlsGroup,
-    /// The cipher suite, by its name in the registry of IANA.
-    pub cipher: &'static str,
+    /// The cipher suite.
+    pub cipher: TlsCipher,
     /// Whether an earlier session was resumed.
     pub resumption: Resumption,
 }

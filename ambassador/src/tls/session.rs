@@ -13,14 +13,14 @@ use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
-use rustls::{Connection, HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls::{CipherSuite, Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 
 use super::certificate;
 use super::outcome::refusal;
 use crate::clock::{self, Instant};
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError, Stream};
-use crate::telemetry::{Resumption, TlsGroup, TlsOutcome, TlsSummary, TlsVersion};
+use crate::telemetry::{Resumption, TlsCipher, TlsGroup, TlsOutcome, TlsSummary, TlsVersion};
 
 /// What a record adds to its bytes, at most (RFC 8446 section 5.2, RFC 5246 section
 /// 6.2.3.3).
@@ -364,17 +364,31 @@ fn summary(connection: &Connection) -> TlsSummary {
         // A resumed session of TLS 1.2 exchanges no keys.
         None => TlsGroup::None,
     };
-    let suite = connection.negotiated_cipher_suite();
     TlsSummary {
         version,
         group,
-        cipher: suite
-            .and_then(|suite| suite.suite().as_str())
-            .unwrap_or("unknown"),
+        cipher: cipher(connection),
         resumption: match connection.handshake_kind() {
             Some(HandshakeKind::Resumed) => Resumption::Resumed,
             _ => Resumption::Full,
         },
+    }
+}
+
+fn cipher(connection: &Connection) -> TlsCipher {
+    use CipherSuite as Suite;
+    let suite = connection.negotiated_cipher_suite();
+    match suite.map(|suite| suite.suite()) {
+        Some(Suite::TLS13_AES_128_GCM_SHA256) => TlsCipher::Aes128,
+        Some(Suite::TLS13_AES_256_GCM_SHA384) => TlsCipher::Aes256,
+        Some(Suite::TLS13_CHACHA20_POLY1305_SHA256) => TlsCipher::ChaCha20,
+        Some(Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256) => TlsCipher::EcdsaAes128,
+        Some(Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384) => TlsCipher::EcdsaAes256,
+        Some(Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256) => TlsCipher::EcdsaChaCha20,
+        Some(Suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) => TlsCipher::RsaAes128,
+        Some(Suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384) => TlsCipher::RsaAes256,
+        Some(Suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256) => TlsCipher::RsaChaCha20,
+        _ => TlsCipher::Other,
     }
 }
 

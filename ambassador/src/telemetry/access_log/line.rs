@@ -188,7 +188,7 @@ fn ends(out: &mut Vec<u8>, passage: &Passage) {
     if let Some(tls) = passage.tls.get() {
         member(out, "tls_version", tls.version.as_str().as_bytes());
         member(out, "tls_group", tls.group.as_str().as_bytes());
-        member(out, "tls_cipher", tls.cipher.as_bytes());
+        member(out, "tls_cipher", tls.cipher.as_str().as_bytes());
         put(
             out,
             format_args!("\"tls_resumed\":{},", tls.resumption.as_str()),

@@ -105,6 +105,7 @@ pub(in crate::telemetry) fn all() -> Vec<Values> {
             ],
         },
         values!(Some("ambassador_build_info"), "backend", BackendLabel),
+        values!(None, "tls_cipher", TlsCipher),
         values!(None, "protocol", RequestProtocol),
         values!(None, "protocol", RelayProtocol),
     ]
