@@ -28,7 +28,7 @@ use Unit::{Bytes, Count, Nanoseconds, Time};
 type Constant = (&'static str, &'static str, Unit);
 
 /// The constants of each row, by its first cell.
-const ROWS: [(&str, &[Constant]); 24] = [
+const ROWS: [(&str, &[Constant]); 27] = [
     (
         "destinations in use at a time, counted for each captured cgroup",
         &[(EBPF, "SLOTS", Count), (EBPF, "SLOTS_CLAIMED_ONLY", Count)],
@@ -161,6 +161,39 @@ const ROWS: [(&str, &[Constant]); 24] = [
                 "ambassador/src/telemetry/access_log/line.rs",
                 "VALUE_BYTES_MAX",
                 Bytes,
+            ),
+        ],
+    ),
+    (
+        "bytes of a TLS handshake from a peer; sessions kept for resumption, per upstream",
+        &[
+            ("ambassador/src/tls/handshake.rs", "BYTES_MAX", Bytes),
+            ("ambassador/src/tls/resumption.rs", "TICKETS_MAX", Count),
+        ],
+    ),
+    (
+        "file of certificates; file of a key",
+        &[
+            ("ambassador/src/control/certificates.rs", "BYTES_MAX", Bytes),
+            (
+                "ambassador/src/control/certificates.rs",
+                "KEY_BYTES_MAX",
+                Bytes,
+            ),
+        ],
+    ),
+    (
+        "token or password; requests that wait for the first one of an upstream",
+        &[
+            (
+                "ambassador/src/credential/token.rs",
+                "TOKEN_BYTES_MAX",
+                Bytes,
+            ),
+            (
+                "ambassador/src/upstream/credential.rs",
+                "WAITING_MAX",
+                Count,
             ),
         ],
     ),
