@@ -57,11 +57,12 @@ pub(crate) async fn forward(
         let request_id = identity.request_id(request, bytes, known);
         record.describe(described(request, bytes, request_id, client.peer_id()));
     }
-    let route = match found {
+    // Long, and so not moved.
+    let route = match &found {
         Ok(Some(route)) => route,
         none => {
             drop(head);
-            let malformed = none.err().map(Refusal::Malformed);
+            let malformed = none.as_ref().err().copied().map(Refusal::Malformed);
             let refusal = malformed.unwrap_or(Reason::NoRoute.into());
             let ended = Delivery::new(facts, &scratch.response);
             return Box::pin(ended.refuse(downstream, record, refusal)).await;
@@ -82,7 +83,7 @@ pub(crate) async fn forward(
     let outcome = {
         let mut routed = RoutedRequest {
             context: &context,
-            route: &route,
+            route,
             health: &health,
             incoming: &mut incoming,
             facts,

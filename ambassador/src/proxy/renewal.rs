@@ -1,6 +1,7 @@
 //! A credential that the upstream refuses is fetched anew, and the request sent once
 //! more with the fresh one, within its try.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use crate::proxy::attempt::Try;
@@ -30,8 +31,19 @@ impl Sending<'_> {
     }
 
     /// Has the refused credential replaced. Sends the request once more where it can
-    /// be, else gives the response back that there is.
-    pub(crate) async fn ask_renewed(
+    /// be, else gives the response back that there is. Boxed and out of the way, as it is
+    /// rare.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn ask_renewed<'s>(
+        &'s mut self,
+        one: &'s mut Try<'_>,
+        answered: AnsweredTry,
+    ) -> Pin<Box<dyn Future<Output = Result<AnsweredTry, Failure>> + 's>> {
+        Box::pin(self.renew_and_ask(one, answered))
+    }
+
+    async fn renew_and_ask(
         &mut self,
         one: &mut Try<'_>,
         mut answered: AnsweredTry,

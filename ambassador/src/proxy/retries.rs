@@ -83,8 +83,7 @@ impl Sending<'_> {
             Some(second) => self.ask_beside(one, tries, second).await?,
         };
         if self.is_refused() {
-            // Boxed, as it is rare.
-            answered = Box::pin(self.ask_renewed(one, answered)).await?;
+            answered = self.ask_renewed(one, answered).await?;
         }
         self.take(one, answered, hold_back).await
     }
