@@ -411,9 +411,12 @@ fn a_connection_is_used_again_by_every_shard(backend: Backend) {
     for _ in 0..40 {
         assert_eq!(Client::connect(listen).get("/").text(), "ok");
     }
-    assert_eq!(server.connections(), 1);
+    // A shard that is late to hand one over is not waited for: another is opened then, and
+    // that one closes. Without a hand-over some 20 would be needed.
+    let connections = server.connections();
+    assert!(connections <= 10, "{connections}");
     let labels = [("upstream", "web"), ("outcome", "completed")];
-    proxy.expect_metric(HANDSHAKES, &labels, 1.0);
+    proxy.expect_metric(HANDSHAKES, &labels, connections as f64);
 }
 
 fn a_connection_that_was_closed_while_idle_is_not_used(backend: Backend) {
