@@ -43,6 +43,7 @@ use tls::Tls;
 pub(super) use fault::{DELAY_SECONDS_MAX, STATUS_MAX, STATUS_MIN};
 pub(super) use layers::{Layers, Written};
 pub(super) use retry::ATTEMPTS_MAX;
+pub(super) use tls::MinVersion;
 
 settings! {
     /// Policies for all upstreams.

@@ -24,10 +24,10 @@ use crate::tls::{Client, FileError, Files, Server};
 use crate::workload::named;
 
 /// More than a bundle of all public authorities has.
-const BYTES_MAX: usize = 4 << 20;
+pub(super) const BYTES_MAX: usize = 4 << 20;
 
 /// A key is much shorter.
-const KEY_BYTES_MAX: usize = 64 << 10;
+pub(super) const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// How often files are looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -1,5 +1,6 @@
 //! `listeners[].tls`: the certificate of a listener, and what is asked of clients.
 
+use crate::config::policies::MinVersion;
 use crate::config::read::Place;
 use crate::config::setting::{Layer, Value, settings};
 use crate::config::values::{FilePath, OrOff, choice};
@@ -68,16 +69,6 @@ choice! {
         /// `x-forwarded-client-cert` has its hash and its URIs. A header of theirs is
         /// removed.
         SanitizeSet = "sanitize_set" => tls::ForwardClientCert::SanitizeSet,
-    }
-}
-
-choice! {
-    /// The oldest version that is spoken.
-    MinVersion: tls::MinVersion {
-        /// TLS 1.2.
-        Tls12 = "1.2" => tls::MinVersion::Tls12,
-        /// TLS 1.3.
-        Tls13 = "1.3" => tls::MinVersion::Tls13,
     }
 }
 

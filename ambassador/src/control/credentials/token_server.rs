@@ -8,6 +8,7 @@ use super::token::{SourceError, Token};
 use super::token_answer::AccessToken;
 use super::token_exchange;
 use crate::control::NameService;
+use crate::control::certificates::{BYTES_MAX, KEY_BYTES_MAX};
 use crate::control::https::{HttpsClient, Limits};
 use crate::credential::Secret;
 use crate::credential::server_url::ServerUrl;
@@ -18,11 +19,6 @@ use crate::credential::signing_key::SigningKey;
 use crate::credential::token::{self, TOKEN_BYTES_MAX};
 use crate::route::tls::{Ca, Tls};
 use crate::tls::{self, Files};
-
-/// More than a bundle of all public authorities has.
-const CERTIFICATES_BYTES_MAX: usize = 4 << 20;
-/// A key is much shorter.
-const KEY_BYTES_MAX: usize = 64 << 10;
 
 /// What is asked for.
 pub(super) enum Grant {
@@ -151,8 +147,8 @@ impl ServerFiles {
         };
         let read = Files {
             identity: None,
-            ca: content(&mut self.ca, CERTIFICATES_BYTES_MAX).await?,
-            cert: content(&mut self.cert, CERTIFICATES_BYTES_MAX).await?,
+            ca: content(&mut self.ca, BYTES_MAX).await?,
+            cert: content(&mut self.cert, BYTES_MAX).await?,
             key: content(&mut self.key, KEY_BYTES_MAX).await?.map(Into::into),
             crl: None,
         };
