@@ -49,7 +49,7 @@ pub(crate) fn load(path: &Path) -> Result<Checked, Mistakes> {
     let name = path.display().to_string();
     let text = read(path).map_err(|what| Mistakes::one(&name, Mistake::of_file(what)))?;
     let mut checked = load_str(&name, &text)?;
-    checked.directory = path.parent().map(Path::to_owned).unwrap_or_default();
+    checked.begin_paths_in(path.parent().unwrap_or_else(|| Path::new("")));
     Ok(checked)
 }
 

@@ -57,7 +57,8 @@ pub struct Checked {
     /// The traces of requests, as upstreams have them that say nothing else;
     /// `None`: the headers pass unchanged.
     pub tracing: Option<trace::Settings>,
-    /// Where relative paths begin: the directory of the file.
+    /// The directory of the file. The paths of credentials and of the admin API begin
+    /// there already, those of certificates do when they are read.
     pub directory: PathBuf,
     /// What is sound but perhaps not meant.
     pub warnings: Mistakes,
@@ -85,6 +86,19 @@ impl Default for Checked {
             tracing: None,
             directory: PathBuf::new(),
             warnings: Mistakes::default(),
+        }
+    }
+}
+
+impl Checked {
+    /// Has relative paths begin in this directory, that of the file.
+    pub(super) fn begin_paths_in(&mut self, directory: &Path) {
+        self.directory = directory.to_owned();
+        let upstreams = self.routes.upstreams.iter_mut().map(Arc::make_mut);
+        let auths = upstreams.filter_map(|upstream| upstream.auth.as_mut());
+        let files = auths.flat_map(|auth| Arc::make_mut(auth).files_mut());
+        for file in files.chain(&mut self.admin.token_file) {
+            *file = directory.join(&file);
         }
     }
 }

@@ -20,6 +20,9 @@ every mistake at once as `FILE:LINE: key.path: what is wrong, got VALUE`. \
 Durations are a whole number and a unit (`ms`, `s`, `m`, `h`, `d`), sizes a \
 whole number and one of `B`, `KiB`, `MiB`, `GiB`. `ambassador schema` prints the JSON Schema for editors.
 
+A relative path of a file that is read (a certificate, key, token or other secret) \
+begins in the directory of the configuration file. Other paths begin at the root.
+
 SIGHUP, or a change of the file, reloads it. A file with a mistake changes \
 nothing. Nor does a file that changes a key which needs a restart; the texts of \
 the keys say which do.

@@ -71,7 +71,8 @@ fn without_number(key: &str) -> &str {
     key.split('[').next().unwrap_or(key)
 }
 
-fn looks_secret(value: &str) -> bool {
+/// Whether it is one sooner than anything else.
+pub(super) fn looks_secret(value: &str) -> bool {
     let value = value.trim_start();
     let scheme = |scheme: &&str| {
         let start = value.get(..scheme.len());

@@ -84,6 +84,41 @@ fn files_that_cannot_be_read_say_so() {
 }
 
 #[test]
+fn relative_paths_begin_in_the_directory_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ambassador.yaml");
+    let auths = [
+        "bearer: { file: a }",
+        "basic: { user: u, password: { file: a } }",
+        "header: { name: x-key, value: { file: a } }",
+        "identity: { key: a, issuer: i, audience: b }",
+        "sigv4: { service: s3, region: r, credentials: { file: a } }",
+        "oauth2: { token_url: 'https://a.example/t', client_id: c, client_secret: { file: a }, \
+         tls: { ca: sub/b, cert: c, key: /d } }",
+        "oauth2: { token_url: 'https://a.example/t', client_id: c, private_key: { file: a } }",
+        "token_exchange: { grant: rfc8693, url: 'https://a.example/t', subject: { file: a }, \
+         tls: { ca: sub/b } }",
+    ];
+    let mut text = "admin: { token_file: a }\nupstreams:\n".to_owned();
+    for (number, auth) in auths.iter().enumerate() {
+        text += &format!("  u{number}: {{ endpoints: [127.0.0.1:1], auth: {{ {auth} }} }}\n");
+    }
+    std::fs::write(&path, &text).unwrap();
+    let checked = load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let at = |name: &str| directory.path().join(name);
+    assert_eq!(checked.admin.token_file, Some(at("a")));
+    for upstream in &checked.routes.upstreams {
+        let files = upstream.auth.as_ref().unwrap().files();
+        assert_eq!(files[0], at("a"), "{}", upstream.name);
+        let tls = [at("sub/b"), at("c"), "/d".into()];
+        assert_eq!(files[1..], tls[..files.len() - 1], "{}", upstream.name);
+    }
+    let shown = checked.effective().to_string();
+    let whole = format!("{:?}", at("a").display().to_string());
+    assert_eq!(shown.matches(&whole).count(), auths.len() + 1, "{shown}");
+}
+
+#[test]
 fn an_empty_file_is_all_defaults() {
     let checked = load_str("f", "# nothing\n").unwrap();
     assert_eq!(checked.workers, Workers::Auto);

@@ -3,12 +3,13 @@
 pub mod aws;
 pub mod servers;
 
+use std::mem;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::signing_key::Algorithm;
 use super::workload_endpoint::Endpoint;
-use aws::{AwsKeySource, SigV4};
+use aws::SigV4;
 use servers::{ClientCredentials, Subject, TokenExchange};
 
 /// Where the credential of an upstream comes from, and what is made of it.
@@ -138,26 +139,27 @@ impl Auth {
     }
 
     /// The files that it is read from, or with which it is got.
-    pub(crate) fn files(&self) -> Vec<&PathBuf> {
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut own = self.clone();
+        own.files_mut().into_iter().map(mem::take).collect()
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Bearer(TokenSource::File(file))
             | Self::Basic { password: file, .. }
             | Self::Header { value: file, .. } => vec![file],
             Self::Bearer(TokenSource::Command { .. } | TokenSource::Spiffe(_)) => Vec::new(),
-            Self::Identity(identity) => vec![&identity.key],
-            Self::SigV4(settings) => match &settings.keys {
-                AwsKeySource::Profile { file, .. } => vec![file],
-                AwsKeySource::Env | AwsKeySource::WebIdentity | AwsKeySource::Container => {
-                    Vec::new()
-                }
-            },
+            Self::Identity(identity) => vec![&mut identity.key],
+            Self::SigV4(settings) => settings.keys.file_mut().into_iter().collect(),
             Self::OAuth2(settings) => {
-                let own = settings.client_auth.file();
-                own.into_iter().chain(settings.server.files()).collect()
+                let own = settings.client_auth.file_mut();
+                own.into_iter().chain(settings.server.files_mut()).collect()
             }
             Self::TokenExchange(settings) => {
-                let own = settings.subject.file().into_iter();
-                own.chain(settings.server.files()).collect()
+                let own = settings.subject.file_mut().into_iter();
+                own.chain(settings.server.files_mut()).collect()
             }
         }
     }

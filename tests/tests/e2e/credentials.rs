@@ -31,6 +31,7 @@ on_both_backends!(
     a_token_is_nowhere_to_be_seen,
     a_server_that_does_not_prove_who_it_is_gets_no_token,
     a_file_that_turns_bad_leaves_the_token_of_before,
+    a_relative_path_begins_beside_the_configuration,
     a_token_in_a_swapped_directory_is_followed,
     a_reload_that_names_another_file_sends_no_old_token,
 );
@@ -306,6 +307,35 @@ fn a_refused_token_is_read_again_and_the_request_sent_once_more(column: Column) 
         answer.status == 401 && answer.field("www-authenticate") == Some("Bearer")
     });
     assert_eq!(proxy.upstream("web")["circuit_breaker"]["failures"], 0);
+}
+
+/// Also where root alone may read it, and after a reload.
+fn a_relative_path_begins_beside_the_configuration(backend: Backend) {
+    let server = Server::http(|_| text("ok"));
+    // Directories of tests are beside each other.
+    let scratch = Scratch::new();
+    secret(&scratch, "one", "t0ken-1");
+    secret(&scratch, "two", "t0ken-2");
+    let name = scratch.path().file_name().expect("it has one");
+    let beside = |file: &str| Path::new("..").join(name).join(file);
+    let listen = listen();
+    let config = |file: &str| one_upstream(listen, server.address(), &bearer(&beside(file)));
+    let proxy = Proxy::start(backend, &config("one"));
+    let mut caller = ambassador_tests::Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    let shown = server.last_request();
+    assert_eq!(shown.field("authorization"), Some("Bearer t0ken-1"));
+    replace(&scratch.path().join("one"), "t0ken-3");
+    eventually("the file is followed", SOON, || {
+        caller.get("/").status == 200
+            && server.last_request().field("authorization") == Some("Bearer t0ken-3")
+    });
+    replace(&scratch.path().join("two"), "t0ken-2");
+    proxy.rewrite_config(&config("two"));
+    eventually("the other file is read", SOON, || {
+        caller.get("/").status == 200
+            && server.last_request().field("authorization") == Some("Bearer t0ken-2")
+    });
 }
 
 /// Nor does another endpoint, as trying one would only tell more servers of it.

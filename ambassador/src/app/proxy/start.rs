@@ -346,11 +346,11 @@ fn start_shards(state: &ProxyState, plans: Vec<Plan>) -> Result<Vec<Shard>, Fail
 /// The files that the proxy opens again, or only once it is somebody else.
 pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(PathBuf, Access)> {
     let mut files = Vec::new();
-    let read = config.into_iter().chain(&checked.admin.token_file);
+    let read = config.into_iter().chain(&checked.admin.token_file).cloned();
     let upstreams = checked.routes.upstreams.iter();
     let auths = upstreams.filter_map(|upstream| upstream.auth.as_ref());
     let read = read.chain(auths.flat_map(|auth| auth.files()));
-    files.extend(read.map(|path| (path.clone(), Access::Read)));
+    files.extend(read.map(|path| (path, Access::Read)));
     for path in certificate_files(checked) {
         // Upstreams may share them.
         if !files.iter().any(|(known, _)| *known == path) {

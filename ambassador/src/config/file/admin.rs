@@ -4,7 +4,7 @@ use super::overlap;
 use crate::config::checked;
 use crate::config::read::Place;
 use crate::config::setting::{Layer, settings};
-use crate::config::values::{AbsolutePath, Bind};
+use crate::config::values::{Bind, FilePath};
 
 settings! {
     /// The admin API.
@@ -19,7 +19,7 @@ settings! {
         metrics_listen: Bind = admin.metrics_listen,
         /// A file with a token. Requests that change something must carry it as
         /// `Authorization: Bearer`. Absent: such requests need the unix socket.
-        token_file: AbsolutePath = admin.token_file,
+        token_file: FilePath = admin.token_file,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::findings::Findings;
 use crate::config::read::{Field, Place, Spanned, object};
 use crate::config::secrets;
 use crate::config::setting::Value;
-use crate::config::values::{AbsolutePath, Period, Text, Time, own_field_mistake};
+use crate::config::values::{FilePath, Period, Text, Time, own_field_mistake};
 use crate::credential::settings::{self, SvidAudience, TokenSource};
 use crate::credential::workload_endpoint;
 use crate::message::fields::is_between_ends;
@@ -51,7 +51,7 @@ object! {
     Bearer {
         /// A file with the token, which is read again when it changes. A line end
         /// behind the token is no part of it.
-        file: AbsolutePath,
+        file: FilePath,
         /// A program and its arguments, instead of `file`: it prints the token. It runs
         /// as the proxy's user, for 10s at most, with PATH and HOME alone in its
         /// environment. A change needs a restart.
@@ -94,7 +94,7 @@ object! {
     SecretFile {
         /// The file, which is read again when it changes. A line end behind the secret
         /// is no part of it. Required.
-        file: AbsolutePath,
+        file: FilePath,
     }
 }
 
@@ -331,7 +331,7 @@ fn secret(
 }
 
 /// A file that has to be named.
-fn file(file: &Field<AbsolutePath>, place: &Place, findings: &mut Findings) -> Option<PathBuf> {
+fn file(file: &Field<FilePath>, place: &Place, findings: &mut Findings) -> Option<PathBuf> {
     let path = file.as_ref().map(|file| file.value.0.clone());
     if path.is_none() {
         findings.mistake_unless_inside(place, "must have a file");

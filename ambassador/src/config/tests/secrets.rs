@@ -48,8 +48,8 @@ fn a_mistake_does_not_show_what_may_be_a_secret() {
         (upstream("protocol: Bearer s3cret"), "got ***"),
         (upstream("'Bearer s3cret': x"), "a.Bearer***: unknown key"),
         (
-            "admin: { token_file: s3cret }".to_owned(),
-            "path from the root, got ***",
+            "admin: { token_file: eyJ.s3cret }".to_owned(),
+            "must name a file, and looks like a secret; a file is ./NAME, got ***",
         ),
         (
             "API_TOKEN=s3cret: x".to_owned(),

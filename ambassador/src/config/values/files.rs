@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::addresses::is_host_name;
 use crate::config::read::Scalar;
+use crate::config::secrets;
 use crate::config::setting::Value;
 use crate::credential::spiffe_id::IdMatch;
 use crate::route::tls::{self, Ca, Cert, Sni};
@@ -35,6 +36,10 @@ impl Scalar for FilePath {
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains('\0') {
             return Err("must name a file".to_owned());
+        }
+        // Whoever writes a secret where its file is to be named would find it in the log.
+        if !text.starts_with('/') && secrets::looks_secret(text) {
+            return Err("must name a file, and looks like a secret; a file is ./NAME".to_owned());
         }
         Ok(Self(text.into()))
     }

@@ -30,3 +30,13 @@ pub(crate) enum AwsKeySource {
     /// The agent of ECS or EKS, as the environment says.
     Container,
 }
+
+impl AwsKeySource {
+    /// The file that it names.
+    pub(super) fn file_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::Profile { file, .. } => Some(file),
+            Self::Env | Self::WebIdentity | Self::Container => None,
+        }
+    }
+}

@@ -90,6 +90,14 @@ impl Subject {
             Self::Spiffe(_) => None,
         }
     }
+
+    /// The same, to be changed.
+    pub(super) fn file_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Spiffe(_) => None,
+        }
+    }
 }
 
 /// What is asked for in exchange, by the kind of server.
@@ -122,10 +130,10 @@ pub(crate) enum ExchangeGrant {
 
 impl TokenServer {
     /// The files that are read to reach it.
-    pub(crate) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        let certificate = self.certificate.iter();
-        let certificate = certificate.flat_map(|certificate| [&certificate.cert, &certificate.key]);
-        self.ca.iter().chain(certificate)
+    pub(super) fn files_mut(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let certificate = self.certificate.iter_mut();
+        let certificate = certificate.flat_map(|it| [&mut it.cert, &mut it.key]);
+        self.ca.iter_mut().chain(certificate)
     }
 }
 
@@ -135,6 +143,15 @@ impl ClientAuth {
         match self {
             Self::SecretPost(file) | Self::SecretBasic(file) => Some(file),
             Self::PrivateKeyJwt(key) => Some(&key.file),
+            Self::Mtls => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn file_mut(&mut self) -> Option<&mut PathBuf> {
+        match self {
+            Self::SecretPost(file) | Self::SecretBasic(file) => Some(file),
+            Self::PrivateKeyJwt(key) => Some(&mut key.file),
             Self::Mtls => None,
         }
     }

@@ -8,7 +8,7 @@ use super::server::required;
 use crate::config::findings::Findings;
 use crate::config::read::{Place, object};
 use crate::config::setting::Value;
-use crate::config::values::{AbsolutePath, Period, Text, Time, choice};
+use crate::config::values::{FilePath, Period, Text, Time, choice};
 use crate::credential::settings;
 use crate::credential::signing_key::Algorithm;
 
@@ -23,7 +23,7 @@ object! {
     Identity {
         /// A file with the private key in PEM, without a passphrase. It is read again
         /// when it changes. Required.
-        key: AbsolutePath,
+        key: FilePath,
         /// What the key signs by: Ed25519, or ECDSA on P-256.
         #[schemars(extend("default" = "EdDSA"))]
         algorithm: SignatureAlgorithm,

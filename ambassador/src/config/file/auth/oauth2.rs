@@ -6,7 +6,7 @@ use super::server::{ServerTls, required, scopes, server, shown_tls};
 use super::{SecretFile, file, secret};
 use crate::config::findings::Findings;
 use crate::config::read::{Place, Spanned, object};
-use crate::config::values::{AbsolutePath, Text, Url, choice};
+use crate::config::values::{FilePath, Text, Url, choice};
 use crate::credential::settings::servers::{ClientAuth, ClientCredentials, ClientKey};
 
 object! {
@@ -40,7 +40,7 @@ object! {
     PrivateKey {
         /// A file with the key in PEM: Ed25519, EC P-256, or RSA of 2048 bits or more. It
         /// is read again when it changes. Required.
-        file: AbsolutePath,
+        file: FilePath,
         /// What the server calls the key (`kid`). Absent: its thumbprint (RFC 7638).
         id: Text,
     }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::config::findings::Findings;
 use crate::config::read::{Field, Place, Spanned, object};
-use crate::config::values::{AbsolutePath, Text};
+use crate::config::values::{FilePath, Text};
 use crate::credential::server_url::ServerUrl;
 use crate::credential::settings::servers::{ClientCertificate, TokenServer};
 
@@ -13,11 +13,11 @@ object! {
     ServerTls {
         /// A file with the authorities that may have signed the certificate of the server,
         /// in PEM. Absent: those that the system trusts.
-        ca: AbsolutePath,
+        ca: FilePath,
         /// A file with a client certificate and those between it and a root, in PEM.
-        cert: AbsolutePath,
+        cert: FilePath,
         /// The file with its key, in PEM.
-        key: AbsolutePath,
+        key: FilePath,
     }
 }
 
@@ -34,7 +34,7 @@ pub(super) fn server(
             certificate: None,
         };
     };
-    let path = |field: &Field<AbsolutePath>| Some(field.as_ref()?.value.0.clone());
+    let path = |field: &Field<FilePath>| Some(field.as_ref()?.value.0.clone());
     let (cert, key) = (path(&tls.cert), path(&tls.key));
     if cert.is_some() != key.is_some() {
         findings.mistake_unless_inside(&tls.place, "must have cert and key, or neither");

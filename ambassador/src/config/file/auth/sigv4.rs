@@ -6,7 +6,7 @@ use super::file;
 use super::server::{optional, required};
 use crate::config::findings::Findings;
 use crate::config::read::{Either, Place, object};
-use crate::config::values::{AbsolutePath, Text, choice};
+use crate::config::values::{FilePath, Text, choice};
 use crate::credential::settings::aws::{AwsKeySource, SigV4};
 use crate::credential::sigv4::Scope;
 
@@ -28,7 +28,7 @@ object! {
     #[schemars(extend("required" = ["file"]))]
     KeysFile {
         /// The file, which is read again when it changes. Required.
-        file: AbsolutePath,
+        file: FilePath,
         /// The name of the section.
         #[schemars(extend("default" = "default"))]
         profile: Text,
