@@ -1,6 +1,6 @@
 //! Running other programs to their end, with a bound.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,9 +10,17 @@ use crate::os;
 /// No program of a test needs longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs `command` to its end; panics when that takes more than a minute.
+/// Packages come over a network, some of them with 100 MB.
+const FETCH_LIMIT: Duration = Duration::from_secs(300);
+
+/// Runs `command` to its end; it is killed when that takes more than a minute.
 #[track_caller]
 pub fn output(command: &mut Command) -> Output {
+    output_within(command, LIMIT)
+}
+
+#[track_caller]
+fn output_within(command: &mut Command, limit: Duration) -> Output {
     let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -22,7 +30,7 @@ pub fn output(command: &mut Command) -> Output {
     let pid = child.id();
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     let watchdog = std::thread::spawn(move || {
-        if waiting.recv_timeout(LIMIT) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+        if waiting.recv_timeout(limit) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             let _ = os::kill(pid, libc::SIGKILL);
         }
     });
@@ -65,28 +73,38 @@ pub fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
 /// The Python that `cargo xtask setup` makes sure of.
 pub const PYTHON: &str = "python3";
 
-/// Python with a package of the Python Package Index at hand, as `pyjwt==2.10.1`: it is
-/// fetched once, into `target/tools`.
+/// Python with packages of the Python Package Index at hand, as `pyjwt==2.10.1`, with
+/// blanks between them.
 #[track_caller]
-pub fn python_with(package: &str) -> Command {
+pub fn python_with(packages: &str) -> Command {
+    let mut python = Command::new(PYTHON);
+    python.env("PYTHONPATH", package_directory(packages));
+    python
+}
+
+/// The directory of these packages: they are fetched once, into `target/tools`.
+#[track_caller]
+pub fn package_directory(packages: &str) -> PathBuf {
     // One at a time, and the others wait for it.
     static FETCHING: Mutex<()> = Mutex::new(());
-    let fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
-    let place = tools.join(package);
+    let place = tools.join(packages.replace(' ', "+"));
     if !place.join("done").is_file() {
         let mut pip = Command::new(PYTHON);
         pip.args(["-m", "pip", "install", "--quiet", "--no-input"])
             .args(["--disable-pip-version-check", "--root-user-action=ignore"])
             .args(["--upgrade", "--target"])
             .arg(&place);
-        succeed(pip.arg(package));
+        let output = output_within(pip.args(packages.split(' ')), FETCH_LIMIT);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "the test needs the Python packages `{packages}`, and pip did not install them: {said}"
+        );
         std::fs::write(place.join("done"), "").expect("pip made the directory");
     }
-    drop(fetching);
-    let mut python = Command::new(PYTHON);
-    python.env("PYTHONPATH", place);
-    python
+    place
 }
 
 /// A running program; killed when dropped, so that a failed test leaves none.

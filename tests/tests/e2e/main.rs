@@ -61,6 +61,7 @@ mod oauth2;
 mod odd_files;
 mod odd_messages;
 mod opaque;
+mod openbao_certificates;
 mod pool;
 mod programs;
 mod reload;

@@ -38,13 +38,13 @@ fn rotations() -> usize {
 }
 
 /// A directory whose files change all at once, as Kubernetes mounts a Secret.
-struct Mount {
+pub(crate) struct Mount {
     directory: PathBuf,
     number: usize,
 }
 
 impl Mount {
-    fn new(scratch: &Scratch, files: &[(&str, &str)]) -> Mount {
+    pub(crate) fn new(scratch: &Scratch, files: &[(&str, &str)]) -> Mount {
         let directory = scratch.path().join("mounted");
         fs::create_dir(&directory).expect("the directory is writable");
         for (name, _) in files {
@@ -59,7 +59,7 @@ impl Mount {
         mount
     }
 
-    fn put(&mut self, files: &[(&str, &str)]) {
+    pub(crate) fn put(&mut self, files: &[(&str, &str)]) {
         let old = self.directory.join(format!("..{}", self.number));
         self.number += 1;
         let new = format!("..{}", self.number);
@@ -76,7 +76,7 @@ impl Mount {
         let _ = fs::remove_dir_all(old);
     }
 
-    fn at(&self, name: &str) -> String {
+    pub(crate) fn at(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
 }
@@ -141,14 +141,16 @@ impl Renewed {
 }
 
 /// Callers that ask all the time until they are told to stop.
-struct Load {
+pub(crate) struct Load {
     stopped: Arc<AtomicBool>,
     failed: Arc<AtomicUsize>,
     callers: Vec<std::thread::JoinHandle<usize>>,
 }
 
 impl Load {
-    fn start(ask: impl Fn() -> Box<dyn FnMut() -> bool> + Send + Sync + 'static) -> Load {
+    pub(crate) fn start(
+        ask: impl Fn() -> Box<dyn FnMut() -> bool> + Send + Sync + 'static,
+    ) -> Load {
         let (stopped, failed) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let ask = Arc::new(ask);
         let callers = (0..4).map(|_| {
@@ -174,7 +176,7 @@ impl Load {
     }
 
     /// How many asked, and how many of them in vain.
-    fn stop(self) -> (usize, usize) {
+    pub(crate) fn stop(self) -> (usize, usize) {
         self.stopped.store(true, Ordering::Relaxed);
         let callers = self.callers.into_iter();
         let asked = callers.map(|caller| caller.join().expect("no caller panics"));
