@@ -98,6 +98,8 @@ fn relative_paths_begin_in_the_directory_of_the_file() {
         "oauth2: { token_url: 'https://a.example/t', client_id: c, private_key: { file: a } }",
         "token_exchange: { grant: rfc8693, url: 'https://a.example/t', subject: { file: a }, \
          tls: { ca: sub/b } }",
+        "token_exchange: { grant: aws_web_identity, subject: { file: a }, service: s3, \
+         region: r, role: 'arn:aws:iam::1:role/r', tls: { ca: sub/b } }",
     ];
     let mut text = "admin: { token_file: a }\nupstreams:\n".to_owned();
     for (number, auth) in auths.iter().enumerate() {

@@ -96,6 +96,7 @@ impl Auth {
             Self::Identity(_) => "identity",
             Self::OAuth2(_) => "oauth2",
             Self::TokenExchange(_) => "token_exchange",
+            Self::SigV4(settings) if settings.keys.subject().is_some() => "token_exchange",
             Self::SigV4(_) => "sigv4",
         }
     }
@@ -129,12 +130,9 @@ impl Auth {
     pub(crate) fn shows_identity(&self) -> bool {
         match self {
             Self::Bearer(source) => matches!(source, TokenSource::Spiffe(_)),
-            Self::TokenExchange(settings) => matches!(settings.subject, Subject::Spiffe(_)),
-            Self::Basic { .. }
-            | Self::Header { .. }
-            | Self::Identity(_)
-            | Self::OAuth2(_)
-            | Self::SigV4(_) => false,
+            Self::TokenExchange(settings) => settings.subject.shows_identity(),
+            Self::SigV4(settings) => settings.keys.subject().is_some_and(Subject::shows_identity),
+            Self::Basic { .. } | Self::Header { .. } | Self::Identity(_) | Self::OAuth2(_) => false,
         }
     }
 
@@ -152,7 +150,7 @@ impl Auth {
             | Self::Header { value: file, .. } => vec![file],
             Self::Bearer(TokenSource::Command { .. } | TokenSource::Spiffe(_)) => Vec::new(),
             Self::Identity(identity) => vec![&mut identity.key],
-            Self::SigV4(settings) => settings.keys.file_mut().into_iter().collect(),
+            Self::SigV4(settings) => settings.keys.files_mut(),
             Self::OAuth2(settings) => {
                 let own = settings.client_auth.file_mut();
                 own.into_iter().chain(settings.server.files_mut()).collect()

@@ -98,3 +98,4 @@ mod tokens;
 mod trace_context;
 mod tracing;
 mod tunnels;
+mod web_identity;

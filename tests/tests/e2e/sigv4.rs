@@ -29,13 +29,13 @@ const KEYS: &str =
 const UNSIGNED: &str = "AKIDFILE UNSIGNED-PAYLOAD";
 
 /// Services of AWS.
-struct Aws {
-    address: SocketAddr,
+pub(crate) struct Aws {
+    pub(crate) address: SocketAddr,
     _running: Running,
 }
 
 impl Aws {
-    fn serving() -> Aws {
+    pub(crate) fn serving() -> Aws {
         let mut running = Running::start(
             program::python_with("botocore==1.43.11")
                 .args(["-c", include_str!("aws.py")])

@@ -393,7 +393,7 @@ fn files_are_an_identity_too(backend: Backend) {
 }
 
 /// What the claims of a token say.
-fn claims(token: &str) -> Value {
+pub(crate) fn claims(token: &str) -> Value {
     let claims = token.split('.').nth(1).expect("a JWT");
     let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
     serde_json::from_slice(&claims).expect("JSON")

@@ -1,5 +1,6 @@
 //! `auth` of an upstream: one kind of credential, where it cannot go astray.
 
+mod aws_web_identity;
 mod identity;
 mod oauth2;
 mod server;
@@ -39,7 +40,7 @@ object! {
         identity: Identity,
         /// A bearer token of an OAuth 2.0 server.
         oauth2: OAuth2,
-        /// A bearer token that is got for another one.
+        /// A bearer token that is got for another one, or keys of AWS.
         token_exchange: TokenExchange,
         /// Signatures of AWS.
         sigv4: Sigv4,
@@ -161,8 +162,7 @@ pub(super) fn check(
         return settings.map(settings::Auth::SigV4);
     }
     if let Some(exchange) = raw.token_exchange.as_ref() {
-        let settings = exchange.settings(&exchange.place, carrier, findings)?;
-        return Some(settings::Auth::TokenExchange(Box::new(settings)));
+        return exchange.settings(&exchange.place, carrier, findings);
     }
     let what = "must say what the credential is, as bearer or oauth2";
     findings.mistake_unless_inside(&raw.place, what);

@@ -178,6 +178,14 @@ upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azu
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azure, subject: kubernetes, tenant: t, client_id: c } } } } => auth.token_exchange: must have scopes or an audience
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: azure, subject: kubernetes, tenant: 'a/b', client_id: c, audience: a } } } } => must be the name or the id of a tenant
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: gcp, subject: kubernetes, audience: a, tenant: t } } } } => auth.token_exchange.tenant: does nothing with this grant
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, service: s3, region: r } } } } => auth.token_exchange: must have a role
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, role: 'arn:aws:iam::1:role/r', region: r } } } } => auth.token_exchange: must have a service
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, role: 'arn:aws:iam::1:role/r', service: s3 } } } } => auth.token_exchange: must have a region
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, role: r, service: s3, region: r } } } } => auth.token_exchange.role: must be an ARN
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, role: 'arn:aws:iam::1:role/r', service: s3, region: r, session: 'a b' } } } } => auth.token_exchange.session: has 2 to 64 letters
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, role: 'arn:aws:iam::1:role/r', service: s3, region: r, audience: x } } } } => auth.token_exchange.audience: is for subject: spiffe alone
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: aws_web_identity, subject: { file: t }, role: 'arn:aws:iam::1:role/r', service: s3, region: r, scopes: [x] } } } } => auth.token_exchange.scopes: does nothing with this grant
+upstreams: { a: { endpoints: [127.0.0.1:1], auth: { token_exchange: { grant: gcp, subject: kubernetes, audience: a, role: r } } } } => auth.token_exchange.role: does nothing with this grant
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { region: r, credentials: env } } } } => auth.sigv4: must have a service
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, credentials: env } } } } => auth.sigv4: must have a region
 upstreams: { a: { endpoints: [127.0.0.1:1], auth: { sigv4: { service: s3, region: 'eu/west', credentials: env } } } } => has small letters, digits and hyphens alone

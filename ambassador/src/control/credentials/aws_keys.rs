@@ -8,15 +8,16 @@ use std::sync::Arc;
 use super::aws::{self, RoleRequest};
 use super::secret_file::SecretFile;
 use super::token::{SourceError, Token};
+use super::token_answer::AccessToken;
 use super::token_server::{ServerFiles, change_of, needed};
 use crate::clock;
 use crate::control::NameService;
 use crate::control::https::{HttpsClient, Limits};
 use crate::credential::server_url::ServerUrl;
-use crate::credential::settings::aws::{AwsKeySource, SigV4};
-use crate::credential::settings::servers::TokenServer;
+use crate::credential::settings::aws::{AwsKeySource, SESSION, SigV4, sts_of};
+use crate::credential::settings::servers::Subject;
 use crate::credential::sigv4::AwsKeys;
-use crate::credential::token;
+use crate::credential::token::{self, TokenMistake};
 use crate::credential::{Material, Secret, aws_profile};
 
 /// Longer than a file with the keys of many accounts.
@@ -27,6 +28,8 @@ pub(super) struct KeySource {
     settings: SigV4,
     /// The shared file, or the token that is shown to a server.
     file: Option<SecretFile>,
+    /// The files of the connection to a server.
+    connection: ServerFiles,
     names: Arc<NameService>,
 }
 
@@ -35,12 +38,17 @@ impl KeySource {
         let path = match &settings.keys {
             AwsKeySource::Profile { file, .. } => Some(file.clone()),
             AwsKeySource::WebIdentity => path_of("AWS_WEB_IDENTITY_TOKEN_FILE"),
+            AwsKeySource::Exchange(exchange) => exchange.subject.file().cloned(),
             AwsKeySource::Container => path_of("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
             AwsKeySource::Env => None,
         };
         Self {
             settings: settings.clone(),
             file: path.as_deref().map(SecretFile::new),
+            connection: match &settings.keys {
+                AwsKeySource::Exchange(exchange) => ServerFiles::of(&exchange.server),
+                _ => ServerFiles::default(),
+            },
             names: Arc::clone(names),
         }
     }
@@ -50,10 +58,9 @@ impl KeySource {
         let temporary = match &self.settings.keys {
             AwsKeySource::Env => return Ok(of_env()?.into()),
             AwsKeySource::Profile { profile, .. } => {
-                let profile = profile.clone();
-                let text = self.shown(PROFILE_BYTES_MAX).await?;
-                let text = text.ok_or(SourceError::Variable("file"))?;
-                let keys = aws_profile::keys(&text, &profile).map_err(SourceError::Profile)?;
+                let file = self.file.as_mut().ok_or(SourceError::Variable("file"))?;
+                let text = needed(file, PROFILE_BYTES_MAX).await?;
+                let keys = aws_profile::keys(&text, profile).map_err(SourceError::Profile)?;
                 return Ok(keys.into());
             }
             AwsKeySource::WebIdentity => {
@@ -63,9 +70,23 @@ impl KeySource {
                     url: sts(&self.settings.scope.region)?,
                     role: variable("AWS_ROLE_ARN")?,
                     session: variable("AWS_ROLE_SESSION_NAME")
-                        .unwrap_or_else(|_| "ambassador".to_owned()),
+                        .unwrap_or_else(|_| SESSION.to_owned()),
                 };
-                let client = self.client(&request.url).await?;
+                let client = self.client().await?;
+                aws::assume_role(&request, &shown, &client).await?
+            }
+            AwsKeySource::Exchange(exchange) => {
+                let exchange = exchange.as_ref().clone();
+                let shown = match &exchange.subject {
+                    Subject::Spiffe(wanted) => AccessToken::of_svid(wanted).await?.value,
+                    Subject::File(_) => self.token().await?.ok_or(TokenMistake::Empty)?,
+                };
+                let request = RoleRequest {
+                    url: exchange.server.url,
+                    role: exchange.role,
+                    session: exchange.session,
+                };
+                let client = self.client().await?;
                 aws::assume_role(&request, &shown, &client).await?
             }
             AwsKeySource::Container => {
@@ -76,7 +97,7 @@ impl KeySource {
                         .ok()
                         .map(secret),
                 };
-                let client = self.client(&url).await?;
+                let client = self.client().await?;
                 aws::of_container(&url, shown.as_ref(), &client).await?
             }
         };
@@ -86,36 +107,31 @@ impl KeySource {
         })
     }
 
-    async fn shown(&mut self, bytes_max: usize) -> Result<Option<Secret>, SourceError> {
-        match &mut self.file {
-            Some(file) => needed(file, bytes_max).await.map(Some),
-            None => Ok(None),
-        }
-    }
-
     async fn token(&mut self) -> Result<Option<Secret>, SourceError> {
-        let text = self.shown(token::TOKEN_BYTES_MAX + 2).await?;
-        text.map(token::without_line_end)
-            .transpose()
-            .map_err(SourceError::Unusable)
+        let Some(file) = &mut self.file else {
+            return Ok(None);
+        };
+        let text = needed(file, token::TOKEN_BYTES_MAX + 2).await?;
+        let token = token::without_line_end(text);
+        token
+            .map(Some)
+            .map_err(|mistake| SourceError::of_file(file.path(), mistake))
     }
 
-    async fn client(&self, url: &ServerUrl) -> Result<HttpsClient, SourceError> {
-        let server = TokenServer {
-            url: url.clone(),
-            ca: None,
-            certificate: None,
-        };
+    async fn client(&mut self) -> Result<HttpsClient, SourceError> {
         Ok(HttpsClient {
             names: Arc::clone(&self.names),
-            tls: ServerFiles::of(&server).config().await?,
+            tls: self.connection.config().await?,
             limits: Limits::default(),
         })
     }
 
-    /// Until the file holds something else.
+    /// Until a file holds something else.
     pub(super) async fn change(&mut self) {
-        change_of(&mut self.file).await;
+        tokio::select! {
+            () = change_of(&mut self.file) => {}
+            () = self.connection.change() => {}
+        }
     }
 }
 
@@ -135,6 +151,7 @@ impl fmt::Display for KeySource {
             AwsKeySource::Env => f.write_str("the environment"),
             AwsKeySource::Profile { file, .. } => write!(f, "{}", file.display()),
             AwsKeySource::WebIdentity => f.write_str("the Security Token Service of AWS"),
+            AwsKeySource::Exchange(exchange) => write!(f, "{}", exchange.server.url),
             AwsKeySource::Container => f.write_str("the agent of the container"),
         }
     }
@@ -151,12 +168,7 @@ fn of_env() -> Result<AwsKeys, SourceError> {
 /// That of a region, unless the environment names another one.
 fn sts(region: &str) -> Result<ServerUrl, SourceError> {
     const NAME: &str = "AWS_ENDPOINT_URL_STS";
-    let domain = match region.starts_with("cn-") {
-        true => "amazonaws.com.cn",
-        false => "amazonaws.com",
-    };
-    let default = format!("https://sts.{region}.{domain}/");
-    let url = variable(NAME).unwrap_or(default);
+    let url = variable(NAME).unwrap_or_else(|_| sts_of(region));
     ServerUrl::parse(&url).map_err(|_| SourceError::Variable(NAME))
 }
 

@@ -102,6 +102,12 @@ impl From<io::Error> for SourceError {
     }
 }
 
+impl From<TokenMistake> for SourceError {
+    fn from(mistake: TokenMistake) -> Self {
+        Self::Unusable(mistake)
+    }
+}
+
 impl From<KeyError> for SourceError {
     fn from(error: KeyError) -> Self {
         Self::Key(error)

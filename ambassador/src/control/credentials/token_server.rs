@@ -38,6 +38,7 @@ pub(super) struct ServerSource {
 }
 
 /// The files of the connection.
+#[derive(Default)]
 pub(super) struct ServerFiles {
     ca: Option<SecretFile>,
     cert: Option<SecretFile>,

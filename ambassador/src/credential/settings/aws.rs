@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::servers::{Subject, TokenServer};
 use crate::credential::sigv4::Scope;
 
 /// Signatures of AWS on each request.
@@ -27,16 +28,55 @@ pub(crate) enum AwsKeySource {
     },
     /// A role, for a token, as the environment says (`AssumeRoleWithWebIdentity`).
     WebIdentity,
+    /// The same, as the file says.
+    Exchange(Box<RoleExchange>),
     /// The agent of ECS or EKS, as the environment says.
     Container,
 }
 
+/// A role that is assumed for a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoleExchange {
+    /// The Security Token Service.
+    pub(crate) server: TokenServer,
+    /// The token that is shown.
+    pub(crate) subject: Subject,
+    /// Its ARN.
+    pub(crate) role: String,
+    /// What the session is called in the logs of AWS.
+    pub(crate) session: String,
+}
+
+/// What a session is called where nothing is said.
+pub(crate) const SESSION: &str = "ambassador";
+
+/// The URL of the Security Token Service of a region.
+pub(crate) fn sts_of(region: &str) -> String {
+    let domain = match region.starts_with("cn-") {
+        true => "amazonaws.com.cn",
+        false => "amazonaws.com",
+    };
+    format!("https://sts.{region}.{domain}/")
+}
+
 impl AwsKeySource {
-    /// The file that it names.
-    pub(super) fn file_mut(&mut self) -> Option<&mut PathBuf> {
+    /// The files that it names.
+    pub(super) fn files_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
-            Self::Profile { file, .. } => Some(file),
-            Self::Env | Self::WebIdentity | Self::Container => None,
+            Self::Profile { file, .. } => vec![file],
+            Self::Exchange(exchange) => {
+                let own = exchange.subject.file_mut().into_iter();
+                own.chain(exchange.server.files_mut()).collect()
+            }
+            Self::Env | Self::WebIdentity | Self::Container => Vec::new(),
+        }
+    }
+
+    /// The token that is shown for keys, where the file says which.
+    pub(crate) fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::Exchange(exchange) => Some(&exchange.subject),
+            Self::Env | Self::Profile { .. } | Self::WebIdentity | Self::Container => None,
         }
     }
 }

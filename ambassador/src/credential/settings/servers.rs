@@ -83,6 +83,11 @@ pub enum Subject {
 }
 
 impl Subject {
+    /// Whether it shows the proxy's own identity.
+    pub(super) fn shows_identity(&self) -> bool {
+        matches!(self, Self::Spiffe(_))
+    }
+
     /// The file, where it is one.
     pub(crate) fn file(&self) -> Option<&PathBuf> {
         match self {

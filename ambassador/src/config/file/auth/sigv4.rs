@@ -2,10 +2,10 @@
 
 use serde_json::{Value as Json, json};
 
-use super::file;
 use super::server::{optional, required};
+use super::{aws_web_identity, file};
 use crate::config::findings::Findings;
-use crate::config::read::{Either, Place, object};
+use crate::config::read::{Either, Field, Place, object};
 use crate::config::values::{FilePath, Text, choice};
 use crate::credential::settings::aws::{AwsKeySource, SigV4};
 use crate::credential::sigv4::Scope;
@@ -53,19 +53,7 @@ choice! {
 
 impl Sigv4 {
     pub(super) fn settings(&self, place: &Place, findings: &mut Findings) -> Option<SigV4> {
-        let service = required(&self.service, place, "must have a service", findings);
-        let region = required(&self.region, place, "must have a region", findings);
-        for (name, key) in [(&service, &self.service), (&region, &self.region)] {
-            let is_sound = |text: &String| {
-                text.bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            };
-            if let (Some(name), Some(key)) = (name, key.as_ref())
-                && !is_sound(name)
-            {
-                findings.mistake_at(key, "has small letters, digits and hyphens alone");
-            }
-        }
+        let scope = scope(&self.service, &self.region, place, findings);
         let Some(credentials) = self.credentials.as_ref() else {
             findings.mistake_unless_inside(place, "must have credentials");
             return None;
@@ -80,19 +68,38 @@ impl Sigv4 {
             },
         };
         Some(SigV4 {
-            scope: Scope {
-                service: service?,
-                region: region?,
-            },
+            scope: scope?,
             keys,
         })
     }
+}
+
+/// What the signatures hold for.
+pub(super) fn scope(
+    service: &Field<Text>,
+    region: &Field<Text>,
+    place: &Place,
+    findings: &mut Findings,
+) -> Option<Scope> {
+    for name in [service, region].into_iter().filter_map(|it| it.as_ref()) {
+        let mut bytes = name.value.0.bytes();
+        if !bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            findings.mistake_at(name, "has small letters, digits and hyphens alone");
+        }
+    }
+    let service = required(service, place, "must have a service", findings);
+    let region = required(region, place, "must have a region", findings);
+    Some(Scope {
+        service: service?,
+        region: region?,
+    })
 }
 
 /// As the file would write it.
 pub(super) fn shown(settings: &SigV4) -> Json {
     let Scope { service, region } = &settings.scope;
     let credentials = match &settings.keys {
+        AwsKeySource::Exchange(exchange) => return aws_web_identity::shown(settings, exchange),
         AwsKeySource::Env => "env".into(),
         AwsKeySource::WebIdentity => "web_identity".into(),
         AwsKeySource::Container => "container".into(),

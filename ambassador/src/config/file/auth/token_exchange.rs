@@ -1,4 +1,4 @@
-//! `auth.token_exchange`: a token that is got for another one.
+//! `auth.token_exchange`: a token, or keys of AWS, that are got for another token.
 
 use std::path::PathBuf;
 
@@ -11,8 +11,9 @@ use crate::config::read::{Either, Place, Spanned, object};
 use crate::config::setting::Value as _;
 use crate::config::values::{Text, Url, choice};
 use crate::credential::server_url::ServerUrl;
-use crate::credential::settings::servers::ExchangeGrant;
-use crate::credential::settings::servers::{self, Subject};
+use crate::credential::settings::Auth;
+use crate::credential::settings::aws;
+use crate::credential::settings::servers::{self, ExchangeGrant, Subject, TokenServer};
 
 /// The token of the service account of a pod.
 const KUBERNETES: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
@@ -20,25 +21,32 @@ const GCP_URL: &str = "https://sts.googleapis.com/v1/token";
 /// What a token of Google Cloud allows where nothing is said.
 const GCP_SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
 
+/// What is said of a key that means nothing to a grant.
+const UNUSED: &str = "does nothing with this grant";
+
 object! {
-    /// A bearer token that is got for another one, the subject. It is got again before it
-    /// ends.
+    /// A bearer token that is got for another one, the subject; with `aws_web_identity`
+    /// keys of AWS, which sign the requests as those of `sigv4` do. It is got again before
+    /// it ends.
     #[schemars(extend("required" = ["grant", "subject"]))]
     TokenExchange {
         /// What the server speaks. Required.
         grant: GrantKind,
         /// The URL of the token endpoint: `https`, or `http` on loopback. Required for
-        /// `rfc8693`. Absent: `https://sts.googleapis.com/v1/token` for `gcp`, and
+        /// `rfc8693`. Absent: `https://sts.REGION.amazonaws.com/` for `aws_web_identity`,
+        /// `https://sts.googleapis.com/v1/token` for `gcp`, and
         /// `https://login.microsoftonline.com/TENANT/oauth2/v2.0/token` for `azure`.
         url: Url,
         /// The token that is shown: a file; `kubernetes`, the service account's token
         /// at `/var/run/secrets/kubernetes.io/serviceaccount/token`; or `spiffe`, a
         /// JWT-SVID of the Workload API of `identity.spiffe`. Its audience is the URL of
         /// the token endpoint; for `gcp` that of the provider, `https:` and `audience`;
-        /// for `azure` `api://AzureADTokenExchange`. Required.
+        /// for `azure` `api://AzureADTokenExchange`, for `aws_web_identity`
+        /// `sts.amazonaws.com` or `audience`. Required.
         subject: Either<SubjectWord, SecretFile>,
         /// Who is to accept the token. `gcp` needs the full name of the provider of the
-        /// pool; for `azure`, `AUDIENCE/.default` is the scope where none is given.
+        /// pool; for `azure`, `AUDIENCE/.default` is the scope where none is given; for
+        /// `aws_web_identity` it is the audience of a JWT-SVID.
         audience: Text,
         /// What the token is to allow. Absent for `gcp`: whatever the roles of its holder
         /// allow.
@@ -50,6 +58,17 @@ object! {
         tenant: Text,
         /// For `azure`: the application.
         client_id: Text,
+        /// For `aws_web_identity`: the ARN of the role whose keys are got. Required there.
+        role: Text,
+        /// For `aws_web_identity`: what the session is called in the logs of AWS.
+        /// Absent: `ambassador`.
+        session: Text,
+        /// For `aws_web_identity`: the service that is called, as `s3` or `dynamodb`.
+        /// Required there.
+        service: Text,
+        /// For `aws_web_identity`: the region that is called, as `eu-west-1`. Required
+        /// there.
+        region: Text,
         /// How the connection to the server is encrypted.
         tls: ServerTls,
     }
@@ -70,6 +89,8 @@ choice! {
     GrantKind: &'static str {
         /// OAuth 2.0 Token Exchange.
         Rfc8693 = "rfc8693" => "rfc8693",
+        /// `AssumeRoleWithWebIdentity` of AWS.
+        AwsWebIdentity = "aws_web_identity" => "aws_web_identity",
         /// Google Cloud's workload identity federation.
         Gcp = "gcp" => "gcp",
         /// Microsoft Entra's federated credentials.
@@ -83,25 +104,29 @@ impl TokenExchange {
         place: &Place,
         carrier: Carrier<'_>,
         findings: &mut Findings,
-    ) -> Option<servers::TokenExchange> {
+    ) -> Option<Auth> {
         let Some(kind) = self.grant.as_ref().map(|grant| grant.value) else {
             findings.mistake_unless_inside(place, "must have a grant");
             return None;
         };
         self.check_unused(kind, findings);
+        if matches!(kind, GrantKind::AwsWebIdentity) {
+            let settings = self.keys(place, carrier, findings);
+            return settings.map(Auth::SigV4);
+        }
         let grant = self.grant(kind, place, findings);
         let url = self.url(kind, place, findings);
         let (url, grant) = (url?, grant?);
         let subject = self.subject(place, carrier, audience(&url, &grant), findings);
         let server = server(url, &self.tls, findings);
-        Some(servers::TokenExchange {
+        Some(Auth::TokenExchange(Box::new(servers::TokenExchange {
             server,
             subject: subject?,
             grant,
-        })
+        })))
     }
 
-    fn subject(
+    pub(super) fn subject(
         &self,
         place: &Place,
         carrier: Carrier<'_>,
@@ -128,15 +153,23 @@ impl TokenExchange {
     fn check_unused(&self, kind: GrantKind, findings: &mut Findings) {
         let of_gcp = matches!(kind, GrantKind::Gcp);
         let of_azure = matches!(kind, GrantKind::Azure);
+        let of_aws = matches!(kind, GrantKind::AwsWebIdentity);
         let used = [
             (&self.impersonate, of_gcp),
             (&self.tenant, of_azure),
             (&self.client_id, of_azure),
+            (&self.role, of_aws),
+            (&self.session, of_aws),
+            (&self.service, of_aws),
+            (&self.region, of_aws),
         ];
         for (key, is_used) in used {
             if let Some(key) = key.as_ref().filter(|_| !is_used) {
-                findings.mistake(&key.place, "does nothing with this grant");
+                findings.mistake(&key.place, UNUSED);
             }
+        }
+        if let Some(scopes) = self.scopes.as_ref().filter(|_| of_aws) {
+            findings.mistake(&scopes.place, UNUSED);
         }
     }
 
@@ -148,6 +181,8 @@ impl TokenExchange {
     ) -> Option<ExchangeGrant> {
         let mut scopes = scopes(&self.scopes, findings);
         Some(match kind {
+            // That is no grant of a bearer token.
+            GrantKind::AwsWebIdentity => return None,
             GrantKind::Rfc8693 => ExchangeGrant::Rfc8693 {
                 audience: optional(&self.audience),
                 scopes,
@@ -202,7 +237,12 @@ impl TokenExchange {
         None
     }
 
-    fn url(&self, kind: GrantKind, place: &Place, findings: &mut Findings) -> Option<ServerUrl> {
+    pub(super) fn url(
+        &self,
+        kind: GrantKind,
+        place: &Place,
+        findings: &mut Findings,
+    ) -> Option<ServerUrl> {
         if let Some(url) = self.url.as_ref() {
             return Some(url.value.0.clone());
         }
@@ -211,6 +251,7 @@ impl TokenExchange {
                 findings.mistake_unless_inside(place, "must have a url");
                 return None;
             }
+            GrantKind::AwsWebIdentity => aws::sts_of(&optional(&self.region)?),
             GrantKind::Gcp => GCP_URL.to_owned(),
             GrantKind::Azure => {
                 let what = "must have a tenant or a url";
@@ -240,13 +281,7 @@ fn audience(url: &ServerUrl, grant: &ExchangeGrant) -> String {
 
 /// As the file would write it.
 pub(super) fn shown(settings: &servers::TokenExchange) -> Json {
-    let mut shown = json!({
-        "url": settings.server.url.to_string(),
-        "subject": match &settings.subject {
-            Subject::File(file) => json!({ "file": file.display().to_string() }),
-            Subject::Spiffe(_) => json!("spiffe"),
-        },
-    });
+    let mut shown = shown_exchange(&settings.server, &settings.subject);
     let more = match &settings.grant {
         ExchangeGrant::Rfc8693 { audience, scopes } => {
             json!({ "grant": "rfc8693", "audience": audience, "scopes": scopes })
@@ -271,7 +306,19 @@ pub(super) fn shown(settings: &servers::TokenExchange) -> Json {
     for (key, value) in more.filter(|(_, value)| !value.is_null() && **value != json!([])) {
         shown[key] = value.clone();
     }
-    if let Some(tls) = shown_tls(&settings.server) {
+    shown
+}
+
+/// What every grant has.
+pub(super) fn shown_exchange(server: &TokenServer, subject: &Subject) -> Json {
+    let mut shown = json!({
+        "url": server.url.to_string(),
+        "subject": match subject {
+            Subject::File(file) => json!({ "file": file.display().to_string() }),
+            Subject::Spiffe(_) => json!("spiffe"),
+        },
+    });
+    if let Some(tls) = shown_tls(server) {
         shown["tls"] = tls;
     }
     shown
