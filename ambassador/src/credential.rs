@@ -8,13 +8,14 @@ pub(crate) mod key_set;
 pub(crate) mod secret;
 pub(crate) mod server_url;
 pub mod settings;
+pub(crate) mod signed_body;
 pub(crate) mod signing_key;
 pub(crate) mod sigv4;
 pub(crate) mod spiffe_id;
 pub(crate) mod token;
 pub(crate) mod workload_endpoint;
 
-pub(crate) use secret::Secret;
+pub use secret::Secret;
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use zeroize::Zeroizing;

@@ -52,6 +52,7 @@ mod second;
 mod sending;
 pub(crate) mod server_first;
 mod shortage;
+mod signed_chunks;
 mod signing;
 mod slot;
 pub(crate) mod switch;

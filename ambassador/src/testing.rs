@@ -51,7 +51,19 @@ pub mod control {
 
 /// See `credential.rs`.
 pub mod credential {
-    pub use crate::credential::settings;
+    pub use crate::credential::{Secret, settings};
+
+    /// See `credential/signed_body.rs`.
+    pub mod signed_body {
+        pub use crate::credential::signed_body::{ChunkTrailer, SignedBody};
+    }
+
+    /// See `credential/sigv4.rs`.
+    pub mod sigv4 {
+        pub use crate::credential::sigv4::{
+            AwsKeys, ChunkSignatures, Scope, SignatureFields, SignedParts, Signer,
+        };
+    }
 }
 
 /// See `http1.rs`.

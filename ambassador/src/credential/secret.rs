@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 /// A password, token or key. It is zeroed when it is dropped, and no text shows it.
 #[derive(PartialEq, Eq)]
-pub(crate) struct Secret(Zeroizing<Vec<u8>>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// What only the one who sends it may read.

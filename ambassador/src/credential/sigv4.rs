@@ -2,6 +2,8 @@
 //! API requests"): what a request says is written in one canonical way, hashed, and
 //! signed with a key that holds for a day, a region and a service.
 
+mod chunks;
+
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,6 +14,9 @@ use zeroize::Zeroizing;
 
 use super::secret::Secret;
 use crate::clock::calendar;
+
+pub use chunks::ChunkSignatures;
+pub(crate) use chunks::SIGNATURE_DIGITS;
 
 /// The field that says what the body is.
 pub(crate) const CONTENT_HASH_FIELD: &str = "x-amz-content-sha256";
@@ -24,7 +29,7 @@ pub(crate) const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 
 /// Keys of an account, and the token that belongs to temporary ones.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct AwsKeys {
+pub struct AwsKeys {
     /// Its public name.
     pub id: String,
     /// What signatures are made with.
@@ -34,7 +39,7 @@ pub(crate) struct AwsKeys {
 }
 
 /// Signs the requests to one service.
-pub(crate) struct Signer {
+pub struct Signer {
     keys: AwsKeys,
     scope: Scope,
     /// The key of the day of the last signature.
@@ -43,7 +48,7 @@ pub(crate) struct Signer {
 
 /// What a signature holds for, beside the day.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Scope {
+pub struct Scope {
     /// As `eu-west-1`.
     pub region: String,
     /// As `s3`.
@@ -57,7 +62,7 @@ struct DayKey {
 
 /// What is signed of a request, as it is sent.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct SignedParts<'a> {
+pub struct SignedParts<'a> {
     /// The method.
     pub method: &'a [u8],
     /// Path and query.
@@ -69,11 +74,13 @@ pub(crate) struct SignedParts<'a> {
 }
 
 /// What shows the signature: values of the fields to add.
-pub(crate) struct SignatureFields {
+pub struct SignatureFields {
     /// Of `Authorization`.
     pub authorization: String,
     /// Of [`DATE_FIELD`].
     pub date: String,
+    /// What signs the chunks of its body, where it has such.
+    pub chunks: ChunkSignatures,
 }
 
 impl Scope {
@@ -85,7 +92,7 @@ impl Scope {
 
 impl Signer {
     /// Signs for this scope with these keys.
-    pub(crate) fn new(keys: AwsKeys, scope: Scope) -> Self {
+    pub fn new(keys: AwsKeys, scope: Scope) -> Self {
         Self {
             keys,
             scope,
@@ -105,7 +112,7 @@ impl Signer {
 
     /// Signs a request that is sent at `now`, in seconds since 1970. Servers take it for
     /// 15 minutes at most, or 5.
-    pub(crate) fn sign(&self, parts: SignedParts<'_>, now: u64) -> SignatureFields {
+    pub fn sign(&self, parts: SignedParts<'_>, now: u64) -> SignatureFields {
         let date = basic_date(now);
         let token = self
             .token()
@@ -127,13 +134,15 @@ impl Signer {
         let scope = format!("{}/{region}/{service}/aws4_request", &date[..8]);
         let hash = hash_of(&[&canonical]);
         let to_sign = format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{hash}");
-        let signature = hmac::sign(&self.key_of(now / 86_400).key, to_sign.as_bytes());
-        let (id, signature) = (&self.keys.id, Hex(signature.as_ref()));
+        let key = self.key_of(now / 86_400);
+        let signature = key.sign(&to_sign);
+        let id = &self.keys.id;
         SignatureFields {
             authorization: format!(
                 "AWS4-HMAC-SHA256 Credential={id}/{scope}, SignedHeaders={names}, \
                  Signature={signature}"
             ),
+            chunks: ChunkSignatures::behind(key, format!("{date}\n{scope}"), signature),
             date,
         }
     }
@@ -160,6 +169,12 @@ impl Signer {
         let made = Arc::new(DayKey { day, key });
         self.day.store(Some(Arc::clone(&made)));
         made
+    }
+}
+
+impl DayKey {
+    fn sign(&self, text: &str) -> String {
+        Hex(hmac::sign(&self.key, text.as_bytes()).as_ref()).to_string()
     }
 }
 
@@ -323,7 +338,7 @@ fn decoded(text: &[u8], plus: Plus) -> Vec<u8> {
     out
 }
 
-struct Hex<'a>(&'a [u8]);
+pub(super) struct Hex<'a>(pub &'a [u8]);
 
 impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

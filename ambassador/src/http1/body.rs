@@ -4,6 +4,8 @@
 //! other way is. In a response that may be more than the grammar has: blanks
 //! behind a size, zeros before it.
 
+use std::ops::Range;
+
 use crate::http1::cursor::{Grammar, is_token};
 use crate::message::{BadMessage, Length, ResponseHead};
 
@@ -143,7 +145,7 @@ impl BodyReader {
                 done,
             });
         }
-        self.walk(bytes, |_| ())
+        self.advance_over(bytes, |_| ())
     }
 
     /// Takes in the next bytes and appends what is content to `data`: a
@@ -153,10 +155,16 @@ impl BodyReader {
         bytes: &[u8],
         data: &mut Vec<u8>,
     ) -> Result<Progress, BadMessage> {
-        self.walk(bytes, |part| data.extend_from_slice(part))
+        self.advance_over(bytes, |part| data.extend_from_slice(&bytes[part]))
     }
 
-    fn walk(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<Progress, BadMessage> {
+    /// Takes in the next bytes and tells `data` which of them are content.
+    #[inline]
+    pub(crate) fn advance_over(
+        &mut self,
+        bytes: &[u8],
+        mut data: impl FnMut(Range<usize>),
+    ) -> Result<Progress, BadMessage> {
         let mut at = 0;
         let mut trailers_at = self.state.is_trailer().then_some(0);
         while at < bytes.len() && self.state != State::Done {
@@ -170,7 +178,7 @@ impl BodyReader {
                 State::Length(left) | State::Data(left) => {
                     let take =
                         usize::try_from(left).map_or(rest.len(), |left| left.min(rest.len()));
-                    data(&rest[..take]);
+                    data(at..at + take);
                     at += take;
                     let left = left - take as u64;
                     self.state = match (self.state, left) {
@@ -181,7 +189,7 @@ impl BodyReader {
                     };
                 }
                 State::UntilClose => {
-                    data(rest);
+                    data(at..bytes.len());
                     at = bytes.len();
                 }
                 framing => {

@@ -41,6 +41,8 @@ pub enum BadMessage {
     TrailerTooLarge,
     UnexpectedUpgrade,
     TooManyInterim,
+    SignedChunk,
+    SignedChunkTooLarge,
 }
 
 impl BadMessage {
@@ -58,6 +60,8 @@ impl BadMessage {
             // Sound, but nothing that is done here (RFC 9112 section 6.1).
             Self::TransferCoding => 501,
             Self::HeadTimeout | Self::BodyTooSlow => 408,
+            // Sound, but more than is held here.
+            Self::SignedChunkTooLarge => 413,
             _ => self.reason().status(),
         }
     }
@@ -105,6 +109,8 @@ impl BadMessage {
             Self::TrailerName => "a trailer field that only a head may have",
             Self::TrailerTooLarge => "the trailer section is too large",
             Self::TooManyInterim => "too many interim responses",
+            Self::SignedChunk => "the body is not in chunks with signatures of AWS",
+            Self::SignedChunkTooLarge => "a chunk with a signature of AWS has more than 1 MiB",
             Self::UnexpectedUpgrade => "a switch of protocols that was not asked for",
         }
     }

@@ -243,6 +243,7 @@ impl<'a> RoutedRequest<'a, '_> {
             deadlines: &Deadlines::new(&policies.timeouts, began).bounded_by(left),
             awaiting: Some(admitted.awaiting),
             presented: Presented::default(),
+            signed: None,
         };
         if let Err(bad) = sending.take_along() {
             return Outcome::Refused(Refusal::Malformed(bad));

@@ -18,7 +18,7 @@ use crate::message::{
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::request_facts::RequestFacts;
-use crate::proxy::signing::Signing;
+use crate::proxy::signing::{SignedHead, Signing};
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
@@ -125,7 +125,7 @@ impl Outbound {
     }
 
     /// A head that [`Self::encode`] made, signed.
-    pub(crate) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> Chunk {
+    pub(crate) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> SignedHead {
         match self {
             Self::Http1(one) => one.signed(head, signing),
         }

@@ -73,6 +73,23 @@ impl<'a> Progress<'a> {
         self.record.passage.bytes_out.get() == 0
     }
 
+    /// The time spent here on a request that was sent last at `sent_at`.
+    #[inline]
+    pub(super) fn overhead(&self, sent_at: Instant) -> Duration {
+        let started = self.record.passage.started;
+        let before = sent_at.saturating_duration_since(started);
+        // The upstream was awaited then.
+        let before = before.saturating_sub(self.connecting.get());
+        let after = match (self.head_at.get(), self.forwarded_at.get()) {
+            // The shard's clock stands while a turn lasts.
+            (Some(head_at), Some(forwarded_at)) => {
+                forwarded_at.saturating_duration_since(head_at.max(sent_at))
+            }
+            _ => Duration::ZERO,
+        };
+        before + after
+    }
+
     /// Another try begins.
     pub(crate) fn begin_try(&self) {
         self.any_byte.set(false);

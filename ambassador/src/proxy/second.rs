@@ -210,6 +210,7 @@ impl SecondRequest<'_> {
             deadlines: self.deadlines,
             awaiting: None,
             presented: Presented::default(),
+            signed: None,
         }
         .ask(&mut attempt, Interims::Drop)
         .await?;

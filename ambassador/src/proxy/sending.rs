@@ -1,9 +1,8 @@
 //! A request on its way to its upstream, over all its tries.
 
-use std::time::Duration;
-
 use crate::clock::{self, Instant};
 use crate::credential::Credential;
+use crate::credential::signed_body::SignedBody;
 use crate::message::{BadMessage, RequestRewrite, ResponseHead};
 use crate::policy::retry::Cause;
 use crate::proxy::after::After;
@@ -72,6 +71,8 @@ pub(crate) struct Sending<'a> {
     pub awaiting: Option<Awaiting<'a>>,
     /// The credential that went with it.
     pub presented: Presented,
+    /// The body of this try, where its chunks are signed.
+    pub signed: Option<Box<SignedBody>>,
 }
 
 /// Which connections a request may go over.
@@ -158,7 +159,10 @@ impl<'a> Sending<'a> {
                     issued => issued,
                 },
             };
-            let (outgoing, head_bytes) = self.encode(&outbound, issued);
+            let (outgoing, head_bytes) = match self.encode(&outbound, issued) {
+                Ok(encoded) => encoded,
+                Err(bad) => break self.fail(ExchangeError::Request(bad)),
+            };
             let answered = self.over(&outbound).ask(outgoing, interims).await;
             let error = match answered {
                 Ok(_)
@@ -255,7 +259,9 @@ impl<'a> Sending<'a> {
         let AnsweredTry { outbound, mut held } = answered;
         let passed = self.over(&outbound).pass(&mut held).await;
         let response = passed.map_err(|error| self.fail(error))?;
-        self.note_overhead(one.sent_at);
+        self.record
+            .overhead
+            .set(self.progress.overhead(one.sent_at));
         Ok(self.passed(outbound, response))
     }
 
@@ -352,8 +358,15 @@ impl<'a> Sending<'a> {
     }
 
     /// The head for the endpoint, and what of the body goes along with it.
+    ///
+    /// # Errors
+    /// The body is not in the signed chunks that its head tells of.
     #[inline(always)]
-    fn encode(&mut self, outbound: &Outbound, issued: Option<ValidCredential>) -> (Gather, usize) {
+    fn encode(
+        &mut self,
+        outbound: &Outbound,
+        issued: Option<ValidCredential>,
+    ) -> Result<(Gather, usize), BadMessage> {
         let left = self.deadlines.left_for_caller(ring::now());
         if let Some(issued) = &issued {
             self.presented.number = issued.number();
@@ -368,11 +381,13 @@ impl<'a> Sending<'a> {
         let mut encoded = self.route.rewrite(self.incoming, facts, write);
         if let Some(Credential::Signatures(signer)) = facts.credential {
             let signing = Signing::of(signer, request, head, self.known_body());
-            encoded = outbound.signed(&encoded, &signing);
+            let signed = outbound.signed(&encoded, &signing);
+            encoded = signed.head;
+            self.sign_chunks(signing.body(request, signed.chunks))?;
         }
         let head_bytes = encoded.len();
         let body = self.outgoing.take().unwrap_or_default();
-        (body.behind(encoded), head_bytes)
+        Ok((body.behind(encoded), head_bytes))
     }
 
     #[inline(always)]
@@ -394,6 +409,7 @@ impl<'a> Sending<'a> {
             caller: self.send,
             to,
             trailers,
+            signed: self.signed.as_deref_mut(),
             replay: &mut self.replay,
             deadlines,
             cells,
@@ -453,7 +469,7 @@ impl<'a> Sending<'a> {
         };
         let failure = match error {
             ExchangeError::Unsent(body) => {
-                self.outgoing = Some(*body);
+                self.outgoing = Some(self.with_held(*body));
                 Failure::Unanswered(Unanswered::RESET)
             }
             error => Failure::of(&error),
@@ -467,21 +483,5 @@ impl<'a> Sending<'a> {
             self.outgoing = None;
         }
         failure
-    }
-
-    fn note_overhead(&mut self, sent_at: Instant) {
-        let started = self.record.passage.started;
-        let progress = self.progress;
-        let before = sent_at.saturating_duration_since(started);
-        // The upstream was awaited then.
-        let before = before.saturating_sub(progress.connecting.get());
-        let after = match (progress.head_at.get(), progress.forwarded_at.get()) {
-            // The shard's clock stands while a turn lasts.
-            (Some(head_at), Some(forwarded_at)) => {
-                forwarded_at.saturating_duration_since(head_at.max(sent_at))
-            }
-            _ => Duration::ZERO,
-        };
-        self.record.overhead.set(before + after);
     }
 }

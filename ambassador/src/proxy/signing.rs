@@ -4,12 +4,14 @@
 use std::borrow::Cow;
 
 use crate::credential::Credential;
+use crate::credential::signed_body::{ChunkTrailer, SignedBody};
 use crate::credential::sigv4::{
-    self, CONTENT_HASH_FIELD, DATE_FIELD, SignedParts, Signer, TOKEN_FIELD, UNSIGNED,
+    self, CONTENT_HASH_FIELD, ChunkSignatures, DATE_FIELD, SignedParts, Signer, TOKEN_FIELD,
+    UNSIGNED,
 };
 use crate::message::fields::Kind;
-use crate::message::{RequestHead, WrittenHead};
-use crate::ring::Gather;
+use crate::message::{BadMessage, RequestHead, WrittenHead};
+use crate::ring::{Chunk, Gather};
 use crate::route::settings::HeaderRules;
 
 /// A body in pieces that are not signed, with what the program has hashed behind it.
@@ -21,6 +23,22 @@ pub(crate) struct Signing<'a> {
     /// The hash of the body, or a word in its place.
     content: Cow<'a, str>,
     is_content_sent: bool,
+}
+
+/// What shows the signature of a try.
+pub(crate) struct SignatureLines {
+    /// Fields of its head, to be sent behind those of it.
+    pub fields: Vec<(&'static str, Vec<u8>)>,
+    /// What signs the chunks of its body, where it has such.
+    pub chunks: ChunkSignatures,
+}
+
+/// A head with its signature.
+pub(crate) struct SignedHead {
+    /// As it goes.
+    pub head: Chunk,
+    /// What signs the chunks of its body, where it has such.
+    pub chunks: ChunkSignatures,
 }
 
 /// What is known of the body of a try.
@@ -44,7 +62,7 @@ pub(crate) enum Content<'a> {
 }
 
 /// What a signature says of a body. `None`: the service wants a hash, and nobody knows
-/// it yet, or the body holds signatures of the program's own.
+/// it yet, or the body holds signatures that cannot be replaced.
 pub(crate) fn content<'a>(
     signer: &Signer,
     request: &RequestHead,
@@ -53,7 +71,7 @@ pub(crate) fn content<'a>(
 ) -> Option<Content<'a>> {
     let is_chunked = request.fields().has(Kind::TransferEncoding);
     match (said_of_body(request, head), body) {
-        (BodyHint::SignedPieces, _) => None,
+        (BodyHint::OtherSignatures, _) => None,
         (BodyHint::Usable(said), _) => Some(Content::Said(said)),
         (BodyHint::Nothing, KnownBody::Whole(_)) if !is_chunked => Some(Content::Hash),
         (BodyHint::Nothing, _) => signer.scope().is_s3().then_some(Content::Unsigned),
@@ -85,8 +103,8 @@ impl<'a> Signing<'a> {
         }
     }
 
-    /// The fields that sign a head, to be sent behind those of it.
-    pub(crate) fn fields(&self, head: &WrittenHead<'_>, now: u64) -> Vec<(&'static str, Vec<u8>)> {
+    /// Signs a head.
+    pub(crate) fn lines(&self, head: &WrittenHead<'_>, now: u64) -> SignatureLines {
         let content = [(CONTENT_HASH_FIELD.as_bytes(), self.content.as_bytes())];
         let sent = head
             .fields
@@ -114,8 +132,33 @@ impl<'a> Signing<'a> {
             fields.push((TOKEN_FIELD, token.expose().to_vec()));
         }
         fields.push(("Authorization", signature.authorization.into_bytes()));
-        fields
+        SignatureLines {
+            fields,
+            chunks: signature.chunks,
+        }
     }
+
+    /// The body behind a head that was signed so, where it is in signed chunks.
+    pub(crate) fn body(
+        &self,
+        request: &RequestHead,
+        chunks: ChunkSignatures,
+    ) -> Option<Box<SignedBody>> {
+        let trailer = ChunkTrailer::said(self.content.as_bytes())?;
+        Some(Box::new(SignedBody::new(request.length(), trailer, chunks)))
+    }
+}
+
+/// What goes of a body in signed chunks, of which `came` has come.
+///
+/// # Errors
+/// It is not in such chunks.
+pub(crate) fn replaced(body: &mut SignedBody, came: &Gather) -> Result<Gather, BadMessage> {
+    let mut goes = Vec::new();
+    for chunk in came.chunks() {
+        goes.append(&mut body.take(chunk)?);
+    }
+    Ok(Gather::from(Chunk::from(goes)))
 }
 
 /// Whether a signature can be made before more of the body is known.
@@ -162,10 +205,11 @@ fn is_signed(name: &[u8]) -> bool {
 
 /// What the program itself says of the body.
 enum BodyHint<'a> {
-    /// A hash, or that there is none: that is right whoever signs.
+    /// A hash, or that there is none, or what its chunks are: that is right whoever
+    /// signs.
     Usable(&'a [u8]),
-    /// It is in pieces, each with a signature that is worth nothing here.
-    SignedPieces,
+    /// It holds signatures of another kind, which are worth nothing here.
+    OtherSignatures,
     Nothing,
 }
 
@@ -177,10 +221,12 @@ fn said_of_body<'a>(request: &RequestHead, head: &'a [u8]) -> BodyHint<'a> {
     };
     let said = said.value(head);
     let is_hash = said.len() == 64 && said.iter().all(u8::is_ascii_hexdigit);
-    let is_word = said == UNSIGNED.as_bytes() || said == UNSIGNED_PIECES;
+    let is_word = said == UNSIGNED.as_bytes()
+        || said == UNSIGNED_PIECES
+        || ChunkTrailer::said(said).is_some();
     match said {
         _ if is_hash || is_word => BodyHint::Usable(said),
-        _ if said.starts_with(b"STREAMING-") => BodyHint::SignedPieces,
+        _ if said.starts_with(b"STREAMING-") => BodyHint::OtherSignatures,
         _ => BodyHint::Nothing,
     }
 }
@@ -193,6 +239,8 @@ mod tests {
     use crate::http1;
     use crate::message::Limits;
     use crate::ring::Chunk;
+
+    const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
 
     fn signer(service: &str) -> Signer {
         let keys = AwsKeys {
@@ -231,7 +279,8 @@ mod tests {
         let sized = "Content-Length: 5\r\n";
         let own = format!("{sized}X-Amz-Content-Sha256: {hello}\r\n");
         let chunked = "Transfer-Encoding: chunked\r\n";
-        let signed = format!("{sized}x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\r\n");
+        let signed = format!("{sized}x-amz-content-sha256: {CHUNKS}\r\n");
+        let other = signed.replace("HMAC", "ECDSA-P256");
         let odd = format!("{sized}x-amz-content-sha256: hello\r\n");
         for (service, fields, body, expected) in [
             ("s3", sized, KnownBody::Whole(&body), Some(hello)),
@@ -242,7 +291,9 @@ mod tests {
             ("sqs", &*own, KnownBody::Part, Some(hello)),
             ("s3", chunked, KnownBody::Whole(&body), Some(UNSIGNED)),
             ("sqs", chunked, KnownBody::Whole(&body), None),
-            ("s3", &*signed, KnownBody::Part, None),
+            ("s3", &*signed, KnownBody::Part, Some(CHUNKS)),
+            ("sqs", &*signed, KnownBody::Whole(&body), Some(CHUNKS)),
+            ("s3", &*other, KnownBody::Part, None),
             ("s3", &*odd, KnownBody::Part, Some(UNSIGNED)),
         ] {
             let said = said(service, fields, body);

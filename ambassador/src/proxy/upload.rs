@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::credential::signed_body::SignedBody;
 use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::answer::ExchangeError;
@@ -30,6 +31,8 @@ pub(crate) struct Upload<'a> {
     pub to: SendRequest<'a>,
     /// What of its trailers goes on.
     pub trailers: Trailers<'a>,
+    /// Its chunks, where they are signed.
+    pub signed: Option<&'a mut SignedBody>,
     /// What of the body is kept for another try.
     pub replay: &'a mut Replay,
     /// Until when it may wait.
@@ -94,17 +97,21 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// The next bytes of the body that go on, and how many.
+    /// The next bytes of the body that go on, and how many have come.
     async fn next(&mut self, silence: Duration) -> Result<(Gather, u64), ExchangeError> {
         let mut gather = Gather::default();
-        // What is kept back of a trailer section is nothing to send.
+        let mut bytes = 0;
+        // What is kept back of a trailer section or a chunk is nothing to send.
         while gather.bytes() == 0 && !self.recv.is_whole() {
             let patience = self.deadlines.patience(silence, Part::Sends);
-            let sent = || self.progress.sent_of_body(self.trailers.incoming);
+            let sent = || {
+                let before = self.progress.sent_of_body(self.trailers.incoming)?;
+                Some(before + bytes as i64)
+            };
             let piece = self.recv.piece(self.trailers);
             let more = within(patience, &mut self.sends, piece, sent);
             match self.progress.withheld.wait(more, ring::now()).await {
-                Ok(piece) => self.keep(piece?, &mut gather),
+                Ok(piece) => bytes += self.keep(piece?, &mut gather)?,
                 Err(PeerTimeout::TooSlow) => {
                     return Err(ExchangeError::Request(BadMessage::BodyTooSlow));
                 }
@@ -115,16 +122,30 @@ impl Upload<'_> {
                 && let more = self.recv.try_piece(self.trailers)
                 && let Some(piece) = more.map_err(ExchangeError::Request)?
             {
-                self.keep(piece, &mut gather);
+                bytes += self.keep(piece, &mut gather)?;
             }
         }
-        let bytes = gather.bytes() as u64;
         Ok((gather, bytes))
     }
 
-    /// Keeps a piece as long as another try may need it.
-    fn keep(&mut self, piece: Chunk, gather: &mut Gather) {
+    /// Keeps a piece as long as another try may need it; says how many bytes it has.
+    fn keep(&mut self, piece: Chunk, gather: &mut Gather) -> Result<u64, ExchangeError> {
+        let bytes = piece.len() as u64;
         self.progress.keeps_more(self.replay.add(&piece));
+        let piece = match &mut self.signed {
+            None => piece,
+            Some(body) => {
+                let before = body.held_bytes().cast_signed();
+                let goes = body.take(&piece).map_err(ExchangeError::Request)?;
+                if self.recv.is_whole() && !body.is_done() {
+                    return Err(ExchangeError::Request(BadMessage::SignedChunk));
+                }
+                let held = body.held_bytes().cast_signed();
+                self.progress.keeps_more(held - before);
+                Chunk::from(goes)
+            }
+        };
         gather.push(piece);
+        Ok(bytes)
     }
 }

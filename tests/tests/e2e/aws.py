@@ -24,6 +24,36 @@ WANTED = re.compile(
 )
 
 
+STREAMING = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+
+
+def mistake_of_chunks(body, lengths, seed, is_trailing, sign):
+    """Reads a body in signed chunks, by the documentation of S3; `sign` signs a text."""
+    previous, content, size = seed, b"", None
+    while size != 0:
+        head, _, body = body.partition(b"\r\n")
+        size, _, shown = head.partition(b";chunk-signature=")
+        size = int(size, 16)
+        chunk, body = body[:size], body[size:]
+        hashes = [hashlib.sha256(part).hexdigest() for part in (b"", chunk)]
+        expected = sign("AWS4-HMAC-SHA256-PAYLOAD", [previous, *hashes])
+        if shown.decode() != expected:
+            return f"another signature of a chunk of {size} bytes: {head}"
+        previous, content = expected, content + chunk
+        if size and not body.startswith(b"\r\n"):
+            return "no line end behind a chunk"
+        body = body[2:] if size else body
+    if is_trailing:
+        field, line, body = body.split(b"\r\n", 2)
+        hashed = hashlib.sha256(field + b"\n").hexdigest()
+        expected = sign("AWS4-HMAC-SHA256-TRAILER", [previous, hashed])
+        if line != b"x-amz-trailer-signature:" + expected.encode():
+            return f"another signature of the trailer: {line}"
+    if body != b"\r\n":
+        return f"more than chunks: {body}"
+    return None if lengths == [f"{len(content)}"] else f"{len(content)} bytes, not {lengths}"
+
+
 def mistake(method, path, fields, body):
     named = lambda name: [value for key, value in fields if key.lower() == name]
     if len(named("authorization")) != 1 or len(named("x-amz-date")) != 1:
@@ -43,7 +73,8 @@ def mistake(method, path, fields, body):
         return f"not signed: {unsigned}"
     content = named("x-amz-content-sha256")
     hashed = hashlib.sha256(body).hexdigest()
-    if content not in ([], [hashed]) and not (service == "s3" and content == ["UNSIGNED-PAYLOAD"]):
+    in_chunks = content in ([STREAMING], [STREAMING + "-TRAILER"])
+    if not in_chunks and content not in ([], [hashed]) and not (service == "s3" and content == ["UNSIGNED-PAYLOAD"]):
         return f"another body: {content}"
     if service == "s3" and not content:
         return "nothing said of the body"
@@ -56,7 +87,16 @@ def mistake(method, path, fields, body):
     auth = kind(Credentials(key, secret, token), service, region)
     canonical = auth.canonical_request(request)
     expected = auth.signature(auth.string_to_sign(request, canonical), request)
-    return None if signature == expected else f"another signature of\n{canonical}"
+    if signature != expected:
+        return f"another signature of\n{canonical}"
+    if not in_chunks:
+        return None
+
+    def sign(kind, parts):
+        return auth.signature("\n".join([kind, date, auth.credential_scope(request), *parts]), request)
+
+    lengths = named("x-amz-decoded-content-length")
+    return mistake_of_chunks(body, lengths, signature, content[0] != STREAMING, sign)
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -67,6 +107,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         body = b""
         if length:
             body = self.rfile.read(int(length))
+            if len(body) < int(length):
+                self.close_connection = True
+                return
         elif self.headers["Transfer-Encoding"]:
             while size := int(self.rfile.readline(), 16):
                 body += self.rfile.read(size)

@@ -16,6 +16,8 @@ use crate::credentials::{listen, replace, secret};
 matrix!(
     requests_are_signed_as_the_service_wants_it,
     a_body_that_comes_later_is_signed_too,
+    signatures_in_a_body_are_replaced,
+    a_body_that_is_not_in_signed_chunks_is_refused,
 );
 
 on_both_backends!(
@@ -140,10 +142,13 @@ fn a_body_that_comes_later_is_signed_too(column: Column) {
             "{service}"
         );
     }
-    // The chunks would hold signatures of keys that are worth nothing.
+    // Signatures of another kind cannot be replaced.
     let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4("s3", &file));
     let call = Call::post("/", "5;chunk-signature=0\r\nhello\r\n").to("web.test");
-    let call = call.field("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD");
+    let call = call.field(
+        "x-amz-content-sha256",
+        "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
+    );
     assert_eq!(
         column.connect(listen).call(&call).reason(),
         "auth-unavailable"
@@ -161,6 +166,105 @@ fn a_body_that_comes_later_is_signed_too(column: Column) {
             assert_eq!(answer.reason(), "auth-unavailable");
         }
     }
+}
+
+const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+const WITH_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
+/// A signature that is worth nothing.
+const NOBODYS: &str = "00000000000000000000000000000000000000000000000000000000deadbeef";
+
+/// A body in chunks of these sizes, as a program with keys of no worth signs it.
+fn in_chunks(sizes: &[usize], said: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    for size in sizes {
+        body.extend(format!("{size:x};chunk-signature={NOBODYS}\r\n").bytes());
+        body.extend((0..*size).map(|at| (at % 251) as u8));
+        body.extend(b"\r\n");
+    }
+    body.extend(format!("0;chunk-signature={NOBODYS}\r\n").bytes());
+    if said == WITH_TRAILER {
+        body.extend(b"x-amz-checksum-crc32c:sOO8/Q==\r\n");
+        body.extend(format!("x-amz-trailer-signature:{NOBODYS}\r\n").bytes());
+    }
+    body.extend(b"\r\n");
+    body
+}
+
+fn upload(sizes: &[usize], said: &str) -> Call {
+    let length: usize = sizes.iter().sum();
+    Call::new("PUT", "/key")
+        .to("web.test")
+        .lines(OWN)
+        .field("content-encoding", "aws-chunked")
+        .field("x-amz-content-sha256", said)
+        .field("x-amz-decoded-content-length", &length.to_string())
+}
+
+/// However long the chunks are, and however the body comes.
+fn signatures_in_a_body_are_replaced(column: Column) {
+    let aws = Aws::serving();
+    let scratch = Scratch::new();
+    let file = secret(&scratch, "credentials", KEYS);
+    let file = format!("{{ file: \"{}\" }}", file.display());
+    let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4("s3", &file));
+    let mut caller = column.connect(listen);
+    for said in [CHUNKS, WITH_TRAILER] {
+        let expected = (200, format!("AKIDFILE {said}"));
+        for sizes in [
+            &[][..],
+            &[5],
+            &[65_536, 1_024],
+            &[8_192; 40],
+            &[1 << 20, 1 << 20, 7],
+        ] {
+            let body = in_chunks(sizes, said);
+            let answer = caller.call(&upload(sizes, said).body(&body));
+            assert_eq!((answer.status, answer.text()), expected, "{sizes:?}");
+            for piece in [1_000, 70_001] {
+                caller.send(&upload(sizes, said).in_pieces());
+                for piece in body.chunks(piece) {
+                    caller.piece(piece);
+                }
+                caller.end(&[]);
+                let answer = caller.answer();
+                assert_eq!((answer.status, answer.text()), expected, "{sizes:?}");
+            }
+        }
+    }
+}
+
+fn a_body_that_is_not_in_signed_chunks_is_refused(column: Column) {
+    let aws = Aws::serving();
+    let scratch = Scratch::new();
+    let file = secret(&scratch, "credentials", KEYS);
+    let file = format!("{{ file: \"{}\" }}", file.display());
+    let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4("s3", &file));
+    let large = in_chunks(&[(1 << 20) + 1], CHUNKS);
+    let mut late = in_chunks(&[70_000, 70_000], CHUNKS);
+    let middle = late.len() / 2;
+    late.truncate(middle);
+    for (body, status) in [
+        (&b""[..], 400),
+        (b"hello", 400),
+        (b"5\r\nhello\r\n0\r\n\r\n", 400),
+        (&in_chunks(&[5], CHUNKS)[..50], 400),
+        (&late, 400),
+        (&large, 413),
+    ] {
+        let answer = column
+            .connect(listen)
+            .call(&upload(&[5], CHUNKS).body(body));
+        assert_eq!(
+            (answer.status, answer.reason()),
+            (status, "bad-request"),
+            "{} bytes",
+            body.len()
+        );
+    }
+    let answer = column
+        .connect(listen)
+        .call(&upload(&[5], CHUNKS).body(in_chunks(&[5], CHUNKS)));
+    assert_eq!(answer.status, 200);
 }
 
 fn keys_come_from_where_tools_of_aws_look(backend: Backend) {

@@ -16,7 +16,7 @@ use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::outbound::{self, Reading, Received, Reuse};
 use crate::proxy::request_facts::RequestFacts;
-use crate::proxy::signing::Signing;
+use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
@@ -92,16 +92,18 @@ impl Outbound {
     }
 
     /// A head that [`Self::encode`] made, signed.
-    pub(super) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> Chunk {
+    pub(super) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> SignedHead {
         let written = http1::written_head(head);
-        let fields = signing.fields(&written, clock::unix_ms() / 1_000);
+        let now = clock::unix_ms() / 1_000;
+        let SignatureLines { fields, chunks } = signing.lines(&written, now);
         let mut bytes = head.len();
         for (name, value) in &fields {
             bytes += name.len() + value.len() + 4;
         }
-        Chunk::written(bytes, |out| {
+        let head = Chunk::written(bytes, |out| {
             http1::with_fields(out, head, &fields);
-        })
+        });
+        SignedHead { head, chunks }
     }
 
     #[inline]
