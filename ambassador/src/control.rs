@@ -112,6 +112,8 @@ pub(crate) struct State {
     pub config: Box<dyn Fn() -> serde_json::Value + Send + Sync>,
     /// Where a resolution goes.
     pub resolved: Publish,
+    /// Why the program cannot serve what it is to serve; `None`: it can.
+    pub obstacle: Box<dyn Fn() -> Option<String> + Send + Sync>,
     /// Where the identity of the proxy goes.
     pub identity: spiffe::Publish,
     /// Ends the process where a drain does not end.

@@ -8,10 +8,12 @@
 
 pub(crate) mod certificate;
 mod client;
+mod client_verifier;
 mod handshake;
 mod outcome;
 mod resumption;
 mod server;
+mod server_sessions;
 mod session;
 pub(crate) mod svid;
 mod svid_verifier;

@@ -105,22 +105,33 @@ impl Authority {
         versions: &[&'static SupportedProtocolVersion],
         shown: Option<&Leaf>,
     ) -> ClientConfig {
-        let trusting = ClientConfig::builder_with_protocol_versions(versions)
-            .with_root_certificates(self.roots());
-        match shown {
-            Some(leaf) => trusting
-                .with_client_auth_cert(leaf.chain(), leaf.private_key())
-                .expect("they go together"),
-            None => trusting.with_no_client_auth(),
-        }
+        client(&self.pem, versions, shown)
     }
+}
 
-    fn roots(&self) -> RootCertStore {
-        let mut roots = RootCertStore::empty();
-        let own = CertificateDer::from_pem_slice(self.pem.as_bytes());
-        roots.add(own.expect("it is PEM")).expect("it is sound");
-        roots
+/// A client that trusts an authority, speaks these versions, and shows a certificate or
+/// none.
+pub fn client(
+    authority_pem: &str,
+    versions: &[&'static SupportedProtocolVersion],
+    shown: Option<&Leaf>,
+) -> ClientConfig {
+    let trusting = ClientConfig::builder_with_protocol_versions(versions)
+        .with_root_certificates(roots(authority_pem));
+    match shown {
+        Some(leaf) => trusting
+            .with_client_auth_cert(leaf.chain(), leaf.private_key())
+            .expect("they go together"),
+        None => trusting.with_no_client_auth(),
     }
+}
+
+fn roots(authority_pem: &str) -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes());
+    let authority = authority.expect("it is PEM");
+    roots.add(authority).expect("it is sound");
+    roots
 }
 
 impl Leaf {
@@ -164,7 +175,7 @@ impl Leaf {
         let builder = match clients {
             None => builder.with_no_client_auth(),
             Some(authority) => {
-                let verifier = WebPkiClientVerifier::builder(Arc::new(authority.roots()));
+                let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&authority.pem)));
                 builder.with_client_cert_verifier(verifier.build().expect("it has a root"))
             }
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::client::Client;
+use crate::client::{Client, Response};
 use crate::column::Column;
 use crate::exposition::Exposition;
 use crate::{os, ports, program};
@@ -270,9 +270,14 @@ impl Proxy {
 
     /// The status of a GET on the admin API, `None` when there is no answer.
     pub fn admin_status(&self, path: &str) -> Option<u16> {
+        Some(self.admin_try_get(path)?.status)
+    }
+
+    /// The answer to a GET on the admin API, `None` when there is none.
+    pub fn admin_try_get(&self, path: &str) -> Option<Response> {
         let mut client = Client::try_connect(self.admin)?;
         client.try_send(admin_request("GET", path)).ok()?;
-        Some(client.try_response("GET")?.status)
+        client.try_response("GET")
     }
 
     /// The body of a GET on the admin API, which has to be a 200.

@@ -21,9 +21,12 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
     IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
 };
+use rustls::ClientConfig;
 use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{oneshot, watch};
+
+use crate::pki::{self, Leaf};
 
 /// The signing authority of a trust domain.
 pub struct TrustDomain {
@@ -67,6 +70,17 @@ impl TrustDomain {
 
     /// An SVID of the workload with this path, and a serial number of its own.
     pub fn svid(&self, path: &str, serial: u64, lifetime: Duration) -> Svid {
+        self.svid_with(path, serial, lifetime, |_| {})
+    }
+
+    /// One that is as `change` makes it.
+    pub fn svid_with(
+        &self,
+        path: &str,
+        serial: u64,
+        lifetime: Duration,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> Svid {
         let id = format!("spiffe://{}{path}", self.name);
         let mut params = CertificateParams::new(["localhost".to_owned()]).expect("it is a name");
         params.serial_number = Some(SerialNumber::from(serial));
@@ -75,6 +89,7 @@ impl TrustDomain {
         let now = SystemTime::now();
         params.not_before = (now - Duration::from_secs(60)).into();
         params.not_after = (now + lifetime).into();
+        change(&mut params);
         let key = KeyPair::generate().expect("the library makes keys");
         let certificate = params.signed_by(&key, &self.issuer);
         Svid {
@@ -82,6 +97,16 @@ impl TrustDomain {
             certificate: certificate.expect("the parameters are right"),
             key,
         }
+    }
+
+    /// A client that trusts it, and shows an SVID or none.
+    pub fn client(&self, shown: Option<&Svid>) -> ClientConfig {
+        self.client_with(shown.map(Svid::leaf).as_ref())
+    }
+
+    /// The same, which shows another certificate.
+    pub fn client_with(&self, shown: Option<&Leaf>) -> ClientConfig {
+        pki::client(&self.pem(), rustls::ALL_VERSIONS, shown)
     }
 
     /// A list of revoked certificates, in DER.
@@ -107,6 +132,14 @@ impl TrustDomain {
 }
 
 impl Svid {
+    /// Both.
+    pub fn leaf(&self) -> Leaf {
+        Leaf {
+            pem: self.certificate_pem(),
+            key: self.key_pem(),
+        }
+    }
+
     /// The certificate in PEM.
     pub fn certificate_pem(&self) -> String {
         self.certificate.pem()
@@ -118,7 +151,8 @@ impl Svid {
     }
 }
 
-fn uri(text: &str) -> SanType {
+/// A URI among the names of a certificate.
+pub fn uri(text: &str) -> SanType {
     SanType::URI(text.try_into().expect("it is ASCII"))
 }
 

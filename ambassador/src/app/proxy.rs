@@ -122,6 +122,16 @@ impl ProxyState {
         now.certificates.watched(&now.checked)
     }
 
+    /// Why a listener cannot serve; `None`: all can.
+    fn obstacle(&self) -> Option<String> {
+        let now = self.current();
+        let mut servers = now.certificates.servers();
+        let (name, _) = servers.find(|(_, server)| server.in_force().is_none())?;
+        Some(format!(
+            "listener {name} refuses its clients: the identity of the proxy is not there"
+        ))
+    }
+
     /// How TLS handshakes went, of each upstream and listener that has had any.
     fn handshakes(&self) -> Vec<(&'static str, String, Vec<HandshakeCount>)> {
         let now = self.current();

@@ -63,7 +63,7 @@ impl Certificates {
             }
         }
         for (number, listener) in checked.listeners.iter().enumerate() {
-            match server(checked, listener, known) {
+            match server(checked, listener, known, own.clone()) {
                 Ok(None) => {}
                 Ok(Some(server)) => {
                     opened.servers.insert(listener.name.clone(), server);
@@ -162,6 +162,7 @@ fn server(
     checked: &Checked,
     listener: &Listener,
     known: &Certificates,
+    identity: Option<Arc<X509Context>>,
 ) -> Result<Option<Arc<Server>>, FileError> {
     let Some(settings) = &listener.tls else {
         return Ok(None);
@@ -174,7 +175,7 @@ fn server(
     if let Some(known) = known.filter(|known| known.serves(settings, &protocols)) {
         return Ok(Some(Arc::clone(known)));
     }
-    let files = certificates::of_listener(settings, &checked.directory).read(None)?;
+    let files = certificates::of_listener(settings, &checked.directory).read(identity)?;
     Server::new(settings, &files, protocols).map(|server| Some(Arc::new(server)))
 }
 

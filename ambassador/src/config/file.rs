@@ -83,7 +83,8 @@ settings! {
         /// How long to keep serving after SIGTERM before the drain starts. It
         /// ends early when the captured cgroups are empty.
         drain_delay: Time = checked.drain_delay,
-        /// Who the proxy is, for upstreams with `tls: { cert: identity }`. Absent: nobody.
+        /// Who the proxy is, for upstreams and listeners with `tls: { cert: identity }`.
+        /// Absent: nobody.
         identity: Optional<Identity> = checked.identity,
         /// Interception of connect(). Absent: only the listeners are served.
         capture: Optional<Capture> = checked.capture,
@@ -143,8 +144,8 @@ pub(super) fn check(file: &File, findings: &mut Findings) -> Checked {
     let capture = checked.capture.as_ref();
     let mut upstreams = upstreams::check(file, &built_in, layer.findings);
     fail_fast::check(file, capture, &mut upstreams, layer.findings);
-    identity::check(file, &upstreams.list, layer.findings);
     checked.listeners = listeners::check(file, &upstreams.list, &checked.admin, layer);
+    identity::check(file, &upstreams.list, &checked.listeners, layer.findings);
     let routes = routes::check(file, &upstreams, layer);
     checked.routes = route::settings::Settings {
         routes: routes.list,

@@ -18,7 +18,7 @@ use super::read::nearest;
 
 pub(super) use addresses::{AbsolutePath, Address, Bind, Cidr, DnsName, Host, RouteHost, claim};
 pub(super) use distinct::Distinct;
-pub(super) use files::{CaFile, CertFile, FilePath, ServerName, Verify};
+pub(super) use files::{CaFile, CertFile, ClientId, FilePath, ServerName, Verify};
 pub(super) use moment::Moment;
 pub(super) use names::{
     FieldName, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token, own_field_mistake,

@@ -259,6 +259,9 @@ impl Server {
         if let Some(shard) = self.figures().await.silent.first() {
             return Err(format!("shard {shard} does not answer"));
         }
+        if let Some(obstacle) = (self.state.obstacle)() {
+            return Err(obstacle);
+        }
         if !self.state.readiness.has_canary() {
             return Ok(());
         }

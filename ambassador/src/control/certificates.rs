@@ -17,7 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use zeroize::Zeroizing;
 
 use super::reading::Reader;
-use crate::route::tls::{Ca, Cert, ListenerTls, Tls};
+use crate::route::tls::{Ca, CertificateSource, ListenerTls, Tls};
 use crate::telemetry::Registry;
 use crate::tls::x509_context::X509Context;
 use crate::tls::{Client, FileError, Files, Server};
@@ -92,14 +92,10 @@ pub(crate) fn of_upstream(settings: &Tls, directory: &Path) -> FileSet {
         Ca::System | Ca::Identity => None,
         Ca::File(path) => Some(path),
     };
-    let cert = match &settings.cert {
-        None | Some(Cert::Identity) => None,
-        Some(Cert::File(path)) => Some(path),
-    };
     let at = |path: Option<&PathBuf>| path.map(|path| directory.join(path));
     FileSet {
         ca: ("ca", at(ca)),
-        cert: ("cert", at(cert)),
+        cert: ("cert", at(file_of(&settings.cert))),
         key: ("key", at(settings.key.as_ref())),
         crl: ("crl", at(settings.crl.as_ref())),
     }
@@ -109,10 +105,17 @@ pub(crate) fn of_upstream(settings: &Tls, directory: &Path) -> FileSet {
 pub(crate) fn of_listener(settings: &ListenerTls, directory: &Path) -> FileSet {
     let at = |path: Option<&PathBuf>| path.map(|path| directory.join(path));
     FileSet {
-        ca: ("client_ca", at(settings.client_ca.as_ref())),
-        cert: ("cert", at(Some(&settings.cert))),
-        key: ("key", at(Some(&settings.key))),
+        ca: ("client_ca", at(file_of(&settings.client_ca))),
+        cert: ("cert", at(file_of(&settings.cert))),
+        key: ("key", at(settings.key.as_ref())),
         crl: ("crl", at(settings.crl.as_ref())),
+    }
+}
+
+fn file_of(source: &Option<CertificateSource>) -> Option<&PathBuf> {
+    match source {
+        None | Some(CertificateSource::Identity) => None,
+        Some(CertificateSource::File(path)) => Some(path),
     }
 }
 
@@ -200,7 +203,7 @@ impl CertificateHolder {
     pub(crate) fn not_after(&self) -> Option<u64> {
         match self {
             Self::Upstream(client) => client.in_force()?.not_after,
-            Self::Listener(server) => server.in_force().not_after,
+            Self::Listener(server) => server.in_force()?.not_after,
         }
     }
 
@@ -208,7 +211,7 @@ impl CertificateHolder {
     fn needs_identity(&self) -> bool {
         match self {
             Self::Upstream(client) => client.settings().needs_identity(),
-            Self::Listener(_) => false,
+            Self::Listener(server) => server.settings().needs_identity(),
         }
     }
 

@@ -83,6 +83,7 @@ impl Fixture {
         let record = Arc::clone(&forced);
         let state = State {
             identity: spiffe::Publish::default(),
+            obstacle: Box::new(|| None),
             registry,
             shards: vec![
                 Box::new(answer),

@@ -33,7 +33,10 @@ pub struct TrustDomain(Box<str>);
 pub enum IdMatch {
     /// `spiffe://td/path`: this workload and no other; not those below the path.
     Workload(SpiffeId),
-    /// `spiffe://td`: every workload of the trust domain.
+    /// `spiffe://td/path/*`: every workload below the path, at any depth, and not the one
+    /// of the path itself.
+    Below(SpiffeId),
+    /// `spiffe://td`, `spiffe://td/*`: every workload of the trust domain.
     TrustDomain(TrustDomain),
 }
 
@@ -122,6 +125,10 @@ impl IdMatch {
     pub(crate) fn accepts(&self, peer: &SpiffeId) -> bool {
         match self {
             Self::Workload(id) => id == peer,
+            Self::Below(id) => {
+                let rest = peer.text.strip_prefix(&*id.text);
+                rest.is_some_and(|rest| rest.starts_with('/'))
+            }
             Self::TrustDomain(domain) => *domain == peer.trust_domain(),
         }
     }
@@ -131,10 +138,12 @@ impl FromStr for IdMatch {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let id: SpiffeId = text.parse()?;
-        Ok(match id.path() {
-            "" => Self::TrustDomain(id.trust_domain()),
-            _ => Self::Workload(id),
+        let parent = text.strip_suffix("/*");
+        let id: SpiffeId = parent.unwrap_or(text).parse()?;
+        Ok(match (id.path(), parent) {
+            ("", _) => Self::TrustDomain(id.trust_domain()),
+            (_, None) => Self::Workload(id),
+            (_, Some(_)) => Self::Below(id),
         })
     }
 }
@@ -167,6 +176,7 @@ impl fmt::Display for IdMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Workload(id) => write!(f, "{id}"),
+            Self::Below(id) => write!(f, "{id}/*"),
             Self::TrustDomain(domain) => write!(f, "{SCHEME}{domain}"),
         }
     }
@@ -268,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_is_of_one_workload_or_of_a_trust_domain() {
+    fn a_match_is_of_one_workload_of_those_below_a_path_or_of_a_trust_domain() {
         let accepts = |expected: &str, peer: &str| {
             let expected: IdMatch = expected.parse().unwrap();
             expected.accepts(&parsed(peer).unwrap())
@@ -285,8 +295,31 @@ mod tests {
         assert!(accepts("spiffe://a", "spiffe://a/b"));
         assert!(accepts("spiffe://a", "spiffe://a/b/c"));
         assert!(!accepts("spiffe://a", "spiffe://a.b/b"));
-        for text in ["spiffe://a", "spiffe://a/b"] {
+        for peer in ["spiffe://a/b/c", "spiffe://a/b/c/d"] {
+            assert!(accepts("spiffe://a/b/*", peer), "{peer}");
+        }
+        for peer in [
+            "spiffe://a/b",
+            "spiffe://a/bc",
+            "spiffe://a/bc/d",
+            "spiffe://a",
+            "spiffe://x/b/c",
+        ] {
+            assert!(!accepts("spiffe://a/b/*", peer), "{peer}");
+        }
+        assert!(accepts("spiffe://a/*", "spiffe://a/b/c"));
+        assert!(!accepts("spiffe://a/*", "spiffe://ab/c"));
+        for text in ["spiffe://a", "spiffe://a/b", "spiffe://a/b/*"] {
             assert_eq!(text.parse::<IdMatch>().unwrap().to_string(), text);
+        }
+        for text in [
+            "spiffe://a/b*",
+            "spiffe://a/*/b",
+            "spiffe://a/b//*",
+            "spiffe:///*",
+            "*",
+        ] {
+            assert!(text.parse::<IdMatch>().is_err(), "{text}");
         }
     }
 }

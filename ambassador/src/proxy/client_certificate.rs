@@ -11,7 +11,7 @@ use crate::clock;
 use crate::ring::timer;
 use crate::route::tls::ForwardClientCert;
 use crate::telemetry::TlsOutcome;
-use crate::tls::{Server, uris};
+use crate::tls::{HandshakeError, Server, uris};
 use crate::transport::Transport;
 
 /// A connection whose client has agreed upon a TLS session.
@@ -49,16 +49,15 @@ pub(crate) async fn secure(
     server: Arc<Server>,
     within: Duration,
 ) -> Option<Secured> {
-    let in_force = server.in_force();
+    let Some(in_force) = server.in_force() else {
+        note_failure(&server, &HandshakeError::no_identity());
+        return None;
+    };
     let agreed = stream.accept_tls(Arc::clone(&in_force.config));
     let stream = match timer::timeout(within, agreed).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
-            if TOLD.is_due() {
-                tracing::info!(error = %error.source, "the TLS handshake of a client has failed");
-            }
-            server.handshakes.failed(error.outcome);
+            note_failure(&server, &error);
             return None;
         }
         Err(_) => {
@@ -85,6 +84,14 @@ pub(crate) async fn secure(
             forwarded,
         }),
     })
+}
+
+fn note_failure(server: &Server, error: &HandshakeError) {
+    static TOLD: clock::OncePerSecond = clock::OncePerSecond::new();
+    if TOLD.is_due() {
+        tracing::info!(error = %error.source, "the TLS handshake of a client has failed");
+    }
+    server.handshakes.failed(error.outcome);
 }
 
 /// One certificate in the form of Envoy's header: by whom it was taken, its SHA-256, its

@@ -1,4 +1,4 @@
-//! What the configuration says of TLS towards an upstream.
+//! What the configuration says of TLS, towards an upstream and on a listener.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub struct Tls {
     /// Who may have signed the certificate of the server.
     pub ca: Ca,
     /// The client certificate.
-    pub cert: Option<Cert>,
+    pub cert: Option<CertificateSource>,
     /// Its key; PEM.
     pub key: Option<PathBuf>,
     /// The name that is asked for, and that the certificate must have.
@@ -28,14 +28,16 @@ pub struct Tls {
 /// How connections to a listener are encrypted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListenerTls {
-    /// The certificate, with those between it and a root; PEM.
-    pub cert: PathBuf,
-    /// Its key; PEM.
-    pub key: PathBuf,
-    /// Who may have signed the certificates of clients; PEM.
-    pub client_ca: Option<PathBuf>,
+    /// The certificate. There is one.
+    pub cert: Option<CertificateSource>,
+    /// Its key; PEM. There is one where the certificate is that of a file.
+    pub key: Option<PathBuf>,
+    /// Who may have signed the certificates of clients.
+    pub client_ca: Option<CertificateSource>,
     /// Whether clients show a certificate.
     pub client_auth: ClientAuth,
+    /// Which SPIFFE IDs clients may have; `None`: any, or none.
+    pub clients: Option<Vec<IdMatch>>,
     /// Lists of revoked certificates; PEM.
     pub crl: Option<PathBuf>,
     /// The oldest version that is spoken.
@@ -78,12 +80,12 @@ pub enum Ca {
     Identity,
 }
 
-/// A client certificate.
+/// Where certificates come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cert {
-    /// That of a file, with those between it and a root; PEM.
+pub enum CertificateSource {
+    /// A file. An own certificate has those between it and a root behind it; PEM.
     File(PathBuf),
-    /// That of the proxy's own identity.
+    /// The proxy's own identity.
     Identity,
 }
 
@@ -132,6 +134,14 @@ pub enum MinVersion {
     Tls13,
 }
 
+impl ListenerTls {
+    /// Whether it needs the proxy's own identity.
+    pub fn needs_identity(&self) -> bool {
+        let identity = Some(CertificateSource::Identity);
+        self.cert == identity || self.client_ca == identity
+    }
+}
+
 impl Tls {
     /// Whether whoever answers is known to be the one that was asked for.
     pub fn is_verified(&self) -> bool {
@@ -140,6 +150,6 @@ impl Tls {
 
     /// Whether it needs the proxy's own identity.
     pub fn needs_identity(&self) -> bool {
-        self.cert == Some(Cert::Identity) || self.ca == Ca::Identity
+        self.cert == Some(CertificateSource::Identity) || self.ca == Ca::Identity
     }
 }

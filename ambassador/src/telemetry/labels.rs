@@ -178,6 +178,8 @@ labels! {
         NotYetValid = "certificate-not-yet-valid",
         /// The peer's certificate is for another name or id.
         WrongName = "wrong-name",
+        /// The client's id is none of `clients`.
+        NotAllowed = "not-allowed",
         /// No certificate of the trusted ones has signed that of the peer.
         UnknownCa = "unknown-ca",
         /// The peer's certificate was revoked.

@@ -5,20 +5,21 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
-use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{self, ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedProtocolVersion, version};
+use webpki::OwnedCertRevocationList;
 
-use super::resumption::{Resumption, Witness};
+use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
-use super::verifier::Verifier;
+use super::verifier::{ServerProof, ServerVerifier};
+use super::x509_context::X509Context;
 use super::{Files, certificate, next_id};
 use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
-use crate::route::tls::{Alpn, Ca, Cert, MinVersion, Sni, Tls, Verify};
+use crate::route::tls::{Alpn, Ca, CertificateSource, MinVersion, Sni, Tls, Verify};
 
 /// What one upstream's connections are encrypted with.
 #[derive(Debug)]
@@ -157,9 +158,10 @@ impl Identity {
     fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
         let provider = provider();
         let resumption = Arc::new(Resumption::new());
-        let verifier = Witness {
-            verifier: verifier(settings, files, &provider)?,
+        let verifier = ServerVerifier {
+            proof: proof(settings, files, &provider)?,
             resumption: Arc::clone(&resumption),
+            algorithms: provider.signature_verification_algorithms,
         };
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions(settings.min_version))
@@ -167,7 +169,7 @@ impl Identity {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier));
         let own = files.identity.as_ref();
-        let own = own.filter(|_| settings.cert == Some(Cert::Identity));
+        let own = own.filter(|_| settings.cert == Some(CertificateSource::Identity));
         let (mut config, not_after) = match (own, &files.cert, &files.key) {
             (Some(own), ..) => {
                 let key = SingleCertAndKey::from(Arc::clone(&own.certified_key));
@@ -235,36 +237,49 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::clone(PROVIDER.get_or_init(|| Arc::new(aws_lc_rs::default_provider())))
 }
 
-/// What decides whether a server is the right one.
-fn verifier(
+/// What servers have to prove.
+fn proof(
     settings: &Tls,
     files: &Files,
     provider: &Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, FileError> {
+) -> Result<ServerProof, FileError> {
     if let (Ca::Identity, Verify::Spiffe(expected), Some(own)) =
         (&settings.ca, &settings.verify, &files.identity)
     {
-        return Ok(Arc::new(SvidVerifier {
-            trust: Arc::clone(&own.trust),
-            expected: expected.clone(),
-            algorithms: provider.signature_verification_algorithms,
-        }));
+        let verifier = svid_verifier(own, files)?;
+        return Ok(ServerProof::Svid(verifier, expected.clone()));
     }
-    Ok(Arc::new(Verifier {
-        chain: chain_verifier(settings, files, provider)?,
-        verify: settings.verify.clone(),
-        provider: Arc::clone(provider),
-    }))
+    let chain = || chain_verifier(settings, files, provider);
+    Ok(match &settings.verify {
+        Verify::Off => ServerProof::Nothing,
+        Verify::Full => ServerProof::Name(chain()?),
+        Verify::Ca => ServerProof::Authority(chain()?),
+        Verify::Spiffe(expected) => ServerProof::AuthorityAndId(chain()?, expected.clone()),
+    })
+}
+
+/// Knows the workloads that came with an identity.
+pub(super) fn svid_verifier(own: &X509Context, files: &Files) -> Result<SvidVerifier, FileError> {
+    let lists = files.crl.as_ref().map(|crl| {
+        let lists = revoked(crl)?.into_iter();
+        let read = |list: CertificateRevocationListDer<'_>| {
+            let list = OwnedCertRevocationList::from_der(&list);
+            list.map(Into::into).map_err(|error| wrong("crl", error))
+        };
+        lists.map(read).collect()
+    });
+    Ok(SvidVerifier {
+        trust: Arc::clone(&own.trust),
+        lists: lists.transpose()?,
+        algorithms: provider().signature_verification_algorithms,
+    })
 }
 
 fn chain_verifier(
     settings: &Tls,
     files: &Files,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<WebPkiServerVerifier>>, FileError> {
-    if settings.verify == Verify::Off {
-        return Ok(None);
-    }
+) -> Result<Arc<WebPkiServerVerifier>, FileError> {
     let own = files.identity.as_ref();
     let own = own.filter(|_| settings.ca == Ca::Identity);
     let roots = match (own, &files.ca) {
@@ -285,10 +300,7 @@ fn chain_verifier(
         let lists = own.trust.revocation_lists().iter().cloned();
         builder = builder.with_crls(lists).allow_unknown_revocation_status();
     }
-    builder
-        .build()
-        .map(Some)
-        .map_err(|error| wrong("crl", error))
+    builder.build().map_err(|error| wrong("crl", error))
 }
 
 /// Lists of revoked certificates.

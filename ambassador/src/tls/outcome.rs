@@ -38,6 +38,7 @@ fn of_certificate(error: &CertificateError) -> TlsOutcome {
         Other(error) => match error.0.downcast_ref() {
             Some(PeerError::Id { .. }) => TlsOutcome::WrongName,
             Some(PeerError::NoBundle(_)) => TlsOutcome::UnknownCa,
+            Some(PeerError::Unlisted(_)) => TlsOutcome::NotAllowed,
             Some(PeerError::Svid(_)) | None => TlsOutcome::BadCertificate,
         },
         UnknownRevocationStatus | ExpiredRevocationList | ExpiredRevocationListContext { .. } => {

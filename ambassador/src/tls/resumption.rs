@@ -5,14 +5,13 @@
 //! further ones. Without an end they would outlast any certificate.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::NamedGroup;
 use rustls::client::{
     ClientSessionMemoryCache, ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue,
 };
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, NamedGroup, SignatureScheme};
+use rustls::pki_types::ServerName;
 
 use super::certificate;
 use crate::clock;
@@ -32,15 +31,6 @@ pub(super) struct Resumption {
     ends: Mutex<HashMap<ServerName<'static>, u64>>,
 }
 
-/// Tells the sessions of a client which certificates were right.
-#[derive(Debug)]
-pub(super) struct Witness {
-    /// Decides.
-    pub verifier: Arc<dyn ServerCertVerifier>,
-    /// Is told.
-    pub resumption: Arc<Resumption>,
-}
-
 impl Resumption {
     pub(super) fn new() -> Self {
         Self {
@@ -50,7 +40,7 @@ impl Resumption {
     }
 
     /// A server has shown this certificate, and it is good.
-    fn verified(&self, server: &ServerName<'_>, certificate: &[u8]) {
+    pub(super) fn verified(&self, server: &ServerName<'_>, certificate: &[u8]) {
         let Some(end) = certificate::not_after(certificate) else {
             return;
         };
@@ -120,47 +110,6 @@ impl ClientSessionStore for Resumption {
     fn take_tls13_ticket(&self, server: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
         let ticket = self.sessions.take_tls13_ticket(server);
         ticket.filter(|_| self.may_be_taken_up(server))
-    }
-}
-
-impl ServerCertVerifier for Witness {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let verifier = &self.verifier;
-        let verified =
-            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)?;
-        self.resumption.verified(server_name, end_entity);
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let verifier = &self.verifier;
-        verifier.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let verifier = &self.verifier;
-        verifier.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.verifier.supported_verify_schemes()
     }
 }
 

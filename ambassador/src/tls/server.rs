@@ -3,16 +3,19 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use rustls::crypto::aws_lc_rs;
+use arc_swap::ArcSwapOption;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
 
-use super::client::{FileError, certificates, provider, revoked, roots, versions, wrong};
-use super::{Files, certificate, next_id};
-use crate::route::tls::{ClientAuth, ListenerTls};
+use super::client::{
+    FileError, certificates, provider, revoked, roots, svid_verifier, versions, wrong,
+};
+use super::client_verifier::{ClientVerifier, Vouchers};
+use super::{Files, certificate, next_id, server_sessions};
+use crate::route::tls::{CertificateSource, ClientAuth, ListenerTls};
 use crate::telemetry::Handshakes;
 
 /// What one listener's connections are encrypted with.
@@ -21,7 +24,8 @@ pub struct Server {
     id: u32,
     settings: Arc<ListenerTls>,
     protocols: Vec<Vec<u8>>,
-    in_force: ArcSwap<ServerIdentity>,
+    /// Nothing while the proxy's own identity is needed and not there.
+    in_force: ArcSwapOption<ServerIdentity>,
     /// How its handshakes went.
     pub(crate) handshakes: Handshakes,
 }
@@ -51,7 +55,7 @@ impl Server {
         protocols: Vec<Vec<u8>>,
     ) -> Result<Self, FileError> {
         Ok(Self {
-            in_force: ArcSwap::from_pointee(ServerIdentity::new(settings, files, &protocols)?),
+            in_force: ServerIdentity::find(settings, files, &protocols)?.into(),
             id: next_id(),
             settings: Arc::clone(settings),
             protocols,
@@ -65,12 +69,12 @@ impl Server {
     /// # Errors
     /// As those of [`Server::new`]; then all stays as it was.
     pub(crate) fn renew(&self, files: &Files) -> Result<(), FileError> {
-        let before = self.in_force().fingerprint;
+        let before = self.in_force().and_then(|before| before.fingerprint);
         if before.is_some() && before == files.fingerprint() {
             return Ok(());
         }
-        let identity = ServerIdentity::new(&self.settings, files, &self.protocols)?;
-        self.in_force.store(Arc::new(identity));
+        let identity = ServerIdentity::find(&self.settings, files, &self.protocols)?;
+        self.in_force.store(identity);
         Ok(())
     }
 
@@ -89,39 +93,63 @@ impl Server {
         self.settings == *settings && self.protocols == protocols
     }
 
-    /// What new connections take.
-    pub(crate) fn in_force(&self) -> Arc<ServerIdentity> {
+    /// What new connections take; `None`: the proxy's own identity is missing.
+    pub(crate) fn in_force(&self) -> Option<Arc<ServerIdentity>> {
         self.in_force.load_full()
     }
 }
 
 impl ServerIdentity {
+    /// `None`: it needs the proxy's own identity, which is not there.
+    fn find(
+        settings: &Arc<ListenerTls>,
+        files: &Files,
+        protocols: &[Vec<u8>],
+    ) -> Result<Option<Arc<Self>>, FileError> {
+        if settings.needs_identity() && files.identity.is_none() {
+            return Ok(None);
+        }
+        let identity = Self::new(settings, files, protocols)?;
+        Ok(Some(Arc::new(identity)))
+    }
+
     fn new(
-        settings: &ListenerTls,
+        settings: &Arc<ListenerTls>,
         files: &Files,
         protocols: &[Vec<u8>],
     ) -> Result<Self, FileError> {
-        let missing = |key| wrong(key, "must name a file");
-        let cert = files.cert.as_ref().ok_or_else(|| missing("cert"))?;
-        let key = files.key.as_ref().ok_or_else(|| missing("key"))?;
-        let chain = certificates("cert", cert)?;
-        let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong("key", error))?;
-        let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
-        let uri = certificate::uris(leaf).into_iter().next();
-        let not_after = certificate::not_after(leaf);
         let builder = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(versions(settings.min_version))
             .map_err(|error| wrong("min_version", error))?;
         let builder = match client_verifier(settings, files)? {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::new(verifier)),
             None => builder.with_no_client_auth(),
         };
-        let config = builder.with_single_cert(chain, key);
-        let mut config = config.map_err(|error| wrong("cert", error))?;
+        let own = files.identity.as_ref();
+        let own = own.filter(|_| settings.cert == Some(CertificateSource::Identity));
+        let (mut config, uri, not_after) = match own {
+            Some(own) => {
+                let key = SingleCertAndKey::from(Arc::clone(&own.certified_key));
+                let config = builder.with_cert_resolver(Arc::new(key));
+                (config, Some(own.id.to_string()), Some(own.not_after))
+            }
+            None => {
+                let missing = |key| wrong(key, "must name a file");
+                let cert = files.cert.as_ref().ok_or_else(|| missing("cert"))?;
+                let key = files.key.as_ref().ok_or_else(|| missing("key"))?;
+                let chain = certificates("cert", cert)?;
+                let key =
+                    PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong("key", error))?;
+                let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
+                let uri = certificate::uris(leaf).into_iter().next();
+                let not_after = certificate::not_after(leaf);
+                let config = builder.with_single_cert(chain, key);
+                let config = config.map_err(|error| wrong("cert", error))?;
+                (config, uri, not_after)
+            }
+        };
         config.alpn_protocols = protocols.to_vec();
-        // Its key is made anew here: what was agreed upon with an earlier certificate, or
-        // before a list of revoked ones, is not resumed.
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| wrong("key", error))?;
+        server_sessions::allow(&mut config, not_after).map_err(|error| wrong("key", error))?;
         Ok(Self {
             config: Arc::new(config),
             uri,
@@ -131,17 +159,29 @@ impl ServerIdentity {
     }
 }
 
+/// What decides which clients may come in; `None`: they are not asked who they are.
 fn client_verifier(
-    settings: &ListenerTls,
+    settings: &Arc<ListenerTls>,
     files: &Files,
-) -> Result<Option<Arc<dyn ClientCertVerifier>>, FileError> {
-    let Some(ca) = files
-        .ca
-        .as_ref()
-        .filter(|_| settings.client_auth != ClientAuth::Off)
-    else {
-        return Ok(None);
+) -> Result<Option<ClientVerifier>, FileError> {
+    let own = files.identity.as_ref();
+    let vouchers = match (settings.client_auth, &settings.client_ca, own) {
+        (ClientAuth::Off, ..) | (_, None, _) => return Ok(None),
+        (_, Some(CertificateSource::Identity), Some(own)) => {
+            Vouchers::Bundles(svid_verifier(own, files)?)
+        }
+        (_, Some(_), _) => Vouchers::Authorities(authorities(files)?),
     };
+    Ok(Some(ClientVerifier {
+        vouchers,
+        settings: Arc::clone(settings),
+        algorithms: provider().signature_verification_algorithms,
+    }))
+}
+
+fn authorities(files: &Files) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+    let missing = || wrong("client_ca", "must name a file");
+    let ca = files.ca.as_ref().ok_or_else(missing)?;
     let roots = roots(certificates("client_ca", ca)?);
     if roots.is_empty() {
         return Err(wrong("client_ca", "has no certificate of an authority"));
@@ -152,11 +192,5 @@ fn client_verifier(
             .with_crls(revoked(crl)?)
             .enforce_revocation_expiration();
     }
-    if settings.client_auth == ClientAuth::Optional {
-        builder = builder.allow_unauthenticated();
-    }
-    builder
-        .build()
-        .map(Some)
-        .map_err(|error| wrong("client_ca", error))
+    builder.build().map_err(|error| wrong("client_ca", error))
 }

@@ -1,4 +1,4 @@
-//! Verifies that a peer is the workload that it is to be.
+//! Verifies that a peer is a workload of a trust domain that is believed.
 //!
 //! The authorities of the peer's own trust domain vouch for it. The name of the
 //! host means nothing here.
@@ -6,30 +6,27 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{
-    CertRevocationListError, CertificateError, DigitallySignedStruct, Error, OtherError,
-    SignatureScheme,
-};
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::{CertRevocationListError, CertificateError, Error, OtherError};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder,
-    UnknownStatusPolicy,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptions,
+    RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 use super::svid::{self, SvidError};
 use super::trust::Trust;
 use crate::credential::spiffe_id::{IdMatch, SpiffeId, TrustDomain};
 
-/// Accepts the peers that a match names.
+/// Knows workloads by the bundles of their trust domains.
 #[derive(Debug)]
 pub(crate) struct SvidVerifier {
     /// Whom it believes.
     pub trust: Arc<Trust>,
-    /// Whom it accepts.
-    pub expected: IdMatch,
-    /// How certificates and handshakes may be signed.
+    /// Lists of revoked certificates beside those of the trust; `None`: there are no
+    /// others. With them, a certificate is refused whose issuer has no valid list.
+    pub lists: Option<Vec<CertRevocationList<'static>>>,
+    /// How certificates may be signed.
     pub algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -47,97 +44,67 @@ pub(crate) enum PeerError {
         /// Who it is.
         peer: SpiffeId,
     },
+    /// It is a workload that may not call.
+    Unlisted(SpiffeId),
 }
 
 impl SvidVerifier {
-    fn verify(
+    /// The workload that a certificate is of. `usage` is what it has shown it for.
+    ///
+    /// # Errors
+    /// Where it is of none, or nobody vouches for it.
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
         usage: KeyUsage,
-    ) -> Result<(), Error> {
-        let peer = svid::id_of(leaf).map_err(PeerError::Svid)?;
+    ) -> Result<SpiffeId, Error> {
+        let peer = id_of(leaf)?;
         let domain = peer.trust_domain();
         let Some(bundle) = self.trust.bundle(&domain) else {
             return Err(PeerError::NoBundle(domain).into());
         };
-        let revocations: Vec<&CertRevocationList<'_>> = self.trust.revocations().iter().collect();
+        let verify = |revocation: Option<RevocationOptions<'_>>| {
+            let leaf = EndEntityCert::try_from(leaf)?;
+            let (algorithms, roots) = (self.algorithms.all, &bundle.roots);
+            leaf.verify_for_usage(
+                algorithms,
+                roots,
+                intermediates,
+                now,
+                usage,
+                revocation,
+                None,
+            )
+            .map(drop)
+        };
+        let own: Vec<_> = self.trust.revocations().iter().collect();
+        let own = RevocationOptionsBuilder::new(&own).ok();
         // A list whose successor is late revokes what it revoked.
-        let revocation = RevocationOptionsBuilder::new(&revocations).ok().map(|it| {
-            it.with_status_policy(UnknownStatusPolicy::Allow)
+        let own = own.map(|own| {
+            own.with_status_policy(UnknownStatusPolicy::Allow)
                 .with_expiration_policy(ExpirationPolicy::Ignore)
                 .build()
         });
-        EndEntityCert::try_from(leaf)
-            .and_then(|leaf| {
-                leaf.verify_for_usage(
-                    self.algorithms.all,
-                    &bundle.roots,
-                    intermediates,
-                    now,
-                    usage,
-                    revocation,
-                    None,
-                )
-                .map(drop)
-            })
-            .map_err(chain_error)?;
-        accept(&self.expected, peer)
-    }
-}
-
-/// Whether a certificate, which somebody else has verified, is that of a peer that
-/// is accepted.
-pub(super) fn expect(expected: &IdMatch, leaf: &CertificateDer<'_>) -> Result<(), Error> {
-    accept(expected, svid::id_of(leaf).map_err(PeerError::Svid)?)
-}
-
-fn accept(expected: &IdMatch, peer: SpiffeId) -> Result<(), Error> {
-    match expected.accepts(&peer) {
-        true => Ok(()),
-        false => Err(PeerError::Id {
-            expected: expected.clone(),
-            peer,
+        verify(own).map_err(chain_error)?;
+        if let Some(lists) = &self.lists {
+            let lists: Vec<_> = lists.iter().collect();
+            let lists = RevocationOptionsBuilder::new(&lists).ok();
+            let lists = lists.map(|lists| {
+                lists
+                    .with_expiration_policy(ExpirationPolicy::Enforce)
+                    .build()
+            });
+            verify(lists).map_err(chain_error)?;
         }
-        .into()),
+        Ok(peer)
     }
 }
 
-impl ServerCertVerifier for SvidVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        self.verify(end_entity, intermediates, now, KeyUsage::server_auth())?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
+/// The workload that a certificate is of, provided that somebody has verified it.
+pub(super) fn id_of(leaf: &CertificateDer<'_>) -> Result<SpiffeId, Error> {
+    Ok(svid::id_of(leaf).map_err(PeerError::Svid)?)
 }
 
 /// As rustls tells them for its own verifiers.
@@ -153,6 +120,10 @@ fn chain_error(error: webpki::Error) -> Error {
         }
         Chain::UnknownIssuer => CertificateError::UnknownIssuer.into(),
         Chain::CertRevoked => CertificateError::Revoked.into(),
+        Chain::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus.into(),
+        Chain::CrlExpired { time, next_update } => {
+            CertificateError::ExpiredRevocationListContext { time, next_update }.into()
+        }
         Chain::IssuerNotCrlSigner => CertRevocationListError::IssuerInvalidForCrl.into(),
         Chain::InvalidCrlSignatureForPublicKey => CertRevocationListError::BadSignature.into(),
         Chain::InvalidSignatureForPublicKey => CertificateError::BadSignature.into(),
@@ -179,6 +150,7 @@ impl fmt::Display for PeerError {
             Self::Id { expected, peer } => {
                 write!(f, "the peer is {peer}; accepted is {expected}")
             }
+            Self::Unlisted(peer) => write!(f, "the peer is {peer}, which is none of `clients`"),
         }
     }
 }
@@ -191,32 +163,34 @@ mod tests {
 
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, SanType};
     use rustls::crypto::aws_lc_rs::default_provider;
+    use webpki::OwnedCertRevocationList;
 
-    use super::super::test_authority::TestAuthority;
+    use super::super::test_authority::{TestAuthority, trust_in};
     use super::*;
 
-    fn verifier(expected: &str, authorities: &[(&str, &TestAuthority)]) -> SvidVerifier {
-        let mut trust = Trust::default();
-        for (domain, authority) in authorities {
-            let id: SpiffeId = format!("spiffe://{domain}").parse().unwrap();
-            let bundle = [authority.certificate()].into_iter();
-            trust.add_bundle(id.trust_domain(), bundle).unwrap();
-        }
+    fn verifier(authorities: &[(&str, &TestAuthority)]) -> SvidVerifier {
         SvidVerifier {
-            trust: Arc::new(trust),
-            expected: expected.parse().unwrap(),
+            trust: Arc::new(trust_in(authorities)),
+            lists: None,
             algorithms: default_provider().signature_verification_algorithms,
         }
     }
 
-    fn verdict(verifier: &SvidVerifier, leaf: &CertificateDer<'_>) -> Result<(), String> {
-        // The name of the host means nothing.
-        let name = ServerName::try_from("elsewhere.test").unwrap();
-        let verified = verifier.verify_server_cert(leaf, &[], &name, &[], UnixTime::now());
-        verified.map(drop).map_err(|error| match error {
+    fn verdict(verifier: &SvidVerifier, leaf: &CertificateDer<'_>) -> Result<String, String> {
+        let usage = KeyUsage::server_auth();
+        let verified = verifier.verify(leaf, &[], UnixTime::now(), usage);
+        verified.map(|id| id.to_string()).map_err(words)
+    }
+
+    fn words(error: Error) -> String {
+        match error {
             Error::InvalidCertificate(CertificateError::Other(error)) => error.0.to_string(),
             error => error.to_string(),
-        })
+        }
+    }
+
+    fn is_in_order(verifier: &SvidVerifier, leaf: &CertificateDer<'_>) -> bool {
+        verdict(verifier, leaf).is_ok()
     }
 
     #[track_caller]
@@ -226,32 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn the_id_decides_and_not_the_name() {
-        let td = TestAuthority::new("td");
-        let svid = td.svid("/payments", 1).certificate;
-        for expected in ["spiffe://td/payments", "spiffe://td"] {
-            assert_eq!(verdict(&verifier(expected, &[("td", &td)]), &svid), Ok(()));
-        }
-        for expected in ["spiffe://td/orders", "spiffe://other"] {
-            let words = format!("the peer is spiffe://td/payments; accepted is {expected}");
-            assert_refused(&verifier(expected, &[("td", &td)]), &svid, &words);
-        }
-    }
-
-    #[test]
     fn only_its_own_domain_vouches_for_a_peer() {
         let (td, other) = (TestAuthority::new("td"), TestAuthority::new("other"));
         let svid = other.svid("/payments", 1).certificate;
-        let federated = verifier("spiffe://other/payments", &[("td", &td), ("other", &other)]);
-        assert_eq!(verdict(&federated, &svid), Ok(()));
+        let federated = verifier(&[("td", &td), ("other", &other)]);
+        let id = "spiffe://other/payments".to_owned();
+        assert_eq!(verdict(&federated, &svid), Ok(id));
         // A federated authority that makes an id of ours.
         let mut params = TestAuthority::params(1, Duration::from_secs(60));
         let uri = "spiffe://td/payments".try_into().unwrap();
         params.subject_alt_names = vec![SanType::URI(uri)];
         let forged = other.issue(&params).certificate;
-        let ours = verifier("spiffe://td/payments", &[("td", &td), ("other", &other)]);
-        assert_refused(&ours, &forged, "UnknownIssuer");
-        let alone = verifier("spiffe://other/payments", &[("td", &td)]);
+        assert_refused(&federated, &forged, "UnknownIssuer");
+        let alone = verifier(&[("td", &td)]);
         assert_refused(
             &alone,
             &svid,
@@ -262,18 +223,40 @@ mod tests {
     #[test]
     fn a_revoked_certificate_is_refused_even_by_a_list_that_is_late() {
         let td = TestAuthority::new("td");
-        let mut verifier = verifier("spiffe://td", &[("td", &td)]);
+        let mut verifier = verifier(&[("td", &td)]);
         let trust = Arc::get_mut(&mut verifier.trust).unwrap();
         trust.add_revocations([td.revoke(7)].into_iter()).unwrap();
         let svid = |serial| td.svid("/payments", serial).certificate;
-        assert_eq!(verdict(&verifier, &svid(6)), Ok(()));
+        assert!(is_in_order(&verifier, &svid(6)));
         assert_refused(&verifier, &svid(7), "Revoked");
+    }
+
+    #[test]
+    fn lists_of_a_file_must_be_there_and_valid_and_those_of_the_trust_hold_too() {
+        let (td, other) = (TestAuthority::new("td"), TestAuthority::new("other"));
+        let list = |authority: &TestAuthority, serial, year| {
+            let list = authority.revoke_until(serial, year);
+            vec![OwnedCertRevocationList::from_der(&list).unwrap().into()]
+        };
+        let mut verifier = verifier(&[("td", &td)]);
+        let trust = Arc::get_mut(&mut verifier.trust).unwrap();
+        trust.add_revocations([td.revoke(5)].into_iter()).unwrap();
+        verifier.lists = Some(list(&td, 7, 4000));
+        let svid = |serial| td.svid("/payments", serial).certificate;
+        assert!(is_in_order(&verifier, &svid(6)));
+        assert_refused(&verifier, &svid(5), "Revoked");
+        assert_refused(&verifier, &svid(7), "Revoked");
+        verifier.lists = Some(list(&other, 7, 4000));
+        assert_refused(&verifier, &svid(6), "UnknownRevocationStatus");
+        verifier.lists = Some(list(&td, 7, 2024));
+        let error = verdict(&verifier, &svid(6)).unwrap_err();
+        assert!(error.contains("list"), "{error}");
     }
 
     #[test]
     fn what_is_wrong_with_a_certificate_is_told() {
         let td = TestAuthority::new("td");
-        let verifier = verifier("spiffe://td", &[("td", &td)]);
+        let verifier = verifier(&[("td", &td)]);
         let of = |change: &dyn Fn(&mut CertificateParams)| {
             let mut params = TestAuthority::params(1, Duration::from_secs(60));
             let uri = "spiffe://td/payments".try_into().unwrap();
@@ -281,7 +264,7 @@ mod tests {
             change(&mut params);
             td.issue(&params).certificate
         };
-        assert_eq!(verdict(&verifier, &of(&|_| {})), Ok(()));
+        assert!(is_in_order(&verifier, &of(&|_| {})));
         let expired = of(&|params| {
             params.not_before = rcgen::date_time_ymd(2023, 1, 1);
             params.not_after = rcgen::date_time_ymd(2024, 1, 1);

@@ -10,6 +10,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivatePkcs8KeyDer};
 
+use super::trust::Trust;
+use crate::credential::spiffe_id::SpiffeId;
+
 /// The signing certificate of a trust domain, with its key.
 pub(crate) struct TestAuthority {
     domain: String,
@@ -72,9 +75,18 @@ impl TestAuthority {
 
     /// A list that revokes one certificate, and whose successor is long due.
     pub(crate) fn revoke(&self, serial: u64) -> CertificateRevocationListDer<'static> {
+        self.revoke_until(serial, 2024)
+    }
+
+    /// A list that revokes one certificate, with a successor due in this year.
+    pub(crate) fn revoke_until(
+        &self,
+        serial: u64,
+        year: i32,
+    ) -> CertificateRevocationListDer<'static> {
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2024, 1, 2),
+            next_update: date_time_ymd(year, 1, 2),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: vec![RevokedCertParams {
@@ -87,6 +99,17 @@ impl TestAuthority {
         };
         list.signed_by(&self.issuer).unwrap().der().clone()
     }
+}
+
+/// Trust in these authorities, each for its domain.
+pub(crate) fn trust_in(authorities: &[(&str, &TestAuthority)]) -> Trust {
+    let mut trust = Trust::default();
+    for (domain, authority) in authorities {
+        let id: SpiffeId = format!("spiffe://{domain}").parse().unwrap();
+        let bundle = [authority.certificate()].into_iter();
+        trust.add_bundle(id.trust_domain(), bundle).unwrap();
+    }
+    trust
 }
 
 fn uri(domain: &str, path: &str) -> SanType {

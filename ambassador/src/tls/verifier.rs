@@ -4,26 +4,42 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use webpki::KeyUsage;
 
-use super::svid_verifier::expect;
-use crate::route::tls::Verify;
+use super::resumption::Resumption;
+use super::svid_verifier::{PeerError, SvidVerifier, id_of};
+use crate::credential::spiffe_id::{IdMatch, SpiffeId};
 
 /// Verifies servers.
 #[derive(Debug)]
-pub(super) struct Verifier {
-    /// Verifies chain, time, revocation and, last, the name. `None`: nothing of that is
-    /// asked for.
-    pub chain: Option<Arc<WebPkiServerVerifier>>,
-    /// What must be right.
-    pub verify: Verify,
-    /// Verifies the signatures of handshakes.
-    pub provider: Arc<CryptoProvider>,
+pub(super) struct ServerVerifier {
+    /// What is verified.
+    pub proof: ServerProof,
+    /// Is told which certificates were right.
+    pub resumption: Arc<Resumption>,
+    /// How handshakes may be signed.
+    pub algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for Verifier {
+/// What a server has to prove beside that it has the key of its certificate.
+#[derive(Debug)]
+pub(super) enum ServerProof {
+    /// Nothing.
+    Nothing,
+    /// That one of the authorities has signed it, and its name.
+    Name(Arc<WebPkiServerVerifier>),
+    /// That one of the authorities has signed it.
+    Authority(Arc<WebPkiServerVerifier>),
+    /// That one of the authorities has signed it, and its id.
+    AuthorityAndId(Arc<WebPkiServerVerifier>, IdMatch),
+    /// That the bundle of its trust domain vouches for it, and its id.
+    Svid(SvidVerifier, IdMatch),
+}
+
+impl ServerCertVerifier for ServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -32,25 +48,27 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        use CertificateError::{NotValidForName, NotValidForNameContext};
-        let Some(chain) = &self.chain else {
-            return Ok(ServerCertVerified::assertion());
+        let by_chain = |chain: &WebPkiServerVerifier| {
+            chain.verify_server_cert(end_entity, intermediates, server_name, ocsp, now)
         };
-        let verified = chain.verify_server_cert(end_entity, intermediates, server_name, ocsp, now);
-        match (verified, &self.verify) {
-            // The name comes last: all else is right.
-            (
-                Ok(_)
-                | Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })),
-                Verify::Ca | Verify::Spiffe(_),
-            ) => {
-                if let Verify::Spiffe(expected) = &self.verify {
-                    expect(expected, end_entity)?;
-                }
-                Ok(ServerCertVerified::assertion())
+        match &self.proof {
+            ServerProof::Nothing => return Ok(ServerCertVerified::assertion()),
+            ServerProof::Name(chain) => {
+                by_chain(chain)?;
             }
-            (verified, _) => verified,
+            ServerProof::Authority(chain) => but_for_the_name(by_chain(chain))?,
+            ServerProof::AuthorityAndId(chain, expected) => {
+                but_for_the_name(by_chain(chain))?;
+                expect(expected, id_of(end_entity)?)?;
+            }
+            ServerProof::Svid(verifier, expected) => {
+                let usage = KeyUsage::server_auth();
+                let peer = verifier.verify(end_entity, intermediates, now, usage)?;
+                expect(expected, peer)?;
+            }
         }
+        self.resumption.verified(server_name, end_entity);
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -59,8 +77,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -69,13 +86,75 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// The name comes last: where it alone is wrong, all else is right.
+fn but_for_the_name(verified: Result<ServerCertVerified, Error>) -> Result<(), Error> {
+    use CertificateError::{NotValidForName, NotValidForNameContext};
+    match verified {
+        Ok(_) => Ok(()),
+        Err(Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn expect(expected: &IdMatch, peer: SpiffeId) -> Result<(), Error> {
+    match expected.accepts(&peer) {
+        true => Ok(()),
+        false => Err(PeerError::Id {
+            expected: expected.clone(),
+            peer,
+        }
+        .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::aws_lc_rs::default_provider;
+
+    use super::super::outcome::outcome_of;
+    use super::super::test_authority::{TestAuthority, trust_in};
+    use super::*;
+    use crate::telemetry::TlsOutcome;
+
+    #[test]
+    fn the_id_decides_and_not_the_name() {
+        let td = TestAuthority::new("td");
+        let svid = td.svid("/payments", 1).certificate;
+        let name = ServerName::try_from("elsewhere.test").unwrap();
+        let verdict = |expected: &str| {
+            let algorithms = default_provider().signature_verification_algorithms;
+            let svids = SvidVerifier {
+                trust: Arc::new(trust_in(&[("td", &td)])),
+                lists: None,
+                algorithms,
+            };
+            let verifier = ServerVerifier {
+                proof: ServerProof::Svid(svids, expected.parse().unwrap()),
+                resumption: Arc::new(Resumption::new()),
+                algorithms,
+            };
+            let now = UnixTime::now();
+            let verified = verifier.verify_server_cert(&svid, &[], &name, &[], now);
+            verified.map(drop)
+        };
+        for expected in ["spiffe://td/payments", "spiffe://td", "spiffe://td/*"] {
+            verdict(expected).unwrap();
+        }
+        for expected in [
+            "spiffe://td/orders",
+            "spiffe://other",
+            "spiffe://td/payments/*",
+        ] {
+            let error = verdict(expected).unwrap_err();
+            assert!(matches!(outcome_of(&error), TlsOutcome::WrongName));
+        }
     }
 }

@@ -139,19 +139,11 @@ mod tests {
 
     use rustls::pki_types::UnixTime;
 
-    use super::super::test_authority::{TestAuthority, TestSvid};
+    use super::super::test_authority::{TestAuthority, TestSvid, trust_in};
     use super::*;
 
     fn now() -> u64 {
         UnixTime::now().as_secs()
-    }
-
-    fn trust_in(authority: &TestAuthority, domain: &str) -> Trust {
-        let mut trust = Trust::default();
-        let id: SpiffeId = format!("spiffe://{domain}").parse().unwrap();
-        let bundle = [authority.certificate()].into_iter();
-        trust.add_bundle(id.trust_domain(), bundle).unwrap();
-        trust
     }
 
     fn identity(
@@ -168,7 +160,7 @@ mod tests {
         let authority = TestAuthority::new("td");
         let svid = authority.svid("/orders", 1);
         let chain = vec![svid.certificate.clone(), authority.certificate()];
-        let identity = identity(chain, svid, trust_in(&authority, "td"), now()).unwrap();
+        let identity = identity(chain, svid, trust_in(&[("td", &authority)]), now()).unwrap();
         assert_eq!(identity.id.as_str(), "spiffe://td/orders");
         assert_eq!(identity.certified_key.cert.len(), 2);
         let left = identity.not_after - now();
@@ -179,7 +171,7 @@ mod tests {
     fn one_that_would_not_work_is_refused_with_the_reason() {
         let authority = TestAuthority::new("td");
         let refusal = |chain: Vec<CertificateDer<'static>>, svid, domain: &str, now| {
-            identity(chain, svid, trust_in(&authority, domain), now).unwrap_err()
+            identity(chain, svid, trust_in(&[(domain, &authority)]), now).unwrap_err()
         };
         let svid = || authority.svid("/orders", 1);
         let one = svid();
@@ -211,7 +203,7 @@ mod tests {
             identity(
                 vec![short.certificate.clone()],
                 short,
-                trust_in(&authority, "td"),
+                trust_in(&[("td", &authority)]),
                 now()
             )
             .is_ok()

@@ -81,6 +81,7 @@ mod slow_heads;
 mod smuggling;
 mod sniff;
 mod spiffe;
+mod spiffe_listener;
 mod stale;
 mod start;
 mod taken_over;

@@ -32,8 +32,8 @@ on_both_backends!(
     what_contradicts_itself_is_told,
 );
 
-const HOUR: Duration = Duration::from_secs(3_600);
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 /// An nginx that shows an SVID, wants one of the callers, and answers with the
 /// serial number of theirs.
@@ -162,7 +162,8 @@ fn config(listen: SocketAddr, upstream: SocketAddr, identity: &str, tls: &str) -
     )
 }
 
-fn spiffe(agent: &WorkloadApi) -> String {
+/// `identity`, as this agent gives it.
+pub(crate) fn spiffe(agent: &WorkloadApi) -> String {
     format!("{{ spiffe: \"{}\" }}", agent.endpoint())
 }
 

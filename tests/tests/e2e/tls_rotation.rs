@@ -32,7 +32,7 @@ on_both_backends!(
 const TAKEN_WITHIN: Duration = Duration::from_secs(4);
 
 /// How often certificates change under load; `AMBASSADOR_ROTATIONS` says another number.
-fn rotations() -> usize {
+pub(crate) fn rotations() -> usize {
     let said = std::env::var("AMBASSADOR_ROTATIONS").ok();
     said.and_then(|said| said.parse().ok()).unwrap_or(10)
 }

@@ -438,7 +438,8 @@ fn start_control(
 ) -> Result<(Control, Receiver<Event>), Failure> {
     let signals = settings.signals;
     let (raise, events) = sync_channel(EVENTS);
-    let (extras, upstreams, breakers, effective, resolved, ending) = (
+    let (obstacle, extras, upstreams, breakers, effective, resolved, ending) = (
+        Arc::clone(state),
         Arc::clone(state),
         Arc::clone(state),
         Arc::clone(state),
@@ -456,6 +457,7 @@ fn start_control(
             .collect(),
         readiness: Arc::clone(&state.readiness),
         identity: state.identity.clone(),
+        obstacle: Box::new(move || obstacle.obstacle()),
         extras: Box::new(move || extras.extras()),
         upstreams: Box::new(move || figures::upstreams(&upstreams.generation())),
         force_breaker: Box::new(move |name, force| {

@@ -1,4 +1,4 @@
-//! `identity`: who the proxy is to its upstreams.
+//! `identity`: who the proxy is to its upstreams, and to the clients of its listeners.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::credential::workload_endpoint::{Endpoint, EndpointError};
 use crate::route::{self, tls};
 
 settings! {
-    /// Who the proxy is: an X.509-SVID, for upstreams with `tls: { cert: identity }`.
+    /// Who the proxy is: an X.509-SVID, for upstreams and listeners with
+    /// `tls: { cert: identity }`.
     /// It comes from a SPIFFE Workload API, or from files; changes are taken as they
     /// come.
     Identity for checked::Identity as identity, checked by has_one_source {
@@ -75,14 +76,22 @@ pub(super) fn workload_api(file: &File) -> Option<&Endpoint> {
     Some(&spiffe.value.0)
 }
 
-/// Whether there is an identity where one is needed.
+/// What is said where there is none.
+pub(super) const MISSING: &str = "needs identity, which says who the proxy is";
+
+/// Whether there is an identity where an upstream needs one, and a need where there is
+/// one.
 pub(super) fn check(
     file: &File,
     upstreams: &[Arc<route::settings::Upstream>],
+    listeners: &[checked::Listener],
     findings: &mut Findings,
 ) {
     let needs_it = |tls: &tls::Tls| tls.needs_identity();
-    let mut used = false;
+    let mut listeners = listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref());
+    let mut used = listeners.any(|tls| tls.needs_identity());
     for (upstream, (name, raw)) in upstreams.iter().zip(file.upstreams.items()) {
         used |= upstream.auth.as_deref().is_some_and(Auth::shows_identity);
         if !upstream.tls.as_deref().is_some_and(needs_it) {
@@ -92,11 +101,11 @@ pub(super) fn check(
         if file.identity.as_ref().is_none() {
             let own = raw.policies.tls.as_ref().map(|tls| &tls.place);
             let place = own.unwrap_or(&name.place);
-            findings.mistake(place, "needs identity, which says who the proxy is");
+            findings.mistake(place, MISSING);
         }
     }
     if let Some(identity) = file.identity.as_ref().filter(|_| !used) {
-        let what = "does nothing: no upstream has tls or auth with it";
+        let what = "does nothing: no upstream has tls or auth with it, and no listener has tls";
         findings.warn(&identity.place, what);
     }
 }

@@ -3,8 +3,8 @@
 use crate::config::policies::MinVersion;
 use crate::config::read::Place;
 use crate::config::setting::{Layer, Value, settings};
-use crate::config::values::{FilePath, OrOff, choice};
-use crate::route::tls;
+use crate::config::values::{CertFile, ClientId, Distinct, FilePath, OrOff, choice};
+use crate::route::tls::{self, CertificateSource};
 
 /// What the file says.
 #[derive(Debug, Clone, Default)]
@@ -16,19 +16,26 @@ pub(in crate::config) struct Written {
 
 settings! {
     /// The certificate of a listener, and what is asked of clients.
-    #[schemars(extend("required" = ["cert", "key"]))]
+    #[schemars(extend("required" = ["cert"]))]
     ListenerTls for Written as tls, checked by is_whole {
-        /// A file with the certificate and those between it and a root, in PEM. Required.
-        /// A changed file is taken within 2 s, for new connections.
-        cert: FilePath = tls.settings.cert,
-        /// A file with its key, in PEM. Required.
+        /// A file with the certificate and those between it and a root, in PEM; or
+        /// `identity`. Required. A changed one is taken within 2 s, for new connections.
+        cert: CertFile = tls.settings.cert,
+        /// A file with its key, in PEM. Required where `cert` is a file.
         key: FilePath = tls.settings.key,
-        /// A file with the authorities that may have signed the certificates of clients,
-        /// in PEM.
-        client_ca: FilePath = tls.settings.client_ca,
+        /// Who vouches for clients: a file with the authorities that may have signed their
+        /// certificates, in PEM; or `identity`: the bundles that came with `identity`, each
+        /// for the X.509-SVIDs of its own trust domain, and the certificates that they have
+        /// revoked. Where `cert` is `identity` and clients are asked, so is this one, unless
+        /// it is said.
+        client_ca: CertFile = tls.settings.client_ca,
         /// Whether clients show a certificate. Default: `required` where there is a
-        /// `client_ca`, else `off`.
+        /// `client_ca` or `clients`, else `off`.
         client_auth: ClientAuth = tls.client_auth,
+        /// The SPIFFE IDs that the certificates of clients may have: `spiffe://td/path`:
+        /// exactly this one; `spiffe://td/path/*`: those below it; `spiffe://td`: those of
+        /// the trust domain. Absent: every client that somebody vouches for is let in.
+        clients: Distinct<ClientId> = tls.settings.clients,
         /// What requests tell of the certificate of their client.
         forward_client_cert: ForwardClientCert = tls.settings.forward_client_cert,
         /// A file with lists of revoked certificates, in PEM. With it, a certificate is
@@ -95,21 +102,53 @@ impl From<&tls::ListenerTls> for Written {
 }
 
 fn is_whole(raw: &ListenerTls, place: &Place, tls: &mut Written, layer: &mut Layer<'_>) {
-    for (name, value) in [("cert", &raw.cert), ("key", &raw.key)] {
-        if value.as_ref().is_none() {
-            layer.mistake_unless_inside(place, &format!("must have a {name}"));
+    let settings = &mut tls.settings;
+    match (&settings.cert, raw.key.as_ref()) {
+        (None, _) => layer.mistake_unless_inside(place, "must have a cert"),
+        (Some(CertificateSource::File(_)), None) => {
+            layer.mistake_unless_inside(place, "must have a key");
         }
+        (Some(CertificateSource::Identity), Some(key)) => {
+            let what = "must not be there with cert: identity";
+            layer.findings.mistake_at(key, what);
+        }
+        (Some(_), _) => {}
     }
-    let asks = tls.client_auth.unwrap_or_default() != tls::ClientAuth::Off;
     let client_auth = raw.client_auth.as_ref();
-    match (asks, &tls.settings.client_ca, client_auth) {
-        (true, None, Some(client_auth)) => {
-            layer.findings.mistake_at(client_auth, "needs a client_ca");
+    let asks = match tls.client_auth {
+        Some(said) => said != tls::ClientAuth::Off,
+        None => settings.client_ca.is_some() || raw.clients.as_ref().is_some(),
+    };
+    if !asks {
+        let what = |key| format!("clients are not asked for a certificate, so {key} does nothing");
+        if let Some(client_ca) = raw.client_ca.as_ref() {
+            layer.findings.mistake_at(client_ca, what("client_ca"));
         }
-        (false, Some(_), Some(client_auth)) => {
-            let what = "clients are not asked, so client_ca does nothing";
-            layer.findings.mistake_at(client_auth, what);
+        if let Some(clients) = raw.clients.as_ref() {
+            layer.findings.mistake_at(clients, what("clients"));
         }
-        _ => {}
+        if let Some(crl) = raw.crl.as_ref().filter(|crl| crl.value.0.is_some()) {
+            layer.findings.mistake_at(crl, what("crl"));
+        }
+        return;
+    }
+    if let Some(clients) = raw
+        .clients
+        .as_ref()
+        .filter(|clients| clients.value.0.is_empty())
+    {
+        let what = "names nobody; leave it out to let in whoever is vouched for";
+        layer.findings.mistake_at(clients, what);
+    }
+    if settings.client_ca.is_none() && settings.cert == Some(CertificateSource::Identity) {
+        settings.client_ca = Some(CertificateSource::Identity);
+    }
+    if settings.client_ca.is_none() {
+        let what = "needs a client_ca";
+        match (client_auth, raw.clients.as_ref()) {
+            (Some(client_auth), _) => layer.findings.mistake_at(client_auth, what),
+            (None, Some(clients)) => layer.findings.mistake_at(clients, what),
+            (None, None) => {}
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::listener_tls::{self, ListenerTls};
-use super::{File, name_mistake, overlap, upstream_named};
+use super::{File, identity, name_mistake, overlap, upstream_named};
 use crate::addr::{BindAddr, EndpointAddr};
 use crate::config::checked::{self, Admin, Checked, ListenerProtocol as Spoken};
 use crate::config::findings::Findings;
@@ -58,7 +58,11 @@ pub(super) fn check(
         if let Some(tls) = raw.tls.as_ref() {
             let mut written = listener_tls::Written::default();
             tls.value.lay(&tls.place, &mut written, "tls", layer);
-            listener.tls = Some(Arc::new(written.settings()));
+            let settings = written.settings();
+            if settings.needs_identity() && file.identity.as_ref().is_none() {
+                layer.findings.mistake(&tls.place, identity::MISSING);
+            }
+            listener.tls = Some(Arc::new(settings));
             listener.tls_line = tls.place.line;
         }
         listener.name = name(raw, &listeners, layer.findings).unwrap_or_default();

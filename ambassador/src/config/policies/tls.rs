@@ -3,7 +3,7 @@
 use crate::config::read::Place;
 use crate::config::setting::{Layer, settings};
 use crate::config::values::{CaFile, CertFile, FilePath, OrOff, ServerName, Verify, choice};
-use crate::route::tls::{self, Ca, Cert};
+use crate::route::tls::{self, Ca, CertificateSource};
 
 settings! {
     /// How connections to an upstream are encrypted.
@@ -29,7 +29,8 @@ settings! {
         /// What must be right with the certificate of the server. `full`: who signed it,
         /// and its name. `ca`: who signed it; its name may be any. `spiffe://td/path`:
         /// who signed it, and that it is an X.509-SVID of exactly this SPIFFE ID, not of
-        /// one below it; `spiffe://td`: of any workload in the trust domain. `off`:
+        /// one below it; `spiffe://td/path/*`: of one below it; `spiffe://td`: of any
+        /// workload in the trust domain. `off`:
         /// nothing, so whoever can take the place of the server is believed; each start
         /// warns of it.
         verify: Verify = tls.verify,
@@ -66,7 +67,7 @@ choice! {
 /// A certificate is nothing without its key. That of the identity has its own, and
 /// comes with whom to believe.
 fn has_both(written: &Tls, place: &Place, tls: &mut tls::Tls, layer: &mut Layer<'_>) {
-    if tls.cert == Some(Cert::Identity) {
+    if tls.cert == Some(CertificateSource::Identity) {
         if let Some(key) = written.key.as_ref() {
             layer
                 .findings

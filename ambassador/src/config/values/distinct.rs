@@ -34,6 +34,17 @@ impl<T, V: Value<T> + Scalar + PartialEq> Value<Vec<T>> for Distinct<V> {
     }
 }
 
+// Where it may be absent as well.
+impl<T, V: Value<T> + Scalar + PartialEq> Value<Option<Vec<T>>> for Distinct<V> {
+    fn meaning(&self) -> Option<Vec<T>> {
+        Some(self.meaning())
+    }
+
+    fn written(list: &Option<Vec<T>>) -> Option<Json> {
+        <Self as Value<Vec<T>>>::written(list.as_ref()?)
+    }
+}
+
 inline_schema!(Distinct<V> [V: JsonSchema]: |generator| generator.subschema_for::<Vec<V>>());
 
 impl<V> Field<Distinct<V>> {

@@ -9,20 +9,24 @@ use crate::config::read::Scalar;
 use crate::config::secrets;
 use crate::config::setting::Value;
 use crate::credential::spiffe_id::IdMatch;
-use crate::route::tls::{self, Ca, Cert, Sni};
+use crate::route::tls::{self, Ca, CertificateSource, Sni};
 
 /// A file. A path that does not begin at the root begins in the directory of the
 /// configuration file.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct FilePath(pub(in crate::config) PathBuf);
 
-/// A client certificate: that of the identity, or a file.
+/// Certificates: those of the identity, or of a file.
 #[derive(Debug, Clone)]
-pub(in crate::config) struct CertFile(Cert);
+pub(in crate::config) struct CertFile(CertificateSource);
 
 /// What must be right with a certificate: a word, or a SPIFFE ID.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Verify(tls::Verify);
+
+/// Which clients may call, by their SPIFFE IDs.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) struct ClientId(IdMatch);
 
 /// Certificate authorities: the system's, those of the identity, or a file.
 #[derive(Debug, Clone)]
@@ -58,8 +62,8 @@ impl Scalar for CaFile {
 impl Scalar for CertFile {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
-            "identity" => Ok(Self(Cert::Identity)),
-            path => Ok(Self(Cert::File(FilePath::parse(path)?.0))),
+            "identity" => Ok(Self(CertificateSource::Identity)),
+            path => Ok(Self(CertificateSource::File(FilePath::parse(path)?.0))),
         }
     }
 }
@@ -76,6 +80,13 @@ impl Scalar for Verify {
             }
             _ => return Err("must be full, ca, off, or a SPIFFE ID as spiffe://td/path".into()),
         }))
+    }
+}
+
+impl Scalar for ClientId {
+    fn parse(text: &str) -> Result<Self, String> {
+        let id: Result<IdMatch, _> = text.parse();
+        id.map(Self).map_err(|error| error.to_string())
     }
 }
 
@@ -138,10 +149,11 @@ impl Value<Sni> for ServerName {
 }
 
 super::fills! {
+    ClientId => IdMatch, |id| Some(id.to_string().into());
     FilePath => PathBuf, |path| Some(path.display().to_string().into());
-    CertFile => Cert, |cert| Some(match cert {
-        Cert::Identity => "identity".into(),
-        Cert::File(path) => path.display().to_string().into(),
+    CertFile => CertificateSource, |cert| Some(match cert {
+        CertificateSource::Identity => "identity".into(),
+        CertificateSource::File(path) => path.display().to_string().into(),
     });
 }
 
@@ -149,6 +161,7 @@ super::value_schemas! {
     FilePath: { "type": "string", "minLength": 1 },
     CaFile: { "type": "string", "minLength": 1 },
     CertFile: { "type": "string", "minLength": 1 },
+    ClientId: { "type": "string", "format": "SPIFFE ID", "pattern": "^spiffe://" },
     Verify: {
         "anyOf": [
             { "const": "full" },
