@@ -11,6 +11,7 @@ mod client;
 mod client_verifier;
 mod handshake;
 mod outcome;
+pub(crate) mod pem;
 mod resumption;
 mod server;
 mod server_sessions;

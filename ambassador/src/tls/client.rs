@@ -17,7 +17,7 @@ use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
 use super::verifier::{ServerProof, ServerVerifier};
 use super::x509_context::X509Context;
-use super::{Files, certificate, next_id};
+use super::{Files, certificate, next_id, pem};
 use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Alpn, Ca, CertificateSource, MinVersion, Sni, Tls, Verify};
 
@@ -304,21 +304,21 @@ fn chain_verifier(
 }
 
 /// Lists of revoked certificates.
-pub(super) fn revoked(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
-    match lists {
-        Ok(lists) if lists.is_empty() => Err(wrong("crl", "has no list in PEM")),
+pub(super) fn revoked(
+    text: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
+    match pem::items(text) {
+        Ok(lists) if Vec::is_empty(&lists) => Err(wrong("crl", "has no list in PEM")),
         lists => lists.map_err(|error| wrong("crl", error)),
     }
 }
 
 pub(super) fn certificates(
     key: &'static str,
-    pem: &[u8],
+    text: &[u8],
 ) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match all {
-        Ok(all) if all.is_empty() => Err(wrong(key, "has no certificate in PEM")),
+    match pem::items(text) {
+        Ok(all) if Vec::is_empty(&all) => Err(wrong(key, "has no certificate in PEM")),
         all => all.map_err(|error| wrong(key, error)),
     }
 }

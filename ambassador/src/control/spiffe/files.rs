@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::tls::pem::{self, PemError};
 use crate::tls::svid;
 use crate::tls::trust::Trust;
 use crate::tls::x509_context::{X509Context, X509ContextError};
@@ -42,7 +43,7 @@ pub(crate) enum FilesError {
         /// Which one.
         path: PathBuf,
         /// What is wrong.
-        source: pem::Error,
+        source: PemError,
     },
     /// What they hold does not fit together.
     Identity(X509ContextError),
@@ -79,6 +80,7 @@ struct Key(PrivateKeyDer<'static>);
 impl Key {
     fn read(path: &Path) -> Result<Self, FilesError> {
         let key = PrivateKeyDer::from_pem_slice(&content(path)?);
+        let key = key.map_err(PemError::Item);
         key.map(Self).map_err(|source| pem_error(path, source))
     }
 }
@@ -99,11 +101,10 @@ fn content(path: &Path) -> Result<Zeroizing<Vec<u8>>, FilesError> {
 
 /// All of one kind that stand in a file.
 fn items<T: PemObject>(path: &Path, content: &[u8]) -> Result<Vec<T>, FilesError> {
-    let items = T::pem_slice_iter(content).collect::<Result<_, _>>();
-    items.map_err(|source| pem_error(path, source))
+    pem::items(content).map_err(|source| pem_error(path, source))
 }
 
-fn pem_error(path: &Path, source: pem::Error) -> FilesError {
+fn pem_error(path: &Path, source: PemError) -> FilesError {
     FilesError::Pem {
         path: path.to_owned(),
         source,
