@@ -62,6 +62,7 @@ mod odd_files;
 mod odd_messages;
 mod opaque;
 mod openbao_certificates;
+mod openbao_documents;
 mod openbao_tokens;
 mod pool;
 mod programs;
