@@ -1,6 +1,7 @@
 //! What a request shows about who sends it, added on the way out: secrets, and the
 //! credentials made of them. No I/O: the control side reads files and asks servers.
 
+pub(crate) mod aws_error;
 pub(crate) mod aws_profile;
 pub(crate) mod form;
 pub(crate) mod jwt;

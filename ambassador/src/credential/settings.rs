@@ -126,6 +126,11 @@ impl Auth {
         }
     }
 
+    /// Whether keys of AWS sign.
+    pub(crate) fn signs(&self) -> bool {
+        matches!(self, Self::SigV4(_))
+    }
+
     /// Whether it shows the proxy's own identity.
     pub(crate) fn shows_identity(&self) -> bool {
         match self {

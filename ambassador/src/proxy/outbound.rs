@@ -56,6 +56,14 @@ pub(crate) struct Reading<'a> {
     pub head: &'a mut ResponseHead,
 }
 
+/// What has come of a body that nobody has been sent.
+pub(crate) struct BodyBeginning {
+    /// As it came.
+    pub rest: Option<Chunk>,
+    /// The same without its framing.
+    pub content: Vec<u8>,
+}
+
 /// How much of a head has come.
 pub(crate) enum Received {
     /// All of it, and what came along of the body.
@@ -147,6 +155,19 @@ impl Outbound {
     pub(crate) fn is_answered(&mut self, shared: &Shared, response: &ResponseHead, head: &[u8]) {
         match self {
             Self::Http1(one) => one.is_answered(shared, response, head),
+        }
+    }
+
+    /// The beginning of a body of which `rest` has come: all of it, or what is enough to
+    /// tell an error by, or what comes by `until`.
+    pub(crate) async fn begun(
+        &self,
+        response: &ResponseHead,
+        rest: Option<Chunk>,
+        until: Instant,
+    ) -> BodyBeginning {
+        match self {
+            Self::Http1(one) => one.begun(response, rest, until).await,
         }
     }
 

@@ -4,16 +4,21 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::clock::Instant;
+use crate::credential::aws_error;
 use crate::proxy::attempt::Try;
 use crate::proxy::failure::Failure;
 use crate::proxy::heads::Interims;
 use crate::proxy::sending::{AnsweredTry, Sending};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::{AttemptOutcome, RetryCause};
-use crate::upstream::credential::Renewal;
+use crate::upstream::credential::{Renewal, UpstreamCredential};
 
 /// How long a request waits at most for a credential in place of a refused one.
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the beginning of a body is waited for that may say so.
+const BODY_WITHIN: Duration = Duration::from_secs(1);
 
 impl Sending<'_> {
     /// Tries as the policies count them: one that was made because of a stale
@@ -23,14 +28,13 @@ impl Sending<'_> {
         self.record.attempts.get().saturating_sub(again)
     }
 
-    /// Whether the response that has come refuses the credential (RFC 9110 section
-    /// 15.5.2).
+    /// Whether the response that has come may refuse the credential.
     #[inline(always)]
-    pub(crate) fn is_refused(&self) -> bool {
-        self.presented.number != 0 && self.response.status() == 401
+    pub(crate) fn may_be_refused(&self) -> bool {
+        self.presented.number != 0 && matches!(self.response.status(), 400 | 401 | 403)
     }
 
-    /// Has the refused credential replaced. Sends the request once more where it can
+    /// Has a refused credential replaced. Sends the request once more where it can
     /// be, else gives the response back that there is. Boxed and out of the way, as it is
     /// rare.
     #[cold]
@@ -51,6 +55,9 @@ impl Sending<'_> {
         let Some(credential) = &self.target().credential else {
             return Ok(answered);
         };
+        if !self.is_refused(credential, &mut answered).await {
+            return Ok(answered);
+        }
         let number = self.presented.number;
         credential.refuse(number, ring::now());
         let may_go_again = !self.presented.is_renewed
@@ -60,9 +67,7 @@ impl Sending<'_> {
             return Ok(answered);
         }
         answered.held.detach();
-        let latest = ring::now() + RENEWED_WITHIN;
-        let of_request = self.deadlines.of_request();
-        let until = of_request.map_or(latest, |until| until.min(latest));
+        let until = self.renewal_until(RENEWED_WITHIN);
         let renewal = timer::timeout_at(until, credential.renewed(number, ring::now));
         if !matches!(renewal.await, Ok(Renewal::Done)) {
             return Ok(answered);
@@ -75,5 +80,37 @@ impl Sending<'_> {
         self.outgoing = self.replay.again_after_refusal().map(Gather::from);
         self.deadlines.begin_try(ring::now());
         self.ask(one, Interims::Pass).await
+    }
+
+    /// Whether the response refuses the credential (RFC 9110 section 15.5.2). Where keys
+    /// sign, it may say so in its body, whose beginning is taken in for that.
+    async fn is_refused(
+        &self,
+        credential: &UpstreamCredential,
+        answered: &mut AnsweredTry,
+    ) -> bool {
+        let status = self.response.status();
+        if status == 401 {
+            return true;
+        }
+        if !credential.auth.signs() || !aws_error::STATUSES.contains(&status) {
+            return false;
+        }
+        let fields = self.response.fields();
+        match fields.value(&answered.held.head, aws_error::ERROR_TYPE_FIELD) {
+            Some(value) => aws_error::type_says_keys_are_over(value),
+            None => {
+                let until = self.renewal_until(BODY_WITHIN);
+                let begun = answered.begun_body(self.response, until).await;
+                aws_error::body_says_keys_are_over(&begun)
+            }
+        }
+    }
+
+    /// In this time from now, or when that of the request is over.
+    fn renewal_until(&self, within: Duration) -> Instant {
+        let latest = ring::now() + within;
+        let of_request = self.deadlines.of_request();
+        of_request.map_or(latest, |until| until.min(latest))
     }
 }

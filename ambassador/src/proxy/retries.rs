@@ -82,7 +82,7 @@ impl Sending<'_> {
             None => self.ask(one, Interims::Pass).await?,
             Some(second) => self.ask_beside(one, tries, second).await?,
         };
-        if self.is_refused() {
+        if self.may_be_refused() {
             answered = self.ask_renewed(one, answered).await?;
         }
         self.take(one, answered, hold_back).await

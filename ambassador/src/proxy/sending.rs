@@ -125,6 +125,17 @@ pub(crate) enum Delivered {
     Switched(Box<Lease>, Option<Chunk>),
 }
 
+impl AnsweredTry {
+    /// The beginning of its body, taken in: enough to tell an error by, or what comes by
+    /// `until`.
+    pub(crate) async fn begun_body(&mut self, response: &ResponseHead, until: Instant) -> Vec<u8> {
+        let rest = self.held.rest.take();
+        let begun = self.outbound.begun(response, rest, until).await;
+        self.held.rest = begun.rest;
+        begun.content
+    }
+}
+
 impl<'a> Sending<'a> {
     /// One try: sends the request until the head of its response has come, and
     /// tells `one` of a failure. A reused connection that turns out to have been

@@ -124,7 +124,7 @@ labels! {
         Status504 = "504",
         /// The response had another status that `retry.on` names.
         OtherStatus = "status",
-        /// The upstream refused the credential (401), and there was a fresh one.
+        /// The upstream refused the credential (401, or what AWS says of keys), and there was a fresh one.
         Credential = "credential",
         /// Made beside a try whose endpoint had been silent since it connected.
         Silence = "silence",

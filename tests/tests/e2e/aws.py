@@ -1,6 +1,6 @@
 # A service of AWS that believes nobody: botocore computes each signature anew. It is
 # the Security Token Service and the agent of a container as well.
-import hashlib, http.server, json, re, sys, urllib.parse
+import hashlib, http.server, json, re, sys, time, urllib.parse
 
 from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -9,6 +9,7 @@ from botocore.credentials import Credentials
 SECRETS = {
     "AKIDFILE": ("file/s3cr3t+", None),
     "AKIDNEXT": ("next/s3cr3t+", "next+token="),
+    "AKIDOLD": ("old/s3cr3t+", "old+token="),
     "AKIDENV": ("env/s3cr3t+", "env+token="),
     "AKIDROLE": ("role/s3cr3t+", "role+token/=="),
     "AKIDAGENT": ("agent/s3cr3t+", "agent+token="),
@@ -18,6 +19,22 @@ ROLE = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/do
 <SecretAccessKey>role/s3cr3t+</SecretAccessKey><SessionToken>role+token/==</SessionToken>
 <Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleWithWebIdentityResult>
 </AssumeRoleWithWebIdentityResponse>"""
+XML = "<?xml version='1.0'?>\n<Error><Code>%s</Code><Message>No.</Message></Error>"
+CORAL = "com.amazon.coral.service#"
+# What is said of the old keys, by path: status, further fields, body.
+REFUSALS = {
+    "/xml": (400, {}, XML % "ExpiredToken"),
+    "/late": (403, {}, XML % "InvalidAccessKeyId"),
+    "/in-pieces": (403, {}, XML % "InvalidClientTokenId"),
+    "/until-close": (403, {"Connection": "close"}, XML % "ExpiredToken"),
+    "/json": (400, {}, json.dumps({"__type": CORAL + "ExpiredTokenException"})),
+    "/field": (403, {"x-amzn-ErrorType": "UnrecognizedClientException:"}, "{}"),
+    "/denied": (403, {}, XML % "AccessDenied"),
+    "/denied-field": (403, {"x-amzn-ErrorType": "AccessDeniedException"}, XML % "ExpiredToken"),
+    "/far-away": (403, {}, " " * 50_000 + XML % "ExpiredToken"),
+}
+# How often the agent was asked, by path.
+ASKED = {}
 WANTED = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(\w+)/(\d{8})/([\w-]+)/([\w-]+)/aws4_request, "
     r"SignedHeaders=([\w;-]+), Signature=([0-9a-f]{64})"
@@ -123,10 +140,14 @@ class Server(http.server.BaseHTTPRequestHandler):
                 "WebIdentityToken": "sub.ject.jwt",
             }
             status, text = (200, ROLE) if form == wanted else (400, f"{form}")
-        elif self.path == "/keys":
+        elif self.path.startswith("/keys"):
+            # A path that is longer has old keys at first.
+            times = ASKED[self.path] = ASKED.get(self.path, 0) + 1
+            key = "AKIDOLD" if self.path != "/keys" and times == 1 else "AKIDAGENT"
+            secret, token = SECRETS[key]
             keys = {
-                "AccessKeyId": "AKIDAGENT", "SecretAccessKey": "agent/s3cr3t+",
-                "Token": "agent+token=", "Expiration": "2099-01-01T00:00:00Z",
+                "AccessKeyId": key, "SecretAccessKey": secret,
+                "Token": token, "Expiration": "2099-01-01T00:00:00Z",
             }
             ok = self.headers["Authorization"] == "sh0wn"
             status, text = (200, json.dumps(keys)) if ok else (403, "{}")
@@ -135,10 +156,32 @@ class Server(http.server.BaseHTTPRequestHandler):
             key = self.headers["Authorization"].split("Credential=")[1].split("/")[0] if not what else ""
             text = what or f"{key} {self.headers['x-amz-content-sha256'] or ''}"
             status = 403 if what else 200
+            if key == "AKIDOLD" and self.path in REFUSALS:
+                return self.refuse(*REFUSALS[self.path])
         self.send_response(status)
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
         self.wfile.write(text.encode())
+
+    def refuse(self, status, fields, text):
+        body = text.encode()
+        self.send_response(status)
+        for name, value in fields.items():
+            self.send_header(name, value)
+        if self.path == "/in-pieces":
+            self.send_header("Transfer-Encoding", "chunked")
+        elif self.path != "/until-close":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.path == "/late":
+            self.wfile.flush()
+            time.sleep(0.2)
+        if self.path == "/in-pieces":
+            for piece in (body[:30], body[30:60], body[60:]):
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.wfile.flush()
+            body = b"0\r\n\r\n"
+        self.wfile.write(body)
 
     do_GET = do_PUT = do_POST = answer
 

@@ -78,6 +78,7 @@ mod service_identity;
 mod shares;
 mod signals;
 mod sigv4;
+mod sigv4_refused;
 mod slots;
 mod slow_heads;
 mod smuggling;

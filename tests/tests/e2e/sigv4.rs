@@ -53,7 +53,7 @@ impl Aws {
     }
 }
 
-fn sigv4(service: &str, credentials: &str) -> String {
+pub(crate) fn sigv4(service: &str, credentials: &str) -> String {
     format!(
         "auth: {{ sigv4: {{ service: {service}, region: eu-west-1, credentials: {credentials} }} }}\n\
          headers: {{ set: {{ authorization: by-a-rule, x-amz-meta-team: shop }} }}\n"
@@ -168,13 +168,13 @@ fn a_body_that_comes_later_is_signed_too(column: Column) {
     }
 }
 
-const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
+pub(crate) const CHUNKS: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD";
 const WITH_TRAILER: &str = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER";
 /// A signature that is worth nothing.
 const NOBODYS: &str = "00000000000000000000000000000000000000000000000000000000deadbeef";
 
 /// A body in chunks of these sizes, as a program with keys of no worth signs it.
-fn in_chunks(sizes: &[usize], said: &str) -> Vec<u8> {
+pub(crate) fn in_chunks(sizes: &[usize], said: &str) -> Vec<u8> {
     let mut body = Vec::new();
     for size in sizes {
         body.extend(format!("{size:x};chunk-signature={NOBODYS}\r\n").bytes());
@@ -190,9 +190,9 @@ fn in_chunks(sizes: &[usize], said: &str) -> Vec<u8> {
     body
 }
 
-fn upload(sizes: &[usize], said: &str) -> Call {
+pub(crate) fn upload(path: &str, sizes: &[usize], said: &str) -> Call {
     let length: usize = sizes.iter().sum();
-    Call::new("PUT", "/key")
+    Call::new("PUT", path)
         .to("web.test")
         .lines(OWN)
         .field("content-encoding", "aws-chunked")
@@ -218,10 +218,10 @@ fn signatures_in_a_body_are_replaced(column: Column) {
             &[1 << 20, 1 << 20, 7],
         ] {
             let body = in_chunks(sizes, said);
-            let answer = caller.call(&upload(sizes, said).body(&body));
+            let answer = caller.call(&upload("/key", sizes, said).body(&body));
             assert_eq!((answer.status, answer.text()), expected, "{sizes:?}");
             for piece in [1_000, 70_001] {
-                caller.send(&upload(sizes, said).in_pieces());
+                caller.send(&upload("/key", sizes, said).in_pieces());
                 for piece in body.chunks(piece) {
                     caller.piece(piece);
                 }
@@ -253,7 +253,7 @@ fn a_body_that_is_not_in_signed_chunks_is_refused(column: Column) {
     ] {
         let answer = column
             .connect(listen)
-            .call(&upload(&[5], CHUNKS).body(body));
+            .call(&upload("/key", &[5], CHUNKS).body(body));
         assert_eq!(
             (answer.status, answer.reason()),
             (status, "bad-request"),
@@ -263,7 +263,7 @@ fn a_body_that_is_not_in_signed_chunks_is_refused(column: Column) {
     }
     let answer = column
         .connect(listen)
-        .call(&upload(&[5], CHUNKS).body(in_chunks(&[5], CHUNKS)));
+        .call(&upload("/key", &[5], CHUNKS).body(in_chunks(&[5], CHUNKS)));
     assert_eq!(answer.status, 200);
 }
 

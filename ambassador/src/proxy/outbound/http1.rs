@@ -8,13 +8,14 @@ use memchr::memchr;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
+use crate::credential::aws_error::BODY_BYTES_MAX;
 use crate::http1::{self, BodyReader};
 use crate::message::{
     BadMessage, Framing, Length, Method, RequestHead, RequestRewrite, ResponseHead, challenge,
 };
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
-use crate::proxy::outbound::{self, Reading, Received, Reuse};
+use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
 use crate::ring::timer::Elapsed;
@@ -131,6 +132,32 @@ impl Outbound {
         self.0.is_answered(shared);
         self.0.set_idle_limit(response.idle_limit());
         self.0.tie = self.0.tie.offered(challenge::offered(response, head));
+    }
+
+    pub(super) async fn begun(
+        &self,
+        response: &ResponseHead,
+        mut more: Option<Chunk>,
+        until: Instant,
+    ) -> BodyBeginning {
+        let mut body = BodyReader::behind(response);
+        let (mut bytes, mut content) = (Vec::new(), Vec::new());
+        loop {
+            let is_sound = more.is_none_or(|more| {
+                bytes.extend_from_slice(&more);
+                body.advance_into(&more, &mut content).is_ok()
+            });
+            if !is_sound || body.is_done() || bytes.len() >= BODY_BYTES_MAX {
+                break;
+            }
+            // Its end is seen again by whoever goes on.
+            more = match self.0.stream.recv_by(until).await {
+                Ok(Ok(Some(chunk))) => Some(chunk),
+                _ => break,
+            };
+        }
+        let rest = (!bytes.is_empty()).then(|| Chunk::from(bytes));
+        BodyBeginning { rest, content }
     }
 
     /// Keeps the connection for the caller alone whose own it has become, else for
