@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -78,6 +79,10 @@ struct Run {
     /// Speak the opaque protocol of `serve --tcp`.
     #[arg(long, conflicts_with_all = ["host", "path_prefix", "fields"])]
     tcp: bool,
+    /// Speak TLS with a server whose certificate, for NAME, is from an authority
+    /// in this file. Each connection begins with a full handshake.
+    #[arg(long, value_name = "FILE", requires = "host", conflicts_with = "tcp")]
+    tls: Option<PathBuf>,
     /// Load that counts.
     #[arg(long, value_name = "S", value_parser = positive_seconds)]
     seconds: Duration,
@@ -173,6 +178,7 @@ impl Run {
             host: self.host.clone().unwrap_or_else(|| self.to.to_string()),
             path_prefix: self.path_prefix.clone(),
             fields: self.fields.clone(),
+            tls: self.tls.clone(),
             size: self.size,
             connections: self.connections as usize,
             reuse: match self.new_connections {

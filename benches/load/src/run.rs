@@ -8,14 +8,17 @@ mod errors;
 mod generator;
 mod open_loop;
 mod report;
+mod session;
 mod tally;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use self::dialer::Dialer;
 use self::generator::Generator;
+use self::session::Tls;
 use crate::failure::Failure;
 use crate::process;
 use crate::protocol::{self, Protocol};
@@ -46,6 +49,8 @@ pub struct Settings {
     pub path_prefix: String,
     /// Further fields, as lines.
     pub fields: Vec<String>,
+    /// The authorities of the server, where TLS is spoken.
+    pub tls: Option<PathBuf>,
     /// Bytes per answer.
     pub size: u64,
     /// Connections, and requests at the same time.
@@ -71,15 +76,17 @@ pub struct Settings {
 }
 
 impl Settings {
-    fn dialer(&self) -> Dialer {
-        Dialer {
+    fn dialer(&self) -> Result<Dialer, Failure> {
+        let tls = |authorities| Tls::new(authorities, &self.host);
+        Ok(Dialer {
             to: self.to,
             connect: match self.blocking_connect {
                 true => Connect::Blocking,
                 false => Connect::Event,
             },
             close: self.close,
-        }
+            tls: self.tls.as_deref().map(tls).transpose()?,
+        })
     }
 
     fn request(&self) -> Vec<u8> {

@@ -9,6 +9,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::answer::{Afterwards, Answer, Progress};
 use super::errors::ErrorKind;
 use super::open_loop::Moment;
+use super::session::Session;
 use crate::sockets;
 
 /// What a connection is at.
@@ -35,8 +36,10 @@ pub enum Work {
 /// A connection, or the place for one.
 pub struct Connection {
     socket: Option<OwnedFd>,
+    /// What encrypts, if anything does.
+    session: Option<Box<Session>>,
     work: Work,
-    /// Bytes of the request that the kernel has taken.
+    /// Bytes of the request that the kernel, or the session, has taken.
     sent: usize,
     answer: Answer,
 }
@@ -46,6 +49,7 @@ impl Connection {
     pub fn new(answer: Answer) -> Self {
         Self {
             socket: None,
+            session: None,
             work: Work::Closed,
             sent: 0,
             answer,
@@ -58,8 +62,15 @@ impl Connection {
     }
 
     /// Takes `socket`, whose connect() was called at `since`.
-    pub fn connecting(&mut self, socket: OwnedFd, since: Moment, due: Option<Moment>) {
+    pub fn connecting(
+        &mut self,
+        socket: OwnedFd,
+        session: Option<Session>,
+        since: Moment,
+        due: Option<Moment>,
+    ) {
         self.socket = Some(socket);
+        self.session = session.map(Box::new);
         self.work = Work::Connecting { since, due };
     }
 
@@ -82,6 +93,13 @@ impl Connection {
     /// Sends what the kernel takes of the rest of `request`.
     pub fn send(&mut self, request: &[u8]) -> Result<(), ErrorKind> {
         let socket = self.socket.as_ref().ok_or(ErrorKind::Broken)?;
+        if let Some(session) = &mut self.session {
+            if self.sent < request.len() {
+                session.queue(request).map_err(|_| ErrorKind::Broken)?;
+                self.sent = request.len();
+            }
+            return session.flush(socket).map_err(|_| ErrorKind::Broken);
+        }
         while self.sent < request.len() {
             match send(socket, &request[self.sent..], SendFlags::NOSIGNAL) {
                 Ok(sent) => self.sent += sent,
@@ -108,7 +126,9 @@ impl Connection {
                 Progress::Whole(_) if ended => return Ok(Progress::Whole(Afterwards::Closing)),
                 Progress::Whole(afterwards) => return Ok(Progress::Whole(afterwards)),
                 // What comes after a short read makes an event of its own.
-                Progress::Partial if received < buffer.len() && !ended => {
+                Progress::Partial
+                    if received < buffer.len() && !ended && self.session.is_none() =>
+                {
                     return Ok(Progress::Partial);
                 }
                 Progress::Partial => {}
@@ -135,13 +155,15 @@ impl Connection {
     /// Closes it.
     pub fn close(&mut self) {
         self.socket = None;
+        self.session = None;
         self.work = Work::Closed;
     }
 
-    fn receive_some(&self, buffer: &mut [u8]) -> Result<usize, Errno> {
-        match &self.socket {
-            Some(socket) => recv(socket, buffer, RecvFlags::empty()).map(|(received, _)| received),
-            None => Err(Errno::NOTCONN),
+    fn receive_some(&mut self, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let socket = self.socket.as_ref().ok_or(Errno::NOTCONN)?;
+        match &mut self.session {
+            Some(session) => session.receive(socket, buffer),
+            None => recv(socket, buffer, RecvFlags::empty()).map(|(received, _)| received),
         }
     }
 }

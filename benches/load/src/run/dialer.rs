@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use super::connection::{Connection, Work};
 use super::open_loop::Moment;
+use super::session::Tls;
 use crate::failure::Failure;
 use crate::poller::{ENDED, EVENTS, EventFlags, Poller};
 use crate::sockets::{self, Close, Connect};
@@ -37,6 +38,8 @@ pub struct Dialer {
     pub connect: Connect,
     /// How connections are ended.
     pub close: Close,
+    /// What encrypts, if anything does.
+    pub tls: Option<Tls>,
 }
 
 impl Dialer {
@@ -60,7 +63,8 @@ impl Dialer {
         }
         // Not before: epoll calls a socket without a connection hung up.
         poller.watch(&socket, token)?;
-        connection.connecting(socket, since, due);
+        let session = self.tls.as_ref().map(Tls::session).transpose()?;
+        connection.connecting(socket, session, since, due);
         Ok(call)
     }
 

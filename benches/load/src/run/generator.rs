@@ -64,7 +64,7 @@ impl Generator {
     /// Opens the connections that are to be kept, and starts the clock.
     pub fn start(settings: &Settings) -> Result<Self, Failure> {
         let poller = Poller::new().map_err(Failure::system("setting epoll up"))?;
-        let dialer = settings.dialer();
+        let dialer = settings.dialer()?;
         let answer = || Answer::new(settings.protocol, settings.size);
         let mut connections: Vec<_> = (0..settings.connections)
             .map(|_| Connection::new(answer()))

@@ -3,4 +3,5 @@
 mod errors;
 mod modes;
 mod program;
+mod tls;
 mod upstream;
