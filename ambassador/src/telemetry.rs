@@ -39,4 +39,4 @@ pub use record::Passage;
 pub(crate) use record::{Description, RequestRecord};
 pub(crate) use registry::UpstreamIndex;
 pub use registry::{ListenerIndex, Registry};
-pub(crate) use tls::{HandshakeCount, Handshakes, Resumption, TlsSummary};
+pub(crate) use tls::{HandshakeCount, Handshakes, Resumption, TlsSummary, handshakes_have_ended};

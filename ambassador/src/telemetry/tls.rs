@@ -1,7 +1,7 @@
 //! What is known of a TLS session, and how handshakes went.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::labels::{TlsCipher, TlsGroup, TlsOutcome, TlsVersion};
 
@@ -34,6 +34,15 @@ pub(crate) struct Handshakes(OnceLock<Box<Counts>>);
 
 const VERSIONS: usize = TlsVersion::ALL.len();
 const GROUPS: usize = TlsGroup::ALL.len();
+
+/// Some handshake has ended.
+static ENDED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a handshake has ended, of whatever upstream or listener, since this was
+/// last asked.
+pub(crate) fn handshakes_have_ended() -> bool {
+    ENDED.swap(false, Ordering::Relaxed)
+}
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -100,6 +109,7 @@ impl Handshakes {
     }
 
     fn counts(&self) -> &Counts {
+        ENDED.store(true, Ordering::Relaxed);
         self.0.get_or_init(Box::default)
     }
 }

@@ -13,6 +13,7 @@ use crate::clock;
 use crate::control::Event;
 use crate::proxy::drop_spares;
 use crate::ring::slack;
+use crate::telemetry::handshakes_have_ended;
 use crate::workload::memory::{self, MappedFiles};
 
 /// How often the main thread looks whether captured cgroups are still those
@@ -23,6 +24,10 @@ const LOOK_AROUND_EVERY: Duration = Duration::from_millis(500);
 /// How long shards are given to free what a burst has left them.
 const SPARES_DROPPED_WITHIN: Duration = Duration::from_millis(100);
 
+/// Looks without a TLS handshake after which the last one is long enough ago: five
+/// seconds.
+const LULL_LOOKS: u32 = 10;
+
 /// What is looked after.
 #[derive(Default)]
 pub(super) struct Housekeeping {
@@ -30,6 +35,26 @@ pub(super) struct Housekeeping {
     burst_has_ended: bool,
     /// Slots of the token table.
     slots: Slots,
+    handshakes: HandshakeLull,
+}
+
+/// How many looks ago the last TLS handshake was; `None`: what it left was dealt
+/// with.
+#[derive(Debug, Default)]
+struct HandshakeLull(Option<u32>);
+
+impl HandshakeLull {
+    /// Notes whether there were any since the last look. True once after each
+    /// series of them.
+    fn begins(&mut self, handshakes_have_ended: bool) -> bool {
+        let quiet = match (handshakes_have_ended, self.0) {
+            (true, _) => Some(0),
+            (false, quiet) => quiet.map(|looks| looks + 1),
+        };
+        let begins = quiet.is_some_and(|looks| looks >= LULL_LOOKS);
+        self.0 = quiet.filter(|_| !begins);
+        begins
+    }
 }
 
 impl Proxy {
@@ -71,6 +96,10 @@ impl Proxy {
             slack::burst_has_ended(),
         ) {
             memory::give_back_freed();
+            MappedFiles::find().unmap();
+        }
+        // A handshake runs 4 MiB of code that requests over its session do not.
+        if self.housekeeping.handshakes.begins(handshakes_have_ended()) {
             MappedFiles::find().unmap();
         }
         if self.housekeeping.burst_has_ended {
@@ -115,6 +144,26 @@ impl Proxy {
                 Event::Reload => self.reload(),
                 Event::Drain => tracing::info!("exec drains when its command has ended"),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lull_begins_once_after_each_series_of_handshakes() {
+        let mut lull = HandshakeLull::default();
+        let quiet = |lull: &mut HandshakeLull, looks| (0..looks).any(|_| lull.begins(false));
+        assert!(!quiet(&mut lull, 3 * LULL_LOOKS), "there were none");
+        for _ in 0..2 {
+            for _ in 0..3 {
+                assert!(!lull.begins(true));
+                assert!(!quiet(&mut lull, LULL_LOOKS - 1), "they go on");
+            }
+            assert!(lull.begins(false));
+            assert!(!quiet(&mut lull, 3 * LULL_LOOKS), "once");
         }
     }
 }
