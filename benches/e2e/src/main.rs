@@ -7,6 +7,7 @@
 //! so that what the machine does meanwhile meets them all; what is compared is
 //! the ratio within a round.
 
+mod background;
 mod client;
 mod distribution;
 mod guard;
@@ -17,6 +18,7 @@ mod neighbour;
 mod peers;
 mod placement;
 mod process;
+mod program;
 mod protocol;
 mod report;
 mod sample;
@@ -26,6 +28,7 @@ mod standing;
 mod start_up;
 mod syscalls;
 mod targets;
+mod tls_memory;
 mod variant;
 
 use std::path::PathBuf;
@@ -119,6 +122,17 @@ fn run(arguments: &Arguments) -> Result<(), String> {
             Ok(memory) => report.memory.push((*variant, memory)),
             Err(why) => eprintln!("  {why}"),
         }
+    }
+    for variant in variants.iter().filter(|variant| variant.speaks_tls()) {
+        eprintln!("memory of {}", variant.name());
+        match tls_memory::measure(*variant, &arguments.binaries, &load) {
+            Ok(memory) => report.tls_memory.push((*variant, memory)),
+            Err(why) => eprintln!("  {why}"),
+        }
+    }
+    match program::size_without_symbols(&arguments.binaries) {
+        Ok(bytes) => report.program_size = Some(bytes),
+        Err(why) => report.note(format!("the size of the program is not known: {why}")),
     }
     report.start_up(&arguments.binaries, &load, arguments.rounds);
     let mut standing = Vec::new();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::background::Background;
 use crate::client::Clients;
 use crate::neighbour::Neighbour;
 use crate::placement::Placement;
@@ -73,11 +74,16 @@ fn once(standing: &Standing, scenario: &Scenario, how: &How<'_>) -> Result<Sampl
         busy(),
     );
     let started = Instant::now();
+    let background = scenario.beside.map(|beside| {
+        let seconds = warm_up(scenario) + how.seconds;
+        Background::start(standing, beside, seconds, how.load)
+    });
     let clients = of_clients.iter();
     let clients = clients.map(|cpu| client(standing, scenario, how, *cpu));
     let mut clients = Clients::start(clients.collect());
     let (begin, end) = clients.during(|| process::cpu_time(&proxy))?;
     let reports = clients.reports()?;
+    background.map_or(Ok(()), Background::end)?;
     let took = started.elapsed();
     let ours = process::cpu_time(&proxy).saturating_sub(before.0)
         + process::cpu_time(&upstreams).saturating_sub(before.1)
@@ -106,17 +112,19 @@ fn is_saturated(shards: usize, sample: &Sample) -> Result<(), String> {
     }
 }
 
+/// Load before the window, in seconds.
+fn warm_up(scenario: &Scenario) -> f64 {
+    WARM_UP + WARM_UP_OF_CONNECTION * f64::from(scenario.connections)
+}
+
 /// A generator on a CPU, not started.
 fn client(standing: &Standing, scenario: &Scenario, how: &How<'_>, cpu: usize) -> Command {
-    let warm_up = WARM_UP + WARM_UP_OF_CONNECTION * f64::from(scenario.connections);
-    let mut client = standing.client(how.load);
+    let mut client = standing.client(how.load, scenario.protocol);
     client
-        .args(["--to", &standing.address(scenario.protocol).to_string()])
-        .args(scenario.protocol.of_client())
         .args(["--size", &scenario.size.to_string()])
         .args(["--connections", &scenario.connections.to_string()])
         .args(["--seconds", &how.seconds.to_string()])
-        .args(["--warmup", &warm_up.to_string()])
+        .args(["--warmup", &warm_up(scenario).to_string()])
         .args(["--cpu", &cpu.to_string()])
         .arg("--announce");
     match scenario.load {

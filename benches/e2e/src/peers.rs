@@ -3,6 +3,8 @@
 //! logged, each by its own means. They listen on 8081 (HTTP) and 8082 (TCP) and
 //! call 9000 and 9001.
 
+pub mod tls;
+
 use std::path::Path;
 
 /// The ambassador: listeners, and what `more` says.

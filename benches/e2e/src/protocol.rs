@@ -13,25 +13,70 @@ pub enum Protocol {
     Http1,
     /// Bytes that no proxy understands.
     Tcp,
+    /// HTTP/1.1, from the client over TLS, to the upstream in clear.
+    Tls,
+    /// HTTP/1.1, from the client in clear, to the upstream over mutual TLS 1.3.
+    Mtls,
+    /// The same over mutual TLS 1.2.
+    Mtls12,
+    /// HTTP/1.1, from the client in clear, to the upstream with a connection, and a
+    /// full handshake of TLS 1.3, for each request.
+    Anew,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Http1, Self::Tcp];
+    pub const ALL: [Self; 6] = [
+        Self::Http1,
+        Self::Tcp,
+        Self::Tls,
+        Self::Mtls,
+        Self::Mtls12,
+        Self::Anew,
+    ];
 
-    /// What makes `ambassador-load run` speak it.
-    pub fn of_client(self) -> &'static [&'static str] {
+    /// Those without TLS, which have an upstream of their own.
+    pub const CLEAR: [Self; 2] = [Self::Http1, Self::Tcp];
+
+    /// Those whose upstream speaks TLS.
+    pub const TO_TLS: [Self; 3] = [Self::Mtls, Self::Mtls12, Self::Anew];
+
+    /// What files and upstreams of it are named.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Http1 => &["--host", "bench.test"],
-            Self::Tcp => &["--tcp"],
+            Self::Http1 => "http1",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Mtls => "mtls",
+            Self::Mtls12 => "mtls12",
+            Self::Anew => "anew",
+        }
+    }
+
+    /// Whom clients ask for.
+    pub fn host(self) -> &'static str {
+        match self {
+            Self::Http1 | Self::Tcp | Self::Tls => "bench.test",
+            Self::Mtls => "mtls.test",
+            Self::Mtls12 => "mtls12.test",
+            Self::Anew => "anew.test",
+        }
+    }
+
+    /// What makes `ambassador-load run` speak it; TLS needs the file of an
+    /// authority besides.
+    pub fn of_client(self) -> Vec<&'static str> {
+        match self {
+            Self::Tcp => vec!["--tcp"],
+            _ => vec!["--host", self.host()],
         }
     }
 
     /// What makes `ambassador-load serve` speak it.
     pub fn of_upstream(self) -> &'static [&'static str] {
         match self {
-            Self::Http1 => &[],
             Self::Tcp => &["--tcp"],
+            _ => &[],
         }
     }
 
@@ -42,7 +87,10 @@ impl Protocol {
 
     /// Where its upstream listens.
     pub fn upstream_port(self) -> u16 {
-        9000 + self as u16
+        match self {
+            Self::Tls => Self::Http1.upstream_port(),
+            _ => 9000 + self as u16,
+        }
     }
 
     /// Whether a variant can carry it.
@@ -50,6 +98,7 @@ impl Protocol {
         match self {
             Self::Http1 => true,
             Self::Tcp => variant.relays_tcp(),
+            Self::Tls | Self::Mtls | Self::Mtls12 | Self::Anew => variant.speaks_tls(),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::sample::Sample;
 use crate::scenario::Scenario;
 use crate::start_up::{self, StartUp};
 use crate::syscalls::Syscalls;
+use crate::tls_memory::TlsMemory;
 use crate::variant::Variant;
 
 /// Everything that was measured.
@@ -37,6 +38,10 @@ pub struct Report {
     notes: Vec<String>,
     /// Of each variant alone.
     pub memory: Vec<(Variant, Memory)>,
+    /// Of each variant with TLS alone.
+    pub tls_memory: Vec<(Variant, TlsMemory)>,
+    /// Bytes of the ambassador's program without symbols.
+    pub program_size: Option<u64>,
     /// By variant.
     pub syscalls: Vec<(Variant, Syscalls)>,
     start_up: Option<StartUp>,
@@ -63,6 +68,8 @@ impl Report {
             rows: Vec::new(),
             notes: Vec::new(),
             memory: Vec::new(),
+            tls_memory: Vec::new(),
+            program_size: None,
             syscalls: Vec::new(),
             start_up: None,
             targets: Vec::new(),

@@ -16,6 +16,18 @@ pub enum Load {
     Rate(u64),
 }
 
+/// Requests beside those that are measured, by a generator that gives way to
+/// others.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Beside {
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// So many a second.
+    pub rate: u64,
+    /// A connection for each request.
+    pub new_connections: bool,
+}
+
 /// One line of the table.
 #[derive(Debug, Clone, Serialize)]
 pub struct Scenario {
@@ -35,6 +47,8 @@ pub struct Scenario {
     pub placement: Placement,
     /// Whether a program that never waits is on the proxy's CPU.
     pub busy_neighbour: bool,
+    /// What else the proxy has to do meanwhile.
+    pub beside: Option<Beside>,
     /// The machine is too small for it: it runs, and no target is judged by it.
     pub is_only_tried: bool,
     /// Who takes part.
@@ -102,6 +116,7 @@ fn closed(protocol: Protocol, name: &'static str, size: u64, connections: u32) -
         new_connections: false,
         placement: Placement::One,
         busy_neighbour: false,
+        beside: None,
         is_only_tried: false,
         among: Among::General,
     }
@@ -109,6 +124,64 @@ fn closed(protocol: Protocol, name: &'static str, size: u64, connections: u32) -
 
 /// Everything.
 pub fn all() -> Vec<Scenario> {
+    [in_clear(), with_tls()].concat()
+}
+
+/// A second's handshakes beside plain requests.
+const HANDSHAKES: u64 = 2_000;
+
+/// TLS, and what it does to others on the same shard.
+fn with_tls() -> Vec<Scenario> {
+    let among = Among::Only(&[
+        Variant::ListenerTls,
+        Variant::NginxTls,
+        Variant::HaproxyTls,
+        Variant::EnvoyTls,
+    ]);
+    let kilobyte = |protocol, name| Scenario {
+        among,
+        ..closed(protocol, name, KILOBYTE, 64)
+    };
+    let plain = |name, beside| Scenario {
+        among,
+        load: Load::Rate(1_000),
+        placement: Placement::Apart,
+        beside,
+        ..closed(Protocol::Http1, name, SMALL, 4)
+    };
+    let handshakes = |protocol, new_connections| {
+        Some(Beside {
+            protocol,
+            rate: HANDSHAKES,
+            new_connections,
+        })
+    };
+    vec![
+        kilobyte(Protocol::Mtls, "http1 to mtls 1KB 64 conn, one core"),
+        kilobyte(Protocol::Mtls12, "http1 to mtls 1.2 1KB 64 conn, one core"),
+        Scenario {
+            load: Load::Rate(4_000),
+            ..kilobyte(Protocol::Mtls, "http1 to mtls 1KB 4k/s, one core")
+        },
+        Scenario {
+            among,
+            new_connections: true,
+            ..closed(Protocol::Tls, "tls 64B 8 new conn, one core", SMALL, 8)
+        },
+        plain("http1 64B 1k/s, TLS idle, apart", None),
+        plain(
+            "http1 64B 1k/s, 2k/s tls new conn, apart",
+            handshakes(Protocol::Tls, true),
+        ),
+        plain(
+            "http1 64B 1k/s, 2k/s to new tls, apart",
+            handshakes(Protocol::Anew, false),
+        ),
+    ]
+}
+
+/// All without TLS.
+fn in_clear() -> Vec<Scenario> {
     let http = |name, size, connections| closed(Protocol::Http1, name, size, connections);
     let tcp = |name, size, connections| closed(Protocol::Tcp, name, size, connections);
     let apart = |scenario| Scenario {
@@ -208,6 +281,7 @@ pub fn quick() -> Vec<Scenario> {
         "http1 64B 32 conn, one core",
         "http1 64B new conn, one core",
         "tcp 64B 32 conn, one core",
+        "http1 to mtls 1KB 64 conn, one core",
     ];
     let is_quick = |scenario: &Scenario| quick.contains(&scenario.name);
     all().into_iter().filter(is_quick).collect()
@@ -224,7 +298,7 @@ mod tests {
         let count = names.len();
         names.dedup();
         assert_eq!(names.len(), count);
-        assert_eq!(quick().len(), 4);
+        assert_eq!(quick().len(), 5);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::Scratch;
-use ambassador_tests::{Cgroup, Netns};
+use ambassador_tests::{Authority, Cgroup, Netns};
 
 use crate::protocol::Protocol;
 use crate::variant::Variant;
@@ -22,6 +22,9 @@ const ADMIN: &str = "127.0.0.1:15000";
 /// How long anything may take to be ready.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 
+/// How what must not delay others on its CPU is started: by nice(1).
+pub const BACKGROUND: [&str; 2] = ["-n", "10"];
+
 /// A variant, running.
 pub struct Standing {
     /// Which.
@@ -32,6 +35,8 @@ pub struct Standing {
     proxy_cgroup: Cgroup,
     client_cgroup: Cgroup,
     netns: Netns,
+    /// Who has signed its certificates, where it has any.
+    authority: Option<Authority>,
     scratch: Scratch,
 }
 
@@ -48,6 +53,7 @@ impl Standing {
             proxy_cgroup: Cgroup::new(),
             client_cgroup: Cgroup::new(),
             netns,
+            authority: None,
             scratch: Scratch::new(),
         };
         for (protocol, port) in variant.upstreams() {
@@ -56,6 +62,13 @@ impl Standing {
             serve.args(["serve", "--listen", &address]);
             serve.args(protocol.of_upstream());
             standing.upstreams.push(ready(serve)?);
+        }
+        if variant.speaks_tls() {
+            standing.authority = Some(peers::tls::certificates(&standing.scratch));
+            for protocol in Protocol::TO_TLS {
+                let started = standing.tls_server(protocol)?;
+                standing.upstreams.push(started);
+            }
         }
         let log = standing.file("proxy.log", "")?;
         for mut command in standing.commands(binaries)? {
@@ -67,6 +80,23 @@ impl Standing {
         }
         standing.wait(load)?;
         Ok(standing)
+    }
+
+    /// Starts the server of a protocol whose upstream speaks TLS. What makes a
+    /// handshake for each request gives way to others on its CPU.
+    fn tls_server(&self, protocol: Protocol) -> Result<Running, String> {
+        let directory = self.scratch.path();
+        let name = format!("{}.conf", protocol.name());
+        let file = self.file(&name, &peers::tls::server(directory, protocol))?;
+        let mut command = self.inside(Path::new("nice"));
+        match protocol {
+            Protocol::Anew => command.args(BACKGROUND),
+            _ => command.args(["-n", "0"]),
+        };
+        let early = directory.join("early.log");
+        command.arg(installed("nginx")?);
+        command.arg("-c").arg(file).arg("-e").arg(early);
+        Ok(Running::start(command.stdin(Stdio::null())))
     }
 
     /// What starts the proxy in its own cgroup, on its CPUs.
@@ -98,8 +128,12 @@ impl Standing {
         };
         let (http, web) = ("127.0.0.1:8081", "127.0.0.1:9000");
         Ok(vec![match variant {
-            Variant::Nginx => {
-                let file = self.file("nginx.conf", &peers::nginx(directory))?;
+            Variant::Nginx | Variant::NginxTls => {
+                let text = match variant.speaks_tls() {
+                    true => peers::tls::nginx(directory),
+                    false => peers::nginx(directory),
+                };
+                let file = self.file("nginx.conf", &text)?;
                 let mut command = self.in_place(&installed("nginx")?);
                 command
                     .arg("-c")
@@ -108,14 +142,22 @@ impl Standing {
                     .arg(directory.join("early.log"));
                 command
             }
-            Variant::Haproxy => {
-                let file = self.file("haproxy.cfg", &peers::haproxy(directory))?;
+            Variant::Haproxy | Variant::HaproxyTls => {
+                let text = match variant.speaks_tls() {
+                    true => peers::tls::haproxy(directory),
+                    false => peers::haproxy(directory),
+                };
+                let file = self.file("haproxy.cfg", &text)?;
                 let mut command = self.in_place(&installed("haproxy")?);
                 command.arg("-f").arg(file);
                 command
             }
-            Variant::Envoy => {
-                let file = self.file("envoy.yaml", &peers::envoy(directory))?;
+            Variant::Envoy | Variant::EnvoyTls => {
+                let text = match variant.speaks_tls() {
+                    true => peers::tls::envoy(directory),
+                    false => peers::envoy(directory),
+                };
+                let file = self.file("envoy.yaml", &text)?;
                 let mut command = self.in_place(&installed("envoy")?);
                 command
                     .args([
@@ -159,20 +201,36 @@ impl Standing {
         command
     }
 
-    /// The load generator in the client's place.
-    pub fn client(&self, load: &Path) -> Command {
+    /// The load generator in the client's place, for requests of a protocol.
+    pub fn client(&self, load: &Path, protocol: Protocol) -> Command {
+        self.client_by(&[load], protocol)
+    }
+
+    /// The same, which gives way to others on its CPU.
+    pub fn background(&self, load: &Path, protocol: Protocol) -> Command {
+        let [option, by] = BACKGROUND;
+        let by = ["nice", option, by].map(Path::new);
+        self.client_by(&[&by[..], &[load]].concat(), protocol)
+    }
+
+    fn client_by(&self, program: &[&Path], protocol: Protocol) -> Command {
         let mut command = self.client_cgroup.command("nsenter");
         command.arg(format!("--net={}", self.netns.path().display()));
-        command.arg(load).arg("run");
+        command.args(program).arg("run");
+        command
+            .args(["--to", &self.address(protocol).to_string()])
+            .args(protocol.of_client());
+        if protocol == Protocol::Tls {
+            let authority = self.scratch.path().join(peers::tls::AUTHORITY);
+            command.arg("--tls").arg(authority);
+        }
         command
     }
 
     /// The same, for this many connections that ask again and again.
     pub fn http_client(&self, load: &Path, connections: u32) -> Command {
-        let mut command = self.client(load);
+        let mut command = self.client(load, Protocol::Http1);
         command
-            .args(["--to", &self.address(Protocol::Http1).to_string()])
-            .args(Protocol::Http1.of_client())
             .args(["--size", "1024", "--closed"])
             .args(["--connections", &connections.to_string()]);
         command
@@ -194,6 +252,11 @@ impl Standing {
     /// The processes of the upstreams.
     pub fn upstream_processes(&self) -> Vec<u32> {
         self.upstreams.iter().map(Running::id).collect()
+    }
+
+    /// Who has signed its certificates, where it has any.
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
     }
 
     /// The namespace.
@@ -227,10 +290,8 @@ impl Standing {
     fn wait(&mut self, load: &Path) -> Result<(), String> {
         let until = Instant::now() + READY_WITHIN;
         loop {
-            let address = self.address(Protocol::Http1).to_string();
-            let mut client = self.client(load);
-            client.args(["--to", &address, "--size", "64"]);
-            client.args(Protocol::Http1.of_client());
+            let mut client = self.client(load, self.variant.first_protocol());
+            client.args(["--size", "64"]);
             client.args(["--connections", "1", "--closed", "--seconds", "0.02"]);
             let output = client.output().map_err(|error| error.to_string())?;
             let report: serde_json::Value =

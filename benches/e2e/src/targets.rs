@@ -2,6 +2,7 @@
 //! What is known of why one is missed stands beside it.
 
 pub mod limits;
+mod tls;
 
 use std::fmt;
 
@@ -115,6 +116,10 @@ const HANDSHAKE: Why = Why {
 
 /// All of them.
 pub fn all() -> Vec<Target> {
+    [in_clear(), tls::all()].concat()
+}
+
+fn in_clear() -> Vec<Target> {
     use Variant::{
         Direct, Ebpf, Envoy, EveryPolicy, Haproxy, IptablesLegacy, IptablesNft, Listener,
         ListenerSpinning, ManyRoutes, ManyUpstreams, Nginx, NoPolicy, OneShard, Relay, TwoShards,

@@ -47,6 +47,14 @@ pub enum Variant {
     Haproxy,
     /// Envoy.
     Envoy,
+    /// The ambassador, with TLS on a listener and to upstreams.
+    ListenerTls,
+    /// nginx with the same.
+    NginxTls,
+    /// HAProxy with the same.
+    HaproxyTls,
+    /// Envoy with the same.
+    EnvoyTls,
     /// A relay of bytes on the ambassador's own ring: the floor.
     Relay,
     /// hyper on tokio.
@@ -57,7 +65,7 @@ pub enum Variant {
 
 impl Variant {
     /// All of them, in the order of the table.
-    pub fn all() -> [Self; 22] {
+    pub fn all() -> [Self; 26] {
         [
             Self::Direct,
             Self::Listener,
@@ -81,6 +89,10 @@ impl Variant {
             Self::ManyRoutes,
             Self::OneShard,
             Self::TwoShards,
+            Self::ListenerTls,
+            Self::NginxTls,
+            Self::HaproxyTls,
+            Self::EnvoyTls,
         ]
     }
 
@@ -106,6 +118,10 @@ impl Variant {
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
+            Self::ListenerTls => "ambassador, TLS",
+            Self::NginxTls => "nginx, TLS",
+            Self::HaproxyTls => "haproxy, TLS",
+            Self::EnvoyTls => "envoy, TLS",
             Self::Relay => "bare relay",
             Self::TokioHyper => "tokio + hyper",
             Self::TokioUring => "tokio-uring",
@@ -124,7 +140,27 @@ impl Variant {
                 | Self::NoPolicy
                 | Self::OneShard
                 | Self::TwoShards
+                | Self::ListenerTls
+                | Self::NginxTls
+                | Self::HaproxyTls
+                | Self::EnvoyTls
         )
+    }
+
+    /// Whether it has TLS, with certificates of its own.
+    pub fn speaks_tls(self) -> bool {
+        matches!(
+            self,
+            Self::ListenerTls | Self::NginxTls | Self::HaproxyTls | Self::EnvoyTls
+        )
+    }
+
+    /// What the first request to it is, which ends its start.
+    pub fn first_protocol(self) -> Protocol {
+        match self.speaks_tls() {
+            true => Protocol::Mtls,
+            false => Protocol::Http1,
+        }
     }
 
     /// Whether it is part of the quick run.
@@ -137,6 +173,8 @@ impl Variant {
                 | Self::IptablesNft
                 | Self::Nginx
                 | Self::Relay
+                | Self::ListenerTls
+                | Self::NginxTls
         )
     }
 
@@ -183,6 +221,7 @@ impl Variant {
             // One for each CPU would be bound.
             Self::ListenerUnpinned => Some(format!("workers: 1\n{}", peers::upstreams())),
             Self::ListenerSpinning => Some(format!("spin: adaptive\n{}", peers::upstreams())),
+            Self::ListenerTls => Some(peers::tls::ambassador()),
             Self::EveryPolicy => Some(peers::every_policy()),
             Self::NoPolicy => Some(peers::no_policy()),
             Self::Listener | Self::ListenerEpoll | Self::Ebpf | Self::EbpfEpoll => {
@@ -208,7 +247,7 @@ impl Variant {
         }
     }
 
-    /// What each of its upstream processes speaks, and on which port it listens.
+    /// What each of its upstream processes in clear speaks, and on which port it listens.
     pub fn upstreams(self) -> Vec<(Protocol, u16)> {
         match self {
             Self::OneShard | Self::TwoShards => vec![
@@ -217,7 +256,7 @@ impl Variant {
             ],
             _ => {
                 let usual = |protocol: Protocol| (protocol, protocol.upstream_port());
-                Protocol::ALL.map(usual).to_vec()
+                Protocol::CLEAR.map(usual).to_vec()
             }
         }
     }

@@ -104,8 +104,22 @@ impl Report {
             let found = all.find(|(variant, _)| *variant == of);
             found.map(|(_, memory)| memory)
         };
+        let of_tls = |of| {
+            let mut all = self.tls_memory.iter();
+            let found = all.find(|(variant, _)| *variant == of);
+            found.map(|(_, memory)| memory)
+        };
         let mebibytes = |bytes: u64| bytes as f64 / 1048576.0;
         match figure {
+            Alone::TlsIdle => Some(mebibytes(of_tls(Variant::ListenerTls)?.idle)),
+            Alone::TlsIdleBy(other) => {
+                let (ours, theirs) = (of_tls(Variant::ListenerTls)?, of_tls(other)?);
+                Some(ours.idle as f64 / theirs.idle as f64)
+            }
+            Alone::TlsIdleConnectionBy(other) => {
+                let (ours, theirs) = (of_tls(Variant::ListenerTls)?, of_tls(other)?);
+                Some(ours.idle_connection / theirs.idle_connection)
+            }
             Alone::AtRest => Some(mebibytes(memory(Variant::Ebpf)?.at_rest)),
             Alone::IdleConnection => {
                 let memory = memory(Variant::Listener)?;

@@ -44,6 +44,21 @@ pub fn text(report: &Report) -> String {
             mebibytes(memory.after)
         );
     }
+    text.push_str("\nmemory with TLS: PSS in MiB after a request to a TLS upstream, idle; KiB of an idle connection of a client\n");
+    for (variant, memory) in &report.tls_memory {
+        let _ = writeln!(
+            text,
+            "  {:<30}{:>8.2}{:>8.2}{:>8.2}",
+            variant.name(),
+            memory.after_request as f64 / 1048576.0,
+            memory.idle as f64 / 1048576.0,
+            memory.idle_connection / 1024.0
+        );
+    }
+    if let Some(bytes) = report.program_size {
+        let mebibytes = bytes as f64 / 1048576.0;
+        let _ = writeln!(text, "\nthe program without symbols: {mebibytes:.2} MiB");
+    }
     text.push_str("\nsystem calls per request: 1 connection, 64 connections\n");
     for (variant, calls) in &report.syscalls {
         let _ = writeln!(

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Bound, Why};
+use crate::variant::Variant;
 
 /// A limit that holds for a figure as it is.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -24,6 +25,13 @@ pub enum Alone {
     AtRest,
     /// Memory of an idle connection.
     IdleConnection,
+    /// Memory of an idle proxy that has made a request over mutual TLS to an
+    /// upstream.
+    TlsIdle,
+    /// The same, by that of another variant.
+    TlsIdleBy(Variant),
+    /// Memory of an idle TLS connection, by that of another variant.
+    TlsIdleConnectionBy(Variant),
     /// Memory after a burst, less that at rest.
     AfterBurst,
     /// What a connect() takes longer when programs are attached that let it be.
@@ -45,6 +53,31 @@ pub fn all() -> Vec<Limit> {
     vec![
         limit("PSS at rest, MiB, eBPF and helper", Alone::AtRest, 5.0),
         limit("KiB for each idle connection", Alone::IdleConnection, 2.0),
+        limit(
+            "PSS when idle, MiB, mutual TLS to an upstream in use",
+            Alone::TlsIdle,
+            5.0,
+        ),
+        limit(
+            "the same, of nginx",
+            Alone::TlsIdleBy(Variant::NginxTls),
+            1.0,
+        ),
+        limit(
+            "memory of an idle TLS connection, of nginx",
+            Alone::TlsIdleConnectionBy(Variant::NginxTls),
+            1.0,
+        ),
+        limit(
+            "memory of an idle TLS connection, of HAProxy",
+            Alone::TlsIdleConnectionBy(Variant::HaproxyTls),
+            1.0,
+        ),
+        limit(
+            "memory of an idle TLS connection, of Envoy",
+            Alone::TlsIdleConnectionBy(Variant::EnvoyTls),
+            1.0,
+        ),
         limit(
             "MiB more than at rest after a burst",
             Alone::AfterBurst,
