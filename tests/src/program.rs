@@ -82,6 +82,17 @@ pub fn python_with(packages: &str) -> Command {
     python
 }
 
+/// A script that stands beside the tests, with [packages](python_with) at hand.
+#[track_caller]
+pub fn script(packages: &str, name: &str) -> Command {
+    let mut python = python_with(packages);
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
+    python
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(scripts.join(name));
+    python
+}
+
 /// The directory of these packages: they are fetched once, into `target/tools`.
 #[track_caller]
 pub fn package_directory(packages: &str) -> PathBuf {

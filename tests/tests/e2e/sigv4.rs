@@ -38,11 +38,8 @@ pub(crate) struct Aws {
 
 impl Aws {
     pub(crate) fn serving() -> Aws {
-        let mut running = Running::start(
-            program::python_with("botocore==1.43.11")
-                .args(["-c", include_str!("aws.py")])
-                .stdout(Stdio::piped()),
-        );
+        let mut running =
+            Running::start(program::script("botocore==1.43.11", "aws.py").stdout(Stdio::piped()));
         let mut lines = BufReader::new(running.stdout()).lines();
         let port = lines.next().expect("a port").expect("readable");
         let port: u16 = port.parse().expect("a number");
