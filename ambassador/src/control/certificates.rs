@@ -161,6 +161,12 @@ impl Stamps {
         };
         Self(paths.map(stamp).collect())
     }
+
+    /// Whether one has changed later than this, in seconds since 1970.
+    pub(super) fn are_newer_than(&self, then: u64) -> bool {
+        let mut stamps = self.0.iter().flatten();
+        stamps.any(|stamp| stamp.changed.0 > then.cast_signed())
+    }
 }
 
 impl FileState {
