@@ -75,7 +75,10 @@ pub fn as_part_of_a_proxy() -> Option<ExitCode> {
         return Some(capture::loader_main());
     }
     if first == OsStr::new(workload::commands::SUBCOMMAND) {
-        return Some(workload::commands::serve());
+        return Some(workload::commands::serve(|text| {
+            let checked = config::load_str("the configuration", text).map_err(io::Error::other)?;
+            Ok(proxy::commands_of(&checked))
+        }));
     }
     if first == OsStr::new(workload::helper::SUBCOMMAND) {
         return Some(workload::helper::serve(duties()));

@@ -30,7 +30,7 @@ pub(crate) use deadline::Deadline;
 pub(crate) use dns::files as name_files;
 pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, WatchedName};
 pub(crate) use figures::AskShard;
-pub(crate) use readiness::{Phase, Readiness};
+pub(crate) use readiness::{Phase, Readiness, Remark};
 pub(crate) use upstreams::{CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
 pub(crate) use watch::{Fingerprint, WatchedFile};
 

@@ -21,6 +21,7 @@ pub(crate) mod memory;
 mod memory_limit;
 pub(crate) mod named;
 pub(crate) mod netns;
+mod owned_file;
 pub(crate) mod seccomp;
 pub(crate) mod signals;
 pub(crate) mod small_file;
@@ -35,7 +36,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use cgroup::{Cgroup, find_cgroup2};
-pub(crate) use commands::Commands;
+pub(crate) use commands::{Commands, RunnerNews};
 pub(crate) use confinement::{confine, is_confined};
 pub use helper::Helper;
 pub(crate) use identity::{Identity, User};

@@ -8,6 +8,7 @@ mod listeners;
 mod loading;
 mod prepared;
 mod reload;
+mod runners;
 mod slots;
 mod start;
 
@@ -31,6 +32,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{BackendLabel, Extras, HandshakeCount, Registry};
 use crate::workload::Commands;
 
+pub(super) use self::runners::commands_of;
 pub(super) use self::start::{Overrides, Start, named_files, start};
 
 /// A running proxy.

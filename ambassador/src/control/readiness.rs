@@ -20,7 +20,16 @@ pub(crate) struct Readiness {
     phase: AtomicU8,
     canary: Option<Canary>,
     /// What is worth knowing although it serves.
-    remark: Mutex<Option<String>>,
+    remarks: Mutex<[Option<String>; 2]>,
+}
+
+/// What `/readyz` may say something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remark {
+    /// The slots of the token table.
+    Slots = 0,
+    /// The processes that run commands.
+    Runners = 1,
 }
 
 /// Makes a connection in the captured group and says why it was not captured.
@@ -36,22 +45,25 @@ impl Readiness {
         Self {
             phase: AtomicU8::new(Phase::Starting as u8),
             canary,
-            remark: Mutex::default(),
+            remarks: Mutex::default(),
         }
     }
 
     /// Has `/readyz` say something more, from now on, or no more.
-    pub(crate) fn remark(&self, text: Option<String>) {
-        *self.remark.lock().unwrap_or_else(PoisonError::into_inner) = text;
+    pub(crate) fn remark(&self, about: Remark, text: Option<String>) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks[about as usize] = text;
     }
 
     /// What it says while the program serves.
     pub(super) fn text(&self) -> String {
-        let remark = self.remark.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*remark {
-            Some(remark) => format!("ok\n{remark}"),
-            None => "ok".to_owned(),
+        let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = "ok".to_owned();
+        for remark in remarks.iter().flatten() {
+            text.push('\n');
+            text.push_str(remark);
         }
+        text
     }
 
     /// Says how far the program is.

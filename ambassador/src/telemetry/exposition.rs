@@ -213,6 +213,11 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
             &counters.certificate_reload_failures,
         ),
         (
+            "ambassador_command_runner_deaths",
+            "Processes that run commands for credentials that ended by themselves.",
+            &counters.command_runner_deaths,
+        ),
+        (
             "ambassador_access_log_dropped_lines",
             "Access log lines lost to a full buffer or a failed write.",
             &counters.access_log_dropped,

@@ -72,6 +72,8 @@ pub struct ControlCounters {
     pub config_reload_failures: AtomicU64,
     /// Changed files of certificates that were refused.
     pub certificate_reload_failures: AtomicU64,
+    /// Processes that run commands that have ended by themselves.
+    pub command_runner_deaths: AtomicU64,
     /// When a configuration was last taken over, in seconds since 1970.
     pub config_loaded_at: AtomicU64,
     /// Whether the last one was refused.
@@ -192,6 +194,11 @@ impl ControlCounters {
     pub(crate) fn certificate_refused(&self) {
         self.certificate_reload_failures
             .fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts the end of a process that runs commands.
+    pub(crate) fn runner_died(&self) {
+        self.command_runner_deaths.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a configuration refused.

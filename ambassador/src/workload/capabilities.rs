@@ -26,6 +26,8 @@ pub(crate) enum Capability {
     SetGid = 6,
     /// Becomes another user.
     SetUid = 7,
+    /// Has programs started from here do without capabilities.
+    SetPcap = 8,
     /// Binds ports below 1024.
     NetBindService = 10,
     /// Changes packet filters, routes and socket marks.
@@ -49,6 +51,7 @@ impl Capability {
             Self::Kill => "CAP_KILL",
             Self::SetGid => "CAP_SETGID",
             Self::SetUid => "CAP_SETUID",
+            Self::SetPcap => "CAP_SETPCAP",
             Self::NetBindService => "CAP_NET_BIND_SERVICE",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::NetRaw => "CAP_NET_RAW",

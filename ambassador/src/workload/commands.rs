@@ -1,109 +1,145 @@
 //! Commands that print credentials, run by a process that can do nothing else.
 //!
-//! The proxy cannot run a program. Before it confines itself it starts a *runner*, a
-//! process of the same binary, where the configuration names commands. The runner gets
-//! the commands once, becomes the proxy's user without capabilities, and runs them when
-//! it is asked. Each command has a socket of its own, and what is sent there says no
-//! more than "now": whoever takes the proxy over can have those commands run, and no
+//! The proxy cannot run a program. Before it confines itself it starts a *keeper*, a
+//! process of the same binary, where the configuration names commands. The keeper starts
+//! a *runner*, which becomes the proxy's user without capabilities and runs the commands
+//! when it is asked. Each command has a socket of its own, and what is sent there says
+//! no more than "now": whoever takes the proxy over can have those commands run, and no
 //! other, with no other argument.
+//!
+//! The keeper replaces a runner that has ended. It does so as well where a reload brings
+//! other commands, if it finds them in the configuration, which it reads itself.
 
+mod keeper;
 mod runner;
 
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::descriptors;
 use super::identity::{Identity, Ids};
+use crate::clock::{self, Instant};
 
-pub(crate) use runner::serve;
-
-/// The hidden subcommand that makes this binary a runner.
+/// The hidden subcommand that makes this binary a keeper.
 pub(crate) const SUBCOMMAND: &str = "credential-commands";
+/// Its argument that makes it a runner.
+const RUNNER: &str = "runner";
 
 /// How long a command may take.
 pub(crate) const RUNS_WITHIN: Duration = Duration::from_secs(10);
+/// How long its reply may take: what went wrong with it is told.
+const REPLIES_WITHIN: Duration = RUNS_WITHIN.saturating_add(Duration::from_secs(1));
+/// How long the keeper may take to take other commands.
+const TAKES_WITHIN: Duration = Duration::from_secs(5);
 /// Bytes that a command may print.
 const OUTPUT_BYTES_MAX: usize = 16 << 10;
-/// Commands at most: each has a thread of the runner.
-const COMMANDS_MAX: usize = 64;
+/// Commands at most: each has a thread of the runner, and a socket in one datagram.
+const COMMANDS_MAX: usize = descriptors::FDS_MAX;
 
 const RUN: &[u8] = b"run";
 const READY: &[u8] = b"ready";
+/// A runner has ended, and is replaced.
+const REPLACED: &[u8] = b"replaced";
 
-/// What the runner is told before the first descriptor.
+/// Gives the commands that the text of a configuration names.
+pub(crate) type CommandsIn = fn(&str) -> io::Result<Vec<Vec<String>>>;
+
+/// What a keeper is told first, and a runner; a socket for each command comes along.
 #[derive(Serialize, Deserialize)]
 struct Setup {
     user: Option<Ids>,
-    commands: Vec<Vec<String>>,
     environment: Vec<(OsString, OsString)>,
+    /// Where commands are named that come later.
+    config: Option<PathBuf>,
+    commands: Vec<Vec<String>>,
 }
 
-/// The proxy's end of the runner.
+/// What runs commands for the proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
-    /// Each with its socket.
-    known: Vec<(Vec<String>, OwnedFd)>,
-    /// The runner ends when this is closed.
-    _channel: Option<OwnedFd>,
+    known: Mutex<Vec<KnownCommand>>,
+    /// The keeper ends when this is closed; `None`: there is none, as there were no
+    /// commands at the start.
+    channel: Option<OwnedFd>,
+}
+
+#[derive(Debug, Clone)]
+struct KnownCommand {
+    words: Vec<String>,
+    socket: Arc<OwnedFd>,
+}
+
+/// What has become of the processes that run commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunnerNews {
+    /// One has ended, and is replaced.
+    Replaced,
+    /// None is left.
+    Ended,
 }
 
 impl Commands {
-    /// Starts a runner for these, as the user whom the proxy becomes; none where there
-    /// are none. To be called before this process gives its privileges up.
+    /// Has these run, as the user whom the proxy becomes, and later those that are in
+    /// the file `config`. To be called before this process gives its privileges up.
     ///
     /// # Errors
-    /// It does not start, or there are too many.
-    pub(crate) fn start(identity: &Identity, commands: Vec<Vec<String>>) -> io::Result<Self> {
+    /// The keeper does not start, or there are too many.
+    pub(crate) fn start(
+        identity: &Identity,
+        config: Option<PathBuf>,
+        commands: Vec<Vec<String>>,
+    ) -> io::Result<Self> {
         if commands.is_empty() {
             return Ok(Self::default());
         }
-        if commands.len() > COMMANDS_MAX {
-            let error = format!("there are more than {COMMANDS_MAX} commands");
-            return Err(io::Error::other(error));
-        }
-        let (ours, theirs) = descriptors::pair()?;
-        Command::new("/proc/self/exe")
-            .arg(SUBCOMMAND)
-            .process_group(0)
-            .stdin(Stdio::from(theirs))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir("/")
-            .spawn()?;
+        let (channel, theirs) = descriptors::pair()?;
+        start_self(&[SUBCOMMAND], theirs)?;
+        let (known, sockets) = pairs(&commands)?;
         let setup = Setup {
             user: identity.ids(),
             environment: environment(identity),
+            config,
             commands,
         };
-        descriptors::send(ours.as_fd(), &serde_json::to_vec(&setup)?, &[])?;
-        let mut known = Vec::new();
-        for command in setup.commands {
-            let (socket, theirs) = descriptors::pair()?;
-            descriptors::send(ours.as_fd(), RUN, &[theirs.as_fd()])?;
-            known.push((command, socket));
-        }
-        match descriptors::receive(ours.as_fd())? {
-            Some((said, _)) if said == READY => Ok(Self {
-                known,
-                _channel: Some(ours),
-            }),
-            Some((said, _)) => Err(io::Error::other(
-                String::from_utf8_lossy(&said).into_owned(),
-            )),
-            None => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        descriptors::send(channel.as_fd(), &serde_json::to_vec(&setup)?, &sockets)?;
+        take_readiness(channel.as_fd())?;
+        Ok(Self {
+            known: Mutex::new(known),
+            channel: Some(channel),
+        })
     }
 
-    /// Whether it was known at the start.
-    pub(crate) fn has(&self, command: &[String]) -> bool {
-        self.known.iter().any(|(known, _)| known == command)
+    /// Has these run from now on, where one is not known yet: each must be known or in
+    /// the configuration. Others that are known are so no longer. For one thread.
+    ///
+    /// # Errors
+    /// The keeper does not take them, and those of before stay.
+    pub(crate) fn replace(&self, commands: &[Vec<String>]) -> io::Result<()> {
+        let is_known = |command: &Vec<String>| self.known().iter().any(|it| it.words == *command);
+        if commands.iter().all(is_known) {
+            return Ok(());
+        }
+        let Some(channel) = &self.channel else {
+            let error = "needs a restart: there were no commands at the start";
+            return Err(io::Error::other(error));
+        };
+        let (known, sockets) = pairs(commands)?;
+        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        descriptors::send(channel.as_fd(), &serde_json::to_vec(commands)?, &sockets)?;
+        take_readiness(channel.as_fd())?;
+        *self.known() = known;
+        Ok(())
     }
 
     /// What a command prints, which may take [`RUNS_WITHIN`]. One call at a time for
@@ -112,13 +148,22 @@ impl Commands {
     /// # Errors
     /// What went wrong with it, without what it has printed.
     pub(crate) fn run(&self, command: &[String]) -> io::Result<Zeroizing<Vec<u8>>> {
-        let mut known = self.known.iter();
-        let Some((_, socket)) = known.find(|(known, _)| known == command) else {
-            return Err(io::Error::other("needs a restart: it is not known"));
+        let socket = {
+            let known = self.known();
+            let known = known.iter().find(|known| known.words == command);
+            known.map(|known| Arc::clone(&known.socket))
         };
-        descriptors::send(socket.as_fd(), RUN, &[])?;
-        let reply = descriptors::receive(socket.as_fd())?;
-        let (reply, _) = reply.ok_or(io::ErrorKind::BrokenPipe)?;
+        let socket = socket.ok_or_else(|| io::Error::other("is not among the commands"))?;
+        let socket = socket.as_fd();
+        // Those for which nobody has waited.
+        while is_readable_by(socket, clock::now())? && descriptors::receive(socket)?.is_some() {}
+        let gone = |_| io::Error::other("cannot be run: the process that runs commands has ended");
+        descriptors::send(socket, RUN, &[]).map_err(gone)?;
+        if !is_readable_by(socket, clock::now() + REPLIES_WITHIN)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let reply = descriptors::receive(socket)?;
+        let (reply, _) = reply.ok_or_else(|| gone(io::ErrorKind::BrokenPipe.into()))?;
         let mut reply = Zeroizing::new(reply);
         match reply.first() {
             Some(&runner::PRINTED) => {
@@ -129,6 +174,102 @@ impl Commands {
                 let why = String::from_utf8_lossy(reply.get(1..).unwrap_or_default());
                 Err(io::Error::other(why.into_owned()))
             }
+        }
+    }
+
+    /// What is new of the processes that run them. For the thread that calls
+    /// [`Self::replace`].
+    pub(crate) fn news(&self) -> Option<RunnerNews> {
+        let channel = self.channel.as_ref()?.as_fd();
+        if !is_readable_by(channel, clock::now()).ok()? {
+            return None;
+        }
+        match descriptors::receive(channel) {
+            Ok(Some(_)) => Some(RunnerNews::Replaced),
+            Ok(None) | Err(_) => Some(RunnerNews::Ended),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<KnownCommand>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Is a keeper or a runner.
+pub(crate) fn serve(commands_in: CommandsIn) -> ExitCode {
+    let Ok(channel) = io::stdin().as_fd().try_clone_to_owned() else {
+        return ExitCode::FAILURE;
+    };
+    let served = match std::env::args_os().nth(2) {
+        Some(word) if word == RUNNER => runner::serve(&channel),
+        _ => keeper::serve(&channel, commands_in),
+    };
+    if let Err(error) = served {
+        // Nobody may be there any more who could be told.
+        let _ = descriptors::send(channel.as_fd(), error.to_string().as_bytes(), &[]);
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Starts this binary with other words, and a channel to it.
+fn start_self(words: &[&str], channel: OwnedFd) -> io::Result<std::process::Child> {
+    Command::new("/proc/self/exe")
+        .args(words)
+        .process_group(0)
+        .stdin(Stdio::from(channel))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        .spawn()
+}
+
+/// Both ends of a socket for each of these.
+fn pairs(commands: &[Vec<String>]) -> io::Result<(Vec<KnownCommand>, Vec<OwnedFd>)> {
+    if commands.len() > COMMANDS_MAX {
+        let error = format!("there are more than {COMMANDS_MAX} commands");
+        return Err(io::Error::other(error));
+    }
+    let (mut known, mut sockets) = (Vec::new(), Vec::new());
+    for words in commands {
+        let (ours, theirs) = descriptors::pair()?;
+        known.push(KnownCommand {
+            words: words.clone(),
+            socket: Arc::new(ours),
+        });
+        sockets.push(theirs);
+    }
+    Ok((known, sockets))
+}
+
+/// Until whoever was told something says that it is ready.
+fn take_readiness(channel: BorrowedFd<'_>) -> io::Result<()> {
+    let until = clock::now() + TAKES_WITHIN;
+    while is_readable_by(channel, until)? {
+        match descriptors::receive(channel)? {
+            Some((said, _)) if said == READY => return Ok(()),
+            // It was on its way already.
+            Some((said, _)) if said == REPLACED => {}
+            Some((said, _)) => {
+                let said = String::from_utf8_lossy(&said);
+                return Err(io::Error::other(said.into_owned()));
+            }
+            None => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Waits until there is something to receive, or the other end is closed.
+fn is_readable_by(socket: BorrowedFd<'_>, until: Instant) -> io::Result<bool> {
+    loop {
+        let left = until.saturating_duration_since(clock::now());
+        let left = Timespec::try_from(left).map_err(io::Error::other)?;
+        let mut watched = [PollFd::from_borrowed_fd(socket, PollFlags::IN)];
+        match poll(&mut watched, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }

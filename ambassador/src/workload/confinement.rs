@@ -48,6 +48,14 @@ pub(super) fn confine_runner(identity: &Identity) -> io::Result<()> {
     keep_memory_private()
 }
 
+/// What a process does without that starts those: it becomes another user in them, and
+/// reads the configuration.
+pub(super) fn confine_keeper_of_runners() -> io::Result<()> {
+    use Capability::{DacOverride, SetGid, SetPcap, SetUid};
+    keep_only(&[DacOverride, SetGid, SetPcap, SetUid])?;
+    keep_memory_private()
+}
+
 /// What a process that keeps some privileges for the proxy does without.
 pub(crate) fn confine_helper(kept: &[Capability]) -> io::Result<()> {
     keep_only(kept)?;

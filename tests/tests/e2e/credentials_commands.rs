@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ambassador_tests::proxy::{Scratch, one_upstream};
-use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends};
+use ambassador_tests::{Backend, Client, Proxy, Server, eventually, on_both_backends, os};
 
 use crate::credentials::listen;
 use crate::identity::{assert_all, children, of_threads};
@@ -16,7 +16,10 @@ on_both_backends!(
     a_command_prints_the_token_and_is_run_by_nobody_in_particular,
     what_a_command_prints_is_fetched_anew_ahead_of_its_end,
     a_command_that_fails_is_told_and_nothing_is_sent,
-    a_reload_brings_no_new_command,
+    a_reload_brings_new_commands,
+    a_reload_brings_no_first_command,
+    a_runner_that_ends_is_replaced,
+    the_end_of_what_runs_commands_is_told,
     no_command_outlives_the_proxy,
 );
 
@@ -39,14 +42,27 @@ fn start(backend: Backend, server: &Server, auth: &str) -> (Proxy, std::net::Soc
     Proxy::in_front_of_with(backend, server.address(), auth)
 }
 
-/// The processes of a proxy that run commands.
-fn runner(proxy: &Proxy) -> u32 {
-    let is_runner = |pid: &u32| {
+/// The process that starts what runs commands.
+fn keeper(proxy: &Proxy) -> u32 {
+    let is_keeper = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&line).contains("credential-commands")
     };
-    let runner = children(proxy.pid()).into_iter().find(is_runner);
-    runner.expect("there is one")
+    let keeper = children(proxy.pid()).into_iter().find(is_keeper);
+    keeper.expect("there is one")
+}
+
+/// The process that runs commands, if it is there.
+fn try_runner(proxy: &Proxy) -> Option<u32> {
+    children(keeper(proxy)).into_iter().next()
+}
+
+fn runner(proxy: &Proxy) -> u32 {
+    try_runner(proxy).expect("there is one")
+}
+
+fn kill(pid: u32) {
+    os::kill(pid, libc::SIGKILL).expect("it is ours");
 }
 
 fn a_command_prints_the_token_and_is_run_by_nobody_in_particular(backend: Backend) {
@@ -141,7 +157,7 @@ fn a_command_that_fails_is_told_and_nothing_is_sent(backend: Backend) {
     }
 }
 
-fn a_reload_brings_no_new_command(backend: Backend) {
+fn a_reload_brings_new_commands(backend: Backend) {
     let server = Server::ok();
     let listen = listen();
     let config = |word: &str| {
@@ -149,18 +165,95 @@ fn a_reload_brings_no_new_command(backend: Backend) {
         one_upstream(listen, server.address(), &auth)
     };
     let proxy = Proxy::start(backend, &config("t0ken-1"));
-    assert_eq!(Client::connect(listen).get("/").status, 200);
-    proxy.rewrite_config(&config("t0ken-2"));
+    let mut caller = Client::connect(listen);
+    for word in ["t0ken-1", "t0ken-2", "t0ken-3", "t0ken-1"] {
+        proxy.rewrite_config(&config(word));
+        eventually("the new command's token is sent", SOON, || {
+            let status = caller.get("/").status;
+            assert!(status == 200 || status == 503, "{status}");
+            let request = server.last_request();
+            request.field("authorization") == Some(&format!("Bearer {word}"))
+        });
+    }
+    let deaths = proxy.metric("ambassador_command_runner_deaths_total", &[]);
+    assert_eq!(deaths, 0.0, "{}", proxy.log());
+    assert_all(runner(&proxy), "CapPrm", "0000000000000000");
+}
+
+/// Nobody is there to run it.
+fn a_reload_brings_no_first_command(backend: Backend) {
+    let server = Server::ok();
+    let listen = listen();
+    let proxy = Proxy::start(backend, &one_upstream(listen, server.address(), ""));
+    let auth = exec(&["echo", "t0ken-1"], "10m");
+    proxy.rewrite_config(&one_upstream(listen, server.address(), &auth));
     eventually("it is refused", SOON, || {
         proxy
             .log()
-            .contains("upstreams.web.auth.bearer.exec: needs a restart")
+            .contains("upstreams.*.auth.bearer.exec: needs a restart")
     });
-    assert!(!proxy.log().contains("t0ken-2"));
     assert_eq!(Client::connect(listen).get("/").status, 200);
+    assert_eq!(server.last_request().field("authorization"), None);
+}
+
+fn a_runner_that_ends_is_replaced(backend: Backend) {
+    let server = Server::ok();
+    let scratch = Scratch::new();
+    let text = "echo 1 >> $1/runs; echo t0ken-$(wc -l < $1/runs)";
+    let path = script(&scratch, "print", text);
+    let directory = scratch.path().display().to_string();
+    let (proxy, listen) = start(backend, &server, &exec(&["sh", &path, &directory], "2s"));
+    let mut caller = Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    for death in 1..=2 {
+        let first = runner(&proxy);
+        kill(first);
+        eventually("another one is there", SOON, || {
+            try_runner(&proxy).is_some_and(|other| other != first)
+        });
+        let runs = || fs::read_to_string(scratch.path().join("runs")).expect("it ran");
+        let before = runs().len();
+        eventually("it runs commands", SOON, || runs().len() > before);
+        eventually("that is counted", SOON, || {
+            proxy.metric("ambassador_command_runner_deaths_total", &[]) == f64::from(death)
+        });
+    }
+    assert!(
+        proxy.log().contains("ended and is replaced"),
+        "{}",
+        proxy.log()
+    );
+    assert_eq!(proxy.admin_get("/readyz"), "ok\n");
+    eventually("a token is sent", SOON, || caller.get("/").status == 200);
+}
+
+fn the_end_of_what_runs_commands_is_told(backend: Backend) {
+    let server = Server::ok();
+    let (proxy, listen) = start(backend, &server, &exec(&["echo", "t0ken-1"], "3s"));
+    let mut caller = Client::connect(listen);
+    assert_eq!(caller.get("/").status, 200);
+    let left = format!("/proc/{}", runner(&proxy));
+    kill(keeper(&proxy));
+    eventually("it is said", SOON, || {
+        proxy
+            .admin_get("/readyz")
+            .contains("run commands have ended")
+    });
+    assert!(
+        proxy.log().contains("run commands have ended"),
+        "{}",
+        proxy.log()
+    );
     assert_eq!(
-        server.last_request().field("authorization"),
-        Some("Bearer t0ken-1")
+        proxy.metric("ambassador_command_runner_deaths_total", &[]),
+        1.0
+    );
+    eventually("the runner has ended", SOON, || !Path::new(&left).exists());
+    eventually("there is no token", SOON, || caller.get("/").status == 503);
+    let said = proxy.upstream("web")["credential"]["last_failure"].to_string();
+    assert!(
+        said.contains("the process that runs commands has ended"),
+        "{said}"
     );
 }
 

@@ -91,24 +91,9 @@ impl Proxy {
         Ok(ReloadOutcome::InForce)
     }
 
-    /// Commands are known to the start alone, so that nobody can add one later.
-    fn check_commands(&self, new: &Checked) -> Result<(), Failure> {
-        for upstream in &new.routes.upstreams {
-            let command = upstream.auth.as_ref().and_then(|auth| auth.command());
-            if command.is_some_and(|command| !self.commands.has(command)) {
-                let name = &upstream.name;
-                return Err(Failure::Unavailable(format!(
-                    "upstreams.{name}.auth.bearer.exec: needs a restart, commands are taken at the \
-                     start alone"
-                )));
-            }
-        }
-        Ok(())
-    }
-
     /// Puts a new configuration in force, or leaves all as it was.
     fn apply(&mut self, file: &str, new: Checked) -> Result<(), Failure> {
-        self.check_commands(&new)?;
+        self.prepare_commands(&new)?;
         let state = Arc::clone(&self.state);
         Prepared::prepare(file, new, &state, &self.shards)?.commit(self);
         Ok(())

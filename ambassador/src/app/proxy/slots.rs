@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::app::captured::Captured;
 use crate::clock::{self, Instant};
-use crate::control::Readiness;
+use crate::control::{Readiness, Remark};
 
 /// How often slots are looked through for unused ones.
 const TAKE_BACK_EVERY: Duration = Duration::from_secs(5);
@@ -62,12 +62,12 @@ impl Slots {
         };
         match self.shortage.look(shortage.turned_away(), now) {
             Notice::Nothing => {}
-            Notice::InReadyz => readiness.remark(Some(shortage.to_string())),
+            Notice::InReadyz => readiness.remark(Remark::Slots, Some(shortage.to_string())),
             Notice::InLogToo => {
-                readiness.remark(Some(shortage.to_string()));
+                readiness.remark(Remark::Slots, Some(shortage.to_string()));
                 tracing::warn!("{shortage}");
             }
-            Notice::ItIsOver => readiness.remark(None),
+            Notice::ItIsOver => readiness.remark(Remark::Slots, None),
         }
     }
 }

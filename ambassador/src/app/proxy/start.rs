@@ -9,6 +9,7 @@ use super::access_log::open_log;
 use super::labels::Labels;
 use super::listeners;
 use super::loading::Loader;
+use super::runners::commands_of;
 use super::{Current, Housekeeping, Proxy, ProxyState};
 use crate::addr::BindAddr;
 use crate::app::captured::{self, Captured, Change};
@@ -206,7 +207,8 @@ impl Groundwork {
             }
             _ => (None, Change::default()),
         };
-        let commands = Commands::start(&start.identity, commands_of(checked));
+        let config = start.file.as_ref().map(|(path, ..)| path.clone());
+        let commands = Commands::start(&start.identity, config, commands_of(checked));
         let commands = commands.map_err(unavailable("cannot start what runs commands"))?;
         let commands = Arc::new(commands);
         let control = control_settings(start, &commands);
@@ -384,19 +386,6 @@ fn certificate_files(checked: &Checked) -> Vec<PathBuf> {
         .chain(listeners)
         .for_each(|set| files.extend(set.paths().cloned()));
     files
-}
-
-/// The commands that print credentials, each once.
-fn commands_of(checked: &Checked) -> Vec<Vec<String>> {
-    let upstreams = checked.routes.upstreams.iter();
-    let auths = upstreams.filter_map(|upstream| upstream.auth.as_ref());
-    let mut commands: Vec<Vec<String>> = Vec::new();
-    for command in auths.filter_map(|auth| auth.command()) {
-        if !commands.contains(command) {
-            commands.push(command.clone());
-        }
-    }
-    commands
 }
 
 fn unix_path(bind: &BindAddr) -> Option<PathBuf> {

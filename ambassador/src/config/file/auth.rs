@@ -55,7 +55,7 @@ object! {
         file: FilePath,
         /// A program and its arguments, instead of `file`: it prints the token. It runs
         /// as the proxy's user, for 10s at most, with PATH and HOME alone in its
-        /// environment. A change needs a restart.
+        /// environment. The first one needs a restart.
         exec: Vec<Spanned<Text>>,
         /// How long the printed token is valid. It is fetched anew ahead of that.
         #[schemars(extend("default" = "10m"))]

@@ -130,6 +130,7 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_tls_handshakes_total{upstream="shop",outcome="wrong-name",version="",group="",resumed=""} 8"#,
         r#"ambassador_certificate_expiry_seconds{name="upstreams.shop.tls"} -5"#,
         "ambassador_certificate_reload_failures_total 0",
+        "ambassador_command_runner_deaths_total 0",
         "ambassador_config_reloads_total 1",
         "ambassador_config_reload_failures_total 0",
         "ambassador_config_last_reload_successful 1",

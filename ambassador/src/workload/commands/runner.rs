@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::workload::identity::Identity;
 /// The first byte of a reply that holds what a command has printed.
 pub(super) const PRINTED: u8 = 0;
 /// That of one that says why there is nothing.
-const FAILED: u8 = 1;
+pub(super) const FAILED: u8 = 1;
 
 /// How often it is looked whether a command has ended that prints no more.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -30,16 +30,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The process groups of commands that run.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// Is a runner, until the proxy's end of standard input is closed.
-pub(crate) fn serve() -> ExitCode {
-    let Ok(channel) = io::stdin().as_fd().try_clone_to_owned() else {
-        return ExitCode::FAILURE;
-    };
-    if let Err(error) = set_up(&channel) {
-        // Nobody may be there any more who could be told.
-        let _ = descriptors::send(channel.as_fd(), error.to_string().as_bytes(), &[]);
-        return ExitCode::FAILURE;
-    }
+/// Is a runner, until the keeper's end of the channel is closed.
+pub(super) fn serve(channel: &OwnedFd) -> io::Result<()> {
+    set_up(channel)?;
     while let Ok(Some(_)) = descriptors::receive(channel.as_fd()) {}
     // Held to the end: no command starts any more.
     for group in running().iter() {
@@ -50,20 +43,12 @@ pub(crate) fn serve() -> ExitCode {
 }
 
 fn set_up(channel: &OwnedFd) -> io::Result<()> {
-    let next = || -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        let next = descriptors::receive(channel.as_fd())?;
-        next.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
-    };
-    let (setup, _) = next()?;
+    let told = descriptors::receive(channel.as_fd())?;
+    let (setup, sockets) = told.ok_or(io::ErrorKind::UnexpectedEof)?;
     let setup: Setup = serde_json::from_slice(&setup)?;
     confine_runner(&Identity::of(setup.user))?;
     let environment = Arc::new(setup.environment);
-    for words in setup.commands {
-        let (_, sockets) = next()?;
-        let socket = sockets
-            .into_iter()
-            .next()
-            .ok_or(io::ErrorKind::InvalidData)?;
+    for (words, socket) in setup.commands.into_iter().zip(sockets) {
         let environment = Arc::clone(&environment);
         thread::Builder::new().spawn(move || answer(&socket, &words, &environment))?;
     }

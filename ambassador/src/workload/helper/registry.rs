@@ -7,11 +7,11 @@
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::message::Registration;
-use crate::workload::{Netns, Target, small_file};
+use crate::workload::owned_file::OwnedFile;
+use crate::workload::{Netns, Target};
 
 /// Targets at most, those of before included: as many as have numbers in one
 /// network namespace.
@@ -20,10 +20,6 @@ const TARGETS_MAX: usize = 65_536;
 const NAMESPACES_MAX: usize = 65_536;
 /// Bytes of a path at most (PATH_MAX of limits.h).
 const PATH_BYTES_MAX: usize = 4_096;
-/// Bytes of a configuration at most, as everywhere.
-const CONFIG_BYTES_MAX: usize = 4 << 20;
-/// Whom the mode of a file lets write that does not own it.
-const WRITABLE_BY_ALL: u32 = 0o002;
 
 /// Gives the targets that the text of a configuration names.
 pub(crate) type TargetsIn = fn(&str) -> io::Result<Vec<Target>>;
@@ -32,7 +28,7 @@ pub(crate) type TargetsIn = fn(&str) -> io::Result<Vec<Target>>;
 pub(super) struct Registry {
     phase: Phase,
     targets: Vec<Target>,
-    config: Option<Config>,
+    config: Option<OwnedFile>,
     targets_in: TargetsIn,
     /// The port of the listeners that take captured connections.
     port: Option<u16>,
@@ -46,13 +42,6 @@ enum Phase {
     Open,
     /// What it says may be somebody else's words.
     Sealed,
-}
-
-/// The configuration, and whose it is.
-#[derive(Debug)]
-struct Config {
-    path: PathBuf,
-    owner: u32,
 }
 
 impl Registry {
@@ -74,8 +63,7 @@ impl Registry {
         }
         if let Some(path) = registration.config {
             check_path(&path)?;
-            let owner = path.metadata()?.uid();
-            self.config = Some(Config { path, owner });
+            self.config = Some(OwnedFile::at(path)?);
         }
         Ok(())
     }
@@ -157,11 +145,7 @@ impl Registry {
         let Some(config) = &self.config else {
             return Ok(Vec::new());
         };
-        let text = small_file::read_if(&config.path, CONFIG_BYTES_MAX, |is| {
-            is.st_uid == config.owner && is.st_mode & WRITABLE_BY_ALL == 0
-        })?;
-        let text = String::from_utf8(text).map_err(io::Error::other)?;
-        (self.targets_in)(&text)
+        (self.targets_in)(&config.read()?)
     }
 
     /// Takes the port of the proxy. After the start there is no other.
