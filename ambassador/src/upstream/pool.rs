@@ -37,7 +37,7 @@ use crate::upstream::other_namespaces::NamespaceState;
 use crate::upstream::permits::{Acquisition, Handover, Requester, Turn, Wait};
 use crate::upstream::pool::dialling::DialTarget;
 use crate::upstream::pool::idle::Idle;
-use crate::upstream::pool::sweep::Sweep;
+use crate::upstream::pool::sweep::{Surplus, Sweep};
 use crate::upstream::pool::takeover::{Answer, Demand};
 use crate::upstream::shared::Shared;
 use crate::workload::SocketStock;
@@ -294,20 +294,20 @@ impl Pools {
         if !reusable {
             return;
         }
-        let counted = shared.try_add_idle(limits.max_idle());
+        // The next sweep closes those above max_idle that are not used again.
+        let may_be_idle = limits.max_idle() > 0;
+        shared.add_idle();
         match shared.permits.hand_over(self.shard, now) {
-            Handover::NobodyWaits if counted => {
+            Handover::NobodyWaits if may_be_idle => {
                 pool.push(Idle::new(connection, now), self.shard);
                 return self.start_sweeping();
             }
-            // max_idle is reached, or its place is another shard's: it closes.
+            // None may be idle, or its place is another shard's: it closes.
             Handover::NobodyWaits | Handover::Close => {}
             // With waiters the connection is theirs, whatever max_idle says.
             Handover::Granted => pool.set_aside.push(connection),
         }
-        if counted {
-            pool.shared.remove_idle();
-        }
+        pool.shared.remove_idle();
     }
 
     /// Closes every idle connection and keeps none from now on: the shard
@@ -326,7 +326,7 @@ impl Pools {
         for shared in upstreams.filter(|shared| shared.limits.min_idle() > 0) {
             self.with_pool(shared, |_| ());
         }
-        if self.sweep() == Sweep::SomethingLeft {
+        if self.sweep(Surplus::All) == Sweep::SomethingLeft {
             self.start_sweeping();
         }
     }

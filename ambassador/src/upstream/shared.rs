@@ -137,15 +137,11 @@ impl Shared {
         self.answered_beside.load(Ordering::Relaxed)
     }
 
-    /// Counts one more idle connection unless there are `max_idle` already.
-    /// Sequentially consistent, as the queue of permits is: who becomes idle
-    /// counts itself, then looks for waiters; who waits queues, then looks for
-    /// idle ones.
-    pub(super) fn try_add_idle(&self, max_idle: u32) -> bool {
-        let add = |idle| (idle < max_idle).then(|| idle + 1);
-        self.idle
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add)
-            .is_ok()
+    /// Counts one more idle connection. Sequentially consistent, as the queue of
+    /// permits is: who becomes idle counts itself, then looks for waiters; who
+    /// waits queues, then looks for idle ones.
+    pub(super) fn add_idle(&self) {
+        self.idle.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(super) fn remove_idle(&self) {
@@ -177,23 +173,13 @@ mod tests {
     }
 
     #[test]
-    fn idle_ones_are_counted_up_to_a_limit() {
-        let shared = shared();
-        let added = [2, 2, 2, 3].map(|max| shared.try_add_idle(max));
-        assert_eq!((added, shared.idle()), ([true, true, false, true], 3));
-        shared.remove_idle();
-        assert_eq!(shared.idle(), 2);
-        assert!(!shared.try_add_idle(0));
-    }
-
-    #[test]
     fn the_most_that_an_answer_came_beside_is_remembered() {
         let shared = shared();
         for (idle, most) in [(0, 0), (2, 2), (1, 2), (3, 3)] {
             while shared.idle() > 0 {
                 shared.remove_idle();
             }
-            (0..idle).for_each(|_| assert!(shared.try_add_idle(9)));
+            (0..idle).for_each(|_| shared.add_idle());
             shared.answer_beside_idle();
             assert_eq!(shared.answered_beside(), most, "beside {idle}");
         }

@@ -192,9 +192,8 @@ fn lower_max_idle(backend: Backend) {
     let mut clients = scene.at_once(3);
     scene.reload("max_idle: 1");
     answer_all(&mut clients, answer);
-    // Not only after the next look at what is idle.
     let open = || scene.server.open_connections();
-    eventually("one is kept", Duration::from_millis(500), || open() == 1);
+    eventually("one is kept", SOON, || open() == 1);
     assert_eq!(scene.idle(), 1.0);
 }
 

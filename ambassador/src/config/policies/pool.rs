@@ -17,7 +17,8 @@ settings! {
         /// Requests in flight at most, with those that wait. Further ones are
         /// `overloaded`.
         max_requests: Count<1> = pool.max_requests,
-        /// Idle connections kept for reuse.
+        /// Idle connections kept for reuse. One above that closes after a second
+        /// without use; with 0 it closes at once.
         max_idle: Count = pool.max_idle,
         /// Idle connections to keep open without traffic.
         min_idle: Count = pool.min_idle,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Pool;
+use super::sweep::Surplus;
 use crate::clock::Instant;
 use crate::ring::slack;
 use crate::upstream::connection::Connection;
@@ -101,12 +102,21 @@ impl Pool {
 
     /// Moves those that are dead, idle for too long or too old to `expired`, but
     /// for the `keep` that stay however long they are idle.
-    pub(super) fn take_expired(&mut self, keep: usize, now: Instant, expired: &mut Vec<Idle>) {
+    pub(super) fn take_expired(
+        &mut self,
+        keep: usize,
+        surplus: Surplus,
+        now: Instant,
+        expired: &mut Vec<Idle>,
+    ) {
         let limits = &self.shared.limits;
         let (idle_timeout, max_lifetime) = (limits.idle_timeout(), limits.max_lifetime());
         // A reload may have lowered either limit. The oldest go first.
-        let above_idle = self.shared.idle().saturating_sub(limits.max_idle());
-        let above = above_idle.max(self.shared.permits.above_cap()) as usize;
+        let above_idle = self.shared.idle().saturating_sub(limits.max_idle()) as usize;
+        let rested = self.idle.iter();
+        let rested = rested.take_while(|idle| idle.age(now) >= surplus.idle_for());
+        let above_idle = above_idle.min(rested.count());
+        let above = above_idle.max(self.shared.permits.above_cap() as usize);
         for _ in 0..above.min(self.idle.len()) {
             expired.push(self.remove(0));
         }

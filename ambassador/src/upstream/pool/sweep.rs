@@ -18,6 +18,29 @@ use crate::upstream::shared::Shared;
 /// socket and permit linger.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// How long an idle connection above `max_idle` is kept: requests that come at the
+/// same time again, as those of a busy client do, find it.
+const SURPLUS_FOR: Duration = Duration::from_secs(1);
+
+/// Which idle connections above `max_idle` a sweep closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surplus {
+    /// Those that were not used for a second.
+    Rested,
+    /// All of them: the limit may have changed.
+    All,
+}
+
+impl Surplus {
+    /// How long one has to have been idle.
+    pub(super) fn idle_for(self) -> Duration {
+        match self {
+            Self::Rested => SURPLUS_FOR,
+            Self::All => Duration::ZERO,
+        }
+    }
+}
+
 /// Whether a sweep left something to sweep later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sweep {
@@ -36,7 +59,7 @@ impl Pools {
             loop {
                 timer::sleep(SWEEP_EVERY).await;
                 let Some(pools) = pools.upgrade() else { return };
-                if pools.sweep() == Sweep::NothingLeft {
+                if pools.sweep(Surplus::Rested) == Sweep::NothingLeft {
                     pools.sweeping.set(false);
                     return;
                 }
@@ -46,14 +69,14 @@ impl Pools {
 
     /// Closes what is dead, idle for too long or too old, and dials what
     /// `min_idle` wants.
-    pub(super) fn sweep(self: &Rc<Self>) -> Sweep {
+    pub(super) fn sweep(self: &Rc<Self>, surplus: Surplus) -> Sweep {
         let now = ring::now();
         let mut expired = Vec::new();
         let mut wanted = Vec::new();
         let mut left = Sweep::NothingLeft;
         for pool in self.pools.borrow_mut().values_mut() {
             let keep = self.share_of(pool.shared.limits.min_idle());
-            pool.take_expired(keep, now, &mut expired);
+            pool.take_expired(keep, surplus, now, &mut expired);
             pool.withdraw_unheld(self.shard);
             for _ in pool.idle.len() + pool.dialing..keep {
                 pool.dialing += 1;

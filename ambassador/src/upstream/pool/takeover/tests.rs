@@ -228,7 +228,7 @@ fn a_shard_that_drains_gives_nothing() {
         assert_eq!(connection.past, ConnectionUse::Dialled);
         drop(connection);
         // Nor one that is found in vain.
-        shards.shared.try_add_idle(9);
+        shards.shared.add_idle();
         shards.shared.holders.announce(shards.key.slot(), 0);
         assert_eq!(shards.checkout().await.past, ConnectionUse::Dialled);
     });

@@ -2,7 +2,7 @@
 //! counted for budgets, latencies.
 
 use super::*;
-use crate::upstream::pool::sweep::Sweep;
+use crate::upstream::pool::sweep::{Surplus, Sweep};
 
 fn keeping(min_idle: u32) -> limits::Pool {
     limits::Pool { min_idle, ..of(9) }
@@ -58,11 +58,11 @@ fn nothing_is_dialled_where_none_is_wanted_or_can_be() {
             shard.pools.pools.borrow().is_empty(),
             "nobody has called it"
         );
-        assert_eq!(shard.pools.sweep(), Sweep::NothingLeft);
+        assert_eq!(shard.pools.sweep(Surplus::Rested), Sweep::NothingLeft);
         shard.idle(1, 1).await;
-        assert_eq!(shard.pools.sweep(), Sweep::SomethingLeft);
+        assert_eq!(shard.pools.sweep(Surplus::Rested), Sweep::SomethingLeft);
         drop(shard.lease(1).await);
-        assert_eq!(shard.pools.sweep(), Sweep::NothingLeft);
+        assert_eq!(shard.pools.sweep(Surplus::Rested), Sweep::NothingLeft);
         shard.idle(1, 1).await;
         assert_eq!(shard.dials(), 2);
         // Wanted, but nothing is published, then there is no permit.

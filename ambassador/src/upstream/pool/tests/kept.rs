@@ -102,9 +102,34 @@ fn no_more_are_kept_than_may_be() {
     };
     on_a_shard(limits, |shard| async move {
         let ids = shard.idle(1, 3).await;
-        assert_eq!(shard.counts(), (2, 2), "the last closes");
+        assert_eq!(shard.counts(), (3, 3), "it may be used again at once");
+        timer::sleep(2 * SECOND).await;
+        assert_eq!(shard.counts(), (2, 2), "the oldest closes");
         let newest = shard.lease(1).await;
-        assert_eq!(newest.stream.id(), ids[1]);
+        assert_eq!(newest.stream.id(), ids[2]);
+    });
+}
+
+#[test]
+fn who_uses_many_at_once_again_and_again_finds_them() {
+    let limits = limits::Pool {
+        max_idle: 2,
+        ..of(9)
+    };
+    on_a_shard(limits, |shard| async move {
+        for _ in 0..20 {
+            shard.idle(1, 6).await;
+            timer::sleep(300 * MS).await;
+        }
+        assert_eq!(shard.dials(), 6, "none was dialled anew");
+        // Fewer are used: the surplus goes, whatever the others do.
+        for _ in 0..10 {
+            shard.idle(1, 3).await;
+            timer::sleep(300 * MS).await;
+        }
+        assert_eq!((shard.counts(), shard.dials()), ((3, 3), 6));
+        timer::sleep(2 * SECOND).await;
+        assert_eq!(shard.counts(), (2, 2));
     });
 }
 
