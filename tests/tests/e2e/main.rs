@@ -56,6 +56,7 @@ mod loops;
 mod max_connections;
 mod memory;
 mod min_rate;
+mod mitmproxy;
 mod moto;
 mod numbers;
 mod oauth2;
