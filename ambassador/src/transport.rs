@@ -340,7 +340,10 @@ impl Transport {
 
     /// Makes a reset of the close to come.
     pub(crate) fn reset_on_close(&self) {
-        self.stream().reset_on_close()
+        match self {
+            Self::Plain(stream) => stream.reset_on_close(),
+            Self::Tls(session) => session.reset_on_close(),
+        }
     }
 
     /// Has it ask a silent peer for a sign of life.

@@ -7,7 +7,7 @@
 //! What connections in clear do as well is not inlined, so that they pay for a branch
 //! alone.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{Cell, RefCell, RefMut};
 use std::io::{self, BufRead, IoSlice, Write};
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
@@ -38,6 +38,9 @@ pub(crate) struct Session(Option<Box<Open>>);
 struct Open {
     stream: Stream,
     state: RefCell<State>,
+    /// What the peer has got may be a part: it is not told that it was all (RFC 8446
+    /// section 6.1).
+    is_cut: Cell<bool>,
 }
 
 /// What was agreed upon, with the keys: what goes on over the same socket on another
@@ -104,6 +107,7 @@ impl Session {
         Self(Some(Box::new(Open {
             stream,
             state: RefCell::new(state),
+            is_cut: Cell::new(false),
         })))
     }
 
@@ -272,6 +276,13 @@ impl Session {
         self.stream().send_last(&bytes);
     }
 
+    /// Makes a reset of the close to come, without a word before it.
+    #[cold]
+    pub(crate) fn reset_on_close(&self) {
+        self.open().is_cut.set(true);
+        self.stream().reset_on_close();
+    }
+
     /// Leaves this shard. `None`, and closed: it cannot be used any more.
     pub(crate) async fn leave(mut self) -> Option<(OwnedFd, Agreement)> {
         if self.is_closed_or_busy() {
@@ -406,7 +417,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         let is_whole = |open: &Open| {
             let end = &open.state.borrow().end;
-            matches!(end, None | Some(End::Closed))
+            !open.is_cut.get() && matches!(end, None | Some(End::Closed))
         };
         if self.0.as_deref().is_some_and(is_whole) {
             self.close_write();

@@ -93,6 +93,7 @@ mod taken_over;
 mod takeover;
 mod timeouts;
 mod tls_connections;
+mod tls_ends;
 mod tls_listener;
 mod tls_peers;
 mod tls_reload;

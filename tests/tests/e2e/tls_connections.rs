@@ -61,7 +61,7 @@ impl World {
 }
 
 /// A proxy whose listener speaks TLS, of this protocol; those who connect, and the server.
-struct Inward {
+pub(crate) struct Inward {
     proxy: Proxy,
     listen: SocketAddr,
     authority: Authority,
@@ -69,7 +69,7 @@ struct Inward {
 }
 
 impl Inward {
-    fn start(backend: Backend, protocol: &str, server: Server) -> Inward {
+    pub(crate) fn start(backend: Backend, protocol: &str, server: Server) -> Inward {
         let scratch = Scratch::new();
         let authority = Authority::new("root");
         let (cert, key) = authority.issue(&["in.test"]).write(&scratch, "in");
@@ -90,7 +90,7 @@ impl Inward {
         }
     }
 
-    fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         let mut client = Client::connect(self.listen);
         let trusting = Arc::new(self.authority.client(None));
         client.secure(trusting, "in.test").expect("it is in order");
