@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
-use crate::message::{CallerTimeout, LocalReply, Reason, RequestHead};
+use crate::message::{CallerTimeout, LocalReply, Method, Reason, RequestHead};
 use crate::policy;
 use crate::policy::rate_limit::{self, Turn};
 use crate::proxy::context::{Context, Tokens};
@@ -25,6 +25,10 @@ const IN_A_CIRCLE: &str = "it has come through more proxies than max_hops: they 
 
 /// The text for a captured request where nobody guards tokens.
 const UNGUARDED: &str = "captured requests get no credentials: the guard that keeps other programs from posing as captured ones is not attached";
+
+/// The text for a request whose answer would show its caller the credential (RFC 9110
+/// section 9.3.8).
+const TRACED: &str = "TRACE gets back what the upstream was sent: not where the upstream has auth";
 
 /// A routed request that asks for admission; nothing of it was sent.
 pub(crate) struct Admission<'a, 'b> {
@@ -75,6 +79,10 @@ impl<'a> Admission<'a, '_> {
         if self.may_be_borrowed() {
             let reply = LocalReply::new(Reason::AuthUnavailable);
             return Err(reply.with_detail(UNGUARDED).into());
+        }
+        if target.credential.is_some() && self.request.method() == Method::Trace {
+            let reply = LocalReply::new(Reason::BadRequest).with_detail(TRACED);
+            return Err(reply.into());
         }
         if self.route.is_circle() {
             let reply = LocalReply::new(Reason::Loop).with_detail(IN_A_CIRCLE);

@@ -29,6 +29,7 @@ matrix!(
 
 on_both_backends!(
     a_token_is_nowhere_to_be_seen,
+    nobody_has_a_token_sent_back,
     a_server_that_does_not_prove_who_it_is_gets_no_token,
     a_file_that_turns_bad_leaves_the_token_of_before,
     a_relative_path_begins_beside_the_configuration,
@@ -339,6 +340,22 @@ fn a_relative_path_begins_beside_the_configuration(backend: Backend) {
 }
 
 /// Nor does another endpoint, as trying one would only tell more servers of it.
+/// A server answers TRACE with what it was sent.
+fn nobody_has_a_token_sent_back(backend: Backend) {
+    let scratch = Scratch::new();
+    let token = secret(&scratch, "token", "t0ken-1");
+    let server = Server::http(|request| text(&request.head));
+    let listen = listen();
+    let config = one_upstream(listen, server.address(), &bearer(&token));
+    let _proxy = Proxy::start(backend, &config);
+    let mut client = ambassador_tests::Client::connect(listen);
+    client.send("TRACE / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    let answer = client.response("TRACE");
+    assert_eq!((answer.status, answer.reason()), (400, "bad-request"));
+    assert!(answer.text().contains("TRACE"), "{}", answer.text());
+    assert_eq!(server.connections(), 0);
+}
+
 fn a_server_that_does_not_prove_who_it_is_gets_no_token(backend: Backend) {
     let scratch = Scratch::new();
     let authority = Authority::new("root");
