@@ -41,8 +41,8 @@ pub(crate) enum Fault {
     /// The caller's: its own time limit was the shorter one, it withholds its
     /// body, or it speaks HTTP/1.0 alone.
     Caller,
-    /// This machine's: it lacks descriptors, ports, memory or a credential, or the
-    /// address leads back to it.
+    /// This machine's: it lacks descriptors, ports, memory, a credential or its
+    /// identity, or the address leads back to it.
     Machine,
     /// Nobody's: the limits of the pool were reached.
     Pool,
@@ -108,10 +108,14 @@ impl Unanswered {
     fn tls(outcome: TlsOutcome) -> Self {
         // Another endpoint may be better at it only where nobody has spoken.
         let may_be_better = outcome == TlsOutcome::Closed;
+        let fault = match outcome {
+            TlsOutcome::NoIdentity => Fault::Machine,
+            _ => Fault::Endpoint,
+        };
         Self {
             reason: Reason::TlsFailed,
             cause: may_be_better.then_some(Cause::ConnectFailure),
-            fault: Fault::Endpoint,
+            fault,
             detail: Some(Detail::Tls(outcome)),
             outcome: AttemptOutcome::TlsFailed,
         }

@@ -339,6 +339,9 @@ fn an_agent_that_goes_away_is_no_reason_to_stop(backend: Backend) {
     );
     let front = Front::start(backend, nginx.address, &identity, tls);
     front.expect_failure("no-identity", "cannot connect");
+    // That is nothing that the upstream could be left alone for.
+    let breaker = &front.proxy.upstream("web")["circuit_breaker"];
+    assert_eq!(breaker["failures"], 0, "{breaker}");
     let agent = WorkloadApi::start(scratch.path(), update(2));
     front.expect_serial(2);
     agent.hang_up();
