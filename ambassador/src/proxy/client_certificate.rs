@@ -42,6 +42,20 @@ pub(crate) enum Forwarded {
     Replaced(String),
 }
 
+/// What the client of a TLS listener has shown, in the form of Envoy.
+pub(crate) const X_FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
+
+/// Whether a field of this name can be taken for that by who reads it: CGI and WSGI take
+/// `_` for `-` (RFC 3875 section 4.1.18).
+pub(crate) fn reads_as_forwarded(name: &[u8]) -> bool {
+    let known = X_FORWARDED_CLIENT_CERT.as_bytes();
+    let alike = |(byte, known): (&u8, &u8)| match byte {
+        b'_' => *known == b'-',
+        byte => byte.eq_ignore_ascii_case(known),
+    };
+    name.len() == known.len() && name.iter().zip(known).all(alike)
+}
+
 /// Agrees upon a session within a time, and counts how that went. `None`: the connection
 /// has ended.
 pub(crate) async fn secure(

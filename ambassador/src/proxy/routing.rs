@@ -14,7 +14,9 @@ use crate::message::{
     BadMessage, CallerTimeout, CredentialField, Hops, RequestHead, RequestRewrite, TraceContext,
     X_HOPS, X_REQUEST_ID,
 };
-use crate::proxy::client_certificate::{ClientCertificate, Forwarded};
+use crate::proxy::client_certificate::{
+    ClientCertificate, Forwarded, X_FORWARDED_CLIENT_CERT, reads_as_forwarded,
+};
 use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::proxy::signing;
@@ -28,9 +30,6 @@ use crate::upstream::server::Server;
 /// proxies it has come through, two that say how long its caller waits, and what its
 /// caller has shown.
 const ADDED_MAX: usize = trace::FIELDS_MAX + 5;
-
-/// What the client of a TLS listener has shown, in the form of Envoy.
-const X_FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 
 /// Where a connection was going, before its requests say more.
 pub(crate) struct Destination<'a> {
@@ -129,6 +128,21 @@ impl Incoming<'_> {
             Forwarded::Removed => Some(b""),
             Forwarded::Replaced(element) => Some(element.as_bytes()),
         }
+    }
+
+    /// Whether it may say nothing of its client's certificate itself.
+    pub(crate) fn forwards_certificate(&self) -> bool {
+        self.forwarded_certificate().is_some()
+    }
+
+    /// The fields that may be taken for what stands in for them, under whatever name.
+    #[cold]
+    fn named_as_forwarded(&self) -> Vec<String> {
+        let names = self.request.fields().iter();
+        let names = names.map(|field| field.name(&self.head));
+        let alike = names.filter(|name| reads_as_forwarded(name));
+        let names = alike.map(|name| String::from_utf8_lossy(name).into_owned());
+        names.collect()
     }
 
     /// Whether its client may wait for an interim response before it sends the
@@ -315,8 +329,10 @@ impl RouteDecision {
         if let Some(hops) = &hops {
             add_field(X_HOPS, hops.bytes());
         }
+        let mut sanitized = None;
         if let Some(forwarded) = incoming.forwarded_certificate() {
             add_field(X_FORWARDED_CLIENT_CERT, forwarded);
+            sanitized = Some(incoming.named_as_forwarded());
         }
         let timeout = self.caller_timeout(incoming);
         let limits = timeout.limit().map(|_| timeout.fields(facts.left));
@@ -325,13 +341,16 @@ impl RouteDecision {
         }
         let signed = signing::rules_of(facts.credential, rules);
         let rules = signed.as_ref().unwrap_or(rules);
+        if let Some(removed) = &mut sanitized {
+            removed.extend_from_slice(&rules.remove);
+        }
         write(&RequestRewrite {
             strip_path: self.strip_path,
             host: host.as_deref(),
             keep_absolute: original.is_some()
                 && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
-            remove: &rules.remove,
+            remove: sanitized.as_deref().unwrap_or(&rules.remove),
             trace: policies.trace_formats(),
             add: &add[..added],
             credential: facts.credential.and_then(credential_field),

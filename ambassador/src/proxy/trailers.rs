@@ -2,6 +2,7 @@
 //! would have been looked for there does not pass.
 
 use crate::message;
+use crate::proxy::client_certificate::reads_as_forwarded;
 use crate::proxy::routing::{Incoming, RouteDecision};
 use crate::route::settings::AddedHeaders;
 
@@ -17,7 +18,8 @@ pub(crate) struct Trailers<'a> {
 impl Trailers<'_> {
     /// Whether all of them do.
     pub(crate) fn pass_as_they_are(self) -> bool {
-        self.route.target.upstream.policies.added_headers == AddedHeaders::None
+        let policies = &self.route.target.upstream.policies;
+        policies.added_headers == AddedHeaders::None && !self.incoming.forwards_certificate()
     }
 
     /// Whether one of this name does.
@@ -28,6 +30,7 @@ impl Trailers<'_> {
         message::may_trail(name)
             && !credential.is_some_and(|credential| credential.auth.is_field(name))
             && !request.fields().names_for_this_hop(head, name)
+            && !(self.incoming.forwards_certificate() && reads_as_forwarded(name))
             && !str::from_utf8(name).is_ok_and(|name| {
                 policies.headers.names(name)
                     || name.eq_ignore_ascii_case(message::X_REQUEST_ID)

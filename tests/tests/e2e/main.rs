@@ -94,6 +94,7 @@ mod takeover;
 mod timeouts;
 mod tls_connections;
 mod tls_ends;
+mod tls_forwarded;
 mod tls_listener;
 mod tls_peers;
 mod tls_reload;

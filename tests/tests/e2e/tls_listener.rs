@@ -34,14 +34,14 @@ on_both_backends!(
 );
 
 /// A listener `in` with TLS in front of a server in clear.
-struct World {
-    proxy: Proxy,
+pub(crate) struct World {
+    pub(crate) proxy: Proxy,
     listen: SocketAddr,
-    server: Server,
+    pub(crate) server: Server,
     /// Who has signed the certificate of the listener.
     authority: Authority,
     /// Who signs those of clients.
-    clients: Authority,
+    pub(crate) clients: Authority,
     scratch: Scratch,
     text: String,
 }
@@ -49,7 +49,7 @@ struct World {
 impl World {
     /// `more` is what `tls` says beside the certificate; `CLIENTS` in it is the file of
     /// those who sign clients, `LIST` that of which they have revoked number 7.
-    fn start(backend: Backend, more: &str) -> World {
+    pub(crate) fn start(backend: Backend, more: &str) -> World {
         World::start_with(backend, more, "")
     }
 
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// A connection of who shows this certificate.
-    fn connect(&self, shown: Option<&Leaf>) -> io::Result<Client> {
+    pub(crate) fn connect(&self, shown: Option<&Leaf>) -> io::Result<Client> {
         let mut client = Client::connect(self.listen);
         let config = self.authority.client(shown);
         client.secure(Arc::new(config), "in.test")?;
@@ -116,7 +116,7 @@ fn get(path: &str) -> String {
 }
 
 /// A client with this id.
-fn named(clients: &Authority, id: &str) -> Leaf {
+pub(crate) fn named(clients: &Authority, id: &str) -> Leaf {
     clients.issue_with(&[], |wanted| {
         let id = id.try_into().expect("it is a URI");
         wanted.subject_alt_names.push(SanType::URI(id));
