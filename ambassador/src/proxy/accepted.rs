@@ -206,8 +206,8 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
     match who_speaks(client, &leg.connection.stream, silence, idle).await {
         FirstSpeaker::Nobody => {
             let silent = RelayFailure {
-                outcome: TcpOutcome::IdleTimeout,
                 endpoint: Some(leg.connection.endpoint()),
+                ..RelayFailure::nowhere(TcpOutcome::IdleTimeout)
             };
             SniffOutcome::RelayFailure(target.shared.label, silent)
         }
@@ -253,11 +253,7 @@ async fn relay_tls(
             let mut record = begin(&client, accepted, RelayProtocol::Tls);
             record.passage.upstream = label_by_address(&client.context, original);
             record.explain(failure.detail);
-            let failed = RelayFailure {
-                outcome: failure.outcome,
-                endpoint: None,
-            };
-            return refuse(*client, record, failed);
+            return refuse(*client, record, RelayFailure::nowhere(failure.outcome));
         }
     };
     // What is adopted is told apart by port too, and shown with it.
@@ -326,7 +322,9 @@ async fn relay(
 
 fn begin(client: &Client, accepted: Instant, protocol: RelayProtocol) -> RelayGuard {
     let telemetry = &client.context.telemetry;
-    telemetry.begin_relay(client.passage(accepted), protocol)
+    let mut record = telemetry.begin_relay(client.passage(accepted), protocol);
+    record.describe_peer(client.peer_id());
+    record
 }
 
 /// Where a relayed connection goes.
@@ -348,11 +346,7 @@ async fn relay_recorded(
     dialled: Option<Box<Leg>>,
 ) {
     let Some(target) = to.target else {
-        let nowhere = RelayFailure {
-            outcome: TcpOutcome::NoRoute,
-            endpoint: None,
-        };
-        return refuse(*client, record, nowhere);
+        return refuse(*client, record, RelayFailure::nowhere(TcpOutcome::NoRoute));
     };
     target.count_use();
     client.member.relays(target.shared.id);
@@ -361,8 +355,7 @@ async fn relay_recorded(
         let faults = fault::of_connection(settings, to.name, client.origin.original);
         let ended = fault::inject_relayed(&mut client, faults, &record.passage);
         if let Some(outcome) = ended.await {
-            let endpoint = None;
-            return refuse(*client, record, RelayFailure { outcome, endpoint });
+            return refuse(*client, record, RelayFailure::nowhere(outcome));
         }
     }
     if let Some(ahead) = &mut client.ahead {
@@ -382,14 +375,21 @@ async fn relay_recorded(
     let tunnel = Tunnel {
         cells: &client.context.telemetry.cells,
         passage: &record.passage,
+        answered_bytes: record.passage.bytes_out.get(),
         silence: target.upstream.policies.timeouts.tunnel,
         keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
     let (client_first, server_first) = (client.ahead.take(), leg.said.take());
     let (client_end, server_end) = (&client.stream, &leg.connection.stream);
-    record.outcome = tunnel
+    let ended = tunnel
         .run(client_end, client_first, server_end, server_first)
         .await;
+    let refused = tunnel.refusal(server_end, ended);
+    record.outcome = ended;
+    if let Some(refused) = refused {
+        target.shared.handshakes.failed(refused);
+        record.explain(refused.as_str());
+    }
     if client.member.is_shed() {
         record.outcome = TcpOutcome::Overloaded;
     }
@@ -400,6 +400,9 @@ async fn relay_recorded(
 fn refuse(client: Client, mut record: RelayGuard, failed: RelayFailure) {
     record.outcome = failed.outcome;
     record.passage.endpoint.set(failed.endpoint);
+    if let Some(cause) = failed.tls {
+        record.explain(cause.as_str());
+    }
     client.stream.reset();
 }
 

@@ -56,12 +56,14 @@ async fn one(client: &mut Client, scratch: &mut Scratch, patience: Patience) -> 
             forward::forward(&mut downstream, scratch, head).await
         }
         Ok(None) if client.member.is_shed() => {
-            let record = context.telemetry.begin(client.passage(ring::now()));
+            let mut record = context.telemetry.begin(client.passage(ring::now()));
+            record.describe_sender(client.peer_id());
             reply::give_up(&mut Downstream::headless(client), record).await
         }
         Ok(None) => After::Close,
         Err((bad, bytes)) => {
-            let record = context.telemetry.begin(client.passage(ring::now()));
+            let mut record = context.telemetry.begin(client.passage(ring::now()));
+            record.describe_sender(client.peer_id());
             record.passage.count(Direction::Sent, bytes);
             let field = scratch.request.fields().blamed();
             reply::refuse(&mut Downstream::headless(client), record, bad, field).await

@@ -7,13 +7,14 @@ use crate::message::Reason;
 use crate::proxy::caller::Caller;
 use crate::proxy::client::Client;
 use crate::proxy::departure::reset;
+use crate::proxy::failure::Detail;
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::reach::reach;
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
-use crate::telemetry::TcpOutcome;
+use crate::telemetry::{TcpOutcome, TlsOutcome};
 use crate::upstream::balancer::Pick;
 use crate::upstream::pool::Lease;
 
@@ -33,6 +34,8 @@ pub(super) struct RelayFailure {
     pub outcome: TcpOutcome,
     /// The endpoint, where there was one to try.
     pub endpoint: Option<EndpointAddr>,
+    /// Why no TLS session came about, where it was that.
+    pub tls: Option<TlsOutcome>,
 }
 
 /// What a connection is for.
@@ -56,16 +59,19 @@ impl Purpose {
 
 impl RelayFailure {
     /// It is not dialled.
-    pub(super) const CIRCUIT_OPEN: Self = Self {
-        outcome: TcpOutcome::CircuitOpen,
-        endpoint: None,
-    };
+    pub(super) const CIRCUIT_OPEN: Self = Self::nowhere(TcpOutcome::CircuitOpen);
 
     /// There is nowhere to dial.
-    const NO_ENDPOINT: Self = Self {
-        outcome: TcpOutcome::ConnectFailed,
-        endpoint: None,
-    };
+    const NO_ENDPOINT: Self = Self::nowhere(TcpOutcome::ConnectFailed);
+
+    /// No endpoint was tried.
+    pub(super) const fn nowhere(outcome: TcpOutcome) -> Self {
+        Self {
+            outcome,
+            endpoint: None,
+            tls: None,
+        }
+    }
 }
 
 /// Whether anything else is a bad request, by whatever claim it came here.
@@ -122,11 +128,12 @@ pub(super) async fn dial(
         First::Left(Err(unanswered)) => Err(RelayFailure {
             outcome: outcome_of(unanswered.reason),
             endpoint: Some(one.endpoint()),
+            tls: match unanswered.detail {
+                Some(Detail::Tls(outcome)) => Some(outcome),
+                Some(Detail::Malformed(_)) | None => None,
+            },
         }),
-        First::Right(()) => Err(RelayFailure {
-            outcome: TcpOutcome::ClientReset,
-            endpoint: None,
-        }),
+        First::Right(()) => Err(RelayFailure::nowhere(TcpOutcome::ClientReset)),
     }
 }
 

@@ -11,6 +11,7 @@ use crate::proxy::caller::Caller;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::departure::caller_left;
 use crate::proxy::downstream::Downstream;
+use crate::proxy::failure::Detail;
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{FirstSpeaker, server_name, who_speaks};
 use crate::proxy::generation::Target;
@@ -71,7 +72,7 @@ pub(crate) async fn connect(
     let mut tries = Tries::new(&context, target, &health, criteria);
     let mut one = match tries.begin() {
         Ok(one) => one,
-        Err(reason) => return refuse(downstream, record, facts, reason).await,
+        Err(reason) => return refuse(downstream, record, facts, LocalReply::new(reason)).await,
     };
     // The probe does not wait for what its client may say.
     let purpose = match one.is_probe() || target.upstream.protocol == Protocol::Tcp {
@@ -106,7 +107,14 @@ pub(crate) async fn connect(
             let reached = TunnelConnection { connection, one };
             establish(client, record, target, reached, tunnel).await
         }
-        First::Left(Err(unanswered)) => refuse(downstream, record, facts, unanswered.reason).await,
+        First::Left(Err(unanswered)) => {
+            let reply = LocalReply::new(unanswered.reason);
+            let reply = match unanswered.detail {
+                Some(Detail::Tls(cause)) => reply.with_detail(cause.as_str()),
+                Some(Detail::Malformed(_)) | None => reply,
+            };
+            refuse(downstream, record, facts, reply).await
+        }
         First::Right(()) => {
             record.reason = Some(client.departure());
             After::Reset
@@ -120,10 +128,10 @@ async fn refuse(
     downstream: &mut Downstream<'_>,
     record: RequestGuard,
     facts: RequestFacts,
-    reason: Reason,
+    reply: LocalReply,
 ) -> After {
     downstream.close_after();
-    reply::answer(downstream, record, facts, LocalReply::new(reason)).await
+    reply::answer(downstream, record, facts, reply).await
 }
 
 /// A connection for a tunnel, and the try that it came of: its endpoint is busy
@@ -221,6 +229,9 @@ async fn serve(
                 Ok(leg) => over(client, record, &to, *leg).await,
                 Err(failed) => {
                     record.passage.endpoint.set(failed.endpoint);
+                    if let Some(cause) = failed.tls {
+                        record.explain(cause.as_str());
+                    }
                     end(record, failed.outcome)
                 }
             }
@@ -329,6 +340,7 @@ pub(crate) async fn tunnel(
     let tunnel = Tunnel {
         cells: &context.telemetry.cells,
         passage: &record.passage,
+        answered_bytes: record.passage.bytes_out.get(),
         silence: target.upstream.policies.timeouts.tunnel,
         keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
@@ -340,6 +352,11 @@ pub(crate) async fn tunnel(
         upstream_first,
     ));
     let outcome = relay.await;
+    let refused = tunnel.refusal(&connection.stream, outcome);
+    if let Some(refused) = refused {
+        target.shared.handshakes.failed(refused);
+        record.explain(refused.as_str());
+    }
     record.tunnel = Some(match client.member.is_shed() {
         true => TcpOutcome::Overloaded,
         false => outcome,

@@ -14,7 +14,7 @@ use crate::combinators::{First, both, first};
 use crate::proxy::departure::reset;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, timer};
-use crate::telemetry::{Cells, Direction, Passage, TcpOutcome};
+use crate::telemetry::{Cells, Direction, Passage, TcpOutcome, TlsOutcome};
 use crate::transport::Transport;
 
 /// Where the bytes are counted, and when silence ends the tunnel.
@@ -23,6 +23,8 @@ pub(crate) struct Tunnel<'a> {
     pub cells: &'a Cells,
     /// For the log; it says under which upstream the metrics count.
     pub passage: &'a Passage,
+    /// What its client was sent before it, in bytes.
+    pub answered_bytes: u64,
     /// Silence in both directions that ends it.
     pub silence: Duration,
     /// `tcp_keepalive` of the upstream, which may pause reading for longer.
@@ -62,6 +64,14 @@ impl Tunnel<'_> {
             First::Left(First::Right(())) => TcpOutcome::ClientReset,
             First::Right(()) => TcpOutcome::IdleTimeout,
         }
+    }
+
+    /// How the upstream has refused what it was shown, behind its handshake, where a
+    /// relay has ended so before it said anything else.
+    pub(crate) fn refusal(&self, upstream: &Transport, ended: TcpOutcome) -> Option<TlsOutcome> {
+        let has_spoken = self.passage.bytes_out.get() > self.answered_bytes;
+        let is_it = ended == TcpOutcome::UpstreamReset && !has_spoken;
+        upstream.refusal().filter(|_| is_it)
     }
 
     /// Resolves when nothing has moved for the silence that ends it. The timer is

@@ -110,6 +110,13 @@ impl RequestGuard {
         }
     }
 
+    /// Copies who has sent a request of which nothing else is known, if it is logged.
+    pub fn describe_sender(&mut self, peer_id: &[u8]) {
+        if let Some(line) = &mut self.line {
+            line.describe_sender(self.record.method.as_str(), peer_id);
+        }
+    }
+
     /// Adds the server name that is asked for through the tunnel, if this request
     /// is logged.
     pub fn describe_tls(&mut self, server_name: &str) {
@@ -150,6 +157,13 @@ impl RelayGuard {
     pub fn describe(&mut self, server_name: &str) {
         if let Some(line) = &mut self.line {
             line.describe_tls(server_name);
+        }
+    }
+
+    /// Copies who the client is by its certificate, if this connection is logged.
+    pub fn describe_peer(&mut self, id: &[u8]) {
+        if let Some(line) = &mut self.line {
+            line.describe_peer(id);
         }
     }
 

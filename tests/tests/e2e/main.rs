@@ -97,6 +97,7 @@ mod tls_ends;
 mod tls_forwarded;
 mod tls_listener;
 mod tls_peers;
+mod tls_relays;
 mod tls_reload;
 mod tls_rotation;
 mod tls_streams;

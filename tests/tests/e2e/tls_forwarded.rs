@@ -4,9 +4,11 @@
 use ambassador_tests::{Backend, on_both_backends};
 
 use crate::tls_listener::{World, named};
+use crate::tls_upstream::line_with;
 
 on_both_backends!(
     what_can_be_taken_for_the_header_does_not_pass,
+    who_sent_what_is_no_request_is_logged,
 );
 
 const SANITIZED: &str =
@@ -44,4 +46,14 @@ fn what_can_be_taken_for_the_header_does_not_pass(backend: Backend) {
             assert_eq!(request.trailer("x-sum"), Some("1"));
         }
     }
+}
+
+fn who_sent_what_is_no_request_is_logged(backend: Backend) {
+    let world = World::start(backend, SANITIZED);
+    let good = named(&world.clients, "spiffe://peer.test/a");
+    let mut client = world.connect(Some(&good)).expect("it is let in");
+    client.send("GET / HTTP/1.1\r\nno field\r\n\r\n");
+    assert_eq!(client.response("GET").status, 400);
+    let logged = line_with(&world.proxy, "reason", "bad-request");
+    assert_eq!(logged["peer_id"], "spiffe://peer.test/a", "{logged}");
 }

@@ -45,12 +45,18 @@ pub(crate) fn free() -> SocketAddr {
 /// The line of the request for this path, once it is there.
 #[track_caller]
 pub(crate) fn line(proxy: &Proxy, path: &str) -> Value {
+    line_with(proxy, "path", path)
+}
+
+/// The first line with this value, once it is there.
+#[track_caller]
+pub(crate) fn line_with(proxy: &Proxy, key: &str, value: &str) -> Value {
     let mut found = None;
-    eventually("the request is logged", Duration::from_secs(5), || {
+    eventually("it is logged", Duration::from_secs(5), || {
         let log = proxy.log();
         let lines = log.lines().filter(|line| line.starts_with('{'));
         let mut lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        found = lines.find(|line| line["path"] == path);
+        found = lines.find(|line| line[key] == value);
         found.is_some()
     });
     found.unwrap_or_default()

@@ -74,9 +74,21 @@ impl Line {
         member(&mut self.members, "authority", description.authority);
         member(&mut self.members, "path", description.path);
         member(&mut self.members, "request_id", description.request_id);
-        if !description.peer_id.is_empty() {
-            member(&mut self.members, "peer_id", description.peer_id);
+        self.describe_peer(description.peer_id);
+    }
+
+    /// Adds who the client is by its certificate, where it has shown one.
+    pub(crate) fn describe_peer(&mut self, id: &[u8]) {
+        if !id.is_empty() {
+            member(&mut self.members, "peer_id", id);
         }
+    }
+
+    /// Copies what the log shows of a request of which no more is known.
+    pub(crate) fn describe_sender(&mut self, method: &str, peer_id: &[u8]) {
+        self.members.clear();
+        member(&mut self.members, "method", method.as_bytes());
+        self.describe_peer(peer_id);
     }
 
     /// Adds what the reason alone does not say; `method` is that of a request
