@@ -130,6 +130,15 @@ impl Unanswered {
         outcome: AttemptOutcome::AuthUnavailable,
     };
 
+    /// Another configuration is in force, and leads to none that this may go to.
+    pub(super) const OUTGROWN: Self = Self {
+        reason: Reason::NoEndpoint,
+        cause: None,
+        fault: Fault::Machine,
+        detail: None,
+        outcome: AttemptOutcome::ConnectFailed,
+    };
+
     fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {
             // Sound, but its client knows no such thing.

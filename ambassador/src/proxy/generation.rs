@@ -116,11 +116,13 @@ impl Generation {
         Self { tls, ..self }
     }
 
-    /// Tells what all shards share of each upstream what this version says of it.
+    /// Tells what all shards share of each upstream what this version says of it. The
+    /// endpoints come last: who sees one knows how it is to be spoken to.
     pub fn put_in_force(&self) {
         for (index, (upstream, shared)) in self.targets().enumerate() {
-            settle(upstream, shared);
+            shared.in_force.store(Some(Arc::clone(upstream)));
             shared.tls.store(self.tls.get(index).cloned().flatten());
+            settle(upstream, shared);
         }
         self.adopted.set_limits(&self.table.settings().adopted);
     }
@@ -313,6 +315,11 @@ impl Target {
             Some(host) => Server::named(client, host),
             None => Server::default_of(client),
         })
+    }
+
+    /// Whether a reload has made of the upstream what this must not go to.
+    pub fn is_outgrown(&self) -> bool {
+        self.shared.has_outgrown(&self.upstream)
     }
 
     /// How connections to it are opened.

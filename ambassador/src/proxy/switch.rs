@@ -74,6 +74,15 @@ pub(crate) async fn connect(
         Ok(one) => one,
         Err(reason) => return refuse(downstream, record, facts, LocalReply::new(reason)).await,
     };
+    if target.is_outgrown() {
+        return refuse(
+            downstream,
+            record,
+            facts,
+            LocalReply::new(Reason::NoEndpoint),
+        )
+        .await;
+    }
     // The probe does not wait for what its client may say.
     let purpose = match one.is_probe() || target.upstream.protocol == Protocol::Tcp {
         true => Purpose::Relay,

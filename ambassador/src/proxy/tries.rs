@@ -163,8 +163,9 @@ impl<'a> Tries<'a> {
             timer::sleep(wait).await;
         }
 
-        // Time may have run out meanwhile, or the upstream was given up.
-        if input.deadline.is_some_and(|until| until <= ring::now()) {
+        // Time may have run out meanwhile, or the upstream was given up, or become another.
+        let is_late = input.deadline.is_some_and(|until| until <= ring::now());
+        if is_late || self.target.is_outgrown() {
             return Err(TriesEnd::Done);
         }
         if one.admit_again() == Admitted::No {

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::policy::breaker::Force;
 use crate::policy::budget::Budget;
 use crate::policy::rate_limit::RateLimit;
+use crate::route::settings::Upstream;
 use crate::telemetry::{Handshakes, UpstreamIndex};
 use crate::tls::Client;
 use crate::upstream::dial::Namespace;
@@ -49,6 +50,8 @@ pub struct Shared {
     pub requests: InFlight,
     /// Which shards may have idle connections.
     pub holders: Holders,
+    /// What the configuration in force says of it; none: nothing does.
+    pub in_force: ArcSwapOption<Upstream>,
     /// What its connections are encrypted with; none: they are in clear.
     pub(crate) tls: ArcSwapOption<Client>,
     /// How its TLS handshakes went.
@@ -77,6 +80,7 @@ impl Shared {
             rate_limit: RateLimit::new(now),
             requests: InFlight::default(),
             holders: Holders::default(),
+            in_force: ArcSwapOption::empty(),
             tls: ArcSwapOption::empty(),
             handshakes: Handshakes::default(),
             idle: AtomicU32::new(0),
@@ -92,6 +96,23 @@ impl Shared {
         let others = self.other_namespaces.all().into_iter();
         let others = others.map(|(namespace, there)| (namespace, HealthRef::Namespace(there)));
         std::iter::once(own).chain(others).collect()
+    }
+
+    /// Whether a request that is to go to `upstream`, as an earlier configuration says,
+    /// must go to no endpoint of now: it would be in clear where these are spoken to over
+    /// TLS, or the other way round, or show what others are meant to see.
+    pub fn has_outgrown(&self, upstream: &Upstream) -> bool {
+        if upstream.tls.is_some() != self.tls.load().is_some() {
+            return true;
+        }
+        let Some(auth) = &upstream.auth else {
+            return false;
+        };
+        let now = self.in_force.load();
+        now.as_ref().is_some_and(|now| {
+            now.auth.as_ref() != Some(auth)
+                && (now.endpoints != upstream.endpoints || now.tls != upstream.tls)
+        })
     }
 
     /// The server that its connections lead to which name none; `None`: they are in

@@ -1,6 +1,7 @@
 //! Settings of TLS and their files at the start and at a reload.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ambassador_tests::program;
@@ -15,20 +16,22 @@ on_both_backends!(
     what_has_not_changed_keeps_its_connections,
     a_reload_that_names_a_bad_file_changes_nothing,
     idle_connections_are_encrypted_before_they_are_needed,
+    a_request_of_before_goes_to_no_endpoint_of_now,
 );
 
+const SOON: Duration = Duration::from_secs(10);
 const RELOADS: &str = "ambassador_config_reloads_total";
 const REFUSED: &str = "ambassador_config_reload_failures_total";
 
 /// A server that speaks TLS or not, as each connection begins.
 fn of_both_kinds(config: rustls::ServerConfig) -> Server {
-    let config = std::sync::Arc::new(config);
+    let config = Arc::new(config);
     Server::start(move |connection| {
         let mut first = [0];
         connection.stream().peek(&mut first)?;
         let kind = match first[0] {
             22 => {
-                connection.secure(std::sync::Arc::clone(&config))?;
+                connection.secure(Arc::clone(&config))?;
                 "tls"
             }
             _ => "clear",
@@ -104,6 +107,50 @@ fn what_has_not_changed_keeps_its_connections(backend: Backend) {
         assert_eq!(client.get("/").text(), "tls");
     }
     assert_eq!(server.connections(), 1);
+}
+
+/// A request that waits for another try meanwhile: in clear to where TLS is spoken, or
+/// with the credential of another server, it must not go.
+fn a_request_of_before_goes_to_no_endpoint_of_now(backend: Backend) {
+    const BUSY: &str = "HTTP/1.1 503 Busy\r\nRetry-After: 2\r\nContent-Length: 0\r\n\r\n";
+    let scratch = Scratch::new();
+    let authority = Authority::new("root");
+    let ca = scratch.file("ca.pem", &authority.pem);
+    let leaf = authority.issue(&["web.test"]);
+    let tls = format!("tls: {{ ca: {} }}", ca.display());
+    let token = |name: &str| {
+        let file = scratch.file(name, name);
+        format!("auth: {{ bearer: {{ file: {} }} }}", file.display())
+    };
+    let [one, another] = ["one", "another"].map(token);
+    for (before, now) in [
+        (format!("tls: off\n{one}"), format!("{tls}\n{one}")),
+        (format!("{tls}\n{one}"), format!("tls: off\n{one}")),
+        (format!("tls: off\n{one}"), format!("tls: off\n{another}")),
+        (format!("{tls}\n{one}"), format!("{tls}\n{another}")),
+    ] {
+        let busy = Server::start({
+            let (is_encrypted, config) = (before.starts_with(&tls), Arc::new(leaf.server()));
+            move |connection| {
+                if is_encrypted {
+                    connection.secure(Arc::clone(&config))?;
+                }
+                connection.serve_http(|_| BUSY.into())
+            }
+        });
+        let next = of_both_kinds(leaf.server());
+        let listen = free();
+        let retry = "\nretry: { budget: { ratio: 100% } }";
+        let proxy = Proxy::start(backend, &config(listen, busy.address(), &(before + retry)));
+        let mut waiting = Client::connect(listen);
+        waiting.send("GET /before HTTP/1.1\r\nHost: web.test\r\n\r\n");
+        eventually("it is tried", SOON, || !busy.requests().is_empty());
+        proxy.rewrite_config(&config(listen, next.address(), &(now.clone() + retry)));
+        proxy.expect_metric(RELOADS, &[], 1.0);
+        assert_eq!(waiting.response("GET").status, 503, "{now}");
+        assert_eq!(next.connections(), 0, "{now}");
+        assert_eq!(Client::connect(listen).get("/now").status, 200, "{now}");
+    }
 }
 
 fn a_reload_that_names_a_bad_file_changes_nothing(backend: Backend) {
