@@ -49,11 +49,11 @@ pub(crate) const X_FORWARDED_CLIENT_CERT: &str = "x-forwarded-client-cert";
 /// `_` for `-` (RFC 3875 section 4.1.18).
 pub(crate) fn reads_as_forwarded(name: &[u8]) -> bool {
     let known = X_FORWARDED_CLIENT_CERT.as_bytes();
-    let alike = |(byte, known): (&u8, &u8)| match byte {
-        b'_' => *known == b'-',
-        byte => byte.eq_ignore_ascii_case(known),
+    let as_read = |byte: &u8| match byte {
+        b'_' => b'-',
+        byte => byte.to_ascii_lowercase(),
     };
-    name.len() == known.len() && name.iter().zip(known).all(alike)
+    name.len() == known.len() && name.iter().map(as_read).eq(known.iter().copied())
 }
 
 /// Agrees upon a session within a time, and counts how that went. `None`: the connection

@@ -21,7 +21,7 @@ use crate::proxy::context::Context;
 use crate::proxy::generation::Target;
 use crate::proxy::signing;
 use crate::ring::Chunk;
-use crate::route::settings::{AddedHeaders, Endpoints, Policies};
+use crate::route::settings::{AddedHeaders, Endpoints, HeaderRules, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::upstream::key;
 use crate::upstream::server::Server;
@@ -135,14 +135,15 @@ impl Incoming<'_> {
         self.forwarded_certificate().is_some()
     }
 
-    /// The fields that may be taken for what stands in for them, under whatever name.
-    #[cold]
-    fn named_as_forwarded(&self) -> Vec<String> {
+    /// What is removed where it may not, beside what the rules say: under whatever name it
+    /// can be taken for that.
+    fn removed_beside(&self, rules: &HeaderRules) -> Option<Vec<String>> {
+        self.forwarded_certificate()?;
         let names = self.request.fields().iter();
         let names = names.map(|field| field.name(&self.head));
         let alike = names.filter(|name| reads_as_forwarded(name));
-        let names = alike.map(|name| String::from_utf8_lossy(name).into_owned());
-        names.collect()
+        let alike = alike.map(|name| String::from_utf8_lossy(name).into_owned());
+        Some(alike.chain(rules.remove.iter().cloned()).collect())
     }
 
     /// Whether its client may wait for an interim response before it sends the
@@ -329,10 +330,8 @@ impl RouteDecision {
         if let Some(hops) = &hops {
             add_field(X_HOPS, hops.bytes());
         }
-        let mut sanitized = None;
         if let Some(forwarded) = incoming.forwarded_certificate() {
             add_field(X_FORWARDED_CLIENT_CERT, forwarded);
-            sanitized = Some(incoming.named_as_forwarded());
         }
         let timeout = self.caller_timeout(incoming);
         let limits = timeout.limit().map(|_| timeout.fields(facts.left));
@@ -341,16 +340,14 @@ impl RouteDecision {
         }
         let signed = signing::rules_of(facts.credential, rules);
         let rules = signed.as_ref().unwrap_or(rules);
-        if let Some(removed) = &mut sanitized {
-            removed.extend_from_slice(&rules.remove);
-        }
+        let removed = incoming.removed_beside(rules);
         write(&RequestRewrite {
             strip_path: self.strip_path,
             host: host.as_deref(),
             keep_absolute: original.is_some()
                 && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
-            remove: sanitized.as_deref().unwrap_or(&rules.remove),
+            remove: removed.as_deref().unwrap_or(&rules.remove),
             trace: policies.trace_formats(),
             add: &add[..added],
             credential: facts.credential.and_then(credential_field),

@@ -22,6 +22,11 @@ impl Trailers<'_> {
         policies.added_headers == AddedHeaders::None && !self.incoming.forwards_certificate()
     }
 
+    /// Whether one of this name can be taken for what the upstream is told of the client.
+    fn is_of_the_certificate(self, name: &[u8]) -> bool {
+        self.incoming.forwards_certificate() && reads_as_forwarded(name)
+    }
+
     /// Whether one of this name does.
     pub(crate) fn passes(self, name: &[u8]) -> bool {
         let policies = &self.route.target.upstream.policies;
@@ -30,7 +35,7 @@ impl Trailers<'_> {
         message::may_trail(name)
             && !credential.is_some_and(|credential| credential.auth.is_field(name))
             && !request.fields().names_for_this_hop(head, name)
-            && !(self.incoming.forwards_certificate() && reads_as_forwarded(name))
+            && !self.is_of_the_certificate(name)
             && !str::from_utf8(name).is_ok_and(|name| {
                 policies.headers.names(name)
                     || name.eq_ignore_ascii_case(message::X_REQUEST_ID)
