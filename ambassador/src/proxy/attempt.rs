@@ -212,6 +212,9 @@ impl<'a> Try<'a> {
         freshness: Freshness,
         until: Option<Deadline>,
     ) -> Result<Lease, Unanswered> {
+        if self.target.is_outgrown() {
+            return Err(Unanswered::OUTGROWN);
+        }
         let server = caller.server;
         let identity = server.map_or(Identity::ANONYMOUS, |server| server.identity);
         let checkout = Checkout {

@@ -103,9 +103,6 @@ pub(super) async fn dial(
     }
     let server = match purpose {
         Purpose::RelayTls => None,
-        Purpose::Relay | Purpose::Guess if target.is_outgrown() => {
-            return Err(RelayFailure::NO_ENDPOINT);
-        }
         Purpose::Relay | Purpose::Guess => target.server(None),
     };
     let caller = Caller {

@@ -321,13 +321,12 @@ impl<'a> Sending<'a> {
         one: &mut Try<'_>,
         freshness: Freshness,
     ) -> Result<Outbound, Unanswered> {
-        if let Some(credential) = &self.target().credential {
-            if !credential.is_valid(ring::now()) {
+        match &self.target().credential {
+            Some(credential) if !credential.is_valid(ring::now()) => {
                 return Err(Unanswered::WITHOUT_CREDENTIAL);
             }
-            if self.target().is_outgrown() {
-                return Err(Unanswered::OUTGROWN);
-            }
+            Some(_) if self.target().is_outgrown() => return Err(Unanswered::OUTGROWN),
+            _ => {}
         }
         let key = PoolKey::http1(self.namespace, one.endpoint(), self.route.identity());
         let (context, shared) = (self.context, &self.route.target.shared);
@@ -350,9 +349,6 @@ impl<'a> Sending<'a> {
         }
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
-        }
-        if self.target().is_outgrown() {
-            return Err(Unanswered::OUTGROWN);
         }
         let until = self.deadlines.of_checkout();
         let caller = Caller {

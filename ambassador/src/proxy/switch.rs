@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::combinators::{First, first};
-use crate::message::{LocalReply, Reason};
+use crate::message::LocalReply;
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::caller::Caller;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::departure::caller_left;
 use crate::proxy::downstream::Downstream;
-use crate::proxy::failure::Detail;
+use crate::proxy::failure::{Detail, Unanswered};
 use crate::proxy::fault;
 use crate::proxy::first_bytes::{FirstSpeaker, server_name, who_speaks};
 use crate::proxy::generation::Target;
@@ -74,15 +74,6 @@ pub(crate) async fn connect(
         Ok(one) => one,
         Err(reason) => return refuse(downstream, record, facts, LocalReply::new(reason)).await,
     };
-    if target.is_outgrown() {
-        return refuse(
-            downstream,
-            record,
-            facts,
-            LocalReply::new(Reason::NoEndpoint),
-        )
-        .await;
-    }
     // The probe does not wait for what its client may say.
     let purpose = match one.is_probe() || target.upstream.protocol == Protocol::Tcp {
         true => Purpose::Relay,
@@ -117,17 +108,21 @@ pub(crate) async fn connect(
             establish(client, record, target, reached, tunnel).await
         }
         First::Left(Err(unanswered)) => {
-            let reply = LocalReply::new(unanswered.reason);
-            let reply = match unanswered.detail {
-                Some(Detail::Tls(cause)) => reply.with_detail(cause.as_str()),
-                Some(Detail::Malformed(_)) | None => reply,
-            };
-            refuse(downstream, record, facts, reply).await
+            refuse(downstream, record, facts, reply_to(unanswered)).await
         }
         First::Right(()) => {
             record.reason = Some(client.departure());
             After::Reset
         }
+    }
+}
+
+/// What is answered where no connection came about.
+fn reply_to(unanswered: Unanswered) -> LocalReply {
+    let reply = LocalReply::new(unanswered.reason);
+    match unanswered.detail {
+        Some(Detail::Tls(cause)) => reply.with_detail(cause.as_str()),
+        Some(Detail::Malformed(_)) | None => reply,
     }
 }
 
