@@ -239,6 +239,8 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
             names: Arc::default(),
             commands: settings.commands,
         };
+        let told = surroundings.clone();
+        let runners = credentials::runners::watch(&told, &state.registry, &state.readiness);
         let kept = credentials::run(credentials_in, Arc::clone(&state.registry), surroundings);
         let server = admin::Server::new(Arc::clone(&state), settings.token_file, public_keys);
         tokio::select! {
@@ -247,6 +249,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
             () = certificates::run(certificates_in, published, &state.registry) => {}
             () = spiffe::keep(identity_in, publish, &state.registry) => {}
             () = kept => {}
+            () = runners => {}
             () = server.clone().serve(admin, surface) => {}
             () = serve_optional(server, metrics) => {}
             () = async { match watch {

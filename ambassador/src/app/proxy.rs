@@ -1,6 +1,7 @@
 //! The proxy as a whole: started, reloaded, drained.
 
 mod access_log;
+mod commands;
 mod drain;
 mod housekeeping;
 mod labels;
@@ -8,7 +9,6 @@ mod listeners;
 mod loading;
 mod prepared;
 mod reload;
-mod runners;
 mod slots;
 mod start;
 
@@ -32,7 +32,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::{BackendLabel, Extras, HandshakeCount, Registry};
 use crate::workload::Commands;
 
-pub(super) use self::runners::commands_of;
+pub(super) use self::commands::commands_of;
 pub(super) use self::start::{Overrides, Start, named_files, start};
 
 /// A running proxy.

@@ -7,6 +7,7 @@ mod command;
 mod identity;
 mod oauth2;
 mod refresh;
+pub(super) mod runners;
 mod secret_file;
 mod source;
 mod token;

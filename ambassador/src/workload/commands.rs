@@ -68,9 +68,16 @@ struct Setup {
 #[derive(Debug, Default)]
 pub(crate) struct Commands {
     known: Mutex<Vec<KnownCommand>>,
-    /// The keeper ends when this is closed; `None`: there is none, as there were no
-    /// commands at the start.
-    channel: Option<OwnedFd>,
+    /// `None`: there is no keeper, as there were no commands at the start.
+    keeper: Option<Mutex<KeeperChannel>>,
+}
+
+#[derive(Debug)]
+struct KeeperChannel {
+    /// The keeper ends when this is closed.
+    socket: OwnedFd,
+    /// Runners that were replaced while something else was waited for.
+    replaced: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -116,12 +123,15 @@ impl Commands {
         take_readiness(channel.as_fd())?;
         Ok(Self {
             known: Mutex::new(known),
-            channel: Some(channel),
+            keeper: Some(Mutex::new(KeeperChannel {
+                socket: channel,
+                replaced: 0,
+            })),
         })
     }
 
     /// Has these run from now on, where one is not known yet: each must be known or in
-    /// the configuration. Others that are known are so no longer. For one thread.
+    /// the configuration. Others that are known are so no longer.
     ///
     /// # Errors
     /// The keeper does not take them, and those of before stay.
@@ -130,14 +140,15 @@ impl Commands {
         if commands.iter().all(is_known) {
             return Ok(());
         }
-        let Some(channel) = &self.channel else {
+        let Some(mut channel) = self.keeper() else {
             let error = "needs a restart: there were no commands at the start";
             return Err(io::Error::other(error));
         };
         let (known, sockets) = pairs(commands)?;
         let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-        descriptors::send(channel.as_fd(), &serde_json::to_vec(commands)?, &sockets)?;
-        take_readiness(channel.as_fd())?;
+        let text = serde_json::to_vec(commands)?;
+        descriptors::send(channel.socket.as_fd(), &text, &sockets)?;
+        channel.replaced += take_readiness(channel.socket.as_fd())?;
         *self.known() = known;
         Ok(())
     }
@@ -177,17 +188,31 @@ impl Commands {
         }
     }
 
-    /// What is new of the processes that run them. For the thread that calls
-    /// [`Self::replace`].
+    /// Whether there are processes that run them, or were.
+    pub(crate) fn may_end(&self) -> bool {
+        self.keeper.is_some()
+    }
+
+    /// What is new of the processes that run them; does not wait.
     pub(crate) fn news(&self) -> Option<RunnerNews> {
-        let channel = self.channel.as_ref()?.as_fd();
-        if !is_readable_by(channel, clock::now()).ok()? {
+        let mut channel = self.keeper.as_ref()?.try_lock().ok()?;
+        if let Some(left) = channel.replaced.checked_sub(1) {
+            channel.replaced = left;
+            return Some(RunnerNews::Replaced);
+        }
+        let socket = channel.socket.as_fd();
+        if !is_readable_by(socket, clock::now()).ok()? {
             return None;
         }
-        match descriptors::receive(channel) {
-            Ok(Some(_)) => Some(RunnerNews::Replaced),
+        match descriptors::receive(socket) {
+            Ok(Some((said, _))) => (said == REPLACED).then_some(RunnerNews::Replaced),
             Ok(None) | Err(_) => Some(RunnerNews::Ended),
         }
+    }
+
+    fn keeper(&self) -> Option<MutexGuard<'_, KeeperChannel>> {
+        let keeper = self.keeper.as_ref()?;
+        Some(keeper.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn known(&self) -> MutexGuard<'_, Vec<KnownCommand>> {
@@ -242,14 +267,16 @@ fn pairs(commands: &[Vec<String>]) -> io::Result<(Vec<KnownCommand>, Vec<OwnedFd
     Ok((known, sockets))
 }
 
-/// Until whoever was told something says that it is ready.
-fn take_readiness(channel: BorrowedFd<'_>) -> io::Result<()> {
+/// Until whoever was told something says that it is ready; gives how many runners were
+/// replaced meanwhile.
+fn take_readiness(channel: BorrowedFd<'_>) -> io::Result<u32> {
     let until = clock::now() + TAKES_WITHIN;
+    let mut replaced = 0;
     while is_readable_by(channel, until)? {
         match descriptors::receive(channel)? {
-            Some((said, _)) if said == READY => return Ok(()),
+            Some((said, _)) if said == READY => return Ok(replaced),
             // It was on its way already.
-            Some((said, _)) if said == REPLACED => {}
+            Some((said, _)) if said == REPLACED => replaced += 1,
             Some((said, _)) => {
                 let said = String::from_utf8_lossy(&said);
                 return Err(io::Error::other(said.into_owned()));

@@ -36,8 +36,6 @@ pub(super) struct Housekeeping {
     /// Slots of the token table.
     slots: Slots,
     handshakes: HandshakeLull,
-    /// No process is left that runs commands.
-    pub(super) runners_have_ended: bool,
 }
 
 /// How many looks ago the last TLS handshake was; `None`: what it left was dealt
@@ -85,7 +83,6 @@ impl Proxy {
     /// What comes up by itself.
     fn look_around(&mut self) {
         self.follow_cgroups();
-        self.hear_of_runners();
         if let Some(captured) = &self.state.captured {
             self.housekeeping
                 .slots

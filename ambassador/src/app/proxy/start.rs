@@ -6,10 +6,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use super::access_log::open_log;
+use super::commands::commands_of;
 use super::labels::Labels;
 use super::listeners;
 use super::loading::Loader;
-use super::runners::commands_of;
 use super::{Current, Housekeeping, Proxy, ProxyState};
 use crate::addr::BindAddr;
 use crate::app::captured::{self, Captured, Change};
