@@ -231,12 +231,16 @@ pub(super) fn versions(min: MinVersion) -> &'static [&'static SupportedProtocolV
     }
 }
 
-/// The cryptography of every session.
+/// The cryptography of every session. The first random bytes of the process take
+/// the library 20 ms: they are drawn here, where settings are read, and not in the
+/// first handshake, for which all requests of its shard would wait.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
     Arc::clone(PROVIDER.get_or_init(|| {
         let mut provider = aws_lc_rs::default_provider();
         provider.cipher_suites.sort_by_key(preference);
+        // If there are none, the first handshake says so.
+        let _ = provider.secure_random.fill(&mut [0]);
         Arc::new(provider)
     }))
 }
