@@ -168,7 +168,7 @@ fn with_tls() -> Vec<Scenario> {
             new_connections: true,
             ..closed(Protocol::Tls, "tls 64B 8 new conn, one core", SMALL, 8)
         },
-        plain("http1 64B 1k/s, TLS idle, apart", None),
+        plain("http1 64B 1k/s, tls idle, apart", None),
         plain(
             "http1 64B 1k/s, 2k/s tls new conn, apart",
             handshakes(Protocol::Tls, true),

@@ -7,7 +7,7 @@ const SATURATED: &str = "http1 to mtls 1KB 64 conn, one core";
 const SATURATED_12: &str = "http1 to mtls 1.2 1KB 64 conn, one core";
 const RATE: &str = "http1 to mtls 1KB 4k/s, one core";
 const HANDSHAKES: &str = "tls 64B 8 new conn, one core";
-const ALONE: &str = "http1 64B 1k/s, TLS idle, apart";
+const ALONE: &str = "http1 64B 1k/s, tls idle, apart";
 
 /// All of them.
 pub fn all() -> Vec<Target> {
