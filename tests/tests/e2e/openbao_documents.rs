@@ -12,6 +12,9 @@ use ambassador_tests::{Netns, openbao, os};
 const CREDENTIALS: &str = include_str!("../../../docs/credentials.md");
 const TLS: &str = include_str!("../../../docs/tls.md");
 
+/// Where [`CREDENTIALS`] has the agent write.
+const FILES: &str = "/tmp/openbao";
+
 const LIMIT: Duration = Duration::from_secs(50);
 
 /// The server that [`CREDENTIALS`] starts first.
@@ -19,12 +22,15 @@ const SERVER: &str = "```sh\nexport PATH";
 
 #[test]
 fn credentials_come_as_the_document_says() {
+    // What an earlier run has left there would be taken for what the agent writes.
+    let _ = std::fs::remove_dir_all(FILES);
     let server = CREDENTIALS.find(SERVER).expect("it begins with a server");
     play(&format!(
         "{}\n{}",
         blocks(&CREDENTIALS[server..], 1),
         blocks(section(CREDENTIALS), usize::MAX)
     ));
+    let _ = std::fs::remove_dir_all(FILES);
 }
 
 #[test]
