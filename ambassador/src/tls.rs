@@ -9,6 +9,7 @@
 pub(crate) mod certificate;
 mod client;
 mod client_verifier;
+mod files;
 mod handshake;
 mod outcome;
 pub(crate) mod pem;
@@ -25,55 +26,13 @@ mod verifier;
 pub(crate) mod x509_context;
 
 pub(crate) use certificate::uris;
-pub(crate) use client::{Client, FileError, https_config};
+pub(crate) use client::{Client, https_config};
+pub(crate) use files::{FileError, Files};
 pub(crate) use handshake::HandshakeError;
 pub(crate) use server::Server;
 pub(crate) use session::{Agreement, Session};
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use x509_context::X509Context;
-use zeroize::Zeroizing;
-
-/// The content of the files that the configuration names for one upstream or listener.
-#[derive(Debug, Default)]
-pub(crate) struct Files {
-    /// No file but the proxy's own identity, where it is there.
-    pub identity: Option<Arc<X509Context>>,
-    /// Certificates of authorities.
-    pub ca: Option<Vec<u8>>,
-    /// The own certificate.
-    pub cert: Option<Vec<u8>>,
-    /// Its key.
-    pub key: Option<Zeroizing<Vec<u8>>>,
-    /// Lists of revoked certificates.
-    pub crl: Option<Vec<u8>>,
-}
-
-impl Files {
-    /// Tells what was read from what was read before, and is not stored anywhere; `None`:
-    /// it is not to be told, as there is more to it than files.
-    fn fingerprint(&self) -> Option<u64> {
-        static KEY: OnceLock<RandomState> = OnceLock::new();
-        let Self {
-            identity: None,
-            ca,
-            cert,
-            key,
-            crl,
-        } = self
-        else {
-            return None;
-        };
-        let key = key.as_deref();
-        Some(
-            KEY.get_or_init(RandomState::new)
-                .hash_one((ca, cert, key, crl)),
-        )
-    }
-}
 
 /// A number that no other upstream or listener has.
 fn next_id() -> u32 {

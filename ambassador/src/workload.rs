@@ -15,7 +15,6 @@ pub(crate) mod confinement;
 pub(crate) mod descriptors;
 pub(crate) mod file_access;
 pub(crate) mod helper;
-pub(crate) mod identity;
 pub(crate) mod local_addresses;
 pub(crate) mod memory;
 mod memory_limit;
@@ -30,6 +29,7 @@ pub(crate) mod sockets;
 pub(crate) mod supply;
 pub(crate) mod temporary;
 pub(crate) mod unix_socket;
+pub(crate) mod user;
 
 use std::path::PathBuf;
 
@@ -39,13 +39,13 @@ pub(crate) use cgroup::{Cgroup, find_cgroup2};
 pub(crate) use commands::{Commands, RunnerNews};
 pub(crate) use confinement::{confine, is_confined};
 pub use helper::Helper;
-pub(crate) use identity::{Identity, User};
 pub(crate) use local_addresses::LocalAddresses;
 pub(crate) use memory_limit::MemoryLimits;
 pub(crate) use netns::Netns;
 pub(crate) use socket_owner::Owner;
 pub(crate) use sockets::{BindSpec, Family, Kind, Reach, SocketSpec, SocketStock};
 pub(crate) use supply::Supply;
+pub(crate) use user::{User, UserChange};
 
 /// One captured cgroup.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::proxy::{self, Overrides, Start};
-use super::run::identity_of;
+use super::run::user_change;
 use super::{Failure, unavailable, with_causes};
 use crate::addr::BindAddr;
 use crate::capture::settings::{Settings, Target};
@@ -53,7 +53,7 @@ pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         program,
         arguments: words.collect(),
     };
-    let identity = identity_of(&checked.user)?;
+    let user = user_change(&checked.user)?;
     let helper = Arc::new(
         Helper::start(Errand::Capture)
             .map_err(unavailable("cannot start the privileged helper"))?,
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: cli::Exec) -> Result<ExitCode, Failure> {
         checked,
         file,
         overrides,
-        identity,
+        user,
         helper: Some(Arc::clone(&helper)),
         signals: Signals::Leave,
         may_pin: false,

@@ -11,7 +11,7 @@ use crate::cli;
 use crate::config::{self, Checked};
 use crate::control::{Fingerprint, Signals};
 use crate::workload::helper::{Errand, Registration};
-use crate::workload::{Helper, Identity, User};
+use crate::workload::{Helper, User, UserChange};
 
 /// Runs until it is drained.
 pub(super) fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
@@ -30,9 +30,9 @@ pub(super) fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         .capture
         .as_ref()
         .is_some_and(|capture| !capture.targets.is_empty());
-    let identity = identity_of(&checked.user)?;
+    let user = user_change(&checked.user)?;
     let named = proxy::named_files(&checked, arguments.config.as_ref());
-    let out_of_reach = identity
+    let out_of_reach = user
         .out_of_reach(&named)
         .map_err(unavailable("cannot look at files as another user"))?;
     let errand = match (captures, out_of_reach) {
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
         checked,
         file,
         overrides,
-        identity,
+        user,
         helper: helper.clone(),
         signals: Signals::Handle,
         may_pin: true,
@@ -70,8 +70,8 @@ pub(super) fn run(arguments: cli::Run) -> Result<ExitCode, Failure> {
 }
 
 /// Whom `user` means.
-pub(super) fn identity_of(user: &User) -> Result<Identity, Failure> {
-    Identity::plan(user).map_err(unavailable("user"))
+pub(super) fn user_change(user: &User) -> Result<UserChange, Failure> {
+    UserChange::plan(user).map_err(unavailable("user"))
 }
 
 /// Has the helper act on what is captured now, and on what the file names later.

@@ -1,23 +1,23 @@
 //! What connections to an upstream are encrypted with: trust, client certificate and
 //! what else its configuration says, as they are in force.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use rustls::client::{self, ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, version};
 use webpki::OwnedCertRevocationList;
 
+use super::files::{FileError, Files, certificates, revoked, roots, wrong};
 use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
 use super::verifier::{ServerProof, ServerVerifier};
 use super::x509_context::X509Context;
-use super::{Files, certificate, next_id, pem};
+use super::{certificate, next_id};
 use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Alpn, Ca, CertificateSource, MinVersion, Sni, Tls, Verify};
 
@@ -32,12 +32,12 @@ pub(crate) struct Client {
     /// The name that is asked for where there is no request.
     default_name: Option<ServerName<'static>>,
     /// Nothing while the proxy's own identity is needed and not there.
-    in_force: ArcSwapOption<Identity>,
+    in_force: ArcSwapOption<ClientContext>,
 }
 
 /// A client certificate and the trust that goes with it.
 #[derive(Debug)]
-pub(crate) struct Identity {
+pub(crate) struct ClientContext {
     /// What sessions are agreed upon with.
     pub config: Arc<ClientConfig>,
     /// Until when the client certificate is valid, in seconds since 1970; `None`: there
@@ -45,15 +45,6 @@ pub(crate) struct Identity {
     pub not_after: Option<u64>,
     /// That of the files; `None`: it may be another one by now.
     fingerprint: Option<u64>,
-}
-
-/// What is wrong with a file, or with the system's certificates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileError {
-    /// The key of the configuration that names it.
-    pub key: &'static str,
-    /// What is wrong.
-    pub what: String,
 }
 
 impl Client {
@@ -76,7 +67,7 @@ impl Client {
         };
         Ok(Some(Self {
             default_name: default_name(upstream),
-            in_force: Identity::find(settings, files, &protocols)?.into(),
+            in_force: ClientContext::find(settings, files, &protocols)?.into(),
             id: next_id(),
             settings: Arc::clone(settings),
             protocols,
@@ -94,8 +85,8 @@ impl Client {
         if before.is_some() && before == files.fingerprint() {
             return Ok(());
         }
-        let identity = Identity::find(&self.settings, files, &self.protocols)?;
-        self.in_force.store(identity);
+        let context = ClientContext::find(&self.settings, files, &self.protocols)?;
+        self.in_force.store(context);
         Ok(())
     }
 
@@ -127,7 +118,7 @@ impl Client {
     }
 
     /// What new connections take; `None`: the proxy's own identity is missing.
-    pub(crate) fn in_force(&self) -> Option<Arc<Identity>> {
+    pub(crate) fn in_force(&self) -> Option<Arc<ClientContext>> {
         self.in_force.load_full()
     }
 }
@@ -137,11 +128,11 @@ impl Client {
 /// # Errors
 /// As those of [`Client::new`].
 pub(crate) fn https_config(settings: &Tls, files: &Files) -> Result<Arc<ClientConfig>, FileError> {
-    let identity = Identity::new(settings, files, &[b"http/1.1".to_vec()])?;
-    Ok(identity.config)
+    let context = ClientContext::new(settings, files, &[b"http/1.1".to_vec()])?;
+    Ok(context.config)
 }
 
-impl Identity {
+impl ClientContext {
     /// `None`: it needs the proxy's own identity, which is not there.
     fn find(
         settings: &Tls,
@@ -151,8 +142,8 @@ impl Identity {
         if settings.needs_identity() && files.identity.is_none() {
             return Ok(None);
         }
-        let identity = Self::new(settings, files, protocols)?;
-        Ok(Some(Arc::new(identity)))
+        let context = Self::new(settings, files, protocols)?;
+        Ok(Some(Arc::new(context)))
     }
 
     fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
@@ -328,33 +319,6 @@ fn chain_verifier(
     builder.build().map_err(|error| wrong("crl", error))
 }
 
-/// Lists of revoked certificates.
-pub(super) fn revoked(
-    text: &[u8],
-) -> Result<Vec<CertificateRevocationListDer<'static>>, FileError> {
-    match pem::items(text) {
-        Ok(lists) if Vec::is_empty(&lists) => Err(wrong("crl", "has no list in PEM")),
-        lists => lists.map_err(|error| wrong("crl", error)),
-    }
-}
-
-pub(super) fn certificates(
-    key: &'static str,
-    text: &[u8],
-) -> Result<Vec<CertificateDer<'static>>, FileError> {
-    match pem::items(text) {
-        Ok(all) if Vec::is_empty(&all) => Err(wrong(key, "has no certificate in PEM")),
-        all => all.map_err(|error| wrong(key, error)),
-    }
-}
-
-/// Those that can be trust anchors.
-pub(super) fn roots(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates);
-    roots
-}
-
 /// The system's, read once.
 fn system_roots() -> Result<Arc<RootCertStore>, FileError> {
     static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
@@ -373,13 +337,6 @@ fn system_roots() -> Result<Arc<RootCertStore>, FileError> {
     Ok(Arc::clone(
         ROOTS.get_or_init(|| Arc::new(roots(found.certs))),
     ))
-}
-
-pub(super) fn wrong(key: &'static str, what: impl fmt::Display) -> FileError {
-    FileError {
-        key,
-        what: what.to_string(),
-    }
 }
 
 #[cfg(test)]

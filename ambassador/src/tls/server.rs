@@ -10,11 +10,10 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 
-use super::client::{
-    FileError, certificates, provider, revoked, roots, svid_verifier, versions, wrong,
-};
+use super::client::{provider, svid_verifier, versions};
 use super::client_verifier::{ClientVerifier, Vouchers};
-use super::{Files, certificate, next_id, server_sessions};
+use super::files::{FileError, Files, certificates, revoked, roots, wrong};
+use super::{certificate, next_id, server_sessions};
 use crate::route::tls::{CertificateSource, ClientAuth, ListenerTls};
 use crate::telemetry::Handshakes;
 
@@ -25,14 +24,14 @@ pub struct Server {
     settings: Arc<ListenerTls>,
     protocols: Vec<Vec<u8>>,
     /// Nothing while the proxy's own identity is needed and not there.
-    in_force: ArcSwapOption<ServerIdentity>,
+    in_force: ArcSwapOption<ServerContext>,
     /// How its handshakes went.
     pub(crate) handshakes: Handshakes,
 }
 
 /// A server certificate, and how clients are verified.
 #[derive(Debug)]
-pub(crate) struct ServerIdentity {
+pub(crate) struct ServerContext {
     /// What sessions are agreed upon with.
     pub config: Arc<ServerConfig>,
     /// The first URI in the certificate.
@@ -55,7 +54,7 @@ impl Server {
         protocols: Vec<Vec<u8>>,
     ) -> Result<Self, FileError> {
         Ok(Self {
-            in_force: ServerIdentity::find(settings, files, &protocols)?.into(),
+            in_force: ServerContext::find(settings, files, &protocols)?.into(),
             id: next_id(),
             settings: Arc::clone(settings),
             protocols,
@@ -73,8 +72,8 @@ impl Server {
         if before.is_some() && before == files.fingerprint() {
             return Ok(());
         }
-        let identity = ServerIdentity::find(&self.settings, files, &self.protocols)?;
-        self.in_force.store(identity);
+        let context = ServerContext::find(&self.settings, files, &self.protocols)?;
+        self.in_force.store(context);
         Ok(())
     }
 
@@ -94,12 +93,12 @@ impl Server {
     }
 
     /// What new connections take; `None`: the proxy's own identity is missing.
-    pub(crate) fn in_force(&self) -> Option<Arc<ServerIdentity>> {
+    pub(crate) fn in_force(&self) -> Option<Arc<ServerContext>> {
         self.in_force.load_full()
     }
 }
 
-impl ServerIdentity {
+impl ServerContext {
     /// `None`: it needs the proxy's own identity, which is not there.
     fn find(
         settings: &Arc<ListenerTls>,
@@ -109,8 +108,8 @@ impl ServerIdentity {
         if settings.needs_identity() && files.identity.is_none() {
             return Ok(None);
         }
-        let identity = Self::new(settings, files, protocols)?;
-        Ok(Some(Arc::new(identity)))
+        let context = Self::new(settings, files, protocols)?;
+        Ok(Some(Arc::new(context)))
     }
 
     fn new(

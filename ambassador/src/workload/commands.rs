@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::descriptors;
-use super::identity::{Identity, Ids};
+use super::user::{Ids, UserChange};
 use crate::clock::{self, Instant};
 
 /// The hidden subcommand that makes this binary a keeper.
@@ -102,7 +102,7 @@ impl Commands {
     /// # Errors
     /// The keeper does not start, or there are too many.
     pub(crate) fn start(
-        identity: &Identity,
+        user: &UserChange,
         config: Option<PathBuf>,
         commands: Vec<Vec<String>>,
     ) -> io::Result<Self> {
@@ -113,8 +113,8 @@ impl Commands {
         start_self(&[SUBCOMMAND], theirs)?;
         let (known, sockets) = pairs(&commands)?;
         let setup = Setup {
-            user: identity.ids(),
-            environment: environment(identity),
+            user: user.ids(),
+            environment: environment(user),
             config,
             commands,
         };
@@ -302,8 +302,8 @@ fn is_readable_by(socket: BorrowedFd<'_>, until: Instant) -> io::Result<bool> {
 }
 
 /// What commands find in their environment. Another user has no home.
-fn environment(identity: &Identity) -> Vec<(OsString, OsString)> {
-    let home = match identity.ids() {
+fn environment(user: &UserChange) -> Vec<(OsString, OsString)> {
+    let home = match user.ids() {
         None => std::env::var_os("HOME"),
         Some(_) => None,
     };

@@ -11,17 +11,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use super::capabilities::{Capability, drop_all_capabilities, keep_only, shrink_bounding_set};
-use super::identity::{Access, Identity};
+use super::user::{Access, UserChange};
 use super::{file_access, seccomp};
 
 static CONFINED: AtomicBool = AtomicBool::new(false);
 
 /// Gives everything up that serving does not take. Of files, it goes on writing
 /// those that are named.
-pub(crate) fn confine(identity: &Identity, named: &[(PathBuf, Access)]) -> io::Result<()> {
+pub(crate) fn confine(user: &UserChange, named: &[(PathBuf, Access)]) -> io::Result<()> {
     // Takes a capability, which goes with the user.
     shrink_bounding_set(&[])?;
-    identity.assume()?;
+    user.assume()?;
     drop_all_capabilities()?;
     keep_memory_private()?;
     file_access::restrict(named)?;
@@ -41,9 +41,9 @@ pub(crate) fn is_confined() -> bool {
 }
 
 /// What a process that runs commands for the proxy does without: everything but that.
-pub(super) fn confine_runner(identity: &Identity) -> io::Result<()> {
+pub(super) fn confine_runner(user: &UserChange) -> io::Result<()> {
     shrink_bounding_set(&[])?;
-    identity.assume()?;
+    user.assume()?;
     drop_all_capabilities()?;
     keep_memory_private()
 }

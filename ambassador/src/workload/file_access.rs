@@ -13,7 +13,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, Scope,
 };
 
-use super::identity::Access;
+use super::user::Access;
 
 /// What the rules were written against; an older kernel applies what it knows.
 const KNOWN: ABI = ABI::V6;

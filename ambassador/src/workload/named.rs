@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
-pub(crate) use super::identity::Access;
+pub(crate) use super::user::Access;
 
 use super::{Helper, small_file};
 

@@ -14,9 +14,9 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, netlink, sockopt
 use serde::{Deserialize, Serialize};
 
 use super::capabilities::{self, Capability};
-use super::identity;
 use super::socket_owner::{Owner, OwnerLookup};
 use super::supply::Shelf;
+use super::user;
 use super::{Helper, LocalAddresses, Netns, Supply, descriptors};
 use crate::clock::{self, Instant};
 
@@ -129,7 +129,7 @@ pub(crate) fn listen(spec: &BindSpec) -> io::Result<Vec<OwnedFd>> {
     }
     let mut addr = spec.addr;
     let mut sharing = Sharing::Exclusive;
-    let owner = capabilities::has(Capability::Chown).then(identity::nobody);
+    let owner = capabilities::has(Capability::Chown).then(user::nobody);
     // Held until the others have the port; it never listens.
     let probe;
     if spec.count > 1 {

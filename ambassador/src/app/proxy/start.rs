@@ -36,7 +36,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::upstream::dial::OwnAddresses;
 use crate::workload::memory::MappedFiles;
 use crate::workload::named::{self, Access};
-use crate::workload::{self, Commands, Helper, Identity};
+use crate::workload::{self, Commands, Helper, UserChange};
 
 /// Events that may wait for the main thread.
 const EVENTS: usize = 8;
@@ -51,7 +51,7 @@ pub(crate) struct Start {
     /// What the command line says in place of the file.
     pub overrides: Overrides,
     /// Whom the proxy becomes.
-    pub identity: Identity,
+    pub user: UserChange,
     /// The privileged helper, where it is needed.
     pub helper: Option<Arc<Helper>>,
     /// Who receives signals.
@@ -149,7 +149,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
         metrics: control.metrics_listen().cloned(),
     };
     introduction.log();
-    if let Some(why) = &start.identity.remark {
+    if let Some(why) = &start.user.remark {
         tracing::warn!("the proxy stays root: {why}");
     }
     state.readiness.set(Phase::Serving);
@@ -208,7 +208,7 @@ impl Groundwork {
             _ => (None, Change::default()),
         };
         let config = start.file.as_ref().map(|(path, ..)| path.clone());
-        let commands = Commands::start(&start.identity, config, commands_of(checked));
+        let commands = Commands::start(&start.user, config, commands_of(checked));
         let commands = commands.map_err(unavailable("cannot start what runs commands"))?;
         let commands = Arc::new(commands);
         let control = control_settings(start, &commands);
@@ -242,7 +242,7 @@ impl Groundwork {
         let listeners = checked.listeners.iter();
         let sockets = listeners.filter_map(|listener| unix_path(&listener.bind));
         files.extend(sockets.map(|path| (path, Access::Remove)));
-        workload::confine(&start.identity, &files).map_err(unavailable("cannot give up privileges"))
+        workload::confine(&start.user, &files).map_err(unavailable("cannot give up privileges"))
     }
 }
 

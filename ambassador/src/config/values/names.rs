@@ -9,7 +9,7 @@ use crate::config::read::Scalar;
 use crate::config::setting::Value;
 use crate::policy::methods;
 use crate::workload;
-use crate::workload::identity::Ids;
+use crate::workload::user::Ids;
 
 /// As long as useradd takes it.
 const USER_NAME_BYTES_MAX: usize = 32;

@@ -17,7 +17,7 @@ use super::{OUTPUT_BYTES_MAX, READY, RUNS_WITHIN, Setup};
 use crate::clock::{self, Instant};
 use crate::workload::confinement::confine_runner;
 use crate::workload::descriptors;
-use crate::workload::identity::Identity;
+use crate::workload::user::UserChange;
 
 /// The first byte of a reply that holds what a command has printed.
 pub(super) const PRINTED: u8 = 0;
@@ -46,7 +46,7 @@ fn set_up(channel: &OwnedFd) -> io::Result<()> {
     let told = descriptors::receive(channel.as_fd())?;
     let (setup, sockets) = told.ok_or(io::ErrorKind::UnexpectedEof)?;
     let setup: Setup = serde_json::from_slice(&setup)?;
-    confine_runner(&Identity::of(setup.user))?;
+    confine_runner(&UserChange::of(setup.user))?;
     let environment = Arc::new(setup.environment);
     for (words, socket) in setup.commands.into_iter().zip(sockets) {
         let environment = Arc::clone(&environment);

@@ -61,9 +61,9 @@ impl fmt::Display for Ids {
     }
 }
 
-/// Whom the proxy becomes.
+/// Whom this process becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct UserChange {
     /// `None`: it stays who it is.
     to: Option<Ids>,
     /// Why that is less than it could be.
@@ -72,19 +72,19 @@ pub(crate) struct Identity {
 
 /// A user that the proxy cannot become, in words.
 #[derive(Debug)]
-pub(crate) struct IdentityError(String);
+pub(crate) struct UserError(String);
 
-impl fmt::Display for IdentityError {
+impl fmt::Display for UserError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for IdentityError {}
+impl std::error::Error for UserError {}
 
-impl Identity {
+impl UserChange {
     /// Looks up whom to become, from who this process is now.
-    pub(crate) fn plan(user: &User) -> Result<Self, IdentityError> {
+    pub(crate) fn plan(user: &User) -> Result<Self, UserError> {
         let now = Ids {
             uid: geteuid().as_raw(),
             gid: getegid().as_raw(),
@@ -108,7 +108,7 @@ impl Identity {
                 }
             },
             User::Named(name) => passwd(name)
-                .ok_or_else(|| IdentityError(format!("there is no user {name} in /etc/passwd")))?,
+                .ok_or_else(|| UserError(format!("there is no user {name} in /etc/passwd")))?,
             User::Ids(ids) => *ids,
         };
         if wanted == now {
@@ -119,7 +119,7 @@ impl Identity {
                 to: Some(wanted),
                 remark: None,
             }),
-            false => Err(IdentityError(format!(
+            false => Err(UserError(format!(
                 "cannot become {wanted} without {}: run as root, or with that capability",
                 missing.join(" and ")
             ))),
@@ -353,7 +353,7 @@ mod tests {
         fs::create_dir_all(&directory).unwrap();
         let file = directory.join("file");
         fs::write(&file, "").unwrap();
-        let other = Identity::plan(&User::Ids(Ids { uid: 7, gid: 7 })).unwrap();
+        let other = UserChange::plan(&User::Ids(Ids { uid: 7, gid: 7 })).unwrap();
         let reach = |mode, access| {
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
             !other.out_of_reach(&[(file.clone(), access)]).unwrap()
