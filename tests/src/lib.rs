@@ -15,6 +15,7 @@ pub mod exposition;
 pub mod hello;
 pub mod message;
 pub mod netns;
+pub mod nginx;
 pub mod openbao;
 pub mod os;
 pub mod pki;

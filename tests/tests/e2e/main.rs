@@ -47,6 +47,7 @@ mod hostile_text;
 mod identity;
 mod interim;
 mod iptables;
+mod jwt_svid;
 mod keep_alive;
 mod late_facts;
 mod leaving;

@@ -1,67 +1,43 @@
 //! Real programs as they come: nginx behind the proxy, curl before it.
 
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::process::Command;
 
+use ambassador_tests::program::Running;
 use ambassador_tests::proxy::Scratch;
-use ambassador_tests::{
-    Backend, Cgroup, Client, Proxy, eventually, on_both_backends, os, ports, program,
-};
+use ambassador_tests::{Backend, Cgroup, Client, Proxy, nginx, on_both_backends, ports, program};
 
 on_both_backends!(curl_downloads_and_uploads_through_nginx);
 
-/// An nginx of the test's own, in the foreground.
+/// An nginx of the test's own.
 struct Nginx {
-    child: Child,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     scratch: Scratch,
+    _running: Running,
 }
 
 impl Nginx {
     fn start() -> Nginx {
         let scratch = Scratch::new();
-        let port = ports::free();
-        let directory = scratch.path().display();
-        let config = format!(
-            "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n\
-             events {{}}\n\
-             http {{\n  access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;\n  \
-             fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n  \
-             server {{ listen 127.0.0.1:{port}; root {directory}/www; client_max_body_size 0;\n    \
-             location = /put {{ client_body_in_file_only clean; proxy_pass_request_body off; proxy_set_header Content-Length \"\"; proxy_pass http://127.0.0.1:{port}/small; proxy_method GET; }}\n  }}\n}}\n"
-        );
-        let file = scratch.file("nginx.conf", &config);
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()));
         std::fs::create_dir(scratch.path().join("www")).expect("writable");
         let www = |name: &str, bytes: &[u8]| {
             std::fs::write(scratch.path().join("www").join(name), bytes).expect("writable");
         };
         www("small", b"small");
         www("large", &vec![b'n'; 20_000_000]);
-        // Workers of a root nginx are root too without a master process.
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(file)
-            .arg("-p")
-            .arg(scratch.path())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("`cargo xtask setup` installs nginx");
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
-        eventually("nginx listens", Duration::from_secs(5), || {
-            Client::try_connect(address).is_some()
-        });
+        let server = format!(
+            "listen {address}; root {}/www; client_max_body_size 0;\n\
+             location = /put {{ client_body_in_file_only clean; proxy_pass_request_body off; \
+             proxy_set_header Content-Length \"\"; proxy_pass http://{address}/small; \
+             proxy_method GET; }}",
+            scratch.path().display()
+        );
         Nginx {
-            child,
+            _running: nginx::start(&scratch, address, &server),
             address,
             scratch,
         }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = os::kill(self.child.id(), libc::SIGKILL);
-        let _ = self.child.wait();
     }
 }
 

@@ -4,19 +4,14 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
-
+use ambassador_tests::program::Running;
 use ambassador_tests::proxy::{Scratch, ambassador};
-use ambassador_tests::server::response;
 use ambassador_tests::workload_api::{Svid, TrustDomain, Update, WorkloadApi};
 use ambassador_tests::{
-    Backend, Client, Proxy, Response, Server, eventually, on_both_backends, os, ports, program,
+    Backend, Client, Proxy, Response, eventually, nginx, on_both_backends, ports, program,
 };
 
 on_both_backends!(
@@ -27,8 +22,6 @@ on_both_backends!(
     an_agent_that_takes_the_identity_away_ends_its_use,
     an_agent_that_goes_away_is_no_reason_to_stop,
     files_are_an_identity_too,
-    a_jwt_svid_is_a_credential,
-    a_jwt_svid_is_exchanged_for_another_token,
     what_contradicts_itself_is_told,
 );
 
@@ -38,8 +31,8 @@ pub(crate) const SOON: Duration = Duration::from_secs(10);
 /// An nginx that shows an SVID, wants one of the callers, and answers with the
 /// serial number of theirs.
 struct Nginx {
-    child: Child,
     address: SocketAddr,
+    _running: Running,
     _scratch: Scratch,
 }
 
@@ -51,47 +44,21 @@ impl Nginx {
 
     fn with(more: &str, svid: &Svid, trusted: &TrustDomain) -> Nginx {
         let scratch = Scratch::new();
-        let port = ports::free();
-        let cert = scratch.file("cert.pem", &svid.certificate_pem());
-        let key = scratch.file("key.pem", &svid.key_pem());
-        let ca = scratch.file("ca.pem", &trusted.pem());
-        let directory = scratch.path().display();
-        let (cert, key, ca) = (cert.display(), key.display(), ca.display());
-        let config = format!(
-            "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n\
-             events {{}}\n\
-             http {{\n  access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;\n  \
-             fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n  \
-             server {{ listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.2 TLSv1.3; {more};\n    \
-             ssl_certificate {cert}; ssl_certificate_key {key};\n    \
-             ssl_client_certificate {ca}; ssl_verify_client on;\n    \
-             location / {{ return 200 $ssl_client_serial; }}\n  }}\n}}\n"
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        scratch.file("cert.pem", &svid.certificate_pem());
+        scratch.file("key.pem", &svid.key_pem());
+        scratch.file("ca.pem", &trusted.pem());
+        let server = format!(
+            "listen {address} ssl; ssl_protocols TLSv1.2 TLSv1.3; {more};\n\
+             ssl_certificate cert.pem; ssl_certificate_key key.pem;\n\
+             ssl_client_certificate ca.pem; ssl_verify_client on;\n\
+             return 200 $ssl_client_serial;"
         );
-        let file = scratch.file("nginx.conf", &config);
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(file)
-            .arg("-p")
-            .arg(scratch.path())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("`cargo xtask setup` installs nginx");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        eventually("nginx listens", Duration::from_secs(5), || {
-            Client::try_connect(address).is_some()
-        });
         Nginx {
-            child,
+            _running: nginx::start(&scratch, address, &server),
             address,
             _scratch: scratch,
         }
-    }
-}
-
-impl Drop for Nginx {
-    fn drop(&mut self) {
-        let _ = os::kill(self.child.id(), libc::SIGKILL);
-        let _ = self.child.wait();
     }
 }
 
@@ -394,80 +361,6 @@ fn files_are_an_identity_too(backend: Backend) {
     front.expect_serial(3);
     write(5, None);
     front.expect_serial(5);
-}
-
-/// What the claims of a token say.
-pub(crate) fn claims(token: &str) -> Value {
-    let claims = token.split('.').nth(1).expect("a JWT");
-    let claims = URL_SAFE_NO_PAD.decode(claims).expect("base64url");
-    serde_json::from_slice(&claims).expect("JSON")
-}
-
-/// A proxy that shows a credential to a server on loopback.
-fn with_auth(backend: Backend, server: &Server, agent: &WorkloadApi, auth: &str) -> Front {
-    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
-    let text = format!(
-        "identity: {}\n\
-         listeners: [{{ name: in, bind: {listen} }}]\n\
-         upstreams: {{ web: {{ endpoints: [{}], auth: {auth} }} }}\n",
-        spiffe(agent),
-        server.address()
-    );
-    let proxy = Proxy::start(backend, &text);
-    Front { proxy, listen }
-}
-
-fn a_jwt_svid_is_a_credential(backend: Backend) {
-    let (scratch, td) = (Scratch::new(), TrustDomain::new("td"));
-    let update = Update::of(&td.svid("/orders", 2, HOUR), &td);
-    let agent = WorkloadApi::start(scratch.path(), update);
-    let server = Server::ok();
-    let auth = "{ bearer: { spiffe: payments } }";
-    let front = with_auth(backend, &server, &agent, auth);
-    eventually("there is a token", SOON, || front.get().status == 200);
-    let request = server.last_request();
-    let token = request.field("authorization").expect("a credential");
-    let token = token.strip_prefix("Bearer ").expect("a bearer token");
-    let claims = claims(token);
-    assert_eq!(claims["sub"], "spiffe://td/orders");
-    assert_eq!(claims["aud"], json!(["payments"]));
-    // Nobody is told.
-    assert!(!front.proxy.log().contains(token));
-    assert!(!front.proxy.admin_get("/config").contains(token));
-}
-
-fn a_jwt_svid_is_exchanged_for_another_token(backend: Backend) {
-    let (scratch, td) = (Scratch::new(), TrustDomain::new("td"));
-    let update = Update::of(&td.svid("/orders", 2, HOUR), &td);
-    let agent = WorkloadApi::start(scratch.path(), update);
-    let server = Server::ok();
-    let sts = Server::http(|_| {
-        let token = json!({
-            "access_token": "exchanged",
-            "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
-            "token_type": "Bearer",
-            "expires_in": 3600
-        });
-        response(
-            "200 OK",
-            "Content-Type: application/json\r\n",
-            &token.to_string(),
-        )
-    });
-    let url = format!("http://{}/token", sts.address());
-    let auth =
-        format!("{{ token_exchange: {{ grant: rfc8693, url: \"{url}\", subject: spiffe }} }}");
-    let front = with_auth(backend, &server, &agent, &auth);
-    eventually("there is a token", SOON, || front.get().status == 200);
-    let request = server.last_request();
-    assert_eq!(request.field("authorization"), Some("Bearer exchanged"));
-    let form = String::from_utf8(sts.last_request().body).expect("a form");
-    let shown = form
-        .split('&')
-        .find_map(|pair| pair.strip_prefix("subject_token="));
-    let claims = claims(shown.expect("a subject"));
-    assert_eq!(claims["sub"], "spiffe://td/orders");
-    assert_eq!(claims["aud"], json!([url]));
 }
 
 fn what_contradicts_itself_is_told(backend: Backend) {

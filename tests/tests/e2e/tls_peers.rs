@@ -8,7 +8,7 @@ use std::time::Duration;
 use ambassador_tests::program::Running;
 use ambassador_tests::proxy::Scratch;
 use ambassador_tests::{
-    Authority, Backend, Cgroup, Client, Proxy, eventually, on_both_backends, program,
+    Authority, Backend, Cgroup, Client, Proxy, eventually, nginx, on_both_backends, program,
 };
 
 use crate::tls_upstream::{config, free, line};
@@ -65,22 +65,15 @@ impl Peer {
 
     /// It says with which version, to which name and if to a known client.
     fn nginx(protocols: &str, client: &str) -> Peer {
-        let peer = Peer::new();
-        let directory = peer.scratch.path().display();
-        let text = format!(
-            "daemon off; master_process off; pid {directory}/pid; error_log {directory}/error.log;\n\
-             events {{}}\n\
-             http {{\n  access_log off; client_body_temp_path {directory}/b; proxy_temp_path {directory}/p;\n  \
-             fastcgi_temp_path {directory}/f; uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;\n  \
-             server {{ listen {} ssl; ssl_certificate server.pem; ssl_certificate_key server.key;\n    \
-             ssl_protocols {protocols}; ssl_client_certificate ca.pem; ssl_verify_client {client};\n    \
-             return 200 \"$ssl_protocol $ssl_server_name $ssl_client_verify $http_x_request_id\"; }}\n}}\n",
+        let mut peer = Peer::new();
+        let server = format!(
+            "listen {} ssl; ssl_certificate server.pem; ssl_certificate_key server.key;\n\
+             ssl_protocols {protocols}; ssl_client_certificate ca.pem; ssl_verify_client {client};\n\
+             return 200 \"$ssl_protocol $ssl_server_name $ssl_client_verify $http_x_request_id\";",
             peer.address
         );
-        let file = peer.scratch.file("nginx.conf", &text);
-        let mut nginx = Command::new("nginx");
-        nginx.arg("-c").arg(file).arg("-p").arg(peer.scratch.path());
-        peer.run(&mut nginx)
+        peer._running = Some(nginx::start(&peer.scratch, peer.address, &server));
+        peer
     }
 
     fn haproxy(options: &str) -> Peer {

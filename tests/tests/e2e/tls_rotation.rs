@@ -76,6 +76,21 @@ impl Mount {
         let _ = fs::remove_dir_all(old);
     }
 
+    /// One with a certificate and its key.
+    fn of(scratch: &Scratch, leaf: &Leaf) -> Mount {
+        Mount::new(scratch, &[("tls.crt", &leaf.pem), ("tls.key", &leaf.key)])
+    }
+
+    fn renew(&mut self, leaf: &Leaf) {
+        self.put(&[("tls.crt", &leaf.pem), ("tls.key", &leaf.key)]);
+    }
+
+    /// What an upstream says that trusts the file `ca` and shows this certificate.
+    fn as_client(&self, ca: &str) -> String {
+        let (cert, key) = (self.at("tls.crt"), self.at("tls.key"));
+        format!("tls: {{ ca: {ca}, cert: {cert}, key: {key} }}")
+    }
+
     pub(crate) fn at(&self, name: &str) -> String {
         self.directory.join(name).display().to_string()
     }
@@ -203,12 +218,7 @@ fn no_request_fails_while_both_sides_renew_their_certificates(backend: Backend) 
             ("tls.key", &client.key),
         ],
     );
-    let tls = format!(
-        "tls: {{ ca: {}, cert: {}, key: {} }}\nretry: {{ attempts: 1 }}",
-        mount.at("ca.crt"),
-        mount.at("tls.crt"),
-        mount.at("tls.key")
-    );
+    let tls = mount.as_client(&mount.at("ca.crt")) + "\nretry: { attempts: 1 }";
     let listen = free();
     let proxy = Proxy::start(backend, &config(listen, renewed.server.address(), &tls));
     let load = Load::start(move || {
@@ -245,7 +255,7 @@ fn a_listener_shows_what_is_new(backend: Backend) {
     let scratch = Scratch::new();
     let authority = Authority::new("root");
     let mut leaf = authority.issue(&["in.test"]);
-    let mut mount = Mount::new(&scratch, &[("tls.crt", &leaf.pem), ("tls.key", &leaf.key)]);
+    let mut mount = Mount::of(&scratch, &leaf);
     let server = Server::ok();
     let listen = free();
     let text = format!(
@@ -275,7 +285,7 @@ fn a_listener_shows_what_is_new(backend: Backend) {
     agreed.expect("it is in order");
     for _ in 0..5 {
         leaf = authority.issue(&["in.test"]);
-        mount.put(&[("tls.crt", &leaf.pem), ("tls.key", &leaf.key)]);
+        mount.renew(&leaf);
         let shown = || shown_last.lock().expect("no thread panics with it").clone();
         eventually("it is shown", TAKEN_WITHIN, || shown() == der(&leaf));
         assert_eq!(old.get("/").status, 200);
@@ -291,16 +301,8 @@ fn a_bad_file_keeps_what_was_good(backend: Backend) {
     let leaf = authority.issue(&["web.test"]);
     let renewed = Renewed::start(leaf.server_of(rustls::ALL_VERSIONS, Some(&clients)));
     let first = clients.issue(&["client.test"]);
-    let mut mount = Mount::new(
-        &scratch,
-        &[("tls.crt", &first.pem), ("tls.key", &first.key)],
-    );
-    let tls = format!(
-        "tls: {{ ca: {}, cert: {}, key: {} }}",
-        ca.display(),
-        mount.at("tls.crt"),
-        mount.at("tls.key")
-    );
+    let mut mount = Mount::of(&scratch, &first);
+    let tls = mount.as_client(&ca.display().to_string());
     let listen = free();
     let proxy = Proxy::start(backend, &config(listen, renewed.server.address(), &tls));
     let refused = "ambassador_certificate_reload_failures_total";
@@ -338,7 +340,7 @@ fn a_bad_file_keeps_what_was_good(backend: Backend) {
         );
         assert!(!log.contains("PRIVATE KEY"));
     }
-    mount.put(&[("tls.crt", &other.pem), ("tls.key", &other.key)]);
+    mount.renew(&other);
     eventually("the good one is taken", TAKEN_WITHIN, || {
         assert_eq!(Client::connect(listen).get("/").status, 200);
         renewed.shown() == der(&other)
@@ -357,16 +359,8 @@ fn a_connection_ends_before_its_certificate(backend: Backend) {
     let left = Duration::from_secs(6);
     let begun = Instant::now();
     let short = clients.issue_with(&["client.test"], |wanted| ends_in(wanted, left));
-    let mut mount = Mount::new(
-        &scratch,
-        &[("tls.crt", &short.pem), ("tls.key", &short.key)],
-    );
-    let tls = format!(
-        "tls: {{ ca: {}, cert: {}, key: {} }}",
-        ca.display(),
-        mount.at("tls.crt"),
-        mount.at("tls.key")
-    );
+    let mut mount = Mount::of(&scratch, &short);
+    let tls = mount.as_client(&ca.display().to_string());
     let listen = free();
     let proxy = Proxy::start(backend, &config(listen, server.address(), &tls));
     let name = [("name", "upstreams.web.tls")];
@@ -375,7 +369,7 @@ fn a_connection_ends_before_its_certificate(backend: Backend) {
     let mut client = Client::connect(listen);
     assert_eq!(client.get("/").status, 200);
     let long = clients.issue(&["client.test"]);
-    mount.put(&[("tls.crt", &long.pem), ("tls.key", &long.key)]);
+    mount.renew(&long);
     // Requests keep it from being idle.
     eventually("the old connection ends", left, || {
         assert_eq!(client.get("/").status, 200);
@@ -398,10 +392,7 @@ fn files_that_root_alone_may_read_are_followed(backend: Backend) {
     let private = scratch.path().join("private");
     fs::create_dir(&private).expect("the directory is writable");
     fs::set_permissions(&private, only_root.clone()).expect("it is ours");
-    let mut mount = Mount::new(
-        &scratch,
-        &[("tls.crt", &client.pem), ("tls.key", &client.key)],
-    );
+    let mut mount = Mount::of(&scratch, &client);
     fs::set_permissions(&mount.directory, only_root).expect("it is ours");
     for in_place in [true, false] {
         let directory = match in_place {
@@ -425,7 +416,7 @@ fn files_that_root_alone_may_read_are_followed(backend: Backend) {
             let next = clients.issue(&["client.test"]);
             match in_place {
                 true => put(&next),
-                false => mount.put(&[("tls.crt", &next.pem), ("tls.key", &next.key)]),
+                false => mount.renew(&next),
             }
             eventually("it is taken", TAKEN_WITHIN, || {
                 assert_eq!(Client::connect(listen).get("/").status, 200);

@@ -13,8 +13,8 @@ use ambassador_tests::{
 use serde_json::json;
 
 use crate::credentials::{listen, replace, secret};
+use crate::jwt_svid::claims;
 use crate::sigv4::Aws;
-use crate::spiffe::claims;
 
 on_both_backends!(
     keys_are_got_for_the_token_of_a_file,
