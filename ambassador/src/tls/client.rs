@@ -12,7 +12,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, version};
 use webpki::OwnedCertRevocationList;
 
-use super::files::{FileError, Files, certificates, revoked, roots, wrong};
+use super::files::{FileError, Files, authorities, certificates, revoked, wrong};
 use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
 use super::verifier::{ServerProof, ServerVerifier};
@@ -140,6 +140,7 @@ impl ClientContext {
         protocols: &[Vec<u8>],
     ) -> Result<Option<Arc<Self>>, FileError> {
         if settings.needs_identity() && files.identity.is_none() {
+            files.check("ca")?;
             return Ok(None);
         }
         let context = Self::new(settings, files, protocols)?;
@@ -300,12 +301,9 @@ fn chain_verifier(
     let own = own.filter(|_| settings.ca == Ca::Identity);
     let roots = match (own, &files.ca) {
         (Some(own), _) => own.roots(),
-        (None, Some(ca)) => Arc::new(roots(certificates("ca", ca)?)),
+        (None, Some(ca)) => Arc::new(authorities("ca", ca)?),
         (None, None) => system_roots()?,
     };
-    if roots.is_empty() {
-        return Err(wrong("ca", "has no certificate of an authority"));
-    }
     let mut builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
     if let Some(crl) = &files.crl {
         builder = builder
@@ -334,9 +332,11 @@ fn system_roots() -> Result<Arc<RootCertStore>, FileError> {
             format!("the system has no trusted certificates: {why}"),
         ));
     }
-    Ok(Arc::clone(
-        ROOTS.get_or_init(|| Arc::new(roots(found.certs))),
-    ))
+    Ok(Arc::clone(ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(found.certs);
+        Arc::new(roots)
+    })))
 }
 
 #[cfg(test)]

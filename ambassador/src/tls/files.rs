@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, OnceLock};
 
 use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use super::pem;
@@ -49,6 +50,29 @@ impl Files {
     }
 }
 
+impl Files {
+    /// Looks at all that can be read without the identity that is to go with it. `ca` is
+    /// the key that names the authorities.
+    ///
+    /// # Errors
+    /// Which file has no such thing in it.
+    pub(super) fn check(&self, ca: &'static str) -> Result<(), FileError> {
+        if let Some(text) = &self.ca {
+            authorities(ca, text)?;
+        }
+        if let Some(text) = &self.cert {
+            certificates("cert", text)?;
+        }
+        if let Some(text) = &self.key {
+            PrivateKeyDer::from_pem_slice(text).map_err(|error| wrong("key", error))?;
+        }
+        if let Some(text) = &self.crl {
+            revoked(text)?;
+        }
+        Ok(())
+    }
+}
+
 /// What is wrong with a file, or with the system's certificates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileError {
@@ -79,11 +103,14 @@ pub(super) fn certificates(
     }
 }
 
-/// Those that can be trust anchors.
-pub(super) fn roots(certificates: Vec<CertificateDer<'static>>) -> RootCertStore {
+/// Certificates that can be trust anchors, one at least.
+pub(super) fn authorities(key: &'static str, text: &[u8]) -> Result<RootCertStore, FileError> {
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(certificates);
-    roots
+    roots.add_parsable_certificates(certificates(key, text)?);
+    match roots.is_empty() {
+        true => Err(wrong(key, "has no certificate of an authority")),
+        false => Ok(roots),
+    }
 }
 
 /// Of the file that this key names.

@@ -12,7 +12,7 @@ use rustls::sign::SingleCertAndKey;
 
 use super::client::{provider, svid_verifier, versions};
 use super::client_verifier::{ClientVerifier, Vouchers};
-use super::files::{FileError, Files, certificates, revoked, roots, wrong};
+use super::files::{FileError, Files, authorities, certificates, revoked, wrong};
 use super::{certificate, next_id, server_sessions};
 use crate::route::tls::{CertificateSource, ClientAuth, ListenerTls};
 use crate::telemetry::Handshakes;
@@ -106,6 +106,7 @@ impl ServerContext {
         protocols: &[Vec<u8>],
     ) -> Result<Option<Arc<Self>>, FileError> {
         if settings.needs_identity() && files.identity.is_none() {
+            files.check("client_ca")?;
             return Ok(None);
         }
         let context = Self::new(settings, files, protocols)?;
@@ -169,7 +170,7 @@ fn client_verifier(
         (_, Some(CertificateSource::Identity), Some(own)) => {
             Vouchers::Bundles(svid_verifier(own, files)?)
         }
-        (_, Some(_), _) => Vouchers::Authorities(authorities(files)?),
+        (_, Some(_), _) => Vouchers::Authorities(chain_verifier(files)?),
     };
     Ok(Some(ClientVerifier {
         vouchers,
@@ -178,13 +179,10 @@ fn client_verifier(
     }))
 }
 
-fn authorities(files: &Files) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
+fn chain_verifier(files: &Files) -> Result<Arc<dyn ClientCertVerifier>, FileError> {
     let missing = || wrong("client_ca", "must name a file");
     let ca = files.ca.as_ref().ok_or_else(missing)?;
-    let roots = roots(certificates("client_ca", ca)?);
-    if roots.is_empty() {
-        return Err(wrong("client_ca", "has no certificate of an authority"));
-    }
+    let roots = authorities("client_ca", ca)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
     if let Some(crl) = &files.crl {
         builder = builder

@@ -319,6 +319,7 @@ fn an_identity_of_files_and_authorities_of_files_go_together(backend: Backend) {
 
 fn what_contradicts_itself_is_told(backend: Backend) {
     let scratch = Scratch::new();
+    scratch.file("bad.pem", "no certificate");
     let check = |identity: &str, tls: &str| {
         let text = format!(
             "{identity}\nlisteners: [{{ name: in, bind: \"127.0.0.1:9\", tls: {{ {tls} }} }}]\n\
@@ -337,6 +338,12 @@ fn what_contradicts_itself_is_told(backend: Backend) {
         assert_eq!(check(identity, tls), "");
     }
     for (identity, tls, words) in [
+        // What can be read without an agent is looked at.
+        (
+            identity,
+            "cert: identity, client_ca: bad.pem",
+            "tls.client_ca: has no certificate in PEM",
+        ),
         ("", "cert: identity", "needs identity, which says who"),
         (
             identity,
