@@ -10,7 +10,7 @@
 mod admin;
 pub(crate) mod certificates;
 pub(crate) mod client;
-mod credentials;
+pub(crate) mod credentials;
 mod deadline;
 pub(crate) mod dns;
 mod figures;

@@ -43,6 +43,16 @@ pub mod config {
 
 /// See `control.rs`.
 pub mod control {
+    /// See `control/credentials.rs`.
+    pub mod credentials {
+        pub use crate::control::credentials::lifetimes;
+    }
+
+    /// See `control/spiffe.rs`.
+    pub mod spiffe {
+        pub use crate::control::spiffe::{identities, identity_in};
+    }
+
     /// See `control/name_files.rs`.
     pub mod name_files {
         pub use crate::control::name_files::{Fallback, ResolvConf, addresses};
@@ -52,6 +62,16 @@ pub mod control {
 /// See `credential.rs`.
 pub mod credential {
     pub use crate::credential::{Secret, settings};
+
+    /// See `credential/aws_profile.rs`.
+    pub mod aws_profile {
+        pub use crate::credential::aws_profile::{ProfileError, keys};
+    }
+
+    /// See `credential/server_url.rs`.
+    pub mod server_url {
+        pub use crate::credential::server_url::{Scheme, ServerUrl, UrlError};
+    }
 
     /// See `credential/signed_body.rs`.
     pub mod signed_body {
@@ -151,6 +171,11 @@ pub mod policy {
 
 /// See `proxy.rs`.
 pub mod proxy {
+    /// See `proxy/client_certificate.rs`.
+    pub mod client_certificate {
+        pub use crate::proxy::client_certificate::element;
+    }
+
     /// See `proxy/generation.rs`.
     pub mod generation {
         pub use crate::proxy::generation::Generation;
@@ -218,6 +243,19 @@ pub mod telemetry {
     pub use crate::telemetry::{
         Histogram, ListenerIndex, MethodLabel, Passage, ReasonLabel, Registry, Telemetry,
     };
+}
+
+/// See `tls.rs`.
+pub mod tls {
+    /// See `tls/certificate.rs`.
+    pub mod certificate {
+        pub use crate::tls::certificate::{BadEncoding, CertificateFacts, KeyUsage, split};
+    }
+
+    /// See `tls/svid.rs`.
+    pub mod svid {
+        pub use crate::tls::svid::{SvidError, id_of};
+    }
 }
 
 /// See `combinators.rs`.

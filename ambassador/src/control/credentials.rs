@@ -17,10 +17,15 @@ mod token_server;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::https::Answer;
+use crate::credential::Secret;
 use crate::telemetry::{Registry, UpstreamIndex};
 use crate::upstream::credential::UpstreamCredential;
 
@@ -38,6 +43,31 @@ pub(crate) struct KeptCredential {
     pub label: UpstreamIndex,
     /// What requests get.
     pub credential: Arc<UpstreamCredential>,
+}
+
+/// How long what an answer gives is valid, or why it gives nothing, read in each way in
+/// which servers write it. `sent` is the secret of the question, `now` in seconds since
+/// 1970.
+pub fn lifetimes(answer: &[u8], sent: &[u8], now: u64) -> Vec<Result<Duration, String>> {
+    let (head, body) = answer.split_at(answer.len().min(1));
+    let status = match head {
+        [b'2'] => StatusCode::OK,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    let answer = Answer {
+        status,
+        fields: HeaderMap::new(),
+        body: Secret::from(body.to_vec()),
+    };
+    let sent = Secret::from(sent.to_vec());
+    let read = [
+        token_answer::access_token(&answer, &[&sent]).map(|it| it.lifetime),
+        token_exchange::generated(&answer, &sent, now).map(|it| it.lifetime),
+        aws::assumed(&answer, &sent, now).map(|it| it.lifetime),
+        aws::given(&answer, Some(&sent), now).map(|it| it.lifetime),
+    ];
+    let told = |error: token_answer::ServerError| error.to_string();
+    read.into_iter().map(|it| it.map_err(told)).collect()
 }
 
 /// Ends with its handle.

@@ -7,7 +7,7 @@ use super::sigv4::AwsKeys;
 
 /// Why a file has no keys. Tells nothing of what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ProfileError {
+pub enum ProfileError {
     /// It is no text.
     Binary,
     /// There is no section of this name.
@@ -21,7 +21,7 @@ pub(crate) enum ProfileError {
 ///
 /// # Errors
 /// See [`ProfileError`].
-pub(crate) fn keys(file: &Secret, profile: &str) -> Result<AwsKeys, ProfileError> {
+pub fn keys(file: &Secret, profile: &str) -> Result<AwsKeys, ProfileError> {
     let text = std::str::from_utf8(file.expose()).map_err(|_| ProfileError::Binary)?;
     let (mut is_inside, mut is_there) = (false, false);
     let (mut id, mut secret, mut token) = (None, None, None);

@@ -8,7 +8,7 @@ use crate::addr::Authority;
 
 /// A URL in parts.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct ServerUrl {
+pub struct ServerUrl {
     scheme: Scheme,
     authority: Authority,
     /// Path and query.
@@ -17,7 +17,7 @@ pub(crate) struct ServerUrl {
 
 /// What the bytes are sent over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
+pub enum Scheme {
     /// TLS.
     Https,
     /// Plain text.
@@ -26,7 +26,7 @@ pub(crate) enum Scheme {
 
 /// Why a text is no such URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UrlError {
+pub enum UrlError {
     /// It begins neither with `https://` nor with `http://`.
     Scheme,
     /// Plain text to another machine.
@@ -58,7 +58,7 @@ impl ServerUrl {
     ///
     /// # Errors
     /// See [`UrlError`].
-    pub(crate) fn parse(text: &str) -> Result<Self, UrlError> {
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
         let (scheme, rest) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (Scheme::Https, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (Scheme::Http, rest),
@@ -90,17 +90,17 @@ impl ServerUrl {
     }
 
     /// What the bytes are sent over.
-    pub(crate) fn scheme(&self) -> Scheme {
+    pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
     /// The host, lower case, an IPv6 address without its brackets.
-    pub(crate) fn host(&self) -> &str {
+    pub fn host(&self) -> &str {
         self.authority.host()
     }
 
     /// The port, that of the scheme where none is named.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.authority.port().unwrap_or(match self.scheme {
             Scheme::Https => 443,
             Scheme::Http => 80,
@@ -113,7 +113,7 @@ impl ServerUrl {
     }
 
     /// Path and query.
-    pub(crate) fn target(&self) -> &str {
+    pub fn target(&self) -> &str {
         &self.target
     }
 

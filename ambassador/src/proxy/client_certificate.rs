@@ -110,7 +110,7 @@ fn note_failure(server: &Server, error: &HandshakeError) {
 
 /// One certificate in the form of Envoy's header: by whom it was taken, its SHA-256, its
 /// URIs.
-fn element(own: Option<&str>, certificate: &[u8], uris: &[String]) -> String {
+pub fn element(own: Option<&str>, certificate: &[u8], uris: &[String]) -> String {
     let mut element = String::new();
     if let Some(own) = own {
         push(&mut element, "By", own);

@@ -20,6 +20,8 @@ const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 /// `[6]` of a general name: a URI.
 const URI: u8 = 0x86;
+/// The other general names (RFC 5280, section 4.2.1.6).
+const OTHER_NAMES: [u8; 8] = [0xa0, 0x81, 0x82, 0xa3, 0xa4, 0xa5, 0x87, 0x88];
 
 /// 2.5.29.n: the extensions of certificates (RFC 5280, section 4.2.1).
 const KEY_USAGE: [u8; 3] = [0x55, 0x1d, 15];
@@ -28,7 +30,7 @@ const BASIC_CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 19];
 
 /// What is read of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CertificateFacts<'a> {
+pub struct CertificateFacts<'a> {
     /// The first second in which it is valid, since 1970; before: 0.
     pub not_before: u64,
     /// The last one.
@@ -43,14 +45,14 @@ pub(crate) struct CertificateFacts<'a> {
 
 /// What the key of a certificate may be used for (RFC 5280, section 4.2.1.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct KeyUsage {
+pub struct KeyUsage {
     /// Bit 0 is the highest.
     bits: u8,
 }
 
 /// It is no certificate, or one with an error in its encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct BadEncoding;
+pub struct BadEncoding;
 
 impl KeyUsage {
     /// keyCertSign or cRLSign: what only an authority does.
@@ -61,7 +63,10 @@ impl KeyUsage {
 
 impl<'a> CertificateFacts<'a> {
     /// Reads those of a certificate.
-    pub(crate) fn read(certificate: &'a [u8]) -> Result<Self, BadEncoding> {
+    ///
+    /// # Errors
+    /// Where it is none, or not as DER is written.
+    pub fn read(certificate: &'a [u8]) -> Result<Self, BadEncoding> {
         let mut certificate = Der::one(SEQUENCE, certificate)?;
         let mut body = Der(certificate.expect(SEQUENCE)?);
         body.skip_if(VERSION)?;
@@ -111,7 +116,12 @@ impl<'a> CertificateFacts<'a> {
             } else if id == SUBJECT_ALT_NAME {
                 let mut names = Der::one(SEQUENCE, value)?;
                 while let Some((tag, name)) = names.next()? {
-                    self.uris.extend((tag == URI).then_some(name));
+                    match tag {
+                        URI => self.uris.push(name),
+                        tag if OTHER_NAMES.contains(&tag) => {}
+                        // webpki reads no further, and would know less.
+                        _ => return Err(BadEncoding),
+                    }
                 }
             }
         }
@@ -137,7 +147,10 @@ pub(crate) fn uris(certificate: &[u8]) -> Vec<String> {
 }
 
 /// The certificates of a list that stand one behind the other.
-pub(crate) fn split(mut list: &[u8]) -> Result<Vec<&[u8]>, BadEncoding> {
+///
+/// # Errors
+/// Where something else stands among them.
+pub fn split(mut list: &[u8]) -> Result<Vec<&[u8]>, BadEncoding> {
     let mut certificates = Vec::new();
     while !list.is_empty() {
         let mut rest = Der(list);
@@ -360,6 +373,32 @@ mod tests {
         params.custom_extensions = vec![names(b"\xff")];
         let der = certificate(params);
         assert_eq!(CertificateFacts::read(&der).unwrap().uris, [b"\xff"]);
+    }
+
+    #[test]
+    fn names_of_no_known_kind_are_refused() {
+        let names = |tag: u8| {
+            let content = vec![SEQUENCE, 6, tag, 1, b'a', URI, 1, b'b'];
+            let names = CustomExtension::from_oid_content(&[2, 5, 29, 17], content);
+            let mut params = CertificateParams::default();
+            params.custom_extensions = vec![names];
+            certificate(params)
+        };
+        for tag in OTHER_NAMES {
+            let der = names(tag);
+            assert_eq!(
+                CertificateFacts::read(&der).unwrap().uris,
+                [b"b"],
+                "{tag:x}"
+            );
+        }
+        for tag in [0x26, 0x80, 0xa6, 0x89, SEQUENCE] {
+            assert_eq!(
+                CertificateFacts::read(&names(tag)),
+                Err(BadEncoding),
+                "{tag:x}"
+            );
+        }
     }
 
     #[test]

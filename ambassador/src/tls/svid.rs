@@ -7,7 +7,7 @@ use crate::credential::spiffe_id::{IdError, SpiffeId};
 
 /// Why a certificate shows no workload's id (X509-SVID, section 5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum SvidError {
+pub enum SvidError {
     /// It is no certificate.
     Encoding(BadEncoding),
     /// It has none, or several: exactly one URI may stand among its names.
@@ -21,7 +21,10 @@ pub(crate) enum SvidError {
 }
 
 /// Who the certificate speaks for, provided that somebody has verified it.
-pub(crate) fn id_of(leaf: &[u8]) -> Result<SpiffeId, SvidError> {
+///
+/// # Errors
+/// Where it speaks for no workload.
+pub fn id_of(leaf: &[u8]) -> Result<SpiffeId, SvidError> {
     let facts = CertificateFacts::read(leaf).map_err(SvidError::Encoding)?;
     if facts.is_authority || facts.key_usage.is_some_and(|it| it.signs_for_others()) {
         return Err(SvidError::Authority);

@@ -53,7 +53,11 @@ pub(super) async fn assume_role(
     assumed(&answer, subject, clock::unix_ms() / 1_000)
 }
 
-fn assumed(answer: &Answer, subject: &Secret, now: u64) -> Result<TemporaryKeys, ServerError> {
+pub(super) fn assumed(
+    answer: &Answer,
+    subject: &Secret,
+    now: u64,
+) -> Result<TemporaryKeys, ServerError> {
     let text = std::str::from_utf8(answer.body.expose()).unwrap_or_default();
     if answer.status != StatusCode::OK {
         let mut refused = token_answer::refusal(answer, &[subject]);
@@ -134,7 +138,11 @@ struct ContainerKeys {
     expiration: String,
 }
 
-fn given(answer: &Answer, token: Option<&Secret>, now: u64) -> Result<TemporaryKeys, ServerError> {
+pub(super) fn given(
+    answer: &Answer,
+    token: Option<&Secret>,
+    now: u64,
+) -> Result<TemporaryKeys, ServerError> {
     if answer.status != StatusCode::OK {
         let sent: Vec<&Secret> = token.into_iter().collect();
         return Err(token_answer::refusal(answer, &sent));

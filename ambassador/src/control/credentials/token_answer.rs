@@ -169,7 +169,7 @@ pub(super) fn until(time: &str, now: u64) -> Result<Duration, ServerError> {
     let end = end.ok_or(ServerError::Unusable("gives an end that is no time"))?;
     match end.saturating_sub(now) {
         0 => Err(ServerError::Unusable("gives what has ended already")),
-        seconds => Ok(Duration::from_secs(seconds)),
+        seconds => Ok(Duration::from_secs(seconds).min(LIFETIME_MAX)),
     }
 }
 

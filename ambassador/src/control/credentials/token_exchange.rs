@@ -123,7 +123,11 @@ struct Generated {
     expire_time: String,
 }
 
-fn generated(answer: &Answer, own: &Secret, now: u64) -> Result<AccessToken, ServerError> {
+pub(super) fn generated(
+    answer: &Answer,
+    own: &Secret,
+    now: u64,
+) -> Result<AccessToken, ServerError> {
     if answer.status != StatusCode::OK {
         return Err(token_answer::refusal(answer, &[own]));
     }

@@ -58,11 +58,25 @@ impl IdentityFiles {
     /// Reads and checks them; waits for the file system. `now` is in seconds since
     /// 1970.
     pub(crate) fn read(&self, now: u64) -> Result<X509Context, FilesError> {
-        let chain: Vec<CertificateDer<'_>> = items(&self.cert, &content(&self.cert)?)?;
-        let key = Key::read(&self.key)?;
+        let cert = content(&self.cert)?;
+        let key = content(&self.key)?;
         let bundle = content(&self.bundle)?;
-        let authorities: Vec<CertificateDer<'_>> = items(&self.bundle, &bundle)?;
-        let lists: Vec<CertificateRevocationListDer<'_>> = items(&self.bundle, &bundle)?;
+        self.identity(&cert, &key, &bundle, now)
+    }
+
+    /// The identity that is in the content of these files.
+    fn identity(
+        &self,
+        cert: &[u8],
+        key: &[u8],
+        bundle: &[u8],
+        now: u64,
+    ) -> Result<X509Context, FilesError> {
+        let chain: Vec<CertificateDer<'_>> = items(&self.cert, cert)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map(Key);
+        let key = key.map_err(|source| pem_error(&self.key, PemError::Item(source)))?;
+        let authorities: Vec<CertificateDer<'_>> = items(&self.bundle, bundle)?;
+        let lists: Vec<CertificateRevocationListDer<'_>> = items(&self.bundle, bundle)?;
         let leaf = chain.first().ok_or(X509ContextError::Empty)?;
         let id = svid::id_of(leaf).map_err(X509ContextError::Svid)?;
         let mut trust = Trust::default();
@@ -74,16 +88,19 @@ impl IdentityFiles {
     }
 }
 
+/// The id of the identity in a file that is certificate, key and bundle at once, or why
+/// there is none. `now` is in seconds since 1970.
+pub fn identity_in(pem: &[u8], now: u64) -> Result<String, String> {
+    let [cert, key, bundle] = ["cert", "key", "bundle"].map(PathBuf::from);
+    let files = IdentityFiles { cert, key, bundle };
+    let identity = files.identity(pem, pem, pem, now);
+    identity
+        .map(|identity| identity.id.to_string())
+        .map_err(|error| error.to_string())
+}
+
 /// Zeroed when it is dropped.
 struct Key(PrivateKeyDer<'static>);
-
-impl Key {
-    fn read(path: &Path) -> Result<Self, FilesError> {
-        let key = PrivateKeyDer::from_pem_slice(&content(path)?);
-        let key = key.map_err(PemError::Item);
-        key.map(Self).map_err(|source| pem_error(path, source))
-    }
-}
 
 impl Drop for Key {
     fn drop(&mut self) {

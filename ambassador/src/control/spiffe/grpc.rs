@@ -176,7 +176,7 @@ fn status(fields: &HeaderMap) -> Result<(), GrpcError> {
 /// Puts messages together: a byte that says whether it is compressed, four of its
 /// length, and the message.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames {
     head: Vec<u8>,
     /// Zeroed when it is dropped, as there are keys in it; it never grows, so that
     /// no copy stays behind. `None` until its length is known.
@@ -193,7 +193,7 @@ impl Frames {
     }
 
     /// Takes what belongs to the next message, and the message when it is whole.
-    fn take(&mut self, piece: &mut Bytes) -> Result<Option<Bytes>, GrpcError> {
+    pub(super) fn take(&mut self, piece: &mut Bytes) -> Result<Option<Bytes>, GrpcError> {
         let missing = HEAD_BYTES - self.head.len();
         self.head
             .extend_from_slice(&piece.split_to(missing.min(piece.len())));

@@ -30,7 +30,7 @@ struct SvidRequest {
 
 /// The tokens, the default one first.
 #[derive(Clone, PartialEq, Message)]
-struct SvidResponse {
+pub(super) struct SvidResponse {
     #[prost(message, repeated, tag = "1")]
     svids: Vec<SvidMessage>,
 }
@@ -68,12 +68,12 @@ pub(crate) async fn fetch_jwt_svid(wanted: &SvidAudience) -> Result<JwtSvid, Cal
 
 impl SvidResponse {
     /// Reads one.
-    fn read(frame: Bytes) -> Result<Self, MessageError> {
+    pub(super) fn read(frame: Bytes) -> Result<Self, MessageError> {
         message::read(frame)
     }
 
     /// The default token.
-    fn token(&self) -> Result<JwtSvid, MessageError> {
+    pub(super) fn token(&self) -> Result<JwtSvid, MessageError> {
         let svid = self.svids.first().ok_or(MessageError::NoSvid)?;
         let id = message::id(&svid.spiffe_id)?;
         let claims = claims(&svid.svid).ok_or(MessageError::Token)?;
