@@ -202,6 +202,11 @@ pub(crate) fn fail(id: StreamId) {
     with(|core| core.driver.fail(id, libc::ECONNABORTED));
 }
 
+/// The same as [`Stream::send_last`] for a stream that may be gone already.
+pub(crate) fn send_last(id: StreamId, bytes: &[u8]) {
+    try_with(|core| core.driver.send_last(id, bytes));
+}
+
 /// Looks at the kernel so far: between two of them, tasks share the time.
 pub(crate) fn turns() -> u64 {
     with(|core| core.turns.get())

@@ -24,13 +24,12 @@ use crate::ring::{self, Chunk, Departure, Gather, Liveness, SendError, Stream, S
 use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::tls::{Agreement, HandshakeError, Session};
 
-/// One end of a connection. Dropping it closes it.
+/// One end of a connection. Dropping it closes it, the session before the stream.
 #[derive(Debug)]
-pub(crate) enum Transport {
-    /// In clear.
-    Plain(Stream),
-    /// Encrypted.
-    Tls(Session),
+pub(crate) struct Transport {
+    /// `None`: in clear.
+    session: Option<Session>,
+    stream: Stream,
 }
 
 /// A transport between two shards. Dropping it closes it.
@@ -68,101 +67,88 @@ fn unsealed(session: Option<&Session>, error: SendError) -> SendError {
 }
 
 impl Transport {
+    /// In clear.
+    pub(crate) fn plain(stream: Stream) -> Self {
+        Self {
+            session: None,
+            stream,
+        }
+    }
+
     /// Connects a socket, in clear. Dropping the future abandons the attempt.
     pub(crate) async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<Self> {
-        Stream::connect(socket, address).await.map(Self::Plain)
+        Stream::connect(socket, address).await.map(Self::plain)
     }
 
     /// Agrees upon a TLS session as the client of the server `name`. Dropping the
     /// future closes the connection.
     pub(crate) async fn encrypt(
-        self,
+        mut self,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, HandshakeError> {
-        match self {
-            Self::Plain(stream) => Session::connect(stream, config, name).await.map(Self::Tls),
-            Self::Tls(_) => Ok(self),
+        if self.session.is_none() {
+            self.session = Some(Session::connect(&self.stream, config, name).await?);
         }
+        Ok(self)
     }
 
     /// Agrees upon a TLS session as the server of whoever has connected. Dropping the
     /// future closes the connection.
     pub(crate) async fn accept_tls(
-        self,
+        mut self,
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
-        match self {
-            Self::Plain(stream) => Session::accept(stream, config).await.map(Self::Tls),
-            Self::Tls(_) => Ok(self),
+        if self.session.is_none() {
+            self.session = Some(Session::accept(&self.stream, config).await?);
         }
+        Ok(self)
     }
 
     /// How the other side of its TLS session has refused what it was shown; `None`: it has
     /// not.
     pub(crate) fn refusal(&self) -> Option<TlsOutcome> {
-        self.session().and_then(Session::refusal)
+        self.session.as_ref()?.refusal(&self.stream)
     }
 
     /// The certificate that the other side of its TLS session has shown, in DER.
     pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(session) => session.peer_certificate(),
-        }
+        self.session.as_ref()?.peer_certificate()
     }
 
     /// Takes over a connected socket in clear.
     #[cfg(test)]
     pub(crate) fn from_connected(socket: OwnedFd) -> io::Result<Self> {
-        Stream::from_connected(socket).map(Self::Plain)
+        Stream::from_connected(socket).map(Self::plain)
     }
 
     /// Goes on with one that has left another shard.
     pub(crate) fn attach(detached: Detached) -> io::Result<Self> {
         let stream = Stream::from_connected(detached.socket)?;
-        Ok(match detached.session {
-            None => Self::Plain(stream),
-            Some(session) => Self::Tls(Session::new(stream, *session)),
+        Ok(Self {
+            session: detached.session.map(|it| Session::new(&stream, *it)),
+            stream,
         })
     }
 
     /// What its TLS session was agreed upon with; `None`: it is in clear.
+    #[inline]
     pub(crate) fn tls(&self) -> Option<TlsSummary> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(session) => Some(session.summary()),
-        }
-    }
-
-    fn session(&self) -> Option<&Session> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(session) => Some(session),
-        }
-    }
-
-    /// The stream, for what encryption does not change.
-    #[inline(always)]
-    fn stream(&self) -> &Stream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(session) => session.stream(),
-        }
+        self.session.as_ref().map(Session::summary)
     }
 
     /// Names it to those who do not own it.
     pub(crate) fn id(&self) -> StreamId {
-        self.stream().id()
+        self.stream.id()
     }
 
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it
     /// loses nothing.
     #[inline(always)]
     pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
-        poll_fn(move |context| match self {
-            Self::Plain(stream) => stream.poll_recv(context),
-            Self::Tls(session) => session.poll_recv(context),
+        poll_fn(move |context| match &self.session {
+            None => self.stream.poll_recv(context),
+            Some(session) => session.poll_recv(&self.stream, context),
         })
     }
 
@@ -172,18 +158,18 @@ impl Transport {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + '_ {
-        poll_fn(move |context| match self {
-            Self::Plain(stream) => stream.poll_recv_by(deadline, context),
-            Self::Tls(session) => session.poll_recv_by(deadline, context),
+        poll_fn(move |context| match &self.session {
+            None => self.stream.poll_recv_by(deadline, context),
+            Some(session) => session.poll_recv_by(&self.stream, deadline, context),
         })
     }
 
     /// Bytes that have arrived already.
     #[inline(always)]
     pub(crate) fn try_recv(&self) -> Option<Chunk> {
-        match self {
-            Self::Plain(stream) => stream.try_recv(),
-            Self::Tls(session) => session.try_recv(),
+        match &self.session {
+            None => self.stream.try_recv(),
+            Some(session) => session.try_recv(&self.stream),
         }
     }
 
@@ -192,36 +178,32 @@ impl Transport {
     /// used.
     #[inline(always)]
     pub(crate) fn is_closed_or_busy(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_closed_or_busy(),
-            Self::Tls(session) => session.is_closed_or_busy(),
+        match &self.session {
+            None => self.stream.is_closed_or_busy(),
+            Some(session) => session.is_closed_or_busy(&self.stream),
         }
     }
 
     /// Leaves this shard, so that another can go on with it. `None`, and closed:
     /// it cannot be used any more. Dropping the future closes it.
     pub(crate) async fn leave(self) -> Option<Detached> {
-        match self {
-            Self::Plain(stream) => Some(Detached {
-                socket: stream.leave().await?,
-                session: None,
-            }),
-            Self::Tls(session) => {
-                let (socket, session) = session.leave().await?;
-                Some(Detached {
-                    socket,
-                    session: Some(Box::new(session)),
-                })
-            }
+        if self.is_closed_or_busy() {
+            return None;
         }
+        let socket = self.stream.leave().await?;
+        let session = self.session.and_then(Session::into_agreement);
+        Some(Detached {
+            socket,
+            session: session.map(Box::new),
+        })
     }
 
     /// Whether the peer has ended its direction in order, and all before it was
     /// received.
     pub(crate) fn ended_with_fin(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.ended_with_fin(),
-            Self::Tls(session) => session.ended_in_order(),
+        match &self.session {
+            None => self.stream.ended_with_fin(),
+            Some(session) => session.ended_in_order(),
         }
     }
 
@@ -231,17 +213,17 @@ impl Transport {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<(), Elapsed>> + '_ {
-        poll_fn(move |context| match self {
-            Self::Plain(stream) => stream.poll_readable_by(deadline, context),
-            Self::Tls(session) => session.poll_readable_by(deadline, context),
+        poll_fn(move |context| match &self.session {
+            None => self.stream.poll_readable_by(deadline, context),
+            Some(session) => session.poll_readable_by(&self.stream, deadline, context),
         })
     }
 
     /// Resolves when bytes, the end or an error wait; takes nothing.
     pub(crate) fn readable(&self) -> impl Future<Output = ()> + '_ {
-        poll_fn(move |context| match self {
-            Self::Plain(stream) => stream.poll_readable(context),
-            Self::Tls(session) => session.poll_readable(context),
+        poll_fn(move |context| match &self.session {
+            None => self.stream.poll_readable(context),
+            Some(session) => session.poll_readable(&self.stream, context),
         })
     }
 
@@ -249,88 +231,81 @@ impl Transport {
     /// failed; never for bytes, and takes nothing.
     #[inline(always)]
     pub(crate) fn departure(&self) -> impl Future<Output = Departure> + '_ {
-        self.stream().departure()
+        self.stream.departure()
     }
 
     /// The same as of now, by asking the kernel; `None`: the peer is there.
     pub(crate) fn departure_now(&self) -> Option<Departure> {
-        self.stream().departure_now()
+        self.stream.departure_now()
     }
 
     /// How the connection has failed, where it has.
     pub(crate) fn failure(&self) -> Option<io::Error> {
-        self.stream().failure()
+        self.stream.failure()
     }
 
     /// Resolves when the connection has failed, be it after the peer had ended its
     /// direction.
     pub(crate) fn failed(&self) -> impl Future<Output = ()> + '_ {
-        self.stream().failed()
+        self.stream.failed()
     }
 
     /// Sends all of `gather`; see [`Stream::send`].
     #[inline(always)]
     pub(crate) fn send(&self, gather: Gather) -> Sending<'_> {
-        match self {
-            Self::Plain(stream) => Sending {
-                sending: stream.send(gather),
-                session: None,
-            },
-            Self::Tls(session) => Sending {
-                sending: session.stream().send(session.seal(gather)),
-                session: Some(session),
-            },
-        }
+        self.sealed(self.stream.send(gather))
     }
 
     /// Sends like [`Transport::send`], but does not wait for the kernel to take
     /// little; see [`Stream::post`].
     #[inline(always)]
     pub(crate) fn post(&self, gather: Gather) -> Sending<'_> {
-        match self {
-            Self::Plain(stream) => Sending {
-                sending: stream.post(gather),
-                session: None,
-            },
-            Self::Tls(session) => Sending {
-                sending: session.stream().post(session.seal(gather)),
-                session: Some(session),
-            },
+        self.sealed(self.stream.post(gather))
+    }
+
+    /// A send that has not begun, of the same bytes in the form in which they go. Long,
+    /// and so not moved in clear.
+    #[inline(always)]
+    fn sealed<'a>(&'a self, mut sending: ring::Sending<'a>) -> Sending<'a> {
+        let session = self.session.as_ref();
+        if let Some(session) = session {
+            sending.replace(|gather| session.seal(gather));
         }
+        Sending { sending, session }
     }
 
     /// Waits until the kernel has taken everything that was posted.
     pub(crate) async fn flush(&self) -> Result<(), SendError> {
-        match self.stream().flush().await {
+        match self.stream.flush().await {
             Ok(()) => Ok(()),
-            Err(error) => Err(unsealed(self.session(), error)),
+            Err(error) => Err(unsealed(self.session.as_ref(), error)),
         }
     }
 
     /// How a post has failed, if it has; told once.
     #[inline(always)]
     pub(crate) fn send_failure(&self) -> Option<SendError> {
-        let failure = self.stream().send_failure()?;
-        Some(unsealed(self.session(), failure))
+        let failure = self.stream.send_failure()?;
+        Some(unsealed(self.session.as_ref(), failure))
     }
 
     /// Bytes that the peer has taken so far, as far as the kernel can tell; see
     /// [`Stream::taken`].
     pub(crate) fn taken(&self) -> i64 {
-        self.stream().taken()
+        self.stream.taken()
     }
 
     /// Whether the peer leaves unread what it is sent: the kernel takes no more.
     pub(crate) fn leaves_unread(&self) -> bool {
-        self.stream().leaves_unread()
+        self.stream.leaves_unread()
     }
 
     /// Ends the sending direction: the peer sees the end of the bytes.
     pub(crate) fn shutdown_write(&self) {
-        if let Self::Tls(session) = self {
+        if let Some(session) = &self.session {
             session.close_write();
         }
-        self.stream().shutdown_write();
+        self.stream.shutdown_write();
     }
 
     /// Ends the connection with a reset.
@@ -340,31 +315,31 @@ impl Transport {
 
     /// Makes a reset of the close to come.
     pub(crate) fn reset_on_close(&self) {
-        match self {
-            Self::Plain(stream) => stream.reset_on_close(),
-            Self::Tls(session) => session.reset_on_close(),
+        if let Some(session) = &self.session {
+            session.cut();
         }
+        self.stream.reset_on_close();
     }
 
     /// Has it ask a silent peer for a sign of life.
     pub(crate) fn keep_alive(&self, silence: Option<Duration>, expected: Liveness) {
-        self.stream().keep_alive(silence, expected)
+        self.stream.keep_alive(silence, expected)
     }
 
     /// Bears with a peer of which progress is expected and that pauses.
     pub(crate) fn allow_pause(&self, silence: Duration) {
-        self.stream().allow_pause(silence)
+        self.stream.allow_pause(silence)
     }
 
     /// The address of this end.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.stream().local_addr()
+        self.stream.local_addr()
     }
 
     /// The socket, for what only the kernel knows of it.
     #[cfg(test)]
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream().as_fd()
+        self.stream.as_fd()
     }
 }
 

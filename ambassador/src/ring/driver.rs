@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use rustix::net::SocketAddrAny;
+use rustix::net::{SendFlags, SocketAddrAny};
 
 use super::Backend;
 use super::buffers::Buffers;
@@ -129,6 +129,19 @@ impl Driver {
         let socket = table.sockets.get(id.key as usize);
         if socket.is_some_and(|socket| socket.generation == id.generation) {
             table.fail(id.key, error);
+        }
+    }
+
+    /// Sends the last bytes of a direction, as far as the socket takes them and nothing
+    /// else is under way.
+    pub(super) fn send_last(&self, id: StreamId, bytes: &[u8]) {
+        let table = self.table.borrow();
+        let socket = table.sockets.get(id.key as usize);
+        let of_stream = |socket: &&Socket| socket.generation == id.generation;
+        if let Some(socket) = socket.filter(of_stream).filter(|it| !it.is_sending()) {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            // The peer can do without.
+            let _ = rustix::net::send(&socket.fd, bytes, flags);
         }
     }
 

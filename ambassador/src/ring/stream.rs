@@ -9,8 +9,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustix::net::SendFlags;
-
 use super::Core;
 use super::chunk::{Chunk, Gather};
 use super::keep_alive::{self, Liveness};
@@ -57,6 +55,13 @@ impl Future for Sending<'_> {
         }
         let (key, until, waker) = (this.stream.key, this.until, context.waker());
         super::with(|core| core.driver.poll_send(key, &mut this.unsent, until, waker))
+    }
+}
+
+impl Sending<'_> {
+    /// Replaces bytes of which none was handed to the kernel.
+    pub fn replace(&mut self, by: impl FnOnce(Gather) -> Gather) {
+        self.unsent = self.unsent.take().map(by);
     }
 }
 
@@ -331,11 +336,7 @@ impl Stream {
     /// Sends the last bytes of this direction without waiting, as far as the socket
     /// takes them and nothing else is under way. For what the peer can do without.
     pub fn send_last(&self, bytes: &[u8]) {
-        let is_free = super::with(|core| !core.driver.socket(self.key).is_sending());
-        if is_free {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let _ = rustix::net::send(self.as_fd(), bytes, flags);
-        }
+        super::send_last(self.id(), bytes);
     }
 
     /// Ends the sending direction: the peer sees a FIN.

@@ -249,7 +249,7 @@ impl Acceptor {
             tell_of_no_room();
             return self.turn_away(stream, DroppedAccept::MaxConnections);
         };
-        let stream = Transport::Plain(stream);
+        let stream = Transport::plain(stream);
         let origin = Origin {
             listener: index,
             original,

@@ -32,10 +32,9 @@ pub(crate) struct HandshakeError {
 }
 
 impl Session {
-    /// Agrees upon a session with the server `name` at the other end. Dropping the
-    /// future closes the connection.
+    /// Agrees upon a session with the server `name` at the other end.
     pub(crate) async fn connect(
-        stream: Stream,
+        stream: &Stream,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, HandshakeError> {
@@ -44,10 +43,9 @@ impl Session {
         agree(stream, connection.into()).await
     }
 
-    /// Agrees upon a session with the client at the other end. Dropping the future closes
-    /// the connection.
+    /// Agrees upon a session with the client at the other end.
     pub(crate) async fn accept(
-        stream: Stream,
+        stream: &Stream,
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
         let connection = ServerConnection::new(config).map_err(HandshakeError::of)?;
@@ -62,7 +60,7 @@ impl Session {
     }
 }
 
-async fn agree(stream: Stream, mut connection: Connection) -> Result<Session, HandshakeError> {
+async fn agree(stream: &Stream, mut connection: Connection) -> Result<Session, HandshakeError> {
     let (mut received, mut plain) = (0, None);
     loop {
         if connection.wants_write() {

@@ -1,4 +1,4 @@
-//! An encrypted connection: a stream of the ring and a session of rustls over it.
+//! A session of rustls over a stream of the ring.
 //!
 //! What arrives is decrypted as it is received, and nothing is sent by receiving:
 //! the answer to a key update goes along with what is sent next (RFC 8446 section
@@ -7,9 +7,8 @@
 //! What connections in clear do as well is not inlined, so that they pay for a branch
 //! alone.
 
-use std::cell::{Cell, RefCell, RefMut};
+use std::cell::{RefCell, RefMut};
 use std::io::{self, BufRead, IoSlice, Write};
-use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::CertificateDer;
@@ -19,7 +18,7 @@ use super::certificate;
 use super::outcome::refusal;
 use crate::clock::{self, Instant};
 use crate::ring::timer::Elapsed;
-use crate::ring::{Chunk, Gather, SendError, Stream};
+use crate::ring::{self, Chunk, Gather, SendError, Stream, StreamId};
 use crate::telemetry::{Resumption, TlsCipher, TlsGroup, TlsOutcome, TlsSummary, TlsVersion};
 
 /// What a record adds to its bytes, at most (RFC 8446 section 5.2, RFC 5246 section
@@ -29,19 +28,10 @@ const RECORD_OVERHEAD: usize = 32;
 /// The most bytes in a record (RFC 8446 section 5.1).
 const RECORD_BYTES: usize = 16 * 1024;
 
-/// An encrypted connection.
+/// A session over a stream, which each call is given. Boxed, as most connections have
+/// none.
 #[derive(Debug)]
-pub(crate) struct Session(Option<Box<Open>>);
-
-/// One that has not left.
-#[derive(Debug)]
-struct Open {
-    stream: Stream,
-    state: RefCell<State>,
-    /// What the peer has got may be a part: it is not told that it was all (RFC 8446
-    /// section 6.1).
-    is_cut: Cell<bool>,
-}
+pub(crate) struct Session(Box<RefCell<State>>);
 
 /// What was agreed upon, with the keys: what goes on over the same socket on another
 /// shard.
@@ -54,10 +44,15 @@ pub(crate) struct Agreement {
 /// A session amid its use.
 #[derive(Debug)]
 struct State {
-    agreement: Agreement,
+    /// `None`: it goes on on another shard.
+    agreement: Option<Agreement>,
+    stream: StreamId,
     /// Decrypted, and not given out yet.
     received: Option<Chunk>,
     end: Option<End>,
+    /// What the peer has got may be a part: it is not told that it was all (RFC 8446
+    /// section 6.1).
+    is_cut: bool,
     outgoing: Outgoing,
 }
 
@@ -88,52 +83,40 @@ enum Outgoing {
 impl Session {
     /// A session over the stream that it was agreed upon over, or over one with the
     /// same socket on another shard.
-    pub(crate) fn new(stream: Stream, agreement: Agreement) -> Self {
+    pub(crate) fn new(stream: &Stream, agreement: Agreement) -> Self {
         Self::after_handshake(stream, agreement, None)
     }
 
     /// The same with what came right behind the handshake.
     pub(super) fn after_handshake(
-        stream: Stream,
+        stream: &Stream,
         agreement: Agreement,
         received: Option<Chunk>,
     ) -> Self {
-        let state = State {
-            agreement,
+        Self(Box::new(RefCell::new(State {
+            agreement: Some(agreement),
+            stream: stream.id(),
             received,
             end: None,
+            is_cut: false,
             outgoing: Outgoing::None,
-        };
-        Self(Some(Box::new(Open {
-            stream,
-            state: RefCell::new(state),
-            is_cut: Cell::new(false),
         })))
     }
 
-    /// The stream below. What is received and sent over it goes through the session.
-    pub(crate) fn stream(&self) -> &Stream {
-        &self.open().stream
-    }
-
     fn state(&self) -> RefMut<'_, State> {
-        self.open().state.borrow_mut()
-    }
-
-    fn open(&self) -> &Open {
-        self.0.as_deref().expect("it is only taken to leave")
+        self.0.borrow_mut()
     }
 
     /// What was agreed upon.
     #[inline(never)]
     pub(crate) fn summary(&self) -> TlsSummary {
-        self.state().agreement.summary
+        self.state().agreement().summary
     }
 
     /// How the peer has refused what it was shown; `None`: it has not.
-    pub(crate) fn refusal(&self) -> Option<TlsOutcome> {
+    pub(crate) fn refusal(&self, stream: &Stream) -> Option<TlsOutcome> {
         // It may have come while something was sent.
-        while !self.has_news() && self.take_arrived() {}
+        while !self.has_news() && self.take_arrived(stream) {}
         match &self.state().end {
             Some(End::Broken(rustls::Error::AlertReceived(alert))) => refusal(*alert),
             _ => None,
@@ -143,8 +126,8 @@ impl Session {
     /// Whether the certificate that the peer has shown, now or in the session that is
     /// taken up again, has come to its end.
     pub(super) fn peer_has_expired(&self) -> bool {
-        let state = self.state();
-        let chain = state.agreement.connection.peer_certificates();
+        let mut state = self.state();
+        let chain = state.agreement().connection.peer_certificates();
         let leaf = chain.and_then(|chain| chain.first());
         let end = leaf.and_then(|leaf| certificate::not_after(leaf));
         end.is_some_and(|end| end < clock::unix_ms() / 1_000)
@@ -152,8 +135,8 @@ impl Session {
 
     /// The certificate that the peer has shown, in DER.
     pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
-        let state = self.state();
-        let chain = state.agreement.connection.peer_certificates()?;
+        let mut state = self.state();
+        let chain = state.agreement().connection.peer_certificates()?;
         chain.first().cloned()
     }
 
@@ -163,7 +146,11 @@ impl Session {
     /// `UnexpectedEof` where the connection ended without that, `InvalidData` for what
     /// the peer did not send, and what the kernel says.
     #[inline(never)]
-    pub(crate) fn poll_recv(&self, context: &Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    pub(crate) fn poll_recv(
+        &self,
+        stream: &Stream,
+        context: &Context<'_>,
+    ) -> Poll<io::Result<Option<Chunk>>> {
         let mut state = self.state();
         loop {
             if let Some(chunk) = state.received.take() {
@@ -172,7 +159,7 @@ impl Session {
             if let Some(end) = &state.end {
                 return Poll::Ready(end.result());
             }
-            match ready!(self.stream().poll_recv(context))? {
+            match ready!(stream.poll_recv(context))? {
                 Some(chunk) => state.open(&chunk),
                 None => state.end = Some(End::Cut),
             }
@@ -183,24 +170,25 @@ impl Session {
     #[inline(never)]
     pub(crate) fn poll_recv_by(
         &self,
+        stream: &Stream,
         deadline: Instant,
         context: &Context<'_>,
     ) -> Poll<Result<io::Result<Option<Chunk>>, Elapsed>> {
-        match self.poll_recv(context) {
+        match self.poll_recv(stream, context) {
             Poll::Ready(received) => Poll::Ready(Ok(received)),
-            Poll::Pending => self.stream().poll_elapsed(deadline, context).map(Err),
+            Poll::Pending => stream.poll_elapsed(deadline, context).map(Err),
         }
     }
 
     /// Ready when bytes, the end or an error wait; takes nothing.
     #[inline(never)]
-    pub(crate) fn poll_readable(&self, context: &Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_readable(&self, stream: &Stream, context: &Context<'_>) -> Poll<()> {
         loop {
             if self.has_news() {
                 return Poll::Ready(());
             }
-            ready!(self.stream().poll_readable(context));
-            if !self.take_arrived() {
+            ready!(stream.poll_readable(context));
+            if !self.take_arrived(stream) {
                 return Poll::Ready(());
             }
         }
@@ -210,21 +198,22 @@ impl Session {
     #[inline(never)]
     pub(crate) fn poll_readable_by(
         &self,
+        stream: &Stream,
         deadline: Instant,
         context: &Context<'_>,
     ) -> Poll<Result<(), Elapsed>> {
-        match self.poll_readable(context) {
+        match self.poll_readable(stream, context) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => self.stream().poll_elapsed(deadline, context).map(Err),
+            Poll::Pending => stream.poll_elapsed(deadline, context).map(Err),
         }
     }
 
     /// Bytes that have arrived already.
     #[inline(never)]
-    pub(crate) fn try_recv(&self) -> Option<Chunk> {
+    pub(crate) fn try_recv(&self, stream: &Stream) -> Option<Chunk> {
         loop {
             let received = self.state().received.take();
-            if received.is_some() || !self.take_arrived() {
+            if received.is_some() || !self.take_arrived(stream) {
                 return received;
             }
         }
@@ -233,13 +222,13 @@ impl Session {
     /// Whether bytes, the end or an error wait to be received, or something is still
     /// being sent. Tickets and key updates are none of these.
     #[inline(never)]
-    pub(crate) fn is_closed_or_busy(&self) -> bool {
+    pub(crate) fn is_closed_or_busy(&self, stream: &Stream) -> bool {
         loop {
             if self.has_news() {
                 return true;
             }
-            if !self.take_arrived() {
-                return self.stream().is_closed_or_busy();
+            if !self.take_arrived(stream) {
+                return stream.is_closed_or_busy();
             }
         }
     }
@@ -270,32 +259,23 @@ impl Session {
     /// Tells the peer that no more comes (RFC 8446 section 6.1), as far as it can be
     /// told without waiting.
     pub(crate) fn close_write(&self) {
-        let mut state = self.state();
-        state.agreement.connection.send_close_notify();
-        let bytes = state.take_ciphertext(0);
-        self.stream().send_last(&bytes);
+        self.state().close_write();
     }
 
-    /// Makes a reset of the close to come, without a word before it.
+    /// The peer is told nothing when it closes: what it has got may be a part.
     #[cold]
-    pub(crate) fn reset_on_close(&self) {
-        self.open().is_cut.set(true);
-        self.stream().reset_on_close();
+    pub(crate) fn cut(&self) {
+        self.state().is_cut = true;
     }
 
-    /// Leaves this shard. `None`, and closed: it cannot be used any more.
-    pub(crate) async fn leave(mut self) -> Option<(OwnedFd, Agreement)> {
-        if self.is_closed_or_busy() {
-            return None;
-        }
-        let open = self.0.take()?;
-        let socket = open.stream.leave().await?;
-        Some((socket, open.state.into_inner().agreement))
+    /// What goes on over the same socket on another shard.
+    pub(crate) fn into_agreement(self) -> Option<Agreement> {
+        self.state().agreement.take()
     }
 
     /// Decrypts what has arrived; `false`: nothing has.
-    fn take_arrived(&self) -> bool {
-        let arrived = self.stream().try_recv();
+    fn take_arrived(&self, stream: &Stream) -> bool {
+        let arrived = stream.try_recv();
         if let Some(chunk) = &arrived {
             self.state().open(chunk);
         }
@@ -321,11 +301,21 @@ impl Agreement {
 }
 
 impl State {
+    fn agreement(&mut self) -> &mut Agreement {
+        self.agreement.as_mut().expect("it is only taken to leave")
+    }
+
+    fn close_write(&mut self) {
+        self.agreement().connection.send_close_notify();
+        let bytes = self.take_ciphertext(0);
+        ring::send_last(self.stream, &bytes);
+    }
+
     /// Decrypts a part of what the peer sends.
     fn open(&mut self, chunk: &[u8]) {
         self.outgoing = Outgoing::None;
         let mut plain = None;
-        match open(&mut self.agreement.connection, chunk, &mut plain) {
+        match open(&mut self.agreement().connection, chunk, &mut plain) {
             Ok(Progress::More) => {}
             Ok(Progress::Closed) => self.end = Some(End::Closed),
             Err(error) => self.end = Some(End::Broken(error)),
@@ -336,7 +326,7 @@ impl State {
     fn seal(&mut self, gather: Gather) -> Gather {
         let slices: Vec<_> = gather.chunks().map(|chunk| IoSlice::new(chunk)).collect();
         // As its buffer has no limit, a session takes everything at once.
-        let taken = self.agreement.connection.writer().write_vectored(&slices);
+        let taken = self.agreement().connection.writer().write_vectored(&slices);
         debug_assert!(taken.is_ok_and(|taken| taken == gather.bytes()));
         let sealed = self.take_ciphertext(gather.bytes());
         self.outgoing = match std::mem::take(&mut self.outgoing) {
@@ -354,7 +344,7 @@ impl State {
     fn take_ciphertext(&mut self, bytes: usize) -> Chunk {
         let records = bytes / RECORD_BYTES + 1;
         take_ciphertext(
-            &mut self.agreement.connection,
+            &mut self.agreement().connection,
             bytes + records * RECORD_OVERHEAD,
         )
     }
@@ -413,13 +403,11 @@ impl End {
     }
 }
 
-impl Drop for Session {
+impl Drop for State {
+    /// Tells the peer that its connection closes, unless a direction was cut.
     fn drop(&mut self) {
-        let is_whole = |open: &Open| {
-            let end = &open.state.borrow().end;
-            !open.is_cut.get() && matches!(end, None | Some(End::Closed))
-        };
-        if self.0.as_deref().is_some_and(is_whole) {
+        let is_whole = !self.is_cut && matches!(self.end, None | Some(End::Closed));
+        if is_whole && self.agreement.is_some() {
             self.close_write();
         }
     }
