@@ -6,6 +6,7 @@ pub(crate) mod adopted;
 pub(crate) mod after;
 pub(crate) mod answer;
 pub(crate) mod attempt;
+mod authentication;
 mod body_wait;
 pub(crate) mod bound;
 pub(crate) mod caller;

@@ -23,8 +23,8 @@ pub(crate) enum Response {
         /// When the last of the response was handed to the client.
         ended: Instant,
     },
-    /// The protocol was switched; what the upstream sent after its head.
-    Switched(Option<Chunk>),
+    /// The protocol was switched.
+    Switched,
 }
 
 /// A response of which the head has come, and nothing has gone to the client; its

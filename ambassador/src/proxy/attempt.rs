@@ -99,11 +99,13 @@ impl<'a> Try<'a> {
     ) -> Result<Self, Reason> {
         let settings = &target.upstream.policies.circuit_breaker;
         let breaker = &health.breaker;
-        let admitted = breaker.admit(settings, context.shard, ring::now());
-        let trial = admitted.ok_or(Reason::CircuitOpen)?;
+        let Some(trial) = breaker.admit(settings, context.shard, ring::now()) else {
+            return Err(Reason::CircuitOpen);
+        };
         criteria.probe = Probe::beside(&trial);
-        let picked = pick::pick(&context.pools, target, criteria);
-        let picked = picked.ok_or(Reason::NoEndpoint)?;
+        let Some(picked) = pick::pick(&context.pools, target, criteria) else {
+            return Err(Reason::NoEndpoint);
+        };
         let counts = match picked.has_alternatives() {
             true => Counts::Requests,
             false => Counts::Tries,

@@ -8,14 +8,12 @@ use crate::proxy::generation::Target;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::request_facts::RequestFacts;
-use crate::proxy::sending::Complete;
+use crate::proxy::sending::{Complete, SwitchedLease};
 use crate::proxy::switch;
 use crate::proxy::tries::TriesEnd;
-use crate::ring::Chunk;
 use crate::telemetry::{ReasonLabel, RequestGuard};
 use crate::upstream::balancer::Pick;
 use crate::upstream::in_flight::Entered;
-use crate::upstream::pool::Lease;
 
 /// What a caller is told that was slow while others waited.
 const SHED: &str = "given up: it was slow while others had to wait, or while memory was short";
@@ -41,9 +39,7 @@ pub(crate) enum Outcome<'a> {
 /// What a connection becomes another protocol's with.
 pub(crate) struct Switched<'a> {
     /// The upstream's connection.
-    pub connection: Box<Lease>,
-    /// What it sent after its head.
-    pub upstream_first: Option<Chunk>,
+    pub to: Box<SwitchedLease>,
     /// The request is in flight to the end of the tunnel.
     pub _in_flight: Entered<'a>,
     /// So is its endpoint busy.
@@ -91,19 +87,8 @@ impl<'a> Delivery<'a> {
                 return self.complete(downstream, record, complete, stopped);
             }
             Outcome::Switched(switched) => {
-                let Switched {
-                    connection,
-                    upstream_first,
-                    ..
-                } = *switched;
-                return switch::tunnel(
-                    downstream.client_mut(),
-                    record,
-                    target,
-                    *connection,
-                    upstream_first,
-                )
-                .await;
+                let SwitchedLease { lease, first } = *switched.to;
+                return switch::tunnel(downstream.client_mut(), record, target, lease, first).await;
             }
             Outcome::Refused(refusal) => return self.refuse(downstream, record, refusal).await,
             Outcome::Left => return self.leave(downstream, record).await,

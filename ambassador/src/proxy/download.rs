@@ -10,14 +10,15 @@ use crate::message::BadMessage;
 use crate::policy::pace::Part;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
+use crate::proxy::context::Context;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::downstream::{NextRequest, ResponsePlan, SendResponse};
-use crate::proxy::drain::Drain;
 use crate::proxy::heads::{Heads, INTERIM_MAX, Interims, ended_or};
 use crate::proxy::paced::{Paced, PeerTimeout, within};
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::{self, Chunk, Gather, SendError};
-use crate::telemetry::{Cells, Direction};
+use crate::telemetry::Direction;
+use crate::transport::Sending;
 
 /// The way down of one exchange.
 pub(crate) struct Download<'a> {
@@ -25,15 +26,21 @@ pub(crate) struct Download<'a> {
     pub send: SendResponse<'a>,
     pub heads: Heads<'a>,
     pub facts: RequestFacts,
-    pub drain: &'a Drain,
-    pub cells: &'a Cells,
+    /// The shard's state.
+    pub context: &'a Context,
     /// How the upstream does.
     pub sends: Paced,
     /// How the client does.
     pub reads: Paced,
 }
 
-impl Download<'_> {
+/// A part of a response that has begun to go to the caller.
+struct Begun<'a> {
+    sending: Sending<'a>,
+    bytes: u64,
+}
+
+impl<'a> Download<'a> {
     /// The head of the final response. Interim ones before it are passed on, or
     /// dropped.
     pub(super) async fn head(&mut self, interims: Interims) -> Result<HeldResponse, ExchangeError> {
@@ -49,7 +56,7 @@ impl Download<'_> {
                 return Ok(HeldResponse { head, rest });
             }
             if interims == Interims::Pass && self.send.takes_interim() {
-                self.send_head(&head, None, ResponsePlan::INTERIM).await?;
+                self.send_interim(&head).await?;
             }
             ahead = rest;
         }
@@ -68,12 +75,11 @@ impl Download<'_> {
     }
 
     /// Passes on the head of a response behind which other bytes follow.
-    async fn switch(&mut self, held: &mut HeldResponse) -> Result<Response, ExchangeError> {
+    async fn switch(&mut self, held: &HeldResponse) -> Result<Response, ExchangeError> {
         let status = self.heads.from.response().status();
         self.heads.progress.record.status.set(status);
-        self.send_head(&held.head, None, ResponsePlan::INTERIM)
-            .await?;
-        Ok(Response::Switched(held.rest.take()))
+        self.send_interim(&held.head).await?;
+        Ok(Response::Switched)
     }
 
     /// More of a body: only silence ends it, and slowness where that is no matter
@@ -100,32 +106,46 @@ impl Download<'_> {
         }
     }
 
-    /// Writes the head for the caller, with the part of the body that came
-    /// along.
-    async fn send_head(
-        &mut self,
-        head: &[u8],
-        body: Option<Chunk>,
-        plan: ResponsePlan,
-    ) -> Result<(), ExchangeError> {
+    /// A head for the caller, with the part of the body that came along.
+    #[inline(always)]
+    fn headed(&self, head: &[u8], body: Option<Chunk>, plan: ResponsePlan) -> Gather {
         let response = self.heads.from.response();
         let mut gather = Gather::from(self.send.head(response, head, plan));
         if let Some(body) = body {
             gather.push(body);
         }
-        self.send(gather).await
+        gather
     }
 
-    async fn send(&mut self, gather: Gather) -> Result<(), ExchangeError> {
-        let bytes = gather.bytes() as u64;
-        let mut sending = self.send.post(gather);
-        match at_once(&mut sending).await {
-            Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
-            Poll::Pending => self.until_read(sending).await?,
+    /// Begins to send a part to the caller.
+    #[inline(always)]
+    fn begin(&self, gather: Gather) -> Begun<'a> {
+        Begun {
+            bytes: gather.bytes() as u64,
+            sending: self.send.post(gather),
         }
-        let passage = &self.heads.progress.record.passage;
-        self.cells.meter(passage, Direction::Received, bytes);
+    }
+
+    /// Sends a head behind which more of a response, or another protocol, follows.
+    async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
+        let gather = self.headed(head, None, ResponsePlan::INTERIM);
+        self.sent(self.begin(gather)).await
+    }
+
+    /// Waits until the caller has been sent what has begun.
+    async fn sent(&mut self, mut begun: Begun<'_>) -> Result<(), ExchangeError> {
+        self.until_read(&mut begun.sending).await?;
+        self.count(&begun);
         Ok(())
+    }
+
+    #[inline(always)]
+    fn count(&self, begun: &Begun<'_>) {
+        let passage = &self.heads.progress.record.passage;
+        self.context
+            .telemetry
+            .cells
+            .meter(passage, Direction::Received, begun.bytes);
     }
 
     /// Waits for what is over when the client has read enough.
@@ -148,7 +168,7 @@ impl Download<'_> {
     async fn pass_response(&mut self, held: &mut HeldResponse) -> Result<Response, ExchangeError> {
         // What the caller still sends of its body is no request.
         let is_early = !self.heads.progress.body_read.get();
-        let next = match is_early || self.drain.has_begun() {
+        let next = match is_early || self.context.drain.has_begun() {
             true => NextRequest::Refused,
             false => NextRequest::Allowed,
         };
@@ -160,12 +180,20 @@ impl Download<'_> {
         let was_whole = from.is_whole();
         let status = from.response().status();
         self.heads.progress.record.status.set(status);
-        self.send_head(&held.head, first_part, plan).await?;
-        // The shared buffer that it is in is free again.
-        held.head = Chunk::from(Vec::new());
+        let mut begun = self.begin(self.headed(&held.head, first_part, plan));
+        // Most is taken at once, and needs no limit.
+        match at_once(&mut begun.sending).await {
+            Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
+            Poll::Pending => self.until_read(&mut begun.sending).await?,
+        }
+        self.count(&begun);
         let forwarded_at = clock::now();
         self.heads.progress.forwarded_at.set(Some(forwarded_at));
 
+        if !was_whole || plan.after == After::Close {
+            // The shared buffer that it is in is free again.
+            held.head = Chunk::from(Vec::new());
+        }
         if !was_whole {
             self.pass_body().await?;
         }
@@ -204,7 +232,7 @@ impl Download<'_> {
                     next = from.try_recv();
                 }
             }
-            self.send(gather).await?;
+            self.sent(self.begin(gather)).await?;
         }
         Ok(())
     }

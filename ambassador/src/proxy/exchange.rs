@@ -3,44 +3,51 @@
 
 use crate::combinators::beside;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
-use crate::proxy::deadlines::{Awaited, Deadlines};
+use crate::proxy::deadlines::Awaited;
 use crate::proxy::download::Download;
 use crate::proxy::heads::{Interims, hand_over};
 use crate::proxy::outbound::SendRequest;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Gather};
+use crate::transport::Sending;
 
 /// One request over one connection.
 pub(crate) struct Exchange<'a> {
     /// The way of the request.
     pub to: SendRequest<'a>,
-    /// Until when it may wait.
-    pub deadlines: &'a Deadlines<'a>,
     /// The way up for the rest of the body; `None`: all of it has come.
     pub upload: Option<Upload<'a>>,
     /// The way down.
     pub download: Download<'a>,
 }
 
-impl Exchange<'_> {
-    /// Sends `gather` and what follows of the body, until the head of the final
-    /// response has come.
+impl<'a> Exchange<'a> {
+    /// Begins to send the request: its head, and what of its body is here.
+    #[inline(always)]
+    pub(crate) fn begin(&self, gather: Gather) -> Sending<'a> {
+        match self.upload {
+            // The answer comes next and tells how the send went.
+            None => self.to.post(gather),
+            // A body must not begin behind a head that was not sent.
+            Some(_) => self.to.send(gather),
+        }
+    }
+
+    /// Goes on with what has begun, and sends what follows of the body, until the head
+    /// of the final response has come.
     pub(crate) async fn ask(
         &mut self,
-        gather: Gather,
+        begun: &mut Sending<'_>,
         interims: Interims,
     ) -> Result<HeldResponse, ExchangeError> {
-        let (download, deadlines) = (&mut self.download, self.deadlines);
+        let download = &mut self.download;
+        let deadlines = download.heads.deadlines;
         let Some(upload) = &mut self.upload else {
-            // The answer comes next and tells how the send went.
-            let posted = self.to.post(gather);
             let deadline = || deadlines.of_head(Awaited::FirstByte, ring::now());
-            hand_over(posted, deadline).await?;
+            hand_over(begun, deadline).await?;
             return download.head(interims).await;
         };
-        // A body must not begin behind a head that was not sent.
-        let sent = self.to.send(gather);
-        hand_over(sent, || deadlines.of_beginning(ring::now())).await?;
+        hand_over(begun, || deadlines.of_beginning(ring::now())).await?;
         beside(download.head(interims), upload.run()).await
     }
 

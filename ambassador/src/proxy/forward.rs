@@ -17,7 +17,6 @@ use crate::proxy::delivery::{Delivery, Outcome, Switched};
 use crate::proxy::downstream::{Downstream, Parts};
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
-use crate::proxy::presented::Presented;
 use crate::proxy::progress::Progress;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::replay::Replay;
@@ -223,8 +222,9 @@ impl<'a> RoutedRequest<'a, '_> {
         let progress = Progress::new(self.record, Some(self.caller.member));
         // An injected delay is not the upstream's.
         let began = self.record.passage.started + admitted.delayed;
-        let left = timeout.limit();
-        let left = left.map(|limit| limit.saturating_sub(admitted.delayed));
+        let left = timeout
+            .limit()
+            .map(|it| it.saturating_sub(admitted.delayed));
         let mut sending = Sending {
             context,
             recv: self.caller.recv.reborrow(),
@@ -242,26 +242,24 @@ impl<'a> RoutedRequest<'a, '_> {
             replay,
             deadlines: &Deadlines::new(&policies.timeouts, began).bounded_by(left),
             awaiting: Some(admitted.awaiting),
-            presented: Presented::default(),
-            signed: None,
+            presented: None,
         };
         if let Err(bad) = sending.take_along() {
             return Outcome::Refused(Refusal::Malformed(bad));
         }
-        if let Some(refusal) = sending.complete_body().await {
+        if sending.signs_whole_body()
+            && let Some(refusal) = Box::pin(sending.complete_body()).await
+        {
             return Outcome::Refused(refusal);
         }
         let (result, stopped) = sending.run(&mut tries, &mut one).await;
         match result {
             Ok(Delivered::Complete(complete)) => Outcome::Complete(complete, stopped),
-            Ok(Delivered::Switched(connection, upstream_first)) => {
-                Outcome::Switched(Box::new(Switched {
-                    connection,
-                    upstream_first,
-                    _in_flight: admitted.in_flight,
-                    _pick: one.into_pick(),
-                }))
-            }
+            Ok(Delivered::Switched(to)) => Outcome::Switched(Box::new(Switched {
+                to,
+                _in_flight: admitted.in_flight,
+                _pick: one.into_pick(),
+            })),
             Err(failure) => Outcome::Failed(failure, stopped),
         }
     }

@@ -121,10 +121,10 @@ impl Heads<'_> {
 /// Waits until the kernel has taken a request, or its beginning. What is taken at
 /// once needs no limit, which is most of them.
 pub(crate) async fn hand_over(
-    mut sending: Sending<'_>,
+    sending: &mut Sending<'_>,
     deadline: impl FnOnce() -> Deadline,
 ) -> Result<(), ExchangeError> {
-    let sent = match at_once(&mut sending).await {
+    let sent = match at_once(&mut *sending).await {
         Poll::Ready(sent) => sent,
         Poll::Pending => {
             let Deadline { at, limit } = deadline();

@@ -1,7 +1,5 @@
 //! The life of an HTTP/1 connection: one request after another.
 
-use std::rc::Rc;
-
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, ClientEvent, Patience};
 use crate::proxy::context::Scratch;
@@ -48,7 +46,6 @@ fn empty_slot() -> Slot {
 }
 
 async fn one(client: &mut Client, scratch: &mut Scratch, patience: Patience) -> After {
-    let context = Rc::clone(&client.context);
     let head = client.read_request(&mut scratch.request, patience);
     match head.await {
         Ok(Some(head)) => {
@@ -56,13 +53,13 @@ async fn one(client: &mut Client, scratch: &mut Scratch, patience: Patience) -> 
             forward::forward(&mut downstream, scratch, head).await
         }
         Ok(None) if client.member.is_shed() => {
-            let mut record = context.telemetry.begin(client.passage(ring::now()));
+            let mut record = client.context.telemetry.begin(client.passage(ring::now()));
             record.describe_sender(client.peer_id());
             reply::give_up(&mut Downstream::headless(client), record).await
         }
         Ok(None) => After::Close,
         Err((bad, bytes)) => {
-            let mut record = context.telemetry.begin(client.passage(ring::now()));
+            let mut record = client.context.telemetry.begin(client.passage(ring::now()));
             record.describe_sender(client.peer_id());
             record.passage.count(Direction::Sent, bytes);
             let field = scratch.request.fields().blamed();

@@ -24,14 +24,14 @@ impl Sending<'_> {
     /// Tries as the policies count them: one that was made because of a stale
     /// credential takes nothing from those that the upstream may fail.
     pub(crate) fn tries_made(&self) -> u16 {
-        let again = u16::from(self.presented.is_renewed);
+        let again = u16::from(self.presented.as_ref().is_some_and(|it| it.is_renewed));
         self.record.attempts.get().saturating_sub(again)
     }
 
     /// Whether the response that has come may refuse the credential.
     #[inline(always)]
     pub(crate) fn may_be_refused(&self) -> bool {
-        self.presented.number != 0 && matches!(self.response.status(), 400 | 401 | 403)
+        self.presented.is_some() && matches!(self.response.status(), 400 | 401 | 403)
     }
 
     /// Has a refused credential replaced. Sends the request once more where it can
@@ -52,17 +52,17 @@ impl Sending<'_> {
         one: &mut Try<'_>,
         mut answered: AnsweredTry,
     ) -> Result<AnsweredTry, Failure> {
-        let Some(credential) = &self.target().credential else {
+        let (Some(credential), Some(presented)) = (&self.target().credential, &self.presented)
+        else {
             return Ok(answered);
         };
+        let (number, is_renewed) = (presented.number, presented.is_renewed);
         if !self.is_refused(credential, &mut answered).await {
             return Ok(answered);
         }
-        let number = self.presented.number;
         credential.refuse(number, ring::now());
-        let may_go_again = !self.presented.is_renewed
-            && self.replay.is_whole_after_refusal()
-            && self.progress.is_unanswered();
+        let may_go_again =
+            !is_renewed && self.replay.is_whole_after_refusal() && self.progress.is_unanswered();
         if !may_go_again {
             return Ok(answered);
         }
@@ -72,7 +72,7 @@ impl Sending<'_> {
         if !matches!(renewal.await, Ok(Renewal::Done)) {
             return Ok(answered);
         }
-        self.presented.is_renewed = true;
+        self.presented.get_or_insert_default().is_renewed = true;
         one.end(AttemptOutcome::Response);
         let cells = &self.context.telemetry.cells;
         cells.retry(self.target().shared.label, RetryCause::Credential);

@@ -7,13 +7,21 @@ use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::{self, Try};
 use crate::proxy::failure::{Failure, Score};
 use crate::proxy::heads::Interims;
-use crate::proxy::sending::{AnsweredTry, Delivered, HoldBack, Sending, Success};
+use crate::proxy::sending::{AnsweredTry, Delivered, Handover, HoldBack, Sending};
 use crate::proxy::tries::{Tries, TriesEnd};
 use crate::ring;
 
+/// How a try ended well.
+enum Tried {
+    /// The client has been answered.
+    Delivered(Delivered),
+    /// There is a response, of which nothing has gone to the client.
+    Held(Box<AnsweredTry>),
+}
+
 /// How a try has ended whose response has not gone to the client: one may be held
 /// back.
-type Tried = Result<Box<AnsweredTry>, Failure>;
+type Undelivered = Result<Box<AnsweredTry>, Failure>;
 
 impl Sending<'_> {
     /// Makes one try after another. Says how the last one ended, and why no other
@@ -30,8 +38,8 @@ impl Sending<'_> {
                 false => Resend::Forbidden,
             };
             let tried = match self.attempt(tries, one, resend).await {
-                Ok(Success::Delivered(passed)) => return (Ok(passed), TriesEnd::Done),
-                Ok(Success::Held(answered)) => Ok(answered),
+                Ok(Tried::Delivered(delivered)) => return (Ok(delivered), TriesEnd::Done),
+                Ok(Tried::Held(answered)) => Ok(answered),
                 Err(failure) => Err(failure),
             };
 
@@ -59,7 +67,10 @@ impl Sending<'_> {
         };
         one.conclude(self.score(&tried, one));
         let result = match tried {
-            Ok(answered) => self.pass(one, *answered).await,
+            Ok(mut answered) => {
+                let passed = self.pass(one, &mut answered).await;
+                passed.map(|response| self.passed(*answered, response))
+            }
             Err(failure) => Err(failure),
         };
         (result, stopped)
@@ -71,7 +82,7 @@ impl Sending<'_> {
         tries: &Tries<'t>,
         one: &mut Try<'t>,
         resend: Resend,
-    ) -> Result<Success, Failure> {
+    ) -> Result<Tried, Failure> {
         self.record.is_tried_at(one.endpoint());
         self.deadlines.begin_try(ring::now());
         let hold_back = match resend == Resend::Allowed && self.replay.is_whole() {
@@ -85,11 +96,14 @@ impl Sending<'_> {
         if self.may_be_refused() {
             answered = self.ask_renewed(one, answered).await?;
         }
-        self.take(one, answered, hold_back).await
+        Ok(match self.take(one, &mut answered, hold_back).await? {
+            Handover::Passed(response) => Tried::Delivered(self.passed(answered, response)),
+            Handover::Held => Tried::Held(Box::new(answered)),
+        })
     }
 
     /// Whether the request may be sent after that.
-    fn can_send_again(&self, tried: &Tried) -> bool {
+    fn can_send_again(&self, tried: &Undelivered) -> bool {
         match tried {
             Ok(_) => self.replay.is_whole(),
             Err(_) => self.outgoing.is_some(),
@@ -97,7 +111,7 @@ impl Sending<'_> {
     }
 
     /// What of a try's end is a cause of another one.
-    fn cause(&self, tried: &Tried, one: &Try<'_>) -> Option<Cause> {
+    fn cause(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Cause> {
         let cause = match tried {
             Ok(answered) => {
                 let score = one.score_of(self.response, &answered.held.head);
@@ -111,7 +125,7 @@ impl Sending<'_> {
 
     /// What the breaker is told of a request of which this was the last try, where
     /// it was not told; `None`: nothing.
-    fn score(&self, tried: &Tried, one: &Try<'_>) -> Option<Score> {
+    fn score(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Score> {
         match tried {
             Ok(answered) => {
                 let score = one.score_of(self.response, &answered.held.head);
@@ -122,7 +136,7 @@ impl Sending<'_> {
     }
 
     /// How long the upstream asks its callers to stay away.
-    fn retry_after(&self, tried: &Tried) -> Option<Duration> {
+    fn retry_after(&self, tried: &Undelivered) -> Option<Duration> {
         let answered = tried.as_ref().ok()?;
         attempt::asked_wait(self.response, &answered.held.head)
     }

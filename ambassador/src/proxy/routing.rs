@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::addr::{Authority, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::credential::Credential;
@@ -304,39 +306,34 @@ impl RouteDecision {
         let host = self.host(incoming, facts.endpoint);
         let policies = &self.target.upstream.policies;
         let rules = &policies.headers;
-        let mut add: [(&str, &[u8]); ADDED_MAX] = [("", b""); ADDED_MAX];
-        let mut added = 0;
-        let mut add_field = |name, value| {
-            add[added] = (name, value);
-            added += 1;
-        };
         let trace = self.trace.as_ref();
         let trace = trace.map(|trace| trace.fields(request, head, clock::random_u64()));
+        let hops = self
+            .hops
+            .filter(|_| !rules.names(X_HOPS))
+            .map(Hops::and_this);
+        let timeout = self.caller_timeout(incoming);
+        let limits = timeout.limit().map(|_| timeout.fields(facts.left));
+        let mut add: SmallVec<[(&str, &[u8]); ADDED_MAX]> = SmallVec::new();
         for (name, value) in trace.iter().flat_map(|trace| trace.iter()) {
             if !rules.names(name) {
-                add_field(name, value);
+                add.push((name, value));
             }
         }
         if let Some(id) = &identity.made_id
             && policies.added_headers == AddedHeaders::Standard
             && !rules.names(X_REQUEST_ID)
         {
-            add_field(X_REQUEST_ID, id);
+            add.push((X_REQUEST_ID, id));
         }
-        let hops = self
-            .hops
-            .filter(|_| !rules.names(X_HOPS))
-            .map(Hops::and_this);
         if let Some(hops) = &hops {
-            add_field(X_HOPS, hops.bytes());
+            add.push((X_HOPS, hops.bytes()));
         }
         if let Some(forwarded) = incoming.forwarded_certificate() {
-            add_field(X_FORWARDED_CLIENT_CERT, forwarded);
+            add.push((X_FORWARDED_CLIENT_CERT, forwarded));
         }
-        let timeout = self.caller_timeout(incoming);
-        let limits = timeout.limit().map(|_| timeout.fields(facts.left));
         for (name, value) in limits.iter().flatten().flatten() {
-            add_field(name, value);
+            add.push((name, value));
         }
         let signed = signing::rules_of(facts.credential, rules);
         let rules = signed.as_ref().unwrap_or(rules);
@@ -349,7 +346,7 @@ impl RouteDecision {
             set: &rules.set,
             remove: removed.as_deref().unwrap_or(&rules.remove),
             trace: policies.trace_formats(),
-            add: &add[..added],
+            add: &add,
             credential: facts.credential.and_then(credential_field),
             addressed_here,
             presented_here: addressed_here && *presented_to == Addressee::Proxy,

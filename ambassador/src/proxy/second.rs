@@ -17,7 +17,6 @@ use crate::proxy::deadlines::{Deadlines, Limit};
 use crate::proxy::downstream::{NoBody, RecvRequest, SendResponse};
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::heads::Interims;
-use crate::proxy::presented::Presented;
 use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
@@ -209,8 +208,7 @@ impl SecondRequest<'_> {
             replay: self.replay,
             deadlines: self.deadlines,
             awaiting: None,
-            presented: Presented::default(),
-            signed: None,
+            presented: None,
         }
         .ask(&mut attempt, Interims::Drop)
         .await?;

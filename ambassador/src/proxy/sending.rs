@@ -2,7 +2,6 @@
 
 use crate::clock::{self, Instant};
 use crate::credential::Credential;
-use crate::credential::signed_body::SignedBody;
 use crate::message::{BadMessage, RequestRewrite, ResponseHead};
 use crate::policy::retry::Cause;
 use crate::proxy::after::After;
@@ -24,12 +23,10 @@ use crate::proxy::progress::Progress;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision, TryFacts};
-use crate::proxy::signing::Signing;
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
-use crate::upstream::credential::ValidCredential;
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
 use crate::upstream::pool::{Freshness, Lease};
@@ -69,10 +66,9 @@ pub(crate) struct Sending<'a> {
     pub deadlines: &'a Deadlines<'a>,
     /// That it waits for its response; `None`: it does no more.
     pub awaiting: Option<Awaiting<'a>>,
-    /// The credential that went with it.
-    pub presented: Presented,
-    /// The body of this try, where its chunks are signed.
-    pub signed: Option<Box<SignedBody>>,
+    /// The credential that goes with it; `None`: its upstream has none. Boxed, as most
+    /// have none.
+    pub presented: Option<Box<Presented>>,
 }
 
 /// Which connections a request may go over.
@@ -100,12 +96,12 @@ pub(crate) struct AnsweredTry {
     pub held: HeldResponse,
 }
 
-/// How a try ended well.
-pub(crate) enum Success {
-    /// The client has been answered.
-    Delivered(Delivered),
-    /// There is a response, of which nothing has gone to the client.
-    Held(Box<AnsweredTry>),
+/// What became of a response of which the head has come.
+pub(crate) enum Handover {
+    /// It went to the client.
+    Passed(Response),
+    /// It is held back: nothing of it has gone to the client.
+    Held,
 }
 
 /// A response that went to the client no_body.
@@ -121,8 +117,16 @@ pub(crate) struct Complete {
 pub(crate) enum Delivered {
     /// The response went to it no_body.
     Complete(Complete),
-    /// The protocol was switched; what the upstream sent after its head.
-    Switched(Box<Lease>, Option<Chunk>),
+    /// The protocol was switched. Boxed, as it is rare.
+    Switched(Box<SwitchedLease>),
+}
+
+/// A connection over which another protocol goes from here on.
+pub(crate) struct SwitchedLease {
+    /// The connection.
+    pub lease: Lease,
+    /// What the upstream sent after its head.
+    pub first: Option<Chunk>,
 }
 
 impl AnsweredTry {
@@ -162,19 +166,18 @@ impl<'a> Sending<'a> {
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
             outbound.begin(self.context, shared, self.facts);
-            let issued = match &self.route.target.credential {
-                None => None,
-                // That of before may have expired while a connection was waited for.
-                Some(credential) => match self.presentable(credential) {
-                    None => break Failure::Unanswered(Unanswered::WITHOUT_CREDENTIAL),
-                    issued => issued,
+            let head = match &self.route.target.credential {
+                None => self.head(&outbound, None),
+                Some(credential) => match self.authenticated(&outbound, credential) {
+                    Ok(head) => head,
+                    Err(failure) => break failure,
                 },
             };
-            let (outgoing, head_bytes) = match self.encode(&outbound, issued) {
-                Ok(encoded) => encoded,
-                Err(bad) => break self.fail(ExchangeError::Request(bad)),
-            };
-            let answered = self.over(&outbound).ask(outgoing, interims).await;
+            let head_bytes = head.len();
+            let gather = self.along_with(head);
+            let mut exchange = self.over(&outbound);
+            let mut begun = exchange.begin(gather);
+            let answered = exchange.ask(&mut begun, interims).await;
             let error = match answered {
                 Ok(_)
                     if may_be_stale
@@ -216,9 +219,9 @@ impl<'a> Sending<'a> {
     pub(crate) async fn take(
         &mut self,
         one: &mut Try<'_>,
-        mut answered: AnsweredTry,
+        answered: &mut AnsweredTry,
         hold_back: HoldBack,
-    ) -> Result<Success, Failure> {
+    ) -> Result<Handover, Failure> {
         let status = self.response.status();
         let rate = self.target().upstream.policies.timeouts.min_rate;
         // Not where an interim response went to the client: it was answered.
@@ -237,7 +240,7 @@ impl<'a> Sending<'a> {
         if stage == Stage::MayGiveWay {
             one.end(AttemptOutcome::Response);
             answered.held.detach();
-            return Ok(Success::Held(Box::new(answered)));
+            return Ok(Handover::Held);
         }
         let passed = self.pass(one, answered).await;
         if rate.is_some() {
@@ -249,7 +252,7 @@ impl<'a> Sending<'a> {
         match passed {
             Ok(passed) => {
                 one.end(AttemptOutcome::Response);
-                Ok(Success::Delivered(passed))
+                Ok(Handover::Passed(passed))
             }
             Err(failure) => {
                 one.has_failed(&failure);
@@ -262,18 +265,18 @@ impl<'a> Sending<'a> {
     pub(crate) async fn pass(
         &mut self,
         one: &Try<'_>,
-        answered: AnsweredTry,
-    ) -> Result<Delivered, Failure> {
+        answered: &mut AnsweredTry,
+    ) -> Result<Response, Failure> {
         // What streams for long does not keep others waiting.
         self.awaiting = None;
         self.progress.head_at.set(Some(ring::now()));
-        let AnsweredTry { outbound, mut held } = answered;
-        let passed = self.over(&outbound).pass(&mut held).await;
+        let AnsweredTry { outbound, held } = answered;
+        let passed = self.over(outbound).pass(held).await;
         let response = passed.map_err(|error| self.fail(error))?;
         self.record
             .overhead
             .set(self.progress.overhead(one.sent_at));
-        Ok(self.passed(outbound, response))
+        Ok(response)
     }
 
     /// Takes what of the body has come along with the head; what follows it stays
@@ -370,37 +373,31 @@ impl<'a> Sending<'a> {
         Ok(Outbound::over(connection))
     }
 
-    /// The head for the endpoint, and what of the body goes along with it.
-    ///
-    /// # Errors
-    /// The body is not in the signed chunks that its head tells of.
+    /// The head for the endpoint.
     #[inline(always)]
-    fn encode(
-        &mut self,
-        outbound: &Outbound,
-        issued: Option<ValidCredential>,
-    ) -> Result<(Gather, usize), BadMessage> {
-        let left = self.deadlines.left_for_caller(ring::now());
-        if let Some(issued) = &issued {
-            self.presented.number = issued.number();
-        }
+    pub(crate) fn head(&self, outbound: &Outbound, credential: Option<&Credential>) -> Chunk {
         let facts = TryFacts {
             endpoint: outbound.endpoint(),
-            left,
-            credential: issued.as_ref().and_then(|issued| issued.credential()),
+            left: self.deadlines.left_for_caller(ring::now()),
+            credential,
         };
         let Incoming { request, head, .. } = self.incoming;
         let write = |rewrite: &RequestRewrite<'_>| outbound.encode(request, head, rewrite);
-        let mut encoded = self.route.rewrite(self.incoming, facts, write);
-        if let Some(Credential::Signatures(signer)) = facts.credential {
-            let signing = Signing::of(signer, request, head, self.known_body());
-            let signed = outbound.signed(&encoded, &signing);
-            encoded = signed.head;
-            self.sign_chunks(signing.body(request, signed.chunks))?;
+        self.route.rewrite(self.incoming, facts, write)
+    }
+
+    /// A head, and what of the body goes along with it. Most have none, and an empty one
+    /// need not be moved.
+    #[inline(always)]
+    fn along_with(&mut self, head: Chunk) -> Gather {
+        match &mut self.outgoing {
+            Some(body) if !body.is_empty() => {
+                let mut gather = std::mem::take(body);
+                gather.push_front(head);
+                gather
+            }
+            _ => Gather::from(head),
         }
-        let head_bytes = encoded.len();
-        let body = self.outgoing.take().unwrap_or_default();
-        Ok((body.behind(encoded), head_bytes))
     }
 
     #[inline(always)]
@@ -411,7 +408,6 @@ impl<'a> Sending<'a> {
             head: self.response,
         });
         let (deadlines, progress) = (self.deadlines, self.progress);
-        let cells = &self.context.telemetry.cells;
         let trailers = Trailers {
             route: self.route,
             incoming: self.incoming,
@@ -422,10 +418,10 @@ impl<'a> Sending<'a> {
             caller: self.send,
             to,
             trailers,
-            signed: self.signed.as_deref_mut(),
+            signed: self.presented.as_mut().and_then(|it| it.body.as_mut()),
             replay: &mut self.replay,
             deadlines,
-            cells,
+            cells: &self.context.telemetry.cells,
             progress,
             sends: None,
             reads: None,
@@ -439,21 +435,20 @@ impl<'a> Sending<'a> {
                 progress,
             },
             facts: self.facts,
-            drain: &self.context.drain,
-            cells,
+            context: self.context,
             sends: None,
             reads: None,
         };
         Exchange {
             to,
-            deadlines,
             upload,
             download,
         }
     }
 
     /// What comes after a response went to the client.
-    fn passed(&mut self, outbound: Outbound, response: Response) -> Delivered {
+    pub(crate) fn passed(&mut self, answered: AnsweredTry, response: Response) -> Delivered {
+        let AnsweredTry { outbound, held } = answered;
         match response {
             Response::Complete {
                 reuse,
@@ -467,14 +462,15 @@ impl<'a> Sending<'a> {
                 },
                 ended,
             }),
-            Response::Switched(upstream_first) => {
-                Delivered::Switched(Box::new(outbound.into_lease()), upstream_first)
-            }
+            Response::Switched => Delivered::Switched(Box::new(SwitchedLease {
+                lease: outbound.into_lease(),
+                first: held.rest,
+            })),
         }
     }
 
     /// What failed, and what may be sent again after it.
-    fn fail(&mut self, error: ExchangeError) -> Failure {
+    pub(crate) fn fail(&mut self, error: ExchangeError) -> Failure {
         self.outgoing = match self.progress.is_unanswered() {
             true => self.replay.again().map(Gather::from),
             // An interim response went to the client: the request has arrived.

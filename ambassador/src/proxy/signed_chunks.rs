@@ -13,10 +13,11 @@ impl Sending<'_> {
     ///
     /// # Errors
     /// It is not in such chunks.
-    pub(crate) fn sign_chunks(&mut self, body: Option<Box<SignedBody>>) -> Result<(), BadMessage> {
+    pub(crate) fn sign_chunks(&mut self, body: Option<SignedBody>) -> Result<(), BadMessage> {
         let held_before = self.held_bytes();
-        self.signed = body;
-        if let (Some(body), Some(came)) = (&mut self.signed, &self.outgoing) {
+        let presented = self.presented.get_or_insert_default();
+        presented.body = body;
+        if let (Some(body), Some(came)) = (&mut presented.body, &self.outgoing) {
             self.outgoing = Some(signing::replaced(body, came)?);
             if self.recv.is_whole() && !body.is_done() {
                 return Err(BadMessage::SignedChunk);
@@ -28,7 +29,8 @@ impl Sending<'_> {
 
     /// What was not sent of the body, with what was held back of it.
     pub(crate) fn with_held(&mut self, mut unsent: Gather) -> Gather {
-        if let Some(body) = self.signed.take() {
+        let presented = self.presented.as_mut();
+        if let Some(body) = presented.and_then(|it| it.body.take()) {
             self.progress.keeps_more(-body.held_bytes().cast_signed());
             unsent.push(Chunk::from(body.into_held()));
         }
@@ -36,7 +38,7 @@ impl Sending<'_> {
     }
 
     fn held_bytes(&self) -> isize {
-        let held = self.signed.as_ref().map(|body| body.held_bytes());
-        held.unwrap_or_default().cast_signed()
+        let body = self.presented.as_ref().and_then(|it| it.body.as_ref());
+        body.map_or(0, SignedBody::held_bytes).cast_signed()
     }
 }

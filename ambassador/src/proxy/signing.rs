@@ -143,9 +143,9 @@ impl<'a> Signing<'a> {
         &self,
         request: &RequestHead,
         chunks: ChunkSignatures,
-    ) -> Option<Box<SignedBody>> {
+    ) -> Option<SignedBody> {
         let trailer = ChunkTrailer::said(self.content.as_bytes())?;
-        Some(Box::new(SignedBody::new(request.length(), trailer, chunks)))
+        Some(SignedBody::new(request.length(), trailer, chunks))
     }
 }
 

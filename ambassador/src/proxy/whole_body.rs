@@ -38,14 +38,9 @@ impl Sending<'_> {
         whole.map_or(KnownBody::Part, KnownBody::Whole)
     }
 
-    /// Takes all of the body, where the credential needs it. `Some`: it does not come,
-    /// or is too long.
-    #[inline]
+    /// Takes all of the body. `Some`: it does not come, or is too long.
     pub(crate) async fn complete_body(&mut self) -> Option<Refusal> {
-        if !self.signs_whole_body() {
-            return None;
-        }
-        match Box::pin(self.take_whole()).await {
+        match self.take_whole().await {
             Some(Ok(())) => None,
             Some(Err(bad)) => Some(Refusal::Malformed(bad)),
             None => Some(Reason::AuthUnavailable.into()),
@@ -54,7 +49,7 @@ impl Sending<'_> {
 
     /// Whether its head is signed together with its body, of which more is to come.
     #[inline]
-    fn signs_whole_body(&self) -> bool {
+    pub(crate) fn signs_whole_body(&self) -> bool {
         let Some(credential) = &self.target().credential else {
             return false;
         };

@@ -227,15 +227,21 @@ impl Gather {
         }
     }
 
-    /// The same behind one more chunk, which must have a place.
-    pub fn behind(self, first: Chunk) -> Self {
-        let mut all = Self::from(first);
-        // A request without a body has none.
-        if !self.is_empty() {
-            let few = self.first.into_iter().chain(self.second);
-            few.chain(self.rest).for_each(|chunk| all.push(chunk));
+    /// Adds a chunk before all others; an empty one is dropped.
+    ///
+    /// # Panics
+    /// When the gather is full.
+    #[inline(always)]
+    pub fn push_front(&mut self, chunk: Chunk) {
+        assert!(!self.is_full(), "a gather holds {GATHER_MAX} chunks");
+        if chunk.is_empty() {
+            return;
         }
-        all
+        self.bytes += chunk.len();
+        if let Some(second) = self.second.take() {
+            self.rest.insert(0, second);
+        }
+        self.second = self.first.replace(chunk);
     }
 
     /// Whether another chunk has no place.

@@ -1,0 +1,41 @@
+//! The head of a request with the credential of its upstream.
+
+use crate::credential::Credential;
+use crate::proxy::answer::ExchangeError;
+use crate::proxy::failure::{Failure, Unanswered};
+use crate::proxy::outbound::Outbound;
+use crate::proxy::sending::Sending;
+use crate::proxy::signing::Signing;
+use crate::ring::Chunk;
+use crate::upstream::credential::UpstreamCredential;
+
+impl Sending<'_> {
+    /// The head for the endpoint, with the credential of the upstream. Out of the way, as
+    /// most have none.
+    ///
+    /// # Errors
+    /// The credential may have expired while a connection was waited for, and the body
+    /// may not be in the signed chunks that its head tells of.
+    #[cold]
+    pub(crate) fn authenticated(
+        &mut self,
+        outbound: &Outbound,
+        credential: &UpstreamCredential,
+    ) -> Result<Chunk, Failure> {
+        let issued = self.presentable(credential);
+        let issued = issued.ok_or(Failure::Unanswered(Unanswered::WITHOUT_CREDENTIAL))?;
+        self.presented.get_or_insert_default().number = issued.number();
+        let head = self.head(outbound, issued.credential());
+        let Some(Credential::Signatures(signer)) = issued.credential() else {
+            return Ok(head);
+        };
+        let request = self.incoming.request;
+        let signing = Signing::of(signer, request, &self.incoming.head, self.known_body());
+        let signed = outbound.signed(&head, &signing);
+        let body = signing.body(request, signed.chunks);
+        match self.sign_chunks(body) {
+            Ok(()) => Ok(signed.head),
+            Err(bad) => Err(self.fail(ExchangeError::Request(bad))),
+        }
+    }
+}
