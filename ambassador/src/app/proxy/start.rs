@@ -1,7 +1,7 @@
 //! Starting: what takes privileges, giving them up, then threads.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
@@ -207,7 +207,9 @@ impl Groundwork {
             }
             _ => (None, Change::default()),
         };
-        let config = start.file.as_ref().map(|(path, ..)| path.clone());
+        let config = start.file.as_ref().map(|(path, ..)| path::absolute(path));
+        let config = config.transpose();
+        let config = config.map_err(unavailable("cannot name the file"))?;
         let commands = Commands::start(&start.user, config, commands_of(checked));
         let commands = commands.map_err(unavailable("cannot start what runs commands"))?;
         let commands = Arc::new(commands);

@@ -67,7 +67,11 @@ pub(super) fn serve(channel: &OwnedFd, commands_in: CommandsIn) -> io::Result<()
     let (setup, sockets) = descriptors::receive(channel)?.ok_or(io::ErrorKind::UnexpectedEof)?;
     let setup: Setup = serde_json::from_slice(&setup)?;
     let mut keeper = Keeper {
-        config: setup.config.clone().map(OwnedFile::at).transpose()?,
+        // One that is a pipe, say, is not there for long: no commands come later.
+        config: setup
+            .config
+            .clone()
+            .and_then(|path| OwnedFile::at(path).ok()),
         setup,
         sockets,
         commands_in,
