@@ -4,8 +4,7 @@
 use serde_json::{Value as Json, json};
 
 use super::Carrier;
-use super::server::{optional, required, server};
-use super::sigv4;
+use super::server::{optional, required, scope, server};
 use super::token_exchange::{GrantKind, SubjectWord, TokenExchange, shown_exchange};
 use crate::config::findings::Findings;
 use crate::config::read::{Either, Place, Spanned};
@@ -47,7 +46,7 @@ impl TokenExchange {
         }
         let audience = optional(&self.audience).unwrap_or_else(|| AUDIENCE.to_owned());
         let subject = self.subject(place, carrier, audience, findings);
-        let scope = sigv4::scope(&self.service, &self.region, place, findings);
+        let scope = scope(&self.service, &self.region, place, findings);
         let url = self.url(GrantKind::AwsWebIdentity, place, findings);
         let exchange = RoleExchange {
             server: server(url?, &self.tls, findings),

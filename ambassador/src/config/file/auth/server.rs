@@ -1,4 +1,5 @@
-//! What the kinds of `auth` have in common that ask a server.
+//! What kinds of `auth` have in common: servers that are asked, and what signatures hold
+//! for.
 
 use serde_json::{Map, Value as Json};
 
@@ -7,6 +8,7 @@ use crate::config::read::{Field, Place, Spanned, object};
 use crate::config::values::{FilePath, Text};
 use crate::credential::server_url::ServerUrl;
 use crate::credential::settings::servers::{ClientCertificate, TokenServer};
+use crate::credential::sigv4::Scope;
 
 object! {
     /// How the connection to the server is encrypted. Its certificate is always verified.
@@ -59,6 +61,27 @@ pub(super) fn shown_tls(server: &TokenServer) -> Option<Json> {
         tls.insert("key".into(), key.display().to_string().into());
     }
     (!tls.is_empty()).then(|| tls.into())
+}
+
+/// What the signatures hold for.
+pub(super) fn scope(
+    service: &Field<Text>,
+    region: &Field<Text>,
+    place: &Place,
+    findings: &mut Findings,
+) -> Option<Scope> {
+    for name in [service, region].into_iter().filter_map(|it| it.as_ref()) {
+        let mut bytes = name.value.0.bytes();
+        if !bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            findings.mistake_at(name, "has small letters, digits and hyphens alone");
+        }
+    }
+    let service = required(service, place, "must have a service", findings);
+    let region = required(region, place, "must have a region", findings);
+    Some(Scope {
+        service: service?,
+        region: region?,
+    })
 }
 
 /// A text that has to be there.

@@ -2,10 +2,10 @@
 
 use serde_json::{Value as Json, json};
 
-use super::server::{optional, required};
+use super::server::{optional, scope};
 use super::{aws_web_identity, file};
 use crate::config::findings::Findings;
-use crate::config::read::{Either, Field, Place, object};
+use crate::config::read::{Either, Place, object};
 use crate::config::values::{FilePath, Text, choice};
 use crate::credential::settings::aws::{AwsKeySource, SigV4};
 use crate::credential::sigv4::Scope;
@@ -72,27 +72,6 @@ impl Sigv4 {
             keys,
         })
     }
-}
-
-/// What the signatures hold for.
-pub(super) fn scope(
-    service: &Field<Text>,
-    region: &Field<Text>,
-    place: &Place,
-    findings: &mut Findings,
-) -> Option<Scope> {
-    for name in [service, region].into_iter().filter_map(|it| it.as_ref()) {
-        let mut bytes = name.value.0.bytes();
-        if !bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
-            findings.mistake_at(name, "has small letters, digits and hyphens alone");
-        }
-    }
-    let service = required(service, place, "must have a service", findings);
-    let region = required(region, place, "must have a region", findings);
-    Some(Scope {
-        service: service?,
-        region: region?,
-    })
 }
 
 /// As the file would write it.
