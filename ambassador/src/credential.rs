@@ -6,6 +6,7 @@ pub(crate) mod aws_profile;
 pub(crate) mod form;
 pub(crate) mod jwt;
 pub(crate) mod key_set;
+pub(crate) mod placeholder;
 pub(crate) mod secret;
 pub(crate) mod server_url;
 pub mod settings;
@@ -37,6 +38,8 @@ pub(crate) enum Credential {
     },
     /// Signatures of AWS, in place of the program's own.
     Signatures(Signer),
+    /// A secret in place of its placeholder.
+    Substitute(Secret),
 }
 
 /// What a source gives.
@@ -58,6 +61,7 @@ impl Credential {
             (Auth::SigV4(settings), Material::Keys(keys)) => {
                 Ok(Self::Signatures(Signer::new(keys, settings.scope.clone())))
             }
+            (Auth::Placeholder { .. }, Material::Secret(secret)) => Ok(Self::Substitute(secret)),
             (_, Material::Secret(secret)) => Self::of(auth, &secret),
             // No source gives that.
             (_, Material::Keys(_)) => Err(TokenMistake::Empty),
@@ -81,8 +85,8 @@ impl Credential {
                 [b"Basic ", encoded.as_bytes()].concat()
             }
             Auth::Header { .. } | Auth::Identity(_) => token.expose().to_vec(),
-            // A signature takes more than a secret.
-            Auth::SigV4(_) => return Err(TokenMistake::Empty),
+            // A signature takes more than a secret, and a placeholder no field.
+            Auth::SigV4(_) | Auth::Placeholder { .. } => return Err(TokenMistake::Empty),
         };
         Ok(Self::Header {
             name: auth.field().into(),

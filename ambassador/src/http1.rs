@@ -17,7 +17,7 @@ mod trailers;
 pub use body::BodyReader;
 pub(crate) use cursor::is_token;
 pub use encode::{ResponseRewrite, write_request, write_response};
-pub(crate) use encode::{with_fields, written_head};
+pub(crate) use encode::{with_fields, with_values, written_head};
 pub(crate) use reply::encode_reply;
 pub use request::parse_request;
 pub use response::parse_response;

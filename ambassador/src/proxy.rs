@@ -56,6 +56,7 @@ mod shortage;
 mod signed_chunks;
 mod signing;
 mod slot;
+mod substitution;
 pub(crate) mod switch;
 pub(crate) mod trailers;
 mod tries;

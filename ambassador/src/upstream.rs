@@ -12,6 +12,7 @@ pub(crate) mod key;
 pub(crate) mod limits;
 pub(crate) mod other_namespaces;
 pub(crate) mod permits;
+pub(crate) mod placeholders;
 pub(crate) mod pool;
 pub(crate) mod server;
 pub(crate) mod shared;

@@ -171,6 +171,7 @@ fn start(backend: Backend, upstream: SocketAddr) -> (Shard, SocketAddr) {
             endpoints: Endpoints::Static(vec![upstream.into()]),
             protocol: Protocol::Auto,
             auth: None,
+            placeholders: Vec::new(),
             on_failure: None,
             policies: Policies {
                 tracing: Some(trace::Settings {

@@ -38,6 +38,10 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let credentials: HashMap<u32, _> = credentials
         .map(|(_, shared, credential)| (shared.id, credential))
         .collect();
+    let placeholders = generation.placeholders();
+    let placeholders: HashMap<u32, _> = placeholders
+        .map(|(_, shared, placeholders)| (shared.id, placeholders))
+        .collect();
     let seen = |at: Namespace, list: &Published| {
         let views = list.views(now).into_iter();
         views.map(move |view| (at, view))
@@ -56,6 +60,9 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
         UpstreamInfo {
             name: upstream.name.to_string(),
             credential: credentials.get(&shared.id).map(|it| it.view(now)),
+            placeholders: placeholders
+                .get(&shared.id)
+                .map_or_else(Vec::new, |placeholders| placeholders.views(now)),
             source,
             protocol: protocol(upstream.protocol),
             policies: config::policies_of(upstream),
@@ -67,6 +74,7 @@ pub(super) fn upstreams(generation: &Generation) -> Vec<UpstreamInfo> {
     let adopted = generation.adopted().into_iter().map(|view| UpstreamInfo {
         name: view.name.to_string(),
         credential: None,
+        placeholders: Vec::new(),
         policies: Default::default(),
         resilience: resilience(&view.shared, policies),
         source: Source::Adopted,

@@ -155,7 +155,11 @@ impl ProxyState {
     /// Has the credentials of the configuration fetched, and no others.
     fn keep_credentials(&self, control: &Control) {
         let generation = self.generation();
-        let credentials = generation.credentials();
+        let placeholders = generation.placeholders();
+        let placeholders = placeholders.flat_map(|(upstream, shared, placeholders)| {
+            placeholders.iter().map(move |one| (upstream, shared, one))
+        });
+        let credentials = generation.credentials().chain(placeholders);
         control.keep_credentials(
             credentials
                 .map(|(upstream, shared, credential)| KeptCredential {

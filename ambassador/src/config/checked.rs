@@ -95,7 +95,7 @@ impl Checked {
     pub(super) fn begin_paths_in(&mut self, directory: &Path) {
         self.directory = directory.to_owned();
         let upstreams = self.routes.upstreams.iter_mut().map(Arc::make_mut);
-        let auths = upstreams.filter_map(|upstream| upstream.auth.as_mut());
+        let auths = upstreams.flat_map(|it| it.auth.iter_mut().chain(&mut it.placeholders));
         let files = auths.flat_map(|auth| Arc::make_mut(auth).files_mut());
         for file in files.chain(&mut self.admin.token_file) {
             *file = directory.join(&file);

@@ -11,6 +11,7 @@ mod fail_fast;
 mod identity;
 mod listener_tls;
 mod listeners;
+mod placeholders;
 mod routes;
 mod telemetry;
 mod upstreams;
@@ -38,6 +39,7 @@ use admin::Admin;
 use capture::Capture;
 use identity::Identity;
 use listeners::Listener;
+use placeholders::Placeholder;
 use routes::Route;
 use telemetry::Telemetry;
 use upstreams::Upstream;
@@ -95,6 +97,10 @@ settings! {
         /// Destinations by name. A name has letters, digits, `.`, `_` and `-`;
         /// metrics, logs and the path prefix `/<name>/` use it.
         upstreams: Named<Upstream>,
+        /// Secrets that programs have a word for: they send `amb-placeholder-NAME`, and the
+        /// proxy puts the secret in its place, for one upstream. A name has letters,
+        /// digits, `.`, `_` and `-`.
+        placeholders: Named<Placeholder>,
         /// Requests mapped to an upstream by host, path and method. The first
         /// match wins, also over the `hosts` of upstreams.
         routes: Vec<Spanned<Route>>,
@@ -144,6 +150,7 @@ pub(super) fn check(file: &File, findings: &mut Findings) -> Checked {
     let capture = checked.capture.as_ref();
     let mut upstreams = upstreams::check(file, &built_in, layer.findings);
     fail_fast::check(file, capture, &mut upstreams, layer.findings);
+    placeholders::check(file, &mut upstreams.list, layer.findings);
     checked.listeners = listeners::check(file, &upstreams.list, &checked.admin, layer);
     identity::check(file, &upstreams.list, &checked.listeners, layer.findings);
     let routes = routes::check(file, &upstreams, layer);
@@ -171,6 +178,8 @@ impl Checked {
         let upstreams = self.routes.upstreams.iter();
         let upstreams = upstreams.map(|it| (it.name.to_string(), upstreams::shown(it)));
         file.insert("upstreams".into(), Json::Object(upstreams.collect()));
+        let placeholders = placeholders::shown(&self.routes.upstreams);
+        file.insert("placeholders".into(), placeholders);
         file.insert("routes".into(), routes::shown(self));
         Json::Object(file)
     }

@@ -105,6 +105,7 @@ fn relative_paths_begin_in_the_directory_of_the_file() {
     for (number, auth) in auths.iter().enumerate() {
         text += &format!("  u{number}: {{ endpoints: [127.0.0.1:1], auth: {{ {auth} }} }}\n");
     }
+    text += "placeholders: { stripe: { value: { file: a }, upstream: u0 } }\n";
     std::fs::write(&path, &text).unwrap();
     let checked = load(&path).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let at = |name: &str| directory.path().join(name);
@@ -115,9 +116,11 @@ fn relative_paths_begin_in_the_directory_of_the_file() {
         let tls = [at("sub/b"), at("c"), "/d".into()];
         assert_eq!(files[1..], tls[..files.len() - 1], "{}", upstream.name);
     }
+    let placeholders = &checked.routes.upstreams[0].placeholders;
+    assert_eq!(placeholders[0].files(), [at("a")]);
     let shown = checked.effective().to_string();
     let whole = format!("{:?}", at("a").display().to_string());
-    assert_eq!(shown.matches(&whole).count(), auths.len() + 1, "{shown}");
+    assert_eq!(shown.matches(&whole).count(), auths.len() + 2, "{shown}");
 }
 
 #[test]

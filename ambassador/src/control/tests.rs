@@ -110,6 +110,7 @@ impl Fixture {
                     protocol: "auto",
                     policies: Default::default(),
                     credential: None,
+                    placeholders: Vec::new(),
                     resilience: ResilienceInfo {
                         circuits: vec![
                             circuit(0, breaker::State::Closed),

@@ -28,6 +28,8 @@ pub(crate) struct UpstreamInfo {
     pub policies: Map<String, Value>,
     /// What is known of its credential, where it has one.
     pub credential: Option<CredentialView>,
+    /// The same of what stands in for its placeholders, by their names.
+    pub placeholders: Vec<(String, CredentialView)>,
     /// What is known of how well it does.
     pub resilience: ResilienceInfo,
     /// Where its requests go now; empty for the original destination. A name may
@@ -112,6 +114,10 @@ pub(super) fn document(known: &[UpstreamInfo], sum: &Snapshot, registry: &Regist
         if let Some(view) = &info.credential {
             entry.insert("credential".into(), credential(view));
         }
+        if !info.placeholders.is_empty() {
+            let placeholders = info.placeholders.iter().map(placeholder);
+            entry.insert("placeholders".into(), placeholders.collect());
+        }
         resilience(&mut entry, &info.resilience);
         if info.source != Source::Adopted {
             let none = UpstreamCells::default();
@@ -174,6 +180,14 @@ fn credential(view: &CredentialView) -> Value {
         "kind": view.kind,
         "state": view.state.as_str(),
         "expires_in_seconds": view.expires_in.map(|left| left.as_secs()),
+        "last_failure": view.failure.as_deref(),
+    })
+}
+
+fn placeholder((name, view): &(String, CredentialView)) -> Value {
+    json!({
+        "name": name,
+        "state": view.state.as_str(),
         "last_failure": view.failure.as_deref(),
     })
 }

@@ -39,6 +39,13 @@ pub enum Auth {
     TokenExchange(Box<TokenExchange>),
     /// Signatures of AWS on each request.
     SigV4(SigV4),
+    /// A secret in place of the placeholder that programs send, in any field.
+    Placeholder {
+        /// What stands behind [`PREFIX`](super::placeholder::PREFIX).
+        name: Box<str>,
+        /// The file with the secret, read again when it changes.
+        value: PathBuf,
+    },
 }
 
 /// A token that is signed here (RFC 7519).
@@ -98,10 +105,12 @@ impl Auth {
             Self::TokenExchange(_) => "token_exchange",
             Self::SigV4(settings) if settings.keys.subject().is_some() => "token_exchange",
             Self::SigV4(_) => "sigv4",
+            Self::Placeholder { .. } => "placeholder",
         }
     }
 
-    /// The name of the field that the credential stands in, as it is sent.
+    /// The name of the field that the credential stands in, as it is sent; empty where it
+    /// may be any.
     pub(crate) fn field(&self) -> &str {
         match self {
             Self::Bearer(_) | Self::Basic { .. } | Self::OAuth2(_) | Self::TokenExchange(_) => {
@@ -110,6 +119,7 @@ impl Auth {
             Self::SigV4(_) => "Authorization",
             Self::Header { name, .. } => name,
             Self::Identity(_) => "X-Service-Identity",
+            Self::Placeholder { .. } => "",
         }
     }
 
@@ -137,7 +147,11 @@ impl Auth {
             Self::Bearer(source) => matches!(source, TokenSource::Spiffe(_)),
             Self::TokenExchange(settings) => settings.subject.shows_identity(),
             Self::SigV4(settings) => settings.keys.subject().is_some_and(Subject::shows_identity),
-            Self::Basic { .. } | Self::Header { .. } | Self::Identity(_) | Self::OAuth2(_) => false,
+            Self::Basic { .. }
+            | Self::Header { .. }
+            | Self::Identity(_)
+            | Self::OAuth2(_)
+            | Self::Placeholder { .. } => false,
         }
     }
 
@@ -152,7 +166,8 @@ impl Auth {
         match self {
             Self::Bearer(TokenSource::File(file))
             | Self::Basic { password: file, .. }
-            | Self::Header { value: file, .. } => vec![file],
+            | Self::Header { value: file, .. }
+            | Self::Placeholder { value: file, .. } => vec![file],
             Self::Bearer(TokenSource::Command { .. } | TokenSource::Spiffe(_)) => Vec::new(),
             Self::Identity(identity) => vec![&mut identity.key],
             Self::SigV4(settings) => settings.keys.files_mut(),

@@ -115,6 +115,55 @@ pub fn write_request(
     lines.end();
 }
 
+/// A request's head with other values of some fields: those that `value_of` gives for
+/// name and value. `None`: all stay as they are.
+///
+/// # Errors
+/// Those of `value_of`.
+pub(crate) fn with_values<V: AsRef<[u8]>, E>(
+    head: &[u8],
+    mut value_of: impl FnMut(&[u8], &[u8]) -> Result<Option<V>, E>,
+) -> Result<Option<NewValues<V>>, E> {
+    let mut values = Vec::new();
+    let mut at = 0;
+    for line in head.split_inclusive(|b| *b == b'\n') {
+        let start = at;
+        at += line.len();
+        let line = line.trim_ascii_end();
+        let Some(colon) = line.iter().position(|b| *b == b':').filter(|_| start > 0) else {
+            continue;
+        };
+        let value = line[colon + 1..].trim_ascii_start();
+        if let Some(new) = value_of(&line[..colon], value)? {
+            let end = start + line.len();
+            values.push((end - value.len()..end, new));
+        }
+    }
+    Ok((!values.is_empty()).then_some(NewValues(values)))
+}
+
+/// Where in a head values change, and to what.
+pub(crate) struct NewValues<V>(Vec<(Range<usize>, V)>);
+
+impl<V: AsRef<[u8]>> NewValues<V> {
+    /// How long a head of so many bytes gets at most.
+    pub(crate) fn bytes_max(&self, head: usize) -> usize {
+        let added = self.0.iter().map(|(_, value)| value.as_ref().len());
+        head + added.sum::<usize>()
+    }
+
+    /// Appends the head with them to `out`.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, head: &[u8]) {
+        let mut at = 0;
+        for (place, value) in &self.0 {
+            out.extend_from_slice(&head[at..place.start]);
+            out.extend_from_slice(value.as_ref());
+            at = place.end;
+        }
+        out.extend_from_slice(&head[at..]);
+    }
+}
+
 /// The parts of a request's head that [`write_request`] wrote.
 pub(crate) fn written_head(head: &[u8]) -> WrittenHead<'_> {
     let mut lines = head.split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end);

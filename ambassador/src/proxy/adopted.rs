@@ -332,6 +332,7 @@ pub(crate) fn as_upstream(name: &str, policies: &Policies) -> Upstream {
         protocol: Protocol::Auto,
         tls: None,
         auth: None,
+        placeholders: Vec::new(),
         on_failure: None,
         policies: policies.clone(),
     }

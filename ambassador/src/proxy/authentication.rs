@@ -1,4 +1,4 @@
-//! The head of a request with the credential of its upstream.
+//! The head of a request with the credentials of its upstream.
 
 use crate::credential::Credential;
 use crate::proxy::answer::ExchangeError;
@@ -7,26 +7,30 @@ use crate::proxy::outbound::Outbound;
 use crate::proxy::sending::Sending;
 use crate::proxy::signing::Signing;
 use crate::ring::Chunk;
-use crate::upstream::credential::UpstreamCredential;
+use crate::upstream::credential::ValidCredential;
 
 impl Sending<'_> {
-    /// The head for the endpoint, with the credential of the upstream. Out of the way, as
+    /// The head for the endpoint, with the credentials of the upstream. Out of the way, as
     /// most have none.
     ///
     /// # Errors
     /// The credential may have expired while a connection was waited for, and the body
     /// may not be in the signed chunks that its head tells of.
     #[cold]
-    pub(crate) fn authenticated(
-        &mut self,
-        outbound: &Outbound,
-        credential: &UpstreamCredential,
-    ) -> Result<Chunk, Failure> {
-        let issued = self.presentable(credential);
-        let issued = issued.ok_or(Failure::Unanswered(Unanswered::WITHOUT_CREDENTIAL))?;
-        self.presented.get_or_insert_default().number = issued.number();
-        let head = self.head(outbound, issued.credential());
-        let Some(Credential::Signatures(signer)) = issued.credential() else {
+    pub(crate) fn authenticated(&mut self, outbound: &Outbound) -> Result<Chunk, Failure> {
+        let issued = match &self.target().credential {
+            None => None,
+            Some(credential) => {
+                let issued = self.presentable(credential);
+                let issued = issued.ok_or(Failure::Unanswered(Unanswered::WITHOUT_CREDENTIAL))?;
+                self.presented.get_or_insert_default().number = issued.number();
+                Some(issued)
+            }
+        };
+        let own = issued.as_ref().and_then(ValidCredential::credential);
+        let head = self.head(outbound, own);
+        let head = self.substituted(outbound, head, own)?;
+        let Some(Credential::Signatures(signer)) = own else {
             return Ok(head);
         };
         let request = self.incoming.request;

@@ -23,6 +23,7 @@ use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
 use crate::proxy::sending::{Delivered, Lane, Sending};
+use crate::proxy::substitution;
 use crate::proxy::switch::{self, Connect};
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk, Gather, timer};
@@ -203,11 +204,10 @@ impl<'a> RoutedRequest<'a, '_> {
             Ok(admitted) => admitted,
             Err(refusal) => return Outcome::Refused(refusal),
         };
-        if let Some(credential) = &route.target.credential
-            && !credential.is_valid(ring::now())
-            && !Box::pin(self.await_credential(credential, timeout)).await
+        if !route.target.is_ready(ring::now())
+            && let Some(refusal) = Box::pin(self.await_secrets(timeout)).await
         {
-            return Outcome::Refused(Reason::AuthUnavailable.into());
+            return Outcome::Refused(refusal);
         }
         let mut tries = Tries::new(context, &route.target, self.health, self.criteria());
         let mut one = match tries.begin() {
@@ -283,6 +283,25 @@ impl<'a> RoutedRequest<'a, '_> {
         credential.is_valid(ring::now())
     }
 
+    /// Waits for the credential of its upstream, and for the secrets in place of its
+    /// placeholders. `Some`: there is none.
+    async fn await_secrets(&mut self, timeout: CallerTimeout) -> Option<Refusal> {
+        let target = &self.route.target;
+        let mut needed = Vec::from_iter(&target.credential);
+        if let Some(placeholders) = &target.placeholders {
+            match substitution::needed(placeholders, self.route, self.incoming) {
+                Ok(secrets) => needed.extend(secrets),
+                Err(bad) => return Some(Refusal::Malformed(bad)),
+            }
+        }
+        for secret in needed {
+            if !secret.is_valid(ring::now()) && !self.await_credential(secret, timeout).await {
+                return Some(Reason::AuthUnavailable.into());
+            }
+        }
+        None
+    }
+
     /// Itself, for those who admit it.
     #[inline]
     fn admission(&mut self, timeout: CallerTimeout) -> Admission<'a, '_> {
@@ -308,7 +327,7 @@ impl<'a> RoutedRequest<'a, '_> {
         let Incoming { request, head, .. } = &*self.incoming;
         match routing::may_be_sent_twice(policies, request, head) {
             true => Replay::up_to(policies.retry.body_limit),
-            false if target.credential.is_some() => Replay::of_refused(policies.retry.body_limit),
+            false if target.has_secrets() => Replay::of_refused(policies.retry.body_limit),
             false => Replay::none(),
         }
     }

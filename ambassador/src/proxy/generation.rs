@@ -17,6 +17,7 @@ use crate::upstream::dial::Namespace;
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
 use crate::upstream::limits::{Limits, Opening};
+use crate::upstream::placeholders::UpstreamPlaceholders;
 use crate::upstream::server::Server;
 use crate::upstream::shared::Shared;
 
@@ -32,6 +33,8 @@ pub struct Generation {
     tls: Vec<Option<Arc<Client>>>,
     /// By the same place: of those that have one.
     credentials: Vec<Option<Arc<UpstreamCredential>>>,
+    /// By the same place: of those whose requests may have placeholders.
+    placeholders: Vec<Option<Arc<UpstreamPlaceholders>>>,
     /// By the place of the route: those that override the rate limit of their
     /// upstream.
     route_limits: Vec<Option<Arc<RateLimit>>>,
@@ -48,6 +51,8 @@ pub struct Target {
     pub shared: Arc<Shared>,
     /// What its requests show, where it has `auth`.
     pub credential: Option<Arc<UpstreamCredential>>,
+    /// What stands in for placeholders in them, where there are any.
+    pub placeholders: Option<Arc<UpstreamPlaceholders>>,
     /// That of a route which has its own.
     route_limit: Option<Arc<RateLimit>>,
     /// Keeps it while someone has this, where it is adopted.
@@ -83,6 +88,9 @@ impl Generation {
         let credentials = table.settings().upstreams.iter();
         let credentials = credentials.map(|upstream| credential(upstream, previous));
         let credentials = credentials.collect();
+        let placeholders = table.settings().upstreams.iter();
+        let placeholders = placeholders.map(|upstream| placeholders_of(upstream, previous));
+        let placeholders = placeholders.collect();
         let policies = &table.settings().adopted;
         let adopted = previous.map_or_else(
             || Arc::new(Adopted::new(policies)),
@@ -95,6 +103,7 @@ impl Generation {
                 |previous| Arc::clone(&previous.unmatched.shared),
             ),
             credential: None,
+            placeholders: None,
             route_limit: None,
             hold: None,
         };
@@ -105,6 +114,7 @@ impl Generation {
             table,
             shared,
             credentials,
+            placeholders,
             unmatched,
             adopted,
         }
@@ -134,6 +144,7 @@ impl Generation {
             upstream: Arc::clone(&self.table.settings().upstreams[index]),
             shared: Arc::clone(&self.shared[index]),
             credential: self.credentials[index].clone(),
+            placeholders: self.placeholders[index].clone(),
             route_limit: None,
             hold: None,
         }
@@ -204,6 +215,16 @@ impl Generation {
         })
     }
 
+    /// Every upstream that has placeholders, with its shared state and those.
+    pub(crate) fn placeholders(
+        &self,
+    ) -> impl Iterator<Item = (&Arc<Upstream>, &Arc<Shared>, &Arc<UpstreamPlaceholders>)> {
+        let of_each = self.targets().zip(&self.placeholders);
+        of_each.filter_map(|((upstream, shared), placeholders)| {
+            Some((upstream, shared, placeholders.as_ref()?))
+        })
+    }
+
     /// The shared state of those that have no name in the configuration.
     pub fn unmatched_shared(&self) -> &Arc<Shared> {
         &self.unmatched.shared
@@ -237,6 +258,25 @@ fn credential(
     Some(known.unwrap_or_else(|| Arc::new(UpstreamCredential::new(auth))))
 }
 
+/// What stands in for the placeholders of an upstream: that of before, where they are
+/// the same.
+fn placeholders_of(
+    upstream: &Upstream,
+    previous: Option<&Generation>,
+) -> Option<Arc<UpstreamPlaceholders>> {
+    let settings = &upstream.placeholders;
+    let known = previous.and_then(|previous| previous.target_by_name(&upstream.name)?.placeholders);
+    let is_same = |known: &Arc<UpstreamPlaceholders>| known.iter().map(|it| &it.auth).eq(settings);
+    match known {
+        _ if settings.is_empty() => None,
+        Some(known) if is_same(&known) => Some(known),
+        known => Some(Arc::new(UpstreamPlaceholders::new(
+            settings,
+            known.as_deref(),
+        ))),
+    }
+}
+
 fn settle(upstream: &Upstream, shared: &Shared) {
     let policies = &upstream.policies;
     shared.limits.set(&policies.pool, &policies.timeouts);
@@ -262,6 +302,7 @@ impl Target {
             upstream: adoption.upstream,
             shared: adoption.shared,
             credential: None,
+            placeholders: None,
             route_limit: None,
             hold: Some(adoption.hold),
         }
@@ -320,6 +361,20 @@ impl Target {
     /// Whether a reload has made of the upstream what this must not go to.
     pub fn is_outgrown(&self) -> bool {
         self.shared.has_outgrown(&self.upstream)
+    }
+
+    /// Whether its requests carry secrets that programs do not have.
+    #[inline]
+    pub(crate) fn has_secrets(&self) -> bool {
+        self.credential.is_some() || self.placeholders.is_some()
+    }
+
+    /// Whether its requests carry what there is already; with placeholders, that is for
+    /// each to tell.
+    #[inline]
+    pub(crate) fn is_ready(&self, now: Instant) -> bool {
+        let credential = self.credential.as_ref();
+        credential.is_none_or(|it| it.is_valid(now)) && self.placeholders.is_none()
     }
 
     /// How connections to it are opened.

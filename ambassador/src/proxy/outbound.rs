@@ -132,6 +132,18 @@ impl Outbound {
         }
     }
 
+    /// A head that [`Self::encode`] made, with the values that `value_of` gives for the
+    /// name and value of a field; `None`: it gives none.
+    pub(crate) fn substituted<V: AsRef<[u8]>, E>(
+        &self,
+        head: &[u8],
+        value_of: impl FnMut(&[u8], &[u8]) -> Result<Option<V>, E>,
+    ) -> Result<Option<Chunk>, E> {
+        match self {
+            Self::Http1(one) => one.substituted(head, value_of),
+        }
+    }
+
     /// A head that [`Self::encode`] made, signed.
     pub(crate) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> SignedHead {
         match self {

@@ -9,10 +9,11 @@ use crate::credential::aws_error;
 use crate::proxy::attempt::Try;
 use crate::proxy::failure::Failure;
 use crate::proxy::heads::Interims;
+use crate::proxy::presented::Presented;
 use crate::proxy::sending::{AnsweredTry, Sending};
 use crate::ring::{self, Gather, timer};
 use crate::telemetry::{AttemptOutcome, RetryCause};
-use crate::upstream::credential::{Renewal, UpstreamCredential};
+use crate::upstream::credential::Renewal;
 
 /// How long a request waits at most for a credential in place of a refused one.
 const RENEWED_WITHIN: Duration = Duration::from_secs(5);
@@ -52,15 +53,14 @@ impl Sending<'_> {
         one: &mut Try<'_>,
         mut answered: AnsweredTry,
     ) -> Result<AnsweredTry, Failure> {
-        let (Some(credential), Some(presented)) = (&self.target().credential, &self.presented)
-        else {
+        let Some(presented) = &self.presented else {
             return Ok(answered);
         };
-        let (number, is_renewed) = (presented.number, presented.is_renewed);
-        if !self.is_refused(credential, &mut answered).await {
+        let is_renewed = presented.is_renewed;
+        if !self.is_refused(&mut answered).await {
             return Ok(answered);
         }
-        credential.refuse(number, ring::now());
+        self.refuse_presented(presented);
         let may_go_again =
             !is_renewed && self.replay.is_whole_after_refusal() && self.progress.is_unanswered();
         if !may_go_again {
@@ -68,7 +68,7 @@ impl Sending<'_> {
         }
         answered.held.detach();
         let until = self.renewal_until(RENEWED_WITHIN);
-        let renewal = timer::timeout_at(until, credential.renewed(number, ring::now));
+        let renewal = timer::timeout_at(until, self.presented_renewed(presented));
         if !matches!(renewal.await, Ok(Renewal::Done)) {
             return Ok(answered);
         }
@@ -84,16 +84,14 @@ impl Sending<'_> {
 
     /// Whether the response refuses the credential (RFC 9110 section 15.5.2). Where keys
     /// sign, it may say so in its body, whose beginning is taken in for that.
-    async fn is_refused(
-        &self,
-        credential: &UpstreamCredential,
-        answered: &mut AnsweredTry,
-    ) -> bool {
+    async fn is_refused(&self, answered: &mut AnsweredTry) -> bool {
         let status = self.response.status();
         if status == 401 {
             return true;
         }
-        if !credential.auth.signs() || !aws_error::STATUSES.contains(&status) {
+        let credential = self.target().credential.as_ref();
+        let signs = credential.is_some_and(|credential| credential.auth.signs());
+        if !signs || !aws_error::STATUSES.contains(&status) {
             return false;
         }
         let fields = self.response.fields();
@@ -105,6 +103,39 @@ impl Sending<'_> {
                 aws_error::body_says_keys_are_over(&begun)
             }
         }
+    }
+
+    /// The upstream has refused what the request carried.
+    fn refuse_presented(&self, presented: &Presented) {
+        let target = self.target();
+        if let Some(credential) = &target.credential
+            && presented.number != 0
+        {
+            credential.refuse(presented.number, ring::now());
+        }
+        if let Some(placeholders) = &target.placeholders
+            && presented.secrets != 0
+        {
+            placeholders.refuse(presented.secrets, ring::now());
+        }
+    }
+
+    /// Until there is something else to carry, or it is known that there is not.
+    async fn presented_renewed(&self, presented: &Presented) -> Renewal {
+        let target = self.target();
+        let mut renewal = Renewal::Failed;
+        if let Some(credential) = &target.credential
+            && presented.number != 0
+        {
+            renewal = credential.renewed(presented.number, ring::now).await;
+        }
+        if let Some(placeholders) = &target.placeholders
+            && presented.secrets != 0
+            && renewal == Renewal::Failed
+        {
+            renewal = placeholders.renewed(presented.secrets, ring::now).await;
+        }
+        renewal
     }
 
     /// In this time from now, or when that of the request is over.

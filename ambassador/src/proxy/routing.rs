@@ -391,5 +391,7 @@ fn credential_field(credential: &Credential) -> Option<CredentialField<'_>> {
         }),
         // Made of the head when it is written.
         Credential::Signatures(_) => None,
+        // Put into the head that was written.
+        Credential::Substitute(_) => None,
     }
 }

@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     pub(crate) protocol: Protocol,
     /// Where its credential comes from.
     pub(crate) auth: Option<Auth>,
+    /// What stands in for placeholders.
+    pub(crate) placeholders: Vec<Arc<Auth>>,
     /// What else is configured.
     pub(crate) settings: Settings,
 }
@@ -169,6 +171,7 @@ impl World {
             },
             protocol: plan.protocol,
             auth: plan.auth.map(Arc::new),
+            placeholders: plan.placeholders,
             on_failure: None,
             policies: plan.policies,
         };

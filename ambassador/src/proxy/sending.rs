@@ -166,9 +166,9 @@ impl<'a> Sending<'a> {
             let may_be_stale =
                 past.has_stood_idle() && self.lane == Lane::Pool && self.replay.is_whole();
             outbound.begin(self.context, shared, self.facts);
-            let head = match &self.route.target.credential {
-                None => self.head(&outbound, None),
-                Some(credential) => match self.authenticated(&outbound, credential) {
+            let head = match self.route.target.has_secrets() {
+                false => self.head(&outbound, None),
+                true => match self.authenticated(&outbound) {
                     Ok(head) => head,
                     Err(failure) => break failure,
                 },

@@ -175,7 +175,7 @@ pub(crate) fn rules_of(
 ) -> Option<HeaderRules> {
     match credential? {
         Credential::Signatures(_) => Some(without_own(rules)),
-        Credential::Header { .. } => None,
+        Credential::Header { .. } | Credential::Substitute(_) => None,
     }
 }
 

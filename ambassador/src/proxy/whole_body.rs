@@ -24,7 +24,7 @@ impl Sending<'_> {
         let valid = credential.valid(ring::now())?;
         let Incoming { request, head, .. } = self.incoming;
         let can_be = match valid.credential()? {
-            Credential::Header { .. } => true,
+            Credential::Header { .. } | Credential::Substitute(_) => true,
             Credential::Signatures(signer) => {
                 signing::content(signer, request, head, self.known_body()).is_some()
             }

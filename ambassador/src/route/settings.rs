@@ -42,6 +42,8 @@ pub struct Upstream {
     pub tls: Option<Arc<Tls>>,
     /// Who its requests show that they come from; `None`: as the programs say.
     pub auth: Option<Arc<Auth>>,
+    /// The secrets that stand in for placeholders in its requests.
+    pub placeholders: Vec<Arc<Auth>>,
     /// What captured connects to it do while the proxy cannot serve them, as the file
     /// says.
     pub on_failure: Option<OnFailure>,
@@ -163,6 +165,7 @@ impl Settings {
         let observed = |upstream: &Arc<Upstream>| {
             Arc::new(Upstream {
                 auth: None,
+                placeholders: Vec::new(),
                 policies: upstream.policies.observed(),
                 ..Upstream::clone(upstream)
             })
@@ -210,7 +213,17 @@ impl Upstream {
     /// program alone.
     pub(crate) fn has_credentials(&self) -> bool {
         let certificate = self.tls.as_ref().and_then(|tls| tls.cert.as_ref());
-        self.auth.is_some() || certificate.is_some()
+        self.has_secrets() || certificate.is_some()
+    }
+
+    /// Whether its requests get secrets that programs do not have.
+    pub(crate) fn has_secrets(&self) -> bool {
+        self.secrets().next().is_some()
+    }
+
+    /// Where those come from.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Arc<Auth>> {
+        self.auth.iter().chain(&self.placeholders)
     }
 }
 

@@ -364,6 +364,7 @@ mod tests {
                 ..Tls::default()
             })),
             auth: None,
+            placeholders: Vec::new(),
             on_failure: None,
             policies: Policies::default(),
         };

@@ -150,6 +150,11 @@ impl UpstreamCredential {
         is_valid.then_some(ValidCredential(current))
     }
 
+    /// Which one is valid; 0: none is.
+    pub(crate) fn number(&self, now: Instant) -> u64 {
+        self.valid(now).map_or(0, |valid| valid.number())
+    }
+
     /// Whether there is one that is valid.
     pub(crate) fn is_valid(&self, now: Instant) -> bool {
         self.valid(now).is_some()

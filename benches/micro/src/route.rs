@@ -118,6 +118,7 @@ fn upstream(by: By, n: usize) -> Upstream {
         protocol: Protocol::Auto,
         tls: None,
         auth: None,
+        placeholders: Vec::new(),
         on_failure: None,
         policies: Default::default(),
     }

@@ -352,7 +352,7 @@ pub(crate) fn named_files(checked: &Checked, config: Option<&PathBuf>) -> Vec<(P
     let mut files = Vec::new();
     let read = config.into_iter().chain(&checked.admin.token_file).cloned();
     let upstreams = checked.routes.upstreams.iter();
-    let auths = upstreams.filter_map(|upstream| upstream.auth.as_ref());
+    let auths = upstreams.flat_map(|upstream| upstream.secrets());
     let read = read.chain(auths.flat_map(|auth| auth.files()));
     files.extend(read.map(|path| (path, Access::Read)));
     for path in certificate_files(checked) {

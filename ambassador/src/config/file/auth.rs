@@ -169,9 +169,20 @@ pub(super) fn check(
     None
 }
 
-impl Carrier<'_> {
+impl<'a> Carrier<'a> {
+    /// That of an upstream, for what needs no Workload API.
+    pub(super) fn of(upstream: &'a Upstream) -> Self {
+        Self {
+            claims: &upstream.claims,
+            endpoints: &upstream.endpoints,
+            protocol: upstream.protocol,
+            tls: upstream.tls.as_deref(),
+            workload_api: None,
+        }
+    }
+
     /// Why a credential must not go there.
-    fn mistake(self) -> Option<&'static str> {
+    pub(super) fn mistake(self) -> Option<&'static str> {
         if self.protocol == Protocol::Tcp {
             return Some("protocol tcp has no requests that could carry a credential");
         }
@@ -224,7 +235,7 @@ fn is_loopback(list: &[Endpoint]) -> bool {
 /// whoever a program names.
 pub(super) fn goes_where_a_host_says(upstream: &Upstream) -> bool {
     let tls = upstream.tls.as_deref();
-    upstream.auth.is_some()
+    upstream.has_secrets()
         && upstream.endpoints == Endpoints::Original
         && !tls.is_some_and(is_one_server)
 }
@@ -317,7 +328,7 @@ impl Header {
 }
 
 /// A secret that has to be there; `what` says of it that it is not.
-fn secret(
+pub(super) fn secret(
     secret: &Field<SecretFile>,
     place: &Place,
     what: &str,
@@ -361,6 +372,7 @@ pub(super) fn shown(auth: &settings::Auth) -> Json {
         settings::Auth::SigV4(settings) => sigv4::shown(settings),
         settings::Auth::OAuth2(settings) => oauth2::shown(settings),
         settings::Auth::TokenExchange(settings) => token_exchange::shown(settings),
+        settings::Auth::Placeholder { .. } => json!({ "value": file }),
     };
     json!({ auth.kind(): shown })
 }

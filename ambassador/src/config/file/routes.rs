@@ -82,8 +82,8 @@ pub(super) fn check(file: &File, upstreams: &Upstreams, layer: &mut Layer<'_>) -
             && matches.host.is_none()
             && auth::goes_where_a_host_says(upstream)
         {
-            let what = "match must have a host: this upstream has auth and no endpoints, so the \
-                        credential would go wherever a program says";
+            let what = "match must have a host: this upstream has credentials and no endpoints, so \
+                        they would go wherever a program says";
             layer.findings.mistake(&raw.place, what);
         }
         routes.list.push(settings::Route {

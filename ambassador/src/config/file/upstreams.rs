@@ -41,8 +41,8 @@ object! {
         /// Absent: none.
         auth: Auth,
         /// What captured connects to this upstream do while the proxy is dead, hung or
-        /// without a slot. Default: `refuse` where it has `auth` or `tls.cert`, else as
-        /// in `capture`.
+        /// without a slot. Default: `refuse` where it has `auth`, `tls.cert` or
+        /// `placeholders`, else as in `capture`.
         on_failure: OnFailure,
         ..policies: Policies as Section::Upstream
     }
@@ -145,6 +145,7 @@ fn upstream(
         name: name.value.as_str().into(),
         claims,
         auth: auth.map(Arc::new),
+        placeholders: Vec::new(),
         on_failure: raw.on_failure.as_ref().map(|it| it.value.meaning()),
         endpoints,
         protocol: policies.protocol(),

@@ -23,7 +23,16 @@ fn policies() -> Vec<Entry> {
 fn of_the_file() -> Vec<Entry> {
     let mut schema = schema();
     let properties = schema["properties"].as_object_mut().unwrap();
-    properties.retain(|key, _| !["defaults", "listeners", "routes", "upstreams"].contains(&&**key));
+    properties.retain(|key, _| {
+        ![
+            "defaults",
+            "listeners",
+            "placeholders",
+            "routes",
+            "upstreams",
+        ]
+        .contains(&&**key)
+    });
     let mut entries = Vec::new();
     walk(&schema, "", &mut entries);
     entries

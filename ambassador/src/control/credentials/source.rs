@@ -53,7 +53,10 @@ impl Source {
             Auth::Bearer(TokenSource::Spiffe(wanted)) => Self::Spiffe(wanted.clone()),
             Auth::Bearer(TokenSource::File(path))
             | Auth::Basic { password: path, .. }
-            | Auth::Header { value: path, .. } => Self::File(FileSource(SecretFile::new(path))),
+            | Auth::Header { value: path, .. }
+            | Auth::Placeholder { value: path, .. } => {
+                Self::File(FileSource(SecretFile::new(path)))
+            }
             Auth::Bearer(TokenSource::Command { words, ttl }) => {
                 Self::Command(CommandSource::new(words, *ttl, &surroundings.commands))
             }

@@ -13,6 +13,7 @@ mod hedging;
 mod learning;
 mod leaving;
 mod messages;
+mod placeholders;
 mod random;
 mod slow;
 mod tries;

@@ -19,6 +19,7 @@ fn upstream(name: &str, port: u16, change: impl FnOnce(&mut Policies)) -> Arc<Up
         endpoints: Endpoints::Static(vec![SocketAddr::from(([10, 0, 0, 1], port)).into()]),
         protocol: Protocol::Http1,
         auth: None,
+        placeholders: Vec::new(),
         on_failure: None,
         policies,
     })

@@ -92,6 +92,19 @@ impl Outbound {
         })
     }
 
+    /// A head that [`Self::encode`] made, with the values that `value_of` gives for the
+    /// name and value of a field; `None`: it gives none.
+    pub(super) fn substituted<V: AsRef<[u8]>, E>(
+        &self,
+        head: &[u8],
+        value_of: impl FnMut(&[u8], &[u8]) -> Result<Option<V>, E>,
+    ) -> Result<Option<Chunk>, E> {
+        let values = http1::with_values(head, value_of)?;
+        Ok(values.map(|values| {
+            Chunk::written(values.bytes_max(head.len()), |out| values.write(out, head))
+        }))
+    }
+
     /// A head that [`Self::encode`] made, signed.
     pub(super) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> SignedHead {
         let written = http1::written_head(head);

@@ -144,6 +144,7 @@ fn with_named(protocol: Protocol) -> Plan {
         endpoints: Endpoints::Static(vec![SocketAddr::from(([10, 0, 0, 1], 80)).into()]),
         protocol,
         auth: None,
+        placeholders: Vec::new(),
         on_failure: None,
         policies: Policies::default(),
     }));

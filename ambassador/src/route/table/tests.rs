@@ -14,6 +14,7 @@ fn upstream(name: &str, claims: Vec<Claim>) -> Upstream {
         protocol: Protocol::Auto,
         tls: None,
         auth: None,
+        placeholders: Vec::new(),
         on_failure: None,
         policies: Default::default(),
     }

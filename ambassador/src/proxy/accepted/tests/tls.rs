@@ -20,6 +20,7 @@ fn with_named(protocol: Protocol, named: Protocol) -> Plan {
         endpoints: Endpoints::Static(vec![SocketAddr::from(([10, 0, 0, 1], 80)).into()]),
         protocol: named,
         auth: None,
+        placeholders: Vec::new(),
         on_failure: None,
         policies: plan.policies.clone(),
     }));

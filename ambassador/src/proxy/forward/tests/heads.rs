@@ -206,6 +206,7 @@ fn routed(change: impl FnOnce(&mut Route, &mut Policies)) -> Plan {
             protocol: Protocol::Http1,
             tls: None,
             auth: None,
+            placeholders: Vec::new(),
             on_failure: None,
             policies,
         }));
