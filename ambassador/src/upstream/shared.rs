@@ -105,12 +105,12 @@ impl Shared {
         if upstream.tls.is_some() != self.tls.load().is_some() {
             return true;
         }
-        let Some(auth) = &upstream.auth else {
+        if !upstream.has_secrets() {
             return false;
-        };
+        }
         let now = self.in_force.load();
         now.as_ref().is_some_and(|now| {
-            now.auth.as_ref() != Some(auth)
+            !now.secrets().eq(upstream.secrets())
                 && (now.endpoints != upstream.endpoints || now.tls != upstream.tls)
         })
     }
