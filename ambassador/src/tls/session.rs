@@ -307,6 +307,10 @@ impl State {
 
     fn close_write(&mut self) {
         self.agreement().connection.send_close_notify();
+        self.send_last();
+    }
+
+    fn send_last(&mut self) {
         let bytes = self.take_ciphertext(0);
         ring::send_last(self.stream, &bytes);
     }
@@ -404,11 +408,14 @@ impl End {
 }
 
 impl Drop for State {
-    /// Tells the peer that its connection closes, unless a direction was cut.
+    /// Tells the peer that its connection closes, or what was wrong with what it sent.
     fn drop(&mut self) {
-        let is_whole = !self.is_cut && matches!(self.end, None | Some(End::Closed));
-        if is_whole && self.agreement.is_some() {
-            self.close_write();
+        match &self.end {
+            _ if self.agreement.is_none() => {}
+            None | Some(End::Closed) if !self.is_cut => self.close_write(),
+            // The alert waits (RFC 8446 section 6.2). It is for the peer's log.
+            Some(End::Broken(_)) => self.send_last(),
+            _ => {}
         }
     }
 }

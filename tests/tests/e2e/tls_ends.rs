@@ -4,7 +4,7 @@ use ambassador_tests::proxy::Scratch;
 use ambassador_tests::{
     Authority, Backend, Client, Connection, Proxy, Server, eventually, on_both_backends,
 };
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +16,7 @@ on_both_backends!(
     a_cut_answer_has_no_last_word,
     a_cut_tunnel_has_no_last_word,
     a_client_that_cuts_its_tunnel_has_no_last_word,
+    who_sends_what_is_no_record_is_told_so,
 );
 
 /// A part, and then the end, in order or not.
@@ -98,4 +99,19 @@ fn a_client_that_cuts_its_tunnel_has_no_last_word(backend: Backend) {
             all() == [count; 2]
         });
     }
+}
+
+fn who_sends_what_is_no_record_is_told_so(backend: Backend) {
+    let inward = Inward::start(backend, "protocol: http", Server::ok());
+    let mut client = inward.connect();
+    client.send("GET / HTTP/1.1\r\nHost: web.test\r\n\r\n");
+    assert_eq!(client.response("GET").status, 200);
+    let mut stream = client.stream();
+    stream
+        .write_all(&[
+            23, 3, 3, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        ])
+        .expect("it is taken");
+    let told = client.rest().expect_err("it ends in disorder").to_string();
+    assert!(told.contains("BadRecordMac"), "{told}");
 }
