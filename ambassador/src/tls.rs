@@ -12,6 +12,7 @@ mod client_verifier;
 mod files;
 mod handshake;
 mod outcome;
+mod own_certificate;
 pub(crate) mod pem;
 mod resumption;
 mod server;

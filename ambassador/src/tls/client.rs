@@ -6,18 +6,17 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use rustls::client::{self, ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateRevocationListDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateRevocationListDer, ServerName};
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, version};
 use webpki::OwnedCertRevocationList;
 
-use super::files::{FileError, Files, authorities, certificates, revoked, wrong};
+use super::files::{FileError, Files, authorities, revoked, wrong};
 use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
 use super::verifier::{ServerProof, ServerVerifier};
 use super::x509_context::X509Context;
-use super::{certificate, next_id};
+use super::{certificate, next_id, own_certificate};
 use crate::route::settings::{Claim, Endpoints, Protocol, Upstream};
 use crate::route::tls::{Alpn, Ca, CertificateSource, MinVersion, Sni, Tls, Verify};
 
@@ -169,12 +168,11 @@ impl ClientContext {
                 (config, Some(own.not_after))
             }
             (None, Some(cert), Some(key)) => {
-                let chain = certificates("cert", cert)?;
-                let key = PrivateKeyDer::from_pem_slice(key);
-                let key = key.map_err(|error| wrong("key", error))?;
-                let not_after = chain.first().and_then(|leaf| certificate::not_after(leaf));
-                let config = builder.with_client_auth_cert(chain, key);
-                (config.map_err(|error| wrong("cert", error))?, not_after)
+                let shown = own_certificate::read(cert, key, builder.crypto_provider())?;
+                let not_after = shown.cert.first();
+                let not_after = not_after.and_then(|leaf| certificate::not_after(leaf));
+                let shown = Arc::new(SingleCertAndKey::from(shown));
+                (builder.with_client_cert_resolver(shown), not_after)
             }
             _ => (builder.with_no_client_auth(), None),
         };

@@ -64,7 +64,7 @@ impl Files {
             certificates("cert", text)?;
         }
         if let Some(text) = &self.key {
-            PrivateKeyDer::from_pem_slice(text).map_err(|error| wrong("key", error))?;
+            private_key(text)?;
         }
         if let Some(text) = &self.crl {
             revoked(text)?;
@@ -80,6 +80,20 @@ pub(crate) struct FileError {
     pub key: &'static str,
     /// What is wrong.
     pub what: String,
+}
+
+/// A private key.
+pub(super) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, FileError> {
+    const ENCRYPTED: &[u8] = b"ENCRYPTED";
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        _ if text.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) => wrong(
+            "key",
+            "is protected by a passphrase, which nobody is here to type: write it without one, \
+             as `openssl pkey` does",
+        ),
+        rustls::pki_types::pem::Error::NoItemsFound => wrong("key", "has no private key in PEM"),
+        error => wrong("key", pem::PemError::Item(error)),
+    })
 }
 
 /// Lists of revoked certificates.

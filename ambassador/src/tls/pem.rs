@@ -39,6 +39,9 @@ impl fmt::Display for PemError {
                 f,
                 "line {line} ends one item and begins another: put a line end between them"
             ),
+            Self::Item(pem::Error::MissingSectionEnd { .. }) => {
+                f.write_str("an item has no END line: the file is not whole")
+            }
             Self::Item(error) => write!(f, "{error}"),
         }
     }

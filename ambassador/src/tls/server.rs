@@ -4,16 +4,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 
 use super::client::{provider, svid_verifier, versions};
 use super::client_verifier::{ClientVerifier, Vouchers};
-use super::files::{FileError, Files, authorities, certificates, revoked, wrong};
-use super::{certificate, next_id, server_sessions};
+use super::files::{FileError, Files, authorities, revoked, wrong};
+use super::{certificate, next_id, own_certificate, server_sessions};
 use crate::route::tls::{CertificateSource, ClientAuth, ListenerTls};
 use crate::telemetry::Handshakes;
 
@@ -137,15 +135,12 @@ impl ServerContext {
                 let missing = |key| wrong(key, "must name a file");
                 let cert = files.cert.as_ref().ok_or_else(|| missing("cert"))?;
                 let key = files.key.as_ref().ok_or_else(|| missing("key"))?;
-                let chain = certificates("cert", cert)?;
-                let key =
-                    PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong("key", error))?;
-                let leaf = chain.first().map(AsRef::as_ref).unwrap_or_default();
+                let shown = own_certificate::read(cert, key, builder.crypto_provider())?;
+                let leaf = shown.cert.first().map(AsRef::as_ref).unwrap_or_default();
                 let uri = certificate::uris(leaf).into_iter().next();
                 let not_after = certificate::not_after(leaf);
-                let config = builder.with_single_cert(chain, key);
-                let config = config.map_err(|error| wrong("cert", error))?;
-                (config, uri, not_after)
+                let shown = Arc::new(SingleCertAndKey::from(shown));
+                (builder.with_cert_resolver(shown), uri, not_after)
             }
         };
         config.alpn_protocols = protocols.to_vec();
