@@ -68,6 +68,11 @@ pub mod credential {
         pub use crate::credential::aws_profile::{ProfileError, keys};
     }
 
+    /// See `credential/placeholder.rs`.
+    pub mod placeholder {
+        pub use crate::credential::placeholder::{FieldText, PREFIX};
+    }
+
     /// See `credential/server_url.rs`.
     pub mod server_url {
         pub use crate::credential::server_url::{Scheme, ServerUrl, UrlError};

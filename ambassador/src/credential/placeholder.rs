@@ -12,7 +12,7 @@ use memchr::memmem;
 use zeroize::Zeroizing;
 
 /// What a placeholder begins with.
-pub(crate) const PREFIX: &str = "amb-placeholder-";
+pub const PREFIX: &str = "amb-placeholder-";
 
 /// Placeholders that one head may hold: each may stand for 8 KiB.
 pub(crate) const OCCURRENCES_MAX: usize = 16;
@@ -25,7 +25,7 @@ pub(crate) fn is_name(name: &str) -> bool {
 }
 
 /// A field in which placeholders are looked for.
-pub(crate) struct FieldText<'a> {
+pub struct FieldText<'a> {
     /// What stands before the part that is encoded; empty where none is.
     scheme: &'a [u8],
     text: Text<'a>,
@@ -40,7 +40,7 @@ enum Text<'a> {
 
 impl<'a> FieldText<'a> {
     /// That of a field with this name and value.
-    pub(crate) fn of(name: &[u8], value: &'a [u8]) -> Self {
+    pub fn of(name: &[u8], value: &'a [u8]) -> Self {
         let plain = Self {
             scheme: b"",
             text: Text::Plain(value),
@@ -64,14 +64,14 @@ impl<'a> FieldText<'a> {
     }
 
     /// The names of its placeholders, in their order.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn names(&self) -> impl Iterator<Item = &[u8]> {
         let text = self.bytes();
         occurrences(text).map(move |found| &text[found.start + PREFIX.len()..found.end])
     }
 
     /// Its value with secrets in place of placeholders; `None`: it has none of those
     /// that `secret_of` knows.
-    pub(crate) fn with_secrets<'s>(
+    pub fn with_secrets<'s>(
         &self,
         secret_of: impl Fn(&[u8]) -> Option<&'s [u8]>,
     ) -> Option<Zeroizing<Vec<u8>>> {
