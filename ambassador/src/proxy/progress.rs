@@ -24,8 +24,9 @@ pub(crate) struct Progress<'a> {
     pub body_read: Cell<bool>,
     /// Whether it keeps the upstream waiting for more.
     pub(super) withheld: BodyWait,
-    /// How long connections were waited for, dials and handshakes included.
-    pub connecting: Cell<Duration>,
+    /// How long connections were waited for, dials and handshakes included, and tries
+    /// that gave way to another one.
+    waited: Cell<Duration>,
     /// The shard learnt that the first bytes of the final response are here.
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
@@ -42,7 +43,7 @@ impl<'a> Progress<'a> {
             taken_before: record.passage.bytes_in.get(),
             body_read: Cell::new(false),
             withheld: BodyWait::default(),
-            connecting: Cell::new(Duration::ZERO),
+            waited: Cell::new(Duration::ZERO),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
         }
@@ -73,13 +74,20 @@ impl<'a> Progress<'a> {
         self.record.passage.bytes_out.get() == 0
     }
 
+    /// The upstream was waited for from `since` to `until`, before the request was sent
+    /// last.
+    pub(crate) fn waited(&self, since: Instant, until: Instant) {
+        let time = until.saturating_duration_since(since);
+        self.waited.set(self.waited.get() + time);
+    }
+
     /// The time spent here on a request that was sent last at `sent_at`.
     #[inline]
     pub(super) fn overhead(&self, sent_at: Instant) -> Duration {
         let started = self.record.passage.started;
         let before = sent_at.saturating_duration_since(started);
         // The upstream was awaited then.
-        let before = before.saturating_sub(self.connecting.get());
+        let before = before.saturating_sub(self.waited.get());
         let after = match (self.head_at.get(), self.forwarded_at.get()) {
             // The shard's clock stands while a turn lasts.
             (Some(head_at), Some(forwarded_at)) => {

@@ -76,7 +76,7 @@ impl Sending<'_> {
         one.end(AttemptOutcome::Response);
         let cells = &self.context.telemetry.cells;
         cells.retry(self.target().shared.label, RetryCause::Credential);
-        self.give_way(answered);
+        self.give_way(one, answered);
         self.outgoing = self.replay.again_after_refusal().map(Gather::from);
         self.deadlines.begin_try(ring::now());
         self.ask(one, Interims::Pass).await

@@ -62,7 +62,7 @@ impl Sending<'_> {
                 break (tried, stopped);
             }
             if let Ok(answered) = tried {
-                self.give_way(*answered);
+                self.give_way(one, *answered);
             }
         };
         one.conclude(self.score(&tried, one));

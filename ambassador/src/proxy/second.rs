@@ -125,6 +125,7 @@ impl<'a> Sending<'a> {
         }
         *self.response = other.response;
         record.is_answered_by(other.attempt.endpoint());
+        self.progress.waited(one.sent_at, other.attempt.sent_at);
         one.give_way_to(other.attempt);
         Ok(other.answered)
     }

@@ -202,6 +202,7 @@ impl<'a> Sending<'a> {
                 && freshness == Freshness::Any
                 && error.may_be_a_dead_connection(self.progress);
             let failure = self.fail(error);
+            self.progress.waited(one.sent_at, ring::now());
             if !was_dead || self.outgoing.is_none() {
                 break failure;
             }
@@ -299,7 +300,10 @@ impl<'a> Sending<'a> {
 
     /// Gives up a response that was held back, for another try. Its connection
     /// stays where all of it has come.
-    pub(crate) fn give_way(&mut self, answered: AnsweredTry) {
+    pub(crate) fn give_way(&mut self, one: &Try<'_>, answered: AnsweredTry) {
+        if let Some(head_at) = self.progress.head_at.get() {
+            self.progress.waited(one.sent_at, head_at);
+        }
         self.outgoing = self.replay.again().map(Gather::from);
         let AnsweredTry { outbound, held } = answered;
         if self.recv.is_whole() {
@@ -361,9 +365,9 @@ impl<'a> Sending<'a> {
         };
         let sought = Some(one.endpoint());
         let began = clock::now();
-        let connection = one.reach(caller, freshness, until).await?;
-        let connecting = &self.progress.connecting;
-        connecting.set(connecting.get() + clock::now().saturating_duration_since(began));
+        let reached = one.reach(caller, freshness, until).await;
+        self.progress.waited(began, clock::now());
+        let connection = reached?;
         // Another address of its name may have been faster. A try beside another
         // one is not what the log tells of before it is answered.
         let endpoint = &self.record.passage.endpoint;

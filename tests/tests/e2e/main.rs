@@ -67,6 +67,7 @@ mod opaque;
 mod openbao_certificates;
 mod openbao_documents;
 mod openbao_tokens;
+mod overhead;
 mod placeholders;
 mod pool;
 mod programs;
