@@ -14,5 +14,6 @@ pub(crate) mod other_namespaces;
 pub(crate) mod permits;
 pub(crate) mod placeholders;
 pub(crate) mod pool;
+pub(crate) mod secrets;
 pub(crate) mod server;
 pub(crate) mod shared;

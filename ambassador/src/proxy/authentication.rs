@@ -18,7 +18,7 @@ impl Sending<'_> {
     /// may not be in the signed chunks that its head tells of.
     #[cold]
     pub(crate) fn authenticated(&mut self, outbound: &Outbound) -> Result<Chunk, Failure> {
-        let issued = match &self.target().credential {
+        let issued = match self.target().credential() {
             None => None,
             Some(credential) => {
                 let issued = self.presentable(credential);

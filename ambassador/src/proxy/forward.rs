@@ -287,8 +287,8 @@ impl<'a> RoutedRequest<'a, '_> {
     /// placeholders. `Some`: there is none.
     async fn await_secrets(&mut self, timeout: CallerTimeout) -> Option<Refusal> {
         let target = &self.route.target;
-        let mut needed = Vec::from_iter(&target.credential);
-        if let Some(placeholders) = &target.placeholders {
+        let mut needed = Vec::from_iter(target.credential());
+        if let Some(placeholders) = target.placeholders() {
             match substitution::needed(placeholders, self.route, self.incoming) {
                 Ok(secrets) => needed.extend(secrets),
                 Err(bad) => return Some(Refusal::Malformed(bad)),

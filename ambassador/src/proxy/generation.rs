@@ -18,6 +18,7 @@ use crate::upstream::health::UpstreamHealth;
 use crate::upstream::in_flight::Entered;
 use crate::upstream::limits::{Limits, Opening};
 use crate::upstream::placeholders::UpstreamPlaceholders;
+use crate::upstream::secrets::UpstreamSecrets;
 use crate::upstream::server::Server;
 use crate::upstream::shared::Shared;
 
@@ -31,10 +32,8 @@ pub struct Generation {
     shared: Vec<Arc<Shared>>,
     /// By the place of the upstream: what its connections are encrypted with.
     tls: Vec<Option<Arc<Client>>>,
-    /// By the same place: of those that have one.
-    credentials: Vec<Option<Arc<UpstreamCredential>>>,
-    /// By the same place: of those whose requests may have placeholders.
-    placeholders: Vec<Option<Arc<UpstreamPlaceholders>>>,
+    /// By the same place: of those that have any.
+    secrets: Vec<Option<Arc<UpstreamSecrets>>>,
     /// By the place of the route: those that override the rate limit of their
     /// upstream.
     route_limits: Vec<Option<Arc<RateLimit>>>,
@@ -49,10 +48,8 @@ pub struct Target {
     pub upstream: Arc<Upstream>,
     /// What all shards share of it.
     pub shared: Arc<Shared>,
-    /// What its requests show, where it has `auth`.
-    pub credential: Option<Arc<UpstreamCredential>>,
-    /// What stands in for placeholders in them, where there are any.
-    pub placeholders: Option<Arc<UpstreamPlaceholders>>,
+    /// What its requests carry that programs do not have.
+    secrets: Option<Arc<UpstreamSecrets>>,
     /// That of a route which has its own.
     route_limit: Option<Arc<RateLimit>>,
     /// Keeps it while someone has this, where it is adopted.
@@ -85,12 +82,9 @@ impl Generation {
                 })
             })
             .collect();
-        let credentials = table.settings().upstreams.iter();
-        let credentials = credentials.map(|upstream| credential(upstream, previous));
-        let credentials = credentials.collect();
-        let placeholders = table.settings().upstreams.iter();
-        let placeholders = placeholders.map(|upstream| placeholders_of(upstream, previous));
-        let placeholders = placeholders.collect();
+        let secrets = table.settings().upstreams.iter();
+        let secrets = secrets.map(|upstream| secrets_of(upstream, previous));
+        let secrets = secrets.collect();
         let policies = &table.settings().adopted;
         let adopted = previous.map_or_else(
             || Arc::new(Adopted::new(policies)),
@@ -102,8 +96,7 @@ impl Generation {
                 || Arc::new(adopted.shared_as(UpstreamIndex::UNMATCHED)),
                 |previous| Arc::clone(&previous.unmatched.shared),
             ),
-            credential: None,
-            placeholders: None,
+            secrets: None,
             route_limit: None,
             hold: None,
         };
@@ -113,8 +106,7 @@ impl Generation {
             number: previous.map_or(0, |previous| previous.number + 1),
             table,
             shared,
-            credentials,
-            placeholders,
+            secrets,
             unmatched,
             adopted,
         }
@@ -143,8 +135,7 @@ impl Generation {
         Target {
             upstream: Arc::clone(&self.table.settings().upstreams[index]),
             shared: Arc::clone(&self.shared[index]),
-            credential: self.credentials[index].clone(),
-            placeholders: self.placeholders[index].clone(),
+            secrets: self.secrets[index].clone(),
             route_limit: None,
             hold: None,
         }
@@ -209,9 +200,10 @@ impl Generation {
     pub fn credentials(
         &self,
     ) -> impl Iterator<Item = (&Arc<Upstream>, &Arc<Shared>, &Arc<UpstreamCredential>)> {
-        let of_each = self.targets().zip(&self.credentials);
-        of_each.filter_map(|((upstream, shared), credential)| {
-            Some((upstream, shared, credential.as_ref()?))
+        let of_each = self.targets().zip(&self.secrets);
+        of_each.filter_map(|((upstream, shared), secrets)| {
+            let credential = secrets.as_ref()?.credential.as_ref()?;
+            Some((upstream, shared, credential))
         })
     }
 
@@ -219,9 +211,10 @@ impl Generation {
     pub(crate) fn placeholders(
         &self,
     ) -> impl Iterator<Item = (&Arc<Upstream>, &Arc<Shared>, &Arc<UpstreamPlaceholders>)> {
-        let of_each = self.targets().zip(&self.placeholders);
-        of_each.filter_map(|((upstream, shared), placeholders)| {
-            Some((upstream, shared, placeholders.as_ref()?))
+        let of_each = self.targets().zip(&self.secrets);
+        of_each.filter_map(|((upstream, shared), secrets)| {
+            let placeholders = secrets.as_ref()?.placeholders.as_ref()?;
+            Some((upstream, shared, placeholders))
         })
     }
 
@@ -247,13 +240,26 @@ impl Generation {
     }
 }
 
+/// What requests to an upstream carry that programs do not have.
+fn secrets_of(upstream: &Upstream, previous: Option<&Generation>) -> Option<Arc<UpstreamSecrets>> {
+    let known = previous.and_then(|previous| previous.target_by_name(&upstream.name)?.secrets);
+    let credential = credential_of(upstream, known.as_deref());
+    let placeholders = placeholders_of(upstream, known.as_deref());
+    (credential.is_some() || placeholders.is_some()).then(|| {
+        Arc::new(UpstreamSecrets {
+            credential,
+            placeholders,
+        })
+    })
+}
+
 /// The credential of an upstream: that of before, where `auth` says the same.
-fn credential(
+fn credential_of(
     upstream: &Upstream,
-    previous: Option<&Generation>,
+    known: Option<&UpstreamSecrets>,
 ) -> Option<Arc<UpstreamCredential>> {
     let auth = upstream.auth.as_ref()?;
-    let known = previous.and_then(|previous| previous.target_by_name(&upstream.name)?.credential);
+    let known = known.and_then(|known| known.credential.clone());
     let known = known.filter(|known| known.auth == *auth);
     Some(known.unwrap_or_else(|| Arc::new(UpstreamCredential::new(auth))))
 }
@@ -262,10 +268,10 @@ fn credential(
 /// the same.
 fn placeholders_of(
     upstream: &Upstream,
-    previous: Option<&Generation>,
+    known: Option<&UpstreamSecrets>,
 ) -> Option<Arc<UpstreamPlaceholders>> {
     let settings = &upstream.placeholders;
-    let known = previous.and_then(|previous| previous.target_by_name(&upstream.name)?.placeholders);
+    let known = known.and_then(|known| known.placeholders.clone());
     let is_same = |known: &Arc<UpstreamPlaceholders>| known.iter().map(|it| &it.auth).eq(settings);
     match known {
         _ if settings.is_empty() => None,
@@ -301,8 +307,7 @@ impl Target {
         Self {
             upstream: adoption.upstream,
             shared: adoption.shared,
-            credential: None,
-            placeholders: None,
+            secrets: None,
             route_limit: None,
             hold: Some(adoption.hold),
         }
@@ -366,15 +371,30 @@ impl Target {
     /// Whether its requests carry secrets that programs do not have.
     #[inline]
     pub(crate) fn has_secrets(&self) -> bool {
-        self.credential.is_some() || self.placeholders.is_some()
+        self.secrets.is_some()
+    }
+
+    /// What its requests show, where it has `auth`.
+    #[inline]
+    pub fn credential(&self) -> Option<&Arc<UpstreamCredential>> {
+        self.secrets.as_ref()?.credential.as_ref()
+    }
+
+    /// What stands in for placeholders in them, where there are any.
+    #[inline]
+    pub(crate) fn placeholders(&self) -> Option<&Arc<UpstreamPlaceholders>> {
+        self.secrets.as_ref()?.placeholders.as_ref()
     }
 
     /// Whether its requests carry what there is already; with placeholders, that is for
     /// each to tell.
     #[inline]
     pub(crate) fn is_ready(&self, now: Instant) -> bool {
-        let credential = self.credential.as_ref();
-        credential.is_none_or(|it| it.is_valid(now)) && self.placeholders.is_none()
+        let is_ready = |secrets: &UpstreamSecrets| {
+            let credential = secrets.credential.as_ref();
+            credential.is_none_or(|it| it.is_valid(now)) && secrets.placeholders.is_none()
+        };
+        self.secrets.as_deref().is_none_or(is_ready)
     }
 
     /// How connections to it are opened.

@@ -89,7 +89,7 @@ impl Sending<'_> {
         if status == 401 {
             return true;
         }
-        let credential = self.target().credential.as_ref();
+        let credential = self.target().credential();
         let signs = credential.is_some_and(|credential| credential.auth.signs());
         if !signs || !aws_error::STATUSES.contains(&status) {
             return false;
@@ -108,12 +108,12 @@ impl Sending<'_> {
     /// The upstream has refused what the request carried.
     fn refuse_presented(&self, presented: &Presented) {
         let target = self.target();
-        if let Some(credential) = &target.credential
+        if let Some(credential) = target.credential()
             && presented.number != 0
         {
             credential.refuse(presented.number, ring::now());
         }
-        if let Some(placeholders) = &target.placeholders
+        if let Some(placeholders) = target.placeholders()
             && presented.secrets != 0
         {
             placeholders.refuse(presented.secrets, ring::now());
@@ -124,12 +124,12 @@ impl Sending<'_> {
     async fn presented_renewed(&self, presented: &Presented) -> Renewal {
         let target = self.target();
         let mut renewal = Renewal::Failed;
-        if let Some(credential) = &target.credential
+        if let Some(credential) = target.credential()
             && presented.number != 0
         {
             renewal = credential.renewed(presented.number, ring::now).await;
         }
-        if let Some(placeholders) = &target.placeholders
+        if let Some(placeholders) = target.placeholders()
             && presented.secrets != 0
             && renewal == Renewal::Failed
         {

@@ -328,7 +328,7 @@ impl<'a> Sending<'a> {
         one: &mut Try<'_>,
         freshness: Freshness,
     ) -> Result<Outbound, Unanswered> {
-        match &self.target().credential {
+        match self.target().credential() {
             Some(credential) if !credential.is_valid(ring::now()) => {
                 return Err(Unanswered::WITHOUT_CREDENTIAL);
             }

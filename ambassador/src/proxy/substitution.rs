@@ -30,7 +30,7 @@ pub(crate) fn needed<'p>(
     let Incoming { request, head, .. } = incoming;
     let upstream = &route.target.upstream;
     let rules = &upstream.policies.headers;
-    let own = route.target.credential.as_ref();
+    let own = route.target.credential();
     let is_own = |name: &[u8]| own.is_some_and(|own| own.auth.is_field(name));
     let sent = request.fields().iter();
     let sent = sent.map(|field| (Cow::from(field.name(head)), field.value(head)));
@@ -96,7 +96,7 @@ impl Sending<'_> {
         encoded: Chunk,
         own: Option<&Credential>,
     ) -> Result<Chunk, Failure> {
-        let Some(placeholders) = &self.target().placeholders else {
+        let Some(placeholders) = self.target().placeholders() else {
             return Ok(encoded);
         };
         let own = match own {

@@ -31,7 +31,7 @@ impl Trailers<'_> {
     pub(crate) fn passes(self, name: &[u8]) -> bool {
         let policies = &self.route.target.upstream.policies;
         let Incoming { request, head, .. } = self.incoming;
-        let credential = self.route.target.credential.as_ref();
+        let credential = self.route.target.credential();
         message::may_trail(name)
             && !credential.is_some_and(|credential| credential.auth.is_field(name))
             && !request.fields().names_for_this_hop(head, name)

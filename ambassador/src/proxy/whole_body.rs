@@ -50,7 +50,7 @@ impl Sending<'_> {
     /// Whether its head is signed together with its body, of which more is to come.
     #[inline]
     pub(crate) fn signs_whole_body(&self) -> bool {
-        let Some(credential) = &self.target().credential else {
+        let Some(credential) = self.target().credential() else {
             return false;
         };
         if self.recv.is_whole() {

@@ -13,7 +13,7 @@ use crate::upstream::credential::{CredentialView, Renewal, UpstreamCredential, V
 const SHOWN_BYTES_MAX: usize = 64;
 
 /// Those of one upstream, in one version of the configuration.
-pub struct UpstreamPlaceholders {
+pub(crate) struct UpstreamPlaceholders {
     list: Vec<Arc<UpstreamCredential>>,
     is_unknown_told: AtomicBool,
 }
@@ -36,7 +36,7 @@ impl UpstreamPlaceholders {
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<UpstreamCredential>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<UpstreamCredential>> {
         self.list.iter()
     }
 

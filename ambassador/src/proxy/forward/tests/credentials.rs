@@ -40,7 +40,7 @@ fn play<F: Future<Output = World> + 'static>(
 
 fn credential(world: &World) -> Arc<UpstreamCredential> {
     let target = world.context.generation().target(0);
-    target.credential.expect("the upstream has auth")
+    Arc::clone(target.credential().expect("the upstream has auth"))
 }
 
 /// As the control side does it.

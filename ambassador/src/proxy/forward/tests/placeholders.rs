@@ -37,7 +37,7 @@ fn play<F: Future<Output = World> + 'static>(
 
 fn secret_of(world: &World, name: &str) -> Arc<UpstreamCredential> {
     let target = world.context.generation().target(0);
-    let placeholders = target.placeholders.expect("the upstream has some");
+    let placeholders = target.placeholders().expect("the upstream has some");
     Arc::clone(placeholders.find(name.as_bytes()).expect("it has this one"))
 }
 
@@ -113,7 +113,7 @@ fn the_credential_of_the_upstream_stays_as_it_is() {
         let target = world.context.generation().target(0);
         issue(&secret_of(&world, "stripe"), "sk-1");
         issue(
-            &target.credential.expect("it has auth"),
+            target.credential().expect("it has auth"),
             "amb-placeholder-stripe",
         );
         let mut caller = world.caller();
