@@ -80,7 +80,7 @@ impl<'a> Admission<'a, '_> {
             let reply = LocalReply::new(Reason::AuthUnavailable);
             return Err(reply.with_detail(UNGUARDED).into());
         }
-        if target.credential().is_some() && self.request.method() == Method::Trace {
+        if self.request.method() == Method::Trace && target.credential().is_some() {
             let reply = LocalReply::new(Reason::BadRequest).with_detail(TRACED);
             return Err(reply.into());
         }

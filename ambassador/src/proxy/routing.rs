@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
@@ -20,9 +19,10 @@ use crate::proxy::client_certificate::{
     ClientCertificate, Forwarded, X_FORWARDED_CLIENT_CERT, reads_as_forwarded,
 };
 use crate::proxy::context::Context;
+use crate::proxy::deadlines::Deadlines;
 use crate::proxy::generation::Target;
 use crate::proxy::signing;
-use crate::ring::Chunk;
+use crate::ring::{self, Chunk};
 use crate::route::settings::{AddedHeaders, Endpoints, HeaderRules, Policies};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::upstream::key;
@@ -115,8 +115,8 @@ pub(crate) struct Incoming<'a> {
 pub(crate) struct TryFacts<'a> {
     /// Where the try goes.
     pub endpoint: EndpointAddr,
-    /// What it has of the caller's time.
-    pub left: Duration,
+    /// Until when it may wait.
+    pub deadlines: &'a Deadlines<'a>,
     /// What it shows, where the upstream has `auth`.
     pub credential: Option<&'a Credential>,
 }
@@ -313,7 +313,8 @@ impl RouteDecision {
             .filter(|_| !rules.names(X_HOPS))
             .map(Hops::and_this);
         let timeout = self.caller_timeout(incoming);
-        let limits = timeout.limit().map(|_| timeout.fields(facts.left));
+        let left = || facts.deadlines.left_for_caller(ring::now());
+        let limits = timeout.limit().map(|_| timeout.fields(left()));
         let mut add: SmallVec<[(&str, &[u8]); ADDED_MAX]> = SmallVec::new();
         for (name, value) in trace.iter().flat_map(|trace| trace.iter()) {
             if !rules.names(name) {

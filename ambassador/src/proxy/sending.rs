@@ -382,7 +382,7 @@ impl<'a> Sending<'a> {
     pub(crate) fn head(&self, outbound: &Outbound, credential: Option<&Credential>) -> Chunk {
         let facts = TryFacts {
             endpoint: outbound.endpoint(),
-            left: self.deadlines.left_for_caller(ring::now()),
+            deadlines: self.deadlines,
             credential,
         };
         let Incoming { request, head, .. } = self.incoming;
