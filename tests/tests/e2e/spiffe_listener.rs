@@ -89,7 +89,7 @@ impl Inbound {
 /// The proxy of each side is another user than the one who started it, and confined.
 fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend) {
     // Shorter than the test, so that old connections have to leave in time.
-    const LIFETIME: Duration = Duration::from_secs(6);
+    const LIFETIME: Duration = Duration::from_secs(4);
     let td = TrustDomain::new("td");
     let (shop, pay) = (Scratch::new(), Scratch::new());
     let of = |path: &str, serial| Update::of(&td.svid(path, serial, LIFETIME), &td);
