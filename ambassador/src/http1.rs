@@ -21,4 +21,4 @@ pub(crate) use encode::{with_fields, with_values, written_head};
 pub(crate) use reply::encode_reply;
 pub use request::parse_request;
 pub use response::parse_response;
-pub(crate) use trailers::write_trailers;
+pub(crate) use trailers::{read_trailers, write_chunk, write_last_chunk, write_trailers};

@@ -6,6 +6,7 @@
 pub(crate) mod bad_message;
 pub(crate) mod caller_timeout;
 pub(crate) mod challenge;
+pub(crate) mod field_list;
 pub(crate) mod fields;
 pub(crate) mod hops;
 pub(crate) mod identity;
@@ -23,6 +24,7 @@ pub(crate) mod trailers;
 
 pub(crate) use bad_message::BadMessage;
 pub use caller_timeout::CallerTimeout;
+pub(crate) use field_list::FieldList;
 pub(crate) use hops::{Hops, X_HOPS};
 pub use identity::request_id;
 pub use method::Method;
@@ -30,8 +32,8 @@ pub use reason::Reason;
 pub(crate) use reply::LocalReply;
 pub use request::RequestHead;
 pub use response::ResponseHead;
-pub(crate) use rewrite::WrittenHead;
 pub use rewrite::{CredentialField, RequestRewrite};
+pub(crate) use rewrite::{FieldWriter, WrittenHead};
 pub use trace::{TraceContext, TraceParent};
 pub(crate) use trailers::may_trail;
 
@@ -53,13 +55,47 @@ pub enum Length {
     Unknown,
 }
 
+/// Whether more follows of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End<'a> {
+    /// It does.
+    More,
+    /// Nothing but these trailers, a list of fields; empty: there are none.
+    Whole(&'a [u8]),
+}
+
+impl<'a> End<'a> {
+    /// The end of a body that has come as far as `is_whole` says.
+    #[inline]
+    pub(crate) fn of(is_whole: bool, trailers: &'a [u8]) -> Self {
+        match is_whole {
+            true => Self::Whole(trailers),
+            false => Self::More,
+        }
+    }
+}
+
+/// What the sender of a message speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
 /// What becomes of the framing of a body on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Framing {
-    /// It passes as it came: from HTTP/1 to HTTP/1.
+pub enum Framing {
+    /// It passes as it came: from HTTP/1 to HTTP/1, or content alone.
     Kept,
-    /// Only the content passes.
+    /// Only the content passes: from HTTP/1.
     Removed,
+    /// The content is put into chunks: to HTTP/1.1.
+    Added,
 }
 
 /// How large a message head may be.

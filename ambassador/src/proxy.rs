@@ -7,6 +7,7 @@ pub(crate) mod after;
 pub(crate) mod answer;
 pub(crate) mod attempt;
 mod authentication;
+mod body;
 mod body_wait;
 pub(crate) mod bound;
 pub(crate) mod caller;

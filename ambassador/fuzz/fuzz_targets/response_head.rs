@@ -4,7 +4,7 @@
 #![no_main]
 
 use ambassador::testing::http1::{ResponseRewrite, parse_response, write_response};
-use ambassador::testing::message::{Limits, Method, ResponseHead};
+use ambassador::testing::message::{Framing, Limits, Method, ResponseHead};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -37,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
     let rewrite = ResponseRewrite {
         close: false,
         http10: false,
-        dechunk: false,
+        framing: Framing::Kept,
     };
     write_response(&mut out, head, &response, &rewrite);
 

@@ -3,7 +3,7 @@
 //! What it walks over is what RFC 9110 and RFC 9112 allow there and nothing
 //! else; what that means is for the heads to say.
 
-use crate::message::{BadMessage, Limits};
+use crate::message::{BadMessage, Limits, Version};
 
 /// How closely a message has to keep to the grammar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,17 +159,17 @@ impl<'a> Cursor<'a> {
         (start, end)
     }
 
-    /// Over the version: whether it is HTTP/1.0, not 1.1.
+    /// Over the version, HTTP/1.0 or 1.1.
     #[inline]
-    pub(super) fn is_http10(&mut self) -> Result<bool, Stop> {
-        let is_http10 = match self.rest.first_chunk() {
-            Some(b"HTTP/1.1") => false,
-            Some(b"HTTP/1.0") => true,
+    pub(super) fn version(&mut self) -> Result<Version, Stop> {
+        let version = match self.rest.first_chunk() {
+            Some(b"HTTP/1.1") => Version::Http11,
+            Some(b"HTTP/1.0") => Version::Http10,
             None if b"HTTP/1.".starts_with(self.rest) => return Err(Stop::Partial),
             Some(_) | None => return Err(BadMessage::Version.into()),
         };
         self.skip(b"HTTP/1.1".len());
-        Ok(is_http10)
+        Ok(version)
     }
 
     /// The end of a line; `other` is the refusal where there is something else,

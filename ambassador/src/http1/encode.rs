@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use crate::message::fields::{Field, Fields, Form, Kind};
-use crate::message::trace::BaggageRoom;
-use crate::message::{RequestHead, RequestRewrite, ResponseHead, WrittenHead};
+use crate::message::{
+    FieldWriter, Framing, Length, RequestHead, RequestRewrite, ResponseHead, Version, WrittenHead,
+};
 
 /// How a response head changes on its way.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +15,8 @@ pub struct ResponseRewrite {
     pub close: bool,
     /// The client speaks HTTP/1.0: keep-alive has to be said.
     pub http10: bool,
-    /// The body is passed on without its chunk framing.
-    pub dechunk: bool,
+    /// What becomes of the framing of its body.
+    pub framing: Framing,
 }
 
 /// Appends the head of a request to `out`.
@@ -55,44 +56,27 @@ pub fn write_request(
         (false, false) => None,
     };
     let mut host_written = false;
-    let mut baggage = BaggageRoom::default();
     let mut lines = Lines::new(out, head, request.fields());
-    for field in request.fields().iter() {
-        match field.kind {
-            Kind::Host => {
-                host_written = true;
-                match host {
-                    Some(host) => lines.write(field.name(head), host),
-                    None => lines.pass(field),
-                }
+    rewrite.pass_fields(head, request, &mut lines, |lines, field| match field.kind {
+        Kind::Host => {
+            host_written = true;
+            match host {
+                Some(host) => lines.write(field.name(head), host),
+                None => lines.pass(field),
             }
-            Kind::ContentLength | Kind::TransferEncoding => lines.pass(field),
-            Kind::Connection => {
-                if let Some(tokens) = connection.take() {
-                    lines.write(field.name(head), tokens);
-                }
-            }
-            Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
-                lines.write(field.name(head), b"trailers");
-            }
-            Kind::HopByHop | Kind::KeepAlive | Kind::Te | Kind::Named => {}
-            Kind::Upgrade if !upgrade => {}
-            Kind::ForProxy if rewrite.addressed_here => {}
-            Kind::ProxyCredentials if rewrite.presented_here => {}
-            _ if is_replaced(field.name(head), rewrite) => {}
-            Kind::TraceContext if rewrite.trace.tracecontext => {}
-            Kind::B3 if rewrite.trace.b3 => {}
-            Kind::Baggage if rewrite.trace.baggage => {
-                let value = field.value(head);
-                match baggage.take(value) {
-                    whole if whole.len() == value.len() => lines.pass(field),
-                    [] => {}
-                    part => lines.write(field.name(head), part),
-                }
-            }
-            _ => lines.pass(field),
         }
-    }
+        Kind::Connection => {
+            if let Some(tokens) = connection.take() {
+                lines.write(field.name(head), tokens);
+            }
+        }
+        Kind::Te if request.takes_trailers() && is_first(request.fields(), field) => {
+            lines.write(field.name(head), b"trailers");
+        }
+        Kind::Te => {}
+        Kind::Upgrade if !upgrade => {}
+        _ => lines.pass(field),
+    });
     if !host_written {
         // HTTP/1.1 has to have one, be it empty (RFC 9112 section 3.2).
         lines.write(b"Host", host.unwrap_or_default());
@@ -100,18 +84,10 @@ pub fn write_request(
     if let Some(tokens) = connection {
         lines.write(b"Connection", tokens);
     }
-    let credential = rewrite.credential.as_ref();
-    for (name, value) in rewrite.set {
-        if !credential.is_some_and(|field| field.is_named(name.as_bytes())) {
-            lines.write(name.as_bytes(), value.as_bytes());
-        }
+    if request.version == Version::Http2 && request.length() == Length::Unknown {
+        lines.write(b"Transfer-Encoding", b"chunked");
     }
-    for (name, value) in rewrite.add.iter().filter(|(_, value)| !value.is_empty()) {
-        lines.write(name.as_bytes(), value);
-    }
-    if let Some(field) = credential {
-        lines.write(field.name.as_bytes(), field.value);
-    }
+    rewrite.own_fields(&mut lines);
     lines.end();
 }
 
@@ -219,9 +195,12 @@ pub fn write_response(
             Kind::Connection | Kind::HopByHop | Kind::KeepAlive | Kind::Te | Kind::Named => {}
             Kind::ContentLength | Kind::TransferEncoding if response.is_unframed() => {}
             Kind::Upgrade if !switching => {}
-            Kind::TransferEncoding if rewrite.dechunk => {}
+            Kind::TransferEncoding if rewrite.framing == Framing::Removed => {}
             _ => lines.pass(field),
         }
+    }
+    if rewrite.framing == Framing::Added {
+        lines.write(b"Transfer-Encoding", b"chunked");
     }
     let interim = (100..200).contains(&response.status());
     if rewrite.close && !interim {
@@ -253,22 +232,6 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// A field as it was sent, or as it should have been.
-    #[inline(always)]
-    fn pass(&mut self, field: &Field) {
-        if self.loose {
-            return self.write_anew(field);
-        }
-        let line = field.line();
-        // Between two lines stand CR and LF, and white space that does not
-        // go on.
-        if line.start != self.run.end + 2 {
-            self.copy();
-            self.run.start = line.start;
-        }
-        self.run.end = line.end;
-    }
-
     /// A field without blanks before the colon, in one line with CR and LF.
     fn write_anew(&mut self, field: &Field) {
         if field.form == Form::AsSent {
@@ -287,15 +250,6 @@ impl<'a> Lines<'a> {
                 self.out.extend_from_slice(line);
             }
         }
-        self.out.extend_from_slice(b"\r\n");
-    }
-
-    /// A field of our own.
-    fn write(&mut self, name: &[u8], value: &[u8]) {
-        self.copy();
-        self.out.extend_from_slice(name);
-        self.out.extend_from_slice(b": ");
-        self.out.extend_from_slice(value);
         self.out.extend_from_slice(b"\r\n");
     }
 
@@ -321,18 +275,36 @@ impl<'a> Lines<'a> {
     }
 }
 
+impl FieldWriter for Lines<'_> {
+    /// A field as it was sent, or as it should have been.
+    #[inline(always)]
+    fn pass(&mut self, field: &Field) {
+        if self.loose {
+            return self.write_anew(field);
+        }
+        let line = field.line();
+        // Between two lines stand CR and LF, and white space that does not
+        // go on.
+        if line.start != self.run.end + 2 {
+            self.copy();
+            self.run.start = line.start;
+        }
+        self.run.end = line.end;
+    }
+
+    /// A field of our own.
+    fn write(&mut self, name: &[u8], value: &[u8]) {
+        self.copy();
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+    }
+}
+
 fn is_first(fields: &Fields, field: &Field) -> bool {
     let first = fields.iter().find(|other| other.kind == field.kind);
     first.is_some_and(|first| std::ptr::eq(first, field))
-}
-
-fn is_replaced(name: &[u8], rewrite: &RequestRewrite<'_>) -> bool {
-    let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
-    let credential = rewrite.credential.as_ref();
-    credential.is_some_and(|field| field.is_named(name))
-        || rewrite.add.iter().any(|(added, _)| is(added.as_bytes()))
-        || rewrite.set.iter().any(|(set, _)| is(set.as_bytes()))
-        || rewrite.remove.iter().any(|removed| is(removed.as_bytes()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How the body of a message is delimited (RFC 9112 section 6).
 
-use crate::message::BadMessage;
 use crate::message::fields::{Fields, Kind};
+use crate::message::{BadMessage, Version};
 
 /// Digits of a Content-Length at most, zeros in front included: any such number
 /// is below 2^63, so that it overflows no recipient's integer.
@@ -40,7 +40,11 @@ pub(super) enum Framing {
 /// recipient repair is refused: a repeated length even where all are
 /// equal, a length beside an encoding.
 #[inline(always)]
-pub(super) fn of_head(fields: &Fields, head: &[u8], http10: bool) -> Result<Framing, BadMessage> {
+pub(super) fn of_head(
+    fields: &Fields,
+    head: &[u8],
+    version: Version,
+) -> Result<Framing, BadMessage> {
     let length = fields.only(Kind::ContentLength, BadMessage::RepeatedLength)?;
     let encoding = fields.only(Kind::TransferEncoding, BadMessage::TransferEncoding)?;
     match (length, encoding) {
@@ -49,7 +53,7 @@ pub(super) fn of_head(fields: &Fields, head: &[u8], http10: bool) -> Result<Fram
         (Some(length), None) => number(length.value(head))
             .map(Framing::Length)
             .ok_or(BadMessage::Length),
-        (None, Some(_)) if http10 => Err(BadMessage::EncodingBeforeHttp11),
+        (None, Some(_)) if version == Version::Http10 => Err(BadMessage::EncodingBeforeHttp11),
         (None, Some(encoding)) => codings(encoding.value(head)).ok_or(BadMessage::TransferEncoding),
     }
 }

@@ -31,7 +31,7 @@ pub fn parse_request(
     read_target(request, head)?;
     let host = request.fields.only(Kind::Host, BadMessage::RepeatedHost)?;
     match host {
-        None if !request.http10 => return Err(BadMessage::MissingHost),
+        None if !request.is_http10() => return Err(BadMessage::MissingHost),
         // Nobody reads it beside a target that names an authority, but it
         // has to be a host all the same.
         Some(host) if request.is_absolute() || request.is_connect() => {
@@ -42,7 +42,7 @@ pub fn parse_request(
         }
         _ => {}
     }
-    request.length = match framing::of_head(&request.fields, head, request.http10)? {
+    request.length = match framing::of_head(&request.fields, head, request.version)? {
         Framing::Unsaid | Framing::Length(0) => Length::None,
         Framing::Length(length) => Length::Exact(length),
         Framing::Chunked => Length::Unknown,
@@ -65,7 +65,7 @@ fn read(request: &mut RequestHead, cursor: &mut Cursor<'_>, fields_max: usize) -
     end_word(cursor, request.method_text)?;
     request.target = cursor.word();
     end_word(cursor, request.target)?;
-    request.http10 = cursor.is_http10()?;
+    request.version = cursor.version()?;
     cursor.line_end(BadMessage::StartLine, BadMessage::BareCr)?;
     fields::read(&mut request.fields, cursor, fields_max)
 }

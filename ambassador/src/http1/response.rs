@@ -48,7 +48,7 @@ fn read(
         cursor.line_end(BAD, BAD)?;
         lines += 1;
     }
-    response.http10 = cursor.is_http10()?;
+    response.version = cursor.version()?;
     if cursor.next()? != b' ' {
         return Err(BadMessage::Version.into());
     }
@@ -75,7 +75,7 @@ fn find_length(
     head: &[u8],
     method: Method,
 ) -> Result<Length, BadMessage> {
-    let framing = framing::of_head(&response.fields, head, response.http10)?;
+    let framing = framing::of_head(&response.fields, head, response.version)?;
     let is_tunnel = method == Method::Connect && (200..300).contains(&response.status);
     response.unframed = is_tunnel || matches!(response.status, 100..=199 | 204);
     response.misframed =

@@ -2,7 +2,7 @@
 
 use crate::addr::Authority;
 use crate::message::fields::{Fields, Kind, Span, part};
-use crate::message::{BadMessage, Length, Method};
+use crate::message::{BadMessage, Length, Method, Version};
 
 /// A parsed request head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
@@ -17,8 +17,8 @@ pub struct RequestHead {
     pub(crate) target_authority: Option<Span>,
     /// Where the path of the target begins.
     pub(crate) path_start: u32,
-    /// Its sender speaks HTTP/1.0.
-    pub(crate) http10: bool,
+    /// What its sender speaks.
+    pub(crate) version: Version,
     /// How long its body is.
     pub(crate) length: Length,
     /// Its fields.
@@ -107,23 +107,26 @@ impl RequestHead {
 
     /// HTTP/1.0.
     pub fn is_http10(&self) -> bool {
-        self.http10
+        self.version == Version::Http10
     }
 
     /// Whether the connection may carry another request (RFC 9112 section 9.3).
     pub fn keep_alive(&self) -> bool {
-        !self.fields.close && (!self.http10 || self.fields.keep_alive)
+        !self.fields.close && (!self.is_http10() || self.fields.keep_alive)
     }
 
     /// Whether a switch of protocols is asked for (RFC 9110 section 7.8);
     /// asking for `h2c` does not count.
     pub fn is_upgrade(&self) -> bool {
-        self.fields.upgrade && self.fields.names_protocol() && !self.http10 && !self.is_connect()
+        self.fields.upgrade
+            && self.fields.names_protocol()
+            && !self.is_http10()
+            && !self.is_connect()
     }
 
     /// Whether the client can take trailer fields (RFC 9110 section 10.1.4).
     pub fn takes_trailers(&self) -> bool {
-        self.fields.takes_trailers && !self.http10
+        self.fields.takes_trailers && !self.is_http10()
     }
 
     /// CONNECT.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::message::fields::{Fields, Span, part};
-use crate::message::{Length, Reason};
+use crate::message::{Length, Reason, Version};
 
 /// A parsed response head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
@@ -12,8 +12,8 @@ pub struct ResponseHead {
     pub(crate) status: u16,
     /// From the status code to the end of the status line.
     pub(crate) status_line: Span,
-    /// Its sender speaks HTTP/1.0.
-    pub(crate) http10: bool,
+    /// What its sender speaks.
+    pub(crate) version: Version,
     /// How long its body is.
     pub(crate) length: Length,
     /// Its body ends with the connection: nothing else says where.
@@ -80,7 +80,7 @@ impl ResponseHead {
     pub fn keep_alive(&self) -> bool {
         !self.fields.close
             && !self.misframed
-            && (!self.http10 || self.fields.keep_alive)
+            && (self.version != Version::Http10 || self.fields.keep_alive)
             && self.fields.terms.allows_another()
     }
 

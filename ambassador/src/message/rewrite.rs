@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::message::trace::Formats;
+use crate::message::RequestHead;
+use crate::message::fields::{Field, Kind};
+use crate::message::trace::{BaggageRoom, Formats};
 
 /// How a request head changes on its way.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,82 @@ pub struct RequestRewrite<'a> {
     pub addressed_here: bool,
     /// So was `Proxy-Authorization`.
     pub presented_here: bool,
+}
+
+/// Writes the fields of a head that goes on.
+pub(crate) trait FieldWriter {
+    /// A field as it came.
+    fn pass(&mut self, field: &Field);
+
+    /// A field with this name and value.
+    fn write(&mut self, name: &[u8], value: &[u8]);
+}
+
+impl RequestRewrite<'_> {
+    /// Writes what goes on of the fields of a request, in order. `between_hops` decides
+    /// about those that belong to the connection or say whom the request is for.
+    #[inline(always)]
+    pub(crate) fn pass_fields<W: FieldWriter>(
+        &self,
+        head: &[u8],
+        request: &RequestHead,
+        writer: &mut W,
+        mut between_hops: impl FnMut(&mut W, &Field),
+    ) {
+        let mut baggage = BaggageRoom::default();
+        for field in request.fields().iter() {
+            match field.kind {
+                Kind::Host
+                | Kind::ContentLength
+                | Kind::TransferEncoding
+                | Kind::Connection
+                | Kind::Te
+                | Kind::Upgrade => between_hops(writer, field),
+                Kind::HopByHop | Kind::KeepAlive | Kind::Named => {}
+                Kind::ForProxy if self.addressed_here => {}
+                Kind::ProxyCredentials if self.presented_here => {}
+                _ if self.replaces(field.name(head)) => {}
+                Kind::TraceContext if self.trace.tracecontext => {}
+                Kind::B3 if self.trace.b3 => {}
+                Kind::Baggage if self.trace.baggage => {
+                    let value = field.value(head);
+                    match baggage.take(value) {
+                        whole if whole.len() == value.len() => writer.pass(field),
+                        [] => {}
+                        part => writer.write(field.name(head), part),
+                    }
+                }
+                _ => writer.pass(field),
+            }
+        }
+    }
+
+    /// Writes the fields that the proxy sets and adds, behind all others.
+    #[inline(always)]
+    pub(crate) fn own_fields<W: FieldWriter>(&self, writer: &mut W) {
+        let credential = self.credential.as_ref();
+        for (name, value) in self.set {
+            if !credential.is_some_and(|field| field.is_named(name.as_bytes())) {
+                writer.write(name.as_bytes(), value.as_bytes());
+            }
+        }
+        for (name, value) in self.add.iter().filter(|(_, value)| !value.is_empty()) {
+            writer.write(name.as_bytes(), value);
+        }
+        if let Some(field) = credential {
+            writer.write(field.name.as_bytes(), field.value);
+        }
+    }
+
+    /// Whether a field of this name gives way to one of the proxy's own, or to none.
+    fn replaces(&self, name: &[u8]) -> bool {
+        let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
+        let credential = self.credential.as_ref();
+        credential.is_some_and(|field| field.is_named(name))
+            || self.add.iter().any(|(added, _)| is(added.as_bytes()))
+            || self.set.iter().any(|(set, _)| is(set.as_bytes()))
+            || self.remove.iter().any(|removed| is(removed.as_bytes()))
+    }
 }
 
 /// A request's head as it goes.

@@ -6,19 +6,18 @@ use std::task::Poll;
 
 use crate::clock;
 use crate::combinators::at_once;
-use crate::message::BadMessage;
+use crate::message::{BadMessage, End, Framing};
 use crate::policy::pace::Part;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Limit;
-use crate::proxy::downstream::{NextRequest, ResponsePlan, SendResponse};
+use crate::proxy::downstream::{Begun, NextRequest, ResponsePlan, SendResponse};
 use crate::proxy::heads::{Heads, INTERIM_MAX, Interims, ended_or};
 use crate::proxy::paced::{Paced, PeerTimeout, within};
 use crate::proxy::request_facts::RequestFacts;
 use crate::ring::{self, Chunk, Gather, SendError};
 use crate::telemetry::Direction;
-use crate::transport::Sending;
 
 /// The way down of one exchange.
 pub(crate) struct Download<'a> {
@@ -32,12 +31,6 @@ pub(crate) struct Download<'a> {
     pub sends: Paced,
     /// How the client does.
     pub reads: Paced,
-}
-
-/// A part of a response that has begun to go to the caller.
-struct Begun<'a> {
-    sending: Sending<'a>,
-    bytes: u64,
 }
 
 impl<'a> Download<'a> {
@@ -106,30 +99,13 @@ impl<'a> Download<'a> {
         }
     }
 
-    /// A head for the caller, with the part of the body that came along.
-    #[inline(always)]
-    fn headed(&self, head: &[u8], body: Option<Chunk>, plan: ResponsePlan) -> Gather {
-        let response = self.heads.from.response();
-        let mut gather = Gather::from(self.send.head(response, head, plan));
-        if let Some(body) = body {
-            gather.push(body);
-        }
-        gather
-    }
-
-    /// Begins to send a part to the caller.
-    #[inline(always)]
-    fn begin(&self, gather: Gather) -> Begun<'a> {
-        Begun {
-            bytes: gather.bytes() as u64,
-            sending: self.send.post(gather),
-        }
-    }
-
     /// Sends a head behind which more of a response, or another protocol, follows.
     async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
-        let gather = self.headed(head, None, ResponsePlan::INTERIM);
-        self.sent(self.begin(gather)).await
+        let head = (self.heads.from.response(), head);
+        let begun = self
+            .send
+            .respond(head, ResponsePlan::INTERIM, None, End::More);
+        self.sent(begun).await
     }
 
     /// Waits until the caller has been sent what has begun.
@@ -180,7 +156,9 @@ impl<'a> Download<'a> {
         let was_whole = from.is_whole();
         let status = from.response().status();
         self.heads.progress.record.status.set(status);
-        let mut begun = self.begin(self.headed(&held.head, first_part, plan));
+        let head = (self.heads.from.response(), &*held.head);
+        let end = self.heads.from.end();
+        let mut begun = self.send.respond(head, plan, first_part, end);
         // Most is taken at once, and needs no limit.
         match at_once(&mut begun.sending).await {
             Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
@@ -195,7 +173,7 @@ impl<'a> Download<'a> {
             held.head = Chunk::from(Vec::new());
         }
         if !was_whole {
-            self.pass_body().await?;
+            self.pass_body(plan.framing).await?;
         }
         if plan.after == After::Close {
             let flushed = self.send.flush();
@@ -212,7 +190,7 @@ impl<'a> Download<'a> {
     }
 
     /// Passes on what is still to come of a body.
-    async fn pass_body(&mut self) -> Result<(), ExchangeError> {
+    async fn pass_body(&mut self, framing: Framing) -> Result<(), ExchangeError> {
         while !self.heads.from.is_whole() {
             let chunk = match self.receive_body().await {
                 Ok(chunk) => chunk,
@@ -232,7 +210,8 @@ impl<'a> Download<'a> {
                     next = from.try_recv();
                 }
             }
-            self.sent(self.begin(gather)).await?;
+            let begun = self.send.pass(gather, framing, self.heads.from.end());
+            self.sent(begun).await?;
         }
         Ok(())
     }

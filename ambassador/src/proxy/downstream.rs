@@ -10,9 +10,10 @@ pub(crate) use http1::NoBody;
 
 use std::future::Future;
 
-use crate::message::{BadMessage, Framing, LocalReply, RequestHead, ResponseHead};
+use crate::message::{BadMessage, End, Framing, LocalReply, RequestHead, ResponseHead};
 use crate::proxy::after::After;
 use crate::proxy::answer::ExchangeError;
+use crate::proxy::body::BodyForm;
 use crate::proxy::bound::Bound;
 use crate::proxy::client::Client;
 use crate::proxy::clients::Membership;
@@ -69,6 +70,14 @@ pub(crate) enum NextRequest {
     Allowed,
     /// The shard drains, or the body of this one has not all come.
     Refused,
+}
+
+/// A part of a response that has begun to go to the caller.
+pub(crate) struct Begun<'a> {
+    /// Resolves when it was handed over.
+    pub sending: Sending<'a>,
+    /// How many bytes it has.
+    pub bytes: u64,
 }
 
 impl ResponsePlan {
@@ -186,6 +195,22 @@ impl<'a> RecvRequest<'a> {
         }
     }
 
+    /// In what form its bytes come.
+    #[inline]
+    pub(crate) fn form(&self) -> BodyForm {
+        match self {
+            Self::Http1(one) => one.form(),
+        }
+    }
+
+    /// Whether more follows of the body.
+    #[inline]
+    pub(crate) fn end(&self) -> End<'_> {
+        match self {
+            Self::Http1(one) => End::of(one.is_whole(), b""),
+        }
+    }
+
     /// Lets go of shared buffers.
     #[inline]
     pub(crate) fn detach(&mut self) {
@@ -267,20 +292,26 @@ impl<'a> SendResponse<'a> {
         }
     }
 
-    /// The head of a response that is to go to the caller so.
+    /// Hands the head of a response to the kernel, and what came along of its body; they
+    /// need not have been taken when it resolves.
     #[inline]
-    pub(crate) fn head(self, response: &ResponseHead, head: &[u8], plan: ResponsePlan) -> Chunk {
+    pub(crate) fn respond(
+        self,
+        (response, head): (&ResponseHead, &[u8]),
+        plan: ResponsePlan,
+        body: Option<Chunk>,
+        end: End<'_>,
+    ) -> Begun<'a> {
         match self {
-            Self::Http1(one) => one.head(response, head, plan),
+            Self::Http1(one) => one.respond((response, head), plan, body, end),
         }
     }
 
-    /// Hands bytes of the response to the kernel; they need not have been taken when
-    /// it resolves.
+    /// Hands more of the body to the kernel.
     #[inline]
-    pub(crate) fn post(self, bytes: Gather) -> Sending<'a> {
+    pub(crate) fn pass(self, body: Gather, framing: Framing, end: End<'_>) -> Begun<'a> {
         match self {
-            Self::Http1(one) => one.post(bytes),
+            Self::Http1(one) => one.pass(body, framing, end),
         }
     }
 

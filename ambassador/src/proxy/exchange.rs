@@ -2,13 +2,14 @@
 //! response is there, then the response comes down beside the rest of the body.
 
 use crate::combinators::beside;
+use crate::message::End;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::deadlines::Awaited;
 use crate::proxy::download::Download;
 use crate::proxy::heads::{Interims, hand_over};
 use crate::proxy::outbound::SendRequest;
 use crate::proxy::upload::Upload;
-use crate::ring::{self, Gather};
+use crate::ring::{self, Chunk, Gather};
 use crate::transport::Sending;
 
 /// One request over one connection.
@@ -17,6 +18,8 @@ pub(crate) struct Exchange<'a> {
     pub to: SendRequest<'a>,
     /// The way up for the rest of the body; `None`: all of it has come.
     pub upload: Option<Upload<'a>>,
+    /// Whether more follows of the body than is here.
+    pub end: End<'a>,
     /// The way down.
     pub download: Download<'a>,
 }
@@ -24,13 +27,8 @@ pub(crate) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// Begins to send the request: its head, and what of its body is here.
     #[inline(always)]
-    pub(crate) fn begin(&self, gather: Gather) -> Sending<'a> {
-        match self.upload {
-            // The answer comes next and tells how the send went.
-            None => self.to.post(gather),
-            // A body must not begin behind a head that was not sent.
-            Some(_) => self.to.send(gather),
-        }
+    pub(crate) fn begin(&self, head: Chunk, body: Option<Gather>) -> Sending<'a> {
+        self.to.begin(head, body, self.end)
     }
 
     /// Goes on with what has begun, and sends what follows of the body, until the head

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use crate::addr::EndpointAddr;
 use crate::clock::Instant;
 use crate::message::{
-    self, BadMessage, Framing, Method, RequestHead, RequestRewrite, ResponseHead,
+    self, BadMessage, End, Framing, Method, RequestHead, RequestRewrite, ResponseHead,
 };
+use crate::proxy::body::BodyForm;
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::request_facts::RequestFacts;
@@ -156,9 +157,10 @@ impl Outbound {
     pub(crate) fn halves<'a>(
         &'a self,
         reading: Reading<'a>,
+        body: BodyForm,
     ) -> (SendRequest<'a>, RecvResponse<'a>) {
         match self {
-            Self::Http1(one) => one.halves(reading),
+            Self::Http1(one) => one.halves(reading, body),
         }
     }
 
@@ -218,19 +220,19 @@ pub(crate) enum Reuse {
 }
 
 impl<'a> SendRequest<'a> {
-    /// Hands bytes of the request to the kernel; they need not have been taken when
-    /// it resolves.
+    /// Hands a request to the kernel: its head, and what of its body is here. Where that
+    /// is all, the kernel need not have taken it when it resolves.
     #[inline]
-    pub(crate) fn post(self, bytes: Gather) -> Sending<'a> {
+    pub(crate) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Sending<'a> {
         match self {
-            Self::Http1(one) => one.post(bytes),
+            Self::Http1(one) => one.begin(head, body, end),
         }
     }
 
-    /// Sends bytes of the request.
-    pub(crate) fn send(self, bytes: Gather) -> Sending<'a> {
+    /// Sends more of the body.
+    pub(crate) fn send(self, body: Gather, end: End<'_>) -> Sending<'a> {
         match self {
-            Self::Http1(one) => one.send(bytes),
+            Self::Http1(one) => one.send(body, end),
         }
     }
 
@@ -291,6 +293,14 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn is_whole(&self) -> bool {
         match self {
             Self::Http1(one) => one.is_whole(),
+        }
+    }
+
+    /// Whether more follows of the body.
+    #[inline]
+    pub(crate) fn end(&self) -> End<'_> {
+        match self {
+            Self::Http1(one) => one.end(),
         }
     }
 

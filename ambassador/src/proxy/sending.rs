@@ -2,7 +2,7 @@
 
 use crate::clock::{self, Instant};
 use crate::credential::Credential;
-use crate::message::{BadMessage, RequestRewrite, ResponseHead};
+use crate::message::{BadMessage, End, RequestRewrite, ResponseHead};
 use crate::policy::retry::Cause;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
@@ -174,9 +174,10 @@ impl<'a> Sending<'a> {
                 },
             };
             let head_bytes = head.len();
-            let gather = self.along_with(head);
+            // Most have none, and an empty one need not be moved.
+            let body = self.outgoing.take_if(|body| !body.is_empty());
             let mut exchange = self.over(&outbound);
-            let mut begun = exchange.begin(gather);
+            let mut begun = exchange.begin(head, body);
             let answered = exchange.ask(&mut begun, interims).await;
             let error = match answered {
                 Ok(_)
@@ -390,46 +391,39 @@ impl<'a> Sending<'a> {
         self.route.rewrite(self.incoming, facts, write)
     }
 
-    /// A head, and what of the body goes along with it. Most have none, and an empty one
-    /// need not be moved.
-    #[inline(always)]
-    fn along_with(&mut self, head: Chunk) -> Gather {
-        match &mut self.outgoing {
-            Some(body) if !body.is_empty() => {
-                let mut gather = std::mem::take(body);
-                gather.push_front(head);
-                gather
-            }
-            _ => Gather::from(head),
-        }
-    }
-
     #[inline(always)]
     fn over<'b>(&'b mut self, outbound: &'b Outbound) -> Exchange<'b> {
-        let (to, from) = outbound.halves(Reading {
+        let reading = Reading {
             method: self.facts.method,
             limits: &self.context.head_limits,
             head: self.response,
-        });
+        };
+        let (to, from) = outbound.halves(reading, self.recv.form());
         let (deadlines, progress) = (self.deadlines, self.progress);
         let trailers = Trailers {
             route: self.route,
             incoming: self.incoming,
         };
         let uploading = !self.recv.is_whole();
-        let upload = uploading.then(|| Upload {
-            recv: self.recv.reborrow(),
-            caller: self.send,
+        let (caller, cells) = (self.send, &self.context.telemetry.cells);
+        let (signed, replay) = (self.presented.as_mut(), &mut self.replay);
+        let upload = |recv| Upload {
+            recv,
+            caller,
             to,
             trailers,
-            signed: self.presented.as_mut().and_then(|it| it.body.as_mut()),
-            replay: &mut self.replay,
+            signed: signed.and_then(|it| it.body.as_mut()),
+            replay,
             deadlines,
-            cells: &self.context.telemetry.cells,
+            cells,
             progress,
             sends: None,
             reads: None,
-        });
+        };
+        let (upload, end) = match uploading {
+            true => (Some(upload(self.recv.reborrow())), End::More),
+            false => (None, self.recv.end()),
+        };
         let download = Download {
             send: self.send,
             heads: Heads {
@@ -446,6 +440,7 @@ impl<'a> Sending<'a> {
         Exchange {
             to,
             upload,
+            end,
             download,
         }
     }

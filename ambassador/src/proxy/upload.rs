@@ -84,7 +84,8 @@ impl Upload<'_> {
             // It may not read because its response is not read.
             let (caller, to) = (self.caller, self.to);
             let taken = || (!caller.leaves_unread()).then(|| to.taken());
-            match within(patience, &mut self.reads, to.send(gather), taken).await {
+            let sending = to.send(gather, self.recv.end());
+            match within(patience, &mut self.reads, sending, taken).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if is_shortage(&error.source) => {
                     return Err(ExchangeError::Shortage);

@@ -6,7 +6,7 @@ use ambassador::testing::http1::{
     ResponseRewrite, parse_request, parse_response, write_request, write_response,
 };
 use ambassador::testing::message::{
-    Limits, Method, RequestHead, RequestRewrite, ResponseHead, TraceParent, request_id,
+    Framing, Limits, Method, RequestHead, RequestRewrite, ResponseHead, TraceParent, request_id,
 };
 
 use crate::Measure;
@@ -91,7 +91,7 @@ fn responses(measure: &mut impl Measure) {
     let rewrite = ResponseRewrite {
         close: false,
         http10: false,
-        dechunk: false,
+        framing: Framing::Kept,
     };
     let mut out = Vec::with_capacity(2 * RESPONSE.len());
     measure.each("http/write_response", || {

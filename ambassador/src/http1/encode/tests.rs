@@ -4,7 +4,7 @@ use super::*;
 use crate::http1::cursor::{Cursor, Grammar};
 use crate::http1::{fields, parse_request, parse_response};
 use crate::message::trace::Formats;
-use crate::message::{Length, Limits, Method};
+use crate::message::{Framing, Length, Limits, Method};
 
 const PLAIN: RequestRewrite<'static> = RequestRewrite {
     strip_path: 0,
@@ -22,7 +22,7 @@ const PLAIN: RequestRewrite<'static> = RequestRewrite {
 const PASS: ResponseRewrite = ResponseRewrite {
     close: false,
     http10: false,
-    dechunk: false,
+    framing: Framing::Kept,
 };
 
 fn request(head: &str, rewrite: &RequestRewrite<'_>) -> String {
@@ -286,7 +286,7 @@ fn a_response_says_what_becomes_of_the_clients_connection() {
         let rewrite = ResponseRewrite {
             close,
             http10,
-            dechunk: false,
+            framing: Framing::Kept,
         };
         let expected = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n{connection}\r\n");
         assert_eq!(response(head, Method::Get, &rewrite), expected);
@@ -298,7 +298,7 @@ fn what_cannot_have_a_body_is_sent_on_without_framing() {
     let rewrite = ResponseRewrite {
         close: true,
         http10: true,
-        dechunk: false,
+        framing: Framing::Kept,
     };
     for (head, expected) in [
         (
@@ -345,7 +345,7 @@ fn a_body_without_its_chunks_says_nothing_of_them() {
     let rewrite = ResponseRewrite {
         close: true,
         http10: true,
-        dechunk: true,
+        framing: Framing::Removed,
     };
     let expected = "HTTP/1.1 200 OK\r\nA: b\r\nConnection: close\r\n\r\n";
     assert_eq!(response(head, Method::Get, &rewrite), expected);

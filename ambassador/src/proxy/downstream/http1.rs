@@ -3,16 +3,19 @@
 use std::future::Future;
 
 use crate::http1::{self, BodyReader, ResponseRewrite};
-use crate::message::{BadMessage, Framing, Length, LocalReply, RequestHead, ResponseHead};
+use crate::message::{
+    self, BadMessage, End, Framing, Length, LocalReply, RequestHead, ResponseHead,
+};
 use crate::proxy::after::After;
 use crate::proxy::answer::ExchangeError;
+use crate::proxy::body::{BodyForm, in_chunks};
 use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
 use crate::proxy::departure::caller_left;
-use crate::proxy::downstream::{self, NextRequest, Parts, ResponsePlan};
+use crate::proxy::downstream::{self, Begun, NextRequest, Parts, ResponsePlan};
 use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
-use crate::transport::{Sending, Transport};
+use crate::transport::Transport;
 
 /// A section without fields.
 const NO_TRAILERS: &[u8] = b"\r\n";
@@ -204,6 +207,11 @@ impl<'a> RecvRequest<'a> {
     }
 
     #[inline]
+    pub(super) fn form(&self) -> BodyForm {
+        BodyForm::Http1
+    }
+
+    #[inline]
     pub(super) fn piece_at_hand(
         &mut self,
         trailers: Trailers<'_>,
@@ -298,11 +306,14 @@ impl<'a> SendResponse<'a> {
             return Err(BadMessage::CodedForHttp10);
         }
         // Chunks are taken apart for a caller that does not know them.
-        let framing = match is_old && response.is_chunked() {
-            true => Framing::Removed,
-            false => Framing::Kept,
+        let framing = match (response.is_chunked(), response.version) {
+            (false, _) => Framing::Kept,
+            (true, message::Version::Http2) if is_old => Framing::Kept,
+            (true, message::Version::Http2) => Framing::Added,
+            (true, _) if is_old => Framing::Removed,
+            (true, _) => Framing::Kept,
         };
-        let ends = framing == Framing::Removed || response.ends_with_connection();
+        let ends = is_old && response.is_chunked() || response.ends_with_connection();
         let after = match self.persistence {
             Persistence::KeepAlive if next == NextRequest::Allowed && !ends => After::KeepAlive,
             Persistence::KeepAlive | Persistence::Close => After::Close,
@@ -310,21 +321,44 @@ impl<'a> SendResponse<'a> {
         Ok(ResponsePlan { framing, after })
     }
 
-    #[inline]
-    pub(super) fn head(self, response: &ResponseHead, head: &[u8], plan: ResponsePlan) -> Chunk {
+    #[inline(always)]
+    pub(super) fn respond(
+        self,
+        (response, head): (&ResponseHead, &[u8]),
+        plan: ResponsePlan,
+        body: Option<Chunk>,
+        end: End<'_>,
+    ) -> Begun<'a> {
         let rewrite = ResponseRewrite {
             close: plan.after == After::Close,
             http10: self.version == Version::Http10,
-            dechunk: plan.framing == Framing::Removed,
+            framing: plan.framing,
         };
-        Chunk::written(head.len() + 64, |out| {
+        let mut gather = Gather::from(Chunk::written(head.len() + 64, |out| {
             http1::write_response(out, head, response, &rewrite);
+        }));
+        if plan.framing == Framing::Added {
+            gather.push(in_chunks(&body.map(Gather::from).unwrap_or_default(), end));
+        } else if let Some(body) = body {
+            gather.push(body);
+        }
+        self.begin(gather)
+    }
+
+    #[inline(always)]
+    pub(super) fn pass(self, body: Gather, framing: Framing, end: End<'_>) -> Begun<'a> {
+        self.begin(match framing {
+            Framing::Kept | Framing::Removed => body,
+            Framing::Added => Gather::from(in_chunks(&body, end)),
         })
     }
 
-    #[inline]
-    pub(super) fn post(self, bytes: Gather) -> Sending<'a> {
-        self.stream.post(bytes)
+    #[inline(always)]
+    fn begin(self, gather: Gather) -> Begun<'a> {
+        Begun {
+            bytes: gather.bytes() as u64,
+            sending: self.stream.post(gather),
+        }
     }
 
     pub(super) async fn flush(self) -> Result<(), SendError> {

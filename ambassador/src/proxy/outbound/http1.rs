@@ -11,8 +11,10 @@ use crate::clock::{self, Instant};
 use crate::credential::aws_error::BODY_BYTES_MAX;
 use crate::http1::{self, BodyReader};
 use crate::message::{
-    BadMessage, Framing, Length, Method, RequestHead, RequestRewrite, ResponseHead, challenge,
+    BadMessage, End, FieldList, Framing, Length, Method, RequestHead, RequestRewrite, ResponseHead,
+    challenge, may_trail,
 };
+use crate::proxy::body::{BodyForm, in_chunks};
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
@@ -33,6 +35,8 @@ pub(crate) struct Outbound(pub(super) Lease);
 #[derive(Clone, Copy)]
 pub(crate) struct SendRequest<'a> {
     stream: &'a Transport,
+    /// What becomes of the framing of its body.
+    framing: Framing,
 }
 
 /// The response.
@@ -44,6 +48,9 @@ pub(crate) struct RecvResponse<'a> {
     /// Where its body is.
     body: BodyReader,
     framing: Framing,
+    /// Where only the content passes: the trailer section, and when that is whole a list
+    /// of its fields.
+    trailers: Vec<u8>,
     /// Whether bytes followed the end of the response that nobody asked for.
     leftover: Leftover,
 }
@@ -124,18 +131,24 @@ impl Outbound {
     pub(super) fn halves<'a>(
         &'a self,
         reading: Reading<'a>,
+        body: BodyForm,
     ) -> (outbound::SendRequest<'a>, outbound::RecvResponse<'a>) {
         let stream = &self.0.stream;
+        let framing = match body {
+            BodyForm::Http1 | BodyForm::Content(Length::None | Length::Exact(_)) => Framing::Kept,
+            BodyForm::Content(Length::Unknown) => Framing::Added,
+        };
         let recv = RecvResponse {
             stream,
             reading,
             part: Vec::new(),
             body: BodyReader::of_response(Length::None),
             framing: Framing::Kept,
+            trailers: Vec::new(),
             leftover: Leftover::None,
         };
         (
-            outbound::SendRequest::Http1(SendRequest { stream }),
+            outbound::SendRequest::Http1(SendRequest { stream, framing }),
             outbound::RecvResponse::Http1(recv),
         )
     }
@@ -214,13 +227,33 @@ impl Outbound {
 }
 
 impl<'a> SendRequest<'a> {
-    #[inline]
-    pub(super) fn post(self, bytes: Gather) -> Sending<'a> {
-        self.stream.post(bytes)
+    #[inline(always)]
+    pub(super) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Sending<'a> {
+        let gather = match (self.framing, body) {
+            (Framing::Added, body) => {
+                let mut gather = Gather::from(head);
+                gather.push(in_chunks(&body.unwrap_or_default(), end));
+                gather
+            }
+            (_, Some(mut gather)) => {
+                gather.push_front(head);
+                gather
+            }
+            (_, None) => Gather::from(head),
+        };
+        match end {
+            // The answer comes next and tells how the send went.
+            End::Whole(_) => self.stream.post(gather),
+            // A body must not begin behind a head that was not sent.
+            End::More => self.stream.send(gather),
+        }
     }
 
-    pub(super) fn send(self, bytes: Gather) -> Sending<'a> {
-        self.stream.send(bytes)
+    pub(super) fn send(self, body: Gather, end: End<'_>) -> Sending<'a> {
+        self.stream.send(match self.framing {
+            Framing::Added => Gather::from(in_chunks(&body, end)),
+            Framing::Kept | Framing::Removed => body,
+        })
     }
 
     pub(super) fn taken(self) -> i64 {
@@ -302,7 +335,7 @@ impl<'a> RecvResponse<'a> {
     pub(super) fn take_body(&mut self, mut chunk: Chunk) -> Result<Chunk, BadMessage> {
         let length = chunk.len();
         let consumed = match self.framing {
-            Framing::Kept => {
+            Framing::Kept | Framing::Added => {
                 let progress = self.body.advance(&chunk)?;
                 chunk.truncate(progress.consumed);
                 progress.consumed
@@ -310,6 +343,11 @@ impl<'a> RecvResponse<'a> {
             Framing::Removed => {
                 let mut data = Vec::with_capacity(length);
                 let progress = self.body.advance_into(&chunk, &mut data)?;
+                let section = progress.consumed - progress.trailers..progress.consumed;
+                self.trailers.extend_from_slice(&chunk[section]);
+                if progress.done {
+                    self.read_trailers();
+                }
                 chunk = Chunk::from(data);
                 progress.consumed
             }
@@ -318,6 +356,24 @@ impl<'a> RecvResponse<'a> {
             self.leftover = Leftover::Some;
         }
         Ok(chunk)
+    }
+
+    #[inline]
+    pub(super) fn end(&self) -> End<'_> {
+        End::of(self.is_whole(), &self.trailers)
+    }
+
+    /// What the section says that may pass. It is sound: it has gone through a body
+    /// reader.
+    #[cold]
+    fn read_trailers(&mut self) {
+        let section = std::mem::take(&mut self.trailers);
+        let mut list = FieldList(&mut self.trailers);
+        for (name, value) in http1::read_trailers(&section) {
+            if may_trail(name) {
+                list.push(name, value);
+            }
+        }
     }
 
     /// The end of the connection is the end of a body without another; a reset

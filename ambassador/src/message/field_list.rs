@@ -1,0 +1,77 @@
+//! Fields in a form that belongs to no version of HTTP: what is encoded before it is
+//! known when it goes, or over which connection.
+
+/// Appends fields to a list in bytes, for [`fields`] to read.
+///
+/// Each field is the length of its name in two bytes, that of its value in four, name,
+/// value.
+#[derive(Debug)]
+pub(crate) struct FieldList<'a>(pub &'a mut Vec<u8>);
+
+/// Bytes before each field.
+const LENGTHS: usize = 6;
+
+impl FieldList<'_> {
+    /// Appends a field. A head has far less than fits the lengths.
+    #[inline]
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
+        let (Ok(name_length), Ok(value_length)) = (name.len().try_into(), value.len().try_into())
+        else {
+            return;
+        };
+        let (name_length, value_length): (u16, u32) = (name_length, value_length);
+        self.0.extend_from_slice(&name_length.to_le_bytes());
+        self.0.extend_from_slice(&value_length.to_le_bytes());
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(value);
+    }
+}
+
+/// Names and values of a list that a [`FieldList`] made, in order.
+#[inline]
+pub(crate) fn fields(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
+    Fields(list)
+}
+
+#[derive(Clone)]
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let (lengths, rest) = self.0.split_first_chunk::<LENGTHS>()?;
+        let [a, b, c, d, e, f] = *lengths;
+        let name = usize::from(u16::from_le_bytes([a, b]));
+        let value = u32::from_le_bytes([c, d, e, f]) as usize;
+        let (name, rest) = rest.split_at_checked(name)?;
+        let (value, rest) = rest.split_at_checked(value)?;
+        self.0 = rest;
+        Some((name, value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_in_comes_out() {
+        let long = vec![b'v'; 70_000];
+        let all: [(&[u8], &[u8]); 4] = [
+            (b":path", b"/"),
+            (b"a", b""),
+            (b"long", &long),
+            (b"", b"odd: \r\n"),
+        ];
+        let mut bytes = Vec::new();
+        let mut list = FieldList(&mut bytes);
+        for (name, value) in all {
+            list.push(name, value);
+        }
+        assert!(fields(&bytes).eq(all));
+        assert_eq!(fields(&bytes[..bytes.len() - 1]).count(), 3);
+        assert_eq!(fields(b"").count(), 0);
+    }
+}
