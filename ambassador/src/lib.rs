@@ -21,6 +21,7 @@ mod credential;
 mod doctor;
 mod exec;
 mod http1;
+mod http2;
 mod message;
 mod policy;
 mod printable;

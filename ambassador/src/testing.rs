@@ -98,6 +98,11 @@ pub mod http1 {
     };
 }
 
+/// See `http2.rs`.
+pub mod http2 {
+    pub use crate::http2::{Decoder, Encoder, FieldBlock, Indexing};
+}
+
 /// See `message.rs`.
 pub mod message {
     pub use crate::message::{

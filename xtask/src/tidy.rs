@@ -21,7 +21,7 @@ use crate::workspace::{self, Failure};
 const LAYERS: [&[&str]; 20] = [
     &["addr", "clock", "combinators", "printable"],
     &["message"],
-    &["http1", "sniff"],
+    &["http1", "http2", "sniff"],
     &["credential"],
     &["policy"],
     &["route"],
@@ -42,11 +42,16 @@ const LAYERS: [&[&str]; 20] = [
 ];
 
 /// Imports that the order of the layers would allow and that are wrong still.
-const NEVER: [(&str, &str); 11] = [
+const NEVER: [(&str, &str); 17] = [
     ("policy", "http1"),
+    ("policy", "http2"),
     ("route", "http1"),
+    ("route", "http2"),
+    ("http2", "http1"),
+    ("http1", "http2"),
     ("telemetry", "message"),
     ("telemetry", "http1"),
+    ("telemetry", "http2"),
     ("tls", "policy"),
     ("upstream", "control"),
     ("ring", "telemetry"),
@@ -54,6 +59,7 @@ const NEVER: [(&str, &str); 11] = [
     ("ring", "policy"),
     ("ring", "message"),
     ("ring", "http1"),
+    ("ring", "http2"),
 ];
 
 /// Modules that speak to a transport, and never to the stream below it.
