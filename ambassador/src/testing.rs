@@ -106,7 +106,7 @@ pub mod http2 {
 /// See `message.rs`.
 pub mod message {
     pub use crate::message::{
-        CallerTimeout, CredentialField, Length, Limits, Method, Reason, RequestHead,
+        CallerTimeout, CredentialField, Framing, Length, Limits, Method, Reason, RequestHead,
         RequestRewrite, ResponseHead, TraceContext, TraceParent, request_id,
     };
 
