@@ -144,6 +144,8 @@ fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Auto => "auto",
         Protocol::Http1 => "http1",
+        Protocol::Http2 => "http2",
+        Protocol::Grpc => "grpc",
         Protocol::Tcp => "tcp",
     }
 }

@@ -7,7 +7,7 @@ use super::checked::Checked;
 use super::file;
 use super::findings::Findings;
 use super::mistakes::{Mistake, Mistakes};
-use super::policies::ATTEMPTS_MAX;
+use super::policies::{ATTEMPTS_MAX, Protocol};
 use super::read::Scalar;
 use super::values::{Bind, DnsName, Port, number};
 use super::yaml;
@@ -20,7 +20,7 @@ const NAME: &str = "upstream";
 
 /// The configuration that the environment gives; `None` where it names no
 /// upstream. `LISTEN_ADDR`, `UPSTREAM_HOST` and `UPSTREAM_PORT` are needed,
-/// `PROTOCOL` is auto, http1 or tcp; `RETRY_MAX` is `retry.attempts` and
+/// `PROTOCOL` is a `protocol` (`auto`); `RETRY_MAX` is `retry.attempts` and
 /// `CIRCUIT_BREAKER_THRESHOLD` is `circuit_breaker.failures`, 0 for none of it;
 /// `TLS_ENABLED` true is `tls: on`;
 /// `METRICS_LISTEN_ADDR` is `admin.metrics_listen`.
@@ -70,9 +70,8 @@ pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Option<Result<Checked, 
         ));
     }
     let protocol = get("PROTOCOL").unwrap_or_else(|| "auto".to_owned());
-    if !["auto", "http1", "tcp"].contains(&protocol.as_str()) {
-        let what = "must be one of auto, http1, tcp";
-        mistakes.push(mistake("PROTOCOL", what, Some(protocol.clone())));
+    if let Err(what) = Protocol::parse(&protocol) {
+        mistakes.push(mistake("PROTOCOL", &what, Some(protocol.clone())));
     }
     let Some(target) = Target::new(&host, &port) else {
         mistakes.push(mistake(

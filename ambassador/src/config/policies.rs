@@ -6,6 +6,7 @@ mod concurrency;
 mod fault;
 mod headers;
 mod hedge;
+mod http2;
 mod layers;
 mod load_balancing;
 mod outlier;
@@ -32,6 +33,7 @@ use concurrency::Concurrency;
 use fault::Fault;
 use headers::Headers;
 use hedge::Hedge;
+use http2::Http2;
 use load_balancing::{Hashing, LoadBalancing};
 use outlier::Outlier;
 use pool::Pool;
@@ -59,6 +61,11 @@ settings! {
         pool: Pool
             [not_in_routes("is for a whole upstream: its routes share the connections")]
             = all.settings.pool,
+        /// Connections that speak HTTP/2. The values of `defaults` also apply to
+        /// accepted connections.
+        http2: Http2
+            [of_requests, not_in_routes("is for a whole upstream: its routes share the connections")]
+            = all.settings.http2,
         /// Time limits.
         timeouts: Timeouts = all.settings.timeouts,
         /// Silence after which TCP probes the server, in whole seconds up to 9h.
@@ -120,11 +127,15 @@ settings! {
 choice! {
     /// The protocol of an upstream.
     Protocol: route::Protocol {
-        /// HTTP/1.1 if the client's first line has a version of HTTP/1, else
-        /// opaque bytes.
+        /// HTTP if the client's first line has a version of it, else opaque bytes.
         Auto = "auto" => route::Protocol::Auto,
         /// HTTP/1.1; anything else is a `bad-request`.
         Http1 = "http1" => route::Protocol::Http1,
+        /// HTTP/2, in clear without asking whether the server knows it. Callers may
+        /// speak HTTP/1.1; what is not HTTP is a `bad-request`.
+        Http2 = "http2" => route::Protocol::Http2,
+        /// HTTP/2 whose requests are gRPC calls.
+        Grpc = "grpc" => route::Protocol::Grpc,
         /// Opaque bytes.
         Tcp = "tcp" => route::Protocol::Tcp,
     }

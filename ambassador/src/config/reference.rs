@@ -31,7 +31,7 @@ A destination is out of scope when `capture.exclude` names its port or its \
 address, or when `capture.include` names other ports or addresses only.
 
 One upstream can be configured by the environment, without a file: `LISTEN_ADDR`, \
-`UPSTREAM_HOST`, `UPSTREAM_PORT`, `PROTOCOL` (`auto`, `http1` or `tcp`), `RETRY_MAX` \
+`UPSTREAM_HOST`, `UPSTREAM_PORT`, `PROTOCOL` (as `protocol`), `RETRY_MAX` \
 (`attempts` of `retry`, 0 is 1), `CIRCUIT_BREAKER_THRESHOLD` (`failures` of \
 `circuit_breaker`, 0 is `off`) and `METRICS_LISTEN_ADDR` (`admin.metrics_listen`).
 

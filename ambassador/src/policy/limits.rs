@@ -38,6 +38,31 @@ impl Default for Pool {
     }
 }
 
+/// What connections of HTTP/2 may carry, and when they are asked for a sign of life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2 {
+    /// Silence after which the peer is asked whether it is still there; `None`: never.
+    pub ping: Option<Duration>,
+    /// Requests on one connection at once; the peer may allow fewer.
+    pub max_streams: u32,
+    /// Bytes of one body that the peer may send ahead of its reader (RFC 9113 section
+    /// 5.2).
+    pub window: u32,
+    /// The same of all bodies of a connection together.
+    pub connection_window: u32,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            ping: Some(Duration::from_secs(30)),
+            max_streams: 100,
+            window: 1 << 20,
+            connection_window: 4 << 20,
+        }
+    }
+}
+
 /// How many proxies a request may have come through before this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hops {

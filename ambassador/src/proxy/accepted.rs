@@ -86,7 +86,9 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, patience: Pati
     let accepted = ring::now();
     let (protocol, patience) = by_address(&client.context, original, patience);
     match protocol {
-        Protocol::Http1 => return http1::serve(client, patience).await,
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
+            return http1::serve(client, patience).await;
+        }
         Protocol::Tcp => {
             let target = resolve(&client.context, original, None);
             return Box::pin(relay(client, accepted, target, None)).await;

@@ -177,14 +177,19 @@ impl Adopted {
         Self {
             started: crate::clock::now(),
             entries: Mutex::default(),
-            limits: Arc::new(Limits::new(&policies.pool, &policies.timeouts)),
+            limits: Arc::new(Limits::new(
+                &policies.pool,
+                &policies.timeouts,
+                policies.http2,
+            )),
             evictions: AtomicU64::new(0),
         }
     }
 
     /// These policies are in force from now on.
     pub fn set_limits(&self, policies: &Policies) {
-        self.limits.set(&policies.pool, &policies.timeouts);
+        self.limits
+            .set(&policies.pool, &policies.timeouts, policies.http2);
     }
 
     /// An upstream that is in no configuration.

@@ -285,7 +285,9 @@ fn placeholders_of(
 
 fn settle(upstream: &Upstream, shared: &Shared) {
     let policies = &upstream.policies;
-    shared.limits.set(&policies.pool, &policies.timeouts);
+    shared
+        .limits
+        .set(&policies.pool, &policies.timeouts, policies.http2);
     shared.permits.set_cap(policies.pool.max_connections);
     if let Endpoints::Static(list) = &upstream.endpoints {
         let zone = policies.zone.as_deref();

@@ -13,7 +13,6 @@ use crate::proxy::pick::{self, Criteria};
 use crate::proxy::reach::reach;
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
-use crate::route::settings::Protocol;
 use crate::telemetry::{TcpOutcome, TlsOutcome};
 use crate::upstream::balancer::Pick;
 use crate::upstream::pool::Lease;
@@ -76,7 +75,7 @@ impl RelayFailure {
 
 /// Whether anything else is a bad request, by whatever claim it came here.
 pub(super) fn speaks_http_only(target: &Target) -> bool {
-    target.upstream.protocol == Protocol::Http1
+    target.upstream.protocol.is_http()
 }
 
 /// A new connection to one of the endpoints.

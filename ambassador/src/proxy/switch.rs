@@ -187,7 +187,7 @@ async fn serve(
     let timeouts = &target.upstream.policies.timeouts;
     let server = &reached.connection.stream;
     let spoke = match target.upstream.protocol {
-        Protocol::Http1 => FirstSpeaker::Client(Sniff::Http1),
+        Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => FirstSpeaker::Client(Sniff::Http1),
         Protocol::Tcp => FirstSpeaker::Client(Sniff::Opaque),
         Protocol::Auto => who_speaks(client, server, timeouts.tunnel, timeouts.idle).await,
     };

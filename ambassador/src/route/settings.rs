@@ -56,6 +56,9 @@ pub struct Upstream {
 pub struct Policies {
     /// Limits of connections and requests.
     pub pool: limits::Pool,
+    /// What its HTTP/2 connections may carry, and when they are asked for a sign of
+    /// life.
+    pub http2: limits::Http2,
     /// How long things may take.
     pub timeouts: limits::Timeouts,
     /// Whether and when a request is tried again.
@@ -188,7 +191,9 @@ impl Settings {
             let of_connection = fault.of_connections();
             let fault = match upstream.protocol {
                 Protocol::Tcp => of_connection.map(Box::new),
-                Protocol::Auto | Protocol::Http1 => Some(Box::new(fault.clone())),
+                Protocol::Auto | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
+                    Some(Box::new(fault.clone()))
+                }
             };
             Arc::make_mut(upstream).policies.fault = fault;
         };
@@ -319,13 +324,27 @@ impl From<SocketAddr> for Endpoint {
 /// What is spoken to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Protocol {
-    /// HTTP/1.1 where the client's first bytes are HTTP, opaque otherwise.
+    /// HTTP where the client's first bytes are HTTP, opaque otherwise.
     #[default]
     Auto,
     /// HTTP/1.1; anything else is `bad-request`.
     Http1,
+    /// HTTP/2, whichever version its callers speak; anything else is `bad-request`.
+    Http2,
+    /// The same, of calls that end with a grpc-status.
+    Grpc,
     /// Opaque bytes, never parsed.
     Tcp,
+}
+
+impl Protocol {
+    /// Whether it carries requests and nothing else.
+    pub(crate) fn is_http(self) -> bool {
+        match self {
+            Self::Http1 | Self::Http2 | Self::Grpc => true,
+            Self::Auto | Self::Tcp => false,
+        }
+    }
 }
 
 /// Request headers set and removed on the way to an upstream.

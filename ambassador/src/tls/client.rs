@@ -192,7 +192,9 @@ impl ClientContext {
 /// The application protocols to offer.
 fn protocols(settings: &Tls, protocol: Protocol) -> Vec<Vec<u8>> {
     match (settings.alpn, protocol) {
-        (Alpn::Auto, Protocol::Auto | Protocol::Http1) => vec![b"http/1.1".to_vec()],
+        (Alpn::Auto, Protocol::Auto | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc) => {
+            vec![b"http/1.1".to_vec()]
+        }
         (Alpn::Auto, Protocol::Tcp) | (Alpn::Off, _) => Vec::new(),
     }
 }

@@ -21,6 +21,11 @@ pub struct Limits {
     connect: Time,
     /// [`Time::NEVER`]: it is off.
     keep_alive: Time,
+    /// [`Time::NEVER`]: it is off.
+    ping: Time,
+    max_streams: AtomicU32,
+    window: AtomicU32,
+    connection_window: AtomicU32,
 }
 
 /// How a connection is opened.
@@ -38,7 +43,7 @@ struct Time(AtomicU64);
 
 impl Limits {
     /// The limits of a configuration.
-    pub fn new(pool: &limits::Pool, timeouts: &limits::Timeouts) -> Self {
+    pub fn new(pool: &limits::Pool, timeouts: &limits::Timeouts, http2: limits::Http2) -> Self {
         let limits = Self {
             max_pending: AtomicU32::default(),
             max_idle: AtomicU32::default(),
@@ -47,13 +52,17 @@ impl Limits {
             max_lifetime: Time::new(),
             connect: Time::new(),
             keep_alive: Time::new(),
+            ping: Time::new(),
+            max_streams: AtomicU32::default(),
+            window: AtomicU32::default(),
+            connection_window: AtomicU32::default(),
         };
-        limits.set(pool, timeouts);
+        limits.set(pool, timeouts, http2);
         limits
     }
 
     /// Takes over the limits of another configuration.
-    pub fn set(&self, pool: &limits::Pool, timeouts: &limits::Timeouts) {
+    pub fn set(&self, pool: &limits::Pool, timeouts: &limits::Timeouts, http2: limits::Http2) {
         let limits::Pool {
             // That of the permits, and that of who counts requests.
             max_connections: _,
@@ -72,6 +81,17 @@ impl Limits {
         self.connect.set(timeouts.connect);
         self.keep_alive
             .set(timeouts.keep_alive.unwrap_or(Duration::MAX));
+        let limits::Http2 {
+            ping,
+            max_streams,
+            window,
+            connection_window,
+        } = http2;
+        self.ping.set(ping.unwrap_or(Duration::MAX));
+        self.max_streams.store(max_streams, Ordering::Relaxed);
+        self.window.store(window, Ordering::Relaxed);
+        self.connection_window
+            .store(connection_window, Ordering::Relaxed);
     }
 
     /// Callers that may wait for a connection.
@@ -101,10 +121,19 @@ impl Limits {
 
     /// How a connection for `min_idle` is opened.
     pub fn opening(&self) -> Opening {
-        let keep_alive = self.keep_alive.get();
         Opening {
             within: self.connect.get(),
-            keep_alive: (keep_alive < Time::NEVER).then_some(keep_alive),
+            keep_alive: self.keep_alive.get_if_any(),
+        }
+    }
+
+    /// What a connection of HTTP/2 may carry.
+    pub fn http2(&self) -> limits::Http2 {
+        limits::Http2 {
+            ping: self.ping.get_if_any(),
+            max_streams: self.max_streams.load(Ordering::Relaxed),
+            window: self.window.load(Ordering::Relaxed),
+            connection_window: self.connection_window.load(Ordering::Relaxed),
         }
     }
 }
@@ -122,7 +151,11 @@ impl Opening {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self::new(&limits::Pool::default(), &limits::Timeouts::default())
+        Self::new(
+            &limits::Pool::default(),
+            &limits::Timeouts::default(),
+            limits::Http2::default(),
+        )
     }
 }
 
@@ -141,6 +174,11 @@ impl Time {
 
     fn get(&self) -> Duration {
         Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+
+    /// `None`: never.
+    fn get_if_any(&self) -> Option<Duration> {
+        Some(self.get()).filter(|time| *time < Self::NEVER)
     }
 }
 
@@ -164,7 +202,13 @@ mod tests {
             keep_alive: Some(Duration::from_secs(6)),
             ..limits::Timeouts::default()
         };
-        limits.set(&pool, &timeouts);
+        let http2 = limits::Http2 {
+            ping: Some(Duration::from_secs(7)),
+            max_streams: 8,
+            window: 9,
+            connection_window: 10,
+        };
+        limits.set(&pool, &timeouts, http2);
         assert_eq!(limits.max_pending(), 7);
         assert_eq!(limits.max_idle(), 2);
         assert_eq!(limits.min_idle(), 3);
@@ -172,11 +216,17 @@ mod tests {
         assert_eq!(limits.max_lifetime(), Time::NEVER);
         assert_eq!(limits.opening().within, Duration::from_millis(5));
         assert_eq!(limits.opening().keep_alive, Some(Duration::from_secs(6)));
+        assert_eq!(limits.http2(), http2);
         let never = limits::Timeouts {
             keep_alive: None,
             ..timeouts
         };
-        limits.set(&pool, &never);
+        let unasked = limits::Http2 {
+            ping: None,
+            ..http2
+        };
+        limits.set(&pool, &never, unasked);
         assert_eq!(limits.opening().keep_alive, None);
+        assert_eq!(limits.http2(), unasked);
     }
 }

@@ -12,7 +12,7 @@ use crate::config::findings::Findings;
 use crate::config::read::Spanned;
 use crate::config::setting::{Layer, Setting, View, grouped, settings};
 use crate::config::values::{Bind, Count, OrNone, Text, choice};
-use crate::route::settings::{Endpoint, Endpoints, Protocol, Settings, Upstream};
+use crate::route::settings::{Endpoint, Endpoints, Settings, Upstream};
 
 settings! {
     /// An explicit listener.
@@ -151,8 +151,8 @@ fn upstream(
                     "needs endpoints or dns: a listener has no original destination to go to",
                 );
             }
-            if upstreams[index].protocol == Protocol::Http1 {
-                findings.mistake_at(name, "speaks http1, and this listener is protocol tcp");
+            if upstreams[index].protocol.is_http() {
+                findings.mistake_at(name, "speaks HTTP, and this listener is protocol tcp");
             }
             Some(index)
         }

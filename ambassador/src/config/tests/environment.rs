@@ -59,7 +59,7 @@ environment: TLS_ENABLED: must be true or false, got maybe
 environment: LISTEN_ADDR: is needed beside UPSTREAM_HOST
 environment: UPSTREAM_PORT: must be a port from 1 to 65535, got x
 environment: METRICS_LISTEN_ADDR: must be an IP address and port, as 127.0.0.1:8081, or unix:/path, got 15020
-environment: PROTOCOL: must be one of auto, http1, tcp, got h3
+environment: PROTOCOL: must be one of auto, http1, http2, grpc, tcp, got h3
 environment: UPSTREAM_HOST: must be a host name or address, got a b";
     assert_eq!(wrong.unwrap().unwrap_err().to_string(), wanted);
 }

@@ -7,11 +7,10 @@ use serde_json::json;
 use super::*;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Ratio, Trip};
-use crate::policy::concurrency;
-use crate::policy::outlier;
 use crate::policy::rate_limit::{self, OnLimit};
 use crate::policy::statuses::Statuses;
-use crate::route::settings::Policies;
+use crate::policy::{concurrency, limits, outlier};
+use crate::route::settings::{Policies, Protocol};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -96,6 +95,43 @@ fn every_key_is_read() {
         max: 12,
     };
     assert_eq!(read.concurrency, concurrency);
+}
+
+#[test]
+fn http2_is_read_and_shown() {
+    let default = limits::Http2::default();
+    assert_eq!(policies("protocol: http2").http2, default);
+    let read = policies(
+        "http2: { ping: 1s, max_streams: 7, window: 64KiB, connection_window: 2147483647 }",
+    );
+    let expected = limits::Http2 {
+        ping: Some(1_000 * MS),
+        max_streams: 7,
+        window: 64 << 10,
+        connection_window: (1 << 31) - 1,
+    };
+    assert_eq!(read.http2, expected);
+    let text = "defaults: { http2: { ping: off, window: 2MiB } }\n\
+                upstreams: { a: { hosts: [b], protocol: grpc, http2: { max_streams: 7 } } }";
+    let checked = loaded(text);
+    let upstream = &checked.routes.upstreams[0];
+    assert_eq!(upstream.protocol, Protocol::Grpc);
+    let effective = checked.effective();
+    let shown = json!({
+        "ping": "off", "max_streams": 7, "window": "2MiB", "connection_window": "4MiB",
+    });
+    assert_eq!(effective["upstreams"]["a"]["http2"], shown);
+    assert_eq!(effective["upstreams"]["a"]["protocol"], "grpc");
+    let again = loaded(&effective.to_string());
+    assert_eq!(again.routes.upstreams, checked.routes.upstreams);
+    // Those of `defaults` alone, for accepted connections.
+    let adopted = checked.routes.adopted.http2;
+    let of_defaults = limits::Http2 {
+        ping: None,
+        window: 2 << 20,
+        ..default
+    };
+    assert_eq!(adopted, of_defaults);
 }
 
 #[test]

@@ -99,6 +99,7 @@ impl Entry {
             ("string", Some("duration")) => json!("7s"),
             ("string", Some("percentage")) => json!("7%"),
             ("string", Some("size")) if self.key == "memory_limit" => json!("7GiB"),
+            ("string", Some("size")) if self.key.starts_with("http2.") => json!("2MiB"),
             ("string", Some("size")) => json!("7KiB"),
             ("string", Some("size per second")) => json!("7KiB/s"),
             ("string", Some("path")) => json!("/a"),
@@ -145,6 +146,9 @@ fn with_what_it_needs(key: &str) -> Map<String, Value> {
         Some("tls") if key.ends_with(".key") => json!({ "tls": { "cert": "/cert" } }),
         Some("identity") if !key.contains("spiffe") => {
             json!({ "identity": { "cert": "/cert", "key": "/key", "bundle": "/bundle" } })
+        }
+        Some("http2") if key.ends_with(".connection_window") => {
+            json!({ "http2": { "window": "64KiB" } })
         }
         Some("fault.delay") => json!({ "fault": { "delay": { "for": "1s" } } }),
         _ => json!({}),

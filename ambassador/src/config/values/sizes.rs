@@ -2,8 +2,11 @@
 
 use std::num::NonZeroU32;
 
+use serde_json::Value as Json;
+
 use super::{fills, number, value_schemas};
 use crate::config::read::Scalar;
+use crate::config::setting::Value;
 use crate::policy::pace::MinRate;
 use crate::proxy::memory;
 
@@ -15,9 +18,9 @@ const UNITS: [(&str, u64); 5] = [
     ("", 1),
 ];
 
-/// A number of bytes.
+/// A number of bytes within bounds.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct Size<const MAX: u64 = { u64::MAX }>(u64);
+pub(in crate::config) struct Size<const MAX: u64 = { u64::MAX }, const MIN: u64 = 0>(u64);
 
 /// How fast something has to be.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +41,7 @@ pub(in crate::config) fn size(bytes: u64) -> String {
     }
 }
 
-impl<const MAX: u64> Scalar for Size<MAX> {
+impl<const MAX: u64, const MIN: u64> Scalar for Size<MAX, MIN> {
     fn parse(text: &str) -> Result<Self, String> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (digits, unit) = text.split_at(digits);
@@ -51,6 +54,7 @@ impl<const MAX: u64> Scalar for Size<MAX> {
         match number.checked_mul(*unit) {
             None => Err("must be fewer bytes".to_owned()),
             Some(bytes) if bytes > MAX => Err(format!("must be at most {}", size(MAX))),
+            Some(bytes) if bytes < MIN => Err(format!("must be at least {}", size(MIN))),
             Some(bytes) => Ok(Self(bytes)),
         }
     }
@@ -73,15 +77,27 @@ impl Scalar for MemoryLimit {
             "auto" => Ok(Self(memory::Limit::Auto)),
             "none" => Ok(Self(memory::Limit::None)),
             _ => match Size::parse(text) {
-                Ok(Size::<{ u64::MAX }>(bytes)) => Ok(Self(memory::Limit::Bytes(bytes))),
+                Ok(Size::<{ u64::MAX }, 0>(bytes)) => Ok(Self(memory::Limit::Bytes(bytes))),
                 Err(what) => Err(format!("{what}, or auto or none")),
             },
         }
     }
 }
 
+/// A size that has to fit into less.
+impl<const MAX: u64, const MIN: u64> Value<u32> for Size<MAX, MIN> {
+    fn meaning(&self) -> u32 {
+        const { assert!(MAX <= u32::MAX as u64) };
+        self.0 as u32
+    }
+
+    fn written(bytes: &u32) -> Option<Json> {
+        <Self as Value<u64>>::written(&u64::from(*bytes))
+    }
+}
+
 fills! {
-    Size<MAX: u64> => u64, |bytes| Some(size(*bytes).into());
+    Size<MAX: u64, MIN: u64> => u64, |bytes| Some(size(*bytes).into());
     ByteRate => MinRate, |rate| Some(format!("{}/s", size(rate.0.get().into())).into());
     MemoryLimit => memory::Limit, |limit| Some(match limit {
         memory::Limit::Auto => "auto".into(),
@@ -91,8 +107,8 @@ fills! {
 }
 
 value_schemas! {
-    Size<MAX: u64>: { "anyOf": [
-        { "type": "integer", "minimum": 0, "maximum": MAX },
+    Size<MAX: u64, MIN: u64>: { "anyOf": [
+        { "type": "integer", "minimum": MIN, "maximum": MAX },
         { "type": "string", "format": "size", "pattern": "^[0-9]+(B|KiB|MiB|GiB)?$" },
     ] },
     ByteRate: { "anyOf": [

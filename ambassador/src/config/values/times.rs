@@ -16,9 +16,12 @@ const KEEP_ALIVES: RangeInclusive<Duration> =
 #[derive(Debug, Clone, Copy)]
 pub(in crate::config) struct Time(pub(in crate::config) Duration);
 
-/// A time longer than nothing, up to so many seconds.
+/// A time longer than nothing, from and up to so many seconds.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct Period<const SECONDS_MAX: u64 = { DURATION_MAX.as_secs() }>(Duration);
+pub(in crate::config) struct Period<
+    const SECONDS_MAX: u64 = { DURATION_MAX.as_secs() },
+    const SECONDS_MIN: u64 = 0,
+>(Duration);
 
 /// After how much silence TCP asks for a sign of life.
 #[derive(Debug, Clone, Copy)]
@@ -71,11 +74,12 @@ impl Scalar for Time {
     }
 }
 
-impl<const SECONDS_MAX: u64> Scalar for Period<SECONDS_MAX> {
+impl<const SECONDS_MAX: u64, const SECONDS_MIN: u64> Scalar for Period<SECONDS_MAX, SECONDS_MIN> {
     fn parse(text: &str) -> Result<Self, String> {
         let Time(time) = Time::parse(text)?;
-        let max = Duration::from_secs(SECONDS_MAX);
+        let [min, max] = [SECONDS_MIN, SECONDS_MAX].map(Duration::from_secs);
         match time {
+            time if time < min => Err(format!("must be at least {}", Time::text(min))),
             Duration::ZERO => Err("must be longer than zero".to_owned()),
             time if time > max => Err(format!("must be at most {}", Time::text(max))),
             time => Ok(Self(time)),
@@ -109,7 +113,7 @@ impl Scalar for HedgeAfter {
 fills! {
     Time => Duration, |time| Some(Self::text(*time).into());
     // No file can write a period of nothing.
-    Period<SECONDS_MAX: u64> => Duration,
+    Period<SECONDS_MAX: u64, SECONDS_MIN: u64> => Duration,
         |time| Some(Time::text(*time).into()).filter(|_| !time.is_zero());
     KeepAlive => Duration, |silence| Some(Time::text(*silence).into());
     HedgeAfter => HedgeDelay, |after| Some(match after {
@@ -121,7 +125,7 @@ fills! {
 
 value_schemas! {
     Time: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
-    Period<SECONDS_MAX: u64>: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
+    Period<SECONDS_MAX: u64, SECONDS_MIN: u64>: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h|d)$" },
     KeepAlive: { "type": "string", "format": "duration", "pattern": "^[0-9]+(ms|s|m|h)$" },
     HedgeAfter: { "anyOf": [
         { "const": "off" },

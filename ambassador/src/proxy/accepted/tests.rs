@@ -170,6 +170,8 @@ fn a_captured_connection_is_what_its_upstream_speaks() {
             "HTTP/1.1 200",
         ),
         (Protocol::Http1, "\0no request\n", "HTTP/1.1 400"),
+        (Protocol::Http2, "\0no request\n", "HTTP/1.1 400"),
+        (Protocol::Grpc, "\0no request\n", "HTTP/1.1 400"),
         (
             Protocol::Auto,
             "GET / HTTP/1.1\r\nHost: up.test\r\n\r\n",

@@ -89,7 +89,11 @@ impl Shard {
             accepted.borrow_mut().push(Some(far));
             Box::pin(std::future::ready(Transport::from_connected(near.into())))
         }));
-        let in_force = Limits::new(limits, &limits::Timeouts::default());
+        let in_force = Limits::new(
+            limits,
+            &limits::Timeouts::default(),
+            limits::Http2::default(),
+        );
         let shared = Shared::new(UpstreamIndex::UNMATCHED, Arc::new(in_force));
         shared.permits.set_cap(limits.max_connections);
         Self {
@@ -156,7 +160,9 @@ impl Shard {
     /// Other limits are in force.
     fn limit(&self, limits: &limits::Pool) {
         let timeouts = limits::Timeouts::default();
-        self.shared.limits.set(limits, &timeouts);
+        self.shared
+            .limits
+            .set(limits, &timeouts, limits::Http2::default());
     }
 
     fn publish(&self, numbers: &[u8]) {
