@@ -4,7 +4,30 @@
 //! do. Whatever a peer can make grow has a limit.
 
 mod block;
+#[cfg_attr(not(test), expect(dead_code, reason = "no connection uses it yet"))]
+mod connection;
+#[cfg_attr(not(test), expect(dead_code, reason = "no connection uses it yet"))]
+mod error;
+mod event;
+mod flood;
+mod frame;
 mod hpack;
+mod role;
+mod settings;
+mod stream;
+mod streams;
+mod window;
 
 pub use block::{FieldBlock, Indexing};
 pub use hpack::{Decoder, Encoder};
+
+#[expect(unused_imports, reason = "no connection uses it yet")]
+pub(crate) use self::{
+    connection::{Connection, FieldLine, OpenError},
+    error::{Cause, ConnectionError, ErrorCode, Flood},
+    event::{Event, Section},
+    frame::PREFACE,
+    role::Role,
+    settings::LocalSettings,
+    stream::StreamId,
+};

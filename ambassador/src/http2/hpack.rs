@@ -17,6 +17,7 @@ mod static_table;
 
 pub use decoder::Decoder;
 pub use encoder::Encoder;
+pub(crate) use error::CompressionError;
 
 #[cfg(test)]
 mod tests;

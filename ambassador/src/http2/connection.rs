@@ -1,0 +1,285 @@
+//! One HTTP/2 connection as a state machine: bytes come in, events and bytes go
+//! out (RFC 9113). It knows no socket and no clock, and keeps a value of its user
+//! for each stream.
+//!
+//! Only clients open streams: nobody may push.
+
+mod control;
+mod data;
+mod headers;
+mod receive;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use self::headers::PartialSection;
+use self::receive::Position;
+use crate::http2::block::FieldBlock;
+use crate::http2::error::{ConnectionError, ErrorCode};
+use crate::http2::flood::Budgets;
+use crate::http2::frame::{self, PREFACE};
+use crate::http2::hpack::{Decoder, Encoder};
+use crate::http2::role::Role;
+use crate::http2::settings::{LocalSettings, PeerSettings};
+use crate::http2::stream::{ReceiveState, SendState, StreamId};
+use crate::http2::streams::Streams;
+use crate::http2::window::{ReceiveWindow, SendWindow, WINDOW_DEFAULT};
+
+pub(crate) use self::send::{FieldLine, OpenError};
+
+/// Our SETTINGS_HEADER_TABLE_SIZE, which is the default.
+const TABLE_BYTES_MAX: u16 = 4_096;
+
+/// Bytes of output above which nothing is added that can wait.
+const OUTPUT_BYTES_MAX: usize = 64 * 1024;
+
+/// What the PING carries that is sent here.
+const PING_PAYLOAD: [u8; 8] = *b"ambassad";
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(crate) struct Connection<T> {
+    role: Role,
+    local: LocalSettings,
+    /// The peer has acknowledged them.
+    local_acknowledged: bool,
+    peer: PeerSettings,
+    streams: Streams<T>,
+    /// Where in the peer's bytes the next one falls.
+    position: Position,
+    /// The beginning of a frame of which the rest has not come.
+    partial: Vec<u8>,
+    /// A field section of which CONTINUATION frames are to come.
+    section: Option<PartialSection>,
+    receive_window: ReceiveWindow,
+    send_window: SendWindow,
+    decoder: Decoder,
+    encoder: Encoder,
+    block: FieldBlock,
+    budgets: Budgets,
+    /// A PING was sent that is not answered yet.
+    awaits_pong: bool,
+    /// The last stream that our GOAWAY leaves to the peer, once there was one.
+    local_last: Option<StreamId>,
+    /// The last stream that the peer's GOAWAY leaves to us, once there was one.
+    peer_last: Option<StreamId>,
+    /// Why it ended.
+    failure: Option<ConnectionError>,
+    output: Vec<u8>,
+}
+
+impl<T> Connection<T> {
+    /// A new one; what it begins with is in the output (RFC 9113 section 3.4).
+    pub(crate) fn new(role: Role, local: LocalSettings) -> Self {
+        let mut output = Vec::new();
+        if role == Role::Client {
+            output.extend_from_slice(PREFACE);
+        }
+        local.write(&mut output, role);
+        let connection_window = local.connection_window.max(WINDOW_DEFAULT);
+        if connection_window > WINDOW_DEFAULT {
+            let increment = connection_window - WINDOW_DEFAULT;
+            frame::write_window_update(&mut output, StreamId::CONNECTION, increment);
+        }
+        Self {
+            role,
+            local,
+            local_acknowledged: false,
+            peer: PeerSettings::new(),
+            streams: Streams::new(),
+            position: match role {
+                Role::Client => Position::Frame,
+                Role::Server => Position::Preface { matched: 0 },
+            },
+            partial: Vec::new(),
+            section: None,
+            receive_window: ReceiveWindow::new(connection_window),
+            send_window: SendWindow::new(WINDOW_DEFAULT),
+            decoder: Decoder::new(TABLE_BYTES_MAX),
+            encoder: Encoder::default(),
+            block: FieldBlock::new(local.list_max, local.fields_max),
+            budgets: Budgets::new(),
+            awaits_pong: false,
+            local_last: None,
+            peer_last: None,
+            failure: None,
+            output,
+        }
+    }
+
+    /// The field section of the last [`Event::Headers`](crate::http2::event::Event),
+    /// until the next one.
+    pub(crate) fn block(&mut self) -> &mut FieldBlock {
+        &mut self.block
+    }
+
+    /// What is to be sent; it may be taken out.
+    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// So much is to be sent that no more should be received before some of it is.
+    pub(crate) fn is_full(&self) -> bool {
+        self.output.len() >= OUTPUT_BYTES_MAX
+    }
+
+    /// What the user keeps for a stream.
+    pub(crate) fn user(&mut self, id: StreamId) -> Option<&mut T> {
+        self.streams.get_mut(id)?.user.as_mut()
+    }
+
+    /// Keeps something for a stream; what was kept before is dropped.
+    pub(crate) fn set_user(&mut self, id: StreamId, user: T) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.user = Some(user);
+        }
+    }
+
+    /// Everything that is kept for streams.
+    pub(crate) fn users(&mut self) -> impl Iterator<Item = (StreamId, &mut T)> {
+        let streams = self.streams.iter_mut();
+        streams.filter_map(|stream| Some((stream.id, stream.user.as_mut()?)))
+    }
+
+    /// How many streams are not closed.
+    pub(crate) fn streams(&self) -> usize {
+        self.streams.active()
+    }
+
+    /// How many more streams may be opened now.
+    pub(crate) fn free_streams(&self) -> usize {
+        let most = self.peer.max_streams() as usize;
+        most.saturating_sub(self.streams.active())
+    }
+
+    /// The peer allows extended CONNECT (RFC 8441).
+    pub(crate) fn takes_extended_connect(&self) -> bool {
+        self.peer.connect_protocol
+    }
+
+    /// No new streams are to come: one of the two has said so.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.local_last.is_some() || self.peer_last.is_some()
+    }
+
+    /// Takes out a stream that the peer has not processed, as its GOAWAY says: its
+    /// request may be sent to another one (RFC 9113 section 6.8).
+    pub(crate) fn take_unprocessed(&mut self) -> Option<(StreamId, Option<T>)> {
+        let stream = self.streams.remove_above(self.peer_last?)?;
+        self.credit_connection(stream.unreleased);
+        Some((stream.id, stream.user))
+    }
+
+    /// Says how many bytes of content are to come in a stream, as its head does.
+    /// Content that is shorter or longer resets it (8.1.1).
+    pub(crate) fn expect_length(&mut self, id: StreamId, length: Option<u64>) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.length_left = length;
+        }
+    }
+
+    /// Gives back what was received and is dealt with, so that the peer may send
+    /// more. A stream that goes gives back the rest by itself.
+    pub(crate) fn release(&mut self, id: StreamId, bytes: u32) {
+        let Some(stream) = self.streams.get_mut(id) else {
+            return;
+        };
+        let bytes = bytes.min(stream.unreleased);
+        stream.unreleased -= bytes;
+        self.credit_stream(id, bytes);
+        self.credit_connection(bytes);
+    }
+
+    /// Resets a stream; what still comes for it is ignored. It stays in the table
+    /// until its user forgets it.
+    pub(crate) fn reset(&mut self, id: StreamId, code: ErrorCode) {
+        let Some(at) = self.streams.find(id) else {
+            return;
+        };
+        let stream = self.streams.at(at);
+        if stream.is_closed() {
+            return;
+        }
+        if stream.receive != ReceiveState::Finished {
+            self.streams.remember_reset(id);
+        }
+        self.streams.close(at);
+        self.budgets.earn_by_stream();
+        frame::write_reset(&mut self.output, id, code);
+    }
+
+    /// The user is done with a stream. One that is not closed is reset: by
+    /// NO_ERROR where the peer has the whole answer, as it need not go on with the
+    /// request (8.1).
+    pub(crate) fn forget(&mut self, id: StreamId) -> Option<T> {
+        let stream = self.streams.get(id)?;
+        let is_answered = self.role == Role::Server && stream.send == SendState::Finished;
+        self.reset(
+            id,
+            match is_answered {
+                true => ErrorCode::NO_ERROR,
+                false => ErrorCode::CANCEL,
+            },
+        );
+        let stream = self.streams.remove(id)?;
+        self.credit_connection(stream.unreleased);
+        stream.user
+    }
+
+    /// Ends the connection for streams that were not begun yet.
+    pub(crate) fn go_away(&mut self, code: ErrorCode) {
+        let last = self.last_of_peer();
+        self.send_go_away(last, code, "");
+    }
+
+    /// Announces the end: the peer should open no more streams, and those that it
+    /// opens before it knows are served still (RFC 9113 section 6.8).
+    pub(crate) fn announce_end(&mut self) {
+        if self.local_last.is_none() {
+            self.send_go_away(StreamId::MAX, ErrorCode::NO_ERROR, "");
+        }
+    }
+
+    /// Sends a PING, if none is on its way.
+    pub(crate) fn ping(&mut self) {
+        if !self.awaits_pong {
+            self.awaits_pong = true;
+            frame::write_ping(&mut self.output, 0, PING_PAYLOAD);
+        }
+    }
+
+    fn send_go_away(&mut self, last: StreamId, code: ErrorCode, text: &str) {
+        self.local_last = Some(last);
+        frame::write_go_away(&mut self.output, last, code, text);
+    }
+
+    /// The last stream of the peer that is processed here.
+    fn last_of_peer(&self) -> StreamId {
+        match self.role {
+            Role::Client => StreamId::CONNECTION,
+            Role::Server => self
+                .streams
+                .highest()
+                .min(self.local_last.unwrap_or(StreamId::MAX)),
+        }
+    }
+
+    /// Bytes of the connection's window are dealt with.
+    fn credit_connection(&mut self, bytes: u32) {
+        let size = self.local.connection_window.max(WINDOW_DEFAULT);
+        if let Some(increment) = self.receive_window.give_back(bytes, size) {
+            frame::write_window_update(&mut self.output, StreamId::CONNECTION, increment);
+        }
+    }
+
+    /// Bytes of a stream's window are dealt with.
+    fn credit_stream(&mut self, id: StreamId, bytes: u32) {
+        let size = self.local.window;
+        if let Some(stream) = self.streams.get_mut(id)
+            && stream.receive != ReceiveState::Finished
+            && let Some(increment) = stream.receive_window.give_back(bytes, size)
+        {
+            frame::write_window_update(&mut self.output, id, increment);
+        }
+    }
+}
