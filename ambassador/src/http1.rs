@@ -15,7 +15,6 @@ mod response;
 mod trailers;
 
 pub use body::BodyReader;
-pub(crate) use cursor::is_token;
 pub use encode::{ResponseRewrite, write_request, write_response};
 pub(crate) use encode::{with_fields, with_values, written_head};
 pub(crate) use reply::encode_reply;

@@ -8,6 +8,7 @@ pub(crate) mod caller_timeout;
 pub(crate) mod challenge;
 pub(crate) mod field_list;
 pub(crate) mod fields;
+pub(crate) mod grammar;
 pub(crate) mod hops;
 pub(crate) mod identity;
 pub(crate) mod keep_alive;

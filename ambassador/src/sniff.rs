@@ -3,7 +3,7 @@
 //! The version at the end of its first line makes a request HTTP/1: RTSP, SIP,
 //! ICAP and Redis have methods of the same names, HTTP/0.9 has no version.
 
-use crate::http1::is_token;
+use crate::message::grammar::is_token;
 use crate::message::{HEAD_BYTES_MAX, Method};
 
 pub mod server_name;

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use crate::http1::cursor::{Grammar, is_token};
+use crate::http1::cursor::Grammar;
+use crate::message::grammar::is_token;
 use crate::message::{BadMessage, Length, ResponseHead};
 
 /// Bytes of one chunk's extensions, and of blanks before them, at most. Nothing uses them; they have been

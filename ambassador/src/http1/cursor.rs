@@ -3,6 +3,7 @@
 //! What it walks over is what RFC 9110 and RFC 9112 allow there and nothing
 //! else; what that means is for the heads to say.
 
+use crate::message::grammar::{count_printable, count_token};
 use crate::message::{BadMessage, Limits, Version};
 
 /// How closely a message has to keep to the grammar.
@@ -130,7 +131,7 @@ impl<'a> Cursor<'a> {
     /// As many bytes of a token as there are (RFC 9110 section 5.6.2).
     #[inline(always)]
     pub(super) fn token(&mut self) -> Span {
-        self.skip(count_while(self.rest, |byte| TOKEN[usize::from(byte)]))
+        self.skip(count_token(self.rest))
     }
 
     /// As many visible bytes as there are, those above ASCII too.
@@ -195,100 +196,5 @@ impl<'a> Cursor<'a> {
         let start = self.position();
         self.rest = &self.rest[count..];
         (start as u32, (start + count) as u32)
-    }
-}
-
-/// Whether a byte may stand in a token.
-pub(crate) const fn is_token(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-    ) || byte.is_ascii_alphanumeric()
-}
-
-/// The same for every byte: names are most of what is walked over bytewise.
-static TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < table.len() {
-        table[byte] = is_token(byte as u8);
-        byte += 1;
-    }
-    table
-};
-
-/// Bytes up to the first that is not wanted.
-#[inline(always)]
-fn count_while(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
-    count(bytes, &wanted, |word| {
-        word.iter().position(|byte| !wanted(*byte))
-    })
-}
-
-/// Bytes up to the first that is below `least` or DEL; `least` is at most 128.
-///
-/// In each word the high bit of a byte is set where subtracting borrowed: the
-/// byte was smaller. A borrow can spoil bytes above the first, never below.
-#[inline(always)]
-fn count_printable(bytes: &[u8], least: u8) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const DEL: u8 = 0x7f;
-    let below = |word: u64, least: u8| word.wrapping_sub(EACH * u64::from(least)) & !word;
-    let wanted = |byte| byte >= least && byte != DEL;
-    count(bytes, wanted, |word| {
-        let word = u64::from_le_bytes(*word);
-        let is_del = below(word ^ (EACH * u64::from(DEL)), 1);
-        let stops = (below(word, least) | is_del) & (EACH << 7);
-        (stops != 0).then(|| stops.trailing_zeros() as usize / 8)
-    })
-}
-
-/// Bytes up to the first that is not wanted; `first_unwanted` looks for it in
-/// eight at a time.
-#[inline(always)]
-fn count(
-    bytes: &[u8],
-    wanted: impl Fn(u8) -> bool,
-    first_unwanted: impl Fn(&[u8; 8]) -> Option<usize>,
-) -> usize {
-    let (words, rest) = bytes.as_chunks();
-    for (at, word) in words.iter().enumerate() {
-        if let Some(within) = first_unwanted(word) {
-            return 8 * at + within;
-        }
-    }
-    let within = rest.iter().position(|byte| !wanted(*byte));
-    8 * words.len() + within.unwrap_or(rest.len())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn the_table_of_tokens_is_that_of_the_grammar() {
-        for byte in 0..=u8::MAX {
-            let is_mark = b"!#$%&'*+-.^_`|~".contains(&byte);
-            assert_eq!(is_token(byte), byte.is_ascii_alphanumeric() || is_mark);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn eight_at_a_time_is_as_one_by_one(
-            bytes in prop::collection::vec(
-                prop_oneof![8 => b' '..=b'~', 1 => any::<u8>()],
-                0..40,
-            ),
-            least in prop::sample::select(vec![b' ', b'!']),
-        ) {
-            let wanted = |byte: u8| byte >= least && byte != 0x7f;
-            let expected = bytes.iter().position(|byte| !wanted(*byte));
-            let expected = expected.unwrap_or(bytes.len());
-            prop_assert_eq!(count_printable(&bytes, least), expected);
-            prop_assert_eq!(count_while(&bytes, wanted), expected);
-        }
     }
 }

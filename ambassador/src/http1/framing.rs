@@ -1,11 +1,8 @@
 //! How the body of a message is delimited (RFC 9112 section 6).
 
 use crate::message::fields::{Fields, Kind};
+use crate::message::grammar::number;
 use crate::message::{BadMessage, Version};
-
-/// Digits of a Content-Length at most, zeros in front included: any such number
-/// is below 2^63, so that it overflows no recipient's integer.
-const LENGTH_DIGITS_MAX: usize = 18;
 
 /// Transfer codings besides chunked (RFC 9112 section 7, and those that are
 /// content codings by right). A name that nobody knows may be taken for chunked
@@ -56,17 +53,6 @@ pub(super) fn of_head(
         (None, Some(_)) if version == Version::Http10 => Err(BadMessage::EncodingBeforeHttp11),
         (None, Some(encoding)) => codings(encoding.value(head)).ok_or(BadMessage::TransferEncoding),
     }
-}
-
-/// Digits and nothing else, too few to overflow.
-fn number(digits: &[u8]) -> Option<u64> {
-    if !(1..=LENGTH_DIGITS_MAX).contains(&digits.len()) {
-        return None;
-    }
-    digits.iter().try_fold(0, |number, digit| match digit {
-        b'0'..=b'9' => Some(10 * number + u64::from(digit - b'0')),
-        _ => None,
-    })
 }
 
 /// What the codings of a body mean for where it ends.
