@@ -87,38 +87,16 @@ impl Authority {
         }
     }
 
+    /// Whether this can be read as one; the port, where it names one.
+    pub(crate) fn check(text: &[u8]) -> Result<Option<u16>, AuthorityError> {
+        let (host, port) = split(text)?;
+        check_host(host)?;
+        Ok(port)
+    }
+
     /// The host is kept in `buffer`, in place of what is in there.
     fn read(text: &[u8], buffer: String) -> Result<Self, AuthorityError> {
-        let text = str::from_utf8(text).map_err(|_| AuthorityError::Character)?;
-        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-            let (literal, after) = rest.split_once(']').ok_or(AuthorityError::Character)?;
-            literal
-                .parse::<Ipv6Addr>()
-                .map_err(|_| AuthorityError::Character)?;
-            match after {
-                "" => (literal, None),
-                _ => (
-                    literal,
-                    Some(after.strip_prefix(':').ok_or(AuthorityError::Port)?),
-                ),
-            }
-        } else {
-            match memchr(b':', text.as_bytes()) {
-                Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
-                None => (text, None),
-            }
-        };
-        // RFC 3986 section 3.2.3 allows "host:" with an empty port.
-        let port = match port {
-            None | Some("") => None,
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
-                match digits.parse::<u16>() {
-                    Ok(0) | Err(_) => return Err(AuthorityError::Port),
-                    Ok(port) => Some(port),
-                }
-            }
-            Some(_) => return Err(AuthorityError::Port),
-        };
+        let (host, port) = split(text)?;
         Self::with_buffer(host, port, buffer)
     }
 
@@ -148,6 +126,39 @@ impl Authority {
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
+}
+
+/// Host, without brackets, and port of a text.
+fn split(text: &[u8]) -> Result<(&str, Option<u16>), AuthorityError> {
+    let text = str::from_utf8(text).map_err(|_| AuthorityError::Character)?;
+    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+        let (literal, after) = rest.split_once(']').ok_or(AuthorityError::Character)?;
+        literal
+            .parse::<Ipv6Addr>()
+            .map_err(|_| AuthorityError::Character)?;
+        match after {
+            "" => (literal, None),
+            _ => (
+                literal,
+                Some(after.strip_prefix(':').ok_or(AuthorityError::Port)?),
+            ),
+        }
+    } else {
+        match memchr(b':', text.as_bytes()) {
+            Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
+            None => (text, None),
+        }
+    };
+    // RFC 3986 section 3.2.3 allows "host:" with an empty port.
+    let port = match port {
+        None | Some("") => None,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => match digits.parse::<u16>() {
+            Ok(0) | Err(_) => return Err(AuthorityError::Port),
+            Ok(port) => Some(port),
+        },
+        Some(_) => return Err(AuthorityError::Port),
+    };
+    Ok((host, port))
 }
 
 fn check_host(host: &str) -> Result<(), AuthorityError> {

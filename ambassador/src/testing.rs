@@ -100,7 +100,9 @@ pub mod http1 {
 
 /// See `http2.rs`.
 pub mod http2 {
-    pub use crate::http2::{Decoder, Encoder, FieldBlock, Indexing};
+    pub use crate::http2::{
+        Decoder, Encoder, FieldBlock, Indexing, read_request, read_response, read_trailers,
+    };
 }
 
 /// See `message.rs`.

@@ -79,7 +79,7 @@ fn read_target(request: &mut RequestHead, head: &[u8]) -> Result<(), BadMessage>
         return Err(BadMessage::Target);
     }
     request.path_start = request.target.0;
-    request.target_authority = None;
+    (request.target_authority, request.protocol) = (None, None);
     let is_asterisk = bytes == b"*" && request.method == Method::Options;
     if request.method == Method::Connect {
         return match Authority::parse(bytes) {

@@ -13,8 +13,11 @@ pub struct RequestHead {
     pub(crate) method_text: Span,
     /// Where the target is.
     pub(crate) target: Span,
-    /// Within the target: where the authority of an absolute form is.
+    /// Where the authority is of an absolute form, within the target, or that of
+    /// HTTP/2, beside it.
     pub(crate) target_authority: Option<Span>,
+    /// Where the protocol is that an extended CONNECT asks for (RFC 8441).
+    pub(crate) protocol: Option<Span>,
     /// Where the path of the target begins.
     pub(crate) path_start: u32,
     /// What its sender speaks.
@@ -72,7 +75,7 @@ impl RequestHead {
         before: Option<Authority>,
     ) -> Result<Option<Authority>, BadMessage> {
         let bytes = self.authority_bytes(head);
-        if bytes.is_empty() && self.method != Method::Connect && self.target_authority.is_none() {
+        if bytes.is_empty() && !self.is_connect() && self.target_authority.is_none() {
             return Ok(None);
         }
         Authority::parse_again(bytes, before)
@@ -83,8 +86,8 @@ impl RequestHead {
     /// The bytes that say whom the request is for; empty: nothing does.
     #[inline]
     pub fn authority_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
-        match (self.method, self.target_authority) {
-            (Method::Connect, _) => self.target(head),
+        match (self.is_connect(), self.target_authority) {
+            (true, _) => self.target(head),
             (_, Some(authority)) => part(head, authority),
             (_, None) => self.fields.first(head, Kind::Host).unwrap_or_default(),
         }
@@ -129,8 +132,8 @@ impl RequestHead {
         self.fields.takes_trailers && !self.is_http10()
     }
 
-    /// CONNECT.
+    /// CONNECT to the authority that is its target, not to a protocol.
     pub fn is_connect(&self) -> bool {
-        self.method == Method::Connect
+        self.method == Method::Connect && self.protocol.is_none()
     }
 }
