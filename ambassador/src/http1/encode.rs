@@ -29,7 +29,9 @@ pub fn write_request(
     let absolute = rewrite.keep_absolute && request.is_absolute();
     out.extend_from_slice(request.method_bytes(head));
     out.push(b' ');
-    if absolute || request.is_connect() {
+    if absolute && request.version == Version::Http2 {
+        write_absolute(out, head, request);
+    } else if absolute || request.is_connect() {
         out.extend_from_slice(request.target(head));
     } else {
         let path = request.path(head);
@@ -89,6 +91,17 @@ pub fn write_request(
     }
     rewrite.own_fields(&mut lines);
     lines.end();
+}
+
+/// Makes an absolute form of the parts that HTTP/2 has instead of one. That of
+/// `*` has no path (RFC 9112 section 3.2.4).
+fn write_absolute(out: &mut Vec<u8>, head: &[u8], request: &RequestHead) {
+    out.extend_from_slice(b"http://");
+    out.extend_from_slice(request.authority_bytes(head));
+    match request.path(head) {
+        b"*" => {}
+        path => out.extend_from_slice(path),
+    }
 }
 
 /// A request's head with other values of some fields: those that `value_of` gives for

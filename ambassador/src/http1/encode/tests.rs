@@ -4,7 +4,7 @@ use super::*;
 use crate::http1::cursor::{Cursor, Grammar};
 use crate::http1::{fields, parse_request, parse_response};
 use crate::message::trace::Formats;
-use crate::message::{Framing, Length, Limits, Method};
+use crate::message::{Framing, Length, Limits, Method, sample};
 
 const PLAIN: RequestRewrite<'static> = RequestRewrite {
     strip_path: 0,
@@ -60,6 +60,31 @@ fn order_case_and_spacing_are_kept() {
     let head = "HTTP/1.1 200 Fine  then\r\nX-b: 1\r\nx-A:2\r\nset-cookie: a\r\nSet-Cookie: b\r\n\
         Transfer-Encoding:chunked\r\n\r\n";
     assert_eq!(response(head, Method::Get, &PASS), head);
+}
+
+/// A head of HTTP/2 has its authority beside its target.
+#[test]
+fn an_absolute_form_is_made_of_parts() {
+    let absolute = RequestRewrite {
+        keep_absolute: true,
+        ..PLAIN
+    };
+    for (target, rewrite, line) in [
+        ("/p?q", &absolute, "http://a.example:81/p?q"),
+        ("/p?q", &PLAIN, "/p?q"),
+        ("*", &absolute, "http://a.example:81"),
+        ("*", &PLAIN, "*"),
+    ] {
+        let head = format!("OPTIONS {target} HTTP/2\r\nX-A: a.example:81\r\n\r\n");
+        let mut request = sample::request(&head);
+        request.version = Version::Http2;
+        request.target_authority = request.fields().iter().next().map(|field| field.value);
+        let mut out = Vec::new();
+        write_request(&mut out, head.as_bytes(), &request, rewrite);
+        let expected =
+            format!("OPTIONS {line} HTTP/1.1\r\nX-A: a.example:81\r\nHost: a.example:81\r\n\r\n");
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
 }
 
 #[test]
