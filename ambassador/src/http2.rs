@@ -4,9 +4,7 @@
 //! do. Whatever a peer can make grow has a limit.
 
 mod block;
-#[cfg_attr(not(test), expect(dead_code, reason = "no connection uses it yet"))]
 mod connection;
-#[cfg_attr(not(test), expect(dead_code, reason = "no connection uses it yet"))]
 mod error;
 mod event;
 mod fields;
@@ -23,6 +21,7 @@ mod stream;
 mod streams;
 mod trailers;
 mod window;
+mod write;
 
 pub use block::{FieldBlock, Indexing};
 pub use hpack::{Decoder, Encoder};
@@ -30,13 +29,12 @@ pub use request::read_request;
 pub use response::read_response;
 pub use trailers::read_trailers;
 
-#[expect(unused_imports, reason = "no connection uses it yet")]
 pub(crate) use self::{
-    connection::{Connection, FieldLine, OpenError},
-    error::{Cause, ConnectionError, ErrorCode, Flood},
+    connection::Connection,
+    error::{ConnectionError, ErrorCode},
     event::{Event, Section},
-    frame::PREFACE,
     role::Role,
     settings::LocalSettings,
     stream::StreamId,
+    write::{write_reply, write_request, write_response},
 };

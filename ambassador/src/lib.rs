@@ -23,6 +23,7 @@ mod exec;
 mod http1;
 mod http2;
 mod message;
+mod multiplex;
 mod policy;
 mod printable;
 mod proxy;

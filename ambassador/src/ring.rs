@@ -52,7 +52,7 @@ pub(crate) use send_op::SendError;
 pub(crate) use sockets::Departure;
 pub use sockets::dial_socket;
 pub(crate) use sockets::{is_quiet, local_address, steer_by_cpu};
-pub(crate) use spare::drop_all as drop_spares;
+pub(crate) use spare::{drop_all as drop_spares, take as spare_buffer};
 pub use spin::Spin;
 pub(crate) use stream::Sending;
 pub use stream::Stream;

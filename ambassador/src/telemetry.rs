@@ -31,8 +31,8 @@ pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,
-    MemoryKind, RelayProtocol, RetryCause, ShedCause, TcpOutcome, TlsCipher, TlsGroup, TlsOutcome,
-    TlsVersion,
+    MemoryKind, RelayProtocol, RequestProtocol, RetryCause, ShedCause, TcpOutcome, TlsCipher,
+    TlsGroup, TlsOutcome, TlsVersion,
 };
 pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;

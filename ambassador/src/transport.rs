@@ -137,6 +137,11 @@ impl Transport {
         self.session.as_ref().map(Session::summary)
     }
 
+    /// Whether ALPN has chosen HTTP/2.
+    pub(crate) fn is_http2(&self) -> bool {
+        false
+    }
+
     /// Names it to those who do not own it.
     pub(crate) fn id(&self) -> StreamId {
         self.stream.id()

@@ -10,6 +10,7 @@ pub(crate) mod holders;
 pub(crate) mod in_flight;
 pub(crate) mod key;
 pub(crate) mod limits;
+pub(crate) mod multiplexed;
 pub(crate) mod other_namespaces;
 pub(crate) mod permits;
 pub(crate) mod placeholders;

@@ -18,7 +18,7 @@ use crate::workspace::{self, Failure};
 
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
-const LAYERS: [&[&str]; 20] = [
+const LAYERS: [&[&str]; 21] = [
     &["addr", "clock", "combinators", "printable"],
     &["message"],
     &["http1", "http2", "sniff"],
@@ -29,6 +29,7 @@ const LAYERS: [&[&str]; 20] = [
     &["ring"],
     &["tls"],
     &["transport"],
+    &["multiplex"],
     &["workload"],
     &["capture"],
     &["upstream"],
@@ -63,7 +64,7 @@ const NEVER: [(&str, &str); 17] = [
 ];
 
 /// Modules that speak to a transport, and never to the stream below it.
-const ABOVE_TRANSPORT: [&str; 2] = ["proxy", "upstream"];
+const ABOVE_TRANSPORT: [&str; 3] = ["multiplex", "proxy", "upstream"];
 
 /// Crates that one module alone may know.
 const ONLY_IN: [(&str, &str); 3] = [

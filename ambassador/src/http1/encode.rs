@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use crate::http1::reply::phrase;
 use crate::message::fields::{Field, Fields, Form, Kind};
 use crate::message::{
     FieldWriter, Framing, Length, RequestHead, RequestRewrite, ResponseHead, Version, WrittenHead,
@@ -197,6 +198,9 @@ pub fn write_response(
     if status_and_phrase.len() == 3 {
         // The space belongs to the grammar, the phrase need not be there.
         out.push(b' ');
+        if response.version == Version::Http2 {
+            out.extend_from_slice(phrase(response.status()).as_bytes());
+        }
     }
     out.extend_from_slice(b"\r\n");
     let mut lines = Lines::new(out, head, response.fields());

@@ -29,10 +29,44 @@ pub(crate) fn encode_reply(reply: &LocalReply) -> Vec<u8> {
     bytes.into_bytes()
 }
 
-/// The phrases of RFC 9110 section 15 and RFC 6585 for the statuses that reasons have
-/// and the usual ones of injected faults.
-fn phrase(status: u16) -> &'static str {
+/// The phrases of RFC 9110 section 15 and RFC 6585. Some clients take a status for none
+/// that has no phrase.
+pub(super) fn phrase(status: u16) -> &'static str {
     match status {
+        100 => "Continue",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        402 => "Payment Required",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        505 => "HTTP Version Not Supported",
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",

@@ -25,8 +25,6 @@ use crate::http2::stream::{ReceiveState, SendState, StreamId};
 use crate::http2::streams::Streams;
 use crate::http2::window::{ReceiveWindow, SendWindow, WINDOW_DEFAULT};
 
-pub(crate) use self::send::{FieldLine, OpenError};
-
 /// Our SETTINGS_HEADER_TABLE_SIZE, which is the default.
 const TABLE_BYTES_MAX: u16 = 4_096;
 
@@ -153,6 +151,7 @@ impl<T> Connection<T> {
     }
 
     /// The peer allows extended CONNECT (RFC 8441).
+    #[cfg_attr(not(test), expect(dead_code, reason = "upgrades do not use it yet"))]
     pub(crate) fn takes_extended_connect(&self) -> bool {
         self.peer.connect_protocol
     }

@@ -17,6 +17,7 @@ impl ErrorCode {
     pub(crate) const CANCEL: Self = Self(0x8);
     pub(crate) const COMPRESSION_ERROR: Self = Self(0x9);
     pub(crate) const ENHANCE_YOUR_CALM: Self = Self(0xb);
+    #[cfg_attr(not(test), expect(dead_code, reason = "nobody asks for HTTP/1.1 yet"))]
     pub(crate) const HTTP_1_1_REQUIRED: Self = Self(0xd);
 
     const NAMES: [&'static str; 14] = [
@@ -114,6 +115,7 @@ impl Cause {
 
 impl Flood {
     /// The label of it in metrics.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no metric has it yet"))]
     pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::ControlFrames => "control_frames",

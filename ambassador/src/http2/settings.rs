@@ -55,6 +55,21 @@ pub(super) struct PeerSettings {
     max_streams: Option<u32>,
 }
 
+impl Default for LocalSettings {
+    /// What callers get: 100 streams of 1 MiB, 4 MiB together; heads as large as those of
+    /// HTTP/1 may be.
+    fn default() -> Self {
+        Self {
+            max_streams: 100,
+            window: 1 << 20,
+            connection_window: 4 << 20,
+            list_max: 64 * 1024,
+            fields_max: 128,
+            connect_protocol: false,
+        }
+    }
+}
+
 impl LocalSettings {
     /// Appends the SETTINGS frame; what is the default is not sent.
     pub(super) fn write(&self, out: &mut Vec<u8>, role: Role) {

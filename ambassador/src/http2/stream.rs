@@ -19,7 +19,7 @@ pub(crate) struct StreamId(pub(crate) u32);
 
 impl StreamId {
     /// The connection itself.
-    pub(super) const CONNECTION: Self = Self(0);
+    pub(crate) const CONNECTION: Self = Self(0);
     /// The largest there is.
     pub(super) const MAX: Self = Self(0x7fff_ffff);
 

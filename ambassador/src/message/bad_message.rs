@@ -29,7 +29,8 @@ pub enum BadMessage {
     Length,
     TransferEncoding,
     TransferCoding,
-    CodedForHttp10,
+    CodedForOldCaller,
+    StreamError,
     EncodingBeforeHttp11,
     ConnectWithBody,
     InterimWithBody,
@@ -106,7 +107,10 @@ impl BadMessage {
             Self::Length => "malformed Content-Length",
             Self::TransferEncoding => "a Transfer-Encoding that does not tell where the body ends",
             Self::TransferCoding => "a Transfer-Encoding besides chunked, in a request",
-            Self::CodedForHttp10 => "a Transfer-Encoding that an HTTP/1.0 client does not know",
+            Self::StreamError => "what came on its stream breaks a rule of HTTP/2",
+            Self::CodedForOldCaller => {
+                "a Transfer-Encoding that the version of HTTP of the client does not know"
+            }
             Self::EncodingBeforeHttp11 => "Transfer-Encoding in HTTP/1.0",
             Self::ConnectWithBody => "CONNECT with a body",
             Self::InterimWithBody => "an interim response with a body",

@@ -220,7 +220,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
             }
             SniffOutcome::Opaque(Some(Dialled { target, leg }))
         }
-        FirstSpeaker::Client(Sniff::Http1) => {
+        FirstSpeaker::Client(Sniff::Http1 | Sniff::Http2Preface) => {
             leg.connection.release_unused();
             SniffOutcome::Http
         }
@@ -233,7 +233,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
 /// What the first bytes tell of a client that has no connection yet.
 async fn sniff_bytes(client: &mut Client, idle: Duration) -> SniffOutcome {
     match classify(client, idle).await {
-        Some(Sniff::Http1) => SniffOutcome::Http,
+        Some(Sniff::Http1 | Sniff::Http2Preface) => SniffOutcome::Http,
         Some(Sniff::Tls) => SniffOutcome::Tls(None),
         Some(_) => SniffOutcome::Opaque(None),
         None => SniffOutcome::Ended,

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::clock::Instant;
 use crate::message::BadMessage;
+use crate::multiplex::StreamFailure;
 use crate::proxy::after::After;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::outbound::Reuse;
@@ -46,6 +47,8 @@ pub(crate) enum ExchangeError {
     /// The connection failed while the request was handed to the kernel; a
     /// part of it may have arrived.
     Send,
+    /// The upstream says that it has not processed the request.
+    Unprocessed,
     /// The upstream's connection ended before a whole final head.
     Ended,
     /// This machine lacks what it takes to send or receive.
@@ -86,6 +89,17 @@ impl ExchangeError {
         match is_shortage(error) {
             true => Self::Shortage,
             false => Self::ClientGone,
+        }
+    }
+
+    /// The same, as the failure of its stream explains it.
+    pub(crate) fn on_stream(self, failure: Option<StreamFailure>) -> Self {
+        match (failure, self) {
+            (Some(StreamFailure::Unprocessed), Self::Send | Self::Ended) => Self::Unprocessed,
+            (Some(StreamFailure::Error(_)), Self::Send | Self::Ended) => {
+                Self::Response(BadMessage::StreamError)
+            }
+            (_, error) => error,
         }
     }
 

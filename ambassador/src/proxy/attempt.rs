@@ -26,7 +26,7 @@ use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::{Grade, Pick, PickInput, Probe};
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::key::{Identity, PoolKey};
-use crate::upstream::pool::{Checkout, Freshness, Lease};
+use crate::upstream::pool::{Checkout, Freshness, Leased};
 
 /// A try at one endpoint, which is busy until this is dropped. Dropped before its
 /// end it is abandoned: it is counted as cancelled, and nobody learns from it.
@@ -213,14 +213,14 @@ impl<'a> Try<'a> {
         caller: Caller<'_>,
         freshness: Freshness,
         until: Option<Deadline>,
-    ) -> Result<Lease, Unanswered> {
+    ) -> Result<Leased, Unanswered> {
         if self.target.is_outgrown() {
             return Err(Unanswered::OUTGROWN);
         }
         let server = caller.server;
         let identity = server.map_or(Identity::ANONYMOUS, |server| server.identity);
         let checkout = Checkout {
-            key: PoolKey::http1(caller.namespace, self.endpoint(), identity),
+            key: PoolKey::new(caller.protocol, caller.namespace, self.endpoint(), identity),
             freshness,
             peer: caller.peer,
             server_name: server.and_then(|server| server.name.as_ref()),
@@ -233,15 +233,15 @@ impl<'a> Try<'a> {
                 Err(_) => return Err(Unanswered::expired(limit)),
             },
         };
-        let connection = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
-        if connection.past.is_reused() {
+        let leased = checked_out.map_err(|error| Unanswered::without_connection(&error))?;
+        if leased.past().is_reused() {
             let label = self.target.shared.label;
             self.context.telemetry.cells.pool_reuse(label);
         }
-        if connection.endpoint() != self.endpoint() {
-            self.follow(connection.key());
+        if leased.key().endpoint != self.endpoint() {
+            self.follow(leased.key());
         }
-        Ok(connection)
+        Ok(leased)
     }
 
     /// Tells the endpoint that another one was faster by so much that it counts as

@@ -10,7 +10,6 @@ pub(crate) enum BodyForm {
     /// As HTTP/1 frames them, trailers included.
     Http1,
     /// The content alone, of this length.
-    #[expect(dead_code, reason = "callers that speak HTTP/2 send it so")]
     Content(Length),
 }
 

@@ -2,6 +2,7 @@
 
 use crate::addr::Peer;
 use crate::upstream::dial::Namespace;
+use crate::upstream::key::Protocol;
 use crate::upstream::server::Server;
 
 /// For whom a connection is made.
@@ -13,4 +14,6 @@ pub(crate) struct Caller<'a> {
     pub peer: Peer,
     /// Whom the connection is to lead to; `None`: it is in clear.
     pub server: Option<&'a Server>,
+    /// What is spoken over it.
+    pub protocol: Protocol,
 }

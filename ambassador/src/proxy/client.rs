@@ -21,7 +21,8 @@ use crate::proxy::routing::{Addressee, Destination};
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
-use crate::telemetry::{ListenerIndex, Passage, ReasonLabel};
+use crate::sniff;
+use crate::telemetry::{ListenerIndex, Passage, ReasonLabel, TlsSummary};
 use crate::transport::Transport;
 use crate::upstream::dial::Namespace;
 
@@ -39,7 +40,7 @@ const LINGER_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How long a reply made here may wait for a client that has not read those
 /// before. It is small, so that one which reads at all takes it.
-const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const REPLY_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// An accepted connection. Boxed while it is served: the futures that pass it on
 /// would each hold a copy, and the size of these is what an idle connection
@@ -65,7 +66,6 @@ pub(crate) struct Client {
     pub member: Membership,
     /// Its place among all connections. Last, so that its socket is closed before
     /// another takes the place.
-    #[expect(dead_code, reason = "held until the client is gone")]
     pub seat: Seat,
 }
 
@@ -131,10 +131,65 @@ pub(crate) enum Turn {
     Later,
 }
 
+/// What is known of whoever makes a request, whatever its connection speaks.
+#[derive(Clone, Copy)]
+pub(crate) struct ClientRef<'a> {
+    /// The shard's state.
+    pub context: &'a Rc<Context>,
+    /// Where it came in.
+    pub origin: Origin,
+    /// The upstream connection that is its own.
+    pub bound: &'a Bound,
+    /// The tunnel that it comes through, on an explicit listener.
+    pub tunnel: Option<&'a Tunnelled>,
+    /// What its client has shown; `None`: it is in clear.
+    pub certificate: Option<&'a Rc<ClientCertificate>>,
+    /// Its place among the clients of the shard.
+    pub member: &'a Membership,
+    /// What its connection is encrypted with; `None`: it is in clear.
+    pub tls: Option<TlsSummary>,
+}
+
+impl<'a> ClientRef<'a> {
+    /// Whom its requests are addressed to: on an explicit listener this proxy,
+    /// but for what comes through a tunnel.
+    pub(crate) fn addresses(self) -> Addressee {
+        match self.origin.original.is_none() && self.tunnel.is_none() {
+            true => Addressee::Proxy,
+            false => Addressee::Upstream,
+        }
+    }
+
+    /// Where the connection was going, before its requests say more.
+    pub(crate) fn destination(self) -> Destination<'a> {
+        Destination {
+            original: self.origin.original,
+            tunnel: self.tunnel,
+        }
+    }
+
+    /// What the log is told of something that begins on this connection.
+    pub(crate) fn passage(self, started: Instant) -> Passage {
+        let mut passage = Passage::new(self.origin.listener, started);
+        passage.original = self.origin.original;
+        passage.client = self.origin.peer;
+        passage.tls.set(self.tls);
+        passage
+    }
+
+    /// Who it is by its certificate; empty: it has shown none.
+    pub(crate) fn peer_id(self) -> &'a [u8] {
+        let id = self.certificate.and_then(|it| it.id.as_ref());
+        id.map_or(b"", |id| id.as_bytes())
+    }
+}
+
 /// What woke an idle connection.
 pub(crate) enum ClientEvent {
     /// Bytes, which are ahead.
     Bytes,
+    /// The first bytes, which are ahead, begin as those of HTTP/2 do.
+    Http2,
     /// The client closed, reset or fell silent; or the connection ended that is
     /// its own.
     Ended,
@@ -143,30 +198,23 @@ pub(crate) enum ClientEvent {
 }
 
 impl Client {
-    /// Whom its requests are addressed to: on an explicit listener this proxy,
-    /// but for what comes through a tunnel.
-    pub(crate) fn addresses(&self) -> Addressee {
-        match self.origin.original.is_none() && self.tunnel.is_none() {
-            true => Addressee::Proxy,
-            false => Addressee::Upstream,
-        }
-    }
-
-    /// Where the connection was going, before its requests say more.
-    pub(crate) fn destination(&self) -> Destination<'_> {
-        Destination {
-            original: self.origin.original,
+    /// What is known of it.
+    #[inline]
+    pub(crate) fn known(&self) -> ClientRef<'_> {
+        ClientRef {
+            context: &self.context,
+            origin: self.origin,
+            bound: &self.bound,
             tunnel: self.tunnel.as_deref(),
+            certificate: self.certificate.as_ref(),
+            member: &self.member,
+            tls: self.stream.tls(),
         }
     }
 
     /// What the log is told of something that begins on this connection.
     pub(crate) fn passage(&self, started: Instant) -> Passage {
-        let mut passage = Passage::new(self.origin.listener, started);
-        passage.original = self.origin.original;
-        passage.client = self.origin.peer;
-        passage.tls.set(self.stream.tls());
-        passage
+        self.known().passage(started)
     }
 
     /// The next bytes, within `idle`; `None` at the end, after an error and
@@ -200,11 +248,12 @@ impl Client {
 
     /// What it was woken by, which is no drain.
     fn woken(&mut self) -> ClientEvent {
-        self.turn = Turn::Later;
+        let turn = std::mem::replace(&mut self.turn, Turn::Later);
         if self.ahead.is_none() {
             self.ahead = self.stream.try_recv();
         }
-        match self.ahead {
+        match &self.ahead {
+            Some(ahead) if turn == Turn::First && sniff::is_http2(ahead) => ClientEvent::Http2,
             Some(_) => ClientEvent::Bytes,
             None => ClientEvent::Ended,
         }
@@ -224,20 +273,24 @@ impl Client {
         }
     }
 
-    /// Sends a reply made here. `false` when the client is gone, or does not read
-    /// it. A client that reads no replies must not hold buffers that others need.
-    pub(crate) async fn reply(&mut self, bytes: Vec<u8>) -> bool {
+    /// Lets go of shared buffers.
+    pub(crate) fn detach(&mut self) {
         if let Some(ahead) = &mut self.ahead {
             ahead.detach();
         }
+    }
+
+    /// Sends a reply made here. `false` when the client is gone, or does not read
+    /// it. A client that reads no replies must not hold buffers that others need.
+    pub(crate) async fn reply(&mut self, bytes: Vec<u8>) -> bool {
+        self.detach();
         let sent = self.stream.send(Gather::from(Chunk::from(bytes)));
         matches!(timer::timeout(REPLY_TIME_MAX, sent).await, Ok(Ok(())))
     }
 
     /// Who it is by its certificate; empty: it has shown none.
     pub(crate) fn peer_id(&self) -> &[u8] {
-        let id = self.certificate.as_ref().and_then(|it| it.id.as_ref());
-        id.map_or(b"", |id| id.as_bytes())
+        self.known().peer_id()
     }
 
     /// The reason of a request whose client has left: of its own accord, or because

@@ -5,6 +5,7 @@
 //! slow upstream is not its fault. Shedding a client ends its connection; the
 //! task that serves it sees a reset.
 
+mod carrier;
 mod memory;
 
 use std::cell::{Cell, RefCell};
@@ -16,8 +17,10 @@ use slab::Slab;
 
 use crate::addr::Peer;
 use crate::clock::Instant;
-use crate::ring::{self, StreamId, growth, slack};
+use crate::multiplex::Http2Stream;
+use crate::ring::{growth, slack};
 use crate::transport::Transport;
+use carrier::Carrier;
 pub(crate) use memory::Excess;
 
 /// How long a client is looked at before it is called slow.
@@ -55,7 +58,7 @@ enum Holding {
 }
 
 struct Member {
-    stream: StreamId,
+    carrier: Carrier,
     peer: Peer,
     holds: Holding,
     /// What had moved when it was looked at first since it holds that.
@@ -80,10 +83,19 @@ impl Clients {
     }
 
     /// A client that has just connected.
-    pub(crate) fn join(self: &Rc<Self>, stream: &Transport, peer: Peer) -> Membership {
+    pub(crate) fn join(self: &Rc<Self>, transport: &Transport, peer: Peer) -> Membership {
+        self.add(Carrier::of_connection(transport), peer)
+    }
+
+    /// A request that has just begun beside others of its connection.
+    pub(crate) fn join_stream(self: &Rc<Self>, stream: &Http2Stream, peer: Peer) -> Membership {
+        self.add(Carrier::of_stream(stream), peer)
+    }
+
+    fn add(self: &Rc<Self>, carrier: Carrier, peer: Peer) -> Membership {
         growth::has_grown(BYTES_OF_ONE);
         let key = self.members.borrow_mut().insert(Member {
-            stream: stream.id(),
+            carrier,
             peer,
             holds: Holding::Nothing,
             seen: None,
@@ -114,7 +126,7 @@ impl Clients {
         };
         let member = &mut members[worst];
         member.is_shed = true;
-        ring::fail(member.stream);
+        member.carrier.fail();
         true
     }
 }
@@ -167,7 +179,7 @@ impl Member {
         if self.holds.upstream() != Some(upstream) || self.is_shed {
             return None;
         }
-        let standing = ring::standing(self.stream)?;
+        let standing = self.carrier.activity()?;
         let may_go = match self.holds {
             Holding::Relay(_) => shares.is_exceeded_by(self.peer),
             _ => standing.owes_bytes || standing.leaves_unread,

@@ -2,13 +2,13 @@
 
 use crate::message::{LocalReply, Reason, ResponseHead};
 use crate::proxy::after::After;
+use crate::proxy::delivered::{Complete, SwitchedLease};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::failure::{Detail, Failure, Unanswered};
 use crate::proxy::generation::Target;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::reply::{answer, refuse};
 use crate::proxy::request_facts::RequestFacts;
-use crate::proxy::sending::{Complete, SwitchedLease};
 use crate::proxy::switch;
 use crate::proxy::tries::TriesEnd;
 use crate::telemetry::{ReasonLabel, RequestGuard};
@@ -88,7 +88,12 @@ impl<'a> Delivery<'a> {
             }
             Outcome::Switched(switched) => {
                 let SwitchedLease { lease, first } = *switched.to;
-                return switch::tunnel(downstream.client_mut(), record, target, lease, first).await;
+                return match (downstream.client_mut(), lease) {
+                    (Some(client), Some(lease)) => {
+                        switch::tunnel(client, record, target, lease, first).await
+                    }
+                    _ => cut(record, ReasonLabel::UpstreamReset),
+                };
             }
             Outcome::Refused(refusal) => return self.refuse(downstream, record, refusal).await,
             Outcome::Left => return self.leave(downstream, record).await,
@@ -165,7 +170,7 @@ impl<'a> Delivery<'a> {
             let reply = LocalReply::new(Reason::Overloaded).with_detail(SHED);
             return answer(downstream, record, self.facts, reply).await;
         }
-        cut(record, downstream.client().departure())
+        cut(record, downstream.departure())
     }
 }
 

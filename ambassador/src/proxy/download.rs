@@ -101,10 +101,8 @@ impl<'a> Download<'a> {
 
     /// Sends a head behind which more of a response, or another protocol, follows.
     async fn send_interim(&mut self, head: &[u8]) -> Result<(), ExchangeError> {
-        let head = (self.heads.from.response(), head);
-        let begun = self
-            .send
-            .respond(head, ResponsePlan::INTERIM, None, End::More);
+        let (response, plan) = (self.heads.from.response(), ResponsePlan::INTERIM);
+        let begun = self.send.respond(response, head, plan, None, End::More);
         self.sent(begun).await
     }
 
@@ -156,9 +154,10 @@ impl<'a> Download<'a> {
         let was_whole = from.is_whole();
         let status = from.response().status();
         self.heads.progress.record.status.set(status);
-        let head = (self.heads.from.response(), &*held.head);
-        let end = self.heads.from.end();
-        let mut begun = self.send.respond(head, plan, first_part, end);
+        let (response, end) = (self.heads.from.response(), self.heads.from.end());
+        let mut begun = self
+            .send
+            .respond(response, &held.head, plan, first_part, end);
         // Most is taken at once, and needs no limit.
         match at_once(&mut begun.sending).await {
             Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,

@@ -5,27 +5,33 @@
 //! knows, such as keep-alive and HTTP/1.0, stays in its variant.
 
 mod http1;
+mod http2;
 
 pub(crate) use http1::NoBody;
 
-use std::future::Future;
+use std::rc::Rc;
 
-use crate::message::{BadMessage, End, Framing, LocalReply, RequestHead, ResponseHead};
+use crate::message::{BadMessage, End, Framing, Length, LocalReply, RequestHead, ResponseHead};
+use crate::multiplex::Http2Stream;
 use crate::proxy::after::After;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::body::BodyForm;
 use crate::proxy::bound::Bound;
-use crate::proxy::client::Client;
+use crate::proxy::client::{Client, ClientRef};
 use crate::proxy::clients::Membership;
 use crate::proxy::context::Context;
+use crate::proxy::post::Post;
+use crate::proxy::server_connection::ServerConnection;
 use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
-use crate::transport::Sending;
+use crate::telemetry::ReasonLabel;
 
 /// One request of a caller.
 pub(crate) enum Downstream<'a> {
     /// The one request that its connection carries at a time.
     Http1(http1::Downstream<'a>),
+    /// One of many.
+    Http2(http2::Downstream<'a>),
 }
 
 /// What serves a request has of its caller while it is tried.
@@ -44,6 +50,8 @@ pub(crate) struct Parts<'a> {
 pub(crate) enum RecvRequest<'a> {
     /// Bytes of a connection, up to where the body ends.
     Http1(http1::RecvRequest<'a>),
+    /// Content of a stream.
+    Http2(http2::RecvRequest<'a>),
 }
 
 /// The way of a response to its caller.
@@ -51,6 +59,8 @@ pub(crate) enum RecvRequest<'a> {
 pub(crate) enum SendResponse<'a> {
     /// The connection, in order.
     Http1(http1::SendResponse<'a>),
+    /// A stream.
+    Http2(http2::SendResponse<'a>),
 }
 
 /// How a response goes to its caller.
@@ -75,7 +85,7 @@ pub(crate) enum NextRequest {
 /// A part of a response that has begun to go to the caller.
 pub(crate) struct Begun<'a> {
     /// Resolves when it was handed over.
-    pub sending: Sending<'a>,
+    pub sending: Post<'a>,
     /// How many bytes it has.
     pub bytes: u64,
 }
@@ -100,19 +110,48 @@ impl<'a> Downstream<'a> {
         Self::Http1(http1::Downstream::headless(client))
     }
 
-    /// Its connection.
+    /// The request on `stream`, whose body is as long as this.
+    pub(crate) fn http2(
+        connection: &'a Rc<ServerConnection>,
+        stream: &'a Http2Stream,
+        member: Membership,
+        length: Length,
+    ) -> Self {
+        Self::Http2(http2::Downstream::new(connection, stream, member, length))
+    }
+
+    /// What is known of whoever makes it.
     #[inline]
-    pub(crate) fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> ClientRef<'_> {
         match self {
-            Self::Http1(one) => one.client,
+            Self::Http1(one) => one.client.known(),
+            Self::Http2(one) => one.client(),
         }
     }
 
-    /// Its connection, where it becomes another protocol's.
+    /// Its connection, where that can become another protocol's.
     #[inline]
-    pub(crate) fn client_mut(&mut self) -> &mut Client {
+    pub(crate) fn client_mut(&mut self) -> Option<&mut Client> {
         match self {
-            Self::Http1(one) => one.client,
+            Self::Http1(one) => Some(one.client),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// The reason of a request whose caller has left, or was made to.
+    pub(crate) fn departure(&self) -> ReasonLabel {
+        match self {
+            Self::Http1(one) => one.client.departure(),
+            Self::Http2(one) => one.departure(),
+        }
+    }
+
+    /// Ends it without a whole response.
+    pub(crate) fn reset(&self) {
+        match self {
+            // Its connection ends.
+            Self::Http1(_) => {}
+            Self::Http2(one) => one.reset(),
         }
     }
 
@@ -121,6 +160,7 @@ impl<'a> Downstream<'a> {
     pub(crate) fn parts(&mut self) -> Parts<'_> {
         match self {
             Self::Http1(one) => one.parts(),
+            Self::Http2(one) => one.parts(),
         }
     }
 
@@ -128,6 +168,7 @@ impl<'a> Downstream<'a> {
     pub(crate) fn close_after(&mut self) {
         match self {
             Self::Http1(one) => one.close_after(),
+            Self::Http2(_) => {}
         }
     }
 
@@ -135,6 +176,7 @@ impl<'a> Downstream<'a> {
     pub(crate) fn keeps_alive(&self) -> bool {
         match self {
             Self::Http1(one) => one.keeps_alive(),
+            Self::Http2(_) => true,
         }
     }
 
@@ -144,6 +186,7 @@ impl<'a> Downstream<'a> {
     pub(crate) fn after(&self, told: After) -> After {
         match self {
             Self::Http1(one) => one.after(told),
+            Self::Http2(one) => one.after(told),
         }
     }
 
@@ -152,6 +195,7 @@ impl<'a> Downstream<'a> {
     pub(crate) fn is_whole(&self) -> bool {
         match self {
             Self::Http1(one) => one.is_whole(),
+            Self::Http2(one) => one.is_whole(),
         }
     }
 
@@ -159,6 +203,7 @@ impl<'a> Downstream<'a> {
     pub(crate) fn discard(&mut self) -> u64 {
         match self {
             Self::Http1(one) => one.discard(),
+            Self::Http2(one) => one.discard(),
         }
     }
 
@@ -167,6 +212,7 @@ impl<'a> Downstream<'a> {
     pub(crate) async fn reply(&mut self, reply: &LocalReply) -> Option<u64> {
         match self {
             Self::Http1(one) => one.reply(reply).await,
+            Self::Http2(one) => one.reply(reply).await,
         }
     }
 }
@@ -176,6 +222,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn none(no_body: &'a mut NoBody, send: SendResponse<'a>) -> Self {
         match send {
             SendResponse::Http1(send) => Self::Http1(http1::RecvRequest::none(no_body, send)),
+            SendResponse::Http2(_) => Self::Http2(http2::RecvRequest::none(no_body.trailers())),
         }
     }
 
@@ -184,6 +231,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn reborrow(&mut self) -> RecvRequest<'_> {
         match self {
             Self::Http1(one) => RecvRequest::Http1(one.reborrow()),
+            Self::Http2(one) => RecvRequest::Http2(one.reborrow()),
         }
     }
 
@@ -192,6 +240,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn is_whole(&self) -> bool {
         match self {
             Self::Http1(one) => one.is_whole(),
+            Self::Http2(one) => one.is_whole(),
         }
     }
 
@@ -200,6 +249,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn form(&self) -> BodyForm {
         match self {
             Self::Http1(one) => one.form(),
+            Self::Http2(one) => one.form(),
         }
     }
 
@@ -208,6 +258,7 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn end(&self) -> End<'_> {
         match self {
             Self::Http1(one) => End::of(one.is_whole(), b""),
+            Self::Http2(one) => one.end(),
         }
     }
 
@@ -216,6 +267,8 @@ impl<'a> RecvRequest<'a> {
     pub(crate) fn detach(&mut self) {
         match self {
             Self::Http1(one) => one.detach(),
+            // Its connection does by itself.
+            Self::Http2(_) => {}
         }
     }
 
@@ -230,6 +283,7 @@ impl<'a> RecvRequest<'a> {
     ) -> Result<Option<Chunk>, BadMessage> {
         match self {
             Self::Http1(one) => one.piece_at_hand(trailers),
+            Self::Http2(one) => Ok(one.piece_at_hand(trailers)),
         }
     }
 
@@ -238,12 +292,10 @@ impl<'a> RecvRequest<'a> {
     ///
     /// # Errors
     /// It is malformed, or its caller is gone.
-    pub(crate) fn piece<'b>(
-        &'b mut self,
-        trailers: Trailers<'b>,
-    ) -> impl Future<Output = Result<Chunk, ExchangeError>> + use<'a, 'b> {
+    pub(crate) async fn piece(&mut self, trailers: Trailers<'_>) -> Result<Chunk, ExchangeError> {
         match self {
-            Self::Http1(one) => one.piece(trailers),
+            Self::Http1(one) => one.piece(trailers).await,
+            Self::Http2(one) => one.piece(trailers).await,
         }
     }
 
@@ -257,6 +309,7 @@ impl<'a> RecvRequest<'a> {
     ) -> Result<Option<Chunk>, BadMessage> {
         match self {
             Self::Http1(one) => one.try_piece(trailers),
+            Self::Http2(one) => Ok(one.try_piece(trailers)),
         }
     }
 }
@@ -264,9 +317,10 @@ impl<'a> RecvRequest<'a> {
 impl<'a> SendResponse<'a> {
     /// Resolves when the caller has left.
     #[inline]
-    pub(crate) fn caller_left(self, context: &'a Context) -> impl Future<Output = ()> + use<'a> {
+    pub(crate) async fn caller_left(self, context: &'a Context) {
         match self {
-            Self::Http1(one) => one.caller_left(context),
+            Self::Http1(one) => one.caller_left(context).await,
+            Self::Http2(one) => one.caller_left().await,
         }
     }
 
@@ -274,6 +328,7 @@ impl<'a> SendResponse<'a> {
     pub(crate) fn takes_interim(self) -> bool {
         match self {
             Self::Http1(one) => one.takes_interim(),
+            Self::Http2(_) => true,
         }
     }
 
@@ -289,6 +344,7 @@ impl<'a> SendResponse<'a> {
     ) -> Result<ResponsePlan, BadMessage> {
         match self {
             Self::Http1(one) => one.plan(response, next),
+            Self::Http2(one) => one.plan(response),
         }
     }
 
@@ -297,13 +353,15 @@ impl<'a> SendResponse<'a> {
     #[inline]
     pub(crate) fn respond(
         self,
-        (response, head): (&ResponseHead, &[u8]),
+        response: &ResponseHead,
+        head: &[u8],
         plan: ResponsePlan,
         body: Option<Chunk>,
         end: End<'_>,
     ) -> Begun<'a> {
         match self {
-            Self::Http1(one) => one.respond((response, head), plan, body, end),
+            Self::Http1(one) => one.respond(response, head, plan, body, end),
+            Self::Http2(one) => one.respond(response, head, body, end),
         }
     }
 
@@ -312,13 +370,16 @@ impl<'a> SendResponse<'a> {
     pub(crate) fn pass(self, body: Gather, framing: Framing, end: End<'_>) -> Begun<'a> {
         match self {
             Self::Http1(one) => one.pass(body, framing, end),
+            Self::Http2(one) => one.pass(body, end),
         }
     }
 
     /// Waits until the kernel has taken what was posted.
-    pub(crate) fn flush(self) -> impl Future<Output = Result<(), SendError>> + use<'a> {
+    pub(crate) async fn flush(self) -> Result<(), SendError> {
         match self {
-            Self::Http1(one) => one.flush(),
+            Self::Http1(one) => one.flush().await,
+            // It is in the hands of the connection.
+            Self::Http2(_) => Ok(()),
         }
     }
 
@@ -326,6 +387,7 @@ impl<'a> SendResponse<'a> {
     pub(crate) fn taken(self) -> i64 {
         match self {
             Self::Http1(one) => one.taken(),
+            Self::Http2(one) => one.taken(),
         }
     }
 
@@ -333,6 +395,7 @@ impl<'a> SendResponse<'a> {
     pub(crate) fn leaves_unread(self) -> bool {
         match self {
             Self::Http1(one) => one.leaves_unread(),
+            Self::Http2(one) => one.leaves_unread(),
         }
     }
 }

@@ -8,9 +8,9 @@ use crate::proxy::deadlines::Awaited;
 use crate::proxy::download::Download;
 use crate::proxy::heads::{Interims, hand_over};
 use crate::proxy::outbound::SendRequest;
+use crate::proxy::post::Post;
 use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
-use crate::transport::Sending;
 
 /// One request over one connection.
 pub(crate) struct Exchange<'a> {
@@ -27,7 +27,7 @@ pub(crate) struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// Begins to send the request: its head, and what of its body is here.
     #[inline(always)]
-    pub(crate) fn begin(&self, head: Chunk, body: Option<Gather>) -> Sending<'a> {
+    pub(crate) fn begin(&self, head: Chunk, body: Option<Gather>) -> Post<'a> {
         self.to.begin(head, body, self.end)
     }
 
@@ -35,7 +35,7 @@ impl<'a> Exchange<'a> {
     /// of the final response has come.
     pub(crate) async fn ask(
         &mut self,
-        begun: &mut Sending<'_>,
+        begun: &mut Post<'_>,
         interims: Interims,
     ) -> Result<HeldResponse, ExchangeError> {
         let download = &mut self.download;

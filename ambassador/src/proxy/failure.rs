@@ -95,6 +95,16 @@ impl Unanswered {
         outcome: AttemptOutcome::Reset,
     };
 
+    /// The endpoint speaks a protocol that shares connections, where one of its own is
+    /// needed.
+    pub(super) const SHARED: Self = Self {
+        reason: Reason::ProtocolError,
+        cause: None,
+        fault: Fault::Endpoint,
+        detail: None,
+        outcome: AttemptOutcome::ProtocolError,
+    };
+
     /// This machine lacks descriptors, ports or memory.
     const SHORTAGE: Self = Self {
         reason: Reason::Overloaded,
@@ -142,7 +152,7 @@ impl Unanswered {
     fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {
             // Sound, but its client knows no such thing.
-            BadMessage::CodedForHttp10 => (None, Fault::Caller),
+            BadMessage::CodedForOldCaller => (None, Fault::Caller),
             _ => (Some(Cause::Malformed), Fault::Endpoint),
         };
         Self {
@@ -245,6 +255,7 @@ impl Failure {
             ExchangeError::Unsent(_)
             | ExchangeError::Send
             | ExchangeError::Ended
+            | ExchangeError::Unprocessed
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
             ExchangeError::Refused(outcome) => Self::Unanswered(Unanswered::tls(*outcome)),
             ExchangeError::Shortage => Self::Unanswered(Unanswered::SHORTAGE),

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::combinators::{First, first};
-use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead};
+use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead, Version};
 use crate::proxy::admission::Admission;
 use crate::proxy::after::After;
-use crate::proxy::client::{Client, Origin};
+use crate::proxy::client::{ClientRef, Origin};
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::deadlines::Deadlines;
+use crate::proxy::delivered::Delivered;
 use crate::proxy::delivery::{Delivery, Outcome, Switched};
 use crate::proxy::downstream::{Downstream, Parts};
 use crate::proxy::generation::Target;
@@ -22,13 +23,13 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::replay::Replay;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{self, Addressee, Identity, Incoming, RouteDecision};
-use crate::proxy::sending::{Delivered, Lane, Sending};
+use crate::proxy::sending::{Lane, Sending};
 use crate::proxy::substitution;
 use crate::proxy::switch::{self, Connect};
 use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::route::Tunnelled;
-use crate::telemetry::{Description, Direction, RequestGuard, RequestRecord};
+use crate::telemetry::{Description, Direction, RequestGuard, RequestProtocol, RequestRecord};
 use crate::upstream::credential::UpstreamCredential;
 use crate::upstream::health::UpstreamHealth;
 
@@ -42,7 +43,7 @@ pub(crate) async fn forward(
     head: Chunk,
 ) -> After {
     let client = downstream.client();
-    let context = Rc::clone(&client.context);
+    let context = Rc::clone(client.context);
     let (request, bytes) = (&scratch.request, &*head);
     let facts = RequestFacts::of(request, bytes);
     let mut record = begin(client, facts, bytes);
@@ -109,10 +110,14 @@ pub(crate) async fn forward(
 
 /// Starts the record of a request.
 #[inline(always)]
-fn begin(client: &Client, facts: RequestFacts, head: &[u8]) -> RequestGuard {
+fn begin(client: ClientRef<'_>, facts: RequestFacts, head: &[u8]) -> RequestGuard {
     let telemetry = &client.context.telemetry;
     let mut record = telemetry.begin(client.passage(ring::now()));
     record.method = facts.method.into();
+    record.protocol = match facts.version {
+        Version::Http10 | Version::Http11 => RequestProtocol::Http1,
+        Version::Http2 => RequestProtocol::Http2,
+    };
     record.passage.count(Direction::Sent, head.len() as u64);
     record
 }
@@ -136,7 +141,7 @@ fn described<'a>(
 /// A request as it came, for each try to encode.
 #[inline(always)]
 fn incoming<'a>(
-    client: &Client,
+    client: ClientRef<'_>,
     target: &Target,
     request: &'a RequestHead,
     head: Chunk,
@@ -147,7 +152,7 @@ fn incoming<'a>(
         head,
         identity,
         original: client.origin.original,
-        certificate: client.certificate.clone(),
+        certificate: client.certificate.cloned(),
         addressed_to: client.addresses(),
         presented_to: match client.bound.is_asked_by_proxy(&target.shared) {
             true => Addressee::Upstream,
@@ -158,7 +163,7 @@ fn incoming<'a>(
 
 /// A CONNECT that is addressed to this proxy; `None`: it is none.
 fn connect<'a>(
-    client: &Client,
+    client: ClientRef<'_>,
     facts: RequestFacts,
     target: &'a Target,
     request: &RequestHead,

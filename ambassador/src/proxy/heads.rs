@@ -8,10 +8,10 @@ use crate::combinators::at_once;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit, earliest};
 use crate::proxy::outbound::{Received, RecvResponse};
+use crate::proxy::post::Post;
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{self, Chunk, timer};
-use crate::transport::Sending;
 
 /// Interim responses before the final one, at most.
 pub(crate) const INTERIM_MAX: u32 = 64;
@@ -121,7 +121,7 @@ impl Heads<'_> {
 /// Waits until the kernel has taken a request, or its beginning. What is taken at
 /// once needs no limit, which is most of them.
 pub(crate) async fn hand_over(
-    sending: &mut Sending<'_>,
+    sending: &mut Post<'_>,
     deadline: impl FnOnce() -> Deadline,
 ) -> Result<(), ExchangeError> {
     let sent = match at_once(&mut *sending).await {

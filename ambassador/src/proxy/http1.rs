@@ -5,6 +5,7 @@ use crate::proxy::client::{Client, ClientEvent, Patience};
 use crate::proxy::context::Scratch;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
+use crate::proxy::http2;
 use crate::proxy::reply;
 use crate::proxy::slot::{self, Slot};
 use crate::ring;
@@ -15,6 +16,8 @@ pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
     let after = loop {
         match client.next_request(patience.idle()).await {
             ClientEvent::Bytes => {}
+            // Boxed, as it is larger, and waits by itself.
+            ClientEvent::Http2 => return Box::pin(http2::serve(client, patience)).await,
             ClientEvent::Ended => break After::Close,
             ClientEvent::Drained => break After::Linger,
         }

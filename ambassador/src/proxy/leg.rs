@@ -15,6 +15,7 @@ use crate::proxy::tries::Tries;
 use crate::ring::{self, Chunk};
 use crate::telemetry::{TcpOutcome, TlsOutcome};
 use crate::upstream::balancer::Pick;
+use crate::upstream::key;
 use crate::upstream::pool::Lease;
 
 /// The way on: a connection to an endpoint, which is busy with it for as long as
@@ -108,6 +109,7 @@ pub(super) async fn dial(
         namespace: origin.namespace,
         peer: client.member.peer(),
         server: server.as_ref(),
+        protocol: key::Protocol::Http1,
     };
     let reached = {
         let reached = reach(&mut tries, &mut one, caller, |_| {});

@@ -5,8 +5,8 @@
 //! end, a try is cancelled: with HTTP/1 its connection closes.
 
 mod http1;
+mod http2;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
@@ -15,23 +15,26 @@ use crate::clock::Instant;
 use crate::message::{
     self, BadMessage, End, Framing, Method, RequestHead, RequestRewrite, ResponseHead,
 };
+use crate::multiplex::StreamFailure;
 use crate::proxy::body::BodyForm;
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
+use crate::proxy::post::Post;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::signing::{SignedHead, Signing};
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
-use crate::transport::Sending;
 use crate::upstream::connection::ConnectionUse;
-use crate::upstream::pool::Lease;
+use crate::upstream::pool::{Lease, Leased};
 use crate::upstream::shared::Shared;
 
 /// One try over one lease.
 pub(crate) enum Outbound {
     /// Over a connection of its own.
     Http1(http1::Outbound),
+    /// Over a stream of a connection. Boxed, as one of its own is smaller.
+    Http2(Box<http2::Outbound>),
 }
 
 /// The way of a request to its endpoint.
@@ -39,12 +42,16 @@ pub(crate) enum Outbound {
 pub(crate) enum SendRequest<'a> {
     /// The connection, in order.
     Http1(http1::SendRequest<'a>),
+    /// A stream.
+    Http2(http2::SendRequest<'a>),
 }
 
 /// A response, as it comes from its endpoint.
 pub(crate) enum RecvResponse<'a> {
     /// Bytes of a connection, up to where the response ends.
     Http1(http1::RecvResponse<'a>),
+    /// What comes on a stream.
+    Http2(http2::RecvResponse<'a>),
 }
 
 /// What is needed to read a response.
@@ -74,10 +81,13 @@ pub(crate) enum Received {
 }
 
 impl Outbound {
-    /// A try over `lease`.
+    /// A try over `leased`.
     #[inline]
-    pub(crate) fn over(lease: Lease) -> Self {
-        Self::Http1(http1::Outbound(lease))
+    pub(crate) fn over(leased: Leased) -> Self {
+        match leased {
+            Leased::Own(lease) => Self::Http1(http1::Outbound(lease)),
+            Leased::Shared(lease) => Self::Http2(Box::new(http2::Outbound::over(lease))),
+        }
     }
 
     /// What its connection has been through.
@@ -85,6 +95,7 @@ impl Outbound {
     pub(crate) fn past(&self) -> ConnectionUse {
         match self {
             Self::Http1(one) => one.past(),
+            Self::Http2(one) => one.past(),
         }
     }
 
@@ -93,6 +104,7 @@ impl Outbound {
     pub(crate) fn refusal(&self) -> Option<TlsOutcome> {
         match self {
             Self::Http1(one) => one.refusal(),
+            Self::Http2(one) => one.refusal(),
         }
     }
 
@@ -101,6 +113,7 @@ impl Outbound {
     pub(crate) fn tls(&self) -> Option<TlsSummary> {
         match self {
             Self::Http1(one) => one.tls(),
+            Self::Http2(one) => one.tls(),
         }
     }
 
@@ -109,6 +122,7 @@ impl Outbound {
     pub(crate) fn endpoint(&self) -> EndpointAddr {
         match self {
             Self::Http1(one) => one.endpoint(),
+            Self::Http2(one) => one.endpoint(),
         }
     }
 
@@ -117,6 +131,8 @@ impl Outbound {
     pub(crate) fn begin(&mut self, context: &Context, shared: &Arc<Shared>, facts: RequestFacts) {
         match self {
             Self::Http1(one) => one.begin(context, shared, facts),
+            // Its connection is nobody's own.
+            Self::Http2(_) => {}
         }
     }
 
@@ -130,6 +146,7 @@ impl Outbound {
     ) -> Chunk {
         match self {
             Self::Http1(one) => one.encode(request, head, rewrite),
+            Self::Http2(one) => one.encode(request, head, rewrite),
         }
     }
 
@@ -142,6 +159,7 @@ impl Outbound {
     ) -> Result<Option<Chunk>, E> {
         match self {
             Self::Http1(one) => one.substituted(head, value_of),
+            Self::Http2(one) => one.substituted(head, value_of),
         }
     }
 
@@ -149,6 +167,7 @@ impl Outbound {
     pub(crate) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> SignedHead {
         match self {
             Self::Http1(one) => one.signed(head, signing),
+            Self::Http2(one) => one.signed(head, signing),
         }
     }
 
@@ -161,6 +180,7 @@ impl Outbound {
     ) -> (SendRequest<'a>, RecvResponse<'a>) {
         match self {
             Self::Http1(one) => one.halves(reading, body),
+            Self::Http2(one) => one.halves(reading, body),
         }
     }
 
@@ -169,6 +189,7 @@ impl Outbound {
     pub(crate) fn is_answered(&mut self, shared: &Shared, response: &ResponseHead, head: &[u8]) {
         match self {
             Self::Http1(one) => one.is_answered(shared, response, head),
+            Self::Http2(one) => one.is_answered(),
         }
     }
 
@@ -182,6 +203,7 @@ impl Outbound {
     ) -> BodyBeginning {
         match self {
             Self::Http1(one) => one.begun(response, rest, until).await,
+            Self::Http2(one) => one.begun(rest, until).await,
         }
     }
 
@@ -191,6 +213,7 @@ impl Outbound {
     pub(crate) fn finish(self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
         match self {
             Self::Http1(one) => one.finish(reuse, bound),
+            Self::Http2(_) => BoundOutcome::Well,
         }
     }
 
@@ -199,13 +222,25 @@ impl Outbound {
     pub(crate) fn give_up(self, response: &ResponseHead, rest: Option<Chunk>, bound: &mut Bound) {
         match self {
             Self::Http1(one) => one.give_up(response, rest, bound),
+            // Its stream is reset where more was to come.
+            Self::Http2(_) => {}
         }
     }
 
-    /// Its lease, where the protocol was switched.
-    pub(crate) fn into_lease(self) -> Lease {
+    /// Its lease, where the protocol was switched; `None`: it has no connection of its
+    /// own.
+    pub(crate) fn into_lease(self) -> Option<Lease> {
         match self {
-            Self::Http1(one) => one.0,
+            Self::Http1(one) => Some(one.0),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// How its stream has failed; `None`: it has not, or it has none.
+    pub(crate) fn stream_failure(&self) -> Option<StreamFailure> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(one) => one.failure(),
         }
     }
 }
@@ -223,16 +258,18 @@ impl<'a> SendRequest<'a> {
     /// Hands a request to the kernel: its head, and what of its body is here. Where that
     /// is all, the kernel need not have taken it when it resolves.
     #[inline]
-    pub(crate) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Sending<'a> {
+    pub(crate) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Post<'a> {
         match self {
             Self::Http1(one) => one.begin(head, body, end),
+            Self::Http2(one) => one.begin(head, body, end),
         }
     }
 
     /// Sends more of the body.
-    pub(crate) fn send(self, body: Gather, end: End<'_>) -> Sending<'a> {
+    pub(crate) fn send(self, body: Gather, end: End<'_>) -> Post<'a> {
         match self {
             Self::Http1(one) => one.send(body, end),
+            Self::Http2(one) => one.send(body, end),
         }
     }
 
@@ -240,6 +277,7 @@ impl<'a> SendRequest<'a> {
     pub(crate) fn taken(self) -> i64 {
         match self {
             Self::Http1(one) => one.taken(),
+            Self::Http2(one) => one.taken(),
         }
     }
 }
@@ -250,6 +288,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn response(&self) -> &ResponseHead {
         match self {
             Self::Http1(one) => one.response(),
+            Self::Http2(one) => one.response(),
         }
     }
 
@@ -258,6 +297,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn is_switch(&self) -> bool {
         match self {
             Self::Http1(one) => one.is_switch(),
+            Self::Http2(_) => false,
         }
     }
 
@@ -269,6 +309,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn take_head(&mut self, more: Chunk) -> Result<Received, BadMessage> {
         match self {
             Self::Http1(one) => one.take_head(more),
+            Self::Http2(one) => one.take_head(more),
         }
     }
 
@@ -285,6 +326,10 @@ impl<'a> RecvResponse<'a> {
     ) -> Result<Option<Chunk>, BadMessage> {
         match self {
             Self::Http1(one) => one.begin_body(framing, rest),
+            Self::Http2(one) => {
+                one.begin_body();
+                Ok(rest)
+            }
         }
     }
 
@@ -293,6 +338,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn is_whole(&self) -> bool {
         match self {
             Self::Http1(one) => one.is_whole(),
+            Self::Http2(one) => one.is_whole(),
         }
     }
 
@@ -301,6 +347,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn end(&self) -> End<'_> {
         match self {
             Self::Http1(one) => one.end(),
+            Self::Http2(one) => one.end(),
         }
     }
 
@@ -312,6 +359,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn take_body(&mut self, more: Chunk) -> Result<Chunk, BadMessage> {
         match self {
             Self::Http1(one) => one.take_body(more),
+            Self::Http2(one) => Ok(one.take_body(more)),
         }
     }
 
@@ -319,6 +367,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn ends_here(&self) -> bool {
         match self {
             Self::Http1(one) => one.ends_here(),
+            Self::Http2(_) => false,
         }
     }
 
@@ -327,6 +376,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn reuse(&self) -> Reuse {
         match self {
             Self::Http1(one) => one.reuse(),
+            Self::Http2(one) => one.reuse(),
         }
     }
 
@@ -335,25 +385,28 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn try_recv(&self) -> Option<Chunk> {
         match self {
             Self::Http1(one) => one.try_recv(),
+            Self::Http2(one) => one.try_recv(),
         }
     }
 
     /// More of the response; `None`: it ends.
     #[inline]
-    pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + use<'_, 'a> {
+    pub(crate) async fn recv(&self) -> io::Result<Option<Chunk>> {
         match self {
-            Self::Http1(one) => one.recv(),
+            Self::Http1(one) => one.recv().await,
+            Self::Http2(one) => one.recv().await,
         }
     }
 
     /// The same, but not past `deadline`.
     #[inline]
-    pub(crate) fn recv_by(
+    pub(crate) async fn recv_by(
         &self,
         deadline: Instant,
-    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + use<'_, 'a> {
+    ) -> Result<io::Result<Option<Chunk>>, Elapsed> {
         match self {
-            Self::Http1(one) => one.recv_by(deadline),
+            Self::Http1(one) => one.recv_by(deadline).await,
+            Self::Http2(one) => one.recv_by(deadline).await,
         }
     }
 
@@ -362,6 +415,8 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn send_failure(&self) -> Option<SendError> {
         match self {
             Self::Http1(one) => one.send_failure(),
+            // A stream tells it with what comes next.
+            Self::Http2(_) => None,
         }
     }
 }

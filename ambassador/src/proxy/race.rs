@@ -12,7 +12,7 @@ use crate::proxy::generation::Target;
 use crate::ring::timer;
 use crate::route::settings::Endpoints;
 use crate::upstream::key::PoolKey;
-use crate::upstream::pool::{Checkout, CheckoutError, Lease};
+use crate::upstream::pool::{Checkout, CheckoutError, Leased};
 use crate::upstream::shared::Shared;
 
 /// How long one family has before the other is tried beside it: the Connection
@@ -29,7 +29,7 @@ pub(super) async fn checkout(
     context: &Context,
     target: &Target,
     checkout: Checkout<'_>,
-) -> Result<Lease, CheckoutError> {
+) -> Result<Leased, CheckoutError> {
     let sought = seek(context, target, checkout);
     match first(sought, make_room(context, &target.shared)).await {
         First::Left(checked_out) => checked_out,
@@ -41,7 +41,7 @@ async fn seek(
     context: &Context,
     target: &Target,
     checkout: Checkout<'_>,
-) -> Result<Lease, CheckoutError> {
+) -> Result<Leased, CheckoutError> {
     let (pools, shared, key) = (&context.pools, &target.shared, checkout.key);
     let to = |endpoint| {
         let key = key.at(endpoint);

@@ -5,7 +5,7 @@ use crate::proxy::attempt::Try;
 use crate::proxy::caller::Caller;
 use crate::proxy::failure::{Failure, Unanswered};
 use crate::proxy::tries::{Tries, TriesEnd};
-use crate::upstream::pool::{Freshness, Lease};
+use crate::upstream::pool::{Freshness, Lease, Leased};
 
 /// Connects where `one` goes, and where that cannot be reached to the next ones:
 /// an endpoint that refuses is none that others must suffer for. `on_try` is told
@@ -21,7 +21,9 @@ pub(crate) async fn reach<'a>(
         on_try(one);
         count += 1;
         let unanswered = match one.reach(caller, Freshness::New, None).await {
-            Ok(connection) => return Ok(connection),
+            Ok(Leased::Own(connection)) => return Ok(connection),
+            // Bytes of another protocol have no place on a connection that is shared.
+            Ok(Leased::Shared(_)) => Unanswered::SHARED,
             Err(unanswered) => unanswered,
         };
         one.has_failed(&Failure::Unanswered(unanswered));

@@ -27,7 +27,7 @@ pub(crate) async fn answer(
         record.passage.count(Direction::Sent, downstream.discard());
     }
     let Some(length) = downstream.reply(&reply).await else {
-        record.reason = Some(downstream.client().departure());
+        record.reason = Some(downstream.departure());
         return After::Reset;
     };
     record.passage.count(Direction::Received, length);

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::{self, Try};
+use crate::proxy::delivered::Delivered;
 use crate::proxy::failure::{Failure, Score};
 use crate::proxy::heads::Interims;
-use crate::proxy::sending::{AnsweredTry, Delivered, Handover, HoldBack, Sending};
+use crate::proxy::sending::{AnsweredTry, Handover, HoldBack, Sending};
 use crate::proxy::tries::{Tries, TriesEnd};
 use crate::ring;
 

@@ -12,8 +12,8 @@ use crate::message;
 use crate::message::fields::Kind;
 use crate::message::trace;
 use crate::message::{
-    BadMessage, CallerTimeout, CredentialField, Hops, RequestHead, RequestRewrite, TraceContext,
-    X_HOPS, X_REQUEST_ID,
+    BadMessage, CallerTimeout, CredentialField, Hops, Method, RequestHead, RequestRewrite,
+    TraceContext, Version, X_HOPS, X_REQUEST_ID,
 };
 use crate::proxy::client_certificate::{
     ClientCertificate, Forwarded, X_FORWARDED_CLIENT_CERT, reads_as_forwarded,
@@ -21,9 +21,10 @@ use crate::proxy::client_certificate::{
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::generation::Target;
+use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::signing;
 use crate::ring::{self, Chunk};
-use crate::route::settings::{AddedHeaders, Endpoints, HeaderRules, Policies};
+use crate::route::settings::{AddedHeaders, Endpoints, HeaderRules, Policies, Protocol};
 use crate::route::{HostHeader, RequestKey, Resolution, Tunnelled};
 use crate::upstream::key;
 use crate::upstream::server::Server;
@@ -352,6 +353,22 @@ impl RouteDecision {
             addressed_here,
             presented_here: addressed_here && *presented_to == Addressee::Proxy,
         })
+    }
+
+    /// What is spoken to its upstream. Where that is open, TLS tells; in clear it is what
+    /// a captured caller speaks, who knows whom it has called. A switch of protocols
+    /// needs a connection of its own.
+    pub(crate) fn protocol(&self, incoming: &Incoming<'_>, facts: RequestFacts) -> key::Protocol {
+        let speaks_http2 = incoming.request.version == Version::Http2;
+        let switches = facts.upgrade || facts.method == Method::Connect && !speaks_http2;
+        match self.target.upstream.protocol {
+            Protocol::Http1 | Protocol::Tcp => key::Protocol::Http1,
+            Protocol::Http2 | Protocol::Grpc => key::Protocol::Http2,
+            Protocol::Auto if switches => key::Protocol::Http1,
+            Protocol::Auto if self.server.is_some() => key::Protocol::Negotiated,
+            Protocol::Auto if speaks_http2 && incoming.original.is_some() => key::Protocol::Http2,
+            Protocol::Auto => key::Protocol::Http1,
+        }
     }
 
     /// Whom its connection is to lead to; `None`: it is in clear.

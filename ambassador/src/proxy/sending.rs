@@ -7,10 +7,12 @@ use crate::policy::retry::Cause;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::attempt::{Body, Stage, Try};
+use crate::proxy::body::BodyForm;
 use crate::proxy::bound::{self, Bound, BoundLease};
 use crate::proxy::caller::Caller;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
+use crate::proxy::delivered::{Complete, Delivered, SwitchedLease};
 use crate::proxy::download::Download;
 use crate::proxy::downstream::{RecvRequest, SendResponse};
 use crate::proxy::exchange::Exchange;
@@ -29,7 +31,7 @@ use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
 use crate::upstream::dial::Namespace;
 use crate::upstream::key::PoolKey;
-use crate::upstream::pool::{Freshness, Lease};
+use crate::upstream::pool::{Freshness, Leased};
 
 /// A request on its way to its upstream, over all its tries.
 pub(crate) struct Sending<'a> {
@@ -104,31 +106,6 @@ pub(crate) enum Handover {
     Held,
 }
 
-/// A response that went to the client no_body.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Complete {
-    /// What becomes of the client's connection.
-    pub after: After,
-    /// When the last of the response was handed to the client.
-    pub ended: Instant,
-}
-
-/// How a client was answered.
-pub(crate) enum Delivered {
-    /// The response went to it no_body.
-    Complete(Complete),
-    /// The protocol was switched. Boxed, as it is rare.
-    Switched(Box<SwitchedLease>),
-}
-
-/// A connection over which another protocol goes from here on.
-pub(crate) struct SwitchedLease {
-    /// The connection.
-    pub lease: Lease,
-    /// What the upstream sent after its head.
-    pub first: Option<Chunk>,
-}
-
 impl AnsweredTry {
     /// The beginning of its body, taken in: enough to tell an error by, or what comes by
     /// `until`.
@@ -191,20 +168,14 @@ impl<'a> Sending<'a> {
                     outbound.is_answered(shared, self.response, &held.head);
                     return Ok(AnsweredTry { outbound, held });
                 }
-                Err(error) => match outbound.refusal() {
-                    Some(outcome) if !self.progress.any_byte.get() => {
-                        shared.handshakes.failed(outcome);
-                        ExchangeError::Refused(outcome)
-                    }
-                    _ => error.behind_head(head_bytes),
-                },
+                Err(error) => self.explained(error, &outbound).behind_head(head_bytes),
             };
-            let was_dead = past.has_stood_idle()
-                && freshness == Freshness::Any
-                && error.may_be_a_dead_connection(self.progress);
+            let may_be_dead =
+                past.has_stood_idle() && error.may_be_a_dead_connection(self.progress);
+            let is_replaced = may_be_dead || matches!(error, ExchangeError::Unprocessed);
             let failure = self.fail(error);
             self.progress.waited(one.sent_at, ring::now());
-            if !was_dead || self.outgoing.is_none() {
+            if !is_replaced || freshness == Freshness::New || self.outgoing.is_none() {
                 break failure;
             }
             one.end(failure.outcome());
@@ -214,6 +185,17 @@ impl<'a> Sending<'a> {
         };
         one.has_failed(&failure);
         Err(failure)
+    }
+
+    /// An error, as what its connection or stream tells explains it.
+    fn explained(&self, error: ExchangeError, outbound: &Outbound) -> ExchangeError {
+        match outbound.refusal() {
+            Some(outcome) if !self.progress.any_byte.get() => {
+                self.target().shared.handshakes.failed(outcome);
+                ExchangeError::Refused(outcome)
+            }
+            _ => error.on_stream(outbound.stream_failure()),
+        }
     }
 
     /// Tells `one` of the head of its response, and passes that on, or holds it
@@ -336,24 +318,28 @@ impl<'a> Sending<'a> {
             Some(_) if self.target().is_outgrown() => return Err(Unanswered::OUTGROWN),
             _ => {}
         }
-        let key = PoolKey::http1(self.namespace, one.endpoint(), self.route.identity());
+        let protocol = self.route.protocol(self.incoming, self.facts);
+        let (namespace, identity) = (self.namespace, self.route.identity());
+        let key = PoolKey::new(protocol, namespace, one.endpoint(), identity);
         let (context, shared) = (self.context, &self.route.target.shared);
         let kept = match (self.bound.take(shared, key), self.lane) {
-            (BoundLease::Live(connection), _) => Some(connection),
-            (BoundLease::Nothing, Lane::Pool) => context.pools.take_idle(shared, key, freshness),
+            (BoundLease::Live(connection), _) => {
+                if connection.tie.has_begun() {
+                    self.lane = Lane::Bound;
+                }
+                Some(Leased::Own(connection))
+            }
+            (BoundLease::Nothing, Lane::Pool) => context.pools.take(shared, key, freshness),
             (BoundLease::Lost, _) | (BoundLease::Nothing, Lane::Bound) => {
                 self.outgoing = None;
                 return Err(Unanswered::LOST);
             }
         };
-        if let Some(connection) = kept {
-            if connection.tie.has_begun() {
-                self.lane = Lane::Bound;
-            }
-            if connection.past.is_reused() {
+        if let Some(kept) = kept {
+            if kept.past().is_reused() {
                 context.telemetry.cells.pool_reuse(shared.label);
             }
-            return Ok(Outbound::over(connection));
+            return Ok(Outbound::over(kept));
         }
         if let Some(outgoing) = &mut self.outgoing {
             outgoing.detach();
@@ -363,19 +349,20 @@ impl<'a> Sending<'a> {
             namespace: self.namespace,
             peer: self.progress.peer(),
             server: self.route.server(),
+            protocol,
         };
         let sought = Some(one.endpoint());
         let began = clock::now();
         let reached = one.reach(caller, freshness, until).await;
         self.progress.waited(began, clock::now());
-        let connection = reached?;
+        let leased = reached?;
         // Another address of its name may have been faster. A try beside another
         // one is not what the log tells of before it is answered.
         let endpoint = &self.record.passage.endpoint;
         if endpoint.get() == sought {
-            endpoint.set(Some(connection.endpoint()));
+            endpoint.set(Some(leased.key().endpoint));
         }
-        Ok(Outbound::over(connection))
+        Ok(Outbound::over(leased))
     }
 
     /// The head for the endpoint.
@@ -477,7 +464,15 @@ impl<'a> Sending<'a> {
         };
         let failure = match error {
             ExchangeError::Unsent(body) => {
-                self.outgoing = Some(self.with_held(*body));
+                self.outgoing = match self.recv.form() {
+                    BodyForm::Http1 => Some(self.with_held(*body)),
+                    // It may have been put into chunks.
+                    BodyForm::Content(_) => self.replay.again_after_refusal().map(Gather::from),
+                };
+                Failure::Unanswered(Unanswered::RESET)
+            }
+            ExchangeError::Unprocessed => {
+                self.outgoing = self.replay.again_after_refusal().map(Gather::from);
                 Failure::Unanswered(Unanswered::RESET)
             }
             error => Failure::of(&error),

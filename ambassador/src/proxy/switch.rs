@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::combinators::{First, first};
-use crate::message::LocalReply;
+use crate::message::{LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::caller::Caller;
@@ -27,6 +27,7 @@ use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
 use crate::sniff::Sniff;
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
+use crate::upstream::key;
 use crate::upstream::pool::Lease;
 
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
@@ -57,13 +58,13 @@ pub(crate) async fn connect(
         key,
         tunnel,
     } = wanted;
-    let client = downstream.client_mut();
-    if let Some(ahead) = &mut client.ahead {
-        ahead.detach();
-    }
+    let Some(client) = downstream.client_mut() else {
+        return refuse(downstream, record, facts, no_tunnel()).await;
+    };
+    client.detach();
     let context = Rc::clone(&client.context);
-    let (origin, pools) = (client.origin, &context.pools);
-    let health = pick::health_for(pools, target, origin.namespace);
+    let origin = client.origin;
+    let health = pick::health_for(&context.pools, target, origin.namespace);
     let criteria = Criteria {
         namespace: origin.namespace,
         key,
@@ -84,6 +85,7 @@ pub(crate) async fn connect(
         namespace: origin.namespace,
         peer: client.member.peer(),
         server: server.as_ref(),
+        protocol: key::Protocol::Http1,
     };
     let reached = {
         let on_try = |one: &mut Try<'_>| {
@@ -91,12 +93,8 @@ pub(crate) async fn connect(
             record.is_tried_at(one.endpoint());
             one.begin();
         };
-        let reached = reach(&mut tries, &mut one, caller, on_try);
-        first(
-            reached,
-            caller_left(&context, &client.stream, &client.origin),
-        )
-        .await
+        let left = caller_left(&context, &client.stream, &client.origin);
+        first(reach(&mut tries, &mut one, caller, on_try), left).await
     };
     match reached {
         First::Left(Ok(connection)) => {
@@ -124,6 +122,11 @@ fn reply_to(unanswered: Unanswered) -> LocalReply {
         Some(Detail::Tls(cause)) => reply.with_detail(cause.as_str()),
         Some(Detail::Malformed(_)) | None => reply,
     }
+}
+
+/// What is answered to a CONNECT over HTTP/2, whose stream cannot become a connection.
+fn no_tunnel() -> LocalReply {
+    LocalReply::new(Reason::NoRoute).with_status(501)
 }
 
 /// Answers that there is no tunnel. What follows the head is then not for this
@@ -193,7 +196,7 @@ async fn serve(
     };
     let (mut to, mut purpose) = (None, Purpose::Relay);
     match spoke {
-        FirstSpeaker::Client(Sniff::Http1) => {
+        FirstSpeaker::Client(Sniff::Http1 | Sniff::Http2Preface) => {
             reached.connection.release_unused();
             return requests(client, Answered { record, at }, tunnel);
         }

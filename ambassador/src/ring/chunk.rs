@@ -1,7 +1,7 @@
 //! Received bytes, owned: a part of a shared buffer, or bytes on the heap.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::rc::Rc;
 
 use super::buffers::{Buffers, SIZE};
@@ -113,6 +113,28 @@ impl Chunk {
     #[inline(always)]
     pub fn split_rest(&mut self, at: usize) -> Option<Self> {
         (at < self.len()).then(|| self.split_off(at))
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// When it has not so many.
+    pub fn part(&self, part: Range<usize>) -> Self {
+        assert!(part.end <= self.len(), "a part within the chunk");
+        match &self.store {
+            Store::Shared { buffers, buffer } => {
+                buffers.hold(*buffer);
+                Self {
+                    store: Store::Shared {
+                        buffers: Rc::clone(buffers),
+                        buffer: *buffer,
+                    },
+                    start: self.start + part.start as u32,
+                    end: self.start + part.end as u32,
+                }
+            }
+            Store::Heap(_) => Self::copy_of(&self[part]),
+        }
     }
 
     /// Keeps the first `length` bytes.

@@ -16,7 +16,7 @@ thread_local! {
 
 /// An empty buffer with room for this many bytes.
 #[inline(always)]
-pub(super) fn take(bytes: usize) -> Vec<u8> {
+pub(crate) fn take(bytes: usize) -> Vec<u8> {
     if bytes > BYTES_MAX {
         return Vec::with_capacity(bytes);
     }

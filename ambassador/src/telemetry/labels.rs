@@ -420,9 +420,11 @@ labels! {
 
 labels! {
     /// What a request is spoken in, as the access log calls it.
-    pub(crate) RequestProtocol, #[cfg(test)] {
+    pub RequestProtocol, #[cfg(test)] {
         /// HTTP/1.
         Http1 = "http1",
+        /// HTTP/2.
+        Http2 = "http2",
     }
 }
 

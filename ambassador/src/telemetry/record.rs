@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::labels::{Direction, FaultKind, MethodLabel, ReasonLabel, RelayProtocol, TcpOutcome};
+use super::labels::{
+    Direction, FaultKind, MethodLabel, ReasonLabel, RelayProtocol, RequestProtocol, TcpOutcome,
+};
 use super::registry::{ListenerIndex, UpstreamIndex};
 use super::tls::TlsSummary;
 use crate::addr::{EndpointAddr, OriginalDst};
@@ -54,6 +56,8 @@ pub struct FaultSet(u8);
 pub struct RequestRecord {
     /// From where to where.
     pub passage: Passage,
+    /// What its caller speaks.
+    pub protocol: RequestProtocol,
     /// The method.
     pub method: MethodLabel,
     /// The status sent to the client; 0: none.
@@ -162,6 +166,7 @@ impl RequestRecord {
     pub fn new(passage: Passage) -> Self {
         Self {
             passage,
+            protocol: RequestProtocol::Http1,
             method: MethodLabel::Other,
             status: Cell::new(0),
             reason: None,

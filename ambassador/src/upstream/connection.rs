@@ -31,11 +31,7 @@ pub struct Connection {
     /// Whether it is authenticated for one caller.
     pub tie: ConnectionAuth,
     pub(super) permit: Permit,
-    born: Instant,
-    /// How long it may be used, by what it was encrypted with.
-    lifetime: Duration,
-    /// By how many 2,560ths its limits are shorter than those of the upstream.
-    spread: u8,
+    lifetime: Lifetime,
     /// The slot of its key in the index of holders.
     pub(super) slot: u8,
     /// Lives as long as the first answer is awaited, where that is watched.
@@ -50,8 +46,16 @@ pub(crate) struct ConnectionState {
     past: ConnectionUse,
     idle_limit_ms: u32,
     permit: Permit,
+    lifetime: Lifetime,
+}
+
+/// How long a connection may live and stand idle.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lifetime {
     born: Instant,
-    lifetime: Duration,
+    /// How long it may be used, by what it was encrypted with.
+    longest: Duration,
+    /// By how many 2,560ths its limits are shorter than those of the upstream.
     spread: u8,
 }
 
@@ -100,9 +104,7 @@ impl Connection {
             traffic: Traffic::UnderWay,
             tie: ConnectionAuth::Free,
             permit,
-            born: ring::now(),
-            lifetime: Duration::MAX,
-            spread: clock::random_u64() as u8,
+            lifetime: Lifetime::new(),
             slot: key.slot(),
             unanswered: Cell::new(None),
         })
@@ -118,9 +120,7 @@ impl Connection {
             past: self.past,
             idle_limit_ms: self.idle_limit_ms,
             permit: self.permit,
-            born: self.born,
             lifetime: self.lifetime,
-            spread: self.spread,
         };
         (self.stream, state)
     }
@@ -129,7 +129,6 @@ impl Connection {
     pub(super) fn unpack(stream: Transport, state: ConnectionState) -> Box<Self> {
         let mut connection = Self::new(stream, state.key, state.upstream, state.permit);
         (connection.past, connection.idle_limit_ms) = (state.past, state.idle_limit_ms);
-        (connection.born, connection.spread) = (state.born, state.spread);
         connection.lifetime = state.lifetime;
         connection
     }
@@ -150,22 +149,18 @@ impl Connection {
     /// The limit less this connection's random share of up to a tenth, so that
     /// connections opened together do not close together.
     pub(super) fn share_of(&self, limit: Duration) -> Duration {
-        share(limit, self.spread)
+        self.lifetime.share_of(limit)
     }
 
-    /// The certificate that it was opened with ends after `left`: it is not used again
-    /// from nine tenths of that on, or a minute before.
+    /// The certificate that it was opened with ends after `left`.
     pub(super) fn ends_in(&mut self, left: Duration) {
-        self.lifetime = (left - left / 10).max(left.saturating_sub(Duration::from_secs(60)));
+        self.lifetime.ends_in(left);
     }
 
     /// Whether it is too old to be used again.
     #[inline(always)]
     pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.born);
-        let max_lifetime = max_lifetime.min(self.lifetime);
-        // Most are far from it, and need no division to tell.
-        age >= max_lifetime / 2 && age >= self.share_of(max_lifetime)
+        self.lifetime.is_old(max_lifetime, now)
     }
 
     /// Its pool key.
@@ -188,6 +183,38 @@ impl Connection {
     /// Whether it has this key and is usable.
     pub fn serves(&self, key: PoolKey) -> bool {
         self.key == key && !self.stream.is_closed_or_busy()
+    }
+}
+
+impl Lifetime {
+    /// That of a connection that is opened now.
+    pub(super) fn new() -> Self {
+        Self {
+            born: ring::now(),
+            longest: Duration::MAX,
+            spread: clock::random_u64() as u8,
+        }
+    }
+
+    /// The certificate that it was opened with ends after `left`: it is not used again
+    /// from nine tenths of that on, or a minute before.
+    pub(super) fn ends_in(&mut self, left: Duration) {
+        self.longest = (left - left / 10).max(left.saturating_sub(Duration::from_secs(60)));
+    }
+
+    /// The limit less this connection's random share of up to a tenth, so that
+    /// connections opened together do not close together.
+    pub(super) fn share_of(&self, limit: Duration) -> Duration {
+        share(limit, self.spread)
+    }
+
+    /// Whether the connection is too old to be used again.
+    #[inline(always)]
+    pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.born);
+        let max_lifetime = max_lifetime.min(self.longest);
+        // Most are far from it, and need no division to tell.
+        age >= max_lifetime / 2 && age >= self.share_of(max_lifetime)
     }
 }
 

@@ -52,9 +52,28 @@ pub enum Protocol {
     /// HTTP/1: one exchange at a time. One over which opaque bytes have gone is
     /// never shared.
     Http1,
+    /// HTTP/2: shared by many.
+    Http2,
+    /// Whichever of the two the endpoint chooses when TLS is agreed upon (RFC 7301).
+    Negotiated,
 }
 
 impl PoolKey {
+    /// The key of a protocol.
+    pub fn new(
+        protocol: Protocol,
+        namespace: Namespace,
+        endpoint: EndpointAddr,
+        identity: Identity,
+    ) -> Self {
+        Self {
+            namespace,
+            endpoint,
+            identity,
+            protocol,
+        }
+    }
+
     /// The key of HTTP/1.
     pub fn http1(namespace: Namespace, endpoint: EndpointAddr, identity: Identity) -> Self {
         Self {

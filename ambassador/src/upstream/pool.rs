@@ -7,14 +7,19 @@
 //! over all shards through [`Permits`](super::permits::Permits).
 
 mod blocked;
+mod checkout;
 mod choice;
 mod dialling;
 mod idle;
 mod lease;
+mod stream_lease;
+mod streams;
 mod sweep;
 mod takeover;
+mod waiting;
 
 pub(crate) use self::lease::Lease;
+pub(crate) use self::stream_lease::StreamLease;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -27,16 +32,15 @@ use rustls_pki_types::ServerName;
 use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::policy::hedge::{self, HedgeDelay, Latencies};
-use crate::ring::{self, Remote, timer};
+use crate::ring::{self, Remote};
 use crate::upstream::balancer::Balancer;
-use crate::upstream::connection::Connection;
+use crate::upstream::connection::{Connection, ConnectionUse};
 use crate::upstream::dial::{DialError, Dialer};
 use crate::upstream::key::PoolKey;
-use crate::upstream::limits::Opening;
 use crate::upstream::other_namespaces::NamespaceState;
-use crate::upstream::permits::{Acquisition, Handover, Requester, Turn, Wait};
-use crate::upstream::pool::dialling::DialTarget;
+use crate::upstream::permits::Handover;
 use crate::upstream::pool::idle::Idle;
+use crate::upstream::pool::streams::SharedConnections;
 use crate::upstream::pool::sweep::{Surplus, Sweep};
 use crate::upstream::pool::takeover::{Answer, Demand};
 use crate::upstream::shared::Shared;
@@ -77,6 +81,8 @@ struct Pool {
     /// Set aside for waiters that were told so; neither idle nor in use.
     #[expect(clippy::vec_box, reason = "they are handed out by pointer, not copied")]
     set_aside: Vec<Box<Connection>>,
+    /// Connections that many requests share.
+    shared_connections: SharedConnections,
     /// Those that are being dialled for `min_idle`.
     dialing: usize,
     /// Requests that the budgets have not been told of.
@@ -106,6 +112,41 @@ pub(crate) struct Checkout<'a> {
     /// The name of the server, where the key asks for one that is verified, and the
     /// settings leave the name open.
     pub server_name: Option<&'a ServerName<'static>>,
+}
+
+/// What a request goes over.
+pub(crate) enum Leased {
+    /// A connection of its own.
+    Own(Lease),
+    /// A stream of one that it shares.
+    Shared(StreamLease),
+}
+
+impl Leased {
+    /// The pool key of its connection.
+    pub(crate) fn key(&self) -> PoolKey {
+        match self {
+            Self::Own(lease) => lease.key(),
+            Self::Shared(lease) => lease.connection().key(),
+        }
+    }
+
+    /// The connection of its own.
+    #[cfg(test)]
+    pub(crate) fn connection(self) -> Lease {
+        match self {
+            Self::Own(lease) => lease,
+            Self::Shared(_) => panic!("it is a stream"),
+        }
+    }
+
+    /// How its connection was used before.
+    pub(crate) fn past(&self) -> ConnectionUse {
+        match self {
+            Self::Own(lease) => lease.past,
+            Self::Shared(lease) => lease.connection().past(),
+        }
+    }
 }
 
 /// Why there is no connection.
@@ -203,68 +244,6 @@ impl Pools {
         settings.due(latencies, now)
     }
 
-    /// A connection for a key: an idle one of this shard, else of another, else a
-    /// new one, else a place in the queue for one.
-    pub(crate) async fn checkout(
-        self: &Rc<Self>,
-        shared: &Arc<Shared>,
-        opening: Opening,
-        checkout: Checkout<'_>,
-    ) -> Result<Lease, CheckoutError> {
-        let Checkout {
-            key,
-            freshness,
-            peer,
-            server_name,
-        } = checkout;
-        if let Some(lease) = self.take_idle(shared, key, freshness) {
-            return Ok(lease);
-        }
-        if freshness == Freshness::Any
-            && let Some(connection) = self.take_over(shared, key).await
-        {
-            return Ok(self.lend(shared, connection));
-        }
-        let shard = self.shard;
-        let requester = Requester { shard, peer };
-        let permit = loop {
-            if let Some(lease) = self.take_idle(shared, key, freshness) {
-                return Ok(lease);
-            }
-            let now = ring::now();
-            let max_pending = shared.limits.max_pending();
-            let wait = match shared.permits.acquire(requester, max_pending, now) {
-                Acquisition::Now(permit) => break permit,
-                Acquisition::Full => return Err(CheckoutError::Overloaded),
-                Acquisition::Later(wait) => wait,
-            };
-            self.ask_for_idle(shared);
-            let mut waiting = Waiting {
-                pools: self,
-                upstream: shared.id,
-                key,
-                wait,
-            };
-            match timer::timeout(opening.within, &mut waiting.wait).await {
-                Err(_) => return Err(CheckoutError::PendingTimeout),
-                Ok(Turn::TurnedAway) => return Err(CheckoutError::Overloaded),
-                Ok(Turn::Dial(permit)) => break permit,
-                Ok(Turn::Reuse) => match self.take_set_aside(shared.id, key) {
-                    Some(connection) if freshness == Freshness::Any && connection.serves(key) => {
-                        return Ok(Lease::new(connection, self));
-                    }
-                    Some(other) => break other.permit,
-                    None => {}
-                },
-            }
-        };
-        let dialled = {
-            let to = DialTarget { key, server_name };
-            self.dial(shared, permit, opening, to).await?
-        };
-        Ok(self.lend(shared, dialled))
-    }
-
     /// Lends a connection that is new to this shard, which may have had none to
     /// this upstream.
     fn lend(self: &Rc<Self>, shared: &Arc<Shared>, connection: Box<Connection>) -> Lease {
@@ -314,10 +293,13 @@ impl Pools {
     /// drains.
     pub fn close_idle(&self) {
         self.closing.set(true);
+        let mut shared = Vec::new();
         for pool in self.pools.borrow_mut().values_mut() {
             pool.clear();
             pool.withdraw_unheld(self.shard);
+            shared.extend_from_slice(pool.shared_open());
         }
+        shared.iter().for_each(|one| one.leave());
     }
 
     /// Applies the limits in force: closes idle connections above them, and dials
@@ -339,6 +321,7 @@ impl Pools {
         if let Some(mut pool) = forgotten {
             pool.clear();
             pool.withdraw_unheld(self.shard);
+            pool.shared_open().iter().for_each(|one| one.leave());
         }
     }
 
@@ -386,17 +369,24 @@ impl Pools {
         (!pool.idle.is_empty()).then(|| pool.remove(0).connection)
     }
 
+    /// Closes one on which nothing is under way. `false`: there is none.
+    fn close_one_idle(&self, id: u32) -> bool {
+        self.take_oldest(id).is_some() || self.close_idle_shared(id)
+    }
+
     /// Idle connections hold permits. A caller who finds none left closes one
     /// of this shard, or asks the others to close one of theirs.
     fn ask_for_idle(&self, shared: &Arc<Shared>) {
-        if self.take_oldest(shared.id).is_some() || shared.idle() == 0 {
+        if self.close_one_idle(shared.id) || shared.idle() == 0 {
             return;
         }
         let id = shared.id;
         for peer in self.peers.borrow().iter() {
             let give_up = Box::new(move || {
                 let pools = CURRENT.with_borrow(std::rc::Weak::upgrade);
-                drop(pools.and_then(|pools| pools.take_oldest(id)));
+                if let Some(pools) = pools {
+                    pools.close_one_idle(id);
+                }
             });
             // A full mailbox means the shard is busy serving, which is what
             // frees permits too.
@@ -417,6 +407,7 @@ impl Pool {
             demand: Demand::new(ring::now()),
             alone_until: None,
             set_aside: Vec::new(),
+            shared_connections: SharedConnections::default(),
             dialing: 0,
             requests: 0,
             latencies: None,
@@ -427,25 +418,6 @@ impl Pool {
         let requests = std::mem::take(&mut self.requests);
         shared.retry_budget.deposit(requests, now);
         shared.hedge_budget.deposit(requests, now);
-    }
-}
-
-/// A caller in the queue. Should it leave, the connection that was set aside
-/// for it goes on to the next.
-struct Waiting<'a> {
-    pools: &'a Rc<Pools>,
-    upstream: u32,
-    key: PoolKey,
-    wait: Wait,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        if let Some(Turn::Reuse) = self.wait.leave()
-            && let Some(connection) = self.pools.take_set_aside(self.upstream, self.key)
-        {
-            self.pools.give_back(connection);
-        }
     }
 }
 

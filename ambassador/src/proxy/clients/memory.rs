@@ -68,6 +68,8 @@ pub struct Shed {
 struct Weight {
     standstill: Standstill,
     here: u64,
+    /// The part of it that the ring does not count.
+    beside: u64,
     in_kernel: u64,
 }
 
@@ -98,7 +100,7 @@ impl Clients {
                 load.in_kernel = load.in_kernel.saturating_sub(weight.in_kernel);
                 continue;
             }
-            load.here += u64::from(member.kept);
+            load.here += u64::from(member.kept) + weight.beside;
             if weight.standstill != Standstill::Moves && weight.is_worth_it() {
                 load.still += weight.bytes();
             }
@@ -139,7 +141,7 @@ impl Clients {
             }
             let member = &mut members[worst.key];
             member.is_shed = true;
-            ring::fail(member.stream);
+            member.carrier.fail();
             let bytes = worst.weight.bytes();
             shed.clients += 1;
             shed.bytes += bytes;
@@ -155,14 +157,15 @@ impl Clients {
 impl Member {
     /// What it holds, and whether that moves; `None`: it has gone.
     fn weigh(&mut self, now: Instant) -> Option<Weight> {
-        let standing = ring::standing(self.stream)?;
+        let standing = self.carrier.activity()?;
         let in_kernel = match standing.is_backed_up {
-            true => ring::queued(self.stream) as u64,
+            true => self.carrier.queued() as u64,
             false => 0,
         };
         let mut weight = Weight {
             standstill: Standstill::Moves,
             here: standing.held as u64 + u64::from(self.kept),
+            beside: self.carrier.held_beside(&standing),
             in_kernel,
         };
         self.pace.look(standing.moved, weight.bytes(), now);

@@ -1,5 +1,6 @@
 use super::*;
 use crate::proxy::scripted::{Caller, Deed, HOST, World, play};
+use crate::ring;
 use crate::ring::timer;
 use crate::route::settings::Policies;
 use crate::telemetry::ShedCause;

@@ -13,6 +13,7 @@ use crate::proxy::client::{Client, Origin};
 use crate::proxy::context::Context;
 use crate::proxy::departure::caller_left;
 use crate::proxy::downstream::{self, Begun, NextRequest, Parts, ResponsePlan};
+use crate::proxy::post::Post;
 use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::transport::Transport;
@@ -181,6 +182,13 @@ impl Default for NoBody {
     }
 }
 
+impl NoBody {
+    /// Where trailers would be.
+    pub(super) fn trailers(&mut self) -> &mut Vec<u8> {
+        &mut self.section
+    }
+}
+
 impl<'a> RecvRequest<'a> {
     pub(super) fn none(no_body: &'a mut NoBody, send: SendResponse<'a>) -> Self {
         Self {
@@ -303,7 +311,7 @@ impl<'a> SendResponse<'a> {
     ) -> Result<ResponsePlan, BadMessage> {
         let is_old = self.version == Version::Http10;
         if is_old && response.is_coded() {
-            return Err(BadMessage::CodedForHttp10);
+            return Err(BadMessage::CodedForOldCaller);
         }
         // Chunks are taken apart for a caller that does not know them.
         let framing = match (response.is_chunked(), response.version) {
@@ -324,7 +332,8 @@ impl<'a> SendResponse<'a> {
     #[inline(always)]
     pub(super) fn respond(
         self,
-        (response, head): (&ResponseHead, &[u8]),
+        response: &ResponseHead,
+        head: &[u8],
         plan: ResponsePlan,
         body: Option<Chunk>,
         end: End<'_>,
@@ -357,7 +366,7 @@ impl<'a> SendResponse<'a> {
     fn begin(self, gather: Gather) -> Begun<'a> {
         Begun {
             bytes: gather.bytes() as u64,
-            sending: self.stream.post(gather),
+            sending: Post::Http1(self.stream.post(gather)),
         }
     }
 

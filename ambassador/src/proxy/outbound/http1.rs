@@ -18,12 +18,13 @@ use crate::proxy::body::{BodyForm, in_chunks};
 use crate::proxy::bound::{Bound, BoundOutcome};
 use crate::proxy::context::Context;
 use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
+use crate::proxy::post::Post;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
-use crate::transport::{Sending, Transport};
+use crate::transport::Transport;
 use crate::upstream::connection::{ConnectionAuth, ConnectionUse};
 use crate::upstream::pool::Lease;
 use crate::upstream::shared::Shared;
@@ -228,7 +229,7 @@ impl Outbound {
 
 impl<'a> SendRequest<'a> {
     #[inline(always)]
-    pub(super) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Sending<'a> {
+    pub(super) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Post<'a> {
         let gather = match (self.framing, body) {
             (Framing::Added, body) => {
                 let mut gather = Gather::from(head);
@@ -241,19 +242,19 @@ impl<'a> SendRequest<'a> {
             }
             (_, None) => Gather::from(head),
         };
-        match end {
+        Post::Http1(match end {
             // The answer comes next and tells how the send went.
             End::Whole(_) => self.stream.post(gather),
             // A body must not begin behind a head that was not sent.
             End::More => self.stream.send(gather),
-        }
+        })
     }
 
-    pub(super) fn send(self, body: Gather, end: End<'_>) -> Sending<'a> {
-        self.stream.send(match self.framing {
+    pub(super) fn send(self, body: Gather, end: End<'_>) -> Post<'a> {
+        Post::Http1(self.stream.send(match self.framing {
             Framing::Added => Gather::from(in_chunks(&body, end)),
             Framing::Kept | Framing::Removed => body,
-        })
+        }))
     }
 
     pub(super) fn taken(self) -> i64 {

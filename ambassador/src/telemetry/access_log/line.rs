@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::super::labels::RequestProtocol;
 use super::super::record::{Description, FaultSet, Passage, RelayRecord, RequestRecord};
 use crate::clock::{Instant, calendar};
 use crate::printable;
@@ -136,8 +135,7 @@ impl Line {
         cancelled: bool,
         duration: Duration,
     ) {
-        let protocol = RequestProtocol::Http1.as_str();
-        member(out, "protocol", protocol.as_bytes());
+        member(out, "protocol", record.protocol.as_str().as_bytes());
         // What is refused before its head was read is not described.
         if !self.members.starts_with(b"\"method\"") {
             member(out, "method", record.method.as_str().as_bytes());

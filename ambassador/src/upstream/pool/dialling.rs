@@ -1,5 +1,6 @@
 //! Opens the connections of a pool, encrypted where their key asks for it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +8,17 @@ use rustls_pki_types::ServerName;
 
 use super::{CheckoutError, Pools};
 use crate::clock;
+use crate::http2::LocalSettings;
+use crate::multiplex::Multiplexed;
 use crate::ring::{self, Liveness, timer};
 use crate::telemetry::TlsOutcome;
 use crate::tls::HandshakeError;
 use crate::transport::Transport;
-use crate::upstream::connection::Connection;
+use crate::upstream::connection::{Connection, Lifetime};
 use crate::upstream::dial::DialError;
-use crate::upstream::key::{Identity, PoolKey};
+use crate::upstream::key::{Identity, PoolKey, Protocol};
 use crate::upstream::limits::Opening;
+use crate::upstream::multiplexed::MultiplexedConnection;
 use crate::upstream::permits::Permit;
 use crate::upstream::server;
 use crate::upstream::shared::Shared;
@@ -25,6 +29,14 @@ pub(super) struct DialTarget<'a> {
     pub(super) key: PoolKey,
     /// As that of a [`Checkout`](super::Checkout).
     pub(super) server_name: Option<&'a ServerName<'static>>,
+}
+
+/// A new connection.
+pub(super) enum Dialled {
+    /// One exchange at a time goes over it.
+    Exclusive(Box<Connection>),
+    /// Many go over it.
+    Multiplexed(Rc<MultiplexedConnection>),
 }
 
 /// A connection that was encrypted.
@@ -40,11 +52,11 @@ impl Pools {
     /// A new connection, TLS session included, within the time that there is.
     pub(super) async fn dial(
         &self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         permit: Permit,
         opening: Opening,
         to: DialTarget<'_>,
-    ) -> Result<Box<Connection>, CheckoutError> {
+    ) -> Result<Dialled, CheckoutError> {
         let key = to.key;
         let until = ring::now() + opening.within;
         let stream = self
@@ -54,7 +66,12 @@ impl Pools {
             .map_err(CheckoutError::Dial)?;
         stream.keep_alive(opening.keep_alive, Liveness::Progress);
         if key.identity == Identity::ANONYMOUS {
-            return Ok(Connection::new(stream, key, shared.id, permit));
+            return Ok(match key.protocol {
+                Protocol::Http2 => share(shared, stream, key, None, permit),
+                Protocol::Http1 | Protocol::Negotiated => {
+                    Dialled::Exclusive(Connection::new(stream, key, shared.id, permit))
+                }
+            });
         }
         // Rare, and large.
         let encrypted = Box::pin(encrypt(shared, stream, to));
@@ -69,12 +86,39 @@ impl Pools {
             left,
         } = encrypted.map_err(CheckoutError::Dial)?;
         let key = PoolKey { identity, ..key };
+        if stream.is_http2() {
+            return Ok(share(shared, stream, key, left, permit));
+        }
         let mut connection = Connection::new(stream, key, shared.id, permit);
         if let Some(left) = left {
             connection.ends_in(left);
         }
-        Ok(connection)
+        Ok(Dialled::Exclusive(connection))
     }
+}
+
+/// Speaks HTTP/2 over a new connection. `left`: how long its client certificate is valid.
+fn share(
+    shared: &Arc<Shared>,
+    stream: Transport,
+    key: PoolKey,
+    left: Option<Duration>,
+    permit: Permit,
+) -> Dialled {
+    let limits = shared.limits.http2();
+    let settings = LocalSettings {
+        window: limits.window,
+        connection_window: limits.connection_window,
+        ..LocalSettings::default()
+    };
+    let multiplexed = Multiplexed::client(stream, settings);
+    let mut lifetime = Lifetime::new();
+    if let Some(left) = left {
+        lifetime.ends_in(left);
+    }
+    let shared = Arc::clone(shared);
+    let connection = MultiplexedConnection::new(multiplexed, shared, key, lifetime, permit);
+    Dialled::Multiplexed(connection)
 }
 
 /// Agrees upon a TLS session with what is in force for an upstream by now.

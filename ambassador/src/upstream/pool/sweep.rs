@@ -4,7 +4,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{DialTarget, Pools};
+use super::Pools;
+use super::dialling::{DialTarget, Dialled};
 use crate::addr::Peer;
 use crate::ring::{self, timer};
 use crate::upstream::connection::ConnectionUse;
@@ -71,22 +72,24 @@ impl Pools {
     /// `min_idle` wants.
     pub(super) fn sweep(self: &Rc<Self>, surplus: Surplus) -> Sweep {
         let now = ring::now();
-        let mut expired = Vec::new();
+        let (mut expired, mut leaving) = (Vec::new(), Vec::new());
         let mut wanted = Vec::new();
         let mut left = Sweep::NothingLeft;
         for pool in self.pools.borrow_mut().values_mut() {
             let keep = self.share_of(pool.shared.limits.min_idle());
             pool.take_expired(keep, surplus, now, &mut expired);
+            leaving.append(&mut pool.expire_shared(now));
             pool.withdraw_unheld(self.shard);
             for _ in pool.idle.len() + pool.dialing..keep {
                 pool.dialing += 1;
                 wanted.push(Arc::clone(&pool.shared));
             }
-            if !pool.idle.is_empty() || keep > 0 {
+            if !pool.idle.is_empty() || keep > 0 || !pool.shared_open().is_empty() {
                 left = Sweep::SomethingLeft;
             }
         }
         drop(expired);
+        leaving.iter().for_each(|one| one.leave());
         for shared in wanted {
             let pools = Rc::clone(self);
             ring::spawn(async move { pools.dial_ahead(shared).await });
@@ -129,7 +132,8 @@ impl Pools {
                 .dial(&shared, permit, shared.limits.opening(), to)
                 .await
             {
-                Ok(mut connection) => {
+                Ok(Dialled::Multiplexed(connection)) => drop(self.share(&shared, connection)),
+                Ok(Dialled::Exclusive(mut connection)) => {
                     connection.past = ConnectionUse::Waited;
                     self.give_back(connection);
                 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::addr::EndpointAddr;
 use crate::clock::virtual_time;
 use crate::policy::limits;
+use crate::ring::timer;
 use crate::ring::{Backend, Options, Spin, StreamId};
 use crate::route::settings;
 use crate::telemetry::UpstreamIndex;
@@ -121,7 +122,8 @@ impl Shard {
             server_name: None,
         };
         let opening = self.shared.limits.opening();
-        self.pools.checkout(&self.shared, opening, wanted).await
+        let leased = self.pools.checkout(&self.shared, opening, wanted).await;
+        leased.map(Leased::connection)
     }
 
     /// A connection to endpoint `number`, where one can be had at once.

@@ -1,7 +1,7 @@
 //! The end of a connection: RFC 9113 section 6.8.
 
 use super::*;
-use crate::http2::connection::OpenError;
+use crate::http2::connection::send::OpenError;
 use crate::http2::error::ErrorCode;
 use crate::http2::event::Event;
 use crate::http2::stream::StreamId;

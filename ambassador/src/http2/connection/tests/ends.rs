@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::http2::block::Indexing;
-use crate::http2::connection::{Connection, FieldLine};
+use crate::http2::connection::Connection;
+use crate::http2::connection::send::FieldLine;
 use crate::http2::error::{ConnectionError, ErrorCode};
 use crate::http2::event::{Event, Section};
 use crate::http2::frame::{FrameHeader, PREFACE};

@@ -273,7 +273,7 @@ fn streams_above_the_limit_are_refused() {
 
 #[test]
 fn a_client_keeps_to_the_limit_of_the_server() {
-    use crate::http2::connection::OpenError;
+    use crate::http2::connection::send::OpenError;
     let mut client = End::client();
     let most = [0, 3, 0, 0, 0, 2];
     client.feed(&frame(SETTINGS, 0, 0, &most)).unwrap();

@@ -115,9 +115,10 @@ async fn keep_a_dead_connection(
             server_name: None,
         },
     );
-    let Ok(mut connection) = dialled.await else {
+    let Ok(leased) = dialled.await else {
         panic!("it listens");
     };
+    let mut connection = leased.connection();
     connection.stream.send(gather(b"x")).await.unwrap();
     let near = connection.stream.as_fd().try_clone_to_owned().unwrap();
     connection.complete();

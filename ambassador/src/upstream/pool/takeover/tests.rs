@@ -46,10 +46,10 @@ impl Shards {
         let opening = self.shared.limits.opening();
         let wanted = checkout(self.key);
         let checkout = self.pools.checkout(&self.shared, opening, wanted);
-        let Ok(lease) = checkout.await else {
+        let Ok(leased) = checkout.await else {
             panic!("it listens");
         };
-        lease
+        leased.connection()
     }
 
     /// Does something on the other shard, and waits for it.
@@ -103,9 +103,10 @@ fn on_two_shards<F: Future<Output = ()> + 'static>(test: fn(Shards) -> F) {
                 let pools = pools(0);
                 let opening = owned.limits.opening();
                 let dialled = pools.checkout(&owned, opening, checkout(key)).await;
-                let Ok(mut lease) = dialled else {
+                let Ok(leased) = dialled else {
                     panic!("it listens");
                 };
+                let mut lease = leased.connection();
                 lease.complete();
                 drop(lease);
                 is_ready.0.send(ring::remote()).unwrap();
@@ -244,7 +245,7 @@ fn an_idle_connection_of_another_shard_makes_room() {
         };
         let opening = shards.shared.limits.opening();
         let new = shards.pools.checkout(&shards.shared, opening, wanted);
-        let past = new.await.map(|lease| lease.past);
+        let past = new.await.map(|leased| leased.past());
         assert!(matches!(past, Ok(ConnectionUse::Dialled)));
         assert_eq!(shards.counts(), (0, 0));
     });

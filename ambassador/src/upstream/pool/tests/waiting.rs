@@ -1,6 +1,7 @@
 //! Callers who wait under the cap, and what they get.
 
 use super::*;
+use crate::upstream::permits::{Acquisition, Requester};
 
 #[test]
 fn who_waits_gets_what_comes_back_and_no_newcomer_does() {

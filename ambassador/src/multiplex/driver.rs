@@ -1,0 +1,310 @@
+//! Drives a connection: reads what the peer sends, and sends what was written.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::stream::StreamState;
+use super::{Ended, Http2Stream, Multiplexed, State, StreamFailure};
+use crate::http2::{
+    ErrorCode, Event, FieldBlock, LocalSettings, Role, Section, StreamId, read_trailers,
+};
+use crate::message::FieldList;
+use crate::message::fields::part;
+use crate::ring::{self, Chunk, Gather};
+use crate::transport;
+
+/// Drives a connection, by one task.
+pub(crate) struct Driver<'a> {
+    connection: &'a Rc<Multiplexed>,
+    sending: Option<transport::Sending<'a>>,
+    /// What has come and waits until more may be written.
+    unread: Option<Chunk>,
+    /// Whether it had streams, and whether it was to take no more.
+    was: (bool, bool),
+}
+
+/// A stream that the peer has opened.
+pub(crate) struct NewStream {
+    /// The stream.
+    pub stream: Http2Stream,
+    /// Its head.
+    pub block: FieldBlock,
+    /// Whether nothing follows.
+    pub ends: bool,
+}
+
+/// What a driver has to tell.
+pub(crate) enum Driven {
+    /// The peer has opened a stream.
+    Opened(NewStream),
+    /// It has streams, and had none.
+    Active,
+    /// The last of its streams has closed, or its peer takes no more.
+    Rests,
+    /// The connection has ended.
+    Ended(Ended),
+}
+
+impl<'a> Driver<'a> {
+    /// The driver of a connection; it has one.
+    pub(crate) fn of(connection: &'a Rc<Multiplexed>) -> Self {
+        Self {
+            connection,
+            sending: None,
+            unread: None,
+            was: (false, false),
+        }
+    }
+
+    /// Begins with what was received before.
+    pub(crate) fn begin_with(&mut self, ahead: Option<Chunk>) {
+        self.unread = ahead;
+    }
+
+    /// Drives it until there is something to tell.
+    pub(crate) fn next(&mut self) -> impl Future<Output = Driven> + use<'_, 'a> {
+        poll_fn(|context| self.poll_next(context))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Driven> {
+        loop {
+            let wrote = self.poll_write(context);
+            if let Some(ended) = self.connection.ended() {
+                return Poll::Ready(Driven::Ended(ended));
+            }
+            if let Some(driven) = self.read_unread() {
+                return Poll::Ready(driven);
+            }
+            if let Some(change) = self.change() {
+                return Poll::Ready(change);
+            }
+            let read = self.unread.is_none() && self.poll_read(context);
+            if !wrote && !read {
+                let mut state = self.connection.state.borrow_mut();
+                state.driver = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// What is to be told of its streams as a whole.
+    fn change(&mut self) -> Option<Driven> {
+        let now = (self.connection.streams() > 0, self.connection.is_draining());
+        let before = std::mem::replace(&mut self.was, now);
+        match (before, now) {
+            _ if before == now => None,
+            ((false, _), (true, _)) => Some(Driven::Active),
+            _ => Some(Driven::Rests),
+        }
+    }
+
+    /// Sends what was written. Whether a send has ended or begun.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> bool {
+        let connection = self.connection;
+        if let Some(sending) = &mut self.sending {
+            match Pin::new(sending).poll(context) {
+                Poll::Pending => return false,
+                Poll::Ready(sent) => {
+                    self.sending = None;
+                    let mut state = connection.state.borrow_mut();
+                    if sent.is_err() {
+                        state.end(Ended::Closed);
+                        return false;
+                    }
+                    state.may_send();
+                }
+            }
+        }
+        let output = std::mem::take(connection.state.borrow_mut().codec.output());
+        if output.is_empty() {
+            return false;
+        }
+        let sending = connection.transport.post(Gather::from(Chunk::from(output)));
+        self.sending = Some(sending);
+        self.poll_write(context);
+        true
+    }
+
+    /// Receives more. Whether something has come.
+    fn poll_read(&mut self, context: &mut Context<'_>) -> bool {
+        let connection = self.connection;
+        if connection.state.borrow_mut().codec.is_full() {
+            return false;
+        }
+        match pin!(connection.transport.recv()).poll(context) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(Some(chunk))) => {
+                connection.heard_at.set(ring::now());
+                self.unread = Some(chunk);
+                true
+            }
+            Poll::Ready(Ok(None) | Err(_)) => {
+                connection.end(Ended::Closed);
+                true
+            }
+        }
+    }
+
+    /// Takes in what has come, up to a stream that the peer opens.
+    fn read_unread(&mut self) -> Option<Driven> {
+        let mut state = self.connection.state.borrow_mut();
+        let now = ring::now();
+        while let Some(mut chunk) = self.unread.take() {
+            if state.codec.is_full() {
+                chunk.detach();
+                self.unread = Some(chunk);
+                return None;
+            }
+            let (used, event) = match state.codec.receive(&chunk, now) {
+                Ok(received) => received,
+                Err(error) => {
+                    state.end(Ended::Error(error));
+                    return None;
+                }
+            };
+            let opened = event.and_then(|event| state.take(event, &chunk));
+            chunk.advance(used);
+            if !chunk.is_empty() {
+                self.unread = Some(chunk);
+            }
+            if let Some((id, block, ends)) = opened {
+                let stream = Http2Stream::opened(Rc::clone(self.connection), id);
+                return Some(Driven::Opened(NewStream {
+                    stream,
+                    block,
+                    ends,
+                }));
+            }
+        }
+        None
+    }
+}
+
+impl State {
+    /// Tells the streams of what has happened. Gives a stream that the peer has opened.
+    fn take(&mut self, event: Event, input: &Chunk) -> Option<(StreamId, FieldBlock, bool)> {
+        match event {
+            Event::Headers {
+                stream,
+                section,
+                end,
+            } => return self.take_headers(stream, section, end),
+            Event::Data { stream, bytes, end } => {
+                let content = input.part(bytes);
+                if let Some(user) = self.codec.user(stream) {
+                    user.inbox.add_content(content, end);
+                }
+            }
+            Event::Reset { stream, code } => {
+                let failure = match code {
+                    ErrorCode::REFUSED_STREAM => StreamFailure::Unprocessed,
+                    code => StreamFailure::Reset(code),
+                };
+                self.fail(stream, failure);
+            }
+            Event::Failed { stream, code } => self.fail(stream, StreamFailure::Error(code)),
+            // Of a client it is about streams that servers open, and none does.
+            Event::GoAway { .. } if self.role == Role::Client => {
+                while let Some((_, user)) = self.codec.take_unprocessed() {
+                    if let Some(mut user) = user {
+                        user.fail(StreamFailure::Unprocessed);
+                    }
+                }
+            }
+            Event::Window { stream: Some(id) } => {
+                if let Some(user) = self.codec.user(id) {
+                    user.may_send();
+                }
+            }
+            Event::Window { stream: None } => self.may_send(),
+            Event::GoAway { .. } | Event::Settings | Event::Pong => {}
+        }
+        None
+    }
+
+    fn take_headers(
+        &mut self,
+        id: StreamId,
+        section: Section,
+        end: bool,
+    ) -> Option<(StreamId, FieldBlock, bool)> {
+        match section {
+            Section::Request => {
+                let mut user = StreamState::default();
+                if end {
+                    user.inbox.end();
+                }
+                self.codec.set_user(id, user);
+                return Some((id, self.take_block(), end));
+            }
+            Section::Response => {
+                let block = self.take_block();
+                let is_kept = self
+                    .codec
+                    .user(id)
+                    .is_none_or(|user| user.inbox.add_head(block, end));
+                if !is_kept {
+                    self.give_up(id, ErrorCode::ENHANCE_YOUR_CALM);
+                }
+            }
+            Section::Trailers => {
+                let block = self.codec.block();
+                let mut trailers = Vec::new();
+                let is_sound = read_trailers(block).is_ok();
+                let mut list = FieldList(&mut trailers);
+                for field in block.fields() {
+                    list.push(
+                        part(block.bytes(), field.name),
+                        part(block.bytes(), field.value),
+                    );
+                }
+                match self.codec.user(id) {
+                    Some(user) if is_sound => user.inbox.add_trailers(trailers),
+                    Some(_) => self.give_up(id, ErrorCode::PROTOCOL_ERROR),
+                    None => {}
+                }
+            }
+        }
+        None
+    }
+
+    /// The section that has come; another one takes its place.
+    fn take_block(&mut self) -> FieldBlock {
+        let limits = LocalSettings::default();
+        let next = FieldBlock::new(limits.list_max, limits.fields_max);
+        std::mem::replace(self.codec.block(), next)
+    }
+
+    /// The peer broke a rule on a stream.
+    fn give_up(&mut self, id: StreamId, code: ErrorCode) {
+        self.codec.reset(id, code);
+        self.fail(id, StreamFailure::Error(code));
+    }
+
+    /// Those who wait until more may be sent look again, after the one that wrote last
+    /// first.
+    fn may_send(&mut self) {
+        let last = self.wrote_last;
+        for after in [true, false] {
+            for (id, user) in self.codec.users() {
+                if (id > last) == after {
+                    user.may_send();
+                }
+            }
+        }
+    }
+
+    /// Whether another stream waits until it may write.
+    pub(super) fn others_wait(&mut self, id: StreamId) -> bool {
+        let mut others = self.codec.users().filter(|(other, _)| *other != id);
+        others.any(|(_, user)| user.sender.is_some())
+    }
+
+    fn fail(&mut self, id: StreamId, failure: StreamFailure) {
+        if let Some(user) = self.codec.user(id) {
+            user.fail(failure);
+        }
+    }
+}

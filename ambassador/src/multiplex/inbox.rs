@@ -1,0 +1,122 @@
+//! What has come on a stream and was not taken yet.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crate::http2::FieldBlock;
+use crate::ring::Chunk;
+
+/// Heads that wait on a stream at most: interim ones, and the final one.
+const HEADS_MAX: usize = 8;
+
+/// What has come on a stream and was not taken yet. The windows bound how much content
+/// it is.
+#[derive(Default)]
+pub(super) struct Inbox {
+    heads: VecDeque<FieldBlock>,
+    /// Content that its task takes in this turn.
+    first: Option<Chunk>,
+    /// What came behind it, on the heap.
+    rest: Vec<u8>,
+    /// The list of its trailer fields.
+    trailers: Vec<u8>,
+    /// All of it has come.
+    ended: bool,
+    /// Who waits for more.
+    pub(super) reader: Option<Waker>,
+}
+
+/// The next thing that has come.
+pub(crate) enum Received {
+    /// A head.
+    Head(FieldBlock),
+    /// Content; empty where nothing but the end has come.
+    Content(Chunk),
+}
+
+impl Inbox {
+    /// A head has come. `false`: there are too many.
+    pub(super) fn add_head(&mut self, block: FieldBlock, ends: bool) -> bool {
+        if self.heads.len() == HEADS_MAX {
+            return false;
+        }
+        self.heads.push_back(block);
+        self.ended |= ends;
+        self.wake();
+        true
+    }
+
+    /// Content has come. No buffer is kept that others need, unless a task is about to
+    /// take it.
+    pub(super) fn add_content(&mut self, mut content: Chunk, ends: bool) {
+        self.ended |= ends;
+        if !content.is_empty() {
+            match (&self.first, self.rest.is_empty()) {
+                (None, true) => {
+                    if self.reader.is_none() {
+                        content.detach();
+                    }
+                    self.first = Some(content);
+                }
+                _ => self.rest.extend_from_slice(&content),
+            }
+        }
+        self.wake();
+    }
+
+    /// Trailers have come, as a list of fields.
+    pub(super) fn add_trailers(&mut self, trailers: Vec<u8>) {
+        self.trailers = trailers;
+        self.end();
+        self.wake();
+    }
+
+    /// Nothing comes.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether more of it is waited for.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.reader.is_some() && !self.ended && self.unread() == 0
+    }
+
+    /// Content that was not taken.
+    pub(super) fn unread(&self) -> u32 {
+        let first = self.first.as_ref().map_or(0, Chunk::len);
+        (first + self.rest.len()) as u32
+    }
+
+    /// Whether nothing more comes, and all was taken.
+    pub(super) fn is_done(&self) -> bool {
+        self.ended && self.heads.is_empty() && self.unread() == 0
+    }
+
+    /// Its trailers, where they have come.
+    pub(super) fn take_trailers(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailers)
+    }
+
+    pub(super) fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// What comes next; `None`: nothing has come.
+    pub(super) fn next(&mut self) -> Option<Received> {
+        if let Some(head) = self.heads.pop_front() {
+            return Some(Received::Head(head));
+        }
+        if let Some(first) = self.first.take() {
+            return Some(Received::Content(first));
+        }
+        if !self.rest.is_empty() {
+            return Some(Received::Content(Chunk::from(std::mem::take(
+                &mut self.rest,
+            ))));
+        }
+        self.ended
+            .then(|| Received::Content(Chunk::from(Vec::new())))
+    }
+}

@@ -1,0 +1,76 @@
+//! Takes what has come on a stream.
+
+use std::future::{Future, poll_fn};
+use std::task::{Context, Poll};
+
+use super::inbox::Received;
+use super::stream::{Http2Stream, StreamFailure};
+
+impl Http2Stream {
+    /// The next thing that comes.
+    ///
+    /// # Errors
+    /// Nothing more comes, and it did not end.
+    pub(crate) fn recv(&self) -> impl Future<Output = Result<Received, StreamFailure>> + '_ {
+        poll_fn(|context| self.poll_recv(context))
+    }
+
+    pub(crate) fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Received, StreamFailure>> {
+        let received = self.with(|stream| match (stream.inbox.next(), stream.failure) {
+            (Some(next), _) => Poll::Ready(Ok(next)),
+            (None, Some(failure)) => Poll::Ready(Err(failure)),
+            (None, None) => {
+                stream.inbox.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        });
+        let received = received.unwrap_or(Poll::Ready(Err(StreamFailure::Unprocessed)));
+        if let Poll::Ready(Ok(Received::Content(content))) = &received {
+            self.may_send_more(content.len() as u32);
+        }
+        received
+    }
+
+    /// What has come already.
+    pub(crate) fn try_recv(&self) -> Option<Received> {
+        let received = self.with(|stream| match stream.inbox.is_done() {
+            true => None,
+            false => stream.inbox.next(),
+        });
+        let received = received.flatten();
+        if let Some(Received::Content(content)) = &received {
+            self.may_send_more(content.len() as u32);
+        }
+        received
+    }
+
+    /// Whether all has come and was taken.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.with(|stream| stream.inbox.is_done()).unwrap_or(true)
+    }
+
+    /// The list of its trailer fields, where they have come.
+    pub(crate) fn take_trailers(&self) -> Vec<u8> {
+        let taken = self.with(|stream| stream.inbox.take_trailers());
+        taken.unwrap_or_default()
+    }
+
+    /// The peer may send so much more: whoever takes content passes it on before it
+    /// takes more.
+    fn may_send_more(&self, bytes: u32) {
+        let (Some(id), true) = (self.id(), bytes > 0) else {
+            return;
+        };
+        let mut state = self.connection.state.borrow_mut();
+        if let Some(stream) = state.codec.user(id) {
+            stream.read += u64::from(bytes);
+        }
+        state.codec.release(id, bytes);
+        if !state.codec.output().is_empty() {
+            state.wake_driver();
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One stream of a connection, as its task has it.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use super::Multiplexed;
+use super::inbox::Inbox;
+use crate::http2::{ErrorCode, StreamId};
+use crate::message::Length;
+use crate::ring::StreamActivity;
+
+/// One stream of a connection. Dropped before both sides have ended it, it is reset.
+pub(crate) struct Http2Stream {
+    pub(super) connection: Rc<Multiplexed>,
+    /// `None`: it is opened with the head of its request.
+    pub(super) id: Cell<Option<StreamId>>,
+    /// The connection has taken no such head.
+    pub(super) is_refused: Cell<bool>,
+}
+
+/// What the tasks of a connection and of a stream tell each other.
+#[derive(Default)]
+pub(super) struct StreamState {
+    pub(super) inbox: Inbox,
+    /// How it has failed, if it has.
+    pub(super) failure: Option<StreamFailure>,
+    /// Who waits until more may be sent.
+    pub(super) sender: Option<Waker>,
+    /// Who waits for it to fail.
+    pub(super) watcher: Option<Waker>,
+    /// Content that was written to the connection.
+    pub(super) written: u64,
+    /// Content that was read from it.
+    pub(super) read: u64,
+}
+
+/// Why a stream does not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamFailure {
+    /// The peer has not processed it, and says so (RFC 9113 section 8.7).
+    Unprocessed,
+    /// The peer has reset it.
+    Reset(ErrorCode),
+    /// The peer broke a rule on it, and so it was reset here.
+    Error(ErrorCode),
+    /// It was given up here: what was not sent yet may still be answered.
+    GivenUp,
+    /// The connection has ended.
+    Ended,
+}
+
+impl StreamState {
+    /// It does not go on. What has come of it can still be read.
+    pub(super) fn fail(&mut self, failure: StreamFailure) {
+        self.failure.get_or_insert(failure);
+        self.inbox.wake();
+        for waiting in [&mut self.sender, &mut self.watcher] {
+            if let Some(waiting) = waiting.take() {
+                waiting.wake();
+            }
+        }
+    }
+
+    /// What it is doing.
+    pub(super) fn activity(&self) -> StreamActivity {
+        let leaves_unread = self.sender.is_some();
+        let held = self.inbox.unread() as usize;
+        StreamActivity {
+            moved: self.read.wrapping_add(self.written) as u32,
+            held,
+            owes_bytes: self.inbox.is_awaited(),
+            leaves_unread,
+            is_backed_up: leaves_unread || held > 0,
+        }
+    }
+
+    /// More may be sent.
+    pub(super) fn may_send(&mut self) {
+        if let Some(sender) = self.sender.take() {
+            sender.wake();
+        }
+    }
+}
+
+impl Http2Stream {
+    /// One that the peer has opened.
+    pub(super) fn opened(connection: Rc<Multiplexed>, id: StreamId) -> Self {
+        Self {
+            connection,
+            id: Cell::new(Some(id)),
+            is_refused: Cell::new(false),
+        }
+    }
+
+    /// One for a request that is to be made over `connection`.
+    pub(crate) fn on(connection: Rc<Multiplexed>) -> Self {
+        Self {
+            connection,
+            id: Cell::new(None),
+            is_refused: Cell::new(false),
+        }
+    }
+
+    /// What it is on.
+    pub(crate) fn connection(&self) -> &Rc<Multiplexed> {
+        &self.connection
+    }
+
+    /// Its number; `None`: it has none yet.
+    pub(crate) fn id(&self) -> Option<StreamId> {
+        self.id.get()
+    }
+
+    /// Resolves when it has failed: the peer has given it up, or the connection has
+    /// ended.
+    pub(crate) fn failed(&self) -> impl Future<Output = StreamFailure> + '_ {
+        poll_fn(|context| {
+            let failure = self.with(|stream| {
+                let failure = stream.failure;
+                if failure.is_none() {
+                    stream.watcher = Some(context.waker().clone());
+                }
+                failure
+            });
+            match failure {
+                Some(None) => Poll::Pending,
+                Some(Some(failure)) => Poll::Ready(failure),
+                None => Poll::Ready(StreamFailure::Unprocessed),
+            }
+        })
+    }
+
+    /// How it has failed; `None`: it has not.
+    pub(crate) fn failure(&self) -> Option<StreamFailure> {
+        let is_gone = || {
+            self.id
+                .get()
+                .is_some()
+                .then_some(StreamFailure::Unprocessed)
+        };
+        match self.is_refused.get() {
+            true => Some(StreamFailure::Unprocessed),
+            // What the peer has not processed is taken out of the connection.
+            false => self.with(|stream| stream.failure).unwrap_or_else(is_gone),
+        }
+    }
+
+    /// So much content is to come on it, as its head says.
+    pub(crate) fn expect(&self, length: Length) {
+        let Some(id) = self.id.get() else {
+            return;
+        };
+        let bytes = match length {
+            Length::Exact(bytes) => Some(bytes),
+            Length::None => Some(0),
+            Length::Unknown => None,
+        };
+        self.connection
+            .state
+            .borrow_mut()
+            .codec
+            .expect_length(id, bytes);
+    }
+
+    /// Content that was written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.with(|stream| stream.written).unwrap_or_default()
+    }
+
+    /// Gives it up, and tells the peer why.
+    pub(crate) fn reset(&self, code: ErrorCode) {
+        if let Some(id) = self.id.get() {
+            let mut state = self.connection.state.borrow_mut();
+            state.codec.reset(id, code);
+            state.wake_driver();
+        }
+    }
+
+    pub(super) fn with<R>(&self, use_it: impl FnOnce(&mut StreamState) -> R) -> Option<R> {
+        let id = self.id.get()?;
+        let mut state = self.connection.state.borrow_mut();
+        state.codec.user(id).map(use_it)
+    }
+}
+
+impl Drop for Http2Stream {
+    fn drop(&mut self) {
+        let Some(id) = self.id.get() else {
+            return;
+        };
+        let mut state = self.connection.state.borrow_mut();
+        let forgotten = state.codec.forget(id);
+        if !state.codec.output().is_empty() || state.codec.streams() == 0 {
+            state.wake_driver();
+        }
+        drop(state);
+        // It may hold buffers.
+        drop(forgotten);
+    }
+}

@@ -1,0 +1,256 @@
+//! Two ends of a connection, each with its driver, over a pair of sockets.
+
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+
+use super::*;
+use crate::message::{End, FieldList};
+use crate::ring::{self, Backend, Chunk, Gather, Options};
+
+/// Windows that a test fills.
+const WINDOW: u32 = 65_535;
+
+/// What a stream has received.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Message {
+    heads: usize,
+    content: usize,
+    trailers: Vec<u8>,
+}
+
+fn settings() -> LocalSettings {
+    LocalSettings {
+        window: WINDOW,
+        connection_window: 4 * WINDOW,
+        ..LocalSettings::default()
+    }
+}
+
+/// Runs `script` with the client's end; `serve` is told of each stream that it opens.
+fn between<F, S>(
+    script: impl FnOnce(Rc<Multiplexed>) -> F + 'static,
+    serve: impl Fn(Http2Stream) -> S + 'static,
+) where
+    F: Future<Output = ()> + 'static,
+    S: Future<Output = ()> + 'static,
+{
+    let options = Options {
+        backend: Backend::Epoll,
+        shard: 0,
+        spin: ring::Spin::Never,
+    };
+    let ran = ring::run(options, async move {
+        let (near, far) = UnixStream::pair().unwrap();
+        let near = Transport::from_connected(near.into()).unwrap();
+        let far = Transport::from_connected(far.into()).unwrap();
+        let client = Multiplexed::client(near, settings());
+        let server = Multiplexed::server(far, settings());
+        let driven = Rc::clone(&client);
+        ring::spawn(async move {
+            let mut driver = Driver::of(&driven);
+            while !matches!(driver.next().await, Driven::Ended(_)) {}
+        });
+        ring::spawn(async move {
+            let mut driver = Driver::of(&server);
+            loop {
+                match driver.next().await {
+                    Driven::Opened(opened) => {
+                        ring::spawn(serve(opened.stream));
+                    }
+                    Driven::Ended(_) => break,
+                    Driven::Active | Driven::Rests => {}
+                }
+            }
+        });
+        script(client).await;
+    });
+    ran.unwrap();
+}
+
+fn list(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut list = FieldList(&mut bytes);
+    for (name, value) in fields {
+        list.push(name.as_bytes(), value.as_bytes());
+    }
+    bytes
+}
+
+fn request() -> Chunk {
+    Chunk::from(list(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "a"),
+        (":path", "/"),
+    ]))
+}
+
+fn response() -> Chunk {
+    Chunk::from(list(&[(":status", "200")]))
+}
+
+fn content(bytes: usize) -> Gather {
+    Gather::from(Chunk::from(vec![b'x'; bytes]))
+}
+
+/// Everything that comes on a stream.
+async fn received(stream: &Http2Stream) -> Result<Message, StreamFailure> {
+    let mut message = Message::default();
+    loop {
+        match stream.recv().await? {
+            Received::Head(_) => message.heads += 1,
+            Received::Content(content) => message.content += content.len(),
+        }
+        if stream.is_whole() {
+            message.trailers = stream.take_trailers();
+            return Ok(message);
+        }
+    }
+}
+
+#[test]
+fn a_request_and_its_answer_with_trailers() {
+    let serve = |stream: Http2Stream| async move {
+        let message = received(&stream).await.unwrap();
+        assert_eq!(message.content, 5);
+        let trailers = list(&[("grpc-status", "0")]);
+        let answer = stream.send(Some(response()), content(3), End::Whole(&trailers));
+        answer.await.unwrap();
+    };
+    between(
+        async |client| {
+            let stream = Http2Stream::on(client);
+            let asked = stream.send(Some(request()), content(5), End::Whole(b""));
+            asked.await.unwrap();
+            let message = received(&stream).await.unwrap();
+            let trailers = list(&[("grpc-status", "0")]);
+            let expected = Message {
+                heads: 1,
+                content: 3,
+                trailers,
+            };
+            assert_eq!(message, expected);
+        },
+        serve,
+    );
+}
+
+#[test]
+fn content_above_the_windows_comes_as_it_is_read() {
+    const BYTES: usize = 20 * WINDOW as usize;
+    let serve = |stream: Http2Stream| async move {
+        let message = received(&stream).await.unwrap();
+        assert_eq!(message.content, BYTES);
+        let answer = stream.send(Some(response()), content(BYTES), End::Whole(b""));
+        answer.await.unwrap();
+    };
+    between(
+        async |client| {
+            let stream = Http2Stream::on(client);
+            let asked = stream.send(Some(request()), content(BYTES), End::Whole(b""));
+            asked.await.unwrap();
+            assert_eq!(received(&stream).await.unwrap().content, BYTES);
+        },
+        serve,
+    );
+}
+
+#[test]
+fn a_stream_that_is_not_read_holds_no_other() {
+    let serve = |stream: Http2Stream| async move {
+        let answer = stream.send(
+            Some(response()),
+            content(2 * WINDOW as usize),
+            End::Whole(b""),
+        );
+        // The one that is not read ends with its connection.
+        let _ = answer.await;
+    };
+    between(
+        async |client| {
+            let unread = Http2Stream::on(Rc::clone(&client));
+            let asked = unread.send(Some(request()), Gather::default(), End::Whole(b""));
+            asked.await.unwrap();
+            for _ in 0..10 {
+                let stream = Http2Stream::on(Rc::clone(&client));
+                let asked = stream.send(Some(request()), Gather::default(), End::Whole(b""));
+                asked.await.unwrap();
+                let message = received(&stream).await.unwrap();
+                assert_eq!(message.content, 2 * WINDOW as usize);
+            }
+            assert!(unread.try_recv().is_some());
+        },
+        serve,
+    );
+}
+
+#[test]
+fn a_stream_that_is_dropped_is_reset_and_the_connection_goes_on() {
+    let serve = |stream: Http2Stream| async move {
+        if received(&stream).await.is_err() {
+            // The client has given it up.
+            assert_eq!(
+                stream.failure(),
+                Some(StreamFailure::Reset(ErrorCode::CANCEL))
+            );
+            return;
+        }
+        let answer = stream.send(Some(response()), content(1), End::Whole(b""));
+        answer.await.unwrap();
+    };
+    between(
+        async |client| {
+            let given_up = Http2Stream::on(Rc::clone(&client));
+            let asked = given_up.send(Some(request()), content(1), End::More);
+            asked.await.unwrap();
+            drop(given_up);
+            let stream = Http2Stream::on(Rc::clone(&client));
+            let asked = stream.send(Some(request()), content(1), End::Whole(b""));
+            asked.await.unwrap();
+            assert_eq!(received(&stream).await.unwrap().content, 1);
+            assert_eq!(client.streams(), 0);
+        },
+        serve,
+    );
+}
+
+#[test]
+fn what_a_goaway_leaves_out_was_not_processed() {
+    let serve = |stream: Http2Stream| async move {
+        stream.connection().go_away(ErrorCode::NO_ERROR);
+        let answer = stream.send(Some(response()), content(1), End::Whole(b""));
+        answer.await.unwrap();
+    };
+    between(
+        async |client| {
+            let first = Http2Stream::on(Rc::clone(&client));
+            let asked = first.send(Some(request()), Gather::default(), End::Whole(b""));
+            asked.await.unwrap();
+            assert_eq!(received(&first).await.unwrap().content, 1);
+            assert!(client.is_draining());
+            let late = Http2Stream::on(Rc::clone(&client));
+            let asked = late.send(Some(request()), Gather::default(), End::Whole(b""));
+            assert!(asked.await.is_err());
+            assert_eq!(late.failure(), Some(StreamFailure::Unprocessed));
+        },
+        serve,
+    );
+}
+
+#[test]
+fn a_connection_that_ends_fails_its_streams() {
+    let serve = |stream: Http2Stream| async move {
+        stream.failed().await;
+    };
+    between(
+        async |client| {
+            let stream = Http2Stream::on(Rc::clone(&client));
+            let asked = stream.send(Some(request()), Gather::default(), End::Whole(b""));
+            asked.await.unwrap();
+            client.end(Ended::Closed);
+            assert_eq!(received(&stream).await, Err(StreamFailure::Ended));
+            assert_eq!(client.ended(), Some(Ended::Closed));
+        },
+        serve,
+    );
+}

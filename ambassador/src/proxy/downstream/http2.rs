@@ -1,0 +1,265 @@
+//! One request on a stream of an HTTP/2 connection.
+
+use std::rc::Rc;
+
+use crate::http2::{self, ErrorCode};
+use crate::message::{
+    BadMessage, End, FieldList, Framing, Length, LocalReply, ResponseHead, Version, field_list,
+};
+use crate::multiplex::{Http2Stream, Received, StreamFailure};
+use crate::proxy::after::After;
+use crate::proxy::answer::ExchangeError;
+use crate::proxy::body::BodyForm;
+use crate::proxy::bound::Bound;
+use crate::proxy::client::{ClientRef, REPLY_TIME_MAX};
+use crate::proxy::clients::Membership;
+use crate::proxy::downstream::{self, Begun, Parts, ResponsePlan};
+use crate::proxy::post::Post;
+use crate::proxy::server_connection::ServerConnection;
+use crate::proxy::trailers::Trailers;
+use crate::ring::{Chunk, Gather, timer};
+use crate::telemetry::ReasonLabel;
+
+/// One request on a stream of an HTTP/2 connection.
+pub(crate) struct Downstream<'a> {
+    connection: &'a Rc<ServerConnection>,
+    stream: &'a Http2Stream,
+    /// Its place among those of the shard.
+    pub(super) member: Membership,
+    /// An HTTP/2 connection is authenticated for nobody (RFC 9113 section 8.1 has no
+    /// place for NTLM): it stays empty.
+    bound: Bound,
+    length: Length,
+    /// A list of the trailers that go on.
+    trailers: Vec<u8>,
+}
+
+/// The body of the request.
+pub(crate) struct RecvRequest<'a> {
+    /// `None`: nothing of it is to come.
+    stream: Option<&'a Http2Stream>,
+    length: Length,
+    trailers: &'a mut Vec<u8>,
+}
+
+/// The way of the response.
+#[derive(Clone, Copy)]
+pub(crate) struct SendResponse<'a> {
+    stream: &'a Http2Stream,
+}
+
+impl<'a> Downstream<'a> {
+    pub(super) fn new(
+        connection: &'a Rc<ServerConnection>,
+        stream: &'a Http2Stream,
+        member: Membership,
+        length: Length,
+    ) -> Self {
+        Self {
+            connection,
+            stream,
+            member,
+            bound: Bound::default(),
+            length,
+            trailers: Vec::new(),
+        }
+    }
+
+    pub(super) fn client(&self) -> ClientRef<'_> {
+        self.connection.client(&self.member, &self.bound)
+    }
+
+    pub(super) fn parts(&mut self) -> Parts<'_> {
+        Parts {
+            member: &self.member,
+            bound: &mut self.bound,
+            recv: downstream::RecvRequest::Http2(RecvRequest {
+                stream: Some(self.stream),
+                length: self.length,
+                trailers: &mut self.trailers,
+            }),
+            send: downstream::SendResponse::Http2(SendResponse {
+                stream: self.stream,
+            }),
+        }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.stream.is_whole()
+    }
+
+    /// Other requests of its connection are not its own matter.
+    pub(super) fn after(&self, told: After) -> After {
+        match told {
+            After::Reset => After::Reset,
+            After::KeepAlive | After::Close | After::Linger => After::KeepAlive,
+        }
+    }
+
+    pub(super) fn departure(&self) -> ReasonLabel {
+        match self.member.is_shed() {
+            true => ReasonLabel::Overloaded,
+            false => ReasonLabel::ClientGone,
+        }
+    }
+
+    /// What comes later of the rest is ignored when its stream is dropped.
+    pub(super) fn discard(&mut self) -> u64 {
+        let mut bytes = 0;
+        while let Some(Received::Content(content)) = self.stream.try_recv() {
+            bytes += content.len() as u64;
+        }
+        bytes
+    }
+
+    pub(super) async fn reply(&mut self, reply: &LocalReply) -> Option<u64> {
+        let (mut list, mut body) = (Vec::new(), Vec::new());
+        body.append(&mut http2::write_reply(&mut list, reply));
+        let length = (list.len() + body.len()) as u64;
+        let body = Gather::from(Chunk::from(body));
+        let sent = self
+            .stream
+            .send(Some(Chunk::from(list)), body, End::Whole(b""));
+        match timer::timeout(REPLY_TIME_MAX, sent).await {
+            Ok(Ok(())) => Some(length),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// Its caller is told that it is cut.
+    pub(super) fn reset(&self) {
+        self.stream.reset(ErrorCode::INTERNAL_ERROR);
+    }
+}
+
+impl<'a> RecvRequest<'a> {
+    pub(super) fn none(trailers: &'a mut Vec<u8>) -> Self {
+        Self {
+            stream: None,
+            length: Length::None,
+            trailers,
+        }
+    }
+
+    pub(super) fn reborrow(&mut self) -> RecvRequest<'_> {
+        RecvRequest {
+            stream: self.stream,
+            length: self.length,
+            trailers: self.trailers,
+        }
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.stream.is_none_or(Http2Stream::is_whole)
+    }
+
+    pub(super) fn form(&self) -> BodyForm {
+        BodyForm::Content(self.length)
+    }
+
+    pub(super) fn end(&self) -> End<'_> {
+        End::of(self.is_whole(), self.trailers)
+    }
+
+    pub(super) fn piece_at_hand(&mut self, trailers: Trailers<'_>) -> Option<Chunk> {
+        let piece = self.try_piece(trailers);
+        self.take_trailers(trailers);
+        piece
+    }
+
+    pub(super) async fn piece(&mut self, trailers: Trailers<'_>) -> Result<Chunk, ExchangeError> {
+        let Some(stream) = self.stream else {
+            return Ok(Chunk::from(Vec::new()));
+        };
+        match stream.recv().await {
+            Ok(Received::Content(content)) => {
+                self.take_trailers(trailers);
+                Ok(content)
+            }
+            Ok(Received::Head(_)) | Err(_) => Err(ExchangeError::ClientGone),
+        }
+    }
+
+    pub(super) fn try_piece(&mut self, trailers: Trailers<'_>) -> Option<Chunk> {
+        match self.stream?.try_recv()? {
+            Received::Content(content) => {
+                self.take_trailers(trailers);
+                Some(content)
+            }
+            Received::Head(_) => None,
+        }
+    }
+
+    /// Keeps those of its trailers that go on, where they have come.
+    fn take_trailers(&mut self, trailers: Trailers<'_>) {
+        let came = match self.stream {
+            Some(stream) if stream.is_whole() => stream.take_trailers(),
+            _ => return,
+        };
+        let mut list = FieldList(self.trailers);
+        for (name, value) in field_list::fields(&came) {
+            if trailers.passes(name) {
+                list.push(name, value);
+            }
+        }
+    }
+}
+
+impl<'a> SendResponse<'a> {
+    pub(super) async fn caller_left(self) {
+        match self.stream.failed().await {
+            // Whatever it was, nobody reads the response.
+            StreamFailure::Reset(_)
+            | StreamFailure::Unprocessed
+            | StreamFailure::Error(_)
+            | StreamFailure::GivenUp
+            | StreamFailure::Ended => {}
+        }
+    }
+
+    pub(super) fn plan(self, response: &ResponseHead) -> Result<ResponsePlan, BadMessage> {
+        if response.is_coded() {
+            return Err(BadMessage::CodedForOldCaller);
+        }
+        let is_in_chunks = response.is_chunked() && response.version != Version::Http2;
+        Ok(ResponsePlan {
+            framing: match is_in_chunks {
+                true => Framing::Removed,
+                false => Framing::Kept,
+            },
+            after: After::KeepAlive,
+        })
+    }
+
+    pub(super) fn respond(
+        self,
+        response: &ResponseHead,
+        head: &[u8],
+        body: Option<Chunk>,
+        end: End<'_>,
+    ) -> Begun<'a> {
+        let list = Chunk::written(head.len() + 64, |list| {
+            http2::write_response(list, head, response);
+        });
+        let body = body.map(Gather::from).unwrap_or_default();
+        Begun {
+            bytes: (list.len() + body.bytes()) as u64,
+            sending: Post::Http2(self.stream.send(Some(list), body, end)),
+        }
+    }
+
+    pub(super) fn pass(self, body: Gather, end: End<'_>) -> Begun<'a> {
+        Begun {
+            bytes: body.bytes() as u64,
+            sending: Post::Http2(self.stream.send(None, body, end)),
+        }
+    }
+
+    pub(super) fn taken(self) -> i64 {
+        self.stream.written().cast_signed()
+    }
+
+    pub(super) fn leaves_unread(self) -> bool {
+        self.stream.is_blocked()
+    }
+}

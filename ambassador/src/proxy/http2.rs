@@ -1,0 +1,164 @@
+//! The life of an HTTP/2 connection: many requests beside each other.
+
+use std::cell::Cell;
+use std::future::pending;
+use std::rc::Rc;
+
+use crate::clock::Instant;
+use crate::combinators::{First, first};
+use crate::http2::{self, ErrorCode, LocalSettings};
+use crate::message::BadMessage;
+use crate::multiplex::{Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream};
+use crate::proxy::after::After;
+use crate::proxy::client::{Client, Patience};
+use crate::proxy::context::Scratch;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::forward;
+use crate::proxy::reply;
+use crate::proxy::server_connection::ServerConnection;
+use crate::ring::{self, Chunk, timer};
+
+/// How far the end of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It takes requests.
+    Open,
+    /// Its peer was told to open no more streams, and has until then to hear of it.
+    Announced(Instant),
+    /// It serves what is there.
+    Leaving,
+}
+
+/// Serves requests until the connection ends.
+pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
+    let Client {
+        context,
+        stream,
+        origin,
+        ahead,
+        tunnel,
+        certificate,
+        member,
+        seat,
+        ..
+    } = *client;
+    let server = Rc::new(ServerConnection {
+        peer: member.peer(),
+        connection: Multiplexed::server(stream, LocalSettings::default()),
+        rests_since: Cell::new(ring::now()),
+        context,
+        origin,
+        tunnel,
+        certificate,
+        member,
+        seat,
+    });
+    let mut driver = Driver::of(&server.connection);
+    driver.begin_with(ahead);
+    let ended = server.drive(&mut driver, patience).await;
+    if let Some(Ended::Error(error)) = ended {
+        server.explain(&error);
+    }
+    if ended != Some(Ended::Closed) {
+        server.connection.linger().await;
+    }
+}
+
+impl ServerConnection {
+    /// Drives it to its end; `None`: it was ended here, in order.
+    async fn drive(self: &Rc<Self>, driver: &mut Driver<'_>, patience: Patience) -> Option<Ended> {
+        let mut stage = Stage::Open;
+        loop {
+            let rests = self.connection.streams() == 0;
+            let due = match stage {
+                Stage::Open => rests.then(|| self.rests_since.get() + patience.idle()),
+                Stage::Announced(until) => Some(until),
+                Stage::Leaving if rests => return None,
+                Stage::Leaving => None,
+            };
+            let due = async {
+                match due {
+                    Some(due) => timer::sleep_until(due).await,
+                    None => pending().await,
+                }
+            };
+            let drains = async {
+                match stage {
+                    Stage::Open => self.context.drain.begun().await,
+                    Stage::Announced(_) | Stage::Leaving => pending().await,
+                }
+            };
+            match first(driver.next(), first(drains, due)).await {
+                First::Left(Driven::Opened(opened)) => self.open(opened),
+                First::Left(Driven::Active) => {}
+                First::Left(Driven::Rests) => self.rests_since.set(ring::now()),
+                First::Left(Driven::Ended(ended)) => return Some(ended),
+                First::Right(First::Left(())) => {
+                    self.connection.announce_end();
+                    stage = Stage::Announced(ring::now() + self.context.drain_grace() * 2);
+                }
+                First::Right(First::Right(())) => {
+                    self.connection.go_away(ErrorCode::NO_ERROR);
+                    stage = Stage::Leaving;
+                }
+            }
+        }
+    }
+
+    /// Serves a request in a task of its own.
+    fn open(self: &Rc<Self>, opened: NewStream) {
+        let NewStream {
+            stream,
+            mut block,
+            ends,
+        } = opened;
+        let mut scratch = Box::<Scratch>::default();
+        let read = match block.is_too_large() {
+            true => Err(BadMessage::HeadTooLarge),
+            false => http2::read_request(&mut scratch.request, &mut block, ends),
+        };
+        let server = Rc::clone(self);
+        match read {
+            Ok(()) => {
+                stream.expect(scratch.request.length());
+                let head = Chunk::from(block.take_bytes());
+                ring::spawn(async move { server.one(stream, scratch, head).await });
+            }
+            Err(bad) => {
+                ring::spawn(async move { server.refuse(stream, scratch, bad).await });
+            }
+        }
+    }
+
+    async fn one(self: Rc<Self>, stream: Http2Stream, mut scratch: Box<Scratch>, head: Chunk) {
+        let length = scratch.request.length();
+        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), length);
+        let after = forward::forward(&mut downstream, &mut scratch, head).await;
+        if after == After::Reset {
+            downstream.reset();
+        }
+    }
+
+    /// Refuses a request. One that breaks a rule of the protocol is a stream error
+    /// (RFC 9113 section 8.1.1).
+    async fn refuse(self: Rc<Self>, stream: Http2Stream, scratch: Box<Scratch>, bad: BadMessage) {
+        let length = scratch.request.length();
+        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), length);
+        let client = downstream.client();
+        let mut record = self.context.telemetry.begin(client.passage(ring::now()));
+        record.describe_sender(client.peer_id());
+        let field = scratch.request.fields().blamed();
+        if bad == BadMessage::HeadTooLarge {
+            reply::refuse(&mut downstream, record, bad, field).await;
+            return;
+        }
+        record.explain(&bad.about(field));
+        record.reason = Some(bad.reason().into());
+        stream.reset(ErrorCode::PROTOCOL_ERROR);
+    }
+
+    /// Tells the log why it ends.
+    fn explain(&self, error: &http2::ConnectionError) {
+        tracing::debug!(peer = ?self.origin.peer, %error, "an HTTP/2 connection has ended");
+    }
+}

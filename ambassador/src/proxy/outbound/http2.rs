@@ -1,0 +1,338 @@
+//! One try over a stream of an HTTP/2 connection.
+
+use std::cell::RefCell;
+use std::io;
+
+use crate::addr::EndpointAddr;
+use crate::clock::{self, Instant};
+use crate::credential::aws_error::BODY_BYTES_MAX;
+use crate::http1::{self, BodyReader};
+use crate::http2::{self, FieldBlock};
+use crate::message::{
+    BadMessage, End, FieldList, Length, RequestHead, RequestRewrite, ResponseHead, WrittenHead,
+    field_list, may_trail,
+};
+use crate::multiplex::{Http2Stream, Received as Arrived, StreamFailure};
+use crate::proxy::body::BodyForm;
+use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
+use crate::proxy::post::Post;
+use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
+use crate::ring::timer::{self, Elapsed};
+use crate::ring::{Chunk, Gather};
+use crate::telemetry::{TlsOutcome, TlsSummary};
+use crate::upstream::connection::ConnectionUse;
+use crate::upstream::pool::StreamLease;
+
+/// One try over a stream.
+pub(crate) struct Outbound {
+    lease: StreamLease,
+    unframed: RefCell<Unframed>,
+}
+
+/// Takes the framing of HTTP/1 off a request's body, where it has that.
+#[derive(Default)]
+struct Unframed {
+    /// `None`: it is content as it comes.
+    reader: Option<BodyReader>,
+    /// The trailer section.
+    section: Vec<u8>,
+}
+
+/// The way of the request.
+#[derive(Clone, Copy)]
+pub(crate) struct SendRequest<'a> {
+    outbound: &'a Outbound,
+}
+
+/// The response.
+pub(crate) struct RecvResponse<'a> {
+    stream: &'a Http2Stream,
+    reading: Reading<'a>,
+    /// The head that has come and was not read.
+    block: RefCell<Option<FieldBlock>>,
+    /// A list of its trailers.
+    trailers: Vec<u8>,
+}
+
+impl Outbound {
+    pub(super) fn over(lease: StreamLease) -> Self {
+        Self {
+            lease,
+            unframed: RefCell::default(),
+        }
+    }
+
+    pub(super) fn past(&self) -> ConnectionUse {
+        self.lease.connection().past()
+    }
+
+    pub(super) fn tls(&self) -> Option<TlsSummary> {
+        self.lease.stream.connection().transport().tls()
+    }
+
+    pub(super) fn refusal(&self) -> Option<TlsOutcome> {
+        self.lease.stream.connection().transport().refusal()
+    }
+
+    pub(super) fn endpoint(&self) -> EndpointAddr {
+        self.lease.connection().key().endpoint
+    }
+
+    /// How its stream has failed; `None`: it has not.
+    pub(super) fn failure(&self) -> Option<StreamFailure> {
+        self.lease.stream.failure()
+    }
+
+    pub(super) fn encode(
+        &self,
+        request: &RequestHead,
+        head: &[u8],
+        rewrite: &RequestRewrite<'_>,
+    ) -> Chunk {
+        let is_framed = request.length() == Length::Unknown;
+        self.unframed.replace(Unframed {
+            reader: is_framed.then(|| BodyReader::of_request(Length::Unknown)),
+            section: Vec::new(),
+        });
+        let scheme = match self.tls() {
+            Some(_) => "https",
+            None => "http",
+        };
+        Chunk::written(head.len() + 256, |list| {
+            http2::write_request(list, head, request, rewrite, scheme);
+        })
+    }
+
+    pub(super) fn substituted<V: AsRef<[u8]>, E>(
+        &self,
+        head: &[u8],
+        mut value_of: impl FnMut(&[u8], &[u8]) -> Result<Option<V>, E>,
+    ) -> Result<Option<Chunk>, E> {
+        let (mut new, mut is_changed) = (Vec::new(), false);
+        let mut list = FieldList(&mut new);
+        for (name, value) in field_list::fields(head) {
+            let is_pseudo = name.starts_with(b":");
+            match is_pseudo
+                .then_some(None)
+                .map_or_else(|| value_of(name, value), Ok)?
+            {
+                Some(value) => {
+                    is_changed = true;
+                    list.push(name, value.as_ref());
+                }
+                None => list.push(name, value),
+            }
+        }
+        Ok(is_changed.then(|| Chunk::from(new)))
+    }
+
+    pub(super) fn signed(&self, head: &[u8], signing: &Signing<'_>) -> SignedHead {
+        let now = clock::unix_ms() / 1_000;
+        let SignatureLines { fields, chunks } = signing.lines(&written_head(head), now);
+        let head = Chunk::written(head.len() + 512, |list| {
+            list.extend_from_slice(head);
+            let mut list = FieldList(list);
+            for (name, value) in &fields {
+                list.push(name.as_bytes(), value);
+            }
+        });
+        SignedHead { head, chunks }
+    }
+
+    pub(super) fn halves<'a>(
+        &'a self,
+        reading: Reading<'a>,
+        body: BodyForm,
+    ) -> (outbound::SendRequest<'a>, outbound::RecvResponse<'a>) {
+        if let BodyForm::Content(_) = body {
+            self.unframed.borrow_mut().reader = None;
+        }
+        let recv = RecvResponse {
+            stream: &self.lease.stream,
+            reading,
+            block: RefCell::new(None),
+            trailers: Vec::new(),
+        };
+        (
+            outbound::SendRequest::Http2(SendRequest { outbound: self }),
+            outbound::RecvResponse::Http2(recv),
+        )
+    }
+
+    pub(super) fn is_answered(&self) {
+        self.lease.connection().is_answered();
+    }
+
+    pub(super) async fn begun(&self, mut more: Option<Chunk>, until: Instant) -> BodyBeginning {
+        let mut content = Vec::new();
+        loop {
+            if let Some(more) = more {
+                content.extend_from_slice(&more);
+            }
+            if self.lease.stream.is_whole() || content.len() >= BODY_BYTES_MAX {
+                break;
+            }
+            more = match timer::timeout_at(until, self.lease.stream.recv()).await {
+                Ok(Ok(Arrived::Content(chunk))) => Some(chunk),
+                _ => break,
+            };
+        }
+        let rest = (!content.is_empty()).then(|| Chunk::from(content.clone()));
+        BodyBeginning { rest, content }
+    }
+}
+
+/// The parts of a head that [`Outbound::encode`] made, as HTTP/1 would have them.
+fn written_head(list: &[u8]) -> WrittenHead<'_> {
+    let mut head = WrittenHead {
+        method: b"",
+        target: b"",
+        fields: Vec::new(),
+    };
+    for (name, value) in field_list::fields(list) {
+        match name {
+            b":method" => head.method = value,
+            b":path" => head.target = value,
+            b":authority" => head.fields.push((b"host", value)),
+            [b':', ..] => {}
+            name => head.fields.push((name, value)),
+        }
+    }
+    head
+}
+
+impl Unframed {
+    /// The content of what has come, and whether its trailers are all here. It is sound:
+    /// the caller's side has followed it.
+    fn take(&mut self, body: Gather) -> Gather {
+        let Some(reader) = &mut self.reader else {
+            return body;
+        };
+        let mut content = Vec::with_capacity(body.bytes());
+        for chunk in body.chunks() {
+            let Ok(progress) = reader.advance_into(chunk, &mut content) else {
+                break;
+            };
+            let section = progress.consumed - progress.trailers..progress.consumed;
+            self.section.extend_from_slice(&chunk[section]);
+        }
+        Gather::from(Chunk::from(content))
+    }
+
+    /// A list of the trailers.
+    fn trailers(&self) -> Vec<u8> {
+        let mut trailers = Vec::new();
+        let mut list = FieldList(&mut trailers);
+        for (name, value) in http1::read_trailers(&self.section) {
+            list.push(name, value);
+        }
+        trailers
+    }
+}
+
+impl<'a> SendRequest<'a> {
+    pub(super) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Post<'a> {
+        self.write(Some(head), body.unwrap_or_default(), end)
+    }
+
+    pub(super) fn send(self, body: Gather, end: End<'_>) -> Post<'a> {
+        self.write(None, body, end)
+    }
+
+    fn write(self, head: Option<Chunk>, body: Gather, end: End<'_>) -> Post<'a> {
+        let stream = &self.outbound.lease.stream;
+        let mut unframed = self.outbound.unframed.borrow_mut();
+        let content = unframed.take(body);
+        let sending = match end {
+            End::Whole(_) if unframed.reader.is_some() => {
+                stream.send(head, content, End::Whole(&unframed.trailers()))
+            }
+            end => stream.send(head, content, end),
+        };
+        Post::Http2(sending)
+    }
+
+    pub(super) fn taken(self) -> i64 {
+        self.outbound.lease.stream.written().cast_signed()
+    }
+}
+
+impl RecvResponse<'_> {
+    pub(super) fn response(&self) -> &ResponseHead {
+        self.reading.head
+    }
+
+    pub(super) fn take_head(&mut self, bytes: Chunk) -> Result<Received, BadMessage> {
+        let Some(block) = self.block.get_mut().take() else {
+            return Err(BadMessage::StreamError);
+        };
+        let ends = self.stream.is_whole();
+        let head = &mut *self.reading.head;
+        http2::read_response(head, &block, self.reading.method, ends)?;
+        Ok(Received::Whole(bytes, None))
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.stream.is_whole()
+    }
+
+    pub(super) fn end(&self) -> End<'_> {
+        End::of(self.is_whole(), &self.trailers)
+    }
+
+    pub(super) fn take_body(&mut self, more: Chunk) -> Chunk {
+        if self.stream.is_whole() {
+            self.take_trailers();
+        }
+        more
+    }
+
+    pub(super) fn begin_body(&mut self) {
+        if self.stream.is_whole() {
+            self.take_trailers();
+        }
+    }
+
+    fn take_trailers(&mut self) {
+        let mut list = FieldList(&mut self.trailers);
+        for (name, value) in field_list::fields(&self.stream.take_trailers()) {
+            if may_trail(name) {
+                list.push(name, value);
+            }
+        }
+    }
+
+    pub(super) fn reuse(&self) -> Reuse {
+        Reuse::May
+    }
+
+    pub(super) fn try_recv(&self) -> Option<Chunk> {
+        self.stream.try_recv().map(|arrived| self.bytes_of(arrived))
+    }
+
+    pub(super) async fn recv(&self) -> io::Result<Option<Chunk>> {
+        match self.stream.recv().await {
+            Ok(arrived) => Ok(Some(self.bytes_of(arrived))),
+            Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
+        }
+    }
+
+    pub(super) async fn recv_by(
+        &self,
+        deadline: Instant,
+    ) -> Result<io::Result<Option<Chunk>>, Elapsed> {
+        timer::timeout_at(deadline, self.recv()).await
+    }
+
+    /// A head is read later, from its lines and where its fields are in them.
+    fn bytes_of(&self, arrived: Arrived) -> Chunk {
+        match arrived {
+            Arrived::Content(content) => content,
+            Arrived::Head(block) => {
+                let bytes = block.bytes().to_vec();
+                self.block.replace(Some(block));
+                Chunk::from(bytes)
+            }
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Places for requests on connections that they share: one connection for an endpoint,
+//! and another one only when its streams are used up.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::stream_lease::StreamLease;
+use super::waiting::Waiting;
+use super::{CheckoutError, Pool, Pools};
+use crate::clock::Instant;
+use crate::ring::{self, timer};
+use crate::upstream::key::PoolKey;
+use crate::upstream::multiplexed::MultiplexedConnection;
+use crate::upstream::shared::Shared;
+
+/// Endpoints that are remembered to speak HTTP/1 where either would do.
+const HTTP1_REMEMBERED_MAX: usize = 64;
+
+/// The shared connections of one upstream on one shard.
+#[derive(Default)]
+pub(super) struct SharedConnections {
+    open: Vec<Rc<MultiplexedConnection>>,
+    /// For whom one is being dialled.
+    dialling: Vec<PoolKey>,
+    /// Those that chose HTTP/1 when they had the choice.
+    http1: VecDeque<PoolKey>,
+    /// Who waits for a place.
+    waiting: Rc<Waiting>,
+}
+
+/// The one dial for a key. Dropped, others may dial.
+pub(super) struct DialTurn<'a> {
+    pools: &'a Pools,
+    upstream: u32,
+    key: PoolKey,
+}
+
+impl Pools {
+    /// A place on a shared connection for a key; `None`: there is none.
+    pub(super) fn take_place(&self, shared: &Shared, key: PoolKey) -> Option<StreamLease> {
+        let max_streams = shared.limits.http2().max_streams;
+        let mut pools = self.pools.borrow_mut();
+        let pool = pools.get_mut(&shared.id)?;
+        let connections = pool.shared_connections.open.iter();
+        let mut for_key = connections.filter(|one| one.key() == key && !one.is_over());
+        let connection = for_key.find(|one| one.take_place(max_streams))?;
+        let waiting = Rc::clone(&pool.shared_connections.waiting);
+        Some(StreamLease::new(Rc::clone(connection), waiting))
+    }
+
+    /// Whether an endpoint that had the choice has chosen HTTP/1.
+    pub(super) fn is_http1(&self, shared: &Shared, key: PoolKey) -> bool {
+        let pools = self.pools.borrow();
+        let pool = pools.get(&shared.id);
+        pool.is_some_and(|pool| pool.shared_connections.http1.contains(&key))
+    }
+
+    /// The turn to dial for a key; `None`: somebody dials.
+    pub(super) fn begin_dial(&self, shared: &Arc<Shared>, key: PoolKey) -> Option<DialTurn<'_>> {
+        self.with_pool(shared, |pool| {
+            let dialling = &mut pool.shared_connections.dialling;
+            if dialling.contains(&key) {
+                return None;
+            }
+            dialling.push(key);
+            Some(())
+        })?;
+        Some(DialTurn {
+            pools: self,
+            upstream: shared.id,
+            key,
+        })
+    }
+
+    /// Waits until there may be a place, or somebody has dialled. As many wait as will
+    /// have a place on what is dialled, and `max_pending` more.
+    pub(super) async fn await_place(
+        &self,
+        shared: &Arc<Shared>,
+        until: Instant,
+    ) -> Result<(), CheckoutError> {
+        let waiting = self.with_pool(shared, |pool| Rc::clone(&pool.shared_connections.waiting));
+        let places = shared.limits.http2().max_streams as usize;
+        if waiting.len() >= places.saturating_add(shared.limits.max_pending() as usize) {
+            return Err(CheckoutError::Overloaded);
+        }
+        let turn = timer::timeout_at(until, waiting.turn()).await;
+        turn.map_err(|_| CheckoutError::PendingTimeout)
+    }
+
+    /// Resolves when there may be a place on a shared connection.
+    pub(super) async fn place_freed(&self, shared: &Arc<Shared>) {
+        let waiting = self.with_pool(shared, |pool| Rc::clone(&pool.shared_connections.waiting));
+        waiting.turn().await;
+    }
+
+    /// Keeps a connection that many share, and drives it to its end.
+    /// Gives the first place on it.
+    pub(super) fn share(
+        self: &Rc<Self>,
+        shared: &Arc<Shared>,
+        one: Rc<MultiplexedConnection>,
+    ) -> Option<StreamLease> {
+        self.forget_http1(shared, one.key());
+        let place = one.take_place(1);
+        if shared.is_retired() || self.closing.get() {
+            one.leave();
+        }
+        let waiting = self.with_pool(shared, |pool| {
+            pool.shared_connections.open.push(Rc::clone(&one));
+            Rc::clone(&pool.shared_connections.waiting)
+        });
+        let place = place.then(|| StreamLease::new(Rc::clone(&one), waiting));
+        let (pools, shared) = (Rc::downgrade(self), Arc::clone(shared));
+        ring::spawn(async move {
+            one.drive().await;
+            if let Some(pools) = pools.upgrade() {
+                pools.unshare(&shared, &one);
+            }
+        });
+        self.start_sweeping();
+        place
+    }
+
+    /// A shared connection has ended: only itself is removed.
+    fn unshare(&self, shared: &Shared, one: &Rc<MultiplexedConnection>) {
+        let waiting = {
+            let mut pools = self.pools.borrow_mut();
+            let Some(pool) = pools.get_mut(&shared.id) else {
+                return;
+            };
+            let connections = &mut pool.shared_connections;
+            connections.open.retain(|other| !Rc::ptr_eq(other, one));
+            Rc::clone(&connections.waiting)
+        };
+        waiting.wake_all();
+    }
+
+    /// An endpoint that had the choice has chosen HTTP/1.
+    pub(super) fn remember_http1(&self, shared: &Arc<Shared>, key: PoolKey) {
+        self.with_pool(shared, |pool| {
+            let http1 = &mut pool.shared_connections.http1;
+            if http1.contains(&key) {
+                return;
+            }
+            if http1.len() == HTTP1_REMEMBERED_MAX {
+                http1.pop_front();
+            }
+            http1.push_back(key);
+        });
+    }
+
+    /// It has chosen HTTP/2.
+    fn forget_http1(&self, shared: &Arc<Shared>, key: PoolKey) {
+        self.with_pool(shared, |pool| {
+            pool.shared_connections.http1.retain(|other| *other != key);
+        });
+    }
+
+    /// Closes a shared connection on which nothing is under way. `false`: there is none.
+    pub(super) fn close_idle_shared(&self, id: u32) -> bool {
+        let idle = {
+            let pools = self.pools.borrow();
+            let Some(pool) = pools.get(&id) else {
+                return false;
+            };
+            let open = pool.shared_connections.open.iter();
+            let mut idle = open.filter(|one| one.is_idle() && !one.is_over());
+            idle.next().cloned()
+        };
+        let is_there = idle.is_some();
+        if let Some(idle) = idle {
+            idle.leave();
+        }
+        is_there
+    }
+}
+
+impl Pool {
+    /// Has shared connections leave that are idle for too long, or too old.
+    pub(super) fn expire_shared(&self, now: Instant) -> Vec<Rc<MultiplexedConnection>> {
+        let limits = &self.shared.limits;
+        let (idle_timeout, max_lifetime) = (limits.idle_timeout(), limits.max_lifetime());
+        let open = self.shared_connections.open.iter();
+        let expired = open.filter(|one| {
+            let lifetime = one.lifetime();
+            let idle = one
+                .idle_since()
+                .map(|since| now.saturating_duration_since(since));
+            !one.is_over()
+                && (lifetime.is_old(max_lifetime, now)
+                    || idle.is_some_and(|idle| idle >= lifetime.share_of(idle_timeout)))
+        });
+        expired.cloned().collect()
+    }
+
+    /// All shared connections.
+    pub(super) fn shared_open(&self) -> &[Rc<MultiplexedConnection>] {
+        &self.shared_connections.open
+    }
+}
+
+impl Drop for DialTurn<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut pools = self.pools.pools.borrow_mut();
+            let Some(pool) = pools.get_mut(&self.upstream) else {
+                return;
+            };
+            let connections = &mut pool.shared_connections;
+            connections.dialling.retain(|key| *key != self.key);
+            Rc::clone(&connections.waiting)
+        };
+        waiting.wake_all();
+    }
+}
