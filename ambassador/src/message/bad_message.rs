@@ -109,7 +109,7 @@ impl BadMessage {
             Self::TransferCoding => "a Transfer-Encoding besides chunked, in a request",
             Self::StreamError => "what came on its stream breaks a rule of HTTP/2",
             Self::CodedForOldCaller => {
-                "a Transfer-Encoding that the version of HTTP of the client does not know"
+                "a Transfer-Encoding, which HTTP/1.0 and HTTP/2 do not know"
             }
             Self::EncodingBeforeHttp11 => "Transfer-Encoding in HTTP/1.0",
             Self::ConnectWithBody => "CONNECT with a body",
