@@ -239,6 +239,12 @@ impl<T> Connection<T> {
         }
     }
 
+    /// A PING was sent that is not answered yet.
+    #[cfg(test)]
+    pub(crate) fn awaits_pong(&self) -> bool {
+        self.awaits_pong
+    }
+
     /// Sends a PING, if none is on its way.
     pub(crate) fn ping(&mut self) {
         if !self.awaits_pong {

@@ -108,9 +108,7 @@ impl BadMessage {
             Self::TransferEncoding => "a Transfer-Encoding that does not tell where the body ends",
             Self::TransferCoding => "a Transfer-Encoding besides chunked, in a request",
             Self::StreamError => "what came on its stream breaks a rule of HTTP/2",
-            Self::CodedForOldCaller => {
-                "a Transfer-Encoding, which HTTP/1.0 and HTTP/2 do not know"
-            }
+            Self::CodedForOldCaller => "a Transfer-Encoding, which HTTP/1.0 and HTTP/2 do not know",
             Self::EncodingBeforeHttp11 => "Transfer-Encoding in HTTP/1.0",
             Self::ConnectWithBody => "CONNECT with a body",
             Self::InterimWithBody => "an interim response with a body",

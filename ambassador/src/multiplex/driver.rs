@@ -70,12 +70,13 @@ impl<'a> Driver<'a> {
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Driven> {
         loop {
+            if let Some(driven) = self.read_unread() {
+                return Poll::Ready(driven);
+            }
+            // Answers to what was read go along.
             let wrote = self.poll_write(context);
             if let Some(ended) = self.connection.ended() {
                 return Poll::Ready(Driven::Ended(ended));
-            }
-            if let Some(driven) = self.read_unread() {
-                return Poll::Ready(driven);
             }
             if let Some(change) = self.change() {
                 return Poll::Ready(change);

@@ -135,6 +135,23 @@ fn a_request_and_its_answer_with_trailers() {
     );
 }
 
+/// RFC 9113 sections 6.5.3 and 6.7: nothing else has to be sent for that.
+#[test]
+fn settings_and_pings_are_answered_at_once() {
+    let serve = |_: Http2Stream| async {};
+    between(
+        async |client| {
+            client.ping();
+            let before = client.heard_at();
+            while client.state.borrow().codec.awaits_pong() {
+                timer::sleep(Duration::from_millis(1)).await;
+            }
+            assert!(client.heard_at() >= before);
+        },
+        serve,
+    );
+}
+
 #[test]
 fn content_above_the_windows_comes_as_it_is_read() {
     const BYTES: usize = 20 * WINDOW as usize;
