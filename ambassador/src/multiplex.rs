@@ -36,6 +36,8 @@ pub(crate) struct Multiplexed {
     state: RefCell<State>,
     /// When something came last.
     heard_at: Cell<Instant>,
+    /// Since when the rest of a frame or a head is awaited.
+    unfinished_since: Cell<Option<Instant>>,
 }
 
 /// What the tasks of a connection share.
@@ -74,6 +76,7 @@ impl Multiplexed {
         Rc::new(Self {
             transport,
             heard_at: Cell::new(ring::now()),
+            unfinished_since: Cell::new(None),
             state: RefCell::new(State {
                 role,
                 codec: Connection::new(role, settings),
@@ -87,6 +90,11 @@ impl Multiplexed {
     /// What carries it.
     pub(crate) fn transport(&self) -> &Transport {
         &self.transport
+    }
+
+    /// Since when the rest of a frame or of a head is awaited; `None`: all is whole.
+    pub(crate) fn unfinished_since(&self) -> Option<Instant> {
+        self.unfinished_since.get()
     }
 
     /// How it has ended; `None`: it has not.

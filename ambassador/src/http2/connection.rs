@@ -105,6 +105,11 @@ impl<T> Connection<T> {
         }
     }
 
+    /// The rest of a frame or of a field section is to come.
+    pub(crate) fn awaits_rest(&self) -> bool {
+        self.section.is_some() || !self.partial.is_empty()
+    }
+
     /// The field section of the last [`Event::Headers`](crate::http2::event::Event),
     /// until the next one.
     pub(crate) fn block(&mut self) -> &mut FieldBlock {

@@ -21,8 +21,8 @@ pub(crate) struct Driver<'a> {
     sending: Option<transport::Sending<'a>>,
     /// What has come and waits until more may be written.
     unread: Option<Chunk>,
-    /// Whether it had streams, and whether it was to take no more.
-    was: (bool, bool),
+    /// How the connection was when that was told last.
+    was: Condition,
 }
 
 /// A stream that the peer has opened.
@@ -35,14 +35,26 @@ pub(crate) struct NewStream {
     pub ends: bool,
 }
 
+/// How a connection is as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Condition {
+    /// It has streams.
+    is_active: bool,
+    /// It takes no more of them.
+    is_draining: bool,
+    /// The rest of a frame or of a head is awaited.
+    is_unfinished: bool,
+}
+
 /// What a driver has to tell.
 pub(crate) enum Driven {
     /// The peer has opened a stream.
     Opened(NewStream),
-    /// It has streams, and had none.
-    Active,
-    /// The last of its streams has closed, or its peer takes no more.
+    /// The last of its streams has closed.
     Rests,
+    /// Something else has changed: it has streams, its peer takes no more, or a head has
+    /// begun.
+    Changed,
     /// The connection has ended.
     Ended(Ended),
 }
@@ -54,7 +66,7 @@ impl<'a> Driver<'a> {
             connection,
             sending: None,
             unread: None,
-            was: (false, false),
+            was: Condition::default(),
         }
     }
 
@@ -90,15 +102,32 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// What is to be told of its streams as a whole.
+    /// What is to be told of the connection as a whole.
     fn change(&mut self) -> Option<Driven> {
-        let now = (self.connection.streams() > 0, self.connection.is_draining());
+        let now = self.connection.condition();
         let before = std::mem::replace(&mut self.was, now);
-        match (before, now) {
-            _ if before == now => None,
-            ((false, _), (true, _)) => Some(Driven::Active),
-            _ => Some(Driven::Rests),
+        if before.is_unfinished != now.is_unfinished {
+            let since = now.is_unfinished.then(ring::now);
+            self.connection.unfinished_since.set(since);
         }
+        match before {
+            _ if before == now => None,
+            Condition {
+                is_active: true, ..
+            } if !now.is_active => Some(Driven::Rests),
+            _ => Some(Driven::Changed),
+        }
+    }
+
+    /// Sends what was written, and nothing more.
+    pub(crate) fn flush(&mut self) -> impl Future<Output = ()> + use<'_, 'a> {
+        poll_fn(|context| {
+            while self.poll_write(context) {}
+            match self.sending {
+                Some(_) => Poll::Pending,
+                None => Poll::Ready(()),
+            }
+        })
     }
 
     /// Sends what was written. Whether a send has ended or begun.
@@ -180,6 +209,17 @@ impl<'a> Driver<'a> {
             }
         }
         None
+    }
+}
+
+impl Multiplexed {
+    fn condition(&self) -> Condition {
+        let state = self.state.borrow();
+        Condition {
+            is_active: state.codec.streams() > 0,
+            is_draining: state.codec.is_draining(),
+            is_unfinished: state.codec.awaits_rest(),
+        }
     }
 }
 

@@ -58,7 +58,7 @@ fn between<F, S>(
                         ring::spawn(serve(opened.stream));
                     }
                     Driven::Ended(_) => break,
-                    Driven::Active | Driven::Rests => {}
+                    Driven::Changed | Driven::Rests => {}
                 }
             }
         });

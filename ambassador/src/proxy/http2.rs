@@ -60,6 +60,8 @@ pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
         server.explain(&error);
     }
     if ended != Some(Ended::Closed) {
+        // What ends it is to arrive.
+        let _ = timer::timeout(patience.idle(), driver.flush()).await;
         server.connection.linger().await;
     }
 }
@@ -71,10 +73,10 @@ impl ServerConnection {
         loop {
             let rests = self.connection.streams() == 0;
             let due = match stage {
-                Stage::Open => rests.then(|| self.rests_since.get() + patience.idle()),
+                Stage::Open => self.silence_ends(patience),
                 Stage::Announced(until) => Some(until),
                 Stage::Leaving if rests => return None,
-                Stage::Leaving => None,
+                Stage::Leaving => self.silence_ends(patience),
             };
             let due = async {
                 match due {
@@ -90,12 +92,17 @@ impl ServerConnection {
             };
             match first(driver.next(), first(drains, due)).await {
                 First::Left(Driven::Opened(opened)) => self.open(opened),
-                First::Left(Driven::Active) => {}
+                First::Left(Driven::Changed) => {}
                 First::Left(Driven::Rests) => self.rests_since.set(ring::now()),
                 First::Left(Driven::Ended(ended)) => return Some(ended),
                 First::Right(First::Left(())) => {
                     self.connection.announce_end();
                     stage = Stage::Announced(ring::now() + self.context.drain_grace() * 2);
+                }
+                // The rest of a head has taken too long.
+                First::Right(First::Right(())) if self.connection.unfinished_since().is_some() => {
+                    self.connection.go_away(ErrorCode::ENHANCE_YOUR_CALM);
+                    return None;
                 }
                 First::Right(First::Right(())) => {
                     self.connection.go_away(ErrorCode::NO_ERROR);
@@ -103,6 +110,16 @@ impl ServerConnection {
                 }
             }
         }
+    }
+
+    /// Until when the peer may be silent: amid a head, or where it has no request; `None`:
+    /// one is served.
+    fn silence_ends(&self, patience: Patience) -> Option<Instant> {
+        if let Some(since) = self.connection.unfinished_since() {
+            return Some(since + patience.head());
+        }
+        let rests = self.connection.streams() == 0;
+        rests.then(|| self.rests_since.get() + patience.idle())
     }
 
     /// Serves a request in a task of its own.

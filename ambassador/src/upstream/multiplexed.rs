@@ -154,7 +154,7 @@ impl MultiplexedConnection {
             match first(driver.next(), due).await {
                 First::Left(Driven::Ended(_)) => return self.multiplexed.part().await,
                 First::Left(Driven::Opened { .. }) => {}
-                First::Left(Driven::Active | Driven::Rests) => self.end_if_left(),
+                First::Left(Driven::Changed | Driven::Rests) => self.end_if_left(),
                 First::Right(()) => match asked_at {
                     Some(asked) if self.multiplexed.heard_at() <= asked => {
                         self.multiplexed.end(Ended::Closed);
