@@ -12,8 +12,11 @@ use pin_project_lite::pin_project;
 
 /// Polls a future once. Most sends are ready at once, and then nobody prepares to
 /// wait.
-pub(crate) async fn at_once<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context))).await
+#[inline(always)]
+pub(crate) fn at_once<F: Future + Unpin>(
+    future: &mut F,
+) -> impl Future<Output = Poll<F::Output>> + use<'_, F> {
+    poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context)))
 }
 
 /// Which of two futures ended first.

@@ -34,8 +34,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Whether the first bytes of a connection begin as HTTP/2 does: no method of HTTP/1 does.
 pub(crate) fn is_http2(bytes: &[u8]) -> bool {
-    let word = HTTP2_PREFACE.split(|byte| *byte == b' ').next();
-    word.is_some_and(|word| bytes.starts_with(word))
+    bytes.starts_with(b"PRI ")
 }
 
 /// Looks at the first bytes of a connection.

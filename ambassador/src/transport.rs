@@ -151,10 +151,16 @@ impl Transport {
     /// loses nothing.
     #[inline(always)]
     pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + '_ {
-        poll_fn(move |context| match &self.session {
+        poll_fn(move |context| self.poll_recv(context))
+    }
+
+    /// The same as a step.
+    #[inline(always)]
+    pub(crate) fn poll_recv(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        match &self.session {
             None => self.stream.poll_recv(context),
             Some(session) => session.poll_recv(&self.stream, context),
-        })
+        }
     }
 
     /// The same, but not past `deadline`. What is here already comes even then.
@@ -163,10 +169,20 @@ impl Transport {
         &self,
         deadline: Instant,
     ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + '_ {
-        poll_fn(move |context| match &self.session {
+        poll_fn(move |context| self.poll_recv_by(deadline, context))
+    }
+
+    /// The same as a step.
+    #[inline(always)]
+    pub(crate) fn poll_recv_by(
+        &self,
+        deadline: Instant,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<io::Result<Option<Chunk>>, Elapsed>> {
+        match &self.session {
             None => self.stream.poll_recv_by(deadline, context),
             Some(session) => session.poll_recv_by(&self.stream, deadline, context),
-        })
+        }
     }
 
     /// Bytes that have arrived already.

@@ -84,7 +84,7 @@ impl RequestHead {
     }
 
     /// The bytes that say whom the request is for; empty: nothing does.
-    #[inline]
+    #[inline(always)]
     pub fn authority_bytes<'a>(&self, head: &'a [u8]) -> &'a [u8] {
         match (self.is_connect(), self.target_authority) {
             (true, _) => self.target(head),

@@ -102,6 +102,7 @@ impl RequestRewrite<'_> {
     }
 
     /// Whether a field of this name gives way to one of the proxy's own, or to none.
+    #[inline(always)]
     fn replaces(&self, name: &[u8]) -> bool {
         let is = |known: &[u8]| name.eq_ignore_ascii_case(known);
         let credential = self.credential.as_ref();

@@ -1,7 +1,7 @@
 //! Drives a connection: reads what the peer sends, and sends what was written.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -163,7 +163,7 @@ impl<'a> Driver<'a> {
         if connection.state.borrow_mut().codec.is_full() {
             return false;
         }
-        match pin!(connection.transport.recv()).poll(context) {
+        match connection.transport.poll_recv(context) {
             Poll::Pending => false,
             Poll::Ready(Ok(Some(chunk))) => {
                 connection.heard_at.set(ring::now());

@@ -350,7 +350,7 @@ impl<'a> SendResponse<'a> {
 
     /// Hands the head of a response to the kernel, and what came along of its body; they
     /// need not have been taken when it resolves.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn respond(
         self,
         response: &ResponseHead,

@@ -11,7 +11,7 @@ use crate::message::BadMessage;
 use crate::multiplex::{Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream};
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience};
-use crate::proxy::context::Scratch;
+use crate::proxy::context::{Context, Scratch};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
 use crate::proxy::reply;
@@ -44,7 +44,7 @@ pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
     } = *client;
     let server = Rc::new(ServerConnection {
         peer: member.peer(),
-        connection: Multiplexed::server(stream, LocalSettings::default()),
+        connection: Multiplexed::server(stream, settings(&context)),
         rests_since: Cell::new(ring::now()),
         context,
         origin,
@@ -63,6 +63,19 @@ pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
         // What ends it is to arrive.
         let _ = timer::timeout(patience.idle(), driver.flush()).await;
         server.connection.linger().await;
+    }
+}
+
+/// What the peer of an accepted connection may do. Which upstreams its requests are for
+/// is not known yet.
+fn settings(context: &Context) -> LocalSettings {
+    let generation = context.generation();
+    let limits = generation.table.settings().adopted.http2;
+    LocalSettings {
+        max_streams: limits.max_streams,
+        window: limits.window,
+        connection_window: limits.connection_window,
+        ..LocalSettings::default()
     }
 }
 

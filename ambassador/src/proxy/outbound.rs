@@ -7,6 +7,7 @@
 mod http1;
 mod http2;
 
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 
@@ -326,10 +327,7 @@ impl<'a> RecvResponse<'a> {
     ) -> Result<Option<Chunk>, BadMessage> {
         match self {
             Self::Http1(one) => one.begin_body(framing, rest),
-            Self::Http2(one) => {
-                one.begin_body();
-                Ok(rest)
-            }
+            Self::Http2(_) => Ok(rest),
         }
     }
 
@@ -359,7 +357,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn take_body(&mut self, more: Chunk) -> Result<Chunk, BadMessage> {
         match self {
             Self::Http1(one) => one.take_body(more),
-            Self::Http2(one) => Ok(one.take_body(more)),
+            Self::Http2(_) => Ok(more),
         }
     }
 
@@ -391,23 +389,23 @@ impl<'a> RecvResponse<'a> {
 
     /// More of the response; `None`: it ends.
     #[inline]
-    pub(crate) async fn recv(&self) -> io::Result<Option<Chunk>> {
-        match self {
-            Self::Http1(one) => one.recv().await,
-            Self::Http2(one) => one.recv().await,
-        }
+    pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + use<'_, 'a> {
+        poll_fn(|context| match self {
+            Self::Http1(one) => one.poll_recv(context),
+            Self::Http2(one) => one.poll_recv(context),
+        })
     }
 
     /// The same, but not past `deadline`.
     #[inline]
-    pub(crate) async fn recv_by(
+    pub(crate) fn recv_by(
         &self,
         deadline: Instant,
-    ) -> Result<io::Result<Option<Chunk>>, Elapsed> {
-        match self {
-            Self::Http1(one) => one.recv_by(deadline).await,
-            Self::Http2(one) => one.recv_by(deadline).await,
-        }
+    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + use<'_, 'a> {
+        poll_fn(move |context| match self {
+            Self::Http1(one) => one.poll_recv_by(deadline, context),
+            Self::Http2(one) => one.poll_recv_by(deadline, context),
+        })
     }
 
     /// How the request that was posted has failed, if it has; told once.

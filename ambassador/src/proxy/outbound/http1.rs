@@ -1,8 +1,8 @@
 //! One try over one HTTP/1 connection.
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::task::{self, Poll};
 
 use memchr::memchr;
 
@@ -398,17 +398,21 @@ impl<'a> RecvResponse<'a> {
         self.stream.try_recv()
     }
 
-    #[inline]
-    pub(super) fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> + use<'_, 'a> {
-        self.stream.recv()
+    #[inline(always)]
+    pub(super) fn poll_recv(
+        &self,
+        context: &mut task::Context<'_>,
+    ) -> Poll<io::Result<Option<Chunk>>> {
+        self.stream.poll_recv(context)
     }
 
-    #[inline]
-    pub(super) fn recv_by(
+    #[inline(always)]
+    pub(super) fn poll_recv_by(
         &self,
         deadline: Instant,
-    ) -> impl Future<Output = Result<io::Result<Option<Chunk>>, Elapsed>> + use<'_, 'a> {
-        self.stream.recv_by(deadline)
+        context: &mut task::Context<'_>,
+    ) -> Poll<Result<io::Result<Option<Chunk>>, Elapsed>> {
+        self.stream.poll_recv_by(deadline, context)
     }
 
     #[inline]

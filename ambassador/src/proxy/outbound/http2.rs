@@ -1,7 +1,10 @@
 //! One try over a stream of an HTTP/2 connection.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
@@ -17,7 +20,7 @@ use crate::proxy::body::BodyForm;
 use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
 use crate::proxy::post::Post;
 use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
-use crate::ring::timer::{self, Elapsed};
+use crate::ring::timer::{self, Elapsed, Sleep};
 use crate::ring::{Chunk, Gather};
 use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::upstream::connection::ConnectionUse;
@@ -27,6 +30,12 @@ use crate::upstream::pool::StreamLease;
 pub(crate) struct Outbound {
     lease: StreamLease,
     unframed: RefCell<Unframed>,
+    /// The head that has come and was not read.
+    block: RefCell<Option<FieldBlock>>,
+    /// Until when something is waited for.
+    alarm: RefCell<Option<(Instant, Sleep)>>,
+    /// A list of the trailers of the response.
+    trailers: OnceCell<Vec<u8>>,
 }
 
 /// Takes the framing of HTTP/1 off a request's body, where it has that.
@@ -46,12 +55,8 @@ pub(crate) struct SendRequest<'a> {
 
 /// The response.
 pub(crate) struct RecvResponse<'a> {
-    stream: &'a Http2Stream,
+    outbound: &'a Outbound,
     reading: Reading<'a>,
-    /// The head that has come and was not read.
-    block: RefCell<Option<FieldBlock>>,
-    /// A list of its trailers.
-    trailers: Vec<u8>,
 }
 
 impl Outbound {
@@ -59,6 +64,9 @@ impl Outbound {
         Self {
             lease,
             unframed: RefCell::default(),
+            block: RefCell::default(),
+            alarm: RefCell::default(),
+            trailers: OnceCell::new(),
         }
     }
 
@@ -148,10 +156,8 @@ impl Outbound {
             self.unframed.borrow_mut().reader = None;
         }
         let recv = RecvResponse {
-            stream: &self.lease.stream,
+            outbound: self,
             reading,
-            block: RefCell::new(None),
-            trailers: Vec::new(),
         };
         (
             outbound::SendRequest::Http2(SendRequest { outbound: self }),
@@ -263,43 +269,37 @@ impl RecvResponse<'_> {
     }
 
     pub(super) fn take_head(&mut self, bytes: Chunk) -> Result<Received, BadMessage> {
-        let Some(block) = self.block.get_mut().take() else {
+        let Some(block) = self.outbound.block.take() else {
             return Err(BadMessage::StreamError);
         };
-        let ends = self.stream.is_whole();
-        let head = &mut *self.reading.head;
-        http2::read_response(head, &block, self.reading.method, ends)?;
+        let (ends, Reading { head, method, .. }) = (self.is_whole(), &mut self.reading);
+        http2::read_response(head, &block, *method, ends)?;
         Ok(Received::Whole(bytes, None))
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.stream.is_whole()
+        self.stream().is_whole()
     }
 
     pub(super) fn end(&self) -> End<'_> {
-        End::of(self.is_whole(), &self.trailers)
+        let is_whole = self.is_whole();
+        let trailers = match is_whole {
+            true => self.outbound.trailers.get_or_init(|| self.trailers()),
+            false => &[][..],
+        };
+        End::of(is_whole, trailers)
     }
 
-    pub(super) fn take_body(&mut self, more: Chunk) -> Chunk {
-        if self.stream.is_whole() {
-            self.take_trailers();
-        }
-        more
-    }
-
-    pub(super) fn begin_body(&mut self) {
-        if self.stream.is_whole() {
-            self.take_trailers();
-        }
-    }
-
-    fn take_trailers(&mut self) {
-        let mut list = FieldList(&mut self.trailers);
-        for (name, value) in field_list::fields(&self.stream.take_trailers()) {
+    /// Those that may go on.
+    fn trailers(&self) -> Vec<u8> {
+        let mut trailers = Vec::new();
+        let mut list = FieldList(&mut trailers);
+        for (name, value) in field_list::fields(&self.stream().take_trailers()) {
             if may_trail(name) {
                 list.push(name, value);
             }
         }
+        trailers
     }
 
     pub(super) fn reuse(&self) -> Reuse {
@@ -307,21 +307,38 @@ impl RecvResponse<'_> {
     }
 
     pub(super) fn try_recv(&self) -> Option<Chunk> {
-        self.stream.try_recv().map(|arrived| self.bytes_of(arrived))
+        let arrived = self.stream().try_recv()?;
+        Some(self.bytes_of(arrived))
     }
 
-    pub(super) async fn recv(&self) -> io::Result<Option<Chunk>> {
-        match self.stream.recv().await {
-            Ok(arrived) => Ok(Some(self.bytes_of(arrived))),
-            Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
-        }
+    pub(super) fn poll_recv(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+        self.stream()
+            .poll_recv(context)
+            .map(|received| match received {
+                Ok(arrived) => Ok(Some(self.bytes_of(arrived))),
+                Err(_) => Err(io::ErrorKind::ConnectionReset.into()),
+            })
     }
 
-    pub(super) async fn recv_by(
+    pub(super) fn poll_recv_by(
         &self,
         deadline: Instant,
-    ) -> Result<io::Result<Option<Chunk>>, Elapsed> {
-        timer::timeout_at(deadline, self.recv()).await
+        context: &mut Context<'_>,
+    ) -> Poll<Result<io::Result<Option<Chunk>>, Elapsed>> {
+        if let Poll::Ready(received) = self.poll_recv(context) {
+            return Poll::Ready(Ok(received));
+        }
+        let mut alarm = self.outbound.alarm.borrow_mut();
+        let is_other = |(at, _): &mut (Instant, Sleep)| *at != deadline;
+        alarm.take_if(is_other);
+        let (_, sleep) = alarm.get_or_insert_with(|| (deadline, timer::sleep_until(deadline)));
+        ready!(Pin::new(sleep).poll(context));
+        *alarm = None;
+        Poll::Ready(Err(Elapsed))
+    }
+
+    fn stream(&self) -> &Http2Stream {
+        &self.outbound.lease.stream
     }
 
     /// A head is read later, from its lines and where its fields are in them.
@@ -329,9 +346,11 @@ impl RecvResponse<'_> {
         match arrived {
             Arrived::Content(content) => content,
             Arrived::Head(block) => {
-                let bytes = block.bytes().to_vec();
-                self.block.replace(Some(block));
-                Chunk::from(bytes)
+                let bytes = Chunk::written(block.bytes().len(), |lines| {
+                    lines.extend_from_slice(block.bytes());
+                });
+                self.outbound.block.replace(Some(block));
+                bytes
             }
         }
     }

@@ -71,7 +71,7 @@ impl Pools {
     }
 
     /// A place on a connection of this shard that is shared, or an idle one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         self: &Rc<Self>,
         shared: &Arc<Shared>,
