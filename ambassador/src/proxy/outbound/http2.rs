@@ -329,8 +329,7 @@ impl RecvResponse<'_> {
             return Poll::Ready(Ok(received));
         }
         let mut alarm = self.outbound.alarm.borrow_mut();
-        let is_other = |(at, _): &mut (Instant, Sleep)| *at != deadline;
-        alarm.take_if(is_other);
+        alarm.take_if(|kept| kept.0 != deadline);
         let (_, sleep) = alarm.get_or_insert_with(|| (deadline, timer::sleep_until(deadline)));
         ready!(Pin::new(sleep).poll(context));
         *alarm = None;
