@@ -132,7 +132,6 @@ pub(crate) enum Turn {
 }
 
 /// What is known of whoever makes a request, whatever its connection speaks.
-#[derive(Clone, Copy)]
 pub(crate) struct ClientRef<'a> {
     /// The shard's state.
     pub context: &'a Rc<Context>,
@@ -153,7 +152,7 @@ pub(crate) struct ClientRef<'a> {
 impl<'a> ClientRef<'a> {
     /// Whom its requests are addressed to: on an explicit listener this proxy,
     /// but for what comes through a tunnel.
-    pub(crate) fn addresses(self) -> Addressee {
+    pub(crate) fn addresses(&self) -> Addressee {
         match self.origin.original.is_none() && self.tunnel.is_none() {
             true => Addressee::Proxy,
             false => Addressee::Upstream,
@@ -161,7 +160,7 @@ impl<'a> ClientRef<'a> {
     }
 
     /// Where the connection was going, before its requests say more.
-    pub(crate) fn destination(self) -> Destination<'a> {
+    pub(crate) fn destination(&self) -> Destination<'a> {
         Destination {
             original: self.origin.original,
             tunnel: self.tunnel,
@@ -169,7 +168,7 @@ impl<'a> ClientRef<'a> {
     }
 
     /// What the log is told of something that begins on this connection.
-    pub(crate) fn passage(self, started: Instant) -> Passage {
+    pub(crate) fn passage(&self, started: Instant) -> Passage {
         let mut passage = Passage::new(self.origin.listener, started);
         passage.original = self.origin.original;
         passage.client = self.origin.peer;
@@ -178,7 +177,7 @@ impl<'a> ClientRef<'a> {
     }
 
     /// Who it is by its certificate; empty: it has shown none.
-    pub(crate) fn peer_id(self) -> &'a [u8] {
+    pub(crate) fn peer_id(&self) -> &'a [u8] {
         let id = self.certificate.and_then(|it| it.id.as_ref());
         id.map_or(b"", |id| id.as_bytes())
     }
@@ -248,12 +247,16 @@ impl Client {
 
     /// What it was woken by, which is no drain.
     fn woken(&mut self) -> ClientEvent {
-        let turn = std::mem::replace(&mut self.turn, Turn::Later);
         if self.ahead.is_none() {
             self.ahead = self.stream.try_recv();
         }
-        match &self.ahead {
-            Some(ahead) if turn == Turn::First && sniff::is_http2(ahead) => ClientEvent::Http2,
+        if self.turn == Turn::First {
+            self.turn = Turn::Later;
+            if self.ahead.as_deref().is_some_and(sniff::is_http2) {
+                return ClientEvent::Http2;
+            }
+        }
+        match self.ahead {
             Some(_) => ClientEvent::Bytes,
             None => ClientEvent::Ended,
         }

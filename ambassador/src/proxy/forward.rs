@@ -42,7 +42,7 @@ pub(crate) async fn forward(
     scratch: &mut Scratch,
     head: Chunk,
 ) -> After {
-    let client = downstream.client();
+    let client = &downstream.client();
     let context = Rc::clone(client.context);
     let (request, bytes) = (&scratch.request, &*head);
     let facts = RequestFacts::of(request, bytes);
@@ -110,7 +110,7 @@ pub(crate) async fn forward(
 
 /// Starts the record of a request.
 #[inline(always)]
-fn begin(client: ClientRef<'_>, facts: RequestFacts, head: &[u8]) -> RequestGuard {
+fn begin(client: &ClientRef<'_>, facts: RequestFacts, head: &[u8]) -> RequestGuard {
     let telemetry = &client.context.telemetry;
     let mut record = telemetry.begin(client.passage(ring::now()));
     record.method = facts.method.into();
@@ -141,7 +141,7 @@ fn described<'a>(
 /// A request as it came, for each try to encode.
 #[inline(always)]
 fn incoming<'a>(
-    client: ClientRef<'_>,
+    client: &ClientRef<'_>,
     target: &Target,
     request: &'a RequestHead,
     head: Chunk,
@@ -163,7 +163,7 @@ fn incoming<'a>(
 
 /// A CONNECT that is addressed to this proxy; `None`: it is none.
 fn connect<'a>(
-    client: ClientRef<'_>,
+    client: &ClientRef<'_>,
     facts: RequestFacts,
     target: &'a Target,
     request: &RequestHead,

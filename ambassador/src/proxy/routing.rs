@@ -358,15 +358,19 @@ impl RouteDecision {
     /// What is spoken to its upstream. Where that is open, TLS tells; in clear it is what
     /// a captured caller speaks, who knows whom it has called. A switch of protocols
     /// needs a connection of its own.
+    #[inline(always)]
     pub(crate) fn protocol(&self, incoming: &Incoming<'_>, facts: RequestFacts) -> key::Protocol {
-        let speaks_http2 = incoming.request.version == Version::Http2;
-        let switches = facts.upgrade || facts.method == Method::Connect && !speaks_http2;
+        let is_in_clear = self.server.is_none();
+        let speaks_http2 = facts.version == Version::Http2;
         match self.target.upstream.protocol {
             Protocol::Http1 | Protocol::Tcp => key::Protocol::Http1,
             Protocol::Http2 | Protocol::Grpc => key::Protocol::Http2,
-            Protocol::Auto if switches => key::Protocol::Http1,
-            Protocol::Auto if self.server.is_some() => key::Protocol::Negotiated,
-            Protocol::Auto if speaks_http2 && incoming.original.is_some() => key::Protocol::Http2,
+            Protocol::Auto if is_in_clear && !speaks_http2 => key::Protocol::Http1,
+            Protocol::Auto if facts.upgrade || facts.method == Method::Connect && !speaks_http2 => {
+                key::Protocol::Http1
+            }
+            Protocol::Auto if !is_in_clear => key::Protocol::Negotiated,
+            Protocol::Auto if incoming.original.is_some() => key::Protocol::Http2,
             Protocol::Auto => key::Protocol::Http1,
         }
     }

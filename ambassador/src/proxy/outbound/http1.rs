@@ -44,14 +44,12 @@ pub(crate) struct SendRequest<'a> {
 pub(crate) struct RecvResponse<'a> {
     stream: &'a Transport,
     reading: Reading<'a>,
-    /// What has come of a head that is not whole.
+    /// What has come of a head that is not whole. Behind it, where only the content passes:
+    /// the trailer section, and when that is whole a list of its fields.
     part: Vec<u8>,
     /// Where its body is.
     body: BodyReader,
     framing: Framing,
-    /// Where only the content passes: the trailer section, and when that is whole a list
-    /// of its fields.
-    trailers: Vec<u8>,
     /// Whether bytes followed the end of the response that nobody asked for.
     leftover: Leftover,
 }
@@ -145,7 +143,6 @@ impl Outbound {
             part: Vec::new(),
             body: BodyReader::of_response(Length::None),
             framing: Framing::Kept,
-            trailers: Vec::new(),
             leftover: Leftover::None,
         };
         (
@@ -345,7 +342,7 @@ impl<'a> RecvResponse<'a> {
                 let mut data = Vec::with_capacity(length);
                 let progress = self.body.advance_into(&chunk, &mut data)?;
                 let section = progress.consumed - progress.trailers..progress.consumed;
-                self.trailers.extend_from_slice(&chunk[section]);
+                self.part.extend_from_slice(&chunk[section]);
                 if progress.done {
                     self.read_trailers();
                 }
@@ -361,15 +358,15 @@ impl<'a> RecvResponse<'a> {
 
     #[inline]
     pub(super) fn end(&self) -> End<'_> {
-        End::of(self.is_whole(), &self.trailers)
+        End::of(self.is_whole(), &self.part)
     }
 
     /// What the section says that may pass. It is sound: it has gone through a body
     /// reader.
     #[cold]
     fn read_trailers(&mut self) {
-        let section = std::mem::take(&mut self.trailers);
-        let mut list = FieldList(&mut self.trailers);
+        let section = std::mem::take(&mut self.part);
+        let mut list = FieldList(&mut self.part);
         for (name, value) in http1::read_trailers(&section) {
             if may_trail(name) {
                 list.push(name, value);

@@ -96,7 +96,7 @@ fn outcome(role: Role, input: &[u8], sizes: &[usize]) -> Outcome {
 
 /// Sends as much of so many bytes as may go; the end, where the number is even.
 fn send_some(end: &mut End, stream: StreamId, size: usize) {
-    let sent = end.data(stream.0, &vec![7; size], size % 2 == 0);
+    let sent = end.data(stream.0, &vec![7; size], size.is_multiple_of(2));
     assert!(sent <= size);
 }
 
