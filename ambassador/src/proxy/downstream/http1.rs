@@ -313,20 +313,29 @@ impl<'a> SendResponse<'a> {
         if is_old && response.is_coded() {
             return Err(BadMessage::CodedForOldCaller);
         }
-        // Chunks are taken apart for a caller that does not know them.
-        let framing = match (response.is_chunked(), response.version) {
-            (false, _) => Framing::Kept,
-            (true, message::Version::Http2) if is_old => Framing::Kept,
-            (true, message::Version::Http2) => Framing::Added,
-            (true, _) if is_old => Framing::Removed,
-            (true, _) => Framing::Kept,
+        let is_chunked = response.is_chunked();
+        let framing = match is_chunked {
+            true => self.framing_of_chunks(response),
+            false => Framing::Kept,
         };
-        let ends = is_old && response.is_chunked() || response.ends_with_connection();
+        let ends = is_chunked && is_old || response.ends_with_connection();
         let after = match self.persistence {
             Persistence::KeepAlive if next == NextRequest::Allowed && !ends => After::KeepAlive,
             Persistence::KeepAlive | Persistence::Close => After::Close,
         };
         Ok(ResponsePlan { framing, after })
+    }
+
+    /// What becomes of the framing of a body whose length is not known. Chunks are taken
+    /// apart for a caller that does not know them.
+    fn framing_of_chunks(self, response: &ResponseHead) -> Framing {
+        let is_old = self.version == Version::Http10;
+        match response.version {
+            message::Version::Http2 if is_old => Framing::Kept,
+            message::Version::Http2 => Framing::Added,
+            _ if is_old => Framing::Removed,
+            _ => Framing::Kept,
+        }
     }
 
     #[inline(always)]

@@ -227,17 +227,9 @@ impl Outbound {
 impl<'a> SendRequest<'a> {
     #[inline(always)]
     pub(super) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Post<'a> {
-        let gather = match (self.framing, body) {
-            (Framing::Added, body) => {
-                let mut gather = Gather::from(head);
-                gather.push(in_chunks(&body.unwrap_or_default(), end));
-                gather
-            }
-            (_, Some(mut gather)) => {
-                gather.push_front(head);
-                gather
-            }
-            (_, None) => Gather::from(head),
+        let gather = match body {
+            None if self.framing != Framing::Added => Gather::from(head),
+            body => self.with_body(head, body.unwrap_or_default(), end),
         };
         Post::Http1(match end {
             // The answer comes next and tells how the send went.
@@ -245,6 +237,16 @@ impl<'a> SendRequest<'a> {
             // A body must not begin behind a head that was not sent.
             End::More => self.stream.send(gather),
         })
+    }
+
+    #[inline(never)]
+    fn with_body(self, head: Chunk, body: Gather, end: End<'_>) -> Gather {
+        let mut gather = match self.framing {
+            Framing::Added => Gather::from(in_chunks(&body, end)),
+            Framing::Kept | Framing::Removed => body,
+        };
+        gather.push_front(head);
+        gather
     }
 
     pub(super) fn send(self, body: Gather, end: End<'_>) -> Post<'a> {
