@@ -150,7 +150,7 @@ proptest! {
                 (2, Some(id)) => send_some(&mut client, id, size),
                 (3, Some(id)) if server.connection.user(id).is_some() => {
                     let is_first = answered.insert(id);
-                    server.headers(id.0, OK, !is_first || size % 4 == 0);
+                    server.headers(id.0, OK, !is_first || size.is_multiple_of(4));
                 }
                 (4 | 5, Some(id)) if answered.contains(&id) => send_some(&mut server, id, size),
                 (6, Some(id)) => client.connection.reset(id, ErrorCode::CANCEL),
