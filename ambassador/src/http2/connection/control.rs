@@ -1,5 +1,6 @@
 //! Frames without content as they come (RFC 9113 sections 6.3 to 6.9).
 
+use super::receive::IDLE_STREAM;
 use super::{Connection, PING_PAYLOAD};
 use crate::clock::Instant;
 use crate::http2::error::{ConnectionError, ErrorCode, Flood};
@@ -59,7 +60,7 @@ impl<T> Connection<T> {
                 self.streams.close(at);
                 Ok(Some(Event::Reset { stream: id, code }))
             }
-            Place::Idle => Err(self.idle()),
+            Place::Idle => Err(IDLE_STREAM),
             Place::ResetHere | Place::Closed | Place::Skipped => {
                 self.budgets.spend_control(now)?;
                 self.streams.forget_reset(id);
@@ -196,7 +197,7 @@ impl<T> Connection<T> {
         }
         let at = match self.streams.place(id) {
             Place::Active(at) => at,
-            Place::Idle => return Err(self.idle()),
+            Place::Idle => return Err(IDLE_STREAM),
             Place::ResetHere | Place::Closed | Place::Skipped => return Ok(None),
         };
         if increment == 0 {

@@ -1,11 +1,11 @@
 //! DATA frames as they come (RFC 9113 sections 5.2 and 6.1).
 
 use super::Connection;
-use super::receive::{Content, Position, Step};
+use super::receive::{Content, IDLE_STREAM, Position, Step};
 use crate::clock::Instant;
 use crate::http2::error::{ConnectionError, ErrorCode};
 use crate::http2::event::Event;
-use crate::http2::frame::{FrameHeader, flags};
+use crate::http2::frame::{self, FrameHeader, flags};
 use crate::http2::streams::Place;
 
 impl<T> Connection<T> {
@@ -26,7 +26,7 @@ impl<T> Connection<T> {
             return Err(ConnectionError::protocol("more padding than payload"));
         };
         if place == Place::Idle {
-            return Err(self.idle());
+            return Err(IDLE_STREAM);
         }
         if self.receive_window.take(length).is_err() {
             let code = ErrorCode::FLOW_CONTROL_ERROR;
@@ -126,7 +126,8 @@ impl<T> Connection<T> {
             return Ok(());
         }
         self.budgets.spend_error(now)?;
-        self.refuse(header.stream, ErrorCode::STREAM_CLOSED);
+        self.streams.remember_reset(header.stream);
+        frame::write_reset(&mut self.output, header.stream, ErrorCode::STREAM_CLOSED);
         Ok(())
     }
 }

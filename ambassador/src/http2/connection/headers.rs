@@ -2,6 +2,7 @@
 //! of which message they are (RFC 9113 sections 4.3, 5.1, 6.2, 6.10 and 8.1).
 
 use super::Connection;
+use super::receive::IDLE_STREAM;
 use crate::clock::Instant;
 use crate::http2::error::{ConnectionError, ErrorCode, Flood};
 use crate::http2::event::{Event, Section};
@@ -210,27 +211,26 @@ impl<T> Connection<T> {
         now: Instant,
     ) -> Result<Option<Event>, ConnectionError> {
         if self.role == Role::Client || !id.is_of_client() {
-            return Err(self.idle());
+            return Err(IDLE_STREAM);
         }
         let most = self.local.max_streams as usize;
         let is_full = self.streams.active() >= most
             || self.streams.len() >= most.saturating_mul(TABLE_FACTOR_MAX);
-        let is_after_end = self.local_last.is_some_and(|last| id > last);
         self.streams.use_id(id);
-        if is_after_end {
+        if self.local_last.is_some_and(|last| id > last) {
             // The client does not know yet (6.8).
             self.budgets.spend_control(now)?;
-            self.streams.remember_reset(id);
+            self.expect_more(id, traits);
             return Ok(None);
         }
-        if traits.depends_on_itself {
-            self.budgets.spend_error(now)?;
-            self.refuse(id, ErrorCode::PROTOCOL_ERROR);
-            return Ok(None);
-        }
-        if is_full {
+        if traits.depends_on_itself || is_full {
             self.budgets.spend_control(now)?;
-            self.refuse(id, ErrorCode::REFUSED_STREAM);
+            let code = match is_full {
+                true => ErrorCode::REFUSED_STREAM,
+                false => ErrorCode::PROTOCOL_ERROR,
+            };
+            frame::write_reset(&mut self.output, id, code);
+            self.expect_more(id, traits);
             return Ok(None);
         }
         let mut stream = self.new_stream(id, None);
@@ -244,6 +244,13 @@ impl<T> Connection<T> {
             section: Section::Request,
             end: traits.end,
         }))
+    }
+
+    /// What more comes of a stream that did not begin is ignored.
+    fn expect_more(&mut self, id: StreamId, traits: Traits) {
+        if !traits.end {
+            self.streams.remember_reset(id);
+        }
     }
 
     /// A stream at its start.

@@ -5,7 +5,7 @@ use crate::clock::Instant;
 use crate::http2::error::{ConnectionError, ErrorCode};
 use crate::http2::event::Event;
 use crate::http2::frame::{
-    self, FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, PREFACE, flags,
+    FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, PREFACE, flags,
 };
 use crate::http2::role::Role;
 use crate::http2::stream::StreamId;
@@ -216,12 +216,6 @@ impl<T> Connection<T> {
         Ok(Some(Event::Failed { stream: id, code }))
     }
 
-    /// Answers a frame on a stream that is not in the table by a reset.
-    pub(super) fn refuse(&mut self, id: StreamId, code: ErrorCode) {
-        self.streams.remember_reset(id);
-        frame::write_reset(&mut self.output, id, code);
-    }
-
     fn is_active(&self, id: StreamId) -> bool {
         matches!(self.streams.place(id), Place::Active(_))
     }
@@ -233,12 +227,8 @@ impl<T> Connection<T> {
         }
         Ok(self.streams.place(id))
     }
-
-    /// What ends a connection on which a frame comes for a stream nobody opened.
-    pub(super) fn idle(&self) -> ConnectionError {
-        ConnectionError::protocol(match self.role {
-            Role::Client => "a frame on a stream that was not opened",
-            Role::Server => "a frame on an idle stream",
-        })
-    }
 }
+
+/// What ends a connection on which a frame comes for a stream nobody opened.
+pub(super) const IDLE_STREAM: ConnectionError =
+    ConnectionError::protocol("a frame on a stream that was not opened");
