@@ -6,6 +6,7 @@ mod ends;
 mod exchange;
 mod floods;
 mod frames;
+mod oracle;
 mod sections;
 mod settings;
 mod states;

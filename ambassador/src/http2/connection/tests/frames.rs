@@ -110,6 +110,13 @@ fn s5_3_priority_has_only_a_form() {
     let mut server = End::server();
     server.feed(&with_priority(3)).unwrap();
     assert_eq!(server.notes().len(), 1);
+    // It uses no id.
+    let mut server = End::server();
+    server
+        .feed(&frame(PRIORITY, 0, 9, &[0x80, 0, 0, 5, 255]))
+        .unwrap();
+    server.feed(&headers(7, END_STREAM, GET)).unwrap();
+    assert_eq!((server.notes().len(), server.sent()), (1, vec![]));
 }
 
 #[test]
