@@ -4,6 +4,7 @@
 
 mod capture;
 mod http;
+mod http2;
 mod policy;
 mod ring;
 mod route;
@@ -34,6 +35,7 @@ pub fn lookup(measure: &mut impl Measure) {
 /// Has every other case measured.
 pub fn all(measure: &mut impl Measure) {
     http::all(measure);
+    http2::all(measure);
     route::all(measure);
     upstream::all(measure);
     policy::all(measure);
