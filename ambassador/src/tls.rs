@@ -6,6 +6,7 @@
 //! A shard takes the configuration in force for each new connection, so a new
 //! certificate changes no connection that is open.
 
+mod alpn;
 pub(crate) mod certificate;
 mod client;
 mod client_verifier;
@@ -26,6 +27,7 @@ pub(crate) mod trust;
 mod verifier;
 pub(crate) mod x509_context;
 
+pub(crate) use alpn::Offer;
 pub(crate) use certificate::uris;
 pub(crate) use client::{Client, https_config};
 pub(crate) use files::{FileError, Files};

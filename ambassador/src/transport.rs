@@ -139,7 +139,7 @@ impl Transport {
 
     /// Whether ALPN has chosen HTTP/2.
     pub(crate) fn is_http2(&self) -> bool {
-        false
+        self.session.as_ref().is_some_and(Session::is_http2)
     }
 
     /// Names it to those who do not own it.
@@ -370,3 +370,6 @@ impl Detached {
         ring::is_quiet(&self.socket)
     }
 }
+
+#[cfg(test)]
+mod tests;

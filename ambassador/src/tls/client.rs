@@ -11,6 +11,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, SupportedCipherSuite, SupportedProtocolVersion, version};
 use webpki::OwnedCertRevocationList;
 
+use super::alpn::{Configs, Offer};
 use super::files::{FileError, Files, authorities, revoked, wrong};
 use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
@@ -25,7 +26,7 @@ use crate::route::tls::{Alpn, Ca, CertificateSource, MinVersion, Sni, Tls, Verif
 pub(crate) struct Client {
     id: u32,
     settings: Arc<Tls>,
-    protocols: Vec<Vec<u8>>,
+    alpn: Alpn,
     /// The name that is asked for, where it does not depend on the request.
     fixed_name: Option<ServerName<'static>>,
     /// The name that is asked for where there is no request.
@@ -37,8 +38,7 @@ pub(crate) struct Client {
 /// A client certificate and the trust that goes with it.
 #[derive(Debug)]
 pub(crate) struct ClientContext {
-    /// What sessions are agreed upon with.
-    pub config: Arc<ClientConfig>,
+    configs: Configs,
     /// Until when the client certificate is valid, in seconds since 1970; `None`: there
     /// is none.
     pub not_after: Option<u64>,
@@ -56,7 +56,7 @@ impl Client {
         let Some(settings) = &upstream.tls else {
             return Ok(None);
         };
-        let protocols = protocols(settings, upstream.protocol);
+        let alpn = alpn(settings, upstream.protocol);
         let fixed_name = match &settings.sni {
             Sni::Auto => None,
             Sni::Name(name) => {
@@ -66,10 +66,10 @@ impl Client {
         };
         Ok(Some(Self {
             default_name: default_name(upstream),
-            in_force: ClientContext::find(settings, files, &protocols)?.into(),
+            in_force: ClientContext::find(settings, files, alpn)?.into(),
             id: next_id(),
             settings: Arc::clone(settings),
-            protocols,
+            alpn,
             fixed_name,
         }))
     }
@@ -84,7 +84,7 @@ impl Client {
         if before.is_some() && before == files.fingerprint() {
             return Ok(());
         }
-        let context = ClientContext::find(&self.settings, files, &self.protocols)?;
+        let context = ClientContext::find(&self.settings, files, self.alpn)?;
         self.in_force.store(context);
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Client {
     /// Whether it is what would be made for an upstream.
     pub(crate) fn serves(&self, upstream: &Upstream) -> bool {
         upstream.tls.as_ref() == Some(&self.settings)
-            && self.protocols == protocols(&self.settings, upstream.protocol)
+            && self.alpn == alpn(&self.settings, upstream.protocol)
             && self.default_name == default_name(upstream)
     }
 
@@ -127,26 +127,27 @@ impl Client {
 /// # Errors
 /// As those of [`Client::new`].
 pub(crate) fn https_config(settings: &Tls, files: &Files) -> Result<Arc<ClientConfig>, FileError> {
-    let context = ClientContext::new(settings, files, &[b"http/1.1".to_vec()])?;
-    Ok(context.config)
+    let context = ClientContext::new(settings, files, Alpn::Auto)?;
+    Ok(Arc::clone(context.config(Offer::Http1)))
 }
 
 impl ClientContext {
+    /// What a session is agreed upon with that offers this.
+    pub(crate) fn config(&self, offer: Offer) -> &Arc<ClientConfig> {
+        self.configs.of(offer)
+    }
+
     /// `None`: it needs the proxy's own identity, which is not there.
-    fn find(
-        settings: &Tls,
-        files: &Files,
-        protocols: &[Vec<u8>],
-    ) -> Result<Option<Arc<Self>>, FileError> {
+    fn find(settings: &Tls, files: &Files, alpn: Alpn) -> Result<Option<Arc<Self>>, FileError> {
         if settings.needs_identity() && files.identity.is_none() {
             files.check("ca")?;
             return Ok(None);
         }
-        let context = Self::new(settings, files, protocols)?;
+        let context = Self::new(settings, files, alpn)?;
         Ok(Some(Arc::new(context)))
     }
 
-    fn new(settings: &Tls, files: &Files, protocols: &[Vec<u8>]) -> Result<Self, FileError> {
+    fn new(settings: &Tls, files: &Files, alpn: Alpn) -> Result<Self, FileError> {
         let provider = provider();
         let resumption = Arc::new(Resumption::new());
         let verifier = ServerVerifier {
@@ -176,26 +177,23 @@ impl ClientContext {
             }
             _ => (builder.with_no_client_auth(), None),
         };
-        config.alpn_protocols = protocols.to_vec();
         // Who is not verified has no certificate that could end.
         if settings.verify != Verify::Off {
             config.resumption = client::Resumption::store(resumption);
         }
         Ok(Self {
-            config: Arc::new(config),
+            configs: Configs::new(config, alpn),
             not_after,
             fingerprint: files.fingerprint(),
         })
     }
 }
 
-/// The application protocols to offer.
-fn protocols(settings: &Tls, protocol: Protocol) -> Vec<Vec<u8>> {
-    match (settings.alpn, protocol) {
-        (Alpn::Auto, Protocol::Auto | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc) => {
-            vec![b"http/1.1".to_vec()]
-        }
-        (Alpn::Auto, Protocol::Tcp) | (Alpn::Off, _) => Vec::new(),
+/// Opaque bytes are no application protocol that has a name.
+fn alpn(settings: &Tls, protocol: Protocol) -> Alpn {
+    match protocol {
+        Protocol::Tcp => Alpn::Off,
+        Protocol::Auto | Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => settings.alpn,
     }
 }
 

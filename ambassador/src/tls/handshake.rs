@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::server::ServerConfig;
 use rustls::{CertificateError, ClientConnection, Connection, Error, ServerConnection};
 
+use super::alpn;
 use super::outcome::{outcome_of, refusal};
 use super::session::{Agreement, Progress, Session, open, take_ciphertext};
 use crate::ring::{self, Chunk, Stream};
@@ -39,8 +40,14 @@ impl Session {
         name: ServerName<'static>,
     ) -> Result<Self, HandshakeError> {
         turn().await;
+        let needs_http2 = alpn::needs_http2(&config);
         let connection = ClientConnection::new(config, name).map_err(HandshakeError::of)?;
-        agree(stream, connection.into()).await
+        let session = agree(stream, connection.into()).await?;
+        // A server that does not know ALPN chooses nothing, and goes on.
+        match needs_http2 && !session.is_http2() {
+            false => Ok(session),
+            true => Err(HandshakeError::of(Error::NoApplicationProtocol)),
+        }
     }
 
     /// Agrees upon a session with the client at the other end.

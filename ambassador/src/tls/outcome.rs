@@ -1,6 +1,6 @@
 //! What errors and alerts of a handshake mean, in one word each.
 
-use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible, PeerMisbehaved};
 
 use super::svid_verifier::PeerError;
 use crate::telemetry::TlsOutcome;
@@ -10,7 +10,10 @@ pub(super) fn outcome_of(error: &Error) -> TlsOutcome {
     match error {
         Error::InvalidCertificate(error) => of_certificate(error),
         Error::NoCertificatesPresented => TlsOutcome::NoCertificate,
-        Error::NoApplicationProtocol => TlsOutcome::NoProtocol,
+        Error::NoApplicationProtocol
+        | Error::PeerMisbehaved(PeerMisbehaved::SelectedUnofferedApplicationProtocol) => {
+            TlsOutcome::NoProtocol
+        }
         Error::PeerIncompatible(
             PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
             | PeerIncompatible::ServerDoesNotSupportTls12Or13

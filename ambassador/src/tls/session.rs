@@ -14,8 +14,8 @@ use std::task::{Context, Poll, ready};
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, Connection, HandshakeKind, NamedGroup, ProtocolVersion};
 
-use super::certificate;
 use super::outcome::refusal;
+use super::{alpn, certificate};
 use crate::clock::{self, Instant};
 use crate::ring::timer::Elapsed;
 use crate::ring::{self, Chunk, Gather, SendError, Stream, StreamId};
@@ -111,6 +111,11 @@ impl Session {
     #[inline(never)]
     pub(crate) fn summary(&self) -> TlsSummary {
         self.state().agreement().summary
+    }
+
+    /// Whether HTTP/2 is spoken over it.
+    pub(crate) fn is_http2(&self) -> bool {
+        alpn::is_http2(self.state().agreement().connection.alpn_protocol())
     }
 
     /// How the peer has refused what it was shown; `None`: it has not.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use rustls_pki_types::ServerName;
 
 use crate::addr::EndpointAddr;
+use crate::tls::Offer;
 use crate::upstream::dial::Namespace;
 use crate::upstream::holders::SLOTS;
 
@@ -58,6 +59,17 @@ pub enum Protocol {
     Negotiated,
 }
 
+impl Protocol {
+    /// What a connection of it offers over TLS.
+    pub(super) fn offer(self) -> Offer {
+        match self {
+            Self::Http1 => Offer::Http1,
+            Self::Http2 => Offer::Http2,
+            Self::Negotiated => Offer::Either,
+        }
+    }
+}
+
 impl PoolKey {
     /// The key of a protocol.
     pub fn new(
@@ -76,12 +88,7 @@ impl PoolKey {
 
     /// The key of HTTP/1.
     pub fn http1(namespace: Namespace, endpoint: EndpointAddr, identity: Identity) -> Self {
-        Self {
-            namespace,
-            endpoint,
-            identity,
-            protocol: Protocol::Http1,
-        }
+        Self::new(Protocol::Http1, namespace, endpoint, identity)
     }
 
     /// The same key at another endpoint.
@@ -109,6 +116,16 @@ mod tests {
     fn a_key_at_another_endpoint_differs_in_that_alone() {
         assert_eq!(key(1).at(key(2).endpoint), key(2));
         assert_ne!(key(1), key(2));
+    }
+
+    #[test]
+    fn protocols_share_no_connections_and_offer_what_they_are() {
+        let all = [Protocol::Http1, Protocol::Http2, Protocol::Negotiated];
+        let keys = all.map(|protocol| PoolKey { protocol, ..key(1) });
+        assert_eq!(keys[0], key(1));
+        assert!(keys[1] != keys[0] && keys[2] != keys[0] && keys[1] != keys[2]);
+        let offers = all.map(Protocol::offer);
+        assert_eq!(offers, [Offer::Http1, Offer::Http2, Offer::Either]);
     }
 
     #[test]

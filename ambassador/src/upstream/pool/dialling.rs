@@ -86,7 +86,8 @@ impl Pools {
             left,
         } = encrypted.map_err(CheckoutError::Dial)?;
         let key = PoolKey { identity, ..key };
-        if stream.is_http2() {
+        // Where nothing is offered, it is known before.
+        if stream.is_http2() || key.protocol == Protocol::Http2 {
             return Ok(share(shared, stream, key, left, permit));
         }
         let mut connection = Connection::new(stream, key, shared.id, permit);
@@ -134,7 +135,8 @@ async fn encrypt(
     let name = name.unwrap_or_else(|| to.key.endpoint.0.ip().to_canonical().into());
     let encrypted = match client.in_force() {
         Some(in_force) => {
-            let encrypted = stream.encrypt(Arc::clone(&in_force.config), name).await;
+            let config = Arc::clone(in_force.config(to.key.protocol.offer()));
+            let encrypted = stream.encrypt(config, name).await;
             encrypted.map(|stream| (stream, in_force.not_after))
         }
         None => Err(HandshakeError::no_identity()),
