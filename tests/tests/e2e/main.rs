@@ -52,6 +52,7 @@ mod keep_alive;
 mod late_facts;
 mod leaving;
 mod limits;
+mod load;
 mod log_on_a_full_disk;
 mod loops;
 mod max_connections;

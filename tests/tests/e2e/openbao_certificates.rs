@@ -14,7 +14,8 @@ use ambassador_tests::server::text;
 use ambassador_tests::{Backend, Client, OpenBao, Proxy, Server, eventually, on_both_backends, os};
 
 use crate::credentials::replace;
-use crate::tls_rotation::{Load, Mount};
+use crate::load::Load;
+use crate::tls_rotation::Mount;
 use crate::tls_upstream::{HANDSHAKES, free, line};
 
 on_both_backends!(
@@ -253,12 +254,15 @@ fn no_request_fails_while_short_certificates_are_issued_anew(backend: Backend) {
     let told = Arc::clone(&said);
     let load = Load::start(move || {
         let (mut caller, told) = (Client::connect(listen), Arc::clone(&told));
-        Box::new(move || {
+        Box::new(move |_| {
             let nginx = ask(&mut caller, "web.test", "/");
             let stock = ask(&mut caller, "stock.test", "/");
             let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
             let nginx = told.nginx(nginx);
-            told.stock(stock) && nginx
+            match told.stock(stock) && nginx {
+                true => Ok(()),
+                false => Err("see `faults`".to_owned()),
+            }
         })
     });
     let mut due = Instant::now();
@@ -278,7 +282,8 @@ fn no_request_fails_while_short_certificates_are_issued_anew(backend: Backend) {
         let said = said.lock().unwrap_or_else(PoisonError::into_inner);
         said.numbers.contains(&number(&own))
     });
-    let (asked, failed) = load.stop();
+    let result = load.stop();
+    let (asked, failed) = (result.asked, result.failed.len());
     let said = said.lock().unwrap_or_else(PoisonError::into_inner);
     let (numbers, processes) = (said.numbers.len(), said.processes.len());
     println!(
