@@ -53,8 +53,8 @@ pub(crate) struct ConnectionState {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lifetime {
     born: Instant,
-    /// How long it may be used, by what it was encrypted with.
-    longest: Duration,
+    /// How long from then on the certificate is valid that it was opened with.
+    valid_for: Duration,
     /// By how many 2,560ths its limits are shorter than those of the upstream.
     spread: u8,
 }
@@ -157,6 +157,18 @@ impl Connection {
         self.lifetime.ends_in(left);
     }
 
+    /// Whether the certificate that it was opened with, and that was valid then, has come
+    /// to its end.
+    pub fn has_ended(&self) -> bool {
+        self.lifetime.has_ended()
+    }
+
+    /// From when on it is not used again, as its certificate is about to end; `None`: there
+    /// is none.
+    pub(super) fn usable_until(&self) -> Option<Instant> {
+        self.lifetime.usable_until()
+    }
+
     /// Whether it is too old to be used again.
     #[inline(always)]
     pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
@@ -191,15 +203,27 @@ impl Lifetime {
     pub(super) fn new() -> Self {
         Self {
             born: ring::now(),
-            longest: Duration::MAX,
+            valid_for: Duration::MAX,
             spread: clock::random_u64() as u8,
         }
     }
 
-    /// The certificate that it was opened with ends after `left`: it is not used again
-    /// from nine tenths of that on, or a minute before.
+    /// The certificate that it was opened with ends after `left`.
     pub(super) fn ends_in(&mut self, left: Duration) {
-        self.longest = (left - left / 10).max(left.saturating_sub(Duration::from_secs(60)));
+        self.valid_for = left;
+    }
+
+    /// Whether that certificate, which was valid then, has come to its end.
+    pub(super) fn has_ended(&self) -> bool {
+        let age = clock::now().saturating_duration_since(self.born);
+        age >= self.valid_for && self.valid_for > Duration::ZERO
+    }
+
+    /// From when on the connection is not used again, as its certificate is about to end;
+    /// `None`: there is none.
+    fn usable_until(&self) -> Option<Instant> {
+        let limited = self.valid_for != Duration::MAX;
+        limited.then(|| self.born + self.share_of(usable(self.valid_for)))
     }
 
     /// The limit less this connection's random share of up to a tenth, so that
@@ -212,10 +236,16 @@ impl Lifetime {
     #[inline(always)]
     pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
         let age = now.saturating_duration_since(self.born);
-        let max_lifetime = max_lifetime.min(self.longest);
         // Most are far from it, and need no division to tell.
-        age >= max_lifetime / 2 && age >= self.share_of(max_lifetime)
+        age >= max_lifetime.min(self.valid_for) / 2
+            && age >= self.share_of(max_lifetime.min(usable(self.valid_for)))
     }
+}
+
+/// How much of the time for which a certificate is valid its connections are used.
+fn usable(valid_for: Duration) -> Duration {
+    const AHEAD_MAX: Duration = Duration::from_secs(60);
+    valid_for - (valid_for / 10).min(AHEAD_MAX)
 }
 
 fn share(limit: Duration, spread: u8) -> Duration {
@@ -315,6 +345,14 @@ mod tests {
             assert_eq!(tie.presented(to), presented, "{tie:?} {to:?}");
             assert_eq!(tie.offered(to), offered, "{tie:?} {to:?}");
             assert_eq!(tie.has_begun(), matches!(tie, ConnectionAuth::Begun(_)));
+        }
+    }
+
+    #[test]
+    fn a_connection_is_given_up_a_tenth_or_a_minute_before_its_certificate_ends() {
+        for (valid_for_s, usable_s) in [(0, 0), (10, 9), (600, 540), (6_000, 5_940)] {
+            let [valid_for, expected] = [valid_for_s, usable_s].map(Duration::from_secs);
+            assert_eq!(usable(valid_for), expected);
         }
     }
 

@@ -14,15 +14,18 @@ use crate::upstream::key::PoolKey;
 pub(super) struct Idle {
     pub(super) connection: Box<Connection>,
     since: Instant,
-    /// Until when the upstream lets it.
+    /// Until when it may be used: the upstream keeps it so long, and its certificate is
+    /// valid.
     until: Option<Instant>,
 }
 
 impl Idle {
     /// `connection`, from now on.
     pub(super) fn new(connection: Box<Connection>, now: Instant) -> Self {
+        let kept_until = connection.idle_limit().map(|limit| now + limit);
+        let ends = [kept_until, connection.usable_until()];
         Self {
-            until: connection.idle_limit().map(|limit| now + limit),
+            until: ends.into_iter().flatten().min(),
             since: now,
             connection,
         }
@@ -41,8 +44,8 @@ impl Idle {
     /// Whether it can be used for what it is kept for.
     #[inline(always)]
     pub(super) fn is_usable(&self, now: Instant) -> bool {
-        let may_stand = self.until.is_none_or(|until| now < until);
-        may_stand && !self.connection.stream.is_closed_or_busy()
+        let is_in_time = self.until.is_none_or(|until| now < until);
+        is_in_time && !self.connection.stream.is_closed_or_busy()
     }
 }
 

@@ -169,6 +169,35 @@ fn one_stands_idle_for_as_long_as_its_upstream_lets_it() {
 }
 
 #[test]
+fn one_whose_certificate_comes_to_its_end_is_not_used_again() {
+    // Between two sweeps, and whatever its upstream says of how long it stays.
+    for (waits, dials) in [(8_099, 1), (9_000, 2)] {
+        for idle_limit in [None, Some(100 * SECOND)] {
+            on_a_shard(of(9), move |shard| async move {
+                let mut lease = shard.lease(1).await;
+                lease.ends_in(10 * SECOND);
+                lease.set_idle_limit(idle_limit);
+                give_back(lease);
+                virtual_time::advance(MS * waits);
+                timer::sleep(MS).await;
+                let lease = shard.lease(1).await;
+                assert!(!lease.has_ended());
+                drop(lease);
+                assert_eq!(shard.dials(), dials, "{waits}");
+            });
+        }
+    }
+    on_a_shard(of(9), |shard| async move {
+        let mut lease = shard.lease(1).await;
+        lease.ends_in(10 * SECOND);
+        timer::sleep(9_999 * MS).await;
+        assert!(!lease.has_ended());
+        timer::sleep(MS).await;
+        assert!(lease.has_ended());
+    });
+}
+
+#[test]
 fn idle_ones_close_after_a_while_but_for_those_that_are_to_stay() {
     for (min_idle, left) in [(0, 0), (1, 1), (2, 2), (3, 3)] {
         let limits = limits::Pool {
