@@ -91,6 +91,13 @@ pub(crate) enum MessageError {
     Token,
 }
 
+impl MessageError {
+    /// Whether it was in order, and has come to its end.
+    pub(super) fn is_expiry(&self) -> bool {
+        matches!(self, Self::Identity(X509ContextError::Expired(_)))
+    }
+}
+
 impl X509SvidResponse {
     /// Reads one.
     pub(super) fn read(frame: Bytes) -> Result<Self, MessageError> {

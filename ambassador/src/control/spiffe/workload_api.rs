@@ -27,6 +27,9 @@ const STEADY_AFTER: Duration = Duration::from_secs(10);
 const HOPELESS_WAIT: Duration = Duration::from_secs(5 * 60);
 /// Wall time may be set, so a wait for a point of it is made of shorter ones.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long what has ended stands for the agent to be heard: where this process stood
+/// still over the end, its successor may have come and not be read yet.
+const HEARD_WITHIN: Duration = Duration::from_millis(100);
 /// How often the log says that the agent is of no use.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
@@ -146,7 +149,14 @@ impl WorkloadApi {
             .map_err(|_| CallError::Slow)??;
         while let Some(frame) = message {
             let response = X509SvidResponse::read(frame)?;
-            let silence_max = self.take(&response, fingerprint)?;
+            let silence_max = match self.take(&response, fingerprint) {
+                // Its successor stands behind it where it has waited to be read.
+                Err(CallError::Message(error)) if error.is_expiry() => {
+                    tracing::warn!(endpoint = %self.endpoint, %error, "a message is passed over");
+                    self.patience.silence_min
+                }
+                taken => taken?,
+            };
             drop(response);
             let next = timeout(silence_max, answer.next()).await;
             message = next.map_err(|_| CallError::Silent)??;
@@ -184,6 +194,9 @@ impl WorkloadApi {
                 .map(|it| it.not_after);
             let left = until.map(|until| left_of(until, clock::unix_ms()));
             if left == Some(Duration::ZERO) {
+                if timeout(HEARD_WITHIN, published.changed()).await.is_ok() {
+                    continue;
+                }
                 self.publish.send_replace(None);
                 tracing::error!(
                     endpoint = %self.endpoint,

@@ -268,6 +268,27 @@ fn a_message_that_does_not_hold_up_changes_nothing() {
 }
 
 #[test]
+fn a_message_that_has_expired_gives_way_to_the_next() {
+    run(async {
+        let td = TestAuthority::new("td");
+        let mut agent = TestAgent::new();
+        let mut client = Client::of(&agent);
+        let mut call = agent.call().await;
+        call.send(&first(&td, 1));
+        assert_eq!(serial(&client.next().await.unwrap()), 1);
+        // As after a time in which nobody has read.
+        let mut params = TestAuthority::params(2, Duration::ZERO);
+        params.not_after = rcgen::date_time_ymd(2024, 1, 1);
+        params.not_before = rcgen::date_time_ymd(2023, 1, 1);
+        let id = ORDERS.try_into().unwrap();
+        params.subject_alt_names = vec![rcgen::SanType::URI(id)];
+        call.send(&response(&td, ORDERS, &td.issue(&params)));
+        call.send(&first(&td, 3));
+        assert_eq!(serial(&client.next().await.unwrap()), 3);
+    });
+}
+
+#[test]
 fn an_answer_that_is_none_is_followed_by_another_call() {
     run(async {
         let td = TestAuthority::new("td");
