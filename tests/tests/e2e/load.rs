@@ -11,6 +11,7 @@ use ambassador_tests::{Client, Proxy, Response};
 
 const CALLERS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(2);
+const SECOND: Duration = Duration::from_secs(1);
 
 /// One caller. It is given a mark of each request, which log lines are found by where its
 /// path has it, and says what came that should not have.
@@ -96,6 +97,21 @@ impl Load {
                 is_200(answer.as_ref())
             })
         })
+    }
+
+    /// Ends it, when each caller has its answer. What changes goes on until then, once a
+    /// second.
+    pub(crate) fn stop_while(self, mut change: impl FnMut()) -> LoadResult {
+        self.stopped.store(true, Ordering::Relaxed);
+        let mut due = Instant::now() + SECOND;
+        while !self.callers.iter().all(JoinHandle::is_finished) {
+            sleep(PAUSE);
+            if Instant::now() >= due {
+                change();
+                due += SECOND;
+            }
+        }
+        self.stop()
     }
 
     /// Ends it, when each caller has its answer.

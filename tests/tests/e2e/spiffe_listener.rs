@@ -118,12 +118,17 @@ fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend
     };
     eventually("the identity has come", SOON, ask);
     let load = Load::on(listen);
-    for serial in 2..2 + rotations() as u64 {
-        sleep(Duration::from_secs(1));
+    let mut serial = 1;
+    let mut rotate = || {
+        serial += 1;
         shop.publish(of("/shop", serial));
         pay.publish(of("/pay", serial));
+    };
+    for _ in 0..rotations() {
+        sleep(Duration::from_secs(1));
+        rotate();
     }
-    let result = load.stop();
+    let result = load.stop_while(rotate);
     let labels = [("listener", "in"), ("outcome", "completed")];
     let handshakes = inbound.proxy.metric(HANDSHAKES, &labels);
     println!(
