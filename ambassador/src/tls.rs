@@ -12,6 +12,7 @@ mod client;
 mod client_verifier;
 mod files;
 mod handshake;
+mod in_force;
 mod outcome;
 mod own_certificate;
 pub(crate) mod pem;

@@ -12,6 +12,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use crate::proxy::Scratch;
@@ -94,6 +95,12 @@ impl Authority {
         list.pem().expect("it is sound")
     }
 
+    /// Lets those in whose certificates it has signed.
+    pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&self.pem)));
+        verifier.build().expect("it has a root")
+    }
+
     /// A client that trusts it, and shows a certificate or none.
     pub fn client(&self, shown: Option<&Leaf>) -> ClientConfig {
         self.client_of(rustls::ALL_VERSIONS, shown)
@@ -171,14 +178,21 @@ impl Leaf {
         versions: &[&'static SupportedProtocolVersion],
         clients: Option<&Authority>,
     ) -> ServerConfig {
-        let builder = ServerConfig::builder_with_protocol_versions(versions);
-        let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
-                let verifier = WebPkiClientVerifier::builder(Arc::new(roots(&authority.pem)));
-                builder.with_client_cert_verifier(verifier.build().expect("it has a root"))
-            }
+        let verifier = match clients {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(authority) => authority.verifier(),
         };
+        self.server_with(versions, verifier)
+    }
+
+    /// The same with whoever decides which clients are let in.
+    pub fn server_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        verifier: Arc<dyn ClientCertVerifier>,
+    ) -> ServerConfig {
+        let builder = ServerConfig::builder_with_protocol_versions(versions);
+        let builder = builder.with_client_cert_verifier(verifier);
         let config = builder.with_single_cert(self.chain(), self.private_key());
         let mut config = config.expect("they go together");
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().expect("keys can be made");

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::client::{Client, Response};
 use crate::column::Column;
 use crate::exposition::Exposition;
+use crate::wait::eventually;
 use crate::{os, ports, program};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -254,6 +255,22 @@ impl Proxy {
     /// Sends a signal.
     pub fn signal(&self, signal: i32) {
         os::kill(self.child.id(), signal).expect("the proxy runs");
+    }
+
+    /// Has it stand still, each of its threads, until SIGCONT.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stands = |task: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            let (_, state) = stat.rsplit_once(") ")?;
+            Some(state.starts_with('T'))
+        };
+        eventually("it stands still", Duration::from_secs(5), || {
+            let mut tasks = fs::read_dir(&tasks).expect("it runs");
+            tasks.all(|task| stands(task) == Some(true))
+        });
     }
 
     /// Waits for its end.

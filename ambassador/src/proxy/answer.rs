@@ -7,7 +7,7 @@ use crate::message::BadMessage;
 use crate::multiplex::StreamFailure;
 use crate::proxy::after::After;
 use crate::proxy::deadlines::Limit;
-use crate::proxy::outbound::Reuse;
+use crate::proxy::outbound::{Outbound, Reuse};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
 use crate::ring::{Chunk, Gather, SendError};
@@ -120,6 +120,18 @@ impl ExchangeError {
             Self::Unsent(_) | Self::Send | Self::Ended => !progress.any_byte.get(),
             Self::Stale => true,
             _ => false,
+        }
+    }
+
+    /// Whether the connection was useless before the request went over it: dead, as one
+    /// may be that has stood idle, or refused for a certificate that has ended, which some
+    /// servers say and others show by closing it.
+    pub(crate) fn may_be_of(&self, outbound: &Outbound, progress: &Progress<'_>) -> bool {
+        let may_be_dead = self.may_be_a_dead_connection(progress);
+        match outbound.has_ended() {
+            _ if matches!(self, Self::Unprocessed) => true,
+            true => may_be_dead || matches!(self, Self::Refused(_)),
+            false => may_be_dead && outbound.past().has_stood_idle(),
         }
     }
 }

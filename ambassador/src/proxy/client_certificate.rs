@@ -63,13 +63,9 @@ pub(crate) async fn secure(
     server: Arc<Server>,
     within: Duration,
 ) -> Option<Secured> {
-    let Some(in_force) = server.in_force() else {
-        note_failure(&server, &HandshakeError::no_identity());
-        return None;
-    };
-    let agreed = stream.accept_tls(Arc::clone(&in_force.config));
-    let stream = match timer::timeout(within, agreed).await {
-        Ok(Ok(stream)) => stream,
+    let agreed = timer::timeout(within, agree(stream, &server, within / 2)).await;
+    let (stream, own_id) = match agreed {
+        Ok(Ok(agreed)) => agreed,
         Ok(Err(error)) => {
             note_failure(&server, &error);
             return None;
@@ -88,7 +84,7 @@ pub(crate) async fn secure(
         (ForwardClientCert::Off, _) => Forwarded::Kept,
         (ForwardClientCert::SanitizeSet, None) => Forwarded::Removed,
         (ForwardClientCert::SanitizeSet, Some(shown)) => {
-            Forwarded::Replaced(element(in_force.uri.as_deref(), shown, &uris))
+            Forwarded::Replaced(element(own_id.as_deref(), shown, &uris))
         }
     };
     Some(Secured {
@@ -98,6 +94,21 @@ pub(crate) async fn secure(
             forwarded,
         }),
     })
+}
+
+/// Agrees upon a session with what is in force when the client begins: one that is slow
+/// to begin would be shown what has ended by then. Gives the first URI of what it was
+/// shown too. A certificate that is valid is waited for within a time.
+async fn agree(
+    stream: Transport,
+    server: &Server,
+    valid_within: Duration,
+) -> Result<(Transport, Option<String>), HandshakeError> {
+    stream.readable().await;
+    let in_force = server.lasting(valid_within).await;
+    let in_force = in_force.ok_or_else(HandshakeError::no_identity)?;
+    let stream = stream.accept_tls(Arc::clone(&in_force.config)).await?;
+    Ok((stream, in_force.uri.clone()))
 }
 
 fn note_failure(server: &Server, error: &HandshakeError) {

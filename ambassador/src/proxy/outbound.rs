@@ -100,6 +100,14 @@ impl Outbound {
         }
     }
 
+    /// Whether the certificate that its connection was opened with has come to its end.
+    pub(crate) fn has_ended(&self) -> bool {
+        match self {
+            Self::Http1(one) => one.has_ended(),
+            Self::Http2(one) => one.has_ended(),
+        }
+    }
+
     /// How its endpoint has refused what it was shown when the connection was opened;
     /// `None`: it has not.
     pub(crate) fn refusal(&self) -> Option<TlsOutcome> {

@@ -119,8 +119,8 @@ impl AnsweredTry {
 
 impl<'a> Sending<'a> {
     /// One try: sends the request until the head of its response has come, and
-    /// tells `one` of a failure. A reused connection that turns out to have been
-    /// dead is replaced within it.
+    /// tells `one` of a failure. A connection that turns out to have been dead, or to be
+    /// refused for a certificate that has ended, is replaced within it.
     pub(crate) async fn ask(
         &mut self,
         one: &mut Try<'_>,
@@ -170,17 +170,16 @@ impl<'a> Sending<'a> {
                 }
                 Err(error) => self.explained(error, &outbound).behind_head(head_bytes),
             };
-            let may_be_dead =
-                past.has_stood_idle() && error.may_be_a_dead_connection(self.progress);
-            let is_replaced = may_be_dead || matches!(error, ExchangeError::Unprocessed);
+            let may_be_replaced = freshness == Freshness::Any || outbound.has_ended();
+            let was_useless = may_be_replaced && error.may_be_of(&outbound, self.progress);
             let failure = self.fail(error);
             self.progress.waited(one.sent_at, ring::now());
-            if !is_replaced || freshness == Freshness::New || self.outgoing.is_none() {
+            if !was_useless || self.outgoing.is_none() {
                 break failure;
             }
             one.end(failure.outcome());
             let cells = &self.context.telemetry.cells;
-            cells.retry(self.target().shared.label, RetryCause::Reset);
+            cells.retry(shared.label, RetryCause::Reset);
             freshness = Freshness::New;
         };
         one.has_failed(&failure);
@@ -462,21 +461,17 @@ impl<'a> Sending<'a> {
             // An interim response went to the client: the request has arrived.
             false => None,
         };
-        let failure = match error {
-            ExchangeError::Unsent(body) => {
-                self.outgoing = match self.recv.form() {
-                    BodyForm::Http1 => Some(self.with_held(*body)),
-                    // It may have been put into chunks.
-                    BodyForm::Content(_) => self.replay.again_after_refusal().map(Gather::from),
-                };
-                Failure::Unanswered(Unanswered::RESET)
+        let failure = Failure::of(&error);
+        match error {
+            ExchangeError::Unsent(body) if self.recv.form() == BodyForm::Http1 => {
+                self.outgoing = Some(self.with_held(*body));
             }
-            ExchangeError::Unprocessed => {
+            // What was not taken may have been put into chunks.
+            ExchangeError::Unsent(_) | ExchangeError::Unprocessed => {
                 self.outgoing = self.replay.again_after_refusal().map(Gather::from);
-                Failure::Unanswered(Unanswered::RESET)
             }
-            error => Failure::of(&error),
-        };
+            _ => {}
+        }
         let failure = match self.progress.withheld.is_long(ring::now) {
             true => failure.of_the_caller(),
             false => failure,

@@ -2,8 +2,8 @@
 //! what else its configuration says, as they are in force.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use rustls::client::{self, ClientConfig, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateRevocationListDer, ServerName};
@@ -13,6 +13,7 @@ use webpki::OwnedCertRevocationList;
 
 use super::alpn::{Configs, Offer};
 use super::files::{FileError, Files, authorities, revoked, wrong};
+use super::in_force::{Ending, InForce};
 use super::resumption::Resumption;
 use super::svid_verifier::SvidVerifier;
 use super::verifier::{ServerProof, ServerVerifier};
@@ -32,7 +33,7 @@ pub(crate) struct Client {
     /// The name that is asked for where there is no request.
     default_name: Option<ServerName<'static>>,
     /// Nothing while the proxy's own identity is needed and not there.
-    in_force: ArcSwapOption<ClientContext>,
+    in_force: InForce<ClientContext>,
 }
 
 /// A client certificate and the trust that goes with it.
@@ -66,7 +67,7 @@ impl Client {
         };
         Ok(Some(Self {
             default_name: default_name(upstream),
-            in_force: ClientContext::find(settings, files, alpn)?.into(),
+            in_force: InForce::new(ClientContext::find(settings, files, alpn)?),
             id: next_id(),
             settings: Arc::clone(settings),
             alpn,
@@ -85,7 +86,7 @@ impl Client {
             return Ok(());
         }
         let context = ClientContext::find(&self.settings, files, self.alpn)?;
-        self.in_force.store(context);
+        self.in_force.put(context);
         Ok(())
     }
 
@@ -118,7 +119,20 @@ impl Client {
 
     /// What new connections take; `None`: the proxy's own identity is missing.
     pub(crate) fn in_force(&self) -> Option<Arc<ClientContext>> {
-        self.in_force.load_full()
+        self.in_force.newest()
+    }
+
+    /// The same for a handshake that is about to begin: waits a little, and at most
+    /// `within`, where the client
+    /// certificate has come to its end, or the identity is missing.
+    pub(crate) async fn lasting(&self, within: Duration) -> Option<Arc<ClientContext>> {
+        self.in_force.lasting(within).await
+    }
+}
+
+impl Ending for ClientContext {
+    fn not_after(&self) -> Option<u64> {
+        self.not_after
     }
 }
 

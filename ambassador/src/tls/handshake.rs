@@ -30,6 +30,9 @@ pub(crate) struct HandshakeError {
     pub outcome: TlsOutcome,
     /// What was said about it.
     pub source: io::Error,
+    /// The last second in which the certificate of the peer was valid, since 1970, where
+    /// it has ended.
+    pub expired: Option<u64>,
 }
 
 impl Session {
@@ -98,6 +101,7 @@ async fn agree(stream: &Stream, mut connection: Connection) -> Result<Session, H
             return Err(HandshakeError {
                 outcome: TlsOutcome::Malformed,
                 source: io::Error::new(io::ErrorKind::InvalidData, error),
+                expired: None,
             });
         }
         if let Err(error) = feed(&mut connection, &chunk, &mut plain) {
@@ -154,11 +158,18 @@ impl HandshakeError {
         Self {
             outcome: TlsOutcome::Closed,
             source,
+            expired: None,
         }
     }
 
     fn of(error: Error) -> Self {
         let outcome = outcome_of(&error);
+        let expired = match &error {
+            Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+                Some(not_after.as_secs())
+            }
+            _ => None,
+        };
         let invalid = io::ErrorKind::InvalidData;
         let source = match error {
             // What it says itself says more.
@@ -167,7 +178,11 @@ impl HandshakeError {
             }
             error => io::Error::new(invalid, error),
         };
-        Self { outcome, source }
+        Self {
+            outcome,
+            source,
+            expired,
+        }
     }
 
     /// Who we are is not known, and has to be.
@@ -175,6 +190,7 @@ impl HandshakeError {
         Self {
             outcome: TlsOutcome::NoIdentity,
             source: io::Error::other("the identity of the proxy is not there"),
+            expired: None,
         }
     }
 }

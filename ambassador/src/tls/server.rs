@@ -2,8 +2,8 @@
 //! asked of clients, as they are in force.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
@@ -11,6 +11,7 @@ use rustls::sign::SingleCertAndKey;
 use super::client::{provider, svid_verifier, versions};
 use super::client_verifier::{ClientVerifier, Vouchers};
 use super::files::{FileError, Files, authorities, revoked, wrong};
+use super::in_force::{Ending, InForce};
 use super::{certificate, next_id, own_certificate, server_sessions};
 use crate::route::tls::{CertificateSource, ClientAuth, ListenerTls};
 use crate::telemetry::Handshakes;
@@ -22,7 +23,7 @@ pub struct Server {
     settings: Arc<ListenerTls>,
     protocols: Vec<Vec<u8>>,
     /// Nothing while the proxy's own identity is needed and not there.
-    in_force: ArcSwapOption<ServerContext>,
+    in_force: InForce<ServerContext>,
     /// How its handshakes went.
     pub(crate) handshakes: Handshakes,
 }
@@ -52,7 +53,7 @@ impl Server {
         protocols: Vec<Vec<u8>>,
     ) -> Result<Self, FileError> {
         Ok(Self {
-            in_force: ServerContext::find(settings, files, &protocols)?.into(),
+            in_force: InForce::new(ServerContext::find(settings, files, &protocols)?),
             id: next_id(),
             settings: Arc::clone(settings),
             protocols,
@@ -71,7 +72,7 @@ impl Server {
             return Ok(());
         }
         let context = ServerContext::find(&self.settings, files, &self.protocols)?;
-        self.in_force.store(context);
+        self.in_force.put(context);
         Ok(())
     }
 
@@ -92,7 +93,14 @@ impl Server {
 
     /// What new connections take; `None`: the proxy's own identity is missing.
     pub(crate) fn in_force(&self) -> Option<Arc<ServerContext>> {
-        self.in_force.load_full()
+        self.in_force.newest()
+    }
+
+    /// The same for a handshake that is about to begin: waits a little, and at most
+    /// `within`, where the
+    /// certificate has come to its end, or the identity is missing.
+    pub(crate) async fn lasting(&self, within: Duration) -> Option<Arc<ServerContext>> {
+        self.in_force.lasting(within).await
     }
 }
 
@@ -151,6 +159,12 @@ impl ServerContext {
             not_after,
             fingerprint: files.fingerprint(),
         })
+    }
+}
+
+impl Ending for ServerContext {
+    fn not_after(&self) -> Option<u64> {
+        self.not_after
     }
 }
 

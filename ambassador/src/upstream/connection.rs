@@ -214,7 +214,7 @@ impl Lifetime {
     }
 
     /// Whether that certificate, which was valid then, has come to its end.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let age = clock::now().saturating_duration_since(self.born);
         age >= self.valid_for && self.valid_for > Duration::ZERO
     }

@@ -116,7 +116,7 @@ impl MultiplexedConnection {
     }
 
     /// How long it may live and stand idle.
-    pub(super) fn lifetime(&self) -> &Lifetime {
+    pub(crate) fn lifetime(&self) -> &Lifetime {
         &self.lifetime
     }
 

@@ -100,6 +100,7 @@ mod tls_connections;
 mod tls_ends;
 mod tls_forwarded;
 mod tls_listener;
+mod tls_outlived;
 mod tls_peers;
 mod tls_relays;
 mod tls_reload;

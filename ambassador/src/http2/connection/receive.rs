@@ -7,7 +7,6 @@ use crate::http2::event::Event;
 use crate::http2::frame::{
     FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, PREFACE, flags,
 };
-use crate::http2::role::Role;
 use crate::http2::stream::StreamId;
 use crate::http2::streams::Place;
 

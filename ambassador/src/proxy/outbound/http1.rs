@@ -66,6 +66,10 @@ impl Outbound {
         self.0.past
     }
 
+    pub(super) fn has_ended(&self) -> bool {
+        self.0.has_ended()
+    }
+
     pub(super) fn refusal(&self) -> Option<TlsOutcome> {
         self.0.stream.refusal()
     }

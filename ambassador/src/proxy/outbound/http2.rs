@@ -82,6 +82,11 @@ impl Outbound {
         self.lease.stream.connection().transport().refusal()
     }
 
+    /// Whether the certificate that its connection was opened with has come to its end.
+    pub(super) fn has_ended(&self) -> bool {
+        self.lease.connection().lifetime().has_ended()
+    }
+
     pub(super) fn endpoint(&self) -> EndpointAddr {
         self.lease.connection().key().endpoint
     }
