@@ -168,7 +168,8 @@ fn server(
         return Ok(None);
     };
     let protocols = match listener.protocol {
-        ListenerProtocol::Http => vec![b"http/1.1".to_vec()],
+        // The first bytes say what is spoken; the first of these is preferred.
+        ListenerProtocol::Http => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
         ListenerProtocol::Tcp => Vec::new(),
     };
     let known = known.servers.get(&listener.name);

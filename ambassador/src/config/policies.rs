@@ -62,7 +62,7 @@ settings! {
             [not_in_routes("is for a whole upstream: its routes share the connections")]
             = all.settings.pool,
         /// Connections that speak HTTP/2. The values of `defaults` also apply to
-        /// accepted connections.
+        /// accepted connections, but for `ping`.
         http2: Http2
             [of_requests, not_in_routes("is for a whole upstream: its routes share the connections")]
             = all.settings.http2,

@@ -19,6 +19,7 @@ use crate::proxy::fault;
 use crate::proxy::first_bytes::{FirstSpeaker, classify, server_name, who_speaks};
 use crate::proxy::generation::Target;
 use crate::proxy::http1;
+use crate::proxy::http2;
 use crate::proxy::leg::{Leg, Purpose, RelayFailure, dial, speaks_http_only};
 use crate::proxy::listener::Entry;
 use crate::proxy::pick;
@@ -49,7 +50,11 @@ pub(crate) async fn serve(client: Box<Client>, entry: Entry) {
     match entry {
         Entry::Http => {
             drop(generation);
-            http1::serve(client, patience).await;
+            match client.stream.is_http2() {
+                // Nothing else may come (RFC 9113 section 3.3).
+                true => Box::pin(http2::serve(client, patience)).await,
+                false => http1::serve(client, patience).await,
+            }
         }
         Entry::Tcp(name) => {
             let target = generation.target_by_name(&name);

@@ -9,7 +9,7 @@ use crate::clock;
 use crate::policy::breaker::Force;
 use crate::policy::budget::Budget;
 use crate::policy::rate_limit::RateLimit;
-use crate::route::settings::Upstream;
+use crate::route::settings::{self, Upstream};
 use crate::telemetry::{Handshakes, UpstreamIndex};
 use crate::tls::Client;
 use crate::upstream::dial::Namespace;
@@ -17,6 +17,7 @@ use crate::upstream::endpoints::Published;
 use crate::upstream::health::UpstreamHealth;
 use crate::upstream::holders::Holders;
 use crate::upstream::in_flight::InFlight;
+use crate::upstream::key::Protocol;
 use crate::upstream::limits::Limits;
 use crate::upstream::other_namespaces::{HealthRef, OtherNamespaces};
 use crate::upstream::permits::Permits;
@@ -120,6 +121,20 @@ impl Shared {
     pub(crate) fn default_server(&self) -> Option<Server> {
         let client = self.tls.load();
         client.as_deref().map(Server::default_of)
+    }
+
+    /// What is spoken over connections that are opened ahead of a request: what most
+    /// requests ask for.
+    pub(super) fn default_protocol(&self) -> Protocol {
+        let in_force = self.in_force.load();
+        match in_force.as_ref().map(|upstream| upstream.protocol) {
+            Some(settings::Protocol::Http2 | settings::Protocol::Grpc) => Protocol::Http2,
+            Some(settings::Protocol::Auto) if self.tls.load().is_some() => Protocol::Negotiated,
+            Some(
+                settings::Protocol::Auto | settings::Protocol::Http1 | settings::Protocol::Tcp,
+            )
+            | None => Protocol::Http1,
+        }
     }
 
     /// Sets its circuit breaker, for all.

@@ -127,21 +127,30 @@ fn curl_and_openssl_are_served(backend: Backend) {
     let world = World::start(backend, "");
     let ca = world.scratch.file("ca.pem", &world.authority.pem);
     let port = world.listen.port();
-    for version in ["1.2", "1.3"] {
+    for (version, http, protocol, handshakes) in [
+        ("1.2", "--http2", "http2", 1.0),
+        ("1.3", "--http2", "http2", 1.0),
+        ("1.3", "--http1.1", "http1", 2.0),
+    ] {
+        let path = format!("/{protocol}-{version}");
         let mut curl = Command::new("curl");
-        curl.args(["-sS", "-m20", "--tls-max", version, "--cacert"])
+        curl.args(["-sS", "-m20", http, "--tls-max", version, "--cacert"])
             .arg(&ca)
             .args(["--resolve", &format!("in.test:{port}:127.0.0.1")])
             .args(["-H", "Host: web.test"])
-            .arg(format!("https://in.test:{port}/curl{version}"));
+            .arg(format!("https://in.test:{port}{path}"));
         assert_eq!(program::succeed(&mut curl), "ok");
-        let line = line(&world.proxy, &format!("/curl{version}"));
+        let line = line(&world.proxy, &path);
         assert_eq!(
-            (&line["listener"], &line["status"]),
-            (&Value::from("in"), &Value::from(200))
+            [&line["listener"], &line["status"], &line["protocol"]],
+            [
+                &Value::from("in"),
+                &Value::from(200),
+                &Value::from(protocol)
+            ]
         );
         let labels = [("listener", "in"), ("version", version)];
-        world.proxy.expect_metric(HANDSHAKES, &labels, 1.0);
+        world.proxy.expect_metric(HANDSHAKES, &labels, handshakes);
     }
     let s_client = |options: &[&str]| {
         let mut openssl = Command::new("sh");
@@ -162,8 +171,9 @@ fn curl_and_openssl_are_served(backend: Backend) {
     for (options, told) in [
         (&["-tls1_2"][..], "HTTP/1.1 200 OK"),
         (&["-tls1_3"], "HTTP/1.1 200 OK"),
-        (&["-alpn", "h2,http/1.1"], "ALPN protocol: http/1.1"),
-        (&["-alpn", "h2"], "no application protocol"),
+        (&["-alpn", "http/1.1"], "ALPN protocol: http/1.1"),
+        (&["-alpn", "http/1.1,h2"], "ALPN protocol: h2"),
+        (&["-alpn", "h3"], "no application protocol"),
         (
             &["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
             "SSL alert number",

@@ -179,7 +179,7 @@ fn openssl_agrees_upon_what_both_know(backend: Backend) {
         ),
         (&["-tls1_3", "-groups", "P-384"], Ok("New, TLSv1.3")),
         (&["-alpn", "http/1.1"], Ok("New, TLSv1.3")),
-        (&["-alpn", "h2"], Err("no-common-protocol")),
+        (&["-alpn", "h3"], Err("no-common-protocol")),
         (
             &["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA"],
             Err("nothing-in-common"),

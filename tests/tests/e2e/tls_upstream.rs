@@ -155,7 +155,7 @@ fn faulty(
     let other = Authority::new("other");
     let between = authority.below("between");
     let mut by_another_protocol = authority.issue(name).server();
-    by_another_protocol.alpn_protocols = vec![b"h2".to_vec()];
+    by_another_protocol.alpn_protocols = vec![b"h3".to_vec()];
     let past = rcgen::date_time_ymd(2024, 1, 1);
     let future = rcgen::date_time_ymd(4000, 1, 1);
     let expired = authority.issue_with(name, |wanted| wanted.not_after = past);

@@ -18,9 +18,9 @@ const PING_SECONDS_MAX: u64 = 24 * 3600;
 settings! {
     /// Connections that speak HTTP/2.
     Http2 for limits::Http2 as http2, checked by body_within_connection {
-        /// Silence after which the peer is asked with a PING whether it is still
-        /// there, from 1s to 1d. A connection whose peer does not answer has
-        /// failed.
+        /// Silence of a server that requests wait for, after which it is asked
+        /// with a PING whether it is still there, from 1s to 1d. Its connection
+        /// has failed when nothing comes for as long again.
         ping: OrOff<Period<PING_SECONDS_MAX, PING_SECONDS_MIN>> = http2.ping,
         /// Requests on one connection at once. The server may allow fewer. Further
         /// ones need another connection.

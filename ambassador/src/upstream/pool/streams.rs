@@ -178,21 +178,35 @@ impl Pools {
 }
 
 impl Pool {
-    /// Has shared connections leave that are idle for too long, or too old.
-    pub(super) fn expire_shared(&self, now: Instant) -> Vec<Rc<MultiplexedConnection>> {
+    /// Has shared connections leave that are too old, or idle for too long, but for the
+    /// `keep` that stay however long they are idle.
+    pub(super) fn expire_shared(
+        &self,
+        keep: usize,
+        now: Instant,
+    ) -> Vec<Rc<MultiplexedConnection>> {
         let limits = &self.shared.limits;
         let (idle_timeout, max_lifetime) = (limits.idle_timeout(), limits.max_lifetime());
+        let mut left = self.shared_count();
         let open = self.shared_connections.open.iter();
         let expired = open.filter(|one| {
             let lifetime = one.lifetime();
             let idle = one
                 .idle_since()
                 .map(|since| now.saturating_duration_since(since));
-            !one.is_over()
-                && (lifetime.is_old(max_lifetime, now)
-                    || idle.is_some_and(|idle| idle >= lifetime.share_of(idle_timeout)))
+            let is_too_long = idle.is_some_and(|idle| idle >= lifetime.share_of(idle_timeout));
+            let expires = !one.is_over()
+                && (lifetime.is_old(max_lifetime, now) || is_too_long && left > keep);
+            left -= usize::from(expires);
+            expires
         });
         expired.cloned().collect()
+    }
+
+    /// Shared connections that take more requests.
+    pub(super) fn shared_count(&self) -> usize {
+        let open = self.shared_connections.open.iter();
+        open.filter(|one| !one.is_over()).count()
     }
 
     /// All shared connections.

@@ -10,7 +10,7 @@ use crate::addr::Peer;
 use crate::ring::{self, timer};
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::Namespace;
-use crate::upstream::key::{Identity, PoolKey};
+use crate::upstream::key::{Identity, PoolKey, Protocol};
 use crate::upstream::permits::{Acquisition, Requester};
 use crate::upstream::shared::Shared;
 
@@ -78,9 +78,9 @@ impl Pools {
         for pool in self.pools.borrow_mut().values_mut() {
             let keep = self.share_of(pool.shared.limits.min_idle());
             pool.take_expired(keep, surplus, now, &mut expired);
-            leaving.append(&mut pool.expire_shared(now));
+            leaving.append(&mut pool.expire_shared(keep, now));
             pool.withdraw_unheld(self.shard);
-            for _ in pool.idle.len() + pool.dialing..keep {
+            for _ in pool.idle.len() + pool.shared_count() + pool.dialing..keep {
                 pool.dialing += 1;
                 wanted.push(Arc::clone(&pool.shared));
             }
@@ -124,8 +124,10 @@ impl Pools {
             let identity = server
                 .as_ref()
                 .map_or(Identity::ANONYMOUS, |it| it.identity);
+            let protocol = shared.default_protocol();
+            let key = PoolKey::new(protocol, Namespace::default(), endpoint, identity);
             let to = DialTarget {
-                key: PoolKey::http1(Namespace::default(), endpoint, identity),
+                key,
                 server_name: server.as_ref().and_then(|server| server.name.as_ref()),
             };
             match self
@@ -134,6 +136,9 @@ impl Pools {
             {
                 Ok(Dialled::Multiplexed(connection)) => drop(self.share(&shared, connection)),
                 Ok(Dialled::Exclusive(mut connection)) => {
+                    if protocol == Protocol::Negotiated {
+                        self.remember_http1(&shared, key);
+                    }
                     connection.past = ConnectionUse::Waited;
                     self.give_back(connection);
                 }

@@ -17,7 +17,7 @@ use crate::telemetry::UpstreamIndex;
 use crate::transport::Transport;
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::dial::{Namespace, OwnAddresses};
-use crate::upstream::key::Identity;
+use crate::upstream::key::{self, Identity};
 use crate::upstream::limits::Limits;
 
 mod ahead;
@@ -165,6 +165,22 @@ impl Shard {
         self.shared
             .limits
             .set(limits, &timeouts, limits::Http2::default());
+    }
+
+    /// What its upstream speaks is known.
+    fn speak(&self, protocol: settings::Protocol) {
+        let upstream = settings::Upstream {
+            name: "web".into(),
+            claims: Vec::new(),
+            endpoints: settings::Endpoints::Original,
+            protocol,
+            tls: None,
+            auth: None,
+            placeholders: Vec::new(),
+            on_failure: None,
+            policies: settings::Policies::default(),
+        };
+        self.shared.in_force.store(Some(Arc::new(upstream)));
     }
 
     fn publish(&self, numbers: &[u8]) {

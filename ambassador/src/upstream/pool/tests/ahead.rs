@@ -37,6 +37,31 @@ fn so_many_are_dialled_ahead_as_are_to_stand_idle() {
 }
 
 #[test]
+fn what_is_dialled_ahead_is_what_requests_take() {
+    on_a_shard(keeping(2), |shard| async move {
+        shard.speak(settings::Protocol::Http2);
+        shard.publish(&[1]);
+        shard.pools.obey_limits([&shard.shared].into_iter());
+        let idle_timeout = limits::Pool::default().idle_timeout;
+        timer::sleep(2 * idle_timeout).await;
+        assert_eq!((shard.counts(), shard.dials()), ((2, 2), 2), "they stay");
+        let http2 = PoolKey {
+            protocol: key::Protocol::Http2,
+            ..key(1)
+        };
+        let taken = shard.pools.take(&shard.shared, http2, Freshness::Any);
+        assert!(matches!(taken, Some(Leased::Shared(_))));
+        timer::sleep(2 * SECOND).await;
+        assert_eq!(shard.counts(), (2, 1), "it takes more requests");
+        drop(taken);
+        // Fewer are wanted.
+        shard.limit(&keeping(1));
+        timer::sleep(2 * idle_timeout).await;
+        assert_eq!((shard.counts(), shard.dials()), ((1, 1), 2));
+    });
+}
+
+#[test]
 fn a_dial_ahead_that_fails_is_made_again() {
     on_a_shard(keeping(1), |shard| async move {
         shard.publish(&[1]);
