@@ -259,8 +259,9 @@ impl State {
                     user.may_send();
                 }
             }
-            Event::Window { stream: None } => self.may_send(),
-            Event::GoAway { .. } | Event::Settings | Event::Pong => {}
+            // Settings may open the window of every stream.
+            Event::Window { stream: None } | Event::Settings => self.may_send(),
+            Event::GoAway { .. } | Event::Pong => {}
         }
         None
     }

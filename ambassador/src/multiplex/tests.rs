@@ -1,5 +1,6 @@
 //! Two ends of a connection, each with its driver, over a pair of sockets.
 
+use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
@@ -34,22 +35,12 @@ fn between<F, S>(
     F: Future<Output = ()> + 'static,
     S: Future<Output = ()> + 'static,
 {
-    let options = Options {
-        backend: Backend::Epoll,
-        shard: 0,
-        spin: ring::Spin::Never,
-    };
-    let ran = ring::run(options, async move {
+    run(async move {
         let (near, far) = UnixStream::pair().unwrap();
         let near = Transport::from_connected(near.into()).unwrap();
         let far = Transport::from_connected(far.into()).unwrap();
-        let client = Multiplexed::client(near, settings());
+        let client = driven_client(near);
         let server = Multiplexed::server(far, settings());
-        let driven = Rc::clone(&client);
-        ring::spawn(async move {
-            let mut driver = Driver::of(&driven);
-            while !matches!(driver.next().await, Driven::Ended(_)) {}
-        });
         ring::spawn(async move {
             let mut driver = Driver::of(&server);
             loop {
@@ -64,7 +55,66 @@ fn between<F, S>(
         });
         script(client).await;
     });
-    ran.unwrap();
+}
+
+fn run(script: impl Future<Output = ()> + 'static) {
+    let options = Options {
+        backend: Backend::Epoll,
+        shard: 0,
+        spin: ring::Spin::Never,
+    };
+    ring::run(options, script).unwrap();
+}
+
+/// A client's end, and its driver at work.
+fn driven_client(transport: Transport) -> Rc<Multiplexed> {
+    let client = Multiplexed::client(transport, settings());
+    let driven = Rc::clone(&client);
+    ring::spawn(async move {
+        let mut driver = Driver::of(&driven);
+        while !matches!(driver.next().await, Driven::Ended(_)) {}
+    });
+    client
+}
+
+/// A server that speaks in frames made by hand.
+struct FramePeer {
+    stream: UnixStream,
+}
+
+impl FramePeer {
+    /// Reads the preface of the client.
+    fn new(mut stream: UnixStream) -> Self {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
+        stream.read_exact(&mut [0; 24]).unwrap();
+        Self { stream }
+    }
+
+    fn write(&mut self, frame: &[u8]) {
+        self.stream.write_all(frame).unwrap();
+    }
+
+    /// Reads frames until so many bytes of DATA have come.
+    fn read_content(&mut self, mut bytes: usize) {
+        while bytes > 0 {
+            let mut header = [0; 9];
+            self.stream.read_exact(&mut header).unwrap();
+            let [_, a, b, kind, ..] = header;
+            let mut payload = vec![0; usize::from(u16::from_be_bytes([a, b]))];
+            self.stream.read_exact(&mut payload).unwrap();
+            if kind == 0 {
+                bytes = bytes
+                    .checked_sub(payload.len())
+                    .expect("no more than the window");
+            }
+        }
+    }
+
+    fn read_to_end(&mut self) {
+        self.stream.read_to_end(&mut Vec::new()).unwrap();
+    }
 }
 
 fn list(fields: &[(&str, &str)]) -> Vec<u8> {
@@ -170,6 +220,34 @@ fn content_above_the_windows_comes_as_it_is_read() {
         },
         serve,
     );
+}
+
+/// RFC 9113 section 6.9.2.
+#[test]
+fn content_goes_on_when_settings_open_its_window() {
+    const BYTES: usize = WINDOW as usize + 5;
+    let (near, far) = UnixStream::pair().unwrap();
+    let peer = std::thread::spawn(move || {
+        let mut peer = FramePeer::new(far);
+        peer.write(b"\0\0\0\x04\0\0\0\0\0");
+        peer.read_content(WINDOW as usize);
+        // The connection's window opens by 5, and then that of every stream.
+        peer.write(b"\0\0\x04\x08\0\0\0\0\0\0\0\0\x05");
+        peer.write(b"\0\0\x06\x04\0\0\0\0\0\0\x04\0\x01\0\x04");
+        peer.read_content(5);
+        // HEADERS with `:status: 200`, which end the stream.
+        peer.write(b"\0\0\x01\x01\x05\0\0\0\x01\x88");
+        peer.read_to_end();
+    });
+    run(async move {
+        let near = Transport::from_connected(near.into()).unwrap();
+        let client = driven_client(near);
+        let stream = Http2Stream::on(client);
+        let asked = stream.send(Some(request()), content(BYTES), End::Whole(b""));
+        asked.await.unwrap();
+        assert_eq!(received(&stream).await.unwrap().heads, 1);
+    });
+    peer.join().unwrap();
 }
 
 #[test]
