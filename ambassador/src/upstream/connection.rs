@@ -165,6 +165,7 @@ impl Connection {
 
     /// From when on it is not used again, as its certificate is about to end; `None`: there
     /// is none.
+    #[inline(always)]
     pub(super) fn usable_until(&self) -> Option<Instant> {
         self.lifetime.usable_until()
     }
@@ -221,6 +222,7 @@ impl Lifetime {
 
     /// From when on the connection is not used again, as its certificate is about to end;
     /// `None`: there is none.
+    #[inline(always)]
     fn usable_until(&self) -> Option<Instant> {
         let limited = self.valid_for != Duration::MAX;
         limited.then(|| self.born + self.share_of(usable(self.valid_for)))

@@ -21,11 +21,15 @@ pub(super) struct Idle {
 
 impl Idle {
     /// `connection`, from now on.
+    #[inline(always)]
     pub(super) fn new(connection: Box<Connection>, now: Instant) -> Self {
         let kept_until = connection.idle_limit().map(|limit| now + limit);
-        let ends = [kept_until, connection.usable_until()];
+        let until = match (kept_until, connection.usable_until()) {
+            (Some(kept_until), Some(usable_until)) => Some(kept_until.min(usable_until)),
+            (until, None) | (None, until) => until,
+        };
         Self {
-            until: ends.into_iter().flatten().min(),
+            until,
             since: now,
             connection,
         }
