@@ -207,8 +207,12 @@ impl State {
             return;
         }
         self.ended = Some(ended);
+        let failure = match ended {
+            Ended::Closed => StreamFailure::Ended,
+            Ended::Error(error) => StreamFailure::Error(error.code),
+        };
         for (_, stream) in self.codec.users() {
-            stream.fail(StreamFailure::Ended);
+            stream.fail(failure);
         }
         self.wake_driver();
     }

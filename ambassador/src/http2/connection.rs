@@ -21,7 +21,7 @@ use crate::http2::frame::{self, PREFACE};
 use crate::http2::hpack::{Decoder, Encoder};
 use crate::http2::role::Role;
 use crate::http2::settings::{LocalSettings, PeerSettings};
-use crate::http2::stream::{ReceiveState, SendState, StreamId};
+use crate::http2::stream::{ReceiveState, SendState, Stream, StreamId};
 use crate::http2::streams::Streams;
 use crate::http2::window::{ReceiveWindow, SendWindow, WINDOW_DEFAULT};
 
@@ -210,6 +210,15 @@ impl<T> Connection<T> {
         self.streams.close(at);
         self.budgets.earn_by_stream();
         frame::write_reset(&mut self.output, id, code);
+    }
+
+    /// Resets a stream for what the peer sent in it, also where that has ended it.
+    pub(crate) fn refuse(&mut self, id: StreamId, code: ErrorCode) {
+        let is_closed = self.streams.get(id).is_some_and(Stream::is_closed);
+        match is_closed {
+            true => frame::write_reset(&mut self.output, id, code),
+            false => self.reset(id, code),
+        }
     }
 
     /// The user is done with a stream. One that is not closed is reset: by

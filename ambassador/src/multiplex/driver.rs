@@ -212,6 +212,21 @@ impl<'a> Driver<'a> {
     }
 }
 
+/// How much content a response says that it has; `None`: it does not, or it is interim or
+/// of a kind that has none whatever it says (RFC 9110 section 8.6).
+fn said_length(block: &FieldBlock) -> Option<u64> {
+    let value = |name: &[u8]| {
+        let mut fields = block.fields().iter();
+        let field = fields.find(|field| part(block.bytes(), field.name) == name)?;
+        str::from_utf8(part(block.bytes(), field.value)).ok()
+    };
+    match value(b":status")? {
+        "204" | "304" => None,
+        status if status.starts_with('1') => None,
+        _ => value(b"content-length")?.parse().ok(),
+    }
+}
+
 impl Multiplexed {
     fn condition(&self) -> Condition {
         let state = self.state.borrow();
@@ -282,6 +297,11 @@ impl State {
                 return Some((id, self.take_block(), end));
             }
             Section::Response => {
+                if let Some(length) = said_length(self.codec.block())
+                    && self.codec.user(id).is_some_and(|user| user.has_content)
+                {
+                    self.codec.expect_length(id, Some(length));
+                }
                 let block = self.take_block();
                 let is_kept = self
                     .codec
@@ -321,7 +341,7 @@ impl State {
 
     /// The peer broke a rule on a stream.
     fn give_up(&mut self, id: StreamId, code: ErrorCode) {
-        self.codec.reset(id, code);
+        self.codec.refuse(id, code);
         self.fail(id, StreamFailure::Error(code));
     }
 

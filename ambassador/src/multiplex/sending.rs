@@ -116,7 +116,11 @@ impl Sending<'_> {
                 id
             }
             None => {
-                let user = StreamState::default();
+                let is_head = |field: (&[u8], &[u8])| field == (b":method", b"HEAD");
+                let user = StreamState {
+                    has_content: !field_list::fields(head).any(is_head),
+                    ..StreamState::default()
+                };
                 let id = state.codec.open(user, fields, ends).ok()?;
                 self.stream.id.set(Some(id));
                 id

@@ -30,6 +30,8 @@ pub(super) struct StreamState {
     pub(super) sender: Option<Waker>,
     /// Who waits for it to fail.
     pub(super) watcher: Option<Waker>,
+    /// Its response has the content that it says it has: the request was no HEAD.
+    pub(super) has_content: bool,
     /// Content that was written to the connection.
     pub(super) written: u64,
     /// Content that was read from it.
@@ -174,6 +176,15 @@ impl Http2Stream {
         if let Some(id) = self.id.get() {
             let mut state = self.connection.state.borrow_mut();
             state.codec.reset(id, code);
+            state.wake_driver();
+        }
+    }
+
+    /// Gives it up for what the peer sent on it, also where that has ended it.
+    pub(crate) fn refuse(&self) {
+        if let Some(id) = self.id.get() {
+            let mut state = self.connection.state.borrow_mut();
+            state.codec.refuse(id, ErrorCode::PROTOCOL_ERROR);
             state.wake_driver();
         }
     }

@@ -278,8 +278,13 @@ impl RecvResponse<'_> {
             return Err(BadMessage::StreamError);
         };
         let (ends, Reading { head, method, .. }) = (self.is_whole(), &mut self.reading);
-        http2::read_response(head, &block, *method, ends)?;
-        Ok(Received::Whole(bytes, None))
+        match http2::read_response(head, &block, *method, ends) {
+            Ok(()) => Ok(Received::Whole(bytes, None)),
+            Err(bad) => {
+                self.stream().refuse();
+                Err(bad)
+            }
+        }
     }
 
     pub(super) fn is_whole(&self) -> bool {
