@@ -97,7 +97,6 @@ fn what_has_no_http_version_is_relayed(backend: Backend) {
         "OPTIONS icap://10.1.2.3/a ICAP/1.0\r\nHost: 10.1.2.3\r\n\r\n",
         "GET key\r\n",
         "GET /old\r\n",
-        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
         "\r\n\r\n",
         "HELLO\n",
     ] {
