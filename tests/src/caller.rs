@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::client::{Client, Response};
+use crate::http2::client::Http2Client;
 use crate::message::{Body, Call};
 use crate::os;
 
@@ -20,12 +21,21 @@ pub struct Caller {
 
 enum Connection {
     Http1(Client),
+    Http2(Box<Http2Client>),
 }
 
 impl Caller {
     pub(crate) fn http1(client: Client) -> Caller {
+        Caller::over(Connection::Http1(client))
+    }
+
+    pub(crate) fn http2(client: Client) -> Caller {
+        Caller::over(Connection::Http2(Box::new(Http2Client::over(client))))
+    }
+
+    fn over(connection: Connection) -> Caller {
         Caller {
-            connection: Connection::Http1(client),
+            connection,
             method: String::new(),
             body: Body::None,
             answered: None,
@@ -45,6 +55,7 @@ impl Caller {
         self.body.clone_from(&call.body);
         match &mut self.connection {
             Connection::Http1(client) => client.try_send(call.http1()),
+            Connection::Http2(client) => client.send(call),
         }
     }
 
@@ -58,6 +69,10 @@ impl Caller {
     pub fn try_piece(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         match &mut self.connection {
             Connection::Http1(client) => client.try_send(self.body.http1_piece(bytes.as_ref())),
+            Connection::Http2(client) => {
+                let ends = self.body.is_ended_by(bytes.as_ref().len());
+                client.piece(bytes.as_ref(), ends)
+            }
         }
     }
 
@@ -66,6 +81,11 @@ impl Caller {
     pub fn end(&mut self, trailers: &[(&str, &str)]) {
         match &mut self.connection {
             Connection::Http1(client) => client.send(self.body.http1_end(trailers)),
+            Connection::Http2(client) => match &self.body {
+                Body::Pieces => client.end(trailers).expect("the peer takes what is sent"),
+                // Its length has told its end.
+                Body::None | Body::Whole(_) | Body::Announced(_) => {}
+            },
         }
     }
 
@@ -74,6 +94,10 @@ impl Caller {
     pub fn answer(&mut self) -> Response {
         match &mut self.connection {
             Connection::Http1(client) => client.response(&self.method),
+            Connection::Http2(client) => match client.answer() {
+                Ok(answer) => answer.expect("ended without an answer"),
+                Err(error) => panic!("no answer: {error}"),
+            },
         }
     }
 
@@ -81,6 +105,7 @@ impl Caller {
     pub fn try_answer(&mut self) -> Option<Response> {
         match &mut self.connection {
             Connection::Http1(client) => client.try_response(&self.method),
+            Connection::Http2(client) => client.answer().ok().flatten(),
         }
     }
 
@@ -89,6 +114,10 @@ impl Caller {
     pub fn head(&mut self) -> Response {
         let head = match &mut self.connection {
             Connection::Http1(client) => client.head(),
+            Connection::Http2(client) => {
+                let head = client.head().expect("a whole head");
+                head.expect("ended without an answer")
+            }
         };
         self.answered = Some(head.clone());
         head
@@ -101,6 +130,7 @@ impl Caller {
         while self.unread.len() < count {
             let more = match &mut self.connection {
                 Connection::Http1(client) => client.content(response).expect("bytes come"),
+                Connection::Http2(client) => client.content().expect("bytes come"),
             };
             assert!(!more.is_empty(), "ended after {}", self.unread.len());
             self.unread.extend(more);
@@ -114,14 +144,16 @@ impl Caller {
         let response = self.answered.as_ref().expect("there was a head");
         let more = match &mut self.connection {
             Connection::Http1(client) => client.content(response),
+            Connection::Http2(client) => client.content(),
         };
         self.unread.is_empty() && more.expect("an end comes").is_empty()
     }
 
     /// Whether something of an answer has come, or the end; does not wait.
-    pub fn is_answered(&self) -> bool {
-        match &self.connection {
+    pub fn is_answered(&mut self) -> bool {
+        match &mut self.connection {
             Connection::Http1(client) => client.has_unread(),
+            Connection::Http2(client) => client.is_answered(),
         }
     }
 
@@ -150,6 +182,7 @@ impl Caller {
             Connection::Http1(client) => {
                 os::reset_on_close(client.stream()).expect("it is a socket");
             }
+            Connection::Http2(client) => client.leave(),
         }
     }
 }

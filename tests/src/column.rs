@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::caller::Caller;
-use crate::exchange::{Exchange, serve_http1};
+use crate::exchange::{Exchange, serve_http1, serve_http2};
 use crate::message::Answer;
 use crate::proxy::{Backend, Proxy};
 use crate::server::{Request, Server};
@@ -15,6 +15,8 @@ use crate::server::{Request, Server};
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
+    /// HTTP/2 in clear, without being asked (RFC 9113, section 3.3).
+    Http2,
 }
 
 /// What one run of a test of the matrix is about.
@@ -41,12 +43,13 @@ impl From<Backend> for Column {
 
 impl Protocol {
     /// Each of them.
-    pub const ALL: [Protocol; 1] = [Protocol::Http1];
+    pub const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
     /// What log and metrics call it.
     pub fn name(self) -> &'static str {
         match self {
             Protocol::Http1 => "http1",
+            Protocol::Http2 => "http2",
         }
     }
 
@@ -55,14 +58,17 @@ impl Protocol {
     pub fn connect(self, address: SocketAddr) -> Caller {
         match self {
             Protocol::Http1 => Caller::http1(crate::Client::connect(address)),
+            Protocol::Http2 => Caller::http2(crate::Client::connect(address)),
         }
     }
 
     /// The same, if something listens.
     pub fn try_connect(self, address: SocketAddr) -> Option<Caller> {
-        match self {
-            Protocol::Http1 => crate::Client::try_connect(address).map(Caller::http1),
-        }
+        let client = crate::Client::try_connect(address)?;
+        Some(match self {
+            Protocol::Http1 => Caller::http1(client),
+            Protocol::Http2 => Caller::http2(client),
+        })
     }
 
     /// A server that answers every request as `respond` says.
@@ -81,6 +87,7 @@ impl Protocol {
     ) -> Server {
         match self {
             Protocol::Http1 => Server::start(move |connection| serve_http1(connection, &script)),
+            Protocol::Http2 => Server::start(move |connection| serve_http2(connection, &script)),
         }
     }
 
@@ -89,6 +96,12 @@ impl Protocol {
         match self {
             // As long as it says nothing else.
             Protocol::Http1 => config.to_owned(),
+            Protocol::Http2 => match config.split_once("defaults: {") {
+                Some((before, after)) => {
+                    format!("{before}defaults: {{ protocol: http2,{after}")
+                }
+                None => format!("defaults: {{ protocol: http2 }}\n{config}"),
+            },
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::http2::server::{self, Stream};
 use crate::message::{Answer, Body};
 use crate::server::{Connection, Request};
 
@@ -27,6 +28,7 @@ enum Progress {
 
 enum Side<'a> {
     Http1(&'a mut Connection),
+    Http2(Stream<'a>),
 }
 
 impl Exchange<'_> {
@@ -43,6 +45,10 @@ impl Exchange<'_> {
                     connection.body(&mut self.request)?;
                     connection.record(&self.request);
                 }
+                Side::Http2(stream) => {
+                    stream.body(&mut self.request)?;
+                    stream.recorder.record(&self.request);
+                }
             }
             self.progress = Progress::Whole;
         }
@@ -58,6 +64,7 @@ impl Exchange<'_> {
                 let fields: String = fields.collect();
                 connection.write(format!("HTTP/1.1 {status} Said\r\n{fields}\r\n"))
             }
+            Side::Http2(stream) => stream.headers(&with_status(status, fields), false),
         }
     }
 
@@ -66,6 +73,16 @@ impl Exchange<'_> {
         self.body.clone_from(&answer.body);
         match &mut self.side {
             Side::Http1(connection) => connection.write(answer.http1()),
+            Side::Http2(stream) => {
+                let length = answer.body.length();
+                let fields: Vec<_> = length.into_iter().chain(answer.fields.clone()).collect();
+                let ends = answer.body.is_empty() || self.request.method == "HEAD";
+                stream.headers(&with_status(answer.status, &fields), ends)?;
+                match &answer.body {
+                    Body::Whole(bytes) if !ends => stream.data(bytes, true),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 
@@ -73,6 +90,10 @@ impl Exchange<'_> {
     pub fn piece(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         match &mut self.side {
             Side::Http1(connection) => connection.write(self.body.http1_piece(bytes.as_ref())),
+            Side::Http2(stream) => {
+                let ends = self.body.is_ended_by(bytes.as_ref().len());
+                stream.data(bytes.as_ref(), ends)
+            }
         }
     }
 
@@ -80,6 +101,11 @@ impl Exchange<'_> {
     pub fn end(&mut self, trailers: &[(&str, &str)]) -> io::Result<()> {
         match &mut self.side {
             Side::Http1(connection) => connection.write(self.body.http1_end(trailers)),
+            Side::Http2(stream) => match (&self.body, trailers) {
+                (Body::Pieces, []) => stream.data(&[], true),
+                (Body::Pieces, trailers) => stream.headers(&owned(trailers), true),
+                _ => Ok(()),
+            },
         }
     }
 
@@ -90,6 +116,7 @@ impl Exchange<'_> {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
                 _ => Ok(()),
             },
+            Side::Http2(stream) => stream.until_left(),
         }
     }
 
@@ -100,6 +127,8 @@ impl Exchange<'_> {
                 connection.reset()?;
                 Err(io::ErrorKind::ConnectionReset.into())
             }
+            // It gives the request up.
+            Side::Http2(_) => Err(io::ErrorKind::ConnectionReset.into()),
         }
     }
 }
@@ -130,4 +159,43 @@ pub(crate) fn serve_http1(
         }
     }
     Ok(())
+}
+
+/// Serves the requests of a connection of HTTP/2, all at a time.
+pub(crate) fn serve_http2(
+    connection: &mut Connection,
+    script: &(impl Fn(&mut Exchange<'_>) -> io::Result<()> + Sync),
+) -> io::Result<()> {
+    let number = connection.number;
+    server::serve(connection, &|stream, request| {
+        let mut exchange = Exchange {
+            side: Side::Http2(stream),
+            request,
+            progress: Progress::Head,
+            body: Body::None,
+            connection: number,
+        };
+        script(&mut exchange)?;
+        // What was answered early still has its body.
+        match exchange.side {
+            Side::Http2(stream) if exchange.progress == Progress::Head => {
+                stream.body(&mut exchange.request)
+            }
+            _ => Ok(()),
+        }
+    })
+}
+
+fn with_status<N: AsRef<str>, V: AsRef<str>>(
+    status: u16,
+    fields: &[(N, V)],
+) -> Vec<(String, String)> {
+    let status = (":status".to_owned(), status.to_string());
+    [status].into_iter().chain(owned(fields)).collect()
+}
+
+fn owned<N: AsRef<str>, V: AsRef<str>>(fields: &[(N, V)]) -> Vec<(String, String)> {
+    let fields = fields.iter();
+    let fields = fields.map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()));
+    fields.collect()
 }

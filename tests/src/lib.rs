@@ -13,6 +13,7 @@ pub mod column;
 pub mod exchange;
 pub mod exposition;
 pub mod hello;
+pub mod http2;
 pub mod message;
 pub mod netns;
 pub mod nginx;

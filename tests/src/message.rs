@@ -169,6 +169,37 @@ impl Body {
         bytes
     }
 
+    /// The field that tells its length.
+    pub(crate) fn length(&self) -> Option<(String, String)> {
+        let length = match self {
+            Body::Whole(bytes) => bytes.len(),
+            Body::Announced(length) => *length,
+            Body::None | Body::Pieces => return None,
+        };
+        Some(("content-length".to_owned(), length.to_string()))
+    }
+
+    /// Whether it is known to have no content.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Body::None => true,
+            Body::Whole(bytes) => bytes.is_empty(),
+            Body::Announced(length) => *length == 0,
+            Body::Pieces => false,
+        }
+    }
+
+    /// Counts what goes of it, and says if that is the last.
+    pub(crate) fn is_ended_by(&mut self, length: usize) -> bool {
+        match self {
+            Body::Announced(left) => {
+                *left = left.saturating_sub(length);
+                *left == 0
+            }
+            Body::None | Body::Whole(_) | Body::Pieces => false,
+        }
+    }
+
     /// A part of it in HTTP/1.1.
     pub(crate) fn http1_piece(&self, bytes: &[u8]) -> Vec<u8> {
         match self {

@@ -72,6 +72,10 @@ struct Shared {
     stopped: AtomicBool,
 }
 
+/// What adds to the requests that a server tells of.
+#[derive(Clone)]
+pub(crate) struct Recorder(Arc<Shared>);
+
 /// A listening server; it stops listening when dropped.
 pub struct Server {
     address: SocketAddr,
@@ -207,6 +211,15 @@ impl Server {
     }
 }
 
+impl Recorder {
+    pub(crate) fn record(&self, request: &Request) {
+        let requests = self.0.requests.lock();
+        requests
+            .expect("no thread panics with it")
+            .push(request.clone());
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
@@ -228,6 +241,13 @@ impl Connection {
         buffer[..count].copy_from_slice(&self.unread[..count]);
         self.unread.drain(..count);
         Ok(count)
+    }
+
+    /// The next `count` bytes, fewer where the peer ended before.
+    pub fn at_most(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.unread.len() < count && self.fill()? > 0 {}
+        let count = count.min(self.unread.len());
+        Ok(self.unread.drain(..count).collect())
     }
 
     /// Sends bytes as they are.
@@ -309,11 +329,12 @@ impl Connection {
 
     /// Adds a request to those the server tells of.
     pub fn record(&self, request: &Request) {
-        self.shared
-            .requests
-            .lock()
-            .expect("no thread panics with it")
-            .push(request.clone());
+        self.recorder().record(request);
+    }
+
+    /// What adds to them, from any thread.
+    pub(crate) fn recorder(&self) -> Recorder {
+        Recorder(Arc::clone(&self.shared))
     }
 
     /// The head of the next request; its body stays unread.

@@ -9,7 +9,7 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests, the demo and the benchmark use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 18] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 19] = [
     ("capsh", "libcap2-bin"),
     ("curl", "curl"),
     ("dpkg-shlibdeps", "dpkg-dev"),
@@ -18,6 +18,7 @@ const SYSTEM_PROGRAMS: [(&str, &str); 18] = [
     ("ip", "iproute2"),
     ("iptables", "iptables"),
     ("lintian", "lintian"),
+    ("nghttpd", "nghttp2-server"),
     ("nginx", "nginx-light"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),

@@ -32,6 +32,7 @@ use crate::route::Tunnelled;
 use crate::telemetry::{Description, Direction, RequestGuard, RequestProtocol, RequestRecord};
 use crate::upstream::credential::UpstreamCredential;
 use crate::upstream::health::UpstreamHealth;
+use crate::upstream::key::Protocol;
 
 /// How long a request waits at most for the first credential of its upstream.
 const CREDENTIAL_WITHIN: Duration = Duration::from_secs(2);
@@ -332,9 +333,17 @@ impl<'a> RoutedRequest<'a, '_> {
         let Incoming { request, head, .. } = &*self.incoming;
         match routing::may_be_sent_twice(policies, request, head) {
             true => Replay::up_to(policies.retry.body_limit),
-            false if target.has_secrets() => Replay::of_refused(policies.retry.body_limit),
+            // Over HTTP/2 a server may say that it has not processed a request.
+            false if target.has_secrets() || self.may_be_refused() => {
+                Replay::of_refused(policies.retry.body_limit)
+            }
             false => Replay::none(),
         }
+    }
+
+    /// Whether what its upstream speaks knows refusals besides those of credentials.
+    fn may_be_refused(&self) -> bool {
+        self.route.protocol(self.incoming, self.facts) != Protocol::Http1
     }
 
     /// What its endpoints are chosen by.

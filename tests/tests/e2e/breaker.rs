@@ -151,9 +151,9 @@ fn one_probe_among_many_callers(column: Column) {
             for client in &mut clients {
                 client.send(&Call::get("/"));
             }
-            let mut waiting: Vec<&Caller> = clients.iter().collect();
+            let mut waiting: Vec<&mut Caller> = clients.iter_mut().collect();
             eventually("all but a probe are answered", SOON, || {
-                waiting.retain(|client| !client.is_answered());
+                waiting.retain_mut(|client| !client.is_answered());
                 waiting.len() == server.requests().len() - round
             });
             if waiting.len() == 1 {

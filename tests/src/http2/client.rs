@@ -1,0 +1,242 @@
+//! A client that makes requests over HTTP/2, one at a time.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::{Frame, PREFACE, Peer, Windows, code, kind};
+use crate::client::{Client, Response};
+use crate::message::{Body, Call};
+
+/// One connection, and the request that is under way.
+pub struct Http2Client {
+    peer: Peer<Client>,
+    windows: Windows,
+    /// The stream of the request.
+    stream: u32,
+    /// What has come of the answer, and was not looked at.
+    events: VecDeque<Event>,
+}
+
+/// A part of an answer.
+enum Event {
+    Head(Response),
+    /// Content, and how much of the windows it takes.
+    Content(Vec<u8>, usize),
+    Trailers(Vec<(String, String)>),
+    End,
+    /// No more comes, and it is not whole.
+    Gone,
+}
+
+impl Http2Client {
+    pub(crate) fn over(client: Client) -> Http2Client {
+        let mut peer = Peer::over(client);
+        // Where the server has gone, that is found with the first request.
+        let _ = peer.put(&[PREFACE, &Frame::settings(&[]).bytes()].concat());
+        Http2Client {
+            peer,
+            windows: Windows::default(),
+            stream: 0,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Sends a request, with its body where that is whole.
+    pub(crate) fn send(&mut self, call: &Call) -> io::Result<()> {
+        self.stream = match self.stream {
+            0 => 1,
+            last => last + 2,
+        };
+        self.events.clear();
+        self.windows.open(self.stream);
+        let mut fields = vec![
+            (":method".to_owned(), call.method.clone()),
+            (":scheme".to_owned(), "http".to_owned()),
+            (":path".to_owned(), call.path.clone()),
+            (":authority".to_owned(), call.authority.clone()),
+        ];
+        fields.extend(call.body.length());
+        fields.extend(super::lower(&call.fields));
+        let ends = call.body.is_empty();
+        self.headers(&fields, ends)?;
+        match &call.body {
+            Body::Whole(bytes) if !ends => self.data(bytes, true),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends more of the body; it may be the last of it.
+    pub(crate) fn piece(&mut self, bytes: &[u8], ends: bool) -> io::Result<()> {
+        self.data(bytes, ends)
+    }
+
+    /// Ends a body that came in pieces.
+    pub(crate) fn end(&mut self, trailers: &[(&str, &str)]) -> io::Result<()> {
+        match trailers {
+            [] => self.data(&[], true),
+            trailers => self.headers(&super::lower(trailers), true),
+        }
+    }
+
+    /// The next answer, interim ones included; `None` where the request ended without one.
+    pub(crate) fn answer(&mut self) -> io::Result<Option<Response>> {
+        let Some(mut response) = self.head()? else {
+            return Ok(None);
+        };
+        if response.status < 200 {
+            return Ok(Some(response));
+        }
+        loop {
+            match self.event()? {
+                Event::Content(content, _) => response.body.extend(content),
+                Event::Trailers(trailers) => response.trailers = trailers,
+                Event::End => return Ok(Some(response)),
+                Event::Head(_) | Event::Gone => return Ok(None),
+            }
+        }
+    }
+
+    /// The head of the next answer.
+    pub(crate) fn head(&mut self) -> io::Result<Option<Response>> {
+        match self.event()? {
+            Event::Head(response) => Ok(Some(response)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The next bytes of the content; none at its end.
+    pub(crate) fn content(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            match self.event()? {
+                Event::Content(content, _) if content.is_empty() => {}
+                Event::Content(content, _) => return Ok(content),
+                Event::Trailers(_) => {}
+                Event::End => return Ok(Vec::new()),
+                Event::Head(_) | Event::Gone => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+
+    /// Whether something of an answer has come, or the end; does not wait.
+    pub(crate) fn is_answered(&mut self) -> bool {
+        while self.events.is_empty() && self.peer.wire().has_unread() {
+            if self.pump().is_err() {
+                return true;
+            }
+        }
+        !self.events.is_empty()
+    }
+
+    /// Gives the request up. The connection goes on, until the server has no more to say.
+    pub(crate) fn leave(mut self) {
+        let _ = self.peer.send(&Frame::reset(self.stream, code::CANCEL));
+        std::thread::spawn(move || while self.pump().is_ok() {});
+    }
+
+    fn headers(&mut self, fields: &[(String, String)], ends: bool) -> io::Result<()> {
+        let fields: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| (&**name, &**value))
+            .collect();
+        let frame = Frame::fields(self.stream, &fields);
+        self.peer.send(&if ends { frame.ending() } else { frame })
+    }
+
+    /// Sends content, and waits for room for it.
+    fn data(&mut self, mut bytes: &[u8], ends: bool) -> io::Result<()> {
+        loop {
+            let room = self.windows.room(self.stream).min(bytes.len());
+            if room == 0 && !bytes.is_empty() {
+                self.pump()?;
+                continue;
+            }
+            let (part, rest) = bytes.split_at(room);
+            self.windows.take(self.stream, room);
+            let frame = Frame::data(self.stream, part);
+            let is_last = ends && rest.is_empty();
+            self.peer
+                .send(&if is_last { frame.ending() } else { frame })?;
+            bytes = rest;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next part of the answer. What is taken makes room for more.
+    fn event(&mut self) -> io::Result<Event> {
+        while self.events.is_empty() {
+            self.pump()?;
+        }
+        let event = self.events.pop_front().unwrap_or(Event::Gone);
+        if let Event::Content(_, length) = event {
+            self.credit(0, length);
+            self.credit(self.stream, length);
+        }
+        Ok(event)
+    }
+
+    fn credit(&mut self, stream: u32, length: usize) {
+        let length = u32::try_from(length).unwrap_or_default();
+        if length > 0 {
+            let _ = self.peer.send(&Frame::window_update(stream, length));
+        }
+    }
+
+    /// Takes the next frame in.
+    fn pump(&mut self) -> io::Result<()> {
+        let Some(frame) = self.peer.receive()? else {
+            match self.events.is_empty() {
+                true => self.events.push_back(Event::Gone),
+                false => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+            return Ok(());
+        };
+        if let Some(answer) = self.windows.learn(&frame) {
+            return self.peer.send(&answer);
+        }
+        let is_of_request = frame.stream == self.stream;
+        match frame.kind {
+            kind::HEADERS if is_of_request => {
+                let fields = self.peer.fields().to_vec();
+                self.events.push_back(match response(&fields) {
+                    Some(response) => Event::Head(response),
+                    None => Event::Trailers(fields),
+                });
+            }
+            kind::DATA if is_of_request => {
+                let content = frame.content().to_vec();
+                self.events
+                    .push_back(Event::Content(content, frame.payload.len()));
+            }
+            kind::DATA => self.credit(0, frame.payload.len()),
+            kind::RST_STREAM if is_of_request => self.events.push_back(Event::Gone),
+            kind::GOAWAY if frame.number(0).unwrap_or_default() < self.stream => {
+                self.events.push_back(Event::Gone);
+            }
+            _ => {}
+        }
+        if is_of_request && frame.is_last() && frame.kind != kind::RST_STREAM {
+            self.events.push_back(Event::End);
+        }
+        Ok(())
+    }
+}
+
+/// The head of an answer, if that is what these are.
+fn response(fields: &[(String, String)]) -> Option<Response> {
+    let ((name, status), fields) = fields.split_first()?;
+    let status = (name == ":status").then_some(status)?;
+    let lines = fields
+        .iter()
+        .map(|(name, value)| format!("\r\n{name}: {value}"));
+    Some(Response {
+        status: status.parse().ok()?,
+        head: format!("HTTP/2 {status}{}", lines.collect::<String>()),
+        fields: fields.to_vec(),
+        body: Vec::new(),
+        trailers: Vec::new(),
+    })
+}
