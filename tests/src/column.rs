@@ -43,7 +43,7 @@ impl From<Backend> for Column {
 
 impl Protocol {
     /// Each of them.
-    pub const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+    pub const ALL: [Protocol; 1] = [Protocol::Http1];
 
     /// What log and metrics call it.
     pub fn name(self) -> &'static str {

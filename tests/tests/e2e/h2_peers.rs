@@ -252,7 +252,10 @@ fn curl_agrees_upon_it_over_tls(backend: Backend) {
         assert_eq!(said, version);
     }
     let four = ["https://web.test/"; 4];
-    assert_eq!(world.curl(&[&["--http2", "-Z"], &four[..]].concat()), "okokokok");
+    assert_eq!(
+        world.curl(&[&["--http2", "-Z"], &four[..]].concat()),
+        "okokokok"
+    );
     let body = world.file(LARGE);
     let said = world.curl(&["--http2", "-T", &body, "https://web.test/length"]);
     assert_eq!(said, LARGE.to_string());
