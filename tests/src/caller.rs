@@ -20,13 +20,13 @@ pub struct Caller {
 }
 
 enum Connection {
-    Http1(Client),
+    Http1(Box<Client>),
     Http2(Box<Http2Client>),
 }
 
 impl Caller {
     pub(crate) fn http1(client: Client) -> Caller {
-        Caller::over(Connection::Http1(client))
+        Caller::over(Connection::Http1(Box::new(client)))
     }
 
     pub(crate) fn http2(client: Client) -> Caller {

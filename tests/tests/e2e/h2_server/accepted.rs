@@ -141,7 +141,7 @@ pub fn requests() -> Vec<Case> {
             .sends(Frame::data(3, "third"))
             .sends(Frame::data(1, "first").ending())
             .sends(Frame::data(3, " stream").ending())
-            .expects(Check(|talk| both_echoes(talk))),
+            .expects(Check(both_echoes)),
         case("8.2.2", "te: trailers")
             .sends(with(&[("te", "trailers")]))
             .expects(Answer(1)),
