@@ -116,14 +116,17 @@ fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend
         client.send(get);
         client.response("GET").status == 200
     };
-    eventually("the identity has come", SOON, ask);
-    let load = Load::on(listen);
     let mut serial = 1;
     let mut rotate = || {
         serial += 1;
         shop.publish(of("/shop", serial));
         pay.publish(of("/pay", serial));
     };
+    eventually("the identity has come", SOON, || {
+        rotate();
+        ask()
+    });
+    let load = Load::on(listen);
     for _ in 0..rotations() {
         sleep(Duration::from_secs(1));
         rotate();
