@@ -124,7 +124,7 @@ impl Client {
 
     /// The same for a handshake that is about to begin: waits a little, and at most
     /// `within`, where the client
-    /// certificate has come to its end, or the identity is missing.
+    /// certificate has come to its end, or the identity is gone.
     pub(crate) async fn lasting(&self, within: Duration) -> Option<Arc<ClientContext>> {
         self.in_force.lasting(within).await
     }

@@ -24,7 +24,8 @@ const LOOKS_MAX: u128 = 100;
 #[derive(Debug)]
 pub(super) struct InForce<C> {
     context: ArcSwapOption<C>,
-    /// A handshake has waited in vain: those that follow do not wait.
+    /// There was none yet, or a handshake has waited in vain: those that follow do not
+    /// wait.
     is_given_up: AtomicBool,
 }
 
@@ -45,8 +46,8 @@ impl<C: Ending> InForce<C> {
     /// Puts this in force first.
     pub(super) fn new(context: Option<Arc<C>>) -> Self {
         Self {
+            is_given_up: AtomicBool::new(context.is_none()),
             context: context.into(),
-            is_given_up: AtomicBool::new(false),
         }
     }
 
@@ -145,7 +146,8 @@ mod tests {
     fn a_successor_is_waited_for() {
         on_a_shard(|| async {
             for before in [None, Some(PAST)] {
-                let in_force = std::rc::Rc::new(of(before));
+                let in_force = std::rc::Rc::new(of(Some(VALID)));
+                in_force.put(before.map(Arc::new));
                 let put = std::rc::Rc::clone(&in_force);
                 ring::spawn(async move {
                     timer::sleep(Duration::from_millis(103)).await;
@@ -170,6 +172,8 @@ mod tests {
             // For one that is new and ends as well, there may be a successor.
             in_force.put(Some(Arc::new(PAST)));
             assert!(taken(&in_force).await.1 >= WITHIN);
+            // The first one may take long to come.
+            assert_eq!(taken(&of(None)).await, (None, Duration::ZERO));
         });
     }
 

@@ -98,7 +98,7 @@ impl Server {
 
     /// The same for a handshake that is about to begin: waits a little, and at most
     /// `within`, where the
-    /// certificate has come to its end, or the identity is missing.
+    /// certificate has come to its end, or the identity is gone.
     pub(crate) async fn lasting(&self, within: Duration) -> Option<Arc<ServerContext>> {
         self.in_force.lasting(within).await
     }
