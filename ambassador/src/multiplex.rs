@@ -9,6 +9,7 @@ mod inbox;
 mod receiving;
 mod sending;
 mod stream;
+mod unsent;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

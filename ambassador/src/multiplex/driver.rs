@@ -269,11 +269,7 @@ impl State {
                     }
                 }
             }
-            Event::Window { stream: Some(id) } => {
-                if let Some(user) = self.codec.user(id) {
-                    user.may_send();
-                }
-            }
+            Event::Window { stream: Some(id) } => self.stream_may_send(id),
             // Settings may open the window of every stream.
             Event::Window { stream: None } | Event::Settings => self.may_send(),
             Event::GoAway { .. } | Event::Pong => {}
@@ -349,19 +345,36 @@ impl State {
     /// first.
     fn may_send(&mut self) {
         let last = self.wrote_last;
+        let mut left = Vec::new();
         for after in [true, false] {
             for (id, user) in self.codec.users() {
-                if (id > last) == after {
-                    user.may_send();
+                if (id > last) != after {
+                    continue;
+                }
+                match user.unsent.is_empty() {
+                    true => user.may_send(),
+                    false => left.push(id),
                 }
             }
+        }
+        for id in left {
+            self.stream_may_send(id);
+        }
+    }
+
+    /// More may be sent to a stream: first what is left of sends that were dropped.
+    fn stream_may_send(&mut self, id: StreamId) {
+        if self.write_left(id)
+            && let Some(user) = self.codec.user(id)
+        {
+            user.may_send();
         }
     }
 
     /// Whether another stream waits until it may write.
     pub(super) fn others_wait(&mut self, id: StreamId) -> bool {
         let mut others = self.codec.users().filter(|(other, _)| *other != id);
-        others.any(|(_, user)| user.sender.is_some())
+        others.any(|(_, user)| user.is_blocked())
     }
 
     fn fail(&mut self, id: StreamId, failure: StreamFailure) {

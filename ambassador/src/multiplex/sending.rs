@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::stream::StreamState;
-use super::{Http2Stream, State, StreamFailure};
+use super::unsent::Unsent;
+use super::{Http2Stream, Multiplexed, State, StreamFailure};
 use crate::http2::{Indexing, StreamId};
 use crate::message::{End, field_list};
 use crate::ring::{self, Chunk, Gather, SendError};
@@ -23,22 +25,34 @@ pub(crate) struct Sending<'a> {
     stream: &'a Http2Stream,
     /// The list of the fields of a head.
     head: Option<Chunk>,
-    content: Gather,
-    /// The list of trailer fields; `None`: more follows.
-    end: Option<Chunk>,
+    rest: Rest,
     is_done: bool,
 }
 
+/// What a send has yet to write. It is left to the stream when the send is dropped.
+#[derive(Default)]
+struct Rest {
+    unsent: Unsent,
+    /// The stream, once the send waits to write more to it.
+    waits_on: Option<(Rc<Multiplexed>, StreamId)>,
+}
+
 impl Http2Stream {
-    /// Writes a head, content behind it, and the end.
+    /// Writes a head, content behind it, and the end. Once the head is written, all of
+    /// it is, also where the future is dropped.
     pub(crate) fn send(&self, head: Option<Chunk>, content: Gather, end: End<'_>) -> Sending<'_> {
         Sending {
             stream: self,
             head,
-            content,
-            end: match end {
-                End::More => None,
-                End::Whole(trailers) => Some(Chunk::from(trailers.to_vec())),
+            rest: Rest {
+                unsent: Unsent {
+                    content,
+                    end: match end {
+                        End::More => None,
+                        End::Whole(trailers) => Some(Chunk::from(trailers.to_vec())),
+                    },
+                },
+                waits_on: None,
             },
             is_done: false,
         }
@@ -47,7 +61,7 @@ impl Http2Stream {
     /// Whether nothing of what is written is taken: the windows of the peer are used
     /// up, or the connection takes no more.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.with(|stream| stream.sender.is_some()).unwrap_or(false)
+        self.with(|stream| stream.is_blocked()).unwrap_or(false)
     }
 }
 
@@ -84,15 +98,19 @@ impl Future for Sending<'_> {
         let Some(id) = this.write_head(state) else {
             return Poll::Ready(Err(this.failed(StreamFailure::Unprocessed)));
         };
-        let is_written = this.write_rest(state, id);
+        let is_written = state.write_left(id) && state.write(id, &mut this.rest.unsent);
         state.wake_driver();
         if is_written {
             this.is_done = true;
+            this.rest.waits_on = None;
             return Poll::Ready(Ok(()));
         }
         if let Some(stream) = state.codec.user(id) {
             stream.sender = Some(context.waker().clone());
         }
+        let stream = || (Rc::clone(connection), id);
+        this.rest.waits_on.get_or_insert_with(stream);
+        this.rest.unsent.content.detach();
         Poll::Pending
     }
 }
@@ -108,7 +126,8 @@ impl Sending<'_> {
         let Some(head) = &self.head else {
             return self.stream.id.get();
         };
-        let ends = self.content.is_empty() && self.ends_without_trailers();
+        let unsent = &mut self.rest.unsent;
+        let ends = unsent.content.is_empty() && unsent.ends_without_trailers();
         let fields = lines(head);
         let id = match self.stream.id.get() {
             Some(id) => {
@@ -128,55 +147,9 @@ impl Sending<'_> {
         };
         self.head = None;
         if ends {
-            self.end = None;
+            unsent.end = None;
         }
         Some(id)
-    }
-
-    fn ends_without_trailers(&self) -> bool {
-        self.end
-            .as_ref()
-            .is_some_and(|trailers| trailers.is_empty())
-    }
-
-    /// Writes what may be written behind it; whether that is all.
-    fn write_rest(&mut self, state: &mut State, id: StreamId) -> bool {
-        let (mut written, mut is_last) = (0, false);
-        while written < TURN_BYTES || !state.others_wait(id) {
-            let ends = self.ends_without_trailers();
-            let taken = match self.content.chunks().next() {
-                Some(chunk) => {
-                    is_last = ends && chunk.len() == self.content.bytes();
-                    state.codec.send_data(id, chunk, is_last)
-                }
-                None => 0,
-            };
-            if taken == 0 {
-                break;
-            }
-            written += taken;
-            self.content.advance(taken);
-        }
-        let codec = &mut state.codec;
-        if let Some(stream) = codec.user(id)
-            && written > 0
-        {
-            stream.written += written as u64;
-            state.wrote_last = id;
-        }
-        if !self.content.is_empty() {
-            self.content.detach();
-            return false;
-        }
-        match self.end.take() {
-            Some(_) if is_last => {}
-            Some(trailers) if trailers.is_empty() => {
-                codec.send_data(id, &[], true);
-            }
-            Some(trailers) => codec.send_headers(id, lines(&trailers), true),
-            None => {}
-        }
-        true
     }
 
     /// It is not written.
@@ -196,5 +169,79 @@ impl Sending<'_> {
             sent: 0,
             unsent: None,
         }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        let Some((connection, id)) = self.waits_on.take() else {
+            return;
+        };
+        let mut state = connection.state.borrow_mut();
+        if let Some(stream) = state.codec.user(id)
+            && stream.failure.is_none()
+        {
+            stream.unsent.push_back(std::mem::take(&mut self.unsent));
+        }
+    }
+}
+
+impl State {
+    /// Writes to a stream what was left of sends that were dropped, as far as that may
+    /// be written now; whether nothing is left.
+    pub(super) fn write_left(&mut self, id: StreamId) -> bool {
+        while let Some(mut unsent) = self
+            .codec
+            .user(id)
+            .and_then(|stream| stream.unsent.pop_front())
+        {
+            if self.write(id, &mut unsent) {
+                continue;
+            }
+            if let Some(stream) = self.codec.user(id) {
+                stream.unsent.push_front(unsent);
+            }
+            return false;
+        }
+        true
+    }
+
+    /// Writes to a stream what may be written now; whether that is all.
+    fn write(&mut self, id: StreamId, unsent: &mut Unsent) -> bool {
+        let (mut written, mut is_last) = (0, false);
+        while written < TURN_BYTES || !self.others_wait(id) {
+            let ends = unsent.ends_without_trailers();
+            let taken = match unsent.content.chunks().next() {
+                Some(chunk) => {
+                    is_last = ends && chunk.len() == unsent.content.bytes();
+                    self.codec.send_data(id, chunk, is_last)
+                }
+                None => 0,
+            };
+            if taken == 0 {
+                break;
+            }
+            written += taken;
+            unsent.content.advance(taken);
+        }
+        let codec = &mut self.codec;
+        if let Some(stream) = codec.user(id)
+            && written > 0
+        {
+            stream.written += written as u64;
+            self.wrote_last = id;
+        }
+        if !unsent.content.is_empty() {
+            return false;
+        }
+        match unsent.end.take() {
+            Some(_) if is_last => {}
+            Some(trailers) if trailers.is_empty() => {
+                codec.send_data(id, &[], true);
+            }
+            Some(trailers) => codec.send_headers(id, lines(&trailers), true),
+            None => {}
+        }
+        true
     }
 }

@@ -1,12 +1,14 @@
 //! One stream of a connection, as its task has it.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::Multiplexed;
 use super::inbox::Inbox;
+use super::unsent::Unsent;
 use crate::http2::{ErrorCode, StreamId};
 use crate::message::Length;
 use crate::ring::StreamActivity;
@@ -28,6 +30,8 @@ pub(super) struct StreamState {
     pub(super) failure: Option<StreamFailure>,
     /// Who waits until more may be sent.
     pub(super) sender: Option<Waker>,
+    /// What sends have left that were dropped: it goes before all others.
+    pub(super) unsent: VecDeque<Unsent>,
     /// Who waits for it to fail.
     pub(super) watcher: Option<Waker>,
     /// Its response has the content that it says it has: the request was no HEAD.
@@ -57,6 +61,7 @@ impl StreamState {
     /// It does not go on. What has come of it can still be read.
     pub(super) fn fail(&mut self, failure: StreamFailure) {
         self.failure.get_or_insert(failure);
+        self.unsent.clear();
         self.inbox.wake();
         for waiting in [&mut self.sender, &mut self.watcher] {
             if let Some(waiting) = waiting.take() {
@@ -67,7 +72,7 @@ impl StreamState {
 
     /// What it is doing.
     pub(super) fn activity(&self) -> StreamActivity {
-        let leaves_unread = self.sender.is_some();
+        let leaves_unread = self.is_blocked();
         let held = self.inbox.unread() as usize;
         StreamActivity {
             moved: self.read.wrapping_add(self.written) as u32,
@@ -76,6 +81,11 @@ impl StreamState {
             leaves_unread,
             is_backed_up: leaves_unread || held > 0,
         }
+    }
+
+    /// Whether something waits until it may be written.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.sender.is_some() || !self.unsent.is_empty()
     }
 
     /// More may be sent.
@@ -175,6 +185,9 @@ impl Http2Stream {
     pub(crate) fn reset(&self, code: ErrorCode) {
         if let Some(id) = self.id.get() {
             let mut state = self.connection.state.borrow_mut();
+            if let Some(stream) = state.codec.user(id) {
+                stream.unsent.clear();
+            }
             state.codec.reset(id, code);
             state.wake_driver();
         }

@@ -1,8 +1,11 @@
 //! Two ends of a connection, each with its driver, over a pair of sockets.
 
+use std::future::poll_fn;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use super::*;
 use crate::message::{End, FieldList};
@@ -220,6 +223,41 @@ fn content_above_the_windows_comes_as_it_is_read() {
         },
         serve,
     );
+}
+
+/// A response may begin before the request is whole.
+#[test]
+fn what_a_dropped_send_has_left_is_sent_before_all_else() {
+    const BYTES: usize = 20 * WINDOW as usize;
+    let serve = |stream: Http2Stream| async move {
+        let message = received(&stream).await.unwrap();
+        assert_eq!(message.content, BYTES + 3);
+        assert_eq!(message.trailers, list(&[("after", "all")]));
+        let answer = stream.send(Some(response()), content(1), End::Whole(b""));
+        answer.await.unwrap();
+    };
+    for is_followed in [true, false] {
+        between(
+            async move |client| {
+                let trailers = list(&[("after", "all")]);
+                let stream = Http2Stream::on(client);
+                let (bytes, end) = match is_followed {
+                    true => (BYTES, End::More),
+                    false => (BYTES + 3, End::Whole(&trailers)),
+                };
+                let mut dropped = stream.send(Some(request()), content(bytes), end);
+                let begun = poll_fn(|context| Poll::Ready(Pin::new(&mut dropped).poll(context)));
+                assert!(begun.await.is_pending());
+                drop(dropped);
+                if is_followed {
+                    let rest = stream.send(None, content(3), End::Whole(&trailers));
+                    rest.await.unwrap();
+                }
+                assert_eq!(received(&stream).await.unwrap().content, 1);
+            },
+            serve,
+        );
+    }
 }
 
 /// RFC 9113 section 6.9.2.
