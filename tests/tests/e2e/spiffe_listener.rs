@@ -131,7 +131,7 @@ fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend
         sleep(Duration::from_secs(1));
         rotate();
     }
-    let result = load.stop_while(rotate);
+    let result = load.stop_while(&mut rotate);
     let labels = [("listener", "in"), ("outcome", "completed")];
     let handshakes = inbound.proxy.metric(HANDSHAKES, &labels);
     println!(
@@ -141,8 +141,11 @@ fn svids_of_both_sides_change_every_second_and_no_request_fails(backend: Backend
         result.stall
     );
     result.expect_none_failed(&[&outbound, &inbound.proxy]);
-    assert!(result.asked > 200 && handshakes >= rotations() as f64 / 4.0);
+    // Over HTTP/2 all requests share a connection, which is used for four and a half
+    // seconds at most.
+    assert!(result.asked > 200 && handshakes >= rotations() as f64 / 5.0);
     // Who it is is told, in the log and to the server.
+    rotate();
     let mut client = Client::connect(listen);
     client.send("GET /told HTTP/1.1\r\nHost: web.test\r\n\r\n");
     assert_eq!(client.response("GET").status, 200);
