@@ -9,7 +9,8 @@ use super::pace::MinRate;
 pub struct Pool {
     /// Open connections at most; `None`: no cap (adopted upstreams).
     pub max_connections: Option<u32>,
-    /// Requests that may wait for a connection; one more is `overloaded`.
+    /// Requests that may wait for a connection, beside those for which an idle one
+    /// closes; one more is `overloaded`.
     pub max_pending: u32,
     /// Requests in flight at most, waiting ones included; `None`: no cap
     /// (adopted upstreams).

@@ -10,7 +10,8 @@ settings! {
     Pool for limits::Pool as pool, checked by idle_within_caps {
         /// Open connections at most.
         max_connections: Count<1> = pool.max_connections,
-        /// Requests that may wait for a connection. Callers (captured cgroups,
+        /// Requests that may wait for a connection. Those for which an idle one of
+        /// another thread or endpoint closes do not count. Callers (captured cgroups,
         /// client addresses) take turns. When the queue is full, the newest
         /// request of the caller with the most waiting ones is `overloaded`.
         max_pending: Count = pool.max_pending,

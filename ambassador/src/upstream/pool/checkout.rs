@@ -131,8 +131,10 @@ impl Pools {
             if let Some(leased) = self.take(shared, key, freshness) {
                 return Ok(Granted::Leased(leased));
             }
-            let max_pending = shared.limits.max_pending();
-            let wait = match shared.permits.acquire(requester, max_pending, ring::now()) {
+            // An idle connection of any shard closes for whoever waits: as many as there
+            // are of them wait for no other request.
+            let places = shared.limits.max_pending().saturating_add(shared.idle());
+            let wait = match shared.permits.acquire(requester, places, ring::now()) {
                 Acquisition::Now(permit) => return Ok(Granted::Permit(permit)),
                 Acquisition::Full => return Err(CheckoutError::Overloaded),
                 Acquisition::Later(wait) => wait,

@@ -71,6 +71,42 @@ fn what_comes_back_is_not_what_everybody_wants() {
 }
 
 #[test]
+fn who_waits_for_an_idle_one_of_another_shard_takes_no_place_of_the_queue() {
+    on_a_shard(of(3), |shard| async move {
+        let shared = &shard.shared;
+        let other_shard = Requester {
+            shard: 0,
+            peer: Peer::Local,
+        };
+        let mut idle_elsewhere = Vec::new();
+        for _ in 0..3 {
+            match shared.permits.acquire(other_shard, 0, ring::now()) {
+                Acquisition::Now(permit) => idle_elsewhere.push(permit),
+                _ => panic!("there are three places"),
+            }
+            shared.add_idle();
+        }
+        let checkout = || Box::pin(shard.checkout(1, Freshness::Any));
+        let mut waiting = Vec::new();
+        // Three for what is idle, and the two of `max_pending`.
+        for _ in 0..5 {
+            let mut one = checkout();
+            assert!(is_pending(&mut one.as_mut()).await);
+            waiting.push(one);
+        }
+        assert!(matches!(checkout().await, Err(CheckoutError::Overloaded)));
+        while let Some(permit) = idle_elsewhere.pop() {
+            shared.remove_idle();
+            drop(permit);
+        }
+        for one in waiting {
+            give_back(one.await.unwrap());
+        }
+        assert_eq!(shard.dials(), 3);
+    });
+}
+
+#[test]
 fn of_those_set_aside_each_gets_its_own() {
     on_a_shard(of(2), |shard| async move {
         let (one, two) = (shard.lease(1).await, shard.lease(2).await);
