@@ -312,7 +312,8 @@ fn a_connection_ends_before_its_certificate(backend: Backend) {
     let leaf = authority.issue(&["web.test"]);
     let server = leaf.server_of(rustls::ALL_VERSIONS, Some(&clients));
     let server = Server::secured(server, |connection| connection.serve_http(|_| text("ok")));
-    let left = Duration::from_secs(6);
+    // A tenth of it is two seconds, in which a busy machine finds out.
+    let left = Duration::from_secs(20);
     let begun = Instant::now();
     let short = clients.issue_with(&["client.test"], |wanted| ends_in(wanted, left));
     let mut mount = Mount::of(&scratch, &short);
@@ -321,7 +322,7 @@ fn a_connection_ends_before_its_certificate(backend: Backend) {
     let proxy = Proxy::start(backend, &config(listen, server.address(), &tls));
     let name = [("name", "upstreams.web.tls")];
     let expiry = proxy.metric("ambassador_certificate_expiry_seconds", &name);
-    assert!((0.0..=6.0).contains(&expiry), "{expiry}");
+    assert!((0.0..=20.0).contains(&expiry), "{expiry}");
     let mut client = Client::connect(listen);
     assert_eq!(client.get("/").status, 200);
     let long = clients.issue(&["client.test"]);
