@@ -182,6 +182,12 @@ impl<T> Connection<T> {
         }
     }
 
+    /// Whether as much content has come in a stream as its head says that there is.
+    pub(crate) fn has_all_content(&mut self, id: StreamId) -> bool {
+        let stream = self.streams.get_mut(id);
+        stream.is_some_and(|stream| stream.length_left == Some(0))
+    }
+
     /// Gives back what was received and is dealt with, so that the peer may send
     /// more. A stream that goes gives back the rest by itself.
     pub(crate) fn release(&mut self, id: StreamId, bytes: u32) {

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::inbox::Progress;
 use super::stream::StreamState;
 use super::{Ended, Http2Stream, Multiplexed, State, StreamFailure};
 use crate::http2::{
@@ -249,8 +250,13 @@ impl State {
             } => return self.take_headers(stream, section, end),
             Event::Data { stream, bytes, end } => {
                 let content = input.part(bytes);
+                let progress = match end {
+                    true => Progress::Whole,
+                    false if self.codec.has_all_content(stream) => Progress::AllButEnd,
+                    false => Progress::Part,
+                };
                 if let Some(user) = self.codec.user(stream) {
-                    user.inbox.add_content(content, end);
+                    user.inbox.add_content(content, progress);
                 }
             }
             Event::Reset { stream, code } => {

@@ -22,8 +22,21 @@ pub(super) struct Inbox {
     trailers: Vec<u8>,
     /// All of it has come.
     ended: bool,
+    /// As much content has come as its head says that there is, but not its end.
+    owes_end: bool,
     /// Who waits for more.
     pub(super) reader: Option<Waker>,
+}
+
+/// How much of the content of a message has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More may come.
+    Part,
+    /// As much as its head says that there is, without its end.
+    AllButEnd,
+    /// Nothing more comes.
+    Whole,
 }
 
 /// The next thing that has come.
@@ -48,12 +61,17 @@ impl Inbox {
 
     /// Content has come. No buffer is kept that others need, unless a task is about to
     /// take it.
-    pub(super) fn add_content(&mut self, mut content: Chunk, ends: bool) {
-        self.ended |= ends;
+    ///
+    /// The last piece of content whose length is known waits for the end: a message that
+    /// goes on after it is malformed, and is not passed on as if it were whole (RFC 9113
+    /// section 8.1.1).
+    pub(super) fn add_content(&mut self, mut content: Chunk, progress: Progress) {
+        self.ended |= progress == Progress::Whole;
+        self.owes_end |= progress == Progress::AllButEnd;
         if !content.is_empty() {
             match (&self.first, self.rest.is_empty()) {
                 (None, true) => {
-                    if self.reader.is_none() {
+                    if self.reader.is_none() || self.waits_for_end() {
                         content.detach();
                     }
                     self.first = Some(content);
@@ -78,7 +96,12 @@ impl Inbox {
 
     /// Whether more of it is waited for.
     pub(super) fn is_awaited(&self) -> bool {
-        self.reader.is_some() && !self.ended && self.unread() == 0
+        self.reader.is_some() && !self.ended && (self.unread() == 0 || self.owes_end)
+    }
+
+    /// Whether its last piece waits for its end.
+    fn waits_for_end(&self) -> bool {
+        self.owes_end && !self.ended
     }
 
     /// Content that was not taken.
@@ -107,6 +130,9 @@ impl Inbox {
     pub(super) fn next(&mut self) -> Option<Received> {
         if let Some(head) = self.heads.pop_front() {
             return Some(Received::Head(head));
+        }
+        if self.waits_for_end() {
+            return None;
         }
         if let Some(first) = self.first.take() {
             return Some(Received::Content(first));

@@ -74,12 +74,13 @@ impl StreamState {
     pub(super) fn activity(&self) -> StreamActivity {
         let leaves_unread = self.is_blocked();
         let held = self.inbox.unread() as usize;
+        let owes_bytes = self.inbox.is_awaited();
         StreamActivity {
             moved: self.read.wrapping_add(self.written) as u32,
             held,
-            owes_bytes: self.inbox.is_awaited(),
+            owes_bytes,
             leaves_unread,
-            is_backed_up: leaves_unread || held > 0,
+            is_backed_up: leaves_unread || held > 0 && !owes_bytes,
         }
     }
 

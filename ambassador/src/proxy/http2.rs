@@ -7,8 +7,8 @@ use std::rc::Rc;
 use crate::clock::Instant;
 use crate::combinators::{First, first};
 use crate::http2::{self, ErrorCode, LocalSettings};
-use crate::message::BadMessage;
-use crate::multiplex::{Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream};
+use crate::message::{BadMessage, Length};
+use crate::multiplex::{Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream, Received};
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::{Context, Scratch};
@@ -104,7 +104,7 @@ impl ServerConnection {
                 }
             };
             match first(driver.next(), first(drains, due)).await {
-                First::Left(Driven::Opened(opened)) => self.open(opened),
+                First::Left(Driven::Opened(opened)) => self.open(opened, patience),
                 First::Left(Driven::Changed) => {}
                 First::Left(Driven::Rests) => self.rests_since.set(ring::now()),
                 First::Left(Driven::Ended(ended)) => return Some(ended),
@@ -136,7 +136,7 @@ impl ServerConnection {
     }
 
     /// Serves a request in a task of its own.
-    fn open(self: &Rc<Self>, opened: NewStream) {
+    fn open(self: &Rc<Self>, opened: NewStream, patience: Patience) {
         let NewStream {
             stream,
             mut block,
@@ -152,11 +152,34 @@ impl ServerConnection {
             Ok(()) => {
                 stream.expect(scratch.request.length());
                 let head = Chunk::from(block.take_bytes());
-                ring::spawn(async move { server.one(stream, scratch, head).await });
+                let request = &scratch.request;
+                let is_empty = request.length() == Length::None && !request.is_connect();
+                let owes_end = is_empty && !ends;
+                ring::spawn(async move {
+                    let bad = match owes_end {
+                        true => Box::pin(server.owed_end(&stream, patience)).await,
+                        false => None,
+                    };
+                    match bad {
+                        None => server.one(stream, scratch, head).await,
+                        Some(bad) => server.refuse(stream, scratch, bad).await,
+                    }
+                });
             }
             Err(bad) => {
                 ring::spawn(async move { server.refuse(stream, scratch, bad).await });
             }
+        }
+    }
+
+    /// Waits for the end of a request that says to have no content. `Some`: it has some,
+    /// and so it is malformed and is not passed on (RFC 9113 section 8.1.1), or the end
+    /// does not come.
+    async fn owed_end(&self, stream: &Http2Stream, patience: Patience) -> Option<BadMessage> {
+        match timer::timeout(patience.head(), stream.recv()).await {
+            Ok(Ok(Received::Content(_) | Received::Head(_))) => None,
+            Ok(Err(_)) => Some(BadMessage::StreamError),
+            Err(_) => Some(BadMessage::HeadTimeout),
         }
     }
 
@@ -178,7 +201,7 @@ impl ServerConnection {
         let mut record = self.context.telemetry.begin(client.passage(ring::now()));
         record.describe_sender(client.peer_id());
         let field = scratch.request.fields().blamed();
-        if bad == BadMessage::HeadTooLarge {
+        if matches!(bad, BadMessage::HeadTooLarge | BadMessage::HeadTimeout) {
             reply::refuse(&mut downstream, record, bad, field).await;
             return;
         }

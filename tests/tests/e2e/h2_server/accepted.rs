@@ -162,6 +162,17 @@ pub fn requests() -> Vec<Case> {
             .sends(Frame::data(1, "con"))
             .sends(Frame::data(1, "tent").ending())
             .expects(Check(|talk| echo(talk, "body=content"))),
+        case("8.1.1", "an end that comes after the content")
+            .sends(Frame::headers(1, post_of("7")))
+            .sends(Frame::data(1, "content"))
+            .later()
+            .sends(Frame::data(1, "").ending())
+            .expects(Check(|talk| echo(talk, "body=content"))),
+        case("8.1.1", "an end that comes after a head without content")
+            .sends(Frame::headers(1, post_of("0")))
+            .later()
+            .sends(Frame::data(1, "").ending())
+            .expects(Check(|talk| echo(talk, "field content-length=0\n"))),
     ]
 }
 

@@ -22,6 +22,8 @@ enum Step {
     Send(Vec<u8>),
     /// Until the server has ended this stream.
     Await(u32),
+    /// Until the server has taken what was sent.
+    Ping,
 }
 
 /// What a server has to make of it.
@@ -98,6 +100,12 @@ impl Case {
         self
     }
 
+    /// What follows is sent when the server has taken what came before.
+    pub fn later(mut self) -> Case {
+        self.steps.push(Step::Ping);
+        self
+    }
+
     pub fn expects(mut self, expects: Expect) -> Case {
         self.expects = expects;
         self
@@ -128,6 +136,7 @@ impl Talk {
         for step in steps {
             match step {
                 Step::Send(bytes) => self.put(bytes),
+                Step::Ping => self.alive()?,
                 Step::Await(stream) => {
                     self.until("the end of a stream", |frame| {
                         frame.stream == *stream && frame.is_last()

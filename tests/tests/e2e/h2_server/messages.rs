@@ -212,6 +212,23 @@ pub fn exchanges() -> Vec<Case> {
         length("content where none was told", "0")
             .sends(Frame::data(1, "test").ending())
             .expects(StreamError(1, PROTOCOL)),
+        length("content where none was told, later", "0")
+            .later()
+            .sends(Frame::data(1, "test").ending())
+            .expects(StreamError(1, PROTOCOL)),
+        length("content behind what was told, later", "4")
+            .sends(Frame::data(1, "test"))
+            .later()
+            .sends(Frame::data(1, "s").ending())
+            .expects(StreamError(1, PROTOCOL)),
+        length(
+            "a pseudo field in trailers behind what was told, later",
+            "4",
+        )
+        .sends(Frame::data(1, "test"))
+        .later()
+        .sends(Frame::fields(1, &[(":method", "GET")]).ending())
+        .expects(StreamError(1, PROTOCOL)),
         case("8.1", "HEADERS a second time, without an end")
             .sends(post(&[]))
             .sends(Frame::fields(1, &[("x-sum", "9")]))
