@@ -193,7 +193,12 @@ impl<'a> Download<'a> {
         while !self.heads.from.is_whole() {
             let chunk = match self.receive_body().await {
                 Ok(chunk) => chunk,
-                Err(ExchangeError::Ended) if self.heads.from.ends_here() => break,
+                Err(ExchangeError::Ended) if self.heads.from.ends_here() => {
+                    return match self.send.end() {
+                        Some(begun) => self.sent(begun).await,
+                        None => Ok(()),
+                    };
+                }
                 Err(error @ (ExchangeError::SlowResponse | ExchangeError::Shortage)) => {
                     return Err(error);
                 }

@@ -374,6 +374,15 @@ impl<'a> SendResponse<'a> {
         }
     }
 
+    /// Says that a body has ended of which only the end of its connection told. `None`:
+    /// the caller is told so, too.
+    pub(crate) fn end(self) -> Option<Begun<'a>> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(one) => Some(one.pass(Gather::default(), End::Whole(b""))),
+        }
+    }
+
     /// Waits until the kernel has taken what was posted.
     pub(crate) async fn flush(self) -> Result<(), SendError> {
         match self {

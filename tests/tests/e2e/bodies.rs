@@ -1,8 +1,12 @@
 //! Bodies of every framing, in both directions.
 
+use std::process::Command;
+
 use ambassador_tests::client::get;
 use ambassador_tests::server::text;
-use ambassador_tests::{Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1};
+use ambassador_tests::{
+    Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1, program,
+};
 
 matrix!(
     large_bodies_pass_both_ways,
@@ -94,6 +98,15 @@ fn a_body_that_ends_with_the_connection_is_whole(backend: Backend) {
     let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
     let mut client = Client::connect(listen);
     assert_eq!(client.get("/").body.len(), 100_000);
+    let url = format!("http://{listen}/");
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sSf",
+        "--http2-prior-knowledge",
+        "-H",
+        "X-Upstream-Host: web",
+    ]);
+    assert_eq!(program::succeed(curl.arg(url)).len(), 100_000);
 }
 
 fn a_body_that_is_cut_short_is_not_completed(backend: Backend) {
