@@ -39,7 +39,7 @@ impl<'a> Download<'a> {
     pub(super) async fn head(&mut self, interims: Interims) -> Result<HeldResponse, ExchangeError> {
         let mut ahead = None;
         for _ in 0..=INTERIM_MAX {
-            let (head, rest) = self.heads.next(ahead.take()).await?;
+            let (mut head, mut rest) = self.heads.next(ahead.take()).await?;
             let response = self.heads.from.response();
             if response.status() == 101 && !self.facts.upgrade {
                 return Err(ExchangeError::Response(BadMessage::UnexpectedUpgrade));
@@ -49,6 +49,11 @@ impl<'a> Download<'a> {
                 return Ok(HeldResponse { head, rest });
             }
             if interims == Interims::Pass && self.send.takes_interim() {
+                // A caller that reads nothing holds no shared buffer.
+                head.detach();
+                if let Some(rest) = &mut rest {
+                    rest.detach();
+                }
                 self.send_interim(&head).await?;
             }
             ahead = rest;
@@ -68,7 +73,8 @@ impl<'a> Download<'a> {
     }
 
     /// Passes on the head of a response behind which other bytes follow.
-    async fn switch(&mut self, held: &HeldResponse) -> Result<Response, ExchangeError> {
+    async fn switch(&mut self, held: &mut HeldResponse) -> Result<Response, ExchangeError> {
+        held.detach();
         let status = self.heads.from.response().status();
         self.heads.progress.record.status.set(status);
         self.send_interim(&held.head).await?;
@@ -161,7 +167,11 @@ impl<'a> Download<'a> {
         // Most is taken at once, and needs no limit.
         match at_once(&mut begun.sending).await {
             Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
-            Poll::Pending => self.until_read(&mut begun.sending).await?,
+            Poll::Pending => {
+                // A caller that reads nothing holds no shared buffer.
+                held.head = Chunk::from(Vec::new());
+                self.until_read(&mut begun.sending).await?;
+            }
         }
         self.count(&begun);
         let forwarded_at = clock::now();

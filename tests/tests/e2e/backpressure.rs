@@ -16,6 +16,7 @@ on_http1!(
     uploads_that_nobody_reads_hold_little,
     stalled_readers_do_not_stop_a_live_request,
     unread_replies_made_by_the_proxy_do_not_stop_a_live_request,
+    unread_responses_do_not_stop_a_live_request,
 );
 
 const MIB: u64 = 1024 * 1024;
@@ -216,6 +217,41 @@ fn stalled_readers_do_not_stop_a_live_request(backend: Backend) {
         server.open_connections() <= 64
     });
     assert_eq!(client.get("/").text(), "live");
+}
+
+/// Each caller stops to read amid many responses that are short, so that the proxy waits
+/// with a head that has just come.
+fn unread_responses_do_not_stop_a_live_request(backend: Backend) {
+    let server = Server::http(|_| text(&"x".repeat(1000)));
+    let live_server = Server::ok();
+    let listen = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+    // All share one shard, and that has 32 receive buffers.
+    let config = format!(
+        "workers: 1\nlisteners: [{{ name: in, bind: \"{listen}\", protocol: http }}]\n\
+         upstreams:\n  \
+         unread: {{ hosts: [unread.test], endpoints: [\"{}\"] }}\n  \
+         web: {{ hosts: [web.test], endpoints: [\"{}\"] }}\n",
+        server.address(),
+        live_server.address()
+    );
+    let _proxy = Proxy::start(backend, &config);
+    let mut stalled: Vec<TcpStream> = (0..40)
+        .map(|_| os::connect_with_small_buffers(listen).expect("it listens"))
+        .collect();
+    let mut live = Client::connect(listen);
+    let timeout = Some(Duration::from_secs(5));
+    live.stream().set_read_timeout(timeout).expect("valid");
+    let asked = b"GET / HTTP/1.1\r\nHost: unread.test\r\n\r\n".repeat(20);
+    let mut requests = usize::MAX;
+    while server.requests().len() != requests {
+        requests = server.requests().len();
+        for stream in &mut stalled {
+            stream.write_all(&asked).expect("it is taken");
+            live.send(get("/"));
+            let answer = live.try_response("GET");
+            assert_eq!(answer.expect("in time").text(), "ok");
+        }
+    }
 }
 
 fn unread_replies_made_by_the_proxy_do_not_stop_a_live_request(backend: Backend) {
