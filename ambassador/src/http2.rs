@@ -31,7 +31,7 @@ pub use trailers::read_trailers;
 
 pub(crate) use self::{
     connection::Connection,
-    error::{ConnectionError, ErrorCode},
+    error::{Cause, ConnectionError, ErrorCode, Flood},
     event::{Event, Section},
     role::Role,
     settings::LocalSettings,

@@ -5,6 +5,7 @@
 //! of them share the codec, which is borrowed for one step and never across a wait.
 
 mod driver;
+mod floods;
 mod inbox;
 mod receiving;
 mod sending;
@@ -17,6 +18,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 pub(crate) use self::driver::{Driven, Driver, NewStream};
+pub(crate) use self::floods::{explain, floods};
 pub(crate) use self::inbox::Received;
 pub(crate) use self::sending::Sending;
 use self::stream::StreamState;

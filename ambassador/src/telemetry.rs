@@ -13,6 +13,7 @@
 pub(crate) mod access_log;
 mod cells;
 mod exposition;
+mod floods;
 mod gauges;
 mod guard;
 mod histogram;
@@ -25,14 +26,15 @@ mod tls;
 
 pub(crate) use cells::{Cells, Snapshot, UpstreamCells};
 pub(crate) use exposition::{CaptureSlots, Extras, Format, render};
+pub(crate) use floods::FloodCounts;
 pub(crate) use gauges::{BreakerGauge, PoolGauge};
 pub use guard::Telemetry;
 pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,
-    MemoryKind, RelayProtocol, RequestProtocol, RetryCause, ShedCause, TcpOutcome, TlsCipher,
-    TlsGroup, TlsOutcome, TlsVersion,
+    FloodCause, FloodPeer, MemoryKind, RelayProtocol, RequestProtocol, RetryCause, ShedCause,
+    TcpOutcome, TlsCipher, TlsGroup, TlsOutcome, TlsVersion,
 };
 pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;

@@ -55,6 +55,8 @@ pub(crate) struct Connection<T> {
     encoder: Encoder,
     block: FieldBlock,
     budgets: Budgets,
+    /// Streams that its user has refused since bytes came last.
+    refused: u32,
     /// A PING was sent that is not answered yet.
     awaits_pong: bool,
     /// The last stream that our GOAWAY leaves to the peer, once there was one.
@@ -97,6 +99,7 @@ impl<T> Connection<T> {
             encoder: Encoder::default(),
             block: FieldBlock::new(local.list_max, local.fields_max),
             budgets: Budgets::new(),
+            refused: 0,
             awaits_pong: false,
             local_last: None,
             peer_last: None,
@@ -220,6 +223,7 @@ impl<T> Connection<T> {
 
     /// Resets a stream for what the peer sent in it, also where that has ended it.
     pub(crate) fn refuse(&mut self, id: StreamId, code: ErrorCode) {
+        self.refused = self.refused.saturating_add(1);
         let is_closed = self.streams.get(id).is_some_and(Stream::is_closed);
         match is_closed {
             true => frame::write_reset(&mut self.output, id, code),
@@ -245,10 +249,13 @@ impl<T> Connection<T> {
         stream.user
     }
 
-    /// Ends the connection for streams that were not begun yet.
+    /// Ends the connection for streams that were not begun yet. Where it has ended for an
+    /// error, that stays the last word.
     pub(crate) fn go_away(&mut self, code: ErrorCode) {
-        let last = self.last_of_peer();
-        self.send_go_away(last, code, "");
+        if self.failure.is_none() {
+            let last = self.last_of_peer();
+            self.send_go_away(last, code, "");
+        }
     }
 
     /// Announces the end: the peer should open no more streams, and those that it

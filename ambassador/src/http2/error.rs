@@ -114,19 +114,6 @@ impl Cause {
 }
 
 impl Flood {
-    /// The label of it in metrics.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no metric has it yet"))]
-    pub(crate) const fn label(self) -> &'static str {
-        match self {
-            Self::ControlFrames => "control_frames",
-            Self::PeerResets => "peer_resets",
-            Self::StreamErrors => "stream_errors",
-            Self::Continuations => "continuations",
-            Self::HeaderList => "header_list",
-            Self::Settings => "settings",
-        }
-    }
-
     const fn text(self) -> &'static str {
         match self {
             Self::ControlFrames => "too many control frames",
@@ -185,6 +172,5 @@ mod tests {
         let error = ConnectionError::from(Flood::PeerResets);
         let text = "ENHANCE_YOUR_CALM: too many streams reset before their answer";
         assert_eq!(error.to_string(), text);
-        assert_eq!(Flood::PeerResets.label(), "peer_resets");
     }
 }

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::floods;
 use super::inbox::Progress;
 use super::stream::StreamState;
 use super::{Ended, Http2Stream, Multiplexed, State, StreamFailure};
@@ -191,6 +192,7 @@ impl<'a> Driver<'a> {
             let (used, event) = match state.codec.receive(&chunk, now) {
                 Ok(received) => received,
                 Err(error) => {
+                    floods::count(state.role, &error);
                     state.end(Ended::Error(error));
                     return None;
                 }

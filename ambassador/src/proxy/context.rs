@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::addr::Authority;
 use crate::clock::{Instant, OncePerSecond};
 use crate::message;
+use crate::multiplex;
 use crate::proxy::adopted;
 use crate::proxy::clients::{Clients, Excess};
 use crate::proxy::drain::Drain;
@@ -372,6 +373,7 @@ impl Context {
             self.fill_gauges();
         }
         self.telemetry.cells.task_panics(ring::task_panics());
+        self.telemetry.cells.floods(multiplex::floods());
         self.telemetry.cells.snapshot()
     }
 

@@ -8,7 +8,9 @@ use crate::clock::Instant;
 use crate::combinators::{First, first};
 use crate::http2::{self, ErrorCode, LocalSettings};
 use crate::message::{BadMessage, Length};
-use crate::multiplex::{Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream, Received};
+use crate::multiplex::{
+    self, Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream, Received,
+};
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::{Context, Scratch};
@@ -57,7 +59,7 @@ pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
     driver.begin_with(ahead);
     let ended = server.drive(&mut driver, patience).await;
     if let Some(Ended::Error(error)) = ended {
-        server.explain(&error);
+        multiplex::explain(&error, &server.origin.peer, ring::now());
     }
     if ended != Some(Ended::Closed) {
         // What ends it is to arrive.
@@ -207,11 +209,6 @@ impl ServerConnection {
         }
         record.explain(&bad.about(field));
         record.reason = Some(bad.reason().into());
-        stream.reset(ErrorCode::PROTOCOL_ERROR);
-    }
-
-    /// Tells the log why it ends.
-    fn explain(&self, error: &http2::ConnectionError) {
-        tracing::debug!(peer = ?self.origin.peer, %error, "an HTTP/2 connection has ended");
+        stream.refuse();
     }
 }

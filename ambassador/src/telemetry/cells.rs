@@ -7,6 +7,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use self::tally::Tally;
+use super::floods::FloodCounts;
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
 use super::labels::{
@@ -36,6 +37,7 @@ pub struct Snapshot {
     connections: Vec<Option<(ListenerIndex, i64)>>,
     dropped_accepts: [u64; DroppedAccept::ALL.len()],
     shed: [u64; ShedCause::ALL.len()],
+    floods: FloodCounts,
     task_panics: u64,
 }
 
@@ -254,6 +256,12 @@ impl Cells {
         self.inner.borrow_mut().shed[cause as usize] += 1;
     }
 
+    /// Takes over how many connections of HTTP/2 were ended for floods, which who drives
+    /// them counts.
+    pub fn floods(&self, counts: FloodCounts) {
+        self.inner.borrow_mut().floods = counts;
+    }
+
     /// Takes over how many tasks have panicked, which their executor counts.
     pub fn task_panics(&self, total: u64) {
         self.inner.borrow_mut().task_panics = total;
@@ -286,6 +294,7 @@ impl Snapshot {
         }
         add(&mut self.dropped_accepts, &other.dropped_accepts);
         add(&mut self.shed, &other.shed);
+        self.floods.merge(&other.floods);
         self.task_panics += other.task_panics;
     }
 
@@ -319,6 +328,11 @@ impl Snapshot {
     /// Connections ended for the sake of others.
     pub fn shed(&self, cause: ShedCause) -> u64 {
         self.shed[cause as usize]
+    }
+
+    /// Connections of HTTP/2 ended for floods.
+    pub fn floods(&self) -> &FloodCounts {
+        &self.floods
     }
 
     /// Tasks that panicked.

@@ -14,7 +14,7 @@ use self::text::Text;
 use self::upstreams::upstreams;
 use super::HandshakeCount;
 use super::cells::Snapshot;
-use super::labels::{BackendLabel, DroppedAccept, MemoryKind, ShedCause};
+use super::labels::{BackendLabel, DroppedAccept, FloodCause, FloodPeer, MemoryKind, ShedCause};
 use super::process::Process;
 use super::registry::Registry;
 
@@ -119,6 +119,17 @@ fn shards(text: &mut Text, snapshot: &Snapshot, registry: &Registry) {
             &labels,
             snapshot.shed(*cause),
         );
+    }
+    text.counter(
+        "ambassador_http2_floods",
+        "HTTP/2 connections ended for a flood.",
+    );
+    for peer in FloodPeer::ALL {
+        for cause in FloodCause::ALL {
+            let labels = [("peer", peer.as_str()), ("cause", cause.as_str())];
+            let count = snapshot.floods().get(*peer, *cause);
+            text.total("ambassador_http2_floods", &labels, count);
+        }
     }
     text.counter(
         "ambassador_task_panics",

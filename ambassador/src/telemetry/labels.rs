@@ -342,6 +342,36 @@ labels! {
 }
 
 labels! {
+    /// What there was too much of on a connection of HTTP/2, which was ended for it:
+    /// `ambassador_http2_floods_total`.
+    pub FloodCause {
+        /// PING, SETTINGS, PRIORITY, WINDOW_UPDATE, empty DATA, frames of unknown kinds,
+        /// frames on closed streams, streams above the limit.
+        ControlFrames = "control-frames",
+        /// Streams that the peer reset before their response was whole.
+        PeerResets = "peer-resets",
+        /// Streams that the proxy had to reset for what the peer did.
+        StreamErrors = "stream-errors",
+        /// CONTINUATION frames of one head.
+        Continuations = "continuations",
+        /// Bytes of a head, four times the limit.
+        HeaderList = "header-list",
+        /// Parameters in one SETTINGS frame.
+        Settings = "settings",
+    }
+}
+
+labels! {
+    /// Who sent it: `ambassador_http2_floods_total`.
+    pub FloodPeer {
+        /// A caller.
+        Caller = "caller",
+        /// An endpoint of an upstream.
+        Upstream = "upstream",
+    }
+}
+
+labels! {
     /// Why an accepted connection was reset at once: `ambassador_dropped_accepts_total`.
     pub DroppedAccept {
         /// Its local address is no published token of this workload.

@@ -4,16 +4,20 @@ use std::cell::Cell;
 use std::future::pending;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::combinators::{First, first};
 use crate::http2::ErrorCode;
-use crate::multiplex::{Driven, Driver, Ended, Multiplexed};
+use crate::multiplex::{self, Driven, Driver, Ended, Multiplexed};
 use crate::ring::{self, timer};
 use crate::upstream::connection::{ConnectionUse, Lifetime};
 use crate::upstream::key::PoolKey;
 use crate::upstream::permits::Permit;
 use crate::upstream::shared::Shared;
+
+/// How long a server may take to read why its connection ends.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// A connection to an endpoint that many requests share.
 pub(crate) struct MultiplexedConnection {
@@ -152,7 +156,17 @@ impl MultiplexedConnection {
                 }
             };
             match first(driver.next(), due).await {
-                First::Left(Driven::Ended(_)) => return self.multiplexed.part().await,
+                First::Left(Driven::Ended(ended)) => {
+                    return match ended {
+                        Ended::Error(error) => {
+                            multiplex::explain(&error, &self.key.endpoint, ring::now());
+                            // What ends it is to arrive.
+                            let _ = timer::timeout(GOODBYE_MAX, driver.flush()).await;
+                            self.multiplexed.linger().await;
+                        }
+                        Ended::Closed => self.multiplexed.part().await,
+                    };
+                }
                 First::Left(Driven::Opened { .. }) => {}
                 First::Left(Driven::Changed | Driven::Rests) => self.end_if_left(),
                 First::Right(()) => match asked_at {

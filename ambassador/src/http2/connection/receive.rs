@@ -56,6 +56,9 @@ impl<T> Connection<T> {
     }
 
     fn advance(&mut self, input: &[u8], now: Instant) -> Result<Step, ConnectionError> {
+        for _ in 0..std::mem::take(&mut self.refused) {
+            self.budgets.spend_error(now)?;
+        }
         let mut used = 0;
         loop {
             let rest = &input[used..];

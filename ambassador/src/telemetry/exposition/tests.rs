@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use super::super::cells::Cells;
+use super::super::floods::FloodCounts;
 use super::super::labels::tests::{OPEN, all};
 use super::super::labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, FaultKind, MemoryKind, MethodLabel,
@@ -46,6 +47,10 @@ fn rendered(format: Format) -> String {
     cells.pool(shop, |pool| pool.idle = 2);
     cells.pool_reuse(shop);
     cells.connection_opened(ListenerIndex::CAPTURE);
+    let mut floods = FloodCounts::default();
+    floods.count(FloodPeer::Caller, FloodCause::PeerResets);
+    floods.count(FloodPeer::Caller, FloodCause::PeerResets);
+    cells.floods(floods);
     cells.task_panics(4);
     let extras = Extras {
         certificates: vec![("upstreams.shop.tls".to_owned(), -5)],
@@ -125,6 +130,8 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_pool_reuse_total{upstream="sh\"op"} 1"#,
         r#"ambassador_connections{listener="capture"} 1"#,
         r#"ambassador_captured_connects_total{verdict="captured"} 3"#,
+        r#"ambassador_http2_floods_total{peer="caller",cause="peer-resets"} 2"#,
+        r#"ambassador_http2_floods_total{peer="upstream",cause="header-list"} 0"#,
         "ambassador_task_panics_total 4",
         r#"ambassador_tls_handshakes_total{upstream="shop",outcome="completed",version="1.3",group="X25519MLKEM768",resumed="true"} 8"#,
         r#"ambassador_tls_handshakes_total{upstream="shop",outcome="wrong-name",version="",group="",resumed=""} 8"#,

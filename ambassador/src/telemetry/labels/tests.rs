@@ -66,6 +66,8 @@ pub(in crate::telemetry) fn all() -> Vec<Values> {
             "cause",
             ShedCause
         ),
+        values!(Some("ambassador_http2_floods_total"), "cause", FloodCause),
+        values!(Some("ambassador_http2_floods_total"), "peer", FloodPeer),
         values!(
             Some("ambassador_dropped_accepts_total"),
             "cause",
