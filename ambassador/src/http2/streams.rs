@@ -1,6 +1,7 @@
 //! The streams of a connection, in the order of their ids, and what is
 //! remembered of those that are gone.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use crate::http2::stream::{ReceiveState, SendState, Stream, StreamId};
@@ -17,6 +18,8 @@ const CAPACITY_KEPT: usize = 4;
 #[derive(Debug)]
 pub(super) struct Streams<T> {
     list: VecDeque<Stream<T>>,
+    /// Where the stream is that was asked for last: most ask for the same again.
+    found: Cell<usize>,
     /// How many of them are not closed.
     active: usize,
     /// The highest id that was used.
@@ -46,6 +49,7 @@ impl<T> Streams<T> {
     pub(super) const fn new() -> Self {
         Self {
             list: VecDeque::new(),
+            found: Cell::new(0),
             active: 0,
             highest: StreamId::CONNECTION,
             skipped: (StreamId::CONNECTION, StreamId::CONNECTION),
@@ -97,6 +101,7 @@ impl<T> Streams<T> {
     /// A stream begins; its id is the one used last.
     pub(super) fn insert(&mut self, stream: Stream<T>) {
         self.active += usize::from(!stream.is_closed());
+        self.found.set(self.list.len());
         self.list.push_back(stream);
     }
 
@@ -190,7 +195,20 @@ impl<T> Streams<T> {
     }
 
     /// Where in the table a stream is.
+    #[inline]
     pub(super) fn find(&self, id: StreamId) -> Option<usize> {
-        self.list.binary_search_by_key(&id, |stream| stream.id).ok()
+        let found = self.found.get();
+        if self.list.get(found).is_some_and(|stream| stream.id == id) {
+            return Some(found);
+        }
+        self.search(id)
+    }
+
+    #[inline(never)]
+    fn search(&self, id: StreamId) -> Option<usize> {
+        let found = self.list.binary_search_by_key(&id, |stream| stream.id);
+        let found = found.ok()?;
+        self.found.set(found);
+        Some(found)
     }
 }
