@@ -40,6 +40,7 @@ mod forwarding;
 mod h2_client;
 mod h2_floods;
 mod h2_grpc;
+mod h2_memory;
 mod h2_peers;
 mod h2_server;
 mod harness;
