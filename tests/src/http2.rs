@@ -27,3 +27,28 @@ fn lower<N: AsRef<str>, V: AsRef<str>>(fields: &[(N, V)]) -> Vec<(String, String
     });
     fields.collect()
 }
+
+/// What a strict peer refuses in a field section (sections 8.2 and 8.3); `None`: nothing.
+fn malformed(fields: &[(String, String)]) -> Option<String> {
+    let is_pseudo = |(name, _): &(String, String)| name.starts_with(':');
+    let regular = fields.iter().position(|field| !is_pseudo(field));
+    let late = regular.is_some_and(|first| fields[first..].iter().any(is_pseudo));
+    let is_wrong = |(name, value): &(String, String)| {
+        let of_connection = [
+            "connection",
+            "proxy-connection",
+            "keep-alive",
+            "transfer-encoding",
+            "upgrade",
+        ];
+        name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' ')
+            || of_connection.contains(&&**name)
+            || name == "te" && value != "trailers"
+            || value.trim_matches([' ', '\t']).len() < value.len()
+            || value.contains(['\r', '\n', '\0'])
+    };
+    match fields.iter().find(|field| is_wrong(field)) {
+        Some((name, value)) => Some(format!("{name}: {value:?}")),
+        None => late.then(|| "a pseudo field behind others".to_owned()),
+    }
+}

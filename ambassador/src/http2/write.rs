@@ -123,9 +123,10 @@ impl FieldWriter for ListWriter<'_> {
         }
     }
 
+    /// HTTP/2 has no white space around a value (RFC 9113 section 8.2.1).
     #[inline]
     fn write(&mut self, name: &[u8], value: &[u8]) {
-        self.list.push(name, value);
+        self.list.push(name, value.trim_ascii());
     }
 }
 
@@ -198,6 +199,18 @@ mod tests {
         let head = "OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n";
         let expected = ":method=OPTIONS :scheme=http :authority=h :path=*";
         assert_eq!(request(head, &PLAIN), expected);
+    }
+
+    /// RFC 9113 section 8.2.1.
+    #[test]
+    fn a_value_of_its_own_goes_without_white_space_around() {
+        let rewrite = RequestRewrite {
+            add: &[("grpc-timeout", b"    1500m")],
+            ..PLAIN
+        };
+        let head = "GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+        let expected = ":method=GET :scheme=http :authority=h :path=/ grpc-timeout=1500m";
+        assert_eq!(request(head, &rewrite), expected);
     }
 
     #[test]

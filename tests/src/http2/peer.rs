@@ -154,6 +154,10 @@ impl<W: Wire> Peer<W> {
             self.block.extend(frame.content());
             if frame.has(super::flag::END_HEADERS) {
                 self.fields = self.decoder.decode(&std::mem::take(&mut self.block))?;
+                if let Some(wrong) = super::malformed(&self.fields) {
+                    eprintln!("a malformed field section: {wrong}");
+                    return Err(io::Error::other(wrong));
+                }
             }
         }
         Ok(Some(frame))
