@@ -99,10 +99,19 @@ impl ChunkTrailer {
 }
 
 impl SignedBody {
-    /// A body of this length, of which nothing has come.
+    /// A body of this length, as HTTP/1 frames it, of which nothing has come.
     pub fn new(length: Length, trailer: ChunkTrailer, signatures: ChunkSignatures) -> Self {
+        Self::framed(BodyReader::of_request(length), trailer, signatures)
+    }
+
+    /// The same of a body that comes without framing.
+    pub(crate) fn of_content(trailer: ChunkTrailer, signatures: ChunkSignatures) -> Self {
+        Self::framed(BodyReader::until_close(), trailer, signatures)
+    }
+
+    fn framed(framing: BodyReader, trailer: ChunkTrailer, signatures: ChunkSignatures) -> Self {
         Self {
-            framing: BodyReader::of_request(length),
+            framing,
             chunks: Chunks {
                 trailer,
                 signatures,

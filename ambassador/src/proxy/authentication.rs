@@ -36,7 +36,7 @@ impl Sending<'_> {
         let request = self.incoming.request;
         let signing = Signing::of(signer, request, &self.incoming.head, self.known_body());
         let signed = outbound.signed(&head, &signing);
-        let body = signing.body(request, signed.chunks);
+        let body = signing.body(request, self.recv.form(), signed.chunks);
         match self.sign_chunks(body) {
             Ok(()) => Ok(signed.head),
             Err(bad) => Err(self.fail(ExchangeError::Request(bad))),

@@ -11,6 +11,7 @@ use crate::credential::sigv4::{
 };
 use crate::message::fields::Kind;
 use crate::message::{BadMessage, RequestHead, WrittenHead};
+use crate::proxy::body::BodyForm;
 use crate::ring::{Chunk, Gather};
 use crate::route::settings::HeaderRules;
 
@@ -138,14 +139,19 @@ impl<'a> Signing<'a> {
         }
     }
 
-    /// The body behind a head that was signed so, where it is in signed chunks.
+    /// The body behind a head that was signed so, where it is in signed chunks; it comes
+    /// in this form.
     pub(crate) fn body(
         &self,
         request: &RequestHead,
+        form: BodyForm,
         chunks: ChunkSignatures,
     ) -> Option<SignedBody> {
         let trailer = ChunkTrailer::said(self.content.as_bytes())?;
-        Some(SignedBody::new(request.length(), trailer, chunks))
+        Some(match form {
+            BodyForm::Http1 => SignedBody::new(request.length(), trailer, chunks),
+            BodyForm::Content(_) => SignedBody::of_content(trailer, chunks),
+        })
     }
 }
 
