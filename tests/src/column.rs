@@ -43,7 +43,7 @@ impl From<Backend> for Column {
 
 impl Protocol {
     /// Each of them.
-    pub const ALL: [Protocol; 1] = [Protocol::Http1];
+    pub const ALL: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
 
     /// What log and metrics call it.
     pub fn name(self) -> &'static str {
@@ -157,6 +157,9 @@ macro_rules! matrix {
     ($($name:ident),+ $(,)?) => {
         $(mod $name {
             $crate::column!($name, http1_http1: Http1, Http1);
+            $crate::column!($name, http1_http2: Http1, Http2);
+            $crate::column!($name, http2_http1: Http2, Http1);
+            $crate::column!($name, http2_http2: Http2, Http2);
         })+
     };
 }

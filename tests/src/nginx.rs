@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::program::Running;
 use crate::proxy::Scratch;
-use crate::{Client, eventually};
+use crate::{Client, Protocol, eventually, ports};
 
 /// Runs it in the foreground, in one process, and waits until it listens on an address.
 /// `server` is what stands in its `server` block; relative paths begin in `scratch`.
@@ -33,4 +33,38 @@ pub fn start(scratch: &Scratch, address: SocketAddr, server: &str) -> Running {
         Client::try_connect(address).is_some()
     });
     running
+}
+
+/// Where a server of HTTP/1.1 is reached in the protocol of a column.
+pub struct Front {
+    /// The address that it is reached at.
+    pub address: SocketAddr,
+    _translator: Option<(Running, Scratch)>,
+}
+
+impl Front {
+    /// The server itself, or nginx before it, which passes on what it gets.
+    ///
+    /// # Panics
+    /// Where nginx does not start.
+    #[track_caller]
+    pub fn of(server: SocketAddr, protocol: Protocol) -> Front {
+        if protocol == Protocol::Http1 {
+            return Front {
+                address: server,
+                _translator: None,
+            };
+        }
+        let scratch = Scratch::new();
+        let address = SocketAddr::from(([127, 0, 0, 1], ports::free()));
+        let block = format!(
+            "listen {address} http2; client_max_body_size 0; location / {{ \
+             proxy_pass http://{server}; proxy_http_version 1.1; \
+             proxy_set_header Host $host; proxy_set_header Connection \"\"; }}"
+        );
+        Front {
+            address,
+            _translator: Some((start(&scratch, address, &block), scratch)),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::Duration;
 
+use ambassador_tests::nginx::Front;
 use ambassador_tests::program::{self, Running};
 use ambassador_tests::proxy::{Launch, Scratch, one_upstream};
 use ambassador_tests::{
@@ -48,6 +49,11 @@ impl Aws {
             _running: running,
         }
     }
+
+    /// Where it is reached in what the upstream of a column speaks.
+    pub(crate) fn front(&self, column: Column) -> Front {
+        Front::of(self.address, column.upstream)
+    }
 }
 
 pub(crate) fn sigv4(service: &str, credentials: &str) -> String {
@@ -64,6 +70,7 @@ const OWN: &str = "Authorization: AWS4-HMAC-SHA256 Credential=x/20200101/a/b/aws
 
 fn requests_are_signed_as_the_service_wants_it(column: Column) {
     let aws = Aws::serving();
+    let front = aws.front(column);
     let scratch = Scratch::new();
     let file = secret(&scratch, "credentials", KEYS);
     let file = format!("{{ file: \"{}\" }}", file.display());
@@ -77,7 +84,8 @@ fn requests_are_signed_as_the_service_wants_it(column: Column) {
         ),
         ("dynamodb", "AKIDFILE ".to_owned(), "AKIDFILE ".to_owned()),
     ] {
-        let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4(service, &file));
+        let (_proxy, listen) =
+            Proxy::in_front_of_with(column, front.address, &sigv4(service, &file));
         let mut caller = column.connect(listen);
         for path in [
             "/",
@@ -117,11 +125,13 @@ fn requests_are_signed_as_the_service_wants_it(column: Column) {
 
 fn a_body_that_comes_later_is_signed_too(column: Column) {
     let aws = Aws::serving();
+    let front = aws.front(column);
     let scratch = Scratch::new();
     let file = secret(&scratch, "credentials", KEYS);
     let file = format!("{{ file: \"{}\" }}", file.display());
     for (service, said) in [("s3", UNSIGNED), ("sqs", "AKIDFILE ")] {
-        let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4(service, &file));
+        let (_proxy, listen) =
+            Proxy::in_front_of_with(column, front.address, &sigv4(service, &file));
         let mut caller = column.connect(listen);
         let body = "x".repeat(50_000);
         caller.send(
@@ -140,7 +150,7 @@ fn a_body_that_comes_later_is_signed_too(column: Column) {
         );
     }
     // Signatures of another kind cannot be replaced.
-    let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4("s3", &file));
+    let (_proxy, listen) = Proxy::in_front_of_with(column, front.address, &sigv4("s3", &file));
     let call = Call::post("/", "5;chunk-signature=0\r\nhello\r\n").to("web.test");
     let call = call.field(
         "x-amz-content-sha256",
@@ -153,7 +163,7 @@ fn a_body_that_comes_later_is_signed_too(column: Column) {
     // A body over the limit is for S3 alone.
     for (service, status) in [("s3", 200), ("sqs", 503)] {
         let more = format!("{}retry: {{ body_limit: 1KiB }}\n", sigv4(service, &file));
-        let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &more);
+        let (_proxy, listen) = Proxy::in_front_of_with(column, front.address, &more);
         let long = "x".repeat(100_000);
         let answer = column
             .connect(listen)
@@ -200,10 +210,11 @@ pub(crate) fn upload(path: &str, sizes: &[usize], said: &str) -> Call {
 /// However long the chunks are, and however the body comes.
 fn signatures_in_a_body_are_replaced(column: Column) {
     let aws = Aws::serving();
+    let front = aws.front(column);
     let scratch = Scratch::new();
     let file = secret(&scratch, "credentials", KEYS);
     let file = format!("{{ file: \"{}\" }}", file.display());
-    let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4("s3", &file));
+    let (_proxy, listen) = Proxy::in_front_of_with(column, front.address, &sigv4("s3", &file));
     let mut caller = column.connect(listen);
     for said in [CHUNKS, WITH_TRAILER] {
         let expected = (200, format!("AKIDFILE {said}"));
@@ -232,10 +243,11 @@ fn signatures_in_a_body_are_replaced(column: Column) {
 
 fn a_body_that_is_not_in_signed_chunks_is_refused(column: Column) {
     let aws = Aws::serving();
+    let front = aws.front(column);
     let scratch = Scratch::new();
     let file = secret(&scratch, "credentials", KEYS);
     let file = format!("{{ file: \"{}\" }}", file.display());
-    let (_proxy, listen) = Proxy::in_front_of_with(column, aws.address, &sigv4("s3", &file));
+    let (_proxy, listen) = Proxy::in_front_of_with(column, front.address, &sigv4("s3", &file));
     let large = in_chunks(&[(1 << 20) + 1], CHUNKS);
     let mut late = in_chunks(&[70_000, 70_000], CHUNKS);
     let middle = late.len() / 2;

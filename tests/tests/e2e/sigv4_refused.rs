@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use ambassador_tests::nginx::Front;
 use ambassador_tests::proxy::{Launch, Scratch, one_upstream};
 use ambassador_tests::{Call, Column, Proxy, matrix};
 
@@ -17,9 +18,9 @@ matrix!(
 
 /// A proxy whose agent gives old keys first, and then others. `name` differs from proxy
 /// to proxy.
-fn start(column: Column, aws: &Aws, name: &str) -> (Proxy, SocketAddr, Scratch) {
-    let listen = listen();
-    let config = one_upstream(listen, aws.address, &sigv4("s3", "container"));
+fn start(column: Column, aws: &Aws, name: &str) -> (Proxy, SocketAddr, Scratch, Front) {
+    let (listen, front) = (listen(), aws.front(column));
+    let config = one_upstream(listen, front.address, &sigv4("s3", "container"));
     let scratch = Scratch::new();
     let shown = scratch.file("shown", "sh0wn\n").display().to_string();
     let agent = format!("http://{}/keys/{name}", aws.address);
@@ -33,10 +34,10 @@ fn start(column: Column, aws: &Aws, name: &str) -> (Proxy, SocketAddr, Scratch) 
             .to_vec(),
         ..Launch::default()
     };
-    let proxy = Proxy::launch(column.backend, &config, launch);
+    let proxy = Proxy::launch(column, &config, launch);
     assert!(get(column, listen, "/").1.starts_with("AKIDOLD "));
     // The token is read again when the agent is asked again.
-    (proxy, listen, scratch)
+    (proxy, listen, scratch, front)
 }
 
 fn get(column: Column, listen: SocketAddr, path: &str) -> (u16, String) {
@@ -52,7 +53,7 @@ fn resent(proxy: &Proxy) -> f64 {
 fn keys_that_are_over_are_replaced_and_the_request_sent_once_more(column: Column) {
     let aws = Aws::serving();
     for name in ["xml", "late", "in-pieces", "until-close", "json", "field"] {
-        let (proxy, listen, _scratch) = start(column, &aws, name);
+        let (proxy, listen, _scratch, _front) = start(column, &aws, name);
         let (status, text) = get(column, listen, &format!("/{name}"));
         assert_eq!(status, 200, "{name}: {text}");
         assert!(text.starts_with("AKIDAGENT "), "{name}: {text}");
@@ -63,7 +64,7 @@ fn keys_that_are_over_are_replaced_and_the_request_sent_once_more(column: Column
 /// What was kept of it has the signatures of the program, not those of the try before.
 fn a_body_in_signed_chunks_is_signed_with_the_keys_of_each_try(column: Column) {
     let aws = Aws::serving();
-    let (proxy, listen, _scratch) = start(column, &aws, "chunks");
+    let (proxy, listen, _scratch, _front) = start(column, &aws, "chunks");
     let sizes = [20_000, 9_000, 3];
     let call = upload("/xml", &sizes, CHUNKS).body(in_chunks(&sizes, CHUNKS));
     let answer = column.connect(listen).call(&call);
@@ -76,7 +77,7 @@ fn a_body_in_signed_chunks_is_signed_with_the_keys_of_each_try(column: Column) {
 
 fn a_refusal_for_another_reason_is_the_callers(column: Column) {
     let aws = Aws::serving();
-    let (proxy, listen, _scratch) = start(column, &aws, "denied");
+    let (proxy, listen, _scratch, _front) = start(column, &aws, "denied");
     for (path, status, bytes) in [
         ("/denied", 403, 84),
         ("/denied-field", 403, 84),

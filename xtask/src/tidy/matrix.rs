@@ -1,5 +1,6 @@
 //! A test of the matrix of end-to-end tests names no protocol: the next one
-//! becomes a column without a change to it.
+//! becomes a column without a change to it. Nor does it lose its column on the way to
+//! the proxy, which would then speak HTTP/1 whatever the test is called.
 
 use syn::spanned::Spanned;
 use syn::{Item, ItemFn};
@@ -14,6 +15,9 @@ const OF_ONE_PROTOCOL: [&str; 6] = [
     "Backend",
 ];
 
+/// What makes a column one of HTTP/1.
+const LOST: &str = "column.backend";
+
 /// Reports the tests of this file that stand in `matrix!` and name a protocol.
 pub fn check(shown: &str, text: &str, mistakes: &mut Vec<String>) {
     let Ok(syntax) = syn::parse_file(text) else {
@@ -21,6 +25,12 @@ pub fn check(shown: &str, text: &str, mistakes: &mut Vec<String>) {
     };
     let names: Vec<String> = syntax.items.iter().flat_map(in_matrix).collect();
     let lines: Vec<&str> = text.lines().collect();
+    for (number, line) in lines.iter().enumerate() {
+        if line.contains(LOST) {
+            let number = number + 1;
+            mistakes.push(format!("{shown}:{number}: `{LOST}` loses the protocols"));
+        }
+    }
     for item in &syntax.items {
         match item {
             Item::Fn(function) if names.contains(&function.sig.ident.to_string()) => {
@@ -61,6 +71,15 @@ fn check_test(shown: &str, lines: &[&str], test: &ItemFn, mistakes: &mut Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_is_not_lost() {
+        let mut mistakes = Vec::new();
+        let text = "fn start(column: Column) {\n    Proxy::start(column.backend, CONFIG);\n}\n";
+        check("e2e/it.rs", text, &mut mistakes);
+        let told = "e2e/it.rs:2: `column.backend` loses the protocols";
+        assert_eq!(mistakes, [told.to_owned()]);
+    }
 
     #[test]
     fn a_test_of_the_matrix_names_no_protocol() {
