@@ -74,6 +74,14 @@ impl<'a> End<'a> {
             false => Self::More,
         }
     }
+
+    /// The list of trailers, as far as it has come.
+    pub(crate) fn trailers(self) -> &'a [u8] {
+        match self {
+            Self::Whole(trailers) => trailers,
+            Self::More => b"",
+        }
+    }
 }
 
 /// What the sender of a message speaks.

@@ -84,7 +84,7 @@ impl Caller {
             Connection::Http2(client) => match &self.body {
                 Body::Pieces => client.end(trailers).expect("the peer takes what is sent"),
                 // Its length has told its end.
-                Body::None | Body::Whole(_) | Body::Announced(_) => {}
+                Body::None | Body::Whole(_) | Body::Announced(_) | Body::Trailed(..) => {}
             },
         }
     }

@@ -41,7 +41,8 @@ fn malformed(fields: &[(String, String)]) -> Option<String> {
             "transfer-encoding",
             "upgrade",
         ];
-        name.bytes().any(|byte| byte.is_ascii_uppercase() || byte <= b' ')
+        name.bytes()
+            .any(|byte| byte.is_ascii_uppercase() || byte <= b' ')
             || of_connection.contains(&&**name)
             || name == "te" && value != "trailers"
             || value.trim_matches([' ', '\t']).len() < value.len()

@@ -29,6 +29,8 @@ pub enum Body {
     Announced(usize),
     /// Some bytes, which the test sends later, and their end.
     Pieces,
+    /// Bytes of a length that is not told, and trailers, sent with the head.
+    Trailed(Vec<u8>, Vec<(String, String)>),
 }
 
 impl Call {
@@ -89,6 +91,13 @@ impl Call {
     /// With a body of a length that is not told, sent later.
     pub fn in_pieces(mut self) -> Call {
         self.body = Body::Pieces;
+        self
+    }
+
+    /// With a body of a length that is not told, and one trailer, sent with the head.
+    pub fn trailed(mut self, body: impl AsRef<[u8]>, (name, value): (&str, &str)) -> Call {
+        let trailers = vec![(name.to_owned(), value.to_owned())];
+        self.body = Body::Trailed(body.as_ref().to_vec(), trailers);
         self
     }
 
@@ -157,14 +166,20 @@ impl Body {
             Body::None => {}
             Body::Whole(bytes) => head += &format!("Content-Length: {}\r\n", bytes.len()),
             Body::Announced(length) => head += &format!("Content-Length: {length}\r\n"),
-            Body::Pieces => head += "Transfer-Encoding: chunked\r\n",
+            Body::Pieces | Body::Trailed(..) => head += "Transfer-Encoding: chunked\r\n",
         }
         for (name, value) in fields {
             head += &format!("{name}: {value}\r\n");
         }
         let mut bytes = (head + "\r\n").into_bytes();
-        if let Body::Whole(body) = self {
-            bytes.extend(body);
+        match self {
+            Body::Whole(body) => bytes.extend(body),
+            Body::Trailed(body, trailers) => {
+                let trailers = trailers.iter().map(|(name, value)| (&**name, &**value));
+                bytes.extend(Body::Pieces.http1_piece(body));
+                bytes.extend(Body::Pieces.http1_end(&trailers.collect::<Vec<_>>()));
+            }
+            Body::None | Body::Announced(_) | Body::Pieces => {}
         }
         bytes
     }
@@ -174,7 +189,7 @@ impl Body {
         let length = match self {
             Body::Whole(bytes) => bytes.len(),
             Body::Announced(length) => *length,
-            Body::None | Body::Pieces => return None,
+            Body::None | Body::Pieces | Body::Trailed(..) => return None,
         };
         Some(("content-length".to_owned(), length.to_string()))
     }
@@ -185,7 +200,7 @@ impl Body {
             Body::None => true,
             Body::Whole(bytes) => bytes.is_empty(),
             Body::Announced(length) => *length == 0,
-            Body::Pieces => false,
+            Body::Pieces | Body::Trailed(..) => false,
         }
     }
 
@@ -196,7 +211,7 @@ impl Body {
                 *left = left.saturating_sub(length);
                 *left == 0
             }
-            Body::None | Body::Whole(_) | Body::Pieces => false,
+            Body::None | Body::Whole(_) | Body::Pieces | Body::Trailed(..) => false,
         }
     }
 
@@ -209,7 +224,7 @@ impl Body {
                 chunk.extend(b"\r\n");
                 chunk
             }
-            Body::None | Body::Whole(_) | Body::Announced(_) => bytes.to_vec(),
+            Body::None | Body::Whole(_) | Body::Announced(_) | Body::Trailed(..) => bytes.to_vec(),
         }
     }
 
@@ -221,7 +236,7 @@ impl Body {
                 let trailers = trailers.map(|(name, value)| format!("{name}: {value}\r\n"));
                 format!("0\r\n{}\r\n", trailers.collect::<String>()).into_bytes()
             }
-            Body::None | Body::Whole(_) | Body::Announced(_) => {
+            Body::None | Body::Whole(_) | Body::Announced(_) | Body::Trailed(..) => {
                 assert!(trailers.is_empty(), "only pieces have trailers");
                 Vec::new()
             }

@@ -218,11 +218,13 @@ impl<'a> Downstream<'a> {
 }
 
 impl<'a> RecvRequest<'a> {
-    /// Of a request whose body has come: nothing more.
-    pub(crate) fn none(no_body: &'a mut NoBody, send: SendResponse<'a>) -> Self {
+    /// Of a request whose body has come, in this form: nothing more but its trailers.
+    pub(crate) fn none(no_body: &'a mut NoBody, form: BodyForm, send: SendResponse<'a>) -> Self {
         match send {
             SendResponse::Http1(send) => Self::Http1(http1::RecvRequest::none(no_body, send)),
-            SendResponse::Http2(_) => Self::Http2(http2::RecvRequest::none(no_body.trailers())),
+            SendResponse::Http2(_) => {
+                Self::Http2(http2::RecvRequest::none(no_body.trailers(), form))
+            }
         }
     }
 

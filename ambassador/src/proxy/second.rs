@@ -11,6 +11,7 @@ use crate::message::ResponseHead;
 use crate::policy::hedge::{self, HedgeDelay};
 use crate::policy::retry::Resend;
 use crate::proxy::attempt::Try;
+use crate::proxy::body::BodyForm;
 use crate::proxy::bound::Bound;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::{Deadlines, Limit};
@@ -141,6 +142,8 @@ impl<'a> Sending<'a> {
             facts: self.facts,
             record: self.record,
             replay: self.replay.clone(),
+            form: self.recv.form(),
+            no_body: NoBody::behind(self.recv.end().trailers()),
             deadlines: self.deadlines,
         }
     }
@@ -178,6 +181,10 @@ struct SecondRequest<'a> {
     facts: RequestFacts,
     record: &'a RequestRecord,
     replay: Replay,
+    /// The form of its body.
+    form: BodyForm,
+    /// What stands behind that.
+    no_body: NoBody,
     deadlines: &'a Deadlines<'a>,
 }
 
@@ -189,12 +196,12 @@ struct SecondResponse<'t> {
 }
 
 impl SecondRequest<'_> {
-    async fn ask<'t>(self, mut attempt: Try<'t>) -> Result<Box<SecondResponse<'t>>, Failure> {
-        let (mut response, mut no_body) = (ResponseHead::default(), NoBody::default());
+    async fn ask<'t>(mut self, mut attempt: Try<'t>) -> Result<Box<SecondResponse<'t>>, Failure> {
+        let mut response = ResponseHead::default();
         let progress = Progress::new(self.record, None);
         let answered = Sending {
             context: self.context,
-            recv: RecvRequest::none(&mut no_body, self.send),
+            recv: RecvRequest::none(&mut self.no_body, self.form, self.send),
             send: self.send,
             bound: &mut Bound::default(),
             lane: Lane::Pool,

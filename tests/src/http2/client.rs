@@ -58,10 +58,21 @@ impl Http2Client {
         fields.extend(call.body.length());
         fields.extend(super::lower(&call.fields));
         let ends = call.body.is_empty();
-        self.headers(&fields, ends)?;
+        let head = self.section(&fields, ends);
         match &call.body {
-            Body::Whole(bytes) if !ends => self.data(bytes, true),
-            _ => Ok(()),
+            Body::Whole(bytes) if !ends => {
+                self.peer.send(&head)?;
+                self.data(bytes, true)
+            }
+            // All in one, so that who has the head has the rest.
+            Body::Trailed(bytes, trailers) => {
+                let content = Frame::data(self.stream, bytes);
+                self.windows.take(self.stream, bytes.len());
+                let trailers = self.section(&super::lower(trailers), true);
+                let frames = [head, content, trailers];
+                self.peer.put(&frames.map(|frame| frame.bytes()).concat())
+            }
+            _ => self.peer.send(&head),
         }
     }
 
@@ -74,7 +85,10 @@ impl Http2Client {
     pub(crate) fn end(&mut self, trailers: &[(&str, &str)]) -> io::Result<()> {
         match trailers {
             [] => self.data(&[], true),
-            trailers => self.headers(&super::lower(trailers), true),
+            trailers => {
+                let section = self.section(&super::lower(trailers), true);
+                self.peer.send(&section)
+            }
         }
     }
 
@@ -135,13 +149,11 @@ impl Http2Client {
         std::thread::spawn(move || while self.pump().is_ok() {});
     }
 
-    fn headers(&mut self, fields: &[(String, String)], ends: bool) -> io::Result<()> {
-        let fields: Vec<_> = fields
-            .iter()
-            .map(|(name, value)| (&**name, &**value))
-            .collect();
-        let frame = Frame::fields(self.stream, &fields);
-        self.peer.send(&if ends { frame.ending() } else { frame })
+    fn section(&self, fields: &[(String, String)], ends: bool) -> Frame {
+        let fields = fields.iter();
+        let fields = fields.map(|(name, value)| (&**name, &**value));
+        let frame = Frame::fields(self.stream, &fields.collect::<Vec<_>>());
+        if ends { frame.ending() } else { frame }
     }
 
     /// Sends content, and waits for room for it.
@@ -149,7 +161,11 @@ impl Http2Client {
         loop {
             let room = self.windows.room(self.stream).min(bytes.len());
             if room == 0 && !bytes.is_empty() {
-                self.pump()?;
+                match self.refuses_rest() {
+                    Some(true) => return Ok(()),
+                    Some(false) => return Err(io::ErrorKind::BrokenPipe.into()),
+                    None => self.pump()?,
+                }
                 continue;
             }
             let (part, rest) = bytes.split_at(room);
@@ -163,6 +179,14 @@ impl Http2Client {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the server has ended the request before its body: by a whole answer
+    /// (section 8.1), or without. `None`: it has not.
+    fn refuses_rest(&self) -> Option<bool> {
+        let is_over = matches!(self.events.back(), Some(Event::Gone));
+        let mut events = self.events.iter();
+        is_over.then(|| events.any(|event| matches!(event, Event::End)))
     }
 
     /// The next part of the answer. What is taken makes room for more.

@@ -15,6 +15,7 @@ matrix!(
     second_tries_have_a_budget,
     a_percentile_takes_some_answers_to_be_known,
     a_second_try_hides_a_failure_of_the_first,
+    a_second_try_has_body_and_trailers_too,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -80,6 +81,19 @@ fn a_slow_answer_is_overtaken_by_another_endpoint(column: Column) {
         200,
         "the client's connection goes on"
     );
+}
+
+fn a_second_try_has_body_and_trailers_too(column: Column) {
+    let (slow, _release) = stuck(column);
+    let quick = column.ok();
+    let hedge = "after: 50ms, budget: 100%";
+    let (_proxy, listen) = start(column, [&slow, &quick], hedge);
+    let call = Call::new("OPTIONS", "/").trailed("something", ("X-Sum", "9"));
+    let answer = column.connect(listen).call(&call);
+    assert_eq!((answer.status, answer.text()), (200, "ok".to_owned()));
+    let second = quick.last_request();
+    assert_eq!(second.body, b"something");
+    assert_eq!(second.trailer("x-sum"), Some("9"));
 }
 
 fn the_first_may_win_all_the_same(column: Column) {

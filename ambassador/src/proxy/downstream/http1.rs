@@ -183,7 +183,15 @@ impl Default for NoBody {
 }
 
 impl NoBody {
-    /// Where trailers would be.
+    /// What came before it had these trailers, as a list.
+    pub(crate) fn behind(trailers: &[u8]) -> Self {
+        Self {
+            section: trailers.to_vec(),
+            ..Self::default()
+        }
+    }
+
+    /// A list of the trailers of what came before.
     pub(super) fn trailers(&mut self) -> &mut Vec<u8> {
         &mut self.section
     }

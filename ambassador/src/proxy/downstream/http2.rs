@@ -133,10 +133,14 @@ impl<'a> Downstream<'a> {
 }
 
 impl<'a> RecvRequest<'a> {
-    pub(super) fn none(trailers: &'a mut Vec<u8>) -> Self {
+    /// All has come but these trailers, as the body had this form.
+    pub(super) fn none(trailers: &'a mut Vec<u8>, form: BodyForm) -> Self {
         Self {
             stream: None,
-            length: Length::None,
+            length: match form {
+                BodyForm::Content(length) => length,
+                BodyForm::Http1 => Length::None,
+            },
             trailers,
         }
     }
