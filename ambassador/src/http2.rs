@@ -24,17 +24,18 @@ mod window;
 mod write;
 
 pub use block::{FieldBlock, Indexing};
+pub use connection::Connection;
+pub use error::{ConnectionError, ErrorCode};
+pub use event::{Event, Section};
 pub use hpack::{Decoder, Encoder};
 pub use request::read_request;
 pub use response::read_response;
+pub use role::Role;
+pub use settings::LocalSettings;
+pub use stream::StreamId;
 pub use trailers::read_trailers;
 
 pub(crate) use self::{
-    connection::Connection,
-    error::{Cause, ConnectionError, ErrorCode, Flood},
-    event::{Event, Section},
-    role::Role,
-    settings::LocalSettings,
-    stream::StreamId,
+    error::{Cause, Flood},
     write::{write_reply, write_request, write_response},
 };

@@ -101,7 +101,8 @@ pub mod http1 {
 /// See `http2.rs`.
 pub mod http2 {
     pub use crate::http2::{
-        Decoder, Encoder, FieldBlock, Indexing, read_request, read_response, read_trailers,
+        Connection, ConnectionError, Decoder, Encoder, ErrorCode, Event, FieldBlock, Indexing,
+        LocalSettings, Role, Section, StreamId, read_request, read_response, read_trailers,
     };
 }
 

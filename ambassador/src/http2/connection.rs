@@ -36,7 +36,7 @@ const PING_PAYLOAD: [u8; 8] = *b"ambassad";
 
 /// One end of a connection.
 #[derive(Debug)]
-pub(crate) struct Connection<T> {
+pub struct Connection<T> {
     role: Role,
     local: LocalSettings,
     /// The peer has acknowledged them.
@@ -70,7 +70,7 @@ pub(crate) struct Connection<T> {
 
 impl<T> Connection<T> {
     /// A new one; what it begins with is in the output (RFC 9113 section 3.4).
-    pub(crate) fn new(role: Role, local: LocalSettings) -> Self {
+    pub fn new(role: Role, local: LocalSettings) -> Self {
         let mut output = Vec::new();
         if role == Role::Client {
             output.extend_from_slice(PREFACE);
@@ -115,17 +115,17 @@ impl<T> Connection<T> {
 
     /// The field section of the last [`Event::Headers`](crate::http2::event::Event),
     /// until the next one.
-    pub(crate) fn block(&mut self) -> &mut FieldBlock {
+    pub fn block(&mut self) -> &mut FieldBlock {
         &mut self.block
     }
 
     /// What is to be sent; it may be taken out.
-    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
+    pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
     /// So much is to be sent that no more should be received before some of it is.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.output.len() >= OUTPUT_BYTES_MAX
     }
 
@@ -148,7 +148,7 @@ impl<T> Connection<T> {
     }
 
     /// How many streams are not closed.
-    pub(crate) fn streams(&self) -> usize {
+    pub fn streams(&self) -> usize {
         self.streams.active()
     }
 
@@ -171,7 +171,7 @@ impl<T> Connection<T> {
 
     /// Takes out a stream that the peer has not processed, as its GOAWAY says: its
     /// request may be sent to another one (RFC 9113 section 6.8).
-    pub(crate) fn take_unprocessed(&mut self) -> Option<(StreamId, Option<T>)> {
+    pub fn take_unprocessed(&mut self) -> Option<(StreamId, Option<T>)> {
         let stream = self.streams.remove_above(self.peer_last?)?;
         self.credit_connection(stream.unreleased);
         Some((stream.id, stream.user))
@@ -179,7 +179,7 @@ impl<T> Connection<T> {
 
     /// Says how many bytes of content are to come in a stream, as its head does.
     /// Content that is shorter or longer resets it (8.1.1).
-    pub(crate) fn expect_length(&mut self, id: StreamId, length: Option<u64>) {
+    pub fn expect_length(&mut self, id: StreamId, length: Option<u64>) {
         if let Some(stream) = self.streams.get_mut(id) {
             stream.length_left = length;
         }
@@ -193,7 +193,7 @@ impl<T> Connection<T> {
 
     /// Gives back what was received and is dealt with, so that the peer may send
     /// more. A stream that goes gives back the rest by itself.
-    pub(crate) fn release(&mut self, id: StreamId, bytes: u32) {
+    pub fn release(&mut self, id: StreamId, bytes: u32) {
         let Some(stream) = self.streams.get_mut(id) else {
             return;
         };
@@ -205,7 +205,7 @@ impl<T> Connection<T> {
 
     /// Resets a stream; what still comes for it is ignored. It stays in the table
     /// until its user forgets it.
-    pub(crate) fn reset(&mut self, id: StreamId, code: ErrorCode) {
+    pub fn reset(&mut self, id: StreamId, code: ErrorCode) {
         let Some(at) = self.streams.find(id) else {
             return;
         };
@@ -222,7 +222,7 @@ impl<T> Connection<T> {
     }
 
     /// Resets a stream for what the peer sent in it, also where that has ended it.
-    pub(crate) fn refuse(&mut self, id: StreamId, code: ErrorCode) {
+    pub fn refuse(&mut self, id: StreamId, code: ErrorCode) {
         self.refused = self.refused.saturating_add(1);
         let is_closed = self.streams.get(id).is_some_and(Stream::is_closed);
         match is_closed {
@@ -234,7 +234,7 @@ impl<T> Connection<T> {
     /// The user is done with a stream. One that is not closed is reset: by
     /// NO_ERROR where the peer has the whole answer, as it need not go on with the
     /// request (8.1).
-    pub(crate) fn forget(&mut self, id: StreamId) -> Option<T> {
+    pub fn forget(&mut self, id: StreamId) -> Option<T> {
         let stream = self.streams.get(id)?;
         let is_answered = self.role == Role::Server && stream.send == SendState::Finished;
         self.reset(
@@ -260,7 +260,7 @@ impl<T> Connection<T> {
 
     /// Announces the end: the peer should open no more streams, and those that it
     /// opens before it knows are served still (RFC 9113 section 6.8).
-    pub(crate) fn announce_end(&mut self) {
+    pub fn announce_end(&mut self) {
         if self.local_last.is_none() {
             self.send_go_away(StreamId::MAX, ErrorCode::NO_ERROR, "");
         }
@@ -273,7 +273,7 @@ impl<T> Connection<T> {
     }
 
     /// Sends a PING, if none is on its way.
-    pub(crate) fn ping(&mut self) {
+    pub fn ping(&mut self) {
         if !self.awaits_pong {
             self.awaits_pong = true;
             frame::write_ping(&mut self.output, 0, PING_PAYLOAD);

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// An error code as it is sent; codes that nobody knows included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ErrorCode(pub(crate) u32);
+pub struct ErrorCode(pub u32);
 
 impl ErrorCode {
     pub(crate) const NO_ERROR: Self = Self(0x0);
@@ -49,9 +49,9 @@ impl fmt::Display for ErrorCode {
 
 /// Why a connection ends here; GOAWAY with this code is in the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ConnectionError {
+pub struct ConnectionError {
     /// What the peer is told.
-    pub(crate) code: ErrorCode,
+    pub code: ErrorCode,
     /// What it did.
     pub(crate) cause: Cause,
 }

@@ -7,9 +7,10 @@ use crate::http2::stream::StreamId;
 
 /// Something that happened on a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// A field section; it is in the connection's block.
     Headers {
+        /// Where.
         stream: StreamId,
         /// What of the message it is.
         section: Section,
@@ -18,6 +19,7 @@ pub(crate) enum Event {
     },
     /// Content.
     Data {
+        /// Where.
         stream: StreamId,
         /// Where in the input it is; it may be empty where the stream ends.
         bytes: Range<usize>,
@@ -25,14 +27,32 @@ pub(crate) enum Event {
         end: bool,
     },
     /// The peer has reset a stream.
-    Reset { stream: StreamId, code: ErrorCode },
+    Reset {
+        /// Which.
+        stream: StreamId,
+        /// Why, as it says.
+        code: ErrorCode,
+    },
     /// The peer did something for which a stream was reset here.
-    Failed { stream: StreamId, code: ErrorCode },
+    Failed {
+        /// Which.
+        stream: StreamId,
+        /// What the peer is told.
+        code: ErrorCode,
+    },
     /// The peer ends the connection: it has not processed, and will not, streams
-    /// above `last`.
-    GoAway { last: StreamId, code: ErrorCode },
+    /// above the last one.
+    GoAway {
+        /// The last stream that it processes.
+        last: StreamId,
+        /// Why, as it says.
+        code: ErrorCode,
+    },
     /// More may be sent where nothing could be: in a stream, or in all.
-    Window { stream: Option<StreamId> },
+    Window {
+        /// Which; `None`: all.
+        stream: Option<StreamId>,
+    },
     /// The peer has changed its settings, and with them perhaps the windows of all
     /// streams, and how many there may be.
     Settings,
@@ -42,7 +62,7 @@ pub(crate) enum Event {
 
 /// Which field section of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Section {
+pub enum Section {
     /// The head of a request, in a stream that has no user yet.
     Request,
     /// The head of a response, interim or final.

@@ -2,7 +2,9 @@
 
 /// The end that opens streams, or the one that serves them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
+    /// It opens streams.
     Client,
+    /// It serves them.
     Server,
 }

@@ -28,19 +28,19 @@ pub(super) mod parameter {
 
 /// What this side allows its peer.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LocalSettings {
+pub struct LocalSettings {
     /// Streams that a client may have open at once.
-    pub(crate) max_streams: u32,
+    pub max_streams: u32,
     /// Bytes that may be on their way in one stream.
-    pub(crate) window: u32,
+    pub window: u32,
     /// Bytes that may be on their way in all streams; not below 65,535.
-    pub(crate) connection_window: u32,
+    pub connection_window: u32,
     /// Bytes of a field section, counted as RFC 9113 section 6.5.2 does.
-    pub(crate) list_max: usize,
+    pub list_max: usize,
     /// Fields of a field section.
-    pub(crate) fields_max: usize,
+    pub fields_max: usize,
     /// A client may use extended CONNECT (RFC 8441).
-    pub(crate) connect_protocol: bool,
+    pub connect_protocol: bool,
 }
 
 /// What the peer allows this side.

@@ -15,7 +15,7 @@ use crate::http2::window::{ReceiveWindow, SendWindow};
 
 /// The number of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct StreamId(pub(crate) u32);
+pub struct StreamId(pub u32);
 
 impl StreamId {
     /// The connection itself.

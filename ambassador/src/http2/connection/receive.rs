@@ -44,7 +44,7 @@ impl<T> Connection<T> {
     ///
     /// # Errors
     /// The connection has ended: GOAWAY is in the output.
-    pub(crate) fn receive(&mut self, input: &[u8], now: Instant) -> Result<Step, ConnectionError> {
+    pub fn receive(&mut self, input: &[u8], now: Instant) -> Result<Step, ConnectionError> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }

@@ -12,7 +12,7 @@ pub(crate) type FieldLine<'a> = (&'a [u8], &'a [u8], Indexing);
 
 /// Why no stream can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OpenError {
+pub enum OpenError {
     /// The peer allows no more at once: when one is closed, it can.
     NoStreamFree,
     /// The connection takes no more: it is ending, or all ids are used up.
@@ -35,7 +35,7 @@ impl<T> Connection<T> {
 
     /// Opens a stream with the head of a request, which ends it where `end`. Both
     /// are one step, as ids have to reach the peer in order (RFC 9113 section 5.1.1).
-    pub(crate) fn open<'a>(
+    pub fn open<'a>(
         &mut self,
         user: T,
         fields: impl Iterator<Item = FieldLine<'a>>,
@@ -55,7 +55,7 @@ impl<T> Connection<T> {
 
     /// Sends a field section, which ends the stream where `end`. Where the stream is
     /// gone, nothing happens.
-    pub(crate) fn send_headers<'a>(
+    pub fn send_headers<'a>(
         &mut self,
         id: StreamId,
         fields: impl Iterator<Item = FieldLine<'a>>,
@@ -109,7 +109,7 @@ impl<T> Connection<T> {
 
     /// Bytes of content that may be sent in a stream now: by both windows, and by
     /// what waits in the output.
-    pub(crate) fn capacity(&self, id: StreamId) -> usize {
+    pub fn capacity(&self, id: StreamId) -> usize {
         let Some(stream) = self.streams.get(id) else {
             return 0;
         };
@@ -123,7 +123,7 @@ impl<T> Connection<T> {
 
     /// Sends content, as much as may be sent now; where all of it goes and `end`, the
     /// stream ends with it. Says how much went. No content at all needs no window.
-    pub(crate) fn send_data(&mut self, id: StreamId, bytes: &[u8], end: bool) -> usize {
+    pub fn send_data(&mut self, id: StreamId, bytes: &[u8], end: bool) -> usize {
         let Some(at) = self.sendable(id) else {
             return 0;
         };
