@@ -35,6 +35,9 @@ impl<T> Connection<T> {
 
     /// Opens a stream with the head of a request, which ends it where `end`. Both
     /// are one step, as ids have to reach the peer in order (RFC 9113 section 5.1.1).
+    ///
+    /// # Errors
+    /// None can be opened now.
     pub fn open<'a>(
         &mut self,
         user: T,
