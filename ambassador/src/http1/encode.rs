@@ -219,6 +219,10 @@ pub fn write_response(
     if rewrite.framing == Framing::Added {
         lines.write(b"Transfer-Encoding", b"chunked");
     }
+    if response.version == Version::Http2 && response.length() == Length::Exact(0) {
+        // That its stream has ended is all that has said so.
+        lines.write(b"Content-Length", b"0");
+    }
     let interim = (100..200).contains(&response.status());
     if rewrite.close && !interim {
         lines.write(b"Connection", b"close");

@@ -63,7 +63,7 @@ fn read_status(response: &mut ResponseHead, block: &FieldBlock) -> Result<(), Ba
     Ok(())
 }
 
-/// How long the body is.
+/// How long the body is; exactly nothing where the end of the stream alone says so.
 fn find_length(
     response: &mut ResponseHead,
     lines: &[u8],
@@ -88,7 +88,9 @@ fn find_length(
     match length {
         Some(1..) if ends => Err(BadMessage::LengthWithoutBody),
         None if !ends => Ok(Length::Unknown),
-        None | Some(0) => Ok(Length::None),
+        // HTTP/1 has to say so.
+        None => Ok(Length::Exact(0)),
+        Some(0) => Ok(Length::None),
         Some(length) => Ok(Length::Exact(length)),
     }
 }

@@ -86,7 +86,7 @@ fn interim_responses_have_another_behind_them() {
 #[test]
 fn a_length_is_said_once_and_fits_the_stream() {
     for (status, line, ends, expected) in [
-        (200, "a: b", true, Ok(Length::None)),
+        (200, "a: b", true, Ok(Length::Exact(0))),
         (200, "a: b", false, Ok(Length::Unknown)),
         (200, "content-length: 0", true, Ok(Length::None)),
         (200, "content-length: 0", false, Ok(Length::None)),
