@@ -1,6 +1,6 @@
 //! Writes to a stream, as far as its windows and the connection take it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -26,7 +26,17 @@ pub(crate) struct Sending<'a> {
     /// The list of the fields of a head.
     head: Option<Chunk>,
     rest: Rest,
+    until: SentUntil,
     is_done: bool,
+}
+
+/// When a send is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SentUntil {
+    /// The connection has all of it.
+    Whole,
+    /// It has the head; the rest is left to the stream.
+    Head,
 }
 
 /// What a send has yet to write. It is left to the stream when the send is dropped.
@@ -41,6 +51,22 @@ impl Http2Stream {
     /// Writes a head, content behind it, and the end. Once the head is written, all of
     /// it is, also where the future is dropped.
     pub(crate) fn send(&self, head: Option<Chunk>, content: Gather, end: End<'_>) -> Sending<'_> {
+        self.sending(head, content, end, SentUntil::Whole)
+    }
+
+    /// The same, over when the head is written: its peer may answer that before it
+    /// takes content.
+    pub(crate) fn begin(&self, head: Chunk, content: Gather, end: End<'_>) -> Sending<'_> {
+        self.sending(Some(head), content, end, SentUntil::Head)
+    }
+
+    fn sending(
+        &self,
+        head: Option<Chunk>,
+        content: Gather,
+        end: End<'_>,
+        until: SentUntil,
+    ) -> Sending<'_> {
         Sending {
             stream: self,
             head,
@@ -54,8 +80,32 @@ impl Http2Stream {
                 },
                 waits_on: None,
             },
+            until,
             is_done: false,
         }
+    }
+
+    /// Whether sends have left something that is not written yet.
+    pub(crate) fn owes(&self) -> bool {
+        self.with(|stream| !stream.unsent.is_empty())
+            .unwrap_or(false)
+    }
+
+    /// Resolves when nothing is left of them, or never will be written.
+    pub(crate) fn flushed(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            let is_over = self.with(|stream| {
+                let is_over = stream.unsent.is_empty() || stream.failure.is_some();
+                if !is_over {
+                    stream.sender = Some(context.waker().clone());
+                }
+                is_over
+            });
+            match is_over.unwrap_or(true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
     }
 
     /// Whether nothing of what is written is taken: the windows of the peer are used
@@ -105,12 +155,21 @@ impl Future for Sending<'_> {
             this.rest.waits_on = None;
             return Poll::Ready(Ok(()));
         }
+        this.rest.unsent.content.detach();
+        if this.until == SentUntil::Head
+            && let Some(stream) = state.codec.user(id)
+        {
+            stream
+                .unsent
+                .push_back(std::mem::take(&mut this.rest.unsent));
+            this.is_done = true;
+            return Poll::Ready(Ok(()));
+        }
         if let Some(stream) = state.codec.user(id) {
             stream.sender = Some(context.waker().clone());
         }
         let stream = || (Rc::clone(connection), id);
         this.rest.waits_on.get_or_insert_with(stream);
-        this.rest.unsent.content.detach();
         Poll::Pending
     }
 }

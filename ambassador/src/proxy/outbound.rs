@@ -222,7 +222,10 @@ impl Outbound {
     pub(crate) fn finish(self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
         match self {
             Self::Http1(one) => one.finish(reuse, bound),
-            Self::Http2(_) => BoundOutcome::Well,
+            Self::Http2(one) => {
+                one.finish();
+                BoundOutcome::Well
+            }
         }
     }
 

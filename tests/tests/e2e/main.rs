@@ -117,5 +117,6 @@ mod tls_waits;
 mod tokens;
 mod trace_context;
 mod tracing;
+mod translation;
 mod tunnels;
 mod web_identity;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
@@ -21,10 +22,13 @@ use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
 use crate::proxy::post::Post;
 use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
 use crate::ring::timer::{self, Elapsed, Sleep};
-use crate::ring::{Chunk, Gather};
+use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::StreamLease;
+
+/// How long the rest of a request may take behind its answer.
+const REST_WITHIN: Duration = Duration::from_secs(30);
 
 /// One try over a stream.
 pub(crate) struct Outbound {
@@ -174,6 +178,18 @@ impl Outbound {
         self.lease.connection().is_answered();
     }
 
+    /// The response has gone to the caller. What the endpoint has yet to take of the
+    /// request goes on without it: a whole answer does not say that it is of no use.
+    pub(super) fn finish(self) {
+        if self.lease.stream.owes() {
+            ring::spawn(async move {
+                let flushed = self.lease.stream.flushed();
+                // Then the stream is reset.
+                let _ = timer::timeout(REST_WITHIN, flushed).await;
+            });
+        }
+    }
+
     pub(super) async fn begun(&self, mut more: Option<Chunk>, until: Instant) -> BodyBeginning {
         let mut content = Vec::new();
         loop {
@@ -242,6 +258,7 @@ impl Unframed {
 }
 
 impl<'a> SendRequest<'a> {
+    /// Its windows may be closed, and the answer come all the same.
     pub(super) fn begin(self, head: Chunk, body: Option<Gather>, end: End<'_>) -> Post<'a> {
         self.write(Some(head), body.unwrap_or_default(), end)
     }
@@ -254,13 +271,18 @@ impl<'a> SendRequest<'a> {
         let stream = &self.outbound.lease.stream;
         let mut unframed = self.outbound.unframed.borrow_mut();
         let content = unframed.take(body);
-        let sending = match end {
+        let trailers;
+        let end = match end {
             End::Whole(_) if unframed.reader.is_some() => {
-                stream.send(head, content, End::Whole(&unframed.trailers()))
+                trailers = unframed.trailers();
+                End::Whole(&trailers)
             }
-            end => stream.send(head, content, end),
+            end => end,
         };
-        Post::Http2(sending)
+        Post::Http2(match head {
+            Some(head) => stream.begin(head, content, end),
+            None => stream.send(None, content, end),
+        })
     }
 
     pub(super) fn taken(self) -> i64 {
