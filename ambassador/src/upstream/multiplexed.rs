@@ -170,7 +170,7 @@ impl MultiplexedConnection {
                 First::Left(Driven::Opened { .. }) => {}
                 First::Left(Driven::Changed | Driven::Rests) => self.end_if_left(),
                 First::Right(()) => match asked_at {
-                    Some(asked) if self.multiplexed.heard_at() <= asked => {
+                    Some(asked) if self.multiplexed.heard_at() < asked => {
                         self.multiplexed.end(Ended::Closed);
                     }
                     // It has been heard of meanwhile.
