@@ -8,6 +8,7 @@ mod driver;
 mod floods;
 mod inbox;
 mod receiving;
+mod response_content;
 mod sending;
 mod stream;
 mod unsent;

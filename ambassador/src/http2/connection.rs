@@ -191,6 +191,13 @@ impl<T> Connection<T> {
         stream.is_some_and(|stream| stream.length_left == Some(0))
     }
 
+    /// A stream carries the bytes of a tunnel: trailers reset it (8.5).
+    pub(crate) fn makes_tunnel(&mut self, id: StreamId) {
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.is_tunnel = true;
+        }
+    }
+
     /// Gives back what was received and is dealt with, so that the peer may send
     /// more. A stream that goes gives back the rest by itself.
     pub fn release(&mut self, id: StreamId, bytes: u32) {

@@ -43,6 +43,8 @@ pub(super) struct Stream<T> {
     pub(super) unreleased: u32,
     /// Bytes of content that are to come, where `content-length` says so.
     pub(super) length_left: Option<u64>,
+    /// A CONNECT has made a tunnel of it: only DATA may come (8.5).
+    pub(super) is_tunnel: bool,
 }
 
 /// What the peer still sends.

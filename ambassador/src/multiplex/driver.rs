@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use super::floods;
 use super::inbox::Progress;
+use super::response_content::ResponseContent;
 use super::stream::StreamState;
 use super::{Ended, Http2Stream, Multiplexed, State, StreamFailure};
 use crate::http2::{
@@ -215,21 +216,6 @@ impl<'a> Driver<'a> {
     }
 }
 
-/// How much content a response says that it has; `None`: it does not, or it is interim or
-/// of a kind that has none whatever it says (RFC 9110 section 8.6).
-fn said_length(block: &FieldBlock) -> Option<u64> {
-    let value = |name: &[u8]| {
-        let mut fields = block.fields().iter();
-        let field = fields.find(|field| part(block.bytes(), field.name) == name)?;
-        str::from_utf8(part(block.bytes(), field.value)).ok()
-    };
-    match value(b":status")? {
-        "204" | "304" => None,
-        status if status.starts_with('1') => None,
-        _ => value(b"content-length")?.parse().ok(),
-    }
-}
-
 impl Multiplexed {
     fn condition(&self) -> Condition {
         let state = self.state.borrow();
@@ -301,10 +287,12 @@ impl State {
                 return Some((id, self.take_block(), end));
             }
             Section::Response => {
-                if let Some(length) = said_length(self.codec.block())
-                    && self.codec.user(id).is_some_and(|user| user.has_content)
-                {
-                    self.codec.expect_length(id, Some(length));
+                let kind = self.codec.user(id).map(|user| user.kind);
+                let kind = kind.unwrap_or_default();
+                match ResponseContent::of(self.codec.block(), kind) {
+                    ResponseContent::Length(length) => self.codec.expect_length(id, Some(length)),
+                    ResponseContent::Tunnel => self.codec.makes_tunnel(id),
+                    ResponseContent::Open => {}
                 }
                 let block = self.take_block();
                 let is_kept = self

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use super::response_content::RequestKind;
 use super::stream::StreamState;
 use super::unsent::Unsent;
 use super::{Http2Stream, Multiplexed, State, StreamFailure};
@@ -194,9 +195,12 @@ impl Sending<'_> {
                 id
             }
             None => {
-                let is_head = |field: (&[u8], &[u8])| field == (b":method", b"HEAD");
+                let mut fields_of = field_list::fields(head);
+                let method = fields_of.find(|field| field.0 == b":method");
                 let user = StreamState {
-                    has_content: !field_list::fields(head).any(is_head),
+                    kind: method
+                        .map(|method| RequestKind::by(method.1))
+                        .unwrap_or_default(),
                     ..StreamState::default()
                 };
                 let id = state.codec.open(user, fields, ends).ok()?;

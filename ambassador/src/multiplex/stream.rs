@@ -8,6 +8,7 @@ use std::task::{Poll, Waker};
 
 use super::Multiplexed;
 use super::inbox::Inbox;
+use super::response_content::RequestKind;
 use super::unsent::Unsent;
 use crate::http2::{ErrorCode, StreamId};
 use crate::message::Length;
@@ -34,8 +35,8 @@ pub(super) struct StreamState {
     pub(super) unsent: VecDeque<Unsent>,
     /// Who waits for it to fail.
     pub(super) watcher: Option<Waker>,
-    /// Its response has the content that it says it has: the request was no HEAD.
-    pub(super) has_content: bool,
+    /// What its request asks for.
+    pub(super) kind: RequestKind,
     /// Content that was written to the connection.
     pub(super) written: u64,
     /// Content that was read from it.
@@ -175,6 +176,13 @@ impl Http2Stream {
             .borrow_mut()
             .codec
             .expect_length(id, bytes);
+    }
+
+    /// It carries the bytes of a tunnel, and nothing else may come on it.
+    pub(crate) fn makes_tunnel(&self) {
+        if let Some(id) = self.id.get() {
+            self.connection.state.borrow_mut().codec.makes_tunnel(id);
+        }
     }
 
     /// Content that was written so far.

@@ -178,6 +178,9 @@ impl<T> Connection<T> {
             // Interim responses do not end a stream, trailers do (8.1).
             (ReceiveState::Head, true) if is_interim => return Err(ErrorCode::PROTOCOL_ERROR),
             (ReceiveState::Content, false) => return Err(ErrorCode::PROTOCOL_ERROR),
+            (ReceiveState::Content, true) if stream.is_tunnel => {
+                return Err(ErrorCode::PROTOCOL_ERROR);
+            }
             (ReceiveState::Head, _) if is_interim => Section::Response,
             (ReceiveState::Head, _) => {
                 stream.receive = ReceiveState::Content;
@@ -271,6 +274,7 @@ impl<T> Connection<T> {
             send_window: SendWindow::new(self.peer.window),
             unreleased: 0,
             length_left: None,
+            is_tunnel: false,
         }
     }
 }

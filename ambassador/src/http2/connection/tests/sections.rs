@@ -41,6 +41,22 @@ fn server_with_length(length: Option<u64>) -> End {
 }
 
 #[test]
+fn s8_5_a_tunnel_carries_data_alone() {
+    for trailers in [&[("x-late", "1")][..], &[]] {
+        let mut server = server_with_length(None);
+        server.connection.makes_tunnel(StreamId(1));
+        server.feed(&frame(DATA, 0, 1, b"x")).unwrap();
+        server.notes();
+        server.feed(&headers(1, END_STREAM, trailers)).unwrap();
+        assert_eq!(server.notes(), [failed(PROTOCOL)]);
+    }
+    let mut server = server_with_length(None);
+    server.connection.makes_tunnel(StreamId(1));
+    server.feed(&frame(DATA, END_STREAM, 1, b"")).unwrap();
+    assert_eq!(server.notes(), [Note::Data(1, Vec::new(), true)]);
+}
+
+#[test]
 fn s4_3_what_cannot_be_decoded_ends_the_connection() {
     let input = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0x10, 200]);
     End::server().dies_of(&input, ErrorCode::COMPRESSION_ERROR);
