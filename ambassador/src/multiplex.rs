@@ -10,6 +10,7 @@ mod inbox;
 mod receiving;
 mod response_content;
 mod sending;
+mod settled;
 mod stream;
 mod unsent;
 
@@ -17,6 +18,8 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::Waker;
 use std::time::Duration;
+
+use slab::Slab;
 
 pub(crate) use self::driver::{Driven, Driver, NewStream};
 pub(crate) use self::floods::{explain, floods};
@@ -52,6 +55,8 @@ struct State {
     wrote_last: StreamId,
     /// The task that drives it.
     driver: Option<Waker>,
+    /// Who waits for what the peer allows.
+    unsettled: Slab<Waker>,
     /// How it has ended, if it has.
     ended: Option<Ended>,
 }
@@ -86,6 +91,7 @@ impl Multiplexed {
                 codec: Connection::new(role, settings),
                 wrote_last: StreamId::CONNECTION,
                 driver: None,
+                unsettled: Slab::new(),
                 ended: None,
             }),
         })
@@ -104,6 +110,11 @@ impl Multiplexed {
     /// How it has ended; `None`: it has not.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.state.borrow().ended
+    }
+
+    /// Whether the peer allows extended CONNECT (RFC 8441 section 3).
+    pub(crate) fn takes_extended_connect(&self) -> bool {
+        self.state.borrow().codec.takes_extended_connect()
     }
 
     /// Streams that are not closed.
@@ -205,6 +216,12 @@ impl State {
         }
     }
 
+    /// Those who wait for what the peer allows look again.
+    fn settle(&mut self) {
+        let waiting = std::mem::take(&mut self.unsettled);
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
     /// The connection has ended, and every stream with it.
     fn end(&mut self, ended: Ended) {
         if self.ended.is_some() {
@@ -218,6 +235,7 @@ impl State {
         for (_, stream) in self.codec.users() {
             stream.fail(failure);
         }
+        self.settle();
         self.wake_driver();
     }
 }

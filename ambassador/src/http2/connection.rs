@@ -158,8 +158,12 @@ impl<T> Connection<T> {
         most.saturating_sub(self.streams.active())
     }
 
+    /// The peer has said what it allows.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.peer.have_come
+    }
+
     /// The peer allows extended CONNECT (RFC 8441).
-    #[cfg_attr(not(test), expect(dead_code, reason = "upgrades do not use it yet"))]
     pub(crate) fn takes_extended_connect(&self) -> bool {
         self.peer.connect_protocol
     }

@@ -264,8 +264,12 @@ impl State {
                 }
             }
             Event::Window { stream: Some(id) } => self.stream_may_send(id),
-            // Settings may open the window of every stream.
-            Event::Window { stream: None } | Event::Settings => self.may_send(),
+            Event::Window { stream: None } => self.may_send(),
+            Event::Settings => {
+                // They may open the window of every stream.
+                self.may_send();
+                self.settle();
+            }
             Event::GoAway { .. } | Event::Pong => {}
         }
         None
