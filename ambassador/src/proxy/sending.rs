@@ -1,5 +1,7 @@
 //! A request on its way to its upstream, over all its tries.
 
+mod connection;
+
 use crate::clock::{self, Instant};
 use crate::credential::Credential;
 use crate::message::{BadMessage, End, RequestRewrite, ResponseHead};
@@ -8,15 +10,14 @@ use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
 use crate::proxy::attempt::{Body, Stage, Try};
 use crate::proxy::body::BodyForm;
-use crate::proxy::bound::{self, Bound, BoundLease};
-use crate::proxy::caller::Caller;
+use crate::proxy::bound::{self, Bound};
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadlines;
 use crate::proxy::delivered::{Complete, Delivered, SwitchedLease};
 use crate::proxy::download::Download;
 use crate::proxy::downstream::{RecvRequest, SendResponse};
 use crate::proxy::exchange::Exchange;
-use crate::proxy::failure::{Failure, Unanswered};
+use crate::proxy::failure::Failure;
 use crate::proxy::generation::{Awaiting, Target};
 use crate::proxy::heads::{Heads, Interims};
 use crate::proxy::outbound::{Outbound, Reading};
@@ -30,8 +31,7 @@ use crate::proxy::upload::Upload;
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
 use crate::upstream::dial::Namespace;
-use crate::upstream::key::PoolKey;
-use crate::upstream::pool::{Freshness, Leased};
+use crate::upstream::pool::Freshness;
 
 /// A request on its way to its upstream, over all its tries.
 pub(crate) struct Sending<'a> {
@@ -302,66 +302,6 @@ impl<'a> Sending<'a> {
         one.begin();
         self.record.begin_try();
         self.progress.begin_try();
-    }
-
-    /// The client's own connection, else an idle one, else a new one.
-    async fn connection(
-        &mut self,
-        one: &mut Try<'_>,
-        freshness: Freshness,
-    ) -> Result<Outbound, Unanswered> {
-        match self.target().credential() {
-            Some(credential) if !credential.is_valid(ring::now()) => {
-                return Err(Unanswered::WITHOUT_CREDENTIAL);
-            }
-            Some(_) if self.target().is_outgrown() => return Err(Unanswered::OUTGROWN),
-            _ => {}
-        }
-        let protocol = self.route.protocol(self.incoming, self.facts);
-        let (namespace, identity) = (self.namespace, self.route.identity());
-        let key = PoolKey::new(protocol, namespace, one.endpoint(), identity);
-        let (context, shared) = (self.context, &self.route.target.shared);
-        let kept = match (self.bound.take(shared, key), self.lane) {
-            (BoundLease::Live(connection), _) => {
-                if connection.tie.has_begun() {
-                    self.lane = Lane::Bound;
-                }
-                Some(Leased::Own(connection))
-            }
-            (BoundLease::Nothing, Lane::Pool) => context.pools.take(shared, key, freshness),
-            (BoundLease::Lost, _) | (BoundLease::Nothing, Lane::Bound) => {
-                self.outgoing = None;
-                return Err(Unanswered::LOST);
-            }
-        };
-        if let Some(kept) = kept {
-            if kept.past().is_reused() {
-                context.telemetry.cells.pool_reuse(shared.label);
-            }
-            return Ok(Outbound::over(kept));
-        }
-        if let Some(outgoing) = &mut self.outgoing {
-            outgoing.detach();
-        }
-        let until = self.deadlines.of_checkout();
-        let caller = Caller {
-            namespace: self.namespace,
-            peer: self.progress.peer(),
-            server: self.route.server(),
-            protocol,
-        };
-        let sought = Some(one.endpoint());
-        let began = clock::now();
-        let reached = one.reach(caller, freshness, until).await;
-        self.progress.waited(began, clock::now());
-        let leased = reached?;
-        // Another address of its name may have been faster. A try beside another
-        // one is not what the log tells of before it is answered.
-        let endpoint = &self.record.passage.endpoint;
-        if endpoint.get() == sought {
-            endpoint.set(Some(leased.key().endpoint));
-        }
-        Ok(Outbound::over(leased))
     }
 
     /// The head for the endpoint.
