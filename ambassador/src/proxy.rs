@@ -11,6 +11,7 @@ mod body;
 mod body_wait;
 pub(crate) mod bound;
 pub(crate) mod caller;
+mod caller_end;
 pub(crate) mod client;
 pub(crate) mod client_certificate;
 mod clients;
@@ -66,6 +67,7 @@ pub(crate) mod switch;
 pub(crate) mod trailers;
 mod tries;
 pub(crate) mod tunnel;
+mod tunnel_end;
 mod upload;
 mod whole_body;
 

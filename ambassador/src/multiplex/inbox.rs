@@ -115,6 +115,16 @@ impl Inbox {
         self.ended && self.heads.is_empty() && self.unread() == 0
     }
 
+    /// Whether nothing more comes.
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Whether something has come that was not taken, be it the end.
+    pub(super) fn has_more(&self) -> bool {
+        self.ended || !self.heads.is_empty() || self.unread() > 0
+    }
+
     /// Its trailers, where they have come.
     pub(super) fn take_trailers(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.trailers)

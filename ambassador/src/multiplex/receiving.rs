@@ -34,6 +34,23 @@ impl Http2Stream {
         received
     }
 
+    /// Resolves when something has come, be it the end or a failure; takes nothing.
+    pub(crate) fn readable(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|context| {
+            let is_readable = self.with(|stream| {
+                let is_readable = stream.inbox.has_more() || stream.failure.is_some();
+                if !is_readable {
+                    stream.inbox.reader = Some(context.waker().clone());
+                }
+                is_readable
+            });
+            match is_readable {
+                Some(false) => Poll::Pending,
+                Some(true) | None => Poll::Ready(()),
+            }
+        })
+    }
+
     /// What has come already.
     pub(crate) fn try_recv(&self) -> Option<Received> {
         let received = self.with(|stream| match stream.inbox.is_done() {
@@ -50,6 +67,11 @@ impl Http2Stream {
     /// Whether all has come and was taken.
     pub(crate) fn is_whole(&self) -> bool {
         self.with(|stream| stream.inbox.is_done()).unwrap_or(true)
+    }
+
+    /// Whether the peer has ended its direction.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.with(|stream| stream.inbox.is_ended()).unwrap_or(true)
     }
 
     /// The list of its trailer fields, where they have come.

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::addr::{Authority, OriginalDst};
 use crate::clock::Instant;
 use crate::policy::breaker::State;
+use crate::proxy::caller_end::CallerEnd;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Context;
 use crate::proxy::fault;
@@ -25,6 +26,7 @@ use crate::proxy::listener::Entry;
 use crate::proxy::pick;
 use crate::proxy::server_first::{Place, is_greeting};
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel_end::TunnelEnd;
 use crate::ring::{self, timer};
 use crate::route::Resolution;
 use crate::route::settings::{Endpoints, Protocol};
@@ -205,12 +207,13 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
         }
     }
     // Nothing to go by: dial where the address leads and see who speaks.
-    let mut leg = match dial(client, &target, purpose).await {
+    let mut caller = CallerEnd::of(client);
+    let mut leg = match dial(&caller, &target, purpose).await {
         Ok(leg) => leg,
         Err(failed) => return SniffOutcome::RelayFailure(target.shared.label, failed),
     };
     let silence = target.upstream.policies.timeouts.tunnel;
-    match who_speaks(client, &leg.connection.stream, silence, idle).await {
+    match who_speaks(&mut caller, &leg.connection.stream, silence, idle).await {
         FirstSpeaker::Nobody => {
             let silent = RelayFailure {
                 endpoint: Some(leg.connection.endpoint()),
@@ -237,7 +240,7 @@ async fn sniff(client: &mut Client, original: OriginalDst, patience: Patience) -
 
 /// What the first bytes tell of a client that has no connection yet.
 async fn sniff_bytes(client: &mut Client, idle: Duration) -> SniffOutcome {
-    match classify(client, idle).await {
+    match classify(&mut CallerEnd::of(client), idle).await {
         Some(Sniff::Http1 | Sniff::Http2Preface) => SniffOutcome::Http,
         Some(Sniff::Tls) => SniffOutcome::Tls(None),
         Some(_) => SniffOutcome::Opaque(None),
@@ -254,7 +257,7 @@ async fn relay_tls(
     patience: Patience,
     dialled: Option<Dialled>,
 ) {
-    let asked = match server_name(&mut client, patience).await {
+    let asked = match server_name(&mut CallerEnd::of(&mut client), patience).await {
         Ok(asked) => asked,
         Err(failure) => {
             let mut record = begin(&client, accepted, RelayProtocol::Tls);
@@ -360,7 +363,8 @@ async fn relay_recorded(
     record.passage.upstream = target.shared.label;
     if let Some(settings) = &target.upstream.policies.fault {
         let faults = fault::of_connection(settings, to.name, client.origin.original);
-        let ended = fault::inject_relayed(&mut client, faults, &record.passage);
+        let mut caller = CallerEnd::of(&mut client);
+        let ended = fault::inject_relayed(&mut caller, faults, &record.passage);
         if let Some(outcome) = ended.await {
             return refuse(*client, record, RelayFailure::nowhere(outcome));
         }
@@ -370,7 +374,7 @@ async fn relay_recorded(
     }
     let mut leg = match dialled {
         Some(leg) => leg,
-        None => match dial(&client, &target, to.purpose).await {
+        None => match dial(&CallerEnd::of(&mut client), &target, to.purpose).await {
             Ok(leg) => leg,
             Err(failed) => return refuse(*client, record, failed),
         },
@@ -387,7 +391,8 @@ async fn relay_recorded(
         keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
     let (client_first, server_first) = (client.ahead.take(), leg.said.take());
-    let (client_end, server_end) = (&client.stream, &leg.connection.stream);
+    let client_end = TunnelEnd::Own(&client.stream);
+    let server_end = TunnelEnd::Own(&leg.connection.stream);
     let ended = tunnel
         .run(client_end, client_first, server_end, server_first)
         .await;

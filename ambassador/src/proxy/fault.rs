@@ -6,8 +6,7 @@ use crate::clock::{self, Instant};
 use crate::combinators::{First, first};
 use crate::message::{Reason, RequestHead};
 use crate::policy::fault::{End, Faults, Settings};
-use crate::proxy::client::Client;
-use crate::proxy::departure::reset;
+use crate::proxy::caller_end::CallerEnd;
 use crate::ring::{self, timer};
 use crate::telemetry::{Cells, FaultKind, Passage, TcpOutcome};
 
@@ -108,17 +107,15 @@ pub(super) async fn inject(
 
 /// The same of a relayed connection: how it ends, where it is not relayed.
 pub(super) async fn inject_relayed(
-    client: &mut Client,
+    caller: &mut CallerEnd<'_>,
     faults: Faults,
     passage: &Passage,
 ) -> Option<TcpOutcome> {
-    let cells = &client.context.telemetry.cells;
+    let cells = &caller.context.telemetry.cells;
     if let Some(wait) = faults.delay {
         note(cells, passage, FaultKind::Delay);
-        if let Some(ahead) = &mut client.ahead {
-            ahead.detach();
-        }
-        if let First::Right(()) = first(timer::sleep(wait), reset(&client.stream)).await {
+        caller.detach();
+        if let First::Right(()) = first(timer::sleep(wait), caller.end.reset()).await {
             return Some(TcpOutcome::ClientReset);
         }
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use crate::combinators::{First, first};
-use crate::proxy::client::{Client, Patience};
+use crate::proxy::caller_end::CallerEnd;
+use crate::proxy::client::Patience;
 use crate::ring::{self, Chunk, timer};
 use crate::sniff;
 use crate::sniff::{HelloReader, ServerName, Sniff};
@@ -21,7 +22,7 @@ const SNIFF_MORE_TLS: Duration = Duration::from_secs(1);
 /// Reads until the first bytes tell what they are; they stay in `ahead`. Too
 /// few of them before a FIN are no HTTP and no TLS, but may be all that a
 /// client has to say. `None`: it broke off.
-pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Sniff> {
+pub(super) async fn classify(caller: &mut CallerEnd<'_>, idle: Duration) -> Option<Sniff> {
     let mut unfinished = Sniff::NeedMore;
     let mut tell = |bytes: &[u8]| match sniff::sniff(bytes) {
         told @ (Sniff::NeedMore | Sniff::RequestLine) => {
@@ -34,11 +35,11 @@ pub(super) async fn classify(client: &mut Client, idle: Duration) -> Option<Snif
         first: idle,
         rest: SNIFF_MORE,
     };
-    let mut peek = look_ahead(client, within, &mut tell).await;
-    let first = client.ahead.as_deref();
+    let mut peek = look_ahead(caller, within, &mut tell).await;
+    let first = caller.ahead.as_deref();
     if matches!(peek, Peek::Silent) && first == Some(&[sniff::TLS_HANDSHAKE]) {
         within.rest = SNIFF_MORE_TLS;
-        peek = look_ahead(client, within, tell).await;
+        peek = look_ahead(caller, within, tell).await;
     }
     match peek {
         Peek::Known(told) => Some(told),
@@ -63,20 +64,20 @@ pub(super) enum FirstSpeaker {
 /// Waits for the first bytes of either side; those of the client tell what it
 /// speaks.
 pub(super) async fn who_speaks(
-    client: &mut Client,
+    caller: &mut CallerEnd<'_>,
     server: &Transport,
     silence: Duration,
     idle: Duration,
 ) -> FirstSpeaker {
-    if client.ahead.is_none() {
-        let spoke = first(client.stream.readable(), server.readable());
+    if caller.ahead.is_none() {
+        let spoke = first(caller.end.readable(), server.readable());
         match timer::timeout(silence, spoke).await {
             Err(_) => return FirstSpeaker::Nobody,
             Ok(First::Right(())) => return FirstSpeaker::Server,
             Ok(First::Left(())) => {}
         }
     }
-    match classify(client, idle).await {
+    match classify(caller, idle).await {
         Some(sniff) => FirstSpeaker::Client(sniff),
         None => FirstSpeaker::Ended,
     }
@@ -106,26 +107,26 @@ struct PeekTimes {
 /// Reads until `tell` can tell something of all bytes so far, which it must
 /// within a bound of its own; they stay in `ahead` in any case.
 async fn look_ahead<T>(
-    client: &mut Client,
+    caller: &mut CallerEnd<'_>,
     within: PeekTimes,
     mut tell: impl FnMut(&[u8]) -> Option<T>,
 ) -> Peek<T> {
-    let Some(first) = client.next(within.first).await else {
-        return match client.stream.ended_with_fin() {
+    let Some(first) = caller.next(within.first).await else {
+        return match caller.end.has_ended() {
             true => Peek::Finished,
             false => Peek::Broken,
         };
     };
     if let Some(told) = tell(&first) {
-        client.ahead = Some(first);
+        *caller.ahead = Some(first);
         return Peek::Known(told);
     }
     let until = ring::now() + within.rest;
     let mut bytes = first.to_vec();
     drop(first);
     let outcome = loop {
-        client.member.keeps(bytes.capacity());
-        match client.stream.recv_by(until).await {
+        caller.member.keeps(bytes.capacity());
+        match caller.end.recv_by(until).await {
             Ok(Ok(Some(more))) => bytes.extend_from_slice(&more),
             Ok(Ok(None)) => break Peek::Finished,
             Ok(Err(_)) => break Peek::Broken,
@@ -135,7 +136,7 @@ async fn look_ahead<T>(
             break Peek::Known(told);
         }
     };
-    client.ahead = Some(Chunk::from(bytes));
+    *caller.ahead = Some(Chunk::from(bytes));
     outcome
 }
 
@@ -171,7 +172,7 @@ impl HelloFailure {
 /// # Errors
 /// How the connection ends whose hello does not.
 pub(super) async fn server_name(
-    client: &mut Client,
+    caller: &mut CallerEnd<'_>,
     patience: Patience,
 ) -> Result<Option<String>, HelloFailure> {
     let mut hello = HelloReader::default();
@@ -183,12 +184,12 @@ pub(super) async fn server_name(
         first: patience.idle(),
         rest: patience.head(),
     };
-    match look_ahead(client, within, tell).await {
+    match look_ahead(caller, within, tell).await {
         Peek::Known(ServerName::Name(name)) => Ok(Some(name)),
         Peek::Known(ServerName::Absent | ServerName::NeedMore) | Peek::Finished => Ok(None),
         Peek::Known(ServerName::TooLong) => Err(HelloFailure::TOO_LONG),
         Peek::Silent => Err(HelloFailure::TOO_SLOW),
-        Peek::Broken if client.member.is_shed() => Err(HelloFailure::SHED),
+        Peek::Broken if caller.member.is_shed() => Err(HelloFailure::SHED),
         Peek::Broken => Err(HelloFailure::BROKEN_OFF),
     }
 }

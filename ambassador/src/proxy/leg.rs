@@ -5,8 +5,7 @@ use crate::addr::EndpointAddr;
 use crate::combinators::{First, first};
 use crate::message::Reason;
 use crate::proxy::caller::Caller;
-use crate::proxy::client::Client;
-use crate::proxy::departure::reset;
+use crate::proxy::caller_end::CallerEnd;
 use crate::proxy::failure::Detail;
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
@@ -81,11 +80,11 @@ pub(super) fn speaks_http_only(target: &Target) -> bool {
 
 /// A new connection to one of the endpoints.
 pub(super) async fn dial(
-    client: &Client,
+    caller: &CallerEnd<'_>,
     target: &Target,
     purpose: Purpose,
 ) -> Result<Box<Leg>, RelayFailure> {
-    let (context, origin) = (&client.context, &client.origin);
+    let (context, origin) = (caller.context, caller.origin);
     let health = pick::health_for(&context.pools, target, origin.namespace);
     let criteria = Criteria {
         namespace: origin.namespace,
@@ -105,15 +104,15 @@ pub(super) async fn dial(
         Purpose::RelayTls => None,
         Purpose::Relay | Purpose::Guess => target.server(None),
     };
-    let caller = Caller {
+    let for_whom = Caller {
         namespace: origin.namespace,
-        peer: client.member.peer(),
+        peer: caller.member.peer(),
         server: server.as_ref(),
         protocol: key::Protocol::Http1,
     };
     let reached = {
-        let reached = reach(&mut tries, &mut one, caller, |_| {});
-        first(reached, reset(&client.stream)).await
+        let reached = reach(&mut tries, &mut one, for_whom, |_| {});
+        first(reached, caller.end.reset()).await
     };
     match reached {
         First::Left(Ok(connection)) => {

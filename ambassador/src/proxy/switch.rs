@@ -8,6 +8,7 @@ use crate::message::{LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::caller::Caller;
+use crate::proxy::caller_end::CallerEnd;
 use crate::proxy::client::{Client, Patience};
 use crate::proxy::departure::caller_left;
 use crate::proxy::downstream::Downstream;
@@ -22,6 +23,7 @@ use crate::proxy::reply;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::tries::Tries;
 use crate::proxy::tunnel::Tunnel;
+use crate::proxy::tunnel_end::TunnelEnd;
 use crate::ring::{self, Chunk};
 use crate::route::settings::Protocol;
 use crate::route::{Resolution, Tunnelled};
@@ -192,7 +194,7 @@ async fn serve(
     let spoke = match target.upstream.protocol {
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => FirstSpeaker::Client(Sniff::Http1),
         Protocol::Tcp => FirstSpeaker::Client(Sniff::Opaque),
-        Protocol::Auto => who_speaks(client, server, timeouts.tunnel, timeouts.idle).await,
+        Protocol::Auto => who_speaks(&mut CallerEnd::of(client), server, timeouts.tunnel, timeouts.idle).await,
     };
     let (mut to, mut purpose) = (None, Purpose::Relay);
     match spoke {
@@ -232,7 +234,7 @@ async fn serve(
             if let Some(outcome) = inject(client, &mut record, &to, &tunnel).await {
                 return end(record, outcome);
             }
-            match dial(client, &to, purpose).await {
+            match dial(&CallerEnd::of(client), &to, purpose).await {
                 Ok(leg) => over(client, record, &to, *leg).await,
                 Err(failed) => {
                     record.passage.endpoint.set(failed.endpoint);
@@ -304,7 +306,7 @@ async fn by_server_name(
     tunnel: &Tunnelled,
     patience: Patience,
 ) -> Result<Option<Target>, TcpOutcome> {
-    let name = server_name(client, patience).await;
+    let name = server_name(&mut CallerEnd::of(client), patience).await;
     let name = name.map_err(|failure| {
         record.explain(failure.detail);
         failure.outcome
@@ -329,7 +331,7 @@ async fn inject(
 ) -> Option<TcpOutcome> {
     let settings = target.upstream.policies.fault.as_ref()?;
     let faults = fault::of_connection(settings, Some(tunnel.authority.host()), None);
-    fault::inject_relayed(client, faults, &record.passage).await
+    fault::inject_relayed(&mut CallerEnd::of(client), faults, &record.passage).await
 }
 
 /// The connection carries opaque bytes from here on.
@@ -352,14 +354,10 @@ pub(crate) async fn tunnel(
         keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
     let client_first = client.ahead.take();
-    let relay = Box::pin(tunnel.run(
-        &client.stream,
-        client_first,
-        &connection.stream,
-        upstream_first,
-    ));
+    let (caller, upstream) = (TunnelEnd::Own(&client.stream), TunnelEnd::Own(&connection.stream));
+    let relay = Box::pin(tunnel.run(caller, client_first, upstream, upstream_first));
     let outcome = relay.await;
-    let refused = tunnel.refusal(&connection.stream, outcome);
+    let refused = tunnel.refusal(upstream, outcome);
     if let Some(refused) = refused {
         target.shared.handshakes.failed(refused);
         record.explain(refused.as_str());

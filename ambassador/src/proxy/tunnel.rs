@@ -1,7 +1,7 @@
 //! Opaque bytes in both directions: TCP relays, upgrades, CONNECT.
 //!
-//! A FIN of one side is passed to the other, which may go on sending
-//! (half-close). Any other end is a reset of both, so that nobody takes a part
+//! A FIN of one side, which a stream calls END_STREAM, is passed to the other, which may
+//! go on sending (half-close). Any other end is a reset of both, so that nobody takes a part
 //! for the whole: of one side, by silence, or of the tunnel itself when the
 //! drain cuts it.
 
@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::combinators::{First, both, first};
-use crate::proxy::departure::reset;
 use crate::proxy::shortage::is_shortage;
+use crate::proxy::tunnel_end::TunnelEnd;
 use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{Cells, Direction, Passage, TcpOutcome, TlsOutcome};
-use crate::transport::Transport;
 
 /// Where the bytes are counted, and when silence ends the tunnel.
 pub(crate) struct Tunnel<'a> {
@@ -36,9 +35,9 @@ impl Tunnel<'_> {
     /// `silence`; the caller closes both then. `client_first` and `upstream_first` were received before.
     pub(crate) async fn run(
         &self,
-        client: &Transport,
+        client: TunnelEnd<'_>,
         client_first: Option<Chunk>,
-        upstream: &Transport,
+        upstream: TunnelEnd<'_>,
         upstream_first: Option<Chunk>,
     ) -> TcpOutcome {
         let mut cut = Cut(Some([client, upstream]));
@@ -54,7 +53,7 @@ impl Tunnel<'_> {
             ),
         );
         // Whichever side the relay waits for: its client may be gone.
-        let relay = first(relay, reset(client));
+        let relay = first(relay, client.reset());
         match first(relay, self.watch(upstream, &moved)).await {
             First::Left(First::Left(Ok(_))) => {
                 cut.0 = None;
@@ -68,7 +67,7 @@ impl Tunnel<'_> {
 
     /// How the upstream has refused what it was shown, behind its handshake, where a
     /// relay has ended so before it said anything else.
-    pub(crate) fn refusal(&self, upstream: &Transport, ended: TcpOutcome) -> Option<TlsOutcome> {
+    pub(crate) fn refusal(&self, upstream: TunnelEnd<'_>, ended: TcpOutcome) -> Option<TlsOutcome> {
         let has_spoken = self.passage.bytes_out.get() > self.answered_bytes;
         let is_it = ended == TcpOutcome::UpstreamReset && !has_spoken;
         upstream.refusal().filter(|_| is_it)
@@ -76,7 +75,7 @@ impl Tunnel<'_> {
 
     /// Resolves when nothing has moved for the silence that ends it. The timer is
     /// armed once for each silence and each look at the upstream, not per byte.
-    async fn watch(&self, upstream: &Transport, moved: &Cell<Instant>) {
+    async fn watch(&self, upstream: TunnelEnd<'_>, moved: &Cell<Instant>) {
         let look = |silence| ring::now() + ring::look_every(silence);
         let mut look_at = self.keep_alive.map(|silence| (silence, look(silence)));
         loop {
@@ -97,63 +96,84 @@ impl Tunnel<'_> {
 
     async fn relay(
         &self,
-        from: &Transport,
-        to: &Transport,
-        mut received: Option<Chunk>,
+        from: TunnelEnd<'_>,
+        to: TunnelEnd<'_>,
+        received: Option<Chunk>,
         direction: Direction,
         moved: &Cell<Instant>,
     ) -> Result<(), TcpOutcome> {
-        let (from_reset, to_reset) = match direction {
-            Direction::Sent => (TcpOutcome::ClientReset, TcpOutcome::UpstreamReset),
-            Direction::Received => (TcpOutcome::UpstreamReset, TcpOutcome::ClientReset),
-        };
-        loop {
-            let chunk = match received.take() {
-                Some(chunk) => Some(chunk),
-                None => {
-                    let received = from.recv().await;
-                    received.map_err(|error| failed(&error, from_reset))?
-                }
-            };
-            let Some(chunk) = chunk else {
-                let flushed = to.flush().await;
-                flushed.map_err(|error| failed(&error.source, to_reset))?;
-                to.shutdown_write();
-                return Ok(());
-            };
-            let mut gather = Gather::from(chunk);
-            while gather.has_room()
-                && let Some(more) = from.try_recv()
-            {
-                gather.push(more);
+        let passed = |bytes| self.cells.meter(self.passage, direction, bytes);
+        pass(from, to, received, moved, passed)
+            .await
+            .map_err(|failed| failed.outcome(direction))
+    }
+}
+
+/// Which of two ends has failed, and how.
+pub(crate) enum EndFailure {
+    /// The one that bytes came from.
+    From(io::Error),
+    /// The one that they went to.
+    To(io::Error),
+}
+
+impl EndFailure {
+    /// What ends a tunnel so: a shortage of this machine, else a reset.
+    fn outcome(&self, direction: Direction) -> TcpOutcome {
+        let (Self::From(error) | Self::To(error)) = self;
+        match (self, direction) {
+            _ if is_shortage(error) => TcpOutcome::Overloaded,
+            (Self::From(_), Direction::Sent) | (Self::To(_), Direction::Received) => {
+                TcpOutcome::ClientReset
             }
-            let bytes = gather.bytes() as u64;
-            moved.set(ring::now());
-            let posted = to.post(gather).await;
-            posted.map_err(|error| failed(&error.source, to_reset))?;
-            moved.set(ring::now());
-            self.cells.meter(self.passage, direction, bytes);
+            (Self::From(_), Direction::Received) | (Self::To(_), Direction::Sent) => {
+                TcpOutcome::UpstreamReset
+            }
         }
     }
 }
 
-/// How a connection has failed: by a shortage of this machine, else as `reset`
-/// says.
-fn failed(error: &io::Error, reset: TcpOutcome) -> TcpOutcome {
-    match is_shortage(error) {
-        true => TcpOutcome::Overloaded,
-        false => reset,
+/// Passes on what comes from one end to the other one, the end included. `received` came
+/// before; `moved` tells when something did last, and `passed` is told how much.
+pub(crate) async fn pass(
+    from: TunnelEnd<'_>,
+    to: TunnelEnd<'_>,
+    mut received: Option<Chunk>,
+    moved: &Cell<Instant>,
+    passed: impl Fn(u64),
+) -> Result<(), EndFailure> {
+    loop {
+        let chunk = match received.take() {
+            Some(chunk) => Some(chunk),
+            None => from.recv().await.map_err(EndFailure::From)?,
+        };
+        let Some(chunk) = chunk else {
+            let finished = to.finish().await;
+            return finished.map_err(|error| EndFailure::To(error.source));
+        };
+        let mut gather = Gather::from(chunk);
+        while gather.has_room()
+            && let Some(more) = from.try_recv()
+        {
+            gather.push(more);
+        }
+        let bytes = gather.bytes() as u64;
+        moved.set(ring::now());
+        let posted = to.post(gather).await;
+        posted.map_err(|error| EndFailure::To(error.source))?;
+        moved.set(ring::now());
+        passed(bytes);
     }
 }
 
 /// The ends of a tunnel, while closing them now would cut it: dropped, it turns
 /// the closes to come into resets.
-struct Cut<'a>(Option<[&'a Transport; 2]>);
+struct Cut<'a>(Option<[TunnelEnd<'a>; 2]>);
 
 impl Drop for Cut<'_> {
     fn drop(&mut self) {
         for end in self.0.into_iter().flatten() {
-            end.reset_on_close();
+            end.cut();
         }
     }
 }
