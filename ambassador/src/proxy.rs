@@ -32,6 +32,7 @@ pub(crate) mod generation;
 pub(crate) mod heads;
 pub(crate) mod http1;
 mod http2;
+mod inner;
 mod labels;
 mod leg;
 pub(crate) mod listener;
@@ -69,6 +70,7 @@ mod tries;
 pub(crate) mod tunnel;
 mod tunnel_end;
 mod upload;
+mod websocket;
 mod whole_body;
 
 use crate::ring;

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 #[cfg(test)]
 use std::os::fd::BorrowedFd;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -114,6 +115,14 @@ impl Transport {
     /// The certificate that the other side of its TLS session has shown, in DER.
     pub(crate) fn peer_certificate(&self) -> Option<CertificateDer<'static>> {
         self.session.as_ref()?.peer_certificate()
+    }
+
+    /// Both ends of a connection within this process.
+    pub(crate) fn pair() -> io::Result<(Self, Self)> {
+        let (near, far) = UnixStream::pair()?;
+        let near = Stream::from_connected(near.into())?;
+        let far = Stream::from_connected(far.into())?;
+        Ok((Self::plain(near), Self::plain(far)))
     }
 
     /// Takes over a connected socket in clear.

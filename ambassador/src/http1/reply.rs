@@ -34,6 +34,7 @@ pub(crate) fn encode_reply(reply: &LocalReply) -> Vec<u8> {
 pub(super) fn phrase(status: u16) -> &'static str {
     match status {
         100 => "Continue",
+        101 => "Switching Protocols",
         102 => "Processing",
         103 => "Early Hints",
         200 => "OK",

@@ -116,6 +116,13 @@ impl FieldBlock {
         bytes
     }
 
+    /// Appends bytes that belong to no line; says where they are.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Span {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(bytes);
+        (start, self.bytes.len() as u32)
+    }
+
     /// The fields, in order.
     pub fn fields(&self) -> &[RawField] {
         &self.fields

@@ -46,7 +46,13 @@ pub fn read_request(
     let lines = block.bytes();
     check_host(request, &pseudo, lines)?;
     request.length = find_length(request, lines, ends)?;
-    request.fields.close(lines)
+    request.fields.close(lines)?;
+    if request.is_extended_connect() {
+        // As HTTP/1.1 has it, for whatever goes by methods.
+        request.method = Method::Get;
+        request.method_text = block.append(b"GET");
+    }
+    Ok(())
 }
 
 impl PseudoFields {
@@ -126,8 +132,8 @@ fn read_target(
             b":path",
             is_path(text(pseudo.path), request.method),
         )?;
-        let protocol = pseudo.protocol.is_none_or(|(start, end)| start < end);
-        require(request, b":protocol", protocol)?;
+        let protocol = pseudo.protocol.map(|protocol| part(lines, protocol));
+        require(request, b":protocol", protocol.is_none_or(is_protocol))?;
         request.target = pseudo.path.unwrap_or_default();
         request.target_authority = pseudo.authority;
     }
@@ -142,6 +148,14 @@ fn require(request: &mut RequestHead, name: &[u8], is_sound: bool) -> Result<(),
         return Err(BadMessage::PseudoValue);
     }
     Ok(())
+}
+
+/// One name, and perhaps a version (RFC 9110 section 7.8), of what may be asked of
+/// HTTP/1.1 as well: not of itself in its other form.
+fn is_protocol(protocol: &[u8]) -> bool {
+    let mut parts = protocol.splitn(2, |byte| *byte == b'/');
+    let is_sound = |part: &[u8]| !part.is_empty() && part.iter().all(|byte| is_token(*byte));
+    parts.all(is_sound) && !protocol.eq_ignore_ascii_case(b"h2c")
 }
 
 /// RFC 3986 section 3.1.

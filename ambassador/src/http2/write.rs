@@ -6,20 +6,28 @@ use crate::message::{
     FieldList, FieldWriter, LocalReply, RequestHead, RequestRewrite, ResponseHead,
 };
 
-/// Appends the head of a request to `list`.
+/// Appends the head of a request to `list`. With a `protocol`, it is an extended CONNECT
+/// (RFC 8441 section 4).
 pub(crate) fn write_request(
     list: &mut Vec<u8>,
     head: &[u8],
     request: &RequestHead,
     rewrite: &RequestRewrite<'_>,
     scheme: &str,
+    protocol: Option<&[u8]>,
 ) {
     let mut writer = ListWriter::new(list, head);
     let authority = match rewrite.host {
         Some(host) => host,
         None => request.authority_bytes(head),
     };
-    writer.write(b":method", request.method_bytes(head));
+    match protocol {
+        None => writer.write(b":method", request.method_bytes(head)),
+        Some(protocol) => {
+            writer.write(b":method", b"CONNECT");
+            writer.write(b":protocol", protocol);
+        }
+    }
     if !request.is_connect() {
         writer.write(b":scheme", scheme.as_bytes());
     }
@@ -44,10 +52,17 @@ pub(crate) fn write_request(
     rewrite.own_fields(&mut writer);
 }
 
-/// Appends the head of a response to `list`.
+/// Appends the head of a response to `list`. A switch is a success like any other, and
+/// the handshake of WebSocket has no place in it (RFC 8441 section 5).
 pub(crate) fn write_response(list: &mut Vec<u8>, head: &[u8], response: &ResponseHead) {
     let mut writer = ListWriter::new(list, head);
-    writer.write_status(response.status());
+    let switches = response.status() == 101;
+    let is_handshake = |field: &Field| {
+        field
+            .name(head)
+            .eq_ignore_ascii_case(b"sec-websocket-accept")
+    };
+    writer.write_status(if switches { 200 } else { response.status() });
     for field in response.fields().iter() {
         match field.kind {
             Kind::Connection
@@ -58,9 +73,15 @@ pub(crate) fn write_response(list: &mut Vec<u8>, head: &[u8], response: &Respons
             | Kind::Upgrade
             | Kind::TransferEncoding => {}
             Kind::ContentLength if response.is_unframed() => {}
+            _ if switches && is_handshake(field) => {}
             _ => writer.pass(field),
         }
     }
+}
+
+/// Appends the head that answers a CONNECT to `list`.
+pub(crate) fn write_established(list: &mut Vec<u8>) {
+    ListWriter::new(list, b"").write_status(200);
 }
 
 /// Appends the head of a reply made here to `list`; gives its body.
@@ -169,7 +190,7 @@ mod tests {
     fn request(head: &str, rewrite: &RequestRewrite<'_>) -> String {
         let mut list = Vec::new();
         let request = sample::request(head);
-        write_request(&mut list, head.as_bytes(), &request, rewrite, "http");
+        write_request(&mut list, head.as_bytes(), &request, rewrite, "http", None);
         shown(&list)
     }
 
@@ -225,6 +246,40 @@ mod tests {
     #[test]
     fn a_value_in_several_lines_goes_in_one() {
         assert_eq!(unfolded(b"a\r\n  b\r\n\t\r\n c"), b"a b c");
+    }
+
+    /// RFC 8441 section 4: the protocol has a place of its own.
+    #[test]
+    fn a_switch_is_an_extended_connect() {
+        let head = "GET /chat?a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
+                    Upgrade: websocket\r\nX: 1\r\n\r\n";
+        let (mut list, request) = (Vec::new(), sample::request(head));
+        let protocol = request.protocol(head.as_bytes());
+        write_request(
+            &mut list,
+            head.as_bytes(),
+            &request,
+            &PLAIN,
+            "https",
+            protocol,
+        );
+        let expected = ":method=CONNECT :protocol=websocket :scheme=https :authority=h \
+                        :path=/chat?a X=1";
+        assert_eq!(shown(&list), expected);
+    }
+
+    #[test]
+    fn a_switch_is_a_success() {
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                    Upgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\
+                    Sec-WebSocket-Protocol: chat\r\n\r\n";
+        let response = sample::response(head);
+        let mut list = Vec::new();
+        write_response(&mut list, head.as_bytes(), &response);
+        assert_eq!(shown(&list), ":status=200 Sec-WebSocket-Protocol=chat");
+        list.clear();
+        write_established(&mut list);
+        assert_eq!(shown(&list), ":status=200");
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum BadMessage {
     OtherHost,
     LengthWithoutBody,
     InterimEnd,
+    NoExtendedConnect,
+    NotSwitched,
     SignedChunk,
     SignedChunkTooLarge,
 }
@@ -127,6 +129,10 @@ impl BadMessage {
             Self::OtherHost => "Host differs from :authority",
             Self::LengthWithoutBody => "Content-Length without a body",
             Self::InterimEnd => "an interim response ends the stream",
+            Self::NoExtendedConnect => {
+                "a switch of protocols, for which the upstream takes no extended CONNECT"
+            }
+            Self::NotSwitched => "another answer than the switch of protocols that was asked for",
             Self::SignedChunk => "the body is not in chunks with signatures of AWS",
             Self::SignedChunkTooLarge => "a chunk with a signature of AWS has more than 1 MiB",
             Self::UnexpectedUpgrade => "a switch of protocols that was not asked for",

@@ -16,7 +16,8 @@ pub struct RequestHead {
     /// Where the authority is of an absolute form, within the target, or that of
     /// HTTP/2, beside it.
     pub(crate) target_authority: Option<Span>,
-    /// Where the protocol is that an extended CONNECT asks for (RFC 8441).
+    /// Where the protocol is that an extended CONNECT names (RFC 8441 section 4). Such a
+    /// request is read as the GET that HTTP/1.1 has for it.
     pub(crate) protocol: Option<Span>,
     /// Where the path of the target begins.
     pub(crate) path_start: u32,
@@ -118,13 +119,37 @@ impl RequestHead {
         !self.fields.close && (!self.is_http10() || self.fields.keep_alive)
     }
 
-    /// Whether a switch of protocols is asked for (RFC 9110 section 7.8);
-    /// asking for `h2c` does not count.
+    /// Whether a switch of protocols is asked for: by an upgrade (RFC 9110 section 7.8)
+    /// or an extended CONNECT. Asking for `h2c` does not count.
     pub fn is_upgrade(&self) -> bool {
-        self.fields.upgrade
+        let is_upgrade = self.fields.upgrade
             && self.fields.names_protocol()
             && !self.is_http10()
-            && !self.is_connect()
+            && !self.is_connect();
+        is_upgrade || self.is_extended_connect()
+    }
+
+    /// Whether the switch is asked for as HTTP/2 does.
+    pub(crate) fn is_extended_connect(&self) -> bool {
+        self.protocol.is_some()
+    }
+
+    /// The protocol to switch to, where an upgrade and an extended CONNECT can say the
+    /// same; `None`: there is none, or a choice, or the request is more than that.
+    pub(crate) fn protocol<'a>(&self, head: &'a [u8]) -> Option<&'a [u8]> {
+        if let Some(protocol) = self.protocol {
+            return Some(part(head, protocol));
+        }
+        let only = self.fields.only(Kind::Upgrade, BadMessage::FieldValue);
+        let protocol = only.ok()??.value(head);
+        let is_bare = self.method == Method::Get && self.length == Length::None;
+        (self.is_upgrade() && is_bare && !protocol.contains(&b',')).then_some(protocol)
+    }
+
+    /// Whether what follows the head is no body, but for whoever takes it up on the
+    /// switch, or is at the other end of a CONNECT.
+    pub(crate) fn opens_tunnel(&self) -> bool {
+        self.is_connect() || self.is_upgrade()
     }
 
     /// Whether the client can take trailer fields (RFC 9110 section 10.1.4).
@@ -135,5 +160,41 @@ impl RequestHead {
     /// CONNECT to the authority that is its target, not to a protocol.
     pub fn is_connect(&self) -> bool {
         self.method == Method::Connect && self.protocol.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::sample;
+
+    /// What an extended CONNECT can say is one protocol, and nothing else.
+    #[test]
+    fn a_protocol_is_the_only_one_of_a_bare_request() {
+        let protocol = |line: &str, upgrade: &str, length| {
+            let head = format!("{line} HTTP/1.1\r\nHost: h\r\n{upgrade}\r\n\r\n");
+            let mut request = sample::request(&head);
+            request.length = length;
+            let protocol = request.protocol(head.as_bytes()).map(<[u8]>::to_vec);
+            protocol.map(|protocol| String::from_utf8(protocol).expect("text"))
+        };
+        let asked = "Connection: Upgrade\r\nUpgrade: websocket";
+        let told = protocol("GET /", asked, Length::None);
+        assert_eq!(told.as_deref(), Some("websocket"));
+        assert_eq!(protocol("GET /", asked, Length::Exact(1)), None);
+        for (line, upgrade) in [
+            ("GET /", "Upgrade: websocket"),
+            ("GET /", "Connection: Upgrade"),
+            ("GET /", "Connection: Upgrade\r\nUpgrade: a, b"),
+            ("GET /", "Connection: Upgrade\r\nUpgrade: a\r\nUpgrade: b"),
+            ("GET /", "Connection: Upgrade\r\nUpgrade: h2c"),
+            ("POST /", asked),
+        ] {
+            assert_eq!(
+                protocol(line, upgrade, Length::None),
+                None,
+                "{line} {upgrade}"
+            );
+        }
     }
 }

@@ -109,6 +109,15 @@ impl Http2Stream {
         })
     }
 
+    /// Ends its direction, where nothing was to be sent for certain.
+    pub(crate) fn end(&self) {
+        if let Some(id) = self.id() {
+            let mut state = self.connection.state.borrow_mut();
+            state.codec.send_data(id, &[], true);
+            state.wake_driver();
+        }
+    }
+
     /// Whether nothing of what is written is taken: the windows of the peer are used
     /// up, or the connection takes no more.
     pub(crate) fn is_blocked(&self) -> bool {

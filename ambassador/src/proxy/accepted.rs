@@ -54,8 +54,10 @@ pub(crate) async fn serve(client: Box<Client>, entry: Entry) {
             drop(generation);
             match client.stream.is_http2() {
                 // Nothing else may come (RFC 9113 section 3.3).
-                true => Box::pin(http2::serve(client, patience)).await,
-                false => http1::serve(client, patience).await,
+                true => Box::pin(http2::serve(client, patience, http1::boxed)).await,
+                false => {
+                    http1::serve(client, patience).await;
+                }
             }
         }
         Entry::Tcp(name) => {
@@ -94,7 +96,8 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, patience: Pati
     let (protocol, patience) = by_address(&client.context, original, patience);
     match protocol {
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => {
-            return http1::serve(client, patience).await;
+            http1::serve(client, patience).await;
+            return;
         }
         Protocol::Tcp => {
             let target = resolve(&client.context, original, None);
@@ -103,7 +106,9 @@ async fn captured(mut client: Box<Client>, original: OriginalDst, patience: Pati
         Protocol::Auto => {}
     }
     match Box::pin(sniff(&mut client, original, patience)).await {
-        SniffOutcome::Http => http1::serve(client, patience).await,
+        SniffOutcome::Http => {
+            http1::serve(client, patience).await;
+        }
         SniffOutcome::Opaque(Some(Dialled { target, leg })) => {
             Box::pin(relay(client, accepted, Some(target), Some(leg))).await;
         }
@@ -272,7 +277,8 @@ async fn relay_tls(
     let authority = authority.and_then(Result::ok);
     let target = resolve(&client.context, original, authority.as_ref());
     if target.as_ref().is_some_and(speaks_http_only) {
-        return http1::serve(client, patience).await;
+        http1::serve(client, patience).await;
+        return;
     }
     let mut record = begin(&client, accepted, RelayProtocol::Tls);
     if let Some(name) = &asked {

@@ -64,9 +64,9 @@ pub(crate) struct Client {
     pub certificate: Option<Rc<ClientCertificate>>,
     /// Its place among the clients of the shard.
     pub member: Membership,
-    /// Its place among all connections. Last, so that its socket is closed before
-    /// another takes the place.
-    pub seat: Seat,
+    /// Its place among all connections; `None`: it comes through one that has a place.
+    /// Last, so that its socket is closed before another takes the place.
+    pub seat: Option<Seat>,
 }
 
 /// How long a client may take with its requests, which no upstream has yet. In

@@ -3,7 +3,7 @@
 use crate::clock::Instant;
 use crate::proxy::after::After;
 use crate::ring::Chunk;
-use crate::upstream::pool::Lease;
+use crate::upstream::pool::Leased;
 
 /// A response that went to the client whole.
 #[derive(Debug, Clone, Copy)]
@@ -24,8 +24,8 @@ pub(crate) enum Delivered {
 
 /// A connection over which another protocol goes from here on.
 pub(crate) struct SwitchedLease {
-    /// The connection.
-    pub lease: Option<Lease>,
+    /// The connection, or the stream.
+    pub lease: Leased,
     /// What the upstream sent after its head.
     pub first: Option<Chunk>,
 }

@@ -88,12 +88,8 @@ impl<'a> Delivery<'a> {
             }
             Outcome::Switched(switched) => {
                 let SwitchedLease { lease, first } = *switched.to;
-                return match (downstream.client_mut(), lease) {
-                    (Some(client), Some(lease)) => {
-                        switch::tunnel(client, record, target, lease, first).await
-                    }
-                    _ => cut(record, ReasonLabel::UpstreamReset),
-                };
+                let caller = downstream.caller_end();
+                return switch::tunnel(caller, record, target, lease, first).await;
             }
             Outcome::Refused(refusal) => return self.refuse(downstream, record, refusal).await,
             Outcome::Left => return self.leave(downstream, record).await,

@@ -76,6 +76,7 @@ impl<'a> Download<'a> {
     async fn switch(&mut self, held: &mut HeldResponse) -> Result<Response, ExchangeError> {
         held.detach();
         let status = self.heads.from.response().status();
+        let status = self.send.status_of_switch(status);
         self.heads.progress.record.status.set(status);
         self.send_interim(&held.head).await?;
         Ok(Response::Switched)

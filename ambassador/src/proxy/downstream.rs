@@ -11,19 +11,21 @@ pub(crate) use http1::NoBody;
 
 use std::rc::Rc;
 
-use crate::message::{BadMessage, End, Framing, Length, LocalReply, RequestHead, ResponseHead};
+use crate::message::{BadMessage, End, Framing, LocalReply, RequestHead, ResponseHead};
 use crate::multiplex::Http2Stream;
 use crate::proxy::after::After;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::body::BodyForm;
 use crate::proxy::bound::Bound;
-use crate::proxy::client::{Client, ClientRef};
+use crate::proxy::caller_end::CallerEnd;
+use crate::proxy::client::{Client, ClientRef, Turn};
 use crate::proxy::clients::Membership;
 use crate::proxy::context::Context;
 use crate::proxy::post::Post;
 use crate::proxy::server_connection::ServerConnection;
 use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
+use crate::route::Tunnelled;
 use crate::telemetry::ReasonLabel;
 
 /// One request of a caller.
@@ -110,14 +112,14 @@ impl<'a> Downstream<'a> {
         Self::Http1(http1::Downstream::headless(client))
     }
 
-    /// The request on `stream`, whose body is as long as this.
+    /// The request on `stream`.
     pub(crate) fn http2(
         connection: &'a Rc<ServerConnection>,
         stream: &'a Http2Stream,
         member: Membership,
-        length: Length,
+        request: &RequestHead,
     ) -> Self {
-        Self::Http2(http2::Downstream::new(connection, stream, member, length))
+        Self::Http2(http2::Downstream::new(connection, stream, member, request))
     }
 
     /// What is known of whoever makes it.
@@ -129,12 +131,32 @@ impl<'a> Downstream<'a> {
         }
     }
 
-    /// Its connection, where that can become another protocol's.
-    #[inline]
-    pub(crate) fn client_mut(&mut self) -> Option<&mut Client> {
+    /// Its caller's end of what it becomes when the protocol is switched.
+    pub(crate) fn caller_end(&mut self) -> CallerEnd<'_> {
         match self {
-            Self::Http1(one) => Some(one.client),
-            Self::Http2(_) => None,
+            Self::Http1(one) => CallerEnd::of(one.client),
+            Self::Http2(one) => one.caller_end(),
+        }
+    }
+
+    /// Says that there is a tunnel; in how many bytes. `None`: its caller is gone.
+    pub(crate) async fn establish(&mut self) -> Option<u64> {
+        match self {
+            Self::Http1(one) => one.establish().await,
+            Self::Http2(one) => one.establish().await,
+        }
+    }
+
+    /// Goes on with the requests that come through the tunnel that it has become.
+    pub(crate) async fn go_on(&mut self, tunnel: Tunnelled) -> After {
+        match self {
+            Self::Http1(one) => {
+                one.client.tunnel = Some(Box::new(tunnel));
+                // Whatever comes is what the tunnel was made for.
+                one.client.turn = Turn::First;
+                After::KeepAlive
+            }
+            Self::Http2(one) => one.go_on(tunnel).await,
         }
     }
 
@@ -323,6 +345,15 @@ impl<'a> SendResponse<'a> {
         match self {
             Self::Http1(one) => one.caller_left(context).await,
             Self::Http2(one) => one.caller_left().await,
+        }
+    }
+
+    /// With what status the caller is told of a switch that its upstream announces with
+    /// this one.
+    pub(crate) fn status_of_switch(self, status: u16) -> u16 {
+        match self {
+            Self::Http2(_) if status == 101 => 200,
+            Self::Http1(_) | Self::Http2(_) => status,
         }
     }
 

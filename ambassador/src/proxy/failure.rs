@@ -149,10 +149,12 @@ impl Unanswered {
         outcome: AttemptOutcome::ConnectFailed,
     };
 
-    fn malformed(bad: BadMessage) -> Self {
+    pub(super) fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {
             // Sound, but its client knows no such thing.
             BadMessage::CodedForOldCaller => (None, Fault::Caller),
+            // It is well, and does not do this.
+            BadMessage::NoExtendedConnect | BadMessage::NotSwitched => (None, Fault::Nobody),
             _ => (Some(Cause::Malformed), Fault::Endpoint),
         };
         Self {

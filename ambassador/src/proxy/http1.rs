@@ -1,5 +1,8 @@
 //! The life of an HTTP/1 connection: one request after another.
 
+use std::future::Future;
+use std::pin::Pin;
+
 use crate::proxy::after::After;
 use crate::proxy::client::{Client, ClientEvent, Patience};
 use crate::proxy::context::Scratch;
@@ -11,13 +14,16 @@ use crate::proxy::slot::{self, Slot};
 use crate::ring;
 use crate::telemetry::Direction;
 
-/// Serves requests until the connection ends.
-pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
+/// Serves requests until the connection ends. Gives how it did.
+pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) -> After {
     let after = loop {
         match client.next_request(patience.idle()).await {
             ClientEvent::Bytes => {}
             // Boxed, as it is larger, and waits by itself.
-            ClientEvent::Http2 => return Box::pin(http2::serve(client, patience)).await,
+            ClientEvent::Http2 => {
+                Box::pin(http2::serve(client, patience, boxed)).await;
+                return After::Close;
+            }
             ClientEvent::Ended => break After::Close,
             ClientEvent::Drained => break After::Linger,
         }
@@ -32,13 +38,23 @@ pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) {
         }
     };
     if after == After::Reset {
-        return client.stream.reset();
+        client.stream.reset();
+        return after;
     }
     // What it was sent last may still be on its way.
     client.flush(patience.idle()).await;
     if after == After::Linger {
         client.linger().await;
     }
+    after
+}
+
+/// The same for whoever cannot name it.
+pub(crate) fn boxed(
+    client: Box<Client>,
+    patience: Patience,
+) -> Pin<Box<dyn Future<Output = After>>> {
+    Box::pin(serve(client, patience))
 }
 
 fn empty_slot() -> Slot {

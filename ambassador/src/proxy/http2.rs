@@ -16,6 +16,7 @@ use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::{Context, Scratch};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
+use crate::proxy::inner::Serve;
 use crate::proxy::reply;
 use crate::proxy::server_connection::ServerConnection;
 use crate::ring::{self, Chunk, timer};
@@ -31,8 +32,9 @@ enum Stage {
     Leaving,
 }
 
-/// Serves requests until the connection ends.
-pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
+/// Serves requests until the connection ends, and has `serve_inner` serve those that come
+/// through a tunnel in it.
+pub(crate) async fn serve(client: Box<Client>, patience: Patience, serve_inner: Serve) {
     let Client {
         context,
         stream,
@@ -47,6 +49,8 @@ pub(crate) async fn serve(client: Box<Client>, patience: Patience) {
     let server = Rc::new(ServerConnection {
         peer: member.peer(),
         connection: Multiplexed::server(stream, settings(&context)),
+        patience,
+        serve_inner,
         rests_since: Cell::new(ring::now()),
         context,
         origin,
@@ -77,6 +81,7 @@ fn settings(context: &Context) -> LocalSettings {
         max_streams: limits.max_streams,
         window: limits.window,
         connection_window: limits.connection_window,
+        connect_protocol: true,
         ..LocalSettings::default()
     }
 }
@@ -152,11 +157,14 @@ impl ServerConnection {
         let server = Rc::clone(self);
         match read {
             Ok(()) => {
-                stream.expect(scratch.request.length());
+                let (length, is_tunnel) =
+                    (scratch.request.length(), scratch.request.opens_tunnel());
+                match is_tunnel {
+                    true => stream.makes_tunnel(),
+                    false => stream.expect(length),
+                }
                 let head = Chunk::from(block.take_bytes());
-                let request = &scratch.request;
-                let is_empty = request.length() == Length::None && !request.is_connect();
-                let owes_end = is_empty && !ends;
+                let owes_end = length == Length::None && !is_tunnel && !ends;
                 ring::spawn(async move {
                     let bad = match owes_end {
                         true => Box::pin(server.owed_end(&stream, patience)).await,
@@ -186,8 +194,8 @@ impl ServerConnection {
     }
 
     async fn one(self: Rc<Self>, stream: Http2Stream, mut scratch: Box<Scratch>, head: Chunk) {
-        let length = scratch.request.length();
-        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), length);
+        let request = &scratch.request;
+        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), request);
         let after = forward::forward(&mut downstream, &mut scratch, head).await;
         if after == After::Reset {
             downstream.reset();
@@ -197,8 +205,8 @@ impl ServerConnection {
     /// Refuses a request. One that breaks a rule of the protocol is a stream error
     /// (RFC 9113 section 8.1.1).
     async fn refuse(self: Rc<Self>, stream: Http2Stream, scratch: Box<Scratch>, bad: BadMessage) {
-        let length = scratch.request.length();
-        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), length);
+        let request = &scratch.request;
+        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), request);
         let client = downstream.client();
         let mut record = self.context.telemetry.begin(client.passage(ring::now()));
         record.describe_sender(client.peer_id());

@@ -27,7 +27,7 @@ use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::upstream::connection::ConnectionUse;
-use crate::upstream::pool::{Lease, Leased};
+use crate::upstream::pool::Leased;
 use crate::upstream::shared::Shared;
 
 /// One try over one lease.
@@ -86,7 +86,7 @@ impl Outbound {
     #[inline]
     pub(crate) fn over(leased: Leased) -> Self {
         match leased {
-            Leased::Own(lease) => Self::Http1(http1::Outbound(lease)),
+            Leased::Own(lease) => Self::Http1(http1::Outbound::over(lease)),
             Leased::Shared(lease) => Self::Http2(Box::new(http2::Outbound::over(lease))),
         }
     }
@@ -193,6 +193,25 @@ impl Outbound {
         }
     }
 
+    /// Whether it can be asked to switch protocols like this, which its peer may have to
+    /// say first.
+    pub(crate) async fn takes_switch(&self) -> bool {
+        match self {
+            Self::Http1(_) => true,
+            Self::Http2(one) => one.takes_switch().await,
+        }
+    }
+
+    /// Whether a switch of protocols that its response announces is the one that was
+    /// asked for.
+    pub(crate) fn has_switched(&self, response: &ResponseHead, head: &[u8]) -> bool {
+        match self {
+            Self::Http1(one) => one.has_switched(response, head),
+            // It can announce no other one.
+            Self::Http2(_) => true,
+        }
+    }
+
     /// The head of its response has come, and says this of the connection.
     #[inline]
     pub(crate) fn is_answered(&mut self, shared: &Shared, response: &ResponseHead, head: &[u8]) {
@@ -239,12 +258,11 @@ impl Outbound {
         }
     }
 
-    /// Its lease, where the protocol was switched; `None`: it has no connection of its
-    /// own.
-    pub(crate) fn into_lease(self) -> Option<Lease> {
+    /// What it goes over, where the protocol was switched.
+    pub(crate) fn into_leased(self) -> Leased {
         match self {
-            Self::Http1(one) => Some(one.0),
-            Self::Http2(_) => None,
+            Self::Http1(one) => Leased::Own(one.into_lease()),
+            Self::Http2(one) => Leased::Shared(one.into_lease()),
         }
     }
 
@@ -309,7 +327,7 @@ impl<'a> RecvResponse<'a> {
     pub(crate) fn is_switch(&self) -> bool {
         match self {
             Self::Http1(one) => one.is_switch(),
-            Self::Http2(_) => false,
+            Self::Http2(one) => one.is_switch(),
         }
     }
 

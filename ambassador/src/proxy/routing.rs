@@ -356,8 +356,8 @@ impl RouteDecision {
     }
 
     /// What is spoken to its upstream. Where that is open, TLS tells; in clear it is what
-    /// a captured caller speaks, who knows whom it has called. A switch of protocols
-    /// needs a connection of its own.
+    /// a captured caller speaks, who knows whom it has called. A switch of protocols is
+    /// what HTTP/1.1 is sure to have.
     #[inline(always)]
     pub(crate) fn protocol(&self, incoming: &Incoming<'_>, facts: RequestFacts) -> key::Protocol {
         let is_in_clear = self.server.is_none();
@@ -366,7 +366,8 @@ impl RouteDecision {
             Protocol::Http1 | Protocol::Tcp => key::Protocol::Http1,
             Protocol::Http2 | Protocol::Grpc => key::Protocol::Http2,
             Protocol::Auto if is_in_clear && !speaks_http2 => key::Protocol::Http1,
-            Protocol::Auto if facts.upgrade || facts.method == Method::Connect && !speaks_http2 => {
+            Protocol::Auto if !is_in_clear && facts.upgrade => key::Protocol::Http1,
+            Protocol::Auto if facts.method == Method::Connect && !speaks_http2 => {
                 key::Protocol::Http1
             }
             Protocol::Auto if !is_in_clear => key::Protocol::Negotiated,

@@ -6,6 +6,7 @@
 
 mod caller;
 mod endpoint;
+pub(crate) mod http2;
 mod log;
 mod message;
 

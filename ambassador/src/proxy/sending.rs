@@ -129,7 +129,7 @@ impl<'a> Sending<'a> {
         let mut freshness = Freshness::Any;
         let failure = loop {
             self.begin(one);
-            let mut outbound = match self.connection(one, freshness).await {
+            let mut outbound = match self.reach(one, freshness).await {
                 Ok(outbound) => outbound,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
@@ -157,6 +157,9 @@ impl<'a> Sending<'a> {
             let mut begun = exchange.begin(head, body);
             let answered = exchange.ask(&mut begun, interims).await;
             let error = match answered {
+                Ok(held) if self.facts.upgrade && !self.has_switched(&outbound, &held) => {
+                    ExchangeError::Response(BadMessage::NotSwitched)
+                }
                 Ok(_)
                     if may_be_stale
                         && self.progress.is_unanswered()
@@ -293,6 +296,15 @@ impl<'a> Sending<'a> {
         }
     }
 
+    /// Whether a response to what asks for a switch says what its caller takes it for:
+    /// to one that speaks HTTP/2 any success is the switch (RFC 8441 section 5).
+    #[cold]
+    fn has_switched(&self, outbound: &Outbound, held: &HeldResponse) -> bool {
+        let is_success = (200..300).contains(&self.response.status());
+        let is_extended = self.incoming.request.is_extended_connect();
+        !(is_success && is_extended) && outbound.has_switched(self.response, &held.head)
+    }
+
     /// Where it goes.
     pub(crate) fn target(&self) -> &'a Target {
         &self.route.target
@@ -388,7 +400,7 @@ impl<'a> Sending<'a> {
                 ended,
             }),
             Response::Switched => Delivered::Switched(Box::new(SwitchedLease {
-                lease: outbound.into_lease(),
+                lease: outbound.into_leased(),
                 first: held.rest,
             })),
         }

@@ -7,10 +7,11 @@ use crate::addr::Peer;
 use crate::clock::Instant;
 use crate::multiplex::{Http2Stream, Multiplexed};
 use crate::proxy::bound::Bound;
-use crate::proxy::client::{ClientRef, Origin};
+use crate::proxy::client::{ClientRef, Origin, Patience};
 use crate::proxy::client_certificate::ClientCertificate;
 use crate::proxy::clients::Membership;
 use crate::proxy::context::Context;
+use crate::proxy::inner::Serve;
 use crate::proxy::room::Seat;
 use crate::route::Tunnelled;
 
@@ -22,6 +23,10 @@ pub(crate) struct ServerConnection {
     pub(super) certificate: Option<Rc<ClientCertificate>>,
     pub(super) peer: Peer,
     pub(super) connection: Rc<Multiplexed>,
+    /// How long its client may take with its requests.
+    pub(super) patience: Patience,
+    /// What serves the requests that come through a tunnel in it.
+    pub(super) serve_inner: Serve,
     /// When its last request ended.
     pub(super) rests_since: Cell<Instant>,
     /// Its place among the clients of the shard.
@@ -30,7 +35,7 @@ pub(crate) struct ServerConnection {
     /// Its place among all connections. Last, so that its socket is closed before
     /// another takes the place.
     #[expect(dead_code, reason = "held until the client is gone")]
-    pub(super) seat: Seat,
+    pub(super) seat: Option<Seat>,
 }
 
 impl ServerConnection {

@@ -4,13 +4,12 @@ use std::rc::Rc;
 
 use crate::clock::{self, Instant};
 use crate::combinators::{First, first};
-use crate::message::{LocalReply, Reason};
+use crate::message::LocalReply;
 use crate::proxy::after::After;
 use crate::proxy::attempt::Try;
 use crate::proxy::caller::Caller;
 use crate::proxy::caller_end::CallerEnd;
-use crate::proxy::client::{Client, Patience};
-use crate::proxy::departure::caller_left;
+use crate::proxy::client::Patience;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::failure::{Detail, Unanswered};
 use crate::proxy::fault;
@@ -30,9 +29,7 @@ use crate::route::{Resolution, Tunnelled};
 use crate::sniff::Sniff;
 use crate::telemetry::{AttemptOutcome, Direction, RequestGuard, TcpOutcome};
 use crate::upstream::key;
-use crate::upstream::pool::Lease;
-
-const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
+use crate::upstream::pool::{Lease, Leased};
 
 /// CONNECT on an explicit listener: what comes through the tunnel is treated as
 /// on a captured connection to the upstream that claims the authority. HTTP is
@@ -60,12 +57,10 @@ pub(crate) async fn connect(
         key,
         tunnel,
     } = wanted;
-    let Some(client) = downstream.client_mut() else {
-        return refuse(downstream, record, facts, no_tunnel()).await;
-    };
-    client.detach();
-    let context = Rc::clone(&client.context);
-    let origin = client.origin;
+    downstream.caller_end().detach();
+    let client = downstream.client();
+    let context = Rc::clone(client.context);
+    let (origin, peer) = (client.origin, client.member.peer());
     let health = pick::health_for(&context.pools, target, origin.namespace);
     let criteria = Criteria {
         namespace: origin.namespace,
@@ -85,7 +80,7 @@ pub(crate) async fn connect(
     let server = target.server(None);
     let caller = Caller {
         namespace: origin.namespace,
-        peer: client.member.peer(),
+        peer,
         server: server.as_ref(),
         protocol: key::Protocol::Http1,
     };
@@ -95,7 +90,7 @@ pub(crate) async fn connect(
             record.is_tried_at(one.endpoint());
             one.begin();
         };
-        let left = caller_left(&context, &client.stream, &client.origin);
+        let left = downstream.parts().send.caller_left(&context);
         first(reach(&mut tries, &mut one, caller, on_try), left).await
     };
     match reached {
@@ -105,13 +100,13 @@ pub(crate) async fn connect(
                 one.is_relayed();
             }
             let reached = TunnelConnection { connection, one };
-            establish(client, record, target, reached, tunnel).await
+            establish(downstream, record, target, reached, tunnel).await
         }
         First::Left(Err(unanswered)) => {
             refuse(downstream, record, facts, reply_to(unanswered)).await
         }
         First::Right(()) => {
-            record.reason = Some(client.departure());
+            record.reason = Some(downstream.departure());
             After::Reset
         }
     }
@@ -124,11 +119,6 @@ fn reply_to(unanswered: Unanswered) -> LocalReply {
         Some(Detail::Tls(cause)) => reply.with_detail(cause.as_str()),
         Some(Detail::Malformed(_)) | None => reply,
     }
-}
-
-/// What is answered to a CONNECT over HTTP/2, whose stream cannot become a connection.
-fn no_tunnel() -> LocalReply {
-    LocalReply::new(Reason::NoRoute).with_status(501)
 }
 
 /// Answers that there is no tunnel. What follows the head is then not for this
@@ -158,29 +148,28 @@ struct Answered {
 
 /// Answers that there is a tunnel, and serves what comes through it.
 async fn establish(
-    client: &mut Client,
+    downstream: &mut Downstream<'_>,
     mut record: RequestGuard,
     target: &Target,
     reached: TunnelConnection<'_>,
     tunnel: Tunnelled,
 ) -> After {
     record.status.set(200);
-    if !client.reply(ESTABLISHED.to_vec()).await {
-        record.reason = Some(client.departure());
+    let Some(length) = downstream.establish().await else {
+        record.reason = Some(downstream.departure());
         return After::Reset;
-    }
-    let length = ESTABLISHED.len() as u64;
+    };
     record.passage.count(Direction::Received, length);
     let answered = Answered {
         record,
         at: clock::now(),
     };
-    serve(client, answered, target, reached, tunnel).await
+    serve(downstream, answered, target, reached, tunnel).await
 }
 
 /// Serves what comes through the tunnel.
 async fn serve(
-    client: &mut Client,
+    downstream: &mut Downstream<'_>,
     answered: Answered,
     target: &Target,
     mut reached: TunnelConnection<'_>,
@@ -194,17 +183,22 @@ async fn serve(
     let spoke = match target.upstream.protocol {
         Protocol::Http1 | Protocol::Http2 | Protocol::Grpc => FirstSpeaker::Client(Sniff::Http1),
         Protocol::Tcp => FirstSpeaker::Client(Sniff::Opaque),
-        Protocol::Auto => who_speaks(&mut CallerEnd::of(client), server, timeouts.tunnel, timeouts.idle).await,
+        Protocol::Auto => {
+            let mut caller = downstream.caller_end();
+            who_speaks(&mut caller, server, timeouts.tunnel, timeouts.idle).await
+        }
     };
     let (mut to, mut purpose) = (None, Purpose::Relay);
     match spoke {
         FirstSpeaker::Client(Sniff::Http1 | Sniff::Http2Preface) => {
             reached.connection.release_unused();
-            return requests(client, Answered { record, at }, tunnel);
+            drop(reached);
+            return requests(downstream, Answered { record, at }, tunnel).await;
         }
         FirstSpeaker::Client(Sniff::Tls) => {
             let patience = Patience::of(timeouts);
-            match by_server_name(client, &mut record, &tunnel, patience).await {
+            let caller = downstream.caller_end();
+            match by_server_name(caller, &mut record, &tunnel, patience).await {
                 Ok(named) => to = named,
                 Err(outcome) => return end(record, outcome),
             }
@@ -221,7 +215,7 @@ async fn serve(
         to => to,
     };
     match to {
-        None => relay(client, record, target, reached, &tunnel).await,
+        None => relay(downstream.caller_end(), record, target, reached, &tunnel).await,
         Some(to) => {
             // Another one may be wanted, but this is as good as any idle one.
             reached.connection.release_unused();
@@ -229,59 +223,69 @@ async fn serve(
             to.count_use();
             record.passage.upstream = to.shared.label;
             if speaks_http_only(&to) {
-                return requests(client, Answered { record, at }, tunnel);
+                return requests(downstream, Answered { record, at }, tunnel).await;
             }
-            if let Some(outcome) = inject(client, &mut record, &to, &tunnel).await {
-                return end(record, outcome);
-            }
-            match dial(&CallerEnd::of(client), &to, purpose).await {
-                Ok(leg) => over(client, record, &to, *leg).await,
-                Err(failed) => {
-                    record.passage.endpoint.set(failed.endpoint);
-                    if let Some(cause) = failed.tls {
-                        record.explain(cause.as_str());
-                    }
-                    end(record, failed.outcome)
-                }
-            }
+            relay_to(downstream.caller_end(), record, &to, purpose, &tunnel).await
         }
     }
 }
 
 /// Relays what comes through the tunnel over the connection that there is.
 async fn relay(
-    client: &mut Client,
+    mut caller: CallerEnd<'_>,
     mut record: RequestGuard,
     target: &Target,
     mut reached: TunnelConnection<'_>,
     tunnel: &Tunnelled,
 ) -> After {
-    if let Some(outcome) = inject(client, &mut record, target, tunnel).await {
+    if let Some(outcome) = inject(&mut caller, &mut record, target, tunnel).await {
         return end(record, outcome);
     }
     reached.one.is_relayed();
-    count(client, target);
+    let pools = &caller.context.pools;
+    pools.count_request(&target.shared, ring::now());
     let TunnelConnection { connection, one } = reached;
     let said = connection.stream.try_recv();
-    let after = self::tunnel(client, record, target, connection, said).await;
+    let leased = Leased::Own(connection);
+    let after = self::tunnel(caller, record, target, leased, said).await;
     // The endpoint was busy until now.
     drop(one);
     after
 }
 
-async fn over(client: &mut Client, record: RequestGuard, to: &Target, leg: Leg) -> After {
-    record.passage.endpoint.set(Some(leg.connection.endpoint()));
-    let Leg { connection, .. } = leg;
-    tunnel(client, record, to, connection, None).await
+/// Relays it over another connection.
+async fn relay_to(
+    mut caller: CallerEnd<'_>,
+    mut record: RequestGuard,
+    to: &Target,
+    purpose: Purpose,
+    tunnel: &Tunnelled,
+) -> After {
+    if let Some(outcome) = inject(&mut caller, &mut record, to, tunnel).await {
+        return end(record, outcome);
+    }
+    match dial(&caller, to, purpose).await {
+        Ok(leg) => {
+            let Leg { connection, .. } = *leg;
+            record.passage.endpoint.set(Some(connection.endpoint()));
+            self::tunnel(caller, record, to, Leased::Own(connection), None).await
+        }
+        Err(failed) => {
+            record.passage.endpoint.set(failed.endpoint);
+            if let Some(cause) = failed.tls {
+                record.explain(cause.as_str());
+            }
+            end(record, failed.outcome)
+        }
+    }
 }
 
 /// Goes on with the requests that come through the tunnel.
-fn requests(client: &mut Client, answered: Answered, tunnel: Tunnelled) -> After {
+async fn requests(downstream: &mut Downstream<'_>, answered: Answered, tunnel: Tunnelled) -> After {
     let Answered { mut record, at } = answered;
-    client.tunnel = Some(Box::new(tunnel));
     record.tunnel = None;
     record.complete(at);
-    After::KeepAlive
+    downstream.go_on(tunnel).await
 }
 
 /// The tunnel ends before anything has gone through it.
@@ -291,22 +295,17 @@ fn end(mut record: RequestGuard, outcome: TcpOutcome) -> After {
     After::Reset
 }
 
-fn count(client: &Client, target: &Target) {
-    let pools = &client.context.pools;
-    pools.count_request(&target.shared, ring::now());
-}
-
 /// The upstream that the server name in a TLS hello leads to.
 ///
 /// # Errors
 /// How the tunnel ends whose hello does not.
 async fn by_server_name(
-    client: &mut Client,
+    mut caller: CallerEnd<'_>,
     record: &mut RequestGuard,
     tunnel: &Tunnelled,
     patience: Patience,
 ) -> Result<Option<Target>, TcpOutcome> {
-    let name = server_name(&mut CallerEnd::of(client), patience).await;
+    let name = server_name(&mut caller, patience).await;
     let name = name.map_err(|failure| {
         record.explain(failure.detail);
         failure.outcome
@@ -314,7 +313,7 @@ async fn by_server_name(
     if let Some(name) = &name {
         record.describe_tls(name);
     }
-    let generation = client.context.generation();
+    let generation = caller.context.generation();
     let resolved = generation.table.resolve_tunnel(tunnel, name.as_deref());
     Ok(match resolved {
         Resolution::Upstream(matched) => Some(generation.target(matched.index)),
@@ -324,45 +323,43 @@ async fn by_server_name(
 
 /// Lets the faults of a relayed connection happen.
 async fn inject(
-    client: &mut Client,
+    caller: &mut CallerEnd<'_>,
     record: &mut RequestGuard,
     target: &Target,
     tunnel: &Tunnelled,
 ) -> Option<TcpOutcome> {
     let settings = target.upstream.policies.fault.as_ref()?;
     let faults = fault::of_connection(settings, Some(tunnel.authority.host()), None);
-    fault::inject_relayed(&mut CallerEnd::of(client), faults, &record.passage).await
+    fault::inject_relayed(caller, faults, &record.passage).await
 }
 
 /// The connection carries opaque bytes from here on.
 pub(crate) async fn tunnel(
-    client: &mut Client,
+    caller: CallerEnd<'_>,
     mut record: RequestGuard,
     target: &Target,
-    connection: Lease,
+    leased: Leased,
     upstream_first: Option<Chunk>,
 ) -> After {
-    let context = Rc::clone(&client.context);
     // What a drain leaves standing.
     record.tunnel = Some(TcpOutcome::Drained);
-    client.member.relays(target.shared.id);
+    caller.member.relays(target.shared.id);
     let tunnel = Tunnel {
-        cells: &context.telemetry.cells,
+        cells: &caller.context.telemetry.cells,
         passage: &record.passage,
         answered_bytes: record.passage.bytes_out.get(),
         silence: target.upstream.policies.timeouts.tunnel,
         keep_alive: target.upstream.policies.timeouts.keep_alive,
     };
-    let client_first = client.ahead.take();
-    let (caller, upstream) = (TunnelEnd::Own(&client.stream), TunnelEnd::Own(&connection.stream));
-    let relay = Box::pin(tunnel.run(caller, client_first, upstream, upstream_first));
+    let (client_first, upstream) = (caller.ahead.take(), TunnelEnd::of(&leased));
+    let relay = Box::pin(tunnel.run(caller.end, client_first, upstream, upstream_first));
     let outcome = relay.await;
     let refused = tunnel.refusal(upstream, outcome);
     if let Some(refused) = refused {
         target.shared.handshakes.failed(refused);
         record.explain(refused.as_str());
     }
-    record.tunnel = Some(match client.member.is_shed() {
+    record.tunnel = Some(match caller.member.is_shed() {
         true => TcpOutcome::Overloaded,
         false => outcome,
     });

@@ -269,7 +269,7 @@ impl Acceptor {
                 turn: Turn::First,
                 tunnel: None,
                 certificate,
-                seat,
+                seat: Some(seat),
             })
         };
         match tls {

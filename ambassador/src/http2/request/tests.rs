@@ -463,16 +463,20 @@ fn an_extended_connect_has_a_target() {
     let lines = ":method: CONNECT\n:protocol: websocket\n:scheme: https\n:path: /chat\n\
                  :authority: a.example";
     let (request, head) = read(lines, Stream::GoesOn).unwrap();
-    let protocol = request.protocol.map(|protocol| part(&head, protocol));
-    assert_eq!(protocol, Some(&b"websocket"[..]));
-    assert_eq!(request.method(), Method::Connect);
-    assert!(!request.is_connect());
+    assert_eq!(request.protocol(&head), Some(&b"websocket"[..]));
+    assert!(request.is_upgrade() && !request.is_connect());
+    // As HTTP/1.1 asks for it.
+    assert_eq!(request.method(), Method::Get);
+    assert_eq!(request.method_bytes(&head), b"GET");
     assert_eq!(request.path(&head), b"/chat");
     assert_eq!(request.authority_bytes(&head), b"a.example");
     assert_eq!(request.length(), Length::None);
     for (from, to, expected) in [
         ("CONNECT", "GET", BadMessage::PseudoField),
         ("websocket", "", BadMessage::PseudoValue),
+        ("websocket", "websocket, h2c", BadMessage::PseudoValue),
+        ("websocket", "a/", BadMessage::PseudoValue),
+        ("websocket", "H2C", BadMessage::PseudoValue),
         ("\n:scheme: https", "", BadMessage::MissingPseudoField),
         ("\n:path: /chat", "", BadMessage::MissingPseudoField),
         (

@@ -18,6 +18,9 @@ use crate::proxy::trailers::Trailers;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::transport::Transport;
 
+/// The answer to a CONNECT that has made a tunnel.
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection Established\r\n\r\n";
+
 /// A section without fields.
 const NO_TRAILERS: &[u8] = b"\r\n";
 
@@ -166,7 +169,14 @@ impl<'a> Downstream<'a> {
     }
 
     pub(super) async fn reply(&mut self, reply: &LocalReply) -> Option<u64> {
-        let bytes = http1::encode_reply(reply);
+        self.answer(http1::encode_reply(reply)).await
+    }
+
+    pub(super) async fn establish(&mut self) -> Option<u64> {
+        self.answer(ESTABLISHED.to_vec()).await
+    }
+
+    async fn answer(&mut self, bytes: Vec<u8>) -> Option<u64> {
         let length = bytes.len() as u64;
         self.client.reply(bytes).await.then_some(length)
     }

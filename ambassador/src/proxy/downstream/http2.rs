@@ -4,20 +4,25 @@ use std::rc::Rc;
 
 use crate::http2::{self, ErrorCode};
 use crate::message::{
-    BadMessage, End, FieldList, Framing, Length, LocalReply, ResponseHead, Version, field_list,
+    BadMessage, End, FieldList, Framing, Length, LocalReply, RequestHead, ResponseHead, Version,
+    field_list,
 };
 use crate::multiplex::{Http2Stream, Received, StreamFailure};
 use crate::proxy::after::After;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::body::BodyForm;
 use crate::proxy::bound::Bound;
+use crate::proxy::caller_end::CallerEnd;
 use crate::proxy::client::{ClientRef, REPLY_TIME_MAX};
 use crate::proxy::clients::Membership;
 use crate::proxy::downstream::{self, Begun, Parts, ResponsePlan};
+use crate::proxy::inner::{self, Outer};
 use crate::proxy::post::Post;
 use crate::proxy::server_connection::ServerConnection;
 use crate::proxy::trailers::Trailers;
+use crate::proxy::tunnel_end::TunnelEnd;
 use crate::ring::{Chunk, Gather, timer};
+use crate::route::Tunnelled;
 use crate::telemetry::ReasonLabel;
 
 /// One request on a stream of an HTTP/2 connection.
@@ -29,9 +34,21 @@ pub(crate) struct Downstream<'a> {
     /// An HTTP/2 connection is authenticated for nobody (RFC 9113 section 8.1 has no
     /// place for NTLM): it stays empty.
     bound: Bound,
-    length: Length,
+    body: Body,
     /// A list of the trailers that go on.
     trailers: Vec<u8>,
+    /// Received and not yet consumed, of what is a tunnel by now.
+    ahead: Option<Chunk>,
+}
+
+/// What the content of the stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    /// The body of the request, so long.
+    Request(Length),
+    /// The request has none: what comes is for whatever answers it, and a cut is told
+    /// like this.
+    Tunnel(ErrorCode),
 }
 
 /// The body of the request.
@@ -53,15 +70,22 @@ impl<'a> Downstream<'a> {
         connection: &'a Rc<ServerConnection>,
         stream: &'a Http2Stream,
         member: Membership,
-        length: Length,
+        request: &RequestHead,
     ) -> Self {
         Self {
             connection,
             stream,
             member,
             bound: Bound::default(),
-            length,
+            body: match (request.is_connect(), request.is_upgrade()) {
+                // RFC 9113 section 8.5.
+                (true, _) => Body::Tunnel(ErrorCode::CONNECT_ERROR),
+                // RFC 8441 section 5.
+                (false, true) => Body::Tunnel(ErrorCode::CANCEL),
+                (false, false) => Body::Request(request.length()),
+            },
             trailers: Vec::new(),
+            ahead: None,
         }
     }
 
@@ -70,14 +94,19 @@ impl<'a> Downstream<'a> {
     }
 
     pub(super) fn parts(&mut self) -> Parts<'_> {
+        let trailers = &mut self.trailers;
+        let recv = match self.body {
+            Body::Request(length) => RecvRequest {
+                stream: Some(self.stream),
+                length,
+                trailers,
+            },
+            Body::Tunnel(_) => RecvRequest::none(trailers, BodyForm::Content(Length::None)),
+        };
         Parts {
             member: &self.member,
             bound: &mut self.bound,
-            recv: downstream::RecvRequest::Http2(RecvRequest {
-                stream: Some(self.stream),
-                length: self.length,
-                trailers: &mut self.trailers,
-            }),
+            recv: downstream::RecvRequest::Http2(recv),
             send: downstream::SendResponse::Http2(SendResponse {
                 stream: self.stream,
             }),
@@ -126,9 +155,55 @@ impl<'a> Downstream<'a> {
         }
     }
 
+    pub(super) fn caller_end(&mut self) -> CallerEnd<'_> {
+        CallerEnd {
+            context: &self.connection.context,
+            origin: &self.connection.origin,
+            member: &self.member,
+            end: TunnelEnd::Shared(self.stream, self.body.cut()),
+            ahead: &mut self.ahead,
+        }
+    }
+
+    /// Says that there is a tunnel (RFC 9113 section 8.5).
+    pub(super) async fn establish(&mut self) -> Option<u64> {
+        let mut list = Vec::new();
+        http2::write_established(&mut list);
+        let length = list.len() as u64;
+        let head = Some(Chunk::from(list));
+        let sent = self.stream.send(head, Gather::default(), End::More);
+        match timer::timeout(REPLY_TIME_MAX, sent).await {
+            Ok(Ok(())) => Some(length),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
+    /// Serves the requests that come through it.
+    pub(super) async fn go_on(&mut self, tunnel: Tunnelled) -> After {
+        let connection = self.connection;
+        let serving = inner::serve(Outer {
+            caller: self.caller_end(),
+            certificate: connection.certificate.clone(),
+            tunnel,
+            patience: connection.patience,
+            serve: connection.serve_inner,
+        });
+        serving.await
+    }
+
     /// Its caller is told that it is cut.
     pub(super) fn reset(&self) {
-        self.stream.reset(ErrorCode::INTERNAL_ERROR);
+        self.stream.reset(self.body.cut());
+    }
+}
+
+impl Body {
+    /// What the caller is told of a cut.
+    fn cut(self) -> ErrorCode {
+        match self {
+            Self::Request(_) => ErrorCode::INTERNAL_ERROR,
+            Self::Tunnel(code) => code,
+        }
     }
 }
 

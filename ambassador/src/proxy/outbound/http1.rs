@@ -1,5 +1,6 @@
 //! One try over one HTTP/1 connection.
 
+use std::cell::Cell;
 use std::io;
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -21,6 +22,7 @@ use crate::proxy::outbound::{self, BodyBeginning, Reading, Received, Reuse};
 use crate::proxy::post::Post;
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
+use crate::proxy::websocket;
 use crate::ring::timer::Elapsed;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::{TlsOutcome, TlsSummary};
@@ -30,7 +32,11 @@ use crate::upstream::pool::Lease;
 use crate::upstream::shared::Shared;
 
 /// One try over one HTTP/1 connection.
-pub(crate) struct Outbound(pub(super) Lease);
+pub(crate) struct Outbound {
+    lease: Lease,
+    /// How the handshake of a WebSocket is answered that is made here; `None`: none is.
+    accept: Cell<Option<Box<str>>>,
+}
 
 /// The way of the request.
 #[derive(Clone, Copy)]
@@ -62,32 +68,44 @@ enum Leftover {
 
 impl Outbound {
     #[inline]
+    pub(super) fn over(lease: Lease) -> Self {
+        Self {
+            lease,
+            accept: Cell::new(None),
+        }
+    }
+
+    pub(super) fn into_lease(self) -> Lease {
+        self.lease
+    }
+
+    #[inline]
     pub(super) fn past(&self) -> ConnectionUse {
-        self.0.past
+        self.lease.past
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.0.has_ended()
+        self.lease.has_ended()
     }
 
     pub(super) fn refusal(&self) -> Option<TlsOutcome> {
-        self.0.stream.refusal()
+        self.lease.stream.refusal()
     }
 
     #[inline]
     pub(super) fn tls(&self) -> Option<TlsSummary> {
-        self.0.stream.tls()
+        self.lease.stream.tls()
     }
 
     #[inline]
     pub(super) fn endpoint(&self) -> EndpointAddr {
-        self.0.endpoint()
+        self.lease.endpoint()
     }
 
     #[inline]
     pub(super) fn begin(&mut self, context: &Context, shared: &Arc<Shared>, facts: RequestFacts) {
-        context.pools.watch(shared, &self.0);
-        self.0.tie = self.0.tie.presented(facts.presents);
+        context.pools.watch(shared, &self.lease);
+        self.lease.tie = self.lease.tie.presented(facts.presents);
     }
 
     #[inline]
@@ -97,9 +115,47 @@ impl Outbound {
         head: &[u8],
         rewrite: &RequestRewrite<'_>,
     ) -> Chunk {
+        if request.is_extended_connect() {
+            return self.encode_upgrade(request, head, rewrite);
+        }
         Chunk::written(head.len() + 192, |out| {
             http1::write_request(out, head, request, rewrite);
         })
+    }
+
+    /// An extended CONNECT as HTTP/1.1 has it.
+    #[cold]
+    fn encode_upgrade(
+        &self,
+        request: &RequestHead,
+        head: &[u8],
+        rewrite: &RequestRewrite<'_>,
+    ) -> Chunk {
+        let protocol = request.protocol(head).unwrap_or_default();
+        let key = match websocket::is_it(protocol) {
+            true => websocket::key(),
+            false => String::new(),
+        };
+        self.accept.set(match key.as_bytes() {
+            [] => None,
+            key => Some(websocket::accept(key).into()),
+        });
+        let asked = [("Upgrade", protocol), (websocket::KEY, key.as_bytes())];
+        let rewrite = RequestRewrite {
+            add: &[rewrite.add, &asked].concat(),
+            ..*rewrite
+        };
+        Chunk::written(head.len() + 256, |out| {
+            http1::write_request(out, head, request, &rewrite);
+        })
+    }
+
+    /// Whether a switch that its response announces is the one that was asked for.
+    pub(super) fn has_switched(&self, response: &ResponseHead, head: &[u8]) -> bool {
+        let accept = self.accept.take();
+        let accepted = || response.fields().value(head, websocket::ACCEPT);
+        response.status() != 101
+            || accept.is_none_or(|accept| accepted() == Some(accept.as_bytes()))
     }
 
     /// A head that [`Self::encode`] made, with the values that `value_of` gives for the
@@ -136,7 +192,7 @@ impl Outbound {
         reading: Reading<'a>,
         body: BodyForm,
     ) -> (outbound::SendRequest<'a>, outbound::RecvResponse<'a>) {
-        let stream = &self.0.stream;
+        let stream = &self.lease.stream;
         let framing = match body {
             BodyForm::Http1 | BodyForm::Content(Length::None | Length::Exact(_)) => Framing::Kept,
             BodyForm::Content(Length::Unknown) => Framing::Added,
@@ -157,9 +213,9 @@ impl Outbound {
 
     #[inline]
     pub(super) fn is_answered(&mut self, shared: &Shared, response: &ResponseHead, head: &[u8]) {
-        self.0.is_answered(shared);
-        self.0.set_idle_limit(response.idle_limit());
-        self.0.tie = self.0.tie.offered(challenge::offered(response, head));
+        self.lease.is_answered(shared);
+        self.lease.set_idle_limit(response.idle_limit());
+        self.lease.tie = self.lease.tie.offered(challenge::offered(response, head));
     }
 
     pub(super) async fn begun(
@@ -179,7 +235,7 @@ impl Outbound {
                 break;
             }
             // Its end is seen again by whoever goes on.
-            more = match self.0.stream.recv_by(until).await {
+            more = match self.lease.stream.recv_by(until).await {
                 Ok(Ok(Some(chunk))) => Some(chunk),
                 _ => break,
             };
@@ -192,13 +248,13 @@ impl Outbound {
     /// all.
     #[inline(always)]
     pub(super) fn finish(mut self, reuse: Reuse, bound: &mut Bound) -> BoundOutcome {
-        match (reuse, self.0.tie) {
+        match (reuse, self.lease.tie) {
             (Reuse::May, ConnectionAuth::Free) => {
-                self.0.complete();
+                self.lease.complete();
                 BoundOutcome::Well
             }
             (Reuse::May, ConnectionAuth::Offered(_) | ConnectionAuth::Begun(_)) => {
-                bound.keep(self.0)
+                bound.keep(self.lease)
             }
             (Reuse::MayNot, ConnectionAuth::Begun(_)) => BoundOutcome::Lost,
             (Reuse::MayNot, ConnectionAuth::Free | ConnectionAuth::Offered(_)) => {
@@ -215,7 +271,7 @@ impl Outbound {
     ) {
         let mut body = BodyReader::behind(response);
         while !body.is_done()
-            && let Some(chunk) = rest.take().or_else(|| self.0.stream.try_recv())
+            && let Some(chunk) = rest.take().or_else(|| self.lease.stream.try_recv())
         {
             let progress = body.advance(&chunk);
             if !progress.is_ok_and(|progress| progress.consumed == chunk.len()) {

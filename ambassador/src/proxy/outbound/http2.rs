@@ -1,5 +1,7 @@
 //! One try over a stream of an HTTP/2 connection.
 
+mod tunnel;
+
 use std::cell::{OnceCell, RefCell};
 use std::future::Future;
 use std::io;
@@ -13,8 +15,8 @@ use crate::credential::aws_error::BODY_BYTES_MAX;
 use crate::http1::{self, BodyReader};
 use crate::http2::{self, FieldBlock};
 use crate::message::{
-    BadMessage, End, FieldList, Length, RequestHead, RequestRewrite, ResponseHead, WrittenHead,
-    field_list, may_trail,
+    BadMessage, End, FieldList, Length, Method, RequestHead, RequestRewrite, ResponseHead,
+    WrittenHead, field_list, may_trail,
 };
 use crate::multiplex::{Http2Stream, Received as Arrived, StreamFailure};
 use crate::proxy::body::BodyForm;
@@ -26,6 +28,7 @@ use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::StreamLease;
+use tunnel::Tunnel;
 
 /// How long the rest of a request may take behind its answer.
 const REST_WITHIN: Duration = Duration::from_secs(30);
@@ -34,6 +37,8 @@ const REST_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Outbound {
     lease: StreamLease,
     unframed: RefCell<Unframed>,
+    /// What it asks for, where that is to become a tunnel.
+    tunnel: RefCell<Option<Tunnel>>,
     /// The head that has come and was not read.
     block: RefCell<Option<FieldBlock>>,
     /// Until when something is waited for.
@@ -68,10 +73,23 @@ impl Outbound {
         Self {
             lease,
             unframed: RefCell::default(),
+            tunnel: RefCell::default(),
             block: RefCell::default(),
             alarm: RefCell::default(),
             trailers: OnceCell::new(),
         }
+    }
+
+    pub(super) fn into_lease(self) -> StreamLease {
+        self.lease
+    }
+
+    /// Whether its peer allows extended CONNECT, which it may have to say first. Of a
+    /// connection that has ended nothing is known.
+    pub(super) async fn takes_switch(&self) -> bool {
+        let connection = self.lease.stream.connection();
+        connection.settled().await;
+        connection.ended().is_some() || connection.takes_extended_connect()
     }
 
     pub(super) fn past(&self) -> ConnectionUse {
@@ -115,9 +133,35 @@ impl Outbound {
             Some(_) => "https",
             None => "http",
         };
+        if request.opens_tunnel() {
+            return self.encode_tunnel(request, head, rewrite, scheme);
+        }
         Chunk::written(head.len() + 256, |list| {
-            http2::write_request(list, head, request, rewrite, scheme);
+            http2::write_request(list, head, request, rewrite, scheme, None);
         })
+    }
+
+    /// The same of a request that is to become a tunnel.
+    #[cold]
+    fn encode_tunnel(
+        &self,
+        request: &RequestHead,
+        head: &[u8],
+        rewrite: &RequestRewrite<'_>,
+        scheme: &str,
+    ) -> Chunk {
+        let takes_switch = self.lease.stream.connection().takes_extended_connect();
+        let protocol = request.protocol(head).filter(|_| takes_switch);
+        let tunnel = Tunnel::of(request, head, protocol);
+        let rewrite = RequestRewrite {
+            add: &[rewrite.add, tunnel::removed(protocol)].concat(),
+            ..*rewrite
+        };
+        let list = Chunk::written(head.len() + 256, |list| {
+            http2::write_request(list, head, request, &rewrite, scheme, protocol);
+        });
+        self.tunnel.replace(tunnel);
+        list
     }
 
     pub(super) fn substituted<V: AsRef<[u8]>, E>(
@@ -273,6 +317,8 @@ impl<'a> SendRequest<'a> {
         let content = unframed.take(body);
         let trailers;
         let end = match end {
+            // What follows is for whoever takes it up.
+            End::Whole(_) if self.outbound.tunnel.borrow().is_some() => End::More,
             End::Whole(_) if unframed.reader.is_some() => {
                 trailers = unframed.trailers();
                 End::Whole(&trailers)
@@ -300,13 +346,25 @@ impl RecvResponse<'_> {
             return Err(BadMessage::StreamError);
         };
         let (ends, Reading { head, method, .. }) = (self.is_whole(), &mut self.reading);
-        match http2::read_response(head, &block, *method, ends) {
-            Ok(()) => Ok(Received::Whole(bytes, None)),
-            Err(bad) => {
-                self.stream().refuse();
-                Err(bad)
-            }
+        if let Err(bad) = http2::read_response(head, &block, *method, ends) {
+            self.stream().refuse();
+            return Err(bad);
         }
+        let bytes = match &*self.outbound.tunnel.borrow() {
+            Some(tunnel) if (200..300).contains(&head.status()) => tunnel.established(head, bytes),
+            Some(_) if head.status() >= 300 => {
+                // There is none: nothing follows.
+                self.outbound.lease.stream.end();
+                bytes
+            }
+            _ => bytes,
+        };
+        Ok(Received::Whole(bytes, None))
+    }
+
+    pub(super) fn is_switch(&self) -> bool {
+        let status = self.reading.head.status();
+        status == 101 || self.reading.method == Method::Connect && (200..300).contains(&status)
     }
 
     pub(super) fn is_whole(&self) -> bool {

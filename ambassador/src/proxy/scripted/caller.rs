@@ -72,12 +72,13 @@ fn accepted(context: &Rc<Context>, original: Option<OriginalDst>, near: OwnedFd)
         turn: Turn::First,
         tunnel: None,
         certificate: None,
-        seat: Room::new(None).enter().expect("it has no limit"),
+        seat: Room::new(None).enter(),
     }
 }
 
 impl Link {
-    fn pair(self) -> (OwnedFd, OwnedFd) {
+    /// Both ends.
+    pub(super) fn pair(self) -> (OwnedFd, OwnedFd) {
         match self {
             Self::Unix => {
                 let (near, far) = UnixStream::pair().expect("descriptors are left");
@@ -88,6 +89,10 @@ impl Link {
                 let address = listener.local_addr().expect("it is bound");
                 let far = TcpStream::connect(address).expect("it listens");
                 let (near, _) = listener.accept().expect("it was connected to");
+                // Time does not wait for what the kernel holds back.
+                for end in [&near, &far] {
+                    end.set_nodelay(true).expect("it is TCP");
+                }
                 (near.into(), far.into())
             }
         }

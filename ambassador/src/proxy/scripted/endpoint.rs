@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::caller::Link;
 use super::message::{self, Field, Length, Wire};
 use crate::addr::EndpointAddr;
 use crate::ring::{self, timer};
@@ -26,6 +26,8 @@ pub(crate) enum Connect {
     Hang,
     /// It is accepted, and the scenario itself is the server.
     Hand,
+    /// The same over TCP, of which each side sees whether the other one closes or resets it.
+    HandOverTcp,
 }
 
 /// What an endpoint does with a request.
@@ -138,18 +140,24 @@ impl Endpoint {
         let next = self.connects.borrow_mut().pop_front();
         let next = next.unwrap_or(Connect::Accept);
         match next {
-            Connect::Accept | Connect::Hand => {}
+            Connect::Accept | Connect::Hand | Connect::HandOverTcp => {}
             Connect::Refuse => return Err(io::ErrorKind::ConnectionRefused.into()),
             Connect::Hang => std::future::pending().await,
         }
         self.connected.set(self.connected.get() + 1);
-        let (near, far) = UnixStream::pair()?;
-        let far = Transport::from_connected(far.into())?;
+        let link = match next {
+            Connect::HandOverTcp => Link::Tcp,
+            _ => Link::Unix,
+        };
+        let (near, far) = link.pair();
+        let far = Transport::from_connected(far)?;
         match next {
-            Connect::Hand => self.handed.borrow_mut().push_back(Wire::new(far)),
+            Connect::Hand | Connect::HandOverTcp => {
+                self.handed.borrow_mut().push_back(Wire::new(far))
+            }
             _ => ring::spawn(self.serve(Wire::new(far))),
         }
-        Transport::from_connected(near.into())
+        Transport::from_connected(near)
     }
 
     async fn serve(self: Rc<Self>, mut wire: Wire) {

@@ -2,21 +2,89 @@
 
 use super::{Lane, Sending};
 use crate::clock;
+use crate::message::BadMessage;
 use crate::proxy::attempt::Try;
 use crate::proxy::bound::BoundLease;
 use crate::proxy::caller::Caller;
+use crate::proxy::deadlines::{Awaited, Deadline};
 use crate::proxy::failure::Unanswered;
 use crate::proxy::outbound::Outbound;
-use crate::ring;
-use crate::upstream::key::PoolKey;
+use crate::proxy::routing::Incoming;
+use crate::proxy::websocket;
+use crate::ring::{self, timer};
+use crate::route::settings::Protocol;
+use crate::upstream::key::{self, PoolKey};
 use crate::upstream::pool::{Freshness, Leased};
 
 impl Sending<'_> {
-    /// The client's own connection, else an idle one, else a new one.
-    pub(super) async fn connection(
+    /// What a try goes over.
+    pub(super) async fn reach(
         &mut self,
         one: &mut Try<'_>,
         freshness: Freshness,
+    ) -> Result<Outbound, Unanswered> {
+        let protocol = self.route.protocol(self.incoming, self.facts);
+        let outbound = self.connection(one, freshness, protocol).await?;
+        match self.facts.upgrade {
+            false => Ok(outbound),
+            // Boxed, as it is rare.
+            true => Box::pin(self.for_switch(one, freshness, outbound)).await,
+        }
+    }
+
+    /// The same for one that asks for a switch of protocols: over HTTP/2 its peer has to
+    /// allow that (RFC 8441 section 3).
+    async fn for_switch(
+        &mut self,
+        one: &mut Try<'_>,
+        freshness: Freshness,
+        outbound: Outbound,
+    ) -> Result<Outbound, Unanswered> {
+        let Deadline { at, limit } = self.deadlines.of_head(Awaited::FirstByte, ring::now());
+        let takes_it = timer::timeout_at(at, outbound.takes_switch()).await;
+        let takes_it = takes_it.map_err(|_| Unanswered::expired(limit))?;
+        if takes_it || !self.has_to_switch() {
+            return Ok(outbound);
+        }
+        drop(outbound);
+        match self.target().upstream.protocol {
+            Protocol::Auto => self.connection(one, freshness, key::Protocol::Http1).await,
+            _ => Err(Unanswered::malformed(BadMessage::NoExtendedConnect)),
+        }
+    }
+
+    /// Whether anything but a switch is a failure. Any other upgrade is an offer that may
+    /// be passed over (RFC 9110 section 7.8).
+    fn has_to_switch(&self) -> bool {
+        let Incoming { request, head, .. } = self.incoming;
+        let protocol = request.protocol(head);
+        request.is_extended_connect() || protocol.is_some_and(websocket::is_it)
+    }
+
+    /// A stream for a switch, of a connection that is there and whose peer allows that,
+    /// where the protocol is open: it saves a connection.
+    fn shared_for_switch(&self, key: PoolKey, freshness: Freshness) -> Option<Leased> {
+        let is_open = self.facts.upgrade
+            && self.target().upstream.protocol == Protocol::Auto
+            && self.route.server().is_some();
+        if !is_open || freshness == Freshness::New {
+            return None;
+        }
+        let key = PoolKey {
+            protocol: key::Protocol::Negotiated,
+            ..key
+        };
+        let pools = &self.context.pools;
+        let place = pools.take_place_for_switch(&self.target().shared, key)?;
+        Some(Leased::Shared(place))
+    }
+
+    /// The client's own connection, else an idle one, else a new one.
+    async fn connection(
+        &mut self,
+        one: &mut Try<'_>,
+        freshness: Freshness,
+        protocol: key::Protocol,
     ) -> Result<Outbound, Unanswered> {
         match self.target().credential() {
             Some(credential) if !credential.is_valid(ring::now()) => {
@@ -25,7 +93,6 @@ impl Sending<'_> {
             Some(_) if self.target().is_outgrown() => return Err(Unanswered::OUTGROWN),
             _ => {}
         }
-        let protocol = self.route.protocol(self.incoming, self.facts);
         let (namespace, identity) = (self.namespace, self.route.identity());
         let key = PoolKey::new(protocol, namespace, one.endpoint(), identity);
         let (context, shared) = (self.context, &self.route.target.shared);
@@ -36,7 +103,9 @@ impl Sending<'_> {
                 }
                 Some(Leased::Own(connection))
             }
-            (BoundLease::Nothing, Lane::Pool) => context.pools.take(shared, key, freshness),
+            (BoundLease::Nothing, Lane::Pool) => self
+                .shared_for_switch(key, freshness)
+                .or_else(|| context.pools.take(shared, key, freshness)),
             (BoundLease::Lost, _) | (BoundLease::Nothing, Lane::Bound) => {
                 self.outgoing = None;
                 return Err(Unanswered::LOST);

@@ -39,11 +39,32 @@ pub(super) struct DialTurn<'a> {
 impl Pools {
     /// A place on a shared connection for a key; `None`: there is none.
     pub(super) fn take_place(&self, shared: &Shared, key: PoolKey) -> Option<StreamLease> {
+        self.take_place_where(shared, key, |_| true)
+    }
+
+    /// The same on one whose peer allows extended CONNECT.
+    pub(crate) fn take_place_for_switch(
+        &self,
+        shared: &Shared,
+        key: PoolKey,
+    ) -> Option<StreamLease> {
+        self.take_place_where(shared, key, |one| {
+            one.multiplexed().takes_extended_connect()
+        })
+    }
+
+    fn take_place_where(
+        &self,
+        shared: &Shared,
+        key: PoolKey,
+        is_fit: impl Fn(&MultiplexedConnection) -> bool,
+    ) -> Option<StreamLease> {
         let max_streams = shared.limits.http2().max_streams;
         let mut pools = self.pools.borrow_mut();
         let pool = pools.get_mut(&shared.id)?;
         let connections = pool.shared_connections.open.iter();
-        let mut for_key = connections.filter(|one| one.key() == key && !one.is_over());
+        let mut for_key =
+            connections.filter(|one| one.key() == key && !one.is_over() && is_fit(one));
         let connection = for_key.find(|one| one.take_place(max_streams))?;
         let waiting = Rc::clone(&pool.shared_connections.waiting);
         Some(StreamLease::new(Rc::clone(connection), waiting))
