@@ -143,6 +143,11 @@ impl Running {
         self.0.stdout.take().expect("piped, and not taken before")
     }
 
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.0.try_wait().expect("the child is ours").is_none()
+    }
+
     /// Waits for its end; panics after `limit`.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {

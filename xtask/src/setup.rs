@@ -9,7 +9,7 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests, the demo and the benchmark use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 19] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 20] = [
     ("capsh", "libcap2-bin"),
     ("curl", "curl"),
     ("dpkg-shlibdeps", "dpkg-dev"),
@@ -20,6 +20,7 @@ const SYSTEM_PROGRAMS: [(&str, &str); 19] = [
     ("lintian", "lintian"),
     ("nghttpd", "nghttp2-server"),
     ("nginx", "nginx-light"),
+    ("node", "nodejs"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),

@@ -99,6 +99,7 @@ mod spiffe;
 mod spiffe_listener;
 mod stale;
 mod start;
+mod streams;
 mod switches;
 mod taken_over;
 mod takeover;
