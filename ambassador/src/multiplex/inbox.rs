@@ -22,6 +22,8 @@ pub(super) struct Inbox {
     trailers: Vec<u8>,
     /// All of it has come.
     ended: bool,
+    /// Whoever takes it has taken the end, too.
+    end_taken: bool,
     /// As much content has come as its head says that there is, but not its end.
     owes_end: bool,
     /// Who waits for more.
@@ -85,13 +87,13 @@ impl Inbox {
     /// Trailers have come, as a list of fields.
     pub(super) fn add_trailers(&mut self, trailers: Vec<u8>) {
         self.trailers = trailers;
-        self.end();
+        self.ended = true;
         self.wake();
     }
 
-    /// Nothing comes.
+    /// Nothing comes, as its head has told.
     pub(super) fn end(&mut self) {
-        self.ended = true;
+        (self.ended, self.end_taken) = (true, true);
     }
 
     /// Whether more of it is waited for.
@@ -111,8 +113,14 @@ impl Inbox {
     }
 
     /// Whether nothing more comes, and all was taken.
-    pub(super) fn is_done(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.ended && self.heads.is_empty() && self.unread() == 0
+    }
+
+    /// The same, and the end was taken, too. Whoever passes content on looks at this once
+    /// it is gone: an end that has come meanwhile is still to be passed on.
+    pub(super) fn is_done(&self) -> bool {
+        self.end_taken && self.is_empty()
     }
 
     /// Whether nothing more comes.
@@ -138,6 +146,12 @@ impl Inbox {
 
     /// What comes next; `None`: nothing has come.
     pub(super) fn next(&mut self) -> Option<Received> {
+        let next = self.take_next();
+        self.end_taken |= self.is_empty();
+        next
+    }
+
+    fn take_next(&mut self) -> Option<Received> {
         if let Some(head) = self.heads.pop_front() {
             return Some(Received::Head(head));
         }
@@ -154,5 +168,32 @@ impl Inbox {
         }
         self.ended
             .then(|| Received::Content(Chunk::from(Vec::new())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_that_comes_behind_its_content_is_taken_by_itself() {
+        let mut inbox = Inbox::default();
+        inbox.add_content(Chunk::from(b"all".to_vec()), Progress::Part);
+        assert!(matches!(inbox.next(), Some(Received::Content(content)) if &*content == b"all"));
+        assert!(inbox.next().is_none() && !inbox.is_done());
+        inbox.add_content(Chunk::from(Vec::new()), Progress::Whole);
+        assert!(!inbox.is_done(), "nobody was told");
+        assert!(matches!(inbox.next(), Some(Received::Content(content)) if content.is_empty()));
+        assert!(inbox.is_done());
+    }
+
+    #[test]
+    fn an_end_that_comes_with_its_content_is_taken_with_it() {
+        let mut inbox = Inbox::default();
+        inbox.add_content(Chunk::from(b"all".to_vec()), Progress::Whole);
+        assert!(!inbox.is_done() && inbox.next().is_some() && inbox.is_done());
+        let mut inbox = Inbox::default();
+        inbox.end();
+        assert!(inbox.is_done());
     }
 }

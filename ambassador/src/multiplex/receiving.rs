@@ -53,7 +53,7 @@ impl Http2Stream {
 
     /// What has come already.
     pub(crate) fn try_recv(&self) -> Option<Received> {
-        let received = self.with(|stream| match stream.inbox.is_done() {
+        let received = self.with(|stream| match stream.inbox.is_empty() {
             true => None,
             false => stream.inbox.next(),
         });
