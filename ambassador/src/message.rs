@@ -9,6 +9,7 @@ pub(crate) mod challenge;
 pub(crate) mod field_list;
 pub(crate) mod fields;
 pub(crate) mod grammar;
+pub(crate) mod grpc;
 pub(crate) mod hops;
 pub(crate) mod identity;
 pub(crate) mod keep_alive;

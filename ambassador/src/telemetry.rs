@@ -33,8 +33,8 @@ pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,
-    FloodCause, FloodPeer, MemoryKind, RelayProtocol, RequestProtocol, RetryCause, ShedCause,
-    TcpOutcome, TlsCipher, TlsGroup, TlsOutcome, TlsVersion,
+    FloodCause, FloodPeer, GrpcStatus, MemoryKind, RelayProtocol, RequestProtocol, RetryCause,
+    ShedCause, TcpOutcome, TlsCipher, TlsGroup, TlsOutcome, TlsVersion,
 };
 pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;

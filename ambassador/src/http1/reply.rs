@@ -5,7 +5,7 @@ use crate::message::LocalReply;
 /// The bytes of `reply`.
 pub(crate) fn encode_reply(reply: &LocalReply) -> Vec<u8> {
     let reason = reply.reason();
-    let text = reply.detail().unwrap_or(reason.text());
+    let text = reply.text();
     let connection = match reply.close {
         true => "connection: close\r\n",
         false => "",

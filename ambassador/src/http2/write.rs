@@ -2,6 +2,7 @@
 //! encoder writes names in lower case.
 
 use crate::message::fields::{Field, Form, Kind};
+use crate::message::grpc;
 use crate::message::{
     FieldList, FieldWriter, LocalReply, RequestHead, RequestRewrite, ResponseHead,
 };
@@ -86,11 +87,15 @@ pub(crate) fn write_established(list: &mut Vec<u8>) {
 
 /// Appends the head of a reply made here to `list`; gives its body.
 pub(crate) fn write_reply(list: &mut Vec<u8>, reply: &LocalReply) -> Vec<u8> {
-    let reason = reply.reason();
-    let text = reply.detail().unwrap_or(reason.text());
     let mut writer = ListWriter::new(list, b"");
     writer.write_status(reply.status());
-    writer.write(b"x-ambassador-reason", reason.as_str().as_bytes());
+    if reply.code().is_some() {
+        writer.write(b"content-type", grpc::CONTENT_TYPE.as_bytes());
+        write_end_of_call(list, reply);
+        return Vec::new();
+    }
+    let text = reply.text();
+    writer.write(b"x-ambassador-reason", reply.reason().as_str().as_bytes());
     writer.write(b"content-type", b"text/plain");
     if let Some(wait) = reply.retry_after {
         let seconds = wait.as_secs_f64().ceil().to_string();
@@ -101,6 +106,21 @@ pub(crate) fn write_reply(list: &mut Vec<u8>, reply: &LocalReply) -> Vec<u8> {
     match reply.without_body {
         true => Vec::new(),
         false => format!("{text}\n").into_bytes(),
+    }
+}
+
+/// Appends what a call ends with to `list`, behind a head or as trailers.
+pub(crate) fn write_end_of_call(list: &mut Vec<u8>, reply: &LocalReply) {
+    let Some(code) = reply.code() else {
+        return;
+    };
+    let mut writer = ListWriter::new(list, b"");
+    writer.write(b"grpc-status", (code as u8).to_string().as_bytes());
+    writer.write(b"grpc-message", grpc::encoded(reply.text()).as_bytes());
+    writer.write(b"x-ambassador-reason", reply.reason().as_str().as_bytes());
+    if let Some(wait) = reply.retry_after {
+        let wait = wait.as_millis().to_string();
+        writer.write(b"grpc-retry-pushback-ms", wait.as_bytes());
     }
 }
 
@@ -163,7 +183,10 @@ fn unfolded(value: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::message::grpc::Code;
     use crate::message::trace::Formats;
     use crate::message::{Method, Reason, field_list, sample};
 
@@ -295,5 +318,21 @@ mod tests {
         assert!(shown.ends_with(&length), "{shown}");
         let head = LocalReply::new(Reason::NoRoute).to(Method::Head);
         assert!(write_reply(&mut list, &head).is_empty());
+    }
+
+    #[test]
+    fn a_reply_to_a_call_is_its_end() {
+        let mut list = Vec::new();
+        let reply = LocalReply::new(Reason::RateLimited)
+            .with_detail("100 %")
+            .with_retry_after(Duration::from_millis(1_200))
+            .for_call(true);
+        assert!(write_reply(&mut list, &reply).is_empty());
+        let expected = ":status=200 content-type=application/grpc grpc-status=14 \
+                        grpc-message=100 %25 x-ambassador-reason=rate-limited \
+                        grpc-retry-pushback-ms=1200";
+        assert_eq!(shown(&list), expected);
+        let late = LocalReply::new(Reason::RequestTimeout).for_call(true);
+        assert_eq!(late.code(), Some(Code::DeadlineExceeded));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::message::grpc::Code;
 use crate::message::{BadMessage, Method, Reason};
 
 /// A reply in the upstream's stead.
@@ -14,6 +15,8 @@ pub(crate) struct LocalReply {
     pub(crate) retry_after: Option<Duration>,
     /// It is the answer to a HEAD.
     pub(crate) without_body: bool,
+    /// It is the answer to a call of gRPC, which is trailers alone.
+    pub(crate) for_call: bool,
     /// The connection ends after it.
     pub(crate) close: bool,
 }
@@ -27,6 +30,7 @@ impl LocalReply {
             detail: None,
             retry_after: None,
             without_body: false,
+            for_call: false,
             close: false,
         }
     }
@@ -34,6 +38,12 @@ impl LocalReply {
     /// The reply to a request with this method: HEAD gets no body.
     pub(crate) fn to(mut self, method: Method) -> Self {
         self.without_body = method == Method::Head;
+        self
+    }
+
+    /// The reply to a call of gRPC, if that is what it answers.
+    pub(crate) fn for_call(mut self, is_call: bool) -> Self {
+        self.for_call = is_call;
         self
     }
 
@@ -76,9 +86,22 @@ impl LocalReply {
         self.reason
     }
 
-    /// Its status.
+    /// Its status, as it is sent.
     pub(crate) fn status(&self) -> u16 {
-        self.status
+        match self.for_call {
+            true => 200,
+            false => self.status,
+        }
+    }
+
+    /// With what a call ends by it; `None`: it answers none.
+    pub(crate) fn code(&self) -> Option<Code> {
+        self.for_call.then(|| Code::of_reply(self.status))
+    }
+
+    /// What it says to whoever reads it.
+    pub(crate) fn text(&self) -> &str {
+        self.detail().unwrap_or(self.reason.text())
     }
 
     /// What it says besides its reason.

@@ -2,7 +2,7 @@
 
 use crate::addr::Authority;
 use crate::message::fields::{Fields, Kind, Span, part};
-use crate::message::{BadMessage, Length, Method, Version};
+use crate::message::{BadMessage, Length, Method, Version, grpc};
 
 /// A parsed request head; scratch that is used again for the next one.
 #[derive(Debug, Default)]
@@ -155,6 +155,17 @@ impl RequestHead {
     /// Whether the client can take trailer fields (RFC 9110 section 10.1.4).
     pub fn takes_trailers(&self) -> bool {
         self.fields.takes_trailers && !self.is_http10()
+    }
+
+    /// Whether it is a call of gRPC, which goes over HTTP/2 alone.
+    #[inline]
+    pub(crate) fn is_call(&self, head: &[u8]) -> bool {
+        self.version == Version::Http2
+            && self.method == Method::Post
+            && self
+                .fields
+                .value(head, "content-type")
+                .is_some_and(grpc::is_call)
     }
 
     /// CONNECT to the authority that is its target, not to a protocol.

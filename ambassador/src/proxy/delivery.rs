@@ -1,5 +1,6 @@
 //! What its caller gets in the end, however its request went.
 
+use crate::clock;
 use crate::message::{LocalReply, Reason, ResponseHead};
 use crate::proxy::after::After;
 use crate::proxy::delivered::{Complete, SwitchedLease};
@@ -11,7 +12,7 @@ use crate::proxy::reply::{answer, refuse};
 use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::switch;
 use crate::proxy::tries::TriesEnd;
-use crate::telemetry::{ReasonLabel, RequestGuard};
+use crate::telemetry::{Direction, ReasonLabel, RequestGuard};
 use crate::upstream::balancer::Pick;
 use crate::upstream::in_flight::Entered;
 
@@ -107,11 +108,13 @@ impl<'a> Delivery<'a> {
                 if let Some(bad) = malformed {
                     record.explain(bad.text());
                 }
-                cut(record, ReasonLabel::UpstreamReset)
+                self.break_off(downstream, record, Reason::UpstreamReset)
+                    .await
             }
             Failure::SlowResponse => {
                 record.explain(SLOW_RESPONSE);
-                cut(record, ReasonLabel::UpstreamReset)
+                self.break_off(downstream, record, Reason::UpstreamReset)
+                    .await
             }
             Failure::SlowReader => {
                 record.explain(SLOW_READER);
@@ -157,6 +160,28 @@ impl<'a> Delivery<'a> {
             Some(Detail::Tls(outcome)) => reply.with_detail(outcome.as_str()),
             None => reply,
         })
+    }
+
+    /// Ends a response of which a part has gone out. A call ends with a code; whoever
+    /// has made another request sees the reset alone.
+    async fn break_off(
+        self,
+        downstream: &mut Downstream<'_>,
+        mut record: RequestGuard,
+        reason: Reason,
+    ) -> After {
+        let reply = LocalReply::new(reason).for_call(self.facts.is_call);
+        let Some(code) = reply.code() else {
+            return cut(record, reason.into());
+        };
+        record.reason = Some(reason.into());
+        let Some(length) = downstream.end_call(&reply).await else {
+            return After::Reset;
+        };
+        record.grpc_status.set(Some(code.into()));
+        record.passage.count(Direction::Received, length);
+        record.complete(clock::now());
+        downstream.after(After::KeepAlive)
     }
 
     /// Its caller has left, or was made to.

@@ -239,6 +239,18 @@ impl<'a> Downstream<'a> {
     }
 }
 
+impl Downstream<'_> {
+    /// Ends a call of which a part of the response has gone out; says how many bytes.
+    /// `None`: its caller is gone, or does not read.
+    pub(crate) async fn end_call(&mut self, reply: &LocalReply) -> Option<u64> {
+        match self {
+            // No call comes over it.
+            Self::Http1(_) => None,
+            Self::Http2(one) => one.end_call(reply).await,
+        }
+    }
+}
+
 impl<'a> RecvRequest<'a> {
     /// Of a request whose body has come, in this form: nothing more but its trailers.
     pub(crate) fn none(no_body: &'a mut NoBody, form: BodyForm, send: SendResponse<'a>) -> Self {

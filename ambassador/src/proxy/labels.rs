@@ -1,8 +1,9 @@
 //! Translates results of requests and tries into labels of metrics and logs.
 
+use crate::message::grpc::Code;
 use crate::message::{Method, Reason};
 use crate::policy::retry::Cause;
-use crate::telemetry::{MethodLabel, ReasonLabel, RetryCause};
+use crate::telemetry::{GrpcStatus, MethodLabel, ReasonLabel, RetryCause};
 
 impl From<Method> for MethodLabel {
     fn from(method: Method) -> Self {
@@ -46,6 +47,30 @@ impl From<Reason> for ReasonLabel {
     }
 }
 
+impl From<Code> for GrpcStatus {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Ok => Self::Ok,
+            Code::Cancelled => Self::Cancelled,
+            Code::Unknown => Self::Unknown,
+            Code::InvalidArgument => Self::InvalidArgument,
+            Code::DeadlineExceeded => Self::DeadlineExceeded,
+            Code::NotFound => Self::NotFound,
+            Code::AlreadyExists => Self::AlreadyExists,
+            Code::PermissionDenied => Self::PermissionDenied,
+            Code::ResourceExhausted => Self::ResourceExhausted,
+            Code::FailedPrecondition => Self::FailedPrecondition,
+            Code::Aborted => Self::Aborted,
+            Code::OutOfRange => Self::OutOfRange,
+            Code::Unimplemented => Self::Unimplemented,
+            Code::Internal => Self::Internal,
+            Code::Unavailable => Self::Unavailable,
+            Code::DataLoss => Self::DataLoss,
+            Code::Unauthenticated => Self::Unauthenticated,
+        }
+    }
+}
+
 impl From<Cause> for RetryCause {
     fn from(cause: Cause) -> Self {
         match cause {
@@ -71,6 +96,14 @@ mod tests {
     fn the_label_of_a_reason_is_the_word_of_its_header() {
         for reason in Reason::ALL {
             assert_eq!(ReasonLabel::from(reason).as_str(), reason.as_str());
+        }
+    }
+
+    #[test]
+    fn the_label_of_a_code_is_its_name() {
+        for (code, label) in Code::ALL.iter().zip(GrpcStatus::ALL) {
+            assert_eq!(GrpcStatus::from(*code), *label);
+            assert_eq!(label.as_str(), code.as_str());
         }
     }
 

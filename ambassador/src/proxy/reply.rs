@@ -5,7 +5,7 @@ use crate::message::{BadMessage, LocalReply, Reason};
 use crate::proxy::after::After;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::request_facts::RequestFacts;
-use crate::telemetry::{Direction, RequestGuard};
+use crate::telemetry::{Direction, GrpcStatus, RequestGuard};
 
 /// Answers a request with `reply`, which tells why.
 pub(crate) async fn answer(
@@ -15,7 +15,7 @@ pub(crate) async fn answer(
     reply: LocalReply,
 ) -> After {
     let goes_on = downstream.keeps_alive();
-    let mut reply = reply.to(facts.method);
+    let mut reply = reply.to(facts.method).for_call(facts.is_call);
     if !goes_on {
         reply = reply.closing();
     }
@@ -77,5 +77,6 @@ async fn end(
 /// Tells the record of a reply.
 fn tell(record: &mut RequestGuard, reply: &LocalReply) {
     record.status.set(reply.status());
+    record.grpc_status.set(reply.code().map(GrpcStatus::from));
     record.reason = Some(reply.reason().into());
 }

@@ -12,6 +12,8 @@ pub(crate) struct RequestFacts {
     pub version: Version,
     /// The client asked to switch protocols.
     pub upgrade: bool,
+    /// It is a call of gRPC.
+    pub is_call: bool,
     /// Who gets its credentials, if they authenticate the connection.
     pub presents: Option<Challenger>,
 }
@@ -23,6 +25,7 @@ impl RequestFacts {
             method: request.method(),
             version: request.version,
             upgrade: request.is_upgrade(),
+            is_call: request.is_call(head),
             presents: challenge::presented(request, head),
         }
     }

@@ -11,8 +11,8 @@ use super::floods::FloodCounts;
 use super::gauges::{BreakerGauge, PoolGauge};
 use super::histogram::Histogram;
 use super::labels::{
-    AttemptOutcome, Direction, DroppedAccept, FaultKind, MethodLabel, ReasonLabel, RetryCause,
-    ShedCause, TcpOutcome,
+    AttemptOutcome, Direction, DroppedAccept, FaultKind, GrpcStatus, MethodLabel, ReasonLabel,
+    RetryCause, ShedCause, TcpOutcome,
 };
 use super::record::{Passage, RequestRecord};
 use super::registry::{ListenerIndex, UpstreamIndex};
@@ -65,6 +65,8 @@ pub struct RequestKey {
     pub method: MethodLabel,
     /// The final status; 0: none was sent; from 1 to 9: one of that class.
     pub status: u16,
+    /// With what a gRPC call ended; none: it did not, or is none.
+    pub grpc_status: Option<GrpcStatus>,
     /// The reason; none: the reply is the upstream's own.
     pub reason: Option<ReasonLabel>,
 }
@@ -85,7 +87,12 @@ impl RequestKey {
 
     /// Whether it was answered by an error of the server, or not at all.
     pub fn is_error(&self) -> bool {
+        use GrpcStatus::{DataLoss, DeadlineExceeded, Internal, Unavailable, Unknown};
+        let failed = [DataLoss, DeadlineExceeded, Internal, Unavailable, Unknown];
         matches!(self.status, 0 | 5..=9 | 500..)
+            || self
+                .grpc_status
+                .is_some_and(|status| failed.contains(&status))
     }
 
     /// Its status as a label says it: `404`, or `4xx` where only the class was
@@ -106,6 +113,7 @@ impl Cells {
             let key = RequestKey {
                 method: record.method,
                 status: record.status.get(),
+                grpc_status: record.grpc_status.get(),
                 reason: record.reason,
             };
             let max = REQUEST_SERIES_MAX;

@@ -28,6 +28,10 @@ macro_rules! labels {
     };
 }
 
+mod grpc_status;
+
+pub(crate) use grpc_status::GrpcStatus;
+
 labels! {
     /// The method of a request, as metrics have it. The log has it as it was sent.
     pub MethodLabel {

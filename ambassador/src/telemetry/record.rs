@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::labels::{
-    Direction, FaultKind, MethodLabel, ReasonLabel, RelayProtocol, RequestProtocol, TcpOutcome,
+    Direction, FaultKind, GrpcStatus, MethodLabel, ReasonLabel, RelayProtocol, RequestProtocol,
+    TcpOutcome,
 };
 use super::registry::{ListenerIndex, UpstreamIndex};
 use super::tls::TlsSummary;
@@ -62,6 +63,8 @@ pub struct RequestRecord {
     pub method: MethodLabel,
     /// The status sent to the client; 0: none.
     pub status: Cell<u16>,
+    /// With what it ended, where it is a gRPC call that has.
+    pub grpc_status: Cell<Option<GrpcStatus>>,
     /// The reason, where the proxy had its own say in the answer.
     pub reason: Option<ReasonLabel>,
     /// Time spent in this process: what passed while nothing was awaited from
@@ -169,6 +172,7 @@ impl RequestRecord {
             protocol: RequestProtocol::Http1,
             method: MethodLabel::Other,
             status: Cell::new(0),
+            grpc_status: Cell::new(None),
             reason: None,
             overhead: Cell::default(),
             attempts: Cell::new(0),

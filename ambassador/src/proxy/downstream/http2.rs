@@ -155,6 +155,17 @@ impl<'a> Downstream<'a> {
         }
     }
 
+    pub(super) async fn end_call(&mut self, reply: &LocalReply) -> Option<u64> {
+        let mut trailers = Vec::new();
+        http2::write_end_of_call(&mut trailers, reply);
+        let end = End::Whole(&trailers);
+        let sent = self.stream.send(None, Gather::default(), end);
+        match timer::timeout(REPLY_TIME_MAX, sent).await {
+            Ok(Ok(())) => Some(trailers.len() as u64),
+            Ok(Err(_)) | Err(_) => None,
+        }
+    }
+
     pub(super) fn caller_end(&mut self) -> CallerEnd<'_> {
         CallerEnd {
             context: &self.connection.context,

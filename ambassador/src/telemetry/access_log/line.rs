@@ -142,6 +142,9 @@ impl Line {
         }
         out.extend_from_slice(&self.members);
         put(out, format_args!("\"status\":{},", record.status.get()));
+        if let Some(status) = record.grpc_status.get() {
+            member(out, "grpc_status", status.as_str().as_bytes());
+        }
         if let Some(reason) = record.reason {
             member(out, "reason", reason.as_str().as_bytes());
         }
@@ -267,7 +270,7 @@ fn timestamp(out: &mut Vec<u8>, unix_ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::super::super::labels::{
-        Direction, FaultKind, ReasonLabel, RelayProtocol, TcpOutcome,
+        Direction, FaultKind, GrpcStatus, ReasonLabel, RelayProtocol, TcpOutcome,
     };
     use super::super::super::registry::ListenerIndex;
     use super::*;
@@ -325,6 +328,19 @@ mod tests {
         assert_eq!(line["endpoint"], "10.1.2.3:80");
         assert_eq!(line["protocol"], "http1");
         assert_eq!((line.get("cancelled"), line.get("outcome")), (None, None));
+    }
+
+    #[test]
+    fn a_call_says_how_it_ended() {
+        let record = RequestRecord::new(passage());
+        let logged = LogRecord::Request {
+            record: &record,
+            cancelled: false,
+        };
+        assert_eq!(parsed(&Line::default(), logged).get("grpc_status"), None);
+        record.grpc_status.set(Some(GrpcStatus::NotFound));
+        let line = parsed(&Line::default(), logged);
+        assert_eq!(line["grpc_status"], "not-found");
     }
 
     #[test]

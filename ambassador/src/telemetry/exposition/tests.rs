@@ -4,8 +4,8 @@ use super::super::cells::Cells;
 use super::super::floods::FloodCounts;
 use super::super::labels::tests::{OPEN, all};
 use super::super::labels::{
-    AttemptOutcome, BackendLabel, CredentialOutcome, Direction, FaultKind, MemoryKind, MethodLabel,
-    ReasonLabel, RetryCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
+    AttemptOutcome, BackendLabel, CredentialOutcome, Direction, FaultKind, GrpcStatus, MemoryKind,
+    MethodLabel, ReasonLabel, RetryCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
 };
 use super::super::record::{Passage, RequestRecord};
 use super::super::registry::{ListenerIndex, UpstreamIndex};
@@ -30,6 +30,12 @@ fn rendered(format: Format) -> String {
     }
     for reason in reasons() {
         request(&cells, shop, MethodLabel::Get, reason);
+    }
+    let calls = registry.upstream("calls");
+    for status in GrpcStatus::ALL {
+        let record = record(calls);
+        record.grpc_status.set(Some(*status));
+        cells.request(&record, record.passage.started);
     }
     AttemptOutcome::ALL
         .iter()
@@ -80,14 +86,20 @@ fn request(
     method: MethodLabel,
     reason: Option<ReasonLabel>,
 ) {
-    let started = Instant::now();
-    let mut record = RequestRecord::new(Passage::new(ListenerIndex::CAPTURE, started));
+    let mut record = record(upstream);
     record.method = method;
     record.status.set(503);
-    record.passage.upstream = upstream;
     record.reason = reason;
     record.overhead.set(Duration::from_micros(30));
-    cells.request(&record, started + Duration::from_millis(3));
+    let ended = record.passage.started + Duration::from_millis(3);
+    cells.request(&record, ended);
+}
+
+fn record(upstream: UpstreamIndex) -> RequestRecord {
+    let passage = Passage::new(ListenerIndex::CAPTURE, Instant::now());
+    let mut record = RequestRecord::new(passage);
+    record.passage.upstream = upstream;
+    record
 }
 
 /// Some with every result that there is.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::super::cells::{Snapshot, UpstreamCells};
 use super::super::labels::{
-    AttemptOutcome, BreakerState, Direction, FaultKind, PoolState, ReasonLabel, RetryCause,
-    TcpOutcome,
+    AttemptOutcome, BreakerState, Direction, FaultKind, GrpcStatus, PoolState, ReasonLabel,
+    RetryCause, TcpOutcome,
 };
 use super::super::registry::UpstreamIndex;
 use super::text::Text;
@@ -41,8 +41,17 @@ fn requests(text: &mut Text, cells: &Named<'_>) {
                 ("method", key.method.as_str()),
                 ("status", &status),
                 ("reason", key.reason.map_or("", ReasonLabel::as_str)),
+                (
+                    "grpc_status",
+                    key.grpc_status.map_or("", GrpcStatus::as_str),
+                ),
             ];
-            text.total("ambassador_requests", &labels, count);
+            // Only calls have the last one.
+            let labels = match key.grpc_status {
+                Some(_) => &labels[..],
+                None => &labels[..4],
+            };
+            text.total("ambassador_requests", labels, count);
         }
     }
     text.histograms(

@@ -42,6 +42,7 @@ pub(in crate::telemetry) fn all() -> Vec<Values> {
     vec![
         values!(requests, "method", MethodLabel),
         values!(requests, "reason", ReasonLabel),
+        values!(requests, "grpc_status", GrpcStatus),
         values!(
             Some("ambassador_upstream_attempts_total"),
             "outcome",
