@@ -37,7 +37,5 @@ pub use trailers::read_trailers;
 
 pub(crate) use self::{
     error::{Cause, Flood},
-    write::{
-        write_end_of_call, write_established, write_reply, write_request, write_response,
-    },
+    write::{write_end_of_call, write_established, write_reply, write_request, write_response},
 };

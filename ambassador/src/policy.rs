@@ -3,6 +3,7 @@
 pub(crate) mod balance;
 pub(crate) mod breaker;
 pub(crate) mod budget;
+pub(crate) mod codes;
 pub(crate) mod concurrency;
 pub(crate) mod fault;
 pub(crate) mod hedge;

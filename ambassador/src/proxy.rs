@@ -33,6 +33,7 @@ pub(crate) mod heads;
 pub(crate) mod http1;
 mod http2;
 mod inner;
+mod judgement;
 mod labels;
 mod leg;
 pub(crate) mod listener;
@@ -70,6 +71,7 @@ mod tries;
 pub(crate) mod tunnel;
 mod tunnel_end;
 mod upload;
+mod verdict;
 mod websocket;
 mod whole_body;
 

@@ -3,6 +3,7 @@
 
 mod circuit_breaker;
 mod concurrency;
+mod failure_statuses;
 mod fault;
 mod headers;
 mod hedge;
@@ -134,7 +135,8 @@ choice! {
         /// HTTP/2, in clear without asking whether the server knows it. Callers may
         /// speak HTTP/1.1; what is not HTTP is a `bad-request`.
         Http2 = "http2" => route::Protocol::Http2,
-        /// HTTP/2 whose requests are gRPC calls.
+        /// HTTP/2 whose requests are gRPC calls: policies go by the code with which
+        /// a call ends.
         Grpc = "grpc" => route::Protocol::Grpc,
         /// Opaque bytes.
         Tcp = "tcp" => route::Protocol::Tcp,

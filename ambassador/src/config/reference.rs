@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::checked::Policy;
 use super::schema;
+use super::setting::in_one_line;
 
 /// Stands above the reference.
 const INTRODUCTION: &str = "\
@@ -143,17 +144,13 @@ fn anchor(path: &str) -> String {
 
 /// The default as the file writes it.
 fn default(schema: &Value) -> String {
-    let word = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
     match schema.get("default") {
         None => String::new(),
         Some(Value::Array(list)) => {
-            let list: Vec<String> = list.iter().map(word).collect();
+            let list: Vec<String> = list.iter().map(in_one_line).collect();
             format!("`[{}]`", list.join(", "))
         }
-        Some(other) => format!("`{}`", word(other)),
+        Some(other) => format!("`{}`", in_one_line(other)),
     }
 }
 
@@ -167,6 +164,10 @@ fn is_mapping(schema: &Value) -> bool {
 fn kind(schema: &Value) -> String {
     if let Some(word) = schema.get("const") {
         return format!("`{}`", word.as_str().unwrap_or_default());
+    }
+    if let Some(words) = schema["enum"].as_array() {
+        let words = words.iter().map(|word| format!("`{}`", in_one_line(word)));
+        return words.collect::<Vec<_>>().join(" or ");
     }
     let words = |list: &Value| {
         let list = list.as_array().into_iter().flatten();

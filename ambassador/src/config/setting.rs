@@ -163,6 +163,22 @@ pub(super) fn grouped(shown: Vec<Shown>) -> Map<String, Json> {
     groups
 }
 
+/// A value as it stands in a sentence or table.
+pub(super) fn in_one_line(value: &Json) -> String {
+    match value {
+        Json::String(text) => text.clone(),
+        Json::Array(list) if !list.is_empty() => {
+            list.iter().map(in_one_line).collect::<Vec<_>>().join(", ")
+        }
+        Json::Object(mapping) => {
+            let entry = |(key, value)| format!("{key}: [{}]", in_one_line(value));
+            let entries: Vec<_> = mapping.iter().map(entry).collect();
+            format!("{{ {} }}", entries.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
 /// The key of a field in the group at `key`.
 pub(super) fn below(key: &str, field: &str) -> String {
     let name = key_name(field);

@@ -1,6 +1,7 @@
 //! The kinds of value that a key can hold.
 
 mod addresses;
+mod codes;
 mod distinct;
 mod files;
 mod moment;
@@ -17,6 +18,7 @@ mod urls;
 use super::read::nearest;
 
 pub(super) use addresses::{AbsolutePath, Address, Bind, Cidr, DnsName, Host, RouteHost, claim};
+pub(super) use codes::Calls;
 pub(super) use distinct::Distinct;
 pub(super) use files::{CaFile, CertFile, ClientId, FilePath, ServerName, Verify};
 pub(super) use moment::Moment;
@@ -28,7 +30,7 @@ pub(super) use optional::{Off, OnOff, Optional};
 pub(super) use or_word::{OrNone, OrOff};
 pub(super) use propagation::Propagation;
 pub(super) use sizes::{ByteRate, MemoryLimit, Size, size};
-pub(super) use statuses::{STATUSES_WANTED, StatusRange, Statuses};
+pub(super) use statuses::{STATUSES_WANTED, StatusRange};
 pub(super) use times::{HedgeAfter, KeepAlive, Period, Time};
 pub(super) use urls::Url;
 

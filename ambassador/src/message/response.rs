@@ -92,9 +92,13 @@ impl ResponseHead {
     /// Whether a proxy of this kind says that the request goes in a circle.
     #[inline]
     pub fn is_of_a_circle(&self, head: &[u8]) -> bool {
-        self.status == Reason::Loop.status()
-            && self.fields.value(head, "x-ambassador-reason")
-                == Some(Reason::Loop.as_str().as_bytes())
+        self.status == Reason::Loop.status() && self.names_a_circle(head)
+    }
+
+    /// The same of the answer to a call, whose status says nothing.
+    pub(crate) fn names_a_circle(&self, head: &[u8]) -> bool {
+        let reason = self.fields.value(head, "x-ambassador-reason");
+        reason == Some(Reason::Loop.as_str().as_bytes())
     }
 
     /// For how long the connection may stand idle after this; `None`: the

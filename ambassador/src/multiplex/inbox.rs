@@ -133,6 +133,11 @@ impl Inbox {
         self.ended || !self.heads.is_empty() || self.unread() > 0
     }
 
+    /// Its trailers, left where they are.
+    pub(super) fn trailers(&self) -> Vec<u8> {
+        self.trailers.clone()
+    }
+
     /// Its trailers, where they have come.
     pub(super) fn take_trailers(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.trailers)

@@ -80,6 +80,15 @@ impl Http2Stream {
         taken.unwrap_or_default()
     }
 
+    /// Its trailers, to be taken later; `None`: something else comes first.
+    pub(crate) fn trailers_at_hand(&self) -> Option<Vec<u8>> {
+        let at_hand = self.with(|stream| {
+            let inbox = &stream.inbox;
+            inbox.is_empty().then(|| inbox.trailers())
+        });
+        at_hand.flatten()
+    }
+
     /// The peer may send so much more: whoever takes content passes it on before it
     /// takes more.
     fn may_send_more(&self, bytes: u32) {

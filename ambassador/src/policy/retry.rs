@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::budget;
+use super::codes::Codes;
 use super::methods::Methods;
 use super::statuses::Statuses;
 use crate::clock::Instant;
+use crate::message::grpc::Code;
 
 /// `retry` of an upstream or route.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,8 @@ pub struct Retry {
     pub on_reset: bool,
     /// Responses with these statuses are a cause.
     pub on_statuses: Statuses,
+    /// Calls that end with these codes before anything else is a cause.
+    pub on_codes: Codes,
     /// Whether another endpoint that is well is asked for what this one gets
     /// wrong: for a status that counts as a failure, and beside one that is
     /// silent.
@@ -52,6 +56,8 @@ pub enum Cause {
     Malformed,
     /// A response with this status.
     Status(u16),
+    /// A call that has ended with this code, and nothing else.
+    Code(Code),
 }
 
 /// What the retry decision depends on: how the last try ended, and what is left.
@@ -122,8 +128,9 @@ impl Default for Retry {
             on_connect_failure: true,
             on_reset: true,
             on_statuses: Statuses::default().with(429..=429).with(503..=503),
+            on_codes: Self::ON_CODES,
             elsewhere: true,
-            methods: Methods::of(["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "QUERY"]),
+            methods: Methods::of(Self::METHODS),
             idempotency_header: "idempotency-key".into(),
             base: Duration::from_millis(100),
             cap: Duration::from_secs(30),
@@ -135,6 +142,11 @@ impl Default for Retry {
 }
 
 impl Retry {
+    /// The codes that are a cause where nothing else is said.
+    pub const ON_CODES: Codes = Codes::of(&[Code::Unavailable]);
+
+    const METHODS: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "DELETE", "QUERY"];
+
     /// No retries.
     pub fn never() -> Self {
         Self {
@@ -149,10 +161,19 @@ impl Retry {
         Self {
             on_reset: false,
             on_statuses: Statuses::default(),
+            on_codes: Codes::default(),
             elsewhere: false,
             methods: Methods::of([]),
             ..self
         }
+    }
+
+    /// Whether calls are sent again that their server has refused: `POST` is among
+    /// the methods by default, but for nothing else.
+    pub fn repeats_refused_calls(&self) -> bool {
+        let mut methods = self.methods.names();
+        methods.all(|name| Self::METHODS.contains(&name))
+            && self.methods.names().count() == Self::METHODS.len()
     }
 
     /// Whether a try with this cause is retried. A time limit of a try always is.
@@ -163,6 +184,7 @@ impl Retry {
             Cause::TryTimeout => true,
             Cause::Malformed => false,
             Cause::Status(status) => self.on_statuses.contains(status),
+            Cause::Code(code) => self.on_codes.contains(code),
         }
     }
 
@@ -255,12 +277,13 @@ mod tests {
         assert_eq!(retry.wait(1, asked, 0), Duration::ZERO);
     }
 
-    const CAUSES: [Cause; 5] = [
+    const CAUSES: [Cause; 6] = [
         Cause::ConnectFailure,
         Cause::Reset,
         Cause::TryTimeout,
         Cause::Malformed,
         Cause::Status(503),
+        Cause::Code(Code::Unavailable),
     ];
 
     fn ended(cause: Cause) -> RetryInput {
@@ -387,8 +410,20 @@ mod tests {
             (Cause::Status(503), true),
             (Cause::Status(500), false),
             (Cause::Status(200), false),
+            (Cause::Code(Code::Unavailable), true),
+            (Cause::Code(Code::ResourceExhausted), false),
         ] {
             assert_eq!(retry.applies_to(cause), expected, "{cause:?}");
+        }
+    }
+
+    #[test]
+    fn refused_calls_are_repeated_unless_methods_are_said() {
+        let mut retry = Retry::default();
+        assert!(retry.repeats_refused_calls());
+        for methods in [&["GET"][..], &["POST"], &[]] {
+            retry.methods = Methods::of(methods.iter().copied());
+            assert!(!retry.repeats_refused_calls(), "{methods:?}");
         }
     }
 
@@ -396,7 +431,12 @@ mod tests {
     fn where_there_are_no_requests_a_connect_is_the_only_cause() {
         let retry = Retry::default().of_connects();
         assert!(retry.applies_to(Cause::ConnectFailure) && !retry.elsewhere);
-        for cause in [Cause::Reset, Cause::Status(429), Cause::Status(503)] {
+        for cause in [
+            Cause::Reset,
+            Cause::Status(429),
+            Cause::Status(503),
+            Cause::Code(Code::Unavailable),
+        ] {
             assert!(!retry.applies_to(cause), "{cause:?}");
         }
         assert_eq!(retry.methods.names().count(), 0);

@@ -9,18 +9,18 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
-use crate::message::{Reason, ResponseHead};
+use crate::message::Reason;
 use crate::policy::breaker::{State, Trial};
 use crate::policy::concurrency::Sample;
 use crate::policy::retry::Cause;
-use crate::policy::retry_after;
 use crate::proxy::caller::Caller;
 use crate::proxy::context::Context;
 use crate::proxy::deadlines::Deadline;
-use crate::proxy::failure::{Failure, Fault, Score, Unanswered};
+use crate::proxy::failure::{Failure, Fault, Unanswered};
 use crate::proxy::generation::Target;
 use crate::proxy::pick::{self, Criteria};
 use crate::proxy::race;
+use crate::proxy::verdict::{Answer, Score, Verdict};
 use crate::ring::{self, timer};
 use crate::telemetry::AttemptOutcome;
 use crate::upstream::balancer::{Grade, Pick, PickInput, Probe};
@@ -60,7 +60,7 @@ enum Counts {
 pub(crate) enum Stage {
     /// Its result is that of the request.
     Last,
-    /// The same, but the body of its response may yet come too slowly.
+    /// The same, but the body of its response may yet come too slowly, or end badly.
     Streams,
     /// Another one may follow.
     MayGiveWay,
@@ -71,8 +71,10 @@ pub(crate) enum Stage {
 pub(crate) enum Body {
     /// It came, or it was not the upstream that kept it from coming.
     Came,
-    /// It came more slowly than it may.
-    TooSlow,
+    /// It came more slowly than it may, or not to its end where that was to tell.
+    Failed,
+    /// It was that of a call, of which the end says this.
+    Ended(Verdict),
 }
 
 /// Whether the breaker lets another try through.
@@ -187,6 +189,7 @@ impl<'a> Try<'a> {
         let policies = &self.target.upstream.policies;
         let is_endpoints = match cause {
             Cause::Status(status) => policies.circuit_breaker.failure_statuses.contains(status),
+            Cause::Code(code) => policies.circuit_breaker.failure_codes.contains(code),
             Cause::Malformed => true,
             Cause::ConnectFailure | Cause::Reset | Cause::TryTimeout => false,
         };
@@ -311,20 +314,19 @@ impl<'a> Try<'a> {
     /// how long, since the whole request was there.
     pub(crate) fn is_answered(
         &mut self,
-        response: &ResponseHead,
-        head: &[u8],
+        answer: Answer<'_>,
         stage: Stage,
         waited: Option<Duration>,
     ) {
         let policies = &self.target.upstream.policies;
-        let (status, now) = (response.status(), ring::now());
-        let Some(score) = self.score_of(response, head) else {
+        let now = ring::now();
+        let Some(score) = self.score_of(answer) else {
             return;
         };
         // Failures and refusals may come faster than answers do.
         if policies.concurrency.adaptive
             && score == Score::Success
-            && status != 429
+            && !answer.verdict.is_throttled()
             && let Some(waited) = waited
         {
             let sample = Sample::Answered(waited);
@@ -333,9 +335,14 @@ impl<'a> Try<'a> {
         let took = now.saturating_duration_since(self.sent_at);
         let pools = &self.context.pools;
         pools.record_latency(&self.target.shared, &policies.hedge, took);
-        let asks = matches!(status, 429 | 500..=599);
-        let retry_after = asks.then(|| asked_wait(response, head)).flatten();
-        self.tell(score, Grade::of_status(status, retry_after), stage);
+        let grade = answer.verdict.grade(score, None);
+        let grade = match grade {
+            Grade::Good => grade,
+            Grade::Throttled { .. } | Grade::Bad { .. } => {
+                answer.verdict.grade(score, answer.retry_after())
+            }
+        };
+        self.tell(score, grade, stage);
     }
 
     /// Learns from a failure, and counts it. Only what has no response says
@@ -373,16 +380,22 @@ impl<'a> Try<'a> {
         let Some((grade, at)) = self.put_off.take() else {
             return;
         };
-        let settings = &self.target.upstream.policies.outlier;
-        match body {
-            Body::Came => {
-                self.picked.ended(grade, settings, at);
+        let policies = &self.target.upstream.policies;
+        let score = match body {
+            Body::Came => Some(Score::Success),
+            Body::Failed => Some(Score::Failure),
+            Body::Ended(end) => end.score(&policies.circuit_breaker),
+        };
+        match score {
+            Some(Score::Success) => {
+                self.picked.ended(grade, &policies.outlier, at);
                 self.tell_breaker(Score::Success, at);
             }
-            Body::TooSlow => {
+            Some(Score::Failure) => {
                 let bad = Grade::Bad { retry_after: None };
                 self.tell(Score::Failure, bad, Stage::Last);
             }
+            None => {}
         }
     }
 
@@ -394,17 +407,19 @@ impl<'a> Try<'a> {
     }
 
     /// What a response says of the upstream; `None`: nothing, and no other try
-    /// would go better. A caller may have said how many proxies its request has
-    /// come through.
+    /// would go better.
     #[inline(always)]
-    pub(crate) fn score_of(&self, response: &ResponseHead, head: &[u8]) -> Option<Score> {
-        let policies = &self.target.upstream.policies;
-        let failures = &policies.circuit_breaker.failure_statuses;
-        match failures.contains(response.status()) {
-            _ if response.is_of_a_circle(head) => None,
-            true => Some(Score::Failure),
-            false => Some(Score::Success),
-        }
+    pub(crate) fn score_of(&self, answer: Answer<'_>) -> Option<Score> {
+        answer.score(&self.target.upstream.policies.circuit_breaker)
+    }
+
+    /// What of a response is a cause of another try; `None`: nothing.
+    #[inline]
+    pub(crate) fn cause_in(&self, answer: Answer<'_>) -> Option<Cause> {
+        let [one, other] = answer.verdict.causes();
+        let is_cause = |cause: &Cause| self.is_cause(*cause);
+        let cause = one.filter(is_cause).or(other.filter(is_cause))?;
+        self.score_of(answer).map(|_| cause)
     }
 
     /// Leaves the endpoint, which is busy as long as it is kept.
@@ -452,10 +467,4 @@ impl Drop for Try<'_> {
             self.end(AttemptOutcome::Cancelled);
         }
     }
-}
-
-/// What a response says of when to come back.
-pub(crate) fn asked_wait(response: &ResponseHead, head: &[u8]) -> Option<Duration> {
-    let field = response.fields().value(head, "retry-after")?;
-    retry_after::parse(field, clock::wall())
 }

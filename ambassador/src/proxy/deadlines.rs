@@ -87,6 +87,13 @@ impl<'a> Deadlines<'a> {
         until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
+    /// By which limit the endpoint is told that the time ends; `None`: its caller gave
+    /// none.
+    pub(crate) fn told(&self) -> Option<Limit> {
+        self.caller?;
+        earliest(self.of_own_and_caller()).map(|deadline| deadline.limit)
+    }
+
     /// When the try has begun, before the first one the request.
     pub(crate) fn began(&self) -> Instant {
         self.began.get()
@@ -324,11 +331,13 @@ mod tests {
             let deadlines = deadlines.bounded_by(Some(said * SECOND));
             let now = start + SECOND;
             assert_eq!(deadlines.left_for_caller(now), left * SECOND);
+            assert_eq!(deadlines.told(), Some(limit));
             deadlines.begin_try(start + 4 * SECOND);
             assert_eq!(deadlines.of_checkout().unwrap().limit, limit, "{said}");
         }
         let silent = whole(&timeouts, start);
         assert_eq!(silent.left_for_caller(start), Duration::ZERO);
+        assert_eq!(silent.told(), None);
     }
 
     #[test]

@@ -16,8 +16,9 @@ use crate::proxy::downstream::{Begun, NextRequest, ResponsePlan, SendResponse};
 use crate::proxy::heads::{Heads, INTERIM_MAX, Interims, ended_or};
 use crate::proxy::paced::{Paced, PeerTimeout, within};
 use crate::proxy::request_facts::RequestFacts;
+use crate::proxy::verdict::Verdict;
 use crate::ring::{self, Chunk, Gather, SendError};
-use crate::telemetry::Direction;
+use crate::telemetry::{Direction, GrpcStatus};
 
 /// The way down of one exchange.
 pub(crate) struct Download<'a> {
@@ -161,6 +162,7 @@ impl<'a> Download<'a> {
         let was_whole = from.is_whole();
         let status = from.response().status();
         self.heads.progress.record.status.set(status);
+        let mut verdict = self.facts.is_call.then(|| self.verdict(&held.head));
         let (response, end) = (self.heads.from.response(), self.heads.from.end());
         let mut begun = self
             .send
@@ -185,6 +187,10 @@ impl<'a> Download<'a> {
         if !was_whole {
             self.pass_body(plan.framing).await?;
         }
+        if verdict == Some(Verdict::Open) {
+            let end = Verdict::of_trailers(status, self.trailers().unwrap_or_default());
+            verdict = Some(self.log_end(end));
+        }
         if plan.after == After::Close {
             let flushed = self.send.flush();
             self.until_read(flushed).await?;
@@ -196,7 +202,28 @@ impl<'a> Download<'a> {
                 true => forwarded_at,
                 false => clock::now(),
             },
+            end: verdict,
         })
+    }
+
+    /// What the response to a call says, as far as it has come; the log is told.
+    fn verdict(&self, head: &[u8]) -> Verdict {
+        let response = self.heads.from.response();
+        self.log_end(Verdict::of_call(response, head, self.trailers()))
+    }
+
+    fn log_end(&self, verdict: Verdict) -> Verdict {
+        let code = verdict.code().map(GrpcStatus::from);
+        self.heads.progress.record.grpc_status.set(code);
+        verdict
+    }
+
+    /// A list of the trailers, where all has come.
+    fn trailers(&self) -> Option<&[u8]> {
+        match self.heads.from.end() {
+            End::Whole(trailers) => Some(trailers),
+            End::More => None,
+        }
     }
 
     /// Passes on what is still to come of a body.

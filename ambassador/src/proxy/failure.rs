@@ -5,18 +5,10 @@ use crate::policy::retry::Cause;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::shortage::is_shortage;
+use crate::proxy::verdict::Score;
 use crate::telemetry::{AttemptOutcome, TlsOutcome};
 use crate::upstream::dial::DialError;
 use crate::upstream::pool::CheckoutError;
-
-/// What a try says of the upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Score {
-    /// It did what it is there for.
-    Success,
-    /// It did not.
-    Failure,
-}
 
 /// How a try ended badly.
 #[derive(Debug)]

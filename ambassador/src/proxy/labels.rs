@@ -84,6 +84,9 @@ impl From<Cause> for RetryCause {
             Cause::Status(503) => Self::Status503,
             Cause::Status(504) => Self::Status504,
             Cause::Status(_) => Self::OtherStatus,
+            Cause::Code(Code::Unavailable) => Self::Unavailable,
+            Cause::Code(Code::ResourceExhausted) => Self::ResourceExhausted,
+            Cause::Code(_) => Self::OtherCode,
         }
     }
 }

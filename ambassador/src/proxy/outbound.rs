@@ -235,6 +235,15 @@ impl Outbound {
         }
     }
 
+    /// A list of the trailers, where nothing else is to come; only where the response
+    /// may be one to a call.
+    pub(crate) fn trailers_at_hand(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Http1(_) => None,
+            Self::Http2(one) => one.trailers_at_hand(),
+        }
+    }
+
     /// The exchange is complete. Gives the lease back, or closes its connection where
     /// it is not to be used again.
     #[inline]

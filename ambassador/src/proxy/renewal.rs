@@ -11,7 +11,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::heads::Interims;
 use crate::proxy::presented::Presented;
 use crate::proxy::sending::{AnsweredTry, Sending};
-use crate::ring::{self, Gather, timer};
+use crate::ring::{self, timer};
 use crate::telemetry::{AttemptOutcome, RetryCause};
 use crate::upstream::credential::Renewal;
 
@@ -77,7 +77,6 @@ impl Sending<'_> {
         let cells = &self.context.telemetry.cells;
         cells.retry(self.target().shared.label, RetryCause::Credential);
         self.give_way(one, answered);
-        self.outgoing = self.replay.again_after_refusal().map(Gather::from);
         self.deadlines.begin_try(ring::now());
         self.ask(one, Interims::Pass).await
     }

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use crate::policy::retry::{Cause, Resend, RetryInput};
-use crate::proxy::attempt::{self, Try};
+use crate::proxy::attempt::Try;
 use crate::proxy::delivered::Delivered;
-use crate::proxy::failure::{Failure, Score};
+use crate::proxy::failure::Failure;
 use crate::proxy::heads::Interims;
 use crate::proxy::sending::{AnsweredTry, Handover, HoldBack, Sending};
 use crate::proxy::tries::{Tries, TriesEnd};
+use crate::proxy::verdict::Score;
 use crate::ring;
 
 /// How a try ended well.
@@ -86,9 +87,10 @@ impl Sending<'_> {
     ) -> Result<Tried, Failure> {
         self.record.is_tried_at(one.endpoint());
         self.deadlines.begin_try(ring::now());
-        let hold_back = match resend == Resend::Allowed && self.replay.is_whole() {
-            true => HoldBack::Allowed,
-            false => HoldBack::Forbidden,
+        let hold_back = match resend {
+            Resend::Allowed if self.replay.is_whole() => HoldBack::Allowed,
+            Resend::Allowed if self.repeats_refused_calls() => HoldBack::Refused,
+            _ => HoldBack::Forbidden,
         };
         let mut answered = match self.second(one, resend) {
             None => self.ask(one, Interims::Pass).await?,
@@ -106,7 +108,8 @@ impl Sending<'_> {
     /// Whether the request may be sent after that.
     fn can_send_again(&self, tried: &Undelivered) -> bool {
         match tried {
-            Ok(_) => self.replay.is_whole(),
+            // It was held back for that.
+            Ok(_) => self.replay.is_whole_after_refusal(),
             Err(_) => self.outgoing.is_some(),
         }
     }
@@ -114,10 +117,7 @@ impl Sending<'_> {
     /// What of a try's end is a cause of another one.
     fn cause(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Cause> {
         let cause = match tried {
-            Ok(answered) => {
-                let score = one.score_of(self.response, &answered.held.head);
-                score.map(|_| Cause::Status(self.response.status()))
-            }
+            Ok(answered) => return one.cause_in(self.answer(answered)),
             Err(Failure::Unanswered(unanswered)) => unanswered.cause,
             Err(_) => None,
         };
@@ -129,7 +129,7 @@ impl Sending<'_> {
     fn score(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Score> {
         match tried {
             Ok(answered) => {
-                let score = one.score_of(self.response, &answered.held.head);
+                let score = one.score_of(self.answer(answered));
                 score.filter(|_| !self.progress.withheld.is_long(ring::now))
             }
             Err(failure) => failure.score(),
@@ -139,6 +139,6 @@ impl Sending<'_> {
     /// How long the upstream asks its callers to stay away.
     fn retry_after(&self, tried: &Undelivered) -> Option<Duration> {
         let answered = tried.as_ref().ok()?;
-        attempt::asked_wait(self.response, &answered.held.head)
+        self.answer(answered).retry_after()
     }
 }

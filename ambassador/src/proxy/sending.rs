@@ -5,10 +5,9 @@ mod connection;
 use crate::clock::{self, Instant};
 use crate::credential::Credential;
 use crate::message::{BadMessage, End, RequestRewrite, ResponseHead};
-use crate::policy::retry::Cause;
 use crate::proxy::after::After;
 use crate::proxy::answer::{ExchangeError, HeldResponse, Response};
-use crate::proxy::attempt::{Body, Stage, Try};
+use crate::proxy::attempt::{Stage, Try};
 use crate::proxy::body::BodyForm;
 use crate::proxy::bound::{self, Bound};
 use crate::proxy::context::Context;
@@ -28,6 +27,7 @@ use crate::proxy::request_facts::RequestFacts;
 use crate::proxy::routing::{Incoming, RouteDecision, TryFacts};
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
+use crate::proxy::verdict::Verdict;
 use crate::ring::{self, Chunk, Gather};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
 use crate::upstream::dial::Namespace;
@@ -85,15 +85,18 @@ pub(crate) enum Lane {
 /// Whether a response may be held back for another try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldBack {
-    /// Where its status is one to try again for.
+    /// Where it is one to try again for.
     Allowed,
+    /// Where it is one to try again for, and says that the request was not processed.
+    Refused,
     /// It goes to the client.
     Forbidden,
 }
 
 /// A response of which the head has come.
 pub(crate) struct AnsweredTry {
-    outbound: Outbound,
+    /// Over what it comes.
+    pub outbound: Outbound,
     /// Its head, and what came along.
     pub held: HeldResponse,
 }
@@ -208,20 +211,20 @@ impl<'a> Sending<'a> {
         answered: &mut AnsweredTry,
         hold_back: HoldBack,
     ) -> Result<Handover, Failure> {
-        let status = self.response.status();
         let rate = self.target().upstream.policies.timeouts.min_rate;
-        // Not where an interim response went to the client: it was answered.
-        let may_hold =
-            hold_back == HoldBack::Allowed && status != 101 && self.progress.is_unanswered();
-        let stage = match may_hold && one.is_cause(Cause::Status(status)) {
+        let answer = self.answer(answered);
+        let verdict = answer.verdict;
+        let stage = match self.may_hold(one, answer, hold_back) {
             true => Stage::MayGiveWay,
             // A probe keeps others waiting.
-            false if rate.is_some() && !one.is_probe() => Stage::Streams,
+            false if (rate.is_some() || verdict == Verdict::Open) && !one.is_probe() => {
+                Stage::Streams
+            }
             false => Stage::Last,
         };
         if !self.progress.withheld.is_long(ring::now) {
             let waited = self.deadlines.waited(ring::now());
-            one.is_answered(self.response, &answered.held.head, stage, waited);
+            one.is_answered(answer, stage, waited);
         }
         if stage == Stage::MayGiveWay {
             one.end(AttemptOutcome::Response);
@@ -229,11 +232,8 @@ impl<'a> Sending<'a> {
             return Ok(Handover::Held);
         }
         let passed = self.pass(one, answered).await;
-        if rate.is_some() {
-            one.settle(match passed {
-                Err(Failure::SlowResponse) => Body::TooSlow,
-                _ => Body::Came,
-            });
+        if stage == Stage::Streams {
+            one.settle(self.body_of(&passed, verdict));
         }
         match passed {
             Ok(passed) => {
@@ -259,9 +259,8 @@ impl<'a> Sending<'a> {
         let AnsweredTry { outbound, held } = answered;
         let passed = self.over(outbound).pass(held).await;
         let response = passed.map_err(|error| self.fail(error))?;
-        self.record
-            .overhead
-            .set(self.progress.overhead(one.sent_at));
+        let overhead = self.progress.overhead(one.sent_at);
+        self.record.overhead.set(overhead);
         Ok(response)
     }
 
@@ -289,7 +288,7 @@ impl<'a> Sending<'a> {
         if let Some(head_at) = self.progress.head_at.get() {
             self.progress.waited(one.sent_at, head_at);
         }
-        self.outgoing = self.replay.again().map(Gather::from);
+        self.outgoing = self.replay.again_after_refusal().map(Gather::from);
         let AnsweredTry { outbound, held } = answered;
         if self.recv.is_whole() {
             outbound.give_up(self.response, held.rest, self.bound);
@@ -391,6 +390,7 @@ impl<'a> Sending<'a> {
                 reuse,
                 after,
                 ended,
+                end: _,
             } => Delivered::Complete(Complete {
                 after: match outbound.finish(reuse, self.bound) {
                     bound::BoundOutcome::Well => after,

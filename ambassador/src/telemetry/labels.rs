@@ -128,6 +128,13 @@ labels! {
         Status504 = "504",
         /// The response had another status that `retry.on` names.
         OtherStatus = "status",
+        /// The call ended with this status, and nothing before it.
+        Unavailable = "unavailable",
+        /// The call ended with this status, and nothing before it.
+        ResourceExhausted = "resource-exhausted",
+        /// The call ended with another status that `retry.on` names, and nothing
+        /// before it.
+        OtherCode = "grpc-status",
         /// The upstream refused the credential (401, or what AWS says of keys), and there was a fresh one.
         Credential = "credential",
         /// Made beside a try whose endpoint had been silent since it connected.

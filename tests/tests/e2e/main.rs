@@ -37,6 +37,7 @@ mod exec_terminal;
 mod fail_fast;
 mod fault;
 mod forwarding;
+mod grpc;
 mod h2_client;
 mod h2_floods;
 mod h2_grpc;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use super::failure_statuses::FailureStatuses;
 use crate::config::read::Place;
 use crate::config::setting::{Layer, settings};
-use crate::config::values::{Count, LeastShare, OrOff, Period, Statuses, Switch};
+use crate::config::values::{Count, LeastShare, OrOff, Period, Switch};
 use crate::policy::breaker::{self, FAILURES_MAX, Ratio, Trip};
-use crate::policy::statuses;
 
 /// What the layers so far say. The settings of a breaker hold only the threshold in
 /// effect, but a later layer may return to the other form.
@@ -17,7 +17,7 @@ pub(in crate::config) struct Written {
     window: Duration,
     consecutive: Option<u32>,
     sleep: Duration,
-    failure_statuses: statuses::Statuses,
+    failure_statuses: FailureStatuses,
     pub(super) kernel_fail_fast: bool,
 }
 
@@ -40,8 +40,10 @@ settings! {
         /// and `ratio` within `window`.
         consecutive: OrOff<Count<1>> = breaker.consecutive,
         /// Statuses that count as failures, like failed connects, resets and
-        /// timeouts.
-        failure_statuses: Statuses [of_requests] = breaker.failure_statuses,
+        /// timeouts. `{ grpc: [...] }` names codes of gRPC calls, which count with
+        /// `protocol: grpc`. What a server answers with `deadline-exceeded` counts
+        /// as a timeout where it was given one of ours.
+        failure_statuses: FailureStatuses [of_requests] = breaker.failure_statuses,
         /// Whether the kernel refuses captured connects (ECONNREFUSED) while the
         /// circuit is open. After `sleep` it admits one, then one more each time
         /// `timeouts.connect` has passed without a result. `on` needs
@@ -98,7 +100,8 @@ impl Written {
         breaker::Settings {
             trip,
             sleep: self.sleep,
-            failure_statuses: self.failure_statuses,
+            failure_statuses: self.failure_statuses.statuses,
+            failure_codes: self.failure_statuses.codes,
             kernel_fail_fast: self.kernel_fail_fast,
         }
     }
@@ -121,7 +124,10 @@ impl From<&breaker::Settings> for Written {
             window: Duration::ZERO,
             consecutive: None,
             sleep: settings.sleep,
-            failure_statuses: settings.failure_statuses,
+            failure_statuses: FailureStatuses {
+                statuses: settings.failure_statuses,
+                codes: settings.failure_codes,
+            },
             kernel_fail_fast: settings.kernel_fail_fast,
         };
         // The default first: what a later layer returns to.

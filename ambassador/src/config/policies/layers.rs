@@ -4,14 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value as Json;
-
 use super::{Policies, circuit_breaker, rate_limit};
 use crate::config::checked::{Origin, Policy};
 use crate::config::findings::Findings;
 use crate::config::read::Place;
 use crate::config::secrets;
-use crate::config::setting::{Layer, Setting, Shown, View};
+use crate::config::setting::{Layer, Setting, Shown, View, in_one_line};
 use crate::message::trace;
 use crate::policy::fault;
 use crate::route::settings::{self, HeaderRules, Protocol};
@@ -142,7 +140,7 @@ impl Layers {
         };
         let shown = Written::of(*protocol, tls.as_ref(), settings).shown(view);
         let shown = shown.into_iter();
-        let shown = shown.map(|(key, value)| (key, text(&value)));
+        let shown = shown.map(|(key, value)| (key, in_one_line(&value)));
         let HeaderRules { set, remove } = &settings.headers;
         let set = set.iter();
         let set = set.map(|(name, _)| (format!("headers.set.{name}"), secrets::MASK.to_owned()));
@@ -154,16 +152,5 @@ impl Layers {
             Policy { key, value, origin }
         };
         shown.chain(set).chain(remove).map(policy).collect()
-    }
-}
-
-/// A value in one line of text.
-fn text(value: &Json) -> String {
-    match value {
-        Json::String(text) => text.clone(),
-        Json::Array(list) if !list.is_empty() => {
-            list.iter().map(text).collect::<Vec<_>>().join(", ")
-        }
-        other => other.to_string(),
     }
 }

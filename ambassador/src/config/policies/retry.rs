@@ -20,7 +20,8 @@ settings! {
         attempts: Count<1, ATTEMPTS_MAX> = retry.attempts,
         /// Causes of another try: connections that cannot be established
         /// (`connect-failure`) or that end before a whole response head
-        /// (`reset`), and statuses. A `try-timeout` is always a cause.
+        /// (`reset`), statuses, and with `protocol: grpc` codes of calls that end
+        /// before any message (`{ grpc: [...] }`). A `try-timeout` is always a cause.
         on: RetryCauses [of_requests] = *retry,
         /// Whether another healthy endpoint is tried, if there are several, for
         /// requests that may reach an upstream twice. After a status of
@@ -28,7 +29,9 @@ settings! {
         /// OPTIONS and TRACE without a response after half of `timeouts.request`
         /// it is a second try beside the first.
         elsewhere: Switch [of_requests] = retry.elsewhere,
-        /// Methods whose requests may reach an upstream twice.
+        /// Methods whose requests may reach an upstream twice. With `protocol: grpc`
+        /// the default has POST as well, for calls that the server has refused before
+        /// any message.
         methods: Distinct<Method> [of_requests] = retry.methods,
         /// Requests with this field may reach an upstream twice as well.
         idempotency_header: OwnFieldName [of_requests] = retry.idempotency_header,

@@ -1,10 +1,11 @@
 //! `retry.on`: what a request is tried again for.
 
 use crate::config::findings::Findings;
-use crate::config::read::{Place, Read, Scalar, Spanned, inline_schema};
+use crate::config::read::{Either, Place, Read, Scalar, Spanned, inline_schema};
 use crate::config::setting::{Layer, Setting, Shown, View};
-use crate::config::values::{STATUSES_WANTED, StatusRange, Statuses, value_schemas};
+use crate::config::values::{Calls, STATUSES_WANTED, StatusRange, value_schemas};
 use crate::config::yaml::Node;
+use crate::policy::codes::Codes;
 use crate::policy::retry::Retry;
 use crate::policy::statuses;
 
@@ -14,7 +15,11 @@ pub(in crate::config) struct RetryCauses {
     connect_failure: bool,
     reset: bool,
     statuses: statuses::Statuses,
+    codes: Codes,
 }
+
+/// One cause, or codes of calls.
+type OneCause = Either<RetryCause, Calls>;
 
 /// One cause.
 enum RetryCause {
@@ -24,11 +29,14 @@ enum RetryCause {
 }
 
 impl RetryCauses {
-    fn with(mut self, cause: &RetryCause) -> Self {
+    fn with(mut self, cause: &OneCause) -> Self {
         match cause {
-            RetryCause::ConnectFailure => self.connect_failure = true,
-            RetryCause::Reset => self.reset = true,
-            RetryCause::Statuses(range) => self.statuses = self.statuses.with(range.0.clone()),
+            Either::Short(RetryCause::ConnectFailure) => self.connect_failure = true,
+            Either::Short(RetryCause::Reset) => self.reset = true,
+            Either::Short(RetryCause::Statuses(range)) => {
+                self.statuses = self.statuses.with(range.0.clone());
+            }
+            Either::Full(calls) => self.codes = self.codes.and(calls.codes()),
         }
         self
     }
@@ -48,12 +56,12 @@ impl Scalar for RetryCause {
 
 impl Read for RetryCauses {
     fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
-        let list: Vec<Spanned<RetryCause>> = Read::read(node, place, findings)?;
+        let list: Vec<Spanned<OneCause>> = Read::read(node, place, findings)?;
         let mut causes = Self::default();
         for cause in list {
             let with = causes.with(&cause);
             if with == causes {
-                findings.mistake_at(&cause, "is listed twice");
+                Calls::blame_twice(&cause, findings);
             }
             causes = with;
         }
@@ -67,6 +75,7 @@ impl Setting<Retry> for RetryCauses {
         over.on_connect_failure = self.connect_failure;
         over.on_reset = self.reset;
         over.on_statuses = self.statuses;
+        over.on_codes = self.codes;
     }
 
     fn show(retry: &Retry, key: &str, view: View, shown: &mut Vec<Shown>) {
@@ -76,7 +85,8 @@ impl Setting<Retry> for RetryCauses {
         ];
         let causes = causes.into_iter().filter(|(_, is_cause)| *is_cause);
         let causes = causes.map(|(cause, _)| cause.into());
-        let causes = causes.chain(Statuses::list(retry.on_statuses));
+        let causes = causes.chain(StatusRange::list(retry.on_statuses));
+        let causes = causes.chain(Calls::list(retry.on_codes));
         view.put(key, causes.collect(), shown);
     }
 }
@@ -90,4 +100,4 @@ value_schemas! {
     ] },
 }
 
-inline_schema!(RetryCauses: |generator| generator.subschema_for::<Vec<RetryCause>>());
+inline_schema!(RetryCauses: |generator| generator.subschema_for::<Vec<OneCause>>());

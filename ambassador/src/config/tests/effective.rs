@@ -38,7 +38,10 @@ routes:
     let upstream = &effective["upstreams"]["one"];
     let mut breaker = json!({
         "failures": 9, "ratio": "50%", "window": "10s", "sleep": "30s", "consecutive": "off",
-        "failure_statuses": ["500-599"], "kernel_fail_fast": "off",
+        "failure_statuses": [
+            "500-599", { "grpc": ["unknown", "internal", "unavailable", "data-loss"] },
+        ],
+        "kernel_fail_fast": "off",
     });
     assert_eq!(upstream["circuit_breaker"], breaker);
     let route = &effective["routes"][0];

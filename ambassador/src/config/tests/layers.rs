@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::policy::breaker::{Ratio, Trip};
+use crate::policy::codes::Codes;
 use crate::policy::concurrency;
 use crate::policy::statuses::Statuses;
 
@@ -58,7 +59,10 @@ fn each_layer_changes_what_it_says_key_by_key() {
         ("retry.attempts", "4 (defaults, line 3)"),
         ("retry.budget.ratio", "10% (defaults, line 3)"),
         ("retry.budget.min_per_second", "0 (upstream, line 10)"),
-        ("retry.on", "connect-failure, reset, 429, 503 (built in)"),
+        (
+            "retry.on",
+            "connect-failure, reset, 429, 503, { grpc: [unavailable] } (built in)",
+        ),
         ("retry.elsewhere", "on (built in)"),
         ("retry.honor_retry_after", "true (built in)"),
         ("circuit_breaker.failures", "9 (upstream, line 11)"),
@@ -278,6 +282,7 @@ fn a_route_changes_the_policies_of_its_upstream() {
     wanted.policies.timeouts.request = Some(Duration::from_secs(1));
     wanted.policies.retry.methods = crate::policy::methods::Methods::of(["POST"]);
     wanted.policies.circuit_breaker.failure_statuses = Statuses::default().with(503..=503);
+    wanted.policies.circuit_breaker.failure_codes = Codes::default();
     wanted.policies.rate_limit = None;
     let set = [("B", "2"), ("a", "1")].map(|(n, v)| (n.to_owned(), v.to_owned()));
     wanted.policies.headers.set = set.into();

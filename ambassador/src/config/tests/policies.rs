@@ -5,8 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::*;
+use crate::message::grpc::Code;
 use crate::policy::balance::{Key, LoadBalancing};
 use crate::policy::breaker::{self, Ratio, Trip};
+use crate::policy::codes::Codes;
 use crate::policy::rate_limit::{self, OnLimit};
 use crate::policy::statuses::Statuses;
 use crate::policy::{concurrency, limits, outlier};
@@ -28,12 +30,12 @@ fn every_key_is_read() {
          timeouts: { connect: 1ms, first_byte: 2ms, per_try: 3ms, request: 4ms, idle: 5ms, \
                      tunnel: 6ms, head: 8ms, min_rate: 3KiB/s }, \
          tcp_keepalive: 7s, \
-         retry: { attempts: 100, on: [reset, 429, 500-502], elsewhere: off, methods: [POST, PURGE], \
+         retry: { attempts: 100, on: [reset, 429, { grpc: [aborted, internal] }, 500-502], elsewhere: off, methods: [POST, PURGE], \
                   idempotency_header: X-Once, base: 6ms, cap: 6ms, \
                   budget: { ratio: 7%, min_per_second: 8 }, body_limit: 16MiB, \
                   honor_retry_after: false }, \
          circuit_breaker: { failures: 10000, ratio: 7%, window: 9ms, sleep: 10ms, \
-                            failure_statuses: [429, 500-503] }, \
+                            failure_statuses: [429, { grpc: [ok] }, 500-503] }, \
          rate_limit: { requests_per_second: 2.5, burst: 11, on_limit: wait }, \
          load_balancing: peak_ewma, zone: z, \
          outlier: { consecutive: 12, success_rate: on, interval: 13ms, \
@@ -53,6 +55,7 @@ fn every_key_is_read() {
     assert_eq!(retry.attempts, 100);
     assert!(!retry.on_connect_failure && retry.on_reset);
     assert_eq!(retry.on_statuses.to_string(), "429, 500-502");
+    assert_eq!(retry.on_codes, Codes::of(&[Code::Aborted, Code::Internal]));
     assert!(!retry.elsewhere);
     let methods: Vec<&str> = retry.methods.names().collect();
     assert_eq!(methods, ["POST", "PURGE"]);
@@ -70,6 +73,7 @@ fn every_key_is_read() {
         },
         sleep: 10 * MS,
         failure_statuses: Statuses::default().with(429..=429).with(500..=503),
+        failure_codes: Codes::of(&[Code::Ok]),
         ..breaker::Settings::default()
     };
     assert_eq!(read.circuit_breaker, breaker);

@@ -4,11 +4,9 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value as Json;
 
-use super::{fills, number, value_schemas};
-use crate::config::findings::Findings;
-use crate::config::read::{Place, Read, Scalar, Spanned, inline_schema};
-use crate::config::yaml::Node;
-use crate::policy::statuses;
+use super::{number, value_schemas};
+use crate::config::read::Scalar;
+use crate::policy::statuses::Statuses;
 
 /// Statuses there can be (RFC 9110 section 15).
 const STATUSES: RangeInclusive<u16> = 100..=599;
@@ -19,13 +17,9 @@ pub(in crate::config) const STATUSES_WANTED: &str =
 #[derive(Debug, Clone)]
 pub(in crate::config) struct StatusRange(pub(in crate::config) RangeInclusive<u16>);
 
-/// A list of statuses, each of them once.
-#[derive(Debug, Clone)]
-pub(in crate::config) struct Statuses(statuses::Statuses);
-
-impl Statuses {
-    /// Single ones as numbers, ranges as text.
-    pub(in crate::config) fn list(statuses: statuses::Statuses) -> Vec<Json> {
+impl StatusRange {
+    /// A set of them as a list: single ones as numbers, ranges as text.
+    pub(in crate::config) fn list(statuses: Statuses) -> Vec<Json> {
         let written = statuses.to_string();
         let ranges = written.split(", ").filter(|range| !range.is_empty());
         let single = |range: &str| range.parse::<u16>().map(Json::from);
@@ -49,30 +43,9 @@ impl Scalar for StatusRange {
     }
 }
 
-impl Read for Statuses {
-    fn read(node: &Node, place: &Place, findings: &mut Findings) -> Option<Self> {
-        let list: Vec<Spanned<StatusRange>> = Read::read(node, place, findings)?;
-        let mut statuses = statuses::Statuses::default();
-        for range in list {
-            let with = statuses.with(range.value.0.clone());
-            if with == statuses {
-                findings.mistake_at(&range, "is listed twice");
-            }
-            statuses = with;
-        }
-        Some(Self(statuses))
-    }
-}
-
-fills! {
-    Statuses => statuses::Statuses, |statuses| Some(Self::list(*statuses).into());
-}
-
 value_schemas! {
     StatusRange: { "anyOf": [
         { "type": "integer", "minimum": STATUSES.start(), "maximum": STATUSES.end() },
         { "type": "string", "format": "range of statuses", "pattern": "^[1-5][0-9]{2}(-[1-5][0-9]{2})?$" },
     ] },
 }
-
-inline_schema!(Statuses: |generator| generator.subschema_for::<Vec<StatusRange>>());

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::super::codes::Codes;
 use super::super::statuses::Statuses;
+use crate::message::grpc::Code;
 
 /// Failures that a rolling window can be told to wait for.
 pub const FAILURES_MAX: u32 = 10_000;
@@ -16,6 +18,8 @@ pub struct Settings {
     pub sleep: Duration,
     /// Responses that are failures.
     pub failure_statuses: Statuses,
+    /// Calls that are.
+    pub failure_codes: Codes,
     /// Whether connects to what only its upstream claims are refused, by the
     /// kernel, while it is open.
     pub kernel_fail_fast: bool,
@@ -74,6 +78,16 @@ impl Ratio {
     }
 }
 
+impl Settings {
+    /// The codes of failures where nothing else is said.
+    pub const FAILURE_CODES: Codes = Codes::of(&[
+        Code::Unknown,
+        Code::Internal,
+        Code::Unavailable,
+        Code::DataLoss,
+    ]);
+}
+
 impl Trip {
     /// The stretch in which an outage shows at once, behind much success.
     pub(super) fn last_tenth_ms(window_ms: u64) -> u64 {
@@ -91,6 +105,7 @@ impl Default for Settings {
             },
             sleep: Duration::from_secs(30),
             failure_statuses: Statuses::default().with(500..=599),
+            failure_codes: Self::FAILURE_CODES,
             kernel_fail_fast: false,
         }
     }

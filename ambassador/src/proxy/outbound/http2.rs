@@ -218,6 +218,10 @@ impl Outbound {
         )
     }
 
+    pub(super) fn trailers_at_hand(&self) -> Option<Vec<u8>> {
+        self.lease.stream.trailers_at_hand()
+    }
+
     pub(super) fn is_answered(&self) {
         self.lease.connection().is_answered();
     }
