@@ -94,6 +94,11 @@ impl<'a> Deadlines<'a> {
         earliest(self.of_own_and_caller()).map(|deadline| deadline.limit)
     }
 
+    /// When the caller's own time ends, whatever has come by then; `None`: it gave none.
+    pub(crate) fn of_caller(&self) -> Option<Instant> {
+        self.caller
+    }
+
     /// When the try has begun, before the first one the request.
     pub(crate) fn began(&self) -> Instant {
         self.began.get()

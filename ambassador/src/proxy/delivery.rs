@@ -116,6 +116,10 @@ impl<'a> Delivery<'a> {
                 self.break_off(downstream, record, Reason::UpstreamReset)
                     .await
             }
+            Failure::Late => {
+                self.break_off(downstream, record, Reason::RequestTimeout)
+                    .await
+            }
             Failure::SlowReader => {
                 record.explain(SLOW_READER);
                 cut(record, ReasonLabel::ClientGone)

@@ -21,6 +21,8 @@ pub(crate) enum Failure {
     Cut(Option<BadMessage>),
     /// The same because its body came too slowly.
     SlowResponse,
+    /// The time that its caller gave a call was over amid the response.
+    Late,
     /// The client reads its response too slowly.
     SlowReader,
     /// The client is gone.
@@ -282,6 +284,7 @@ impl Failure {
             Self::BadRequest(_)
             | Self::Cut(_)
             | Self::SlowResponse
+            | Self::Late
             | Self::SlowReader
             | Self::ClientGone => None,
         }
@@ -292,6 +295,7 @@ impl Failure {
             Self::Unanswered(unanswered) => unanswered.outcome,
             Self::Cut(_) => AttemptOutcome::Reset,
             Self::SlowResponse => AttemptOutcome::TooSlow,
+            Self::Late => AttemptOutcome::RequestTimeout,
             Self::BadRequest(_) | Self::SlowReader | Self::ClientGone => AttemptOutcome::Cancelled,
         }
     }

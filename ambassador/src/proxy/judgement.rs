@@ -2,6 +2,7 @@
 
 use crate::proxy::answer::Response;
 use crate::proxy::attempt::{Body, Try};
+use crate::proxy::deadlines::Limit;
 use crate::proxy::failure::Failure;
 use crate::proxy::sending::{AnsweredTry, HoldBack, Sending};
 use crate::proxy::verdict::{Answer, Verdict};
@@ -65,6 +66,7 @@ impl Sending<'_> {
     pub(crate) fn body_of(&self, passed: &Result<Response, Failure>, verdict: Verdict) -> Body {
         match (passed, verdict) {
             (Err(Failure::SlowResponse), _) => Body::Failed,
+            (Err(Failure::Late), _) => Body::Ended(Verdict::Expired(Limit::Caller)),
             (Err(Failure::Cut(_)), Verdict::Open) => Body::Failed,
             (Ok(Response::Complete { end: Some(end), .. }), Verdict::Open) => {
                 Body::Ended(end.within(self.deadlines.told()))

@@ -28,7 +28,7 @@ use crate::proxy::routing::{Incoming, RouteDecision, TryFacts};
 use crate::proxy::trailers::Trailers;
 use crate::proxy::upload::Upload;
 use crate::proxy::verdict::Verdict;
-use crate::ring::{self, Chunk, Gather};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Freshness;
@@ -257,7 +257,15 @@ impl<'a> Sending<'a> {
         self.awaiting = None;
         self.progress.head_at.set(Some(ring::now()));
         let AnsweredTry { outbound, held } = answered;
-        let passed = self.over(outbound).pass(held).await;
+        // The time of a call ends amid its response, too.
+        let until = self.deadlines.of_caller().filter(|_| self.facts.is_call);
+        let passed = match until {
+            None => self.over(outbound).pass(held).await,
+            Some(until) => match timer::timeout_at(until, self.over(outbound).pass(held)).await {
+                Ok(passed) => passed,
+                Err(_) => return Err(Failure::Late),
+            },
+        };
         let response = passed.map_err(|error| self.fail(error))?;
         let overhead = self.progress.overhead(one.sent_at);
         self.record.overhead.set(overhead);

@@ -29,6 +29,7 @@ on_both_backends!(
     what_is_left_of_the_deadline_is_told,
     a_deadline_of_the_caller_opens_nothing,
     a_deadline_of_ours_opens_the_circuit,
+    a_deadline_ends_a_call_amid_its_messages,
     a_call_that_is_cut_ends_with_a_code,
     a_call_given_up_ends_at_the_server_at_once,
     elsewhere_a_call_is_counted_by_its_code_and_judged_by_its_status,
@@ -447,6 +448,18 @@ fn a_deadline_of_ours_opens_the_circuit(backend: Backend) {
         let outcome = world.call().make();
         assert_eq!(outcome.reason(), "circuit-open", "{script:?}");
     }
+}
+
+fn a_deadline_ends_a_call_amid_its_messages(backend: Backend) {
+    let world = World::start(backend, GrpcServer::always(Script::Silence), "");
+    let outcome = world.call().field("grpc-timeout", "300m").make();
+    assert_eq!(outcome.bytes, 15, "the message has come: {outcome:?}");
+    assert_eq!(outcome.code(), Some(DEADLINE_EXCEEDED));
+    assert_eq!(outcome.reason(), "request-timeout");
+    eventually("the server has heard", SOON, || {
+        world.server.calls()[0].given_up.is_some()
+    });
+    assert_eq!(world.breaker(), 0.0);
 }
 
 fn a_call_that_is_cut_ends_with_a_code(backend: Backend) {
