@@ -10,7 +10,6 @@ use crate::proxy::deadlines::Limit;
 use crate::proxy::outbound::{Outbound, Reuse};
 use crate::proxy::progress::Progress;
 use crate::proxy::shortage::is_shortage;
-use crate::proxy::verdict::Verdict;
 use crate::ring::{Chunk, Gather, SendError};
 use crate::telemetry::TlsOutcome;
 
@@ -24,8 +23,6 @@ pub(crate) enum Response {
         after: After,
         /// When the last of the response was handed to the client.
         ended: Instant,
-        /// How it ended, where it is a call.
-        end: Option<Verdict>,
     },
     /// The protocol was switched.
     Switched,
@@ -153,11 +150,10 @@ impl Response {
     /// It came before the whole request had been sent.
     pub(crate) fn early(self) -> Self {
         match self {
-            Self::Complete { ended, end, .. } => Self::Complete {
+            Self::Complete { ended, .. } => Self::Complete {
                 reuse: Reuse::MayNot,
                 after: After::Close,
                 ended,
-                end,
             },
             switched => switched,
         }

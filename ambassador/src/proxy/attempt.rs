@@ -185,6 +185,7 @@ impl<'a> Try<'a> {
 
     /// Whether this is a cause to try again: in any case, or because this endpoint
     /// got wrong what another one may get right.
+    #[inline(always)]
     pub(crate) fn is_cause(&self, cause: Cause) -> bool {
         let policies = &self.target.upstream.policies;
         let is_endpoints = match cause {
@@ -414,12 +415,20 @@ impl<'a> Try<'a> {
     }
 
     /// What of a response is a cause of another try; `None`: nothing.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn cause_in(&self, answer: Answer<'_>) -> Option<Cause> {
-        let [one, other] = answer.verdict.causes();
-        let is_cause = |cause: &Cause| self.is_cause(*cause);
-        let cause = one.filter(is_cause).or(other.filter(is_cause))?;
-        self.score_of(answer).map(|_| cause)
+        let cause = match answer.verdict {
+            Verdict::Status(status) => Cause::Status(status),
+            verdict => self.cause_in_call(verdict)?,
+        };
+        let says_something = || self.score_of(answer).is_some();
+        (self.is_cause(cause) && says_something()).then_some(cause)
+    }
+
+    #[inline(never)]
+    fn cause_in_call(&self, verdict: Verdict) -> Option<Cause> {
+        let causes = verdict.causes().into_iter().flatten();
+        causes.into_iter().find(|cause| self.is_cause(*cause))
     }
 
     /// Leaves the endpoint, which is busy as long as it is kept.

@@ -162,7 +162,9 @@ impl<'a> Download<'a> {
         let was_whole = from.is_whole();
         let status = from.response().status();
         self.heads.progress.record.status.set(status);
-        let mut verdict = self.facts.is_call.then(|| self.verdict(&held.head));
+        if self.facts.is_call {
+            self.look_at_head(&held.head);
+        }
         let (response, end) = (self.heads.from.response(), self.heads.from.end());
         let mut begun = self
             .send
@@ -187,9 +189,8 @@ impl<'a> Download<'a> {
         if !was_whole {
             self.pass_body(plan.framing).await?;
         }
-        if verdict == Some(Verdict::Open) {
-            let end = Verdict::of_trailers(status, self.trailers().unwrap_or_default());
-            verdict = Some(self.log_end(end));
+        if self.facts.is_call {
+            self.look_at_end(status);
         }
         if plan.after == After::Close {
             let flushed = self.send.flush();
@@ -202,20 +203,30 @@ impl<'a> Download<'a> {
                 true => forwarded_at,
                 false => clock::now(),
             },
-            end: verdict,
         })
     }
 
-    /// What the response to a call says, as far as it has come; the log is told.
-    fn verdict(&self, head: &[u8]) -> Verdict {
+    /// Notes what the response to a call says, as far as it has come.
+    #[inline(never)]
+    fn look_at_head(&self, head: &[u8]) {
         let response = self.heads.from.response();
-        self.log_end(Verdict::of_call(response, head, self.trailers()))
+        self.note(Verdict::of_call(response, head, self.trailers()));
     }
 
-    fn log_end(&self, verdict: Verdict) -> Verdict {
+    /// The same where all of it has been passed on, and its head did not tell.
+    #[inline(never)]
+    fn look_at_end(&self, status: u16) {
+        if self.heads.progress.end.get() == Some(Verdict::Open) {
+            let trailers = self.trailers().unwrap_or_default();
+            self.note(Verdict::of_trailers(status, trailers));
+        }
+    }
+
+    fn note(&self, verdict: Verdict) {
+        let progress = &self.heads.progress;
         let code = verdict.code().map(GrpcStatus::from);
-        self.heads.progress.record.grpc_status.set(code);
-        verdict
+        progress.record.grpc_status.set(code);
+        progress.end.set(Some(verdict));
     }
 
     /// A list of the trailers, where all has come.

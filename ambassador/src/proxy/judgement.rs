@@ -10,27 +10,35 @@ use crate::route::settings::Protocol;
 
 impl Sending<'_> {
     /// The response of which the head has come, for the policies.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn answer<'b>(&'b self, answered: &'b AnsweredTry) -> Answer<'b> {
-        let (response, head) = (&*self.response, &*answered.held.head);
-        let (verdict, is_whole) = match self.is_judged_as_call() {
-            false => (Verdict::Status(response.status()), false),
-            true => {
-                let trailers = answered.outbound.trailers_at_hand();
-                let verdict = Verdict::of_call(response, head, trailers.as_deref());
-                (verdict.within(self.deadlines.told()), trailers.is_some())
-            }
-        };
+        if self.is_judged_as_call() {
+            return self.answer_to_call(answered);
+        }
+        let response = &*self.response;
         Answer {
-            verdict,
-            is_whole,
+            verdict: Verdict::Status(response.status()),
+            is_whole: false,
+            response,
+            head: &answered.held.head,
+        }
+    }
+
+    #[inline(never)]
+    fn answer_to_call<'b>(&'b self, answered: &'b AnsweredTry) -> Answer<'b> {
+        let (response, head) = (&*self.response, &*answered.held.head);
+        let trailers = answered.outbound.trailers_at_hand();
+        let verdict = Verdict::of_call(response, head, trailers.as_deref());
+        Answer {
+            verdict: verdict.within(self.deadlines.told()),
+            is_whole: trailers.is_some(),
             response,
             head,
         }
     }
 
     /// Whether the code of its end is what counts.
-    #[inline]
+    #[inline(always)]
     fn is_judged_as_call(&self) -> bool {
         self.facts.is_call && self.target().upstream.protocol == Protocol::Grpc
     }
@@ -43,7 +51,7 @@ impl Sending<'_> {
 
     /// Whether a response is held back for another try. Not where an interim one went to
     /// the client: it was answered.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn may_hold(&self, one: &Try<'_>, answer: Answer<'_>, hold_back: HoldBack) -> bool {
         if answer.response.status() == 101 || !self.progress.is_unanswered() {
             return false;
@@ -68,9 +76,10 @@ impl Sending<'_> {
             (Err(Failure::SlowResponse), _) => Body::Failed,
             (Err(Failure::Late), _) => Body::Ended(Verdict::Expired(Limit::Caller)),
             (Err(Failure::Cut(_)), Verdict::Open) => Body::Failed,
-            (Ok(Response::Complete { end: Some(end), .. }), Verdict::Open) => {
-                Body::Ended(end.within(self.deadlines.told()))
-            }
+            (Ok(Response::Complete { .. }), Verdict::Open) => match self.progress.end.get() {
+                Some(end) => Body::Ended(end.within(self.deadlines.told())),
+                None => Body::Came,
+            },
             _ => Body::Came,
         }
     }

@@ -8,6 +8,7 @@ use crate::clock::Instant;
 use crate::proxy::body_wait::BodyWait;
 use crate::proxy::clients::Membership;
 use crate::proxy::routing::Incoming;
+use crate::proxy::verdict::Verdict;
 use crate::telemetry::RequestRecord;
 
 /// The progress of a request in flight, shared by everything that works on it.
@@ -31,6 +32,8 @@ pub(crate) struct Progress<'a> {
     pub head_at: Cell<Option<Instant>>,
     /// They have been handed to the client.
     pub forwarded_at: Cell<Option<Instant>>,
+    /// What its response says of a call, once all of it has been passed on.
+    pub end: Cell<Option<Verdict>>,
 }
 
 impl<'a> Progress<'a> {
@@ -46,6 +49,7 @@ impl<'a> Progress<'a> {
             waited: Cell::new(Duration::ZERO),
             head_at: Cell::new(None),
             forwarded_at: Cell::new(None),
+            end: Cell::new(None),
         }
     }
 

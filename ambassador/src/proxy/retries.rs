@@ -115,6 +115,7 @@ impl Sending<'_> {
     }
 
     /// What of a try's end is a cause of another one.
+    #[inline(never)]
     fn cause(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Cause> {
         let cause = match tried {
             Ok(answered) => return one.cause_in(self.answer(answered)),
@@ -126,6 +127,7 @@ impl Sending<'_> {
 
     /// What the breaker is told of a request of which this was the last try, where
     /// it was not told; `None`: nothing.
+    #[inline(never)]
     fn score(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Score> {
         match tried {
             Ok(answered) => {
@@ -137,6 +139,7 @@ impl Sending<'_> {
     }
 
     /// How long the upstream asks its callers to stay away.
+    #[inline(never)]
     fn retry_after(&self, tried: &Undelivered) -> Option<Duration> {
         let answered = tried.as_ref().ok()?;
         self.answer(answered).retry_after()

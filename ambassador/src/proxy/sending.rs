@@ -2,7 +2,10 @@
 
 mod connection;
 
+use std::future::pending;
+
 use crate::clock::{self, Instant};
+use crate::combinators::{First, first};
 use crate::credential::Credential;
 use crate::message::{BadMessage, End, RequestRewrite, ResponseHead};
 use crate::proxy::after::After;
@@ -217,7 +220,7 @@ impl<'a> Sending<'a> {
         let stage = match self.may_hold(one, answer, hold_back) {
             true => Stage::MayGiveWay,
             // A probe keeps others waiting.
-            false if (rate.is_some() || verdict == Verdict::Open) && !one.is_probe() => {
+            false if (rate.is_some() || matches!(verdict, Verdict::Open)) && !one.is_probe() => {
                 Stage::Streams
             }
             false => Stage::Last,
@@ -259,12 +262,15 @@ impl<'a> Sending<'a> {
         let AnsweredTry { outbound, held } = answered;
         // The time of a call ends amid its response, too.
         let until = self.deadlines.of_caller().filter(|_| self.facts.is_call);
-        let passed = match until {
-            None => self.over(outbound).pass(held).await,
-            Some(until) => match timer::timeout_at(until, self.over(outbound).pass(held)).await {
-                Ok(passed) => passed,
-                Err(_) => return Err(Failure::Late),
-            },
+        let late = async {
+            match until {
+                None => pending().await,
+                Some(until) => timer::sleep_until(until).await,
+            }
+        };
+        let passed = match first(self.over(outbound).pass(held), late).await {
+            First::Left(passed) => passed,
+            First::Right(()) => return Err(Failure::Late),
         };
         let response = passed.map_err(|error| self.fail(error))?;
         let overhead = self.progress.overhead(one.sent_at);
@@ -398,7 +404,6 @@ impl<'a> Sending<'a> {
                 reuse,
                 after,
                 ended,
-                end: _,
             } => Delivered::Complete(Complete {
                 after: match outbound.finish(reuse, self.bound) {
                     bound::BoundOutcome::Well => after,

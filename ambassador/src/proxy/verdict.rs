@@ -107,22 +107,31 @@ impl Verdict {
     }
 
     /// Whether the upstream has failed by it; `None`: it says nothing of the upstream.
+    #[inline(always)]
     pub(crate) fn score(self, settings: &breaker::Settings) -> Option<Score> {
-        let codes = settings.failure_codes;
         let failed = match self {
             Self::Status(status) => settings.failure_statuses.contains(status),
-            Self::Ended(end) => codes.contains(end.code),
-            Self::Bridged(status) => {
-                settings.failure_statuses.contains(status) || codes.contains(Code::of_http(status))
-            }
-            Self::Expired(Limit::Caller) => return None,
-            Self::Expired(_) => true,
-            Self::Open => false,
+            call => call.has_failed(settings)?,
         };
         Some(match failed {
             true => Score::Failure,
             false => Score::Success,
         })
+    }
+
+    #[inline(never)]
+    fn has_failed(self, settings: &breaker::Settings) -> Option<bool> {
+        let (statuses, codes) = (settings.failure_statuses, settings.failure_codes);
+        match self {
+            Self::Status(status) => Some(statuses.contains(status)),
+            Self::Ended(end) => Some(codes.contains(end.code)),
+            Self::Bridged(status) => {
+                Some(statuses.contains(status) || codes.contains(Code::of_http(status)))
+            }
+            Self::Expired(Limit::Caller) => None,
+            Self::Expired(_) => Some(true),
+            Self::Open => Some(false),
+        }
     }
 
     /// What it says of the endpoint, which asks for no requests for so long.
