@@ -89,6 +89,8 @@ pub struct Outcome {
     pub bytes: usize,
     /// The stream or its connection failed.
     pub error: Option<h2::Error>,
+    /// When it was given up; `None`: it was not.
+    pub given_up: Option<Instant>,
 }
 
 /// A call as it is made.
@@ -99,7 +101,17 @@ pub struct GrpcCall {
     content_type: String,
     message: usize,
     messages: usize,
-    give_up: Option<Duration>,
+    together: usize,
+    patience: Option<(Box<dyn Fn() -> bool>, Leaving)>,
+}
+
+/// How a caller gives its call up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// It resets its stream, and stays.
+    Stream,
+    /// It closes its connection.
+    Connection,
 }
 
 impl Shared {
@@ -167,8 +179,30 @@ impl GrpcServer {
 
     /// The calls so far.
     pub fn calls(&self) -> Vec<Received> {
-        let calls = self.shared.calls.lock();
+        self.watch().calls()
+    }
+
+    /// The same for whoever outlives it.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.shared))
+    }
+}
+
+/// Sees what a server receives.
+pub struct Watch(Arc<Shared>);
+
+impl Watch {
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<Received> {
+        let calls = self.0.calls.lock();
         calls.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Received {
+    /// Whether all its messages have come.
+    pub fn is_whole(&self) -> bool {
+        self.bytes.is_some()
     }
 }
 
@@ -329,7 +363,8 @@ impl GrpcCall {
             content_type: "application/grpc".to_owned(),
             message: 10,
             messages: 1,
-            give_up: None,
+            together: 1,
+            patience: None,
         }
     }
 
@@ -357,9 +392,15 @@ impl GrpcCall {
         self
     }
 
-    /// Given up after so long.
-    pub fn give_up(mut self, after: Duration) -> GrpcCall {
-        self.give_up = Some(after);
+    /// With so many of them in a frame.
+    pub fn together(mut self, count: usize) -> GrpcCall {
+        self.together = count;
+        self
+    }
+
+    /// Given up as soon as that is so.
+    pub fn give_up(mut self, when: impl Fn() -> bool + 'static, leaving: Leaving) -> GrpcCall {
+        self.patience = Some((Box::new(when), leaving));
         self
     }
 
@@ -368,27 +409,51 @@ impl GrpcCall {
     pub fn make(self) -> Outcome {
         let runtime = runtime();
         let made = runtime.block_on(async {
-            let limit = self.give_up.unwrap_or(LIMIT);
             let mut outcome = Outcome::default();
-            let ended = tokio::time::timeout(limit, self.run(&mut outcome)).await;
+            let stream = TcpStream::connect(self.address).await;
+            let stream = stream.expect("something listens");
+            let _ = stream.set_nodelay(true);
+            let (client, mut connection) = client::handshake(stream).await?;
+            let mut ping = connection.ping_pong().expect("nobody else has it");
+            tokio::spawn(connection);
+            let run = self.run(client, &mut outcome);
+            let run = tokio::time::timeout(LIMIT, run);
+            let ended = tokio::select! {
+                ended = run => Some(ended.expect("it is answered, or given up")),
+                () = self.patience_ends() => None,
+            };
             match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => outcome.error = Some(error),
-                Err(_) => assert!(self.give_up.is_some(), "no answer: {outcome:?}"),
+                Some(ended) => outcome.error = ended.err(),
+                None => {
+                    outcome.given_up = Some(Instant::now());
+                    if let Some((_, Leaving::Stream)) = self.patience {
+                        // It follows the reset.
+                        let _ = ping.ping(h2::Ping::opaque()).await;
+                    }
+                }
             }
-            outcome
+            Ok::<_, h2::Error>(outcome)
         });
         // Its connection ends here, and its stream with it.
         drop(runtime);
-        made
+        made.expect("the proxy speaks HTTP/2")
     }
 
-    async fn run(&self, outcome: &mut Outcome) -> Result<(), h2::Error> {
-        let stream = TcpStream::connect(self.address).await;
-        let stream = stream.expect("something listens");
-        let _ = stream.set_nodelay(true);
-        let (client, connection) = client::handshake(stream).await?;
-        tokio::spawn(connection);
+    /// Waits until it is to be given up.
+    async fn patience_ends(&self) {
+        let Some((is_over, _)) = &self.patience else {
+            return pending().await;
+        };
+        while !is_over() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    async fn run(
+        &self,
+        client: client::SendRequest<Bytes>,
+        outcome: &mut Outcome,
+    ) -> Result<(), h2::Error> {
         let mut client = client.ready().await?;
         let mut request = Request::builder()
             .method("POST")
@@ -413,8 +478,8 @@ impl GrpcCall {
 
     /// Sends the messages as the windows allow.
     async fn send(&self, mut stream: SendStream<Bytes>) -> Result<(), h2::Error> {
-        let whole = message(self.message);
-        for _ in 0..self.messages {
+        let whole = Bytes::from(message(self.message).repeat(self.together));
+        for _ in 0..self.messages / self.together {
             let mut rest = whole.clone();
             while !rest.is_empty() {
                 stream.reserve_capacity(rest.len());

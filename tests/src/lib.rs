@@ -36,7 +36,7 @@ pub use client::{Client, Response};
 pub use column::{Column, Protocol};
 pub use exchange::Exchange;
 pub use exposition::Exposition;
-pub use grpc::{GrpcCall, GrpcServer, Outcome, Script};
+pub use grpc::{GrpcCall, GrpcServer, Leaving, Outcome, Received, Script};
 pub use message::{Answer, Call};
 pub use netns::Netns;
 pub use openbao::OpenBao;
