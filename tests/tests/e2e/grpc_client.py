@@ -90,7 +90,7 @@ CALLS = {
     ),
     "big": lambda length: unary("Echo", b"x" * int(length)),
     "fail": lambda code: unary("Fail", code.encode()),
-    "flaky": lambda name, times: unary("Flaky", f"{name}:{times}".encode()),
+    "flaky": lambda *words: unary("Flaky", ":".join(words).encode()),
     "deadline": lambda seconds: unary("Silent", b"", timeout=float(seconds)),
     "silent": lambda: unary("Silent", b""),
     "count": lambda number: stream(method("unary_stream", "Count")(number.encode())),

@@ -40,13 +40,14 @@ def fail(request, context):
 
 
 def flaky(request, context):
-    """Is unavailable as often as it is told, for each name."""
-    name, times = request.decode().split(":")
+    """Is unavailable as often as it is told, for each name, and may say when to ask again."""
+    name, times, *pushback = request.decode().split(":")
     with lock:
         failures[name] = failures.get(name, 0) + 1
         again = failures[name] <= int(times)
     note(call="flaky", name=name)
     if again:
+        context.set_trailing_metadata([("grpc-retry-pushback-ms", wait) for wait in pushback])
         context.abort(grpc.StatusCode.UNAVAILABLE, "try again")
     return str(failures[name]).encode()
 

@@ -29,15 +29,15 @@ const PACKAGES: &str = "grpcio==1.85.3 typing_extensions==4.16.0";
 const SOON: Duration = Duration::from_secs(10);
 
 /// A server of grpcio, and what it has noted.
-struct Peer {
-    address: SocketAddr,
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
     scratch: Scratch,
     _running: Running,
 }
 
 impl Peer {
     #[track_caller]
-    fn start() -> Peer {
+    pub(crate) fn start() -> Peer {
         let scratch = Scratch::new();
         let mut script = program::script(PACKAGES, "grpc_server.py");
         let script = script
@@ -55,7 +55,7 @@ impl Peer {
     }
 
     /// Each call that it was made.
-    fn calls(&self, name: &str) -> Vec<Value> {
+    pub(crate) fn calls(&self, name: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.scratch.path().join("calls")).unwrap_or_default();
         let lines = text
             .lines()
@@ -64,14 +64,14 @@ impl Peer {
     }
 
     /// How often it has begun one.
-    fn count(&self, name: &str) -> usize {
+    pub(crate) fn count(&self, name: &str) -> usize {
         let calls = self.calls(name);
         calls.iter().filter(|call| call["ended"].is_null()).count()
     }
 
     /// Waits until it has ended one.
     #[track_caller]
-    fn expect_end(&self, name: &str) {
+    pub(crate) fn expect_end(&self, name: &str) {
         eventually("the call ends at the server", SOON, || {
             self.calls(name).iter().any(|call| call["ended"] == true)
         });
@@ -80,7 +80,7 @@ impl Peer {
 
 /// What a client of grpcio says of a call.
 #[track_caller]
-fn call(address: SocketAddr, words: &[&str]) -> Value {
+pub(crate) fn call(address: SocketAddr, words: &[&str]) -> Value {
     let mut script = program::script(PACKAGES, "grpc_client.py");
     let said = program::succeed(script.arg(address.to_string()).args(words));
     serde_json::from_str(&said).expect("json.dumps writes JSON")
@@ -113,7 +113,7 @@ impl World {
 
 /// That such a call ended well, and with this.
 #[track_caller]
-fn assert_ok(said: &Value, key: &str, wanted: Value) {
+pub(crate) fn assert_ok(said: &Value, key: &str, wanted: Value) {
     assert_eq!(
         (&said["code"], &said[key]),
         (&json!("OK"), &wanted),
