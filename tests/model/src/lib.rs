@@ -27,6 +27,7 @@ pub mod clock {
 pub mod policy {
     pub mod breaker;
     pub mod budget;
+    mod codes;
     mod jitter;
     #[cfg_attr(
         not(test),
@@ -47,6 +48,16 @@ pub mod policy {
 
         pub use crate::atomic::{AtomicU32, AtomicU64};
     }
+}
+
+/// What the breaker counts of gRPC.
+#[path = "../../../ambassador/src/message"]
+pub mod message {
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for requests, which are not here")
+    )]
+    pub mod grpc;
 }
 
 /// Who has a share of its own.
