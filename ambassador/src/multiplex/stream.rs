@@ -202,9 +202,11 @@ impl Http2Stream {
         }
     }
 
-    /// Gives it up for what the peer sent on it, also where that has ended it.
+    /// Gives it up for what the peer sent on it, also where that has ended it. One that has
+    /// failed was reset before.
     pub(crate) fn refuse(&self) {
-        if let Some(id) = self.id.get() {
+        let has_failed = self.with(|stream| stream.failure.is_some());
+        if let (Some(id), Some(false)) = (self.id.get(), has_failed) {
             let mut state = self.connection.state.borrow_mut();
             state.codec.refuse(id, ErrorCode::PROTOCOL_ERROR);
             state.wake_driver();
