@@ -7,6 +7,9 @@ use super::{Frame, PREFACE, Peer, Windows, code, kind};
 use crate::client::{Client, Response};
 use crate::message::{Body, Call};
 
+/// What the windows have room for, whatever went before.
+const LITTLE: usize = 1_000;
+
 /// One connection, and the request that is under way.
 pub struct Http2Client {
     peer: Peer<Client>,
@@ -60,6 +63,12 @@ impl Http2Client {
         let ends = call.body.is_empty();
         let head = self.section(&fields, ends);
         match &call.body {
+            // All in one where it is little, as over HTTP/1.
+            Body::Whole(bytes) if !ends && bytes.len() <= LITTLE => {
+                let content = Frame::data(self.stream, bytes).ending();
+                self.windows.take(self.stream, bytes.len());
+                self.peer.put(&[head.bytes(), content.bytes()].concat())
+            }
             Body::Whole(bytes) if !ends => {
                 self.peer.send(&head)?;
                 self.data(bytes, true)
