@@ -21,6 +21,7 @@ pub struct ResponseRewrite {
 }
 
 /// Appends the head of a request to `out`.
+#[inline(always)]
 pub fn write_request(
     out: &mut Vec<u8>,
     head: &[u8],

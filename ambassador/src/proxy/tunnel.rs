@@ -159,7 +159,11 @@ pub(crate) async fn pass(
         }
         let bytes = gather.bytes() as u64;
         moved.set(ring::now());
-        let posted = to.post(gather).await;
+        let posted = match to {
+            // Most are connections, whose send is small.
+            TunnelEnd::Own(transport) => transport.post(gather).await,
+            TunnelEnd::Shared(..) => to.post(gather).await,
+        };
         posted.map_err(|error| EndFailure::To(error.source))?;
         moved.set(ring::now());
         passed(bytes);

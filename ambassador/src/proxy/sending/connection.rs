@@ -23,32 +23,31 @@ impl Sending<'_> {
         one: &mut Try<'_>,
         freshness: Freshness,
     ) -> Result<Outbound, Unanswered> {
-        let protocol = self.route.protocol(self.incoming, self.facts);
-        let outbound = self.connection(one, freshness, protocol).await?;
-        match self.facts.upgrade {
-            false => Ok(outbound),
+        let mut protocol = self.route.protocol(self.incoming, self.facts);
+        loop {
+            let outbound = self.connection(one, freshness, protocol).await?;
+            if !self.facts.upgrade {
+                return Ok(outbound);
+            }
             // Boxed, as it is rare.
-            true => Box::pin(self.for_switch(one, freshness, outbound)).await,
+            match Box::pin(self.for_switch(outbound)).await? {
+                Some(outbound) => return Ok(outbound),
+                None => protocol = key::Protocol::Http1,
+            }
         }
     }
 
-    /// The same for one that asks for a switch of protocols: over HTTP/2 its peer has to
-    /// allow that (RFC 8441 section 3).
-    async fn for_switch(
-        &mut self,
-        one: &mut Try<'_>,
-        freshness: Freshness,
-        outbound: Outbound,
-    ) -> Result<Outbound, Unanswered> {
+    /// What a request goes over that asks for a switch of protocols: over HTTP/2 its peer
+    /// has to allow that (RFC 8441 section 3). `None`: HTTP/1.1 is the way.
+    async fn for_switch(&mut self, outbound: Outbound) -> Result<Option<Outbound>, Unanswered> {
         let Deadline { at, limit } = self.deadlines.of_head(Awaited::FirstByte, ring::now());
         let takes_it = timer::timeout_at(at, outbound.takes_switch()).await;
         let takes_it = takes_it.map_err(|_| Unanswered::expired(limit))?;
         if takes_it || !self.has_to_switch() {
-            return Ok(outbound);
+            return Ok(Some(outbound));
         }
-        drop(outbound);
         match self.target().upstream.protocol {
-            Protocol::Auto => self.connection(one, freshness, key::Protocol::Http1).await,
+            Protocol::Auto => Ok(None),
             _ => Err(Unanswered::malformed(BadMessage::NoExtendedConnect)),
         }
     }
