@@ -6,6 +6,9 @@ use crate::build::{self, OBJECT_VARIABLE};
 use crate::setup;
 use crate::workspace::{self, Failure};
 
+/// What says how many tests of a program run at once.
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
+
 /// Runs `cargo test`, of the whole workspace unless `arguments` say otherwise.
 pub fn all(arguments: &[String]) -> Result<(), Failure> {
     setup::everything()?;
@@ -17,11 +20,20 @@ pub fn all(arguments: &[String]) -> Result<(), Failure> {
         // What fails late should be known too.
         command.args(["--workspace", "--no-fail-fast"]);
     }
+    if std::env::var_os(THREADS_VARIABLE).is_none() {
+        command.env(THREADS_VARIABLE, threads().to_string());
+    }
     command
         .args(arguments)
         .env("AMBASSADOR_BIN", &built.binary)
         .env(OBJECT_VARIABLE, &built.object);
     workspace::run(&mut command)
+}
+
+/// How many tests run at once: one more for every two CPUs, as most of them wait.
+fn threads() -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    cpus + cpus.div_ceil(2)
 }
 
 /// Capture, cgroups and namespaces need root; the tests do not pretend otherwise.
