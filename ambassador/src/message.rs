@@ -26,7 +26,7 @@ pub(crate) mod trailers;
 
 pub(crate) use bad_message::BadMessage;
 pub use caller_timeout::CallerTimeout;
-pub(crate) use field_list::FieldList;
+pub(crate) use field_list::{FieldList, Secrecy};
 pub(crate) use hops::{Hops, X_HOPS};
 pub use identity::request_id;
 pub use method::Method;

@@ -256,7 +256,7 @@ impl<'a> Lines<'a> {
 
     /// A field without blanks before the colon, in one line with CR and LF.
     fn write_anew(&mut self, field: &Field) {
-        if field.form == Form::AsSent {
+        if field.form != Form::Anew {
             self.out.extend_from_slice(&self.head[field.line()]);
             self.out.extend_from_slice(b"\r\n");
             return;

@@ -1,6 +1,6 @@
 //! Reads the regular fields of a section (RFC 9113 section 8.2).
 
-use crate::http2::block::{FieldBlock, RawField};
+use crate::http2::block::{FieldBlock, Indexing, RawField};
 use crate::message::BadMessage;
 use crate::message::fields::{Field, Fields, Form, Kind, kind_of};
 use crate::message::grammar::{is_field_text, is_token, number};
@@ -19,7 +19,10 @@ pub(super) fn push(
     let name = field.name(lines);
     let kind = check(name, field.value(lines)).inspect_err(|_| fields.blame(name))?;
     let (name, value) = (field.name, field.value);
-    let form = Form::AsSent;
+    let form = match field.indexing {
+        Indexing::Free => Form::AsSent,
+        Indexing::Never => Form::Secret,
+    };
     fields.push(
         lines,
         Field {

@@ -4,7 +4,7 @@
 use crate::message::fields::{Field, Form, Kind};
 use crate::message::grpc;
 use crate::message::{
-    FieldList, FieldWriter, LocalReply, RequestHead, RequestRewrite, ResponseHead,
+    FieldList, FieldWriter, LocalReply, RequestHead, RequestRewrite, ResponseHead, Secrecy,
 };
 
 /// Appends the head of a request to `list`. With a `protocol`, it is an extended CONNECT
@@ -160,6 +160,7 @@ impl FieldWriter for ListWriter<'_> {
         let (name, value) = (field.name(self.head), field.value(self.head));
         match field.form {
             Form::AsSent => self.list.push(name, value),
+            Form::Secret => self.list.push_as(Secrecy::Secret, name, value),
             Form::Anew => self.list.push(name, &unfolded(value)),
         }
     }
@@ -168,6 +169,10 @@ impl FieldWriter for ListWriter<'_> {
     #[inline]
     fn write(&mut self, name: &[u8], value: &[u8]) {
         self.list.push(name, value.trim_ascii());
+    }
+
+    fn write_secret(&mut self, name: &[u8], value: &[u8]) {
+        self.list.push_as(Secrecy::Secret, name, value.trim_ascii());
     }
 }
 

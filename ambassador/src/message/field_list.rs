@@ -4,9 +4,21 @@
 /// Appends fields to a list in bytes, for [`fields`] to read.
 ///
 /// Each field is the length of its name in two bytes, that of its value in four, name,
-/// value.
+/// value. The highest bit of the second length says that it is a secret.
 #[derive(Debug)]
 pub(crate) struct FieldList<'a>(pub &'a mut Vec<u8>);
+
+/// Whether a hop may put a field into a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Secrecy {
+    /// It may.
+    Open,
+    /// It may not (RFC 7541 section 6.2.3).
+    Secret,
+}
+
+/// Set in the length of a secret value.
+const SECRET: u32 = 1 << 31;
 
 /// Bytes before each field.
 const LENGTHS: usize = 6;
@@ -15,11 +27,23 @@ impl FieldList<'_> {
     /// Appends a field. A head has far less than fits the lengths.
     #[inline]
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.push_as(Secrecy::Open, name, value);
+    }
+
+    /// The same of one that may be a secret.
+    #[inline]
+    pub(crate) fn push_as(&mut self, secrecy: Secrecy, name: &[u8], value: &[u8]) {
         let (Ok(name_length), Ok(value_length)) = (name.len().try_into(), value.len().try_into())
         else {
             return;
         };
-        let (name_length, value_length): (u16, u32) = (name_length, value_length);
+        let (name_length, mut value_length): (u16, u32) = (name_length, value_length);
+        if value_length >= SECRET {
+            return;
+        }
+        if secrecy == Secrecy::Secret {
+            value_length |= SECRET;
+        }
         self.0.extend_from_slice(&name_length.to_le_bytes());
         self.0.extend_from_slice(&value_length.to_le_bytes());
         self.0.extend_from_slice(name);
@@ -30,25 +54,36 @@ impl FieldList<'_> {
 /// Names and values of a list that a [`FieldList`] made, in order.
 #[inline]
 pub(crate) fn fields(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> + Clone {
-    Fields(list)
+    lines(list).map(|(_, name, value)| (name, value))
+}
+
+/// The same, and whether each is a secret.
+#[inline]
+pub(crate) fn lines(list: &[u8]) -> impl Iterator<Item = (Secrecy, &[u8], &[u8])> + Clone {
+    Lines(list)
 }
 
 #[derive(Clone)]
-struct Fields<'a>(&'a [u8]);
+struct Lines<'a>(&'a [u8]);
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = (&'a [u8], &'a [u8]);
+impl<'a> Iterator for Lines<'a> {
+    type Item = (Secrecy, &'a [u8], &'a [u8]);
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let (lengths, rest) = self.0.split_first_chunk::<LENGTHS>()?;
         let [a, b, c, d, e, f] = *lengths;
         let name = usize::from(u16::from_le_bytes([a, b]));
-        let value = u32::from_le_bytes([c, d, e, f]) as usize;
+        let value = u32::from_le_bytes([c, d, e, f]);
+        let secrecy = match value & SECRET {
+            0 => Secrecy::Open,
+            _ => Secrecy::Secret,
+        };
+        let value = (value & !SECRET) as usize;
         let (name, rest) = rest.split_at_checked(name)?;
         let (value, rest) = rest.split_at_checked(value)?;
         self.0 = rest;
-        Some((name, value))
+        Some((secrecy, name, value))
     }
 }
 
@@ -73,5 +108,16 @@ mod tests {
         assert!(fields(&bytes).eq(all));
         assert_eq!(fields(&bytes[..bytes.len() - 1]).count(), 3);
         assert_eq!(fields(b"").count(), 0);
+    }
+
+    #[test]
+    fn a_secret_stays_one() {
+        let mut bytes = Vec::new();
+        let mut list = FieldList(&mut bytes);
+        list.push_as(Secrecy::Secret, b"key", b"k");
+        list.push(b"a", b"b");
+        let all: [(Secrecy, &[u8], &[u8]); 2] =
+            [(Secrecy::Secret, b"key", b"k"), (Secrecy::Open, b"a", b"b")];
+        assert!(lines(&bytes).eq(all));
     }
 }

@@ -39,6 +39,9 @@ pub struct Field {
 pub enum Form {
     /// It may.
     AsSent,
+    /// It may, and no hop may put it into a table: its value is a secret that could be
+    /// guessed bit by bit (RFC 7541 section 7.1.3).
+    Secret,
     /// There are blanks before its colon, or it is folded: it is written anew.
     Anew,
 }

@@ -43,6 +43,11 @@ pub(crate) trait FieldWriter {
 
     /// A field with this name and value.
     fn write(&mut self, name: &[u8], value: &[u8]);
+
+    /// The same of a secret.
+    fn write_secret(&mut self, name: &[u8], value: &[u8]) {
+        self.write(name, value);
+    }
 }
 
 impl RequestRewrite<'_> {
@@ -97,7 +102,7 @@ impl RequestRewrite<'_> {
             writer.write(name.as_bytes(), value);
         }
         if let Some(field) = credential {
-            writer.write(field.name.as_bytes(), field.value);
+            writer.write_secret(field.name.as_bytes(), field.value);
         }
     }
 

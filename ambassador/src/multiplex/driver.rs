@@ -11,10 +11,10 @@ use super::response_content::ResponseContent;
 use super::stream::StreamState;
 use super::{Ended, Http2Stream, Multiplexed, State, StreamFailure};
 use crate::http2::{
-    ErrorCode, Event, FieldBlock, LocalSettings, Role, Section, StreamId, read_trailers,
+    ErrorCode, Event, FieldBlock, Indexing, LocalSettings, Role, Section, StreamId, read_trailers,
 };
-use crate::message::FieldList;
 use crate::message::fields::part;
+use crate::message::{FieldList, Secrecy};
 use crate::ring::{self, Chunk, Gather};
 use crate::transport;
 
@@ -313,7 +313,12 @@ impl State {
                 let is_sound = read_trailers(block).is_ok();
                 let mut list = FieldList(&mut trailers);
                 for field in block.fields() {
-                    list.push(
+                    let secrecy = match field.indexing {
+                        Indexing::Free => Secrecy::Open,
+                        Indexing::Never => Secrecy::Secret,
+                    };
+                    list.push_as(
+                        secrecy,
                         part(block.bytes(), field.name),
                         part(block.bytes(), field.value),
                     );

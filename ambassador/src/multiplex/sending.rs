@@ -11,7 +11,7 @@ use super::stream::StreamState;
 use super::unsent::Unsent;
 use super::{Http2Stream, Multiplexed, State, StreamFailure};
 use crate::http2::{Indexing, StreamId};
-use crate::message::{End, field_list};
+use crate::message::{End, Secrecy, field_list};
 use crate::ring::{self, Chunk, Gather, SendError};
 
 /// Content that one stream writes before others that wait have a turn.
@@ -186,7 +186,13 @@ impl Future for Sending<'_> {
 
 /// The fields of a list, as the codec takes them.
 fn lines(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], Indexing)> {
-    field_list::fields(list).map(|(name, value)| (name, value, Indexing::Free))
+    field_list::lines(list).map(|(secrecy, name, value)| {
+        let indexing = match secrecy {
+            Secrecy::Open => Indexing::Free,
+            Secrecy::Secret => Indexing::Never,
+        };
+        (name, value, indexing)
+    })
 }
 
 impl Sending<'_> {

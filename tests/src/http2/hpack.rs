@@ -193,6 +193,8 @@ pub struct Decoder {
     table: VecDeque<(String, String)>,
     size_max: usize,
     codes: Vec<(u8, u32)>,
+    /// Names in the newest block that no hop may put into a table.
+    never: Vec<String>,
 }
 
 impl Default for Decoder {
@@ -201,6 +203,7 @@ impl Default for Decoder {
             table: VecDeque::new(),
             size_max: 4096,
             codes: huffman_codes(),
+            never: Vec::new(),
         }
     }
 }
@@ -210,6 +213,7 @@ impl Decoder {
     pub fn decode(&mut self, block: &[u8]) -> io::Result<Vec<(String, String)>> {
         let mut rest = block;
         let mut fields = Vec::new();
+        self.never.clear();
         while let Some(first) = rest.first() {
             match first {
                 0x80.. => {
@@ -226,10 +230,20 @@ impl Decoder {
                     self.size_max = take_number(&mut rest, 5)?;
                     self.evict();
                 }
-                _ => fields.push(self.literal(&mut rest, 4)?),
+                kept => {
+                    let is_never = kept & 0x10 != 0;
+                    let field = self.literal(&mut rest, 4)?;
+                    self.never.extend(is_never.then(|| field.0.clone()));
+                    fields.push(field);
+                }
             }
         }
         Ok(fields)
+    }
+
+    /// The names in the newest block that no hop may put into a table.
+    pub fn never(&self) -> &[String] {
+        &self.never
     }
 
     fn entry(&self, index: usize) -> io::Result<(String, String)> {

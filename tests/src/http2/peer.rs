@@ -174,6 +174,11 @@ impl<W: Wire> Peer<W> {
         &self.fields
     }
 
+    /// The names in it that no hop may put into a table.
+    pub fn never(&self) -> &[String] {
+        self.decoder.never()
+    }
+
     /// The value of one of them, or nothing.
     pub fn field(&self, name: &str) -> &str {
         let found = self.fields.iter().find(|(key, _)| key == name);

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use ambassador_tests::http2::hpack::{Literal, block, literal, text};
 use ambassador_tests::http2::{Field, Frame, Peer, flag, kind, setting};
 use ambassador_tests::server::response;
 use ambassador_tests::{
@@ -35,6 +36,7 @@ on_both_backends!(
     answers_without_content_pass_both_ways,
     an_early_answer_passes_a_closed_window,
     a_body_goes_on_behind_its_answer,
+    a_secret_is_in_the_table_of_no_hop,
 );
 
 const SOON: Duration = Duration::from_secs(10);
@@ -475,4 +477,46 @@ fn a_body_goes_on_behind_its_answer(backend: Backend) {
     assert!(frame.is_last());
     // The client was not kept waiting for that.
     assert_eq!(client.get("/").status, 202);
+}
+
+/// Fields, and behind them one that no hop may put into a table.
+fn with_secret(fields: &[Field<'_>], name: &str) -> Vec<u8> {
+    let secret = literal(Literal::Never, &text(name), &text("s3cr3t"));
+    [block(fields), secret].concat()
+}
+
+/// RFC 7541, section 6.2.3: of requests, of answers and of trailers.
+fn a_secret_is_in_the_table_of_no_hop(backend: Backend) {
+    let (tell, told) = channel();
+    let server = Server::start(move |connection| {
+        let mut peer = Peer::welcome(connection, &[])?;
+        while let Some(frame) = peer.receive()? {
+            if frame.kind == kind::HEADERS {
+                let _ = tell.send(peer.never().to_vec());
+                let head = with_secret(&[(":status", "200"), ("x-plain", "1")], "x-answer");
+                peer.send(&Frame::headers(frame.stream, head))?;
+                let trailers = Frame::headers(frame.stream, with_secret(&[], "x-trailer"));
+                peer.send(&trailers.ending())?;
+            }
+        }
+        Ok(())
+    });
+    let column = between(Protocol::Http2, Protocol::Http2, backend);
+    let (_proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut peer = Peer::connect(listen);
+    peer.greet(&[]).expect("a server");
+    let head = with_secret(&[&GET[..], &[("x-plain", "1")]].concat(), "x-key");
+    peer.send(&Frame::headers(1, head).ending()).expect("open");
+    peer.headers().expect("an answer");
+    assert_eq!(
+        (peer.field("x-answer"), peer.field("x-plain")),
+        ("s3cr3t", "1")
+    );
+    assert_eq!(peer.never(), ["x-answer"]);
+    peer.headers().expect("trailers");
+    assert_eq!(peer.never(), ["x-trailer"]);
+    assert_eq!(
+        told.recv_timeout(SOON).as_deref(),
+        Ok(&["x-key".to_owned()][..])
+    );
 }

@@ -287,9 +287,9 @@ impl<'a> RecvRequest<'a> {
             _ => return,
         };
         let mut list = FieldList(self.trailers);
-        for (name, value) in field_list::fields(&came) {
+        for (secrecy, name, value) in field_list::lines(&came) {
             if trailers.passes(name) {
-                list.push(name, value);
+                list.push_as(secrecy, name, value);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::credential::aws_error::BODY_BYTES_MAX;
 use crate::http1::{self, BodyReader};
 use crate::http2::{self, FieldBlock};
 use crate::message::{
-    BadMessage, End, FieldList, Length, Method, RequestHead, RequestRewrite, ResponseHead,
+    BadMessage, End, FieldList, Length, Method, RequestHead, RequestRewrite, ResponseHead, Secrecy,
     WrittenHead, field_list, may_trail,
 };
 use crate::multiplex::{Http2Stream, Received as Arrived, StreamFailure};
@@ -171,7 +171,7 @@ impl Outbound {
     ) -> Result<Option<Chunk>, E> {
         let (mut new, mut is_changed) = (Vec::new(), false);
         let mut list = FieldList(&mut new);
-        for (name, value) in field_list::fields(head) {
+        for (secrecy, name, value) in field_list::lines(head) {
             let is_pseudo = name.starts_with(b":");
             match is_pseudo
                 .then_some(None)
@@ -179,9 +179,9 @@ impl Outbound {
             {
                 Some(value) => {
                     is_changed = true;
-                    list.push(name, value.as_ref());
+                    list.push_as(Secrecy::Secret, name, value.as_ref());
                 }
-                None => list.push(name, value),
+                None => list.push_as(secrecy, name, value),
             }
         }
         Ok(is_changed.then(|| Chunk::from(new)))
@@ -388,9 +388,9 @@ impl RecvResponse<'_> {
     fn trailers(&self) -> Vec<u8> {
         let mut trailers = Vec::new();
         let mut list = FieldList(&mut trailers);
-        for (name, value) in field_list::fields(&self.stream().take_trailers()) {
+        for (secrecy, name, value) in field_list::lines(&self.stream().take_trailers()) {
             if may_trail(name) {
-                list.push(name, value);
+                list.push_as(secrecy, name, value);
             }
         }
         trailers
