@@ -185,7 +185,7 @@ impl Multiplexed {
 
     /// Waits until the peer has what it was sent, and reads on for a while, so that the
     /// close does not destroy it.
-    pub(crate) async fn linger(&self) {
+    async fn linger(&self) {
         let lingered = async {
             if self.transport.flush().await.is_err() {
                 return;

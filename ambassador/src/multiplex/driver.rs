@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::floods;
 use super::inbox::Progress;
@@ -15,7 +16,7 @@ use crate::http2::{
 };
 use crate::message::fields::part;
 use crate::message::{FieldList, Secrecy};
-use crate::ring::{self, Chunk, Gather};
+use crate::ring::{self, Chunk, Gather, timer};
 use crate::transport;
 
 /// Drives a connection, by one task.
@@ -122,8 +123,15 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Sends what ends the connection, so that it arrives where the peer reads `within`
+    /// that time.
+    pub(crate) async fn finish(&mut self, within: Duration) {
+        let _ = timer::timeout(within, self.flush()).await;
+        self.connection.linger().await;
+    }
+
     /// Sends what was written, and nothing more.
-    pub(crate) fn flush(&mut self) -> impl Future<Output = ()> + use<'_, 'a> {
+    fn flush(&mut self) -> impl Future<Output = ()> + use<'_, 'a> {
         poll_fn(|context| {
             while self.poll_write(context) {}
             match self.sending {

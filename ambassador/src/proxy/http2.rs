@@ -66,9 +66,7 @@ pub(crate) async fn serve(client: Box<Client>, patience: Patience, serve_inner: 
         multiplex::explain(&error, &server.origin.peer, ring::now());
     }
     if ended != Some(Ended::Closed) {
-        // What ends it is to arrive.
-        let _ = timer::timeout(patience.idle(), driver.flush()).await;
-        server.connection.linger().await;
+        driver.finish(patience.idle()).await;
     }
 }
 

@@ -160,9 +160,7 @@ impl MultiplexedConnection {
                     return match ended {
                         Ended::Error(error) => {
                             multiplex::explain(&error, &self.key.endpoint, ring::now());
-                            // What ends it is to arrive.
-                            let _ = timer::timeout(GOODBYE_MAX, driver.flush()).await;
-                            self.multiplexed.linger().await;
+                            driver.finish(GOODBYE_MAX).await;
                         }
                         Ended::Closed => self.multiplexed.part().await,
                     };

@@ -87,27 +87,41 @@ pub(crate) fn call(address: SocketAddr, words: &[&str]) -> Value {
 }
 
 /// A proxy in front of a server.
-struct World {
-    listen: SocketAddr,
-    _proxy: Proxy,
-    peer: Peer,
+pub(crate) struct World {
+    pub(crate) listen: SocketAddr,
+    pub(crate) proxy: Proxy,
+    pub(crate) peer: Peer,
 }
 
 impl World {
     #[track_caller]
-    fn start(backend: Backend) -> World {
+    pub(crate) fn start(backend: Backend) -> World {
+        World::start_with(backend, "")
+    }
+
+    /// The same, whose upstream has more settings.
+    #[track_caller]
+    pub(crate) fn start_with(backend: Backend, more: &str) -> World {
         let (peer, listen) = (Peer::start(), free());
-        let config = one_upstream(listen, peer.address, "protocol: grpc");
+        let more = format!("protocol: grpc\n{more}");
         World {
-            _proxy: Proxy::start(backend, &config),
+            proxy: Proxy::start(backend, &one_upstream(listen, peer.address, &more)),
             listen,
             peer,
         }
     }
 
     #[track_caller]
-    fn call(&self, words: &[&str]) -> Value {
+    pub(crate) fn call(&self, words: &[&str]) -> Value {
         call(self.listen, words)
+    }
+
+    /// So many calls have ended with this code, as the proxy counts.
+    #[track_caller]
+    pub(crate) fn expect_counted(&self, code: &str, count: f64) {
+        let labels = [("upstream", "web"), ("grpc_status", code)];
+        let proxy = &self.proxy;
+        proxy.expect_metric("ambassador_requests_total", &labels, count);
     }
 }
 

@@ -1,14 +1,13 @@
 //! Policies between a client and a server of grpcio: what is asked again, what counts,
 //! and what a caller is told whom the proxy answers itself.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::{Backend, Proxy, Server, on_both_backends};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::h2_grpc::{Peer, assert_ok, call};
+use crate::h2_grpc::{World, assert_ok, call};
 use crate::tls_upstream::free;
 
 on_both_backends!(
@@ -20,40 +19,8 @@ on_both_backends!(
     who_is_not_there_is_unavailable,
 );
 
-/// A proxy in front of a server.
-struct World {
-    listen: SocketAddr,
-    proxy: Proxy,
-    peer: Peer,
-}
-
-impl World {
-    #[track_caller]
-    fn start(backend: Backend, more: &str) -> World {
-        let (peer, listen) = (Peer::start(), free());
-        let config = one_upstream(listen, peer.address, &format!("protocol: grpc\n{more}"));
-        World {
-            proxy: Proxy::start(backend, &config),
-            listen,
-            peer,
-        }
-    }
-
-    #[track_caller]
-    fn call(&self, words: &[&str]) -> Value {
-        call(self.listen, words)
-    }
-
-    #[track_caller]
-    fn expect_counted(&self, code: &str, count: f64) {
-        let labels = [("upstream", "web"), ("grpc_status", code)];
-        let proxy = &self.proxy;
-        proxy.expect_metric("ambassador_requests_total", &labels, count);
-    }
-}
-
 fn calls_of_all_kinds_are_counted_by_code(backend: Backend) {
-    let world = World::start(backend, "");
+    let world = World::start(backend);
     for words in [
         &["echo", "hello"][..],
         &["count", "4"],
@@ -74,7 +41,7 @@ fn calls_of_all_kinds_are_counted_by_code(backend: Backend) {
 fn what_is_unavailable_is_asked_again(backend: Backend) {
     let closed = "circuit_breaker: { failures: off }";
     let more = format!("retry: {{ attempts: 3, base: 1ms }}\n{closed}");
-    let world = World::start(backend, &more);
+    let world = World::start_with(backend, &more);
     assert_ok(&world.call(&["flaky", "twice", "2"]), "text", json!("3"));
     assert_eq!(world.peer.count("flaky"), 3);
     let said = world.call(&["flaky", "always", "9"]);
@@ -89,13 +56,13 @@ fn what_is_unavailable_is_asked_again(backend: Backend) {
     assert_eq!(world.call(exhausted)["code"], "RESOURCE_EXHAUSTED");
     assert_eq!(world.peer.count("fail"), 1);
     let more = "retry: { attempts: 3, base: 1ms, on: [{ grpc: [resource-exhausted] }] }";
-    let world = World::start(backend, more);
+    let world = World::start_with(backend, more);
     assert_eq!(world.call(exhausted)["code"], "RESOURCE_EXHAUSTED");
     assert_eq!(world.peer.count("fail"), 3);
 }
 
 fn a_server_puts_another_try_off_or_refuses_it(backend: Backend) {
-    let world = World::start(backend, "retry: { attempts: 3, base: 1ms }");
+    let world = World::start_with(backend, "retry: { attempts: 3, base: 1ms }");
     let asked = Instant::now();
     let said = world.call(&["flaky", "later", "1", "700"]);
     assert_ok(&said, "text", json!("2"));
@@ -108,7 +75,7 @@ fn a_server_puts_another_try_off_or_refuses_it(backend: Backend) {
 
 fn a_failure_after_a_message_is_not_asked_again(backend: Backend) {
     let more = "retry: { attempts: 3, base: 1ms, on: [{ grpc: [data-loss] }] }";
-    let world = World::start(backend, more);
+    let world = World::start_with(backend, more);
     let late = world.call(&["late"]);
     let (code, got) = (&late["code"], &late["got"]);
     assert_eq!((code, got), (&json!("DATA_LOSS"), &json!(["first"])));
@@ -118,7 +85,7 @@ fn a_failure_after_a_message_is_not_asked_again(backend: Backend) {
 }
 
 fn a_deadline_ends_the_call_on_both_sides(backend: Backend) {
-    let world = World::start(backend, "");
+    let world = World::start(backend);
     let said = world.call(&["deadline", "0.5"]);
     assert_eq!(said["code"], "DEADLINE_EXCEEDED", "{said}");
     world.peer.expect_end("silent");
@@ -130,7 +97,7 @@ fn a_deadline_ends_the_call_on_both_sides(backend: Backend) {
 
     // A limit of the proxy's own is told in the same words.
     let more = "timeouts: { request: 300ms }\nretry: { attempts: 1 }";
-    let world = World::start(backend, more);
+    let world = World::start_with(backend, more);
     let said = world.call(&["silent"]);
     assert_eq!(said["code"], "DEADLINE_EXCEEDED", "{said}");
     world.peer.expect_end("silent");
