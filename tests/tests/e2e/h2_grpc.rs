@@ -4,7 +4,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use ambassador_tests::program::{self, Running};
@@ -25,10 +26,48 @@ on_both_backends!(
     the_proxy_passes_calls_on_to_nginx,
 );
 
-const PACKAGES: &str = "grpcio==1.85.3 typing_extensions==4.16.0";
+const PYTHON: &str = "grpcio==1.85.3 typing_extensions==4.16.0";
+const NODE: &str = "@grpc/grpc-js@1.14.7 @js-sdsl/ordered-map@4.4.2";
 const SOON: Duration = Duration::from_secs(10);
 
-/// A server of grpcio, and what it has noted.
+/// What a client or a server is made with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Library {
+    /// grpcio.
+    Python,
+    /// @grpc/grpc-js.
+    Node,
+}
+
+impl Library {
+    fn server(self, notes: &Path) -> Command {
+        let mut script = match self {
+            Library::Python => program::script(PYTHON, "grpc_server.py"),
+            Library::Node => program::node_script(NODE, "grpc_js.js"),
+        };
+        if matches!(self, Library::Node) {
+            script.arg("serve");
+        }
+        script.arg(notes);
+        script
+    }
+
+    /// What its client says of a call.
+    #[track_caller]
+    pub(crate) fn call(self, address: SocketAddr, words: &[&str]) -> Value {
+        let mut script = match self {
+            Library::Python => program::script(PYTHON, "grpc_client.py"),
+            Library::Node => program::node_script(NODE, "grpc_js.js"),
+        };
+        if matches!(self, Library::Node) {
+            script.arg("call");
+        }
+        let said = program::succeed(script.arg(address.to_string()).args(words));
+        serde_json::from_str(&said).expect("it writes JSON")
+    }
+}
+
+/// A server, and what it has noted.
 pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     scratch: Scratch,
@@ -38,11 +77,14 @@ pub(crate) struct Peer {
 impl Peer {
     #[track_caller]
     pub(crate) fn start() -> Peer {
+        Peer::start_with(Library::Python)
+    }
+
+    #[track_caller]
+    pub(crate) fn start_with(library: Library) -> Peer {
         let scratch = Scratch::new();
-        let mut script = program::script(PACKAGES, "grpc_server.py");
-        let script = script
-            .arg(scratch.path().join("calls"))
-            .stdin(Stdio::null());
+        let mut script = library.server(&scratch.path().join("calls"));
+        let script = script.stdin(Stdio::null());
         let mut running = Running::start(script.stdout(Stdio::piped()).stderr(Stdio::null()));
         let mut lines = BufReader::new(running.stdout()).lines();
         let port = lines.next().expect("a port").expect("readable");
@@ -81,9 +123,7 @@ impl Peer {
 /// What a client of grpcio says of a call.
 #[track_caller]
 pub(crate) fn call(address: SocketAddr, words: &[&str]) -> Value {
-    let mut script = program::script(PACKAGES, "grpc_client.py");
-    let said = program::succeed(script.arg(address.to_string()).args(words));
-    serde_json::from_str(&said).expect("json.dumps writes JSON")
+    Library::Python.call(address, words)
 }
 
 /// A proxy in front of a server.
@@ -102,7 +142,13 @@ impl World {
     /// The same, whose upstream has more settings.
     #[track_caller]
     pub(crate) fn start_with(backend: Backend, more: &str) -> World {
-        let (peer, listen) = (Peer::start(), free());
+        World::before(Peer::start(), backend, more)
+    }
+
+    /// The same before this server.
+    #[track_caller]
+    pub(crate) fn before(peer: Peer, backend: Backend, more: &str) -> World {
+        let listen = free();
         let more = format!("protocol: grpc\n{more}");
         World {
             proxy: Proxy::start(backend, &one_upstream(listen, peer.address, &more)),
@@ -227,7 +273,7 @@ fn nginx_passes_calls_on_to_the_proxy(backend: Backend) {
         world.listen
     );
     let _nginx = nginx::start(&scratch, address, &server);
-    all_pass(address);
+    all_pass(Library::Python, address);
 }
 
 fn the_proxy_passes_calls_on_to_nginx(backend: Backend) {
@@ -239,20 +285,17 @@ fn the_proxy_passes_calls_on_to_nginx(backend: Backend) {
     );
     let _nginx = nginx::start(&scratch, address, &server);
     let _proxy = Proxy::start(backend, &one_upstream(listen, address, "protocol: grpc"));
-    all_pass(listen);
+    all_pass(Library::Python, listen);
 }
 
-/// Each kind of call, and a failure.
+/// Each kind of call, many of them at a time, and a failure.
 #[track_caller]
-fn all_pass(address: SocketAddr) {
-    assert_ok(&call(address, &["echo", "hello"]), "text", json!("hello"));
-    assert_ok(&call(address, &["count", "2"]), "got", json!(["0", "1"]));
-    assert_ok(&call(address, &["total", "1000"]), "text", json!("1000000"));
-    assert_ok(
-        &call(address, &["both"]),
-        "got",
-        json!(["ONE", "TWO", "THREE"]),
-    );
-    assert_ok_many(&call(address, &["many", "50"]));
-    assert_eq!(call(address, &["fail", "NOT_FOUND"])["code"], "NOT_FOUND");
+pub(crate) fn all_pass(client: Library, address: SocketAddr) {
+    let call = |words: &[&str]| client.call(address, words);
+    assert_ok(&call(&["echo", "hello"]), "text", json!("hello"));
+    assert_ok(&call(&["count", "2"]), "got", json!(["0", "1"]));
+    assert_ok(&call(&["total", "1000"]), "text", json!("1000000"));
+    assert_ok(&call(&["both"]), "got", json!(["ONE", "TWO", "THREE"]));
+    assert_ok_many(&call(&["many", "50"]));
+    assert_eq!(call(&["fail", "NOT_FOUND"])["code"], "NOT_FOUND");
 }
