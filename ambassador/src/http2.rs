@@ -15,7 +15,7 @@ mod request;
 mod response;
 mod role;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod settings;
 mod stream;
 mod streams;

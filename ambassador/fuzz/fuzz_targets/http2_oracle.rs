@@ -188,6 +188,9 @@ impl Run {
             {
                 "8.1.1: the length of a response without content is not that of its content"
             }
+            (DATA, StreamError, Sound) if self.ours.without_content.contains(&id) => {
+                "8.1.1: the crate lets 204 and 304 have content"
+            }
             (PUSH_PROMISE, ConnectionError, Sound | StreamError) => {
                 "8.4: the crate ignores a promise on a stream that was reset"
             }

@@ -25,7 +25,7 @@ pub struct OurPeer {
     methods: Vec<&'static str>,
     /// What it has seen of each stream.
     pub records: BTreeMap<u32, Record>,
-    /// Streams with a response that has no content, whatever it says.
+    /// Streams with a response whose status leaves it without content, whatever it says.
     pub without_content: BTreeSet<u32>,
 }
 
@@ -134,11 +134,10 @@ impl OurPeer {
                 let method = Method::parse(method.as_bytes());
                 let read = read_response(&mut head, &block, method, end);
                 if read.is_ok() && head.status() >= 200 {
-                    if matches!(head.status(), 204 | 304) || method == Method::Head {
+                    if matches!(head.status(), 204 | 304) {
                         self.without_content.insert(stream.0);
-                    } else {
-                        connection.expect_length(stream, said(head.length()));
                     }
+                    connection.expect_length(stream, said(head.length()));
                     self.records.insert(stream.0, Record::begun());
                 }
                 read.is_ok()

@@ -33,13 +33,12 @@ pub(super) enum ResponseContent {
     Length(u64),
     /// It is what comes through a tunnel, whatever the head says (RFC 9110 section 9.3.6).
     Tunnel,
-    /// Nothing is known, or it has none.
+    /// Nothing is known, or another head follows.
     Open,
 }
 
 impl ResponseContent {
-    /// Interim responses and those of some kinds have none, whatever they say (RFC 9110
-    /// section 8.6).
+    /// Those of some kinds have none, whatever they say (RFC 9110 sections 6.4.1 and 8.6).
     pub(super) fn of(block: &FieldBlock, kind: RequestKind) -> Self {
         let value = |name: &[u8]| {
             let mut fields = block.fields().iter();
@@ -50,10 +49,49 @@ impl ResponseContent {
         if kind == RequestKind::Tunnel && status.starts_with('2') {
             return Self::Tunnel;
         }
-        if kind == RequestKind::Head || status.starts_with('1') || matches!(status, "204" | "304") {
+        if status.starts_with('1') {
             return Self::Open;
+        }
+        if kind == RequestKind::Head || matches!(status, "204" | "304") {
+            return Self::Length(0);
         }
         let length = value(b"content-length").and_then(|length| length.parse().ok());
         length.map_or(Self::Open, Self::Length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::sample;
+
+    /// What is known of the content of such a response; `Err`: it is a tunnel's.
+    fn length(kind: RequestKind, lines: &str) -> Result<Option<u64>, ()> {
+        match ResponseContent::of(&sample::block(lines), kind) {
+            ResponseContent::Length(length) => Ok(Some(length)),
+            ResponseContent::Open => Ok(None),
+            ResponseContent::Tunnel => Err(()),
+        }
+    }
+
+    /// RFC 9110 section 6.4.1, RFC 9113 section 8.1.1.
+    #[test]
+    fn some_responses_have_no_content_whatever_they_say() {
+        use RequestKind::{Head, Other, Tunnel};
+        for (kind, lines, expected) in [
+            (Other, ":status: 200", Ok(None)),
+            (Other, ":status: 200\ncontent-length: 5", Ok(Some(5))),
+            (Head, ":status: 200\ncontent-length: 5", Ok(Some(0))),
+            (Head, ":status: 404", Ok(Some(0))),
+            (Other, ":status: 204", Ok(Some(0))),
+            (Other, ":status: 304\ncontent-length: 5", Ok(Some(0))),
+            (Tunnel, ":status: 204\ncontent-length: 5", Err(())),
+            (Tunnel, ":status: 304", Ok(Some(0))),
+            // Another head follows.
+            (Head, ":status: 103", Ok(None)),
+            (Other, ":status: 103\ncontent-length: 5", Ok(None)),
+        ] {
+            assert_eq!(length(kind, lines), expected, "{kind:?} {lines}");
+        }
     }
 }

@@ -84,6 +84,9 @@ pub fn exchanges() -> Vec<Case> {
     let told = |length| Frame::fields(1, &[(":status", "200"), ("content-length", length)]);
     let trailers = |fields: &[Field<'_>]| Frame::fields(1, fields).ending();
     let interim = || Frame::fields(1, &[(":status", "103")]);
+    // What an HTTP/1 caller would take for the next answer.
+    let smuggled = || Frame::data(1, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ending();
+    let bare = |status: &'static str| Frame::fields(1, &[(":status", status)]);
     vec![
         case("8.1", "trailers")
             .sends(head())
@@ -123,6 +126,30 @@ pub fn exchanges() -> Vec<Case> {
             .sends(told("1"))
             .sends(rest())
             .expects(MALFORMED, Answer::Cut),
+        case("6.4.1", "content behind 204")
+            .of("RFC 9110")
+            .sends(bare("204"))
+            .sends(smuggled())
+            .expects(MALFORMED, Answer::Bare(204)),
+        case("6.4.1", "content behind 304")
+            .of("RFC 9110")
+            .sends(Frame::fields(
+                1,
+                &[(":status", "304"), ("content-length", "38")],
+            ))
+            .sends(smuggled())
+            .expects(MALFORMED, Answer::Bare(304)),
+        case("6.4.1", "content in answer to HEAD")
+            .of("RFC 9110")
+            .asks("HEAD")
+            .sends(told("38"))
+            .sends(smuggled())
+            .expects(MALFORMED, Answer::Bare(200)),
+        case("8.1.1", "an empty DATA in answer to HEAD, of a length")
+            .asks("HEAD")
+            .sends(told("38"))
+            .sends(Frame::data(1, "").ending())
+            .expects(Outcome::Nothing, Answer::Empty),
         case("8.1.1", "no content in place of what was told")
             .sends(told("2").ending())
             .expects(MALFORMED_AT_ITS_END, WRONG),

@@ -14,6 +14,8 @@ pub struct Case {
     rfc: &'static str,
     section: &'static str,
     what: &'static str,
+    /// The method of that request.
+    method: &'static str,
     /// Sent to the first request for `/wrong`; its stream has the number 1 here.
     sends: Vec<Frame>,
     outcome: Outcome,
@@ -38,12 +40,16 @@ pub enum Outcome {
 pub enum Answer {
     /// 200 with the text `ok`.
     Ok,
+    /// 200 without content.
+    Empty,
     /// 103 before it.
     Interim,
     /// 502 with this reason.
     Refused(&'static str),
     /// A part of an answer, or 502 where the proxy had not begun to pass it on.
     Cut,
+    /// A head with this status and the end of the connection behind it, or 502.
+    Bare(u16),
 }
 
 /// The server said what it must not.
@@ -57,6 +63,7 @@ pub fn case(section: &'static str, what: &'static str) -> Case {
         rfc: "RFC 9113",
         section,
         what,
+        method: "GET",
         sends: Vec::new(),
         outcome: Outcome::Nothing,
         answer: Answer::Ok,
@@ -67,6 +74,12 @@ impl Case {
     /// A case of another RFC.
     pub fn of(mut self, rfc: &'static str) -> Case {
         self.rfc = rfc;
+        self
+    }
+
+    /// A case of a request with another method.
+    pub fn asks(mut self, method: &'static str) -> Case {
+        self.method = method;
         self
     }
 
@@ -141,23 +154,26 @@ impl Stage {
             return Err("no request reaches the server".to_owned());
         }
         let mut caller = Client::connect(self.listen);
-        caller.send(get("/wrong"));
-        let mut answer = caller.try_response("GET");
+        caller.send(ask(case.method, "/wrong"));
+        let mut answer = caller.try_response(case.method);
         if let (Answer::Interim, Some(103)) = (case.answer, answer.as_ref().map(|it| it.status)) {
-            answer = caller.try_response("GET");
+            answer = caller.try_response(case.method);
         }
         let found = answer
             .as_ref()
             .map(|answer| (answer.status, answer.reason(), answer.text()));
         let is_right = match (case.answer, &found) {
             (Answer::Ok | Answer::Interim, Some((200, "", text))) => text == "ok",
+            (Answer::Empty, Some((200, "", text))) => text.is_empty(),
             (Answer::Refused(reason), Some((502, found, _))) => reason == *found,
             (Answer::Cut, None) => true,
-            (Answer::Cut, Some((502, found, _))) => !found.is_empty(),
+            (Answer::Cut | Answer::Bare(_), Some((502, found, _))) => !found.is_empty(),
+            (Answer::Bare(status), Some((found, "", text))) => status == *found && text.is_empty(),
             _ => false,
         };
-        if !is_right || matches!(case.answer, Answer::Cut) && found.is_none() && !caller.is_ended()
-        {
+        let has_reply = matches!(found, Some((_, reason, _)) if !reason.is_empty());
+        let is_cut = matches!(case.answer, Answer::Cut | Answer::Bare(_)) && !has_reply;
+        if !is_right || is_cut && !caller.is_ended() {
             return Err(format!("the caller gets {found:?}"));
         }
         let spared = !matches!(case.outcome, Outcome::ConnectionError(_));
@@ -273,5 +289,9 @@ fn soon(condition: impl Fn() -> bool) -> bool {
 }
 
 fn get(path: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n\r\n")
+    ask("GET", path)
+}
+
+fn ask(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: web.test\r\n\r\n")
 }
