@@ -26,7 +26,7 @@ pub(crate) use self::floods::{explain, floods};
 pub(crate) use self::inbox::Received;
 pub(crate) use self::sending::Sending;
 use self::stream::StreamState;
-pub(crate) use self::stream::{Http2Stream, StreamFailure};
+pub(crate) use self::stream::{Http2Stream, Oversized, StreamFailure};
 use crate::clock::Instant;
 use crate::http2::{Connection, ConnectionError, ErrorCode, LocalSettings, Role, StreamId};
 use crate::ring::{self, StreamActivity, timer};

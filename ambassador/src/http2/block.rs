@@ -9,7 +9,7 @@ const FIRST_BYTES: usize = 512;
 const FIRST_FIELDS: usize = 16;
 
 /// What RFC 9113 section 6.5.2 counts for each field besides its text.
-const FIELD_OVERHEAD: usize = 32;
+pub(super) const FIELD_OVERHEAD: usize = 32;
 
 /// A section that is so many times larger than allowed is not decoded to its
 /// end: a single byte can name a field of 4 KiB.

@@ -52,6 +52,8 @@ pub(super) struct PeerSettings {
     pub(super) window: u32,
     /// Extended CONNECT may be used (RFC 8441).
     pub(super) connect_protocol: bool,
+    /// Bytes of a field section, counted as section 6.5.2 does.
+    pub(super) list_max: usize,
     max_streams: Option<u32>,
 }
 
@@ -99,6 +101,7 @@ impl PeerSettings {
             have_come: false,
             window: WINDOW_DEFAULT,
             connect_protocol: false,
+            list_max: usize::MAX,
             max_streams: Some(STREAMS_BEFORE_SETTINGS),
         }
     }
@@ -141,6 +144,7 @@ impl PeerSettings {
             (parameter::MAX_FRAME_SIZE, size) if !is_frame_size(size) => {
                 return Err(ConnectionError::protocol("MAX_FRAME_SIZE out of bounds"));
             }
+            (parameter::MAX_HEADER_LIST_SIZE, bytes) => self.list_max = bytes as usize,
             (parameter::ENABLE_CONNECT_PROTOCOL, 1) => self.connect_protocol = true,
             (parameter::ENABLE_CONNECT_PROTOCOL, 0) if !self.connect_protocol => {}
             (parameter::ENABLE_CONNECT_PROTOCOL, _) => {

@@ -30,6 +30,8 @@ pub enum BadMessage {
     TransferEncoding,
     TransferCoding,
     CodedForOldCaller,
+    TooLargeForCaller,
+    TooLargeForUpstream,
     StreamError,
     EncodingBeforeHttp11,
     ConnectWithBody,
@@ -111,6 +113,12 @@ impl BadMessage {
             Self::TransferCoding => "a Transfer-Encoding besides chunked, in a request",
             Self::StreamError => "what came on its stream breaks a rule of HTTP/2",
             Self::CodedForOldCaller => "a Transfer-Encoding, which HTTP/1.0 and HTTP/2 do not know",
+            Self::TooLargeForCaller => {
+                "a head or trailers larger than the caller takes (MAX_HEADER_LIST_SIZE)"
+            }
+            Self::TooLargeForUpstream => {
+                "a head or trailers larger than the upstream takes (MAX_HEADER_LIST_SIZE)"
+            }
             Self::EncodingBeforeHttp11 => "Transfer-Encoding in HTTP/1.0",
             Self::ConnectWithBody => "CONNECT with a body",
             Self::InterimWithBody => "an interim response with a body",

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use super::response_content::RequestKind;
 use super::stream::StreamState;
 use super::unsent::Unsent;
-use super::{Http2Stream, Multiplexed, State, StreamFailure};
-use crate::http2::{Indexing, StreamId};
+use super::{Http2Stream, Multiplexed, Oversized, State, StreamFailure};
+use crate::http2::{ErrorCode, Indexing, StreamId};
 use crate::message::{End, Secrecy, field_list};
 use crate::ring::{self, Chunk, Gather, SendError};
 
@@ -153,13 +153,15 @@ impl Future for Sending<'_> {
         if output.capacity() == 0 {
             *output = ring::spare_buffer(OUTPUT_BYTES);
         }
-        // Whoever is lent a stream has a place for it, unless the peer has changed its
-        // mind.
-        let Some(id) = this.write_head(state) else {
-            return Poll::Ready(Err(this.failed(StreamFailure::Unprocessed)));
-        };
-        let is_written = state.write_left(id) && state.write(id, &mut this.rest.unsent);
+        let written = this.write_head(state).and_then(|id| {
+            let is_written = state.write_left(id) && state.write(id, &mut this.rest.unsent)?;
+            Ok((id, is_written))
+        });
         state.wake_driver();
+        let (id, is_written) = match written {
+            Ok(written) => written,
+            Err(failure) => return Poll::Ready(Err(this.failed(failure))),
+        };
         if is_written {
             this.is_done = true;
             this.rest.waits_on = None;
@@ -196,11 +198,18 @@ fn lines(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8], Indexing)> {
 }
 
 impl Sending<'_> {
-    /// Writes the head, where there is one. `None`: the peer takes no more streams.
-    fn write_head(&mut self, state: &mut State) -> Option<StreamId> {
+    /// Writes the head, where there is one.
+    ///
+    /// # Errors
+    /// The peer takes no more streams, or none with such a head. Whoever is lent a stream
+    /// has a place for it, unless the peer has changed its mind.
+    fn write_head(&mut self, state: &mut State) -> Result<StreamId, StreamFailure> {
         let Some(head) = &self.head else {
-            return self.stream.id.get();
+            return self.stream.id.get().ok_or(StreamFailure::Unprocessed);
         };
+        if !state.codec.takes_section(lines(head)) {
+            return Err(StreamFailure::Oversized);
+        }
         let unsent = &mut self.rest.unsent;
         let ends = unsent.content.is_empty() && unsent.ends_without_trailers();
         let fields = lines(head);
@@ -218,7 +227,8 @@ impl Sending<'_> {
                         .unwrap_or_default(),
                     ..StreamState::default()
                 };
-                let id = state.codec.open(user, fields, ends).ok()?;
+                let opened = state.codec.open(user, fields, ends);
+                let id = opened.map_err(|_| StreamFailure::Unprocessed)?;
                 self.stream.id.set(Some(id));
                 id
             }
@@ -227,23 +237,25 @@ impl Sending<'_> {
         if ends {
             unsent.end = None;
         }
-        Some(id)
+        Ok(id)
     }
 
     /// It is not written.
     fn failed(&self, failure: StreamFailure) -> SendError {
-        let kind = match failure {
-            StreamFailure::Unprocessed => io::ErrorKind::ConnectionRefused,
-            StreamFailure::Reset(_)
-            | StreamFailure::Error(_)
-            | StreamFailure::GivenUp
-            | StreamFailure::Ended => io::ErrorKind::ConnectionReset,
+        let source = match (failure, &self.head) {
+            (StreamFailure::Unprocessed, _) => io::ErrorKind::ConnectionRefused.into(),
+            (StreamFailure::Oversized, Some(_)) => io::Error::other(Oversized::Head),
+            (StreamFailure::Oversized, None) => io::Error::other(Oversized::Trailers),
+            _ => io::ErrorKind::ConnectionReset.into(),
         };
         if self.stream.id().is_none() {
-            self.stream.is_refused.set(true);
+            self.stream.refusal.set(Some(match failure {
+                StreamFailure::Oversized => failure,
+                _ => StreamFailure::Unprocessed,
+            }));
         }
         SendError {
-            source: kind.into(),
+            source,
             sent: 0,
             unsent: None,
         }
@@ -273,8 +285,10 @@ impl State {
             .user(id)
             .and_then(|stream| stream.unsent.pop_front())
         {
-            if self.write(id, &mut unsent) {
-                continue;
+            match self.write(id, &mut unsent) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(_) => return false,
             }
             if let Some(stream) = self.codec.user(id) {
                 stream.unsent.push_front(unsent);
@@ -285,7 +299,11 @@ impl State {
     }
 
     /// Writes to a stream what may be written now; whether that is all.
-    fn write(&mut self, id: StreamId, unsent: &mut Unsent) -> bool {
+    ///
+    /// # Errors
+    /// The peer does not take its trailers. The stream is reset: without them its end
+    /// would be another one.
+    fn write(&mut self, id: StreamId, unsent: &mut Unsent) -> Result<bool, StreamFailure> {
         let (mut written, mut is_last) = (0, false);
         while written < TURN_BYTES || !self.others_wait(id) {
             let ends = unsent.ends_without_trailers();
@@ -310,16 +328,25 @@ impl State {
             self.wrote_last = id;
         }
         if !unsent.content.is_empty() {
-            return false;
+            return Ok(false);
         }
         match unsent.end.take() {
             Some(_) if is_last => {}
             Some(trailers) if trailers.is_empty() => {
                 codec.send_data(id, &[], true);
             }
-            Some(trailers) => codec.send_headers(id, lines(&trailers), true),
+            Some(trailers) if codec.takes_section(lines(&trailers)) => {
+                codec.send_headers(id, lines(&trailers), true);
+            }
+            Some(_) => {
+                codec.reset(id, ErrorCode::INTERNAL_ERROR);
+                if let Some(stream) = codec.user(id) {
+                    stream.fail(StreamFailure::Oversized);
+                }
+                return Err(StreamFailure::Oversized);
+            }
             None => {}
         }
-        true
+        Ok(true)
     }
 }

@@ -2,7 +2,9 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -19,8 +21,8 @@ pub(crate) struct Http2Stream {
     pub(super) connection: Rc<Multiplexed>,
     /// `None`: it is opened with the head of its request.
     pub(super) id: Cell<Option<StreamId>>,
-    /// The connection has taken no such head.
-    pub(super) is_refused: Cell<bool>,
+    /// Why the connection has taken no such head.
+    pub(super) refusal: Cell<Option<StreamFailure>>,
 }
 
 /// What the tasks of a connection and of a stream tell each other.
@@ -54,9 +56,36 @@ pub(crate) enum StreamFailure {
     Error(ErrorCode),
     /// It was given up here: what was not sent yet may still be answered.
     GivenUp,
+    /// A field section of it is larger than the peer takes, and was not sent.
+    Oversized,
     /// The connection has ended.
     Ended,
 }
+
+/// Which field section is larger than the peer takes (RFC 9113 section 6.5.2), as the
+/// source of an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Oversized {
+    /// The head: nothing of the message was sent.
+    Head,
+    /// The trailers: its stream was reset.
+    Trailers,
+}
+
+impl Oversized {
+    /// That of an error; `None`: it is another one.
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
+        error.get_ref()?.downcast_ref().copied()
+    }
+}
+
+impl fmt::Display for Oversized {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field section is larger than the peer takes")
+    }
+}
+
+impl std::error::Error for Oversized {}
 
 impl StreamState {
     /// It does not go on. What has come of it can still be read.
@@ -104,7 +133,7 @@ impl Http2Stream {
         Self {
             connection,
             id: Cell::new(Some(id)),
-            is_refused: Cell::new(false),
+            refusal: Cell::new(None),
         }
     }
 
@@ -113,7 +142,7 @@ impl Http2Stream {
         Self {
             connection,
             id: Cell::new(None),
-            is_refused: Cell::new(false),
+            refusal: Cell::new(None),
         }
     }
 
@@ -154,11 +183,9 @@ impl Http2Stream {
                 .is_some()
                 .then_some(StreamFailure::Unprocessed)
         };
-        match self.is_refused.get() {
-            true => Some(StreamFailure::Unprocessed),
-            // What the peer has not processed is taken out of the connection.
-            false => self.with(|stream| stream.failure).unwrap_or_else(is_gone),
-        }
+        // What the peer has not processed is taken out of the connection.
+        let known = || self.with(|stream| stream.failure).unwrap_or_else(is_gone);
+        self.refusal.get().or_else(known)
     }
 
     /// So much content is to come on it, as its head says.

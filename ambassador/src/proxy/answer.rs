@@ -4,7 +4,7 @@ use std::io;
 
 use crate::clock::Instant;
 use crate::message::BadMessage;
-use crate::multiplex::StreamFailure;
+use crate::multiplex::{Oversized, StreamFailure};
 use crate::proxy::after::After;
 use crate::proxy::deadlines::Limit;
 use crate::proxy::outbound::{Outbound, Reuse};
@@ -49,6 +49,8 @@ pub(crate) enum ExchangeError {
     Send,
     /// The upstream says that it has not processed the request.
     Unprocessed,
+    /// The upstream takes no head or trailers as large as those of the request.
+    Oversized,
     /// The upstream's connection ended before a whole final head.
     Ended,
     /// This machine lacks what it takes to send or receive.
@@ -84,11 +86,15 @@ impl ExchangeError {
         }
     }
 
-    /// The client's connection has failed.
+    /// The client's connection has failed, or takes nothing as large.
+    #[cold]
     pub(super) fn of_client(error: &io::Error) -> Self {
-        match is_shortage(error) {
-            true => Self::Shortage,
-            false => Self::ClientGone,
+        const BAD: BadMessage = BadMessage::TooLargeForCaller;
+        match Oversized::of(error) {
+            Some(Oversized::Head) => Self::Response(BAD),
+            Some(Oversized::Trailers) => Self::Cut(Some(BAD)),
+            None if is_shortage(error) => Self::Shortage,
+            None => Self::ClientGone,
         }
     }
 
@@ -96,6 +102,7 @@ impl ExchangeError {
     pub(crate) fn on_stream(self, failure: Option<StreamFailure>) -> Self {
         match (failure, self) {
             (Some(StreamFailure::Unprocessed), Self::Send | Self::Ended) => Self::Unprocessed,
+            (Some(StreamFailure::Oversized), Self::Send | Self::Ended) => Self::Oversized,
             (Some(StreamFailure::Error(_)), Self::Send | Self::Ended) => {
                 Self::Response(BadMessage::StreamError)
             }

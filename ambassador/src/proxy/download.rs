@@ -141,9 +141,20 @@ impl<'a> Download<'a> {
         match within(patience, &mut self.reads, sent, taken).await {
             Ok(Ok(())) => Ok(()),
             Err(PeerTimeout::TooSlow) => Err(ExchangeError::SlowReader),
-            Ok(Err(error)) => Err(ExchangeError::of_client(&error.source)),
+            Ok(Err(error)) => Err(self.not_sent(&error)),
             Err(PeerTimeout::Silent) => Err(ExchangeError::ClientGone),
         }
+    }
+
+    /// Why a part of the response has not gone to the caller.
+    #[cold]
+    fn not_sent(&self, error: &SendError) -> ExchangeError {
+        let error = ExchangeError::of_client(&error.source);
+        if let ExchangeError::Response(_) = error {
+            // Not even its head: another one may.
+            self.heads.progress.record.status.set(0);
+        }
+        error
     }
 
     /// Passes a final response on, head and body.
@@ -171,7 +182,7 @@ impl<'a> Download<'a> {
             .respond(response, &held.head, plan, first_part, end);
         // Most is taken at once, and needs no limit.
         match at_once(&mut begun.sending).await {
-            Poll::Ready(sent) => sent.map_err(|error| ExchangeError::of_client(&error.source))?,
+            Poll::Ready(sent) => sent.map_err(|error| self.not_sent(&error))?,
             Poll::Pending => {
                 // A caller that reads nothing holds no shared buffer.
                 held.head = Chunk::from(Vec::new());

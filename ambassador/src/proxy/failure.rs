@@ -33,7 +33,8 @@ pub(crate) enum Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// The caller's: its own time limit was the shorter one, it withholds its
-    /// body, or it speaks HTTP/1.0 alone.
+    /// body, speaks HTTP/1.0 alone, or one side takes no heads as large as those of
+    /// the other.
     Caller,
     /// This machine's: it lacks descriptors, ports, memory, a credential or its
     /// identity, or the address leads back to it.
@@ -99,6 +100,15 @@ impl Unanswered {
         outcome: AttemptOutcome::ProtocolError,
     };
 
+    /// Its head is larger than the endpoint takes, and was not sent.
+    const OVERSIZED: Self = Self {
+        reason: Reason::HeadersTooLarge,
+        cause: None,
+        fault: Fault::Caller,
+        detail: Some(Detail::Malformed(BadMessage::TooLargeForUpstream)),
+        outcome: AttemptOutcome::HeadersTooLarge,
+    };
+
     /// This machine lacks descriptors, ports or memory.
     const SHORTAGE: Self = Self {
         reason: Reason::Overloaded,
@@ -146,7 +156,7 @@ impl Unanswered {
     pub(super) fn malformed(bad: BadMessage) -> Self {
         let (cause, fault) = match bad {
             // Sound, but its client knows no such thing.
-            BadMessage::CodedForOldCaller => (None, Fault::Caller),
+            BadMessage::CodedForOldCaller | BadMessage::TooLargeForCaller => (None, Fault::Caller),
             // It is well, and does not do this.
             BadMessage::NoExtendedConnect | BadMessage::NotSwitched => (None, Fault::Nobody),
             _ => (Some(Cause::Malformed), Fault::Endpoint),
@@ -253,6 +263,7 @@ impl Failure {
             | ExchangeError::Ended
             | ExchangeError::Unprocessed
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
+            ExchangeError::Oversized => Self::Unanswered(Unanswered::OVERSIZED),
             ExchangeError::Refused(outcome) => Self::Unanswered(Unanswered::tls(*outcome)),
             ExchangeError::Shortage => Self::Unanswered(Unanswered::SHORTAGE),
             ExchangeError::Response(bad) => Self::Unanswered(Unanswered::malformed(*bad)),

@@ -170,6 +170,8 @@ labels! {
         TooSlow = "too-slow",
         /// This machine lacked descriptors, ports or memory.
         Overloaded = "overloaded",
+        /// Its head or trailers are larger than the upstream takes, and were not sent.
+        HeadersTooLarge = "headers-too-large",
         /// The credential of the upstream expired before the request was sent.
         AuthUnavailable = "auth-unavailable",
         /// The client went away first.

@@ -43,6 +43,7 @@ mod h2_client;
 mod h2_floods;
 mod h2_grpc;
 mod h2_grpc_verdicts;
+mod h2_limits;
 mod h2_memory;
 mod h2_peers;
 mod h2_server;

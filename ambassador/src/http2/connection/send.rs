@@ -1,7 +1,7 @@
 //! Field sections and content as they are sent.
 
 use super::{Connection, OUTPUT_BYTES_MAX};
-use crate::http2::block::Indexing;
+use crate::http2::block::{FIELD_OVERHEAD, Indexing};
 use crate::http2::frame::{FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, flags};
 use crate::http2::role::Role;
 use crate::http2::stream::{SendState, StreamId};
@@ -54,6 +54,12 @@ impl<T> Connection<T> {
         self.streams.insert(stream);
         self.send_headers(id, fields, end);
         Ok(id)
+    }
+
+    /// Whether the peer takes a section of these fields, as far as it has said (6.5.2).
+    pub(crate) fn takes_section<'a>(&self, fields: impl Iterator<Item = FieldLine<'a>>) -> bool {
+        let bytes = fields.map(|(name, value, _)| name.len() + value.len() + FIELD_OVERHEAD);
+        bytes.sum::<usize>() <= self.peer.list_max
     }
 
     /// Sends a field section, which ends the stream where `end`. Where the stream is

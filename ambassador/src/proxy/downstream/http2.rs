@@ -303,6 +303,7 @@ impl<'a> SendResponse<'a> {
             | StreamFailure::Unprocessed
             | StreamFailure::Error(_)
             | StreamFailure::GivenUp
+            | StreamFailure::Oversized
             | StreamFailure::Ended => {}
         }
     }

@@ -1,6 +1,7 @@
 //! SETTINGS: RFC 9113 section 6.5, RFC 8441 section 3.
 
 use super::*;
+use crate::http2::block::Indexing;
 use crate::http2::error::{Cause, ErrorCode, Flood};
 use crate::http2::event::Event;
 use crate::http2::role::Role;
@@ -71,6 +72,18 @@ fn s6_5_3_the_last_value_counts() {
     let mut client = End::client();
     client.feed(&settings(&[(3, 1), (3, 7)])).unwrap();
     assert_eq!(client.connection.free_streams(), 7);
+}
+
+/// 32 bytes are counted for each field besides its name and value.
+#[test]
+fn s6_5_2_sections_are_taken_up_to_a_size() {
+    let section = |value: &'static [u8]| [(&b":status"[..], value, Indexing::Free)].into_iter();
+    for mut end in both() {
+        assert!(end.connection.takes_section(section(&[b'1'; 100_000])));
+        end.feed(&settings(&[(6, 42)])).unwrap();
+        assert!(end.connection.takes_section(section(b"200")));
+        assert!(!end.connection.takes_section(section(b"2000")));
+    }
 }
 
 #[test]
