@@ -14,6 +14,7 @@ pub(crate) mod credentials;
 mod deadline;
 pub(crate) mod dns;
 mod figures;
+mod grpc;
 mod https;
 mod listen;
 mod readiness;

@@ -1,10 +1,8 @@
-//! Identities from a SPIFFE Workload API: a small client of gRPC over h2, of which
-//! one server-streaming call is all that is needed.
+//! Identities from a SPIFFE Workload API, by two calls of gRPC.
 
 mod backoff;
 mod endpoint;
 mod files;
-mod grpc;
 mod jwt_svid;
 mod keeper;
 mod message;
@@ -19,6 +17,20 @@ pub(crate) use keeper::{IdentitySource, keep};
 pub(crate) use workload_api::{CallError, Publish};
 
 use hyper::body::Bytes;
+use tokio::time::Duration;
+
+use super::grpc::{self, Question};
+
+/// A call of the Workload API, of a method as `/SpiffeWorkloadAPI/FetchX509SVID`.
+fn question(method: &str, piece_within: Duration) -> Question<'static> {
+    Question {
+        uri: format!("http://localhost{method}"),
+        // Against requests that somebody has a server make (SPIFFE Workload
+        // Endpoint, section 3).
+        fields: &[("workload.spiffe.io", "true")],
+        piece_within,
+    }
+}
 
 /// What an agent says in an answer whose bytes come in pieces of so many: of each message
 /// the id of the workload and its fingerprint, or why it is discarded. The last one is

@@ -2,15 +2,10 @@
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::super::grpc::Connection;
 use crate::credential::workload_endpoint::Endpoint;
-
-/// What a connection to an endpoint is.
-pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
 
 impl Endpoint {
     pub(super) async fn connect(&self) -> io::Result<Box<dyn Connection>> {

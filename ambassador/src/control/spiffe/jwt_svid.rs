@@ -10,8 +10,9 @@ use prost::Message;
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::grpc::{self, GrpcError};
+use super::super::grpc::{self, GrpcError};
 use super::message::{self, MessageError};
+use super::question;
 use super::workload_api::CallError;
 use crate::credential::Secret;
 use crate::credential::settings::SvidAudience;
@@ -57,7 +58,8 @@ pub(crate) async fn fetch_jwt_svid(wanted: &SvidAudience) -> Result<JwtSvid, Cal
         let request = SvidRequest {
             audience: vec![wanted.audience.clone()],
         };
-        let mut answer = grpc::call(connection, FETCH_JWT_SVID, &request, ANSWER_WITHIN).await?;
+        let question = question(FETCH_JWT_SVID, ANSWER_WITHIN);
+        let mut answer = grpc::call(connection, question, &request).await?;
         let message = answer.next().await?.ok_or(GrpcError::Cut)?;
         Ok(SvidResponse::read(message)?.token()?)
     };

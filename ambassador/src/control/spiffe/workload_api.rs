@@ -13,9 +13,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::grpc::{self, Code, GrpcError};
 use super::backoff::Backoff;
-use super::grpc::{self, Code, GrpcError};
 use super::message::{MessageError, X509SvidRequest, X509SvidResponse};
+use super::question;
 use crate::clock;
 use crate::credential::workload_endpoint::Endpoint;
 use crate::tls::x509_context::X509Context;
@@ -138,9 +139,8 @@ impl WorkloadApi {
         let first = async {
             let connection = self.endpoint.connect().await.map_err(CallError::Connect)?;
             let request = X509SvidRequest {};
-            let piece_within = self.patience.piece_within;
-            let mut answer =
-                grpc::call(connection, FETCH_X509_SVID, &request, piece_within).await?;
+            let question = question(FETCH_X509_SVID, self.patience.piece_within);
+            let mut answer = grpc::call(connection, question, &request).await?;
             let message = answer.next().await?;
             Ok::<_, CallError>((answer, message))
         };

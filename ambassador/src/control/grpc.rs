@@ -9,11 +9,11 @@ use hyper::body::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderMap, TE};
 use hyper::{Request, Response, StatusCode};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, timeout};
 use zeroize::Zeroizing;
 
-use super::endpoint::Connection;
 use crate::printable::OneLine;
 
 /// As long as a message may be; the limit of gRPC where none is set.
@@ -24,6 +24,21 @@ const HEADERS_BYTES_MAX: u32 = 16 << 10;
 const WINDOW_BYTES: u32 = 256 << 10;
 /// Of the server's own words.
 const WORDS_CHARS_MAX: usize = 200;
+
+/// What a call goes over.
+pub(super) trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection for T {}
+
+/// What is asked.
+pub(super) struct Question<'a> {
+    /// Of whom, and which method, as `http://localhost/SpiffeWorkloadAPI/FetchX509SVID`.
+    pub uri: String,
+    /// Fields beside those of every call.
+    pub fields: &'a [(&'static str, &'static str)],
+    /// A message that has begun goes on within this time, again and again.
+    pub piece_within: Duration,
+}
 
 /// The messages of an answer. Dropping it closes the connection.
 #[derive(Debug)]
@@ -43,6 +58,8 @@ struct Driver(JoinHandle<()>);
 /// Why there is no message, or no further one.
 #[derive(Debug)]
 pub(crate) enum GrpcError {
+    /// Whom it is for cannot be said in a head.
+    Address,
     /// The connection is broken, or no HTTP/2.
     Http2(h2::Error),
     /// Not an answer of gRPC but of HTTP.
@@ -74,13 +91,14 @@ impl Code {
     pub(super) const UNIMPLEMENTED: Self = Self(12);
 }
 
-/// Calls a method of the Workload API, as `/SpiffeWorkloadAPI/FetchX509SVID`. A
-/// message that has begun goes on within `piece_within`, again and again.
+/// Makes a call.
+///
+/// # Errors
+/// See [`GrpcError`].
 pub(super) async fn call(
     connection: Box<dyn Connection>,
-    method: &'static str,
+    question: Question<'_>,
     request: &impl Message,
-    piece_within: Duration,
 ) -> Result<Answer, GrpcError> {
     let (sender, connection) = client::Builder::new()
         .initial_window_size(WINDOW_BYTES)
@@ -91,14 +109,12 @@ pub(super) async fn call(
         .await?;
     // An error of the connection is also one of the stream.
     let driver = Driver(tokio::spawn(async { drop(connection.await) }));
-    let head = Request::post(format!("http://localhost{method}"))
+    let head = Request::post(question.uri)
         .header(CONTENT_TYPE, "application/grpc")
-        .header(TE, "trailers")
-        // Against requests that somebody has a server make (SPIFFE Workload
-        // Endpoint, section 3).
-        .header("workload.spiffe.io", "true")
-        .body(())
-        .expect("of constants");
+        .header(TE, "trailers");
+    let fields = question.fields.iter();
+    let head = fields.fold(head, |head, (name, value)| head.header(*name, *value));
+    let head = head.body(()).map_err(|_| GrpcError::Address)?;
     let (response, mut sending) = sender.ready().await?.send_request(head, false)?;
     sending.send_data(framed(request), true)?;
     let response = response.await?;
@@ -114,7 +130,7 @@ pub(super) async fn call(
         body,
         frames: Frames::default(),
         piece: Bytes::new(),
-        piece_within,
+        piece_within: question.piece_within,
         _driver: driver,
     })
 }
@@ -236,6 +252,7 @@ impl From<h2::Error> for GrpcError {
 impl fmt::Display for GrpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Address => f.write_str("its name is none of HTTP"),
             Self::Http2(error) => write!(f, "the connection failed: {error}"),
             Self::Http(status) => write!(f, "it answered {status}, which is not gRPC"),
             Self::Status { code, words } => write!(f, "it answered {code}: {}", OneLine(words)),
