@@ -19,6 +19,8 @@
 //! All changes of state are made under one lock. Each raises the endpoint's
 //! epoch, and a request counts only in the epoch that it was sent in.
 
+mod place;
+mod settings;
 mod success_rate;
 
 use std::sync::Arc;
@@ -28,43 +30,13 @@ use super::jitter;
 use super::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering, PoisonError};
 use crate::clock::Instant;
 
+pub use settings::Settings;
+
+use place::Place;
+
 /// An ejection lasts no longer than this, or than `base_ejection` where that is
 /// longer. Envoy's `max_ejection_time`.
 const EJECTION_MAX: Duration = Duration::from_secs(300);
-
-/// `outlier` of an upstream.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// So many failures without a success between them eject an endpoint;
-    /// `None`: no number does.
-    pub consecutive: Option<u32>,
-    /// Whether an endpoint is ejected whose share of successes in an
-    /// `interval` is more than 1.9 standard deviations below the mean of all
-    /// that had 100 requests in it, if those are five or more.
-    pub success_rate: bool,
-    /// How often shares of successes are compared; and how long an endpoint
-    /// has to do well until one of its ejections is forgotten.
-    pub interval: Duration,
-    /// How long the first ejection lasts; the second takes twice as long, and
-    /// so on up to 300 s.
-    pub base_ejection: Duration,
-    /// The share of endpoints that may be ejected at a time, from 0 to 1. One
-    /// may be in any case, but never the last. Others with as many failures are
-    /// avoided.
-    pub max_ejected: f64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            consecutive: Some(5),
-            success_rate: false,
-            interval: Duration::from_secs(10),
-            base_ejection: Duration::from_secs(30),
-            max_ejected: 0.1,
-        }
-    }
-}
 
 /// The result of a request, for its endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,54 +120,10 @@ pub struct Trial {
     probe_since: Option<Instant>,
 }
 
-/// Where an endpoint stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    standing: Standing,
-    /// When its probe is due, in milliseconds since the detector's start;
-    /// [`Self::PROBING`]: it is on its way. A usable one has none.
-    until_ms: u64,
-}
-
 impl Trial {
     /// Whether it decides on the return of its endpoint.
     pub fn is_probe(&self) -> bool {
         self.probe_since.is_some()
-    }
-}
-
-impl Place {
-    const USABLE: Self = Self {
-        standing: Standing::Usable,
-        until_ms: 0,
-    };
-    const PROBING: u64 = (1 << 62) - 1;
-    /// 34 years.
-    const UNTIL_MS_MAX: u64 = (1 << 40) - 1;
-
-    /// A usable one is 0, as a new one.
-    fn pack(self) -> u64 {
-        let standing = match self.standing {
-            Standing::Usable => 0,
-            Standing::Avoided => 1,
-            Standing::Ejected => 2,
-        };
-        standing << 62 | self.until_ms
-    }
-
-    fn unpack(word: u64) -> Self {
-        Self {
-            standing: match word >> 62 {
-                0 => Standing::Usable,
-                1 => Standing::Avoided,
-                _ => Standing::Ejected,
-            },
-            until_ms: word & Self::PROBING,
-        }
-    }
-
-    fn is_probing(self) -> bool {
-        self.until_ms == Self::PROBING
     }
 }
 

@@ -9,10 +9,11 @@
 //! suspects there are: enough to eject those that are bad, and few enough for the
 //! budget of retries, however many are bad. Retries go to suspects last.
 
+mod grade;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::Instant;
@@ -22,6 +23,8 @@ use crate::policy::balance::{
 use crate::policy::breaker;
 use crate::policy::outlier::{self, Detector, Health, Outcome, Standing, State, Trial};
 use crate::upstream::endpoints::{Endpoint, Published};
+
+pub use grade::Grade;
 
 /// Good answers after something has failed, or a suspect was given a first try,
 /// before the next goes to a suspect, for each suspect that there is. Answers, not
@@ -116,35 +119,6 @@ struct Watch {
     measures_latency: bool,
     /// `None`: its end was told.
     trial: Option<Trial>,
-}
-
-/// The result of a try, for its endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grade {
-    /// It did what it is there for.
-    Good,
-    /// It works, and asks for fewer requests: status 429.
-    Throttled {
-        /// For how long.
-        retry_after: Option<Duration>,
-    },
-    /// It could not be connected to, broke off, took too long, or answered
-    /// with a status from 500 to 599.
-    Bad {
-        /// How long it asks for no requests (`Retry-After`).
-        retry_after: Option<Duration>,
-    },
-}
-
-impl Grade {
-    /// The grade of a response status.
-    pub fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
-        match status {
-            429 => Self::Throttled { retry_after },
-            500..=599 => Self::Bad { retry_after },
-            _ => Self::Good,
-        }
-    }
 }
 
 impl Balancer {

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::sync::Barrier;
+use std::time::Duration;
 
 use super::*;
 use crate::clock;
