@@ -163,7 +163,9 @@ pub mod policy {
 
     /// See `policy/outlier.rs`.
     pub mod outlier {
-        pub use crate::policy::outlier::{Detector, Health, Outcome, Settings, Standing, State};
+        pub use crate::policy::outlier::{
+            Detector, Fitness, Health, Outcome, Settings, Standing, State,
+        };
     }
 
     /// See `policy/rate_limit.rs`.

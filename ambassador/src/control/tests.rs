@@ -132,6 +132,7 @@ impl Fixture {
                             zone: None,
                             ejected_for: Some(Duration::from_millis(1_500)),
                             avoided_for: None,
+                            is_unhealthy: false,
                             consecutive_failures: 0,
                         },
                     )],
@@ -254,6 +255,7 @@ fn upstreams_and_config_are_shown() {
         "ejected": true,
         "ejected_for_seconds": 1.5,
         "avoided_for_seconds": null,
+        "unhealthy": false,
         "consecutive_failures": 0,
     });
     assert_eq!(shop["endpoints"][0], endpoint);

@@ -215,6 +215,7 @@ fn endpoint((namespace, view): &(Namespace, EndpointView)) -> Value {
         "ejected": view.ejected_for.is_some(),
         "ejected_for_seconds": view.ejected_for.map(seconds),
         "avoided_for_seconds": view.avoided_for.map(seconds),
+        "unhealthy": view.is_unhealthy,
         "consecutive_failures": view.consecutive_failures,
     })
 }

@@ -13,6 +13,10 @@
 //! where no usable one is left. So a share that is small bounds what is given up
 //! for good, not what callers have to put up with.
 //!
+//! Beside that, checks may ask an endpoint how it is (`health_check`). One that they
+//! find unhealthy gets no requests and counts as none of the upstream's, unless all
+//! are: then what checks find is ignored.
+//!
 //! What shards read on the way of a request is one version for all endpoints of
 //! an upstream, and the run of failures of the one that was called. A success
 //! writes nothing unless it ends a run, or shares of successes are compared.
@@ -46,6 +50,15 @@ pub enum Outcome {
     /// It could not be connected to, broke off, took too long, or answered
     /// with a status from 500 to 599.
     Failure,
+}
+
+/// Whether an endpoint is fit for requests, as checks find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fitness {
+    /// It is, like every endpoint that is not checked.
+    Healthy,
+    /// It is not.
+    Unhealthy,
 }
 
 /// The rank of an endpoint: usable ones come before avoided ones, ejected ones
@@ -108,6 +121,8 @@ pub struct Health {
     /// Ejections as of `returned_ms`, less those that were forgotten.
     ejections: AtomicU32,
     returned_ms: AtomicU64,
+    /// 0 where it is healthy.
+    unfit: AtomicU32,
     tally: success_rate::Tally,
 }
 
@@ -136,6 +151,14 @@ impl Health {
     /// Its rank.
     pub fn standing(&self) -> Standing {
         self.place().standing
+    }
+
+    /// Whether it is fit for requests.
+    pub fn fitness(&self) -> Fitness {
+        match self.unfit.load(Ordering::Relaxed) {
+            0 => Fitness::Healthy,
+            _ => Fitness::Unhealthy,
+        }
     }
 
     fn place(&self) -> Place {
@@ -184,7 +207,7 @@ impl Detector {
         let is_well = |health: &Arc<Health>| {
             health.standing() == Standing::Usable && health.consecutive_failures() == 0
         };
-        self.lock().iter().any(is_well)
+        fit(&self.lock()).any(is_well)
     }
 
     /// The state of an endpoint.
@@ -262,6 +285,26 @@ impl Detector {
         let _changing = self.lock();
         if health.epoch() == trial.epoch {
             self.set_out(health, health.standing(), self.ms(since));
+        }
+    }
+
+    /// Notes whether an endpoint is fit, where that has changed. One that is healthy
+    /// again is usable at once: what failed before says nothing of it now.
+    pub fn set_fitness(&self, health: &Health, fitness: Fitness, now: Instant) {
+        let _changing = self.lock();
+        if health.fitness() == fitness {
+            return;
+        }
+        match fitness {
+            Fitness::Healthy => {
+                health.unfit.store(0, Ordering::Relaxed);
+                health.run.store(0, Ordering::Relaxed);
+                self.return_to_use(health, now);
+            }
+            Fitness::Unhealthy => {
+                health.unfit.store(1, Ordering::Relaxed);
+                self.raise_version();
+            }
         }
     }
 
@@ -409,11 +452,19 @@ impl Detector {
 /// Whether one more of these may be ejected. What is not allowed now may be
 /// later.
 fn may_eject(members: &[Arc<Health>], settings: &Settings) -> bool {
-    let total = members.len();
+    let total = fit(members).count();
     let is_ejected = |member: &&Arc<Health>| member.standing() == Standing::Ejected;
-    let ejected = members.iter().filter(is_ejected).count();
+    let ejected = fit(members).filter(is_ejected).count();
     let within_share = (ejected + 1) as f64 <= settings.max_ejected * total as f64;
     ejected + 1 < total && (ejected == 0 || within_share)
+}
+
+/// Those that are fit; all where none is.
+fn fit(members: &[Arc<Health>]) -> impl Iterator<Item = &Arc<Health>> {
+    let is_fit = |member: &Arc<Health>| member.fitness() == Fitness::Healthy;
+    let is_any_fit = members.iter().any(is_fit);
+    let counts = move |member: &&Arc<Health>| !is_any_fit || is_fit(member);
+    members.iter().filter(counts)
 }
 
 #[cfg(test)]

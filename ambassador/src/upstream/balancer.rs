@@ -21,7 +21,7 @@ use crate::policy::balance::{
     Candidates, Listed, LoadBalancing, PeakEwma, Ring, Rotation, Zones, least_request,
 };
 use crate::policy::breaker;
-use crate::policy::outlier::{self, Detector, Health, Outcome, Standing, State, Trial};
+use crate::policy::outlier::{self, Detector, Fitness, Health, Outcome, Standing, State, Trial};
 use crate::upstream::endpoints::{Endpoint, Published};
 
 pub use grade::Grade;
@@ -160,7 +160,9 @@ impl Balancer {
         let family = endpoint.0.is_ipv4();
         let mut others = self.list.iter().zip(&self.listed);
         let (other, _) = others.find(|(other, listed)| {
-            listed.standing == Standing::Usable && other.address.0.is_ipv4() != family
+            listed.standing == Standing::Usable
+                && listed.fitness == Fitness::Healthy
+                && other.address.0.is_ipv4() != family
         })?;
         Some(other.address)
     }
@@ -307,10 +309,19 @@ impl Balancer {
         self.out.clear();
         self.listed.clear();
         let mut is_probing = false;
+        let is_fit = |endpoint: &Endpoint| endpoint.health.fitness() == Fitness::Healthy;
+        // Where none is fit, all count.
+        let checks_count = self.list.iter().any(is_fit);
         for (place, endpoint) in self.list.iter().enumerate() {
+            let fitness = match checks_count && !is_fit(endpoint) {
+                true => Fitness::Unhealthy,
+                false => Fitness::Healthy,
+            };
             match detector.state(&endpoint.health) {
                 State::Usable => {}
                 State::Probing => is_probing = true,
+                // Checks find out whether it is back, no request does.
+                _ if fitness == Fitness::Unhealthy => {}
                 State::Ejected { until } | State::Avoided { until } => {
                     self.out.push(place);
                     self.probe_due = Some(self.probe_due.map_or(until, |due| due.min(until)));
@@ -320,6 +331,7 @@ impl Balancer {
                 weight: endpoint.weight,
                 in_zone: endpoint.in_zone,
                 standing: endpoint.health.standing(),
+                fitness,
             });
         }
         // One at a time.

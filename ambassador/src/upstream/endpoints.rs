@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::addr::EndpointAddr;
 use crate::clock::{self, Instant};
-use crate::policy::outlier::{Detector, Health, Standing, State};
+use crate::policy::outlier::{Detector, Fitness, Health, Standing, State};
 use crate::route::settings;
 
 /// A list of endpoints that the control side replaces whole. Readers keep the
@@ -47,6 +47,8 @@ pub struct EndpointView {
     /// The same where it is avoided: it gets requests where no usable one is
     /// left.
     pub avoided_for: Option<Duration>,
+    /// Whether checks find it unfit for requests.
+    pub is_unhealthy: bool,
     /// Failures without a success between them, up to now.
     pub consecutive_failures: u32,
 }
@@ -134,6 +136,7 @@ impl Published {
                 zone: endpoint.zone.clone(),
                 ejected_for: out_for.filter(|_| standing == Standing::Ejected),
                 avoided_for: out_for.filter(|_| standing == Standing::Avoided),
+                is_unhealthy: health.fitness() == Fitness::Unhealthy,
                 consecutive_failures: health.consecutive_failures(),
             }
         };

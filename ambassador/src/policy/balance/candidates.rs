@@ -1,7 +1,7 @@
 //! The endpoints that may be chosen at a moment, and draws by their weights.
 
 use super::hash::nth;
-use crate::policy::outlier::{self, Standing};
+use crate::policy::outlier::{self, Fitness, Standing};
 
 /// Endpoints that may be chosen, in the order of their places.
 #[derive(Debug, Default)]
@@ -27,6 +27,8 @@ pub struct Listed {
     pub in_zone: bool,
     /// Whether it gets requests before others, or none.
     pub standing: Standing,
+    /// Whether it is one of the list at all.
+    pub fitness: Fitness,
 }
 
 /// Which zones come first.
@@ -39,17 +41,20 @@ pub enum Zones {
 }
 
 impl Candidates {
-    /// Replaces the candidates: the usable endpoints of the list, or if there are
+    /// Replaces the candidates: the usable endpoints of those that are fit, or if there are
     /// none the avoided ones; of these the ones of the preferred zone, if there
     /// are some.
     pub fn select(&mut self, list: &[Listed], zones: Zones, left_out: impl Fn(usize) -> bool) {
         self.0.clear();
+        let fit = || list.iter().filter(|one| one.fitness == Fitness::Healthy);
+        let total = fit().count();
         let is_ejected = |one: &&Listed| one.standing == Standing::Ejected;
-        let ejected = list.iter().filter(is_ejected).count();
-        let panic = outlier::is_panic(list.len() - ejected, list.len());
+        let ejected = fit().filter(is_ejected).count();
+        let panic = outlier::is_panic(total - ejected, total);
         let of_standing = |standing| {
             list.iter()
                 .enumerate()
+                .filter(|(_, one)| one.fitness == Fitness::Healthy)
                 .filter(move |(_, one)| panic || one.standing == standing)
                 .filter(|(place, _)| !left_out(*place))
         };

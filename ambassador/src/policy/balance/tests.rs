@@ -6,7 +6,7 @@ use super::hash::nth;
 use super::*;
 use crate::addr::EndpointAddr;
 use crate::clock::Instant;
-use crate::policy::outlier::Standing;
+use crate::policy::outlier::{Fitness, Standing};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -16,6 +16,7 @@ fn listed(weight: u32) -> Listed {
         weight,
         in_zone: false,
         standing: Standing::Usable,
+        fitness: Fitness::Healthy,
     }
 }
 
@@ -27,7 +28,7 @@ fn candidates(weights: &[u32]) -> Candidates {
 }
 
 /// The places that are selected of endpoints described by a word each: `z` is
-/// in the zone, `-` is ejected, `~` is avoided, `!` is left out.
+/// in the zone, `-` is ejected, `~` is avoided, `x` is unhealthy, `!` is left out.
 fn selected(list: &str) -> Vec<usize> {
     selected_of(Zones::Own, list)
 }
@@ -42,6 +43,10 @@ fn selected_of(zones: Zones, list: &str) -> Vec<usize> {
             (_, true) => Standing::Avoided,
             _ => Standing::Usable,
         },
+        fitness: match word.contains('x') {
+            true => Fitness::Unhealthy,
+            false => Fitness::Healthy,
+        },
     };
     let list: Vec<Listed> = words.iter().map(of_word).collect();
     let mut candidates = Candidates::default();
@@ -55,6 +60,18 @@ fn ejected_ones_are_left_out_unless_most_are() {
     assert_eq!(selected("o o-"), [0]);
     assert_eq!(selected("o o- o-"), [0, 1, 2], "panic");
     assert_eq!(selected("o- o-"), [0, 1], "panic");
+}
+
+#[test]
+fn unhealthy_ones_are_as_if_they_were_not_listed() {
+    assert_eq!(selected("o x x x"), [0], "however few are left");
+    assert_eq!(selected("x o- o o"), [2, 3]);
+    assert_eq!(selected("x o- o"), [2], "half of those that are left");
+    assert_eq!(selected("x o- o- o"), [1, 2, 3], "panic among those");
+    assert_eq!(selected("x o-"), [1], "panic");
+    assert_eq!(selected("x o~"), [1]);
+    assert_eq!(selected("zx o z o"), [2]);
+    assert_eq!(selected("zx o zx o"), [1, 3], "none of the zone is left");
 }
 
 #[test]

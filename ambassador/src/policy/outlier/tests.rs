@@ -502,3 +502,66 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn who_is_unhealthy_counts_as_nobody() {
+    let (now, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(3, now);
+    let version = detector.version();
+    detector.set_fitness(&members[0], Fitness::Unhealthy, now);
+    assert_ne!(detector.version(), version);
+    // One of two may be ejected, and then the last may not.
+    fail(&detector, &members[1], &settings, 5, now);
+    assert_eq!(members[1].standing(), Standing::Ejected);
+    assert!(detector.has_well());
+    fail(&detector, &members[2], &settings, 5, now);
+    assert_eq!(members[2].standing(), Standing::Avoided);
+    assert!(!detector.has_well(), "the unhealthy one is no alternative");
+    // What was told of it before changes nothing, and wakes nobody.
+    let version = detector.version();
+    detector.set_fitness(&members[0], Fitness::Unhealthy, now);
+    assert_eq!(detector.version(), version);
+}
+
+#[test]
+fn where_none_is_healthy_what_requests_find_decides() {
+    let (now, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(3, now);
+    for member in &members {
+        detector.set_fitness(member, Fitness::Unhealthy, now);
+    }
+    assert!(detector.has_well());
+    fail(&detector, &members[0], &settings, 5, now);
+    assert_eq!(members[0].standing(), Standing::Ejected);
+    fail(&detector, &members[1], &settings, 5, now);
+    assert_eq!(members[1].standing(), Standing::Ejected);
+    fail(&detector, &members[2], &settings, 5, now);
+    assert_eq!(members[2].standing(), Standing::Avoided, "the last one");
+}
+
+#[test]
+fn an_endpoint_that_is_healthy_again_is_usable_at_once() {
+    let (now, settings) = (Instant::now(), settings());
+    let (detector, members) = upstream(3, now);
+    let health = &members[0];
+    // A check that finds it healthy, as before, is no reason.
+    fail(&detector, health, &settings, 5, now);
+    detector.set_fitness(health, Fitness::Healthy, now);
+    assert_eq!(health.standing(), Standing::Ejected);
+    let due_before = due(&detector, health);
+
+    let late = detector.begin(health);
+    detector.set_fitness(health, Fitness::Unhealthy, now);
+    let probe = detector.probe(health, due_before).unwrap();
+    detector.set_fitness(health, Fitness::Healthy, now);
+    assert_eq!(detector.state(health), State::Usable);
+    // Tries that began before say nothing.
+    detector.end(health, late, Failure, &settings, now);
+    detector.end(health, probe, Failure, &settings, now);
+    assert_eq!(detector.state(health), State::Usable);
+    assert_eq!(health.consecutive_failures(), 0);
+    // It is the second ejection all the same.
+    fail(&detector, health, &settings, 5, now);
+    let second = due(&detector, health);
+    assert!(is_about(second - now, 60 * SECOND));
+}

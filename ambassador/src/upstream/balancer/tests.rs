@@ -125,6 +125,52 @@ fn round_robin_takes_turns_over_all_shards() {
     assert_eq!(turns, [2, 0, 1, 2, 2, 0, 1, 2]);
 }
 
+fn check(published: &Published, place: usize, fitness: Fitness, now: Instant) {
+    let health = &published.current()[place].health;
+    published.detector().set_fitness(health, fitness, now);
+}
+
+#[test]
+fn an_unhealthy_endpoint_gets_nothing_unless_all_are() {
+    for load_balancing in [LoadBalancing::RoundRobin, LoadBalancing::LeastRequest] {
+        let published = Published::default();
+        published.publish(weighing(&[1, 1, 1]), None);
+        let mut shard = Shard::of(&published, load_balancing);
+        let now = shard.now;
+        check(&published, 0, Fitness::Unhealthy, now);
+        assert_eq!(ports(&shard.requests(50, &[])), [1, 2]);
+        // A retry goes there no more than a first try does.
+        let tried = [address(1), address(2)];
+        for _ in 0..50 {
+            let picked = shard.ask(None, &tried).unwrap();
+            assert_ne!(picked.endpoint, address(0));
+        }
+        check(&published, 1, Fitness::Unhealthy, now);
+        assert_eq!(ports(&shard.requests(50, &[])), [2], "fewer than half");
+        check(&published, 2, Fitness::Unhealthy, now);
+        assert_eq!(ports(&shard.requests(50, &[])), [0, 1, 2]);
+        // What requests find still counts: one of them is dead.
+        assert!(shard.requests(200, &[1])[&1] < 20);
+        assert_eq!(ports(&shard.requests(50, &[1])), [0, 2]);
+        check(&published, 1, Fitness::Healthy, now);
+        assert_eq!(ports(&shard.requests(50, &[])), [1], "at once");
+    }
+}
+
+#[test]
+fn an_unhealthy_endpoint_is_not_probed() {
+    let published = Published::default();
+    published.publish(weighing(&[1, 1, 1]), None);
+    let mut shard = Shard::of(&published, LoadBalancing::RoundRobin);
+    assert!(shard.requests(200, &[0])[&0] < 20);
+    check(&published, 0, Fitness::Unhealthy, shard.now);
+    shard.now += 100 * SECOND;
+    assert_eq!(ports(&shard.requests(50, &[])), [1, 2]);
+    // Its ejection ends with what brought it about.
+    check(&published, 0, Fitness::Healthy, shard.now);
+    assert_eq!(ports(&shard.requests(50, &[])), [0, 1, 2]);
+}
+
 #[test]
 fn what_is_in_flight_counts_until_it_is_dropped() {
     let published = Published::default();

@@ -9,7 +9,7 @@ use ambassador::testing::clock::Instant;
 use ambassador::testing::policy::balance::{
     Candidates, Listed, PeakEwma, Rotation, Zones, least_request,
 };
-use ambassador::testing::policy::outlier::Standing;
+use ambassador::testing::policy::outlier::{Fitness, Standing};
 use rand::rngs::Xoshiro256PlusPlus;
 use rand::{Rng, RngExt, SeedableRng};
 
@@ -145,6 +145,7 @@ const LISTED: Listed = Listed {
     weight: 1,
     in_zone: false,
     standing: Standing::Usable,
+    fitness: Fitness::Healthy,
 };
 
 fn upstream(endpoint: &Endpoint, script: &Script) -> Option<Upstream<usize>> {
