@@ -15,6 +15,7 @@ mod deadline;
 pub(crate) mod dns;
 mod figures;
 mod grpc;
+mod health_checks;
 mod https;
 mod listen;
 mod readiness;
@@ -31,6 +32,7 @@ pub(crate) use deadline::Deadline;
 pub(crate) use dns::files as name_files;
 pub(crate) use dns::{Files, NameService, NameServices, Publish, Transport, WatchedName};
 pub(crate) use figures::AskShard;
+pub(crate) use health_checks::CheckedUpstream;
 pub(crate) use readiness::{Phase, Readiness, Remark};
 pub(crate) use upstreams::{CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
 pub(crate) use watch::{Fingerprint, WatchedFile};
@@ -130,6 +132,7 @@ pub(crate) struct Control {
     names: mpsc::Sender<dns::WatchedNames>,
     certificates: mpsc::Sender<Vec<WatchedCertificates>>,
     credentials: mpsc::Sender<Vec<KeptCredential>>,
+    health_checks: mpsc::Sender<Vec<CheckedUpstream>>,
     identity: tokio::sync::watch::Sender<Option<IdentitySource>>,
     listen: BindAddr,
     metrics_listen: Option<BindAddr>,
@@ -222,6 +225,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
     let (names, names_in) = mpsc::channel(4);
     let (certificates, certificates_in) = mpsc::channel(4);
     let (credentials, credentials_in) = mpsc::channel(4);
+    let (health_checks, health_checks_in) = mpsc::channel(4);
     let (identity, identity_in) = tokio::sync::watch::channel(None);
     let (stop, stopped) = oneshot::channel();
     let serve = async move {
@@ -250,6 +254,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
             () = certificates::run(certificates_in, published, &state.registry) => {}
             () = spiffe::keep(identity_in, publish, &state.registry) => {}
             () = kept => {}
+            () = health_checks::run(health_checks_in, Arc::clone(&state.registry)) => {}
             () = runners => {}
             () = server.clone().serve(admin, surface) => {}
             () = serve_optional(server, metrics) => {}
@@ -271,6 +276,7 @@ pub(crate) fn start(settings: Settings, bound: Bound, state: State) -> Result<Co
         names,
         certificates,
         credentials,
+        health_checks,
         identity,
         listen,
         metrics_listen,
@@ -311,6 +317,14 @@ impl Control {
     pub(crate) fn keep_credentials(&self, credentials: Vec<KeptCredential>) {
         if self.credentials.blocking_send(credentials).is_err() {
             tracing::error!("the control thread is gone: credentials are no longer fetched");
+        }
+    }
+
+    /// Checks the endpoints of these upstreams from now on, and of no others. Waits as
+    /// [`Control::watch_names`] does.
+    pub(crate) fn check_health(&self, checked: Vec<CheckedUpstream>) {
+        if self.health_checks.blocking_send(checked).is_err() {
+            tracing::error!("the control thread is gone: endpoints are no longer checked");
         }
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod budget;
 pub(crate) mod codes;
 pub(crate) mod concurrency;
 pub(crate) mod fault;
+pub(crate) mod health_check;
 pub(crate) mod hedge;
 mod jitter;
 pub(crate) mod limits;

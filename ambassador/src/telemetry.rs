@@ -33,8 +33,9 @@ pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,
-    FloodCause, FloodPeer, GrpcStatus, MemoryKind, RelayProtocol, RequestProtocol, RetryCause,
-    ShedCause, TcpOutcome, TlsCipher, TlsGroup, TlsOutcome, TlsVersion,
+    FloodCause, FloodPeer, GrpcStatus, HealthCheckResult, MemoryKind, RelayProtocol,
+    RequestProtocol, RetryCause, ShedCause, TcpOutcome, TlsCipher, TlsGroup, TlsOutcome,
+    TlsVersion,
 };
 pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;

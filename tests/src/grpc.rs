@@ -45,6 +45,8 @@ pub enum Script {
     HeadThenRefuse(u8),
     /// Sends a message of so many bytes, then ends it with this code.
     Answer(usize, u8),
+    /// Sends this message, then ends it with this code.
+    Say(&'static [u8], u8),
     /// Sends messages that come in, and ends well with the last.
     Echo,
     /// Answers as a proxy does that knows nothing of calls.
@@ -278,6 +280,12 @@ async fn play(script: Script, mut body: RecvStream, response: &mut SendResponse<
                 let _ = stream.send_trailers(end(code, &[]));
             }
         }
+        Script::Say(content, code) => {
+            if let Ok(mut stream) = response.send_response(head(200), false) {
+                let _ = stream.send_data(framed(content), false);
+                let _ = stream.send_trailers(end(code, &[]));
+            }
+        }
         Script::Echo => {
             if let Ok(mut stream) = response.send_response(head(200), false) {
                 while let Some(Ok(piece)) = body.data().await {
@@ -349,8 +357,12 @@ fn end(code: u8, fields: &[(&'static str, &'static str)]) -> HeaderMap {
 
 /// A message of so many bytes, which mean nothing.
 fn message(length: usize) -> Bytes {
-    let prefix = u32::try_from(length).expect("it is short").to_be_bytes();
-    [&[0][..], &prefix, &vec![b'm'; length]].concat().into()
+    framed(&vec![b'm'; length])
+}
+
+fn framed(content: &[u8]) -> Bytes {
+    let length = u32::try_from(content.len()).expect("it is short");
+    [&[0][..], &length.to_be_bytes(), content].concat().into()
 }
 
 impl GrpcCall {

@@ -179,6 +179,11 @@ impl Running {
         self.0.id()
     }
 
+    /// Its standard input, once, where it is piped.
+    pub fn stdin(&mut self) -> std::process::ChildStdin {
+        self.0.stdin.take().expect("piped, and not taken before")
+    }
+
     /// Its standard output, once, where it is piped.
     pub fn stdout(&mut self) -> std::process::ChildStdout {
         self.0.stdout.take().expect("piped, and not taken before")

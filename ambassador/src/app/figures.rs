@@ -9,13 +9,14 @@ use crate::clock;
 use crate::config;
 use crate::control::{AskShard, CircuitInfo, ResilienceInfo, Source, UpstreamInfo};
 use crate::policy::breaker::Force;
+use crate::policy::outlier::Fitness;
 use crate::proxy::generation::Generation;
 use crate::ring::Remote;
-use crate::route::settings::{Endpoints, Policies, Protocol};
+use crate::route::settings::{Endpoints, Policies, Protocol, Upstream};
 use crate::shard;
 use crate::telemetry::{Direction, Registry, Snapshot, TcpOutcome};
 use crate::upstream::dial::Namespace;
-use crate::upstream::endpoints::Published;
+use crate::upstream::endpoints::{Endpoint, Published};
 use crate::upstream::shared::Shared;
 
 /// Asks a shard for its counters, where it runs already.
@@ -116,6 +117,26 @@ pub(super) fn credential_expiry(generation: &Generation) -> Vec<(Arc<str>, Durat
         Some((Arc::clone(&upstream.name), credential.expires_in(now)?))
     });
     left.collect()
+}
+
+/// The upstreams whose endpoints are checked.
+pub(super) fn checked(
+    generation: &Generation,
+) -> impl Iterator<Item = (&Arc<Upstream>, &Arc<Shared>)> {
+    generation.targets().filter(|(upstream, _)| {
+        upstream.endpoints != Endpoints::Original && upstream.policies.health_check.grpc.is_some()
+    })
+}
+
+/// How many endpoints are unhealthy, by upstream, where they are checked.
+pub(super) fn unhealthy_endpoints(generation: &Generation) -> Vec<(Arc<str>, usize)> {
+    let counted = checked(generation).map(|(upstream, shared)| {
+        let endpoints = shared.endpoints.current();
+        let is_unhealthy = |one: &&Endpoint| one.health.fitness() == Fitness::Unhealthy;
+        let count = endpoints.iter().filter(is_unhealthy).count();
+        (Arc::clone(&upstream.name), count)
+    });
+    counted.collect()
 }
 
 /// Sets the circuit breaker of an upstream, an adopted one too.

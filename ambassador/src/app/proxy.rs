@@ -23,7 +23,9 @@ use super::{Failure, figures, memory};
 use crate::clock;
 use crate::config::{Certificates, Checked};
 use crate::control::spiffe::{self, IdentitySource};
-use crate::control::{Control, Event, KeptCredential, NameService, Readiness, WatchedCertificates};
+use crate::control::{
+    CheckedUpstream, Control, Event, KeptCredential, NameService, Readiness, WatchedCertificates,
+};
 use crate::proxy::generation::Generation;
 use crate::proxy::memory::Memory;
 use crate::ring::{Backend, MailboxError, Remote};
@@ -171,6 +173,19 @@ impl ProxyState {
         );
     }
 
+    /// Has the endpoints of upstreams checked that ask for it, and no others.
+    fn check_health(&self, control: &Control) {
+        let generation = self.generation();
+        control.check_health(
+            figures::checked(&generation)
+                .map(|(upstream, shared)| CheckedUpstream {
+                    upstream: Arc::clone(upstream),
+                    shared: Arc::clone(shared),
+                })
+                .collect(),
+        );
+    }
+
     /// Where the identity of the proxy comes from.
     fn identity_source(&self) -> Option<IdentitySource> {
         self.current().checked.identity_source()
@@ -194,6 +209,7 @@ impl ProxyState {
             capture_slots: captured.and_then(Captured::slots),
             memory: memory::figures(&self.memory),
             credential_expiry: figures::credential_expiry(&self.generation()),
+            unhealthy_endpoints: figures::unhealthy_endpoints(&self.generation()),
             backend: match self.backend {
                 Backend::Ring => BackendLabel::IoUring,
                 Backend::Epoll => BackendLabel::Epoll,

@@ -6,6 +6,7 @@ mod concurrency;
 mod failure_statuses;
 mod fault;
 mod headers;
+mod health_check;
 mod hedge;
 mod http2;
 mod layers;
@@ -33,6 +34,7 @@ use circuit_breaker::CircuitBreaker;
 use concurrency::Concurrency;
 use fault::Fault;
 use headers::Headers;
+use health_check::HealthCheck;
 use hedge::Hedge;
 use http2::Http2;
 use load_balancing::{Hashing, LoadBalancing};
@@ -97,6 +99,10 @@ settings! {
         /// When an endpoint is ejected, so that it gets no requests for a while.
         /// The routes of an upstream share its ejections.
         outlier: Outlier [of_endpoints] = all.settings.outlier,
+        /// How endpoints are asked whether they are fit for requests.
+        health_check: HealthCheck
+            [of_endpoints, not_in_routes("is for a whole upstream: its routes share the endpoints")]
+            = all.settings.health_check,
         /// When a second try is made beside a slow one. Only for requests whose
         /// method is GET, HEAD, OPTIONS or TRACE and in `retry.methods`. Their
         /// interim responses are dropped.

@@ -23,7 +23,8 @@ pub(super) use distinct::Distinct;
 pub(super) use files::{CaFile, CertFile, ClientId, FilePath, ServerName, Verify};
 pub(super) use moment::Moment;
 pub(super) use names::{
-    FieldName, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token, own_field_mistake,
+    FieldName, GrpcService, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token,
+    own_field_mistake,
 };
 pub(super) use numbers::{Count, Flag, LeastShare, Percent, Port, Rate, Workers};
 pub(super) use optional::{Off, OnOff, Optional};

@@ -16,8 +16,8 @@ use zeroize::Zeroizing;
 
 use crate::printable::OneLine;
 
-/// As long as a message may be; the limit of gRPC where none is set.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// As long as a message may be where nothing else is said; the limit of gRPC.
+pub(super) const MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Fields of a head or of the trailers.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
 /// What the server may send ahead.
@@ -35,12 +35,14 @@ pub(super) struct Question<'a> {
     /// Of whom, and which method, as `http://localhost/SpiffeWorkloadAPI/FetchX509SVID`.
     pub uri: String,
     /// Fields beside those of every call.
-    pub fields: &'a [(&'static str, &'static str)],
+    pub fields: &'a [(&'a str, &'a str)],
+    /// A longer message is refused.
+    pub message_bytes_max: usize,
     /// A message that has begun goes on within this time, again and again.
     pub piece_within: Duration,
 }
 
-/// The messages of an answer. Dropping it closes the connection.
+/// The messages of an answer. Dropping it cuts the connection.
 #[derive(Debug)]
 pub(super) struct Answer {
     body: RecvStream,
@@ -48,7 +50,7 @@ pub(super) struct Answer {
     /// What came and was not yet looked at.
     piece: Bytes,
     piece_within: Duration,
-    _driver: Driver,
+    driver: Driver,
 }
 
 /// Moves the bytes of the connection; ends with its handle.
@@ -75,8 +77,13 @@ pub(crate) enum GrpcError {
     Cut,
     /// A message is compressed, which was not offered.
     Compressed,
-    /// A message is longer than [`MESSAGE_BYTES_MAX`].
-    Length(usize),
+    /// A message is longer than it may be.
+    Length {
+        /// As it says.
+        bytes: usize,
+        /// The limit.
+        most: usize,
+    },
     /// A message stopped in its midst.
     Stalled,
 }
@@ -87,6 +94,7 @@ pub(crate) struct Code(pub u32);
 
 impl Code {
     pub(super) const INVALID_ARGUMENT: Self = Self(3);
+    pub(super) const NOT_FOUND: Self = Self(5);
     pub(super) const PERMISSION_DENIED: Self = Self(7);
     pub(super) const UNIMPLEMENTED: Self = Self(12);
 }
@@ -100,8 +108,10 @@ pub(super) async fn call(
     question: Question<'_>,
     request: &impl Message,
 ) -> Result<Answer, GrpcError> {
+    let most = question.message_bytes_max + HEAD_BYTES;
+    let window = u32::try_from(most).map_or(WINDOW_BYTES, |most| most.min(WINDOW_BYTES));
     let (sender, connection) = client::Builder::new()
-        .initial_window_size(WINDOW_BYTES)
+        .initial_window_size(window)
         .initial_connection_window_size(WINDOW_BYTES)
         .max_header_list_size(HEADERS_BYTES_MAX)
         .enable_push(false)
@@ -128,10 +138,10 @@ pub(super) async fn call(
     }
     Ok(Answer {
         body,
-        frames: Frames::default(),
+        frames: Frames::of(question.message_bytes_max),
         piece: Bytes::new(),
         piece_within: question.piece_within,
-        _driver: driver,
+        driver,
     })
 }
 
@@ -169,6 +179,17 @@ impl Answer {
             }
         }
     }
+
+    /// Says goodbye, and closes the connection.
+    pub(super) async fn close(self) {
+        let Self {
+            body, mut driver, ..
+        } = self;
+        // With the last stream the connection ends.
+        drop(body);
+        // It has nobody left to tell that it panicked.
+        let _ended = (&mut driver.0).await;
+    }
 }
 
 const STATUS: &str = "grpc-status";
@@ -191,8 +212,9 @@ fn status(fields: &HeaderMap) -> Result<(), GrpcError> {
 
 /// Puts messages together: a byte that says whether it is compressed, four of its
 /// length, and the message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Frames {
+    message_bytes_max: usize,
     head: Vec<u8>,
     /// Zeroed when it is dropped, as there are keys in it; it never grows, so that
     /// no copy stays behind. `None` until its length is known.
@@ -203,6 +225,16 @@ pub(super) struct Frames {
 const HEAD_BYTES: usize = 5;
 
 impl Frames {
+    /// Puts together messages that are no longer than this.
+    pub(super) fn of(message_bytes_max: usize) -> Self {
+        Self {
+            message_bytes_max,
+            head: Vec::new(),
+            message: None,
+            length: 0,
+        }
+    }
+
     /// Whether no message has begun.
     fn is_between(&self) -> bool {
         self.head.is_empty()
@@ -219,8 +251,11 @@ impl Frames {
                 [_, _, _, _, _] => return Err(GrpcError::Compressed),
                 _ => return Ok(None),
             }
-            if self.length > MESSAGE_BYTES_MAX {
-                return Err(GrpcError::Length(self.length));
+            if self.length > self.message_bytes_max {
+                return Err(GrpcError::Length {
+                    bytes: self.length,
+                    most: self.message_bytes_max,
+                });
             }
         }
         let length = self.length;
@@ -258,11 +293,8 @@ impl fmt::Display for GrpcError {
             Self::Status { code, words } => write!(f, "it answered {code}: {}", OneLine(words)),
             Self::Cut => f.write_str("its answer ended without a status"),
             Self::Compressed => f.write_str("it sent a compressed message"),
-            Self::Length(bytes) => {
-                write!(
-                    f,
-                    "it sent a message of {bytes} bytes, more than {MESSAGE_BYTES_MAX}"
-                )
+            Self::Length { bytes, most } => {
+                write!(f, "it sent a message of {bytes} bytes, more than {most}")
             }
             Self::Stalled => f.write_str("it stopped in the midst of a message"),
         }
@@ -275,6 +307,7 @@ impl fmt::Display for Code {
             1 => "Cancelled",
             3 => "InvalidArgument",
             4 => "DeadlineExceeded",
+            5 => "NotFound",
             7 => "PermissionDenied",
             8 => "ResourceExhausted",
             12 => "Unimplemented",
@@ -300,7 +333,7 @@ mod tests {
     fn messages_come_whole_however_they_are_cut() {
         let bytes = [frame(0, 3, b"abc"), frame(0, 0, b""), frame(0, 2, b"de")].concat();
         for size in 1..=bytes.len() {
-            let (mut frames, mut messages) = (Frames::default(), Vec::new());
+            let (mut frames, mut messages) = (Frames::of(3), Vec::new());
             for piece in bytes.chunks(size) {
                 let mut piece = Bytes::copy_from_slice(piece);
                 while let Some(message) = frames.take(&mut piece).unwrap() {
@@ -315,15 +348,13 @@ mod tests {
 
     #[test]
     fn a_head_is_refused_before_anything_is_kept_for_it() {
-        let take = |bytes: Vec<u8>| Frames::default().take(&mut bytes.into());
+        let take = |bytes: Vec<u8>| Frames::of(3).take(&mut bytes.into());
         let error = take(frame(1, 1, b"a")).unwrap_err();
         assert!(matches!(error, GrpcError::Compressed), "{error}");
-        let error = take(frame(0, u32::MAX, b"")).unwrap_err();
-        assert!(matches!(error, GrpcError::Length(_)), "{error}");
-        assert!(
-            take(frame(0, MESSAGE_BYTES_MAX as u32, b""))
-                .unwrap()
-                .is_none()
-        );
+        for length in [4, u32::MAX] {
+            let error = take(frame(0, length, b"")).unwrap_err();
+            assert!(matches!(error, GrpcError::Length { .. }), "{error}");
+        }
+        assert!(take(frame(0, 3, b"")).unwrap().is_none());
     }
 }

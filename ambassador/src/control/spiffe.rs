@@ -28,6 +28,7 @@ fn question(method: &str, piece_within: Duration) -> Question<'static> {
         // Against requests that somebody has a server make (SPIFFE Workload
         // Endpoint, section 3).
         fields: &[("workload.spiffe.io", "true")],
+        message_bytes_max: grpc::MESSAGE_BYTES_MAX,
         piece_within,
     }
 }
@@ -37,7 +38,7 @@ fn question(method: &str, piece_within: Duration) -> Question<'static> {
 /// why the answer ends early. `now` is in seconds since 1970.
 pub fn identities(answer: &[u8], piece_bytes: usize, now: u64) -> Vec<Result<String, String>> {
     let mut told = Vec::new();
-    let mut frames = grpc::Frames::default();
+    let mut frames = grpc::Frames::of(grpc::MESSAGE_BYTES_MAX);
     for piece in answer.chunks(piece_bytes.max(1)) {
         let mut piece = Bytes::copy_from_slice(piece);
         loop {

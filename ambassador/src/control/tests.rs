@@ -101,6 +101,7 @@ impl Fixture {
                 capture_slots: None,
                 memory: Vec::new(),
                 credential_expiry: Vec::new(),
+                unhealthy_endpoints: Vec::new(),
                 backend: BackendLabel::Epoll,
             }),
             upstreams: Box::new(|| {

@@ -10,7 +10,9 @@ use crate::addr::{Authority, EndpointAddr};
 use crate::credential::settings::Auth;
 use crate::message::trace;
 use crate::policy::balance::{Key, LoadBalancing};
-use crate::policy::{breaker, concurrency, fault, hedge, limits, outlier, rate_limit, retry};
+use crate::policy::{
+    breaker, concurrency, fault, health_check, hedge, limits, outlier, rate_limit, retry,
+};
 use crate::route::tls::Tls;
 
 /// Everything the table is built from.
@@ -74,6 +76,8 @@ pub struct Policies {
     pub zone: Option<Arc<str>>,
     /// Which of its endpoints get no requests for a while.
     pub outlier: outlier::Settings,
+    /// How its endpoints are asked whether they are fit for requests.
+    pub health_check: health_check::Settings,
     /// When a second try is made beside a slow one.
     pub hedge: hedge::Settings,
     /// An adaptive limit of requests in flight, beside that of the pool.

@@ -44,6 +44,8 @@ pub(crate) struct Extras {
     pub handshakes: Vec<(&'static str, String, Vec<HandshakeCount>)>,
     /// How long the credential of an upstream is still valid, where that has an end.
     pub credential_expiry: Vec<(Arc<str>, Duration)>,
+    /// How many endpoints of an upstream are unhealthy, where they are checked.
+    pub unhealthy_endpoints: Vec<(Arc<str>, usize)>,
     /// The backend of the shards, for `ambassador_build_info`.
     pub backend: BackendLabel,
 }
@@ -74,6 +76,17 @@ pub(crate) fn render(
         let labels = [("upstream", &**name)];
         let left = left.as_secs_f64();
         text.sample("ambassador_credential_expiry_seconds", &labels, left);
+    }
+    text.gauge(
+        "ambassador_unhealthy_endpoints",
+        "Endpoints that checks find unhealthy, where they are checked.",
+    );
+    for (name, count) in &extras.unhealthy_endpoints {
+        text.sample(
+            "ambassador_unhealthy_endpoints",
+            &[("upstream", name)],
+            count,
+        );
     }
     build(&mut text, extras.backend);
     text.gauge(
@@ -267,6 +280,14 @@ fn control(text: &mut Text, staleness: Duration, registry: &Registry) {
     for (name, outcome, count) in registry.credential_refreshes() {
         let labels = [("upstream", &*name), ("outcome", outcome.as_str())];
         text.total("ambassador_credential_refreshes", &labels, count);
+    }
+    text.counter(
+        "ambassador_health_checks",
+        "Checks of endpoints (`health_check`), by what they found.",
+    );
+    for (name, result, count) in registry.health_checks() {
+        let labels = [("upstream", &*name), ("result", result.as_str())];
+        text.total("ambassador_health_checks", &labels, count);
     }
     text.gauge(
         "ambassador_shard_staleness_seconds",

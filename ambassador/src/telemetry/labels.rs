@@ -439,6 +439,22 @@ labels! {
 }
 
 labels! {
+    /// What a check of an endpoint found: `ambassador_health_checks_total`.
+    pub(crate) HealthCheckResult {
+        /// The endpoint says that it serves.
+        Serving = "serving",
+        /// It has no health service (`UNIMPLEMENTED`), and counts as healthy.
+        Unimplemented = "unimplemented",
+        /// It says that it does not serve, or knows no such service.
+        NotServing = "not-serving",
+        /// There was no connection, no TLS session, or no answer that is one.
+        Failed = "failed",
+        /// `health_check.timeout` passed.
+        Timeout = "timeout",
+    }
+}
+
+labels! {
     /// What memory is: `ambassador_memory_bytes`.
     pub(crate) MemoryKind, #[cfg(test)] {
         /// What is resident, and what the kernel has buffered for connections that

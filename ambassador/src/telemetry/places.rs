@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::labels::CredentialOutcome;
+use super::labels::{CredentialOutcome, HealthCheckResult};
 
 /// Bits of a number that are the place.
 const PLACE_BITS: u32 = 20;
@@ -56,6 +56,8 @@ pub(super) struct Counts {
     pub dns_failures: u64,
     /// Fetched credentials, by how that went.
     pub credential_refreshes: [u64; CredentialOutcome::ALL.len()],
+    /// Checks of endpoints, by what they found.
+    pub health_checks: [u64; HealthCheckResult::ALL.len()],
 }
 
 impl Places {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::labels::CredentialOutcome;
+use super::labels::{CredentialOutcome, HealthCheckResult};
 use super::places::{self, Places};
 
 /// The number of an upstream's name, until nobody uses the name any more: then it
@@ -166,6 +166,25 @@ impl Registry {
             let outcomes = CredentialOutcome::ALL.iter();
             outcomes
                 .map(move |outcome| (Arc::clone(&place.name), *outcome, counts[*outcome as usize]))
+        });
+        counted.filter(|(.., count)| *count > 0).collect()
+    }
+
+    /// An endpoint of this upstream was checked.
+    pub(crate) fn health_check(&self, index: UpstreamIndex, result: HealthCheckResult) {
+        if let Some(place) = self.names().upstreams.get(index.0) {
+            place.counts.health_checks[result as usize] += 1;
+        }
+    }
+
+    /// Checks of endpoints by upstream and what they found, where there are any.
+    pub(crate) fn health_checks(&self) -> Vec<(Arc<str>, HealthCheckResult, u64)> {
+        let names = self.names();
+        let named = names.upstreams.named();
+        let counted = named.flat_map(|place| {
+            let counts = place.counts.health_checks;
+            let results = HealthCheckResult::ALL.iter();
+            results.map(move |result| (Arc::clone(&place.name), *result, counts[*result as usize]))
         });
         counted.filter(|(.., count)| *count > 0).collect()
     }

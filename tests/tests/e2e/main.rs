@@ -38,6 +38,7 @@ mod fail_fast;
 mod fault;
 mod forwarding;
 mod grpc;
+mod grpc_health;
 mod grpc_js;
 mod h2_client;
 mod h2_floods;

@@ -148,6 +148,7 @@ impl<'a> Prepared<'a> {
         let watched = state.certificates();
         running.control.watch_certificates(watched);
         state.keep_credentials(&running.control);
+        state.check_health(&running.control);
         running.control.keep_identity(state.identity_source());
     }
 }

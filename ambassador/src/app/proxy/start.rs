@@ -138,6 +138,7 @@ pub(crate) fn start(start: Start) -> Result<Proxy, Failure> {
     state.watch_names(&control);
     control.watch_certificates(state.certificates());
     state.keep_credentials(&control);
+    state.check_health(&control);
     control.keep_identity(state.identity_source());
     let introduction = Introduction {
         backend,

@@ -353,6 +353,7 @@ upstreams: { a: { hosts: [10.1.1.1], protocol: tcp } }
         [
             "circuit_breaker",
             "fault",
+            "health_check",
             "load_balancing",
             "outlier",
             "pool",

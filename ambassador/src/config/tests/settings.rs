@@ -111,6 +111,7 @@ impl Entry {
             ("string", Some("auto, name or uid:gid")) => json!("7:7"),
             ("string", Some("date-time")) => json!("2126-12-01T00:00:00Z"),
             ("string", Some("range of statuses")) => json!("500-503"),
+            ("string", Some("name of a service")) => json!("shop.Cart"),
             ("string", None) => json!("x-name"),
             other => panic!("{}: no value is known of {other:?}", self.key),
         })

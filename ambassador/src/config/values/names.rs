@@ -15,6 +15,8 @@ use crate::workload::user::Ids;
 const USER_NAME_BYTES_MAX: usize = 32;
 /// Longer methods than any registered one (RFC 9110 section 9.1 sets no limit).
 const METHOD_BYTES_MAX: usize = 32;
+/// Longer than any name of a service.
+const SERVICE_BYTES_MAX: usize = 256;
 /// Fields that describe the connection or the message as it is framed
 /// (RFC 9110 section 7.6.1, RFC 9112 section 6), or that routing decides.
 const OWNED_FIELDS: [&str; 13] = [
@@ -55,6 +57,10 @@ pub(in crate::config) struct OwnFieldName(Box<str>);
 /// The beginning of the path of a request.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct PathPrefix(String);
+
+/// The name of a service of gRPC; empty: the server as a whole.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct GrpcService(String);
 
 /// A method of requests.
 #[derive(Debug, Clone, PartialEq)]
@@ -148,6 +154,22 @@ impl Scalar for PathPrefix {
     }
 }
 
+impl Scalar for GrpcService {
+    fn parse(text: &str) -> Result<Self, String> {
+        // Whoever writes these means no service of that name.
+        let is_switch = ["on", "true", "false", "yes", "no"].contains(&text);
+        let begins_well = !text.starts_with(|first: char| !first.is_alphabetic() && first != '_');
+        let is_name = begins_well && text.bytes().all(|byte| byte.is_ascii_graphic());
+        match text.len() <= SERVICE_BYTES_MAX && is_name && !is_switch {
+            true => Ok(Self(text.to_owned())),
+            false => Err(
+                "must be the name of a service, as shop.Cart, or \"\" for the server as a whole"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
 impl Scalar for Method {
     fn parse(text: &str) -> Result<Self, String> {
         if !is_token(text) || text.len() > METHOD_BYTES_MAX {
@@ -178,6 +200,7 @@ fills! {
     FieldName => Box<str>, |name| Some((**name).into());
     OwnFieldName => Box<str>, |name| Some((**name).into());
     PathPrefix => String, |path| Some(path.as_str().into());
+    GrpcService => String, |name| Some(name.as_str().into());
 }
 
 value_schemas! {
@@ -187,5 +210,6 @@ value_schemas! {
     FieldName: { "type": "string" },
     OwnFieldName: { "type": "string" },
     PathPrefix: { "type": "string" },
+    GrpcService: { "type": "string", "format": "name of a service" },
     Method: { "type": "string" },
 }

@@ -4,8 +4,9 @@ use super::super::cells::Cells;
 use super::super::floods::FloodCounts;
 use super::super::labels::tests::{OPEN, all};
 use super::super::labels::{
-    AttemptOutcome, BackendLabel, CredentialOutcome, Direction, FaultKind, GrpcStatus, MemoryKind,
-    MethodLabel, ReasonLabel, RetryCause, TcpOutcome, TlsGroup, TlsOutcome, TlsVersion,
+    AttemptOutcome, BackendLabel, CredentialOutcome, Direction, FaultKind, GrpcStatus,
+    HealthCheckResult, MemoryKind, MethodLabel, ReasonLabel, RetryCause, TcpOutcome, TlsGroup,
+    TlsOutcome, TlsVersion,
 };
 use super::super::record::{Passage, RequestRecord};
 use super::super::registry::{ListenerIndex, UpstreamIndex};
@@ -22,6 +23,9 @@ fn rendered(format: Format) -> String {
     CredentialOutcome::ALL
         .iter()
         .for_each(|outcome| registry.credential_refresh(shop, *outcome));
+    HealthCheckResult::ALL
+        .iter()
+        .for_each(|result| registry.health_check(shop, *result));
     registry.dns_failure(shop);
     registry.control.reloaded(1_700_000_000);
     let cells = Cells::default();
@@ -68,6 +72,7 @@ fn rendered(format: Format) -> String {
             reclaimed: 6,
         }),
         credential_expiry: vec![("shop".into(), Duration::from_secs(90))],
+        unhealthy_endpoints: vec![("shop".into(), 2)],
         backend: BackendLabel::Epoll,
     };
     let staleness = Duration::from_millis(1_500);
@@ -157,6 +162,8 @@ fn every_metric_of_the_contract_is_there() {
         r#"ambassador_dns_failures_total{upstream="sh\"op"} 1"#,
         r#"ambassador_credential_refreshes_total{upstream="sh\"op",outcome="failed"} 1"#,
         r#"ambassador_credential_expiry_seconds{upstream="shop"} 90"#,
+        r#"ambassador_health_checks_total{upstream="sh\"op",result="not-serving"} 1"#,
+        r#"ambassador_unhealthy_endpoints{upstream="shop"} 2"#,
         "ambassador_capture_slots 5",
         "ambassador_capture_slots_reclaimed_total 6",
         r#"ambassador_dropped_accepts_total{cause="unknown-token"} 0"#,

@@ -79,6 +79,11 @@ pub(in crate::telemetry) fn all() -> Vec<Values> {
             "outcome",
             CredentialOutcome
         ),
+        values!(
+            Some("ambassador_health_checks_total"),
+            "result",
+            HealthCheckResult
+        ),
         values!(Some("ambassador_memory_bytes"), "kind", MemoryKind),
         Values {
             metric: Some("ambassador_captured_connects_total"),
