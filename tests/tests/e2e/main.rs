@@ -41,6 +41,7 @@ mod forwarding;
 mod grpc;
 mod grpc_health;
 mod grpc_js;
+mod grpc_tonic;
 mod h2_client;
 mod h2_floods;
 mod h2_grpc;
