@@ -4,6 +4,7 @@
 //! streams have written since its last turn in one go. These have a [`Http2Stream`] each. All
 //! of them share the codec, which is borrowed for one step and never across a wait.
 
+mod acknowledgement;
 mod driver;
 mod floods;
 mod inbox;

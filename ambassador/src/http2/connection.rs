@@ -163,6 +163,11 @@ impl<T> Connection<T> {
         self.peer.have_come
     }
 
+    /// The peer has acknowledged our SETTINGS.
+    pub(crate) fn is_acknowledged(&self) -> bool {
+        self.local_acknowledged
+    }
+
     /// The peer allows extended CONNECT (RFC 8441).
     pub(crate) fn takes_extended_connect(&self) -> bool {
         self.peer.connect_protocol

@@ -11,6 +11,7 @@ impl ErrorCode {
     pub(crate) const PROTOCOL_ERROR: Self = Self(0x1);
     pub(crate) const INTERNAL_ERROR: Self = Self(0x2);
     pub(crate) const FLOW_CONTROL_ERROR: Self = Self(0x3);
+    pub(crate) const SETTINGS_TIMEOUT: Self = Self(0x4);
     pub(crate) const STREAM_CLOSED: Self = Self(0x5);
     pub(crate) const FRAME_SIZE_ERROR: Self = Self(0x6);
     pub(crate) const REFUSED_STREAM: Self = Self(0x7);
@@ -155,6 +156,7 @@ mod tests {
             (ErrorCode::PROTOCOL_ERROR, "PROTOCOL_ERROR"),
             (ErrorCode::INTERNAL_ERROR, "INTERNAL_ERROR"),
             (ErrorCode::FLOW_CONTROL_ERROR, "FLOW_CONTROL_ERROR"),
+            (ErrorCode::SETTINGS_TIMEOUT, "SETTINGS_TIMEOUT"),
             (ErrorCode::STREAM_CLOSED, "STREAM_CLOSED"),
             (ErrorCode::FRAME_SIZE_ERROR, "FRAME_SIZE_ERROR"),
             (ErrorCode::REFUSED_STREAM, "REFUSED_STREAM"),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use super::acknowledgement::Acknowledgement;
 use super::floods;
 use super::inbox::Progress;
 use super::response_content::ResponseContent;
@@ -27,6 +28,7 @@ pub(crate) struct Driver<'a> {
     unread: Option<Chunk>,
     /// How the connection was when that was told last.
     was: Condition,
+    acknowledgement: Acknowledgement,
 }
 
 /// A stream that the peer has opened.
@@ -71,6 +73,7 @@ impl<'a> Driver<'a> {
             sending: None,
             unread: None,
             was: Condition::default(),
+            acknowledgement: Acknowledgement::awaited(),
         }
     }
 
@@ -100,6 +103,9 @@ impl<'a> Driver<'a> {
             let read = self.unread.is_none() && self.poll_read(context);
             if !wrote && !read {
                 let mut state = self.connection.state.borrow_mut();
+                if self.acknowledgement.is_late(&mut state, context) {
+                    continue;
+                }
                 state.driver = Some(context.waker().clone());
                 return Poll::Pending;
             }

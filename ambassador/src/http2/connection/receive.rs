@@ -48,11 +48,22 @@ impl<T> Connection<T> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
-        self.advance(input, now).inspect_err(|failure| {
-            self.failure = Some(*failure);
-            let last = self.last_of_peer();
-            self.send_go_away(last, failure.code, failure.cause.text());
-        })
+        self.advance(input, now)
+            .inspect_err(|failure| self.end(*failure))
+    }
+
+    /// Ends the connection: the peer has not acknowledged our SETTINGS in time (6.5.3).
+    pub(crate) fn settings_timeout(&mut self) -> ConnectionError {
+        let code = ErrorCode::SETTINGS_TIMEOUT;
+        let failure = ConnectionError::violation(code, "SETTINGS that were not acknowledged");
+        self.end(failure);
+        failure
+    }
+
+    fn end(&mut self, failure: ConnectionError) {
+        self.failure = Some(failure);
+        let last = self.last_of_peer();
+        self.send_go_away(last, failure.code, failure.cause.text());
     }
 
     fn advance(&mut self, input: &[u8], now: Instant) -> Result<Step, ConnectionError> {

@@ -43,6 +43,12 @@ fn what_is_dialled_ahead_is_what_requests_take() {
         shard.publish(&[1]);
         shard.pools.obey_limits([&shard.shared].into_iter());
         let idle_timeout = limits::Pool::default().idle_timeout;
+        timer::sleep(MS).await;
+        for peer in shard.peers.borrow_mut().iter_mut().flatten() {
+            // SETTINGS, and that ours are known.
+            let frames = b"\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+            peer.write_all(frames).unwrap();
+        }
         timer::sleep(2 * idle_timeout).await;
         assert_eq!((shard.counts(), shard.dials()), ((2, 2), 2), "they stay");
         let http2 = PoolKey {
