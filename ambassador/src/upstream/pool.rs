@@ -414,6 +414,12 @@ impl Pool {
         }
     }
 
+    /// Whether its upstream has retired, and a last request has left it behind empty.
+    fn is_over(&self) -> bool {
+        let is_empty = self.idle.is_empty() && self.set_aside.is_empty() && self.dialing == 0;
+        self.shared.is_retired() && is_empty && self.shared_connections.is_unused()
+    }
+
     fn report_requests(&mut self, shared: &Shared, now: Instant) {
         let requests = std::mem::take(&mut self.requests);
         shared.retry_budget.deposit(requests, now);

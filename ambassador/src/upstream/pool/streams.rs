@@ -29,6 +29,13 @@ pub(super) struct SharedConnections {
     waiting: Rc<Waiting>,
 }
 
+impl SharedConnections {
+    /// Whether there are none, and nobody dials or waits for one.
+    pub(super) fn is_unused(&self) -> bool {
+        self.open.is_empty() && self.dialling.is_empty() && self.waiting.len() == 0
+    }
+}
+
 /// The one dial for a key. Dropped, others may dial.
 pub(super) struct DialTurn<'a> {
     pools: &'a Pools,

@@ -75,7 +75,11 @@ impl Pools {
         let (mut expired, mut leaving) = (Vec::new(), Vec::new());
         let mut wanted = Vec::new();
         let mut left = Sweep::NothingLeft;
-        for pool in self.pools.borrow_mut().values_mut() {
+        let mut pools = self.pools.borrow_mut();
+        let over = pools
+            .extract_if(|_, pool| pool.is_over())
+            .collect::<Vec<_>>();
+        for pool in pools.values_mut() {
             let keep = self.share_of(pool.shared.limits.min_idle());
             pool.take_expired(keep, surplus, now, &mut expired);
             leaving.append(&mut pool.expire_shared(keep, now));
@@ -88,7 +92,8 @@ impl Pools {
                 left = Sweep::SomethingLeft;
             }
         }
-        drop(expired);
+        drop(pools);
+        drop((over, expired));
         leaving.iter().for_each(|one| one.leave());
         for shared in wanted {
             let pools = Rc::clone(self);

@@ -300,3 +300,26 @@ fn other_shards_are_told_where_there_are_some() {
         assert_eq!(shard.pools.shard(), 3);
     });
 }
+
+/// Requests that are under way when their upstream leaves the configuration count, wait
+/// and dial after that, too.
+#[test]
+fn nothing_is_kept_of_upstreams_that_have_left() {
+    on_a_shard(of(9), |shard| async move {
+        for _ in 0..1_000 {
+            let other = Shared::new(UpstreamIndex::UNMATCHED, Arc::clone(&shard.shared.limits));
+            let other = Arc::new(other);
+            let now = ring::now();
+            shard.pools.count_request(&other, now);
+            other.retire();
+            shard.pools.forget(other.id);
+            shard.pools.count_request(&other, now);
+            let turn = shard.pools.begin_dial(&other, key(1)).unwrap();
+            shard.pools.obey_limits([&shard.shared].into_iter());
+            assert!(shard.pools.pools.borrow().contains_key(&other.id));
+            drop(turn);
+        }
+        shard.pools.obey_limits([&shard.shared].into_iter());
+        assert_eq!(shard.pools.pools.borrow().len(), 0);
+    });
+}
