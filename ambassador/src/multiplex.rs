@@ -56,6 +56,8 @@ struct State {
     wrote_last: StreamId,
     /// The task that drives it.
     driver: Option<Waker>,
+    /// Why the peer has said that it ends the connection, once it has.
+    go_away: Option<ErrorCode>,
     /// Who waits for what the peer allows.
     unsettled: Slab<Waker>,
     /// How it has ended, if it has.
@@ -92,6 +94,7 @@ impl Multiplexed {
                 codec: Connection::new(role, settings),
                 wrote_last: StreamId::CONNECTION,
                 driver: None,
+                go_away: None,
                 unsettled: Slab::new(),
                 ended: None,
             }),
@@ -111,6 +114,11 @@ impl Multiplexed {
     /// How it has ended; `None`: it has not.
     pub(crate) fn ended(&self) -> Option<Ended> {
         self.state.borrow().ended
+    }
+
+    /// How streams have failed that the peer has not processed.
+    fn left_out(&self) -> StreamFailure {
+        self.state.borrow().left_out()
     }
 
     /// Whether the peer allows extended CONNECT (RFC 8441 section 3).
@@ -210,6 +218,14 @@ impl Multiplexed {
 }
 
 impl State {
+    /// How streams have failed that the peer has not processed.
+    fn left_out(&self) -> StreamFailure {
+        match self.go_away {
+            Some(ErrorCode::HTTP_1_1_REQUIRED) => StreamFailure::Http1Required,
+            _ => StreamFailure::Unprocessed,
+        }
+    }
+
     /// The driver has something to send.
     fn wake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {

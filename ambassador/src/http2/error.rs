@@ -19,7 +19,6 @@ impl ErrorCode {
     pub(crate) const COMPRESSION_ERROR: Self = Self(0x9);
     pub(crate) const CONNECT_ERROR: Self = Self(0xa);
     pub(crate) const ENHANCE_YOUR_CALM: Self = Self(0xb);
-    #[cfg_attr(not(test), expect(dead_code, reason = "nobody asks for HTTP/1.1 yet"))]
     pub(crate) const HTTP_1_1_REQUIRED: Self = Self(0xd);
 
     const NAMES: [&'static str; 14] = [

@@ -54,6 +54,7 @@ pub enum BadMessage {
     InterimEnd,
     NoExtendedConnect,
     NotSwitched,
+    Http1Required,
     SignedChunk,
     SignedChunkTooLarge,
 }
@@ -141,6 +142,9 @@ impl BadMessage {
                 "a switch of protocols, for which the upstream takes no extended CONNECT"
             }
             Self::NotSwitched => "another answer than the switch of protocols that was asked for",
+            Self::Http1Required => {
+                "over HTTP/2, which the upstream does not take this request over (HTTP_1_1_REQUIRED)"
+            }
             Self::SignedChunk => "the body is not in chunks with signatures of AWS",
             Self::SignedChunkTooLarge => "a chunk with a signature of AWS has more than 1 MiB",
             Self::UnexpectedUpgrade => "a switch of protocols that was not asked for",

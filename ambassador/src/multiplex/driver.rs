@@ -262,18 +262,15 @@ impl State {
                 }
             }
             Event::Reset { stream, code } => {
-                let failure = match code {
-                    ErrorCode::REFUSED_STREAM => StreamFailure::Unprocessed,
-                    code => StreamFailure::Reset(code),
-                };
-                self.fail(stream, failure);
+                self.fail(stream, StreamFailure::by_reset(code));
             }
             Event::Failed { stream, code } => self.fail(stream, StreamFailure::Error(code)),
             // Of a client it is about streams that servers open, and none does.
-            Event::GoAway { .. } if self.role == Role::Client => {
+            Event::GoAway { code, .. } if self.role == Role::Client => {
+                self.go_away = Some(code);
                 while let Some((_, user)) = self.codec.take_unprocessed() {
                     if let Some(mut user) = user {
-                        user.fail(StreamFailure::Unprocessed);
+                        user.fail(self.left_out());
                     }
                 }
             }

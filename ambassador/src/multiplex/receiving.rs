@@ -27,7 +27,7 @@ impl Http2Stream {
                 Poll::Pending
             }
         });
-        let received = received.unwrap_or(Poll::Ready(Err(StreamFailure::Unprocessed)));
+        let received = received.unwrap_or_else(|| Poll::Ready(Err(self.connection.left_out())));
         if let Poll::Ready(Ok(Received::Content(content))) = &received {
             self.may_send_more(content.len() as u32);
         }

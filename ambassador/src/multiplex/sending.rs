@@ -141,7 +141,7 @@ impl Future for Sending<'_> {
         }
         if let Some(id) = this.stream.id.get() {
             let failure = match state.codec.user(id) {
-                None => Some(StreamFailure::Unprocessed),
+                None => Some(state.left_out()),
                 // It may still be told that it was.
                 Some(stream) => stream.failure.filter(|it| *it != StreamFailure::GivenUp),
             };
@@ -228,7 +228,7 @@ impl Sending<'_> {
                     ..StreamState::default()
                 };
                 let opened = state.codec.open(user, fields, ends);
-                let id = opened.map_err(|_| StreamFailure::Unprocessed)?;
+                let id = opened.map_err(|_| state.left_out())?;
                 self.stream.id.set(Some(id));
                 id
             }
@@ -250,8 +250,8 @@ impl Sending<'_> {
         };
         if self.stream.id().is_none() {
             self.stream.refusal.set(Some(match failure {
-                StreamFailure::Oversized => failure,
-                _ => StreamFailure::Unprocessed,
+                StreamFailure::Ended => StreamFailure::Unprocessed,
+                failure => failure,
             }));
         }
         SendError {

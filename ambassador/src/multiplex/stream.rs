@@ -50,6 +50,8 @@ pub(super) struct StreamState {
 pub(crate) enum StreamFailure {
     /// The peer has not processed it, and says so (RFC 9113 section 8.7).
     Unprocessed,
+    /// The same, and that it takes this over HTTP/1.1 alone (HTTP_1_1_REQUIRED).
+    Http1Required,
     /// The peer has reset it.
     Reset(ErrorCode),
     /// The peer broke a rule on it, and so it was reset here.
@@ -70,6 +72,17 @@ pub(crate) enum Oversized {
     Head,
     /// The trailers: its stream was reset.
     Trailers,
+}
+
+impl StreamFailure {
+    /// What a reset with this code says.
+    pub(super) fn by_reset(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::REFUSED_STREAM => Self::Unprocessed,
+            ErrorCode::HTTP_1_1_REQUIRED => Self::Http1Required,
+            code => Self::Reset(code),
+        }
+    }
 }
 
 impl Oversized {
@@ -170,19 +183,14 @@ impl Http2Stream {
             match failure {
                 Some(None) => Poll::Pending,
                 Some(Some(failure)) => Poll::Ready(failure),
-                None => Poll::Ready(StreamFailure::Unprocessed),
+                None => Poll::Ready(self.connection.left_out()),
             }
         })
     }
 
     /// How it has failed; `None`: it has not.
     pub(crate) fn failure(&self) -> Option<StreamFailure> {
-        let is_gone = || {
-            self.id
-                .get()
-                .is_some()
-                .then_some(StreamFailure::Unprocessed)
-        };
+        let is_gone = || self.id.get().is_some().then(|| self.connection.left_out());
         // What the peer has not processed is taken out of the connection.
         let known = || self.with(|stream| stream.failure).unwrap_or_else(is_gone);
         self.refusal.get().or_else(known)

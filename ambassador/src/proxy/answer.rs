@@ -49,6 +49,8 @@ pub(crate) enum ExchangeError {
     Send,
     /// The upstream says that it has not processed the request.
     Unprocessed,
+    /// The same, and that it would over HTTP/1.1.
+    Http1Required,
     /// The upstream takes no head or trailers as large as those of the request.
     Oversized,
     /// The upstream's connection ended before a whole final head.
@@ -102,6 +104,7 @@ impl ExchangeError {
     pub(crate) fn on_stream(self, failure: Option<StreamFailure>) -> Self {
         match (failure, self) {
             (Some(StreamFailure::Unprocessed), Self::Send | Self::Ended) => Self::Unprocessed,
+            (Some(StreamFailure::Http1Required), Self::Send | Self::Ended) => Self::Http1Required,
             (Some(StreamFailure::Oversized), Self::Send | Self::Ended) => Self::Oversized,
             (Some(StreamFailure::Error(_)), Self::Send | Self::Ended) => {
                 Self::Response(BadMessage::StreamError)

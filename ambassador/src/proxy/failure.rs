@@ -158,7 +158,9 @@ impl Unanswered {
             // Sound, but its client knows no such thing.
             BadMessage::CodedForOldCaller | BadMessage::TooLargeForCaller => (None, Fault::Caller),
             // It is well, and does not do this.
-            BadMessage::NoExtendedConnect | BadMessage::NotSwitched => (None, Fault::Nobody),
+            BadMessage::NoExtendedConnect | BadMessage::NotSwitched | BadMessage::Http1Required => {
+                (None, Fault::Nobody)
+            }
             _ => (Some(Cause::Malformed), Fault::Endpoint),
         };
         Self {
@@ -263,6 +265,9 @@ impl Failure {
             | ExchangeError::Ended
             | ExchangeError::Unprocessed
             | ExchangeError::Stale => Self::Unanswered(Unanswered::RESET),
+            ExchangeError::Http1Required => {
+                Self::Unanswered(Unanswered::malformed(BadMessage::Http1Required))
+            }
             ExchangeError::Oversized => Self::Unanswered(Unanswered::OVERSIZED),
             ExchangeError::Refused(outcome) => Self::Unanswered(Unanswered::tls(*outcome)),
             ExchangeError::Shortage => Self::Unanswered(Unanswered::SHORTAGE),

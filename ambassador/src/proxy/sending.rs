@@ -35,6 +35,7 @@ use crate::ring::{self, Chunk, Gather, timer};
 use crate::telemetry::{AttemptOutcome, Direction, RequestRecord, RetryCause};
 use crate::upstream::dial::Namespace;
 use crate::upstream::pool::Freshness;
+use connection::ConnectionKind;
 
 /// A request on its way to its upstream, over all its tries.
 pub(crate) struct Sending<'a> {
@@ -126,16 +127,20 @@ impl AnsweredTry {
 impl<'a> Sending<'a> {
     /// One try: sends the request until the head of its response has come, and
     /// tells `one` of a failure. A connection that turns out to have been dead, or to be
-    /// refused for a certificate that has ended, is replaced within it.
+    /// refused for a certificate that has ended, is replaced within it; so is one over
+    /// HTTP/2 where the server requires HTTP/1.1 and the protocol is open.
     pub(crate) async fn ask(
         &mut self,
         one: &mut Try<'_>,
         interims: Interims,
     ) -> Result<AnsweredTry, Failure> {
-        let mut freshness = Freshness::Any;
+        let mut kind = ConnectionKind {
+            freshness: Freshness::Any,
+            protocol: self.route.protocol(self.incoming, self.facts),
+        };
         let failure = loop {
             self.begin(one);
-            let mut outbound = match self.reach(one, freshness).await {
+            let mut outbound = match self.reach(one, kind).await {
                 Ok(outbound) => outbound,
                 Err(unanswered) => break Failure::Unanswered(unanswered),
             };
@@ -179,17 +184,16 @@ impl<'a> Sending<'a> {
                 }
                 Err(error) => self.explained(error, &outbound).behind_head(head_bytes),
             };
-            let may_be_replaced = freshness == Freshness::Any || outbound.has_ended();
-            let was_useless = may_be_replaced && error.may_be_of(&outbound, self.progress);
+            let replacement = self.replacement(&error, &outbound, kind);
             let failure = self.fail(error);
             self.progress.waited(one.sent_at, ring::now());
-            if !was_useless || self.outgoing.is_none() {
+            let Some(replacement) = replacement.filter(|_| self.outgoing.is_some()) else {
                 break failure;
-            }
+            };
             one.end(failure.outcome());
             let cells = &self.context.telemetry.cells;
             cells.retry(shared.label, RetryCause::Reset);
-            freshness = Freshness::New;
+            kind = replacement;
         };
         one.has_failed(&failure);
         Err(failure)
@@ -432,7 +436,9 @@ impl<'a> Sending<'a> {
                 self.outgoing = Some(self.with_held(*body));
             }
             // What was not taken may have been put into chunks.
-            ExchangeError::Unsent(_) | ExchangeError::Unprocessed => {
+            ExchangeError::Unsent(_)
+            | ExchangeError::Unprocessed
+            | ExchangeError::Http1Required => {
                 self.outgoing = self.replay.again_after_refusal().map(Gather::from);
             }
             _ => {}

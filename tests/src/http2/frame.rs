@@ -40,6 +40,7 @@ pub mod code {
     pub const CANCEL: u32 = 8;
     pub const COMPRESSION_ERROR: u32 = 9;
     pub const ENHANCE_YOUR_CALM: u32 = 11;
+    pub const HTTP_1_1_REQUIRED: u32 = 13;
 }
 
 /// Settings.

@@ -301,6 +301,7 @@ impl<'a> SendResponse<'a> {
             // Whatever it was, nobody reads the response.
             StreamFailure::Reset(_)
             | StreamFailure::Unprocessed
+            | StreamFailure::Http1Required
             | StreamFailure::Error(_)
             | StreamFailure::GivenUp
             | StreamFailure::Oversized

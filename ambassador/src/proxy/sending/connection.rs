@@ -3,6 +3,7 @@
 use super::{Lane, Sending};
 use crate::clock;
 use crate::message::BadMessage;
+use crate::proxy::answer::ExchangeError;
 use crate::proxy::attempt::Try;
 use crate::proxy::bound::BoundLease;
 use crate::proxy::caller::Caller;
@@ -16,14 +17,26 @@ use crate::route::settings::Protocol;
 use crate::upstream::key::{self, PoolKey};
 use crate::upstream::pool::{Freshness, Leased};
 
+/// What connection a try goes over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionKind {
+    /// Whether an idle one will do.
+    pub freshness: Freshness,
+    /// What is spoken over it.
+    pub protocol: key::Protocol,
+}
+
 impl Sending<'_> {
     /// What a try goes over.
     pub(super) async fn reach(
         &mut self,
         one: &mut Try<'_>,
-        freshness: Freshness,
+        kind: ConnectionKind,
     ) -> Result<Outbound, Unanswered> {
-        let mut protocol = self.route.protocol(self.incoming, self.facts);
+        let ConnectionKind {
+            freshness,
+            mut protocol,
+        } = kind;
         loop {
             let outbound = self.connection(one, freshness, protocol).await?;
             if !self.facts.upgrade {
@@ -76,6 +89,33 @@ impl Sending<'_> {
         let pools = &self.context.pools;
         let place = pools.take_place_for_switch(&self.target().shared, key)?;
         Some(Leased::Shared(place))
+    }
+
+    /// What replaces a connection of this kind that was useless for a request; `None`: it
+    /// was not.
+    pub(super) fn replacement(
+        &self,
+        error: &ExchangeError,
+        outbound: &Outbound,
+        kind: ConnectionKind,
+    ) -> Option<ConnectionKind> {
+        let is_open = self.target().upstream.protocol == Protocol::Auto;
+        if is_open && matches!(error, ExchangeError::Http1Required) {
+            return Some(ConnectionKind {
+                protocol: key::Protocol::Http1,
+                freshness: match self.facts.upgrade {
+                    // It would go over HTTP/2 again where there is a connection.
+                    true => Freshness::New,
+                    false => kind.freshness,
+                },
+            });
+        }
+        let may_be_replaced = kind.freshness == Freshness::Any || outbound.has_ended();
+        let was_useless = may_be_replaced && error.may_be_of(outbound, self.progress);
+        was_useless.then_some(ConnectionKind {
+            freshness: Freshness::New,
+            ..kind
+        })
     }
 
     /// The client's own connection, else an idle one, else a new one.
