@@ -116,6 +116,11 @@ impl Multiplexed {
         self.state.borrow().ended
     }
 
+    /// Why the peer has said that it ends the connection; `None`: it has not.
+    pub(crate) fn go_away_of_peer(&self) -> Option<ErrorCode> {
+        self.state.borrow().go_away
+    }
+
     /// How streams have failed that the peer has not processed.
     fn left_out(&self) -> StreamFailure {
         self.state.borrow().left_out()

@@ -139,12 +139,15 @@ impl MultiplexedConnection {
 
     /// Drives it to its end. A peer from which nothing has come for `ping` while a
     /// request waits is asked for a sign of life, and given up when it gives none for as
-    /// long again.
+    /// long again. One that was asked and ends the connection for too much of something
+    /// is asked less often, as gRPC clients do (gRFC A8).
     pub(super) async fn drive(&self) {
         let mut driver = Driver::of(&self.multiplexed);
         let mut asked_at: Option<Instant> = None;
+        // Whether it was asked, as long as nothing has come of that.
+        let mut was_asked = false;
         loop {
-            let silence = self.shared.limits.http2().ping;
+            let silence = self.shared.ping();
             let silence = silence.filter(|_| !self.is_idle());
             let heard_at = self.multiplexed.heard_at();
             let last = asked_at.map_or(heard_at, |asked_at| asked_at.max(heard_at));
@@ -155,7 +158,13 @@ impl MultiplexedConnection {
                     None => pending().await,
                 }
             };
-            match first(driver.next(), due).await {
+            let next = first(driver.next(), due).await;
+            let word = self.multiplexed.go_away_of_peer();
+            if was_asked && word == Some(ErrorCode::ENHANCE_YOUR_CALM) {
+                was_asked = false;
+                self.shared.calm_down();
+            }
+            match next {
                 First::Left(Driven::Ended(ended)) => {
                     return match ended {
                         Ended::Error(error) => {
@@ -175,6 +184,7 @@ impl MultiplexedConnection {
                     _ if self.multiplexed.heard_at() > heard_at => asked_at = None,
                     _ => {
                         self.multiplexed.ping();
+                        was_asked = true;
                         asked_at = Some(ring::now());
                     }
                 },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 
@@ -60,8 +61,13 @@ pub struct Shared {
     idle: AtomicU32,
     /// The most idle connections beside which a dialled one was answered.
     answered_beside: AtomicU32,
+    /// How often the time before a PING was doubled, as there were too many of them.
+    calmed: AtomicU32,
     retired: AtomicBool,
 }
+
+/// How often that time is doubled at most.
+const CALMED_MAX: u32 = 4;
 
 impl Shared {
     /// An upstream without connections.
@@ -86,6 +92,7 @@ impl Shared {
             handshakes: Handshakes::default(),
             idle: AtomicU32::new(0),
             answered_beside: AtomicU32::new(0),
+            calmed: AtomicU32::new(0),
             retired: AtomicBool::new(false),
         }
     }
@@ -154,6 +161,27 @@ impl Shared {
         self.retired.load(Ordering::Relaxed)
     }
 
+    /// How long a server may be silent before it is sent a PING; `None`: for ever.
+    pub(super) fn ping(&self) -> Option<Duration> {
+        let calmed = self.calmed.load(Ordering::Relaxed);
+        Some(self.limits.http2().ping? * 2_u32.pow(calmed))
+    }
+
+    /// A server has ended a connection for its PINGs: from now on there are half as many.
+    pub(super) fn calm_down(&self) {
+        let more = |calmed| (calmed < CALMED_MAX).then_some(calmed + 1);
+        let calmed = self
+            .calmed
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        if calmed.is_ok() {
+            let ping = self.ping();
+            tracing::warn!(
+                ?ping,
+                "a server takes PINGs for too many: they are sent later"
+            );
+        }
+    }
+
     /// Idle connections on all shards.
     pub fn idle(&self) -> u32 {
         self.idle.load(Ordering::SeqCst)
@@ -192,6 +220,17 @@ mod tests {
 
     fn shared() -> Shared {
         Shared::new(UpstreamIndex::UNMATCHED, Arc::default())
+    }
+
+    /// gRFC A8.
+    #[test]
+    fn pings_become_fewer_up_to_a_bound() {
+        let shared = shared();
+        let ping = shared.ping().expect("it is on by default");
+        for factor in [2, 4, 8, 16, 16] {
+            shared.calm_down();
+            assert_eq!(shared.ping(), Some(ping * factor));
+        }
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod h2_grpc_verdicts;
 mod h2_limits;
 mod h2_memory;
 mod h2_peers;
+mod h2_pings;
 mod h2_server;
 mod harness;
 mod headers;
