@@ -273,3 +273,6 @@ impl Endpoint {
         tracing::info!(upstream, %endpoint, "the endpoint is no longer checked, and counts as healthy");
     }
 }
+
+#[cfg(test)]
+mod tests;
