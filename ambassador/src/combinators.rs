@@ -19,6 +19,25 @@ pub(crate) fn at_once<F: Future + Unpin>(
     poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context)))
 }
 
+/// Waits for a future that few requests come to. It is in a box and its code apart, so
+/// that the others have no place for it, and their own code is short.
+#[cold]
+pub(crate) fn rarely<F: Future>(future: F) -> Rarely<F> {
+    Rarely(Box::pin(future))
+}
+
+/// See [`rarely`].
+pub(crate) struct Rarely<F>(Pin<Box<F>>);
+
+impl<F: Future> Future for Rarely<F> {
+    type Output = F::Output;
+
+    #[inline(never)]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(context)
+    }
+}
+
 /// Which of two futures ended first.
 pub(crate) enum First<A, B> {
     /// The left one.

@@ -8,7 +8,7 @@ use memchr::memchr;
 
 use crate::addr::OriginalDst;
 use crate::clock::Instant;
-use crate::combinators::{First, first};
+use crate::combinators::{First, first, rarely};
 use crate::http1;
 use crate::message::{BadMessage, RequestHead};
 use crate::policy::limits::Timeouts;
@@ -241,7 +241,7 @@ impl Client {
         match first(readable, ended).await {
             First::Left(_) | First::Right(First::Left(())) => self.woken(),
             // Boxed, so that nobody pays for it before.
-            First::Right(First::Right(())) => Box::pin(self.last_request()).await,
+            First::Right(First::Right(())) => rarely(self.last_request()).await,
         }
     }
 

@@ -46,7 +46,8 @@ impl<'a> Exchange<'a> {
             return download.head(interims).await;
         };
         hand_over(begun, || deadlines.of_beginning(ring::now())).await?;
-        beside(download.head(interims), upload.run()).await
+        // Boxed, as most requests have come whole.
+        beside(download.head(interims), Box::pin(upload.run())).await
     }
 
     /// Passes the response on whose head has come, and what is left of the body.
@@ -57,11 +58,11 @@ impl<'a> Exchange<'a> {
         let Some(upload) = &mut self.upload else {
             return self.download.pass(held).await;
         };
-        let response = beside(self.download.pass(held), upload.go_on()).await?;
+        let response = beside(self.download.pass(held), Box::pin(upload.go_on())).await?;
         if upload.recv.is_whole() {
             return Ok(response);
         }
-        upload.finish().await;
+        Box::pin(upload.finish()).await;
         Ok(response.early())
     }
 }

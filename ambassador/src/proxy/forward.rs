@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::combinators::{First, first};
+use crate::combinators::{First, first, rarely};
 use crate::message::{CallerTimeout, Reason, RequestHead, ResponseHead, Version};
 use crate::proxy::admission::Admission;
 use crate::proxy::after::After;
@@ -67,7 +67,7 @@ pub(crate) async fn forward(
             let malformed = none.as_ref().err().copied().map(Refusal::Malformed);
             let refusal = malformed.unwrap_or(Reason::NoRoute.into());
             let ended = Delivery::new(facts, &scratch.response);
-            return Box::pin(ended.refuse(downstream, record, refusal)).await;
+            return rarely(ended.refuse(downstream, record, refusal)).await;
         }
     };
     let target = &route.target;
@@ -76,7 +76,7 @@ pub(crate) async fn forward(
     record.passage.upstream = target.shared.label;
     if let Some(connect) = connect(client, facts, target, request, bytes) {
         drop(head);
-        return Box::pin(switch::connect(downstream, record, connect)).await;
+        return rarely(switch::connect(downstream, record, connect)).await;
     }
 
     // Admitted and tried, for as long as its caller is there.
@@ -105,7 +105,7 @@ pub(crate) async fn forward(
     let ended = Delivery::new(facts, &scratch.response);
     match outcome {
         Outcome::Complete(whole, end) => ended.complete(downstream, record, whole, end),
-        other => Box::pin(ended.deliver(downstream, record, target, other)).await,
+        other => rarely(ended.deliver(downstream, record, target, other)).await,
     }
 }
 
@@ -211,7 +211,7 @@ impl<'a> RoutedRequest<'a, '_> {
             Err(refusal) => return Outcome::Refused(refusal),
         };
         if !route.target.is_ready(ring::now())
-            && let Some(refusal) = Box::pin(self.await_secrets(timeout)).await
+            && let Some(refusal) = rarely(self.await_secrets(timeout)).await
         {
             return Outcome::Refused(refusal);
         }
@@ -254,7 +254,7 @@ impl<'a> RoutedRequest<'a, '_> {
             return Outcome::Refused(Refusal::Malformed(bad));
         }
         if sending.signs_whole_body()
-            && let Some(refusal) = Box::pin(sending.complete_body()).await
+            && let Some(refusal) = rarely(sending.complete_body()).await
         {
             return Outcome::Refused(refusal);
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::task::Poll;
 
 use crate::clock::Instant;
-use crate::combinators::at_once;
+use crate::combinators::{at_once, rarely};
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::deadlines::{Awaited, Deadline, Deadlines, Limit, earliest};
 use crate::proxy::outbound::{Received, RecvResponse};
@@ -52,8 +52,7 @@ impl Heads<'_> {
         let received = self.from.take_head(chunk);
         match received.map_err(ExchangeError::Response)? {
             Received::Whole(head, rest) => Ok((head, rest)),
-            // Boxed, as it is rare.
-            Received::Part(bytes) => Box::pin(self.rest(bytes)).await,
+            Received::Part(bytes) => rarely(self.rest(bytes)).await,
         }
     }
 

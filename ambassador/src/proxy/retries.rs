@@ -1,8 +1,10 @@
 //! One try of a request after another, until there is an answer, or no reason and
 //! no way to make one more.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use crate::combinators::rarely;
 use crate::policy::retry::{Cause, Resend, RetryInput};
 use crate::proxy::attempt::Try;
 use crate::proxy::delivered::Delivered;
@@ -25,15 +27,14 @@ enum Tried {
 /// back.
 type Undelivered = Result<Box<AnsweredTry>, Failure>;
 
+/// How the last try ended, and why no other one followed.
+type RunEnd = (Result<Delivered, Failure>, TriesEnd);
+
 impl Sending<'_> {
     /// Makes one try after another. Says how the last one ended, and why no other
     /// one followed.
-    pub(crate) async fn run<'t>(
-        &mut self,
-        tries: &mut Tries<'t>,
-        one: &mut Try<'t>,
-    ) -> (Result<Delivered, Failure>, TriesEnd) {
-        let (tried, stopped) = loop {
+    pub(crate) async fn run<'t>(&mut self, tries: &mut Tries<'t>, one: &mut Try<'t>) -> RunEnd {
+        loop {
             let is_last = self.tries_made() + 1 >= tries.most();
             let resend = match !is_last && one.may_be_repeated() {
                 true => Resend::Allowed,
@@ -44,28 +45,30 @@ impl Sending<'_> {
                 Ok(Tried::Held(answered)) => Ok(answered),
                 Err(failure) => Err(failure),
             };
+            let after = rarely(self.after(tries, one, tried, resend)).await;
+            if let ControlFlow::Break(ended) = after {
+                return ended;
+            }
+        }
+    }
 
-            // Whether there is a reason for one more, and a way to make it.
-            let Some(cause) = self.cause(&tried, one) else {
-                break (tried, TriesEnd::Done);
-            };
-            let input = RetryInput {
-                cause,
-                tries: self.tries_made(),
-                resend: match self.can_send_again(&tried) {
-                    true => resend,
-                    false => Resend::Forbidden,
-                },
-                place: tries.place_after(one),
-                retry_after: self.retry_after(&tried),
-                deadline: self.deadlines.of_request(),
-            };
-            if let Err(stopped) = tries.next(one, input).await {
-                break (tried, stopped);
+    /// Goes on after a try that did not answer the client: waits until there may be
+    /// another one, or ends the request.
+    async fn after<'t>(
+        &mut self,
+        tries: &mut Tries<'t>,
+        one: &mut Try<'t>,
+        tried: Undelivered,
+        resend: Resend,
+    ) -> ControlFlow<RunEnd> {
+        let stopped = match self.again(tries, one, &tried, resend).await {
+            Ok(()) => {
+                if let Ok(answered) = tried {
+                    self.give_way(one, *answered);
+                }
+                return ControlFlow::Continue(());
             }
-            if let Ok(answered) = tried {
-                self.give_way(one, *answered);
-            }
+            Err(stopped) => stopped,
         };
         one.conclude(self.score(&tried, one));
         let result = match tried {
@@ -75,7 +78,31 @@ impl Sending<'_> {
             }
             Err(failure) => Err(failure),
         };
-        (result, stopped)
+        ControlFlow::Break((result, stopped))
+    }
+
+    /// Waits until another try is due, where there is a reason for one and a way to make
+    /// it. Else says why there is none.
+    async fn again<'t>(
+        &self,
+        tries: &mut Tries<'t>,
+        one: &mut Try<'t>,
+        tried: &Undelivered,
+        resend: Resend,
+    ) -> Result<(), TriesEnd> {
+        let cause = self.cause(tried, one).ok_or(TriesEnd::Done)?;
+        let input = RetryInput {
+            cause,
+            tries: self.tries_made(),
+            resend: match self.can_send_again(tried) {
+                true => resend,
+                false => Resend::Forbidden,
+            },
+            place: tries.place_after(one),
+            retry_after: self.retry_after(tried),
+            deadline: self.deadlines.of_request(),
+        };
+        tries.next(one, input).await
     }
 
     /// Makes one try, and a second one beside it where that may help.
@@ -115,7 +142,6 @@ impl Sending<'_> {
     }
 
     /// What of a try's end is a cause of another one.
-    #[inline(never)]
     fn cause(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Cause> {
         let cause = match tried {
             Ok(answered) => return one.cause_in(self.answer(answered)),
@@ -127,7 +153,6 @@ impl Sending<'_> {
 
     /// What the breaker is told of a request of which this was the last try, where
     /// it was not told; `None`: nothing.
-    #[inline(never)]
     fn score(&self, tried: &Undelivered, one: &Try<'_>) -> Option<Score> {
         match tried {
             Ok(answered) => {
@@ -139,7 +164,6 @@ impl Sending<'_> {
     }
 
     /// How long the upstream asks its callers to stay away.
-    #[inline(never)]
     fn retry_after(&self, tried: &Undelivered) -> Option<Duration> {
         let answered = tried.as_ref().ok()?;
         self.answer(answered).retry_after()

@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use crate::clock::Instant;
-use crate::combinators::{First, first, first_ok};
+use crate::combinators::{First, first, first_ok, rarely};
 use crate::message::ResponseHead;
 use crate::policy::hedge::{self, HedgeDelay};
 use crate::policy::retry::Resend;
@@ -104,8 +104,7 @@ impl<'a> Sending<'a> {
             let (shared, cells) = (&target.shared, &context.telemetry.cells);
             cells.retry(shared.label, why.cause());
             record.is_tried_beside(other.endpoint());
-            // Boxed, as it is rare: every request has the place of this.
-            first_ok(asks, Box::pin(beside.ask(other))).await?
+            first_ok(asks, rarely(beside.ask(other))).await?
         };
         let other = match answered {
             First::Left(answered) => return Ok(answered),

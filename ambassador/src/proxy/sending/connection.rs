@@ -2,6 +2,7 @@
 
 use super::{Lane, Sending};
 use crate::clock;
+use crate::combinators::rarely;
 use crate::message::BadMessage;
 use crate::proxy::answer::ExchangeError;
 use crate::proxy::attempt::Try;
@@ -42,8 +43,7 @@ impl Sending<'_> {
             if !self.facts.upgrade {
                 return Ok(outbound);
             }
-            // Boxed, as it is rare.
-            match Box::pin(self.for_switch(outbound)).await? {
+            match rarely(self.for_switch(outbound)).await? {
                 Some(outbound) => return Ok(outbound),
                 None => protocol = key::Protocol::Http1,
             }
@@ -168,7 +168,7 @@ impl Sending<'_> {
         };
         let sought = Some(one.endpoint());
         let began = clock::now();
-        let reached = one.reach(caller, freshness, until).await;
+        let reached = rarely(one.reach(caller, freshness, until)).await;
         self.progress.waited(began, clock::now());
         let leased = reached?;
         // Another address of its name may have been faster. A try beside another
