@@ -76,15 +76,14 @@ impl Authority {
         let Some(before) = before else {
             return Self::parse(text);
         };
-        // With a colon, the same bytes may be a host or a host and a port.
-        let is_same = before.host.as_bytes() == text && !text.contains(&b':');
-        match is_same {
-            true => Ok(Self {
-                port: None,
-                ..before
-            }),
-            false => Self::read(text, before.host),
-        }
+        let port = match text.strip_prefix(before.host.as_bytes()) {
+            // One with a colon in it would stand in brackets.
+            _ if before.host.as_bytes().contains(&b':') => return Self::read(text, before.host),
+            Some([]) => None,
+            Some([b':', port @ ..]) => read_port(port)?,
+            Some(_) | None => return Self::read(text, before.host),
+        };
+        Ok(Self { port, ..before })
     }
 
     /// Whether this can be read as one; the port, where it names one.
@@ -124,7 +123,10 @@ impl Authority {
 
     /// The host as an address, where it is one.
     pub fn ip(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
+        // Most are names, and that is seen sooner than a parser sees it.
+        let host = self.host.as_bytes();
+        let may_be_one = host.last().is_some_and(u8::is_ascii_digit) || host.contains(&b':');
+        may_be_one.then(|| self.host.parse().ok()).flatten()
     }
 }
 
@@ -149,16 +151,27 @@ fn split(text: &[u8]) -> Result<(&str, Option<u16>), AuthorityError> {
             None => (text, None),
         }
     };
-    // RFC 3986 section 3.2.3 allows "host:" with an empty port.
     let port = match port {
-        None | Some("") => None,
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => match digits.parse::<u16>() {
-            Ok(0) | Err(_) => return Err(AuthorityError::Port),
-            Ok(port) => Some(port),
-        },
-        Some(_) => return Err(AuthorityError::Port),
+        Some(digits) => read_port(digits.as_bytes())?,
+        None => None,
     };
     Ok((host, port))
+}
+
+/// The port behind a colon, where there is one: RFC 3986 section 3.2.3 allows "host:".
+fn read_port(digits: &[u8]) -> Result<Option<u16>, AuthorityError> {
+    if digits.is_empty() {
+        return Ok(None);
+    }
+    let port = digits.iter().try_fold(0_u16, |port, digit| {
+        let digit = digit.wrapping_sub(b'0');
+        let port = port.checked_mul(10)?.checked_add(digit.into())?;
+        (digit < 10).then_some(port)
+    });
+    match port {
+        None | Some(0) => Err(AuthorityError::Port),
+        port => Ok(port),
+    }
 }
 
 fn check_host(host: &str) -> Result<(), AuthorityError> {
@@ -229,6 +242,26 @@ impl OriginalDst {
     }
 }
 
+impl EndpointAddr {
+    /// Names it as an authority. A request may be sent to it by that name.
+    pub(crate) fn authority(self) -> String {
+        let SocketAddr::V4(address) = self.0 else {
+            return self.to_string();
+        };
+        let mut text = String::with_capacity("255.255.255.255:65535".len());
+        let mut number = itoa::Buffer::new();
+        for octet in address.ip().octets() {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            text.push_str(number.format(octet));
+        }
+        text.push(':');
+        text.push_str(number.format(address.port()));
+        text
+    }
+}
+
 impl fmt::Display for BindAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -294,6 +327,51 @@ mod tests {
             ("a:b:c", AuthorityError::Port),
         ] {
             assert_eq!(Authority::parse(text.as_bytes()), Err(error), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_read_again_as_it_is_read() {
+        let texts = [
+            "a", "A", "a:1", "a:01", "a:", "ab", "a:0", "a:x", "a:1:2", "[::1]", "[::1]:2", "::1",
+        ];
+        for before in texts {
+            for text in texts {
+                let text = text.as_bytes();
+                let kept = Authority::parse(before.as_bytes()).ok();
+                assert_eq!(Authority::parse_again(text, kept), Authority::parse(text));
+            }
+        }
+    }
+
+    #[test]
+    fn a_host_may_be_an_address() {
+        for (host, address) in [
+            ("10.0.0.1", Some("10.0.0.1")),
+            ("[::ffff:a]", Some("::ffff:a")),
+            ("[fe80::]:1", Some("fe80::")),
+            ("web1", None),
+            ("1.2.3", None),
+            ("web.test", None),
+        ] {
+            let host = Authority::parse(host.as_bytes()).expect("an authority");
+            assert_eq!(
+                host.ip(),
+                address.map(|address| address.parse().expect("one"))
+            );
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_named_as_it_is_shown() {
+        for address in [
+            "0.0.0.0:0",
+            "255.255.255.255:65535",
+            "10.0.20.100:80",
+            "[::1]:443",
+        ] {
+            let endpoint = EndpointAddr(address.parse().expect("an address"));
+            assert_eq!(endpoint.authority(), address);
         }
     }
 

@@ -400,7 +400,7 @@ impl RouteDecision {
             }
             Host::Keep => None,
             Host::Set(host) => Some(Cow::Borrowed(host)),
-            Host::Endpoint => Some(made(endpoint.to_string())),
+            Host::Endpoint => Some(made(endpoint.authority())),
         }
     }
 }
