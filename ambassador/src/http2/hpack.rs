@@ -19,5 +19,19 @@ pub use decoder::Decoder;
 pub use encoder::Encoder;
 pub(crate) use error::CompressionError;
 
+/// Whether two texts are the same. Most are so short that a call would cost more than
+/// it compares: of eight bytes and more, the last eight are compared once more.
+#[inline]
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    if one.len() != other.len() {
+        return false;
+    }
+    let Some((last, other_last)) = one.last_chunk::<8>().zip(other.last_chunk()) else {
+        return one.iter().eq(other);
+    };
+    let (words, others) = (one.as_chunks::<8>().0, other.as_chunks().0);
+    last == other_last && words.iter().eq(others)
+}
+
 #[cfg(test)]
 mod tests;

@@ -44,8 +44,9 @@ impl FieldList<'_> {
         if secrecy == Secrecy::Secret {
             value_length |= SECRET;
         }
-        self.0.extend_from_slice(&name_length.to_le_bytes());
-        self.0.extend_from_slice(&value_length.to_le_bytes());
+        let ([a, b], [c, d, e, f]) = (name_length.to_le_bytes(), value_length.to_le_bytes());
+        self.0.reserve(LENGTHS + name.len() + value.len());
+        self.0.extend_from_slice(&[a, b, c, d, e, f]);
         self.0.extend_from_slice(name);
         self.0.extend_from_slice(value);
     }

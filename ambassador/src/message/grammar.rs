@@ -38,6 +38,17 @@ pub(crate) fn is_visible(bytes: &[u8]) -> bool {
 /// Whether all bytes are visible, spaces or tabs, those above ASCII too: a field
 /// value with white space around it (RFC 9110 section 5.5).
 pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
+    // Few have tabs. The last eight are looked at together, though some a second time.
+    if let Some(last) = bytes.last_chunk() {
+        let (words, _) = bytes.as_chunks();
+        if words
+            .iter()
+            .chain([last])
+            .all(|word| stops(word, b' ') == 0)
+        {
+            return true;
+        }
+    }
     let mut rest = bytes;
     loop {
         match &rest[count_printable(rest, b' ')..] {
@@ -57,21 +68,29 @@ fn count_while(bytes: &[u8], wanted: impl Fn(u8) -> bool) -> usize {
 }
 
 /// Bytes up to the first that is below `least` or DEL; `least` is at most 128.
-///
-/// In each word the high bit of a byte is set where subtracting borrowed: the
-/// byte was smaller. A borrow can spoil bytes above the first, never below.
 #[inline(always)]
 pub(crate) fn count_printable(bytes: &[u8], least: u8) -> usize {
-    const EACH: u64 = 0x0101_0101_0101_0101;
-    const DEL: u8 = 0x7f;
-    let below = |word: u64, least: u8| word.wrapping_sub(EACH * u64::from(least)) & !word;
     let wanted = |byte| byte >= least && byte != DEL;
     count(bytes, wanted, |word| {
-        let word = u64::from_le_bytes(*word);
-        let is_del = below(word ^ (EACH * u64::from(DEL)), 1);
-        let stops = (below(word, least) | is_del) & (EACH << 7);
+        let stops = stops(word, least);
         (stops != 0).then(|| stops.trailing_zeros() as usize / 8)
     })
+}
+
+const DEL: u8 = 0x7f;
+
+/// Marks the first byte of a word that is below `least` or DEL, and perhaps others
+/// behind it; 0: there is none.
+///
+/// The high bit of a byte is set where subtracting borrowed: the byte was smaller. A
+/// borrow can spoil bytes above the first, never below.
+#[inline(always)]
+fn stops(word: &[u8; 8], least: u8) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let below = |word: u64, least: u8| word.wrapping_sub(EACH * u64::from(least)) & !word;
+    let word = u64::from_le_bytes(*word);
+    let is_del = below(word ^ (EACH * u64::from(DEL)), 1);
+    (below(word, least) | is_del) & (EACH << 7)
 }
 
 /// Bytes up to the first that is not wanted; `first_unwanted` looks for it in
@@ -131,6 +150,8 @@ mod tests {
             let expected = expected.unwrap_or(bytes.len());
             prop_assert_eq!(count_printable(&bytes, least), expected);
             prop_assert_eq!(count_while(&bytes, wanted), expected);
+            let is_text = bytes.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+            prop_assert_eq!(is_field_text(&bytes), is_text);
         }
     }
 }

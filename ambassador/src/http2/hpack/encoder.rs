@@ -9,6 +9,9 @@ use crate::http2::hpack::{integer, static_table};
 /// Bytes of a name that are put into lower case without memory of their own.
 const NAME_BYTES: usize = 64;
 
+/// The index of a name in the static table, the name, and the value.
+type KnownField<'a> = (Option<usize>, &'a [u8], &'a [u8]);
+
 /// Encodes the field sections of one direction of a connection, in order.
 #[derive(Debug)]
 pub struct Encoder {
@@ -54,55 +57,57 @@ impl Encoder {
 
     /// Appends a field; its name is written in lower case.
     pub fn field(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
-        if !name.iter().any(u8::is_ascii_uppercase) {
-            return self.write(out, name, value, indexing);
+        // The names of the static table are in lower case.
+        let known = static_table::find_name(name);
+        if known.is_some() || !name.iter().any(u8::is_ascii_uppercase) {
+            return self.write(out, (known, name, value), indexing);
         }
         let mut lower = [0; NAME_BYTES];
-        match lower.get_mut(..name.len()) {
+        let spilled;
+        let name = match lower.get_mut(..name.len()) {
             Some(lower) => {
                 lower.copy_from_slice(name);
                 lower.make_ascii_lowercase();
-                self.write(out, lower, value, indexing);
+                &*lower
             }
-            None => self.write(out, &name.to_ascii_lowercase(), value, indexing),
-        }
+            None => {
+                spilled = name.to_ascii_lowercase();
+                &spilled
+            }
+        };
+        self.write(out, (static_table::find_name(name), name, value), indexing);
     }
 
-    fn write(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
-        let known = static_table::find_name(name);
+    fn write(&mut self, out: &mut Vec<u8>, field: KnownField<'_>, indexing: Indexing) {
+        let (known, name, value) = field;
         let representation = match indexing {
             Indexing::Never => Representation::NeverIndexed,
             Indexing::Free => indexing::of(known, name, value),
         };
         match representation {
-            Representation::NeverIndexed => write_literal(out, 0x10, 4, (known, name, value)),
-            Representation::Indexed => self.write_indexed(out, known, name, value),
+            Representation::NeverIndexed => write_literal(out, 0x10, 4, field),
+            Representation::Indexed => self.write_indexed(out, field),
             Representation::Unindexed => match value_of(known, value) {
                 Some(index) => integer::write(out, 0x80, 7, index),
-                None => write_literal(out, 0, 4, (known, name, value)),
+                None => write_literal(out, 0, 4, field),
             },
         }
     }
 
-    fn write_indexed(
-        &mut self,
-        out: &mut Vec<u8>,
-        known: Option<usize>,
-        name: &[u8],
-        value: &[u8],
-    ) {
+    fn write_indexed(&mut self, out: &mut Vec<u8>, field: KnownField<'_>) {
+        let (known, name, value) = field;
         if let Some(index) = value_of(known, value) {
             return integer::write(out, 0x80, 7, index);
         }
         // It would take the place of most others.
         if entry_size(name, value) > usize::from(self.table.max()) / 4 * 3 {
-            return write_literal(out, 0, 4, (known, name, value));
+            return write_literal(out, 0, 4, field);
         }
         let hash = Places::hash(name, value);
         if let Some(age) = self.places.find(hash, &self.table, name, value) {
             return integer::write(out, 0x80, 7, static_table::END + age);
         }
-        write_literal(out, 0x40, 6, (known, name, value));
+        write_literal(out, 0x40, 6, field);
         self.table.insert(name, value);
         self.places.insert(hash);
     }
@@ -115,12 +120,7 @@ fn value_of(known: Option<usize>, value: &[u8]) -> Option<usize> {
 
 /// Writes a field out, or its value where its name is `known` (RFC 7541 section
 /// 6.2).
-fn write_literal(
-    out: &mut Vec<u8>,
-    first: u8,
-    prefix: u32,
-    (known, name, value): (Option<usize>, &[u8], &[u8]),
-) {
+fn write_literal(out: &mut Vec<u8>, first: u8, prefix: u32, (known, name, value): KnownField<'_>) {
     integer::write(out, first, prefix, known.unwrap_or(0));
     if known.is_none() {
         write_string(out, name);

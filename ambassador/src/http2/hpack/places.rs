@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 
 use crate::http2::hpack::dynamic_table::DynamicTable;
+use crate::http2::hpack::is_same;
 
 /// More than a table of 4 KiB has entries of usual length.
 const PLACES: usize = 128;
@@ -46,7 +47,7 @@ impl Places {
         steps(hash).find_map(|place| {
             let age = self.age(numbers[place]);
             let line = table.line(age)?;
-            (line.name() == name && line.value() == value).then_some(age)
+            (is_same(line.name(), name) && is_same(line.value(), value)).then_some(age)
         })
     }
 

@@ -1,6 +1,7 @@
 //! The fields that every peer knows (RFC 7541 appendix A).
 
 use crate::http2::block::Line;
+use crate::http2::hpack::is_same;
 
 /// How many there are.
 const COUNT: usize = 61;
@@ -21,7 +22,7 @@ pub(super) const fn line(index: usize) -> Option<Line<'static>> {
 #[inline]
 pub(super) fn find_name(name: &[u8]) -> Option<usize> {
     let index = usize::from(FIRST_OF_SLOT[slot(name)?]);
-    let is_it = line(index)?.name() == name;
+    let is_it = is_same(line(index)?.name(), name);
     is_it.then_some(index)
 }
 
@@ -32,7 +33,7 @@ pub(super) fn find_value(first: usize, value: &[u8]) -> Option<usize> {
     let count = usize::from(VALUES[first]);
     let behind = LINES[first - 1..][..count]
         .iter()
-        .position(|line| line.value() == value)?;
+        .position(|line| is_same(line.value(), value))?;
     Some(first + behind)
 }
 
@@ -45,7 +46,7 @@ static FIRST_OF_SLOT: [u8; SLOTS] = {
         let slot = slot(name).expect("a name");
         let before = table[slot];
         assert!(
-            before == 0 || before as usize == at + 1 && is_same(LINES[at].name(), name),
+            before == 0 || before as usize == at + 1 && is_one(LINES[at].name(), name),
             "two names with one slot"
         );
         table[slot] = at as u8;
@@ -65,7 +66,8 @@ const fn slot(name: &[u8]) -> Option<usize> {
     Some((3 * name.len() + 54 * *first as usize + 59 * *last as usize) % SLOTS)
 }
 
-const fn is_same(one: &[u8], other: &[u8]) -> bool {
+/// Whether two names are one, before the program runs.
+const fn is_one(one: &[u8], other: &[u8]) -> bool {
     let mut at = 0;
     while at < one.len() && at < other.len() && one[at] == other[at] {
         at += 1;
@@ -79,7 +81,7 @@ static VALUES: [u8; END] = {
     let mut at = 0;
     while at < COUNT {
         let mut end = at;
-        while end < COUNT && is_same(LINES[at].name(), LINES[end].name()) {
+        while end < COUNT && is_one(LINES[at].name(), LINES[end].name()) {
             end += 1;
         }
         counts[at + 1] = (end - at) as u8;

@@ -55,3 +55,17 @@ fn encoded(encoder: &mut Encoder, list: &List) -> Vec<u8> {
     }
     out
 }
+
+#[test]
+fn texts_are_the_same_up_to_their_last_byte() {
+    for length in 0..40 {
+        let one = vec![b'a'; length];
+        assert!(is_same(&one, &one));
+        assert!(!is_same(&one, &vec![b'a'; length + 1]));
+        for at in 0..length {
+            let mut other = one.clone();
+            other[at] = b'b';
+            assert!(!is_same(&one, &other), "{length}, {at}");
+        }
+    }
+}
