@@ -353,7 +353,7 @@ impl<'a> RecvResponse<'a> {
     }
 
     /// The head that was read last is that of the final response. Gives what of the
-    /// body came along, `rest`, as it goes on.
+    /// body is here, with `rest` of what brought the head, as it goes on.
     ///
     /// # Errors
     /// It is malformed.
@@ -365,7 +365,7 @@ impl<'a> RecvResponse<'a> {
     ) -> Result<Option<Chunk>, BadMessage> {
         match self {
             Self::Http1(one) => one.begin_body(framing, rest),
-            Self::Http2(_) => Ok(rest),
+            Self::Http2(one) => Ok(rest.or_else(|| one.try_recv())),
         }
     }
 
