@@ -36,6 +36,7 @@ pub use stream::StreamId;
 pub use trailers::read_trailers;
 
 pub(crate) use self::{
+    block::drop_spares,
     error::{Cause, Flood},
     write::{write_end_of_call, write_established, write_reply, write_request, write_response},
 };

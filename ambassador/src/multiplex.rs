@@ -27,7 +27,7 @@ pub(crate) use self::floods::{explain, floods};
 pub(crate) use self::inbox::Received;
 pub(crate) use self::sending::Sending;
 use self::stream::StreamState;
-pub(crate) use self::stream::{Http2Stream, Oversized, StreamFailure};
+pub(crate) use self::stream::{Http2Stream, Oversized, StreamFailure, drop_spares};
 use crate::clock::Instant;
 use crate::http2::{Connection, ConnectionError, ErrorCode, LocalSettings, Role, StreamId};
 use crate::ring::{self, StreamActivity, timer};
@@ -51,7 +51,7 @@ pub(crate) struct Multiplexed {
 /// What the tasks of a connection share.
 struct State {
     role: Role,
-    codec: Connection<StreamState>,
+    codec: Connection<Box<StreamState>>,
     /// The stream that content was written to last.
     wrote_last: StreamId,
     /// The task that drives it.

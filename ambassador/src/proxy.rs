@@ -80,7 +80,8 @@ use crate::ring;
 /// Frees what a shard keeps for its next requests: after a burst it is strewn
 /// over a heap that is free otherwise.
 pub(crate) fn drop_spares() {
-    slot::drop_all();
+    http1::drop_spares();
+    http2::drop_spares();
     ring::drop_spares();
 }
 

@@ -1,5 +1,7 @@
 //! A field section in clear: what HPACK decodes into and heads are read from.
 
+use std::cell::RefCell;
+
 use crate::message::fields::{Span, part};
 
 /// Room for the first section of a connection: most are smaller.
@@ -7,6 +9,24 @@ const FIRST_BYTES: usize = 512;
 
 /// Fields of the first section, likewise.
 const FIRST_FIELDS: usize = 16;
+
+/// Blocks whose memory a thread keeps. More are made when more are in use at once, and
+/// freed afterwards.
+const KEPT_MAX: usize = 128;
+
+/// The memory of a larger block is not kept. Few heads are as long.
+const KEPT_BYTES_MAX: usize = 2 * 1024;
+const KEPT_FIELDS_MAX: usize = 64;
+
+thread_local! {
+    /// Lines and fields of blocks that were dropped, empty.
+    static SPARE: RefCell<Vec<(Vec<u8>, Vec<RawField>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Frees what is kept for the next blocks.
+pub(crate) fn drop_spares() {
+    SPARE.take();
+}
 
 /// What RFC 9113 section 6.5.2 counts for each field besides its text.
 pub(super) const FIELD_OVERHEAD: usize = 32;
@@ -109,13 +129,6 @@ impl FieldBlock {
         &self.bytes
     }
 
-    /// Takes the lines out; the block is empty then.
-    pub fn take_bytes(&mut self) -> Vec<u8> {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.clear();
-        bytes
-    }
-
     /// Appends bytes that belong to no line; says where they are.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Span {
         let start = self.bytes.len() as u32;
@@ -141,9 +154,9 @@ impl FieldBlock {
     /// Makes room for a section, all at once.
     pub(super) fn reserve(&mut self) {
         if self.bytes.capacity() == 0 {
+            let spare = SPARE.with_borrow_mut(Vec::pop);
+            (self.bytes, self.fields) = spare.unwrap_or_default();
             self.bytes.reserve(FIRST_BYTES);
-        }
-        if self.fields.capacity() == 0 {
             self.fields.reserve(FIRST_FIELDS);
         }
     }
@@ -196,6 +209,29 @@ impl FieldBlock {
     }
 }
 
+impl Drop for FieldBlock {
+    /// Keeps its memory for the next one.
+    fn drop(&mut self) {
+        if !(1..=KEPT_BYTES_MAX).contains(&self.bytes.capacity())
+            || self.fields.capacity() > KEPT_FIELDS_MAX
+        {
+            return;
+        }
+        self.clear();
+        let memory = (
+            std::mem::take(&mut self.bytes),
+            std::mem::take(&mut self.fields),
+        );
+        // No thread-local is left when a thread ends.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT_MAX {
+                spare.push(memory);
+            }
+        });
+    }
+}
+
 impl<'a> Line<'a> {
     /// A line of which the first bytes are the name.
     pub(super) const fn new(text: &'a [u8], name_bytes: usize) -> Self {
@@ -238,7 +274,7 @@ mod tests {
             field((13, 14), (16, 16), Indexing::Never),
         ];
         assert_eq!(block.fields(), expected);
-        assert_eq!(block.take_bytes(), b"name: value\r\nb: \r\n");
+        block.clear();
         assert!(block.bytes().is_empty() && block.fields().is_empty());
     }
 
@@ -259,5 +295,27 @@ mod tests {
             block.clear();
             assert!(!block.is_too_large());
         }
+    }
+
+    #[test]
+    fn memory_is_used_again_for_no_more_than_it_is_kept_for() {
+        drop_spares();
+        let used = |bytes: usize| {
+            let mut block = FieldBlock::new(1_000, 10);
+            block.reserve();
+            block.lines_mut().resize(bytes, b'a');
+            block
+        };
+        let block = used(FIRST_BYTES);
+        let place = block.bytes().as_ptr();
+        drop(block);
+        let block = used(1);
+        assert_eq!((block.bytes(), block.bytes().as_ptr()), (&b"a"[..], place));
+        drop(used(KEPT_BYTES_MAX + 1));
+        SPARE.with_borrow(|spare| assert!(spare.is_empty()));
+        drop(Vec::from_iter((0..2 * KEPT_MAX).map(|_| used(1))));
+        SPARE.with_borrow(|spare| assert_eq!(spare.len(), KEPT_MAX));
+        drop_spares();
+        SPARE.with_borrow(|spare| assert_eq!(spare.capacity(), 0));
     }
 }

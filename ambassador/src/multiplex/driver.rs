@@ -294,7 +294,7 @@ impl State {
     ) -> Option<(StreamId, FieldBlock, bool)> {
         match section {
             Section::Request => {
-                let mut user = StreamState::default();
+                let mut user = StreamState::new();
                 if end {
                     user.inbox.end();
                 }

@@ -1,7 +1,8 @@
 //! What has come on a stream and was not taken yet.
 
-use std::collections::VecDeque;
 use std::task::Waker;
+
+use smallvec::SmallVec;
 
 use crate::http2::FieldBlock;
 use crate::ring::Chunk;
@@ -13,7 +14,7 @@ const HEADS_MAX: usize = 8;
 /// it is.
 #[derive(Default)]
 pub(super) struct Inbox {
-    heads: VecDeque<FieldBlock>,
+    heads: SmallVec<[FieldBlock; 1]>,
     /// Content that its task takes in this turn.
     first: Option<Chunk>,
     /// What came behind it, on the heap.
@@ -55,7 +56,7 @@ impl Inbox {
         if self.heads.len() == HEADS_MAX {
             return false;
         }
-        self.heads.push_back(block);
+        self.heads.push(block);
         self.ended |= ends;
         self.wake();
         true
@@ -157,8 +158,8 @@ impl Inbox {
     }
 
     fn take_next(&mut self) -> Option<Received> {
-        if let Some(head) = self.heads.pop_front() {
-            return Some(Received::Head(head));
+        if !self.heads.is_empty() {
+            return Some(Received::Head(self.heads.remove(0)));
         }
         if self.waits_for_end() {
             return None;

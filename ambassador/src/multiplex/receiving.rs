@@ -66,7 +66,12 @@ impl Http2Stream {
 
     /// Whether all has come and was taken.
     pub(crate) fn is_whole(&self) -> bool {
-        self.with(|stream| stream.inbox.is_done()).unwrap_or(true)
+        if self.is_done.get() {
+            return true;
+        }
+        let is_done = self.with(|stream| stream.inbox.is_done());
+        self.is_done.set(is_done == Some(true));
+        is_done.unwrap_or(true)
     }
 
     /// Whether the peer has ended its direction.

@@ -221,12 +221,10 @@ impl Sending<'_> {
             None => {
                 let mut fields_of = field_list::fields(head);
                 let method = fields_of.find(|field| field.0 == b":method");
-                let user = StreamState {
-                    kind: method
-                        .map(|method| RequestKind::by(method.1))
-                        .unwrap_or_default(),
-                    ..StreamState::default()
-                };
+                let mut user = StreamState::new();
+                if let Some((_, method)) = method {
+                    user.kind = RequestKind::by(method);
+                }
                 let opened = state.codec.open(user, fields, ends);
                 let id = opened.map_err(|_| state.left_out())?;
                 self.stream.id.set(Some(id));

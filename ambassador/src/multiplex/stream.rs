@@ -1,6 +1,6 @@
 //! One stream of a connection, as its task has it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -23,6 +23,8 @@ pub(crate) struct Http2Stream {
     pub(super) id: Cell<Option<StreamId>>,
     /// Why the connection has taken no such head.
     pub(super) refusal: Cell<Option<StreamFailure>>,
+    /// All has come and was taken, as was seen.
+    pub(super) is_done: Cell<bool>,
 }
 
 /// What the tasks of a connection and of a stream tell each other.
@@ -100,7 +102,37 @@ impl fmt::Display for Oversized {
 
 impl std::error::Error for Oversized {}
 
+/// States kept. More are made when more streams are open at once, and freed afterwards.
+const KEPT_MAX: usize = 128;
+
+thread_local! {
+    #[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
+    static SPARE: RefCell<Vec<Box<StreamState>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Frees the states that are kept for the next streams.
+pub(crate) fn drop_spares() {
+    SPARE.take();
+}
+
 impl StreamState {
+    /// That of a new stream, in the place of one that has gone.
+    pub(super) fn new() -> Box<Self> {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+    }
+
+    /// Keeps the place of one that is not needed any more.
+    fn give_back(mut self: Box<Self>) {
+        *self = Self::default();
+        // No thread-local is left when a thread ends.
+        let _ = SPARE.try_with(|spare| {
+            let mut spare = spare.borrow_mut();
+            if spare.len() < KEPT_MAX {
+                spare.push(self);
+            }
+        });
+    }
+
     /// It does not go on. What has come of it can still be read.
     pub(super) fn fail(&mut self, failure: StreamFailure) {
         self.failure.get_or_insert(failure);
@@ -147,6 +179,7 @@ impl Http2Stream {
             connection,
             id: Cell::new(Some(id)),
             refusal: Cell::new(None),
+            is_done: Cell::new(false),
         }
     }
 
@@ -156,6 +189,7 @@ impl Http2Stream {
             connection,
             id: Cell::new(None),
             refusal: Cell::new(None),
+            is_done: Cell::new(false),
         }
     }
 
@@ -251,7 +285,7 @@ impl Http2Stream {
     pub(super) fn with<R>(&self, use_it: impl FnOnce(&mut StreamState) -> R) -> Option<R> {
         let id = self.id.get()?;
         let mut state = self.connection.state.borrow_mut();
-        state.codec.user(id).map(use_it)
+        state.codec.user(id).map(|stream| use_it(stream))
     }
 }
 
@@ -267,6 +301,8 @@ impl Drop for Http2Stream {
         }
         drop(state);
         // It may hold buffers.
-        drop(forgotten);
+        if let Some(forgotten) = forgotten {
+            forgotten.give_back();
+        }
     }
 }

@@ -10,9 +10,30 @@ use crate::proxy::downstream::Downstream;
 use crate::proxy::forward;
 use crate::proxy::http2;
 use crate::proxy::reply;
-use crate::proxy::slot::{self, Slot};
+use crate::proxy::slot::{self, Slot, Slots};
 use crate::ring;
 use crate::telemetry::Direction;
+
+/// Slots of requests that are kept.
+const SLOTS_KEPT_MAX: usize = 16;
+
+/// A request of which the first bytes are ahead.
+struct NextRequest {
+    client: Box<Client>,
+    patience: Patience,
+}
+
+/// The connection of a request that is served, and what becomes of it.
+type RequestEnd = (Box<Client>, After);
+
+thread_local! {
+    static SLOTS: Slots<NextRequest, RequestEnd> = const { Slots::new(SLOTS_KEPT_MAX) };
+}
+
+/// Frees what is kept for the next requests.
+pub(super) fn drop_spares() {
+    SLOTS.with(Slots::drop_all);
+}
 
 /// Serves requests until the connection ends. Gives how it did.
 pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) -> After {
@@ -27,11 +48,11 @@ pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) -> After 
             ClientEvent::Ended => break After::Close,
             ClientEvent::Drained => break After::Linger,
         }
-        let mut request = slot::take(empty_slot);
-        request.as_mut().begin(client, patience);
+        let mut request = SLOTS.with(|slots| slots.take(empty_slot));
+        request.as_mut().begin(NextRequest { client, patience });
         let after;
         (client, after) = request.as_mut().await;
-        slot::give_back(request);
+        SLOTS.with(|slots| slots.give_back(request));
         client.member.rests();
         if after != After::KeepAlive {
             break after;
@@ -57,10 +78,11 @@ pub(crate) fn boxed(
     Box::pin(serve(client, patience))
 }
 
-fn empty_slot() -> Slot {
-    slot::empty(|mut client, mut scratch, patience| async move {
-        let after = one(&mut client, &mut scratch, patience).await;
-        (client, scratch, after)
+fn empty_slot() -> Slot<NextRequest, RequestEnd> {
+    slot::empty(|next: NextRequest, mut scratch| async move {
+        let mut client = next.client;
+        let after = one(&mut client, &mut scratch, next.patience).await;
+        ((client, after), scratch)
     })
 }
 

@@ -5,9 +5,9 @@ use std::future::pending;
 use std::rc::Rc;
 
 use crate::clock::Instant;
-use crate::combinators::{First, first};
+use crate::combinators::{First, first, rarely};
 use crate::http2::{self, ErrorCode, LocalSettings};
-use crate::message::{BadMessage, Length};
+use crate::message::{BadMessage, Length, RequestHead};
 use crate::multiplex::{
     self, Driven, Driver, Ended, Http2Stream, Multiplexed, NewStream, Received,
 };
@@ -19,7 +19,28 @@ use crate::proxy::forward;
 use crate::proxy::inner::Serve;
 use crate::proxy::reply;
 use crate::proxy::server_connection::ServerConnection;
+use crate::proxy::slot::{self, Slot, Slots};
 use crate::ring::{self, Chunk, timer};
+
+/// Slots of requests that are kept.
+const SLOTS_KEPT_MAX: usize = 128;
+
+/// A request that a client has made.
+struct NextRequest {
+    server: Rc<ServerConnection>,
+    opened: NewStream,
+}
+
+thread_local! {
+    static SLOTS: Slots<NextRequest, ()> = const { Slots::new(SLOTS_KEPT_MAX) };
+}
+
+/// Frees what is kept for the next requests.
+pub(super) fn drop_spares() {
+    SLOTS.with(Slots::drop_all);
+    multiplex::drop_spares();
+    http2::drop_spares();
+}
 
 /// How far the end of a connection has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,7 +130,7 @@ impl ServerConnection {
                 }
             };
             match first(driver.next(), first(drains, due)).await {
-                First::Left(Driven::Opened(opened)) => self.open(opened, patience),
+                First::Left(Driven::Opened(opened)) => self.open(opened),
                 First::Left(Driven::Changed) => {}
                 First::Left(Driven::Rests) => self.rests_since.set(ring::now()),
                 First::Left(Driven::Ended(ended)) => return Some(ended),
@@ -141,60 +162,33 @@ impl ServerConnection {
     }
 
     /// Serves a request in a task of its own.
-    fn open(self: &Rc<Self>, opened: NewStream, patience: Patience) {
-        let NewStream {
-            stream,
-            mut block,
-            ends,
-        } = opened;
-        let mut scratch = Box::<Scratch>::default();
-        let read = match block.is_too_large() {
-            true => Err(BadMessage::HeadTooLarge),
-            false => http2::read_request(&mut scratch.request, &mut block, ends),
-        };
-        let server = Rc::clone(self);
-        match read {
-            Ok(()) => {
-                let (length, is_tunnel) =
-                    (scratch.request.length(), scratch.request.opens_tunnel());
-                match is_tunnel {
-                    true => stream.makes_tunnel(),
-                    false => stream.expect(length),
-                }
-                let head = Chunk::from(block.take_bytes());
-                let owes_end = length == Length::None && !is_tunnel && !ends;
-                ring::spawn(async move {
-                    let bad = match owes_end {
-                        true => Box::pin(server.owed_end(&stream, patience)).await,
-                        false => None,
-                    };
-                    match bad {
-                        None => server.one(stream, scratch, head).await,
-                        Some(bad) => server.refuse(stream, scratch, bad).await,
-                    }
-                });
-            }
-            Err(bad) => {
-                ring::spawn(async move { server.refuse(stream, scratch, bad).await });
-            }
-        }
+    fn open(self: &Rc<Self>, opened: NewStream) {
+        let mut request = SLOTS.with(|slots| slots.take(empty_slot));
+        request.as_mut().begin(NextRequest {
+            server: Rc::clone(self),
+            opened,
+        });
+        ring::spawn(async move {
+            request.as_mut().await;
+            SLOTS.with(|slots| slots.give_back(request));
+        });
     }
 
     /// Waits for the end of a request that says to have no content. `Some`: it has some,
     /// and so it is malformed and is not passed on (RFC 9113 section 8.1.1), or the end
     /// does not come.
-    async fn owed_end(&self, stream: &Http2Stream, patience: Patience) -> Option<BadMessage> {
-        match timer::timeout(patience.head(), stream.recv()).await {
+    async fn owed_end(&self, stream: &Http2Stream) -> Option<BadMessage> {
+        match timer::timeout(self.patience.head(), stream.recv()).await {
             Ok(Ok(Received::Content(_) | Received::Head(_))) => None,
             Ok(Err(_)) => Some(BadMessage::StreamError),
             Err(_) => Some(BadMessage::HeadTimeout),
         }
     }
 
-    async fn one(self: Rc<Self>, stream: Http2Stream, mut scratch: Box<Scratch>, head: Chunk) {
+    async fn one(self: &Rc<Self>, stream: &Http2Stream, scratch: &mut Scratch, head: Chunk) {
         let request = &scratch.request;
-        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), request);
-        let after = forward::forward(&mut downstream, &mut scratch, head).await;
+        let mut downstream = Downstream::http2(self, stream, self.join(stream), request);
+        let after = forward::forward(&mut downstream, scratch, head).await;
         if after == After::Reset {
             downstream.reset();
         }
@@ -202,9 +196,9 @@ impl ServerConnection {
 
     /// Refuses a request. One that breaks a rule of the protocol is a stream error
     /// (RFC 9113 section 8.1.1).
-    async fn refuse(self: Rc<Self>, stream: Http2Stream, scratch: Box<Scratch>, bad: BadMessage) {
+    async fn refuse(self: &Rc<Self>, stream: &Http2Stream, scratch: &Scratch, bad: BadMessage) {
         let request = &scratch.request;
-        let mut downstream = Downstream::http2(&self, &stream, self.join(&stream), request);
+        let mut downstream = Downstream::http2(self, stream, self.join(stream), request);
         let client = downstream.client();
         let mut record = self.context.telemetry.begin(client.passage(ring::now()));
         record.describe_sender(client.peer_id());
@@ -217,4 +211,58 @@ impl ServerConnection {
         record.reason = Some(bad.reason().into());
         stream.refuse();
     }
+}
+
+fn empty_slot() -> Slot<NextRequest, ()> {
+    slot::empty(|next: NextRequest, mut scratch| {
+        let server = next.server;
+        // At once: what comes next on the stream is judged by it.
+        let (stream, read) = read_head(next.opened, &mut scratch.request);
+        async move {
+            let owed = match &read {
+                Ok(head) if head.owes_end => rarely(server.owed_end(&stream)).await,
+                _ => None,
+            };
+            match (read, owed) {
+                (Ok(head), None) => server.one(&stream, &mut scratch, head.lines).await,
+                (Err(bad), _) | (Ok(_), Some(bad)) => {
+                    rarely(server.refuse(&stream, &scratch, bad)).await;
+                }
+            }
+            ((), scratch)
+        }
+    })
+}
+
+/// The head of a request, as far as it is not read.
+struct ReadHead {
+    /// Its lines.
+    lines: Chunk,
+    /// It says to have no content, and its stream has not ended.
+    owes_end: bool,
+}
+
+/// Reads the head that has opened a stream into `request`.
+fn read_head(
+    opened: NewStream,
+    request: &mut RequestHead,
+) -> (Http2Stream, Result<ReadHead, BadMessage>) {
+    let NewStream {
+        stream,
+        mut block,
+        ends,
+    } = opened;
+    let read = http2::read_request(request, &mut block, ends).map(|()| {
+        let (length, is_tunnel) = (request.length(), request.opens_tunnel());
+        match is_tunnel {
+            true => stream.makes_tunnel(),
+            false => stream.expect(length),
+        }
+        let lines = block.bytes();
+        ReadHead {
+            lines: Chunk::written(lines.len(), |copy| copy.extend_from_slice(lines)),
+            owes_end: length == Length::None && !is_tunnel && !ends,
+        }
+    });
+    (stream, read)
 }

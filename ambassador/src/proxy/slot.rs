@@ -9,26 +9,52 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use crate::proxy::after::After;
-use crate::proxy::client::{Client, Patience};
 use crate::proxy::context::Scratch;
 
-/// Slots kept. More are made when more requests are in flight at once, and dropped
-/// afterwards.
-const KEPT_MAX: usize = 16;
+/// A place for the future of a request that begins with a `B` and resolves to an `R`.
+pub(super) type Slot<B, R> = Pin<Box<dyn Serve<B, R>>>;
 
-thread_local! {
-    static SPARE: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
+/// Serves one request after another: it may [`begin`](Serve::begin) again once it has
+/// resolved.
+pub(super) trait Serve<B, R>: Future<Output = R> {
+    /// Begins with a request.
+    fn begin(self: Pin<&mut Self>, request: B);
 }
 
-/// A place for the future of a request.
-pub(super) type Slot = Pin<Box<dyn Serve>>;
+/// The empty slots of a thread.
+pub(super) struct Slots<B, R> {
+    spare: RefCell<Vec<Slot<B, R>>>,
+    kept_max: usize,
+}
 
-/// Serves one request after another. It resolves to the connection and what
-/// becomes of it, and may then [`begin`](Serve::begin) again.
-pub(super) trait Serve: Future<Output = (Box<Client>, After)> {
-    /// Begins with a request of which the first bytes are ahead.
-    fn begin(self: Pin<&mut Self>, client: Box<Client>, patience: Patience);
+impl<B, R> Slots<B, R> {
+    /// None yet, and at most so many. More are made when more requests are in flight at
+    /// once, and dropped afterwards.
+    pub(super) const fn new(kept_max: usize) -> Self {
+        Self {
+            spare: RefCell::new(Vec::new()),
+            kept_max,
+        }
+    }
+
+    /// A slot for one request; `new` makes one where none is left.
+    pub(super) fn take(&self, new: impl FnOnce() -> Slot<B, R>) -> Slot<B, R> {
+        let spare = self.spare.borrow_mut().pop();
+        spare.unwrap_or_else(new)
+    }
+
+    /// Keeps a slot, which is empty, for the next request.
+    pub(super) fn give_back(&self, slot: Slot<B, R>) {
+        let mut spare = self.spare.borrow_mut();
+        if spare.len() < self.kept_max {
+            spare.push(slot);
+        }
+    }
+
+    /// Frees what is kept.
+    pub(super) fn drop_all(&self) {
+        self.spare.take();
+    }
 }
 
 pin_project! {
@@ -41,29 +67,10 @@ pin_project! {
     }
 }
 
-/// A slot for one request; `new` makes one where none is left.
-pub(super) fn take(new: impl FnOnce() -> Slot) -> Slot {
-    SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(new)
-}
-
-/// Keeps a slot, which is empty, for the next request.
-pub(super) fn give_back(slot: Slot) {
-    SPARE.with_borrow_mut(|spare| {
-        if spare.len() < KEPT_MAX {
-            spare.push(slot);
-        }
-    });
-}
-
-/// Frees what is kept.
-pub(super) fn drop_all() {
-    SPARE.take();
-}
-
 /// An empty slot for the futures of `serve`.
-pub(super) fn empty<F>(serve: impl Fn(Box<Client>, Box<Scratch>, Patience) -> F + 'static) -> Slot
+pub(super) fn empty<B, R, F>(serve: impl Fn(B, Box<Scratch>) -> F + 'static) -> Slot<B, R>
 where
-    F: Future<Output = (Box<Client>, Box<Scratch>, After)> + 'static,
+    F: Future<Output = (R, Box<Scratch>)> + 'static,
 {
     Box::pin(Server {
         serve,
@@ -72,35 +79,35 @@ where
     })
 }
 
-impl<S, F> Serve for Server<S, F>
+impl<B, R, S, F> Serve<B, R> for Server<S, F>
 where
-    S: Fn(Box<Client>, Box<Scratch>, Patience) -> F,
-    F: Future<Output = (Box<Client>, Box<Scratch>, After)>,
+    S: Fn(B, Box<Scratch>) -> F,
+    F: Future<Output = (R, Box<Scratch>)>,
 {
-    fn begin(self: Pin<&mut Self>, client: Box<Client>, patience: Patience) {
+    fn begin(self: Pin<&mut Self>, request: B) {
         let mut this = self.project();
         let scratch = this.scratch.take().unwrap_or_default();
-        let running = (this.serve)(client, scratch, patience);
+        let running = (this.serve)(request, scratch);
         this.running.set(Some(running));
     }
 }
 
-impl<S, F> Future for Server<S, F>
+impl<S, F, R> Future for Server<S, F>
 where
-    F: Future<Output = (Box<Client>, Box<Scratch>, After)>,
+    F: Future<Output = (R, Box<Scratch>)>,
 {
-    type Output = (Box<Client>, After);
+    type Output = R;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let future = this.running.as_mut().as_pin_mut();
-        let (client, scratch, after) = ready!(
+        let (resolved, scratch) = ready!(
             future
                 .expect("awaited only after it has begun")
                 .poll(context)
         );
         this.running.set(None);
         *this.scratch = Some(scratch);
-        Poll::Ready((client, after))
+        Poll::Ready(resolved)
     }
 }

@@ -7,6 +7,9 @@ use std::cell::RefCell;
 /// afterwards.
 const KEPT_MAX: usize = 64;
 
+/// No buffer is smaller. Most heads have as many.
+const BYTES_MIN: usize = 256;
+
 /// A larger buffer is not kept. Few heads are as long.
 const BYTES_MAX: usize = 2 * 1024;
 
@@ -21,7 +24,10 @@ pub(crate) fn take(bytes: usize) -> Vec<u8> {
         return Vec::with_capacity(bytes);
     }
     let mut buffer = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    buffer.reserve_exact(bytes);
+    if buffer.capacity() < bytes {
+        // Few sizes, so that most fit whoever takes them next.
+        buffer.reserve_exact(bytes.next_power_of_two().max(BYTES_MIN));
+    }
     buffer
 }
 

@@ -14,7 +14,7 @@ fn read(lines: &str, stream: Stream) -> Result<(RequestHead, Vec<u8>), BadMessag
     let mut block = sample::block(lines);
     let ends = matches!(stream, Stream::Ends);
     read_request(&mut request, &mut block, ends)?;
-    Ok((request, block.take_bytes()))
+    Ok((request, block.bytes().to_vec()))
 }
 
 fn refusal(lines: &str) -> Option<BadMessage> {
