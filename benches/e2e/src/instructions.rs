@@ -8,6 +8,7 @@
 
 mod certificates;
 mod exchange;
+mod http2;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use ambassador_tests::{Session, ports};
 
 use super::certificates::Certificates;
+use super::http2;
 
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +28,10 @@ pub enum Exchange {
     ClientHandshake,
     /// A GET with a full handshake of mutual TLS 1.3 to the upstream.
     UpstreamHandshake,
+    /// A GET over HTTP/2, both from the client and to the upstream.
+    GetOverHttp2,
+    /// A GET over HTTP/1.1, that goes on over HTTP/2.
+    GetToHttp2,
 }
 
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -39,7 +44,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 impl Exchange {
     /// Each.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Get,
         Self::GetOfThree,
         Self::Post,
@@ -47,6 +52,8 @@ impl Exchange {
         Self::GetToTls,
         Self::ClientHandshake,
         Self::UpstreamHandshake,
+        Self::GetOverHttp2,
+        Self::GetToHttp2,
     ];
 
     /// As it is kept.
@@ -59,6 +66,8 @@ impl Exchange {
             Self::GetToTls => "get_to_mutual_tls",
             Self::ClientHandshake => "handshake_of_a_client",
             Self::UpstreamHandshake => "handshake_to_an_upstream",
+            Self::GetOverHttp2 => "get_over_http2",
+            Self::GetToHttp2 => "get_from_http1_to_http2",
         }
     }
 
@@ -81,6 +90,10 @@ impl Exchange {
 
     fn has_handshakes(self) -> bool {
         matches!(self, Self::ClientHandshake | Self::UpstreamHandshake)
+    }
+
+    fn has_http2_upstream(self) -> bool {
+        matches!(self, Self::GetOverHttp2 | Self::GetToHttp2)
     }
 
     fn has_tls_upstream(self) -> bool {
@@ -140,6 +153,9 @@ impl Exchange {
     /// fields to a head, and sends a body right behind it.
     fn answer(self, mut stream: TcpStream, certificates: &Certificates) -> io::Result<()> {
         stream.set_nodelay(true)?;
+        if self.has_http2_upstream() {
+            return http2::answer(stream);
+        }
         let mut session = match self.has_tls_upstream() {
             true => Some(Session::agree(certificates.server()?, &mut stream)?),
             false => None,
@@ -179,25 +195,29 @@ impl Exchange {
             Self::ClientHandshake => "protocol: http, tls: { cert: server.pem, key: server.key }",
             _ => "protocol: http",
         };
-        let tls = match self.has_tls_upstream() {
+        let how_on = match self.has_tls_upstream() {
             true => ", tls: { ca: ca.pem, cert: client.pem, key: client.key }",
+            false if self.has_http2_upstream() => ", protocol: http2",
             false => "",
         };
         format!(
             "workers: 1\n\
              admin: {{ listen: \"127.0.0.1:{admin}\" }}\n\
              listeners: [{{ name: counted, bind: \"127.0.0.1:{listen}\", {how} }}]\n\
-             upstreams: {{ web: {{ hosts: [web.test], endpoints: [{}], load_balancing: round_robin{tls} }} }}\n",
+             upstreams: {{ web: {{ hosts: [web.test], endpoints: [{}], load_balancing: round_robin{how_on} }} }}\n",
             endpoints.join(", ")
         )
     }
 
     /// So many, one after the other, over one connection.
     pub fn repeat(self, listen: u16, times: u64, certificates: &Certificates) -> io::Result<()> {
-        if self == Self::ClientHandshake {
-            return (0..times).try_for_each(|_| self.repeat_over(listen, 1, certificates));
+        match self {
+            Self::ClientHandshake => {
+                (0..times).try_for_each(|_| self.repeat_over(listen, 1, certificates))
+            }
+            Self::GetOverHttp2 => http2::repeat(([127, 0, 0, 1], listen).into(), times),
+            _ => self.repeat_over(listen, times, certificates),
         }
-        self.repeat_over(listen, times, certificates)
     }
 
     /// So many over one connection.
