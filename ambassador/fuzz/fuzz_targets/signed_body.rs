@@ -30,8 +30,9 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// What goes on of a body that comes in pieces of this many bytes; `None`: it is
-/// refused.
+/// A body that comes in pieces of this many bytes, as it goes on, and behind that what is
+/// held of it; `None`: it is refused. How much is held of one that is cut goes by the
+/// pieces.
 fn read(length: Length, trailer: ChunkTrailer, bytes: &[u8], piece: usize) -> Option<Vec<u8>> {
     let mut body = SignedBody::new(length, trailer, signatures());
     let (mut came, mut goes) = (0, Vec::new());
@@ -40,6 +41,7 @@ fn read(length: Length, trailer: ChunkTrailer, bytes: &[u8], piece: usize) -> Op
         came += piece.len();
         assert_eq!(goes.len() + body.held_bytes(), came);
     }
+    goes.append(&mut body.into_held());
     Some(goes)
 }
 

@@ -169,7 +169,7 @@ impl SignedBody {
     }
 
     /// What has come and has not gone on.
-    pub(crate) fn into_held(self) -> Vec<u8> {
+    pub fn into_held(self) -> Vec<u8> {
         self.held
     }
 }
