@@ -6,9 +6,10 @@
 //! stream is given back when it is taken, so whoever passes it on before it takes more
 //! keeps to the pace of the other end.
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, pending};
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::clock::Instant;
@@ -32,6 +33,26 @@ pub(crate) enum TunnelEnd<'a> {
     Shared(&'a Http2Stream, ErrorCode),
 }
 
+/// See [`TunnelEnd::recv`]. A type of its own, so that it is inlined where it is awaited.
+pub(crate) struct Recv<'a> {
+    end: TunnelEnd<'a>,
+}
+
+impl Future for Recv<'_> {
+    type Output = io::Result<Option<Chunk>>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.end {
+            TunnelEnd::Own(transport) => transport.poll_recv(context),
+            TunnelEnd::Shared(stream, _) => {
+                let received = stream.poll_recv(context);
+                received.map(|received| content(stream, received))
+            }
+        }
+    }
+}
+
 impl<'a> TunnelEnd<'a> {
     /// The upstream's end of a switch.
     pub(crate) fn of(leased: &'a Leased) -> Self {
@@ -44,14 +65,8 @@ impl<'a> TunnelEnd<'a> {
     /// The next bytes; `None`: the peer has ended its direction. Cancelling it loses
     /// nothing.
     #[inline(always)]
-    pub(crate) fn recv(self) -> impl Future<Output = io::Result<Option<Chunk>>> + use<'a> {
-        poll_fn(move |context| match self {
-            Self::Own(transport) => pin!(transport.recv()).poll(context),
-            Self::Shared(stream, _) => {
-                let received = stream.poll_recv(context);
-                received.map(|received| content(stream, received))
-            }
-        })
+    pub(crate) fn recv(self) -> Recv<'a> {
+        Recv { end: self }
     }
 
     /// The same, but not past `deadline`.
