@@ -56,7 +56,12 @@ struct Run {
     sections: &'static [Fields],
     /// The highest stream that was used.
     highest: u32,
+    /// Bytes of DATA frames so far, with their padding.
+    data: usize,
 }
+
+/// The window of a connection at its start (RFC 9113 section 6.9.2).
+const WINDOW: usize = 65_535;
 
 impl Run {
     fn new(is_client: bool, habits: Habits) -> Self {
@@ -66,6 +71,7 @@ impl Run {
                 theirs: H2Peer::client(METHODS, habits),
                 sections: OF_SERVER,
                 highest: METHODS.len() as u32 * 2 - 1,
+                data: 0,
             },
             false => {
                 let hello = hello(Role::Server);
@@ -74,6 +80,7 @@ impl Run {
                     theirs: H2Peer::server(&hello, habits),
                     sections: OF_CLIENT,
                     highest: 0,
+                    data: 0,
                 }
             }
         };
@@ -96,6 +103,9 @@ impl Run {
         let is_closed = id % 2 == 1 && id <= self.highest && !is_open;
         if frame.kind == HEADERS && id % 2 == 1 {
             self.highest = self.highest.max(id);
+        }
+        if frame.kind == DATA {
+            self.data += frame.payload.len();
         }
         let bytes = frame.bytes();
         self.ours.feed(&bytes);
@@ -187,6 +197,9 @@ impl Run {
                 if self.ours.without_content.contains(&id) =>
             {
                 "8.1.1: the length of a response without content is not that of its content"
+            }
+            (DATA, ConnectionError, Sound) if self.data > WINDOW => {
+                "6.9.1: the window is overrun; the crate counts padding as given back at once"
             }
             (DATA, StreamError, Sound) if self.ours.without_content.contains(&id) => {
                 "8.1.1: the crate lets 204 and 304 have content"
