@@ -81,7 +81,11 @@ for port in 14801 14802 14811 14821 14831; do
 done
 
 # Nanoseconds of CPU that a program has used.
-used() { awk '{ ns += $1 } END { printf "%.0f", ns }' "/proc/$(cat "$1.pid")"/task/*/schedstat; }
+used() {
+    # A thread may end meanwhile.
+    cat "/proc/$(cat "$1.pid")"/task/*/schedstat 2>/dev/null |
+        awk '{ ns += $1 } END { printf "%.0f", ns }'
+}
 
 # One round: us of CPU for each request.
 round() { # NAME PORT PATH FLAGS...
