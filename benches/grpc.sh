@@ -109,7 +109,11 @@ for proxy in server:14901 "${proxies[@]}"; do
 done
 
 # Nanoseconds of CPU that a program has used.
-used() { awk '{ ns += $1 } END { printf "%.0f", ns }' "/proc/$(cat "$1.pid")"/task/*/schedstat; }
+used() {
+    # A thread may end meanwhile.
+    cat "/proc/$(cat "$1.pid")"/task/*/schedstat 2>/dev/null |
+        awk '{ ns += $1 } END { printf "%.0f", ns }'
+}
 
 # Octets that the server has received.
 received() { "${curl[@]}" http://127.0.0.1:14901/bench.Calls/Bytes | cut -d' ' -f1; }
