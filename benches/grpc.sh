@@ -7,18 +7,7 @@
 # SERVER is the program grpc-server of benches/baselines.
 set -euo pipefail
 binary=$(realpath "$1") server=$(realpath "$2") rounds=${3:-5} calls=${4:-60000}
-work=$(mktemp -d)
-pids=()
-trap 'kill "${pids[@]}" 2>/dev/null || true; wait; rm -rf "$work"' EXIT
-cd "$work"
-
-start() { # NAME COMMAND...
-    local name=$1
-    shift
-    "$@" >"$name.log" 2>&1 &
-    pids+=($!)
-    echo "$!" >"$name.pid"
-}
+source "$(dirname "$0")/beside.sh"
 
 start server "$server" --listen 127.0.0.1:14901
 cat >ambassador.yaml <<CONF
@@ -97,23 +86,13 @@ fields=(-H 'content-type: application/grpc' -H 'te: trailers')
 curl=(curl -sS --max-time 10 --http2-prior-knowledge)
 for proxy in server:14901 "${proxies[@]}"; do
     port=${proxy#*:}
-    for _ in $(seq 100); do
-        (: </dev/tcp/127.0.0.1/"$port") 2>/dev/null && break
-        sleep 0.1
-    done
+    await "$port"
     for call in Unary Stream; do
         "${curl[@]}" "${fields[@]}" --data-binary @message -D - -o answer \
             "http://127.0.0.1:$port/bench.Calls/$call" | grep -q '^grpc-status: 0' ||
             { echo "$proxy: $call does not pass" >&2; exit 1; }
     done
 done
-
-# Nanoseconds of CPU that a program has used.
-used() {
-    # A thread may end meanwhile.
-    cat "/proc/$(cat "$1.pid")"/task/*/schedstat 2>/dev/null |
-        awk '{ ns += $1 } END { printf "%.0f", ns }'
-}
 
 # Octets that the server has received.
 received() { "${curl[@]}" http://127.0.0.1:14901/bench.Calls/Bytes | cut -d' ' -f1; }

@@ -6,18 +6,7 @@
 # usage: benches/http2.sh BINARY [ROUNDS [REQUESTS]]
 set -euo pipefail
 binary=$(realpath "$1") rounds=${2:-5} requests=${3:-100000}
-work=$(mktemp -d)
-pids=()
-trap 'kill "${pids[@]}" 2>/dev/null || true; wait; rm -rf "$work"' EXIT
-cd "$work"
-
-start() { # NAME COMMAND...
-    local name=$1
-    shift
-    "$@" >"$name.log" 2>&1 &
-    pids+=($!)
-    echo "$!" >"$name.pid"
-}
+source "$(dirname "$0")/beside.sh"
 
 # What they forward to: 13 bytes.
 mkdir -p www/h1 www/h2
@@ -73,19 +62,7 @@ http { access_log off; keepalive_requests 1000000000;
 CONF
 start nginx nginx -c "$work/nginx.conf"
 
-for port in 14801 14802 14811 14821 14831; do
-    for _ in $(seq 100); do
-        (: </dev/tcp/127.0.0.1/$port) 2>/dev/null && break
-        sleep 0.1
-    done
-done
-
-# Nanoseconds of CPU that a program has used.
-used() {
-    # A thread may end meanwhile.
-    cat "/proc/$(cat "$1.pid")"/task/*/schedstat 2>/dev/null |
-        awk '{ ns += $1 } END { printf "%.0f", ns }'
-}
+await 14801 14802 14811 14821 14831
 
 # One round: us of CPU for each request.
 round() { # NAME PORT PATH FLAGS...
