@@ -58,6 +58,10 @@ impl<T> Connection<T> {
 
     /// Whether the peer takes a section of these fields, as far as it has said (6.5.2).
     pub(crate) fn takes_section<'a>(&self, fields: impl Iterator<Item = FieldLine<'a>>) -> bool {
+        // Most have no limit, and then nothing need be summed up.
+        if self.peer.list_max == usize::MAX {
+            return true;
+        }
         let bytes = fields.map(|(name, value, _)| name.len() + value.len() + FIELD_OVERHEAD);
         bytes.sum::<usize>() <= self.peer.list_max
     }
