@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use crate::message::fields::{Span, part};
+use crate::message::fields::{Kind, Span, part};
 
 /// Room for the first section of a connection: most are smaller.
 const FIRST_BYTES: usize = 512;
@@ -60,6 +60,8 @@ pub struct RawField {
     pub(crate) value: Span,
     /// Whether it may be in a table.
     pub indexing: Indexing,
+    /// What it means, where it is known to be regular; else that is to be checked.
+    pub(super) kind: Option<Kind>,
 }
 
 /// Whether a field may be in the dynamic table of a hop.
@@ -78,6 +80,7 @@ pub(super) struct Line<'a> {
     /// `name: value`, CR and LF.
     text: &'a [u8],
     name_bytes: usize,
+    kind: Option<Kind>,
 }
 
 /// Between name and value.
@@ -171,7 +174,7 @@ impl FieldBlock {
         }
         let start = self.bytes.len();
         self.bytes.extend_from_slice(line.text);
-        self.note(start, name_bytes, value_bytes, Indexing::Free);
+        self.note(start, name_bytes, value_bytes, Indexing::Free, line.kind);
     }
 
     /// Where the parts of a line are appended, before [`end_line`](Self::end_line).
@@ -185,7 +188,7 @@ impl FieldBlock {
     pub(super) fn end_line(&mut self, name_bytes: usize, value_bytes: usize, indexing: Indexing) {
         let start = self.bytes.len() - (name_bytes + value_bytes + LINE_OVERHEAD);
         match self.admit(name_bytes, value_bytes) {
-            true => self.note(start, name_bytes, value_bytes, indexing),
+            true => self.note(start, name_bytes, value_bytes, indexing, None),
             false => self.bytes.truncate(start),
         }
     }
@@ -199,12 +202,20 @@ impl FieldBlock {
     }
 
     #[inline]
-    fn note(&mut self, start: usize, name_bytes: usize, value_bytes: usize, indexing: Indexing) {
+    fn note(
+        &mut self,
+        start: usize,
+        name_bytes: usize,
+        value_bytes: usize,
+        indexing: Indexing,
+        kind: Option<Kind>,
+    ) {
         let value = start + name_bytes + COLON.len();
         self.fields.push(RawField {
             name: (start as u32, (start + name_bytes) as u32),
             value: (value as u32, (value + value_bytes) as u32),
             indexing,
+            kind,
         });
     }
 }
@@ -235,7 +246,16 @@ impl Drop for FieldBlock {
 impl<'a> Line<'a> {
     /// A line of which the first bytes are the name.
     pub(super) const fn new(text: &'a [u8], name_bytes: usize) -> Self {
-        Self { text, name_bytes }
+        Self::of_kind(None, text, name_bytes)
+    }
+
+    /// The same of a field of this kind, which is regular (RFC 9113 section 8.2).
+    pub(super) const fn of_kind(kind: Option<Kind>, text: &'a [u8], name_bytes: usize) -> Self {
+        Self {
+            text,
+            name_bytes,
+            kind,
+        }
     }
 
     /// The name.
@@ -268,6 +288,7 @@ mod tests {
             name,
             value,
             indexing,
+            kind: None,
         };
         let expected = [
             field((0, 4), (6, 11), Indexing::Free),

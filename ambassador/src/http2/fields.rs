@@ -17,7 +17,10 @@ pub(super) fn push(
 ) -> Result<Kind, BadMessage> {
     let lines = block.bytes();
     let name = field.name(lines);
-    let kind = check(name, field.value(lines)).inspect_err(|_| fields.blame(name))?;
+    let kind = match field.kind {
+        Some(kind) => kind,
+        None => check(name, field.value(lines)).inspect_err(|_| fields.blame(name))?,
+    };
     let (name, value) = (field.name, field.value);
     let form = match field.indexing {
         Indexing::Free => Form::AsSent,

@@ -224,6 +224,7 @@ fn join_cookies(from: usize, block: &mut FieldBlock) -> RawField {
         name: (start as u32, (start + NAME.len()) as u32),
         value: (value as u32, end as u32),
         indexing,
+        kind: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Reads field sections.
 
 use crate::http2::block::{COLON, FieldBlock, Indexing, LINE_END, Line};
+use crate::http2::fields;
 use crate::http2::hpack::dynamic_table::{DynamicTable, TABLE_BYTES};
 use crate::http2::hpack::error::CompressionError;
 use crate::http2::hpack::reader::Reader;
@@ -81,8 +82,9 @@ impl Decoder {
         reader.string(lines)?;
         let value = value..lines.len();
         if is_for_table {
-            self.table
-                .insert(&lines[name.clone()], &lines[value.clone()]);
+            let (name, value) = (&lines[name.clone()], &lines[value.clone()]);
+            let kind = fields::check(name, value).ok();
+            self.table.insert(name, value, kind);
         }
         lines.extend_from_slice(LINE_END);
         let indexing = match first & 0x50 {

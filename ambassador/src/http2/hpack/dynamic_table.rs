@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::http2::block::{COLON, LINE_END, LINE_OVERHEAD, Line};
+use crate::message::fields::Kind;
 
 /// What SETTINGS_HEADER_TABLE_SIZE is until a peer says something else
 /// (RFC 9113 section 6.5.2), and the most that is used here.
@@ -36,6 +37,8 @@ struct Entry {
     start: u32,
     name_bytes: u16,
     value_bytes: u16,
+    /// As of its [`Line`].
+    kind: Option<Kind>,
 }
 
 impl DynamicTable {
@@ -56,12 +59,12 @@ impl DynamicTable {
         let entry = self.entries.get(age)?;
         let start = entry.start.wrapping_sub(self.gone) as usize;
         let text = &self.text[start..][..entry.line_bytes()];
-        Some(Line::new(text, entry.name_bytes.into()))
+        Some(Line::of_kind(entry.kind, text, entry.name_bytes.into()))
     }
 
-    /// Adds an entry, for which others go. One that is larger than the table
-    /// leaves it empty (RFC 7541 section 4.4).
-    pub(super) fn insert(&mut self, name: &[u8], value: &[u8]) {
+    /// Adds an entry, for which others go, with what its [`Line`] is to say. One that is
+    /// larger than the table leaves it empty (RFC 7541 section 4.4).
+    pub(super) fn insert(&mut self, name: &[u8], value: &[u8], kind: Option<Kind>) {
         let size = entry_size(name, value);
         let Some(rest) = usize::from(self.max).checked_sub(size) else {
             return self.evict_to(0);
@@ -71,6 +74,7 @@ impl DynamicTable {
             start: 0,
             name_bytes: name.len() as u16,
             value_bytes: value.len() as u16,
+            kind,
         };
         self.make_room(entry.line_bytes());
         let start = self.gone.wrapping_add(self.text.len() as u32);
@@ -164,7 +168,7 @@ mod tests {
         for number in 0..2_000_usize {
             let name = format!("n{}", number % 7).into_bytes();
             let value = vec![b'a' + (number % 26) as u8; (number * 7_919) % 300];
-            table.insert(&name, &value);
+            table.insert(&name, &value, None);
             expected.push_front((name, value));
             let size = |list: &VecDeque<(Vec<u8>, Vec<u8>)>| -> usize {
                 list.iter()
@@ -188,12 +192,12 @@ mod tests {
     fn an_empty_table_has_no_memory() {
         let mut table = DynamicTable::new(100);
         assert_eq!(table.memory(), 0);
-        table.insert(b"name", b"value");
+        table.insert(b"name", b"value", None);
         assert!((1..600).contains(&table.memory()), "{}", table.memory());
         // RFC 7541 section 4.4: not an error.
-        table.insert(b"name", &[b'x'; 65]);
+        table.insert(b"name", &[b'x'; 65], None);
         assert_eq!((table.size(), table.memory()), (0, 0));
-        table.insert(b"name", &[b'x'; 64]);
+        table.insert(b"name", &[b'x'; 64], None);
         assert_eq!(table.size(), 100);
         table.resize(99);
         assert_eq!((table.size(), table.memory()), (0, 0));

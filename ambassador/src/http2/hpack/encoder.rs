@@ -108,7 +108,8 @@ impl Encoder {
             return integer::write(out, 0x80, 7, static_table::END + age);
         }
         write_literal(out, 0x40, 6, field);
-        self.table.insert(name, value);
+        // No field is read from this table.
+        self.table.insert(name, value, None);
         self.places.insert(hash);
     }
 }

@@ -89,7 +89,7 @@ mod tests {
         for number in 0..70_000 {
             let hash = Places::hash(&name(number), b"value");
             assert_eq!(places.find(hash, &table, &name(number), b"value"), None);
-            table.insert(&name(number), b"value");
+            table.insert(&name(number), b"value", None);
             places.insert(hash);
             assert_eq!(places.find(hash, &table, &name(number), b"value"), Some(0));
             if number % 100 == 99 {
