@@ -57,6 +57,11 @@ impl Encoder {
 
     /// Appends a field; its name is written in lower case.
     pub fn field(&mut self, out: &mut Vec<u8>, name: &[u8], value: &[u8], indexing: Indexing) {
+        if indexing == Indexing::Free
+            && let Some(age) = self.places.next(&self.table, name, value)
+        {
+            return integer::write(out, 0x80, 7, static_table::END + age);
+        }
         // The names of the static table are in lower case.
         let known = static_table::find_name(name);
         if known.is_some() || !name.iter().any(u8::is_ascii_uppercase) {
@@ -105,12 +110,14 @@ impl Encoder {
         }
         let hash = Places::hash(name, value);
         if let Some(age) = self.places.find(hash, &self.table, name, value) {
+            self.places.follow(age);
             return integer::write(out, 0x80, 7, static_table::END + age);
         }
         write_literal(out, 0x40, 6, field);
         // No field is read from this table.
         self.table.insert(name, value, None);
         self.places.insert(hash);
+        self.places.follow(0);
     }
 }
 

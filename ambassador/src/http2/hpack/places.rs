@@ -19,9 +19,20 @@ const STEPS: usize = 4;
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Made for the first entry.
-    numbers: Option<Box<[u16; PLACES]>>,
+    kept: Option<Box<Kept>>,
     /// The number of the next entry; it wraps.
     next: u16,
+    /// That of the entry that was written last.
+    last: u16,
+}
+
+#[derive(Debug)]
+struct Kept {
+    /// By the hash of a field.
+    numbers: [u16; PLACES],
+    /// By the number of an entry, the low half of that of the entry that was written
+    /// next, when it was written last. Sections of a connection are much alike.
+    followers: [u8; PLACES],
 }
 
 impl Places {
@@ -43,12 +54,44 @@ impl Places {
         name: &[u8],
         value: &[u8],
     ) -> Option<usize> {
-        let numbers = self.numbers.as_deref()?;
+        let kept = self.kept.as_deref()?;
         steps(hash).find_map(|place| {
-            let age = self.age(numbers[place]);
+            let age = self.age(kept.numbers[place]);
             let line = table.line(age)?;
             (is_same(line.name(), name) && is_same(line.value(), value)).then_some(age)
         })
+    }
+
+    /// The age of this field in `table`, where it is the one that was written next when
+    /// the last one was written before.
+    #[inline]
+    pub(super) fn next(
+        &mut self,
+        table: &DynamicTable,
+        name: &[u8],
+        value: &[u8],
+    ) -> Option<usize> {
+        let kept = self.kept.as_deref()?;
+        let number = kept.followers[usize::from(self.last) % PLACES];
+        let age = (self.next as u8)
+            .wrapping_sub(number)
+            .wrapping_sub(1)
+            .into();
+        let line = table.line(age)?;
+        let is_next = is_same(line.name(), name) && is_same(line.value(), value);
+        is_next.then(|| {
+            self.last = self.number(age);
+            age
+        })
+    }
+
+    /// The entry of this age is written, and follows the one before.
+    pub(super) fn follow(&mut self, age: usize) {
+        let number = self.number(age);
+        if let Some(kept) = &mut self.kept {
+            kept.followers[usize::from(self.last) % PLACES] = number as u8;
+        }
+        self.last = number;
     }
 
     /// The field with this hash is the newest entry.
@@ -57,7 +100,13 @@ impl Places {
         self.next = next.wrapping_add(1);
         // What was added here longest ago gives way.
         let age = |number: u16| next.wrapping_sub(number.wrapping_add(1));
-        let numbers = self.numbers.get_or_insert_with(|| Box::new([next; PLACES]));
+        let kept = self.kept.get_or_insert_with(|| {
+            Box::new(Kept {
+                numbers: [next; PLACES],
+                followers: [next as u8; PLACES],
+            })
+        });
+        let numbers = &mut kept.numbers;
         if let Some(place) = steps(hash).max_by_key(|place| age(numbers[*place])) {
             numbers[place] = next;
         }
@@ -66,6 +115,11 @@ impl Places {
     /// How many entries have come after this one.
     fn age(&self, number: u16) -> usize {
         self.next.wrapping_sub(number).wrapping_sub(1).into()
+    }
+
+    /// The number of an entry of this age.
+    fn number(&self, age: usize) -> u16 {
+        self.next.wrapping_sub(age as u16).wrapping_sub(1)
     }
 }
 
@@ -103,5 +157,42 @@ mod tests {
             }
         }
         assert!(found > 700 * 40 * 9 / 10, "{found} of {}", 700 * 40);
+    }
+
+    #[test]
+    fn what_came_next_before_is_found_without_a_hash() {
+        let mut table = DynamicTable::new(TABLE_BYTES);
+        let mut places = Places::default();
+        let names: Vec<_> = (0..20).map(|number| format!("n-{number}")).collect();
+        assert_eq!(places.next(&table, b"n-0", b"v"), None);
+        for name in &names {
+            table.insert(name.as_bytes(), b"v", None);
+            places.insert(Places::hash(name.as_bytes(), b"v"));
+            places.follow(0);
+        }
+        let first = places.find(Places::hash(b"n-0", b"v"), &table, b"n-0", b"v");
+        places.follow(first.expect("the oldest"));
+        for section in 0..3 {
+            for (number, name) in names.iter().enumerate().skip(usize::from(section == 0)) {
+                assert_eq!(places.next(&table, name.as_bytes(), b"w"), None);
+                let age = places.next(&table, name.as_bytes(), b"v");
+                assert_eq!(age, Some(names.len() - 1 - number));
+            }
+        }
+        // Another order is followed from the next time on.
+        for (name, is_known) in [
+            (b"n-7", false),
+            (b"n-3", false),
+            (b"n-7", false),
+            (b"n-3", true),
+            (b"n-7", true),
+        ] {
+            let next = places.next(&table, name, b"v");
+            assert_eq!(next.is_some(), is_known);
+            if !is_known {
+                let found = places.find(Places::hash(name, b"v"), &table, name, b"v");
+                places.follow(found.expect("an entry"));
+            }
+        }
     }
 }

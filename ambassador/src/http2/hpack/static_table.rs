@@ -31,6 +31,10 @@ pub(super) fn find_name(name: &[u8]) -> Option<usize> {
 #[inline]
 pub(super) fn find_value(first: usize, value: &[u8]) -> Option<usize> {
     let count = usize::from(VALUES[first]);
+    // Most names have one line, and no value in it.
+    if count == 1 && LINES[first - 1].value().len() != value.len() {
+        return None;
+    }
     let behind = LINES[first - 1..][..count]
         .iter()
         .position(|line| is_same(line.value(), value))?;
