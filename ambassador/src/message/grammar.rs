@@ -41,11 +41,8 @@ pub(crate) fn is_field_text(bytes: &[u8]) -> bool {
     // Few have tabs. The last eight are looked at together, though some a second time.
     if let Some(last) = bytes.last_chunk() {
         let (words, _) = bytes.as_chunks();
-        if words
-            .iter()
-            .chain([last])
-            .all(|word| stops(word, b' ') == 0)
-        {
+        let last = stops(last, b' ');
+        if words.iter().fold(last, |all, word| all | stops(word, b' ')) == 0 {
             return true;
         }
     }
