@@ -9,12 +9,17 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use memchr::memchr;
+use smallvec::SmallVec;
 
 pub use peer::Peer;
 
 /// Where an application meant to go before its connect() was captured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OriginalDst(pub SocketAddr);
+
+/// An address as an authority: with room for each of IPv4, those of IPv6 that are longer
+/// are on the heap.
+pub(crate) type AuthorityText = SmallVec<[u8; "255.255.255.255:65535".len()]>;
 
 /// Where the proxy dials: one instance of an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -244,20 +249,20 @@ impl OriginalDst {
 
 impl EndpointAddr {
     /// Names it as an authority. A request may be sent to it by that name.
-    pub(crate) fn authority(self) -> String {
+    pub(crate) fn authority(self) -> AuthorityText {
         let SocketAddr::V4(address) = self.0 else {
-            return self.to_string();
+            return AuthorityText::from_slice(self.to_string().as_bytes());
         };
-        let mut text = String::with_capacity("255.255.255.255:65535".len());
+        let mut text = AuthorityText::new();
         let mut number = itoa::Buffer::new();
         for octet in address.ip().octets() {
             if !text.is_empty() {
-                text.push('.');
+                text.push(b'.');
             }
-            text.push_str(number.format(octet));
+            text.extend_from_slice(number.format(octet).as_bytes());
         }
-        text.push(':');
-        text.push_str(number.format(address.port()));
+        text.push(b':');
+        text.extend_from_slice(number.format(address.port()).as_bytes());
         text
     }
 }
@@ -371,7 +376,7 @@ mod tests {
             "[::1]:443",
         ] {
             let endpoint = EndpointAddr(address.parse().expect("an address"));
-            assert_eq!(endpoint.authority(), address);
+            assert_eq!(&endpoint.authority()[..], address.as_bytes());
         }
     }
 

@@ -1,11 +1,10 @@
 //! The route decision of a request: its upstream, and the changes to its head.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::addr::{Authority, EndpointAddr, OriginalDst};
+use crate::addr::{Authority, AuthorityText, EndpointAddr, OriginalDst};
 use crate::clock;
 use crate::credential::Credential;
 use crate::message;
@@ -304,7 +303,8 @@ impl RouteDecision {
             ..
         } = incoming;
         let addressed_here = *addressed_to == Addressee::Proxy;
-        let host = self.host(incoming, facts.endpoint);
+        let mut made = AuthorityText::new();
+        let host = self.host(incoming, facts.endpoint, &mut made);
         let policies = &self.target.upstream.policies;
         let rules = &policies.headers;
         let trace = self.trace.as_ref();
@@ -342,7 +342,7 @@ impl RouteDecision {
         let removed = incoming.removed_beside(rules);
         write(&RequestRewrite {
             strip_path: self.strip_path,
-            host: host.as_deref(),
+            host,
             keep_absolute: original.is_some()
                 && self.target.upstream.endpoints == Endpoints::Original,
             set: &rules.set,
@@ -389,18 +389,27 @@ impl RouteDecision {
     }
 
     /// The host that is named to `endpoint`; `None`: the one that came.
-    fn host(&self, incoming: &Incoming<'_>, endpoint: EndpointAddr) -> Option<Cow<'_, [u8]>> {
+    /// `made` has room for one that is written for this.
+    fn host<'h>(
+        &'h self,
+        incoming: &Incoming<'_>,
+        endpoint: EndpointAddr,
+        made: &'h mut AuthorityText,
+    ) -> Option<&'h [u8]> {
         let Incoming { request, head, .. } = incoming;
-        let made = |host: String| Cow::Owned(host.into_bytes());
         match &self.host {
             // HTTP/1.0 may come without one, and goes on as HTTP/1.1.
             Host::Keep if request.is_http10() && request.field(head, "host").is_none() => {
-                let original = incoming.original.as_ref();
-                original.map(|original| made(original.to_string()))
+                let original = incoming.original.as_ref()?;
+                *made = AuthorityText::from_slice(original.to_string().as_bytes());
+                Some(made)
             }
             Host::Keep => None,
-            Host::Set(host) => Some(Cow::Borrowed(host)),
-            Host::Endpoint => Some(made(endpoint.authority())),
+            Host::Set(host) => Some(host),
+            Host::Endpoint => {
+                *made = endpoint.authority();
+                Some(made)
+            }
         }
     }
 }
