@@ -3,6 +3,7 @@
 
 use crate::http2::FieldBlock;
 use crate::message::fields::part;
+use crate::message::grammar::number;
 
 /// What a request asks for, as far as it tells what its response has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +44,19 @@ impl ResponseContent {
         let value = |name: &[u8]| {
             let mut fields = block.fields().iter();
             let field = fields.find(|field| part(block.bytes(), field.name) == name)?;
-            str::from_utf8(part(block.bytes(), field.value)).ok()
+            Some(part(block.bytes(), field.value))
         };
         let status = value(b":status").unwrap_or_default();
-        if kind == RequestKind::Tunnel && status.starts_with('2') {
+        if kind == RequestKind::Tunnel && status.starts_with(b"2") {
             return Self::Tunnel;
         }
-        if status.starts_with('1') {
+        if status.starts_with(b"1") {
             return Self::Open;
         }
-        if kind == RequestKind::Head || matches!(status, "204" | "304") {
+        if kind == RequestKind::Head || matches!(status, b"204" | b"304") {
             return Self::Length(0);
         }
-        let length = value(b"content-length").and_then(|length| length.parse().ok());
+        let length = value(b"content-length").and_then(number);
         length.map_or(Self::Open, Self::Length)
     }
 }
