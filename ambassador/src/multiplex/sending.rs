@@ -17,8 +17,9 @@ use crate::ring::{self, Chunk, Gather, SendError};
 /// Content that one stream writes before others that wait have a turn.
 const TURN_BYTES: usize = 16 * 1024;
 
-/// Room for what most streams write in one turn.
-const OUTPUT_BYTES: usize = 512;
+/// Room for what the streams of a connection write in one turn; more of them make it
+/// grow.
+const OUTPUT_BYTES: usize = 2 * 1024;
 
 /// What is being written to a stream: a head, content, the end. Resolves when the
 /// connection has all of it.

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 /// Buffers kept. More are made when more are in use at once, and dropped
 /// afterwards.
-const KEPT_MAX: usize = 64;
+const KEPT_MAX: usize = 128;
 
 /// No buffer is smaller. Most heads have as many.
 const BYTES_MIN: usize = 256;
