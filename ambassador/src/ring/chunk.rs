@@ -281,6 +281,11 @@ impl Gather {
         self.bytes == 0
     }
 
+    /// The chunk, where there is one and no other.
+    pub(super) fn only(&self) -> Option<&Chunk> {
+        self.first.as_ref().filter(|_| self.second.is_none())
+    }
+
     /// Bytes in all.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -409,7 +409,7 @@ impl Uring {
     fn try_push(&mut self, entry: &Entry) -> bool {
         // SAFETY: what an entry points to (the address of a connect, the
         // message of a send) is boxed in its socket, which is kept until the
-        // operation's last completion.
+        // operation's last completion; so are the bytes of a send.
         unsafe { self.ring.submission().push(entry) }.is_ok()
     }
 }
@@ -441,10 +441,21 @@ fn end_after(receive: &mut Entry, bytes: usize) {
 }
 
 fn send_entry(fd: Fd, op: &mut SendOp) -> Entry {
-    let entry = opcode::SendMsg::new(fd, op.message()).flags(op.flags() as u32);
+    let flags = op.flags();
+    let entry = match op.gather.only() {
+        // The kernel copies no message, and no list of parts.
+        Some(chunk) => {
+            let entry = opcode::Send::new(fd, chunk.as_ptr(), chunk.len() as u32);
+            entry.flags(flags).build()
+        }
+        None => {
+            let entry = opcode::SendMsg::new(fd, op.message());
+            entry.flags(flags as u32).build()
+        }
+    };
     match op.quiet {
-        true => entry.build().flags(squeue::Flags::SKIP_SUCCESS),
-        false => entry.build(),
+        true => entry.flags(squeue::Flags::SKIP_SUCCESS),
+        false => entry,
     }
 }
 
