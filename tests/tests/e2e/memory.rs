@@ -214,7 +214,8 @@ fn the_peer_that_holds_the_most_gives_way(backend: Backend) {
     let head = begun_head();
     bear(&proxy, listen, || send_on_many(MANY, listen, &head));
     other.send("\r\n");
-    assert_eq!(other.response("GET").status, 200);
+    let answer = other.response("GET");
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 fn the_limit_is_that_of_the_cgroup(backend: Backend) {
