@@ -276,50 +276,51 @@ impl Context {
             return;
         }
         memory.has_grown(grown as u64);
-        memory.tell(self.shard, self.clients.load(ring::now()));
-        let state = memory.state();
-        growth::look_again_at(state.look_after());
-        if let State::Room(_) = state {
-            return memory.clear();
-        }
-        match memory.worst_shard() {
-            worst if worst == self.shard => self.free_memory(),
-            worst => {
-                // The others, in their order, without this one.
-                let place = usize::from(worst) - usize::from(worst > self.shard);
-                if let Some(worst) = self.peers.borrow().get(place) {
-                    let tell = Box::new(|| {
-                        if let Some(context) = Self::current() {
-                            context.free_memory();
-                        }
-                    });
-                    // One that is too busy to listen is told again.
-                    let _ = worst.send(tell);
-                }
-            }
-        }
+        self.free_memory();
+        growth::look_again_at(memory.state().look_after());
     }
 
+    /// Sheds clients while too much is held, and this shard has the worst of them: it may
+    /// have been told to when it had.
     fn free_memory(&self) {
         let memory = &self.memory;
-        while let State::Full { over, free } = memory.state() {
+        loop {
+            memory.tell(self.shard, self.clients.load(ring::now()));
+            let State::Full { over, free } = memory.state() else {
+                return memory.clear();
+            };
+            let worst = memory.worst_shard();
+            if worst != self.shard {
+                return self.have_memory_freed_by(worst);
+            }
             if !memory.is_of_connections() {
                 return memory.fill();
             }
-            let shed = self
-                .clients
-                .shed_for_memory(Excess { over, free }, ring::now());
+            let excess = Excess { over, free };
+            let shed = self.clients.shed_for_memory(excess, ring::now());
             for _ in 0..shed.clients {
                 self.telemetry.cells.shed(ShedCause::Memory);
             }
             tell_of_shed(shed.clients, shed.bytes);
-            memory.tell(self.shard, self.clients.load(ring::now()));
             if shed.clients == 0 {
                 return memory.fill();
             }
             memory.was_shed(shed.here);
         }
-        memory.clear();
+    }
+
+    fn have_memory_freed_by(&self, worst: u16) {
+        // The others, in their order, without this one.
+        let place = usize::from(worst) - usize::from(worst > self.shard);
+        if let Some(worst) = self.peers.borrow().get(place) {
+            let tell = Box::new(|| {
+                if let Some(context) = Self::current() {
+                    context.free_memory();
+                }
+            });
+            // One that is too busy to listen is told again.
+            let _ = worst.send(tell);
+        }
     }
 
     /// Counts a listener in.

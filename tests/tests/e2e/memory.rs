@@ -212,10 +212,12 @@ fn the_peer_that_holds_the_most_gives_way(backend: Backend) {
     let mut other = Client::over(other);
     other.send(begun_head());
     let head = begun_head();
-    bear(&proxy, listen, || send_on_many(MANY, listen, &head));
+    // Enough to reach the limit. Twice as many hold nothing at times, as they go faster
+    // than the allocator gives back what they held: then the others are the worst.
+    bear(&proxy, listen, || send_on_many(MANY / 2, listen, &head));
     other.send("\r\n");
     let answer = other.response("GET");
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.status, 200, "{}{}", answer.text(), proxy.log());
 }
 
 fn the_limit_is_that_of_the_cgroup(backend: Backend) {
