@@ -160,7 +160,7 @@ impl Run {
             (HEADERS, ConnectionError, StreamError) if frame.has(WITH_PRIORITY) => {
                 "5.4.1: the crate looks first whether a stream depends on itself"
             }
-            (HEADERS | CONTINUATION, ConnectionError, StreamError) if id % 2 == 0 => {
+            (HEADERS | CONTINUATION, ConnectionError, StreamError) if id.is_multiple_of(2) => {
                 "5.1.1: the crate looks at the fields before the id, which no client may use"
             }
             (HEADERS | CONTINUATION, ConnectionError, _) if is_closed => {
