@@ -27,12 +27,13 @@ use serde::Deserialize;
 
 use crate::addr::BindAddr;
 use crate::capture::{self, iptables};
-use crate::cli::{Admin, Cli, Command};
+use crate::cli::{Admin, Cli, Command, Explain};
 use crate::config::{self, Mistakes, explain};
 use crate::control::client::{Client, Output};
 use crate::doctor;
 use crate::printable::{self, Lines};
 use crate::ring;
+use crate::telemetry::reasons::Explanation;
 use crate::workload;
 use crate::workload::helper::{Duties, NamedByRules};
 use crate::workload::signals::outlive_stray_signals;
@@ -154,19 +155,7 @@ fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         }
         Command::Check { file } => check(&file)?,
         Command::Schema => print(&format!("{:#}", config::schema()))?,
-        Command::Explain {
-            config,
-            destination,
-            json,
-        } => {
-            let checked = config::load(&config).map_err(Failure::Config)?;
-            let explanation = explain::explain(&checked, &destination)
-                .map_err(|bad| Failure::Usage(bad.to_string()))?;
-            match json {
-                true => print(&printable::json(&format!("{:#}", explanation.to_json())))?,
-                false => print(explanation.to_string().trim_end())?,
-            }
-        }
+        Command::Explain(asked) => explain(asked)?,
         Command::Status { admin, json } => {
             let output = if json { Output::Json } else { Output::Table };
             print(asked(client(admin)?.status(output))?.trim_end())?;
@@ -191,6 +180,29 @@ fn check(file: &Path) -> Result<(), Failure> {
         eprintln!("{}", Lines(&checked.warnings.to_string()));
     }
     print(&format!("{}: ok", file.display()))
+}
+
+fn explain(asked: Explain) -> Result<(), Failure> {
+    let (text, json) = match (asked.reason, asked.config, asked.destination) {
+        (Some(reason), ..) => {
+            let explanation = Explanation::of(reason);
+            (explanation.to_string(), explanation.to_json())
+        }
+        (None, Some(config), Some(destination)) => {
+            let checked = config::load(&config).map_err(Failure::Config)?;
+            let explanation = explain::explain(&checked, &destination)
+                .map_err(|bad| Failure::Usage(bad.to_string()))?;
+            (explanation.to_string(), explanation.to_json())
+        }
+        (None, ..) => {
+            let text = "explain: needs --reason, or --config and a destination";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+    };
+    match asked.json {
+        true => print(&printable::json(&format!("{json:#}"))),
+        false => print(text.trim_end()),
+    }
 }
 
 fn doctor(json: bool, clean: bool, cgroup: Option<PathBuf>) -> Result<ExitCode, Failure> {

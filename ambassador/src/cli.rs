@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::telemetry::ReasonLabel;
 
 /// A proxy for the outbound calls of programs: captures them with eBPF, forwards
 /// them over io_uring.
@@ -21,6 +24,15 @@ pub fn command() -> clap::Command {
     Cli::command()
 }
 
+/// Reads the word of a reason; a wrong one is answered with all of them.
+fn reason() -> impl TypedValueParser<Value = ReasonLabel> {
+    let words = ReasonLabel::ALL.iter().map(|reason| reason.as_str());
+    PossibleValuesParser::new(words).try_map(|word| {
+        let mut reasons = ReasonLabel::ALL.iter().copied();
+        reasons.find(|reason| reason.as_str() == word).ok_or(word)
+    })
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -35,17 +47,8 @@ pub(crate) enum Command {
     },
     /// Print the JSON Schema of the configuration file
     Schema,
-    /// Say what would happen to a destination, and why
-    Explain {
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-        /// A URL or ip:port.
-        destination: String,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    /// Say what would happen to a destination, and why; or what a reason means
+    Explain(Explain),
     /// Show the upstreams of a running ambassador
     Status {
         /// The running ambassador.
@@ -117,6 +120,24 @@ pub(crate) struct Run {
     /// A cgroup to capture in addition to those of the file. May be repeated.
     #[arg(long)]
     pub cgroup: Vec<PathBuf>,
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The configuration file.
+    #[arg(long, required_unless_present = "reason")]
+    pub config: Option<PathBuf>,
+    /// A URL or ip:port.
+    #[arg(required_unless_present = "reason")]
+    pub destination: Option<String>,
+    /// Say what this reason of a failed request means, who is at fault and what to do.
+    #[arg(long, value_name = "WORD", value_parser = reason())]
+    #[arg(conflicts_with_all = ["config", "destination"])]
+    pub reason: Option<ReasonLabel>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a running ambassador is reached.

@@ -20,6 +20,7 @@ mod histogram;
 mod labels;
 mod places;
 mod process;
+pub(crate) mod reasons;
 mod record;
 mod registry;
 mod tls;

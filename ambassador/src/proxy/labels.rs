@@ -94,6 +94,7 @@ impl From<Cause> for RetryCause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::reasons::Explanation;
 
     #[test]
     fn the_label_of_a_reason_is_the_word_of_its_header() {
@@ -118,5 +119,15 @@ mod tests {
             assert_eq!(MethodLabel::from(method), *label);
         }
         assert_eq!(MethodLabel::from(Method::parse(b"get")), MethodLabel::Other);
+    }
+
+    #[test]
+    fn a_reply_has_the_status_that_is_explained() {
+        for reason in Reason::ALL {
+            let explained = Explanation::of(reason.into()).to_json();
+            let status = explained["status"].as_str().expect("there is a reply");
+            let is_its_own = status.contains(&reason.status().to_string());
+            assert!(is_its_own || reason == Reason::RetryBudget, "{explained}");
+        }
     }
 }

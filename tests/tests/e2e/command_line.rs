@@ -139,8 +139,43 @@ fn explain_names_the_upstream() {
 }
 
 #[test]
+fn explain_tells_what_a_reason_means() {
+    let ask = |arguments: &[&str]| {
+        let mut command = ambassador(Backend::Ring);
+        program::succeed(command.args(["explain", "--reason"]).args(arguments))
+    };
+    let said = ask(&["circuit-open"]);
+    for word in [
+        "at fault  the upstream",
+        "circuit_breaker.sleep",
+        "docs/reasons.md#circuit-open",
+    ] {
+        assert!(said.contains(word), "{word}\n{said}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&["no-route", "--json"])).expect("JSON");
+    assert_eq!(json["status"], "404");
+    // A word that there is not is answered with those that there are.
+    let mut command = ambassador(Backend::Ring);
+    let output = program::output(command.args(["explain", "--reason", "circuit"]));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(
+        said.contains("circuit-open") && said.contains("client-gone"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_wrong_command_line_is_64() {
-    for arguments in [&["fly"][..], &["run", "--wings"], &["exec"], &[]] {
+    for arguments in [
+        &["explain", "--reason", "loop", "10.1.2.3:80"][..],
+        &["explain", "10.1.2.3:80"],
+        &["fly"],
+        &["run", "--wings"],
+        &["exec"],
+        &[],
+    ] {
         let output = program::output(ambassador(Backend::Ring).args(arguments));
         assert_eq!(output.status.code(), Some(64), "{arguments:?}: {output:?}");
     }

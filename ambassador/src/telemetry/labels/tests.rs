@@ -142,12 +142,12 @@ fn meaning_of(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The section of the page. What the values of `reason` mean stands in a section of
-/// their own, with their statuses.
+/// The section of the page. What the values of `reason` mean stands in a page of their
+/// own, with their statuses.
 fn section() -> String {
     let mut text = format!(
         "{HEADING}\nThis is every value of a label or log field that is not a name of the \
-         configuration or a number. `reason` has the values of [Reasons](#reasons), and is empty \
+         configuration or a number. `reason` has the values of [reasons.md](reasons.md), and is empty \
          for the upstream's own replies. The log's `outcome` has the values of \
          `ambassador_tcp_connections_total`, its `fault` those of \
          `ambassador_faults_injected_total`.\n\n| label | value | meaning |\n|---|---|---|\n"
