@@ -15,6 +15,7 @@ use crate::proxy::memory;
 use crate::ring;
 use crate::route;
 use crate::route::tls::ListenerTls;
+use crate::telemetry::access_log::Keep;
 use crate::workload::User;
 
 /// Where the admin API listens unless the file says otherwise.
@@ -157,6 +158,7 @@ impl Default for AccessLog {
             target: LogTarget::Stdout,
             format: LogFormat::Json,
             sample: 1.0,
+            keep: Keep::default(),
         }
     }
 }
@@ -231,6 +233,8 @@ pub struct AccessLog {
     pub format: LogFormat,
     /// The share of requests logged, from 0 to 1.
     pub sample: f64,
+    /// What is logged whatever that says.
+    pub(crate) keep: Keep,
 }
 
 /// Where log lines go.

@@ -4,6 +4,7 @@ mod addresses;
 mod codes;
 mod distinct;
 mod files;
+mod keep;
 mod moment;
 mod names;
 mod numbers;
@@ -21,6 +22,7 @@ pub(super) use addresses::{AbsolutePath, Address, Bind, Cidr, DnsName, Host, Rou
 pub(super) use codes::Calls;
 pub(super) use distinct::Distinct;
 pub(super) use files::{CaFile, CertFile, ClientId, FilePath, ServerName, Verify};
+pub(super) use keep::Kept;
 pub(super) use moment::Moment;
 pub(super) use names::{
     FieldName, GrpcService, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token,

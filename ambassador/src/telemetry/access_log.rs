@@ -7,9 +7,11 @@
 //! buffers. What finds its buffer full, because the file or pipe does not keep
 //! up, is dropped and counted; a request never waits for its log.
 
+mod keep;
 mod line;
 mod writer;
 
+pub(crate) use keep::Keep;
 pub(crate) use line::{Line, LogRecord};
 pub(crate) use writer::{AccessLog, Sink};
 
@@ -26,6 +28,8 @@ pub(crate) struct Settings {
     pub open: fn(&Path) -> io::Result<File>,
     /// The share of requests and relayed connections that is logged, 0 to 1.
     pub sample: f64,
+    /// What is logged whatever that says.
+    pub keep: Keep,
 }
 
 /// Where lines go.

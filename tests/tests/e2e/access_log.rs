@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ambassador_tests::proxy::one_upstream;
 use ambassador_tests::{
-    Backend, Call, Cgroup, Client, Column, Proxy, Server, eventually, matrix, on_both_backends,
-    on_http1, ports, program,
+    Answer, Backend, Call, Cgroup, Client, Column, Proxy, Server, eventually, matrix,
+    on_both_backends, on_http1, ports, program,
 };
 use serde_json::Value;
 
-matrix!(each_request_is_a_line);
+matrix!(each_request_is_a_line, what_is_to_be_kept_is_a_line);
 
 on_http1!(
     what_is_no_request_is_a_line_too,
@@ -42,6 +42,32 @@ pub(crate) fn lines(proxy: &Proxy, count: usize) -> Vec<Value> {
     };
     eventually("the lines are there", SOON, || lines().len() == count);
     lines()
+}
+
+/// A sample of nothing leaves out what went well, and nothing else.
+fn what_is_to_be_kept_is_a_line(column: Column) {
+    let server = column.server(|request| match request.target.as_str() {
+        "/bad" => Answer::status(500),
+        _ => Answer::ok("ok"),
+    });
+    let listen = free();
+    let log = "telemetry: { access_log: { sample: 0%, keep: [failed, slow: 300ms] } }\n";
+    let more = "retry: { attempts: 1 }\n\
+                fault: { delay: { for: 300ms, share: 100% }, header: x-slow }\n";
+    let config = one_upstream(listen, server.address(), more);
+    let proxy = Proxy::start(column, &format!("{log}{config}"));
+    let mut client = column.connect(listen);
+    for (path, status) in [("/", 200), ("/bad", 500), ("/", 200)] {
+        assert_eq!(client.get(path).status, status);
+    }
+    let slow = Call::get("/slow").to("web.test").field("x-slow", "1");
+    assert_eq!(client.call(&slow).status, 200);
+    assert_eq!(client.get("/").status, 200);
+    let nowhere = Call::get("/nowhere").to("nobody.test");
+    assert_eq!(client.call(&nowhere).status, 404);
+    let lines = lines(&proxy, 3);
+    let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str()).collect();
+    assert_eq!(paths, [Some("/bad"), Some("/slow"), Some("/nowhere")]);
 }
 
 /// A proxy with a TCP listener `db` that leads to this endpoint.

@@ -52,6 +52,7 @@ pub(super) fn open_log(log: &Wanted, registry: &Arc<Registry>) -> Result<AccessL
         },
         open: named::append_to,
         sample: log.sample,
+        keep: log.keep,
     };
     AccessLog::start(&settings, Arc::clone(registry))
         .map_err(unavailable("cannot open the access log"))

@@ -3,7 +3,7 @@
 use crate::config::checked::{self, Checked, LogTarget};
 use crate::config::read::Scalar;
 use crate::config::setting::settings;
-use crate::config::values::{Optional, Percent, Propagation, choice, fills, value_schemas};
+use crate::config::values::{Kept, Optional, Percent, Propagation, choice, fills, value_schemas};
 use crate::message::trace;
 
 settings! {
@@ -39,8 +39,13 @@ settings! {
         path: LogPath = log.target,
         /// How a line is written.
         format: LogFormat = log.format,
-        /// The share of requests that is logged.
+        /// The share of requests and of relayed connections that is logged.
         sample: Percent = log.sample,
+        /// What is logged whatever the sample says: what has `failed` (a reason, a
+        /// status of 500 and above, an answer that is not whole, a code of a call that is
+        /// its server's fault; relayed connections that were not closed in order), what
+        /// was `retried`, and what took longer (`{ slow: 500ms }`).
+        keep: Kept = log.keep,
     }
 }
 

@@ -222,6 +222,11 @@ capture: { cgroups: [/a, { path: /a }] } => captured twice
 capture: { include: { cidrs: [10.1.0.0/16] }, exclude: { cidrs: [10.0.0.0/8] } } => excluded as a whole
 capture: { include: { ports: [80] }, exclude: { ports: [80] } } => included and excluded
 telemetry: { access_log: { path: log.json } } => path from the root
+telemetry: { access_log: { keep: [faild] } } => must be one of failed, retried; did you mean failed?; or { slow: 500ms }
+telemetry: { access_log: { keep: [failed, failed] } } => keep[1]: is listed twice
+telemetry: { access_log: { keep: [slow: 1s, slow: 2s] } } => keep[1]: must say how slow once
+telemetry: { access_log: { keep: [{}] } } => keep[0]: must say how slow once
+telemetry: { access_log: { keep: [slow: 0s] } } => keep[0].slow: must be longer than zero
 "#;
 
 #[test]

@@ -26,6 +26,8 @@ pub(crate) enum LogRecord<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     members: Vec<u8>,
+    /// It is written whatever comes of what it tells of.
+    is_sampled: bool,
 }
 
 /// Values longer than this are cut: a line has a bounded size.
@@ -56,9 +58,17 @@ impl<'a> LogRecord<'a> {
 
 impl Line {
     /// An empty line over a buffer that was used before.
-    pub(super) fn reusing(mut members: Vec<u8>) -> Self {
+    pub(super) fn reusing(mut members: Vec<u8>, is_sampled: bool) -> Self {
         members.clear();
-        Self { members }
+        Self {
+            members,
+            is_sampled,
+        }
+    }
+
+    /// Whether it is written whatever comes of what it tells of.
+    pub(super) fn is_sampled(&self) -> bool {
+        self.is_sampled
     }
 
     /// The buffer, to be used again.

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::super::registry::{ListenerIndex, Registry, UpstreamIndex};
 use super::line::{Circumstances, Line, LogRecord};
-use super::{Settings, Target};
+use super::{Keep, Settings, Target};
 use crate::clock::{self, Instant};
 
 /// What one shard may have waiting for the writer.
@@ -34,6 +34,7 @@ pub(crate) struct AccessLog {
     handle: Option<JoinHandle<()>>,
     registry: Arc<Registry>,
     sample: f64,
+    keep: Keep,
 }
 
 /// A shard's end of the access log.
@@ -45,6 +46,8 @@ pub struct Sink {
     registry: Arc<Registry>,
     /// A random number below this is logged; `None`: all are.
     threshold: Option<u64>,
+    /// What is logged whatever the number is.
+    keep: Keep,
     spares: Vec<Vec<u8>>,
     /// Names seen, so that a line takes no lock for them.
     upstreams: BTreeMap<UpstreamIndex, Arc<str>>,
@@ -85,6 +88,7 @@ impl AccessLog {
             handle: Some(handle),
             registry,
             sample: settings.sample,
+            keep: settings.keep,
         })
     }
 
@@ -98,6 +102,7 @@ impl AccessLog {
             writer: self.writer.clone(),
             registry: Arc::clone(&self.registry),
             threshold: (self.sample < 1.0).then_some((self.sample * u64::MAX as f64) as u64),
+            keep: self.keep,
             spares: Vec::new(),
             upstreams: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -151,6 +156,7 @@ impl Sink {
             writer: thread::current(),
             registry,
             threshold: None,
+            keep: Keep::default(),
             spares: Vec::new(),
             upstreams: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -158,16 +164,29 @@ impl Sink {
         (sink, buffer)
     }
 
-    /// Decides whether a request or relayed connection is logged.
+    /// Decides whether a request or relayed connection is logged, or may be.
     pub(crate) fn sample(&mut self) -> Option<Line> {
-        let wanted = self
+        let is_sampled = self
             .threshold
             .is_none_or(|threshold| clock::random_u64() < threshold);
-        wanted.then(|| Line::reusing(self.spares.pop().unwrap_or_default()))
+        let may_be_written = is_sampled || self.keep.is_any();
+        may_be_written.then(|| Line::reusing(self.spares.pop().unwrap_or_default(), is_sampled))
     }
 
-    /// Formats a line and leaves it to the writer.
+    /// Formats a line and leaves it to the writer, unless neither the sample has it nor
+    /// anything else keeps it.
     pub(crate) fn write(&mut self, line: Line, ended: Instant, logged: LogRecord<'_>) {
+        let passage = logged.passage();
+        let took = ended.saturating_duration_since(passage.started);
+        if line.is_sampled() || self.keep.keeps(logged, took) {
+            self.write_out(&line, ended, logged);
+        }
+        if self.spares.len() < SPARES_MAX {
+            self.spares.push(line.into_buffer());
+        }
+    }
+
+    fn write_out(&mut self, line: &Line, ended: Instant, logged: LogRecord<'_>) {
         let passage = logged.passage();
         let (upstream, listener) = (passage.upstream, passage.listener);
         let known =
@@ -192,9 +211,6 @@ impl Sink {
         drop(buffer);
         if before == 0 {
             self.writer.unpark();
-        }
-        if self.spares.len() < SPARES_MAX {
-            self.spares.push(line.into_buffer());
         }
     }
 }

@@ -12,6 +12,7 @@ fn settings(target: Target, sample: f64) -> Settings {
         target,
         open: |path| OpenOptions::new().append(true).create(true).open(path),
         sample,
+        keep: Keep::default(),
     }
 }
 
@@ -66,6 +67,39 @@ fn a_sample_of_nothing_logs_nothing() {
     requests(&log, 100);
     log.finish();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+}
+
+#[test]
+fn what_is_to_be_kept_is_logged_whatever_the_sample_says() {
+    let scratch = tempdir().unwrap();
+    let path = scratch.path().join("log");
+    let keep = Keep {
+        failed: true,
+        ..Keep::default()
+    };
+    let target = Target::File(path.clone());
+    let settings = Settings {
+        keep,
+        ..settings(target, 0.0)
+    };
+    let log = AccessLog::start(&settings, Arc::default()).unwrap();
+    let telemetry = Rc::new(Telemetry::new(Some(log.sink())));
+    for status in [200, 503, 404, 500] {
+        let request = telemetry.begin(captured());
+        request.status.set(status);
+        request.complete(clock::now());
+    }
+    drop(telemetry);
+    log.finish();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let statuses: Vec<u64> = text
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["status"].as_u64().unwrap()
+        })
+        .collect();
+    assert_eq!(statuses, [503, 500]);
 }
 
 #[test]
