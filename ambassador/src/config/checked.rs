@@ -15,7 +15,7 @@ use crate::proxy::memory;
 use crate::ring;
 use crate::route;
 use crate::route::tls::ListenerTls;
-use crate::telemetry::access_log::Keep;
+use crate::telemetry::access_log::{Keep, LineFormat};
 use crate::workload::User;
 
 /// Where the admin API listens unless the file says otherwise.
@@ -156,7 +156,7 @@ impl Default for AccessLog {
     fn default() -> Self {
         Self {
             target: LogTarget::Stdout,
-            format: LogFormat::Json,
+            format: LineFormat::Json,
             sample: 1.0,
             keep: Keep::default(),
         }
@@ -230,7 +230,7 @@ pub struct AccessLog {
     /// Where lines go.
     pub target: LogTarget,
     /// How a line is written.
-    pub format: LogFormat,
+    pub(crate) format: LineFormat,
     /// The share of requests logged, from 0 to 1.
     pub sample: f64,
     /// What is logged whatever that says.
@@ -246,13 +246,6 @@ pub enum LogTarget {
     Stderr,
     /// Appended to a file.
     File(PathBuf),
-}
-
-/// How a log line is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object.
-    Json,
 }
 
 /// One policy value of an upstream or route.

@@ -5,6 +5,7 @@ mod codes;
 mod distinct;
 mod files;
 mod keep;
+mod log_format;
 mod moment;
 mod names;
 mod numbers;
@@ -23,6 +24,7 @@ pub(super) use codes::Calls;
 pub(super) use distinct::Distinct;
 pub(super) use files::{CaFile, CertFile, ClientId, FilePath, ServerName, Verify};
 pub(super) use keep::Kept;
+pub(super) use log_format::LogFormat;
 pub(super) use moment::Moment;
 pub(super) use names::{
     FieldName, GrpcService, Method, OwnFieldName, PathPrefix, Text, User, Zone, is_token,

@@ -1,5 +1,5 @@
-//! The access log: one JSON object per line, one line per request and per
-//! relayed connection.
+//! The access log: one line per request and per relayed connection, a JSON object
+//! where nothing else is asked for.
 //!
 //! A shard formats a line into its own bounded buffer; one thread takes the
 //! buffers and writes them out, in as few writes as it can keep up with. The two
@@ -7,10 +7,12 @@
 //! buffers. What finds its buffer full, because the file or pipe does not keep
 //! up, is dropped and counted; a request never waits for its log.
 
+mod format;
 mod keep;
 mod line;
 mod writer;
 
+pub(crate) use format::{FIELDS, LineFormat, Template, TemplateError};
 pub(crate) use keep::Keep;
 pub(crate) use line::{Line, LogRecord};
 pub(crate) use writer::{AccessLog, Sink};
@@ -26,6 +28,8 @@ pub(crate) struct Settings {
     pub target: Target,
     /// Opens a file to append to it, and makes it where it is missing.
     pub open: fn(&Path) -> io::Result<File>,
+    /// How each is written.
+    pub format: LineFormat,
     /// The share of requests and relayed connections that is logged, 0 to 1.
     pub sample: f64,
     /// What is logged whatever that says.

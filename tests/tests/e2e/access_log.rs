@@ -18,6 +18,7 @@ on_http1!(
 );
 
 on_both_backends!(
+    a_line_is_written_as_it_is_asked_for,
     each_relayed_connection_is_a_line_at_its_end,
     a_connection_that_leads_nowhere_is_a_line,
     a_captured_connection_tells_where_it_was_going,
@@ -68,6 +69,27 @@ fn what_is_to_be_kept_is_a_line(column: Column) {
     let lines = lines(&proxy, 3);
     let paths: Vec<_> = lines.iter().map(|line| line["path"].as_str()).collect();
     assert_eq!(paths, [Some("/bad"), Some("/slow"), Some("/nowhere")]);
+}
+
+fn a_line_is_written_as_it_is_asked_for(backend: Backend) {
+    let server = Server::ok();
+    for (format, line) in [
+        (
+            "logfmt",
+            "method=GET authority=client.test path=\"/a?b=c\" request_id=",
+        ),
+        (
+            "{ template: \"{method} \\\"{path}\\\" {status} {reason}\" }",
+            "GET \"/a?b=c\" 200 -\n",
+        ),
+    ] {
+        let listen = free();
+        let config = one_upstream(listen, server.address(), "");
+        let log = format!("telemetry: {{ access_log: {{ format: {format} }} }}\n");
+        let proxy = Proxy::start(backend, &format!("{log}{config}"));
+        assert_eq!(Client::connect(listen).get("/a?b=c").status, 200);
+        eventually("the line is there", SOON, || proxy.log().contains(line));
+    }
 }
 
 /// A proxy with a TCP listener `db` that leads to this endpoint.

@@ -51,6 +51,7 @@ pub(super) fn open_log(log: &Wanted, registry: &Arc<Registry>) -> Result<AccessL
             LogTarget::File(path) => access_log::Target::File(path.clone()),
         },
         open: named::append_to,
+        format: log.format.clone(),
         sample: log.sample,
         keep: log.keep,
     };

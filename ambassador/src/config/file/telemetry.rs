@@ -3,7 +3,9 @@
 use crate::config::checked::{self, Checked, LogTarget};
 use crate::config::read::Scalar;
 use crate::config::setting::settings;
-use crate::config::values::{Kept, Optional, Percent, Propagation, choice, fills, value_schemas};
+use crate::config::values::{
+    Kept, LogFormat, Optional, Percent, Propagation, fills, value_schemas,
+};
 use crate::message::trace;
 
 settings! {
@@ -37,7 +39,7 @@ settings! {
     AccessLog for checked::AccessLog as log {
         /// Where lines go; a file is appended to.
         path: LogPath = log.target,
-        /// How a line is written.
+        /// How a line is written: `json`, `logfmt`, or as a text (`{ template: ... }`).
         format: LogFormat = log.format,
         /// The share of requests and of relayed connections that is logged.
         sample: Percent = log.sample,
@@ -46,14 +48,6 @@ settings! {
         /// its server's fault; relayed connections that were not closed in order), what
         /// was `retried`, and what took longer (`{ slow: 500ms }`).
         keep: Kept = log.keep,
-    }
-}
-
-choice! {
-    /// How a log line is written.
-    LogFormat: checked::LogFormat {
-        /// One JSON object.
-        Json = "json" => checked::LogFormat::Json,
     }
 }
 

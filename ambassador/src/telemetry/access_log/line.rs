@@ -283,6 +283,7 @@ mod tests {
         Direction, FaultKind, GrpcStatus, ReasonLabel, RelayProtocol, TcpOutcome,
     };
     use super::super::super::registry::ListenerIndex;
+    use super::super::FIELDS;
     use super::*;
     use crate::addr::{EndpointAddr, OriginalDst};
 
@@ -304,7 +305,11 @@ mod tests {
         };
         line.format(&mut out, logged, circumstances);
         assert_eq!(out.pop(), Some(b'\n'));
-        serde_json::from_slice(&out).unwrap()
+        let parsed: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        for name in parsed.as_object().unwrap().keys() {
+            assert!(FIELDS.contains(&name.as_str()), "{name}");
+        }
+        parsed
     }
 
     fn formatted(describe: Description<'_>, cancelled: bool) -> serde_json::Value {

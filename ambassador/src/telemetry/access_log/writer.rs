@@ -271,7 +271,8 @@ impl Writer {
                 continue;
             }
             wrote = true;
-            self.write(taken);
+            let lines = self.settings.format.of(taken);
+            self.write(&lines);
         }
         wrote
     }

@@ -5,12 +5,14 @@ use tempfile::tempdir;
 
 use super::super::super::guard::Telemetry;
 use super::super::super::record::Passage;
+use super::super::LineFormat;
 use super::*;
 
 fn settings(target: Target, sample: f64) -> Settings {
     Settings {
         target,
         open: |path| OpenOptions::new().append(true).create(true).open(path),
+        format: LineFormat::Json,
         sample,
         keep: Keep::default(),
     }
