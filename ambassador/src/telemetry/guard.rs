@@ -52,7 +52,9 @@ impl Telemetry {
         *self.log.borrow_mut() = log;
     }
 
-    /// Starts the record of a request, and decides whether it is logged.
+    /// Starts the record of a request, and decides whether it is logged. The record is
+    /// made where it stays, as it is long.
+    #[inline(always)]
     pub fn begin(self: &Rc<Self>, passage: Passage) -> RequestGuard {
         RequestGuard {
             record: RequestRecord::new(passage),

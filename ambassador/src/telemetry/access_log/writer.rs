@@ -165,6 +165,7 @@ impl Sink {
     }
 
     /// Decides whether a request or relayed connection is logged, or may be.
+    #[inline(never)]
     pub(crate) fn sample(&mut self) -> Option<Line> {
         let is_sampled = self
             .threshold
