@@ -204,10 +204,11 @@ fn an_adaptive_limit_finds_what_the_upstream_can_do(column: Column) {
 
     let with = load(column, "concurrency: { adaptive: on }");
     let limit = with.limit.expect("it is shown") as usize;
-    assert!((WORKERS / 2..=WORKERS * 3).contains(&limit), "{limit}");
-    // It may have been higher for a while.
+    // It moves about what the upstream can do, more so where others use the machine.
+    for seen in [limit, with.peak] {
+        assert!((WORKERS / 2..=WORKERS * 4).contains(&seen), "{seen}");
+    }
     assert!(with.peak >= WORKERS, "{}", with.peak);
-    assert!(with.peak <= WORKERS * 4, "{}", with.peak);
     assert!(with.overloaded > 0);
     let (fast, slow) = (with.latency, without.latency);
     assert!(fast * 2 < slow, "{fast:?}, and {slow:?} without a limit");
