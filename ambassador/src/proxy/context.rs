@@ -276,25 +276,28 @@ impl Context {
             return;
         }
         memory.has_grown(grown as u64);
-        self.free_memory();
-        growth::look_again_at(memory.state().look_after());
+        growth::look_again_at(self.free_memory().look_after());
     }
 
     /// Sheds clients while too much is held, and this shard has the worst of them: it may
-    /// have been told to when it had.
-    fn free_memory(&self) {
+    /// have been told to when it had. Says how the memory is then.
+    fn free_memory(&self) -> State {
         let memory = &self.memory;
         loop {
             memory.tell(self.shard, self.clients.load(ring::now()));
-            let State::Full { over, free } = memory.state() else {
-                return memory.clear();
+            let state = memory.state();
+            let State::Full { over, free } = state else {
+                memory.clear();
+                return state;
             };
             let worst = memory.worst_shard();
             if worst != self.shard {
-                return self.have_memory_freed_by(worst);
+                self.have_memory_freed_by(worst);
+                return state;
             }
             if !memory.is_of_connections() {
-                return memory.fill();
+                memory.fill();
+                return state;
             }
             let excess = Excess { over, free };
             let shed = self.clients.shed_for_memory(excess, ring::now());
@@ -303,7 +306,8 @@ impl Context {
             }
             tell_of_shed(shed.clients, shed.bytes);
             if shed.clients == 0 {
-                return memory.fill();
+                memory.fill();
+                return state;
             }
             memory.was_shed(shed.here);
         }
