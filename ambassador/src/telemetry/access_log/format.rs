@@ -10,10 +10,9 @@ use serde_json::Value;
 use crate::printable;
 
 /// How a line is written.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LineFormat {
     /// As a JSON object.
-    #[default]
     Json,
     /// As `name=value` pairs, with the values in quotes that need them.
     Logfmt,
@@ -86,21 +85,28 @@ pub(crate) const FIELDS: [&str; 31] = [
 impl LineFormat {
     /// Whole lines as they are written; `lines` are JSON objects.
     pub(super) fn of<'a>(&self, lines: &'a [u8]) -> Cow<'a, [u8]> {
-        if *self == Self::Json {
-            return Cow::Borrowed(lines);
-        }
-        let mut out = Vec::with_capacity(lines.len());
-        for line in lines.split_inclusive(|byte| *byte == b'\n') {
-            match (serde_json::from_slice(line), self) {
-                (Ok(members), Self::Logfmt) => logfmt(&members, &mut out),
-                (Ok(members), Self::Template(template)) => template.fill(&members, &mut out),
-                // Shards write nothing else.
-                (Err(_), _) | (_, Self::Json) => out.extend_from_slice(line.trim_ascii_end()),
+        match self {
+            Self::Json => Cow::Borrowed(lines),
+            Self::Logfmt => Cow::Owned(rewritten(lines, logfmt)),
+            Self::Template(template) => {
+                Cow::Owned(rewritten(lines, |members, out| template.fill(members, out)))
             }
-            out.push(b'\n');
         }
-        Cow::Owned(out)
     }
+}
+
+/// Each line as `write` appends it.
+fn rewritten(lines: &[u8], write: impl Fn(&Members, &mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(lines.len());
+    for line in lines.split_inclusive(|byte| *byte == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(members) => write(&members, &mut out),
+            // Shards write nothing else.
+            Err(_) => out.extend_from_slice(line.trim_ascii_end()),
+        }
+        out.push(b'\n');
+    }
+    out
 }
 
 impl Template {
