@@ -31,6 +31,7 @@ mod ring;
 mod route;
 mod shard;
 mod sniff;
+mod spares;
 mod telemetry;
 pub mod testing;
 mod tls;

@@ -19,7 +19,7 @@ use crate::workspace::{self, Failure};
 /// The modules of the `ambassador` library, lowest first. A module imports
 /// only from lines above its own, and from its own line.
 const LAYERS: [&[&str]; 21] = [
-    &["addr", "clock", "combinators", "printable"],
+    &["addr", "clock", "combinators", "printable", "spares"],
     &["message"],
     &["http1", "http2", "sniff"],
     &["credential"],

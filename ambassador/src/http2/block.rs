@@ -1,8 +1,7 @@
 //! A field section in clear: what HPACK decodes into and heads are read from.
 
-use std::cell::RefCell;
-
 use crate::message::fields::{Kind, Span, part};
+use crate::spares::Spares;
 
 /// Room for the first section of a connection: most are smaller.
 const FIRST_BYTES: usize = 512;
@@ -10,8 +9,7 @@ const FIRST_BYTES: usize = 512;
 /// Fields of the first section, likewise.
 const FIRST_FIELDS: usize = 16;
 
-/// Blocks whose memory a thread keeps. More are made when more are in use at once, and
-/// freed afterwards.
+/// Blocks whose memory a thread keeps.
 const KEPT_MAX: usize = 128;
 
 /// The memory of a larger block is not kept. Few heads are as long.
@@ -20,12 +18,12 @@ const KEPT_FIELDS_MAX: usize = 64;
 
 thread_local! {
     /// Lines and fields of blocks that were dropped, empty.
-    static SPARE: RefCell<Vec<(Vec<u8>, Vec<RawField>)>> = const { RefCell::new(Vec::new()) };
+    static SPARES: Spares<(Vec<u8>, Vec<RawField>)> = const { Spares::new(KEPT_MAX) };
 }
 
 /// Frees what is kept for the next blocks.
 pub(crate) fn drop_spares() {
-    SPARE.take();
+    SPARES.with(Spares::drop_all);
 }
 
 /// What RFC 9113 section 6.5.2 counts for each field besides its text.
@@ -157,7 +155,7 @@ impl FieldBlock {
     /// Makes room for a section, all at once.
     pub(super) fn reserve(&mut self) {
         if self.bytes.capacity() == 0 {
-            let spare = SPARE.with_borrow_mut(Vec::pop);
+            let spare = SPARES.with(Spares::take);
             (self.bytes, self.fields) = spare.unwrap_or_default();
             self.bytes.reserve(FIRST_BYTES);
             self.fields.reserve(FIRST_FIELDS);
@@ -234,12 +232,7 @@ impl Drop for FieldBlock {
             std::mem::take(&mut self.fields),
         );
         // No thread-local is left when a thread ends.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < KEPT_MAX {
-                spare.push(memory);
-            }
-        });
+        let _ = SPARES.try_with(|spares| spares.keep(memory));
     }
 }
 
@@ -333,10 +326,8 @@ mod tests {
         let block = used(1);
         assert_eq!((block.bytes(), block.bytes().as_ptr()), (&b"a"[..], place));
         drop(used(KEPT_BYTES_MAX + 1));
-        SPARE.with_borrow(|spare| assert!(spare.is_empty()));
+        assert_eq!(SPARES.with(Spares::count), 0);
         drop(Vec::from_iter((0..2 * KEPT_MAX).map(|_| used(1))));
-        SPARE.with_borrow(|spare| assert_eq!(spare.len(), KEPT_MAX));
-        drop_spares();
-        SPARE.with_borrow(|spare| assert_eq!(spare.capacity(), 0));
+        assert_eq!(SPARES.with(Spares::count), KEPT_MAX);
     }
 }

@@ -1,6 +1,6 @@
 //! One stream of a connection, as its task has it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,6 +15,7 @@ use super::unsent::Unsent;
 use crate::http2::{ErrorCode, StreamId};
 use crate::message::Length;
 use crate::ring::StreamActivity;
+use crate::spares::Spares;
 
 /// One stream of a connection. Dropped before both sides have ended it, it is reset.
 pub(crate) struct Http2Stream {
@@ -102,35 +103,29 @@ impl fmt::Display for Oversized {
 
 impl std::error::Error for Oversized {}
 
-/// States kept. More are made when more streams are open at once, and freed afterwards.
+/// States kept.
 const KEPT_MAX: usize = 128;
 
 thread_local! {
-    #[expect(clippy::vec_box, reason = "it is the boxes that are used again")]
-    static SPARE: RefCell<Vec<Box<StreamState>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: Spares<Box<StreamState>> = const { Spares::new(KEPT_MAX) };
 }
 
 /// Frees the states that are kept for the next streams.
 pub(crate) fn drop_spares() {
-    SPARE.take();
+    SPARES.with(Spares::drop_all);
 }
 
 impl StreamState {
     /// That of a new stream, in the place of one that has gone.
     pub(super) fn new() -> Box<Self> {
-        SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
+        SPARES.with(Spares::take).unwrap_or_default()
     }
 
     /// Keeps the place of one that is not needed any more.
     fn give_back(mut self: Box<Self>) {
         *self = Self::default();
         // No thread-local is left when a thread ends.
-        let _ = SPARE.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if spare.len() < KEPT_MAX {
-                spare.push(self);
-            }
-        });
+        let _ = SPARES.try_with(|spares| spares.keep(self));
     }
 
     /// It does not go on. What has come of it can still be read.

@@ -48,11 +48,11 @@ pub(crate) async fn serve(mut client: Box<Client>, patience: Patience) -> After 
             ClientEvent::Ended => break After::Close,
             ClientEvent::Drained => break After::Linger,
         }
-        let mut request = SLOTS.with(|slots| slots.take(empty_slot));
+        let mut request = SLOTS.with(Slots::take).unwrap_or_else(empty_slot);
         request.as_mut().begin(NextRequest { client, patience });
         let after;
         (client, after) = request.as_mut().await;
-        SLOTS.with(|slots| slots.give_back(request));
+        SLOTS.with(|slots| slots.keep(request));
         client.member.rests();
         if after != After::KeepAlive {
             break after;

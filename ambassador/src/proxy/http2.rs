@@ -163,14 +163,14 @@ impl ServerConnection {
 
     /// Serves a request in a task of its own.
     fn open(self: &Rc<Self>, opened: NewStream) {
-        let mut request = SLOTS.with(|slots| slots.take(empty_slot));
+        let mut request = SLOTS.with(Slots::take).unwrap_or_else(empty_slot);
         request.as_mut().begin(NextRequest {
             server: Rc::clone(self),
             opened,
         });
         ring::spawn(async move {
             request.as_mut().await;
-            SLOTS.with(|slots| slots.give_back(request));
+            SLOTS.with(|slots| slots.keep(request));
         });
     }
 

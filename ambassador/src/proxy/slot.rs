@@ -2,7 +2,6 @@
 //! the heap, so that a connection between two requests is small, and belongs to
 //! the shard, so that a request allocates nothing.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 
 use crate::proxy::context::Scratch;
+use crate::spares::Spares;
 
 /// A place for the future of a request that begins with a `B` and resolves to an `R`.
 pub(super) type Slot<B, R> = Pin<Box<dyn Serve<B, R>>>;
@@ -22,40 +22,7 @@ pub(super) trait Serve<B, R>: Future<Output = R> {
 }
 
 /// The empty slots of a thread.
-pub(super) struct Slots<B, R> {
-    spare: RefCell<Vec<Slot<B, R>>>,
-    kept_max: usize,
-}
-
-impl<B, R> Slots<B, R> {
-    /// None yet, and at most so many. More are made when more requests are in flight at
-    /// once, and dropped afterwards.
-    pub(super) const fn new(kept_max: usize) -> Self {
-        Self {
-            spare: RefCell::new(Vec::new()),
-            kept_max,
-        }
-    }
-
-    /// A slot for one request; `new` makes one where none is left.
-    pub(super) fn take(&self, new: impl FnOnce() -> Slot<B, R>) -> Slot<B, R> {
-        let spare = self.spare.borrow_mut().pop();
-        spare.unwrap_or_else(new)
-    }
-
-    /// Keeps a slot, which is empty, for the next request.
-    pub(super) fn give_back(&self, slot: Slot<B, R>) {
-        let mut spare = self.spare.borrow_mut();
-        if spare.len() < self.kept_max {
-            spare.push(slot);
-        }
-    }
-
-    /// Frees what is kept.
-    pub(super) fn drop_all(&self) {
-        self.spare.take();
-    }
-}
+pub(super) type Slots<B, R> = Spares<Slot<B, R>>;
 
 pin_project! {
     struct Server<S, F> {

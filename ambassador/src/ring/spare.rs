@@ -1,10 +1,9 @@
 //! Spare heap buffers of this thread: heads are written and copies taken for
 //! every request, and each takes one of them.
 
-use std::cell::RefCell;
+use crate::spares::Spares;
 
-/// Buffers kept. More are made when more are in use at once, and dropped
-/// afterwards.
+/// Buffers kept.
 const KEPT_MAX: usize = 128;
 
 /// No buffer is smaller. Most heads have as many.
@@ -14,7 +13,7 @@ const BYTES_MIN: usize = 256;
 const BYTES_MAX: usize = 2 * 1024;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: Spares<Vec<u8>> = const { Spares::new(KEPT_MAX) };
 }
 
 /// An empty buffer with room for this many bytes.
@@ -23,7 +22,7 @@ pub(crate) fn take(bytes: usize) -> Vec<u8> {
     if bytes > BYTES_MAX {
         return Vec::with_capacity(bytes);
     }
-    let mut buffer = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let mut buffer = SPARES.with(Spares::take).unwrap_or_default();
     if buffer.capacity() < bytes {
         // Few sizes, so that most fit whoever takes them next.
         buffer.reserve_exact(bytes.next_power_of_two().max(BYTES_MIN));
@@ -39,17 +38,12 @@ pub(super) fn give_back(mut buffer: Vec<u8>) {
     }
     buffer.clear();
     // No thread-local is left when a thread ends.
-    let _ = SPARE.try_with(|spare| {
-        let mut spare = spare.borrow_mut();
-        if spare.len() < KEPT_MAX {
-            spare.push(buffer);
-        }
-    });
+    let _ = SPARES.try_with(|spares| spares.keep(buffer));
 }
 
 /// Frees what is kept.
 pub(crate) fn drop_all() {
-    SPARE.take();
+    SPARES.with(Spares::drop_all);
 }
 
 #[cfg(test)]
@@ -67,11 +61,11 @@ mod tests {
         assert_eq!(again.as_ptr(), place);
         give_back(take(BYTES_MAX + 1));
         (0..2 * KEPT_MAX).for_each(|_| give_back(Vec::with_capacity(1)));
-        SPARE.with_borrow(|spare| {
-            assert_eq!(spare.len(), KEPT_MAX);
-            assert!(spare.iter().all(|kept| kept.capacity() <= BYTES_MAX));
+        SPARES.with(|spares| {
+            assert_eq!(spares.count(), KEPT_MAX);
+            while let Some(kept) = spares.take() {
+                assert!(kept.capacity() <= BYTES_MAX);
+            }
         });
-        drop_all();
-        SPARE.with_borrow(|spare| assert_eq!(spare.capacity(), 0));
     }
 }
