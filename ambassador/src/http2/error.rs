@@ -98,6 +98,11 @@ impl ConnectionError {
         Self::violation(ErrorCode::PROTOCOL_ERROR, what)
     }
 
+    /// A window that is too large, or was overrun.
+    pub(super) const fn flow_control(what: &'static str) -> Self {
+        Self::violation(ErrorCode::FLOW_CONTROL_ERROR, what)
+    }
+
     /// A frame of a length that its kind does not have.
     pub(super) const fn frame_size(what: &'static str) -> Self {
         Self::violation(ErrorCode::FRAME_SIZE_ERROR, what)

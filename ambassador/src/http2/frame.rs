@@ -85,12 +85,6 @@ impl FrameHeader {
         })
     }
 
-    /// Appends it.
-    #[inline]
-    pub(super) fn write(self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.bytes());
-    }
-
     /// As it is sent.
     pub(super) fn bytes(self) -> [u8; HEADER_BYTES] {
         let [_, a, b, c] = (self.length as u32).to_be_bytes();
@@ -111,53 +105,48 @@ pub(super) const fn number(bytes: [u8; 4]) -> u32 {
 
 /// Appends RST_STREAM (6.4).
 pub(super) fn write_reset(out: &mut Vec<u8>, stream: StreamId, code: ErrorCode) {
-    write(out, FrameKind::Reset, stream, &code.0.to_be_bytes());
+    write(out, FrameKind::Reset, 0, stream, &code.0.to_be_bytes());
 }
 
 /// Appends WINDOW_UPDATE (6.9).
 pub(super) fn write_window_update(out: &mut Vec<u8>, stream: StreamId, increment: u32) {
     let payload = increment.to_be_bytes();
-    write(out, FrameKind::WindowUpdate, stream, &payload);
+    write(out, FrameKind::WindowUpdate, 0, stream, &payload);
 }
 
 /// Appends PING (6.7).
 pub(super) fn write_ping(out: &mut Vec<u8>, flags: u8, payload: [u8; 8]) {
-    let header = FrameHeader {
-        length: payload.len(),
-        kind: FrameKind::Ping,
-        flags,
-        stream: StreamId::CONNECTION,
-    };
-    header.write(out);
-    out.extend_from_slice(&payload);
+    write(out, FrameKind::Ping, flags, StreamId::CONNECTION, &payload);
 }
 
 /// Appends GOAWAY (6.8); `text` is for who reads the peer's log.
 pub(super) fn write_go_away(out: &mut Vec<u8>, last: StreamId, code: ErrorCode, text: &str) {
     let mut payload = [last.0.to_be_bytes(), code.0.to_be_bytes()].concat();
     payload.extend_from_slice(text.as_bytes());
-    write(out, FrameKind::GoAway, StreamId::CONNECTION, &payload);
+    write(out, FrameKind::GoAway, 0, StreamId::CONNECTION, &payload);
 }
 
 /// Appends SETTINGS that acknowledge those of the peer (6.5.3).
 pub(super) fn write_settings_ack(out: &mut Vec<u8>) {
-    let header = FrameHeader {
-        length: 0,
-        kind: FrameKind::Settings,
-        flags: flags::ACK,
-        stream: StreamId::CONNECTION,
-    };
-    header.write(out);
+    let connection = StreamId::CONNECTION;
+    write(out, FrameKind::Settings, flags::ACK, connection, &[]);
 }
 
-/// Appends a frame without flags.
-pub(super) fn write(out: &mut Vec<u8>, kind: FrameKind, stream: StreamId, payload: &[u8]) {
+/// Appends a frame.
+#[inline]
+pub(super) fn write(
+    out: &mut Vec<u8>,
+    kind: FrameKind,
+    flags: u8,
+    stream: StreamId,
+    payload: &[u8],
+) {
     let header = FrameHeader {
         length: payload.len(),
         kind,
-        flags: 0,
+        flags,
         stream,
     };
-    header.write(out);
+    out.extend_from_slice(&header.bytes());
     out.extend_from_slice(payload);
 }

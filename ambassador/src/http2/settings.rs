@@ -1,6 +1,6 @@
 //! SETTINGS: what is sent, and what the peer has sent (RFC 9113 section 6.5).
 
-use crate::http2::error::{ConnectionError, ErrorCode};
+use crate::http2::error::ConnectionError;
 use crate::http2::frame::{self, FrameKind, PAYLOAD_BYTES_MAX};
 use crate::http2::role::Role;
 use crate::http2::stream::StreamId;
@@ -90,7 +90,7 @@ impl LocalSettings {
         if role == Role::Server && self.connect_protocol {
             put(parameter::ENABLE_CONNECT_PROTOCOL, 1);
         }
-        frame::write(out, FrameKind::Settings, StreamId::CONNECTION, &payload);
+        frame::write(out, FrameKind::Settings, 0, StreamId::CONNECTION, &payload);
     }
 }
 
@@ -136,9 +136,8 @@ impl PeerSettings {
             }
             (parameter::MAX_CONCURRENT_STREAMS, most) => self.max_streams = Some(most),
             (parameter::INITIAL_WINDOW_SIZE, window) if window > WINDOW_MAX => {
-                let code = ErrorCode::FLOW_CONTROL_ERROR;
                 let what = "INITIAL_WINDOW_SIZE above 2^31-1";
-                return Err(ConnectionError::violation(code, what));
+                return Err(ConnectionError::flow_control(what));
             }
             (parameter::INITIAL_WINDOW_SIZE, window) => self.window = window,
             (parameter::MAX_FRAME_SIZE, size) if !is_frame_size(size) => {

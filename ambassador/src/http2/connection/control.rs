@@ -22,7 +22,7 @@ impl<T> Connection<T> {
     ) -> Result<Option<Event>, ConnectionError> {
         self.budgets.spend_control(now)?;
         let id = header.stream;
-        let place = self.place(id)?;
+        let place = self.streams.place(id);
         let error = match *payload {
             [a, b, c, d, _weight] if frame::number([a, b, c, d]) == id.0 => {
                 ConnectionError::protocol("a stream that depends on itself")
@@ -44,12 +44,8 @@ impl<T> Connection<T> {
         now: Instant,
     ) -> Result<Option<Event>, ConnectionError> {
         let id = header.stream;
-        let place = self.place(id)?;
-        let Ok(code) = payload.try_into() else {
-            return Err(ConnectionError::frame_size(
-                "RST_STREAM that has not 4 bytes",
-            ));
-        };
+        let place = self.streams.place(id);
+        let code = exactly(payload, "RST_STREAM that has not 4 bytes")?;
         let code = ErrorCode(u32::from_be_bytes(code));
         match place {
             Place::Active(at) => {
@@ -77,9 +73,6 @@ impl<T> Connection<T> {
         now: Instant,
     ) -> Result<Option<Event>, ConnectionError> {
         self.budgets.spend_control(now)?;
-        if header.stream != StreamId::CONNECTION {
-            return Err(ConnectionError::protocol("SETTINGS of a stream"));
-        }
         if header.has(flags::ACK) {
             return self.take_acknowledgement(payload).map(|()| None);
         }
@@ -103,9 +96,8 @@ impl<T> Connection<T> {
         }
         let by = i64::from(self.peer.window) - i64::from(window);
         if self.streams.shift_send_windows(by).is_err() {
-            let code = ErrorCode::FLOW_CONTROL_ERROR;
             let what = "SETTINGS that make a window too large";
-            return Err(ConnectionError::violation(code, what));
+            return Err(ConnectionError::flow_control(what));
         }
         frame::write_settings_ack(&mut self.output);
         Ok(Some(Event::Settings))
@@ -137,12 +129,7 @@ impl<T> Connection<T> {
         now: Instant,
     ) -> Result<Option<Event>, ConnectionError> {
         self.budgets.spend_control(now)?;
-        if header.stream != StreamId::CONNECTION {
-            return Err(ConnectionError::protocol("PING of a stream"));
-        }
-        let Ok(payload) = <[u8; 8]>::try_from(payload) else {
-            return Err(ConnectionError::frame_size("PING that has not 8 bytes"));
-        };
+        let payload: [u8; 8] = exactly(payload, "PING that has not 8 bytes")?;
         if !header.has(flags::ACK) {
             frame::write_ping(&mut self.output, flags::ACK, payload);
             return Ok(None);
@@ -155,14 +142,10 @@ impl<T> Connection<T> {
     /// GOAWAY; a later one may lower the last stream, not raise it (6.8).
     pub(super) fn take_go_away(
         &mut self,
-        header: FrameHeader,
         payload: &[u8],
         now: Instant,
     ) -> Result<Option<Event>, ConnectionError> {
         self.budgets.spend_control(now)?;
-        if header.stream != StreamId::CONNECTION {
-            return Err(ConnectionError::protocol("GOAWAY of a stream"));
-        }
         let Some(&[a, b, c, d, ref code @ ..]) = payload.first_chunk::<8>() else {
             return Err(ConnectionError::frame_size("GOAWAY below 8 bytes"));
         };
@@ -185,11 +168,7 @@ impl<T> Connection<T> {
         now: Instant,
     ) -> Result<Option<Event>, ConnectionError> {
         self.budgets.spend_control(now)?;
-        let Ok(increment) = payload.try_into() else {
-            return Err(ConnectionError::frame_size(
-                "WINDOW_UPDATE that has not 4 bytes",
-            ));
-        };
+        let increment = exactly(payload, "WINDOW_UPDATE that has not 4 bytes")?;
         let increment = frame::number(increment);
         let id = header.stream;
         if id == StreamId::CONNECTION {
@@ -221,10 +200,18 @@ impl<T> Connection<T> {
             Ok(Growth::Opened) => Ok(Some(Event::Window { stream: None })),
             Ok(Growth::Wider) => Ok(None),
             Err(_) => {
-                let code = ErrorCode::FLOW_CONTROL_ERROR;
                 let what = "a connection window above 2^31-1";
-                Err(ConnectionError::violation(code, what))
+                Err(ConnectionError::flow_control(what))
             }
         }
     }
+}
+
+/// A payload that has one length.
+fn exactly<const BYTES: usize>(
+    payload: &[u8],
+    otherwise: &'static str,
+) -> Result<[u8; BYTES], ConnectionError> {
+    let exact = payload.try_into();
+    exact.map_err(|_| ConnectionError::frame_size(otherwise))
 }

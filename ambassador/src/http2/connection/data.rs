@@ -19,7 +19,7 @@ impl<T> Connection<T> {
     ) -> Result<Option<Event>, ConnectionError> {
         let FrameHeader { length, stream, .. } = header;
         let end = header.has(flags::END_STREAM);
-        let place = self.place(stream)?;
+        let place = self.streams.place(stream);
         let padding = pad.map_or(0, usize::from);
         let overhead = padding + usize::from(pad.is_some());
         let Some(content) = length.checked_sub(overhead) else {
@@ -29,9 +29,8 @@ impl<T> Connection<T> {
             return Err(IDLE_STREAM);
         }
         if self.receive_window.take(length).is_err() {
-            let code = ErrorCode::FLOW_CONTROL_ERROR;
             let what = "more DATA than the connection's window";
-            return Err(ConnectionError::violation(code, what));
+            return Err(ConnectionError::flow_control(what));
         }
         match content {
             0 if !end => self.budgets.spend_control(now)?,

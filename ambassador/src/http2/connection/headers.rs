@@ -79,7 +79,6 @@ impl<T> Connection<T> {
         if header.has(flags::END_HEADERS) {
             return self.take_section(header.stream, traits, fragment, now);
         }
-        self.place(header.stream)?;
         self.section = Some(PartialSection {
             stream: header.stream,
             traits,
@@ -133,7 +132,7 @@ impl<T> Connection<T> {
             CompressionError::Bomb => Flood::HeaderList.into(),
             error => ConnectionError::violation(ErrorCode::COMPRESSION_ERROR, error.text()),
         })?;
-        match self.place(id)? {
+        match self.streams.place(id) {
             Place::Active(at) => match self.part_of_message(at, traits) {
                 Ok(section) => {
                     self.budgets.earn_by_stream();

@@ -163,6 +163,16 @@ impl<T> Connection<T> {
         if header.length > PAYLOAD_BYTES_MAX {
             return Err(ConnectionError::frame_size("a frame above 16,384 bytes"));
         }
+        let is_on_connection = header.stream == StreamId::CONNECTION;
+        let is_misplaced = match header.kind {
+            FrameKind::Settings | FrameKind::Ping | FrameKind::GoAway => !is_on_connection,
+            FrameKind::WindowUpdate | FrameKind::Unknown => false,
+            _ => is_on_connection,
+        };
+        if is_misplaced {
+            let what = "a frame of a kind that is not for its stream";
+            return Err(ConnectionError::protocol(what));
+        }
         // A server is told by what comes first that this is HTTP/2, a client too (3.4).
         let is_settings = header.kind == FrameKind::Settings && !header.has(flags::ACK);
         if !self.peer.have_come && !is_settings {
@@ -201,7 +211,7 @@ impl<T> Connection<T> {
             FrameKind::WindowUpdate => self.take_window_update(header, payload, now)?,
             FrameKind::Settings => self.take_settings(header, payload, now)?,
             FrameKind::Ping => self.take_ping(header, payload, now)?,
-            FrameKind::GoAway => self.take_go_away(header, payload, now)?,
+            FrameKind::GoAway => self.take_go_away(payload, now)?,
             FrameKind::Priority => self.take_priority(header, payload, now)?,
             FrameKind::PushPromise => {
                 return Err(ConnectionError::protocol(
@@ -231,14 +241,6 @@ impl<T> Connection<T> {
 
     fn is_active(&self, id: StreamId) -> bool {
         matches!(self.streams.place(id), Place::Active(_))
-    }
-
-    /// What a stream id stands for, where a frame on it may come at all.
-    pub(super) fn place(&self, id: StreamId) -> Result<Place, ConnectionError> {
-        if id == StreamId::CONNECTION {
-            return Err(ConnectionError::protocol("a frame of a stream without one"));
-        }
-        Ok(self.streams.place(id))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Connection, OUTPUT_BYTES_MAX};
 use crate::http2::block::{FIELD_OVERHEAD, Indexing};
-use crate::http2::frame::{FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, flags};
+use crate::http2::frame::{self, FrameHeader, FrameKind, HEADER_BYTES, PAYLOAD_BYTES_MAX, flags};
 use crate::http2::role::Role;
 use crate::http2::stream::{SendState, StreamId};
 
@@ -109,14 +109,8 @@ impl<T> Connection<T> {
         let mut parts = rest.chunks(PAYLOAD_BYTES_MAX).peekable();
         while let Some(part) = parts.next() {
             let is_last = parts.peek().is_none();
-            let header = FrameHeader {
-                length: part.len(),
-                kind: FrameKind::Continuation,
-                flags: if is_last { flags::END_HEADERS } else { 0 },
-                stream: id,
-            };
-            header.write(&mut self.output);
-            self.output.extend_from_slice(part);
+            let flags = if is_last { flags::END_HEADERS } else { 0 };
+            frame::write(&mut self.output, FrameKind::Continuation, flags, id, part);
         }
     }
 
@@ -152,14 +146,8 @@ impl<T> Connection<T> {
         loop {
             let (part, behind) = rest.split_at(rest.len().min(PAYLOAD_BYTES_MAX));
             let is_last = ends && behind.is_empty();
-            let header = FrameHeader {
-                length: part.len(),
-                kind: FrameKind::Data,
-                flags: if is_last { flags::END_STREAM } else { 0 },
-                stream: id,
-            };
-            header.write(&mut self.output);
-            self.output.extend_from_slice(part);
+            let flags = if is_last { flags::END_STREAM } else { 0 };
+            frame::write(&mut self.output, FrameKind::Data, flags, id, part);
             rest = behind;
             if rest.is_empty() {
                 break;
