@@ -32,13 +32,13 @@ pub(crate) use gauges::{BreakerGauge, PoolGauge};
 pub use guard::Telemetry;
 pub(crate) use guard::{RelayGuard, RequestGuard};
 pub use histogram::Histogram;
+pub use labels::MethodLabel;
 pub(crate) use labels::{
     AttemptOutcome, BackendLabel, CredentialOutcome, Direction, DroppedAccept, FaultKind,
-    FloodCause, FloodPeer, GrpcStatus, HealthCheckResult, MemoryKind, RelayProtocol,
+    FloodCause, FloodPeer, GrpcStatus, HealthCheckResult, MemoryKind, ReasonLabel, RelayProtocol,
     RequestProtocol, RetryCause, ShedCause, TcpOutcome, TlsCipher, TlsGroup, TlsOutcome,
     TlsVersion,
 };
-pub use labels::{MethodLabel, ReasonLabel};
 pub use record::Passage;
 pub(crate) use record::{Description, RequestRecord};
 pub(crate) use registry::UpstreamIndex;

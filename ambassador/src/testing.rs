@@ -256,7 +256,7 @@ pub mod sniff {
 /// See `telemetry.rs`.
 pub mod telemetry {
     pub use crate::telemetry::{
-        Histogram, ListenerIndex, MethodLabel, Passage, ReasonLabel, Registry, Telemetry,
+        Histogram, ListenerIndex, MethodLabel, Passage, Registry, Telemetry,
     };
 }
 
