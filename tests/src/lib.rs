@@ -16,6 +16,7 @@ pub mod exposition;
 pub mod grpc;
 pub mod hello;
 pub mod http2;
+pub mod line;
 pub mod message;
 pub mod netns;
 pub mod nginx;

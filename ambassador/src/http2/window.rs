@@ -6,6 +6,13 @@ pub(super) const WINDOW_DEFAULT: u32 = 65_535;
 /// No window may be larger (6.9.1).
 pub(super) const WINDOW_MAX: u32 = 0x7fff_ffff;
 
+/// A window is given back in so many parts: what waits to be given back is missing on a
+/// long line.
+const PARTS: u32 = 8;
+
+/// A part is no smaller than a frame is by default (4.2), or half the window.
+const PART_MIN: u32 = 16 * 1024;
+
 /// What may still be sent. Below 0 where the peer has made the window smaller
 /// than what was sent already (6.9.2).
 #[derive(Debug, Clone, Copy)]
@@ -84,10 +91,11 @@ impl ReceiveWindow {
     }
 
     /// So many bytes are dealt with. The increment that the peer is to be told
-    /// of, where that has become half a window of `size`.
+    /// of, where that has become a part of a window of `size`.
     pub(super) fn give_back(&mut self, bytes: u32, size: u32) -> Option<u32> {
         self.credit = self.credit.saturating_add(bytes);
-        if self.credit == 0 || self.credit < size / 2 {
+        let part = (size / PARTS).max(PART_MIN).min(size / 2);
+        if self.credit == 0 || self.credit < part {
             return None;
         }
         let increment = std::mem::take(&mut self.credit);

@@ -45,6 +45,7 @@ mod grpc_tonic;
 mod h2_client;
 mod h2_differential;
 mod h2_falls_back;
+mod h2_far;
 mod h2_floods;
 mod h2_grpc;
 mod h2_grpc_verdicts;
