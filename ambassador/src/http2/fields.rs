@@ -74,7 +74,7 @@ static IN_NAME: [bool; 256] = {
 };
 
 /// What HTTP/1 can carry, without white space around it.
-pub(super) fn is_value(value: &[u8]) -> bool {
+fn is_value(value: &[u8]) -> bool {
     let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     !is_blank(value.first()) && !is_blank(value.last()) && is_field_text(value)
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::addr::Authority;
 use crate::http2::block::{COLON, FieldBlock, Indexing, LINE_END, RawField};
-use crate::http2::fields::{self, is_value};
+use crate::http2::fields;
 use crate::message::fields::{Kind, Span, part};
 use crate::message::grammar::{is_token, is_visible};
 use crate::message::{BadMessage, Length, Method, RequestHead, Version};
@@ -56,7 +56,8 @@ pub fn read_request(
 }
 
 impl PseudoFields {
-    /// The fields in front of all others, each at most once.
+    /// The fields in front of all others, each at most once. What stands in them is
+    /// checked where each is taken in.
     fn read(request: &mut RequestHead, block: &FieldBlock) -> Result<Self, BadMessage> {
         let mut pseudo = Self::default();
         let lines = block.bytes();
@@ -75,10 +76,6 @@ impl PseudoFields {
                 request.fields.blame(name);
                 return Err(BadMessage::PseudoField);
             };
-            if !is_value(field.value(lines)) {
-                request.fields.blame(name);
-                return Err(BadMessage::PseudoValue);
-            }
             *place = Some(field.value);
             pseudo.count += 1;
         }
