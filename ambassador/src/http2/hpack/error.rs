@@ -1,7 +1,5 @@
 //! Why a field section cannot be decoded.
 
-use std::fmt;
-
 /// What is wrong with a field section. The tables of both sides differ from then
 /// on, so that the connection ends (RFC 9113 section 4.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +26,3 @@ impl CompressionError {
         }
     }
 }
-
-impl fmt::Display for CompressionError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
-    }
-}
-
-impl std::error::Error for CompressionError {}
