@@ -20,17 +20,23 @@ pub use encoder::Encoder;
 pub(crate) use error::CompressionError;
 
 /// Whether two texts are the same. Most are so short that a call would cost more than
-/// it compares: of eight bytes and more, the last eight are compared once more.
+/// it compares: of four bytes and more, the last four or eight are compared once more.
 #[inline]
 fn is_same(one: &[u8], other: &[u8]) -> bool {
     if one.len() != other.len() {
         return false;
     }
-    let Some((last, other_last)) = one.last_chunk::<8>().zip(other.last_chunk()) else {
-        return one.iter().eq(other);
-    };
-    let (words, others) = (one.as_chunks::<8>().0, other.as_chunks().0);
-    last == other_last && words.iter().eq(others)
+    match one.len() {
+        0..4 => one.iter().eq(other),
+        4..8 => {
+            one.first_chunk::<4>() == other.first_chunk()
+                && one.last_chunk::<4>() == other.last_chunk()
+        }
+        _ => {
+            let (words, others) = (one.as_chunks::<8>().0, other.as_chunks().0);
+            one.last_chunk::<8>() == other.last_chunk() && words.iter().eq(others)
+        }
+    }
 }
 
 #[cfg(test)]
