@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use memchr::memchr;
 use smallvec::SmallVec;
 
 pub use peer::Peer;
@@ -101,6 +100,7 @@ impl Authority {
     /// The host is kept in `buffer`, in place of what is in there.
     fn read(text: &[u8], buffer: String) -> Result<Self, AuthorityError> {
         let (host, port) = split(text)?;
+        let host = str::from_utf8(host).map_err(|_| AuthorityError::Character)?;
         Self::with_buffer(host, port, buffer)
     }
 
@@ -112,7 +112,7 @@ impl Authority {
         buffer.clear();
         buffer.push_str(host);
         buffer.make_ascii_lowercase();
-        check_host(&buffer)?;
+        check_host(buffer.as_bytes())?;
         Ok(Self { host: buffer, port })
     }
 
@@ -136,31 +136,24 @@ impl Authority {
 }
 
 /// Host, without brackets, and port of a text.
-fn split(text: &[u8]) -> Result<(&str, Option<u16>), AuthorityError> {
-    let text = str::from_utf8(text).map_err(|_| AuthorityError::Character)?;
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (literal, after) = rest.split_once(']').ok_or(AuthorityError::Character)?;
-        literal
-            .parse::<Ipv6Addr>()
-            .map_err(|_| AuthorityError::Character)?;
-        match after {
-            "" => (literal, None),
-            _ => (
-                literal,
-                Some(after.strip_prefix(':').ok_or(AuthorityError::Port)?),
-            ),
+fn split(text: &[u8]) -> Result<(&[u8], Option<u16>), AuthorityError> {
+    let (host, behind) = match text {
+        [b'[', rest @ ..] => {
+            let end = rest.iter().position(|byte| *byte == b']');
+            let end = end.ok_or(AuthorityError::Character)?;
+            check_literal(&rest[..end])?;
+            (&rest[..end], &rest[end + 1..])
         }
-    } else {
-        match memchr(b':', text.as_bytes()) {
-            Some(colon) => (&text[..colon], Some(&text[colon + 1..])),
-            None => (text, None),
+        _ => {
+            let colon = text.iter().position(|byte| *byte == b':');
+            text.split_at(colon.unwrap_or(text.len()))
         }
     };
-    let port = match port {
-        Some(digits) => read_port(digits.as_bytes())?,
-        None => None,
-    };
-    Ok((host, port))
+    match behind {
+        [] => Ok((host, None)),
+        [b':', port @ ..] => Ok((host, read_port(port)?)),
+        _ => Err(AuthorityError::Port),
+    }
 }
 
 /// The port behind a colon, where there is one: RFC 3986 section 3.2.3 allows "host:".
@@ -179,17 +172,24 @@ fn read_port(digits: &[u8]) -> Result<Option<u16>, AuthorityError> {
     }
 }
 
-fn check_host(host: &str) -> Result<(), AuthorityError> {
+fn check_host(host: &[u8]) -> Result<(), AuthorityError> {
     if host.is_empty() || host.len() > 255 {
         return Err(AuthorityError::Length);
     }
-    if !host.bytes().all(|byte| IN_HOST[usize::from(byte)]) {
+    if !host.iter().all(|byte| IN_HOST[usize::from(*byte)]) {
         return Err(AuthorityError::Character);
     }
-    if memchr(b':', host.as_bytes()).is_some() && host.parse::<Ipv6Addr>().is_err() {
-        return Err(AuthorityError::Character);
+    match host.contains(&b':') {
+        true => check_literal(host),
+        false => Ok(()),
     }
-    Ok(())
+}
+
+/// An address of IPv6 without its brackets.
+fn check_literal(literal: &[u8]) -> Result<(), AuthorityError> {
+    let literal = str::from_utf8(literal).ok();
+    let address = literal.and_then(|literal| literal.parse::<Ipv6Addr>().ok());
+    address.map(drop).ok_or(AuthorityError::Character)
 }
 
 /// The bytes that a name or an address may have: every request brings one.
@@ -253,17 +253,27 @@ impl EndpointAddr {
         let SocketAddr::V4(address) = self.0 else {
             return AuthorityText::from_slice(self.to_string().as_bytes());
         };
-        let mut text = AuthorityText::new();
-        let mut number = itoa::Buffer::new();
-        for octet in address.ip().octets() {
-            if !text.is_empty() {
-                text.push(b'.');
+        // From its end to its front, as that is how digits are found; a mark before each
+        // number.
+        let mut text = [0; ".255.255.255.255:65535".len()];
+        let mut start = text.len();
+        let mut put = |byte| {
+            start -= 1;
+            text[start] = byte;
+        };
+        let mut put_number = |mark, mut number: u16| {
+            while number > 9 {
+                put(b'0' + (number % 10) as u8);
+                number /= 10;
             }
-            text.extend_from_slice(number.format(octet).as_bytes());
+            put(b'0' + number as u8);
+            put(mark);
+        };
+        put_number(b':', address.port());
+        for octet in address.ip().octets().into_iter().rev() {
+            put_number(b'.', octet.into());
         }
-        text.push(b':');
-        text.extend_from_slice(number.format(address.port()).as_bytes());
-        text
+        AuthorityText::from_slice(&text[start + 1..])
     }
 }
 
