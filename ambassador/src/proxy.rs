@@ -82,6 +82,7 @@ use crate::ring;
 pub(crate) fn drop_spares() {
     http1::drop_spares();
     http2::drop_spares();
+    outbound::drop_spares();
     ring::drop_spares();
 }
 

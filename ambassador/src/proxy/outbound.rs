@@ -30,12 +30,17 @@ use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::Leased;
 use crate::upstream::shared::Shared;
 
+/// Frees what is kept for the next tries.
+pub(super) fn drop_spares() {
+    http2::drop_spares();
+}
+
 /// One try over one lease.
 pub(crate) enum Outbound {
     /// Over a connection of its own.
     Http1(http1::Outbound),
-    /// Over a stream of a connection. Boxed, as one of its own is smaller.
-    Http2(Box<http2::Outbound>),
+    /// Over a stream of a connection.
+    Http2(http2::Outbound),
 }
 
 /// The way of a request to its endpoint.
@@ -87,7 +92,7 @@ impl Outbound {
     pub(crate) fn over(leased: Leased) -> Self {
         match leased {
             Leased::Own(lease) => Self::Http1(http1::Outbound::over(lease)),
-            Leased::Shared(lease) => Self::Http2(Box::new(http2::Outbound::over(lease))),
+            Leased::Shared(lease) => Self::Http2(http2::Outbound::over(lease)),
         }
     }
 

@@ -25,6 +25,7 @@ use crate::proxy::post::Post;
 use crate::proxy::signing::{SignatureLines, SignedHead, Signing};
 use crate::ring::timer::{self, Elapsed, Sleep};
 use crate::ring::{self, Chunk, Gather};
+use crate::spares::Spares;
 use crate::telemetry::{TlsOutcome, TlsSummary};
 use crate::upstream::connection::ConnectionUse;
 use crate::upstream::pool::StreamLease;
@@ -33,9 +34,31 @@ use tunnel::Tunnel;
 /// How long the rest of a request may take behind its answer.
 const REST_WITHIN: Duration = Duration::from_secs(30);
 
+const HAS_LEASE: &str = "a try goes over a stream";
+
+/// States of tries that are kept.
+const KEPT_MAX: usize = 128;
+
+thread_local! {
+    static SPARES: Spares<Box<State>> = const { Spares::new(KEPT_MAX) };
+}
+
+/// Frees what is kept for the next tries.
+pub(super) fn drop_spares() {
+    SPARES.with(Spares::drop_all);
+}
+
 /// One try over a stream.
 pub(crate) struct Outbound {
-    lease: StreamLease,
+    /// Boxed, as every step of a request moves it.
+    state: Box<State>,
+}
+
+/// How far a try is.
+#[derive(Default)]
+struct State {
+    /// `None` only while no try has it.
+    lease: Option<StreamLease>,
     unframed: RefCell<Unframed>,
     /// What it asks for, where that is to become a tunnel.
     tunnel: RefCell<Option<Tunnel>>,
@@ -70,52 +93,52 @@ pub(crate) struct RecvResponse<'a> {
 
 impl Outbound {
     pub(super) fn over(lease: StreamLease) -> Self {
-        Self {
-            lease,
-            unframed: RefCell::default(),
-            tunnel: RefCell::default(),
-            block: RefCell::default(),
-            alarm: RefCell::default(),
-            trailers: OnceCell::new(),
-        }
+        let mut state = SPARES.with(Spares::take).unwrap_or_default();
+        state.lease = Some(lease);
+        Self { state }
+    }
+
+    #[inline]
+    fn lease(&self) -> &StreamLease {
+        self.state.lease.as_ref().expect(HAS_LEASE)
     }
 
     pub(super) fn into_lease(self) -> StreamLease {
-        self.lease
+        self.state.lease.expect(HAS_LEASE)
     }
 
     /// Whether its peer allows extended CONNECT, which it may have to say first. Of a
     /// connection that has ended nothing is known.
     pub(super) async fn takes_switch(&self) -> bool {
-        let connection = self.lease.stream.connection();
+        let connection = self.lease().stream.connection();
         connection.settled().await;
         connection.ended().is_some() || connection.takes_extended_connect()
     }
 
     pub(super) fn past(&self) -> ConnectionUse {
-        self.lease.connection().past()
+        self.lease().connection().past()
     }
 
     pub(super) fn tls(&self) -> Option<TlsSummary> {
-        self.lease.stream.connection().transport().tls()
+        self.lease().stream.connection().transport().tls()
     }
 
     pub(super) fn refusal(&self) -> Option<TlsOutcome> {
-        self.lease.stream.connection().transport().refusal()
+        self.lease().stream.connection().transport().refusal()
     }
 
     /// Whether the certificate that its connection was opened with has come to its end.
     pub(super) fn has_ended(&self) -> bool {
-        self.lease.connection().lifetime().has_ended()
+        self.lease().connection().lifetime().has_ended()
     }
 
     pub(super) fn endpoint(&self) -> EndpointAddr {
-        self.lease.connection().key().endpoint
+        self.lease().connection().key().endpoint
     }
 
     /// How its stream has failed; `None`: it has not.
     pub(super) fn failure(&self) -> Option<StreamFailure> {
-        self.lease.stream.failure()
+        self.lease().stream.failure()
     }
 
     pub(super) fn encode(
@@ -125,7 +148,7 @@ impl Outbound {
         rewrite: &RequestRewrite<'_>,
     ) -> Chunk {
         let is_framed = request.length() == Length::Unknown;
-        self.unframed.replace(Unframed {
+        self.state.unframed.replace(Unframed {
             reader: is_framed.then(|| BodyReader::of_request(Length::Unknown)),
             section: Vec::new(),
         });
@@ -150,7 +173,7 @@ impl Outbound {
         rewrite: &RequestRewrite<'_>,
         scheme: &str,
     ) -> Chunk {
-        let takes_switch = self.lease.stream.connection().takes_extended_connect();
+        let takes_switch = self.lease().stream.connection().takes_extended_connect();
         let protocol = request.protocol(head).filter(|_| takes_switch);
         let tunnel = Tunnel::of(request, head, protocol);
         let rewrite = RequestRewrite {
@@ -160,7 +183,7 @@ impl Outbound {
         let list = Chunk::written(head.len() + 256, |list| {
             http2::write_request(list, head, request, &rewrite, scheme, protocol);
         });
-        self.tunnel.replace(tunnel);
+        self.state.tunnel.replace(tunnel);
         list
     }
 
@@ -206,7 +229,7 @@ impl Outbound {
         body: BodyForm,
     ) -> (outbound::SendRequest<'a>, outbound::RecvResponse<'a>) {
         if let BodyForm::Content(_) = body {
-            self.unframed.borrow_mut().reader = None;
+            self.state.unframed.borrow_mut().reader = None;
         }
         let recv = RecvResponse {
             outbound: self,
@@ -219,19 +242,25 @@ impl Outbound {
     }
 
     pub(super) fn trailers_at_hand(&self) -> Option<Vec<u8>> {
-        self.lease.stream.trailers_at_hand()
+        self.lease().stream.trailers_at_hand()
     }
 
     pub(super) fn is_answered(&self) {
-        self.lease.connection().is_answered();
+        self.lease().connection().is_answered();
     }
 
     /// The response has gone to the caller. What the endpoint has yet to take of the
     /// request goes on without it: a whole answer does not say that it is of no use.
     pub(super) fn finish(self) {
-        if self.lease.stream.owes() {
+        let Self { mut state } = self;
+        let lease = state.lease.take();
+        *state = State::default();
+        SPARES.with(|spares| spares.keep(state));
+        if let Some(lease) = lease
+            && lease.stream.owes()
+        {
             ring::spawn(async move {
-                let flushed = self.lease.stream.flushed();
+                let flushed = lease.stream.flushed();
                 // Then the stream is reset.
                 let _ = timer::timeout(REST_WITHIN, flushed).await;
             });
@@ -244,10 +273,10 @@ impl Outbound {
             if let Some(more) = more {
                 content.extend_from_slice(&more);
             }
-            if self.lease.stream.is_whole() || content.len() >= BODY_BYTES_MAX {
+            if self.lease().stream.is_whole() || content.len() >= BODY_BYTES_MAX {
                 break;
             }
-            more = match timer::timeout_at(until, self.lease.stream.recv()).await {
+            more = match timer::timeout_at(until, self.lease().stream.recv()).await {
                 Ok(Ok(Arrived::Content(chunk))) => Some(chunk),
                 _ => break,
             };
@@ -316,13 +345,13 @@ impl<'a> SendRequest<'a> {
     }
 
     fn write(self, head: Option<Chunk>, body: Gather, end: End<'_>) -> Post<'a> {
-        let stream = &self.outbound.lease.stream;
-        let mut unframed = self.outbound.unframed.borrow_mut();
+        let stream = &self.outbound.lease().stream;
+        let mut unframed = self.outbound.state.unframed.borrow_mut();
         let content = unframed.take(body);
         let trailers;
         let end = match end {
             // What follows is for whoever takes it up.
-            End::Whole(_) if self.outbound.tunnel.borrow().is_some() => End::More,
+            End::Whole(_) if self.outbound.state.tunnel.borrow().is_some() => End::More,
             End::Whole(_) if unframed.reader.is_some() => {
                 trailers = unframed.trailers();
                 End::Whole(&trailers)
@@ -336,7 +365,7 @@ impl<'a> SendRequest<'a> {
     }
 
     pub(super) fn taken(self) -> i64 {
-        self.outbound.lease.stream.written().cast_signed()
+        self.outbound.lease().stream.written().cast_signed()
     }
 }
 
@@ -346,7 +375,7 @@ impl RecvResponse<'_> {
     }
 
     pub(super) fn take_head(&mut self, bytes: Chunk) -> Result<Received, BadMessage> {
-        let Some(block) = self.outbound.block.take() else {
+        let Some(block) = self.outbound.state.block.take() else {
             return Err(BadMessage::StreamError);
         };
         let (ends, Reading { head, method, .. }) = (self.is_whole(), &mut self.reading);
@@ -354,11 +383,11 @@ impl RecvResponse<'_> {
             self.stream().refuse();
             return Err(bad);
         }
-        let bytes = match &*self.outbound.tunnel.borrow() {
+        let bytes = match &*self.outbound.state.tunnel.borrow() {
             Some(tunnel) if (200..300).contains(&head.status()) => tunnel.established(head, bytes),
             Some(_) if head.status() >= 300 => {
                 // There is none: nothing follows.
-                self.outbound.lease.stream.end();
+                self.outbound.lease().stream.end();
                 bytes
             }
             _ => bytes,
@@ -378,7 +407,7 @@ impl RecvResponse<'_> {
     pub(super) fn end(&self) -> End<'_> {
         let is_whole = self.is_whole();
         let trailers = match is_whole {
-            true => self.outbound.trailers.get_or_init(|| self.trailers()),
+            true => self.outbound.state.trailers.get_or_init(|| self.trailers()),
             false => &[][..],
         };
         End::of(is_whole, trailers)
@@ -422,7 +451,7 @@ impl RecvResponse<'_> {
         if let Poll::Ready(received) = self.poll_recv(context) {
             return Poll::Ready(Ok(received));
         }
-        let mut alarm = self.outbound.alarm.borrow_mut();
+        let mut alarm = self.outbound.state.alarm.borrow_mut();
         alarm.take_if(|kept| kept.0 != deadline);
         let (_, sleep) = alarm.get_or_insert_with(|| (deadline, timer::sleep_until(deadline)));
         ready!(Pin::new(sleep).poll(context));
@@ -431,7 +460,7 @@ impl RecvResponse<'_> {
     }
 
     fn stream(&self) -> &Http2Stream {
-        &self.outbound.lease.stream
+        &self.outbound.lease().stream
     }
 
     /// A head is read later, from its lines and where its fields are in them.
@@ -442,7 +471,7 @@ impl RecvResponse<'_> {
                 let bytes = Chunk::written(block.bytes().len(), |lines| {
                     lines.extend_from_slice(block.bytes());
                 });
-                self.outbound.block.replace(Some(block));
+                self.outbound.state.block.replace(Some(block));
                 bytes
             }
         }
