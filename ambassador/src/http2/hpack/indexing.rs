@@ -14,6 +14,9 @@ pub(super) enum Representation {
     NeverIndexed,
 }
 
+/// The index of `cookie` in the static table.
+const COOKIE: usize = 32;
+
 /// A cookie of fewer bytes could be guessed (RFC 7541 section 7.1.3).
 const COOKIE_BYTES_MIN: usize = 20;
 
@@ -21,11 +24,8 @@ const COOKIE_BYTES_MIN: usize = 20;
 #[inline]
 pub(super) fn of(known: Option<usize>, name: &[u8], value: &[u8]) -> Representation {
     match known {
-        Some(index) => match OF_KNOWN[index] {
-            OfKnown::Always(representation) => representation,
-            OfKnown::Cookie if value.len() < COOKIE_BYTES_MIN => Representation::NeverIndexed,
-            OfKnown::Cookie => Representation::Indexed,
-        },
+        Some(COOKIE) if value.len() < COOKIE_BYTES_MIN => Representation::NeverIndexed,
+        Some(index) => OF_KNOWN[index],
         None => match kind_of(name) {
             Kind::RequestId | Kind::TraceContext | Kind::B3 | Kind::CallerTimeout => {
                 Representation::Unindexed
@@ -35,16 +35,9 @@ pub(super) fn of(known: Option<usize>, name: &[u8], value: &[u8]) -> Representat
     }
 }
 
-/// How fields are written whose names are in the static table.
-#[derive(Clone, Copy)]
-enum OfKnown {
-    Always(Representation),
-    Cookie,
-}
-
-/// The same for each index.
-static OF_KNOWN: [OfKnown; static_table::END] = {
-    let mut table = [OfKnown::Always(Representation::Indexed); static_table::END];
+/// How fields are written whose names are in the static table, by its indexes.
+static OF_KNOWN: [Representation; static_table::END] = {
+    let mut table = [Representation::Indexed; static_table::END];
     let mut index = 1;
     while index < static_table::END {
         if let Some(line) = static_table::line(index) {
@@ -55,10 +48,9 @@ static OF_KNOWN: [OfKnown; static_table::END] = {
     table
 };
 
-const fn of_name(name: &[u8]) -> OfKnown {
-    OfKnown::Always(match name {
+const fn of_name(name: &[u8]) -> Representation {
+    match name {
         b"authorization" | b"proxy-authorization" | b"set-cookie" => Representation::NeverIndexed,
-        b"cookie" => return OfKnown::Cookie,
         b":path"
         | b"age"
         | b"content-length"
@@ -74,7 +66,7 @@ const fn of_name(name: &[u8]) -> OfKnown {
         | b"location"
         | b"range" => Representation::Unindexed,
         _ => Representation::Indexed,
-    })
+    }
 }
 
 #[cfg(test)]
