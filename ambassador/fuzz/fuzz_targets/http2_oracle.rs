@@ -201,8 +201,10 @@ impl Run {
             {
                 "8.1.1: the length of a response without content is not that of its content"
             }
-            (DATA, ConnectionError, Sound | StreamError) if self.data > WINDOW => {
-                "6.9.1: the window is overrun; the crate counts padding as given back at once"
+            (DATA, ConnectionError, Sound | StreamError) | (DATA, StreamError, Sound)
+                if self.data > WINDOW =>
+            {
+                "6.9.1: a window is overrun; the crate counts padding as given back at once"
             }
             (DATA, StreamError, Sound) if self.ours.without_content.contains(&id) => {
                 "8.1.1: the crate lets 204 and 304 have content"
