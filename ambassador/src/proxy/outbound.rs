@@ -7,7 +7,7 @@
 mod http1;
 mod http2;
 
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::sync::Arc;
 
@@ -322,6 +322,15 @@ impl<'a> SendRequest<'a> {
         match self {
             Self::Http1(one) => one.taken(),
             Self::Http2(one) => one.taken(),
+        }
+    }
+
+    /// Resolves when the endpoint takes no more of it, and says so without being sent
+    /// more.
+    pub(crate) async fn is_given_up(self) {
+        match self {
+            Self::Http1(_) => pending().await,
+            Self::Http2(one) => one.is_given_up().await,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::combinators::first;
 use crate::credential::signed_body::SignedBody;
 use crate::message::BadMessage;
 use crate::policy::pace::Part;
@@ -66,10 +67,11 @@ impl Upload<'_> {
     }
 
     /// Passes the rest of the body on behind a whole response, as long as the
-    /// upstream reads and the client sends. However that ends, the client has its
+    /// upstream takes it and the client sends. However that ends, the client has its
     /// answer.
     pub(super) async fn finish(&mut self) {
-        let _ = self.pass(FINISH_SILENCE_MAX).await;
+        let to = self.to;
+        first(self.pass(FINISH_SILENCE_MAX), to.is_given_up()).await;
     }
 
     /// Passes the body on as far as the upstream takes it, and as long as neither

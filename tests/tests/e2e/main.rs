@@ -43,6 +43,7 @@ mod grpc_health;
 mod grpc_js;
 mod grpc_tonic;
 mod h2_client;
+mod h2_conformance;
 mod h2_differential;
 mod h2_falls_back;
 mod h2_far;

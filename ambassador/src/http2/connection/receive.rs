@@ -160,6 +160,11 @@ impl<T> Connection<T> {
 
     /// What a header alone has to fulfil.
     fn check(&self, header: FrameHeader) -> Result<(), ConnectionError> {
+        // A server is told by what comes first that this is HTTP/2, a client too (3.4).
+        let is_settings = header.kind == FrameKind::Settings && !header.has(flags::ACK);
+        if !self.peer.have_come && !is_settings {
+            return Err(ConnectionError::protocol("no SETTINGS at the start"));
+        }
         if header.length > PAYLOAD_BYTES_MAX {
             return Err(ConnectionError::frame_size("a frame above 16,384 bytes"));
         }
@@ -172,11 +177,6 @@ impl<T> Connection<T> {
         if is_misplaced {
             let what = "a frame of a kind that is not for its stream";
             return Err(ConnectionError::protocol(what));
-        }
-        // A server is told by what comes first that this is HTTP/2, a client too (3.4).
-        let is_settings = header.kind == FrameKind::Settings && !header.has(flags::ACK);
-        if !self.peer.have_come && !is_settings {
-            return Err(ConnectionError::protocol("no SETTINGS at the start"));
         }
         if header.kind == FrameKind::Data && header.has(flags::PADDED) && header.length == 0 {
             return Err(ConnectionError::frame_size(

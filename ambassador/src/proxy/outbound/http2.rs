@@ -367,6 +367,10 @@ impl<'a> SendRequest<'a> {
     pub(super) fn taken(self) -> i64 {
         self.outbound.lease().stream.written().cast_signed()
     }
+
+    pub(super) async fn is_given_up(self) {
+        self.outbound.lease().stream.failed().await;
+    }
 }
 
 impl RecvResponse<'_> {

@@ -51,6 +51,8 @@ fn s3_4_settings_come_first() {
         frame(SETTINGS, ACK, 0, b""),
         headers(1, END_STREAM, GET),
         frame(0xbb, 0, 0, b"unknown"),
+        // As the header of a frame, this has a length that no frame may have.
+        b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
     ] {
         let mut server = End::new(Role::Server, LOCAL);
         server.feed(PREFACE).unwrap();
