@@ -311,9 +311,8 @@ impl End {
     /// SETTINGS, and the proxy has taken them.
     pub fn settings(&mut self, values: &[(u16, u32)]) -> &mut End {
         self.send(Frame::settings(values));
-        self.wait("the acknowledgement of SETTINGS", |it| {
-            it.kind == kind::SETTINGS && it.has(flag::ACK)
-        })
+        let wanted = Frame::settings(&[]).ack();
+        self.wait("the acknowledgement of SETTINGS", |it| *it == wanted)
     }
 
     /// How much the proxy may send.

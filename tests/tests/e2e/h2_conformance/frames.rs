@@ -149,6 +149,7 @@ pub fn of_connections() -> Vec<Case> {
         case("http2/6.7", "PING that acknowledges", |end| {
             end.send(Frame::ping(b"invalid\0").ack())
                 .pings(b"h2spec\0\0")
+                .expects_no_pong(b"invalid\0")
         }),
         wrong(
             "http2/6.7",

@@ -100,13 +100,13 @@ impl End {
         self.wait("the answer to a PING", |it| is_pong(it, opaque))
     }
 
-    /// The next DATA of the exchange has so many octets.
+    /// So many octets come as the next DATA of the exchange, and then none without a
+    /// larger window.
     pub fn expects_data(&mut self, length: usize) -> &mut End {
-        let mut found = 0;
-        self.wait("DATA", |it| {
-            found = it.payload.len();
-            it.kind == kind::DATA && it.stream == STREAM
-        });
+        let before = self.octets();
+        self.wait("DATA", |it| it.kind == kind::DATA && it.stream == STREAM);
+        self.pings(b"no more?");
+        let found = self.octets() - before;
         self.has_to_be(&format!("DATA of {length}, not {found}"), found == length)
     }
 
@@ -115,6 +115,18 @@ impl End {
         self.pings(b"no data?");
         let is_so = self.seen.iter().all(|it| it.kind != kind::DATA);
         self.has_to_be("no DATA without a window", is_so)
+    }
+
+    /// How much DATA has come.
+    fn octets(&self) -> usize {
+        let data = self.seen.iter().filter(|it| it.kind == kind::DATA);
+        data.map(|it| it.payload.len()).sum()
+    }
+
+    /// An acknowledgement of a PING is not one to answer.
+    pub fn expects_no_pong(&mut self, opaque: &[u8; 8]) -> &mut End {
+        let is_so = self.seen.iter().all(|it| !is_pong(it, opaque));
+        self.has_to_be("no answer to an answer", is_so)
     }
 
     /// What has to come of its act.
@@ -299,7 +311,7 @@ impl End {
 }
 
 fn is_pong(frame: &Frame, opaque: &[u8; 8]) -> bool {
-    frame.kind == kind::PING && frame.has(flag::ACK) && frame.payload == opaque
+    *frame == Frame::ping(opaque).ack()
 }
 
 fn expect_code(found: &Frame, wanted: u8, stream: u32, codes: &[u32]) -> Verdict {
