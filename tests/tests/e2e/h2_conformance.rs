@@ -10,7 +10,7 @@ mod fields;
 mod frames;
 mod generic;
 mod messages;
-mod stage;
+pub mod stage;
 mod streams;
 mod verdict;
 mod windows;
@@ -92,7 +92,18 @@ const COUNTS: [(&str, usize); 49] = [
 
 #[test]
 fn every_case_of_h2spec_is_there() {
-    let cases = [
+    let cases = all();
+    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
+    for case in &cases {
+        *found.entry(case.section).or_default() += 1;
+    }
+    assert_eq!(found, BTreeMap::from(COUNTS));
+    assert_eq!(found.values().sum::<usize>(), 146 + 1);
+}
+
+/// Each case.
+pub fn all() -> Vec<Case> {
+    let groups = [
         of_generic(),
         of_fields(),
         of_streams(),
@@ -100,12 +111,7 @@ fn every_case_of_h2spec_is_there() {
         of_windows(),
         of_messages(),
     ];
-    let mut found: BTreeMap<&str, usize> = BTreeMap::new();
-    for case in cases.iter().flatten() {
-        *found.entry(case.section).or_default() += 1;
-    }
-    assert_eq!(found, BTreeMap::from(COUNTS));
-    assert_eq!(found.values().sum::<usize>(), 146 + 1);
+    groups.into_iter().flatten().collect()
 }
 
 fn of_generic() -> Vec<Case> {

@@ -50,6 +50,7 @@ mod h2_far;
 mod h2_floods;
 mod h2_grpc;
 mod h2_grpc_verdicts;
+mod h2_haproxy;
 mod h2_limits;
 mod h2_memory;
 mod h2_peers;

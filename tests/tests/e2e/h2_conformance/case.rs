@@ -11,7 +11,7 @@ pub type Act = fn(&mut End) -> &mut End;
 pub struct Case {
     /// The suite and the section there, which is that of RFC 7540 or 7541.
     pub section: &'static str,
-    says: &'static str,
+    pub says: &'static str,
     act: Act,
     expects: Expect,
     mirror: Mirror,

@@ -56,6 +56,21 @@ pub fn as_client(backend: Backend, cases: &[Case]) {
     assert!(proxy.is_running());
 }
 
+/// What fails of the cases against another server, which has this module's upstream
+/// behind it. What gets there is its own matter.
+pub fn against(server: SocketAddr, cases: &[Case]) -> Vec<String> {
+    let cases = cases.iter().filter(|it| it.begins == Begins::Greeted);
+    let verdicts = cases.map(|case| {
+        let end = End::client(Client::connect(server), case.begins);
+        named(
+            case,
+            Role::Client,
+            end.and_then(|mut end| play(&mut end, case)),
+        )
+    });
+    verdicts.filter_map(Result::err).collect()
+}
+
 fn play(end: &mut End, case: &Case) -> Verdict {
     (case.act(end.role))(end);
     let verdict = end.expect(case.expected(end.role));
@@ -74,7 +89,7 @@ fn expect_none(cases: &[Case], wrong: Vec<String>) {
 
 /// An upstream that sends content back, and text where there is none. It does not answer
 /// for `/held`.
-fn upstream() -> Server {
+pub fn upstream() -> Server {
     Server::start(|connection| {
         while let Some(mut request) = connection.head()? {
             if request.target == "/held" {

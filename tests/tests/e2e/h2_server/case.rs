@@ -12,7 +12,7 @@ const PROBE: [u8; 8] = *b"probe\0\0\0";
 pub struct Case {
     rfc: &'static str,
     section: &'static str,
-    what: &'static str,
+    pub what: &'static str,
     settings: Vec<(u16, u32)>,
     steps: Vec<Step>,
     expects: Expect,
