@@ -1,5 +1,6 @@
-//! HTTP/2 towards upstreams: a server does each thing that RFC 9113 and RFC 7541 do not
-//! let it do. Its caller gets an answer of the proxy's own, and the others their answers.
+//! HTTP/2 towards upstreams, beyond the cases of h2spec, which are those of
+//! `h2_conformance`: what more RFC 9113 and RFC 7541 do not let a server do. Its caller
+//! gets an answer of the proxy's own, and the others their answers.
 
 mod frames;
 mod messages;

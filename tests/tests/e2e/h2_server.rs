@@ -1,5 +1,6 @@
-//! HTTP/2 towards clients, section by section of RFC 9113 and RFC 7541: what a client
-//! may send, and each thing that it may not. What it gets is looked at frame by frame.
+//! HTTP/2 towards clients, beyond the cases of h2spec, which are those of
+//! `h2_conformance`: what more a client may send by RFC 9113 and RFC 7541, and what more
+//! it may not. What it gets is looked at frame by frame.
 
 mod accepted;
 mod case;
@@ -13,10 +14,9 @@ use ambassador_tests::http2::{Frame, Peer};
 use ambassador_tests::server::{Connection, Request, text};
 use ambassador_tests::{Backend, Proxy, Server, on_both_backends};
 
-use case::{Case, first_frame, is_preface, preface};
+use case::Case;
 
 on_both_backends!(
-    the_server_speaks_first,
     what_is_no_preface_ends_the_connection,
     frames_are_accepted,
     requests_are_answered,
@@ -118,13 +118,6 @@ pub fn all() -> Vec<Case> {
 pub fn play(server: SocketAddr, cases: &[Case]) -> Vec<String> {
     let verdicts = cases.iter().map(|case| case.play(server));
     verdicts.filter_map(Result::err).collect()
-}
-
-fn the_server_speaks_first(backend: Backend) {
-    let server = upstream();
-    let (_proxy, listen) = Proxy::in_front_of(backend, server.address());
-    let first = first_frame(listen, &preface()).expect("the server has a preface");
-    assert!(is_preface(&first), "RFC 9113 3.4: {first:?}");
 }
 
 fn what_is_no_preface_ends_the_connection(backend: Backend) {

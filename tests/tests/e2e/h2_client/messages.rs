@@ -12,8 +12,7 @@ const MALFORMED: Outcome = Outcome::StreamError(&[code::PROTOCOL_ERROR]);
 /// Answers whose fields are wrong.
 pub fn fields() -> Vec<Case> {
     let status = (":status", "200");
-    let wrong: [(_, _, &[Field<'_>]); 22] = [
-        ("8.2", "an upper-case name", &[status, ("X-Test", "1")]),
+    let wrong: [(_, _, &[Field<'_>]); 14] = [
         ("8.2.1", "a name with a space", &[status, ("x test", "1")]),
         ("8.2.1", "a name with a colon", &[status, ("x:test", "1")]),
         ("8.2.1", "a value with NUL", &[status, ("x-test", "a\0b")]),
@@ -28,7 +27,6 @@ pub fn fields() -> Vec<Case> {
             "a value that begins with a space",
             &[status, ("x-test", " a")],
         ),
-        ("8.2.2", "connection", &[status, ("connection", "close")]),
         (
             "8.2.2",
             "keep-alive",
@@ -40,20 +38,6 @@ pub fn fields() -> Vec<Case> {
             &[status, ("transfer-encoding", "chunked")],
         ),
         ("8.2.2", "upgrade", &[status, ("upgrade", "h2c")]),
-        ("8.3", "an unknown pseudo field", &[status, (":test", "1")]),
-        (
-            "8.3",
-            "a pseudo field of requests",
-            &[status, (":path", "/")],
-        ),
-        (
-            "8.3",
-            "a pseudo field after others",
-            &[("x-test", "1"), status],
-        ),
-        ("8.3.2", "no :status", &[("x-test", "1")]),
-        ("8.3.2", "two :status", &[status, status]),
-        ("8.3.2", "a status of two digits", &[(":status", "20")]),
         ("8.3.2", "a status of four digits", &[(":status", "2000")]),
         ("8.3.2", "a status that is no number", &[(":status", "2x0")]),
         ("8.6", "101", &[(":status", "101")]),
@@ -88,7 +72,7 @@ pub fn exchanges() -> Vec<Case> {
     let smuggled = || Frame::data(1, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").ending();
     let bare = |status: &'static str| Frame::fields(1, &[(":status", status)]);
     vec![
-        case("8.1", "trailers")
+        case("8.1", "trailers that were not announced")
             .sends(head())
             .sends(Frame::data(1, "ok"))
             .sends(trailers(&[("x-sum", "9")])),
@@ -101,13 +85,6 @@ pub fn exchanges() -> Vec<Case> {
             .sends(Frame::data(1, "ok"))
             .sends(head().ending())
             .expects(MALFORMED, WRONG),
-        case("8.1", "an interim answer that ends the stream")
-            .sends(interim().ending())
-            .expects(MALFORMED, WRONG),
-        case("8.1", "HEADERS a second time, without an end")
-            .sends(head())
-            .sends(Frame::fields(1, &[("x-sum", "9")]))
-            .expects(MALFORMED, Answer::Cut),
         case("8.1", "a pseudo field in trailers")
             .sends(head())
             .sends(Frame::data(1, "ok"))
@@ -120,10 +97,6 @@ pub fn exchanges() -> Vec<Case> {
             .expects(MALFORMED_AT_ITS_END, Answer::Cut),
         case("8.1.1", "content shorter than was told")
             .sends(told("5"))
-            .sends(rest())
-            .expects(MALFORMED, Answer::Cut),
-        case("8.1.1", "content longer than was told")
-            .sends(told("1"))
             .sends(rest())
             .expects(MALFORMED, Answer::Cut),
         case("6.4.1", "content behind 204")

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use ambassador_tests::Client;
-use ambassador_tests::http2::{Frame, PREFACE, Peer, code, flag, kind, setting};
+use ambassador_tests::http2::{Frame, Peer, code, kind};
 
 /// What no case uses for a PING of its own.
 const PROBE: [u8; 8] = *b"probe\0\0\0";
@@ -50,8 +50,6 @@ pub type Verdict = Result<(), String>;
 /// A client in the middle of a case.
 pub struct Talk {
     pub peer: Peer<Client>,
-    /// What the server has said of itself.
-    settings: Frame,
     /// What has come since.
     seen: Vec<Frame>,
 }
@@ -119,11 +117,10 @@ impl Case {
     /// Plays it against a server.
     pub fn play(&self, server: SocketAddr) -> Verdict {
         let mut peer = Peer::connect(server);
-        let settings = peer.greet(&self.settings);
-        let settings = settings.map_err(|error| format!("no greeting: {error}"))?;
+        let greeted = peer.greet(&self.settings);
+        greeted.map_err(|error| format!("no greeting: {error}"))?;
         let mut talk = Talk {
             peer,
-            settings,
             seen: Vec::new(),
         };
         let verdict = talk.play(&self.steps, &self.expects);
@@ -275,21 +272,6 @@ impl Talk {
         Ok(())
     }
 
-    /// What the server has said of itself.
-    pub fn setting(&self, name: u16) -> Option<u32> {
-        let pairs = self.settings.payload.chunks_exact(6).rev();
-        let mut values = pairs.filter_map(|pair| {
-            let number = u32::from_be_bytes(pair[2..].try_into().ok()?);
-            (pair[..2] == name.to_be_bytes()).then_some(number)
-        });
-        values.next()
-    }
-
-    /// The size that frames to the server may have.
-    pub fn frame_max(&self) -> usize {
-        self.setting(setting::MAX_FRAME_SIZE).unwrap_or(1 << 14) as usize
-    }
-
     /// The length of the next DATA of a stream.
     pub fn data(&mut self, stream: u32) -> Result<usize, String> {
         let data = self.until("DATA", |frame| {
@@ -320,23 +302,6 @@ impl Talk {
             false => frames.join(" "),
         }
     }
-}
-
-/// What a server says before anything else, and without waiting for its client.
-pub fn first_frame(server: SocketAddr, sent: &[u8]) -> Result<Frame, String> {
-    let mut peer = Peer::connect(server);
-    peer.put(sent).map_err(|error| error.to_string())?;
-    peer.frame().map_err(|error| error.to_string())
-}
-
-/// Whether a frame is a preface of a server (RFC 9113, section 3.4).
-pub fn is_preface(frame: &Frame) -> bool {
-    frame.kind == kind::SETTINGS && !frame.has(flag::ACK) && frame.stream == 0
-}
-
-/// What a client begins with, in one piece.
-pub fn preface() -> Vec<u8> {
-    [PREFACE, &Frame::settings(&[]).bytes()].concat()
 }
 
 /// The codes of errors, as the cases name them.
