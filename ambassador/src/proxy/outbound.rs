@@ -7,7 +7,7 @@
 mod http1;
 mod http2;
 
-use std::future::{Future, pending, poll_fn};
+use std::future::{Future, poll_fn};
 use std::io;
 use std::sync::Arc;
 
@@ -329,7 +329,7 @@ impl<'a> SendRequest<'a> {
     /// more.
     pub(crate) async fn is_given_up(self) {
         match self {
-            Self::Http1(_) => pending().await,
+            Self::Http1(one) => one.is_given_up().await,
             Self::Http2(one) => one.is_given_up().await,
         }
     }

@@ -1,7 +1,7 @@
 //! Answers that come before the whole request has been sent.
 
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use ambassador_tests::server::response;
@@ -9,7 +9,10 @@ use ambassador_tests::{
     Answer, Backend, Call, Client, Column, Proxy, Server, matrix, on_http1, program,
 };
 
-matrix!(the_rest_of_the_body_is_passed_on,);
+matrix!(
+    the_rest_of_the_body_is_passed_on,
+    a_server_that_takes_no_more_ends_the_upload,
+);
 
 on_http1!(
     an_early_answer_says_that_the_connection_ends,
@@ -101,6 +104,25 @@ fn the_rest_of_the_body_is_passed_on(column: Column) {
     client.piece(vec![b'x'; 3_000_000]);
     let limit = Duration::from_secs(10);
     assert_eq!(told.recv_timeout(limit), Ok(3_000_000));
+}
+
+/// Its caller is silent, and keeps nothing open.
+fn a_server_that_takes_no_more_ends_the_upload(column: Column) {
+    let (answered, told) = mpsc::channel();
+    let told = Mutex::new(told);
+    let server = column.script(move |exchange| {
+        exchange.send(&Answer::status(413).body("no"))?;
+        let _ = told.lock().expect("no panic").recv();
+        exchange.reset()
+    });
+    let (proxy, listen) = Proxy::in_front_of(column, server.address());
+    let mut client = column.connect(listen);
+    let call = Call::new("POST", "/").announces(3_000_000);
+    assert_eq!(client.call(&call).status, 413);
+    let labels = [("upstream", "web"), ("status", "413")];
+    proxy.expect_metric("ambassador_requests_total", &labels, 0.0);
+    answered.send(()).expect("the server waits");
+    proxy.expect_metric("ambassador_requests_total", &labels, 1.0);
 }
 
 /// A request that is refused amid its body, and one after it on the same

@@ -319,6 +319,11 @@ impl<'a> SendRequest<'a> {
     pub(super) fn taken(self) -> i64 {
         self.stream.taken()
     }
+
+    /// A FIN alone says nothing: servers that close in order read on behind it.
+    pub(super) async fn is_given_up(self) {
+        self.stream.failed().await;
+    }
 }
 
 impl<'a> RecvResponse<'a> {
