@@ -401,6 +401,7 @@ impl<'a> Sending<'a> {
     }
 
     /// What comes after a response went to the client.
+    #[inline(always)]
     pub(crate) fn passed(&mut self, answered: AnsweredTry, response: Response) -> Delivered {
         let AnsweredTry { outbound, held } = answered;
         match response {
