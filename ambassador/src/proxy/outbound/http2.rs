@@ -147,11 +147,12 @@ impl Outbound {
         head: &[u8],
         rewrite: &RequestRewrite<'_>,
     ) -> Chunk {
-        let is_framed = request.length() == Length::Unknown;
-        self.state.unframed.replace(Unframed {
-            reader: is_framed.then(|| BodyReader::of_request(Length::Unknown)),
-            section: Vec::new(),
-        });
+        if request.length() == Length::Unknown {
+            self.state.unframed.replace(Unframed {
+                reader: Some(BodyReader::of_request(Length::Unknown)),
+                section: Vec::new(),
+            });
+        }
         let scheme = match self.tls() {
             Some(_) => "https",
             None => "http",
