@@ -55,6 +55,7 @@ mod h2_limits;
 mod h2_memory;
 mod h2_peers;
 mod h2_pings;
+mod h2_pool;
 mod h2_server;
 mod h2_tunnels;
 mod harness;
