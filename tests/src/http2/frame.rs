@@ -254,6 +254,22 @@ impl Frame {
         }
     }
 
+    /// What it is, in short.
+    pub fn summary(&self) -> String {
+        let Frame {
+            kind,
+            flags,
+            stream,
+            payload,
+        } = self;
+        let code = self.code().map(|code| format!(" code {code}"));
+        let code = code.unwrap_or_default();
+        format!(
+            "[type {kind} flags {flags:#x} stream {stream} length {}{code}]",
+            payload.len()
+        )
+    }
+
     /// The payload without padding and priority.
     pub fn content(&self) -> &[u8] {
         let mut content = &self.payload[..];

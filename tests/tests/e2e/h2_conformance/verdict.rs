@@ -232,7 +232,7 @@ impl End {
     /// The proxy has neither reset a stream nor said that it will leave.
     fn unharmed(&self) -> Verdict {
         match self.seen.iter().find(|it| it.code().is_some()) {
-            Some(frame) => Err(format!("it sends {}", short(frame))),
+            Some(frame) => Err(format!("it sends {}", frame.summary())),
             None => Ok(()),
         }
     }
@@ -305,7 +305,7 @@ impl End {
 
     /// What came, in short.
     pub fn story(&self) -> String {
-        let frames: Vec<String> = self.seen.iter().map(short).collect();
+        let frames: Vec<String> = self.seen.iter().map(Frame::summary).collect();
         frames.join(" ")
     }
 }
@@ -320,22 +320,7 @@ fn expect_code(found: &Frame, wanted: u8, stream: u32, codes: &[u32]) -> Verdict
         true => Ok(()),
         false => Err(format!(
             "{} comes, not type {wanted} on stream {stream} with a code of {codes:?}",
-            short(found)
+            found.summary()
         )),
     }
-}
-
-fn short(frame: &Frame) -> String {
-    let Frame {
-        kind,
-        flags,
-        stream,
-        payload,
-    } = frame;
-    let code = frame.code().map(|code| format!(" code {code}"));
-    let code = code.unwrap_or_default();
-    format!(
-        "[type {kind} flags {flags:#x} stream {stream} length {}{code}]",
-        payload.len()
-    )
 }

@@ -282,20 +282,7 @@ impl Talk {
 
     /// What came, in short.
     fn story(&self) -> String {
-        let frames = self.seen.iter().map(|frame| {
-            let Frame {
-                kind,
-                flags,
-                stream,
-                payload,
-            } = frame;
-            let code = frame.code().map(|code| format!(" code {code}"));
-            let code = code.unwrap_or_default();
-            format!(
-                "[type {kind} flags {flags:#x} stream {stream} length {}{code}]",
-                payload.len()
-            )
-        });
+        let frames = self.seen.iter().map(Frame::summary);
         let frames: Vec<String> = frames.collect();
         match frames.is_empty() {
             true => "nothing".to_owned(),
